@@ -1,0 +1,295 @@
+//! The inside of a pool: takes jobs in, hands them to workers, decides what happens when the queue is full.
+//!
+//! A submission has four steps, each of which can be the last: *admit* it to the books (closed: refused); *push* it into the queue; if
+//! that is full, follow the *overflow* rules below; if there is no way, *withdraw* it and give it back.
+//!
+//! | who submits into a full queue | plain form | `_timeout` form | `try_` form |
+//! |---|---|---|---|
+//! | an outside thread | as the overflow policy says | waits at most so long | refused |
+//! | a worker of the pool | as the policy says, but where that is to block: runs the job at once, or spills it if its stack is deep | refused | refused |
+//!
+//! So a worker never parks on its own full queue.
+
+use std::collections::BTreeMap;
+use std::panic::Location;
+
+use crate::deadline::Deadline;
+use crate::error::{CancelReason, Refusal};
+use crate::job::{Job, Ticket};
+use crate::local::{self, Name};
+use crate::metrics::Metrics;
+use crate::observer::{TaskId, TaskInfo};
+use crate::queue::{PushError, Queue};
+use crate::roster::Roster;
+use crate::spill::Spill;
+use crate::supervisor::{Hooks, Supervisor};
+use crate::sync::{Arc, Mutex, Weak};
+
+/// What the plain forms (`execute`, `spawn`) do when the queue is full.
+///
+/// | policy | the new job | the caller | right when |
+/// |---|---|---|---|
+/// | `Block` | waits for room | is held up | producers can be slowed down |
+/// | `CallerRuns` | runs now, on the caller's thread | does the work | producers can be slowed down and should help |
+/// | `DiscardOldest` | takes the place of the oldest queued one | goes on | only the newest data matters |
+/// | `DiscardNewest` | is dropped | goes on | losing work is better than waiting |
+///
+/// A discarded task counts as accepted and meets its one fate: cancelled, with
+/// [`CancelReason::Discarded`](crate::CancelReason::Discarded). Tasks of groups are never discarded: groups have a
+/// [capacity](crate::TaskGroup::capacity) of their own. `CallerRuns` runs jobs nested in jobs at most 16 deep; beyond that the caller blocks.
+///
+/// On a worker of the pool itself `Block` never blocks: the worker runs the job at once, or puts it aside when it is
+/// already running jobs nested 16 deep.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::mpsc::channel;
+/// use workcrew::{CancelReason, JoinError, Overflow, WorkerPool};
+///
+/// let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(Overflow::DiscardOldest).build()?;
+/// let (started, start) = channel();
+/// let (open, gate) = channel::<()>();
+/// pool.execute(move || { started.send(()).unwrap(); gate.recv().unwrap() })?;
+/// start.recv()?; // the worker is busy, the queue is empty
+/// let oldest = pool.spawn(|| 1)?;
+/// let newest = pool.spawn(|| 2)?; // takes the place of the oldest
+/// open.send(())?;
+/// assert!(matches!(oldest.join(), Err(JoinError::Cancelled(CancelReason::Discarded))));
+/// assert_eq!(newest.join()?, 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// Wait until there is room.
+    #[default]
+    Block,
+    /// Run the job on the thread that submits it.
+    CallerRuns,
+    /// Cancel the oldest queued job.
+    DiscardOldest,
+    /// Cancel the new job.
+    DiscardNewest,
+}
+
+/// Whether and how long a submission waits for room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// As the overflow policy says.
+    Policy,
+    /// Not at all.
+    Try,
+    /// So long.
+    Until(Deadline),
+}
+
+/// The inside of one pool. Owned by the pool, its workers and its groups; never by what lies in its queue.
+pub(crate) struct Engine {
+    pub(crate) supervisor: Arc<Supervisor>,
+    pub(crate) roster: Roster,
+    queue: Arc<Queue<Job>>,
+    spill: Spill<Job>,
+    overflow: Overflow,
+    /// Every group that may have tasks, by name.
+    groups: Mutex<BTreeMap<Name, Weak<dyn Ticket>>>,
+}
+
+impl Engine {
+    pub(crate) fn new(queue_capacity: usize, overflow: Overflow, hooks: Hooks, timing: bool) -> Self {
+        let supervisor = Arc::new(Supervisor::new(hooks, timing));
+        let queue = Arc::new(Queue::new(queue_capacity));
+        let weak_queue = Arc::downgrade(&queue);
+        supervisor.lifecycle.on_drained(move || {
+            if let Some(queue) = weak_queue.upgrade() {
+                queue.stop();
+            }
+        });
+        Self {
+            roster: Roster::new(supervisor.pool),
+            supervisor,
+            queue,
+            spill: Spill::new(),
+            overflow,
+            groups: Mutex::default(),
+        }
+    }
+
+    /// Names the pool.
+    pub(crate) fn pool(&self) -> Name {
+        self.supervisor.pool
+    }
+
+    /// Submits what `make` makes of a task's identity. A refused job comes back.
+    pub(crate) fn submit(
+        &self,
+        patience: Patience,
+        location: &'static Location<'static>,
+        make: impl FnOnce(TaskId) -> Job,
+    ) -> Result<(), (Refusal, Option<Job>)> {
+        let Some(id) = self.supervisor.admit(location, None) else { return Err((Refusal::ShutDown, None)) };
+        let Err(job) = self.queue.try_push(make(id)) else { return Ok(()) };
+        self.overflow(job, patience).map_err(|(refusal, job)| {
+            self.supervisor.withdrawn(&TaskInfo { id, location, label: None });
+            (refusal, Some(job))
+        })
+    }
+
+    /// Sends a group's ticket; never refused, never waits.
+    pub(crate) fn send_ticket(&self, group: Weak<dyn Ticket>) {
+        if let Err(ticket) = self.queue.try_push(Job::Ticket(group)) {
+            self.spill(ticket);
+        }
+    }
+
+    /// Hands out the next job, waiting for one; `None` once the pool is drained. `spill_first` alternates, so that neither the
+    /// queue nor the spill starves.
+    pub(crate) fn next_job(&self, spill_first: &mut bool) -> Option<Job> {
+        *spill_first = !*spill_first;
+        if *spill_first
+            && !self.spill.seems_empty()
+            && let Some(job) = self.spill.pop()
+        {
+            return Some(job);
+        }
+        if let Some(job) = self.queue.try_pop().or_else(|| self.spill.pop()) {
+            return Some(job);
+        }
+        self.supervisor.lifecycle.check();
+        self.queue.pop()
+    }
+
+    /// Runs a job that a worker has taken, or cancels it, if that is what the hour asks for.
+    pub(crate) fn run(&self, job: Job) {
+        if self.supervisor.lifecycle.is_cancelling() {
+            job.cancel(CancelReason::ShutDown, &self.supervisor);
+        } else {
+            job.run(&self.supervisor);
+        }
+    }
+
+    /// Whether jobs wait for a worker; a hint.
+    pub(crate) fn has_jobs(&self) -> bool {
+        self.queue.len() > 0 || !self.spill.seems_empty()
+    }
+
+    /// Wakes so many parked workers, if there are any; what finds the queue full needs no wake-up.
+    pub(crate) fn wake(&self, workers: usize) {
+        for _ in 0..workers {
+            if self.queue.try_push(Job::Nothing).is_err() {
+                break;
+            }
+        }
+    }
+
+    pub(crate) fn register(&self, name: Name, group: Weak<dyn Ticket>) {
+        self.groups.lock().insert(name, group);
+    }
+
+    pub(crate) fn unregister(&self, name: Name) {
+        let group = self.groups.lock().remove(&name);
+        drop(group);
+    }
+
+    /// Refuses new work; what waits for room gets its closure back.
+    pub(crate) fn close(&self) {
+        self.supervisor.lifecycle.close();
+        self.queue.close();
+    }
+
+    /// Closes, and cancels every task that has not started; returns how many those were.
+    pub(crate) fn cancel_queued(&self) -> usize {
+        self.supervisor.lifecycle.start_cancelling();
+        self.close();
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        let mut cancelled = 0;
+        for group in groups.iter().filter_map(Weak::upgrade) {
+            cancelled += group.cancel(CancelReason::ShutDown);
+        }
+        while let Some(job) = self.queue.try_pop().or_else(|| self.spill.pop()) {
+            cancelled += job.cancel(CancelReason::ShutDown, &self.supervisor);
+        }
+        cancelled
+    }
+
+    pub(crate) fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn queue_capacity(&self) -> usize {
+        self.queue.capacity()
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        Metrics {
+            workers: self.roster.target(),
+            queue_capacity: self.queue_capacity(),
+            ..self.supervisor.lifecycle.ledger.snapshot()
+        }
+    }
+
+    /// What becomes of a job that found the queue full.
+    fn overflow(&self, job: Job, patience: Patience) -> Result<(), (Refusal, Job)> {
+        let on_worker = local::is_worker_of(self.pool());
+        match (patience, self.overflow) {
+            (Patience::Try, _) => Err((Refusal::Full, job)),
+            (Patience::Until(_), _) if on_worker => Err((Refusal::Timeout, job)),
+            (Patience::Until(deadline), _) => self.push(job, deadline),
+            (Patience::Policy, Overflow::DiscardNewest) => {
+                job.cancel(CancelReason::Discarded, &self.supervisor);
+                Ok(())
+            }
+            (Patience::Policy, Overflow::DiscardOldest) => {
+                self.discard_oldest(job);
+                Ok(())
+            }
+            (Patience::Policy, policy) => {
+                if !on_worker && policy == Overflow::Block {
+                    self.push(job, Deadline::NEVER)
+                } else if local::depth() < local::INLINE_DEPTH {
+                    self.run(job);
+                    Ok(())
+                } else if on_worker {
+                    self.spill(job);
+                    Ok(())
+                } else {
+                    self.push(job, Deadline::NEVER)
+                }
+            }
+        }
+    }
+
+    /// Waits for room.
+    fn push(&self, job: Job, deadline: Deadline) -> Result<(), (Refusal, Job)> {
+        self.queue.push(job, deadline).map_err(|error| match error {
+            PushError::Timeout(job) => (Refusal::Timeout, job),
+            PushError::Closed(job) => (Refusal::ShutDown, job),
+        })
+    }
+
+    /// Makes room by cancelling the oldest jobs until this one fits. Tickets are not jobs: they are put aside.
+    fn discard_oldest(&self, job: Job) {
+        let mut job = job;
+        while let Err(refused) = self.queue.try_push(job) {
+            job = refused;
+            match self.queue.try_pop() {
+                Some(ticket @ Job::Ticket(_)) => self.spill.push(ticket),
+                Some(oldest) => {
+                    oldest.cancel(CancelReason::Discarded, &self.supervisor);
+                }
+                None => {}
+            }
+        }
+        self.offer_spilled();
+    }
+
+    /// Puts a job aside that found the queue full.
+    fn spill(&self, job: Job) {
+        self.spill.push(job);
+        self.offer_spilled();
+    }
+
+    fn offer_spilled(&self) {
+        self.spill.offer(|front| self.queue.try_push(front));
+    }
+}

@@ -1,0 +1,13 @@
+//! What can go wrong, one type per set of outcomes.
+//!
+//! Every error is `Send + Sync + 'static` when the task is `Send + 'static`, so that `?` carries it into any error box. The
+//! three files follow the life of a task: building the pool, submitting, waiting for the outcome.
+
+mod build;
+mod outcome;
+mod submit;
+
+pub use build::BuildError;
+pub use outcome::{CancelReason, Cancelled, GroupError, JoinError, TaskError};
+pub(crate) use submit::Refusal;
+pub use submit::{Refused, SubmitError, SubmitTimeoutError, TrySubmitError};

@@ -1,0 +1,131 @@
+//! The handle of one task.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::error::{CancelReason, JoinError};
+use crate::local;
+use crate::observer::TaskId;
+use crate::supervisor::Supervisor;
+use crate::sync::Arc;
+use crate::task::{Joinable, Prospect};
+
+/// Waits for one task and takes its result. From [`WorkerPool::spawn`](crate::WorkerPool::spawn) and its kin.
+///
+/// Dropping the handle detaches the task: it runs all the same, and its result is dropped where it arises.
+///
+/// It is a [`Future`] as well, by the standard library alone, so async code can `.await` what the pool computes. Polled
+/// again after it was ready it stays pending.
+///
+/// # Waiting on a worker
+///
+/// A task may wait for another task of its own pool. If that one has not started, the waiting worker runs it itself, so a
+/// pool of one worker is enough for joins at any depth up to 64 tasks on one stack; deeper, and for a task that joins itself,
+/// the answer is [`JoinError::WouldDeadlock`]. A wait never runs an unrelated task.
+///
+/// # Examples
+///
+/// ```
+/// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+/// let handle = pool.spawn(|| 6 * 7)?;
+/// assert_eq!(handle.join()?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "dropping the handle detaches the task; use `execute` if nobody waits for it"]
+pub struct JoinHandle<T> {
+    /// The cell the outcome lands in.
+    task: Arc<dyn Joinable<T>>,
+    /// Of the pool the task belongs to.
+    supervisor: Arc<Supervisor>,
+}
+
+impl<T> JoinHandle<T> {
+    pub(crate) fn new(task: Arc<dyn Joinable<T>>, supervisor: Arc<Supervisor>) -> Self {
+        Self { task, supervisor }
+    }
+
+    /// Blocks until the task has ended and takes its result.
+    ///
+    /// On a worker of the same pool this helps instead of blocking, see [above](Self#waiting-on-a-worker).
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::Panicked`] with the payload if the task panicked, [`JoinError::Cancelled`] if it never ran,
+    /// [`JoinError::WouldDeadlock`] if the task joins itself or joins are nested too deeply; the task is detached then.
+    pub fn join(self) -> Result<T, JoinError> {
+        self.help()?;
+        self.task.wait(Deadline::NEVER);
+        self.task.take().unwrap_or(Err(JoinError::WouldDeadlock))
+    }
+
+    /// Blocks until the task has ended or `timeout` has passed, and returns whether it has ended.
+    ///
+    /// `Duration::MAX` waits for ever. It never helps, not even on a worker: a task run on the way could take longer than the
+    /// timeout. If it returns `true`, [`join`](Self::join) returns at once.
+    #[must_use]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.task.wait(Deadline::after(timeout))
+    }
+
+    /// Whether the task has ended. `true` is final and `join` then returns at once; `false` may be out of date.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_done()
+    }
+
+    /// Cancels the task if it has not started: its closure is dropped before this returns, and `join` answers
+    /// [`JoinError::Cancelled`]. Returns `true` if the task will never run. A running task is not touched.
+    ///
+    /// The place in the queue is given back when a worker comes to it.
+    pub fn cancel(&self) -> bool {
+        self.task.cancel(CancelReason::Requested, &self.supervisor)
+    }
+
+    /// The identity of the task, unique within its pool.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        self.task.id()
+    }
+
+    /// On a worker of the task's pool: runs the task if it has not started, and refuses to wait for what cannot end.
+    fn help(&self) -> Result<(), JoinError> {
+        let prospect = self.task.prospect();
+        if prospect == Prospect::OnThisStack {
+            return Err(JoinError::WouldDeadlock);
+        }
+        if prospect == Prospect::Unstarted && local::is_worker_of(self.supervisor.pool) {
+            if local::depth() >= local::HELP_DEPTH {
+                return Err(JoinError::WouldDeadlock);
+            }
+            self.task.run(&self.supervisor);
+        }
+        Ok(())
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Err(error) = self.help() {
+            return Poll::Ready(Err(error));
+        }
+        self.task.poll_take(context)
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        self.task.detach();
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("id", &self.id()).field("finished", &self.is_finished()).finish()
+    }
+}

@@ -1,0 +1,120 @@
+//! What travels through the queue.
+//!
+//! A job is the closure of an `execute`, or a share in a task or a group that lives elsewhere. A share may turn out to be empty:
+//! a joining worker was faster, or somebody cancelled; then taking it from the queue does nothing. A job never owns a
+//! way back to the queue it lies in.
+
+use std::any::Any;
+use std::panic::Location;
+use std::time::Instant;
+
+use crate::error::CancelReason;
+use crate::observer::{Outcome, TaskId};
+use crate::supervisor::{Brief, Supervisor};
+use crate::sync::{Arc, Weak};
+use crate::unwind;
+
+/// One entry of the queue.
+pub(crate) enum Job {
+    /// A closure that nobody waits for.
+    Closure(ClosureJob),
+    /// A task that a handle waits for.
+    Task(Arc<dyn Task>),
+    /// A turn for a group. Weak, because a group owns a way to the queue.
+    Ticket(Weak<dyn Ticket>),
+    /// Nothing; sent to wake a worker.
+    Nothing,
+}
+
+/// A closure that nobody waits for, with what is known of it.
+pub(crate) struct ClosureJob {
+    closure: Box<dyn Closure>,
+    id: TaskId,
+    location: &'static Location<'static>,
+    queued_at: Option<Instant>,
+}
+
+/// A task whose outcome lands in a cell of its own.
+pub(crate) trait Task: Send + Sync {
+    /// Runs it, if nobody has claimed it yet.
+    fn run(&self, supervisor: &Supervisor);
+
+    /// Cancels it, if nobody has claimed it yet; returns whether it did.
+    fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool;
+}
+
+/// A group that sends tickets.
+pub(crate) trait Ticket: Send + Sync {
+    /// Runs tasks of the group on this worker, for a turn.
+    fn serve(self: Arc<Self>);
+
+    /// Cancels the group; returns how many tasks will never start because of it.
+    fn cancel(&self, reason: CancelReason) -> usize;
+}
+
+/// A closure whose type can be had back by who knows it.
+trait Closure: Send {
+    fn call(self: Box<Self>);
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+impl<F: FnOnce() + Send + 'static> Closure for F {
+    fn call(self: Box<Self>) {
+        self();
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+impl Job {
+    pub(crate) fn closure<F: FnOnce() + Send + 'static>(
+        closure: F,
+        id: TaskId,
+        location: &'static Location<'static>,
+        queued_at: Option<Instant>,
+    ) -> Self {
+        Self::Closure(ClosureJob { closure: Box::new(closure), id, location, queued_at })
+    }
+
+    /// The closure that [`closure`](Self::closure) was given.
+    pub(crate) fn into_closure<F: FnOnce() + Send + 'static>(self) -> F {
+        let Self::Closure(job) = self else { unreachable!("a refused job is the job that was submitted") };
+        *job.closure.into_any().downcast().expect("a refused closure has the type that was submitted")
+    }
+
+    /// Does what the job asks for.
+    pub(crate) fn run(self, supervisor: &Supervisor) {
+        match self {
+            Self::Closure(ClosureJob { closure, id, location, queued_at }) => {
+                let brief = Brief::single(id, location, queued_at);
+                let result = supervisor.perform(&brief, || closure.call(), |()| Outcome::Succeeded);
+                drop(result);
+                supervisor.settle(1);
+            }
+            Self::Task(task) => task.run(supervisor),
+            Self::Ticket(group) => {
+                if let Some(group) = group.upgrade() {
+                    group.serve();
+                }
+            }
+            Self::Nothing => {}
+        }
+    }
+
+    /// Gives up what the job asks for; returns how many tasks will never start because of it.
+    pub(crate) fn cancel(self, reason: CancelReason, supervisor: &Supervisor) -> usize {
+        match self {
+            Self::Closure(ClosureJob { closure, id, location, .. }) => {
+                unwind::discard(closure);
+                supervisor.cancelled(&Brief::single(id, location, None).info, reason);
+                supervisor.settle(1);
+                1
+            }
+            Self::Task(task) => usize::from(task.cancel(reason, supervisor)),
+            Self::Ticket(group) => group.upgrade().map_or(0, |group| group.cancel(reason)),
+            Self::Nothing => 0,
+        }
+    }
+}

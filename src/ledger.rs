@@ -1,0 +1,286 @@
+//! The books of a pool: what was admitted, what came of it.
+//!
+//! Rules:
+//! 1. Every task is admitted before it can be found by anybody else: one atomic add, which also tells whether the pool is
+//!    closed. Nothing is admitted after the closing.
+//! 2. An admitted task is settled once: after it met its fate and its owner was told, or when its submission is withdrawn
+//!    because there was no room. So at every moment `settled <= admitted`.
+//! 3. The pool is quiet when both are equal. Reading settled first and admitted second cannot deceive: settled only grows,
+//!    so if an older figure of it equals a newer one of admitted, they were equal at the second reading.
+//! 4. Each worker counts on cache lines of its own; all other threads share one record.
+//!
+//! The ledger knows numbers only; who waits for them is `lifecycle`'s business.
+
+use std::time::{Duration, Instant};
+
+use crate::error::CancelReason;
+use crate::metrics::{Histogram, HistogramCounter, Metrics};
+use crate::observer::{Outcome, RunningTask, TaskId};
+use crate::sync::{Arc, AtomicU64, CacheAligned, Mutex, Ordering, RwLock};
+
+/// The lowest bit of the admission word: nothing is admitted any more. The bits above count admissions.
+const CLOSED: u64 = 1;
+/// One admission.
+const ADMISSION: u64 = 2;
+
+/// The books of one pool.
+pub(crate) struct Ledger {
+    /// How many tasks were admitted, and whether admission is closed.
+    admission: CacheAligned<AtomicU64>,
+    /// Admitted tasks whose submission was withdrawn.
+    withdrawn: CacheAligned<AtomicU64>,
+    /// Submissions that were turned away without being admitted. A statistic: relaxed.
+    turned_away: AtomicU64,
+    /// Hooks that panicked. A statistic: relaxed.
+    hooks_panicked: AtomicU64,
+    /// What threads that are no workers count.
+    outside: Record,
+    /// One record for each worker there ever was at the same time; a new worker takes over that of one that left.
+    records: RwLock<Vec<Arc<Record>>>,
+    /// Whether durations are recorded.
+    timing: bool,
+}
+
+impl Ledger {
+    pub(crate) fn new(timing: bool) -> Self {
+        Self {
+            admission: CacheAligned::default(),
+            withdrawn: CacheAligned::default(),
+            turned_away: AtomicU64::new(0),
+            hooks_panicked: AtomicU64::new(0),
+            outside: Record::new(usize::MAX, Writers::Many, timing),
+            records: RwLock::new(Vec::new()),
+            timing,
+        }
+    }
+
+    /// Admits a task, unless the books are closed.
+    pub(crate) fn admit(&self) -> Option<TaskId> {
+        if self.is_closed() {
+            self.turn_away();
+            return None;
+        }
+        // ORDERING: one modification order for admissions and the closing settles who came first. The Release half pairs with
+        // the Acquire of `is_quiet`; see rule 3.
+        let before = self.admission.0.fetch_add(ADMISSION, Ordering::AcqRel);
+        if before & CLOSED != 0 {
+            // Closed in between. The count cannot be taken back (rule 3 needs it to grow), so it is withdrawn.
+            self.withdraw();
+            return None;
+        }
+        Some(TaskId(before / ADMISSION))
+    }
+
+    /// Takes a task out of the books that was admitted but found no room.
+    pub(crate) fn withdraw(&self) {
+        // ORDERING: Release pairs with the Acquire of `is_quiet`.
+        self.withdrawn.0.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts a submission that did not get as far as being admitted.
+    pub(crate) fn turn_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_hook_panic(&self) {
+        self.hooks_panicked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Admits nothing any more.
+    pub(crate) fn close(&self) {
+        // ORDERING: see `admit`.
+        self.admission.0.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release of `close`.
+        self.admission.0.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Whether every admitted task is settled.
+    pub(crate) fn is_quiet(&self) -> bool {
+        // ORDERING: each Acquire pairs with the Release of `settle` or `withdraw`: what was settled had been admitted before, so
+        // the admission word read afterwards includes it.
+        let settled: u64 = self.sum(|record| record.settled.load(Ordering::Acquire));
+        let withdrawn = self.withdrawn.0.load(Ordering::Acquire);
+        settled + withdrawn == self.admission.0.load(Ordering::Acquire) / ADMISSION
+    }
+
+    /// The record of the threads that are no workers.
+    pub(crate) fn outside(&self) -> &Record {
+        &self.outside
+    }
+
+    /// Opens a record for one more worker.
+    pub(crate) fn open_record(&self) -> Arc<Record> {
+        let mut records = self.records.write();
+        let record = Arc::new(Record::new(records.len(), Writers::One, self.timing));
+        records.push(Arc::clone(&record));
+        record
+    }
+
+    /// How many tasks are running, as far as each thread's count shows at its reading.
+    pub(crate) fn tasks_running(&self) -> u64 {
+        let ended = self.sum(Record::ended);
+        self.sum(|record| record.started.load(Ordering::Acquire)).saturating_sub(ended)
+    }
+
+    /// What the workers are doing.
+    pub(crate) fn running(&self) -> Vec<RunningTask> {
+        self.records.read().iter().filter_map(|record| record.current.lock().clone()).collect()
+    }
+
+    /// The figures that the ledger knows; the others are left at zero.
+    pub(crate) fn snapshot(&self) -> Metrics {
+        let mut metrics = Metrics {
+            // Ends before starts before admissions, so that no difference below is negative for want of a late reading.
+            tasks_succeeded: self.sum(|record| record.succeeded.load(Ordering::Acquire)),
+            tasks_failed: self.sum(|record| record.failed.load(Ordering::Acquire)),
+            tasks_panicked: self.sum(|record| record.panicked.load(Ordering::Acquire)),
+            tasks_cancelled: self.sum(|record| record.cancelled.load(Ordering::Acquire)),
+            hooks_panicked: self.hooks_panicked.load(Ordering::Relaxed),
+            ..Metrics::default()
+        };
+        let ended = metrics.tasks_succeeded + metrics.tasks_failed + metrics.tasks_panicked;
+        metrics.tasks_running = self.sum(|record| record.started.load(Ordering::Acquire)).saturating_sub(ended);
+        let withdrawn = self.withdrawn.0.load(Ordering::Acquire);
+        metrics.tasks_refused = self.turned_away.load(Ordering::Relaxed) + withdrawn;
+        let admitted = self.admission.0.load(Ordering::Acquire) / ADMISSION;
+        metrics.tasks_submitted = admitted.saturating_sub(withdrawn);
+        let met = ended + metrics.tasks_cancelled + metrics.tasks_running;
+        metrics.tasks_queued = metrics.tasks_submitted.saturating_sub(met);
+        if self.timing {
+            let (mut queue_wait, mut run_time) = (Histogram::default(), Histogram::default());
+            self.sum(|record| {
+                if let Some(times) = &record.times {
+                    times.queue_wait.add_to(&mut queue_wait);
+                    times.run_time.add_to(&mut run_time);
+                }
+                0
+            });
+            (metrics.queue_wait, metrics.run_time) = (Some(queue_wait), Some(run_time));
+        }
+        metrics
+    }
+
+    /// The sum of one figure over all records.
+    fn sum(&self, mut figure: impl FnMut(&Record) -> u64) -> u64 {
+        let workers: u64 = self.records.read().iter().map(|record| figure(record)).sum();
+        workers + figure(&self.outside)
+    }
+}
+
+/// How many threads write into a record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writers {
+    /// The worker it belongs to: plain loads and stores are enough.
+    One,
+    /// Any thread.
+    Many,
+}
+
+/// What one worker, or all other threads together, have counted.
+#[repr(align(128))]
+pub(crate) struct Record {
+    started: AtomicU64,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    panicked: AtomicU64,
+    cancelled: AtomicU64,
+    /// Tasks whose owner has been told. The figure of rule 2; the others are for `metrics`.
+    settled: AtomicU64,
+    writers: Writers,
+    /// The index of the worker.
+    worker: usize,
+    /// Durations, if they are recorded.
+    times: Option<Box<Times>>,
+    /// What the worker is doing. Always empty in the record of the other threads.
+    current: Mutex<Option<RunningTask>>,
+}
+
+/// The durations a record keeps.
+struct Times {
+    queue_wait: HistogramCounter,
+    run_time: HistogramCounter,
+}
+
+impl Record {
+    fn new(worker: usize, writers: Writers, timing: bool) -> Self {
+        let times =
+            timing.then(|| Box::new(Times { queue_wait: HistogramCounter::new(), run_time: HistogramCounter::new() }));
+        Self {
+            started: AtomicU64::new(0),
+            succeeded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            writers,
+            worker,
+            times,
+            current: Mutex::new(None),
+        }
+    }
+
+    /// The index of the worker it belongs to.
+    pub(crate) fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// Counts a task that starts now, having been queued at `queued_at`; returns what the worker was doing before.
+    pub(crate) fn start(&self, task: Option<RunningTask>, queued_at: Option<Instant>) -> Option<RunningTask> {
+        self.add(&self.started, 1);
+        if let (Some(times), Some(queued_at)) = (&self.times, queued_at) {
+            times.queue_wait.record(Instant::now().saturating_duration_since(queued_at));
+        }
+        match task {
+            Some(task) => self.current.lock().replace(task),
+            None => None,
+        }
+    }
+
+    /// Counts the end of a task that ran for `run_time`, and puts back what the worker was doing before.
+    pub(crate) fn end(&self, outcome: Outcome, run_time: Option<Duration>, before: Option<RunningTask>) {
+        self.count(outcome, 1);
+        if let (Some(times), Some(run_time)) = (&self.times, run_time) {
+            times.run_time.record(run_time);
+        }
+        if self.writers == Writers::One {
+            let ended = std::mem::replace(&mut *self.current.lock(), before);
+            drop(ended);
+        }
+    }
+
+    pub(crate) fn count_cancelled(&self, reason: CancelReason, tasks: u64) {
+        self.count(Outcome::Cancelled(reason), tasks);
+    }
+
+    /// Counts tasks whose owners have been told.
+    pub(crate) fn settle(&self, tasks: u64) {
+        self.add(&self.settled, tasks);
+    }
+
+    fn count(&self, outcome: Outcome, tasks: u64) {
+        let counter = match outcome {
+            Outcome::Succeeded => &self.succeeded,
+            Outcome::Failed => &self.failed,
+            Outcome::Panicked => &self.panicked,
+            Outcome::Cancelled(_) => &self.cancelled,
+        };
+        self.add(counter, tasks);
+    }
+
+    fn add(&self, counter: &AtomicU64, tasks: u64) {
+        // ORDERING: Release pairs with the Acquire loads of `is_quiet` and `snapshot`.
+        match self.writers {
+            Writers::One => counter.store(counter.load(Ordering::Relaxed) + tasks, Ordering::Release),
+            Writers::Many => {
+                counter.fetch_add(tasks, Ordering::Release);
+            }
+        }
+    }
+
+    fn ended(&self) -> u64 {
+        [&self.succeeded, &self.failed, &self.panicked].iter().map(|counter| counter.load(Ordering::Acquire)).sum()
+    }
+}

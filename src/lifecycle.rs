@@ -1,0 +1,101 @@
+//! From open to drained: who waits for the pool to be quiet, and what happens when a closed pool is.
+//!
+//! | phase | meaning | next |
+//! |---|---|---|
+//! | open | tasks are admitted | closed, by `close` |
+//! | closed | nothing is admitted, what was admitted still runs | drained, when the last admitted task is settled |
+//! | drained | the workers are told to leave | none |
+//!
+//! "Cancelling" is a flag besides the phases: set by `shutdown_now`, it turns every start into a cancellation.
+//!
+//! Rule: whoever may have settled the last task calls [`Lifecycle::check`]: a worker before it parks (not after each task),
+//! any other thread at once. A check and a waiter meet in one atomic word, by one read-modify-write each, so of two that
+//! overlap the later one sees what the earlier one did: either the check finds the waiter, or the waiter finds the pool
+//! quiet. The same holds for two checks, each of which settled one of the last two tasks.
+
+use crate::deadline::Deadline;
+use crate::ledger::Ledger;
+use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering};
+
+/// The phases of one pool, and those who wait for quiet.
+pub(crate) struct Lifecycle {
+    /// The books that tell whether the pool is quiet.
+    pub(crate) ledger: Ledger,
+    /// How many threads wait for quiet: the word in which checks and waiters meet.
+    waiters: AtomicUsize,
+    /// Held between a waiter's look and its sleep, so that no notification falls between them.
+    waiting: Mutex<()>,
+    /// Notified when the pool is found quiet while somebody waits.
+    quiet: Condvar,
+    /// Every start becomes a cancellation.
+    cancelling: AtomicBool,
+    /// Tells the workers to leave; set once, when the pool is put together.
+    on_drained: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Lifecycle {
+    pub(crate) fn new(ledger: Ledger) -> Self {
+        Self {
+            ledger,
+            waiters: AtomicUsize::new(0),
+            waiting: Mutex::new(()),
+            quiet: Condvar::new(),
+            cancelling: AtomicBool::new(false),
+            on_drained: OnceLock::new(),
+        }
+    }
+
+    /// Sets what is done when the pool is drained; it may be done more than once.
+    pub(crate) fn on_drained(&self, tell_workers: impl Fn() + Send + Sync + 'static) {
+        let first = self.on_drained.set(Box::new(tell_workers)).is_ok();
+        assert!(first, "a pool is put together once");
+    }
+
+    /// Admits nothing any more.
+    pub(crate) fn close(&self) {
+        self.ledger.close();
+        self.check();
+    }
+
+    /// Turns every start into a cancellation, for good.
+    pub(crate) fn start_cancelling(&self) {
+        // ORDERING: Release pairs with the Acquire of `is_cancelling`. A worker that misses it starts one more task.
+        self.cancelling.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_cancelling(&self) -> bool {
+        self.cancelling.load(Ordering::Acquire)
+    }
+
+    /// Wakes who waits for quiet, and tells the workers of a drained pool to leave, if it is so far.
+    pub(crate) fn check(&self) {
+        // ORDERING: the read-modify-write of the rule above; AcqRel both ways, with `wait_quiet` and with other checks.
+        let waiters = self.waiters.fetch_add(0, Ordering::AcqRel);
+        let closed = self.ledger.is_closed();
+        if (waiters == 0 && !closed) || !self.ledger.is_quiet() {
+            return;
+        }
+        if waiters > 0 {
+            drop(self.waiting.lock());
+            self.quiet.notify_all();
+        }
+        if closed && let Some(tell_workers) = self.on_drained.get() {
+            tell_workers();
+        }
+    }
+
+    /// Waits until every admitted task is settled; returns whether that came before the deadline.
+    pub(crate) fn wait_quiet(&self, deadline: Deadline) -> bool {
+        // ORDERING: the read-modify-write of the rule above.
+        self.waiters.fetch_add(1, Ordering::AcqRel);
+        let mut waiting = self.waiting.lock();
+        let mut quiet = self.ledger.is_quiet();
+        while !quiet && !deadline.is_past() {
+            waiting = self.quiet.wait_until(waiting, deadline.instant());
+            quiet = self.ledger.is_quiet();
+        }
+        drop(waiting);
+        self.waiters.fetch_sub(1, Ordering::AcqRel);
+        quiet
+    }
+}

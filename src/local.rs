@@ -1,0 +1,124 @@
+//! What this thread is in the eyes of the crate: a worker of some pool or not, and which tasks are on its stack.
+//!
+//! While a thread's locals are being destroyed it counts as an outside thread with an empty stack.
+
+use std::cell::{Cell, RefCell};
+
+use crate::ledger::Record;
+use crate::sync::{Arc, AtomicU64, Ordering};
+
+/// The deepest nesting of tasks on one stack at which a waiting worker still helps. Past it, a wait is an error.
+pub(crate) const HELP_DEPTH: usize = 64;
+/// The deepest nesting at which a worker that submits into its full queue still runs the job at once.
+pub(crate) const INLINE_DEPTH: usize = 16;
+
+/// Names a pool, a group or a thread; never used twice in one process. Zero names nothing.
+pub(crate) type Name = u64;
+
+/// Gives out a new name.
+pub(crate) fn new_name() -> Name {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// One task on this thread's stack.
+#[derive(Clone, Copy)]
+struct Frame {
+    pool: Name,
+    /// The group it belongs to, or zero.
+    group: Name,
+}
+
+struct Local {
+    /// The pool this thread works for, and its record there.
+    worker: RefCell<Option<(Name, Arc<Record>)>>,
+    /// The tasks running on this thread, the innermost last.
+    frames: RefCell<Vec<Frame>>,
+    /// The name of this thread; zero until somebody asks.
+    thread: Cell<Name>,
+}
+
+thread_local! {
+    static LOCAL: Local =
+        const { Local { worker: RefCell::new(None), frames: RefCell::new(Vec::new()), thread: Cell::new(0) } };
+}
+
+/// Makes this thread a worker of `pool`, until [`resign`].
+pub(crate) fn become_worker(pool: Name, record: Arc<Record>) {
+    let before = LOCAL.with(|local| local.worker.replace(Some((pool, record))));
+    assert!(before.is_none(), "a thread works for one pool only");
+}
+
+/// Makes this thread an outside thread again. Its record may be handed on afterwards, never before.
+pub(crate) fn resign() {
+    let record = LOCAL.try_with(|local| local.worker.take());
+    drop(record);
+}
+
+/// Whether this thread is a worker of `pool`.
+pub(crate) fn is_worker_of(pool: Name) -> bool {
+    with_record(pool, |record| record.is_some())
+}
+
+/// Whether this thread is a worker of `pool`, or an outside thread that runs one of its tasks.
+pub(crate) fn is_inside(pool: Name) -> bool {
+    is_worker_of(pool) || any_frame(|frame| frame.pool == pool)
+}
+
+/// Whether a task of `group` is on this thread's stack.
+pub(crate) fn is_member_of(group: Name) -> bool {
+    any_frame(|frame| frame.group == group)
+}
+
+/// How many tasks are on this thread's stack.
+pub(crate) fn depth() -> usize {
+    LOCAL.try_with(|local| local.frames.borrow().len()).unwrap_or(0)
+}
+
+/// The name of this thread.
+pub(crate) fn thread_name() -> Name {
+    let name = LOCAL.try_with(|local| {
+        if local.thread.get() == 0 {
+            local.thread.set(new_name());
+        }
+        local.thread.get()
+    });
+    // A thread that is going away runs nothing that could be waited for on it, so a name nobody else has is right.
+    name.unwrap_or_else(|_| new_name())
+}
+
+/// Calls `f`, which must be code of this crate, with the record of this thread in `pool`, if it is a worker there.
+pub(crate) fn with_record<T>(pool: Name, f: impl FnOnce(Option<&Record>) -> T) -> T {
+    let mut f = Some(f);
+    let mut call = |record: Option<&Record>| (f.take().expect("called once"))(record);
+    LOCAL
+        .try_with(|local| match &*local.worker.borrow() {
+            Some((own, record)) if *own == pool => call(Some(record)),
+            _ => call(None),
+        })
+        .unwrap_or_else(|_| call(None))
+}
+
+/// Puts a task of `pool` and `group` on this thread's stack, until the guard is dropped.
+pub(crate) fn enter(pool: Name, group: Name) -> Entered {
+    let entered = LOCAL.try_with(|local| local.frames.borrow_mut().push(Frame { pool, group })).is_ok();
+    Entered { entered }
+}
+
+/// Takes the innermost task off this thread's stack when dropped.
+pub(crate) struct Entered {
+    /// Whether there was a stack to put it on.
+    entered: bool,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if self.entered {
+            let _ = LOCAL.try_with(|local| local.frames.borrow_mut().pop());
+        }
+    }
+}
+
+fn any_frame(test: impl FnMut(&Frame) -> bool) -> bool {
+    LOCAL.try_with(|local| local.frames.borrow().iter().any(test)).unwrap_or(false)
+}

@@ -1,0 +1,419 @@
+//! The pool as users see it: submitting, watching, ending.
+//!
+//! What is built on a pool (groups, scopes, maps) adds its own method to [`WorkerPool`] in its own file.
+
+use std::fmt;
+use std::panic::Location;
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::engine::{Engine, Patience};
+use crate::error::{BuildError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::handle::JoinHandle;
+use crate::job::Job;
+use crate::local;
+use crate::metrics::Metrics;
+use crate::observer::RunningTask;
+use crate::shutdown::{self, OnDrop, ShutdownReport};
+use crate::sync::{Arc, Mutex};
+use crate::task::TaskCell;
+use crate::worker::{self, WorkerSettings};
+
+/// A fixed number of worker threads behind one bounded queue.
+///
+/// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. Dropping it runs what is queued
+/// and joins the workers, unless [`Builder::on_drop`](crate::Builder::on_drop) says otherwise; dropped on one of its own workers
+/// it does not wait, and the pool ends after that worker's task.
+///
+/// Workers are reused and their thread locals are not reset: what a task leaves there, the next task on that worker finds.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::WorkerPool;
+///
+/// let pool = WorkerPool::new()?; // one worker for each CPU, a queue of 1,024
+/// pool.execute(|| println!("somewhere else"))?; // fire and forget
+/// let handle = pool.spawn(|| 1 + 1)?; // or wait for the result
+/// assert_eq!(handle.join()?, 2);
+/// pool.shutdown(); // runs what is queued; so does dropping the pool
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct WorkerPool {
+    engine: Arc<Engine>,
+    settings: PoolSettings,
+    /// Held while the number of workers changes, so that two resizes do not mix.
+    resizing: Mutex<()>,
+}
+
+/// What a pool remembers of its builder.
+pub(crate) struct PoolSettings {
+    pub(crate) workers: WorkerSettings,
+    pub(crate) on_drop: OnDrop,
+}
+
+/// Fire and forget, and tasks to wait for. The plain forms may block when the queue is full (see
+/// [`Overflow`](crate::Overflow)), the `try_` forms never block, the `_timeout` forms block at most that long.
+///
+/// On a worker of the same pool no form ever blocks: when the queue is full, the plain forms run the job at once (or put it
+/// aside, when jobs are already nested 16 deep on that worker), the others refuse it.
+impl WorkerPool {
+    /// Hands over a closure to be run by a worker, fire and forget.
+    ///
+    /// `Ok` means accepted: it will run, or meet its fate in a shutdown or by an overflow policy. A panic of the closure is contained, counted, and
+    /// told to [`Builder::on_panic`](crate::Builder::on_panic).
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the closure, if the pool is shut down, also while this waits for room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let (sender, receiver) = channel();
+    /// pool.execute(move || sender.send("done").unwrap())?;
+    /// assert_eq!(receiver.recv()?, "done");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn execute<F>(&self, f: F) -> Result<(), SubmitError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.submit_closure(f, Patience::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
+    }
+
+    /// Like [`execute`](Self::execute), but never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure, if the queue is full or the pool shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// if let Err(error) = pool.try_execute(|| println!("maybe later")) {
+    ///     assert!(error.is_full());
+    ///     let closure = error.into_inner(); // to be kept for another try
+    ///     closure();
+    /// }
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    #[track_caller]
+    pub fn try_execute<F>(&self, f: F) -> Result<(), TrySubmitError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.submit_closure(f, Patience::Try, Location::caller())
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+    }
+
+    /// Like [`execute`](Self::execute), but blocks at most `timeout`; `Duration::MAX` means for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitTimeoutError`] with the closure, if the queue stayed full or the pool is shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// pool.execute_timeout(|| (), Duration::from_millis(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn execute_timeout<F>(&self, f: F, timeout: Duration) -> Result<(), SubmitTimeoutError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.submit_closure(f, Patience::Until(Deadline::after(timeout)), Location::caller())
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+    }
+
+    /// Hands over a task and returns the handle to wait for its result.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the closure, if the pool is shut down, also while this waits for room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let words = pool.spawn(|| "to be or not to be".split(' ').count())?;
+    /// assert_eq!(words.join()?, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, SubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_task(f, Patience::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
+    }
+
+    /// Like [`spawn`](Self::spawn), but never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure, if the queue is full or the pool shut down.
+    #[track_caller]
+    pub fn try_spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, TrySubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_task(f, Patience::Try, Location::caller()).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+    }
+
+    /// Like [`spawn`](Self::spawn), but blocks at most `timeout`; `Duration::MAX` means for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitTimeoutError`] with the closure, if the queue stayed full or the pool is shut down.
+    #[track_caller]
+    pub fn spawn_timeout<F, T>(&self, f: F, timeout: Duration) -> Result<JoinHandle<T>, SubmitTimeoutError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_task(f, Patience::Until(Deadline::after(timeout)), Location::caller())
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+    }
+
+    fn submit_closure<F>(
+        &self,
+        f: F,
+        patience: Patience,
+        location: &'static Location<'static>,
+    ) -> Result<(), (Refusal, F)>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let mut f = Some(f);
+        let queued_at = self.engine.supervisor.now_if_timing();
+        let submitted = self.engine.submit(patience, location, |id| {
+            Job::closure(f.take().expect("a job is made once"), id, location, queued_at)
+        });
+        submitted.map_err(|(refusal, job)| {
+            let f = job.map_or_else(|| f.expect("a job that was not made leaves the closure"), Job::into_closure);
+            (refusal, f)
+        })
+    }
+
+    fn submit_task<F, T>(
+        &self,
+        f: F,
+        patience: Patience,
+        location: &'static Location<'static>,
+    ) -> Result<JoinHandle<T>, (Refusal, F)>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut f = Some(f);
+        let mut task = None;
+        let supervisor = &self.engine.supervisor;
+        let queued_at = supervisor.now_if_timing();
+        let submitted = self.engine.submit(patience, location, |id| {
+            let closure = f.take().expect("a task is made once");
+            let cell = task.insert(Arc::new(TaskCell::new(closure, id, location, queued_at)));
+            Job::Task(Arc::clone(cell) as _)
+        });
+        match (submitted, task) {
+            (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(supervisor))),
+            (Err((refusal, _)), Some(task)) => Err((refusal, task.withdraw())),
+            (Err((refusal, _)), None) => Err((refusal, f.expect("a task that was not made leaves the closure"))),
+            (Ok(()), None) => unreachable!("an accepted task was made"),
+        }
+    }
+}
+
+/// Watching.
+impl WorkerPool {
+    /// Blocks until no task is queued or running. New tasks may come at any time, so what is true when this returns may be
+    /// out of date, unless nobody else submits.
+    ///
+    /// # Panics
+    ///
+    /// If called by a task of this pool: it would wait for itself.
+    pub fn wait_idle(&self) {
+        assert!(!local::is_inside(self.engine.pool()), "a task cannot wait for its own pool to be idle");
+        self.engine.supervisor.lifecycle.wait_quiet(Deadline::NEVER);
+    }
+
+    /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the pool was idle. A task of this
+    /// pool gets `false` at once.
+    #[must_use]
+    pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
+        !local::is_inside(self.engine.pool()) && self.engine.supervisor.lifecycle.wait_quiet(Deadline::after(timeout))
+    }
+
+    /// Whether the pool refuses new work. `true` is final.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.engine.supervisor.lifecycle.ledger.is_closed()
+    }
+
+    /// How many workers the pool has, or is about to have after a [`resize`](Self::resize).
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.engine.roster.target()
+    }
+
+    /// How many jobs the queue can hold.
+    #[must_use]
+    pub fn queue_capacity(&self) -> usize {
+        self.engine.queue_capacity()
+    }
+
+    /// How many places of the queue are taken, at most its capacity; out of date when it arrives. A cancelled task keeps its
+    /// place until a worker comes to it, and a group takes at most one for each worker.
+    #[must_use]
+    pub fn queue_len(&self) -> usize {
+        self.engine.queue_len()
+    }
+
+    /// A snapshot of the pool's counters. Costs a read of a few cache lines for each worker.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.engine.metrics()
+    }
+
+    /// What each busy worker is doing, submitted where and since when: the first question when a pool seems stuck.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let (started, start) = channel();
+    /// let (open, gate) = channel::<()>();
+    /// pool.execute(move || { started.send(()).unwrap(); gate.recv().unwrap() })?;
+    /// start.recv()?;
+    /// for task in pool.running() {
+    ///     println!("{task}"); // worker 0: task 0 from src/main.rs:6:6, for 0.000 s
+    /// }
+    /// assert_eq!(pool.running().len(), 1);
+    /// open.send(())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningTask> {
+        self.engine.supervisor.lifecycle.ledger.running()
+    }
+
+    /// Changes the number of workers. New ones are there when this returns; surplus ones leave when they have finished what they
+    /// are doing, and this does not wait for them.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], if the number is zero or too large, if a thread could not be started (the pool then has its former
+    /// size as its target), or if the pool is shut down.
+    pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
+        check_workers(workers)?;
+        let _one_at_a_time = self.resizing.lock();
+        if self.is_shut_down() {
+            return Err(BuildError::ShutDown);
+        }
+        let before = self.workers();
+        let change = self.engine.roster.set_target(workers);
+        let started = worker::start(&self.engine, &self.settings.workers, change.missing);
+        let surplus = match &started {
+            Ok(()) => change.surplus,
+            Err(_) => self.engine.roster.set_target(before).surplus,
+        };
+        self.engine.wake(surplus);
+        started
+    }
+}
+
+/// Ending. Each way may be taken from any thread, more than once, and while others submit: who waits for room gets its
+/// closure back.
+impl WorkerPool {
+    /// Refuses new work and returns at once. What is queued still runs.
+    pub fn close(&self) {
+        self.engine.close();
+    }
+
+    /// Refuses new work, runs what is queued, joins the workers. Blocks until then; a task that never ends makes it wait for
+    /// ever.
+    ///
+    /// Called by a task of this pool it does not wait: the pool ends after that task.
+    pub fn shutdown(&self) {
+        shutdown::shutdown(&self.engine);
+    }
+
+    /// Like [`shutdown`](Self::shutdown), but after `timeout` what has not started is cancelled, running groups and scopes
+    /// are told through their tokens, and the report says what was left. `Duration::MAX` waits for ever.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// pool.execute(|| ())?;
+    /// let report = pool.shutdown_timeout(Duration::from_secs(5));
+    /// assert!(report.drained);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use = "the report says whether the pool was drained"]
+    pub fn shutdown_timeout(&self, timeout: Duration) -> ShutdownReport {
+        shutdown::shutdown_timeout(&self.engine, timeout)
+    }
+
+    /// Refuses new work, cancels what has not started, tells running groups and scopes through their tokens, and returns
+    /// without waiting for what runs.
+    pub fn shutdown_now(&self) -> ShutdownReport {
+        shutdown::shutdown_now(&self.engine)
+    }
+}
+
+/// The seams for what is built on a pool.
+impl WorkerPool {
+    pub(crate) fn assemble(engine: Arc<Engine>, settings: PoolSettings) -> Self {
+        Self { engine, settings, resizing: Mutex::new(()) }
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        shutdown::on_drop(&self.engine, self.settings.on_drop);
+    }
+}
+
+impl fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerPool")
+            .field("workers", &self.workers())
+            .field("queue_len", &self.queue_len())
+            .field("queue_capacity", &self.queue_capacity())
+            .field("is_shut_down", &self.is_shut_down())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The most workers a pool may have.
+const MAX_WORKERS: usize = 1 << 16;
+
+/// Checks a number of workers.
+pub(crate) fn check_workers(workers: usize) -> Result<(), BuildError> {
+    match workers {
+        0 => Err(BuildError::ZeroWorkers),
+        1..=MAX_WORKERS => Ok(()),
+        requested => Err(BuildError::TooManyWorkers { requested, limit: MAX_WORKERS }),
+    }
+}

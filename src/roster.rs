@@ -1,0 +1,152 @@
+//! Who works here: how many workers there shall be, how many there are, and their threads.
+//!
+//! Rules:
+//! 1. `alive` counts workers from before their thread is started until they have nothing more to do with the pool.
+//! 2. A worker asks between two jobs whether it may depart; it may while more stay than shall. The question costs one load
+//!    of a flag while nobody needs to.
+//! 3. The record of a worker is handed on to a new one when the worker is gone, not when it departs: in between its stop hook
+//!    runs, which may count.
+
+use crate::deadline::Deadline;
+use crate::ledger::Record;
+use crate::local::{self, Name};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, thread};
+
+/// The workers of one pool.
+pub(crate) struct Roster {
+    pool: Name,
+    inner: Mutex<Inner>,
+    /// Notified when the last worker has left.
+    empty: Condvar,
+    /// How many workers there shall be; a copy for readers without the lock.
+    target: AtomicUsize,
+    /// Whether somebody needs to depart.
+    surplus: AtomicBool,
+}
+
+/// What the lock guards.
+#[derive(Default)]
+struct Inner {
+    /// Workers that are not gone.
+    alive: usize,
+    /// Those of them that have departed: they take no more jobs.
+    departed: usize,
+    target: usize,
+    /// The records of workers that left.
+    vacant: Vec<Arc<Record>>,
+    /// Threads that nobody has joined yet.
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Roster {
+    pub(crate) fn new(pool: Name) -> Self {
+        Self {
+            pool,
+            inner: Mutex::default(),
+            empty: Condvar::new(),
+            target: AtomicUsize::new(0),
+            surplus: AtomicBool::new(false),
+        }
+    }
+
+    /// How many workers there shall be.
+    pub(crate) fn target(&self) -> usize {
+        self.target.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many workers there shall be; returns how many are missing and how many are too many.
+    pub(crate) fn set_target(&self, workers: usize) -> Change {
+        let mut inner = self.inner.lock();
+        inner.target = workers;
+        self.target.store(workers, Ordering::Relaxed);
+        let staying = inner.staying();
+        self.surplus.store(staying > workers, Ordering::Release);
+        Change { missing: workers.saturating_sub(staying), surplus: staying.saturating_sub(workers) }
+    }
+
+    /// Enters a worker, with the record of one that left or a new one.
+    pub(crate) fn enlist(&self, open_record: impl FnOnce() -> Arc<Record>) -> Arc<Record> {
+        let mut inner = self.inner.lock();
+        inner.alive += 1;
+        let vacant = inner.vacant.pop();
+        drop(inner);
+        vacant.unwrap_or_else(open_record)
+    }
+
+    /// Keeps the thread of a worker until it is joined; lets go of those that have ended.
+    pub(crate) fn keep(&self, thread: thread::JoinHandle<()>) {
+        let mut inner = self.inner.lock();
+        inner.threads.retain(|thread| !thread.is_finished());
+        inner.threads.push(thread);
+    }
+
+    /// Whether the worker that asks shall depart, to meet a lowered target; if so, it has.
+    pub(crate) fn may_depart(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release stores of the flag; the lock decides.
+        if !self.surplus.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut inner = self.inner.lock();
+        let depart = inner.staying() > inner.target;
+        if depart {
+            inner.departed += 1;
+        }
+        self.surplus.store(inner.staying() > inner.target, Ordering::Release);
+        depart
+    }
+
+    /// Departs, because the pool is drained or the thread could not be started.
+    pub(crate) fn depart(&self) {
+        self.inner.lock().departed += 1;
+    }
+
+    /// Strikes a worker that has departed and will not touch its record again.
+    pub(crate) fn gone(&self, record: Arc<Record>) {
+        let mut inner = self.inner.lock();
+        inner.alive -= 1;
+        inner.departed -= 1;
+        inner.vacant.push(record);
+        if inner.alive == 0 {
+            self.empty.notify_all();
+        }
+    }
+
+    /// Waits until no worker is left; returns whether that came before the deadline.
+    pub(crate) fn wait_empty(&self, deadline: Deadline) -> bool {
+        let mut inner = self.inner.lock();
+        while inner.alive > 0 && !deadline.is_past() {
+            inner = self.empty.wait_until(inner, deadline.instant());
+        }
+        inner.alive == 0
+    }
+
+    /// Joins the threads of workers that have left. Call it when none is left.
+    pub(crate) fn join_threads(&self) {
+        let threads = std::mem::take(&mut self.inner.lock().threads);
+        for thread in threads {
+            // A worker contains every panic; the destructor of a thread local that panics aborts the process by itself.
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether the calling thread may wait for the workers: a worker that did would wait for itself.
+    pub(crate) fn may_wait(&self) -> bool {
+        !local::is_inside(self.pool)
+    }
+}
+
+impl Inner {
+    /// Workers that take jobs.
+    fn staying(&self) -> usize {
+        self.alive - self.departed
+    }
+}
+
+/// What a new target asks for.
+#[must_use]
+pub(crate) struct Change {
+    /// Workers to start.
+    pub(crate) missing: usize,
+    /// Workers to wake, so that they see that they can leave.
+    pub(crate) surplus: usize,
+}

@@ -1,0 +1,94 @@
+//! How a pool ends.
+//!
+//! Every way is made of the same steps: *close* (nothing new), *cancel* what has not started (some ways), *wait* until the
+//! books are quiet and the workers gone, *join* their threads. A thread that is inside the pool, a worker or an outside thread that
+//! runs one of its tasks, takes the first steps and never waits: the pool ends after it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::engine::Engine;
+
+/// What dropping a pool does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnDrop {
+    /// Run what is queued, then join the workers. Blocks.
+    #[default]
+    Drain,
+    /// Cancel what is queued, wait for what runs, then join the workers. Blocks.
+    Cancel,
+    /// Accept nothing new and let go: the workers run what is queued and end by themselves. Does not block.
+    Detach,
+}
+
+/// What was left when a shutdown returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Whether nothing was left: every task had met its fate.
+    pub drained: bool,
+    /// Tasks that this call cancelled before they started.
+    pub tasks_cancelled: usize,
+    /// Tasks that were running when the call returned.
+    pub tasks_running: usize,
+}
+
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { drained, tasks_cancelled, tasks_running } = self;
+        let state = if *drained { "drained" } else { "not drained" };
+        write!(f, "{state}: {tasks_cancelled} tasks cancelled, {tasks_running} still running")
+    }
+}
+
+/// Drains the pool and joins its workers.
+pub(crate) fn shutdown(engine: &Engine) {
+    engine.close();
+    if engine.roster.may_wait() {
+        engine.roster.wait_empty(Deadline::NEVER);
+        engine.roster.join_threads();
+    }
+}
+
+/// Drains the pool, but cancels what has not started when `timeout` has passed.
+pub(crate) fn shutdown_timeout(engine: &Engine, timeout: Duration) -> ShutdownReport {
+    let deadline = Deadline::after(timeout);
+    engine.close();
+    let lifecycle = &engine.supervisor.lifecycle;
+    let may_wait = engine.roster.may_wait();
+    let quiet = may_wait && lifecycle.wait_quiet(deadline);
+    let tasks_cancelled = if quiet { 0 } else { engine.cancel_queued() };
+    if may_wait && engine.roster.wait_empty(deadline) {
+        engine.roster.join_threads();
+    }
+    report(engine, tasks_cancelled)
+}
+
+/// Cancels what has not started. Does not wait.
+pub(crate) fn shutdown_now(engine: &Engine) -> ShutdownReport {
+    let tasks_cancelled = engine.cancel_queued();
+    report(engine, tasks_cancelled)
+}
+
+/// Ends a pool that is being dropped.
+pub(crate) fn on_drop(engine: &Engine, policy: OnDrop) {
+    match policy {
+        OnDrop::Drain => shutdown(engine),
+        OnDrop::Cancel => {
+            engine.cancel_queued();
+            shutdown(engine);
+        }
+        OnDrop::Detach => engine.close(),
+    }
+}
+
+fn report(engine: &Engine, tasks_cancelled: usize) -> ShutdownReport {
+    let ledger = &engine.supervisor.lifecycle.ledger;
+    ShutdownReport {
+        drained: ledger.is_quiet(),
+        tasks_cancelled,
+        tasks_running: usize::try_from(ledger.tasks_running()).unwrap_or(usize::MAX),
+    }
+}

@@ -1,0 +1,69 @@
+//! The one door to threads, locks and atomics.
+//!
+//! Every other module takes its synchronisation from here, so that a model checker can be put behind this file without
+//! touching them. Guards are passed by value to the waits, the form that both `parking_lot` and the model checkers can
+//! offer. No lock in here poisons: a panic never happens under one, because no foreign code runs under one.
+
+use std::time::Instant;
+
+pub(crate) use parking_lot::{MutexGuard, RwLock};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::{Arc, OnceLock, Weak};
+pub(crate) use std::thread;
+
+/// A lock that is never held while foreign code runs.
+#[derive(Default)]
+pub(crate) struct Mutex<T>(parking_lot::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(parking_lot::Mutex::new(value))
+    }
+
+    /// Takes the lock, waiting for it if needed.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock()
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.0.into_inner()
+    }
+}
+
+/// A condition that threads wait for, always together with one [`Mutex`].
+#[derive(Default)]
+pub(crate) struct Condvar(parking_lot::Condvar);
+
+impl Condvar {
+    pub(crate) const fn new() -> Self {
+        Self(parking_lot::Condvar::new())
+    }
+
+    /// Waits for a notification, or until `deadline` where there is one; may wake for no reason.
+    pub(crate) fn wait_until<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        deadline: Option<Instant>,
+    ) -> MutexGuard<'a, T> {
+        match deadline {
+            Some(instant) => {
+                self.0.wait_until(&mut guard, instant);
+            }
+            None => self.0.wait(&mut guard),
+        }
+        guard
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// A value on cache lines of its own: 128 bytes, since x86-64 fetches lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct CacheAligned<T>(pub(crate) T);

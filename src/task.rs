@@ -1,0 +1,249 @@
+//! The cell of a task that somebody may wait for: closure, outcome and waiters in one allocation.
+//!
+//! | state | meaning | who may change it | next |
+//! |---|---|---|---|
+//! | `Queued` | holds the closure; nobody has claimed it | any thread | `Running` by claim; `Done` by cancel; `Taken` by withdrawal of a refused submission |
+//! | `Running` | the closure is on the stack of the named thread | that thread | `Done`; `Taken`, if the handle is gone |
+//! | `Done` | holds the outcome | the owner of the handle | `Taken` |
+//! | `Taken` | nothing is left | nobody | none |
+//!
+//! No state is skipped but `Running`, by cancellation and withdrawal. All changes are made under the cell's lock; closures, outcomes and wakers are called and dropped outside of it.
+//!
+//! Meetings:
+//! - *claim and claim* (worker and joining worker), *claim and cancel*: one finds `Queued` and wins, the other finds what the winner made of it.
+//! - *complete and park*: the waiter looks at the state under the lock that the completion takes, so it either sees `Done` or is notified.
+//! - *complete and drop of the handle*: the first under the lock decides who drops the outcome: the handle, if it was `Done`; else the completing thread.
+
+use std::mem;
+use std::panic::Location;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use crate::deadline::Deadline;
+use crate::error::{CancelReason, JoinError};
+use crate::job::Task;
+use crate::local::{self, Name};
+use crate::observer::{Outcome, TaskId};
+use crate::supervisor::{Brief, Supervisor};
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::unwind;
+
+/// What a handle needs of its task, whatever the type of the closure.
+pub(crate) trait Joinable<T>: Task {
+    fn id(&self) -> TaskId;
+
+    /// Whether the outcome is there.
+    fn is_done(&self) -> bool;
+
+    /// What a wait on this thread would meet.
+    fn prospect(&self) -> Prospect;
+
+    /// Waits for the outcome; returns whether it came before the deadline.
+    fn wait(&self, deadline: Deadline) -> bool;
+
+    /// Takes the outcome; `None` if there is none, or none any more.
+    fn take(&self) -> Option<Result<T, JoinError>>;
+
+    /// Takes the outcome, or leaves word with the waker of `context`.
+    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>>;
+
+    /// Nobody will ask for the outcome any more.
+    fn detach(&self);
+}
+
+/// What a wait would meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the prospect tells whether waiting is safe"]
+pub(crate) enum Prospect {
+    /// The task has not started; a worker can claim it.
+    Unstarted,
+    /// Another thread is at it, or it is done.
+    UnderWay,
+    /// The task is on the stack of this very thread.
+    OnThisStack,
+}
+
+/// A task with a handle.
+pub(crate) struct TaskCell<F, T> {
+    id: TaskId,
+    location: &'static Location<'static>,
+    queued_at: Option<Instant>,
+    inner: Mutex<Inner<F, T>>,
+    /// Notified when the outcome is there.
+    done: Condvar,
+}
+
+/// What the lock guards.
+struct Inner<F, T> {
+    state: State<F, T>,
+    /// Woken when the outcome is there: the last waker that polled.
+    waker: Option<Waker>,
+    /// Whether the handle is gone.
+    detached: bool,
+}
+
+/// See the table above.
+enum State<F, T> {
+    Queued(F),
+    Running(Name),
+    Done(Result<T, JoinError>),
+    Taken,
+}
+
+impl<F, T> TaskCell<F, T> {
+    pub(crate) fn new(
+        closure: F,
+        id: TaskId,
+        location: &'static Location<'static>,
+        queued_at: Option<Instant>,
+    ) -> Self {
+        let inner = Inner { state: State::Queued(closure), waker: None, detached: false };
+        Self { id, location, queued_at, inner: Mutex::new(inner), done: Condvar::new() }
+    }
+
+    /// Takes the closure back out of a task whose submission was refused.
+    pub(crate) fn withdraw(&self) -> F {
+        match mem::replace(&mut self.inner.lock().state, State::Taken) {
+            State::Queued(closure) => closure,
+            _ => unreachable!("a refused task was never in reach of anybody else"),
+        }
+    }
+
+    /// Takes the closure out for running or cancelling, if it is still there.
+    fn claim(&self, next: impl FnOnce() -> State<F, T>) -> Option<F> {
+        let mut inner = self.inner.lock();
+        match &inner.state {
+            State::Queued(_) => match mem::replace(&mut inner.state, next()) {
+                State::Queued(closure) => Some(closure),
+                _ => unreachable!("the state was looked at under the same lock"),
+            },
+            _ => None,
+        }
+    }
+
+    /// Lets the outcome land and wakes who waits for it.
+    fn complete(&self, outcome: Result<T, JoinError>) {
+        let mut inner = self.inner.lock();
+        if inner.detached {
+            inner.state = State::Taken;
+            drop(inner);
+            unwind::discard(outcome);
+            return;
+        }
+        inner.state = State::Done(outcome);
+        self.announce(inner);
+    }
+
+    /// Wakes who waits for the outcome that has just landed.
+    fn announce(&self, mut inner: MutexGuard<'_, Inner<F, T>>) {
+        let waker = inner.waker.take();
+        drop(inner);
+        self.done.notify_all();
+        if let Some(waker) = waker {
+            // A waker is foreign code too.
+            let _ = unwind::catch(move || waker.wake()).map_err(unwind::discard);
+        }
+    }
+
+    fn brief(&self) -> Brief<'static> {
+        Brief::single(self.id, self.location, self.queued_at)
+    }
+}
+
+impl<F, T> Task for TaskCell<F, T>
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+{
+    fn run(&self, supervisor: &Supervisor) {
+        if let Some(closure) = self.claim(|| State::Running(local::thread_name())) {
+            let result = supervisor.perform(&self.brief(), closure, |_| Outcome::Succeeded);
+            self.complete(result.map_err(JoinError::Panicked));
+            supervisor.settle(1);
+        }
+    }
+
+    fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
+        // `Running` keeps others off while the closure is dropped: waiters must find it gone.
+        let Some(closure) = self.claim(|| State::Running(local::thread_name())) else { return false };
+        unwind::discard(closure);
+        supervisor.cancelled(&self.brief().info, reason);
+        self.complete(Err(JoinError::Cancelled(reason)));
+        supervisor.settle(1);
+        true
+    }
+}
+
+impl<F, T> Joinable<T> for TaskCell<F, T>
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+{
+    fn id(&self) -> TaskId {
+        self.id
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.inner.lock().state, State::Done(_) | State::Taken)
+    }
+
+    fn prospect(&self) -> Prospect {
+        match self.inner.lock().state {
+            State::Queued(_) => Prospect::Unstarted,
+            State::Running(thread) if thread == local::thread_name() => Prospect::OnThisStack,
+            _ => Prospect::UnderWay,
+        }
+    }
+
+    fn wait(&self, deadline: Deadline) -> bool {
+        let mut inner = self.inner.lock();
+        loop {
+            if matches!(inner.state, State::Done(_) | State::Taken) {
+                return true;
+            }
+            if deadline.is_past() {
+                return false;
+            }
+            inner = self.done.wait_until(inner, deadline.instant());
+        }
+    }
+
+    fn take(&self) -> Option<Result<T, JoinError>> {
+        let mut inner = self.inner.lock();
+        match &inner.state {
+            State::Done(_) => match mem::replace(&mut inner.state, State::Taken) {
+                State::Done(outcome) => Some(outcome),
+                _ => unreachable!("the state was looked at under the same lock"),
+            },
+            _ => None,
+        }
+    }
+
+    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
+        // The waker is cloned before the lock and the old one dropped after it: both are foreign code.
+        let waker = context.waker().clone();
+        let old = {
+            let mut inner = self.inner.lock();
+            match inner.state {
+                State::Done(_) | State::Taken => None,
+                _ => Some(inner.waker.replace(waker)),
+            }
+        };
+        match old {
+            Some(_) => Poll::Pending,
+            None => self.take().map_or(Poll::Pending, Poll::Ready),
+        }
+    }
+
+    fn detach(&self) {
+        let mut inner = self.inner.lock();
+        inner.detached = true;
+        let waker = inner.waker.take();
+        let outcome = match &inner.state {
+            State::Done(_) => mem::replace(&mut inner.state, State::Taken),
+            _ => State::Taken,
+        };
+        drop(inner);
+        unwind::discard((waker, outcome));
+    }
+}

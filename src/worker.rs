@@ -1,0 +1,79 @@
+//! The workers: their threads from start to end.
+//!
+//! A worker takes jobs until it may leave or the pool is drained. Nothing that a job does ends it.
+
+use std::io;
+
+use crate::engine::Engine;
+use crate::error::BuildError;
+use crate::ledger::Record;
+use crate::local;
+use crate::sync::{Arc, thread};
+
+/// A hook that a worker calls, with its index.
+pub(crate) type WorkerHook = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// How workers are made.
+#[derive(Clone, Default)]
+pub(crate) struct WorkerSettings {
+    /// Threads are named after this and their index.
+    pub(crate) thread_name: String,
+    /// In bytes; `None` leaves it to the standard library.
+    pub(crate) stack_size: Option<usize>,
+    /// Called first on each worker's thread.
+    pub(crate) on_start: Option<WorkerHook>,
+    /// Called last on each worker's thread.
+    pub(crate) on_stop: Option<WorkerHook>,
+}
+
+/// Starts so many workers, or as many as it can.
+pub(crate) fn start(engine: &Arc<Engine>, settings: &WorkerSettings, workers: usize) -> Result<(), BuildError> {
+    for _ in 0..workers {
+        let record = engine.roster.enlist(|| engine.supervisor.lifecycle.ledger.open_record());
+        match start_one(engine, settings, Arc::clone(&record)) {
+            Ok(thread) => engine.roster.keep(thread),
+            Err(source) => {
+                let worker = record.worker();
+                engine.roster.depart();
+                engine.roster.gone(record);
+                return Err(BuildError::Spawn { worker, source });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn start_one(
+    engine: &Arc<Engine>,
+    settings: &WorkerSettings,
+    record: Arc<Record>,
+) -> io::Result<thread::JoinHandle<()>> {
+    let mut builder = thread::Builder::new().name(format!("{}-{}", settings.thread_name, record.worker()));
+    if let Some(stack_size) = settings.stack_size {
+        builder = builder.stack_size(stack_size);
+    }
+    let (engine, settings) = (Arc::clone(engine), settings.clone());
+    builder.spawn(move || main(&engine, &settings, record))
+}
+
+fn main(engine: &Arc<Engine>, settings: &WorkerSettings, record: Arc<Record>) {
+    local::become_worker(engine.pool(), Arc::clone(&record));
+    call_hook(engine, settings.on_start.as_ref(), &record);
+    let mut spill_first = false;
+    while !engine.roster.may_depart() {
+        let Some(job) = engine.next_job(&mut spill_first) else {
+            engine.roster.depart();
+            break;
+        };
+        engine.run(job);
+    }
+    call_hook(engine, settings.on_stop.as_ref(), &record);
+    local::resign();
+    engine.roster.gone(record);
+}
+
+fn call_hook(engine: &Engine, hook: Option<&WorkerHook>, record: &Record) {
+    if let Some(hook) = hook {
+        engine.supervisor.call_hook(|| hook(record.worker()));
+    }
+}

@@ -81,6 +81,7 @@ impl<T> JoinHandle<T> {
     /// [`JoinError::Cancelled`]. Returns `true` if the task will never run. A running task is not touched.
     ///
     /// The place in the queue is given back when a worker comes to it.
+    #[allow(clippy::must_use_candidate, reason = "cancelling what may have started is a fine thing to do")]
     pub fn cancel(&self) -> bool {
         self.task.cancel(CancelReason::Requested, &self.supervisor)
     }

@@ -1,28 +1,31 @@
 //! Bounded worker-pool task executor.
 
-mod builder;
-mod cancel;
-mod deadline;
-mod engine;
-mod error;
-mod handle;
-mod job;
-mod ledger;
-mod lifecycle;
-mod local;
-mod metrics;
-mod observer;
-mod panic;
 mod pool;
-mod queue;
-mod roster;
-mod shutdown;
-mod spill;
-mod supervisor;
-mod sync;
-mod task;
-mod unwind;
+mod builder;
+mod handle;
+mod group;
+mod scope;
+mod map;
+mod cancel;
+mod error;
+mod panic;
+mod observer;
+mod metrics;
+mod engine;
 mod worker;
+mod shutdown;
+mod roster;
+mod spill;
+mod queue;
+mod job;
+mod task;
+mod supervisor;
+mod lifecycle;
+mod ledger;
+mod local;
+mod unwind;
+mod deadline;
+mod sync;
 
 pub use builder::Builder;
 pub use cancel::{CancelGuard, CancellationToken};
@@ -31,9 +34,11 @@ pub use error::{
     BuildError, CancelReason, Cancelled, GroupError, JoinError, Refused, SubmitError, SubmitTimeoutError, TaskError,
     TrySubmitError,
 };
+pub use group::{Completions, Policy, Progress, Spawner, TaskGroup, TaskResult};
 pub use handle::JoinHandle;
 pub use metrics::{Histogram, Metrics};
 pub use observer::{Observer, Outcome, RunningTask, TaskId, TaskInfo};
 pub use panic::Panic;
 pub use pool::WorkerPool;
+pub use scope::Scope;
 pub use shutdown::{OnDrop, ShutdownReport};

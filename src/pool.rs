@@ -208,7 +208,7 @@ impl WorkerPool {
         })
     }
 
-    fn submit_task<F, T>(
+    pub(crate) fn submit_task<F, T>(
         &self,
         f: F,
         patience: Patience,

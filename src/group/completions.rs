@@ -1,0 +1,40 @@
+//! The outcomes of a group, one by one, as they come.
+
+use std::fmt;
+use std::iter::FusedIterator;
+
+use super::core::{Ended, GroupCore};
+use super::result::TaskResult;
+use crate::sync::Arc;
+
+/// Yields each task of a group when it has ended: its index in spawn order, and its outcome. From
+/// [`TaskGroup::completions`](crate::TaskGroup::completions).
+///
+/// `next` blocks until a task has ended; it ends when every task that was spawned has been yielded. On a worker of the pool it helps.
+/// Called by a task of the group itself it ends at once, since it would wait for itself.
+#[must_use = "iterators are lazy"]
+pub struct Completions<'a, R: TaskResult> {
+    core: &'a Arc<GroupCore<R>>,
+}
+
+impl<'a, R: TaskResult> Completions<'a, R> {
+    pub(super) fn new(core: &'a Arc<GroupCore<R>>) -> Self {
+        Self { core }
+    }
+}
+
+impl<R: TaskResult> Iterator for Completions<'_, R> {
+    type Item = (usize, Ended<R>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.core.next_ended()
+    }
+}
+
+impl<R: TaskResult> FusedIterator for Completions<'_, R> {}
+
+impl<R: TaskResult> fmt::Debug for Completions<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completions").field("progress", &self.core.progress()).finish()
+    }
+}

@@ -1,0 +1,87 @@
+//! Adding tasks to a group from elsewhere, its own tasks included.
+
+use std::fmt;
+use std::panic::Location;
+
+use super::core::GroupCore;
+use super::result::TaskResult;
+use crate::cancel::CancellationToken;
+use crate::error::TrySubmitError;
+use crate::sync::Arc;
+
+/// Adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the group's own tasks.
+///
+/// It does not keep the group going: once the group has been waited for, cancelled or dropped, what is spawned is dropped
+/// unrun.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::{Spawner, WorkerPool};
+///
+/// /// Counts a tree of depth `depth`, each node a task.
+/// fn grow(spawner: &Spawner<()>, depth: u32) {
+///     if depth > 0 {
+///         for _ in 0..2 {
+///             let siblings = spawner.clone();
+///             spawner.spawn(move || grow(&siblings, depth - 1));
+///         }
+///     }
+/// }
+///
+/// let pool = WorkerPool::builder().workers(2).build()?;
+/// let group = pool.group();
+/// grow(&group.spawner(), 4);
+/// assert_eq!(group.wait()?.len(), 2 + 4 + 8 + 16);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Spawner<R: TaskResult> {
+    core: Arc<GroupCore<R>>,
+}
+
+impl<R: TaskResult> Spawner<R> {
+    pub(super) fn new(core: Arc<GroupCore<R>>) -> Self {
+        Self { core }
+    }
+
+    /// Adds a task; see [`TaskGroup::spawn`](crate::TaskGroup::spawn).
+    #[track_caller]
+    pub fn spawn<F>(&self, f: F)
+    where
+        F: FnOnce() -> R + Send + 'static,
+    {
+        self.core.add(Box::new(f), Location::caller());
+    }
+
+    /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure, if the group is full, or closed for good.
+    #[track_caller]
+    pub fn try_spawn<F>(&self, f: F) -> Result<(), TrySubmitError<F>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+    {
+        let location = Location::caller();
+        self.core.try_add(f, |f| Box::new(f), location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+    }
+
+    /// The token of the group.
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        self.core.token()
+    }
+}
+
+impl<R: TaskResult> Clone for Spawner<R> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core) }
+    }
+}
+
+impl<R: TaskResult> fmt::Debug for Spawner<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawner").field("progress", &self.core.progress()).finish()
+    }
+}

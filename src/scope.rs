@@ -1,0 +1,155 @@
+//! Scopes: groups whose tasks may borrow from the caller's stack.
+//!
+//! The one unsafe step of the crate is here: a closure that lives for `'scope` is put into a group as if it lived for ever. What makes it
+//! sound:
+//!
+//! 1. [`WorkerPool::scope`] does not return, by value or by unwinding, before the group reports all tasks done.
+//! 2. A group counts a task as done when nothing of its closure is left, called or uncalled (rule 5 of `group::core`).
+//! 3. Tasks are added through a [`Scope`] only. It is never handed out by value, and the reference to it lives for
+//!    `'scope`: it is used by the body, or by a task of the scope, which is not done while it runs.
+//! 4. What a task returns, and what its panic carries, is `'static`: outcomes borrow nothing.
+//!
+//! No value of this module has a destructor that soundness depends on, so leaking one harms nothing.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+use std::panic::Location;
+use std::process;
+
+use crate::cancel::CancellationToken;
+use crate::deadline::Deadline;
+use crate::error::{CancelReason, GroupError};
+use crate::group::{GroupCore, GroupSettings, TaskResult};
+use crate::local;
+use crate::pool::WorkerPool;
+use crate::sync::Arc;
+use crate::unwind;
+
+/// Spawns tasks that borrow, within [`WorkerPool::scope`].
+///
+/// `'scope` is how long the tasks may run, `'env` how long what they borrow lives, `R` what they return: `()` or `Result<(), E>`.
+pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()>> {
+    core: Arc<GroupCore<R>>,
+    /// Makes `'scope` invariant: it must neither shrink nor grow.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    /// Makes `'env` invariant.
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
+    /// Adds a task that may borrow what lives longer than the scope. Tasks may spawn on the scope as well.
+    ///
+    /// Blocks while as many tasks wait as the pool's queue can hold; never on a worker of the pool (see
+    /// [`TaskGroup::spawn`](crate::TaskGroup::spawn)). After a cancellation the closure is dropped unrun.
+    #[track_caller]
+    pub fn spawn<F>(&'scope self, f: F)
+    where
+        F: FnOnce() -> R + Send + 'scope,
+    {
+        let body: Box<dyn FnOnce() -> R + Send + 'scope> = Box::new(f);
+        // SAFETY: only the lifetime changes. The closure is called or dropped before `'scope` ends: by the rules 1 and 2 of the
+        // module `scope` cannot return before that, and by rule 3 nothing is added later.
+        #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is erased; the rules above keep it")]
+        let body: Box<dyn FnOnce() -> R + Send + 'static> = unsafe { mem::transmute(body) };
+        self.core.add(body, Location::caller());
+    }
+
+    /// The token that is cancelled with the scope, for tasks to look at; cancelling it cancels the scope.
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        self.core.token()
+    }
+
+    /// Cancels the tasks that have not started; running ones can see it in the token.
+    pub fn cancel(&self) {
+        self.core.close(CancelReason::Requested);
+    }
+}
+
+impl<R: TaskResult<Value = ()>> fmt::Debug for Scope<'_, '_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("progress", &self.core.progress()).finish()
+    }
+}
+
+/// Scopes.
+impl WorkerPool {
+    /// Calls `body` on this thread with a [`Scope`], whose tasks run on the pool's workers and may borrow from this thread's
+    /// stack, and returns its value when all tasks have ended.
+    ///
+    /// The first failure or panic of a task cancels the rest, as in a [group](crate::TaskGroup). Values of tasks go through
+    /// what they borrow. On a worker of the pool this helps while it waits.
+    ///
+    /// # Errors
+    ///
+    /// The first failure or panic of a task, or that tasks were cancelled. If the pool is shut down
+    /// ([`GroupError::Cancelled`]), or tasks are nested more than 64 deep on this worker ([`GroupError::WouldDeadlock`]), the
+    /// body is not called.
+    ///
+    /// # Panics
+    ///
+    /// If `body` panics: what has not started is cancelled, and the panic goes on when all tasks have ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let text = String::from("so much depends upon a red wheel barrow");
+    /// let mut lengths = [0; 8];
+    /// pool.scope(|scope| {
+    ///     for (length, word) in lengths.iter_mut().zip(text.split(' ')) {
+    ///         scope.spawn(move || *length = word.len());
+    ///     }
+    /// })?;
+    /// assert_eq!(lengths, [2, 4, 7, 4, 1, 3, 5, 6]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Tasks cannot outlive what they borrow:
+    ///
+    /// ```compile_fail,E0597
+    /// let pool = workcrew::WorkerPool::new().unwrap();
+    /// pool.scope(|scope| {
+    ///     let inside = 1; // dropped when the body returns, before the tasks have ended
+    ///     scope.spawn(|| assert_eq!(inside, 1));
+    /// });
+    /// ```
+    pub fn scope<'env, R, V, F>(&self, body: F) -> Result<V, GroupError<R::Error>>
+    where
+        R: TaskResult<Value = ()>,
+        F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
+    {
+        let engine = self.engine();
+        if self.is_shut_down() {
+            return Err(GroupError::Cancelled(CancelReason::ShutDown));
+        }
+        if local::is_worker_of(engine.pool()) && local::depth() >= local::HELP_DEPTH {
+            return Err(GroupError::WouldDeadlock);
+        }
+        let core = GroupCore::new(Arc::clone(engine), GroupSettings::new(engine));
+        let scope = Scope { core: Arc::clone(&core), scope: PhantomData, env: PhantomData };
+        let value = unwind::catch(|| body(&scope));
+        if value.is_err() {
+            core.close(CancelReason::Requested);
+        }
+        wait_or_abort(&core);
+        match value {
+            Ok(value) => core.finish().map(|_| value),
+            Err(payload) => {
+                // Before the unwinding goes on: a panic in a destructor would then end the process.
+                core.discard_outcomes();
+                unwind::resume(payload)
+            }
+        }
+    }
+}
+
+/// Waits until nothing of any task is left. If that failed, borrows would escape: then the process ends here.
+fn wait_or_abort<R: TaskResult>(core: &Arc<GroupCore<R>>) {
+    let waited = unwind::catch(|| core.wait_all_done(Deadline::NEVER));
+    if !matches!(waited, Ok(Ok(true))) {
+        eprintln!("workcrew: the wait for a scope failed; this is a bug in workcrew");
+        process::abort();
+    }
+}

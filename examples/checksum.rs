@@ -1,0 +1,422 @@
+//! SHA-256 checksums of every regular file below some directories, printed exactly as `sha256sum` prints them.
+//!
+//! ```text
+//! cargo run --release --example checksum -- [-k] [--workers N] [PATH ...]
+//! ```
+//!
+//! Three parties, none of which holds more than a fixed number of files:
+//!
+//! 1. The *walker* (the main thread) finds the files in a stable order. For each it puts a *slot* into a line of at most
+//!    [`WINDOW`], then spawns the task that fills the slot. It waits while the line is full, or the group is.
+//! 2. The *tasks*, all of one group, hash files on the workers. They wait for nobody.
+//! 3. The *printer* (a thread) takes the slots in their order, waits for each to be filled, and prints.
+//!
+//! So a huge file at the front holds up the printer, and at last the walker, but no task that is in the line.
+//! The first task that fails cancels the group: tasks that have not started are dropped, and their ends of the slots with
+//! them. The printer stops at the first slot that nobody will fill, so what it printed has no gap; the walker finds the
+//! printer gone, and stops as well. Only the names in one directory are held all at once, to be sorted.
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt::{self, Display};
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use sha2::{Digest, Sha256};
+use walkdir::WalkDir;
+use workcrew::{Cancelled, CancellationToken, GroupError, TaskGroup, WorkerPool};
+
+const USAGE: &str = "\
+Usage: checksum [OPTION ...] [PATH ...]
+Prints the SHA-256 checksum of every regular file below each PATH (unless given, `.`) in the format of `sha256sum`.
+Symbolic links are not followed. The first file that cannot be read stops the rest.
+
+  -k, --keep-going   report files that cannot be read and go on
+      --workers N    hash N files at a time; unless given, one for each CPU
+  -h, --help         print this help
+
+Exit status: 0 if all went well, 1 after an error, 2 for a wrong usage, 130 after Ctrl-C.
+";
+
+/// The most files between the walker and the printer: what they hold is the memory this takes.
+const WINDOW: usize = 4096;
+/// The most files that wait for a worker; enough that no worker runs dry while the walker is in a slow directory.
+const WAITING: usize = 256;
+/// How much of a file is read at once; after each block the task looks whether it should stop.
+const BLOCK: usize = 64 * 1024;
+/// How long lines may lie in the buffer, and how often the progress is drawn.
+const TICK: Duration = Duration::from_millis(100);
+
+const WRONG_USAGE: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let outcome = match Options::parse(env::args_os().skip(1)) {
+        Ok(Some(options)) => run(&options),
+        Ok(None) => {
+            // Nothing is lost if nobody reads the help.
+            let _ = io::stdout().write_all(USAGE.as_bytes());
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(message) => Err(format!("{message} (see --help)").into()),
+    };
+    outcome.unwrap_or_else(|error| {
+        say(error);
+        ExitCode::from(WRONG_USAGE)
+    })
+}
+
+/// Hashes everything. Fails only if the work could not begin.
+fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    let builder = WorkerPool::builder().thread_name("checksum");
+    let pool = match options.workers {
+        Some(workers) => builder.workers(workers).build()?,
+        None => builder.build()?,
+    };
+    let interrupt = CancellationToken::new();
+    cancel_on_interrupt(interrupt.clone())?;
+
+    let group = pool.group().capacity(WAITING).parent(&interrupt).label("checksum");
+    let hasher = Arc::new(Hasher {
+        token: group.token().clone(),
+        keep_going: options.keep_going,
+        tally: Tally::default(),
+    });
+    let (line, slots) = sync_channel(WINDOW);
+    let (ended, printed) = thread::scope(|scope| {
+        let printer = scope.spawn(|| {
+            let printed = Printer::new(&hasher.tally).print(slots);
+            if printed.is_err() {
+                hasher.token.cancel(); // What nobody can read need not be hashed.
+            }
+            printed
+        });
+        walk(&options.roots, &group, &hasher, &line);
+        drop(line); // Tells the printer that nothing more comes.
+        (group.wait(), printer.join().expect("the printer does not panic"))
+    });
+    Ok(conclude(interrupt.is_cancelled(), ended, printed, &hasher.tally))
+}
+
+/// Lets Ctrl-C cancel the token, and a second one end the process, in case a read or a write is stuck.
+fn cancel_on_interrupt(token: CancellationToken) -> Result<(), ctrlc::Error> {
+    // The handler has a thread of its own and does not run inside the signal, so it may take locks and call callbacks.
+    ctrlc::set_handler(move || {
+        if token.is_cancelled() {
+            process::exit(INTERRUPTED.into());
+        }
+        token.cancel();
+    })
+}
+
+/// Tells on standard error how it ended, unless all went well or the reader of the output has gone.
+fn conclude(
+    interrupted: bool,
+    ended: Result<Vec<()>, GroupError<Failure>>,
+    printed: io::Result<()>,
+    tally: &Tally,
+) -> ExitCode {
+    let [hashed, listed, errors] = [&tally.hashed, &tally.listed, &tally.errors].map(|count| count.load(Relaxed));
+    let hashed = plural(hashed, "file");
+    match (ended, printed) {
+        _ if interrupted => {
+            say(format_args!("interrupted: {hashed} hashed, {listed} of them listed"));
+            return ExitCode::from(INTERRUPTED);
+        }
+        (_, Err(error)) if error.kind() == ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        (_, Err(error)) => say(format_args!("standard output: {error}")),
+        (Err(error), Ok(())) => {
+            say(error);
+            say(format_args!("stopped: {hashed} hashed, {listed} of them listed"));
+        }
+        (Ok(_), Ok(())) if errors > 0 => say(format_args!("{}, {hashed} hashed", plural(errors, "error"))),
+        (Ok(_), Ok(())) => return ExitCode::SUCCESS,
+    }
+    ExitCode::FAILURE
+}
+
+/// Writes a message to standard error. If even that fails, there is nobody left to tell.
+fn say(message: impl Display) {
+    let _ = writeln!(io::stderr(), "checksum: {message}");
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// What the command line asks for.
+struct Options {
+    roots: Vec<PathBuf>,
+    keep_going: bool,
+    /// `None` means one for each CPU.
+    workers: Option<usize>,
+}
+
+impl Options {
+    /// `None` if help is asked for, a message if there is no sense in the arguments.
+    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Self>, String> {
+        let mut options = Self { roots: Vec::new(), keep_going: false, workers: None };
+        while let Some(argument) = arguments.next() {
+            match argument.to_str() {
+                Some("-h" | "--help") => return Ok(None),
+                Some("-k" | "--keep-going") => options.keep_going = true,
+                Some("--workers") => {
+                    let number = arguments.next().unwrap_or_default().into_string();
+                    let number = number.ok().and_then(|number| number.parse().ok());
+                    options.workers = Some(number.ok_or("--workers needs a number")?);
+                }
+                Some("--") => options.roots.extend(arguments.by_ref().map(PathBuf::from)),
+                Some(text) if text.starts_with('-') => return Err(format!("unknown option {text}")),
+                _ => options.roots.push(argument.into()),
+            }
+        }
+        if options.roots.is_empty() {
+            options.roots.push(".".into());
+        }
+        Ok(Some(options))
+    }
+}
+
+/// What has been done so far. Statistics: each counter stands alone.
+#[derive(Default)]
+struct Tally {
+    hashed: AtomicU64,
+    bytes: AtomicU64,
+    /// Files whose line was printed.
+    listed: AtomicU64,
+    /// Errors that were reported and gone past.
+    errors: AtomicU64,
+}
+
+/// Why there is no checksum of a file.
+#[derive(Debug)]
+enum Failure {
+    /// The file cannot be read, or the directory cannot be listed.
+    Unreadable { path: PathBuf, error: io::Error },
+    /// The task was told to stop.
+    Stopped(Cancelled),
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Stopped(cancelled) => write!(f, "{cancelled}"),
+        }
+    }
+}
+
+impl From<Cancelled> for Failure {
+    fn from(cancelled: Cancelled) -> Self {
+        Self::Stopped(cancelled)
+    }
+}
+
+/// What the printer gets for a file: its line, or why there is none.
+type Outcome = Result<Vec<u8>, Failure>;
+
+/// Puts a slot into the line for each file, and spawns the task that fills it, until the printer or the group gives up.
+fn walk(
+    roots: &[PathBuf],
+    group: &TaskGroup<Result<(), Failure>>,
+    hasher: &Arc<Hasher>,
+    line: &SyncSender<Receiver<Outcome>>,
+) {
+    let files = roots.iter().flat_map(|root| regular_files(root));
+    group.spawn_all(files.map_while(|file| {
+        let (filler, slot) = sync_channel(1);
+        line.send(slot).ok()?; // Refused if the printer has gone.
+        let hasher = Arc::clone(hasher);
+        Some(move || hasher.fill(&filler, file))
+    }));
+}
+
+/// The regular files below `root`, or `root` itself, and in their places what could not be listed.
+fn regular_files(root: &Path) -> impl Iterator<Item = Result<PathBuf, Failure>> {
+    let entries = WalkDir::new(root).follow_root_links(false).sort_by_file_name();
+    entries.into_iter().filter_map(move |entry| match entry {
+        Ok(entry) => entry.file_type().is_file().then(|| Ok(entry.into_path())),
+        Err(error) => Some(Err(Failure::Unreadable {
+            path: error.path().unwrap_or(root).to_path_buf(),
+            error: error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links")),
+        })),
+    })
+}
+
+thread_local! {
+    /// The block a worker reads into. Workers live as long as the pool, so each of them allocates it once.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BLOCK]);
+}
+
+/// What the tasks share.
+struct Hasher {
+    /// The token of their group.
+    token: CancellationToken,
+    /// Whether a file that cannot be read is an outcome like another, or fails the group.
+    keep_going: bool,
+    tally: Tally,
+}
+
+impl Hasher {
+    /// The task: hashes one file and fills its slot. To fail is to leave the slot empty for ever.
+    fn fill(&self, filler: &SyncSender<Outcome>, file: Result<PathBuf, Failure>) -> Result<(), Failure> {
+        let outcome = match file.and_then(|path| self.checksum(&path)) {
+            Err(Failure::Unreadable { path, error }) if self.keep_going => Err(Failure::Unreadable { path, error }),
+            other => Ok(other?),
+        };
+        // Refused if the printer has gone; then nobody misses it.
+        let _ = filler.send(outcome);
+        Ok(())
+    }
+
+    fn checksum(&self, path: &Path) -> Outcome {
+        let unreadable = |error| Failure::Unreadable { path: path.to_path_buf(), error };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let mut hash = Sha256::new();
+        BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                self.token.check()?;
+                match file.read(buffer) {
+                    Ok(0) => return Ok(()),
+                    Ok(length) => {
+                        hash.update(&buffer[..length]);
+                        self.tally.bytes.fetch_add(length as u64, Relaxed);
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(unreadable(error)),
+                }
+            }
+        })?;
+        self.tally.hashed.fetch_add(1, Relaxed);
+        Ok(format_line(&format!("{:x}", hash.finalize()), path))
+    }
+}
+
+/// A line as `sha256sum` prints it: if the name needs escapes, a backslash in front of the line says that it has some.
+fn format_line(digest: &str, path: &Path) -> Vec<u8> {
+    let name = path.as_os_str().as_encoded_bytes();
+    let mut line = Vec::with_capacity(digest.len() + name.len() + 4);
+    if name.iter().any(|byte| b"\\\n\r".contains(byte)) {
+        line.push(b'\\');
+    }
+    line.extend(digest.bytes().chain(*b"  "));
+    for byte in name {
+        match byte {
+            b'\\' => line.extend(b"\\\\"),
+            b'\n' => line.extend(b"\\n"),
+            b'\r' => line.extend(b"\\r"),
+            _ => line.push(*byte),
+        }
+    }
+    line.push(b'\n');
+    line
+}
+
+/// Prints outcomes in the order of their slots. While it runs, nobody else writes to the terminal.
+struct Printer<'a> {
+    tally: &'a Tally,
+    /// Whole lines that are still to be written; at most a block and one line.
+    lines: Vec<u8>,
+    progress: Progress,
+    last_tick: Instant,
+}
+
+impl<'a> Printer<'a> {
+    fn new(tally: &'a Tally) -> Self {
+        Self { tally, lines: Vec::with_capacity(BLOCK), progress: Progress::new(), last_tick: Instant::now() }
+    }
+
+    /// Prints until the line ends or a slot will never be filled. Fails if standard output does.
+    fn print(mut self, slots: Receiver<Receiver<Outcome>>) -> io::Result<()> {
+        while let Some(slot) = self.next(&slots)? {
+            match self.next(&slot)? {
+                Some(Ok(line)) => {
+                    self.lines.extend(line);
+                    self.tally.listed.fetch_add(1, Relaxed);
+                }
+                Some(Err(failure)) => {
+                    self.flush()?;
+                    self.progress.erase();
+                    self.tally.errors.fetch_add(1, Relaxed);
+                    say(failure);
+                }
+                None => break,
+            }
+            if self.lines.len() >= BLOCK {
+                self.flush()?;
+            }
+        }
+        self.progress.erase();
+        self.flush()
+    }
+
+    /// Waits for the next item, ticking meanwhile; `None` if there will be none.
+    fn next<T>(&mut self, source: &Receiver<T>) -> io::Result<Option<T>> {
+        loop {
+            if self.last_tick.elapsed() >= TICK {
+                self.last_tick = Instant::now();
+                self.flush()?;
+                self.progress.draw(self.tally);
+            }
+            match source.recv_timeout(TICK) {
+                Ok(item) => return Ok(Some(item)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.lines.is_empty() {
+            self.progress.erase(); // Standard output may be the same terminal.
+            io::stdout().write_all(&self.lines)?;
+            self.lines.clear();
+        }
+        Ok(())
+    }
+}
+
+/// The line on a terminal that says how far the work is.
+struct Progress {
+    /// Whether standard error is a terminal.
+    wanted: bool,
+    /// The length of what is on the terminal now.
+    shown: usize,
+    started: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { wanted: io::stderr().is_terminal(), shown: 0, started: Instant::now() }
+    }
+
+    fn draw(&mut self, tally: &Tally) {
+        if self.wanted {
+            let mebibytes = tally.bytes.load(Relaxed) as f64 / f64::from(1 << 20);
+            let rate = mebibytes / self.started.elapsed().as_secs_f64();
+            let files = plural(tally.hashed.load(Relaxed), "file");
+            self.show(&format!("{files}, {mebibytes:.1} MiB, {rate:.1} MiB/s"));
+        }
+    }
+
+    fn erase(&mut self) {
+        if self.shown > 0 {
+            self.show("");
+            let _ = write!(io::stderr(), "\r");
+        }
+    }
+
+    /// Overwrites what is shown; spaces cover what was longer.
+    fn show(&mut self, text: &str) {
+        let _ = write!(io::stderr(), "\r{text:<width$}", width = self.shown);
+        self.shown = text.len();
+    }
+}

@@ -1,0 +1,220 @@
+//! What the tests share: gates instead of sleeps, values that misbehave, and a limit that turns a hang into a failure.
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests fail by panicking, and share by `pub`")]
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::panic;
+use std::process::{self, Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, Once, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use workcrew::{Builder, JoinHandle, WorkerPool};
+
+/// Longer than anything here takes on a busy machine. Only a hang reaches it.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A task that says it has started, then waits until it may go on.
+#[derive(Clone, Default)]
+pub struct Gate {
+    state: Arc<(Mutex<GateState>, Condvar)>,
+}
+
+#[derive(Default)]
+struct GateState {
+    started: usize,
+    open: bool,
+}
+
+impl Gate {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the task does: count itself as started, wait for the opening.
+    pub fn pass(&self) {
+        let (state, changed) = &*self.state;
+        let mut state = state.lock().unwrap();
+        state.started += 1;
+        changed.notify_all();
+        while !state.open {
+            state = changed.wait(state).unwrap();
+        }
+    }
+
+    pub fn open(&self) {
+        let (state, changed) = &*self.state;
+        state.lock().unwrap().open = true;
+        changed.notify_all();
+    }
+
+    pub fn wait_started(&self, tasks: usize) {
+        let (state, changed) = &*self.state;
+        let mut state = state.lock().unwrap();
+        while state.started < tasks {
+            let (next, timeout) = changed.wait_timeout(state, LIMIT).unwrap();
+            assert!(!timeout.timed_out(), "only {} of {tasks} tasks started", next.started);
+            state = next;
+        }
+    }
+
+    pub fn started(&self) -> usize {
+        self.state.0.lock().unwrap().started
+    }
+}
+
+/// All workers of a pool held at a gate.
+pub struct Wedge {
+    pub gate: Gate,
+}
+
+impl Wedge {
+    pub fn new(pool: &WorkerPool) -> Self {
+        let gate = Gate::new();
+        for worker in 0..pool.workers() {
+            let inside = gate.clone();
+            pool.execute(move || inside.pass()).unwrap();
+            gate.wait_started(worker + 1);
+        }
+        Self { gate }
+    }
+
+    pub fn open(&self) {
+        self.gate.open();
+    }
+}
+
+impl Drop for Wedge {
+    fn drop(&mut self) {
+        self.gate.open();
+    }
+}
+
+/// Fills the queue with counted jobs; all workers must be held.
+pub fn fill(pool: &WorkerPool, ran: &Counter) -> usize {
+    let mut jobs = 0;
+    loop {
+        let ran = ran.clone();
+        match pool.try_execute(move || ran.add()) {
+            Ok(()) => jobs += 1,
+            Err(error) => {
+                assert!(error.is_full());
+                return jobs;
+            }
+        }
+    }
+}
+
+/// Counts across threads.
+#[derive(Clone, Default)]
+pub struct Counter(Arc<AtomicUsize>);
+
+impl Counter {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Counts its drops.
+pub struct CountsDrop(pub Counter);
+
+impl Drop for CountsDrop {
+    fn drop(&mut self) {
+        self.0.add();
+    }
+}
+
+/// Panics when dropped, after counting the drop.
+pub struct Bomb(pub Counter);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        self.0.add();
+        panic!("bomb");
+    }
+}
+
+/// Fails the test process, loudly, if `f` takes longer than the limit.
+pub fn within_limit<T>(f: impl FnOnce() -> T) -> T {
+    let (done, watched) = mpsc::channel::<()>();
+    let name = thread::current().name().unwrap_or("?").to_owned();
+    thread::spawn(move || {
+        if watched.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{name}: not done within {LIMIT:?}");
+            process::abort();
+        }
+    });
+    let result = f();
+    drop(done);
+    result
+}
+
+/// Runs a scenario on pools of 1, 2 and 8 workers with queues of 1 and 64.
+pub fn on_grid(scenario: impl Fn(Arc<WorkerPool>)) {
+    grid(|builder| scenario(Arc::new(builder.build().unwrap())));
+}
+
+/// Runs a scenario with builders of 1, 2 and 8 workers and queues of 1 and 64.
+pub fn grid(scenario: impl Fn(Builder)) {
+    within_limit(|| {
+        for workers in [1, 2, 8] {
+            for capacity in [1, 64] {
+                scenario(WorkerPool::builder().workers(workers).queue_capacity(capacity));
+            }
+        }
+    });
+}
+
+/// A pool of so many workers and places.
+pub fn pool(workers: usize, capacity: usize) -> Arc<WorkerPool> {
+    Arc::new(WorkerPool::builder().workers(workers).queue_capacity(capacity).build().unwrap())
+}
+
+/// Keeps the panics of workers out of the test output; those of tests stay.
+pub fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            let thread = thread::current();
+            if !thread.name().is_some_and(|name| name.starts_with("workcrew-")) {
+                report(panic);
+            }
+        }));
+    });
+}
+
+/// Nests joins: each task spawns the next and joins it. Returns the depth reached.
+pub fn nest(pool: &Arc<WorkerPool>, levels: u32) -> Result<u32, workcrew::JoinError> {
+    if levels == 0 {
+        return Ok(0);
+    }
+    let inner = Arc::clone(pool);
+    let handle: JoinHandle<Result<u32, workcrew::JoinError>> = pool.spawn(move || nest(&inner, levels - 1)).unwrap();
+    Ok(handle.join()?? + 1)
+}
+
+/// Checks the conservation law on a pool that is quiet.
+pub fn assert_books_balance(pool: &WorkerPool) {
+    let m = pool.metrics();
+    let sum =
+        m.tasks_succeeded + m.tasks_failed + m.tasks_panicked + m.tasks_cancelled + m.tasks_queued + m.tasks_running;
+    assert_eq!(m.tasks_submitted, sum, "{m}");
+}
+
+/// Runs one `#[ignore]`d test of this binary in a process of its own.
+pub fn run_child(test: &str, environment: &[(&str, &str)]) -> Output {
+    let binary = std::env::current_exe().unwrap();
+    let mut command = Command::new(binary);
+    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
+    command.envs(environment.iter().copied());
+    command.output().unwrap()
+}

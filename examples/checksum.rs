@@ -32,7 +32,7 @@ use std::{env, thread};
 
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
-use workcrew::{Cancelled, CancellationToken, GroupError, TaskGroup, WorkerPool};
+use workcrew::{CancellationToken, Cancelled, GroupError, TaskGroup, WorkerPool};
 
 const USAGE: &str = "\
 Usage: checksum [OPTION ...] [PATH ...]
@@ -85,11 +85,8 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     cancel_on_interrupt(interrupt.clone())?;
 
     let group = pool.group().capacity(WAITING).parent(&interrupt).label("checksum");
-    let hasher = Arc::new(Hasher {
-        token: group.token().clone(),
-        keep_going: options.keep_going,
-        tally: Tally::default(),
-    });
+    let hasher =
+        Arc::new(Hasher { token: group.token().clone(), keep_going: options.keep_going, tally: Tally::default() });
     let (line, slots) = sync_channel(WINDOW);
     let (ended, printed) = thread::scope(|scope| {
         let printer = scope.spawn(|| {

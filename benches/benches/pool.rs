@@ -28,6 +28,7 @@ fn main() {
 
 /// Measures each contender of a workload; an iteration is a batch.
 fn bench(criterion: &mut Criterion, workload: &Workload<'_>) {
+    println!("{}", workload.question);
     let mut group = criterion.benchmark_group(workload.name);
     group.throughput(Throughput::Elements(workload.jobs_per_batch as u64));
     for contender in &workload.contenders {

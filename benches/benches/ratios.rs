@@ -5,7 +5,8 @@
 //! median over the rounds of a contender's time by the time of the first contender in the same round. CPU time and context
 //! switches are those of the whole process during a contender's turns, until its threads have come to rest.
 //!
-//! Without the argument `--bench`, which `cargo bench` adds, it plays one round.
+//! An argument that is no option selects the workloads whose names contain it. Without the option `--bench`, which
+//! `cargo bench` adds, each is played for one round.
 
 mod pools;
 mod workloads;
@@ -13,8 +14,6 @@ mod workloads;
 use std::env;
 use std::fs;
 use std::io;
-use std::iter::Sum;
-use std::ops::Sub;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,11 +30,13 @@ const MOST_BATCHES_IN_A_TURN: usize = 5_000;
 const REST: Duration = Duration::from_millis(2);
 
 fn main() {
-    let time = if env::args().any(|argument| argument == "--bench") { TIME_FOR_A_WORKLOAD } else { Duration::ZERO };
+    let (options, selections): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|argument| argument.starts_with('-'));
+    let time = if options.iter().any(|option| option == "--bench") { TIME_FOR_A_WORKLOAD } else { Duration::ZERO };
+    let is_selected = |name: &str| selections.is_empty() || selections.iter().any(|part| name.contains(part));
     let pools = Pools::start();
     let cpus = thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cpus| cpus.to_string());
     println!("CPUs this process may use: {cpus}; workers: {}; queue: {QUEUE_CAPACITY}", pools.workers);
-    for workload in workloads(&pools) {
+    for workload in workloads(&pools).into_iter().filter(|workload| is_selected(workload.name)) {
         report(&workload, &play(&workload, time));
     }
 }
@@ -47,7 +48,8 @@ struct Record {
     batches: Vec<f64>,
     /// The median of the batches of each round.
     rounds: Vec<f64>,
-    usage: Vec<Usage>,
+    /// Of all turns.
+    usage: Usage,
 }
 
 /// Plays rounds until the time is over, at least one. Each begins with another contender, since who follows whom may matter.
@@ -70,9 +72,7 @@ fn play(workload: &Workload<'_>, time: Duration) -> Vec<Record> {
 /// Measures some batches, after a few that wake the threads and fill the caches.
 fn take_turn(contender: &Contender<'_>, batches: usize, jobs_per_batch: usize, record: &mut Record) {
     let usage_before = Usage::now();
-    for _ in 0..=batches / 20 {
-        (contender.run_batch)();
-    }
+    (0..=batches / 20).for_each(|_| (contender.run_batch)());
     let measured = (0..batches).map(|_| {
         let started = Instant::now();
         (contender.run_batch)();
@@ -80,7 +80,7 @@ fn take_turn(contender: &Contender<'_>, batches: usize, jobs_per_batch: usize, r
     });
     let measured: Vec<f64> = measured.collect();
     thread::sleep(REST);
-    record.usage.push(Usage::now() - usage_before);
+    record.usage.add_since(usage_before);
     record.rounds.push(quantile(&measured, 0.5));
     record.batches.extend(measured);
 }
@@ -92,15 +92,14 @@ fn report(workload: &Workload<'_>, records: &[Record]) {
     println!("{rounds} rounds of {batches} batches of {} jobs", workload.jobs_per_batch);
     println!("{:22}{:>12}{:>12}{:>8}{:>8}{:>12}", "", "ns per job", "p99", "ratio", "CPU s", "switches");
     for (contender, record) in workload.contenders.iter().zip(records) {
-        let usage: Usage = record.usage.iter().copied().sum();
         println!(
             "{:22}{:>12.1}{:>12.1}{:>8.2}{:>8.2}{:>12}",
             contender.name,
             quantile(&record.rounds, 0.5),
             quantile(&record.batches, 0.99),
             ratio(record, &records[0]),
-            usage.cpu_seconds,
-            usage.context_switches,
+            record.usage.cpu_seconds,
+            record.usage.context_switches,
         );
     }
 }
@@ -119,7 +118,7 @@ fn quantile(values: &[f64], share: f64) -> f64 {
 }
 
 /// What the process has used up, all threads together. Not a number and zero where the system has no `/proc` like Linux.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Usage {
     cpu_seconds: f64,
     context_switches: u64,
@@ -129,25 +128,11 @@ impl Usage {
     fn now() -> Self {
         Self { cpu_seconds: cpu_seconds().unwrap_or(f64::NAN), context_switches: context_switches().unwrap_or(0) }
     }
-}
 
-impl Sub for Usage {
-    type Output = Self;
-
-    fn sub(self, earlier: Self) -> Self {
-        Self {
-            cpu_seconds: self.cpu_seconds - earlier.cpu_seconds,
-            context_switches: self.context_switches - earlier.context_switches,
-        }
-    }
-}
-
-impl Sum for Usage {
-    fn sum<I: Iterator<Item = Self>>(usages: I) -> Self {
-        usages.fold(Self { cpu_seconds: 0.0, context_switches: 0 }, |sum, usage| Self {
-            cpu_seconds: sum.cpu_seconds + usage.cpu_seconds,
-            context_switches: sum.context_switches + usage.context_switches,
-        })
+    fn add_since(&mut self, earlier: Self) {
+        let now = Self::now();
+        self.cpu_seconds += now.cpu_seconds - earlier.cpu_seconds;
+        self.context_switches += now.context_switches - earlier.context_switches;
     }
 }
 

@@ -67,6 +67,9 @@ fn submit(pools: &Pools) -> Workload<'_> {
                 (0..JOBS).for_each(|number| pools.channel_loop.execute(empty(number)));
                 wait_for_workers(pools.workers, |job| pools.channel_loop.execute(job));
             }),
+            Contender::new("rayon_in_place_scope", || pools.rayon.in_place_scope(|sc| (0..JOBS).for_each(|n| sc.spawn(move |_| empty(n)())))),
+            Contender::new("rayon_countdown", || { COUNTDOWN.expect_arrivals(JOBS); (0..JOBS).for_each(|n| pools.rayon.spawn(move || {empty(n)(); COUNTDOWN.arrive()})); COUNTDOWN.wait(); }),
+            Contender::new("loop_countdown", || { COUNTDOWN.expect_arrivals(JOBS); (0..JOBS).for_each(|n| pools.channel_loop.execute(move || {empty(n)(); COUNTDOWN.arrive()})); COUNTDOWN.wait(); }),
             Contender::new("no_pool", || (0..JOBS).for_each(|number| black_box(Box::new(empty(number)) as Job)())),
         ],
     }
@@ -87,6 +90,12 @@ fn join(pools: &Pools) -> Workload<'_> {
             }),
             Contender::new("rayon_install", || {
                 black_box(pools.rayon.install(result(1)));
+            }),
+            Contender::new("rayon_channel", || {
+                let (sender, receiver) = bounded(1);
+                let task = result(1);
+                pools.rayon.spawn(move || sender.send(task()).expect("the caller receives"));
+                black_box(receiver.recv().expect("the task sends"));
             }),
             Contender::new("threadpool", || {
                 let (sender, receiver) = bounded(1);
@@ -171,8 +180,7 @@ fn wait_for_workers(workers: usize, execute: impl Fn(Job)) {
 }
 
 /// Of the one group that the loop runs at a time.
-static COUNTDOWN: Countdown =
-    Countdown { left: AtomicUsize::new(0), is_done: Mutex::new(false), done: Condvar::new() };
+static COUNTDOWN: Countdown = Countdown { left: AtomicUsize::new(0), is_done: Mutex::new(false), done: Condvar::new() };
 
 /// Tells one waiter that a number of tasks have run.
 struct Countdown {

@@ -1,0 +1,647 @@
+//! Groups: order, limits, policies, deadlines, every way to wait.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, on_grid, pool, within_limit};
+use workcrew::{CancelReason, CancellationToken, GroupError, Policy, Spawner, TaskError, TaskGroup, TrySubmitError};
+
+#[test]
+fn an_empty_group_is_done_at_once() {
+    on_grid(|pool| {
+        assert_eq!(pool.group::<()>().wait().unwrap(), []);
+        assert_eq!(pool.group::<Result<u8, ()>>().wait_all().len(), 0);
+        assert_eq!(pool.group::<()>().completions().count(), 0);
+        assert!(matches!(pool.group::<Result<u8, u8>>().wait_any(), Err(GroupError::WouldDeadlock)));
+    });
+}
+
+#[test]
+fn the_first_error_of_each_sequence_is_returned() {
+    // The table of Go's errgroup: what each task returns, in the order in which they end, and what `wait` returns.
+    let table: [(&[Option<u8>], Option<u8>); 5] = [
+        (&[], None),
+        (&[None], None),
+        (&[Some(1)], Some(1)),
+        (&[Some(1), None], Some(1)),
+        (&[Some(1), None, Some(2)], Some(1)),
+    ];
+    on_grid(|pool| {
+        for (results, expected) in table {
+            let group = pool.group().policy(Policy::CollectAll).limit(1);
+            for result in results.iter().copied() {
+                group.spawn(move || result.map_or(Ok(()), Err));
+            }
+            let found = match group.wait() {
+                Ok(_) => None,
+                Err(GroupError::Failed(error)) => Some(error),
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(found, expected);
+        }
+    });
+}
+
+#[test]
+fn values_come_in_the_order_of_spawning() {
+    on_grid(|pool| {
+        let group = pool.group();
+        group.spawn_all((0..1_000).map(|n| {
+            move || {
+                if n % 97 == 0 {
+                    thread::yield_now();
+                }
+                Ok::<_, ()>(n)
+            }
+        }));
+        assert!(group.wait().unwrap().into_iter().eq(0..1_000));
+        let units = pool.group();
+        units.spawn_all((0..1_000).map(|_| || ()));
+        assert_eq!(units.wait().unwrap().len(), 1_000);
+    });
+}
+
+#[test]
+fn the_limit_holds_for_1025_tasks() {
+    on_grid(|pool| {
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let group = pool.group().limit(3);
+        for _ in 0..1_025 {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            group.spawn(move || {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                thread::yield_now();
+                now.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        group.wait().unwrap();
+        assert!(most.load(Ordering::SeqCst) <= 3.min(pool.workers()));
+    });
+}
+
+#[test]
+fn a_limited_group_parks_no_worker() {
+    // Eight tasks of a group limited to one must not keep the other worker from plain jobs.
+    within_limit(|| {
+        let pool = pool(2, 64);
+        let (group, gate) = (pool.group().limit(1), Gate::new());
+        for _ in 0..8 {
+            let inside = gate.clone();
+            group.spawn(move || inside.pass());
+        }
+        gate.wait_started(1);
+        for _ in 0..100 {
+            pool.spawn(|| ()).unwrap().join().unwrap();
+        }
+        assert_eq!(gate.started(), 1);
+        gate.open();
+        group.wait().unwrap();
+    });
+}
+
+#[test]
+fn try_spawn_is_full_at_capacity_and_has_room_after_draining() {
+    on_grid(|pool| {
+        let group = pool.group().capacity(2).limit(1);
+        let gate = Gate::new();
+        let inside = gate.clone();
+        group.spawn(move || inside.pass());
+        gate.wait_started(1);
+        assert!(group.try_spawn(|| ()).is_ok() && group.try_spawn(|| ()).is_ok());
+        let ran = Counter::new();
+        let counted = ran.clone();
+        let error = group.try_spawn(move || counted.add()).unwrap_err();
+        assert!(error.is_full());
+        error.into_inner()();
+        assert_eq!(ran.get(), 1);
+        gate.open();
+        while group.progress().done < 3 {
+            thread::yield_now();
+        }
+        assert!(group.try_spawn(|| ()).is_ok());
+        group.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_group_that_can_hold_nothing_says_so_and_never_hangs() {
+    on_grid(|pool| {
+        for group in [pool.group().limit(0), pool.group().capacity(0)] {
+            for _ in 0..1_024 {
+                assert!(group.try_spawn(|| ()).unwrap_err().is_full());
+            }
+            let dropped = Counter::new();
+            let held = CountsDrop(dropped.clone());
+            group.spawn(move || drop(held));
+            assert_eq!(dropped.get(), 1);
+            assert!(matches!(group.wait(), Err(GroupError::WouldDeadlock)));
+        }
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+#[should_panic(expected = "the settings of a group are made before its first task")]
+fn a_setting_after_the_first_task_panics() {
+    let pool = pool(1, 1);
+    let group = pool.group();
+    group.spawn(|| ());
+    let _ = group.limit(3);
+}
+
+#[test]
+fn after_a_cancellation_nothing_starts_and_closures_are_dropped() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let (ran, dropped) = (Counter::new(), Counter::new());
+        let task = || {
+            let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+            move || {
+                let _held = held;
+                ran.add();
+            }
+        };
+        let group = pool.group().capacity(10);
+        (0..10).for_each(|_| group.spawn(task()));
+        assert!(!group.is_cancelled());
+        group.cancel();
+        assert!(group.is_cancelled() && group.token().is_cancelled());
+        assert_eq!(dropped.get(), 10);
+        group.spawn(task());
+        assert_eq!(dropped.get(), 11);
+        let error = group.try_spawn(task()).unwrap_err();
+        assert!(matches!(error, TrySubmitError::ShutDown(_)));
+        drop(error);
+        assert_eq!((group.progress().done, group.progress().total), (11, 11));
+        assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::Requested))));
+        assert_eq!(ran.get(), 0);
+        wedge.open();
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn cancelling_after_all_have_succeeded_loses_nothing() {
+    on_grid(|pool| {
+        let group = pool.group();
+        group.spawn_all((0..5).map(|n| move || Ok::<_, ()>(n)));
+        while group.progress().done < 5 {
+            thread::yield_now();
+        }
+        group.cancel();
+        assert_eq!(group.wait().unwrap(), [0, 1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn a_wait_returns_when_running_siblings_have_ended() {
+    within_limit(|| {
+        let pool = pool(2, 64);
+        let (group, gate, ended) = (pool.group(), Gate::new(), Counter::new());
+        let (inside, counted) = (gate.clone(), ended.clone());
+        group.spawn(move || {
+            inside.pass();
+            counted.add();
+            Ok(())
+        });
+        gate.wait_started(1);
+        group.spawn(|| Err("early"));
+        let token = group.token().clone();
+        let waiter = thread::spawn(move || (group.wait().map(drop).unwrap_err().to_string(), ended.get()));
+        assert!(token.wait_timeout(LIMIT));
+        gate.open();
+        assert_eq!(waiter.join().unwrap(), ("early".to_owned(), 1));
+    });
+}
+
+#[test]
+fn a_panic_is_a_first_error_too() {
+    common::quiet_panics();
+    on_grid(|pool| {
+        let group = pool.group().limit(1);
+        group.spawn(|| {
+            if true {
+                panic!("at the disco")
+            }
+        });
+        group.spawn_all((0..10).map(|_| || ()));
+        match group.wait() {
+            Err(GroupError::Panicked(panic)) => assert_eq!(panic.message(), Some("at the disco")),
+            other => panic!("{other:?}"),
+        }
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn collect_all_runs_all_and_tells_each_outcome() {
+    common::quiet_panics();
+    on_grid(|pool| {
+        let group = pool.group().policy(Policy::CollectAll);
+        for n in 0..30 {
+            group.spawn(move || match n % 3 {
+                0 => Ok(n),
+                1 => Err(n),
+                _ => panic!("third"),
+            });
+        }
+        let outcomes = group.wait_all();
+        assert_eq!(outcomes.len(), 30);
+        for (n, outcome) in outcomes.into_iter().enumerate() {
+            match outcome {
+                Ok(value) => assert_eq!((n % 3, value), (0, n)),
+                Err(TaskError::Failed(value)) => assert_eq!((n % 3, value), (1, n)),
+                Err(TaskError::Panicked(_)) => assert_eq!(n % 3, 2),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn the_first_success_cancels_the_rest() {
+    on_grid(|pool| {
+        let group = pool.group().policy(Policy::FirstSuccess).limit(1);
+        let (ran, gate) = (Counter::new(), Gate::new());
+        let inside = gate.clone();
+        group.spawn(move || {
+            inside.pass();
+            Err("no")
+        });
+        gate.wait_started(1);
+        group.spawn(|| Ok(1));
+        for n in 2..20 {
+            let ran = ran.clone();
+            if group.try_spawn(move || ran.add_and(Ok(n))).is_err() {
+                break; // a queue of one
+            }
+        }
+        gate.open();
+        assert_eq!(group.wait_any().unwrap(), 1);
+        pool.wait_idle();
+        assert_eq!(ran.get(), 0);
+
+        let group = pool.group().policy(Policy::FirstSuccess);
+        group.spawn_all(["a", "b", "c"].map(|error| move || Err::<(), _>(error)));
+        assert!(matches!(group.wait_any(), Err(GroupError::Failed("a" | "b" | "c"))));
+    });
+}
+
+trait AddAnd {
+    fn add_and<T>(&self, value: T) -> T;
+}
+
+impl AddAnd for Counter {
+    fn add_and<T>(&self, value: T) -> T {
+        self.add();
+        value
+    }
+}
+
+#[test]
+fn wait_any_does_not_wait_for_the_slow() {
+    within_limit(|| {
+        let pool = pool(2, 4);
+        let gate = Gate::new();
+        let group = pool.group();
+        let inside = gate.clone();
+        group.spawn(move || {
+            inside.pass();
+            Ok::<_, ()>("slow")
+        });
+        gate.wait_started(1);
+        group.spawn(|| Ok("fast"));
+        assert_eq!(group.wait_any().unwrap(), "fast");
+        gate.open();
+    });
+}
+
+#[test]
+fn a_deadline_cancels_what_has_not_started() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let group = pool.group().deadline(Instant::now() + Duration::from_millis(20)).capacity(5);
+        let dropped = Counter::new();
+        for _ in 0..5 {
+            let held = CountsDrop(dropped.clone());
+            group.spawn(move || drop(held));
+        }
+        assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::Expired))));
+        assert_eq!(dropped.get(), 5);
+        wedge.open();
+        // One that has passed before the first task; and a spawn that waits for room gives up with the deadline.
+        let late = pool.group().deadline(Instant::now());
+        late.spawn(|| ());
+        assert!(late.try_spawn(|| ()).unwrap_err().is_shut_down());
+        assert!(matches!(late.wait(), Err(GroupError::Cancelled(CancelReason::Expired))));
+        pool.wait_idle();
+        let wedge = Wedge::new(&pool);
+        let full = pool.group().deadline(Instant::now() + Duration::from_millis(20)).capacity(1);
+        full.spawn(|| ());
+        full.spawn(|| ());
+        assert!(full.is_cancelled());
+        wedge.open();
+    });
+}
+
+#[test]
+fn the_parents_cancellation_reaches_the_group_and_not_the_other_way_round() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let parent = CancellationToken::new();
+        let (one, two) = (pool.group().parent(&parent), pool.group().parent(&parent));
+        one.spawn(|| ());
+        two.spawn(|| ());
+        one.cancel();
+        assert!(!parent.is_cancelled() && !two.is_cancelled());
+        parent.cancel();
+        assert_eq!(two.progress().done, 1);
+        assert!(matches!(two.wait(), Err(GroupError::Cancelled(CancelReason::Requested))));
+        let born_cancelled = pool.group().parent(&parent);
+        born_cancelled.spawn(|| ());
+        assert!(born_cancelled.wait().is_err());
+        wedge.open();
+    });
+}
+
+#[test]
+fn cancelling_the_token_cancels_the_group() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let group = pool.group();
+        group.spawn(|| ());
+        group.token().cancel();
+        assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::Requested))));
+        wedge.open();
+    });
+}
+
+#[test]
+fn wait_timeout_gives_the_group_back() {
+    on_grid(|pool| {
+        let gate = Gate::new();
+        let group = pool.group();
+        let inside = gate.clone();
+        group.spawn(move || {
+            inside.pass();
+            Ok::<_, ()>(1)
+        });
+        let group = group.wait_timeout(Duration::ZERO).unwrap_err();
+        let group = group.wait_timeout(Duration::from_millis(1)).unwrap_err();
+        gate.open();
+        assert_eq!(group.wait_timeout(Duration::MAX).unwrap().unwrap(), [1]);
+    });
+}
+
+#[test]
+fn completions_come_as_tasks_end() {
+    on_grid(|pool| {
+        let mut group = pool.group().capacity(4).limit(2);
+        let gate = Gate::new();
+        let slow = pool.workers() > 1;
+        let inside = gate.clone();
+        group.spawn(move || {
+            if slow {
+                inside.pass();
+            }
+            Ok::<_, ()>(0)
+        });
+        for n in 1..4 {
+            group.spawn(move || Ok(n));
+        }
+        let mut completions = group.completions();
+        if slow {
+            let fast: Vec<_> = completions.by_ref().take(3).map(|(index, outcome)| (index, outcome.unwrap())).collect();
+            assert_eq!(fast, [(1, 1), (2, 2), (3, 3)]);
+            gate.open();
+            assert_eq!(completions.next().unwrap().0, 0);
+        } else {
+            assert_eq!(completions.by_ref().count(), 4);
+        }
+        assert!(completions.next().is_none());
+        // More tasks, more completions; the wait returns what was not yielded.
+        group.spawn(|| Ok(9));
+        assert_eq!(group.completions().next().unwrap().0, 4);
+        group.spawn(|| Ok(10));
+        assert_eq!(group.wait().unwrap(), [10]);
+    });
+}
+
+#[test]
+fn completions_tell_of_cancelled_units_too() {
+    on_grid(|pool| {
+        let mut group = pool.group().limit(1).capacity(10);
+        let gate = Gate::new();
+        let inside = gate.clone();
+        group.spawn(move || {
+            inside.pass();
+            Ok(())
+        });
+        group.spawn(|| Err("stop"));
+        group.spawn_all((0..8).map(|_| || Ok(())));
+        gate.open();
+        let mut seen: Vec<_> = group.completions().map(|(index, outcome)| (index, outcome.is_ok())).collect();
+        seen.sort_unstable();
+        assert!(seen.iter().map(|(index, _)| *index).eq(0..10), "{seen:?}");
+        assert_eq!(seen.iter().filter(|(_, ok)| *ok).count(), 1);
+    });
+}
+
+#[test]
+fn tasks_add_siblings_through_a_spawner() {
+    fn grow(spawner: &Spawner<Result<u32, ()>>, depth: u32) -> Result<u32, ()> {
+        if depth > 0 {
+            for _ in 0..2 {
+                let siblings = spawner.clone();
+                spawner.spawn(move || grow(&siblings, depth - 1));
+            }
+        }
+        Ok(1)
+    }
+    on_grid(|pool| {
+        for limit in [1, 2, usize::MAX] {
+            let group = pool.group().limit(limit).capacity(4);
+            grow(&group.spawner(), 9).unwrap();
+            let total: u32 = group.wait().unwrap().into_iter().sum();
+            assert_eq!(total, (1 << 10) - 2);
+        }
+    });
+}
+
+#[test]
+fn a_member_may_add_any_number_of_siblings_to_its_full_group() {
+    on_grid(|pool| {
+        let group = pool.group().limit(1).capacity(1);
+        let (spawner, ran) = (group.spawner(), Counter::new());
+        let counter = ran.clone();
+        group.spawn(move || {
+            for _ in 0..20_000 {
+                let counter = counter.clone();
+                spawner.spawn(move || counter.add());
+            }
+        });
+        group.wait().unwrap();
+        assert_eq!(ran.get(), 20_000);
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_spawner_that_outlives_the_wait_drops_what_it_is_given() {
+    let pool = pool(1, 4);
+    let group = pool.group();
+    let spawner = group.spawner();
+    group.wait().unwrap();
+    let dropped = Counter::new();
+    let held = CountsDrop(dropped.clone());
+    spawner.spawn(move || drop(held));
+    assert_eq!(dropped.get(), 1);
+    assert!(spawner.try_spawn(|| ()).unwrap_err().is_shut_down());
+}
+
+#[test]
+fn groups_nest_on_one_worker_and_a_queue_of_one() {
+    fn nested(pool: &Arc<workcrew::WorkerPool>, levels: u32) -> usize {
+        if levels == 0 {
+            return 1;
+        }
+        let group = pool.group();
+        for _ in 0..3 {
+            let inner = Arc::clone(pool);
+            group.spawn(move || Ok::<_, ()>(nested(&inner, levels - 1)));
+        }
+        group.wait().unwrap().into_iter().sum()
+    }
+    on_grid(|pool| assert_eq!(nested(&pool, 6), 729));
+}
+
+#[test]
+fn a_member_that_waits_for_its_group_is_told_so() {
+    on_grid(|pool| {
+        let slot: Arc<Mutex<Option<TaskGroup<()>>>> = Arc::new(Mutex::new(None));
+        let (told, tell) = mpsc::channel();
+        let group = pool.group();
+        let inside = Arc::clone(&slot);
+        let gate = Gate::new();
+        let held = gate.clone();
+        let inner = Arc::clone(&pool);
+        group.spawn(move || {
+            held.pass();
+            // Also from a task below, which runs on the same stack: the wait of a group made here runs it.
+            let nested = inner.group();
+            let group = inside.lock().unwrap().take().unwrap();
+            let (give, take) = mpsc::channel();
+            give.send(group).unwrap();
+            let told = told.clone();
+            nested.spawn(move || {
+                told.send(matches!(take.recv().unwrap().wait(), Err(GroupError::WouldDeadlock))).unwrap()
+            });
+            nested.wait().unwrap();
+        });
+        *slot.lock().unwrap() = Some(group);
+        gate.open();
+        let told_so = tell.recv_timeout(LIMIT).unwrap();
+        assert!(told_so || pool.workers() > 1, "with more workers the task may run on another stack");
+    });
+}
+
+#[test]
+fn a_group_dropped_without_a_wait_cancels_and_does_not_block() {
+    on_grid(|pool| {
+        let (group, gate, dropped) = (pool.group().capacity(10).limit(1), Gate::new(), Counter::new());
+        let token = group.token().clone();
+        let inside = gate.clone();
+        group.spawn(move || inside.pass());
+        gate.wait_started(1);
+        for _ in 0..9 {
+            let held = CountsDrop(dropped.clone());
+            group.spawn(move || drop(held));
+        }
+        drop(group);
+        assert!(token.is_cancelled());
+        assert_eq!(dropped.get(), 9);
+        gate.open();
+        pool.wait_idle();
+        assert_eq!(pool.metrics().tasks_cancelled, 9);
+    });
+}
+
+#[test]
+fn a_group_of_a_pool_that_is_shut_down_says_so() {
+    on_grid(|pool| {
+        let group = pool.group();
+        pool.shutdown();
+        group.spawn(|| ());
+        assert!(group.try_spawn(|| ()).unwrap_err().is_shut_down());
+        assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::ShutDown))));
+    });
+}
+
+#[test]
+fn a_spawn_that_waits_for_room_ends_with_the_group() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let wedge = Wedge::new(&pool);
+        let group = pool.group().capacity(1);
+        group.spawn(|| ());
+        let spawner = group.spawner();
+        let (told, tell) = mpsc::channel();
+        let parked = thread::spawn(move || {
+            told.send(()).unwrap();
+            spawner.spawn(|| ());
+        });
+        tell.recv_timeout(LIMIT).unwrap();
+        group.cancel();
+        parked.join().unwrap();
+        assert!(group.wait().is_err());
+        wedge.open();
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn groups_and_plain_jobs_share_the_workers_fairly() {
+    // A long group must not hold up a plain job for longer than a turn.
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let (group, gate, ran) = (pool.group().capacity(10_000), Gate::new(), Counter::new());
+        let inside = gate.clone();
+        group.spawn(move || inside.pass());
+        gate.wait_started(1);
+        for _ in 0..5_000 {
+            let ran = ran.clone();
+            group.spawn(move || ran.add());
+        }
+        let counted = ran.clone();
+        let before = pool.spawn(move || counted.get()).unwrap();
+        gate.open();
+        assert!(before.join().unwrap() < 100);
+        group.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_thousand_groups_at_once_on_one_small_pool() {
+    on_grid(|pool| {
+        let groups: Vec<_> = (0..1_000)
+            .map(|n| {
+                let group = pool.group();
+                (0..3).for_each(|k| group.spawn(move || Ok::<_, ()>(n + k)));
+                group
+            })
+            .collect();
+        for (n, group) in groups.into_iter().enumerate() {
+            assert_eq!(group.wait().unwrap(), [n, n + 1, n + 2]);
+        }
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}

@@ -1,0 +1,460 @@
+//! Handles: waiting, helping, cancelling, detaching, awaiting.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, nest, on_grid, pool, within_limit};
+use workcrew::{CancelReason, JoinError, JoinHandle, WorkerPool};
+
+#[test]
+fn join_returns_the_result_whenever_it_is_called() {
+    on_grid(|pool| {
+        for moment in 0..60 {
+            let gate = Gate::new();
+            let inside = gate.clone();
+            let handle = pool
+                .spawn(move || {
+                    inside.pass();
+                    moment
+                })
+                .unwrap();
+            match moment % 3 {
+                0 => gate.open(), // at any time
+                1 => {
+                    gate.wait_started(1); // while it runs
+                    gate.open();
+                }
+                _ => {
+                    gate.open();
+                    assert!(handle.wait_timeout(LIMIT)); // after it ended
+                    assert!(handle.is_finished());
+                }
+            }
+            assert_eq!(handle.join().unwrap(), moment);
+        }
+    });
+}
+
+#[test]
+fn a_finished_handle_joins_at_once() {
+    within_limit(|| {
+        let pool = pool(2, 64);
+        for n in 0..20_000 {
+            let handle = pool.spawn(move || n).unwrap();
+            while !handle.is_finished() {
+                std::hint::spin_loop();
+            }
+            assert!(handle.wait_timeout(Duration::ZERO));
+            assert_eq!(handle.join().unwrap(), n);
+        }
+    });
+}
+
+#[test]
+fn a_timed_wait_gives_either_the_end_or_the_time() {
+    on_grid(|pool| {
+        let gate = Gate::new();
+        let inside = gate.clone();
+        let handle = pool.spawn(move || inside.pass()).unwrap();
+        for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1)] {
+            assert!(!handle.wait_timeout(timeout));
+        }
+        let waiter = thread::spawn(move || {
+            assert!(handle.wait_timeout(Duration::MAX));
+            handle.join().unwrap();
+        });
+        gate.open();
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn a_timed_wait_on_a_worker_does_not_run_the_task() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let inner = Arc::clone(&pool);
+        let outcome = pool.spawn(move || {
+            let child = inner.spawn(|| thread::current().id()).unwrap();
+            let timed_out = !child.wait_timeout(Duration::from_millis(1));
+            (timed_out, child.join().unwrap() == thread::current().id())
+        });
+        assert_eq!(outcome.unwrap().join().unwrap(), (true, true));
+    });
+}
+
+#[test]
+fn joins_nest_to_64_and_then_are_an_error_on_a_small_stack() {
+    within_limit(|| {
+        let pool = Arc::new(WorkerPool::builder().workers(1).stack_size(256 << 10).build().unwrap());
+        assert_eq!(nest(&pool, 64).unwrap(), 64);
+        for levels in [66, 129, 5_000] {
+            assert!(matches!(nest(&pool, levels), Err(JoinError::WouldDeadlock)));
+        }
+        assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
+        assert_eq!(pool.metrics().tasks_panicked, 0);
+    });
+}
+
+#[test]
+fn a_joining_worker_claims_its_task_and_the_entry_in_the_queue_is_empty() {
+    on_grid(|pool| {
+        let runs = Counter::new();
+        let (inner, counted) = (Arc::clone(&pool), runs.clone());
+        pool.spawn(move || {
+            for _ in 0..200 {
+                let runs = counted.clone();
+                inner.spawn(move || runs.add()).unwrap().join().unwrap();
+            }
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+        pool.wait_idle();
+        assert_eq!(runs.get(), 200);
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_claimed_task_that_panics_leaves_the_joiner_whole() {
+    common::quiet_panics();
+    let pool = pool(1, 4);
+    let inner = Arc::clone(&pool);
+    let outer = pool.spawn(move || {
+        let child = inner
+            .spawn(|| {
+                if true {
+                    panic!("child")
+                }
+            })
+            .unwrap();
+        matches!(child.join(), Err(JoinError::Panicked(panic)) if panic.message() == Some("child"))
+    });
+    assert!(outer.unwrap().join().unwrap());
+}
+
+#[test]
+fn the_workers_of_two_pools_may_wait_for_each_other() {
+    within_limit(|| {
+        let (here, there) = (pool(1, 1), pool(1, 1));
+        let back = Arc::clone(&here);
+        let remote = Arc::clone(&there);
+        let outer = here.spawn(move || {
+            let answer = remote.spawn(|| thread::current().id()).unwrap().join().unwrap();
+            let local = back.spawn(|| thread::current().id()).unwrap().join().unwrap();
+            (answer, local, thread::current().id())
+        });
+        let (answer, local, own) = outer.unwrap().join().unwrap();
+        assert!(answer != own && local == own);
+    });
+}
+
+#[test]
+fn a_task_that_joins_itself_is_told_so() {
+    on_grid(|pool| {
+        let (give, take) = mpsc::channel::<JoinHandle<()>>();
+        let (told, tell) = mpsc::channel();
+        let handle = pool.spawn(move || told.send(take.recv().unwrap().join()).unwrap()).unwrap();
+        give.send(handle).unwrap();
+        assert!(matches!(tell.recv_timeout(LIMIT).unwrap(), Err(JoinError::WouldDeadlock)));
+    });
+}
+
+#[test]
+fn a_task_that_joins_what_runs_below_it_on_the_stack_is_told_so() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let (give, take) = mpsc::channel::<JoinHandle<bool>>();
+        let inner = Arc::clone(&pool);
+        let (told, tell) = mpsc::channel();
+        let outer = pool.spawn(move || {
+            // The child runs on this very stack, and joins this task.
+            inner
+                .spawn(move || matches!(take.recv().unwrap().join(), Err(JoinError::WouldDeadlock)))
+                .unwrap()
+                .join()
+                .unwrap()
+        });
+        let outer = outer.unwrap();
+        pool.execute(move || told.send(()).unwrap()).unwrap();
+        give.send(outer).unwrap();
+        tell.recv_timeout(LIMIT).unwrap();
+        assert_eq!(pool.metrics().tasks_panicked, 0);
+    });
+}
+
+#[test]
+fn dropping_a_handle_detaches_and_drops_the_result_once() {
+    on_grid(|pool| {
+        let (ran, dropped) = (Counter::new(), Counter::new());
+        for _ in 0..100 {
+            let (counted, result) = (ran.clone(), CountsDrop(dropped.clone()));
+            drop(pool.spawn(move || {
+                counted.add();
+                result
+            }));
+        }
+        pool.wait_idle();
+        assert_eq!((ran.get(), dropped.get()), (100, 100));
+    });
+}
+
+#[test]
+fn a_forgotten_handle_leaks_its_result_and_nothing_else() {
+    let pool = pool(1, 4);
+    let (ran, dropped) = (Counter::new(), Counter::new());
+    let (counted, result) = (ran.clone(), CountsDrop(dropped.clone()));
+    std::mem::forget(pool.spawn(move || {
+        counted.add();
+        result
+    }));
+    pool.shutdown();
+    assert_eq!((ran.get(), dropped.get()), (1, 0));
+}
+
+#[test]
+fn cancel_before_the_start_drops_the_closure_and_is_final() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let (ran, dropped) = (Counter::new(), Counter::new());
+        let (counted, held) = (ran.clone(), CountsDrop(dropped.clone()));
+        let handle = pool
+            .spawn(move || {
+                let _held = held;
+                counted.add();
+            })
+            .unwrap();
+        assert!(handle.cancel());
+        assert!(handle.is_finished() && !handle.cancel());
+        assert_eq!(dropped.get(), 1);
+        wedge.open();
+        assert!(matches!(handle.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
+        pool.wait_idle();
+        assert_eq!((ran.get(), pool.metrics().tasks_cancelled), (0, 1));
+    });
+}
+
+#[test]
+fn cancel_while_running_or_after_the_end_changes_nothing() {
+    on_grid(|pool| {
+        let gate = Gate::new();
+        let inside = gate.clone();
+        let handle = pool
+            .spawn(move || {
+                inside.pass();
+                4
+            })
+            .unwrap();
+        gate.wait_started(1);
+        assert!(!handle.cancel());
+        gate.open();
+        assert!(handle.wait_timeout(LIMIT) && !handle.cancel());
+        assert_eq!(handle.join().unwrap(), 4);
+    });
+}
+
+#[test]
+fn cancel_racing_the_start_leaves_exactly_one_of_ran_and_cancelled() {
+    within_limit(|| {
+        let pool = pool(2, 64);
+        for _ in 0..20_000 {
+            let ran = Counter::new();
+            let counted = ran.clone();
+            let handle = pool.spawn(move || counted.add()).unwrap();
+            let cancelled = handle.cancel();
+            let outcome = handle.join();
+            assert_eq!(cancelled, matches!(outcome, Err(JoinError::Cancelled(_))));
+            assert_eq!(ran.get(), usize::from(!cancelled));
+        }
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn many_threads_may_watch_one_handle() {
+    let pool = pool(1, 4);
+    let gate = Gate::new();
+    let inside = gate.clone();
+    let handle = Arc::new(pool.spawn(move || inside.pass()).unwrap());
+    let watchers: Vec<_> = (0..16)
+        .map(|_| {
+            let handle = Arc::clone(&handle);
+            thread::spawn(move || handle.wait_timeout(LIMIT))
+        })
+        .collect();
+    gate.open();
+    assert!(watchers.into_iter().all(|watcher| watcher.join().unwrap()));
+}
+
+#[test]
+fn ids_are_unique_and_a_handle_shows_something() {
+    let pool = pool(1, 4);
+    let (one, two) = (pool.spawn(|| ()).unwrap(), pool.spawn(|| ()).unwrap());
+    assert_ne!(one.id(), two.id());
+    assert!(format!("{one:?}").contains("JoinHandle"));
+}
+
+/// Counts its wake-ups and remembers them.
+#[derive(Default)]
+struct Alarm {
+    rung: Counter,
+    bell: Mutex<Option<mpsc::Sender<()>>>,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.rung.add();
+        if let Some(bell) = &*self.bell.lock().unwrap() {
+            let _ = bell.send(());
+        }
+    }
+}
+
+fn poll<T>(handle: &mut JoinHandle<T>, alarm: &Arc<Alarm>) -> Poll<Result<T, JoinError>> {
+    Pin::new(handle).poll(&mut Context::from_waker(&Waker::from(Arc::clone(alarm))))
+}
+
+#[test]
+fn a_handle_is_a_future_that_wakes_the_last_waker() {
+    on_grid(|pool| {
+        let gate = Gate::new();
+        let inside = gate.clone();
+        let mut handle = pool
+            .spawn(move || {
+                inside.pass();
+                8
+            })
+            .unwrap();
+        let (first, last) = (Arc::new(Alarm::default()), Arc::new(Alarm::default()));
+        let (bell, rings) = mpsc::channel();
+        *last.bell.lock().unwrap() = Some(bell);
+        assert!(poll(&mut handle, &first).is_pending());
+        assert!(poll(&mut handle, &last).is_pending());
+        gate.open();
+        rings.recv_timeout(LIMIT).unwrap();
+        assert!(matches!(poll(&mut handle, &last), Poll::Ready(Ok(8))));
+        assert_eq!((first.rung.get(), last.rung.get()), (0, 1));
+        assert!(poll(&mut handle, &last).is_pending(), "ready once, then pending for ever");
+    });
+}
+
+#[test]
+fn a_future_dropped_after_a_poll_wakes_nobody() {
+    on_grid(|pool| {
+        let gate = Gate::new();
+        let inside = gate.clone();
+        let mut handle = pool.spawn(move || inside.pass()).unwrap();
+        let alarm = Arc::new(Alarm::default());
+        assert!(poll(&mut handle, &alarm).is_pending());
+        drop(handle);
+        gate.open();
+        pool.wait_idle();
+        assert_eq!(alarm.rung.get(), 0);
+        assert_eq!(Arc::strong_count(&alarm), 1, "the waker was kept");
+    });
+}
+
+#[test]
+fn a_waker_that_panics_is_contained() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("waker");
+        }
+    }
+    common::quiet_panics();
+    on_grid(|pool| {
+        let gate = Gate::new();
+        let inside = gate.clone();
+        let mut handle = pool.spawn(move || inside.pass()).unwrap();
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(Pin::new(&mut handle).poll(&mut Context::from_waker(&waker)).is_pending());
+        gate.open();
+        assert!(handle.wait_timeout(LIMIT));
+        assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn awaiting_on_the_only_worker_runs_the_task_there() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let inner = Arc::clone(&pool);
+        let outer = pool.spawn(move || {
+            let mut child = inner.spawn(|| 3).unwrap();
+            matches!(poll(&mut child, &Arc::new(Alarm::default())), Poll::Ready(Ok(3)))
+        });
+        assert!(outer.unwrap().join().unwrap());
+    });
+}
+
+#[test]
+fn after_idle_every_handle_is_finished_and_after_join_the_books_know() {
+    within_limit(|| {
+        let pool = pool(2, 64);
+        for _ in 0..2_000 {
+            let handle = pool.spawn(|| ()).unwrap();
+            pool.wait_idle();
+            assert!(handle.is_finished());
+            let before = pool.metrics().tasks_succeeded;
+            pool.spawn(|| ()).unwrap().join().unwrap();
+            assert_eq!(pool.metrics().tasks_succeeded, before + 1);
+        }
+    });
+}
+
+#[test]
+fn map_is_lazy_ordered_and_bounded() {
+    on_grid(|pool| {
+        let taken = Counter::new();
+        let counted = taken.clone();
+        let mut squares = pool.map((0..).inspect(move |_| counted.add()), |n: usize| n * n);
+        assert_eq!(taken.get(), 0);
+        for n in 0..500 {
+            assert_eq!(squares.next().unwrap().unwrap(), n * n);
+            assert!(taken.get() <= n + 1 + pool.queue_capacity(), "{} taken at {n}", taken.get());
+        }
+        drop(squares);
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn map_gives_each_item_its_own_result() {
+    common::quiet_panics();
+    on_grid(|pool| {
+        let results: Vec<_> = pool.map(0..20, |n| if n % 5 == 4 { panic!("fifth") } else { n }).collect();
+        assert_eq!(results.len(), 20);
+        for (n, result) in results.into_iter().enumerate() {
+            assert_eq!(result.ok(), (n % 5 != 4).then_some(n));
+        }
+        // On a worker, and of a pool that is shut down.
+        let inner = Arc::clone(&pool);
+        let sum: usize =
+            pool.spawn(move || inner.map(0..100, |n| n).map(Result::unwrap).sum()).unwrap().join().unwrap();
+        assert_eq!(sum, 4_950);
+        pool.shutdown();
+        let refused: Vec<_> = pool.map(0..3, |n| n).collect();
+        assert!(matches!(refused[..], [Err(JoinError::Cancelled(CancelReason::ShutDown)), _, _]));
+    });
+}
+
+#[test]
+fn try_map_stops_at_the_first_error() {
+    on_grid(|pool| {
+        assert_eq!(pool.try_map(0..1_000, Ok::<_, ()>).unwrap(), (0..1_000).collect::<Vec<_>>());
+        let taken = Counter::new();
+        let counted = taken.clone();
+        let error = pool.try_map((0..).inspect(move |_| counted.add()), |n| if n == 10 { Err(n) } else { Ok(n) });
+        assert!(matches!(error, Err(workcrew::GroupError::Failed(10))));
+    });
+}

@@ -32,7 +32,7 @@ use std::{env, thread};
 
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
-use workcrew::{CancellationToken, Cancelled, GroupError, TaskGroup, WorkerPool};
+use workcrew::{CancellationToken, GroupError, TaskGroup, WorkerPool};
 
 const USAGE: &str = "\
 Usage: checksum [OPTION ...] [PATH ...]
@@ -90,7 +90,8 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let (line, slots) = sync_channel(WINDOW);
     let (ended, printed) = thread::scope(|scope| {
         let printer = scope.spawn(|| {
-            let printed = Printer::new(&hasher.tally).print(slots);
+            let printed = Printer::new(&hasher.tally).print(&slots);
+            drop(slots); // Tells the walker that the printer has gone.
             if printed.is_err() {
                 hasher.token.cancel(); // What nobody can read need not be hashed.
             }
@@ -117,7 +118,7 @@ fn cancel_on_interrupt(token: CancellationToken) -> Result<(), ctrlc::Error> {
 /// Tells on standard error how it ended, unless all went well or the reader of the output has gone.
 fn conclude(
     interrupted: bool,
-    ended: Result<Vec<()>, GroupError<Failure>>,
+    ended: Result<Vec<()>, GroupError<Unreadable>>,
     printed: io::Result<()>,
     tally: &Tally,
 ) -> ExitCode {
@@ -128,9 +129,13 @@ fn conclude(
             say(format_args!("interrupted: {hashed} hashed, {listed} of them listed"));
             return ExitCode::from(INTERRUPTED);
         }
-        (_, Err(error)) if error.kind() == ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-        (_, Err(error)) => say(format_args!("standard output: {error}")),
-        (Err(error), Ok(())) => {
+        (Ok(_) | Err(GroupError::Cancelled(_)), Err(error)) => {
+            if error.kind() == ErrorKind::BrokenPipe {
+                return ExitCode::SUCCESS; // Whoever read the output has seen enough.
+            }
+            say(format_args!("standard output: {error}"));
+        }
+        (Err(error), _) => {
             say(error);
             say(format_args!("stopped: {hashed} hashed, {listed} of them listed"));
         }
@@ -193,37 +198,26 @@ struct Tally {
     errors: AtomicU64,
 }
 
-/// Why there is no checksum of a file.
+/// A file that cannot be read, or a directory that cannot be listed.
 #[derive(Debug)]
-enum Failure {
-    /// The file cannot be read, or the directory cannot be listed.
-    Unreadable { path: PathBuf, error: io::Error },
-    /// The task was told to stop.
-    Stopped(Cancelled),
+struct Unreadable {
+    path: PathBuf,
+    error: io::Error,
 }
 
-impl Display for Failure {
+impl Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable { path, error } => write!(f, "{}: {error}", path.display()),
-            Self::Stopped(cancelled) => write!(f, "{cancelled}"),
-        }
-    }
-}
-
-impl From<Cancelled> for Failure {
-    fn from(cancelled: Cancelled) -> Self {
-        Self::Stopped(cancelled)
+        write!(f, "{}: {}", self.path.display(), self.error)
     }
 }
 
 /// What the printer gets for a file: its line, or why there is none.
-type Outcome = Result<Vec<u8>, Failure>;
+type Outcome = Result<Vec<u8>, Unreadable>;
 
 /// Puts a slot into the line for each file, and spawns the task that fills it, until the printer or the group gives up.
 fn walk(
     roots: &[PathBuf],
-    group: &TaskGroup<Result<(), Failure>>,
+    group: &TaskGroup<Result<(), Unreadable>>,
     hasher: &Arc<Hasher>,
     line: &SyncSender<Receiver<Outcome>>,
 ) {
@@ -237,14 +231,15 @@ fn walk(
 }
 
 /// The regular files below `root`, or `root` itself, and in their places what could not be listed.
-fn regular_files(root: &Path) -> impl Iterator<Item = Result<PathBuf, Failure>> {
+fn regular_files(root: &Path) -> impl Iterator<Item = Result<PathBuf, Unreadable>> {
     let entries = WalkDir::new(root).follow_root_links(false).sort_by_file_name();
     entries.into_iter().filter_map(move |entry| match entry {
         Ok(entry) => entry.file_type().is_file().then(|| Ok(entry.into_path())),
-        Err(error) => Some(Err(Failure::Unreadable {
-            path: error.path().unwrap_or(root).to_path_buf(),
-            error: error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links")),
-        })),
+        Err(error) => {
+            let path = error.path().unwrap_or(root).to_path_buf();
+            let error = error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links"));
+            Some(Err(Unreadable { path, error }))
+        }
     })
 }
 
@@ -263,26 +258,28 @@ struct Hasher {
 }
 
 impl Hasher {
-    /// The task: hashes one file and fills its slot. To fail is to leave the slot empty for ever.
-    fn fill(&self, filler: &SyncSender<Outcome>, file: Result<PathBuf, Failure>) -> Result<(), Failure> {
-        let outcome = match file.and_then(|path| self.checksum(&path)) {
-            Err(Failure::Unreadable { path, error }) if self.keep_going => Err(Failure::Unreadable { path, error }),
-            other => Ok(other?),
-        };
-        // Refused if the printer has gone; then nobody misses it.
-        let _ = filler.send(outcome);
+    /// The task: hashes one file and fills its slot. If it fails or is told to stop, the slot stays empty for ever.
+    fn fill(&self, filler: &SyncSender<Outcome>, file: Result<PathBuf, Unreadable>) -> Result<(), Unreadable> {
+        let outcome = file.and_then(|path| self.checksum(&path));
+        let outcome = if self.keep_going { outcome } else { Ok(outcome?) };
+        if let Some(outcome) = outcome.transpose() {
+            let _ = filler.send(outcome); // Refused if the printer has gone; then nobody misses it.
+        }
         Ok(())
     }
 
-    fn checksum(&self, path: &Path) -> Outcome {
-        let unreadable = |error| Failure::Unreadable { path: path.to_path_buf(), error };
+    /// The line of a file; `None` if the group was cancelled meanwhile.
+    fn checksum(&self, path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
+        let unreadable = |error| Unreadable { path: path.to_path_buf(), error };
         let mut file = File::open(path).map_err(unreadable)?;
         let mut hash = Sha256::new();
         BUFFER.with_borrow_mut(|buffer| {
-            loop {
-                self.token.check()?;
+            while !self.token.is_cancelled() {
                 match file.read(buffer) {
-                    Ok(0) => return Ok(()),
+                    Ok(0) => {
+                        self.tally.hashed.fetch_add(1, Relaxed);
+                        return Ok(Some(format_line(&format!("{:x}", hash.finalize()), path)));
+                    }
                     Ok(length) => {
                         hash.update(&buffer[..length]);
                         self.tally.bytes.fetch_add(length as u64, Relaxed);
@@ -291,9 +288,8 @@ impl Hasher {
                     Err(error) => return Err(unreadable(error)),
                 }
             }
-        })?;
-        self.tally.hashed.fetch_add(1, Relaxed);
-        Ok(format_line(&format!("{:x}", hash.finalize()), path))
+            Ok(None)
+        })
     }
 }
 
@@ -332,18 +328,17 @@ impl<'a> Printer<'a> {
     }
 
     /// Prints until the line ends or a slot will never be filled. Fails if standard output does.
-    fn print(mut self, slots: Receiver<Receiver<Outcome>>) -> io::Result<()> {
-        while let Some(slot) = self.next(&slots)? {
+    fn print(mut self, slots: &Receiver<Receiver<Outcome>>) -> io::Result<()> {
+        while let Some(slot) = self.next(slots)? {
             match self.next(&slot)? {
                 Some(Ok(line)) => {
                     self.lines.extend(line);
                     self.tally.listed.fetch_add(1, Relaxed);
                 }
-                Some(Err(failure)) => {
+                Some(Err(unreadable)) => {
                     self.flush()?;
-                    self.progress.erase();
                     self.tally.errors.fetch_add(1, Relaxed);
-                    say(failure);
+                    say(unreadable);
                 }
                 None => break,
             }
@@ -351,7 +346,6 @@ impl<'a> Printer<'a> {
                 self.flush()?;
             }
         }
-        self.progress.erase();
         self.flush()
     }
 
@@ -371,12 +365,11 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// Writes what is in the buffer. The progress makes way: standard output may be the same terminal.
     fn flush(&mut self) -> io::Result<()> {
-        if !self.lines.is_empty() {
-            self.progress.erase(); // Standard output may be the same terminal.
-            io::stdout().write_all(&self.lines)?;
-            self.lines.clear();
-        }
+        self.progress.erase();
+        io::stdout().write_all(&self.lines)?;
+        self.lines.clear();
         Ok(())
     }
 }
@@ -400,20 +393,11 @@ impl Progress {
             let mebibytes = tally.bytes.load(Relaxed) as f64 / f64::from(1 << 20);
             let rate = mebibytes / self.started.elapsed().as_secs_f64();
             let files = plural(tally.hashed.load(Relaxed), "file");
-            self.show(&format!("{files}, {mebibytes:.1} MiB, {rate:.1} MiB/s"));
+            let text = format!("{files}, {mebibytes:.1} MiB, {rate:.1} MiB/s");
+            let _ = write!(io::stderr(), "\r{text:<width$}", width = self.shown); // Covers what was longer.
+            self.shown = text.len();
         }
     }
 
     fn erase(&mut self) {
-        if self.shown > 0 {
-            self.show("");
-            let _ = write!(io::stderr(), "\r");
-        }
-    }
-
-    /// Overwrites what is shown; spaces cover what was longer.
-    fn show(&mut self, text: &str) {
-        let _ = write!(io::stderr(), "\r{text:<width$}", width = self.shown);
-        self.shown = text.len();
-    }
-}
+        if mem::take(&mut self.shown) > 0 {...

@@ -29,7 +29,9 @@ use crate::unwind;
 /// Spawns tasks that borrow, within [`WorkerPool::scope`].
 ///
 /// `'scope` is how long the tasks may run, `'env` how long what they borrow lives, `R` what they return: `()` or `Result<(), E>`.
-pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()>> {
+// `R: 'env` always holds, since `R` is `'static`. It is written for the borrow checker: a region in `R`, as in `&'static str`, would else be
+// a second candidate for what outlives `'scope`, and borrows in the body would be taken for `'static`.
+pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()> + 'env> {
     core: Arc<GroupCore<R>>,
     /// Makes `'scope` invariant: it must neither shrink nor grow.
     scope: PhantomData<&'scope mut &'scope ()>,

@@ -48,7 +48,11 @@ struct Record {
     batches: Vec<f64>,
     /// The median of the batches of each round.
     rounds: Vec<f64>,
-    /// Of all turns.
+    /// Jobs of all turns, measured or not.
+    jobs: usize,
+    /// What these jobs took.
+    seconds: f64,
+    /// What these jobs used up.
     usage: Usage,
 }
 
@@ -72,13 +76,17 @@ fn play(workload: &Workload<'_>, time: Duration) -> Vec<Record> {
 /// Measures some batches, after a few that wake the threads and fill the caches.
 fn take_turn(contender: &Contender<'_>, batches: usize, jobs_per_batch: usize, record: &mut Record) {
     let usage_before = Usage::now();
-    (0..=batches / 20).for_each(|_| (contender.run_batch)());
+    let turn_started = Instant::now();
+    let unmeasured = batches / 20 + 1;
+    (0..unmeasured).for_each(|_| (contender.run_batch)());
     let measured = (0..batches).map(|_| {
         let started = Instant::now();
         (contender.run_batch)();
         started.elapsed().as_nanos() as f64 / jobs_per_batch as f64
     });
     let measured: Vec<f64> = measured.collect();
+    record.jobs += (unmeasured + batches) * jobs_per_batch;
+    record.seconds += turn_started.elapsed().as_secs_f64();
     thread::sleep(REST);
     record.usage.add_since(usage_before);
     record.rounds.push(quantile(&measured, 0.5));
@@ -89,17 +97,20 @@ fn report(workload: &Workload<'_>, records: &[Record]) {
     let rounds = records[0].rounds.len();
     let batches = records[0].batches.len() / rounds;
     println!("\n{}: {}", workload.name, workload.question);
-    println!("{rounds} rounds of {batches} batches of {} jobs", workload.jobs_per_batch);
-    println!("{:22}{:>12}{:>12}{:>8}{:>8}{:>12}", "", "ns per job", "p99", "ratio", "CPU s", "switches");
+    let jobs = workload.jobs_per_batch;
+    println!("{rounds} rounds of {batches} batches of {jobs} jobs; nanoseconds per job, switches per 1,000 jobs");
+    println!("{:22}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}", "", "ratio", "median", "p99", "mean", "CPU", "switches");
     for (contender, record) in workload.contenders.iter().zip(records) {
+        let jobs = record.jobs as f64;
         println!(
-            "{:22}{:>12.1}{:>12.1}{:>8.2}{:>8.2}{:>12}",
+            "{:22}{:>9.2}{:>9.1}{:>9.1}{:>9.1}{:>9.1}{:>10.2}",
             contender.name,
+            ratio(record, &records[0]),
             quantile(&record.rounds, 0.5),
             quantile(&record.batches, 0.99),
-            ratio(record, &records[0]),
-            record.usage.cpu_seconds,
-            record.usage.context_switches,
+            record.seconds * 1e9 / jobs,
+            record.usage.cpu_seconds * 1e9 / jobs,
+            record.usage.context_switches as f64 * 1e3 / jobs,
         );
     }
 }

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 
 use crate::pools::{Job, Pools};
 
@@ -41,8 +41,9 @@ pub(crate) fn workloads(pools: &Pools) -> [Workload<'_>; 3] {
     [submit(pools), join(pools), group(pools)]
 }
 
-/// workcrew and threadpool are waited for by their own means. rayon and the loop have none from outside; a barrier after the
-/// last job takes their place, so that their jobs can stay empty, too.
+/// workcrew, threadpool and rayon's scope are waited for by their own means. For rayon's `spawn` and for the loop there are none; a
+/// barrier after the last job takes their place, so that their jobs can stay empty, too. What the same costs without any
+/// pool, boxed and called on the producer's thread, stands beside.
 fn submit(pools: &Pools) -> Workload<'_> {
     let execute_all = |pool: &workcrew::WorkerPool| {
         (0..JOBS).for_each(|number| pool.execute(empty(number)).expect("the pool is open"));
@@ -55,9 +56,13 @@ fn submit(pools: &Pools) -> Workload<'_> {
         contenders: vec![
             Contender::new("workcrew", move || execute_all(&pools.workcrew)),
             Contender::new("workcrew_caller_runs", move || execute_all(&pools.workcrew_caller_runs)),
-            Contender::new("rayon", || {
+            Contender::new("rayon_spawn", || {
                 (0..JOBS).for_each(|number| pools.rayon.spawn(empty(number)));
                 wait_for_workers(pools.workers, |job| pools.rayon.spawn(job));
+            }),
+            Contender::new("rayon_in_place_scope", || {
+                let spawn = |scope: &rayon::Scope<'_>, number| scope.spawn(move |_| empty(number)());
+                pools.rayon.in_place_scope(|scope| (0..JOBS).for_each(|number| spawn(scope, number)));
             }),
             Contender::new("threadpool", || {
                 (0..JOBS).for_each(|number| pools.threadpool.execute(empty(number)));
@@ -67,17 +72,14 @@ fn submit(pools: &Pools) -> Workload<'_> {
                 (0..JOBS).for_each(|number| pools.channel_loop.execute(empty(number)));
                 wait_for_workers(pools.workers, |job| pools.channel_loop.execute(job));
             }),
-            Contender::new("rayon_in_place_scope", || pools.rayon.in_place_scope(|sc| (0..JOBS).for_each(|n| sc.spawn(move |_| empty(n)())))),
-            Contender::new("rayon_countdown", || { COUNTDOWN.expect_arrivals(JOBS); (0..JOBS).for_each(|n| pools.rayon.spawn(move || {empty(n)(); COUNTDOWN.arrive()})); COUNTDOWN.wait(); }),
-            Contender::new("loop_countdown", || { COUNTDOWN.expect_arrivals(JOBS); (0..JOBS).for_each(|n| pools.channel_loop.execute(move || {empty(n)(); COUNTDOWN.arrive()})); COUNTDOWN.wait(); }),
             Contender::new("no_pool", || (0..JOBS).for_each(|number| black_box(Box::new(empty(number)) as Job)())),
         ],
     }
 }
 
-/// rayon is waited for by its own means: `install` puts the task on the caller's stack and needs no channel. It returns
-/// only with the result, so it is rayon's best answer to this question alone. The closures of threadpool and the loop send their
-/// results through a channel of one place, which spins a little before it sleeps.
+/// workcrew and rayon's `install` are waited for by their own means; `install` puts the task on the caller's stack, but
+/// returns only with the result. All else sends its result through a channel made for it, of one place, whose receiver
+/// spins a little before it sleeps.
 fn join(pools: &Pools) -> Workload<'_> {
     Workload {
         name: "submit_to_join",
@@ -91,22 +93,19 @@ fn join(pools: &Pools) -> Workload<'_> {
             Contender::new("rayon_install", || {
                 black_box(pools.rayon.install(result(1)));
             }),
-            Contender::new("rayon_channel", || {
-                let (sender, receiver) = bounded(1);
-                let task = result(1);
-                pools.rayon.spawn(move || sender.send(task()).expect("the caller receives"));
+            Contender::new("rayon_spawn", || {
+                let (task, receiver) = sending_task(1);
+                pools.rayon.spawn(task);
                 black_box(receiver.recv().expect("the task sends"));
             }),
             Contender::new("threadpool", || {
-                let (sender, receiver) = bounded(1);
-                let task = result(1);
-                pools.threadpool.execute(move || sender.send(task()).expect("the caller receives"));
+                let (task, receiver) = sending_task(1);
+                pools.threadpool.execute(task);
                 black_box(receiver.recv().expect("the task sends"));
             }),
             Contender::new("crossbeam_loop", || {
-                let (sender, receiver) = bounded(1);
-                let task = result(1);
-                pools.channel_loop.execute(move || sender.send(task()).expect("the caller receives"));
+                let (task, receiver) = sending_task(1);
+                pools.channel_loop.execute(task);
                 black_box(receiver.recv().expect("the task sends"));
             }),
         ],
@@ -164,6 +163,13 @@ fn empty(number: usize) -> impl FnOnce() + Send + 'static {
 /// A task whose result is the word it captures.
 fn result(number: usize) -> impl FnOnce() -> usize + Send + 'static {
     move || black_box(number)
+}
+
+/// A task that sends its result, and where to receive it.
+fn sending_task(number: usize) -> (impl FnOnce() + Send + 'static, Receiver<usize>) {
+    let (sender, receiver) = bounded(1);
+    let task = result(number);
+    (move || sender.send(task()).expect("the caller receives"), receiver)
 }
 
 /// Waits until everything has run that was submitted before. The queue is first in, first out, and a worker runs one job at a

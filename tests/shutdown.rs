@@ -1,0 +1,459 @@
+//! The end of a pool, from every side.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::cell::RefCell;
+use std::process;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, grid, on_grid, pool, run_child, within_limit,
+};
+use workcrew::{CancelReason, GroupError, JoinError, OnDrop, WorkerPool};
+
+#[test]
+fn shutdown_drains_what_was_accepted() {
+    on_grid(|pool| {
+        let ran = Counter::new();
+        for _ in 0..200 {
+            let ran = ran.clone();
+            pool.execute(move || ran.add()).unwrap();
+        }
+        let group = pool.group().capacity(100);
+        for _ in 0..100 {
+            let ran = ran.clone();
+            group.spawn(move || ran.add());
+        }
+        assert!(!pool.is_shut_down());
+        pool.shutdown();
+        assert!(pool.is_shut_down());
+        assert_eq!(ran.get(), 300);
+        group.wait().unwrap();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn shutdown_now_cancels_what_is_queued_and_counts_it() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let (ran, dropped) = (Counter::new(), Counter::new());
+        let held = CountsDrop(dropped.clone());
+        let handle = pool.spawn(move || drop(held)).unwrap();
+        let queued = fill(&pool, &ran) + 1;
+        let group = pool.group().capacity(10);
+        for _ in 0..10 {
+            let ran = ran.clone();
+            group.spawn(move || ran.add());
+        }
+        let report = pool.shutdown_now();
+        assert_eq!(
+            (report.drained, report.tasks_cancelled, report.tasks_running),
+            (false, queued + 10, pool.workers())
+        );
+        assert_eq!((dropped.get(), pool.queue_len()), (1, 0));
+        assert!(matches!(handle.join(), Err(JoinError::Cancelled(CancelReason::ShutDown))));
+        assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::ShutDown))));
+        wedge.open();
+        pool.shutdown();
+        assert_eq!(ran.get(), 0);
+        assert!(pool.shutdown_now().drained);
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn shutdown_now_tells_running_groups() {
+    on_grid(|pool| {
+        let (group, gate) = (pool.group(), Gate::new());
+        let (token, inside) = (group.token().clone(), gate.clone());
+        group.spawn(move || {
+            inside.pass();
+            token.wait_timeout(LIMIT).then_some(()).ok_or("was not told")
+        });
+        gate.open();
+        gate.wait_started(1);
+        pool.shutdown_now();
+        group.wait().unwrap();
+    });
+}
+
+#[test]
+fn shutdown_timeout_returns_in_time_and_reports() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let ran = Counter::new();
+        let queued = fill(&pool, &ran);
+        for timeout in [Duration::ZERO, Duration::from_millis(20)] {
+            let since = Instant::now();
+            let report = pool.shutdown_timeout(timeout);
+            assert!(since.elapsed() >= timeout && !report.drained);
+            assert_eq!(report.tasks_running, pool.workers());
+            assert_eq!(report.tasks_cancelled, if timeout.is_zero() { queued } else { 0 });
+        }
+        wedge.open();
+        let report = pool.shutdown_timeout(Duration::MAX);
+        assert!(report.drained && report.tasks_running == 0, "{report}");
+        assert_eq!(ran.get(), 0);
+    });
+}
+
+#[test]
+fn every_way_to_shut_down_may_be_taken_by_many_at_once() {
+    on_grid(|pool| {
+        let (ran, cancelled) = (Counter::new(), Counter::new());
+        let mut accepted = 0;
+        for _ in 0..50 {
+            let ran = ran.clone();
+            accepted += usize::from(pool.execute(move || ran.add()).is_ok());
+        }
+        thread::scope(|threads| {
+            for closer in 0..6 {
+                let (pool, cancelled) = (&pool, &cancelled);
+                threads.spawn(move || match closer % 3 {
+                    0 => pool.shutdown(),
+                    1 => (0..pool.shutdown_now().tasks_cancelled).for_each(|_| cancelled.add()),
+                    _ => (0..pool.shutdown_timeout(LIMIT).tasks_cancelled).for_each(|_| cancelled.add()),
+                });
+            }
+        });
+        let metrics = pool.metrics();
+        assert_eq!(metrics.tasks_succeeded + metrics.tasks_cancelled, accepted as u64);
+        assert_eq!(ran.get() as u64, metrics.tasks_succeeded);
+        assert!(cancelled.get() as u64 <= metrics.tasks_cancelled, "a worker may have cancelled the one in its hands");
+    });
+}
+
+#[test]
+fn submissions_racing_a_shutdown_are_either_refused_or_run() {
+    within_limit(|| {
+        for round in 0..300 {
+            let pool = pool(1 + round % 2, 1 + round % 3);
+            let ran = Counter::new();
+            let accepted: usize = thread::scope(|threads| {
+                let submitters: Vec<_> = (0..3)
+                    .map(|_| {
+                        threads.spawn(|| {
+                            let mut accepted = 0;
+                            loop {
+                                let counted = ran.clone();
+                                match pool.execute(move || counted.add()) {
+                                    Ok(()) => accepted += 1,
+                                    Err(error) => {
+                                        drop(error.into_inner());
+                                        return accepted;
+                                    }
+                                }
+                            }
+                        })
+                    })
+                    .collect();
+                while pool.metrics().tasks_submitted < 5 {
+                    thread::yield_now();
+                }
+                pool.shutdown();
+                submitters.into_iter().map(|submitter| submitter.join().unwrap()).sum()
+            });
+            assert_eq!(ran.get(), accepted);
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
+fn a_running_task_that_submits_during_a_shutdown_is_refused_and_goes_on() {
+    on_grid(|pool| {
+        let gate = Gate::new();
+        let (inner, inside) = (Arc::clone(&pool), gate.clone());
+        let handle = pool
+            .spawn(move || {
+                inside.pass();
+                inner.execute(|| ()).unwrap_err().is_shut_down()
+            })
+            .unwrap();
+        gate.wait_started(1);
+        pool.close();
+        gate.open();
+        assert!(handle.join().unwrap());
+    });
+}
+
+#[test]
+fn shutdown_while_workers_join_lets_them_finish() {
+    on_grid(|pool| {
+        let gate = Gate::new();
+        let handles: Vec<_> = (0..pool.workers())
+            .map(|_| {
+                let (inner, inside) = (Arc::clone(&pool), gate.clone());
+                pool.spawn(move || {
+                    let child = inner.spawn(|| 1).unwrap();
+                    inside.pass();
+                    child.join().unwrap()
+                })
+                .unwrap()
+            })
+            .collect();
+        gate.wait_started(pool.workers());
+        pool.close();
+        gate.open();
+        pool.shutdown();
+        assert!(handles.into_iter().all(|handle| handle.join().unwrap() == 1));
+    });
+}
+
+#[test]
+fn a_task_may_shut_its_pool_down() {
+    on_grid(|pool| {
+        let inner = Arc::clone(&pool);
+        let report = pool
+            .spawn(move || {
+                inner.shutdown();
+                inner.shutdown_timeout(LIMIT)
+            })
+            .unwrap()
+            .join()
+            .unwrap();
+        assert!(!report.drained && report.tasks_running >= 1);
+        pool.shutdown();
+        assert!(pool.shutdown_now().drained);
+    });
+}
+
+#[test]
+fn a_task_may_drop_the_last_reference_to_its_pool() {
+    within_limit(|| {
+        for policy in [OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach] {
+            grid(|builder| {
+                let stopped = Counter::new();
+                let (told, tell) = mpsc::channel();
+                let stop = stopped.clone();
+                let pool = builder.on_drop(policy).on_thread_stop(move |_| {
+                    stop.add();
+                    let _ = told.send(());
+                });
+                let pool = Arc::new(pool.build().unwrap());
+                let (workers, gate) = (pool.workers(), Gate::new());
+                let (inner, inside) = (Arc::clone(&pool), gate.clone());
+                pool.execute(move || {
+                    inside.pass();
+                    drop(inner);
+                })
+                .unwrap();
+                drop(pool);
+                gate.open();
+                (0..workers).for_each(|_| tell.recv_timeout(LIMIT).unwrap());
+            });
+        }
+    });
+}
+
+#[test]
+fn dropping_follows_the_policy() {
+    for (policy, runs) in [(OnDrop::Drain, true), (OnDrop::Cancel, false), (OnDrop::Detach, true)] {
+        grid(|builder| {
+            let pool = builder.on_drop(policy).build().unwrap();
+            let wedge = Wedge::new(&pool);
+            let ran = Counter::new();
+            let counted = ran.clone();
+            let handle = pool.spawn(move || counted.add()).unwrap();
+            let dropper = thread::spawn(move || drop(pool));
+            if policy == OnDrop::Detach {
+                dropper.join().unwrap(); // does not wait for the wedge
+                wedge.open();
+            } else {
+                if policy == OnDrop::Cancel {
+                    assert!(handle.wait_timeout(LIMIT)); // cancelled though every worker is busy
+                }
+                wedge.open();
+                dropper.join().unwrap();
+                assert!(handle.is_finished());
+            }
+            assert_eq!(handle.join().is_ok(), runs);
+            assert_eq!(ran.get(), usize::from(runs));
+        });
+    }
+}
+
+#[test]
+fn handles_that_outlive_the_pool_all_resolve() {
+    on_grid(|pool| {
+        let handles: Vec<_> = (0..100).map(|n| pool.spawn(move || n).unwrap()).collect();
+        drop(pool);
+        for (n, handle) in handles.into_iter().enumerate() {
+            assert!(!handle.cancel());
+            assert_eq!(handle.join().unwrap(), n);
+        }
+    });
+}
+
+#[test]
+fn who_waits_is_released_by_shutdown_now() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let (handle, timed) = (pool.spawn(|| ()), pool.try_spawn(|| ()));
+        let (group, any) = (pool.group(), pool.group());
+        group.spawn(|| ());
+        any.spawn(|| Ok::<_, ()>(()));
+        thread::scope(|threads| {
+            threads.spawn(|| assert!(handle.unwrap().join().is_err()));
+            if let Ok(timed) = timed {
+                threads.spawn(move || assert!(timed.wait_timeout(Duration::MAX)));
+            }
+            threads.spawn(|| assert!(group.wait().is_err()));
+            threads.spawn(|| assert!(any.wait_any().is_err()));
+            pool.shutdown_now();
+        });
+        wedge.open();
+    });
+}
+
+#[test]
+fn waiting_for_idle_inside_the_pool_is_answered_at_once() {
+    common::quiet_panics();
+    on_grid(|pool| {
+        let inner = Arc::clone(&pool);
+        assert!(!pool.spawn(move || inner.wait_idle_timeout(Duration::MAX)).unwrap().join().unwrap());
+        let inner = Arc::clone(&pool);
+        assert!(matches!(pool.spawn(move || inner.wait_idle()).unwrap().join(), Err(JoinError::Panicked(_))));
+        assert!(pool.wait_idle_timeout(LIMIT));
+    });
+}
+
+#[test]
+fn a_timed_wait_for_idle_is_not_early() {
+    let pool = pool(1, 1);
+    let wedge = Wedge::new(&pool);
+    for timeout in [Duration::ZERO, Duration::from_millis(10)] {
+        let since = Instant::now();
+        assert!(!pool.wait_idle_timeout(timeout));
+        assert!(since.elapsed() >= timeout);
+    }
+    wedge.open();
+    assert!(pool.wait_idle_timeout(LIMIT));
+}
+
+#[test]
+fn idle_is_seen_by_every_waiter_whoever_ends_the_last_task() {
+    within_limit(|| {
+        let pool = pool(2, 4);
+        for _ in 0..3_000 {
+            let handle = pool.spawn(|| ()).unwrap();
+            pool.execute(|| ()).unwrap();
+            thread::scope(|threads| {
+                threads.spawn(|| handle.cancel());
+                threads.spawn(|| pool.wait_idle());
+                pool.wait_idle();
+            });
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
+fn a_pool_dropped_while_unwinding_ends_in_peace() {
+    common::quiet_panics();
+    let unwound = thread::Builder::new().name("workcrew-test".into()).spawn(|| {
+        let pool = pool(2, 4);
+        pool.execute(|| panic!("task")).unwrap();
+        panic!("user");
+    });
+    assert!(unwound.unwrap().join().unwrap_err().downcast_ref::<&str>() == Some(&"user"));
+}
+
+#[test]
+fn a_pool_in_a_thread_local_is_dropped_with_its_thread() {
+    thread_local! { static POOL: RefCell<Option<Arc<WorkerPool>>> = const { RefCell::new(None) } }
+    within_limit(|| {
+        let ran = Counter::new();
+        let counted = ran.clone();
+        let user = thread::spawn(move || {
+            POOL.set(Some(pool(2, 4)));
+            POOL.with_borrow(|pool| pool.as_ref().unwrap().execute(move || counted.add()).unwrap());
+        });
+        user.join().unwrap();
+        assert_eq!(ran.get(), 1);
+    });
+}
+
+#[test]
+fn a_thread_local_of_a_worker_may_use_the_pool_in_its_destructor() {
+    struct UsesPool(std::sync::Weak<WorkerPool>, Counter);
+    impl Drop for UsesPool {
+        fn drop(&mut self) {
+            if let Some(pool) = self.0.upgrade() {
+                let _ = pool.execute(|| ());
+                let _ = pool.spawn(|| ()).map(|handle| handle.cancel());
+                let _ = (pool.metrics(), pool.running());
+            }
+            self.1.add();
+        }
+    }
+    thread_local! { static LOCAL: RefCell<Option<UsesPool>> = const { RefCell::new(None) } }
+    within_limit(|| {
+        for shrinks in [false, true] {
+            let pool = pool(2, 4);
+            let destroyed = Counter::new();
+            for _ in 0..2 {
+                let (weak, counted) = (Arc::downgrade(&pool), destroyed.clone());
+                let gate = Gate::new();
+                let inside = gate.clone();
+                pool.execute(move || {
+                    LOCAL.set(Some(UsesPool(weak, counted)));
+                    inside.open();
+                    inside.pass();
+                })
+                .unwrap();
+                pool.wait_idle();
+            }
+            if shrinks {
+                pool.resize(1).unwrap();
+            }
+            pool.wait_idle();
+            pool.shutdown();
+            assert!(destroyed.get() >= 1);
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
+fn a_process_may_end_while_a_static_pool_works() {
+    let output = run_child("child_returns_while_a_static_pool_works", &[]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_returns_while_a_static_pool_works() {
+    static POOL: OnceLock<Arc<WorkerPool>> = OnceLock::new();
+    let pool = POOL.get_or_init(|| pool(2, 4));
+    let gate = Gate::new();
+    let inside = gate.clone();
+    pool.execute(move || inside.pass()).unwrap();
+    gate.wait_started(1);
+    process::exit(0);
+}
+
+#[test]
+fn a_user_of_an_outside_thread_that_runs_a_job_does_not_wait_for_itself() {
+    // With CallerRuns the submitting thread is inside the pool while it runs the job.
+    within_limit(|| {
+        let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(workcrew::Overflow::CallerRuns);
+        let pool = Arc::new(pool.build().unwrap());
+        let wedge = Wedge::new(&pool);
+        fill(&pool, &Counter::new());
+        let inner = Arc::clone(&pool);
+        let gate = wedge.gate.clone();
+        pool.execute(move || {
+            assert!(!inner.wait_idle_timeout(LIMIT));
+            inner.shutdown();
+            gate.open();
+        })
+        .unwrap();
+        assert_eq!(pool.metrics().tasks_panicked, 0);
+        pool.shutdown();
+    });
+}

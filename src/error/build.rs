@@ -10,7 +10,7 @@ pub enum BuildError {
     #[error("a pool needs at least one worker")]
     ZeroWorkers,
     /// More workers than a pool may have.
-    #[error("{requested} workers requested, a pool may have at most {limit}")]
+    #[error("a pool may have at most {limit} workers, {requested} were requested")]
     #[non_exhaustive]
     TooManyWorkers {
         /// The number asked for.
@@ -22,7 +22,7 @@ pub enum BuildError {
     #[error("a queue needs a capacity of at least one")]
     ZeroQueueCapacity,
     /// A larger queue than a pool may have. Its memory would be allocated at once.
-    #[error("a queue capacity of {requested} requested, a queue may hold at most {limit}")]
+    #[error("a queue may hold at most {limit} jobs, {requested} were requested")]
     #[non_exhaustive]
     QueueTooLarge {
         /// The capacity asked for.
@@ -34,7 +34,7 @@ pub enum BuildError {
     #[error("the thread name contains a NUL byte")]
     InvalidThreadName,
     /// A larger stack than a worker may have, in bytes.
-    #[error("a stack of {requested} bytes requested, a worker may have at most {limit}")]
+    #[error("a stack may have at most {limit} bytes, {requested} were requested")]
     #[non_exhaustive]
     StackTooLarge {
         /// The size asked for, in bytes.

@@ -1,0 +1,181 @@
+//! The shape of the crate, held against its sources: ranks, doors, unsafe code, sizes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules from the lowest rank to the highest. A module may use modules of lower ranks only.
+const RANKS: [&str; 26] = [
+    "sync",
+    "deadline",
+    "unwind",
+    "panic",
+    "error",
+    "cancel",
+    "queue",
+    "spill",
+    "observer",
+    "metrics",
+    "ledger",
+    "local",
+    "lifecycle",
+    "supervisor",
+    "job",
+    "task",
+    "handle",
+    "roster",
+    "engine",
+    "worker",
+    "shutdown",
+    "pool",
+    "group",
+    "scope",
+    "map",
+    "builder",
+];
+
+/// What may be named in one module only.
+const DOORS: [(&str, &str); 7] = [
+    ("crossbeam_channel", "queue"),
+    ("parking_lot", "sync"),
+    ("std::thread", "sync"),
+    ("std::sync", "sync"),
+    ("num_cpus", "builder"),
+    ("catch_unwind", "unwind"),
+    ("resume_unwind", "unwind"),
+];
+
+/// The only modules with unsafe code.
+const UNSAFE: [&str; 1] = ["scope"];
+
+/// Files that may be longer than 450 lines, and why.
+const LONG: [(&str, &str); 1] = [("src/group/core.rs", "one state machine under one lock, half of it rules and docs")];
+
+const LINES_OF_A_FILE: usize = 450;
+const LINES_OF_A_FUNCTION: usize = 70;
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    collect(Path::new("src"), &mut files);
+    files.sort();
+    assert!(files.len() > 20, "the sources were not found");
+    files.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The module of rank that a file belongs to; `None` for the root.
+fn module(path: &Path) -> Option<String> {
+    let first = path.strip_prefix("src").unwrap().components().next().unwrap();
+    let name = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+    (name != "lib").then_some(name)
+}
+
+/// The lines of code: no comments, no unit tests.
+fn code(text: &str) -> Vec<(usize, String)> {
+    let product = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let lines = product.lines().enumerate();
+    let code = lines.map(|(number, line)| (number + 1, line.split("//").next().unwrap().to_owned()));
+    code.filter(|(_, line)| !line.trim().is_empty()).collect()
+}
+
+#[test]
+fn modules_use_lower_ranks_only() {
+    let ranks: BTreeMap<_, _> = RANKS.iter().enumerate().map(|(rank, name)| (*name, rank)).collect();
+    for (path, text) in sources() {
+        let Some(module) = module(&path) else { continue };
+        let own = *ranks.get(&*module).unwrap_or_else(|| panic!("{module} has no rank"));
+        for (number, line) in code(&text) {
+            for used in line.split("crate::").skip(1) {
+                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if let Some(rank) = ranks.get(&*used) {
+                    let lower = *rank < own || used == module;
+                    assert!(lower, "{}:{number}: {module} uses {used}, which ranks above it", path.display());
+                } else {
+                    assert!(used.is_empty(), "{}:{number}: {used} has no rank", path.display());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn outside_things_come_through_their_doors() {
+    for (path, text) in sources() {
+        let module = module(&path).unwrap_or_default();
+        for (number, line) in code(&text) {
+            for (thing, door) in DOORS {
+                let inside = module == door;
+                assert!(inside || !line.contains(thing), "{}:{number}: {thing} belongs to {door}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_lives_where_it_may() {
+    let mut blocks = 0;
+    for (path, text) in sources() {
+        let module = module(&path).unwrap_or_default();
+        for (number, line) in code(&text) {
+            if line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe") {
+                assert!(UNSAFE.contains(&&*module), "{}:{number}: unsafe code", path.display());
+                blocks += 1;
+            }
+        }
+    }
+    assert_eq!(blocks, 1, "each unsafe block is counted here");
+}
+
+#[test]
+fn the_root_defines_nothing() {
+    let root = fs::read_to_string("src/lib.rs").unwrap();
+    for keyword in ["fn ", "struct ", "enum ", "trait ", "impl ", "const ", "static ", "macro_rules!"] {
+        let defined = code(&root).into_iter().find(|(_, line)| line.trim_start().contains(keyword));
+        assert!(defined.is_none(), "src/lib.rs: {defined:?}");
+    }
+}
+
+#[test]
+fn files_are_short_or_say_why() {
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        let excused = LONG.iter().any(|(file, _)| Path::new(file) == path);
+        assert!(lines <= LINES_OF_A_FILE || excused, "{} has {lines} lines", path.display());
+        assert!(lines > LINES_OF_A_FILE || !excused, "{} needs its excuse no more", path.display());
+        assert!(text.starts_with("//!"), "{} does not say what it is", path.display());
+    }
+}
+
+#[test]
+fn functions_are_short() {
+    for (path, text) in sources() {
+        let mut open: Vec<(usize, usize)> = Vec::new(); // where a function began, and how far it is indented
+        for (number, line) in text.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let code = line.trim_start();
+            let begins = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "pub(crate) const fn "];
+            if begins.iter().any(|begin| code.starts_with(begin)) && !code.ends_with(';') {
+                open.push((number, indent));
+            }
+            while let Some((began, of)) = open.last().copied()
+                && code.starts_with('}')
+                && indent == of
+            {
+                let lines = number + 1 - began;
+                assert!(lines <= LINES_OF_A_FUNCTION, "{}:{}: {lines} lines", path.display(), began + 1);
+                open.pop();
+                break;
+            }
+        }
+    }
+}

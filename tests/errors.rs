@@ -1,0 +1,147 @@
+//! Errors travel: auto traits, conversions, messages.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use workcrew::*;
+
+/// A closure's companion that is `Send` and not `Sync`.
+type OnlySend = Cell<u8>;
+
+fn travels<T: Error + Send + Sync + 'static>() {}
+fn is_send_sync<T: Send + Sync>() {}
+
+#[test]
+fn submit_errors_travel_for_closures_that_are_only_send() {
+    travels::<SubmitError<OnlySend>>();
+    travels::<TrySubmitError<OnlySend>>();
+    travels::<SubmitTimeoutError<OnlySend>>();
+    travels::<JoinError>();
+    travels::<Cancelled>();
+    travels::<BuildError>();
+    travels::<GroupError<io::Error>>();
+    travels::<TaskError<io::Error>>();
+    travels::<GroupError<String>>();
+    travels::<GroupError<anyhow::Error>>();
+    travels::<GroupError<Box<dyn Error + Send + Sync>>>();
+}
+
+#[test]
+fn every_public_type_is_send_and_sync_where_it_can_be() {
+    is_send_sync::<WorkerPool>();
+    is_send_sync::<JoinHandle<OnlySend>>();
+    is_send_sync::<TaskGroup<Result<OnlySend, OnlySend>>>();
+    is_send_sync::<Spawner<Result<OnlySend, OnlySend>>>();
+    is_send_sync::<Scope<'_, '_, Result<(), OnlySend>>>();
+    is_send_sync::<CancellationToken>();
+    is_send_sync::<CancelGuard>();
+    is_send_sync::<Builder>();
+    is_send_sync::<Metrics>();
+    is_send_sync::<Histogram>();
+    is_send_sync::<ShutdownReport>();
+    is_send_sync::<RunningTask>();
+    is_send_sync::<TaskInfo<'_>>();
+    is_send_sync::<Panic>();
+    is_send_sync::<Refused<OnlySend>>();
+    is_send_sync::<(TaskId, Outcome, CancelReason, Overflow, OnDrop, Policy, Progress)>();
+    is_send_sync::<Completions<'_, Result<OnlySend, OnlySend>>>();
+}
+
+#[derive(Debug)]
+enum Own {
+    Broken,
+}
+
+impl fmt::Display for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("broken")
+    }
+}
+
+impl Error for Own {}
+
+fn fails<E: Send + 'static>(pool: &WorkerPool, error: E) -> Result<(), GroupError<E>> {
+    let group = pool.group();
+    group.spawn(move || Err::<(), _>(error));
+    group.wait().map(drop)
+}
+
+#[test]
+fn the_question_mark_takes_every_error_into_anyhow_and_boxes() {
+    let pool = WorkerPool::builder().workers(1).build().unwrap();
+    pool.close();
+    type Boxed = Box<dyn Error + Send + Sync>;
+    let only_send = || Cell::new(1);
+    let into_anyhow = |pool: &WorkerPool| -> anyhow::Result<()> {
+        let value = only_send();
+        Ok(pool.execute(move || drop(value))?)
+    };
+    assert_eq!(into_anyhow(&pool).unwrap_err().to_string(), "the pool is shut down");
+    let into_box = |pool: &WorkerPool| -> Result<(), Boxed> {
+        let (one, two) = (only_send(), only_send());
+        pool.try_execute(move || drop(one)).or_else(|_| pool.execute_timeout(move || drop(two), Duration::ZERO))?;
+        Ok(())
+    };
+    assert_eq!(into_box(&pool).unwrap_err().to_string(), "the pool is shut down");
+
+    let pool = WorkerPool::builder().workers(1).build().unwrap();
+    let anyhow_of_own = (|| -> anyhow::Result<()> { Ok(fails(&pool, Own::Broken)?) })().unwrap_err();
+    assert!(matches!(anyhow_of_own.downcast(), Ok(GroupError::Failed(Own::Broken))));
+    let messages: [Result<(), Boxed>; 4] = [
+        (|| Ok(fails(&pool, io::Error::other("disk"))?))(),
+        (|| Ok(fails(&pool, String::from("text"))?))(),
+        (|| Ok(fails(&pool, anyhow::anyhow!("any"))?))(),
+        (|| Ok(fails(&pool, Boxed::from("boxed"))?))(),
+    ];
+    let messages = messages.map(|result| result.unwrap_err().to_string());
+    assert_eq!(messages, ["disk", "text", "any", "boxed"]);
+    let joined = (|| -> anyhow::Result<u8> { Ok(pool.spawn(|| 4)?.join()?) })();
+    assert_eq!(joined.unwrap(), 4);
+}
+
+#[test]
+fn messages_are_lower_case_and_name_what_failed() {
+    let messages = [
+        BuildError::ZeroWorkers.to_string(),
+        BuildError::ZeroQueueCapacity.to_string(),
+        BuildError::InvalidThreadName.to_string(),
+        BuildError::ShutDown.to_string(),
+        JoinError::WouldDeadlock.to_string(),
+        JoinError::Cancelled(CancelReason::ShutDown).to_string(),
+        GroupError::<String>::WouldDeadlock.to_string(),
+        GroupError::<String>::Cancelled(CancelReason::Expired).to_string(),
+        TaskError::<String>::Cancelled(CancelReason::Discarded).to_string(),
+        CancelReason::Requested.to_string(),
+        CancelReason::GroupFailed.to_string(),
+        WorkerPool::builder().queue_capacity(usize::MAX).build().unwrap_err().to_string(),
+        WorkerPool::builder().workers(usize::MAX).build().unwrap_err().to_string(),
+    ];
+    for message in messages {
+        assert!(message.starts_with(char::is_lowercase) && !message.ends_with('.'), "{message}");
+    }
+}
+
+#[test]
+fn debug_is_never_empty_and_shows_no_payload() {
+    let pool = WorkerPool::builder().workers(1).build().unwrap();
+    let group: TaskGroup<()> = pool.group();
+    let refused = Refused::<u8>::fmt_check(&pool);
+    for text in [format!("{pool:?}"), format!("{group:?}"), format!("{:?}", WorkerPool::builder()), refused] {
+        assert!(text.len() > 5, "{text}");
+    }
+}
+
+trait FmtCheck {
+    fn fmt_check(pool: &WorkerPool) -> String;
+}
+
+impl FmtCheck for Refused<u8> {
+    fn fmt_check(pool: &WorkerPool) -> String {
+        pool.close();
+        format!("{:?}", pool.try_execute(|| ()).unwrap_err())
+    }
+}

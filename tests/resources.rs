@@ -1,0 +1,181 @@
+//! What a pool takes from the machine, seen from a process of its own: CPU, threads, memory.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Counter, LIMIT, pool, run_child};
+use workcrew::{BuildError, WorkerPool};
+
+fn passes(test: &str) {
+    let output = run_child(test, &[]);
+    assert!(output.status.success(), "{test}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The CPU that this process has used, in clock ticks.
+fn ticks() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+/// Waits until so many threads are left: the system takes a moment to bury a thread that was joined.
+fn wait_for_threads(expected: usize) {
+    let since = Instant::now();
+    while threads() != expected {
+        assert!(since.elapsed() < LIMIT, "{} threads instead of {expected}", threads());
+        thread::yield_now();
+    }
+}
+
+/// The resident memory of this process, in KiB.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn promise_12_idle_is_free() {
+    passes("child_is_idle_for_two_seconds");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_is_idle_for_two_seconds() {
+    let pools = [pool(8, 64), pool(1, 1)];
+    for pool in &pools {
+        pool.map(0..100, |n| n).for_each(|n| assert!(n.is_ok()));
+        pool.scope(|scope| (0..10).for_each(|_| scope.spawn(|| ()))).unwrap();
+        pool.wait_idle();
+    }
+    thread::sleep(Duration::from_millis(100));
+    let before = ticks();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(ticks(), before, "an idle pool used the CPU");
+}
+
+#[test]
+fn a_thousand_pools_leave_no_thread_and_no_memory() {
+    passes("child_makes_a_thousand_pools");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_makes_a_thousand_pools() {
+    let before = threads();
+    let live = |rounds: usize| {
+        for round in 0..rounds {
+            let pool = WorkerPool::builder().workers(1 + round % 4).queue_capacity(64).build().unwrap();
+            let handle = pool.spawn(move || round).unwrap();
+            let group = pool.group();
+            group.spawn_all((0..10).map(|n| move || if n == 5 { Err(n) } else { Ok(n) }));
+            assert!(group.wait().is_err());
+            pool.scope(|scope| (0..4).for_each(|_| scope.spawn(|| ()))).unwrap();
+            let left_queued = pool.spawn(|| ()).unwrap();
+            match round % 3 {
+                0 => pool.shutdown(),
+                1 => drop(pool.shutdown_now()),
+                _ => drop(pool),
+            }
+            drop(left_queued);
+            assert_eq!(handle.join().unwrap(), round);
+        }
+    };
+    live(200); // the allocator and the threads' stacks settle
+    let settled = resident();
+    live(1_000);
+    wait_for_threads(before);
+    let grown = resident().saturating_sub(settled);
+    assert!(grown < 2_048, "{grown} KiB were left behind");
+}
+
+#[test]
+fn memory_does_not_grow_with_the_number_of_jobs() {
+    passes("child_submits_a_million_jobs");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_submits_a_million_jobs() {
+    let pool = pool(2, 64);
+    let submit = |jobs: usize| {
+        let group = pool.group();
+        for _ in 0..jobs {
+            pool.execute(|| ()).unwrap();
+            group.spawn(|| ());
+        }
+        assert_eq!(group.wait().unwrap().len(), jobs);
+        assert_eq!(pool.map(0..jobs, |n| n).filter(Result::is_ok).count(), jobs);
+    };
+    submit(10_000);
+    let settled = resident();
+    submit(100_000);
+    let grown = resident().saturating_sub(settled);
+    assert!(grown < 1_024, "{grown} KiB more for ten times the jobs");
+}
+
+#[test]
+fn two_thousand_workers_come_and_go() {
+    passes("child_makes_many_workers");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_makes_many_workers() {
+    let before = threads();
+    let Ok(pool) = WorkerPool::builder().workers(2_000).stack_size(64 << 10).build() else {
+        eprintln!("skipped: this system gives a process no 2,000 threads");
+        return;
+    };
+    pool.map(0..10_000, |n| n).for_each(|n| assert!(n.is_ok()));
+    pool.resize(3).unwrap();
+    wait_for_threads(before + 3);
+    drop(pool);
+    wait_for_threads(before);
+}
+
+#[test]
+fn a_thread_that_does_not_start_is_a_typed_error_and_the_others_are_joined() {
+    // Under a limit of address space the first stacks fit and a later one does not.
+    let binary = std::env::current_exe().unwrap();
+    let command = format!(
+        "ulimit -v 2000000; exec {} --exact child_cannot_start_all_workers --ignored --nocapture --test-threads=1",
+        binary.display()
+    );
+    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_cannot_start_all_workers() {
+    let before = threads();
+    let (started, stopped) = (Counter::new(), Counter::new());
+    let (start, stop) = (started.clone(), stopped.clone());
+    let builder = WorkerPool::builder().workers(64).stack_size(256 << 20);
+    let error = builder.on_thread_start(move |_| start.add()).on_thread_stop(move |_| stop.add()).build().unwrap_err();
+    let BuildError::Spawn { worker, source, .. } = &error else { panic!("{error}") };
+    assert!(*worker > 0 && *worker < 64, "{worker}: {source}");
+    assert_eq!((started.get(), stopped.get()), (*worker, *worker));
+    wait_for_threads(before);
+
+    // The same while growing: the pool keeps its former size and works on.
+    let pool = Arc::new(WorkerPool::builder().workers(1).stack_size(256 << 20).build().unwrap());
+    assert!(matches!(pool.resize(64), Err(BuildError::Spawn { .. })));
+    assert_eq!(pool.workers(), 1);
+    assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
+    wait_for_threads(before + 1);
+    drop(pool);
+    wait_for_threads(before);
+}

@@ -110,7 +110,7 @@ impl WorkerPool {
     ///
     /// Tasks cannot outlive what they borrow:
     ///
-    /// ```compile_fail,E0597
+    /// ```compile_fail,E0373
     /// let pool = workcrew::WorkerPool::new().unwrap();
     /// pool.scope(|scope| {
     ///     let inside = 1; // dropped when the body returns, before the tasks have ended

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules from the lowest rank to the highest. A module may use modules of lower ranks only.
-const RANKS: [&str; 26] = [
+const RANKS: [&str; 28] = [
     "sync",
     "deadline",
     "unwind",

@@ -1,0 +1,162 @@
+//! What must not compile, as tests. Each case differs from a program that does compile in one thing.
+//!
+//! A task of a scope cannot borrow what the body owns.
+//!
+//! ```compile_fail,E0373
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.scope(|scope| {
+//!     let inside = 1;
+//!     scope.spawn(|| assert_eq!(inside, 1));
+//! });
+//! ```
+//!
+//! Nor what another task owns.
+//!
+//! ```compile_fail,E0373
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.scope(|scope| {
+//!     scope.spawn(|| {
+//!         let inside = 1;
+//!         scope.spawn(|| assert_eq!(inside, 1));
+//!     });
+//! });
+//! ```
+//!
+//! Two tasks of a scope cannot write to one place.
+//!
+//! ```compile_fail,E0499
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let mut count = 0;
+//! pool.scope(|scope| {
+//!     scope.spawn(|| count += 1);
+//!     scope.spawn(|| count += 1);
+//! });
+//! ```
+//!
+//! The body cannot read what a task writes.
+//!
+//! ```compile_fail,E0503
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let mut count = 0;
+//! pool.scope(|scope| {
+//!     scope.spawn(|| count += 1);
+//!     assert!(count < 2);
+//! });
+//! ```
+//!
+//! What a task borrows cannot be moved away while the scope lasts.
+//!
+//! ```compile_fail,E0505
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let text = String::new();
+//! pool.scope(|scope| {
+//!     scope.spawn(|| assert!(text.is_empty()));
+//!     drop(text);
+//! });
+//! ```
+//!
+//! A scope does not leave its body.
+//!
+//! ```compile_fail,E0521
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let mut escaped: Option<&workcrew::Scope<'_, '_, ()>> = None;
+//! pool.scope(|scope| {
+//!     escaped = Some(scope);
+//! });
+//! ```
+//!
+//! A task of a scope cannot capture what is not `Send`.
+//!
+//! ```compile_fail,E0277
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let shared = std::rc::Rc::new(1);
+//! pool.scope(|scope| {
+//!     scope.spawn(|| assert_eq!(*shared, 1));
+//! });
+//! ```
+//!
+//! A task of a scope has no value to return: it goes through what the task borrows.
+//!
+//! ```compile_fail,E0271
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.scope(|scope| {
+//!     scope.spawn(|| Ok::<i32, ()>(1));
+//! });
+//! ```
+//!
+//! A job cannot borrow.
+//!
+//! ```compile_fail,E0373
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let text = String::new();
+//! pool.execute(|| assert!(text.is_empty()));
+//! ```
+//!
+//! A job cannot capture what is not `Send`.
+//!
+//! ```compile_fail,E0277
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let shared = std::rc::Rc::new(1);
+//! pool.execute(move || assert_eq!(*shared, 1));
+//! ```
+//!
+//! A task cannot return what is not `Send`.
+//!
+//! ```compile_fail,E0277
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let handle = pool.spawn(|| std::rc::Rc::new(1));
+//! ```
+//!
+//! A handle is joined once.
+//!
+//! ```compile_fail,E0382
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let handle = pool.spawn(|| 1).unwrap();
+//! handle.join();
+//! handle.join();
+//! ```
+//!
+//! A group is waited for once.
+//!
+//! ```compile_fail,E0382
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let group = pool.group();
+//! group.spawn(|| ());
+//! group.wait();
+//! group.spawn(|| ());
+//! ```
+//!
+//! The tasks of a group all return one type.
+//!
+//! ```compile_fail,E0308
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let group = pool.group();
+//! group.spawn(|| ());
+//! group.spawn(|| Ok::<(), ()>(()));
+//! ```
+//!
+//! A task of a group returns `()` or a `Result`.
+//!
+//! ```compile_fail,E0277
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let group = pool.group();
+//! group.spawn(|| 1);
+//! ```
+//!
+//! A group cannot borrow.
+//!
+//! ```compile_fail,E0373
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let text = String::new();
+//! let group = pool.group();
+//! group.spawn(|| assert!(text.is_empty()));
+//! ```
+//!
+//! A pool cannot be dropped while its map is used.
+//!
+//! ```compile_fail,E0505
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let squares = pool.map(0..3, |n| n * n);
+//! drop(pool);
+//! squares.count();
+//! ```

@@ -113,7 +113,7 @@ fn a_callback_that_panics_keeps_no_other_from_running() {
             let guards: Vec<_> = (0..5)
                 .map(|n| {
                     let called = called.clone();
-                    token.child_token().on_cancel(|| ());
+                    drop(token.child_token().on_cancel(|| ()));
                     token.on_cancel(move || {
                         called.add();
                         assert!(n % 2 == 0, "odd ones panic");

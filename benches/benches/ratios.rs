@@ -5,6 +5,10 @@
 //! median over the rounds of a contender's time by the time of the first contender in the same round. CPU time and context
 //! switches are those of the whole process during a contender's turns, until its threads have come to rest.
 //!
+//! CPU time beside the mean tells how many CPUs the threads really had. Small jobs are cheapest when producer and workers share one,
+//! and the system may put them there for a while or for good, all the more when something else runs on the machine. Only
+//! figures of one kind can be compared with each other.
+//!
 //! An argument that is no option selects the workloads whose names contain it. Without the option `--bench`, which
 //! `cargo bench` adds, each is played for one round.
 
@@ -22,10 +26,10 @@ use crate::workloads::{Contender, Workload, workloads};
 
 /// How long a workload is played; three of them make half a minute.
 const TIME_FOR_A_WORKLOAD: Duration = Duration::from_secs(9);
-/// Jobs in a turn, at least: so many that the turn is long beside the tick in which CPU time is counted.
-const JOBS_IN_A_TURN: usize = 100_000;
+/// Jobs in a turn, where the next limit allows: so many that the turn is long beside the tick in which CPU time is counted.
+const JOBS_IN_A_TURN: usize = 200_000;
 /// Batches in a turn, at most, since a batch of one job takes much longer than a job in a batch.
-const MOST_BATCHES_IN_A_TURN: usize = 5_000;
+const MOST_BATCHES_IN_A_TURN: usize = 10_000;
 /// How long the threads of a contender are given to come to rest.
 const REST: Duration = Duration::from_millis(2);
 

@@ -541,7 +541,7 @@ fn a_member_that_waits_for_its_group_is_told_so() {
             give.send(group).unwrap();
             let told = told.clone();
             nested.spawn(move || {
-                told.send(matches!(take.recv().unwrap().wait(), Err(GroupError::WouldDeadlock))).unwrap()
+                told.send(matches!(take.recv().unwrap().wait(), Err(GroupError::WouldDeadlock))).unwrap();
             });
             nested.wait().unwrap();
         });

@@ -447,7 +447,8 @@ fn promise_11_foreign_code_runs_under_no_lock() {
             pool.execute(|| panic!()).unwrap();
             let group = pool.group();
             let weak = Arc::downgrade(&pool);
-            let _guard = group.token().on_cancel(move || drop(weak.upgrade().map(|pool| pool.metrics())));
+            let _guard =
+                group.token().on_cancel(move || assert!(weak.upgrade().is_some_and(|pool| pool.metrics().workers > 0)));
             for _ in 0..5 {
                 let held = CallsBack(slot.clone());
                 group.spawn(move || Err::<(), _>(held));

@@ -88,7 +88,8 @@ impl Builder {
     /// The stack of each worker, in bytes. The operating system may round it up. Unless set, the standard library's default
     /// (2 MiB, or `RUST_MIN_STACK`).
     ///
-    /// A worker runs tasks nested in tasks up to 64 deep. A small stack must have room for that many frames of *your* tasks.
+    /// A worker runs tasks nested in tasks up to 64 deep, and a small stack must have room for that many frames of *your* tasks. For 64 joins of
+    /// tasks that do nothing else, a debug build takes less than 192 KiB (x86-64, rustc 1.95).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.worker_settings.stack_size = Some(bytes);
         self

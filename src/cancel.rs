@@ -82,7 +82,7 @@ impl CancellationToken {
 
     /// Cancels this token and its descendants, wakes who waits for them and calls the callbacks, on this thread.
     ///
-    /// Cancelling twice does nothing. A panic of a callback is contained, and the other callbacks are called all the same.
+    /// Cancelling twice does nothing; the second call may return before the first has reached every descendant. A panic of a callback is contained, and the other callbacks are called all the same.
     pub fn cancel(&self) {
         self.cancel_because(CancelReason::Requested);
     }

@@ -6,9 +6,10 @@
 //! | who submits into a full queue | plain form | `_timeout` form | `try_` form |
 //! |---|---|---|---|
 //! | an outside thread | as the overflow policy says | waits at most so long | refused |
-//! | a worker of the pool | as the policy says, but where that is to block: runs the job at once, or spills it if its stack is deep | refused | refused |
+//! | a worker of the pool | as the policy says, but where that is to block: runs the job at once, or puts it aside if its stack is deep | refused | refused |
 //!
-//! So a worker never parks on its own full queue.
+//! So a worker never parks on its own full queue. What is put aside goes into the queue's side lane, as do the tickets of groups: tickets are
+//! bounded by groups times workers, the jobs by what tasks at the deepest nesting submit.
 
 use std::collections::BTreeMap;
 use std::panic::Location;
@@ -19,9 +20,8 @@ use crate::job::{Job, Ticket};
 use crate::local::{self, Name};
 use crate::metrics::Metrics;
 use crate::observer::{TaskId, TaskInfo};
-use crate::queue::{PushError, Queue};
+use crate::queue::{PushError, Queue, Turn};
 use crate::roster::Roster;
-use crate::spill::Spill;
 use crate::supervisor::{Hooks, Supervisor};
 use crate::sync::{Arc, Mutex, Weak};
 
@@ -89,7 +89,6 @@ pub(crate) struct Engine {
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) roster: Roster,
     queue: Arc<Queue<Job>>,
-    spill: Spill<Job>,
     overflow: Overflow,
     /// Every group that may have tasks, by name.
     groups: Mutex<BTreeMap<Name, Weak<dyn Ticket>>>,
@@ -102,17 +101,10 @@ impl Engine {
         let weak_queue = Arc::downgrade(&queue);
         supervisor.lifecycle.on_drained(move || {
             if let Some(queue) = weak_queue.upgrade() {
-                queue.stop();
+                queue.wake_all();
             }
         });
-        Self {
-            roster: Roster::new(supervisor.pool),
-            supervisor,
-            queue,
-            spill: Spill::new(),
-            overflow,
-            groups: Mutex::default(),
-        }
+        Self { roster: Roster::new(supervisor.pool), supervisor, queue, overflow, groups: Mutex::default() }
     }
 
     /// Names the pool.
@@ -137,26 +129,16 @@ impl Engine {
 
     /// Sends a group's ticket; never refused, never waits.
     pub(crate) fn send_ticket(&self, group: Weak<dyn Ticket>) {
-        if let Err(ticket) = self.queue.try_push(Job::Ticket(group)) {
-            self.spill(ticket);
-        }
+        self.put_aside(Job::Ticket(group));
     }
 
-    /// Hands out the next job, waiting for one; `None` once the pool is drained. `spill_first` alternates, so that neither the
-    /// queue nor the spill starves.
-    pub(crate) fn next_job(&self, spill_first: &mut bool) -> Option<Job> {
-        *spill_first = !*spill_first;
-        if *spill_first
-            && !self.spill.seems_empty()
-            && let Some(job) = self.spill.pop()
-        {
-            return Some(job);
-        }
-        if let Some(job) = self.queue.try_pop().or_else(|| self.spill.pop()) {
+    /// Hands out the next job, waiting for one; `None` once the pool is drained or workers are to leave, or for no reason.
+    pub(crate) fn next_job(&self, turn: &mut Turn) -> Option<Job> {
+        if let Some(job) = self.queue.try_pop(turn) {
             return Some(job);
         }
         self.supervisor.lifecycle.check();
-        self.queue.pop()
+        self.queue.pop(turn, || self.supervisor.lifecycle.is_drained() || self.roster.has_surplus())
     }
 
     /// Runs a job that a worker has taken, or cancels it, if that is what the hour asks for.
@@ -170,15 +152,18 @@ impl Engine {
 
     /// Whether jobs wait for a worker; a hint.
     pub(crate) fn has_jobs(&self) -> bool {
-        self.queue.len() > 0 || !self.spill.seems_empty()
+        !self.queue.seems_empty()
     }
 
-    /// Wakes so many parked workers, if there are any; what finds the queue full needs no wake-up.
-    pub(crate) fn wake(&self, workers: usize) {
-        for _ in 0..workers {
-            if self.queue.try_push(Job::Nothing).is_err() {
-                break;
-            }
+    /// Makes every sleeping worker look whether it shall leave.
+    pub(crate) fn wake_workers(&self) {
+        self.queue.wake_all();
+    }
+
+    /// Lets every group send the tickets that more workers can serve.
+    pub(crate) fn call_for_new_workers(&self) {
+        for group in self.live_groups() {
+            group.send_tickets();
         }
     }
 
@@ -197,19 +182,17 @@ impl Engine {
         self.queue.close();
     }
 
-    /// Closes, and cancels every task that has not started; returns how many those were.
-    pub(crate) fn cancel_queued(&self) -> usize {
+    /// Closes, and cancels every task that has not started.
+    pub(crate) fn cancel_queued(&self) {
         self.supervisor.lifecycle.start_cancelling();
         self.close();
-        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
-        let mut cancelled = 0;
-        for group in groups.iter().filter_map(Weak::upgrade) {
-            cancelled += group.cancel(CancelReason::ShutDown);
+        for group in self.live_groups() {
+            group.cancel(CancelReason::ShutDown);
         }
-        while let Some(job) = self.queue.try_pop().or_else(|| self.spill.pop()) {
-            cancelled += job.cancel(CancelReason::ShutDown, &self.supervisor);
+        let mut turn = Turn::default();
+        while let Some(job) = self.queue.try_pop(&mut turn) {
+            job.cancel(CancelReason::ShutDown, &self.supervisor);
         }
-        cancelled
     }
 
     pub(crate) fn queue_len(&self) -> usize {
@@ -250,7 +233,7 @@ impl Engine {
                     self.run(job);
                     Ok(())
                 } else if on_worker {
-                    self.spill(job);
+                    self.put_aside(job);
                     Ok(())
                 } else {
                     self.push(job, Deadline::NEVER)
@@ -267,29 +250,23 @@ impl Engine {
         })
     }
 
-    /// Makes room by cancelling the oldest jobs until this one fits. Tickets are not jobs: they are put aside.
+    /// Makes room by cancelling the oldest jobs until this one fits.
     fn discard_oldest(&self, job: Job) {
         let mut job = job;
         while let Err(refused) = self.queue.try_push(job) {
             job = refused;
-            match self.queue.try_pop() {
-                Some(ticket @ Job::Ticket(_)) => self.spill.push(ticket),
-                Some(oldest) => {
-                    oldest.cancel(CancelReason::Discarded, &self.supervisor);
-                }
-                None => {}
+            if let Some(oldest) = self.queue.try_pop_bounded() {
+                oldest.cancel(CancelReason::Discarded, &self.supervisor);
             }
         }
-        self.offer_spilled();
     }
 
-    /// Puts a job aside that found the queue full.
-    fn spill(&self, job: Job) {
-        self.spill.push(job);
-        self.offer_spilled();
+    /// Puts a job where it is neither refused nor waits.
+    fn put_aside(&self, job: Job) {
+        self.queue.push_aside(job, Job::is_dead);
     }
 
-    fn offer_spilled(&self) {
-        self.spill.offer(|front| self.queue.try_push(front));
+    fn live_groups(&self) -> Vec<Arc<dyn Ticket>> {
+        self.groups.lock().values().filter_map(Weak::upgrade).collect()
     }
 }

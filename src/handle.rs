@@ -62,13 +62,18 @@ impl<T> JoinHandle<T> {
         self.task.take().unwrap_or(Err(JoinError::WouldDeadlock))
     }
 
-    /// Blocks until the task has ended or `timeout` has passed, and returns whether it has ended.
+    /// Blocks until the task has ended or `timeout` has passed, and returns whether it has ended. If so, [`join`](Self::join)
+    /// returns at once.
     ///
-    /// `Duration::MAX` waits for ever. It never helps, not even on a worker: a task run on the way could take longer than the
-    /// timeout. If it returns `true`, [`join`](Self::join) returns at once.
+    /// On a worker of the same pool it does not help, since a task run on the way could take longer than the timeout. A wait for ever,
+    /// `Duration::MAX`, does help; and where `join` would answer [`JoinError::WouldDeadlock`] it returns `false` at once.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.task.wait(Deadline::after(timeout))
+        let deadline = Deadline::after(timeout);
+        if deadline == Deadline::NEVER && self.help().is_err() {
+            return false;
+        }
+        self.task.wait(deadline)
     }
 
     /// Whether the task has ended. `true` is final and `join` then returns at once; `false` may be out of date.

@@ -22,8 +22,6 @@ pub(crate) enum Job {
     Task(Arc<dyn Task>),
     /// A turn for a group. Weak, because a group owns a way to the queue.
     Ticket(Weak<dyn Ticket>),
-    /// Nothing; sent to wake a worker.
-    Nothing,
 }
 
 /// A closure that nobody waits for, with what is known of it.
@@ -48,8 +46,11 @@ pub(crate) trait Ticket: Send + Sync {
     /// Runs tasks of the group on this worker, for a turn.
     fn serve(self: Arc<Self>);
 
-    /// Cancels the group; returns how many tasks will never start because of it.
-    fn cancel(&self, reason: CancelReason) -> usize;
+    /// Sends the tickets that the workers could serve and that are not on their way.
+    fn send_tickets(self: Arc<Self>);
+
+    /// Cancels the group.
+    fn cancel(&self, reason: CancelReason);
 }
 
 /// A closure whose type can be had back by who knows it.
@@ -84,10 +85,16 @@ impl Job {
         *job.closure.into_any().downcast().expect("a refused closure has the type that was submitted")
     }
 
+    /// Whether it is a turn for a group that is gone.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self, Self::Ticket(group) if group.strong_count() == 0)
+    }
+
     /// Does what the job asks for.
     pub(crate) fn run(self, supervisor: &Supervisor) {
         match self {
             Self::Closure(ClosureJob { closure, id, location, queued_at }) => {
+                let _frame = supervisor.enter();
                 let brief = Brief::single(id, location, queued_at);
                 let result = supervisor.perform(&brief, || closure.call(), |()| Outcome::Succeeded);
                 drop(result);
@@ -99,22 +106,26 @@ impl Job {
                     group.serve();
                 }
             }
-            Self::Nothing => {}
         }
     }
 
-    /// Gives up what the job asks for; returns how many tasks will never start because of it.
-    pub(crate) fn cancel(self, reason: CancelReason, supervisor: &Supervisor) -> usize {
+    /// Gives up what the job asks for.
+    pub(crate) fn cancel(self, reason: CancelReason, supervisor: &Supervisor) {
         match self {
             Self::Closure(ClosureJob { closure, id, location, .. }) => {
+                let _frame = supervisor.enter();
                 unwind::discard(closure);
                 supervisor.cancelled(&Brief::single(id, location, None).info, reason);
                 supervisor.settle(1);
-                1
             }
-            Self::Task(task) => usize::from(task.cancel(reason, supervisor)),
-            Self::Ticket(group) => group.upgrade().map_or(0, |group| group.cancel(reason)),
-            Self::Nothing => 0,
+            Self::Task(task) => {
+                task.cancel(reason, supervisor);
+            }
+            Self::Ticket(group) => {
+                if let Some(group) = group.upgrade() {
+                    group.cancel(reason);
+                }
+            }
         }
     }
 }

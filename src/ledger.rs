@@ -119,10 +119,9 @@ impl Ledger {
         record
     }
 
-    /// How many tasks are running, as far as each thread's count shows at its reading.
-    pub(crate) fn tasks_running(&self) -> u64 {
-        let ended = self.sum(Record::ended);
-        self.sum(|record| record.started.load(Ordering::Acquire)).saturating_sub(ended)
+    /// How many tasks a shutdown has cancelled.
+    pub(crate) fn tasks_cancelled_by_shutdown(&self) -> u64 {
+        self.sum(|record| record.cancelled_by_shutdown.load(Ordering::Acquire))
     }
 
     /// What the workers are doing.
@@ -187,6 +186,8 @@ pub(crate) struct Record {
     failed: AtomicU64,
     panicked: AtomicU64,
     cancelled: AtomicU64,
+    /// Those of them that a shutdown has cancelled.
+    cancelled_by_shutdown: AtomicU64,
     /// Tasks whose owner has been told. The figure of rule 2; the others are for `metrics`.
     settled: AtomicU64,
     writers: Writers,
@@ -214,6 +215,7 @@ impl Record {
             failed: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
+            cancelled_by_shutdown: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             writers,
             worker,
@@ -253,6 +255,9 @@ impl Record {
 
     pub(crate) fn count_cancelled(&self, reason: CancelReason, tasks: u64) {
         self.count(Outcome::Cancelled(reason), tasks);
+        if reason == CancelReason::ShutDown {
+            self.add(&self.cancelled_by_shutdown, tasks);
+        }
     }
 
     /// Counts tasks whose owners have been told.
@@ -278,9 +283,5 @@ impl Record {
                 counter.fetch_add(tasks, Ordering::Release);
             }
         }
-    }
-
-    fn ended(&self) -> u64 {
-        [&self.succeeded, &self.failed, &self.panicked].iter().map(|counter| counter.load(Ordering::Acquire)).sum()
     }
 }

@@ -148,7 +148,6 @@ mod engine;
 mod worker;
 mod shutdown;
 mod roster;
-mod spill;
 mod queue;
 mod job;
 mod task;

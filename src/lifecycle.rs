@@ -8,8 +8,8 @@
 //!
 //! "Cancelling" is a flag besides the phases: set by `shutdown_now`, it turns every start into a cancellation.
 //!
-//! Rule: whoever may have settled the last task calls [`Lifecycle::check`]: a worker before it parks (not after each task),
-//! any other thread at once. A check and a waiter meet in one atomic word, by one read-modify-write each, so of two that
+//! Rule: whoever may have settled the last task calls [`Lifecycle::check`]: a worker before it parks or leaves (not after each
+//! task), any other thread at once. A check and a waiter meet in one atomic word, by one read-modify-write each, so of two that
 //! overlap the later one sees what the earlier one did: either the check finds the waiter, or the waiter finds the pool
 //! quiet. The same holds for two checks, each of which settled one of the last two tasks.
 
@@ -29,7 +29,9 @@ pub(crate) struct Lifecycle {
     quiet: Condvar,
     /// Every start becomes a cancellation.
     cancelling: AtomicBool,
-    /// Tells the workers to leave; set once, when the pool is put together.
+    /// The last phase.
+    drained: AtomicBool,
+    /// Tells the workers of the last phase; set once, when the pool is put together.
     on_drained: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -41,6 +43,7 @@ impl Lifecycle {
             waiting: Mutex::new(()),
             quiet: Condvar::new(),
             cancelling: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
             on_drained: OnceLock::new(),
         }
     }
@@ -79,9 +82,18 @@ impl Lifecycle {
             drop(self.waiting.lock());
             self.quiet.notify_all();
         }
-        if closed && let Some(tell_workers) = self.on_drained.get() {
-            tell_workers();
+        if closed {
+            // ORDERING: Release pairs with the Acquire of `is_drained`; telling the workers takes a lock that they look under as well.
+            self.drained.store(true, Ordering::Release);
+            if let Some(tell_workers) = self.on_drained.get() {
+                tell_workers();
+            }
         }
+    }
+
+    /// Whether the workers shall leave.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire)
     }
 
     /// Waits until every admitted task is settled; returns whether that came before the deadline.

@@ -34,19 +34,22 @@ struct Local {
     worker: RefCell<Option<(Name, Arc<Record>)>>,
     /// The tasks running on this thread, the innermost last.
     frames: RefCell<Vec<Frame>>,
-    /// The name of this thread; zero until somebody asks.
-    thread: Cell<Name>,
 }
 
 thread_local! {
     static LOCAL: Local =
-        const { Local { worker: RefCell::new(None), frames: RefCell::new(Vec::new()), thread: Cell::new(0) } };
+        const { Local { worker: RefCell::new(None), frames: RefCell::new(Vec::new()) } };
+    /// The pool that this thread has ever been a worker of, or zero. Has no destructor, so it can be read to the very end.
+    static WORKPLACE: Cell<Name> = const { Cell::new(0) };
+    /// The name of this thread; zero until somebody asks. Has no destructor either.
+    static THREAD: Cell<Name> = const { Cell::new(0) };
 }
 
 /// Makes this thread a worker of `pool`, until [`resign`].
 pub(crate) fn become_worker(pool: Name, record: Arc<Record>) {
     let before = LOCAL.with(|local| local.worker.replace(Some((pool, record))));
     assert!(before.is_none(), "a thread works for one pool only");
+    WORKPLACE.set(pool);
 }
 
 /// Makes this thread an outside thread again. Its record may be handed on afterwards, never before.
@@ -58,6 +61,11 @@ pub(crate) fn resign() {
 /// Whether this thread is a worker of `pool`.
 pub(crate) fn is_worker_of(pool: Name) -> bool {
     with_record(pool, |record| record.is_some())
+}
+
+/// Whether this thread is a worker of `pool`, or was one and is about to end.
+pub(crate) fn was_worker_of(pool: Name) -> bool {
+    WORKPLACE.get() == pool
 }
 
 /// Whether this thread is a worker of `pool`, or an outside thread that runs one of its tasks.
@@ -77,14 +85,10 @@ pub(crate) fn depth() -> usize {
 
 /// The name of this thread.
 pub(crate) fn thread_name() -> Name {
-    let name = LOCAL.try_with(|local| {
-        if local.thread.get() == 0 {
-            local.thread.set(new_name());
-        }
-        local.thread.get()
-    });
-    // A thread that is going away runs nothing that could be waited for on it, so a name nobody else has is right.
-    name.unwrap_or_else(|_| new_name())
+    if THREAD.get() == 0 {
+        THREAD.set(new_name());
+    }
+    THREAD.get()
 }
 
 /// Calls `f`, which must be code of this crate, with the record of this thread in `pool`, if it is a worker there.

@@ -15,7 +15,7 @@ use crate::local;
 use crate::metrics::Metrics;
 use crate::observer::RunningTask;
 use crate::shutdown::{self, OnDrop, ShutdownReport};
-use crate::sync::{Arc, Mutex};
+use crate::sync::Arc;
 use crate::task::TaskCell;
 use crate::worker::{self, WorkerSettings};
 
@@ -42,8 +42,6 @@ use crate::worker::{self, WorkerSettings};
 pub struct WorkerPool {
     engine: Arc<Engine>,
     settings: PoolSettings,
-    /// Held while the number of workers changes, so that two resizes do not mix.
-    resizing: Mutex<()>,
 }
 
 /// What a pool remembers of its builder.
@@ -56,7 +54,8 @@ pub(crate) struct PoolSettings {
 /// [`Overflow`](crate::Overflow)), the `try_` forms never block, the `_timeout` forms block at most that long.
 ///
 /// On a worker of the same pool no form ever blocks: when the queue is full, the plain forms run the job at once (or put it
-/// aside, when jobs are already nested 16 deep on that worker), the others refuse it.
+/// aside, when jobs are already nested 16 deep on that worker), the others refuse it. A job that is run at once runs under whatever locks the
+/// submitting task holds; where that matters, use `try_execute`.
 impl WorkerPool {
     /// Hands over a closure to be run by a worker, fire and forget.
     ///
@@ -275,7 +274,7 @@ impl WorkerPool {
     }
 
     /// How many places of the queue are taken, at most its capacity; out of date when it arrives. A cancelled task keeps its
-    /// place until a worker comes to it, and a group takes at most one for each worker.
+    /// place until a worker comes to it; the tasks of groups take none.
     #[must_use]
     pub fn queue_len(&self) -> usize {
         self.engine.queue_len()
@@ -320,7 +319,7 @@ impl WorkerPool {
     /// size as its target), or if the pool is shut down.
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         check_workers(workers)?;
-        let _one_at_a_time = self.resizing.lock();
+        let _one_at_a_time = self.engine.roster.hold();
         if self.is_shut_down() {
             return Err(BuildError::ShutDown);
         }
@@ -331,7 +330,10 @@ impl WorkerPool {
             Ok(()) => change.surplus,
             Err(_) => self.engine.roster.set_target(before).surplus,
         };
-        self.engine.wake(surplus);
+        if surplus > 0 {
+            self.engine.wake_workers();
+        }
+        self.engine.call_for_new_workers();
         started
     }
 }
@@ -347,13 +349,14 @@ impl WorkerPool {
     /// Refuses new work, runs what is queued, joins the workers. Blocks until then; a task that never ends makes it wait for
     /// ever.
     ///
-    /// Called by a task of this pool it does not wait: the pool ends after that task.
+    /// Called by a task of this pool, here and below, it does not wait: the pool runs what is queued and ends after that task.
     pub fn shutdown(&self) {
         shutdown::shutdown(&self.engine);
     }
 
     /// Like [`shutdown`](Self::shutdown), but after `timeout` what has not started is cancelled, running groups and scopes
-    /// are told through their tokens, and the report says what was left. `Duration::MAX` waits for ever.
+    /// are told through their tokens, and the report says what was left. `Duration::MAX` waits for ever. Destructors of the workers' thread
+    /// locals are not waited for.
     ///
     /// # Examples
     ///
@@ -381,7 +384,7 @@ impl WorkerPool {
 /// The seams for what is built on a pool.
 impl WorkerPool {
     pub(crate) fn assemble(engine: Arc<Engine>, settings: PoolSettings) -> Self {
-        Self { engine, settings, resizing: Mutex::new(()) }
+        Self { engine, settings }
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {

@@ -10,11 +10,13 @@
 use crate::deadline::Deadline;
 use crate::ledger::Record;
 use crate::local::{self, Name};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, thread};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
 
 /// The workers of one pool.
 pub(crate) struct Roster {
     pool: Name,
+    /// Held while the number of workers changes, so that two changes do not mix, and an end waits for the change before it.
+    changing: Mutex<()>,
     inner: Mutex<Inner>,
     /// Notified when the last worker has left.
     empty: Condvar,
@@ -42,11 +44,17 @@ impl Roster {
     pub(crate) fn new(pool: Name) -> Self {
         Self {
             pool,
+            changing: Mutex::default(),
             inner: Mutex::default(),
             empty: Condvar::new(),
             target: AtomicUsize::new(0),
             surplus: AtomicBool::new(false),
         }
+    }
+
+    /// Keeps the number of workers from changing, until the guard is dropped.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
     }
 
     /// How many workers there shall be.
@@ -95,6 +103,11 @@ impl Roster {
         depart
     }
 
+    /// Whether a worker shall depart; a hint.
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.surplus.load(Ordering::Acquire)
+    }
+
     /// Departs, because the pool is drained or the thread could not be started.
     pub(crate) fn depart(&self) {
         self.inner.lock().departed += 1;
@@ -129,9 +142,10 @@ impl Roster {
         }
     }
 
-    /// Whether the calling thread may wait for the workers: a worker that did would wait for itself.
+    /// Whether the calling thread may wait for the workers. A worker that did would wait for itself, also in the destructors of its thread
+    /// locals, when it is a worker no more.
     pub(crate) fn may_wait(&self) -> bool {
-        !local::is_inside(self.pool)
+        !local::is_inside(self.pool) && !local::was_worker_of(self.pool)
     }
 }
 
@@ -147,6 +161,6 @@ impl Inner {
 pub(crate) struct Change {
     /// Workers to start.
     pub(crate) missing: usize,
-    /// Workers to wake, so that they see that they can leave.
+    /// Workers to leave, once they are awake.
     pub(crate) surplus: usize,
 }

@@ -54,7 +54,7 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
         // module `scope` cannot return before that, and by rule 3 nothing is added later.
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is erased; the rules above keep it")]
         let body: Box<dyn FnOnce() -> R + Send + 'static> = unsafe { mem::transmute(body) };
-        self.core.add(body, Location::caller());
+        let _ = self.core.add(body, Location::caller());
     }
 
     /// The token that is cancelled with the scope, for tasks to look at; cancelling it cancels the scope.
@@ -132,10 +132,7 @@ impl WorkerPool {
         let core = GroupCore::new(Arc::clone(engine), GroupSettings::new(engine));
         let scope = Scope { core: Arc::clone(&core), scope: PhantomData, env: PhantomData };
         let value = unwind::catch(|| body(&scope));
-        if value.is_err() {
-            core.close(CancelReason::Requested);
-        }
-        wait_or_abort(&core);
+        wait_or_abort(&core, value.is_err());
         match value {
             Ok(value) => core.finish().map(|_| value),
             Err(payload) => {
@@ -147,9 +144,15 @@ impl WorkerPool {
     }
 }
 
-/// Waits until nothing of any task is left. If that failed, borrows would escape: then the process ends here.
-fn wait_or_abort<R: TaskResult>(core: &Arc<GroupCore<R>>) {
-    let waited = unwind::catch(|| core.wait_all_done(Deadline::NEVER));
+/// Waits until nothing of any task is left, after cancelling what has not started if the body panicked. If that failed, borrows would escape:
+/// then the process ends here.
+fn wait_or_abort<R: TaskResult>(core: &Arc<GroupCore<R>>, body_panicked: bool) {
+    let waited = unwind::catch(|| {
+        if body_panicked {
+            core.close(CancelReason::Requested);
+        }
+        core.wait_all_done(Deadline::NEVER)
+    });
     if !matches!(waited, Ok(Ok(true))) {
         eprintln!("workcrew: the wait for a scope failed; this is a bug in workcrew");
         process::abort();

@@ -29,7 +29,7 @@ pub enum OnDrop {
 pub struct ShutdownReport {
     /// Whether nothing was left: every task had met its fate.
     pub drained: bool,
-    /// Tasks that this call cancelled before they started.
+    /// Tasks that the shutdown cancelled before they started, since this call began.
     pub tasks_cancelled: usize,
     /// Tasks that were running when the call returned.
     pub tasks_running: usize,
@@ -47,6 +47,8 @@ impl fmt::Display for ShutdownReport {
 pub(crate) fn shutdown(engine: &Engine) {
     engine.close();
     if engine.roster.may_wait() {
+        // A change of the number of workers that began before the closing comes to its end; none begins after it.
+        drop(engine.roster.hold());
         engine.roster.wait_empty(Deadline::NEVER);
         engine.roster.join_threads();
     }
@@ -56,20 +58,22 @@ pub(crate) fn shutdown(engine: &Engine) {
 pub(crate) fn shutdown_timeout(engine: &Engine, timeout: Duration) -> ShutdownReport {
     let deadline = Deadline::after(timeout);
     engine.close();
-    let lifecycle = &engine.supervisor.lifecycle;
-    let may_wait = engine.roster.may_wait();
-    let quiet = may_wait && lifecycle.wait_quiet(deadline);
-    let tasks_cancelled = if quiet { 0 } else { engine.cancel_queued() };
-    if may_wait && engine.roster.wait_empty(deadline) {
-        engine.roster.join_threads();
+    let before = engine.supervisor.lifecycle.ledger.tasks_cancelled_by_shutdown();
+    if engine.roster.may_wait() {
+        if !engine.supervisor.lifecycle.wait_quiet(deadline) {
+            engine.cancel_queued();
+        }
+        // The threads are not joined: what they do after they have left the pool, nobody can put a limit to.
+        engine.roster.wait_empty(deadline);
     }
-    report(engine, tasks_cancelled)
+    report(engine, before)
 }
 
 /// Cancels what has not started. Does not wait.
 pub(crate) fn shutdown_now(engine: &Engine) -> ShutdownReport {
-    let tasks_cancelled = engine.cancel_queued();
-    report(engine, tasks_cancelled)
+    let before = engine.supervisor.lifecycle.ledger.tasks_cancelled_by_shutdown();
+    engine.cancel_queued();
+    report(engine, before)
 }
 
 /// Ends a pool that is being dropped.
@@ -84,11 +88,19 @@ pub(crate) fn on_drop(engine: &Engine, policy: OnDrop) {
     }
 }
 
-fn report(engine: &Engine, tasks_cancelled: usize) -> ShutdownReport {
-    let ledger = &engine.supervisor.lifecycle.ledger;
+/// What is left, where `before` tasks had been cancelled by shutdowns when the call began.
+fn report(engine: &Engine, before: u64) -> ShutdownReport {
+    let lifecycle = &engine.supervisor.lifecycle;
+    let metrics = lifecycle.ledger.snapshot();
+    let mut cancelled = lifecycle.ledger.tasks_cancelled_by_shutdown() - before;
+    if lifecycle.is_cancelling() {
+        // In the hands of a worker that is about to cancel them.
+        cancelled += metrics.tasks_queued;
+    }
+    let count = |tasks: u64| usize::try_from(tasks).unwrap_or(usize::MAX);
     ShutdownReport {
-        drained: ledger.is_quiet(),
-        tasks_cancelled,
-        tasks_running: usize::try_from(ledger.tasks_running()).unwrap_or(usize::MAX),
+        drained: lifecycle.ledger.is_quiet(),
+        tasks_cancelled: count(cancelled),
+        tasks_running: count(metrics.tasks_running),
     }
 }

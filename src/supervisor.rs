@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::error::CancelReason;
 use crate::ledger::Ledger;
 use crate::lifecycle::Lifecycle;
-use crate::local::{self, Name};
+use crate::local::{self, Entered, Name};
 use crate::observer::{Observer, Outcome, RunningTask, TaskId, TaskInfo};
 use crate::panic::Panic;
 use crate::sync::Arc;
@@ -35,8 +35,6 @@ pub(crate) struct Hooks {
 pub(crate) struct Brief<'a> {
     /// What observers see.
     pub(crate) info: TaskInfo<'a>,
-    /// The group it belongs to, or zero.
-    pub(crate) group: Name,
     /// When it was submitted, if times are taken.
     pub(crate) queued_at: Option<Instant>,
 }
@@ -44,7 +42,7 @@ pub(crate) struct Brief<'a> {
 impl<'a> Brief<'a> {
     /// The brief of a task without a group.
     pub(crate) fn single(id: TaskId, location: &'static Location<'static>, queued_at: Option<Instant>) -> Self {
-        Self { info: TaskInfo { id, location, label: None }, group: 0, queued_at }
+        Self { info: TaskInfo { id, location, label: None }, queued_at }
     }
 }
 
@@ -69,6 +67,13 @@ impl Supervisor {
         self.timing.then(Instant::now)
     }
 
+    /// Marks this thread as being inside the pool, until the guard is dropped: it has a task without a group on its stack. Whoever runs or cancels a
+    /// task holds such a guard from before the closure is called or dropped until the task is settled, so foreign code on the way never
+    /// waits for what is below it.
+    pub(crate) fn enter(&self) -> Entered {
+        local::enter(self.pool, 0)
+    }
+
     /// Calls `f` as the body of a task. `outcome_of` tells what its value means. The caller hands the result on and then calls
     /// [`settle`](Self::settle).
     pub(crate) fn perform<R>(
@@ -77,7 +82,6 @@ impl Supervisor {
         f: impl FnOnce() -> R,
         outcome_of: impl FnOnce(&R) -> Outcome,
     ) -> Result<R, Panic> {
-        let stack = local::enter(self.pool, task.group);
         let (before, since) = self.start(task);
         self.observe(|observer| observer.task_started(&task.info));
         let result = unwind::catch(f).map_err(|payload| Panic::new(payload, task.info.location));
@@ -90,7 +94,6 @@ impl Supervisor {
             self.call_hook(|| on_panic(panic));
         }
         self.observe(|observer| observer.task_ended(&task.info, outcome));
-        drop(stack);
         result
     }
 
@@ -134,6 +137,7 @@ impl Supervisor {
 
     /// Calls a hook; its panic is contained and counted.
     pub(crate) fn call_hook(&self, hook: impl FnOnce()) {
+        let _frame = self.enter();
         if let Err(payload) = unwind::catch(hook) {
             unwind::discard(payload);
             self.lifecycle.ledger.count_hook_panic();

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 pub(crate) use parking_lot::{MutexGuard, RwLock};
+pub(crate) use std::hint::spin_loop;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use std::thread;

@@ -156,6 +156,7 @@ where
     T: Send,
 {
     fn run(&self, supervisor: &Supervisor) {
+        let _frame = supervisor.enter();
         if let Some(closure) = self.claim(|| State::Running(local::thread_name())) {
             let result = supervisor.perform(&self.brief(), closure, |_| Outcome::Succeeded);
             self.complete(result.map_err(JoinError::Panicked));
@@ -164,6 +165,7 @@ where
     }
 
     fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
+        let _frame = supervisor.enter();
         // `Running` keeps others off while the closure is dropped: waiters must find it gone.
         let Some(closure) = self.claim(|| State::Running(local::thread_name())) else { return false };
         unwind::discard(closure);

@@ -8,6 +8,7 @@ use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::ledger::Record;
 use crate::local;
+use crate::queue::Turn;
 use crate::sync::{Arc, thread};
 
 /// A hook that a worker calls, with its index.
@@ -59,15 +60,20 @@ fn start_one(
 fn main(engine: &Arc<Engine>, settings: &WorkerSettings, record: Arc<Record>) {
     local::become_worker(engine.pool(), Arc::clone(&record));
     call_hook(engine, settings.on_start.as_ref(), &record);
-    let mut spill_first = false;
+    let mut turn = Turn::default();
     while !engine.roster.may_depart() {
-        let Some(job) = engine.next_job(&mut spill_first) else {
-            engine.roster.depart();
-            break;
-        };
-        engine.run(job);
+        match engine.next_job(&mut turn) {
+            Some(job) => engine.run(job),
+            None if engine.supervisor.lifecycle.is_drained() => {
+                engine.roster.depart();
+                break;
+            }
+            None => {}
+        }
     }
     call_hook(engine, settings.on_stop.as_ref(), &record);
+    // Its last task may have been the last of all, and the others may sleep.
+    engine.supervisor.lifecycle.check();
     local::resign();
     engine.roster.gone(record);
 }

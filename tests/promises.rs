@@ -236,9 +236,14 @@ fn promise_06_work_conserving() {
             }
             gate.pass();
         }
+        let busy = Gate::new(); // keeps the other worker from becoming a part of the dive
+        let held = busy.clone();
+        pool.execute(move || held.pass()).unwrap();
+        busy.wait_started(1);
         let (inner, inside) = (Arc::clone(&pool), gate.clone());
         pool.execute(move || dive(&inner, 30, told, inside)).unwrap();
         gate.wait_started(1);
+        busy.open();
         let mut seen: Vec<u32> = (0..50).map(|_| tell.recv_timeout(LIMIT).unwrap()).collect();
         gate.open();
         seen.sort_unstable();

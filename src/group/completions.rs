@@ -3,7 +3,7 @@
 use std::fmt;
 use std::iter::FusedIterator;
 
-use super::core::{Ended, GroupCore};
+use super::core::{Ended, GroupCore, WouldDeadlock};
 use super::result::TaskResult;
 use crate::sync::Arc;
 
@@ -11,7 +11,11 @@ use crate::sync::Arc;
 /// [`TaskGroup::completions`](crate::TaskGroup::completions).
 ///
 /// `next` blocks until a task has ended; it ends when every task that was spawned has been yielded. On a worker of the pool it helps.
-/// Called by a task of the group itself it ends at once, since it would wait for itself.
+///
+/// # Panics
+///
+/// `next` panics where a wait would answer [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock): in a task of the group itself, and when it
+/// would have to help more than 64 tasks deep.
 #[must_use = "iterators are lazy"]
 pub struct Completions<'a, R: TaskResult> {
     core: &'a Arc<GroupCore<R>>,
@@ -27,7 +31,10 @@ impl<R: TaskResult> Iterator for Completions<'_, R> {
     type Item = (usize, Ended<R>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.core.next_ended()
+        match self.core.next_ended() {
+            Ok(next) => next,
+            Err(WouldDeadlock) => panic!("a task cannot wait for its own group, nor help more than 64 tasks deep"),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the tasks of one group left behind, by the order of their spawning.
 //!
-//! Values lie in one dense vector, except values without a size, of which a count would do and which take no memory however many there
-//! are; trouble, which is rare, lies in a map. Knows nothing of threads.
+//! Values lie in one dense queue, except values without a size, of which a count would do and which take no memory however many there
+//! are; trouble, which is rare, lies in a map. What was handed out one by one takes no room any more. Knows nothing of threads.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -11,25 +11,40 @@ use crate::unwind;
 
 /// The outcomes of the tasks that have ended.
 pub(super) struct Outcomes<T, E> {
-    /// By index; `None` where there is no value (yet, or any more). Unused if `T` has no size.
-    values: Vec<Option<T>>,
-    /// The values if `T` has no size: one is as good as another.
+    /// The values, if `T` has a size; the first is that of the task `base`.
+    values: VecDeque<Slot<T>>,
+    /// Tasks below this have ended and left nothing in `values`.
+    base: usize,
+    /// The values, if `T` has no size: one is as good as another.
     sizeless: Vec<T>,
+    /// How many values there are.
+    successes: usize,
     /// By index: tasks that failed, panicked or were cancelled.
     troubles: BTreeMap<usize, TaskError<E>>,
-    /// The task that failed or panicked first.
+    /// The task that failed or panicked first, even if its outcome was handed out.
     first_trouble: Option<usize>,
-    /// The task that succeeded first.
+    /// The task that succeeded first, even if its outcome was handed out.
     first_success: Option<usize>,
     /// The tasks that have ended and were not handed out, oldest first; kept once somebody wants them one by one.
     ended: Option<VecDeque<usize>>,
 }
 
+/// The place of a value.
+enum Slot<T> {
+    /// The task has not ended.
+    Empty,
+    Value(T),
+    /// The value was handed out, or there is none.
+    Gone,
+}
+
 impl<T, E> Outcomes<T, E> {
     pub(super) fn new() -> Self {
         Self {
-            values: Vec::new(),
+            values: VecDeque::new(),
+            base: 0,
             sizeless: Vec::new(),
+            successes: 0,
             troubles: BTreeMap::new(),
             first_trouble: None,
             first_success: None,
@@ -47,13 +62,11 @@ impl<T, E> Outcomes<T, E> {
         match outcome {
             Ok(value) => {
                 self.first_success.get_or_insert(index);
+                self.successes += 1;
                 if size_of::<T>() == 0 {
                     self.sizeless.push(value);
                 } else {
-                    if self.values.len() <= index {
-                        self.values.resize_with(index + 1, || None);
-                    }
-                    self.values[index] = Some(value);
+                    *self.slot(index) = Slot::Value(value);
                 }
             }
             Err(trouble) => {
@@ -61,6 +74,9 @@ impl<T, E> Outcomes<T, E> {
                     self.note_trouble(index);
                 }
                 self.troubles.insert(index, trouble);
+                if size_of::<T>() > 0 {
+                    *self.slot(index) = Slot::Gone;
+                }
             }
         }
         if let Some(ended) = &mut self.ended {
@@ -68,44 +84,58 @@ impl<T, E> Outcomes<T, E> {
         }
     }
 
-    /// The task that failed or panicked first.
-    pub(super) fn first_trouble(&self) -> Option<usize> {
-        self.first_trouble
+    /// Whether there is a value.
+    pub(super) fn has_success(&self) -> bool {
+        self.successes > 0
     }
 
-    /// The task that succeeded first.
-    pub(super) fn first_success(&self) -> Option<usize> {
-        self.first_success
+    /// Takes the value that came first of those that are there; by spawn order, if the very first was handed out.
+    pub(super) fn take_success(&mut self) -> Option<T> {
+        let first = self.first_success.and_then(|index| self.take_value(index));
+        first.or_else(|| (self.base..self.base + self.values.len()).find_map(|index| self.take_value(index)))
     }
 
-    /// The first task, by spawn order, that left no value: failed, panicked or cancelled.
-    pub(super) fn lowest_trouble(&self) -> Option<usize> {
-        self.troubles.keys().next().copied()
+    /// Takes the failure or panic that came first of those that are there; by spawn order, if the very first was handed out; else the first
+    /// cancellation by spawn order.
+    pub(super) fn take_trouble(&mut self) -> Option<TaskError<E>> {
+        let by_time = self.first_trouble.filter(|index| self.troubles.contains_key(index));
+        let is_real = |trouble: &TaskError<E>| !matches!(trouble, TaskError::Cancelled(_));
+        let by_order = || self.troubles.iter().find(|(_, trouble)| is_real(trouble)).map(|(index, _)| *index);
+        let index = by_time.or_else(by_order).or_else(|| self.troubles.keys().next().copied());
+        index.and_then(|index| self.troubles.remove(&index))
     }
 
-    /// Takes the outcome of a task that has ended and was not taken before.
+    /// Takes the outcome of a task, if it has ended and was not taken before.
     pub(super) fn take(&mut self, index: usize) -> Option<Result<T, TaskError<E>>> {
-        if let Some(trouble) = self.troubles.remove(&index) {
-            return Some(Err(trouble));
+        match self.troubles.remove(&index) {
+            Some(trouble) => Some(Err(trouble)),
+            None => self.take_value(index).map(Ok),
         }
-        let value = if size_of::<T>() == 0 { self.sizeless.pop() } else { self.values.get_mut(index)?.take() };
-        value.map(Ok)
     }
 
     /// Takes the values that are there, in spawn order.
     pub(super) fn take_values(&mut self) -> Vec<T> {
+        self.successes = 0;
         if size_of::<T>() == 0 {
-            mem::take(&mut self.sizeless)
-        } else {
-            mem::take(&mut self.values).into_iter().flatten().collect()
+            return mem::take(&mut self.sizeless);
         }
+        let values = mem::take(&mut self.values).into_iter();
+        values.filter_map(|slot| if let Slot::Value(value) = slot { Some(value) } else { None }).collect()
+    }
+
+    /// Takes everything, to be dropped outside of locks.
+    pub(super) fn take_all(&mut self) -> Self {
+        mem::replace(self, Self::new())
+    }
+
+    /// Whether the order in which tasks end is kept.
+    pub(super) fn keeps_order(&self) -> bool {
+        self.ended.is_some()
     }
 
     /// From now on keeps the order in which tasks end; `have_ended` are those that have ended before.
     pub(super) fn keep_order(&mut self, have_ended: impl Iterator<Item = usize>) {
-        if self.ended.is_none() {
-            self.ended = Some(have_ended.collect());
-        }
+        self.ended = Some(have_ended.collect());
     }
 
     /// Whether a task has ended that was not handed out.
@@ -116,14 +146,45 @@ impl<T, E> Outcomes<T, E> {
     /// Hands out the task that ended first of those not handed out.
     pub(super) fn next_ended(&mut self) -> Option<(usize, Result<T, TaskError<E>>)> {
         let index = self.ended.as_mut()?.pop_front()?;
-        self.take(index).map(|outcome| (index, outcome))
+        let outcome = self.take(index);
+        while matches!(self.values.front(), Some(Slot::Gone)) {
+            self.values.pop_front();
+            self.base += 1;
+        }
+        outcome.map(|outcome| (index, outcome))
+    }
+
+    fn take_value(&mut self, index: usize) -> Option<T> {
+        let value = if size_of::<T>() == 0 {
+            self.sizeless.pop()
+        } else {
+            let slot = self.values.get_mut(index.checked_sub(self.base)?)?;
+            match mem::replace(slot, Slot::Gone) {
+                Slot::Value(value) => Some(value),
+                other => {
+                    *slot = other;
+                    None
+                }
+            }
+        };
+        self.successes -= usize::from(value.is_some());
+        value
+    }
+
+    /// The place of a task's value, which has not been trimmed away because the task had not ended.
+    fn slot(&mut self, index: usize) -> &mut Slot<T> {
+        let place = index - self.base;
+        if self.values.len() <= place {
+            self.values.resize_with(place + 1, || Slot::Empty);
+        }
+        &mut self.values[place]
     }
 }
 
 impl<T, E> Drop for Outcomes<T, E> {
     /// Drops values and errors one by one, so that a panic of one destructor is contained before the next is called.
     fn drop(&mut self) {
-        for value in mem::take(&mut self.values).into_iter().flatten() {
+        for value in mem::take(&mut self.values) {
             unwind::discard(value);
         }
         for value in mem::take(&mut self.sizeless) {
@@ -132,5 +193,53 @@ impl<T, E> Drop for Outcomes<T, E> {
         for trouble in mem::take(&mut self.troubles).into_values() {
             unwind::discard(trouble);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::CancelReason;
+
+    type Kept<T> = Outcomes<T, &'static str>;
+
+    #[test]
+    fn what_was_handed_out_takes_no_room() {
+        let mut outcomes = Kept::new();
+        outcomes.keep_order(0..0);
+        for index in 0..10_000 {
+            let failed = index % 3 == 0;
+            outcomes.put(index, if failed { Err(TaskError::Failed("third")) } else { Ok(index) });
+            assert!(matches!(outcomes.next_ended(), Some((found, _)) if found == index));
+            assert!(outcomes.values.is_empty() && outcomes.troubles.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_first_by_time_comes_first_and_what_was_handed_out_is_passed_over() {
+        let mut outcomes = Kept::new();
+        outcomes.keep_order(0..0);
+        outcomes.put(3, Err(TaskError::Cancelled(CancelReason::Requested)));
+        outcomes.put(2, Err(TaskError::Failed("early")));
+        outcomes.put(1, Err(TaskError::Failed("late")));
+        outcomes.put(5, Ok(5));
+        outcomes.put(4, Ok(4));
+        assert!(matches!(outcomes.take(2), Some(Err(TaskError::Failed("early")))));
+        assert!(matches!(outcomes.take_trouble(), Some(TaskError::Failed("late"))));
+        assert!(matches!(outcomes.take_trouble(), Some(TaskError::Cancelled(_))));
+        assert!(outcomes.take_trouble().is_none());
+        assert_eq!((outcomes.take_success(), outcomes.has_success()), (Some(5), true));
+        assert_eq!((outcomes.take_success(), outcomes.has_success()), (Some(4), false));
+        assert_eq!(outcomes.take_success(), None);
+    }
+
+    #[test]
+    fn units_are_counted_and_never_mixed_up_with_trouble() {
+        let mut outcomes = Outcomes::<(), &str>::new();
+        for index in 0..10 {
+            outcomes.put(index, if index == 4 { Err(TaskError::Failed("fourth")) } else { Ok(()) });
+        }
+        assert!(outcomes.take_trouble().is_some() && outcomes.take_trouble().is_none());
+        assert_eq!(outcomes.take_values().len(), 9);
     }
 }

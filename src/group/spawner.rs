@@ -50,7 +50,7 @@ impl<R: TaskResult> Spawner<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        self.core.add(Box::new(f), Location::caller());
+        let _ = self.core.add(Box::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).

@@ -5,9 +5,11 @@ use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
+use super::adding::Added;
 use super::completions::Completions;
-use super::core::{Ended, GroupCore, GroupSettings, Policy, Progress, WouldDeadlock};
+use super::core::{Ended, GroupCore, WouldDeadlock};
 use super::result::TaskResult;
+use super::settings::{GroupSettings, Policy, Progress};
 use super::spawner::Spawner;
 use crate::cancel::CancellationToken;
 use crate::deadline::Deadline;
@@ -136,15 +138,15 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// If the group has been cancelled, or the pool shut down, the closure is dropped unrun and the task counts as cancelled.
     ///
-    /// On a worker of the pool this never blocks: a task of the group that adds to the full group runs the new task at once,
-    /// in its own place (or adds it beyond the capacity, when tasks are nested 16 deep on that worker); any other worker adds it beyond the
-    /// capacity.
+    /// On a worker of the pool it makes room by itself: a task of the group that adds to the full group runs the new task at once, in its own
+    /// place (or adds it beyond the capacity, when tasks are nested 16 deep on that worker); any other worker runs tasks of the group
+    /// until there is room.
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        self.core().add(Box::new(f), Location::caller());
+        let _ = self.core().add(Box::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now. Never blocks.
@@ -162,8 +164,8 @@ impl<R: TaskResult> TaskGroup<R> {
         self.core().try_add(f, |f| Box::new(f), location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// Adds a task for each closure, blocking while the group is at capacity; stops taking closures once the group is
-    /// cancelled.
+    /// Adds a task for each closure, blocking while the group is at capacity. Stops taking closures when one was dropped because the group
+    /// had been cancelled; that one counts as cancelled, so a wait does not mistake the part for the whole.
     #[track_caller]
     pub fn spawn_all<F>(&self, closures: impl IntoIterator<Item = F>)
     where
@@ -172,8 +174,7 @@ impl<R: TaskResult> TaskGroup<R> {
         let location = Location::caller();
         let core = self.core();
         for closure in closures {
-            core.add(Box::new(closure), location);
-            if core.is_cancelled() {
+            if core.add(Box::new(closure), location) == Added::Dropped {
                 break;
             }
         }
@@ -200,7 +201,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Whether the group was cancelled, by whatever cause. `true` is final.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.core().is_cancelled()
+        self.core().token().is_cancelled()
     }
 
     /// How many tasks were spawned and how many of them have met their fate; out of date when it arrives.
@@ -270,7 +271,7 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Yields each outcome as it comes, with the task's index in spawn order. Outcomes that were yielded are not returned again
-    /// by a wait.
+    /// by a wait, and take no memory any more.
     ///
     /// # Examples
     ///
@@ -308,7 +309,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     pub fn wait_any(self) -> Result<R::Value, GroupError<R::Error>> {
-        self.core().wait_first_success()?;
+        self.core().wait_any_success()?;
         self.core().finish_any()
     }
 

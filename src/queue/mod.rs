@@ -1,24 +1,54 @@
-//! The bounded queue between those who submit and the workers.
+//! The bounded queue between those who submit and the workers, and where both sleep.
 //!
-//! The contract, which both engines keep and the tests below check on both:
+//! It has two lanes. The *bounded* lane takes what is submitted and refuses it when full. The *side* lane takes what must not be refused and
+//! may not wait, such as the tickets of groups; it has no bound of its own, so only what is bounded otherwise may go there.
 //!
-//! 1. It never holds more than its capacity, and hands out in the order of arrival.
+//! The contract:
+//!
+//! 1. The bounded lane never holds more than its capacity; each lane hands out in the order of arrival, and they take turns.
 //! 2. An item that is not taken in comes back; an item that is taken in comes out once.
-//! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is closed. Closing refuses
-//!    blocked pushes only: `try_push` asks no one, because admission is decided before (see `ledger`).
-//! 4. A blocked `pop` ends when there is an item, or when the queue is stopped. Stopping is for a queue that is drained.
+//! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is closed. Closing refuses blocked pushes only:
+//!    `try_push` asks no one, because admission is decided before (see `ledger`).
+//! 4. A blocked `pop` ends when there is an item, or when it is told to look up from its sleep; so no item lies in either lane while a
+//!    worker sleeps.
 //!
-//! Which engine the crate uses is decided here and nowhere else. The queue knows nothing of jobs.
+//! Two engines can be the bounded lane: `channel`, a crossbeam channel, in the product, and `ring`, its twin for model checks. Their contract:
+//! neither operation blocks; and of a successful operation followed by a `SeqCst` load, and a `SeqCst` write to the same place
+//! followed by the opposite operation failing for fullness or emptiness, at least one sees the other. Which engine is used is decided here and
+//! nowhere else. The queue knows nothing of jobs.
 
 mod channel;
+mod parking;
 #[cfg(any(test, workcrew_model))]
 #[cfg_attr(not(workcrew_model), allow(dead_code))]
 mod ring;
+mod side;
 
 #[cfg(not(workcrew_model))]
-pub(crate) use channel::Queue;
+use self::channel::Lane;
+use self::parking::{Parking, Woken};
 #[cfg(workcrew_model)]
-pub(crate) use ring::Queue;
+use self::ring::Lane;
+use self::side::SideLane;
+use crate::deadline::Deadline;
+use crate::sync::{AtomicBool, Ordering, spin_loop, thread};
+
+/// How often a worker looks again before it sleeps, waiting twice as long each time: a microsecond or two in all.
+const SPINS: u32 = 6;
+/// How often it then lets other threads run, and looks again.
+const YIELDS: u32 = 2;
+
+/// The queue; see the contract above.
+pub(crate) struct Queue<T> {
+    bounded: Lane<T>,
+    side: SideLane<T>,
+    /// Where workers sleep.
+    idle: Parking,
+    /// Where submitters wait for room.
+    room: Parking,
+    /// Blocked pushes are refused.
+    closed: AtomicBool,
+}
 
 /// Why a `push` gave the item back.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,74 +59,264 @@ pub(crate) enum PushError<T> {
     Closed(T),
 }
 
+/// Which lane a worker looks into first; it alternates, so that neither starves.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    side_first: bool,
+}
+
+impl<T> Queue<T> {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            bounded: Lane::new(capacity),
+            side: SideLane::new(),
+            idle: Parking::new(),
+            room: Parking::new(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes the item in, or gives it back if there is no room.
+    pub(crate) fn try_push(&self, item: T) -> Result<(), T> {
+        self.bounded.try_push(item)?;
+        self.idle.wake_one();
+        Ok(())
+    }
+
+    /// Takes the item in, waiting for room.
+    pub(crate) fn push(&self, item: T, deadline: Deadline) -> Result<(), PushError<T>> {
+        let mut item = Some(item);
+        loop {
+            let woken = self.room.park(deadline, || {
+                // ORDERING: SeqCst, like the announcement before it; `close` writes the flag before it wakes.
+                let closed = self.closed.load(Ordering::SeqCst);
+                let tried = self.bounded.try_push(item.take().expect("the item is here until it is taken in"));
+                item = tried.err();
+                item.is_none() || closed
+            });
+            let Some(refused) = item else {
+                self.idle.wake_one();
+                return Ok(());
+            };
+            match woken {
+                Woken::Early => return Err(PushError::Closed(refused)),
+                Woken::Late => return Err(PushError::Timeout(refused)),
+                Woken::Told => item = Some(refused),
+            }
+        }
+    }
+
+    /// Takes the item into the side lane. `is_dead` tells which items there need not be kept.
+    pub(crate) fn push_aside(&self, item: T, is_dead: impl Fn(&T) -> bool) {
+        let dead = self.side.push(item, is_dead);
+        self.idle.wake_one();
+        drop(dead);
+    }
+
+    /// Hands out an item of the bounded lane.
+    pub(crate) fn try_pop_bounded(&self) -> Option<T> {
+        let item = self.bounded.try_pop();
+        if item.is_some() {
+            self.room.wake_one();
+        }
+        item
+    }
+
+    /// Hands out the next item, if there is one.
+    pub(crate) fn try_pop(&self, turn: &mut Turn) -> Option<T> {
+        turn.side_first = !turn.side_first;
+        if turn.side_first
+            && let Some(item) = self.side.pop()
+        {
+            return Some(item);
+        }
+        self.try_pop_bounded().or_else(|| self.side.pop())
+    }
+
+    /// Hands out the next item, waiting for one; `None` if `look_up` says so, or for no reason. What makes `look_up` change its mind
+    /// must call [`wake_all`](Self::wake_all) afterwards.
+    pub(crate) fn pop(&self, turn: &mut Turn, look_up: impl Fn() -> bool) -> Option<T> {
+        for spin in 0..SPINS + YIELDS {
+            if let Some(item) = self.try_pop(turn) {
+                return Some(item);
+            }
+            if spin < SPINS {
+                (0..1 << spin).for_each(|_| spin_loop());
+            } else {
+                thread::yield_now();
+            }
+        }
+        let mut item = None;
+        self.idle.park(Deadline::NEVER, || {
+            item = self.try_pop(turn);
+            item.is_some() || look_up()
+        });
+        item
+    }
+
+    /// Makes every sleeping worker look up.
+    pub(crate) fn wake_all(&self) {
+        self.idle.wake_all();
+    }
+
+    /// Refuses pushes that are blocked, now and later.
+    pub(crate) fn close(&self) {
+        // ORDERING: SeqCst, before the wake-up; see `push`.
+        self.closed.store(true, Ordering::SeqCst);
+        self.room.wake_all();
+    }
+
+    /// How many items the bounded lane holds; out of date when it arrives, but never above the capacity.
+    pub(crate) fn len(&self) -> usize {
+        self.bounded.len()
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.bounded.capacity()
+    }
+
+    /// Whether either lane seems to hold something; a hint.
+    pub(crate) fn seems_empty(&self) -> bool {
+        self.bounded.len() == 0 && self.side.seems_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::PushError;
-    use crate::deadline::Deadline;
-    use crate::sync::{Arc, thread};
+    use super::*;
+    use crate::sync::{Arc, AtomicUsize};
     use std::time::Duration;
 
-    /// The contract as tests, once for each engine.
-    macro_rules! contract {
+    /// The contract of the engines as tests, once for each.
+    macro_rules! engine {
         ($engine:ident) => {
             mod $engine {
-                use super::*;
-                use crate::queue::$engine::Queue;
+                use crate::queue::$engine::Lane;
+                use crate::sync::{Arc, thread};
 
                 #[test]
-                fn items_come_out_in_the_order_of_arrival_and_a_full_queue_gives_back() {
-                    let queue = Queue::new(2);
-                    assert_eq!(queue.try_push(1), Ok(()));
-                    assert_eq!(queue.try_push(2), Ok(()));
-                    assert_eq!(queue.try_push(3), Err(3));
-                    assert_eq!((queue.len(), queue.capacity()), (2, 2));
-                    assert_eq!((queue.try_pop(), queue.pop(), queue.try_pop()), (Some(1), Some(2), None));
-                }
-
-                #[test]
-                fn a_push_times_out_with_its_item() {
-                    let queue = Queue::new(1);
-                    assert_eq!(queue.try_push(1), Ok(()));
-                    for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(2)] {
-                        assert_eq!(queue.push(2, Deadline::after(timeout)), Err(PushError::Timeout(2)));
+                fn items_come_out_in_the_order_of_arrival_and_a_full_lane_gives_back() {
+                    for capacity in [1, 2, 64] {
+                        let lane = Lane::new(capacity);
+                        assert_eq!(lane.try_pop(), None);
+                        for round in 0..3 {
+                            assert!((0..capacity).all(|item| lane.try_push((round, item)).is_ok()));
+                            assert_eq!(lane.try_push((9, 9)), Err((9, 9)));
+                            assert_eq!((lane.len(), lane.capacity()), (capacity, capacity));
+                            assert!((0..capacity).all(|item| lane.try_pop() == Some((round, item))));
+                            assert_eq!((lane.try_pop(), lane.len()), (None, 0));
+                        }
                     }
                 }
 
                 #[test]
-                fn closing_wakes_a_blocked_push_and_stopping_a_blocked_pop() {
-                    for _ in 0..100 {
-                        let queue = Arc::new(Queue::new(1));
-                        assert_eq!(queue.try_push(1), Ok(()));
-                        let pusher = thread::spawn({
-                            let queue = Arc::clone(&queue);
-                            move || queue.push(2, Deadline::NEVER)
-                        });
-                        queue.close();
-                        assert_eq!(pusher.join().expect("no panic"), Err(PushError::Closed(2)));
-                        assert_eq!(queue.pop(), Some(1));
-                        let popper = thread::spawn({
-                            let queue = Arc::clone(&queue);
-                            move || queue.pop()
-                        });
-                        queue.stop();
-                        assert_eq!(popper.join().expect("no panic"), None);
+                fn every_item_comes_out_once_whoever_takes_it() {
+                    let lane = Arc::new(Lane::new(3));
+                    let takers: Vec<_> = (0..2)
+                        .map(|_| {
+                            let lane = Arc::clone(&lane);
+                            thread::spawn(move || {
+                                let (mut sum, mut count) = (0, 0);
+                                while count < 5_000 {
+                                    match lane.try_pop() {
+                                        Some(item) => (sum, count) = (sum + item, count + 1),
+                                        None => thread::yield_now(),
+                                    }
+                                }
+                                sum
+                            })
+                        })
+                        .collect();
+                    for item in 0..10_000_u64 {
+                        while lane.try_push(item).is_err() {
+                            thread::yield_now();
+                        }
                     }
-                }
-
-                #[test]
-                fn a_push_blocked_for_ever_ends_when_there_is_room() {
-                    let queue = Arc::new(Queue::new(1));
-                    let pusher = thread::spawn({
-                        let queue = Arc::clone(&queue);
-                        move || (0..1_000).all(|item| queue.push(item, Deadline::after(Duration::MAX)).is_ok())
-                    });
-                    assert!((0..1_000).all(|item| queue.pop() == Some(item)));
-                    assert!(pusher.join().expect("no panic"));
+                    let sum: u64 = takers.into_iter().map(|taker| taker.join().expect("no panic")).sum();
+                    assert_eq!(sum, (0..10_000).sum());
                 }
             }
         };
     }
 
-    contract!(channel);
-    contract!(ring);
+    engine!(channel);
+    engine!(ring);
+
+    #[test]
+    fn a_push_times_out_with_its_item() {
+        let queue = Queue::new(1);
+        assert_eq!(queue.try_push(1), Ok(()));
+        for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(2)] {
+            assert_eq!(queue.push(2, Deadline::after(timeout)), Err(PushError::Timeout(2)));
+        }
+    }
+
+    #[test]
+    fn closing_wakes_a_blocked_push_and_a_wake_up_a_blocked_pop() {
+        for _ in 0..200 {
+            let queue = Arc::new(Queue::new(1));
+            assert_eq!(queue.try_push(1), Ok(()));
+            let pusher = thread::spawn({
+                let queue = Arc::clone(&queue);
+                move || queue.push(2, Deadline::NEVER)
+            });
+            queue.close();
+            assert_eq!(pusher.join().expect("no panic"), Err(PushError::Closed(2)));
+            assert_eq!(queue.pop(&mut Turn::default(), || false), Some(1));
+            let stopped = Arc::new(AtomicBool::new(false));
+            let popper = thread::spawn({
+                let (queue, stopped) = (Arc::clone(&queue), Arc::clone(&stopped));
+                move || queue.pop(&mut Turn::default(), || stopped.load(Ordering::SeqCst))
+            });
+            stopped.store(true, Ordering::SeqCst);
+            queue.wake_all();
+            assert_eq!(popper.join().expect("no panic"), None);
+        }
+    }
+
+    #[test]
+    fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
+        // Each item is pushed only when the one before was taken, so each push may find all workers falling asleep.
+        let queue = Arc::new(Queue::new(1));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
+                thread::spawn(move || {
+                    let mut turn = Turn::default();
+                    let done = || taken.load(Ordering::SeqCst) >= 20_000;
+                    while !done() {
+                        if queue.pop(&mut turn, done).is_some() {
+                            taken.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                    queue.wake_all();
+                })
+            })
+            .collect();
+        for item in 0..20_000 {
+            if item % 2 == 0 {
+                assert_eq!(queue.push(item, Deadline::after(Duration::MAX)), Ok(()));
+            } else {
+                queue.push_aside(item, |_| false);
+            }
+            while taken.load(Ordering::SeqCst) <= item {
+                thread::yield_now();
+            }
+        }
+        workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+    }
+
+    #[test]
+    fn dead_items_of_the_side_lane_are_let_go() {
+        let queue = Queue::new(1);
+        for item in 0..100_000 {
+            queue.push_aside(item, |item| *item > 0);
+        }
+        let mut left = 0;
+        while queue.try_pop(&mut Turn::default()).is_some() {
+            left += 1;
+        }
+        assert!(left < 1_000, "{left} dead items were kept");
+    }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests fail by panicking, and share by `pub`")]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::io::{self, Write};
 use std::panic;
 use std::process::{self, Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -148,7 +149,8 @@ pub fn within_limit<T>(f: impl FnOnce() -> T) -> T {
     let name = thread::current().name().unwrap_or("?").to_owned();
     thread::spawn(move || {
         if watched.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("{name}: not done within {LIMIT:?}");
+            // Past the test harness, which would swallow it.
+            let _ = writeln!(io::stderr(), "{name}: not done within {LIMIT:?}");
             process::abort();
         }
     });

@@ -1,0 +1,150 @@
+//! How tasks get into a group, by the rules 6 to 9 of `core`.
+
+use std::panic::Location;
+
+use super::core::{Body, GroupCore, State, Unstarted};
+use super::result::TaskResult;
+use super::running::Stint;
+use crate::error::{CancelReason, Refusal, TaskError};
+use crate::local;
+use crate::sync::{Arc, MutexGuard};
+use crate::unwind;
+
+/// What became of a task that was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a group that takes nothing more need not be offered more"]
+pub(crate) enum Added {
+    /// It will run, unless it is cancelled later.
+    Taken,
+    /// It was dropped unrun, and has landed as cancelled.
+    Dropped,
+}
+
+impl<R: TaskResult> GroupCore<R> {
+    /// Adds a task, waiting for room if need be.
+    pub(crate) fn add(self: &Arc<Self>, body: Body<R>, location: &'static Location<'static>) -> Added {
+        let supervisor = &self.engine.supervisor;
+        let queued_at = supervisor.now_if_timing();
+        let Some(id) = supervisor.admit(location, self.settings.label.as_ref()) else {
+            unwind::discard(body);
+            let mut state = self.state.lock();
+            let index = state.next_index();
+            state.outcomes.put(index, Err(TaskError::Cancelled(CancelReason::ShutDown)));
+            self.count_done(state, 1);
+            return Added::Dropped;
+        };
+        let mut task = Unstarted { index: 0, body, id, location, queued_at };
+        match self.wait_for_room() {
+            Room::Here(mut state) => {
+                task.index = state.next_index();
+                self.queue(state, task);
+                Added::Taken
+            }
+            Room::OnThisStack(mut state) => {
+                task.index = state.next_index();
+                state.running.push(task.index);
+                drop(state);
+                self.perform(task);
+                Added::Taken
+            }
+            Room::Never(mut state, reason) => {
+                task.index = state.next_index();
+                drop(state);
+                let _frame = self.enter();
+                self.drop_unstarted(vec![task], reason);
+                Added::Dropped
+            }
+        }
+    }
+
+    /// Adds a task if there is room now; `box_up` is called only then.
+    pub(crate) fn try_add<F>(
+        self: &Arc<Self>,
+        f: F,
+        box_up: impl FnOnce(F) -> Body<R>,
+        location: &'static Location<'static>,
+    ) -> Result<(), (Refusal, F)> {
+        let supervisor = &self.engine.supervisor;
+        let queued_at = supervisor.now_if_timing();
+        let Some(id) = supervisor.admit(location, self.settings.label.as_ref()) else {
+            return Err((Refusal::ShutDown, f));
+        };
+        self.close_if_told();
+        let mut state = self.state.lock();
+        let refusal = if state.closed.is_some() {
+            Some(Refusal::ShutDown)
+        } else if self.holds_nothing() || state.unstarted.len() >= self.settings.capacity {
+            Some(Refusal::Full)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            drop(state);
+            supervisor.withdrawn(&self.info(id, location));
+            return Err((refusal, f));
+        }
+        let index = state.next_index();
+        self.queue(state, Unstarted { index, body: box_up(f), id, location, queued_at });
+        Ok(())
+    }
+
+    /// Puts a task into the queue, and calls whoever can run it.
+    fn queue(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>, task: Unstarted<R>) {
+        state.unstarted.push_back(task);
+        let helpers = state.helpers > 0;
+        self.send_ticket_if_needed(state);
+        if helpers {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Whether no task could ever be held or run.
+    fn holds_nothing(&self) -> bool {
+        self.settings.limit == 0 || self.settings.capacity == 0
+    }
+
+    /// Waits until a task may be added.
+    fn wait_for_room(self: &Arc<Self>) -> Room<'_, R> {
+        let on_worker = local::is_worker_of(self.engine.pool());
+        loop {
+            self.close_if_told();
+            let mut state = self.state.lock();
+            if let Some(reason) = state.closed {
+                return Room::Never(state, reason);
+            }
+            if self.holds_nothing() {
+                state.impossible = true;
+                return Room::Never(state, CancelReason::Requested);
+            }
+            if state.unstarted.len() < self.settings.capacity {
+                return Room::Here(state);
+            }
+            if local::is_member_of(self.name) {
+                let deep = local::depth() >= local::INLINE_DEPTH;
+                return if deep { Room::Here(state) } else { Room::OnThisStack(state) };
+            }
+            if on_worker && local::depth() >= local::HELP_DEPTH {
+                return Room::Here(state);
+            }
+            if on_worker && state.runners < self.settings.limit {
+                state.runners += 1;
+                drop(state);
+                self.run_unstarted(Stint::Whole, |state| state.unstarted.len() < self.settings.capacity);
+                continue;
+            }
+            state.wait_for_room += 1;
+            let mut state = self.room.wait_until(state, self.token.deadline());
+            state.wait_for_room -= 1;
+        }
+    }
+}
+
+/// Whether a task may be added; the lock is still held.
+enum Room<'a, R: TaskResult> {
+    /// To the queue of the group.
+    Here(MutexGuard<'a, State<R>>),
+    /// By running it at once.
+    OnThisStack(MutexGuard<'a, State<R>>),
+    /// Not at all.
+    Never(MutexGuard<'a, State<R>>, CancelReason),
+}

@@ -1,0 +1,104 @@
+//! How the tasks of a group are run, by the rules 2 to 5 of `core`.
+
+use super::core::{GroupCore, State, Unstarted};
+use super::result::TaskResult;
+use super::settings::Policy;
+use crate::error::{CancelReason, TaskError};
+use crate::job::Ticket;
+use crate::observer::Outcome;
+use crate::supervisor::Brief;
+use crate::sync::Arc;
+
+/// How many tasks a runner takes before it gives way to jobs that wait.
+const TURN: usize = 16;
+
+/// How long a runner goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stint {
+    /// To the end, as one who waits for the group does.
+    Whole,
+    /// For a turn, if jobs wait.
+    GivesWay,
+}
+
+impl<R: TaskResult> GroupCore<R> {
+    /// Runs unstarted tasks as a runner that is already counted, until there are none, `enough` says so, or the stint is over.
+    pub(super) fn run_unstarted(self: &Arc<Self>, stint: Stint, enough: impl Fn(&State<R>) -> bool) {
+        for taken in 0.. {
+            self.close_if_told();
+            let mut state = self.state.lock();
+            let is_over = stint == Stint::GivesWay && taken >= TURN && self.engine.has_jobs();
+            let task = if is_over || enough(&state) { None } else { state.unstarted.pop_front() };
+            let Some(task) = task else {
+                state.runners -= 1;
+                let leaves_tasks = !state.unstarted.is_empty() && state.helpers > 0;
+                self.send_ticket_if_needed(state);
+                if leaves_tasks {
+                    self.changed.notify_all();
+                }
+                return;
+            };
+            state.running.push(task.index);
+            let wanted = state.wait_for_room > 0;
+            drop(state);
+            if wanted {
+                self.room.notify_one();
+            }
+            self.perform(task);
+        }
+    }
+
+    /// Runs one task and lets its outcome land.
+    pub(super) fn perform(&self, task: Unstarted<R>) {
+        let Unstarted { index, body, id, location, queued_at } = task;
+        let _frame = self.enter();
+        let supervisor = &self.engine.supervisor;
+        let outcome_of = |result: &R| if result.is_failure() { Outcome::Failed } else { Outcome::Succeeded };
+        let brief = Brief { info: self.info(id, location), queued_at };
+        let ended = match supervisor.perform(&brief, body, outcome_of) {
+            Ok(result) => result.into_result().map_err(TaskError::Failed),
+            Err(panic) => Err(TaskError::Panicked(panic)),
+        };
+        let decides = match self.settings.policy {
+            Policy::FailFast => ended.is_err(),
+            Policy::CollectAll => false,
+            Policy::FirstSuccess => ended.is_ok(),
+        };
+        let mut state = self.state.lock();
+        if decides && state.closed.is_none() {
+            if ended.is_err() {
+                state.outcomes.note_trouble(index);
+            }
+            let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
+            drop(state);
+            self.token.cancel_because(CancelReason::GroupFailed);
+            self.drop_unstarted(unstarted, CancelReason::GroupFailed);
+            state = self.state.lock();
+        }
+        state.outcomes.put(index, ended);
+        state.running.retain(|running| *running != index);
+        self.count_done(state, 1);
+        supervisor.settle(1);
+    }
+}
+
+impl<R: TaskResult> Ticket for GroupCore<R> {
+    fn serve(self: Arc<Self>) {
+        let mut state = self.state.lock();
+        state.tickets -= 1;
+        if state.runners >= self.settings.limit {
+            return;
+        }
+        state.runners += 1;
+        drop(state);
+        self.run_unstarted(Stint::GivesWay, |_| false);
+    }
+
+    fn send_tickets(self: Arc<Self>) {
+        while self.send_ticket_if_needed(self.state.lock()) {}
+    }
+
+    fn cancel(&self, reason: CancelReason) {
+        self.close(reason);
+    }
+}

@@ -1,0 +1,56 @@
+//! What can be chosen about a group, and how far it is.
+
+use std::time::Instant;
+
+use crate::cancel::CancellationToken;
+use crate::engine::Engine;
+use crate::sync::Arc;
+
+/// When a group cancels the tasks that are left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Policy {
+    /// The first failure or panic cancels the rest.
+    #[default]
+    FailFast,
+    /// Failures cancel nothing; all tasks run.
+    CollectAll,
+    /// The first success cancels the rest; failures cancel nothing.
+    FirstSuccess,
+}
+
+/// How far a group is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Tasks that have met their fate.
+    pub done: usize,
+    /// Tasks spawned so far.
+    pub total: usize,
+}
+
+/// The settings of a group, final once it has started.
+#[derive(Clone)]
+pub(crate) struct GroupSettings {
+    /// The most tasks running at once.
+    pub(crate) limit: usize,
+    /// The most unstarted tasks.
+    pub(crate) capacity: usize,
+    pub(crate) policy: Policy,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) parent: Option<CancellationToken>,
+    pub(crate) label: Option<Arc<str>>,
+}
+
+impl GroupSettings {
+    pub(crate) fn new(engine: &Engine) -> Self {
+        Self {
+            limit: usize::MAX,
+            capacity: engine.queue_capacity(),
+            policy: Policy::default(),
+            deadline: None,
+            parent: None,
+            label: None,
+        }
+    }
+}

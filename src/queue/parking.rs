@@ -1,0 +1,107 @@
+//! A place to sleep until told otherwise.
+//!
+//! Rules:
+//! 1. A sleeper *announces* itself, then looks once more at what it waits for, then sleeps. Who changes something first makes the change, then
+//!    looks for announced sleepers. Announcement and look are `SeqCst`, and so are the changes (see the contract of the lanes): at least one
+//!    sees the other, so no wake-up is lost.
+//! 2. A waker turns one announcement into one *permit*. A sleeper sleeps until it takes a permit. So a waker does nothing
+//!    while those it has woken are still on their way.
+//! 3. A sleeper that finds what it waits for takes its announcement back, or, if that has become a permit, the permit. A sleeper that runs out of
+//!    time does so too, and counts as woken if it took a permit: the wake-up was for something, which it then looks for.
+//!
+//! Announcements and permits are anonymous: any sleeper takes any permit.
+
+use crate::deadline::Deadline;
+use crate::sync::{AtomicUsize, CacheAligned, Condvar, Mutex, MutexGuard, Ordering};
+
+/// A place to sleep.
+pub(super) struct Parking {
+    /// A copy of `Inner::announced` for wakers, who look without the lock.
+    announced: CacheAligned<AtomicUsize>,
+    inner: Mutex<Inner>,
+    /// Notified when there are permits.
+    permitted: Condvar,
+}
+
+/// What the lock guards.
+#[derive(Default)]
+struct Inner {
+    /// Sleepers, and those about to sleep, that nobody has woken.
+    announced: usize,
+    /// Those that were woken and have not noticed.
+    permits: usize,
+}
+
+/// What ended a stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// The look after the announcement found what was waited for.
+    Early,
+    /// A waker.
+    Told,
+    /// The deadline.
+    Late,
+}
+
+impl Parking {
+    pub(super) fn new() -> Self {
+        Self { announced: CacheAligned::default(), inner: Mutex::default(), permitted: Condvar::new() }
+    }
+
+    /// Sleeps until woken or until the deadline, unless `found` says there is no need to. `found` is called once, after the
+    /// announcement, and under no lock.
+    pub(super) fn park(&self, deadline: Deadline, found: impl FnOnce() -> bool) -> Woken {
+        let mut inner = self.inner.lock();
+        let announced = inner.announced + 1;
+        self.announce(&mut inner, announced);
+        drop(inner);
+        let found = found();
+        let mut inner = self.inner.lock();
+        while !found && inner.permits == 0 && !deadline.is_past() {
+            inner = self.permitted.wait_until(inner, deadline.instant());
+        }
+        if inner.permits > 0 && !found {
+            inner.permits -= 1;
+            return Woken::Told;
+        }
+        match inner.announced.checked_sub(1) {
+            Some(announced) => {
+                self.announce(&mut inner, announced);
+                if found { Woken::Early } else { Woken::Late }
+            }
+            None => {
+                inner.permits -= 1;
+                if found { Woken::Early } else { Woken::Told }
+            }
+        }
+    }
+
+    /// Wakes one sleeper, if there is one.
+    pub(super) fn wake_one(&self) {
+        // ORDERING: SeqCst, after the change the sleeper waits for; rule 1.
+        if self.announced.0.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        let Some(announced) = inner.announced.checked_sub(1) else { return };
+        self.announce(&mut inner, announced);
+        inner.permits += 1;
+        drop(inner);
+        self.permitted.notify_one();
+    }
+
+    /// Wakes every sleeper.
+    pub(super) fn wake_all(&self) {
+        let mut inner = self.inner.lock();
+        inner.permits += inner.announced;
+        self.announce(&mut inner, 0);
+        drop(inner);
+        self.permitted.notify_all();
+    }
+
+    fn announce(&self, inner: &mut MutexGuard<'_, Inner>, announced: usize) {
+        inner.announced = announced;
+        // ORDERING: SeqCst, before the sleeper's last look; rule 1.
+        self.announced.0.store(announced, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,63 @@
+//! The lane beside the bounded one, nearly always empty.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use crate::sync::{AtomicUsize, Mutex, Ordering};
+
+/// The shortest length at which dead items are looked for.
+const FIRST_PURGE: usize = 64;
+
+/// A lane that refuses nothing, but forgets what has died in it.
+pub(super) struct SideLane<T> {
+    inner: Mutex<Inner<T>>,
+    /// The number of items. Changed under the lock, right after the change that it counts.
+    len: AtomicUsize,
+}
+
+/// What the lock guards.
+struct Inner<T> {
+    items: VecDeque<T>,
+    /// The length at which dead items are looked for: twice what the last look left, so that looking costs each item a constant.
+    next_purge: usize,
+}
+
+impl<T> SideLane<T> {
+    pub(super) fn new() -> Self {
+        let inner = Inner { items: VecDeque::new(), next_purge: FIRST_PURGE };
+        Self { inner: Mutex::new(inner), len: AtomicUsize::new(0) }
+    }
+
+    /// Takes the item in; returns dead ones, to be dropped by the caller, who holds no lock.
+    #[must_use = "what is returned is to be dropped outside of locks"]
+    pub(super) fn push(&self, item: T, is_dead: impl Fn(&T) -> bool) -> VecDeque<T> {
+        let mut inner = self.inner.lock();
+        let mut dead = VecDeque::new();
+        if inner.items.len() >= inner.next_purge {
+            let (gone, alive) = mem::take(&mut inner.items).into_iter().partition(is_dead);
+            (dead, inner.items) = (gone, alive);
+            inner.next_purge = FIRST_PURGE.max(2 * inner.items.len());
+        }
+        inner.items.push_back(item);
+        // ORDERING: SeqCst, before the pusher looks for sleepers; pairs with the load in `pop`, after a worker has announced its sleep.
+        self.len.store(inner.items.len(), Ordering::SeqCst);
+        dead
+    }
+
+    /// Hands out the oldest item, if there is one.
+    pub(super) fn pop(&self) -> Option<T> {
+        // ORDERING: see `push`. Empty is read without the lock; a push that is missed here sees the sleeper's announcement.
+        if self.len.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let mut inner = self.inner.lock();
+        let item = inner.items.pop_front();
+        self.len.store(inner.items.len(), Ordering::SeqCst);
+        item
+    }
+
+    /// Whether it seems empty; a hint.
+    pub(super) fn seems_empty(&self) -> bool {
+        self.len.load(Ordering::Relaxed) == 0
+    }
+}

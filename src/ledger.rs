@@ -119,11 +119,6 @@ impl Ledger {
         record
     }
 
-    /// How many tasks a shutdown has cancelled.
-    pub(crate) fn tasks_cancelled_by_shutdown(&self) -> u64 {
-        self.sum(|record| record.cancelled_by_shutdown.load(Ordering::Acquire))
-    }
-
     /// What the workers are doing.
     pub(crate) fn running(&self) -> Vec<RunningTask> {
         self.records.read().iter().filter_map(|record| record.current.lock().clone()).collect()
@@ -186,8 +181,6 @@ pub(crate) struct Record {
     failed: AtomicU64,
     panicked: AtomicU64,
     cancelled: AtomicU64,
-    /// Those of them that a shutdown has cancelled.
-    cancelled_by_shutdown: AtomicU64,
     /// Tasks whose owner has been told. The figure of rule 2; the others are for `metrics`.
     settled: AtomicU64,
     writers: Writers,
@@ -215,7 +208,6 @@ impl Record {
             failed: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
-            cancelled_by_shutdown: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             writers,
             worker,
@@ -255,9 +247,6 @@ impl Record {
 
     pub(crate) fn count_cancelled(&self, reason: CancelReason, tasks: u64) {
         self.count(Outcome::Cancelled(reason), tasks);
-        if reason == CancelReason::ShutDown {
-            self.add(&self.cancelled_by_shutdown, tasks);
-        }
     }
 
     /// Counts tasks whose owners have been told.

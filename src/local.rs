@@ -103,7 +103,7 @@ pub(crate) fn with_record<T>(pool: Name, f: impl FnOnce(Option<&Record>) -> T) -
         .unwrap_or_else(|_| call(None))
 }
 
-/// Puts a task of `pool` and `group` on this thread's stack, until the guard is dropped.
+/// Puts a task of `pool` and `group` on this thread's stack, until the guard is dropped. Zero stands for no pool and no group.
 pub(crate) fn enter(pool: Name, group: Name) -> Entered {
     let entered = LOCAL.try_with(|local| local.frames.borrow_mut().push(Frame { pool, group })).is_ok();
     Entered { entered }

@@ -79,11 +79,9 @@ impl Drop for Panic {
 }
 
 impl fmt::Debug for Panic {
+    /// Shows the message as it is. Escaped, it would double in length with each task that unwraps the error of another and panics in turn.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Panic")
-            .field("message", &self.message)
-            .field("location", &format_args!("{}", self.location))
-            .finish_non_exhaustive()
+        write!(f, "Panic({self})")
     }
 }
 

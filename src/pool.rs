@@ -376,6 +376,7 @@ impl WorkerPool {
 
     /// Refuses new work, cancels what has not started, tells running groups and scopes through their tokens, and returns
     /// without waiting for what runs.
+    #[allow(clippy::must_use_candidate, reason = "the report is of interest to few")]
     pub fn shutdown_now(&self) -> ShutdownReport {
         shutdown::shutdown_now(&self.engine)
     }

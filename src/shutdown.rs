@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::engine::Engine;
+use crate::sync::thread;
+
+/// How often a report looks whether the last queued tasks have met their fate, letting other threads run in between.
+const LOOKS: usize = 1_000;
 
 /// What dropping a pool does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,7 +33,7 @@ pub enum OnDrop {
 pub struct ShutdownReport {
     /// Whether nothing was left: every task had met its fate.
     pub drained: bool,
-    /// Tasks that the shutdown cancelled before they started, since this call began.
+    /// Tasks that were cancelled before they started, since this call began.
     pub tasks_cancelled: usize,
     /// Tasks that were running when the call returned.
     pub tasks_running: usize,
@@ -58,7 +62,7 @@ pub(crate) fn shutdown(engine: &Engine) {
 pub(crate) fn shutdown_timeout(engine: &Engine, timeout: Duration) -> ShutdownReport {
     let deadline = Deadline::after(timeout);
     engine.close();
-    let before = engine.supervisor.lifecycle.ledger.tasks_cancelled_by_shutdown();
+    let before = engine.supervisor.lifecycle.ledger.snapshot().tasks_cancelled;
     if engine.roster.may_wait() {
         if !engine.supervisor.lifecycle.wait_quiet(deadline) {
             engine.cancel_queued();
@@ -71,7 +75,7 @@ pub(crate) fn shutdown_timeout(engine: &Engine, timeout: Duration) -> ShutdownRe
 
 /// Cancels what has not started. Does not wait.
 pub(crate) fn shutdown_now(engine: &Engine) -> ShutdownReport {
-    let before = engine.supervisor.lifecycle.ledger.tasks_cancelled_by_shutdown();
+    let before = engine.supervisor.lifecycle.ledger.snapshot().tasks_cancelled;
     engine.cancel_queued();
     report(engine, before)
 }
@@ -88,19 +92,27 @@ pub(crate) fn on_drop(engine: &Engine, policy: OnDrop) {
     }
 }
 
-/// What is left, where `before` tasks had been cancelled by shutdowns when the call began.
+/// What is left, where `before` tasks had been cancelled when the call began.
 fn report(engine: &Engine, before: u64) -> ShutdownReport {
     let lifecycle = &engine.supervisor.lifecycle;
-    let metrics = lifecycle.ledger.snapshot();
-    let mut cancelled = lifecycle.ledger.tasks_cancelled_by_shutdown() - before;
+    let mut metrics = lifecycle.ledger.snapshot();
+    let mut cancelled = metrics.tasks_cancelled;
     if lifecycle.is_cancelling() {
-        // In the hands of a worker that is about to cancel them.
-        cancelled += metrics.tasks_queued;
+        // What was queued is cancelled, but for the few that workers have just taken in their hands: those are about to be cancelled or, if the
+        // worker came just before the shutdown, to start.
+        for _ in 0..LOOKS {
+            if metrics.tasks_queued == 0 {
+                break;
+            }
+            thread::yield_now();
+            metrics = lifecycle.ledger.snapshot();
+        }
+        cancelled = metrics.tasks_cancelled + metrics.tasks_queued;
     }
     let count = |tasks: u64| usize::try_from(tasks).unwrap_or(usize::MAX);
     ShutdownReport {
         drained: lifecycle.ledger.is_quiet(),
-        tasks_cancelled: count(cancelled),
+        tasks_cancelled: count(cancelled.saturating_sub(before)),
         tasks_running: count(metrics.tasks_running),
     }
 }

@@ -47,8 +47,8 @@ pub(crate) trait Joinable<T>: Task {
     /// Takes the outcome, or leaves word with the waker of `context`.
     fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>>;
 
-    /// Nobody will ask for the outcome any more.
-    fn detach(&self);
+    /// Nobody will ask for the outcome any more; gives it out, if it is there, to be dropped.
+    fn detach(&self) -> Leftover<T>;
 }
 
 /// What a wait would meet.
@@ -237,7 +237,7 @@ where
         }
     }
 
-    fn detach(&self) {
+    fn detach(&self) -> Leftover<T> {
         let mut inner = self.inner.lock();
         inner.detached = true;
         let waker = inner.waker.take();
@@ -246,6 +246,26 @@ where
             _ => State::Taken,
         };
         drop(inner);
-        unwind::discard((waker, outcome));
+        let outcome = if let State::Done(outcome) = outcome { Some(outcome) } else { None };
+        Leftover { waker, outcome }
+    }
+}
+
+/// What nobody will ask for any more.
+#[must_use = "it is dropped with care, since its destructors are foreign code"]
+pub(crate) struct Leftover<T> {
+    waker: Option<Waker>,
+    outcome: Option<Result<T, JoinError>>,
+}
+
+impl<T> Leftover<T> {
+    /// Drops it and contains panics. The stack is counted as a task deeper meanwhile, so that a destructor that spawns, and drops the handle, cannot go on
+    /// for ever.
+    pub(crate) fn discard(self) {
+        if self.outcome.is_some() {
+            let _frame = local::enter(0, 0);
+            unwind::discard(self.outcome);
+        }
+        unwind::discard(self.waker);
     }
 }

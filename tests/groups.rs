@@ -638,3 +638,256 @@ fn a_thousand_groups_at_once_on_one_small_pool() {
         assert_books_balance(&pool);
     });
 }
+
+#[test]
+fn a_task_added_while_the_group_is_waited_for_is_run_or_dropped_and_never_lost() {
+    within_limit(|| {
+        let pool = pool(1, 64);
+        for _ in 0..20_000 {
+            let group = pool.group();
+            let spawner = group.spawner();
+            let dropped = Counter::new();
+            let held = CountsDrop(dropped.clone());
+            thread::scope(|threads| {
+                threads.spawn(move || spawner.spawn(move || drop(held)));
+                let _ = group.wait();
+            });
+            pool.wait_idle();
+            assert_eq!(dropped.get(), 1);
+        }
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_helper_that_sleeps_wakes_for_a_new_task() {
+    // The one worker that is not busy waits for the group; only it can run what a member adds and then depends on.
+    within_limit(|| {
+        let pool = pool(2, 4);
+        let (inner, gate) = (Arc::clone(&pool), Gate::new());
+        let held = gate.clone();
+        let outer = pool.spawn(move || {
+            let group = inner.group().limit(2);
+            let (spawner, inside) = (group.spawner(), held.clone());
+            group.spawn(move || {
+                inside.pass();
+                let (told, tell) = mpsc::channel();
+                spawner.spawn(move || told.send(()).unwrap());
+                tell.recv_timeout(LIMIT).unwrap();
+            });
+            held.wait_started(1); // on the other worker
+            group.wait().unwrap();
+        });
+        let outer = outer.unwrap();
+        gate.wait_started(1);
+        thread::sleep(Duration::from_millis(5)); // lets the helper fall asleep; not needed for the test to hold
+        gate.open();
+        outer.join().unwrap();
+    });
+}
+
+#[test]
+fn new_workers_run_tasks_of_groups_that_were_there_before() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let (group, gate) = (pool.group(), Gate::new());
+        for _ in 0..4 {
+            let inside = gate.clone();
+            group.spawn(move || inside.pass());
+        }
+        gate.wait_started(1);
+        pool.resize(4).unwrap();
+        gate.wait_started(4);
+        gate.open();
+        group.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_part_is_never_mistaken_for_the_whole() {
+    within_limit(|| {
+        for round in 0..300 {
+            let pool = pool(1, 2);
+            let done = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&done);
+            let items = (0..50).inspect(|n| {
+                if *n == round % 50 {
+                    pool.shutdown_now();
+                }
+            });
+            let values = pool.try_map(items, move |n| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, ()>(n)
+            });
+            if let Ok(values) = values {
+                assert!(values.into_iter().eq(0..50));
+            }
+        }
+        let pool = pool(1, 2);
+        let group = pool.group();
+        let token = group.token().clone();
+        group.spawn_all((0..50).map(|n| {
+            if n == 20 {
+                token.cancel();
+            }
+            move || Ok::<_, ()>(n)
+        }));
+        assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::Requested))));
+    });
+}
+
+#[test]
+fn waiting_for_a_group_inside_its_own_cancellation_is_answered() {
+    // In a callback of the token, and in the destructor of a task that is cancelled.
+    on_grid(|pool| {
+        let (told, tell) = mpsc::channel();
+        let group = pool.group();
+        let slot: Arc<Mutex<Option<TaskGroup<Result<(), ()>>>>> = Arc::default();
+        let (inside, token) = (Arc::clone(&slot), group.token().clone());
+        let _guard = token.on_cancel(move || {
+            let group = inside.lock().unwrap().take().unwrap();
+            told.send(matches!(group.wait(), Err(GroupError::WouldDeadlock))).unwrap();
+        });
+        let gate = Gate::new();
+        let held = gate.clone();
+        group.spawn(move || {
+            held.pass();
+            Err(())
+        });
+        *slot.lock().unwrap() = Some(group);
+        gate.open();
+        assert!(tell.recv_timeout(LIMIT).unwrap());
+    });
+}
+
+#[test]
+fn a_cancelled_token_stops_the_group_even_while_its_callbacks_are_held_up() {
+    within_limit(|| {
+        let pool = pool(1, 64);
+        let parent = CancellationToken::new();
+        let hold = Gate::new();
+        let held = hold.clone();
+        let _first = parent.on_cancel(move || held.pass()); // called before the group's own
+        let group = pool.group().parent(&parent).limit(1);
+        let (gate, ran) = (Gate::new(), Counter::new());
+        let inside = gate.clone();
+        group.spawn(move || inside.pass());
+        gate.wait_started(1);
+        for _ in 0..5 {
+            let ran = ran.clone();
+            group.spawn(move || ran.add());
+        }
+        let canceller = thread::spawn(move || parent.cancel());
+        hold.wait_started(1);
+        assert!(group.is_cancelled());
+        gate.open();
+        assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::Requested))));
+        assert_eq!(ran.get(), 0);
+        hold.open();
+        canceller.join().unwrap();
+    });
+}
+
+#[test]
+fn a_worker_that_fills_a_group_runs_its_tasks_instead_of_piling_them_up() {
+    on_grid(|pool| {
+        let (inner, ahead) = (Arc::clone(&pool), Arc::new(AtomicUsize::new(0)));
+        let most = Arc::new(AtomicUsize::new(0));
+        let watched = Arc::clone(&most);
+        pool.spawn(move || {
+            let taken = Arc::clone(&ahead);
+            let items = (0..20_000).inspect(|_| {
+                watched.fetch_max(taken.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+            });
+            let done = Arc::clone(&ahead);
+            inner.try_map(items, move |_| {
+                done.fetch_sub(1, Ordering::SeqCst);
+                Ok::<_, ()>(())
+            })
+        })
+        .unwrap()
+        .join()
+        .unwrap()
+        .unwrap();
+        assert!(most.load(Ordering::SeqCst) <= pool.queue_capacity() + pool.workers() + 1);
+    });
+}
+
+#[test]
+fn outcomes_that_were_handed_out_do_not_come_back() {
+    on_grid(|pool| {
+        let mut group = pool.group().policy(Policy::CollectAll).limit(1).capacity(8);
+        group.spawn_all([Ok(1), Err("one"), Ok(2), Err("two")].map(|result| move || result));
+        let handed_out: Vec<_> = group.completions().take(2).collect();
+        assert!(matches!(handed_out[..], [(0, Ok(1)), (1, Err(TaskError::Failed("one")))]));
+        assert_eq!(group.wait_any().unwrap(), 2);
+
+        let mut units = pool.group().policy(Policy::CollectAll).limit(1).capacity(8);
+        units.spawn_all([Err("one"), Ok(()), Ok(())].map(|result| move || result));
+        assert!(units.completions().next().unwrap().1.is_err());
+        assert_eq!(units.wait().unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn outcomes_streamed_one_by_one_take_no_memory() {
+    let pool = pool(1, 4);
+    let mut group = pool.group();
+    let spawner = group.spawner();
+    spawner.spawn(|| Ok::<_, ()>([1_u8; 1_000]));
+    let mut seen = 0;
+    for (index, outcome) in group.completions() {
+        assert!(index == seen && outcome.is_ok());
+        seen += 1;
+        if seen < 10_000 {
+            spawner.spawn(|| Ok([1; 1_000]));
+        }
+    }
+    assert_eq!(seen, 10_000);
+}
+
+#[test]
+fn completions_that_would_wait_for_ever_panic() {
+    common::quiet_panics();
+    on_grid(|pool| {
+        let (give, take) = mpsc::channel::<TaskGroup<Result<(), ()>>>();
+        let group = pool.group();
+        let (told, tell) = mpsc::channel();
+        group.spawn(move || {
+            let mut group = take.recv().unwrap();
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| group.completions().count()));
+            told.send(panicked.is_err()).unwrap();
+            Ok(())
+        });
+        give.send(group).unwrap();
+        assert!(tell.recv_timeout(LIMIT).unwrap());
+    });
+}
+
+#[test]
+fn a_group_that_was_waited_for_leaves_its_token_as_it_is() {
+    on_grid(|pool| {
+        let group = pool.group();
+        let token = group.token().clone();
+        group.spawn(|| ());
+        group.wait().unwrap();
+        assert!(!token.is_cancelled());
+    });
+}
+
+#[test]
+fn the_deadline_of_a_closed_group_does_not_keep_a_waiter_busy() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let gate = Gate::new();
+        let group = pool.group().deadline(Instant::now());
+        let inside = gate.clone();
+        assert!(group.try_spawn(move || inside.pass()).is_err());
+        let group = pool.group().deadline(Instant::now() + Duration::from_millis(5));
+        let inside = gate.clone();
+        group.spawn(move || inside.pass());
+        let group = group.wait_timeout(Duration::from_millis(20)).unwrap_err();
+        gate.open();
+        group.wait().unwrap();
+    });
+}

@@ -458,3 +458,65 @@ fn try_map_stops_at_the_first_error() {
         assert!(matches!(error, Err(workcrew::GroupError::Failed(10))));
     });
 }
+
+#[test]
+fn a_wait_for_ever_on_the_only_worker_runs_the_task() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let inner = Arc::clone(&pool);
+        let ended = pool.spawn(move || inner.spawn(|| ()).unwrap().wait_timeout(Duration::MAX));
+        assert!(ended.unwrap().join().unwrap());
+        let (give, take) = mpsc::channel::<JoinHandle<bool>>();
+        let own = pool.spawn(move || {
+            let own = take.recv().unwrap();
+            let answered = !own.wait_timeout(Duration::MAX);
+            drop(own);
+            assert!(answered);
+            answered
+        });
+        give.send(own.unwrap()).unwrap();
+        pool.wait_idle();
+        assert_eq!(pool.metrics().tasks_panicked, 0);
+    });
+}
+
+#[test]
+fn results_whose_destructors_spawn_do_not_exhaust_the_stack() {
+    struct Chain(u32, Arc<WorkerPool>);
+    impl Drop for Chain {
+        fn drop(&mut self) {
+            if let Some(left) = self.0.checked_sub(1) {
+                let pool = Arc::clone(&self.1);
+                let _ = self.1.spawn(move || Chain(left, pool));
+            }
+        }
+    }
+    within_limit(|| {
+        let pool = Arc::new(WorkerPool::builder().workers(1).queue_capacity(1).stack_size(512 << 10).build().unwrap());
+        let inner = Arc::clone(&pool);
+        pool.execute(move || {
+            let last = Arc::clone(&inner);
+            let _ = inner.execute(|| ());
+            drop(inner.spawn(move || Chain(50_000, last)));
+        })
+        .unwrap();
+        pool.wait_idle();
+    });
+}
+
+#[test]
+fn panics_handed_up_through_many_joins_stay_short() {
+    common::quiet_panics();
+    fn nest(pool: &Arc<WorkerPool>, levels: u32) {
+        if levels == 0 {
+            panic!("the deepest \"one\"");
+        }
+        let inner = Arc::clone(pool);
+        pool.spawn(move || nest(&inner, levels - 1)).unwrap().join().unwrap();
+    }
+    let pool = pool(1, 4);
+    let inner = Arc::clone(&pool);
+    let error = pool.spawn(move || nest(&inner, 40)).unwrap().join().unwrap_err();
+    let text = format!("{error:?}");
+    assert!(text.contains("the deepest \"one\"") && text.len() < 10_000, "{} bytes", text.len());
+}

@@ -463,3 +463,169 @@ fn a_user_of_an_outside_thread_that_runs_a_job_does_not_wait_for_itself() {
         pool.shutdown();
     });
 }
+
+#[test]
+fn a_pool_that_shrinks_while_it_drains_still_ends() {
+    within_limit(|| {
+        for round in 0..2_000 {
+            let pool = pool(2, 1);
+            pool.execute(|| ()).unwrap();
+            if round % 2 == 0 {
+                pool.resize(1).unwrap();
+                pool.shutdown_now();
+            } else {
+                let _ = pool.shutdown_timeout(Duration::ZERO);
+                let _ = pool.resize(1);
+            }
+            pool.wait_idle();
+            pool.shutdown();
+        }
+    });
+}
+
+#[test]
+fn every_surplus_worker_leaves_an_idle_pool() {
+    within_limit(|| {
+        let left = Counter::new();
+        let counted = left.clone();
+        let pool = WorkerPool::builder().workers(8).queue_capacity(1).on_thread_stop(move |_| counted.add());
+        let pool = pool.build().unwrap();
+        pool.resize(1).unwrap();
+        while left.get() < 7 {
+            thread::yield_now();
+        }
+        assert_eq!(pool.queue_len(), 0);
+        let gate = Gate::new();
+        let inside = gate.clone();
+        pool.execute(move || inside.pass()).unwrap();
+        gate.wait_started(1);
+        pool.execute(|| ()).unwrap();
+        assert!(pool.try_execute(|| ()).unwrap_err().is_full(), "one worker only");
+        gate.open();
+    });
+}
+
+#[test]
+fn a_cancelled_closure_may_hold_the_last_reference_to_its_pool() {
+    within_limit(|| {
+        for by_group in [false, true] {
+            let pool = pool(1, 4);
+            let wedge = Wedge::new(&pool);
+            let last = Arc::clone(&pool);
+            let closure = move || drop(last);
+            if by_group {
+                let group = pool.group();
+                group.spawn(closure);
+                drop(pool);
+                group.cancel();
+            } else {
+                let handle = pool.spawn(closure).unwrap();
+                drop(pool);
+                assert!(handle.cancel());
+            }
+            wedge.open();
+        }
+    });
+}
+
+#[test]
+fn a_discarded_closure_may_end_its_pool_in_its_destructor() {
+    struct Ends(Arc<WorkerPool>, Counter);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            assert!(!self.0.wait_idle_timeout(LIMIT));
+            self.0.shutdown();
+            self.1.add();
+        }
+    }
+    within_limit(|| {
+        let builder = WorkerPool::builder().workers(1).queue_capacity(1);
+        let pool = Arc::new(builder.overflow(workcrew::Overflow::DiscardOldest).build().unwrap());
+        let wedge = Wedge::new(&pool);
+        let ended = Counter::new();
+        let ends = Ends(Arc::clone(&pool), ended.clone());
+        pool.execute(move || drop(ends)).unwrap();
+        let _ = pool.execute(|| ());
+        assert_eq!(ended.get(), 1);
+        wedge.open();
+    });
+}
+
+#[test]
+fn the_report_counts_what_workers_cancel_too() {
+    within_limit(|| {
+        for _ in 0..300 {
+            let pool = pool(2, 256);
+            let group = pool.group();
+            let gate = Gate::new();
+            for _ in 0..2 {
+                let (token, inside) = (group.token().clone(), gate.clone());
+                group.spawn(move || {
+                    inside.pass();
+                    let _ = token.wait_timeout(LIMIT);
+                });
+            }
+            gate.open();
+            gate.wait_started(2);
+            (0..200).for_each(|_| pool.execute(|| ()).unwrap());
+            assert_eq!(pool.shutdown_now().tasks_cancelled, 200);
+        }
+    });
+}
+
+#[test]
+fn a_timed_shutdown_inside_the_pool_cancels_nothing() {
+    on_grid(|pool| {
+        let (inner, ran) = (Arc::clone(&pool), Counter::new());
+        let counted = ran.clone();
+        let gate = Gate::new();
+        let inside = gate.clone();
+        let task = pool.spawn(move || {
+            inside.pass();
+            inner.shutdown_timeout(Duration::ZERO).tasks_cancelled
+        });
+        gate.wait_started(1);
+        let queued = pool.spawn(move || counted.add()).unwrap();
+        gate.open();
+        assert_eq!(task.unwrap().join().unwrap(), 0);
+        queued.join().unwrap();
+        assert_eq!(ran.get(), 1);
+    });
+}
+
+#[test]
+fn a_thread_local_of_a_worker_may_hold_the_last_reference_to_its_pool() {
+    thread_local! { static LAST: RefCell<Option<Arc<WorkerPool>>> = const { RefCell::new(None) } }
+    within_limit(|| {
+        for _ in 0..50 {
+            let pool = pool(1, 4);
+            let (inner, weak) = (Arc::clone(&pool), Arc::downgrade(&pool));
+            pool.spawn(move || LAST.set(Some(inner))).unwrap().join().unwrap();
+            pool.close();
+            drop(pool);
+            while weak.strong_count() > 0 {
+                thread::yield_now();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_timed_shutdown_does_not_wait_for_destructors_of_thread_locals() {
+    struct Slow(Gate);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.pass();
+        }
+    }
+    thread_local! { static SLOW: RefCell<Option<Slow>> = const { RefCell::new(None) } }
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let gate = Gate::new();
+        let held = gate.clone();
+        pool.spawn(move || SLOW.set(Some(Slow(held)))).unwrap().join().unwrap();
+        assert!(pool.shutdown_timeout(LIMIT).drained);
+        gate.wait_started(1); // still in the destructor
+        gate.open();
+    });
+}

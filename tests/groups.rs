@@ -742,7 +742,7 @@ fn waiting_for_a_group_inside_its_own_cancellation_is_answered() {
     on_grid(|pool| {
         let (told, tell) = mpsc::channel();
         let group = pool.group();
-        let slot: Arc<Mutex<Option<TaskGroup<Result<(), ()>>>>> = Arc::default();
+        let slot = Arc::new(Mutex::new(None::<TaskGroup<Result<(), ()>>>));
         let (inside, token) = (Arc::clone(&slot), group.token().clone());
         let _guard = token.on_cancel(move || {
             let group = inside.lock().unwrap().take().unwrap();

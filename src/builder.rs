@@ -67,13 +67,15 @@ impl Builder {
         }
     }
 
-    /// The number of workers, 1 to 65,536. Unless set, the number of CPUs this process may use (a container's limit included).
+    /// The number of workers, 1 to 65,536. Unless set, the number of CPUs this process may use (a container's limit
+    /// included).
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
     }
 
-    /// How many jobs the queue can hold, 1 to 16,777,216. Unless set, 1,024. A place takes 64 bytes, allocated by `build`.
+    /// How many jobs the queue can hold, 1 to 16,777,216. Unless set, 1,024. A place takes 64 bytes, allocated by
+    /// `build`.
     pub fn queue_capacity(mut self, jobs: usize) -> Self {
         self.queue_capacity = jobs;
         self
@@ -85,11 +87,12 @@ impl Builder {
         self
     }
 
-    /// The stack of each worker, in bytes. The operating system may round it up. Unless set, the standard library's default
-    /// (2 MiB, or `RUST_MIN_STACK`).
+    /// The stack of each worker, in bytes. The operating system may round it up. Unless set, the standard library's
+    /// default (2 MiB, or `RUST_MIN_STACK`).
     ///
-    /// A worker runs tasks nested in tasks up to 64 deep, and a small stack must have room for that many frames of *your* tasks. For 64 joins of
-    /// tasks that do nothing else, a debug build takes less than 192 KiB (x86-64, rustc 1.95).
+    /// A worker runs tasks nested in tasks up to 64 deep, and a small stack must have room for that many frames of
+    /// *your* tasks. For 64 joins of tasks that do nothing else, a debug build takes less than 192 KiB (x86-64,
+    /// rustc 1.95).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.worker_settings.stack_size = Some(bytes);
         self
@@ -119,8 +122,8 @@ impl Builder {
         self
     }
 
-    /// Called with each panic of a task, at once, on the thread that ran it, before anybody who waits for the task learns of
-    /// it. A panic of `f` itself is contained and counted.
+    /// Called with each panic of a task, at once, on the thread that ran it, before anybody who waits for the task
+    /// learns of it. A panic of `f` itself is contained and counted.
     pub fn on_panic(mut self, f: impl Fn(&Panic) + Send + Sync + 'static) -> Self {
         self.hooks.on_panic = Some(Box::new(f));
         self
@@ -132,8 +135,8 @@ impl Builder {
         self
     }
 
-    /// Whether [`Metrics`](crate::Metrics) carry histograms of queue wait and run time. Costs three readings of the clock for each
-    /// task. Unless set, no.
+    /// Whether [`Metrics`](crate::Metrics) carry histograms of queue wait and run time. Costs three readings of the
+    /// clock for each task. Unless set, no.
     pub fn timing(mut self, timing: bool) -> Self {
         self.timing = timing;
         self
@@ -208,13 +211,13 @@ impl WorkerPool {
 
     /// The pool of the process, built when it is first asked for and never dropped.
     ///
-    /// It is built like [`new`](Self::new)'s, but the environment variable `WORKCREW_WORKERS` overrides the number of workers.
-    /// Libraries should take a pool from their caller instead.
+    /// It is built like [`new`](Self::new)'s, but the environment variable `WORKCREW_WORKERS` overrides the number of
+    /// workers. Libraries should take a pool from their caller instead.
     ///
     /// # Panics
     ///
-    /// If it cannot be built: no thread could be started, or the variable holds no number of workers. The next call tries
-    /// again.
+    /// If it cannot be built: no thread could be started, or the variable holds no number of workers. The next call
+    /// tries again.
     ///
     /// # Examples
     ///

@@ -6,11 +6,12 @@
 //! | a reason | cancelled for ever | none |
 //!
 //! Rules:
-//! 1. A node's state and its registrations (children, callbacks) change together, under the node's lock. So a registration
-//!    either is found by the cancellation or finds the node cancelled.
-//! 2. Cancelling marks the whole subtree first, one node's lock at a time, and only then calls the callbacks, under no lock.
-//! 3. A child keeps its parent alive, a parent knows its children weakly; a node that is dropped leaves its parent's list,
-//!    so a long-lived parent does not grow with the number of children it has had.
+//! 1. A node's state and its registrations (children, callbacks) change together, under the node's lock. So a
+//!    registration either is found by the cancellation or finds the node cancelled.
+//! 2. Cancelling marks the whole subtree first, one node's lock at a time, and only then calls the callbacks, under no
+//!    lock.
+//! 3. A child keeps its parent alive, a parent knows its children weakly; a node that is dropped leaves its parent's
+//!    list, so a long-lived parent does not grow with the number of children it has had.
 //!
 //! There is no timer here: a deadline is noticed by whoever looks at the token or waits for it.
 
@@ -26,8 +27,8 @@ use crate::unwind;
 
 /// A flag that tells running tasks to stop, with children, deadlines and callbacks.
 ///
-/// Clones share one flag. A [child](Self::child_token) is cancelled with its parent, not the other way round. Looking at a
-/// token that is not cancelled costs one atomic load, and one reading of the clock if it has a deadline.
+/// Clones share one flag. A [child](Self::child_token) is cancelled with its parent, not the other way round. Looking
+/// at a token that is not cancelled costs one atomic load, and one reading of the clock if it has a deadline.
 ///
 /// # Examples
 ///
@@ -65,10 +66,11 @@ impl CancellationToken {
         self.child(None)
     }
 
-    /// A [child](Self::child_token) that also cancels itself, with [`CancelReason::Expired`], when `deadline` has passed.
+    /// A [child](Self::child_token) that also cancels itself, with [`CancelReason::Expired`], when `deadline` has
+    /// passed.
     ///
-    /// No thread watches the clock: whoever looks at the token, or waits for it, finds that the time has come. Callbacks
-    /// run at that moment, on that thread.
+    /// No thread watches the clock: whoever looks at the token, or waits for it, finds that the time has come.
+    /// Callbacks run at that moment, on that thread.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -82,7 +84,8 @@ impl CancellationToken {
 
     /// Cancels this token and its descendants, wakes who waits for them and calls the callbacks, on this thread.
     ///
-    /// Cancelling twice does nothing; the second call may return before the first has reached every descendant. A panic of a callback is contained, and the other callbacks are called all the same.
+    /// Cancelling twice does nothing; the second call may return before the first has reached every descendant. A panic
+    /// of a callback is contained, and the other callbacks are called all the same.
     pub fn cancel(&self) {
         self.cancel_because(CancelReason::Requested);
     }
@@ -117,8 +120,9 @@ impl CancellationToken {
         self.is_cancelled()
     }
 
-    /// Registers `f` to be called once, when the token is cancelled, on the thread that cancels it and under no lock. Called
-    /// at once if the token is cancelled already. Dropping the guard withdraws it, unless the call has begun.
+    /// Registers `f` to be called once, when the token is cancelled, on the thread that cancels it and under no lock.
+    /// Called at once if the token is cancelled already. Dropping the guard withdraws it, unless the call has
+    /// begun.
     ///
     /// ```
     /// use std::sync::mpsc::channel;

@@ -1,15 +1,16 @@
 //! The inside of a pool: takes jobs in, hands them to workers, decides what happens when the queue is full.
 //!
-//! A submission has four steps, each of which can be the last: *admit* it to the books (closed: refused); *push* it into the queue; if
-//! that is full, follow the *overflow* rules below; if there is no way, *withdraw* it and give it back.
+//! A submission has four steps, each of which can be the last: *admit* it to the books (closed: refused); *push* it
+//! into the queue; if that is full, follow the *overflow* rules below; if there is no way, *withdraw* it and give it
+//! back.
 //!
 //! | who submits into a full queue | plain form | `_timeout` form | `try_` form |
 //! |---|---|---|---|
 //! | an outside thread | as the overflow policy says | waits at most so long | refused |
 //! | a worker of the pool | as the policy says, but where that is to block: runs the job at once, or puts it aside if its stack is deep | refused | refused |
 //!
-//! So a worker never parks on its own full queue. What is put aside goes into the queue's side lane, as do the tickets of groups: tickets are
-//! bounded by groups times workers, the jobs by what tasks at the deepest nesting submit.
+//! So a worker never parks on its own full queue. What is put aside goes into the queue's side lane, as do the tickets
+//! of groups: tickets are bounded by groups times workers, the jobs by what tasks at the deepest nesting submit.
 
 use std::collections::BTreeMap;
 use std::panic::Location;
@@ -36,7 +37,8 @@ use crate::sync::{Arc, Mutex, Weak};
 ///
 /// A discarded task counts as accepted and meets its one fate: cancelled, with
 /// [`CancelReason::Discarded`](crate::CancelReason::Discarded). Tasks of groups are never discarded: groups have a
-/// [capacity](crate::TaskGroup::capacity) of their own. `CallerRuns` runs jobs nested in jobs at most 16 deep; beyond that the caller blocks.
+/// [capacity](crate::TaskGroup::capacity) of their own. `CallerRuns` runs jobs nested in jobs at most 16 deep; beyond
+/// that the caller blocks.
 ///
 /// On a worker of the pool itself `Block` never blocks: the worker runs the job at once, or puts it aside when it is
 /// already running jobs nested 16 deep.
@@ -132,7 +134,8 @@ impl Engine {
         self.put_aside(Job::Ticket(group));
     }
 
-    /// Hands out the next job, waiting for one; `None` once the pool is drained or workers are to leave, or for no reason.
+    /// Hands out the next job, waiting for one; `None` once the pool is drained or workers are to leave, or for no
+    /// reason.
     pub(crate) fn next_job(&self, turn: &mut Turn) -> Option<Job> {
         if let Some(job) = self.queue.try_pop(turn) {
             return Some(job);

@@ -23,9 +23,9 @@ use crate::task::{Joinable, Prospect};
 ///
 /// # Waiting on a worker
 ///
-/// A task may wait for another task of its own pool. If that one has not started, the waiting worker runs it itself, so a
-/// pool of one worker is enough for joins at any depth up to 64 tasks on one stack; deeper, and for a task that joins itself,
-/// the answer is [`JoinError::WouldDeadlock`]. A wait never runs an unrelated task.
+/// A task may wait for another task of its own pool. If that one has not started, the waiting worker runs it itself, so
+/// a pool of one worker is enough for joins at any depth up to 64 tasks on one stack; deeper, and for a task that joins
+/// itself, the answer is [`JoinError::WouldDeadlock`]. A wait never runs an unrelated task.
 ///
 /// # Examples
 ///
@@ -62,11 +62,12 @@ impl<T> JoinHandle<T> {
         self.task.take().unwrap_or(Err(JoinError::WouldDeadlock))
     }
 
-    /// Blocks until the task has ended or `timeout` has passed, and returns whether it has ended. If so, [`join`](Self::join)
-    /// returns at once.
+    /// Blocks until the task has ended or `timeout` has passed, and returns whether it has ended. If so,
+    /// [`join`](Self::join) returns at once.
     ///
-    /// On a worker of the same pool it does not help, since a task run on the way could take longer than the timeout. A wait for ever,
-    /// `Duration::MAX`, does help; and where `join` would answer [`JoinError::WouldDeadlock`] it returns `false` at once.
+    /// On a worker of the same pool it does not help, since a task run on the way could take longer than the timeout. A
+    /// wait for ever, `Duration::MAX`, does help; and where `join` would answer [`JoinError::WouldDeadlock`] it
+    /// returns `false` at once.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);

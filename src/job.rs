@@ -1,8 +1,8 @@
 //! What travels through the queue.
 //!
-//! A job is the closure of an `execute`, or a share in a task or a group that lives elsewhere. A share may turn out to be empty:
-//! a joining worker was faster, or somebody cancelled; then taking it from the queue does nothing. A job never owns a
-//! way back to the queue it lies in.
+//! A job is the closure of an `execute`, or a share in a task or a group that lives elsewhere. A share may turn out to
+//! be empty: a joining worker was faster, or somebody cancelled; then taking it from the queue does nothing. A job
+//! never owns a way back to the queue it lies in.
 
 use std::any::Any;
 use std::panic::Location;

@@ -1,12 +1,12 @@
 //! The books of a pool: what was admitted, what came of it.
 //!
 //! Rules:
-//! 1. Every task is admitted before it can be found by anybody else: one atomic add, which also tells whether the pool is
-//!    closed. Nothing is admitted after the closing.
-//! 2. An admitted task is settled once: after it met its fate and its owner was told, or when its submission is withdrawn
-//!    because there was no room. So at every moment `settled <= admitted`.
-//! 3. The pool is quiet when both are equal. Reading settled first and admitted second cannot deceive: settled only grows,
-//!    so if an older figure of it equals a newer one of admitted, they were equal at the second reading.
+//! 1. Every task is admitted before it can be found by anybody else: one atomic add, which also tells whether the pool
+//!    is closed. Nothing is admitted after the closing.
+//! 2. An admitted task is settled once: after it met its fate and its owner was told, or when its submission is
+//!    withdrawn because there was no room. So at every moment `settled <= admitted`.
+//! 3. The pool is quiet when both are equal. Reading settled first and admitted second cannot deceive: settled only
+//!    grows, so if an older figure of it equals a newer one of admitted, they were equal at the second reading.
 //! 4. Each worker counts on cache lines of its own; all other threads share one record.
 //!
 //! The ledger knows numbers only; who waits for them is `lifecycle`'s business.
@@ -60,8 +60,8 @@ impl Ledger {
             self.turn_away();
             return None;
         }
-        // ORDERING: one modification order for admissions and the closing settles who came first. The Release half pairs with
-        // the Acquire of `is_quiet`; see rule 3.
+        // ORDERING: one modification order for admissions and the closing settles who came first. The Release half
+        // pairs with the Acquire of `is_quiet`; see rule 3.
         let before = self.admission.0.fetch_add(ADMISSION, Ordering::AcqRel);
         if before & CLOSED != 0 {
             // Closed in between. The count cannot be taken back (rule 3 needs it to grow), so it is withdrawn.
@@ -99,8 +99,8 @@ impl Ledger {
 
     /// Whether every admitted task is settled.
     pub(crate) fn is_quiet(&self) -> bool {
-        // ORDERING: each Acquire pairs with the Release of `settle` or `withdraw`: what was settled had been admitted before, so
-        // the admission word read afterwards includes it.
+        // ORDERING: each Acquire pairs with the Release of `settle` or `withdraw`: what was settled had been admitted
+        // before, so the admission word read afterwards includes it.
         let settled: u64 = self.sum(|record| record.settled.load(Ordering::Acquire));
         let withdrawn = self.withdrawn.0.load(Ordering::Acquire);
         settled + withdrawn == self.admission.0.load(Ordering::Acquire) / ADMISSION

@@ -1,8 +1,8 @@
 //! A bounded worker-pool task executor for synchronous Rust.
 //!
-//! Closures go through one bounded channel to a fixed number of worker threads. Handles wait for one task; groups, as Go's `errgroup`,
-//! wait for many and cancel the rest on the first error; scopes do so for tasks that borrow. This page answers a
-//! user's questions in the order in which they come up.
+//! Closures go through one bounded channel to a fixed number of worker threads. Handles wait for one task; groups, as
+//! Go's `errgroup`, wait for many and cancel the rest on the first error; scopes do so for tasks that borrow. This page
+//! answers a user's questions in the order in which they come up.
 //!
 //! # How do I run something in the background?
 //!
@@ -33,8 +33,9 @@
 //!
 //! # How do I wait for many, and stop at the first error?
 //!
-//! A [`TaskGroup`] does what Go's `errgroup` does: the first error (or panic) cancels the rest, [`wait`](TaskGroup::wait) returns it when
-//! everything that had started has ended, and otherwise the values in the order of spawning.
+//! A [`TaskGroup`] does what Go's `errgroup` does: the first error (or panic) cancels the rest,
+//! [`wait`](TaskGroup::wait) returns it when everything that had started has ended, and otherwise the values in the
+//! order of spawning.
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -46,10 +47,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A group has a [`limit`](TaskGroup::limit) of tasks at once, a [`capacity`](TaskGroup::capacity) for those that wait, a
-//! [`policy`](TaskGroup::policy) (first error, collect all, first success), a [`deadline`](TaskGroup::deadline), a
-//! [`parent`](TaskGroup::parent) token. Besides `wait` there are [`wait_timeout`](TaskGroup::wait_timeout), [`wait_all`](TaskGroup::wait_all),
-//! [`wait_any`](TaskGroup::wait_any) and [`completions`](TaskGroup::completions). Tasks add siblings through a [`Spawner`].
+//! A group has a [`limit`](TaskGroup::limit) of tasks at once, a [`capacity`](TaskGroup::capacity) for those that wait,
+//! a [`policy`](TaskGroup::policy) (first error, collect all, first success), a [`deadline`](TaskGroup::deadline), a
+//! [`parent`](TaskGroup::parent) token. Besides `wait` there are [`wait_timeout`](TaskGroup::wait_timeout),
+//! [`wait_all`](TaskGroup::wait_all), [`wait_any`](TaskGroup::wait_any) and [`completions`](TaskGroup::completions).
+//! Tasks add siblings through a [`Spawner`].
 //!
 //! For one function over many items there are [`map`](WorkerPool::map), a lazy iterator in the order of the items, and
 //! [`try_map`](WorkerPool::try_map).
@@ -73,15 +75,15 @@
 //!
 //! # What if the queue is full?
 //!
-//! The plain forms do what the pool's [`Overflow`] policy says: block (the default), run on the caller, discard the oldest or the newest. The
-//! `try_` forms never block and give the closure back, the `_timeout` forms block at most that long. Every refusal [returns
-//! the closure](SubmitError), neither run nor dropped.
+//! The plain forms do what the pool's [`Overflow`] policy says: block (the default), run on the caller, discard the
+//! oldest or the newest. The `try_` forms never block and give the closure back, the `_timeout` forms block at most
+//! that long. Every refusal [returns the closure](SubmitError), neither run nor dropped.
 //!
 //! # May a task submit, and wait for what it submitted?
 //!
-//! Yes, to any depth up to 64 and with a single worker. A worker that waits runs what it waits for, and nothing else, so it cannot pick up a job
-//! that wants a lock it holds. A worker that finds its own queue full runs the job at once. What can never end, such as a task that joins
-//! itself, is an [error](JoinError::WouldDeadlock).
+//! Yes, to any depth up to 64 and with a single worker. A worker that waits runs what it waits for, and nothing else,
+//! so it cannot pick up a job that wants a lock it holds. A worker that finds its own queue full runs the job at once.
+//! What can never end, such as a task that joins itself, is an [error](JoinError::WouldDeadlock).
 //!
 //! # How do I cancel what is running?
 //!
@@ -107,31 +109,33 @@
 //! # How do I shut down?
 //!
 //! Drop the pool, or call [`shutdown`](WorkerPool::shutdown): nothing new, run what is queued, join the workers.
-//! [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so within a time and [reports](ShutdownReport) what was left,
-//! [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued, [`close`](WorkerPool::close) only refuses what is new.
+//! [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so within a time and [reports](ShutdownReport) what was
+//! left, [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued, [`close`](WorkerPool::close) only refuses
+//! what is new.
 //!
 //! # What happens when a task panics?
 //!
 //! The worker lives on. Who waits gets the [`Panic`] as an error, with its payload; it is also counted, and told to
-//! [`on_panic`](Builder::on_panic) at once. This includes panics in destructors. The process ends only where the standard library
-//! aborts: a panic while panicking, a panicking panic hook, a thread local's destructor that panics, and builds with `panic = "abort"`.
-//! Code that leaves a task by other means (`longjmp`, `pthread_exit`) is outside of the contract.
+//! [`on_panic`](Builder::on_panic) at once. This includes panics in destructors. The process ends only where the
+//! standard library aborts: a panic while panicking, a panicking panic hook, a thread local's destructor that panics,
+//! and builds with `panic = "abort"`. Code that leaves a task by other means (`longjmp`, `pthread_exit`) is outside of
+//! the contract.
 //!
 //! # How do I see what is going on?
 //!
-//! [`metrics`](WorkerPool::metrics) counts every task once: submitted, and succeeded, failed, panicked, cancelled, queued or running;
-//! [`Builder::timing`] adds histograms. [`running`](WorkerPool::running) tells what each worker is doing, submitted where and since when. An
-//! [`Observer`] follows each task.
+//! [`metrics`](WorkerPool::metrics) counts every task once: submitted, and succeeded, failed, panicked, cancelled,
+//! queued or running; [`Builder::timing`] adds histograms. [`running`](WorkerPool::running) tells what each worker is
+//! doing, submitted where and since when. An [`Observer`] follows each task.
 //!
 //! # What are the limits?
 //!
-//! 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at once). A pool takes a thread for each worker, and no other. An idle pool
-//! uses no CPU.
+//! 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at once). A pool takes a thread for each
+//! worker, and no other. An idle pool uses no CPU.
 //!
 //! # When not to use it?
 //!
-//! For data-parallel iterators use rayon, for many connections at once an async runtime. A pool of threads cannot kill a task, and it
-//! forgets its queue when the process ends.
+//! For data-parallel iterators use rayon, for many connections at once an async runtime. A pool of threads cannot kill
+//! a task, and it forgets its queue when the process ends.
 
 mod pool;
 mod builder;

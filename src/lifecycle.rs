@@ -8,10 +8,10 @@
 //!
 //! "Cancelling" is a flag besides the phases: set by `shutdown_now`, it turns every start into a cancellation.
 //!
-//! Rule: whoever may have settled the last task calls [`Lifecycle::check`]: a worker before it parks or leaves (not after each
-//! task), any other thread at once. A check and a waiter meet in one atomic word, by one read-modify-write each, so of two that
-//! overlap the later one sees what the earlier one did: either the check finds the waiter, or the waiter finds the pool
-//! quiet. The same holds for two checks, each of which settled one of the last two tasks.
+//! Rule: whoever may have settled the last task calls [`Lifecycle::check`]: a worker before it parks or leaves (not
+//! after each task), any other thread at once. A check and a waiter meet in one atomic word, by one read-modify-write
+//! each, so of two that overlap the later one sees what the earlier one did: either the check finds the waiter, or the
+//! waiter finds the pool quiet. The same holds for two checks, each of which settled one of the last two tasks.
 
 use crate::deadline::Deadline;
 use crate::ledger::Ledger;
@@ -83,7 +83,8 @@ impl Lifecycle {
             self.quiet.notify_all();
         }
         if closed {
-            // ORDERING: Release pairs with the Acquire of `is_drained`; telling the workers takes a lock that they look under as well.
+            // ORDERING: Release pairs with the Acquire of `is_drained`; telling the workers takes a lock that they look
+            // under as well.
             self.drained.store(true, Ordering::Release);
             if let Some(tell_workers) = self.on_drained.get() {
                 tell_workers();

@@ -39,7 +39,7 @@ struct Local {
 thread_local! {
     static LOCAL: Local =
         const { Local { worker: RefCell::new(None), frames: RefCell::new(Vec::new()) } };
-    /// The pool that this thread has ever been a worker of, or zero. Has no destructor, so it can be read to the very end.
+    /// The pool that this thread has ever been a worker of, or zero. No destructor: it can be read to the very end.
     static WORKPLACE: Cell<Name> = const { Cell::new(0) };
     /// The name of this thread; zero until somebody asks. Has no destructor either.
     static THREAD: Cell<Name> = const { Cell::new(0) };
@@ -103,7 +103,8 @@ pub(crate) fn with_record<T>(pool: Name, f: impl FnOnce(Option<&Record>) -> T) -
         .unwrap_or_else(|_| call(None))
 }
 
-/// Puts a task of `pool` and `group` on this thread's stack, until the guard is dropped. Zero stands for no pool and no group.
+/// Puts a task of `pool` and `group` on this thread's stack, until the guard is dropped. Zero stands for no pool and no
+/// group.
 pub(crate) fn enter(pool: Name, group: Name) -> Entered {
     let entered = LOCAL.try_with(|local| local.frames.borrow_mut().push(Frame { pool, group })).is_ok();
     Entered { entered }

@@ -15,12 +15,12 @@ use crate::sync::Arc;
 impl WorkerPool {
     /// Applies `f` to each item on the workers and yields the results in the order of the items.
     ///
-    /// It is lazy: items are taken from `items` only by `next`, on the calling thread, and at most a queue's capacity of results
-    /// is under way or waiting to be yielded. So it works on an endless iterator, in bounded memory. Dropping the iterator cancels what has not
-    /// started.
+    /// It is lazy: items are taken from `items` only by `next`, on the calling thread, and at most a queue's capacity
+    /// of results is under way or waiting to be yielded. So it works on an endless iterator, in bounded memory.
+    /// Dropping the iterator cancels what has not started.
     ///
-    /// Each item ends in its own result: a panic is an `Err` in its place, and the others go on. If the pool is shut down, the
-    /// items left are [`JoinError::Cancelled`].
+    /// Each item ends in its own result: a panic is an `Err` in its place, and the others go on. If the pool is shut
+    /// down, the items left are [`JoinError::Cancelled`].
     ///
     /// # Examples
     ///
@@ -51,12 +51,13 @@ impl WorkerPool {
         }
     }
 
-    /// Applies `f` to each item on the workers and returns all values in the order of the items; the first error cancels
-    /// the rest. Takes items only as fast as the workers take them.
+    /// Applies `f` to each item on the workers and returns all values in the order of the items; the first error
+    /// cancels the rest. Takes items only as fast as the workers take them.
     ///
     /// # Errors
     ///
-    /// The first failure or panic by time, or that the pool was shut down, as in [`TaskGroup::wait`](crate::TaskGroup::wait).
+    /// The first failure or panic by time, or that the pool was shut down, as in
+    /// [`TaskGroup::wait`](crate::TaskGroup::wait).
     ///
     /// # Examples
     ///

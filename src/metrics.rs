@@ -105,8 +105,8 @@ impl Histogram {
         Duration::from_nanos(self.nanoseconds.checked_div(self.count()).unwrap_or(0))
     }
 
-    /// A duration that the fraction `quantile` (0.5 is the median) of all durations does not exceed. It is the upper end of
-    /// a bucket, so less than twice too long; zero if nothing was counted.
+    /// A duration that the fraction `quantile` (0.5 is the median) of all durations does not exceed. It is the upper
+    /// end of a bucket, so less than twice too long; zero if nothing was counted.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Duration {
         let rank = (quantile.clamp(0.0, 1.0) * self.count() as f64).ceil() as u64;

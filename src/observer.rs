@@ -61,8 +61,8 @@ impl<'a> TaskInfo<'a> {
 
 /// Follows every task of a pool through its life.
 ///
-/// The calls come from the threads that submit, run or cancel the task, under no lock, and the task goes on only when they
-/// return: an observer should be quick. Its panics are contained and counted in
+/// The calls come from the threads that submit, run or cancel the task, under no lock, and the task goes on only when
+/// they return: an observer should be quick. Its panics are contained and counted in
 /// [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked). A pool without an observer pays nothing for it.
 ///
 /// # Examples

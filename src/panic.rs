@@ -11,8 +11,8 @@ use crate::unwind::{self, Payload};
 
 /// The panic that ended a task.
 ///
-/// It keeps the payload, the message where the payload is a string, and the place where the task was submitted (the place
-/// of the panic itself has gone to the panic hook). Dropping it contains a panic of the payload's destructor.
+/// It keeps the payload, the message where the payload is a string, and the place where the task was submitted (the
+/// place of the panic itself has gone to the panic hook). Dropping it contains a panic of the payload's destructor.
 ///
 /// # Examples
 ///
@@ -79,7 +79,8 @@ impl Drop for Panic {
 }
 
 impl fmt::Debug for Panic {
-    /// Shows the message as it is. Escaped, it would double in length with each task that unwraps the error of another and panics in turn.
+    /// Shows the message as it is. Escaped, it would double in length with each task that unwraps the error of another
+    /// and panics in turn.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Panic({self})")
     }

@@ -21,11 +21,12 @@ use crate::worker::{self, WorkerSettings};
 
 /// A fixed number of worker threads behind one bounded queue.
 ///
-/// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. Dropping it runs what is queued
-/// and joins the workers, unless [`Builder::on_drop`](crate::Builder::on_drop) says otherwise; dropped on one of its own workers
-/// it does not wait, and the pool ends after that worker's task.
+/// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. Dropping it runs what is
+/// queued and joins the workers, unless [`Builder::on_drop`](crate::Builder::on_drop) says otherwise; dropped on one of
+/// its own workers it does not wait, and the pool ends after that worker's task.
 ///
-/// Workers are reused and their thread locals are not reset: what a task leaves there, the next task on that worker finds.
+/// Workers are reused and their thread locals are not reset: what a task leaves there, the next task on that worker
+/// finds.
 ///
 /// # Examples
 ///
@@ -53,14 +54,14 @@ pub(crate) struct PoolSettings {
 /// Fire and forget, and tasks to wait for. The plain forms may block when the queue is full (see
 /// [`Overflow`](crate::Overflow)), the `try_` forms never block, the `_timeout` forms block at most that long.
 ///
-/// On a worker of the same pool no form ever blocks: when the queue is full, the plain forms run the job at once (or put it
-/// aside, when jobs are already nested 16 deep on that worker), the others refuse it. A job that is run at once runs under whatever locks the
-/// submitting task holds; where that matters, use `try_execute`.
+/// On a worker of the same pool no form ever blocks: when the queue is full, the plain forms run the job at once (or
+/// put it aside, when jobs are already nested 16 deep on that worker), the others refuse it. A job that is run at once
+/// runs under whatever locks the submitting task holds; where that matters, use `try_execute`.
 impl WorkerPool {
     /// Hands over a closure to be run by a worker, fire and forget.
     ///
-    /// `Ok` means accepted: it will run, or meet its fate in a shutdown or by an overflow policy. A panic of the closure is contained, counted, and
-    /// told to [`Builder::on_panic`](crate::Builder::on_panic).
+    /// `Ok` means accepted: it will run, or meet its fate in a shutdown or by an overflow policy. A panic of the
+    /// closure is contained, counted, and told to [`Builder::on_panic`](crate::Builder::on_panic).
     ///
     /// # Errors
     ///
@@ -237,8 +238,8 @@ impl WorkerPool {
 
 /// Watching.
 impl WorkerPool {
-    /// Blocks until no task is queued or running. New tasks may come at any time, so what is true when this returns may be
-    /// out of date, unless nobody else submits.
+    /// Blocks until no task is queued or running. New tasks may come at any time, so what is true when this returns may
+    /// be out of date, unless nobody else submits.
     ///
     /// # Panics
     ///
@@ -248,8 +249,8 @@ impl WorkerPool {
         self.engine.supervisor.lifecycle.wait_quiet(Deadline::NEVER);
     }
 
-    /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the pool was idle. A task of this
-    /// pool gets `false` at once.
+    /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the pool was idle. A task of
+    /// this pool gets `false` at once.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
         !local::is_inside(self.engine.pool()) && self.engine.supervisor.lifecycle.wait_quiet(Deadline::after(timeout))
@@ -273,8 +274,8 @@ impl WorkerPool {
         self.engine.queue_capacity()
     }
 
-    /// How many places of the queue are taken, at most its capacity; out of date when it arrives. A cancelled task keeps its
-    /// place until a worker comes to it; the tasks of groups take none.
+    /// How many places of the queue are taken, at most its capacity; out of date when it arrives. A cancelled task
+    /// keeps its place until a worker comes to it; the tasks of groups take none.
     #[must_use]
     pub fn queue_len(&self) -> usize {
         self.engine.queue_len()
@@ -310,13 +311,13 @@ impl WorkerPool {
         self.engine.supervisor.lifecycle.ledger.running()
     }
 
-    /// Changes the number of workers. New ones are there when this returns; surplus ones leave when they have finished what they
-    /// are doing, and this does not wait for them.
+    /// Changes the number of workers. New ones are there when this returns; surplus ones leave when they have finished
+    /// what they are doing, and this does not wait for them.
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if the number is zero or too large, if a thread could not be started (the pool then has its former
-    /// size as its target), or if the pool is shut down.
+    /// [`BuildError`], if the number is zero or too large, if a thread could not be started (the pool then has its
+    /// former size as its target), or if the pool is shut down.
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         check_workers(workers)?;
         let _one_at_a_time = self.engine.roster.hold();
@@ -346,17 +347,18 @@ impl WorkerPool {
         self.engine.close();
     }
 
-    /// Refuses new work, runs what is queued, joins the workers. Blocks until then; a task that never ends makes it wait for
-    /// ever.
+    /// Refuses new work, runs what is queued, joins the workers. Blocks until then; a task that never ends makes it
+    /// wait for ever.
     ///
-    /// Called by a task of this pool, here and below, it does not wait: the pool runs what is queued and ends after that task.
+    /// Called by a task of this pool, here and below, it does not wait: the pool runs what is queued and ends after
+    /// that task.
     pub fn shutdown(&self) {
         shutdown::shutdown(&self.engine);
     }
 
-    /// Like [`shutdown`](Self::shutdown), but after `timeout` what has not started is cancelled, running groups and scopes
-    /// are told through their tokens, and the report says what was left. `Duration::MAX` waits for ever. Destructors of the workers' thread
-    /// locals are not waited for.
+    /// Like [`shutdown`](Self::shutdown), but after `timeout` what has not started is cancelled, running groups and
+    /// scopes are told through their tokens, and the report says what was left. `Duration::MAX` waits for ever.
+    /// Destructors of the workers' thread locals are not waited for.
     ///
     /// # Examples
     ///
@@ -374,8 +376,8 @@ impl WorkerPool {
         shutdown::shutdown_timeout(&self.engine, timeout)
     }
 
-    /// Refuses new work, cancels what has not started, tells running groups and scopes through their tokens, and returns
-    /// without waiting for what runs.
+    /// Refuses new work, cancels what has not started, tells running groups and scopes through their tokens, and
+    /// returns without waiting for what runs.
     #[allow(clippy::must_use_candidate, reason = "the report is of interest to few")]
     pub fn shutdown_now(&self) -> ShutdownReport {
         shutdown::shutdown_now(&self.engine)

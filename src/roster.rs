@@ -2,10 +2,10 @@
 //!
 //! Rules:
 //! 1. `alive` counts workers from before their thread is started until they have nothing more to do with the pool.
-//! 2. A worker asks between two jobs whether it may depart; it may while more stay than shall. The question costs one load
-//!    of a flag while nobody needs to.
-//! 3. The record of a worker is handed on to a new one when the worker is gone, not when it departs: in between its stop hook
-//!    runs, which may count.
+//! 2. A worker asks between two jobs whether it may depart; it may while more stay than shall. The question costs one
+//!    load of a flag while nobody needs to.
+//! 3. The record of a worker is handed on to a new one when the worker is gone, not when it departs: in between its
+//!    stop hook runs, which may count.
 
 use crate::deadline::Deadline;
 use crate::ledger::Record;
@@ -15,7 +15,8 @@ use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Orde
 /// The workers of one pool.
 pub(crate) struct Roster {
     pool: Name,
-    /// Held while the number of workers changes, so that two changes do not mix, and an end waits for the change before it.
+    /// Held while the number of workers changes, so that two changes do not mix, and an end waits for the change
+    /// before it.
     changing: Mutex<()>,
     inner: Mutex<Inner>,
     /// Notified when the last worker has left.
@@ -142,8 +143,8 @@ impl Roster {
         }
     }
 
-    /// Whether the calling thread may wait for the workers. A worker that did would wait for itself, also in the destructors of its thread
-    /// locals, when it is a worker no more.
+    /// Whether the calling thread may wait for the workers. A worker that did would wait for itself, also in the
+    /// destructors of its thread locals, when it is a worker no more.
     pub(crate) fn may_wait(&self) -> bool {
         !local::is_inside(self.pool) && !local::was_worker_of(self.pool)
     }

@@ -1,7 +1,7 @@
 //! Scopes: groups whose tasks may borrow from the caller's stack.
 //!
-//! The one unsafe step of the crate is here: a closure that lives for `'scope` is put into a group as if it lived for ever. What makes it
-//! sound:
+//! The one unsafe step of the crate is here: a closure that lives for `'scope` is put into a group as if it lived for
+//! ever. What makes it sound:
 //!
 //! 1. [`WorkerPool::scope`] does not return, by value or by unwinding, before the group reports all tasks done.
 //! 2. A group counts a task as done when nothing of its closure is left, called or uncalled (rule 5 of `group::core`).
@@ -28,9 +28,11 @@ use crate::unwind;
 
 /// Spawns tasks that borrow, within [`WorkerPool::scope`].
 ///
-/// `'scope` is how long the tasks may run, `'env` how long what they borrow lives, `R` what they return: `()` or `Result<(), E>`.
-// `R: 'env` always holds, since `R` is `'static`. It is written for the borrow checker: a region in `R`, as in `&'static str`, would else be
-// a second candidate for what outlives `'scope`, and borrows in the body would be taken for `'static`.
+/// `'scope` is how long the tasks may run, `'env` how long what they borrow lives, `R` what they return: `()` or
+/// `Result<(), E>`.
+// `R: 'env` always holds, since `R` is `'static`. It is written for the borrow checker: a region in `R`, as in
+// `&'static str`, would else be a second candidate for what outlives `'scope`, and borrows in the body would be taken
+// for `'static`.
 pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()> + 'env> {
     core: Arc<GroupCore<R>>,
     /// Makes `'scope` invariant: it must neither shrink nor grow.
@@ -50,8 +52,8 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
         F: FnOnce() -> R + Send + 'scope,
     {
         let body: Box<dyn FnOnce() -> R + Send + 'scope> = Box::new(f);
-        // SAFETY: only the lifetime changes. The closure is called or dropped before `'scope` ends: by the rules 1 and 2 of the
-        // module `scope` cannot return before that, and by rule 3 nothing is added later.
+        // SAFETY: only the lifetime changes. The closure is called or dropped before `'scope` ends: by the rules 1 and
+        // 2 of the module `scope` cannot return before that, and by rule 3 nothing is added later.
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is erased; the rules above keep it")]
         let body: Box<dyn FnOnce() -> R + Send + 'static> = unsafe { mem::transmute(body) };
         let _ = self.core.add(body, Location::caller());
@@ -77,17 +79,17 @@ impl<R: TaskResult<Value = ()>> fmt::Debug for Scope<'_, '_, R> {
 
 /// Scopes.
 impl WorkerPool {
-    /// Calls `body` on this thread with a [`Scope`], whose tasks run on the pool's workers and may borrow from this thread's
-    /// stack, and returns its value when all tasks have ended.
+    /// Calls `body` on this thread with a [`Scope`], whose tasks run on the pool's workers and may borrow from this
+    /// thread's stack, and returns its value when all tasks have ended.
     ///
-    /// The first failure or panic of a task cancels the rest, as in a [group](crate::TaskGroup). Values of tasks go through
-    /// what they borrow. On a worker of the pool this helps while it waits.
+    /// The first failure or panic of a task cancels the rest, as in a [group](crate::TaskGroup). Values of tasks go
+    /// through what they borrow. On a worker of the pool this helps while it waits.
     ///
     /// # Errors
     ///
     /// The first failure or panic of a task, or that tasks were cancelled. If the pool is shut down
-    /// ([`GroupError::Cancelled`]), or tasks are nested more than 64 deep on this worker ([`GroupError::WouldDeadlock`]), the
-    /// body is not called.
+    /// ([`GroupError::Cancelled`]), or tasks are nested more than 64 deep on this worker
+    /// ([`GroupError::WouldDeadlock`]), the body is not called.
     ///
     /// # Panics
     ///
@@ -144,8 +146,8 @@ impl WorkerPool {
     }
 }
 
-/// Waits until nothing of any task is left, after cancelling what has not started if the body panicked. If that failed, borrows would escape:
-/// then the process ends here.
+/// Waits until nothing of any task is left, after cancelling what has not started if the body panicked. If that failed,
+/// borrows would escape: then the process ends here.
 fn wait_or_abort<R: TaskResult>(core: &Arc<GroupCore<R>>, body_panicked: bool) {
     let waited = unwind::catch(|| {
         if body_panicked {

@@ -1,8 +1,8 @@
 //! How a pool ends.
 //!
-//! Every way is made of the same steps: *close* (nothing new), *cancel* what has not started (some ways), *wait* until the
-//! books are quiet and the workers gone, *join* their threads. A thread that is inside the pool, a worker or an outside thread that
-//! runs one of its tasks, takes the first steps and never waits: the pool ends after it.
+//! Every way is made of the same steps: *close* (nothing new), *cancel* what has not started (some ways), *wait* until
+//! the books are quiet and the workers gone, *join* their threads. A thread that is inside the pool, a worker or an
+//! outside thread that runs one of its tasks, takes the first steps and never waits: the pool ends after it.
 
 use std::fmt;
 use std::time::Duration;
@@ -98,8 +98,8 @@ fn report(engine: &Engine, before: u64) -> ShutdownReport {
     let mut metrics = lifecycle.ledger.snapshot();
     let mut cancelled = metrics.tasks_cancelled;
     if lifecycle.is_cancelling() {
-        // What was queued is cancelled, but for the few that workers have just taken in their hands: those are about to be cancelled or, if the
-        // worker came just before the shutdown, to start.
+        // What was queued is cancelled, but for the few that workers have just taken in their hands: those are about to
+        // be cancelled or, if the worker came just before the shutdown, to start.
         for _ in 0..LOOKS {
             if metrics.tasks_queued == 0 {
                 break;

@@ -1,8 +1,8 @@
 //! Runs tasks: catches, counts, tells hooks and observer.
 //!
 //! This is the one transition in which a task meets its fate. The order never changes: the books, the panic hook, the
-//! observer, then (by the caller) handle or group, and at last [`settle`](Supervisor::settle). So who has joined a task finds it in the
-//! metrics, and who has seen the pool idle finds every handle finished.
+//! observer, then (by the caller) handle or group, and at last [`settle`](Supervisor::settle). So who has joined a task
+//! finds it in the metrics, and who has seen the pool idle finds every handle finished.
 //!
 //! The supervisor has no way to the queue; what lies in the queue may therefore own it without a cycle.
 
@@ -67,15 +67,15 @@ impl Supervisor {
         self.timing.then(Instant::now)
     }
 
-    /// Marks this thread as being inside the pool, until the guard is dropped: it has a task without a group on its stack. Whoever runs or cancels a
-    /// task holds such a guard from before the closure is called or dropped until the task is settled, so foreign code on the way never
-    /// waits for what is below it.
+    /// Marks this thread as being inside the pool, until the guard is dropped: it has a task without a group on its
+    /// stack. Whoever runs or cancels a task holds such a guard from before the closure is called or dropped until
+    /// the task is settled, so foreign code on the way never waits for what is below it.
     pub(crate) fn enter(&self) -> Entered {
         local::enter(self.pool, 0)
     }
 
-    /// Calls `f` as the body of a task. `outcome_of` tells what its value means. The caller hands the result on and then calls
-    /// [`settle`](Self::settle).
+    /// Calls `f` as the body of a task. `outcome_of` tells what its value means. The caller hands the result on and
+    /// then calls [`settle`](Self::settle).
     pub(crate) fn perform<R>(
         &self,
         task: &Brief<'_>,

@@ -7,12 +7,16 @@
 //! | `Done` | holds the outcome | the owner of the handle | `Taken` |
 //! | `Taken` | nothing is left | nobody | none |
 //!
-//! No state is skipped but `Running`, by cancellation and withdrawal. All changes are made under the cell's lock; closures, outcomes and wakers are called and dropped outside of it.
+//! No state is skipped but `Running`, by cancellation and withdrawal. All changes are made under the cell's lock;
+//! closures, outcomes and wakers are called and dropped outside of it.
 //!
 //! Meetings:
-//! - *claim and claim* (worker and joining worker), *claim and cancel*: one finds `Queued` and wins, the other finds what the winner made of it.
-//! - *complete and park*: the waiter looks at the state under the lock that the completion takes, so it either sees `Done` or is notified.
-//! - *complete and drop of the handle*: the first under the lock decides who drops the outcome: the handle, if it was `Done`; else the completing thread.
+//! - *claim and claim* (worker and joining worker), *claim and cancel*: one finds `Queued` and wins, the other finds
+//!   what the winner made of it.
+//! - *complete and park*: the waiter looks at the state under the lock that the completion takes, so it either sees
+//!   `Done` or is notified.
+//! - *complete and drop of the handle*: the first under the lock decides who drops the outcome: the handle, if it was
+//!   `Done`; else the completing thread.
 
 use std::mem;
 use std::panic::Location;
@@ -259,8 +263,8 @@ pub(crate) struct Leftover<T> {
 }
 
 impl<T> Leftover<T> {
-    /// Drops it and contains panics. The stack is counted as a task deeper meanwhile, so that a destructor that spawns, and drops the handle, cannot go on
-    /// for ever.
+    /// Drops it and contains panics. The stack is counted as a task deeper meanwhile, so that a destructor that spawns,
+    /// and drops the handle, cannot go on for ever.
     pub(crate) fn discard(self) {
         if self.outcome.is_some() {
             let _frame = local::enter(0, 0);

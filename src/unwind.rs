@@ -12,8 +12,8 @@ pub(crate) type Payload = Box<dyn Any + Send>;
 
 /// Calls `f` and returns its value, or the payload of the panic that ended it.
 ///
-/// Unwind safety is asserted: `f` is consumed, and whatever it shared with others it shared through types that answer for
-/// themselves (locks that poison, atomics), as with a thread that panics.
+/// Unwind safety is asserted: `f` is consumed, and whatever it shared with others it shared through types that answer
+/// for themselves (locks that poison, atomics), as with a thread that panics.
 pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Payload> {
     panic::catch_unwind(AssertUnwindSafe(f))
 }

@@ -260,7 +260,8 @@ fn memory_stays_flat_when_the_tree_grows_tenfold() {
             let mut child = start(&folder.0, &[]);
             let mut output = BufReader::new(child.stdout.take().unwrap());
             let mut line = Vec::new();
-            // Near its end: what is left to print is more than the pipe holds, so the process cannot end before it is looked at.
+            // Near its end: what is left to print is more than the pipe holds, so the process cannot end before it is
+            // looked at.
             for _ in 0..files - 1_500 {
                 line.clear();
                 output.read_until(b'\n', &mut line).unwrap();

@@ -174,8 +174,8 @@ fn promise_04_a_wait_never_hangs_by_our_doing() {
 
 #[test]
 fn promise_04_a_waiting_worker_never_runs_an_unrelated_job() {
-    // One worker holds a lock, waits for its child, and the queue offers a job that wants the lock: run by the waiting worker it
-    // would never come back.
+    // One worker holds a lock, waits for its child, and the queue offers a job that wants the lock: run by the waiting
+    // worker it would never come back.
     common::grid(|builder| {
         let pool = Arc::new(builder.build().unwrap());
         let lock = Arc::new(Mutex::new(()));
@@ -220,7 +220,8 @@ fn promise_05_a_worker_never_parks_on_its_own_full_queue() {
 
 #[test]
 fn promise_06_work_conserving() {
-    // A worker submits to its full queue while too deep to run jobs at once, and then runs on: others must find those jobs.
+    // A worker submits to its full queue while too deep to run jobs at once, and then runs on: others must find those
+    // jobs.
     within_limit(|| {
         let pool = pool(2, 1);
         let (told, tell) = mpsc::channel();
@@ -338,7 +339,8 @@ fn promise_08_panics_are_contained() {
 
 #[test]
 fn promise_09_a_scope_is_sound() {
-    // The case that rayon-core 1.13 fails: a job panics, then the body panics, and the job's payload panics when dropped.
+    // The case that rayon-core 1.13 fails: a job panics, then the body panics, and the job's payload panics when
+    // dropped.
     common::quiet_panics();
     on_grid(|pool| {
         let (gate, bombs) = (Gate::new(), Counter::new());

@@ -1,7 +1,7 @@
 //! How many nanoseconds does a job, a result or a task of a group cost, in workcrew and in its peers?
 //!
-//! `cargo bench --bench pool`, and `BENCH_WORKERS=8` before it for another number of workers than 2. Criterion measures one
-//! contender after the other, so on a noisy machine the bench `ratios`, which alternates them, is the better judge.
+//! `cargo bench --bench pool`, and `BENCH_WORKERS=8` before it for another number of workers than 2. Criterion measures
+//! one contender after the other, so on a noisy machine the bench `ratios`, which alternates them, is the better judge.
 
 mod pools;
 mod workloads;

@@ -12,8 +12,8 @@ use workcrew::{Overflow, WorkerPool};
 const WORKERS_VARIABLE: &str = "BENCH_WORKERS";
 /// The number of workers unless told otherwise.
 const DEFAULT_WORKERS: usize = 2;
-/// The places in the queue of workcrew and of the loop. The queues of rayon and threadpool have no bound, so their producers
-/// never wait for room.
+/// The places in the queue of workcrew and of the loop. The queues of rayon and threadpool have no bound, so their
+/// producers never wait for room.
 pub(crate) const QUEUE_CAPACITY: usize = 1024;
 
 /// One pool of each kind, with the same number of workers.
@@ -43,9 +43,9 @@ impl Pools {
 /// What crosses the channel of the loop.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
-/// The pool one writes by hand: threads that receive boxed closures from a bounded crossbeam channel and call them. It does
-/// nothing about panics, waiting or shutdown, so it shows what the rest of a pool costs. Dropping it ends its threads after what
-/// is queued.
+/// The pool one writes by hand: threads that receive boxed closures from a bounded crossbeam channel and call them. It
+/// does nothing about panics, waiting or shutdown, so it shows what the rest of a pool costs. Dropping it ends its
+/// threads after what is queued.
 pub(crate) struct ChannelLoop {
     sender: Sender<Job>,
 }

@@ -1,13 +1,14 @@
 //! How do workcrew and its peers compare, when the noise of the machine meets them alike?
 //!
-//! `cargo bench --bench ratios`, or `taskset -c 0 cargo bench --bench ratios` for all threads on one CPU; `BENCH_WORKERS=8`
-//! before it for another number of workers than 2. The contenders take turns in one process for many rounds. A ratio is the
-//! median over the rounds of a contender's time by the time of the first contender in the same round. CPU time and context
-//! switches are those of the whole process during a contender's turns, until its threads have come to rest.
+//! `cargo bench --bench ratios`, or `taskset -c 0 cargo bench --bench ratios` for all threads on one CPU;
+//! `BENCH_WORKERS=8` before it for another number of workers than 2. The contenders take turns in one process for many
+//! rounds. A ratio is the median over the rounds of a contender's time by the time of the first contender in the same
+//! round. CPU time and context switches are those of the whole process during a contender's turns, until its threads
+//! have come to rest.
 //!
-//! CPU time beside the mean tells how many CPUs the threads really had. Small jobs are cheapest when producer and workers share one,
-//! and the system may put them there for a while or for good, all the more when something else runs on the machine. Only
-//! figures of one kind can be compared with each other.
+//! CPU time beside the mean tells how many CPUs the threads really had. Small jobs are cheapest when producer and
+//! workers share one, and the system may put them there for a while or for good, all the more when something else runs
+//! on the machine. Only figures of one kind can be compared with each other.
 //!
 //! An argument that is no option selects the workloads whose names contain it. Without the option `--bench`, which
 //! `cargo bench` adds, each is played for one round.
@@ -26,7 +27,8 @@ use crate::workloads::{Contender, Workload, workloads};
 
 /// How long a workload is played; three of them make half a minute.
 const TIME_FOR_A_WORKLOAD: Duration = Duration::from_secs(9);
-/// Jobs in a turn, where the next limit allows: so many that the turn is long beside the tick in which CPU time is counted.
+/// Jobs in a turn, where the next limit allows: so many that the turn is long beside the tick in which CPU time is
+/// counted.
 const JOBS_IN_A_TURN: usize = 200_000;
 /// Batches in a turn, at most, since a batch of one job takes much longer than a job in a batch.
 const MOST_BATCHES_IN_A_TURN: usize = 10_000;
@@ -60,7 +62,8 @@ struct Record {
     usage: Usage,
 }
 
-/// Plays rounds until the time is over, at least one. Each begins with another contender, since who follows whom may matter.
+/// Plays rounds until the time is over, at least one. Each begins with another contender, since who follows whom may
+/// matter.
 fn play(workload: &Workload<'_>, time: Duration) -> Vec<Record> {
     let count = workload.contenders.len();
     let batches = (JOBS_IN_A_TURN / workload.jobs_per_batch).min(MOST_BATCHES_IN_A_TURN);
@@ -132,7 +135,8 @@ fn quantile(values: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
-/// What the process has used up, all threads together. Not a number and zero where the system has no `/proc` like Linux.
+/// What the process has used up, all threads together. Not a number and zero where the system has no `/proc` like
+/// Linux.
 #[derive(Clone, Copy, Default)]
 struct Usage {
     cpu_seconds: f64,

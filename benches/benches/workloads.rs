@@ -41,9 +41,9 @@ pub(crate) fn workloads(pools: &Pools) -> [Workload<'_>; 3] {
     [submit(pools), join(pools), group(pools)]
 }
 
-/// workcrew, threadpool and rayon's scope are waited for by their own means. For rayon's `spawn` and for the loop there are none; a
-/// barrier after the last job takes their place, so that their jobs can stay empty, too. What the same costs without any
-/// pool, boxed and called on the producer's thread, stands beside.
+/// workcrew, threadpool and rayon's scope are waited for by their own means. For rayon's `spawn` and for the loop there
+/// are none; a barrier after the last job takes their place, so that their jobs can stay empty, too. What the same
+/// costs without any pool, boxed and called on the producer's thread, stands beside.
 fn submit(pools: &Pools) -> Workload<'_> {
     let execute_all = |pool: &workcrew::WorkerPool| {
         (0..JOBS).for_each(|number| pool.execute(empty(number)).expect("the pool is open"));
@@ -112,9 +112,9 @@ fn join(pools: &Pools) -> Workload<'_> {
     }
 }
 
-/// All but the loop are waited for by their own means. The body of rayon's scope runs on a worker of rayon, as is its way and
-/// to its advantage; the other bodies run on the caller. The loop's tasks count themselves in a static, which is the
-/// cheapest way: counting references to a shared counter would add two atomic steps to each task.
+/// All but the loop are waited for by their own means. The body of rayon's scope runs on a worker of rayon, as is its
+/// way and to its advantage; the other bodies run on the caller. The loop's tasks count themselves in a static, which
+/// is the cheapest way: counting references to a shared counter would add two atomic steps to each task.
 fn group(pools: &Pools) -> Workload<'_> {
     Workload {
         name: "group_of_1000",
@@ -172,8 +172,8 @@ fn sending_task(number: usize) -> (impl FnOnce() + Send + 'static, Receiver<usiz
     (move || sender.send(task()).expect("the caller receives"), receiver)
 }
 
-/// Waits until everything has run that was submitted before. The queue is first in, first out, and a worker runs one job at a
-/// time: when every worker has arrived at the barrier, all earlier jobs are over.
+/// Waits until everything has run that was submitted before. The queue is first in, first out, and a worker runs one
+/// job at a time: when every worker has arrived at the barrier, all earlier jobs are over.
 fn wait_for_workers(workers: usize, execute: impl Fn(Job)) {
     let barrier = Arc::new(Barrier::new(workers + 1));
     for _ in 0..workers {
@@ -190,7 +190,8 @@ static COUNTDOWN: Countdown = Countdown { left: AtomicUsize::new(0), is_done: Mu
 
 /// Tells one waiter that a number of tasks have run.
 struct Countdown {
-    /// Tasks that have not run. The lock orders what matters; the last arrival is found with acquire and release, as in `Arc`.
+    /// Tasks that have not run. The lock orders what matters; the last arrival is found with acquire and release, as
+    /// in `Arc`.
     left: AtomicUsize,
     is_done: Mutex<bool>,
     done: Condvar,

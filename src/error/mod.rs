@@ -1,7 +1,7 @@
 //! What can go wrong, one type per set of outcomes.
 //!
-//! Every error is `Send + Sync + 'static` when the task is `Send + 'static`, so that `?` carries it into any error box. The
-//! three files follow the life of a task: building the pool, submitting, waiting for the outcome.
+//! Every error is `Send + Sync + 'static` when the task is `Send + 'static`, so that `?` carries it into any error box.
+//! The three files follow the life of a task: building the pool, submitting, waiting for the outcome.
 
 mod build;
 mod outcome;

@@ -7,7 +7,8 @@ use crate::sync::Mutex;
 
 /// A closure that was refused: not run, not dropped, to be taken back with [`into_inner`](Self::into_inner).
 ///
-/// The wrapper makes an error `Sync` whose closure is only `Send`: through a shared reference there is no way to the closure.
+/// The wrapper makes an error `Sync` whose closure is only `Send`: through a shared reference there is no way to the
+/// closure.
 pub struct Refused<F>(
     /// The closure; the lock is never taken, it only makes the wrapper `Sync`.
     Mutex<F>,
@@ -117,8 +118,8 @@ impl<F> SubmitTimeoutError<F> {
     }
 }
 
-/// The questions, the words and the traits that the three errors share; `$full`, `$timeout` and `$shut_down` are what each
-/// of them can be.
+/// The questions, the words and the traits that the three errors share; `$full`, `$timeout` and `$shut_down` are what
+/// each of them can be.
 macro_rules! refusal_face {
     ($name:ident, $self:ident, full: $full:expr, timeout: $timeout:expr, shut_down: $shut_down:expr) => {
         impl<F> $name<F> {

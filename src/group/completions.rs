@@ -10,12 +10,13 @@ use crate::sync::Arc;
 /// Yields each task of a group when it has ended: its index in spawn order, and its outcome. From
 /// [`TaskGroup::completions`](crate::TaskGroup::completions).
 ///
-/// `next` blocks until a task has ended; it ends when every task that was spawned has been yielded. On a worker of the pool it helps.
+/// `next` blocks until a task has ended; it ends when every task that was spawned has been yielded. On a worker of the
+/// pool it helps.
 ///
 /// # Panics
 ///
-/// `next` panics where a wait would answer [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock): in a task of the group itself, and when it
-/// would have to help more than 64 tasks deep.
+/// `next` panics where a wait would answer [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock): in a task
+/// of the group itself, and when it would have to help more than 64 tasks deep.
 #[must_use = "iterators are lazy"]
 pub struct Completions<'a, R: TaskResult> {
     core: &'a Arc<GroupCore<R>>,

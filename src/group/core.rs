@@ -1,30 +1,37 @@
-//! The protocol of a group: its state, how it is closed, how it calls for workers. Adding, running and waiting have files of
-//! their own.
+//! The protocol of a group: its state, how it is closed, how it calls for workers. Adding, running and waiting have
+//! files of their own.
 //!
-//! A task is *unstarted* (in the group's own queue), *running*, or *done*; a cancelled one goes from unstarted to done. A *ticket* is
-//! an entry in the pool's queue that asks a worker to run tasks of the group. A *runner* is a thread that does: a worker with a
-//! ticket, or a worker that waits for the group. A *member* is a thread with a task of the group on its stack.
+//! A task is *unstarted* (in the group's own queue), *running*, or *done*; a cancelled one goes from unstarted to done.
+//! A *ticket* is an entry in the pool's queue that asks a worker to run tasks of the group. A *runner* is a thread that
+//! does: a worker with a ticket, or a worker that waits for the group. A *member* is a thread with a task of the group
+//! on its stack.
 //!
 //! Rules:
-//! 1. All changes of the state are made under the group's lock. Closures and outcomes are called and dropped outside of it.
-//! 2. While the group has unstarted tasks, it has a ticket on its way or a runner at work. Who adds a task sends a ticket if there are fewer
-//!    tickets and runners than could be at work (the limit or the workers, whichever is less); a runner that stops before the
-//!    queue is empty does the same, and so does a pool that has got more workers.
-//! 3. Runners never exceed the limit. A ticket that arrives when they have reached it is void: by rule 2 it is not needed.
+//! 1. All changes of the state are made under the group's lock. Closures and outcomes are called and dropped outside of
+//!    it.
+//! 2. While the group has unstarted tasks, it has a ticket on its way or a runner at work. Who adds a task sends a
+//!    ticket if there are fewer tickets and runners than could be at work (the limit or the workers, whichever is
+//!    less); a runner that stops before the queue is empty does the same, and so does a pool that has got more workers.
+//! 3. Runners never exceed the limit. A ticket that arrives when they have reached it is void: by rule 2 it is not
+//!    needed.
 //! 4. A runner gives way after a turn if jobs wait in the pool's queue.
-//! 5. A task counts as done when nothing of it is left: its closure consumed or dropped, its outcome landed, the cancellation it caused finished. So
-//!    whoever finds all tasks done finds no borrow alive. [The scope stands on this.] Until then its frame is on the
-//!    stack, so whatever foreign code does meanwhile (destructors, callbacks) is known to come from a member.
-//! 6. The group is *closed* when it is cancelled, has failed, or has been waited for; in the last case under the same hold of the lock that found
-//!    all tasks done. A closed group has no unstarted tasks, and what is added is dropped unrun.
+//! 5. A task counts as done when nothing of it is left: its closure consumed or dropped, its outcome landed, the
+//!    cancellation it caused finished. So whoever finds all tasks done finds no borrow alive. [The scope stands on
+//!    this.] Until then its frame is on the stack, so whatever foreign code does meanwhile (destructors, callbacks) is
+//!    known to come from a member.
+//! 6. The group is *closed* when it is cancelled, has failed, or has been waited for; in the last case under the same
+//!    hold of the lock that found all tasks done. A closed group has no unstarted tasks, and what is added is dropped
+//!    unrun.
 //! 7. A token that is cancelled closes the group: by its callback, or by whoever looks at the token first.
-//! 8. A member cannot wait for its group. A member that adds a task to a full group runs it at once, in its own place among the runners, as long
-//!    as its stack is not deep; then it adds it beyond the capacity.
-//! 9. A helper that sleeps is woken when a task is added or a runner leaves tasks behind: it may be the only one who can run them.
+//! 8. A member cannot wait for its group. A member that adds a task to a full group runs it at once, in its own place
+//!    among the runners, as long as its stack is not deep; then it adds it beyond the capacity.
+//! 9. A helper that sleeps is woken when a task is added or a runner leaves tasks behind: it may be the only one who
+//!    can run them.
 //!
-//! Meetings: *failure and failure*: the first under the lock is first and closes. *Cancel and start*: the queue is taken whole under
-//! the lock, so a task was started or is dropped. *Add and close*: the task is in the queue that the closing takes, or it finds the
-//! group closed. *Last task and waiter*: `done` changes under the lock the waiter sleeps with.
+//! Meetings: *failure and failure*: the first under the lock is first and closes. *Cancel and start*: the queue is
+//! taken whole under the lock, so a task was started or is dropped. *Add and close*: the task is in the queue that the
+//! closing takes, or it finds the group closed. *Last task and waiter*: `done` changes under the lock the waiter sleeps
+//! with.
 
 use std::collections::VecDeque;
 use std::mem;

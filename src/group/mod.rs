@@ -1,8 +1,8 @@
 //! Groups: tasks with one fate.
 //!
-//! A group keeps its unstarted tasks to itself and sends the pool *tickets*: "run tasks of this group". `core` holds the protocol, with its
-//! rules; `adding`, `running` and `waiting` are its three sides, `outcomes` what the tasks left behind. The others are the faces that
-//! users see.
+//! A group keeps its unstarted tasks to itself and sends the pool *tickets*: "run tasks of this group". `core` holds
+//! the protocol, with its rules; `adding`, `running` and `waiting` are its three sides, `outcomes` what the tasks left
+//! behind. The others are the faces that users see.
 
 mod task_group;
 mod spawner;

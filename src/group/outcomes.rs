@@ -1,7 +1,8 @@
 //! What the tasks of one group left behind, by the order of their spawning.
 //!
-//! Values lie in one dense queue, except values without a size, of which a count would do and which take no memory however many there
-//! are; trouble, which is rare, lies in a map. What was handed out one by one takes no room any more. Knows nothing of threads.
+//! Values lie in one dense queue, except values without a size, of which a count would do and which take no memory
+//! however many there are; trouble, which is rare, lies in a map. What was handed out one by one takes no room any
+//! more. Knows nothing of threads.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -95,8 +96,8 @@ impl<T, E> Outcomes<T, E> {
         first.or_else(|| (self.base..self.base + self.values.len()).find_map(|index| self.take_value(index)))
     }
 
-    /// Takes the failure or panic that came first of those that are there; by spawn order, if the very first was handed out; else the first
-    /// cancellation by spawn order.
+    /// Takes the failure or panic that came first of those that are there; by spawn order, if the very first was handed
+    /// out; else the first cancellation by spawn order.
     pub(super) fn take_trouble(&mut self) -> Option<TaskError<E>> {
         let by_time = self.first_trouble.filter(|index| self.troubles.contains_key(index));
         let is_real = |trouble: &TaskError<E>| !matches!(trouble, TaskError::Cancelled(_));

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 
 /// What tasks of a [`TaskGroup`](crate::TaskGroup) or a [`Scope`](crate::Scope) return: `()`, or a `Result`.
 ///
-/// It is sealed: nothing else can be returned, because a group must know a failure when it sees one. A task that cannot fail and has a value
-/// returns `Ok::<_, Infallible>(value)`.
+/// It is sealed: nothing else can be returned, because a group must know a failure when it sees one. A task that cannot
+/// fail and has a value returns `Ok::<_, Infallible>(value)`.
 #[diagnostic::on_unimplemented(
     message = "a task of a group returns `()` or a `Result`, not `{Self}`",
     note = "return `Ok::<_, std::convert::Infallible>(value)` from a task that cannot fail"

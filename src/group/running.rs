@@ -22,7 +22,8 @@ pub(super) enum Stint {
 }
 
 impl<R: TaskResult> GroupCore<R> {
-    /// Runs unstarted tasks as a runner that is already counted, until there are none, `enough` says so, or the stint is over.
+    /// Runs unstarted tasks as a runner that is already counted, until there are none, `enough` says so, or the stint
+    /// is over.
     pub(super) fn run_unstarted(self: &Arc<Self>, stint: Stint, enough: impl Fn(&State<R>) -> bool) {
         for taken in 0.. {
             self.close_if_told();

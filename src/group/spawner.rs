@@ -11,8 +11,8 @@ use crate::sync::Arc;
 
 /// Adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the group's own tasks.
 ///
-/// It does not keep the group going: once the group has been waited for, cancelled or dropped, what is spawned is dropped
-/// unrun.
+/// It does not keep the group going: once the group has been waited for, cancelled or dropped, what is spawned is
+/// dropped unrun.
 ///
 /// # Examples
 ///

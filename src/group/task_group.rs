@@ -20,22 +20,22 @@ use crate::sync::{Arc, OnceLock};
 
 /// Tasks with one fate: wait for all of them, and let the first error cancel the rest. From [`WorkerPool::group`].
 ///
-/// Unless the [policy](Self::policy) says otherwise, the first task that fails or panics cancels the group: tasks that have
-/// not started never do and their closures are dropped at once, tasks that run can see it in the [token](Self::token), and
-/// [`wait`](Self::wait) returns that first error when all that ran have ended.
+/// Unless the [policy](Self::policy) says otherwise, the first task that fails or panics cancels the group: tasks that
+/// have not started never do and their closures are dropped at once, tasks that run can see it in the
+/// [token](Self::token), and [`wait`](Self::wait) returns that first error when all that ran have ended.
 ///
 /// Dropping a group without waiting cancels it and does not block.
 ///
 /// # Settings
 ///
-/// The settings are made before the first task: `limit`, `capacity`, `policy`, `deadline`, `parent` and `label` panic once the
-/// group has spawned, or has given out its token or a spawner.
+/// The settings are made before the first task: `limit`, `capacity`, `policy`, `deadline`, `parent` and `label` panic
+/// once the group has spawned, or has given out its token or a spawner.
 ///
 /// # Waiting on a worker
 ///
 /// A task may make a group of its own pool and wait for it: the waiting worker runs tasks of that group, and of nothing
-/// else. A task that waits for the group it belongs to gets [`GroupError::WouldDeadlock`]; so do waits nested more than 64 tasks
-/// deep on one stack.
+/// else. A task that waits for the group it belongs to gets [`GroupError::WouldDeadlock`]; so do waits nested more than
+/// 64 tasks deep on one stack.
 ///
 /// # Examples
 ///
@@ -73,8 +73,9 @@ impl<R: TaskResult> TaskGroup<R> {
 
     /// Runs at most so many tasks at once. Unless set, as many as there are workers.
     ///
-    /// A task that another task of the group runs in its own place (see [`spawn`](Self::spawn)) does not count. With a limit of
-    /// zero nothing can run: `try_spawn` finds the group full, and `wait` answers [`GroupError::WouldDeadlock`] if something was spawned.
+    /// A task that another task of the group runs in its own place (see [`spawn`](Self::spawn)) does not count. With a
+    /// limit of zero nothing can run: `try_spawn` finds the group full, and `wait` answers
+    /// [`GroupError::WouldDeadlock`] if something was spawned.
     ///
     /// # Panics
     ///
@@ -83,8 +84,8 @@ impl<R: TaskResult> TaskGroup<R> {
         self.set(|settings| settings.limit = tasks)
     }
 
-    /// Holds at most so many tasks that have not started; then `spawn` waits. Unless set, the capacity of the pool's queue. Zero is
-    /// like a [limit](Self::limit) of zero.
+    /// Holds at most so many tasks that have not started; then `spawn` waits. Unless set, the capacity of the pool's
+    /// queue. Zero is like a [limit](Self::limit) of zero.
     ///
     /// # Panics
     ///
@@ -104,8 +105,8 @@ impl<R: TaskResult> TaskGroup<R> {
 
     /// Cancels the group, with [`CancelReason::Expired`], when the moment has come. The earliest of several counts.
     ///
-    /// No thread watches the clock: who waits for the group, or is about to start one of its tasks, finds that the time has
-    /// come.
+    /// No thread watches the clock: who waits for the group, or is about to start one of its tasks, finds that the time
+    /// has come.
     ///
     /// # Panics
     ///
@@ -136,11 +137,12 @@ impl<R: TaskResult> TaskGroup<R> {
 
     /// Adds a task. Blocks while the group is at [capacity](Self::capacity).
     ///
-    /// If the group has been cancelled, or the pool shut down, the closure is dropped unrun and the task counts as cancelled.
+    /// If the group has been cancelled, or the pool shut down, the closure is dropped unrun and the task counts as
+    /// cancelled.
     ///
-    /// On a worker of the pool it makes room by itself: a task of the group that adds to the full group runs the new task at once, in its own
-    /// place (or adds it beyond the capacity, when tasks are nested 16 deep on that worker); any other worker runs tasks of the group
-    /// until there is room.
+    /// On a worker of the pool it makes room by itself: a task of the group that adds to the full group runs the new
+    /// task at once, in its own place (or adds it beyond the capacity, when tasks are nested 16 deep on that
+    /// worker); any other worker runs tasks of the group until there is room.
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
     where
@@ -153,8 +155,8 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// # Errors
     ///
-    /// [`TrySubmitError`] with the closure: `Full` if the group is at capacity, `ShutDown` if it was cancelled or the pool shut
-    /// down.
+    /// [`TrySubmitError`] with the closure: `Full` if the group is at capacity, `ShutDown` if it was cancelled or the
+    /// pool shut down.
     #[track_caller]
     pub fn try_spawn<F>(&self, f: F) -> Result<(), TrySubmitError<F>>
     where
@@ -164,8 +166,9 @@ impl<R: TaskResult> TaskGroup<R> {
         self.core().try_add(f, |f| Box::new(f), location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// Adds a task for each closure, blocking while the group is at capacity. Stops taking closures when one was dropped because the group
-    /// had been cancelled; that one counts as cancelled, so a wait does not mistake the part for the whole.
+    /// Adds a task for each closure, blocking while the group is at capacity. Stops taking closures when one was
+    /// dropped because the group had been cancelled; that one counts as cancelled, so a wait does not mistake the
+    /// part for the whole.
     #[track_caller]
     pub fn spawn_all<F>(&self, closures: impl IntoIterator<Item = F>)
     where
@@ -192,8 +195,8 @@ impl<R: TaskResult> TaskGroup<R> {
         self.core().token()
     }
 
-    /// Cancels the group: tasks that have not started never do, and their closures are dropped before this returns; running
-    /// tasks can see it in the token.
+    /// Cancels the group: tasks that have not started never do, and their closures are dropped before this returns;
+    /// running tasks can see it in the token.
     pub fn cancel(&self) {
         self.core().close(CancelReason::Requested);
     }
@@ -218,15 +221,16 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Errors
     ///
     /// The first failure or panic, by time. Else [`GroupError::Cancelled`], if a task was cancelled.
-    /// [`GroupError::WouldDeadlock`], if a task of the group itself waits, and in the cases [above](Self#waiting-on-a-worker); the
-    /// group is cancelled then.
+    /// [`GroupError::WouldDeadlock`], if a task of the group itself waits, and in the cases
+    /// [above](Self#waiting-on-a-worker); the group is cancelled then.
     pub fn wait(self) -> Result<Vec<R::Value>, GroupError<R::Error>> {
         self.core().wait_all_done(Deadline::NEVER)?;
         self.core().finish()
     }
 
-    /// Like [`wait`](Self::wait), but blocks at most `timeout`, and then gives the group back. `Duration::MAX` waits for ever. On a
-    /// worker it does not help, unless the wait is for ever: a task run on the way could take longer than the timeout.
+    /// Like [`wait`](Self::wait), but blocks at most `timeout`, and then gives the group back. `Duration::MAX` waits
+    /// for ever. On a worker it does not help, unless the wait is for ever: a task run on the way could take longer
+    /// than the timeout.
     ///
     /// # Errors
     ///
@@ -270,8 +274,8 @@ impl<R: TaskResult> TaskGroup<R> {
         self.core().finish_all()
     }
 
-    /// Yields each outcome as it comes, with the task's index in spawn order. Outcomes that were yielded are not returned again
-    /// by a wait, and take no memory any more.
+    /// Yields each outcome as it comes, with the task's index in spawn order. Outcomes that were yielded are not
+    /// returned again by a wait, and take no memory any more.
     ///
     /// # Examples
     ///
@@ -293,8 +297,8 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// # Errors
     ///
-    /// If no task succeeded: the first failure or panic, else the cancellation. [`GroupError::WouldDeadlock`] also for a group without
-    /// tasks.
+    /// If no task succeeded: the first failure or panic, else the cancellation. [`GroupError::WouldDeadlock`] also for
+    /// a group without tasks.
     ///
     /// # Examples
     ///

@@ -19,8 +19,8 @@ enum Watch {
 }
 
 impl<R: TaskResult> GroupCore<R> {
-    /// Waits until all tasks are done, and closes the group then; returns whether that came before the deadline. Helps, if `deadline` is never
-    /// and this thread is a worker of the pool.
+    /// Waits until all tasks are done, and closes the group then; returns whether that came before the deadline. Helps,
+    /// if `deadline` is never and this thread is a worker of the pool.
     pub(crate) fn wait_all_done(self: &Arc<Self>, deadline: Deadline) -> Result<bool, WouldDeadlock> {
         self.wait_until(deadline, Watch::End, |state| {
             if state.all_done() {

@@ -1,7 +1,7 @@
 //! The engine of the product: a bounded crossbeam channel, of which only the forms that do not block are used.
 //!
-//! It keeps the contract of the engines because it moves its head and its tail by `SeqCst` compare-and-exchange, and has a
-//! `SeqCst` fence before it calls itself full or empty; the channel's own blocking forms rely on the same.
+//! It keeps the contract of the engines because it moves its head and its tail by `SeqCst` compare-and-exchange, and
+//! has a `SeqCst` fence before it calls itself full or empty; the channel's own blocking forms rely on the same.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 

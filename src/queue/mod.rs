@@ -1,21 +1,23 @@
 //! The bounded queue between those who submit and the workers, and where both sleep.
 //!
-//! It has two lanes. The *bounded* lane takes what is submitted and refuses it when full. The *side* lane takes what must not be refused and
-//! may not wait, such as the tickets of groups; it has no bound of its own, so only what is bounded otherwise may go there.
+//! It has two lanes. The *bounded* lane takes what is submitted and refuses it when full. The *side* lane takes what
+//! must not be refused and may not wait, such as the tickets of groups; it has no bound of its own, so only what is
+//! bounded otherwise may go there.
 //!
 //! The contract:
 //!
-//! 1. The bounded lane never holds more than its capacity; each lane hands out in the order of arrival, and they take turns.
+//! 1. The bounded lane never holds more than its capacity; each lane hands out in the order of arrival, and they take
+//!    turns.
 //! 2. An item that is not taken in comes back; an item that is taken in comes out once.
-//! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is closed. Closing refuses blocked pushes only:
-//!    `try_push` asks no one, because admission is decided before (see `ledger`).
-//! 4. A blocked `pop` ends when there is an item, or when it is told to look up from its sleep; so no item lies in either lane while a
-//!    worker sleeps.
+//! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is closed. Closing refuses
+//!    blocked pushes only: `try_push` asks no one, because admission is decided before (see `ledger`).
+//! 4. A blocked `pop` ends when there is an item, or when it is told to look up from its sleep; so no item lies in
+//!    either lane while a worker sleeps.
 //!
-//! Two engines can be the bounded lane: `channel`, a crossbeam channel, in the product, and `ring`, its twin for model checks. Their contract:
-//! neither operation blocks; and of a successful operation followed by a `SeqCst` load, and a `SeqCst` write to the same place
-//! followed by the opposite operation failing for fullness or emptiness, at least one sees the other. Which engine is used is decided here and
-//! nowhere else. The queue knows nothing of jobs.
+//! Two engines can be the bounded lane: `channel`, a crossbeam channel, in the product, and `ring`, its twin for model
+//! checks. Their contract: neither operation blocks; and of a successful operation followed by a `SeqCst` load, and a
+//! `SeqCst` write to the same place followed by the opposite operation failing for fullness or emptiness, at least one
+//! sees the other. Which engine is used is decided here and nowhere else. The queue knows nothing of jobs.
 
 mod channel;
 mod parking;
@@ -133,8 +135,8 @@ impl<T> Queue<T> {
         self.try_pop_bounded().or_else(|| self.side.pop())
     }
 
-    /// Hands out the next item, waiting for one; `None` if `look_up` says so, or for no reason. What makes `look_up` change its mind
-    /// must call [`wake_all`](Self::wake_all) afterwards.
+    /// Hands out the next item, waiting for one; `None` if `look_up` says so, or for no reason. What makes `look_up`
+    /// change its mind must call [`wake_all`](Self::wake_all) afterwards.
     pub(crate) fn pop(&self, turn: &mut Turn, look_up: impl Fn() -> bool) -> Option<T> {
         for spin in 0..SPINS + YIELDS {
             if let Some(item) = self.try_pop(turn) {

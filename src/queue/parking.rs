@@ -1,13 +1,14 @@
 //! A place to sleep until told otherwise.
 //!
 //! Rules:
-//! 1. A sleeper *announces* itself, then looks once more at what it waits for, then sleeps. Who changes something first makes the change, then
-//!    looks for announced sleepers. Announcement and look are `SeqCst`, and so are the changes (see the contract of the lanes): at least one
-//!    sees the other, so no wake-up is lost.
-//! 2. A waker turns one announcement into one *permit*. A sleeper sleeps until it takes a permit. So a waker does nothing
-//!    while those it has woken are still on their way.
-//! 3. A sleeper that finds what it waits for takes its announcement back, or, if that has become a permit, the permit. A sleeper that runs out of
-//!    time does so too, and counts as woken if it took a permit: the wake-up was for something, which it then looks for.
+//! 1. A sleeper *announces* itself, then looks once more at what it waits for, then sleeps. Who changes something first
+//!    makes the change, then looks for announced sleepers. Announcement and look are `SeqCst`, and so are the changes
+//!    (see the contract of the lanes): at least one sees the other, so no wake-up is lost.
+//! 2. A waker turns one announcement into one *permit*. A sleeper sleeps until it takes a permit. So a waker does
+//!    nothing while those it has woken are still on their way.
+//! 3. A sleeper that finds what it waits for takes its announcement back, or, if that has become a permit, the permit.
+//!    A sleeper that runs out of time does so too, and counts as woken if it took a permit: the wake-up was for
+//!    something, which it then looks for.
 //!
 //! Announcements and permits are anonymous: any sleeper takes any permit.
 
@@ -48,8 +49,8 @@ impl Parking {
         Self { announced: CacheAligned::default(), inner: Mutex::default(), permitted: Condvar::new() }
     }
 
-    /// Sleeps until woken or until the deadline, unless `found` says there is no need to. `found` is called once, after the
-    /// announcement, and under no lock.
+    /// Sleeps until woken or until the deadline, unless `found` says there is no need to. `found` is called once, after
+    /// the announcement, and under no lock.
     pub(super) fn park(&self, deadline: Deadline, found: impl FnOnce() -> bool) -> Woken {
         let mut inner = self.inner.lock();
         let announced = inner.announced + 1;

@@ -1,7 +1,7 @@
 //! The twin for model checks: a ring under one lock.
 //!
-//! It is built of nothing but the `sync` door, so a model checker sees through it. It keeps the contract of the engines because
-//! two operations meet in the lock: the later one sees all that was done before the earlier one.
+//! It is built of nothing but the `sync` door, so a model checker sees through it. It keeps the contract of the engines
+//! because two operations meet in the lock: the later one sees all that was done before the earlier one.
 
 use std::collections::VecDeque;
 

@@ -18,7 +18,8 @@ pub(super) struct SideLane<T> {
 /// What the lock guards.
 struct Inner<T> {
     items: VecDeque<T>,
-    /// The length at which dead items are looked for: twice what the last look left, so that looking costs each item a constant.
+    /// The length at which dead items are looked for: twice what the last look left, so that looking costs each item a
+    /// constant.
     next_purge: usize,
 }
 
@@ -39,14 +40,16 @@ impl<T> SideLane<T> {
             inner.next_purge = FIRST_PURGE.max(2 * inner.items.len());
         }
         inner.items.push_back(item);
-        // ORDERING: SeqCst, before the pusher looks for sleepers; pairs with the load in `pop`, after a worker has announced its sleep.
+        // ORDERING: SeqCst, before the pusher looks for sleepers; pairs with the load in `pop`, after a worker has
+        // announced its sleep.
         self.len.store(inner.items.len(), Ordering::SeqCst);
         dead
     }
 
     /// Hands out the oldest item, if there is one.
     pub(super) fn pop(&self) -> Option<T> {
-        // ORDERING: see `push`. Empty is read without the lock; a push that is missed here sees the sleeper's announcement.
+        // ORDERING: see `push`. Empty is read without the lock; a push that is missed here sees the sleeper's
+        // announcement.
         if self.len.load(Ordering::SeqCst) == 0 {
             return None;
         }

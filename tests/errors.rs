@@ -78,12 +78,12 @@ fn the_question_mark_takes_every_error_into_anyhow_and_boxes() {
     let only_send = || Cell::new(1);
     let into_anyhow = |pool: &WorkerPool| -> anyhow::Result<()> {
         let value = only_send();
-        Ok(pool.execute(move || drop(value))?)
+        Ok(pool.execute(move || value.set(2))?)
     };
     assert_eq!(into_anyhow(&pool).unwrap_err().to_string(), "the pool is shut down");
     let into_box = |pool: &WorkerPool| -> Result<(), Boxed> {
         let (one, two) = (only_send(), only_send());
-        pool.try_execute(move || drop(one)).or_else(|_| pool.execute_timeout(move || drop(two), Duration::ZERO))?;
+        pool.try_execute(move || one.set(2)).or_else(|_| pool.execute_timeout(move || two.set(2), Duration::ZERO))?;
         Ok(())
     };
     assert_eq!(into_box(&pool).unwrap_err().to_string(), "the pool is shut down");

@@ -181,7 +181,7 @@ fn an_unreadable_file_stops_the_rest_or_is_listed_at_the_end() {
         folder.file(format!("{n:03}"), b"abc");
     }
     let secret = folder.file("100", b"abc");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
     let stopped = run_as_nobody(&folder, &["."]);
     assert_eq!(stopped.status.code(), Some(1));
     assert!(text(&stopped.stderr).starts_with("checksum: ./100: Permission denied"), "{}", text(&stopped.stderr));

@@ -1,6 +1,6 @@
 //! The main job, `examples/checksum.rs`, on real files: against fixed digests, against `sha256sum`, and in trouble.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![cfg(unix)]
+#![cfg(target_os = "linux")]
 
 mod common;
 
@@ -248,7 +248,6 @@ fn an_interrupt_stops_it_and_says_what_was_done() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn memory_stays_flat_when_the_tree_grows_tenfold() {
     /// The most memory that hashing so many files ever took, in KiB, read while the process is held up near its end.
     fn peak(files: usize) -> u64 {

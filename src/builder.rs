@@ -22,9 +22,10 @@ const MAX_STACK_SIZE: usize = isize::MAX as usize / 2;
 /// Overrides the number of workers of the global pool.
 const WORKERS_VARIABLE: &str = "WORKCREW_WORKERS";
 
-/// The settings of a pool to be. From [`WorkerPool::builder`].
+/// Configures a pool. From [`WorkerPool::builder`].
 ///
-/// Setters only store; [`build`](Self::build) checks.
+/// Setters only store; [`build`](Self::build) checks. Of a setting made twice, hooks and observers included, the last
+/// one counts.
 ///
 /// # Examples
 ///
@@ -129,7 +130,7 @@ impl Builder {
         self
     }
 
-    /// Told of each step of each task.
+    /// Sets an observer, which is told of each step of each task.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.hooks.observer = Some(Box::new(observer));
         self
@@ -179,6 +180,12 @@ impl Builder {
     }
 }
 
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
@@ -193,7 +200,7 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// Making pools.
+/// # Making pools
 impl WorkerPool {
     /// A pool with one worker for each CPU and a queue of 1,024.
     ///
@@ -209,7 +216,8 @@ impl WorkerPool {
         Builder::new()
     }
 
-    /// The pool of the process, built when it is first asked for and never dropped.
+    /// The pool of the process, built when it is first asked for and never dropped: what is queued when `main` returns
+    /// is lost, unless `main` calls [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) on it.
     ///
     /// It is built like [`new`](Self::new)'s, but the environment variable `WORKCREW_WORKERS` overrides the number of
     /// workers. Libraries should take a pool from their caller instead.
@@ -226,6 +234,7 @@ impl WorkerPool {
     /// assert_eq!(sum, 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[track_caller]
     pub fn global() -> &'static Self {
         static GLOBAL: OnceLock<WorkerPool> = OnceLock::new();
         GLOBAL.get_or_init(|| {

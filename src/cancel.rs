@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
@@ -90,7 +91,7 @@ impl CancellationToken {
         self.cancel_because(CancelReason::Requested);
     }
 
-    /// Whether the token is cancelled. `true` is final, `false` may be out of date when it arrives.
+    /// Whether the token is cancelled. Once it is, it stays so.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.reason().is_some()
@@ -103,6 +104,12 @@ impl CancellationToken {
     /// [`Cancelled`], with the reason, if the token is cancelled.
     pub fn check(&self) -> Result<(), Cancelled> {
         self.reason().map_or(Ok(()), |reason| Err(Cancelled { reason }))
+    }
+
+    /// Blocks until the token is cancelled. On a worker this holds the worker.
+    pub fn wait(&self) {
+        let cancelled = self.wait_timeout(Duration::MAX);
+        debug_assert!(cancelled, "a wait for ever ends with the cancellation");
     }
 
     /// Blocks until the token is cancelled or `timeout` has passed, and returns whether it is cancelled.
@@ -145,7 +152,8 @@ impl CancellationToken {
     }
 
     /// Why the token is cancelled, if it is.
-    pub(crate) fn reason(&self) -> Option<CancelReason> {
+    #[must_use]
+    pub fn reason(&self) -> Option<CancelReason> {
         let marked = self.node.marked();
         if marked.is_none() && self.node.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             self.cancel_because(CancelReason::Expired);
@@ -197,6 +205,10 @@ impl Default for CancellationToken {
     }
 }
 
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl UnwindSafe for CancellationToken {}
+impl RefUnwindSafe for CancellationToken {}
+
 impl fmt::Debug for CancellationToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CancellationToken")
@@ -211,6 +223,13 @@ impl fmt::Debug for CancellationToken {
 pub struct CancelGuard {
     /// Where the callback is registered; `None` once the token was cancelled.
     registration: Option<(Weak<Node>, u64)>,
+}
+
+impl CancelGuard {
+    /// Leaves the callback registered for as long as the token lives.
+    pub fn detach(mut self) {
+        self.registration = None;
+    }
 }
 
 impl Drop for CancelGuard {

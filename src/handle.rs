@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,8 +19,23 @@ use crate::task::{Joinable, Prospect};
 ///
 /// Dropping the handle detaches the task: it runs all the same, and its result is dropped where it arises.
 ///
-/// It is a [`Future`] as well, by the standard library alone, so async code can `.await` what the pool computes. Polled
-/// again after it was ready it stays pending.
+/// # In async code
+///
+/// It is a [`Future`] as well, by the standard library alone, so async code can `.await` what the pool computes.
+/// Dropping it detaches the task, as elsewhere, and does not cancel it. Polled again after it was ready it stays
+/// pending. Polling on a worker of the pool runs a task that has not started. To submit from async code use
+/// [`try_spawn`](crate::WorkerPool::try_spawn): `spawn` blocks when the queue is full.
+///
+/// ```
+/// # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
+/// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+/// let sum = block_on(async {
+///     let (one, two) = (pool.try_spawn(|| 1)?, pool.try_spawn(|| 2)?);
+///     Ok::<_, Box<dyn std::error::Error>>(one.await? + two.await?)
+/// })?;
+/// assert_eq!(sum, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Waiting on a worker
 ///
@@ -56,10 +72,15 @@ impl<T> JoinHandle<T> {
     ///
     /// [`JoinError::Panicked`] with the payload if the task panicked, [`JoinError::Cancelled`] if it never ran,
     /// [`JoinError::WouldDeadlock`] if the task joins itself or joins are nested too deeply; the task is detached then.
+    ///
+    /// # Panics
+    ///
+    /// If the result has been taken before, by polling the handle.
+    #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         self.help()?;
         self.task.wait(Deadline::NEVER);
-        self.task.take().unwrap_or(Err(JoinError::WouldDeadlock))
+        self.task.take().expect("the result was taken before, by polling the handle")
     }
 
     /// Blocks until the task has ended or `timeout` has passed, and returns whether it has ended. If so,
@@ -130,6 +151,10 @@ impl<T> Drop for JoinHandle<T> {
         self.task.detach().discard();
     }
 }
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl<T> UnwindSafe for JoinHandle<T> {}
+impl<T> RefUnwindSafe for JoinHandle<T> {}
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,7 +11,7 @@ use crate::handle::JoinHandle;
 use crate::pool::WorkerPool;
 use crate::sync::Arc;
 
-/// Maps.
+/// # Maps
 impl WorkerPool {
     /// Applies `f` to each item on the workers and yields the results in the order of the items.
     ///
@@ -52,7 +52,8 @@ impl WorkerPool {
     }
 
     /// Applies `f` to each item on the workers and returns all values in the order of the items; the first error
-    /// cancels the rest. Takes items only as fast as the workers take them.
+    /// cancels the rest. Takes items only as fast as the workers take them. An `f` that cannot fail names its error,
+    /// `Ok::<_, Infallible>(value)`, or [`map`](Self::map) does.
     ///
     /// # Errors
     ///

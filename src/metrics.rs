@@ -23,7 +23,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// println!("{metrics}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
     /// Tasks accepted since the pool was built.
@@ -59,7 +59,7 @@ impl fmt::Display for Metrics {
         write!(
             f,
             "{} submitted: {} succeeded, {} failed, {} panicked, {} cancelled, {} queued, {} running; {} refused; \
-             {} workers, queue of {}",
+             workers: {}, queue: {}",
             self.tasks_submitted,
             self.tasks_succeeded,
             self.tasks_failed,

@@ -39,6 +39,17 @@ pub struct TaskInfo<'a> {
     pub(crate) label: Option<&'a Arc<str>>,
 }
 
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Succeeded => f.write_str("succeeded"),
+            Self::Failed => f.write_str("failed"),
+            Self::Panicked => f.write_str("panicked"),
+            Self::Cancelled(reason) => reason.fmt(f),
+        }
+    }
+}
+
 impl<'a> TaskInfo<'a> {
     /// The identity of the task.
     #[must_use]
@@ -113,7 +124,7 @@ pub trait Observer: Send + Sync + 'static {
     }
 }
 
-impl<O: Observer> Observer for Arc<O> {
+impl<O: Observer + ?Sized> Observer for Arc<O> {
     fn task_submitted(&self, task: &TaskInfo<'_>) {
         (**self).task_submitted(task);
     }

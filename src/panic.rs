@@ -4,7 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::mem;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
 use crate::sync::Mutex;
 use crate::unwind::{self, Payload};
@@ -77,6 +77,10 @@ impl Drop for Panic {
         unwind::discard(mem::take(&mut self.payload).into_inner());
     }
 }
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl UnwindSafe for Panic {}
+impl RefUnwindSafe for Panic {}
 
 impl fmt::Debug for Panic {
     /// Shows the message as it is. Escaped, it would double in length with each task that unwraps the error of another

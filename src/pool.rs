@@ -3,7 +3,7 @@
 //! What is built on a pool (groups, scopes, maps) adds its own method to [`WorkerPool`] in its own file.
 
 use std::fmt;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use crate::deadline::Deadline;
@@ -19,11 +19,13 @@ use crate::sync::Arc;
 use crate::task::TaskCell;
 use crate::worker::{self, WorkerSettings};
 
-/// A fixed number of worker threads behind one bounded queue.
+/// Worker threads behind one bounded queue.
 ///
-/// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. Dropping it runs what is
-/// queued and joins the workers, unless [`Builder::on_drop`](crate::Builder::on_drop) says otherwise; dropped on one of
-/// its own workers it does not wait, and the pool ends after that worker's task.
+/// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. A `static` is never
+/// dropped, and what is queued when `main` returns is lost: call [`wait_idle`](Self::wait_idle) or
+/// [`shutdown`](Self::shutdown) at the end. Dropping a pool runs what is queued and joins the workers, unless
+/// [`Builder::on_drop`](crate::Builder::on_drop) says otherwise; dropped on one of its own workers it does not wait,
+/// and the pool ends after that worker's task.
 ///
 /// Workers are reused and their thread locals are not reset: what a task leaves there, the next task on that worker
 /// finds.
@@ -51,6 +53,8 @@ pub(crate) struct PoolSettings {
     pub(crate) on_drop: OnDrop,
 }
 
+/// # Submitting
+///
 /// Fire and forget, and tasks to wait for. The plain forms may block when the queue is full (see
 /// [`Overflow`](crate::Overflow)), the `try_` forms never block, the `_timeout` forms block at most that long.
 ///
@@ -236,7 +240,7 @@ impl WorkerPool {
     }
 }
 
-/// Watching.
+/// # Watching
 impl WorkerPool {
     /// Blocks until no task is queued or running. New tasks may come at any time, so what is true when this returns may
     /// be out of date, unless nobody else submits.
@@ -244,6 +248,7 @@ impl WorkerPool {
     /// # Panics
     ///
     /// If called by a task of this pool: it would wait for itself.
+    #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!local::is_inside(self.engine.pool()), "a task cannot wait for its own pool to be idle");
         self.engine.supervisor.lifecycle.wait_quiet(Deadline::NEVER);
@@ -256,7 +261,8 @@ impl WorkerPool {
         !local::is_inside(self.engine.pool()) && self.engine.supervisor.lifecycle.wait_quiet(Deadline::after(timeout))
     }
 
-    /// Whether the pool refuses new work. `true` is final.
+    /// Whether the pool refuses new work, by [`close`](Self::close) or any other way to end it. Once it does, it does
+    /// for ever.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         self.engine.supervisor.lifecycle.ledger.is_closed()
@@ -339,10 +345,13 @@ impl WorkerPool {
     }
 }
 
-/// Ending. Each way may be taken from any thread, more than once, and while others submit: who waits for room gets its
+/// # Ending
+///
+/// Each way may be taken from any thread, more than once, and while others submit: who waits for room gets its
 /// closure back.
 impl WorkerPool {
-    /// Refuses new work and returns at once. What is queued still runs.
+    /// Refuses new work and returns at once. What is queued still runs, and then the workers end. To wait for that,
+    /// call [`shutdown`](Self::shutdown), or drop the pool.
     pub fn close(&self) {
         self.engine.close();
     }
@@ -357,8 +366,8 @@ impl WorkerPool {
     }
 
     /// Like [`shutdown`](Self::shutdown), but after `timeout` what has not started is cancelled, running groups and
-    /// scopes are told through their tokens, and the report says what was left. `Duration::MAX` waits for ever.
-    /// Destructors of the workers' thread locals are not waited for.
+    /// scopes are told through their tokens (plain tasks have none, unless you gave them one), and the report says what
+    /// was left. `Duration::MAX` waits for ever. Destructors of the workers' thread locals are not waited for.
     ///
     /// # Examples
     ///
@@ -368,7 +377,7 @@ impl WorkerPool {
     /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
     /// pool.execute(|| ())?;
     /// let report = pool.shutdown_timeout(Duration::from_secs(5));
-    /// assert!(report.drained);
+    /// assert!(report.drained); // everything has run; else see the other fields
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use = "the report says whether the pool was drained"]
@@ -394,6 +403,10 @@ impl WorkerPool {
         &self.engine
     }
 }
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl UnwindSafe for WorkerPool {}
+impl RefUnwindSafe for WorkerPool {}
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {

@@ -27,9 +27,41 @@ use crate::sync::Arc;
 use crate::unwind;
 
 /// Spawns tasks that borrow, within [`WorkerPool::scope`].
-///
 /// `'scope` is how long the tasks may run, `'env` how long what they borrow lives, `R` what they return: `()` or
-/// `Result<(), E>`.
+/// `Result<(), E>` with an `E` that borrows nothing.
+///
+/// # Examples
+///
+/// Tasks that fail, that spawn on the scope, and that are spawned by a function:
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use workcrew::{GroupError, Scope, WorkerPool};
+///
+/// type Checked = Result<(), String>;
+///
+/// fn check<'scope>(scope: &'scope Scope<'scope, '_, Checked>, words: &'scope [String], seen: &'scope AtomicUsize) {
+///     for word in words {
+///         scope.spawn(move || {
+///             seen.fetch_add(1, Ordering::Relaxed);
+///             if word.is_empty() { Err(String::from("an empty word")) } else { Ok(()) }
+///         });
+///     }
+/// }
+///
+/// let pool = WorkerPool::builder().workers(2).build()?;
+/// let words = [String::from("red"), String::from("wheel"), String::new()];
+/// let seen = AtomicUsize::new(0);
+/// pool.scope(|scope| {
+///     scope.spawn(|| {
+///         check(scope, &words[..2], &seen); // a task spawns more tasks
+///         Ok(())
+///     });
+/// })?;
+/// assert_eq!(seen.load(Ordering::Relaxed), 2);
+/// assert!(matches!(pool.scope(|scope| check(scope, &words, &seen)), Err(GroupError::Failed(_))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 // `R: 'env` always holds, since `R` is `'static`. It is written for the borrow checker: a region in `R`, as in
 // `&'static str`, would else be a second candidate for what outlives `'scope`, and borrows in the body would be taken
 // for `'static`.
@@ -77,13 +109,13 @@ impl<R: TaskResult<Value = ()>> fmt::Debug for Scope<'_, '_, R> {
     }
 }
 
-/// Scopes.
+/// # Scopes
 impl WorkerPool {
     /// Calls `body` on this thread with a [`Scope`], whose tasks run on the pool's workers and may borrow from this
     /// thread's stack, and returns its value when all tasks have ended.
-    ///
-    /// The first failure or panic of a task cancels the rest, as in a [group](crate::TaskGroup). Values of tasks go
-    /// through what they borrow. On a worker of the pool this helps while it waits.
+    /// The first failure or panic of a task cancels the rest, as in a [group](crate::TaskGroup); what `body` returns,
+    /// an `Err` included, cancels nothing. Values of tasks go through what they borrow. A body that spawns nothing
+    /// leaves the type of the tasks open: `scope::<(), _, _>`. On a worker of the pool this helps while it waits.
     ///
     /// # Errors
     ///

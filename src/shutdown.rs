@@ -23,7 +23,8 @@ pub enum OnDrop {
     Drain,
     /// Cancel what is queued, wait for what runs, then join the workers. Blocks.
     Cancel,
-    /// Accept nothing new and let go: the workers run what is queued and end by themselves. Does not block.
+    /// Accept nothing new and let go: the workers run what is queued and end by themselves, or with the process. Does
+    /// not block.
     Detach,
 }
 
@@ -31,7 +32,7 @@ pub enum OnDrop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Whether nothing was left: every task had met its fate.
+    /// Whether all that was accepted has run to its end: nothing was left, and this call cancelled nothing.
     pub drained: bool,
     /// Tasks that were cancelled before they started, since this call began.
     pub tasks_cancelled: usize,
@@ -43,7 +44,7 @@ impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { drained, tasks_cancelled, tasks_running } = self;
         let state = if *drained { "drained" } else { "not drained" };
-        write!(f, "{state}: {tasks_cancelled} tasks cancelled, {tasks_running} still running")
+        write!(f, "{state} (tasks cancelled: {tasks_cancelled}, still running: {tasks_running})")
     }
 }
 
@@ -111,7 +112,7 @@ fn report(engine: &Engine, before: u64) -> ShutdownReport {
     }
     let count = |tasks: u64| usize::try_from(tasks).unwrap_or(usize::MAX);
     ShutdownReport {
-        drained: lifecycle.ledger.is_quiet(),
+        drained: lifecycle.ledger.is_quiet() && cancelled <= before,
         tasks_cancelled: count(cancelled.saturating_sub(before)),
         tasks_running: count(metrics.tasks_running),
     }

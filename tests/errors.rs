@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use workcrew::*;
@@ -49,6 +50,47 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
     is_send_sync::<Refused<OnlySend>>();
     is_send_sync::<(TaskId, Outcome, CancelReason, Overflow, OnDrop, Policy, Progress)>();
     is_send_sync::<Completions<'_, Result<OnlySend, OnlySend>>>();
+}
+
+#[test]
+fn what_users_hold_may_cross_a_catch() {
+    fn crosses<T: UnwindSafe + RefUnwindSafe>() {}
+    crosses::<WorkerPool>();
+    crosses::<JoinHandle<u8>>();
+    crosses::<TaskGroup<()>>();
+    crosses::<Spawner<()>>();
+    crosses::<CancellationToken>();
+    crosses::<JoinError>();
+}
+
+#[test]
+fn the_error_of_a_task_keeps_its_causes_and_can_be_had_back() {
+    use anyhow::Context;
+    let pool = WorkerPool::builder().workers(1).build().unwrap();
+    let error = Err::<(), _>(io::Error::other("disk")).context("load").unwrap_err();
+    let failed = fails(&pool, error).unwrap_err();
+    assert_eq!(failed.to_string(), "load: disk");
+    assert!(failed.into_failed().unwrap().downcast_ref::<io::Error>().is_some());
+    assert!(GroupError::<u8>::WouldDeadlock.into_failed().is_err());
+    assert_eq!(TaskError::Failed(3).into_failed().unwrap(), 3);
+    let joined = (|| -> Result<(), GroupError<u8>> { Ok(Err(JoinError::Cancelled(CancelReason::Expired))?) })();
+    assert!(matches!(joined, Err(GroupError::Cancelled(CancelReason::Expired))));
+}
+
+#[test]
+fn contract_panics_point_at_the_caller() {
+    let pool = WorkerPool::builder().workers(1).build().unwrap();
+    let (told, tell) = std::sync::mpsc::channel();
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| told.send(panic.location().unwrap().file().to_owned()).unwrap()));
+    let caught = std::panic::catch_unwind(|| {
+        let group = pool.group::<()>();
+        let _ = group.token();
+        drop(group.limit(1));
+    });
+    std::panic::set_hook(before);
+    assert!(caught.is_err());
+    assert_eq!(tell.recv().unwrap(), file!());
 }
 
 #[derive(Debug)]

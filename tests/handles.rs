@@ -520,3 +520,13 @@ fn panics_handed_up_through_many_joins_stay_short() {
     let text = format!("{error:?}");
     assert!(text.contains("the deepest \"one\"") && text.len() < 10_000, "{} bytes", text.len());
 }
+
+#[test]
+fn joining_what_was_awaited_panics_and_says_so() {
+    let pool = pool(1, 4);
+    let mut handle = pool.spawn(|| 5).unwrap();
+    assert!(handle.wait_timeout(LIMIT));
+    assert!(matches!(poll(&mut handle, &Arc::new(Alarm::default())), Poll::Ready(Ok(5))));
+    let panic = std::panic::catch_unwind(|| handle.join()).unwrap_err();
+    assert!(panic.downcast_ref::<String>().unwrap().contains("taken before"));
+}

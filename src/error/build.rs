@@ -42,7 +42,7 @@ pub enum BuildError {
         /// The largest size allowed, in bytes.
         limit: usize,
     },
-    /// The environment variable that sizes the global pool holds something else than a number.
+    /// The environment variable that sizes the global pool holds something other than a number.
     #[error("WORKCREW_WORKERS is {value:?}, not a number of workers")]
     #[non_exhaustive]
     InvalidEnvironment {

@@ -5,19 +5,19 @@ use std::fmt;
 
 use crate::panic::Panic;
 
-/// Why a task was cancelled: it never ran.
+/// Why something was cancelled. A task that was cancelled never ran; a token tells this to tasks that run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CancelReason {
     /// Somebody asked for it: a `cancel` call, or a group dropped without a wait.
     Requested,
-    /// A sibling in the group failed or panicked, or succeeded where one success is enough.
+    /// The group had come to its end: a sibling failed or panicked, or succeeded where one success is enough.
     GroupFailed,
     /// The pool was shut down.
     ShutDown,
-    /// The overflow policy gave it up for the sake of another.
+    /// The overflow policy gave it up.
     Discarded,
-    /// Its deadline passed before it started.
+    /// The deadline passed.
     Expired,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for CancelReason {
     }
 }
 
-/// The answer of [`CancellationToken::check`](crate::CancellationToken::check): stop now.
+/// The error of [`CancellationToken::check`](crate::CancellationToken::check): stop now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Cancelled {
@@ -76,7 +76,8 @@ pub enum TaskError<E> {
     Cancelled(CancelReason),
 }
 
-/// How a group ended, if not well: the first failure or panic, or the cancellation that nothing had preceded.
+/// How a group or a scope ended, if not well: the first failure or panic, or the cancellation that nothing had
+/// preceded.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GroupError<E> {
@@ -84,11 +85,70 @@ pub enum GroupError<E> {
     Failed(E),
     /// A task panicked, before any other failed.
     Panicked(Panic),
-    /// The group was cancelled while it had tasks to run, and none had failed.
+    /// The group was cancelled while it had tasks to run, and none had failed. A running task that obeys its token by
+    /// returning an error is a failure, the first one perhaps; to tell the two apart, let it return `Ok`, or look
+    /// for the error it returns.
     Cancelled(CancelReason),
     /// The wait could not end: it was called by a task of the group itself, or nested deeper than a worker's stack is
     /// trusted to go, or the group can hold no task at all.
     WouldDeadlock,
+}
+
+impl<E> TaskError<E> {
+    /// The error that the task returned, if it did.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if the task panicked or was cancelled.
+    pub fn into_failed(self) -> Result<E, Self> {
+        match self {
+            Self::Failed(error) => Ok(error),
+            other => Err(other),
+        }
+    }
+}
+
+impl<E> GroupError<E> {
+    /// The error that a task returned, if one did. This is the way to its source: an error of a group cannot know the
+    /// source of an `E` of which it knows only how to display it.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if it is none that a task returned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::num::ParseIntError;
+    ///
+    /// fn sum(pool: &workcrew::WorkerPool, texts: [&'static str; 2]) -> Result<u32, ParseIntError> {
+    ///     match pool.try_map(texts, str::parse::<u32>) {
+    ///         Ok(numbers) => Ok(numbers.into_iter().sum()),
+    ///         Err(error) => Err(error.into_failed().expect("nothing panics here, and nobody cancels")),
+    ///     }
+    /// }
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// assert_eq!(sum(&pool, ["1", "2"])?, 3);
+    /// assert!(sum(&pool, ["1", "two"]).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_failed(self) -> Result<E, Self> {
+        match self {
+            Self::Failed(error) => Ok(error),
+            other => Err(other),
+        }
+    }
+}
+
+impl<E> From<JoinError> for GroupError<E> {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Panicked(panic) => Self::Panicked(panic),
+            JoinError::Cancelled(reason) => Self::Cancelled(reason),
+            JoinError::WouldDeadlock => Self::WouldDeadlock,
+        }
+    }
 }
 
 impl<E> From<TaskError<E>> for GroupError<E> {
@@ -104,7 +164,7 @@ impl<E> From<TaskError<E>> for GroupError<E> {
 impl<E: fmt::Display> fmt::Display for TaskError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => write!(f, "{error}"),
+            Self::Failed(error) => write!(f, "{error:#}"), // with its causes, where the type can show them
             Self::Panicked(panic) => write!(f, "{panic}"),
             Self::Cancelled(reason) => write!(f, "task {reason}"),
         }
@@ -114,7 +174,7 @@ impl<E: fmt::Display> fmt::Display for TaskError<E> {
 impl<E: fmt::Display> fmt::Display for GroupError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => write!(f, "{error}"),
+            Self::Failed(error) => write!(f, "{error:#}"), // with its causes, where the type can show them
             Self::Panicked(panic) => write!(f, "{panic}"),
             Self::Cancelled(reason) => write!(f, "group {reason}"),
             Self::WouldDeadlock => f.write_str("waiting for the group here would wait for ever"),
@@ -122,6 +182,6 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
     }
 }
 
-// No `source`: it would need `E: Error`, which `String`, `anyhow::Error` and boxed errors are not.
+// No `source`: it would need `E: Error`, which `String`, `anyhow::Error` and boxed errors are not. See `into_failed`.
 impl<E: fmt::Debug + fmt::Display> Error for TaskError<E> {}
 impl<E: fmt::Debug + fmt::Display> Error for GroupError<E> {}

@@ -20,6 +20,7 @@ impl<F> Refused<F> {
     }
 
     /// The closure itself.
+    #[must_use]
     pub fn into_inner(self) -> F {
         self.0.into_inner()
     }
@@ -31,7 +32,7 @@ impl<F> fmt::Debug for Refused<F> {
     }
 }
 
-/// The plain forms refuse only when the pool is shut down.
+/// Why a plain form refused a task: the pool is shut down.
 ///
 /// # Examples
 ///
@@ -81,6 +82,7 @@ impl<F> SubmitError<F> {
     }
 
     /// The refused closure.
+    #[must_use]
     pub fn into_inner(self) -> F {
         self.0.into_inner()
     }
@@ -95,6 +97,7 @@ impl<F> TrySubmitError<F> {
     }
 
     /// The refused closure.
+    #[must_use]
     pub fn into_inner(self) -> F {
         match self {
             Self::Full(closure) | Self::ShutDown(closure) => closure.into_inner(),
@@ -111,6 +114,7 @@ impl<F> SubmitTimeoutError<F> {
     }
 
     /// The refused closure.
+    #[must_use]
     pub fn into_inner(self) -> F {
         match self {
             Self::Timeout(closure) | Self::ShutDown(closure) => closure.into_inner(),
@@ -123,19 +127,19 @@ impl<F> SubmitTimeoutError<F> {
 macro_rules! refusal_face {
     ($name:ident, $self:ident, full: $full:expr, timeout: $timeout:expr, shut_down: $shut_down:expr) => {
         impl<F> $name<F> {
-            /// Whether there was no room at that moment.
+            /// Whether there was no room at that moment; true of [`TrySubmitError::Full`] alone.
             #[must_use]
             pub fn is_full(&$self) -> bool {
                 $full
             }
 
-            /// Whether there was no room in time.
+            /// Whether there was no room in time; true of [`SubmitTimeoutError::Timeout`] alone.
             #[must_use]
             pub fn is_timeout(&$self) -> bool {
                 $timeout
             }
 
-            /// Whether nothing is accepted any more; trying again is useless.
+            /// Whether nothing is accepted any more, so that trying again is useless.
             #[must_use]
             pub fn is_shut_down(&$self) -> bool {
                 $shut_down

@@ -31,6 +31,7 @@ impl<'a, R: TaskResult> Completions<'a, R> {
 impl<R: TaskResult> Iterator for Completions<'_, R> {
     type Item = (usize, Ended<R>);
 
+    #[track_caller]
     fn next(&mut self) -> Option<Self::Item> {
         match self.core.next_ended() {
             Ok(next) => next,

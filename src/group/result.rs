@@ -8,6 +8,7 @@ use std::convert::Infallible;
 /// fail and has a value returns `Ok::<_, Infallible>(value)`.
 #[diagnostic::on_unimplemented(
     message = "a task of a group returns `()` or a `Result`, not `{Self}`",
+    note = "for a closure that only panics, write its type: `|| -> () {{ panic!() }}`",
     note = "return `Ok::<_, std::convert::Infallible>(value)` from a task that cannot fail"
 )]
 pub trait TaskResult: Sealed + Send + 'static {

@@ -1,5 +1,6 @@
 //! What can be chosen about a group, and how far it is.
 
+use std::fmt;
 use std::time::Instant;
 
 use crate::cancel::CancellationToken;
@@ -19,7 +20,7 @@ pub enum Policy {
     FirstSuccess,
 }
 
-/// How far a group is.
+/// How far a group has got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Progress {
@@ -27,6 +28,12 @@ pub struct Progress {
     pub done: usize,
     /// Tasks spawned so far.
     pub total: usize,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} done", self.done, self.total)
+    }
 }
 
 /// The settings of a group, final once it has started.

@@ -1,7 +1,7 @@
 //! Adding tasks to a group from elsewhere, its own tasks included.
 
 use std::fmt;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
 use super::core::GroupCore;
 use super::result::TaskResult;
@@ -79,6 +79,10 @@ impl<R: TaskResult> Clone for Spawner<R> {
         Self { core: Arc::clone(&self.core) }
     }
 }
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl<R: TaskResult> UnwindSafe for Spawner<R> {}
+impl<R: TaskResult> RefUnwindSafe for Spawner<R> {}
 
 impl<R: TaskResult> fmt::Debug for Spawner<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::adding::Added;
@@ -25,6 +25,20 @@ use crate::sync::{Arc, OnceLock};
 /// [token](Self::token), and [`wait`](Self::wait) returns that first error when all that ran have ended.
 ///
 /// Dropping a group without waiting cancels it and does not block.
+///
+/// # What tasks return
+///
+/// All tasks of a group return one type, `()` or a `Result`. A task that has a value and cannot fail returns
+/// `Ok::<_, Infallible>(value)`. A task that stops because the token tells it to had better return `Ok`: an `Err` is a
+/// failure like any other, and if nothing has failed before, it is the first.
+///
+/// # What waits return
+///
+/// | | [`FailFast`](Policy::FailFast) | [`CollectAll`](Policy::CollectAll) | [`FirstSuccess`](Policy::FirstSuccess) |
+/// |---|---|---|---|
+/// | [`wait`](Self::wait) | all values, or the first error, which cancelled the rest | all values, or the first error, after all have run | the values of those that succeeded; the first error if none did |
+/// | [`wait_all`](Self::wait_all) | every outcome; the rest is cancelled | every outcome | every outcome; the rest is cancelled |
+/// | [`wait_any`](Self::wait_any) | the first value; or the first error, if it came before | the first value; the first error if there is none | the first value; the first error if there is none |
 ///
 /// # Settings
 ///
@@ -80,6 +94,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Panics
     ///
     /// If the group has [started](Self#settings).
+    #[track_caller]
     pub fn limit(self, tasks: usize) -> Self {
         self.set(|settings| settings.limit = tasks)
     }
@@ -90,6 +105,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Panics
     ///
     /// If the group has [started](Self#settings).
+    #[track_caller]
     pub fn capacity(self, tasks: usize) -> Self {
         self.set(|settings| settings.capacity = tasks)
     }
@@ -99,6 +115,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Panics
     ///
     /// If the group has [started](Self#settings).
+    #[track_caller]
     pub fn policy(self, policy: Policy) -> Self {
         self.set(|settings| settings.policy = policy)
     }
@@ -111,6 +128,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Panics
     ///
     /// If the group has [started](Self#settings).
+    #[track_caller]
     pub fn deadline(self, deadline: Instant) -> Self {
         self.set(|settings| {
             settings.deadline = Some(settings.deadline.map_or(deadline, |other| other.min(deadline)));
@@ -122,6 +140,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Panics
     ///
     /// If the group has [started](Self#settings).
+    #[track_caller]
     pub fn parent(self, token: &CancellationToken) -> Self {
         self.set(|settings| settings.parent = Some(token.clone()))
     }
@@ -131,6 +150,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Panics
     ///
     /// If the group has [started](Self#settings).
+    #[track_caller]
     pub fn label(self, label: impl Into<Cow<'static, str>>) -> Self {
         self.set(|settings| settings.label = Some(Arc::from(&*label.into())))
     }
@@ -267,6 +287,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn wait_all(self) -> Vec<Ended<R>> {
         if let Err(WouldDeadlock) = self.core().wait_all_done(Deadline::NEVER) {
             panic!("a task cannot wait for its own group, nor help more than 64 tasks deep");
@@ -288,6 +309,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// }
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
+    #[track_caller]
     pub fn completions(&mut self) -> Completions<'_, R> {
         Completions::new(self.core())
     }
@@ -321,6 +343,7 @@ impl<R: TaskResult> TaskGroup<R> {
         self.core.get_or_init(|| GroupCore::new(Arc::clone(&self.engine), self.settings.clone()))
     }
 
+    #[track_caller]
     fn set(mut self, change: impl FnOnce(&mut GroupSettings)) -> Self {
         assert!(self.core.get().is_none(), "the settings of a group are made before its first task");
         change(&mut self.settings);
@@ -336,6 +359,10 @@ impl<R: TaskResult> Drop for TaskGroup<R> {
     }
 }
 
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl<R: TaskResult> UnwindSafe for TaskGroup<R> {}
+impl<R: TaskResult> RefUnwindSafe for TaskGroup<R> {}
+
 impl<R: TaskResult> fmt::Debug for TaskGroup<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let progress = self.core.get().map(|core| core.progress()).unwrap_or_default();
@@ -347,7 +374,7 @@ impl<R: TaskResult> fmt::Debug for TaskGroup<R> {
     }
 }
 
-/// Groups.
+/// # Groups
 impl WorkerPool {
     /// A group of tasks on this pool. What its closures return, `()` or a `Result`, is inferred from the first `spawn`.
     pub fn group<R: TaskResult>(&self) -> TaskGroup<R> {

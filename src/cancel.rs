@@ -128,8 +128,8 @@ impl CancellationToken {
     }
 
     /// Registers `f` to be called once, when the token is cancelled, on the thread that cancels it and under no lock.
-    /// Called at once if the token is cancelled already. Dropping the guard withdraws it, unless the call has
-    /// begun.
+    /// Called at once if the token is cancelled already. Dropping the guard withdraws it, unless the cancellation
+    /// has begun.
     ///
     /// ```
     /// use std::sync::mpsc::channel;
@@ -160,6 +160,11 @@ impl CancellationToken {
             return self.node.marked();
         }
         marked
+    }
+
+    /// Whether [`reason`](Self::reason) may have something to say: the token is cancelled, or has a deadline.
+    pub(crate) fn needs_a_look(&self) -> bool {
+        self.node.deadline.is_some() || self.node.marked().is_some()
     }
 
     /// The moment at which the token cancels itself.
@@ -340,7 +345,8 @@ impl Node {
 impl Drop for Node {
     /// Leaves the parent's list; goes up in a loop, since a chain of a million tokens must not be dropped recursively.
     fn drop(&mut self) {
-        for link in mem::take(&mut self.links.lock().registered).into_values() {
+        let registered = mem::take(&mut self.links.lock().registered);
+        for link in registered.into_values() {
             unwind::discard(link);
         }
         let mut up = self.links.lock().parent.take();

@@ -326,7 +326,7 @@ impl WorkerPool {
     /// former size as its target), or if the pool is shut down.
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         check_workers(workers)?;
-        let _one_at_a_time = self.engine.roster.hold();
+        let one_at_a_time = self.engine.roster.hold();
         if self.is_shut_down() {
             return Err(BuildError::ShutDown);
         }
@@ -340,6 +340,8 @@ impl WorkerPool {
         if surplus > 0 {
             self.engine.wake_workers();
         }
+        // Letting go of a group may drop what its tasks left behind, which is foreign code.
+        drop(one_at_a_time);
         self.engine.call_for_new_workers();
         started
     }

@@ -18,6 +18,9 @@ pub(crate) struct Roster {
     /// Held while the number of workers changes, so that two changes do not mix, and an end waits for the change
     /// before it.
     changing: Mutex<()>,
+    /// Held while threads are joined, so that all who end the pool return when the threads have ended. What a thread
+    /// does at its end never takes it; see [`may_wait`](Self::may_wait).
+    joining: Mutex<()>,
     inner: Mutex<Inner>,
     /// Notified when the last worker has left.
     empty: Condvar,
@@ -46,6 +49,7 @@ impl Roster {
         Self {
             pool,
             changing: Mutex::default(),
+            joining: Mutex::default(),
             inner: Mutex::default(),
             empty: Condvar::new(),
             target: AtomicUsize::new(0),
@@ -136,6 +140,7 @@ impl Roster {
 
     /// Joins the threads of workers that have left. Call it when none is left.
     pub(crate) fn join_threads(&self) {
+        let _one_at_a_time = self.joining.lock();
         let threads = std::mem::take(&mut self.inner.lock().threads);
         for thread in threads {
             // A worker contains every panic; the destructor of a thread local that panics aborts the process by itself.

@@ -20,7 +20,7 @@ use std::process;
 use crate::cancel::CancellationToken;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, GroupError};
-use crate::group::{GroupCore, GroupSettings, TaskResult};
+use crate::group::{GroupCore, GroupSettings, TaskResult, Values};
 use crate::local;
 use crate::pool::WorkerPool;
 use crate::sync::Arc;
@@ -166,11 +166,12 @@ impl WorkerPool {
         let core = GroupCore::new(Arc::clone(engine), GroupSettings::new(engine));
         let scope = Scope { core: Arc::clone(&core), scope: PhantomData, env: PhantomData };
         let value = unwind::catch(|| body(&scope));
-        wait_or_abort(&core, value.is_err());
+        let ended = wait_or_abort(&core, value.is_err());
         match value {
-            Ok(value) => core.finish().map(|_| value),
+            Ok(value) => ended.map(|_| value),
             Err(payload) => {
                 // Before the unwinding goes on: a panic in a destructor would then end the process.
+                unwind::discard(ended);
                 core.discard_outcomes();
                 unwind::resume(payload)
             }
@@ -180,15 +181,16 @@ impl WorkerPool {
 
 /// Waits until nothing of any task is left, after cancelling what has not started if the body panicked. If that failed,
 /// borrows would escape: then the process ends here.
-fn wait_or_abort<R: TaskResult>(core: &Arc<GroupCore<R>>, body_panicked: bool) {
+fn wait_or_abort<R: TaskResult>(core: &Arc<GroupCore<R>>, body_panicked: bool) -> Values<R> {
     let waited = unwind::catch(|| {
         if body_panicked {
             core.close(CancelReason::Requested);
         }
-        core.wait_all_done(Deadline::NEVER)
+        core.wait_values(Deadline::NEVER)
     });
-    if !matches!(waited, Ok(Ok(true))) {
+    let Ok(Ok(Some(ended))) = waited else {
         eprintln!("workcrew: the wait for a scope failed; this is a bug in workcrew");
         process::abort();
-    }
+    };
+    ended
 }

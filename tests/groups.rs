@@ -891,3 +891,124 @@ fn the_deadline_of_a_closed_group_does_not_keep_a_waiter_busy() {
         group.wait().unwrap();
     });
 }
+
+#[test]
+fn a_worker_that_waits_for_room_wakes_when_a_runner_leaves_tasks_behind() {
+    within_limit(|| {
+        let pool = pool(2, 4);
+        let inner = Arc::clone(&pool);
+        let ended = pool.spawn(move || {
+            let mut group = inner.group().limit(1).capacity(1);
+            let (spawner, gate) = (group.spawner(), Gate::new());
+            let inside = gate.clone();
+            group.spawn(move || {
+                inside.pass();
+                Ok::<_, ()>(())
+            });
+            let held = gate.clone();
+            let filler = inner.spawn(move || {
+                held.wait_started(1);
+                spawner.spawn(|| Ok(()));
+                held.open();
+                spawner.spawn(|| Ok(())); // full, and the one runner is at its limit
+            });
+            // This worker runs the first task, and stops with the second left.
+            assert!(group.completions().next().is_some());
+            filler.unwrap().join().unwrap();
+            group.completions().count()
+        });
+        assert_eq!(ended.unwrap().join().unwrap(), 2);
+    });
+}
+
+#[test]
+fn wait_any_on_a_worker_stops_at_the_first_success() {
+    within_limit(|| {
+        let pool = pool(1, 64);
+        let (inner, ran) = (Arc::clone(&pool), Counter::new());
+        let counted = ran.clone();
+        let value = pool.spawn(move || {
+            let group = inner.group().policy(Policy::CollectAll);
+            for n in 0..10 {
+                let ran = counted.clone();
+                group.spawn(move || ran.add_and(Ok::<_, ()>(n)));
+            }
+            group.wait_any().unwrap()
+        });
+        assert_eq!((value.unwrap().join().unwrap(), ran.get()), (0, 1));
+
+        let inner = Arc::clone(&pool);
+        let value = pool.spawn(move || {
+            let mut group = inner.group().policy(Policy::CollectAll);
+            group.spawn_all([Err(0), Err(1), Err(2), Ok(3)].map(|result| move || result));
+            assert!(group.completions().next().is_some());
+            group.wait_any().unwrap()
+        });
+        assert_eq!(value.unwrap().join().unwrap(), 3);
+    });
+}
+
+#[test]
+fn a_callback_of_an_expired_group_may_end_the_pool() {
+    on_grid(|pool| {
+        let group = pool.group().deadline(Instant::now() + Duration::from_millis(1));
+        let inner = Arc::clone(&pool);
+        let _guard = group.token().on_cancel(move || {
+            assert!(!inner.wait_idle_timeout(LIMIT));
+            inner.shutdown();
+        });
+        thread::sleep(Duration::from_millis(2));
+        group.spawn(|| ());
+        assert!(pool.is_shut_down());
+        assert!(group.wait().is_err());
+        pool.shutdown();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn completions_in_the_destructor_of_a_member_panic_and_do_not_hang() {
+    struct Looks(mpsc::Receiver<TaskGroup<()>>, mpsc::Sender<bool>);
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            let mut group = self.0.recv().unwrap();
+            let look = std::panic::AssertUnwindSafe(|| group.completions().next().is_some());
+            self.1.send(std::panic::catch_unwind(look).is_err()).unwrap();
+        }
+    }
+    let quiet = thread::Builder::new().name("workcrew-test".into());
+    common::quiet_panics();
+    let run = || {
+        on_grid(|pool| {
+            let wedge = Wedge::new(&pool);
+            let (give, take) = mpsc::channel();
+            let (told, tell) = mpsc::channel();
+            let group = pool.group();
+            let looks = Looks(take, told);
+            group.spawn(move || drop(looks));
+            let token = group.token().clone();
+            give.send(group).unwrap();
+            token.cancel();
+            assert!(tell.recv_timeout(LIMIT).unwrap());
+            wedge.open();
+        });
+    };
+    quiet.spawn(run).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_late_spawn_does_not_spoil_a_wait() {
+    within_limit(|| {
+        let pool = pool(2, 64);
+        for _ in 0..5_000 {
+            let group = pool.group().policy(Policy::CollectAll);
+            let spawner = group.spawner();
+            thread::scope(|threads| {
+                threads.spawn(move || (0..3_usize).for_each(|n| spawner.spawn(move || Ok::<_, ()>(n))));
+                // All, or those that came in time; never an error.
+                let values = group.wait().unwrap();
+                assert!(values.len() <= 3 && values.iter().copied().eq(0..values.len()));
+            });
+        }
+    });
+}

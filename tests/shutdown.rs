@@ -629,3 +629,54 @@ fn a_timed_shutdown_does_not_wait_for_destructors_of_thread_locals() {
         gate.open();
     });
 }
+
+#[test]
+fn everybody_who_shuts_down_returns_when_the_threads_have_ended() {
+    struct Ends(Gate, Counter);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.0.pass();
+            self.1.add();
+        }
+    }
+    thread_local! { static ENDS: RefCell<Option<Ends>> = const { RefCell::new(None) } }
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let (gate, ended) = (Gate::new(), Counter::new());
+        let ends = Ends(gate.clone(), ended.clone());
+        pool.spawn(move || ENDS.set(Some(ends))).unwrap().join().unwrap();
+        thread::scope(|threads| {
+            for _ in 0..3 {
+                threads.spawn(|| {
+                    pool.shutdown();
+                    assert_eq!(ended.get(), 1);
+                });
+            }
+            gate.wait_started(1); // in the destructor, after the worker has left the pool
+            gate.open();
+        });
+    });
+}
+
+#[test]
+fn a_value_of_a_group_may_resize_the_pool_in_its_destructor() {
+    struct Resizes(Arc<WorkerPool>);
+    impl Drop for Resizes {
+        fn drop(&mut self) {
+            let _ = self.0.resize(2);
+        }
+    }
+    within_limit(|| {
+        let pool = pool(2, 64);
+        thread::scope(|threads| {
+            threads.spawn(|| (0..300).for_each(|n| pool.resize(1 + n % 3).unwrap()));
+            for _ in 0..2_000 {
+                let group = pool.group();
+                let inner = Arc::clone(&pool);
+                group.spawn(move || Ok::<_, ()>(Resizes(inner)));
+            }
+        });
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}

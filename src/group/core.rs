@@ -25,8 +25,8 @@
 //! 7. A token that is cancelled closes the group: by its callback, or by whoever looks at the token first.
 //! 8. A member cannot wait for its group. A member that adds a task to a full group runs it at once, in its own place
 //!    among the runners, as long as its stack is not deep; then it adds it beyond the capacity.
-//! 9. A helper that sleeps is woken when a task is added or a runner leaves tasks behind: it may be the only one who
-//!    can run them.
+//! 9. A worker that sleeps, because it waits for the group or for room in it, is woken when a runner leaves tasks
+//!    behind, and one that waits for the group also when a task is added: it may be the only one who can run them.
 //!
 //! Meetings: *failure and failure*: the first under the lock is first and closes. *Cancel and start*: the queue is
 //! taken whole under the lock, so a task was started or is dropped. *Add and close*: the task is in the queue that the
@@ -156,8 +156,13 @@ impl<R: TaskResult> GroupCore<R> {
         self.drop_unstarted(unstarted, reason);
     }
 
-    /// Keeps rule 7; also notices a deadline.
+    /// Keeps rule 7; also notices a deadline. Costs one atomic load while the token is live and has no deadline.
     pub(super) fn close_if_told(&self) {
+        if !self.token.needs_a_look() {
+            return;
+        }
+        // Looking at a deadline may call the token's callbacks.
+        let _frame = self.enter();
         if let Some(reason) = self.token.reason() {
             self.close(reason);
         }

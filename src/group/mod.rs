@@ -22,3 +22,4 @@ pub(crate) use self::settings::GroupSettings;
 pub use self::settings::{Policy, Progress};
 pub use self::spawner::Spawner;
 pub use self::task_group::TaskGroup;
+pub(crate) use self::waiting::Values;

@@ -4,7 +4,7 @@
 //! however many there are; trouble, which is rare, lies in a map. What was handed out one by one takes no room any
 //! more. Knows nothing of threads.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 
 use crate::error::TaskError;
@@ -14,10 +14,12 @@ use crate::unwind;
 pub(super) struct Outcomes<T, E> {
     /// The values, if `T` has a size; the first is that of the task `base`.
     values: VecDeque<Slot<T>>,
-    /// Tasks below this have ended and left nothing in `values`.
+    /// Tasks below this have ended and left nothing in `values`, or, if `T` has no size, were handed out.
     base: usize,
     /// The values, if `T` has no size: one is as good as another.
     sizeless: Vec<T>,
+    /// Of tasks without a size, those at and above `base` that were handed out.
+    handed_out: BTreeSet<usize>,
     /// How many values there are.
     successes: usize,
     /// By index: tasks that failed, panicked or were cancelled.
@@ -26,6 +28,8 @@ pub(super) struct Outcomes<T, E> {
     first_trouble: Option<usize>,
     /// The task that succeeded first, even if its outcome was handed out.
     first_success: Option<usize>,
+    /// The task whose outcome decides the group, until it has landed.
+    deciding: Option<usize>,
     /// The tasks that have ended and were not handed out, oldest first; kept once somebody wants them one by one.
     ended: Option<VecDeque<usize>>,
 }
@@ -44,22 +48,29 @@ impl<T, E> Outcomes<T, E> {
         Self {
             values: VecDeque::new(),
             base: 0,
+            handed_out: BTreeSet::new(),
             sizeless: Vec::new(),
             successes: 0,
             troubles: BTreeMap::new(),
             first_trouble: None,
             first_success: None,
+            deciding: None,
             ended: None,
         }
     }
 
-    /// Notes that a task failed or panicked whose outcome will land later; the first stays first.
-    pub(super) fn note_trouble(&mut self, index: usize) {
-        self.first_trouble.get_or_insert(index);
+    /// Notes an outcome that decides the group and will land later; the first of its kind stays first.
+    pub(super) fn note_decision(&mut self, index: usize, outcome: &Result<T, TaskError<E>>) {
+        self.deciding = Some(index);
+        match outcome {
+            Ok(_) => self.first_success.get_or_insert(index),
+            Err(_) => self.first_trouble.get_or_insert(index),
+        };
     }
 
     /// Lets the outcome of a task land.
     pub(super) fn put(&mut self, index: usize, outcome: Result<T, TaskError<E>>) {
+        self.deciding = self.deciding.filter(|deciding| *deciding != index);
         match outcome {
             Ok(value) => {
                 self.first_success.get_or_insert(index);
@@ -72,7 +83,7 @@ impl<T, E> Outcomes<T, E> {
             }
             Err(trouble) => {
                 if !matches!(trouble, TaskError::Cancelled(_)) {
-                    self.note_trouble(index);
+                    self.first_trouble.get_or_insert(index);
                 }
                 self.troubles.insert(index, trouble);
                 if size_of::<T>() > 0 {
@@ -85,13 +96,16 @@ impl<T, E> Outcomes<T, E> {
         }
     }
 
-    /// Whether there is a value.
+    /// Whether there is a value, and none that came before it is about to land.
     pub(super) fn has_success(&self) -> bool {
-        self.successes > 0
+        self.successes > 0 && self.deciding.is_none()
     }
 
     /// Takes the value that came first of those that are there; by spawn order, if the very first was handed out.
     pub(super) fn take_success(&mut self) -> Option<T> {
+        if size_of::<T>() == 0 {
+            return self.take_sizeless();
+        }
         let first = self.first_success.and_then(|index| self.take_value(index));
         first.or_else(|| (self.base..self.base + self.values.len()).find_map(|index| self.take_value(index)))
     }
@@ -148,6 +162,12 @@ impl<T, E> Outcomes<T, E> {
     pub(super) fn next_ended(&mut self) -> Option<(usize, Result<T, TaskError<E>>)> {
         let index = self.ended.as_mut()?.pop_front()?;
         let outcome = self.take(index);
+        if size_of::<T>() == 0 {
+            self.handed_out.insert(index);
+            while self.handed_out.remove(&self.base) {
+                self.base += 1;
+            }
+        }
         while matches!(self.values.front(), Some(Slot::Gone)) {
             self.values.pop_front();
             self.base += 1;
@@ -156,18 +176,25 @@ impl<T, E> Outcomes<T, E> {
     }
 
     fn take_value(&mut self, index: usize) -> Option<T> {
-        let value = if size_of::<T>() == 0 {
-            self.sizeless.pop()
-        } else {
-            let slot = self.values.get_mut(index.checked_sub(self.base)?)?;
-            match mem::replace(slot, Slot::Gone) {
-                Slot::Value(value) => Some(value),
-                other => {
-                    *slot = other;
-                    None
-                }
+        if size_of::<T>() == 0 {
+            let was_handed_out = index < self.base || self.handed_out.contains(&index);
+            return if was_handed_out { None } else { self.take_sizeless() };
+        }
+        let slot = self.values.get_mut(index.checked_sub(self.base)?)?;
+        match mem::replace(slot, Slot::Gone) {
+            Slot::Value(value) => {
+                self.successes -= 1;
+                Some(value)
             }
-        };
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
+    fn take_sizeless(&mut self) -> Option<T> {
+        let value = self.sizeless.pop();
         self.successes -= usize::from(value.is_some());
         value
     }
@@ -242,5 +269,28 @@ mod tests {
         }
         assert!(outcomes.take_trouble().is_some() && outcomes.take_trouble().is_none());
         assert_eq!(outcomes.take_values().len(), 9);
+    }
+
+    #[test]
+    fn units_that_were_handed_out_leave_the_others_in_order() {
+        let mut outcomes = Outcomes::<(), &str>::new();
+        outcomes.keep_order(0..0);
+        for index in [0, 2, 1] {
+            outcomes.put(index, if index == 1 { Err(TaskError::Failed("first")) } else { Ok(()) });
+        }
+        assert!(matches!(outcomes.next_ended(), Some((0, Ok(())))));
+        let rest: Vec<_> = (0..3).filter_map(|index| outcomes.take(index)).collect();
+        assert!(matches!(rest[..], [Err(TaskError::Failed("first")), Ok(())]));
+    }
+
+    #[test]
+    fn a_success_that_decides_comes_before_one_that_lands_earlier() {
+        let mut outcomes = Kept::new();
+        outcomes.note_decision(1, &Ok(1));
+        outcomes.put(0, Ok(0));
+        assert!(!outcomes.has_success());
+        outcomes.put(1, Ok(1));
+        assert!(outcomes.has_success());
+        assert_eq!(outcomes.take_success(), Some(1));
     }
 }

@@ -32,10 +32,14 @@ impl<R: TaskResult> GroupCore<R> {
             let task = if is_over || enough(&state) { None } else { state.unstarted.pop_front() };
             let Some(task) = task else {
                 state.runners -= 1;
-                let leaves_tasks = !state.unstarted.is_empty() && state.helpers > 0;
+                let leaves_tasks = !state.unstarted.is_empty();
+                let (helpers, for_room) = (state.helpers > 0, state.wait_for_room > 0);
                 self.send_ticket_if_needed(state);
-                if leaves_tasks {
+                if leaves_tasks && helpers {
                     self.changed.notify_all();
+                }
+                if leaves_tasks && for_room {
+                    self.room.notify_all(); // one of them may be a worker, who can run tasks itself
                 }
                 return;
             };
@@ -67,9 +71,7 @@ impl<R: TaskResult> GroupCore<R> {
         };
         let mut state = self.state.lock();
         if decides && state.closed.is_none() {
-            if ended.is_err() {
-                state.outcomes.note_trouble(index);
-            }
+            state.outcomes.note_decision(index, &ended);
             let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
             drop(state);
             self.token.cancel_because(CancelReason::GroupFailed);

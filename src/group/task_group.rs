@@ -244,8 +244,10 @@ impl<R: TaskResult> TaskGroup<R> {
     /// [`GroupError::WouldDeadlock`], if a task of the group itself waits, and in the cases
     /// [above](Self#waiting-on-a-worker); the group is cancelled then.
     pub fn wait(self) -> Result<Vec<R::Value>, GroupError<R::Error>> {
-        self.core().wait_all_done(Deadline::NEVER)?;
-        self.core().finish()
+        match self.core().wait_values(Deadline::NEVER) {
+            Ok(Some(values)) => values,
+            Ok(None) | Err(WouldDeadlock) => Err(GroupError::WouldDeadlock),
+        }
     }
 
     /// Like [`wait`](Self::wait), but blocks at most `timeout`, and then gives the group back. `Duration::MAX` waits
@@ -260,9 +262,9 @@ impl<R: TaskResult> TaskGroup<R> {
         reason = "the outer result says whether it was in time, the inner one is `wait`'s"
     )]
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Vec<R::Value>, GroupError<R::Error>>, Self> {
-        match self.core().wait_all_done(Deadline::after(timeout)) {
-            Ok(true) => Ok(self.core().finish()),
-            Ok(false) => Err(self),
+        match self.core().wait_values(Deadline::after(timeout)) {
+            Ok(Some(values)) => Ok(values),
+            Ok(None) => Err(self),
             Err(WouldDeadlock) => Ok(Err(GroupError::WouldDeadlock)),
         }
     }
@@ -289,10 +291,10 @@ impl<R: TaskResult> TaskGroup<R> {
     #[must_use]
     #[track_caller]
     pub fn wait_all(self) -> Vec<Ended<R>> {
-        if let Err(WouldDeadlock) = self.core().wait_all_done(Deadline::NEVER) {
-            panic!("a task cannot wait for its own group, nor help more than 64 tasks deep");
+        match self.core().wait_outcomes() {
+            Ok(outcomes) => outcomes,
+            Err(WouldDeadlock) => panic!("a task cannot wait for its own group, nor help more than 64 tasks deep"),
         }
-        self.core().finish_all()
     }
 
     /// Yields each outcome as it comes, with the task's index in spawn order. Outcomes that were yielded are not
@@ -335,8 +337,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     pub fn wait_any(self) -> Result<R::Value, GroupError<R::Error>> {
-        self.core().wait_any_success()?;
-        self.core().finish_any()
+        self.core().wait_first()
     }
 
     fn core(&self) -> &Arc<GroupCore<R>> {

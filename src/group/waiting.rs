@@ -1,4 +1,7 @@
 //! How a group is waited for, and what the waiter gets.
+//!
+//! What a waiter gets is taken under the same hold of the lock that found it ready, so nothing that comes later changes
+//! it.
 
 use super::core::{Ended, GroupCore, State, WouldDeadlock};
 use super::result::TaskResult;
@@ -7,7 +10,10 @@ use super::settings::Policy;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, GroupError};
 use crate::local;
-use crate::sync::Arc;
+use crate::sync::{Arc, MutexGuard};
+
+/// All values of a group in spawn order, or its first trouble.
+pub(crate) type Values<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
 
 /// What wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,62 +25,58 @@ enum Watch {
 }
 
 impl<R: TaskResult> GroupCore<R> {
-    /// Waits until all tasks are done, and closes the group then; returns whether that came before the deadline. Helps,
-    /// if `deadline` is never and this thread is a worker of the pool.
-    pub(crate) fn wait_all_done(self: &Arc<Self>, deadline: Deadline) -> Result<bool, WouldDeadlock> {
-        self.wait_until(deadline, Watch::End, |state| {
-            if state.all_done() {
-                state.closed.get_or_insert(CancelReason::Requested);
+    /// Waits until all tasks are done, closes the group, and takes the values or the first trouble; `None` if the
+    /// deadline came before. Helps, if `deadline` is never and this thread is a worker of the pool.
+    pub(crate) fn wait_values(self: &Arc<Self>, deadline: Deadline) -> Result<Option<Values<R>>, WouldDeadlock> {
+        let Some(mut state) = self.wait_until(deadline, Watch::End, State::all_done)? else { return Ok(None) };
+        state.closed.get_or_insert(CancelReason::Requested);
+        Ok(Some(if state.impossible {
+            Err(GroupError::WouldDeadlock)
+        } else if self.settings.policy == Policy::FirstSuccess && state.outcomes.has_success() {
+            Ok(state.outcomes.take_values())
+        } else {
+            match state.outcomes.take_trouble() {
+                Some(trouble) => Err(trouble.into()),
+                None => Ok(state.outcomes.take_values()),
             }
-            state.all_done()
-        })
+        }))
     }
 
-    /// Waits until a task has succeeded or all are done.
-    pub(crate) fn wait_any_success(self: &Arc<Self>) -> Result<bool, WouldDeadlock> {
-        self.wait_until(Deadline::NEVER, Watch::Changes, |state| state.outcomes.has_success() || state.all_done())
+    /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
+    pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Ended<R>>, WouldDeadlock> {
+        let Some(mut state) = self.wait_until(Deadline::NEVER, Watch::End, State::all_done)? else {
+            return Err(WouldDeadlock);
+        };
+        state.closed.get_or_insert(CancelReason::Requested);
+        let total = state.total;
+        Ok((0..total).filter_map(|index| state.outcomes.take(index)).collect())
+    }
+
+    /// Waits until a task has succeeded or all are done, and takes the first value or the first trouble.
+    pub(crate) fn wait_first(self: &Arc<Self>) -> Result<R::Value, GroupError<R::Error>> {
+        let enough = |state: &State<R>| state.outcomes.has_success() || state.all_done();
+        let Some(mut state) = self.wait_until(Deadline::NEVER, Watch::Changes, enough)? else {
+            return Err(GroupError::WouldDeadlock);
+        };
+        if let Some(value) = state.outcomes.take_success() {
+            return Ok(value);
+        }
+        if state.impossible {
+            return Err(GroupError::WouldDeadlock);
+        }
+        // Without tasks a success would be waited for in vain.
+        Err(state.outcomes.take_trouble().map_or(GroupError::WouldDeadlock, GroupError::from))
     }
 
     /// Hands out the next task that has ended, waiting for one; `None` when all were handed out.
     pub(crate) fn next_ended(self: &Arc<Self>) -> Result<Option<(usize, Ended<R>)>, WouldDeadlock> {
+        if local::is_member_of(self.name) {
+            return Err(WouldDeadlock);
+        }
         self.keep_order();
-        self.wait_until(Deadline::NEVER, Watch::Changes, |state| state.outcomes.has_ended() || state.all_done())?;
-        Ok(self.state.lock().outcomes.next_ended())
-    }
-
-    /// What came of a group that has been waited for: the values in spawn order, or the first trouble.
-    pub(crate) fn finish(&self) -> Result<Vec<R::Value>, GroupError<R::Error>> {
-        let mut state = self.state.lock();
-        if state.impossible {
-            return Err(GroupError::WouldDeadlock);
-        }
-        if self.settings.policy == Policy::FirstSuccess && state.outcomes.has_success() {
-            return Ok(state.outcomes.take_values());
-        }
-        match state.outcomes.take_trouble() {
-            Some(trouble) => Err(trouble.into()),
-            None => Ok(state.outcomes.take_values()),
-        }
-    }
-
-    /// What came of a group that has been waited for: the first value, or the first trouble.
-    pub(crate) fn finish_any(&self) -> Result<R::Value, GroupError<R::Error>> {
-        let mut state = self.state.lock();
-        if let Some(value) = state.outcomes.take_success() {
-            return Ok(value);
-        }
-        match state.outcomes.take_trouble().filter(|_| !state.impossible) {
-            Some(trouble) => Err(trouble.into()),
-            // No task, or none that could start: a success would be waited for in vain.
-            None => Err(GroupError::WouldDeadlock),
-        }
-    }
-
-    /// What came of a group that has been waited for: every outcome, in spawn order.
-    pub(crate) fn finish_all(&self) -> Vec<Ended<R>> {
-        let mut state = self.state.lock();
-        let total = state.total;
-        (0..total).filter_map(|index| state.outcomes.take(index)).collect()
+        let enough = |state: &State<R>| state.outcomes.has_ended() || state.all_done();
+        let state = self.wait_until(Deadline::NEVER, Watch::Changes, enough)?;
+        Ok(state.and_then(|mut state| state.outcomes.next_ended()))
     }
 
     /// Drops every outcome, containing their destructors' panics.
@@ -100,13 +102,14 @@ impl<R: TaskResult> GroupCore<R> {
         }
     }
 
-    /// Waits until `enough`, or the deadline. Helps, if there is no deadline and this thread is a worker of the pool.
+    /// Waits until `enough`, and returns with the lock that found it so; `None` if the deadline came before. Helps, if
+    /// there is no deadline and this thread is a worker of the pool.
     fn wait_until(
         self: &Arc<Self>,
         deadline: Deadline,
         watch: Watch,
-        enough: impl Fn(&mut State<R>) -> bool,
-    ) -> Result<bool, WouldDeadlock> {
+        enough: impl Fn(&State<R>) -> bool,
+    ) -> Result<Option<MutexGuard<'_, State<R>>>, WouldDeadlock> {
         if local::is_member_of(self.name) {
             return Err(WouldDeadlock);
         }
@@ -115,11 +118,11 @@ impl<R: TaskResult> GroupCore<R> {
         loop {
             self.close_if_told();
             let mut state = self.state.lock();
-            if enough(&mut state) {
-                return Ok(true);
+            if enough(&state) {
+                return Ok(Some(state));
             }
             if deadline.is_past() {
-                return Ok(false);
+                return Ok(None);
             }
             if helps > 0 && !state.unstarted.is_empty() && state.runners < self.settings.limit {
                 if local::depth() >= local::HELP_DEPTH {
@@ -127,7 +130,7 @@ impl<R: TaskResult> GroupCore<R> {
                 }
                 state.runners += 1;
                 drop(state);
-                self.run_unstarted(Stint::Whole, |state| watch == Watch::Changes && state.outcomes.has_ended());
+                self.run_unstarted(Stint::Whole, &enough);
                 continue;
             }
             let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.token.deadline()) };

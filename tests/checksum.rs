@@ -51,10 +51,16 @@ impl Drop for Folder {
 fn example() -> &'static Path {
     static EXAMPLE: OnceLock<PathBuf> = OnceLock::new();
     EXAMPLE.get_or_init(|| {
+        // This binary is TARGET/PROFILE/deps/NAME. Cargo builds the examples for `cargo test` alone, not with `--tests`.
+        let binary = env::current_exe().unwrap();
+        let profile = binary.ancestors().nth(2).unwrap();
         let mut build = Command::new(env!("CARGO"));
-        assert!(build.args(["build", "--quiet", "--example", "checksum"]).status().unwrap().success());
-        let tests = env::current_exe().unwrap();
-        let path = tests.parent().unwrap().parent().unwrap().join("examples/checksum");
+        build.args(["build", "--quiet", "--example", "checksum", "--target-dir"]).arg(profile.parent().unwrap());
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success());
+        let path = profile.join("examples/checksum");
         assert!(path.exists(), "{} was not built", path.display());
         path
     })

@@ -19,6 +19,7 @@
 //! `SeqCst` write to the same place followed by the opposite operation failing for fullness or emptiness, at least one
 //! sees the other. Which engine is used is decided here and nowhere else. The queue knows nothing of jobs.
 
+#[cfg_attr(workcrew_model, allow(dead_code))]
 mod channel;
 mod parking;
 #[cfg(any(test, workcrew_model))]

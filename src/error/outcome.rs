@@ -66,7 +66,6 @@ pub enum JoinError {
 
 /// How one task of a group ended, if not well.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum TaskError<E> {
     /// The task returned an error.
     Failed(E),
@@ -79,7 +78,6 @@ pub enum TaskError<E> {
 /// How a group or a scope ended, if not well: the first failure or panic, or the cancellation that nothing had
 /// preceded.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum GroupError<E> {
     /// A task returned this error, before any other failed.
     Failed(E),

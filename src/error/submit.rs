@@ -48,7 +48,6 @@ impl<F> fmt::Debug for Refused<F> {
 pub struct SubmitError<F>(Refused<F>);
 
 /// Why a `try_` form refused a task.
-#[non_exhaustive]
 pub enum TrySubmitError<F> {
     /// The queue, or the group, has no room now.
     Full(Refused<F>),
@@ -57,7 +56,6 @@ pub enum TrySubmitError<F> {
 }
 
 /// Why a `_timeout` form refused a task.
-#[non_exhaustive]
 pub enum SubmitTimeoutError<F> {
     /// There was no room in time.
     Timeout(Refused<F>),

@@ -900,17 +900,20 @@ fn a_worker_that_waits_for_room_wakes_when_a_runner_leaves_tasks_behind() {
         let ended = pool.spawn(move || {
             let mut group = inner.group().limit(1).capacity(1);
             let (spawner, gate) = (group.spawner(), Gate::new());
-            let inside = gate.clone();
-            group.spawn(move || {
-                inside.pass();
-                Ok::<_, ()>(())
-            });
+            let (ready, starts) = mpsc::channel();
             let held = gate.clone();
             let filler = inner.spawn(move || {
+                ready.send(()).unwrap();
                 held.wait_started(1);
                 spawner.spawn(|| Ok(()));
                 held.open();
                 spawner.spawn(|| Ok(())); // full, and the one runner is at its limit
+            });
+            starts.recv().unwrap(); // so the other worker is busy, and this one runs the first task
+            let inside = gate.clone();
+            group.spawn(move || {
+                inside.pass();
+                Ok::<_, ()>(())
             });
             // This worker runs the first task, and stops with the second left.
             assert!(group.completions().next().is_some());

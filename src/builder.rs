@@ -137,7 +137,7 @@ impl Builder {
     }
 
     /// Whether [`Metrics`](crate::Metrics) carry histograms of queue wait and run time. Costs three readings of the
-    /// clock for each task. Unless set, no.
+    /// clock more for each task (one is always made, for [`WorkerPool::running`]). Unless set, no.
     pub fn timing(mut self, timing: bool) -> Self {
         self.timing = timing;
         self

@@ -51,7 +51,8 @@ impl Drop for Folder {
 fn example() -> &'static Path {
     static EXAMPLE: OnceLock<PathBuf> = OnceLock::new();
     EXAMPLE.get_or_init(|| {
-        // This binary is TARGET/PROFILE/deps/NAME. Cargo builds the examples for `cargo test` alone, not with `--tests`.
+        // This binary is TARGET/PROFILE/deps/NAME. Cargo builds the examples for `cargo test` alone, not with
+        // `--tests`.
         let binary = env::current_exe().unwrap();
         let profile = binary.ancestors().nth(2).unwrap();
         let mut build = Command::new(env!("CARGO"));

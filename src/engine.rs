@@ -22,6 +22,7 @@ use crate::local::{self, Name};
 use crate::metrics::Metrics;
 use crate::observer::{TaskId, TaskInfo};
 use crate::queue::{PushError, Queue, Turn};
+use crate::record::Record;
 use crate::roster::Roster;
 use crate::supervisor::{Hooks, Supervisor};
 use crate::sync::{Arc, Mutex, Weak};
@@ -131,17 +132,19 @@ impl Engine {
 
     /// Sends a group's ticket; never refused, never waits.
     pub(crate) fn send_ticket(&self, group: Weak<dyn Ticket>) {
-        self.put_aside(Job::Ticket(group));
+        self.put_aside(Job::ticket(group));
     }
 
     /// Hands out the next job, waiting for one; `None` once the pool is drained or workers are to leave, or for no
     /// reason.
-    pub(crate) fn next_job(&self, turn: &mut Turn) -> Option<Job> {
+    pub(crate) fn next_job(&self, turn: &mut Turn, record: &Record) -> Option<Job> {
         if let Some(job) = self.queue.try_pop(turn) {
             return Some(job);
         }
         self.supervisor.lifecycle.check();
-        self.queue.pop(turn, || self.supervisor.lifecycle.is_drained() || self.roster.has_surplus())
+        let job = self.queue.pop(turn, || self.supervisor.lifecycle.is_drained() || self.roster.has_surplus());
+        record.has_rested();
+        job
     }
 
     /// Runs a job that a worker has taken, or cancels it, if that is what the hour asks for.

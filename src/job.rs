@@ -4,10 +4,10 @@
 //! be empty: a joining worker was faster, or somebody cancelled; then taking it from the queue does nothing. A job
 //! never owns a way back to the queue it lies in.
 
-use std::any::Any;
 use std::panic::Location;
-use std::time::Instant;
 
+use crate::clock::Moment;
+use crate::closure::Closure;
 use crate::error::CancelReason;
 use crate::observer::{Outcome, TaskId};
 use crate::supervisor::{Brief, Supervisor};
@@ -18,18 +18,24 @@ use crate::unwind;
 pub(crate) enum Job {
     /// A closure that nobody waits for.
     Closure(ClosureJob),
-    /// A task that a handle waits for.
-    Task(Arc<dyn Task>),
-    /// A turn for a group. Weak, because a group owns a way to the queue.
-    Ticket(Weak<dyn Ticket>),
+    /// A share in what lives elsewhere.
+    Share(Share),
 }
 
 /// A closure that nobody waits for, with what is known of it.
 pub(crate) struct ClosureJob {
-    closure: Box<dyn Closure>,
+    closure: Closure<'static, ()>,
     id: TaskId,
     location: &'static Location<'static>,
-    queued_at: Option<Instant>,
+    queued_at: Option<Moment>,
+}
+
+/// A share in what lives elsewhere.
+pub(crate) enum Share {
+    /// A task that a handle waits for.
+    Task(Arc<dyn Task>),
+    /// A turn for a group. Weak, because a group owns a way to the queue.
+    Ticket(Weak<dyn Ticket>),
 }
 
 /// A task whose outcome lands in a cell of its own.
@@ -53,55 +59,46 @@ pub(crate) trait Ticket: Send + Sync {
     fn cancel(&self, reason: CancelReason);
 }
 
-/// A closure whose type can be had back by who knows it.
-trait Closure: Send {
-    fn call(self: Box<Self>);
-    fn into_any(self: Box<Self>) -> Box<dyn Any>;
-}
-
-impl<F: FnOnce() + Send + 'static> Closure for F {
-    fn call(self: Box<Self>) {
-        self();
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
-}
-
 impl Job {
     pub(crate) fn closure<F: FnOnce() + Send + 'static>(
-        closure: F,
+        f: F,
         id: TaskId,
         location: &'static Location<'static>,
-        queued_at: Option<Instant>,
+        queued_at: Option<Moment>,
     ) -> Self {
-        Self::Closure(ClosureJob { closure: Box::new(closure), id, location, queued_at })
+        Self::Closure(ClosureJob { closure: Closure::recoverable(f), id, location, queued_at })
+    }
+
+    pub(crate) fn task(task: Arc<dyn Task>) -> Self {
+        Self::Share(Share::Task(task))
+    }
+
+    pub(crate) fn ticket(group: Weak<dyn Ticket>) -> Self {
+        Self::Share(Share::Ticket(group))
     }
 
     /// The closure that [`closure`](Self::closure) was given.
     pub(crate) fn into_closure<F: FnOnce() + Send + 'static>(self) -> F {
         let Self::Closure(job) = self else { unreachable!("a refused job is the job that was submitted") };
-        *job.closure.into_any().downcast().expect("a refused closure has the type that was submitted")
+        job.closure.into_inner().expect("a refused closure has the type that was submitted")
     }
 
     /// Whether it is a turn for a group that is gone.
     pub(crate) fn is_dead(&self) -> bool {
-        matches!(self, Self::Ticket(group) if group.strong_count() == 0)
+        matches!(self, Self::Share(Share::Ticket(group)) if group.strong_count() == 0)
     }
 
     /// Does what the job asks for.
     pub(crate) fn run(self, supervisor: &Supervisor) {
         match self {
-            Self::Closure(ClosureJob { closure, id, location, queued_at }) => {
-                let _frame = supervisor.enter();
+            Self::Closure(ClosureJob { closure, id, location, queued_at }) => supervisor.enter(0, |record| {
                 let brief = Brief::single(id, location, queued_at);
-                let result = supervisor.perform(&brief, || closure.call(), |()| Outcome::Succeeded);
+                let result = supervisor.perform(record, &brief, || closure.call(), |()| Outcome::Succeeded);
                 drop(result);
-                supervisor.settle(1);
-            }
-            Self::Task(task) => task.run(supervisor),
-            Self::Ticket(group) => {
+                supervisor.settle(record, 1);
+            }),
+            Self::Share(Share::Task(task)) => task.run(supervisor),
+            Self::Share(Share::Ticket(group)) => {
                 if let Some(group) = group.upgrade() {
                     group.serve();
                 }
@@ -112,16 +109,15 @@ impl Job {
     /// Gives up what the job asks for.
     pub(crate) fn cancel(self, reason: CancelReason, supervisor: &Supervisor) {
         match self {
-            Self::Closure(ClosureJob { closure, id, location, .. }) => {
-                let _frame = supervisor.enter();
+            Self::Closure(ClosureJob { closure, id, location, .. }) => supervisor.enter(0, |record| {
                 unwind::discard(closure);
-                supervisor.cancelled(&Brief::single(id, location, None).info, reason);
-                supervisor.settle(1);
-            }
-            Self::Task(task) => {
+                supervisor.cancelled(record, &Brief::single(id, location, None).info, reason);
+                supervisor.settle(record, 1);
+            }),
+            Self::Share(Share::Task(task)) => {
                 task.cancel(reason, supervisor);
             }
-            Self::Ticket(group) => {
+            Self::Share(Share::Ticket(group)) => {
                 if let Some(group) = group.upgrade() {
                     group.cancel(reason);
                 }

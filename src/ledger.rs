@@ -11,12 +11,11 @@
 //!
 //! The ledger knows numbers only; who waits for them is `lifecycle`'s business.
 
-use std::time::{Duration, Instant};
-
-use crate::error::CancelReason;
-use crate::metrics::{Histogram, HistogramCounter, Metrics};
-use crate::observer::{Outcome, RunningTask, TaskId};
-use crate::sync::{Arc, AtomicU64, CacheAligned, Mutex, Ordering, RwLock};
+use crate::clock::{Clock, Moment};
+use crate::metrics::{Histogram, Metrics};
+use crate::observer::{RunningTask, TaskId};
+use crate::record::{Record, Writers};
+use crate::sync::{Arc, AtomicU64, CacheAligned, Ordering, RwLock};
 
 /// The lowest bit of the admission word: nothing is admitted any more. The bits above count admissions.
 const CLOSED: u64 = 1;
@@ -37,19 +36,22 @@ pub(crate) struct Ledger {
     outside: Record,
     /// One record for each worker there ever was at the same time; a new worker takes over that of one that left.
     records: RwLock<Vec<Arc<Record>>>,
+    clock: Clock,
     /// Whether durations are recorded.
     timing: bool,
 }
 
 impl Ledger {
     pub(crate) fn new(timing: bool) -> Self {
+        let clock = Clock::new();
         Self {
             admission: CacheAligned::default(),
             withdrawn: CacheAligned::default(),
             turned_away: AtomicU64::new(0),
             hooks_panicked: AtomicU64::new(0),
-            outside: Record::new(usize::MAX, Writers::Many, timing),
+            outside: Record::new(usize::MAX, Writers::Many, clock, timing),
             records: RwLock::new(Vec::new()),
+            clock,
             timing,
         }
     }
@@ -99,11 +101,16 @@ impl Ledger {
 
     /// Whether every admitted task is settled.
     pub(crate) fn is_quiet(&self) -> bool {
-        // ORDERING: each Acquire pairs with the Release of `settle` or `withdraw`: what was settled had been admitted
-        // before, so the admission word read afterwards includes it.
-        let settled: u64 = self.sum(|record| record.settled.load(Ordering::Acquire));
+        // ORDERING: the Acquire loads, those in the records included, pair with the Releases of `Record::settle` and
+        // `withdraw`: what was settled had been admitted before, so the admission word read afterwards includes it.
+        let settled = self.sum(Record::settled);
         let withdrawn = self.withdrawn.0.load(Ordering::Acquire);
         settled + withdrawn == self.admission.0.load(Ordering::Acquire) / ADMISSION
+    }
+
+    /// What time it is, if durations are recorded.
+    pub(crate) fn now_if_timing(&self) -> Option<Moment> {
+        self.timing.then(|| self.clock.now())
     }
 
     /// The record of the threads that are no workers.
@@ -114,29 +121,29 @@ impl Ledger {
     /// Opens a record for one more worker.
     pub(crate) fn open_record(&self) -> Arc<Record> {
         let mut records = self.records.write();
-        let record = Arc::new(Record::new(records.len(), Writers::One, self.timing));
+        let record = Arc::new(Record::new(records.len(), Writers::One, self.clock, self.timing));
         records.push(Arc::clone(&record));
         record
     }
 
     /// What the workers are doing.
     pub(crate) fn running(&self) -> Vec<RunningTask> {
-        self.records.read().iter().filter_map(|record| record.current.lock().clone()).collect()
+        self.records.read().iter().filter_map(|record| record.running()).collect()
     }
 
     /// The figures that the ledger knows; the others are left at zero.
     pub(crate) fn snapshot(&self) -> Metrics {
         let mut metrics = Metrics {
             // Ends before starts before admissions, so that no difference below is negative for want of a late reading.
-            tasks_succeeded: self.sum(|record| record.succeeded.load(Ordering::Acquire)),
-            tasks_failed: self.sum(|record| record.failed.load(Ordering::Acquire)),
-            tasks_panicked: self.sum(|record| record.panicked.load(Ordering::Acquire)),
-            tasks_cancelled: self.sum(|record| record.cancelled.load(Ordering::Acquire)),
+            tasks_succeeded: self.sum(Record::succeeded),
+            tasks_failed: self.sum(Record::failed),
+            tasks_panicked: self.sum(Record::panicked),
+            tasks_cancelled: self.sum(Record::cancelled),
             hooks_panicked: self.hooks_panicked.load(Ordering::Relaxed),
             ..Metrics::default()
         };
         let ended = metrics.tasks_succeeded + metrics.tasks_failed + metrics.tasks_panicked;
-        metrics.tasks_running = self.sum(|record| record.started.load(Ordering::Acquire)).saturating_sub(ended);
+        metrics.tasks_running = self.sum(Record::started).saturating_sub(ended);
         let withdrawn = self.withdrawn.0.load(Ordering::Acquire);
         metrics.tasks_refused = self.turned_away.load(Ordering::Relaxed) + withdrawn;
         let admitted = self.admission.0.load(Ordering::Acquire) / ADMISSION;
@@ -145,132 +152,18 @@ impl Ledger {
         metrics.tasks_queued = metrics.tasks_submitted.saturating_sub(met);
         if self.timing {
             let (mut queue_wait, mut run_time) = (Histogram::default(), Histogram::default());
-            self.sum(|record| {
-                if let Some(times) = &record.times {
-                    times.queue_wait.add_to(&mut queue_wait);
-                    times.run_time.add_to(&mut run_time);
-                }
-                0
-            });
+            self.outside.add_times_to(&mut queue_wait, &mut run_time);
+            for record in &*self.records.read() {
+                record.add_times_to(&mut queue_wait, &mut run_time);
+            }
             (metrics.queue_wait, metrics.run_time) = (Some(queue_wait), Some(run_time));
         }
         metrics
     }
 
     /// The sum of one figure over all records.
-    fn sum(&self, mut figure: impl FnMut(&Record) -> u64) -> u64 {
+    fn sum(&self, figure: impl Fn(&Record) -> u64) -> u64 {
         let workers: u64 = self.records.read().iter().map(|record| figure(record)).sum();
         workers + figure(&self.outside)
-    }
-}
-
-/// How many threads write into a record.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Writers {
-    /// The worker it belongs to: plain loads and stores are enough.
-    One,
-    /// Any thread.
-    Many,
-}
-
-/// What one worker, or all other threads together, have counted.
-#[repr(align(128))]
-pub(crate) struct Record {
-    started: AtomicU64,
-    succeeded: AtomicU64,
-    failed: AtomicU64,
-    panicked: AtomicU64,
-    cancelled: AtomicU64,
-    /// Tasks whose owner has been told. The figure of rule 2; the others are for `metrics`.
-    settled: AtomicU64,
-    writers: Writers,
-    /// The index of the worker.
-    worker: usize,
-    /// Durations, if they are recorded.
-    times: Option<Box<Times>>,
-    /// What the worker is doing. Always empty in the record of the other threads.
-    current: Mutex<Option<RunningTask>>,
-}
-
-/// The durations a record keeps.
-struct Times {
-    queue_wait: HistogramCounter,
-    run_time: HistogramCounter,
-}
-
-impl Record {
-    fn new(worker: usize, writers: Writers, timing: bool) -> Self {
-        let times =
-            timing.then(|| Box::new(Times { queue_wait: HistogramCounter::new(), run_time: HistogramCounter::new() }));
-        Self {
-            started: AtomicU64::new(0),
-            succeeded: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            panicked: AtomicU64::new(0),
-            cancelled: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
-            writers,
-            worker,
-            times,
-            current: Mutex::new(None),
-        }
-    }
-
-    /// The index of the worker it belongs to.
-    pub(crate) fn worker(&self) -> usize {
-        self.worker
-    }
-
-    /// Counts a task that starts now, having been queued at `queued_at`; returns what the worker was doing before.
-    pub(crate) fn start(&self, task: Option<RunningTask>, queued_at: Option<Instant>) -> Option<RunningTask> {
-        self.add(&self.started, 1);
-        if let (Some(times), Some(queued_at)) = (&self.times, queued_at) {
-            times.queue_wait.record(Instant::now().saturating_duration_since(queued_at));
-        }
-        match task {
-            Some(task) => self.current.lock().replace(task),
-            None => None,
-        }
-    }
-
-    /// Counts the end of a task that ran for `run_time`, and puts back what the worker was doing before.
-    pub(crate) fn end(&self, outcome: Outcome, run_time: Option<Duration>, before: Option<RunningTask>) {
-        self.count(outcome, 1);
-        if let (Some(times), Some(run_time)) = (&self.times, run_time) {
-            times.run_time.record(run_time);
-        }
-        if self.writers == Writers::One {
-            let ended = std::mem::replace(&mut *self.current.lock(), before);
-            drop(ended);
-        }
-    }
-
-    pub(crate) fn count_cancelled(&self, reason: CancelReason, tasks: u64) {
-        self.count(Outcome::Cancelled(reason), tasks);
-    }
-
-    /// Counts tasks whose owners have been told.
-    pub(crate) fn settle(&self, tasks: u64) {
-        self.add(&self.settled, tasks);
-    }
-
-    fn count(&self, outcome: Outcome, tasks: u64) {
-        let counter = match outcome {
-            Outcome::Succeeded => &self.succeeded,
-            Outcome::Failed => &self.failed,
-            Outcome::Panicked => &self.panicked,
-            Outcome::Cancelled(_) => &self.cancelled,
-        };
-        self.add(counter, tasks);
-    }
-
-    fn add(&self, counter: &AtomicU64, tasks: u64) {
-        // ORDERING: Release pairs with the Acquire loads of `is_quiet` and `snapshot`.
-        match self.writers {
-            Writers::One => counter.store(counter.load(Ordering::Relaxed) + tasks, Ordering::Release),
-            Writers::Many => {
-                counter.fetch_add(tasks, Ordering::Release);
-            }
-        }
     }
 }

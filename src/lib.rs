@@ -154,12 +154,15 @@ mod shutdown;
 mod roster;
 mod queue;
 mod job;
+mod closure;
 mod task;
 mod supervisor;
 mod lifecycle;
 mod ledger;
+mod record;
 mod local;
 mod unwind;
+mod clock;
 mod deadline;
 mod sync;
 #[cfg(doctest)]

@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::ledger::Record;
+use crate::record::Record;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// The deepest nesting of tasks on one stack at which a waiting worker still helps. Past it, a wait is an error.
@@ -60,7 +60,7 @@ pub(crate) fn resign() {
 
 /// Whether this thread is a worker of `pool`.
 pub(crate) fn is_worker_of(pool: Name) -> bool {
-    with_record(pool, |record| record.is_some())
+    is_worker(|own| own == pool)
 }
 
 /// Whether this thread is a worker of `pool`, or was one and is about to end.
@@ -91,37 +91,33 @@ pub(crate) fn thread_name() -> Name {
     THREAD.get()
 }
 
-/// Calls `f`, which must be code of this crate, with the record of this thread in `pool`, if it is a worker there.
-pub(crate) fn with_record<T>(pool: Name, f: impl FnOnce(Option<&Record>) -> T) -> T {
+/// Calls `f` with a task of `pool` and `group` on this thread's stack; zero stands for no pool and no group. Passes on
+/// the record of this thread in `pool`, if it is a worker there.
+pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&Record>) -> T) -> T {
     let mut f = Some(f);
     let mut call = |record: Option<&Record>| (f.take().expect("called once"))(record);
-    LOCAL
-        .try_with(|local| match &*local.worker.borrow() {
+    let entered = LOCAL.try_with(|local| {
+        local.frames.borrow_mut().push(Frame { pool, group });
+        let _frame = Innermost(local);
+        match &*local.worker.borrow() {
             Some((own, record)) if *own == pool => call(Some(record)),
             _ => call(None),
-        })
-        .unwrap_or_else(|_| call(None))
-}
-
-/// Puts a task of `pool` and `group` on this thread's stack, until the guard is dropped. Zero stands for no pool and no
-/// group.
-pub(crate) fn enter(pool: Name, group: Name) -> Entered {
-    let entered = LOCAL.try_with(|local| local.frames.borrow_mut().push(Frame { pool, group })).is_ok();
-    Entered { entered }
-}
-
-/// Takes the innermost task off this thread's stack when dropped.
-pub(crate) struct Entered {
-    /// Whether there was a stack to put it on.
-    entered: bool,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        if self.entered {
-            let _ = LOCAL.try_with(|local| local.frames.borrow_mut().pop());
         }
+    });
+    entered.unwrap_or_else(|_| call(None))
+}
+
+/// Takes the innermost task off the stack when dropped.
+struct Innermost<'a>(&'a Local);
+
+impl Drop for Innermost<'_> {
+    fn drop(&mut self) {
+        self.0.frames.borrow_mut().pop();
     }
+}
+
+fn is_worker(test: impl FnOnce(Name) -> bool) -> bool {
+    LOCAL.try_with(|local| matches!(&*local.worker.borrow(), Some((own, _)) if test(*own))).unwrap_or(false)
 }
 
 fn any_frame(test: impl FnMut(&Frame) -> bool) -> bool {

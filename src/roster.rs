@@ -8,8 +8,8 @@
 //!    stop hook runs, which may count.
 
 use crate::deadline::Deadline;
-use crate::ledger::Record;
 use crate::local::{self, Name};
+use crate::record::Record;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
 
 /// The workers of one pool.

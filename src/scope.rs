@@ -13,11 +13,11 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem;
 use std::panic::Location;
 use std::process;
 
 use crate::cancel::CancellationToken;
+use crate::closure::Closure;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, GroupError};
 use crate::group::{GroupCore, GroupSettings, TaskResult, Values};
@@ -83,11 +83,10 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     where
         F: FnOnce() -> R + Send + 'scope,
     {
-        let body: Box<dyn FnOnce() -> R + Send + 'scope> = Box::new(f);
-        // SAFETY: only the lifetime changes. The closure is called or dropped before `'scope` ends: by the rules 1 and
-        // 2 of the module `scope` cannot return before that, and by rule 3 nothing is added later.
-        #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is erased; the rules above keep it")]
-        let body: Box<dyn FnOnce() -> R + Send + 'static> = unsafe { mem::transmute(body) };
+        // SAFETY: the closure is called or dropped before `'scope` ends: by the rules 1 and 2 of the module `scope` cannot
+        // return before that, and by rule 3 nothing is added later.
+        #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
+        let body = unsafe { Closure::new(f).forget_lifetime() };
         let _ = self.core.add(body, Location::caller());
     }
 

@@ -7,14 +7,15 @@
 //! The supervisor has no way to the queue; what lies in the queue may therefore own it without a cycle.
 
 use std::panic::Location;
-use std::time::Instant;
 
+use crate::clock::Moment;
 use crate::error::CancelReason;
 use crate::ledger::Ledger;
 use crate::lifecycle::Lifecycle;
-use crate::local::{self, Entered, Name};
-use crate::observer::{Observer, Outcome, RunningTask, TaskId, TaskInfo};
+use crate::local::{self, Name};
+use crate::observer::{Observer, Outcome, TaskId, TaskInfo};
 use crate::panic::Panic;
+use crate::record::Record;
 use crate::sync::Arc;
 use crate::unwind;
 
@@ -36,12 +37,12 @@ pub(crate) struct Brief<'a> {
     /// What observers see.
     pub(crate) info: TaskInfo<'a>,
     /// When it was submitted, if times are taken.
-    pub(crate) queued_at: Option<Instant>,
+    pub(crate) queued_at: Option<Moment>,
 }
 
 impl<'a> Brief<'a> {
     /// The brief of a task without a group.
-    pub(crate) fn single(id: TaskId, location: &'static Location<'static>, queued_at: Option<Instant>) -> Self {
+    pub(crate) fn single(id: TaskId, location: &'static Location<'static>, queued_at: Option<Moment>) -> Self {
         Self { info: TaskInfo { id, location, label: None }, queued_at }
     }
 }
@@ -53,41 +54,40 @@ pub(crate) struct Supervisor {
     /// The phases and the books.
     pub(crate) lifecycle: Lifecycle,
     hooks: Hooks,
-    /// Whether times are taken.
-    timing: bool,
 }
 
 impl Supervisor {
     pub(crate) fn new(hooks: Hooks, timing: bool) -> Self {
-        Self { pool: local::new_name(), lifecycle: Lifecycle::new(Ledger::new(timing)), hooks, timing }
+        Self { pool: local::new_name(), lifecycle: Lifecycle::new(Ledger::new(timing)), hooks }
     }
 
     /// The time of submission, if times are taken.
-    pub(crate) fn now_if_timing(&self) -> Option<Instant> {
-        self.timing.then(Instant::now)
+    pub(crate) fn now_if_timing(&self) -> Option<Moment> {
+        self.lifecycle.ledger.now_if_timing()
     }
 
-    /// Marks this thread as being inside the pool, until the guard is dropped: it has a task without a group on its
-    /// stack. Whoever runs or cancels a task holds such a guard from before the closure is called or dropped until
-    /// the task is settled, so foreign code on the way never waits for what is below it.
-    pub(crate) fn enter(&self) -> Entered {
-        local::enter(self.pool, 0)
+    /// Calls `f` while this thread counts as being inside the pool, with a task of `group` (zero: of none) on its
+    /// stack; passes on the record that this thread counts on. Whoever runs or cancels a task is in here from before
+    /// the closure is called or dropped until the task is settled, so foreign code on the way never waits for what is
+    /// below it.
+    pub(crate) fn enter<T>(&self, group: Name, f: impl FnOnce(&Record) -> T) -> T {
+        local::enter(self.pool, group, |record| f(record.unwrap_or(self.lifecycle.ledger.outside())))
     }
 
     /// Calls `f` as the body of a task. `outcome_of` tells what its value means. The caller hands the result on and
     /// then calls [`settle`](Self::settle).
     pub(crate) fn perform<R>(
         &self,
+        record: &Record,
         task: &Brief<'_>,
         f: impl FnOnce() -> R,
         outcome_of: impl FnOnce(&R) -> Outcome,
     ) -> Result<R, Panic> {
-        let (before, since) = self.start(task);
+        let started = record.start(&task.info, task.queued_at);
         self.observe(|observer| observer.task_started(&task.info));
         let result = unwind::catch(f).map_err(|payload| Panic::new(payload, task.info.location));
         let outcome = result.as_ref().map_or(Outcome::Panicked, outcome_of);
-        let run_time = self.timing.then(|| since.map(|since| since.elapsed())).flatten();
-        self.with_record(|record| record.end(outcome, run_time, before));
+        record.end(started, outcome);
         if let Err(panic) = &result
             && let Some(on_panic) = &self.hooks.on_panic
         {
@@ -99,18 +99,21 @@ impl Supervisor {
 
     /// Books a task as cancelled; its closure has been dropped. The caller tells the owner and then calls
     /// [`settle`](Self::settle).
-    pub(crate) fn cancelled(&self, info: &TaskInfo<'_>, reason: CancelReason) {
-        self.with_record(|record| record.count_cancelled(reason, 1));
+    pub(crate) fn cancelled(&self, record: &Record, info: &TaskInfo<'_>, reason: CancelReason) {
+        record.count_cancelled(reason, 1);
         self.observe(|observer| observer.task_ended(info, Outcome::Cancelled(reason)));
     }
 
     /// The owners of so many tasks have been told; the last step of each.
-    pub(crate) fn settle(&self, tasks: u64) {
-        self.with_record(|record| record.settle(tasks));
-        self.check_unless_worker();
+    pub(crate) fn settle(&self, record: &Record, tasks: u64) {
+        record.settle(tasks);
+        // A worker checks before it parks.
+        if !record.is_of_worker() {
+            self.lifecycle.check();
+        }
     }
 
-    /// Books a submission that found no room after all.
+    /// A submission was admitted but found no room; its closure goes back.
     pub(crate) fn withdrawn(&self, info: &TaskInfo<'_>) {
         self.observe(|observer| observer.task_refused(info));
         self.lifecycle.ledger.withdraw();
@@ -128,43 +131,20 @@ impl Supervisor {
         id
     }
 
-    /// Calls the observer, if there is one.
+    /// Tells the observer, if there is one.
     fn observe(&self, call: impl FnOnce(&dyn Observer)) {
         if let Some(observer) = &self.hooks.observer {
             self.call_hook(|| call(&**observer));
         }
     }
 
-    /// Calls a hook; its panic is contained and counted.
+    /// Calls a hook and counts its panic, if it has one. It counts as being inside the pool.
     pub(crate) fn call_hook(&self, hook: impl FnOnce()) {
-        let _frame = self.enter();
-        if let Err(payload) = unwind::catch(hook) {
-            unwind::discard(payload);
-            self.lifecycle.ledger.count_hook_panic();
-        }
-    }
-
-    /// Books the start; returns what the worker was doing before, and the time if it is known.
-    fn start(&self, task: &Brief<'_>) -> (Option<RunningTask>, Option<Instant>) {
-        local::with_record(self.pool, |record| match record {
-            Some(record) => {
-                let since = Instant::now();
-                let TaskInfo { id, location, label } = task.info;
-                let running = RunningTask { worker: record.worker(), id, location, label: label.cloned(), since };
-                (record.start(Some(running), task.queued_at), Some(since))
+        self.enter(0, |_| {
+            if let Err(payload) = unwind::catch(hook) {
+                unwind::discard(payload);
+                self.lifecycle.ledger.count_hook_panic();
             }
-            None => (self.lifecycle.ledger.outside().start(None, task.queued_at), self.now_if_timing()),
-        })
-    }
-
-    fn check_unless_worker(&self) {
-        // A worker checks before it parks.
-        if !local::is_worker_of(self.pool) {
-            self.lifecycle.check();
-        }
-    }
-
-    fn with_record(&self, f: impl FnOnce(&crate::ledger::Record)) {
-        local::with_record(self.pool, |record| f(record.unwrap_or(self.lifecycle.ledger.outside())));
+        });
     }
 }

@@ -21,8 +21,8 @@
 use std::mem;
 use std::panic::Location;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
+use crate::clock::Moment;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, JoinError};
 use crate::job::Task;
@@ -71,7 +71,7 @@ pub(crate) enum Prospect {
 pub(crate) struct TaskCell<F, T> {
     id: TaskId,
     location: &'static Location<'static>,
-    queued_at: Option<Instant>,
+    queued_at: Option<Moment>,
     inner: Mutex<Inner<F, T>>,
     /// Notified when the outcome is there.
     done: Condvar,
@@ -95,12 +95,7 @@ enum State<F, T> {
 }
 
 impl<F, T> TaskCell<F, T> {
-    pub(crate) fn new(
-        closure: F,
-        id: TaskId,
-        location: &'static Location<'static>,
-        queued_at: Option<Instant>,
-    ) -> Self {
+    pub(crate) fn new(closure: F, id: TaskId, location: &'static Location<'static>, queued_at: Option<Moment>) -> Self {
         let inner = Inner { state: State::Queued(closure), waker: None, detached: false };
         Self { id, location, queued_at, inner: Mutex::new(inner), done: Condvar::new() }
     }
@@ -160,23 +155,25 @@ where
     T: Send,
 {
     fn run(&self, supervisor: &Supervisor) {
-        let _frame = supervisor.enter();
-        if let Some(closure) = self.claim(|| State::Running(local::thread_name())) {
-            let result = supervisor.perform(&self.brief(), closure, |_| Outcome::Succeeded);
-            self.complete(result.map_err(JoinError::Panicked));
-            supervisor.settle(1);
-        }
+        supervisor.enter(0, |record| {
+            if let Some(closure) = self.claim(|| State::Running(local::thread_name())) {
+                let result = supervisor.perform(record, &self.brief(), closure, |_| Outcome::Succeeded);
+                self.complete(result.map_err(JoinError::Panicked));
+                supervisor.settle(record, 1);
+            }
+        });
     }
 
     fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
-        let _frame = supervisor.enter();
-        // `Running` keeps others off while the closure is dropped: waiters must find it gone.
-        let Some(closure) = self.claim(|| State::Running(local::thread_name())) else { return false };
-        unwind::discard(closure);
-        supervisor.cancelled(&self.brief().info, reason);
-        self.complete(Err(JoinError::Cancelled(reason)));
-        supervisor.settle(1);
-        true
+        supervisor.enter(0, |record| {
+            // `Running` keeps others off while the closure is dropped: waiters must find it gone.
+            let Some(closure) = self.claim(|| State::Running(local::thread_name())) else { return false };
+            unwind::discard(closure);
+            supervisor.cancelled(record, &self.brief().info, reason);
+            self.complete(Err(JoinError::Cancelled(reason)));
+            supervisor.settle(record, 1);
+            true
+        })
     }
 }
 
@@ -267,8 +264,7 @@ impl<T> Leftover<T> {
     /// and drops the handle, cannot go on for ever.
     pub(crate) fn discard(self) {
         if self.outcome.is_some() {
-            let _frame = local::enter(0, 0);
-            unwind::discard(self.outcome);
+            local::enter(0, 0, |_| unwind::discard(self.outcome));
         }
         unwind::discard(self.waker);
     }

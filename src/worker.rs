@@ -6,9 +6,9 @@ use std::io;
 
 use crate::engine::Engine;
 use crate::error::BuildError;
-use crate::ledger::Record;
 use crate::local;
 use crate::queue::Turn;
+use crate::record::Record;
 use crate::sync::{Arc, thread};
 
 /// A hook that a worker calls, with its index.
@@ -62,7 +62,7 @@ fn main(engine: &Arc<Engine>, settings: &WorkerSettings, record: Arc<Record>) {
     call_hook(engine, settings.on_start.as_ref(), &record);
     let mut turn = Turn::default();
     while !engine.roster.may_depart() {
-        match engine.next_job(&mut turn) {
+        match engine.next_job(&mut turn, &record) {
             Some(job) => engine.run(job),
             None if engine.supervisor.lifecycle.is_drained() => {
                 engine.roster.depart();

@@ -50,8 +50,7 @@ impl<R: TaskResult> GroupCore<R> {
             Room::Never(mut state, reason) => {
                 task.index = state.next_index();
                 drop(state);
-                let _frame = self.enter();
-                self.drop_unstarted(vec![task], reason);
+                self.enter(|record| self.drop_unstarted(record, vec![task], reason));
                 Added::Dropped
             }
         }

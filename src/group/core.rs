@@ -36,21 +36,23 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::panic::Location;
-use std::time::Instant;
 
 use super::outcomes::Outcomes;
 use super::result::TaskResult;
 use super::settings::{GroupSettings, Progress};
 use crate::cancel::{CancelGuard, CancellationToken};
+use crate::clock::Moment;
+use crate::closure::Closure;
 use crate::engine::Engine;
 use crate::error::{CancelReason, GroupError, TaskError};
-use crate::local::{self, Entered, Name};
+use crate::local::{self, Name};
 use crate::observer::{TaskId, TaskInfo};
+use crate::record::Record;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use crate::unwind;
 
 /// The closure of a task.
-pub(crate) type Body<R> = Box<dyn FnOnce() -> R + Send>;
+pub(crate) type Body<R> = Closure<'static, R>;
 
 /// How one task ended.
 pub(crate) type Ended<R> = Result<<R as TaskResult>::Value, TaskError<<R as TaskResult>::Error>>;
@@ -97,12 +99,12 @@ pub(super) struct State<R: TaskResult> {
 }
 
 /// A task that waits in the group.
-pub(super) struct Unstarted<R> {
+pub(super) struct Unstarted<R: 'static> {
     pub(super) index: usize,
     pub(super) body: Body<R>,
     pub(super) id: TaskId,
     pub(super) location: &'static Location<'static>,
-    pub(super) queued_at: Option<Instant>,
+    pub(super) queued_at: Option<Moment>,
 }
 
 impl<R: TaskResult> GroupCore<R> {
@@ -151,9 +153,10 @@ impl<R: TaskResult> GroupCore<R> {
         }
         let unstarted = self.close_state(&mut state, reason);
         drop(state);
-        let _frame = self.enter();
-        self.token.cancel_because(reason);
-        self.drop_unstarted(unstarted, reason);
+        self.enter(|record| {
+            self.token.cancel_because(reason);
+            self.drop_unstarted(record, unstarted, reason);
+        });
     }
 
     /// Keeps rule 7; also notices a deadline. Costs one atomic load while the token is live and has no deadline.
@@ -162,15 +165,16 @@ impl<R: TaskResult> GroupCore<R> {
             return;
         }
         // Looking at a deadline may call the token's callbacks.
-        let _frame = self.enter();
-        if let Some(reason) = self.token.reason() {
-            self.close(reason);
-        }
+        self.enter(|_| {
+            if let Some(reason) = self.token.reason() {
+                self.close(reason);
+            }
+        });
     }
 
-    /// Makes this thread a member, until the guard is dropped.
-    pub(super) fn enter(&self) -> Entered {
-        local::enter(self.engine.pool(), self.name)
+    /// Calls `f` while this thread is a member; passes on the record that it counts on.
+    pub(super) fn enter<T>(&self, f: impl FnOnce(&Record) -> T) -> T {
+        self.engine.supervisor.enter(self.name, f)
     }
 
     pub(super) fn info(&self, id: TaskId, location: &'static Location<'static>) -> TaskInfo<'_> {
@@ -201,14 +205,14 @@ impl<R: TaskResult> GroupCore<R> {
     }
 
     /// Drops tasks that will not start, and lets that land as their outcome. Called by members only; see rule 5.
-    pub(super) fn drop_unstarted(&self, unstarted: Vec<Unstarted<R>>, reason: CancelReason) {
+    pub(super) fn drop_unstarted(&self, record: &Record, unstarted: Vec<Unstarted<R>>, reason: CancelReason) {
         if unstarted.is_empty() {
             return;
         }
         let mut indices = Vec::with_capacity(unstarted.len());
         for Unstarted { index, body, id, location, .. } in unstarted {
             unwind::discard(body);
-            self.engine.supervisor.cancelled(&self.info(id, location), reason);
+            self.engine.supervisor.cancelled(record, &self.info(id, location), reason);
             indices.push(index);
         }
         let count = indices.len();
@@ -217,7 +221,7 @@ impl<R: TaskResult> GroupCore<R> {
             state.outcomes.put(index, Err(TaskError::Cancelled(reason)));
         }
         self.count_done(state, count);
-        self.engine.supervisor.settle(count as u64);
+        self.engine.supervisor.settle(record, count as u64);
     }
 
     /// Counts tasks as done and wakes who waits for that.

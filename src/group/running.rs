@@ -6,6 +6,7 @@ use super::settings::Policy;
 use crate::error::{CancelReason, TaskError};
 use crate::job::Ticket;
 use crate::observer::Outcome;
+use crate::record::Record;
 use crate::supervisor::Brief;
 use crate::sync::Arc;
 
@@ -55,12 +56,15 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// Runs one task and lets its outcome land.
     pub(super) fn perform(&self, task: Unstarted<R>) {
+        self.enter(|record| self.perform_inside(record, task));
+    }
+
+    fn perform_inside(&self, record: &Record, task: Unstarted<R>) {
         let Unstarted { index, body, id, location, queued_at } = task;
-        let _frame = self.enter();
         let supervisor = &self.engine.supervisor;
         let outcome_of = |result: &R| if result.is_failure() { Outcome::Failed } else { Outcome::Succeeded };
         let brief = Brief { info: self.info(id, location), queued_at };
-        let ended = match supervisor.perform(&brief, body, outcome_of) {
+        let ended = match supervisor.perform(record, &brief, || body.call(), outcome_of) {
             Ok(result) => result.into_result().map_err(TaskError::Failed),
             Err(panic) => Err(TaskError::Panicked(panic)),
         };
@@ -75,13 +79,13 @@ impl<R: TaskResult> GroupCore<R> {
             let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
             drop(state);
             self.token.cancel_because(CancelReason::GroupFailed);
-            self.drop_unstarted(unstarted, CancelReason::GroupFailed);
+            self.drop_unstarted(record, unstarted, CancelReason::GroupFailed);
             state = self.state.lock();
         }
         state.outcomes.put(index, ended);
         state.running.retain(|running| *running != index);
         self.count_done(state, 1);
-        supervisor.settle(1);
+        supervisor.settle(record, 1);
     }
 }
 

@@ -6,6 +6,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use super::core::GroupCore;
 use super::result::TaskResult;
 use crate::cancel::CancellationToken;
+use crate::closure::Closure;
 use crate::error::TrySubmitError;
 use crate::sync::Arc;
 
@@ -50,7 +51,7 @@ impl<R: TaskResult> Spawner<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.core.add(Box::new(f), Location::caller());
+        let _ = self.core.add(Closure::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).
@@ -64,7 +65,7 @@ impl<R: TaskResult> Spawner<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.core.try_add(f, |f| Box::new(f), location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.core.try_add(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     /// The token of the group.

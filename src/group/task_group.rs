@@ -12,6 +12,7 @@ use super::result::TaskResult;
 use super::settings::{GroupSettings, Policy, Progress};
 use super::spawner::Spawner;
 use crate::cancel::CancellationToken;
+use crate::closure::Closure;
 use crate::deadline::Deadline;
 use crate::engine::Engine;
 use crate::error::{CancelReason, GroupError, TrySubmitError};
@@ -168,7 +169,7 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.core().add(Box::new(f), Location::caller());
+        let _ = self.core().add(Closure::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now. Never blocks.
@@ -183,7 +184,7 @@ impl<R: TaskResult> TaskGroup<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.core().try_add(f, |f| Box::new(f), location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.core().try_add(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     /// Adds a task for each closure, blocking while the group is at capacity. Stops taking closures when one was
@@ -197,7 +198,7 @@ impl<R: TaskResult> TaskGroup<R> {
         let location = Location::caller();
         let core = self.core();
         for closure in closures {
-            if core.add(Box::new(closure), location) == Added::Dropped {
+            if core.add(Closure::new(closure), location) == Added::Dropped {
                 break;
             }
         }

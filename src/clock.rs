@@ -1,0 +1,64 @@
+//! Moments in the life of a pool, one word each.
+
+use std::num::NonZeroU64;
+use std::time::{Duration, Instant};
+
+/// Tells moments apart. Each pool has one; moments of two clocks cannot be compared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    epoch: Instant,
+}
+
+/// Nanoseconds since the epoch of a clock, plus one; good for 584 years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(NonZeroU64);
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self { epoch: Instant::now() }
+    }
+
+    /// Reads the clock: some 20 ns.
+    pub(crate) fn now(&self) -> Moment {
+        let nanoseconds = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Moment(NonZeroU64::MIN.saturating_add(nanoseconds))
+    }
+
+    /// The moment as others know it.
+    pub(crate) fn instant(&self, moment: Moment) -> Instant {
+        self.epoch + Duration::from_nanos(moment.0.get() - 1)
+    }
+}
+
+impl Moment {
+    /// The word for [`from_word`](Self::from_word), never zero.
+    pub(crate) fn word(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The moment of a word, if it is not zero.
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        NonZeroU64::new(word).map(Self)
+    }
+
+    /// How long after `earlier` it is; zero, if it is not.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_keep_their_order_and_distance() {
+        let clock = Clock::new();
+        let one = clock.now();
+        let two = clock.now();
+        assert!(one <= two);
+        assert_eq!(one.since(two), Duration::ZERO);
+        assert_eq!(clock.instant(two) - clock.instant(one), two.since(one));
+        assert_eq!((Moment::from_word(one.word()), Moment::from_word(0)), (Some(one), None));
+    }
+}

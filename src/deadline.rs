@@ -25,6 +25,11 @@ impl Deadline {
         }
     }
 
+    /// This deadline, or the moment `timeout` from now if that is earlier.
+    pub(crate) fn sooner(self, timeout: Duration) -> Self {
+        self.earlier(Self::after(timeout).0)
+    }
+
     /// The moment itself; `None` means never.
     pub(crate) fn instant(self) -> Option<Instant> {
         self.0

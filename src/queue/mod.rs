@@ -10,7 +10,9 @@
 //!    turns.
 //! 2. An item that is not taken in comes back; an item that is taken in comes out once.
 //! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is closed. Closing refuses
-//!    blocked pushes only: `try_push` asks no one, because admission is decided before (see `ledger`).
+//!    blocked pushes only: `try_push` asks no one, because admission is decided before (see `ledger`). It is *patient*
+//!    first: it lets the lane drain to the half, so that pushers and poppers work in long turns instead of waking each
+//!    other for each item; but not longer than [`PATIENCE`], and from then on it takes the first room there is.
 //! 4. A blocked `pop` ends when there is an item, or when it is told to look up from its sleep; so no item lies in
 //!    either lane while a worker sleeps.
 //!
@@ -33,13 +35,17 @@ use self::parking::{Parking, Woken};
 #[cfg(workcrew_model)]
 use self::ring::Lane;
 use self::side::SideLane;
+use std::time::Duration;
+
 use crate::deadline::Deadline;
 use crate::sync::{AtomicBool, Ordering, spin_loop, thread};
 
 /// How often a worker looks again before it sleeps, waiting twice as long each time: a microsecond or two in all.
 const SPINS: u32 = 6;
-/// How often it then lets other threads run, and looks again.
+/// How often it then lets other threads run, and looks again; and how often a pusher does that before it sleeps.
 const YIELDS: u32 = 2;
+/// How long a blocked pusher lets poppers work before it wants the first room there is.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// The queue; see the contract above.
 pub(crate) struct Queue<T> {
@@ -47,7 +53,9 @@ pub(crate) struct Queue<T> {
     side: SideLane<T>,
     /// Where workers sleep.
     idle: Parking,
-    /// Where submitters wait for room.
+    /// Where patient pushers wait for half of the room.
+    half_room: Parking,
+    /// Where other pushers wait for any room.
     room: Parking,
     /// Blocked pushes are refused.
     closed: AtomicBool,
@@ -74,6 +82,7 @@ impl<T> Queue<T> {
             bounded: Lane::new(capacity),
             side: SideLane::new(),
             idle: Parking::new(),
+            half_room: Parking::new(),
             room: Parking::new(),
             closed: AtomicBool::new(false),
         }
@@ -82,37 +91,49 @@ impl<T> Queue<T> {
     /// Takes the item in, or gives it back if there is no room.
     pub(crate) fn try_push(&self, item: T) -> Result<(), T> {
         self.bounded.try_push(item)?;
-        self.idle.wake_one();
+        self.idle.wake(1);
         Ok(())
     }
 
     /// Takes the item in, waiting for room.
     pub(crate) fn push(&self, item: T, deadline: Deadline) -> Result<(), PushError<T>> {
         let mut item = Some(item);
-        loop {
-            let woken = self.room.park(deadline, || {
-                // ORDERING: SeqCst, like the announcement before it; `close` writes the flag before it wakes.
-                let closed = self.closed.load(Ordering::SeqCst);
-                let tried = self.bounded.try_push(item.take().expect("the item is here until it is taken in"));
-                item = tried.err();
-                item.is_none() || closed
-            });
-            let Some(refused) = item else {
-                self.idle.wake_one();
-                return Ok(());
-            };
-            match woken {
-                Woken::Early => return Err(PushError::Closed(refused)),
-                Woken::Late => return Err(PushError::Timeout(refused)),
-                Woken::Told => item = Some(refused),
+        // The first two waits are short and let poppers work; the last is as long as need be.
+        for _ in 0..YIELDS {
+            if self.is_closed() || self.is_half_empty() || deadline.is_past() {
+                break;
             }
+            thread::yield_now();
         }
+        let mut woken = self.wait_for_room(&self.half_room, deadline.sooner(PATIENCE), &mut item);
+        while woken == Woken::Told || (woken == Woken::Late && !deadline.is_past()) {
+            woken = self.wait_for_room(&self.room, deadline, &mut item);
+        }
+        match item {
+            None => {
+                self.idle.wake(1);
+                Ok(())
+            }
+            Some(refused) if woken == Woken::Early => Err(PushError::Closed(refused)),
+            Some(refused) => Err(PushError::Timeout(refused)),
+        }
+    }
+
+    /// Waits in `parking` until the item has been taken in, the queue is closed (woken early, item kept), somebody says
+    /// that there is room, or the deadline has passed.
+    fn wait_for_room(&self, parking: &Parking, deadline: Deadline, item: &mut Option<T>) -> Woken {
+        parking.park(deadline, || {
+            let closed = self.is_closed();
+            let tried = self.bounded.try_push(item.take().expect("the item is here until it is taken in"));
+            *item = tried.err();
+            item.is_none() || closed
+        })
     }
 
     /// Takes the item into the side lane. `is_dead` tells which items there need not be kept.
     pub(crate) fn push_aside(&self, item: T, is_dead: impl Fn(&T) -> bool) {
         let dead = self.side.push(item, is_dead);
-        self.idle.wake_one();
+        self.idle.wake(1);
         drop(dead);
     }
 
@@ -120,7 +141,10 @@ impl<T> Queue<T> {
     pub(crate) fn try_pop_bounded(&self) -> Option<T> {
         let item = self.bounded.try_pop();
         if item.is_some() {
-            self.room.wake_one();
+            self.room.wake(1);
+            if self.half_room.has_sleepers() && self.is_half_empty() {
+                self.half_room.wake(self.bounded.capacity() - self.bounded.len());
+            }
         }
         item
     }
@@ -166,7 +190,17 @@ impl<T> Queue<T> {
     pub(crate) fn close(&self) {
         // ORDERING: SeqCst, before the wake-up; see `push`.
         self.closed.store(true, Ordering::SeqCst);
+        self.half_room.wake_all();
         self.room.wake_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        // ORDERING: SeqCst, like the announcement of a sleeper before it; `close` writes the flag before it wakes.
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    fn is_half_empty(&self) -> bool {
+        self.bounded.len() <= self.bounded.capacity() / 2
     }
 
     /// How many items the bounded lane holds; out of date when it arrives, but never above the capacity.

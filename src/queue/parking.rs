@@ -77,18 +77,26 @@ impl Parking {
         }
     }
 
-    /// Wakes one sleeper, if there is one.
-    pub(super) fn wake_one(&self) {
+    /// Whether somebody sleeps, or is about to, whom nobody has woken.
+    pub(super) fn has_sleepers(&self) -> bool {
         // ORDERING: SeqCst, after the change the sleeper waits for; rule 1.
-        if self.announced.0.load(Ordering::SeqCst) == 0 {
+        self.announced.0.load(Ordering::SeqCst) > 0
+    }
+
+    /// Wakes so many sleepers, or as many as there are.
+    pub(super) fn wake(&self, sleepers: usize) {
+        if !self.has_sleepers() {
             return;
         }
         let mut inner = self.inner.lock();
-        let Some(announced) = inner.announced.checked_sub(1) else { return };
+        let woken = sleepers.min(inner.announced);
+        let announced = inner.announced - woken;
         self.announce(&mut inner, announced);
-        inner.permits += 1;
+        inner.permits += woken;
         drop(inner);
-        self.permitted.notify_one();
+        for _ in 0..woken {
+            self.permitted.notify_one();
+        }
     }
 
     /// Wakes every sleeper.

@@ -116,6 +116,7 @@ impl Engine {
     }
 
     /// Submits what `make` makes of a task's identity. A refused job comes back.
+    #[inline]
     pub(crate) fn submit(
         &self,
         patience: Patience,
@@ -132,11 +133,12 @@ impl Engine {
 
     /// Sends a group's ticket; never refused, never waits.
     pub(crate) fn send_ticket(&self, group: Weak<dyn Ticket>) {
-        self.put_aside(Job::ticket(group));
+        self.put_aside(Job::Ticket(group));
     }
 
     /// Hands out the next job, waiting for one; `None` once the pool is drained or workers are to leave, or for no
     /// reason.
+    #[inline]
     pub(crate) fn next_job(&self, turn: &mut Turn, record: &Record) -> Option<Job> {
         if let Some(job) = self.queue.try_pop(turn) {
             return Some(job);
@@ -148,7 +150,8 @@ impl Engine {
     }
 
     /// Runs a job that a worker has taken, or cancels it, if that is what the hour asks for.
-    pub(crate) fn run(&self, job: Job) {
+    #[inline]
+    pub(crate) fn run(&self, mut job: Job) {
         if self.supervisor.lifecycle.is_cancelling() {
             job.cancel(CancelReason::ShutDown, &self.supervisor);
         } else {

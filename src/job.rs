@@ -14,28 +14,33 @@ use crate::supervisor::{Brief, Supervisor};
 use crate::sync::{Arc, Weak};
 use crate::unwind;
 
-/// One entry of the queue.
+/// One entry of the queue. What tells the variants apart lies in [`Last`], and so does what tells apart the variants of
+/// an `Option` or `Result` around it. So a job is copied in the same pieces however it is handed on; a copy in other
+/// pieces than those just written stalls the processor.
 pub(crate) enum Job {
     /// A closure that nobody waits for.
     Closure(ClosureJob),
-    /// A share in what lives elsewhere.
-    Share(Share),
-}
-
-/// A closure that nobody waits for, with what is known of it.
-pub(crate) struct ClosureJob {
-    closure: Closure<'static, ()>,
-    id: TaskId,
-    location: &'static Location<'static>,
-    queued_at: Option<Moment>,
-}
-
-/// A share in what lives elsewhere.
-pub(crate) enum Share {
+    /// The same, with the moment it was submitted. In a box: who has times taken pays for it, and nobody else.
+    Timed(Box<(ClosureJob, Moment)>),
     /// A task that a handle waits for.
     Task(Arc<dyn Task>),
     /// A turn for a group. Weak, because a group owns a way to the queue.
     Ticket(Weak<dyn Ticket>),
+}
+
+/// A closure that nobody waits for, with what is known of it.
+#[repr(C)]
+pub(crate) struct ClosureJob {
+    closure: Closure<'static, ()>,
+    id: TaskId,
+    location: &'static Location<'static>,
+    last: Last,
+}
+
+/// The last word of a closure's job. It has one value here; the others mean that the job is something else.
+#[repr(u64)]
+enum Last {
+    OfClosureJob,
 }
 
 /// A task whose outcome lands in a cell of its own.
@@ -66,62 +71,85 @@ impl Job {
         location: &'static Location<'static>,
         queued_at: Option<Moment>,
     ) -> Self {
-        Self::Closure(ClosureJob { closure: Closure::recoverable(f), id, location, queued_at })
-    }
-
-    pub(crate) fn task(task: Arc<dyn Task>) -> Self {
-        Self::Share(Share::Task(task))
-    }
-
-    pub(crate) fn ticket(group: Weak<dyn Ticket>) -> Self {
-        Self::Share(Share::Ticket(group))
+        let job = ClosureJob { closure: Closure::recoverable(f), id, location, last: Last::OfClosureJob };
+        match queued_at {
+            None => Self::Closure(job),
+            Some(moment) => Self::Timed(Box::new((job, moment))),
+        }
     }
 
     /// The closure that [`closure`](Self::closure) was given.
     pub(crate) fn into_closure<F: FnOnce() + Send + 'static>(self) -> F {
-        let Self::Closure(job) = self else { unreachable!("a refused job is the job that was submitted") };
+        let job = match self {
+            Self::Closure(job) => job,
+            Self::Timed(timed) => timed.0,
+            Self::Task(_) | Self::Ticket(_) => unreachable!("a refused job is the job that was submitted"),
+        };
         job.closure.into_inner().expect("a refused closure has the type that was submitted")
     }
 
     /// Whether it is a turn for a group that is gone.
     pub(crate) fn is_dead(&self) -> bool {
-        matches!(self, Self::Share(Share::Ticket(group)) if group.strong_count() == 0)
+        matches!(self, Self::Ticket(group) if group.strong_count() == 0)
     }
 
-    /// Does what the job asks for.
-    pub(crate) fn run(self, supervisor: &Supervisor) {
-        match self {
-            Self::Closure(ClosureJob { closure, id, location, queued_at }) => supervisor.enter(0, |record| {
-                let brief = Brief::single(id, location, queued_at);
-                let result = supervisor.perform(record, &brief, || closure.call(), |()| Outcome::Succeeded);
-                drop(result);
-                supervisor.settle(record, 1);
-            }),
-            Self::Share(Share::Task(task)) => task.run(supervisor),
-            Self::Share(Share::Ticket(group)) => {
-                if let Some(group) = group.upgrade() {
-                    group.serve();
-                }
-            }
-        }
+    /// Does what the job asks for, once.
+    #[inline]
+    pub(crate) fn run(&mut self, supervisor: &Supervisor) {
+        let (job, queued_at) = match self {
+            Self::Closure(job) => (job, None),
+            Self::Timed(timed) => (&mut timed.0, Some(timed.1)),
+            Self::Task(task) => return task.run(supervisor),
+            Self::Ticket(group) => return group.upgrade().into_iter().for_each(<dyn Ticket>::serve),
+        };
+        job.run(supervisor, queued_at);
     }
 
     /// Gives up what the job asks for.
     pub(crate) fn cancel(self, reason: CancelReason, supervisor: &Supervisor) {
         match self {
-            Self::Closure(ClosureJob { closure, id, location, .. }) => supervisor.enter(0, |record| {
-                unwind::discard(closure);
-                supervisor.cancelled(record, &Brief::single(id, location, None).info, reason);
-                supervisor.settle(record, 1);
-            }),
-            Self::Share(Share::Task(task)) => {
+            Self::Closure(job) => job.cancel(reason, supervisor),
+            Self::Timed(timed) => timed.0.cancel(reason, supervisor),
+            Self::Task(task) => {
                 task.cancel(reason, supervisor);
             }
-            Self::Share(Share::Ticket(group)) => {
+            Self::Ticket(group) => {
                 if let Some(group) = group.upgrade() {
                     group.cancel(reason);
                 }
             }
         }
+    }
+}
+
+impl ClosureJob {
+    #[inline]
+    fn run(&mut self, supervisor: &Supervisor, queued_at: Option<Moment>) {
+        supervisor.enter(0, |record| {
+            let brief = Brief::single(self.id, self.location, queued_at);
+            let result = supervisor.perform(record, &brief, || self.closure.call(), |()| Outcome::Succeeded);
+            drop(result);
+            supervisor.settle(record, 1);
+        });
+    }
+
+    fn cancel(self, reason: CancelReason, supervisor: &Supervisor) {
+        supervisor.enter(0, |record| {
+            unwind::discard(self.closure);
+            supervisor.cancelled(record, &Brief::single(self.id, self.location, None).info, reason);
+            supervisor.settle(record, 1);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_takes_seven_words_whatever_is_around_it() {
+        let words = |bytes| bytes / size_of::<usize>();
+        assert_eq!(words(size_of::<Job>()), 7);
+        assert_eq!(words(size_of::<Result<Option<Job>, ()>>()), 7);
     }
 }

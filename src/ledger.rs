@@ -57,6 +57,7 @@ impl Ledger {
     }
 
     /// Admits a task, unless the books are closed.
+    #[inline]
     pub(crate) fn admit(&self) -> Option<TaskId> {
         if self.is_closed() {
             self.turn_away();
@@ -94,6 +95,7 @@ impl Ledger {
         self.admission.0.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         // ORDERING: Acquire pairs with the Release of `close`.
         self.admission.0.load(Ordering::Acquire) & CLOSED != 0
@@ -109,6 +111,7 @@ impl Ledger {
     }
 
     /// What time it is, if durations are recorded.
+    #[inline]
     pub(crate) fn now_if_timing(&self) -> Option<Moment> {
         self.timing.then(|| self.clock.now())
     }

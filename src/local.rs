@@ -93,6 +93,7 @@ pub(crate) fn thread_name() -> Name {
 
 /// Calls `f` with a task of `pool` and `group` on this thread's stack; zero stands for no pool and no group. Passes on
 /// the record of this thread in `pool`, if it is a worker there.
+#[inline]
 pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&Record>) -> T) -> T {
     let mut f = Some(f);
     let mut call = |record: Option<&Record>| (f.take().expect("called once"))(record);

@@ -229,7 +229,7 @@ impl WorkerPool {
         let submitted = self.engine.submit(patience, location, |id| {
             let closure = f.take().expect("a task is made once");
             let cell = task.insert(Arc::new(TaskCell::new(closure, id, location, queued_at)));
-            Job::task(Arc::clone(cell) as _)
+            Job::Task(Arc::clone(cell) as _)
         });
         match (submitted, task) {
             (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(supervisor))),

@@ -134,11 +134,13 @@ impl Record {
     }
 
     /// Whether it belongs to a worker.
+    #[inline]
     pub(crate) fn is_of_worker(&self) -> bool {
         self.writers == Writers::One
     }
 
     /// Counts a task that starts now, having been queued at `queued_at`.
+    #[inline]
     pub(crate) fn start(&self, task: &TaskInfo<'_>, queued_at: Option<Moment>) -> Started {
         self.add(&self.started, 1);
         let at = self.times.as_ref().map(|times| {
@@ -156,6 +158,7 @@ impl Record {
     }
 
     /// Counts the end of a task.
+    #[inline]
     pub(crate) fn end(&self, started: Started, outcome: Outcome) {
         self.count(outcome, 1);
         if let (Some(times), Some(at)) = (&self.times, started.at) {
@@ -172,6 +175,7 @@ impl Record {
     }
 
     /// Counts tasks whose owners have been told.
+    #[inline]
     pub(crate) fn settle(&self, tasks: u64) {
         self.add(&self.settled, tasks);
     }
@@ -232,6 +236,7 @@ impl Record {
         None
     }
 
+    #[inline]
     fn count(&self, outcome: Outcome, tasks: u64) {
         let counter = match outcome {
             Outcome::Succeeded => &self.succeeded,
@@ -242,6 +247,7 @@ impl Record {
         self.add(counter, tasks);
     }
 
+    #[inline]
     fn add(&self, counter: &AtomicU64, tasks: u64) {
         // ORDERING: Release pairs with the Acquire loads of the getters.
         match self.writers {
@@ -255,6 +261,7 @@ impl Record {
 
 impl Current {
     /// Shows a task that starts; returns the one that lends its worker.
+    #[inline]
     fn begin(&self, task: &TaskInfo<'_>, since: Moment) -> Option<Box<Below>> {
         let below = self.task.load(Ordering::Relaxed);
         let below = (below > 0).then(|| {
@@ -272,6 +279,7 @@ impl Current {
     }
 
     /// Shows again what was shown before, or nothing.
+    #[inline]
     fn finish(&self, below: Option<Box<Below>>) {
         match below {
             None => self.task.store(0, Ordering::Release),
@@ -284,6 +292,7 @@ impl Current {
         }
     }
 
+    #[inline]
     fn site_addresses(&self) -> [usize; 2] {
         self.site_addresses.each_ref().map(|address| address.load(Ordering::Relaxed))
     }
@@ -301,6 +310,7 @@ impl Current {
 impl Site {
     /// Tells sites apart; zero is the address of nothing. The site that is shown keeps its label alive, so that no
     /// other can take its address.
+    #[inline]
     fn addresses(location: &'static Location<'static>, label: Option<&Arc<str>>) -> [usize; 2] {
         [std::ptr::from_ref(location).addr(), label.map_or(0, |label| Arc::as_ptr(label).addr())]
     }
@@ -308,6 +318,7 @@ impl Site {
 
 impl Pace {
     /// A moment that is not later than now, and not long ago.
+    #[inline]
     fn now(&self, clock: &Clock) -> Moment {
         let left = self.left.load(Ordering::Relaxed);
         let last = Moment::from_word(self.last.load(Ordering::Relaxed));

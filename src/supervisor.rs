@@ -62,6 +62,7 @@ impl Supervisor {
     }
 
     /// The time of submission, if times are taken.
+    #[inline]
     pub(crate) fn now_if_timing(&self) -> Option<Moment> {
         self.lifecycle.ledger.now_if_timing()
     }
@@ -70,12 +71,14 @@ impl Supervisor {
     /// stack; passes on the record that this thread counts on. Whoever runs or cancels a task is in here from before
     /// the closure is called or dropped until the task is settled, so foreign code on the way never waits for what is
     /// below it.
+    #[inline]
     pub(crate) fn enter<T>(&self, group: Name, f: impl FnOnce(&Record) -> T) -> T {
         local::enter(self.pool, group, |record| f(record.unwrap_or(self.lifecycle.ledger.outside())))
     }
 
     /// Calls `f` as the body of a task. `outcome_of` tells what its value means. The caller hands the result on and
     /// then calls [`settle`](Self::settle).
+    #[inline]
     pub(crate) fn perform<R>(
         &self,
         record: &Record,
@@ -105,6 +108,7 @@ impl Supervisor {
     }
 
     /// The owners of so many tasks have been told; the last step of each.
+    #[inline]
     pub(crate) fn settle(&self, record: &Record, tasks: u64) {
         record.settle(tasks);
         // A worker checks before it parks.
@@ -121,6 +125,7 @@ impl Supervisor {
     }
 
     /// Admits a task, unless the pool is closed.
+    #[inline]
     pub(crate) fn admit(&self, location: &'static Location<'static>, label: Option<&Arc<str>>) -> Option<TaskId> {
         let id = self.lifecycle.ledger.admit();
         match id {
@@ -132,6 +137,7 @@ impl Supervisor {
     }
 
     /// Tells the observer, if there is one.
+    #[inline]
     fn observe(&self, call: impl FnOnce(&dyn Observer)) {
         if let Some(observer) = &self.hooks.observer {
             self.call_hook(|| call(&**observer));

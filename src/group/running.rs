@@ -60,7 +60,7 @@ impl<R: TaskResult> GroupCore<R> {
     }
 
     fn perform_inside(&self, record: &Record, task: Unstarted<R>) {
-        let Unstarted { index, body, id, location, queued_at } = task;
+        let Unstarted { index, mut body, id, location, queued_at } = task;
         let supervisor = &self.engine.supervisor;
         let outcome_of = |result: &R| if result.is_failure() { Outcome::Failed } else { Outcome::Succeeded };
         let brief = Brief { info: self.info(id, location), queued_at };

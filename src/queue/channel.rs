@@ -20,16 +20,19 @@ impl<T> Lane<T> {
     }
 
     /// Takes the item in, or gives it back if there is no room.
+    #[inline]
     pub(super) fn try_push(&self, item: T) -> Result<(), T> {
         self.sender.try_send(item).map_err(TrySendError::into_inner)
     }
 
     /// Hands out the oldest item, if there is one.
+    #[inline]
     pub(super) fn try_pop(&self) -> Option<T> {
         self.receiver.try_recv().ok()
     }
 
     /// How many items it holds; out of date when it arrives, but never above the capacity.
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.receiver.len()
     }

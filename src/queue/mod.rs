@@ -89,6 +89,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes the item in, or gives it back if there is no room.
+    #[inline]
     pub(crate) fn try_push(&self, item: T) -> Result<(), T> {
         self.bounded.try_push(item)?;
         self.idle.wake(1);
@@ -138,6 +139,7 @@ impl<T> Queue<T> {
     }
 
     /// Hands out an item of the bounded lane.
+    #[inline]
     pub(crate) fn try_pop_bounded(&self) -> Option<T> {
         let item = self.bounded.try_pop();
         if item.is_some() {
@@ -150,6 +152,7 @@ impl<T> Queue<T> {
     }
 
     /// Hands out the next item, if there is one.
+    #[inline]
     pub(crate) fn try_pop(&self, turn: &mut Turn) -> Option<T> {
         turn.side_first = !turn.side_first;
         if turn.side_first
@@ -199,6 +202,7 @@ impl<T> Queue<T> {
         self.closed.load(Ordering::SeqCst)
     }
 
+    #[inline]
     fn is_half_empty(&self) -> bool {
         self.bounded.len() <= self.bounded.capacity() / 2
     }

@@ -78,12 +78,14 @@ impl Parking {
     }
 
     /// Whether somebody sleeps, or is about to, whom nobody has woken.
+    #[inline]
     pub(super) fn has_sleepers(&self) -> bool {
         // ORDERING: SeqCst, after the change the sleeper waits for; rule 1.
         self.announced.0.load(Ordering::SeqCst) > 0
     }
 
     /// Wakes so many sleepers, or as many as there are.
+    #[inline]
     pub(super) fn wake(&self, sleepers: usize) {
         if !self.has_sleepers() {
             return;

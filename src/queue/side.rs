@@ -47,6 +47,7 @@ impl<T> SideLane<T> {
     }
 
     /// Hands out the oldest item, if there is one.
+    #[inline]
     pub(super) fn pop(&self) -> Option<T> {
         // ORDERING: see `push`. Empty is read without the lock; a push that is missed here sees the sleeper's
         // announcement.

@@ -163,6 +163,7 @@ impl CancellationToken {
     }
 
     /// Whether [`reason`](Self::reason) may have something to say: the token is cancelled, or has a deadline.
+    #[inline]
     pub(crate) fn needs_a_look(&self) -> bool {
         self.node.deadline.is_some() || self.node.marked().is_some()
     }

@@ -86,8 +86,8 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
         // SAFETY: the closure is called or dropped before `'scope` ends: by the rules 1 and 2 of the module `scope` cannot
         // return before that, and by rule 3 nothing is added later.
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
-        let body = unsafe { Closure::new(f).forget_lifetime() };
-        let _ = self.core.add(body, Location::caller());
+        let make_body = || unsafe { Closure::new(f).forget_lifetime() };
+        let _ = self.core.add(make_body, Location::caller());
     }
 
     /// The token that is cancelled with the scope, for tasks to look at; cancelling it cancels the scope.

@@ -21,25 +21,44 @@ pub(crate) enum Added {
 }
 
 impl<R: TaskResult> GroupCore<R> {
-    /// Adds a task, waiting for room if need be.
-    pub(crate) fn add(self: &Arc<Self>, body: Body<R>, location: &'static Location<'static>) -> Added {
+    /// Adds a task, waiting for room if need be. `make_body` is called once; it is not the body yet, so that this can be
+    /// written where it belongs at once.
+    #[inline]
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        make_body: impl FnOnce() -> Body<R>,
+        location: &'static Location<'static>,
+    ) -> Added {
         let supervisor = &self.engine.supervisor;
         let queued_at = supervisor.now_if_timing();
         let Some(id) = supervisor.admit(location, self.settings.label.as_ref()) else {
-            unwind::discard(body);
-            let mut state = self.state.lock();
-            let index = state.next_index();
-            state.outcomes.put(index, Err(TaskError::Cancelled(CancelReason::ShutDown)));
-            self.count_done(state, 1);
-            return Added::Dropped;
+            return self.refuse(make_body());
         };
-        let mut task = Unstarted { index: 0, body, id, location, queued_at };
         match self.wait_for_room() {
             Room::Here(mut state) => {
-                task.index = state.next_index();
-                self.queue(state, task);
+                let index = state.next_index();
+                state.unstarted.push_back(Unstarted { index, body: make_body(), id, location, queued_at });
+                self.call_runners(state);
                 Added::Taken
             }
+            room => self.add_elsewhere(room, Unstarted { index: 0, body: make_body(), id, location, queued_at }),
+        }
+    }
+
+    /// Drops the body of a task that the pool has not admitted.
+    fn refuse(&self, body: Body<R>) -> Added {
+        unwind::discard(body);
+        let mut state = self.state.lock();
+        let index = state.next_index();
+        state.outcomes.put(index, Err(TaskError::Cancelled(CancelReason::ShutDown)));
+        self.count_done(&mut state, 1);
+        Added::Dropped
+    }
+
+    /// Adds a task, but not to the queue of the group.
+    fn add_elsewhere(self: &Arc<Self>, room: Room<'_, R>, mut task: Unstarted<R>) -> Added {
+        match room {
+            Room::Here(_) => unreachable!("the caller knows what to do here"),
             Room::OnThisStack(mut state) => {
                 task.index = state.next_index();
                 state.running.push(task.index);
@@ -83,13 +102,14 @@ impl<R: TaskResult> GroupCore<R> {
             return Err((refusal, f));
         }
         let index = state.next_index();
-        self.queue(state, Unstarted { index, body: box_up(f), id, location, queued_at });
+        state.unstarted.push_back(Unstarted { index, body: box_up(f), id, location, queued_at });
+        self.call_runners(state);
         Ok(())
     }
 
-    /// Puts a task into the queue, and calls whoever can run it.
-    fn queue(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>, task: Unstarted<R>) {
-        state.unstarted.push_back(task);
+    /// A task has been added: calls whoever can run it.
+    #[inline]
+    fn call_runners(self: &Arc<Self>, state: MutexGuard<'_, State<R>>) {
         let helpers = state.helpers > 0;
         self.send_ticket_if_needed(state);
         if helpers {
@@ -103,8 +123,20 @@ impl<R: TaskResult> GroupCore<R> {
     }
 
     /// Waits until a task may be added.
+    #[inline]
     fn wait_for_room(self: &Arc<Self>) -> Room<'_, R> {
+        self.close_if_told();
+        let state = self.state.lock();
+        if state.closed.is_none() && !self.holds_nothing() && state.unstarted.len() < self.settings.capacity {
+            Room::Here(state)
+        } else {
+            self.wait_for_room_slowly(state)
+        }
+    }
+
+    fn wait_for_room_slowly<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State<R>>) -> Room<'a, R> {
         let on_worker = local::is_worker_of(self.engine.pool());
+        drop(state);
         loop {
             self.close_if_told();
             let mut state = self.state.lock();

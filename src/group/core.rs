@@ -160,10 +160,14 @@ impl<R: TaskResult> GroupCore<R> {
     }
 
     /// Keeps rule 7; also notices a deadline. Costs one atomic load while the token is live and has no deadline.
+    #[inline]
     pub(super) fn close_if_told(&self) {
-        if !self.token.needs_a_look() {
-            return;
+        if self.token.needs_a_look() {
+            self.close_if_due();
         }
+    }
+
+    fn close_if_due(&self) {
         // Looking at a deadline may call the token's callbacks.
         self.enter(|_| {
             if let Some(reason) = self.token.reason() {
@@ -220,16 +224,15 @@ impl<R: TaskResult> GroupCore<R> {
         for index in indices {
             state.outcomes.put(index, Err(TaskError::Cancelled(reason)));
         }
-        self.count_done(state, count);
+        self.count_done(&mut state, count);
+        drop(state);
         self.engine.supervisor.settle(record, count as u64);
     }
 
     /// Counts tasks as done and wakes who waits for that.
-    pub(super) fn count_done(&self, mut state: MutexGuard<'_, State<R>>, tasks: usize) {
+    pub(super) fn count_done(&self, state: &mut State<R>, tasks: usize) {
         state.done += tasks;
-        let tell = state.all_done() || state.wait_for_change > 0;
-        drop(state);
-        if tell {
+        if state.all_done() || state.wait_for_change > 0 {
             self.changed.notify_all();
         }
     }

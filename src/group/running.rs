@@ -1,6 +1,6 @@
 //! How the tasks of a group are run, by the rules 2 to 5 of `core`.
 
-use super::core::{GroupCore, State, Unstarted};
+use super::core::{Ended, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::settings::Policy;
 use crate::error::{CancelReason, TaskError};
@@ -8,7 +8,7 @@ use crate::job::Ticket;
 use crate::observer::Outcome;
 use crate::record::Record;
 use crate::supervisor::Brief;
-use crate::sync::Arc;
+use crate::sync::{Arc, MutexGuard};
 
 /// How many tasks a runner takes before it gives way to jobs that wait.
 const TURN: usize = 16;
@@ -24,50 +24,65 @@ pub(super) enum Stint {
 
 impl<R: TaskResult> GroupCore<R> {
     /// Runs unstarted tasks as a runner that is already counted, until there are none, `enough` says so, or the stint
-    /// is over.
+    /// is over. The lock under which an outcome lands is the one under which the next task is taken.
     pub(super) fn run_unstarted(self: &Arc<Self>, stint: Stint, enough: impl Fn(&State<R>) -> bool) {
-        for taken in 0.. {
+        self.enter(|record| {
             self.close_if_told();
             let mut state = self.state.lock();
-            let is_over = stint == Stint::GivesWay && taken >= TURN && self.engine.has_jobs();
-            let task = if is_over || enough(&state) { None } else { state.unstarted.pop_front() };
-            let Some(task) = task else {
-                state.runners -= 1;
-                let leaves_tasks = !state.unstarted.is_empty();
-                let (helpers, for_room) = (state.helpers > 0, state.wait_for_room > 0);
-                self.send_ticket_if_needed(state);
-                if leaves_tasks && helpers {
-                    self.changed.notify_all();
+            for taken in 0.. {
+                let is_over = stint == Stint::GivesWay && taken >= TURN && self.engine.has_jobs();
+                let task = if is_over || enough(&state) { None } else { state.unstarted.pop_front() };
+                let Some(mut task) = task else { break };
+                state.running.push(task.index);
+                if state.wait_for_room > 0 {
+                    self.room.notify_one();
                 }
-                if leaves_tasks && for_room {
-                    self.room.notify_all(); // one of them may be a worker, who can run tasks itself
-                }
-                return;
-            };
-            state.running.push(task.index);
-            let wanted = state.wait_for_room > 0;
-            drop(state);
-            if wanted {
-                self.room.notify_one();
+                drop(state);
+                let ended = self.call(record, &mut task);
+                self.close_if_told();
+                state = self.land(record, task.index, ended);
+                self.engine.supervisor.settle(record, 1);
             }
-            self.perform(task);
+            self.stop_running(state);
+        });
+    }
+
+    /// Runs one task in the place of the member that calls this.
+    pub(super) fn perform(&self, mut task: Unstarted<R>) {
+        self.enter(|record| {
+            let ended = self.call(record, &mut task);
+            drop(self.land(record, task.index, ended));
+            self.engine.supervisor.settle(record, 1);
+        });
+    }
+
+    /// A runner stops; see the rules 2 and 9 of `core`.
+    fn stop_running(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
+        state.runners -= 1;
+        let leaves_tasks = !state.unstarted.is_empty();
+        let (helpers, for_room) = (state.helpers > 0, state.wait_for_room > 0);
+        self.send_ticket_if_needed(state);
+        if leaves_tasks && helpers {
+            self.changed.notify_all();
+        }
+        if leaves_tasks && for_room {
+            self.room.notify_all(); // one of them may be a worker, who can run tasks itself
         }
     }
 
-    /// Runs one task and lets its outcome land.
-    pub(super) fn perform(&self, task: Unstarted<R>) {
-        self.enter(|record| self.perform_inside(record, task));
-    }
-
-    fn perform_inside(&self, record: &Record, task: Unstarted<R>) {
-        let Unstarted { index, mut body, id, location, queued_at } = task;
-        let supervisor = &self.engine.supervisor;
+    /// Calls the closure of a task and tells what came of it.
+    fn call(&self, record: &Record, task: &mut Unstarted<R>) -> Ended<R> {
         let outcome_of = |result: &R| if result.is_failure() { Outcome::Failed } else { Outcome::Succeeded };
-        let brief = Brief { info: self.info(id, location), queued_at };
-        let ended = match supervisor.perform(record, &brief, || body.call(), outcome_of) {
+        let brief = Brief { info: self.info(task.id, task.location), queued_at: task.queued_at };
+        match self.engine.supervisor.perform(record, &brief, || task.body.call(), outcome_of) {
             Ok(result) => result.into_result().map_err(TaskError::Failed),
             Err(panic) => Err(TaskError::Panicked(panic)),
-        };
+        }
+    }
+
+    /// Lets the outcome of a task land, and closes the group if that decides it. Returns the lock under which it landed;
+    /// the caller settles the task.
+    fn land(&self, record: &Record, index: usize, ended: Ended<R>) -> MutexGuard<'_, State<R>> {
         let decides = match self.settings.policy {
             Policy::FailFast => ended.is_err(),
             Policy::CollectAll => false,
@@ -84,8 +99,8 @@ impl<R: TaskResult> GroupCore<R> {
         }
         state.outcomes.put(index, ended);
         state.running.retain(|running| *running != index);
-        self.count_done(state, 1);
-        supervisor.settle(record, 1);
+        self.count_done(&mut state, 1);
+        state
     }
 }
 

@@ -51,7 +51,7 @@ impl<R: TaskResult> Spawner<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.core.add(Closure::new(f), Location::caller());
+        let _ = self.core.add(|| Closure::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).

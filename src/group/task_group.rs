@@ -169,7 +169,7 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.core().add(Closure::new(f), Location::caller());
+        let _ = self.core().add(|| Closure::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now. Never blocks.
@@ -198,7 +198,7 @@ impl<R: TaskResult> TaskGroup<R> {
         let location = Location::caller();
         let core = self.core();
         for closure in closures {
-            if core.add(Closure::new(closure), location) == Added::Dropped {
+            if core.add(|| Closure::new(closure), location) == Added::Dropped {
                 break;
             }
         }

@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn borrows_and_results_pass_through() {
-        let words = vec![String::from("one"), String::from("two")];
+        let words = [String::from("one"), String::from("two")];
         let mut closure = Closure::new(|| words.iter().map(String::len).sum::<usize>());
         assert_eq!(closure.call(), 6);
         let mut not_send = Closure::new(|| Rc::new(Cell::new(1)));

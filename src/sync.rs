@@ -7,7 +7,8 @@
 use std::time::Instant;
 
 pub(crate) use parking_lot::{MutexGuard, RwLock};
-pub(crate) use std::hint::spin_loop;
+use std::hint::spin_loop;
+
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use std::thread;
@@ -62,6 +63,28 @@ impl Condvar {
     pub(crate) fn notify_one(&self) {
         self.0.notify_one();
     }
+}
+
+/// How often a thread looks again before it lets others run, waiting twice as long each time: about a microsecond.
+const SPINS: u32 = 3;
+/// How often it then lets others run before it looks again.
+const YIELDS: u32 = 4;
+
+/// Looks for something that others are about to bring, for some microseconds at most: what a thread does before it
+/// sleeps, since to be woken takes longer. Where there is one CPU only, letting the others run is what helps.
+#[inline]
+pub(crate) fn linger<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    for round in 0..SPINS + YIELDS {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if round < SPINS {
+            (0..1 << round).for_each(|_| spin_loop());
+        } else {
+            thread::yield_now();
+        }
+    }
+    look()
 }
 
 /// A value on cache lines of its own: 128 bytes, since x86-64 fetches lines in pairs.

@@ -13,8 +13,8 @@
 //!    blocked pushes only: `try_push` asks no one, because admission is decided before (see `ledger`). It is *patient*
 //!    first: it lets the lane drain to the half, so that pushers and poppers work in long turns instead of waking each
 //!    other for each item; but not longer than [`PATIENCE`], and from then on it takes the first room there is.
-//! 4. A blocked `pop` ends when there is an item, or when it is told to look up from its sleep; so no item lies in
-//!    either lane while a worker sleeps.
+//! 4. A blocked `pop` ends when there is an item, or when it is told to look up from its sleep. While an item lies in
+//!    either lane and a worker sleeps, another worker is on its way to the item (see [`idle`]).
 //!
 //! Two engines can be the bounded lane: `channel`, a crossbeam channel, in the product, and `ring`, its twin for model
 //! checks. Their contract: neither operation blocks; and of a successful operation followed by a `SeqCst` load, and a
@@ -23,6 +23,7 @@
 
 #[cfg_attr(workcrew_model, allow(dead_code))]
 mod channel;
+mod idle;
 mod parking;
 #[cfg(any(test, workcrew_model))]
 #[cfg_attr(not(workcrew_model), allow(dead_code))]
@@ -31,6 +32,7 @@ mod side;
 
 #[cfg(not(workcrew_model))]
 use self::channel::Lane;
+use self::idle::Idle;
 use self::parking::{Parking, Woken};
 #[cfg(workcrew_model)]
 use self::ring::Lane;
@@ -38,11 +40,9 @@ use self::side::SideLane;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::sync::{AtomicBool, Ordering, spin_loop, thread};
+use crate::sync::{AtomicBool, Ordering, thread};
 
-/// How often a worker looks again before it sleeps, waiting twice as long each time: a microsecond or two in all.
-const SPINS: u32 = 6;
-/// How often it then lets other threads run, and looks again; and how often a pusher does that before it sleeps.
+/// How often a blocked pusher lets poppers run before it sleeps.
 const YIELDS: u32 = 2;
 /// How long a blocked pusher lets poppers work before it wants the first room there is.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -51,8 +51,8 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub(crate) struct Queue<T> {
     bounded: Lane<T>,
     side: SideLane<T>,
-    /// Where workers sleep.
-    idle: Parking,
+    /// Where workers search and sleep.
+    idle: Idle,
     /// Where patient pushers wait for half of the room.
     half_room: Parking,
     /// Where other pushers wait for any room.
@@ -81,7 +81,7 @@ impl<T> Queue<T> {
         Self {
             bounded: Lane::new(capacity),
             side: SideLane::new(),
-            idle: Parking::new(),
+            idle: Idle::new(),
             half_room: Parking::new(),
             room: Parking::new(),
             closed: AtomicBool::new(false),
@@ -92,7 +92,7 @@ impl<T> Queue<T> {
     #[inline]
     pub(crate) fn try_push(&self, item: T) -> Result<(), T> {
         self.bounded.try_push(item)?;
-        self.idle.wake(1);
+        self.call_worker();
         Ok(())
     }
 
@@ -112,10 +112,10 @@ impl<T> Queue<T> {
         }
         match item {
             None => {
-                self.idle.wake(1);
+                self.call_worker();
                 Ok(())
             }
-            Some(refused) if woken == Woken::Early => Err(PushError::Closed(refused)),
+            Some(refused) if matches!(woken, Woken::Early { .. }) => Err(PushError::Closed(refused)),
             Some(refused) => Err(PushError::Timeout(refused)),
         }
     }
@@ -134,7 +134,7 @@ impl<T> Queue<T> {
     /// Takes the item into the side lane. `is_dead` tells which items there need not be kept.
     pub(crate) fn push_aside(&self, item: T, is_dead: impl Fn(&T) -> bool) {
         let dead = self.side.push(item, is_dead);
-        self.idle.wake(1);
+        self.call_worker();
         drop(dead);
     }
 
@@ -143,9 +143,9 @@ impl<T> Queue<T> {
     pub(crate) fn try_pop_bounded(&self) -> Option<T> {
         let item = self.bounded.try_pop();
         if item.is_some() {
-            self.room.wake(1);
+            self.room.wake(1, |_| ());
             if self.half_room.has_sleepers() && self.is_half_empty() {
-                self.half_room.wake(self.bounded.capacity() - self.bounded.len());
+                self.half_room.wake(self.bounded.capacity() - self.bounded.len(), |_| ());
             }
         }
         item
@@ -166,35 +166,26 @@ impl<T> Queue<T> {
     /// Hands out the next item, waiting for one; `None` if `look_up` says so, or for no reason. What makes `look_up`
     /// change its mind must call [`wake_all`](Self::wake_all) afterwards.
     pub(crate) fn pop(&self, turn: &mut Turn, look_up: impl Fn() -> bool) -> Option<T> {
-        for spin in 0..SPINS + YIELDS {
-            if let Some(item) = self.try_pop(turn) {
-                return Some(item);
-            }
-            if spin < SPINS {
-                (0..1 << spin).for_each(|_| spin_loop());
-            } else {
-                thread::yield_now();
-            }
-        }
-        let mut item = None;
-        self.idle.park(Deadline::NEVER, || {
-            item = self.try_pop(turn);
-            item.is_some() || look_up()
-        });
-        item
+        self.idle.search(|| self.try_pop(turn), look_up, || !self.seems_empty())
     }
 
     /// Makes every sleeping worker look up.
     pub(crate) fn wake_all(&self) {
-        self.idle.wake_all();
+        self.idle.call_all();
     }
 
     /// Refuses pushes that are blocked, now and later.
     pub(crate) fn close(&self) {
         // ORDERING: SeqCst, before the wake-up; see `push`.
         self.closed.store(true, Ordering::SeqCst);
-        self.half_room.wake_all();
-        self.room.wake_all();
+        self.half_room.wake_all(|_| ());
+        self.room.wake_all(|_| ());
+    }
+
+    /// There is an item for a worker.
+    #[inline]
+    fn call_worker(&self) {
+        self.idle.call_one(|| !self.seems_empty());
     }
 
     fn is_closed(&self) -> bool {
@@ -216,7 +207,7 @@ impl<T> Queue<T> {
         self.bounded.capacity()
     }
 
-    /// Whether either lane seems to hold something; a hint.
+    /// Whether neither lane holds anything; out of date when it arrives.
     pub(crate) fn seems_empty(&self) -> bool {
         self.bounded.len() == 0 && self.side.seems_empty()
     }

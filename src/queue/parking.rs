@@ -36,8 +36,8 @@ struct Inner {
 /// What ended a stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Woken {
-    /// The look after the announcement found what was waited for.
-    Early,
+    /// The look after the announcement found what was waited for; and whether a waker had come before that.
+    Early { told: bool },
     /// A waker.
     Told,
     /// The deadline.
@@ -68,11 +68,11 @@ impl Parking {
         match inner.announced.checked_sub(1) {
             Some(announced) => {
                 self.announce(&mut inner, announced);
-                if found { Woken::Early } else { Woken::Late }
+                if found { Woken::Early { told: false } } else { Woken::Late }
             }
             None => {
                 inner.permits -= 1;
-                if found { Woken::Early } else { Woken::Told }
+                if found { Woken::Early { told: true } } else { Woken::Told }
             }
         }
     }
@@ -84,30 +84,32 @@ impl Parking {
         self.announced.0.load(Ordering::SeqCst) > 0
     }
 
-    /// Wakes so many sleepers, or as many as there are.
+    /// Wakes so many sleepers, or as many as there are. `prepare` is told how many, before they wake; it is called under
+    /// the lock.
     #[inline]
-    pub(super) fn wake(&self, sleepers: usize) {
-        if !self.has_sleepers() {
-            return;
+    pub(super) fn wake(&self, sleepers: usize, prepare: impl FnOnce(usize)) {
+        if self.has_sleepers() {
+            self.wake_announced(sleepers, prepare);
         }
+    }
+
+    /// Wakes every sleeper. Unlike [`wake`](Self::wake) it needs no `SeqCst` of the change before it: it always takes the
+    /// lock, under which sleepers announce themselves before they look.
+    pub(super) fn wake_all(&self, prepare: impl FnOnce(usize)) {
+        self.wake_announced(usize::MAX, prepare);
+    }
+
+    fn wake_announced(&self, sleepers: usize, prepare: impl FnOnce(usize)) {
         let mut inner = self.inner.lock();
         let woken = sleepers.min(inner.announced);
         let announced = inner.announced - woken;
         self.announce(&mut inner, announced);
+        prepare(woken);
         inner.permits += woken;
         drop(inner);
         for _ in 0..woken {
             self.permitted.notify_one();
         }
-    }
-
-    /// Wakes every sleeper.
-    pub(super) fn wake_all(&self) {
-        let mut inner = self.inner.lock();
-        inner.permits += inner.announced;
-        self.announce(&mut inner, 0);
-        drop(inner);
-        self.permitted.notify_all();
     }
 
     fn announce(&self, inner: &mut MutexGuard<'_, Inner>, announced: usize) {

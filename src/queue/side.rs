@@ -60,8 +60,9 @@ impl<T> SideLane<T> {
         item
     }
 
-    /// Whether it seems empty; a hint.
+    /// Whether it is empty; out of date when it arrives.
     pub(super) fn seems_empty(&self) -> bool {
-        self.len.load(Ordering::Relaxed) == 0
+        // ORDERING: see `push`; a worker that has ended its search looks here as well.
+        self.len.load(Ordering::SeqCst) == 0
     }
 }

@@ -1,0 +1,121 @@
+//! Where workers look for work before they sleep, and who wakes them.
+//!
+//! A worker without work *searches* for a few microseconds, then sleeps. To wake a sleeper is dear (a system call for the
+//! waker, tens of microseconds until the sleeper runs on another CPU), so it is done for one worker at a time, and only
+//! when none is searching. This is how the schedulers of Go and tokio do it.
+//!
+//! Rules:
+//! 1. `searching` counts the workers that search, those included that were woken and are on their way: the waker counts
+//!    them before it wakes them.
+//! 2. Who brings an item wakes a worker if none is searching, after the item is there.
+//! 3. A worker ends its search before its last look: when it is about to sleep, after its announcement; when it has found
+//!    an item, before it looks whether there are more. If it was the last to search and there are more, it does what rule
+//!    2 says, in the place of those who brought them.
+//!
+//! So an item is never left to sleepers: who brought it found nobody searching and woke one, or found somebody
+//! searching, whose last look comes later and finds it. [All these steps are `SeqCst`; see also the rules of
+//! [`Parking`].]
+
+use super::parking::{Parking, Woken};
+use crate::deadline::Deadline;
+use crate::sync::{AtomicUsize, CacheAligned, Ordering, linger};
+
+/// The workers that have no work.
+pub(super) struct Idle {
+    sleeping: Parking,
+    /// See rule 1.
+    searching: CacheAligned<AtomicUsize>,
+}
+
+impl Idle {
+    pub(super) fn new() -> Self {
+        Self { sleeping: Parking::new(), searching: CacheAligned::default() }
+    }
+
+    /// There is an item: wakes a worker, if need be. `has_more` tells whether there is an item still.
+    #[inline]
+    pub(super) fn call_one(&self, has_more: impl Fn() -> bool) {
+        if self.must_wake() {
+            self.wake_one(has_more);
+        }
+    }
+
+    /// Makes every worker look up from its sleep.
+    pub(super) fn call_all(&self) {
+        self.sleeping.wake_all(|woken| {
+            // ORDERING: SeqCst, before those who are woken can end their search.
+            self.searching.0.fetch_add(woken, Ordering::SeqCst);
+        });
+    }
+
+    /// Searches with `look`, and sleeps between two searches, until it has found something or `look_up` says that
+    /// there is something else to do. `has_more` tells whether a search would find something.
+    pub(super) fn search<T>(
+        &self,
+        mut look: impl FnMut() -> Option<T>,
+        look_up: impl Fn() -> bool,
+        has_more: impl Fn() -> bool,
+    ) -> Option<T> {
+        // ORDERING: SeqCst throughout; the rules.
+        self.searching.0.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let mut item = None;
+            let mut found = || {
+                item = look();
+                item.is_some() || look_up()
+            };
+            if linger(|| found().then_some(())).is_some() {
+                self.end_search(&has_more);
+                return item;
+            }
+            let woken = self.sleeping.park(Deadline::NEVER, || {
+                self.searching.0.fetch_sub(1, Ordering::SeqCst);
+                found()
+            });
+            match woken {
+                Woken::Told => {}
+                // The waker has counted this worker as searching.
+                Woken::Early { told: true } => {
+                    self.end_search(&has_more);
+                    return item;
+                }
+                Woken::Early { told: false } | Woken::Late => {
+                    self.call_one_for_more(&has_more);
+                    return item;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn must_wake(&self) -> bool {
+        // ORDERING: SeqCst, after the item was brought; pairs with the end of a search (rule 3).
+        self.searching.0.load(Ordering::SeqCst) == 0 && self.sleeping.has_sleepers()
+    }
+
+    fn wake_one(&self, has_more: impl Fn() -> bool) {
+        // ORDERING: SeqCst; of several who bring items at the same time, one wakes a worker, and the others find it
+        // searching.
+        while self.must_wake() && self.searching.0.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            let mut nobody = true;
+            self.sleeping.wake(1, |woken| nobody = woken == 0);
+            // If nobody slept any more, others have meanwhile been deceived by the count, and are stood in for.
+            let was_last = nobody && self.searching.0.fetch_sub(1, Ordering::SeqCst) == 1;
+            if !(was_last && has_more()) {
+                return;
+            }
+        }
+    }
+
+    fn end_search(&self, has_more: impl Fn() -> bool) {
+        if self.searching.0.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.call_one_for_more(has_more);
+        }
+    }
+
+    fn call_one_for_more(&self, has_more: impl Fn() -> bool) {
+        if has_more() {
+            self.call_one(has_more);
+        }
+    }
+}

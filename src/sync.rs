@@ -4,7 +4,7 @@
 //! touching them. Guards are passed by value to the waits, the form that both `parking_lot` and the model checkers can
 //! offer. No lock in here poisons: a panic never happens under one, because no foreign code runs under one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(crate) use parking_lot::{MutexGuard, RwLock};
 use std::hint::spin_loop;
@@ -65,26 +65,33 @@ impl Condvar {
     }
 }
 
-/// How often a thread looks again before it lets others run, waiting twice as long each time: about a microsecond.
-const SPINS: u32 = 3;
-/// How often it then lets others run before it looks again.
-const YIELDS: u32 = 4;
+/// How often a lingering thread looks again before it lets others run, waiting twice as long each time.
+const SPINS: u32 = 2;
 
-/// Looks for something that others are about to bring, for some microseconds at most: what a thread does before it
-/// sleeps, since to be woken takes longer. Where there is one CPU only, letting the others run is what helps.
+/// Looks for something that others are about to bring, for about `time`, and says whether `look` has found it: what a
+/// thread does before it sleeps, since to be woken takes tens of microseconds. It lets others run meanwhile; where
+/// there is one CPU only, that is what helps. It looks once at least.
+///
+/// To wait for as long as the sleep would cost, and then to sleep, is never worse than twice the best choice: Karlin,
+/// Manasse, McGeoch, Owicki, "Competitive randomized algorithms for non-uniform problems", 1990.
 #[inline]
-pub(crate) fn linger<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    for round in 0..SPINS + YIELDS {
-        if let Some(found) = look() {
-            return Some(found);
+pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> bool {
+    for round in 0..SPINS {
+        if look() {
+            return true;
         }
-        if round < SPINS {
-            (0..1 << round).for_each(|_| spin_loop());
-        } else {
-            thread::yield_now();
-        }
+        (0..1 << round).for_each(|_| spin_loop());
     }
-    look()
+    let started = Instant::now();
+    loop {
+        if look() {
+            return true;
+        }
+        if started.elapsed() >= time {
+            return false;
+        }
+        thread::yield_now();
+    }
 }
 
 /// A value on cache lines of its own: 128 bytes, since x86-64 fetches lines in pairs.

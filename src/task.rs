@@ -21,6 +21,7 @@
 use std::mem;
 use std::panic::Location;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::deadline::Deadline;
@@ -29,8 +30,12 @@ use crate::job::Task;
 use crate::local::{self, Name};
 use crate::observer::{Outcome, TaskId};
 use crate::supervisor::{Brief, Supervisor};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, linger};
 use crate::unwind;
+
+/// How long a thread that waits for an outcome looks for it before it sleeps: about as long as a sleeping worker takes
+/// to come to the task, so that a thread and a worker that wait for each other cost one wake-up and not two.
+const LINGER: Duration = Duration::from_micros(50);
 
 /// What a handle needs of its task, whatever the type of the closure.
 pub(crate) trait Joinable<T>: Task {
@@ -73,6 +78,8 @@ pub(crate) struct TaskCell<F, T> {
     location: &'static Location<'static>,
     queued_at: Option<Moment>,
     inner: Mutex<Inner<F, T>>,
+    /// Whether the outcome has landed; written under the lock, for those who look without it.
+    landed: AtomicBool,
     /// Notified when the outcome is there.
     done: Condvar,
 }
@@ -97,7 +104,7 @@ enum State<F, T> {
 impl<F, T> TaskCell<F, T> {
     pub(crate) fn new(closure: F, id: TaskId, location: &'static Location<'static>, queued_at: Option<Moment>) -> Self {
         let inner = Inner { state: State::Queued(closure), waker: None, detached: false };
-        Self { id, location, queued_at, inner: Mutex::new(inner), done: Condvar::new() }
+        Self { id, location, queued_at, inner: Mutex::new(inner), landed: AtomicBool::new(false), done: Condvar::new() }
     }
 
     /// Takes the closure back out of a task whose submission was refused.
@@ -130,6 +137,8 @@ impl<F, T> TaskCell<F, T> {
             return;
         }
         inner.state = State::Done(outcome);
+        // ORDERING: Release pairs with the Acquire of `is_done`.
+        self.landed.store(true, Ordering::Release);
         self.announce(inner);
     }
 
@@ -187,7 +196,7 @@ where
     }
 
     fn is_done(&self) -> bool {
-        matches!(self.inner.lock().state, State::Done(_) | State::Taken)
+        self.landed.load(Ordering::Acquire)
     }
 
     fn prospect(&self) -> Prospect {
@@ -199,22 +208,16 @@ where
     }
 
     fn wait(&self, deadline: Deadline) -> bool {
-        for _ in 0..2 {
-            if self.is_done() {
-                return true;
-            }
-            crate::sync::thread::yield_now();
+        linger(LINGER, || self.is_done() || deadline.is_past());
+        if self.is_done() {
+            return true;
         }
         let mut inner = self.inner.lock();
-        loop {
-            if matches!(inner.state, State::Done(_) | State::Taken) {
-                return true;
-            }
-            if deadline.is_past() {
-                return false;
-            }
+        while !self.is_done() && !deadline.is_past() {
             inner = self.done.wait_until(inner, deadline.instant());
         }
+        drop(inner);
+        self.is_done()
     }
 
     fn take(&self) -> Option<Result<T, JoinError>> {

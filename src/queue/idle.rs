@@ -16,9 +16,14 @@
 //! searching, whose last look comes later and finds it. [All these steps are `SeqCst`; see also the rules of
 //! [`Parking`].]
 
+use std::time::Duration;
+
 use super::parking::{Parking, Woken};
 use crate::deadline::Deadline;
 use crate::sync::{AtomicUsize, CacheAligned, Ordering, linger};
+
+/// How long a worker searches before it sleeps.
+const LINGER: Duration = Duration::from_micros(5);
 
 /// The workers that have no work.
 pub(super) struct Idle {
@@ -64,7 +69,7 @@ impl Idle {
                 item = look();
                 item.is_some() || look_up()
             };
-            if linger(|| found().then_some(())).is_some() {
+            if linger(LINGER, &mut found) {
                 self.end_search(&has_more);
                 return item;
             }

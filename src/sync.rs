@@ -73,7 +73,7 @@ const SPINS: u32 = 2;
 /// there is one CPU only, that is what helps. It looks once at least.
 ///
 /// To wait for as long as the sleep would cost, and then to sleep, is never worse than twice the best choice: Karlin,
-/// Manasse, McGeoch, Owicki, "Competitive randomized algorithms for non-uniform problems", 1990.
+/// Manasse, `McGeoch`, Owicki, "Competitive randomized algorithms for non-uniform problems", 1990.
 #[inline]
 pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> bool {
     for round in 0..SPINS {

@@ -159,9 +159,9 @@ impl Engine {
         }
     }
 
-    /// Whether jobs wait for a worker; a hint.
-    pub(crate) fn has_jobs(&self) -> bool {
-        !self.queue.seems_empty()
+    /// How many jobs wait for a worker, tickets included; out of date when it arrives.
+    pub(crate) fn jobs(&self) -> usize {
+        self.queue.len_of_both()
     }
 
     /// Makes every sleeping worker look whether it shall leave.

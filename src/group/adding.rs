@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 
-use super::core::{Body, GroupCore, State, Unstarted};
+use super::core::{Body, GroupCore, Intake, State, Unstarted};
 use super::result::TaskResult;
 use super::running::Stint;
 use crate::error::{CancelReason, Refusal, TaskError};
@@ -35,10 +35,9 @@ impl<R: TaskResult> GroupCore<R> {
             return self.refuse(make_body());
         };
         match self.wait_for_room() {
-            Room::Here(mut state) => {
-                let index = state.next_index();
-                state.unstarted.push_back(Unstarted { index, body: make_body(), id, location, queued_at });
-                self.call_runners(state);
+            Room::Here(mut intake) => {
+                intake.add(|index| Unstarted { index, body: make_body(), id, location, queued_at });
+                self.call_runners(intake);
                 Added::Taken
             }
             room => self.add_elsewhere(room, Unstarted { index: 0, body: make_body(), id, location, queued_at }),
@@ -48,10 +47,13 @@ impl<R: TaskResult> GroupCore<R> {
     /// Drops the body of a task that the pool has not admitted.
     fn refuse(&self, body: Body<R>) -> Added {
         unwind::discard(body);
-        let mut state = self.state.lock();
-        let index = state.next_index();
+        let mut state = self.state.0.lock();
+        let mut intake = self.draw(&mut state);
+        let index = state.add_unqueued(&mut intake);
+        drop(intake);
         state.outcomes.put(index, Err(TaskError::Cancelled(CancelReason::ShutDown)));
         self.count_done(&mut state, 1);
+        self.announce_end(&mut state);
         Added::Dropped
     }
 
@@ -59,15 +61,17 @@ impl<R: TaskResult> GroupCore<R> {
     fn add_elsewhere(self: &Arc<Self>, room: Room<'_, R>, mut task: Unstarted<R>) -> Added {
         match room {
             Room::Here(_) => unreachable!("the caller knows what to do here"),
-            Room::OnThisStack(mut state) => {
-                task.index = state.next_index();
+            Room::OnThisStack(mut state, mut intake) => {
+                task.index = state.add_unqueued(&mut intake);
                 state.running.push(task.index);
+                drop(intake);
                 drop(state);
                 self.perform(task);
                 Added::Taken
             }
-            Room::Never(mut state, reason) => {
-                task.index = state.next_index();
+            Room::Never(mut state, mut intake, reason) => {
+                task.index = state.add_unqueued(&mut intake);
+                drop(intake);
                 drop(state);
                 self.enter(|record| self.drop_unstarted(record, vec![task], reason));
                 Added::Dropped
@@ -88,31 +92,31 @@ impl<R: TaskResult> GroupCore<R> {
             return Err((Refusal::ShutDown, f));
         };
         self.close_if_told();
-        let mut state = self.state.lock();
-        let refusal = if state.closed.is_some() {
+        let mut intake = self.intake.0.lock();
+        let refusal = if intake.closed.is_some() {
             Some(Refusal::ShutDown)
-        } else if self.holds_nothing() || state.unstarted.len() >= self.settings.capacity {
+        } else if self.holds_nothing() || !self.has_room(&mut intake) {
             Some(Refusal::Full)
         } else {
             None
         };
         if let Some(refusal) = refusal {
-            drop(state);
+            drop(intake);
             supervisor.withdrawn(&self.info(id, location));
             return Err((refusal, f));
         }
-        let index = state.next_index();
-        state.unstarted.push_back(Unstarted { index, body: box_up(f), id, location, queued_at });
-        self.call_runners(state);
+        intake.add(|index| Unstarted { index, body: box_up(f), id, location, queued_at });
+        self.call_runners(intake);
         Ok(())
     }
 
     /// A task has been added: calls whoever can run it.
     #[inline]
-    fn call_runners(self: &Arc<Self>, state: MutexGuard<'_, State<R>>) {
-        let helpers = state.helpers > 0;
-        self.send_ticket_if_needed(state);
+    fn call_runners(self: &Arc<Self>, intake: MutexGuard<'_, Intake<R>>) {
+        let helpers = intake.helpers > 0;
+        self.send_ticket_if_needed(intake);
         if helpers {
+            drop(self.state.0.lock());
             self.changed.notify_all();
         }
     }
@@ -126,43 +130,46 @@ impl<R: TaskResult> GroupCore<R> {
     #[inline]
     fn wait_for_room(self: &Arc<Self>) -> Room<'_, R> {
         self.close_if_told();
-        let state = self.state.lock();
-        if state.closed.is_none() && !self.holds_nothing() && state.unstarted.len() < self.settings.capacity {
-            Room::Here(state)
+        let mut intake = self.intake.0.lock();
+        if intake.closed.is_none() && !self.holds_nothing() && self.has_room(&mut intake) {
+            Room::Here(intake)
         } else {
-            self.wait_for_room_slowly(state)
+            drop(intake);
+            self.wait_for_room_slowly()
         }
     }
 
-    fn wait_for_room_slowly<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State<R>>) -> Room<'a, R> {
+    fn wait_for_room_slowly(self: &Arc<Self>) -> Room<'_, R> {
         let on_worker = local::is_worker_of(self.engine.pool());
-        drop(state);
         loop {
             self.close_if_told();
-            let mut state = self.state.lock();
+            let mut state = self.state.0.lock();
+            let mut intake = self.draw(&mut state);
             if let Some(reason) = state.closed {
-                return Room::Never(state, reason);
+                return Room::Never(state, intake, reason);
             }
             if self.holds_nothing() {
                 state.impossible = true;
-                return Room::Never(state, CancelReason::Requested);
+                return Room::Never(state, intake, CancelReason::Requested);
             }
-            if state.unstarted.len() < self.settings.capacity {
-                return Room::Here(state);
+            if self.has_room(&mut intake) {
+                return Room::Here(intake);
             }
             if local::is_member_of(self.name) {
                 let deep = local::depth() >= local::INLINE_DEPTH;
-                return if deep { Room::Here(state) } else { Room::OnThisStack(state) };
+                return if deep { Room::Here(intake) } else { Room::OnThisStack(state, intake) };
             }
             if on_worker && local::depth() >= local::HELP_DEPTH {
-                return Room::Here(state);
+                return Room::Here(intake);
             }
-            if on_worker && state.runners < self.settings.limit {
-                state.runners += 1;
+            if on_worker && intake.runners < self.settings.limit {
+                intake.runners += 1;
+                drop(intake);
                 drop(state);
-                self.run_unstarted(Stint::Whole, |state| state.unstarted.len() < self.settings.capacity);
+                self.run_unstarted(Stint::Whole, |_| self.has_room(&mut self.intake.0.lock()));
                 continue;
             }
+            drop(intake);
             state.wait_for_room += 1;
             let mut state = self.room.wait_until(state, self.token.deadline());
             state.wait_for_room -= 1;
@@ -170,12 +177,12 @@ impl<R: TaskResult> GroupCore<R> {
     }
 }
 
-/// Whether a task may be added; the lock is still held.
+/// Whether a task may be added; the locks are still held.
 enum Room<'a, R: TaskResult> {
     /// To the queue of the group.
-    Here(MutexGuard<'a, State<R>>),
+    Here(MutexGuard<'a, Intake<R>>),
     /// By running it at once.
-    OnThisStack(MutexGuard<'a, State<R>>),
+    OnThisStack(MutexGuard<'a, State<R>>, MutexGuard<'a, Intake<R>>),
     /// Not at all.
-    Never(MutexGuard<'a, State<R>>, CancelReason),
+    Never(MutexGuard<'a, State<R>>, MutexGuard<'a, Intake<R>>, CancelReason),
 }

@@ -28,15 +28,11 @@ impl<R: TaskResult> GroupCore<R> {
     pub(super) fn run_unstarted(self: &Arc<Self>, stint: Stint, enough: impl Fn(&State<R>) -> bool) {
         self.enter(|record| {
             self.close_if_told();
-            let mut state = self.state.lock();
+            let mut state = self.state.0.lock();
             for taken in 0.. {
-                let is_over = stint == Stint::GivesWay && taken >= TURN && self.engine.has_jobs();
-                let task = if is_over || enough(&state) { None } else { state.unstarted.pop_front() };
+                let ends_turn = stint == Stint::GivesWay && taken % TURN == TURN - 1;
+                let task = if (ends_turn && self.must_give_way()) || enough(&state) { None } else { self.take(&mut state) };
                 let Some(mut task) = task else { break };
-                state.running.push(task.index);
-                if state.wait_for_room > 0 {
-                    self.room.notify_one();
-                }
                 drop(state);
                 let ended = self.call(record, &mut task);
                 self.close_if_told();
@@ -45,6 +41,20 @@ impl<R: TaskResult> GroupCore<R> {
             }
             self.stop_running(state);
         });
+    }
+
+    /// Takes the oldest unstarted task, to be run.
+    #[inline]
+    fn take(&self, state: &mut State<R>) -> Option<Unstarted<R>> {
+        if state.unstarted.is_empty() {
+            drop(self.draw(state));
+        }
+        self.take_drawn(state)
+    }
+
+    /// Whether there are jobs in the pool's queue besides the tickets of this group.
+    fn must_give_way(&self) -> bool {
+        self.engine.jobs() > self.intake.0.lock().tickets
     }
 
     /// Runs one task in the place of the member that calls this.
@@ -58,10 +68,15 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// A runner stops; see the rules 2 and 9 of `core`.
     fn stop_running(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
-        state.runners -= 1;
+        let mut intake = self.draw(&mut state);
+        intake.runners -= 1;
+        if state.all_done() {
+            self.changed.notify_all();
+        }
         let leaves_tasks = !state.unstarted.is_empty();
-        let (helpers, for_room) = (state.helpers > 0, state.wait_for_room > 0);
-        self.send_ticket_if_needed(state);
+        let (helpers, for_room) = (intake.helpers > 0, state.wait_for_room > 0);
+        drop(state);
+        self.send_ticket_if_needed(intake);
         if leaves_tasks && helpers {
             self.changed.notify_all();
         }
@@ -88,14 +103,14 @@ impl<R: TaskResult> GroupCore<R> {
             Policy::CollectAll => false,
             Policy::FirstSuccess => ended.is_ok(),
         };
-        let mut state = self.state.lock();
+        let mut state = self.state.0.lock();
         if decides && state.closed.is_none() {
             state.outcomes.note_decision(index, &ended);
             let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
             drop(state);
             self.token.cancel_because(CancelReason::GroupFailed);
             self.drop_unstarted(record, unstarted, CancelReason::GroupFailed);
-            state = self.state.lock();
+            state = self.state.0.lock();
         }
         state.outcomes.put(index, ended);
         state.running.retain(|running| *running != index);
@@ -106,18 +121,18 @@ impl<R: TaskResult> GroupCore<R> {
 
 impl<R: TaskResult> Ticket for GroupCore<R> {
     fn serve(self: Arc<Self>) {
-        let mut state = self.state.lock();
-        state.tickets -= 1;
-        if state.runners >= self.settings.limit {
+        let mut intake = self.intake.0.lock();
+        intake.tickets -= 1;
+        if intake.runners >= self.settings.limit {
             return;
         }
-        state.runners += 1;
-        drop(state);
+        intake.runners += 1;
+        drop(intake);
         self.run_unstarted(Stint::GivesWay, |_| false);
     }
 
     fn send_tickets(self: Arc<Self>) {
-        while self.send_ticket_if_needed(self.state.lock()) {}
+        while self.send_ticket_if_needed(self.intake.0.lock()) {}
     }
 
     fn cancel(&self, reason: CancelReason) {

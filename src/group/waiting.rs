@@ -18,18 +18,17 @@ pub(crate) type Values<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R 
 /// What wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watch {
-    /// The end of the last task.
+    /// The end of the last task; the group is closed under the locks that found it.
     End,
     /// The end of any task.
     Changes,
 }
 
 impl<R: TaskResult> GroupCore<R> {
-    /// Waits until all tasks are done, closes the group, and takes the values or the first trouble; `None` if the
+    /// Waits until all tasks are done, with which the group is closed, and takes the values or the first trouble; `None` if the
     /// deadline came before. Helps, if `deadline` is never and this thread is a worker of the pool.
     pub(crate) fn wait_values(self: &Arc<Self>, deadline: Deadline) -> Result<Option<Values<R>>, WouldDeadlock> {
         let Some(mut state) = self.wait_until(deadline, Watch::End, State::all_done)? else { return Ok(None) };
-        state.closed.get_or_insert(CancelReason::Requested);
         Ok(Some(if state.impossible {
             Err(GroupError::WouldDeadlock)
         } else if self.settings.policy == Policy::FirstSuccess && state.outcomes.has_success() {
@@ -42,12 +41,11 @@ impl<R: TaskResult> GroupCore<R> {
         }))
     }
 
-    /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
+    /// Waits until all tasks are done, with which the group is closed, and takes every outcome in spawn order.
     pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Ended<R>>, WouldDeadlock> {
         let Some(mut state) = self.wait_until(Deadline::NEVER, Watch::End, State::all_done)? else {
             return Err(WouldDeadlock);
         };
-        state.closed.get_or_insert(CancelReason::Requested);
         let total = state.total;
         Ok((0..total).filter_map(|index| state.outcomes.take(index)).collect())
     }
@@ -81,18 +79,20 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// Drops every outcome, containing their destructors' panics.
     pub(crate) fn discard_outcomes(&self) {
-        let outcomes = self.state.lock().outcomes.take_all();
+        let outcomes = self.state.0.lock().outcomes.take_all();
         drop(outcomes);
     }
 
     /// From now on keeps the order in which tasks end.
     fn keep_order(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.state.0.lock();
+        drop(self.draw(&mut state));
         // While tasks are being dropped they are in none of the lists. That ends soon, and is announced.
         while !state.outcomes.keeps_order() && state.total - state.done != state.unstarted.len() + state.running.len() {
             state.wait_for_change += 1;
             state = self.changed.wait_until(state, None);
             state.wait_for_change -= 1;
+            drop(self.draw(&mut state));
         }
         let State { outcomes, unstarted, running, total, .. } = &mut *state;
         let is_pending =
@@ -117,28 +117,35 @@ impl<R: TaskResult> GroupCore<R> {
         let watches = usize::from(watch == Watch::Changes);
         loop {
             self.close_if_told();
-            let mut state = self.state.lock();
+            let mut state = self.state.0.lock();
+            let mut intake = self.draw(&mut state);
             if enough(&state) {
+                if watch == Watch::End {
+                    let reason = *state.closed.get_or_insert(CancelReason::Requested);
+                    intake.closed = Some(reason);
+                }
                 return Ok(Some(state));
             }
             if deadline.is_past() {
                 return Ok(None);
             }
-            if helps > 0 && !state.unstarted.is_empty() && state.runners < self.settings.limit {
+            if helps > 0 && !state.unstarted.is_empty() && intake.runners < self.settings.limit {
                 if local::depth() >= local::HELP_DEPTH {
                     return Err(WouldDeadlock);
                 }
-                state.runners += 1;
+                intake.runners += 1;
+                drop(intake);
                 drop(state);
                 self.run_unstarted(Stint::Whole, &enough);
                 continue;
             }
+            intake.helpers += helps;
+            drop(intake);
             let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.token.deadline()) };
             state.wait_for_change += watches;
-            state.helpers += helps;
             let mut state = self.changed.wait_until(state, until.instant());
             state.wait_for_change -= watches;
-            state.helpers -= helps;
+            self.intake.0.lock().helpers -= helps;
         }
     }
 }

@@ -207,9 +207,14 @@ impl<T> Queue<T> {
         self.bounded.capacity()
     }
 
+    /// How many items both lanes hold; out of date when it arrives.
+    pub(crate) fn len_of_both(&self) -> usize {
+        self.bounded.len() + self.side.len()
+    }
+
     /// Whether neither lane holds anything; out of date when it arrives.
     pub(crate) fn seems_empty(&self) -> bool {
-        self.bounded.len() == 0 && self.side.seems_empty()
+        self.len_of_both() == 0
     }
 }
 

@@ -60,9 +60,9 @@ impl<T> SideLane<T> {
         item
     }
 
-    /// Whether it is empty; out of date when it arrives.
-    pub(super) fn seems_empty(&self) -> bool {
+    /// How many items it holds; out of date when it arrives.
+    pub(super) fn len(&self) -> usize {
         // ORDERING: see `push`; a worker that has ended its search looks here as well.
-        self.len.load(Ordering::SeqCst) == 0
+        self.len.load(Ordering::SeqCst)
     }
 }

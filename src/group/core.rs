@@ -55,7 +55,7 @@ use crate::error::{CancelReason, GroupError, TaskError};
 use crate::local::{self, Name};
 use crate::observer::{TaskId, TaskInfo};
 use crate::record::Record;
-use crate::sync::{Arc, AtomicUsize, CacheAligned, Condvar, Mutex, MutexGuard, OnceLock, Ordering, Weak};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, CacheAligned, Condvar, Mutex, MutexGuard, OnceLock, Ordering, Weak};
 use crate::unwind;
 
 /// The closure of a task.
@@ -79,6 +79,8 @@ pub(crate) struct GroupCore<R: TaskResult> {
     pub(super) state: CacheAligned<Mutex<State<R>>>,
     /// Tasks that left the queues to be run. Written under the state's lock, for adders, who do not hold it.
     taken: AtomicUsize,
+    /// All tasks were done when a waiter last had it cleared; a hint for those who wait awake.
+    pub(super) ended: CacheAligned<AtomicBool>,
     /// Notified when all tasks are done, and on the way when somebody asked for it. Goes with the state's lock.
     pub(super) changed: Condvar,
     /// Notified when there is room for unstarted tasks, or the group is closed. Goes with the state's lock.
@@ -150,6 +152,7 @@ impl<R: TaskResult> GroupCore<R> {
             intake: CacheAligned(Mutex::new(Intake::new())),
             state: CacheAligned(Mutex::new(State::new())),
             taken: AtomicUsize::new(0),
+            ended: CacheAligned::default(),
             changed: Condvar::new(),
             room: Condvar::new(),
         });
@@ -314,9 +317,16 @@ impl<R: TaskResult> GroupCore<R> {
     pub(super) fn announce_end(&self, state: &mut State<R>) {
         if state.all_done() {
             drop(self.draw(state));
-            if state.all_done() {
-                self.changed.notify_all();
-            }
+            self.announce_end_drawn(state);
+        }
+    }
+
+    /// The same right after a look into the intake.
+    pub(super) fn announce_end_drawn(&self, state: &State<R>) {
+        if state.all_done() {
+            // ORDERING: Release pairs with the Acquire of the waiter, who then looks under the lock all the same.
+            self.ended.0.store(true, Ordering::Release);
+            self.changed.notify_all();
         }
     }
 }

@@ -70,9 +70,7 @@ impl<R: TaskResult> GroupCore<R> {
     fn stop_running(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
         let mut intake = self.draw(&mut state);
         intake.runners -= 1;
-        if state.all_done() {
-            self.changed.notify_all();
-        }
+        self.announce_end_drawn(&state);
         let leaves_tasks = !state.unstarted.is_empty();
         let (helpers, for_room) = (intake.helpers > 0, state.wait_for_room > 0);
         drop(state);

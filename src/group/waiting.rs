@@ -3,6 +3,9 @@
 //! What a waiter gets is taken under the same hold of the lock that found it ready, so nothing that comes later changes
 //! it.
 
+use std::mem;
+use std::time::Duration;
+
 use super::core::{Ended, GroupCore, State, WouldDeadlock};
 use super::result::TaskResult;
 use super::running::Stint;
@@ -10,10 +13,13 @@ use super::settings::Policy;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, GroupError};
 use crate::local;
-use crate::sync::{Arc, MutexGuard};
+use crate::sync::{Arc, MutexGuard, Ordering, linger};
 
 /// All values of a group in spawn order, or its first trouble.
 pub(crate) type Values<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
+
+/// How long a waiter looks for the end of the last task before it sleeps: about as long as it takes to be woken.
+const LINGER: Duration = Duration::from_micros(50);
 
 /// What wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,6 +121,7 @@ impl<R: TaskResult> GroupCore<R> {
         }
         let helps = usize::from(deadline == Deadline::NEVER && local::is_worker_of(self.engine.pool()));
         let watches = usize::from(watch == Watch::Changes);
+        let mut stays_awake = watch == Watch::End;
         loop {
             self.close_if_told();
             let mut state = self.state.0.lock();
@@ -137,6 +144,14 @@ impl<R: TaskResult> GroupCore<R> {
                 drop(intake);
                 drop(state);
                 self.run_unstarted(Stint::Whole, &enough);
+                continue;
+            }
+            if mem::take(&mut stays_awake) {
+                self.ended.0.store(false, Ordering::Relaxed);
+                drop(intake);
+                drop(state);
+                // ORDERING: Acquire pairs with the Release of `announce_end_drawn`.
+                linger(LINGER, || self.ended.0.load(Ordering::Acquire) || deadline.is_past());
                 continue;
             }
             intake.helpers += helps;

@@ -1,14 +1,19 @@
 //! How tasks get into a group, by the rules 6 to 9 of `core`.
 
 use std::panic::Location;
+use std::time::Duration;
 
-use super::core::{Body, GroupCore, Intake, State, Unstarted};
+use super::core::{Body, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::running::Stint;
+use crate::deadline::Deadline;
 use crate::error::{CancelReason, Refusal, TaskError};
 use crate::local;
 use crate::sync::{Arc, MutexGuard};
 use crate::unwind;
+
+/// How long one who waits for room waits for half of it, before it takes the first there is.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// What became of a task that was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +40,10 @@ impl<R: TaskResult> GroupCore<R> {
             return self.refuse(make_body());
         };
         match self.wait_for_room() {
-            Room::Here(mut intake) => {
-                intake.add(|index| Unstarted { index, body: make_body(), id, location, queued_at });
-                self.call_runners(intake);
+            Room::Here(mut state) => {
+                let index = state.next_index();
+                state.unstarted.push_back(Unstarted { index, body: make_body(), id, location, queued_at });
+                self.call_runners(state);
                 Added::Taken
             }
             room => self.add_elsewhere(room, Unstarted { index: 0, body: make_body(), id, location, queued_at }),
@@ -47,13 +53,10 @@ impl<R: TaskResult> GroupCore<R> {
     /// Drops the body of a task that the pool has not admitted.
     fn refuse(&self, body: Body<R>) -> Added {
         unwind::discard(body);
-        let mut state = self.state.0.lock();
-        let mut intake = self.draw(&mut state);
-        let index = state.add_unqueued(&mut intake);
-        drop(intake);
+        let mut state = self.state.lock();
+        let index = state.next_index();
         state.outcomes.put(index, Err(TaskError::Cancelled(CancelReason::ShutDown)));
         self.count_done(&mut state, 1);
-        self.announce_end(&mut state);
         Added::Dropped
     }
 
@@ -61,17 +64,15 @@ impl<R: TaskResult> GroupCore<R> {
     fn add_elsewhere(self: &Arc<Self>, room: Room<'_, R>, mut task: Unstarted<R>) -> Added {
         match room {
             Room::Here(_) => unreachable!("the caller knows what to do here"),
-            Room::OnThisStack(mut state, mut intake) => {
-                task.index = state.add_unqueued(&mut intake);
+            Room::OnThisStack(mut state) => {
+                task.index = state.next_index();
                 state.running.push(task.index);
-                drop(intake);
                 drop(state);
                 self.perform(task);
                 Added::Taken
             }
-            Room::Never(mut state, mut intake, reason) => {
-                task.index = state.add_unqueued(&mut intake);
-                drop(intake);
+            Room::Never(mut state, reason) => {
+                task.index = state.next_index();
                 drop(state);
                 self.enter(|record| self.drop_unstarted(record, vec![task], reason));
                 Added::Dropped
@@ -92,31 +93,31 @@ impl<R: TaskResult> GroupCore<R> {
             return Err((Refusal::ShutDown, f));
         };
         self.close_if_told();
-        let mut intake = self.intake.0.lock();
-        let refusal = if intake.closed.is_some() {
+        let mut state = self.state.lock();
+        let refusal = if state.closed.is_some() {
             Some(Refusal::ShutDown)
-        } else if self.holds_nothing() || !self.has_room(&mut intake) {
+        } else if self.holds_nothing() || state.unstarted.len() >= self.settings.capacity {
             Some(Refusal::Full)
         } else {
             None
         };
         if let Some(refusal) = refusal {
-            drop(intake);
+            drop(state);
             supervisor.withdrawn(&self.info(id, location));
             return Err((refusal, f));
         }
-        intake.add(|index| Unstarted { index, body: box_up(f), id, location, queued_at });
-        self.call_runners(intake);
+        let index = state.next_index();
+        state.unstarted.push_back(Unstarted { index, body: box_up(f), id, location, queued_at });
+        self.call_runners(state);
         Ok(())
     }
 
     /// A task has been added: calls whoever can run it.
     #[inline]
-    fn call_runners(self: &Arc<Self>, intake: MutexGuard<'_, Intake<R>>) {
-        let helpers = intake.helpers > 0;
-        self.send_ticket_if_needed(intake);
+    fn call_runners(self: &Arc<Self>, state: MutexGuard<'_, State<R>>) {
+        let helpers = state.helpers > 0;
+        self.send_ticket_if_needed(state);
         if helpers {
-            drop(self.state.0.lock());
             self.changed.notify_all();
         }
     }
@@ -130,59 +131,69 @@ impl<R: TaskResult> GroupCore<R> {
     #[inline]
     fn wait_for_room(self: &Arc<Self>) -> Room<'_, R> {
         self.close_if_told();
-        let mut intake = self.intake.0.lock();
-        if intake.closed.is_none() && !self.holds_nothing() && self.has_room(&mut intake) {
-            Room::Here(intake)
+        let state = self.state.lock();
+        if state.closed.is_none() && !self.holds_nothing() && state.unstarted.len() < self.settings.capacity {
+            Room::Here(state)
         } else {
-            drop(intake);
-            self.wait_for_room_slowly()
+            self.wait_for_room_slowly(state)
         }
     }
 
-    fn wait_for_room_slowly(self: &Arc<Self>) -> Room<'_, R> {
+    fn wait_for_room_slowly<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State<R>>) -> Room<'a, R> {
         let on_worker = local::is_worker_of(self.engine.pool());
+        drop(state);
+        let patience = Deadline::after(PATIENCE);
         loop {
             self.close_if_told();
-            let mut state = self.state.0.lock();
-            let mut intake = self.draw(&mut state);
+            let mut state = self.state.lock();
             if let Some(reason) = state.closed {
-                return Room::Never(state, intake, reason);
+                return Room::Never(state, reason);
             }
             if self.holds_nothing() {
                 state.impossible = true;
-                return Room::Never(state, intake, CancelReason::Requested);
+                return Room::Never(state, CancelReason::Requested);
             }
-            if self.has_room(&mut intake) {
-                return Room::Here(intake);
+            if state.unstarted.len() < self.settings.capacity {
+                return Room::Here(state);
             }
             if local::is_member_of(self.name) {
                 let deep = local::depth() >= local::INLINE_DEPTH;
-                return if deep { Room::Here(intake) } else { Room::OnThisStack(state, intake) };
+                return if deep { Room::Here(state) } else { Room::OnThisStack(state) };
             }
             if on_worker && local::depth() >= local::HELP_DEPTH {
-                return Room::Here(intake);
+                return Room::Here(state);
             }
-            if on_worker && intake.runners < self.settings.limit {
-                intake.runners += 1;
-                drop(intake);
+            if on_worker && state.runners < self.settings.limit {
+                state.runners += 1;
                 drop(state);
-                self.run_unstarted(Stint::Whole, |_| self.has_room(&mut self.intake.0.lock()));
+                self.run_unstarted(Stint::Whole, |state| state.unstarted.len() < self.settings.capacity);
                 continue;
             }
-            drop(intake);
+            self.sleep_for_room(state, patience);
+        }
+    }
+
+    /// Sleeps until there is room, or something else to look at; see rule 10 of `core`.
+    fn sleep_for_room(&self, mut state: MutexGuard<'_, State<R>>, patience: Deadline) {
+        let expiry = self.token.deadline();
+        if patience.is_past() {
             state.wait_for_room += 1;
-            let mut state = self.room.wait_until(state, self.token.deadline());
+            state = self.room.wait_until(state, expiry);
             state.wait_for_room -= 1;
+        } else {
+            state.wait_for_half_room += 1;
+            state = self.half_room.wait_until(state, patience.earlier(expiry).instant());
+            state.wait_for_half_room -= 1;
         }
     }
 }
 
-/// Whether a task may be added; the locks are still held.
+/// Whether a task may be added; the lock is still held.
 enum Room<'a, R: TaskResult> {
     /// To the queue of the group.
-    Here(MutexGuard<'a, Intake<R>>),
+    Here(MutexGuard<'a, State<R>>),
     /// By running it at once.
-    OnThisStack(MutexGuard<'a, State<R>>, MutexGuard<'a, Intake<R>>),
+    OnThisStack(MutexGuard<'a, State<R>>),
     /// Not at all.
-    Never(MutexGuard<'a, State<R>>, MutexGuard<'a, Intake<R>>, CancelReason),
+    Never(MutexGuard<'a, State<R>>, CancelReason),
 }

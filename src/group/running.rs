@@ -10,7 +10,7 @@ use crate::record::Record;
 use crate::supervisor::Brief;
 use crate::sync::{Arc, MutexGuard};
 
-/// How many tasks a runner takes before it gives way to jobs that wait.
+/// How many tasks a runner takes before it gives way to jobs that wait, other than tickets of its own group.
 const TURN: usize = 16;
 
 /// How long a runner goes on.
@@ -28,11 +28,13 @@ impl<R: TaskResult> GroupCore<R> {
     pub(super) fn run_unstarted(self: &Arc<Self>, stint: Stint, enough: impl Fn(&State<R>) -> bool) {
         self.enter(|record| {
             self.close_if_told();
-            let mut state = self.state.0.lock();
+            let mut state = self.state.lock();
             for taken in 0.. {
-                let ends_turn = stint == Stint::GivesWay && taken % TURN == TURN - 1;
-                let task = if (ends_turn && self.must_give_way()) || enough(&state) { None } else { self.take(&mut state) };
+                let is_over = stint == Stint::GivesWay && taken >= TURN && self.engine.jobs() > state.tickets;
+                let task = if is_over || enough(&state) { None } else { state.unstarted.pop_front() };
                 let Some(mut task) = task else { break };
+                state.running.push(task.index);
+                self.tell_room(&state);
                 drop(state);
                 let ended = self.call(record, &mut task);
                 self.close_if_told();
@@ -41,20 +43,6 @@ impl<R: TaskResult> GroupCore<R> {
             }
             self.stop_running(state);
         });
-    }
-
-    /// Takes the oldest unstarted task, to be run.
-    #[inline]
-    fn take(&self, state: &mut State<R>) -> Option<Unstarted<R>> {
-        if state.unstarted.is_empty() {
-            drop(self.draw(state));
-        }
-        self.take_drawn(state)
-    }
-
-    /// Whether there are jobs in the pool's queue besides the tickets of this group.
-    fn must_give_way(&self) -> bool {
-        self.engine.jobs() > self.intake.0.lock().tickets
     }
 
     /// Runs one task in the place of the member that calls this.
@@ -68,18 +56,18 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// A runner stops; see the rules 2 and 9 of `core`.
     fn stop_running(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
-        let mut intake = self.draw(&mut state);
-        intake.runners -= 1;
-        self.announce_end_drawn(&state);
+        state.runners -= 1;
         let leaves_tasks = !state.unstarted.is_empty();
-        let (helpers, for_room) = (intake.helpers > 0, state.wait_for_room > 0);
-        drop(state);
-        self.send_ticket_if_needed(intake);
+        let helpers = state.helpers > 0;
+        let for_room = state.wait_for_room + state.wait_for_half_room > 0;
+        self.send_ticket_if_needed(state);
         if leaves_tasks && helpers {
             self.changed.notify_all();
         }
         if leaves_tasks && for_room {
-            self.room.notify_all(); // one of them may be a worker, who can run tasks itself
+            // One of them may be a worker, who can run tasks itself.
+            self.half_room.notify_all();
+            self.room.notify_all();
         }
     }
 
@@ -101,14 +89,14 @@ impl<R: TaskResult> GroupCore<R> {
             Policy::CollectAll => false,
             Policy::FirstSuccess => ended.is_ok(),
         };
-        let mut state = self.state.0.lock();
+        let mut state = self.state.lock();
         if decides && state.closed.is_none() {
             state.outcomes.note_decision(index, &ended);
             let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
             drop(state);
             self.token.cancel_because(CancelReason::GroupFailed);
             self.drop_unstarted(record, unstarted, CancelReason::GroupFailed);
-            state = self.state.0.lock();
+            state = self.state.lock();
         }
         state.outcomes.put(index, ended);
         state.running.retain(|running| *running != index);
@@ -119,18 +107,18 @@ impl<R: TaskResult> GroupCore<R> {
 
 impl<R: TaskResult> Ticket for GroupCore<R> {
     fn serve(self: Arc<Self>) {
-        let mut intake = self.intake.0.lock();
-        intake.tickets -= 1;
-        if intake.runners >= self.settings.limit {
+        let mut state = self.state.lock();
+        state.tickets -= 1;
+        if state.runners >= self.settings.limit {
             return;
         }
-        intake.runners += 1;
-        drop(intake);
+        state.runners += 1;
+        drop(state);
         self.run_unstarted(Stint::GivesWay, |_| false);
     }
 
     fn send_tickets(self: Arc<Self>) {
-        while self.send_ticket_if_needed(self.intake.0.lock()) {}
+        while self.send_ticket_if_needed(self.state.lock()) {}
     }
 
     fn cancel(&self, reason: CancelReason) {

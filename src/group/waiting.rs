@@ -24,17 +24,18 @@ const LINGER: Duration = Duration::from_micros(50);
 /// What wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watch {
-    /// The end of the last task; the group is closed under the locks that found it.
+    /// The end of the last task.
     End,
     /// The end of any task.
     Changes,
 }
 
 impl<R: TaskResult> GroupCore<R> {
-    /// Waits until all tasks are done, with which the group is closed, and takes the values or the first trouble; `None` if the
+    /// Waits until all tasks are done, closes the group, and takes the values or the first trouble; `None` if the
     /// deadline came before. Helps, if `deadline` is never and this thread is a worker of the pool.
     pub(crate) fn wait_values(self: &Arc<Self>, deadline: Deadline) -> Result<Option<Values<R>>, WouldDeadlock> {
         let Some(mut state) = self.wait_until(deadline, Watch::End, State::all_done)? else { return Ok(None) };
+        state.closed.get_or_insert(CancelReason::Requested);
         Ok(Some(if state.impossible {
             Err(GroupError::WouldDeadlock)
         } else if self.settings.policy == Policy::FirstSuccess && state.outcomes.has_success() {
@@ -47,11 +48,12 @@ impl<R: TaskResult> GroupCore<R> {
         }))
     }
 
-    /// Waits until all tasks are done, with which the group is closed, and takes every outcome in spawn order.
+    /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
     pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Ended<R>>, WouldDeadlock> {
         let Some(mut state) = self.wait_until(Deadline::NEVER, Watch::End, State::all_done)? else {
             return Err(WouldDeadlock);
         };
+        state.closed.get_or_insert(CancelReason::Requested);
         let total = state.total;
         Ok((0..total).filter_map(|index| state.outcomes.take(index)).collect())
     }
@@ -85,20 +87,18 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// Drops every outcome, containing their destructors' panics.
     pub(crate) fn discard_outcomes(&self) {
-        let outcomes = self.state.0.lock().outcomes.take_all();
+        let outcomes = self.state.lock().outcomes.take_all();
         drop(outcomes);
     }
 
     /// From now on keeps the order in which tasks end.
     fn keep_order(&self) {
-        let mut state = self.state.0.lock();
-        drop(self.draw(&mut state));
+        let mut state = self.state.lock();
         // While tasks are being dropped they are in none of the lists. That ends soon, and is announced.
         while !state.outcomes.keeps_order() && state.total - state.done != state.unstarted.len() + state.running.len() {
             state.wait_for_change += 1;
             state = self.changed.wait_until(state, None);
             state.wait_for_change -= 1;
-            drop(self.draw(&mut state));
         }
         let State { outcomes, unstarted, running, total, .. } = &mut *state;
         let is_pending =
@@ -124,43 +124,36 @@ impl<R: TaskResult> GroupCore<R> {
         let mut stays_awake = watch == Watch::End;
         loop {
             self.close_if_told();
-            let mut state = self.state.0.lock();
-            let mut intake = self.draw(&mut state);
+            let mut state = self.state.lock();
             if enough(&state) {
-                if watch == Watch::End {
-                    let reason = *state.closed.get_or_insert(CancelReason::Requested);
-                    intake.closed = Some(reason);
-                }
                 return Ok(Some(state));
             }
             if deadline.is_past() {
                 return Ok(None);
             }
-            if helps > 0 && !state.unstarted.is_empty() && intake.runners < self.settings.limit {
+            if helps > 0 && !state.unstarted.is_empty() && state.runners < self.settings.limit {
                 if local::depth() >= local::HELP_DEPTH {
                     return Err(WouldDeadlock);
                 }
-                intake.runners += 1;
-                drop(intake);
+                state.runners += 1;
                 drop(state);
                 self.run_unstarted(Stint::Whole, &enough);
                 continue;
             }
-            if mem::take(&mut stays_awake) {
+            // While there is more to start, the end is far, and the runners need the CPUs.
+            if state.unstarted.is_empty() && mem::take(&mut stays_awake) {
                 self.ended.0.store(false, Ordering::Relaxed);
-                drop(intake);
                 drop(state);
-                // ORDERING: Acquire pairs with the Release of `announce_end_drawn`.
+                // ORDERING: Acquire pairs with the Release of `count_done`.
                 linger(LINGER, || self.ended.0.load(Ordering::Acquire) || deadline.is_past());
                 continue;
             }
-            intake.helpers += helps;
-            drop(intake);
             let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.token.deadline()) };
             state.wait_for_change += watches;
+            state.helpers += helps;
             let mut state = self.changed.wait_until(state, until.instant());
             state.wait_for_change -= watches;
-            self.intake.0.lock().helpers -= helps;
+            state.helpers -= helps;
         }
     }
 }

@@ -1,0 +1,66 @@
+//! What is known of a contender after some rounds of a workload, and the line in which a process tells it to another.
+
+use std::str::FromStr;
+
+use crate::contender::Kind;
+use crate::failure::Failure;
+
+/// Times are nanoseconds per job, or per group where a whole group is timed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Figures {
+    pub(crate) workload: String,
+    pub(crate) contender: String,
+    pub(crate) kind: Kind,
+    /// The median over the rounds of its time by that of the first contender in the same round.
+    pub(crate) ratio: f64,
+    /// The median over the rounds of each round's median.
+    pub(crate) median: f64,
+    /// Of all batches of all rounds.
+    pub(crate) p99: f64,
+    /// CPU time of all threads of the process for each job, until they have come to rest.
+    pub(crate) cpu: f64,
+    /// Context switches of all threads of the process for each 1,000 jobs.
+    pub(crate) switches: f64,
+    /// The most tasks that ran, where that is in question.
+    pub(crate) ran: Option<usize>,
+    pub(crate) rounds: usize,
+}
+
+/// The first field of a line that holds figures.
+const KEY: &str = "figures";
+
+impl Figures {
+    pub(crate) fn to_line(&self) -> String {
+        let ran = self.ran.map_or_else(|| "-".to_owned(), |ran| ran.to_string());
+        let words = [KEY, &self.workload, &self.contender, self.kind.name()].join("\t");
+        let numbers = [self.ratio, self.median, self.p99, self.cpu, self.switches].map(|number| number.to_string());
+        format!("{words}\t{}\t{ran}\t{}", numbers.join("\t"), self.rounds)
+    }
+
+    pub(crate) fn from_line(line: &str) -> Result<Self, Failure> {
+        Self::parse(line).ok_or_else(|| Failure::Line(line.to_owned()))
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [KEY, workload, contender, kind, ratio, median, p99, cpu, switches, ran, rounds] = fields[..] else {
+            return None;
+        };
+        Some(Self {
+            workload: workload.to_owned(),
+            contender: contender.to_owned(),
+            kind: Kind::ALL.into_iter().find(|known| known.name() == kind)?,
+            ratio: number(ratio)?,
+            median: number(median)?,
+            p99: number(p99)?,
+            cpu: number(cpu)?,
+            switches: number(switches)?,
+            ran: number(ran),
+            rounds: number(rounds)?,
+        })
+    }
+}
+
+fn number<N: FromStr>(field: &str) -> Option<N> {
+    field.parse().ok()
+}

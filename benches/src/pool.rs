@@ -1,0 +1,61 @@
+//! How many nanoseconds does a job, a result or a task of a group cost, in workcrew and in its peers?
+//!
+//! `cargo bench --bench pool`, and `BENCH_WORKERS=8` before it for another number of workers than 2. Criterion measures
+//! one contender after the other, so on a noisy machine the bench `compare`, which alternates them, is the better judge.
+
+#[allow(dead_code, reason = "`compare` uses the rest")]
+mod contender;
+#[allow(dead_code, reason = "`compare` uses the rest")]
+mod failure;
+mod pools;
+mod waiting;
+mod workloads;
+
+use std::time::Duration;
+
+use criterion::{Criterion, SamplingMode, Throughput};
+
+use crate::contender::{Contender, Scale, Workload};
+use crate::failure::Failure;
+use crate::pools::Pools;
+use crate::workloads::WORKLOADS;
+
+/// What takes its time by itself, or compares workcrew with itself, is left to `compare`.
+const LEFT_OUT: [&str; 4] = ["w3_join_idle", "w9_trickle", "w11_jobs", "w11_workers"];
+
+fn main() -> Result<(), Failure> {
+    let pools = Pools::start(pools::workers()?);
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(20)
+        .configure_from_args();
+    for (_, make) in WORKLOADS.iter().filter(|(name, _)| !LEFT_OUT.contains(name)) {
+        bench(&mut criterion, make(pools, Scale::Short));
+    }
+    criterion.final_summary();
+    Ok(())
+}
+
+/// Measures each contender of a workload; an iteration is a turn.
+fn bench(criterion: &mut Criterion, workload: Workload) {
+    println!("{}", workload.question);
+    let mut group = criterion.benchmark_group(workload.name);
+    group.sampling_mode(SamplingMode::Flat);
+    for mut contender in workload.contenders {
+        let (jobs, _) = take_turn(&mut contender);
+        group.throughput(Throughput::Elements(jobs as u64));
+        group.bench_function(contender.name.clone(), |bencher| {
+            bencher.iter_custom(|turns| (0..turns).map(|_| take_turn(&mut contender).1).sum());
+        });
+    }
+    group.finish();
+}
+
+/// How many jobs a turn has, and how long what was measured of it took.
+fn take_turn(contender: &mut Contender) -> (usize, Duration) {
+    let turn = (contender.play)().expect("no other process takes part");
+    let jobs_in_a_batch = turn.jobs as f64 / turn.nanoseconds.len() as f64;
+    let nanoseconds: f64 = turn.nanoseconds.iter().sum();
+    (turn.jobs, Duration::from_nanos((nanoseconds * jobs_in_a_batch) as u64))
+}

@@ -1,0 +1,121 @@
+//! Batches of jobs that nobody waits for one by one: how each pool takes them in, and how it is waited for.
+//!
+//! workcrew, threadpool and rusty_pool are waited for by their own means. For rayon's `spawn`, tokio's `spawn_blocking`,
+//! futures' `spawn_ok` and the loop there are none that do not add to each job; a barrier after the last job takes their
+//! place, which is cheaper for them. affinitypool cancels a task whose future is dropped: there the futures are kept and
+//! awaited.
+
+use std::thread;
+
+use futures::executor::block_on;
+use workcrew::WorkerPool;
+
+use crate::contender::{Contender, timed};
+use crate::pools::Pools;
+use crate::waiting::wait_for_workers;
+
+/// A batch, the same for each pool; a turn is one batch.
+#[derive(Clone, Copy)]
+pub(super) struct Batch<M> {
+    pub(super) jobs: usize,
+    /// The threads that submit; one of them is the caller's own.
+    pub(super) producers: usize,
+    /// Makes the job of a number.
+    pub(super) make_job: M,
+}
+
+impl<M, J> Batch<M>
+where
+    M: Fn(usize) -> J + Copy + Sync + Send + 'static,
+    J: FnOnce() + Send + 'static,
+{
+    pub(super) fn contenders(self, pools: &'static Pools) -> Vec<Contender> {
+        let Self { jobs, producers, make_job } = self;
+        vec![
+            Contender::workcrew("workcrew", move || timed(1, jobs, || self.execute(&pools.workcrew))),
+            Contender::workcrew("workcrew_caller_runs", move || {
+                timed(1, jobs, || self.execute(&pools.workcrew_caller_runs))
+            }),
+            Contender::peer("rayon_spawn", move || {
+                timed(1, jobs, || {
+                    self.produce(|number| pools.rayon.spawn(make_job(number)));
+                    wait_for_workers(pools.workers, |job| pools.rayon.spawn(job));
+                })
+            }),
+            Contender::peer("threadpool", move || {
+                timed(1, jobs, || {
+                    self.produce(|number| pools.threadpool.execute(make_job(number)));
+                    pools.threadpool.join();
+                })
+            }),
+            Contender::peer("rusty_pool", move || {
+                timed(1, jobs, || {
+                    self.produce(|number| pools.rusty_pool.execute(make_job(number)));
+                    pools.rusty_pool.join();
+                })
+            }),
+            Contender::peer("tokio_spawn_blocking", move || {
+                timed(1, jobs, || {
+                    self.produce(|number| drop(pools.tokio.spawn_blocking(make_job(number))));
+                    wait_for_workers(pools.workers, |job| drop(pools.tokio.spawn_blocking(job)));
+                })
+            }),
+            Contender::peer("futures_spawn_ok", move || {
+                timed(1, jobs, || {
+                    self.produce(|number| {
+                        let job = make_job(number);
+                        pools.futures.spawn_ok(async { job() });
+                    });
+                    wait_for_workers(pools.workers, |job| pools.futures.spawn_ok(async { job() }));
+                })
+            }),
+            Contender::peer("affinitypool", move || {
+                timed(1, jobs, || {
+                    on_each(producers, || {
+                        let spawn = |number| pools.affinitypool.spawn(make_job(number));
+                        let futures: Vec<_> = (0..jobs / producers).map(spawn).collect();
+                        futures.into_iter().for_each(block_on);
+                    });
+                })
+            }),
+            Contender::limit("crossbeam_loop", move || {
+                timed(1, jobs, || {
+                    self.produce(|number| pools.channel_loop.execute(make_job(number)));
+                    wait_for_workers(pools.workers, |job| pools.channel_loop.execute(job));
+                })
+            }),
+        ]
+    }
+
+    /// No pool: as many threads as there are workers, started for the batch, an equal part for each.
+    pub(super) fn static_split(self, pools: &'static Pools) -> Contender {
+        let share = self.jobs / pools.workers;
+        let run_share = move || (0..share).for_each(|number| (self.make_job)(number)());
+        Contender::limit("static_split", move || {
+            timed(1, share * pools.workers, || {
+                thread::scope(|scope| (0..pools.workers).for_each(|_| drop(scope.spawn(run_share))));
+            })
+        })
+    }
+
+    pub(super) fn execute(self, pool: &WorkerPool) {
+        self.produce(|number| pool.execute((self.make_job)(number)).expect("the pool is open"));
+        pool.wait_idle();
+    }
+
+    /// Submits an equal part of the jobs from each producer.
+    fn produce(self, submit: impl Fn(usize) + Sync) {
+        on_each(self.producers, || (0..self.jobs / self.producers).for_each(&submit));
+    }
+}
+
+/// Calls it on the calling thread and on other threads, so many in all.
+fn on_each(threads: usize, call: impl Fn() + Sync) {
+    if threads == 1 {
+        return call();
+    }
+    thread::scope(|scope| {
+        (1..threads).for_each(|_| drop(scope.spawn(&call)));
+        call();
+    });
+}

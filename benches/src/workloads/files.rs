@@ -1,0 +1,82 @@
+//! What pools are really used for: a mix of system calls and computing.
+//!
+//! The limit is a static split, as for the jobs that work.
+
+use std::env;
+use std::fs;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use sha2::{Digest, Sha256};
+
+use super::batches::Batch;
+use crate::contender::{Scale, Workload};
+use crate::pools::Pools;
+
+const FILES: usize = 20_000;
+const FILES_IN_A_DIRECTORY: usize = 200;
+/// The sizes of the files lie between these.
+const BYTES: [usize; 2] = [512, 1536];
+
+pub(super) fn checksums(pools: &'static Pools, scale: Scale) -> Workload {
+    let files = scale.of(FILES);
+    let tree = Tree::write(files);
+    let root = tree.root;
+    let batch = Batch { jobs: files, producers: 1, make_job: move |number| move || hash(root, number) };
+    let mut contenders = batch.contenders(pools);
+    let mut split = batch.static_split(pools);
+    // The files go when the contenders go.
+    split.play = Box::new({
+        let mut play = split.play;
+        move || {
+            let _lives = &tree;
+            play()
+        }
+    });
+    contenders.push(split);
+    Workload {
+        name: "w8_files",
+        question: "How long does a small file take, when 20,000 of about 1 KiB are read and their SHA-256 is computed?",
+        contenders,
+    }
+}
+
+/// Files below a directory for temporary ones; dropping it removes them.
+struct Tree {
+    /// Never freed, so that jobs can refer to it.
+    root: &'static Path,
+}
+
+impl Tree {
+    fn write(files: usize) -> Self {
+        let root = env::temp_dir().join(format!("workcrew-bench-{}", process::id()));
+        let tree = Self { root: Box::leak(root.into_boxed_path()) };
+        for number in 0..files {
+            let path = path(tree.root, number);
+            let directory = path.parent().expect("each file is in a directory");
+            let [least, most] = BYTES;
+            let contents = vec![number as u8; least + number * 37 % (most - least)];
+            fs::create_dir_all(directory).expect("the directory for temporary files can be written to");
+            fs::write(path, contents).expect("the directory for temporary files can be written to");
+        }
+        tree
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(self.root) {
+            eprintln!("{} is left behind: {error}", self.root.display());
+        }
+    }
+}
+
+fn path(root: &Path, number: usize) -> PathBuf {
+    root.join((number / FILES_IN_A_DIRECTORY).to_string()).join(number.to_string())
+}
+
+fn hash(root: &Path, number: usize) {
+    let contents = fs::read(path(root, number)).expect("the file was written");
+    black_box(Sha256::digest(contents));
+}

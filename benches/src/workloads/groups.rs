@@ -1,0 +1,213 @@
+//! Tasks that are waited for together.
+//!
+//! Waited for by their own means: workcrew, rayon's scope, threadpool, rusty_pool, tokio's `JoinSet`, affinitypool and
+//! futures (one handle for each task). The body of rayon's `scope` runs on a worker of rayon, as is its way and to its
+//! advantage; the other bodies run on the caller. The loop counts its tasks down.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use futures::executor::block_on;
+use futures::task::SpawnExt;
+use tokio::task::JoinSet;
+
+use super::empty;
+use crate::contender::{Contender, Scale, Turn, Workload, timed};
+use crate::pools::Pools;
+use crate::waiting::Countdown;
+
+/// Tasks of a group.
+const TASKS: usize = 1_000;
+const GROUPS: usize = 200;
+/// Tasks of a group that fails.
+const DOOMED: usize = 10_000;
+/// The one of them that fails, counted from zero.
+const FAILING: usize = 99;
+const FAILING_GROUPS: usize = 100;
+
+/// Of the one group that the loop runs at a time.
+static COUNTDOWN: Countdown = Countdown::new();
+
+pub(super) fn group_of_1000(pools: &'static Pools, scale: Scale) -> Workload {
+    let groups = scale.of(GROUPS);
+    Workload {
+        name: "w4_group",
+        question: "What does an empty task of a group of 1,000 cost, spawned and waited for?",
+        contenders: vec![
+            Contender::workcrew("workcrew_group", move || {
+                timed(groups, TASKS, || {
+                    let group = pools.workcrew.group();
+                    (0..TASKS).for_each(|number| group.spawn(empty(number)));
+                    group.wait().expect("no task fails");
+                })
+            }),
+            Contender::workcrew("workcrew_scope", move || {
+                timed(groups, TASKS, || {
+                    let scope = pools.workcrew.scope(|scope| (0..TASKS).for_each(|number| scope.spawn(empty(number))));
+                    scope.expect("no task fails");
+                })
+            }),
+            Contender::peer("rayon_scope", move || {
+                timed(groups, TASKS, || {
+                    pools.rayon.scope(|scope| {
+                        (0..TASKS).for_each(|number| scope.spawn(move |_| empty(number)()));
+                    });
+                })
+            }),
+            Contender::peer("rayon_in_place_scope", move || {
+                timed(groups, TASKS, || {
+                    pools.rayon.in_place_scope(|scope| {
+                        (0..TASKS).for_each(|number| scope.spawn(move |_| empty(number)()));
+                    });
+                })
+            }),
+            Contender::peer("threadpool", move || {
+                timed(groups, TASKS, || {
+                    (0..TASKS).for_each(|number| pools.threadpool.execute(empty(number)));
+                    pools.threadpool.join();
+                })
+            }),
+            Contender::peer("rusty_pool", move || {
+                timed(groups, TASKS, || {
+                    (0..TASKS).for_each(|number| pools.rusty_pool.execute(empty(number)));
+                    pools.rusty_pool.join();
+                })
+            }),
+            Contender::peer("tokio_join_set", move || timed(groups, TASKS, || join_set(pools))),
+            Contender::peer("futures", move || {
+                timed(groups, TASKS, || {
+                    let spawn = |number| (&pools.futures).spawn_with_handle(async move { empty(number)() });
+                    let handles: Vec<_> = (0..TASKS).map(spawn).collect();
+                    handles.into_iter().for_each(|handle| block_on(handle.expect("the pool is open")));
+                })
+            }),
+            Contender::peer("affinitypool", move || {
+                timed(groups, TASKS, || {
+                    let futures: Vec<_> = (0..TASKS).map(|number| pools.affinitypool.spawn(empty(number))).collect();
+                    futures.into_iter().for_each(block_on);
+                })
+            }),
+            Contender::limit("crossbeam_loop", move || timed(groups, TASKS, || count_down(pools))),
+            Contender::limit("thread_scope_split", move || timed(groups, TASKS, || split(pools.workers))),
+        ],
+    }
+}
+
+fn join_set(pools: &'static Pools) {
+    let mut set = JoinSet::new();
+    for number in 0..TASKS {
+        set.spawn_blocking_on(empty(number), pools.tokio.handle());
+    }
+    pools.tokio.block_on(async { while set.join_next().await.is_some() {} });
+}
+
+fn count_down(pools: &'static Pools) {
+    COUNTDOWN.expect_arrivals(TASKS);
+    for number in 0..TASKS {
+        pools.channel_loop.execute(move || {
+            empty(number)();
+            COUNTDOWN.arrive();
+        });
+    }
+    COUNTDOWN.wait();
+}
+
+/// No pool: as many threads as there are workers, started for the group, an equal part for each.
+fn split(threads: usize) {
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| (0..TASKS / threads).for_each(|number| empty(number)()));
+        }
+    });
+}
+
+/// How many tasks of the failing group have run.
+static RAN: AtomicUsize = AtomicUsize::new(0);
+/// What the groups that are made by hand have for a token.
+static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// All spawners stop when they see the failure. What has no cancellation of its own looks at a flag at the beginning of
+/// each task, as one does by hand; so does tokio, since what was spawned blocking can be aborted only task by task.
+pub(super) fn first_error(pools: &'static Pools, scale: Scale) -> Workload {
+    let groups = scale.of(FAILING_GROUPS);
+    Workload {
+        name: "w5_first_error",
+        question: "How soon is a group of 10,000 over whose 100th task fails, and how many tasks ran?",
+        contenders: vec![
+            Contender::workcrew("workcrew_group", move || failing(groups, || fail_group(pools))),
+            Contender::workcrew("workcrew_scope", move || failing(groups, || fail_scope(pools))),
+            Contender::peer("rayon_in_place_scope", move || {
+                failing(groups, || {
+                    let spawn = |scope: &rayon::Scope<'_>, number| scope.spawn(move |_| run_by_hand(number));
+                    pools.rayon.in_place_scope(|scope| until_failed(|number| spawn(scope, number)));
+                })
+            }),
+            Contender::peer("threadpool", move || {
+                failing(groups, || {
+                    until_failed(|number| pools.threadpool.execute(move || run_by_hand(number)));
+                    pools.threadpool.join();
+                })
+            }),
+            Contender::peer("rusty_pool", move || {
+                failing(groups, || {
+                    until_failed(|number| pools.rusty_pool.execute(move || run_by_hand(number)));
+                    pools.rusty_pool.join();
+                })
+            }),
+            Contender::peer("tokio_join_set", move || {
+                failing(groups, || {
+                    let mut set = JoinSet::new();
+                    until_failed(|number| {
+                        set.spawn_blocking_on(move || run_by_hand(number), pools.tokio.handle());
+                    });
+                    pools.tokio.block_on(async { while set.join_next().await.is_some() {} });
+                })
+            }),
+        ],
+    }
+}
+
+/// Times groups that fail, and sees how many of their tasks ran at most.
+fn failing(groups: usize, mut fail: impl FnMut()) -> Turn {
+    let mut most = 0;
+    let turn = timed(groups, 1, || {
+        RAN.store(0, Ordering::Relaxed);
+        FAILED.store(false, Ordering::Relaxed);
+        fail();
+        most = RAN.load(Ordering::Relaxed).max(most);
+    });
+    Turn { ran: Some(most), ..turn }
+}
+
+fn fail_group(pools: &'static Pools) {
+    let group = pools.workcrew.group();
+    for number in (0..DOOMED).take_while(|_| !group.is_cancelled()) {
+        group.spawn(move || run(number));
+    }
+    assert!(group.wait().is_err(), "a task fails");
+}
+
+fn fail_scope(pools: &'static Pools) {
+    let outcome = pools.workcrew.scope(|scope| {
+        for number in (0..DOOMED).take_while(|_| !scope.token().is_cancelled()) {
+            scope.spawn(move || run(number));
+        }
+    });
+    assert!(outcome.is_err(), "a task fails");
+}
+
+/// A task of the group.
+fn run(number: usize) -> Result<(), usize> {
+    RAN.fetch_add(1, Ordering::Relaxed);
+    if number == FAILING { Err(number) } else { Ok(()) }
+}
+
+fn run_by_hand(number: usize) {
+    if !FAILED.load(Ordering::Relaxed) && run(number).is_err() {
+        FAILED.store(true, Ordering::Relaxed);
+    }
+}
+
+fn until_failed(spawn: impl FnMut(usize)) {
+    (0..DOOMED).take_while(|_| !FAILED.load(Ordering::Relaxed)).for_each(spawn);
+}

@@ -1,0 +1,111 @@
+//! One task and its result: how long from the submission until the caller has it?
+//!
+//! workcrew, rayon's `install`, rusty_pool, tokio, futures and affinitypool are waited for by their own means; the
+//! futures of the last three on the calling thread, by their own `block_on` where they have one. `install` puts the task
+//! on the caller's stack, but returns only with the result. All else sends its result through a channel made for it,
+//! of one place, whose receiver spins a little before it sleeps.
+
+use std::hint::{black_box, spin_loop};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use futures::executor::block_on;
+use futures::task::SpawnExt;
+
+use super::result;
+use crate::contender::{Contender, Scale, Turn, Workload, timed};
+use crate::pools::Pools;
+
+/// Tasks in a turn, one after the other.
+const TASKS: usize = 10_000;
+/// Fewer when each waits first.
+const TASKS_AFTER_IDLENESS: usize = 500;
+/// Long enough that the workers of every pool have gone to sleep.
+const IDLENESS: Duration = Duration::from_micros(200);
+
+/// A way to run one task and to have its result.
+type RoundTrip = fn(&Pools) -> usize;
+
+pub(super) fn back_to_back(pools: &'static Pools, scale: Scale) -> Workload {
+    let tasks = scale.of(TASKS);
+    Workload {
+        name: "w3_join",
+        question: "How long does one task take from its submission to its result, back to back?",
+        contenders: contenders(move |round_trip| {
+            timed(tasks, 1, || {
+                black_box(round_trip(pools));
+            })
+        }),
+    }
+}
+
+/// The caller stays awake while the workers idle, as one that has other work does.
+pub(super) fn after_idleness(pools: &'static Pools, scale: Scale) -> Workload {
+    let tasks = scale.of(TASKS_AFTER_IDLENESS);
+    Workload {
+        name: "w3_join_idle",
+        question: "How long does it take when the pool has been idle for 200 µs?",
+        contenders: contenders(move |round_trip| {
+            let measure = |_| {
+                let idle = Instant::now();
+                while idle.elapsed() < IDLENESS {
+                    spin_loop();
+                }
+                let started = Instant::now();
+                black_box(round_trip(pools));
+                started.elapsed().as_nanos() as f64
+            };
+            Turn { jobs: tasks, nanoseconds: (0..tasks).map(measure).collect(), ran: None }
+        }),
+    }
+}
+
+fn contenders(measure: impl Fn(RoundTrip) -> Turn + Copy + 'static) -> Vec<Contender> {
+    let workcrew = |name, round_trip: RoundTrip| Contender::workcrew(name, move || measure(round_trip));
+    let peer = |name, round_trip: RoundTrip| Contender::peer(name, move || measure(round_trip));
+    let limit = |name, round_trip: RoundTrip| Contender::limit(name, move || measure(round_trip));
+    vec![
+        workcrew("workcrew", |pools| {
+            let handle = pools.workcrew.spawn(result(1)).expect("the pool is open");
+            handle.join().expect("the task does not panic")
+        }),
+        peer("rayon_install", |pools| pools.rayon.install(result(1))),
+        peer("rayon_spawn", |pools| {
+            let (task, receiver) = sending_task(1);
+            pools.rayon.spawn(task);
+            receive(&receiver)
+        }),
+        peer("threadpool", |pools| {
+            let (task, receiver) = sending_task(1);
+            pools.threadpool.execute(task);
+            receive(&receiver)
+        }),
+        peer("rusty_pool", |pools| pools.rusty_pool.evaluate(result(1)).await_complete()),
+        peer("tokio_spawn_blocking", |pools| {
+            let handle = pools.tokio.spawn_blocking(result(1));
+            pools.tokio.block_on(handle).expect("the task does not panic")
+        }),
+        peer("futures", |pools| {
+            let task = result(1);
+            let handle = (&pools.futures).spawn_with_handle(async move { task() });
+            block_on(handle.expect("the pool is open"))
+        }),
+        peer("affinitypool", |pools| block_on(pools.affinitypool.spawn(result(1)))),
+        limit("crossbeam_loop", |pools| {
+            let (task, receiver) = sending_task(1);
+            pools.channel_loop.execute(task);
+            receive(&receiver)
+        }),
+    ]
+}
+
+/// A task that sends its result, and where to receive it.
+fn sending_task(number: usize) -> (impl FnOnce() + Send + 'static, Receiver<usize>) {
+    let (sender, receiver) = bounded(1);
+    let task = result(number);
+    (move || sender.send(task()).expect("the caller receives"), receiver)
+}
+
+fn receive(receiver: &Receiver<usize>) -> usize {
+    receiver.recv().expect("the task sends")
+}

@@ -1,0 +1,65 @@
+//! Jobs that work: how much of the workers' time is left to them?
+//!
+//! The limit is a static split: as many threads as workers, started for the batch, an equal part of the jobs for each.
+
+use std::env;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use super::batches::Batch;
+use crate::contender::{Contender, Scale, Workload};
+use crate::pools::Pools;
+
+/// What the jobs of a turn take together.
+const WORK: Duration = Duration::from_millis(100);
+/// Holds the steps in a microsecond, where a process has found them out for all that it starts.
+pub(crate) const STEPS_VARIABLE: &str = "BENCH_STEPS_PER_MICROSECOND";
+/// Steps of a calibration: some milliseconds.
+const CALIBRATION: u32 = 4_000_000;
+
+pub(super) fn five_microseconds(pools: &'static Pools, scale: Scale) -> Workload {
+    Workload {
+        name: "w7_work_5us",
+        question: "How long do 20,000 jobs of 5 µs take, for each job?",
+        contenders: contenders(pools, scale, 5),
+    }
+}
+
+pub(super) fn fifty_microseconds(pools: &'static Pools, scale: Scale) -> Workload {
+    Workload {
+        name: "w7_work_50us",
+        question: "How long do 2,000 jobs of 50 µs take, for each job?",
+        contenders: contenders(pools, scale, 50),
+    }
+}
+
+fn contenders(pools: &'static Pools, scale: Scale, microseconds: u32) -> Vec<Contender> {
+    let jobs = scale.of(WORK.as_micros() as usize / microseconds as usize);
+    let steps = steps_per_microsecond() * microseconds;
+    let batch = Batch { jobs, producers: 1, make_job: move |_| move || work(steps) };
+    let mut contenders = batch.contenders(pools);
+    contenders.push(batch.static_split(pools));
+    contenders
+}
+
+/// Work that no other core can slow down: each step needs the one before.
+fn work(steps: u32) {
+    let mut state = 1_u64;
+    for _ in 0..steps {
+        state = black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    }
+}
+
+/// How many steps a microsecond has: of a few tries the fastest, which nothing disturbed.
+pub(crate) fn steps_per_microsecond() -> u32 {
+    if let Some(steps) = env::var(STEPS_VARIABLE).ok().and_then(|steps| steps.parse().ok()) {
+        return steps;
+    }
+    let attempt = |_| {
+        let started = Instant::now();
+        work(CALIBRATION);
+        started.elapsed()
+    };
+    let fastest = (0..5).map(attempt).min().expect("there was a try");
+    (f64::from(CALIBRATION) / fastest.as_secs_f64() / 1e6).round() as u32
+}

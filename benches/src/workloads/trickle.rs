@@ -1,0 +1,77 @@
+//! A job now and then, as in a service with little to do: how soon does it start, and what does the waiting cost?
+//!
+//! Jobs are submitted at times that are set in advance; the producer sleeps in between. The latency is that from the
+//! submission to the job's first step. It is over when all have started, which each pool is left to reach by itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::contender::{Contender, Scale, Turn, Workload};
+use crate::pools::Pools;
+use crate::waiting::Countdown;
+
+/// Jobs in a turn.
+const JOBS: usize = 2_000;
+/// Between two jobs.
+const PERIOD: Duration = Duration::from_micros(100);
+
+/// Of the one turn that is taken at a time.
+static COUNTDOWN: Countdown = Countdown::new();
+static LATENCIES: [AtomicU64; JOBS] = [const { AtomicU64::new(0) }; JOBS];
+
+/// A job with a number, submitted at a moment.
+#[derive(Clone, Copy)]
+struct Start {
+    submitted: Instant,
+    number: usize,
+}
+
+impl Start {
+    fn run(self) {
+        LATENCIES[self.number].store(self.submitted.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        COUNTDOWN.arrive();
+    }
+}
+
+pub(super) fn ten_thousand_a_second(pools: &'static Pools, scale: Scale) -> Workload {
+    let jobs = scale.of(JOBS);
+    Workload {
+        name: "w9_trickle",
+        question: "How soon does a job start, when 10,000 are submitted in a second?",
+        contenders: vec![
+            Contender::workcrew("workcrew", move || {
+                trickle(jobs, |start| pools.workcrew.execute(move || start.run()).expect("the pool is open"))
+            }),
+            Contender::peer("rayon_spawn", move || trickle(jobs, |start| pools.rayon.spawn(move || start.run()))),
+            Contender::peer("threadpool", move || trickle(jobs, |start| pools.threadpool.execute(move || start.run()))),
+            Contender::peer("rusty_pool", move || trickle(jobs, |start| pools.rusty_pool.execute(move || start.run()))),
+            Contender::peer("tokio_spawn_blocking", move || {
+                trickle(jobs, |start| drop(pools.tokio.spawn_blocking(move || start.run())))
+            }),
+            Contender::peer("futures_spawn_ok", move || {
+                trickle(jobs, |start| pools.futures.spawn_ok(async move { start.run() }))
+            }),
+            Contender::peer("affinitypool", move || {
+                let mut futures = Vec::with_capacity(jobs);
+                trickle(jobs, |start| futures.push(pools.affinitypool.spawn(move || start.run())))
+            }),
+            Contender::limit("crossbeam_loop", move || {
+                trickle(jobs, |start| pools.channel_loop.execute(move || start.run()))
+            }),
+        ],
+    }
+}
+
+fn trickle(jobs: usize, mut submit: impl FnMut(Start)) -> Turn {
+    COUNTDOWN.expect_arrivals(jobs);
+    let mut due = Instant::now();
+    for number in 0..jobs {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        submit(Start { submitted: Instant::now(), number });
+        due += PERIOD;
+    }
+    COUNTDOWN.wait();
+    let latencies = LATENCIES[..jobs].iter().map(|latency| latency.load(Ordering::Relaxed) as f64);
+    Turn { jobs, nanoseconds: latencies.collect(), ran: None }
+}

@@ -1,0 +1,48 @@
+//! One exact count, what it may be at most, and the line in which a process tells it to another.
+
+use crate::failure::Failure;
+
+/// What was counted.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Count {
+    /// What of: an operation of workcrew, or of a peer.
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    /// `None` for a peer, which is counted for comparison only.
+    pub(crate) bound: Option<f64>,
+    pub(crate) unit: String,
+}
+
+/// The first field of a line that holds a count.
+const KEY: &str = "count";
+
+impl Count {
+    pub(crate) fn is_kept(&self) -> bool {
+        self.bound.is_none_or(|bound| self.value <= bound)
+    }
+
+    pub(crate) fn to_line(&self) -> String {
+        let bound = self.bound.map_or_else(|| "-".to_owned(), |bound| bound.to_string());
+        [KEY, &self.name, &self.value.to_string(), &bound, &self.unit].join("\t")
+    }
+
+    /// `None` if the line holds something else.
+    ///
+    /// # Errors
+    ///
+    /// If it begins like a count, and goes on otherwise.
+    pub(crate) fn from_line(line: &str) -> Result<Option<Self>, Failure> {
+        if !line.starts_with(KEY) {
+            return Ok(None);
+        }
+        match line.split('\t').collect::<Vec<_>>()[..] {
+            [KEY, name, value, bound, unit] => Ok(Some(Self {
+                name: name.to_owned(),
+                value: value.parse().map_err(|_| Failure::Line(line.to_owned()))?,
+                bound: bound.parse().ok(),
+                unit: unit.to_owned(),
+            })),
+            _ => Err(Failure::Line(line.to_owned())),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The results as text: Markdown, with columns that are aligned for a terminal.
+
+use std::fmt::Write;
+
+use crate::contender::Kind;
+use crate::figures::Figures;
+use crate::placement::Placement;
+use crate::results::Results;
+use crate::targets::{Bound, TARGETS};
+use crate::workloads::WORKLOADS;
+
+/// What a table says where nothing was measured.
+const NOTHING: &str = "–";
+
+/// Everything.
+pub(crate) fn report(results: &Results) -> String {
+    let mut text = String::from("### Targets\n\n");
+    text += &targets(results);
+    text += "\n### Summary\n\n";
+    text += &summary(results);
+    text += "\n### Measured with\n\n";
+    text += &measured_with(results);
+    for (name, _) in WORKLOADS {
+        text += &workload(results, name);
+    }
+    if !results.counts.is_empty() {
+        text += "\n### Exact counts\n\n";
+        text += &counts(results);
+    }
+    text
+}
+
+pub(crate) fn measured_with(results: &Results) -> String {
+    let absences = results.absences.iter().map(|absence| format!("**Not measured**: {absence}"));
+    results.facts.iter().cloned().chain(absences).map(|line| format!("- {line}\n")).collect()
+}
+
+/// Each target, its figure, and whether it is met.
+pub(crate) fn targets(results: &Results) -> String {
+    let mut table = Table::new(&["target", "at most", "figure", ""]);
+    for target in &TARGETS {
+        let figure = (target.figure)(results);
+        let verdict = match figure {
+            None => "not measured",
+            Some(figure) if target.bound.is_met(figure) => "met",
+            Some(_) => "**missed**",
+        };
+        let bound = match target.bound {
+            Bound::AtMost(bound) => number(bound),
+            Bound::AtLeast(bound) => format!("at least {}", number(bound)),
+        };
+        let text = if target.is_stretch { format!("{} (stretch)", target.text) } else { target.text.to_owned() };
+        table.row([text, bound, figure.map_or_else(|| NOTHING.to_owned(), number), verdict.to_owned()]);
+    }
+    table.to_markdown()
+}
+
+/// A line for each workload: workcrew, the best of the others, the limit.
+pub(crate) fn summary(results: &Results) -> String {
+    let mut table =
+        Table::new(&["ns per job", "CPUs", "workcrew", "best other Rust pool", "best in another language", "no pool"]);
+    for (name, _) in WORKLOADS.iter().filter(|(name, _)| !name.starts_with("w11")) {
+        for placement in Placement::ALL {
+            let Some(ours) = results.ours(placement, name) else { continue };
+            let best = |kind| named(results.best(placement, name, kind));
+            let cells = [best(Kind::Peer), best(Kind::Foreign), best(Kind::Limit)];
+            let [peer, foreign, limit] = cells;
+            let ours = format!("**{}**", time(ours.median));
+            table.row([(*name).to_owned(), placement.name().to_owned(), ours, peer, foreign, limit]);
+        }
+    }
+    table.to_markdown()
+}
+
+fn named(figures: Option<&Figures>) -> String {
+    figures.map_or_else(|| NOTHING.to_owned(), |figures| format!("{} {}", time(figures.median), figures.contender))
+}
+
+/// The contenders of one workload at all placements; empty if it was not played.
+fn workload(results: &Results, name: &str) -> String {
+    let mut text = String::new();
+    for placement in Placement::ALL {
+        let contenders = results.contenders(placement, name);
+        let Some(first) = contenders.first() else { continue };
+        let mut table = Table::new(&["", "ratio", "p50", "p99", "CPU", "switches", "ran"]);
+        for figures in &contenders {
+            let bold = if figures.kind == Kind::Workcrew { "**" } else { "" };
+            table.row([
+                format!("{bold}{}{bold}", figures.contender),
+                number(figures.ratio),
+                time(figures.median),
+                time(figures.p99),
+                time(figures.cpu),
+                number(figures.switches),
+                figures.ran.map_or_else(String::new, |ran| ran.to_string()),
+            ]);
+        }
+        let rounds = match first.rounds {
+            1 => "one round".to_owned(),
+            rounds => format!("{rounds} rounds"),
+        };
+        write!(text, "\n### {name}, {}\n\n{rounds}\n\n{}", placement.name(), table.to_markdown())
+            .expect("a string takes everything");
+    }
+    text
+}
+
+pub(crate) fn counts(results: &Results) -> String {
+    let mut table = Table::new(&["of", "count", "at most", "unit", ""]);
+    for count in &results.counts {
+        let verdict = match count.bound {
+            None => "",
+            Some(_) if count.is_kept() => "kept",
+            Some(_) => "**exceeded**",
+        };
+        let bound = count.bound.map_or_else(String::new, number);
+        table.row([count.name.clone(), number(count.value), bound, count.unit.clone(), verdict.to_owned()]);
+    }
+    table.to_markdown()
+}
+
+/// Nanoseconds, as precise as they are worth.
+pub(crate) fn time(nanoseconds: f64) -> String {
+    if nanoseconds < 99.5 { format!("{nanoseconds:.1}") } else { grouped(nanoseconds) }
+}
+
+fn number(value: f64) -> String {
+    if value.is_nan() {
+        NOTHING.to_owned()
+    } else if value == value.trunc() {
+        grouped(value)
+    } else if value.abs() < 99.5 {
+        format!("{value:.2}")
+    } else {
+        grouped(value)
+    }
+}
+
+/// Rounded, with a comma at each thousand.
+fn grouped(value: f64) -> String {
+    if value.is_nan() {
+        return NOTHING.to_owned();
+    }
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A table whose first column is text and whose others are figures.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(head: &[&str]) -> Self {
+        Self { rows: vec![head.iter().map(|&cell| cell.to_owned()).collect()] }
+    }
+
+    fn row<const N: usize>(&mut self, cells: [String; N]) {
+        assert_eq!(N, self.rows[0].len(), "a row has a cell for each column");
+        self.rows.push(cells.into());
+    }
+
+    fn to_markdown(&self) -> String {
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(2);
+        let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
+        let mut text = String::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            text += &line(row, &widths);
+            if index == 0 {
+                let rule = |(column, width): (usize, &usize)| match column {
+                    0 => "-".repeat(*width),
+                    _ => format!("{}:", "-".repeat(width - 1)),
+                };
+                text += &line(&widths.iter().enumerate().map(rule).collect::<Vec<_>>(), &widths);
+            }
+        }
+        text
+    }
+}
+
+fn line(cells: &[String], widths: &[usize]) -> String {
+    let mut text = String::from("|");
+    for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        let padding = " ".repeat(width - cell.chars().count());
+        text += &if column == 0 { format!(" {cell}{padding} |") } else { format!(" {padding}{cell} |") };
+    }
+    text + "\n"
+}

@@ -1,0 +1,75 @@
+//! Where the threads of a run are: each placement is a process of its own, which tells its figures in lines.
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use crate::failure::Failure;
+use crate::figures::Figures;
+use crate::options::{PLAY, Selection};
+
+/// A placement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// Wherever the system puts them.
+    Free,
+    /// All on one CPU.
+    One,
+}
+
+impl Placement {
+    pub(crate) const ALL: [Self; 2] = [Self::Free, Self::One];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::One => "one",
+        }
+    }
+
+    /// What starts this very program there.
+    fn command(self) -> Result<Command, Failure> {
+        let program = env::current_exe()
+            .map_err(|error| Failure::Process { name: "this program".to_owned(), reason: error.to_string() })?;
+        Ok(match self {
+            Self::Free => Command::new(program),
+            Self::One => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", "0"]).arg(program);
+                command
+            }
+        })
+    }
+
+    /// Plays in a new process, with these variables in its environment. `on_version` is told who else took part.
+    ///
+    /// # Errors
+    ///
+    /// If the process cannot be started or fails; for [`One`](Self::One) also if there is no `taskset`.
+    pub(crate) fn play(
+        self,
+        selection: &Selection,
+        variables: &[(&'static str, String)],
+        mut on_version: impl FnMut(&str),
+    ) -> Result<Vec<Figures>, Failure> {
+        let failed = |reason: String| Failure::Process { name: format!("the placement {}", self.name()), reason };
+        let mut command = self.command()?;
+        command.arg(PLAY).arg(selection.time.as_secs_f64().to_string()).args(&selection.parts);
+        command.envs(variables.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let output = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;
+        let mut figures = Vec::new();
+        for line in BufReader::new(output).lines() {
+            let line = line.map_err(|error| failed(error.to_string()))?;
+            match line.strip_prefix(VERSION) {
+                Some(version) => on_version(version),
+                None => figures.push(Figures::from_line(&line)?),
+            }
+        }
+        let status = child.wait().map_err(|error| failed(error.to_string()))?;
+        if status.success() { Ok(figures) } else { Err(failed(status.to_string())) }
+    }
+}
+
+/// Begins a line that tells of a peer in another language.
+pub(crate) const VERSION: &str = "version\t";

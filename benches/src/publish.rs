@@ -1,0 +1,43 @@
+//! Where the results are written: into the texts that hold them, between two marks, and into a picture.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::chart;
+use crate::failure::Failure;
+use crate::markdown;
+use crate::placement::Placement;
+use crate::results::Results;
+
+const BEGIN: &str = "<!-- performance: written by cargo bench --bench compare -- --write -->";
+const END: &str = "<!-- performance: end -->";
+
+/// Writes the summary into the README, everything into `docs/performance.md`, and the chart beside it.
+///
+/// # Errors
+///
+/// If a file cannot be read or written, or lacks the marks.
+pub(crate) fn write(results: &Results) -> Result<Vec<PathBuf>, Failure> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let readme = root.join("README.md");
+    let docs = root.join("docs").join("performance.md");
+    let chart = root.join("docs").join("performance.svg");
+    let summary = format!("{}\n{}", markdown::summary(results), markdown::measured_with(results));
+    replace(&readme, &summary)?;
+    replace(&docs, &markdown::report(results))?;
+    fs::write(&chart, chart::svg(results, Placement::Free)).map_err(|error| failure(&chart, error))?;
+    Ok(vec![readme, docs, chart])
+}
+
+/// Replaces what stands between the marks.
+fn replace(path: &Path, text: &str) -> Result<(), Failure> {
+    let old = fs::read_to_string(path).map_err(|error| failure(path, error))?;
+    let parts = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) = parts.ok_or_else(|| Failure::Markers(path.to_owned()))?;
+    let new = format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", text.trim());
+    fs::write(path, new).map_err(|error| failure(path, error))
+}
+
+fn failure(path: &Path, error: std::io::Error) -> Failure {
+    Failure::File { path: path.to_owned(), error }
+}

@@ -12,6 +12,7 @@
 
 mod chart;
 mod contender;
+#[allow(dead_code, reason = "the bench `counts` uses the rest")]
 mod count;
 mod failure;
 mod figures;
@@ -60,7 +61,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Play(selection) => play(&selection)?,
         Task::Compare { selection, write } => {
             let results = compare(&selection)?;
-            println!("{}", markdown::report(&results));
+            println!("{}", if selection.scale == Scale::Full { markdown::report(&results) } else { short(&results) });
             if write {
                 for path in publish::write(&results)? {
                     println!("wrote {}", path.display());
@@ -69,6 +70,14 @@ fn run(task: Task) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What a short run may say.
+fn short(results: &Results) -> String {
+    format!(
+        "One short turn of each: it all works, but NO FIGURE HERE IS TO BE RELIED ON.\n\n{}",
+        markdown::summary(results)
+    )
 }
 
 /// Plays where this process has been placed, and tells the figures.

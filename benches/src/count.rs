@@ -21,6 +21,22 @@ impl Count {
         self.bound.is_none_or(|bound| self.value <= bound)
     }
 
+    pub(crate) fn verdict(&self) -> &'static str {
+        match self.bound {
+            None => "",
+            Some(_) if self.is_kept() => "kept",
+            Some(_) => "EXCEEDED",
+        }
+    }
+
+    /// For people.
+    pub(crate) fn to_text(&self) -> String {
+        let Self { name, value, bound, unit } = self;
+        let bound = bound.map_or_else(String::new, |bound| format!("at most {bound}"));
+        format!("{name:34}{value:>12.3} {unit:34}{bound:>16} {}", self.verdict()).trim_end().to_owned()
+    }
+
+    /// For programs.
     pub(crate) fn to_line(&self) -> String {
         let bound = self.bound.map_or_else(|| "-".to_owned(), |bound| bound.to_string());
         [KEY, &self.name, &self.value.to_string(), &bound, &self.unit].join("\t")

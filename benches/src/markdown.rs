@@ -108,13 +108,8 @@ fn workload(results: &Results, name: &str) -> String {
 pub(crate) fn counts(results: &Results) -> String {
     let mut table = Table::new(&["of", "count", "at most", "unit", ""]);
     for count in &results.counts {
-        let verdict = match count.bound {
-            None => "",
-            Some(_) if count.is_kept() => "kept",
-            Some(_) => "**exceeded**",
-        };
         let bound = count.bound.map_or_else(String::new, number);
-        table.row([count.name.clone(), number(count.value), bound, count.unit.clone(), verdict.to_owned()]);
+        table.row([count.name.clone(), number(count.value), bound, count.unit.clone(), count.verdict().to_owned()]);
     }
     table.to_markdown()
 }
@@ -129,6 +124,8 @@ fn number(value: f64) -> String {
         NOTHING.to_owned()
     } else if value == value.trunc() {
         grouped(value)
+    } else if value.abs() < 0.1 {
+        format!("{value:.3}")
     } else if value.abs() < 99.5 {
         format!("{value:.2}")
     } else {

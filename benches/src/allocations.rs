@@ -1,0 +1,61 @@
+//! Counts what a process allocates, all threads together.
+
+#![allow(unsafe_code, reason = "an allocator is unsafe by its nature; this one hands everything on to the system's")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The system's allocator, with two counters.
+///
+/// Statistics, hence relaxed; whoever reads them has waited for the threads whose allocations are to be seen.
+#[derive(Debug)]
+pub(crate) struct CountingAllocator;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Blocks ever allocated; a block that is resized counts again.
+static BLOCKS: AtomicU64 = AtomicU64::new(0);
+/// Bytes allocated and not freed.
+static BYTES: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn blocks() -> u64 {
+    BLOCKS.load(Ordering::Relaxed)
+}
+
+pub(crate) fn bytes() -> u64 {
+    BYTES.load(Ordering::Relaxed)
+}
+
+fn count(size: usize) {
+    BLOCKS.fetch_add(1, Ordering::Relaxed);
+    BYTES.fetch_add(size as u64, Ordering::Relaxed);
+}
+
+// SAFETY: each method does what the system's does, with the same arguments, and counts besides.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(new_size);
+        BYTES.fetch_sub(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(block, layout, new_size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(block, layout) }
+    }
+}

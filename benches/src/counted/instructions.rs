@@ -1,0 +1,88 @@
+//! Instructions of a submission into a queue that has room, while all workers are busy: the way that most jobs go.
+//!
+//! callgrind counts what is executed within one function of the probe. That function is called with two different numbers
+//! of operations; the difference is that of the operations alone.
+
+use std::hint::black_box;
+
+use workcrew::WorkerPool;
+
+use super::wedge::Wedge;
+use super::{Counted, job, ours};
+use crate::failure::Failure;
+use crate::probe;
+
+/// Collects only within the functions whose names contain this.
+const VALGRIND: [&str; 5] = [
+    "valgrind",
+    "--tool=callgrind",
+    "--callgrind-out-file=/dev/null",
+    "--collect-atstart=no",
+    "--toggle-collect=*collected_by_callgrind*",
+];
+/// Begins the number of instructions in what valgrind prints.
+const COLLECTED: &str = "Collected :";
+const FEW: usize = 1_000;
+const MANY: usize = 3_000;
+const CAPACITY: usize = 4_096;
+const UNIT: &str = "instructions";
+
+pub(super) fn counts() -> impl Iterator<Item = Counted> {
+    let count = |name, probe, bound| match per_operation(probe) {
+        Ok(instructions) => ours(name, instructions, bound, UNIT),
+        Err(failure) => Counted::Absent { name, failure },
+    };
+    [
+        count("instructions_execute", "execute", 230.0),
+        count("instructions_spawn", "spawn", 650.0),
+        count("instructions_group_spawn", "group", 265.0),
+    ]
+    .into_iter()
+}
+
+fn per_operation(probe: &str) -> Result<f64, Failure> {
+    let [few, many] = [FEW, MANY].map(|operations| collected(probe, operations));
+    Ok((many? - few?) / (MANY - FEW) as f64)
+}
+
+fn collected(probe: &str, operations: usize) -> Result<f64, Failure> {
+    let output = probe::ask(&VALGRIND, probe, operations)?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let number = text.lines().find_map(|line| line.split_once(COLLECTED)?.1.trim().parse().ok());
+    number.ok_or(Failure::Line(text))
+}
+
+/// Does so many operations under the eyes of callgrind.
+#[inline(never)]
+fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(usize)) {
+    (0..operations).for_each(|number| operate(number));
+}
+
+fn on_busy_pool(operations: usize, mut operate: impl FnMut(&WorkerPool, usize)) -> u64 {
+    let pool = WorkerPool::builder().workers(1).queue_capacity(CAPACITY).build().expect("its thread starts");
+    let wedge = Wedge::of(&pool);
+    collected_by_callgrind(operations, |number| operate(&pool, number));
+    drop(wedge);
+    operations as u64
+}
+
+/// Three words, as many as a closure may have that is not allocated.
+pub(super) fn execute(operations: usize) -> u64 {
+    on_busy_pool(operations, |pool, number| {
+        pool.execute(job::<3>(number)).expect("the pool is open");
+    })
+}
+
+/// With the drop of the handle.
+pub(super) fn spawn(operations: usize) -> u64 {
+    on_busy_pool(operations, |pool, number| drop(pool.spawn(move || black_box(number)).expect("the pool is open")))
+}
+
+pub(super) fn group(operations: usize) -> u64 {
+    let pool = WorkerPool::builder().workers(1).queue_capacity(CAPACITY).build().expect("its thread starts");
+    let wedge = Wedge::of(&pool);
+    let group = pool.group();
+    collected_by_callgrind(operations, |number| group.spawn(job::<3>(number)));
+    drop(wedge);
+    group.wait().expect("no task fails").len() as u64
+}

@@ -1,0 +1,110 @@
+//! Bytes on the heap: of a pool, of a place in its queue, of a job that waits there. Stacks of threads do not count.
+
+use std::mem;
+
+use workcrew::WorkerPool;
+
+use super::wedge::Wedge;
+use super::{Counted, job, ours, theirs};
+use crate::allocations;
+use crate::pools::{self, Job};
+
+const WORKERS: usize = 2;
+/// What the targets speak of.
+const CAPACITY: usize = 1_024;
+const LARGE_CAPACITY: usize = 131_072;
+const QUEUED_JOBS: usize = 100_000;
+const UNIT: &str = "bytes";
+
+pub(super) fn ours_all() -> [Counted; 3] {
+    let small = grown(|| idle_pool(CAPACITY));
+    let large = grown(|| idle_pool(LARGE_CAPACITY));
+    let slots = (LARGE_CAPACITY - CAPACITY) as f64;
+    let pool = idle_pool(LARGE_CAPACITY);
+    let queued = queued(
+        |job| pool.execute(job).expect("the pool is open"),
+        |number| {
+            pool.execute(job::<1>(number)).expect("the pool is open");
+        },
+    );
+    [
+        ours("bytes_of_a_slot", (large - small) / slots, 64.0, UNIT),
+        ours("bytes_of_a_pool", small, 81_920.0, UNIT),
+        ours("bytes_of_a_queued_job", queued, 0.0, UNIT),
+    ]
+}
+
+/// A pool all of whose workers have worked.
+fn idle_pool(capacity: usize) -> WorkerPool {
+    let pool = WorkerPool::builder().workers(WORKERS).queue_capacity(capacity).build().expect("its threads start");
+    drop(Wedge::of(&pool));
+    pool.wait_idle();
+    pool
+}
+
+/// How much the heap has grown by what was made.
+fn grown<T>(make: impl FnOnce() -> T) -> f64 {
+    let before = allocations::bytes();
+    let made = make();
+    let after = allocations::bytes();
+    drop(made);
+    after as f64 - before as f64
+}
+
+/// Bytes of a job that captures a word, beside the place in the queue, if there is one before it comes.
+fn queued(execute: impl Fn(Job), submit: impl Fn(usize)) -> f64 {
+    let wedge = Wedge::new(WORKERS, &execute);
+    let before = allocations::bytes();
+    (0..QUEUED_JOBS).for_each(submit);
+    let after = allocations::bytes();
+    drop(wedge);
+    // When the workers can be held up again, what was queued is over, and will not be freed while others are counted.
+    drop(Wedge::new(WORKERS, execute));
+    (after as f64 - before as f64) / QUEUED_JOBS as f64
+}
+
+pub(super) fn theirs_all() -> [Counted; 6] {
+    let job = job::<1>;
+    let rayon = pools::rayon(WORKERS);
+    let threadpool = threadpool::ThreadPool::new(WORKERS);
+    let tokio = pools::tokio(WORKERS);
+    let futures = pools::futures(WORKERS);
+    let affinitypool = affinitypool::Threadpool::new(WORKERS);
+    let rusty_pool = rusty_pool::Builder::new().core_size(WORKERS).max_size(WORKERS).build();
+    // Dropping the future would cancel the job, and the job is to stay.
+    let forget = |future| mem::forget(future);
+    [
+        theirs("rayon: queued job", queued(|job| rayon.spawn(job), |number| rayon.spawn(job(number))), UNIT),
+        theirs(
+            "threadpool: queued job",
+            queued(|job| threadpool.execute(job), |number| threadpool.execute(job(number))),
+            UNIT,
+        ),
+        theirs(
+            "tokio: queued job",
+            queued(|job| drop(tokio.spawn_blocking(job)), |number| drop(tokio.spawn_blocking(job(number)))),
+            UNIT,
+        ),
+        theirs(
+            "futures: queued job",
+            queued(
+                |job| futures.spawn_ok(async { job() }),
+                |number| {
+                    let job = job(number);
+                    futures.spawn_ok(async move { job() });
+                },
+            ),
+            UNIT,
+        ),
+        theirs(
+            "affinitypool: queued job",
+            queued(|job| mem::forget(affinitypool.spawn(job)), |number| forget(affinitypool.spawn(job(number)))),
+            UNIT,
+        ),
+        theirs(
+            "rusty_pool: queued job",
+            queued(|job| rusty_pool.execute(job), |number| rusty_pool.execute(job(number))),
+            UNIT,
+        ),
+    ]
+}

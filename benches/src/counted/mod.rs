@@ -1,0 +1,59 @@
+//! What is counted, and what each count may be at most.
+//!
+//! The bounds are the targets of the project where it has one; those of the instructions say what was reached, so that
+//! nothing gets lost unnoticed. Lower one when it has become too high; raise none without a reason in the changelog.
+
+mod heap;
+mod instructions;
+mod memory;
+mod switches;
+mod wedge;
+
+use std::hint::black_box;
+
+use crate::count::Count;
+use crate::failure::Failure;
+
+/// What came of the wish to count something.
+pub(crate) enum Counted {
+    Count(Count),
+    Absent { name: &'static str, failure: Failure },
+}
+
+/// What a process of its own counts: a name, and what does it.
+pub(crate) type Probe = (&'static str, fn(usize) -> u64);
+
+pub(crate) const PROBES: [Probe; 8] = [
+    ("idle_ticks", switches::idle_ticks),
+    ("idle_switches", switches::idle_switches),
+    ("drain_switches", switches::drain_switches),
+    ("blocked_switches", switches::blocked_switches),
+    ("join_switches", switches::join_switches),
+    ("execute", instructions::execute),
+    ("spawn", instructions::spawn),
+    ("group", instructions::group),
+];
+
+/// Counts everything, one after the other; the peers last, since some end their threads late and free memory meanwhile.
+pub(crate) fn all() -> impl Iterator<Item = Counted> {
+    let ours = heap::ours_all().into_iter().chain(memory::ours_all()).chain(switches::counts());
+    ours.chain(instructions::counts()).chain(heap::theirs_all()).chain(memory::theirs_all())
+}
+
+/// A job that captures so many words.
+fn job<const WORDS: usize>(number: usize) -> impl FnOnce() + Send + 'static {
+    let words = [number; WORDS];
+    move || {
+        black_box(words);
+    }
+}
+
+/// A count of workcrew, which has a bound.
+fn ours(name: &str, value: f64, bound: f64, unit: &str) -> Counted {
+    Counted::Count(Count { name: name.to_owned(), value, bound: Some(bound), unit: unit.to_owned() })
+}
+
+/// A count of a peer.
+fn theirs(name: &str, value: f64, unit: &str) -> Counted {
+    Counted::Count(Count { name: name.to_owned(), value, bound: None, unit: unit.to_owned() })
+}

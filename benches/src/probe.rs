@@ -1,0 +1,59 @@
+//! Counts that need a process of their own: this very program, started with a name and a number of operations, which
+//! prints what it has counted.
+
+use std::env;
+use std::ffi::OsStr;
+use std::process::{Command, Output};
+
+use crate::counted::PROBES;
+use crate::failure::Failure;
+
+/// The option by which this program is told to be one.
+pub(crate) const OPTION: &str = "--probe";
+
+/// Does what the process is for.
+///
+/// # Errors
+///
+/// If there is no such probe, or the number is none.
+pub(crate) fn answer(name: &str, times: &str) -> Result<(), Failure> {
+    let probe = PROBES.iter().find(|(known, _)| *known == name);
+    let value = || Some(times.to_owned());
+    let (Some((_, count)), Ok(times)) = (probe, times.parse()) else {
+        return Err(Failure::Value { option: OPTION, value: value() });
+    };
+    println!("{}", count(times));
+    Ok(())
+}
+
+/// Starts the process, after the words of `before`: a program that starts programs, and its arguments.
+///
+/// # Errors
+///
+/// If it cannot be started, or fails.
+pub(crate) fn ask(before: &[&str], name: &str, times: usize) -> Result<Output, Failure> {
+    let failed =
+        |reason: String| Failure::Process { name: before.first().unwrap_or(&"this program").to_string(), reason };
+    let program = env::current_exe().map_err(|error| failed(error.to_string()))?;
+    let words: Vec<&OsStr> = before.iter().map(OsStr::new).chain([program.as_os_str()]).collect();
+    let mut command = Command::new(words[0]);
+    let output = command.args(&words[1..]).args([OPTION, name, &times.to_string()]).output();
+    let output = output.map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        Ok(output)
+    } else {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(failed(format!("{}; {}", output.status, text.lines().last().unwrap_or(""))))
+    }
+}
+
+/// What it has printed.
+///
+/// # Errors
+///
+/// As [`ask`], and if that is no number.
+pub(crate) fn ask_number(before: &[&str], name: &str, times: usize) -> Result<f64, Failure> {
+    let output = ask(before, name, times)?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    text.parse().map_err(|_| Failure::Line(text))
+}

@@ -26,6 +26,7 @@ mod publish;
 mod results;
 mod rounds;
 mod statistics;
+mod status;
 mod targets;
 mod usage;
 mod waiting;
@@ -42,7 +43,7 @@ use crate::options::{HELP, Selection, Task};
 use crate::placement::{Placement, VERSION};
 use crate::pools::Pools;
 use crate::results::Results;
-use crate::workloads::{WORKLOADS, spinning};
+use crate::workloads::{Entry, WORKLOADS, spinning};
 
 fn main() -> ExitCode {
     match Task::from_arguments(env::args().skip(1)).and_then(run) {
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<(), Failure> {
     match task {
         Task::Help => println!("{HELP}"),
-        Task::List => WORKLOADS.iter().for_each(|(name, _)| println!("{name}")),
+        Task::List => WORKLOADS.iter().for_each(|entry| println!("{:16}{}", entry.name, entry.title)),
         Task::Play(selection) => play(&selection)?,
         Task::Compare { selection, write } => {
             let results = compare(&selection)?;
@@ -85,11 +86,11 @@ fn play(selection: &Selection) -> Result<(), Failure> {
     let peers = Peers::start()?;
     peers.versions().for_each(|version| println!("{VERSION}{version}"));
     let pools = Pools::start(pools::workers()?);
-    for (name, make) in WORKLOADS.iter().filter(|(name, _)| selection.includes(name)) {
+    for Entry { name, make, .. } in WORKLOADS.iter().filter(|entry| selection.includes(entry.name)) {
         let mut workload = make(pools, selection.scale);
         workload.contenders.extend(peers.contenders(name, pools.workers));
         eprintln!("{name}: {}", workload.question);
-        for figures in rounds::play(&mut workload, selection.time)? {
+        for figures in rounds::play(name, &mut workload, selection.time)? {
             println!("{}", figures.to_line());
         }
     }

@@ -6,8 +6,6 @@ use crate::failure::Failure;
 
 /// One question, put to several contenders.
 pub(crate) struct Workload {
-    /// Begins with the number by which the targets know it.
-    pub(crate) name: &'static str,
     pub(crate) question: &'static str,
     /// The first is the one the others are compared with.
     pub(crate) contenders: Vec<Contender>,
@@ -54,8 +52,8 @@ pub(crate) struct Turn {
     pub(crate) jobs: usize,
     /// What was measured, in nanoseconds per job: one value for each batch, or for each job.
     pub(crate) nanoseconds: Vec<f64>,
-    /// The most tasks that ran in a batch, where that is in question.
-    pub(crate) ran: Option<usize>,
+    /// How many tasks ran in each batch, where that is in question.
+    pub(crate) ran: Vec<f64>,
 }
 
 impl Contender {
@@ -83,7 +81,7 @@ pub(crate) fn timed(batches: usize, jobs_per_batch: usize, mut run_batch: impl F
         run_batch();
         started.elapsed().as_nanos() as f64 / jobs_per_batch as f64
     };
-    Turn { jobs: batches * jobs_per_batch, nanoseconds: (0..batches).map(measure).collect(), ran: None }
+    Turn { jobs: batches * jobs_per_batch, nanoseconds: (0..batches).map(measure).collect(), ran: Vec::new() }
 }
 
 /// How long the turns are.

@@ -13,8 +13,7 @@ mod failure;
 #[allow(dead_code, reason = "`compare` uses the rest")]
 mod pools;
 mod probe;
-#[allow(dead_code, reason = "`compare` uses the rest")]
-mod usage;
+mod status;
 
 use std::env;
 use std::process::ExitCode;

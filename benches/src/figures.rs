@@ -21,8 +21,9 @@ pub(crate) struct Figures {
     pub(crate) cpu: f64,
     /// Context switches of all threads of the process for each 1,000 jobs.
     pub(crate) switches: f64,
-    /// The most tasks that ran, where that is in question.
-    pub(crate) ran: Option<usize>,
+    /// How many tasks of a group ran: the median, and the most. Not a number where that is not in question.
+    pub(crate) ran: f64,
+    pub(crate) ran_most: f64,
     pub(crate) rounds: usize,
 }
 
@@ -31,10 +32,10 @@ const KEY: &str = "figures";
 
 impl Figures {
     pub(crate) fn to_line(&self) -> String {
-        let ran = self.ran.map_or_else(|| "-".to_owned(), |ran| ran.to_string());
         let words = [KEY, &self.workload, &self.contender, self.kind.name()].join("\t");
-        let numbers = [self.ratio, self.median, self.p99, self.cpu, self.switches].map(|number| number.to_string());
-        format!("{words}\t{}\t{ran}\t{}", numbers.join("\t"), self.rounds)
+        let numbers = [self.ratio, self.median, self.p99, self.cpu, self.switches, self.ran, self.ran_most];
+        let numbers = numbers.map(|number| number.to_string()).join("\t");
+        format!("{words}\t{numbers}\t{}", self.rounds)
     }
 
     pub(crate) fn from_line(line: &str) -> Result<Self, Failure> {
@@ -43,7 +44,8 @@ impl Figures {
 
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.split('\t').collect();
-        let [KEY, workload, contender, kind, ratio, median, p99, cpu, switches, ran, rounds] = fields[..] else {
+        let [KEY, workload, contender, kind, ratio, median, p99, cpu, switches, ran, ran_most, rounds] = fields[..]
+        else {
             return None;
         };
         Some(Self {
@@ -55,7 +57,8 @@ impl Figures {
             p99: number(p99)?,
             cpu: number(cpu)?,
             switches: number(switches)?,
-            ran: number(ran),
+            ran: number(ran)?,
+            ran_most: number(ran_most)?,
             rounds: number(rounds)?,
         })
     }

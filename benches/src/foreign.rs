@@ -170,20 +170,20 @@ impl Process {
     fn read(&mut self) -> Result<String, Failure> {
         let mut line = String::new();
         match self.answers.read_line(&mut line) {
-            Ok(0) => Err(self.failed("it has ended")),
+            Ok(0) => Err(self.failed(&"it has ended")),
             Ok(_) => Ok(line.trim_end().to_owned()),
-            Err(error) => Err(self.failed(error)),
+            Err(error) => Err(self.failed(&error)),
         }
     }
 
     fn take_turn(&mut self, order: &str) -> Result<Turn, Failure> {
         let orders = self.orders.as_mut().expect("it is there until this is dropped");
-        orders.write_all(order.as_bytes()).map_err(|error| self.failed(error))?;
+        orders.write_all(order.as_bytes()).map_err(|error| self.failed(&error))?;
         let answer = self.read()?;
         parse(&answer).ok_or(Failure::Line(answer))
     }
 
-    fn failed(&self, reason: impl ToString) -> Failure {
+    fn failed(&self, reason: &impl ToString) -> Failure {
         Failure::Process { name: self.language.to_owned(), reason: reason.to_string() }
     }
 }
@@ -192,7 +192,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.orders = None;
         if let Err(error) = self.child.wait() {
-            eprintln!("{}", self.failed(error));
+            eprintln!("{}", self.failed(&error));
         }
     }
 }
@@ -200,7 +200,7 @@ impl Drop for Process {
 fn parse(answer: &str) -> Option<Turn> {
     let mut fields = answer.split('\t');
     let jobs = fields.next()?.parse().ok()?;
-    let ran = fields.next()?.parse().ok();
+    let ran = fields.next()?.split(',').filter_map(|field| field.parse().ok()).collect();
     let nanoseconds: Vec<f64> = fields.map(|field| field.parse().ok()).collect::<Option<_>>()?;
     (!nanoseconds.is_empty()).then_some(Turn { jobs, nanoseconds, ran })
 }

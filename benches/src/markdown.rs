@@ -7,7 +7,7 @@ use crate::figures::Figures;
 use crate::placement::Placement;
 use crate::results::Results;
 use crate::targets::{Bound, TARGETS};
-use crate::workloads::WORKLOADS;
+use crate::workloads::{Entry, WORKLOADS};
 
 /// What a table says where nothing was measured.
 const NOTHING: &str = "–";
@@ -20,8 +20,8 @@ pub(crate) fn report(results: &Results) -> String {
     text += &summary(results);
     text += "\n### Measured with\n\n";
     text += &measured_with(results);
-    for (name, _) in WORKLOADS {
-        text += &workload(results, name);
+    for entry in &WORKLOADS {
+        text += &workload(results, entry);
     }
     if !results.counts.is_empty() {
         text += "\n### Exact counts\n\n";
@@ -57,19 +57,31 @@ pub(crate) fn targets(results: &Results) -> String {
 
 /// A line for each workload: workcrew, the best of the others, the limit.
 pub(crate) fn summary(results: &Results) -> String {
-    let mut table =
-        Table::new(&["ns per job", "CPUs", "workcrew", "best other Rust pool", "best in another language", "no pool"]);
-    for (name, _) in WORKLOADS.iter().filter(|(name, _)| !name.starts_with("w11")) {
+    let head =
+        ["nanoseconds", "CPUs", "workcrew", "best other Rust pool", "best in another language", "without a pool"];
+    let mut table = Table::new(&head);
+    for Entry { name, title, .. } in WORKLOADS.iter().filter(|entry| !entry.name.starts_with("w11")) {
         for placement in Placement::ALL {
             let Some(ours) = results.ours(placement, name) else { continue };
             let best = |kind| named(results.best(placement, name, kind));
-            let cells = [best(Kind::Peer), best(Kind::Foreign), best(Kind::Limit)];
-            let [peer, foreign, limit] = cells;
-            let ours = format!("**{}**", time(ours.median));
-            table.row([(*name).to_owned(), placement.name().to_owned(), ours, peer, foreign, limit]);
+            table.row([
+                (*title).to_owned(),
+                placement.name().to_owned(),
+                format!("**{}**", time(ours.median)),
+                best(Kind::Peer),
+                best(Kind::Foreign),
+                named(limit(results, placement, name)),
+            ]);
         }
     }
     table.to_markdown()
+}
+
+/// What bounds a pool. A call on the same thread is further from one than a bare loop or threads by hand.
+fn limit<'a>(results: &'a Results, placement: Placement, workload: &str) -> Option<&'a Figures> {
+    let other =
+        results.best_of(placement, workload, |figures| figures.kind == Kind::Limit && figures.contender != "no_pool");
+    other.or_else(|| results.best(placement, workload, Kind::Limit))
 }
 
 fn named(figures: Option<&Figures>) -> String {
@@ -77,7 +89,7 @@ fn named(figures: Option<&Figures>) -> String {
 }
 
 /// The contenders of one workload at all placements; empty if it was not played.
-fn workload(results: &Results, name: &str) -> String {
+fn workload(results: &Results, Entry { name, title, .. }: &Entry) -> String {
     let mut text = String::new();
     for placement in Placement::ALL {
         let contenders = results.contenders(placement, name);
@@ -92,14 +104,14 @@ fn workload(results: &Results, name: &str) -> String {
                 time(figures.p99),
                 time(figures.cpu),
                 number(figures.switches),
-                figures.ran.map_or_else(String::new, |ran| ran.to_string()),
+                ran(figures),
             ]);
         }
         let rounds = match first.rounds {
             1 => "one round".to_owned(),
             rounds => format!("{rounds} rounds"),
         };
-        write!(text, "\n### {name}, {}\n\n{rounds}\n\n{}", placement.name(), table.to_markdown())
+        write!(text, "\n### {title}; {}\n\n`{name}`, {rounds}\n\n{}", placement.name(), table.to_markdown())
             .expect("a string takes everything");
     }
     text
@@ -112,6 +124,13 @@ pub(crate) fn counts(results: &Results) -> String {
         table.row([count.name.clone(), number(count.value), bound, count.unit.clone(), count.verdict().to_owned()]);
     }
     table.to_markdown()
+}
+
+fn ran(figures: &Figures) -> String {
+    if figures.ran.is_nan() {
+        return String::new();
+    }
+    format!("{} (most {})", number(figures.ran), number(figures.ran_most))
 }
 
 /// Nanoseconds, as precise as they are worth.

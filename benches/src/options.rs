@@ -100,7 +100,7 @@ impl Selection {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        let selects = |part: &&String| WORKLOADS.iter().any(|(name, _)| name.contains(&***part));
+        let selects = |part: &&String| WORKLOADS.iter().any(|entry| entry.name.contains(&***part));
         match self.parts.iter().find(|part| !selects(part)) {
             Some(part) => Err(Failure::Selection(part.clone())),
             None => Ok(()),

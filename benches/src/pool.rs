@@ -18,7 +18,7 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use crate::contender::{Contender, Scale, Workload};
 use crate::failure::Failure;
 use crate::pools::Pools;
-use crate::workloads::WORKLOADS;
+use crate::workloads::{Entry, WORKLOADS};
 
 /// What takes its time by itself, or compares workcrew with itself, is left to `compare`.
 const LEFT_OUT: [&str; 4] = ["w3_join_idle", "w9_trickle", "w11_jobs", "w11_workers"];
@@ -30,17 +30,17 @@ fn main() -> Result<(), Failure> {
         .measurement_time(Duration::from_secs(1))
         .sample_size(20)
         .configure_from_args();
-    for (_, make) in WORKLOADS.iter().filter(|(name, _)| !LEFT_OUT.contains(name)) {
-        bench(&mut criterion, make(pools, Scale::Short));
+    for entry in WORKLOADS.iter().filter(|entry| !LEFT_OUT.contains(&entry.name)) {
+        bench(&mut criterion, entry, (entry.make)(pools, Scale::Short));
     }
     criterion.final_summary();
     Ok(())
 }
 
 /// Measures each contender of a workload; an iteration is a turn.
-fn bench(criterion: &mut Criterion, workload: Workload) {
-    println!("{}", workload.question);
-    let mut group = criterion.benchmark_group(workload.name);
+fn bench(criterion: &mut Criterion, Entry { name, title, .. }: &Entry, workload: Workload) {
+    println!("{title}: {}", workload.question);
+    let mut group = criterion.benchmark_group(*name);
     group.sampling_mode(SamplingMode::Flat);
     for mut contender in workload.contenders {
         let (jobs, _) = take_turn(&mut contender);

@@ -24,7 +24,8 @@ struct Record {
     /// What these jobs used up.
     cpu_seconds: f64,
     switches: f64,
-    ran: Option<usize>,
+    /// How many tasks ran in each batch, where that is in question.
+    ran: Vec<f64>,
 }
 
 /// Plays rounds until the time is over, at least one. Each begins with another contender, since who follows whom may
@@ -34,7 +35,7 @@ struct Record {
 /// # Errors
 ///
 /// If a process that takes part does not do so any more.
-pub(crate) fn play(workload: &mut Workload, time: Duration) -> Result<Vec<Figures>, Failure> {
+pub(crate) fn play(name: &str, workload: &mut Workload, time: Duration) -> Result<Vec<Figures>, Failure> {
     let count = workload.contenders.len();
     let mut records: Vec<Record> = (0..count).map(|_| Record::default()).collect();
     if !time.is_zero() {
@@ -49,7 +50,7 @@ pub(crate) fn play(workload: &mut Workload, time: Duration) -> Result<Vec<Figure
             break;
         }
     }
-    let figures = |(contender, record)| figures(workload.name, contender, record, &records[0]);
+    let figures = |(contender, record)| figures(name, contender, record, &records[0]);
     Ok(workload.contenders.iter().zip(&records).map(figures).collect())
 }
 
@@ -61,7 +62,7 @@ fn take_turn(contender: &mut Contender, record: &mut Record) -> Result<(), Failu
     record.cpu_seconds += used.cpu_seconds;
     record.switches += used.switches;
     record.jobs += turn.jobs;
-    record.ran = record.ran.max(turn.ran);
+    record.ran.extend(turn.ran);
     record.rounds.push(median(&turn.nanoseconds));
     record.batches.extend(turn.nanoseconds);
     Ok(())
@@ -78,7 +79,8 @@ fn figures(workload: &str, contender: &Contender, record: &Record, reference: &R
         p99: quantile(&record.batches, 0.99),
         cpu: record.cpu_seconds * 1e9 / jobs,
         switches: record.switches * 1e3 / jobs,
-        ran: record.ran,
+        ran: median(&record.ran),
+        ran_most: quantile(&record.ran, 1.0),
         rounds: record.rounds.len(),
     }
 }

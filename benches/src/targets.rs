@@ -122,8 +122,9 @@ fn of_split(all: &Results, placement: Placement, workload: &str) -> Option<f64> 
     all.contender(placement, workload, "static_split").map(|split| split.ratio)
 }
 
+/// In the median: a worker that loses its CPU within the failing task, or before, lets the others run on.
 fn ran(all: &Results, placement: Placement) -> Option<f64> {
-    all.ours(placement, "w5_first_error")?.ran.map(|ran| ran as f64)
+    all.ours(placement, "w5_first_error").map(|ours| ours.ran)
 }
 
 fn cpu(all: &Results, placement: Placement, workload: &str) -> Option<f64> {

@@ -3,8 +3,17 @@
 use std::fs;
 use std::io;
 use std::ops::Sub;
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
-/// Read from `/proc` as Linux has it. Not a number where there is none.
+#[cfg(target_os = "linux")]
+use nix::time::ClockId;
+#[cfg(target_os = "linux")]
+use nix::unistd::Pid;
+
+use crate::status;
+
+/// As Linux has it. Not a number elsewhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu_seconds: f64,
@@ -15,10 +24,9 @@ pub(crate) struct Usage {
 impl Usage {
     /// Of this process, or of another one.
     pub(crate) fn now(process: Option<u32>) -> Self {
-        let process = process.map_or_else(|| "self".to_owned(), |id| id.to_string());
         Self {
-            cpu_seconds: cpu_ticks(&process).map_or(f64::NAN, |ticks| ticks as f64 / 100.0),
-            switches: switches(&process).map_or(f64::NAN, |switches| switches as f64),
+            cpu_seconds: cpu_seconds(process).unwrap_or(f64::NAN),
+            switches: switches(process).map_or(f64::NAN, |switches| switches as f64),
         }
     }
 }
@@ -34,26 +42,29 @@ impl Sub for Usage {
     }
 }
 
-/// The fields `utime` and `stime` of proc(5), which Linux counts in hundredths of a second on all usual systems.
-pub(crate) fn cpu_ticks(process: &str) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name of the program comes before, in parentheses, and may hold anything.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().ok()).sum()
+/// To the nanosecond, those threads included that have ended.
+#[cfg(target_os = "linux")]
+fn cpu_seconds(process: Option<u32>) -> Option<f64> {
+    let clock = match process {
+        None => ClockId::CLOCK_PROCESS_CPUTIME_ID,
+        Some(id) => ClockId::pid_cpu_clock_id(Pid::from_raw(id.try_into().ok()?)).ok()?,
+    };
+    Some(Duration::from(clock.now().ok()?).as_secs_f64())
 }
 
-fn switches(process: &str) -> io::Result<u64> {
+#[cfg(not(target_os = "linux"))]
+fn cpu_seconds(_: Option<u32>) -> Option<f64> {
+    None
+}
+
+fn switches(process: Option<u32>) -> io::Result<u64> {
+    let process = process.map_or_else(|| "self".to_owned(), |id| id.to_string());
     let mut switches = 0;
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
         // A thread may end while it is looked at.
         let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
-        switches += counted(&status, "voluntary_ctxt_switches") + counted(&status, "nonvoluntary_ctxt_switches");
+        switches += status::counted(&status, "voluntary_ctxt_switches")
+            + status::counted(&status, "nonvoluntary_ctxt_switches");
     }
     Ok(switches)
-}
-
-/// What a thread's status says under this name.
-pub(crate) fn counted(status: &str, name: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }

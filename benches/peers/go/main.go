@@ -35,7 +35,7 @@ const (
 // What a turn brought.
 type turn struct {
 	jobs        int
-	ran         int // -1 where it is not in question
+	ran         []int64 // of each batch, where it is in question
 	nanoseconds []float64
 }
 
@@ -84,7 +84,7 @@ func empty(number int) func() {
 }
 
 func timed(batches, jobsPerBatch int, run func()) turn {
-	t := turn{jobs: batches * jobsPerBatch, ran: -1}
+	t := turn{jobs: batches * jobsPerBatch}
 	for i := 0; i < batches; i++ {
 		started := time.Now()
 		run()
@@ -126,7 +126,7 @@ func (p *pool) join() {
 }
 
 func (p *pool) joinAfterIdleness() turn {
-	t := turn{jobs: joinsAfterIdleness, ran: -1}
+	t := turn{jobs: joinsAfterIdleness}
 	for i := 0; i < joinsAfterIdleness; i++ {
 		for idle := time.Now(); time.Since(idle) < idleness; {
 		}
@@ -229,7 +229,7 @@ func errgroupOf1000() turn {
 
 // The spawner stops when it sees the cancellation, and so does a task that has not begun, as one writes it by hand.
 func failingErrgroup() turn {
-	most := int64(0)
+	var rans []int64
 	failure := errors.New("the hundredth")
 	t := timed(failingGroups, 1, func() {
 		var ran int64
@@ -250,11 +250,9 @@ func failingErrgroup() turn {
 		if g.wait() == nil {
 			panic("a task fails")
 		}
-		if ran > most {
-			most = ran
-		}
+		rans = append(rans, ran)
 	})
-	t.ran = int(most)
+	t.ran = rans
 	return t
 }
 
@@ -314,8 +312,13 @@ func main() {
 			panic(err)
 		}
 		ran := "-"
-		if t.ran >= 0 {
-			ran = strconv.Itoa(t.ran)
+		for i, count := range t.ran {
+			if i == 0 {
+				ran = ""
+			} else {
+				ran += ","
+			}
+			ran += strconv.FormatInt(count, 10)
 		}
 		fmt.Printf("%d\t%s", t.jobs, ran)
 		for _, value := range t.nanoseconds {

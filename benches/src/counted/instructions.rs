@@ -55,7 +55,7 @@ fn collected(probe: &str, operations: usize) -> Result<f64, Failure> {
 /// Does so many operations under the eyes of callgrind.
 #[inline(never)]
 fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(usize)) {
-    (0..operations).for_each(|number| operate(number));
+    (0..operations).for_each(&mut operate);
 }
 
 fn on_busy_pool(operations: usize, mut operate: impl FnMut(&WorkerPool, usize)) -> u64 {

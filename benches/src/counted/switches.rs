@@ -14,7 +14,7 @@ use super::wedge::Wedge;
 use super::{Counted, job, ours};
 use crate::pools;
 use crate::probe;
-use crate::usage;
+use crate::status;
 
 const MANY_WORKERS: usize = 64;
 /// The threads have come to rest.
@@ -60,7 +60,7 @@ fn sleeps(main: bool) -> u64 {
     let threads = fs::read_dir("/proc/self/task").expect("Linux has it").filter_map(Result::ok);
     let counted = threads.filter(|thread| main || thread.file_name() != *own);
     let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).unwrap_or_default();
-    counted.map(|thread| usage::counted(&status(thread), VOLUNTARY)).sum()
+    counted.map(|thread| status::counted(&status(thread), VOLUNTARY)).sum()
 }
 
 /// Something of a pool with many workers that has worked and has nothing to do.
@@ -74,8 +74,16 @@ fn while_idle(count: impl Fn() -> u64) -> u64 {
     count() - before
 }
 
+/// CPU time of this process as the system accounts for it, in ticks: the fields `utime` and `stime` of proc(5).
+fn cpu_ticks() -> Option<u64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The name of the program comes before, in parentheses, and may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().ok()).sum()
+}
+
 pub(super) fn idle_ticks(_: usize) -> u64 {
-    while_idle(|| usage::cpu_ticks("self").expect("Linux has it"))
+    while_idle(|| cpu_ticks().expect("Linux has it"))
 }
 
 pub(super) fn idle_switches(_: usize) -> u64 {
@@ -89,7 +97,7 @@ pub(super) fn drain_switches(jobs: usize) -> u64 {
     let (sender, receiver) = mpsc::channel();
     let own_sleeps = move || {
         let status = fs::read_to_string("/proc/thread-self/status").expect("Linux has it");
-        sender.send(usage::counted(&status, VOLUNTARY)).expect("the main thread receives");
+        sender.send(status::counted(&status, VOLUNTARY)).expect("the main thread receives");
     };
     pool.execute(own_sleeps.clone()).expect("the pool is open");
     (2..jobs).for_each(|number| pool.execute(job::<1>(number)).expect("the pool is open"));

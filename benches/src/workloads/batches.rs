@@ -1,6 +1,6 @@
 //! Batches of jobs that nobody waits for one by one: how each pool takes them in, and how it is waited for.
 //!
-//! workcrew, threadpool and rusty_pool are waited for by their own means. For rayon's `spawn`, tokio's `spawn_blocking`,
+//! workcrew, threadpool and `rusty_pool` are waited for by their own means. For rayon's `spawn`, tokio's `spawn_blocking`,
 //! futures' `spawn_ok` and the loop there are none that do not add to each job; a barrier after the last job takes their
 //! place, which is cheaper for them. affinitypool cancels a task whose future is dropped: there the futures are kept and
 //! awaited.

@@ -36,7 +36,6 @@ pub(super) fn checksums(pools: &'static Pools, scale: Scale) -> Workload {
     });
     contenders.push(split);
     Workload {
-        name: "w8_files",
         question: "How long does a small file take, when 20,000 of about 1 KiB are read and their SHA-256 is computed?",
         contenders,
     }

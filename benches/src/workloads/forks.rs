@@ -1,7 +1,7 @@
 //! Jobs that make jobs.
 //!
 //! Both workloads follow the calls of the doubly recursive Fibonacci function. workcrew, rayon's scope, threadpool and
-//! rusty_pool are waited for by their own means. tokio, futures, affinitypool and the loop count their jobs down, one
+//! `rusty_pool` are waited for by their own means. tokio, futures, affinitypool and the loop count their jobs down, one
 //! atomic step for each. affinitypool would cancel a job whose future is dropped, so the futures are leaked, which is
 //! its cheapest way to let go of a job. The loop runs a job at once when its channel is full.
 
@@ -48,7 +48,6 @@ pub(super) fn tree(pools: &'static Pools, scale: Scale) -> Workload {
         })
     };
     Workload {
-        name: "w6t_tree",
         question: "What does an empty job cost in a tree of 75,025, each submitted by its parent?",
         contenders: vec![
             Contender::workcrew("workcrew_execute", move || {
@@ -163,7 +162,6 @@ pub(super) fn fork_join(pools: &'static Pools, scale: Scale) -> Workload {
         })
     };
     Workload {
-        name: "w6f_fork_join",
         question: "What does a fork cost in fib(24) by fork and join?",
         contenders: vec![
             Contender::workcrew("workcrew_scope", move || on_worker(fib_with_scopes)),

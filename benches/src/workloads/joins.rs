@@ -1,6 +1,6 @@
 //! One task and its result: how long from the submission until the caller has it?
 //!
-//! workcrew, rayon's `install`, rusty_pool, tokio, futures and affinitypool are waited for by their own means; the
+//! workcrew, rayon's `install`, `rusty_pool`, tokio, futures and affinitypool are waited for by their own means; the
 //! futures of the last three on the calling thread, by their own `block_on` where they have one. `install` puts the task
 //! on the caller's stack, but returns only with the result. All else sends its result through a channel made for it,
 //! of one place, whose receiver spins a little before it sleeps.
@@ -29,7 +29,6 @@ type RoundTrip = fn(&Pools) -> usize;
 pub(super) fn back_to_back(pools: &'static Pools, scale: Scale) -> Workload {
     let tasks = scale.of(TASKS);
     Workload {
-        name: "w3_join",
         question: "How long does one task take from its submission to its result, back to back?",
         contenders: contenders(move |round_trip| {
             timed(tasks, 1, || {
@@ -43,7 +42,6 @@ pub(super) fn back_to_back(pools: &'static Pools, scale: Scale) -> Workload {
 pub(super) fn after_idleness(pools: &'static Pools, scale: Scale) -> Workload {
     let tasks = scale.of(TASKS_AFTER_IDLENESS);
     Workload {
-        name: "w3_join_idle",
         question: "How long does it take when the pool has been idle for 200 µs?",
         contenders: contenders(move |round_trip| {
             let measure = |_| {
@@ -55,7 +53,7 @@ pub(super) fn after_idleness(pools: &'static Pools, scale: Scale) -> Workload {
                 black_box(round_trip(pools));
                 started.elapsed().as_nanos() as f64
             };
-            Turn { jobs: tasks, nanoseconds: (0..tasks).map(measure).collect(), ran: None }
+            Turn { jobs: tasks, nanoseconds: (0..tasks).map(measure).collect(), ran: Vec::new() }
         }),
     }
 }
@@ -87,7 +85,7 @@ fn contenders(measure: impl Fn(RoundTrip) -> Turn + Copy + 'static) -> Vec<Conte
         }),
         peer("futures", |pools| {
             let task = result(1);
-            let handle = (&pools.futures).spawn_with_handle(async move { task() });
+            let handle = pools.futures.spawn_with_handle(async move { task() });
             block_on(handle.expect("the pool is open"))
         }),
         peer("affinitypool", |pools| block_on(pools.affinitypool.spawn(result(1)))),

@@ -19,25 +19,35 @@ use std::hint::black_box;
 use crate::contender::{Scale, Workload};
 use crate::pools::Pools;
 
-/// Makes one workload.
-pub(crate) type Make = fn(&'static Pools, Scale) -> Workload;
+/// A workload that can be played.
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    /// For people; begins with the number by which the targets know it.
+    pub(crate) title: &'static str,
+    /// Called only when it is to be played: some make threads or files.
+    pub(crate) make: fn(&'static Pools, Scale) -> Workload,
+}
 
-/// All of them, by name, in the order of the targets. Made only when they are played: some make threads or files.
-pub(crate) const WORKLOADS: [(&str, Make); 14] = [
-    ("w1_submit", submits::one_producer),
-    ("w2_producers", submits::four_producers),
-    ("w3_join", joins::back_to_back),
-    ("w3_join_idle", joins::after_idleness),
-    ("w4_group", groups::group_of_1000),
-    ("w5_first_error", groups::first_error),
-    ("w6t_tree", forks::tree),
-    ("w6f_fork_join", forks::fork_join),
-    ("w7_work_5us", spinning::five_microseconds),
-    ("w7_work_50us", spinning::fifty_microseconds),
-    ("w8_files", files::checksums),
-    ("w9_trickle", trickle::ten_thousand_a_second),
-    ("w11_jobs", sizes::jobs),
-    ("w11_workers", sizes::workers),
+const fn entry(name: &'static str, title: &'static str, make: fn(&'static Pools, Scale) -> Workload) -> Entry {
+    Entry { name, title, make }
+}
+
+/// All of them, in the order of the targets.
+pub(crate) const WORKLOADS: [Entry; 14] = [
+    entry("w1_submit", "W1: one producer, empty jobs", submits::one_producer),
+    entry("w2_producers", "W2: four producers, empty jobs", submits::four_producers),
+    entry("w3_join", "W3: one task, from submission to result", joins::back_to_back),
+    entry("w3_join_idle", "W3: the same, pool idle for 200 µs", joins::after_idleness),
+    entry("w4_group", "W4: group of 1,000 tasks, per task", groups::group_of_1000),
+    entry("w5_first_error", "W5: group whose 100th task fails, per group", groups::first_error),
+    entry("w6t_tree", "W6t: jobs that submit jobs", forks::tree),
+    entry("w6f_fork_join", "W6f: fib(24) by fork and join, per fork", forks::fork_join),
+    entry("w7_work_5us", "W7: jobs of 5 µs", spinning::five_microseconds),
+    entry("w7_work_50us", "W7: jobs of 50 µs", spinning::fifty_microseconds),
+    entry("w8_files", "W8: SHA-256 of small files", files::checksums),
+    entry("w9_trickle", "W9: 10,000 jobs a second, until each starts", trickle::ten_thousand_a_second),
+    entry("w11_jobs", "W11: W1 with 10,000 to 10,000,000 jobs", sizes::jobs),
+    entry("w11_workers", "W11: W1 with 1 to 64 workers", sizes::workers),
 ];
 
 /// A job that does nothing, but captures a word.

@@ -30,7 +30,6 @@ pub(super) fn jobs(pools: &'static Pools, scale: Scale) -> Workload {
         Contender::workcrew(name, move || timed(batches, batch.jobs, || batch.execute(&pools.workcrew)))
     };
     Workload {
-        name: "w11_jobs",
         question: "Does an empty job cost the same, whether 10,000 or 10,000,000 are submitted?",
         contenders: JOBS.into_iter().map(contender).collect(),
     }
@@ -43,7 +42,6 @@ pub(super) fn workers(_: &'static Pools, scale: Scale) -> Workload {
         Contender::workcrew(name, move || timed(1, batch.jobs, || batch.execute(&pool)))
     };
     Workload {
-        name: "w11_workers",
         question: "Does an empty job cost the same, whether there is 1 worker or 64?",
         contenders: WORKERS.into_iter().map(contender).collect(),
     }

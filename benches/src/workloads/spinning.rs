@@ -19,7 +19,6 @@ const CALIBRATION: u32 = 4_000_000;
 
 pub(super) fn five_microseconds(pools: &'static Pools, scale: Scale) -> Workload {
     Workload {
-        name: "w7_work_5us",
         question: "How long do 20,000 jobs of 5 µs take, for each job?",
         contenders: contenders(pools, scale, 5),
     }
@@ -27,7 +26,6 @@ pub(super) fn five_microseconds(pools: &'static Pools, scale: Scale) -> Workload
 
 pub(super) fn fifty_microseconds(pools: &'static Pools, scale: Scale) -> Workload {
     Workload {
-        name: "w7_work_50us",
         question: "How long do 2,000 jobs of 50 µs take, for each job?",
         contenders: contenders(pools, scale, 50),
     }

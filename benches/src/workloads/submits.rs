@@ -24,7 +24,6 @@ pub(super) fn one_producer(pools: &'static Pools, scale: Scale) -> Workload {
         timed(1, jobs, || (0..jobs).for_each(|number| black_box(Box::new(empty(number)) as Job)()))
     }));
     Workload {
-        name: "w1_submit",
         question: "What does an empty job cost, when one producer submits 200,000 and waits until all have run?",
         contenders,
     }
@@ -32,7 +31,6 @@ pub(super) fn one_producer(pools: &'static Pools, scale: Scale) -> Workload {
 
 pub(super) fn four_producers(pools: &'static Pools, scale: Scale) -> Workload {
     Workload {
-        name: "w2_producers",
         question: "What does an empty job cost, when four producers submit 50,000 each?",
         contenders: Batch { jobs: scale.of(JOBS), producers: 4, make_job: empty }.contenders(pools),
     }

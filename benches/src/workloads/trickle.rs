@@ -37,7 +37,6 @@ impl Start {
 pub(super) fn ten_thousand_a_second(pools: &'static Pools, scale: Scale) -> Workload {
     let jobs = scale.of(JOBS);
     Workload {
-        name: "w9_trickle",
         question: "How soon does a job start, when 10,000 are submitted in a second?",
         contenders: vec![
             Contender::workcrew("workcrew", move || {
@@ -73,5 +72,5 @@ fn trickle(jobs: usize, mut submit: impl FnMut(Start)) -> Turn {
     }
     COUNTDOWN.wait();
     let latencies = LATENCIES[..jobs].iter().map(|latency| latency.load(Ordering::Relaxed) as f64);
-    Turn { jobs, nanoseconds: latencies.collect(), ran: None }
+    Turn { jobs, nanoseconds: latencies.collect(), ran: Vec::new() }
 }

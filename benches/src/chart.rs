@@ -21,15 +21,15 @@ const PANELS: [(&str, &str); 6] = [
 ];
 const COLUMNS: usize = 3;
 /// The most bars in a panel.
-const BARS: usize = 7;
+const BARS: usize = 11;
 
 const PANEL_WIDTH: usize = 300;
-const PANEL_HEIGHT: usize = 176;
+const PANEL_HEIGHT: usize = 230;
 const MARGIN: usize = 16;
 const HEAD: usize = 56;
 const FOOT: usize = 30;
-const BAR_HEIGHT: usize = 15;
-const ROW_HEIGHT: usize = 19;
+const BAR_HEIGHT: usize = 13;
+const ROW_HEIGHT: usize = 17;
 const LABEL_WIDTH: usize = 124;
 const VALUE_WIDTH: usize = 52;
 
@@ -61,14 +61,14 @@ pub(crate) fn svg(results: &Results, placement: Placement) -> String {
     svg + "</svg>\n"
 }
 
-/// Ours, the bare loop, and the best of the others, in the order of their medians.
+/// Ours and the best way of each other, in the order of their medians.
 fn shown<'a>(results: &'a Results, placement: Placement, workload: &str) -> Vec<&'a Figures> {
     let Some(ours) = results.ours(placement, workload) else { return Vec::new() };
     let by_median = |one: &&Figures, other: &&Figures| one.median.total_cmp(&other.median);
     let mut others = results.contenders(placement, workload);
     others.retain(|figures| figures.kind != Kind::Workcrew && figures.contender != "no_pool");
     others.sort_by(by_median);
-    // Of each peer one way, the best.
+    // By the first word of its name.
     let mut peers = Vec::new();
     others.retain(|figures| {
         let peer = figures.contender.split('_').next();
@@ -107,9 +107,9 @@ fn panel(svg: &mut String, x: usize, y: usize, title: &str, bars: &[&Figures]) {
     for (index, figures) in bars.iter().enumerate() {
         let top = y + 28 + index * ROW_HEIGHT;
         let length = (figures.median / longest * room).round().max(1.0) as usize;
-        text(svg, x, top + 12, "", &figures.contender);
+        text(svg, x, top + 11, "", &figures.contender);
         rectangle(svg, [x + LABEL_WIDTH, top, length, BAR_HEIGHT], figures.kind.name());
-        text(svg, x + LABEL_WIDTH + length + 5, top + 12, "", &time(figures.median));
+        text(svg, x + LABEL_WIDTH + length + 5, top + 11, "", &time(figures.median));
     }
 }
 

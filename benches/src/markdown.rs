@@ -77,6 +77,24 @@ pub(crate) fn summary(results: &Results) -> String {
     table.to_markdown()
 }
 
+/// The same for a reader in a hurry: a line for each workload, and pools of Rust alone.
+pub(crate) fn short_summary(results: &Results) -> String {
+    let head = ["nanoseconds", "workcrew, free", "best other Rust pool", "workcrew, one", "best other Rust pool"];
+    let mut table = Table::new(&head);
+    for Entry { name, title, .. } in WORKLOADS.iter().filter(|entry| !entry.name.starts_with("w11")) {
+        if results.ours(Placement::Free, name).is_none() {
+            continue;
+        }
+        let [free, one] = Placement::ALL.map(|placement| {
+            let ours = results.ours(placement, name).map_or_else(|| NOTHING.to_owned(), |ours| time(ours.median));
+            [format!("**{ours}**"), named(results.best(placement, name, Kind::Peer))]
+        });
+        let ([free, best_free], [one, best_one]) = (free, one);
+        table.row([(*title).to_owned(), free, best_free, one, best_one]);
+    }
+    table.to_markdown()
+}
+
 /// What bounds a pool. A call on the same thread is further from one than a bare loop or threads by hand.
 fn limit<'a>(results: &'a Results, placement: Placement, workload: &str) -> Option<&'a Figures> {
     let other =

@@ -18,11 +18,11 @@ const END: &str = "<!-- performance: end -->";
 ///
 /// If a file cannot be read or written, or lacks the marks.
 pub(crate) fn write(results: &Results) -> Result<Vec<PathBuf>, Failure> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the member lies in the workspace");
     let readme = root.join("README.md");
     let docs = root.join("docs").join("performance.md");
     let chart = root.join("docs").join("performance.svg");
-    let summary = format!("{}\n{}", markdown::summary(results), markdown::measured_with(results));
+    let summary = format!("{}\n{}", markdown::short_summary(results), markdown::measured_with(results));
     replace(&readme, &summary)?;
     replace(&docs, &markdown::report(results))?;
     fs::write(&chart, chart::svg(results, Placement::Free)).map_err(|error| failure(&chart, error))?;

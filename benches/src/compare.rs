@@ -108,7 +108,7 @@ fn compare(selection: &Selection) -> Result<Results, Failure> {
     let mut counts = Vec::new();
     match selection.scale {
         Scale::Full => {
-            variables.push(foreign::build(|language, reason| absent(format!("{language}, which {reason}"))));
+            variables.push(foreign::build(&mut absent));
             match count() {
                 Ok(counted) => counts = counted,
                 Err(failure) => absent(format!("exact counts; {failure}")),
@@ -129,7 +129,8 @@ fn compare(selection: &Selection) -> Result<Results, Failure> {
     }
     foreign.sort();
     foreign.dedup();
-    Ok(Results { facts: machine::facts(pools::workers()?, &foreign), placements, counts, absences })
+    let workers = pools::workers()?;
+    Ok(Results { facts: machine::facts(workers, &foreign), workers, placements, counts, absences })
 }
 
 /// Lets the bench `counts` count. It fails when a bound is exceeded; what it has counted counts all the same.

@@ -62,8 +62,8 @@ const SOURCES: [Source; 3] = [
 const BUILT_VARIABLE: &str = "BENCH_PEERS";
 
 /// Builds all peers and returns the name and the value of a variable for processes that are to start them. `on_absent`
-/// is told which language there will be nothing of, and why.
-pub(crate) fn build(mut on_absent: impl FnMut(&'static str, String)) -> (&'static str, String) {
+/// is told what there will be nothing of, and why.
+pub(crate) fn build(mut on_absent: impl FnMut(String)) -> (&'static str, String) {
     let mut built = Vec::new();
     for Source { language, build, .. } in SOURCES {
         let target = target(language);
@@ -73,9 +73,9 @@ pub(crate) fn build(mut on_absent: impl FnMut(&'static str, String)) -> (&'stati
             Ok(output) if output.status.success() => built.push(language),
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr).into_owned();
-                on_absent(language, format!("does not build here: {}", text.lines().next().unwrap_or("")));
+                on_absent(format!("{language} does not build here: {}", text.lines().next().unwrap_or("")));
             }
-            Err(error) => on_absent(language, format!("its compiler does not start here: {error}")),
+            Err(error) => on_absent(format!("the compiler of {language} does not start here: {error}")),
         }
     }
     (BUILT_VARIABLE, built.join(","))

@@ -26,8 +26,8 @@ const LEFT_OUT: [&str; 4] = ["w3_join_idle", "w9_trickle", "w11_jobs", "w11_work
 fn main() -> Result<(), Failure> {
     let pools = Pools::start(pools::workers()?);
     let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_secs(1))
+        .warm_up_time(Duration::from_millis(150))
+        .measurement_time(Duration::from_millis(800))
         .sample_size(20)
         .configure_from_args();
     for entry in WORKLOADS.iter().filter(|entry| !LEFT_OUT.contains(&entry.name)) {

@@ -9,6 +9,8 @@ use crate::placement::Placement;
 pub(crate) struct Results {
     /// What they were measured with, a line each.
     pub(crate) facts: Vec<String>,
+    /// Of each pool.
+    pub(crate) workers: usize,
     pub(crate) placements: Vec<(Placement, Vec<Figures>)>,
     pub(crate) counts: Vec<Count>,
     /// What was not measured, and why, a line each.

@@ -1,7 +1,8 @@
-//! Instructions of a submission into a queue that has room, while all workers are busy: the way that most jobs go.
+//! Instructions of a submission into a queue that has room, while all workers are busy: the way that most jobs go. And
+//! of all threads together, from the submission until the job is over.
 //!
-//! callgrind counts what is executed within one function of the probe. That function is called with two different numbers
-//! of operations; the difference is that of the operations alone.
+//! callgrind counts what is executed within one function of the probe, or in the whole process. The probe is called with
+//! two different numbers of operations; the difference is that of the operations alone.
 
 use std::hint::black_box;
 
@@ -12,14 +13,9 @@ use super::{Counted, job, ours};
 use crate::failure::Failure;
 use crate::probe;
 
+const VALGRIND: [&str; 3] = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
 /// Collects only within the functions whose names contain this.
-const VALGRIND: [&str; 5] = [
-    "valgrind",
-    "--tool=callgrind",
-    "--callgrind-out-file=/dev/null",
-    "--collect-atstart=no",
-    "--toggle-collect=*collected_by_callgrind*",
-];
+const WITHIN: [&str; 2] = ["--collect-atstart=no", "--toggle-collect=*collected_by_callgrind*"];
 /// Begins the number of instructions in what valgrind prints.
 const COLLECTED: &str = "Collected :";
 const FEW: usize = 1_000;
@@ -28,25 +24,28 @@ const CAPACITY: usize = 4_096;
 const UNIT: &str = "instructions";
 
 pub(super) fn counts() -> impl Iterator<Item = Counted> {
-    let count = |name, probe, bound| match per_operation(probe) {
+    let count = |name, probe, within: &[&str], bound| match per_operation(probe, within) {
         Ok(instructions) => ours(name, instructions, bound, UNIT),
         Err(failure) => Counted::Absent { name, failure },
     };
     [
-        count("instructions_execute", "execute", 230.0),
-        count("instructions_spawn", "spawn", 650.0),
-        count("instructions_group_spawn", "group", 265.0),
+        count("instructions_execute", "execute", &WITHIN, 190.0),
+        count("instructions_spawn", "spawn", &WITHIN, 600.0),
+        count("instructions_group_spawn", "group", &WITHIN, 260.0),
+        count("instructions_execute_and_run", "execute", &[], 720.0),
+        count("instructions_spawn_and_run", "spawn", &[], 1_540.0),
+        count("instructions_group_spawn_and_run", "group", &[], 780.0),
     ]
     .into_iter()
 }
 
-fn per_operation(probe: &str) -> Result<f64, Failure> {
-    let [few, many] = [FEW, MANY].map(|operations| collected(probe, operations));
+fn per_operation(probe: &str, within: &[&str]) -> Result<f64, Failure> {
+    let [few, many] = [FEW, MANY].map(|operations| collected(probe, within, operations));
     Ok((many? - few?) / (MANY - FEW) as f64)
 }
 
-fn collected(probe: &str, operations: usize) -> Result<f64, Failure> {
-    let output = probe::ask(&VALGRIND, probe, operations)?;
+fn collected(probe: &str, within: &[&str], operations: usize) -> Result<f64, Failure> {
+    let output = probe::ask(&[&VALGRIND, within].concat(), probe, operations)?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let number = text.lines().find_map(|line| line.split_once(COLLECTED)?.1.trim().parse().ok());
     number.ok_or(Failure::Line(text))

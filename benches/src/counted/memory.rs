@@ -1,6 +1,8 @@
 //! Bytes on the heap: of a pool, of a place in its queue, of a job that waits there. Stacks of threads do not count.
 
 use std::mem;
+use std::thread;
+use std::time::Duration;
 
 use workcrew::WorkerPool;
 
@@ -14,13 +16,14 @@ const WORKERS: usize = 2;
 const CAPACITY: usize = 1_024;
 const LARGE_CAPACITY: usize = 131_072;
 const QUEUED_JOBS: usize = 100_000;
+/// Long enough for workers to fall asleep.
+const REST: Duration = Duration::from_millis(50);
 const UNIT: &str = "bytes";
 
 pub(super) fn ours_all() -> [Counted; 3] {
-    let small = grown(|| idle_pool(CAPACITY));
-    let large = grown(|| idle_pool(LARGE_CAPACITY));
+    let (_, small) = grown(|| idle_pool(CAPACITY));
+    let (pool, large) = grown(|| idle_pool(LARGE_CAPACITY));
     let slots = (LARGE_CAPACITY - CAPACITY) as f64;
-    let pool = idle_pool(LARGE_CAPACITY);
     let queued = queued(
         |job| pool.execute(job).expect("the pool is open"),
         |number| {
@@ -34,21 +37,23 @@ pub(super) fn ours_all() -> [Counted; 3] {
     ]
 }
 
-/// A pool all of whose workers have worked.
 fn idle_pool(capacity: usize) -> WorkerPool {
     let pool = WorkerPool::builder().workers(WORKERS).queue_capacity(capacity).build().expect("its threads start");
-    drop(Wedge::of(&pool));
-    pool.wait_idle();
+    rested(pool, |pool, job| pool.execute(job).expect("the pool is open"))
+}
+
+/// The pool, after all its workers have worked and come to rest: some need memory only to sleep.
+fn rested<P>(pool: P, execute: impl Fn(&P, Job)) -> P {
+    drop(Wedge::new(WORKERS, |job| execute(&pool, job)));
+    thread::sleep(REST);
     pool
 }
 
-/// How much the heap has grown by what was made.
-fn grown<T>(make: impl FnOnce() -> T) -> f64 {
+/// What was made, and how much the heap has grown by that.
+fn grown<T>(make: impl FnOnce() -> T) -> (T, f64) {
     let before = allocations::bytes();
     let made = make();
-    let after = allocations::bytes();
-    drop(made);
-    after as f64 - before as f64
+    (made, allocations::bytes() as f64 - before as f64)
 }
 
 /// Bytes of a job that captures a word, beside the place in the queue, if there is one before it comes.
@@ -63,17 +68,23 @@ fn queued(execute: impl Fn(Job), submit: impl Fn(usize)) -> f64 {
     (after as f64 - before as f64) / QUEUED_JOBS as f64
 }
 
-pub(super) fn theirs_all() -> [Counted; 6] {
+pub(super) fn theirs_all() -> impl Iterator<Item = Counted> {
     let job = job::<1>;
-    let rayon = pools::rayon(WORKERS);
-    let threadpool = threadpool::ThreadPool::new(WORKERS);
-    let tokio = pools::tokio(WORKERS);
+    let (threadpool, of_threadpool) =
+        grown(|| rested(threadpool::ThreadPool::new(WORKERS), threadpool::ThreadPool::execute));
+    let (tokio, of_tokio) = grown(|| rested(pools::tokio(WORKERS), |pool, job| drop(pool.spawn_blocking(job))));
+    let (rayon, of_rayon) = grown(|| rested(pools::rayon(WORKERS), rayon::ThreadPool::spawn));
+    let idle = [
+        theirs("threadpool: idle pool", of_threadpool, UNIT),
+        theirs("tokio: idle pool", of_tokio, UNIT),
+        theirs("rayon: idle pool", of_rayon, UNIT),
+    ];
     let futures = pools::futures(WORKERS);
     let affinitypool = affinitypool::Threadpool::new(WORKERS);
     let rusty_pool = rusty_pool::Builder::new().core_size(WORKERS).max_size(WORKERS).build();
     // Dropping the future would cancel the job, and the job is to stay.
     let forget = |future| mem::forget(future);
-    [
+    let queued = [
         theirs("rayon: queued job", queued(|job| rayon.spawn(job), |number| rayon.spawn(job(number))), UNIT),
         theirs(
             "threadpool: queued job",
@@ -106,5 +117,6 @@ pub(super) fn theirs_all() -> [Counted; 6] {
             queued(|job| rusty_pool.execute(job), |number| rusty_pool.execute(job(number))),
             UNIT,
         ),
-    ]
+    ];
+    idle.into_iter().chain(queued)
 }

@@ -37,7 +37,7 @@ pub(crate) const PROBES: [Probe; 8] = [
 /// Counts everything, one after the other; the peers last, since some end their threads late and free memory meanwhile.
 pub(crate) fn all() -> impl Iterator<Item = Counted> {
     let ours = heap::ours_all().into_iter().chain(memory::ours_all()).chain(switches::counts());
-    ours.chain(instructions::counts()).chain(heap::theirs_all()).chain(memory::theirs_all())
+    ours.chain(instructions::counts()).chain(memory::theirs_all()).chain(heap::theirs_all())
 }
 
 /// A job that captures so many words.

@@ -27,7 +27,9 @@ const PANEL_WIDTH: usize = 300;
 const PANEL_HEIGHT: usize = 230;
 const MARGIN: usize = 16;
 const HEAD: usize = 56;
-const FOOT: usize = 30;
+/// Letters of the small print that fit in a line.
+const LETTERS: usize = 160;
+const LINE_HEIGHT: usize = 14;
 const BAR_HEIGHT: usize = 13;
 const ROW_HEIGHT: usize = 17;
 const LABEL_WIDTH: usize = 124;
@@ -42,7 +44,9 @@ text { font: 11px system-ui, 'DejaVu Sans', sans-serif; fill: #1f2933 }
 pub(crate) fn svg(results: &Results, placement: Placement) -> String {
     let rows = PANELS.len().div_ceil(COLUMNS);
     let width = COLUMNS * PANEL_WIDTH + 2 * MARGIN;
-    let height = HEAD + rows * PANEL_HEIGHT + FOOT;
+    let facts = wrapped(&results.facts);
+    let foot = HEAD + rows * PANEL_HEIGHT;
+    let height = foot + facts.len() * LINE_HEIGHT + MARGIN;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\
          <title>Nanoseconds per job of workcrew and other pools</title>\n<style>\n{STYLE}\n</style>\n\
@@ -55,10 +59,28 @@ pub(crate) fn svg(results: &Results, placement: Placement) -> String {
         let y = HEAD + index / COLUMNS * PANEL_HEIGHT;
         panel(&mut svg, x, y, title, &shown(results, placement, workload));
     }
-    for (index, fact) in results.facts.iter().take(2).enumerate() {
-        text(&mut svg, MARGIN, height - FOOT + 10 + 14 * index, "quiet", fact);
+    for (index, line) in facts.iter().enumerate() {
+        text(&mut svg, MARGIN, foot + (index + 1) * LINE_HEIGHT, "quiet", line);
     }
     svg + "</svg>\n"
+}
+
+/// Lines that are no longer than there is room for.
+fn wrapped(facts: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for fact in facts {
+        lines.push(String::new());
+        for word in fact.split(' ') {
+            let line = lines.last_mut().expect("one was begun");
+            if line.len() + word.len() > LETTERS {
+                lines.push(word.to_owned());
+            } else {
+                let space = if line.is_empty() { "" } else { " " };
+                line.extend([space, word]);
+            }
+        }
+    }
+    lines
 }
 
 /// Ours and the best way of each other, in the order of their medians.

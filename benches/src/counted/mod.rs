@@ -1,7 +1,9 @@
 //! What is counted, and what each count may be at most.
 //!
 //! The bounds are the targets of the project where it has one; those of the instructions say what was reached, so that
-//! nothing gets lost unnoticed. Lower one when it has become too high; raise none without a reason in the changelog.
+//! nothing gets lost unnoticed. Lower one when it has become too high; raise none without a reason in the changelog. They
+//! leave some room, since what the compiler inlines moves them: an execute has been seen with 178 and with 213 of them,
+//! its source unchanged.
 
 mod heap;
 mod instructions;

@@ -31,6 +31,7 @@ fn submit_errors_travel_for_closures_that_are_only_send() {
     travels::<GroupError<Box<dyn Error + Send + Sync>>>();
 }
 
+/// Fault 89.
 #[test]
 fn every_public_type_is_send_and_sync_where_it_can_be() {
     is_send_sync::<WorkerPool>();

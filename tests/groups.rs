@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, on_grid, pool, within_limit};
 use workcrew::{CancelReason, CancellationToken, GroupError, Policy, Spawner, TaskError, TaskGroup, TrySubmitError};
 
+/// Fault 64.
 #[test]
 fn an_empty_group_is_done_at_once() {
     on_grid(|pool| {
@@ -21,6 +22,7 @@ fn an_empty_group_is_done_at_once() {
     });
 }
 
+/// Fault 65.
 #[test]
 fn the_first_error_of_each_sequence_is_returned() {
     // The table of Go's errgroup: what each task returns, in the order in which they end, and what `wait` returns.
@@ -66,6 +68,7 @@ fn values_come_in_the_order_of_spawning() {
     });
 }
 
+/// Fault 67.
 #[test]
 fn the_limit_holds_for_1025_tasks() {
     on_grid(|pool| {
@@ -104,6 +107,7 @@ fn a_limited_group_parks_no_worker() {
     });
 }
 
+/// Fault 68.
 #[test]
 fn try_spawn_is_full_at_capacity_and_has_room_after_draining() {
     on_grid(|pool| {
@@ -128,6 +132,7 @@ fn try_spawn_is_full_at_capacity_and_has_room_after_draining() {
     });
 }
 
+/// Fault 68.
 #[test]
 fn a_group_that_can_hold_nothing_says_so_and_never_hangs() {
     on_grid(|pool| {
@@ -145,6 +150,7 @@ fn a_group_that_can_hold_nothing_says_so_and_never_hangs() {
     });
 }
 
+/// Fault 69.
 #[test]
 #[should_panic(expected = "the settings of a group are made before its first task")]
 fn a_setting_after_the_first_task_panics() {
@@ -154,6 +160,7 @@ fn a_setting_after_the_first_task_panics() {
     let _ = group.limit(3);
 }
 
+/// Fault 71.
 #[test]
 fn after_a_cancellation_nothing_starts_and_closures_are_dropped() {
     on_grid(|pool| {
@@ -199,6 +206,7 @@ fn cancelling_after_all_have_succeeded_loses_nothing() {
     });
 }
 
+/// Fault 73.
 #[test]
 fn a_wait_returns_when_running_siblings_have_ended() {
     within_limit(|| {
@@ -506,6 +514,7 @@ fn a_spawner_that_outlives_the_wait_drops_what_it_is_given() {
     assert!(spawner.try_spawn(|| ()).unwrap_err().is_shut_down());
 }
 
+/// Fault 85.
 #[test]
 fn groups_nest_on_one_worker_and_a_queue_of_one() {
     fn nested(pool: &Arc<workcrew::WorkerPool>, levels: u32) -> usize {
@@ -522,6 +531,7 @@ fn groups_nest_on_one_worker_and_a_queue_of_one() {
     on_grid(|pool| assert_eq!(nested(&pool, 6), 729));
 }
 
+/// Fault 91.
 #[test]
 fn a_member_that_waits_for_its_group_is_told_so() {
     on_grid(|pool| {
@@ -545,6 +555,7 @@ fn a_member_that_waits_for_its_group_is_told_so() {
     });
 }
 
+/// Fault 90.
 #[test]
 fn a_group_dropped_without_a_wait_cancels_and_does_not_block() {
     on_grid(|pool| {
@@ -566,6 +577,7 @@ fn a_group_dropped_without_a_wait_cancels_and_does_not_block() {
     });
 }
 
+/// Fault 88.
 #[test]
 fn a_group_of_a_pool_that_is_shut_down_says_so() {
     on_grid(|pool| {
@@ -864,6 +876,7 @@ fn completions_that_would_wait_for_ever_panic() {
     });
 }
 
+/// Fault 66.
 #[test]
 fn a_group_that_was_waited_for_leaves_its_token_as_it_is() {
     on_grid(|pool| {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, nest, on_grid, pool, within_limit};
 use workcrew::{CancelReason, JoinError, JoinHandle, WorkerPool};
 
+/// Fault 40.
 #[test]
 fn join_returns_the_result_whenever_it_is_called() {
     on_grid(|pool| {
@@ -42,6 +43,7 @@ fn join_returns_the_result_whenever_it_is_called() {
     });
 }
 
+/// Fault 41.
 #[test]
 fn a_finished_handle_joins_at_once() {
     within_limit(|| {
@@ -57,6 +59,7 @@ fn a_finished_handle_joins_at_once() {
     });
 }
 
+/// Faults 43, 44.
 #[test]
 fn a_timed_wait_gives_either_the_end_or_the_time() {
     on_grid(|pool| {
@@ -75,6 +78,7 @@ fn a_timed_wait_gives_either_the_end_or_the_time() {
     });
 }
 
+/// Fault 43.
 #[test]
 fn a_timed_wait_on_a_worker_does_not_run_the_task() {
     within_limit(|| {
@@ -89,6 +93,7 @@ fn a_timed_wait_on_a_worker_does_not_run_the_task() {
     });
 }
 
+/// Fault 46.
 #[test]
 fn joins_nest_to_64_and_then_are_an_error_on_a_small_stack() {
     within_limit(|| {
@@ -102,6 +107,7 @@ fn joins_nest_to_64_and_then_are_an_error_on_a_small_stack() {
     });
 }
 
+/// Fault 60.
 #[test]
 fn a_joining_worker_claims_its_task_and_the_entry_in_the_queue_is_empty() {
     on_grid(|pool| {
@@ -122,6 +128,7 @@ fn a_joining_worker_claims_its_task_and_the_entry_in_the_queue_is_empty() {
     });
 }
 
+/// Fault 61.
 #[test]
 fn a_claimed_task_that_panics_leaves_the_joiner_whole() {
     common::quiet_panics();
@@ -140,6 +147,7 @@ fn a_claimed_task_that_panics_leaves_the_joiner_whole() {
     assert!(outer.unwrap().join().unwrap());
 }
 
+/// Fault 52.
 #[test]
 fn the_workers_of_two_pools_may_wait_for_each_other() {
     within_limit(|| {
@@ -156,6 +164,7 @@ fn the_workers_of_two_pools_may_wait_for_each_other() {
     });
 }
 
+/// Fault 53.
 #[test]
 fn a_task_that_joins_itself_is_told_so() {
     on_grid(|pool| {
@@ -167,6 +176,7 @@ fn a_task_that_joins_itself_is_told_so() {
     });
 }
 
+/// Fault 63.
 #[test]
 fn a_task_that_joins_what_runs_below_it_on_the_stack_is_told_so() {
     within_limit(|| {
@@ -190,6 +200,7 @@ fn a_task_that_joins_what_runs_below_it_on_the_stack_is_told_so() {
     });
 }
 
+/// Fault 54.
 #[test]
 fn dropping_a_handle_detaches_and_drops_the_result_once() {
     on_grid(|pool| {
@@ -206,6 +217,7 @@ fn dropping_a_handle_detaches_and_drops_the_result_once() {
     });
 }
 
+/// Faults 55, 84.
 #[test]
 fn a_forgotten_handle_leaks_its_result_and_nothing_else() {
     let pool = pool(1, 4);
@@ -219,6 +231,7 @@ fn a_forgotten_handle_leaks_its_result_and_nothing_else() {
     assert_eq!((ran.get(), dropped.get()), (1, 0));
 }
 
+/// Faults 56, 59.
 #[test]
 fn cancel_before_the_start_drops_the_closure_and_is_final() {
     on_grid(|pool| {
@@ -241,6 +254,7 @@ fn cancel_before_the_start_drops_the_closure_and_is_final() {
     });
 }
 
+/// Faults 57, 59.
 #[test]
 fn cancel_while_running_or_after_the_end_changes_nothing() {
     on_grid(|pool| {
@@ -260,6 +274,7 @@ fn cancel_while_running_or_after_the_end_changes_nothing() {
     });
 }
 
+/// Fault 58.
 #[test]
 fn cancel_racing_the_start_leaves_exactly_one_of_ran_and_cancelled() {
     within_limit(|| {
@@ -278,6 +293,7 @@ fn cancel_racing_the_start_leaves_exactly_one_of_ran_and_cancelled() {
     });
 }
 
+/// Fault 62.
 #[test]
 fn many_threads_may_watch_one_handle() {
     let pool = pool(1, 4);
@@ -322,6 +338,7 @@ fn poll<T>(handle: &mut JoinHandle<T>, alarm: &Arc<Alarm>) -> Poll<Result<T, Joi
     Pin::new(handle).poll(&mut Context::from_waker(&Waker::from(Arc::clone(alarm))))
 }
 
+/// Fault 137b.
 #[test]
 fn a_handle_is_a_future_that_wakes_the_last_waker() {
     on_grid(|pool| {
@@ -346,6 +363,7 @@ fn a_handle_is_a_future_that_wakes_the_last_waker() {
     });
 }
 
+/// Fault 137c.
 #[test]
 fn a_future_dropped_after_a_poll_wakes_nobody() {
     on_grid(|pool| {
@@ -362,6 +380,7 @@ fn a_future_dropped_after_a_poll_wakes_nobody() {
     });
 }
 
+/// Fault 137d.
 #[test]
 fn a_waker_that_panics_is_contained() {
     struct Panics;
@@ -383,6 +402,48 @@ fn a_waker_that_panics_is_contained() {
     });
 }
 
+/// Fault 137d.
+#[test]
+fn a_waker_may_use_the_pool() {
+    struct Submits(Arc<WorkerPool>, mpsc::Sender<usize>);
+    impl Wake for Submits {
+        fn wake(self: Arc<Self>) {
+            let told = self.1.clone();
+            let workers = self.0.metrics().workers;
+            self.0.execute(move || told.send(workers).unwrap()).unwrap();
+        }
+    }
+    on_grid(|pool| {
+        let (gate, (told, tell)) = (Gate::new(), mpsc::channel());
+        let inside = gate.clone();
+        let mut handle = pool.spawn(move || inside.pass()).unwrap();
+        let waker = Waker::from(Arc::new(Submits(Arc::clone(&pool), told)));
+        assert!(Pin::new(&mut handle).poll(&mut Context::from_waker(&waker)).is_pending());
+        gate.open();
+        assert_eq!(tell.recv_timeout(LIMIT).unwrap(), pool.workers());
+    });
+}
+
+/// Fault 137f.
+#[test]
+fn a_shutdown_wakes_who_awaits_a_task_that_never_runs() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let mut handle = pool.spawn(|| ()).unwrap();
+        let alarm = Arc::new(Alarm::default());
+        let (bell, rings) = mpsc::channel();
+        *alarm.bell.lock().unwrap() = Some(bell);
+        assert!(poll(&mut handle, &alarm).is_pending());
+        pool.shutdown_now();
+        rings.recv_timeout(LIMIT).unwrap();
+        let reason = CancelReason::ShutDown;
+        assert!(matches!(poll(&mut handle, &alarm), Poll::Ready(Err(JoinError::Cancelled(found))) if found == reason));
+        assert!(poll(&mut handle, &alarm).is_pending(), "what was taken is not there a second time");
+        wedge.open();
+    });
+}
+
+/// Fault 137g.
 #[test]
 fn awaiting_on_the_only_worker_runs_the_task_there() {
     within_limit(|| {
@@ -521,6 +582,7 @@ fn panics_handed_up_through_many_joins_stay_short() {
     assert!(text.contains("the deepest \"one\"") && text.len() < 10_000, "{} bytes", text.len());
 }
 
+/// Fault 137a.
 #[test]
 fn joining_what_was_awaited_panics_and_says_so() {
     let pool = pool(1, 4);

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
 use std::sync::{Arc, Mutex, mpsc};
@@ -21,6 +21,7 @@ fn panic_of<T: std::fmt::Debug>(outcome: Result<T, JoinError>) -> Panic {
     }
 }
 
+/// Fault 20.
 #[test]
 fn the_payload_of_each_kind_of_panic_reaches_the_joiner() {
     common::quiet_panics();
@@ -73,6 +74,7 @@ fn the_payload_of_each_kind_of_panic_reaches_the_joiner() {
     });
 }
 
+/// Fault 21.
 #[test]
 fn workers_are_reused_after_panics() {
     common::quiet_panics();
@@ -88,6 +90,7 @@ fn workers_are_reused_after_panics() {
     });
 }
 
+/// Fault 22.
 #[test]
 fn a_bomb_captured_by_a_closure_counts_as_the_tasks_panic() {
     common::quiet_panics();
@@ -102,6 +105,7 @@ fn a_bomb_captured_by_a_closure_counts_as_the_tasks_panic() {
     });
 }
 
+/// Fault 23.
 #[test]
 fn bombs_in_closures_that_never_run_are_contained() {
     common::quiet_panics();
@@ -129,6 +133,7 @@ fn bombs_in_closures_that_never_run_are_contained() {
     });
 }
 
+/// Faults 24, 25, 54.
 #[test]
 fn a_result_that_is_a_bomb_is_contained_unless_somebody_took_it() {
     common::quiet_panics();
@@ -168,6 +173,7 @@ fn a_result_that_is_a_bomb_is_contained_unless_somebody_took_it() {
     });
 }
 
+/// Faults 26, 27.
 #[test]
 fn a_payload_that_is_a_bomb_belongs_to_the_joiner_or_is_contained() {
     common::quiet_panics();
@@ -240,6 +246,7 @@ fn the_panic_hook_of_the_pool_fires_before_the_joiner_learns() {
     });
 }
 
+/// Fault 35.
 #[test]
 fn hooks_that_panic_are_counted_and_every_start_has_its_stop() {
     common::quiet_panics();
@@ -255,6 +262,7 @@ fn hooks_that_panic_are_counted_and_every_start_has_its_stop() {
     assert_eq!((started.get(), stopped.get(), pool.metrics().hooks_panicked), (5, 5, 1));
 }
 
+/// Fault 38.
 #[test]
 fn thread_locals_are_not_reset_between_tasks() {
     thread_local! { static SPAN: Cell<u32> = const { Cell::new(0) } }
@@ -263,6 +271,7 @@ fn thread_locals_are_not_reset_between_tasks() {
     assert_eq!(pool.spawn(|| SPAN.get()).unwrap().join().unwrap(), 9);
 }
 
+/// Fault 39.
 #[test]
 fn a_users_lock_is_poisoned_and_ours_are_not() {
     common::quiet_panics();
@@ -283,6 +292,7 @@ fn a_users_lock_is_poisoned_and_ours_are_not() {
     assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
 }
 
+/// Fault 31.
 #[test]
 fn the_process_panic_hook_may_submit() {
     let output = run_child("child_submits_in_the_panic_hook", &[]);
@@ -305,6 +315,7 @@ fn child_submits_in_the_panic_hook() {
     });
 }
 
+/// Fault 32.
 #[test]
 fn exit_in_a_task_ends_the_process_with_that_code() {
     let output = run_child("child_exits_in_a_task", &[]);
@@ -317,6 +328,7 @@ fn child_exits_in_a_task() {
     pool(2, 4).spawn(|| process::exit(3)).map(|handle: workcrew::JoinHandle<()>| handle.join()).unwrap().unwrap();
 }
 
+/// Faults 28, 29, 30.
 #[test]
 fn what_cannot_be_contained_aborts_the_process() {
     // A panic while panicking, and a panicking panic hook: the standard library aborts before anybody could catch.
@@ -364,6 +376,48 @@ fn child_throws_two_bombs() {
     pool.wait_idle();
 }
 
+/// Fault 122.
+#[test]
+fn a_thread_local_of_a_worker_that_panics_in_its_destructor_aborts_the_process() {
+    let output = run_child("child_leaves_a_bomb_in_a_thread_local", &[]);
+    assert!(output.status.code().is_none(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("the task has ended"), "{output:?}");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_leaves_a_bomb_in_a_thread_local() {
+    thread_local! { static BOMB: RefCell<Option<Bomb>> = const { RefCell::new(None) } }
+    let pool = pool(1, 1);
+    pool.spawn(|| BOMB.set(Some(Bomb(Counter::new())))).unwrap().join().unwrap();
+    println!("the task has ended");
+    pool.shutdown();
+    println!("not reached");
+    process::exit(0);
+}
+
+/// Fault 114.
+#[test]
+fn a_task_that_finds_no_memory_aborts_the_process() {
+    let binary = std::env::current_exe().unwrap();
+    let command = format!(
+        "ulimit -v 2000000; exec {} --exact child_asks_for_more_memory_than_there_is --ignored --nocapture",
+        binary.display()
+    );
+    let output = process::Command::new("sh").args(["-c", &command]).output().unwrap();
+    assert!(output.status.code().is_none(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("memory allocation of"), "{output:?}");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_asks_for_more_memory_than_there_is() {
+    let length = pool(1, 1).spawn(|| vec![1_u8; 8 << 30].len()).unwrap().join();
+    println!("{length:?}");
+    process::exit(0);
+}
+
+/// Fault 33.
 #[test]
 fn a_task_that_never_ends_is_reported_as_a_straggler() {
     let pool = pool(2, 4);

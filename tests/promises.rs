@@ -62,6 +62,7 @@ fn promise_01_one_fate() {
     });
 }
 
+/// Faults 5, 7.
 #[test]
 fn promise_02_refused_is_returned() {
     on_grid(|pool| {
@@ -133,6 +134,7 @@ fn promise_03_bounded() {
     });
 }
 
+/// Faults 45, 53, 91.
 #[test]
 fn promise_04_a_wait_never_hangs_by_our_doing() {
     on_grid(|pool| {
@@ -172,6 +174,7 @@ fn promise_04_a_wait_never_hangs_by_our_doing() {
     });
 }
 
+/// Fault 48.
 #[test]
 fn promise_04_a_waiting_worker_never_runs_an_unrelated_job() {
     // One worker holds a lock, waits for its child, and the queue offers a job that wants the lock: run by the waiting
@@ -193,6 +196,7 @@ fn promise_04_a_waiting_worker_never_runs_an_unrelated_job() {
     });
 }
 
+/// Fault 10.
 #[test]
 fn promise_05_a_worker_never_parks_on_its_own_full_queue() {
     on_grid(|pool| {
@@ -309,6 +313,7 @@ fn promise_07_first_error_wins() {
     });
 }
 
+/// Fault 34.
 #[test]
 fn promise_08_panics_are_contained() {
     common::quiet_panics();
@@ -337,6 +342,7 @@ fn promise_08_panics_are_contained() {
     });
 }
 
+/// Fault 74.
 #[test]
 fn promise_09_a_scope_is_sound() {
     // The case that rayon-core 1.13 fails: a job panics, then the body panics, and the job's payload panics when
@@ -371,6 +377,7 @@ fn promise_09_a_scope_is_sound() {
     });
 }
 
+/// Fault 8.
 #[test]
 fn promise_10_shutdown_ends() {
     on_grid(|pool| {
@@ -468,6 +475,7 @@ fn promise_11_foreign_code_runs_under_no_lock() {
     });
 }
 
+/// Fault 44.
 #[test]
 fn promise_13_time_is_monotonic_and_saturating() {
     on_grid(|pool| {

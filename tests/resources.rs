@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counter, LIMIT, pool, run_child};
+use common::{Counter, LIMIT, Wedge, pool, run_child};
 use workcrew::{BuildError, WorkerPool};
 
 fn passes(test: &str) {
@@ -45,6 +45,7 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Fault 124.
 #[test]
 fn promise_12_idle_is_free() {
     passes("child_is_idle_for_two_seconds");
@@ -65,6 +66,43 @@ fn child_is_idle_for_two_seconds() {
     assert_eq!(ticks(), before, "an idle pool used the CPU");
 }
 
+/// Fault 124.
+#[test]
+fn one_job_wakes_one_worker_of_an_idle_pool() {
+    passes("child_counts_who_wakes");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_counts_who_wakes() {
+    let pool = pool(8, 64);
+    Wedge::new(&pool).open(); // all have worked
+    pool.wait_idle();
+    let mut quietest = u64::MAX;
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(20)); // all are asleep, or this round does not count
+        let before = sleeps_of_workers();
+        pool.execute(|| ()).unwrap();
+        pool.wait_idle();
+        thread::sleep(Duration::from_millis(20));
+        quietest = quietest.min(sleeps_of_workers() - before);
+    }
+    assert!((1..=2).contains(&quietest), "{quietest} times a worker went to sleep after one job");
+}
+
+/// How often workers have gone to sleep.
+fn sleeps_of_workers() -> u64 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let statuses = tasks.filter_map(|task| fs::read_to_string(task.join("status")).ok());
+    let workers = statuses.filter(|status| status.starts_with("Name:\tworkcrew-"));
+    let sleeps = |status: String| {
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    workers.map(sleeps).sum()
+}
+
+/// Faults 109, 121.
 #[test]
 fn a_thousand_pools_leave_no_thread_and_no_memory() {
     passes("child_makes_a_thousand_pools");
@@ -125,6 +163,7 @@ fn child_submits_a_million_jobs() {
     assert!(grown < 1_024, "{grown} KiB more for ten times the jobs");
 }
 
+/// Fault 120.
 #[test]
 fn two_thousand_workers_come_and_go() {
     passes("child_makes_many_workers");
@@ -145,6 +184,7 @@ fn child_makes_many_workers() {
     wait_for_threads(before);
 }
 
+/// Faults 111, 115.
 #[test]
 fn a_thread_that_does_not_start_is_a_typed_error_and_the_others_are_joined() {
     // Under a limit of address space the first stacks fit and a later one does not.

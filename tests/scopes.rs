@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use common::{Bomb, Counter, CountsDrop, Gate, Wedge, assert_books_balance, on_grid, pool, within_limit};
-use workcrew::{CancelReason, GroupError, WorkerPool};
+use common::{Bomb, Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, grid, on_grid, pool, within_limit};
+use workcrew::{CancelReason, GroupError, Overflow, Scope, WorkerPool};
 
 #[test]
 fn tasks_borrow_and_the_body_returns_a_value() {
@@ -27,6 +27,7 @@ fn tasks_borrow_and_the_body_returns_a_value() {
     });
 }
 
+/// Fault 64.
 #[test]
 fn a_scope_without_tasks_returns_its_value() {
     on_grid(|pool| assert_eq!(pool.scope::<(), _, _>(|_| 5).unwrap(), 5));
@@ -89,6 +90,7 @@ fn the_first_error_of_a_scope_is_returned_and_cancels_the_rest() {
     });
 }
 
+/// Fault 74.
 #[test]
 fn a_body_that_panics_ends_after_its_tasks_and_with_its_own_panic() {
     common::quiet_panics();
@@ -115,6 +117,7 @@ fn a_body_that_panics_ends_after_its_tasks_and_with_its_own_panic() {
     });
 }
 
+/// Fault 81.
 #[test]
 fn bombs_in_every_place_of_a_scope_are_contained() {
     common::quiet_panics();
@@ -153,6 +156,7 @@ fn bombs_in_every_place_of_a_scope_are_contained() {
     });
 }
 
+/// Fault 85.
 #[test]
 fn scopes_groups_and_joins_nest_on_one_worker() {
     fn nested(pool: &Arc<WorkerPool>, levels: usize) -> usize {
@@ -199,6 +203,7 @@ fn a_scope_past_the_depth_is_an_error_before_its_body() {
     });
 }
 
+/// Fault 86.
 #[test]
 fn a_scope_on_a_worker_of_another_pool_works() {
     let (here, there) = (pool(1, 1), pool(1, 1));
@@ -219,6 +224,7 @@ fn a_scope_on_a_worker_of_another_pool_works() {
     assert_eq!(sum.unwrap().join().unwrap(), 45);
 }
 
+/// Fault 88.
 #[test]
 fn a_scope_of_a_pool_that_is_shut_down_is_an_error_before_its_body() {
     on_grid(|pool| {
@@ -262,6 +268,7 @@ fn a_cancelled_scope_drops_its_borrowing_closures_before_it_returns() {
     });
 }
 
+/// Faults 79, 80.
 #[test]
 fn many_scopes_at_once_share_one_pool() {
     within_limit(|| {
@@ -283,5 +290,410 @@ fn many_scopes_at_once_share_one_pool() {
             }
         });
         assert_books_balance(&pool);
+    });
+}
+
+/// Fault 75.
+/// From rayon's panic_propagate_still_execute: whichever task panics, those that run come to their end.
+#[test]
+fn a_panic_of_a_task_comes_out_when_all_running_tasks_have_ended() {
+    common::quiet_panics();
+    within_limit(|| {
+        for panicking in 0..4 {
+            let pool = pool(4, 64);
+            let (gate, ended) = (Gate::new(), AtomicUsize::new(0));
+            let outcome = pool.scope(|scope| {
+                for n in 0..4 {
+                    let (inside, ended) = (gate.clone(), &ended);
+                    scope.spawn(move || {
+                        inside.pass();
+                        if n == panicking {
+                            panic!("task {n}");
+                        }
+                        thread::yield_now();
+                        ended.fetch_add(1, Ordering::SeqCst);
+                    });
+                }
+                gate.wait_started(4);
+                gate.open();
+                7
+            });
+            let Err(GroupError::Panicked(panic)) = outcome else { panic!("the panic is the outcome") };
+            assert_eq!(panic.message(), Some(&*format!("task {panicking}")));
+            assert_eq!(ended.into_inner(), 3);
+        }
+    });
+}
+
+/// From rayon's scope_divide_and_conquer.
+#[test]
+fn halves_of_halves_are_summed_by_tasks_that_spawn_tasks() {
+    fn sum<'scope>(scope: &'scope Scope<'scope, '_, ()>, part: &'scope [usize], total: &'scope AtomicUsize) {
+        if part.len() <= 10 {
+            total.fetch_add(part.iter().sum(), Ordering::Relaxed);
+            return;
+        }
+        let (left, right) = part.split_at(part.len() / 2);
+        scope.spawn(move || sum(scope, left, total));
+        scope.spawn(move || sum(scope, right, total));
+    }
+    on_grid(|pool| {
+        let (numbers, total): (Vec<usize>, _) = ((0..2_000).collect(), AtomicUsize::new(0));
+        pool.scope(|scope| sum(scope, &numbers, &total)).unwrap();
+        assert_eq!(total.into_inner(), 1_999 * 1_000);
+    });
+}
+
+/// From rayon's scope_mixed_lifetime_scope: what the inner scope borrows from the outer one outlives both.
+#[test]
+fn an_inner_scope_borrows_what_the_outer_one_borrows_and_more() {
+    on_grid(|pool| {
+        let outer_sum = AtomicUsize::new(0);
+        pool.scope(|scope| {
+            let (pool, outer_sum) = (&pool, &outer_sum);
+            for n in 1..=4 {
+                scope.spawn(move || {
+                    let parts = [n, 10 * n];
+                    let inner_sum = AtomicUsize::new(0);
+                    pool.scope(|inner| {
+                        for part in &parts {
+                            let inner_sum = &inner_sum;
+                            inner.spawn(move || {
+                                inner_sum.fetch_add(*part, Ordering::SeqCst);
+                                outer_sum.fetch_add(1, Ordering::SeqCst);
+                            });
+                        }
+                    })
+                    .unwrap();
+                    assert_eq!(inner_sum.into_inner(), 11 * n);
+                });
+            }
+        })
+        .unwrap();
+        assert_eq!(outer_sum.into_inner(), 8);
+    });
+}
+
+#[test]
+fn closures_of_every_size_and_alignment_borrow_and_run() {
+    #[repr(align(128))]
+    #[derive(Clone, Copy)]
+    struct Aligned(usize);
+    on_grid(|pool| {
+        let sum = AtomicUsize::new(0);
+        let add = |n: usize| {
+            sum.fetch_add(n, Ordering::SeqCst);
+        };
+        let (add, words, aligned) = (&add, [1_usize; 100], Aligned(1_000));
+        let (one, two, three) = (&words[0], &words[1], &words[2]);
+        pool.scope(|scope| {
+            scope.spawn(|| ()); // captures nothing
+            scope.spawn(move || add(*one));
+            scope.spawn(move || add(*one + *two));
+            scope.spawn(move || add(*one + *two + *three));
+            scope.spawn(move || add(words.iter().sum()));
+            scope.spawn(move || {
+                let aligned = &aligned;
+                assert_eq!(std::ptr::from_ref(aligned).addr() % 128, 0);
+                add(aligned.0);
+            });
+        })
+        .unwrap();
+        assert_eq!(sum.into_inner(), 1 + 2 + 3 + 100 + 1_000);
+    });
+}
+
+#[test]
+fn what_the_body_returns_cancels_nothing() {
+    on_grid(|pool| {
+        let ran = AtomicUsize::new(0);
+        let value = pool.scope(|scope| {
+            for _ in 0..10 {
+                scope.spawn(|| {
+                    ran.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+            Err::<(), _>("the body's own")
+        });
+        assert_eq!(value.unwrap(), Err("the body's own"));
+        assert_eq!(ran.into_inner(), 10);
+    });
+}
+
+/// From rayon's linear_stack_growth: spawning is not recursion.
+#[test]
+fn ten_thousand_tasks_of_one_scope_need_no_stack() {
+    within_limit(|| {
+        let pool = Arc::new(WorkerPool::builder().workers(1).queue_capacity(1).stack_size(64 << 10).build().unwrap());
+        let inner = Arc::clone(&pool);
+        let count = pool.spawn(move || {
+            let count = AtomicUsize::new(0);
+            inner
+                .scope(|scope| {
+                    let count = &count;
+                    scope.spawn(move || {
+                        for _ in 0..10_000 {
+                            scope.spawn(move || {
+                                count.fetch_add(1, Ordering::Relaxed);
+                            });
+                        }
+                    });
+                })
+                .unwrap();
+            count.into_inner()
+        });
+        assert_eq!(count.unwrap().join().unwrap(), 10_000);
+    });
+}
+
+#[test]
+fn a_task_sees_the_scopes_token_and_ends_by_itself() {
+    on_grid(|pool| {
+        let gate = Gate::new();
+        let outcome = pool.scope(|scope| {
+            let inside = gate.clone();
+            scope.spawn(move || {
+                inside.pass();
+                assert!(scope.token().wait_timeout(LIMIT));
+            });
+            gate.wait_started(1);
+            gate.open();
+            scope.cancel();
+        });
+        outcome.unwrap(); // it ran to its end, and nothing else was there to be cancelled
+    });
+}
+
+#[test]
+fn a_task_may_cancel_its_own_scope() {
+    on_grid(|pool| {
+        let (ran, dropped, gate) = (Counter::new(), Counter::new(), Gate::new());
+        let outcome = pool.scope(|scope| {
+            let wedge: Vec<_> = (1..pool.workers()).map(|_| gate.clone()).collect();
+            for inside in wedge {
+                scope.spawn(move || inside.pass());
+            }
+            gate.wait_started(pool.workers() - 1);
+            let cancels = Gate::new();
+            let (inside, release) = (cancels.clone(), gate.clone());
+            scope.spawn(move || {
+                inside.pass();
+                scope.cancel();
+                release.open();
+            });
+            cancels.wait_started(1);
+            let (counted, held) = (&ran, CountsDrop(dropped.clone()));
+            scope.spawn(move || {
+                let _held = held;
+                counted.add();
+            });
+            cancels.open();
+        });
+        assert!(matches!(outcome, Err(GroupError::Cancelled(CancelReason::Requested))));
+        assert_eq!((ran.get(), dropped.get()), (0, 1));
+    });
+}
+
+#[test]
+fn a_body_that_panics_drops_its_queued_closures_before_it_unwinds() {
+    common::quiet_panics();
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let (ran, dropped) = (Counter::new(), Counter::new());
+        let borrowed = String::from("borrowed");
+        let unwound = panic::catch_unwind(AssertUnwindSafe(|| {
+            let _ = pool.scope(|scope| {
+                let (text, counted, held) = (&borrowed, &ran, CountsDrop(dropped.clone()));
+                scope.spawn(move || {
+                    let _held = held;
+                    assert_eq!(text, "borrowed");
+                    counted.add();
+                });
+                panic::resume_unwind(Box::new("body"));
+            });
+        }));
+        assert_eq!((ran.get(), dropped.get()), (0, 1));
+        assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"body"));
+        wedge.open();
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn what_is_spawned_after_a_failure_is_dropped_at_once() {
+    on_grid(|pool| {
+        let dropped = Counter::new();
+        let outcome = pool.scope(|scope| {
+            scope.spawn(|| Err("first"));
+            assert!(scope.token().wait_timeout(LIMIT));
+            for n in 1..=5 {
+                let held = CountsDrop(dropped.clone());
+                scope.spawn(move || {
+                    drop(held);
+                    Err("never")
+                });
+                assert_eq!(dropped.get(), n);
+            }
+        });
+        assert!(matches!(outcome, Err(GroupError::Failed("first"))));
+    });
+}
+
+#[test]
+fn no_overflow_policy_touches_the_tasks_of_a_scope() {
+    for policy in [Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest] {
+        grid(|builder| {
+            let pool = builder.overflow(policy).build().unwrap();
+            let count = AtomicUsize::new(0);
+            pool.scope(|scope| {
+                for _ in 0..200 {
+                    scope.spawn(|| {
+                        count.fetch_add(1, Ordering::SeqCst);
+                    });
+                    pool.execute(|| ()).unwrap();
+                }
+            })
+            .unwrap();
+            assert_eq!(count.into_inner(), 200);
+            pool.wait_idle();
+            assert_books_balance(&pool);
+        });
+    }
+}
+
+#[test]
+fn a_scope_goes_on_while_the_pool_is_resized() {
+    on_grid(|pool| {
+        let mut slots = [0; 300];
+        pool.scope(|scope| {
+            for (n, slot) in slots.iter_mut().enumerate() {
+                scope.spawn(move || *slot = n);
+                if n % 60 == 0 {
+                    pool.resize(1 + n / 60).unwrap();
+                }
+            }
+        })
+        .unwrap();
+        assert!(slots.into_iter().eq(0..300));
+    });
+}
+
+#[test]
+fn a_task_of_a_scope_may_shut_the_pool_down() {
+    on_grid(|pool| {
+        let ran = AtomicUsize::new(0);
+        let outcome = pool.scope(|scope| {
+            let (pool, ran) = (&pool, &ran);
+            scope.spawn(move || {
+                pool.shutdown();
+                ran.fetch_add(1, Ordering::SeqCst);
+            });
+        });
+        outcome.unwrap();
+        assert_eq!(ran.into_inner(), 1);
+        assert!(pool.is_shut_down());
+    });
+}
+
+#[test]
+fn a_scope_in_a_destructor_works_while_the_thread_unwinds() {
+    struct Scopes<'a>(&'a WorkerPool, &'a AtomicUsize);
+    impl Drop for Scopes<'_> {
+        fn drop(&mut self) {
+            let sum = self.1;
+            let outcome = self.0.scope(|scope| {
+                for n in 0..10 {
+                    scope.spawn(move || {
+                        sum.fetch_add(n, Ordering::SeqCst);
+                    });
+                }
+            });
+            assert!(outcome.is_ok());
+        }
+    }
+    on_grid(|pool| {
+        let sum = AtomicUsize::new(0);
+        let unwound = panic::catch_unwind(AssertUnwindSafe(|| {
+            let _scopes = Scopes(&pool, &sum);
+            panic::resume_unwind(Box::new("unwinding"));
+        }));
+        assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"unwinding"));
+        assert_eq!(sum.into_inner(), 45);
+    });
+}
+
+#[test]
+fn a_task_that_leaks_what_it_captured_leaves_the_borrow_alone() {
+    on_grid(|pool| {
+        let mut text = String::from("before");
+        pool.scope(|scope| {
+            let borrowed = &mut text;
+            scope.spawn(move || {
+                borrowed.push_str(" and after");
+                std::mem::forget(Box::new(borrowed));
+            });
+        })
+        .unwrap();
+        text.push('!');
+        assert_eq!(text, "before and after!");
+    });
+}
+
+#[test]
+fn the_borrow_ends_with_the_scope_however_the_tasks_end() {
+    common::quiet_panics();
+    on_grid(|pool| {
+        for way in 0..4 {
+            let mut log = Vec::new();
+            let shared = Mutex::new(&mut log);
+            let _ = pool.scope(|scope| {
+                for n in 0..6 {
+                    let shared = &shared;
+                    scope.spawn(move || {
+                        shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(n);
+                        match way {
+                            0 => Ok(()),
+                            1 => Err("fails"),
+                            2 => panic!("panics"),
+                            _ => {
+                                scope.cancel();
+                                Ok(())
+                            }
+                        }
+                    });
+                }
+            });
+            let seen = log.len();
+            log.push(99); // the scope's borrow is over
+            assert!(seen >= 1 && log.len() == seen + 1);
+        }
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn threads_of_a_standard_scope_may_each_open_a_scope_of_the_pool() {
+    on_grid(|pool| {
+        let total = AtomicUsize::new(0);
+        thread::scope(|threads| {
+            for _ in 0..3 {
+                threads.spawn(|| {
+                    let mine = AtomicUsize::new(0);
+                    pool.scope(|scope| {
+                        for n in 0..20 {
+                            let mine = &mine;
+                            scope.spawn(move || {
+                                mine.fetch_add(n, Ordering::SeqCst);
+                            });
+                        }
+                    })
+                    .unwrap();
+                    total.fetch_add(mine.into_inner(), Ordering::SeqCst);
+                });
+            }
+        });
+        assert_eq!(total.into_inner(), 3 * 190);
     });
 }

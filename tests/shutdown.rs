@@ -14,6 +14,7 @@ use common::{
 };
 use workcrew::{CancelReason, GroupError, JoinError, OnDrop, WorkerPool};
 
+/// Fault 94.
 #[test]
 fn shutdown_drains_what_was_accepted() {
     on_grid(|pool| {
@@ -36,6 +37,7 @@ fn shutdown_drains_what_was_accepted() {
     });
 }
 
+/// Fault 95.
 #[test]
 fn shutdown_now_cancels_what_is_queued_and_counts_it() {
     on_grid(|pool| {
@@ -65,6 +67,7 @@ fn shutdown_now_cancels_what_is_queued_and_counts_it() {
     });
 }
 
+/// Fault 95.
 #[test]
 fn shutdown_now_tells_running_groups() {
     on_grid(|pool| {
@@ -81,6 +84,7 @@ fn shutdown_now_tells_running_groups() {
     });
 }
 
+/// Fault 97.
 #[test]
 fn shutdown_timeout_returns_in_time_and_reports() {
     on_grid(|pool| {
@@ -101,6 +105,7 @@ fn shutdown_timeout_returns_in_time_and_reports() {
     });
 }
 
+/// Fault 96.
 #[test]
 fn every_way_to_shut_down_may_be_taken_by_many_at_once() {
     on_grid(|pool| {
@@ -169,6 +174,7 @@ fn submissions_racing_a_shutdown_are_either_refused_or_run() {
     });
 }
 
+/// Fault 100.
 #[test]
 fn a_running_task_that_submits_during_a_shutdown_is_refused_and_goes_on() {
     on_grid(|pool| {
@@ -187,6 +193,7 @@ fn a_running_task_that_submits_during_a_shutdown_is_refused_and_goes_on() {
     });
 }
 
+/// Fault 99.
 #[test]
 fn shutdown_while_workers_join_lets_them_finish() {
     on_grid(|pool| {
@@ -210,6 +217,7 @@ fn shutdown_while_workers_join_lets_them_finish() {
     });
 }
 
+/// Fault 101.
 #[test]
 fn a_task_may_shut_its_pool_down() {
     on_grid(|pool| {
@@ -228,6 +236,7 @@ fn a_task_may_shut_its_pool_down() {
     });
 }
 
+/// Fault 102.
 #[test]
 fn a_task_may_drop_the_last_reference_to_its_pool() {
     within_limit(|| {
@@ -283,6 +292,7 @@ fn dropping_follows_the_policy() {
     }
 }
 
+/// Fault 107.
 #[test]
 fn handles_that_outlive_the_pool_all_resolve() {
     on_grid(|pool| {
@@ -295,6 +305,7 @@ fn handles_that_outlive_the_pool_all_resolve() {
     });
 }
 
+/// Fault 108.
 #[test]
 fn who_waits_is_released_by_shutdown_now() {
     on_grid(|pool| {
@@ -328,6 +339,7 @@ fn waiting_for_idle_inside_the_pool_is_answered_at_once() {
     });
 }
 
+/// Fault 97.
 #[test]
 fn a_timed_wait_for_idle_is_not_early() {
     let pool = pool(1, 1);
@@ -358,6 +370,7 @@ fn idle_is_seen_by_every_waiter_whoever_ends_the_last_task() {
     });
 }
 
+/// Fault 103.
 #[test]
 fn a_pool_dropped_while_unwinding_ends_in_peace() {
     common::quiet_panics();
@@ -369,6 +382,7 @@ fn a_pool_dropped_while_unwinding_ends_in_peace() {
     assert!(unwound.unwrap().join().unwrap_err().downcast_ref::<&str>() == Some(&"user"));
 }
 
+/// Fault 105.
 #[test]
 fn a_pool_in_a_thread_local_is_dropped_with_its_thread() {
     thread_local! { static POOL: RefCell<Option<Arc<WorkerPool>>> = const { RefCell::new(None) } }
@@ -384,6 +398,7 @@ fn a_pool_in_a_thread_local_is_dropped_with_its_thread() {
     });
 }
 
+/// Fault 123.
 #[test]
 fn a_thread_local_of_a_worker_may_use_the_pool_in_its_destructor() {
     struct UsesPool(std::sync::Weak<WorkerPool>, Counter);
@@ -425,6 +440,7 @@ fn a_thread_local_of_a_worker_may_use_the_pool_in_its_destructor() {
     });
 }
 
+/// Fault 104.
 #[test]
 fn a_process_may_end_while_a_static_pool_works() {
     let output = run_child("child_returns_while_a_static_pool_works", &[]);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, grid, on_grid, pool, within_limit};
 use workcrew::{BuildError, CancelReason, JoinError, Overflow, WorkerPool};
 
+/// Faults 1, 2.
 #[test]
 fn zero_workers_and_zero_capacity_are_typed_errors() {
     assert!(matches!(WorkerPool::builder().workers(0).build(), Err(BuildError::ZeroWorkers)));
@@ -18,6 +19,7 @@ fn zero_workers_and_zero_capacity_are_typed_errors() {
     assert!(matches!(pool(1, 1).resize(0), Err(BuildError::ZeroWorkers)));
 }
 
+/// Faults 3, 4.
 #[test]
 fn absurd_sizes_are_refused_before_anything_is_allocated() {
     for capacity in [usize::MAX, usize::MAX / 2, 1 << 62, 1 << 50, 1 << 33] {
@@ -35,6 +37,7 @@ fn absurd_sizes_are_refused_before_anything_is_allocated() {
     }
 }
 
+/// Fault 113.
 #[test]
 fn a_stack_of_zero_or_one_byte_is_rounded_up_by_the_system() {
     for stack_size in [0, 1, 16 << 10] {
@@ -43,6 +46,7 @@ fn a_stack_of_zero_or_one_byte_is_rounded_up_by_the_system() {
     }
 }
 
+/// Fault 113.
 #[test]
 fn a_stack_the_system_cannot_give_is_a_typed_error_with_its_source() {
     let error = WorkerPool::builder().workers(2).stack_size(1 << 60).build().unwrap_err();
@@ -50,6 +54,7 @@ fn a_stack_the_system_cannot_give_is_a_typed_error_with_its_source() {
     assert!(std::error::Error::source(&error).is_some());
 }
 
+/// Fault 112.
 #[test]
 fn a_thread_name_with_nul_is_refused_and_others_are_kept() {
     let error = WorkerPool::builder().thread_name("a\0b").build().unwrap_err();
@@ -59,6 +64,7 @@ fn a_thread_name_with_nul_is_refused_and_others_are_kept() {
     assert_eq!(name.as_deref(), Some("émile-0"));
 }
 
+/// Fault 5.
 #[test]
 fn a_refused_try_leaves_the_closure_unrun_and_undropped() {
     let pool = pool(1, 1);
@@ -82,6 +88,7 @@ fn a_refused_try_leaves_the_closure_unrun_and_undropped() {
     assert_books_balance(&pool);
 }
 
+/// Fault 6.
 #[test]
 fn one_free_place_wakes_one_parked_submitter() {
     within_limit(|| {
@@ -120,6 +127,7 @@ fn one_free_place_wakes_one_parked_submitter() {
     });
 }
 
+/// Fault 7.
 #[test]
 fn a_timeout_of_zero_or_little_gives_back_and_an_endless_one_waits() {
     on_grid(|pool| {
@@ -138,6 +146,7 @@ fn a_timeout_of_zero_or_little_gives_back_and_an_endless_one_waits() {
     });
 }
 
+/// Fault 9.
 #[test]
 fn panicking_tasks_do_not_hold_up_submitters() {
     common::quiet_panics();
@@ -149,6 +158,7 @@ fn panicking_tasks_do_not_hold_up_submitters() {
     });
 }
 
+/// Fault 13.
 #[test]
 fn the_length_of_the_queue_never_exceeds_its_capacity() {
     let pool = pool(2, 3);
@@ -170,6 +180,7 @@ fn the_length_of_the_queue_never_exceeds_its_capacity() {
     sampler.join().unwrap();
 }
 
+/// Fault 17.
 #[test]
 fn a_cancelled_task_frees_its_closure_at_once_and_its_place_later() {
     let pool = pool(1, 4);
@@ -190,6 +201,7 @@ fn a_cancelled_task_frees_its_closure_at_once_and_its_place_later() {
     assert_books_balance(&pool);
 }
 
+/// Fault 18.
 #[test]
 fn one_worker_runs_jobs_in_the_order_of_acceptance() {
     for capacity in [1, 64] {
@@ -204,6 +216,7 @@ fn one_worker_runs_jobs_in_the_order_of_acceptance() {
     }
 }
 
+/// Fault 19.
 #[test]
 fn one_worker_keeps_the_order_of_each_submitter() {
     let pool = pool(1, 4);
@@ -344,6 +357,7 @@ fn the_timeout_and_try_forms_do_not_follow_the_policy() {
     }
 }
 
+/// Faults 10, 45.
 #[test]
 fn the_nested_program_ends() {
     // Submit from a worker into its own full queue, 200,000 times: in a loop, and each job from the one before.
@@ -444,6 +458,7 @@ fn resize_grows_and_shrinks_a_working_pool() {
     });
 }
 
+/// Fault 119.
 #[test]
 fn the_global_pool_is_one_and_takes_its_size_from_the_environment() {
     let output = common::run_child("child_prints_the_size_of_the_global_pool", &[("WORKCREW_WORKERS", "3")]);

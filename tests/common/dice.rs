@@ -1,5 +1,5 @@
 //! Chance that can be had again: everything random in a check comes from one seed.
-#![allow(dead_code, unreachable_pub, reason = "each check uses its own part")]
+#![allow(dead_code, unreachable_pub, clippy::must_use_candidate, reason = "each check uses its own part")]
 
 use std::env;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,10 +9,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Dice(u64);
 
 impl Dice {
+    /// Dice that the seed determines.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
+    /// Any number.
     pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
@@ -31,6 +33,7 @@ impl Dice {
         self.below(rolls) == 0
     }
 
+    /// One of these.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use workcrew::{JoinError, JoinHandle};
 
 /// How long model and reality may take to agree. Only a defect reaches it.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// What a task can be told at its gate.
 #[derive(Debug)]

@@ -110,6 +110,7 @@ pub fn run(settings: Settings, steps: &[Step], waits: u8) -> Result<(), String> 
     let Settings { workers, limit, capacity, policy } = settings;
     let pool = WorkerPool::builder().workers(workers).queue_capacity(1).build().map_err(|error| error.to_string())?;
     let group = pool.group().limit(limit).capacity(capacity).policy(policy);
+    let _ = group.token(); // a group begins with its first use
     let mut machine = Machine {
         pool,
         group,

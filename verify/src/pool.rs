@@ -210,7 +210,7 @@ impl Machine {
             if self.tasks[joiner].joins == Some(ended) {
                 self.tasks[joiner].joins = None;
                 let outcome = self.tasks[joiner].gate.joined()?;
-                self.check_outcome(ended, outcome)?;
+                self.check_outcome(ended, &outcome)?;
             }
         }
         Ok(())
@@ -234,7 +234,7 @@ impl Machine {
             return Err(format!("task {task} has ended: the model says {has_ended}"));
         }
         if has_ended {
-            return self.check_outcome(task, handle.join());
+            return self.check_outcome(task, &handle.join());
         }
         self.tasks[task].handle = Some(handle);
         Ok(())
@@ -265,7 +265,7 @@ impl Machine {
             State::Running { .. } => self.tasks[joiner].joins = Some(task),
             _ => {
                 let outcome = self.tasks[joiner].gate.joined()?;
-                self.check_outcome(task, outcome)?;
+                self.check_outcome(task, &outcome)?;
             }
         }
         Ok(())
@@ -336,14 +336,14 @@ impl Machine {
         self.settle()?;
         for task in 0..self.tasks.len() {
             if let Some(handle) = self.tasks[task].handle.take() {
-                self.check_outcome(task, handle.join())?;
+                self.check_outcome(task, &handle.join())?;
             }
         }
         Ok(())
     }
 
-    fn check_outcome(&self, task: usize, outcome: Result<usize, JoinError>) -> Result<(), String> {
-        let agrees = match (&outcome, self.tasks[task].state) {
+    fn check_outcome(&self, task: usize, outcome: &Result<usize, JoinError>) -> Result<(), String> {
+        let agrees = match (outcome, self.tasks[task].state) {
             (Ok(value), State::Succeeded) => *value == task,
             (Err(JoinError::Panicked(_)), State::Panicked) => true,
             (Err(JoinError::Cancelled(found)), State::Cancelled(reason)) => *found == reason,

@@ -15,7 +15,7 @@ fn group_steps() -> impl Strategy<Value = Vec<group::Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn a_pool_does_what_its_model_does(workers in 1..4_usize, capacity in 1..6_usize, steps in pool_steps()) {

@@ -1,0 +1,8 @@
+//! Programs of steps, against the model of a group.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Err(difference) = workcrew_verify::bytes::run_group(bytes) {
+        panic!("{difference}");
+    }
+});

@@ -396,27 +396,6 @@ fn child_leaves_a_bomb_in_a_thread_local() {
     process::exit(0);
 }
 
-/// Fault 114.
-#[test]
-fn a_task_that_finds_no_memory_aborts_the_process() {
-    let binary = std::env::current_exe().unwrap();
-    let command = format!(
-        "ulimit -v 2000000; exec {} --exact child_asks_for_more_memory_than_there_is --ignored --nocapture",
-        binary.display()
-    );
-    let output = process::Command::new("sh").args(["-c", &command]).output().unwrap();
-    assert!(output.status.code().is_none(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("memory allocation of"), "{output:?}");
-}
-
-#[test]
-#[ignore = "run by the test above in a process of its own"]
-fn child_asks_for_more_memory_than_there_is() {
-    let length = pool(1, 1).spawn(|| vec![1_u8; 8 << 30].len()).unwrap().join();
-    println!("{length:?}");
-    process::exit(0);
-}
-
 /// Fault 33.
 #[test]
 fn a_task_that_never_ends_is_reported_as_a_straggler() {

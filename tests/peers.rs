@@ -15,7 +15,7 @@ use common::{
 };
 use workcrew::{CancelReason, GroupError, JoinError, Overflow, Policy, TaskError, WorkerPool};
 
-/// From the JDK's testGetActiveCount and testGetCompletedTaskCount.
+/// From the JDK's `testGetActiveCount` and `testGetCompletedTaskCount`.
 #[test]
 fn a_task_is_counted_as_queued_then_running_then_succeeded() {
     on_grid(|pool| {
@@ -32,7 +32,7 @@ fn a_task_is_counted_as_queued_then_running_then_succeeded() {
     });
 }
 
-/// From the JDK's testGetLargestPoolSize and from ants, where idle workers were replaced by new ones.
+/// From the JDK's `testGetLargestPoolSize` and from ants, where idle workers were replaced by new ones.
 #[test]
 fn no_more_threads_than_workers_ever_run_tasks() {
     on_grid(|pool| {
@@ -50,7 +50,7 @@ fn no_more_threads_than_workers_ever_run_tasks() {
     });
 }
 
-/// From the JDK's testCallerRunsOnShutdown, testDiscardOnShutdown, testDiscardOldestOnShutdown.
+/// From the JDK's `testCallerRunsOnShutdown`, `testDiscardOnShutdown`, `testDiscardOldestOnShutdown`.
 #[test]
 fn after_a_shutdown_every_policy_refuses_and_gives_the_closure_back() {
     for policy in [Overflow::Block, Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest] {
@@ -100,7 +100,7 @@ fn a_join_that_meets_the_end_of_its_task_is_not_left_sleeping() {
 }
 
 /// Fault 66.
-/// From errgroup's TestCancelCause: what the token tells is what ended the group.
+/// From errgroup's `TestCancelCause`: what the token tells is what ended the group.
 #[test]
 fn the_token_tells_why_the_group_was_cancelled() {
     common::quiet_panics();
@@ -128,7 +128,7 @@ fn the_token_tells_why_the_group_was_cancelled() {
     });
 }
 
-/// From errgroup's TestTryGo: full once, not full after the drain, again and again.
+/// From errgroup's `TestTryGo`: full once, not full after the drain, again and again.
 #[test]
 fn a_group_takes_tasks_again_each_time_it_has_drained() {
     on_grid(|pool| {
@@ -150,7 +150,8 @@ fn a_group_takes_tasks_again_each_time_it_has_drained() {
 }
 
 /// Fault 72.
-/// From pond's `…ShouldNotDeadlockWhenPoolContextCanceledWithQueuedTasks`: the group, its parent, its pool is cancelled.
+/// From pond's `…ShouldNotDeadlockWhenPoolContextCanceledWithQueuedTasks`: the group, its parent, its pool is
+/// cancelled.
 #[test]
 fn a_wait_that_has_begun_ends_when_queued_tasks_are_cancelled() {
     on_grid(|pool| {
@@ -209,7 +210,7 @@ fn items_of_every_number_are_changed_in_place() {
     });
 }
 
-/// From the JDK's testInvokeAny and StructuredTaskScope's ShutdownOnSuccess.
+/// From the JDK's `testInvokeAny` and `StructuredTaskScope`'s `ShutdownOnSuccess`.
 #[test]
 fn one_success_among_failures_and_panics_is_enough() {
     common::quiet_panics();
@@ -228,7 +229,7 @@ fn one_success_among_failures_and_panics_is_enough() {
     });
 }
 
-/// From the JDK's testTimedInvokeAll6: what is not done by the deadline is cancelled, what is done keeps its value.
+/// From the JDK's `testTimedInvokeAll6`: what is not done by the deadline is cancelled, what is done keeps its value.
 #[test]
 fn at_the_deadline_finished_tasks_keep_their_values() {
     within_limit(|| {
@@ -254,7 +255,7 @@ fn at_the_deadline_finished_tasks_keep_their_values() {
     });
 }
 
-/// From StructuredTaskScope's testJoinAfterTimeout: a wait that timed out can be taken up again.
+/// From `StructuredTaskScope`'s `testJoinAfterTimeout`: a wait that timed out can be taken up again.
 #[test]
 fn a_group_can_be_waited_for_again_after_a_timeout() {
     on_grid(|pool| {
@@ -274,7 +275,7 @@ fn a_group_can_be_waited_for_again_after_a_timeout() {
     });
 }
 
-/// From ants' TestNonblockingSubmit: a place that becomes free is taken, and no more than it.
+/// From ants' `TestNonblockingSubmit`: a place that becomes free is taken, and no more than it.
 #[test]
 fn a_freed_worker_makes_room_for_one_job() {
     on_grid(|pool| {
@@ -299,7 +300,7 @@ fn a_freed_worker_makes_room_for_one_job() {
     });
 }
 
-/// From rayon's custom_panic_handler_and_nested_spawn: each panic is told once, wherever it was spawned.
+/// From rayon's `custom_panic_handler_and_nested_spawn`: each panic is told once, wherever it was spawned.
 #[test]
 fn the_panic_hook_is_told_of_each_panic_once() {
     common::quiet_panics();
@@ -323,7 +324,7 @@ fn the_panic_hook_is_told_of_each_panic_once() {
     });
 }
 
-/// From folly's joinTest and stopTest: one runs what is pending, the other does not.
+/// From folly's `joinTest` and `stopTest`: one runs what is pending, the other does not.
 #[test]
 fn draining_runs_all_that_is_pending_and_stopping_runs_none_of_it() {
     for drains in [true, false] {
@@ -343,7 +344,7 @@ fn draining_runs_all_that_is_pending_and_stopping_runs_none_of_it() {
     }
 }
 
-/// From folly's resizeUnderLoad.
+/// From folly's `resizeUnderLoad`.
 #[test]
 fn resizing_under_load_loses_nothing() {
     grid(|builder| {
@@ -366,7 +367,7 @@ fn resizing_under_load_loses_nothing() {
     });
 }
 
-/// From tokio's JoinSet: all are joined as they end, and then there is nothing.
+/// From tokio's `JoinSet`: all are joined as they end, and then there is nothing.
 #[test]
 fn completions_hand_out_every_task_and_then_nothing() {
     on_grid(|pool| {
@@ -382,7 +383,7 @@ fn completions_hand_out_every_task_and_then_nothing() {
     });
 }
 
-/// From tokio's JoinSet, abort_tasks: half are cancelled, the others have their values.
+/// From tokio's `JoinSet`, `abort_tasks`: half are cancelled, the others have their values.
 #[test]
 fn cancelling_some_tasks_leaves_the_others_their_values() {
     on_grid(|pool| {
@@ -399,7 +400,7 @@ fn cancelling_some_tasks_leaves_the_others_their_values() {
     });
 }
 
-/// From tokio's loom_blocking, spawn_mandatory_blocking_should_run_even_when_shutting_down_from_other_thread.
+/// From tokio's `loom_blocking`, `spawn_mandatory_blocking_should_run_even_when_shutting_down_from_other_thread`.
 #[test]
 fn a_job_accepted_while_another_thread_closes_is_run() {
     within_limit(|| {
@@ -417,7 +418,7 @@ fn a_job_accepted_while_another_thread_closes_is_run() {
     });
 }
 
-/// From threadpool's test_join_wavesurfer and test_multi_join: many wait, wave after wave.
+/// From threadpool's `test_join_wavesurfer` and `test_multi_join`: many wait, wave after wave.
 #[test]
 fn many_threads_wait_for_idle_wave_after_wave() {
     on_grid(|pool| {
@@ -442,7 +443,7 @@ fn many_threads_wait_for_idle_wave_after_wave() {
     });
 }
 
-/// From threadpool's test_empty_pool and test_repeate_join.
+/// From threadpool's `test_empty_pool` and `test_repeate_join`.
 #[test]
 fn waiting_for_an_idle_pool_returns_at_once_however_often() {
     on_grid(|pool| {
@@ -452,7 +453,7 @@ fn waiting_for_an_idle_pool_returns_at_once_however_often() {
     });
 }
 
-/// From threadpool's test_massive_task_creation: more tasks than places, all of them held until the last has come.
+/// From threadpool's `test_massive_task_creation`: more tasks than places, all of them held until the last has come.
 #[test]
 fn as_many_tasks_as_workers_run_at_the_same_time() {
     on_grid(|pool| {
@@ -472,7 +473,7 @@ fn as_many_tasks_as_workers_run_at_the_same_time() {
 }
 
 /// Fault 93.
-/// From rayon's sleeper_stop and workers_stop.
+/// From rayon's `sleeper_stop` and `workers_stop`.
 #[test]
 fn sleeping_workers_end_when_an_idle_pool_is_shut_down() {
     within_limit(|| {
@@ -488,7 +489,7 @@ fn sleeping_workers_end_when_an_idle_pool_is_shut_down() {
 }
 
 /// Fault 98.
-/// From the JDK's testIsTerminating: open, closed and still working, at an end.
+/// From the JDK's `testIsTerminating`: open, closed and still working, at an end.
 #[test]
 fn a_pool_goes_from_open_to_closed_to_drained_and_never_back() {
     on_grid(|pool| {
@@ -506,7 +507,7 @@ fn a_pool_goes_from_open_to_closed_to_drained_and_never_back() {
     });
 }
 
-/// From the JDK's ThrowingTasks: whatever a task throws, the pool counts it and goes on.
+/// From the JDK's `ThrowingTasks`: whatever a task throws, the pool counts it and goes on.
 #[test]
 fn every_kind_of_panic_in_every_form_of_submission_is_counted() {
     common::quiet_panics();

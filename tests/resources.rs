@@ -219,3 +219,24 @@ fn child_cannot_start_all_workers() {
     drop(pool);
     wait_for_threads(before);
 }
+
+/// Fault 114.
+#[test]
+fn a_task_that_finds_no_memory_aborts_the_process() {
+    let binary = std::env::current_exe().unwrap();
+    let command = format!(
+        "ulimit -v 2000000; exec {} --exact child_asks_for_more_memory_than_there_is --ignored --nocapture",
+        binary.display()
+    );
+    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    assert!(output.status.code().is_none(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("memory allocation of"), "{output:?}");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_asks_for_more_memory_than_there_is() {
+    let length = pool(1, 1).spawn(|| vec![1_u8; 8 << 30].len()).unwrap().join();
+    println!("{length:?}");
+    std::process::exit(0);
+}

@@ -294,7 +294,7 @@ fn many_scopes_at_once_share_one_pool() {
 }
 
 /// Fault 75.
-/// From rayon's panic_propagate_still_execute: whichever task panics, those that run come to their end.
+/// From rayon's `panic_propagate_still_execute`: whichever task panics, those that run come to their end.
 #[test]
 fn a_panic_of_a_task_comes_out_when_all_running_tasks_have_ended() {
     common::quiet_panics();
@@ -325,7 +325,7 @@ fn a_panic_of_a_task_comes_out_when_all_running_tasks_have_ended() {
     });
 }
 
-/// From rayon's scope_divide_and_conquer.
+/// From rayon's `scope_divide_and_conquer`.
 #[test]
 fn halves_of_halves_are_summed_by_tasks_that_spawn_tasks() {
     fn sum<'scope>(scope: &'scope Scope<'scope, '_, ()>, part: &'scope [usize], total: &'scope AtomicUsize) {
@@ -344,7 +344,7 @@ fn halves_of_halves_are_summed_by_tasks_that_spawn_tasks() {
     });
 }
 
-/// From rayon's scope_mixed_lifetime_scope: what the inner scope borrows from the outer one outlives both.
+/// From rayon's `scope_mixed_lifetime_scope`: what the inner scope borrows from the outer one outlives both.
 #[test]
 fn an_inner_scope_borrows_what_the_outer_one_borrows_and_more() {
     on_grid(|pool| {
@@ -420,7 +420,7 @@ fn what_the_body_returns_cancels_nothing() {
     });
 }
 
-/// From rayon's linear_stack_growth: spawning is not recursion.
+/// From rayon's `linear_stack_growth`: spawning is not recursion.
 #[test]
 fn ten_thousand_tasks_of_one_scope_need_no_stack() {
     within_limit(|| {

@@ -1,0 +1,232 @@
+//! The levels of the ladder, from what the compiler sees to what the machine around the process does.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::facts;
+use crate::run::Run;
+
+type Level = (&'static str, &'static str, fn(&mut Run));
+
+/// The ladder; VERIFICATION in `docs/reliability.md` says what each level is for.
+pub(crate) const LEVELS: &[Level] = &[
+    ("L0", "what the compiler and the sources show", sources),
+    ("L1", "facts: every scenario, on many pools", facts_hold),
+    ("L2", "stress: random lifecycles against the ledger", stress),
+    ("L3", "models: every interleaving of the small", models),
+    ("L4", "sequential models and histories", histories),
+    ("L5", "sanitizers", sanitizers),
+    ("L6", "fuzzing", fuzzing),
+    ("L7", "faults injected into the pool itself", faults),
+    ("L8", "mutants", mutants),
+    ("L9", "coverage", coverage),
+    ("L11", "environments", environments),
+];
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The test binaries that a sanitizer can watch; the others look at the memory and the threads of the whole process.
+const WATCHED: &[&str] =
+    &["groups", "handles", "panics", "peers", "promises", "scopes", "shutdown", "submit", "tokens"];
+/// What mutation is for, and which tests are run against it.
+const MUTATED: &[&str] =
+    &["src/handle.rs", "src/scope.rs", "src/group/*.rs", "src/task.rs", "src/lifecycle.rs", "src/queue/*.rs"];
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    // What this program was started with is not for those it starts.
+    command.args(arguments).env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO");
+    command
+}
+
+fn nightly(arguments: &[&str]) -> Command {
+    let mut command = cargo(&["+nightly"]);
+    command.args(arguments).env_remove("RUSTUP_TOOLCHAIN");
+    command
+}
+
+fn here(file: &str) -> String {
+    let folder = env::current_dir().unwrap_or_default();
+    folder.join(file).display().to_string()
+}
+
+fn sources(run: &mut Run) {
+    run.step(
+        "lints",
+        &mut cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
+    );
+    run.step("shape and auto traits", &mut cargo(&["test", "--test", "architecture", "--test", "errors"]));
+    run.step("what must not compile", &mut cargo(&["test", "-p", "workcrew", "--doc", "misuse"]));
+    run.check("catalogue of faults", facts::check_faults());
+}
+
+fn facts_hold(run: &mut Run) {
+    run.step("the suite", &mut cargo(&["test", "-p", "workcrew", "--lib", "--tests"]));
+    let (tests, scenarios) = facts::scenarios();
+    let words = format!("{scenarios} scenarios in {tests} tests, at least 300 wanted");
+    run.check("scenarios", if scenarios >= 300 { Ok(words) } else { Err(words) });
+    if run.is_full() && run.has("bash", "bash", &["--version"]) {
+        // Built once; each binary as often as it takes to believe it. Whatever fails stops the loop.
+        let script = "set -e; for round in $(seq 100); do cargo test -q -p workcrew --lib --tests; done";
+        run.step("a hundred rounds", Command::new("bash").args(["-c", script]));
+    }
+}
+
+fn stress(run: &mut Run) {
+    let seconds = if run.is_full() { "60" } else { "10" };
+    let test = ["test", "--release", "-p", "workcrew", "--test", "stress", "--", "--nocapture"];
+    run.step("on all CPUs", cargo(&test).env("WORKCREW_SECONDS", seconds));
+    if run.has("on one CPU", "taskset", &["-c", "0", "true"]) {
+        run.step(
+            "on one CPU",
+            Command::new("taskset").args(["-c", "0", "cargo"]).args(test).env("WORKCREW_SECONDS", seconds),
+        );
+    }
+}
+
+fn models(run: &mut Run) {
+    for (step, script) in [("models", ".ci/models"), ("score of seeded defects", ".ci/score")] {
+        if !Path::new(script).exists() {
+            run.skip(step, &format!("there is no {script} yet"));
+        } else if run.is_full() {
+            run.step(step, Command::new(script).arg("--full"));
+        } else {
+            run.step(step, &mut Command::new(script));
+        }
+    }
+}
+
+fn histories(run: &mut Run) {
+    let (cases, count) = if run.is_full() { ("20000", "20000") } else { ("2000", "2000") };
+    let test = ["test", "-p", "workcrew-verify", "--", "--nocapture"];
+    run.step("programs and histories", cargo(&test).env("PROPTEST_CASES", cases).env("WORKCREW_HISTORIES", count));
+    if run.has("on one CPU", "taskset", &["-c", "0", "true"]) {
+        let mut pinned = Command::new("taskset");
+        pinned.args(["-c", "0", "cargo"]).args(test).env("PROPTEST_CASES", cases).env("WORKCREW_HISTORIES", count);
+        run.step("programs and histories on one CPU", &mut pinned);
+    }
+}
+
+fn sanitizers(run: &mut Run) {
+    if run.has("thread and address sanitizer", "cargo", &["+nightly", "--version"]) {
+        thread_sanitizer(run);
+        address_sanitizer(run);
+    }
+    if run.has("memcheck", "valgrind", &["--version"]) {
+        let runner = "valgrind -q --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9";
+        let mut test = cargo(&["test", "-p", "workcrew", "--test", "scopes"]);
+        run.step(
+            "memcheck on scopes",
+            test.env(format!("CARGO_TARGET_{}_RUNNER", TARGET.to_uppercase().replace('-', "_")), runner),
+        );
+    }
+}
+
+fn thread_sanitizer(run: &mut Run) {
+    let options = format!("suppressions={} halt_on_error=1", here("verify/tsan.supp"));
+    let mut test = sanitized("thread", "target/tsan");
+    test.env("TSAN_OPTIONS", options).env("WORKCREW_SECONDS", if run.is_full() { "60" } else { "10" });
+    watched(&mut test).args(["--test", "stress", "--", "--nocapture"]);
+    // Frames are several times larger under the sanitizer, and these two count on small stacks; it knows no `ulimit`.
+    for test_of_stacks in ["small_stack", "exhaust", "no_stack", "stack_of_zero", "nested_program"] {
+        test.args(["--skip", test_of_stacks]);
+    }
+    run.step("thread sanitizer", &mut test);
+}
+
+fn address_sanitizer(run: &mut Run) {
+    let mut test = sanitized("address", "target/asan");
+    test.env("ASAN_OPTIONS", "detect_leaks=1")
+        .env("LSAN_OPTIONS", format!("suppressions={}", here("verify/lsan.supp")));
+    test.env("WORKCREW_SECONDS", if run.is_full() { "30" } else { "5" });
+    test.args(["--test", "scopes", "--test", "panics", "--test", "handles", "--test", "shutdown", "--test", "stress"]);
+    test.args(["--", "--nocapture"]);
+    for test_of_stacks in ["small_stack", "exhaust", "no_stack"] {
+        test.args(["--skip", test_of_stacks]);
+    }
+    run.step("address and leak sanitizer", &mut test);
+}
+
+fn sanitized(sanitizer: &str, folder: &str) -> Command {
+    let mut test = nightly(&["test", "-p", "workcrew", "--target", TARGET, "--target-dir", folder]);
+    test.env("RUSTFLAGS", format!("-Zsanitizer={sanitizer} -Cunsafe-allow-abi-mismatch=sanitizer"));
+    test
+}
+
+fn watched(test: &mut Command) -> &mut Command {
+    WATCHED.iter().fold(test, |test, binary| test.args(["--test", binary]))
+}
+
+fn fuzzing(run: &mut Run) {
+    let seconds = if run.is_full() { 60 } else { 10 };
+    let can_fuzz = run.is_full()
+        && run.has("fuzzing", "cargo", &["+nightly", "--version"])
+        && run.has("fuzzing", "cargo", &["fuzz", "--version"]);
+    for (target, length) in [("programs", 182), ("groups", 125), ("deadlines", 96)] {
+        if can_fuzz {
+            let mut fuzz = nightly(&["fuzz", "run", target, "--"]);
+            fuzz.args([format!("-max_total_time={seconds}"), format!("-max_len={length}")]);
+            run.step(&format!("fuzzing {target}"), &mut fuzz);
+        }
+    }
+    if !can_fuzz {
+        let mut test = cargo(&["test", "-p", "workcrew-verify", "--test", "bytes", "--", "--nocapture"]);
+        run.step("the targets of the fuzzer, from a seed", test.env("WORKCREW_SECONDS", seconds.to_string()));
+    }
+}
+
+fn faults(run: &mut Run) {
+    let mut test = cargo(&["test", "-p", "workcrew", "--test", "faults", "--target-dir", "target/faults"]);
+    run.step("faults", test.env("RUSTFLAGS", "--cfg workcrew_faults"));
+}
+
+fn mutants(run: &mut Run) {
+    if !run.has("mutants", "cargo", &["mutants", "--version"]) {
+        return;
+    }
+    let mut mutate = cargo(&["mutants", "--no-shuffle", "--timeout", "60", "--colors", "never", "-o", "target/verify"]);
+    if !run.is_full() {
+        mutate.args(["--shard", "0/80"]); // in turn, a different few with each shard
+    }
+    for file in MUTATED {
+        mutate.args(["-f", file]);
+    }
+    mutate.args(["--", "-p", "workcrew", "--lib", "--tests"]);
+    run.step("mutants", mutate.env("CARGO_PROFILE_TEST_DEBUG", "0"));
+}
+
+fn coverage(run: &mut Run) {
+    if !run.has("coverage", "cargo", &["llvm-cov", "--version"]) {
+        return;
+    }
+    let mut cover = cargo(&["llvm-cov", "--workspace", "--exclude", "xtask", "--lib", "--tests"]);
+    cover.args(["--fail-under-lines", "95", "--ignore-filename-regex", "(verify|xtask|tests|benches|examples)/"]);
+    // The tools that came with the compiler, or those of the system with the same version.
+    for folder in ["/usr/lib/llvm-22/bin", "/usr/lib/llvm-21/bin"] {
+        if env::var_os("LLVM_COV").is_none() && fs::exists(format!("{folder}/llvm-cov")).unwrap_or(false) {
+            cover.env("LLVM_COV", format!("{folder}/llvm-cov")).env("LLVM_PROFDATA", format!("{folder}/llvm-profdata"));
+            break;
+        }
+    }
+    run.step("coverage", &mut cover);
+}
+
+fn environments(run: &mut Run) {
+    let suite = ["test", "-p", "workcrew", "--lib", "--tests"];
+    if run.has("one CPU", "taskset", &["-c", "0", "true"]) {
+        run.step("one CPU", Command::new("taskset").args(["-c", "0", "cargo"]).args(suite));
+    }
+    run.step("one worker", cargo(&["test", "-p", "workcrew", "--test", "environment"]).env("WORKCREW_WORKERS", "1"));
+    if run.has("wall clock shifted", "faketime", &["-v"]) {
+        for shift in ["-1d", "+30y"] {
+            let mut faked = Command::new("faketime");
+            faked.args(["-f", shift, "cargo", "test", "-p", "workcrew", "--test", "environment", "--test", "tokens"]);
+            run.step(&format!("wall clock {shift}"), faked.env("FAKETIME_DONT_FAKE_MONOTONIC", "1"));
+        }
+    }
+    let mut abort = cargo(&["build", "-p", "workcrew", "--lib", "--examples", "--target-dir", "target/abort"]);
+    if run.step("panic=abort, built", abort.env("RUSTFLAGS", "-C panic=abort")) {
+        run.step("panic=abort, run", &mut Command::new("target/abort/debug/examples/first_error"));
+    }
+}

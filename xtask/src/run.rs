@@ -1,0 +1,205 @@
+//! Runs steps, keeps their output, finds their figures.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How much of the ladder is climbed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// A minute or so of each level.
+    Slice,
+    /// All of it.
+    Full,
+}
+
+/// What became of one step.
+enum End {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// One line of the report.
+struct Line {
+    level: &'static str,
+    step: String,
+    end: End,
+    /// Figures, or the reason for which it was skipped.
+    words: String,
+    seconds: f64,
+}
+
+/// A climb of the ladder.
+pub(crate) struct Run {
+    pub(crate) size: Size,
+    level: &'static str,
+    lines: Vec<Line>,
+    since: Instant,
+}
+
+/// Where the output of the steps goes.
+const FOLDER: &str = "target/verify";
+/// The lines of a failed step that are shown.
+const TAIL: usize = 40;
+/// No step takes longer.
+const LIMIT: Duration = Duration::from_secs(3 * 3600);
+
+impl Run {
+    pub(crate) fn new(size: Size) -> Self {
+        Self { size, level: "", lines: Vec::new(), since: Instant::now() }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.size == Size::Full
+    }
+
+    /// Begins a level.
+    pub(crate) fn enter(&mut self, level: &'static str, title: &str) {
+        self.level = level;
+        println!("\n== {level} {title}");
+    }
+
+    /// Runs one command; returns whether it succeeded.
+    pub(crate) fn step(&mut self, step: &str, command: &mut Command) -> bool {
+        println!("-- {step}: {}", shown(command));
+        let since = Instant::now();
+        let path = self.output_of(step);
+        let passed = execute(command, &path);
+        let output = fs::read_to_string(&path).unwrap_or_default();
+        let (end, words) = if passed {
+            (End::Passed, figures(&output))
+        } else {
+            let lines: Vec<_> = output.lines().collect();
+            println!("{}", lines[lines.len().saturating_sub(TAIL)..].join("\n"));
+            (End::Failed, format!("see {}", path.display()))
+        };
+        self.note(step, end, words, since.elapsed().as_secs_f64());
+        passed
+    }
+
+    /// Notes a step that is no command.
+    pub(crate) fn check(&mut self, step: &str, outcome: Result<String, String>) {
+        let (end, words) = match outcome {
+            Ok(words) => (End::Passed, words),
+            Err(words) => (End::Failed, words),
+        };
+        self.note(step, end, words, 0.0);
+    }
+
+    /// Notes a step that cannot be done here.
+    pub(crate) fn skip(&mut self, step: &str, reason: &str) {
+        self.note(step, End::Skipped, reason.to_owned(), 0.0);
+    }
+
+    /// Whether the program is here; if not, notes the step as skipped.
+    pub(crate) fn has(&mut self, step: &str, program: &str, arguments: &[&str]) -> bool {
+        let quiet = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let here = quiet.is_ok_and(|status| status.success());
+        if !here {
+            self.skip(step, &format!("`{program} {}` does not work here", arguments.join(" ")));
+        }
+        here
+    }
+
+    /// Prints the report.
+    pub(crate) fn report(&self) -> ExitCode {
+        let minutes = self.since.elapsed().as_secs_f64() / 60.0;
+        println!("\n== report, after {minutes:.1} minutes");
+        let count = |end: fn(&End) -> bool| self.lines.iter().filter(|line| end(&line.end)).count();
+        for Line { level, step, end, words, seconds } in &self.lines {
+            let mark = match end {
+                End::Passed => "passed ",
+                End::Failed => "FAILED ",
+                End::Skipped => "SKIPPED",
+            };
+            println!("{level:4} {mark} {seconds:7.1} s  {step}: {words}");
+        }
+        let failed = count(|end| matches!(end, End::Failed));
+        println!(
+            "{} passed, {failed} failed, {} skipped",
+            count(|end| matches!(end, End::Passed)),
+            count(|end| matches!(end, End::Skipped))
+        );
+        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    fn note(&mut self, step: &str, end: End, words: String, seconds: f64) {
+        let mark = match end {
+            End::Passed => "passed",
+            End::Failed => "FAILED",
+            End::Skipped => "SKIPPED",
+        };
+        println!("   {mark}: {words} ({seconds:.1} s)");
+        self.lines.push(Line { level: self.level, step: step.to_owned(), end, words, seconds });
+    }
+
+    fn output_of(&self, step: &str) -> PathBuf {
+        let name: String = step.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+        PathBuf::from(FOLDER).join(format!("{}-{name}.log", self.level))
+    }
+}
+
+/// Runs the command in a group of its own, with its output in a file; kills the group at the limit.
+fn execute(command: &mut Command, output: &PathBuf) -> bool {
+    let opened = fs::create_dir_all(FOLDER).and_then(|()| File::create(output));
+    let Ok((file, copy)) = opened.and_then(|file| file.try_clone().map(|copy| (file, copy))) else { return false };
+    let started = command.stdin(Stdio::null()).stdout(file).stderr(copy).process_group(0).spawn();
+    let Ok(mut child) = started else {
+        let _ = fs::write(output, format!("{} cannot be started", shown(command)));
+        return false;
+    };
+    let since = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return status.success(),
+            Ok(None) if since.elapsed() < LIMIT => thread::sleep(Duration::from_millis(100)),
+            _ => {
+                let group = format!("-{}", child.id());
+                let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+                let _ = child.wait();
+                return false;
+            }
+        }
+    }
+}
+
+/// The command as one would type it.
+fn shown(command: &Command) -> String {
+    let environment = command.get_envs().filter_map(|(name, value)| {
+        let value = value?.to_string_lossy();
+        Some(format!("{}={}", name.to_string_lossy(), quoted(&value)))
+    });
+    let program = command.get_program().to_string_lossy().into_owned();
+    let arguments = command.get_args().map(|argument| quoted(&argument.to_string_lossy()));
+    environment.chain([program]).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    if word.contains([' ', '*', ';']) { format!("'{word}'") } else { word.to_owned() }
+}
+
+/// What the output says in figures.
+fn figures(output: &str) -> String {
+    let mut tests = 0;
+    let mut found = Vec::new();
+    for line in output.lines() {
+        if let Some(rest) = line.split("test result: ok. ").nth(1) {
+            tests += rest.split(' ').next().and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
+        }
+        let says = ["lifecycles, ", "histories, ", "programs in ", " runs in ", "mutants tested", "ERROR SUMMARY: "];
+        if says.iter().any(|words| line.contains(words)) {
+            found.push(line.rsplit("... ").next().unwrap_or(line).trim().to_owned());
+        }
+        if line.starts_with("TOTAL") {
+            found.push(format!("lines and regions: {}", line.split_whitespace().collect::<Vec<_>>().join(" ")));
+        }
+    }
+    if tests > 0 {
+        found.insert(0, format!("{tests} tests"));
+    }
+    if found.is_empty() { "done".to_owned() } else { found.join("; ") }
+}

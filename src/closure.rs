@@ -37,6 +37,8 @@ struct Methods<R> {
     drop: unsafe fn(*mut Store),
     /// The type of the closure, if it can be had back.
     recoverable: Option<fn() -> TypeId>,
+    /// Whether there is no value any more.
+    is_used_up: bool,
 }
 
 impl<'a, R: 'static> Closure<'a, R> {
@@ -58,6 +60,11 @@ impl<'a, R: 'static> Closure<'a, R> {
         let methods = mem::replace(&mut self.methods, &UsedUp::<R>::METHODS);
         // SAFETY: by rule 1 the value is there and of the right type; it is used up from now on.
         unsafe { (methods.call)(&raw mut self.store) }
+    }
+
+    /// Whether it was called.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.methods.is_used_up
     }
 
     /// Forgets how long the captured borrows live.
@@ -129,7 +136,8 @@ impl<R: 'static> fmt::Debug for Closure<'_, R> {
 struct Borrowing<S, R>(PhantomData<(S, R)>);
 
 impl<S: FnOnce() -> R, R> Borrowing<S, R> {
-    const METHODS: Methods<R> = Methods { call: call::<S, R>, drop: discard::<S>, recoverable: None };
+    const METHODS: Methods<R> =
+        Methods { call: call::<S, R>, drop: discard::<S>, recoverable: None, is_used_up: false };
 }
 
 /// The methods of a stored `S`, which is an `F` or its box.
@@ -144,7 +152,7 @@ struct UsedUp<R>(PhantomData<R>);
 
 impl<R> UsedUp<R> {
     const METHODS: Methods<R> =
-        Methods { call: |_| panic!("a closure is called once"), drop: |_| (), recoverable: None };
+        Methods { call: |_| panic!("a closure is called once"), drop: |_| (), recoverable: None, is_used_up: true };
 }
 
 /// Whether values of this type lie in a store.

@@ -17,6 +17,7 @@ use std::panic::Location;
 
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, Refusal};
+use crate::fault::{self, Place};
 use crate::job::{Job, Ticket};
 use crate::local::{self, Name};
 use crate::metrics::Metrics;
@@ -124,6 +125,7 @@ impl Engine {
         make: impl FnOnce(TaskId) -> Job,
     ) -> Result<(), (Refusal, Option<Job>)> {
         let Some(id) = self.supervisor.admit(location, None) else { return Err((Refusal::ShutDown, None)) };
+        fault::at(Place::Admitted);
         let Err(job) = self.queue.try_push(make(id)) else { return Ok(()) };
         self.overflow(job, patience).map_err(|(refusal, job)| {
             self.supervisor.withdrawn(&TaskInfo { id, location, label: None });
@@ -151,11 +153,20 @@ impl Engine {
 
     /// Runs a job that a worker has taken, or cancels it, if that is what the hour asks for.
     #[inline]
-    pub(crate) fn run(&self, mut job: Job) {
+    pub(crate) fn run(&self, hand: &mut Option<Job>) {
         if self.supervisor.lifecycle.is_cancelling() {
-            job.cancel(CancelReason::ShutDown, &self.supervisor);
-        } else {
+            self.cancel_at_hand(hand, CancelReason::ShutDown);
+        } else if let Some(job) = hand {
             job.run(&self.supervisor);
+        }
+    }
+
+    /// Cancels a job that a worker has taken, unless it was started.
+    pub(crate) fn cancel_at_hand(&self, hand: &mut Option<Job>, reason: CancelReason) {
+        if let Some(job) = hand.take()
+            && !job.is_used_up()
+        {
+            job.cancel(reason, &self.supervisor);
         }
     }
 
@@ -239,7 +250,7 @@ impl Engine {
                 if !on_worker && policy == Overflow::Block {
                     self.push(job, Deadline::NEVER)
                 } else if local::depth() < local::INLINE_DEPTH {
-                    self.run(job);
+                    self.run(&mut Some(job));
                     Ok(())
                 } else if on_worker {
                     self.put_aside(job);

@@ -93,6 +93,15 @@ impl Job {
         matches!(self, Self::Ticket(group) if group.strong_count() == 0)
     }
 
+    /// Whether it is a closure that was called.
+    pub(crate) fn is_used_up(&self) -> bool {
+        match self {
+            Self::Closure(job) => job.closure.is_used_up(),
+            Self::Timed(timed) => timed.0.closure.is_used_up(),
+            Self::Task(_) | Self::Ticket(_) => false, // those know themselves
+        }
+    }
+
     /// Does what the job asks for, once.
     #[inline]
     pub(crate) fn run(&mut self, supervisor: &Supervisor) {

@@ -164,6 +164,7 @@ mod local;
 mod unwind;
 mod clock;
 mod deadline;
+mod fault;
 mod sync;
 #[cfg(doctest)]
 mod misuse;
@@ -177,6 +178,9 @@ pub use error::{
     BuildError, CancelReason, Cancelled, GroupError, JoinError, Refused, SubmitError, SubmitTimeoutError, TaskError,
     TrySubmitError,
 };
+#[cfg(workcrew_faults)]
+#[doc(hidden)]
+pub use fault::{Armed, Place, arm};
 pub use group::{Completions, Policy, Progress, Spawner, TaskGroup, TaskResult};
 pub use handle::JoinHandle;
 pub use metrics::{Histogram, Metrics};

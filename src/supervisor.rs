@@ -10,6 +10,7 @@ use std::panic::Location;
 
 use crate::clock::Moment;
 use crate::error::CancelReason;
+use crate::fault::{self, Place};
 use crate::ledger::Ledger;
 use crate::lifecycle::Lifecycle;
 use crate::local::{self, Name};
@@ -88,7 +89,11 @@ impl Supervisor {
     ) -> Result<R, Panic> {
         let started = record.start(&task.info, task.queued_at);
         self.observe(|observer| observer.task_started(&task.info));
-        let result = unwind::catch(f).map_err(|payload| Panic::new(payload, task.info.location));
+        let body = || {
+            fault::at(Place::Starting);
+            f()
+        };
+        let result = unwind::catch(body).map_err(|payload| Panic::new(payload, task.info.location));
         let outcome = result.as_ref().map_or(Outcome::Panicked, outcome_of);
         record.end(started, outcome);
         if let Err(panic) = &result

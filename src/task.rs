@@ -26,6 +26,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, JoinError};
+use crate::fault::{self, Place};
 use crate::job::Task;
 use crate::local::{self, Name};
 use crate::observer::{Outcome, TaskId};
@@ -129,6 +130,7 @@ impl<F, T> TaskCell<F, T> {
 
     /// Lets the outcome land and wakes who waits for it.
     fn complete(&self, outcome: Result<T, JoinError>) {
+        fault::at(Place::Landing);
         let mut inner = self.inner.lock();
         if inner.detached {
             inner.state = State::Taken;
@@ -168,6 +170,7 @@ where
             if let Some(closure) = self.claim(|| State::Running(local::thread_name())) {
                 let result = supervisor.perform(record, &self.brief(), closure, |_| Outcome::Succeeded);
                 self.complete(result.map_err(JoinError::Panicked));
+                fault::at(Place::Settling);
                 supervisor.settle(record, 1);
             }
         });

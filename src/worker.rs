@@ -1,15 +1,19 @@
 //! The workers: their threads from start to end.
 //!
-//! A worker takes jobs until it may leave or the pool is drained. Nothing that a job does ends it.
+//! A worker takes jobs until it may leave or the pool is drained. Nothing that a job does ends it, nor does a panic of the
+//! crate itself between two jobs.
 
 use std::io;
 
 use crate::engine::Engine;
-use crate::error::BuildError;
+use crate::error::{BuildError, CancelReason};
+use crate::fault::{self, Place};
+use crate::job::Job;
 use crate::local;
 use crate::queue::Turn;
 use crate::record::Record;
 use crate::sync::{Arc, thread};
+use crate::unwind;
 
 /// A hook that a worker calls, with its index.
 pub(crate) type WorkerHook = Arc<dyn Fn(usize) + Send + Sync>;
@@ -49,6 +53,9 @@ fn start_one(
     settings: &WorkerSettings,
     record: Arc<Record>,
 ) -> io::Result<thread::JoinHandle<()>> {
+    if fault::fails(Place::ThreadStart) {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
     let mut builder = thread::Builder::new().name(format!("{}-{}", settings.thread_name, record.worker()));
     if let Some(stack_size) = settings.stack_size {
         builder = builder.stack_size(stack_size);
@@ -60,22 +67,34 @@ fn start_one(
 fn main(engine: &Arc<Engine>, settings: &WorkerSettings, record: Arc<Record>) {
     local::become_worker(engine.pool(), Arc::clone(&record));
     call_hook(engine, settings.on_start.as_ref(), &record);
-    let mut turn = Turn::default();
-    while !engine.roster.may_depart() {
-        match engine.next_job(&mut turn, &record) {
-            Some(job) => engine.run(job),
-            None if engine.supervisor.lifecycle.is_drained() => {
-                engine.roster.depart();
-                break;
-            }
-            None => {}
-        }
+    let mut hand = None;
+    while let Err(payload) = unwind::catch(|| work(engine, &record, &mut hand)) {
+        // Every panic of foreign code is caught where it is called, so this one is the crate's own. The worker lives on, and
+        // what it had in its hand and had not started meets a fate.
+        unwind::discard(payload);
+        engine.cancel_at_hand(&mut hand, CancelReason::Discarded);
     }
     call_hook(engine, settings.on_stop.as_ref(), &record);
     // Its last task may have been the last of all, and the others may sleep.
     engine.supervisor.lifecycle.check();
     local::resign();
     engine.roster.gone(record);
+}
+
+/// Does what jobs ask for, until the worker may leave; the job at hand lies in `hand`.
+fn work(engine: &Engine, record: &Record, hand: &mut Option<Job>) {
+    let mut turn = Turn::default();
+    while !engine.roster.may_depart() {
+        *hand = engine.next_job(&mut turn, record);
+        if hand.is_some() {
+            fault::at(Place::Taken);
+            engine.run(hand);
+            *hand = None;
+        } else if engine.supervisor.lifecycle.is_drained() {
+            engine.roster.depart();
+            break;
+        }
+    }
 }
 
 fn call_hook(engine: &Engine, hook: Option<&WorkerHook>, record: &Record) {

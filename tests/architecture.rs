@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// Modules from the lowest rank to the highest. A module may use modules of lower ranks only.
 const RANKS: &[&str] = &[
     "sync",
+    "fault",
     "deadline",
     "clock",
     "unwind",

@@ -15,7 +15,7 @@ pub enum CancelReason {
     GroupFailed,
     /// The pool was shut down.
     ShutDown,
-    /// The overflow policy gave it up.
+    /// The overflow policy gave it up. (So would a worker that panicked by a fault of this crate; none is known.)
     Discarded,
     /// The deadline passed.
     Expired,

@@ -4,6 +4,7 @@ use super::core::{Ended, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::settings::Policy;
 use crate::error::{CancelReason, TaskError};
+use crate::fault::{self, Place};
 use crate::job::Ticket;
 use crate::observer::Outcome;
 use crate::record::Record;
@@ -84,6 +85,7 @@ impl<R: TaskResult> GroupCore<R> {
     /// Lets the outcome of a task land, and closes the group if that decides it. Returns the lock under which it landed;
     /// the caller settles the task.
     fn land(&self, record: &Record, index: usize, ended: Ended<R>) -> MutexGuard<'_, State<R>> {
+        fault::at(Place::Landing);
         let decides = match self.settings.policy {
             Policy::FailFast => ended.is_err(),
             Policy::CollectAll => false,

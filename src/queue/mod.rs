@@ -40,6 +40,7 @@ use self::side::SideLane;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
+use crate::fault::{self, Place};
 use crate::sync::{AtomicBool, Ordering, thread};
 
 /// How often a blocked pusher lets poppers run before it sleeps.
@@ -92,6 +93,7 @@ impl<T> Queue<T> {
     #[inline]
     pub(crate) fn try_push(&self, item: T) -> Result<(), T> {
         self.bounded.try_push(item)?;
+        fault::at(Place::Queued);
         self.call_worker();
         Ok(())
     }

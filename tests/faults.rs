@@ -1,0 +1,354 @@
+//! Faults of the pool itself: threads that do not start, workers that fail with a job in their hand, and a pool that dawdles
+//! between any two steps. The ledger is exact afterwards.
+//!
+//! `RUSTFLAGS="--cfg workcrew_faults" cargo test --test faults --target-dir target/faults`
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(workcrew_faults)]
+
+mod common;
+#[path = "common/dice.rs"]
+mod dice;
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, pool, quiet_panics, within_limit};
+use dice::Dice;
+use workcrew::{Armed, BuildError, CancelReason, GroupError, JoinError, Place, Policy, TaskError, WorkerPool, arm};
+
+/// One test at a time: what is armed is armed for the process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    quiet_panics();
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Lets the visits of a place fail whose number, counted from zero, is one of these.
+fn fail_at(place: Place, visits: &'static [usize]) -> Armed {
+    let seen = AtomicUsize::new(0);
+    arm(move |visited| visited == place && visits.contains(&seen.fetch_add(1, SeqCst)))
+}
+
+/// Holds every visitor of a place at a gate.
+fn hold_at(place: Place) -> (Gate, Armed) {
+    let gate = Gate::new();
+    let inside = gate.clone();
+    let armed = arm(move |visited| {
+        if visited == place {
+            inside.pass();
+        }
+        false
+    });
+    (gate, armed)
+}
+
+/// Fault 111.
+#[test]
+fn a_thread_that_does_not_start_is_an_error_whichever_it_is() {
+    let _alone = alone();
+    for refused in [0, 2, 4] {
+        let before = fs::read_dir("/proc/self/task").unwrap().count();
+        let (started, stopped) = (Counter::new(), Counter::new());
+        let (start, stop) = (started.clone(), stopped.clone());
+        let builder = WorkerPool::builder().workers(5).on_thread_start(move |_| start.add());
+        let armed = fail_at(Place::ThreadStart, [&[0][..], &[2], &[4]][refused / 2]);
+        let error = builder.on_thread_stop(move |_| stop.add()).build().unwrap_err();
+        drop(armed);
+        assert!(matches!(error, BuildError::Spawn { worker, .. } if worker == refused), "{error}");
+        assert_eq!((started.get(), stopped.get()), (refused, refused));
+        let since = Instant::now();
+        while fs::read_dir("/proc/self/task").unwrap().count() > before {
+            assert!(since.elapsed() < LIMIT, "threads are left");
+            thread::yield_now();
+        }
+    }
+}
+
+/// Fault 115.
+#[test]
+fn a_pool_that_cannot_grow_keeps_its_size_and_loses_nothing() {
+    let _alone = alone();
+    within_limit(|| {
+        let pool = pool(1, 64);
+        let wedge = Wedge::new(&pool);
+        let handles: Vec<_> = (0..20).map(|n| pool.spawn(move || n).unwrap()).collect();
+        let armed = fail_at(Place::ThreadStart, &[2]);
+        assert!(matches!(pool.resize(6), Err(BuildError::Spawn { .. })));
+        drop(armed);
+        assert_eq!(pool.workers(), 1);
+        wedge.open();
+        for (n, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.join().unwrap(), n);
+        }
+        pool.resize(3).unwrap();
+        Wedge::new(&pool).open();
+        pool.shutdown();
+        assert_books_balance(&pool);
+    });
+}
+
+/// Fault 92.
+#[test]
+fn what_a_failing_worker_had_in_its_hand_is_cancelled_and_the_worker_lives() {
+    let _alone = alone();
+    for workers in [1, 2, 8] {
+        within_limit(|| {
+            let pool = pool(workers, 64);
+            let wedge = Wedge::new(&pool);
+            let (ran, dropped) = (Counter::new(), Counter::new());
+            let duty = || {
+                let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+                move || {
+                    let _held = held;
+                    ran.add();
+                }
+            };
+            let handles: Vec<_> = (0..20).map(|_| pool.spawn(duty()).unwrap()).collect();
+            (0..20).for_each(|_| pool.execute(duty()).unwrap());
+            let armed = fail_at(Place::Taken, &[0, 1, 7, 20, 21, 22]);
+            wedge.open();
+            pool.wait_idle();
+            drop(armed);
+            let lost =
+                handles.into_iter().filter(|handle| handle.is_finished()).filter_map(|handle| handle.join().err());
+            let lost =
+                lost.map(|error| assert!(matches!(error, JoinError::Cancelled(CancelReason::Discarded)))).count();
+            let metrics = pool.metrics();
+            assert_eq!((metrics.tasks_cancelled, ran.get(), dropped.get()), (6, 34, 40));
+            assert!((1..=6).contains(&lost));
+            assert_books_balance(&pool);
+            Wedge::new(&pool).open(); // needs every worker
+            pool.shutdown();
+            assert_eq!(dropped.get(), 40);
+        });
+    }
+}
+
+/// Fault 92.
+#[test]
+fn a_group_whose_ticket_was_lost_with_a_failing_worker_still_ends() {
+    let _alone = alone();
+    within_limit(|| {
+        for policy in [Policy::FailFast, Policy::CollectAll] {
+            let pool = pool(1, 64);
+            let wedge = Wedge::new(&pool);
+            let (group, dropped) = (pool.group().policy(policy).capacity(30), Counter::new());
+            for n in 0..30 {
+                let held = CountsDrop(dropped.clone());
+                group.spawn(move || {
+                    drop(held);
+                    Ok::<_, ()>(n)
+                });
+            }
+            let armed = fail_at(Place::Taken, &[0]);
+            wedge.open();
+            let outcomes = group.wait_all();
+            drop(armed);
+            let is_lost =
+                |outcome: &Result<_, _>| matches!(outcome, Err(TaskError::Cancelled(CancelReason::Discarded)));
+            assert!(outcomes.len() == 30 && outcomes.iter().all(is_lost));
+            assert_eq!(dropped.get(), 30);
+            assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
+            pool.shutdown();
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
+fn a_fault_before_the_closure_is_the_tasks_panic() {
+    let _alone = alone();
+    within_limit(|| {
+        let pool = pool(2, 64);
+        let (ran, dropped) = (Counter::new(), Counter::new());
+        let (counted, held) = (ran.clone(), CountsDrop(dropped.clone()));
+        let armed = fail_at(Place::Starting, &[0]);
+        let handle = pool.spawn(move || {
+            let _held = held;
+            counted.add();
+        });
+        assert!(matches!(handle.unwrap().join(), Err(JoinError::Panicked(_))));
+        drop(armed);
+        let armed = fail_at(Place::Starting, &[3]);
+        let group = pool.group();
+        group.spawn_all((0..8).map(|n| move || Ok::<_, ()>(n)));
+        assert!(matches!(group.wait(), Err(GroupError::Panicked(_))));
+        drop(armed);
+        pool.wait_idle();
+        assert_eq!((ran.get(), dropped.get(), pool.metrics().tasks_panicked), (0, 1, 2));
+        assert_books_balance(&pool);
+    });
+}
+
+/// Fault 16.
+#[test]
+fn what_lies_in_the_queue_was_accepted_whatever_happens_before_its_submitter_returns() {
+    let _alone = alone();
+    within_limit(|| {
+        for ends_now in [false, true] {
+            let pool = pool(1, 4);
+            let wedge = Wedge::new(&pool);
+            let (ran, dropped) = (Counter::new(), Counter::new());
+            let (counted, held) = (ran.clone(), CountsDrop(dropped.clone()));
+            let (gate, armed) = hold_at(Place::Queued);
+            let submitter = thread::spawn({
+                let pool = Arc::clone(&pool);
+                move || {
+                    pool.execute(move || {
+                        let _held = held;
+                        counted.add();
+                    })
+                    .is_ok()
+                }
+            });
+            gate.wait_started(1); // the job lies in the queue, its submitter does not know
+            if ends_now {
+                assert_eq!(pool.shutdown_now().tasks_cancelled, 1);
+            } else {
+                pool.close();
+            }
+            wedge.open();
+            pool.shutdown();
+            assert_eq!((ran.get(), dropped.get()), (usize::from(!ends_now), 1));
+            gate.open();
+            assert!(submitter.join().unwrap(), "accepted, and that is what it says");
+            drop(armed);
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
+fn a_drain_waits_for_a_submission_that_was_admitted_and_is_on_its_way() {
+    let _alone = alone();
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let ran = Counter::new();
+        let counted = ran.clone();
+        let (gate, armed) = hold_at(Place::Admitted);
+        let submitter = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.execute(move || counted.add()).is_ok()
+        });
+        gate.wait_started(1);
+        pool.close();
+        assert!(!pool.shutdown_timeout(Duration::ZERO).drained);
+        assert!(!pool.wait_idle_timeout(Duration::from_millis(1)));
+        gate.open();
+        let accepted = submitter.join().unwrap();
+        drop(armed);
+        pool.shutdown();
+        assert!(accepted, "it was admitted before the closing");
+        // The time of the shutdown had run out, so it was cancelled; one fate all the same.
+        assert_eq!((ran.get(), pool.metrics().tasks_cancelled), (0, 1));
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
+    let _alone = alone();
+    within_limit(|| {
+        for way in 0..4 {
+            let pool = pool(1, 4);
+            let dropped = Counter::new();
+            let held = CountsDrop(dropped.clone());
+            let (gate, armed) = hold_at(Place::Landing);
+            let handle = pool.spawn(move || held).unwrap();
+            gate.wait_started(1); // it has returned, and nobody knows
+            assert!(!handle.is_finished() && !handle.wait_timeout(Duration::ZERO) && !handle.cancel());
+            match way {
+                0 => drop(handle),
+                1 => {
+                    let joiner = thread::spawn(move || drop(handle.join().unwrap()));
+                    gate.open();
+                    joiner.join().unwrap();
+                }
+                2 => {
+                    pool.shutdown_now();
+                    gate.open();
+                    drop(handle.join().unwrap());
+                }
+                _ => {
+                    gate.open();
+                    assert!(handle.wait_timeout(LIMIT));
+                    drop(handle);
+                }
+            }
+            gate.open();
+            pool.shutdown();
+            drop(armed);
+            assert_eq!(dropped.get(), 1);
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+/// Every place dawdles or fails at random, under everything at once.
+#[test]
+fn random_faults_keep_the_ledger() {
+    let _alone = alone();
+    let mut seeds = Dice::new(dice::asked_seed().unwrap_or_else(dice::fresh_seed));
+    within_limit(|| {
+        for _ in 0..400 {
+            let seed = seeds.clone().roll();
+            live_with_faults(&mut seeds.fork(), seed);
+        }
+    });
+}
+
+fn live_with_faults(dice: &mut Dice, seed: u64) {
+    let pool = pool(1 + dice.below(3), dice.pick(&[1, 4, 64]));
+    let chance = Mutex::new(dice.fork());
+    let faults = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&faults);
+    let armed = arm(move |place| {
+        let (fails, yields) = {
+            let mut chance = chance.lock().unwrap();
+            (chance.one_in(12), chance.below(3))
+        };
+        (0..yields).for_each(|_| thread::yield_now());
+        let fails = fails && matches!(place, Place::Taken | Place::Starting);
+        counted.fetch_add(usize::from(fails), SeqCst);
+        fails
+    });
+    let (made, dropped) = (Counter::new(), Counter::new());
+    let duty = || {
+        made.add();
+        let held = CountsDrop(dropped.clone());
+        move || drop(held)
+    };
+    let mut handles = Vec::new();
+    let group = pool.group().policy(Policy::CollectAll);
+    for _ in 0..30 {
+        match dice.below(5) {
+            0 => pool.execute(duty()).unwrap(),
+            1 => drop(pool.try_execute(duty())),
+            2 | 3 => handles.push(pool.spawn(duty()).unwrap()),
+            _ => group.spawn(duty()),
+        }
+    }
+    handles.iter().step_by(3).for_each(|handle| {
+        handle.cancel();
+    });
+    for handle in handles {
+        match handle.join() {
+            Ok(()) | Err(JoinError::Panicked(_) | JoinError::Cancelled(_)) => {}
+            Err(other) => panic!("seed {seed}: {other}"),
+        }
+    }
+    let total = group.progress().total;
+    assert_eq!(group.wait_all().len(), total, "seed {seed}");
+    if dice.one_in(2) {
+        pool.shutdown_now();
+    }
+    pool.shutdown();
+    drop(armed);
+    assert_books_balance(&pool);
+    let metrics = pool.metrics();
+    assert_eq!((metrics.tasks_queued, metrics.tasks_running), (0, 0), "seed {seed}: {metrics}");
+    assert_eq!(dropped.get(), made.get(), "seed {seed}");
+}

@@ -124,9 +124,14 @@ fn bombs_in_closures_that_never_run_are_contained() {
         }
         group.cancel();
         assert_eq!(bombs.get(), 6);
-        while let Ok(()) = pool.try_execute(armed()).map_err(|error| std::mem::forget(error.into_inner())) {}
+        let refused = loop {
+            if let Err(error) = pool.try_execute(armed()) {
+                break error.into_inner();
+            }
+        };
         let report = pool.shutdown_now();
         assert_eq!(bombs.get(), 6 + report.tasks_cancelled);
+        assert!(panic::catch_unwind(AssertUnwindSafe(|| drop(refused))).is_err(), "what came back is the caller's");
         wedge.open();
         pool.shutdown();
         assert_books_balance(&pool);

@@ -123,10 +123,12 @@ fn bombs_in_every_place_of_a_scope_are_contained() {
     common::quiet_panics();
     on_grid(|pool| {
         for body_panics in [false, true] {
-            let bombs = Counter::new();
+            let (bombs, kept) = (Counter::new(), Mutex::new(Vec::new()));
+            let contained = |bomb| drop(panic::catch_unwind(AssertUnwindSafe(|| drop::<GroupError<Bomb>>(bomb))));
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
                 pool.scope(|scope| {
                     for n in 0..4 {
+                        let kept = &kept;
                         // One each: two destructors that panic in one closure end the process, wherever it is dropped.
                         let bomb = Bomb(bombs.clone());
                         scope.spawn(move || match n {
@@ -137,19 +139,20 @@ fn bombs_in_every_place_of_a_scope_are_contained() {
                                 Ok(())
                             }
                             _ => {
-                                std::mem::forget(bomb);
+                                kept.lock().unwrap().push(bomb);
                                 Ok(())
                             }
                         });
                     }
                     assert!(!body_panics, "body");
                 })
-                .map_err(std::mem::forget)
+                .map_err(contained)
             }));
             match outcome {
                 Ok(result) => assert!(!body_panics && result.is_err()),
                 Err(payload) => assert_eq!(payload.downcast_ref(), Some(&"body")),
             }
+            kept.into_inner().unwrap().into_iter().for_each(|bomb| contained(GroupError::Failed(bomb)));
             assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
         }
         assert_books_balance(&pool);
@@ -260,6 +263,7 @@ fn a_cancelled_scope_drops_its_borrowing_closures_before_it_returns() {
         let ran = pool.scope(|scope| {
             let held = CountsDrop(dropped.clone());
             scope.spawn(move || drop(held));
+            assert!(format!("{scope:?}").contains("total: 1"));
             scope.cancel();
             assert_eq!(dropped.get(), 1);
         });
@@ -631,7 +635,7 @@ fn a_task_that_leaks_what_it_captured_leaves_the_borrow_alone() {
             let borrowed = &mut text;
             scope.spawn(move || {
                 borrowed.push_str(" and after");
-                std::mem::forget(Box::new(borrowed));
+                let _never_dropped = std::mem::ManuallyDrop::new(borrowed);
             });
         })
         .unwrap();

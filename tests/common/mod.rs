@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use std::panic;
 use std::process::{self, Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Once, mpsc};
+use std::sync::{Arc, Once, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex}; // unlike the standard ones, a sanitizer sees through them
 use workcrew::{Builder, JoinHandle, WorkerPool};
 
 /// Longer than anything here takes on a busy machine. Only a hang reaches it.
@@ -35,32 +36,31 @@ impl Gate {
     /// What the task does: count itself as started, wait for the opening.
     pub fn pass(&self) {
         let (state, changed) = &*self.state;
-        let mut state = state.lock().unwrap();
+        let mut state = state.lock();
         state.started += 1;
         changed.notify_all();
         while !state.open {
-            state = changed.wait(state).unwrap();
+            changed.wait(&mut state);
         }
     }
 
     pub fn open(&self) {
         let (state, changed) = &*self.state;
-        state.lock().unwrap().open = true;
+        state.lock().open = true;
         changed.notify_all();
     }
 
     pub fn wait_started(&self, tasks: usize) {
         let (state, changed) = &*self.state;
-        let mut state = state.lock().unwrap();
+        let mut state = state.lock();
         while state.started < tasks {
-            let (next, timeout) = changed.wait_timeout(state, LIMIT).unwrap();
-            assert!(!timeout.timed_out(), "only {} of {tasks} tasks started", next.started);
-            state = next;
+            let timeout = changed.wait_for(&mut state, LIMIT);
+            assert!(!timeout.timed_out(), "only {} of {tasks} tasks started", state.started);
         }
     }
 
     pub fn started(&self) -> usize {
-        self.state.0.lock().unwrap().started
+        self.state.0.lock().started
     }
 }
 

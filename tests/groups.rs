@@ -4,11 +4,13 @@
 mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, on_grid, pool, within_limit};
+use common::{
+    Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, join_all, on_grid, pool, within_limit,
+};
 use workcrew::{CancelReason, CancellationToken, GroupError, Policy, Spawner, TaskError, TaskGroup, TrySubmitError};
 
 /// Fault 64.
@@ -661,8 +663,9 @@ fn a_task_added_while_the_group_is_waited_for_is_run_or_dropped_and_never_lost()
             let dropped = Counter::new();
             let held = CountsDrop(dropped.clone());
             thread::scope(|threads| {
-                threads.spawn(move || spawner.spawn(move || drop(held)));
+                let adder = threads.spawn(move || spawner.spawn(move || drop(held)));
                 let _ = group.wait();
+                join_all([adder]);
             });
             pool.wait_idle();
             assert_eq!(dropped.get(), 1);
@@ -1020,10 +1023,11 @@ fn a_late_spawn_does_not_spoil_a_wait() {
             let group = pool.group().policy(Policy::CollectAll);
             let spawner = group.spawner();
             thread::scope(|threads| {
-                threads.spawn(move || (0..3_usize).for_each(|n| spawner.spawn(move || Ok::<_, ()>(n))));
+                let adder = threads.spawn(move || (0..3_usize).for_each(|n| spawner.spawn(move || Ok::<_, ()>(n))));
                 // All, or those that came in time; never an error.
                 let values = group.wait().unwrap();
                 assert!(values.len() <= 3 && values.iter().copied().eq(0..values.len()));
+                join_all([adder]);
             });
         }
     });

@@ -5,12 +5,12 @@ mod common;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, nest, on_grid, pool, within_limit};
+use common::{Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, nest, on_grid, pool, within_limit};
 use workcrew::{CancelReason, JoinError, JoinHandle, WorkerPool};
 
 /// Fault 40.

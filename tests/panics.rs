@@ -7,11 +7,11 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{Bomb, Counter, Gate, LIMIT, Wedge, assert_books_balance, on_grid, pool, run_child, within_limit};
+use common::{Bomb, Counter, Gate, LIMIT, Mutex, Wedge, assert_books_balance, on_grid, pool, run_child, within_limit};
 use workcrew::{JoinError, Panic, WorkerPool};
 
 fn panic_of<T: std::fmt::Debug>(outcome: Result<T, JoinError>) -> Panic {
@@ -281,7 +281,7 @@ fn thread_locals_are_not_reset_between_tasks() {
 fn a_users_lock_is_poisoned_and_ours_are_not() {
     common::quiet_panics();
     let pool = pool(1, 4);
-    let lock = Arc::new(Mutex::new(()));
+    let lock = Arc::new(std::sync::Mutex::new(()));
     let inner = Arc::clone(&lock);
     panic_of(
         pool.spawn(move || {

@@ -6,12 +6,13 @@ mod common;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, grid, on_grid, pool, within_limit,
+    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, grid, join_all, on_grid, pool,
+    within_limit,
 };
 use workcrew::{CancelReason, GroupError, JoinError, Overflow, Policy, TaskError, WorkerPool};
 
@@ -408,11 +409,12 @@ fn a_job_accepted_while_another_thread_closes_is_run() {
             let pool = pool(1, 4);
             let ran = Counter::new();
             thread::scope(|threads| {
-                threads.spawn(|| pool.close());
+                let closer = threads.spawn(|| pool.close());
                 let counted = ran.clone();
                 let accepted = pool.execute(move || counted.add()).is_ok();
                 pool.shutdown();
                 assert_eq!(ran.get(), usize::from(accepted));
+                join_all([closer]);
             });
         }
     });
@@ -432,12 +434,11 @@ fn many_threads_wait_for_idle_wave_after_wave() {
                 .unwrap();
             }
             thread::scope(|threads| {
-                for _ in 0..3 {
-                    threads.spawn(|| {
-                        pool.wait_idle();
-                        assert_eq!(ran.load(Ordering::SeqCst), 10 * wave);
-                    });
-                }
+                let wait = || {
+                    pool.wait_idle();
+                    assert_eq!(ran.load(Ordering::SeqCst), 10 * wave);
+                };
+                join_all([threads.spawn(wait), threads.spawn(wait), threads.spawn(wait)]);
             });
         }
     });

@@ -5,12 +5,12 @@ mod common;
 
 use std::iter;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, nest, on_grid, pool, within_limit,
+    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, nest, on_grid, pool, within_limit,
 };
 use workcrew::{
     CancelReason, GroupError, JoinError, Observer, Outcome, Overflow, Policy, TaskId, TaskInfo, WorkerPool,

@@ -4,11 +4,14 @@
 mod common;
 
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
-use common::{Bomb, Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, grid, on_grid, pool, within_limit};
+use common::{
+    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, grid, join_all, on_grid, pool,
+    within_limit,
+};
 use workcrew::{CancelReason, GroupError, Overflow, Scope, WorkerPool};
 
 #[test]
@@ -278,7 +281,7 @@ fn many_scopes_at_once_share_one_pool() {
     within_limit(|| {
         let pool = pool(2, 4);
         thread::scope(|threads| {
-            for _ in 0..4 {
+            let threads = [(); 4].map(|()| {
                 threads.spawn(|| {
                     for round in 0..300 {
                         let mut slots = [0_u32; 20];
@@ -290,8 +293,9 @@ fn many_scopes_at_once_share_one_pool() {
                         .unwrap();
                         assert!(slots.iter().all(|slot| *slot == round));
                     }
-                });
-            }
+                })
+            });
+            join_all(threads);
         });
         assert_books_balance(&pool);
     });
@@ -655,7 +659,7 @@ fn the_borrow_ends_with_the_scope_however_the_tasks_end() {
                 for n in 0..6 {
                     let shared = &shared;
                     scope.spawn(move || {
-                        shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(n);
+                        shared.lock().unwrap().push(n);
                         match way {
                             0 => Ok(()),
                             1 => Err("fails"),
@@ -682,7 +686,7 @@ fn threads_of_a_standard_scope_may_each_open_a_scope_of_the_pool() {
     on_grid(|pool| {
         let total = AtomicUsize::new(0);
         thread::scope(|threads| {
-            for _ in 0..3 {
+            let threads = [(); 3].map(|()| {
                 threads.spawn(|| {
                     let mine = AtomicUsize::new(0);
                     pool.scope(|scope| {
@@ -695,8 +699,9 @@ fn threads_of_a_standard_scope_may_each_open_a_scope_of_the_pool() {
                     })
                     .unwrap();
                     total.fetch_add(mine.into_inner(), Ordering::SeqCst);
-                });
-            }
+                })
+            });
+            join_all(threads);
         });
         assert_eq!(total.into_inner(), 3 * 190);
     });

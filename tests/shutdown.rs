@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, grid, on_grid, pool, run_child, within_limit,
+    Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, grid, join_all, on_grid, pool, run_child,
+    within_limit,
 };
 use workcrew::{CancelReason, GroupError, JoinError, OnDrop, WorkerPool};
 
@@ -361,9 +362,12 @@ fn idle_is_seen_by_every_waiter_whoever_ends_the_last_task() {
             let handle = pool.spawn(|| ()).unwrap();
             pool.execute(|| ()).unwrap();
             thread::scope(|threads| {
-                threads.spawn(|| handle.cancel());
-                threads.spawn(|| pool.wait_idle());
+                let canceller = threads.spawn(|| {
+                    handle.cancel();
+                });
+                let waiter = threads.spawn(|| pool.wait_idle());
                 pool.wait_idle();
+                join_all([canceller, waiter]);
             });
             assert_books_balance(&pool);
         }
@@ -662,14 +666,14 @@ fn everybody_who_shuts_down_returns_when_the_threads_have_ended() {
         let ends = Ends(gate.clone(), ended.clone());
         pool.spawn(move || ENDS.set(Some(ends))).unwrap().join().unwrap();
         thread::scope(|threads| {
-            for _ in 0..3 {
-                threads.spawn(|| {
-                    pool.shutdown();
-                    assert_eq!(ended.get(), 1);
-                });
-            }
+            let end = || {
+                pool.shutdown();
+                assert_eq!(ended.get(), 1);
+            };
+            let enders = [threads.spawn(end), threads.spawn(end), threads.spawn(end)];
             gate.wait_started(1); // in the destructor, after the worker has left the pool
             gate.open();
+            join_all(enders);
         });
     });
 }
@@ -685,12 +689,13 @@ fn a_value_of_a_group_may_resize_the_pool_in_its_destructor() {
     within_limit(|| {
         let pool = pool(2, 64);
         thread::scope(|threads| {
-            threads.spawn(|| (0..300).for_each(|n| pool.resize(1 + n % 3).unwrap()));
+            let resizer = threads.spawn(|| (0..300).for_each(|n| pool.resize(1 + n % 3).unwrap()));
             for _ in 0..2_000 {
                 let group = pool.group();
                 let inner = Arc::clone(&pool);
                 group.spawn(move || Ok::<_, ()>(Resizes(inner)));
             }
+            join_all([resizer]);
         });
         pool.wait_idle();
         assert_books_balance(&pool);

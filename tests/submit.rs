@@ -4,11 +4,13 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, grid, on_grid, pool, within_limit};
+use common::{
+    Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, grid, on_grid, pool, within_limit,
+};
 use workcrew::{BuildError, CancelReason, JoinError, Overflow, WorkerPool};
 
 /// Faults 1, 2.

@@ -3,11 +3,11 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counter, CountsDrop, LIMIT, within_limit};
+use common::{Counter, CountsDrop, LIMIT, Mutex, within_limit};
 use workcrew::{CancelReason, CancellationToken};
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests fail by panicking, and share by `pub`")]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::convert::Infallible;
 use std::io::{self, Write};
 use std::panic;
 use std::process::{self, Command, Output};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Once, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex}; // unlike the standard ones, a sanitizer sees through them
+use parking_lot::{Condvar, MutexGuard}; // unlike the standard ones, a sanitizer sees through them
 use workcrew::{Builder, JoinHandle, WorkerPool};
 
 /// Longer than anything here takes on a busy machine. Only a hang reaches it.
@@ -19,7 +20,7 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// A task that says it has started, then waits until it may go on.
 #[derive(Clone, Default)]
 pub struct Gate {
-    state: Arc<(Mutex<GateState>, Condvar)>,
+    state: Arc<(parking_lot::Mutex<GateState>, Condvar)>,
 }
 
 #[derive(Default)]
@@ -106,6 +107,24 @@ pub fn fill(pool: &WorkerPool, ran: &Counter) -> usize {
     }
 }
 
+/// A lock with the face of the standard one. It does not poison, and a sanitizer sees through it.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(parking_lot::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub const fn new(value: T) -> Self {
+        Self(parking_lot::Mutex::new(value))
+    }
+
+    pub fn lock(&self) -> Result<MutexGuard<'_, T>, Infallible> {
+        Ok(self.0.lock())
+    }
+
+    pub fn into_inner(self) -> Result<T, Infallible> {
+        Ok(self.0.into_inner())
+    }
+}
+
 /// Counts across threads.
 #[derive(Clone, Default)]
 pub struct Counter(Arc<AtomicUsize>);
@@ -157,6 +176,11 @@ pub fn within_limit<T>(f: impl FnOnce() -> T) -> T {
     let result = f();
     drop(done);
     result
+}
+
+/// Joins threads of a standard scope by hand: a sanitizer does not see the joining that the scope does by itself.
+pub fn join_all<'scope>(threads: impl IntoIterator<Item = thread::ScopedJoinHandle<'scope, ()>>) {
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 /// Runs a scenario on pools of 1, 2 and 8 workers with queues of 1 and 64.

@@ -182,3 +182,21 @@ fn functions_are_short() {
         }
     }
 }
+
+#[test]
+fn the_auto_traits_of_every_public_type_are_asserted() {
+    let (root, errors) = (fs::read_to_string("src/lib.rs").unwrap(), fs::read_to_string("tests/errors.rs").unwrap());
+    let traits = ["Observer", "TaskResult"];
+    let faults = ["Armed", "Place", "arm"]; // of builds for checks alone
+    let exports: Vec<_> = root.split("\npub use ").skip(1).filter_map(|export| export.split(';').next()).collect();
+    let exports = exports.join(" ");
+    let names = exports.split(|c: char| !c.is_alphanumeric()).filter(|name| name.starts_with(char::is_uppercase));
+    let mut count = 0;
+    for name in names.filter(|name| !traits.contains(name) && !faults.contains(name)) {
+        let asserted =
+            ["is_send_sync::<", "travels::<", "is_send_sync::<(", ", "].map(|before| format!("{before}{name}"));
+        assert!(asserted.iter().any(|assertion| errors.contains(assertion)), "{name} is in no assertion");
+        count += 1;
+    }
+    assert!(count > 25, "only {count} public types were found");
+}

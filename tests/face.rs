@@ -1,0 +1,270 @@
+//! What users read: every error, every outcome and every `Debug` says what it is, and every question has an answer.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Counter, Gate, LIMIT, Mutex, Wedge, fill, pool, within_limit};
+use workcrew::{
+    BuildError, Builder, CancelReason, CancellationToken, GroupError, JoinError, Observer, Outcome, Panic, Policy,
+    TaskError, TaskInfo, WorkerPool,
+};
+
+fn panic_of(payload: impl FnOnce() + Send + 'static) -> Panic {
+    common::quiet_panics();
+    match pool(1, 1).spawn(payload).unwrap().join() {
+        Err(JoinError::Panicked(panic)) => panic,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_reason_of_a_cancellation_reads_differently() {
+    use CancelReason::*;
+    let mut texts: Vec<_> = [Requested, GroupFailed, ShutDown, Discarded, Expired].map(|r| r.to_string()).into();
+    let ends = [Outcome::Succeeded, Outcome::Failed, Outcome::Panicked, Outcome::Cancelled(Requested)];
+    texts.extend(ends[..3].iter().map(ToString::to_string));
+    assert!(texts.iter().all(|text| text.starts_with(char::is_lowercase) && text.len() > 5), "{texts:?}");
+    assert_eq!(ends[3].to_string(), Requested.to_string());
+    let count = texts.len();
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts.len(), count, "{texts:?}");
+}
+
+#[test]
+fn every_error_of_a_task_and_a_group_says_what_happened() {
+    let silent = || panic_of(|| std::panic::panic_any(7));
+    let loud = || panic_of(|| panic!("out of paper"));
+    assert!(loud().to_string().ends_with("panicked: out of paper") && silent().to_string().ends_with("panicked"));
+    assert!(format!("{:?}", silent()).starts_with("Panic(task submitted at tests"));
+    assert_eq!(TaskError::Failed("no toner").to_string(), "no toner");
+    assert!(TaskError::<&str>::Panicked(loud()).to_string().contains("out of paper"));
+    assert!(TaskError::<&str>::Cancelled(CancelReason::Expired).to_string().contains("deadline"));
+    assert_eq!(GroupError::Failed("no toner").to_string(), "no toner");
+    assert!(GroupError::<&str>::Panicked(loud()).to_string().contains("out of paper"));
+    assert!(GroupError::<&str>::Cancelled(CancelReason::ShutDown).to_string().contains("shut down"));
+    assert!(GroupError::<&str>::WouldDeadlock.to_string().contains("for ever"));
+    assert!(JoinError::Panicked(loud()).to_string().contains("out of paper"));
+    assert!(JoinError::Cancelled(CancelReason::Requested).to_string().contains("on request"));
+    assert!(JoinError::WouldDeadlock.to_string().contains("for ever"));
+}
+
+#[test]
+fn errors_turn_into_those_of_groups_and_give_back_what_failed() {
+    let panicked: GroupError<u8> = JoinError::Panicked(panic_of(|| panic!())).into();
+    assert!(matches!(panicked, GroupError::Panicked(_)));
+    assert!(matches!(GroupError::<u8>::from(JoinError::WouldDeadlock), GroupError::WouldDeadlock));
+    let cancelled = JoinError::Cancelled(CancelReason::Expired);
+    assert!(matches!(GroupError::<u8>::from(cancelled), GroupError::Cancelled(CancelReason::Expired)));
+    assert!(matches!(GroupError::from(TaskError::Failed(3)), GroupError::Failed(3)));
+    assert!(TaskError::<u8>::Cancelled(CancelReason::Expired).into_failed().is_err());
+    assert_eq!(GroupError::Failed(3).into_failed().unwrap(), 3);
+}
+
+#[test]
+fn every_refusal_says_why_and_answers_each_question() {
+    let pool = pool(1, 1);
+    let wedge = Wedge::new(&pool);
+    fill(&pool, &Counter::new());
+    let full = pool.try_execute(|| ()).unwrap_err();
+    assert_eq!((full.is_full(), full.is_timeout(), full.is_shut_down()), (true, false, false));
+    assert_eq!(
+        (full.to_string(), format!("{full:?}")),
+        ("the queue is full".into(), "TrySubmitError(the queue is full)".into())
+    );
+    let late = pool.execute_timeout(|| (), Duration::ZERO).unwrap_err();
+    assert_eq!((late.is_full(), late.is_timeout(), late.is_shut_down()), (false, true, false));
+    assert!(late.to_string().contains("until the timeout"));
+    pool.close();
+    let closed = pool.execute(|| ()).unwrap_err();
+    assert_eq!((closed.is_full(), closed.is_timeout(), closed.is_shut_down()), (false, false, true));
+    assert!(closed.to_string().contains("shut down"));
+    let workcrew::TrySubmitError::ShutDown(refused) = pool.try_execute(|| ()).unwrap_err() else { panic!("closed") };
+    assert_eq!(format!("{refused:?}"), "Refused(..)");
+    refused.into_inner()();
+    wedge.open();
+}
+
+#[test]
+fn every_reason_not_to_build_a_pool_reads_differently() {
+    let small = || Builder::default().workers(1);
+    let shut = pool(1, 1);
+    shut.shutdown();
+    let errors: [BuildError; 7] = [
+        small().workers(0).build().unwrap_err(),
+        small().workers(usize::MAX).build().unwrap_err(),
+        small().queue_capacity(0).build().unwrap_err(),
+        small().queue_capacity(usize::MAX).build().unwrap_err(),
+        small().thread_name("a\0b").build().unwrap_err(),
+        small().stack_size(usize::MAX).build().unwrap_err(),
+        shut.resize(2).unwrap_err(),
+    ];
+    let mut texts = errors.map(|error| error.to_string()).to_vec();
+    assert!(texts.iter().all(|text| text.starts_with(char::is_lowercase) && !text.ends_with('.')), "{texts:?}");
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts.len(), 7, "{texts:?}");
+}
+
+#[test]
+fn debug_of_what_users_hold_shows_its_state_and_does_not_wait() {
+    let shows = |thing: &dyn Debug, word: &str| {
+        let text = format!("{thing:?}");
+        assert!(text.contains(word), "{text}");
+    };
+    let pool = pool(1, 4);
+    let wedge = Wedge::new(&pool);
+    let mut group = pool.group().label("reports");
+    group.spawn(|| ());
+    shows(&group, "reports");
+    shows(&group.spawner(), "total: 1");
+    assert_eq!(group.progress().to_string(), "0 of 1 done");
+    shows(&group.spawner().token(), "CancellationToken");
+    shows(&group.completions(), "total: 1");
+    let token = CancellationToken::new();
+    shows(&token.on_cancel(|| ()), "CancelGuard");
+    shows(&pool.spawn(|| ()).unwrap(), "finished: false");
+    shows(&Builder::default(), "queue_capacity: 1024");
+    shows(&pool.metrics(), "tasks_running: 1");
+    let report = pool.shutdown_timeout(Duration::ZERO);
+    assert_eq!(report.to_string(), "not drained (tasks cancelled: 2, still running: 1)");
+    wedge.open();
+    assert!(group.wait().is_err());
+    assert_eq!(pool.shutdown_timeout(LIMIT).to_string(), "drained (tasks cancelled: 0, still running: 0)");
+}
+
+#[test]
+fn metrics_read_well_with_and_without_times() {
+    let pool = WorkerPool::builder().workers(1).timing(true).build().unwrap();
+    pool.spawn(|| ()).unwrap().join().unwrap();
+    let metrics = pool.metrics();
+    let text = metrics.to_string();
+    assert!(text.contains("queue wait") && text.contains("half within"), "{text}");
+    let histogram = metrics.run_time.unwrap();
+    assert!(histogram.to_string().contains("99 % within") && format!("{histogram:?}").contains("Histogram"));
+    assert!(!common::pool(1, 1).metrics().to_string().contains("half within"));
+}
+
+#[test]
+fn an_observer_that_listens_to_nothing_hears_nothing_and_one_that_listens_is_told_who_and_where() {
+    struct Deaf;
+    impl Observer for Deaf {}
+    #[derive(Default)]
+    struct Listens(Mutex<Vec<String>>);
+    impl Observer for Listens {
+        fn task_refused(&self, task: &TaskInfo<'_>) {
+            self.0.lock().unwrap().push(format!("refused {}", task.id()));
+        }
+        fn task_ended(&self, task: &TaskInfo<'_>, outcome: Outcome) {
+            let Some(label) = task.label() else { return };
+            self.0.lock().unwrap().push(format!("{label} {outcome} {}", task.location().file()));
+        }
+    }
+    let listens = Arc::new(Listens::default());
+    for observed in [WorkerPool::builder().observer(Deaf), WorkerPool::builder().observer(Arc::clone(&listens))] {
+        let pool = Arc::new(observed.workers(1).queue_capacity(1).build().unwrap());
+        let wedge = Wedge::new(&pool);
+        pool.execute(|| ()).unwrap();
+        assert!(pool.try_execute(|| ()).is_err());
+        wedge.open();
+        let group = pool.group().label("labelled");
+        group.spawn(|| ());
+        group.wait().unwrap();
+        pool.shutdown();
+    }
+    let heard = listens.0.lock().unwrap();
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert!(heard[0].starts_with("refused ") && heard[1] == format!("labelled succeeded {}", file!()), "{heard:?}");
+}
+
+#[test]
+fn a_running_task_is_shown_with_its_worker_and_its_beginning() {
+    let before = Instant::now();
+    let pool = pool(1, 4);
+    let gate = Gate::new();
+    let inside = gate.clone();
+    let handle = pool.spawn(move || inside.pass()).unwrap();
+    gate.wait_started(1);
+    let running = pool.running();
+    let [task] = &running[..] else { panic!("{running:?}") };
+    assert_eq!((task.worker(), task.id(), task.label()), (0, handle.id(), None));
+    assert!(task.since() >= before && task.since() <= Instant::now());
+    assert!(task.to_string().starts_with(&format!("worker 0: task {} from tests", handle.id())), "{task}");
+    gate.open();
+    handle.join().unwrap();
+}
+
+#[test]
+fn a_token_is_waited_for_and_its_callback_may_outlive_its_guard() {
+    within_limit(|| {
+        let token = CancellationToken::new();
+        let called = Counter::new();
+        let counted = called.clone();
+        token.on_cancel(move || counted.add()).detach();
+        let waiter = std::thread::spawn({
+            let token = token.clone();
+            move || token.wait()
+        });
+        token.cancel();
+        waiter.join().unwrap();
+        assert_eq!((called.get(), token.reason()), (1, Some(CancelReason::Requested)));
+    });
+}
+
+/// Groups nested in groups, each waited for in another of the ways; returns whether the deepest was told that it is too
+/// deep.
+fn dive(pool: &Arc<WorkerPool>, levels: u32, way: u32) -> bool {
+    if levels == 0 {
+        return false;
+    }
+    let group = pool.group().policy(Policy::CollectAll);
+    let inner = Arc::clone(pool);
+    group.spawn(move || Ok::<_, ()>(dive(&inner, levels - 1, way)));
+    match way {
+        0 => match group.wait() {
+            Ok(values) => values[0],
+            Err(error) => matches!(error, GroupError::WouldDeadlock),
+        },
+        1 => match group.wait_any() {
+            Ok(value) => value,
+            Err(error) => matches!(error, GroupError::WouldDeadlock),
+        },
+        _ => match group.wait_timeout(Duration::MAX).unwrap() {
+            Ok(values) => values[0],
+            Err(error) => matches!(error, GroupError::WouldDeadlock),
+        },
+    }
+}
+
+/// Fault 46.
+#[test]
+fn groups_nested_past_the_depth_are_an_error_in_every_way_to_wait() {
+    within_limit(|| {
+        for way in 0..3 {
+            let pool = pool(1, 4);
+            assert!(!dive(&pool, 40, way), "not too deep");
+            assert!(dive(&pool, 200, way), "too deep");
+            pool.shutdown();
+            assert_eq!(pool.metrics().tasks_panicked, 0);
+            common::assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
+fn a_group_that_can_hold_nothing_answers_every_wait() {
+    let pool = pool(1, 4);
+    let impossible = || {
+        let group = pool.group().limit(0);
+        group.spawn(|| Ok::<u8, u8>(1));
+        group
+    };
+    assert!(matches!(impossible().wait(), Err(GroupError::WouldDeadlock)));
+    assert!(matches!(impossible().wait_any(), Err(GroupError::WouldDeadlock)));
+    assert!(matches!(impossible().wait_timeout(Duration::MAX).unwrap(), Err(GroupError::WouldDeadlock)));
+    assert!(matches!(impossible().wait_all()[..], [Err(TaskError::Cancelled(_))]));
+}

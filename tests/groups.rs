@@ -899,10 +899,13 @@ fn the_deadline_of_a_closed_group_does_not_keep_a_waiter_busy() {
         let group = pool.group().deadline(Instant::now());
         let inside = gate.clone();
         assert!(group.try_spawn(move || inside.pass()).is_err());
-        let group = pool.group().deadline(Instant::now() + Duration::from_millis(5));
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let group = pool.group().deadline(deadline);
         let inside = gate.clone();
         group.spawn(move || inside.pass());
-        let group = group.wait_timeout(Duration::from_millis(20)).unwrap_err();
+        gate.wait_started(1); // before the deadline, which it then outlives
+        let group = group.wait_timeout(Duration::from_millis(600)).unwrap_err();
+        assert!(Instant::now() > deadline && group.is_cancelled());
         gate.open();
         group.wait().unwrap();
     });

@@ -120,6 +120,7 @@ fn child_makes_a_thousand_pools() {
             group.spawn_all((0..10).map(|n| move || if n == 5 { Err(n) } else { Ok(n) }));
             assert!(group.wait().is_err());
             pool.scope(|scope| (0..4).for_each(|_| scope.spawn(|| ()))).unwrap();
+            assert_eq!(handle.join().unwrap(), round);
             let left_queued = pool.spawn(|| ()).unwrap();
             match round % 3 {
                 0 => pool.shutdown(),
@@ -127,7 +128,6 @@ fn child_makes_a_thousand_pools() {
                 _ => drop(pool),
             }
             drop(left_queued);
-            assert_eq!(handle.join().unwrap(), round);
         }
     };
     live(200); // the allocator and the threads' stacks settle

@@ -80,14 +80,17 @@ fn child_counts_who_wakes() {
     pool.wait_idle();
     let mut quietest = u64::MAX;
     for _ in 0..20 {
-        thread::sleep(Duration::from_millis(20)); // all are asleep, or this round does not count
+        thread::sleep(Duration::from_millis(20)); // most often all are asleep by then
         let before = sleeps_of_workers();
         pool.execute(|| ()).unwrap();
         pool.wait_idle();
         thread::sleep(Duration::from_millis(20));
-        quietest = quietest.min(sleeps_of_workers() - before);
+        let slept = sleeps_of_workers() - before;
+        if slept > 0 {
+            quietest = quietest.min(slept); // zero: the worker that was woken has not come to sleep yet
+        }
     }
-    assert!((1..=2).contains(&quietest), "{quietest} times a worker went to sleep after one job");
+    assert!(quietest <= 2, "{quietest} times a worker went to sleep after one job");
 }
 
 /// How often workers have gone to sleep.

@@ -129,7 +129,7 @@ impl<T> JoinHandle<T> {
             if local::depth() >= local::HELP_DEPTH {
                 return Err(JoinError::WouldDeadlock);
             }
-            self.task.run(&self.supervisor);
+            self.task.help(&self.supervisor);
         }
         Ok(())
     }

@@ -143,6 +143,7 @@ mod handle;
 mod group;
 mod scope;
 mod map;
+mod timer;
 mod cancel;
 mod error;
 mod panic;
@@ -152,6 +153,8 @@ mod engine;
 mod worker;
 mod shutdown;
 mod roster;
+mod timekeeper;
+mod agenda;
 mod queue;
 mod job;
 mod closure;
@@ -175,7 +178,7 @@ pub use cancel::{CancelGuard, CancellationToken};
 pub use engine::Overflow;
 pub use error::{
     BuildError, CancelReason, Cancelled, GroupError, JoinError, Refused, SubmitError, SubmitTimeoutError, TaskError,
-    TrySubmitError,
+    TimerError, TrySubmitError,
 };
 pub use group::{Completions, Policy, Progress, Spawner, TaskGroup, TaskResult};
 pub use handle::JoinHandle;
@@ -185,3 +188,4 @@ pub use panic::Panic;
 pub use pool::WorkerPool;
 pub use scope::Scope;
 pub use shutdown::{OnDrop, ShutdownReport};
+pub use timer::TimerHandle;

@@ -3,7 +3,7 @@
 //! | state | meaning | who may change it | next |
 //! |---|---|---|---|
 //! | `Queued` | holds the closure; nobody has claimed it | any thread | `Running` by claim; `Done` by cancel; `Taken` by withdrawal of a refused submission |
-//! | `Running` | the closure is on the stack of the named thread | that thread | `Done`; `Taken`, if the handle is gone |
+//! | `Running` | the closure is on the stack of the named thread | that thread | `Done`; `Taken`, if the handle is gone; `Queued` again, if it is to be tried again (see `retry`) |
 //! | `Done` | holds the outcome | the owner of the handle | `Taken` |
 //! | `Taken` | nothing is left | nobody | none |
 //!
@@ -46,6 +46,11 @@ pub(crate) trait Joinable<T>: Task {
 
     /// What a wait on this thread would meet.
     fn prospect(&self) -> Prospect;
+
+    /// Brings the task as far as a worker can that waits for it: runs it, if it has not started.
+    fn help(&self, supervisor: &Supervisor) {
+        self.run(supervisor);
+    }
 
     /// Waits for the outcome; returns whether it came before the deadline.
     fn wait(&self, deadline: Deadline) -> bool;
@@ -155,6 +160,41 @@ impl<F, T> TaskCell<F, T> {
 
     fn brief(&self) -> Brief<'static> {
         Brief::single(self.id, self.location, self.queued_at)
+    }
+}
+
+/// The seam for tasks that are tried again.
+#[cfg(feature = "retry")]
+impl<F, T> TaskCell<F, T> {
+    /// Claims the closure, to run it on this thread.
+    pub(crate) fn start(&self) -> Option<F> {
+        self.claim(|| State::Running(local::thread_name()))
+    }
+
+    /// Puts back the closure that this thread has claimed, to be claimed again.
+    pub(crate) fn put_back(&self, closure: F) {
+        self.inner.lock().state = State::Queued(closure);
+        self.done.notify_all();
+    }
+
+    /// Lets the outcome land of what this thread has claimed.
+    pub(crate) fn land(&self, outcome: Result<T, JoinError>) {
+        self.complete(outcome);
+    }
+
+    /// What the supervisor needs to know.
+    pub(crate) fn as_brief(&self) -> Brief<'static> {
+        self.brief()
+    }
+
+    /// Waits until the closure can be claimed, or can no more, or until `deadline`; may return for no reason.
+    pub(crate) fn wait_for_change(&self, deadline: Deadline) {
+        let inner = self.inner.lock();
+        let before = mem::discriminant(&inner.state);
+        let mut inner = inner;
+        while mem::discriminant(&inner.state) == before && !deadline.is_past() {
+            inner = self.done.wait_until(inner, deadline.instant());
+        }
     }
 }
 

@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(delays.map(|delay| Due::after(now, delay) <= Due::At(now)), [true, false, false, false]);
         assert_eq!(delays.map(|delay| Due::after(now, delay) == Due::Never), [false, false, true, true]);
         let mut agenda = Agenda::new();
-        delays.map(|delay| agenda.put(Due::after(now, delay), delay));
+        let _ = delays.map(|delay| agenda.put(Due::after(now, delay), delay));
         let century = Duration::from_secs(3_155_760_000);
         assert_eq!(std::iter::from_fn(|| agenda.take_due(now + century)).count(), 2);
         assert_eq!((agenda.len(), agenda.first_due()), (2, Some(Due::Never)));

@@ -144,6 +144,8 @@ mod group;
 mod scope;
 mod map;
 mod timer;
+#[cfg(feature = "retry")]
+mod retry;
 mod cancel;
 mod error;
 mod panic;
@@ -186,6 +188,8 @@ pub use metrics::{Histogram, Metrics};
 pub use observer::{Observer, Outcome, RunningTask, TaskId, TaskInfo};
 pub use panic::Panic;
 pub use pool::WorkerPool;
+#[cfg(feature = "retry")]
+pub use retry::{Attempt, AttemptError, ErrorClass, GiveUp, RetryBudget, RetryError, RetryPolicy};
 pub use scope::Scope;
 pub use shutdown::{OnDrop, ShutdownReport};
 pub use timer::TimerHandle;

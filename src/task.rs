@@ -38,7 +38,15 @@ use crate::unwind;
 const LINGER: Duration = Duration::from_micros(50);
 
 /// What a handle needs of its task, whatever the type of the closure.
-pub(crate) trait Joinable<T>: Task {
+pub(crate) trait Joinable<T>: Task + Landing<T> {
+    /// Brings the task as far as a worker can that waits for it: runs it, if it has not started.
+    fn help(&self, supervisor: &Supervisor) {
+        self.run(supervisor);
+    }
+}
+
+/// Where the outcome of a task lands.
+pub(crate) trait Landing<T>: Send + Sync {
     fn id(&self) -> TaskId;
 
     /// Whether the outcome is there.
@@ -46,11 +54,6 @@ pub(crate) trait Joinable<T>: Task {
 
     /// What a wait on this thread would meet.
     fn prospect(&self) -> Prospect;
-
-    /// Brings the task as far as a worker can that waits for it: runs it, if it has not started.
-    fn help(&self, supervisor: &Supervisor) {
-        self.run(supervisor);
-    }
 
     /// Waits for the outcome; returns whether it came before the deadline.
     fn wait(&self, deadline: Deadline) -> bool;
@@ -104,6 +107,17 @@ enum State<F, T> {
     Running(Name),
     Done(Result<T, JoinError>),
     Taken,
+}
+
+impl<F, T> State<F, T> {
+    /// What a wait on this thread would meet.
+    fn prospect(&self) -> Prospect {
+        match self {
+            Self::Queued(_) => Prospect::Unstarted,
+            Self::Running(thread) if *thread == local::thread_name() => Prospect::OnThisStack,
+            _ => Prospect::UnderWay,
+        }
+    }
 }
 
 impl<F, T> TaskCell<F, T> {
@@ -187,12 +201,10 @@ impl<F, T> TaskCell<F, T> {
         self.brief()
     }
 
-    /// Waits until the closure can be claimed, or can no more, or until `deadline`; may return for no reason.
-    pub(crate) fn wait_for_change(&self, deadline: Deadline) {
-        let inner = self.inner.lock();
-        let before = mem::discriminant(&inner.state);
-        let mut inner = inner;
-        while mem::discriminant(&inner.state) == before && !deadline.is_past() {
+    /// Waits while that is what a wait meets, but not past the outcome or `deadline`.
+    pub(crate) fn wait_while(&self, prospect: Prospect, deadline: Deadline) {
+        let mut inner = self.inner.lock();
+        while inner.state.prospect() == prospect && !deadline.is_past() && !self.landed.load(Ordering::Acquire) {
             inner = self.done.wait_until(inner, deadline.instant());
         }
     }
@@ -231,6 +243,9 @@ where
     F: FnOnce() -> T + Send,
     T: Send,
 {
+}
+
+impl<F: Send, T: Send> Landing<T> for TaskCell<F, T> {
     fn id(&self) -> TaskId {
         self.id
     }
@@ -240,11 +255,7 @@ where
     }
 
     fn prospect(&self) -> Prospect {
-        match self.inner.lock().state {
-            State::Queued(_) => Prospect::Unstarted,
-            State::Running(thread) if thread == local::thread_name() => Prospect::OnThisStack,
-            _ => Prospect::UnderWay,
-        }
+        self.inner.lock().state.prospect()
     }
 
     fn wait(&self, deadline: Deadline) -> bool {

@@ -37,18 +37,20 @@ const RANKS: &[&str] = &[
     "scope",
     "map",
     "timer",
+    "retry",
     "builder",
     "misuse",
     "readme",
 ];
 
 /// What may be named in one module only.
-const DOORS: [(&str, &str); 7] = [
+const DOORS: [(&str, &str); 8] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync"),
     ("std::thread", "sync"),
     ("std::sync", "sync"),
     ("num_cpus", "builder"),
+    ("backon", "retry"),
     ("catch_unwind", "unwind"),
     ("resume_unwind", "unwind"),
 ];

@@ -8,7 +8,7 @@ mod handle;
 mod periodic;
 mod rhythm;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::handle::TimerHandle;
 

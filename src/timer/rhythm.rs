@@ -42,7 +42,8 @@ impl Rhythm {
 
 /// How much is left of the period that is under way `elapsed` after the beginning of the first.
 fn left_of(period: Duration, elapsed: Duration) -> Duration {
+    const SECOND: u128 = 1_000_000_000;
     let into_period = elapsed.as_nanos() % period.as_nanos();
-    // It is less than a period, which fits.
-    period - Duration::from_nanos_u128(into_period)
+    // It is less than a period, whose seconds fit.
+    period - Duration::new((into_period / SECOND) as u64, (into_period % SECOND) as u32)
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::error::CancelReason;
 use crate::panic::Panic;
+use crate::unwind;
 
 /// Why a task was not tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,18 +33,17 @@ pub enum AttemptError<E> {
     Panicked(Panic),
 }
 
-/// How a task ended that was tried, and given up.
-#[derive(Debug)]
+/// How a task ended that was tried, and given up. Dropping it contains a panic of the errors' destructors.
 pub struct RetryError<E> {
     reason: GiveUp,
     attempts: u32,
-    /// The error of the first attempt, unless that was the only one.
-    first: Option<AttemptError<E>>,
-    last: AttemptError<E>,
+    /// There is one at least.
+    errors: Errors<E>,
 }
 
 /// The errors of a task so far: the first and the last are kept.
 pub(crate) struct Errors<E> {
+    /// The error of the first attempt, unless that was the only one.
     first: Option<AttemptError<E>>,
     last: Option<AttemptError<E>>,
 }
@@ -64,20 +64,20 @@ impl<E> RetryError<E> {
     /// The error of the first attempt.
     #[must_use]
     pub fn first(&self) -> &AttemptError<E> {
-        self.first.as_ref().unwrap_or(&self.last)
+        self.errors.first.as_ref().unwrap_or_else(|| self.last())
     }
 
     /// The error of the last attempt.
     #[must_use]
     pub fn last(&self) -> &AttemptError<E> {
-        &self.last
+        self.errors.last.as_ref().expect("what is given up has failed")
     }
 
     /// The error of the last attempt itself. This is the way to its source, as with
     /// [`GroupError::into_failed`](crate::GroupError::into_failed).
     #[must_use]
-    pub fn into_last(self) -> AttemptError<E> {
-        self.last
+    pub fn into_last(mut self) -> AttemptError<E> {
+        self.errors.last.take().expect("what is given up has failed")
     }
 }
 
@@ -101,8 +101,26 @@ impl<E> Errors<E> {
 
     /// Makes the task's error of them; `None`, if there was no attempt.
     pub(crate) fn give_up(self, reason: GiveUp, attempts: u32) -> Option<RetryError<E>> {
-        let Self { first, last } = self;
-        last.map(|last| RetryError { reason, attempts, first, last })
+        self.last.is_some().then_some(RetryError { reason, attempts, errors: self })
+    }
+}
+
+impl<E> Drop for Errors<E> {
+    /// One after the other: two destructors that panic together would end the process.
+    fn drop(&mut self) {
+        unwind::discard(self.first.take());
+        unwind::discard(self.last.take());
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for RetryError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryError")
+            .field("reason", &self.reason)
+            .field("attempts", &self.attempts)
+            .field("first", self.first())
+            .field("last", self.last())
+            .finish()
     }
 }
 
@@ -129,7 +147,7 @@ impl<E: fmt::Display> fmt::Display for AttemptError<E> {
 
 impl<E: fmt::Display> fmt::Display for RetryError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "given up after attempt {}, since {}: {}", self.attempts, self.reason, self.last)
+        write!(f, "given up after attempt {}, since {}: {}", self.attempts, self.reason, self.last())
     }
 }
 

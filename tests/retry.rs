@@ -13,8 +13,8 @@ use common::{
     within_limit,
 };
 use workcrew::{
-    AttemptError, CancelReason, ErrorClass, GiveUp, JoinError, Observer, Outcome, Overflow, RetryBudget, RetryPolicy,
-    TaskInfo, WorkerPool,
+    AttemptError, CancelReason, ErrorClass, GiveUp, JoinError, JoinHandle, Observer, Outcome, Overflow, RetryBudget,
+    RetryError, RetryPolicy, TaskInfo, WorkerPool,
 };
 
 /// Longer than any test takes.
@@ -263,9 +263,10 @@ fn a_worker_waits_for_a_limited_time_without_helping() {
 }
 
 #[test]
+#[allow(clippy::type_complexity, reason = "the type is the point: a task that owns its own handle")]
 fn a_task_that_joins_itself_is_told_so_in_any_attempt() {
     let pool = pool(1, 1);
-    let slot: Arc<Mutex<Option<workcrew::JoinHandle<Result<(), workcrew::RetryError<&str>>>>>> = Arc::default();
+    let slot: Arc<Mutex<Option<JoinHandle<Result<(), RetryError<&str>>>>>> = Arc::default();
     let (own, gate, errors) = (Arc::clone(&slot), Gate::new(), Counter::new());
     let (inside, counted) = (gate.clone(), errors.clone());
     let handle = pool

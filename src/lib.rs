@@ -146,6 +146,8 @@ mod map;
 mod timer;
 #[cfg(feature = "retry")]
 mod retry;
+#[cfg(feature = "events")]
+mod bus;
 mod cancel;
 mod error;
 mod panic;
@@ -176,6 +178,11 @@ mod misuse;
 mod readme;
 
 pub use builder::Builder;
+#[cfg(feature = "events")]
+pub use bus::{
+    BoxError, DeadLetter, Delivery, DeliveryOutcome, EventBus, EventBusBuilder, HandlerResult, Receipt, Subscription,
+    SubscriptionBuilder, UnhandledEvent, WouldDeadlock,
+};
 pub use cancel::{CancelGuard, CancellationToken};
 pub use engine::Overflow;
 pub use error::{

@@ -38,6 +38,7 @@ const RANKS: &[&str] = &[
     "map",
     "timer",
     "retry",
+    "bus",
     "builder",
     "misuse",
     "readme",

@@ -66,7 +66,7 @@ fn no_task_runs_before_its_time_and_a_wait_for_idle_waits_for_it() {
             let (delay, since, early) = (Duration::from_millis(milliseconds), Instant::now(), early.clone());
             pool.execute_after(delay, move || {
                 if since.elapsed() < delay {
-                    early.add()
+                    early.add();
                 }
             })
             .unwrap();
@@ -88,7 +88,9 @@ fn what_is_due_comes_to_the_workers_in_due_order() {
         pool.execute_after(Duration::from_millis(delay), move || order.lock().unwrap().push(name)).unwrap()
     };
     let far = timer(86_400_000, "far");
-    (timer(60, "third"), timer(20, "first"), timer(40, "second"));
+    for (delay, name) in [(60, "third"), (20, "first"), (40, "second")] {
+        timer(delay, name);
+    }
     wait_until(|| pool.metrics().timers_pending == 1);
     wedge.open();
     assert!(far.cancel());
@@ -275,7 +277,7 @@ fn a_timer_that_panics_goes_on_and_each_run_has_its_own_fate() {
         let timer = pool
             .execute_every(Duration::from_micros(100), move || {
                 counted.add();
-                assert!(counted.get() % 2 == 0, "every other run");
+                assert!(counted.get().is_multiple_of(2), "every other run");
             })
             .unwrap();
         wait_until(|| runs.get() >= 6);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use super::budget::RetryBudget;
 use super::error::GiveUp;
 use super::policy::{ErrorClass, RetryPolicy};
 use crate::cancel::CancellationToken;
@@ -85,9 +86,14 @@ impl<E> Attempts<E> {
         self.made
     }
 
+    /// Counts an attempt that needs no token.
+    pub(crate) fn count(&mut self) {
+        self.made = self.made.saturating_add(1);
+    }
+
     /// Begins the next attempt, whose token is a child of `parent`.
     pub(crate) fn begin(&mut self, parent: &CancellationToken, now: Instant) -> Attempt {
-        self.made = self.made.saturating_add(1);
+        self.count();
         let own = self.policy.attempt_deadline.and_then(|deadline| now.checked_add(deadline));
         let deadline = own.into_iter().chain(self.deadline).min();
         let token = deadline.map_or_else(|| parent.child_token(), |deadline| parent.with_deadline(deadline));
@@ -96,14 +102,12 @@ impl<E> Attempts<E> {
 
     /// What an error means. Calls what the user gave.
     pub(crate) fn classify(&self, error: &E) -> ErrorClass {
-        self.policy.classify.as_ref().map_or(ErrorClass::Transient, |classify| classify(error))
+        self.policy.class_of(error)
     }
 
     /// The attempt that was begun has succeeded.
     pub(crate) fn succeeded(&self) {
-        if let Some(budget) = &self.policy.budget {
-            budget.deposit();
-        }
+        self.policy.note_success();
     }
 
     /// The attempt that was begun has failed; what follows? A panic counts as transient.
@@ -121,7 +125,7 @@ impl<E> Attempts<E> {
         if !self.deadline.is_none_or(in_time) {
             return Next::GiveUp(GiveUp::Deadline);
         }
-        if !self.policy.budget.as_ref().is_none_or(super::budget::RetryBudget::withdraw) {
+        if !self.policy.budget.as_ref().is_none_or(RetryBudget::withdraw) {
             return Next::GiveUp(GiveUp::Budget);
         }
         Next::After(delay)

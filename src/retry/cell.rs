@@ -111,7 +111,10 @@ where
 
     /// Makes one attempt and sees to what follows.
     fn attempt(&self, mut body: Body<F, E>, record: &Record, supervisor: &Supervisor) {
-        let brief = self.plain.as_brief();
+        let mut brief = self.plain.as_brief();
+        if body.attempts.made() > 0 {
+            brief.queued_at = None; // the first attempt tells how long the task has waited for a worker
+        }
         let attempt = body.attempts.begin(&self.token, self.now());
         let (f, attempts) = (&mut body.f, &body.attempts);
         let (started, result) = supervisor.try_once(record, &brief, || match f(attempt) {

@@ -15,8 +15,10 @@ pub use self::budget::RetryBudget;
 pub use self::error::{AttemptError, GiveUp, RetryError};
 pub use self::policy::{ErrorClass, RetryPolicy};
 
-use self::attempts::Attempts;
+pub(crate) use self::attempts::{Attempts, Next};
 use self::cell::RetryCell;
+#[cfg(feature = "events")]
+pub(crate) use self::error::Errors;
 use std::panic::Location;
 
 use crate::engine::Patience;

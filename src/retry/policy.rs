@@ -147,6 +147,27 @@ impl<E> RetryPolicy<E> {
     }
 }
 
+/// For those who keep to a policy.
+impl<E> RetryPolicy<E> {
+    /// What an error means. Calls what the user gave.
+    pub(crate) fn class_of(&self, error: &E) -> ErrorClass {
+        self.classify.as_ref().map_or(ErrorClass::Transient, |classify| classify(error))
+    }
+
+    /// A task has succeeded.
+    pub(crate) fn note_success(&self) {
+        if let Some(budget) = &self.budget {
+            budget.deposit();
+        }
+    }
+
+    /// Whether it matters when a task was submitted.
+    #[cfg(feature = "events")]
+    pub(crate) fn has_deadline(&self) -> bool {
+        self.deadline.is_some()
+    }
+}
+
 // By hand, since it needs no `E: Clone`.
 impl<E> Clone for RetryPolicy<E> {
     fn clone(&self) -> Self {

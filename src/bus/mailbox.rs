@@ -283,7 +283,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn refuse(&self, item: Item<E>, outcome: Option<DeliveryOutcome>) -> Posted {
         let posted = if outcome.is_some() { Posted::Taken } else { Posted::NotWanted };
         self.shared.engine.supervisor.withdrawn(&self.info(&item));
-        item.envelope.land(item.index, outcome);
+        let Item { envelope, index, .. } = item;
+        envelope.land(index, outcome);
         posted
     }
 

@@ -42,6 +42,7 @@ const RANKS: &[&str] = &[
     "builder",
     "misuse",
     "readme",
+    "events_page",
 ];
 
 /// What may be named in one module only.

@@ -107,7 +107,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Brings back the delivery that is due first, if it is due at `now`; else says when it will be.
     pub(super) fn bring_back_due(self: &Arc<Self>, now: Instant) -> Result<(), Option<Due>> {
         let state = self.state.lock();
-        let first = state.delayed.values().min_by_key(|(_, place)| *place);
+        let first = state.delayed.values().min_by_key(|(_, place)| place.due());
         let Some((cell, place)) = first.map(|(cell, place)| (Arc::clone(cell), *place)) else { return Err(None) };
         drop(state);
         if place.due() > Due::At(now) {

@@ -683,12 +683,16 @@ fn events_and_handlers_whose_destructors_panic_harm_nobody() {
             let _ = &held;
             counted.add();
         });
-        for _ in 0..5 {
+        let held = bus.publish(Bomb(dropped.clone())); // this thread is the last to let go of this event
+        for _ in 0..4 {
             bus.publish(Bomb(dropped.clone()));
         }
         wait_until(|| handled.get() == 5);
         drop(guard);
-        wait_until(|| dropped.get() == 6);
+        wait_until(|| dropped.get() == 5);
+        held.wait().unwrap();
+        drop(held);
+        assert_eq!(dropped.get(), 6);
         bus.wait_idle();
         pool.wait_idle();
         assert!(letters.lock().unwrap().is_empty());

@@ -73,7 +73,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn land(&self, record: &Record, item: Item<E>, outcome: DeliveryOutcome) {
         let Item { envelope, index, .. } = item;
         envelope.land(index, Some(outcome));
-        unwind::discard(envelope);
+        drop(envelope);
         self.shared.engine.supervisor.settle(record, 1);
         if self.settings.once {
             self.close(CancelReason::Requested);

@@ -10,14 +10,16 @@ use super::mailbox::Mailbox;
 use super::receipt::{DeliveryOutcome, Progress};
 use super::shared::Shared;
 use crate::sync::Arc;
+use crate::unwind;
 
 /// An event on its way.
 pub(super) struct Envelope<E> {
-    pub(super) event: E,
-    pub(super) topic: Option<Arc<str>>,
+    /// Here until the envelope is dropped, by whoever is the last to hold it; see `drop`.
+    event: Option<E>,
+    topic: Option<Arc<str>>,
     pub(super) recipients: Recipients<E>,
-    pub(super) progress: Progress,
-    pub(super) shared: Arc<Shared>,
+    progress: Progress,
+    shared: Arc<Shared>,
 }
 
 /// Whom an event is for, in the order of subscribing.
@@ -35,6 +37,15 @@ pub(super) trait Enveloped: Send + Sync {
 }
 
 impl<E: Send + Sync + 'static> Envelope<E> {
+    pub(super) fn new(event: E, topic: Option<&str>, recipients: Recipients<E>, shared: &Arc<Shared>) -> Self {
+        let (topic, progress) = (topic.map(Arc::from), Progress::new(recipients.len()));
+        Self { event: Some(event), topic, recipients, progress, shared: Arc::clone(shared) }
+    }
+
+    pub(super) fn event(&self) -> &E {
+        self.event.as_ref().expect("it leaves only with the envelope")
+    }
+
     /// Lets the outcome of one delivery land; `None`, if there was none after all.
     pub(super) fn land(&self, index: usize, outcome: Option<DeliveryOutcome>) {
         if self.progress.land(index, outcome) {
@@ -45,7 +56,7 @@ impl<E: Send + Sync + 'static> Envelope<E> {
 
 impl<E: Send + Sync + 'static> Enveloped for Envelope<E> {
     fn event(&self) -> &(dyn Any + Send + Sync) {
-        &self.event
+        Envelope::<E>::event(self)
     }
 
     fn event_type(&self) -> &'static str {
@@ -70,5 +81,13 @@ impl<E: Send + Sync + 'static> Enveloped for Envelope<E> {
 
     fn shared(&self) -> &Shared {
         &self.shared
+    }
+}
+
+impl<E> Drop for Envelope<E> {
+    /// Worker, publisher or the owner of a receipt: who drops the event last is a matter of chance, so a panic of its
+    /// destructor concerns none of them.
+    fn drop(&mut self) {
+        unwind::discard(self.event.take());
     }
 }

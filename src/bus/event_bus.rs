@@ -10,7 +10,7 @@ use super::envelope::Envelope;
 use super::handler::HandlerResult;
 use super::letter::UnhandledEvent;
 use super::mailbox::Posted;
-use super::receipt::{PUBLISHING, Progress, Receipt};
+use super::receipt::{PUBLISHING, Receipt};
 use super::registry::Registry;
 use super::shared::Shared;
 use super::subscription::{Subscription, SubscriptionBuilder};
@@ -156,13 +156,7 @@ impl EventBus {
             self.tell_unhandled(topic, &event);
             return Receipt::nobody();
         };
-        let envelope = Arc::new(Envelope {
-            event,
-            topic: topic.map(Arc::from),
-            progress: Progress::new(recipients.len()),
-            recipients,
-            shared: Arc::clone(&self.shared),
-        });
+        let envelope = Arc::new(Envelope::new(event, topic, recipients, &self.shared));
         self.shared.begin_event();
         let mut handlers = 0;
         for (index, mailbox) in envelope.recipients.iter().enumerate() {
@@ -173,7 +167,7 @@ impl EventBus {
             }
         }
         if handlers == 0 {
-            self.tell_unhandled(topic, &envelope.event);
+            self.tell_unhandled(topic, envelope.event());
         }
         envelope.land(PUBLISHING, None);
         Receipt { envelope: Some(envelope), handlers }

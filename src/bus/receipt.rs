@@ -14,7 +14,8 @@ use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 
 /// Tells of the deliveries of one event. From [`EventBus::publish`](crate::EventBus::publish).
 ///
-/// Dropping it changes nothing. Keeping it keeps the event.
+/// Dropping it changes nothing. Keeping it keeps the event, whose destructor runs, with its panic contained, on whichever
+/// thread is the last to let go of it.
 ///
 /// # Examples
 ///

@@ -98,7 +98,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         // Its first attempt tells how long it has waited for a worker.
         let queued_at = item.queued_at.filter(|_| item.retrying.is_none());
         let brief = Brief { info: self.info(&item), queued_at };
-        let event = &item.envelope.event;
+        let event = item.envelope.event();
         let (started, result) = supervisor.try_once(record, &brief, || -> Called {
             handler(event).map_err(|error| {
                 let class = policy.map_or(ErrorClass::Permanent, |policy| policy.class_of(&error));

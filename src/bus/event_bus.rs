@@ -113,13 +113,13 @@ impl EventBus {
     /// Whether an event of type `E` would find somebody to handle it; may be out of date when it arrives.
     #[must_use]
     pub fn has_subscribers<E: Send + Sync + 'static>(&self) -> bool {
-        self.registry.recipients::<E>(None).is_some_and(|recipients| !recipients.is_empty())
+        self.registry.has_recipients::<E>(None)
     }
 
     /// Whether an event of type `E` to this topic would find somebody to handle it; may be out of date when it arrives.
     #[must_use]
     pub fn has_subscribers_to<E: Send + Sync + 'static>(&self, topic: &str) -> bool {
-        self.registry.recipients::<E>(Some(topic)).is_some_and(|recipients| !recipients.is_empty())
+        self.registry.has_recipients::<E>(Some(topic))
     }
 
     /// Blocks until every event that was published has been handled, or given up, by everybody; delays before further

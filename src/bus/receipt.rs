@@ -113,13 +113,12 @@ impl Receipt {
     /// What became of all deliveries, once they have ended.
     fn deliveries(&self) -> Vec<Delivery> {
         let Some(envelope) = &self.envelope else { return Vec::new() };
-        let exceptions = envelope.progress().exceptions();
+        let mut exceptions = envelope.progress().exceptions().into_iter().peekable();
         let mut deliveries = Vec::with_capacity(self.handlers);
         for index in 0..envelope.recipients() {
-            let exception = exceptions.iter().find(|(exception, _)| *exception == index);
-            let outcome = match exception {
+            let outcome = match exceptions.next_if(|(exception, _)| *exception == index) {
                 None => DeliveryOutcome::Handled,
-                Some((_, Some(outcome))) => outcome.clone(),
+                Some((_, Some(outcome))) => outcome,
                 Some((_, None)) => continue,
             };
             deliveries.push(Delivery { subscription: Arc::clone(envelope.recipient(index).name()), outcome });
@@ -201,8 +200,11 @@ impl Progress {
         self.is_finished()
     }
 
+    /// In the order of the recipients.
     fn exceptions(&self) -> Vec<(usize, Option<DeliveryOutcome>)> {
-        self.exceptions.lock().clone()
+        let mut exceptions = self.exceptions.lock().clone();
+        exceptions.sort_unstable_by_key(|(index, _)| *index);
+        exceptions
     }
 
     fn word(&self, index: usize) -> &AtomicU64 {

@@ -17,8 +17,8 @@
 //!    each change by the plain cell's condition, and of the end of a delay by its own clock: there may be no other worker
 //!    that the timekeeper could hand the task to.
 //!
-//! Meetings: *cancel and put back*: cancel finds `Running`, marks the token, and the closure is put back or the attempt
-//! was the last; or it finds `Queued` and wins. *Closing and put down*: the agenda refuses the task, which is then
+//! Meetings: *cancel and put back*: cancel finds `Queued` and wins; or it finds `Running` and marks the token. Then it looks
+//! again, and who puts the closure back looks at the token after that: one of them ends the task. *Closing and put down*: the agenda refuses the task, which is then
 //! cancelled here, or the closing finds it there. *Handed over and claimed by a waiting worker*: what is left in the queue
 //! is an empty share.
 
@@ -223,11 +223,15 @@ where
 
     fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
         supervisor.enter(0, |record| {
+            let mut claimed = self.start();
             // An overflowing queue gives up what lies in it, which may be an empty share in a task that is being tried.
-            if reason != CancelReason::Discarded {
-                self.token.cancel_because(reason);
+            if claimed.is_none() && reason == CancelReason::Discarded {
+                return false;
             }
-            let Some(body) = self.start() else { return false };
+            self.token.cancel_because(reason);
+            // The closure may have been put back by an attempt that had not seen the token.
+            claimed = claimed.or_else(|| self.start());
+            let Some(body) = claimed else { return false };
             self.cancel_claimed(body, reason, record, supervisor);
             true
         })

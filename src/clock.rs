@@ -3,6 +3,9 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
+#[cfg(test)]
+use crate::sync::{Arc, Mutex};
+
 /// Tells moments apart. Each pool has one; moments of two clocks cannot be compared.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -44,6 +47,52 @@ impl Moment {
     /// How long after `earlier` it is; zero, if it is not.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+/// The time by which timers and retries go: that of the system, or one that a test sets.
+#[derive(Clone, Default)]
+pub(crate) enum Watch {
+    /// The monotonic clock of the system.
+    #[default]
+    System,
+    /// Stands still until it is moved on.
+    #[cfg(test)]
+    ByHand(Arc<Mutex<Instant>>),
+}
+
+impl Watch {
+    /// A watch that stands still.
+    #[cfg(test)]
+    pub(crate) fn by_hand() -> Self {
+        Self::ByHand(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// What time it is.
+    pub(crate) fn now(&self) -> Instant {
+        match self {
+            Self::System => Instant::now(),
+            #[cfg(test)]
+            Self::ByHand(now) => *now.lock(),
+        }
+    }
+
+    /// Until when a thread sleeps that waits for `moment`; `None`: until somebody wakes it.
+    pub(crate) fn alarm(&self, moment: Option<Instant>) -> Option<Instant> {
+        match self {
+            Self::System => moment,
+            #[cfg(test)]
+            Self::ByHand(_) => None,
+        }
+    }
+
+    /// Moves a watch on that goes by hand; who sleeps by it is to be woken.
+    #[cfg(test)]
+    pub(crate) fn advance(&self, time: Duration) {
+        match self {
+            Self::System => unreachable!("the time of the system is not ours to move"),
+            Self::ByHand(now) => *now.lock() += time,
+        }
     }
 }
 

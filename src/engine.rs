@@ -27,6 +27,7 @@ use crate::record::Record;
 use crate::roster::Roster;
 use crate::supervisor::{Hooks, Supervisor};
 use crate::sync::{Arc, Mutex, Weak};
+use crate::timekeeper::Timekeeper;
 
 /// What the plain forms (`execute`, `spawn`) do when the queue is full.
 ///
@@ -92,6 +93,8 @@ pub(crate) enum Patience {
 pub(crate) struct Engine {
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) roster: Roster,
+    /// Keeps the tasks that wait for their time.
+    pub(crate) timekeeper: Arc<Timekeeper>,
     queue: Arc<Queue<Job>>,
     overflow: Overflow,
     /// Every group that may have tasks, by name.
@@ -108,7 +111,9 @@ impl Engine {
                 queue.wake_all();
             }
         });
-        Self { roster: Roster::new(supervisor.pool), supervisor, queue, overflow, groups: Mutex::default() }
+        let timekeeper = Arc::new(Timekeeper::new(&queue));
+        let roster = Roster::new(supervisor.pool);
+        Self { supervisor, roster, timekeeper, queue, overflow, groups: Mutex::default() }
     }
 
     /// Names the pool.
@@ -196,10 +201,13 @@ impl Engine {
         drop(group);
     }
 
-    /// Refuses new work; what waits for room gets its closure back.
+    /// Refuses new work; what waits for room gets its closure back, what waits for its time is cancelled.
     pub(crate) fn close(&self) {
         self.supervisor.lifecycle.close();
         self.queue.close();
+        for task in self.timekeeper.close() {
+            task.cancel(CancelReason::ShutDown, &self.supervisor);
+        }
     }
 
     /// Closes, and cancels every task that has not started.
@@ -227,6 +235,7 @@ impl Engine {
         Metrics {
             workers: self.roster.target(),
             queue_capacity: self.queue_capacity(),
+            timers_pending: self.timekeeper.len(),
             ..self.supervisor.lifecycle.ledger.snapshot()
         }
     }

@@ -146,7 +146,8 @@ impl Ledger {
             ..Metrics::default()
         };
         let ended = metrics.tasks_succeeded + metrics.tasks_failed + metrics.tasks_panicked;
-        metrics.tasks_running = self.sum(Record::started).saturating_sub(ended);
+        let not_running = ended + self.sum(Record::suspended);
+        metrics.tasks_running = self.sum(Record::started).saturating_sub(not_running);
         let withdrawn = self.withdrawn.0.load(Ordering::Acquire);
         metrics.tasks_refused = self.turned_away.load(Ordering::Relaxed) + withdrawn;
         let admitted = self.admission.0.load(Ordering::Acquire) / ADMISSION;

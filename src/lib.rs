@@ -106,6 +106,45 @@
 //!
 //! What is queued and not started is dropped unrun. A running task is never killed.
 //!
+//! # How do I run something later, or try it again?
+//!
+//! [`execute_after`](WorkerPool::execute_after) runs a closure once, [`execute_every`](WorkerPool::execute_every) again and
+//! again. [`spawn_with_retry`](WorkerPool::spawn_with_retry) tries a task again when it fails, by a [`RetryPolicy`]: one
+//! task and one handle over all attempts. Delays hold no worker.
+//!
+#![cfg_attr(feature = "retry", doc = "```")]
+#![cfg_attr(not(feature = "retry"), doc = "```ignore")]
+//! use std::time::Duration;
+//! use workcrew::RetryPolicy;
+//!
+//! # let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+//! let timer = pool.execute_every(Duration::from_secs(60), || println!("once a minute"))?;
+//! let policy = RetryPolicy::exponential().base_delay(Duration::from_millis(1)).max_attempts(4);
+//! let answer = pool.spawn_with_retry(policy, |attempt| if attempt.number() < 3 { Err("busy") } else { Ok(42) })?;
+//! assert_eq!(answer.join()?.unwrap(), 42);
+//! timer.cancel();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How do I tell others that something has happened?
+//!
+//! With an [`EventBus`]: handlers subscribe to a type of events, and run on the workers. Each has a mailbox, a retry policy
+//! if it wants one, and no part in the troubles of the others.
+//!
+#![cfg_attr(feature = "events", doc = "```")]
+#![cfg_attr(not(feature = "events"), doc = "```ignore")]
+//! use workcrew::EventBus;
+//!
+//! struct OrderPlaced(u32);
+//!
+//! # let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+//! let bus = EventBus::new(&pool);
+//! let _mail = bus.subscribe(|order: &OrderPlaced| println!("mail for order {}", order.0));
+//! bus.publish(OrderPlaced(7));
+//! bus.wait_idle();
+//! # Ok::<(), workcrew::BuildError>(())
+//! ```
+//!
 //! # How do I shut down?
 //!
 //! Drop the pool, or call [`shutdown`](WorkerPool::shutdown): nothing new, run what is queued, join the workers.
@@ -129,8 +168,13 @@
 //!
 //! # What are the limits?
 //!
-//! 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at once). A pool takes a thread for each
-//! worker, and no other. An idle pool uses no CPU.
+//! 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at once), 1,048,576 pending timers. A pool takes
+//! a thread for each worker, and one more from its first timer on. An idle pool uses no CPU.
+//!
+//! # What can be left out?
+//!
+//! The feature `events` (on by default) brings the [`EventBus`] and the feature `retry`, which brings [`RetryPolicy`] and
+//! the crate `backon`. Without default features there are neither.
 //!
 //! # When not to use it?
 //!
@@ -143,6 +187,11 @@ mod handle;
 mod group;
 mod scope;
 mod map;
+mod timer;
+#[cfg(feature = "retry")]
+mod retry;
+#[cfg(feature = "events")]
+mod bus;
 mod cancel;
 mod error;
 mod panic;
@@ -152,6 +201,8 @@ mod engine;
 mod worker;
 mod shutdown;
 mod roster;
+mod timekeeper;
+mod agenda;
 mod queue;
 mod job;
 mod closure;
@@ -170,13 +221,20 @@ mod sync;
 mod misuse;
 #[cfg(doctest)]
 mod readme;
+#[cfg(all(doctest, feature = "events"))]
+mod events_page;
 
 pub use builder::Builder;
+#[cfg(feature = "events")]
+pub use bus::{
+    BoxError, DeadLetter, Delivery, DeliveryOutcome, EventBus, EventBusBuilder, HandlerResult, Receipt, Subscription,
+    SubscriptionBuilder, UnhandledEvent, WouldDeadlock,
+};
 pub use cancel::{CancelGuard, CancellationToken};
 pub use engine::Overflow;
 pub use error::{
     BuildError, CancelReason, Cancelled, GroupError, JoinError, Refused, SubmitError, SubmitTimeoutError, TaskError,
-    TrySubmitError,
+    TimerError, TrySubmitError,
 };
 #[cfg(workcrew_faults)]
 #[doc(hidden)]
@@ -187,5 +245,8 @@ pub use metrics::{Histogram, Metrics};
 pub use observer::{Observer, Outcome, RunningTask, TaskId, TaskInfo};
 pub use panic::Panic;
 pub use pool::WorkerPool;
+#[cfg(feature = "retry")]
+pub use retry::{Attempt, AttemptError, ErrorClass, GiveUp, RetryBudget, RetryError, RetryPolicy};
 pub use scope::Scope;
 pub use shutdown::{OnDrop, ShutdownReport};
+pub use timer::TimerHandle;

@@ -30,7 +30,7 @@ pub struct Metrics {
     pub tasks_submitted: u64,
     /// Tasks that ran and returned.
     pub tasks_succeeded: u64,
-    /// Tasks of groups and scopes that ran and returned `Err`.
+    /// Tasks of groups and scopes that ran and returned `Err`, and retried tasks that gave up on an `Err`.
     pub tasks_failed: u64,
     /// Tasks that ran and panicked.
     pub tasks_panicked: u64,
@@ -38,7 +38,7 @@ pub struct Metrics {
     pub tasks_cancelled: u64,
     /// Submissions whose closure was given back or, by a cancelled group, dropped at once.
     pub tasks_refused: u64,
-    /// Tasks accepted and not started.
+    /// Tasks accepted and not started, those included that wait for their time, or for another attempt.
     pub tasks_queued: u64,
     /// Tasks running now, those included that have lent their worker to a task they wait for.
     pub tasks_running: u64,
@@ -48,6 +48,9 @@ pub struct Metrics {
     pub workers: usize,
     /// How many jobs the queue can hold.
     pub queue_capacity: usize,
+    /// Timers that wait for their time: delayed tasks, tasks between two attempts (both are among the queued), and
+    /// periodic timers between two runs.
+    pub timers_pending: usize,
     /// From submission to start; only with [`Builder::timing`](crate::Builder::timing).
     pub queue_wait: Option<Histogram>,
     /// From start to end; only with [`Builder::timing`](crate::Builder::timing).

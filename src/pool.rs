@@ -242,8 +242,8 @@ impl WorkerPool {
 
 /// # Watching
 impl WorkerPool {
-    /// Blocks until no task is queued or running. New tasks may come at any time, so what is true when this returns may
-    /// be out of date, unless nobody else submits.
+    /// Blocks until no task is queued or running; a delayed task, or one that is tried again, counts as queued while it
+    /// waits. New tasks may come at any time, so this may be out of date when it returns, unless nobody else submits.
     ///
     /// # Panics
     ///
@@ -352,8 +352,8 @@ impl WorkerPool {
 /// Each way may be taken from any thread, more than once, and while others submit: who waits for room gets its
 /// closure back.
 impl WorkerPool {
-    /// Refuses new work and returns at once. What is queued still runs, and then the workers end. To wait for that,
-    /// call [`shutdown`](Self::shutdown), or drop the pool.
+    /// Refuses new work and returns at once. What is queued still runs, and then the workers end; what waits for its time
+    /// is cancelled. To wait for the end, call [`shutdown`](Self::shutdown), or drop the pool.
     pub fn close(&self) {
         self.engine.close();
     }
@@ -403,6 +403,11 @@ impl WorkerPool {
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    /// What its threads are named after.
+    pub(crate) fn thread_name(&self) -> &str {
+        &self.settings.workers.thread_name
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) enum Writers {
 #[repr(align(128))]
 pub(crate) struct Record {
     started: AtomicU64,
+    /// Starts that were followed by no end, since the task is to be tried again.
+    suspended: AtomicU64,
     succeeded: AtomicU64,
     failed: AtomicU64,
     panicked: AtomicU64,
@@ -114,6 +116,7 @@ impl Record {
         let times = || Box::new(Times { queue_wait: HistogramCounter::new(), run_time: HistogramCounter::new() });
         Self {
             started: AtomicU64::new(0),
+            suspended: AtomicU64::new(0),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
@@ -169,6 +172,15 @@ impl Record {
         }
     }
 
+    /// Counts the end of an attempt after which the task is queued again.
+    #[cfg(feature = "retry")]
+    pub(crate) fn suspend(&self, started: Started) {
+        self.add(&self.suspended, 1);
+        if self.is_of_worker() {
+            self.current.finish(started.below);
+        }
+    }
+
     /// Counts tasks that were cancelled.
     pub(crate) fn count_cancelled(&self, reason: CancelReason, tasks: u64) {
         self.count(Outcome::Cancelled(reason), tasks);
@@ -187,6 +199,10 @@ impl Record {
 
     pub(crate) fn started(&self) -> u64 {
         self.started.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn suspended(&self) -> u64 {
+        self.suspended.load(Ordering::Acquire)
     }
 
     pub(crate) fn succeeded(&self) -> u64 {

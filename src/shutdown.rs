@@ -1,8 +1,9 @@
 //! How a pool ends.
 //!
-//! Every way is made of the same steps: *close* (nothing new), *cancel* what has not started (some ways), *wait* until
-//! the books are quiet and the workers gone, *join* their threads. A thread that is inside the pool, a worker or an
-//! outside thread that runs one of its tasks, takes the first steps and never waits: the pool ends after it.
+//! Every way is made of the same steps: *close* (nothing new, and what waits for its time is cancelled), *cancel* what
+//! has not started (some ways), *wait* until the books are quiet and the workers gone, *join* their threads. A thread
+//! that is inside the pool, a worker or an outside thread that runs one of its tasks, takes the first steps and never
+//! waits: the pool ends after it.
 
 use std::fmt;
 use std::time::Duration;
@@ -56,14 +57,15 @@ pub(crate) fn shutdown(engine: &Engine) {
         drop(engine.roster.hold());
         engine.roster.wait_empty(Deadline::NEVER);
         engine.roster.join_threads();
+        engine.timekeeper.join();
     }
 }
 
 /// Drains the pool, but cancels what has not started when `timeout` has passed.
 pub(crate) fn shutdown_timeout(engine: &Engine, timeout: Duration) -> ShutdownReport {
     let deadline = Deadline::after(timeout);
-    engine.close();
     let before = engine.supervisor.lifecycle.ledger.snapshot().tasks_cancelled;
+    engine.close();
     if engine.roster.may_wait() {
         if !engine.supervisor.lifecycle.wait_quiet(deadline) {
             engine.cancel_queued();

@@ -17,6 +17,8 @@ use crate::local::{self, Name};
 use crate::observer::{Observer, Outcome, TaskId, TaskInfo};
 use crate::panic::Panic;
 use crate::record::Record;
+#[cfg(feature = "retry")]
+use crate::record::Started;
 use crate::sync::Arc;
 use crate::unwind;
 
@@ -103,6 +105,42 @@ impl Supervisor {
         }
         self.observe(|observer| observer.task_ended(&task.info, outcome));
         result
+    }
+
+    /// Like [`perform`](Self::perform), for a task that may be tried again: what that means is decided by the caller, who
+    /// calls [`tried`](Self::tried) next.
+    #[cfg(feature = "retry")]
+    pub(crate) fn try_once<R>(
+        &self,
+        record: &Record,
+        task: &Brief<'_>,
+        f: impl FnOnce() -> R,
+    ) -> (Started, Result<R, Panic>) {
+        let started = record.start(&task.info, task.queued_at);
+        self.observe(|observer| observer.task_started(&task.info));
+        (started, unwind::catch(f).map_err(|payload| Panic::new(payload, task.info.location)))
+    }
+
+    /// Books an attempt, and the end of the task with `outcome`; without one the task is queued again.
+    #[cfg(feature = "retry")]
+    pub(crate) fn tried(
+        &self,
+        record: &Record,
+        task: &Brief<'_>,
+        started: Started,
+        panic: Option<&Panic>,
+        outcome: Option<Outcome>,
+    ) {
+        match outcome {
+            Some(outcome) => record.end(started, outcome),
+            None => record.suspend(started),
+        }
+        if let (Some(panic), Some(on_panic)) = (panic, &self.hooks.on_panic) {
+            self.call_hook(|| on_panic(panic));
+        }
+        if let Some(outcome) = outcome {
+            self.observe(|observer| observer.task_ended(&task.info, outcome));
+        }
     }
 
     /// Books a task as cancelled; its closure has been dropped. The caller tells the owner and then calls

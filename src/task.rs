@@ -3,7 +3,7 @@
 //! | state | meaning | who may change it | next |
 //! |---|---|---|---|
 //! | `Queued` | holds the closure; nobody has claimed it | any thread | `Running` by claim; `Done` by cancel; `Taken` by withdrawal of a refused submission |
-//! | `Running` | the closure is on the stack of the named thread | that thread | `Done`; `Taken`, if the handle is gone |
+//! | `Running` | the closure is on the stack of the named thread | that thread | `Done`; `Taken`, if the handle is gone; `Queued` again, if it is to be tried again (see `retry`) |
 //! | `Done` | holds the outcome | the owner of the handle | `Taken` |
 //! | `Taken` | nothing is left | nobody | none |
 //!
@@ -39,7 +39,15 @@ use crate::unwind;
 const LINGER: Duration = Duration::from_micros(50);
 
 /// What a handle needs of its task, whatever the type of the closure.
-pub(crate) trait Joinable<T>: Task {
+pub(crate) trait Joinable<T>: Task + Landing<T> {
+    /// Brings the task as far as a worker can that waits for it: runs it, if it has not started.
+    fn help(&self, supervisor: &Supervisor) {
+        self.run(supervisor);
+    }
+}
+
+/// Where the outcome of a task lands.
+pub(crate) trait Landing<T>: Send + Sync {
     fn id(&self) -> TaskId;
 
     /// Whether the outcome is there.
@@ -102,6 +110,17 @@ enum State<F, T> {
     Taken,
 }
 
+impl<F, T> State<F, T> {
+    /// What a wait on this thread would meet.
+    fn prospect(&self) -> Prospect {
+        match self {
+            Self::Queued(_) => Prospect::Unstarted,
+            Self::Running(thread) if *thread == local::thread_name() => Prospect::OnThisStack,
+            _ => Prospect::UnderWay,
+        }
+    }
+}
+
 impl<F, T> TaskCell<F, T> {
     pub(crate) fn new(closure: F, id: TaskId, location: &'static Location<'static>, queued_at: Option<Moment>) -> Self {
         let inner = Inner { state: State::Queued(closure), waker: None, detached: false };
@@ -160,6 +179,39 @@ impl<F, T> TaskCell<F, T> {
     }
 }
 
+/// The seam for tasks that are tried again.
+#[cfg(feature = "retry")]
+impl<F, T> TaskCell<F, T> {
+    /// Claims the closure, to run it on this thread.
+    pub(crate) fn start(&self) -> Option<F> {
+        self.claim(|| State::Running(local::thread_name()))
+    }
+
+    /// Puts back the closure that this thread has claimed, to be claimed again.
+    pub(crate) fn put_back(&self, closure: F) {
+        self.inner.lock().state = State::Queued(closure);
+        self.done.notify_all();
+    }
+
+    /// Lets the outcome land of what this thread has claimed.
+    pub(crate) fn land(&self, outcome: Result<T, JoinError>) {
+        self.complete(outcome);
+    }
+
+    /// What the supervisor needs to know.
+    pub(crate) fn as_brief(&self) -> Brief<'static> {
+        self.brief()
+    }
+
+    /// Waits while that is what a wait meets, but not past the outcome or `deadline`.
+    pub(crate) fn wait_while(&self, prospect: Prospect, deadline: Deadline) {
+        let mut inner = self.inner.lock();
+        while inner.state.prospect() == prospect && !deadline.is_past() && !self.landed.load(Ordering::Acquire) {
+            inner = self.done.wait_until(inner, deadline.instant());
+        }
+    }
+}
+
 impl<F, T> Task for TaskCell<F, T>
 where
     F: FnOnce() -> T + Send,
@@ -194,6 +246,9 @@ where
     F: FnOnce() -> T + Send,
     T: Send,
 {
+}
+
+impl<F: Send, T: Send> Landing<T> for TaskCell<F, T> {
     fn id(&self) -> TaskId {
         self.id
     }
@@ -203,11 +258,7 @@ where
     }
 
     fn prospect(&self) -> Prospect {
-        match self.inner.lock().state {
-            State::Queued(_) => Prospect::Unstarted,
-            State::Running(thread) if thread == local::thread_name() => Prospect::OnThisStack,
-            _ => Prospect::UnderWay,
-        }
+        self.inner.lock().state.prospect()
     }
 
     fn wait(&self, deadline: Deadline) -> bool {

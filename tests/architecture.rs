@@ -11,6 +11,7 @@ const RANKS: &[&str] = &[
     "fault",
     "deadline",
     "clock",
+    "agenda",
     "unwind",
     "closure",
     "panic",
@@ -28,6 +29,7 @@ const RANKS: &[&str] = &[
     "task",
     "handle",
     "roster",
+    "timekeeper",
     "engine",
     "worker",
     "shutdown",
@@ -35,18 +37,23 @@ const RANKS: &[&str] = &[
     "group",
     "scope",
     "map",
+    "timer",
+    "retry",
+    "bus",
     "builder",
     "misuse",
     "readme",
+    "events_page",
 ];
 
 /// What may be named in one module only.
-const DOORS: [(&str, &str); 7] = [
+const DOORS: [(&str, &str); 8] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync"),
     ("std::thread", "sync"),
     ("std::sync", "sync"),
     ("num_cpus", "builder"),
+    ("backon", "retry"),
     ("catch_unwind", "unwind"),
     ("resume_unwind", "unwind"),
 ];

@@ -54,6 +54,26 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
 }
 
 #[test]
+fn timers_retries_and_events_travel_too() {
+    travels::<TimerError<OnlySend>>();
+    is_send_sync::<TimerHandle>();
+    #[cfg(feature = "retry")]
+    {
+        travels::<RetryError<io::Error>>();
+        travels::<RetryError<anyhow::Error>>();
+        travels::<AttemptError<String>>();
+        is_send_sync::<JoinHandle<Result<OnlySend, RetryError<OnlySend>>>>();
+        is_send_sync::<(RetryPolicy<OnlySend>, RetryBudget, Attempt, ErrorClass, GiveUp)>();
+    }
+    #[cfg(feature = "events")]
+    {
+        travels::<WouldDeadlock>();
+        is_send_sync::<(EventBus, EventBusBuilder, Subscription, SubscriptionBuilder<'_, u8>)>();
+        is_send_sync::<(Receipt, Delivery, DeliveryOutcome, DeadLetter, UnhandledEvent<'_>)>();
+    }
+}
+
+#[test]
 fn what_users_hold_may_cross_a_catch() {
     fn crosses<T: UnwindSafe + RefUnwindSafe>() {}
     crosses::<WorkerPool>();
@@ -62,6 +82,9 @@ fn what_users_hold_may_cross_a_catch() {
     crosses::<Spawner<()>>();
     crosses::<CancellationToken>();
     crosses::<JoinError>();
+    crosses::<TimerHandle>();
+    #[cfg(feature = "events")]
+    crosses::<(EventBus, Subscription)>();
 }
 
 #[test]

@@ -1,0 +1,143 @@
+//! Deliveries that wait for their next attempt.
+//!
+//! The delivery lies in a cell of its own, known to the mailbox and, while the delay lasts, to the timekeeper's agenda.
+//! Whoever takes it out of the cell decides what becomes of it: the worker that the timekeeper has handed it to, or that
+//! waits for it, brings it *back* into the mailbox; the end of the subscription or of the pool cancels it.
+
+use std::time::{Duration, Instant};
+
+use super::handler::BoxError;
+use super::mailbox::{Item, Mailbox, Mode};
+use super::running::Stint;
+use crate::agenda::Due;
+use crate::error::CancelReason;
+use crate::job::Task;
+use crate::record::Record;
+use crate::retry::{Attempts, Errors, GiveUp, RetryError, RetryPolicy};
+use crate::supervisor::Supervisor;
+use crate::sync::{Arc, Mutex};
+
+/// The attempts of a delivery that has failed.
+pub(super) struct Retrying {
+    pub(super) attempts: Attempts<BoxError>,
+    pub(super) errors: Errors<BoxError>,
+}
+
+impl Retrying {
+    pub(super) fn new(policy: RetryPolicy<BoxError>, begun: Instant) -> Self {
+        Self { attempts: Attempts::new(policy, begun), errors: Errors::new() }
+    }
+
+    /// What is told of it in the end; `None`, if it was never tried.
+    pub(super) fn give_up(self, reason: GiveUp) -> Option<RetryError<BoxError>> {
+        self.errors.give_up(reason, self.attempts.made())
+    }
+}
+
+/// The cell of a delayed delivery.
+pub(super) struct Delayed<E> {
+    /// Its number in the mailbox.
+    number: u64,
+    mailbox: Arc<Mailbox<E>>,
+    item: Mutex<Option<Item<E>>>,
+}
+
+impl<E> Delayed<E> {
+    /// Takes the delivery out; the caller decides what becomes of it.
+    pub(super) fn take(&self) -> Option<Item<E>> {
+        self.item.lock().take()
+    }
+}
+
+impl<E: Send + Sync + 'static> Mailbox<E> {
+    /// Puts a delivery aside until its next attempt. Called by members only.
+    pub(super) fn delay(self: &Arc<Self>, record: &Record, item: Item<E>, delay: Duration) {
+        let timekeeper = &self.shared.engine.timekeeper;
+        let due = Due::after(timekeeper.watch().now(), delay);
+        let has_thread = self.shared.start_timer().is_ok();
+        let mut state = self.state.lock();
+        // What the publisher's thread has tried may find the mailbox full. [Other deliveries had a place there before.]
+        let has_room = self.settings.mode != Mode::Synchronous || state.occupied() < self.settings.capacity;
+        if state.closed.is_none() && has_thread && has_room {
+            let number = state.next_delay;
+            let cell = Arc::new(Delayed { number, mailbox: Arc::clone(self), item: Mutex::new(Some(item)) });
+            if let Ok(place) = timekeeper.put(due, Arc::clone(&cell) as _) {
+                state.next_delay += 1;
+                state.delayed.insert(number, (cell, place));
+                return;
+            }
+            drop(state);
+            let item = cell.take().expect("nobody else knows the cell");
+            return self.give_up_delay(record, item);
+        }
+        let closed = state.closed;
+        drop(state);
+        match closed {
+            Some(reason) => self.cancel_item(record, item, reason),
+            None => self.give_up_delay(record, item),
+        }
+    }
+
+    /// Ends a delivery whose delay could not be begun.
+    fn give_up_delay(&self, record: &Record, item: Item<E>) {
+        let supervisor = &self.shared.engine.supervisor;
+        let closed = supervisor.lifecycle.ledger.is_closed();
+        let reason = if closed { CancelReason::ShutDown } else { CancelReason::Discarded };
+        self.cancel_item(record, item, reason);
+    }
+
+    /// Brings a delivery back whose delay is over, and makes deliveries if there is no runner too many.
+    fn bring_back(self: &Arc<Self>, number: u64, item: Item<E>) {
+        let mut state = self.state.lock();
+        let cell = state.delayed.remove(&number);
+        if let Some(reason) = state.closed {
+            drop(state);
+            self.cancel_items([item], reason);
+        } else {
+            state.waiting.push_front(item);
+            if state.runners < self.limit() {
+                state.runners += 1;
+                drop(state);
+                self.run(Stint::GivesWay);
+            }
+        }
+        drop(cell);
+    }
+
+    /// Brings back the delivery that is due first, if it is due at `now`; else says when it will be.
+    pub(super) fn bring_back_due(self: &Arc<Self>, now: Instant) -> Result<(), Option<Due>> {
+        let state = self.state.lock();
+        let first = state.delayed.values().min_by_key(|(_, place)| place.due());
+        let Some((cell, place)) = first.map(|(cell, place)| (Arc::clone(cell), *place)) else { return Err(None) };
+        drop(state);
+        if place.due() > Due::At(now) {
+            return Err(Some(place.due()));
+        }
+        let out_of_agenda = self.shared.engine.timekeeper.strike_out(place);
+        drop(out_of_agenda);
+        if let Some(item) = cell.take() {
+            self.bring_back(cell.number, item);
+        }
+        Ok(())
+    }
+}
+
+impl<E: Send + Sync + 'static> Task for Delayed<E> {
+    fn run(&self, _: &Supervisor) {
+        if let Some(item) = self.take() {
+            self.mailbox.bring_back(self.number, item);
+        }
+    }
+
+    fn cancel(&self, reason: CancelReason, _: &Supervisor) -> bool {
+        let Some(item) = self.take() else { return false };
+        let mut state = self.mailbox.state.lock();
+        let cell = state.delayed.remove(&self.number);
+        // What it held back can be taken now, and there is room.
+        self.mailbox.call_for_events(&state);
+        self.mailbox.send_ticket_if_needed(state);
+        self.mailbox.cancel_items([item], reason);
+        drop(cell);
+        true
+    }
+}

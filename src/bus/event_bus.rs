@@ -1,0 +1,192 @@
+//! The bus as users see it.
+
+use std::any::type_name;
+use std::fmt;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::time::Duration;
+
+use super::builder::EventBusBuilder;
+use super::envelope::Envelope;
+use super::handler::HandlerResult;
+use super::letter::UnhandledEvent;
+use super::mailbox::Posted;
+use super::receipt::{PUBLISHING, Receipt};
+use super::registry::Registry;
+use super::shared::Shared;
+use super::subscription::{Subscription, SubscriptionBuilder};
+use crate::deadline::Deadline;
+use crate::local;
+use crate::pool::WorkerPool;
+use crate::sync::Arc;
+
+/// Takes events to their handlers, on the workers of a pool.
+///
+/// An event is a value of any type; handlers subscribe to a type, and to a topic as well if they like. Each subscription has
+/// a bounded mailbox of its own, so a slow, failing or panicking handler affects no other. Clones are one bus.
+///
+/// When the last clone is gone nothing can be published any more; what was published is still delivered. Each delivery is a
+/// task of the pool: [`WorkerPool::metrics`] counts it, [`WorkerPool::running`] shows it with the name of its subscription,
+/// a [shutdown](WorkerPool::shutdown) drains it.
+///
+/// # Inside a handler
+///
+/// A handler may publish, subscribe, unsubscribe (itself, too), and wait for a [`Receipt`]. It runs under no lock. On a
+/// worker `publish` never blocks: into a full mailbox whose policy is to block it makes deliveries itself until there is
+/// room, and where it cannot (the handler is at its limit elsewhere, or below on this stack) the event is
+/// [refused](crate::DeliveryOutcome::Refused) for that subscription. The receipt says so, and
+/// [`Metrics::tasks_refused`](crate::Metrics::tasks_refused) counts it.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::{EventBus, WorkerPool};
+///
+/// struct OrderPlaced { number: u32 }
+///
+/// let pool = WorkerPool::builder().workers(2).build()?;
+/// let bus = EventBus::new(&pool);
+/// let _mail = bus.subscribe(|order: &OrderPlaced| println!("mail for {}", order.number));
+/// let _stock = bus.subscribe(|order: &OrderPlaced| if order.number > 0 { Ok(()) } else { Err("no such order") });
+///
+/// let receipt = bus.publish(OrderPlaced { number: 7 });
+/// assert_eq!(receipt.handlers(), 2);
+/// bus.wait_idle();
+/// assert!(receipt.is_finished());
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
+#[derive(Clone)]
+pub struct EventBus {
+    pub(super) shared: Arc<Shared>,
+    pub(super) registry: Arc<Registry>,
+}
+
+impl EventBus {
+    /// A bus on this pool, with nobody to listen for dead letters and unhandled events.
+    #[must_use]
+    pub fn new(pool: &WorkerPool) -> Self {
+        Self::builder(pool).build()
+    }
+
+    /// The settings of a bus, to be changed before it is built.
+    pub fn builder(pool: &WorkerPool) -> EventBusBuilder {
+        EventBusBuilder::new(pool)
+    }
+
+    /// Calls `handler` with each event of type `E` that is published from now on, whatever its topic: on a worker, one at
+    /// a time, in the order in which each thread publishes. For anything else there is
+    /// [`subscription`](Self::subscription).
+    pub fn subscribe<E, R>(&self, handler: impl Fn(&E) -> R + Send + Sync + 'static) -> Subscription
+    where
+        E: Send + Sync + 'static,
+        R: HandlerResult,
+    {
+        self.subscription().handle(handler)
+    }
+
+    /// The settings of a subscription to events of type `E`, to be changed before it gets its handler.
+    pub fn subscription<E: Send + Sync + 'static>(&self) -> SubscriptionBuilder<'_, E> {
+        SubscriptionBuilder::new(self)
+    }
+
+    /// Publishes an event to those that listen to its type without a topic. Returns when it lies in their mailboxes and the
+    /// synchronous ones have handled it. Blocks while a mailbox is full whose policy is to block, but never on a worker
+    /// of the pool, see [above](Self#inside-a-handler).
+    ///
+    /// It goes to whoever is subscribed when this begins. If there is nobody,
+    /// [`on_unhandled`](EventBusBuilder::on_unhandled) is told. If the pool is shut down, the
+    /// deliveries are cancelled.
+    ///
+    /// Costs one allocation, and for each handler a lock and, if it is idle, a ticket in the pool's queue.
+    #[track_caller]
+    #[allow(clippy::must_use_candidate, reason = "most publishers do not wait for their receipt")]
+    pub fn publish<E: Send + Sync + 'static>(&self, event: E) -> Receipt {
+        self.send(None, event, Location::caller())
+    }
+
+    /// Like [`publish`](Self::publish), but also to those that listen to `topic`.
+    #[track_caller]
+    #[allow(clippy::must_use_candidate, reason = "most publishers do not wait for their receipt")]
+    pub fn publish_to<E: Send + Sync + 'static>(&self, topic: &str, event: E) -> Receipt {
+        self.send(Some(topic), event, Location::caller())
+    }
+
+    /// Whether an event of type `E` would find somebody to handle it; may be out of date when it arrives.
+    #[must_use]
+    pub fn has_subscribers<E: Send + Sync + 'static>(&self) -> bool {
+        self.registry.has_recipients::<E>(None)
+    }
+
+    /// Whether an event of type `E` to this topic would find somebody to handle it; may be out of date when it arrives.
+    #[must_use]
+    pub fn has_subscribers_to<E: Send + Sync + 'static>(&self, topic: &str) -> bool {
+        self.registry.has_recipients::<E>(Some(topic))
+    }
+
+    /// Blocks until every event that was published has been handled, or given up, by everybody; delays before further
+    /// attempts included. Others may publish meanwhile and make it last.
+    ///
+    /// # Panics
+    ///
+    /// If called by a handler, or another task of the pool: it would wait for itself.
+    #[track_caller]
+    pub fn wait_idle(&self) {
+        assert!(!self.is_inside(), "a handler cannot wait for its own bus to be idle");
+        self.shared.wait_idle(Deadline::NEVER);
+    }
+
+    /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the bus was idle. A task of the
+    /// pool gets `false` at once.
+    #[must_use]
+    pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
+        !self.is_inside() && self.shared.wait_idle(Deadline::after(timeout))
+    }
+
+    fn is_inside(&self) -> bool {
+        local::is_inside(self.shared.engine.pool())
+    }
+
+    fn send<E: Send + Sync + 'static>(
+        &self,
+        topic: Option<&str>,
+        event: E,
+        location: &'static Location<'static>,
+    ) -> Receipt {
+        let recipients = self.registry.recipients::<E>(topic).filter(|recipients| !recipients.is_empty());
+        let Some(recipients) = recipients else {
+            self.tell_unhandled(topic, &event);
+            return Receipt::nobody();
+        };
+        let envelope = Arc::new(Envelope::new(event, topic, recipients, &self.shared));
+        self.shared.begin_event();
+        let mut handlers = 0;
+        for (index, mailbox) in envelope.recipients.iter().enumerate() {
+            let posted = mailbox.post(&envelope, index, location);
+            handlers += usize::from(posted != Posted::NotWanted);
+            if posted == Posted::Spent {
+                self.registry.remove(mailbox);
+            }
+        }
+        if handlers == 0 {
+            self.tell_unhandled(topic, envelope.event());
+        }
+        envelope.land(PUBLISHING, None);
+        Receipt { envelope: Some(envelope), handlers }
+    }
+
+    fn tell_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {
+        if let Some(on_unhandled) = &self.shared.hooks.on_unhandled {
+            let unhandled = UnhandledEvent { event, event_type: type_name::<E>(), topic };
+            self.shared.engine.supervisor.call_hook(|| on_unhandled(&unhandled));
+        }
+    }
+}
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl UnwindSafe for EventBus {}
+impl RefUnwindSafe for EventBus {}
+
+impl fmt::Debug for EventBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventBus").field("mailbox_capacity", &self.shared.mailbox_capacity).finish_non_exhaustive()
+    }
+}

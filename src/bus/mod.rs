@@ -1,0 +1,31 @@
+//! Events: values that reach their handlers through the pool.
+//!
+//! An *event* is a value of any type. A *subscription* is a handler for events of one type, and perhaps one topic, with a
+//! *mailbox* of events it has not handled. A *delivery* is one event for one subscription: a task of the pool, admitted
+//! when it goes into the mailbox and settled when the handler is done with it for good. A *receipt* tells of all deliveries
+//! of one event. `event_bus` is the face, `registry` knows who listens, `envelope` is what goes around; `mailbox` holds the
+//! protocol, with its rules, and `running`, `delay`, `helping` and `ending` are its sides.
+
+mod event_bus;
+mod builder;
+mod subscription;
+mod receipt;
+mod letter;
+mod handler;
+mod registry;
+mod envelope;
+mod mailbox;
+mod running;
+mod delay;
+mod helping;
+mod ending;
+mod shared;
+mod pulse;
+
+pub use self::builder::EventBusBuilder;
+pub use self::event_bus::EventBus;
+pub use self::handler::{BoxError, HandlerResult};
+pub use self::helping::WouldDeadlock;
+pub use self::letter::{DeadLetter, UnhandledEvent};
+pub use self::receipt::{Delivery, DeliveryOutcome, Receipt};
+pub use self::subscription::{Subscription, SubscriptionBuilder};

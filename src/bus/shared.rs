@@ -1,0 +1,72 @@
+//! What all parts of one bus need: the pool, the hooks, who waits for quiet.
+
+use super::letter::{DeadLetter, UnhandledEvent};
+use super::pulse::Pulse;
+use crate::deadline::Deadline;
+use crate::engine::Engine;
+use crate::sync::{Arc, AtomicUsize, CacheAligned, Ordering};
+use crate::timekeeper::NoPlace;
+
+/// A hook for events that no handler could handle.
+pub(super) type DeadLetterHook = Box<dyn Fn(DeadLetter) + Send + Sync>;
+/// A hook for events that nobody listens to.
+pub(super) type UnhandledHook = Box<dyn Fn(&UnhandledEvent<'_>) + Send + Sync>;
+
+/// The inside of one bus, but for who listens.
+pub(super) struct Shared {
+    pub(super) engine: Arc<Engine>,
+    /// What the pool's threads are named after.
+    thread_name: String,
+    /// What mailboxes hold unless told otherwise.
+    pub(super) mailbox_capacity: usize,
+    pub(super) hooks: BusHooks,
+    /// Events that have deliveries to come.
+    pending: CacheAligned<AtomicUsize>,
+    /// Beats when there are none.
+    idle: Pulse,
+    /// Beats with every step that a worker might help with, or wait for.
+    pub(super) steps: Pulse,
+}
+
+/// What users have hung into the bus.
+#[derive(Default)]
+pub(super) struct BusHooks {
+    pub(super) on_dead_letter: Option<DeadLetterHook>,
+    pub(super) on_unhandled: Option<UnhandledHook>,
+}
+
+impl Shared {
+    pub(super) fn new(engine: Arc<Engine>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
+        let (idle, steps) = (Pulse::default(), Pulse::default());
+        Self { engine, thread_name, mailbox_capacity, hooks, pending: CacheAligned::default(), idle, steps }
+    }
+
+    /// An event is about to be delivered.
+    pub(super) fn begin_event(&self) {
+        self.pending.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// All deliveries of an event have ended.
+    pub(super) fn end_event(&self) {
+        // ORDERING: SeqCst, before the beat; the rule of `pulse`.
+        if self.pending.0.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.idle.beat();
+        }
+        self.steps.beat();
+    }
+
+    /// Waits until no event has deliveries to come; returns whether that came before the deadline.
+    pub(super) fn wait_idle(&self, deadline: Deadline) -> bool {
+        self.idle.watch(|| {
+            let idle = self.pending.0.load(Ordering::SeqCst) == 0;
+            if idle || deadline.is_past() { Ok(idle) } else { Err(deadline) }
+        })
+    }
+
+    /// Sees to it that delays can be begun.
+    pub(super) fn start_timer(&self) -> Result<(), NoPlace> {
+        // Without a thread there is no place for a timer either.
+        let name = || format!("{}-timer", self.thread_name);
+        self.engine.timekeeper.start(name).map_err(|_| NoPlace::Full)
+    }
+}

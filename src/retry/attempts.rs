@@ -1,0 +1,138 @@
+//! The course of one task under a policy: which attempt is next, after which delay, or why there is none.
+//!
+//! It reads no clock and knows no pool: whoever drives it says what time it is. So it serves tasks, handlers of events and
+//! calls to other machines alike.
+
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+use super::budget::RetryBudget;
+use super::error::GiveUp;
+use super::policy::{ErrorClass, RetryPolicy};
+use crate::cancel::CancellationToken;
+
+/// A delay longer than any that is meant, which all arithmetic can bear: some hundred years.
+const LONGEST: Duration = Duration::from_secs(3_155_760_000);
+
+/// One attempt, as the task sees it.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    number: u32,
+    max: u32,
+    token: CancellationToken,
+}
+
+impl Attempt {
+    /// Which attempt it is, counted from one.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether the policy allows no attempt after this one.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.number >= self.max
+    }
+
+    /// Tells the attempt to stop: when its deadline or that of the whole task passes, or when the task is cancelled. An
+    /// attempt that stops for it returns an error.
+    #[must_use]
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+}
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Next {
+    /// Another attempt, after so long.
+    After(Duration),
+    /// Nothing, for this reason.
+    GiveUp(GiveUp),
+}
+
+/// The attempts of one task.
+pub(crate) struct Attempts<E> {
+    policy: RetryPolicy<E>,
+    delays: ExponentialBackoff,
+    /// How many attempts have begun.
+    made: u32,
+    /// When the time for all attempts together is over; `None`: never.
+    deadline: Option<Instant>,
+}
+
+impl<E> Attempts<E> {
+    /// The attempts of a task that is submitted at `now`.
+    pub(crate) fn new(policy: RetryPolicy<E>, now: Instant) -> Self {
+        // The first delay is the base: the schedule's cap does not concern it, so the base is capped here. Zero as a cap
+        // would be grown past.
+        let cap = policy.max_delay.min(LONGEST);
+        let schedule = policy.schedule;
+        let builder = ExponentialBuilder::new()
+            .with_min_delay(schedule.base_delay.min(cap))
+            .with_max_delay(cap)
+            .with_factor(schedule.factor)
+            .without_max_times();
+        let delays = if schedule.jitter { builder.with_jitter() } else { builder }.build();
+        let deadline = policy.deadline.and_then(|deadline| now.checked_add(deadline));
+        Self { policy, delays, made: 0, deadline }
+    }
+
+    /// How many attempts have begun.
+    pub(crate) fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// Counts an attempt that needs no token.
+    pub(crate) fn count(&mut self) {
+        self.made = self.made.saturating_add(1);
+    }
+
+    /// Begins the next attempt, whose token is a child of `parent`.
+    pub(crate) fn begin(&mut self, parent: &CancellationToken, now: Instant) -> Attempt {
+        self.count();
+        let own = self.policy.attempt_deadline.and_then(|deadline| now.checked_add(deadline));
+        let deadline = own.into_iter().chain(self.deadline).min();
+        let token = deadline.map_or_else(|| parent.child_token(), |deadline| parent.with_deadline(deadline));
+        Attempt { number: self.made, max: self.policy.max_attempts, token }
+    }
+
+    /// What an error means. Calls what the user gave.
+    pub(crate) fn classify(&self, error: &E) -> ErrorClass {
+        self.policy.class_of(error)
+    }
+
+    /// The attempt that was begun has succeeded.
+    pub(crate) fn succeeded(&self) {
+        self.policy.note_success();
+    }
+
+    /// The attempt that was begun has failed; what follows? A panic counts as transient.
+    pub(crate) fn failed(&mut self, class: ErrorClass, now: Instant) -> Next {
+        let asked_for = match class {
+            ErrorClass::Permanent => return Next::GiveUp(GiveUp::Permanent),
+            ErrorClass::Transient => None,
+            ErrorClass::RetryAfter(delay) => Some(delay),
+        };
+        if self.made >= self.policy.max_attempts {
+            return Next::GiveUp(GiveUp::Attempts);
+        }
+        let delay = asked_for.unwrap_or_else(|| self.next_delay());
+        let in_time = |deadline: Instant| now.checked_add(delay).is_some_and(|due| due < deadline);
+        if !self.deadline.is_none_or(in_time) {
+            return Next::GiveUp(GiveUp::Deadline);
+        }
+        if !self.policy.budget.as_ref().is_none_or(RetryBudget::withdraw) {
+            return Next::GiveUp(GiveUp::Budget);
+        }
+        Next::After(delay)
+    }
+
+    /// The next delay of the schedule, which jitter may have carried past the cap.
+    fn next_delay(&mut self) -> Duration {
+        self.delays.next().unwrap_or(LONGEST).min(self.policy.max_delay)
+    }
+}

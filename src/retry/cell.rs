@@ -1,0 +1,304 @@
+//! The cell of a task that is tried again.
+//!
+//! It is the cell of a plain task, whose closure is *put back* after an attempt that is to be followed by another, and a
+//! place in the agenda:
+//!
+//! | state | in the plain cell | in the agenda | next |
+//! |---|---|---|---|
+//! | *queued* | `Queued` | no; on its way in the pool's queue | *running* |
+//! | *running* | `Running` | no | *delayed*; done |
+//! | *delayed* | `Queued` | yes | *queued*, by the timekeeper; *running*, by a worker that waits for it; done, by cancel |
+//!
+//! Rules:
+//! 1. Whoever claims the closure first strikes the task out of the agenda. `place` is locked while the closure is put
+//!    back and the task is put down, so what claims comes before both or after both.
+//! 2. A task is in the pool's books once. After an attempt that is followed by another it counts as queued again.
+//! 3. A worker that waits for the task makes the attempts itself when they are due and nobody else does. It learns of
+//!    each change by the plain cell's condition, and of the end of a delay by its own clock: there may be no other worker
+//!    that the timekeeper could hand the task to.
+//!
+//! Meetings: *cancel and put back*: cancel finds `Queued` and wins; or it finds `Running` and marks the token. Then it looks
+//! again, and who puts the closure back looks at the token after that: one of them ends the task. *Closing and put down*: the agenda refuses the task, which is then
+//! cancelled here, or the closing finds it there. *Handed over and claimed by a waiting worker*: what is left in the queue
+//! is an empty share.
+
+use std::panic::Location;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::attempts::{Attempt, Attempts, Next};
+use super::error::{AttemptError, Errors, GiveUp, RetryError};
+use super::policy::ErrorClass;
+use crate::agenda::{Due, Place};
+use crate::cancel::CancellationToken;
+use crate::clock::Moment;
+use crate::deadline::Deadline;
+use crate::error::{CancelReason, JoinError};
+use crate::job::Task;
+use crate::observer::{Outcome, TaskId};
+use crate::record::Record;
+use crate::supervisor::Supervisor;
+use crate::sync::{Arc, Mutex, Weak};
+use crate::task::{Joinable, Landing, Leftover, Prospect, TaskCell};
+use crate::timekeeper::{Reservation, Timekeeper};
+use crate::unwind;
+
+/// What the handle yields.
+type Yield<T, E> = Result<T, RetryError<E>>;
+
+/// A task that is tried again.
+pub(super) struct RetryCell<F, T, E> {
+    plain: TaskCell<Body<F, E>, Yield<T, E>>,
+    /// Cancelled with the task; the parent of each attempt's.
+    token: CancellationToken,
+    timekeeper: Arc<Timekeeper>,
+    /// The place in the agenda, while it may be there. See rule 1.
+    place: Mutex<Option<Place>>,
+    /// Itself, for the agenda.
+    me: Weak<Self>,
+}
+
+/// What is claimed and put back.
+struct Body<F, E> {
+    f: F,
+    attempts: Attempts<E>,
+    errors: Errors<E>,
+    reservation: Reservation,
+}
+
+/// What became of an attempt.
+enum Tried<T, E> {
+    Succeeded(T),
+    Failed(E, ErrorClass),
+}
+
+impl<F, T, E> RetryCell<F, T, E>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    pub(super) fn new(
+        f: F,
+        attempts: Attempts<E>,
+        reservation: Reservation,
+        timekeeper: Arc<Timekeeper>,
+        (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Moment>),
+    ) -> Arc<Self> {
+        let body = Body { f, attempts, errors: Errors::new(), reservation };
+        Arc::new_cyclic(|me| Self {
+            plain: TaskCell::new(body, id, location, queued_at),
+            token: CancellationToken::new(),
+            timekeeper,
+            place: Mutex::new(None),
+            me: Weak::clone(me),
+        })
+    }
+
+    /// Takes the closure back out of a task whose submission was refused.
+    pub(super) fn withdraw(&self) -> F {
+        self.plain.withdraw().f
+    }
+
+    /// Claims the closure, if it can be claimed; see rule 1.
+    fn start(&self) -> Option<Body<F, E>> {
+        let place = self.place.lock().take();
+        let out_of_agenda = place.and_then(|place| self.timekeeper.strike_out(place));
+        let body = self.plain.start();
+        drop(out_of_agenda);
+        body
+    }
+
+    /// Makes one attempt and sees to what follows.
+    fn attempt(&self, mut body: Body<F, E>, record: &Record, supervisor: &Supervisor) {
+        let mut brief = self.plain.as_brief();
+        if body.attempts.made() > 0 {
+            brief.queued_at = None; // the first attempt tells how long the task has waited for a worker
+        }
+        let attempt = body.attempts.begin(&self.token, self.now());
+        let (f, attempts) = (&mut body.f, &body.attempts);
+        let (started, result) = supervisor.try_once(record, &brief, || match f(attempt) {
+            Ok(value) => Tried::Succeeded(value),
+            Err(error) => {
+                let class = attempts.classify(&error);
+                Tried::Failed(error, class)
+            }
+        });
+        let (next, outcome) = match &result {
+            Ok(Tried::Succeeded(_)) => (None, Outcome::Succeeded),
+            Ok(Tried::Failed(_, class)) => (Some(self.what_follows(&mut body.attempts, *class)), Outcome::Failed),
+            Err(_) => (Some(self.what_follows(&mut body.attempts, ErrorClass::Transient)), Outcome::Panicked),
+        };
+        let ends = !matches!(next, Some(Next::After(_)));
+        supervisor.tried(record, &brief, started, result.as_ref().err(), ends.then_some(outcome));
+        let error = match result {
+            Ok(Tried::Succeeded(value)) => {
+                body.attempts.succeeded();
+                unwind::discard(body);
+                self.plain.land(Ok(Ok(value)));
+                supervisor.settle(record, 1);
+                return;
+            }
+            Ok(Tried::Failed(error, _)) => AttemptError::Failed(error),
+            Err(panic) => AttemptError::Panicked(panic),
+        };
+        unwind::discard(body.errors.add(error));
+        match next {
+            Some(Next::After(delay)) => self.delay(body, Due::after(self.now(), delay), record, supervisor),
+            Some(Next::GiveUp(reason)) => self.give_up(body, reason, record, supervisor),
+            None => unreachable!("an attempt without an error has succeeded"),
+        }
+    }
+
+    /// What follows a failed attempt.
+    fn what_follows(&self, attempts: &mut Attempts<E>, class: ErrorClass) -> Next {
+        match self.token.reason() {
+            Some(reason) => Next::GiveUp(GiveUp::Cancelled(reason)),
+            None => attempts.failed(class, self.now()),
+        }
+    }
+
+    /// Puts the closure back and the task into the agenda.
+    fn delay(&self, body: Body<F, E>, due: Due, record: &Record, supervisor: &Supervisor) {
+        let mut place = self.place.lock();
+        let me = self.me.upgrade().expect("whoever calls a method holds a reference");
+        match body.reservation.put(due, me) {
+            Ok(taken) => {
+                *place = Some(taken);
+                self.plain.put_back(body);
+                drop(place);
+                // Who cancelled before the closure was back has found it running, and left it to this.
+                if let Some(reason) = self.token.reason()
+                    && let Some(body) = self.start()
+                {
+                    self.cancel_claimed(body, reason, record, supervisor);
+                }
+            }
+            Err(_) => {
+                drop(place);
+                self.cancel_claimed(body, CancelReason::ShutDown, record, supervisor);
+            }
+        }
+    }
+
+    /// Ends a task whose attempts are over.
+    fn give_up(&self, body: Body<F, E>, reason: GiveUp, record: &Record, supervisor: &Supervisor) {
+        let Body { f, attempts, errors, reservation } = body;
+        let made = attempts.made();
+        unwind::discard((f, attempts, reservation));
+        let error = errors.give_up(reason, made).expect("what is given up has failed");
+        self.plain.land(Ok(Err(error)));
+        supervisor.settle(record, 1);
+    }
+
+    /// Ends a task that is not being tried.
+    fn cancel_claimed(&self, body: Body<F, E>, reason: CancelReason, record: &Record, supervisor: &Supervisor) {
+        let Body { f, attempts, errors, reservation } = body;
+        let made = attempts.made();
+        unwind::discard((f, attempts, reservation));
+        supervisor.cancelled(record, &self.plain.as_brief().info, reason);
+        let error = errors.give_up(GiveUp::Cancelled(reason), made);
+        self.plain.land(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
+        supervisor.settle(record, 1);
+    }
+
+    fn now(&self) -> Instant {
+        self.timekeeper.watch().now()
+    }
+}
+
+impl<F, T, E> Task for RetryCell<F, T, E>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn run(&self, supervisor: &Supervisor) {
+        supervisor.enter(0, |record| {
+            if let Some(body) = self.start() {
+                self.attempt(body, record, supervisor);
+            }
+        });
+    }
+
+    fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
+        supervisor.enter(0, |record| {
+            let mut claimed = self.start();
+            // An overflowing queue gives up what lies in it, which may be an empty share in a task that is being tried.
+            if claimed.is_none() && reason == CancelReason::Discarded {
+                return false;
+            }
+            self.token.cancel_because(reason);
+            // The closure may have been put back by an attempt that had not seen the token.
+            claimed = claimed.or_else(|| self.start());
+            let Some(body) = claimed else { return false };
+            self.cancel_claimed(body, reason, record, supervisor);
+            true
+        })
+    }
+}
+
+impl<F, T, E> Joinable<Yield<T, E>> for RetryCell<F, T, E>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    /// Keeps rule 3.
+    fn help(&self, supervisor: &Supervisor) {
+        while !self.plain.is_done() {
+            match self.plain.prospect() {
+                Prospect::OnThisStack => return,
+                Prospect::UnderWay => self.plain.wait_while(Prospect::UnderWay, Deadline::NEVER),
+                Prospect::Unstarted => {
+                    let due = self.place.lock().map(Place::due);
+                    if due.is_none_or(|due| due <= Due::At(self.now())) {
+                        self.run(supervisor);
+                    } else {
+                        let deadline = Deadline::NEVER.earlier(due.and_then(Due::instant));
+                        self.plain.wait_while(Prospect::Unstarted, deadline);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<F, T, E> Landing<Yield<T, E>> for RetryCell<F, T, E>
+where
+    F: Send,
+    T: Send,
+    E: Send,
+{
+    fn id(&self) -> TaskId {
+        self.plain.id()
+    }
+
+    fn is_done(&self) -> bool {
+        self.plain.is_done()
+    }
+
+    /// A task that is being tried elsewhere may yet need the worker that waits for it.
+    fn prospect(&self) -> Prospect {
+        match self.plain.prospect() {
+            Prospect::UnderWay if !self.is_done() => Prospect::Unstarted,
+            prospect => prospect,
+        }
+    }
+
+    fn wait(&self, deadline: Deadline) -> bool {
+        self.plain.wait(deadline)
+    }
+
+    fn take(&self) -> Option<Result<Yield<T, E>, JoinError>> {
+        self.plain.take()
+    }
+
+    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<Yield<T, E>, JoinError>> {
+        self.plain.poll_take(context)
+    }
+
+    fn detach(&self) -> Leftover<Yield<T, E>> {
+        self.plain.detach()
+    }
+}

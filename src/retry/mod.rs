@@ -1,0 +1,116 @@
+//! Tasks that are tried again.
+//!
+//! `policy` says whether and when, `attempts` keeps count for one task; both know nothing of pools. `cell` is the task.
+
+mod attempts;
+mod budget;
+mod cell;
+mod error;
+mod policy;
+#[cfg(test)]
+mod tests;
+
+pub use self::attempts::Attempt;
+pub use self::budget::RetryBudget;
+pub use self::error::{AttemptError, GiveUp, RetryError};
+pub use self::policy::{ErrorClass, RetryPolicy};
+
+pub(crate) use self::attempts::{Attempts, Next};
+use self::cell::RetryCell;
+#[cfg(feature = "events")]
+pub(crate) use self::error::Errors;
+use std::panic::Location;
+
+use crate::engine::Patience;
+use crate::error::TimerError;
+use crate::handle::JoinHandle;
+use crate::job::Job;
+use crate::pool::WorkerPool;
+use crate::sync::Arc;
+use crate::timer;
+
+/// # Tasks that are tried again
+impl WorkerPool {
+    /// Hands over a task that is tried again when it fails, and returns the handle to wait for its result.
+    ///
+    /// It is one task over all attempts: one identity, one handle, one fate. While it waits for the next attempt it holds
+    /// no worker and counts as queued. A panic of `f` is a failure like an `Err`, and `f` is called again on the same
+    /// captured values. Every panic is told to [`Builder::on_panic`](crate::Builder::on_panic) at once.
+    ///
+    /// The handle does what it always does:
+    /// - [`cancel`](JoinHandle::cancel) ends a delay at once, and frees the closure. During an attempt it returns `false`
+    ///   and cancels the attempt's [token](Attempt::token); if that attempt fails, it is the last.
+    /// - [`join`](JoinHandle::join) waits for the last attempt. On a worker of the pool it makes the attempts itself when
+    ///   nobody else does, delays included: a pool of one worker is enough. So does polling the handle on a worker.
+    ///
+    /// When the pool is closed, a task that waits for another attempt is cancelled; one that is being tried is not tried
+    /// again. An attempt that is queued is still made.
+    ///
+    /// When the queue is full, this does what [`spawn`](Self::spawn) does.
+    ///
+    /// # Errors
+    ///
+    /// [`TimerError`] with the closure, if the pool is shut down, if 1,048,576 such tasks and other timers are pending, or
+    /// if the timer thread could not be started.
+    ///
+    /// The handle yields [`RetryError`], with the first and the last error, when the task is given up or is cancelled after
+    /// an attempt; [`JoinError::Cancelled`](crate::JoinError::Cancelled), when it was never tried.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use workcrew::{GiveUp, RetryPolicy, WorkerPool};
+    ///
+    /// let pool = WorkerPool::builder().workers(1).build()?;
+    /// let policy = RetryPolicy::fixed(Duration::from_millis(1)).max_attempts(3);
+    ///
+    /// let flaky = pool.spawn_with_retry(policy.clone(), |attempt| {
+    ///     if attempt.number() < 3 { Err("no answer") } else { Ok(attempt.number()) }
+    /// })?;
+    /// assert_eq!(flaky.join()?.unwrap(), 3);
+    ///
+    /// let hopeless = pool.spawn_with_retry(policy, |_| Err::<(), _>("no answer"))?;
+    /// let error = hopeless.join()?.unwrap_err();
+    /// assert_eq!((error.attempts(), error.reason()), (3, GiveUp::Attempts));
+    /// assert_eq!(error.to_string(), "given up after attempt 3, since the attempts are used up: no answer");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    #[allow(clippy::type_complexity, reason = "the handle's result is the task's result, whose error is the retry's")]
+    pub fn spawn_with_retry<F, T, E>(
+        &self,
+        policy: RetryPolicy<E>,
+        f: F,
+    ) -> Result<JoinHandle<Result<T, RetryError<E>>>, TimerError<F>>
+    where
+        F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let location = Location::caller();
+        let timekeeper = match self.timekeeper() {
+            Ok(timekeeper) => timekeeper,
+            Err(source) => return Err(TimerError::no_thread(source, f)),
+        };
+        let reservation = match timekeeper.reserve() {
+            Ok(reservation) => reservation,
+            Err(refusal) => return Err(timer::no_place(refusal, f)),
+        };
+        let attempts = Attempts::new(policy, timekeeper.watch().now());
+        let mut body = Some((f, attempts, reservation));
+        let mut task = None;
+        let supervisor = &self.engine().supervisor;
+        let queued_at = supervisor.now_if_timing();
+        let submitted = self.engine().submit(Patience::Policy, location, |id| {
+            let (f, attempts, reservation) = body.take().expect("a task is made once");
+            let cell = RetryCell::new(f, attempts, reservation, Arc::clone(timekeeper), (id, location, queued_at));
+            Job::Task(Arc::clone(task.insert(cell)) as _)
+        });
+        match (submitted, task) {
+            (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(supervisor))),
+            (Err(_), Some(task)) => Err(TimerError::shut_down(task.withdraw())),
+            (_, None) => Err(TimerError::shut_down(body.expect("a task that was not made leaves the closure").0)),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Schedules without a clock, and a task by a watch that the tests move on.
+
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+use super::attempts::{Attempts, Next};
+use super::cell::RetryCell;
+use super::{ErrorClass, GiveUp, RetryBudget, RetryPolicy};
+use crate::cancel::CancellationToken;
+use crate::job::Task;
+use crate::sync::{Arc, Mutex};
+use crate::task::Landing;
+use crate::timer::tests::Bench;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The delays after each of so many failures.
+fn delays(policy: RetryPolicy<()>, failures: usize) -> Vec<Duration> {
+    let (now, root) = (Instant::now(), CancellationToken::new());
+    let mut attempts = Attempts::new(policy.max_attempts(u32::MAX), now);
+    let delay = |_| {
+        let _ = attempts.begin(&root, now);
+        match attempts.failed(ErrorClass::Transient, now) {
+            Next::After(delay) => delay,
+            Next::GiveUp(reason) => panic!("given up: {reason}"),
+        }
+    };
+    (0..failures).map(delay).collect()
+}
+
+#[test]
+fn delays_grow_to_the_cap_and_stay_there_at_any_number_of_attempts() {
+    // FAULTS 134
+    for base in [Duration::from_nanos(1), Duration::from_millis(100), SECOND, SECOND * 3_600, Duration::MAX] {
+        for cap in [SECOND, SECOND * 60, SECOND * 4_000_000_000, Duration::MAX] {
+            for jitter in [false, true] {
+                let policy = RetryPolicy::exponential().base_delay(base).max_delay(cap).jitter(jitter);
+                let delays = delays(policy, 2_000);
+                let century = Duration::from_secs(3_155_760_000);
+                let top = cap.min(century);
+                assert!(jitter || delays[0] == base.min(top));
+                for attempt in [0, 1, 31, 32, 56, 57, 63, 64, 999, 1_999] {
+                    let delay = delays[attempt];
+                    let least = base.saturating_mul(1 << attempt.min(31)).min(top).mul_f64(0.99);
+                    assert!(delay >= least && delay <= cap, "{base:?} {cap:?} {jitter}: {attempt} {delay:?}");
+                }
+                assert!(delays[1_999] >= top.mul_f64(0.99), "{base:?} {cap:?}: {:?}", delays[1_999]);
+            }
+        }
+    }
+}
+
+#[test]
+fn jitter_lengthens_by_less_than_the_delay_and_never_past_the_cap() {
+    // FAULTS 135
+    let policy = RetryPolicy::exponential().base_delay(SECOND).max_delay(10 * SECOND);
+    let mut seen = Vec::new();
+    for _ in 0..200 {
+        let delays = delays(policy.clone(), 6);
+        assert!(delays[0] >= SECOND && delays[0] < 2 * SECOND, "{delays:?}");
+        assert!(delays.iter().all(|delay| *delay <= 10 * SECOND), "{delays:?}");
+        seen.push(delays[0]);
+    }
+    seen.sort();
+    seen.dedup();
+    assert!(seen.len() > 100, "the jitter is no random one: {seen:?}");
+    assert_eq!(delays(RetryPolicy::fixed(SECOND), 50), [SECOND; 50]);
+    assert_eq!(delays(RetryPolicy::fixed(Duration::MAX), 2), [Duration::from_secs(3_155_760_000); 2]);
+    assert_eq!(delays(RetryPolicy::fixed(Duration::ZERO), 2), [Duration::ZERO; 2]);
+}
+
+#[test]
+fn attempts_are_counted_in_all_and_zero_counts_as_one() {
+    // FAULTS 135
+    let (now, root) = (Instant::now(), CancellationToken::new());
+    for (max, made) in [(0, 1), (1, 1), (2, 2), (7, 7)] {
+        let mut attempts = Attempts::<()>::new(RetryPolicy::fixed(SECOND).max_attempts(max), now);
+        let mut last = attempts.begin(&root, now);
+        while let Next::After(_) = attempts.failed(ErrorClass::Transient, now) {
+            assert!(!last.is_last());
+            last = attempts.begin(&root, now);
+        }
+        assert_eq!((attempts.made(), last.number(), last.is_last()), (made, made, true));
+    }
+}
+
+#[test]
+fn what_a_server_asks_for_is_done_and_a_delay_past_the_deadline_is_not_begun() {
+    // FAULTS 135
+    let now = Instant::now();
+    let root = CancellationToken::new();
+    let policy = RetryPolicy::<()>::fixed(5 * SECOND).max_delay(5 * SECOND).deadline(60 * SECOND);
+    let mut attempts = Attempts::new(policy, now);
+    let _ = attempts.begin(&root, now);
+    assert_eq!(attempts.failed(ErrorClass::RetryAfter(50 * SECOND), now), Next::After(50 * SECOND));
+    assert_eq!(attempts.failed(ErrorClass::RetryAfter(60 * SECOND), now), Next::GiveUp(GiveUp::Deadline));
+    assert_eq!(attempts.failed(ErrorClass::RetryAfter(Duration::MAX), now), Next::GiveUp(GiveUp::Deadline));
+    assert_eq!(attempts.failed(ErrorClass::Permanent, now), Next::GiveUp(GiveUp::Permanent));
+    let later = now + 54 * SECOND;
+    assert_eq!(attempts.failed(ErrorClass::Transient, later), Next::After(5 * SECOND));
+    assert_eq!(attempts.failed(ErrorClass::Transient, later + SECOND), Next::GiveUp(GiveUp::Deadline));
+    // A deadline that the clock cannot hold is none.
+    let mut endless = Attempts::<()>::new(RetryPolicy::fixed(SECOND).deadline(Duration::MAX), now);
+    let _ = endless.begin(&root, now);
+    assert_eq!(endless.failed(ErrorClass::Transient, now), Next::After(SECOND));
+}
+
+#[test]
+fn a_budget_is_shared_by_clones_spent_by_retries_and_earned_by_successes() {
+    let (now, root) = (Instant::now(), CancellationToken::new());
+    let policy = RetryPolicy::<()>::fixed(SECOND).budget(RetryBudget::new(2).earn(0.5)).max_attempts(u32::MAX);
+    let mut one = Attempts::new(policy.clone(), now);
+    let mut other = Attempts::new(policy, now);
+    let _ = (one.begin(&root, now), other.begin(&root, now));
+    assert_eq!(one.failed(ErrorClass::Transient, now), Next::After(SECOND));
+    assert_eq!(other.failed(ErrorClass::Transient, now), Next::After(SECOND));
+    assert_eq!(one.failed(ErrorClass::Transient, now), Next::GiveUp(GiveUp::Budget));
+    other.succeeded();
+    assert_eq!(one.failed(ErrorClass::Transient, now), Next::GiveUp(GiveUp::Budget));
+    other.succeeded();
+    assert_eq!(one.failed(ErrorClass::Transient, now), Next::After(SECOND));
+    // It never holds more than it began with, and odd shares are the nearest that make sense.
+    for (share, earned) in [(f64::NAN, 0), (-1.0, 0), (f64::INFINITY, 1), (2.0, 1), (0.000_1, 0)] {
+        let budget = RetryBudget::new(1).earn(share);
+        assert!(budget.withdraw() && !budget.withdraw(), "{share}");
+        budget.deposit();
+        budget.deposit();
+        assert_eq!(budget.retries_left(), earned, "{share}");
+    }
+}
+
+#[test]
+fn attempts_are_made_when_the_delays_are_over_and_not_before() {
+    let bench = Bench::new();
+    let (supervisor, timekeeper) = (&bench.supervisor, &bench.timekeeper);
+    let id = supervisor.admit(Location::caller(), None).expect("it is open");
+    let start = bench.watch.now();
+    let made = Arc::new(Mutex::new(Vec::new()));
+    let (noted, watch) = (Arc::clone(&made), bench.watch.clone());
+    let policy = RetryPolicy::exponential().base_delay(SECOND).jitter(false).max_attempts(4);
+    let attempts = Attempts::new(policy, start);
+    let f = move |_| {
+        noted.lock().push((watch.now() - start).as_secs());
+        Err::<(), _>("not yet")
+    };
+    let reservation = timekeeper.reserve().expect("there is room");
+    let cell = RetryCell::new(f, attempts, reservation, Arc::clone(timekeeper), (id, Location::caller(), None));
+    cell.run(supervisor);
+    for delay in [1, 2, 4] {
+        bench.advance(SECOND * delay - Duration::from_nanos(1));
+        assert_eq!((bench.run_due(), timekeeper.len(), cell.is_done()), (0, 1, false));
+        bench.advance(Duration::from_nanos(1));
+        assert_eq!(bench.run_due(), 1);
+    }
+    assert_eq!(*made.lock(), [0, 1, 3, 7]);
+    let error = cell.take().expect("it is done").expect("it was tried").expect_err("it failed");
+    assert_eq!((error.attempts(), error.reason()), (4, GiveUp::Attempts));
+    assert!(supervisor.lifecycle.ledger.is_quiet());
+    assert_eq!(timekeeper.len(), 0);
+}

@@ -1,0 +1,169 @@
+//! A closure that is run again and again.
+//!
+//! A periodic timer is no task: it *submits* one for each run, at the moment a worker comes to it. So it does not keep a
+//! pool from being idle, and each run has an identity and a fate of its own.
+//!
+//! | state | meaning | who may change it | next |
+//! |---|---|---|---|
+//! | `Waiting` | holds the closure; in the agenda, or in the queue | any thread | `Running`, by a worker; `Stopped`, by cancel |
+//! | `Running` | the closure is on a worker's stack, or is being set | that worker; cancel | `Waiting`, with its next place in the agenda; `Stopping` |
+//! | `Stopping` | the same, but it will not run again | that worker | `Stopped` |
+//! | `Stopped` | nothing is left | nobody | none |
+//!
+//! All changes are made under the lock; the closure is called and dropped outside of it.
+//!
+//! Meetings: *cancel and start*: one finds `Waiting` and wins. *Cancel and end of a run*: the worker finds `Stopping`, or
+//! cancel finds `Waiting`. *Closing and end of a run*: the agenda refuses the next place, or the closing finds the timer
+//! in it.
+
+use std::mem;
+use std::panic::Location;
+
+use super::handle::Repeating;
+use super::rhythm::Rhythm;
+use crate::agenda::{Due, Place};
+use crate::error::CancelReason;
+use crate::job::Task;
+use crate::observer::Outcome;
+use crate::supervisor::{Brief, Supervisor};
+use crate::sync::{Arc, Mutex, Weak};
+use crate::timekeeper::{NoPlace, Reservation, Timekeeper};
+use crate::unwind;
+
+/// A closure and its rhythm.
+pub(super) struct Periodic<F> {
+    rhythm: Rhythm,
+    location: &'static Location<'static>,
+    timekeeper: Arc<Timekeeper>,
+    /// Itself, for the agenda.
+    me: Weak<Self>,
+    state: Mutex<State<F>>,
+}
+
+/// See the table above.
+enum State<F> {
+    Waiting { body: Body<F>, place: Place },
+    Running,
+    Stopping,
+    Stopped,
+}
+
+/// What is run.
+struct Body<F> {
+    closure: F,
+    /// Its place in the agenda, between the runs.
+    reservation: Reservation,
+}
+
+impl<F: FnMut() + Send + 'static> Periodic<F> {
+    /// Makes a timer and puts its first run into the agenda, or gives the closure back.
+    pub(super) fn set(
+        closure: F,
+        rhythm: Rhythm,
+        location: &'static Location<'static>,
+        timekeeper: &Arc<Timekeeper>,
+    ) -> Result<Arc<Self>, (NoPlace, F)> {
+        let reservation = match timekeeper.reserve() {
+            Ok(reservation) => reservation,
+            Err(refusal) => return Err((refusal, closure)),
+        };
+        let first = rhythm.first(timekeeper.watch().now());
+        let timer = Arc::new_cyclic(|me| {
+            let (timekeeper, me) = (Arc::clone(timekeeper), Weak::clone(me));
+            Self { rhythm, location, timekeeper, me, state: Mutex::new(State::Running) }
+        });
+        match timer.put_down(Body { closure, reservation }, first) {
+            None => Ok(timer),
+            Some(body) => Err((NoPlace::Closed, body.closure)),
+        }
+    }
+
+    /// Takes out what is to be run; also says when that was due.
+    fn start(&self) -> Option<(Body<F>, Due)> {
+        let mut state = self.state.lock();
+        match mem::replace(&mut *state, State::Running) {
+            State::Waiting { body, place } => Some((body, place.due())),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Runs the closure as a task of its own; says whether the pool let it.
+    fn run_once(&self, closure: &mut F, supervisor: &Supervisor) -> bool {
+        let Some(id) = supervisor.admit(self.location, None) else { return false };
+        supervisor.enter(0, |record| {
+            let brief = Brief::single(id, self.location, None);
+            let result = supervisor.perform(record, &brief, closure, |()| Outcome::Succeeded);
+            drop(result);
+            supervisor.settle(record, 1);
+        });
+        true
+    }
+
+    /// Puts the next run into the agenda. Gives the body back if there is none.
+    fn put_down(&self, body: Body<F>, due: Due) -> Option<Body<F>> {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Running)
+            && let Ok(place) = body.reservation.put(due, self.me())
+        {
+            *state = State::Waiting { body, place };
+            return None;
+        }
+        *state = State::Stopped;
+        Some(body)
+    }
+
+    fn me(&self) -> Arc<dyn Task> {
+        self.me.upgrade().expect("whoever calls a method holds a reference")
+    }
+}
+
+impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
+    fn run(&self, supervisor: &Supervisor) {
+        let Some((mut body, last)) = self.start() else { return };
+        let left = if self.run_once(&mut body.closure, supervisor) {
+            let next = self.rhythm.next(last, self.timekeeper.watch().now());
+            self.put_down(body, next)
+        } else {
+            *self.state.lock() = State::Stopped;
+            Some(body)
+        };
+        supervisor.enter(0, |_| unwind::discard(left));
+    }
+
+    fn cancel(&self, _: CancelReason, supervisor: &Supervisor) -> bool {
+        let mut state = self.state.lock();
+        let next = match &*state {
+            State::Waiting { .. } | State::Stopped => State::Stopped,
+            State::Running | State::Stopping => State::Stopping,
+        };
+        let before = mem::replace(&mut *state, next);
+        drop(state);
+        match before {
+            State::Waiting { body, place } => {
+                supervisor.enter(0, |_| unwind::discard(body));
+                let out_of_agenda = self.timekeeper.strike_out(place);
+                drop(out_of_agenda);
+                true
+            }
+            State::Running => true,
+            State::Stopping | State::Stopped => false,
+        }
+    }
+}
+
+impl<F: FnMut() + Send + 'static> Repeating for Periodic<F> {
+    fn is_stopped(&self) -> bool {
+        matches!(*self.state.lock(), State::Stopping | State::Stopped)
+    }
+}
+
+impl<F> Drop for Periodic<F> {
+    /// A pool that has ended may leave a timer in its queue.
+    fn drop(&mut self) {
+        let state = mem::replace(&mut *self.state.lock(), State::Stopped);
+        unwind::discard(state);
+    }
+}

@@ -1,0 +1,231 @@
+//! Timers by a watch that the tests move on. The tests take the part of the workers: they pop the queue and run what they
+//! find, so each step is theirs.
+
+use std::time::{Duration, Instant};
+
+use super::handle::Repeating;
+use super::periodic::Periodic;
+use super::rhythm::Rhythm;
+use crate::agenda::Due;
+use crate::clock::Watch;
+use crate::error::CancelReason;
+use crate::job::{Job, Task};
+use crate::queue::{Queue, Turn};
+use crate::supervisor::{Hooks, Supervisor};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering};
+use crate::timekeeper::{NoPlace, PLACES, Timekeeper};
+use std::panic::Location;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A pool without workers, by a watch without a drive.
+pub(crate) struct Bench {
+    pub(crate) watch: Watch,
+    pub(crate) queue: Arc<Queue<Job>>,
+    pub(crate) timekeeper: Arc<Timekeeper>,
+    pub(crate) supervisor: Supervisor,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let (watch, queue) = (Watch::by_hand(), Arc::new(Queue::new(1)));
+        let timekeeper = Arc::new(Timekeeper::by(watch.clone(), &queue));
+        timekeeper.start(|| "bench-timer".to_owned()).expect("a thread can be started");
+        Self { watch, queue, timekeeper, supervisor: Supervisor::new(Hooks::default(), false) }
+    }
+
+    /// Moves the watch on.
+    pub(crate) fn advance(&self, time: Duration) {
+        self.watch.advance(time);
+        self.timekeeper.look_again();
+    }
+
+    /// Takes the next job that is handed over.
+    fn take(&self) -> Job {
+        loop {
+            if let Some(job) = self.queue.pop(&mut Turn::default(), || false) {
+                return job;
+            }
+        }
+    }
+
+    /// Runs what is due now, and says how many tasks that were. A task of its own that is due now, after all others that
+    /// are, shows when the timekeeper has handed over all of them.
+    pub(crate) fn run_due(&self) -> usize {
+        let ran = Arc::default();
+        let last = Note(0, Arc::clone(&ran));
+        self.timekeeper.put(Due::At(self.watch.now()), Arc::new(last)).expect("there is room");
+        for jobs in 0.. {
+            self.take().run(&self.supervisor);
+            if !ran.lock().is_empty() {
+                assert!(self.queue.seems_empty());
+                return jobs;
+            }
+        }
+        unreachable!("the last one comes")
+    }
+
+    fn every<F: FnMut() + Send + 'static>(&self, rhythm: Rhythm, f: F) -> Arc<Periodic<F>> {
+        Periodic::set(f, rhythm, Location::caller(), &self.timekeeper).ok().expect("there is room")
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for task in self.timekeeper.close() {
+            task.cancel(CancelReason::ShutDown, &self.supervisor);
+        }
+        self.timekeeper.join();
+    }
+}
+
+/// Notes the number of its run.
+struct Note(usize, Arc<Mutex<Vec<usize>>>);
+
+impl Task for Note {
+    fn run(&self, _: &Supervisor) {
+        self.1.lock().push(self.0);
+    }
+
+    fn cancel(&self, _: CancelReason, _: &Supervisor) -> bool {
+        false
+    }
+}
+
+#[test]
+fn tasks_are_handed_over_in_due_order_ties_first_come_and_far_ones_hold_up_none() {
+    // FAULTS 126
+    let bench = Bench::new();
+    let ran = Arc::new(Mutex::new(Vec::new()));
+    let delays = [Duration::MAX, SECOND * 1_000_000_000, SECOND * 2, SECOND, SECOND, Duration::ZERO, SECOND * 3];
+    for (number, delay) in delays.into_iter().enumerate() {
+        let due = Due::after(bench.watch.now(), delay);
+        bench.timekeeper.put(due, Arc::new(Note(number, Arc::clone(&ran)))).expect("there is room");
+    }
+    assert_eq!((bench.run_due(), ran.lock().clone()), (1, vec![5]));
+    bench.advance(2 * SECOND);
+    assert_eq!((bench.run_due(), ran.lock().clone()), (3, vec![5, 3, 4, 2]));
+    bench.advance(SECOND);
+    assert_eq!((bench.run_due(), bench.timekeeper.len()), (1, 2));
+}
+
+#[test]
+fn a_hundred_missed_periods_are_made_up_by_one_run_and_the_row_is_kept() {
+    // FAULTS 128
+    let bench = Bench::new();
+    let start = bench.watch.now();
+    let ran = Arc::new(Mutex::new(Vec::new()));
+    let (watch, times) = (bench.watch.clone(), Arc::clone(&ran));
+    let timer = bench.every(Rhythm::Rate(SECOND), move || times.lock().push(watch.now() - start));
+    let steps = [Duration::from_millis(100_500), Duration::from_millis(499), Duration::from_millis(1), SECOND];
+    for (step, runs) in steps.into_iter().zip([1, 0, 1, 1]) {
+        bench.advance(step);
+        assert_eq!((bench.run_due(), bench.timekeeper.len()), (runs, 1), "after {step:?}");
+    }
+    let expected = [100_500, 101_000, 102_000].map(Duration::from_millis);
+    assert_eq!(*ran.lock(), expected);
+    assert!(timer.cancel(CancelReason::Requested, &bench.supervisor));
+}
+
+#[test]
+fn a_fixed_rate_counts_from_start_to_start_and_a_fixed_delay_from_end_to_start() {
+    // FAULTS 129
+    for (rhythm, expected) in
+        [(Rhythm::Rate(SECOND), [1_000, 4_000, 7_000, 10_000]), (Rhythm::Pause(SECOND), [1_000, 4_300, 7_600, 10_900])]
+    {
+        let bench = Bench::new();
+        let start = bench.watch.now();
+        let starts = Arc::new(Mutex::new(Vec::new()));
+        let (watch, noted) = (bench.watch.clone(), Arc::clone(&starts));
+        let _timer = bench.every(rhythm, move || {
+            noted.lock().push((watch.now() - start).as_millis());
+            watch.advance(Duration::from_millis(2_300)); // as long as a run takes
+        });
+        for due in expected {
+            let left = start + Duration::from_millis(due as u64) - bench.watch.now();
+            bench.advance(left - Duration::from_nanos(1));
+            assert_eq!(bench.run_due(), 0);
+            bench.advance(Duration::from_nanos(1));
+            assert_eq!(bench.run_due(), 1);
+        }
+        assert_eq!(*starts.lock(), expected, "{rhythm:?}");
+    }
+}
+
+#[test]
+fn short_runs_at_a_fixed_rate_never_fall_behind() {
+    // FAULTS 129, where the first run is due after one period: cycles <= elapsed / period < cycles + 1
+    let bench = Bench::new();
+    let _timer = bench.every(Rhythm::Rate(SECOND), || ());
+    let mut cycles = 0;
+    for step in 1..=200_u32 {
+        bench.advance(SECOND / 4);
+        cycles += bench.run_due();
+        assert_eq!(cycles as u32, step / 4);
+    }
+}
+
+#[test]
+fn the_next_moment_of_a_row_is_the_first_that_has_not_passed() {
+    let last = Instant::now();
+    for period in [1, 2, 3, 7, 1_000, 999_999_999, u64::MAX / 4].map(Duration::from_nanos) {
+        for late in [0, 1, 6, 7, 8, 1_000_000_007].map(Duration::from_nanos) {
+            let Due::At(next) = Rhythm::Rate(period).next(Due::At(last), last + late) else { unreachable!() };
+            assert!(next > last + late, "{period:?} {late:?}");
+            assert!(next - (last + late) <= period, "{period:?} {late:?}");
+            assert_eq!((next - last).as_nanos() % period.as_nanos(), 0, "{period:?} {late:?}");
+        }
+    }
+    for rhythm in [Rhythm::Rate(Duration::MAX), Rhythm::Pause(Duration::MAX)] {
+        assert_eq!((rhythm.first(last), rhythm.next(Due::At(last), last)), (Due::Never, Due::Never));
+        assert_eq!(rhythm.next(Due::Never, last), Due::Never);
+    }
+}
+
+#[test]
+fn a_timer_that_is_cancelled_frees_its_closure_and_its_place_at_once() {
+    let bench = Bench::new();
+    let held = Arc::new(());
+    let captured = Arc::clone(&held);
+    let timer = bench.every(Rhythm::Rate(SECOND), move || drop(Arc::clone(&captured)));
+    assert!(!timer.is_stopped());
+    assert!(timer.cancel(CancelReason::Requested, &bench.supervisor));
+    assert_eq!((Arc::strong_count(&held), bench.timekeeper.len()), (1, 0));
+    assert!(timer.is_stopped() && !timer.cancel(CancelReason::Requested, &bench.supervisor));
+    bench.advance(10 * SECOND);
+    assert_eq!(bench.run_due(), 0);
+}
+
+#[test]
+fn a_timer_that_is_cancelled_on_its_way_to_a_worker_does_not_run() {
+    let bench = Bench::new();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let timer = bench.every(Rhythm::Pause(SECOND), move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    bench.advance(SECOND);
+    let mut job = bench.take();
+    assert!(timer.cancel(CancelReason::Requested, &bench.supervisor));
+    job.run(&bench.supervisor);
+    assert_eq!((runs.load(Ordering::SeqCst), bench.timekeeper.len()), (0, 0));
+}
+
+#[test]
+fn pending_timers_are_bounded_and_a_place_that_is_left_is_free_again() {
+    let bench = Bench::new();
+    let mut reserved: Vec<_> = (0..PLACES - 1).map(|_| bench.timekeeper.reserve().ok()).collect();
+    let task = || Arc::new(Note(0, Arc::default()));
+    let place = bench.timekeeper.put(Due::Never, task()).expect("there is one left");
+    assert_eq!(bench.timekeeper.put(Due::Never, task()).err(), Some(NoPlace::Full));
+    assert_eq!(bench.timekeeper.reserve().err(), Some(NoPlace::Full));
+    assert!(bench.timekeeper.strike_out(place).is_some());
+    let reservation = bench.timekeeper.reserve().expect("there is one left again");
+    // What has a place reserved finds it, full or not.
+    assert!(reservation.put(Due::Never, task()).is_ok());
+    reserved.clear();
+    assert!(bench.timekeeper.reserve().is_ok());
+    assert_eq!(bench.timekeeper.close().len(), 1);
+    assert_eq!(reservation.put(Due::Never, task()).err(), Some(NoPlace::Closed));
+    assert_eq!(bench.timekeeper.put(Due::Never, task()).err(), Some(NoPlace::Closed));
+}

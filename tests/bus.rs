@@ -1,0 +1,801 @@
+//! The event bus on real pools.
+#![cfg(feature = "events")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bus_conformance;
+mod common;
+
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use bus_conformance::{Backend, Handle, How, Numbered};
+use common::{Bomb, Counter, CountsDrop, Gate, Wedge, assert_books_balance, on_grid, pool, quiet_panics, within_limit};
+use workcrew::{
+    AttemptError, CancelReason, DeadLetter, DeliveryOutcome, EventBus, GiveUp, Overflow, RetryPolicy, Subscription,
+    WorkerPool,
+};
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(86_400);
+
+/// The bus of this crate as the conformance suite sees it.
+struct Local {
+    bus: EventBus,
+    letters: Arc<Mutex<Vec<Numbered>>>,
+    _pool: WorkerPool,
+}
+
+impl Local {
+    fn new(workers: usize, mailbox: usize) -> Self {
+        let pool = WorkerPool::builder().workers(workers).queue_capacity(1).build().unwrap();
+        let letters: Arc<Mutex<Vec<Numbered>>> = Arc::default();
+        let kept = Arc::clone(&letters);
+        let bus = EventBus::builder(&pool)
+            .mailbox_capacity(mailbox)
+            .on_dead_letter(move |letter| kept.lock().unwrap().push(*letter.event::<Numbered>().unwrap()))
+            .build();
+        Self { bus, letters, _pool: pool }
+    }
+}
+
+impl Backend for Local {
+    const EXACTLY_ONCE: bool = true;
+    type Guard = Subscription;
+
+    fn subscribe(&self, how: How, handle: Handle) -> Subscription {
+        let mut builder = self.bus.subscription::<Numbered>();
+        if let Some(topic) = how.topic {
+            builder = builder.topic(topic);
+        }
+        if how.once {
+            builder = builder.once();
+        }
+        if how.concurrent > 1 {
+            builder = builder.concurrent(how.concurrent);
+        }
+        builder.retry(RetryPolicy::fixed(Duration::ZERO).max_attempts(how.attempts)).handle(move |event| handle(event))
+    }
+
+    fn publish(&self, topic: Option<&str>, event: Numbered) {
+        match topic {
+            Some(topic) => self.bus.publish_to(topic, event),
+            None => self.bus.publish(event),
+        };
+    }
+
+    fn wait_idle(&self) {
+        self.bus.wait_idle();
+    }
+
+    fn dead_letters(&self) -> Vec<Numbered> {
+        self.letters.lock().unwrap().clone()
+    }
+}
+
+mod conformance {
+    use super::Local;
+
+    // The last one holds ten events that wait, so its mailboxes are no smaller than that.
+    crate::bus_conformance! { [Local::new(1, 16), Local::new(2, 16), Local::new(8, 16), Local::new(2, 1024)] }
+}
+
+/// A bus on a pool, and what it was told of.
+fn bus_with_letters(pool: &WorkerPool) -> (EventBus, Arc<Mutex<Vec<DeadLetter>>>) {
+    let letters: Arc<Mutex<Vec<DeadLetter>>> = Arc::default();
+    let kept = Arc::clone(&letters);
+    let bus = EventBus::builder(pool).on_dead_letter(move |letter| kept.lock().unwrap().push(letter)).build();
+    (bus, letters)
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    within_limit(|| {
+        while !done() {
+            thread::yield_now();
+        }
+    });
+}
+
+fn outcomes(receipt: &workcrew::Receipt) -> Vec<String> {
+    let of = |outcome: DeliveryOutcome| match outcome {
+        DeliveryOutcome::Handled => "handled".to_owned(),
+        DeliveryOutcome::Failed(error) => format!("failed after {}", error.attempts()),
+        DeliveryOutcome::Cancelled(reason) => reason.to_string(),
+        DeliveryOutcome::Refused => "refused".to_owned(),
+        other => unreachable!("{other:?}"),
+    };
+    receipt.wait().unwrap().into_iter().map(|delivery| of(delivery.outcome)).collect()
+}
+
+#[test]
+fn publishing_subscribing_and_unsubscribing_inside_a_handler_hang_nobody() {
+    // FAULTS 136 (a)
+    on_grid(|pool| {
+        for synchronous in [false, true] {
+            let bus = EventBus::new(&pool);
+            let (inner, followed) = (bus.clone(), Counter::new());
+            let counted = followed.clone();
+            let others: Arc<Mutex<Vec<Subscription>>> = Arc::default();
+            let kept = Arc::clone(&others);
+            let handler = move |number: &u32| {
+                let counted = counted.clone();
+                let subscription = inner.subscription::<String>().name(format!("for {number}"));
+                let subscription = subscription.handle(move |_| counted.add());
+                let before = kept.lock().unwrap().pop();
+                kept.lock().unwrap().push(subscription);
+                drop(before);
+                inner.publish(number.to_string());
+                if *number > 0 {
+                    inner.publish(number - 1);
+                }
+            };
+            let builder = bus.subscription::<u32>();
+            let _guard = if synchronous { builder.synchronous() } else { builder }.handle(handler);
+            bus.publish(10_u32);
+            bus.wait_idle();
+            assert!(followed.get() >= 1, "at least the last subscription is there to stay");
+            others.lock().unwrap().clear();
+        }
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_worker_that_publishes_into_a_full_mailbox_makes_room_or_is_refused_and_never_waits() {
+    // FAULTS 136 (b)
+    on_grid(|pool| {
+        let bus = EventBus::builder(&pool).mailbox_capacity(1).build();
+        let (inner, handled) = (bus.clone(), Counter::new());
+        let counted = handled.clone();
+        let _sink = bus.subscribe(move |_: &u64| counted.add());
+        let (refused, published) = (Counter::new(), Counter::new());
+        let (no, yes) = (refused.clone(), published.clone());
+        let _source = bus.subscribe(move |many: &u32| {
+            for number in 0..u64::from(*many) {
+                let receipt = inner.publish(number);
+                yes.add();
+                if receipt.is_finished() && matches!(receipt.wait().unwrap()[0].outcome, DeliveryOutcome::Refused) {
+                    no.add();
+                }
+            }
+        });
+        bus.publish(200_u32);
+        within_limit(|| bus.wait_idle());
+        assert_eq!((published.get(), handled.get() + refused.get()), (200, 200));
+        if pool.workers() == 1 {
+            assert_eq!(refused.get(), 0, "the only worker makes all the room itself");
+        }
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_handler_that_publishes_into_its_own_full_mailbox_is_refused() {
+    // FAULTS 136 (b)
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let (inner, seen) = (bus.clone(), Arc::new(Mutex::new(Vec::new())));
+        let noted = Arc::clone(&seen);
+        let builder = bus.subscription::<u32>().mailbox_capacity(2);
+        let _guard = builder.handle(move |number| {
+            if *number == 0 {
+                let receipts: Vec<_> = (1..=4_u32).map(|number| inner.publish(number)).collect();
+                noted.lock().unwrap().extend(receipts.iter().map(workcrew::Receipt::is_finished));
+            }
+        });
+        bus.publish(0_u32);
+        bus.wait_idle();
+        assert_eq!(*seen.lock().unwrap(), [false, false, true, true]);
+        assert_eq!(pool.metrics().tasks_refused, 2);
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_panicking_handler_costs_nobody_else_anything() {
+    // FAULTS 136 (c)
+    quiet_panics();
+    on_grid(|pool| {
+        let (bus, letters) = bus_with_letters(&pool);
+        let handled = Counter::new();
+        let (before, after) = (handled.clone(), handled.clone());
+        let _guards = (
+            bus.subscribe(move |_: &u32| before.add()),
+            bus.subscribe(|number: &u32| -> () { panic!("at {number}") }),
+            bus.subscription::<u32>().synchronous().handle(|_| -> () { panic!("on the publisher's thread") }),
+            bus.subscribe(move |_: &u32| after.add()),
+        );
+        for number in 0..20_u32 {
+            let receipt = bus.publish(number);
+            assert_eq!(outcomes(&receipt), ["handled", "failed after 1", "failed after 1", "handled"]);
+        }
+        bus.wait_idle();
+        assert_eq!((handled.get(), letters.lock().unwrap().len(), pool.metrics().tasks_panicked), (40, 40, 40));
+        let letter = letters.lock().unwrap().iter().find(|letter| letter.event() == Some(&7_u32)).cloned().unwrap();
+        assert!(matches!(letter.error().last(), AttemptError::Panicked(_)));
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn unsubscribing_waits_for_a_running_handler_only_when_asked_to() {
+    // FAULTS 136 (d)
+    on_grid(|pool| {
+        for asked in [false, true] {
+            let bus = EventBus::new(&pool);
+            let (gate, done) = (Gate::new(), Counter::new());
+            let (inside, counted) = (gate.clone(), done.clone());
+            let subscription = bus.subscribe(move |_: &u32| {
+                inside.pass();
+                counted.add();
+            });
+            let receipts = [bus.publish(1_u32), bus.publish(2_u32)];
+            gate.wait_started(1);
+            if asked {
+                thread::scope(|threads| {
+                    let ended = threads.spawn(|| subscription.unsubscribe());
+                    // What waited is cancelled before the handler's end is waited for.
+                    assert_eq!(outcomes(&receipts[1]), ["cancelled on request"]);
+                    assert!(!ended.is_finished());
+                    gate.open();
+                    assert!(ended.join().unwrap());
+                });
+                assert_eq!(done.get(), 1);
+            } else {
+                drop(subscription);
+                assert_eq!(done.get(), 0);
+                gate.open();
+            }
+            assert_eq!(bus.publish(3_u32).handlers(), 0);
+            bus.wait_idle();
+            assert_eq!((outcomes(&receipts[0]), done.get()), (vec!["handled".to_owned()], 1));
+        }
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_handler_can_end_its_own_subscription() {
+    on_grid(|pool| {
+        let (bus, dropped) = (EventBus::new(&pool), Counter::new());
+        let slot: Arc<Mutex<Option<Subscription>>> = Arc::default();
+        let (own, held, ready) = (Arc::clone(&slot), CountsDrop(dropped.clone()), Gate::new());
+        let set = ready.clone();
+        let subscription = bus.subscribe(move |_: &u32| {
+            let _ = &held;
+            set.pass();
+            let own = own.lock().unwrap().take();
+            assert!(!own.unwrap().unsubscribe(), "it is still running");
+        });
+        *slot.lock().unwrap() = Some(subscription);
+        let receipts: Vec<_> = (0..3_u32).map(|number| bus.publish(number)).collect();
+        ready.open();
+        bus.wait_idle();
+        assert_eq!(receipts.iter().flat_map(outcomes).filter(|outcome| outcome == "handled").count(), 1);
+        wait_until(|| dropped.get() == 1);
+    });
+}
+
+#[test]
+fn once_handlers_run_once_under_eight_publishers() {
+    // FAULTS 136 (e)
+    within_limit(|| {
+        for synchronous in [false, true] {
+            let pool = pool(2, 8);
+            let bus = EventBus::new(&pool);
+            let counters: Vec<Counter> = (0..200).map(|_| Counter::new()).collect();
+            let guards: Vec<_> = counters
+                .iter()
+                .map(|counter| {
+                    let counter = counter.clone();
+                    let builder = bus.subscription::<usize>().once();
+                    if synchronous { builder.synchronous() } else { builder }.handle(move |_| counter.add())
+                })
+                .collect();
+            thread::scope(|threads| {
+                for publisher in 0..8_usize {
+                    let bus = &bus;
+                    threads.spawn(move || (0..50).for_each(|number| drop(bus.publish(publisher * 50 + number))));
+                }
+            });
+            bus.wait_idle();
+            assert!(counters.iter().all(|counter| counter.get() == 1));
+            assert!(!bus.has_subscribers::<usize>());
+            drop(guards);
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
+fn a_once_handler_that_fails_gets_its_event_again_and_no_other() {
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let seen: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let noted = Arc::clone(&seen);
+        let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(3);
+        let _guard = bus.subscription::<u32>().once().retry(policy).handle(move |number| {
+            noted.lock().unwrap().push(*number);
+            if noted.lock().unwrap().len() < 3 { Err("not yet") } else { Ok(()) }
+        });
+        let first = bus.publish(1_u32);
+        assert_eq!(bus.publish(2_u32).handlers(), 0);
+        assert_eq!((outcomes(&first), seen.lock().unwrap().clone()), (vec!["handled".to_owned()], vec![1, 1, 1]));
+    });
+}
+
+#[test]
+fn who_subscribes_during_a_publish_gets_the_next_event() {
+    // FAULTS 136 (f)
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let (inner, late) = (bus.clone(), Counter::new());
+        let counted = late.clone();
+        let kept: Mutex<Vec<Subscription>> = Mutex::default();
+        let _guard = bus.subscription::<u32>().synchronous().handle(move |_| {
+            let counted = counted.clone();
+            kept.lock().unwrap().push(inner.subscribe(move |_: &u32| counted.add()));
+        });
+        for (handlers, handled) in [(1, 0), (2, 1), (3, 3)] {
+            let receipt = bus.publish(0_u32);
+            receipt.wait().unwrap();
+            assert_eq!((receipt.handlers(), late.get()), (handlers, handled));
+        }
+        bus.wait_idle();
+    });
+}
+
+#[test]
+fn ten_thousand_handlers_are_all_called() {
+    within_limit(|| {
+        let pool = pool(2, 64);
+        let bus = EventBus::new(&pool);
+        let called = Counter::new();
+        let guards: Vec<_> = (0..10_000)
+            .map(|_| {
+                let called = called.clone();
+                bus.subscribe(move |_: &u32| called.add())
+            })
+            .collect();
+        let receipt = bus.publish(1_u32);
+        assert_eq!(receipt.handlers(), 10_000);
+        let deliveries = receipt.wait().unwrap();
+        assert!(deliveries.iter().all(|delivery| matches!(delivery.outcome, DeliveryOutcome::Handled)));
+        assert_eq!((deliveries.len(), called.get()), (10_000, 10_000));
+        drop(guards);
+        bus.wait_idle();
+        pool.wait_idle();
+        assert_eq!(pool.metrics().tasks_succeeded, 10_000);
+    });
+}
+
+#[test]
+fn a_slow_handler_holds_up_no_other() {
+    on_grid(|pool| {
+        if pool.workers() == 1 {
+            return;
+        }
+        let bus = EventBus::new(&pool);
+        let (gate, quick) = (Gate::new(), Counter::new());
+        let (inside, counted) = (gate.clone(), quick.clone());
+        let _guards = (bus.subscribe(move |_: &u32| inside.pass()), bus.subscribe(move |_: &u32| counted.add()));
+        (0..100_u32).for_each(|number| drop(bus.publish(number)));
+        wait_until(|| quick.get() == 100);
+        assert_eq!(gate.started(), 1);
+        gate.open();
+        bus.wait_idle();
+        assert_eq!(gate.started(), 100);
+    });
+}
+
+#[test]
+fn a_delay_holds_no_worker_holds_up_an_ordered_subscription_and_no_concurrent_one() {
+    for (concurrent, handled) in [(None, 0), (Some(1), 3)] {
+        let pool = pool(1, 1);
+        let (bus, letters) = bus_with_letters(&pool);
+        let done = Counter::new();
+        let counted = done.clone();
+        let builder = bus.subscription::<u32>().retry(RetryPolicy::fixed(LONG));
+        let builder = if let Some(handlers) = concurrent { builder.concurrent(handlers) } else { builder };
+        let guard = builder.handle(move |number| {
+            if *number == 0 {
+                return Err("busy");
+            }
+            counted.add();
+            Ok(())
+        });
+        let receipts: Vec<_> = (0..4_u32).map(|number| bus.publish(number)).collect();
+        wait_until(|| pool.metrics().timers_pending == 1 && done.get() == handled);
+        pool.spawn(|| ()).unwrap().join().unwrap(); // the only worker is free
+        assert_eq!(
+            (done.get(), receipts[0].is_finished(), bus.wait_idle_timeout(Duration::ZERO)),
+            (handled, false, false)
+        );
+        assert_eq!(pool.metrics().tasks_queued as usize, 4 - handled);
+        drop(guard);
+        // What has been tried is a dead letter, what has not is cancelled.
+        assert_eq!(outcomes(&receipts[0]), ["failed after 1"]);
+        let expected = if handled == 0 { "cancelled on request" } else { "handled" };
+        assert_eq!(outcomes(&receipts[3]), [expected]);
+        let letter = letters.lock().unwrap().pop().unwrap();
+        assert_eq!(letter.error().reason(), GiveUp::Cancelled(CancelReason::Requested));
+        assert_eq!((letter.event(), pool.metrics().timers_pending), (Some(&0_u32), 0));
+        bus.wait_idle();
+        assert_books_balance(&pool);
+    }
+}
+
+#[test]
+fn a_dead_letter_has_the_event_the_subscription_the_attempts_and_two_errors() {
+    on_grid(|pool| {
+        let (bus, letters) = bus_with_letters(&pool);
+        let tries = Counter::new();
+        let counted = tries.clone();
+        let policy = RetryPolicy::fixed(Duration::from_micros(100)).max_attempts(3);
+        let _guard = bus.subscription::<String>().name("stock").topic("orders").retry(policy).handle(move |_| {
+            counted.add();
+            Err::<(), _>(format!("try {}", counted.get()))
+        });
+        let receipt = bus.publish_to("orders", "forty-two".to_owned());
+        let deliveries = receipt.wait().unwrap();
+        let letter = letters.lock().unwrap().pop().expect("it comes before the receipt knows");
+        assert_eq!(letter.event::<String>().unwrap(), "forty-two");
+        assert_eq!((letter.event::<u32>(), letter.topic(), letter.subscription()), (None, Some("orders"), "stock"));
+        let error = letter.error();
+        assert_eq!((error.attempts(), error.reason()), (3, GiveUp::Attempts));
+        assert_eq!((error.first().to_string(), error.last().to_string()), ("try 1".to_owned(), "try 3".to_owned()));
+        assert!(matches!(&deliveries[0].outcome, DeliveryOutcome::Failed(error) if error.attempts() == 3));
+        assert_eq!((&*deliveries[0].subscription, letters.lock().unwrap().len()), ("stock", 0));
+    });
+}
+
+#[test]
+fn errors_of_any_type_can_be_told_apart_by_the_policy() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("worth another try: {0}")]
+    struct Busy(bool);
+    let pool = pool(1, 1);
+    let (bus, letters) = bus_with_letters(&pool);
+    let policy = RetryPolicy::fixed(Duration::ZERO)
+        .max_attempts(5)
+        .retry_if(|error: &workcrew::BoxError| error.downcast_ref::<Busy>().is_some_and(|busy| busy.0));
+    let _guard = bus.subscription::<bool>().retry(policy).handle(|busy| Err::<(), _>(Busy(*busy)));
+    let _other = bus.subscribe(|_: &bool| -> Result<(), anyhow::Error> { Err(anyhow::anyhow!("any")) });
+    for (busy, attempts, reason) in [(true, 5, GiveUp::Attempts), (false, 1, GiveUp::Permanent)] {
+        bus.publish(busy);
+        bus.wait_idle();
+        let mut letters = letters.lock().unwrap();
+        assert!(
+            letters.iter().any(|letter| letter.error().attempts() == attempts && letter.error().reason() == reason)
+        );
+        letters.clear();
+    }
+}
+
+#[test]
+fn an_event_nobody_listens_to_is_told_of() {
+    let pool = pool(1, 1);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&told);
+    let bus = EventBus::builder(&pool)
+        .on_unhandled(move |event| {
+            let topic = event.topic().map(str::to_owned);
+            noted.lock().unwrap().push((*event.event::<u32>().unwrap(), topic));
+        })
+        .build();
+    let receipt = bus.publish(1_u32);
+    assert_eq!((receipt.handlers(), receipt.is_finished(), receipt.wait().unwrap().len()), (0, true, 0));
+    let guard = bus.subscription::<u32>().topic("blue").handle(|_| ());
+    bus.publish_to("red", 2_u32);
+    bus.publish_to("blue", 3_u32);
+    drop(guard);
+    bus.publish_to("blue", 4_u32);
+    let expected = [(1, None), (2, Some("red".to_owned())), (4, Some("blue".to_owned()))];
+    assert_eq!(*told.lock().unwrap(), expected);
+}
+
+#[test]
+fn a_full_mailbox_does_what_its_policy_says() {
+    for (policy, expected) in [
+        (Overflow::DiscardOldest, ["handled", "discarded because the queue was full", "handled"]),
+        (Overflow::DiscardNewest, ["handled", "handled", "discarded because the queue was full"]),
+    ] {
+        let pool = pool(1, 1);
+        let bus = EventBus::new(&pool);
+        let gate = Gate::new();
+        let inside = gate.clone();
+        let _guard = bus.subscription::<u32>().mailbox_capacity(1).overflow(policy).handle(move |_| inside.pass());
+        let first = bus.publish(0_u32);
+        gate.wait_started(1);
+        let others = [bus.publish(1_u32), bus.publish(2_u32)];
+        gate.open();
+        let all: Vec<_> = [outcomes(&first), outcomes(&others[0]), outcomes(&others[1])].concat();
+        assert_eq!(all, expected, "{policy:?}");
+        assert_books_balance(&pool);
+    }
+}
+
+#[test]
+fn an_outside_publisher_waits_for_room_and_is_let_go_by_the_end_of_the_subscription() {
+    for by_shutdown in [false, true] {
+        let pool = pool(1, 1);
+        let bus = EventBus::new(&pool);
+        let gate = Gate::new();
+        let inside = gate.clone();
+        let guard = bus.subscription::<u32>().mailbox_capacity(1).handle(move |_| inside.pass());
+        bus.publish(0_u32);
+        gate.wait_started(1);
+        bus.publish(1_u32);
+        within_limit(|| {
+            thread::scope(|threads| {
+                let publisher = threads.spawn(|| bus.publish(2_u32));
+                while pool.metrics().tasks_submitted < 3 {
+                    thread::yield_now(); // it has come as far as the mailbox
+                }
+                assert!(!publisher.is_finished());
+                if by_shutdown {
+                    pool.shutdown_now();
+                } else {
+                    drop(guard);
+                }
+                assert_eq!(publisher.join().unwrap().handlers(), 0);
+            });
+            gate.open();
+            bus.wait_idle();
+        });
+        pool.shutdown();
+        assert_books_balance(&pool);
+    }
+}
+
+#[test]
+fn a_handler_may_publish_and_wait_on_a_pool_of_one_worker() {
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let inner = bus.clone();
+        let policy = RetryPolicy::fixed(Duration::from_micros(300)).max_attempts(3);
+        let tries = Counter::new();
+        let counted = tries.clone();
+        let _sink = bus.subscription::<u64>().retry(policy).handle(move |_| {
+            counted.add();
+            if counted.get().is_multiple_of(3) { Ok(()) } else { Err("once more") }
+        });
+        let _source = bus.subscribe(move |number: &u32| {
+            let receipt = inner.publish(u64::from(*number));
+            assert_eq!(outcomes(&receipt), ["handled"]);
+        });
+        let receipts: Vec<_> = (0..5_u32).map(|number| bus.publish(number)).collect();
+        within_limit(|| assert!(receipts.iter().flat_map(outcomes).all(|outcome| outcome == "handled")));
+        assert_eq!(tries.get(), 15);
+    });
+}
+
+#[test]
+fn a_handler_that_waits_for_a_delivery_to_itself_is_told_that_it_would_wait_for_ever() {
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let (inner, told) = (bus.clone(), Counter::new());
+        let counted = told.clone();
+        let _guard = bus.subscribe(move |number: &u32| {
+            if *number > 0 && inner.publish(number - 1).wait().is_err() {
+                counted.add();
+            }
+        });
+        bus.publish(3_u32);
+        within_limit(|| bus.wait_idle());
+        assert_eq!(told.get(), 3);
+    });
+}
+
+#[test]
+fn waiting_for_idle_inside_a_handler_panics_and_with_a_limit_says_no() {
+    quiet_panics();
+    let pool = pool(1, 1);
+    let (bus, letters) = bus_with_letters(&pool);
+    let inner = bus.clone();
+    let _guard = bus.subscribe(move |_: &u32| {
+        assert!(!inner.wait_idle_timeout(LONG));
+        inner.wait_idle();
+    });
+    bus.publish(1_u32);
+    bus.wait_idle();
+    let letters = letters.lock().unwrap();
+    assert!(letters[0].error().to_string().contains("cannot wait for its own bus"), "{}", letters[0]);
+}
+
+#[test]
+fn a_shutdown_drains_what_was_published_and_cancels_what_comes_later() {
+    on_grid(|pool| {
+        let (bus, letters) = bus_with_letters(&pool);
+        let handled = Counter::new();
+        let counted = handled.clone();
+        let _guards = (
+            bus.subscribe(move |_: &u32| counted.add()),
+            bus.subscription::<u32>().retry(RetryPolicy::fixed(LONG)).handle(|_| Err::<(), _>("busy")),
+        );
+        let wedge = Wedge::new(&pool);
+        let receipts: Vec<_> = (0..10_u32).map(|number| bus.publish(number)).collect();
+        pool.close();
+        let late = bus.publish(99_u32);
+        assert_eq!(outcomes(&late), ["cancelled because the pool was shut down"; 2]);
+        wedge.open();
+        pool.shutdown();
+        // What has failed once is not tried again: it is a dead letter, and what it held up is tried.
+        for receipt in &receipts {
+            assert_eq!(outcomes(receipt), ["handled", "failed after 1"]);
+        }
+        assert_eq!((handled.get(), letters.lock().unwrap().len()), (10, 10));
+        assert!(bus.wait_idle_timeout(Duration::ZERO));
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_shutdown_that_cancels_tells_receipts_and_leaves_nothing_pending() {
+    on_grid(|pool| {
+        let (bus, _letters) = bus_with_letters(&pool);
+        let _guard = bus.subscribe(|_: &u32| ());
+        let wedge = Wedge::new(&pool);
+        let receipts: Vec<_> = (0..10_u32).map(|number| bus.publish(number)).collect();
+        let report = pool.shutdown_now();
+        assert_eq!(report.tasks_cancelled, 10);
+        let expected = ["cancelled because the pool was shut down"];
+        assert!(receipts.iter().all(|receipt| outcomes(receipt) == expected));
+        assert_eq!(outcomes(&bus.publish(11_u32)), expected);
+        wedge.open();
+        pool.shutdown();
+        bus.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn what_was_published_is_delivered_though_the_bus_and_its_guards_are_gone() {
+    let pool = pool(1, 1);
+    let wedge = Wedge::new(&pool);
+    let (handled, dropped) = (Counter::new(), Counter::new());
+    {
+        let bus = EventBus::new(&pool);
+        let (counted, held) = (handled.clone(), CountsDrop(dropped.clone()));
+        bus.subscribe(move |_: &CountsDrop| {
+            let _ = &held;
+            counted.add();
+        })
+        .detach();
+        bus.publish(CountsDrop(dropped.clone()));
+        bus.publish(CountsDrop(dropped.clone()));
+    }
+    assert_eq!((handled.get(), dropped.get()), (0, 0));
+    wedge.open();
+    pool.shutdown();
+    assert_eq!((handled.get(), dropped.get()), (2, 3)); // two events and the handler
+}
+
+#[test]
+fn events_and_handlers_whose_destructors_panic_harm_nobody() {
+    quiet_panics();
+    on_grid(|pool| {
+        let (bus, letters) = bus_with_letters(&pool);
+        let (dropped, handled) = (Counter::new(), Counter::new());
+        let (held, counted) = (Bomb(dropped.clone()), handled.clone());
+        let guard = bus.subscribe(move |_: &Bomb| {
+            let _ = &held;
+            counted.add();
+        });
+        let held = bus.publish(Bomb(dropped.clone())); // this thread is the last to let go of this event
+        for _ in 0..4 {
+            bus.publish(Bomb(dropped.clone()));
+        }
+        wait_until(|| handled.get() == 5);
+        drop(guard);
+        wait_until(|| dropped.get() == 5);
+        held.wait().unwrap();
+        drop(held);
+        assert_eq!(dropped.get(), 6);
+        bus.wait_idle();
+        pool.wait_idle();
+        assert!(letters.lock().unwrap().is_empty());
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn each_delivery_is_a_task_with_the_name_of_its_subscription() {
+    let pool = pool(1, 1);
+    let bus = EventBus::new(&pool);
+    let gate = Gate::new();
+    let inside = gate.clone();
+    let _guard = bus.subscription::<u32>().name("accounting").handle(move |_| inside.pass());
+    bus.publish(1_u32);
+    gate.wait_started(1);
+    let running = pool.running();
+    assert_eq!(running.iter().map(|task| task.label()).collect::<Vec<_>>(), [Some("accounting")]);
+    assert!(running[0].location().file().ends_with("bus.rs"));
+    gate.open();
+    bus.wait_idle();
+}
+
+#[test]
+fn publishing_ending_and_shutting_down_meet_without_a_loss() {
+    // Every delivery that a receipt tells of has one outcome, and the books agree with the receipts.
+    within_limit(|| {
+        for round in 0..60_u32 {
+            let pool = pool(2, 2);
+            let (bus, letters) = bus_with_letters(&pool);
+            let starts = Counter::new();
+            let policy = RetryPolicy::fixed(Duration::from_micros(u64::from(round % 7) * 20)).max_attempts(3);
+            let subscribe = |mode: usize| {
+                let starts = starts.clone();
+                let builder = bus.subscription::<u32>().mailbox_capacity(4).retry(policy.clone());
+                let builder = match mode {
+                    0 => builder,
+                    1 => builder.concurrent(2),
+                    2 => builder.overflow(Overflow::DiscardOldest),
+                    _ => builder.synchronous(),
+                };
+                builder.handle(move |number| {
+                    starts.add();
+                    if number % 3 == 0 { Err("divisible") } else { Ok(()) }
+                })
+            };
+            let mut guards: Vec<_> = (0..8).map(|mode| subscribe(mode % 4)).collect();
+            let receipts = Mutex::new(Vec::new());
+            thread::scope(|threads| {
+                for publisher in 0..3_u32 {
+                    let (bus, receipts) = (&bus, &receipts);
+                    threads.spawn(move || {
+                        for number in 0..30 {
+                            let receipt = bus.publish(publisher * 100 + number);
+                            receipts.lock().unwrap().push(receipt);
+                        }
+                    });
+                }
+                threads.spawn(move || {
+                    while let Some(guard) = guards.pop() {
+                        (0..round).for_each(|_| thread::yield_now());
+                        drop(guard);
+                    }
+                });
+                if round % 3 == 0 {
+                    threads.spawn(|| {
+                        (0..round * 10).for_each(|_| thread::yield_now());
+                        pool.shutdown_now();
+                    });
+                }
+            });
+            bus.wait_idle();
+            pool.shutdown();
+            let all = receipts.into_inner().unwrap();
+            let told: Vec<String> = all.iter().flat_map(outcomes).collect();
+            assert_eq!(told.len(), all.iter().map(workcrew::Receipt::handlers).sum::<usize>());
+            let count = |word: &str| told.iter().filter(|outcome| outcome.starts_with(word)).count();
+            let metrics = pool.metrics();
+            assert_eq!(count("handled"), metrics.tasks_succeeded as usize);
+            assert_eq!(count("failed"), letters.lock().unwrap().len());
+            assert_eq!((metrics.tasks_queued, metrics.tasks_running, metrics.timers_pending), (0, 0, 0));
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
+fn a_thread_that_waits_for_a_receipt_and_one_that_waits_for_idle_are_both_woken() {
+    let pool = pool(1, 1);
+    let bus = EventBus::new(&pool);
+    let _guard = bus.subscribe(|_: &u32| ());
+    within_limit(|| {
+        for number in 0..2_000_u32 {
+            let receipt = bus.publish(number);
+            if number % 2 == 0 {
+                bus.wait_idle();
+                assert!(receipt.is_finished());
+            } else {
+                receipt.wait().unwrap();
+            }
+        }
+    });
+    let (sender, receiver) = channel();
+    drop(bus.subscription::<u8>().handle(move |number| sender.send(*number)));
+    assert!(receiver.recv().is_err(), "the handler is freed with its guard");
+}

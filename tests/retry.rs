@@ -1,0 +1,452 @@
+//! Tasks that are tried again, on real pools. Schedules and exact times are tested beside the code.
+#![cfg(feature = "retry")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{
+    Bomb, Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, on_grid, pool, quiet_panics,
+    within_limit,
+};
+use workcrew::{
+    AttemptError, CancelReason, ErrorClass, GiveUp, JoinError, JoinHandle, Observer, Outcome, Overflow, RetryBudget,
+    RetryError, RetryPolicy, TaskInfo, WorkerPool,
+};
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(86_400);
+const SHORT: Duration = Duration::from_micros(200);
+
+fn short<E>() -> RetryPolicy<E> {
+    RetryPolicy::fixed(SHORT)
+}
+
+/// Tried again, but not within this test.
+fn long<E>() -> RetryPolicy<E> {
+    RetryPolicy::fixed(LONG)
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    within_limit(|| {
+        while !done() {
+            thread::yield_now();
+        }
+    });
+}
+
+#[test]
+fn a_task_is_tried_until_it_succeeds_and_is_one_task_all_the_while() {
+    on_grid(|pool| {
+        let handle = pool
+            .spawn_with_retry(short().max_attempts(10), |attempt| {
+                assert_eq!(attempt.is_last(), attempt.number() == 10);
+                if attempt.number() < 5 { Err("not yet") } else { Ok(attempt.number()) }
+            })
+            .unwrap();
+        assert_eq!(handle.join().unwrap().unwrap(), 5);
+        pool.wait_idle();
+        let metrics = pool.metrics();
+        assert_eq!((metrics.tasks_submitted, metrics.tasks_succeeded, metrics.tasks_running), (1, 1, 0));
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn attempts_are_counted_in_all_and_the_first_and_the_last_error_are_kept() {
+    // FAULTS 135
+    on_grid(|pool| {
+        for (max, made) in [(0, 1), (1, 1), (2, 2), (4, 4)] {
+            let policy = short().max_attempts(max);
+            let handle = pool.spawn_with_retry(policy, |attempt| Err::<(), _>(attempt.number())).unwrap();
+            let error = handle.join().unwrap().unwrap_err();
+            assert_eq!((error.attempts(), error.reason()), (made, GiveUp::Attempts));
+            assert!(matches!(error.first(), AttemptError::Failed(1)));
+            assert!(matches!(error.last(), AttemptError::Failed(last) if *last == made));
+        }
+        pool.wait_idle();
+        assert_eq!(pool.metrics().tasks_failed, 4);
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_panic_is_a_failure_and_is_told_at_once() {
+    // FAULTS 135
+    quiet_panics();
+    let told = Counter::new();
+    let hook = told.clone();
+    let pool = WorkerPool::builder().workers(1).on_panic(move |_| hook.add()).build().unwrap();
+    let handle = pool
+        .spawn_with_retry(short(), |attempt| match attempt.number() {
+            1 => panic!("once"),
+            2 => Err("twice"),
+            _ => Ok("thrice"),
+        })
+        .unwrap();
+    assert_eq!(handle.join().unwrap().unwrap(), "thrice");
+    let handle =
+        pool.spawn_with_retry(short::<()>().max_attempts(3), |_| -> Result<(), ()> { panic!("ever") }).unwrap();
+    let error = handle.join().unwrap().unwrap_err();
+    assert!(matches!(error.into_last(), AttemptError::Panicked(panic) if panic.message() == Some("ever")));
+    pool.wait_idle();
+    let metrics = pool.metrics();
+    assert_eq!((told.get(), metrics.tasks_succeeded, metrics.tasks_panicked), (4, 1, 1));
+    assert_books_balance(&pool);
+}
+
+#[test]
+fn a_panic_of_what_classifies_errors_counts_as_one_of_the_attempt() {
+    quiet_panics();
+    let pool = pool(1, 1);
+    let policy = short().max_attempts(2).retry_if(|_: &&str| panic!("cannot tell"));
+    let error = pool.spawn_with_retry(policy, |_| Err::<(), _>("no")).unwrap().join().unwrap().unwrap_err();
+    assert!(matches!(error.last(), AttemptError::Panicked(_)));
+    assert_eq!(error.attempts(), 2);
+}
+
+#[test]
+fn permanent_errors_are_final_and_others_follow_the_policy() {
+    on_grid(|pool| {
+        let policy = short().retry_if(|error: &u32| *error < 3);
+        let error = pool.spawn_with_retry(policy, |attempt| Err::<(), _>(attempt.number())).unwrap();
+        let error = error.join().unwrap().unwrap_err();
+        assert_eq!((error.attempts(), error.reason()), (3, GiveUp::Permanent));
+        // What an error asks for takes the place of a delay that would never end.
+        let policy = long().classify(|wait: &Duration| ErrorClass::RetryAfter(*wait));
+        let handle = pool.spawn_with_retry(policy, |attempt| if attempt.is_last() { Ok(()) } else { Err(SHORT) });
+        handle.unwrap().join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_delay_holds_no_worker_and_counts_as_queued() {
+    let pool = pool(1, 1);
+    let tried = Counter::new();
+    let counted = tried.clone();
+    let handle = pool
+        .spawn_with_retry(long(), move |_| {
+            counted.add();
+            Err::<(), _>("busy")
+        })
+        .unwrap();
+    wait_until(|| pool.metrics().timers_pending == 1);
+    within_limit(|| pool.spawn(|| ()).unwrap().join().unwrap());
+    let metrics = pool.metrics();
+    assert_eq!((metrics.tasks_queued, metrics.tasks_running, metrics.tasks_succeeded), (1, 0, 1));
+    assert!(!handle.is_finished() && !handle.wait_timeout(SHORT) && !pool.wait_idle_timeout(SHORT));
+    assert_books_balance(&pool);
+    assert!(handle.cancel());
+    pool.wait_idle();
+    assert_eq!((tried.get(), pool.metrics().tasks_cancelled), (1, 1));
+}
+
+#[test]
+fn cancelling_in_a_delay_ends_it_at_once_frees_the_closure_and_keeps_the_error() {
+    // FAULTS 135
+    on_grid(|pool| {
+        let dropped = Counter::new();
+        let held = CountsDrop(dropped.clone());
+        let handle = pool
+            .spawn_with_retry(long(), move |_| {
+                let _ = &held;
+                Err::<(), _>("busy")
+            })
+            .unwrap();
+        wait_until(|| pool.metrics().timers_pending == 1);
+        assert!(handle.cancel());
+        assert_eq!((dropped.get(), pool.metrics().timers_pending, handle.is_finished()), (1, 0, true));
+        assert!(!handle.cancel());
+        let error = handle.join().unwrap().unwrap_err();
+        assert_eq!((error.attempts(), error.reason()), (1, GiveUp::Cancelled(CancelReason::Requested)));
+        assert!(matches!(error.into_last(), AttemptError::Failed("busy")));
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn cancelling_before_the_first_attempt_is_the_cancelling_of_any_task() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let handle = pool.spawn_with_retry(short(), |_| Err::<(), _>("busy")).unwrap();
+        assert!(handle.cancel());
+        assert!(matches!(handle.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
+        wedge.open();
+        pool.wait_idle();
+        assert_eq!(pool.metrics().tasks_cancelled, 1);
+    });
+}
+
+#[test]
+fn cancelling_during_an_attempt_tells_it_and_makes_it_the_last() {
+    on_grid(|pool| {
+        for succeeds in [false, true] {
+            let gate = Gate::new();
+            let inside = gate.clone();
+            let handle = pool
+                .spawn_with_retry(short(), move |attempt| {
+                    inside.pass();
+                    assert!(attempt.token().is_cancelled());
+                    if succeeds { Ok("at last") } else { Err("told to stop") }
+                })
+                .unwrap();
+            gate.wait_started(1);
+            assert!(!handle.cancel());
+            gate.open();
+            match handle.join().unwrap() {
+                Ok(value) => assert!(succeeds && value == "at last"),
+                Err(error) => {
+                    assert_eq!((error.attempts(), succeeds), (1, false));
+                    assert_eq!(error.reason(), GiveUp::Cancelled(CancelReason::Requested));
+                }
+            }
+        }
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_worker_that_joins_makes_the_attempts_itself_delays_included() {
+    on_grid(|pool| {
+        // As many waiting tasks as workers: nobody else is there to make them.
+        let handles: Vec<_> = (0..pool.workers())
+            .map(|_| {
+                let inner = Arc::clone(&pool);
+                let outer = pool.spawn(move || {
+                    let handle = inner
+                        .spawn_with_retry(short(), |attempt| if attempt.is_last() { Ok(()) } else { Err("no") })
+                        .unwrap();
+                    handle.join().unwrap().unwrap();
+                });
+                outer.unwrap()
+            })
+            .collect();
+        handles.into_iter().for_each(|handle| handle.join().unwrap());
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_worker_that_awaits_makes_the_attempts_itself() {
+    // FAULTS 137 (g)
+    on_grid(|pool| {
+        let inner = Arc::clone(&pool);
+        let outer = pool.spawn(move || {
+            let handle = inner
+                .spawn_with_retry(
+                    short(),
+                    |attempt| if attempt.number() < 4 { Err("no") } else { Ok(attempt.number()) },
+                )
+                .unwrap();
+            pollster::block_on(handle).unwrap().unwrap()
+        });
+        assert_eq!(outer.unwrap().join().unwrap(), 4);
+    });
+}
+
+#[test]
+fn a_worker_waits_for_a_limited_time_without_helping() {
+    let pool = pool(1, 1);
+    let inner = Arc::clone(&pool);
+    let outer = pool.spawn(move || {
+        let handle = inner.spawn_with_retry(short(), |_| Ok::<_, ()>(())).unwrap();
+        (handle.wait_timeout(Duration::from_millis(2)), handle)
+    });
+    let (in_time, handle) = outer.unwrap().join().unwrap();
+    assert!(!in_time);
+    handle.join().unwrap().unwrap();
+}
+
+#[test]
+#[allow(clippy::type_complexity, reason = "the type is the point: a task that owns its own handle")]
+fn a_task_that_joins_itself_is_told_so_in_any_attempt() {
+    let pool = pool(1, 1);
+    let slot: Arc<Mutex<Option<JoinHandle<Result<(), RetryError<&str>>>>>> = Arc::default();
+    let (own, gate, errors) = (Arc::clone(&slot), Gate::new(), Counter::new());
+    let (inside, counted) = (gate.clone(), errors.clone());
+    let handle = pool
+        .spawn_with_retry(short(), move |attempt| {
+            inside.pass();
+            if attempt.number() == 2 {
+                let handle = own.lock().unwrap().take().unwrap();
+                assert!(matches!(handle.join(), Err(JoinError::WouldDeadlock)));
+                counted.add();
+                return Ok(());
+            }
+            Err("once more")
+        })
+        .unwrap();
+    *slot.lock().unwrap() = Some(handle);
+    gate.open();
+    pool.wait_idle();
+    assert_eq!(errors.get(), 1);
+}
+
+#[test]
+fn closing_cancels_a_task_that_waits_and_lets_one_that_is_queued_try() {
+    on_grid(|pool| {
+        let waiting = pool.spawn_with_retry(long(), |_| Err::<(), _>("busy")).unwrap();
+        wait_until(|| pool.metrics().timers_pending == 1);
+        let wedge = Wedge::new(&pool);
+        let tried = Counter::new();
+        let counted = tried.clone();
+        let queued = pool
+            .spawn_with_retry(short(), move |_| {
+                counted.add();
+                Err::<(), _>("busy")
+            })
+            .unwrap();
+        pool.close();
+        assert!(waiting.is_finished() && !queued.is_finished());
+        wedge.open();
+        pool.shutdown();
+        for (handle, name) in [(waiting, "waiting"), (queued, "queued")] {
+            let error = handle.join().unwrap().unwrap_err();
+            assert_eq!(error.reason(), GiveUp::Cancelled(CancelReason::ShutDown), "{name}");
+            assert_eq!(error.attempts(), 1, "{name}");
+        }
+        assert_eq!((tried.get(), pool.metrics().tasks_cancelled), (1, 2));
+        assert_books_balance(&pool);
+        let refused = pool.spawn_with_retry(short(), |_| Ok::<_, ()>(5)).unwrap_err();
+        assert!(refused.is_shut_down());
+    });
+}
+
+#[test]
+fn deadlines_are_seen_in_the_token_and_end_the_attempts() {
+    let pool = pool(1, 1);
+    let policy = RetryPolicy::fixed(SHORT).attempt_deadline(SHORT).max_attempts(3);
+    let handle = pool
+        .spawn_with_retry(policy, |attempt| {
+            assert!(attempt.token().wait_timeout(LIMIT), "it passes");
+            Err::<(), _>(attempt.token().reason())
+        })
+        .unwrap();
+    let error = handle.join().unwrap().unwrap_err();
+    assert!(matches!(error.last(), AttemptError::Failed(Some(CancelReason::Expired))));
+    assert_eq!((error.attempts(), error.reason()), (3, GiveUp::Attempts));
+    // A delay that is longer than the time left is not begun.
+    let since = Instant::now();
+    let policy = long().deadline(LONG / 2);
+    let error = pool.spawn_with_retry(policy, |_| Err::<(), _>("no")).unwrap().join().unwrap().unwrap_err();
+    assert_eq!((error.attempts(), error.reason()), (1, GiveUp::Deadline));
+    assert!(since.elapsed() < LIMIT);
+}
+
+#[test]
+fn one_budget_serves_all_tasks_of_a_policy() {
+    on_grid(|pool| {
+        let policy = short().max_attempts(u32::MAX).budget(RetryBudget::new(20));
+        let handles: Vec<_> =
+            (0..5).map(|_| pool.spawn_with_retry(policy.clone(), |_| Err::<(), _>("down")).unwrap()).collect();
+        let errors = handles.into_iter().map(|handle| handle.join().unwrap().unwrap_err());
+        let attempts: u32 =
+            errors.inspect(|error| assert_eq!(error.reason(), GiveUp::Budget)).map(|e| e.attempts()).sum();
+        assert_eq!(attempts, 5 + 20);
+    });
+}
+
+#[test]
+fn observers_see_one_task_that_starts_once_for_each_attempt() {
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<String>>);
+    impl Observer for Seen {
+        fn task_submitted(&self, task: &TaskInfo<'_>) {
+            self.0.lock().unwrap().push(format!("{} submitted", task.id()));
+        }
+        fn task_started(&self, task: &TaskInfo<'_>) {
+            self.0.lock().unwrap().push(format!("{} started", task.id()));
+        }
+        fn task_ended(&self, task: &TaskInfo<'_>, outcome: Outcome) {
+            self.0.lock().unwrap().push(format!("{} {outcome}", task.id()));
+        }
+    }
+    let seen = Arc::new(Seen::default());
+    let pool = WorkerPool::builder().workers(1).observer(Arc::clone(&seen)).build().unwrap();
+    pool.spawn_with_retry(short().max_attempts(2), |_| Err::<(), _>(())).unwrap().join().unwrap().unwrap_err();
+    assert_eq!(*seen.0.lock().unwrap(), ["0 submitted", "0 started", "0 started", "0 failed"]);
+}
+
+#[test]
+fn a_full_queue_is_met_as_by_any_task() {
+    for (policy, cancelled) in [(Overflow::DiscardNewest, true), (Overflow::CallerRuns, false)] {
+        let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(policy).build().unwrap();
+        let pool = Arc::new(pool);
+        let wedge = Wedge::new(&pool);
+        fill(&pool, &Counter::new());
+        let handle = pool.spawn_with_retry(short(), |_| Ok::<_, ()>(thread::current().id())).unwrap();
+        match handle.join() {
+            Ok(ran_on) => assert_eq!((ran_on.unwrap(), cancelled), (thread::current().id(), false)),
+            Err(error) => assert!(matches!(error, JoinError::Cancelled(CancelReason::Discarded)) && cancelled),
+        }
+        drop(wedge);
+    }
+}
+
+#[test]
+fn what_is_dropped_with_a_task_harms_nobody() {
+    quiet_panics();
+    on_grid(|pool| {
+        let dropped = Counter::new();
+        let (in_closure, in_error) = (Bomb(dropped.clone()), dropped.clone());
+        let handle = pool
+            .spawn_with_retry(short().max_attempts(4), move |_| {
+                let _ = &in_closure;
+                Err::<(), _>(Bomb(in_error.clone()))
+            })
+            .unwrap();
+        drop(handle);
+        pool.wait_idle();
+        assert_eq!(dropped.get(), 5); // four errors and what the closure captured
+        assert_eq!(pool.metrics().tasks_failed, 1);
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn trying_cancelling_joining_and_ending_meet_without_a_loss() {
+    within_limit(|| {
+        for round in 0..60 {
+            let pool = pool(2, 2);
+            let (dropped, made, resolved) = (Counter::new(), Counter::new(), Counter::new());
+            thread::scope(|threads| {
+                for submitter in 0..3_u64 {
+                    let (pool, dropped, made, resolved) = (&pool, &dropped, &made, &resolved);
+                    threads.spawn(move || {
+                        for task in 0..20_u64 {
+                            let held = CountsDrop(dropped.clone());
+                            made.add();
+                            let policy =
+                                RetryPolicy::fixed(Duration::from_micros(task * submitter * 3)).max_attempts(4);
+                            let submitted = pool.spawn_with_retry(policy, move |attempt| {
+                                let _ = &held;
+                                if attempt.number() < 3 { Err("no") } else { Ok(()) }
+                            });
+                            let Ok(handle) = submitted else { continue };
+                            if task % 3 == 0 {
+                                handle.cancel();
+                            }
+                            let _ = handle.join();
+                            resolved.add();
+                        }
+                    });
+                }
+                threads.spawn(|| {
+                    (0..round * 20).for_each(|_| thread::yield_now());
+                    pool.shutdown_now();
+                });
+            });
+            pool.shutdown();
+            let metrics = pool.metrics();
+            assert_eq!((dropped.get(), made.get()), (60, 60));
+            assert_eq!(metrics.tasks_submitted as usize, resolved.get());
+            assert_eq!((metrics.tasks_queued, metrics.tasks_running, metrics.timers_pending), (0, 0, 0));
+            assert_books_balance(&pool);
+        }
+    });
+}

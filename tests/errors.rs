@@ -70,6 +70,7 @@ fn timers_retries_and_events_travel_too() {
         travels::<WouldDeadlock>();
         is_send_sync::<(EventBus, EventBusBuilder, Subscription, SubscriptionBuilder<'_, u8>)>();
         is_send_sync::<(Receipt, Delivery, DeliveryOutcome, DeadLetter, UnhandledEvent<'_>)>();
+        is_send_sync::<BoxError>();
     }
 }
 

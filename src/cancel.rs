@@ -168,8 +168,9 @@ impl CancellationToken {
         self.node.deadline.is_some() || self.node.marked().is_some()
     }
 
-    /// The moment at which the token cancels itself.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// The moment at which the token cancels itself: the earliest of its own and its ancestors' deadlines.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
         self.node.deadline
     }
 

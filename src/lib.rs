@@ -193,6 +193,7 @@ mod retry;
 #[cfg(feature = "events")]
 mod bus;
 mod cancel;
+mod awaiting;
 mod error;
 mod panic;
 mod observer;
@@ -224,6 +225,7 @@ mod readme;
 #[cfg(all(doctest, feature = "events"))]
 mod events_page;
 
+pub use awaiting::WaitForCancellation;
 pub use builder::Builder;
 #[cfg(feature = "events")]
 pub use bus::{

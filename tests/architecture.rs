@@ -17,6 +17,7 @@ const RANKS: &[&str] = &[
     "panic",
     "error",
     "cancel",
+    "awaiting",
     "queue",
     "observer",
     "metrics",

@@ -12,9 +12,13 @@
 //! So a worker never parks on its own full queue. What is put aside goes into the queue's side lane, as do the tickets
 //! of groups: tickets are bounded by groups times workers, the jobs by what tasks at the deepest nesting submit.
 
+#[cfg(feature = "io")]
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::Location;
 
+#[cfg(feature = "io")]
+use crate::cancel::CancellationToken;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, Refusal};
 use crate::fault::{self, Place};
@@ -99,6 +103,20 @@ pub(crate) struct Engine {
     overflow: Overflow,
     /// Every group that may have tasks, by name.
     groups: Mutex<BTreeMap<Name, Weak<dyn Ticket>>>,
+    #[cfg(feature = "io")]
+    pub(crate) futures: Seam,
+}
+
+/// The seam for futures that are driven for the pool.
+#[cfg(feature = "io")]
+#[derive(Default)]
+pub(crate) struct Seam {
+    /// What all who drive futures for the pool share, owned by them.
+    pub(crate) shared: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// Cancelled when the pool accepts nothing any more.
+    pub(crate) closing: CancellationToken,
+    /// Cancelled when what has not started is given up.
+    pub(crate) cancelling: CancellationToken,
 }
 
 impl Engine {
@@ -113,7 +131,16 @@ impl Engine {
         });
         let timekeeper = Arc::new(Timekeeper::new(&queue));
         let roster = Roster::new(supervisor.pool);
-        Self { supervisor, roster, timekeeper, queue, overflow, groups: Mutex::default() }
+        Self {
+            supervisor,
+            roster,
+            timekeeper,
+            queue,
+            overflow,
+            groups: Mutex::default(),
+            #[cfg(feature = "io")]
+            futures: Seam::default(),
+        }
     }
 
     /// Names the pool.
@@ -208,6 +235,8 @@ impl Engine {
         for task in self.timekeeper.close() {
             task.cancel(CancelReason::ShutDown, &self.supervisor);
         }
+        #[cfg(feature = "io")]
+        self.futures.closing.cancel_because(CancelReason::ShutDown);
     }
 
     /// Closes, and cancels every task that has not started.
@@ -217,6 +246,8 @@ impl Engine {
         for group in self.live_groups() {
             group.cancel(CancelReason::ShutDown);
         }
+        #[cfg(feature = "io")]
+        self.futures.cancelling.cancel_because(CancelReason::ShutDown);
         let mut turn = Turn::default();
         while let Some(job) = self.queue.try_pop(&mut turn) {
             job.cancel(CancelReason::ShutDown, &self.supervisor);
@@ -291,7 +322,7 @@ impl Engine {
     }
 
     /// Puts a job where it is neither refused nor waits.
-    fn put_aside(&self, job: Job) {
+    pub(crate) fn put_aside(&self, job: Job) {
         self.queue.push_aside(job, Job::is_dead);
     }
 

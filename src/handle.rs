@@ -79,7 +79,9 @@ impl<T> JoinHandle<T> {
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         self.help()?;
-        self.task.wait(Deadline::NEVER);
+        if !self.task.wait(Deadline::NEVER) {
+            return Err(JoinError::WouldDeadlock);
+        }
         self.task.take().expect("the result was taken before, by polling the handle")
     }
 

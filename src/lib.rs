@@ -192,6 +192,8 @@ mod timer;
 mod retry;
 #[cfg(feature = "events")]
 mod bus;
+#[cfg(feature = "io")]
+mod io;
 mod cancel;
 mod awaiting;
 mod error;
@@ -243,6 +245,8 @@ pub use error::{
 pub use fault::{Armed, Place, arm};
 pub use group::{Completions, Policy, Progress, Spawner, TaskGroup, TaskResult};
 pub use handle::JoinHandle;
+#[cfg(feature = "io")]
+pub use io::{Driver, DriverError};
 pub use metrics::{Histogram, Metrics};
 pub use observer::{Observer, Outcome, RunningTask, TaskId, TaskInfo};
 pub use panic::Panic;

@@ -41,6 +41,7 @@ const RANKS: &[&str] = &[
     "timer",
     "retry",
     "bus",
+    "io",
     "builder",
     "misuse",
     "readme",
@@ -48,13 +49,14 @@ const RANKS: &[&str] = &[
 ];
 
 /// What may be named in one module only.
-const DOORS: [(&str, &str); 8] = [
+const DOORS: [(&str, &str); 9] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync"),
     ("std::thread", "sync"),
     ("std::sync", "sync"),
     ("num_cpus", "builder"),
     ("backon", "retry"),
+    ("tokio::", "io"),
     ("catch_unwind", "unwind"),
     ("resume_unwind", "unwind"),
 ];

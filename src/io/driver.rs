@@ -1,0 +1,291 @@
+//! Launches futures, so many at a time.
+//!
+//! | who launches when no slot is free | plain form | `_timeout` form | `try_` form |
+//! |---|---|---|---|
+//! | an outside thread | waits for a slot | waits at most so long | refused |
+//! | a worker of the pool, or the I/O thread | launched; the future waits for its slot without the thread | refused | refused |
+//!
+//! A worker does not wait for a slot since the slot may be waiting for the worker: it is held until the worker comes to
+//! the output (see `flight`). What is launched without a slot is bounded by what running tasks launch.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::flight::{Fate, Flight, Slot};
+use super::parker;
+use super::thread::IoThread;
+use crate::deadline::Deadline;
+use crate::engine::{Engine, Patience};
+use crate::error::{Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::handle::JoinHandle;
+use crate::local;
+use crate::observer::Outcome;
+use crate::pool::WorkerPool;
+use crate::sync::Arc;
+
+/// The most futures that one driver may have in flight.
+const MAX_IN_FLIGHT: usize = 1 << 20;
+
+/// Drives futures for a pool, so many at a time, on one thread: what waits for the network holds no worker.
+///
+/// All drivers of a pool share that thread; the first one starts it, and it ends with the last driver and the last
+/// future. It is a [tokio](https://docs.rs/tokio) runtime, so libraries built on tokio work inside. The futures must not
+/// block: they hold up one another. Work for the CPU goes to the pool.
+///
+/// A future is a task of the pool with one fate: the pool's shutdown waits for it, `shutdown_now` cancels it, metrics and
+/// observer know it. While it is in flight it counts as queued. Dropping the driver leaves what is in flight alone.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::{Driver, WorkerPool};
+///
+/// let pool = WorkerPool::builder().workers(1).build()?;
+/// let driver = Driver::new(&pool, 100)?;
+/// let answer = driver.spawn(async { 6 * 7 })?;
+/// assert_eq!(answer.join()?, 42);
+/// // The output may go on to a worker:
+/// let parsed = driver.spawn_then(async { "a large document" }, |text| text.split(' ').count())?;
+/// assert_eq!(parsed.join()?, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Driver {
+    engine: Arc<Engine>,
+    io: Arc<IoThread>,
+    /// One permit for each future in flight. Never closed.
+    slots: Arc<Semaphore>,
+    limit: usize,
+    /// Observers see it.
+    label: Option<Arc<str>>,
+}
+
+/// Why there is no driver.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// A driver needs room for one future at least.
+    #[error("a driver needs room for one future at least")]
+    ZeroInFlight,
+    /// More futures in flight than a driver may have.
+    #[error("a driver may have at most {limit} futures in flight, {requested} were requested")]
+    #[non_exhaustive]
+    TooManyInFlight {
+        /// The number asked for.
+        requested: usize,
+        /// The largest number allowed.
+        limit: usize,
+    },
+    /// The operating system refused to start the I/O thread, or what it needs.
+    #[error("the I/O thread could not be started")]
+    Start(#[source] io::Error),
+}
+
+/// What a future is launched with.
+pub(crate) struct Launch<Fut, F, T> {
+    pub(crate) future: Fut,
+    pub(crate) fate: Fate<F, T>,
+}
+
+impl Driver {
+    /// A driver with room for so many futures in flight, 1 to 1,048,576.
+    ///
+    /// # Errors
+    ///
+    /// [`DriverError`], if the number is out of range or the I/O thread could not be started.
+    pub fn new(pool: &WorkerPool, max_in_flight: usize) -> Result<Self, DriverError> {
+        match max_in_flight {
+            0 => Err(DriverError::ZeroInFlight),
+            1..=MAX_IN_FLIGHT => {
+                let io = IoThread::of(pool).map_err(DriverError::Start)?;
+                let slots = Arc::new(Semaphore::new(max_in_flight));
+                Ok(Self { engine: Arc::clone(pool.engine()), io, slots, limit: max_in_flight, label: None })
+            }
+            requested => Err(DriverError::TooManyInFlight { requested, limit: MAX_IN_FLIGHT }),
+        }
+    }
+
+    /// Gives the tasks a label, which observers see.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Launches a future and returns the handle to wait for its output.
+    ///
+    /// Blocks while no slot is free, until one is or the pool is closed. On a worker of the pool, and inside a future, it
+    /// does not block: the future is launched and waits for its slot by itself.
+    ///
+    /// [`JoinHandle::cancel`] drops the future, on the I/O thread, soon after it returns. Joining on a worker holds the
+    /// worker, which the future does not need; joining inside a future is [`JoinError::WouldDeadlock`](crate::JoinError):
+    /// `.await` the handle there.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the future, if the pool is shut down.
+    #[track_caller]
+    pub fn spawn<Fut>(&self, future: Fut) -> Result<JoinHandle<Fut::Output>, SubmitError<Fut>>
+    where
+        Fut: Future + Send + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.launch(Patience::Policy, Location::caller(), Launch::plain(future))
+            .map_err(|(_, launch)| SubmitError::new(launch.future))
+    }
+
+    /// Like [`spawn`](Self::spawn), but never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the future, if no slot is free or the pool is shut down.
+    #[track_caller]
+    pub fn try_spawn<Fut>(&self, future: Fut) -> Result<JoinHandle<Fut::Output>, TrySubmitError<Fut>>
+    where
+        Fut: Future + Send + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.launch(Patience::Try, Location::caller(), Launch::plain(future))
+            .map_err(|(refusal, launch)| TrySubmitError::new(refusal, launch.future))
+    }
+
+    /// Like [`spawn`](Self::spawn), but blocks at most `timeout`; `Duration::MAX` means for ever. On a worker of the pool,
+    /// and inside a future, it refuses at once what finds no free slot.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitTimeoutError`] with the future, if there was no slot in time or the pool is shut down.
+    #[track_caller]
+    pub fn spawn_timeout<Fut>(
+        &self,
+        future: Fut,
+        timeout: Duration,
+    ) -> Result<JoinHandle<Fut::Output>, SubmitTimeoutError<Fut>>
+    where
+        Fut: Future + Send + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.launch(Patience::Until(Deadline::after(timeout)), Location::caller(), Launch::plain(future))
+            .map_err(|(refusal, launch)| SubmitTimeoutError::new(refusal, launch.future))
+    }
+
+    /// Like [`spawn`](Self::spawn), and hands the output to `f`, which runs on a worker. Its value is the task's. The slot
+    /// is taken until the worker comes to it.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with future and closure, if the pool is shut down.
+    #[track_caller]
+    pub fn spawn_then<Fut, F, T>(&self, future: Fut, f: F) -> Result<JoinHandle<T>, SubmitError<(Fut, F)>>
+    where
+        Fut: Future + Send + 'static,
+        Fut::Output: Send + 'static,
+        F: FnOnce(Fut::Output) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let fate = Fate { f, on_worker: true, outcome_of: |_| Outcome::Succeeded };
+        self.launch(Patience::Policy, Location::caller(), Launch { future, fate })
+            .map_err(|(_, launch)| SubmitError::new((launch.future, launch.fate.f)))
+    }
+
+    /// How many futures may be in flight.
+    #[must_use]
+    pub fn max_in_flight(&self) -> usize {
+        self.limit
+    }
+
+    /// How many slots are taken; out of date when it arrives.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.limit - self.slots.available_permits()
+    }
+}
+
+/// The seam for what is built on it.
+impl Driver {
+    #[allow(clippy::type_complexity, reason = "a refused launch comes back with its reason")]
+    pub(crate) fn launch<Fut, F, T>(
+        &self,
+        patience: Patience,
+        location: &'static Location<'static>,
+        launch: Launch<Fut, F, T>,
+    ) -> Result<JoinHandle<T>, (Refusal, Launch<Fut, F, T>)>
+    where
+        Fut: Future + Send + 'static,
+        Fut::Output: Send + 'static,
+        F: FnOnce(Fut::Output) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let slot = match self.slot(patience) {
+            Ok(slot) => slot,
+            Err(refusal) => {
+                self.engine.supervisor.lifecycle.ledger.turn_away();
+                return Err((refusal, launch));
+            }
+        };
+        let supervisor = &self.engine.supervisor;
+        let queued_at = supervisor.now_if_timing();
+        let Some(id) = supervisor.admit(location, self.label.as_ref()) else {
+            return Err((Refusal::ShutDown, launch));
+        };
+        let identity = (id, location, queued_at);
+        let flight = Flight::new(launch.fate, Arc::clone(&self.io), self.label.clone(), identity);
+        flight.launch(launch.future, slot, Arc::clone(&self.slots), &self.engine);
+        Ok(JoinHandle::new(flight, Arc::clone(supervisor)))
+    }
+
+    /// A slot, or leave to go without one; see the table above.
+    fn slot(&self, patience: Patience) -> Result<Option<Slot>, Refusal> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(Some(slot));
+        }
+        let may_wait = !self.io.is_here() && !local::is_worker_of(self.engine.pool());
+        match patience {
+            Patience::Try => Err(Refusal::Full),
+            Patience::Policy if !may_wait => Ok(None),
+            Patience::Until(_) if !may_wait => Err(Refusal::Timeout),
+            Patience::Policy => self.wait_for_slot(Deadline::NEVER).map(Some),
+            Patience::Until(deadline) => self.wait_for_slot(deadline).map(Some),
+        }
+    }
+
+    fn wait_for_slot(&self, deadline: Deadline) -> Result<Slot, Refusal> {
+        let mut acquire = pin!(Arc::clone(&self.slots).acquire_owned());
+        let mut closing = pin!(self.engine.futures.closing.cancelled());
+        let slot_or_closing = poll_fn(|context| match acquire.as_mut().poll(context) {
+            Poll::Ready(slot) => Poll::Ready(slot.ok()),
+            Poll::Pending => closing.as_mut().poll(context).map(|_| None),
+        });
+        match parker::wait_for(slot_or_closing, deadline) {
+            Some(slot) => slot.ok_or(Refusal::ShutDown),
+            None => Err(Refusal::Timeout),
+        }
+    }
+}
+
+impl<Fut: Future> Launch<Fut, fn(Fut::Output) -> Fut::Output, Fut::Output> {
+    /// The output is the task's value.
+    fn plain(future: Fut) -> Self {
+        Self { future, fate: Fate { f: |output| output, on_worker: false, outcome_of: |_| Outcome::Succeeded } }
+    }
+}
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl UnwindSafe for Driver {}
+impl RefUnwindSafe for Driver {}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("label", &self.label)
+            .field("in_flight", &self.in_flight())
+            .field("max_in_flight", &self.limit)
+            .finish_non_exhaustive()
+    }
+}

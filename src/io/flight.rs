@@ -1,0 +1,257 @@
+//! A future as a task of the pool: one identity, one handle, one fate.
+//!
+//! It is the cell of a plain task, whose closure is what becomes of the future's output:
+//!
+//! | state | in the plain cell | where it is | next |
+//! |---|---|---|---|
+//! | *in flight* | `Queued(InFlight)` | the future on the I/O thread | *arrived*, by that thread; done, by cancel |
+//! | *arrived* | `Queued(Arrived)` | on its way to a worker, or at its end on the I/O thread | *running*; done, by cancel |
+//! | *running*, *done* | as there | | |
+//!
+//! Rules:
+//! 1. A flight is in the pool's books from its launch. Like a delayed task it counts as queued while nothing of it runs on
+//!    a worker.
+//! 2. Whoever claims the cell decides: an output that arrives after a cancellation is dropped, and a cancellation after
+//!    the arrival keeps the closure from running.
+//! 3. A cancelled future is dropped by the I/O thread, as soon as that is not polling it: later, perhaps, than the handle
+//!    learns of it.
+//! 4. The slot is given back when the future is gone and, if the output goes to a worker, when the worker has come to it.
+//!    So no more outputs wait for workers than there are slots.
+
+use std::future::Future;
+use std::panic::Location;
+use std::task::{Context, Poll};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+
+use super::thread::{Contained, IoThread};
+use crate::cancel::CancelGuard;
+use crate::clock::Moment;
+use crate::deadline::Deadline;
+use crate::engine::Engine;
+use crate::error::{CancelReason, JoinError};
+use crate::job::{Job, Task};
+use crate::observer::{Outcome, TaskId};
+use crate::supervisor::{Brief, Supervisor};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::task::{Joinable, Landing, Leftover, Prospect, TaskCell};
+use crate::unwind::{self, Payload};
+
+/// The right to have one future in flight.
+pub(super) type Slot = OwnedSemaphorePermit;
+
+/// What becomes of the output of a future, and how that is told.
+pub(crate) struct Fate<F, T> {
+    /// Makes the task's value of the output.
+    pub(crate) f: F,
+    /// Whether `f` runs on a worker; otherwise it is ours, and runs where the output arises.
+    pub(crate) on_worker: bool,
+    /// What the value means for the books.
+    pub(crate) outcome_of: fn(&T) -> Outcome,
+}
+
+/// The cell of a flight.
+pub(super) struct Flight<F, O, T> {
+    plain: TaskCell<Stage<F, O>, T>,
+    /// Whether the output is there; set after it was put into the cell.
+    arrived: AtomicBool,
+    on_worker: bool,
+    outcome_of: fn(&T) -> Outcome,
+    /// Of the driver; observers see it.
+    label: Option<Arc<str>>,
+    /// Gives the future up; there once that is launched. Whoever sets it looks, under the lock, whether it is too late.
+    abort: Mutex<Option<AbortHandle>>,
+    /// Knows whether a wait would be one of the I/O thread for itself.
+    io: Arc<IoThread>,
+}
+
+/// What is claimed.
+pub(super) enum Stage<F, O> {
+    InFlight(F),
+    /// With the slot, if it is given back by the worker.
+    Arrived(F, Result<O, Payload>, Option<Slot>),
+}
+
+impl<F, O, T> Flight<F, O, T>
+where
+    F: FnOnce(O) -> T + Send + 'static,
+    O: Send + 'static,
+    T: Send + 'static,
+{
+    pub(super) fn new(
+        fate: Fate<F, T>,
+        io: Arc<IoThread>,
+        label: Option<Arc<str>>,
+        (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Moment>),
+    ) -> Arc<Self> {
+        let Fate { f, on_worker, outcome_of } = fate;
+        let plain = TaskCell::new(Stage::InFlight(f), id, location, queued_at);
+        let (arrived, abort) = (AtomicBool::new(false), Mutex::new(None));
+        Arc::new(Self { plain, arrived, on_worker, outcome_of, label, abort, io })
+    }
+
+    /// Gives the future to the I/O thread; without a slot it waits for one there.
+    pub(super) fn launch<Fut>(
+        self: &Arc<Self>,
+        future: Fut,
+        slot: Option<Slot>,
+        slots: Arc<Semaphore>,
+        engine: &Arc<Engine>,
+    ) where
+        Fut: Future<Output = O> + Send + 'static,
+    {
+        let weak = Arc::downgrade(self);
+        let supervisor = Arc::clone(&engine.supervisor);
+        let guard = engine.futures.cancelling.on_cancel(move || {
+            if let Some(flight) = weak.upgrade() {
+                flight.cancel(CancelReason::ShutDown, &supervisor);
+            }
+        });
+        let future = Contained::new(future, &engine.supervisor);
+        let way = Arc::clone(self).fly(future, slot, slots, guard, Arc::clone(engine));
+        let launched = self.io.spawn(way);
+        let mut abort = self.abort.lock();
+        if self.plain.is_done() {
+            launched.abort(); // cancelled in between, perhaps when there was nothing to give up yet
+        } else {
+            *abort = Some(launched);
+        }
+    }
+
+    async fn fly<Fut>(
+        self: Arc<Self>,
+        future: Contained<Fut>,
+        slot: Option<Slot>,
+        slots: Arc<Semaphore>,
+        guard: CancelGuard,
+        engine: Arc<Engine>,
+    ) where
+        Fut: Future<Output = O> + Send + 'static,
+    {
+        let slot = match slot {
+            Some(slot) => slot,
+            None => slots.acquire_owned().await.expect("the slots are never closed"),
+        };
+        let output = future.await;
+        drop(guard);
+        self.arrive(output, slot, &engine);
+    }
+
+    /// The future has ended and is gone.
+    fn arrive(self: Arc<Self>, output: Result<O, Payload>, slot: Slot, engine: &Engine) {
+        let Some(Stage::InFlight(f)) = self.plain.start() else {
+            unwind::discard(output); // cancelled meanwhile
+            return;
+        };
+        let slot = self.on_worker.then_some(slot);
+        self.plain.put_back(Stage::Arrived(f, output, slot));
+        // ORDERING: Release pairs with the Acquire of `prospect`: who sees it arrived finds the output in the cell.
+        self.arrived.store(true, Ordering::Release);
+        if self.on_worker {
+            engine.put_aside(Job::Task(self));
+        } else {
+            self.run(&engine.supervisor);
+        }
+    }
+
+    /// Has the future dropped, if there is one still. Call it when the outcome has landed.
+    fn give_up(&self) {
+        let launched = self.abort.lock().take();
+        if let Some(launched) = launched {
+            launched.abort();
+        }
+    }
+
+    fn brief(&self) -> Brief<'_> {
+        let mut brief: Brief<'_> = self.plain.as_brief();
+        brief.info.label = self.label.as_ref();
+        brief
+    }
+}
+
+impl<F, O, T> Task for Flight<F, O, T>
+where
+    F: FnOnce(O) -> T + Send + 'static,
+    O: Send + 'static,
+    T: Send + 'static,
+{
+    fn run(&self, supervisor: &Supervisor) {
+        supervisor.enter(0, |record| {
+            let Some(stage) = self.plain.start() else { return };
+            let Stage::Arrived(f, output, slot) = stage else { unreachable!("nobody runs what has not arrived") };
+            drop(slot);
+            let body = move || match output {
+                Ok(output) => f(output),
+                Err(payload) => {
+                    unwind::discard(f);
+                    unwind::resume(payload)
+                }
+            };
+            let result = supervisor.perform(record, &self.brief(), body, self.outcome_of);
+            self.plain.land(result.map_err(JoinError::Panicked));
+            supervisor.settle(record, 1);
+        });
+    }
+
+    fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
+        supervisor.enter(0, |record| {
+            let Some(stage) = self.plain.start() else { return false };
+            unwind::discard(stage);
+            supervisor.cancelled(record, &self.brief().info, reason);
+            self.plain.land(Err(JoinError::Cancelled(reason)));
+            self.give_up();
+            supervisor.settle(record, 1);
+            true
+        })
+    }
+}
+
+impl<F, O, T> Joinable<T> for Flight<F, O, T>
+where
+    F: FnOnce(O) -> T + Send + 'static,
+    O: Send + 'static,
+    T: Send + 'static,
+{
+}
+
+impl<F, O, T> Landing<T> for Flight<F, O, T>
+where
+    F: Send,
+    O: Send,
+    T: Send,
+{
+    fn id(&self) -> TaskId {
+        self.plain.id()
+    }
+
+    fn is_done(&self) -> bool {
+        self.plain.is_done()
+    }
+
+    /// A worker has nothing to run before the output is there.
+    fn prospect(&self) -> Prospect {
+        // ORDERING: see `arrive`.
+        match self.plain.prospect() {
+            Prospect::Unstarted if !self.arrived.load(Ordering::Acquire) => Prospect::UnderWay,
+            prospect => prospect,
+        }
+    }
+
+    /// The I/O thread does not wait for what it has to do itself.
+    fn wait(&self, deadline: Deadline) -> bool {
+        if self.io.is_here() { self.is_done() } else { self.plain.wait(deadline) }
+    }
+
+    fn take(&self) -> Option<Result<T, JoinError>> {
+        self.plain.take()
+    }
+
+    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
+        self.plain.poll_take(context)
+    }
+
+    fn detach(&self) -> Leftover<T> {
+        self.plain.detach()
+    }
+}

@@ -1,0 +1,30 @@
+//! Futures driven for a pool by one thread of their own, so that what waits for the network holds no worker.
+//!
+//! `thread` is the I/O thread: a runtime that drives whatever it is given. `flight` is a future as a task of the pool,
+//! `driver` launches flights, so many at a time. What the futures do, a call or a subscription, is decided above.
+//!
+//! Rules:
+//! 1. One I/O thread for each pool, started when it is first needed, ended when the last of those who need it is gone:
+//!    drivers, flights, and whoever else holds an [`IoThread`]. An idle one sleeps.
+//! 2. Futures, and what they leave behind, run and are dropped on that thread; a panic ends its own future and no other.
+//!    User code that has an outcome to deal with runs on the workers.
+//! 3. Nothing here blocks the I/O thread, and nothing waits *for* it on it: such a wait is an error. A future that blocks
+//!    holds up all others.
+//! 4. The I/O thread needs no worker to go on. So a worker that waits for a flight waits for something that goes on
+//!    without it.
+
+mod driver;
+mod flight;
+mod parker;
+#[cfg(test)]
+mod tests;
+mod thread;
+
+pub use self::driver::{Driver, DriverError};
+
+#[allow(unused_imports, reason = "not every feature needs all of it")]
+pub(crate) use self::{
+    driver::Launch,
+    flight::Fate,
+    thread::{BlockError, IoThread},
+};

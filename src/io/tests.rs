@@ -1,0 +1,151 @@
+//! What the seam promises to features, and how flights end. Users' promises are tested in `tests/futures.rs`.
+
+use std::future::pending;
+use std::time::Duration;
+
+use super::thread::{BlockError, IoThread};
+use crate::deadline::Deadline;
+use crate::error::{CancelReason, JoinError};
+use crate::io::Driver;
+use crate::pool::WorkerPool;
+use crate::sync::{Arc, AtomicUsize, Ordering, thread};
+use crate::unwind;
+
+const LIMIT: Deadline = Deadline::NEVER;
+
+fn pool() -> WorkerPool {
+    WorkerPool::builder().workers(1).build().expect("one thread can be started")
+}
+
+/// Counts its drops.
+struct CountsDrop(Arc<AtomicUsize>);
+
+impl Drop for CountsDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_pool_has_one_io_thread_while_somebody_needs_it() {
+    let pool = pool();
+    let one = IoThread::of(&pool).expect("it starts");
+    let two = IoThread::of(&pool).expect("it runs");
+    assert!(Arc::ptr_eq(&one, &two));
+    let name = one.block_on(async { thread::current().name().map(str::to_owned) }, LIMIT);
+    assert_eq!(name.expect("no panic").as_deref(), Some("workcrew-io"));
+    drop((one, two));
+    let again = IoThread::of(&pool).expect("it starts again");
+    assert_eq!(again.block_on(async { 1 }, LIMIT).expect("no panic"), 1);
+}
+
+#[test]
+fn a_blocking_wait_ends_with_the_output_the_time_or_the_panic_but_is_refused_on_the_io_thread() {
+    let pool = pool();
+    let io = IoThread::of(&pool).expect("it starts");
+    let dropped = Arc::new(AtomicUsize::new(0));
+    for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(2)] {
+        let held = CountsDrop(Arc::clone(&dropped));
+        let waits = async move {
+            let _held = held;
+            pending::<()>().await;
+        };
+        assert!(matches!(io.block_on(waits, Deadline::after(timeout)), Err(BlockError::Timeout)));
+    }
+    let inner = Arc::clone(&io);
+    let nested = io.block_on(async move { inner.block_on(async {}, LIMIT) }, LIMIT);
+    assert!(matches!(nested, Ok(Err(BlockError::OnIoThread))));
+    let panicked = io.block_on(async { unwind::resume(Box::new("oh no")) }, LIMIT);
+    assert!(matches!(panicked, Err(BlockError::Panicked(panic)) if panic.message() == Some("oh no")));
+    assert_eq!(io.block_on(async { 1 }, LIMIT).expect("it lives on"), 1);
+    assert_eq!(dropped.load(Ordering::SeqCst), 3, "what timed out was dropped before the later ones were driven");
+}
+
+#[test]
+fn the_last_owner_ends_the_thread_and_what_it_still_drives_is_dropped() {
+    let pool = pool();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    for round in 1..=20 {
+        let io = IoThread::of(&pool).expect("it starts");
+        let held = CountsDrop(Arc::clone(&dropped));
+        io.spawn(async move {
+            let _held = held;
+            pending::<()>().await;
+        });
+        drop(io);
+        assert_eq!(dropped.load(Ordering::SeqCst), round);
+    }
+}
+
+#[test]
+fn the_thread_may_be_let_go_of_on_itself() {
+    let pool = pool();
+    let io = IoThread::of(&pool).expect("it starts");
+    let (told, tell) = tokio::sync::oneshot::channel();
+    let owner = Arc::clone(&io);
+    io.spawn(async move {
+        while Arc::strong_count(&owner) > 1 {
+            tokio::task::yield_now().await;
+        }
+        drop(owner);
+        told.send(()).expect("the test waits");
+    });
+    drop(io);
+    assert_eq!(tell.blocking_recv(), Ok(()));
+}
+
+#[test]
+fn a_cancelled_flight_is_dropped_and_gives_its_slot_back() {
+    let pool = pool();
+    let driver = Driver::new(&pool, 1).expect("it starts");
+    let dropped = Arc::new(AtomicUsize::new(0));
+    for round in 0..200 {
+        let held = CountsDrop(Arc::clone(&dropped));
+        let flight = driver.spawn(async move {
+            let _held = held;
+            pending::<()>().await;
+        });
+        let flight = flight.expect("the pool is open");
+        if round % 2 == 0 {
+            thread::yield_now();
+        }
+        assert!(flight.cancel() && !flight.cancel());
+        assert!(matches!(flight.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
+    }
+    // With one slot, the next to be driven comes after the last that was dropped.
+    assert_eq!(driver.spawn(async { 1 }).expect("the pool is open").join().expect("no panic"), 1);
+    assert_eq!(dropped.load(Ordering::SeqCst), 200);
+    pool.wait_idle();
+    assert_eq!(pool.metrics().tasks_cancelled, 200);
+}
+
+#[test]
+fn shutting_down_drains_flights_and_shutting_down_now_cancels_them() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let drained = pool();
+    let driver = Driver::new(&drained, 4).expect("it starts");
+    let late = driver.spawn(async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        5
+    });
+    drained.shutdown();
+    assert!(matches!(late.expect("it came before").join(), Ok(5)));
+    assert!(driver.spawn(async {}).expect_err("the pool is closed").is_shut_down());
+    assert!(drained.metrics().tasks_succeeded == 1);
+
+    let cancelled = pool();
+    let driver = Driver::new(&cancelled, 1).expect("it starts");
+    let held = CountsDrop(Arc::clone(&dropped));
+    let stuck = driver.spawn(async move {
+        let _held = held;
+        pending::<()>().await;
+    });
+    let report = cancelled.shutdown_timeout(Duration::from_millis(5));
+    assert_eq!((report.drained, report.tasks_cancelled, report.tasks_running), (false, 1, 0));
+    assert!(matches!(stuck.expect("it came before").join(), Err(JoinError::Cancelled(CancelReason::ShutDown))));
+    drop(driver);
+    drop(cancelled);
+    while dropped.load(Ordering::SeqCst) == 0 {
+        thread::yield_now();
+    }
+}

@@ -16,8 +16,8 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::Location;
+use std::task::Waker;
 
-#[cfg(feature = "io")]
 use crate::cancel::CancellationToken;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, Refusal};
@@ -26,7 +26,7 @@ use crate::job::{Job, Ticket};
 use crate::local::{self, Name};
 use crate::metrics::Metrics;
 use crate::observer::{TaskId, TaskInfo};
-use crate::queue::{PushError, Queue, Turn};
+use crate::queue::{Place, PushError, Queue, Turn};
 use crate::record::Record;
 use crate::roster::Roster;
 use crate::supervisor::{Hooks, Supervisor};
@@ -103,6 +103,8 @@ pub(crate) struct Engine {
     overflow: Overflow,
     /// Every group that may have tasks, by name.
     groups: Mutex<BTreeMap<Name, Weak<dyn Ticket>>>,
+    /// Cancelled when the pool accepts nothing any more: tells those who wait without a thread.
+    pub(crate) closing: CancellationToken,
     #[cfg(feature = "io")]
     pub(crate) futures: Seam,
 }
@@ -113,8 +115,6 @@ pub(crate) struct Engine {
 pub(crate) struct Seam {
     /// What all who drive futures for the pool share, owned by them.
     pub(crate) shared: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
-    /// Cancelled when the pool accepts nothing any more.
-    pub(crate) closing: CancellationToken,
     /// Cancelled when what has not started is given up.
     pub(crate) cancelling: CancellationToken,
 }
@@ -138,6 +138,7 @@ impl Engine {
             queue,
             overflow,
             groups: Mutex::default(),
+            closing: CancellationToken::new(),
             #[cfg(feature = "io")]
             futures: Seam::default(),
         }
@@ -163,6 +164,22 @@ impl Engine {
             self.supervisor.withdrawn(&TaskInfo { id, location, label: None });
             (refusal, Some(job))
         })
+    }
+
+    /// Submits an admitted job for a future: takes it in, or gives it back and has the waker called when there may be room.
+    /// Where that is not what the overflow policy or a worker asks for, it is taken in, whatever becomes of it.
+    pub(crate) fn submit_or_enroll(&self, job: Job, place: &mut Option<Place>, waker: &Waker) -> Result<(), Job> {
+        let waits = matches!(self.overflow, Overflow::Block | Overflow::CallerRuns);
+        if waits && !local::is_worker_of(self.pool()) {
+            return self.queue.push_or_enroll(job, place, waker);
+        }
+        let Err(job) = self.queue.try_push(job) else { return Ok(()) };
+        self.overflow(job, Patience::Policy).map_err(|_| unreachable!("neither a worker nor a discarded job waits"))
+    }
+
+    /// A future that had a place waits no longer.
+    pub(crate) fn leave(&self, place: Place, took_room: bool) {
+        self.queue.leave(place, took_room);
     }
 
     /// Sends a group's ticket; never refused, never waits.
@@ -235,8 +252,7 @@ impl Engine {
         for task in self.timekeeper.close() {
             task.cancel(CancelReason::ShutDown, &self.supervisor);
         }
-        #[cfg(feature = "io")]
-        self.futures.closing.cancel_because(CancelReason::ShutDown);
+        self.closing.cancel_because(CancelReason::ShutDown);
     }
 
     /// Closes, and cancels every task that has not started.

@@ -184,6 +184,7 @@
 mod pool;
 mod builder;
 mod handle;
+mod submission;
 mod group;
 mod scope;
 mod map;
@@ -255,4 +256,5 @@ pub use pool::WorkerPool;
 pub use retry::{Attempt, AttemptError, ErrorClass, GiveUp, RetryBudget, RetryError, RetryPolicy};
 pub use scope::Scope;
 pub use shutdown::{OnDrop, ShutdownReport};
+pub use submission::SpawnAsync;
 pub use timer::TimerHandle;

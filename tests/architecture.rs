@@ -35,6 +35,7 @@ const RANKS: &[&str] = &[
     "worker",
     "shutdown",
     "pool",
+    "submission",
     "group",
     "scope",
     "map",

@@ -257,7 +257,7 @@ impl Driver {
 
     fn wait_for_slot(&self, deadline: Deadline) -> Result<Slot, Refusal> {
         let mut acquire = pin!(Arc::clone(&self.slots).acquire_owned());
-        let mut closing = pin!(self.engine.futures.closing.cancelled());
+        let mut closing = pin!(self.engine.closing.cancelled());
         let slot_or_closing = poll_fn(|context| match acquire.as_mut().poll(context) {
             Poll::Ready(slot) => Poll::Ready(slot.ok()),
             Poll::Pending => closing.as_mut().poll(context).map(|_| None),

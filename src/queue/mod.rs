@@ -33,10 +33,12 @@ mod side;
 #[cfg(not(workcrew_model))]
 use self::channel::Lane;
 use self::idle::Idle;
+pub(crate) use self::parking::Place;
 use self::parking::{Parking, Woken};
 #[cfg(workcrew_model)]
 use self::ring::Lane;
 use self::side::SideLane;
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
@@ -131,6 +133,25 @@ impl<T> Queue<T> {
             *item = tried.err();
             item.is_none() || closed
         })
+    }
+
+    /// Takes the item in, or gives it back and has the waker called when there may be room. To be tried again then, with
+    /// the same place, or [`leave`](Self::leave) is to be called. Neither patient nor closed: who waits as a future is
+    /// told of the closing by others.
+    pub(crate) fn push_or_enroll(&self, item: T, place: &mut Option<Place>, waker: &Waker) -> Result<(), T> {
+        let Err(item) = self.bounded.try_push(item) else {
+            self.call_worker();
+            return Ok(());
+        };
+        self.room.enroll(place, waker);
+        self.try_push(item)
+    }
+
+    /// A future that had a place waits no longer. `took_room` tells whether it has pushed what it waited to push.
+    pub(crate) fn leave(&self, place: Place, took_room: bool) {
+        if self.room.withdraw(place) && !took_room {
+            self.room.wake(1, |_| ());
+        }
     }
 
     /// Takes the item into the side lane. `is_dead` tells which items there need not be kept.

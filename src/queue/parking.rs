@@ -11,13 +11,22 @@
 //!    something, which it then looks for.
 //!
 //! Announcements and permits are anonymous: any sleeper takes any permit.
+//!
+//! A *future* can wait here as well. It announces itself with a waker, which is taken out when it is told; so it knows
+//! by its absence that it was. A future that is told and will not look must pass the word on
+//! ([`withdraw`](Parking::withdraw) says so). Threads and futures are told by turns. Wakers are foreign code and are
+//! called under no lock.
+
+use std::collections::BTreeMap;
+use std::task::Waker;
 
 use crate::deadline::Deadline;
 use crate::sync::{AtomicUsize, CacheAligned, Condvar, Mutex, MutexGuard, Ordering};
+use crate::unwind;
 
 /// A place to sleep.
 pub(super) struct Parking {
-    /// A copy of `Inner::announced` for wakers, who look without the lock.
+    /// How many threads and futures are announced, for wakers, who look without the lock.
     announced: CacheAligned<AtomicUsize>,
     inner: Mutex<Inner>,
     /// Notified when there are permits.
@@ -31,7 +40,16 @@ struct Inner {
     announced: usize,
     /// Those that were woken and have not noticed.
     permits: usize,
+    /// Futures that nobody has told, in the order of arrival.
+    futures: BTreeMap<Place, Waker>,
+    /// The next place to give out.
+    next_place: Place,
+    /// Whether a future is told before a thread next time.
+    futures_first: bool,
 }
+
+/// The place of a waiting future; never given out twice.
+pub(crate) type Place = u64;
 
 /// What ended a stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +119,10 @@ impl Parking {
 
     fn wake_announced(&self, sleepers: usize, prepare: impl FnOnce(usize)) {
         let mut inner = self.inner.lock();
-        let woken = sleepers.min(inner.announced);
+        let futures = inner.futures_to_wake(sleepers);
+        let woken = (sleepers - futures).min(inner.announced);
+        let mut wakers = Vec::new();
+        wakers.extend((0..futures).filter_map(|_| inner.futures.pop_first()));
         let announced = inner.announced - woken;
         self.announce(&mut inner, announced);
         prepare(woken);
@@ -110,11 +131,57 @@ impl Parking {
         for _ in 0..woken {
             self.permitted.notify_one();
         }
+        for (_, waker) in wakers {
+            let _ = unwind::catch(move || waker.wake()).map_err(unwind::discard);
+        }
+    }
+
+    /// Announces a future, or has it told by another waker. What the waker is to be told of is looked for afterwards.
+    pub(super) fn enroll(&self, place: &mut Option<Place>, waker: &Waker) {
+        let waker = waker.clone();
+        let mut inner = self.inner.lock();
+        let place = *place.get_or_insert(inner.next_place);
+        inner.next_place = inner.next_place.max(place + 1);
+        let old = inner.futures.insert(place, waker);
+        let announced = inner.announced;
+        self.announce(&mut inner, announced);
+        drop(inner);
+        unwind::discard(old);
+    }
+
+    /// Takes the announcement of a future back; returns whether it had been told.
+    #[must_use = "who was told and does not look passes the word on"]
+    pub(super) fn withdraw(&self, place: Place) -> bool {
+        let mut inner = self.inner.lock();
+        let waker = inner.futures.remove(&place);
+        let announced = inner.announced;
+        self.announce(&mut inner, announced);
+        drop(inner);
+        let told = waker.is_none();
+        unwind::discard(waker);
+        told
     }
 
     fn announce(&self, inner: &mut MutexGuard<'_, Inner>, announced: usize) {
         inner.announced = announced;
         // ORDERING: SeqCst, before the sleeper's last look; rule 1.
-        self.announced.0.store(announced, Ordering::SeqCst);
+        self.announced.0.store(announced + inner.futures.len(), Ordering::SeqCst);
+    }
+}
+
+impl Inner {
+    /// How many of so many wake-ups go to futures: those that threads leave over, and every other contested one.
+    fn futures_to_wake(&mut self, sleepers: usize) -> usize {
+        let waiting = self.futures.len();
+        if waiting == 0 {
+            return 0;
+        }
+        let left_over = sleepers.saturating_sub(self.announced);
+        if left_over >= waiting || self.announced == 0 {
+            return waiting.min(sleepers);
+        }
+        self.futures_first = !self.futures_first;
+        let half = if self.futures_first { sleepers.div_ceil(2) } else { sleepers / 2 };
+        left_over.max(half).min(waiting)
     }
 }

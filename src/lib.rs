@@ -193,6 +193,8 @@ mod timer;
 mod retry;
 #[cfg(feature = "events")]
 mod bus;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 #[cfg(feature = "io")]
 mod io;
 mod cancel;

@@ -43,6 +43,7 @@ const RANKS: &[&str] = &[
     "retry",
     "bus",
     "io",
+    "grpc",
     "builder",
     "misuse",
     "readme",
@@ -50,7 +51,7 @@ const RANKS: &[&str] = &[
 ];
 
 /// What may be named in one module only.
-const DOORS: [(&str, &str); 9] = [
+const DOORS: [(&str, &str); 10] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync"),
     ("std::thread", "sync"),
@@ -58,6 +59,7 @@ const DOORS: [(&str, &str); 9] = [
     ("num_cpus", "builder"),
     ("backon", "retry"),
     ("tokio::", "io"),
+    ("tonic::", "grpc"),
     ("catch_unwind", "unwind"),
     ("resume_unwind", "unwind"),
 ];

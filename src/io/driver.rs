@@ -87,12 +87,6 @@ pub enum DriverError {
     Start(#[source] io::Error),
 }
 
-/// What a future is launched with.
-pub(crate) struct Launch<Fut, F, T> {
-    pub(crate) future: Fut,
-    pub(crate) fate: Fate<F, T>,
-}
-
 impl Driver {
     /// A driver with room for so many futures in flight, 1 to 1,048,576.
     ///
@@ -136,8 +130,7 @@ impl Driver {
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
     {
-        self.launch(Patience::Policy, Location::caller(), Launch::plain(future))
-            .map_err(|(_, launch)| SubmitError::new(launch.future))
+        self.launch(Patience::Policy, Location::caller(), future, plain).map_err(|(_, future)| SubmitError::new(future))
     }
 
     /// Like [`spawn`](Self::spawn), but never blocks.
@@ -151,8 +144,8 @@ impl Driver {
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
     {
-        self.launch(Patience::Try, Location::caller(), Launch::plain(future))
-            .map_err(|(refusal, launch)| TrySubmitError::new(refusal, launch.future))
+        self.launch(Patience::Try, Location::caller(), future, plain)
+            .map_err(|(refusal, future)| TrySubmitError::new(refusal, future))
     }
 
     /// Like [`spawn`](Self::spawn), but blocks at most `timeout`; `Duration::MAX` means for ever. On a worker of the pool,
@@ -171,8 +164,8 @@ impl Driver {
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
     {
-        self.launch(Patience::Until(Deadline::after(timeout)), Location::caller(), Launch::plain(future))
-            .map_err(|(refusal, launch)| SubmitTimeoutError::new(refusal, launch.future))
+        self.launch(Patience::Until(Deadline::after(timeout)), Location::caller(), future, plain)
+            .map_err(|(refusal, future)| SubmitTimeoutError::new(refusal, future))
     }
 
     /// Like [`spawn`](Self::spawn), and hands the output to `f`, which runs on a worker. Its value is the task's. The slot
@@ -189,9 +182,8 @@ impl Driver {
         F: FnOnce(Fut::Output) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let fate = Fate { f, on_worker: true, outcome_of: |_| Outcome::Succeeded };
-        self.launch(Patience::Policy, Location::caller(), Launch { future, fate })
-            .map_err(|(_, launch)| SubmitError::new((launch.future, launch.fate.f)))
+        let make = |(future, f)| (future, Fate { f, on_worker: |_| true, outcome_of: |_| Outcome::Succeeded });
+        self.launch(Patience::Policy, Location::caller(), (future, f), make).map_err(|(_, both)| SubmitError::new(both))
     }
 
     /// How many futures may be in flight.
@@ -209,13 +201,14 @@ impl Driver {
 
 /// The seam for what is built on it.
 impl Driver {
-    #[allow(clippy::type_complexity, reason = "a refused launch comes back with its reason")]
-    pub(crate) fn launch<Fut, F, T>(
+    /// Launches what `make` makes of `what`, or gives `what` back.
+    pub(crate) fn launch<W, Fut, F, T>(
         &self,
         patience: Patience,
         location: &'static Location<'static>,
-        launch: Launch<Fut, F, T>,
-    ) -> Result<JoinHandle<T>, (Refusal, Launch<Fut, F, T>)>
+        what: W,
+        make: impl FnOnce(W) -> (Fut, Fate<F, Fut::Output, T>),
+    ) -> Result<JoinHandle<T>, (Refusal, W)>
     where
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
@@ -226,18 +219,26 @@ impl Driver {
             Ok(slot) => slot,
             Err(refusal) => {
                 self.engine.supervisor.lifecycle.ledger.turn_away();
-                return Err((refusal, launch));
+                return Err((refusal, what));
             }
         };
         let supervisor = &self.engine.supervisor;
         let queued_at = supervisor.now_if_timing();
-        let Some(id) = supervisor.admit(location, self.label.as_ref()) else {
-            return Err((Refusal::ShutDown, launch));
-        };
-        let identity = (id, location, queued_at);
-        let flight = Flight::new(launch.fate, Arc::clone(&self.io), self.label.clone(), identity);
-        flight.launch(launch.future, slot, Arc::clone(&self.slots), &self.engine);
+        let Some(id) = supervisor.admit(location, self.label.as_ref()) else { return Err((Refusal::ShutDown, what)) };
+        let (future, fate) = make(what);
+        let flight = Flight::new(fate, Arc::clone(&self.io), self.label.clone(), (id, location, queued_at));
+        flight.launch(future, slot, Arc::clone(&self.slots), &self.engine);
         Ok(JoinHandle::new(flight, Arc::clone(supervisor)))
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(crate) fn io(&self) -> &IoThread {
+        &self.io
     }
 
     /// A slot, or leave to go without one; see the table above.
@@ -269,11 +270,12 @@ impl Driver {
     }
 }
 
-impl<Fut: Future> Launch<Fut, fn(Fut::Output) -> Fut::Output, Fut::Output> {
-    /// The output is the task's value.
-    fn plain(future: Fut) -> Self {
-        Self { future, fate: Fate { f: |output| output, on_worker: false, outcome_of: |_| Outcome::Succeeded } }
-    }
+/// The fate of an output that is the task's value as it is.
+type Unchanged<O> = Fate<fn(O) -> O, O, O>;
+
+/// The output is the task's value, and lands where it arises.
+fn plain<Fut: Future>(future: Fut) -> (Fut, Unchanged<Fut::Output>) {
+    (future, Fate { f: |output| output, on_worker: |_| false, outcome_of: |_| Outcome::Succeeded })
 }
 
 // A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.

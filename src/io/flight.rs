@@ -42,11 +42,11 @@ use crate::unwind::{self, Payload};
 pub(super) type Slot = OwnedSemaphorePermit;
 
 /// What becomes of the output of a future, and how that is told.
-pub(crate) struct Fate<F, T> {
+pub(crate) struct Fate<F, O, T> {
     /// Makes the task's value of the output.
     pub(crate) f: F,
-    /// Whether `f` runs on a worker; otherwise it is ours, and runs where the output arises.
-    pub(crate) on_worker: bool,
+    /// Whether `f` runs on a worker for this output; otherwise it runs where the output arises, and is not the user's.
+    pub(crate) on_worker: fn(&O) -> bool,
     /// What the value means for the books.
     pub(crate) outcome_of: fn(&T) -> Outcome,
 }
@@ -56,7 +56,7 @@ pub(super) struct Flight<F, O, T> {
     plain: TaskCell<Stage<F, O>, T>,
     /// Whether the output is there; set after it was put into the cell.
     arrived: AtomicBool,
-    on_worker: bool,
+    on_worker: fn(&O) -> bool,
     outcome_of: fn(&T) -> Outcome,
     /// Of the driver; observers see it.
     label: Option<Arc<str>>,
@@ -80,7 +80,7 @@ where
     T: Send + 'static,
 {
     pub(super) fn new(
-        fate: Fate<F, T>,
+        fate: Fate<F, O, T>,
         io: Arc<IoThread>,
         label: Option<Arc<str>>,
         (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Moment>),
@@ -144,11 +144,12 @@ where
             unwind::discard(output); // cancelled meanwhile
             return;
         };
-        let slot = self.on_worker.then_some(slot);
+        let on_worker = output.as_ref().is_ok_and(self.on_worker);
+        let slot = on_worker.then_some(slot);
         self.plain.put_back(Stage::Arrived(f, output, slot));
         // ORDERING: Release pairs with the Acquire of `prospect`: who sees it arrived finds the output in the cell.
         self.arrived.store(true, Ordering::Release);
-        if self.on_worker {
+        if on_worker {
             engine.put_aside(Job::Task(self));
         } else {
             self.run(&engine.supervisor);

@@ -24,7 +24,9 @@ pub use self::driver::{Driver, DriverError};
 
 #[allow(unused_imports, reason = "not every feature needs all of it")]
 pub(crate) use self::{
-    driver::Launch,
     flight::Fate,
     thread::{BlockError, IoThread},
 };
+/// The clock of the I/O thread, for futures that it drives.
+#[allow(unused_imports, reason = "not every feature needs it")]
+pub(crate) use tokio::time::{sleep, timeout_at};

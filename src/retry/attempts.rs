@@ -86,6 +86,12 @@ impl<E> Attempts<E> {
         self.made
     }
 
+    /// When the time for all attempts together is over; `None`: never.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// Counts an attempt that needs no token.
     pub(crate) fn count(&mut self) {
         self.made = self.made.saturating_add(1);

@@ -161,6 +161,19 @@ impl<E> RetryPolicy<E> {
         }
     }
 
+    /// Whether the user says what an error means.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn has_classifier(&self) -> bool {
+        self.classify.is_some()
+    }
+
+    /// The same policy, with a deadline that is not later than this.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
+        self
+    }
+
     /// Whether it matters when a task was submitted.
     #[cfg(feature = "events")]
     pub(crate) fn has_deadline(&self) -> bool {

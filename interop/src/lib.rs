@@ -1,0 +1,1 @@
+//! What the tests and examples share: a gRPC service without generated code.

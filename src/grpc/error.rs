@@ -1,0 +1,183 @@
+//! How a call fails.
+
+use std::error::Error;
+use std::fmt;
+
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
+
+use crate::error::JoinError;
+use crate::retry::GiveUp;
+
+/// How a call ended, if not well.
+///
+/// It is always about the last attempt, and [converts into](Status) the status that says so.
+pub struct CallError {
+    kind: Kind,
+    status: Status,
+    /// How many attempts were made.
+    attempts: u32,
+    /// Why there was no other; `None`, if there was none at all or the call did not come to an end.
+    reason: Option<GiveUp>,
+}
+
+/// What the questions are about.
+#[derive(Debug)]
+enum Kind {
+    /// No connection.
+    Connect,
+    /// The time was over.
+    Deadline,
+    /// The server said so, or the connection broke.
+    Status,
+    /// The pool did not take the call in.
+    ShutDown,
+    /// The call was cancelled, or it panicked, or waiting for it would not have ended.
+    Join(JoinError),
+}
+
+impl CallError {
+    /// The error of an attempt. Sees through what tonic makes of a connection that failed and of time that was over.
+    pub(super) fn of(status: Status, attempts: u32) -> Self {
+        let kind = if source_is::<TimeoutExpired>(&status) || status.code() == Code::DeadlineExceeded {
+            Kind::Deadline
+        } else if source_is::<ConnectError>(&status) {
+            Kind::Connect
+        } else {
+            Kind::Status
+        };
+        Self { kind, status: normal(status), attempts, reason: None }
+    }
+
+    pub(super) fn because(self, reason: GiveUp) -> Self {
+        Self { reason: Some(reason), ..self }
+    }
+
+    pub(super) fn shut_down() -> Self {
+        let status = Status::unavailable("the pool is shut down");
+        Self { kind: Kind::ShutDown, status, attempts: 0, reason: None }
+    }
+
+    pub(super) fn join(error: JoinError) -> Self {
+        let status = match &error {
+            JoinError::Cancelled(reason) => Status::cancelled(reason.to_string()),
+            JoinError::Panicked(panic) => Status::internal(panic.to_string()),
+            JoinError::WouldDeadlock => Status::failed_precondition(error.to_string()),
+        };
+        Self { kind: Kind::Join(error), status, attempts: 0, reason: None }
+    }
+
+    /// Whether there was no connection to the target, so that the server has seen nothing of the last attempt.
+    #[must_use]
+    pub fn is_connect(&self) -> bool {
+        matches!(self.kind, Kind::Connect)
+    }
+
+    /// Whether the last attempt ran out of time, ours or the server's, or no time was left for another.
+    #[must_use]
+    pub fn is_deadline(&self) -> bool {
+        matches!(self.kind, Kind::Deadline) || self.reason == Some(GiveUp::Deadline)
+    }
+
+    /// Whether the pool is shut down, or its shutdown cancelled the call.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        use crate::error::CancelReason::ShutDown;
+        matches!(self.kind, Kind::ShutDown | Kind::Join(JoinError::Cancelled(ShutDown)))
+            || self.reason == Some(GiveUp::Cancelled(ShutDown))
+    }
+
+    /// The panic or the cancellation of the call, if it had no outcome of its own; with
+    /// [`call_blocking`](super::Caller::call_blocking) only.
+    #[must_use]
+    pub fn join_error(&self) -> Option<&JoinError> {
+        match &self.kind {
+            Kind::Join(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The code of the status. A time-out of the client, which tonic calls `Cancelled`, is `DeadlineExceeded` here.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.status.code()
+    }
+
+    /// What the server said, or what stands for it.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// How many attempts were made.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Why there was no other attempt, if one was made and ended.
+    #[must_use]
+    pub fn reason(&self) -> Option<GiveUp> {
+        self.reason
+    }
+}
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        error.status
+    }
+}
+
+impl fmt::Debug for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallError")
+            .field("kind", &self.kind)
+            .field("code", &self.code())
+            .field("message", &self.status.message())
+            .field("attempts", &self.attempts)
+            .field("reason", &self.reason)
+            .finish()
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Connect => f.write_str("no connection")?,
+            Kind::Deadline => f.write_str("no answer in time")?,
+            Kind::ShutDown => return f.write_str("the pool is shut down"),
+            Kind::Join(error) => return error.fmt(f),
+            Kind::Status => write!(f, "{:?}", self.code())?,
+        }
+        match self.attempts {
+            1 => {}
+            attempts => write!(f, " (attempt {attempts})")?,
+        }
+        write!(f, ": {}", self.status.message())
+    }
+}
+
+impl Error for CallError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.status)
+    }
+}
+
+/// The status with the code that the protocol has for it: tonic says `Cancelled` of its own time-out.
+fn normal(status: Status) -> Status {
+    if !source_is::<TimeoutExpired>(&status) {
+        return status;
+    }
+    Status::with_metadata(Code::DeadlineExceeded, status.message(), status.metadata().clone())
+}
+
+/// Whether an error of this type is among the sources.
+fn source_is<E: Error + 'static>(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<E>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

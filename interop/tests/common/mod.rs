@@ -1,0 +1,77 @@
+//! Servers to test against, and a limit that turns a hang into a failure.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests fail by panicking, and share by `pub`")]
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{self, Child, Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use tonic::transport::Endpoint;
+use workcrew::WorkerPool;
+use workcrew::grpc::{Caller, CallerBuilder};
+
+/// Longer than anything here takes on a busy machine. Only a hang reaches it.
+pub const LIMIT: Duration = Duration::from_secs(100);
+
+/// The script, served by grpcio in a process of its own. Dropping it kills the process.
+pub struct Foreign {
+    process: Child,
+    pub address: SocketAddr,
+}
+
+impl Foreign {
+    /// Serves at this port, or a free one. `None`, said aloud, where there is no grpcio; a failure in CI.
+    pub fn start(port: u16) -> Option<Self> {
+        let python = std::env::var("WORKCREW_GRPC_PYTHON").unwrap_or_else(|_| "python3".into());
+        let check = Command::new(&python).args(["-c", "import grpc"]).stderr(Stdio::null()).status();
+        if !check.is_ok_and(|status| status.success()) {
+            assert!(std::env::var_os("CI").is_none(), "{python} has no grpcio; set WORKCREW_GRPC_PYTHON");
+            // Past the test harness, which would swallow it.
+            let _ = writeln!(io::stderr(), "SKIPPED: {python} has no grpcio; set WORKCREW_GRPC_PYTHON to one that has");
+            return None;
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/server.py");
+        let mut command = Command::new(python);
+        command.args([script, &port.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let port: u16 = line.trim().parse().unwrap();
+        Some(Self { process, address: ([127, 0, 0, 1], port).into() })
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Fails the test process, loudly, if `f` takes longer than the limit.
+pub fn within_limit<T>(f: impl FnOnce() -> T) -> T {
+    let (done, watched) = mpsc::channel::<()>();
+    let name = thread::current().name().unwrap_or("?").to_owned();
+    thread::spawn(move || {
+        if watched.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = writeln!(io::stderr(), "{name}: not done within {LIMIT:?}");
+            process::abort();
+        }
+    });
+    let result = f();
+    drop(done);
+    result
+}
+
+/// A pool of so many workers and places.
+pub fn pool(workers: usize, capacity: usize) -> Arc<WorkerPool> {
+    Arc::new(WorkerPool::builder().workers(workers).queue_capacity(capacity).build().unwrap())
+}
+
+/// A caller of the server at this address, to be configured.
+pub fn caller(address: SocketAddr) -> CallerBuilder {
+    Caller::builder(Endpoint::from_shared(format!("http://{address}")).unwrap())
+}

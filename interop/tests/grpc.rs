@@ -1,0 +1,582 @@
+//! Calls against a server in this process and against one by another implementation of gRPC, counted by the server.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Foreign, LIMIT, caller, pool, within_limit};
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status};
+use workcrew::grpc::{CallError, Caller, Target};
+use workcrew::{
+    CancelReason, GiveUp, JoinError, JoinHandle, Observer, Outcome, RetryBudget, RetryPolicy, TaskInfo, WorkerPool,
+};
+use workcrew_interop::{RawClient, Script, Server, vacant_address};
+
+type Called = Result<Response<String>, CallError>;
+
+/// The closure of a call: one attempt of a method of the script.
+fn attempt(
+    method: &'static str,
+    text: &str,
+) -> impl FnMut(Target) -> std::pin::Pin<Box<dyn Future<Output = Result<Response<String>, Status>> + Send>> + Send + 'static
+{
+    let text = text.to_owned();
+    move |target| {
+        let request = Request::new(text.clone());
+        Box::pin(async move { RawClient::new(target).call(method, request).await })
+    }
+}
+
+/// Short delays, so that tests are quick.
+fn quick() -> RetryPolicy<Status> {
+    RetryPolicy::fixed(Duration::from_millis(1))
+}
+
+/// What the server has seen of a key.
+fn stats(caller: &Caller, key: &str) -> HashMap<String, String> {
+    let report = caller.call_blocking(attempt("Stats", key)).unwrap().into_inner();
+    report.split(' ').map(|part| part.split_once('=').unwrap()).map(|(k, v)| (k.into(), v.into())).collect()
+}
+
+/// Waits until the server has seen this.
+fn wait_for(caller: &Caller, key: &str, figure: &str, value: &str) {
+    let since = Instant::now();
+    while stats(caller, key)[figure] != value {
+        assert!(since.elapsed() < LIMIT, "{figure} of {key} is not {value}: {:?}", stats(caller, key));
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn permanent_errors_are_not_tried_again(address: SocketAddr) {
+    let pool = pool(2, 64);
+    let caller = caller(address).retry(quick()).build(&pool).unwrap();
+    let error = caller.call(attempt("Fail", "bad INVALID_ARGUMENT 9")).unwrap().join().unwrap().unwrap_err();
+    assert_eq!((error.code(), error.attempts(), error.reason()), (Code::InvalidArgument, 1, Some(GiveUp::Permanent)));
+    assert!(!error.is_connect() && !error.is_deadline() && !error.is_shut_down());
+    assert_eq!(error.to_string(), "InvalidArgument: as the script says");
+    assert_eq!(stats(&caller, "bad")["attempts"], "1");
+    // Running out of time, as the server sees it, is tried again only where that does no harm.
+    let error = caller.call_blocking(attempt("Fail", "late DEADLINE_EXCEEDED 1")).unwrap_err();
+    assert!(error.is_deadline() && error.attempts() == 1);
+    let again = caller.clone().idempotent().call_blocking(attempt("Fail", "late2 DEADLINE_EXCEEDED 1"));
+    assert_eq!(again.unwrap().into_inner(), "2");
+}
+
+fn transient_errors_are_tried_again_and_the_server_is_told_how_often(address: SocketAddr) {
+    let pool = pool(2, 64);
+    let caller = caller(address).retry(quick()).build(&pool).unwrap();
+    for code in ["UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED"] {
+        let call = caller.call(attempt("Fail", &format!("{code} {code} 2"))).unwrap();
+        assert_eq!(call.join().unwrap().unwrap().into_inner(), "3");
+        let seen = stats(&caller, code);
+        assert_eq!((&*seen["attempts"], &*seen["headers"]), ("3", "0,1,2"));
+    }
+    let error = caller.call_blocking(attempt("Fail", "down UNAVAILABLE 99")).unwrap_err();
+    assert_eq!((error.attempts(), error.reason()), (5, Some(GiveUp::Attempts)));
+    assert_eq!(stats(&caller, "down")["attempts"], "5");
+}
+
+fn the_policys_word_on_errors_counts(address: SocketAddr) {
+    let pool = pool(2, 64);
+    let policy = quick().retry_if(|status: &Status| status.code() == Code::InvalidArgument);
+    let caller = caller(address).retry(policy).build(&pool).unwrap();
+    assert_eq!(caller.call_blocking(attempt("Fail", "odd INVALID_ARGUMENT 1")).unwrap().into_inner(), "2");
+    assert_eq!(caller.call_blocking(attempt("Fail", "odd2 UNAVAILABLE 1")).unwrap_err().attempts(), 1);
+}
+
+fn the_deadline_is_for_all_attempts_together(address: SocketAddr) {
+    let pool = pool(2, 64);
+    let policy = quick().max_attempts(5).attempt_deadline(Duration::from_millis(200));
+    let caller = caller(address).retry(policy).build(&pool).unwrap();
+    stats(&caller, ""); // connects
+    let short = caller.clone().idempotent().with_deadline(Duration::from_millis(500));
+    let since = Instant::now();
+    let error = short.call_blocking(attempt("Slow", "slow 60000")).unwrap_err();
+    let took = since.elapsed();
+    assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
+    assert_eq!(error.reason(), Some(GiveUp::Deadline));
+    assert!(took >= Duration::from_millis(400) && took < Duration::from_secs(5), "{took:?}");
+    assert!((2..=3).contains(&error.attempts()), "{error:?}");
+    assert_eq!(stats(&caller, "slow")["attempts"], error.attempts().to_string());
+    wait_for(&caller, "slow", "cancelled", &error.attempts().to_string());
+}
+
+fn running_out_of_time_resets_the_stream_and_is_final(address: SocketAddr) {
+    let pool = pool(2, 64);
+    let caller = caller(address).retry(quick()).build(&pool).unwrap();
+    let error = caller
+        .clone()
+        .with_deadline(Duration::from_millis(300))
+        .call_blocking(attempt("Slow", "slow 60000"))
+        .unwrap_err();
+    assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
+    assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Deadline)));
+    wait_for(&caller, "slow", "cancelled", "1");
+    // A time-out that tonic keeps says `Cancelled`; here it is what it is.
+    let text = "slower 60000".to_owned();
+    let timed = move |target| {
+        let mut request = Request::new(text.clone());
+        request.set_timeout(Duration::from_millis(50));
+        async move { RawClient::new(target).call("Slow", request).await }
+    };
+    let error = caller.call_blocking(timed).unwrap_err();
+    assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
+    assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Permanent)));
+}
+
+fn pushback_is_kept_and_a_negative_one_stops(address: SocketAddr) {
+    let pool = pool(2, 64);
+    let caller = caller(address).retry(quick()).build(&pool).unwrap();
+    assert_eq!(caller.call_blocking(attempt("Pushback", "later 300 1")).unwrap().into_inner(), "2");
+    let gap: u64 = stats(&caller, "later")["gaps"].parse().unwrap();
+    assert!((299..5_000).contains(&gap), "{gap} ms");
+    for word in ["-1", "soon"] {
+        let error = caller.call_blocking(attempt("Pushback", &format!("never{word} {word} 9"))).unwrap_err();
+        assert_eq!((error.code(), error.attempts()), (Code::Unavailable, 1));
+    }
+    // Never beyond the deadline: it is given up at once.
+    let short = caller.clone().with_deadline(Duration::from_secs(20));
+    let error = short.call_blocking(attempt("Pushback", "far 600000 1")).unwrap_err();
+    assert_eq!((error.attempts(), error.reason(), error.is_deadline()), (1, Some(GiveUp::Deadline), true));
+}
+
+fn a_budget_stops_a_storm_of_retries(address: SocketAddr) {
+    let pool = pool(2, 64);
+    let policy = quick().max_attempts(5).budget(RetryBudget::new(10).earn(0.0));
+    let caller = caller(address).retry(policy).build(&pool).unwrap();
+    let calls: Vec<_> = (0..20).map(|_| caller.call(attempt("Fail", "storm UNAVAILABLE 999")).unwrap()).collect();
+    let errors: Vec<_> = calls.into_iter().map(|call| call.join().unwrap().unwrap_err()).collect();
+    assert_eq!(errors.iter().map(CallError::attempts).sum::<u32>(), 30);
+    assert!(errors.iter().any(|error| error.reason() == Some(GiveUp::Budget)));
+    assert_eq!(stats(&caller, "storm")["attempts"], "30");
+}
+
+fn the_limit_holds_at_the_server(address: SocketAddr) {
+    let pool = pool(2, 64);
+    let caller = caller(address).max_in_flight(8).build(&pool).unwrap();
+    let calls: Vec<_> = (0..1_000)
+        .map(|_| {
+            assert!(caller.in_flight() <= 8);
+            caller.call(attempt("Slow", "many 1")).unwrap()
+        })
+        .collect();
+    calls.into_iter().for_each(|call| drop(call.join().unwrap().unwrap()));
+    let seen = stats(&caller, "many");
+    assert_eq!(seen["attempts"], "1000");
+    assert!((2..=8).contains(&seen["peak"].parse::<u32>().unwrap()), "{seen:?}");
+}
+
+fn cancelling_resets_the_stream(address: SocketAddr) {
+    let pool = pool(2, 64);
+    let caller = caller(address).build(&pool).unwrap();
+    let call = caller.call(attempt("Slow", "gone 60000")).unwrap();
+    wait_for(&caller, "gone", "attempts", "1");
+    assert!(call.cancel());
+    assert!(matches!(call.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
+    wait_for(&caller, "gone", "cancelled", "1");
+}
+
+fn a_call_outlives_whoever_made_it(address: SocketAddr) {
+    // A request's own context is gone when its handler returns; the call it made is not.
+    let pool = pool(2, 64);
+    let other = caller(address).build(&pool).unwrap();
+    {
+        let caller = caller(address).build(&pool).unwrap();
+        drop(caller.call(attempt("Slow", "after 200")).unwrap());
+    }
+    pool.wait_idle();
+    let seen = stats(&other, "after");
+    assert_eq!((&*seen["attempts"], &*seen["cancelled"]), ("1", "0"));
+    assert_eq!(pool.metrics().tasks_succeeded, 2);
+}
+
+fn metadata_is_carried(address: SocketAddr) {
+    let pool = pool(2, 64);
+    let mut incoming = MetadataMap::new();
+    incoming.insert("traceparent", "00-abc-def-01".parse().unwrap());
+    incoming.insert("authorization", "secret".parse().unwrap());
+    incoming.insert("grpc-timeout", "1n".parse().unwrap());
+    let plain = caller(address).build(&pool).unwrap();
+    let carrying = plain.clone().carry(&incoming, &["traceparent", "grpc-timeout", "absent"]);
+    let trace = |caller: &Caller, key: &str| {
+        caller.call_blocking(attempt("Trace", &format!("trace {key}"))).unwrap().into_inner()
+    };
+    assert_eq!(trace(&carrying, "traceparent"), "00-abc-def-01");
+    assert_eq!(trace(&carrying, "authorization"), "");
+    assert_eq!(trace(&plain, "traceparent"), "");
+    // What the request says itself comes first.
+    let own = |target| {
+        let mut request = Request::new("trace traceparent".to_owned());
+        request.metadata_mut().insert("traceparent", "own".parse().unwrap());
+        async move { RawClient::new(target).call("Trace", request).await }
+    };
+    assert_eq!(carrying.call_blocking(own).unwrap().into_inner(), "own");
+}
+
+/// Each scenario against both servers.
+macro_rules! on_both_servers {
+    ($($scenario:ident)*) => {
+        mod own_server {
+            $(#[test]
+            fn $scenario() {
+                super::within_limit(|| {
+                    let server = super::Server::start(&super::Script::default());
+                    super::$scenario(server.address());
+                });
+            })*
+        }
+        mod foreign_server {
+            $(#[test]
+            fn $scenario() {
+                super::within_limit(|| {
+                    let Some(server) = super::Foreign::start(0) else { return };
+                    super::$scenario(server.address);
+                });
+            })*
+        }
+    };
+}
+
+on_both_servers! {
+    permanent_errors_are_not_tried_again
+    transient_errors_are_tried_again_and_the_server_is_told_how_often
+    the_policys_word_on_errors_counts
+    the_deadline_is_for_all_attempts_together
+    running_out_of_time_resets_the_stream_and_is_final
+    pushback_is_kept_and_a_negative_one_stops
+    a_budget_stops_a_storm_of_retries
+    the_limit_holds_at_the_server
+    cancelling_resets_the_stream
+    a_call_outlives_whoever_made_it
+    metadata_is_carried
+}
+
+/// A server that can be killed and started again at the same address.
+trait Mortal: Sized {
+    fn start(port: u16) -> Option<Self>;
+    fn address(&self) -> SocketAddr;
+}
+
+impl Mortal for Foreign {
+    fn start(port: u16) -> Option<Self> {
+        Self::start(port)
+    }
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Mortal for Server {
+    fn start(port: u16) -> Option<Self> {
+        Some(Self::start_at(&Script::default(), ([127, 0, 0, 1], port).into()))
+    }
+    fn address(&self) -> SocketAddr {
+        self.address()
+    }
+}
+
+/// Kills the server while calls are in flight. Whatever was in flight has an outcome, what comes while it is down is told so,
+/// and when it is back the same caller works.
+fn a_server_may_die_and_come_back<S: Mortal>() {
+    let Some(server) = S::start(0) else { return };
+    let pool = pool(2, 64);
+    let address = server.address();
+    let once = caller(address).retry(quick().max_attempts(1)).max_in_flight(64).build(&pool).unwrap();
+    let calls: Vec<_> = (0..32).map(|n| once.call(attempt("Slow", &format!("k{n} 60000"))).unwrap()).collect();
+    for n in 0..32 {
+        wait_for(&once, &format!("k{n}"), "attempts", "1");
+    }
+    drop(server);
+    for call in calls {
+        let error = call.join().unwrap().unwrap_err();
+        assert!(!error.is_deadline() && error.attempts() == 1, "{error:?}");
+    }
+    let error = once.call_blocking(attempt("Echo", "k hello")).unwrap_err();
+    assert!(error.is_connect() && error.code() == Code::Unavailable, "{error:?}");
+
+    // A call that may wait is there when the server is.
+    let patient = caller(address)
+        .retry(RetryPolicy::fixed(Duration::from_millis(50)).max_attempts(u32::MAX))
+        .deadline(LIMIT)
+        .build(&pool)
+        .unwrap();
+    let waiting = patient.call(attempt("Echo", "k hello")).unwrap();
+    assert!(!waiting.wait_timeout(Duration::from_millis(200)));
+    let server = S::start(address.port()).unwrap();
+    assert_eq!(waiting.join().unwrap().unwrap().into_inner(), "hello");
+    let since = Instant::now();
+    while once.call_blocking(attempt("Echo", "k hello")).is_err() {
+        assert!(since.elapsed() < LIMIT, "the caller does not recover");
+    }
+    drop(server);
+}
+
+#[test]
+fn a_server_in_this_process_may_die_and_come_back() {
+    within_limit(a_server_may_die_and_come_back::<Server>);
+}
+
+#[test]
+fn a_foreign_server_may_die_and_come_back() {
+    within_limit(a_server_may_die_and_come_back::<Foreign>);
+}
+
+/// Runs a test against a server in this process.
+fn on_server(test: impl FnOnce(SocketAddr)) {
+    within_limit(|| {
+        let server = Server::start(&Script::default());
+        test(server.address());
+    });
+}
+
+#[test]
+fn calls_that_wait_for_their_next_attempt_hold_no_worker_and_end_with_the_pool() {
+    on_server(|address| {
+        let pool = pool(4, 64);
+        let policy = RetryPolicy::fixed(Duration::from_secs(3_600)).max_attempts(9);
+        let caller = caller(address).retry(policy).deadline(Duration::MAX).max_in_flight(201).build(&pool).unwrap();
+        let calls: Vec<_> = (0..200).map(|_| caller.call(attempt("Fail", "rest UNAVAILABLE 999")).unwrap()).collect();
+        wait_for(&caller, "rest", "attempts", "200");
+        // All workers are free: four jobs that wait for one another come together.
+        let meeting = Arc::new(std::sync::Barrier::new(4));
+        for _ in 0..50 {
+            let jobs: Vec<_> = (0..4)
+                .map(|_| {
+                    let meeting = Arc::clone(&meeting);
+                    pool.spawn(move || meeting.wait().is_leader()).unwrap()
+                })
+                .collect();
+            assert_eq!(jobs.into_iter().map(|job| job.join().unwrap()).filter(|leads| *leads).count(), 1);
+        }
+        assert_eq!((caller.in_flight(), pool.running().len()), (200, 0));
+        pool.shutdown();
+        for call in calls {
+            let error = call.join().unwrap().unwrap_err();
+            assert_eq!((error.attempts(), error.code(), error.is_shut_down()), (1, Code::Unavailable, true));
+            assert_eq!(error.reason(), Some(GiveUp::Cancelled(CancelReason::ShutDown)));
+        }
+        assert!(caller.call_blocking(attempt("Echo", "x y")).unwrap_err().is_shut_down());
+    });
+}
+
+#[test]
+fn a_full_caller_blocks_or_refuses_like_the_pool_and_gives_the_closure_back() {
+    on_server(|address| {
+        let pool = pool(1, 4);
+        let other = caller(address).build(&pool).unwrap();
+        let caller = caller(address).max_in_flight(1).build(&pool).unwrap();
+        let first = caller.call(attempt("Slow", "only 60000")).unwrap();
+        wait_for(&other, "only", "attempts", "1");
+        let refused = caller.try_call(attempt("Echo", "a b")).unwrap_err();
+        assert!(refused.is_full());
+        let echo = refused.into_inner(); // whole: it can be called again
+        assert!(caller.call_timeout(attempt("Echo", "a b"), Duration::from_millis(5)).unwrap_err().is_timeout());
+        assert!(caller.try_notify(attempt("Echo", "a b")).unwrap_err().is_full());
+        let blocked = thread::spawn({
+            let caller = caller.clone();
+            move || caller.call(echo).unwrap().join().unwrap().unwrap().into_inner()
+        });
+        assert!(first.cancel());
+        assert_eq!(blocked.join().unwrap(), "b");
+        // And the closing wakes who waits.
+        let last = caller.call(attempt("Slow", "last 60000")).unwrap();
+        wait_for(&other, "last", "attempts", "1");
+        let (told, tell) = mpsc::channel();
+        let blocked = thread::spawn({
+            let caller = caller.clone();
+            move || {
+                told.send(()).unwrap();
+                caller.call(attempt("Echo", "a b")).map(drop).unwrap_err().is_shut_down()
+            }
+        });
+        tell.recv().unwrap();
+        pool.close();
+        assert!(blocked.join().unwrap());
+        assert!(last.cancel());
+    });
+}
+
+#[test]
+fn on_the_only_worker_a_full_caller_neither_blocks_nor_hangs() {
+    on_server(|address| {
+        let pool = pool(1, 4);
+        let caller = caller(address).max_in_flight(1).build(&pool).unwrap();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let (inner, counted) = (caller.clone(), Arc::clone(&ran));
+        // Each callback needs the one worker, and holds the one slot until it comes.
+        pool.spawn(move || {
+            for n in 0..20 {
+                let counted = Arc::clone(&counted);
+                let call = inner.call_then(attempt("Echo", &format!("one {n}")), move |called: Called| {
+                    assert_eq!(called.unwrap().into_inner(), n.to_string());
+                    counted.fetch_add(1, Ordering::SeqCst);
+                });
+                drop(call.unwrap());
+            }
+            assert!(inner.call_timeout(attempt("Echo", "one x"), Duration::MAX).unwrap_err().is_timeout());
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+        pool.wait_idle();
+        assert_eq!((ran.load(Ordering::SeqCst), pool.metrics().tasks_panicked), (20, 0));
+        let peak = stats(&caller, "one")["peak"].clone();
+        assert_eq!(peak, "1");
+        // A worker may wait for a call, and for the callback of one.
+        let inner = caller.clone();
+        let echo = pool.spawn(move || {
+            let direct = inner.call(attempt("Echo", "one direct")).unwrap().join().unwrap().unwrap().into_inner();
+            let then = inner.call_then(attempt("Echo", "one then"), |called: Called| called.unwrap().into_inner());
+            (direct, then.unwrap().join().unwrap())
+        });
+        assert_eq!(echo.unwrap().join().unwrap(), ("direct".into(), "then".into()));
+    });
+}
+
+/// Remembers how tasks with a label ended.
+#[derive(Default)]
+struct Ends(Mutex<Vec<(String, Outcome)>>);
+
+impl Observer for Ends {
+    fn task_ended(&self, task: &TaskInfo<'_>, outcome: Outcome) {
+        self.0.lock().unwrap().extend(task.label().map(|label| (label.to_owned(), outcome)));
+    }
+}
+
+#[test]
+fn errors_that_nobody_waits_for_reach_the_hook_on_a_worker_and_the_observer() {
+    on_server(|address| {
+        let ends = Arc::new(Ends::default());
+        let pool = WorkerPool::builder().workers(1).observer(Arc::clone(&ends)).build().unwrap();
+        let (told, tell) = mpsc::channel();
+        let caller = caller(address)
+            .retry(quick().max_attempts(2))
+            .label("payments")
+            .on_error(move |error| told.send((thread::current().name().map(str::to_owned), error)).unwrap())
+            .build(&pool)
+            .unwrap();
+        caller.notify(attempt("Echo", "a fine")).unwrap();
+        pool.wait_idle();
+        assert!(tell.try_recv().is_err(), "nothing to tell");
+        caller.notify(attempt("Fail", "b UNAVAILABLE 9")).unwrap();
+        let (worker, error) = tell.recv_timeout(LIMIT).unwrap();
+        assert_eq!((worker.as_deref(), error.attempts()), (Some("workcrew-0"), 2));
+        drop(caller.call(attempt("Fail", "c INVALID_ARGUMENT 9")).unwrap());
+        pool.wait_idle();
+        let seen = ends.0.lock().unwrap().clone();
+        let named = |outcome| ("payments".to_owned(), outcome);
+        assert_eq!(seen, [Outcome::Succeeded, Outcome::Failed, Outcome::Failed].map(named));
+        let metrics = pool.metrics();
+        assert_eq!((metrics.tasks_succeeded, metrics.tasks_failed), (1, 2));
+    });
+}
+
+#[test]
+fn shutting_down_waits_for_calls_in_flight_and_now_cancels_them() {
+    on_server(|address| {
+        let drained = pool(1, 4);
+        let other = pool(1, 4);
+        let caller = caller(address).build(&drained).unwrap();
+        let watcher = common::caller(address).build(&other).unwrap();
+        let call = caller.call(attempt("Slow", "drained 200")).unwrap();
+        let then = caller.call_then(attempt("Slow", "drained 200"), |called: Called| called.is_ok()).unwrap();
+        drained.shutdown();
+        assert!(call.is_finished() && call.join().unwrap().is_ok());
+        assert!(then.join().unwrap());
+
+        let cancelled = pool(1, 4);
+        let caller = common::caller(address).build(&cancelled).unwrap();
+        let call = caller.call(attempt("Slow", "cancelled 60000")).unwrap();
+        wait_for(&watcher, "cancelled", "attempts", "1");
+        let report = cancelled.shutdown_now();
+        assert_eq!((report.tasks_cancelled, report.drained), (1, false));
+        assert!(matches!(call.join(), Err(JoinError::Cancelled(CancelReason::ShutDown))));
+        wait_for(&watcher, "cancelled", "cancelled", "1");
+    });
+}
+
+#[test]
+fn a_panic_ends_its_call_and_no_other() {
+    on_server(|address| {
+        let pool = pool(1, 4);
+        let caller = caller(address).build(&pool).unwrap();
+        let other = caller.call(attempt("Slow", "other 100")).unwrap();
+        let panics = caller.call(|_: Target| async { panic!("in flight") });
+        let outcome: Result<Called, _> = panics.unwrap().join();
+        assert!(matches!(outcome, Err(JoinError::Panicked(panic)) if panic.message() == Some("in flight")));
+        let error = caller.call_blocking(|_: Target| -> std::future::Pending<_> { panic!("before") }) as Called;
+        assert!(matches!(error.unwrap_err().join_error(), Some(JoinError::Panicked(_))));
+        assert!(other.join().unwrap().is_ok());
+        let metrics = pool.metrics();
+        assert_eq!((metrics.tasks_panicked, metrics.tasks_succeeded), (2, 1));
+    });
+}
+
+#[test]
+fn waiting_inside_a_call_is_an_error_and_awaiting_is_not() {
+    on_server(|address| {
+        let pool = pool(1, 4);
+        let caller = caller(address).build(&pool).unwrap();
+        let inner = caller.clone();
+        let nested = caller.call_blocking(move |_: Target| {
+            let blocking = inner.call_blocking(attempt("Echo", "x y")).unwrap_err();
+            assert!(matches!(blocking.join_error(), Some(JoinError::WouldDeadlock)));
+            let awaited = inner.call(attempt("Echo", "x awaited")).unwrap();
+            async move { Ok(Response::new(awaited.await.unwrap().unwrap().into_inner())) }
+        });
+        assert_eq!(nested.unwrap().into_inner(), "awaited");
+    });
+}
+
+#[test]
+fn no_connection_is_told_apart() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let caller = caller(vacant_address()).retry(quick().max_attempts(3)).build(&pool).unwrap();
+        let error = caller.call_blocking(attempt("Echo", "x y")).unwrap_err();
+        assert!(error.is_connect() && !error.is_deadline());
+        assert_eq!((error.code(), error.attempts()), (Code::Unavailable, 3));
+        assert!(error.to_string().starts_with("no connection (attempt 3): "), "{error}");
+        let status = Status::from(error);
+        assert_eq!(status.code(), Code::Unavailable);
+    });
+}
+
+#[test]
+fn an_idempotent_call_after_the_other_is_unaffected_and_debug_shows_no_secret() {
+    on_server(|address| {
+        let pool = pool(1, 4);
+        let mut incoming = MetadataMap::new();
+        incoming.insert("authorization", "secret".parse().unwrap());
+        let caller = caller(address).build(&pool).unwrap().carry(&incoming, &["authorization"]);
+        assert!(!format!("{caller:?}").contains("secret"));
+        let shown = caller.call_blocking(|target: Target| async move { Ok(Response::new(format!("{target:?}"))) });
+        assert!(!shown.unwrap().into_inner().contains("secret"));
+    });
+}
+
+#[test]
+fn a_handle_of_a_call_is_awaited_in_another_runtime() {
+    on_server(|address| {
+        let pool = pool(1, 4);
+        let caller = caller(address).build(&pool).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut call: JoinHandle<Called> = caller.call(attempt("Slow", "awaited 200")).unwrap();
+        runtime.block_on(async {
+            assert!(tokio::time::timeout(Duration::from_millis(1), &mut call).await.is_err());
+            assert!(call.await.unwrap().is_ok());
+        });
+        let never = caller.call(|_: Target| pending::<Result<Response<String>, Status>>()).unwrap();
+        runtime.block_on(async { drop(tokio::time::timeout(Duration::from_millis(1), never).await) });
+        assert_eq!(caller.in_flight(), 1, "a dropped handle leaves the call alone");
+        pool.shutdown_now();
+    });
+}

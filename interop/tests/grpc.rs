@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Foreign, LIMIT, caller, pool, within_limit};
+use tonic::codegen::BoxFuture;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 use workcrew::grpc::{CallError, Caller, Target};
@@ -26,8 +27,7 @@ type Called = Result<Response<String>, CallError>;
 fn attempt(
     method: &'static str,
     text: &str,
-) -> impl FnMut(Target) -> std::pin::Pin<Box<dyn Future<Output = Result<Response<String>, Status>> + Send>> + Send + 'static
-{
+) -> impl FnMut(Target) -> BoxFuture<Response<String>, Status> + Send + 'static {
     let text = text.to_owned();
     move |target| {
         let request = Request::new(text.clone());

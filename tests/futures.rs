@@ -1,0 +1,433 @@
+//! The pool from async code: waiting for room, for a result, for a cancellation, as futures.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::future::Future;
+use std::mem;
+use std::pin::pin;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+
+use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, on_grid, pool, within_limit};
+use pollster::block_on;
+use workcrew::{CancelReason, CancellationToken, JoinError, Overflow, WorkerPool};
+
+/// Counts its wake-ups, and does something at each.
+struct Alarm {
+    rung: Counter,
+    on_ring: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Alarm {
+    fn new() -> Arc<Self> {
+        Self::that(|| ())
+    }
+
+    fn that(on_ring: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { rung: Counter::new(), on_ring: Box::new(on_ring) })
+    }
+
+    /// An alarm, and what tells of its ringing.
+    fn with_bell() -> (Arc<Self>, mpsc::Receiver<()>) {
+        let (bell, rings) = mpsc::channel();
+        (Self::that(move || bell.send(()).unwrap_or(())), rings)
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.rung.add();
+        (self.on_ring)();
+    }
+}
+
+fn poll<F: Future + Unpin>(future: &mut F, alarm: &Arc<Alarm>) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(&Waker::from(Arc::clone(alarm))))
+}
+
+/// A pool whose workers are held and whose queue is full.
+fn full(pool: &WorkerPool) -> (Wedge, Counter) {
+    let (wedge, ran) = (Wedge::new(pool), Counter::new());
+    fill(pool, &ran);
+    (wedge, ran)
+}
+
+#[test]
+fn nothing_is_submitted_before_the_first_poll_and_where_there_is_room_the_first_is_enough() {
+    on_grid(|pool| {
+        let dropped = Counter::new();
+        let held = CountsDrop(dropped.clone());
+        drop(pool.spawn_async(move || drop(held)));
+        assert_eq!((dropped.get(), pool.metrics().tasks_submitted), (1, 0));
+        let mut submission = pool.spawn_async(|| 3);
+        let alarm = Alarm::new();
+        let Poll::Ready(Ok(handle)) = poll(&mut submission, &alarm) else { panic!("there is room") };
+        assert!(poll(&mut submission, &alarm).is_pending(), "ready once, then pending for ever");
+        assert_eq!((handle.join().unwrap(), alarm.rung.get()), (3, 0));
+    });
+}
+
+#[test]
+fn a_submission_waits_for_room_and_the_last_waker_is_told() {
+    on_grid(|pool| {
+        let (wedge, ran) = full(&pool);
+        let mut submission = pool.spawn_async(|| 3);
+        let (first, (last, rings)) = (Alarm::new(), Alarm::with_bell());
+        assert!(poll(&mut submission, &first).is_pending());
+        assert!(poll(&mut submission, &last).is_pending());
+        assert_eq!(pool.metrics().tasks_queued, pool.queue_capacity() as u64 + 1, "it counts as queued");
+        wedge.open();
+        let handle = loop {
+            rings.recv_timeout(LIMIT).unwrap();
+            if let Poll::Ready(handle) = poll(&mut submission, &last) {
+                break handle.unwrap();
+            }
+        };
+        assert_eq!((block_on(handle).unwrap(), first.rung.get()), (3, 0));
+        pool.wait_idle();
+        assert_eq!(ran.get(), pool.queue_capacity());
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_submission_that_is_dropped_while_it_waits_is_withdrawn() {
+    on_grid(|pool| {
+        let (wedge, _ran) = full(&pool);
+        let before = pool.metrics().tasks_submitted;
+        let (ran, dropped) = (Counter::new(), Counter::new());
+        let (counted, held) = (ran.clone(), CountsDrop(dropped.clone()));
+        let mut submission = pool.spawn_async(move || {
+            let _held = held;
+            counted.add();
+        });
+        let alarm = Alarm::new();
+        assert!(poll(&mut submission, &alarm).is_pending());
+        drop(submission);
+        assert_eq!((dropped.get(), pool.metrics().tasks_submitted), (1, before));
+        wedge.open();
+        pool.wait_idle();
+        assert_eq!((ran.get(), alarm.rung.get(), Arc::strong_count(&alarm)), (0, 0, 1));
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn who_is_told_of_room_and_dropped_passes_the_word_on() {
+    within_limit(|| {
+        let pool = pool(1, 1);
+        for _ in 0..200 {
+            let (wedge, _ran) = full(&pool);
+            let (one, two) = (Alarm::with_bell(), Alarm::with_bell());
+            let mut first = pool.spawn_async(|| ());
+            let mut second = pool.spawn_async(|| ());
+            assert!(poll(&mut first, &one.0).is_pending() && poll(&mut second, &two.0).is_pending());
+            wedge.open(); // one job is taken out, so one is told: the one that came first
+            one.1.recv_timeout(LIMIT).unwrap();
+            drop(first);
+            two.1.recv_timeout(LIMIT).unwrap();
+            while poll(&mut second, &two.0).is_pending() {}
+            pool.wait_idle();
+        }
+    });
+}
+
+#[test]
+fn closing_gives_the_closure_back_and_wakes_who_waits() {
+    on_grid(|pool| {
+        let (wedge, _ran) = full(&pool);
+        let mut submission = pool.spawn_async(|| 3);
+        let (alarm, rings) = Alarm::with_bell();
+        assert!(poll(&mut submission, &alarm).is_pending());
+        pool.close();
+        rings.recv_timeout(LIMIT).unwrap();
+        let Poll::Ready(Err(error)) = poll(&mut submission, &alarm) else { panic!("it was refused") };
+        assert!(error.is_shut_down());
+        assert_eq!(error.into_inner()(), 3);
+        let late = block_on(pool.spawn_async(|| 4)).unwrap_err();
+        assert_eq!(late.into_inner()(), 4);
+        wedge.open();
+        pool.shutdown();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn forgotten_submissions_do_not_hold_up_a_shutdown() {
+    on_grid(|pool| {
+        let (wedge, _ran) = full(&pool);
+        let mut forgotten = Box::new(pool.spawn_async(|| ()));
+        assert!(poll(&mut forgotten, &Alarm::new()).is_pending());
+        let mut late = pool.spawn_async(|| 5);
+        assert!(poll(&mut late, &Alarm::new()).is_pending());
+        mem::forget(forgotten);
+        wedge.open();
+        pool.shutdown(); // nobody polls
+        let refused = block_on(late).map(drop).unwrap_err();
+        assert_eq!(refused.into_inner()(), 5);
+    });
+}
+
+#[test]
+fn on_the_only_worker_a_submission_never_waits() {
+    within_limit(|| {
+        for policy in [Overflow::Block, Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest] {
+            let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(policy).build().unwrap();
+            let pool = Arc::new(pool);
+            let inner = Arc::clone(&pool);
+            let submitted = pool.spawn(move || {
+                let handles: Vec<_> = (0..50).map(|n| block_on(inner.spawn_async(move || n)).unwrap()).collect();
+                handles.into_iter().map(block_on).filter(Result::is_ok).count()
+            });
+            let ended = submitted.unwrap().join().unwrap();
+            let discards = matches!(policy, Overflow::DiscardOldest | Overflow::DiscardNewest);
+            assert!(if discards { ended >= 1 } else { ended == 50 }, "{policy:?}: {ended}");
+            pool.wait_idle();
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
+fn a_full_queue_is_met_as_the_policy_says_but_never_by_running_the_job_here() {
+    within_limit(|| {
+        for policy in [Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest] {
+            let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(policy).build().unwrap();
+            let (wedge, ran) = full(&pool);
+            let mut submission = pool.spawn_async(|| thread::current().id());
+            let (alarm, rings) = Alarm::with_bell();
+            let first = poll(&mut submission, &alarm);
+            assert_eq!(first.is_pending(), policy == Overflow::CallerRuns);
+            wedge.open();
+            let handle = match first {
+                Poll::Ready(handle) => handle.unwrap(),
+                Poll::Pending => loop {
+                    rings.recv_timeout(LIMIT).unwrap();
+                    if let Poll::Ready(handle) = poll(&mut submission, &alarm) {
+                        break handle.unwrap();
+                    }
+                },
+            };
+            match (policy, handle.join()) {
+                (Overflow::DiscardNewest, Err(JoinError::Cancelled(CancelReason::Discarded))) => {}
+                (_, Ok(thread)) => assert_ne!(thread, thread::current().id()),
+                (_, other) => panic!("{policy:?}: {other:?}"),
+            }
+            pool.wait_idle();
+            assert_eq!(ran.get(), usize::from(policy != Overflow::DiscardOldest));
+        }
+    });
+}
+
+#[test]
+fn wakers_that_panic_or_come_back_to_the_pool_do_no_harm() {
+    common::quiet_panics();
+    on_grid(|pool| {
+        let (wedge, _ran) = full(&pool);
+        let (inner, ran) = (Arc::downgrade(&pool), Counter::new());
+        let counted = ran.clone();
+        let comes_back = Alarm::that(move || {
+            // Under a lock of the queue this would hang.
+            if let Some(pool) = inner.upgrade() {
+                let counted = counted.clone();
+                let _ = pool.try_execute(move || counted.add());
+                assert!(pool.queue_len() <= pool.queue_capacity());
+            }
+        });
+        let panics = Alarm::that(|| panic!("waker"));
+        let mut submissions: Vec<_> = (0..4).map(|_| pool.spawn_async(|| ())).collect();
+        for (n, submission) in submissions.iter_mut().enumerate() {
+            assert!(poll(submission, if n % 2 == 0 { &panics } else { &comes_back }).is_pending());
+        }
+        wedge.open();
+        let handles: Vec<_> = submissions.into_iter().map(|submission| block_on(submission).unwrap()).collect();
+        handles.into_iter().for_each(|handle| handle.join().unwrap());
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn futures_and_threads_that_wait_for_room_all_get_it() {
+    on_grid(|pool| {
+        let (ran, accepted) = (Counter::new(), Counter::new());
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let (pool, ran, accepted) = (&pool, &ran, &accepted);
+                scope.spawn(move || {
+                    for n in 0..500 {
+                        let counted = ran.clone();
+                        let job = move || counted.add();
+                        match thread {
+                            0 => pool.execute(job).unwrap(),
+                            _ if n % 7 == 3 => {
+                                // Given up after one poll: a submission that was accepted runs all the same.
+                                let mut given_up = pool.spawn_async(job);
+                                if poll(&mut given_up, &Alarm::new()).is_pending() {
+                                    continue;
+                                }
+                            }
+                            _ => drop(block_on(pool.spawn_async(job)).unwrap()),
+                        }
+                        accepted.add();
+                    }
+                });
+            }
+        });
+        pool.wait_idle();
+        assert_eq!(ran.get(), accepted.get());
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_submission_racing_the_shutdown_is_run_or_comes_back() {
+    within_limit(|| {
+        for _ in 0..500 {
+            let pool = pool(1, 1);
+            let (ran, dropped) = (Counter::new(), Counter::new());
+            let submitters: Vec<_> = (0..3)
+                .map(|_| {
+                    let (pool, ran, held) = (Arc::clone(&pool), ran.clone(), CountsDrop(dropped.clone()));
+                    thread::spawn(move || {
+                        let job = move || {
+                            let _held = &held;
+                            ran.add();
+                        };
+                        match block_on(pool.spawn_async(job)) {
+                            Ok(handle) => usize::from(block_on(handle).is_ok()),
+                            Err(error) => {
+                                mem::forget(error.into_inner()); // whole: it was not dropped
+                                10
+                            }
+                        }
+                    })
+                })
+                .collect();
+            pool.shutdown();
+            let outcomes: Vec<_> = submitters.into_iter().map(|submitter| submitter.join().unwrap()).collect();
+            let run = outcomes.iter().filter(|outcome| **outcome == 1).count();
+            let back = outcomes.iter().filter(|outcome| **outcome == 10).count();
+            assert_eq!((run + back, run, run), (3, ran.get(), dropped.get()));
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
+fn a_handle_is_told_of_its_end_during_a_shutdown() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let mut queued = pool.spawn(|| 3).unwrap();
+        let (alarm, rings) = Alarm::with_bell();
+        assert!(poll(&mut queued, &alarm).is_pending());
+        pool.shutdown_now();
+        rings.recv_timeout(LIMIT).unwrap();
+        assert!(matches!(poll(&mut queued, &alarm), Poll::Ready(Err(JoinError::Cancelled(CancelReason::ShutDown)))));
+        wedge.open();
+    });
+}
+
+#[test]
+fn handles_polled_and_dropped_while_they_end_yield_each_result_once() {
+    on_grid(|pool| {
+        let (made, dropped, taken) = (Counter::new(), Counter::new(), Counter::new());
+        for n in 0..1_000 {
+            let (counted, value) = (made.clone(), CountsDrop(dropped.clone()));
+            let mut handle = pool
+                .spawn(move || {
+                    counted.add();
+                    value
+                })
+                .unwrap();
+            if n % 3 > 0 && poll(&mut handle, &Alarm::new()).is_ready() {
+                taken.add();
+            } else if n % 3 > 1 {
+                drop(block_on(handle).unwrap());
+                taken.add();
+            }
+        }
+        pool.wait_idle();
+        assert_eq!((made.get(), dropped.get()), (1_000, 1_000));
+        assert!(taken.get() >= 333);
+    });
+}
+
+#[test]
+fn a_cancellation_is_awaited_and_told_to_the_last_waker_once() {
+    let token = CancellationToken::new();
+    let child = token.child_token();
+    let (first, last) = (Alarm::new(), Alarm::new());
+    let mut cancelled = child.cancelled();
+    assert!(poll(&mut cancelled, &first).is_pending());
+    assert!(poll(&mut cancelled, &last).is_pending());
+    token.cancel();
+    assert_eq!((first.rung.get(), last.rung.get()), (0, 1));
+    assert_eq!(poll(&mut cancelled, &last), Poll::Ready(CancelReason::Requested));
+    assert_eq!(poll(&mut cancelled, &last), Poll::Ready(CancelReason::Requested), "ready is for ever");
+    assert_eq!(block_on(token.cancelled()), CancelReason::Requested);
+    assert!(format!("{cancelled:?}").contains("WaitForCancellation"));
+}
+
+#[test]
+fn a_wait_for_a_cancellation_that_is_dropped_leaves_nothing_behind() {
+    let token = CancellationToken::new();
+    let alarm = Alarm::new();
+    for _ in 0..1_000 {
+        let mut cancelled = token.cancelled();
+        assert!(poll(&mut cancelled, &alarm).is_pending());
+    }
+    assert_eq!(Arc::strong_count(&alarm), 1);
+    token.cancel();
+    assert_eq!(alarm.rung.get(), 0);
+}
+
+#[test]
+fn a_cancellation_racing_the_poll_is_never_missed() {
+    within_limit(|| {
+        for _ in 0..2_000 {
+            let token = CancellationToken::new();
+            let waiter = thread::spawn({
+                let token = token.clone();
+                move || block_on(token.cancelled())
+            });
+            token.cancel();
+            assert_eq!(waiter.join().unwrap(), CancelReason::Requested);
+        }
+    });
+}
+
+#[test]
+fn a_waker_that_panics_or_drops_its_future_keeps_no_other_from_being_told() {
+    let thread = thread::Builder::new().name("workcrew-test".into());
+    common::quiet_panics();
+    let run = || {
+        let token = CancellationToken::new();
+        let last = Alarm::new();
+        let slot = Arc::new(std::sync::Mutex::new(None));
+        let drops = Alarm::that({
+            let slot = Arc::clone(&slot);
+            move || drop(slot.lock().unwrap().take())
+        });
+        let panics = Alarm::that(|| panic!("waker"));
+        let mut waits: Vec<_> = (0..3).map(|_| token.cancelled()).collect();
+        for (wait, alarm) in waits.iter_mut().zip([&panics, &drops, &last]) {
+            assert!(poll(wait, alarm).is_pending());
+        }
+        *slot.lock().unwrap() = Some(waits.remove(1));
+        token.cancel();
+        (last.rung.get(), slot.lock().unwrap().is_none())
+    };
+    assert_eq!(thread.spawn(run).unwrap().join().unwrap(), (1, true));
+}
+
+#[test]
+fn futures_may_be_sent_and_moved() {
+    fn assert_send<T: Send + Unpin>(_: &T) {}
+    let pool = pool(1, 1);
+    let gate = Gate::new();
+    assert_send(&pool.spawn_async(move || gate.open()));
+    assert_send(&CancellationToken::new().cancelled());
+}

@@ -379,4 +379,52 @@ mod tests {
         }
         assert!(left < 1_000, "{left} dead items were kept");
     }
+
+    /// Counts how often it is told.
+    #[derive(Default)]
+    struct Told(AtomicUsize);
+
+    impl std::task::Wake for Told {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_future_that_finds_no_room_is_told_of_room_that_comes_meanwhile() {
+        // Each item is taken out at about the time at which the future enrolls: it sees the room, or it is told.
+        const ROUNDS: usize = 50_000;
+        let queue = Arc::new(Queue::new(1));
+        let (filled, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let popper = thread::spawn({
+            let (queue, filled, taken) = (Arc::clone(&queue), Arc::clone(&filled), Arc::clone(&taken));
+            move || {
+                for round in 1..=ROUNDS {
+                    while filled.load(Ordering::SeqCst) < round {
+                        thread::yield_now();
+                    }
+                    assert_eq!(queue.try_pop_bounded(), Some(0));
+                    taken.store(round, Ordering::SeqCst);
+                }
+            }
+        });
+        for round in 1..=ROUNDS {
+            let told = Arc::new(Told::default());
+            assert_eq!(queue.try_push(0), Ok(()));
+            filled.store(round, Ordering::SeqCst);
+            (0..round % 64).for_each(|_| std::hint::spin_loop());
+            let mut place = None;
+            let pushed = queue.push_or_enroll(1, &mut place, &Waker::from(Arc::clone(&told)));
+            while taken.load(Ordering::SeqCst) < round {
+                thread::yield_now();
+            }
+            assert!(pushed.is_ok() || told.0.load(Ordering::SeqCst) == 1, "nobody will come in round {round}");
+            if let Some(place) = place {
+                queue.leave(place, pushed.is_ok());
+            }
+            let _ = queue.try_pop_bounded();
+        }
+        popper.join().expect("no panic");
+        assert!(!queue.room.has_sleepers());
+    }
 }

@@ -297,7 +297,7 @@ fn a_server_may_die_and_come_back<S: Mortal>() {
     drop(server);
     for call in calls {
         let error = call.join().unwrap().unwrap_err();
-        assert!(!error.is_deadline() && error.attempts() == 1, "{error:?}");
+        assert_eq!((error.code(), error.attempts(), error.is_deadline()), (Code::Unavailable, 1, false), "{error:?}");
     }
     let error = once.call_blocking(attempt("Echo", "k hello")).unwrap_err();
     assert!(error.is_connect() && error.code() == Code::Unavailable, "{error:?}");

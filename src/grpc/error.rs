@@ -3,10 +3,11 @@
 use std::error::Error;
 use std::fmt;
 
-use tonic::{Code, ConnectError, Status, TimeoutExpired};
+use tonic::{Code, ConnectError, Status, TimeoutExpired, transport};
 
 use crate::error::JoinError;
 use crate::retry::GiveUp;
+use crate::sync::Arc;
 
 /// How a call ended, if not well.
 ///
@@ -96,7 +97,8 @@ impl CallError {
         }
     }
 
-    /// The code of the status. A time-out of the client, which tonic calls `Cancelled`, is `DeadlineExceeded` here.
+    /// The code of the status. A time-out of the client, which tonic calls `Cancelled`, is `DeadlineExceeded` here; a
+    /// connection that broke, which tonic calls `Unknown`, is `Unavailable`, as the protocol has it.
     #[must_use]
     pub fn code(&self) -> Code {
         self.status.code()
@@ -162,12 +164,19 @@ impl Error for CallError {
     }
 }
 
-/// The status with the code that the protocol has for it: tonic says `Cancelled` of its own time-out.
+/// The status with the code that the protocol has for it. Of its own time-out tonic says `Cancelled`, of a connection that
+/// broke `Unknown`.
 fn normal(status: Status) -> Status {
-    if !source_is::<TimeoutExpired>(&status) {
+    let code = if source_is::<TimeoutExpired>(&status) {
+        Code::DeadlineExceeded
+    } else if status.code() == Code::Unknown && source_is::<transport::Error>(&status) {
+        Code::Unavailable
+    } else {
         return status;
-    }
-    Status::with_metadata(Code::DeadlineExceeded, status.message(), status.metadata().clone())
+    };
+    let mut normal = Status::with_metadata(code, status.message(), status.metadata().clone());
+    normal.set_source(Arc::new(status));
+    normal
 }
 
 /// Whether an error of this type is among the sources.

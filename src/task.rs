@@ -203,6 +203,16 @@ impl<F, T> TaskCell<F, T> {
         self.brief()
     }
 
+    /// Waits until `is_time` says so, but not past the outcome. What makes `is_time` change its mind is followed by
+    /// [`put_back`](Self::put_back).
+    #[cfg(feature = "io")]
+    pub(crate) fn wait_until(&self, is_time: impl Fn() -> bool) {
+        let mut inner = self.inner.lock();
+        while !is_time() && !self.landed.load(Ordering::Acquire) {
+            inner = self.done.wait_until(inner, None);
+        }
+    }
+
     /// Waits while that is what a wait meets, but not past the outcome or `deadline`.
     pub(crate) fn wait_while(&self, prospect: Prospect, deadline: Deadline) {
         let mut inner = self.inner.lock();

@@ -278,3 +278,24 @@ fn a_flight_awaited_on_the_io_thread_is_ready_when_the_other_is() {
         assert!(pending::<()>().now_or_never().is_none());
     });
 }
+
+#[test]
+fn the_only_worker_may_wait_for_a_flight_behind_an_output_that_waits_for_it() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let driver = Arc::new(Driver::new(&pool, 1).unwrap());
+        for _ in 0..200 {
+            let inner = Arc::clone(&driver);
+            let waits = pool.spawn(move || {
+                let first = inner.spawn_then(async { 1 }, |n| n).unwrap();
+                let second = inner.spawn_then(async { 2 }, |n| n).unwrap();
+                let third = inner.spawn(async { 3 }).unwrap();
+                let fourth = inner.spawn_then(tokio::task::yield_now(), |()| 4).unwrap();
+                let polled = smol::block_on(async { fourth.await.unwrap() });
+                (third.join().unwrap(), second.join().unwrap(), polled, first)
+            });
+            let (third, second, polled, first) = waits.unwrap().join().unwrap();
+            assert_eq!((first.join().unwrap(), second, third, polled), (1, 2, 3, 4));
+        }
+    });
+}

@@ -182,7 +182,7 @@ impl Caller {
         self.driver.max_in_flight()
     }
 
-    /// How many slots are taken; out of date when it arrives.
+    /// How many calls are in flight, those between two attempts included; out of date when it arrives.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.driver.in_flight()
@@ -260,8 +260,9 @@ impl Caller {
         call.join().unwrap_or_else(|error| Err(CallError::join(error)))
     }
 
-    /// Makes a call and hands what it comes to to `then`, which runs on a worker. The slot is taken until it does. The
-    /// value of `then` is that of the handle, which may be dropped.
+    /// Makes a call and hands what it comes to to `then`, which runs on a worker. The value of `then` is that of the handle,
+    /// which may be dropped. Until a worker comes to `then`, other threads that call count it as in flight. A worker that
+    /// joins or polls the handle waits for the answer and runs `then` itself.
     ///
     /// Whatever `then` makes of an error, the task counts as succeeded: it has been told. If the call is cancelled, `then`
     /// is dropped.
@@ -280,7 +281,7 @@ impl Caller {
     {
         let plan = self.plan.clone();
         let make = |(f, then)| {
-            let fate = Fate { f: then, on_worker: |_: &_| true, outcome_of: |_: &_| Outcome::Succeeded };
+            let fate = Fate { f: then, on_worker: Some(|_: &_| true), outcome_of: |_: &_| Outcome::Succeeded };
             (plan.run(f), fate)
         };
         self.driver
@@ -336,7 +337,7 @@ impl Caller {
             let unchanged: fn(Called<T>) -> Called<T> = |called| called;
             let outcome_of: fn(&Called<T>) -> Outcome =
                 |called| if called.is_ok() { Outcome::Succeeded } else { Outcome::Failed };
-            (plan.run(f), Fate { f: unchanged, on_worker: |_: &_| false, outcome_of })
+            (plan.run(f), Fate { f: unchanged, on_worker: None, outcome_of })
         };
         self.driver.launch(patience, location, f, make)
     }
@@ -363,7 +364,7 @@ impl Caller {
             };
             let outcome_of: fn(&Option<()>) -> Outcome =
                 |failed| if failed.is_none() { Outcome::Succeeded } else { Outcome::Failed };
-            (plan.run(f), Fate { f: tell, on_worker: Called::<T>::is_err, outcome_of })
+            (plan.run(f), Fate { f: tell, on_worker: Some(Called::<T>::is_err as _), outcome_of })
         };
         self.driver.launch(patience, location, f, make).map(drop)
     }

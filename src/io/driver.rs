@@ -1,12 +1,12 @@
 //! Launches futures, so many at a time.
 //!
-//! | who launches when no slot is free | plain form | `_timeout` form | `try_` form |
+//! | who launches when no place is free | plain form | `_timeout` form | `try_` form |
 //! |---|---|---|---|
-//! | an outside thread | waits for a slot | waits at most so long | refused |
+//! | an outside thread | waits for a place | waits at most so long | refused |
 //! | a worker of the pool, or the I/O thread | launched; the future waits for its slot without the thread | refused | refused |
 //!
-//! A worker does not wait for a slot since the slot may be waiting for the worker: it is held until the worker comes to
-//! the output (see `flight`). What is launched without a slot is bounded by what running tasks launch.
+//! Places and slots are explained in `flight`. A worker does not wait for a place since the place may be waiting for the
+//! worker. What is launched without a place is bounded by what running tasks launch.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::flight::{Fate, Flight, Slot};
+use super::flight::{Fate, Flight, Place};
 use super::parker;
 use super::thread::IoThread;
 use crate::deadline::Deadline;
@@ -59,8 +59,10 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 pub struct Driver {
     engine: Arc<Engine>,
     io: Arc<IoThread>,
-    /// One permit for each future in flight. Never closed.
+    /// One permit for each future that is driven. Never closed.
     slots: Arc<Semaphore>,
+    /// One permit for each flight of an outside thread that nobody has dealt with. Never closed.
+    places: Arc<Semaphore>,
     limit: usize,
     /// Observers see it.
     label: Option<Arc<str>>,
@@ -98,8 +100,8 @@ impl Driver {
             0 => Err(DriverError::ZeroInFlight),
             1..=MAX_IN_FLIGHT => {
                 let io = IoThread::of(pool).map_err(DriverError::Start)?;
-                let slots = Arc::new(Semaphore::new(max_in_flight));
-                Ok(Self { engine: Arc::clone(pool.engine()), io, slots, limit: max_in_flight, label: None })
+                let [slots, places] = [(); 2].map(|()| Arc::new(Semaphore::new(max_in_flight)));
+                Ok(Self { engine: Arc::clone(pool.engine()), io, slots, places, limit: max_in_flight, label: None })
             }
             requested => Err(DriverError::TooManyInFlight { requested, limit: MAX_IN_FLIGHT }),
         }
@@ -114,7 +116,7 @@ impl Driver {
 
     /// Launches a future and returns the handle to wait for its output.
     ///
-    /// Blocks while no slot is free, until one is or the pool is closed. On a worker of the pool, and inside a future, it
+    /// Blocks while as many are in flight as may, until one has ended or the pool is closed. On a worker of the pool, and inside a future, it
     /// does not block: the future is launched and waits for its slot by itself.
     ///
     /// [`JoinHandle::cancel`] drops the future, on the I/O thread, soon after it returns. Joining on a worker holds the
@@ -137,7 +139,7 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// [`TrySubmitError`] with the future, if no slot is free or the pool is shut down.
+    /// [`TrySubmitError`] with the future, if as many are in flight as may or the pool is shut down.
     #[track_caller]
     pub fn try_spawn<Fut>(&self, future: Fut) -> Result<JoinHandle<Fut::Output>, TrySubmitError<Fut>>
     where
@@ -149,11 +151,11 @@ impl Driver {
     }
 
     /// Like [`spawn`](Self::spawn), but blocks at most `timeout`; `Duration::MAX` means for ever. On a worker of the pool,
-    /// and inside a future, it refuses at once what finds no free slot.
+    /// and inside a future, it refuses at once when as many are in flight as may.
     ///
     /// # Errors
     ///
-    /// [`SubmitTimeoutError`] with the future, if there was no slot in time or the pool is shut down.
+    /// [`SubmitTimeoutError`] with the future, if none had ended in time or the pool is shut down.
     #[track_caller]
     pub fn spawn_timeout<Fut>(
         &self,
@@ -168,8 +170,9 @@ impl Driver {
             .map_err(|(refusal, future)| SubmitTimeoutError::new(refusal, future))
     }
 
-    /// Like [`spawn`](Self::spawn), and hands the output to `f`, which runs on a worker. Its value is the task's. The slot
-    /// is taken until the worker comes to it.
+    /// Like [`spawn`](Self::spawn), and hands the output to `f`, which runs on a worker. Its value is the task's. For other
+    /// threads that launch, an output that waits for a worker counts as in flight. A worker that joins the task, or polls
+    /// its handle, waits for the output and runs `f` itself.
     ///
     /// # Errors
     ///
@@ -182,7 +185,7 @@ impl Driver {
         F: FnOnce(Fut::Output) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let make = |(future, f)| (future, Fate { f, on_worker: |_| true, outcome_of: |_| Outcome::Succeeded });
+        let make = |(future, f)| (future, Fate { f, on_worker: Some(|_| true), outcome_of: |_| Outcome::Succeeded });
         self.launch(Patience::Policy, Location::caller(), (future, f), make).map_err(|(_, both)| SubmitError::new(both))
     }
 
@@ -192,7 +195,7 @@ impl Driver {
         self.limit
     }
 
-    /// How many slots are taken; out of date when it arrives.
+    /// How many futures are in flight; out of date when it arrives.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.limit - self.slots.available_permits()
@@ -215,8 +218,8 @@ impl Driver {
         F: FnOnce(Fut::Output) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let slot = match self.slot(patience) {
-            Ok(slot) => slot,
+        let place = match self.place(patience) {
+            Ok(place) => place,
             Err(refusal) => {
                 self.engine.supervisor.lifecycle.ledger.turn_away();
                 return Err((refusal, what));
@@ -227,7 +230,7 @@ impl Driver {
         let Some(id) = supervisor.admit(location, self.label.as_ref()) else { return Err((Refusal::ShutDown, what)) };
         let (future, fate) = make(what);
         let flight = Flight::new(fate, Arc::clone(&self.io), self.label.clone(), (id, location, queued_at));
-        flight.launch(future, slot, Arc::clone(&self.slots), &self.engine);
+        flight.launch(future, place, &self.slots, &self.engine);
         Ok(JoinHandle::new(flight, Arc::clone(supervisor)))
     }
 
@@ -241,30 +244,30 @@ impl Driver {
         &self.io
     }
 
-    /// A slot, or leave to go without one; see the table above.
-    fn slot(&self, patience: Patience) -> Result<Option<Slot>, Refusal> {
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            return Ok(Some(slot));
+    /// A place, or leave to go without one; see the table above.
+    fn place(&self, patience: Patience) -> Result<Option<Place>, Refusal> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Ok(Some(place));
         }
         let may_wait = !self.io.is_here() && !local::is_worker_of(self.engine.pool());
         match patience {
             Patience::Try => Err(Refusal::Full),
             Patience::Policy if !may_wait => Ok(None),
             Patience::Until(_) if !may_wait => Err(Refusal::Timeout),
-            Patience::Policy => self.wait_for_slot(Deadline::NEVER).map(Some),
-            Patience::Until(deadline) => self.wait_for_slot(deadline).map(Some),
+            Patience::Policy => self.wait_for_place(Deadline::NEVER).map(Some),
+            Patience::Until(deadline) => self.wait_for_place(deadline).map(Some),
         }
     }
 
-    fn wait_for_slot(&self, deadline: Deadline) -> Result<Slot, Refusal> {
-        let mut acquire = pin!(Arc::clone(&self.slots).acquire_owned());
+    fn wait_for_place(&self, deadline: Deadline) -> Result<Place, Refusal> {
+        let mut acquire = pin!(Arc::clone(&self.places).acquire_owned());
         let mut closing = pin!(self.engine.closing.cancelled());
-        let slot_or_closing = poll_fn(|context| match acquire.as_mut().poll(context) {
-            Poll::Ready(slot) => Poll::Ready(slot.ok()),
+        let place_or_closing = poll_fn(|context| match acquire.as_mut().poll(context) {
+            Poll::Ready(place) => Poll::Ready(place.ok()),
             Poll::Pending => closing.as_mut().poll(context).map(|_| None),
         });
-        match parker::wait_for(slot_or_closing, deadline) {
-            Some(slot) => slot.ok_or(Refusal::ShutDown),
+        match parker::wait_for(place_or_closing, deadline) {
+            Some(place) => place.ok_or(Refusal::ShutDown),
             None => Err(Refusal::Timeout),
         }
     }
@@ -275,7 +278,7 @@ type Unchanged<O> = Fate<fn(O) -> O, O, O>;
 
 /// The output is the task's value, and lands where it arises.
 fn plain<Fut: Future>(future: Fut) -> (Fut, Unchanged<Fut::Output>) {
-    (future, Fate { f: |output| output, on_worker: |_| false, outcome_of: |_| Outcome::Succeeded })
+    (future, Fate { f: |output| output, on_worker: None, outcome_of: |_| Outcome::Succeeded })
 }
 
 // A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.

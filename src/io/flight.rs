@@ -15,8 +15,11 @@
 //!    the arrival keeps the closure from running.
 //! 3. A cancelled future is dropped by the I/O thread, as soon as that is not polling it: later, perhaps, than the handle
 //!    learns of it.
-//! 4. The slot is given back when the future is gone and, if the output goes to a worker, when the worker has come to it.
-//!    So no more outputs wait for workers than there are slots.
+//! 4. A future is driven while it has a *slot*, which it gives back when it is gone. So a slot comes free by the I/O thread
+//!    alone, whatever workers do. A flight that an outside thread has launched also has a *place*, until its outcome lands
+//!    or a worker comes to its output. So no more outputs of theirs wait for workers than there are places.
+//! 5. A worker that waits for a flight whose output may need a worker runs it itself when it arrives: there may be no
+//!    other.
 
 use std::future::Future;
 use std::panic::Location;
@@ -38,15 +41,18 @@ use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::task::{Joinable, Landing, Leftover, Prospect, TaskCell};
 use crate::unwind::{self, Payload};
 
-/// The right to have one future in flight.
-pub(super) type Slot = OwnedSemaphorePermit;
+/// The right to have one future driven; see rule 4.
+type Slot = OwnedSemaphorePermit;
+/// The right to have one flight that nobody has dealt with; see rule 4.
+pub(super) type Place = OwnedSemaphorePermit;
 
 /// What becomes of the output of a future, and how that is told.
 pub(crate) struct Fate<F, O, T> {
     /// Makes the task's value of the output.
     pub(crate) f: F,
     /// Whether `f` runs on a worker for this output; otherwise it runs where the output arises, and is not the user's.
-    pub(crate) on_worker: fn(&O) -> bool,
+    /// `None`: never.
+    pub(crate) on_worker: Option<fn(&O) -> bool>,
     /// What the value means for the books.
     pub(crate) outcome_of: fn(&T) -> Outcome,
 }
@@ -54,9 +60,9 @@ pub(crate) struct Fate<F, O, T> {
 /// The cell of a flight.
 pub(super) struct Flight<F, O, T> {
     plain: TaskCell<Stage<F, O>, T>,
-    /// Whether the output is there; set after it was put into the cell.
+    /// Whether the output is there; set before it is put into the cell.
     arrived: AtomicBool,
-    on_worker: fn(&O) -> bool,
+    on_worker: Option<fn(&O) -> bool>,
     outcome_of: fn(&T) -> Outcome,
     /// Of the driver; observers see it.
     label: Option<Arc<str>>,
@@ -69,8 +75,8 @@ pub(super) struct Flight<F, O, T> {
 /// What is claimed.
 pub(super) enum Stage<F, O> {
     InFlight(F),
-    /// With the slot, if it is given back by the worker.
-    Arrived(F, Result<O, Payload>, Option<Slot>),
+    /// With the place, if it is given back by the worker.
+    Arrived(F, Result<O, Payload>, Option<Place>),
 }
 
 impl<F, O, T> Flight<F, O, T>
@@ -91,12 +97,12 @@ where
         Arc::new(Self { plain, arrived, on_worker, outcome_of, label, abort, io })
     }
 
-    /// Gives the future to the I/O thread; without a slot it waits for one there.
+    /// Gives the future to the I/O thread, where it waits for its slot if there is none.
     pub(super) fn launch<Fut>(
         self: &Arc<Self>,
         future: Fut,
-        slot: Option<Slot>,
-        slots: Arc<Semaphore>,
+        place: Option<Place>,
+        slots: &Arc<Semaphore>,
         engine: &Arc<Engine>,
     ) where
         Fut: Future<Output = O> + Send + 'static,
@@ -109,7 +115,8 @@ where
             }
         });
         let future = Contained::new(future, &engine.supervisor);
-        let way = Arc::clone(self).fly(future, slot, slots, guard, Arc::clone(engine));
+        let slot = Arc::clone(slots).try_acquire_owned().map_err(|_| Arc::clone(slots));
+        let way = Arc::clone(self).fly(future, place, slot, guard, Arc::clone(engine));
         let launched = self.io.spawn(way);
         let mut abort = self.abort.lock();
         if self.plain.is_done() {
@@ -122,33 +129,33 @@ where
     async fn fly<Fut>(
         self: Arc<Self>,
         future: Contained<Fut>,
-        slot: Option<Slot>,
-        slots: Arc<Semaphore>,
+        place: Option<Place>,
+        slot: Result<Slot, Arc<Semaphore>>,
         guard: CancelGuard,
         engine: Arc<Engine>,
     ) where
         Fut: Future<Output = O> + Send + 'static,
     {
         let slot = match slot {
-            Some(slot) => slot,
-            None => slots.acquire_owned().await.expect("the slots are never closed"),
+            Ok(slot) => slot,
+            Err(slots) => slots.acquire_owned().await.expect("the slots are never closed"),
         };
         let output = future.await;
-        drop(guard);
-        self.arrive(output, slot, &engine);
+        drop((guard, slot));
+        self.arrive(output, place, &engine);
     }
 
     /// The future has ended and is gone.
-    fn arrive(self: Arc<Self>, output: Result<O, Payload>, slot: Slot, engine: &Engine) {
+    fn arrive(self: Arc<Self>, output: Result<O, Payload>, place: Option<Place>, engine: &Engine) {
         let Some(Stage::InFlight(f)) = self.plain.start() else {
             unwind::discard(output); // cancelled meanwhile
             return;
         };
-        let on_worker = output.as_ref().is_ok_and(self.on_worker);
-        let slot = on_worker.then_some(slot);
-        self.plain.put_back(Stage::Arrived(f, output, slot));
-        // ORDERING: Release pairs with the Acquire of `prospect`: who sees it arrived finds the output in the cell.
+        let on_worker = self.on_worker.is_some_and(|wants| output.as_ref().is_ok_and(wants));
+        let place = place.filter(|_| on_worker);
+        // ORDERING: Release pairs with the Acquire of `has_arrived`; the lock that `put_back` takes orders it for waiters.
         self.arrived.store(true, Ordering::Release);
+        self.plain.put_back(Stage::Arrived(f, output, place));
         if on_worker {
             engine.put_aside(Job::Task(self));
         } else {
@@ -162,6 +169,11 @@ where
         if let Some(launched) = launched {
             launched.abort();
         }
+    }
+
+    fn has_arrived(&self) -> bool {
+        // ORDERING: see `arrive`.
+        self.arrived.load(Ordering::Acquire)
     }
 
     fn brief(&self) -> Brief<'_> {
@@ -180,8 +192,8 @@ where
     fn run(&self, supervisor: &Supervisor) {
         supervisor.enter(0, |record| {
             let Some(stage) = self.plain.start() else { return };
-            let Stage::Arrived(f, output, slot) = stage else { unreachable!("nobody runs what has not arrived") };
-            drop(slot);
+            let Stage::Arrived(f, output, place) = stage else { unreachable!("nobody runs what has not arrived") };
+            drop(place);
             let body = move || match output {
                 Ok(output) => f(output),
                 Err(payload) => {
@@ -214,6 +226,17 @@ where
     O: Send + 'static,
     T: Send + 'static,
 {
+    /// Keeps rule 5.
+    fn help(&self, supervisor: &Supervisor) {
+        while !self.plain.is_done() {
+            match (self.plain.prospect(), self.has_arrived()) {
+                (Prospect::OnThisStack, _) => return,
+                (_, false) => self.plain.wait_until(|| self.has_arrived()),
+                (Prospect::Unstarted, true) => self.run(supervisor),
+                (Prospect::UnderWay, true) => self.plain.wait_while(Prospect::UnderWay, Deadline::NEVER),
+            }
+        }
+    }
 }
 
 impl<F, O, T> Landing<T> for Flight<F, O, T>
@@ -230,12 +253,12 @@ where
         self.plain.is_done()
     }
 
-    /// A worker has nothing to run before the output is there.
+    /// What is in flight may yet need the worker that waits for it; or it needs nobody.
     fn prospect(&self) -> Prospect {
-        // ORDERING: see `arrive`.
         match self.plain.prospect() {
-            Prospect::Unstarted if !self.arrived.load(Ordering::Acquire) => Prospect::UnderWay,
-            prospect => prospect,
+            Prospect::OnThisStack => Prospect::OnThisStack,
+            _ if self.on_worker.is_some() && !self.is_done() => Prospect::Unstarted,
+            _ => Prospect::UnderWay,
         }
     }
 

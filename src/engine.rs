@@ -26,7 +26,7 @@ use crate::job::{Job, Ticket};
 use crate::local::{self, Name};
 use crate::metrics::Metrics;
 use crate::observer::{TaskId, TaskInfo};
-use crate::queue::{Place, PushError, Queue, Turn};
+use crate::queue::{PushError, Queue, Spot, Turn};
 use crate::record::Record;
 use crate::roster::Roster;
 use crate::supervisor::{Hooks, Supervisor};
@@ -168,18 +168,18 @@ impl Engine {
 
     /// Submits an admitted job for a future: takes it in, or gives it back and has the waker called when there may be room.
     /// Where that is not what the overflow policy or a worker asks for, it is taken in, whatever becomes of it.
-    pub(crate) fn submit_or_enroll(&self, job: Job, place: &mut Option<Place>, waker: &Waker) -> Result<(), Job> {
+    pub(crate) fn submit_or_enroll(&self, job: Job, spot: &mut Option<Spot>, waker: &Waker) -> Result<(), Job> {
         let waits = matches!(self.overflow, Overflow::Block | Overflow::CallerRuns);
         if waits && !local::is_worker_of(self.pool()) {
-            return self.queue.push_or_enroll(job, place, waker);
+            return self.queue.push_or_enroll(job, spot, waker);
         }
         let Err(job) = self.queue.try_push(job) else { return Ok(()) };
         self.overflow(job, Patience::Policy).map_err(|_| unreachable!("neither a worker nor a discarded job waits"))
     }
 
-    /// A future that had a place waits no longer.
-    pub(crate) fn leave(&self, place: Place, took_room: bool) {
-        self.queue.leave(place, took_room);
+    /// A future that had a spot waits no longer.
+    pub(crate) fn leave(&self, spot: Spot, took_room: bool) {
+        self.queue.leave(spot, took_room);
     }
 
     /// Sends a group's ticket; never refused, never waits.

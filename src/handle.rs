@@ -24,7 +24,8 @@ use crate::task::{Joinable, Prospect};
 /// It is a [`Future`] as well, by the standard library alone, so async code can `.await` what the pool computes.
 /// Dropping it detaches the task, as elsewhere, and does not cancel it. Polled again after it was ready it stays
 /// pending. Polling on a worker of the pool runs a task that has not started. To submit from async code use
-/// [`try_spawn`](crate::WorkerPool::try_spawn): `spawn` blocks when the queue is full.
+/// [`spawn_async`](crate::WorkerPool::spawn_async), which waits for room, or [`try_spawn`](crate::WorkerPool::try_spawn):
+/// `spawn` blocks when the queue is full.
 ///
 /// ```
 /// # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }

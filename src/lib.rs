@@ -145,6 +145,25 @@
 //! # Ok::<(), workcrew::BuildError>(())
 //! ```
 //!
+//! # How do I use it from async code?
+//!
+//! [`spawn_async`](WorkerPool::spawn_async) waits for room as a future, a [`JoinHandle`] is one, and so is
+//! [`CancellationToken::cancelled`]; all by the standard library alone, in any runtime.
+//!
+//! ```
+//! # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
+//! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+//! let sum = block_on(async {
+//!     let handle = pool.spawn_async(|| (1..=100).sum::<u32>()).await?;
+//!     Ok::<_, Box<dyn std::error::Error>>(handle.await?)
+//! })?;
+//! assert_eq!(sum, 5_050);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The other way round, the feature `io` drives futures for synchronous code (`Driver`), and the feature `grpc` makes calls to gRPC
+//! servers that hold no worker (`grpc::Caller`).
+//!
 //! # How do I shut down?
 //!
 //! Drop the pool, or call [`shutdown`](WorkerPool::shutdown): nothing new, run what is queued, join the workers.
@@ -169,12 +188,13 @@
 //! # What are the limits?
 //!
 //! 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at once), 1,048,576 pending timers. A pool takes
-//! a thread for each worker, and one more from its first timer on. An idle pool uses no CPU.
+//! a thread for each worker, one more from its first timer on, and one more while futures are driven for it. An idle pool uses no CPU.
 //!
 //! # What can be left out?
 //!
 //! The feature `events` (on by default) brings the [`EventBus`] and the feature `retry`, which brings [`RetryPolicy`] and
-//! the crate `backon`. Without default features there are neither.
+//! the crate `backon`. Without default features there are neither. The features `io` (which brings tokio) and `grpc` (which
+//! brings tonic as well) are off by default.
 //!
 //! # When not to use it?
 //!
@@ -229,6 +249,8 @@ mod misuse;
 mod readme;
 #[cfg(all(doctest, feature = "events"))]
 mod events_page;
+#[cfg(all(doctest, feature = "grpc"))]
+mod grpc_page;
 
 pub use awaiting::WaitForCancellation;
 pub use builder::Builder;

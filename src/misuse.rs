@@ -160,3 +160,18 @@
 //! drop(pool);
 //! squares.count();
 //! ```
+//!
+//! A scope cannot be awaited: forgetting its future would let tasks outlive what they borrow.
+//!
+//! ```compile_fail,E0277
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! async { pool.scope(|_| ()).await };
+//! ```
+//!
+//! Nor can a task borrow that waits for room as a future.
+//!
+//! ```compile_fail,E0373
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let text = String::new();
+//! let submission = pool.spawn_async(|| assert!(text.is_empty()));
+//! ```

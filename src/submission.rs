@@ -29,7 +29,7 @@ use crate::handle::JoinHandle;
 use crate::job::Job;
 use crate::observer::{TaskId, TaskInfo};
 use crate::pool::WorkerPool;
-use crate::queue::Place;
+use crate::queue::Spot;
 use crate::sync::{Arc, Mutex};
 use crate::task::TaskCell;
 use crate::unwind;
@@ -96,7 +96,7 @@ struct Waiting<F, T> {
     task: Arc<TaskCell<F, T>>,
     id: TaskId,
     /// Where it waits; `None` before it does.
-    place: Option<Place>,
+    spot: Option<Spot>,
     offer: Arc<Offer>,
     /// Tells the offer of the closing; `None` before it waits.
     closing: Option<CancelGuard>,
@@ -195,13 +195,13 @@ where
         let task = Arc::new(TaskCell::new(f, id, location, queued_at));
         let job = Some(Job::Task(Arc::clone(&task) as _));
         let offer = Arc::new(Offer { inner: Mutex::new(Inner { job, waker: None }) });
-        Ok(Self { task, id, place: None, offer, closing: None })
+        Ok(Self { task, id, spot: None, offer, closing: None })
     }
 
     /// Offers the job to the queue; keeps rule 2.
     fn attempt(&mut self, engine: &Arc<Engine>, location: &'static Location<'static>, waker: &Waker) -> Attempt {
         let Some(job) = self.offer.take(waker) else { return Attempt::Refused };
-        let Err(job) = engine.submit_or_enroll(job, &mut self.place, waker) else { return Attempt::Accepted };
+        let Err(job) = engine.submit_or_enroll(job, &mut self.spot, waker) else { return Attempt::Accepted };
         self.offer.put_back(job);
         if self.closing.is_none() {
             let (offer, id) = (Arc::clone(&self.offer), self.id);
@@ -220,8 +220,8 @@ where
 impl<F, T> Waiting<F, T> {
     /// Leaves the queue; keeps rule 3.
     fn leave(mut self, engine: &Engine, took_room: bool) {
-        if let Some(place) = self.place.take() {
-            engine.leave(place, took_room);
+        if let Some(spot) = self.spot.take() {
+            engine.leave(spot, took_room);
         }
     }
 }

@@ -179,8 +179,8 @@ impl<F, T> TaskCell<F, T> {
     }
 }
 
-/// The seam for tasks that are tried again.
-#[cfg(feature = "retry")]
+/// The seam for tasks that are tried again, and for those whose closure comes later.
+#[cfg(any(feature = "retry", feature = "io"))]
 impl<F, T> TaskCell<F, T> {
     /// Claims the closure, to run it on this thread.
     pub(crate) fn start(&self) -> Option<F> {

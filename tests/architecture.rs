@@ -48,6 +48,7 @@ const RANKS: &[&str] = &[
     "misuse",
     "readme",
     "events_page",
+    "grpc_page",
 ];
 
 /// What may be named in one module only.

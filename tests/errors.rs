@@ -55,6 +55,19 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
 
 #[test]
 fn timers_retries_and_events_travel_too() {
+    is_send_sync::<(WaitForCancellation, SpawnAsync<fn(), ()>)>();
+    #[cfg(feature = "io")]
+    {
+        use workcrew::{Driver, DriverError};
+        travels::<DriverError>();
+        is_send_sync::<Driver>();
+    }
+    #[cfg(feature = "grpc")]
+    {
+        use workcrew::grpc::{CallError, Caller, CallerBuilder, Outfit, Target};
+        travels::<CallError>();
+        is_send_sync::<(Caller, CallerBuilder, Outfit, Target)>();
+    }
     travels::<TimerError<OnlySend>>();
     is_send_sync::<TimerHandle>();
     #[cfg(feature = "retry")]

@@ -33,7 +33,7 @@ mod side;
 #[cfg(not(workcrew_model))]
 use self::channel::Lane;
 use self::idle::Idle;
-pub(crate) use self::parking::Place;
+pub(crate) use self::parking::Spot;
 use self::parking::{Parking, Woken};
 #[cfg(workcrew_model)]
 use self::ring::Lane;
@@ -136,20 +136,20 @@ impl<T> Queue<T> {
     }
 
     /// Takes the item in, or gives it back and has the waker called when there may be room. To be tried again then, with
-    /// the same place, or [`leave`](Self::leave) is to be called. Neither patient nor closed: who waits as a future is
+    /// the same spot, or [`leave`](Self::leave) is to be called. Neither patient nor closed: who waits as a future is
     /// told of the closing by others.
-    pub(crate) fn push_or_enroll(&self, item: T, place: &mut Option<Place>, waker: &Waker) -> Result<(), T> {
+    pub(crate) fn push_or_enroll(&self, item: T, spot: &mut Option<Spot>, waker: &Waker) -> Result<(), T> {
         let Err(item) = self.bounded.try_push(item) else {
             self.call_worker();
             return Ok(());
         };
-        self.room.enroll(place, waker);
+        self.room.enroll(spot, waker);
         self.try_push(item)
     }
 
-    /// A future that had a place waits no longer. `took_room` tells whether it has pushed what it waited to push.
-    pub(crate) fn leave(&self, place: Place, took_room: bool) {
-        if self.room.withdraw(place) && !took_room {
+    /// A future that had a spot waits no longer. `took_room` tells whether it has pushed what it waited to push.
+    pub(crate) fn leave(&self, spot: Spot, took_room: bool) {
+        if self.room.withdraw(spot) && !took_room {
             self.room.wake(1, |_| ());
         }
     }
@@ -413,14 +413,14 @@ mod tests {
             assert_eq!(queue.try_push(0), Ok(()));
             filled.store(round, Ordering::SeqCst);
             (0..round % 64).for_each(|_| std::hint::spin_loop());
-            let mut place = None;
-            let pushed = queue.push_or_enroll(1, &mut place, &Waker::from(Arc::clone(&told)));
+            let mut spot = None;
+            let pushed = queue.push_or_enroll(1, &mut spot, &Waker::from(Arc::clone(&told)));
             while taken.load(Ordering::SeqCst) < round {
                 thread::yield_now();
             }
             assert!(pushed.is_ok() || told.0.load(Ordering::SeqCst) == 1, "nobody will come in round {round}");
-            if let Some(place) = place {
-                queue.leave(place, pushed.is_ok());
+            if let Some(spot) = spot {
+                queue.leave(spot, pushed.is_ok());
             }
             let _ = queue.try_pop_bounded();
         }

@@ -41,15 +41,15 @@ struct Inner {
     /// Those that were woken and have not noticed.
     permits: usize,
     /// Futures that nobody has told, in the order of arrival.
-    futures: BTreeMap<Place, Waker>,
-    /// The next place to give out.
-    next_place: Place,
+    futures: BTreeMap<Spot, Waker>,
+    /// The next spot to give out.
+    next_spot: Spot,
     /// Whether a future is told before a thread next time.
     futures_first: bool,
 }
 
-/// The place of a waiting future; never given out twice.
-pub(crate) type Place = u64;
+/// The spot of a waiting future; never given out twice.
+pub(crate) type Spot = u64;
 
 /// What ended a stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,12 +137,12 @@ impl Parking {
     }
 
     /// Announces a future, or has it told by another waker. What the waker is to be told of is looked for afterwards.
-    pub(super) fn enroll(&self, place: &mut Option<Place>, waker: &Waker) {
+    pub(super) fn enroll(&self, spot: &mut Option<Spot>, waker: &Waker) {
         let waker = waker.clone();
         let mut inner = self.inner.lock();
-        let place = *place.get_or_insert(inner.next_place);
-        inner.next_place = inner.next_place.max(place + 1);
-        let old = inner.futures.insert(place, waker);
+        let spot = *spot.get_or_insert(inner.next_spot);
+        inner.next_spot = inner.next_spot.max(spot + 1);
+        let old = inner.futures.insert(spot, waker);
         let announced = inner.announced;
         self.announce(&mut inner, announced);
         drop(inner);
@@ -151,9 +151,9 @@ impl Parking {
 
     /// Takes the announcement of a future back; returns whether it had been told.
     #[must_use = "who was told and does not look passes the word on"]
-    pub(super) fn withdraw(&self, place: Place) -> bool {
+    pub(super) fn withdraw(&self, spot: Spot) -> bool {
         let mut inner = self.inner.lock();
-        let waker = inner.futures.remove(&place);
+        let waker = inner.futures.remove(&spot);
         let announced = inner.announced;
         self.announce(&mut inner, announced);
         drop(inner);

@@ -15,7 +15,9 @@ pub use self::budget::RetryBudget;
 pub use self::error::{AttemptError, GiveUp, RetryError};
 pub use self::policy::{ErrorClass, RetryPolicy};
 
-pub(crate) use self::attempts::{Attempts, Next};
+pub(crate) use self::attempts::Attempts;
+#[cfg(any(feature = "events", feature = "grpc"))]
+pub(crate) use self::attempts::Next;
 use self::cell::RetryCell;
 #[cfg(feature = "events")]
 pub(crate) use self::error::Errors;

@@ -580,3 +580,23 @@ fn a_handle_of_a_call_is_awaited_in_another_runtime() {
         pool.shutdown_now();
     });
 }
+
+#[test]
+fn the_server_is_told_how_much_time_is_left_unless_the_request_says_it() {
+    on_server(|address| {
+        let pool = pool(1, 4);
+        let caller = caller(address).deadline(Duration::from_secs(20)).build(&pool).unwrap();
+        let told = caller.call_blocking(attempt("Trace", "t grpc-timeout")).unwrap().into_inner();
+        let (time, unit) = told.split_at(told.len() - 1);
+        let left = time.parse::<u64>().unwrap() * if unit == "u" { 1 } else { 1_000 };
+        assert!(["u", "m"].contains(&unit) && (10_000_000..=20_000_000).contains(&left), "{told}");
+        let own = |target| {
+            let mut request = Request::new("t grpc-timeout".to_owned());
+            request.set_timeout(Duration::from_secs(7));
+            async move { RawClient::new(target).call("Trace", request).await }
+        };
+        assert_eq!(caller.call_blocking(own).unwrap().into_inner(), "7000000u");
+        let endless = caller.clone().with_deadline(Duration::MAX);
+        assert_eq!(endless.call_blocking(attempt("Trace", "t grpc-timeout")).unwrap().into_inner(), "");
+    });
+}

@@ -176,8 +176,8 @@ fn the_limit_holds_at_the_server(address: SocketAddr) {
 
 fn cancelling_resets_the_stream(address: SocketAddr) {
     let pool = pool(2, 64);
-    let caller = caller(address).build(&pool).unwrap();
-    let call = caller.call(attempt("Slow", "gone 60000")).unwrap();
+    let caller = caller(address).deadline(Duration::MAX).build(&pool).unwrap();
+    let call = caller.call(attempt("Slow", "gone 600000")).unwrap();
     wait_for(&caller, "gone", "attempts", "1");
     assert!(call.cancel());
     assert!(matches!(call.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
@@ -428,8 +428,13 @@ fn on_the_only_worker_a_full_caller_neither_blocks_nor_hangs() {
         .unwrap();
         pool.wait_idle();
         assert_eq!((ran.load(Ordering::SeqCst), pool.metrics().tasks_panicked), (20, 0));
-        let peak = stats(&caller, "one")["peak"].clone();
-        assert_eq!(peak, "1");
+        // The limit holds for calls, too, that were launched without waiting.
+        let inner = caller.clone();
+        let calls =
+            pool.spawn(move || (0..20).map(|_| inner.call(attempt("Slow", "slow 5")).unwrap()).collect::<Vec<_>>());
+        calls.unwrap().join().unwrap().into_iter().for_each(|call| drop(call.join().unwrap().unwrap()));
+        let seen = stats(&caller, "slow");
+        assert_eq!((&*seen["peak"], &*seen["attempts"]), ("1", "20"));
         // A worker may wait for a call, and for the callback of one.
         let inner = caller.clone();
         let echo = pool.spawn(move || {
@@ -493,8 +498,8 @@ fn shutting_down_waits_for_calls_in_flight_and_now_cancels_them() {
         assert!(then.join().unwrap());
 
         let cancelled = pool(1, 4);
-        let caller = common::caller(address).build(&cancelled).unwrap();
-        let call = caller.call(attempt("Slow", "cancelled 60000")).unwrap();
+        let caller = common::caller(address).deadline(Duration::MAX).build(&cancelled).unwrap();
+        let call = caller.call(attempt("Slow", "cancelled 600000")).unwrap();
         wait_for(&watcher, "cancelled", "attempts", "1");
         let report = cancelled.shutdown_now();
         assert_eq!((report.tasks_cancelled, report.drained), (1, false));

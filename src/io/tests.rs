@@ -11,7 +11,12 @@ use crate::pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Ordering, thread};
 use crate::unwind;
 
-const LIMIT: Deadline = Deadline::NEVER;
+/// Longer than anything here takes on a busy machine. Only a hang reaches it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn limit() -> Deadline {
+    Deadline::after(LIMIT)
+}
 
 fn pool() -> WorkerPool {
     WorkerPool::builder().workers(1).build().expect("one thread can be started")
@@ -32,11 +37,11 @@ fn a_pool_has_one_io_thread_while_somebody_needs_it() {
     let one = IoThread::of(&pool).expect("it starts");
     let two = IoThread::of(&pool).expect("it runs");
     assert!(Arc::ptr_eq(&one, &two));
-    let name = one.block_on(async { thread::current().name().map(str::to_owned) }, LIMIT);
+    let name = one.block_on(async { thread::current().name().map(str::to_owned) }, limit());
     assert_eq!(name.expect("no panic").as_deref(), Some("workcrew-io"));
     drop((one, two));
     let again = IoThread::of(&pool).expect("it starts again");
-    assert_eq!(again.block_on(async { 1 }, LIMIT).expect("no panic"), 1);
+    assert_eq!(again.block_on(async { 1 }, limit()).expect("no panic"), 1);
 }
 
 #[test]
@@ -53,11 +58,11 @@ fn a_blocking_wait_ends_with_the_output_the_time_or_the_panic_but_is_refused_on_
         assert!(matches!(io.block_on(waits, Deadline::after(timeout)), Err(BlockError::Timeout)));
     }
     let inner = Arc::clone(&io);
-    let nested = io.block_on(async move { inner.block_on(async {}, LIMIT) }, LIMIT);
+    let nested = io.block_on(async move { inner.block_on(async {}, limit()) }, limit());
     assert!(matches!(nested, Ok(Err(BlockError::OnIoThread))));
-    let panicked = io.block_on(async { unwind::resume(Box::new("oh no")) }, LIMIT);
+    let panicked = io.block_on(async { unwind::resume(Box::new("oh no")) }, limit());
     assert!(matches!(panicked, Err(BlockError::Panicked(panic)) if panic.message() == Some("oh no")));
-    assert_eq!(io.block_on(async { 1 }, LIMIT).expect("it lives on"), 1);
+    assert_eq!(io.block_on(async { 1 }, limit()).expect("it lives on"), 1);
     assert_eq!(dropped.load(Ordering::SeqCst), 3, "what timed out was dropped before the later ones were driven");
 }
 
@@ -101,11 +106,11 @@ fn a_cancelled_flight_is_dropped_and_gives_its_slot_back() {
     let dropped = Arc::new(AtomicUsize::new(0));
     for round in 0..200 {
         let held = CountsDrop(Arc::clone(&dropped));
-        let flight = driver.spawn(async move {
+        let future = async move {
             let _held = held;
             pending::<()>().await;
-        });
-        let flight = flight.expect("the pool is open");
+        };
+        let flight = driver.spawn_timeout(future, LIMIT).expect("there is a slot, once the last was dropped");
         if round % 2 == 0 {
             thread::yield_now();
         }
@@ -113,7 +118,8 @@ fn a_cancelled_flight_is_dropped_and_gives_its_slot_back() {
         assert!(matches!(flight.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
     }
     // With one slot, the next to be driven comes after the last that was dropped.
-    assert_eq!(driver.spawn(async { 1 }).expect("the pool is open").join().expect("no panic"), 1);
+    let next = driver.spawn_timeout(async { 1 }, LIMIT).expect("there is a slot");
+    assert_eq!(next.join().expect("no panic"), 1);
     assert_eq!(dropped.load(Ordering::SeqCst), 200);
     pool.wait_idle();
     assert_eq!(pool.metrics().tasks_cancelled, 200);
@@ -145,7 +151,9 @@ fn shutting_down_drains_flights_and_shutting_down_now_cancels_them() {
     assert!(matches!(stuck.expect("it came before").join(), Err(JoinError::Cancelled(CancelReason::ShutDown))));
     drop(driver);
     drop(cancelled);
+    let limit = limit();
     while dropped.load(Ordering::SeqCst) == 0 {
+        assert!(!limit.is_past(), "the cancelled future was not dropped");
         thread::yield_now();
     }
 }

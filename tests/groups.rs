@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -973,13 +973,27 @@ fn wait_any_on_a_worker_stops_at_the_first_success() {
 #[test]
 fn a_callback_of_an_expired_group_may_end_the_pool() {
     on_grid(|pool| {
-        let group = pool.group().deadline(Instant::now() + Duration::from_millis(1));
-        let inner = Arc::clone(&pool);
-        let _guard = group.token().on_cancel(move || {
-            assert!(!inner.wait_idle_timeout(LIMIT));
-            inner.shutdown();
-        });
-        thread::sleep(Duration::from_millis(2));
+        // A busy machine may let the deadline pass before the callback is registered, which is then called here and now.
+        let (group, deadline, _guard) = (0..)
+            .find_map(|doublings| {
+                let deadline = Instant::now() + Duration::from_millis(1 << doublings);
+                let group = pool.group().deadline(deadline);
+                let registered = Arc::new(AtomicBool::new(false));
+                let (inner, in_time) = (Arc::clone(&pool), Arc::clone(&registered));
+                let called = Arc::new(AtomicBool::new(false));
+                let noted = Arc::clone(&called);
+                let guard = group.token().on_cancel(move || {
+                    noted.store(true, Ordering::SeqCst);
+                    if in_time.load(Ordering::SeqCst) {
+                        assert!(!inner.wait_idle_timeout(LIMIT));
+                        inner.shutdown();
+                    }
+                });
+                registered.store(true, Ordering::SeqCst);
+                (!called.load(Ordering::SeqCst)).then_some((group, deadline, guard))
+            })
+            .expect("some deadline is late enough");
+        thread::sleep(deadline.saturating_duration_since(Instant::now()));
         group.spawn(|| ());
         assert!(pool.is_shut_down());
         assert!(group.wait().is_err());

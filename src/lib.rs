@@ -245,7 +245,8 @@ mod fault;
 mod sync;
 #[cfg(doctest)]
 mod misuse;
-#[cfg(doctest)]
+// Both speak of the default features.
+#[cfg(all(doctest, feature = "events"))]
 mod readme;
 #[cfg(all(doctest, feature = "events"))]
 mod events_page;

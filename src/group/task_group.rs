@@ -124,7 +124,9 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Cancels the group, with [`CancelReason::Expired`], when the moment has come. The earliest of several counts.
     ///
     /// No thread watches the clock: who waits for the group, or is about to start one of its tasks, finds that the time
-    /// has come.
+    /// has come. The wait then says [`GroupError::Cancelled`] if nothing had failed before; a task that heeds the time by
+    /// `token.check()?` fails by that, so ask the [token's](Self::token) [`reason`](CancellationToken::reason) if you need to
+    /// tell them apart.
     ///
     /// # Panics
     ///
@@ -156,7 +158,8 @@ impl<R: TaskResult> TaskGroup<R> {
         self.set(|settings| settings.label = Some(Arc::from(&*label.into())))
     }
 
-    /// Adds a task. Blocks while the group is at [capacity](Self::capacity).
+    /// Adds a task. Blocks while the group is at [capacity](Self::capacity). A task of the group that adds siblings needs a
+    /// [`spawner`](Self::spawner).
     ///
     /// If the group has been cancelled, or the pool shut down, the closure is dropped unrun and the task counts as
     /// cancelled.
@@ -258,6 +261,21 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Errors
     ///
     /// The group itself, if it was not done in time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let group = pool.group();
+    /// group.spawn(|| Ok::<_, String>(1));
+    /// match group.wait_timeout(Duration::from_secs(60)) {
+    ///     Ok(ended) => assert_eq!(ended.unwrap(), [1]),
+    ///     Err(group) => group.cancel(), // it is not done
+    /// }
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
     #[allow(
         clippy::type_complexity,
         reason = "the outer result says whether it was in time, the inner one is `wait`'s"
@@ -299,7 +317,9 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Yields each outcome as it comes, with the task's index in spawn order. Outcomes that were yielded are not
-    /// returned again by a wait, and take no memory any more.
+    /// returned again by a wait, and take no memory any more. Those that wait to be yielded do: the
+    /// [capacity](Self::capacity) is about tasks that have not started. What holds its source back until results are taken is
+    /// [`map`](crate::WorkerPool::map).
     ///
     /// # Examples
     ///
@@ -347,7 +367,10 @@ impl<R: TaskResult> TaskGroup<R> {
 
     #[track_caller]
     fn set(mut self, change: impl FnOnce(&mut GroupSettings)) -> Self {
-        assert!(self.core.get().is_none(), "the settings of a group are made before its first task");
+        assert!(
+            self.core.get().is_none(),
+            "the settings of a group are made before its first task, and before it gives out its token or a spawner"
+        );
         change(&mut self.settings);
         self
     }

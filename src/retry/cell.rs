@@ -102,9 +102,22 @@ where
 
     /// Claims the closure, if it can be claimed; see rule 1.
     fn start(&self) -> Option<Body<F, E>> {
-        let place = self.place.lock().take();
-        let out_of_agenda = place.and_then(|place| self.timekeeper.strike_out(place));
+        self.start_if(|_| true)
+    }
+
+    /// The same, unless a delay is under way: what has come out of the queue then is an empty share.
+    fn start_if_due(&self) -> Option<Body<F, E>> {
+        self.start_if(|place| place.due() <= Due::At(self.now()))
+    }
+
+    fn start_if(&self, may_start: impl FnOnce(Place) -> bool) -> Option<Body<F, E>> {
+        let mut place = self.place.lock();
+        if !place.is_none_or(may_start) {
+            return None;
+        }
+        let out_of_agenda = place.take().and_then(|place| self.timekeeper.strike_out(place));
         let body = self.plain.start();
+        drop(place);
         drop(out_of_agenda);
         body
     }
@@ -215,7 +228,7 @@ where
 {
     fn run(&self, supervisor: &Supervisor) {
         supervisor.enter(0, |record| {
-            if let Some(body) = self.start() {
+            if let Some(body) = self.start_if_due() {
                 self.attempt(body, record, supervisor);
             }
         });
@@ -223,7 +236,7 @@ where
 
     fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
         supervisor.enter(0, |record| {
-            let mut claimed = self.start();
+            let mut claimed = if reason == CancelReason::Discarded { self.start_if_due() } else { self.start() };
             // An overflowing queue gives up what lies in it, which may be an empty share in a task that is being tried.
             if claimed.is_none() && reason == CancelReason::Discarded {
                 return false;

@@ -9,6 +9,7 @@
 //!    one in so many, up to [`LONGEST_STRIDE`]. So since when a task is running may be the time of one of the few
 //!    short ones before it.
 
+use std::mem;
 use std::panic::Location;
 
 use crate::clock::{Clock, Moment};
@@ -101,13 +102,14 @@ pub(crate) struct Started {
     /// When it started, if durations are recorded.
     at: Option<Moment>,
     /// The task that waits below it on the same stack.
-    below: Option<Box<Below>>,
+    below: Option<Below>,
 }
 
 /// A task that has lent its worker to another.
 struct Below {
     task: u64,
     since: u64,
+    /// Its site, if the other's differs; else the one that is shown is its own still.
     site: Option<Site>,
 }
 
@@ -278,15 +280,17 @@ impl Record {
 impl Current {
     /// Shows a task that starts; returns the one that lends its worker.
     #[inline]
-    fn begin(&self, task: &TaskInfo<'_>, since: Moment) -> Option<Box<Below>> {
+    fn begin(&self, task: &TaskInfo<'_>, since: Moment) -> Option<Below> {
         let below = self.task.load(Ordering::Relaxed);
-        let below = (below > 0).then(|| {
-            let since = self.since.load(Ordering::Relaxed);
-            Box::new(Below { task: below, since, site: self.site.lock().clone() })
-        });
+        let mut below =
+            (below > 0).then(|| Below { task: below, since: self.since.load(Ordering::Relaxed), site: None });
         let addresses = Site::addresses(task.location, task.label);
         if self.site_addresses() != addresses {
-            self.set_site(Some(Site { location: task.location, label: task.label.cloned() }));
+            let before = self.show_site(Some(Site { location: task.location, label: task.label.cloned() }));
+            match &mut below {
+                Some(below) => below.site = before,
+                None => drop(before),
+            }
         }
         // ORDERING: Release, after the end of the task before; see `Record::running`.
         self.since.store(since.word(), Ordering::Release);
@@ -296,16 +300,15 @@ impl Current {
 
     /// Shows again what was shown before, or nothing.
     #[inline]
-    fn finish(&self, below: Option<Box<Below>>) {
-        match below {
-            None => self.task.store(0, Ordering::Release),
-            Some(below) => {
-                let Below { task, since, site } = *below;
-                self.set_site(site);
-                self.since.store(since, Ordering::Release);
-                self.task.store(task, Ordering::Release);
-            }
+    fn finish(&self, below: Option<Below>) {
+        let Some(Below { task, since, site }) = below else {
+            return self.task.store(0, Ordering::Release);
+        };
+        if site.is_some() {
+            drop(self.show_site(site));
         }
+        self.since.store(since, Ordering::Release);
+        self.task.store(task, Ordering::Release);
     }
 
     #[inline]
@@ -313,13 +316,13 @@ impl Current {
         self.site_addresses.each_ref().map(|address| address.load(Ordering::Relaxed))
     }
 
-    fn set_site(&self, site: Option<Site>) {
+    /// Shows a site; returns the one that was shown before, to be kept or dropped outside of the lock.
+    fn show_site(&self, site: Option<Site>) -> Option<Site> {
         let addresses = site.as_ref().map_or([0; 2], |site| Site::addresses(site.location, site.label.as_ref()));
         for (place, address) in self.site_addresses.iter().zip(addresses) {
             place.store(address, Ordering::Relaxed);
         }
-        let before = std::mem::replace(&mut *self.site.lock(), site);
-        drop(before);
+        mem::replace(&mut *self.site.lock(), site)
     }
 }
 

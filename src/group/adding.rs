@@ -175,7 +175,7 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// Sleeps until there is room, or something else to look at; see rule 10 of `core`.
     fn sleep_for_room(&self, mut state: MutexGuard<'_, State<R>>, patience: Deadline) {
-        let expiry = self.token.deadline();
+        let expiry = self.expiry();
         if patience.is_past() {
             state.wait_for_room += 1;
             state = self.room.wait_until(state, expiry);

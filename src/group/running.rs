@@ -96,7 +96,7 @@ impl<R: TaskResult> GroupCore<R> {
             state.outcomes.note_decision(index, &ended);
             let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
             drop(state);
-            self.token.cancel_because(CancelReason::GroupFailed);
+            self.cancel_token(CancelReason::GroupFailed);
             self.drop_unstarted(record, unstarted, CancelReason::GroupFailed);
             state = self.state.lock();
         }

@@ -228,7 +228,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Whether the group was cancelled, by whatever cause. `true` is final.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.core().token().is_cancelled()
+        self.core().is_cancelled()
     }
 
     /// How many tasks were spawned and how many of them have met their fate; out of date when it arrives.

@@ -148,7 +148,7 @@ impl<R: TaskResult> GroupCore<R> {
                 linger(LINGER, || self.ended.0.load(Ordering::Acquire) || deadline.is_past());
                 continue;
             }
-            let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.token.deadline()) };
+            let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.expiry()) };
             state.wait_for_change += watches;
             state.helpers += helps;
             let mut state = self.changed.wait_until(state, until.instant());

@@ -32,12 +32,13 @@ mod side;
 
 #[cfg(not(workcrew_model))]
 use self::channel::Lane;
-use self::idle::Idle;
+use self::idle::{Hope, Idle};
 pub(crate) use self::parking::Spot;
 use self::parking::{Parking, Woken};
 #[cfg(workcrew_model)]
 use self::ring::Lane;
 use self::side::SideLane;
+use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -73,10 +74,13 @@ pub(crate) enum PushError<T> {
     Closed(T),
 }
 
-/// Which lane a worker looks into first; it alternates, so that neither starves.
+/// What a worker remembers from one item to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
+    /// Which lane it looks into first; that alternates, so that neither starves.
     side_first: bool,
+    /// Whether it lingers before it sleeps.
+    hope: Hope,
 }
 
 impl<T> Queue<T> {
@@ -189,7 +193,10 @@ impl<T> Queue<T> {
     /// Hands out the next item, waiting for one; `None` if `look_up` says so, or for no reason. What makes `look_up`
     /// change its mind must call [`wake_all`](Self::wake_all) afterwards.
     pub(crate) fn pop(&self, turn: &mut Turn, look_up: impl Fn() -> bool) -> Option<T> {
-        self.idle.search(|| self.try_pop(turn), look_up, || !self.seems_empty())
+        let mut hope = mem::take(&mut turn.hope);
+        let item = self.idle.search(&mut hope, || self.try_pop(turn), look_up, || !self.seems_empty());
+        turn.hope = hope;
+        item
     }
 
     /// Makes every sleeping worker look up.

@@ -7,7 +7,7 @@ use super::core::{Body, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::running::Stint;
 use crate::deadline::Deadline;
-use crate::error::{CancelReason, Refusal, TaskError};
+use crate::error::{CancelReason, Refusal};
 use crate::local;
 use crate::sync::{Arc, MutexGuard};
 use crate::unwind;
@@ -55,7 +55,7 @@ impl<R: TaskResult> GroupCore<R> {
         unwind::discard(body);
         let mut state = self.state.lock();
         let index = state.next_index();
-        state.outcomes.put(index, Err(TaskError::Cancelled(CancelReason::ShutDown)));
+        state.put_cancelled(index..index + 1, CancelReason::ShutDown);
         self.count_done(&mut state, 1);
         Added::Dropped
     }

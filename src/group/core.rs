@@ -99,6 +99,11 @@ pub(super) struct State<R: TaskResult> {
     pub(super) runners: usize,
     /// Why nothing is started any more.
     pub(super) closed: Option<CancelReason>,
+    /// Nobody will ask for outcomes any more: the owner is gone. Those of tasks that do not start are not kept then, or a
+    /// spawner that outlives the group would fill the memory.
+    pub(super) abandoned: bool,
+    /// Whether the first success is all that is waited for, whatever the policy.
+    pub(super) wants_first: bool,
     /// Whether a task was added that could never start.
     pub(super) impossible: bool,
     pub(super) outcomes: Outcomes<R::Value, R::Error>,
@@ -213,6 +218,12 @@ impl<R: TaskResult> GroupCore<R> {
         });
     }
 
+    /// Cancels what has not started, and keeps no more outcomes of such tasks: the owner lets go.
+    pub(super) fn abandon(&self) {
+        self.state.lock().abandoned = true;
+        self.close(CancelReason::Requested);
+    }
+
     /// Keeps rule 7; also notices a deadline. Costs two atomic loads while the token is live and has no deadline.
     #[inline]
     pub(super) fn close_if_told(&self) {
@@ -293,7 +304,7 @@ impl<R: TaskResult> GroupCore<R> {
         }
         let mut state = self.state.lock();
         for run in runs {
-            state.outcomes.put_cancelled(run, reason);
+            state.put_cancelled(run, reason);
         }
         self.count_done(&mut state, count);
         drop(state);
@@ -330,12 +341,21 @@ impl<R: TaskResult> State<R> {
             tickets: 0,
             runners: 0,
             closed: None,
+            abandoned: false,
+            wants_first: false,
             impossible: false,
             outcomes: Outcomes::new(),
             wait_for_half_room: 0,
             wait_for_room: 0,
             wait_for_change: 0,
             helpers: 0,
+        }
+    }
+
+    /// Lets the same cancellation land for a run of tasks, if anybody may ask for it.
+    pub(super) fn put_cancelled(&mut self, run: Range<usize>, reason: CancelReason) {
+        if !self.abandoned {
+            self.outcomes.put_cancelled(run, reason);
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Outcomes<T, E> {
     cancelled: BTreeMap<usize, (usize, CancelReason)>,
     /// The task that failed or panicked first, even if its outcome was handed out.
     first_trouble: Option<usize>,
+    /// Whether a task failed or panicked before the first one succeeded.
+    trouble_came_first: bool,
     /// The task that succeeded first, even if its outcome was handed out.
     first_success: Option<usize>,
     /// The task whose outcome decides the group, until it has landed.
@@ -58,6 +60,7 @@ impl<T, E> Outcomes<T, E> {
             troubles: BTreeMap::new(),
             cancelled: BTreeMap::new(),
             first_trouble: None,
+            trouble_came_first: false,
             first_success: None,
             deciding: None,
             ended: None,
@@ -68,9 +71,16 @@ impl<T, E> Outcomes<T, E> {
     pub(super) fn note_decision(&mut self, index: usize, outcome: &Result<T, TaskError<E>>) {
         self.deciding = Some(index);
         match outcome {
-            Ok(_) => self.first_success.get_or_insert(index),
-            Err(_) => self.first_trouble.get_or_insert(index),
-        };
+            Ok(_) => {
+                self.first_success.get_or_insert(index);
+            }
+            Err(_) => self.note_trouble(index),
+        }
+    }
+
+    fn note_trouble(&mut self, index: usize) {
+        self.first_trouble.get_or_insert(index);
+        self.trouble_came_first |= self.first_success.is_none();
     }
 
     /// Lets the outcome of a task land.
@@ -88,7 +98,7 @@ impl<T, E> Outcomes<T, E> {
             }
             Err(TaskError::Cancelled(reason)) => return self.put_cancelled(index..index + 1, reason),
             Err(trouble) => {
-                self.first_trouble.get_or_insert(index);
+                self.note_trouble(index);
                 self.troubles.insert(index, trouble);
                 if size_of::<T>() > 0 {
                     *self.slot(index) = Slot::Gone;
@@ -119,6 +129,11 @@ impl<T, E> Outcomes<T, E> {
     /// Whether there is a value, and none that came before it is about to land.
     pub(super) fn has_success(&self) -> bool {
         self.successes > 0 && self.deciding.is_none()
+    }
+
+    /// Whether a task failed or panicked before the first one succeeded, and that has landed.
+    pub(super) fn trouble_came_first(&self) -> bool {
+        self.trouble_came_first && self.deciding.is_none()
     }
 
     /// Takes the value that came first of those that are there; by spawn order, if the very first was handed out.

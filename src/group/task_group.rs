@@ -92,6 +92,10 @@ impl<R: TaskResult> TaskGroup<R> {
     /// limit of zero nothing can run: `try_spawn` finds the group full, and `wait` answers
     /// [`GroupError::WouldDeadlock`] if something was spawned.
     ///
+    /// Groups with limits are like semaphores: a task that adds to a full group whose limit is reached waits for it, on a
+    /// worker too, and two groups with limits whose tasks fill each other may wait for each other for ever. The default
+    /// limit cannot do that.
+    ///
     /// # Panics
     ///
     /// If the group has [started](Self#settings).
@@ -220,7 +224,8 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Cancels the group: tasks that have not started never do, and their closures are dropped before this returns;
-    /// running tasks can see it in the token.
+    /// running tasks can see it in the token. Cancelling twice does nothing; the second call may return before the first has
+    /// dropped every closure.
     pub fn cancel(&self) {
         self.core().close(CancelReason::Requested);
     }
@@ -337,12 +342,12 @@ impl<R: TaskResult> TaskGroup<R> {
         Completions::new(self.core())
     }
 
-    /// Blocks until a task succeeds and returns its value. The rest is cancelled: by [`Policy::FirstSuccess`] when that
-    /// happens, with the other policies when this returns. It does not wait for tasks that are still running.
+    /// Blocks until a task succeeds, and returns its value; the rest is cancelled at that moment. It does not wait for tasks
+    /// that are still running, but for one that this worker, helping, has begun itself.
     ///
     /// # Errors
     ///
-    /// If no task succeeded: the first failure or panic, else the cancellation. [`GroupError::WouldDeadlock`] also for
+    /// If no task succeeded, or by [`Policy::FailFast`] none before: the first failure or panic, else the cancellation. [`GroupError::WouldDeadlock`] also for
     /// a group without tasks.
     ///
     /// # Examples
@@ -379,7 +384,7 @@ impl<R: TaskResult> TaskGroup<R> {
 impl<R: TaskResult> Drop for TaskGroup<R> {
     fn drop(&mut self) {
         if let Some(core) = self.core.get() {
-            core.close(CancelReason::Requested);
+            core.abandon();
         }
     }
 }

@@ -142,7 +142,7 @@ impl<T> Queue<T> {
     /// Takes the item in, or gives it back and has the waker called when there may be room. To be tried again then, with
     /// the same spot, or [`leave`](Self::leave) is to be called. Neither patient nor closed: who waits as a future is
     /// told of the closing by others.
-    pub(crate) fn push_or_enroll(&self, item: T, spot: &mut Option<Spot>, waker: &Waker) -> Result<(), T> {
+    pub(crate) fn push_or_enroll(&self, item: T, spot: &mut Option<Spot>, waker: Waker) -> Result<(), T> {
         let Err(item) = self.bounded.try_push(item) else {
             self.call_worker();
             return Ok(());
@@ -235,6 +235,11 @@ impl<T> Queue<T> {
 
     pub(crate) fn capacity(&self) -> usize {
         self.bounded.capacity()
+    }
+
+    /// How many items the side lane holds; out of date when it arrives.
+    pub(crate) fn side_len(&self) -> usize {
+        self.side.len()
     }
 
     /// How many items both lanes hold; out of date when it arrives.
@@ -421,7 +426,7 @@ mod tests {
             filled.store(round, Ordering::SeqCst);
             (0..round % 64).for_each(|_| std::hint::spin_loop());
             let mut spot = None;
-            let pushed = queue.push_or_enroll(1, &mut spot, &Waker::from(Arc::clone(&told)));
+            let pushed = queue.push_or_enroll(1, &mut spot, Waker::from(Arc::clone(&told)));
             while taken.load(Ordering::SeqCst) < round {
                 thread::yield_now();
             }

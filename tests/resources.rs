@@ -274,7 +274,11 @@ fn child_outlives_timers_attempts_and_groups() {
             #[cfg(feature = "retry")]
             {
                 let policy = workcrew::RetryPolicy::fixed(Duration::from_nanos(1)).max_attempts(rounds);
-                let attempts = inner.spawn_with_retry(policy, |_| Err::<(), _>(thread::yield_now())).unwrap();
+                let attempts = inner.spawn_with_retry(policy, |_| {
+                    thread::yield_now();
+                    Err::<(), _>("not yet")
+                });
+                let attempts = attempts.unwrap();
                 assert_eq!(attempts.join().unwrap().unwrap_err().attempts(), rounds);
             }
         });

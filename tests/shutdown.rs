@@ -735,12 +735,12 @@ fn idle_is_seen_while_a_worker_that_leaves_is_in_its_stop_hook() {
             .workers(1)
             .on_thread_start(move |worker| {
                 if worker == 1 {
-                    start.pass()
+                    start.pass();
                 }
             })
             .on_thread_stop(move |worker| {
                 if worker == 0 {
-                    stop.pass()
+                    stop.pass();
                 }
             })
             .build()

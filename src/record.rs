@@ -16,7 +16,7 @@ use crate::clock::{Clock, Moment};
 use crate::error::CancelReason;
 use crate::metrics::{Histogram, HistogramCounter};
 use crate::observer::{Outcome, RunningTask, TaskId, TaskInfo};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use std::time::Duration;
 
 /// Tasks that take less do not have the clock read for each.
@@ -72,10 +72,20 @@ struct Current {
     task: AtomicU64,
     /// The word of the moment it started.
     since: AtomicU64,
-    /// The site of this task or, if there is none, of the last.
-    site: Mutex<Option<Site>>,
-    /// Where the parts of `site` lie, by which the worker tells sites apart without the lock.
+    sites: Mutex<Sites>,
+    /// Where the parts of the site that is shown lie, by which the worker tells sites apart without the lock.
     site_addresses: [AtomicUsize; 2],
+    /// Whether the site that is shown is needed when a lender goes on. Only the worker uses it.
+    shows_lender: AtomicBool,
+}
+
+/// The sites that a worker knows of.
+#[derive(Default)]
+struct Sites {
+    /// That of the task that runs or, if there is none, of the last.
+    shown: Option<Site>,
+    /// Those of tasks that have lent their worker, the innermost last, as far as another has taken their place.
+    lenders: Vec<Option<Site>>,
 }
 
 /// Where tasks come from.
@@ -101,16 +111,16 @@ struct Pace {
 pub(crate) struct Started {
     /// When it started, if durations are recorded.
     at: Option<Moment>,
-    /// The task that waits below it on the same stack.
-    below: Option<Below>,
 }
 
-/// A task that has lent its worker to another.
-struct Below {
+/// A task that has lent its worker to others, to be handed to [`Record::take_back`].
+#[must_use = "what was lent is taken back"]
+pub(crate) struct Lent {
+    /// Its id, plus one.
     task: u64,
     since: u64,
-    /// Its site, if the other's differs; else the one that is shown is its own still.
-    site: Option<Site>,
+    /// What [`Current::shows_lender`] was before.
+    showed_lender: bool,
 }
 
 impl Record {
@@ -155,11 +165,10 @@ impl Record {
             }
             now
         });
-        let below = match self.writers {
-            Writers::One => self.current.begin(task, at.unwrap_or_else(|| self.pace.now(&self.clock))),
-            Writers::Many => None,
-        };
-        Started { at, below }
+        if self.is_of_worker() {
+            self.current.begin(task, at.unwrap_or_else(|| self.pace.now(&self.clock)));
+        }
+        Started { at }
     }
 
     /// Counts the end of a task.
@@ -170,17 +179,27 @@ impl Record {
             times.run_time.record(self.clock.now().since(at));
         }
         if self.is_of_worker() {
-            self.current.finish(started.below);
+            self.current.finish();
         }
     }
 
     /// Counts the end of an attempt after which the task is queued again.
     #[cfg(feature = "retry")]
-    pub(crate) fn suspend(&self, started: Started) {
+    pub(crate) fn suspend(&self, _: Started) {
         self.add(&self.suspended, 1);
         if self.is_of_worker() {
-            self.current.finish(started.below);
+            self.current.finish();
         }
+    }
+
+    /// The task that the worker runs, if any, waits while the worker runs others on the same stack.
+    pub(crate) fn lend(&self) -> Lent {
+        self.current.lend()
+    }
+
+    /// The worker goes on with the task it ran before.
+    pub(crate) fn take_back(&self, lent: Lent) {
+        self.current.take_back(lent);
     }
 
     /// Counts tasks that were cancelled.
@@ -243,7 +262,7 @@ impl Record {
             // ORDERING: Acquire pairs with the Release in `begin`: who sees a later task's moment or, through the lock,
             // its site, sees the earlier task's end as well, and looks again.
             let since = Moment::from_word(self.current.since.load(Ordering::Acquire));
-            let site = self.current.site.lock().clone();
+            let site = self.current.sites.lock().shown.clone();
             if before != (self.started(), self.current.task.load(Ordering::Acquire)) {
                 continue;
             }
@@ -278,37 +297,39 @@ impl Record {
 }
 
 impl Current {
-    /// Shows a task that starts; returns the one that lends its worker.
+    /// Shows a task that starts.
     #[inline]
-    fn begin(&self, task: &TaskInfo<'_>, since: Moment) -> Option<Below> {
-        let below = self.task.load(Ordering::Relaxed);
-        let mut below =
-            (below > 0).then(|| Below { task: below, since: self.since.load(Ordering::Relaxed), site: None });
-        let addresses = Site::addresses(task.location, task.label);
-        if self.site_addresses() != addresses {
-            let before = self.show_site(Some(Site { location: task.location, label: task.label.cloned() }));
-            match &mut below {
-                Some(below) => below.site = before,
-                None => drop(before),
-            }
+    fn begin(&self, task: &TaskInfo<'_>, since: Moment) {
+        if self.site_addresses() != Site::addresses(task.location, task.label) {
+            self.show_site(Site { location: task.location, label: task.label.cloned() });
         }
         // ORDERING: Release, after the end of the task before; see `Record::running`.
         self.since.store(since.word(), Ordering::Release);
         self.task.store(task.id.0 + 1, Ordering::Release);
-        below
     }
 
-    /// Shows again what was shown before, or nothing.
+    /// Shows that the task has ended.
     #[inline]
-    fn finish(&self, below: Option<Below>) {
-        let Some(Below { task, since, site }) = below else {
-            return self.task.store(0, Ordering::Release);
-        };
-        if site.is_some() {
-            drop(self.show_site(site));
+    fn finish(&self) {
+        self.task.store(0, Ordering::Release);
+    }
+
+    #[inline]
+    fn lend(&self) -> Lent {
+        let showed_lender = self.shows_lender.load(Ordering::Relaxed);
+        self.shows_lender.store(true, Ordering::Relaxed);
+        Lent { task: self.task.load(Ordering::Relaxed), since: self.since.load(Ordering::Relaxed), showed_lender }
+    }
+
+    /// Shows again what was shown when the worker was lent.
+    #[inline]
+    fn take_back(&self, lent: Lent) {
+        if !self.shows_lender.load(Ordering::Relaxed) {
+            self.show_lender();
         }
-        self.since.store(since, Ordering::Release);
-        self.task.store(task, Ordering::Release);
+        self.shows_lender.store(lent.showed_lender, Ordering::Relaxed);
+        self.since.store(lent.since, Ordering::Release);
+        self.task.store(lent.task, Ordering::Release);
     }
 
     #[inline]
@@ -316,13 +337,36 @@ impl Current {
         self.site_addresses.each_ref().map(|address| address.load(Ordering::Relaxed))
     }
 
-    /// Shows a site; returns the one that was shown before, to be kept or dropped outside of the lock.
-    fn show_site(&self, site: Option<Site>) -> Option<Site> {
-        let addresses = site.as_ref().map_or([0; 2], |site| Site::addresses(site.location, site.label.as_ref()));
+    /// Shows a site, and keeps the one before if a lender needs it.
+    #[cold]
+    fn show_site(&self, site: Site) {
+        self.note_addresses(Some(&site));
+        let mut sites = self.sites.lock();
+        let mut before = sites.shown.replace(site);
+        if self.shows_lender.load(Ordering::Relaxed) {
+            sites.lenders.push(before.take());
+        }
+        drop(sites);
+        drop(before);
+        self.shows_lender.store(false, Ordering::Relaxed);
+    }
+
+    /// Shows the site of the innermost lender.
+    #[cold]
+    fn show_lender(&self) {
+        let mut sites = self.sites.lock();
+        let lender = sites.lenders.pop().flatten();
+        self.note_addresses(lender.as_ref());
+        let before = mem::replace(&mut sites.shown, lender);
+        drop(sites);
+        drop(before);
+    }
+
+    fn note_addresses(&self, site: Option<&Site>) {
+        let addresses = site.map_or([0; 2], |site| Site::addresses(site.location, site.label.as_ref()));
         for (place, address) in self.site_addresses.iter().zip(addresses) {
             place.store(address, Ordering::Relaxed);
         }
-        mem::replace(&mut *self.site.lock(), site)
     }
 }
 

@@ -399,3 +399,43 @@ impl Pace {
         now
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lender_is_shown_again_whatever_ran_on_its_stack() {
+        let here = Location::caller();
+        let labels: [Arc<str>; 2] = ["inner".into(), "innermost".into()];
+        let outer = TaskInfo { id: TaskId(0), location: here, label: None };
+        let inner = TaskInfo { id: TaskId(1), location: here, label: Some(&labels[0]) };
+        let innermost = TaskInfo { id: TaskId(2), location: here, label: Some(&labels[1]) };
+        let record = Record::new(0, Writers::One, Clock::new(), false);
+        let shown = || record.running().map(|task| (task.id.0, task.label));
+        // The second inner task shows the site of the first; after it nothing is shown until the lender goes on.
+        for sites in [[outer, outer], [inner, inner], [inner, innermost], [outer, inner]] {
+            let below = record.start(&outer, None);
+            let lent = record.lend();
+            for site in sites {
+                let above = record.start(&site, None);
+                assert_eq!(shown(), Some((site.id.0, site.label.cloned())));
+                let lent = record.lend();
+                record.take_back(lent);
+                let lent = record.lend();
+                let top = record.start(&innermost, None);
+                assert_eq!(shown(), Some((2, Some(labels[1].clone()))));
+                record.end(top, Outcome::Succeeded);
+                record.take_back(lent);
+                assert_eq!(shown(), Some((site.id.0, site.label.cloned())));
+                record.end(above, Outcome::Succeeded);
+                assert_eq!(shown(), None);
+            }
+            record.take_back(lent);
+            assert_eq!(shown(), Some((0, None)));
+            record.end(below, Outcome::Succeeded);
+            assert_eq!(record.current.sites.lock().lenders.len(), 0);
+            assert!(!record.current.shows_lender.load(Ordering::Relaxed));
+        }
+    }
+}

@@ -163,3 +163,19 @@ impl Idle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lingering_in_vain_is_skipped_ever_longer_until_it_pays() {
+        let mut hope = Hope::default();
+        let mut skipped_after = |paid| {
+            hope.learn(paid);
+            (0..).take_while(|_| !hope.lingers()).count()
+        };
+        assert_eq!([false; 6].map(&mut skipped_after), [1, 3, 7, 15, 15, 15]);
+        assert_eq!([true, false, true, true, false, false].map(&mut skipped_after), [0, 1, 0, 0, 1, 3]);
+    }
+}

@@ -8,6 +8,15 @@
 //! 2. The *clock* is read for each task, but a worker whose tasks have lately taken less than [`SHORT`] reads it for
 //!    one in so many, up to [`LONGEST_STRIDE`]. So since when a task is running may be the time of one of the few
 //!    short ones before it.
+//!
+//! A task may *lend* its worker to others, which run on the same stack until it goes on. Its site is kept aside only if one
+//! of them shows another: `shows_lender` says whether the site that is shown is the innermost lender's.
+//!
+//! | step | `shows_lender` | kept aside |
+//! |---|---|---|
+//! | a task lends | set; what it was is left with the frame that runs the others | – |
+//! | a task with another site starts | if set: cleared | the lender's site |
+//! | a lender goes on | as the frame says | if cleared: its site is shown again |
 
 use std::mem;
 use std::panic::Location;

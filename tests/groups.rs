@@ -36,7 +36,7 @@ fn a_token_asked_for_late_tells_what_one_asked_for_early_tells() {
             group.cancel();
             assert_eq!(group.token().reason(), Some(CancelReason::Requested));
 
-            let group = pool.group();
+            let group = pool.group::<Result<(), u8>>();
             let spawner = group.spawner();
             if early {
                 assert!(!spawner.token().is_cancelled());

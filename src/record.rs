@@ -81,6 +81,7 @@ struct Current {
     task: AtomicU64,
     /// The word of the moment it started.
     since: AtomicU64,
+    /// Where tasks come from: this one and those below it.
     sites: Mutex<Sites>,
     /// Where the parts of the site that is shown lie, by which the worker tells sites apart without the lock.
     site_addresses: [AtomicUsize; 2],
@@ -125,8 +126,9 @@ pub(crate) struct Started {
 /// A task that has lent its worker to others, to be handed to [`Record::take_back`].
 #[must_use = "what was lent is taken back"]
 pub(crate) struct Lent {
-    /// Its id, plus one.
+    /// Its id, plus one; zero if there is none.
     task: u64,
+    /// The word of the moment it started.
     since: u64,
     /// What [`Current::shows_lender`] was before.
     showed_lender: bool,

@@ -1,8 +1,8 @@
 //! Where workers look for work before they sleep, and who wakes them.
 //!
-//! A worker without work *searches* for a few microseconds, if that has paid lately, then sleeps. To wake a sleeper is dear (a system call for the
-//! waker, tens of microseconds until the sleeper runs on another CPU), so it is done for one worker at a time, and only
-//! when none is searching. This is how the schedulers of Go and tokio do it.
+//! A worker without work *searches* for a few microseconds, if that has paid lately, then sleeps. To wake a sleeper is
+//! dear (a system call for the waker, tens of microseconds until the sleeper runs on another CPU), so it is done for one
+//! worker at a time, and only when none is searching. This is how the schedulers of Go and tokio do it.
 //!
 //! Rules:
 //! 1. `searching` counts the workers that search, those included that were woken and are on their way: the waker counts

@@ -92,20 +92,22 @@ pub(crate) fn thread_name() -> Name {
 }
 
 /// Calls `f` with a task of `pool` and `group` on this thread's stack; zero stands for no pool and no group. Passes on
-/// the record of this thread in `pool`, if it is a worker there.
+/// the record of this thread in `pool`, if it is a worker there, and whether there are tasks below this one.
 #[inline]
-pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&Record>) -> T) -> T {
+pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&Record>, bool) -> T) -> T {
     let mut f = Some(f);
-    let mut call = |record: Option<&Record>| (f.take().expect("called once"))(record);
+    let mut call = |record: Option<&Record>, is_nested| (f.take().expect("called once"))(record, is_nested);
     let entered = LOCAL.try_with(|local| {
-        local.frames.borrow_mut().push(Frame { pool, group });
+        let mut frames = local.frames.borrow_mut();
+        let is_nested = !frames.is_empty();
+        frames.push(Frame { pool, group });
+        drop(frames);
         let _frame = Innermost(local);
-        match &*local.worker.borrow() {
-            Some((own, record)) if *own == pool => call(Some(record)),
-            _ => call(None),
-        }
+        let worker = local.worker.borrow();
+        let record = worker.as_ref().filter(|(own, _)| *own == pool).map(|(_, record)| &**record);
+        call(record, is_nested)
     });
-    entered.unwrap_or_else(|_| call(None))
+    entered.unwrap_or_else(|_| call(None, false))
 }
 
 /// Takes the innermost task off the stack when dropped.

@@ -8,14 +8,24 @@
 //! 2. The *clock* is read for each task, but a worker whose tasks have lately taken less than [`SHORT`] reads it for
 //!    one in so many, up to [`LONGEST_STRIDE`]. So since when a task is running may be the time of one of the few
 //!    short ones before it.
+//!
+//! A task may *lend* its worker to others, which run on the same stack until it goes on. Its site is kept aside only if one
+//! of them shows another: `shows_lender` says whether the site that is shown is the innermost lender's.
+//!
+//! | step | `shows_lender` | kept aside |
+//! |---|---|---|
+//! | a task lends | set; what it was is left with the frame that runs the others | – |
+//! | a task with another site starts | if set: cleared | the lender's site |
+//! | a lender goes on | as the frame says | if cleared: its site is shown again |
 
+use std::mem;
 use std::panic::Location;
 
 use crate::clock::{Clock, Moment};
 use crate::error::CancelReason;
 use crate::metrics::{Histogram, HistogramCounter};
 use crate::observer::{Outcome, RunningTask, TaskId, TaskInfo};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use std::time::Duration;
 
 /// Tasks that take less do not have the clock read for each.
@@ -71,10 +81,21 @@ struct Current {
     task: AtomicU64,
     /// The word of the moment it started.
     since: AtomicU64,
-    /// The site of this task or, if there is none, of the last.
-    site: Mutex<Option<Site>>,
-    /// Where the parts of `site` lie, by which the worker tells sites apart without the lock.
+    /// Where tasks come from: this one and those below it.
+    sites: Mutex<Sites>,
+    /// Where the parts of the site that is shown lie, by which the worker tells sites apart without the lock.
     site_addresses: [AtomicUsize; 2],
+    /// Whether the site that is shown is needed when a lender goes on. Only the worker uses it.
+    shows_lender: AtomicBool,
+}
+
+/// The sites that a worker knows of.
+#[derive(Default)]
+struct Sites {
+    /// That of the task that runs or, if there is none, of the last.
+    shown: Option<Site>,
+    /// Those of tasks that have lent their worker, the innermost last, as far as another has taken their place.
+    lenders: Vec<Option<Site>>,
 }
 
 /// Where tasks come from.
@@ -100,16 +121,17 @@ struct Pace {
 pub(crate) struct Started {
     /// When it started, if durations are recorded.
     at: Option<Moment>,
-    /// The task that waits below it on the same stack.
-    below: Option<Below>,
 }
 
-/// A task that has lent its worker to another.
-struct Below {
+/// A task that has lent its worker to others, to be handed to [`Record::take_back`].
+#[must_use = "what was lent is taken back"]
+pub(crate) struct Lent {
+    /// Its id, plus one; zero if there is none.
     task: u64,
+    /// The word of the moment it started.
     since: u64,
-    /// Where it comes from, unless the other comes from there as well.
-    site: Option<Site>,
+    /// What [`Current::shows_lender`] was before.
+    showed_lender: bool,
 }
 
 impl Record {
@@ -154,11 +176,10 @@ impl Record {
             }
             now
         });
-        let below = match self.writers {
-            Writers::One => self.current.begin(task, at.unwrap_or_else(|| self.pace.now(&self.clock))),
-            Writers::Many => None,
-        };
-        Started { at, below }
+        if self.is_of_worker() {
+            self.current.begin(task, at.unwrap_or_else(|| self.pace.now(&self.clock)));
+        }
+        Started { at }
     }
 
     /// Counts the end of a task.
@@ -169,17 +190,27 @@ impl Record {
             times.run_time.record(self.clock.now().since(at));
         }
         if self.is_of_worker() {
-            self.current.finish(started.below);
+            self.current.finish();
         }
     }
 
     /// Counts the end of an attempt after which the task is queued again.
     #[cfg(feature = "retry")]
-    pub(crate) fn suspend(&self, started: Started) {
+    pub(crate) fn suspend(&self, _: Started) {
         self.add(&self.suspended, 1);
         if self.is_of_worker() {
-            self.current.finish(started.below);
+            self.current.finish();
         }
+    }
+
+    /// The task that the worker runs, if any, waits while the worker runs others on the same stack.
+    pub(crate) fn lend(&self) -> Lent {
+        self.current.lend()
+    }
+
+    /// The worker goes on with the task it ran before.
+    pub(crate) fn take_back(&self, lent: Lent) {
+        self.current.take_back(lent);
     }
 
     /// Counts tasks that were cancelled.
@@ -248,7 +279,7 @@ impl Record {
             // its site, sees no task as well, or a later one, and looks again. Should the same task be back by then, one
             // that ran on top of it has been counted as ended.
             let since = Moment::from_word(self.current.since.load(Ordering::Acquire));
-            let site = self.current.site.lock().clone();
+            let site = self.current.sites.lock().shown.clone();
             if before != (self.started(), self.ended(), self.current.task.load(Ordering::Acquire)) {
                 continue;
             }
@@ -283,36 +314,43 @@ impl Record {
 }
 
 impl Current {
-    /// Shows a task that starts; returns the one that lends its worker.
+    /// Shows a task that starts.
     #[inline]
-    fn begin(&self, task: &TaskInfo<'_>, since: Moment) -> Option<Below> {
-        let below = self.task.load(Ordering::Relaxed);
-        if below > 0 {
+    fn begin(&self, task: &TaskInfo<'_>, since: Moment) {
+        if self.task.load(Ordering::Relaxed) > 0 {
+            // The lender is not shown while the other's site may be.
             self.task.store(0, Ordering::Relaxed);
         }
-        // ORDERING: the Release of `since`, and the lock of the site, come after the zero; see `Record::running`.
-        let addresses = Site::addresses(task.location, task.label);
-        let is_elsewhere = self.site_addresses() != addresses;
-        let before = is_elsewhere.then(|| self.swap_site(addresses, Site::of(task))).flatten();
-        let below = (below > 0).then(|| Below { task: below, since: self.since.load(Ordering::Relaxed), site: before });
+        if self.site_addresses() != Site::addresses(task.location, task.label) {
+            self.show_site(Site { location: task.location, label: task.label.cloned() });
+        }
+        // ORDERING: Release, after the end of the task before, or the zero above; see `Record::running`.
         self.since.store(since.word(), Ordering::Release);
         self.task.store(task.id.0 + 1, Ordering::Release);
-        below
     }
 
-    /// Shows again what was shown before, or nothing.
+    /// Shows that the task has ended.
     #[inline]
-    fn finish(&self, below: Option<Below>) {
-        let Some(Below { task, since, site }) = below else {
-            self.task.store(0, Ordering::Release);
-            return;
-        };
-        self.task.store(0, Ordering::Relaxed);
-        if let Some(site) = site {
-            drop(self.swap_site(Site::addresses(site.location, site.label.as_ref()), site));
+    fn finish(&self) {
+        self.task.store(0, Ordering::Release);
+    }
+
+    #[inline]
+    fn lend(&self) -> Lent {
+        let showed_lender = self.shows_lender.load(Ordering::Relaxed);
+        self.shows_lender.store(true, Ordering::Relaxed);
+        Lent { task: self.task.load(Ordering::Relaxed), since: self.since.load(Ordering::Relaxed), showed_lender }
+    }
+
+    /// Shows again what was shown when the worker was lent.
+    #[inline]
+    fn take_back(&self, lent: Lent) {
+        if !self.shows_lender.load(Ordering::Relaxed) {
+            self.show_lender();
         }
-        self.since.store(since, Ordering::Release);
-        self.task.store(task, Ordering::Release);
+        self.shows_lender.store(lent.showed_lender, Ordering::Relaxed);
+        self.since.store(lent.since, Ordering::Release);
+        self.task.store(lent.task, Ordering::Release);
     }
 
     #[inline]
@@ -320,19 +358,40 @@ impl Current {
         self.site_addresses.each_ref().map(|address| address.load(Ordering::Relaxed))
     }
 
-    fn swap_site(&self, addresses: [usize; 2], site: Site) -> Option<Site> {
+    /// Shows a site, and keeps the one before if a lender needs it.
+    #[cold]
+    fn show_site(&self, site: Site) {
+        self.note_addresses(Some(&site));
+        let mut sites = self.sites.lock();
+        let mut before = sites.shown.replace(site);
+        if self.shows_lender.load(Ordering::Relaxed) {
+            sites.lenders.push(before.take());
+        }
+        drop(sites);
+        drop(before);
+        self.shows_lender.store(false, Ordering::Relaxed);
+    }
+
+    /// Shows the site of the innermost lender.
+    #[cold]
+    fn show_lender(&self) {
+        let mut sites = self.sites.lock();
+        let lender = sites.lenders.pop().flatten();
+        self.note_addresses(lender.as_ref());
+        let before = mem::replace(&mut sites.shown, lender);
+        drop(sites);
+        drop(before);
+    }
+
+    fn note_addresses(&self, site: Option<&Site>) {
+        let addresses = site.map_or([0; 2], |site| Site::addresses(site.location, site.label.as_ref()));
         for (place, address) in self.site_addresses.iter().zip(addresses) {
             place.store(address, Ordering::Relaxed);
         }
-        self.site.lock().replace(site)
     }
 }
 
 impl Site {
-    fn of(task: &TaskInfo<'_>) -> Self {
-        Self { location: task.location, label: task.label.cloned() }
-    }
-
     /// Tells sites apart; zero is the address of nothing. The site that is shown keeps its label alive, so that no
     /// other can take its address.
     #[inline]
@@ -359,5 +418,45 @@ impl Pace {
         self.stride.store(stride, Ordering::Relaxed);
         self.left.store(stride - 1, Ordering::Relaxed);
         now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lender_is_shown_again_whatever_ran_on_its_stack() {
+        let here = Location::caller();
+        let labels: [Arc<str>; 2] = ["inner".into(), "innermost".into()];
+        let outer = TaskInfo { id: TaskId(0), location: here, label: None };
+        let inner = TaskInfo { id: TaskId(1), location: here, label: Some(&labels[0]) };
+        let innermost = TaskInfo { id: TaskId(2), location: here, label: Some(&labels[1]) };
+        let record = Record::new(0, Writers::One, Clock::new(), false);
+        let shown = || record.running().map(|task| (task.id.0, task.label));
+        // The second inner task shows the site of the first; after it nothing is shown until the lender goes on.
+        for sites in [[outer, outer], [inner, inner], [inner, innermost], [outer, inner]] {
+            let below = record.start(&outer, None);
+            let lent = record.lend();
+            for site in sites {
+                let above = record.start(&site, None);
+                assert_eq!(shown(), Some((site.id.0, site.label.cloned())));
+                let lent = record.lend();
+                record.take_back(lent);
+                let lent = record.lend();
+                let top = record.start(&innermost, None);
+                assert_eq!(shown(), Some((2, Some(labels[1].clone()))));
+                record.end(top, Outcome::Succeeded);
+                record.take_back(lent);
+                assert_eq!(shown(), Some((site.id.0, site.label.cloned())));
+                record.end(above, Outcome::Succeeded);
+                assert_eq!(shown(), None);
+            }
+            record.take_back(lent);
+            assert_eq!(shown(), Some((0, None)));
+            record.end(below, Outcome::Succeeded);
+            assert_eq!(record.current.sites.lock().lenders.len(), 0);
+            assert!(!record.current.shows_lender.load(Ordering::Relaxed));
+        }
     }
 }

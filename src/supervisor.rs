@@ -76,7 +76,14 @@ impl Supervisor {
     /// below it.
     #[inline]
     pub(crate) fn enter<T>(&self, group: Name, f: impl FnOnce(&Record) -> T) -> T {
-        local::enter(self.pool, group, |record| f(record.unwrap_or(self.lifecycle.ledger.outside())))
+        local::enter(self.pool, group, |record, is_nested| {
+            let lent = record.filter(|_| is_nested).map(|record| (record, record.lend()));
+            let value = f(record.unwrap_or(self.lifecycle.ledger.outside()));
+            if let Some((record, lent)) = lent {
+                record.take_back(lent);
+            }
+            value
+        })
     }
 
     /// Calls `f` as the body of a task. `outcome_of` tells what its value means. The caller hands the result on and

@@ -94,6 +94,25 @@ pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// A value that shares its cache line with nothing, at any address: what is made often had better not ask the allocator
+/// for an alignment, which takes ten times as long.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Apart<T> {
+    _before: [u8; LINE],
+    pub(crate) value: T,
+    _after: [u8; LINE],
+}
+
+/// The size of a cache line, nearly everywhere.
+const LINE: usize = 64;
+
+impl<T> Apart<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { _before: [0; LINE], value, _after: [0; LINE] }
+    }
+}
+
 /// A value on cache lines of its own: 128 bytes, since x86-64 fetches lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]

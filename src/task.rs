@@ -341,7 +341,7 @@ impl<T> Leftover<T> {
     /// and drops the handle, cannot go on for ever.
     pub(crate) fn discard(self) {
         if self.outcome.is_some() {
-            local::enter(0, 0, |_| unwind::discard(self.outcome));
+            local::enter(0, 0, |_, _| unwind::discard(self.outcome));
         }
         unwind::discard(self.waker);
     }

@@ -24,6 +24,57 @@ fn an_empty_group_is_done_at_once() {
     });
 }
 
+/// A group makes its token when it is asked for; whether that is before or after the event makes no difference.
+#[test]
+fn a_token_asked_for_late_tells_what_one_asked_for_early_tells() {
+    on_grid(|pool| {
+        for early in [true, false] {
+            let group = pool.group::<Result<(), u8>>();
+            if early {
+                assert!(!group.token().is_cancelled());
+            }
+            group.cancel();
+            assert_eq!(group.token().reason(), Some(CancelReason::Requested));
+
+            let group = pool.group::<Result<(), u8>>();
+            let spawner = group.spawner();
+            if early {
+                assert!(!spawner.token().is_cancelled());
+            }
+            group.spawn(|| Err(1));
+            assert!(matches!(group.wait(), Err(GroupError::Failed(1))));
+            assert_eq!(spawner.token().reason(), Some(CancelReason::GroupFailed));
+
+            let group = pool.group();
+            let spawner = group.spawner();
+            if early {
+                assert!(!spawner.token().is_cancelled());
+            }
+            group.spawn(|| ());
+            group.wait().unwrap();
+            assert!(!spawner.token().is_cancelled(), "a group that was waited for was not cancelled");
+        }
+    });
+}
+
+#[test]
+fn a_token_asked_for_while_tasks_are_queued_drops_them_when_it_is_cancelled() {
+    on_grid(|pool| {
+        let wedge = Wedge::new(&pool);
+        let (ran, dropped) = (Counter::new(), Counter::new());
+        let group = pool.group();
+        let (inside, on_drop) = (ran.clone(), CountsDrop(dropped.clone()));
+        group.spawn(move || {
+            let _on_drop = on_drop;
+            inside.add();
+        });
+        group.token().clone().cancel();
+        assert_eq!((ran.get(), dropped.get()), (0, 1));
+        wedge.open();
+        assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::Requested))));
+    });
+}
+
 /// Fault 65.
 #[test]
 fn the_first_error_of_each_sequence_is_returned() {

@@ -102,10 +102,13 @@ fn duel(ours: Option<&Figures>, peer: Option<&Figures>) -> [String; 2] {
     [bold(own, ours_wins && ours.is_some()), bold(named(peer), !ours_wins)]
 }
 
+/// Limits that do no work, or not as a pool could.
+const NO_RIVALS: [&str; 2] = ["no_pool", "five_atomic_steps"];
+
 /// What bounds a pool. A call on the same thread is further from one than a bare loop or threads by hand.
 fn limit<'a>(results: &'a Results, placement: Placement, workload: &str) -> Option<&'a Figures> {
-    let other =
-        results.best_of(placement, workload, |figures| figures.kind == Kind::Limit && figures.contender != "no_pool");
+    let is_rival = |figures: &Figures| figures.kind == Kind::Limit && !NO_RIVALS.contains(&&*figures.contender);
+    let other = results.best_of(placement, workload, is_rival);
     other.or_else(|| results.best(placement, workload, Kind::Limit))
 }
 

@@ -47,7 +47,7 @@ const fn stretch(text: &'static str, bound: Bound, figure: fn(&Results) -> Optio
 
 const KIBIBYTES_80: f64 = 81_920.0;
 
-pub(crate) const TARGETS: [Target; 41] = [
+pub(crate) const TARGETS: [Target; 42] = [
     target("1. W1 free: by the best Rust pool", AtMost(0.5), |all| to_best_peer(all, Free, "w1_submit")),
     target("1. W1 one: by the best Rust pool", AtMost(0.5), |all| to_best_peer(all, One, "w1_submit")),
     target("1. W2 free: by the best Rust pool", AtMost(0.5), |all| to_best_peer(all, Free, "w2_producers")),
@@ -77,6 +77,12 @@ pub(crate) const TARGETS: [Target; 41] = [
     target("4. W5 one: tasks run, less one for each worker", AtMost(99.0), |all| ran(all, One)),
     target("5. W6t free: by the best Rust pool", AtMost(0.5), |all| to_best_peer(all, Free, "w6t_tree")),
     target("5. W6f free: groups by rayon's join", AtMost(20.0), |all| to(all, Free, "w6f_fork_join", "rayon_join")),
+    target("5. W6f free: handles by rayon's join", AtMost(20.0), |all| {
+        Some(
+            all.contender(Free, "w6f_fork_join", "workcrew_spawn")?.ratio
+                * to(all, Free, "w6f_fork_join", "rayon_join")?,
+        )
+    }),
     target("6. W7 5 µs, free: of a static split", AtLeast(0.9), |all| of_split(all, Free, "w7_work_5us")),
     target("6. W7 50 µs, free: of a static split", AtLeast(0.97), |all| of_split(all, Free, "w7_work_50us")),
     target("6. W7 5 µs, one: of a static split", AtLeast(0.9), |all| of_split(all, One, "w7_work_5us")),

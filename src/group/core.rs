@@ -54,7 +54,7 @@ use crate::error::{CancelReason, GroupError, TaskError};
 use crate::local::{self, Name};
 use crate::observer::{TaskId, TaskInfo};
 use crate::record::Record;
-use crate::sync::{Arc, AtomicBool, CacheAligned, Condvar, Mutex, MutexGuard, OnceLock, Ordering, Weak};
+use crate::sync::{Apart, Arc, AtomicBool, Condvar, Mutex, MutexGuard, OnceLock, Ordering, Weak};
 use crate::unwind;
 
 /// The closure of a task.
@@ -76,7 +76,7 @@ pub(crate) struct GroupCore<R: TaskResult> {
     cancelled: AtomicBool,
     pub(super) state: Mutex<State<R>>,
     /// All tasks were done at some time since a waiter last cleared it; a hint for those who wait awake.
-    pub(super) ended: CacheAligned<AtomicBool>,
+    pub(super) ended: Apart<AtomicBool>,
     /// Notified when all tasks are done, and on the way when somebody asked for it.
     pub(super) changed: Condvar,
     /// Notified when there is room for half of the capacity, or the group is closed.
@@ -136,7 +136,7 @@ impl<R: TaskResult> GroupCore<R> {
             told_by_token: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             state: Mutex::new(State::new()),
-            ended: CacheAligned::default(),
+            ended: Apart::new(AtomicBool::new(false)),
             changed: Condvar::new(),
             half_room: Condvar::new(),
             room: Condvar::new(),
@@ -317,7 +317,7 @@ impl<R: TaskResult> GroupCore<R> {
         let all_done = state.all_done();
         if all_done {
             // ORDERING: Release pairs with the Acquire of a waiter, who then looks under the lock all the same.
-            self.ended.0.store(true, Ordering::Release);
+            self.ended.value.store(true, Ordering::Release);
         }
         if all_done || state.wait_for_change > 0 {
             self.changed.notify_all();

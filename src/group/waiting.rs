@@ -147,10 +147,10 @@ impl<R: TaskResult> GroupCore<R> {
             }
             // While there is more to start, the end is far, and the runners need the CPUs.
             if state.unstarted.is_empty() && mem::take(&mut stays_awake) {
-                self.ended.0.store(false, Ordering::Relaxed);
+                self.ended.value.store(false, Ordering::Relaxed);
                 drop(state);
                 // ORDERING: Acquire pairs with the Release of `count_done`.
-                linger(LINGER, || self.ended.0.load(Ordering::Acquire) || deadline.is_past());
+                linger(LINGER, || self.ended.value.load(Ordering::Acquire) || deadline.is_past());
                 continue;
             }
             let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.expiry()) };

@@ -1,8 +1,8 @@
 //! Where workers look for work before they sleep, and who wakes them.
 //!
-//! A worker without work *searches* for a few microseconds, if that has paid lately, then sleeps. To wake a sleeper is dear (a system call for the
-//! waker, tens of microseconds until the sleeper runs on another CPU), so it is done for one worker at a time, and only
-//! when none is searching. This is how the schedulers of Go and tokio do it.
+//! A worker without work *searches* for a few microseconds, if that has paid lately, then sleeps. To wake a sleeper is
+//! dear (a system call for the waker, tens of microseconds until the sleeper runs on another CPU), so it is done for one
+//! worker at a time, and only when none is searching. This is how the schedulers of Go and tokio do it.
 //!
 //! Rules:
 //! 1. `searching` counts the workers that search, those included that were woken and are on their way: the waker counts
@@ -161,5 +161,21 @@ impl Idle {
         if has_more() {
             self.call_one(has_more);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lingering_in_vain_is_skipped_ever_longer_until_it_pays() {
+        let mut hope = Hope::default();
+        let mut skipped_after = |paid| {
+            hope.learn(paid);
+            (0..).take_while(|_| !hope.lingers()).count()
+        };
+        assert_eq!([false; 6].map(&mut skipped_after), [1, 3, 7, 15, 15, 15]);
+        assert_eq!([true, false, true, true, false, false].map(&mut skipped_after), [0, 1, 0, 0, 1, 3]);
     }
 }

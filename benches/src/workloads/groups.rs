@@ -25,6 +25,10 @@ const DOOMED: usize = 10_000;
 const FAILING: usize = 99;
 const FAILING_GROUPS: usize = 100;
 
+/// For the atomic steps that each task of a group of workcrew takes at least: one to admit it, a lock to add it, and a lock
+/// under which it lands and the next is taken.
+static STEPS: AtomicUsize = AtomicUsize::new(0);
+
 /// Of the one group that the loop runs at a time.
 static COUNTDOWN: Countdown = Countdown::new();
 
@@ -88,6 +92,9 @@ pub(super) fn group_of_1000(pools: &'static Pools, scale: Scale) -> Workload {
             }),
             Contender::limit("crossbeam_loop", move || timed(groups, TASKS, || count_down(pools))),
             Contender::limit("thread_scope_split", move || timed(groups, TASKS, || split(pools.workers))),
+            Contender::limit("five_atomic_steps", move || {
+                timed(groups, TASKS, || (0..TASKS).for_each(step_five_times))
+            }),
         ],
     }
 }
@@ -118,6 +125,13 @@ fn split(threads: usize) {
             scope.spawn(|| (0..TASKS / threads).for_each(|number| empty(number)()));
         }
     });
+}
+
+fn step_five_times(number: usize) {
+    empty(number)();
+    for _ in 0..5 {
+        STEPS.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// How many tasks of the failing group have run.

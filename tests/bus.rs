@@ -108,9 +108,9 @@ fn outcomes(receipt: &workcrew::Receipt) -> Vec<String> {
     receipt.wait().unwrap().into_iter().map(|delivery| of(delivery.outcome)).collect()
 }
 
+/// Fault 136a.
 #[test]
 fn publishing_subscribing_and_unsubscribing_inside_a_handler_hang_nobody() {
-    // FAULTS 136 (a)
     on_grid(|pool| {
         for synchronous in [false, true] {
             let bus = EventBus::new(&pool);
@@ -141,9 +141,9 @@ fn publishing_subscribing_and_unsubscribing_inside_a_handler_hang_nobody() {
     });
 }
 
+/// Fault 136b.
 #[test]
 fn a_worker_that_publishes_into_a_full_mailbox_makes_room_or_is_refused_and_never_waits() {
-    // FAULTS 136 (b)
     on_grid(|pool| {
         let bus = EventBus::builder(&pool).mailbox_capacity(1).build();
         let (inner, handled) = (bus.clone(), Counter::new());
@@ -170,9 +170,9 @@ fn a_worker_that_publishes_into_a_full_mailbox_makes_room_or_is_refused_and_neve
     });
 }
 
+/// Fault 136b.
 #[test]
 fn a_handler_that_publishes_into_its_own_full_mailbox_is_refused() {
-    // FAULTS 136 (b)
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
         let (inner, seen) = (bus.clone(), Arc::new(Mutex::new(Vec::new())));
@@ -192,9 +192,9 @@ fn a_handler_that_publishes_into_its_own_full_mailbox_is_refused() {
     });
 }
 
+/// Fault 136c.
 #[test]
 fn a_panicking_handler_costs_nobody_else_anything() {
-    // FAULTS 136 (c)
     quiet_panics();
     on_grid(|pool| {
         let (bus, letters) = bus_with_letters(&pool);
@@ -218,9 +218,9 @@ fn a_panicking_handler_costs_nobody_else_anything() {
     });
 }
 
+/// Fault 136d.
 #[test]
 fn unsubscribing_waits_for_a_running_handler_only_when_asked_to() {
-    // FAULTS 136 (d)
     on_grid(|pool| {
         for asked in [false, true] {
             let bus = EventBus::new(&pool);
@@ -277,9 +277,9 @@ fn a_handler_can_end_its_own_subscription() {
     });
 }
 
+/// Fault 136e.
 #[test]
 fn once_handlers_run_once_under_eight_publishers() {
-    // FAULTS 136 (e)
     within_limit(|| {
         for synchronous in [false, true] {
             let pool = pool(2, 8);
@@ -325,9 +325,9 @@ fn a_once_handler_that_fails_gets_its_event_again_and_no_other() {
     });
 }
 
+/// Fault 136f.
 #[test]
 fn who_subscribes_during_a_publish_gets_the_next_event() {
-    // FAULTS 136 (f)
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
         let (inner, late) = (bus.clone(), Counter::new());

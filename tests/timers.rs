@@ -25,9 +25,9 @@ fn wait_until(done: impl Fn() -> bool) {
     });
 }
 
+/// Fault 125.
 #[test]
 fn a_delay_of_nothing_is_over_now_and_one_beyond_the_clock_never() {
-    // FAULTS 125
     on_grid(|pool| {
         let ran = Counter::new();
         for delay in [Duration::ZERO, Duration::from_nanos(1)] {
@@ -77,9 +77,9 @@ fn no_task_runs_before_its_time_and_a_wait_for_idle_waits_for_it() {
     });
 }
 
+/// Fault 126.
 #[test]
 fn what_is_due_comes_to_the_workers_in_due_order() {
-    // FAULTS 126
     let pool = pool(1, 1);
     let wedge = Wedge::new(&pool);
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -98,9 +98,9 @@ fn what_is_due_comes_to_the_workers_in_due_order() {
     assert_eq!(*order.lock().unwrap(), ["first", "second", "third"]);
 }
 
+/// Fault 133.
 #[test]
 fn a_full_queue_holds_up_neither_a_due_task_nor_the_timers_behind_it() {
-    // FAULTS 133
     on_grid(|pool| {
         let wedge = Wedge::new(&pool);
         let ran = Counter::new();
@@ -126,9 +126,9 @@ fn a_full_queue_holds_up_neither_a_due_task_nor_the_timers_behind_it() {
     });
 }
 
+/// Fault 130.
 #[test]
 fn a_hundred_thousand_cancelled_timers_leave_nothing_behind() {
-    // FAULTS 130
     let pool = pool(1, 1);
     let (ran, dropped) = (Counter::new(), Counter::new());
     let timers: Vec<_> = (0..100_000)
@@ -155,9 +155,10 @@ fn a_hundred_thousand_cancelled_timers_leave_nothing_behind() {
 /// A way to end a pool.
 type End = fn(&WorkerPool) -> usize;
 
+/// Fault 131.
+/// Ways × {delayed, periodic}.
 #[test]
 fn every_way_to_end_a_pool_cancels_what_waits_for_its_time_and_reports_it() {
-    // FAULTS 131: ways × {delayed, periodic}
     let ends: [(End, bool); 4] = [
         (
             |pool| {
@@ -236,9 +237,10 @@ impl Drop for NotesThread {
     }
 }
 
+/// Fault 132.
+/// What it does not run cannot kill it.
 #[test]
 fn the_timer_thread_runs_nothing_foreign_no_destructor_either() {
-    // FAULTS 132: what it does not run cannot kill it.
     quiet_panics();
     let threads = Arc::new(Mutex::new(Vec::new()));
     for on_drop in [OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach] {

@@ -5,13 +5,16 @@
 mod bus_conformance;
 mod common;
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use bus_conformance::{Backend, Handle, How, Numbered};
-use common::{Bomb, Counter, CountsDrop, Gate, Wedge, assert_books_balance, on_grid, pool, quiet_panics, within_limit};
+use common::{
+    Bomb, Counter, CountsDrop, Gate, Mutex, Wedge, assert_books_balance, in_threads, on_grid, pool, quiet_panics,
+    within_limit,
+};
 use workcrew::{
     AttemptError, CancelReason, DeadLetter, DeliveryOutcome, EventBus, GiveUp, Overflow, RetryPolicy, Subscription,
     WorkerPool,
@@ -293,7 +296,7 @@ fn once_handlers_run_once_under_eight_publishers() {
                     if synchronous { builder.synchronous() } else { builder }.handle(move |_| counter.add())
                 })
                 .collect();
-            thread::scope(|threads| {
+            in_threads(|threads| {
                 for publisher in 0..8_usize {
                     let bus = &bus;
                     threads.spawn(move || (0..50).for_each(|number| drop(bus.publish(publisher * 50 + number))));
@@ -741,7 +744,7 @@ fn publishing_ending_and_shutting_down_meet_without_a_loss() {
             };
             let mut guards: Vec<_> = (0..8).map(|mode| subscribe(mode % 4)).collect();
             let receipts = Mutex::new(Vec::new());
-            thread::scope(|threads| {
+            in_threads(|threads| {
                 for publisher in 0..3_u32 {
                     let (bus, receipts) = (&bus, &receipts);
                     threads.spawn(move || {

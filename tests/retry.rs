@@ -4,13 +4,13 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, on_grid, pool, quiet_panics,
-    within_limit,
+    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, in_threads, on_grid, pool,
+    quiet_panics, within_limit,
 };
 use workcrew::{
     AttemptError, CancelReason, ErrorClass, GiveUp, JoinError, JoinHandle, Observer, Outcome, Overflow, RetryBudget,
@@ -414,7 +414,7 @@ fn trying_cancelling_joining_and_ending_meet_without_a_loss() {
         for round in 0..60 {
             let pool = pool(2, 2);
             let (dropped, made, resolved) = (Counter::new(), Counter::new(), Counter::new());
-            thread::scope(|threads| {
+            in_threads(|threads| {
                 for submitter in 0..3_u64 {
                     let (pool, dropped, made, resolved) = (&pool, &dropped, &made, &resolved);
                     threads.spawn(move || {

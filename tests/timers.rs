@@ -4,12 +4,13 @@
 mod common;
 
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, Wedge, assert_books_balance, fill, on_grid, pool, quiet_panics, within_limit,
+    Bomb, Counter, CountsDrop, Gate, Mutex, Wedge, assert_books_balance, fill, in_threads, on_grid, pool, quiet_panics,
+    within_limit,
 };
 use workcrew::{OnDrop, TimerHandle, WorkerPool};
 
@@ -300,8 +301,8 @@ fn runs_of_one_timer_never_overlap() {
     let timer = pool
         .execute_every(Duration::from_micros(10), move || {
             match gate.try_lock() {
-                Ok(_alone) => (0..100).for_each(|_| thread::yield_now()),
-                Err(_) => b.add(),
+                Some(_alone) => (0..100).for_each(|_| thread::yield_now()),
+                None => b.add(),
             }
             a.add();
             c.add();
@@ -386,7 +387,7 @@ fn setting_cancelling_and_ending_meet_without_a_loss() {
         for round in 0..60 {
             let pool = pool(2, 2);
             let (ran, dropped, made) = (Counter::new(), Counter::new(), Counter::new());
-            thread::scope(|threads| {
+            in_threads(|threads| {
                 for setter in 0..3_u64 {
                     let (pool, ran, dropped, made) = (&pool, &ran, &dropped, &made);
                     threads.spawn(move || {

@@ -27,11 +27,22 @@ pub(crate) const LEVELS: &[Level] = &[
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The test binaries that a sanitizer can watch; the others look at the memory and the threads of the whole process.
-const WATCHED: &[&str] =
-    &["groups", "handles", "panics", "peers", "promises", "scopes", "shutdown", "submit", "tokens"];
+const WATCHED: &[&str] = &[
+    "bus", "futures", "groups", "handles", "panics", "peers", "promises", "retry", "scopes", "shutdown", "submit",
+    "timers", "tokens",
+];
 /// What mutation is for, and which tests are run against it.
-const MUTATED: &[&str] =
-    &["src/handle.rs", "src/scope.rs", "src/group/*.rs", "src/task.rs", "src/lifecycle.rs", "src/queue/*.rs"];
+const MUTATED: &[&str] = &[
+    "src/handle.rs",
+    "src/scope.rs",
+    "src/group/*.rs",
+    "src/task.rs",
+    "src/lifecycle.rs",
+    "src/queue/*.rs",
+    "src/timer/*.rs",
+    "src/agenda.rs",
+    "src/timekeeper.rs",
+];
 
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
@@ -74,7 +85,7 @@ fn facts_hold(run: &mut Run) {
 }
 
 fn stress(run: &mut Run) {
-    let seconds = if run.is_full() { "60" } else { "10" };
+    let seconds = if run.is_full() { "60" } else { "20" };
     let test = ["test", "--release", "-p", "workcrew", "--test", "stress", "--", "--nocapture"];
     run.step("on all CPUs", cargo(&test).env("WORKCREW_SECONDS", seconds));
     if run.has("on one CPU", "taskset", &["-c", "0", "true"]) {
@@ -127,7 +138,7 @@ fn thread_sanitizer(run: &mut Run) {
     let options = format!("suppressions={} halt_on_error=1", here("verify/tsan.supp"));
     let mut test = sanitized("thread", "target/tsan");
     test.env("TSAN_OPTIONS", options).env("WORKCREW_SECONDS", if run.is_full() { "60" } else { "10" });
-    watched(&mut test).args(["--test", "stress", "--", "--nocapture"]);
+    watched(&mut test).args(["--lib", "--test", "stress", "--", "--nocapture"]);
     // Frames are several times larger under the sanitizer, and these two count on small stacks; it knows no `ulimit`.
     for test_of_stacks in ["small_stack", "exhaust", "no_stack", "stack_of_zero", "nested_program"] {
         test.args(["--skip", test_of_stacks]);
@@ -140,7 +151,9 @@ fn address_sanitizer(run: &mut Run) {
     test.env("ASAN_OPTIONS", "detect_leaks=1")
         .env("LSAN_OPTIONS", format!("suppressions={}", here("verify/lsan.supp")));
     test.env("WORKCREW_SECONDS", if run.is_full() { "30" } else { "5" });
-    test.args(["--test", "scopes", "--test", "panics", "--test", "handles", "--test", "shutdown", "--test", "stress"]);
+    for binary in ["scopes", "panics", "handles", "groups", "shutdown", "timers", "bus", "stress"] {
+        test.args(["--test", binary]);
+    }
     test.args(["--", "--nocapture"]);
     for test_of_stacks in ["small_stack", "exhaust", "no_stack"] {
         test.args(["--skip", test_of_stacks]);

@@ -39,10 +39,15 @@ struct Test {
     scenarios: usize,
 }
 
-/// Scenarios: each test counts once, or once for each of the six pools of the grid.
-pub(crate) fn scenarios() -> (usize, usize) {
+/// How many scenarios at least.
+const SCENARIOS: usize = 300;
+
+/// Counts scenarios: each test once, or once for each of the six pools of the grid; an error if they are too few.
+pub(crate) fn check_scenarios() -> Result<String, String> {
     let tests = tests();
-    (tests.len(), tests.iter().map(|test| test.scenarios).sum())
+    let scenarios: usize = tests.iter().map(|test| test.scenarios).sum();
+    let words = format!("{scenarios} scenarios in {} tests, at least {SCENARIOS} wanted", tests.len());
+    if scenarios >= SCENARIOS { Ok(words) } else { Err(words) }
 }
 
 /// Which faults have a test, or the reason for having none; an error if one has neither.

@@ -675,6 +675,28 @@ fn what_was_published_is_delivered_though_the_bus_and_its_guards_are_gone() {
     assert_eq!((handled.get(), dropped.get()), (2, 3)); // two events and the handler
 }
 
+/// Their collection belongs to the hook, the hook to the bus, and a letter keeps its event and whom it was for.
+#[test]
+fn letters_that_are_kept_by_their_hook_do_not_keep_the_bus_alive() {
+    on_grid(|pool| {
+        let hook_dropped = Counter::new();
+        let held = CountsDrop(hook_dropped.clone());
+        let kept: Mutex<Vec<DeadLetter>> = Mutex::default();
+        let keep = move |letter| {
+            let _ = &held;
+            kept.lock().unwrap().push(letter);
+        };
+        let bus = EventBus::builder(&pool).on_dead_letter(keep).build();
+        let guard = bus.subscribe(|_: &u32| Err::<(), _>("no"));
+        let receipts: Vec<_> = (0..10_u32).map(|number| bus.publish(number)).collect();
+        bus.wait_idle();
+        assert!(receipts.iter().all(|receipt| outcomes(receipt) == ["failed after 1"]));
+        drop((bus, guard, receipts));
+        pool.wait_idle();
+        wait_until(|| hook_dropped.get() == 1);
+    });
+}
+
 #[test]
 fn events_and_handlers_whose_destructors_panic_harm_nobody() {
     quiet_panics();

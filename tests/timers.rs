@@ -206,6 +206,32 @@ fn every_way_to_end_a_pool_cancels_what_waits_for_its_time_and_reports_it() {
 }
 
 #[test]
+fn a_period_of_nothing_is_refused_and_the_closure_comes_back() {
+    on_grid(|pool| {
+        let ran = Counter::new();
+        let (a, b) = (ran.clone(), ran.clone());
+        let refused = pool.execute_every(Duration::ZERO, move || a.add()).unwrap_err();
+        assert!(refused.is_zero_period() && !refused.is_shut_down() && !refused.is_full());
+        refused.into_inner()();
+        let refused = pool.execute_with_fixed_delay(Duration::ZERO, move || b.add()).unwrap_err();
+        assert!(refused.is_zero_period());
+        assert_eq!((ran.get(), pool.metrics().timers_pending, pool.metrics().tasks_submitted), (1, 0, 0));
+    });
+}
+
+#[test]
+fn a_timer_is_finished_when_nothing_of_it_is_to_come() {
+    on_grid(|pool| {
+        let (delayed, periodic) = (pool.execute_after(LONG, || ()).unwrap(), pool.execute_every(LONG, || ()).unwrap());
+        for timer in [&delayed, &periodic] {
+            assert!(!timer.is_finished());
+            assert!(timer.cancel());
+            assert!(timer.is_finished());
+        }
+    });
+}
+
+#[test]
 fn a_report_is_not_drained_when_a_delayed_task_was_cancelled() {
     let pool = pool(2, 4);
     let _timer = pool.execute_after(LONG, || ()).unwrap();

@@ -229,9 +229,9 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Fault 126.
     #[test]
     fn things_come_out_when_they_are_due_in_due_order_and_ties_in_order_of_arrival() {
-        // FAULTS 126
         let now = Instant::now();
         let mut agenda = Agenda::new();
         for (seconds, name) in [(3, "c"), (1, "a"), (u64::MAX, "never"), (1, "b"), (1_000_000_000, "far")] {
@@ -245,9 +245,9 @@ mod tests {
         assert_eq!(agenda.len(), 2);
     }
 
+    /// Fault 125.
     #[test]
     fn a_delay_beyond_the_clock_is_never_due_and_none_is_due_at_once() {
-        // FAULTS 125
         let now = Instant::now();
         let delays = [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(u64::MAX), Duration::MAX];
         assert_eq!(delays.map(|delay| Due::after(now, delay) <= Due::At(now)), [true, false, false, false]);

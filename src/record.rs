@@ -184,6 +184,7 @@ impl Record {
 
     /// Counts the end of a task.
     #[inline]
+    #[allow(clippy::needless_pass_by_value, reason = "what was started is ended once")]
     pub(crate) fn end(&self, started: Started, outcome: Outcome) {
         self.count(outcome, 1);
         if let (Some(times), Some(at)) = (&self.times, started.at) {
@@ -344,6 +345,7 @@ impl Current {
 
     /// Shows again what was shown when the worker was lent.
     #[inline]
+    #[allow(clippy::needless_pass_by_value, reason = "what was lent is taken back once")]
     fn take_back(&self, lent: Lent) {
         if !self.shows_lender.load(Ordering::Relaxed) {
             self.show_lender();

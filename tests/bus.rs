@@ -5,13 +5,16 @@
 mod bus_conformance;
 mod common;
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use bus_conformance::{Backend, Handle, How, Numbered};
-use common::{Bomb, Counter, CountsDrop, Gate, Wedge, assert_books_balance, on_grid, pool, quiet_panics, within_limit};
+use common::{
+    Bomb, Counter, CountsDrop, Gate, Mutex, Wedge, assert_books_balance, in_threads, on_grid, pool, quiet_panics,
+    within_limit,
+};
 use workcrew::{
     AttemptError, CancelReason, DeadLetter, DeliveryOutcome, EventBus, GiveUp, Overflow, RetryPolicy, Subscription,
     WorkerPool,
@@ -108,9 +111,9 @@ fn outcomes(receipt: &workcrew::Receipt) -> Vec<String> {
     receipt.wait().unwrap().into_iter().map(|delivery| of(delivery.outcome)).collect()
 }
 
+/// Fault 136a.
 #[test]
 fn publishing_subscribing_and_unsubscribing_inside_a_handler_hang_nobody() {
-    // FAULTS 136 (a)
     on_grid(|pool| {
         for synchronous in [false, true] {
             let bus = EventBus::new(&pool);
@@ -141,9 +144,9 @@ fn publishing_subscribing_and_unsubscribing_inside_a_handler_hang_nobody() {
     });
 }
 
+/// Fault 136b.
 #[test]
 fn a_worker_that_publishes_into_a_full_mailbox_makes_room_or_is_refused_and_never_waits() {
-    // FAULTS 136 (b)
     on_grid(|pool| {
         let bus = EventBus::builder(&pool).mailbox_capacity(1).build();
         let (inner, handled) = (bus.clone(), Counter::new());
@@ -170,9 +173,9 @@ fn a_worker_that_publishes_into_a_full_mailbox_makes_room_or_is_refused_and_neve
     });
 }
 
+/// Fault 136b.
 #[test]
 fn a_handler_that_publishes_into_its_own_full_mailbox_is_refused() {
-    // FAULTS 136 (b)
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
         let (inner, seen) = (bus.clone(), Arc::new(Mutex::new(Vec::new())));
@@ -192,9 +195,9 @@ fn a_handler_that_publishes_into_its_own_full_mailbox_is_refused() {
     });
 }
 
+/// Fault 136c.
 #[test]
 fn a_panicking_handler_costs_nobody_else_anything() {
-    // FAULTS 136 (c)
     quiet_panics();
     on_grid(|pool| {
         let (bus, letters) = bus_with_letters(&pool);
@@ -218,9 +221,9 @@ fn a_panicking_handler_costs_nobody_else_anything() {
     });
 }
 
+/// Fault 136d.
 #[test]
 fn unsubscribing_waits_for_a_running_handler_only_when_asked_to() {
-    // FAULTS 136 (d)
     on_grid(|pool| {
         for asked in [false, true] {
             let bus = EventBus::new(&pool);
@@ -277,9 +280,9 @@ fn a_handler_can_end_its_own_subscription() {
     });
 }
 
+/// Fault 136e.
 #[test]
 fn once_handlers_run_once_under_eight_publishers() {
-    // FAULTS 136 (e)
     within_limit(|| {
         for synchronous in [false, true] {
             let pool = pool(2, 8);
@@ -293,7 +296,7 @@ fn once_handlers_run_once_under_eight_publishers() {
                     if synchronous { builder.synchronous() } else { builder }.handle(move |_| counter.add())
                 })
                 .collect();
-            thread::scope(|threads| {
+            in_threads(|threads| {
                 for publisher in 0..8_usize {
                     let bus = &bus;
                     threads.spawn(move || (0..50).for_each(|number| drop(bus.publish(publisher * 50 + number))));
@@ -325,9 +328,9 @@ fn a_once_handler_that_fails_gets_its_event_again_and_no_other() {
     });
 }
 
+/// Fault 136f.
 #[test]
 fn who_subscribes_during_a_publish_gets_the_next_event() {
-    // FAULTS 136 (f)
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
         let (inner, late) = (bus.clone(), Counter::new());
@@ -698,6 +701,28 @@ fn what_was_published_is_delivered_though_the_bus_and_its_guards_are_gone() {
     assert_eq!((handled.get(), dropped.get()), (2, 3)); // two events and the handler
 }
 
+/// Their collection belongs to the hook, the hook to the bus, and a letter keeps its event and whom it was for.
+#[test]
+fn letters_that_are_kept_by_their_hook_do_not_keep_the_bus_alive() {
+    on_grid(|pool| {
+        let hook_dropped = Counter::new();
+        let held = CountsDrop(hook_dropped.clone());
+        let kept: Mutex<Vec<DeadLetter>> = Mutex::default();
+        let keep = move |letter| {
+            let _ = &held;
+            kept.lock().unwrap().push(letter);
+        };
+        let bus = EventBus::builder(&pool).on_dead_letter(keep).build();
+        let guard = bus.subscribe(|_: &u32| Err::<(), _>("no"));
+        let receipts: Vec<_> = (0..10_u32).map(|number| bus.publish(number)).collect();
+        bus.wait_idle();
+        assert!(receipts.iter().all(|receipt| outcomes(receipt) == ["failed after 1"]));
+        drop((bus, guard, receipts));
+        pool.wait_idle();
+        wait_until(|| hook_dropped.get() == 1);
+    });
+}
+
 #[test]
 fn events_and_handlers_whose_destructors_panic_harm_nobody() {
     quiet_panics();
@@ -767,7 +792,7 @@ fn publishing_ending_and_shutting_down_meet_without_a_loss() {
             };
             let mut guards: Vec<_> = (0..8).map(|mode| subscribe(mode % 4)).collect();
             let receipts = Mutex::new(Vec::new());
-            thread::scope(|threads| {
+            in_threads(|threads| {
                 for publisher in 0..3_u32 {
                     let (bus, receipts) = (&bus, &receipts);
                     threads.spawn(move || {

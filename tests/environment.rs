@@ -6,12 +6,12 @@
 
 mod common;
 
-use std::fs;
+use std::path::PathBuf;
 use std::process::{self, Command};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+use std::{env, fs, thread};
 
-use common::{Counter, LIMIT, Wedge, pool, within_limit};
+use common::{Counter, LIMIT, Wedge, pool, run_child, within_limit};
 use workcrew::{CancelReason, CancellationToken, GroupError, WorkerPool};
 
 /// Fault 119.
@@ -51,6 +51,83 @@ fn waits_and_deadlines_follow_the_monotonic_clock() {
     });
 }
 
+/// The library of `faketime`, whose name says that threads are cared for.
+#[cfg(target_os = "linux")]
+fn faketime() -> Option<PathBuf> {
+    let folders = ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from);
+    let below = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut libraries = folders.into_iter().chain(below).map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
+    libraries.find(|library| library.exists())
+}
+
+/// Fault 127.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_wall_clock_that_jumps_a_day_either_way_changes_no_wait_and_no_timer() {
+    let Some(library) = faketime() else {
+        eprintln!("SKIPPED: libfaketime is not installed here");
+        return;
+    };
+    let shift = env::temp_dir().join(format!("workcrew-shift-{}", process::id()));
+    fs::write(&shift, "+0").unwrap();
+    let environment = [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", shift.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let output = run_child("child_lives_through_jumps_of_the_wall_clock", &environment);
+    fs::remove_file(&shift).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+#[cfg(target_os = "linux")]
+fn child_lives_through_jumps_of_the_wall_clock() {
+    const SOON: Duration = Duration::from_millis(30);
+    const HALF_A_DAY: Duration = Duration::from_secs(12 * 3600);
+    within_limit(|| {
+        let (shift, start) = (env::var_os("FAKETIME_TIMESTAMP_FILE").unwrap(), SystemTime::now());
+        let pool = pool(2, 4);
+        let (held, woken, far) = (Wedge::new(&pool), Counter::new(), Counter::new());
+        let counted = far.clone();
+        let timer = pool.execute_after(HALF_A_DAY, move || counted.add()).unwrap();
+        let token = CancellationToken::new().with_deadline(Instant::now() + HALF_A_DAY);
+        let handle = pool.spawn(|| ()).unwrap();
+        for jump in ["+1d", "-1d", "+0"] {
+            let (since, counted, soon) = (Instant::now(), woken.clone(), woken.get());
+            pool.execute_after(SOON, move || counted.add()).unwrap();
+            let expired = CancellationToken::new().with_deadline(since + SOON);
+            thread::scope(|threads| {
+                // These wait while the clock jumps.
+                let waits = threads.spawn(|| handle.wait_timeout(SOON) || pool.wait_idle_timeout(SOON));
+                let tells = threads.spawn(|| expired.wait_timeout(Duration::MAX));
+                fs::write(&shift, jump).unwrap();
+                let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+                let distance = now.duration_since(start).unwrap_or_else(|earlier| earlier.duration());
+                assert_eq!(distance > HALF_A_DAY, jump != "+0", "the clock did not jump: {distance:?}");
+                assert!(distance < 2 * day);
+                assert!(!waits.join().unwrap() && tells.join().unwrap());
+            });
+            assert!(since.elapsed() >= SOON * 2, "a wait was over early");
+            while pool.metrics().timers_pending > 1 {
+                thread::yield_now(); // until the thread of the timers has looked at what is due
+            }
+            assert_eq!(woken.get(), soon, "no worker was free");
+            assert!(!token.is_cancelled() && far.get() == 0 && !timer.is_finished());
+        }
+        held.open();
+        handle.join().unwrap();
+        while woken.get() < 3 {
+            thread::yield_now();
+        }
+        assert!(timer.cancel());
+        assert!(pool.shutdown_timeout(LIMIT).drained);
+        assert_eq!(far.get(), 0);
+    });
+}
+
 /// Fault 118.
 #[test]
 fn a_busy_submitter_on_the_same_cpu_starves_nobody() {
@@ -72,9 +149,9 @@ fn a_busy_submitter_on_the_same_cpu_starves_nobody() {
 #[cfg(target_os = "linux")]
 fn a_user_who_may_start_few_threads_gets_a_typed_error() {
     // The superuser is bound by no limit, so there the child is somebody else.
-    let binary = std::env::current_exe().unwrap();
+    let binary = env::current_exe().unwrap();
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
-    let folder = std::env::temp_dir().join(format!("workcrew-{}", process::id()));
+    let folder = env::temp_dir().join(format!("workcrew-{}", process::id()));
     fs::create_dir_all(&folder).unwrap();
     let copy = folder.join("child");
     fs::copy(&binary, &copy).unwrap(); // the folder of the build may be closed to others

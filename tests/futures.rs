@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, on_grid, pool, spawn_and_let_sleep,
-    within_limit,
+    Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, in_threads, on_grid, pool,
+    spawn_and_let_sleep, within_limit,
 };
 use pollster::block_on;
 use workcrew::{CancelReason, CancellationToken, JoinError, Overflow, SpawnAsync, WorkerPool};
@@ -258,7 +258,7 @@ fn wakers_that_panic_or_come_back_to_the_pool_do_no_harm() {
 fn futures_and_threads_that_wait_for_room_all_get_it() {
     on_grid(|pool| {
         let (ran, accepted) = (Counter::new(), Counter::new());
-        thread::scope(|scope| {
+        in_threads(|scope| {
             for thread in 0..4 {
                 let (pool, ran, accepted) = (&pool, &ran, &accepted);
                 scope.spawn(move || {
@@ -411,7 +411,7 @@ fn a_waker_that_panics_or_drops_its_future_keeps_no_other_from_being_told() {
     let run = || {
         let token = CancellationToken::new();
         let last = Alarm::new();
-        let slot = Arc::new(std::sync::Mutex::new(None));
+        let slot = Arc::new(common::Mutex::new(None));
         let drops = Alarm::that({
             let slot = Arc::clone(&slot);
             move || drop(slot.lock().unwrap().take())

@@ -60,6 +60,10 @@ fn child_is_idle_for_two_seconds() {
         pool.scope(|scope| (0..10).for_each(|_| scope.spawn(|| ()))).unwrap();
         pool.wait_idle();
     }
+    // A group whose tasks are done, and which is still there, asks for nothing either.
+    let groups = pools.each_ref().map(|pool| pool.group());
+    groups.iter().for_each(|group| group.spawn(|| ()));
+    pools.iter().for_each(|pool| pool.wait_idle());
     thread::sleep(Duration::from_millis(100));
     let before = ticks();
     thread::sleep(Duration::from_secs(2));
@@ -158,6 +162,11 @@ fn child_submits_a_million_jobs() {
         }
         assert_eq!(group.wait().unwrap().len(), jobs);
         assert_eq!(pool.map(0..jobs, |n| n).filter(Result::is_ok).count(), jobs);
+        for _ in 0..jobs / 10 {
+            let group = pool.group();
+            group.spawn(|| ());
+            assert_eq!(group.wait().unwrap().len(), 1);
+        }
     };
     submit(10_000);
     let settled = resident();

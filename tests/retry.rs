@@ -4,13 +4,13 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, on_grid, pool, quiet_panics,
-    within_limit,
+    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, in_threads, on_grid, pool,
+    quiet_panics, within_limit,
 };
 use workcrew::{
     AttemptError, CancelReason, ErrorClass, GiveUp, JoinError, JoinHandle, Observer, Outcome, Overflow, RetryBudget,
@@ -55,9 +55,9 @@ fn a_task_is_tried_until_it_succeeds_and_is_one_task_all_the_while() {
     });
 }
 
+/// Fault 135.
 #[test]
 fn attempts_are_counted_in_all_and_the_first_and_the_last_error_are_kept() {
-    // FAULTS 135
     on_grid(|pool| {
         for (max, made) in [(0, 1), (1, 1), (2, 2), (4, 4)] {
             let policy = short().max_attempts(max);
@@ -73,9 +73,9 @@ fn attempts_are_counted_in_all_and_the_first_and_the_last_error_are_kept() {
     });
 }
 
+/// Fault 135.
 #[test]
 fn a_panic_is_a_failure_and_is_told_at_once() {
-    // FAULTS 135
     quiet_panics();
     let told = Counter::new();
     let hook = told.clone();
@@ -144,9 +144,9 @@ fn a_delay_holds_no_worker_and_counts_as_queued() {
     assert_eq!((tried.get(), pool.metrics().tasks_cancelled), (1, 1));
 }
 
+/// Fault 135.
 #[test]
 fn cancelling_in_a_delay_ends_it_at_once_frees_the_closure_and_keeps_the_error() {
-    // FAULTS 135
     on_grid(|pool| {
         let dropped = Counter::new();
         let held = CountsDrop(dropped.clone());
@@ -231,9 +231,9 @@ fn a_worker_that_joins_makes_the_attempts_itself_delays_included() {
     });
 }
 
+/// Fault 137g.
 #[test]
 fn a_worker_that_awaits_makes_the_attempts_itself() {
-    // FAULTS 137 (g)
     on_grid(|pool| {
         let inner = Arc::clone(&pool);
         let outer = pool.spawn(move || {
@@ -414,7 +414,7 @@ fn trying_cancelling_joining_and_ending_meet_without_a_loss() {
         for round in 0..60 {
             let pool = pool(2, 2);
             let (dropped, made, resolved) = (Counter::new(), Counter::new(), Counter::new());
-            thread::scope(|threads| {
+            in_threads(|threads| {
                 for submitter in 0..3_u64 {
                     let (pool, dropped, made, resolved) = (&pool, &dropped, &made, &resolved);
                     threads.spawn(move || {

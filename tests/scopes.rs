@@ -162,6 +162,47 @@ fn bombs_in_every_place_of_a_scope_are_contained() {
     });
 }
 
+/// Counts its drops, and those during an unwinding apart.
+struct NotesUnwinding {
+    dropped: Counter,
+    unwinding: Counter,
+}
+
+impl Drop for NotesUnwinding {
+    fn drop(&mut self) {
+        self.dropped.add();
+        if thread::panicking() {
+            self.unwinding.add();
+        }
+    }
+}
+
+#[test]
+fn the_errors_of_tasks_are_gone_before_the_panic_of_the_body_goes_on() {
+    within_limit(|| {
+        let (pool, gate) = (pool(2, 4), Gate::new());
+        let (dropped, unwinding) = (Counter::new(), Counter::new());
+        let body = AssertUnwindSafe(|| {
+            pool.scope(|scope| {
+                for _ in 0..2 {
+                    let error = NotesUnwinding { dropped: dropped.clone(), unwinding: unwinding.clone() };
+                    let gate = gate.clone();
+                    scope.spawn(move || {
+                        gate.pass();
+                        Err(error)
+                    });
+                }
+                gate.wait_started(2);
+                gate.open();
+                panic!("body");
+            })
+        });
+        let payload = panic::catch_unwind(body).map(drop::<Result<(), _>>).unwrap_err();
+        assert_eq!(payload.downcast_ref(), Some(&"body"));
+        assert_eq!((dropped.get(), unwinding.get()), (2, 0));
+    });
+}
+
 /// Fault 85.
 #[test]
 fn scopes_groups_and_joins_nest_on_one_worker() {

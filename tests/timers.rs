@@ -4,12 +4,13 @@
 mod common;
 
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, Wedge, assert_books_balance, fill, on_grid, pool, quiet_panics, within_limit,
+    Bomb, Counter, CountsDrop, Gate, Mutex, Wedge, assert_books_balance, fill, in_threads, on_grid, pool, quiet_panics,
+    within_limit,
 };
 use workcrew::{OnDrop, TimerHandle, WorkerPool};
 
@@ -25,9 +26,9 @@ fn wait_until(done: impl Fn() -> bool) {
     });
 }
 
+/// Fault 125.
 #[test]
 fn a_delay_of_nothing_is_over_now_and_one_beyond_the_clock_never() {
-    // FAULTS 125
     on_grid(|pool| {
         let ran = Counter::new();
         for delay in [Duration::ZERO, Duration::from_nanos(1)] {
@@ -77,9 +78,9 @@ fn no_task_runs_before_its_time_and_a_wait_for_idle_waits_for_it() {
     });
 }
 
+/// Fault 126.
 #[test]
 fn what_is_due_comes_to_the_workers_in_due_order() {
-    // FAULTS 126
     let pool = pool(1, 1);
     let wedge = Wedge::new(&pool);
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -98,9 +99,9 @@ fn what_is_due_comes_to_the_workers_in_due_order() {
     assert_eq!(*order.lock().unwrap(), ["first", "second", "third"]);
 }
 
+/// Fault 133.
 #[test]
 fn a_full_queue_holds_up_neither_a_due_task_nor_the_timers_behind_it() {
-    // FAULTS 133
     on_grid(|pool| {
         let wedge = Wedge::new(&pool);
         let ran = Counter::new();
@@ -126,9 +127,9 @@ fn a_full_queue_holds_up_neither_a_due_task_nor_the_timers_behind_it() {
     });
 }
 
+/// Fault 130.
 #[test]
 fn a_hundred_thousand_cancelled_timers_leave_nothing_behind() {
-    // FAULTS 130
     let pool = pool(1, 1);
     let (ran, dropped) = (Counter::new(), Counter::new());
     let timers: Vec<_> = (0..100_000)
@@ -155,9 +156,10 @@ fn a_hundred_thousand_cancelled_timers_leave_nothing_behind() {
 /// A way to end a pool.
 type End = fn(&WorkerPool) -> usize;
 
+/// Fault 131.
+/// Ways × {delayed, periodic}.
 #[test]
 fn every_way_to_end_a_pool_cancels_what_waits_for_its_time_and_reports_it() {
-    // FAULTS 131: ways × {delayed, periodic}
     let ends: [(End, bool); 4] = [
         (
             |pool| {
@@ -204,6 +206,32 @@ fn every_way_to_end_a_pool_cancels_what_waits_for_its_time_and_reports_it() {
 }
 
 #[test]
+fn a_period_of_nothing_is_refused_and_the_closure_comes_back() {
+    on_grid(|pool| {
+        let ran = Counter::new();
+        let (a, b) = (ran.clone(), ran.clone());
+        let refused = pool.execute_every(Duration::ZERO, move || a.add()).unwrap_err();
+        assert!(refused.is_zero_period() && !refused.is_shut_down() && !refused.is_full());
+        refused.into_inner()();
+        let refused = pool.execute_with_fixed_delay(Duration::ZERO, move || b.add()).unwrap_err();
+        assert!(refused.is_zero_period());
+        assert_eq!((ran.get(), pool.metrics().timers_pending, pool.metrics().tasks_submitted), (1, 0, 0));
+    });
+}
+
+#[test]
+fn a_timer_is_finished_when_nothing_of_it_is_to_come() {
+    on_grid(|pool| {
+        let (delayed, periodic) = (pool.execute_after(LONG, || ()).unwrap(), pool.execute_every(LONG, || ()).unwrap());
+        for timer in [&delayed, &periodic] {
+            assert!(!timer.is_finished());
+            assert!(timer.cancel());
+            assert!(timer.is_finished());
+        }
+    });
+}
+
+#[test]
 fn a_report_is_not_drained_when_a_delayed_task_was_cancelled() {
     let pool = pool(2, 4);
     let _timer = pool.execute_after(LONG, || ()).unwrap();
@@ -236,9 +264,10 @@ impl Drop for NotesThread {
     }
 }
 
+/// Fault 132.
+/// What it does not run cannot kill it.
 #[test]
 fn the_timer_thread_runs_nothing_foreign_no_destructor_either() {
-    // FAULTS 132: what it does not run cannot kill it.
     quiet_panics();
     let threads = Arc::new(Mutex::new(Vec::new()));
     for on_drop in [OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach] {
@@ -298,8 +327,8 @@ fn runs_of_one_timer_never_overlap() {
     let timer = pool
         .execute_every(Duration::from_micros(10), move || {
             match gate.try_lock() {
-                Ok(_alone) => (0..100).for_each(|_| thread::yield_now()),
-                Err(_) => b.add(),
+                Some(_alone) => (0..100).for_each(|_| thread::yield_now()),
+                None => b.add(),
             }
             a.add();
             c.add();
@@ -384,7 +413,7 @@ fn setting_cancelling_and_ending_meet_without_a_loss() {
         for round in 0..60 {
             let pool = pool(2, 2);
             let (ran, dropped, made) = (Counter::new(), Counter::new(), Counter::new());
-            thread::scope(|threads| {
+            in_threads(|threads| {
                 for setter in 0..3_u64 {
                     let (pool, ran, dropped, made) = (&pool, &ran, &dropped, &made);
                     threads.spawn(move || {

@@ -297,7 +297,7 @@ mod tests {
     fn the_first_by_time_comes_first_and_what_was_handed_out_is_passed_over() {
         let mut outcomes = Kept::new();
         outcomes.keep_order(0..0);
-        outcomes.put(3, Err(TaskError::Cancelled(CancelReason::Requested)));
+        outcomes.put(0, Err(TaskError::Cancelled(CancelReason::Requested)));
         outcomes.put(2, Err(TaskError::Failed("early")));
         outcomes.put(1, Err(TaskError::Failed("late")));
         outcomes.put(5, Ok(5));
@@ -317,6 +317,7 @@ mod tests {
         for index in 0..10 {
             outcomes.put(index, if index == 4 { Err(TaskError::Failed("fourth")) } else { Ok(()) });
         }
+        assert!(outcomes.values.is_empty(), "units take no places, nor does trouble among them");
         assert!(outcomes.take_trouble().is_some() && outcomes.take_trouble().is_none());
         assert_eq!(outcomes.take_values().len(), 9);
     }

@@ -28,9 +28,9 @@ fn delays(policy: RetryPolicy<()>, failures: usize) -> Vec<Duration> {
     (0..failures).map(delay).collect()
 }
 
+/// Fault 134.
 #[test]
 fn delays_grow_to_the_cap_and_stay_there_at_any_number_of_attempts() {
-    // FAULTS 134
     for base in [Duration::from_nanos(1), Duration::from_millis(100), SECOND, SECOND * 3_600, Duration::MAX] {
         for cap in [SECOND, SECOND * 60, SECOND * 4_000_000_000, Duration::MAX] {
             for jitter in [false, true] {
@@ -50,9 +50,9 @@ fn delays_grow_to_the_cap_and_stay_there_at_any_number_of_attempts() {
     }
 }
 
+/// Fault 135.
 #[test]
 fn jitter_lengthens_by_less_than_the_delay_and_never_past_the_cap() {
-    // FAULTS 135
     let policy = RetryPolicy::exponential().base_delay(SECOND).max_delay(10 * SECOND);
     let mut seen = Vec::new();
     for _ in 0..200 {
@@ -69,9 +69,9 @@ fn jitter_lengthens_by_less_than_the_delay_and_never_past_the_cap() {
     assert_eq!(delays(RetryPolicy::fixed(Duration::ZERO), 2), [Duration::ZERO; 2]);
 }
 
+/// Fault 135.
 #[test]
 fn attempts_are_counted_in_all_and_zero_counts_as_one() {
-    // FAULTS 135
     let (now, root) = (Instant::now(), CancellationToken::new());
     for (max, made) in [(0, 1), (1, 1), (2, 2), (7, 7)] {
         let mut attempts = Attempts::<()>::new(RetryPolicy::fixed(SECOND).max_attempts(max), now);
@@ -84,9 +84,9 @@ fn attempts_are_counted_in_all_and_zero_counts_as_one() {
     }
 }
 
+/// Fault 135.
 #[test]
 fn what_a_server_asks_for_is_done_and_a_delay_past_the_deadline_is_not_begun() {
-    // FAULTS 135
     let now = Instant::now();
     let root = CancellationToken::new();
     let policy = RetryPolicy::<()>::fixed(5 * SECOND).max_delay(5 * SECOND).deadline(60 * SECOND);

@@ -92,9 +92,9 @@ impl Task for Note {
     }
 }
 
+/// Fault 126.
 #[test]
 fn tasks_are_handed_over_in_due_order_ties_first_come_and_far_ones_hold_up_none() {
-    // FAULTS 126
     let bench = Bench::new();
     let ran = Arc::new(Mutex::new(Vec::new()));
     let delays = [Duration::MAX, SECOND * 1_000_000_000, SECOND * 2, SECOND, SECOND, Duration::ZERO, SECOND * 3];
@@ -109,9 +109,9 @@ fn tasks_are_handed_over_in_due_order_ties_first_come_and_far_ones_hold_up_none(
     assert_eq!((bench.run_due(), bench.timekeeper.len()), (1, 2));
 }
 
+/// Fault 128.
 #[test]
 fn a_hundred_missed_periods_are_made_up_by_one_run_and_the_row_is_kept() {
-    // FAULTS 128
     let bench = Bench::new();
     let start = bench.watch.now();
     let ran = Arc::new(Mutex::new(Vec::new()));
@@ -127,9 +127,9 @@ fn a_hundred_missed_periods_are_made_up_by_one_run_and_the_row_is_kept() {
     assert!(timer.cancel(CancelReason::Requested, &bench.supervisor));
 }
 
+/// Fault 129.
 #[test]
 fn a_fixed_rate_counts_from_start_to_start_and_a_fixed_delay_from_end_to_start() {
-    // FAULTS 129
     for (rhythm, expected) in
         [(Rhythm::Rate(SECOND), [1_000, 4_000, 7_000, 10_000]), (Rhythm::Pause(SECOND), [1_000, 4_300, 7_600, 10_900])]
     {
@@ -152,9 +152,10 @@ fn a_fixed_rate_counts_from_start_to_start_and_a_fixed_delay_from_end_to_start()
     }
 }
 
+/// Fault 129.
+/// Where the first run is due after one period: cycles <= elapsed / period < cycles + 1.
 #[test]
 fn short_runs_at_a_fixed_rate_never_fall_behind() {
-    // FAULTS 129, where the first run is due after one period: cycles <= elapsed / period < cycles + 1
     let bench = Bench::new();
     let _timer = bench.every(Rhythm::Rate(SECOND), || ());
     let mut cycles = 0;

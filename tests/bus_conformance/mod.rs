@@ -7,10 +7,10 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests fail by panicking, and share by `pub`")]
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 
-use super::common::{Counter, Gate, quiet_panics, within_limit};
+use super::common::{Counter, Gate, Mutex, in_threads, quiet_panics, within_limit};
 
 /// What goes around: who published it, and which of theirs it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +64,7 @@ fn logging(log: &Log) -> Handle {
 }
 
 fn publish_all<B: Backend>(bus: &B, publishers: usize, each: usize) {
-    thread::scope(|threads| {
+    in_threads(|threads| {
         for publisher in 0..publishers {
             threads.spawn(move || (0..each).for_each(|number| bus.publish(None, Numbered { publisher, number })));
         }

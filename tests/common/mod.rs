@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests fail by panicking, and share by `pub`")]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fs;
 use std::io::{self, Write};
@@ -122,6 +123,10 @@ impl<T> Mutex<T> {
         Ok(self.0.lock())
     }
 
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock()
+    }
+
     pub fn into_inner(self) -> Result<T, Infallible> {
         Ok(self.0.into_inner())
     }
@@ -201,6 +206,27 @@ pub fn within_limit<T>(f: impl FnOnce() -> T) -> T {
 /// Joins threads of a standard scope by hand: a sanitizer does not see the joining that the scope does by itself.
 pub fn join_all<'scope>(threads: impl IntoIterator<Item = thread::ScopedJoinHandle<'scope, ()>>) {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// The threads of `in_threads`.
+pub struct Threads<'scope, 'env: 'scope> {
+    scope: &'scope thread::Scope<'scope, 'env>,
+    running: RefCell<Vec<thread::ScopedJoinHandle<'scope, ()>>>,
+}
+
+impl<'scope> Threads<'scope, '_> {
+    pub fn spawn(&self, f: impl FnOnce() + Send + 'scope) {
+        self.running.borrow_mut().push(self.scope.spawn(f));
+    }
+}
+
+/// A standard scope whose threads are all joined by hand.
+pub fn in_threads<'env>(body: impl for<'scope> FnOnce(&Threads<'scope, 'env>)) {
+    thread::scope(|scope| {
+        let threads = Threads { scope, running: RefCell::default() };
+        body(&threads);
+        join_all(threads.running.into_inner());
+    });
 }
 
 /// Runs a scenario on pools of 1, 2 and 8 workers with queues of 1 and 64.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The numbers of the catalogue of faults that apply to what is built, by section.
 const FAULTS: &[(&str, &[&str])] = &[
@@ -13,10 +13,12 @@ const FAULTS: &[(&str, &[&str])] = &[
     ("groups and scopes", &["64-69", "71-75", "79-82", "84-86", "88-92"]),
     ("shutdown and drop", &["93-110"]),
     ("threads and resources", &["111-115", "118-124"]),
+    ("time, delays, retries", &["125-135"]),
+    ("the event bus", &["136a", "136b", "136c", "136d", "136e", "136f"]),
     ("futures", &["137a", "137b", "137c", "137d", "137e", "137f", "137g", "137h"]),
 ];
 
-/// Faults without a test of their own in `tests/`, and why.
+/// Faults without a test of their own, and why.
 const EXCUSED: &[(&str, &str)] = &[
     ("36", "builds that abort on panic are a step of L11"),
     ("37", "a task left by longjmp or pthread_exit is outside of the contract; the crate's docs say so"),
@@ -37,10 +39,15 @@ struct Test {
     scenarios: usize,
 }
 
-/// Scenarios: each test counts once, or once for each of the six pools of the grid.
-pub(crate) fn scenarios() -> (usize, usize) {
+/// How many scenarios at least.
+const SCENARIOS: usize = 300;
+
+/// Counts scenarios: each test once, or once for each of the six pools of the grid; an error if they are too few.
+pub(crate) fn check_scenarios() -> Result<String, String> {
     let tests = tests();
-    (tests.len(), tests.iter().map(|test| test.scenarios).sum())
+    let scenarios: usize = tests.iter().map(|test| test.scenarios).sum();
+    let words = format!("{scenarios} scenarios in {} tests, at least {SCENARIOS} wanted", tests.len());
+    if scenarios >= SCENARIOS { Ok(words) } else { Err(words) }
 }
 
 /// Which faults have a test, or the reason for having none; an error if one has neither.
@@ -93,18 +100,41 @@ fn numbers(ranges: &[&str]) -> Vec<String> {
     ranges.iter().flat_map(range).collect()
 }
 
-/// The tests of the package that the harness runs by itself.
+/// The tests of the package that the harness runs by itself, those beside the code and those in `tests/`.
 fn tests() -> Vec<Test> {
-    let mut files: Vec<_> = fs::read_dir("tests").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut files = Vec::new();
+    sources(Path::new("src"), &mut files);
+    sources(Path::new("tests"), &mut files);
     files.sort();
-    let sources = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    sources.flat_map(|path| tests_of(path, &fs::read_to_string(path).unwrap_or_default())).collect()
+    files.iter().flat_map(|path| tests_of(path, &fs::read_to_string(path).unwrap_or_default())).collect()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// What a test's name begins with: `timers` for `tests/timers.rs`, `timer` for `src/timer/tests.rs`.
+fn module(path: &Path) -> String {
+    let words: Vec<_> =
+        path.with_extension("").iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    words
+        .iter()
+        .filter(|word| !["tests", "mod", "lib"].contains(&word.as_str()))
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("::")
 }
 
 fn tests_of(path: &Path, text: &str) -> Vec<Test> {
-    let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let file = module(path);
     let (mut found, mut faults, mut is_test, mut is_ignored) = (Vec::<Test>::new(), Vec::new(), false, false);
-    for line in text.lines() {
+    for line in text.lines().map(str::trim_start) {
         if let Some(marks) = line.strip_prefix("/// Fault ").or(line.strip_prefix("/// Faults ")) {
             faults.extend(marks.trim_end_matches('.').split(", ").map(str::to_owned));
         } else if line == "#[test]" {
@@ -117,7 +147,7 @@ fn tests_of(path: &Path, text: &str) -> Vec<Test> {
                 found.push(Test { file: file.clone(), name, faults: faults.clone(), scenarios: 1 });
             }
             (faults, is_test, is_ignored) = (Vec::new(), false, false);
-        } else if line.trim_start().contains("grid(")
+        } else if line.contains("grid(")
             && let Some(test) = found.last_mut()
         {
             test.scenarios = 6;

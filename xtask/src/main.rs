@@ -29,7 +29,11 @@ fn main() -> ExitCode {
         Some("verify") => verify(words),
         Some("faults") => {
             print!("{}", facts::table());
-            ExitCode::SUCCESS
+            let (faults, scenarios) = (facts::check_faults(), facts::check_scenarios());
+            for words in [&faults, &scenarios] {
+                println!("{}", words.as_ref().unwrap_or_else(|words| words));
+            }
+            if faults.and(scenarios).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         _ => usage(),
     }

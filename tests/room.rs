@@ -1,0 +1,139 @@
+//! Room in a group: who waits for it, who makes it, and that no limit gives way meanwhile.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+
+use common::{Counter, Gate, Mutex, Wedge, in_threads, on_grid, pool, within_limit};
+use workcrew::{CancelReason, GroupError, TaskError};
+
+#[test]
+fn a_member_that_finds_its_group_full_runs_the_task_before_it_goes_on() {
+    on_grid(|pool| {
+        let group = pool.group().limit(1).capacity(1);
+        let (spawner, order) = (group.spawner(), Arc::new(Mutex::new(Vec::new())));
+        let noted = Arc::clone(&order);
+        group.spawn(move || {
+            for number in 0..4 {
+                let noted = Arc::clone(&noted);
+                spawner.spawn(move || noted.lock().unwrap().push(number));
+            }
+            // The first waits in the only place, and nobody else may run it; there is none for the others.
+            assert_eq!(*noted.lock().unwrap(), [1, 2, 3]);
+        });
+        group.wait().unwrap();
+        assert_eq!(*order.lock().unwrap(), [1, 2, 3, 0]);
+    });
+}
+
+#[test]
+fn workers_that_make_room_themselves_keep_the_limit() {
+    within_limit(|| {
+        let pool = pool(4, 64);
+        for limit in [1, 2] {
+            let group = pool.group().limit(limit).capacity(1);
+            let (running, most, ran) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Counter::new());
+            let adding: Vec<_> = (0..3)
+                .map(|_| {
+                    let (spawner, running, most, ran) = (group.spawner(), running.clone(), most.clone(), ran.clone());
+                    let add = move || {
+                        for _ in 0..300 {
+                            let (running, most, ran) = (running.clone(), most.clone(), ran.clone());
+                            spawner.spawn(move || {
+                                most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+                                (0..5).for_each(|_| thread::yield_now());
+                                running.fetch_sub(1, SeqCst);
+                                ran.add();
+                            });
+                        }
+                    };
+                    pool.spawn(add).unwrap()
+                })
+                .collect();
+            adding.into_iter().for_each(|adding| adding.join().unwrap());
+            group.wait().unwrap();
+            assert_eq!(ran.get(), 900);
+            assert!((1..=limit).contains(&most.load(SeqCst)), "{most:?} at once, {limit} allowed");
+        }
+    });
+}
+
+#[test]
+fn workers_that_wait_keep_the_limit() {
+    within_limit(|| {
+        let pool = pool(4, 64);
+        let (most, ran) = (Arc::new(AtomicUsize::new(0)), Counter::new());
+        let wait = || {
+            let (inner, most, ran) = (pool.clone(), most.clone(), ran.clone());
+            move || {
+                for _ in 0..30 {
+                    let running = Arc::new(AtomicUsize::new(0));
+                    let group = inner.group().limit(1);
+                    for _ in 0..10 {
+                        let (running, most, ran) = (running.clone(), most.clone(), ran.clone());
+                        group.spawn(move || {
+                            most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+                            (0..5).for_each(|_| thread::yield_now());
+                            running.fetch_sub(1, SeqCst);
+                            ran.add();
+                        });
+                    }
+                    group.wait().unwrap();
+                }
+            }
+        };
+        let waiting: Vec<_> = (0..2).map(|_| pool.spawn(wait()).unwrap()).collect();
+        waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
+        assert_eq!((ran.get(), most.load(SeqCst)), (600, 1));
+    });
+}
+
+/// Passes the gate when it is dropped.
+struct HeldAtDrop(Gate);
+
+impl Drop for HeldAtDrop {
+    fn drop(&mut self) {
+        self.0.pass();
+    }
+}
+
+#[test]
+fn completions_wait_for_tasks_whose_closures_are_being_dropped() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let _wedge = Wedge::new(&pool);
+        for round in 0..20 {
+            let mut group = pool.group();
+            let gate = Gate::new();
+            let held = HeldAtDrop(gate.clone());
+            group.spawn(move || drop(held));
+            let token = group.token().clone();
+            in_threads(|threads| {
+                threads.spawn(move || token.cancel());
+                gate.wait_started(1);
+                let opened = gate.clone();
+                threads.spawn(move || {
+                    (0..round * 20).for_each(|_| thread::yield_now());
+                    opened.open();
+                });
+                let ended: Vec<_> = group.completions().collect();
+                assert!(matches!(ended[..], [(0, Err(TaskError::Cancelled(CancelReason::Requested)))]));
+            });
+        }
+    });
+}
+
+#[test]
+fn the_token_of_a_spawner_is_the_token_of_its_group() {
+    on_grid(|pool| {
+        let group = pool.group();
+        let spawner = group.spawner();
+        group.spawn(|| ());
+        spawner.token().cancel();
+        assert!(group.is_cancelled() && group.token().is_cancelled());
+        assert!(matches!(group.wait(), Ok(_) | Err(GroupError::Cancelled(_))));
+    });
+}

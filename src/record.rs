@@ -184,9 +184,9 @@ impl Record {
 
     /// Counts the end of a task.
     #[inline]
-    pub(crate) fn end(&self, started: Started, outcome: Outcome) {
+    pub(crate) fn end(&self, Started { at }: Started, outcome: Outcome) {
         self.count(outcome, 1);
-        if let (Some(times), Some(at)) = (&self.times, started.at) {
+        if let (Some(times), Some(at)) = (&self.times, at) {
             times.run_time.record(self.clock.now().since(at));
         }
         if self.is_of_worker() {
@@ -334,13 +334,13 @@ impl Current {
 
     /// Shows again what was shown when the worker was lent.
     #[inline]
-    fn take_back(&self, lent: Lent) {
+    fn take_back(&self, Lent { task, since, showed_lender }: Lent) {
         if !self.shows_lender.load(Ordering::Relaxed) {
             self.show_lender();
         }
-        self.shows_lender.store(lent.showed_lender, Ordering::Relaxed);
-        self.since.store(lent.since, Ordering::Release);
-        self.task.store(lent.task, Ordering::Release);
+        self.shows_lender.store(showed_lender, Ordering::Relaxed);
+        self.since.store(since, Ordering::Release);
+        self.task.store(task, Ordering::Release);
     }
 
     #[inline]

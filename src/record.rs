@@ -357,8 +357,7 @@ impl Current {
         if self.shows_lender.load(Ordering::Relaxed) {
             sites.lenders.push(before.take());
         }
-        drop(sites);
-        drop(before);
+        drop((sites, before)); // in this order: the site outside of the lock
         self.shows_lender.store(false, Ordering::Relaxed);
     }
 
@@ -369,8 +368,7 @@ impl Current {
         let lender = sites.lenders.pop().flatten();
         self.note_addresses(lender.as_ref());
         let before = mem::replace(&mut sites.shown, lender);
-        drop(sites);
-        drop(before);
+        drop((sites, before)); // in this order: the site outside of the lock
     }
 
     fn note_addresses(&self, site: Option<&Site>) {
@@ -431,8 +429,7 @@ mod tests {
             for site in sites {
                 let above = record.start(&site, None);
                 assert_eq!(shown(), Some((site.id.0, site.label.cloned())));
-                let lent = record.lend();
-                record.take_back(lent);
+                record.take_back(record.lend());
                 let lent = record.lend();
                 let top = record.start(&innermost, None);
                 assert_eq!(shown(), Some((2, Some(labels[1].clone()))));

@@ -184,10 +184,9 @@ impl Record {
 
     /// Counts the end of a task.
     #[inline]
-    #[allow(clippy::needless_pass_by_value, reason = "what was started is ended once")]
-    pub(crate) fn end(&self, started: Started, outcome: Outcome) {
+    pub(crate) fn end(&self, Started { at }: Started, outcome: Outcome) {
         self.count(outcome, 1);
-        if let (Some(times), Some(at)) = (&self.times, started.at) {
+        if let (Some(times), Some(at)) = (&self.times, at) {
             times.run_time.record(self.clock.now().since(at));
         }
         if self.is_of_worker() {
@@ -345,14 +344,13 @@ impl Current {
 
     /// Shows again what was shown when the worker was lent.
     #[inline]
-    #[allow(clippy::needless_pass_by_value, reason = "what was lent is taken back once")]
-    fn take_back(&self, lent: Lent) {
+    fn take_back(&self, Lent { task, since, showed_lender }: Lent) {
         if !self.shows_lender.load(Ordering::Relaxed) {
             self.show_lender();
         }
-        self.shows_lender.store(lent.showed_lender, Ordering::Relaxed);
-        self.since.store(lent.since, Ordering::Release);
-        self.task.store(lent.task, Ordering::Release);
+        self.shows_lender.store(showed_lender, Ordering::Relaxed);
+        self.since.store(since, Ordering::Release);
+        self.task.store(task, Ordering::Release);
     }
 
     #[inline]
@@ -369,8 +367,7 @@ impl Current {
         if self.shows_lender.load(Ordering::Relaxed) {
             sites.lenders.push(before.take());
         }
-        drop(sites);
-        drop(before);
+        drop((sites, before)); // in this order: the site outside of the lock
         self.shows_lender.store(false, Ordering::Relaxed);
     }
 
@@ -381,8 +378,7 @@ impl Current {
         let lender = sites.lenders.pop().flatten();
         self.note_addresses(lender.as_ref());
         let before = mem::replace(&mut sites.shown, lender);
-        drop(sites);
-        drop(before);
+        drop((sites, before)); // in this order: the site outside of the lock
     }
 
     fn note_addresses(&self, site: Option<&Site>) {
@@ -443,8 +439,7 @@ mod tests {
             for site in sites {
                 let above = record.start(&site, None);
                 assert_eq!(shown(), Some((site.id.0, site.label.cloned())));
-                let lent = record.lend();
-                record.take_back(lent);
+                record.take_back(record.lend());
                 let lent = record.lend();
                 let top = record.start(&innermost, None);
                 assert_eq!(shown(), Some((2, Some(labels[1].clone()))));

@@ -29,12 +29,12 @@ pub(super) fn counts() -> impl Iterator<Item = Counted> {
         Err(failure) => Counted::Absent { name, failure },
     };
     [
-        count("instructions_execute", "execute", &WITHIN, 225.0),
-        count("instructions_spawn", "spawn", &WITHIN, 630.0),
-        count("instructions_group_spawn", "group", &WITHIN, 260.0),
+        count("instructions_execute", "execute", &WITHIN, 220.0),
+        count("instructions_spawn", "spawn", &WITHIN, 615.0),
+        count("instructions_group_spawn", "group", &WITHIN, 235.0),
         count("instructions_execute_and_run", "execute", &[], 760.0),
-        count("instructions_spawn_and_run", "spawn", &[], 1_580.0),
-        count("instructions_group_spawn_and_run", "group", &[], 820.0),
+        count("instructions_spawn_and_run", "spawn", &[], 1_540.0),
+        count("instructions_group_spawn_and_run", "group", &[], 785.0),
     ]
     .into_iter()
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::event_bus::EventBus;
-use super::letter::{DeadLetter, DeadLetterHook, UnhandledEvent};
+use super::letter::{DeadLetter, UnhandledEvent};
 use super::registry::Registry;
-use super::shared::{Shared, UnhandledHook};
+use super::shared::{BusHooks, Shared};
 use crate::engine::Engine;
 use crate::pool::WorkerPool;
 use crate::sync::Arc;
@@ -41,8 +41,7 @@ pub struct EventBusBuilder {
     engine: Arc<Engine>,
     thread_name: String,
     mailbox_capacity: usize,
-    on_dead_letter: DeadLetterHook,
-    on_unhandled: Option<UnhandledHook>,
+    hooks: BusHooks,
 }
 
 impl EventBusBuilder {
@@ -51,8 +50,7 @@ impl EventBusBuilder {
             engine: Arc::clone(pool.engine()),
             thread_name: pool.thread_name().to_owned(),
             mailbox_capacity: DEFAULT_MAILBOX_CAPACITY,
-            on_dead_letter: DeadLetterHook::default(),
-            on_unhandled: None,
+            hooks: BusHooks::default(),
         }
     }
 
@@ -66,22 +64,22 @@ impl EventBusBuilder {
     /// it. The receipt learns of it after that. A panic of `f` is contained and counted in
     /// [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked).
     pub fn on_dead_letter(mut self, f: impl Fn(DeadLetter) + Send + Sync + 'static) -> Self {
-        self.on_dead_letter = DeadLetterHook::new(f);
+        self.hooks.on_dead_letter = Some(Box::new(f));
         self
     }
 
     /// Called with each event that nobody listens to, on the publisher's thread. A panic of `f` is contained and counted.
     pub fn on_unhandled(mut self, f: impl Fn(&UnhandledEvent<'_>) + Send + Sync + 'static) -> Self {
-        self.on_unhandled = Some(Box::new(f));
+        self.hooks.on_unhandled = Some(Box::new(f));
         self
     }
 
     /// Makes the bus.
     #[must_use]
     pub fn build(self) -> EventBus {
-        let Self { engine, thread_name, mailbox_capacity, on_dead_letter, on_unhandled } = self;
-        let shared = Arc::new(Shared::new(engine, thread_name, mailbox_capacity, on_unhandled));
-        EventBus { shared, registry: Arc::new(Registry::default()), on_dead_letter }
+        let Self { engine, thread_name, mailbox_capacity, hooks } = self;
+        let shared = Arc::new(Shared::new(engine, thread_name, mailbox_capacity, hooks));
+        EventBus { shared, registry: Arc::new(Registry::default()) }
     }
 }
 

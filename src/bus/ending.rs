@@ -83,7 +83,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// The last step of a delivery that has failed.
     pub(super) fn land_failure(&self, record: &Record, item: Item<E>, error: RetryError<BoxError>) {
         let error = Arc::new(error);
-        if let Some(on_dead_letter) = item.on_dead_letter.get() {
+        if let Some(on_dead_letter) = &self.shared.hooks.on_dead_letter {
             let (envelope, subscription) = (Arc::clone(&item.envelope) as _, Arc::clone(&self.settings.name));
             let letter = DeadLetter { envelope, subscription, error: Arc::clone(&error) };
             self.shared.engine.supervisor.call_hook(|| on_dead_letter(letter));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::builder::EventBusBuilder;
 use super::envelope::Envelope;
 use super::handler::HandlerResult;
-use super::letter::{DeadLetterHook, UnhandledEvent};
+use super::letter::UnhandledEvent;
 use super::mailbox::Posted;
 use super::receipt::{PUBLISHING, Receipt};
 use super::registry::Registry;
@@ -58,7 +58,6 @@ use crate::sync::Arc;
 pub struct EventBus {
     pub(super) shared: Arc<Shared>,
     pub(super) registry: Arc<Registry>,
-    pub(super) on_dead_letter: DeadLetterHook,
 }
 
 impl EventBus {
@@ -161,7 +160,7 @@ impl EventBus {
         self.shared.begin_event();
         let mut handlers = 0;
         for (index, mailbox) in envelope.recipients.iter().enumerate() {
-            let posted = mailbox.post(&envelope, index, &self.on_dead_letter, location);
+            let posted = mailbox.post(&envelope, index, location);
             handlers += usize::from(posted != Posted::NotWanted);
             if posted == Posted::Spent {
                 self.registry.remove(mailbox);
@@ -175,7 +174,7 @@ impl EventBus {
     }
 
     fn tell_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {
-        if let Some(on_unhandled) = &self.shared.on_unhandled {
+        if let Some(on_unhandled) = &self.shared.hooks.on_unhandled {
             let unhandled = UnhandledEvent { event, event_type: type_name::<E>(), topic };
             self.shared.engine.supervisor.call_hook(|| on_unhandled(&unhandled));
         }

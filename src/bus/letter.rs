@@ -8,7 +8,6 @@ use super::envelope::Enveloped;
 use super::handler::BoxError;
 use crate::retry::{AttemptError, RetryError};
 use crate::sync::Arc;
-use crate::unwind;
 
 /// An event that a subscription could not handle, after the last attempt. From
 /// [`EventBusBuilder::on_dead_letter`](crate::EventBusBuilder::on_dead_letter).
@@ -19,29 +18,6 @@ pub struct DeadLetter {
     pub(super) envelope: Arc<dyn Enveloped>,
     pub(super) subscription: Arc<str>,
     pub(super) error: Arc<RetryError<BoxError>>,
-}
-
-/// Whom to tell of dead letters. The bus has it and each delivery until it ends, and nothing that a letter keeps alive:
-/// whoever is told may keep letters.
-#[derive(Clone, Default)]
-pub(super) struct DeadLetterHook(Option<Arc<dyn Fn(DeadLetter) + Send + Sync>>);
-
-impl DeadLetterHook {
-    pub(super) fn new(f: impl Fn(DeadLetter) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(f)))
-    }
-
-    pub(super) fn get(&self) -> Option<&(dyn Fn(DeadLetter) + Send + Sync)> {
-        self.0.as_deref()
-    }
-}
-
-impl Drop for DeadLetterHook {
-    fn drop(&mut self) {
-        if let Some(f) = self.0.take() {
-            unwind::discard(f);
-        }
-    }
 }
 
 impl DeadLetter {

@@ -44,7 +44,6 @@ use std::time::{Duration, Instant};
 use super::delay::{Delayed, Retrying};
 use super::envelope::Envelope;
 use super::handler::{BoxError, Handler};
-use super::letter::DeadLetterHook;
 use super::receipt::DeliveryOutcome;
 use super::running::Stint;
 use super::shared::Shared;
@@ -137,8 +136,6 @@ pub(super) struct Item<E> {
     pub(super) published_at: Option<Instant>,
     /// After the first failure: the attempts and their errors.
     pub(super) retrying: Option<Box<Retrying>>,
-    /// Whom to tell if it fails.
-    pub(super) on_dead_letter: DeadLetterHook,
 }
 
 /// What became of an event that was posted.
@@ -181,7 +178,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self: &Arc<Self>,
         envelope: &Arc<Envelope<E>>,
         index: usize,
-        on_dead_letter: &DeadLetterHook,
         location: &'static Location<'static>,
     ) -> Posted {
         // ORDERING: Acquire pairs with the Release of `spend` and `close`; the lock decides.
@@ -206,7 +202,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             queued_at: supervisor.now_if_timing(),
             published_at: has_deadline.then(|| self.shared.engine.timekeeper.watch().now()),
             retrying: None,
-            on_dead_letter: on_dead_letter.clone(),
         };
         match self.settings.mode {
             Mode::Synchronous => self.deliver_here(item),

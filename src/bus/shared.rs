@@ -1,13 +1,14 @@
-//! What all parts of one bus need: the pool, who waits for quiet. Knows no hook for dead letters: letters keep this alive,
-//! and a hook may keep letters.
+//! What all parts of one bus need: the pool, the hooks, who waits for quiet.
 
-use super::letter::UnhandledEvent;
+use super::letter::{DeadLetter, UnhandledEvent};
 use super::pulse::Pulse;
 use crate::deadline::Deadline;
 use crate::engine::Engine;
 use crate::sync::{Arc, AtomicUsize, CacheAligned, Ordering};
 use crate::timekeeper::NoPlace;
 
+/// A hook for events that no handler could handle.
+pub(super) type DeadLetterHook = Box<dyn Fn(DeadLetter) + Send + Sync>;
 /// A hook for events that nobody listens to.
 pub(super) type UnhandledHook = Box<dyn Fn(&UnhandledEvent<'_>) + Send + Sync>;
 
@@ -18,8 +19,7 @@ pub(super) struct Shared {
     thread_name: String,
     /// What mailboxes hold unless told otherwise.
     pub(super) mailbox_capacity: usize,
-    /// Whom to tell of events that nobody listens to.
-    pub(super) on_unhandled: Option<UnhandledHook>,
+    pub(super) hooks: BusHooks,
     /// Events that have deliveries to come.
     pending: CacheAligned<AtomicUsize>,
     /// Beats when there are none.
@@ -28,15 +28,17 @@ pub(super) struct Shared {
     pub(super) steps: Pulse,
 }
 
+/// What users have hung into the bus.
+#[derive(Default)]
+pub(super) struct BusHooks {
+    pub(super) on_dead_letter: Option<DeadLetterHook>,
+    pub(super) on_unhandled: Option<UnhandledHook>,
+}
+
 impl Shared {
-    pub(super) fn new(
-        engine: Arc<Engine>,
-        thread_name: String,
-        mailbox_capacity: usize,
-        on_unhandled: Option<UnhandledHook>,
-    ) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
         let (idle, steps) = (Pulse::default(), Pulse::default());
-        Self { engine, thread_name, mailbox_capacity, on_unhandled, pending: CacheAligned::default(), idle, steps }
+        Self { engine, thread_name, mailbox_capacity, hooks, pending: CacheAligned::default(), idle, steps }
     }
 
     /// An event is about to be delivered.

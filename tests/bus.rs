@@ -658,6 +658,33 @@ fn a_shutdown_drains_what_was_published_and_cancels_what_comes_later() {
 }
 
 #[test]
+fn a_shutdown_wakes_a_worker_that_waits_behind_a_delay() {
+    within_limit(|| {
+        for round in 0..50_u32 {
+            let pool = pool(1, 4);
+            let bus = EventBus::new(&pool);
+            let fails_once = |number: &u32| if *number == 1 { Err("busy") } else { Ok(()) };
+            let _guards = (
+                bus.subscription().name("ordered").retry(RetryPolicy::fixed(LONG)).handle(fails_once),
+                // What it does not get to keeps the first event from ending, which would wake the worker, too.
+                bus.subscription::<u32>().name("other").topic("both").handle(|_| ()),
+            );
+            let inner = bus.clone();
+            let waits = pool.spawn(move || {
+                inner.publish_to("both", 1_u32);
+                let behind = inner.publish(2_u32);
+                outcomes(&behind) // the first fails, and the second cannot be taken up before its delay is over
+            });
+            wait_until(|| pool.metrics().timers_pending == 1);
+            (0..round).for_each(|_| thread::yield_now());
+            pool.shutdown();
+            assert_eq!(waits.unwrap().join().unwrap(), ["handled"]);
+            assert_books_balance(&pool);
+        }
+    });
+}
+
+#[test]
 fn a_shutdown_that_cancels_tells_receipts_and_leaves_nothing_pending() {
     on_grid(|pool| {
         let (bus, _letters) = bus_with_letters(&pool);

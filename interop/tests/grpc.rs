@@ -568,14 +568,24 @@ fn waiting_inside_a_call_is_an_error_and_awaiting_is_not() {
     on_server(|address| {
         let pool = pool(1, 4);
         let caller = caller(address).build(&pool).unwrap();
-        let inner = caller.clone();
+        let (inner, made) = (caller.clone(), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&made);
         let nested = caller.call_blocking(move |_: Target| {
-            let blocking = inner.call_blocking(attempt("Echo", "x y")).unwrap_err();
+            let (counted, mut echo) = (Arc::clone(&counted), attempt("Echo", "never y"));
+            let counts = move |target| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                echo(target)
+            };
+            let blocking = inner.call_blocking(counts).unwrap_err();
             assert!(matches!(blocking.join_error(), Some(JoinError::WouldDeadlock)));
+            assert_eq!(blocking.attempts(), 0);
             let awaited = inner.call(attempt("Echo", "x awaited")).unwrap();
             async move { Ok(Response::new(awaited.await.unwrap().unwrap().into_inner())) }
         });
         assert_eq!(nested.unwrap().into_inner(), "awaited");
+        // What was refused was not made either.
+        pool.wait_idle();
+        assert_eq!((made.load(Ordering::SeqCst), &*stats(&caller, "never")["attempts"]), (0, "0"));
     });
 }
 

@@ -204,7 +204,7 @@ fn launches_that_block_go_on_inside_a_task_of_another_runtime() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let launched = runtime.block_on(async {
             (0..300)
-                .map(|_| driver.spawn(tokio::time::sleep(Duration::from_micros(100))).map(drop))
+                .map(|_| driver.spawn(async { tokio::time::sleep(Duration::from_micros(100)).await }).map(drop))
                 .filter(Result::is_ok)
                 .count()
         });

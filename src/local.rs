@@ -27,6 +27,8 @@ struct Frame {
     pool: Name,
     /// The group it belongs to, or zero.
     group: Name,
+    /// What of its group it is at, or zero. What stands for it is the group's business.
+    subject: usize,
 }
 
 struct Local {
@@ -78,6 +80,22 @@ pub(crate) fn is_member_of(group: Name) -> bool {
     any_frame(|frame| frame.group == group)
 }
 
+/// Says what the innermost task on this thread's stack is at from now on; zero stands for nothing.
+#[cfg(feature = "events")]
+pub(crate) fn set_subject(subject: usize) {
+    let _ = LOCAL.try_with(|local| {
+        if let Some(innermost) = local.frames.borrow_mut().last_mut() {
+            innermost.subject = subject;
+        }
+    });
+}
+
+/// Whether a task of `group` that is at `subject` is on this thread's stack.
+#[cfg(feature = "events")]
+pub(crate) fn is_at(group: Name, subject: usize) -> bool {
+    any_frame(|frame| frame.group == group && frame.subject == subject)
+}
+
 /// How many tasks are on this thread's stack.
 pub(crate) fn depth() -> usize {
     LOCAL.try_with(|local| local.frames.borrow().len()).unwrap_or(0)
@@ -100,7 +118,7 @@ pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&Record>, 
     let entered = LOCAL.try_with(|local| {
         let mut frames = local.frames.borrow_mut();
         let is_nested = !frames.is_empty();
-        frames.push(Frame { pool, group });
+        frames.push(Frame { pool, group, subject: 0 });
         drop(frames);
         let _frame = Innermost(local);
         let worker = local.worker.borrow();

@@ -30,6 +30,12 @@ impl<T> Mutex<T> {
     pub(crate) fn into_inner(self) -> T {
         self.0.into_inner()
     }
+
+    /// What it guards, where nobody else can hold it.
+    #[cfg(feature = "events")]
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
 }
 
 /// A condition that threads wait for, always together with one [`Mutex`].

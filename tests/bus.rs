@@ -16,8 +16,8 @@ use common::{
     within_limit,
 };
 use workcrew::{
-    AttemptError, CancelReason, DeadLetter, DeliveryOutcome, EventBus, GiveUp, Overflow, RetryPolicy, Subscription,
-    WorkerPool,
+    AttemptError, CancelReason, DeadLetter, DeliveryOutcome, EventBus, GiveUp, Observer, Overflow, Receipt,
+    RetryPolicy, Subscription, SubscriptionBuilder, TaskInfo, WorkerPool, WouldDeadlock,
 };
 
 /// Longer than any test takes.
@@ -617,6 +617,168 @@ fn a_handler_that_waits_for_a_delivery_to_itself_is_told_that_it_would_wait_for_
     });
 }
 
+/// What a handler is told that waits for the very event it is handling, in its attempt of that number.
+fn told_of_own_event(
+    pool: &WorkerPool,
+    subscribe: impl FnOnce(SubscriptionBuilder<'_, u32>) -> SubscriptionBuilder<'_, u32>,
+    attempt: usize,
+) -> (bool, Result<(), WouldDeadlock>) {
+    let bus = EventBus::new(pool);
+    let ((give, own), (tell, told)) = (channel::<Receipt>(), channel());
+    let (own, tries) = (Mutex::new(own), Counter::new());
+    let builder = bus.subscription().retry(RetryPolicy::fixed(Duration::ZERO).max_attempts(attempt as u32));
+    let _guard = subscribe(builder).handle(move |_: &u32| {
+        tries.add();
+        if tries.get() < attempt {
+            return Err("not yet");
+        }
+        let own = own.lock().unwrap().recv().unwrap();
+        tell.send((own.wait_timeout(Duration::MAX), own.wait().map(drop))).unwrap();
+        Ok(())
+    });
+    let receipt = bus.publish(0_u32);
+    give.send(receipt).unwrap();
+    let told = told.recv().unwrap();
+    bus.wait_idle();
+    told
+}
+
+#[test]
+fn a_handler_that_waits_for_the_event_that_it_is_handling_is_told_that_it_would_wait_for_ever() {
+    on_grid(|pool| {
+        let ordered = told_of_own_event(&pool, |builder| builder, 1);
+        let concurrent = told_of_own_event(&pool, |builder| builder.concurrent(4), 1);
+        let again = told_of_own_event(&pool, |builder| builder.concurrent(4), 2);
+        // A synchronous handler has the publisher's thread first, and its receipt is there only after that.
+        let synchronous = told_of_own_event(&pool, workcrew::SubscriptionBuilder::synchronous, 2);
+        for (is_finished, waited) in [ordered, concurrent, again, synchronous] {
+            assert!(!is_finished && waited.is_err());
+        }
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_concurrent_handler_may_wait_for_another_event_of_its_own_subscription() {
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let (inner, handled) = (bus.clone(), Counter::new());
+        let counted = handled.clone();
+        let _guard = bus.subscription::<u32>().concurrent(16).handle(move |number| {
+            if *number > 0 {
+                inner.publish(number - 1).wait().expect("a runner is free, this thread for one");
+            }
+            counted.add();
+        });
+        bus.publish(3_u32).wait().unwrap();
+        assert_eq!(handled.get(), 4);
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_concurrent_handler_may_wait_for_an_event_that_the_last_free_runner_is_handling() {
+    within_limit(|| {
+        let pool = pool(2, 4);
+        for round in 0..20_u32 {
+            let bus = EventBus::new(&pool);
+            let (inner, gate) = (bus.clone(), Gate::new());
+            let inside = gate.clone();
+            let _guard = bus.subscription::<u32>().concurrent(2).handle(move |number| {
+                if *number == 0 {
+                    return inside.pass();
+                }
+                let receipt = inner.publish(0_u32);
+                inside.wait_started(1);
+                receipt.wait().expect("it is being handled");
+            });
+            let receipt = bus.publish(1_u32);
+            gate.wait_started(1);
+            (0..round * 20).for_each(|_| thread::yield_now());
+            gate.open();
+            assert_eq!(outcomes(&receipt), ["handled"]);
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_waits_for_ever_with_a_time_limit_helps() {
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let _guard = bus.subscribe(|_: &u32| ());
+        let waits: Vec<_> = (0..pool.workers())
+            .map(|_| {
+                let inner = bus.clone();
+                pool.spawn(move || inner.publish(0_u32).wait_timeout(Duration::MAX)).unwrap()
+            })
+            .collect();
+        assert!(waits.into_iter().all(|wait| wait.join().unwrap()));
+    });
+}
+
+#[test]
+fn dead_letters_and_receipts_that_are_kept_keep_their_event_and_nothing_of_the_bus() {
+    on_grid(|pool| {
+        let (events, handlers) = (Counter::new(), Counter::new());
+        let (bus, letters) = bus_with_letters(&pool); // a hook that keeps its letters
+        let (failing, fine) = (CountsDrop(handlers.clone()), CountsDrop(handlers.clone()));
+        bus.subscription::<CountsDrop>()
+            .name("failing")
+            .handle(move |_| {
+                let _ = &failing;
+                Err::<(), _>("no")
+            })
+            .detach();
+        bus.subscribe(move |_: &CountsDrop| {
+            let _ = &fine;
+        })
+        .detach();
+        let receipt = bus.publish(CountsDrop(events.clone()));
+        bus.wait_idle();
+        drop(bus);
+        wait_until(|| handlers.get() == 2);
+        // The letter is kept by its receiver, who is gone but for this test; the receipt tells all it knows.
+        assert_eq!(outcomes(&receipt), ["failed after 1", "handled"]);
+        assert_eq!(&*receipt.wait().unwrap()[0].subscription, "failing");
+        wait_until(|| Arc::strong_count(&letters) == 1);
+        assert_eq!(events.get(), 0);
+        let letter = letters.lock().unwrap().pop().unwrap();
+        assert!(letter.event::<CountsDrop>().is_some());
+        drop((receipt, letter));
+        assert_eq!(events.get(), 1);
+    });
+}
+
+#[test]
+fn no_handler_is_called_after_the_drop_of_the_guard_though_its_event_was_taken_up() {
+    struct Holds(Gate);
+    impl Observer for Holds {
+        fn task_started(&self, _: &TaskInfo<'_>) {
+            self.0.pass();
+        }
+    }
+    within_limit(|| {
+        for retrying in [false, true] {
+            let (gate, called) = (Gate::new(), Counter::new());
+            let pool = WorkerPool::builder().workers(1).observer(Holds(gate.clone())).build().unwrap();
+            let (bus, letters) = bus_with_letters(&pool);
+            let counted = called.clone();
+            let builder = bus.subscription::<u32>();
+            let builder = if retrying { builder.retry(RetryPolicy::fixed(LONG)) } else { builder };
+            let guard = builder.handle(move |_| counted.add());
+            let receipt = bus.publish(0_u32);
+            gate.wait_started(1); // between the taking and the handler
+            drop(guard);
+            gate.open();
+            assert_eq!(outcomes(&receipt), ["cancelled on request"]);
+            bus.wait_idle();
+            assert_eq!((called.get(), letters.lock().unwrap().len(), pool.metrics().tasks_cancelled), (0, 0, 1));
+            pool.shutdown();
+            assert_books_balance(&pool);
+        }
+    });
+}
+
 #[test]
 fn waiting_for_idle_inside_a_handler_panics_and_with_a_limit_says_no() {
     quiet_panics();
@@ -657,6 +819,33 @@ fn a_shutdown_drains_what_was_published_and_cancels_what_comes_later() {
         assert_eq!((handled.get(), letters.lock().unwrap().len()), (10, 10));
         assert!(bus.wait_idle_timeout(Duration::ZERO));
         assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_shutdown_wakes_a_worker_that_waits_behind_a_delay() {
+    within_limit(|| {
+        for round in 0..50_u32 {
+            let pool = pool(1, 4);
+            let bus = EventBus::new(&pool);
+            let fails_once = |number: &u32| if *number == 1 { Err("busy") } else { Ok(()) };
+            let _guards = (
+                bus.subscription().name("ordered").retry(RetryPolicy::fixed(LONG)).handle(fails_once),
+                // What it does not get to keeps the first event from ending, which would wake the worker, too.
+                bus.subscription::<u32>().name("other").topic("both").handle(|_| ()),
+            );
+            let inner = bus.clone();
+            let waits = pool.spawn(move || {
+                inner.publish_to("both", 1_u32);
+                let behind = inner.publish(2_u32);
+                outcomes(&behind) // the first fails, and the second cannot be taken up before its delay is over
+            });
+            wait_until(|| pool.metrics().timers_pending == 1);
+            (0..round).for_each(|_| thread::yield_now());
+            pool.shutdown();
+            assert_eq!(waits.unwrap().join().unwrap(), ["handled"]);
+            assert_books_balance(&pool);
+        }
     });
 }
 

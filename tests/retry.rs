@@ -249,6 +249,53 @@ fn a_worker_that_awaits_makes_the_attempts_itself() {
     });
 }
 
+/// A task that joins one that fails and is delayed; the share of its first attempt is still in the queue. Returns when the
+/// delay has begun.
+fn joined_and_delayed(pool: &Arc<WorkerPool>, tried: &Counter) -> JoinHandle<Result<(), RetryError<&'static str>>> {
+    let (inner, counted) = (Arc::clone(pool), tried.clone());
+    let outer = pool.spawn(move || {
+        let fails = move |_: workcrew::Attempt| {
+            counted.add();
+            Err::<(), _>("no")
+        };
+        inner.spawn_with_retry(long(), fails).unwrap().join().unwrap()
+    });
+    wait_until(|| pool.metrics().timers_pending == 1);
+    outer.unwrap()
+}
+
+#[test]
+fn a_share_that_is_left_in_the_queue_does_not_cut_a_delay_short() {
+    let pool = pool(2, 64);
+    let (gate, tried) = (Gate::new(), Counter::new());
+    let inside = gate.clone();
+    pool.execute(move || inside.pass()).unwrap();
+    gate.wait_started(1);
+    let outer = joined_and_delayed(&pool, &tried);
+    gate.open();
+    assert!(pool.spawn(|| ()).unwrap().wait_timeout(LIMIT)); // the free worker has come to what lay there before
+    assert_eq!((tried.get(), pool.metrics().timers_pending), (1, 1));
+    pool.shutdown();
+    let error = outer.join().unwrap().unwrap_err();
+    assert_eq!((error.attempts(), error.reason()), (1, GiveUp::Cancelled(CancelReason::ShutDown)));
+    assert_books_balance(&pool);
+}
+
+#[test]
+fn a_share_that_an_overflowing_queue_gives_up_leaves_its_delayed_task_alone() {
+    let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(Overflow::DiscardOldest).build().unwrap();
+    let (pool, tried, ran) = (Arc::new(pool), Counter::new(), Counter::new());
+    let outer = joined_and_delayed(&pool, &tried);
+    let counted = ran.clone();
+    pool.execute(move || counted.add()).unwrap(); // the one place is taken by the share
+    assert_eq!((pool.metrics().timers_pending, pool.metrics().tasks_cancelled), (1, 0));
+    pool.shutdown();
+    let error = outer.join().unwrap().unwrap_err();
+    assert_eq!((error.attempts(), error.reason()), (1, GiveUp::Cancelled(CancelReason::ShutDown)));
+    assert_eq!((tried.get(), ran.get()), (1, 1));
+    assert_books_balance(&pool);
+}
+
 #[test]
 fn a_worker_waits_for_a_limited_time_without_helping() {
     let pool = pool(1, 1);

@@ -7,7 +7,7 @@
 //! | `Echo` | a text | returns it |
 //! | `Fail` | `CODE n` | fails n times with the code, then returns the number of the attempt |
 //! | `Slow` | milliseconds | returns after that time |
-//! | `Pushback` | `PUSHBACK n` | is unavailable n times with this `grpc-retry-pushback-ms`, then returns |
+//! | `Pushback` | `PUSHBACK n` | is unavailable n times with this `grpc-retry-pushback-ms` (or several, as in `1+2`), then returns |
 //! | `Trace` | a key | returns the value of that metadata key, or nothing |
 //! | `Stats` | | returns `attempts=… peak=… cancelled=… headers=… gaps=…` of the key, not counted itself |
 
@@ -173,7 +173,9 @@ async fn perform(method: &str, argument: &str, attempt: u32, metadata: &Metadata
         "Fail" if fails() => Err(Status::new(code(first), "as the script says")),
         "Pushback" if fails() => {
             let mut trailers = MetadataMap::new();
-            trailers.insert("grpc-retry-pushback-ms", first.parse().unwrap());
+            for word in first.split('+') {
+                trailers.append("grpc-retry-pushback-ms", word.parse().unwrap());
+            }
             Err(Status::with_metadata(Code::Unavailable, "as the script says", trailers))
         }
         "Fail" | "Pushback" => Ok(attempt.to_string()),

@@ -138,7 +138,7 @@ fn pushback_is_kept_and_a_negative_one_stops(address: SocketAddr) {
     assert_eq!(caller.call_blocking(attempt("Pushback", "later 300 1")).unwrap().into_inner(), "2");
     let gap: u64 = stats(&caller, "later")["gaps"].parse().unwrap();
     assert!((299..5_000).contains(&gap), "{gap} ms");
-    for word in ["-1", "soon"] {
+    for word in ["-1", "soon", "1+1"] {
         let error = caller.call_blocking(attempt("Pushback", &format!("never{word} {word} 9"))).unwrap_err();
         assert_eq!((error.code(), error.attempts()), (Code::Unavailable, 1));
     }
@@ -547,6 +547,29 @@ fn shutting_down_waits_for_calls_in_flight_and_now_cancels_them() {
 }
 
 #[test]
+fn a_call_that_fails_after_the_pool_was_closed_takes_nothing_out_of_the_budget() {
+    within_limit(|| {
+        let (pool, budget) = (pool(1, 4), RetryBudget::new(1));
+        let policy = quick().budget(budget.clone());
+        let caller = caller(vacant_address()).retry(policy).build(&pool).unwrap();
+        let (fail, failing) = tokio::sync::oneshot::channel::<()>();
+        let mut failing = Some(failing);
+        let call = caller.call(move |_: Target| {
+            let failing = failing.take();
+            async move {
+                failing.unwrap().await.unwrap();
+                Err(Status::unavailable("down")) as Result<Response<String>, _>
+            }
+        });
+        pool.close();
+        fail.send(()).unwrap();
+        let error = call.unwrap().join().unwrap().unwrap_err();
+        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Cancelled(CancelReason::ShutDown))));
+        assert_eq!(budget.retries_left(), 1);
+    });
+}
+
+#[test]
 fn a_panic_ends_its_call_and_no_other() {
     on_server(|address| {
         let pool = pool(1, 4);
@@ -568,14 +591,24 @@ fn waiting_inside_a_call_is_an_error_and_awaiting_is_not() {
     on_server(|address| {
         let pool = pool(1, 4);
         let caller = caller(address).build(&pool).unwrap();
-        let inner = caller.clone();
+        let (inner, made) = (caller.clone(), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&made);
         let nested = caller.call_blocking(move |_: Target| {
-            let blocking = inner.call_blocking(attempt("Echo", "x y")).unwrap_err();
+            let (counted, mut echo) = (Arc::clone(&counted), attempt("Echo", "never y"));
+            let counts = move |target| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                echo(target)
+            };
+            let blocking = inner.call_blocking(counts).unwrap_err();
             assert!(matches!(blocking.join_error(), Some(JoinError::WouldDeadlock)));
+            assert_eq!(blocking.attempts(), 0);
             let awaited = inner.call(attempt("Echo", "x awaited")).unwrap();
             async move { Ok(Response::new(awaited.await.unwrap().unwrap().into_inner())) }
         });
         assert_eq!(nested.unwrap().into_inner(), "awaited");
+        // What was refused was not made either.
+        pool.wait_idle();
+        assert_eq!((made.load(Ordering::SeqCst), &*stats(&caller, "never")["attempts"]), (0, "0"));
     });
 }
 
@@ -641,5 +674,8 @@ fn the_server_is_told_how_much_time_is_left_unless_the_request_says_it() {
         assert_eq!(caller.call_blocking(own).unwrap().into_inner(), "7000000u");
         let endless = caller.clone().with_deadline(Duration::MAX);
         assert_eq!(endless.call_blocking(attempt("Trace", "t grpc-timeout")).unwrap().into_inner(), "");
+        // The protocol has no words for some millions of years.
+        let long = caller.clone().with_deadline(Duration::from_secs(1 << 50));
+        assert_eq!(long.call_blocking(attempt("Trace", "t grpc-timeout")).unwrap().into_inner(), "99999999H");
     });
 }

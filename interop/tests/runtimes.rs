@@ -196,6 +196,24 @@ fn a_driver_refuses_nonsense_and_keeps_its_limit() {
 }
 
 #[test]
+fn launches_that_block_go_on_inside_a_task_of_another_runtime() {
+    // More of them than tokio lets a task do before it is to yield, which a thread that blocks cannot.
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let driver = Driver::new(&pool, 1).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let launched = runtime.block_on(async {
+            (0..300)
+                .map(|_| driver.spawn(async { tokio::time::sleep(Duration::from_micros(100)).await }).map(drop))
+                .filter(Result::is_ok)
+                .count()
+        });
+        pool.wait_idle();
+        assert_eq!((launched, pool.metrics().tasks_succeeded), (300, 300));
+    });
+}
+
+#[test]
 fn flights_that_panic_are_contained_and_the_output_of_others_goes_to_a_worker() {
     within_limit(|| {
         let report = panic::take_hook();

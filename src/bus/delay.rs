@@ -12,6 +12,7 @@ use super::running::Stint;
 use crate::agenda::Due;
 use crate::error::CancelReason;
 use crate::job::Task;
+use crate::local;
 use crate::record::Record;
 use crate::retry::{Attempts, Errors, GiveUp, RetryError, RetryPolicy};
 use crate::supervisor::Supervisor;
@@ -64,6 +65,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             if let Ok(place) = timekeeper.put(due, Arc::clone(&cell) as _) {
                 state.next_delay += 1;
                 state.delayed.insert(number, (cell, place));
+                drop(state);
+                local::set_subject(0); // it is on no stack while it waits
+                self.shared.steps.beat(); // who waits for it sleeps until then, and not for ever
                 return;
             }
             drop(state);

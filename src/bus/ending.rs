@@ -21,8 +21,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             return;
         }
         state.closed = Some(reason);
-        // ORDERING: Release pairs with the Acquire of `post`.
+        // ORDERING: Release pairs with the Acquire of `post`, and of `call`.
         self.open.store(false, Ordering::Release);
+        self.closed.store(true, Ordering::Release);
         let waiting = mem::take(&mut state.waiting);
         let delayed = mem::take(&mut state.delayed);
         let handler = state.handler.take();
@@ -69,10 +70,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// The last step of each delivery.
+    /// The last step of each delivery. Called by members only.
     pub(super) fn land(&self, record: &Record, item: Item<E>, outcome: DeliveryOutcome) {
         let Item { envelope, index, .. } = item;
-        envelope.land(index, Some(outcome));
+        envelope.land(&self.shared, index, Some(outcome));
+        local::set_subject(0); // the address is free from here on
         drop(envelope);
         self.shared.engine.supervisor.settle(record, 1);
         if self.settings.once {
@@ -95,6 +97,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 impl<E> Drop for Mailbox<E> {
     fn drop(&mut self) {
         self.shared.engine.unregister(self.group);
-        unwind::discard(self.state.lock().handler.take());
+        unwind::discard(self.state.get_mut().handler.take());
     }
 }

@@ -1,15 +1,17 @@
 //! An event on its way: the event, whom it is for, what became of it.
 //!
-//! One allocation for each event, shared by its deliveries and its receipt. It keeps its recipients alive, and with them
-//! the deliveries that wait in their mailboxes, whatever becomes of the bus.
+//! One allocation for each event, shared by its deliveries and its receipt. Until all deliveries have ended it keeps its
+//! recipients alive, and with them the deliveries that wait in their mailboxes, whatever becomes of the bus. What is kept of
+//! it after that, by a receipt or a dead letter, keeps the event and nothing of the bus.
 
 use std::any::{Any, type_name};
+use std::ptr;
 
-use super::helping::Recipient;
+use super::helping::AnyRecipients;
 use super::mailbox::Mailbox;
 use super::receipt::{DeliveryOutcome, Progress};
 use super::shared::Shared;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 use crate::unwind;
 
 /// An event on its way.
@@ -17,40 +19,61 @@ pub(super) struct Envelope<E> {
     /// Here until the envelope is dropped, by whoever is the last to hold it; see `drop`.
     event: Option<E>,
     topic: Option<Arc<str>>,
-    pub(super) recipients: Recipients<E>,
+    /// `None` once all deliveries have ended.
+    recipients: Mutex<Option<Arc<Recipients<E>>>>,
     progress: Progress,
-    shared: Arc<Shared>,
 }
 
 /// Whom an event is for, in the order of subscribing.
-pub(super) type Recipients<E> = Arc<[Arc<Mailbox<E>>]>;
+pub(super) struct Recipients<E> {
+    pub(super) mailboxes: Box<[Arc<Mailbox<E>>]>,
+    pub(super) names: Names,
+}
+
+/// What recipients are called, for receipts that outlast them.
+pub(super) type Names = Arc<[Arc<str>]>;
 
 /// An envelope, whatever the type of its event.
 pub(super) trait Enveloped: Send + Sync {
     fn event(&self) -> &(dyn Any + Send + Sync);
     fn event_type(&self) -> &'static str;
     fn topic(&self) -> Option<&str>;
-    fn recipients(&self) -> usize;
-    fn recipient(&self, index: usize) -> Arc<dyn Recipient>;
+    fn subject(&self) -> usize;
+    /// `None` once all deliveries have ended. To be dropped under no lock.
+    fn recipients(&self) -> Option<Arc<dyn AnyRecipients>>;
     fn progress(&self) -> &Progress;
-    fn shared(&self) -> &Shared;
 }
 
 impl<E: Send + Sync + 'static> Envelope<E> {
-    pub(super) fn new(event: E, topic: Option<&str>, recipients: Recipients<E>, shared: &Arc<Shared>) -> Self {
-        let (topic, progress) = (topic.map(Arc::from), Progress::new(recipients.len()));
-        Self { event: Some(event), topic, recipients, progress, shared: Arc::clone(shared) }
+    pub(super) fn new(event: E, topic: Option<&str>, recipients: Arc<Recipients<E>>) -> Self {
+        let (topic, progress) = (topic.map(Arc::from), Progress::new(recipients.mailboxes.len()));
+        Self { event: Some(event), topic, recipients: Mutex::new(Some(recipients)), progress }
     }
 
     pub(super) fn event(&self) -> &E {
         self.event.as_ref().expect("it leaves only with the envelope")
     }
 
+    /// Stands for its deliveries among the frames of a stack: the address, which is nobody else's while it is there.
+    pub(super) fn subject(&self) -> usize {
+        ptr::from_ref(self).addr()
+    }
+
     /// Lets the outcome of one delivery land; `None`, if there was none after all.
-    pub(super) fn land(&self, index: usize, outcome: Option<DeliveryOutcome>) {
+    pub(super) fn land(&self, shared: &Shared, index: usize, outcome: Option<DeliveryOutcome>) {
         if self.progress.land(index, outcome) {
-            self.shared.end_event();
+            let recipients = self.recipients.lock().take();
+            drop(recipients); // under no lock: it may be the last to know a mailbox, whose handler is foreign
+            shared.end_event();
         }
+    }
+}
+
+impl<E> FromIterator<Arc<Mailbox<E>>> for Recipients<E> {
+    fn from_iter<I: IntoIterator<Item = Arc<Mailbox<E>>>>(mailboxes: I) -> Self {
+        let mailboxes: Box<[_]> = mailboxes.into_iter().collect();
+        let names = mailboxes.iter().map(|mailbox| Arc::clone(&mailbox.settings.name)).collect();
+        Self { mailboxes, names }
     }
 }
 
@@ -67,20 +90,16 @@ impl<E: Send + Sync + 'static> Enveloped for Envelope<E> {
         self.topic.as_deref()
     }
 
-    fn recipients(&self) -> usize {
-        self.recipients.len()
+    fn subject(&self) -> usize {
+        Envelope::<E>::subject(self)
     }
 
-    fn recipient(&self, index: usize) -> Arc<dyn Recipient> {
-        Arc::clone(&self.recipients[index]) as _
+    fn recipients(&self) -> Option<Arc<dyn AnyRecipients>> {
+        self.recipients.lock().as_ref().map(|recipients| Arc::clone(recipients) as _)
     }
 
     fn progress(&self) -> &Progress {
         &self.progress
-    }
-
-    fn shared(&self) -> &Shared {
-        &self.shared
     }
 }
 

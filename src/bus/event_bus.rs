@@ -32,8 +32,9 @@ use crate::sync::Arc;
 ///
 /// A handler may publish, subscribe, unsubscribe (itself, too), and wait for a [`Receipt`]. It runs under no lock. On a
 /// worker `publish` never blocks: into a full mailbox whose policy is to block it makes deliveries itself until there is
-/// room, and where it cannot (the handler is at its limit elsewhere, or below on this stack) the event is
-/// [refused](crate::DeliveryOutcome::Refused) for that subscription. The receipt says so, and
+/// room, and where it cannot, the event is [refused](crate::DeliveryOutcome::Refused) for that subscription. It cannot while
+/// the handler is at its limit, elsewhere or below on this stack; while an ordered subscription waits for another attempt,
+/// which holds up all that it has; and where tasks are nested 16 deep. The receipt says so, and
 /// [`Metrics::tasks_refused`](crate::Metrics::tasks_refused) counts it.
 ///
 /// # Examples
@@ -151,15 +152,15 @@ impl EventBus {
         event: E,
         location: &'static Location<'static>,
     ) -> Receipt {
-        let recipients = self.registry.recipients::<E>(topic).filter(|recipients| !recipients.is_empty());
+        let recipients = self.registry.recipients::<E>(topic).filter(|recipients| !recipients.mailboxes.is_empty());
         let Some(recipients) = recipients else {
             self.tell_unhandled(topic, &event);
             return Receipt::nobody();
         };
-        let envelope = Arc::new(Envelope::new(event, topic, recipients, &self.shared));
+        let envelope = Arc::new(Envelope::new(event, topic, Arc::clone(&recipients)));
         self.shared.begin_event();
         let mut handlers = 0;
-        for (index, mailbox) in envelope.recipients.iter().enumerate() {
+        for (index, mailbox) in recipients.mailboxes.iter().enumerate() {
             let posted = mailbox.post(&envelope, index, location);
             handlers += usize::from(posted != Posted::NotWanted);
             if posted == Posted::Spent {
@@ -169,8 +170,8 @@ impl EventBus {
         if handlers == 0 {
             self.tell_unhandled(topic, envelope.event());
         }
-        envelope.land(PUBLISHING, None);
-        Receipt { envelope: Some(envelope), handlers }
+        envelope.land(&self.shared, PUBLISHING, None);
+        Receipt { inside: Some((envelope, Arc::clone(&recipients.names))), handlers }
     }
 
     fn tell_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {

@@ -3,28 +3,36 @@
 //! It goes through the recipients whose delivery has not ended. Where a runner is free it makes deliveries, at most those
 //! that lie there, so as not to serve others for ever; where a delay is over it brings the delivery back; else it sleeps
 //! until the next step of the bus, or until the next delay is over. So a wait ends even if all workers wait.
+//!
+//! A delivery below on this very stack does not end before the wait does. Nor does one begin for sure that waits for a runner
+//! of a subscription at its limit, if a runner of that is below on this stack: the others may wait in the same way. Both are
+//! errors.
 
-use super::envelope::Enveloped;
-use super::mailbox::Mailbox;
+use super::envelope::{Enveloped, Recipients};
+use super::mailbox::{Mailbox, State};
 use super::running::Stint;
+use super::shared::Shared;
 use crate::agenda::Due;
 use crate::deadline::Deadline;
 use crate::local;
 use crate::sync::Arc;
 
-/// A wait that could not end: a handler that waits for a delivery to itself which cannot begin before it returns, or waits
-/// nested deeper than a worker's stack is trusted to go.
+/// A wait that would not end, or might not: a handler that waits for the event that it is handling; or for another of its
+/// own subscription, for which no runner is free besides those on this stack (an ordered subscription has one; if all of a
+/// concurrent one waited so, none would ever be); or waits nested deeper than a worker's stack is trusted to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("waiting for the event here would wait for ever")]
 #[non_exhaustive]
 pub struct WouldDeadlock;
 
-/// A subscription, whatever the type of its events.
-pub(super) trait Recipient: Send + Sync {
-    fn name(&self) -> &Arc<str>;
+/// Whom an event is for, whatever its type.
+pub(super) trait AnyRecipients: Send + Sync {
+    fn len(&self) -> usize;
+    fn shared(&self) -> &Shared;
 
-    /// Makes deliveries, if there is something to be made by one more runner.
-    fn help(self: Arc<Self>) -> Help;
+    /// Makes deliveries of one of them, if there is something to be made by one more runner, for a wait for the event that
+    /// `subject` stands for.
+    fn help(&self, index: usize, subject: usize) -> Help;
 }
 
 /// What came of helping.
@@ -39,12 +47,25 @@ pub(super) enum Help {
     Stuck,
 }
 
-impl<E: Send + Sync + 'static> Recipient for Mailbox<E> {
-    fn name(&self) -> &Arc<str> {
-        &self.settings.name
+impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
+    fn len(&self) -> usize {
+        self.mailboxes.len()
     }
 
-    fn help(self: Arc<Self>) -> Help {
+    fn shared(&self) -> &Shared {
+        &self.mailboxes[0].shared // an event is published to somebody
+    }
+
+    fn help(&self, index: usize, subject: usize) -> Help {
+        self.mailboxes[index].help(subject)
+    }
+}
+
+impl<E: Send + Sync + 'static> Mailbox<E> {
+    fn help(self: &Arc<Self>, subject: usize) -> Help {
+        if local::is_at(self.group, subject) {
+            return Help::Stuck;
+        }
         let mut state = self.state.lock();
         if self.can_run(&state) {
             let number = self.takeable(&state);
@@ -53,11 +74,11 @@ impl<E: Send + Sync + 'static> Recipient for Mailbox<E> {
             self.run(Stint::Deliveries(number));
             return Help::Helped;
         }
-        let is_full = state.runners >= self.limit();
-        drop(state);
-        if is_full {
-            return if local::is_member_of(self.group) { Help::Stuck } else { Help::Later(Deadline::NEVER) };
+        if state.runners >= self.limit() {
+            let is_stuck = local::is_member_of(self.group) && state.may_wait(subject);
+            return if is_stuck { Help::Stuck } else { Help::Later(Deadline::NEVER) };
         }
+        drop(state);
         match self.bring_back_due(self.shared.engine.timekeeper.watch().now()) {
             Ok(()) => Help::Helped,
             Err(due) => Help::Later(Deadline::NEVER.earlier(due.and_then(Due::instant))),
@@ -65,17 +86,25 @@ impl<E: Send + Sync + 'static> Recipient for Mailbox<E> {
     }
 }
 
-/// Helps until all deliveries of the event have ended.
+impl<E: Send + Sync + 'static> State<E> {
+    /// Whether the delivery of the event that `subject` stands for may be waiting or delayed, rather than running.
+    fn may_wait(&self, subject: usize) -> bool {
+        !self.delayed.is_empty() || self.waiting.iter().any(|item| item.envelope.subject() == subject)
+    }
+}
+
+/// On a worker of the pool: helps until all deliveries of the event have ended.
 pub(super) fn help(envelope: &dyn Enveloped) -> Result<(), WouldDeadlock> {
-    if envelope.progress().is_finished() {
+    let Some(recipients) = envelope.recipients() else { return Ok(()) };
+    if envelope.progress().is_finished() || !local::is_worker_of(recipients.shared().engine.pool()) {
         return Ok(());
     }
     if local::depth() >= local::HELP_DEPTH {
         return Err(WouldDeadlock);
     }
-    envelope.shared().steps.watch(|| {
+    recipients.shared().steps.watch(|| {
         while !envelope.progress().is_finished() {
-            match help_once(envelope) {
+            match help_once(envelope, &*recipients) {
                 Help::Helped => {}
                 Help::Later(deadline) => return Err(deadline),
                 Help::Stuck => return Ok(Err(WouldDeadlock)),
@@ -86,13 +115,13 @@ pub(super) fn help(envelope: &dyn Enveloped) -> Result<(), WouldDeadlock> {
 }
 
 /// Goes through the recipients once.
-fn help_once(envelope: &dyn Enveloped) -> Help {
+fn help_once(envelope: &dyn Enveloped, recipients: &dyn AnyRecipients) -> Help {
     let (mut helped, mut earliest) = (false, Deadline::NEVER);
-    for index in 0..envelope.recipients() {
+    for index in 0..recipients.len() {
         if envelope.progress().has_ended(index) {
             continue;
         }
-        match envelope.recipient(index).help() {
+        match recipients.help(index, envelope.subject()) {
             Help::Helped => helped = true,
             Help::Later(deadline) => earliest = earliest.earlier(deadline.instant()),
             // Others may be helped before the answer is no; then there was still something to do.

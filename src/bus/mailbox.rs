@@ -4,7 +4,7 @@
 //! | a delivery is | meaning | next |
 //! |---|---|---|
 //! | *waiting* | in the mailbox | *running*; cancelled, by the overflow policy or the end of the subscription |
-//! | *running* | its handler is on a thread's stack | handled; failed; *delayed*, by the retry policy |
+//! | *running* | its handler is on a thread's stack, or about to be | handled; failed; *delayed*, by the retry policy; cancelled, by the end of the subscription before the handler is called |
 //! | *delayed* | waits for its next attempt, in the timekeeper's agenda | *waiting*, first in line; failed, by the end of the subscription or of the pool |
 //!
 //! | a subscription is | meaning | next |
@@ -25,14 +25,15 @@
 //!    nothing can be taken: what comes later waits for it. Elsewhere a delayed delivery gives its runner back.
 //! 4. Waiting and delayed deliveries together never exceed the capacity by more than the limit: nothing is put in beyond
 //!    the capacity, but what is running may become delayed.
-//! 5. A delivery is taken under the lock that finds the subscription open. So when a closing has returned, nothing is taken
-//!    any more; what was taken before is running, and is not waited for.
+//! 5. A delivery is taken under the lock that finds the subscription open. What was taken and is not in the handler yet looks
+//!    once more, as the last step before the handler, and is cancelled if the subscription was closed meanwhile. So when a
+//!    closing has returned, the handler is not called any more; if it is running, that is not waited for.
 //! 6. A publisher that finds no room waits for it only outside of the pool's workers. A worker makes deliveries until there
 //!    is room, if there is a free runner; else it is refused. So workers never wait for workers.
 //! 7. A delivery has ended when its outcome has landed in the envelope; it is settled after that.
 //!
 //! Meetings: *publish and close*: the delivery is in what the closing takes, or finds it closed. *Publish and publish to
-//! one that listens once*: the first under the lock spends it. *Take and close*: rule 5. *Delay and close*: the delayed
+//! one that listens once*: the first under the lock spends it. *Take and close*, *call and close*: rule 5. *Delay and close*: the delayed
 //! delivery is in what the closing takes, or it is not begun. *Brought back and closed*: whoever takes the delivery out of
 //! its cell (see `delay`) ends it.
 
@@ -70,6 +71,8 @@ pub(super) struct Mailbox<E> {
     pub(super) state: Mutex<State<E>>,
     /// Whether it is open; a copy for publishers without the lock, who may find it open too long.
     pub(super) open: AtomicBool,
+    /// Whether it is closed; a copy for runners that are about to call the handler.
+    pub(super) closed: AtomicBool,
     /// Notified when there is room, or the subscription is closed.
     pub(super) room: Condvar,
     /// Notified when half of the room is there, or the subscription is closed.
@@ -164,6 +167,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             shared,
             state: Mutex::new(State::new(handler)),
             open: AtomicBool::new(true),
+            closed: AtomicBool::new(false),
             room: Condvar::new(),
             half_room: Condvar::new(),
             quiet: Condvar::new(),
@@ -185,12 +189,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             let ended_with_pool = self.state.lock().closed == Some(CancelReason::ShutDown);
             let outcome = ended_with_pool.then_some(DeliveryOutcome::Cancelled(CancelReason::ShutDown));
             let posted = if ended_with_pool { Posted::Taken } else { Posted::NotWanted };
-            envelope.land(index, outcome);
+            envelope.land(&self.shared, index, outcome);
             return posted;
         }
         let supervisor = &self.shared.engine.supervisor;
         let Some(id) = supervisor.admit(location, Some(&self.settings.name)) else {
-            envelope.land(index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
+            envelope.land(&self.shared, index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
             return Posted::Taken;
         };
         let has_deadline = self.settings.policy.as_ref().is_some_and(RetryPolicy::has_deadline);
@@ -284,7 +288,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let posted = if outcome.is_some() { Posted::Taken } else { Posted::NotWanted };
         self.shared.engine.supervisor.withdrawn(&self.info(&item));
         let Item { envelope, index, .. } = item;
-        envelope.land(index, outcome);
+        envelope.land(&self.shared, index, outcome);
         posted
     }
 

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::envelope::Enveloped;
+use super::envelope::{Enveloped, Names};
 use super::handler::BoxError;
 use super::helping::{self, WouldDeadlock};
 use crate::deadline::Deadline;
 use crate::error::CancelReason;
-use crate::local;
 use crate::retry::RetryError;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 
@@ -35,8 +34,8 @@ use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Receipt {
-    /// `None`: nobody listened.
-    pub(super) envelope: Option<Arc<dyn Enveloped>>,
+    /// The event, and what its recipients are called. `None`: nobody listened.
+    pub(super) inside: Option<(Arc<dyn Enveloped>, Names)>,
     pub(super) handlers: usize,
 }
 
@@ -62,13 +61,14 @@ pub enum DeliveryOutcome {
     /// The handler was never called: the mailbox gave the event up for a newer one or was full of older ones, the
     /// subscription ended, or the pool did.
     Cancelled(CancelReason),
-    /// The handler was never called: its mailbox was full, and the publisher was a worker, which must not wait for room.
+    /// The handler was never called: its mailbox was full, and the publisher was a worker, which must not wait for room and
+    /// could [make none](crate::EventBus#inside-a-handler).
     Refused,
 }
 
 impl Receipt {
     pub(super) fn nobody() -> Self {
-        Self { envelope: None, handlers: 0 }
+        Self { inside: None, handlers: 0 }
     }
 
     /// How many subscriptions the event was for.
@@ -80,7 +80,7 @@ impl Receipt {
     /// Whether all deliveries have ended. `true` is final.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.envelope.as_ref().is_none_or(|envelope| envelope.progress().is_finished())
+        self.inside.as_ref().is_none_or(|(envelope, _)| envelope.progress().is_finished())
     }
 
     /// Blocks until all deliveries have ended and returns them in the order of subscribing.
@@ -90,38 +90,40 @@ impl Receipt {
     ///
     /// # Errors
     ///
-    /// [`WouldDeadlock`], if a handler waits for a delivery to itself that cannot begin before it returns, or if waits are
-    /// nested more than 64 tasks deep.
+    /// [`WouldDeadlock`], if a handler waits for the event that it is handling, or for another of its own subscription for
+    /// which no runner is free besides those on this stack, or if waits are nested more than 64 tasks deep.
     pub fn wait(&self) -> Result<Vec<Delivery>, WouldDeadlock> {
-        if let Some(envelope) = &self.envelope {
-            if local::is_worker_of(envelope.shared().engine.pool()) {
-                helping::help(&**envelope)?;
-            }
-            envelope.progress().wait(Deadline::NEVER);
-        }
-        Ok(self.deliveries())
+        let Some((envelope, names)) = &self.inside else { return Ok(Vec::new()) };
+        helping::help(&**envelope)?;
+        envelope.progress().wait(Deadline::NEVER);
+        Ok(self.deliveries(envelope.progress(), names))
     }
 
     /// Blocks until all deliveries have ended or `timeout` has passed, and returns whether they have ended. If so,
-    /// [`wait`](Self::wait) returns at once. On a worker it does not help: a handler that is called on the way could take
-    /// longer than the timeout.
+    /// [`wait`](Self::wait) returns at once.
+    ///
+    /// On a worker it does not help, since a handler that is called on the way could take longer than the timeout. A wait for
+    /// ever, `Duration::MAX`, does help; and where `wait` would answer [`WouldDeadlock`] it returns `false` at once.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.envelope.as_ref().is_none_or(|envelope| envelope.progress().wait(Deadline::after(timeout)))
+        let deadline = Deadline::after(timeout);
+        self.inside.as_ref().is_none_or(|(envelope, _)| {
+            let may_wait = deadline != Deadline::NEVER || helping::help(&**envelope).is_ok();
+            may_wait && envelope.progress().wait(deadline)
+        })
     }
 
     /// What became of all deliveries, once they have ended.
-    fn deliveries(&self) -> Vec<Delivery> {
-        let Some(envelope) = &self.envelope else { return Vec::new() };
-        let mut exceptions = envelope.progress().exceptions().into_iter().peekable();
+    fn deliveries(&self, progress: &Progress, names: &[Arc<str>]) -> Vec<Delivery> {
+        let mut exceptions = progress.exceptions().into_iter().peekable();
         let mut deliveries = Vec::with_capacity(self.handlers);
-        for index in 0..envelope.recipients() {
+        for (index, name) in names.iter().enumerate() {
             let outcome = match exceptions.next_if(|(exception, _)| *exception == index) {
                 None => DeliveryOutcome::Handled,
                 Some((_, Some(outcome))) => outcome,
                 Some((_, None)) => continue,
             };
-            deliveries.push(Delivery { subscription: Arc::clone(envelope.recipient(index).name()), outcome });
+            deliveries.push(Delivery { subscription: Arc::clone(name), outcome });
         }
         deliveries
     }
@@ -172,8 +174,9 @@ impl Progress {
             // ORDERING: Release pairs with the Acquire of `has_ended`.
             self.word(index).fetch_or(1 << (index % WORD), Ordering::Release);
         }
-        // ORDERING: AcqRel, so that who finds none left sees what all deliveries did.
-        let was_last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        // ORDERING: so that who finds none left sees what all deliveries did; and SeqCst, like the load of `is_finished`: it is a
+        // change that workers watch for, by the rule of `pulse`.
+        let was_last = self.left.fetch_sub(1, Ordering::SeqCst) == 1;
         if was_last {
             drop(self.exceptions.lock()); // a waiter has looked before, and sleeps, or looks after
             self.finished.notify_all();
@@ -187,7 +190,8 @@ impl Progress {
     }
 
     pub(super) fn is_finished(&self) -> bool {
-        self.left.load(Ordering::Acquire) == 0
+        // ORDERING: SeqCst, as in `land`.
+        self.left.load(Ordering::SeqCst) == 0
     }
 
     /// Waits until all deliveries have ended; returns whether that came before the deadline.

@@ -36,12 +36,12 @@ struct List<E> {
     /// How many subscriptions have this topic, or none.
     own: usize,
     /// `None`: to be made by the next publisher.
-    recipients: Option<Recipients<E>>,
+    recipients: Option<Arc<Recipients<E>>>,
 }
 
 impl Registry {
     /// The list for an event.
-    pub(super) fn recipients<E: Send + Sync + 'static>(&self, topic: Option<&str>) -> Option<Recipients<E>> {
+    pub(super) fn recipients<E: Send + Sync + 'static>(&self, topic: Option<&str>) -> Option<Arc<Recipients<E>>> {
         let listeners = self.find::<E>()?;
         let made = listeners.read().list(topic).recipients.clone();
         Some(made.unwrap_or_else(|| listeners.write().make(topic)))
@@ -117,7 +117,7 @@ impl<E> Listeners<E> {
     }
 
     /// Drops the lists that a change with this topic concerns: all, if it has none. They are to be dropped under no lock.
-    fn outdate(&mut self, topic: Option<&Arc<str>>) -> Vec<Recipients<E>> {
+    fn outdate(&mut self, topic: Option<&Arc<str>>) -> Vec<Arc<Recipients<E>>> {
         match topic {
             Some(topic) => self.by_topic.get_mut(topic).and_then(|list| list.recipients.take()).into_iter().collect(),
             None => {
@@ -128,13 +128,13 @@ impl<E> Listeners<E> {
     }
 
     /// The list for an event with this topic, made if need be.
-    fn make(&mut self, topic: Option<&str>) -> Recipients<E> {
+    fn make(&mut self, topic: Option<&str>) -> Arc<Recipients<E>> {
         let topic = topic.filter(|topic| self.by_topic.contains_key(*topic));
         if let Some(made) = &self.list(topic).recipients {
             return Arc::clone(made);
         }
         let listens = |mailbox: &&Arc<Mailbox<E>>| mailbox.topic().is_none_or(|own| Some(&**own) == topic);
-        let made: Recipients<E> = self.all.values().filter(listens).cloned().collect();
+        let made: Arc<Recipients<E>> = Arc::new(self.all.values().filter(listens).cloned().collect());
         let list = topic.and_then(|topic| self.by_topic.get_mut(topic)).unwrap_or(&mut self.general);
         list.recipients = Some(Arc::clone(&made));
         made

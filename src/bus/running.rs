@@ -11,7 +11,7 @@ use crate::observer::Outcome;
 use crate::record::Record;
 use crate::retry::{AttemptError, ErrorClass, Next, RetryPolicy};
 use crate::supervisor::Brief;
-use crate::sync::{Arc, MutexGuard};
+use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::unwind;
 
 /// How many deliveries a runner makes before it gives way to jobs that wait.
@@ -26,8 +26,9 @@ pub(super) enum Stint {
     Deliveries(usize),
 }
 
-/// What one call of a handler came to: in the case of an error, also what that means.
-type Called = Result<(), (BoxError, ErrorClass)>;
+/// What one call of a handler came to: in the case of an error, also what that means. `None`: it was not called, since the
+/// subscription has ended; rule 5.
+type Called = Option<Result<(), (BoxError, ErrorClass)>>;
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Makes deliveries as a runner that is already counted, until none can be taken or the stint is over.
@@ -91,39 +92,38 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.shared.steps.beat();
     }
 
-    /// Calls the handler and sees to what follows.
+    /// Calls the handler and sees to what follows. Called by members only.
     fn deliver(self: &Arc<Self>, record: &Record, mut item: Item<E>, handler: Arc<Handler<E>>) {
+        local::set_subject(item.envelope.subject());
         let supervisor = &self.shared.engine.supervisor;
-        let policy = self.settings.policy.as_ref();
         // Its first attempt tells how long it has waited for a worker.
         let queued_at = item.queued_at.filter(|_| item.retrying.is_none());
         let brief = Brief { info: self.info(&item), queued_at };
-        let event = item.envelope.event();
-        let (started, result) = supervisor.try_once(record, &brief, || -> Called {
-            handler(event).map_err(|error| {
-                let class = policy.map_or(ErrorClass::Transient, |policy| policy.class_of(&error));
-                (error, class)
-            })
-        });
+        let (started, result) = supervisor.try_once(record, &brief, || self.call(&*handler, item.envelope.event()));
         // If the subscription has ended meanwhile, this is what is left of it.
         unwind::discard(handler);
         let (class, outcome) = match &result {
-            Ok(Ok(())) => (None, Outcome::Succeeded),
-            Ok(Err((_, class))) => (Some(*class), Outcome::Failed),
+            Ok(None) => {
+                supervisor.tried(record, &brief, started, None, None);
+                let reason = self.state.lock().closed.expect("closed once, it stays so");
+                return self.cancel_item(record, item, reason);
+            }
+            Ok(Some(Ok(()))) => (None, Outcome::Succeeded),
+            Ok(Some(Err((_, class)))) => (Some(*class), Outcome::Failed),
             Err(_) => (Some(ErrorClass::Transient), Outcome::Panicked),
         };
         let next = class.map(|class| self.what_follows(&mut item, class));
         let ends = !matches!(next, Some(Next::After(_)));
         supervisor.tried(record, &brief, started, result.as_ref().err(), ends.then_some(outcome));
         let error = match result {
-            Ok(Ok(())) => {
-                if let Some(policy) = policy {
+            Ok(Some(Err((error, _)))) => AttemptError::Failed(error),
+            Err(panic) => AttemptError::Panicked(panic),
+            Ok(_) => {
+                if let Some(policy) = &self.settings.policy {
                     policy.note_success();
                 }
                 return self.land(record, item, DeliveryOutcome::Handled);
             }
-            Ok(Err((error, _))) => AttemptError::Failed(error),
-            Err(panic) => AttemptError::Panicked(panic),
         };
         let retrying = item.retrying.as_mut().expect("what has failed has attempts");
         unwind::discard(retrying.errors.add(error));
@@ -136,6 +136,19 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             }
             None => unreachable!("a delivery without an error was handled"),
         }
+    }
+
+    /// Calls the handler, unless the subscription has ended; keeps rule 5.
+    fn call(&self, handler: &Handler<E>, event: &E) -> Called {
+        // ORDERING: Acquire pairs with the Release of `close`.
+        if self.closed.load(Ordering::Acquire) {
+            return None;
+        }
+        Some(handler(event).map_err(|error| {
+            let policy = self.settings.policy.as_ref();
+            let class = policy.map_or(ErrorClass::Transient, |policy| policy.class_of(&error));
+            (error, class)
+        }))
     }
 
     /// What follows a failed attempt.

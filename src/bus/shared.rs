@@ -48,7 +48,7 @@ impl Shared {
 
     /// All deliveries of an event have ended.
     pub(super) fn end_event(&self) {
-        // ORDERING: SeqCst, before the beat; the rule of `pulse`.
+        // ORDERING: SeqCst, before the beat; the rule of `pulse`. So is the step itself, which has landed in the envelope.
         if self.pending.0.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.idle.beat();
         }

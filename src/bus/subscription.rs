@@ -128,7 +128,8 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     }
 
     /// Calls the handler again with an event that it failed with, or panicked at. Without a policy the first failure is the
-    /// last. A policy's deadline counts from the publishing; its attempts have no token here.
+    /// last. A policy's deadline counts from the publishing. A handler has no token to see an attempt's deadline by, so that
+    /// has no effect.
     pub fn retry(mut self, policy: RetryPolicy<BoxError>) -> Self {
         self.settings.policy = Some(policy);
         self
@@ -160,9 +161,9 @@ impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
 
 /// Keeps a handler subscribed until it is dropped. From [`EventBus::subscribe`].
 ///
-/// When the drop has returned no event is taken up any more: what waited is cancelled, what would have been tried again is
-/// a dead letter, and the handler is freed. A handler that is running, or has just been taken up, is not waited for; to
-/// wait, call [`unsubscribe`](Self::unsubscribe).
+/// When the drop has returned the handler is not called any more: what waited is cancelled, what would have been tried again
+/// is a dead letter, and the handler is freed. A handler that is running is not waited for; to wait, call
+/// [`unsubscribe`](Self::unsubscribe).
 ///
 /// # Examples
 ///
@@ -193,7 +194,11 @@ impl Subscription {
         mailbox.wait_quiet()
     }
 
-    /// Keeps the handler subscribed for as long as the bus lives.
+    /// Keeps the handler subscribed for as long as the bus lives, that is, until its last clone is gone and what was published
+    /// is delivered.
+    ///
+    /// A detached handler that holds a clone of its own bus keeps both for ever, since nothing can end it: for a handler that
+    /// publishes keep the guard, and drop it when the time has come.
     pub fn detach(mut self) {
         self.inside = None;
     }

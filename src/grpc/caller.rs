@@ -97,6 +97,8 @@ impl CallerBuilder {
     /// `ABORTED`; `DEADLINE_EXCEEDED` too, of calls that are [idempotent](Caller::idempotent). The server's
     /// `grpc-retry-pushback-ms` counts in any case. The deadline of the policy, if it is earlier than the caller's, takes
     /// its place. The policy's attempt deadline is the time for one attempt.
+    ///
+    /// What the policy was given to judge errors by is called on the I/O thread, so it must not block; its panic ends the call.
     pub fn retry(mut self, policy: RetryPolicy<Status>) -> Self {
         self.policy = policy;
         self
@@ -167,9 +169,9 @@ impl Caller {
         self
     }
 
-    /// The same caller, which sends with each request what `keys` name in `incoming`: trace ids, say, of the request that is being
-    /// served. What the protocol uses itself (`grpc-…`, `te`, `content-type`, `user-agent`) is not carried. What a request
-    /// sets by itself comes first.
+    /// The same caller, which sends with each request what `keys` name in `incoming`, in any case and with all values: trace
+    /// ids, say, of the request that is being served. What was carried of the same keys before gives way. What the protocol
+    /// uses itself (`grpc-…`, `te`, `content-type`, `user-agent`) is not carried. What a request sets by itself comes first.
     #[must_use]
     pub fn carry(mut self, incoming: &MetadataMap, keys: &[&str]) -> Self {
         target::carry(&mut self.plan.carried, incoming, keys);
@@ -182,7 +184,9 @@ impl Caller {
         self.driver.max_in_flight()
     }
 
-    /// How many calls are in flight, those between two attempts included; out of date when it arrives.
+    /// How many calls are in flight, those between two attempts included; out of date when it arrives. A call that waits for
+    /// its slot without a thread is not counted, nor is one that has ended and whose [`call_then`](Self::call_then) or error
+    /// still waits for a worker, though it may still hold up other threads that call.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.driver.in_flight()
@@ -264,7 +268,8 @@ impl Caller {
     }
 
     /// Makes a call and hands what it comes to to `then`, which runs on a worker. The value of `then` is that of the handle,
-    /// which may be dropped. Until a worker comes to `then`, other threads that call count it as in flight. A worker that
+    /// which may be dropped. Until a worker comes to `then`, it counts towards the limit of other threads that call, though not
+    /// in [`in_flight`](Self::in_flight). A worker that
     /// joins or polls the handle waits for the answer and runs `then` itself.
     ///
     /// Whatever `then` makes of an error, the task counts as succeeded: it has been told. If the call is cancelled, `then`

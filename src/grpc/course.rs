@@ -5,7 +5,8 @@
 //!    stream, and a delay that would end later is not begun.
 //! 2. A server's word on when to try again counts more than the policy's delay, its word not to counts more than all; but
 //!    only after an error that would be tried again, and never beyond the deadline, the attempts and the budget.
-//! 3. Once the pool is closed no further attempt is made: who waits for one gives up with the error of the last.
+//! 3. Once the pool is closed no further attempt is made, nor taken out of the budget: who waits for one gives up with the
+//!    error of the last.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -67,6 +68,11 @@ impl Plan {
                 return Err(error.because(GiveUp::Deadline));
             }
             let class = self.class_of(&attempts, error.status());
+            if class != ErrorClass::Permanent
+                && let Some(reason) = self.closing.reason()
+            {
+                return Err(error.because(GiveUp::Cancelled(reason))); // and the budget is spared
+            }
             match attempts.failed(class, Instant::now()) {
                 Next::GiveUp(reason) => return Err(error.because(reason)),
                 Next::After(delay) => {
@@ -87,9 +93,12 @@ impl Plan {
     fn class_of(&self, attempts: &Attempts<Status>, status: &Status) -> ErrorClass {
         let class =
             if self.policy.has_classifier() { attempts.classify(status) } else { self.class_of_code(status.code()) };
-        match (class, status.metadata().get(PUSHBACK)) {
-            (ErrorClass::Permanent, _) | (_, None) => class,
-            (_, Some(word)) => {
+        let mut words = status.metadata().get_all(PUSHBACK).iter();
+        match (class, words.next(), words.next()) {
+            (ErrorClass::Permanent, ..) | (_, None, _) => class,
+            // Several words are none.
+            (_, _, Some(_)) => ErrorClass::Permanent,
+            (_, Some(word), None) => {
                 let delay = word.to_str().ok().and_then(|text| text.parse::<u64>().ok());
                 // Whatever is no number, a negative one included, asks not to try again.
                 delay.map_or(ErrorClass::Permanent, |delay| ErrorClass::RetryAfter(Duration::from_millis(delay)))

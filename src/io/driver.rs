@@ -41,6 +41,8 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 ///
 /// A future is a task of the pool with one fate: the pool's shutdown waits for it, `shutdown_now` cancels it, metrics and
 /// observer know it. While it is in flight it counts as queued. Dropping the driver leaves what is in flight alone.
+/// The pool's observer and its panic hook are told of an output on the thread where it lands, which is the I/O thread unless it
+/// goes on to a worker: they must not block either.
 ///
 /// # Examples
 ///
@@ -170,8 +172,8 @@ impl Driver {
             .map_err(|(refusal, future)| SubmitTimeoutError::new(refusal, future))
     }
 
-    /// Like [`spawn`](Self::spawn), and hands the output to `f`, which runs on a worker. Its value is the task's. For other
-    /// threads that launch, an output that waits for a worker counts as in flight. A worker that joins the task, or polls
+    /// Like [`spawn`](Self::spawn), and hands the output to `f`, which runs on a worker. Its value is the task's. An output
+    /// that waits for a worker counts towards the limit of other threads that launch. A worker that joins the task, or polls
     /// its handle, waits for the output and runs `f` itself.
     ///
     /// # Errors
@@ -195,7 +197,8 @@ impl Driver {
         self.limit
     }
 
-    /// How many futures are in flight; out of date when it arrives.
+    /// How many futures are in flight: have their slot, and have not ended. Out of date when it arrives. An output that waits
+    /// for a worker is not counted, though it may still hold up other threads that launch.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.limit - self.slots.available_permits()

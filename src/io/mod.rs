@@ -7,7 +7,8 @@
 //! 1. One I/O thread for each pool, started when it is first needed, ended when the last of those who need it is gone:
 //!    drivers, flights, and whoever else holds an [`IoThread`]. An idle one sleeps.
 //! 2. Futures, and what they leave behind, run and are dropped on that thread; a panic ends its own future and no other.
-//!    User code that has an outcome to deal with runs on the workers.
+//!    User code that has an outcome to deal with runs on the workers. What is told of each task, observer and panic hook, and
+//!    what says whether an error is worth another attempt, is called where the outcome arises.
 //! 3. Nothing here blocks the I/O thread, and nothing waits *for* it on it: such a wait is an error. A future that blocks
 //!    holds up all others.
 //! 4. The I/O thread needs no worker to go on. So a worker that waits for a flight waits for something that goes on

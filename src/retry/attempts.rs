@@ -57,7 +57,10 @@ pub(crate) enum Next {
 /// The attempts of one task.
 pub(crate) struct Attempts<E> {
     policy: RetryPolicy<E>,
+    /// Grows to the cap, and jitter may carry it past that.
     delays: ExponentialBackoff,
+    /// The longest delay of the schedule.
+    cap: Duration,
     /// How many attempts have begun.
     made: u32,
     /// When the time for all attempts together is over; `None`: never.
@@ -71,14 +74,17 @@ impl<E> Attempts<E> {
         // would be grown past.
         let cap = policy.max_delay.min(LONGEST);
         let schedule = policy.schedule;
+        let base = schedule.base_delay.min(cap);
+        // What is at its own cap is not multiplied, in floating point, by one.
+        let top = if schedule.factor > 1.0 { cap } else { base };
         let builder = ExponentialBuilder::new()
-            .with_min_delay(schedule.base_delay.min(cap))
-            .with_max_delay(cap)
+            .with_min_delay(base)
+            .with_max_delay(top)
             .with_factor(schedule.factor)
             .without_max_times();
         let delays = if schedule.jitter { builder.with_jitter() } else { builder }.build();
         let deadline = policy.deadline.and_then(|deadline| now.checked_add(deadline));
-        Self { policy, delays, made: 0, deadline }
+        Self { policy, delays, cap, made: 0, deadline }
     }
 
     /// How many attempts have begun.
@@ -137,8 +143,10 @@ impl<E> Attempts<E> {
         Next::After(delay)
     }
 
-    /// The next delay of the schedule, which jitter may have carried past the cap.
+    /// The next delay of the schedule. Jitter less than doubles it, so what it has carried past the cap lies between half of
+    /// the cap and all of it when halved: at the cap, too, delays differ.
     fn next_delay(&mut self) -> Duration {
-        self.delays.next().unwrap_or(LONGEST).min(self.policy.max_delay)
+        let delay = self.delays.next().unwrap_or(self.cap);
+        if delay > self.cap { delay / 2 } else { delay }
     }
 }

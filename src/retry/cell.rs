@@ -10,8 +10,8 @@
 //! | *delayed* | `Queued` | yes | *queued*, by the timekeeper; *running*, by a worker that waits for it; done, by cancel |
 //!
 //! Rules:
-//! 1. Whoever claims the closure first strikes the task out of the agenda. `place` is locked while the closure is put
-//!    back and the task is put down, so what claims comes before both or after both.
+//! 1. Whoever claims the closure strikes the task out of the agenda. `place` is locked while the closure is put back and
+//!    the task is put down, and while it is claimed and struck out, so what claims comes before both or after both.
 //! 2. A task is in the pool's books once. After an attempt that is followed by another it counts as queued again.
 //! 3. A worker that waits for the task makes the attempts itself when they are due and nobody else does. It learns of
 //!    each change by the plain cell's condition, and of the end of a delay by its own clock: there may be no other worker
@@ -23,7 +23,8 @@
 //! Meetings: *cancel and put back*: cancel finds `Queued` and wins; or it finds `Running` and marks the token. Then it looks
 //! again, and who puts the closure back looks at the token after that: one of them ends the task. *Closing and put down*: the agenda refuses the task, which is then
 //! cancelled here, or the closing finds it there. *Handed over and claimed by a waiting worker*: what is left in the queue
-//! is an empty share.
+//! is an empty share. *Empty share and delay*: a share that leaves the queue before the delay is over is an empty one, of an
+//! earlier attempt; whoever takes it out, to run it or to give it up for a newer job, leaves the task alone.
 
 use std::panic::Location;
 use std::task::{Context, Poll};
@@ -112,6 +113,7 @@ where
     }
 
     /// The same, unless a delay is under way: what has come out of the queue then is an empty share.
+    /// A delay that ends is handed over after it is over, so the share of the next attempt is never taken for one.
     fn start_if_due(&self) -> Option<Body<F, E>> {
         self.start_if(|place| place.due() <= Due::At(self.now()))
     }

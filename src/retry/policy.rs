@@ -107,8 +107,9 @@ impl<E> RetryPolicy<E> {
         self
     }
 
-    /// Whether each delay is lengthened by a random part of itself (never beyond the longest), so that what failed
-    /// together is not tried again together.
+    /// Whether each delay is lengthened by a random part of itself, so that what failed together is not tried again
+    /// together. What that would carry past the longest delay is halved: once delays have grown to the longest, they lie
+    /// anywhere between half of it and all of it.
     pub fn jitter(mut self, jitter: bool) -> Self {
         self.schedule.jitter = jitter;
         self
@@ -122,7 +123,8 @@ impl<E> RetryPolicy<E> {
         self
     }
 
-    /// The time for one attempt, which can see it in its [token](crate::Attempt::token).
+    /// The time for one attempt, which can see it in its [token](crate::Attempt::token). Where attempts have no token, as
+    /// handlers of events, it has no effect.
     pub fn attempt_deadline(mut self, deadline: Duration) -> Self {
         self.attempt_deadline = Some(deadline);
         self
@@ -133,8 +135,9 @@ impl<E> RetryPolicy<E> {
         self.classify(move |error| if f(error) { ErrorClass::Transient } else { ErrorClass::Permanent })
     }
 
-    /// What each error means. Called on the worker, after the attempt; its panic counts as one of the attempt. Takes the
-    /// place of what [`retry_if`](Self::retry_if) was given.
+    /// What each error means. Called after the attempt, on the thread that made it: a worker, or the publisher's, if the handler
+    /// of an event is synchronous, or the I/O thread, if it was a remote call, where it must not block. Its panic counts as one
+    /// of the attempt. Takes the place of what [`retry_if`](Self::retry_if) was given.
     pub fn classify(mut self, f: impl Fn(&E) -> ErrorClass + Send + Sync + 'static) -> Self {
         self.classify = Some(Arc::new(f));
         self

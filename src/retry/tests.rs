@@ -41,10 +41,12 @@ fn delays_grow_to_the_cap_and_stay_there_at_any_number_of_attempts() {
                 assert!(jitter || delays[0] == base.min(top));
                 for attempt in [0, 1, 31, 32, 56, 57, 63, 64, 999, 1_999] {
                     let delay = delays[attempt];
-                    let least = base.saturating_mul(1 << attempt.min(31)).min(top).mul_f64(0.99);
+                    // Jitter may halve what it has carried past the cap.
+                    let lowest = if jitter { top / 2 } else { top };
+                    let least = base.saturating_mul(1 << attempt.min(31)).min(lowest).mul_f64(0.99);
                     assert!(delay >= least && delay <= cap, "{base:?} {cap:?} {jitter}: {attempt} {delay:?}");
                 }
-                assert!(delays[1_999] >= top.mul_f64(0.99), "{base:?} {cap:?}: {:?}", delays[1_999]);
+                assert!(jitter || delays[1_999] >= top.mul_f64(0.99), "{base:?} {cap:?}: {:?}", delays[1_999]);
             }
         }
     }
@@ -65,11 +67,29 @@ fn jitter_lengthens_by_less_than_the_delay_and_never_past_the_cap() {
     seen.dedup();
     assert!(seen.len() > 100, "the jitter is no random one: {seen:?}");
     assert_eq!(delays(RetryPolicy::fixed(SECOND), 50), [SECOND; 50]);
+    // No number of single precision.
+    let odd = Duration::new(86_399, 123_456_789);
+    assert_eq!(delays(RetryPolicy::fixed(odd), 50), [odd; 50]);
     assert_eq!(delays(RetryPolicy::fixed(Duration::MAX), 2), [Duration::from_secs(3_155_760_000); 2]);
     assert_eq!(delays(RetryPolicy::fixed(Duration::ZERO), 2), [Duration::ZERO; 2]);
 }
 
 /// Fault 135.
+#[test]
+fn jitter_goes_on_at_the_cap_between_half_of_it_and_all() {
+    let policy = RetryPolicy::exponential().base_delay(SECOND).max_delay(10 * SECOND);
+    let delays = delays(policy, 1_000);
+    let capped = &delays[4..]; // 1, 2, 4, 8, 10, 10 …
+    assert!(capped.iter().all(|delay| (5 * SECOND..=10 * SECOND).contains(delay)), "{capped:?}");
+    // A thousand draws all but fill what they are drawn from.
+    let (least, most) = (capped.iter().min().expect("some"), capped.iter().max().expect("some"));
+    assert!(*least < 6 * SECOND && *most > 9 * SECOND, "{least:?} to {most:?}");
+    let mut seen = capped.to_vec();
+    seen.sort();
+    seen.dedup();
+    assert!(seen.len() > 900, "the jitter is no random one: {seen:?}");
+}
+
 #[test]
 fn attempts_are_counted_in_all_and_zero_counts_as_one() {
     let (now, root) = (Instant::now(), CancellationToken::new());

@@ -5,9 +5,8 @@
 //!
 //! 1. The *site* of a task, where it was submitted and under what label, lies behind a lock. The worker takes the lock
 //!    only for a task whose site differs from that of the task before.
-//! 2. The *clock* is read for each task, but a worker whose tasks have lately taken less than [`SHORT`] reads it for
-//!    one in so many, up to [`LONGEST_STRIDE`]. So since when a task is running may be the time of one of the few
-//!    short ones before it.
+//! 2. The *clock* is read for each task, but a worker whose tasks have lately been short reads it for one in so many
+//!    (see `pace`). So since when a task is running may be the time of one of the few short ones before it.
 //!
 //! A task may *lend* its worker to others, which run on the same stack until it goes on. Its site is kept aside only if one
 //! of them shows another: `shows_lender` says whether the site that is shown is the innermost lender's.
@@ -18,20 +17,18 @@
 //! | a task with another site starts | if set: cleared | the lender's site |
 //! | a lender goes on | as the frame says | if cleared: its site is shown again |
 
+mod pace;
+
 use std::mem;
 use std::panic::Location;
 
+use self::pace::Pace;
 use crate::clock::{Clock, Moment};
 use crate::error::CancelReason;
 use crate::metrics::{Histogram, HistogramCounter};
 use crate::observer::{Outcome, RunningTask, TaskId, TaskInfo};
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
-use std::time::Duration;
 
-/// Tasks that take less do not have the clock read for each.
-const SHORT: Duration = Duration::from_micros(1);
-/// The most tasks for which the clock is read once.
-const LONGEST_STRIDE: u64 = 16;
 /// How often a reader looks again while the worker goes from task to task.
 const LOOKS: usize = 100;
 
@@ -103,17 +100,6 @@ struct Sites {
 struct Site {
     location: &'static Location<'static>,
     label: Option<Arc<str>>,
-}
-
-/// How often a worker reads the clock. Only the worker uses it.
-#[derive(Default)]
-struct Pace {
-    /// The word of the last moment that was read; zero if there is none.
-    last: AtomicU64,
-    /// For how many tasks that reading counts.
-    stride: AtomicU64,
-    /// How many of them are still to come.
-    left: AtomicU64,
 }
 
 /// A task under way, to be handed to [`Record::end`].
@@ -226,7 +212,7 @@ impl Record {
 
     /// The worker has waited for work: the last reading of the clock is old.
     pub(crate) fn has_rested(&self) {
-        self.pace.left.store(0, Ordering::Relaxed);
+        self.pace.rest();
     }
 
     pub(crate) fn started(&self) -> u64 {
@@ -395,27 +381,6 @@ impl Site {
     #[inline]
     fn addresses(location: &'static Location<'static>, label: Option<&Arc<str>>) -> [usize; 2] {
         [std::ptr::from_ref(location).addr(), label.map_or(0, |label| Arc::as_ptr(label).addr())]
-    }
-}
-
-impl Pace {
-    /// A moment that is not later than now, and not long ago.
-    #[inline]
-    fn now(&self, clock: &Clock) -> Moment {
-        let left = self.left.load(Ordering::Relaxed);
-        let last = Moment::from_word(self.last.load(Ordering::Relaxed));
-        if let (Some(last), Some(left)) = (last, left.checked_sub(1)) {
-            self.left.store(left, Ordering::Relaxed);
-            return last;
-        }
-        let now = clock.now();
-        let stride = self.stride.load(Ordering::Relaxed).max(1);
-        let were_short = last.is_some_and(|last| now.since(last) < SHORT * stride as u32);
-        let stride = if were_short { LONGEST_STRIDE.min(2 * stride) } else { 1 };
-        self.last.store(now.word(), Ordering::Relaxed);
-        self.stride.store(stride, Ordering::Relaxed);
-        self.left.store(stride - 1, Ordering::Relaxed);
-        now
     }
 }
 

@@ -6,6 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 use common::{Counter, Gate, Mutex, Wedge, in_threads, on_grid, pool, within_limit};
 use workcrew::{CancelReason, GroupError, TaskError};
@@ -88,6 +89,42 @@ fn workers_that_wait_keep_the_limit() {
         let waiting: Vec<_> = (0..2).map(|_| pool.spawn(wait()).unwrap()).collect();
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
         assert_eq!((ran.get(), most.load(SeqCst)), (600, 1));
+    });
+}
+
+#[test]
+fn a_worker_that_has_waited_long_for_room_wakes_when_a_runner_leaves_tasks_behind() {
+    within_limit(|| {
+        let pool = pool(2, 4);
+        let (gate, about_to_wait) = (Gate::new(), Gate::new());
+        let (inner, inside, soon) = (Arc::clone(&pool), gate.clone(), about_to_wait.clone());
+        let ended = pool.spawn(move || {
+            let mut group = inner.group().limit(1).capacity(1);
+            let (spawner, first, ready) = (group.spawner(), inside.clone(), Gate::new());
+            let here = ready.clone();
+            let filler = inner.spawn(move || {
+                here.pass();
+                inside.wait_started(1);
+                spawner.spawn(|| Ok(()));
+                soon.pass();
+                spawner.spawn(|| Ok(())); // full, and the one runner is at its limit
+            });
+            ready.wait_started(1);
+            ready.open(); // the other worker is busy, so this one runs the first task
+            group.spawn(move || {
+                first.pass();
+                Ok::<_, ()>(())
+            });
+            // This worker runs the first task and stops with the second left; the ticket for that finds no free worker.
+            assert!(group.completions().next().is_some());
+            filler.unwrap().join().unwrap();
+            group.completions().count()
+        });
+        about_to_wait.wait_started(1);
+        about_to_wait.open();
+        thread::sleep(Duration::from_millis(50)); // longer than it waits for half of the room; the rest holds without
+        gate.open();
+        assert_eq!(ended.unwrap().join().unwrap(), 2);
     });
 }
 

@@ -128,6 +128,31 @@ fn a_worker_that_has_waited_long_for_room_wakes_when_a_runner_leaves_tasks_behin
     });
 }
 
+#[test]
+fn a_worker_that_waits_at_the_limit_wakes_when_the_runner_gives_way_to_other_jobs() {
+    within_limit(|| {
+        let pool = pool(2, 64);
+        let (gate, waited) = (Gate::new(), Gate::new());
+        let (inner, inside, over) = (Arc::clone(&pool), gate.clone(), waited.clone());
+        let waiting = pool.spawn(move || {
+            let group = inner.group().limit(1);
+            let first = inside.clone();
+            group.spawn(move || first.pass());
+            inside.wait_started(1); // the other worker is the runner
+            (0..40).for_each(|_| group.spawn(|| ()));
+            let held = over.clone();
+            inner.execute(move || held.pass()).unwrap(); // the runner turns to this, with tasks left
+            let values = group.wait().unwrap();
+            over.open();
+            values.len()
+        });
+        gate.wait_started(1);
+        thread::sleep(Duration::from_millis(50)); // so that it sleeps by then, as is likely; the rest holds without
+        gate.open();
+        assert_eq!(waiting.unwrap().join().unwrap(), 41);
+    });
+}
+
 /// Passes the gate when it is dropped.
 struct HeldAtDrop(Gate);
 

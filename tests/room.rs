@@ -41,11 +41,11 @@ fn workers_that_make_room_themselves_keep_the_limit() {
                 .map(|_| {
                     let (spawner, running, most, ran) = (group.spawner(), running.clone(), most.clone(), ran.clone());
                     let add = move || {
-                        for _ in 0..300 {
+                        for _ in 0..60 {
                             let (running, most, ran) = (running.clone(), most.clone(), ran.clone());
                             spawner.spawn(move || {
                                 most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
-                                (0..5).for_each(|_| thread::yield_now());
+                                (0..2).for_each(|_| thread::yield_now());
                                 running.fetch_sub(1, SeqCst);
                                 ran.add();
                             });
@@ -56,7 +56,7 @@ fn workers_that_make_room_themselves_keep_the_limit() {
                 .collect();
             adding.into_iter().for_each(|adding| adding.join().unwrap());
             group.wait().unwrap();
-            assert_eq!(ran.get(), 900);
+            assert_eq!(ran.get(), 180);
             assert!((1..=limit).contains(&most.load(SeqCst)), "{most:?} at once, {limit} allowed");
         }
     });
@@ -70,14 +70,14 @@ fn workers_that_wait_keep_the_limit() {
         let wait = || {
             let (inner, most, ran) = (pool.clone(), most.clone(), ran.clone());
             move || {
-                for _ in 0..30 {
+                for _ in 0..15 {
                     let running = Arc::new(AtomicUsize::new(0));
                     let group = inner.group().limit(1);
                     for _ in 0..10 {
                         let (running, most, ran) = (running.clone(), most.clone(), ran.clone());
                         group.spawn(move || {
                             most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
-                            (0..5).for_each(|_| thread::yield_now());
+                            (0..2).for_each(|_| thread::yield_now());
                             running.fetch_sub(1, SeqCst);
                             ran.add();
                         });
@@ -88,7 +88,7 @@ fn workers_that_wait_keep_the_limit() {
         };
         let waiting: Vec<_> = (0..2).map(|_| pool.spawn(wait()).unwrap()).collect();
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
-        assert_eq!((ran.get(), most.load(SeqCst)), (600, 1));
+        assert_eq!((ran.get(), most.load(SeqCst)), (300, 1));
     });
 }
 
@@ -178,7 +178,7 @@ fn completions_wait_for_tasks_whose_closures_are_being_dropped() {
                 gate.wait_started(1);
                 let opened = gate.clone();
                 threads.spawn(move || {
-                    (0..round * 20).for_each(|_| thread::yield_now());
+                    (0..round * 4).for_each(|_| thread::yield_now());
                     opened.open();
                 });
                 let ended: Vec<_> = group.completions().collect();

@@ -6,6 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 use common::{Counter, Gate, Mutex, Wedge, in_threads, on_grid, pool, within_limit};
 use workcrew::{CancelReason, GroupError, TaskError};
@@ -40,11 +41,11 @@ fn workers_that_make_room_themselves_keep_the_limit() {
                 .map(|_| {
                     let (spawner, running, most, ran) = (group.spawner(), running.clone(), most.clone(), ran.clone());
                     let add = move || {
-                        for _ in 0..300 {
+                        for _ in 0..60 {
                             let (running, most, ran) = (running.clone(), most.clone(), ran.clone());
                             spawner.spawn(move || {
                                 most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
-                                (0..5).for_each(|_| thread::yield_now());
+                                (0..2).for_each(|_| thread::yield_now());
                                 running.fetch_sub(1, SeqCst);
                                 ran.add();
                             });
@@ -55,7 +56,7 @@ fn workers_that_make_room_themselves_keep_the_limit() {
                 .collect();
             adding.into_iter().for_each(|adding| adding.join().unwrap());
             group.wait().unwrap();
-            assert_eq!(ran.get(), 900);
+            assert_eq!(ran.get(), 180);
             assert!((1..=limit).contains(&most.load(SeqCst)), "{most:?} at once, {limit} allowed");
         }
     });
@@ -69,14 +70,14 @@ fn workers_that_wait_keep_the_limit() {
         let wait = || {
             let (inner, most, ran) = (pool.clone(), most.clone(), ran.clone());
             move || {
-                for _ in 0..30 {
+                for _ in 0..15 {
                     let running = Arc::new(AtomicUsize::new(0));
                     let group = inner.group().limit(1);
                     for _ in 0..10 {
                         let (running, most, ran) = (running.clone(), most.clone(), ran.clone());
                         group.spawn(move || {
                             most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
-                            (0..5).for_each(|_| thread::yield_now());
+                            (0..2).for_each(|_| thread::yield_now());
                             running.fetch_sub(1, SeqCst);
                             ran.add();
                         });
@@ -87,7 +88,68 @@ fn workers_that_wait_keep_the_limit() {
         };
         let waiting: Vec<_> = (0..2).map(|_| pool.spawn(wait()).unwrap()).collect();
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
-        assert_eq!((ran.get(), most.load(SeqCst)), (600, 1));
+        assert_eq!((ran.get(), most.load(SeqCst)), (300, 1));
+    });
+}
+
+#[test]
+fn a_worker_that_has_waited_long_for_room_wakes_when_a_runner_leaves_tasks_behind() {
+    within_limit(|| {
+        let pool = pool(2, 4);
+        let (gate, about_to_wait) = (Gate::new(), Gate::new());
+        let (inner, inside, soon) = (Arc::clone(&pool), gate.clone(), about_to_wait.clone());
+        let ended = pool.spawn(move || {
+            let mut group = inner.group().limit(1).capacity(1);
+            let (spawner, first, ready) = (group.spawner(), inside.clone(), Gate::new());
+            let here = ready.clone();
+            let filler = inner.spawn(move || {
+                here.pass();
+                inside.wait_started(1);
+                spawner.spawn(|| Ok(()));
+                soon.pass();
+                spawner.spawn(|| Ok(())); // full, and the one runner is at its limit
+            });
+            ready.wait_started(1);
+            ready.open(); // the other worker is busy, so this one runs the first task
+            group.spawn(move || {
+                first.pass();
+                Ok::<_, ()>(())
+            });
+            // This worker runs the first task and stops with the second left; the ticket for that finds no free worker.
+            assert!(group.completions().next().is_some());
+            filler.unwrap().join().unwrap();
+            group.completions().count()
+        });
+        about_to_wait.wait_started(1);
+        about_to_wait.open();
+        thread::sleep(Duration::from_millis(50)); // longer than it waits for half of the room; the rest holds without
+        gate.open();
+        assert_eq!(ended.unwrap().join().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_worker_that_waits_at_the_limit_wakes_when_the_runner_gives_way_to_other_jobs() {
+    within_limit(|| {
+        let pool = pool(2, 64);
+        let (gate, waited) = (Gate::new(), Gate::new());
+        let (inner, inside, over) = (Arc::clone(&pool), gate.clone(), waited.clone());
+        let waiting = pool.spawn(move || {
+            let group = inner.group().limit(1);
+            let first = inside.clone();
+            group.spawn(move || first.pass());
+            inside.wait_started(1); // the other worker is the runner
+            (0..40).for_each(|_| group.spawn(|| ()));
+            let held = over.clone();
+            inner.execute(move || held.pass()).unwrap(); // the runner turns to this, with tasks left
+            let values = group.wait().unwrap();
+            over.open();
+            values.len()
+        });
+        gate.wait_started(1);
+        thread::sleep(Duration::from_millis(50)); // so that it sleeps by then, as is likely; the rest holds without
+        gate.open();
+        assert_eq!(waiting.unwrap().join().unwrap(), 41);
     });
 }
 
@@ -116,7 +178,7 @@ fn completions_wait_for_tasks_whose_closures_are_being_dropped() {
                 gate.wait_started(1);
                 let opened = gate.clone();
                 threads.spawn(move || {
-                    (0..round * 20).for_each(|_| thread::yield_now());
+                    (0..round * 4).for_each(|_| thread::yield_now());
                     opened.open();
                 });
                 let ended: Vec<_> = group.completions().collect();

@@ -278,6 +278,7 @@ impl<T, E> Drop for Outcomes<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::{Arc, AtomicUsize, Ordering};
 
     type Kept<T> = Outcomes<T, &'static str>;
 
@@ -349,6 +350,34 @@ mod tests {
         }
         assert!(outcomes.cancelled.is_empty() && outcomes.take(8).is_none());
         assert!(matches!(outcomes.take(0), Some(Ok(0))));
+    }
+
+    #[test]
+    fn a_unit_that_was_taken_as_a_success_is_no_success_any_more() {
+        let mut outcomes = Outcomes::<(), &str>::new();
+        outcomes.put(0, Ok(()));
+        assert!(outcomes.has_success());
+        assert_eq!((outcomes.take_success(), outcomes.has_success()), (Some(()), false));
+        assert_eq!(outcomes.take_success(), None);
+    }
+
+    #[test]
+    fn destructors_that_panic_do_not_keep_others_from_being_called() {
+        struct Bomb(Arc<AtomicUsize>);
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                std::panic::resume_unwind(Box::new("bomb"));
+            }
+        }
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let mut outcomes = Outcomes::<Bomb, Bomb>::new();
+        for index in 0..6 {
+            let bomb = Bomb(Arc::clone(&dropped));
+            outcomes.put(index, if index % 2 == 0 { Ok(bomb) } else { Err(TaskError::Failed(bomb)) });
+        }
+        drop(outcomes);
+        assert_eq!(dropped.load(Ordering::SeqCst), 6);
     }
 
     #[test]

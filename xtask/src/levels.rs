@@ -210,7 +210,7 @@ fn coverage(run: &mut Run) {
     if !run.has("coverage", "cargo", &["llvm-cov", "--version"]) {
         return;
     }
-    let mut cover = cargo(&["llvm-cov", "--workspace", "--exclude", "xtask", "--lib", "--tests"]);
+    let mut cover = cargo(&["llvm-cov", "-p", "workcrew", "-p", "workcrew-verify", "--lib", "--tests"]);
     cover.args(["--fail-under-lines", "95", "--ignore-filename-regex", "(verify|xtask|tests|benches|examples)/"]);
     // The tools that came with the compiler, or those of the system for the same version.
     let folder = format!("/usr/lib/llvm-{}/bin", llvm_version());

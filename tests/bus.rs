@@ -647,7 +647,7 @@ fn a_handler_that_waits_for_the_event_that_it_is_handling_is_told_that_it_would_
         let concurrent = told_of_own_event(&pool, |builder| builder.concurrent(4), 1);
         let again = told_of_own_event(&pool, |builder| builder.concurrent(4), 2);
         // A synchronous handler has the publisher's thread first, and its receipt is there only after that.
-        let synchronous = told_of_own_event(&pool, |builder| builder.synchronous(), 2);
+        let synchronous = told_of_own_event(&pool, |builder| builder.name("synchronous").synchronous(), 2);
         for (is_finished, waited) in [ordered, concurrent, again, synchronous] {
             assert!(!is_finished && waited.is_err());
         }

@@ -28,6 +28,7 @@ struct Frame {
     /// The group it belongs to, or zero.
     group: Name,
     /// What of its group it is at, or zero. What stands for it is the group's business.
+    #[cfg(feature = "events")]
     subject: usize,
 }
 
@@ -116,7 +117,12 @@ pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&Record>) 
     let mut f = Some(f);
     let mut call = |record: Option<&Record>| (f.take().expect("called once"))(record);
     let entered = LOCAL.try_with(|local| {
-        local.frames.borrow_mut().push(Frame { pool, group, subject: 0 });
+        local.frames.borrow_mut().push(Frame {
+            pool,
+            group,
+            #[cfg(feature = "events")]
+            subject: 0,
+        });
         let _frame = Innermost(local);
         match &*local.worker.borrow() {
             Some((own, record)) if *own == pool => call(Some(record)),

@@ -34,7 +34,7 @@ def perform(method, argument, attempt, metadata, context, ended):
     if method == "Fail" and fails:
         context.abort(getattr(grpc.StatusCode, first), "as the script says")
     if method == "Pushback" and fails:
-        context.set_trailing_metadata(tuple(("grpc-retry-pushback-ms", word) for word in first.split("+")))
+        context.set_trailing_metadata((("grpc-retry-pushback-ms", first),))
         context.abort(grpc.StatusCode.UNAVAILABLE, "as the script says")
     if method in ("Fail", "Pushback"):
         return str(attempt)

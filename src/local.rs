@@ -28,6 +28,7 @@ struct Frame {
     /// The group it belongs to, or zero.
     group: Name,
     /// What of its group it is at, or zero. What stands for it is the group's business.
+    #[cfg(feature = "events")]
     subject: usize,
 }
 
@@ -118,7 +119,12 @@ pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&Record>, 
     let entered = LOCAL.try_with(|local| {
         let mut frames = local.frames.borrow_mut();
         let is_nested = !frames.is_empty();
-        frames.push(Frame { pool, group, subject: 0 });
+        frames.push(Frame {
+            pool,
+            group,
+            #[cfg(feature = "events")]
+            subject: 0,
+        });
         drop(frames);
         let _frame = Innermost(local);
         let worker = local.worker.borrow();

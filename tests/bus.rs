@@ -617,10 +617,6 @@ fn a_handler_that_waits_for_a_delivery_to_itself_is_told_that_it_would_wait_for_
     });
 }
 
-fn synchronous<'a>(builder: SubscriptionBuilder<'a, u32>) -> SubscriptionBuilder<'a, u32> {
-    builder.synchronous()
-}
-
 /// What a handler is told that waits for the very event it is handling, in its attempt of that number.
 fn told_of_own_event(
     pool: &WorkerPool,
@@ -654,7 +650,7 @@ fn a_handler_that_waits_for_the_event_that_it_is_handling_is_told_that_it_would_
         let concurrent = told_of_own_event(&pool, |builder| builder.concurrent(4), 1);
         let again = told_of_own_event(&pool, |builder| builder.concurrent(4), 2);
         // A synchronous handler has the publisher's thread first, and its receipt is there only after that.
-        let synchronous = told_of_own_event(&pool, synchronous, 2);
+        let synchronous = told_of_own_event(&pool, |builder| builder.name("synchronous").synchronous(), 2);
         for (is_finished, waited) in [ordered, concurrent, again, synchronous] {
             assert!(!is_finished && waited.is_err());
         }

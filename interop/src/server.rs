@@ -7,7 +7,7 @@
 //! | `Echo` | a text | returns it |
 //! | `Fail` | `CODE n` | fails n times with the code, then returns the number of the attempt |
 //! | `Slow` | milliseconds | returns after that time |
-//! | `Pushback` | `PUSHBACK n` | is unavailable n times with this `grpc-retry-pushback-ms` (or several, as in `1+2`), then returns |
+//! | `Pushback` | `PUSHBACK n` | is unavailable n times with this `grpc-retry-pushback-ms` (or several, as in `1+2`; here only), then returns |
 //! | `Trace` | a key | returns the value of that metadata key, or nothing |
 //! | `Stats` | | returns `attempts=… peak=… cancelled=… headers=… gaps=…` of the key, not counted itself |
 

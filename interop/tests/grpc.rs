@@ -138,7 +138,7 @@ fn pushback_is_kept_and_a_negative_one_stops(address: SocketAddr) {
     assert_eq!(caller.call_blocking(attempt("Pushback", "later 300 1")).unwrap().into_inner(), "2");
     let gap: u64 = stats(&caller, "later")["gaps"].parse().unwrap();
     assert!((299..5_000).contains(&gap), "{gap} ms");
-    for word in ["-1", "soon", "1+1"] {
+    for word in ["-1", "soon"] {
         let error = caller.call_blocking(attempt("Pushback", &format!("never{word} {word} 9"))).unwrap_err();
         assert_eq!((error.code(), error.attempts()), (Code::Unavailable, 1));
     }
@@ -543,6 +543,17 @@ fn shutting_down_waits_for_calls_in_flight_and_now_cancels_them() {
         assert_eq!((report.tasks_cancelled, report.drained), (1, false));
         assert!(matches!(call.join(), Err(JoinError::Cancelled(CancelReason::ShutDown))));
         wait_for(&watcher, "cancelled", "cancelled", "1");
+    });
+}
+
+#[test]
+fn pushback_that_is_said_twice_stops() {
+    // The foreign server keeps one value of this key whatever it is told to send.
+    on_server(|address| {
+        let pool = pool(1, 4);
+        let caller = caller(address).retry(quick()).build(&pool).unwrap();
+        let error = caller.call_blocking(attempt("Pushback", "twice 1+1 9")).unwrap_err();
+        assert_eq!((error.code(), error.attempts(), error.reason()), (Code::Unavailable, 1, Some(GiveUp::Permanent)));
     });
 }
 

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, Cancelled};
-use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, Weak};
+use crate::sync::{self, Arc, AtomicU8, Condvar, Mutex, Ordering, Weak};
 use crate::unwind;
 
 /// A flag that tells running tasks to stop, with children, deadlines and callbacks.
@@ -155,7 +155,7 @@ impl CancellationToken {
     #[must_use]
     pub fn reason(&self) -> Option<CancelReason> {
         let marked = self.node.marked();
-        if marked.is_none() && self.node.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if marked.is_none() && self.node.deadline.is_some_and(|deadline| sync::now() >= deadline) {
             self.cancel_because(CancelReason::Expired);
             return self.node.marked();
         }

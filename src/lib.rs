@@ -243,6 +243,8 @@ mod clock;
 mod deadline;
 mod fault;
 mod sync;
+#[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
+mod models;
 #[cfg(doctest)]
 mod misuse;
 // Both speak of the default features.

@@ -1,8 +1,43 @@
 //! How models are run, and how much: the variable `WORKCREW_MODELS` says `slice` (the default) or `full`.
+//!
+//! loom remembers the last access to each object and no other. So it does not try to let a thread that reads and then writes
+//! go before an earlier reader. A meeting is therefore explored twice: with the one, and with the other, on the thread
+//! that begins. [See [`meet`].]
 
 use std::env;
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool as RealBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::sync::thread;
+
+/// Which of those that meet is on the thread that begins.
+static SWAPPED: RealBool = RealBool::new(false);
+
+/// Lets two operations meet; returns what both return.
+pub(super) fn meet<A, B>(
+    one: impl FnOnce() -> A + Send + 'static,
+    other: impl FnOnce() -> B + Send + 'static,
+) -> (A, B)
+where
+    A: Send + 'static,
+    B: Send + 'static,
+{
+    if SWAPPED.load(Relaxed) {
+        let thread = thread::spawn(one);
+        let second = other();
+        (join(thread), second)
+    } else {
+        let thread = thread::spawn(other);
+        (one(), join(thread))
+    }
+}
+
+/// Waits for a thread of the model.
+pub(super) fn join<T>(thread: thread::JoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|_| panic!("a thread of the model has panicked"))
+}
 
 /// How much is explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,59 +63,121 @@ fn report(words: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "model {words}");
 }
 
+/// Seconds with a tenth.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
+}
+
 #[cfg(workcrew_loom)]
 pub(super) use self::every_schedule::explore;
 #[cfg(workcrew_shuttle)]
-pub(super) use self::random_schedules::explore;
+pub(super) use self::random_schedules::{explore, explore_scenario};
 
 #[cfg(workcrew_loom)]
 mod every_schedule {
-    use super::{Extent, report};
+    use super::{Extent, Relaxed, SWAPPED, report, seconds};
     use crate::sync::checker::model::Builder;
-    use crate::sync::{Serial, Time};
+    use crate::sync::{Arc, Serial, Time};
     use std::panic;
     use std::process;
     use std::time::{Duration, Instant};
 
     /// The most preemptions in one schedule.
     const BOUND: usize = 3;
-    /// The longest that one model takes in a slice, and in a full run.
-    const SLICE: Duration = Duration::from_secs(5);
-    const FULL: Duration = Duration::from_secs(600);
+    /// How long a meeting is explored, either way, in a slice and in a full run.
+    const SLICE: Duration = Duration::from_millis(1_500);
+    const FULL: Duration = Duration::from_secs(120);
     /// The most steps of one schedule; more are a livelock.
     const STEPS: usize = 20_000;
     /// After how many executions the clock is looked at.
-    const STRIDE: usize = 500;
+    const STRIDE: usize = 200;
+
+    /// How many executions there have been.
+    static EXECUTIONS: Serial = Serial::new();
 
     /// Runs `model` in every schedule of at most [`BOUND`] preemptions, or as many of them as the time allows.
-    #[track_caller]
     pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
-        static EXECUTIONS: Serial = Serial::new();
         // The product contains panics, also those by which the checker tells of a deadlock.
         panic::set_hook(Box::new(|panic| {
             report(format_args!("FAILED in execution {}: {panic}", EXECUTIONS.next() - 1));
             process::abort();
         }));
-        let mut builder = Builder::new();
         let limit = if Extent::of_this_run() == Extent::Full { FULL } else { SLICE };
-        builder.preemption_bound.get_or_insert(BOUND);
+        let mut builder = Builder::new();
+        let bound = *builder.preemption_bound.get_or_insert(BOUND);
         builder.max_branches = STEPS;
         builder.checkpoint_interval = STRIDE;
         builder.max_duration = Some(limit);
-        let bound = builder.preemption_bound;
-        let started = Instant::now();
-        builder.check(move || {
-            EXECUTIONS.next();
-            time.begin();
-            model();
-        });
-        let (executions, elapsed) = (EXECUTIONS.next() - 1, started.elapsed());
-        let extent = if elapsed < limit { "all" } else { "cut off" };
-        let bound = bound.unwrap_or(usize::MAX);
-        report(format_args!(
-            "{name}: {executions} executions, bound {bound}, {extent}, {:.1} s",
-            elapsed.as_secs_f64()
-        ));
+        let model = Arc::new(model);
+        let (started, mut cut_off) = (Instant::now(), false);
+        for swapped in [false, true] {
+            SWAPPED.store(swapped, Relaxed);
+            let (model, started) = (Arc::clone(&model), Instant::now());
+            builder.check(move || {
+                EXECUTIONS.next();
+                time.begin();
+                model();
+            });
+            cut_off |= started.elapsed() >= limit;
+        }
+        let (executions, extent) = (EXECUTIONS.next() - 1, if cut_off { "cut off" } else { "all" });
+        let time = seconds(started.elapsed());
+        report(format_args!("{name}: {executions} executions, bound {bound}, {extent}, {time} s"));
         let _ = panic::take_hook();
+    }
+}
+
+#[cfg(workcrew_shuttle)]
+mod random_schedules {
+    use super::{Extent, Relaxed, SWAPPED, report, seconds};
+    use crate::sync::checker::scheduler::{PctScheduler, RandomScheduler};
+    use crate::sync::checker::{Config, FailurePersistence, Runner};
+    use crate::sync::{Arc, Time};
+    use std::time::Instant;
+
+    /// How many schedules of each kind a meeting and a scenario get in a slice.
+    const SLICE: usize = 2_000;
+    /// How many a meeting gets in a full run, either way.
+    const FULL_MEETING: usize = 20_000;
+    /// How many a scenario gets in a full run.
+    const FULL_SCENARIO: usize = 200_000;
+    /// At how many points a schedule departs from strict priorities.
+    const CHANGES: usize = 3;
+
+    /// Runs a meeting in random schedules, either way.
+    pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
+        run(name, time, &[false, true], FULL_MEETING, model);
+    }
+
+    /// Runs a scenario in random schedules.
+    pub(in crate::models) fn explore_scenario(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
+        run(name, time, &[false], FULL_SCENARIO, model);
+    }
+
+    fn run(name: &str, time: Time, ways: &[bool], full: usize, model: impl Fn() + Send + Sync + 'static) {
+        let schedules = if Extent::of_this_run() == Extent::Full { full } else { SLICE };
+        let model = Arc::new(model);
+        let started = Instant::now();
+        for swapped in ways {
+            SWAPPED.store(*swapped, Relaxed);
+            let body = || {
+                let model = Arc::clone(&model);
+                move || {
+                    time.begin();
+                    model();
+                }
+            };
+            Runner::new(RandomScheduler::new(schedules), config()).run(body());
+            Runner::new(PctScheduler::new(CHANGES, schedules), config()).run(body());
+        }
+        let (each, time) = (schedules * ways.len(), seconds(started.elapsed()));
+        report(format_args!("{name}: {each} random and {each} PCT schedules, {time} s"));
+    }
+
+    fn config() -> Config {
+        let mut config = Config::new();
+        config.stack_size = 1 << 18;
+        config.failure_persistence = FailurePersistence::Print;
+        config
     }
 }

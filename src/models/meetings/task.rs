@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::{Bell, Dropped, counter};
 use crate::error::{CancelReason, JoinError};
 use crate::handle::JoinHandle;
-use crate::models::explore::explore;
+use crate::models::explore::{explore, join, meet};
 use crate::observer::TaskId;
 use crate::supervisor::{Hooks, Supervisor};
-use crate::sync::{Arc, AtomicUsize, Ordering, Time, thread};
+use crate::sync::{Arc, Ordering, Time, thread};
 use crate::task::{Joinable, TaskCell};
 
 /// A supervisor without a pool, and a task that it has admitted.
@@ -26,10 +26,10 @@ fn admitted<T: Send + 'static>(
     (supervisor, task, handle)
 }
 
-/// A thread that comes to the task as a worker does.
-fn worker<T: 'static>(supervisor: &Arc<Supervisor>, task: &Arc<dyn Joinable<T>>) -> thread::JoinHandle<()> {
+/// Comes to the task as a worker does.
+fn worker<T: 'static>(supervisor: &Arc<Supervisor>, task: &Arc<dyn Joinable<T>>) -> impl FnOnce() + Send + use<T> {
     let (supervisor, task) = (Arc::clone(supervisor), Arc::clone(task));
-    thread::spawn(move || task.run(&supervisor))
+    move || task.run(&supervisor)
 }
 
 /// Every admitted task is settled.
@@ -41,9 +41,8 @@ fn assert_quiet(supervisor: &Supervisor) {
 fn complete_and_park() {
     explore("complete_and_park", Time::Stands, || {
         let (supervisor, task, handle) = admitted(|| 7);
-        let worker = worker(&supervisor, &task);
-        assert!(matches!(handle.join(), Ok(7)), "who parks is woken, and finds the outcome");
-        worker.join().expect("no panic");
+        let (outcome, ()) = meet(move || handle.join(), worker(&supervisor, &task));
+        assert!(matches!(outcome, Ok(7)), "who parks is woken, and finds the outcome");
         assert_quiet(&supervisor);
     });
 }
@@ -53,14 +52,13 @@ fn complete_and_two_that_park() {
     explore("complete_and_two_that_park", Time::Stands, || {
         let (supervisor, task, handle) = admitted(|| 7);
         let handle = Arc::new(handle);
-        let worker = worker(&supervisor, &task);
-        let other = thread::spawn({
+        let waiter = || {
             let handle = Arc::clone(&handle);
             move || handle.wait_timeout(Duration::MAX)
-        });
-        assert!(handle.wait_timeout(Duration::MAX));
-        assert!(other.join().expect("no panic"), "a completion wakes all who wait");
-        worker.join().expect("no panic");
+        };
+        let other = thread::spawn(waiter());
+        let (waited, ()) = meet(waiter(), worker(&supervisor, &task));
+        assert!(waited && join(other), "a completion wakes all who wait");
         assert!(matches!(Arc::into_inner(handle).map(JoinHandle::join), Some(Ok(7))));
     });
 }
@@ -71,9 +69,9 @@ fn claim_and_claim() {
         let runs = counter();
         let counted = Arc::clone(&runs);
         let (supervisor, task, handle) = admitted(move || counted.fetch_add(1, Ordering::Relaxed));
-        let workers = [worker(&supervisor, &task), worker(&supervisor, &task)];
-        assert!(matches!(handle.join(), Ok(0)));
-        workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+        let joiner = thread::spawn(move || handle.join());
+        meet(worker(&supervisor, &task), worker(&supervisor, &task));
+        assert!(matches!(join(joiner), Ok(0)));
         assert_eq!(runs.load(Ordering::Relaxed), 1, "a task runs once");
         assert_quiet(&supervisor);
     });
@@ -88,14 +86,16 @@ fn cancel_and_start() {
             let _dropped = dropped;
             counted.fetch_add(1, Ordering::Relaxed);
         });
-        let worker = worker(&supervisor, &task);
-        let cancelled = handle.cancel();
-        if cancelled {
-            assert_eq!(drops.load(Ordering::Relaxed), 1, "the closure is dropped before `cancel` returns");
-        }
-        let outcome = handle.join();
-        assert_eq!(drops.load(Ordering::Relaxed), 1, "the closure is gone before the outcome is there");
-        worker.join().expect("no panic");
+        let look = Arc::clone(&drops);
+        let canceller = move || {
+            let cancelled = handle.cancel();
+            let gone_early = look.load(Ordering::Relaxed);
+            let outcome = handle.join();
+            (cancelled, gone_early, outcome, look.load(Ordering::Relaxed))
+        };
+        let ((cancelled, gone_early, outcome, gone), ()) = meet(canceller, worker(&supervisor, &task));
+        assert!(!cancelled || gone_early == 1, "the closure is dropped before `cancel` returns");
+        assert_eq!(gone, 1, "the closure is gone before the outcome is there");
         match outcome {
             Ok(()) => assert!(!cancelled),
             Err(JoinError::Cancelled(CancelReason::Requested)) => assert!(cancelled),
@@ -112,13 +112,13 @@ fn cancel_and_cancel_and_start() {
         let runs = counter();
         let counted = Arc::clone(&runs);
         let (supervisor, task, handle) = admitted(move || counted.fetch_add(1, Ordering::Relaxed));
-        let worker = worker(&supervisor, &task);
-        let other = thread::spawn({
-            let (supervisor, task) = (Arc::clone(&supervisor), Arc::clone(&task));
-            move || task.cancel(CancelReason::ShutDown, &supervisor)
-        });
-        let cancelled = [handle.cancel(), other.join().expect("no panic")];
-        worker.join().expect("no panic");
+        let worker = thread::spawn(worker(&supervisor, &task));
+        let (handle, books) = (Arc::new(handle), Arc::clone(&supervisor));
+        let requester = Arc::clone(&handle);
+        let (one, other) =
+            meet(move || requester.cancel(), move || task.cancel(CancelReason::ShutDown, &supervisor));
+        join(worker);
+        let (supervisor, cancelled) = (books, [one, other]);
         let fates = runs.load(Ordering::Relaxed) + cancelled.iter().filter(|cancelled| **cancelled).count();
         assert_eq!(fates, 1, "one fate");
         assert!(handle.is_finished());
@@ -132,11 +132,9 @@ fn finished_shows_what_was_done() {
         let done = counter();
         let written = Arc::clone(&done);
         let (supervisor, task, handle) = admitted(move || written.store(1, Ordering::Relaxed));
-        let worker = worker(&supervisor, &task);
-        if handle.is_finished() {
-            assert_eq!(done.load(Ordering::Relaxed), 1, "who sees the task finished sees what it did");
-        }
-        worker.join().expect("no panic");
+        let look = move || (handle.is_finished(), done.load(Ordering::Relaxed));
+        let ((finished, seen), ()) = meet(look, worker(&supervisor, &task));
+        assert!(!finished || seen == 1, "who sees the task finished sees what it did");
     });
 }
 
@@ -146,9 +144,7 @@ fn complete_and_detach() {
         let drops = counter();
         let result = Dropped(Arc::clone(&drops));
         let (supervisor, task, handle) = admitted(move || result);
-        let worker = worker(&supervisor, &task);
-        drop(handle);
-        worker.join().expect("no panic");
+        meet(move || drop(handle), worker(&supervisor, &task));
         assert_eq!(drops.load(Ordering::Relaxed), 1, "a result that nobody wants is dropped at once, and once");
         assert_quiet(&supervisor);
         drop(task);
@@ -160,24 +156,30 @@ fn poll<T>(handle: &mut JoinHandle<T>, bell: &Arc<Bell>) -> Poll<Result<T, JoinE
     Pin::new(handle).poll(&mut Context::from_waker(&bell.waker()))
 }
 
+/// Polls until it is ready, as an executor does.
+fn finish<T>(handle: &mut JoinHandle<T>, bell: &Arc<Bell>) -> Result<T, JoinError> {
+    loop {
+        match poll(handle, bell) {
+            Poll::Ready(outcome) => return outcome,
+            Poll::Pending => bell.wait(),
+        }
+    }
+}
+
 #[test]
 fn poll_and_complete() {
     explore("poll_and_complete", Time::Stands, || {
         let (supervisor, task, mut handle) = admitted(|| 7);
-        let worker = worker(&supervisor, &task);
-        let (first, second) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
-        let outcome = match poll(&mut handle, &first) {
-            Poll::Ready(outcome) => outcome,
-            // Polled by another executor meanwhile: the last waker is the one to be called.
-            Poll::Pending => loop {
-                match poll(&mut handle, &second) {
-                    Poll::Ready(outcome) => break outcome,
-                    Poll::Pending => second.wait(),
-                }
-            },
+        let poller = move || {
+            let (first, second) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+            match poll(&mut handle, &first) {
+                Poll::Ready(outcome) => outcome,
+                // Polled by another executor meanwhile: the last waker is the one to be called.
+                Poll::Pending => finish(&mut handle, &second),
+            }
         };
+        let (outcome, ()) = meet(poller, worker(&supervisor, &task));
         assert!(matches!(outcome, Ok(7)));
-        worker.join().expect("no panic");
         assert_quiet(&supervisor);
     });
 }
@@ -188,12 +190,10 @@ fn poll_and_complete_and_drop_of_the_handle() {
         let drops = counter();
         let result = Dropped(Arc::clone(&drops));
         let (supervisor, task, mut handle) = admitted(move || result);
-        let worker = worker(&supervisor, &task);
         let bell = Arc::new(Bell::default());
-        let polled = poll(&mut handle, &bell);
-        drop(handle);
-        worker.join().expect("no panic");
-        drop(polled);
+        let waker = Arc::clone(&bell);
+        let poller = move || drop(poll(&mut handle, &waker));
+        meet(poller, worker(&supervisor, &task));
         assert_eq!(drops.load(Ordering::Relaxed), 1, "the result is dropped once, whoever has it");
         assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept when the handle is gone");
         assert_quiet(&supervisor);
@@ -204,21 +204,11 @@ fn poll_and_complete_and_drop_of_the_handle() {
 #[test]
 fn cancel_and_poll() {
     explore("cancel_and_poll", Time::Stands, || {
-        let (_, task, mut handle) = admitted(|| AtomicUsize::new(0));
-        let supervisor = Arc::new(Supervisor::new(Hooks::default(), false));
-        let canceller = thread::spawn({
-            let task = Arc::clone(&task);
-            move || task.cancel(CancelReason::ShutDown, &supervisor)
-        });
-        let bell = Arc::new(Bell::default());
-        let outcome = loop {
-            match poll(&mut handle, &bell) {
-                Poll::Ready(outcome) => break outcome,
-                Poll::Pending => bell.wait(),
-            }
-        };
-        assert!(matches!(outcome, Err(JoinError::Cancelled(CancelReason::ShutDown))));
-        assert!(canceller.join().expect("no panic"));
-        assert!(!bell.has_rung(), "a waker is called once");
+        let (supervisor, task, mut handle) = admitted(|| 7);
+        let books = Arc::clone(&supervisor);
+        let poller = move || finish(&mut handle, &Arc::new(Bell::default()));
+        let (outcome, cancelled) = meet(poller, move || task.cancel(CancelReason::ShutDown, &supervisor));
+        assert!(cancelled && matches!(outcome, Err(JoinError::Cancelled(CancelReason::ShutDown))));
+        assert_quiet(&books);
     });
 }

@@ -1,11 +1,15 @@
 //! Models for loom: each a meeting of two or three operations, in every schedule.
 
+mod futures;
+mod group;
+mod pool;
 mod queue;
 mod task;
 mod token;
 
 use std::task::{Wake, Waker};
 
+use crate::pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering};
 
 /// A waker that can be waited for, as an executor does.
@@ -53,4 +57,15 @@ impl Drop for Dropped {
 /// A counter to be told of by relaxed accesses.
 fn counter() -> Arc<AtomicUsize> {
     Arc::default()
+}
+
+/// A pool of so many workers.
+fn workers(workers: usize, queue_capacity: usize) -> WorkerPool {
+    let builder = WorkerPool::builder().workers(workers).queue_capacity(queue_capacity);
+    builder.build().expect("the model has room for its threads")
+}
+
+/// A pool of one worker.
+fn one_worker(queue_capacity: usize) -> WorkerPool {
+    workers(1, queue_capacity)
 }

@@ -80,6 +80,7 @@ mod every_schedule {
     use crate::sync::{Arc, Serial, Time};
     use std::panic;
     use std::process;
+    use std::sync::Once;
     use std::time::{Duration, Instant};
 
     /// The most preemptions in one schedule.
@@ -94,36 +95,49 @@ mod every_schedule {
 
     /// How many executions there have been.
     static EXECUTIONS: Serial = Serial::new();
+    static HOOK: Once = Once::new();
 
-    /// Runs `model` in every schedule of at most [`BOUND`] preemptions, or as many of them as the time allows.
+    /// Runs `model` in every schedule of one preemption, then of two, up to [`BOUND`], as far as the time allows.
     pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
-        // The product contains panics, also those by which the checker tells of a deadlock.
-        panic::set_hook(Box::new(|panic| {
-            report(format_args!("FAILED in execution {}: {panic}", EXECUTIONS.next() - 1));
-            process::abort();
-        }));
+        HOOK.call_once(stop_at_panics);
+        let before = EXECUTIONS.next();
         let limit = if Extent::of_this_run() == Extent::Full { FULL } else { SLICE };
-        let mut builder = Builder::new();
-        let bound = *builder.preemption_bound.get_or_insert(BOUND);
-        builder.max_branches = STEPS;
-        builder.checkpoint_interval = STRIDE;
-        builder.max_duration = Some(limit);
         let model = Arc::new(model);
-        let (started, mut cut_off) = (Instant::now(), false);
+        let (started, mut bound) = (Instant::now(), BOUND);
         for swapped in [false, true] {
             SWAPPED.store(swapped, Relaxed);
-            let (model, started) = (Arc::clone(&model), Instant::now());
-            builder.check(move || {
-                EXECUTIONS.next();
-                time.begin();
-                model();
-            });
-            cut_off |= started.elapsed() >= limit;
+            let end = Instant::now() + limit;
+            bound = bound.min((1..=BOUND).take_while(|bound| is_explored(*bound, end, time, &model)).count());
         }
-        let (executions, extent) = (EXECUTIONS.next() - 1, if cut_off { "cut off" } else { "all" });
+        let executions = EXECUTIONS.next() - before - 1;
+        let extent = if bound == BOUND { "all" } else { "and a part of the next" };
         let time = seconds(started.elapsed());
-        report(format_args!("{name}: {executions} executions, bound {bound}, {extent}, {time} s"));
-        let _ = panic::take_hook();
+        report(format_args!("{name}: {executions} executions, bound {bound} {extent}, {time} s"));
+    }
+
+    /// Runs `model` in every schedule of at most `bound` preemptions; returns whether that was done by `end`.
+    fn is_explored(bound: usize, end: Instant, time: Time, model: &Arc<impl Fn() + Send + Sync + 'static>) -> bool {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut builder = Builder::new();
+        builder.preemption_bound = Some(bound);
+        builder.max_branches = STEPS;
+        builder.checkpoint_interval = STRIDE;
+        builder.max_duration = Some(left);
+        let model = Arc::clone(model);
+        builder.check(move || {
+            EXECUTIONS.next();
+            time.begin();
+            model();
+        });
+        Instant::now() < end
+    }
+
+    /// The product contains panics, also those by which the checker tells of a deadlock: the process ends at the first.
+    fn stop_at_panics() {
+        panic::set_hook(Box::new(|panic| {
+            report(format_args!("FAILED in execution {}: {panic}", EXECUTIONS.next()));
+            process::abort();
+        }));
     }
 }
 

@@ -32,10 +32,6 @@ impl Bell {
         }
         *rung = false;
     }
-
-    fn has_rung(&self) -> bool {
-        *self.rung.lock()
-    }
 }
 
 impl Wake for Bell {

@@ -121,7 +121,7 @@ fn cancel_and_drop_of_the_future() {
         let token = CancellationToken::new();
         let bell = Arc::new(Bell::default());
         let (waker, mut cancelled) = (bell.waker(), token.cancelled());
-        let awaiter = move || drop(pin!(&mut cancelled).poll(&mut Context::from_waker(&waker)));
+        let awaiter = move || pin!(&mut cancelled).poll(&mut Context::from_waker(&waker)).is_ready();
         let _ = meet(awaiter, canceller(&token));
         assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept when the future is gone");
     });

@@ -20,6 +20,7 @@ use std::task::Waker;
 
 use crate::cancel::CancellationToken;
 use crate::deadline::Deadline;
+use crate::defect::defect;
 use crate::error::{CancelReason, Refusal};
 use crate::fault::{self, Place};
 use crate::job::{Job, Ticket};
@@ -159,7 +160,10 @@ impl Engine {
     ) -> Result<(), (Refusal, Option<Job>)> {
         let Some(id) = self.supervisor.admit(location, None) else { return Err((Refusal::ShutDown, None)) };
         fault::at(Place::Admitted);
-        let Err(job) = self.queue.try_push(make(id)) else { return Ok(()) };
+        let Err(job) = self.queue.try_push(make(id)) else {
+            let is_late = defect!("error after the push") && self.supervisor.lifecycle.ledger.is_closed();
+            return if is_late { Err((Refusal::ShutDown, None)) } else { Ok(()) };
+        };
         self.overflow(job, patience).map_err(|(refusal, job)| {
             self.supervisor.withdrawn(&TaskInfo { id, location, label: None });
             (refusal, Some(job))
@@ -197,6 +201,10 @@ impl Engine {
         self.supervisor.lifecycle.check();
         let job = self.queue.pop(turn, || self.supervisor.lifecycle.is_drained() || self.roster.has_surplus());
         record.has_rested();
+        if job.is_none() && self.supervisor.lifecycle.is_drained() {
+            // The last look may have been before the last push; now nothing is pushed any more that anybody waits for.
+            return self.queue.try_pop(turn);
+        }
         job
     }
 
@@ -247,9 +255,11 @@ impl Engine {
 
     /// Refuses new work; what waits for room gets its closure back, what waits for its time is cancelled.
     pub(crate) fn close(&self) {
+        // Before the books: what is handed over meanwhile finds a worker, and nothing is once the pool is drained.
+        let waiting = self.timekeeper.close();
         self.supervisor.lifecycle.close();
         self.queue.close();
-        for task in self.timekeeper.close() {
+        for task in waiting {
             task.cancel(CancelReason::ShutDown, &self.supervisor);
         }
         self.closing.cancel_because(CancelReason::ShutDown);

@@ -242,6 +242,7 @@ mod unwind;
 mod clock;
 mod deadline;
 mod fault;
+mod defect;
 mod sync;
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
 mod models;

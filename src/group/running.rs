@@ -3,6 +3,7 @@
 use super::core::{Ended, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::settings::Policy;
+use crate::defect::defect;
 use crate::error::{CancelReason, TaskError};
 use crate::fault::{self, Place};
 use crate::job::Ticket;
@@ -92,7 +93,7 @@ impl<R: TaskResult> GroupCore<R> {
             Policy::FirstSuccess => ended.is_ok(),
         };
         let mut state = self.state.lock();
-        if decides && state.closed.is_none() {
+        if decides && (state.closed.is_none() || defect!("the last error wins")) {
             state.outcomes.note_decision(index, &ended);
             let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
             drop(state);

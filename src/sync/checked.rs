@@ -6,7 +6,9 @@
 //!    timed wait either lets the time pass to its end at once, as if all others were slow, or waits to be told, as if they
 //!    were fast ([`Time`] says which). So no model depends on how fast it runs.
 //! 2. *Lingering* is one look: what it finds in several, it finds in one of a later schedule.
-//! 3. loom takes `SeqCst` accesses for `AcqRel` ones. They are given fences here: one after each store, one before each load.
+//! 3. All threads of a model are one thread for the standard library, which therefore takes a lock for poisoned that one
+//!    of them leaves while another unwinds. That says nothing.
+//! 4. loom takes `SeqCst` accesses for `AcqRel` ones. They are given fences here: one after each store, one before each load.
 //!    So of two that each write and then read what the other wrote, one sees the other; more than that no ORDERING note
 //!    of the crate claims.
 
@@ -15,7 +17,7 @@ pub(crate) use ::loom as checker;
 #[cfg(workcrew_shuttle)]
 pub(crate) use ::shuttle as checker;
 use std::ops::{Deref, DerefMut};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError};
 use std::sync::atomic::{AtomicU64 as RealU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -43,7 +45,7 @@ impl<T> Mutex<T> {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard { mutex: self, held: self.0.lock().expect("no panic happens under a lock") }
+        MutexGuard { mutex: self, held: self.0.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     pub(crate) fn into_inner(self) -> T {
@@ -75,11 +77,11 @@ impl<T> RwLock<T> {
     }
 
     pub(crate) fn read(&self) -> checker::sync::RwLockReadGuard<'_, T> {
-        self.0.read().expect("no panic happens under a lock")
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn write(&self) -> checker::sync::RwLockWriteGuard<'_, T> {
-        self.0.write().expect("no panic happens under a lock")
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,7 +103,7 @@ impl Condvar {
                 thread::yield_now();
                 mutex.lock()
             }
-            _ => MutexGuard { mutex, held: self.0.wait(held).expect("no panic happens under a lock") },
+            _ => MutexGuard { mutex, held: self.0.wait(held).unwrap_or_else(PoisonError::into_inner) },
         }
     }
 
@@ -116,7 +118,7 @@ impl Condvar {
 
 macro_rules! atomics {
     ($($name:ident: $value:ty,)*) => {$(
-        /// See rule 3.
+        /// See rule 4.
         #[derive(Debug)]
         pub(crate) struct $name(checker::sync::atomic::$name);
 
@@ -203,7 +205,7 @@ arithmetic! {
     AtomicUsize: usize, fetch_add fetch_sub fetch_or fetch_and fetch_max;
 }
 
-/// Rule 3; shuttle takes every access for a `SeqCst` one.
+/// Rule 4; shuttle takes every access for a `SeqCst` one.
 fn fence(ordering: Ordering) {
     if cfg!(workcrew_loom) && ordering == Ordering::SeqCst {
         checker::sync::atomic::fence(Ordering::SeqCst);

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use super::{Dropped, counter, one_worker, workers};
 use crate::error::{CancelReason, GroupError};
+use crate::group::Progress;
 use crate::models::explore::{explore, meet};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time};
 
@@ -108,10 +109,12 @@ fn group_full_and_room() {
         explore("group_full_and_room", time, || {
             let pool = one_worker(1);
             let group = pool.group().capacity(1);
-            for value in 0..2 {
+            for value in 0..3 {
                 group.spawn(move || certain(value));
+                let Progress { done, total } = group.progress();
+                assert!(total - done <= 2, "one waits and one runs");
             }
-            assert_eq!(group.wait().ok(), Some(vec![0, 1]), "who waits for room is told of it");
+            assert_eq!(group.wait().ok(), Some(vec![0, 1, 2]), "who waits for room is told of it");
             drop(pool);
         });
     }

@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use super::{Bell, Dropped, counter};
@@ -11,8 +11,8 @@ use crate::handle::JoinHandle;
 use crate::models::explore::{explore, join, meet};
 use crate::observer::TaskId;
 use crate::supervisor::{Hooks, Supervisor};
-use crate::sync::{Arc, Ordering, Time, thread};
-use crate::task::{Joinable, TaskCell};
+use crate::sync::{Arc, Mutex, Ordering, Time, thread};
+use crate::task::{Joinable, Prospect, TaskCell};
 
 /// A supervisor without a pool, and a task that it has admitted.
 fn admitted<T: Send + 'static>(
@@ -210,5 +210,31 @@ fn cancel_and_poll() {
         let (outcome, cancelled) = meet(poller, move || task.cancel(CancelReason::ShutDown, &supervisor));
         assert!(cancelled && matches!(outcome, Err(JoinError::Cancelled(CancelReason::ShutDown))));
         assert_quiet(&books);
+    });
+}
+
+/// A waker that looks at the task.
+struct Curious(Mutex<Option<Arc<dyn Joinable<i32>>>>);
+
+impl Wake for Curious {
+    fn wake(self: Arc<Self>) {
+        let task = self.0.lock().take();
+        if let Some(task) = task {
+            assert_ne!(task.prospect(), Prospect::Unstarted);
+        }
+    }
+}
+
+#[test]
+fn waker_that_looks_at_the_task() {
+    explore("waker_that_looks_at_the_task", Time::Stands, || {
+        let (supervisor, task, mut handle) = admitted(|| 7);
+        let waker = Waker::from(Arc::new(Curious(Mutex::new(Some(Arc::clone(&task))))));
+        let poller = move || {
+            let _ = Pin::new(&mut handle).poll(&mut Context::from_waker(&waker));
+            handle
+        };
+        let (handle, ()) = meet(poller, worker(&supervisor, &task));
+        assert!(handle.is_finished(), "wakers are called under no lock");
     });
 }

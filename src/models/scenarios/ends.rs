@@ -142,14 +142,14 @@ fn retry_and_shutdown() {
         let task = task.unwrap_or_else(|_| panic!("the pool is open"));
         let ender = thread::spawn({
             let pool = Arc::clone(&pool);
-            move || drop(pool.shutdown_now())
+            move || pool.shutdown_now()
         });
         match task.join() {
             Ok(Ok(())) => {}
             Ok(Err(given_up)) => assert!(given_up.attempts() < 3, "it fails when it cannot be tried again"),
             Err(error) => assert!(matches!(error, JoinError::Cancelled(CancelReason::ShutDown))),
         }
-        join(ender);
+        let _ = join(ender);
         pool.shutdown();
         assert_balanced(&pool);
     });

@@ -180,3 +180,25 @@ fn cancel_and_join_and_help() {
         assert_balanced(&pool);
     });
 }
+
+/// A result that nobody takes, and that panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        unwind::resume(Box::new("a result panics"));
+    }
+}
+
+#[test]
+fn results_that_panic() {
+    explore_scenario("results_that_panic", Time::Stands, || {
+        let (pool, runs) = (pool(1, 2), Count::default());
+        drop(pool.spawn(|| Bomb).unwrap_or_else(|_| panic!("the pool is open")));
+        assert!(pool.execute(runs.adder()).is_ok());
+        pool.wait_idle();
+        pool.shutdown();
+        assert_eq!(runs.get(), 1, "the worker lives on");
+        assert_balanced(&pool);
+    });
+}

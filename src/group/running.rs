@@ -93,8 +93,10 @@ impl<R: TaskResult> GroupCore<R> {
             Policy::FirstSuccess => ended.is_ok(),
         };
         let mut state = self.state.lock();
-        if decides && (state.closed.is_none() || defect!("the last error wins")) {
-            state.outcomes.note_decision(index, &ended);
+        if decides && state.closed.is_none() {
+            if !defect!("error noted after the cancellation") {
+                state.outcomes.note_decision(index, &ended);
+            }
             let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
             drop(state);
             self.token.cancel_because(CancelReason::GroupFailed);

@@ -7,19 +7,16 @@
 use std::env;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool as RealBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::sync::thread;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{real, thread};
 
 /// Which of those that meet is on the thread that begins.
-static SWAPPED: RealBool = RealBool::new(false);
+static SWAPPED: real::AtomicBool = real::AtomicBool::new(false);
 
 /// Lets two operations meet; returns what both return.
-pub(super) fn meet<A, B>(
-    one: impl FnOnce() -> A + Send + 'static,
-    other: impl FnOnce() -> B + Send + 'static,
-) -> (A, B)
+pub(super) fn meet<A, B>(one: impl FnOnce() -> A + Send + 'static, other: impl FnOnce() -> B + Send + 'static) -> (A, B)
 where
     A: Send + 'static,
     B: Send + 'static,
@@ -77,10 +74,9 @@ pub(super) use self::random_schedules::{explore, explore_scenario};
 mod every_schedule {
     use super::{Extent, Relaxed, SWAPPED, report, seconds};
     use crate::sync::checker::model::Builder;
-    use crate::sync::{Arc, Serial, Time};
+    use crate::sync::{Arc, Serial, Time, real};
     use std::panic;
     use std::process;
-    use std::sync::Once;
     use std::time::{Duration, Instant};
 
     /// The most preemptions in one schedule.
@@ -95,7 +91,7 @@ mod every_schedule {
 
     /// How many executions there have been.
     static EXECUTIONS: Serial = Serial::new();
-    static HOOK: Once = Once::new();
+    static HOOK: real::Once = real::Once::new();
 
     /// Runs `model` in every schedule of one preemption, then of two, up to [`BOUND`], as far as the time allows.
     pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {

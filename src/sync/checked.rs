@@ -17,8 +17,8 @@ pub(crate) use ::loom as checker;
 #[cfg(workcrew_shuttle)]
 pub(crate) use ::shuttle as checker;
 use std::ops::{Deref, DerefMut};
-use std::sync::{OnceLock, PoisonError};
 use std::sync::atomic::{AtomicU64 as RealU64, Ordering};
+use std::sync::{OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Thread locals of the model; loom does not know the `const` form.
@@ -223,7 +223,14 @@ pub(crate) mod thread {
     use std::io;
 
     #[allow(unused_imports, reason = "used with the feature `io`")]
-    pub(crate) use checker::thread::{Thread, current, yield_now};
+    pub(crate) use checker::thread::{Thread, current};
+
+    #[cfg(workcrew_shuttle)]
+    pub(crate) use checker::thread::yield_now;
+
+    /// A hint. To go on after one counts as a preemption for loom; so three would be the end of what is explored.
+    #[cfg(workcrew_loom)]
+    pub(crate) fn yield_now() {}
 
     /// A thread to be joined.
     pub(crate) struct JoinHandle<T>(checker::thread::JoinHandle<T>);
@@ -277,6 +284,13 @@ pub(crate) mod thread {
     {
         JoinHandle(checker::thread::spawn(f))
     }
+}
+
+/// What belongs to the run of the models and not to a model.
+pub(crate) mod real {
+    #[cfg(workcrew_loom)]
+    pub(crate) use std::sync::Once;
+    pub(crate) use std::sync::atomic::AtomicBool;
 }
 
 /// What becomes of waits with a deadline; see rule 1.

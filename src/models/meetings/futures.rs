@@ -101,9 +101,10 @@ fn forgotten_submission_and_close() {
         let _first = pool.spawn(|| 1).expect("there is room");
         let mut future = pool.spawn_async(|| 2);
         let bell = Arc::new(Bell::default());
-        let _ = Pin::new(&mut future).poll(&mut Context::from_waker(&bell.waker()));
+        let waits = Pin::new(&mut future).poll(&mut Context::from_waker(&bell.waker())).is_pending();
         // Nobody polls it again, and the pool drains all the same.
         pool.shutdown();
         drop(future);
+        assert_eq!(pool.metrics().tasks_refused, u64::from(waits), "it is refused once");
     });
 }

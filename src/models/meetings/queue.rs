@@ -1,10 +1,9 @@
 //! The queue: pushing, popping, sleeping, waking, closing, on both lanes.
 
-use std::sync::atomic::Ordering::SeqCst;
-
 use crate::deadline::Deadline;
 use crate::models::explore::{explore, join, meet};
 use crate::queue::{PushError, Queue, Turn};
+use crate::sync::Ordering::SeqCst;
 use crate::sync::{Arc, AtomicBool, Time, thread};
 
 /// Takes so many items, sleeping if there is none, and adds them up.

@@ -107,6 +107,18 @@ fn cancel_and_start() {
 }
 
 #[test]
+fn cancel_and_join() {
+    explore("cancel_and_join", Time::Stands, || {
+        let drops = counter();
+        let (closure, look) = (Dropped(Arc::clone(&drops)), Arc::clone(&drops));
+        let (supervisor, task, handle) = admitted(move || drop(closure));
+        let joiner = move || (handle.join().is_err(), look.load(Ordering::Relaxed));
+        let (joined, cancelled) = meet(joiner, move || task.cancel(CancelReason::ShutDown, &supervisor));
+        assert_eq!((joined, cancelled), ((true, 1), true), "the closure is gone before the outcome is there");
+    });
+}
+
+#[test]
 fn cancel_and_cancel_and_start() {
     explore("cancel_and_cancel_and_start", Time::Stands, || {
         let runs = counter();
@@ -115,8 +127,7 @@ fn cancel_and_cancel_and_start() {
         let worker = thread::spawn(worker(&supervisor, &task));
         let (handle, books) = (Arc::new(handle), Arc::clone(&supervisor));
         let requester = Arc::clone(&handle);
-        let (one, other) =
-            meet(move || requester.cancel(), move || task.cancel(CancelReason::ShutDown, &supervisor));
+        let (one, other) = meet(move || requester.cancel(), move || task.cancel(CancelReason::ShutDown, &supervisor));
         join(worker);
         let (supervisor, cancelled) = (books, [one, other]);
         let fates = runs.load(Ordering::Relaxed) + cancelled.iter().filter(|cancelled| **cancelled).count();

@@ -97,9 +97,8 @@ fn overflow_policies() {
 fn timers_and_shutdown() {
     explore_scenario("timers_and_shutdown", Time::Flies, || {
         let (pool, runs) = (pool(1, 1), Count::default());
-        let timers: Vec<_> = (0..2)
-            .filter_map(|delay| pool.execute_after(Duration::from_secs(delay), runs.adder()).ok())
-            .collect();
+        let timers: Vec<_> =
+            (0..2).filter_map(|delay| pool.execute_after(Duration::from_secs(delay), runs.adder()).ok()).collect();
         let ticks = runs.clone();
         let periodic = pool.execute_every(Duration::from_secs(1), move || ticks.add()).ok();
         let canceller = thread::spawn(move || timers.iter().filter(|timer| timer.cancel()).count());

@@ -82,8 +82,8 @@ mod every_schedule {
     /// The most preemptions in one schedule.
     const BOUND: usize = 3;
     /// How long a meeting is explored, either way, in a slice and in a full run.
-    const SLICE: Duration = Duration::from_millis(1_500);
-    const FULL: Duration = Duration::from_secs(120);
+    const SLICE: Duration = Duration::from_secs(1);
+    const FULL: Duration = Duration::from_secs(60);
     /// The most steps of one schedule; more are a livelock.
     const STEPS: usize = 20_000;
     /// After how many executions the clock is looked at.
@@ -145,27 +145,25 @@ mod random_schedules {
     use crate::sync::{Arc, Time};
     use std::time::Instant;
 
-    /// How many schedules of each kind a meeting and a scenario get in a slice.
-    const SLICE: usize = 2_000;
-    /// How many a meeting gets in a full run, either way.
-    const FULL_MEETING: usize = 20_000;
-    /// How many a scenario gets in a full run.
-    const FULL_SCENARIO: usize = 200_000;
+    /// How many schedules of each kind a meeting gets either way, in a slice and in a full run.
+    const MEETING: [usize; 2] = [500, 20_000];
+    /// How many a scenario gets.
+    const SCENARIO: [usize; 2] = [2_000, 200_000];
     /// At how many points a schedule departs from strict priorities.
     const CHANGES: usize = 3;
 
     /// Runs a meeting in random schedules, either way.
     pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
-        run(name, time, &[false, true], FULL_MEETING, model);
+        run(name, time, &[false, true], MEETING, model);
     }
 
     /// Runs a scenario in random schedules.
     pub(in crate::models) fn explore_scenario(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
-        run(name, time, &[false], FULL_SCENARIO, model);
+        run(name, time, &[false], SCENARIO, model);
     }
 
-    fn run(name: &str, time: Time, ways: &[bool], full: usize, model: impl Fn() + Send + Sync + 'static) {
-        let schedules = if Extent::of_this_run() == Extent::Full { full } else { SLICE };
+    fn run(name: &str, time: Time, ways: &[bool], [slice, full]: [usize; 2], model: impl Fn() + Send + Sync + 'static) {
+        let schedules = if Extent::of_this_run() == Extent::Full { full } else { slice };
         let model = Arc::new(model);
         let started = Instant::now();
         for swapped in ways {

@@ -421,7 +421,7 @@ fn setting_cancelling_and_ending_meet_without_a_loss() {
 fn a_periodic_timer_that_is_due_at_the_end_of_the_pool_ends_with_it() {
     // The model `timers_and_shutdown` finds the one schedule; here many rounds come close to it.
     within_limit(|| {
-        for round in 0..500 {
+        for round in 0..100 {
             let pool = pool(1, 1);
             let dropped = Counter::new();
             let held = CountsDrop(dropped.clone());

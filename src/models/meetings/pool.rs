@@ -162,7 +162,7 @@ fn cancelling_and_start() {
         let handles = [(); 2].map(|()| pool.spawn(counted(&runs)).expect("there is room"));
         pool.engine().cancel_queued();
         pool.shutdown();
-        let ran = handles.into_iter().filter(|handle| handle.is_finished()).map(JoinHandle::join);
+        let ran = handles.into_iter().filter(JoinHandle::is_finished).map(JoinHandle::join);
         let ended: Vec<_> = ran.collect();
         assert_eq!(ended.len(), 2, "every handle is finished when the pool has ended");
         let run = ended.iter().filter(|outcome| outcome.is_ok()).count();

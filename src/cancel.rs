@@ -22,8 +22,9 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
+use crate::defect::defect;
 use crate::error::{CancelReason, Cancelled};
-use crate::sync::{Arc, AtomicU8, Condvar, Mutex, Ordering, Weak};
+use crate::sync::{self, Arc, AtomicU8, Condvar, Mutex, Ordering, Weak};
 use crate::unwind;
 
 /// A flag that tells running tasks to stop, with children, deadlines and callbacks.
@@ -155,7 +156,7 @@ impl CancellationToken {
     #[must_use]
     pub fn reason(&self) -> Option<CancelReason> {
         let marked = self.node.marked();
-        if marked.is_none() && self.node.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if marked.is_none() && self.node.deadline.is_some_and(|deadline| sync::now() >= deadline) {
             self.cancel_because(CancelReason::Expired);
             return self.node.marked();
         }
@@ -334,7 +335,7 @@ impl Node {
     /// Adds the link that `make` makes, unless the node is cancelled: then `make` is not called.
     fn register(&self, make: impl FnOnce() -> Link) -> Option<u64> {
         let mut links = self.links.lock();
-        if self.marked().is_some() {
+        if self.marked().is_some() && !defect!("lost cancel") {
             return None;
         }
         let key = links.next_key;

@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
+use crate::sync;
 #[cfg(test)]
 use crate::sync::{Arc, Mutex};
 
@@ -18,12 +19,12 @@ pub(crate) struct Moment(NonZeroU64);
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { epoch: Instant::now() }
+        Self { epoch: sync::now() }
     }
 
     /// Reads the clock: some 20 ns.
     pub(crate) fn now(&self) -> Moment {
-        let nanoseconds = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let nanoseconds = u64::try_from(sync::now().duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
         Moment(NonZeroU64::MIN.saturating_add(nanoseconds))
     }
 
@@ -71,7 +72,7 @@ impl Watch {
     /// What time it is.
     pub(crate) fn now(&self) -> Instant {
         match self {
-            Self::System => Instant::now(),
+            Self::System => sync::now(),
             #[cfg(test)]
             Self::ByHand(now) => *now.lock(),
         }

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::sync;
+
 /// When a wait gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deadline(Option<Instant>);
@@ -14,7 +16,7 @@ impl Deadline {
 
     /// The moment `timeout` from now; never, if the clock cannot hold that moment.
     pub(crate) fn after(timeout: Duration) -> Self {
-        Self(Instant::now().checked_add(timeout))
+        Self(sync::now().checked_add(timeout))
     }
 
     /// The earlier of this deadline and `other`.
@@ -37,7 +39,7 @@ impl Deadline {
 
     /// Whether the moment has come.
     pub(crate) fn is_past(self) -> bool {
-        self.0.is_some_and(|instant| Instant::now() >= instant)
+        self.0.is_some_and(|instant| sync::now() >= instant)
     }
 }
 

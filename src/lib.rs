@@ -258,7 +258,10 @@ mod unwind;
 mod clock;
 mod deadline;
 mod fault;
+mod defect;
 mod sync;
+#[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
+mod models;
 #[cfg(doctest)]
 mod misuse;
 // Both speak of the default features.

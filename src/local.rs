@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::record::Record;
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, Serial, thread_local};
 
 /// The deepest nesting of tasks on one stack at which a waiting worker still helps. Past it, a wait is an error.
 pub(crate) const HELP_DEPTH: usize = 64;
@@ -17,8 +17,8 @@ pub(crate) type Name = u64;
 
 /// Gives out a new name.
 pub(crate) fn new_name() -> Name {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    static NEXT: Serial = Serial::new();
+    NEXT.next()
 }
 
 /// One task on this thread's stack.
@@ -52,7 +52,7 @@ thread_local! {
 pub(crate) fn become_worker(pool: Name, record: Arc<Record>) {
     let before = LOCAL.with(|local| local.worker.replace(Some((pool, record))));
     assert!(before.is_none(), "a thread works for one pool only");
-    WORKPLACE.set(pool);
+    WORKPLACE.with(|workplace| workplace.set(pool));
 }
 
 /// Makes this thread an outside thread again. Its record may be handed on afterwards, never before.
@@ -68,7 +68,7 @@ pub(crate) fn is_worker_of(pool: Name) -> bool {
 
 /// Whether this thread is a worker of `pool`, or was one and is about to end.
 pub(crate) fn was_worker_of(pool: Name) -> bool {
-    WORKPLACE.get() == pool
+    WORKPLACE.with(Cell::get) == pool
 }
 
 /// Whether this thread is a worker of `pool`, or an outside thread that runs one of its tasks.
@@ -104,10 +104,12 @@ pub(crate) fn depth() -> usize {
 
 /// The name of this thread.
 pub(crate) fn thread_name() -> Name {
-    if THREAD.get() == 0 {
-        THREAD.set(new_name());
-    }
-    THREAD.get()
+    THREAD.with(|thread| {
+        if thread.get() == 0 {
+            thread.set(new_name());
+        }
+        thread.get()
+    })
 }
 
 /// Calls `f` with a task of `pool` and `group` on this thread's stack; zero stands for no pool and no group. Passes on

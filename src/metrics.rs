@@ -147,7 +147,7 @@ pub(crate) struct HistogramCounter {
 
 impl HistogramCounter {
     pub(crate) fn new() -> Self {
-        Self { counts: [const { AtomicU64::new(0) }; BUCKETS], nanoseconds: AtomicU64::new(0) }
+        Self { counts: std::array::from_fn(|_| AtomicU64::new(0)), nanoseconds: AtomicU64::new(0) }
     }
 
     pub(crate) fn record(&self, duration: Duration) {

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::deadline::Deadline;
+use crate::defect::defect;
 use crate::error::{CancelReason, JoinError};
 use crate::fault::{self, Place};
 use crate::job::Task;
@@ -138,6 +139,12 @@ impl<F, T> TaskCell<F, T> {
     /// Takes the closure out for running or cancelling, if it is still there.
     fn claim(&self, next: impl FnOnce() -> State<F, T>) -> Option<F> {
         let mut inner = self.inner.lock();
+        if defect!("claim in two steps") && matches!(inner.state, State::Queued(_)) {
+            drop(inner);
+            inner = self.inner.lock();
+            let State::Queued(closure) = mem::replace(&mut inner.state, next()) else { unreachable!("claimed twice") };
+            return Some(closure);
+        }
         match &inner.state {
             State::Queued(_) => match mem::replace(&mut inner.state, next()) {
                 State::Queued(closure) => Some(closure),
@@ -152,10 +159,14 @@ impl<F, T> TaskCell<F, T> {
         fault::at(Place::Landing);
         let mut inner = self.inner.lock();
         // ORDERING: Release pairs with the Acquire of `is_done`.
-        self.landed.store(true, Ordering::Release);
+        self.landed.store(true, if defect!("relaxed flag") { Ordering::Relaxed } else { Ordering::Release });
         if inner.detached {
             inner.state = State::Taken;
             drop(inner);
+            if defect!("payload dropped outside of the guard") {
+                drop(outcome);
+                return;
+            }
             unwind::discard(outcome);
             return;
         }
@@ -166,8 +177,15 @@ impl<F, T> TaskCell<F, T> {
     /// Wakes who waits for the outcome that has just landed.
     fn announce(&self, mut inner: MutexGuard<'_, Inner<F, T>>) {
         let waker = inner.waker.take();
+        if let Some(waker) = &waker
+            && defect!("wake under the lock")
+        {
+            waker.wake_by_ref();
+        }
         drop(inner);
-        self.done.notify_all();
+        if !defect!("completion without a notification") {
+            self.done.notify_all();
+        }
         if let Some(waker) = waker {
             // A waker is foreign code too.
             let _ = unwind::catch(move || waker.wake()).map_err(unwind::discard);
@@ -242,6 +260,12 @@ where
         supervisor.enter(0, |record| {
             // `Running` keeps others off while the closure is dropped: waiters must find it gone.
             let Some(closure) = self.claim(|| State::Running(local::thread_name())) else { return false };
+            if defect!("outcome before the drop of the closure") {
+                self.complete(Err(JoinError::Cancelled(reason)));
+                unwind::discard(closure);
+                supervisor.settle(record, 1);
+                return true;
+            }
             unwind::discard(closure);
             supervisor.cancelled(record, &self.brief().info, reason);
             self.complete(Err(JoinError::Cancelled(reason)));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// Modules from the lowest rank to the highest. A module may use modules of lower ranks only.
 const RANKS: &[&str] = &[
     "sync",
+    "defect",
     "fault",
     "deadline",
     "clock",
@@ -45,6 +46,7 @@ const RANKS: &[&str] = &[
     "io",
     "grpc",
     "builder",
+    "models",
     "misuse",
     "readme",
     "events_page",
@@ -52,9 +54,11 @@ const RANKS: &[&str] = &[
 ];
 
 /// What may be named in one module only.
-const DOORS: [(&str, &str); 10] = [
+const DOORS: [(&str, &str); 12] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync"),
+    ("loom::", "sync"),
+    ("shuttle::", "sync"),
     ("std::thread", "sync"),
     ("std::sync", "sync"),
     ("num_cpus", "builder"),

@@ -446,6 +446,26 @@ fn setting_cancelling_and_ending_meet_without_a_loss() {
     }
 }
 
+#[test]
+fn a_periodic_timer_that_is_due_at_the_end_of_the_pool_ends_with_it() {
+    // The model `timers_and_shutdown` finds the one schedule; here many rounds come close to it.
+    within_limit(|| {
+        for round in 0..100 {
+            let pool = pool(1, 1);
+            let dropped = Counter::new();
+            let held = CountsDrop(dropped.clone());
+            let timer = pool.execute_every(Duration::from_nanos(1), move || {
+                let _held = &held;
+            });
+            (0..round % 50).for_each(|_| thread::yield_now());
+            pool.shutdown();
+            let timer = timer.unwrap();
+            assert!(timer.is_finished(), "round {round}");
+            assert_eq!(dropped.get(), 1, "the closure is freed, though the handle lives, round {round}");
+        }
+    });
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_hundred_thousand_pending_timers_cost_no_time_and_their_thread_ends_with_the_pool() {

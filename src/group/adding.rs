@@ -7,6 +7,7 @@ use super::core::{Body, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::running::Stint;
 use crate::deadline::Deadline;
+use crate::defect::defect;
 use crate::error::{CancelReason, Refusal};
 use crate::local;
 use crate::sync::{Arc, MutexGuard};
@@ -153,7 +154,7 @@ impl<R: TaskResult> GroupCore<R> {
                 state.impossible = true;
                 return Room::Never(state, CancelReason::Requested);
             }
-            if state.unstarted.len() < self.settings.capacity {
+            if state.unstarted.len() < self.settings.capacity || defect!("forgotten capacity") {
                 return Room::Here(state);
             }
             if local::is_member_of(self.name) {

@@ -3,6 +3,7 @@
 use super::core::{Ended, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::settings::Policy;
+use crate::defect::defect;
 use crate::error::{CancelReason, TaskError};
 use crate::fault::{self, Place};
 use crate::job::Ticket;
@@ -95,7 +96,9 @@ impl<R: TaskResult> GroupCore<R> {
         };
         let mut state = self.state.lock();
         if (decides || state.wants_first && ended.is_ok()) && state.closed.is_none() {
-            state.outcomes.note_decision(index, &ended);
+            if !defect!("error noted after the cancellation") {
+                state.outcomes.note_decision(index, &ended);
+            }
             let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
             drop(state);
             self.cancel_token(CancelReason::GroupFailed);

@@ -1,0 +1,191 @@
+//! How models are run, and how much: the variable `WORKCREW_MODELS` says `slice` (the default) or `full`.
+//!
+//! loom remembers the last access to each object and no other. So it does not try to let a thread that reads and then writes
+//! go before an earlier reader. A meeting is therefore explored twice: with the one, and with the other, on the thread
+//! that begins. [See [`meet`].]
+
+use std::env;
+use std::fmt;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{real, thread};
+
+/// Which of those that meet is on the thread that begins.
+static SWAPPED: real::AtomicBool = real::AtomicBool::new(false);
+
+/// Lets two operations meet; returns what both return.
+pub(super) fn meet<A, B>(one: impl FnOnce() -> A + Send + 'static, other: impl FnOnce() -> B + Send + 'static) -> (A, B)
+where
+    A: Send + 'static,
+    B: Send + 'static,
+{
+    if SWAPPED.load(Relaxed) {
+        let thread = thread::spawn(one);
+        let second = other();
+        (join(thread), second)
+    } else {
+        let thread = thread::spawn(other);
+        (one(), join(thread))
+    }
+}
+
+/// Waits for a thread of the model.
+pub(super) fn join<T>(thread: thread::JoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|_| panic!("a thread of the model has panicked"))
+}
+
+/// How much is explored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// What a change has to wait for.
+    Slice,
+    /// What a release has to wait for.
+    Full,
+}
+
+impl Extent {
+    fn of_this_run() -> Self {
+        match env::var("WORKCREW_MODELS").as_deref() {
+            Ok("full") => Self::Full,
+            Ok("slice") | Err(_) => Self::Slice,
+            Ok(other) => panic!("WORKCREW_MODELS is `slice` or `full`, not `{other}`"),
+        }
+    }
+}
+
+/// Says what was explored, past the capture of the test harness: who runs a model wants to know.
+fn report(words: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "model {words}");
+}
+
+/// Seconds with a tenth.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
+}
+
+#[cfg(workcrew_loom)]
+pub(super) use self::every_schedule::explore;
+#[cfg(workcrew_shuttle)]
+pub(super) use self::random_schedules::{explore, explore_scenario};
+
+#[cfg(workcrew_loom)]
+mod every_schedule {
+    use super::{Extent, Relaxed, SWAPPED, report, seconds};
+    use crate::sync::checker::model::Builder;
+    use crate::sync::{Arc, Serial, Time, real};
+    use std::panic;
+    use std::process;
+    use std::time::{Duration, Instant};
+
+    /// The most preemptions in one schedule.
+    const BOUND: usize = 3;
+    /// How long a meeting is explored, either way, in a slice and in a full run.
+    const SLICE: Duration = Duration::from_secs(1);
+    const FULL: Duration = Duration::from_secs(60);
+    /// The most steps of one schedule; more are a livelock.
+    const STEPS: usize = 20_000;
+    /// After how many executions the clock is looked at.
+    const STRIDE: usize = 200;
+
+    /// How many executions there have been.
+    static EXECUTIONS: Serial = Serial::new();
+    static HOOK: real::Once = real::Once::new();
+
+    /// Runs `model` in every schedule of one preemption, then of two, up to [`BOUND`], as far as the time allows.
+    pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
+        HOOK.call_once(stop_at_panics);
+        let before = EXECUTIONS.next();
+        let limit = if Extent::of_this_run() == Extent::Full { FULL } else { SLICE };
+        let model = Arc::new(model);
+        let (started, mut bound) = (Instant::now(), BOUND);
+        for swapped in [false, true] {
+            SWAPPED.store(swapped, Relaxed);
+            let end = Instant::now() + limit;
+            bound = bound.min((1..=BOUND).take_while(|bound| is_explored(*bound, end, time, &model)).count());
+        }
+        let executions = EXECUTIONS.next() - before - 1;
+        let extent = if bound == BOUND { "all" } else { "and a part of the next" };
+        let time = seconds(started.elapsed());
+        report(format_args!("{name}: {executions} executions, bound {bound} {extent}, {time} s"));
+    }
+
+    /// Runs `model` in every schedule of at most `bound` preemptions; returns whether that was done by `end`.
+    fn is_explored(bound: usize, end: Instant, time: Time, model: &Arc<impl Fn() + Send + Sync + 'static>) -> bool {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut builder = Builder::new();
+        builder.preemption_bound = Some(bound);
+        builder.max_branches = STEPS;
+        builder.checkpoint_interval = STRIDE;
+        builder.max_duration = Some(left);
+        let model = Arc::clone(model);
+        builder.check(move || {
+            EXECUTIONS.next();
+            time.begin();
+            model();
+        });
+        Instant::now() < end
+    }
+
+    /// The product contains panics, also those by which the checker tells of a deadlock: the process ends at the first.
+    fn stop_at_panics() {
+        panic::set_hook(Box::new(|panic| {
+            report(format_args!("FAILED in execution {}: {panic}", EXECUTIONS.next()));
+            process::abort();
+        }));
+    }
+}
+
+#[cfg(workcrew_shuttle)]
+mod random_schedules {
+    use super::{Extent, Relaxed, SWAPPED, report, seconds};
+    use crate::sync::checker::scheduler::{PctScheduler, RandomScheduler};
+    use crate::sync::checker::{Config, FailurePersistence, Runner};
+    use crate::sync::{Arc, Time};
+    use std::time::Instant;
+
+    /// How many schedules of each kind a meeting gets either way, in a slice and in a full run.
+    const MEETING: [usize; 2] = [500, 20_000];
+    /// How many a scenario gets.
+    const SCENARIO: [usize; 2] = [2_000, 200_000];
+    /// At how many points a schedule departs from strict priorities.
+    const CHANGES: usize = 3;
+
+    /// Runs a meeting in random schedules, either way.
+    pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
+        run(name, time, &[false, true], MEETING, model);
+    }
+
+    /// Runs a scenario in random schedules.
+    pub(in crate::models) fn explore_scenario(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
+        run(name, time, &[false], SCENARIO, model);
+    }
+
+    fn run(name: &str, time: Time, ways: &[bool], [slice, full]: [usize; 2], model: impl Fn() + Send + Sync + 'static) {
+        let schedules = if Extent::of_this_run() == Extent::Full { full } else { slice };
+        let model = Arc::new(model);
+        let started = Instant::now();
+        for swapped in ways {
+            SWAPPED.store(*swapped, Relaxed);
+            let body = || {
+                let model = Arc::clone(&model);
+                move || {
+                    time.begin();
+                    model();
+                }
+            };
+            Runner::new(RandomScheduler::new(schedules), config()).run(body());
+            Runner::new(PctScheduler::new(CHANGES, schedules), config()).run(body());
+        }
+        let (each, time) = (schedules * ways.len(), seconds(started.elapsed()));
+        report(format_args!("{name}: {each} random and {each} PCT schedules, {time} s"));
+    }
+
+    fn config() -> Config {
+        let mut config = Config::new();
+        config.stack_size = 1 << 18;
+        config.failure_persistence = FailurePersistence::Print;
+        config
+    }
+}

@@ -1,0 +1,110 @@
+//! Futures that wait for room: a slot that comes free, one that leaves, the closing.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::{Bell, one_worker};
+use crate::deadline::Deadline;
+use crate::models::explore::{explore, join, meet};
+use crate::queue::{Queue, Turn};
+use crate::submission::SpawnAsync;
+use crate::sync::{Arc, Time, thread};
+
+#[test]
+fn future_that_wants_room_and_pop() {
+    explore("future_that_wants_room_and_pop", Time::Stands, || {
+        let queue = Arc::new(Queue::new(1));
+        assert_eq!(queue.try_push(1), Ok(()));
+        let (pushing, popping) = (Arc::clone(&queue), Arc::clone(&queue));
+        let pusher = move || {
+            let bell = Arc::new(Bell::default());
+            let (mut spot, mut item) = (None, 2);
+            while let Err(refused) = pushing.push_or_enroll(item, &mut spot, &bell.waker()) {
+                item = refused;
+                bell.wait();
+            }
+            if let Some(spot) = spot {
+                pushing.leave(spot, true);
+            }
+        };
+        let ((), popped) = meet(pusher, move || popping.pop(&mut Turn::default(), || false));
+        assert_eq!(popped, Some(1), "in the order of arrival");
+        assert_eq!(queue.pop(&mut Turn::default(), || false), Some(2), "a future is told of room");
+    });
+}
+
+#[test]
+fn future_that_leaves_and_one_that_waits_for_room() {
+    for time in [Time::Stands, Time::Flies] {
+        explore("future_that_leaves_and_one_that_waits_for_room", time, || {
+            let queue = Arc::new(Queue::new(1));
+            assert_eq!(queue.try_push(1), Ok(()));
+            let bell = Arc::new(Bell::default());
+            let mut spot = None;
+            assert_eq!(queue.push_or_enroll(2, &mut spot, &bell.waker()), Err(2));
+            let spot = spot.expect("it waits");
+            let (pushing, leaving, popping) = (Arc::clone(&queue), Arc::clone(&queue), Arc::clone(&queue));
+            let pusher = thread::spawn(move || pushing.push(4, Deadline::NEVER));
+            // It may have been told of the room that the pop makes, and passes the word on.
+            let leaver = move || leaving.leave(spot, false);
+            let ((), popped) = meet(leaver, move || popping.pop(&mut Turn::default(), || false));
+            assert_eq!((popped, join(pusher)), (Some(1), Ok(())), "a wake-up is not lost with who got it");
+            assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept");
+        });
+    }
+}
+
+/// Polls until it is ready, as an executor does.
+fn finish<F: Future + Unpin>(mut future: F) -> F::Output {
+    let bell = Arc::new(Bell::default());
+    loop {
+        match Pin::new(&mut future).poll(&mut Context::from_waker(&bell.waker())) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => bell.wait(),
+        }
+    }
+}
+
+#[test]
+fn spawn_async_and_a_slot_that_comes_free() {
+    explore("spawn_async_and_a_slot_that_comes_free", Time::Stands, || {
+        let pool = one_worker(1);
+        let first = pool.spawn(|| 1).expect("there is room");
+        let handle = finish(pool.spawn_async(|| 2)).unwrap_or_else(|_| panic!("nothing is closed"));
+        assert_eq!(finish(handle).ok(), Some(2));
+        assert_eq!(first.join().ok(), Some(1));
+        drop(pool);
+    });
+}
+
+#[test]
+fn spawn_async_and_close() {
+    explore("spawn_async_and_close", Time::Stands, || {
+        let pool = Arc::new(one_worker(1));
+        let first = pool.spawn(|| 1).expect("there is room");
+        let future: SpawnAsync<_, _> = pool.spawn_async(|| 2);
+        let closing = Arc::clone(&pool);
+        let (submitted, ()) = meet(move || finish(future), move || closing.close());
+        match submitted {
+            Ok(handle) => assert_eq!(handle.join().ok(), Some(2), "accepted means that it is drained"),
+            Err(refused) => assert_eq!((refused.into_inner())(), 2, "refused is returned"),
+        }
+        assert_eq!(first.join().ok(), Some(1));
+        pool.shutdown();
+    });
+}
+
+#[test]
+fn forgotten_submission_and_close() {
+    explore("forgotten_submission_and_close", Time::Stands, || {
+        let pool = one_worker(1);
+        let _first = pool.spawn(|| 1).expect("there is room");
+        let mut future = pool.spawn_async(|| 2);
+        let bell = Arc::new(Bell::default());
+        let waits = Pin::new(&mut future).poll(&mut Context::from_waker(&bell.waker())).is_pending();
+        // Nobody polls it again, and the pool drains all the same.
+        pool.shutdown();
+        drop(future);
+        assert_eq!(pool.metrics().tasks_refused, u64::from(waits), "it is refused once");
+    });
+}

@@ -1,0 +1,225 @@
+//! Groups and scopes: the last task meets the waiter, a failure another, a cancellation a start, adding the closing.
+
+use std::convert::Infallible;
+
+use super::{Dropped, counter, one_worker, workers};
+use crate::error::{CancelReason, GroupError};
+use crate::group::Progress;
+use crate::models::explore::{explore, meet};
+use crate::sync::{Arc, AtomicUsize, Ordering, Time};
+
+/// What a task returns that cannot fail.
+fn certain<T>(value: T) -> Result<T, Infallible> {
+    Ok(value)
+}
+
+#[test]
+fn last_task_and_waiter() {
+    explore("last_task_and_waiter", Time::Stands, || {
+        let pool = one_worker(1);
+        let group = pool.group();
+        group.spawn(|| certain(7));
+        assert_eq!(group.wait().ok(), Some(vec![7]), "who waits is woken by the last task");
+        drop(pool);
+    });
+}
+
+#[test]
+fn last_tickets_and_waiter() {
+    explore("last_tickets_and_waiter", Time::Stands, || {
+        let pool = workers(2, 1);
+        let group = pool.group();
+        for value in 0..2 {
+            group.spawn(move || certain(value));
+        }
+        assert_eq!(group.wait().ok(), Some(vec![0, 1]), "no task is left without a ticket");
+        drop(pool);
+    });
+}
+
+#[test]
+fn failure_and_failure() {
+    explore("failure_and_failure", Time::Stands, || {
+        let pool = workers(2, 1);
+        let (order, dropped) = (counter(), counter());
+        let group = pool.group();
+        for task in 1..=2 {
+            let (order, unstarted) = (Arc::clone(&order), Dropped(Arc::clone(&dropped)));
+            group.spawn(move || {
+                let _unstarted = unstarted;
+                order.fetch_add(1, Ordering::Relaxed);
+                Err::<(), _>(task)
+            });
+        }
+        let token = group.token().clone();
+        let failed = group.wait();
+        assert!(matches!(failed, Err(GroupError::Failed(1 | 2))), "the first failure, and no cancellation");
+        assert_eq!(dropped.load(Ordering::Relaxed), 2, "nothing of any task is left when the wait is over");
+        assert_eq!(token.reason(), Some(CancelReason::GroupFailed));
+        drop(pool);
+        if order.load(Ordering::Relaxed) == 1 {
+            assert!(matches!(failed, Err(GroupError::Failed(1))), "what was cancelled unrun has not failed");
+        }
+    });
+}
+
+#[test]
+fn first_failure_is_kept() {
+    explore("first_failure_is_kept", Time::Stands, || {
+        // One task is cancelled by the failure of the other, and says so: a failure as well, but not the first.
+        let pool = workers(2, 1);
+        let group = pool.group();
+        let token = group.token().clone();
+        group.spawn(|| Err("the cause"));
+        group.spawn(move || {
+            token.wait();
+            Err("told to end")
+        });
+        let outcome: Result<Vec<()>, _> = group.wait();
+        assert!(matches!(outcome, Err(GroupError::Failed("the cause"))), "first error wins");
+        drop(pool);
+    });
+}
+
+#[test]
+fn group_cancel_and_start() {
+    explore("group_cancel_and_start", Time::Stands, || {
+        let pool = one_worker(1);
+        let (runs, dropped) = (counter(), counter());
+        let group = pool.group();
+        for _ in 0..2 {
+            let (runs, closure) = (Arc::clone(&runs), Dropped(Arc::clone(&dropped)));
+            group.spawn(move || {
+                let _closure = closure;
+                runs.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        group.cancel();
+        let outcome = group.wait();
+        assert_eq!(dropped.load(Ordering::Relaxed), 2, "run or not, nothing of a task is left");
+        let run = runs.load(Ordering::Relaxed);
+        assert_eq!(outcome.is_ok(), run == 2, "cancelled unless all had started");
+        drop(pool);
+    });
+}
+
+#[test]
+fn group_full_and_room() {
+    for time in [Time::Stands, Time::Flies] {
+        explore("group_full_and_room", time, || {
+            let pool = one_worker(1);
+            let group = pool.group().capacity(1);
+            for value in 0..3 {
+                group.spawn(move || certain(value));
+                let Progress { done, total } = group.progress();
+                assert!(total - done <= 2, "one waits and one runs");
+            }
+            assert_eq!(group.wait().ok(), Some(vec![0, 1, 2]), "who waits for room is told of it");
+            drop(pool);
+        });
+    }
+}
+
+#[test]
+fn group_full_and_cancel() {
+    for time in [Time::Stands, Time::Flies] {
+        explore("group_full_and_cancel", time, || {
+            let pool = one_worker(1);
+            let group = pool.group().capacity(1);
+            let token = group.token().clone();
+            group.spawn(|| certain(0));
+            let (outcome, ()) = meet(
+                move || {
+                    group.spawn(|| certain(1));
+                    group.spawn(|| certain(2));
+                    group.wait()
+                },
+                move || token.cancel(),
+            );
+            match outcome {
+                Ok(values) => assert_eq!(values, [0, 1, 2]),
+                Err(other) => assert!(matches!(other, GroupError::Cancelled(CancelReason::Requested))),
+            }
+            drop(pool);
+        });
+    }
+}
+
+#[test]
+fn group_and_shutdown() {
+    explore("group_and_shutdown", Time::Stands, || {
+        let pool = Arc::new(one_worker(1));
+        let (ending, runs) = (Arc::clone(&pool), counter());
+        let counted = Arc::clone(&runs);
+        let group = pool.group();
+        let (outcome, ()) = meet(
+            move || {
+                group.spawn(move || {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                });
+                group.wait().is_ok()
+            },
+            move || ending.shutdown(),
+        );
+        assert_eq!(runs.load(Ordering::Relaxed), usize::from(outcome), "accepted is drained, refused is not run");
+    });
+}
+
+#[test]
+fn helping_waiter_and_worker() {
+    explore("helping_waiter_and_worker", Time::Stands, || {
+        // A task waits for a group of its own pool, which the other worker may serve, or not.
+        let pool = Arc::new(workers(2, 1));
+        let inner = Arc::downgrade(&pool);
+        let handle = pool.spawn(move || {
+            let pool = inner.upgrade().expect("the model waits for the task");
+            let group = pool.group();
+            group.spawn(|| certain(7));
+            group.wait().ok()
+        });
+        let outcome = handle.unwrap_or_else(|_| panic!("there is room")).join();
+        assert_eq!(outcome.ok(), Some(Some(vec![7])), "a wait on a worker ends");
+        pool.shutdown();
+    });
+}
+
+#[test]
+fn scope_end_and_last_borrow() {
+    explore("scope_end_and_last_borrow", Time::Stands, || {
+        let pool = one_worker(1);
+        let borrowed = AtomicUsize::new(0);
+        let ended = pool.scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    borrowed.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+        });
+        assert!(ended.is_ok());
+        assert_eq!(borrowed.load(Ordering::Relaxed), 2, "the scope ends after its tasks");
+        drop(pool);
+    });
+}
+
+#[test]
+fn scope_end_and_failure() {
+    explore("scope_end_and_failure", Time::Stands, || {
+        let pool = workers(2, 1);
+        let borrows = counter();
+        {
+            let borrowed = &borrows;
+            let ended = pool.scope(|scope| {
+                for task in 0..2 {
+                    let borrow = Dropped(Arc::clone(borrowed));
+                    scope.spawn(move || {
+                        let _borrow = &borrow;
+                        if task == 0 { Err(()) } else { Ok(()) }
+                    });
+                }
+            });
+            assert!(matches!(ended, Err(GroupError::Failed(()))));
+            assert_eq!(borrows.load(Ordering::Relaxed), 2, "run or dropped, no borrow outlives the scope");
+        }
+        drop(pool);
+    });
+}

@@ -1,0 +1,67 @@
+//! Models for loom: each a meeting of two or three operations, in every schedule.
+
+mod futures;
+mod group;
+mod pool;
+mod queue;
+mod task;
+mod token;
+
+use std::task::{Wake, Waker};
+
+use crate::pool::WorkerPool;
+use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering};
+
+/// A waker that can be waited for, as an executor does.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Bell {
+    fn waker(self: &Arc<Self>) -> Waker {
+        Waker::from(Arc::clone(self))
+    }
+
+    /// Waits until the waker has been called since the last wait.
+    fn wait(&self) {
+        let mut rung = self.rung.lock();
+        while !*rung {
+            rung = self.changed.wait_until(rung, None);
+        }
+        *rung = false;
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        *self.rung.lock() = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Counts its drops, relaxed: a checker shows a count that nothing has made visible as old.
+struct Dropped(Arc<AtomicUsize>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A counter to be told of by relaxed accesses.
+fn counter() -> Arc<AtomicUsize> {
+    Arc::default()
+}
+
+/// A pool of so many workers.
+fn workers(workers: usize, queue_capacity: usize) -> WorkerPool {
+    let builder = WorkerPool::builder().workers(workers).queue_capacity(queue_capacity);
+    builder.build().expect("the model has room for its threads")
+}
+
+/// A pool of one worker.
+fn one_worker(queue_capacity: usize) -> WorkerPool {
+    workers(1, queue_capacity)
+}

@@ -1,0 +1,160 @@
+//! The queue: pushing, popping, sleeping, waking, closing, on both lanes.
+
+use crate::deadline::Deadline;
+use crate::models::explore::{explore, join, meet};
+use crate::queue::{PushError, Queue, Turn};
+use crate::sync::Ordering::SeqCst;
+use crate::sync::{Arc, AtomicBool, Time, thread};
+
+/// Takes so many items, sleeping if there is none, and adds them up.
+fn popper(queue: &Arc<Queue<usize>>, items: usize) -> impl FnOnce() -> usize + Send + use<> {
+    let queue = Arc::clone(queue);
+    move || {
+        let mut turn = Turn::default();
+        (0..items).filter_map(|_| queue.pop(&mut turn, || false)).sum()
+    }
+}
+
+/// Pushes one item, waiting for room for ever.
+fn pusher(queue: &Arc<Queue<usize>>, item: usize) -> impl FnOnce() -> Result<(), PushError<usize>> + Send + use<> {
+    let queue = Arc::clone(queue);
+    move || queue.push(item, Deadline::NEVER)
+}
+
+/// Closes the queue.
+fn closer(queue: &Arc<Queue<usize>>) -> impl FnOnce() + Send + use<> {
+    let queue = Arc::clone(queue);
+    move || queue.close()
+}
+
+/// A queue of capacity one, with an item in it.
+fn full_queue() -> Arc<Queue<usize>> {
+    let queue = Arc::new(Queue::new(1));
+    assert_eq!(queue.try_push(1), Ok(()));
+    queue
+}
+
+#[test]
+fn push_and_pop() {
+    explore("push_and_pop", Time::Stands, || {
+        let queue = Arc::new(Queue::new(1));
+        let sleeper = thread::spawn(popper(&queue, 1));
+        let both_lanes = Arc::clone(&queue);
+        let pusher = move || {
+            both_lanes.push_aside(2, |_| false);
+            both_lanes.push(1, Deadline::NEVER)
+        };
+        let (one, pushed) = meet(popper(&queue, 1), pusher);
+        assert_eq!(pushed, Ok(()));
+        assert_eq!(one + join(sleeper), 3, "each item comes out once, and no sleeper is left with one");
+    });
+}
+
+#[test]
+fn two_pushes_and_one_sleeper() {
+    explore("two_pushes_and_one_sleeper", Time::Stands, || {
+        let queue = Arc::new(Queue::new(2));
+        let other = Arc::clone(&queue);
+        let second = thread::spawn(move || other.try_push(1));
+        let (sum, pushed) = meet(popper(&queue, 2), {
+            let queue = Arc::clone(&queue);
+            move || queue.try_push(2)
+        });
+        assert_eq!((pushed, join(second), sum), (Ok(()), Ok(()), 3));
+    });
+}
+
+#[test]
+fn push_aside_and_falling_asleep() {
+    explore("push_aside_and_falling_asleep", Time::Stands, || {
+        let queue = Arc::new(Queue::new(1));
+        let (sum, ()) = meet(popper(&queue, 2), {
+            let queue = Arc::clone(&queue);
+            move || {
+                queue.push_aside(1, |_| false);
+                queue.push_aside(2, |_| false);
+            }
+        });
+        assert_eq!(sum, 3, "the side lane is looked at after the announcement");
+    });
+}
+
+#[test]
+fn parked_push_and_pop() {
+    // Patient for ever, and not at all.
+    for time in [Time::Stands, Time::Flies] {
+        explore("parked_push_and_pop", time, || {
+            let queue = full_queue();
+            let (sum, pushed) = meet(popper(&queue, 2), pusher(&queue, 2));
+            assert_eq!((sum, pushed), (3, Ok(())), "room is told to who waits for it");
+        });
+    }
+}
+
+#[test]
+fn two_parked_pushes_and_pop() {
+    for time in [Time::Stands, Time::Flies] {
+        explore("two_parked_pushes_and_pop", time, || {
+            let queue = full_queue();
+            let other = thread::spawn(pusher(&queue, 4));
+            let (sum, pushed) = meet(popper(&queue, 3), pusher(&queue, 2));
+            assert_eq!((sum, pushed, join(other)), (7, Ok(()), Ok(())));
+        });
+    }
+}
+
+#[test]
+fn parked_push_and_close() {
+    for time in [Time::Stands, Time::Flies] {
+        explore("parked_push_and_close", time, || {
+            let queue = full_queue();
+            let other = thread::spawn(pusher(&queue, 2));
+            let (pushed, ()) = meet(pusher(&queue, 2), closer(&queue));
+            let refused = Err(PushError::Closed(2));
+            assert_eq!((pushed, join(other)), (refused, Err(PushError::Closed(2))), "closing wakes all who wait");
+            assert_eq!(queue.pop(&mut Turn::default(), || false), Some(1));
+        });
+    }
+}
+
+#[test]
+fn parked_push_and_close_and_pop() {
+    for time in [Time::Stands, Time::Flies] {
+        explore("parked_push_and_close_and_pop", time, || {
+            let queue = full_queue();
+            let popper = thread::spawn(popper(&queue, 1));
+            let (pushed, ()) = meet(pusher(&queue, 2), closer(&queue));
+            assert_eq!(join(popper), 1);
+            match pushed {
+                Ok(()) => assert_eq!(queue.pop(&mut Turn::default(), || false), Some(2), "taken in means it comes out"),
+                Err(refused) => assert_eq!(refused, PushError::Closed(2)),
+            }
+            assert_eq!(queue.len_of_both(), 0);
+        });
+    }
+}
+
+#[test]
+fn sleep_and_call_to_look_up() {
+    explore("sleep_and_call_to_look_up", Time::Stands, || {
+        let queue = Arc::new(Queue::<usize>::new(1));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let sleeper = || {
+            let (queue, stopped) = (Arc::clone(&queue), Arc::clone(&stopped));
+            move || {
+                let mut turn = Turn::default();
+                while !stopped.load(SeqCst) {
+                    assert_eq!(queue.pop(&mut turn, || stopped.load(SeqCst)), None);
+                }
+            }
+        };
+        let other = thread::spawn(sleeper());
+        let (queue_to_wake, flag) = (Arc::clone(&queue), Arc::clone(&stopped));
+        let caller = move || {
+            flag.store(true, SeqCst);
+            queue_to_wake.wake_all();
+        };
+        meet(sleeper(), caller);
+        join(other);
+    });
+}

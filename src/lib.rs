@@ -215,6 +215,8 @@ mod retry;
 mod bus;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+#[cfg(feature = "nats")]
+pub mod nats;
 #[cfg(feature = "io")]
 mod io;
 mod cancel;

@@ -44,15 +44,17 @@ const RANKS: &[&str] = &[
     "bus",
     "io",
     "grpc",
+    "nats",
     "builder",
     "misuse",
     "readme",
     "events_page",
     "grpc_page",
+    "nats_page",
 ];
 
 /// What may be named in one module only.
-const DOORS: [(&str, &str); 10] = [
+const DOORS: [(&str, &str); 12] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync"),
     ("std::thread", "sync"),
@@ -61,6 +63,8 @@ const DOORS: [(&str, &str); 10] = [
     ("backon", "retry"),
     ("tokio::", "io"),
     ("tonic::", "grpc"),
+    ("async_nats", "nats"),
+    ("futures_core", "nats"),
     ("catch_unwind", "unwind"),
     ("resume_unwind", "unwind"),
 ];

@@ -142,9 +142,9 @@ fn nothing_is_lost_when_a_worker_is_killed_and_the_server_restarted() {
     let before_restart = done();
     assert!(before_restart < JOBS, "it was killed in the middle");
     wait_until("the other goes on", || done() > before_restart + JOBS / 20);
-    server.kill();
+    server.stop();
     let at_restart = done();
-    assert!(at_restart < JOBS, "the server was killed in the middle");
+    assert!(at_restart < JOBS, "the server was stopped in the middle");
     server.start_again();
     wait_until("every job has run", || done() == JOBS);
     wait_until("the queue is empty", || connection.is_connected() && queue.is_empty().is_ok_and(|is_empty| is_empty));

@@ -1,4 +1,5 @@
 //! A NATS server for one test: a real one, on a port and in a folder of its own.
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests fail by panicking, and share by `pub`")]
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use std::env;
@@ -95,6 +96,16 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it as an operator does, by SIGTERM: it writes down what it knows.
+    #[cfg(unix)]
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let status = Command::new("kill").arg(process.id().to_string()).status();
+            assert!(status.unwrap().success());
+            process.wait().unwrap();
+        }
     }
 
     /// Ends it by SIGKILL.

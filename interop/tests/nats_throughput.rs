@@ -115,6 +115,9 @@ fn a_worker_beside_plain_loops() {
     let rate = |time: Duration| JOBS as f64 / time.as_secs_f64();
     let [ours, confirmed, sent] = best.map(rate);
     println!("worker: {ours:.0} jobs/s, each confirmed by the server");
-    println!("plain loop, confirmed, {SLOTS} at once: {confirmed:.0} jobs/s; the worker makes {:.2} of it", ours / confirmed);
+    println!(
+        "plain loop, confirmed, {SLOTS} at once: {confirmed:.0} jobs/s; the worker makes {:.2} of it",
+        ours / confirmed
+    );
     println!("plain loop, sent and forgotten: {sent:.0} jobs/s; the worker makes {:.2} of it", ours / sent);
 }

@@ -82,7 +82,8 @@ where
         let queued_at = duty.engine.supervisor.now_if_timing();
         let id = duty.engine.supervisor.admit(duty.location, Some(&duty.label))?;
         let waiting = Mutex::new(Some((delivered, token.clone())));
-        let cell = Arc::new(Cell { duty: Arc::clone(duty), number, id, queued_at, waiting, verdicts: verdicts.clone() });
+        let cell =
+            Arc::new(Cell { duty: Arc::clone(duty), number, id, queued_at, waiting, verdicts: verdicts.clone() });
         duty.engine.put_aside(PoolJob::Task(Arc::clone(&cell) as _));
         Some(cell)
     }

@@ -150,7 +150,8 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
         let (mut closed, mut ended) = (closing.cancelled(), self.ended.cancelled());
         loop {
             let next = poll_fn(|context| {
-                let stops = Pin::new(&mut ended).poll(context).is_ready() || Pin::new(&mut closed).poll(context).is_ready();
+                let stops =
+                    Pin::new(&mut ended).poll(context).is_ready() || Pin::new(&mut closed).poll(context).is_ready();
                 if stops { Poll::Ready(None) } else { self.poll_next(context) }
             });
             let Some(message) = next.await else { break };

@@ -15,22 +15,21 @@
 //! 3. An inbox that is given up is drained: what the server had sent by then is taken, or goes back.
 //! 4. A verdict comes from whoever claims the task (see `attempt`), once. Everything else happens on this one future, so it needs no lock.
 
+mod consumer;
+mod jobs;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use async_nats::StatusCode;
-
 use super::attempt::{Crew, Verdict, Verdicts};
 use super::connection::Link;
 use super::credit::Credit;
-use super::dead_letter::DeadReason;
 use super::error::WorkerError;
 use super::event::Event;
 use super::hands::Hands;
-use super::inbox::{self, Inbox, PrepareError, Prepared};
-use super::job::Delivered;
+use super::inbox::{Inbox, PrepareError, Prepared};
 use super::metrics::{Counters, add};
 use super::outcome::{Registrar, Settled};
 use super::worker::{RunReport, Terms};
@@ -94,10 +93,15 @@ pub(super) struct Course {
 /// See the table above.
 enum State {
     Preparing,
-    Pausing { until: Instant },
+    Pausing {
+        until: Instant,
+    },
     Open(Box<Prepared>),
     /// With what went wrong, if that is why.
-    Draining { until: Option<Instant>, error: Option<WorkerError> },
+    Draining {
+        until: Option<Instant>,
+        error: Option<WorkerError>,
+    },
 }
 
 /// What happens next.
@@ -272,190 +276,6 @@ impl Course {
             Note::Prepared(..) => {}
             Note::Drain => self.drain(None),
         }
-    }
-}
-
-/// # Getting and losing the consumer
-impl Course {
-    fn prepare(&mut self) {
-        self.tries += 1;
-        self.state = State::Preparing;
-        let (number, notes) = (self.tries, self.outfit.notes.0.clone());
-        let (link, terms) = (Arc::clone(&self.outfit.link), Arc::clone(&self.outfit.terms));
-        self.outfit.link.io.spawn(async move {
-            let prepared = inbox::prepare(&link, &terms).await;
-            // The run may have ended, and then it drops the inbox.
-            let _ = notes.send(Note::Prepared(number, prepared.map(Box::new)));
-        });
-    }
-
-    /// Gives the inbox up, if there is one, and prepares again at once.
-    fn prepare_anew(&mut self) {
-        self.close_inbox();
-        self.was_disconnected = false;
-        self.prepare();
-    }
-
-    /// Keeps rule 3.
-    fn close_inbox(&mut self) {
-        self.credit.forget();
-        let open = std::mem::replace(&mut self.state, State::Preparing);
-        if let State::Open(prepared) = open {
-            self.old.push(prepared.inbox.close(&self.outfit.link));
-        }
-    }
-
-    fn prepared(&mut self, prepared: Result<Box<Prepared>, PrepareError>) {
-        if !matches!(self.state, State::Preparing) {
-            return;
-        }
-        match prepared {
-            Ok(prepared) => {
-                self.failures = 0;
-                self.was_disconnected = false;
-                self.state = State::Open(prepared);
-                self.tell(&Event::ConsumerReady { consumer: self.outfit.terms.consumer.clone() });
-            }
-            Err(PrepareError::Final(error)) => self.drain(Some(error)),
-            Err(PrepareError::Passing(error)) => self.fail(error),
-        }
-    }
-
-    /// Something is wrong: tries again after a pause.
-    fn fail(&mut self, error: String) {
-        self.close_inbox();
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
-        self.failures += 1;
-        self.state = State::Pausing { until: Instant::now() + pause };
-        let consumer = self.outfit.terms.consumer.clone();
-        self.tell(&Event::ConsumerFailed { consumer, error, retry_after: pause });
-    }
-
-    fn drain(&mut self, error: Option<WorkerError>) {
-        if !self.is_open() {
-            return;
-        }
-        self.close_inbox();
-        self.tries += 1; // what is being prepared is not wanted any more
-        self.state = State::Draining { until: Instant::now().checked_add(self.outfit.terms.drain_timeout), error };
-        self.return_queued();
-    }
-
-    /// What has not started goes back.
-    fn return_queued(&self) {
-        for task in self.hands.tasks() {
-            task.cancel(CancelReason::Requested, &self.outfit.supervisor);
-        }
-    }
-}
-
-/// # Jobs
-impl Course {
-    fn ask(&mut self) {
-        let State::Open(prepared) = &mut self.state else { return };
-        if self.was_disconnected {
-            return;
-        }
-        if !self.credit.is_asking() {
-            prepared.inbox.heard(); // the server had no reason to say anything until now
-        }
-        let jobs = self.credit.ask(self.hands.len());
-        if jobs > 0 {
-            prepared.ask(jobs, &self.outfit.link);
-        }
-    }
-
-    fn receive(&mut self, message: async_nats::Message) {
-        if let State::Open(prepared) = &mut self.state {
-            prepared.inbox.heard();
-        }
-        match message.status {
-            None | Some(StatusCode::OK) => self.receive_job(message),
-            Some(status) => self.receive_status(status, &message),
-        }
-    }
-
-    fn receive_job(&mut self, message: async_nats::Message) {
-        self.credit.received();
-        let Some(delivered) = Delivered::read(message) else {
-            self.tell(&Event::Complaint("a message came that is no job".to_owned()));
-            return;
-        };
-        let counters = &self.outfit.counters;
-        add(&counters.delivered);
-        if delivered.deliveries > 1 {
-            add(&counters.redelivered);
-        }
-        counters.enter();
-        let delivered = Arc::new(delivered);
-        let (number, token) = (self.hands.next_number(), self.token.child_token());
-        let verdict = if delivered.deliveries > self.outfit.terms.max_deliveries {
-            let error = "it was delivered too often without an outcome".to_owned();
-            Some(Verdict::Dead { reason: DeadReason::Deliveries, error })
-        } else if self.hands.len() >= self.outfit.slots || !self.is_open() {
-            Some(Verdict::Return)
-        } else {
-            None
-        };
-        let task = match &verdict {
-            Some(_) => None,
-            None => self.outfit.crew.take(number, Arc::clone(&delivered), &token, &self.verdicts.0),
-        };
-        let is_refused = task.is_none();
-        self.hands.hold(delivered, token, task);
-        if is_refused {
-            self.settle(number, verdict.unwrap_or(Verdict::Return));
-        }
-    }
-
-    /// Whether jobs may still be begun.
-    fn is_open(&self) -> bool {
-        !matches!(self.state, State::Draining { .. })
-    }
-
-    fn receive_status(&mut self, status: StatusCode, message: &async_nats::Message) {
-        let text = message.description.as_deref().unwrap_or_default();
-        let State::Open(prepared) = &self.state else { return };
-        if status == StatusCode::IDLE_HEARTBEAT || !prepared.inbox.owns(&message.subject) {
-            return;
-        }
-        let is_lost = status == StatusCode::NO_RESPONDERS || text.eq_ignore_ascii_case("Consumer Deleted");
-        if let Some(jobs) = inbox::returned(message) {
-            self.credit.returned(jobs);
-        } else if is_lost {
-            self.tell(&Event::ConsumerLost { consumer: self.outfit.terms.consumer.clone() });
-            self.prepare_anew();
-        } else {
-            self.fail(format!("{status} {text}"));
-        }
-    }
-
-    /// There is a verdict: tells the server.
-    fn settle(&mut self, number: u64, verdict: Verdict) {
-        let Some(hand) = self.hands.ended(number) else { return };
-        if hand.is_stuck && matches!(verdict, Verdict::Retry(_)) {
-            // It is on its way to somebody else, by the server's own clock.
-            return self.let_go(number, Settled::Lost);
-        }
-        let (delivered, notes) = (Arc::clone(&hand.delivered), self.outfit.notes.0.clone());
-        let registrar = Arc::clone(&self.outfit.registrar);
-        self.outfit.link.io.spawn(async move {
-            let settled = registrar.settle(&delivered, verdict).await;
-            let _ = notes.send(Note::Settled(number, settled));
-        });
-    }
-
-    fn let_go(&mut self, number: u64, settled: Settled) {
-        let Some(hand) = self.hands.release(number) else { return };
-        let counters = &self.outfit.counters;
-        match settled {
-            Settled::Done => counters.note_done(hand.delivered.age()),
-            Settled::Retried => add(&counters.retried),
-            Settled::Dead => add(&counters.dead),
-            Settled::Returned => add(&counters.returned),
-            Settled::Lost => add(&counters.lost),
-        }
-        counters.leave(1);
     }
 
     fn tell(&self, event: &Event) {

@@ -4,6 +4,7 @@
 mod nats_common;
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -121,6 +122,30 @@ fn a_server_that_wants_a_password_gets_it() {
     let connection = server.builder().user_and_password("ann", "secret").connect(&pool).unwrap();
     assert!(connection.is_connected());
     assert!(!format!("{connection:?}").contains("secret"));
+}
+
+#[test]
+fn an_encrypted_connection_needs_to_know_the_authority() {
+    let folder = std::env::temp_dir().join(format!("workcrew-nats-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| folder.join(name));
+    let request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
+                   -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:127.0.0.1";
+    let mut openssl = Command::new("openssl");
+    openssl.args(request.split_whitespace()).arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+    match openssl.output() {
+        Ok(made) => assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr)),
+        Err(error) => return eprintln!("SKIPPED: openssl makes no certificate: {error}"),
+    }
+    let config = format!("tls {{ cert_file: {certificate:?}, key_file: {key:?} }}");
+    let server = Server::with_config(&config);
+    if let Some(server) = &server {
+        let pool = pool(1);
+        assert!(server.builder().connect(&pool).is_err(), "the certificate is nobody's");
+        let connection = server.builder().require_tls().root_certificates(&certificate).connect(&pool).unwrap();
+        assert!(connection.is_connected() && queue(&connection).is_empty().unwrap());
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

@@ -164,12 +164,18 @@ pub(super) struct Link {
     /// The time for an answer.
     pub(super) timeout: Duration,
     pub(super) listener: Listener,
-    /// Who works, and must know when the connection breaks or comes back. Those that have ended are taken out when it does.
+    /// Who works, and must know when the connection breaks or comes back.
     workers: Workers,
 }
 
 /// Where the workers of a connection hear from it.
-type Workers = Arc<Mutex<Vec<Box<dyn Fn(bool) -> bool + Send + Sync>>>>;
+type Workers = Arc<Mutex<Vec<Box<dyn Ear>>>>;
+
+/// Where one of them does.
+trait Ear: Send + Sync {
+    fn is_closed(&self) -> bool;
+    fn tell(&self, is_connected: bool);
+}
 
 /// Whether a wait was tried where it would not have ended, or was too long.
 pub(super) enum WaitError {
@@ -197,7 +203,19 @@ impl Link {
         notes: mpsc::UnboundedSender<T>,
         make: impl Fn(bool) -> T + Send + Sync + 'static,
     ) {
-        self.workers.lock().push(Box::new(move |is_connected| notes.send(make(is_connected)).is_ok()));
+        let mut workers = self.workers.lock();
+        workers.retain(|ear| !ear.is_closed());
+        workers.push(Box::new((notes, make)));
+    }
+}
+
+impl<T: Send, F: Fn(bool) -> T + Send + Sync> Ear for (mpsc::UnboundedSender<T>, F) {
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn tell(&self, is_connected: bool) {
+        let _ = self.0.send((self.1)(is_connected));
     }
 }
 
@@ -233,7 +251,7 @@ impl Hub {
             _ => None,
         };
         if let Some(is_connected) = is_connected {
-            self.workers.lock().retain(|tell| tell(is_connected));
+            self.workers.lock().iter().for_each(|ear| ear.tell(is_connected));
         }
         self.listener.tell(&event);
     }

@@ -135,3 +135,53 @@ impl Hands {
         due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    const PERIOD: Duration = Duration::from_secs(8);
+
+    fn hold(hands: &mut Hands) {
+        let message = async_nats::Message {
+            subject: "jobs".into(),
+            reply: Some("reply".into()),
+            payload: "".into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        };
+        let delivered = Delivered { message, sequence: 1, deliveries: 1, stored_at: SystemTime::now() };
+        hands.hold(Arc::new(delivered), CancellationToken::new(), None);
+    }
+
+    #[test]
+    fn a_heartbeat_is_due_after_each_period_and_none_when_nothing_is_held() {
+        let mut hands = Hands::new(Some(PERIOD), None);
+        let start = Instant::now();
+        hold(&mut hands);
+        assert_eq!(hands.due(start).beats.len(), 0);
+        let later = start + PERIOD + Duration::from_secs(1);
+        assert_eq!(hands.due(later).beats.len(), 1);
+        assert_eq!(hands.due(later).beats.len(), 0, "only once");
+        assert_eq!(hands.look_at(), Some(later + PERIOD));
+        hands.release(0);
+        assert_eq!(hands.due(later + PERIOD).beats.len(), 0);
+        assert_eq!(hands.look_at(), None, "an idle run does not look at the clock");
+    }
+
+    #[test]
+    fn a_stuck_job_has_no_more_heartbeats_and_one_with_a_verdict_is_never_stuck() {
+        let mut hands = Hands::new(Some(PERIOD), Some(3 * PERIOD));
+        let start = Instant::now();
+        hold(&mut hands);
+        hold(&mut hands);
+        hands.ended(1);
+        let due = hands.due(start + 4 * PERIOD);
+        assert_eq!((due.stuck, due.beats.len()), (vec![0], 1));
+        let due = hands.due(start + 6 * PERIOD);
+        assert_eq!((due.stuck, due.beats.len()), (vec![], 1));
+    }
+}

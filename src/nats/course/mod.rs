@@ -217,7 +217,7 @@ impl Course {
     fn due_at(&self) -> Option<Instant> {
         let of_state = match &self.state {
             State::Pausing { until } => Some(*until),
-            State::Open(prepared) if self.credit.is_asking() => Some(prepared.inbox.silent_at()),
+            State::Open(prepared) if self.awaits_word() => Some(prepared.inbox.silent_at()),
             State::Draining { until, .. } => *until,
             State::Preparing | State::Open(_) => None,
         };
@@ -225,12 +225,17 @@ impl Course {
         overdue.chain(of_state).chain(self.hands.look_at()).min()
     }
 
+    /// Whether the server, or the connection, must let itself be heard.
+    fn awaits_word(&self) -> bool {
+        self.credit.is_asking() || self.was_disconnected
+    }
+
     fn look_at_the_clock(&mut self) {
         let now = Instant::now();
         match &self.state {
             State::Pausing { until } if *until <= now => self.prepare(),
-            State::Open(prepared) if self.credit.is_asking() && prepared.inbox.silent_at() <= now => {
-                self.fail("the server's heartbeat is missing".to_owned());
+            State::Open(prepared) if self.awaits_word() && prepared.inbox.silent_at() <= now => {
+                self.fail("nothing is heard of the server".to_owned());
             }
             _ => {}
         }

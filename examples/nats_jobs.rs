@@ -53,5 +53,5 @@ fn work(pool: &WorkerPool, queue: &JobQueue) -> Result<(), Box<dyn Error>> {
 fn resize(job: &Job) -> Result<(), Box<dyn Error>> {
     let image: u32 = job.text().ok_or("no text")?.parse()?;
     thread::sleep(Duration::from_millis(20)); // the work
-    if image % 100 == 0 && job.attempt().number() == 1 { Err("out of memory".into()) } else { Ok(()) }
+    if image.is_multiple_of(100) && job.attempt().number() == 1 { Err("out of memory".into()) } else { Ok(()) }
 }

@@ -91,7 +91,10 @@ impl fmt::Display for Event {
 
 /// Who is told of events, if anybody is.
 #[derive(Clone, Default)]
-pub(super) struct Listener(Option<Arc<dyn Fn(&Event) + Send + Sync>>);
+pub(super) struct Listener(Option<Arc<Callback>>);
+
+/// What the user gave.
+type Callback = dyn Fn(&Event) + Send + Sync;
 
 impl Listener {
     pub(super) fn new(f: impl Fn(&Event) + Send + Sync + 'static) -> Self {

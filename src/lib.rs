@@ -178,6 +178,12 @@
 //! The other way round, the feature `io` drives futures for synchronous code (`Driver`), and the feature `grpc` makes calls to gRPC
 //! servers that hold no worker (`grpc::Caller`).
 //!
+//! # What when one machine is not enough?
+//!
+//! The feature `nats` puts the same handlers behind a queue on a NATS JetStream server: `nats::JobQueue` stores jobs that
+//! outlive the process, and a `nats::Worker` on each machine takes as many as its pool has free workers. At least once, with
+//! retries and dead letters.
+//!
 //! # How do I shut down?
 //!
 //! Drop the pool, or call [`shutdown`](WorkerPool::shutdown): nothing new, run what is queued, join the workers.
@@ -207,13 +213,13 @@
 //! # What can be left out?
 //!
 //! The feature `events` (on by default) brings the [`EventBus`] and the feature `retry`, which brings [`RetryPolicy`] and
-//! the crate `backon`. Without default features there are neither. The features `io` (which brings tokio) and `grpc` (which
-//! brings tonic as well) are off by default.
+//! the crate `backon`. Without default features there are neither. The features `io` (which brings tokio), `grpc` (which
+//! brings tonic as well) and `nats` (which brings async-nats) are off by default.
 //!
 //! # When not to use it?
 //!
 //! For data-parallel iterators use rayon, for many connections at once an async runtime. A pool of threads cannot kill
-//! a task, and it forgets its queue when the process ends.
+//! a task, and it forgets its queue when the process ends; that of the feature `nats` does not.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -231,6 +237,8 @@ mod retry;
 mod bus;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+#[cfg(feature = "nats")]
+pub mod nats;
 #[cfg(feature = "io")]
 mod io;
 mod cancel;
@@ -271,6 +279,8 @@ mod readme;
 mod events_page;
 #[cfg(all(doctest, feature = "grpc"))]
 mod grpc_page;
+#[cfg(all(doctest, feature = "nats"))]
+mod nats_page;
 
 pub use awaiting::WaitForCancellation;
 pub use builder::Builder;

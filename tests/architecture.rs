@@ -45,16 +45,18 @@ const RANKS: &[&str] = &[
     "bus",
     "io",
     "grpc",
+    "nats",
     "builder",
     "models",
     "misuse",
     "readme",
     "events_page",
     "grpc_page",
+    "nats_page",
 ];
 
 /// What may be named in one module only.
-const DOORS: [(&str, &str); 12] = [
+const DOORS: [(&str, &str); 14] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync"),
     ("loom::", "sync"),
@@ -65,6 +67,8 @@ const DOORS: [(&str, &str); 12] = [
     ("backon", "retry"),
     ("tokio::", "io"),
     ("tonic::", "grpc"),
+    ("async_nats", "nats"),
+    ("futures_core", "nats"),
     ("catch_unwind", "unwind"),
     ("resume_unwind", "unwind"),
 ];

@@ -68,6 +68,20 @@ fn timers_retries_and_events_travel_too() {
         travels::<CallError>();
         is_send_sync::<(Caller, CallerBuilder, Outfit, Target)>();
     }
+    #[cfg(feature = "nats")]
+    {
+        use workcrew::nats;
+        travels::<nats::ConnectError>();
+        travels::<nats::PublishError>();
+        travels::<nats::EnqueueError>();
+        travels::<nats::QueueError>();
+        travels::<nats::WorkerError>();
+        is_send_sync::<(nats::Connection, nats::ConnectionBuilder, nats::Event, nats::Message)>();
+        is_send_sync::<(nats::Subscription, nats::SubscriptionBuilder)>();
+        is_send_sync::<(nats::JobQueue, nats::JobQueueBuilder, nats::Enqueued, nats::Difference)>();
+        is_send_sync::<(nats::DeadLetter, nats::DeadReason, nats::Job, nats::RunReport, nats::WorkerMetrics)>();
+        is_send_sync::<(nats::Worker<OnlySend>, nats::WorkerBuilder<OnlySend>)>();
+    }
     travels::<TimerError<OnlySend>>();
     is_send_sync::<TimerHandle>();
     #[cfg(feature = "retry")]

@@ -26,8 +26,12 @@ pub use self::driver::{Driver, DriverError};
 #[allow(unused_imports, reason = "not every feature needs all of it")]
 pub(crate) use self::{
     flight::Fate,
+    parker::wait_for,
     thread::{BlockError, IoThread},
 };
+/// How threads hand something to a future that the I/O thread drives.
+#[allow(unused_imports, reason = "not every feature needs it")]
+pub(crate) use tokio::sync::mpsc;
 /// The clock of the I/O thread, for futures that it drives.
 #[allow(unused_imports, reason = "not every feature needs it")]
-pub(crate) use tokio::time::{sleep, timeout_at};
+pub(crate) use tokio::time::{Sleep, sleep, sleep_until, timeout, timeout_at};

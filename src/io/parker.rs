@@ -9,7 +9,7 @@ use crate::deadline::Deadline;
 use crate::sync::{Arc, Condvar, Mutex};
 
 /// Blocks until the future is ready or the deadline has passed; it is dropped then.
-pub(super) fn wait_for<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
+pub(crate) fn wait_for<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(Arc::clone(&bell));
     let mut future = pin!(tokio::task::unconstrained(future));

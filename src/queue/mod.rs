@@ -308,7 +308,7 @@ mod tests {
                         }
                     }
                     let sum: u64 = takers.into_iter().map(|taker| taker.join().expect("no panic")).sum();
-                    assert_eq!(sum, (0..10_000).sum());
+                    assert_eq!(sum, (0..10_000).sum::<u64>());
                 }
             }
         };

@@ -15,6 +15,10 @@ use crate::cancel::CancellationToken;
 /// A delay longer than any that is meant, which all arithmetic can bear: some hundred years.
 const LONGEST: Duration = Duration::from_secs(3_155_760_000);
 
+/// After so many delays a schedule that doubles has grown from a nanosecond past [`LONGEST`].
+#[cfg(feature = "nats")]
+const MOST_GROWN: u32 = 64;
+
 /// One attempt, as the task sees it.
 #[derive(Clone, Debug)]
 pub struct Attempt {
@@ -85,6 +89,18 @@ impl<E> Attempts<E> {
         let delays = if schedule.jitter { builder.with_jitter() } else { builder }.build();
         let deadline = policy.deadline.and_then(|deadline| now.checked_add(deadline));
         Self { policy, delays, cap, made: 0, deadline }
+    }
+
+    /// The attempts of a task of which so many have been made elsewhere. The delays go on where those have left off.
+    #[cfg(feature = "nats")]
+    pub(crate) fn resume(policy: RetryPolicy<E>, submitted: Instant, made: u32) -> Self {
+        let mut attempts = Self::new(policy, submitted);
+        // Each delay of the schedule that grows is longer than the one before, so after so many it grows no more.
+        for _ in 0..made.min(MOST_GROWN) {
+            let _ = attempts.delays.next();
+        }
+        attempts.made = made;
+        attempts
     }
 
     /// How many attempts have begun.

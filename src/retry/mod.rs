@@ -16,7 +16,7 @@ pub use self::error::{AttemptError, GiveUp, RetryError};
 pub use self::policy::{ErrorClass, RetryPolicy};
 
 pub(crate) use self::attempts::Attempts;
-#[cfg(any(feature = "events", feature = "grpc"))]
+#[cfg(any(feature = "events", feature = "grpc", feature = "nats"))]
 pub(crate) use self::attempts::Next;
 use self::cell::RetryCell;
 #[cfg(feature = "events")]

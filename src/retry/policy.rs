@@ -170,6 +170,12 @@ impl<E> RetryPolicy<E> {
         self.classify.is_some()
     }
 
+    /// The most attempts, the first included.
+    #[cfg(feature = "nats")]
+    pub(crate) fn most_attempts(&self) -> u32 {
+        self.max_attempts
+    }
+
     /// The same policy, with a deadline that is not later than this.
     #[cfg(feature = "grpc")]
     pub(crate) fn within(mut self, deadline: Duration) -> Self {

@@ -178,3 +178,22 @@ fn attempts_are_made_when_the_delays_are_over_and_not_before() {
     assert!(supervisor.lifecycle.ledger.is_quiet());
     assert_eq!(timekeeper.len(), 0);
 }
+
+#[test]
+#[cfg(feature = "nats")]
+fn attempts_made_elsewhere_count_and_their_delays_are_over() {
+    let start = Instant::now();
+    let policy = || RetryPolicy::<()>::exponential().base_delay(Duration::from_secs(1)).jitter(false).max_attempts(9);
+    let whole = delays(policy(), 8);
+    for made in 0..8 {
+        let mut attempts = Attempts::resume(policy(), start, made);
+        attempts.count();
+        let expected = Next::After(whole[made as usize]);
+        assert_eq!((attempts.made(), attempts.failed(ErrorClass::Transient, start)), (made + 1, expected));
+    }
+    for made in [8, u32::MAX] {
+        let mut attempts = Attempts::resume(policy(), start, made);
+        attempts.count();
+        assert_eq!(attempts.failed(ErrorClass::Transient, start), Next::GiveUp(GiveUp::Attempts));
+    }
+}

@@ -1,0 +1,258 @@
+//! A connection to a server, as those who publish, subscribe and work share it.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::{Client, jetstream};
+
+use super::error::{ConnectError, PublishError};
+use super::event::{self, Event, Listener};
+use super::message::Message;
+use super::options::ConnectionBuilder;
+use super::payload::Encode;
+use super::subscription::SubscriptionBuilder;
+use crate::deadline::Deadline;
+use crate::engine::Engine;
+use crate::io::{self, BlockError, IoThread, mpsc};
+use crate::pool::WorkerPool;
+use crate::sync::{Arc, Mutex};
+
+/// How long the last owner of a connection waits for the client to send what it was given.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(2);
+/// How many jobs may wait for the store at once, over all threads that enqueue.
+const MOST_UNCONFIRMED: usize = 1 << 16;
+
+/// A connection to a NATS server or cluster. Clones share it.
+///
+/// All of it is driven by the I/O thread of the pool it was [connected](ConnectionBuilder::connect) for. A connection that
+/// breaks is made again, for ever; meanwhile what is published is held back, up to a limit.
+///
+/// When the last owner lets go (clones, queues, workers and subscriptions are owners) what was published is sent, for two
+/// seconds at most, and the connection closed.
+///
+/// # At most once
+///
+/// [`publish`](Self::publish) and [`subscribe`](Self::subscribe) are the core of NATS: a message reaches those who listen at that
+/// moment, at most once, and nobody learns of a loss. For work that must not be lost there is [`JobQueue`](super::JobQueue).
+///
+/// # Examples
+///
+/// ```no_run
+/// use workcrew::WorkerPool;
+/// use workcrew::nats::Connection;
+///
+/// let pool = WorkerPool::new()?;
+/// let connection = Connection::builder("nats://127.0.0.1:4222").name("greeter").connect(&pool)?;
+/// let _greeter = connection.subscribe("greet.*").start(|message| {
+///     let _ = message.respond(format!("hello {}", message.text().unwrap_or("you")).as_str());
+/// })?;
+/// let answer = connection.request("greet.en", "Ann")?;
+/// assert_eq!(answer.text(), Some("hello Ann"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Connection {
+    pub(super) link: Arc<Link>,
+}
+
+impl Connection {
+    /// Configures a connection to the server at `address`: `nats://host:4222`, `tls://…`, or `host:port`.
+    pub fn builder(address: impl Into<String>) -> ConnectionBuilder {
+        ConnectionBuilder::new(address.into())
+    }
+
+    pub(super) fn open(builder: ConnectionBuilder, pool: &WorkerPool) -> Result<Self, ConnectError> {
+        let io = IoThread::of(pool).map_err(ConnectError::Start)?;
+        let (listener, timeout) = (builder.listener.clone(), builder.timeout);
+        let workers = Arc::new(Mutex::new(Vec::new()));
+        let hub = Hub { listener: listener.clone(), workers: Arc::clone(&workers) };
+        let connecting = async move {
+            let servers = builder.servers.clone();
+            let options = builder.into_options().await?.event_callback(move |event| {
+                hub.pass_on(event);
+                std::future::ready(())
+            });
+            let client = options.connect(servers).await?;
+            let jetstream = ContextBuilder::new()
+                .timeout(timeout)
+                .max_ack_inflight(MOST_UNCONFIRMED)
+                .backpressure_on_inflight(true)
+                .build(client.clone());
+            Ok::<_, ConnectError>((client, jetstream))
+        };
+        let (client, jetstream) = match io.block_on(connecting, Deadline::NEVER) {
+            Ok(connected) => connected?,
+            Err(BlockError::Timeout) => return Err(ConnectError::Timeout),
+            Err(BlockError::OnIoThread) => return Err(ConnectError::WouldDeadlock),
+            Err(BlockError::Panicked(panic)) => panic.resume(),
+        };
+        let engine = Arc::clone(pool.engine());
+        Ok(Self { link: Arc::new(Link { client, jetstream, io, engine, timeout, listener, workers }) })
+    }
+
+    /// Whether there is a connection right now; out of date when it arrives.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.link.is_connected()
+    }
+
+    /// Hands a message to the client, which sends it soon after, or when there is a connection again. At most once: see
+    /// [above](Self#at-most-once).
+    ///
+    /// Blocks only while the client holds back as much as it may, for the time of an answer at most.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn publish(&self, subject: &str, payload: &(impl Encode + ?Sized)) -> Result<(), PublishError> {
+        let bytes = payload.encode().map_err(PublishError::Encode)?;
+        let link = &self.link;
+        link.wait(link.client.publish(subject.to_owned(), bytes.into()), self.link.timeout)??;
+        Ok(())
+    }
+
+    /// Blocks until what was published has been handed to the operating system.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; a timeout, if there is no connection for the time of an answer.
+    pub fn flush(&self) -> Result<(), PublishError> {
+        let flushed = self.link.wait(self.link.client.flush(), self.link.timeout)?;
+        flushed.map_err(|error| PublishError::Failed(error.into()))
+    }
+
+    /// Publishes a message and blocks until somebody [responds](Message::respond), for the time of an answer at most.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn request(&self, subject: &str, payload: &(impl Encode + ?Sized)) -> Result<Message, PublishError> {
+        let bytes = payload.encode().map_err(PublishError::Encode)?;
+        let link = &self.link;
+        let answer = link.wait(link.client.request(subject.to_owned(), bytes.into()), Duration::MAX)??;
+        Ok(Message::new(answer, Arc::clone(link)))
+    }
+
+    /// Configures a subscription, whose handler runs on the workers of the connection's pool. The subject may hold `*` for one word and
+    /// `>` for all that follow.
+    pub fn subscribe(&self, subject: &str) -> SubscriptionBuilder {
+        SubscriptionBuilder::new(Arc::clone(&self.link), subject.to_owned())
+    }
+}
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl UnwindSafe for Connection {}
+impl RefUnwindSafe for Connection {}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("is_connected", &self.is_connected()).finish_non_exhaustive()
+    }
+}
+
+/// What the owners of a connection share.
+pub(super) struct Link {
+    pub(super) client: Client,
+    pub(super) jetstream: jetstream::Context,
+    pub(super) io: Arc<IoThread>,
+    /// Of the pool it was connected for.
+    pub(super) engine: Arc<Engine>,
+    /// The time for an answer.
+    pub(super) timeout: Duration,
+    pub(super) listener: Listener,
+    /// Who works, and must know when the connection breaks or comes back.
+    workers: Workers,
+}
+
+/// Where the workers of a connection hear from it.
+type Workers = Arc<Mutex<Vec<Box<dyn Ear>>>>;
+
+/// Where one of them does.
+trait Ear: Send + Sync {
+    fn is_closed(&self) -> bool;
+    fn tell(&self, is_connected: bool);
+}
+
+/// Whether a wait was tried where it would not have ended, or was too long.
+pub(super) enum WaitError {
+    Timeout,
+    OnIoThread,
+}
+
+impl Link {
+    pub(super) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Waits on this thread for what the client does on the I/O thread.
+    pub(super) fn wait<F: Future>(&self, future: F, timeout: Duration) -> Result<F::Output, WaitError> {
+        if self.io.is_here() {
+            return Err(WaitError::OnIoThread);
+        }
+        let _clock = self.io.runtime().enter();
+        io::wait_for(future, Deadline::after(timeout)).ok_or(WaitError::Timeout)
+    }
+
+    /// Tells a worker, for as long as it can be told, when the connection breaks (`false`) or comes back (`true`).
+    pub(super) fn tell_of_connection<T: Send + 'static>(
+        &self,
+        notes: mpsc::UnboundedSender<T>,
+        make: impl Fn(bool) -> T + Send + Sync + 'static,
+    ) {
+        let mut workers = self.workers.lock();
+        workers.retain(|ear| !ear.is_closed());
+        workers.push(Box::new((notes, make)));
+    }
+}
+
+impl<T: Send, F: Fn(bool) -> T + Send + Sync> Ear for (mpsc::UnboundedSender<T>, F) {
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn tell(&self, is_connected: bool) {
+        let _ = self.0.send((self.1)(is_connected));
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.is_connected() {
+            let _ = self.wait(self.client.flush(), LONGEST_FAREWELL);
+        }
+    }
+}
+
+impl From<WaitError> for PublishError {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::Timeout => Self::Timeout,
+            WaitError::OnIoThread => Self::WouldDeadlock,
+        }
+    }
+}
+
+/// Passes on what the client says of the connection.
+struct Hub {
+    listener: Listener,
+    workers: Workers,
+}
+
+impl Hub {
+    fn pass_on(&self, event: async_nats::Event) {
+        let Some(event) = event::of_client(event) else { return };
+        let is_connected = match event {
+            Event::Connected => Some(true),
+            Event::Disconnected => Some(false),
+            _ => None,
+        };
+        if let Some(is_connected) = is_connected {
+            self.workers.lock().iter().for_each(|ear| ear.tell(is_connected));
+        }
+        self.listener.tell(&event);
+    }
+}

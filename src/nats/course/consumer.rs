@@ -1,0 +1,83 @@
+//! Getting the consumer, losing it, and leaving it for good.
+
+use std::time::Instant;
+
+use super::{Course, FIRST_PAUSE, LONGEST_PAUSE, Note, State};
+use crate::error::CancelReason;
+use crate::nats::error::WorkerError;
+use crate::nats::event::Event;
+use crate::nats::inbox::{self, PrepareError, Prepared};
+use crate::sync::Arc;
+
+impl Course {
+    pub(super) fn prepare(&mut self) {
+        self.tries += 1;
+        self.state = State::Preparing;
+        let (number, notes) = (self.tries, self.outfit.notes.0.clone());
+        let (link, terms) = (Arc::clone(&self.outfit.link), Arc::clone(&self.outfit.terms));
+        self.outfit.link.io.spawn(async move {
+            let prepared = inbox::prepare(&link, &terms).await;
+            // The run may have ended, and then it drops the inbox.
+            let _ = notes.send(Note::Prepared(number, prepared.map(Box::new)));
+        });
+    }
+
+    /// Gives the inbox up, if there is one, and prepares again at once.
+    pub(super) fn prepare_anew(&mut self) {
+        self.close_inbox();
+        self.was_disconnected = false;
+        self.prepare();
+    }
+
+    /// Keeps rule 3.
+    pub(super) fn close_inbox(&mut self) {
+        self.credit.forget();
+        let open = std::mem::replace(&mut self.state, State::Preparing);
+        if let State::Open(prepared) = open {
+            self.old.push(prepared.inbox.close(&self.outfit.link));
+        }
+    }
+
+    pub(super) fn prepared(&mut self, prepared: Result<Box<Prepared>, PrepareError>) {
+        if !matches!(self.state, State::Preparing) {
+            return;
+        }
+        match prepared {
+            Ok(prepared) => {
+                self.failures = 0;
+                self.was_disconnected = false;
+                self.state = State::Open(prepared);
+                self.tell(&Event::ConsumerReady { consumer: self.outfit.terms.consumer.clone() });
+            }
+            Err(PrepareError::Final(error)) => self.drain(Some(error)),
+            Err(PrepareError::Passing(error)) => self.fail(error),
+        }
+    }
+
+    /// Something is wrong: tries again after a pause.
+    pub(super) fn fail(&mut self, error: String) {
+        self.close_inbox();
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        self.state = State::Pausing { until: Instant::now() + pause };
+        let consumer = self.outfit.terms.consumer.clone();
+        self.tell(&Event::ConsumerFailed { consumer, error, retry_after: pause });
+    }
+
+    pub(super) fn drain(&mut self, error: Option<WorkerError>) {
+        if !self.is_open() {
+            return;
+        }
+        self.close_inbox();
+        self.tries += 1; // what is being prepared is not wanted any more
+        self.state = State::Draining { until: Instant::now().checked_add(self.outfit.terms.drain_timeout), error };
+        self.return_queued();
+    }
+
+    /// What has not started goes back.
+    pub(super) fn return_queued(&self) {
+        for task in self.hands.tasks() {
+            task.cancel(CancelReason::Requested, &self.outfit.supervisor);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The course of one run of a worker: one future on the I/O thread that asks for jobs, hands them out, and tells outcomes.
+//!
+//! | state | what it waits for | next |
+//! |---|---|---|
+//! | *preparing* | the consumer and an inbox | *open*; *pausing* |
+//! | *pausing* | a moment, or the connection | *preparing* |
+//! | *open* | jobs | *preparing*, when the consumer, the connection or the server's heartbeat is lost; *draining* |
+//! | *draining* | those who run, and what is on its way here | *ended*, at the deadline at the latest |
+//!
+//! Rules:
+//! 1. A delivery is in the run's hands from its arrival until the server has confirmed its outcome, and counts against the
+//!    slots for so long.
+//! 2. What is asked for and what is in hand never exceed the slots. Should more arrive all the same (what was asked for was
+//!    thought lost), it goes back.
+//! 3. An inbox that is given up is drained: what the server had sent by then is taken, or goes back.
+//! 4. A verdict comes from whoever claims the task (see `attempt`), once. Everything else happens on this one future, so it needs no lock.
+
+mod consumer;
+mod jobs;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::attempt::{Crew, Verdict, Verdicts};
+use super::connection::Link;
+use super::credit::Credit;
+use super::error::WorkerError;
+use super::event::Event;
+use super::hands::Hands;
+use super::inbox::{Inbox, PrepareError, Prepared};
+use super::metrics::{Counters, add};
+use super::outcome::{Registrar, Settled};
+use super::worker::{RunReport, Terms};
+use crate::cancel::CancellationToken;
+use crate::error::CancelReason;
+use crate::io::{self, Sleep, mpsc};
+use crate::supervisor::Supervisor;
+use crate::sync::Arc;
+
+/// The first pause after a failure; doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a run hears of, besides jobs and verdicts.
+pub(super) enum Note {
+    /// The server has confirmed an outcome, or not.
+    Settled(u64, Settled),
+    /// The connection is there, or not.
+    Connection(bool),
+    /// What came of preparing; the number is that of the try.
+    Prepared(u64, Result<Box<Prepared>, PrepareError>),
+    /// Nothing new shall be begun.
+    Drain,
+}
+
+/// What a run is given.
+pub(super) struct Outfit {
+    pub(super) link: Arc<Link>,
+    pub(super) terms: Arc<Terms>,
+    pub(super) slots: usize,
+    pub(super) counters: Arc<Counters>,
+    pub(super) registrar: Arc<Registrar>,
+    pub(super) crew: Box<dyn Crew>,
+    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
+}
+
+/// One run.
+pub(super) struct Course {
+    outfit: Outfit,
+    verdicts: (Verdicts, mpsc::UnboundedReceiver<(u64, Verdict)>),
+    hands: Hands,
+    credit: Credit,
+    state: State,
+    /// Inboxes that are given up and not yet empty.
+    old: Vec<Inbox>,
+    /// Counts the tries to prepare; the answer to an earlier one is stale.
+    tries: u64,
+    /// Failures to prepare since the last success.
+    failures: u32,
+    /// Whether the connection was lost since the last success.
+    was_disconnected: bool,
+    /// The parent of all jobs' tokens; cancelled when a drain takes too long.
+    token: CancellationToken,
+    sleep: Pin<Box<Sleep>>,
+    /// When `sleep` ends.
+    wakes_at: Instant,
+}
+
+/// See the table above.
+enum State {
+    Preparing,
+    Pausing {
+        until: Instant,
+    },
+    Open(Box<Prepared>),
+    /// With what went wrong, if that is why.
+    Draining {
+        until: Option<Instant>,
+        error: Option<WorkerError>,
+    },
+}
+
+/// What happens next.
+enum Step {
+    Note(Note),
+    Verdict(u64, Verdict),
+    Arrival(async_nats::Message),
+    /// Something is due.
+    Time,
+}
+
+impl Course {
+    pub(super) fn new(outfit: Outfit) -> Self {
+        let terms = &outfit.terms;
+        let hands = Hands::new(terms.heartbeat_period(), terms.stuck_after);
+        let credit = Credit::new(outfit.slots);
+        let now = Instant::now();
+        Self {
+            verdicts: mpsc::unbounded_channel(),
+            hands,
+            credit,
+            state: State::Pausing { until: now },
+            old: Vec::new(),
+            tries: 0,
+            failures: 0,
+            was_disconnected: false,
+            token: CancellationToken::new(),
+            sleep: Box::pin(io::sleep(Duration::ZERO)),
+            wakes_at: now,
+            outfit,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Result<RunReport, WorkerError> {
+        loop {
+            if let Some(ended) = self.is_over() {
+                self.token.cancel_because(CancelReason::Requested);
+                self.outfit.counters.leave(self.hands.len());
+                return ended;
+            }
+            match poll_fn(|context| self.poll_step(context)).await {
+                Step::Note(note) => self.hear(note),
+                Step::Verdict(number, verdict) => self.settle(number, verdict),
+                Step::Arrival(message) => self.receive(message),
+                Step::Time => self.look_at_the_clock(),
+            }
+            self.ask();
+        }
+    }
+
+    /// What the run comes to, if it has ended.
+    fn is_over(&mut self) -> Option<Result<RunReport, WorkerError>> {
+        let State::Draining { until, error } = &mut self.state else { return None };
+        let is_empty = self.hands.is_empty() && self.old.is_empty();
+        if !is_empty && until.is_none_or(|moment| Instant::now() < moment) {
+            return None;
+        }
+        let report = RunReport { drained: is_empty, jobs_left: self.hands.len() };
+        Some(error.take().map_or(Ok(report), Err))
+    }
+
+    /// Verdicts come first, since they make room; then what is heard, what arrives, and the clock.
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        if let Poll::Ready(Some((number, verdict))) = self.verdicts.1.poll_recv(context) {
+            return Poll::Ready(Step::Verdict(number, verdict));
+        }
+        if let Poll::Ready(Some(note)) = self.outfit.notes.1.poll_recv(context) {
+            return Poll::Ready(Step::Note(note));
+        }
+        if let State::Open(prepared) = &mut self.state {
+            match prepared.inbox.poll_next(context) {
+                Poll::Ready(Some(message)) => return Poll::Ready(Step::Arrival(message)),
+                Poll::Ready(None) => {
+                    self.prepare_anew();
+                    return Poll::Ready(Step::Time);
+                }
+                Poll::Pending => {}
+            }
+        }
+        let now = Instant::now();
+        self.poll_old(context, now).map_or_else(|| self.poll_clock(context, now), Poll::Ready)
+    }
+
+    /// What still comes by inboxes that are given up; the end of one is a step too.
+    fn poll_old(&mut self, context: &mut Context<'_>, now: Instant) -> Option<Step> {
+        for place in 0..self.old.len() {
+            match self.old[place].poll_next(context) {
+                Poll::Ready(Some(message)) => return Some(Step::Arrival(message)),
+                Poll::Pending if !self.old[place].is_overdue(now) => {}
+                Poll::Ready(None) | Poll::Pending => {
+                    self.old.swap_remove(place);
+                    return Some(Step::Time);
+                }
+            }
+        }
+        None
+    }
+
+    fn poll_clock(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<Step> {
+        let Some(due) = self.due_at() else { return Poll::Pending };
+        if due <= now {
+            return Poll::Ready(Step::Time);
+        }
+        // It is set anew only to ring earlier: what is due changes with each job.
+        if due < self.wakes_at || self.wakes_at <= now {
+            self.wakes_at = due;
+            self.sleep.as_mut().reset(due.into());
+        }
+        self.sleep.as_mut().poll(context).map(|()| Step::Time)
+    }
+
+    /// When there is something to do, if nothing happens before.
+    fn due_at(&self) -> Option<Instant> {
+        let of_state = match &self.state {
+            State::Pausing { until } => Some(*until),
+            State::Open(prepared) if self.awaits_word() => Some(prepared.inbox.silent_at()),
+            State::Draining { until, .. } => *until,
+            State::Preparing | State::Open(_) => None,
+        };
+        let overdue = self.old.iter().map(Inbox::overdue_at);
+        overdue.chain(of_state).chain(self.hands.look_at()).min()
+    }
+
+    /// Whether the server, or the connection, must let itself be heard.
+    fn awaits_word(&self) -> bool {
+        self.credit.is_asking() || self.was_disconnected
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        match &self.state {
+            State::Pausing { until } if *until <= now => self.prepare(),
+            State::Open(prepared) if self.awaits_word() && prepared.inbox.silent_at() <= now => {
+                self.fail("nothing is heard of the server".to_owned());
+            }
+            _ => {}
+        }
+        let due = self.hands.due(now);
+        for number in due.stuck {
+            self.give_up_on(number);
+        }
+        if !due.beats.is_empty() && self.outfit.link.is_connected() {
+            self.outfit.counters.note_heartbeats(due.beats.len());
+            let client = self.outfit.link.client.clone();
+            self.outfit.link.io.spawn(async move {
+                for reply in due.beats {
+                    let _ = client.publish(reply, "+WPI".into()).await;
+                }
+            });
+        }
+    }
+
+    /// A job has run for too long.
+    fn give_up_on(&mut self, number: u64) {
+        let Some(hand) = self.hands.get(number) else { return };
+        hand.token.cancel();
+        add(&self.outfit.counters.stuck);
+        let (subject, sequence) = (hand.delivered.message.subject.to_string(), hand.delivered.sequence);
+        self.tell(&Event::JobStuck { subject, sequence });
+    }
+
+    fn hear(&mut self, note: Note) {
+        match note {
+            Note::Settled(number, settled) => self.let_go(number, settled),
+            Note::Connection(false) => {
+                self.was_disconnected = true;
+                self.credit.forget();
+            }
+            Note::Connection(true) => {
+                self.hands.hurry();
+                let stale = matches!(self.state, State::Open(_) | State::Preparing) && self.was_disconnected;
+                if stale || matches!(self.state, State::Pausing { .. }) {
+                    self.prepare_anew();
+                }
+            }
+            Note::Prepared(number, prepared) if number == self.tries => self.prepared(prepared),
+            Note::Prepared(..) => {}
+            Note::Drain => self.drain(None),
+        }
+    }
+
+    fn tell(&self, event: &Event) {
+        self.outfit.link.listener.tell(event);
+    }
+}

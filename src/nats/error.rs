@@ -1,0 +1,219 @@
+//! How things fail here.
+
+use std::error::Error;
+use std::fmt;
+
+use async_nats::jetstream::context::{PublishError as StoreError, PublishErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
+
+use super::settings::Difference;
+
+/// What a payload's own code fails with.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The operating system refused to start the I/O thread, or what it needs.
+    #[error("the I/O thread could not be started")]
+    Start(#[source] std::io::Error),
+    /// A file of credentials could not be read, or makes no sense.
+    #[error("the credentials cannot be used")]
+    Credentials(#[source] std::io::Error),
+    /// No server answered in time.
+    #[error("no server answered in time")]
+    Timeout,
+    /// The server wants other credentials.
+    #[error("the server refuses the credentials")]
+    Refused(#[source] BoxError),
+    /// No server could be reached, or not in the way that was asked for (TLS, say).
+    #[error("no connection: {0}")]
+    Failed(#[source] BoxError),
+    /// It was tried inside the I/O thread, which would have waited for itself.
+    #[error("the I/O thread cannot wait for itself")]
+    WouldDeadlock,
+}
+
+/// Why a message was not handed over, or a request has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The payload could not be encoded.
+    #[error("the payload could not be encoded")]
+    Encode(#[source] BoxError),
+    /// Nobody listens to the subject; of requests only.
+    #[error("nobody answers on this subject")]
+    NoResponders,
+    /// There was no answer in time, or no room in what the client holds back while it is disconnected.
+    #[error("not done in time")]
+    Timeout,
+    /// The server allows no payload as large as this.
+    #[error("the payload is larger than the server allows")]
+    TooLarge,
+    /// The client refuses it: the subject makes no sense, or the connection is closed.
+    #[error("not published: {0}")]
+    Failed(#[source] BoxError),
+    /// It was tried inside the I/O thread, which would have waited for itself.
+    #[error("the I/O thread cannot wait for itself")]
+    WouldDeadlock,
+}
+
+/// Why a job is not known to be stored.
+///
+/// After [`Timeout`](Self::Timeout) and [`Disconnected`](Self::Disconnected) it may be stored all the same. Enqueue it again with
+/// the same id: within the duplicate window it is stored once.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnqueueError {
+    /// The payload could not be encoded.
+    #[error("the payload could not be encoded")]
+    Encode(#[source] BoxError),
+    /// The queue holds as many jobs or bytes as it may, or the server has no room.
+    #[error("the queue is full: {0}")]
+    Full(#[source] BoxError),
+    /// No stream takes this subject; perhaps the stream was deleted.
+    #[error("no stream takes this subject")]
+    NoStream,
+    /// There is no connection.
+    #[error("there is no connection")]
+    Disconnected,
+    /// The store did not confirm in time.
+    #[error("the store did not confirm in time")]
+    Timeout,
+    /// The payload is larger than the server or the stream allows.
+    #[error("the payload is larger than is allowed")]
+    TooLarge,
+    /// The server refuses it for another reason.
+    #[error("not stored: {0}")]
+    Rejected(#[source] BoxError),
+    /// It was tried inside the I/O thread, which would have waited for itself.
+    #[error("the I/O thread cannot wait for itself")]
+    WouldDeadlock,
+}
+
+/// Why there is no queue, or it cannot be looked into.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// A stream of this name exists, with other settings.
+    #[error("the stream {stream} exists with other settings: {}", Listed(.differences))]
+    #[non_exhaustive]
+    Differs {
+        /// The name of the stream.
+        stream: String,
+        /// What differs.
+        differences: Vec<Difference>,
+    },
+    /// There is no answer from JetStream: no connection, or the server does not have it turned on.
+    #[error("no answer from JetStream: {0}")]
+    Unavailable(#[source] BoxError),
+    /// The server refuses the settings.
+    #[error("the server refuses: {0}")]
+    Rejected(#[source] BoxError),
+    /// A dead letter could not be enqueued again. It is still among the dead letters.
+    #[error("the dead letter was not requeued")]
+    Requeue(#[source] EnqueueError),
+    /// It was tried inside the I/O thread, which would have waited for itself.
+    #[error("the I/O thread cannot wait for itself")]
+    WouldDeadlock,
+}
+
+/// Why a worker does not work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The consumer exists with other settings, or the server is too old to keep them.
+    #[error("the consumer {consumer} has other settings: {}", Listed(.differences))]
+    #[non_exhaustive]
+    Differs {
+        /// The name of the consumer.
+        consumer: String,
+        /// What differs.
+        differences: Vec<Difference>,
+    },
+    /// The server refuses the settings.
+    #[error("the server refuses: {0}")]
+    Rejected(#[source] BoxError),
+    /// The settings contradict each other.
+    #[error("{0}")]
+    Settings(&'static str),
+    /// It was to run on a worker of the pool that it needs, or on the I/O thread.
+    #[error("a worker cannot be run by a task of its own pool")]
+    WouldDeadlock,
+}
+
+/// Shows differences in a sentence.
+struct Listed<'a>(&'a [Difference]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, difference) in self.0.iter().enumerate() {
+            write!(f, "{}{difference}", if place == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl From<async_nats::ConnectError> for ConnectError {
+    fn from(error: async_nats::ConnectError) -> Self {
+        use async_nats::ConnectErrorKind::{Authentication, AuthorizationViolation, TimedOut};
+        match error.kind() {
+            TimedOut => Self::Timeout,
+            Authentication | AuthorizationViolation => Self::Refused(error.into()),
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<async_nats::PublishError> for PublishError {
+    fn from(error: async_nats::PublishError) -> Self {
+        match error.kind() {
+            async_nats::client::PublishErrorKind::MaxPayloadExceeded => Self::TooLarge,
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<async_nats::RequestError> for PublishError {
+    fn from(error: async_nats::RequestError) -> Self {
+        use async_nats::RequestErrorKind::{MaxPayloadExceeded, NoResponders, TimedOut};
+        match error.kind() {
+            TimedOut => Self::Timeout,
+            NoResponders => Self::NoResponders,
+            MaxPayloadExceeded => Self::TooLarge,
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<StoreError> for EnqueueError {
+    fn from(error: StoreError) -> Self {
+        let said = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
+        let (code, is_full) = (said.map(jetstream::Error::error_code), said.is_some_and(means_full));
+        match (error.kind(), code) {
+            (PublishErrorKind::StreamNotFound, _) => Self::NoStream,
+            (PublishErrorKind::TimedOut, _) => Self::Timeout,
+            (PublishErrorKind::BrokenPipe, _) => Self::Disconnected,
+            (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) => {
+                Self::TooLarge
+            }
+            _ if is_full => Self::Full(error.into()),
+            _ => Self::Rejected(error.into()),
+        }
+    }
+}
+
+/// Whether the server says by this that it has no room.
+fn means_full(error: &jetstream::Error) -> bool {
+    const NO_ROOM: [ErrorCode; 5] = [
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+        ErrorCode::INSUFFICIENT_RESOURCES,
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+        ErrorCode::MEMORY_RESOURCES_EXCEEDED,
+        ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED,
+    ];
+    // The store says so of limits of the stream ("maximum messages exceeded"), and of troubles with its files.
+    let is_limit = error.error_code() == ErrorCode::STREAM_STORE_FAILED && error.to_string().contains("maximum");
+    is_limit || NO_ROOM.contains(&error.error_code())
+}

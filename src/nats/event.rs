@@ -1,0 +1,123 @@
+//! What users are told while a connection lives and workers work.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::sync::Arc;
+use crate::unwind;
+
+/// Something that whoever runs the program may want to know of. Told to [`ConnectionBuilder::observer`](super::ConnectionBuilder::observer).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// There is a connection, for the first time or again.
+    Connected,
+    /// The connection is lost; the client tries to get it back.
+    Disconnected,
+    /// The server is about to be shut down, and asks its clients to go elsewhere.
+    LameDuck,
+    /// A subscription has lost messages, since it took them too slowly.
+    SlowSubscription,
+    /// The server, or the client, complains of something.
+    Complaint(String),
+    /// A worker found its consumer deleted, and makes it anew.
+    ConsumerLost {
+        /// The name of the consumer.
+        consumer: String,
+    },
+    /// A worker has its consumer and asks for jobs.
+    ConsumerReady {
+        /// The name of the consumer.
+        consumer: String,
+    },
+    /// A worker cannot ask for jobs, and tries again after a while.
+    ConsumerFailed {
+        /// The name of the consumer.
+        consumer: String,
+        /// What the server says, or that it says nothing.
+        error: String,
+        /// When it tries again.
+        retry_after: Duration,
+    },
+    /// A job ran longer than [`stuck_after`](super::WorkerBuilder::stuck_after): it gets no more heartbeats, and the
+    /// server gives it to another worker when its `ack_wait` is over.
+    JobStuck {
+        /// The subject of the job.
+        subject: String,
+        /// Its place in the stream.
+        sequence: u64,
+    },
+    /// A dead letter could not be stored, so the job is delivered again.
+    DeadLetterFailed {
+        /// The subject of the job.
+        subject: String,
+        /// Its place in the stream.
+        sequence: u64,
+        /// Why it could not be stored.
+        error: String,
+    },
+    /// What became of a job could not be told to the server in time: it is delivered again.
+    OutcomeLost {
+        /// The subject of the job.
+        subject: String,
+        /// Its place in the stream.
+        sequence: u64,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected => f.write_str("connected"),
+            Self::Disconnected => f.write_str("disconnected"),
+            Self::LameDuck => f.write_str("the server is about to be shut down"),
+            Self::SlowSubscription => f.write_str("a subscription has lost messages"),
+            Self::Complaint(text) => f.write_str(text),
+            Self::ConsumerLost { consumer } => write!(f, "the consumer {consumer} is gone"),
+            Self::ConsumerReady { consumer } => write!(f, "the consumer {consumer} is ready"),
+            Self::ConsumerFailed { consumer, error, retry_after } => {
+                write!(f, "the consumer {consumer} cannot be used, next try in {retry_after:?}: {error}")
+            }
+            Self::JobStuck { subject, sequence } => write!(f, "job {sequence} ({subject}) is stuck"),
+            Self::DeadLetterFailed { subject, sequence, error } => {
+                write!(f, "the dead letter of job {sequence} ({subject}) is not stored: {error}")
+            }
+            Self::OutcomeLost { subject, sequence } => {
+                write!(f, "the outcome of job {sequence} ({subject}) could not be told")
+            }
+        }
+    }
+}
+
+/// Who is told of events, if anybody is.
+#[derive(Clone, Default)]
+pub(super) struct Listener(Option<Arc<Callback>>);
+
+/// What the user gave.
+type Callback = dyn Fn(&Event) + Send + Sync;
+
+impl Listener {
+    pub(super) fn new(f: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(f)))
+    }
+
+    /// Calls what the user gave, and contains its panic.
+    pub(super) fn tell(&self, event: &Event) {
+        if let Some(f) = &self.0 {
+            let _ = unwind::catch(|| f(event)).map_err(unwind::discard);
+        }
+    }
+}
+
+/// What an event of the client means to users; `None`: nothing.
+pub(super) fn of_client(event: async_nats::Event) -> Option<Event> {
+    match event {
+        async_nats::Event::Connected => Some(Event::Connected),
+        async_nats::Event::Disconnected => Some(Event::Disconnected),
+        async_nats::Event::LameDuckMode => Some(Event::LameDuck),
+        async_nats::Event::SlowConsumer(_) => Some(Event::SlowSubscription),
+        async_nats::Event::ServerError(error) => Some(Event::Complaint(error.to_string())),
+        async_nats::Event::ClientError(error) => Some(Event::Complaint(error.to_string())),
+        async_nats::Event::Draining | async_nats::Event::Closed => None,
+    }
+}

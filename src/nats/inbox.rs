@@ -1,0 +1,183 @@
+//! Where jobs arrive: a consumer that is as it was asked for, and a subscription of our own that the server delivers to.
+
+use std::fmt::Display;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::Consumer;
+use async_nats::jetstream::consumer::pull::{BatchConfig, Config};
+use async_nats::jetstream::stream::ConsumerErrorKind;
+use async_nats::{StatusCode, Subscriber};
+use futures_core::Stream;
+
+use super::connection::Link;
+use super::error::WorkerError;
+use super::settings;
+use super::worker::Terms;
+use crate::sync::Arc;
+
+/// For how long the server keeps a question.
+const QUESTION_LASTS: Duration = Duration::from_secs(30);
+/// How often the server says, while it has a question and no job, that it is there.
+const SERVER_HEARTBEAT: Duration = Duration::from_secs(5);
+/// After how long without a word the server counts as gone.
+const SILENCE: Duration = Duration::from_secs(15);
+/// How many jobs of a question that has ended were not delivered.
+const PENDING: &str = "Nats-Pending-Messages";
+
+/// What is needed to ask for jobs.
+pub(super) struct Prepared {
+    consumer: Arc<Consumer<Config>>,
+    pub(super) inbox: Inbox,
+}
+
+/// Why it is not there.
+pub(super) enum PrepareError {
+    /// It is tried again.
+    Passing(String),
+    /// It makes no sense to.
+    Final(WorkerError),
+}
+
+/// A subscription that jobs are delivered to.
+pub(super) struct Inbox {
+    stage: Stage,
+    /// What its subjects begin with.
+    name: String,
+    /// Counts the questions.
+    asked: u64,
+    heard_at: Instant,
+    /// When it is given up for good; only of one that was closed.
+    overdue_at: Instant,
+}
+
+/// Whether the server has been told that nothing more shall come.
+enum Stage {
+    Subscribed(Subscriber),
+    /// It is being told.
+    Closing(Pin<Box<dyn Future<Output = Subscriber> + Send>>),
+    /// Only while it goes from one to the other.
+    Between,
+}
+
+/// Gets or makes the consumer, compares it with what was asked for, and makes an inbox.
+pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, PrepareError> {
+    if !link.is_connected() {
+        return Err(PrepareError::Passing("there is no connection".to_owned()));
+    }
+    let wanted = terms.consumer_config();
+    let stream = link.jetstream.get_stream_no_info(&*terms.stream).await.map_err(passing)?;
+    let consumer = match stream.get_or_create_consumer(&terms.consumer, wanted.clone()).await {
+        Ok(consumer) => consumer,
+        Err(error) => {
+            return Err(match error.kind() {
+                // What is missing may be made, and what fails now may be better later; a request that makes no sense never will.
+                ConsumerErrorKind::JetStream(said) if is_refusal(said.code(), said.error_code()) => {
+                    PrepareError::Final(WorkerError::Rejected(error.into()))
+                }
+                ConsumerErrorKind::InvalidConsumerType | ConsumerErrorKind::InvalidName => {
+                    PrepareError::Final(WorkerError::Rejected(error.into()))
+                }
+                _ => passing(error),
+            });
+        }
+    };
+    let differences = settings::of_consumer(&wanted, &consumer.cached_info().config);
+    if !differences.is_empty() {
+        let error = WorkerError::Differs { consumer: terms.consumer.clone(), differences };
+        return Err(PrepareError::Final(error));
+    }
+    let name = link.client.new_inbox();
+    let subscriber = link.client.subscribe(format!("{name}.*")).await.map_err(passing)?;
+    let now = Instant::now();
+    let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, asked: 0, heard_at: now, overdue_at: now };
+    Ok(Prepared { consumer: Arc::new(consumer), inbox })
+}
+
+/// Whether the server understood what was asked for and does not want it.
+fn is_refusal(code: usize, error: ErrorCode) -> bool {
+    code == 400 && error != ErrorCode::CLUSTER_NOT_AVAILABLE
+}
+
+fn passing(error: impl Display) -> PrepareError {
+    PrepareError::Passing(error.to_string())
+}
+
+impl Prepared {
+    /// Asks for so many jobs.
+    pub(super) fn ask(&mut self, jobs: usize, link: &Link) {
+        self.inbox.asked += 1;
+        let reply = format!("{}.{}", self.inbox.name, self.inbox.asked);
+        let question = BatchConfig {
+            batch: jobs,
+            expires: Some(QUESTION_LASTS),
+            idle_heartbeat: SERVER_HEARTBEAT,
+            ..BatchConfig::default()
+        };
+        let consumer = Arc::clone(&self.consumer);
+        link.io.spawn(async move {
+            // If the client is gone, the silence will tell.
+            let _ = consumer.request_batch(question, reply.into()).await;
+        });
+    }
+}
+
+impl Inbox {
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<async_nats::Message>> {
+        if let Stage::Closing(closing) = &mut self.stage {
+            match closing.as_mut().poll(context) {
+                Poll::Ready(subscriber) => self.stage = Stage::Subscribed(subscriber),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        match &mut self.stage {
+            Stage::Subscribed(subscriber) => Pin::new(subscriber).poll_next(context),
+            Stage::Closing(_) | Stage::Between => Poll::Ready(None),
+        }
+    }
+
+    /// The server is there.
+    pub(super) fn heard(&mut self) {
+        self.heard_at = Instant::now();
+    }
+
+    /// When the server counts as gone, if something is asked for.
+    pub(super) fn silent_at(&self) -> Instant {
+        self.heard_at + SILENCE
+    }
+
+    /// Whether a message to this subject is to this inbox.
+    pub(super) fn owns(&self, subject: &str) -> bool {
+        subject.starts_with(&self.name)
+    }
+
+    /// Has the server send nothing more; what is on its way still arrives, and then the end.
+    pub(super) fn close(mut self, link: &Link) -> Self {
+        self.overdue_at = Instant::now() + link.timeout;
+        if let Stage::Subscribed(mut subscriber) = mem::replace(&mut self.stage, Stage::Between) {
+            self.stage = Stage::Closing(Box::pin(async move {
+                let _ = subscriber.drain().await;
+                subscriber
+            }));
+        }
+        self
+    }
+
+    pub(super) fn overdue_at(&self) -> Instant {
+        self.overdue_at
+    }
+
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.overdue_at <= now
+    }
+}
+
+/// How many jobs of a question the server gives up on, if the message says that the question has ended in the usual way.
+pub(super) fn returned(message: &async_nats::Message) -> Option<usize> {
+    let status = message.status?;
+    let pending = message.headers.as_ref()?.get(PENDING)?.as_str().parse().ok();
+    pending.filter(|_| status == StatusCode::TIMEOUT || status == StatusCode::REQUEST_TERMINATED)
+}

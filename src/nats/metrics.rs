@@ -1,0 +1,137 @@
+//! Figures about a worker.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::metrics::{Histogram, HistogramCounter};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+
+/// A snapshot of the counters of a worker, from [`Worker::metrics`](super::Worker::metrics). They count all its runs together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerMetrics {
+    /// Jobs that this process has in its hands: delivered, and no outcome confirmed by the server.
+    pub jobs_in_flight: usize,
+    /// The most there have been at once.
+    pub jobs_in_flight_max: usize,
+    /// Deliveries.
+    pub jobs_delivered: u64,
+    /// Deliveries of jobs that had been delivered before, here or elsewhere.
+    pub jobs_redelivered: u64,
+    /// Jobs done, and confirmed so.
+    pub jobs_acked: u64,
+    /// Jobs that failed and are to be delivered again, after a delay.
+    pub jobs_retried: u64,
+    /// Jobs given back without having run, in a drain.
+    pub jobs_returned: u64,
+    /// Jobs given up, and stored among the dead letters.
+    pub jobs_dead: u64,
+    /// Jobs that ran longer than [`stuck_after`](super::WorkerBuilder::stuck_after).
+    pub jobs_stuck: u64,
+    /// Outcomes that could not be told to the server.
+    pub outcomes_lost: u64,
+    /// Heartbeats sent.
+    pub heartbeats: u64,
+    /// From the moment a job was stored to its confirmed end, by the clocks of the server and of this machine.
+    pub time_to_done: Histogram,
+}
+
+impl fmt::Display for WorkerMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} in flight; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned; {} heartbeats; \
+             to done: {}",
+            self.jobs_in_flight,
+            self.jobs_delivered,
+            self.jobs_redelivered,
+            self.jobs_acked,
+            self.jobs_retried,
+            self.jobs_dead,
+            self.jobs_returned,
+            self.heartbeats,
+            self.time_to_done
+        )
+    }
+}
+
+/// The counters. They are statistics: relaxed, each on its own.
+pub(super) struct Counters {
+    in_flight: AtomicUsize,
+    in_flight_max: AtomicUsize,
+    pub(super) delivered: AtomicU64,
+    pub(super) redelivered: AtomicU64,
+    pub(super) acked: AtomicU64,
+    pub(super) retried: AtomicU64,
+    pub(super) returned: AtomicU64,
+    pub(super) dead: AtomicU64,
+    pub(super) stuck: AtomicU64,
+    pub(super) lost: AtomicU64,
+    heartbeats: AtomicU64,
+    time_to_done: HistogramCounter,
+}
+
+impl Counters {
+    pub(super) fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            in_flight: AtomicUsize::new(0),
+            in_flight_max: AtomicUsize::new(0),
+            delivered: zero(),
+            redelivered: zero(),
+            acked: zero(),
+            retried: zero(),
+            returned: zero(),
+            dead: zero(),
+            stuck: zero(),
+            lost: zero(),
+            heartbeats: zero(),
+            time_to_done: HistogramCounter::new(),
+        }
+    }
+
+    /// One more job is in the hands of this process.
+    pub(super) fn enter(&self) {
+        let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        self.in_flight_max.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// So many are so no longer.
+    pub(super) fn leave(&self, jobs: usize) {
+        self.in_flight.fetch_sub(jobs, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_heartbeats(&self, sent: usize) {
+        self.heartbeats.fetch_add(sent as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_done(&self, age: Duration) {
+        add(&self.acked);
+        self.time_to_done.record(age);
+    }
+
+    pub(super) fn snapshot(&self) -> WorkerMetrics {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut time_to_done = Histogram::default();
+        self.time_to_done.add_to(&mut time_to_done);
+        WorkerMetrics {
+            jobs_in_flight: self.in_flight.load(Ordering::Relaxed),
+            jobs_in_flight_max: self.in_flight_max.load(Ordering::Relaxed),
+            jobs_delivered: read(&self.delivered),
+            jobs_redelivered: read(&self.redelivered),
+            jobs_acked: read(&self.acked),
+            jobs_retried: read(&self.retried),
+            jobs_returned: read(&self.returned),
+            jobs_dead: read(&self.dead),
+            jobs_stuck: read(&self.stuck),
+            outcomes_lost: read(&self.lost),
+            heartbeats: read(&self.heartbeats),
+            time_to_done,
+        }
+    }
+}
+
+/// Counts one.
+pub(super) fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

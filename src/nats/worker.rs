@@ -1,0 +1,387 @@
+//! Works on the jobs of a queue.
+
+use std::fmt;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull::Config;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
+
+use super::attempt::{Duty, SharedDuty};
+use super::connection::Link;
+use super::course::{Course, Note, Outfit};
+use super::error::WorkerError;
+use super::job::Job;
+use super::metrics::{Counters, WorkerMetrics};
+use super::outcome::Registrar;
+use super::queue::JobQueue;
+use crate::cancel::CancellationToken;
+use crate::deadline::Deadline;
+use crate::io::{BlockError, mpsc};
+use crate::local;
+use crate::pool::WorkerPool;
+use crate::retry::RetryPolicy;
+use crate::sync::Arc;
+
+/// After what time without a word the server gives a job to another, unless told otherwise.
+const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
+/// The time a drain may take unless told otherwise.
+const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many deliveries more than the policy's attempts a job may have unless told otherwise.
+const SPARE_DELIVERIES: u32 = 10;
+/// How many jobs may be with all workers of a consumer together, those included that wait for another attempt.
+const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
+/// How many questions the server keeps for all workers of a consumer; each has five at most.
+const MAX_WAITING: i64 = 4_096;
+/// The shortest `ack_wait`: heartbeats and confirmations need some time.
+const SHORTEST_ACK_WAIT: Duration = Duration::from_millis(100);
+
+/// Works on the jobs of a [`JobQueue`] by a handler on a pool. From [`Worker::builder`]. Clones share one.
+///
+/// Start as many as there are machines, under one name: each job goes to one of them. What a process has not finished when
+/// it dies goes to another. That makes it *at least once*: a job may run twice when a process, the server or the network
+/// fails at a bad moment, and the handler must bear that. The page `docs/nats.md` in the repository says when and how.
+///
+/// # Outcomes
+///
+/// | the handler | the job |
+/// |---|---|
+/// | returns `Ok` | is done: it is taken out of the queue |
+/// | returns an error that is worth another attempt, or panics | is delivered again, to any worker, after the policy's delay |
+/// | the same, and the policy allows no further attempt; or the error is permanent | goes to the dead letters |
+/// | does not return, since its process died | is delivered again when `ack_wait` is over |
+///
+/// A job holds one of the worker's *slots* from its delivery until the server has confirmed the outcome. The worker asks for as
+/// many jobs as it has free slots, so nothing waits here that another machine could run.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use workcrew::nats::{Connection, JobQueue, Worker};
+/// use workcrew::{RetryPolicy, WorkerPool};
+///
+/// let pool = WorkerPool::new()?;
+/// let connection = Connection::builder("127.0.0.1:4222").connect(&pool)?;
+/// let queue = JobQueue::builder(&connection, "RESIZE").subject("resize.*").open()?;
+/// let worker = Worker::builder(&queue, "resizer")
+///     .retry(RetryPolicy::exponential().base_delay(Duration::from_secs(1)).max_attempts(5))
+///     .build()?;
+/// // Somebody else, who handles Ctrl-C say, calls `drain` on a clone.
+/// let report = worker.run(&pool, |job| -> Result<(), std::io::Error> {
+///     println!("{} {:?}", job.subject(), job.text());
+///     Ok(())
+/// })?;
+/// assert!(report.drained);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Worker<E> {
+    link: Arc<Link>,
+    terms: Arc<Terms>,
+    policy: RetryPolicy<E>,
+    /// `None`: as many as the pool has workers.
+    slots: Option<usize>,
+    registrar: Arc<Registrar>,
+    counters: Arc<Counters>,
+    /// Cancelled when the runs shall drain.
+    draining: CancellationToken,
+}
+
+/// Configures a worker. From [`Worker::builder`]. Setters only store; [`build`](Self::build) checks.
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct WorkerBuilder<E> {
+    queue: JobQueue,
+    policy: RetryPolicy<E>,
+    slots: Option<usize>,
+    ack_wait: Duration,
+    beats: bool,
+    stuck_after: Option<Duration>,
+    max_deliveries: Option<u32>,
+    max_ack_pending: u32,
+    drain_timeout: Duration,
+    consumer: String,
+    filter: String,
+}
+
+impl<E> WorkerBuilder<E> {
+    /// When a job that failed is tried again. Unless set, [`RetryPolicy::exponential`].
+    ///
+    /// Each delivery counts as an attempt, on whatever machine. The policy's deadline counts from the moment the job was
+    /// stored; its budget is that of this process.
+    pub fn retry(mut self, policy: RetryPolicy<E>) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// How many jobs a process has in its hands at most. Unless set, one for each worker of the pool. More make sense for
+    /// handlers that take less time than a word to the server and back; then jobs wait in the pool's queue, where no other machine gets them.
+    pub fn slots(mut self, jobs: usize) -> Self {
+        self.slots = Some(jobs);
+        self
+    }
+
+    /// After what time without a word from here the server gives a job to another worker. Unless set, 30 seconds; at least 100 ms. It is no limit
+    /// for the handler: a heartbeat goes out after each third of it. All workers of one name must agree.
+    pub fn ack_wait(mut self, time: Duration) -> Self {
+        self.ack_wait = time;
+        self
+    }
+
+    /// Sends no heartbeats: then a handler must be done within `ack_wait`, or its job runs twice.
+    pub fn without_heartbeats(mut self) -> Self {
+        self.beats = false;
+        self
+    }
+
+    /// How long a job may take, from the moment it was handed to the pool. Past it there are no more heartbeats, so the job goes to
+    /// another worker; its [token](Job::token) is cancelled, [`Event::JobStuck`](super::Event) is told, and the slot stays taken until the
+    /// handler returns. Unless set, for ever.
+    pub fn stuck_after(mut self, time: Duration) -> Self {
+        self.stuck_after = Some(time);
+        self
+    }
+
+    /// How often a job may be delivered before it goes to the dead letters *without being run*: what ends its process each time leaves no outcome to go by.
+    /// Unless set, the policy's attempts and ten more.
+    pub fn max_deliveries(mut self, deliveries: u32) -> Self {
+        self.max_deliveries = Some(deliveries);
+        self
+    }
+
+    /// How many jobs may be with all workers of this name together, *those included that wait for another attempt*: when they are
+    /// as many, the server gives out nothing. Unless set, 100,000. All workers of one name must agree.
+    pub fn max_ack_pending(mut self, jobs: u32) -> Self {
+        self.max_ack_pending = jobs;
+        self
+    }
+
+    /// The time a [drain](Worker::drain) may take. Unless set, 30 seconds. `Duration::MAX` means for ever.
+    pub fn drain_timeout(mut self, time: Duration) -> Self {
+        self.drain_timeout = time;
+        self
+    }
+
+    /// Works on jobs of this subject only, which may hold `*` and `>`. The server refuses workers of different names whose subjects overlap: each job is for one.
+    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+        self.filter = subject.into();
+        self
+    }
+
+    /// The worker. Asks nothing of the server: [`Worker::run`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError::Settings`], if they contradict each other.
+    pub fn build(self) -> Result<Worker<E>, WorkerError> {
+        let attempts = self.policy.most_attempts();
+        let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
+        if self.slots == Some(0) {
+            return Err(WorkerError::Settings("a worker needs a slot at least"));
+        }
+        if self.ack_wait < SHORTEST_ACK_WAIT {
+            return Err(WorkerError::Settings("ack_wait is at least 100 ms"));
+        }
+        if max_deliveries < attempts {
+            return Err(WorkerError::Settings("there are fewer deliveries than the policy has attempts"));
+        }
+        if self.max_ack_pending == 0 {
+            return Err(WorkerError::Settings("max_ack_pending is at least 1"));
+        }
+        let JobQueue { link, name, dead_subject } = self.queue;
+        let registrar =
+            Registrar { link: Arc::clone(&link), stream: Arc::clone(&name), dead_subject, ack_wait: self.ack_wait };
+        let terms = Terms {
+            stream: name,
+            consumer: self.consumer,
+            filter: self.filter,
+            ack_wait: self.ack_wait,
+            beats: self.beats,
+            stuck_after: self.stuck_after,
+            max_deliveries,
+            max_ack_pending: self.max_ack_pending,
+            drain_timeout: self.drain_timeout,
+        };
+        Ok(Worker {
+            link,
+            terms: Arc::new(terms),
+            policy: self.policy,
+            slots: self.slots,
+            registrar: Arc::new(registrar),
+            counters: Arc::new(Counters::new()),
+            draining: CancellationToken::new(),
+        })
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunReport {
+    /// Whether nothing was left: each job that was delivered here has an outcome, or went back.
+    pub drained: bool,
+    /// How many jobs were left when the drain took too long. Their handlers may still run; the server gives them to others
+    /// when `ack_wait` is over.
+    pub jobs_left: usize,
+}
+
+impl<E> Worker<E> {
+    /// Configures a worker of a queue. Workers of one name share its jobs, on as many machines as there are; the name
+    /// is that of the durable consumer on the server.
+    pub fn builder(queue: &JobQueue, name: impl Into<String>) -> WorkerBuilder<E> {
+        WorkerBuilder {
+            queue: queue.clone(),
+            policy: RetryPolicy::exponential(),
+            slots: None,
+            ack_wait: DEFAULT_ACK_WAIT,
+            beats: true,
+            stuck_after: None,
+            max_deliveries: None,
+            max_ack_pending: DEFAULT_MAX_ACK_PENDING,
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            consumer: name.into(),
+            filter: String::new(),
+        }
+    }
+
+    /// Works until it is [drained](Self::drain), or `pool` is closed, which drains it too. Blocks until then.
+    ///
+    /// A job is a task of the pool: metrics and observers know it, labelled by the name of the worker. It takes no place in the pool's
+    /// queue; there are never more than slots.
+    ///
+    /// What goes wrong is told to the [observer](super::ConnectionBuilder::observer) of the connection and tried again, with pauses up to
+    /// five seconds: no connection, no stream, no consumer (it is made anew). After a restart of the server it goes on by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`]: what trying again would not mend. What was under way is finished first, as in a drain.
+    #[track_caller]
+    pub fn run<H>(&self, pool: &WorkerPool, handler: H) -> Result<RunReport, WorkerError>
+    where
+        H: Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
+        E: fmt::Display + 'static,
+    {
+        let engine = Arc::clone(pool.engine());
+        if local::is_inside(engine.pool()) {
+            return Err(WorkerError::WouldDeadlock);
+        }
+        let notes = mpsc::unbounded_channel();
+        self.link.tell_of_connection(notes.0.clone(), Note::Connection);
+        let _guards = [&engine.closing, &self.draining].map(|token| {
+            let notes = notes.0.clone();
+            token.on_cancel(move || drop(notes.send(Note::Drain)))
+        });
+        let supervisor = Arc::clone(&engine.supervisor);
+        let duty = Duty {
+            handler,
+            policy: self.policy.clone(),
+            engine,
+            location: Location::caller(),
+            label: self.terms.consumer.as_str().into(),
+        };
+        let outfit = Outfit {
+            link: Arc::clone(&self.link),
+            terms: Arc::clone(&self.terms),
+            slots: self.slots.unwrap_or_else(|| pool.workers()),
+            counters: Arc::clone(&self.counters),
+            registrar: Arc::clone(&self.registrar),
+            crew: Box::new(SharedDuty(Arc::new(duty))),
+            supervisor,
+            notes,
+        };
+        let course = async move { Course::new(outfit).run().await };
+        match self.link.io.block_on(course, Deadline::NEVER) {
+            Ok(ended) => ended,
+            Err(BlockError::OnIoThread) => Err(WorkerError::WouldDeadlock),
+            Err(BlockError::Timeout) => unreachable!("a wait without an end ends with the run"),
+            Err(BlockError::Panicked(panic)) => panic.resume(),
+        }
+    }
+
+    /// Has all runs of this worker and its clones end, and returns at once: they ask for nothing more, give back what has not started, wait for
+    /// what runs and for the server's confirmations, [so long](WorkerBuilder::drain_timeout) at most. A run that begins later ends
+    /// at once.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// A snapshot of the counters.
+    #[must_use]
+    pub fn metrics(&self) -> WorkerMetrics {
+        self.counters.snapshot()
+    }
+}
+
+// By hand, since it needs no `E: Clone`.
+impl<E> Clone for Worker<E> {
+    fn clone(&self) -> Self {
+        Self {
+            link: Arc::clone(&self.link),
+            terms: Arc::clone(&self.terms),
+            policy: self.policy.clone(),
+            slots: self.slots,
+            registrar: Arc::clone(&self.registrar),
+            counters: Arc::clone(&self.counters),
+            draining: self.draining.clone(),
+        }
+    }
+}
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl<E> UnwindSafe for Worker<E> {}
+impl<E> RefUnwindSafe for Worker<E> {}
+
+impl<E> fmt::Debug for Worker<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("terms", &self.terms).field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
+impl<E> fmt::Debug for WorkerBuilder<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerBuilder")
+            .field("queue", &self.queue)
+            .field("consumer", &self.consumer)
+            .field("policy", &self.policy)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a worker agrees with the server, and holds itself to.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) stream: Arc<str>,
+    pub(super) consumer: String,
+    /// Empty: all subjects.
+    filter: String,
+    ack_wait: Duration,
+    /// Whether there are heartbeats.
+    beats: bool,
+    pub(super) stuck_after: Option<Duration>,
+    pub(super) max_deliveries: u32,
+    max_ack_pending: u32,
+    pub(super) drain_timeout: Duration,
+}
+
+impl Terms {
+    pub(super) fn heartbeat_period(&self) -> Option<Duration> {
+        self.beats.then_some(self.ack_wait / 3)
+    }
+
+    /// The consumer. It has no limit of deliveries of its own: past it a job would stay in the stream for ever, and
+    /// nobody would be told.
+    pub(super) fn consumer_config(&self) -> Config {
+        Config {
+            durable_name: Some(self.consumer.clone()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            replay_policy: ReplayPolicy::Instant,
+            ack_wait: self.ack_wait,
+            max_deliver: -1,
+            max_ack_pending: self.max_ack_pending.into(),
+            max_waiting: MAX_WAITING,
+            filter_subject: self.filter.clone(),
+            ..Config::default()
+        }
+    }
+}

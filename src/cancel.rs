@@ -129,7 +129,7 @@ impl CancellationToken {
 
     /// Registers `f` to be called once, when the token is cancelled, on the thread that cancels it and under no lock.
     /// Called at once if the token is cancelled already. Dropping the guard withdraws it, unless the cancellation
-    /// has begun.
+    /// has begun. Of a token with a deadline that nobody looks at it is not called; see [`with_deadline`](Self::with_deadline).
     ///
     /// ```
     /// use std::sync::mpsc::channel;
@@ -226,7 +226,7 @@ impl fmt::Debug for CancellationToken {
 }
 
 /// Withdraws a callback of [`CancellationToken::on_cancel`] when dropped.
-#[must_use = "dropping the guard withdraws the callback"]
+#[must_use = "dropping the guard withdraws the callback, as `let _ =` does at once: bind it to a name, or call `detach`"]
 pub struct CancelGuard {
     /// Where the callback is registered; `None` once the token was cancelled.
     registration: Option<(Weak<Node>, u64)>,

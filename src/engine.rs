@@ -168,10 +168,14 @@ impl Engine {
 
     /// Submits an admitted job for a future: takes it in, or gives it back and has the waker called when there may be room.
     /// Where that is not what the overflow policy or a worker asks for, it is taken in, whatever becomes of it.
-    pub(crate) fn submit_or_enroll(&self, job: Job, spot: &mut Option<Spot>, waker: &Waker) -> Result<(), Job> {
+    pub(crate) fn submit_or_enroll(&self, job: Job, spot: &mut Option<Spot>, waker: Waker) -> Result<(), Job> {
         let waits = matches!(self.overflow, Overflow::Block | Overflow::CallerRuns);
         if waits && !local::is_worker_of(self.pool()) {
             return self.queue.push_or_enroll(job, spot, waker);
+        }
+        // Whoever does not wait any more passes on what it was told.
+        if let Some(spot) = spot.take() {
+            self.queue.leave(spot, false);
         }
         let Err(job) = self.queue.try_push(job) else { return Ok(()) };
         self.overflow(job, Patience::Policy).map_err(|_| unreachable!("neither a worker nor a discarded job waits"))
@@ -197,7 +201,8 @@ impl Engine {
         self.supervisor.lifecycle.check();
         let job = self.queue.pop(turn, || self.supervisor.lifecycle.is_drained() || self.roster.has_surplus());
         record.has_rested();
-        job
+        // A timer that came to the queue after the look, and before the closing that this worker has seen.
+        job.or_else(|| if self.supervisor.lifecycle.is_drained() { self.queue.try_pop(turn) } else { None })
     }
 
     /// Runs a job that a worker has taken, or cancels it, if that is what the hour asks for.
@@ -247,9 +252,11 @@ impl Engine {
 
     /// Refuses new work; what waits for room gets its closure back, what waits for its time is cancelled.
     pub(crate) fn close(&self) {
+        // First, so that no timer comes to the queue of a pool whose workers have left.
+        let waiting = self.timekeeper.close();
         self.supervisor.lifecycle.close();
         self.queue.close();
-        for task in self.timekeeper.close() {
+        for task in waiting {
             task.cancel(CancelReason::ShutDown, &self.supervisor);
         }
         self.closing.cancel_because(CancelReason::ShutDown);

@@ -108,8 +108,10 @@ impl<T> JoinHandle<T> {
     }
 
     /// Cancels the task if it has not started: its closure is dropped before this returns, and `join` answers
-    /// [`JoinError::Cancelled`]. Returns `true` if the task will never run. A running task is not touched. (A task that is
-    /// [tried again](crate::WorkerPool::spawn_with_retry) says there what this does between and during attempts.)
+    /// [`JoinError::Cancelled`]. Returns `true` if the task will never run. A running task is not touched.
+    ///
+    /// Of a future that is driven for the pool, a remote call for one, it drops what is on its way: the other side may have acted.
+    /// A task that is [tried again](crate::WorkerPool::spawn_with_retry) says there what this does between and during attempts.
     ///
     /// The place in the queue is given back when a worker comes to it.
     #[allow(clippy::must_use_candidate, reason = "cancelling what may have started is a fine thing to do")]

@@ -50,6 +50,17 @@ pub(crate) trait Task: Send + Sync {
 
     /// Cancels it, if nobody has claimed it yet; returns whether it did.
     fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool;
+
+    /// Whether it has ended, so that a share in it is good for nothing. Called under locks: it takes none.
+    fn is_spent(&self) -> bool {
+        false
+    }
+
+    /// Whether the timekeeper is to put a share into the queue, now that its time has come: not if one lies there still.
+    /// Called under locks: it takes none.
+    fn wants_share(&self) -> bool {
+        true
+    }
 }
 
 /// A group that sends tickets.
@@ -88,9 +99,13 @@ impl Job {
         job.closure.into_inner().expect("a refused closure has the type that was submitted")
     }
 
-    /// Whether it is a turn for a group that is gone.
+    /// Whether it is a turn for a group that is gone, or a share in a task that has ended.
     pub(crate) fn is_dead(&self) -> bool {
-        matches!(self, Self::Ticket(group) if group.strong_count() == 0)
+        match self {
+            Self::Ticket(group) => group.strong_count() == 0,
+            Self::Task(task) => task.is_spent(),
+            Self::Closure(_) | Self::Timed(_) => false,
+        }
     }
 
     /// Whether it is a closure that was called.

@@ -1,6 +1,6 @@
 //! A bounded worker-pool task executor for synchronous Rust.
 //!
-//! Closures go through one bounded channel to a fixed number of worker threads. Handles wait for one task; groups, as
+//! Closures go through one bounded channel to the worker threads. Handles wait for one task; groups, as
 //! Go's `errgroup`, wait for many and cancel the rest on the first error; scopes do so for tasks that borrow. This page
 //! answers a user's questions in the order in which they come up.
 //!
@@ -55,6 +55,20 @@
 //!
 //! For one function over many items there are [`map`](WorkerPool::map), a lazy iterator in the order of the items, and
 //! [`try_map`](WorkerPool::try_map).
+//!
+//! # Which for many items?
+//!
+//! | | results | memory |
+//! |---|---|---|
+//! | [`map`](WorkerPool::map) | each its own, in the order of the items, as they are asked for | bounded, from an endless source too |
+//! | [`try_map`](WorkerPool::try_map), [`TaskGroup::wait`] | all values, or the first error | that of the values |
+//! | [`TaskGroup::completions`] | each as it comes | that of the results that were not yet asked for |
+//!
+//! # In which order do tasks start?
+//!
+//! Jobs in the order in which they were submitted, the tasks of a group in the order of spawning. Groups hold their own waiting
+//! tasks and do not queue behind jobs: a task of a group may start before a job that was submitted earlier, and the other way
+//! round. What must come first is to be joined first.
 //!
 //! # May tasks borrow?
 //!
@@ -206,6 +220,8 @@
 //!
 //! For data-parallel iterators use rayon, for many connections at once an async runtime. A pool of threads cannot kill
 //! a task, and it forgets its queue when the process ends; that of the feature `nats` does not.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod pool;
 mod builder;

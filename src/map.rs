@@ -20,7 +20,8 @@ impl WorkerPool {
     /// Dropping the iterator cancels what has not started.
     ///
     /// Each item ends in its own result: a panic is an `Err` in its place, and the others go on. If the pool is shut
-    /// down, the items left are [`JoinError::Cancelled`].
+    /// down, the items left are [`JoinError::Cancelled`]; an endless iterator then yields errors without end, so stop at the
+    /// first.
     ///
     /// # Examples
     ///

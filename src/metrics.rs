@@ -30,11 +30,12 @@ pub struct Metrics {
     pub tasks_submitted: u64,
     /// Tasks that ran and returned.
     pub tasks_succeeded: u64,
-    /// Tasks of groups and scopes that ran and returned `Err`, and retried tasks that gave up on an `Err`.
+    /// Tasks whose end was an error: of groups and scopes, retried tasks that gave up, deliveries of events, remote calls.
     pub tasks_failed: u64,
     /// Tasks that ran and panicked.
     pub tasks_panicked: u64,
-    /// Tasks that were accepted and never ran.
+    /// Tasks that were accepted and cancelled: closures that never ran, retried tasks that were not tried again, futures that were
+    /// dropped on their way.
     pub tasks_cancelled: u64,
     /// Submissions whose closure was given back or, by a cancelled group, dropped at once.
     pub tasks_refused: u64,

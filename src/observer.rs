@@ -23,11 +23,12 @@ impl fmt::Display for TaskId {
 pub enum Outcome {
     /// It ran and returned; in a group, it returned `()` or `Ok`.
     Succeeded,
-    /// It ran in a group or a scope and returned `Err`.
+    /// It ended with an error: a task of a group or a scope, one that was tried again and given up, a delivery of an event, a
+    /// remote call.
     Failed,
     /// It ran and panicked.
     Panicked,
-    /// It never ran.
+    /// It was cancelled: a closure before it ran, a retried task before it was tried again, a future perhaps on its way.
     Cancelled(CancelReason),
 }
 
@@ -63,7 +64,7 @@ impl<'a> TaskInfo<'a> {
         self.location
     }
 
-    /// The label of the task's group, if it has one.
+    /// The label, if it has one: of its group, its subscription, its driver or caller.
     #[must_use]
     pub fn label(&self) -> Option<&'a str> {
         self.label.map(|label| &**label)
@@ -171,7 +172,7 @@ impl RunningTask {
         self.location
     }
 
-    /// The label of the task's group, if it has one.
+    /// The label, if it has one: of its group, its subscription, its driver or caller.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()

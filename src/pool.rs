@@ -116,7 +116,8 @@ impl WorkerPool {
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// Like [`execute`](Self::execute), but blocks at most `timeout`; `Duration::MAX` means for ever.
+    /// Like [`execute`](Self::execute), but blocks at most `timeout`; `Duration::MAX` means for ever. Whatever the
+    /// [policy](crate::Overflow), it waits for room and then gives the closure back.
     ///
     /// # Errors
     ///

@@ -101,13 +101,14 @@ pub(crate) struct Started {
     /// When it started, if durations are recorded.
     at: Option<Moment>,
     /// The task that waits below it on the same stack.
-    below: Option<Box<Below>>,
+    below: Option<Below>,
 }
 
 /// A task that has lent its worker to another.
 struct Below {
     task: u64,
     since: u64,
+    /// Where it comes from, unless the other comes from there as well.
     site: Option<Site>,
 }
 
@@ -225,6 +226,11 @@ impl Record {
         self.settled.load(Ordering::Acquire)
     }
 
+    /// How many starts were followed by an end.
+    fn ended(&self) -> u64 {
+        self.suspended() + self.succeeded() + self.failed() + self.panicked()
+    }
+
     /// Adds the durations that were recorded here to the histograms.
     pub(crate) fn add_times_to(&self, queue_wait: &mut Histogram, run_time: &mut Histogram) {
         if let Some(times) = &self.times {
@@ -237,15 +243,16 @@ impl Record {
     /// look counts as doing nothing.
     pub(crate) fn running(&self) -> Option<RunningTask> {
         for _ in 0..LOOKS {
-            let before = (self.started(), self.current.task.load(Ordering::Acquire));
-            // ORDERING: Acquire pairs with the Release in `begin`: who sees a later task's moment or, through the lock,
-            // its site, sees the earlier task's end as well, and looks again.
+            let before = (self.started(), self.ended(), self.current.task.load(Ordering::Acquire));
+            // ORDERING: Acquire pairs with the Release in `Current`: who sees another task's moment or, through the lock,
+            // its site, sees no task as well, or a later one, and looks again. Should the same task be back by then, one
+            // that ran on top of it has been counted as ended.
             let since = Moment::from_word(self.current.since.load(Ordering::Acquire));
             let site = self.current.site.lock().clone();
-            if before != (self.started(), self.current.task.load(Ordering::Acquire)) {
+            if before != (self.started(), self.ended(), self.current.task.load(Ordering::Acquire)) {
                 continue;
             }
-            let id = TaskId(before.1.checked_sub(1)?);
+            let id = TaskId(before.2.checked_sub(1)?);
             let (Site { location, label }, since) = (site?, self.clock.instant(since?));
             return Some(RunningTask { worker: self.worker, id, location, label, since });
         }
@@ -278,17 +285,16 @@ impl Record {
 impl Current {
     /// Shows a task that starts; returns the one that lends its worker.
     #[inline]
-    fn begin(&self, task: &TaskInfo<'_>, since: Moment) -> Option<Box<Below>> {
+    fn begin(&self, task: &TaskInfo<'_>, since: Moment) -> Option<Below> {
         let below = self.task.load(Ordering::Relaxed);
-        let below = (below > 0).then(|| {
-            let since = self.since.load(Ordering::Relaxed);
-            Box::new(Below { task: below, since, site: self.site.lock().clone() })
-        });
-        let addresses = Site::addresses(task.location, task.label);
-        if self.site_addresses() != addresses {
-            self.set_site(Some(Site { location: task.location, label: task.label.cloned() }));
+        if below > 0 {
+            self.task.store(0, Ordering::Relaxed);
         }
-        // ORDERING: Release, after the end of the task before; see `Record::running`.
+        // ORDERING: the Release of `since`, and the lock of the site, come after the zero; see `Record::running`.
+        let addresses = Site::addresses(task.location, task.label);
+        let is_elsewhere = self.site_addresses() != addresses;
+        let before = is_elsewhere.then(|| self.swap_site(addresses, Site::of(task))).flatten();
+        let below = (below > 0).then(|| Below { task: below, since: self.since.load(Ordering::Relaxed), site: before });
         self.since.store(since.word(), Ordering::Release);
         self.task.store(task.id.0 + 1, Ordering::Release);
         below
@@ -296,16 +302,17 @@ impl Current {
 
     /// Shows again what was shown before, or nothing.
     #[inline]
-    fn finish(&self, below: Option<Box<Below>>) {
-        match below {
-            None => self.task.store(0, Ordering::Release),
-            Some(below) => {
-                let Below { task, since, site } = *below;
-                self.set_site(site);
-                self.since.store(since, Ordering::Release);
-                self.task.store(task, Ordering::Release);
-            }
+    fn finish(&self, below: Option<Below>) {
+        let Some(Below { task, since, site }) = below else {
+            self.task.store(0, Ordering::Release);
+            return;
+        };
+        self.task.store(0, Ordering::Relaxed);
+        if let Some(site) = site {
+            drop(self.swap_site(Site::addresses(site.location, site.label.as_ref()), site));
         }
+        self.since.store(since, Ordering::Release);
+        self.task.store(task, Ordering::Release);
     }
 
     #[inline]
@@ -313,17 +320,19 @@ impl Current {
         self.site_addresses.each_ref().map(|address| address.load(Ordering::Relaxed))
     }
 
-    fn set_site(&self, site: Option<Site>) {
-        let addresses = site.as_ref().map_or([0; 2], |site| Site::addresses(site.location, site.label.as_ref()));
+    fn swap_site(&self, addresses: [usize; 2], site: Site) -> Option<Site> {
         for (place, address) in self.site_addresses.iter().zip(addresses) {
             place.store(address, Ordering::Relaxed);
         }
-        let before = std::mem::replace(&mut *self.site.lock(), site);
-        drop(before);
+        self.site.lock().replace(site)
     }
 }
 
 impl Site {
+    fn of(task: &TaskInfo<'_>) -> Self {
+        Self { location: task.location, label: task.label.cloned() }
+    }
+
     /// Tells sites apart; zero is the address of nothing. The site that is shown keeps its label alive, so that no
     /// other can take its address.
     #[inline]

@@ -33,7 +33,7 @@ pub enum OnDrop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Whether all that was accepted has run to its end: nothing was left, and this call cancelled nothing.
+    /// Whether nothing was left, and this call cancelled nothing. (What an earlier call cancelled is in its own report.)
     pub drained: bool,
     /// Tasks that were cancelled before they started, since this call began.
     pub tasks_cancelled: usize,

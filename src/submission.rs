@@ -44,6 +44,9 @@ impl WorkerPool {
     /// on the caller's thread would block the runtime; the policies that discard do so. Polled on a worker of the pool it
     /// never waits, as `spawn` does not.
     ///
+    /// Room that comes free is offered to futures in the order in which they began to wait. One that is woken and neither
+    /// polled nor dropped keeps its offer from the next, until more room comes free; threads it holds up not at all.
+    ///
     /// # Errors
     ///
     /// [`SubmitError`] with the closure, if the pool is shut down, also while this waits for room.
@@ -124,6 +127,8 @@ where
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        // Cloning is foreign code, which may panic: it is done before anything has happened.
+        let wakers = [context.waker().clone(), context.waker().clone()];
         let mut waiting = match mem::replace(&mut this.state, State::Done) {
             State::New(f) => match Waiting::admit(f, &this.engine, this.location) {
                 Ok(waiting) => waiting,
@@ -132,7 +137,7 @@ where
             State::Waiting(waiting) => waiting,
             State::Done => return Poll::Pending,
         };
-        match waiting.attempt(&this.engine, this.location, context.waker()) {
+        match waiting.attempt(&this.engine, this.location, wakers) {
             Attempt::Accepted => {
                 let task = Arc::clone(&waiting.task);
                 waiting.leave(&this.engine, true);
@@ -199,9 +204,14 @@ where
     }
 
     /// Offers the job to the queue; keeps rule 2.
-    fn attempt(&mut self, engine: &Arc<Engine>, location: &'static Location<'static>, waker: &Waker) -> Attempt {
-        let Some(job) = self.offer.take(waker) else { return Attempt::Refused };
-        let Err(job) = engine.submit_or_enroll(job, &mut self.spot, waker) else { return Attempt::Accepted };
+    fn attempt(
+        &mut self,
+        engine: &Arc<Engine>,
+        location: &'static Location<'static>,
+        [of_closing, of_room]: [Waker; 2],
+    ) -> Attempt {
+        let Some(job) = self.offer.take(of_closing) else { return Attempt::Refused };
+        let Err(job) = engine.submit_or_enroll(job, &mut self.spot, of_room) else { return Attempt::Accepted };
         self.offer.put_back(job);
         if self.closing.is_none() {
             let (offer, id) = (Arc::clone(&self.offer), self.id);
@@ -228,8 +238,7 @@ impl<F, T> Waiting<F, T> {
 
 impl Offer {
     /// Takes the job out to try it; `None` if it is refused. The waker is left for the closing.
-    fn take(&self, waker: &Waker) -> Option<Job> {
-        let waker = waker.clone();
+    fn take(&self, waker: Waker) -> Option<Job> {
         let mut inner = self.inner.lock();
         let old = inner.waker.replace(waker);
         let job = inner.job.take();

@@ -87,7 +87,7 @@ pub(crate) struct TaskCell<F, T> {
     location: &'static Location<'static>,
     queued_at: Option<Moment>,
     inner: Mutex<Inner<F, T>>,
-    /// Whether the outcome has landed; written under the lock, for those who look without it.
+    /// Whether the outcome has landed, if only to be dropped; written under the lock, for those who look without it.
     landed: AtomicBool,
     /// Notified when the outcome is there.
     done: Condvar,
@@ -151,6 +151,8 @@ impl<F, T> TaskCell<F, T> {
     fn complete(&self, outcome: Result<T, JoinError>) {
         fault::at(Place::Landing);
         let mut inner = self.inner.lock();
+        // ORDERING: Release pairs with the Acquire of `is_done`.
+        self.landed.store(true, Ordering::Release);
         if inner.detached {
             inner.state = State::Taken;
             drop(inner);
@@ -158,8 +160,6 @@ impl<F, T> TaskCell<F, T> {
             return;
         }
         inner.state = State::Done(outcome);
-        // ORDERING: Release pairs with the Acquire of `is_done`.
-        self.landed.store(true, Ordering::Release);
         self.announce(inner);
     }
 
@@ -248,6 +248,10 @@ where
             supervisor.settle(record, 1);
             true
         })
+    }
+
+    fn is_spent(&self) -> bool {
+        self.landed.load(Ordering::Acquire)
     }
 }
 

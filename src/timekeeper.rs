@@ -13,8 +13,8 @@
 //! 1. The thread runs nothing foreign, no destructor either: it moves tasks from the agenda to the queue. What comes of
 //!    a task there is decided by workers.
 //! 2. A task that is due goes into the side lane, which refuses nothing and waits for nothing. So a full queue holds up
-//!    neither the thread nor other tasks: each waits for a worker. What may be in that lane is bounded by
-//!    [`PLACES`].
+//!    neither the thread nor other tasks: each waits for a worker. So that the lane is bounded as well, what lies in it
+//!    counts when a place is asked for. A task that is handed over and has a share there already gets no other.
 //! 3. Who may have to put a task down later, without being refused, *reserves* a place first.
 //! 4. Closing takes the agenda whole; what comes later is refused. Whoever closes cancels what was in it.
 //!
@@ -33,7 +33,8 @@ use crate::job::{Job, Task};
 use crate::queue::Queue;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, Weak, thread};
 
-/// The most tasks of one pool that may wait for their time, those included that have a place reserved.
+/// The most tasks of one pool that may wait for their time, those included that have a place reserved, and those that were
+/// handed over and wait for a worker.
 pub(crate) const PLACES: usize = 1 << 20;
 /// How many tasks the thread hands over at most before it lets others at the agenda.
 const BATCH: usize = 64;
@@ -52,7 +53,8 @@ pub(crate) struct Timekeeper {
 /// What the lock guards.
 struct Inner {
     agenda: Agenda<Entry>,
-    /// Places taken: by reservations, and by the entries that have none. At most [`PLACES`].
+    /// Places taken: by reservations, and by the entries that have none. At most [`PLACES`], with what lies in the side
+    /// lane.
     taken: usize,
     closed: bool,
     /// The thread, until somebody joins it.
@@ -120,8 +122,9 @@ impl Timekeeper {
 
     /// Puts a task down, to be handed over when it is due.
     pub(crate) fn put(&self, due: Due, task: Arc<dyn Task>) -> Result<Place, NoPlace> {
+        let queue = self.queue.upgrade();
         let mut inner = self.inner.lock();
-        inner.take_place()?;
+        inner.take_place(queue.as_deref())?;
         Ok(self.put_locked(&mut inner, due, Entry { task, is_reserved: false }))
     }
 
@@ -134,7 +137,8 @@ impl Timekeeper {
 
     /// Reserves a place.
     pub(crate) fn reserve(self: &Arc<Self>) -> Result<Reservation, NoPlace> {
-        self.inner.lock().take_place()?;
+        let queue = self.queue.upgrade();
+        self.inner.lock().take_place(queue.as_deref())?;
         Ok(Reservation { timekeeper: Arc::clone(self) })
     }
 
@@ -200,18 +204,22 @@ impl Timekeeper {
     fn hand_over_due(&self, inner: &mut Inner, now: Instant) -> bool {
         let Some(entry) = inner.agenda.take_due(now) else { return false };
         let task = inner.let_go(entry);
-        let queue = self.queue.upgrade().expect("a pool that is not closed has workers, who keep the queue");
-        queue.push_aside(Job::Task(task), Job::is_dead);
+        if task.wants_share() {
+            let queue = self.queue.upgrade().expect("a pool that is not closed has workers, who keep the queue");
+            queue.push_aside(Job::Task(task), Job::is_dead);
+        }
         true
     }
 }
 
 impl Inner {
-    /// Takes one of the places.
-    fn take_place(&mut self) -> Result<(), NoPlace> {
+    /// Takes one of the places; keeps rule 2. What was handed over is counted where it lies, since that happens under this
+    /// lock as well. Whoever calls this drops his share in the queue after the lock.
+    fn take_place(&mut self, queue: Option<&Queue<Job>>) -> Result<(), NoPlace> {
+        let handed_over = queue.map_or(0, Queue::side_len);
         if self.closed {
             Err(NoPlace::Closed)
-        } else if self.taken >= PLACES {
+        } else if self.taken + handed_over >= PLACES {
             Err(NoPlace::Full)
         } else {
             self.taken += 1;

@@ -74,8 +74,10 @@ fn main(engine: &Arc<Engine>, settings: &WorkerSettings, record: Arc<Record>) {
         unwind::discard(payload);
         engine.cancel_at_hand(&mut hand, CancelReason::Discarded);
     }
+    // Before the hook, which may take its time: its last task may have been the last of all, and the others may sleep.
+    engine.supervisor.lifecycle.check();
     call_hook(engine, settings.on_stop.as_ref(), &record);
-    // Its last task may have been the last of all, and the others may sleep.
+    // The hook may have settled a task in its turn.
     engine.supervisor.lifecycle.check();
     local::resign();
     engine.roster.gone(record);

@@ -474,6 +474,32 @@ fn errors_of_any_type_can_be_told_apart_by_the_policy() {
 }
 
 #[test]
+fn a_handler_without_a_policy_is_given_up_after_one_attempt_and_not_called_permanent() {
+    let pool = pool(1, 1);
+    let (bus, letters) = bus_with_letters(&pool);
+    let _guard = bus.subscribe(|_: &u8| Err::<(), _>("busy"));
+    bus.publish(1_u8);
+    bus.wait_idle();
+    let letters = letters.lock().unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].error().attempts(), letters[0].error().reason()), (1, GiveUp::Attempts));
+}
+
+#[test]
+fn a_dead_letter_tells_the_causes_of_the_last_error() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("no order")]
+    struct NoOrder(#[source] std::num::ParseIntError);
+    let pool = pool(1, 1);
+    let (bus, letters) = bus_with_letters(&pool);
+    let _guard = bus.subscribe(|text: &&'static str| text.parse::<u8>().map(drop).map_err(NoOrder));
+    bus.publish("x");
+    bus.wait_idle();
+    let letters = letters.lock().unwrap();
+    assert!(letters[0].to_string().ends_with(": no order: invalid digit found in string"), "{}", letters[0]);
+}
+
+#[test]
 fn an_event_nobody_listens_to_is_told_of() {
     let pool = pool(1, 1);
     let told = Arc::new(Mutex::new(Vec::new()));

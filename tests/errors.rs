@@ -239,3 +239,42 @@ impl FmtCheck for Refused<u8> {
         format!("{:?}", pool.try_execute(|| ()).unwrap_err())
     }
 }
+
+#[test]
+fn a_failure_becomes_an_error_of_yours_by_its_own_conversion() {
+    #[derive(Debug, thiserror::Error)]
+    enum Mine {
+        #[error("bad number")]
+        Parse(#[from] std::num::ParseIntError),
+        #[error("the pool")]
+        Group(#[from] GroupError<std::convert::Infallible>),
+        #[error("a task")]
+        Task(#[from] TaskError<std::convert::Infallible>),
+    }
+    let pool = WorkerPool::builder().workers(1).build().unwrap();
+    let failing = || {
+        let group = pool.group();
+        group.spawn(|| "x".parse::<u8>());
+        group
+    };
+    let mine = failing().wait().map_err(GroupError::into_error);
+    assert!(matches!(mine, Err(Mine::Parse(_))), "{mine:?}");
+    let boxed: Box<dyn Error + Send + Sync> = failing().wait().unwrap_err().into_error();
+    assert!(boxed.is::<std::num::ParseIntError>());
+    let task = failing().wait_all().remove(0).map_err(TaskError::into_error::<Mine>);
+    assert!(matches!(task, Err(Mine::Parse(_))), "{task:?}");
+
+    let cancelled = || GroupError::<std::num::ParseIntError>::Cancelled(CancelReason::Expired).into_error::<Mine>();
+    assert!(matches!(cancelled(), Mine::Group(GroupError::Cancelled(CancelReason::Expired))));
+    let stuck = GroupError::<std::num::ParseIntError>::WouldDeadlock.into_error();
+    assert!(matches!(stuck, Mine::Group(GroupError::WouldDeadlock)));
+    let unstarted = TaskError::<std::num::ParseIntError>::Cancelled(CancelReason::ShutDown).into_error();
+    assert!(matches!(unstarted, Mine::Task(TaskError::Cancelled(CancelReason::ShutDown))));
+    let panicking = || {
+        let group = pool.group();
+        group.spawn(|| -> Result<(), std::num::ParseIntError> { panic!("on purpose") });
+        group
+    };
+    assert!(matches!(panicking().wait().unwrap_err().into_error(), Mine::Group(GroupError::Panicked(_))));
+    assert!(matches!(panicking().wait_all().remove(0).unwrap_err().into_error(), Mine::Task(TaskError::Panicked(_))));
+}

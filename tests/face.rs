@@ -74,15 +74,16 @@ fn every_refusal_says_why_and_answers_each_question() {
     assert_eq!((full.is_full(), full.is_timeout(), full.is_shut_down()), (true, false, false));
     assert_eq!(
         (full.to_string(), format!("{full:?}")),
-        ("the queue is full".into(), "TrySubmitError(the queue is full)".into())
+        ("there is no room".into(), "TrySubmitError(there is no room)".into())
     );
     let late = pool.execute_timeout(|| (), Duration::ZERO).unwrap_err();
     assert_eq!((late.is_full(), late.is_timeout(), late.is_shut_down()), (false, true, false));
-    assert!(late.to_string().contains("until the timeout"));
+    assert!(late.to_string().contains("in time"));
     pool.close();
     let closed = pool.execute(|| ()).unwrap_err();
     assert_eq!((closed.is_full(), closed.is_timeout(), closed.is_shut_down()), (false, false, true));
     assert!(closed.to_string().contains("shut down"));
+    assert!(pool.try_execute(|| ()).unwrap_err().to_string().contains("or the group cancelled"));
     let workcrew::TrySubmitError::ShutDown(refused) = pool.try_execute(|| ()).unwrap_err() else { panic!("closed") };
     assert_eq!(format!("{refused:?}"), "Refused(..)");
     refused.into_inner()();

@@ -5,14 +5,19 @@ mod common;
 
 use std::future::Future;
 use std::mem;
+use std::panic;
 use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
-use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, on_grid, pool, within_limit};
+use common::{
+    Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, on_grid, pool, spawn_and_let_sleep,
+    within_limit,
+};
 use pollster::block_on;
-use workcrew::{CancelReason, CancellationToken, JoinError, Overflow, WorkerPool};
+use workcrew::{CancelReason, CancellationToken, JoinError, Overflow, SpawnAsync, WorkerPool};
 
 /// Counts its wake-ups, and does something at each.
 struct Alarm {
@@ -430,4 +435,81 @@ fn futures_may_be_sent_and_moved() {
     let gate = Gate::new();
     assert_send(&pool.spawn_async(move || gate.open()));
     assert_send(&CancellationToken::new().cancelled());
+}
+
+#[test]
+fn a_future_that_is_told_of_room_and_not_polled_holds_up_no_thread() {
+    within_limit(|| {
+        let pool = Arc::new(pool(1, 1));
+        let (wedge, _) = full(&pool);
+        let mut submission = pool.spawn_async(|| ());
+        assert!(poll(&mut submission, &Alarm::new()).is_pending());
+        let inner = Arc::clone(&pool);
+        let submitter = spawn_and_let_sleep(move || inner.execute(|| ()));
+        thread::sleep(Duration::from_millis(2)); // its patience is over: it wants the first room there is
+        wedge.open();
+        submitter.join().unwrap().unwrap();
+        drop(submission);
+    });
+}
+
+#[test]
+fn a_waiting_future_that_is_polled_on_a_worker_passes_on_what_it_was_told() {
+    within_limit(|| {
+        let pool = Arc::new(pool(2, 1));
+        let (first, second, inside) = (Gate::new(), Gate::new(), Gate::new());
+        let (hand, polled_by) = mpsc::channel::<SpawnAsync<Box<dyn FnOnce() + Send>, ()>>();
+        let held = first.clone();
+        pool.execute(move || held.pass()).unwrap();
+        first.wait_started(1);
+        let held = second.clone();
+        let polling = pool.spawn(move || {
+            held.pass();
+            let mut submission = polled_by.recv().unwrap();
+            assert!(poll(&mut submission, &Alarm::new()).is_ready());
+        });
+        second.wait_started(1);
+        pool.execute(|| ()).unwrap(); // the queue is full
+        let runs = inside.clone();
+        let mut submission = pool.spawn_async(Box::new(move || runs.pass()) as Box<dyn FnOnce() + Send>);
+        let (alarm, rings) = Alarm::with_bell();
+        assert!(poll(&mut submission, &alarm).is_pending());
+        hand.send(submission).unwrap();
+        second.open();
+        inside.wait_started(1); // the worker found no room, and runs it at once
+        let inner = Arc::clone(&pool);
+        let submitters: Vec<_> = (0..4)
+            .map(|_| {
+                let pool = Arc::clone(&inner);
+                thread::spawn(move || pool.execute(|| ()))
+            })
+            .collect();
+        first.open();
+        submitters.into_iter().for_each(|submitter| submitter.join().unwrap().unwrap());
+        inside.open();
+        polling.unwrap().join().unwrap();
+        assert!(rings.try_recv().is_err(), "who does not wait any more is not told");
+    });
+}
+
+#[test]
+#[allow(unsafe_code, reason = "a safe waker is cloned by the standard library alone")]
+fn a_waker_that_cannot_be_cloned_leaves_no_task_behind() {
+    use std::task::{RawWaker, RawWakerVTable};
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(|_| panic!("no second one"), |_| (), |_| (), |_| ());
+    within_limit(|| {
+        let pool = pool(1, 1);
+        let (wedge, _) = full(&pool);
+        // SAFETY: the functions of the table are sound for any pointer, which they do not look at.
+        let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) };
+        let mut submission = pool.spawn_async(|| ());
+        let polled = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+            pin!(&mut submission).poll(&mut Context::from_waker(&waker)).is_pending()
+        }));
+        assert!(polled.is_err());
+        drop(submission);
+        wedge.open();
+        pool.wait_idle();
+        assert_books_balance(&pool);
+    });
 }

@@ -1049,3 +1049,67 @@ fn a_late_spawn_does_not_spoil_a_wait() {
         }
     });
 }
+
+#[test]
+fn wait_any_gives_the_error_that_came_before_every_value_when_the_first_error_counts() {
+    within_limit(|| {
+        for (policy, expected) in [(Policy::FailFast, Err("early")), (Policy::FirstSuccess, Ok(1))] {
+            let pool = pool(2, 4);
+            let group = pool.group().policy(policy);
+            let (gate, token) = (Gate::new(), group.token().clone());
+            let running = gate.clone();
+            group.spawn(move || {
+                running.pass();
+                Ok(1)
+            });
+            gate.wait_started(1);
+            group.spawn(|| Err("early"));
+            while group.progress().done == 0 {
+                thread::yield_now();
+            }
+            assert_eq!(token.is_cancelled(), policy == Policy::FailFast);
+            gate.open();
+            while group.progress().done < 2 {
+                thread::yield_now();
+            }
+            assert_eq!(group.wait_any().map_err(|error| error.into_failed().unwrap()), expected);
+        }
+    });
+}
+
+#[test]
+fn wait_any_on_a_worker_ends_when_another_worker_has_the_first_value() {
+    within_limit(|| {
+        let pool = Arc::new(pool(2, 4));
+        let inner = Arc::clone(&pool);
+        let waiting = pool.spawn(move || {
+            let group = inner.group::<Result<u32, ()>>();
+            let (token, gate) = (group.token().clone(), Gate::new());
+            // The other worker is held, so this one comes to the first task, and lets it go from there.
+            let held = gate.clone();
+            inner.execute(move || held.pass()).unwrap();
+            gate.wait_started(1);
+            group.spawn(move || {
+                gate.open();
+                token.wait();
+                Ok(1)
+            });
+            group.spawn(|| Ok(2));
+            group.wait_any()
+        });
+        assert_eq!(waiting.unwrap().join().unwrap().unwrap(), 2);
+    });
+}
+
+#[test]
+fn completions_that_have_come_to_an_end_stay_there() {
+    let pool = pool(1, 4);
+    let mut group = pool.group();
+    let spawner = group.spawner();
+    group.spawn(|| ());
+    let mut completions = group.completions();
+    assert!(completions.next().is_some() && completions.next().is_none());
+    spawner.spawn(|| ());
+    assert!(completions.next().is_none());
+    assert_eq!(group.completions().count(), 1);
+}

@@ -243,3 +243,50 @@ fn child_asks_for_more_memory_than_there_is() {
     println!("{length:?}");
     std::process::exit(0);
 }
+
+#[test]
+fn what_is_over_leaves_nothing_behind() {
+    passes("child_outlives_timers_attempts_and_groups");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_outlives_timers_attempts_and_groups() {
+    let pool = Arc::new(pool(1, 64));
+    let spawner = {
+        let group = pool.group::<Result<[u64; 4], ()>>();
+        group.spawner()
+    };
+    let over_and_over = |rounds: u32| {
+        for _ in 0..10 * rounds {
+            spawner.spawn(|| Ok([1; 4])); // its group is gone
+        }
+        let inner = Arc::clone(&pool);
+        let waiting = pool.spawn(move || {
+            // The only worker is here, so nobody takes out of the queue what the timekeeper puts there.
+            for _ in 0..rounds {
+                let timer = inner.execute_after(Duration::ZERO, || ()).unwrap();
+                while inner.metrics().timers_pending > 0 {
+                    thread::yield_now();
+                }
+                assert!(timer.cancel());
+            }
+            #[cfg(feature = "retry")]
+            {
+                let policy = workcrew::RetryPolicy::fixed(Duration::from_nanos(1)).max_attempts(rounds);
+                let attempts = inner.spawn_with_retry(policy, |_| {
+                    thread::yield_now();
+                    Err::<(), _>("not yet")
+                });
+                let attempts = attempts.unwrap();
+                assert_eq!(attempts.join().unwrap().unwrap_err().attempts(), rounds);
+            }
+        });
+        waiting.unwrap().join().unwrap();
+    };
+    over_and_over(3_000);
+    let settled = resident();
+    over_and_over(30_000);
+    let grown = resident().saturating_sub(settled);
+    assert!(grown < 1_024, "{grown} KiB more for ten times as many");
+}

@@ -4,6 +4,7 @@
 mod common;
 
 use std::cell::RefCell;
+use std::hint;
 use std::process;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
@@ -11,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use common::{
     Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, grid, join_all, on_grid, pool, run_child,
-    within_limit,
+    spawn_and_let_sleep, within_limit,
 };
-use workcrew::{CancelReason, GroupError, JoinError, OnDrop, WorkerPool};
+use workcrew::{Builder, CancelReason, GroupError, JoinError, OnDrop, WorkerPool};
 
 /// Fault 94.
 #[test]
@@ -699,5 +700,63 @@ fn a_value_of_a_group_may_resize_the_pool_in_its_destructor() {
         });
         pool.wait_idle();
         assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn periodic_timers_are_over_when_their_pool_is() {
+    within_limit(|| {
+        for round in 0..2_000 {
+            let pool = pool(1, 4);
+            let dropped = Counter::new();
+            let timers: Vec<_> = (0..8)
+                .map(|n| {
+                    let probe = CountsDrop(dropped.clone());
+                    pool.execute_every(Duration::from_micros(31 + n), move || _ = &probe).unwrap()
+                })
+                .collect();
+            let since = Instant::now();
+            while since.elapsed() < Duration::from_micros(100 + round % 97) {
+                hint::spin_loop();
+            }
+            pool.shutdown();
+            assert!(timers.iter().all(workcrew::TimerHandle::is_finished), "round {round}");
+            assert_eq!(dropped.get(), 8, "round {round}");
+        }
+    });
+}
+
+#[test]
+fn idle_is_seen_while_a_worker_that_leaves_is_in_its_stop_hook() {
+    within_limit(|| {
+        let (starting, stopping, task) = (Gate::new(), Gate::new(), Gate::new());
+        let (start, stop) = (starting.clone(), stopping.clone());
+        let pool = Builder::default()
+            .workers(1)
+            .on_thread_start(move |worker| {
+                if worker == 1 {
+                    start.pass();
+                }
+            })
+            .on_thread_stop(move |worker| {
+                if worker == 0 {
+                    stop.pass();
+                }
+            })
+            .build()
+            .map(Arc::new)
+            .unwrap();
+        let inside = task.clone();
+        pool.execute(move || inside.pass()).unwrap();
+        task.wait_started(1);
+        pool.resize(2).unwrap(); // the new worker is slow to start,
+        pool.resize(1).unwrap(); // and the first one leaves
+        let waited_for = Arc::clone(&pool);
+        let waiting = spawn_and_let_sleep(move || waited_for.wait_idle());
+        task.open();
+        stopping.wait_started(1);
+        waiting.join().unwrap();
+        starting.open();
+        stopping.open();
     });
 }

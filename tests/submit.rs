@@ -423,6 +423,30 @@ fn running_tells_who_does_what_submitted_where() {
 }
 
 #[test]
+fn running_never_mixes_a_task_with_the_one_it_has_lent_its_worker_to() {
+    within_limit(|| {
+        let pool = Arc::new(pool(1, 4));
+        let ended = Arc::new(AtomicBool::new(false));
+        let (inner, end) = (Arc::clone(&pool), Arc::clone(&ended));
+        let submitted_in = line!() + 1;
+        let outer = pool.spawn(move || {
+            for _ in 0..20_000 {
+                // The only worker joins it, so it runs on top of this one.
+                inner.spawn(|| ()).unwrap().join().unwrap();
+            }
+            end.store(true, Ordering::Release);
+        });
+        let outer = outer.unwrap();
+        while !ended.load(Ordering::Acquire) {
+            for task in pool.running() {
+                assert_eq!(task.id() == outer.id(), task.location().line() == submitted_in, "{task}");
+            }
+        }
+        outer.join().unwrap();
+    });
+}
+
+#[test]
 fn timing_counts_every_task_that_ran() {
     let pool = WorkerPool::builder().workers(2).timing(true).build().unwrap();
     assert_eq!(pool.map(0..100, |n| n).filter(Result::is_ok).count(), 100);

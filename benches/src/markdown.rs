@@ -63,13 +63,13 @@ pub(crate) fn summary(results: &Results) -> String {
     for Entry { name, title, .. } in WORKLOADS.iter().filter(|entry| !entry.name.starts_with("w11")) {
         for placement in Placement::ALL {
             let Some(ours) = results.ours(placement, name) else { continue };
-            let best = |kind| named(results.best(placement, name, kind));
+            let [ours, peer] = duel(Some(ours), results.best(placement, name, Kind::Peer));
             table.row([
                 (*title).to_owned(),
                 placement.name().to_owned(),
-                format!("**{}**", time(ours.median)),
-                best(Kind::Peer),
-                best(Kind::Foreign),
+                ours,
+                peer,
+                named(results.best(placement, name, Kind::Foreign)),
                 named(limit(results, placement, name)),
             ]);
         }
@@ -85,14 +85,21 @@ pub(crate) fn short_summary(results: &Results) -> String {
         if results.ours(Placement::Free, name).is_none() {
             continue;
         }
-        let [free, one] = Placement::ALL.map(|placement| {
-            let ours = results.ours(placement, name).map_or_else(|| NOTHING.to_owned(), |ours| time(ours.median));
-            [format!("**{ours}**"), named(results.best(placement, name, Kind::Peer))]
-        });
+        let [free, one] = Placement::ALL
+            .map(|placement| duel(results.ours(placement, name), results.best(placement, name, Kind::Peer)));
         let ([free, best_free], [one, best_one]) = (free, one);
         table.row([(*title).to_owned(), free, best_free, one, best_one]);
     }
     table.to_markdown()
+}
+
+/// Ours and the best of the others; the faster one is bold.
+fn duel(ours: Option<&Figures>, peer: Option<&Figures>) -> [String; 2] {
+    let median = |figures: Option<&Figures>| figures.map_or(f64::INFINITY, |figures| figures.median);
+    let bold = |text: String, wins: bool| if wins { format!("**{text}**") } else { text };
+    let ours_wins = median(ours) <= median(peer);
+    let own = ours.map_or_else(|| NOTHING.to_owned(), |ours| time(ours.median));
+    [bold(own, ours_wins && ours.is_some()), bold(named(peer), !ours_wins)]
 }
 
 /// What bounds a pool. A call on the same thread is further from one than a bare loop or threads by hand.

@@ -367,6 +367,44 @@ fn calls_that_wait_for_their_next_attempt_hold_no_worker_and_end_with_the_pool()
     });
 }
 
+/// Prints how long other jobs take, from submission to result, beside calls that wait for their next attempt and without them.
+#[test]
+#[ignore = "a measurement: cargo test --release -p workcrew-interop --test grpc -- --ignored --nocapture"]
+fn latency_of_other_jobs_beside_200_calls_in_back_off() {
+    on_server(|address| {
+        let pool = pool(4, 64);
+        let median = || {
+            let mut took: Vec<_> = (0..20_000)
+                .map(|_| {
+                    let start = Instant::now();
+                    pool.spawn(|| ()).unwrap().join().unwrap();
+                    start.elapsed()
+                })
+                .collect();
+            let (_, median, _) = took.select_nth_unstable(10_000);
+            *median
+        };
+        let policy = RetryPolicy::fixed(Duration::from_secs(5)).max_attempts(99);
+        for round in 1..=3 {
+            let alone = median();
+            let caller =
+                caller(address).retry(policy.clone()).deadline(Duration::MAX).max_in_flight(201).build(&pool).unwrap();
+            let key = format!("rest{round}");
+            let script = format!("{key} UNAVAILABLE 999");
+            let calls: Vec<_> = (0..200).map(|_| caller.call(attempt("Fail", &script)).unwrap()).collect();
+            wait_for(&caller, &key, "attempts", "200");
+            let beside = median();
+            assert_eq!(caller.in_flight(), 200);
+            println!("alone {alone:?}, beside 200 calls in back-off {beside:?}");
+            calls.iter().for_each(|call| assert!(call.cancel()));
+            drop(calls);
+            while caller.in_flight() > 0 {
+                thread::yield_now();
+            }
+        }
+    });
+}
+
 #[test]
 fn a_full_caller_blocks_or_refuses_like_the_pool_and_gives_the_closure_back() {
     on_server(|address| {

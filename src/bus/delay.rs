@@ -136,6 +136,7 @@ impl<E: Send + Sync + 'static> Task for Delayed<E> {
         // What it held back can be taken now, and there is room.
         self.mailbox.call_for_events(&state);
         self.mailbox.send_ticket_if_needed(state);
+        self.mailbox.shared.steps.beat();
         self.mailbox.cancel_items([item], reason);
         drop(cell);
         true

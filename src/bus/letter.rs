@@ -2,10 +2,11 @@
 
 use std::any::Any;
 use std::fmt;
+use std::iter;
 
 use super::envelope::Enveloped;
 use super::handler::BoxError;
-use crate::retry::RetryError;
+use crate::retry::{AttemptError, RetryError};
 use crate::sync::Arc;
 
 /// An event that a subscription could not handle, after the last attempt. From
@@ -64,7 +65,9 @@ impl fmt::Debug for DeadLetter {
 
 impl fmt::Display for DeadLetter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} for {}: {}", self.event_type(), self.subscription, self.error)
+        write!(f, "{} for {}: {}", self.event_type(), self.subscription, self.error)?;
+        let AttemptError::Failed(error) = self.error.last() else { return Ok(()) };
+        iter::successors(error.source(), |cause| cause.source()).try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 

@@ -101,7 +101,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let event = item.envelope.event();
         let (started, result) = supervisor.try_once(record, &brief, || -> Called {
             handler(event).map_err(|error| {
-                let class = policy.map_or(ErrorClass::Permanent, |policy| policy.class_of(&error));
+                let class = policy.map_or(ErrorClass::Transient, |policy| policy.class_of(&error));
                 (error, class)
             })
         });

@@ -177,7 +177,7 @@ impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
 /// assert!(!bus.has_subscribers::<String>());
 /// # Ok::<(), workcrew::BuildError>(())
 /// ```
-#[must_use = "dropping the guard unsubscribes"]
+#[must_use = "dropping the guard unsubscribes, as `let _ =` does at once: bind it to a name, or call `detach`"]
 pub struct Subscription {
     /// `None`: detached, or already ended.
     inside: Option<(Arc<dyn Subscribed>, Weak<Registry>)>,

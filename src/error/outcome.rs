@@ -1,11 +1,13 @@
 //! Errors of waiting: how a task or a group can end other than well.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 
 use crate::panic::Panic;
 
-/// Why something was cancelled. A task that was cancelled never ran; a token tells this to tasks that run.
+/// Why something was cancelled. The closure of a task that was cancelled never ran, but for one that is tried again, which may
+/// have been tried before; a future that was cancelled may have been on its way. A token tells the reason to tasks that run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CancelReason {
@@ -56,7 +58,8 @@ pub enum JoinError {
     /// The task panicked.
     #[error("{0}")]
     Panicked(Panic),
-    /// The task was cancelled before it started.
+    /// The task was cancelled: a closure before it started, a future that is [driven](crate#how-do-i-use-it-from-async-code) or
+    /// a remote call perhaps on its way, so that the other side may have acted on it.
     #[error("task {0}")]
     Cancelled(CancelReason),
     /// The wait could not end: a task joining itself, or joins nested deeper than a worker's stack is trusted to go.
@@ -93,6 +96,19 @@ pub enum GroupError<E> {
 }
 
 impl<E> TaskError<E> {
+    /// Becomes an error of yours: a failure by its own conversion, so that its causes are kept and it can be told what it
+    /// is; anything else by the other. See [`GroupError::into_error`].
+    pub fn into_error<X>(self) -> X
+    where
+        X: From<E> + From<TaskError<Infallible>>,
+    {
+        match self {
+            Self::Failed(error) => error.into(),
+            Self::Panicked(panic) => TaskError::Panicked(panic).into(),
+            Self::Cancelled(reason) => TaskError::Cancelled(reason).into(),
+        }
+    }
+
     /// The error that the task returned, if it did.
     ///
     /// # Errors
@@ -107,6 +123,39 @@ impl<E> TaskError<E> {
 }
 
 impl<E> GroupError<E> {
+    /// Becomes an error of yours: a failure by its own conversion, as Go's `errgroup` returns the task's error itself;
+    /// anything else, which no task returned, by the other.
+    ///
+    /// The conversion by `?` alone suits every `E` that can be displayed, but then the failure is a text of the group's error,
+    /// without its causes and with its type forgotten.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::num::ParseIntError;
+    ///
+    /// fn numbers(pool: &workcrew::WorkerPool) -> anyhow::Result<Vec<u8>> {
+    ///     let group = pool.group();
+    ///     group.spawn_all(["1", "two"].map(|text| move || text.parse::<u8>()));
+    ///     group.wait().map_err(workcrew::GroupError::into_error)
+    /// }
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// assert!(numbers(&pool).unwrap_err().is::<ParseIntError>());
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn into_error<X>(self) -> X
+    where
+        X: From<E> + From<GroupError<Infallible>>,
+    {
+        match self {
+            Self::Failed(error) => error.into(),
+            Self::Panicked(panic) => GroupError::Panicked(panic).into(),
+            Self::Cancelled(reason) => GroupError::Cancelled(reason).into(),
+            Self::WouldDeadlock => GroupError::WouldDeadlock.into(),
+        }
+    }
+
     /// The error that a task returned, if one did. This is the way to its source: an error of a group cannot know the
     /// source of an `E` of which it knows only how to display it.
     ///
@@ -180,6 +229,6 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
     }
 }
 
-// No `source`: it would need `E: Error`, which `String`, `anyhow::Error` and boxed errors are not. See `into_failed`.
+// No `source`: it would need `E: Error`, which `String`, `anyhow::Error` and boxed errors are not. See `into_error`.
 impl<E: fmt::Debug + fmt::Display> Error for TaskError<E> {}
 impl<E: fmt::Debug + fmt::Display> Error for GroupError<E> {}

@@ -121,9 +121,10 @@ impl<F> SubmitTimeoutError<F> {
 }
 
 /// The questions, the words and the traits that the three errors share; `$full`, `$timeout` and `$shut_down` are what
-/// each of them can be.
+/// each of them can be,
+/// `$closed` what it says when nothing is accepted any more.
 macro_rules! refusal_face {
-    ($name:ident, $self:ident, full: $full:expr, timeout: $timeout:expr, shut_down: $shut_down:expr) => {
+    ($name:ident, $self:ident, full: $full:expr, timeout: $timeout:expr, shut_down: $shut_down:expr, $closed:literal) => {
         impl<F> $name<F> {
             /// Whether there was no room at that moment; true of [`TrySubmitError::Full`] alone.
             #[must_use]
@@ -145,11 +146,11 @@ macro_rules! refusal_face {
 
             fn words(&$self) -> &'static str {
                 if $self.is_full() {
-                    "the queue is full"
+                    "there is no room"
                 } else if $self.is_timeout() {
-                    "the queue stayed full until the timeout"
+                    "there was no room in time"
                 } else {
-                    "the pool is shut down"
+                    $closed
                 }
             }
         }
@@ -170,8 +171,8 @@ macro_rules! refusal_face {
     };
 }
 
-refusal_face!(SubmitError, self, full: false, timeout: false, shut_down: true);
+refusal_face!(SubmitError, self, full: false, timeout: false, shut_down: true, "the pool is shut down");
 refusal_face!(TrySubmitError, self, full: matches!(self, Self::Full(_)), timeout: false,
-    shut_down: matches!(self, Self::ShutDown(_)));
+    shut_down: matches!(self, Self::ShutDown(_)), "the pool is shut down, or the group cancelled");
 refusal_face!(SubmitTimeoutError, self, full: false, timeout: matches!(self, Self::Timeout(_)),
-    shut_down: matches!(self, Self::ShutDown(_)));
+    shut_down: matches!(self, Self::ShutDown(_)), "the pool is shut down");

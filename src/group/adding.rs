@@ -7,7 +7,7 @@ use super::core::{Body, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::running::Stint;
 use crate::deadline::Deadline;
-use crate::error::{CancelReason, Refusal, TaskError};
+use crate::error::{CancelReason, Refusal};
 use crate::local;
 use crate::sync::{Arc, MutexGuard};
 use crate::unwind;
@@ -55,7 +55,7 @@ impl<R: TaskResult> GroupCore<R> {
         unwind::discard(body);
         let mut state = self.state.lock();
         let index = state.next_index();
-        state.outcomes.put(index, Err(TaskError::Cancelled(CancelReason::ShutDown)));
+        state.put_cancelled(index..index + 1, CancelReason::ShutDown);
         self.count_done(&mut state, 1);
         Added::Dropped
     }
@@ -175,7 +175,7 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// Sleeps until there is room, or something else to look at; see rule 10 of `core`.
     fn sleep_for_room(&self, mut state: MutexGuard<'_, State<R>>, patience: Deadline) {
-        let expiry = self.token.deadline();
+        let expiry = self.expiry();
         if patience.is_past() {
             state.wait_for_room += 1;
             state = self.room.wait_until(state, expiry);

@@ -20,11 +20,13 @@ use crate::sync::Arc;
 #[must_use = "iterators are lazy"]
 pub struct Completions<'a, R: TaskResult> {
     core: &'a Arc<GroupCore<R>>,
+    /// Whether every task had been yielded. A spawner may add more later, for another iterator to yield.
+    is_over: bool,
 }
 
 impl<'a, R: TaskResult> Completions<'a, R> {
     pub(super) fn new(core: &'a Arc<GroupCore<R>>) -> Self {
-        Self { core }
+        Self { core, is_over: false }
     }
 }
 
@@ -33,8 +35,14 @@ impl<R: TaskResult> Iterator for Completions<'_, R> {
 
     #[track_caller]
     fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
         match self.core.next_ended() {
-            Ok(next) => next,
+            Ok(next) => {
+                self.is_over = next.is_none();
+                next
+            }
             Err(WouldDeadlock) => panic!("a task cannot wait for its own group, nor help more than 64 tasks deep"),
         }
     }

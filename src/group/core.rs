@@ -22,7 +22,9 @@
 //! 6. The group is *closed* when it is cancelled, has failed, or has been waited for; in the last case under the same
 //!    hold of the lock that found all tasks done. A closed group has no unstarted tasks, and what is added is dropped
 //!    unrun.
-//! 7. A token that is cancelled closes the group: by its callback, or by whoever looks at the token first.
+//! 7. A token that is cancelled closes the group: by its callback, or by whoever looks at the token first. A group that
+//!    has neither a parent nor a deadline makes its token when somebody asks for it, under the lock: until then nobody
+//!    can cancel it but the group, and a group that was cancelled before makes one that is cancelled.
 //! 8. A member cannot wait for its group. A member that adds a task to a full group runs it at once, in its own place
 //!    among the runners, as long as its stack is not deep; then it adds it beyond the capacity.
 //! 9. A worker that sleeps, because it waits for the group or for room in it, is woken when a runner leaves tasks
@@ -33,11 +35,13 @@
 //! Meetings: *failure and failure*: the first under the lock is first and closes. *Cancel and start*: the queue is
 //! taken whole under the lock, so a task was started or is dropped. *Add and close*: the task is in the queue that the
 //! closing takes, or it finds the group closed. *Last task and waiter*: `done` changes under the lock the waiter sleeps
-//! with.
+//! with. *Cancel and the making of the token*: both under the lock; the later one cancels the token.
 
 use std::collections::VecDeque;
 use std::mem;
+use std::ops::Range;
 use std::panic::Location;
+use std::time::Instant;
 
 use super::outcomes::Outcomes;
 use super::result::TaskResult;
@@ -64,10 +68,12 @@ pub(crate) struct GroupCore<R: TaskResult> {
     pub(super) name: Name,
     pub(super) engine: Arc<Engine>,
     pub(super) settings: GroupSettings,
-    /// Cancelled with the group; its cancellation cancels the group.
-    pub(super) token: CancellationToken,
-    /// Keeps the token's word to the group; set once, when the group is made.
+    /// Cancelled with the group; its cancellation cancels the group. Set once; see rule 7.
+    token: OnceLock<CancellationToken>,
+    /// Keeps the token's word to the group; set after the token, unless that was born cancelled.
     told_by_token: OnceLock<CancelGuard>,
+    /// Whether the group was cancelled. Changed under the lock.
+    cancelled: AtomicBool,
     pub(super) state: Mutex<State<R>>,
     /// All tasks were done at some time since a waiter last cleared it; a hint for those who wait awake.
     pub(super) ended: CacheAligned<AtomicBool>,
@@ -93,6 +99,11 @@ pub(super) struct State<R: TaskResult> {
     pub(super) runners: usize,
     /// Why nothing is started any more.
     pub(super) closed: Option<CancelReason>,
+    /// Nobody will ask for outcomes any more: the owner is gone. Those of tasks that do not start are not kept then, or a
+    /// spawner that outlives the group would fill the memory.
+    pub(super) abandoned: bool,
+    /// Whether the first success is all that is waited for, whatever the policy.
+    pub(super) wants_first: bool,
     /// Whether a task was added that could never start.
     pub(super) impossible: bool,
     pub(super) outcomes: Outcomes<R::Value, R::Error>,
@@ -117,37 +128,75 @@ pub(super) struct Unstarted<R: 'static> {
 
 impl<R: TaskResult> GroupCore<R> {
     pub(crate) fn new(engine: Arc<Engine>, settings: GroupSettings) -> Arc<Self> {
-        let parent = settings.parent.clone().unwrap_or_default();
-        let token = match settings.deadline {
-            Some(deadline) => parent.with_deadline(deadline),
-            None => parent.child_token(),
-        };
         let core = Arc::new(Self {
             name: local::new_name(),
             engine,
+            token: settings.token().map(OnceLock::from).unwrap_or_default(),
             settings,
-            token,
             told_by_token: OnceLock::new(),
+            cancelled: AtomicBool::new(false),
             state: Mutex::new(State::new()),
             ended: CacheAligned::default(),
             changed: Condvar::new(),
             half_room: Condvar::new(),
             room: Condvar::new(),
         });
-        let weak = Arc::downgrade(&core);
-        core.engine.register(core.name, weak.clone());
-        let guard = core.token.on_cancel(move || {
+        let weak: Weak<Self> = Arc::downgrade(&core);
+        core.engine.register(core.name, weak);
+        if let Some(token) = core.token.get() {
+            core.be_told_by(token);
+        }
+        core
+    }
+
+    /// The token, which is made now if need be.
+    pub(crate) fn token(self: &Arc<Self>) -> &CancellationToken {
+        self.token.get().unwrap_or_else(|| self.make_token())
+    }
+
+    fn make_token(self: &Arc<Self>) -> &CancellationToken {
+        let state = self.state.lock();
+        self.token.get_or_init(|| {
+            let token = CancellationToken::new();
+            // Nobody else has the token yet: nothing foreign is called.
+            if self.cancelled.load(Ordering::Relaxed) {
+                token.cancel_because(state.closed.unwrap_or(CancelReason::Requested));
+            } else {
+                self.be_told_by(&token);
+            }
+            token
+        })
+    }
+
+    /// Has the token close the group when it is cancelled.
+    fn be_told_by(self: &Arc<Self>, token: &CancellationToken) {
+        let weak = Arc::downgrade(self);
+        let guard = token.on_cancel(move || {
             if let Some(core) = weak.upgrade() {
                 core.close_if_told();
             }
         });
-        let first = core.told_by_token.set(guard).is_ok();
-        assert!(first, "a group is made once");
-        core
+        let first = self.told_by_token.set(guard).is_ok();
+        assert!(first, "a group has one token");
     }
 
-    pub(crate) fn token(&self) -> &CancellationToken {
-        &self.token
+    /// Whether the group was cancelled.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release of `close_state`.
+        self.cancelled.load(Ordering::Acquire) || self.token.get().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// When the group expires.
+    pub(super) fn expiry(&self) -> Option<Instant> {
+        self.token.get().and_then(CancellationToken::deadline)
+    }
+
+    /// Cancels the token, if there is one; any that is made later is born cancelled. To be called after
+    /// [`close_state`](Self::close_state), without the lock.
+    pub(super) fn cancel_token(&self, reason: CancelReason) {
+        if let Some(token) = self.token.get() {
+            token.cancel_because(reason);
+        }
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -164,15 +213,21 @@ impl<R: TaskResult> GroupCore<R> {
         let unstarted = self.close_state(&mut state, reason);
         drop(state);
         self.enter(|record| {
-            self.token.cancel_because(reason);
+            self.cancel_token(reason);
             self.drop_unstarted(record, unstarted, reason);
         });
     }
 
-    /// Keeps rule 7; also notices a deadline. Costs one atomic load while the token is live and has no deadline.
+    /// Cancels what has not started, and keeps no more outcomes of such tasks: the owner lets go.
+    pub(super) fn abandon(&self) {
+        self.state.lock().abandoned = true;
+        self.close(CancelReason::Requested);
+    }
+
+    /// Keeps rule 7; also notices a deadline. Costs two atomic loads while the token is live and has no deadline.
     #[inline]
     pub(super) fn close_if_told(&self) {
-        if self.token.needs_a_look() {
+        if self.token.get().is_some_and(CancellationToken::needs_a_look) {
             self.close_if_due();
         }
     }
@@ -180,7 +235,7 @@ impl<R: TaskResult> GroupCore<R> {
     fn close_if_due(&self) {
         // Looking at a deadline may call the token's callbacks.
         self.enter(|_| {
-            if let Some(reason) = self.token.reason() {
+            if let Some(reason) = self.token.get().and_then(CancellationToken::reason) {
                 self.close(reason);
             }
         });
@@ -225,6 +280,8 @@ impl<R: TaskResult> GroupCore<R> {
     /// Closes the group under its lock; returns the tasks that will not start.
     pub(super) fn close_state(&self, state: &mut State<R>, reason: CancelReason) -> Vec<Unstarted<R>> {
         state.closed = Some(reason);
+        // ORDERING: Release pairs with the Acquire of `is_cancelled`; the token is made under the same lock.
+        self.cancelled.store(true, Ordering::Release);
         self.half_room.notify_all();
         self.room.notify_all();
         mem::take(&mut state.unstarted).into()
@@ -235,16 +292,19 @@ impl<R: TaskResult> GroupCore<R> {
         if unstarted.is_empty() {
             return;
         }
-        let mut indices = Vec::with_capacity(unstarted.len());
+        let count = unstarted.len();
+        let mut runs = Vec::new();
         for Unstarted { index, body, id, location, .. } in unstarted {
             unwind::discard(body);
             self.engine.supervisor.cancelled(record, &self.info(id, location), reason);
-            indices.push(index);
+            match runs.last_mut() {
+                Some(Range { end, .. }) if *end == index => *end += 1,
+                _ => runs.push(index..index + 1),
+            }
         }
-        let count = indices.len();
         let mut state = self.state.lock();
-        for index in indices {
-            state.outcomes.put(index, Err(TaskError::Cancelled(reason)));
+        for run in runs {
+            state.put_cancelled(run, reason);
         }
         self.count_done(&mut state, count);
         drop(state);
@@ -281,12 +341,21 @@ impl<R: TaskResult> State<R> {
             tickets: 0,
             runners: 0,
             closed: None,
+            abandoned: false,
+            wants_first: false,
             impossible: false,
             outcomes: Outcomes::new(),
             wait_for_half_room: 0,
             wait_for_room: 0,
             wait_for_change: 0,
             helpers: 0,
+        }
+    }
+
+    /// Lets the same cancellation land for a run of tasks, if anybody may ask for it.
+    pub(super) fn put_cancelled(&mut self, run: Range<usize>, reason: CancelReason) {
+        if !self.abandoned {
+            self.outcomes.put_cancelled(run, reason);
         }
     }
 

@@ -4,10 +4,12 @@
 //! however many there are; trouble, which is rare, lies in a map. What was handed out one by one takes no room any
 //! more. Knows nothing of threads.
 
+use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
+use std::ops::Range;
 
-use crate::error::TaskError;
+use crate::error::{CancelReason, TaskError};
 use crate::unwind;
 
 /// The outcomes of the tasks that have ended.
@@ -22,10 +24,14 @@ pub(super) struct Outcomes<T, E> {
     handed_out: BTreeSet<usize>,
     /// How many values there are.
     successes: usize,
-    /// By index: tasks that failed, panicked or were cancelled.
+    /// By index: tasks that failed or panicked.
     troubles: BTreeMap<usize, TaskError<E>>,
+    /// Cancelled tasks, thousands at once: by the index of the first of a run, where the run ends, and why.
+    cancelled: BTreeMap<usize, (usize, CancelReason)>,
     /// The task that failed or panicked first, even if its outcome was handed out.
     first_trouble: Option<usize>,
+    /// Whether a task failed or panicked before the first one succeeded.
+    trouble_came_first: bool,
     /// The task that succeeded first, even if its outcome was handed out.
     first_success: Option<usize>,
     /// The task whose outcome decides the group, until it has landed.
@@ -52,7 +58,9 @@ impl<T, E> Outcomes<T, E> {
             sizeless: Vec::new(),
             successes: 0,
             troubles: BTreeMap::new(),
+            cancelled: BTreeMap::new(),
             first_trouble: None,
+            trouble_came_first: false,
             first_success: None,
             deciding: None,
             ended: None,
@@ -63,9 +71,16 @@ impl<T, E> Outcomes<T, E> {
     pub(super) fn note_decision(&mut self, index: usize, outcome: &Result<T, TaskError<E>>) {
         self.deciding = Some(index);
         match outcome {
-            Ok(_) => self.first_success.get_or_insert(index),
-            Err(_) => self.first_trouble.get_or_insert(index),
-        };
+            Ok(_) => {
+                self.first_success.get_or_insert(index);
+            }
+            Err(_) => self.note_trouble(index),
+        }
+    }
+
+    fn note_trouble(&mut self, index: usize) {
+        self.first_trouble.get_or_insert(index);
+        self.trouble_came_first |= self.first_success.is_none();
     }
 
     /// Lets the outcome of a task land.
@@ -81,10 +96,9 @@ impl<T, E> Outcomes<T, E> {
                     *self.slot(index) = Slot::Value(value);
                 }
             }
+            Err(TaskError::Cancelled(reason)) => return self.put_cancelled(index..index + 1, reason),
             Err(trouble) => {
-                if !matches!(trouble, TaskError::Cancelled(_)) {
-                    self.first_trouble.get_or_insert(index);
-                }
+                self.note_trouble(index);
                 self.troubles.insert(index, trouble);
                 if size_of::<T>() > 0 {
                     *self.slot(index) = Slot::Gone;
@@ -96,9 +110,30 @@ impl<T, E> Outcomes<T, E> {
         }
     }
 
+    /// Lets the same cancellation land for a run of tasks, none of which decides the group.
+    pub(super) fn put_cancelled(&mut self, run: Range<usize>, reason: CancelReason) {
+        if size_of::<T>() > 0 {
+            for index in run.clone() {
+                *self.slot(index) = Slot::Gone;
+            }
+        }
+        if let Some(ended) = &mut self.ended {
+            ended.extend(run.clone());
+        }
+        match self.cancelled.last_entry().as_mut().map(OccupiedEntry::get_mut) {
+            Some((end, same)) if (*end, *same) == (run.start, reason) => *end = run.end,
+            _ => drop(self.cancelled.insert(run.start, (run.end, reason))),
+        }
+    }
+
     /// Whether there is a value, and none that came before it is about to land.
     pub(super) fn has_success(&self) -> bool {
         self.successes > 0 && self.deciding.is_none()
+    }
+
+    /// Whether a task failed or panicked before the first one succeeded, and that has landed.
+    pub(super) fn trouble_came_first(&self) -> bool {
+        self.trouble_came_first && self.deciding.is_none()
     }
 
     /// Takes the value that came first of those that are there; by spawn order, if the very first was handed out.
@@ -114,18 +149,34 @@ impl<T, E> Outcomes<T, E> {
     /// out; else the first cancellation by spawn order.
     pub(super) fn take_trouble(&mut self) -> Option<TaskError<E>> {
         let by_time = self.first_trouble.filter(|index| self.troubles.contains_key(index));
-        let is_real = |trouble: &TaskError<E>| !matches!(trouble, TaskError::Cancelled(_));
-        let by_order = || self.troubles.iter().find(|(_, trouble)| is_real(trouble)).map(|(index, _)| *index);
-        let index = by_time.or_else(by_order).or_else(|| self.troubles.keys().next().copied());
-        index.and_then(|index| self.troubles.remove(&index))
+        match by_time.or_else(|| self.troubles.keys().next().copied()) {
+            Some(index) => self.troubles.remove(&index),
+            None => self.cancelled.keys().next().copied().and_then(|index| self.take_cancelled(index)),
+        }
     }
 
     /// Takes the outcome of a task, if it has ended and was not taken before.
     pub(super) fn take(&mut self, index: usize) -> Option<Result<T, TaskError<E>>> {
-        match self.troubles.remove(&index) {
+        match self.troubles.remove(&index).or_else(|| self.take_cancelled(index)) {
             Some(trouble) => Some(Err(trouble)),
             None => self.take_value(index).map(Ok),
         }
+    }
+
+    /// Takes the cancellation of a task out of the run that it lies in.
+    fn take_cancelled(&mut self, index: usize) -> Option<TaskError<E>> {
+        let (&start, &(end, reason)) = self.cancelled.range(..=index).next_back()?;
+        if end <= index {
+            return None;
+        }
+        self.cancelled.remove(&start);
+        if start < index {
+            self.cancelled.insert(start, (index, reason));
+        }
+        if index + 1 < end {
+            self.cancelled.insert(index + 1, (end, reason));
+        }
+        Some(TaskError::Cancelled(reason))
     }
 
     /// Takes the values that are there, in spawn order.
@@ -227,7 +278,6 @@ impl<T, E> Drop for Outcomes<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::CancelReason;
 
     type Kept<T> = Outcomes<T, &'static str>;
 
@@ -281,6 +331,23 @@ mod tests {
         assert!(matches!(outcomes.next_ended(), Some((0, Ok(())))));
         let rest: Vec<_> = (0..3).filter_map(|index| outcomes.take(index)).collect();
         assert!(matches!(rest[..], [Err(TaskError::Failed("first")), Ok(())]));
+    }
+
+    #[test]
+    fn cancelled_runs_are_taken_apart_by_index() {
+        let mut outcomes = Kept::new();
+        outcomes.put(0, Ok(0));
+        outcomes.put_cancelled(1..4, CancelReason::GroupFailed);
+        outcomes.put_cancelled(4..6, CancelReason::GroupFailed);
+        outcomes.put_cancelled(6..8, CancelReason::ShutDown);
+        assert_eq!(outcomes.cancelled.len(), 2);
+        for index in [3, 1, 5, 7, 2, 4, 6] {
+            let reason = if index < 6 { CancelReason::GroupFailed } else { CancelReason::ShutDown };
+            assert!(matches!(outcomes.take(index), Some(Err(TaskError::Cancelled(found))) if found == reason));
+            assert!(outcomes.take(index).is_none());
+        }
+        assert!(outcomes.cancelled.is_empty() && outcomes.take(8).is_none());
+        assert!(matches!(outcomes.take(0), Some(Ok(0))));
     }
 
     #[test]

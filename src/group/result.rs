@@ -7,9 +7,10 @@ use std::convert::Infallible;
 /// It is sealed: nothing else can be returned, because a group must know a failure when it sees one. A task that cannot
 /// fail and has a value returns `Ok::<_, Infallible>(value)`.
 #[diagnostic::on_unimplemented(
-    message = "a task of a group returns `()` or a `Result`, not `{Self}`",
-    note = "for a closure that only panics, write its type: `|| -> () {{ panic!() }}`",
-    note = "return `Ok::<_, std::convert::Infallible>(value)` from a task that cannot fail"
+    message = "a task of a group or a scope returns `()` or a `Result`, not `{Self}`",
+    note = "in a group, return `Ok::<_, std::convert::Infallible>(value)` from a task that cannot fail",
+    note = "in a scope, a value goes through what the task borrows: `|| *slot = value`",
+    note = "for a closure that only panics, write its type: `|| -> () {{ panic!() }}`"
 )]
 pub trait TaskResult: Sealed + Send + 'static {
     /// What a task that succeeded has for the group's owner.

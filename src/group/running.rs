@@ -37,9 +37,10 @@ impl<R: TaskResult> GroupCore<R> {
                 state.running.push(task.index);
                 self.tell_room(&state);
                 drop(state);
-                let ended = self.call(record, &mut task);
+                let (ended, index) = (self.call(record, &mut task), task.index);
+                drop(task); // before it counts as done, and under no lock
                 self.close_if_told();
-                state = self.land(record, task.index, ended);
+                state = self.land(record, index, ended);
                 self.engine.supervisor.settle(record, 1);
             }
             self.stop_running(state);
@@ -49,8 +50,9 @@ impl<R: TaskResult> GroupCore<R> {
     /// Runs one task in the place of the member that calls this.
     pub(super) fn perform(&self, mut task: Unstarted<R>) {
         self.enter(|record| {
-            let ended = self.call(record, &mut task);
-            drop(self.land(record, task.index, ended));
+            let (ended, index) = (self.call(record, &mut task), task.index);
+            drop(task);
+            drop(self.land(record, index, ended));
             self.engine.supervisor.settle(record, 1);
         });
     }
@@ -92,11 +94,11 @@ impl<R: TaskResult> GroupCore<R> {
             Policy::FirstSuccess => ended.is_ok(),
         };
         let mut state = self.state.lock();
-        if decides && state.closed.is_none() {
+        if (decides || state.wants_first && ended.is_ok()) && state.closed.is_none() {
             state.outcomes.note_decision(index, &ended);
             let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
             drop(state);
-            self.token.cancel_because(CancelReason::GroupFailed);
+            self.cancel_token(CancelReason::GroupFailed);
             self.drop_unstarted(record, unstarted, CancelReason::GroupFailed);
             state = self.state.lock();
         }

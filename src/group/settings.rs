@@ -60,4 +60,13 @@ impl GroupSettings {
             label: None,
         }
     }
+
+    /// The token of the group, if others can cancel it from the beginning: they or the clock.
+    pub(super) fn token(&self) -> Option<CancellationToken> {
+        let parent = || self.parent.clone().unwrap_or_default();
+        match self.deadline {
+            Some(deadline) => Some(parent().with_deadline(deadline)),
+            None => self.parent.as_ref().map(CancellationToken::child_token),
+        }
+    }
 }

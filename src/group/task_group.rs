@@ -92,6 +92,10 @@ impl<R: TaskResult> TaskGroup<R> {
     /// limit of zero nothing can run: `try_spawn` finds the group full, and `wait` answers
     /// [`GroupError::WouldDeadlock`] if something was spawned.
     ///
+    /// Groups with limits are like semaphores: a task that adds to a full group whose limit is reached waits for it, on a
+    /// worker too, and two groups with limits whose tasks fill each other may wait for each other for ever. The default
+    /// limit cannot do that.
+    ///
     /// # Panics
     ///
     /// If the group has [started](Self#settings).
@@ -124,7 +128,9 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Cancels the group, with [`CancelReason::Expired`], when the moment has come. The earliest of several counts.
     ///
     /// No thread watches the clock: who waits for the group, or is about to start one of its tasks, finds that the time
-    /// has come.
+    /// has come. The wait then says [`GroupError::Cancelled`] if nothing had failed before; a task that heeds the time by
+    /// `token.check()?` fails by that, so ask the [token's](Self::token) [`reason`](CancellationToken::reason) if you need to
+    /// tell them apart.
     ///
     /// # Panics
     ///
@@ -156,7 +162,8 @@ impl<R: TaskResult> TaskGroup<R> {
         self.set(|settings| settings.label = Some(Arc::from(&*label.into())))
     }
 
-    /// Adds a task. Blocks while the group is at [capacity](Self::capacity).
+    /// Adds a task. Blocks while the group is at [capacity](Self::capacity). A task of the group that adds siblings needs a
+    /// [`spawner`](Self::spawner).
     ///
     /// If the group has been cancelled, or the pool shut down, the closure is dropped unrun and the task counts as
     /// cancelled.
@@ -217,7 +224,8 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Cancels the group: tasks that have not started never do, and their closures are dropped before this returns;
-    /// running tasks can see it in the token.
+    /// running tasks can see it in the token. Cancelling twice does nothing; the second call may return before the first has
+    /// dropped every closure.
     pub fn cancel(&self) {
         self.core().close(CancelReason::Requested);
     }
@@ -225,7 +233,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Whether the group was cancelled, by whatever cause. `true` is final.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.core().token().is_cancelled()
+        self.core().is_cancelled()
     }
 
     /// How many tasks were spawned and how many of them have met their fate; out of date when it arrives.
@@ -258,6 +266,21 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Errors
     ///
     /// The group itself, if it was not done in time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let group = pool.group();
+    /// group.spawn(|| Ok::<_, String>(1));
+    /// match group.wait_timeout(Duration::from_secs(60)) {
+    ///     Ok(ended) => assert_eq!(ended.unwrap(), [1]),
+    ///     Err(group) => group.cancel(), // it is not done
+    /// }
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
     #[allow(
         clippy::type_complexity,
         reason = "the outer result says whether it was in time, the inner one is `wait`'s"
@@ -299,7 +322,9 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Yields each outcome as it comes, with the task's index in spawn order. Outcomes that were yielded are not
-    /// returned again by a wait, and take no memory any more.
+    /// returned again by a wait, and take no memory any more. Those that wait to be yielded do: the
+    /// [capacity](Self::capacity) is about tasks that have not started. What holds its source back until results are taken is
+    /// [`map`](crate::WorkerPool::map).
     ///
     /// # Examples
     ///
@@ -317,12 +342,12 @@ impl<R: TaskResult> TaskGroup<R> {
         Completions::new(self.core())
     }
 
-    /// Blocks until a task succeeds and returns its value. The rest is cancelled: by [`Policy::FirstSuccess`] when that
-    /// happens, with the other policies when this returns. It does not wait for tasks that are still running.
+    /// Blocks until a task succeeds, and returns its value; the rest is cancelled at that moment. It does not wait for tasks
+    /// that are still running, but for one that this worker, helping, has begun itself.
     ///
     /// # Errors
     ///
-    /// If no task succeeded: the first failure or panic, else the cancellation. [`GroupError::WouldDeadlock`] also for
+    /// If no task succeeded, or by [`Policy::FailFast`] none before: the first failure or panic, else the cancellation. [`GroupError::WouldDeadlock`] also for
     /// a group without tasks.
     ///
     /// # Examples
@@ -347,7 +372,10 @@ impl<R: TaskResult> TaskGroup<R> {
 
     #[track_caller]
     fn set(mut self, change: impl FnOnce(&mut GroupSettings)) -> Self {
-        assert!(self.core.get().is_none(), "the settings of a group are made before its first task");
+        assert!(
+            self.core.get().is_none(),
+            "the settings of a group are made before its first task, and before it gives out its token or a spawner"
+        );
         change(&mut self.settings);
         self
     }
@@ -356,7 +384,7 @@ impl<R: TaskResult> TaskGroup<R> {
 impl<R: TaskResult> Drop for TaskGroup<R> {
     fn drop(&mut self) {
         if let Some(core) = self.core.get() {
-            core.close(CancelReason::Requested);
+            core.abandon();
         }
     }
 }

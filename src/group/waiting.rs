@@ -60,11 +60,16 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// Waits until a task has succeeded or all are done, and takes the first value or the first trouble.
     pub(crate) fn wait_first(self: &Arc<Self>) -> Result<R::Value, GroupError<R::Error>> {
-        let enough = |state: &State<R>| state.outcomes.has_success() || state.all_done();
+        self.state.lock().wants_first = true;
+        let has_failed =
+            |state: &State<R>| self.settings.policy == Policy::FailFast && state.outcomes.trouble_came_first();
+        let enough = |state: &State<R>| state.outcomes.has_success() || has_failed(state) || state.all_done();
         let Some(mut state) = self.wait_until(Deadline::NEVER, Watch::Changes, enough)? else {
             return Err(GroupError::WouldDeadlock);
         };
-        if let Some(value) = state.outcomes.take_success() {
+        if !has_failed(&state)
+            && let Some(value) = state.outcomes.take_success()
+        {
             return Ok(value);
         }
         if state.impossible {
@@ -148,7 +153,7 @@ impl<R: TaskResult> GroupCore<R> {
                 linger(LINGER, || self.ended.0.load(Ordering::Acquire) || deadline.is_past());
                 continue;
             }
-            let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.token.deadline()) };
+            let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.expiry()) };
             state.wait_for_change += watches;
             state.helpers += helps;
             let mut state = self.changed.wait_until(state, until.instant());

@@ -14,7 +14,7 @@ use super::error::CallError;
 use super::target::{self, Target};
 use crate::deadline::Deadline;
 use crate::engine::Patience;
-use crate::error::{Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::error::{JoinError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::handle::JoinHandle;
 use crate::io::{Driver, DriverError, Fate};
 use crate::observer::Outcome;
@@ -256,6 +256,9 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
+        if self.driver.io().is_here() {
+            return Err(CallError::join(JoinError::WouldDeadlock));
+        }
         let call = self.launch(Patience::Policy, Location::caller(), f).map_err(|_| CallError::shut_down())?;
         call.join().unwrap_or_else(|error| Err(CallError::join(error)))
     }

@@ -110,7 +110,8 @@ impl CallError {
         &self.status
     }
 
-    /// How many attempts were made.
+    /// How many attempts came to an end. A call that panicked or was cancelled, which only
+    /// [`call_blocking`](super::Caller::call_blocking) says by this error, says zero.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -160,7 +161,8 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.status)
+        // The status itself is in the words, and a method away.
+        self.status.source()
     }
 }
 

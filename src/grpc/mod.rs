@@ -37,9 +37,9 @@
 //! ```
 //!
 //! What is retried and why, whose deadline counts, and the traps: see `docs/grpc.md` in the repository.
-//!
-//! `caller` launches calls, `course` is what becomes of one on the I/O thread, `target` is what an attempt sends with it,
-//! `error` is how a call fails. None of it waits or knows threads: that is the business of the futures' driver.
+
+// `caller` launches calls, `course` is what becomes of one on the I/O thread, `target` is what an attempt sends with it,
+// `error` is how a call fails. None of it waits or knows threads: that is the business of the futures' driver.
 
 mod caller;
 mod course;

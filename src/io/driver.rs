@@ -73,7 +73,7 @@ pub struct Driver {
 #[non_exhaustive]
 pub enum DriverError {
     /// A driver needs room for one future at least.
-    #[error("a driver needs room for one future at least")]
+    #[error("at most zero in flight: there must be room for one at least")]
     ZeroInFlight,
     /// More futures in flight than a driver may have.
     #[error("a driver may have at most {limit} futures in flight, {requested} were requested")]

@@ -12,7 +12,7 @@ use crate::sync::{Arc, Condvar, Mutex};
 pub(crate) fn wait_for<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(Arc::clone(&bell));
-    let mut future = pin!(future);
+    let mut future = pin!(tokio::task::unconstrained(future));
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return Some(output);

@@ -1,6 +1,6 @@
 //! Where workers look for work before they sleep, and who wakes them.
 //!
-//! A worker without work *searches* for a few microseconds, then sleeps. To wake a sleeper is dear (a system call for the
+//! A worker without work *searches* for a few microseconds, if that has paid lately, then sleeps. To wake a sleeper is dear (a system call for the
 //! waker, tens of microseconds until the sleeper runs on another CPU), so it is done for one worker at a time, and only
 //! when none is searching. This is how the schedulers of Go and tokio do it.
 //!
@@ -24,6 +24,35 @@ use crate::sync::{AtomicUsize, CacheAligned, Ordering, linger};
 
 /// How long a worker searches before it sleeps.
 const LINGER: Duration = Duration::from_micros(5);
+/// The most searches in a row that end in sleep at once.
+const MOST_SKIPPED: u32 = 15;
+
+/// Whether it pays for one worker to linger before it sleeps. Where jobs come one by one and far apart it never does,
+/// and costs more than the time: who has just slept is let onto a CPU before those who have not, and lingering forfeits
+/// that. So after each lingering in vain a worker skips twice as many, and one more, up to [`MOST_SKIPPED`]; one that
+/// paid makes it linger each time again.
+#[derive(Debug, Default)]
+pub(super) struct Hope {
+    /// How many searches are still to be skipped.
+    left: u32,
+    /// How many were skipped after the last lingering in vain.
+    skipped: u32,
+}
+
+impl Hope {
+    /// Whether to linger this time.
+    fn lingers(&mut self) -> bool {
+        let skips = self.left > 0;
+        self.left -= u32::from(skips);
+        !skips
+    }
+
+    /// Learns whether lingering paid.
+    fn learn(&mut self, paid: bool) {
+        self.skipped = if paid { 0 } else { MOST_SKIPPED.min(2 * self.skipped + 1) };
+        self.left = self.skipped;
+    }
+}
 
 /// The workers that have no work.
 pub(super) struct Idle {
@@ -54,9 +83,10 @@ impl Idle {
     }
 
     /// Searches with `look`, and sleeps between two searches, until it has found something or `look_up` says that
-    /// there is something else to do. `has_more` tells whether a search would find something.
+    /// there is something else to do. `has_more` tells whether a search would find something. `hope` is the worker's.
     pub(super) fn search<T>(
         &self,
+        hope: &mut Hope,
         mut look: impl FnMut() -> Option<T>,
         look_up: impl Fn() -> bool,
         has_more: impl Fn() -> bool,
@@ -69,16 +99,25 @@ impl Idle {
                 item = look();
                 item.is_some() || look_up()
             };
-            if linger(LINGER, &mut found) {
-                self.end_search(&has_more);
-                return item;
+            if hope.lingers() {
+                let paid = linger(LINGER, &mut found);
+                hope.learn(paid);
+                if paid {
+                    self.end_search(&has_more);
+                    return item;
+                }
             }
             let woken = self.sleeping.park(Deadline::NEVER, || {
                 self.searching.0.fetch_sub(1, Ordering::SeqCst);
                 found()
             });
             match woken {
-                Woken::Told => {}
+                Woken::Told => {
+                    if found() {
+                        self.end_search(&has_more);
+                        return item;
+                    }
+                }
                 // The waker has counted this worker as searching.
                 Woken::Early { told: true } => {
                     self.end_search(&has_more);

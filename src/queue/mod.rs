@@ -32,12 +32,13 @@ mod side;
 
 #[cfg(not(workcrew_model))]
 use self::channel::Lane;
-use self::idle::Idle;
+use self::idle::{Hope, Idle};
 pub(crate) use self::parking::Spot;
 use self::parking::{Parking, Woken};
 #[cfg(workcrew_model)]
 use self::ring::Lane;
 use self::side::SideLane;
+use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -73,10 +74,13 @@ pub(crate) enum PushError<T> {
     Closed(T),
 }
 
-/// Which lane a worker looks into first; it alternates, so that neither starves.
+/// What a worker remembers from one item to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
+    /// Which lane it looks into first; that alternates, so that neither starves.
     side_first: bool,
+    /// Whether it lingers before it sleeps.
+    hope: Hope,
 }
 
 impl<T> Queue<T> {
@@ -138,7 +142,7 @@ impl<T> Queue<T> {
     /// Takes the item in, or gives it back and has the waker called when there may be room. To be tried again then, with
     /// the same spot, or [`leave`](Self::leave) is to be called. Neither patient nor closed: who waits as a future is
     /// told of the closing by others.
-    pub(crate) fn push_or_enroll(&self, item: T, spot: &mut Option<Spot>, waker: &Waker) -> Result<(), T> {
+    pub(crate) fn push_or_enroll(&self, item: T, spot: &mut Option<Spot>, waker: Waker) -> Result<(), T> {
         let Err(item) = self.bounded.try_push(item) else {
             self.call_worker();
             return Ok(());
@@ -189,7 +193,10 @@ impl<T> Queue<T> {
     /// Hands out the next item, waiting for one; `None` if `look_up` says so, or for no reason. What makes `look_up`
     /// change its mind must call [`wake_all`](Self::wake_all) afterwards.
     pub(crate) fn pop(&self, turn: &mut Turn, look_up: impl Fn() -> bool) -> Option<T> {
-        self.idle.search(|| self.try_pop(turn), look_up, || !self.seems_empty())
+        let mut hope = mem::take(&mut turn.hope);
+        let item = self.idle.search(&mut hope, || self.try_pop(turn), look_up, || !self.seems_empty());
+        turn.hope = hope;
+        item
     }
 
     /// Makes every sleeping worker look up.
@@ -228,6 +235,11 @@ impl<T> Queue<T> {
 
     pub(crate) fn capacity(&self) -> usize {
         self.bounded.capacity()
+    }
+
+    /// How many items the side lane holds; out of date when it arrives.
+    pub(crate) fn side_len(&self) -> usize {
+        self.side.len()
     }
 
     /// How many items both lanes hold; out of date when it arrives.
@@ -414,7 +426,7 @@ mod tests {
             filled.store(round, Ordering::SeqCst);
             (0..round % 64).for_each(|_| std::hint::spin_loop());
             let mut spot = None;
-            let pushed = queue.push_or_enroll(1, &mut spot, &Waker::from(Arc::clone(&told)));
+            let pushed = queue.push_or_enroll(1, &mut spot, Waker::from(Arc::clone(&told)));
             while taken.load(Ordering::SeqCst) < round {
                 thread::yield_now();
             }

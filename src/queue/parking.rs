@@ -14,8 +14,9 @@
 //!
 //! A *future* can wait here as well. It announces itself with a waker, which is taken out when it is told; so it knows
 //! by its absence that it was. A future that is told and will not look must pass the word on
-//! ([`withdraw`](Parking::withdraw) says so). Threads and futures are told by turns. Wakers are foreign code and are
-//! called under no lock.
+//! ([`withdraw`](Parking::withdraw) says so). Since nobody can promise that a future will be polled, telling it takes no
+//! wake-up away from threads; where both wait, futures are told of every other one besides. Wakers are foreign code and
+//! are called under no lock.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -120,7 +121,7 @@ impl Parking {
     fn wake_announced(&self, sleepers: usize, prepare: impl FnOnce(usize)) {
         let mut inner = self.inner.lock();
         let futures = inner.futures_to_wake(sleepers);
-        let woken = (sleepers - futures).min(inner.announced);
+        let woken = sleepers.min(inner.announced);
         let mut wakers = Vec::new();
         wakers.extend((0..futures).filter_map(|_| inner.futures.pop_first()));
         let announced = inner.announced - woken;
@@ -137,8 +138,7 @@ impl Parking {
     }
 
     /// Announces a future, or has it told by another waker. What the waker is to be told of is looked for afterwards.
-    pub(super) fn enroll(&self, spot: &mut Option<Spot>, waker: &Waker) {
-        let waker = waker.clone();
+    pub(super) fn enroll(&self, spot: &mut Option<Spot>, waker: Waker) {
         let mut inner = self.inner.lock();
         let spot = *spot.get_or_insert(inner.next_spot);
         inner.next_spot = inner.next_spot.max(spot + 1);

@@ -16,6 +16,9 @@
 //! 3. A worker that waits for the task makes the attempts itself when they are due and nobody else does. It learns of
 //!    each change by the plain cell's condition, and of the end of a delay by its own clock: there may be no other worker
 //!    that the timekeeper could hand the task to.
+//! 4. At most one share in the task lies in the queue, however many attempts waiting workers make. Who takes a share out says
+//!    so before he looks whether the task is due; the timekeeper puts one in, after the task was put back, unless one is
+//!    said to lie there: then who takes that out comes later, and finds the task due.
 //!
 //! Meetings: *cancel and put back*: cancel finds `Queued` and wins; or it finds `Running` and marks the token. Then it looks
 //! again, and who puts the closure back looks at the token after that: one of them ends the task. *Closing and put down*: the agenda refuses the task, which is then
@@ -38,7 +41,7 @@ use crate::job::Task;
 use crate::observer::{Outcome, TaskId};
 use crate::record::Record;
 use crate::supervisor::Supervisor;
-use crate::sync::{Arc, Mutex, Weak};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::task::{Joinable, Landing, Leftover, Prospect, TaskCell};
 use crate::timekeeper::{Reservation, Timekeeper};
 use crate::unwind;
@@ -54,6 +57,8 @@ pub(super) struct RetryCell<F, T, E> {
     timekeeper: Arc<Timekeeper>,
     /// The place in the agenda, while it may be there. See rule 1.
     place: Mutex<Option<Place>>,
+    /// Whether a share in it lies in the pool's queue; see rule 4.
+    is_queued: AtomicBool,
     /// Itself, for the agenda.
     me: Weak<Self>,
 }
@@ -91,6 +96,7 @@ where
             token: CancellationToken::new(),
             timekeeper,
             place: Mutex::new(None),
+            is_queued: AtomicBool::new(true), // it is submitted as soon as it is made
             me: Weak::clone(me),
         })
     }
@@ -102,9 +108,22 @@ where
 
     /// Claims the closure, if it can be claimed; see rule 1.
     fn start(&self) -> Option<Body<F, E>> {
-        let place = self.place.lock().take();
-        let out_of_agenda = place.and_then(|place| self.timekeeper.strike_out(place));
+        self.start_if(|_| true)
+    }
+
+    /// The same, unless a delay is under way: what has come out of the queue then is an empty share.
+    fn start_if_due(&self) -> Option<Body<F, E>> {
+        self.start_if(|place| place.due() <= Due::At(self.now()))
+    }
+
+    fn start_if(&self, may_start: impl FnOnce(Place) -> bool) -> Option<Body<F, E>> {
+        let mut place = self.place.lock();
+        if !place.is_none_or(may_start) {
+            return None;
+        }
+        let out_of_agenda = place.take().and_then(|place| self.timekeeper.strike_out(place));
         let body = self.plain.start();
+        drop(place);
         drop(out_of_agenda);
         body
     }
@@ -202,6 +221,21 @@ where
         supervisor.settle(record, 1);
     }
 
+    /// Makes an attempt, if none is under way and no delay either.
+    fn run_if_due(&self, supervisor: &Supervisor) {
+        supervisor.enter(0, |record| {
+            if let Some(body) = self.start_if_due() {
+                self.attempt(body, record, supervisor);
+            }
+        });
+    }
+
+    /// A share in the task has left the queue; see rule 4.
+    fn leave_queue(&self) {
+        // ORDERING: see `wants_share`.
+        self.is_queued.swap(false, Ordering::AcqRel);
+    }
+
     fn now(&self) -> Instant {
         self.timekeeper.watch().now()
     }
@@ -214,16 +248,16 @@ where
     E: Send + 'static,
 {
     fn run(&self, supervisor: &Supervisor) {
-        supervisor.enter(0, |record| {
-            if let Some(body) = self.start() {
-                self.attempt(body, record, supervisor);
-            }
-        });
+        self.leave_queue();
+        self.run_if_due(supervisor);
     }
 
     fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
+        if reason == CancelReason::Discarded {
+            self.leave_queue();
+        }
         supervisor.enter(0, |record| {
-            let mut claimed = self.start();
+            let mut claimed = if reason == CancelReason::Discarded { self.start_if_due() } else { self.start() };
             // An overflowing queue gives up what lies in it, which may be an empty share in a task that is being tried.
             if claimed.is_none() && reason == CancelReason::Discarded {
                 return false;
@@ -235,6 +269,15 @@ where
             self.cancel_claimed(body, reason, record, supervisor);
             true
         })
+    }
+
+    fn is_spent(&self) -> bool {
+        self.plain.is_done()
+    }
+
+    fn wants_share(&self) -> bool {
+        // ORDERING: AcqRel on both sides: whoever takes out a share that is found here sees the task put back.
+        !self.is_queued.swap(true, Ordering::AcqRel)
     }
 }
 
@@ -253,7 +296,7 @@ where
                 Prospect::Unstarted => {
                     let due = self.place.lock().map(Place::due);
                     if due.is_none_or(|due| due <= Due::At(self.now())) {
-                        self.run(supervisor);
+                        self.run_if_due(supervisor);
                     } else {
                         let deadline = Deadline::NEVER.earlier(due.and_then(Due::instant));
                         self.plain.wait_while(Prospect::Unstarted, deadline);

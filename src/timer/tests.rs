@@ -12,7 +12,7 @@ use crate::error::CancelReason;
 use crate::job::{Job, Task};
 use crate::queue::{Queue, Turn};
 use crate::supervisor::{Hooks, Supervisor};
-use crate::sync::{Arc, AtomicUsize, Mutex, Ordering};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
 use crate::timekeeper::{NoPlace, PLACES, Timekeeper};
 use std::panic::Location;
 
@@ -228,4 +228,20 @@ fn pending_timers_are_bounded_and_a_place_that_is_left_is_free_again() {
     assert_eq!(bench.timekeeper.close().len(), 1);
     assert_eq!(reservation.put(Due::Never, task()).err(), Some(NoPlace::Closed));
     assert_eq!(bench.timekeeper.put(Due::Never, task()).err(), Some(NoPlace::Closed));
+}
+
+#[test]
+fn tasks_that_are_due_and_wait_for_a_worker_count_as_pending_until_one_takes_them() {
+    let bench = Bench::new();
+    let reserved: Vec<_> = (0..PLACES - 1).map(|_| bench.timekeeper.reserve().ok()).collect();
+    let task = || Arc::new(Note(0, Arc::default()));
+    bench.timekeeper.put(Due::At(bench.watch.now()), task()).expect("there is one left");
+    while bench.queue.seems_empty() {
+        thread::yield_now();
+    }
+    assert_eq!((bench.timekeeper.len(), bench.timekeeper.reserve().err()), (0, Some(NoPlace::Full)));
+    assert_eq!(bench.timekeeper.put(Due::Never, task()).err(), Some(NoPlace::Full));
+    bench.take().run(&bench.supervisor);
+    assert!(bench.timekeeper.put(Due::Never, task()).is_ok());
+    drop(reserved);
 }

@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::convert::Infallible;
+use std::fs;
 use std::io::{self, Write};
 use std::panic;
+use std::path::Path;
 use std::process::{self, Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once, mpsc};
@@ -160,6 +162,24 @@ impl Drop for Bomb {
         self.0.add();
         panic!("bomb");
     }
+}
+
+/// Starts a thread and returns when it sleeps, as it does once it waits for something. Elsewhere than on Linux it may return
+/// earlier, and the test sees less.
+pub fn spawn_and_let_sleep<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    let (tell, told) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        tell.send(fs::read_link("/proc/thread-self")).unwrap();
+        f()
+    });
+    if let Ok(place) = told.recv().unwrap() {
+        let stat = Path::new("/proc").join(place).join("stat");
+        let sleeps = || fs::read_to_string(&stat).is_ok_and(|stat| stat.rsplit(") ").next().unwrap().starts_with('S'));
+        while !thread.is_finished() && !sleeps() {
+            thread::yield_now();
+        }
+    }
+    thread
 }
 
 /// Fails the test process, loudly, if `f` takes longer than the limit.

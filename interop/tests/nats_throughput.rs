@@ -1,6 +1,7 @@
 //! How fast a worker takes jobs that do nothing, beside loops over the plain client, on one server in one run.
 //!
-//! A measurement, not a test: `cargo test --release --package workcrew-interop --test nats_throughput -- --ignored --nocapture`.
+//! A measurement, not a test:
+//! `cargo test --release --package workcrew-interop --test nats_throughput -- --ignored --nocapture`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../tests/nats_common/mod.rs"]

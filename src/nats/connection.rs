@@ -36,8 +36,9 @@ const MOST_UNCONFIRMED: usize = 1 << 16;
 ///
 /// # At most once
 ///
-/// [`publish`](Self::publish) and [`subscribe`](Self::subscribe) are the core of NATS: a message reaches those who listen at that
-/// moment, at most once, and nobody learns of a loss. For work that must not be lost there is [`JobQueue`](super::JobQueue).
+/// [`publish`](Self::publish) and [`subscribe`](Self::subscribe) are the core of NATS: a message reaches those who
+/// listen at that moment, at most once, and nobody learns of a loss. For work that must not be lost there is
+/// [`JobQueue`](super::JobQueue).
 ///
 /// # Examples
 ///
@@ -137,8 +138,8 @@ impl Connection {
         Ok(Message::new(answer, Arc::clone(link)))
     }
 
-    /// Configures a subscription, whose handler runs on the workers of the connection's pool. The subject may hold `*` for one word and
-    /// `>` for all that follow.
+    /// Configures a subscription, whose handler runs on the workers of the connection's pool. The subject may hold `*`
+    /// for one word and `>` for all that follow.
     pub fn subscribe(&self, subject: &str) -> SubscriptionBuilder {
         SubscriptionBuilder::new(Arc::clone(&self.link), subject.to_owned())
     }

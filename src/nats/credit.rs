@@ -1,7 +1,7 @@
 //! How many jobs may be asked for: as many as there are free slots, less those that were asked for already.
 //!
-//! Asking costs a message each time, so it is done for a quarter of the slots at once, or when nothing is asked for any more. Nothing is
-//! lost by that: while something is asked for, the server has nothing to give, or it is on its way.
+//! Asking costs a message each time, so it is done for a quarter of the slots at once, or when nothing is asked for any
+//! more. Nothing is lost by that: while something is asked for, the server has nothing to give, or it is on its way.
 
 /// The slots of a run, and what was asked for.
 #[derive(Debug)]

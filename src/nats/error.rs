@@ -61,8 +61,8 @@ pub enum PublishError {
 
 /// Why a job is not known to be stored.
 ///
-/// After [`Timeout`](Self::Timeout) and [`Disconnected`](Self::Disconnected) it may be stored all the same. Enqueue it again with
-/// the same id: within the duplicate window it is stored once.
+/// After [`Timeout`](Self::Timeout) and [`Disconnected`](Self::Disconnected) it may be stored all the same. Enqueue it
+/// again with the same id: within the duplicate window it is stored once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnqueueError {

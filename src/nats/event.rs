@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::sync::Arc;
 use crate::unwind;
 
-/// Something that whoever runs the program may want to know of. Told to [`ConnectionBuilder::observer`](super::ConnectionBuilder::observer).
+/// Something that whoever runs the program may want to know of. Told to
+/// [`ConnectionBuilder::observer`](super::ConnectionBuilder::observer).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {

@@ -1,7 +1,7 @@
 //! The deliveries that a run has in its hands, and their heartbeats.
 //!
-//! A heartbeat tells the server that a delivery is being worked on, so that it starts its clock anew. It is due when a third of
-//! `ack_wait` has passed since the delivery or the last one; some that are nearly due go with it.
+//! A heartbeat tells the server that a delivery is being worked on, so that it starts its clock anew. It is due when a
+//! third of `ack_wait` has passed since the delivery or the last one; some that are nearly due go with it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

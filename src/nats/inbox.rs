@@ -74,7 +74,8 @@ pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, Prep
         Ok(consumer) => consumer,
         Err(error) => {
             return Err(match error.kind() {
-                // What is missing may be made, and what fails now may be better later; a request that makes no sense never will.
+                // What is missing may be made, and what fails now may be better later; a request that makes no sense
+                // never will.
                 ConsumerErrorKind::JetStream(said) if is_refusal(said.code(), said.error_code()) => {
                     PrepareError::Final(WorkerError::Rejected(error.into()))
                 }

@@ -84,8 +84,9 @@ impl Job {
         &self.attempt
     }
 
-    /// Tells the handler to stop: when the attempt's time or the job's is over, the job counts as [stuck](super::WorkerBuilder::stuck_after), or
-    /// the drain has taken too long. A handler that stops for it returns an error, and the job is delivered again.
+    /// Tells the handler to stop: when the attempt's time or the job's is over, the job counts as
+    /// [stuck](super::WorkerBuilder::stuck_after), or the drain has taken too long. A handler that stops for it returns
+    /// an error, and the job is delivered again.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         self.attempt.token()

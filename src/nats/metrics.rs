@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::metrics::{Histogram, HistogramCounter};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
-/// A snapshot of the counters of a worker, from [`Worker::metrics`](super::Worker::metrics). They count all its runs together.
+/// A snapshot of the counters of a worker, from [`Worker::metrics`](super::Worker::metrics). They count all its runs
+/// together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerMetrics {

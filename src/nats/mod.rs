@@ -1,8 +1,8 @@
 //! Work shared by many processes on many machines, through a NATS server.
 //!
-//! When one machine is not enough, or work must survive its process, jobs go through a [`JobQueue`] on a NATS JetStream server.
-//! The same handler that ran on the pool runs in as many [`Worker`]s as are started. A job is stored before it is
-//! acknowledged to whoever enqueues it, and stays until it is done.
+//! When one machine is not enough, or work must survive its process, jobs go through a [`JobQueue`] on a NATS JetStream
+//! server. The same handler that ran on the pool runs in as many [`Worker`]s as are started. A job is stored before it
+//! is acknowledged to whoever enqueues it, and stays until it is done.
 //!
 //! ```no_run
 //! use workcrew::WorkerPool;
@@ -23,12 +23,13 @@
 //!
 //! [`Connection::publish`] and [`Connection::subscribe`] are plain NATS besides: fast, and at most once.
 //!
-//! What is guaranteed, which settings there are and how they interact, what a handler must bear: see `docs/nats.md` in the repository.
+//! What is guaranteed, which settings there are and how they interact, what a handler must bear: see `docs/nats.md` in
+//! the repository.
 //!
-//! `connection` is what all share. `queue` stores jobs, `dead_letter` writes and reads those that are given up. `worker` is the face of
-//! what works on jobs, `course` is one run of it: it asks for as many as `credit` allows, takes them from its `inbox`, keeps them in its
-//! `hands` with their heartbeats, gives each to the pool as an `attempt`, and has its `outcome` told. All of it runs on the I/O
-//! thread; handlers run on the workers.
+//! `connection` is what all share. `queue` stores jobs, `dead_letter` writes and reads those that are given up.
+//! `worker` is the face of what works on jobs, `course` is one run of it: it asks for as many as `credit` allows, takes
+//! them from its `inbox`, keeps them in its `hands` with their heartbeats, gives each to the pool as an `attempt`, and
+//! has its `outcome` told. All of it runs on the I/O thread; handlers run on the workers.
 
 mod attempt;
 mod connection;

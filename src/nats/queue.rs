@@ -23,8 +23,8 @@ const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// A queue of jobs on a JetStream server. From [`JobQueue::builder`]. Clones share it.
 ///
-/// A job is stored before [`enqueue`](Self::enqueue) returns, and stays until a [`Worker`](super::Worker) has done it, or put it
-/// among the dead letters. Many processes on many machines may enqueue and work.
+/// A job is stored before [`enqueue`](Self::enqueue) returns, and stays until a [`Worker`](super::Worker) has done it,
+/// or put it among the dead letters. Many processes on many machines may enqueue and work.
 ///
 /// # Examples
 ///
@@ -67,8 +67,8 @@ impl JobQueueBuilder {
         self
     }
 
-    /// The most jobs that the queue holds, those that are being worked on included. Past it [`EnqueueError::Full`]. Unless set, there is
-    /// no limit.
+    /// The most jobs that the queue holds, those that are being worked on included. Past it [`EnqueueError::Full`].
+    /// Unless set, there is no limit.
     pub fn max_jobs(mut self, jobs: u64) -> Self {
         self.config.max_messages = saturate(jobs);
         self

@@ -43,7 +43,8 @@ impl SubscriptionBuilder {
         self
     }
 
-    /// How many messages may be queued or handled at once; zero counts as one. Unless set, one for each worker that the pool has now.
+    /// How many messages may be queued or handled at once; zero counts as one. Unless set, one for each worker that the
+    /// pool has now.
     pub fn concurrent(mut self, messages: usize) -> Self {
         self.concurrent = Some(messages.max(1));
         self

@@ -51,8 +51,8 @@ const SHORTEST_ACK_WAIT: Duration = Duration::from_millis(100);
 /// | the same, and the policy allows no further attempt; or the error is permanent | goes to the dead letters |
 /// | does not return, since its process died | is delivered again when `ack_wait` is over |
 ///
-/// A job holds one of the worker's *slots* from its delivery until the server has confirmed the outcome. The worker asks for as
-/// many jobs as it has free slots, so nothing waits here that another machine could run.
+/// A job holds one of the worker's *slots* from its delivery until the server has confirmed the outcome. The worker
+/// asks for as many jobs as it has free slots, so nothing waits here that another machine could run.
 ///
 /// # Examples
 ///
@@ -114,14 +114,16 @@ impl<E> WorkerBuilder<E> {
     }
 
     /// How many jobs a process has in its hands at most. Unless set, one for each worker of the pool. More make sense for
-    /// handlers that take less time than a word to the server and back; then jobs wait in the pool's queue, where no other machine gets them.
+    /// handlers that take less time than a word to the server and back; then jobs wait in the pool's queue, where no
+    /// other machine gets them.
     pub fn slots(mut self, jobs: usize) -> Self {
         self.slots = Some(jobs);
         self
     }
 
-    /// After what time without a word from here the server gives a job to another worker. Unless set, 30 seconds; at least 100 ms. It is no limit
-    /// for the handler: a heartbeat goes out after each third of it. All workers of one name must agree.
+    /// After what time without a word from here the server gives a job to another worker. Unless set, 30 seconds; at
+    /// least 100 ms. It is no limit for the handler: a heartbeat goes out after each third of it. All workers of one
+    /// name must agree.
     pub fn ack_wait(mut self, time: Duration) -> Self {
         self.ack_wait = time;
         self
@@ -133,23 +135,23 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// How long a job may take, from the moment it was handed to the pool. Past it there are no more heartbeats, so the job goes to
-    /// another worker; its [token](Job::token) is cancelled, [`Event::JobStuck`](super::Event) is told, and the slot stays taken until the
-    /// handler returns. Unless set, for ever.
+    /// How long a job may take, from the moment it was handed to the pool. Past it there are no more heartbeats, so the
+    /// job goes to another worker; its [token](Job::token) is cancelled, [`Event::JobStuck`](super::Event) is told, and
+    /// the slot stays taken until the handler returns. Unless set, for ever.
     pub fn stuck_after(mut self, time: Duration) -> Self {
         self.stuck_after = Some(time);
         self
     }
 
-    /// How often a job may be delivered before it goes to the dead letters *without being run*: what ends its process each time leaves no outcome to go by.
-    /// Unless set, the policy's attempts and ten more.
+    /// How often a job may be delivered before it goes to the dead letters *without being run*: what ends its process
+    /// each time leaves no outcome to go by. Unless set, the policy's attempts and ten more.
     pub fn max_deliveries(mut self, deliveries: u32) -> Self {
         self.max_deliveries = Some(deliveries);
         self
     }
 
-    /// How many jobs may be with all workers of this name together, *those included that wait for another attempt*: when they are
-    /// as many, the server gives out nothing. Unless set, 100,000. All workers of one name must agree.
+    /// How many jobs may be with all workers of this name together, *those included that wait for another attempt*:
+    /// when they are as many, the server gives out nothing. Unless set, 100,000. All workers of one name must agree.
     pub fn max_ack_pending(mut self, jobs: u32) -> Self {
         self.max_ack_pending = jobs;
         self
@@ -161,7 +163,8 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// Works on jobs of this subject only, which may hold `*` and `>`. The server refuses workers of different names whose subjects overlap: each job is for one.
+    /// Works on jobs of this subject only, which may hold `*` and `>`. The server refuses workers of different names
+    /// whose subjects overlap: each job is for one.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.filter = subject.into();
         self
@@ -245,11 +248,12 @@ impl<E> Worker<E> {
 
     /// Works until it is [drained](Self::drain), or `pool` is closed, which drains it too. Blocks until then.
     ///
-    /// A job is a task of the pool: metrics and observers know it, labelled by the name of the worker. It takes no place in the pool's
-    /// queue; there are never more than slots.
+    /// A job is a task of the pool: metrics and observers know it, labelled by the name of the worker. It takes no
+    /// place in the pool's queue; there are never more than slots.
     ///
-    /// What goes wrong is told to the [observer](super::ConnectionBuilder::observer) of the connection and tried again, with pauses up to
-    /// five seconds: no connection, no stream, no consumer (it is made anew). After a restart of the server it goes on by itself.
+    /// What goes wrong is told to the [observer](super::ConnectionBuilder::observer) of the connection and tried again,
+    /// with pauses up to five seconds: no connection, no stream, no consumer (it is made anew). After a restart of the
+    /// server it goes on by itself.
     ///
     /// # Errors
     ///
@@ -297,9 +301,9 @@ impl<E> Worker<E> {
         }
     }
 
-    /// Has all runs of this worker and its clones end, and returns at once: they ask for nothing more, give back what has not started, wait for
-    /// what runs and for the server's confirmations, [so long](WorkerBuilder::drain_timeout) at most. A run that begins later ends
-    /// at once.
+    /// Has all runs of this worker and its clones end, and returns at once: they ask for nothing more, give back what
+    /// has not started, wait for what runs and for the server's confirmations, [so long](WorkerBuilder::drain_timeout)
+    /// at most. A run that begins later ends at once.
     pub fn drain(&self) {
         self.draining.cancel();
     }

@@ -13,7 +13,8 @@
 //! 2. What is asked for and what is in hand never exceed the slots. Should more arrive all the same (what was asked for was
 //!    thought lost), it goes back.
 //! 3. An inbox that is given up is drained: what the server had sent by then is taken, or goes back.
-//! 4. A verdict comes from whoever claims the task (see `attempt`), once. Everything else happens on this one future, so it needs no lock.
+//! 4. A verdict comes from whoever claims the task (see `attempt`), once. Everything else happens on this one future,
+//!    so it needs no lock.
 
 mod consumer;
 mod jobs;

@@ -68,7 +68,7 @@ fn a_request_is_answered_by_one_member_of_a_group() {
         member.unwrap()
     });
     for number in 0..20 {
-        let answer = connection.request("double", number.to_string().as_str()).unwrap();
+        let answer = connection.publisher().request("double", number.to_string().as_str()).unwrap();
         assert_eq!(answer.text().unwrap(), (2 * number).to_string());
     }
     assert_eq!(answered.load(Ordering::SeqCst), 20);

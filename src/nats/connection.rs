@@ -14,6 +14,7 @@ use super::event::{self, Event, Listener};
 use super::message::Message;
 use super::options::ConnectionBuilder;
 use super::payload::Encode;
+use super::publisher::Publisher;
 use super::subscription::SubscriptionBuilder;
 use crate::deadline::Deadline;
 use crate::engine::Engine;
@@ -136,6 +137,12 @@ impl Connection {
         let link = &self.link;
         let answer = link.wait(link.client.request(subject.to_owned(), bytes.into()), Duration::MAX)??;
         Ok(Message::new(answer, Arc::clone(link)))
+    }
+
+    /// The part of the connection that code needs which only publishes.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.clone())
     }
 
     /// Configures a subscription, whose handler runs on the workers of the connection's pool. The subject may hold `*`

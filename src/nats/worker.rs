@@ -35,6 +35,8 @@ const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
 const MAX_WAITING: i64 = 4_096;
 /// The shortest `ack_wait`: heartbeats and confirmations need some time.
 const SHORTEST_ACK_WAIT: Duration = Duration::from_millis(100);
+/// The longest: the server counts in nanoseconds, and nobody waits longer for a dead process.
+const LONGEST_ACK_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Works on the jobs of a [`JobQueue`] by a handler on a pool. From [`Worker::builder`]. Clones share one.
 ///
@@ -121,8 +123,8 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// After what time without a word from here the server gives a job to another worker. Unless set, 30 seconds; at
-    /// least 100 ms. It is no limit for the handler: a heartbeat goes out after each third of it. All workers of one
+    /// After what time without a word from here the server gives a job to another worker. Unless set, 30 seconds; 100 ms
+    /// to a year. It is no limit for the handler: a heartbeat goes out after each third of it. All workers of one
     /// name must agree.
     pub fn ack_wait(mut self, time: Duration) -> Self {
         self.ack_wait = time;
@@ -183,6 +185,9 @@ impl<E> WorkerBuilder<E> {
         }
         if self.ack_wait < SHORTEST_ACK_WAIT {
             return Err(WorkerError::Settings("ack_wait is at least 100 ms"));
+        }
+        if self.ack_wait > LONGEST_ACK_WAIT {
+            return Err(WorkerError::Settings("ack_wait is a year at most"));
         }
         if max_deliveries < attempts {
             return Err(WorkerError::Settings("there are fewer deliveries than the policy has attempts"));

@@ -303,10 +303,8 @@ impl Current {
     /// Shows a task that starts.
     #[inline]
     fn begin(&self, task: &TaskInfo<'_>, since: Moment) {
-        if self.task.load(Ordering::Relaxed) > 0 {
-            // The lender is not shown while the other's site may be.
-            self.task.store(0, Ordering::Relaxed);
-        }
+        // The lender, if there is one, is not shown while the other's site may be.
+        self.task.store(0, Ordering::Relaxed);
         if self.site_addresses() != Site::addresses(task.location, task.label) {
             self.show_site(Site { location: task.location, label: task.label.cloned() });
         }

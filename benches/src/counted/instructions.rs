@@ -32,9 +32,9 @@ pub(super) fn counts() -> impl Iterator<Item = Counted> {
         count("instructions_execute", "execute", &WITHIN, 220.0),
         count("instructions_spawn", "spawn", &WITHIN, 615.0),
         count("instructions_group_spawn", "group", &WITHIN, 235.0),
-        count("instructions_execute_and_run", "execute", &[], 760.0),
+        count("instructions_execute_and_run", "execute", &[], 780.0),
         count("instructions_spawn_and_run", "spawn", &[], 1_540.0),
-        count("instructions_group_spawn_and_run", "group", &[], 785.0),
+        count("instructions_group_spawn_and_run", "group", &[], 800.0),
     ]
     .into_iter()
 }

@@ -19,7 +19,7 @@ fn future_that_wants_room_and_pop() {
         let pusher = move || {
             let bell = Arc::new(Bell::default());
             let (mut spot, mut item) = (None, 2);
-            while let Err(refused) = pushing.push_or_enroll(item, &mut spot, &bell.waker()) {
+            while let Err(refused) = pushing.push_or_enroll(item, &mut spot, bell.waker()) {
                 item = refused;
                 bell.wait();
             }
@@ -41,7 +41,7 @@ fn future_that_leaves_and_one_that_waits_for_room() {
             assert_eq!(queue.try_push(1), Ok(()));
             let bell = Arc::new(Bell::default());
             let mut spot = None;
-            assert_eq!(queue.push_or_enroll(2, &mut spot, &bell.waker()), Err(2));
+            assert_eq!(queue.push_or_enroll(2, &mut spot, bell.waker()), Err(2));
             let spot = spot.expect("it waits");
             let (pushing, leaving, popping) = (Arc::clone(&queue), Arc::clone(&queue), Arc::clone(&queue));
             let pusher = thread::spawn(move || pushing.push(4, Deadline::NEVER));

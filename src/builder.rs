@@ -10,7 +10,7 @@ use crate::panic::Panic;
 use crate::pool::{PoolSettings, WorkerPool, check_workers};
 use crate::shutdown::{self, OnDrop};
 use crate::supervisor::Hooks;
-use crate::sync::{Arc, OnceLock};
+use crate::sync::{Arc, StaticOnceLock};
 use crate::worker::{self, WorkerSettings};
 
 /// The capacity of a queue unless told otherwise.
@@ -236,7 +236,7 @@ impl WorkerPool {
     /// ```
     #[track_caller]
     pub fn global() -> &'static Self {
-        static GLOBAL: OnceLock<WorkerPool> = OnceLock::new();
+        static GLOBAL: StaticOnceLock<WorkerPool> = StaticOnceLock::new();
         GLOBAL.get_or_init(|| {
             let built = builder_from_environment().and_then(Builder::build);
             built.unwrap_or_else(|error| panic!("the global pool cannot be built: {error}"))

@@ -24,8 +24,8 @@ pub(crate) use defect;
 /// The name of the defect that is sown.
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
 pub(crate) fn sown() -> Option<&'static str> {
-    use crate::sync::OnceLock;
+    use crate::sync::StaticOnceLock;
 
-    static SOWN: OnceLock<Option<String>> = OnceLock::new();
+    static SOWN: StaticOnceLock<Option<String>> = StaticOnceLock::new();
     SOWN.get_or_init(|| std::env::var("WORKCREW_DEFECT").ok()).as_deref()
 }

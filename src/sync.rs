@@ -5,7 +5,7 @@
 //! (`--cfg workcrew_shuttle`), for the crate's own models. Guards are passed by value to the waits, the form that both
 //! can offer. No lock in here poisons: a panic never happens under one, because no foreign code runs under one.
 //!
-//! `Arc`, `Weak` and `OnceLock` are those of the standard library in every build: the checkers' own know no weak
+//! `Arc` and `Weak` are those of the standard library in every build: the checkers' own know no weak
 //! references and no trait objects.
 
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
@@ -18,8 +18,10 @@ pub(crate) use self::checked::*;
 #[cfg(not(all(test, any(workcrew_loom, workcrew_shuttle))))]
 pub(crate) use self::system::*;
 
+/// For statics, which outlive every execution of a model.
+pub(crate) use std::sync::OnceLock as StaticOnceLock;
 pub(crate) use std::sync::atomic::Ordering;
-pub(crate) use std::sync::{Arc, OnceLock, Weak};
+pub(crate) use std::sync::{Arc, Weak};
 
 #[cfg(all(any(workcrew_loom, workcrew_shuttle), not(workcrew_model)))]
 compile_error!("model checkers see through the twin of the queue only: set `--cfg workcrew_model` as well");

@@ -18,7 +18,7 @@ pub(crate) use ::loom as checker;
 pub(crate) use ::shuttle as checker;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64 as RealU64, Ordering};
-use std::sync::{OnceLock, PoisonError};
+use std::sync::{OnceLock as RealOnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Thread locals of the model; loom does not know the `const` form.
@@ -87,6 +87,51 @@ impl<T> RwLock<T> {
 
     pub(crate) fn write(&self) -> checker::sync::RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A cell that is written once. The checker sees that whoever finds the value there sees what was done before it came.
+pub(crate) struct OnceLock<T> {
+    value: RealOnceLock<T>,
+    is_set: AtomicBool,
+    making: Mutex<()>,
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self { value: RealOnceLock::new(), is_set: AtomicBool::new(false), making: Mutex::default() }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        self.value.set(value)?;
+        self.is_set.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        let _making = self.making.lock();
+        if self.get().is_none() {
+            assert!(self.set(make()).is_ok(), "made under a lock");
+        }
+        self.get().expect("it is there now")
+    }
+}
+
+impl<T> Default for OnceLock<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> From<T> for OnceLock<T> {
+    fn from(value: T) -> Self {
+        let cell = Self::new();
+        assert!(cell.set(value).is_ok(), "it is new");
+        cell
     }
 }
 
@@ -326,7 +371,7 @@ impl Time {
 
 /// When every execution begins.
 fn epoch() -> Instant {
-    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    static EPOCH: RealOnceLock<Instant> = RealOnceLock::new();
     *EPOCH.get_or_init(Instant::now)
 }
 

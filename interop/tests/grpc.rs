@@ -105,8 +105,10 @@ fn the_deadline_is_for_all_attempts_together(address: SocketAddr) {
     assert_eq!(error.reason(), Some(GiveUp::Deadline));
     assert!(took >= Duration::from_millis(400) && took < Duration::from_secs(5), "{took:?}");
     assert!((2..=3).contains(&error.attempts()), "{error:?}");
-    assert_eq!(stats(&caller, "slow")["attempts"], error.attempts().to_string());
-    wait_for(&caller, "slow", "cancelled", &error.attempts().to_string());
+    // The last one may be given up on its way there.
+    let seen: u32 = stats(&caller, "slow")["attempts"].parse().unwrap();
+    assert!((2..=error.attempts()).contains(&seen), "the server has seen {seen} of {}", error.attempts());
+    wait_for(&caller, "slow", "cancelled", &seen.to_string());
 }
 
 fn running_out_of_time_resets_the_stream_and_is_final(address: SocketAddr) {

@@ -28,6 +28,63 @@ compile_error!("model checkers see through the twin of the queue only: set `--cf
 #[cfg(all(workcrew_loom, workcrew_shuttle))]
 compile_error!("one model checker at a time");
 
+/// A cell that is written once. It says by an atomic of its own that the value is there: what the standard library's cell
+/// goes by is hidden from model checkers and sanitizers.
+pub(crate) struct OnceLock<T> {
+    value: StaticOnceLock<T>,
+    /// Written after the value.
+    is_set: AtomicBool,
+    /// Held while the value is made.
+    making: Mutex<()>,
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self { value: StaticOnceLock::new(), is_set: AtomicBool::new(false), making: Mutex::default() }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&T> {
+        // ORDERING: Acquire pairs with the Release of `set`.
+        if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        self.value.set(value)?;
+        self.is_set.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The value, which `make` makes if need be: under a lock of the cell, so it runs nothing foreign.
+    #[inline]
+    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        self.get().unwrap_or_else(|| self.init(make))
+    }
+
+    #[cold]
+    fn init(&self, make: impl FnOnce() -> T) -> &T {
+        let _making = self.making.lock();
+        if self.get().is_none() {
+            assert!(self.set(make()).is_ok(), "made under a lock");
+        }
+        self.get().expect("it is there now")
+    }
+}
+
+impl<T> Default for OnceLock<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> From<T> for OnceLock<T> {
+    fn from(value: T) -> Self {
+        let cell = Self::new();
+        assert!(cell.set(value).is_ok(), "it is new");
+        cell
+    }
+}
+
 /// A value that shares its cache line with nothing, at any address: what is made often had better not ask the allocator
 /// for an alignment, which takes ten times as long.
 #[derive(Debug)]

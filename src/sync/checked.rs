@@ -90,51 +90,6 @@ impl<T> RwLock<T> {
     }
 }
 
-/// A cell that is written once. The checker sees that whoever finds the value there sees what was done before it came.
-pub(crate) struct OnceLock<T> {
-    value: RealOnceLock<T>,
-    is_set: AtomicBool,
-    making: Mutex<()>,
-}
-
-impl<T> OnceLock<T> {
-    pub(crate) fn new() -> Self {
-        Self { value: RealOnceLock::new(), is_set: AtomicBool::new(false), making: Mutex::default() }
-    }
-
-    pub(crate) fn get(&self) -> Option<&T> {
-        if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
-    }
-
-    pub(crate) fn set(&self, value: T) -> Result<(), T> {
-        self.value.set(value)?;
-        self.is_set.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
-        let _making = self.making.lock();
-        if self.get().is_none() {
-            assert!(self.set(make()).is_ok(), "made under a lock");
-        }
-        self.get().expect("it is there now")
-    }
-}
-
-impl<T> Default for OnceLock<T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<T> From<T> for OnceLock<T> {
-    fn from(value: T) -> Self {
-        let cell = Self::new();
-        assert!(cell.set(value).is_ok(), "it is new");
-        cell
-    }
-}
-
 /// A condition, see `system`.
 #[derive(Default)]
 pub(crate) struct Condvar(checker::sync::Condvar);

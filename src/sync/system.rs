@@ -4,7 +4,6 @@ use std::hint::spin_loop;
 use std::time::{Duration, Instant};
 
 pub(crate) use parking_lot::{MutexGuard, RwLock};
-pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 pub(crate) use std::{thread, thread_local};
 

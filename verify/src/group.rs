@@ -99,6 +99,8 @@ struct Machine {
     /// The task that failed or panicked first, and the one that succeeded first.
     first_trouble: Option<usize>,
     first_success: Option<usize>,
+    /// Whether a task failed or panicked before the first one succeeded.
+    trouble_came_first: bool,
 }
 
 /// Does the steps to a group and to the model; `waits` chooses the way to wait at the end.
@@ -125,6 +127,7 @@ pub fn run(settings: Settings, steps: &[Step], waits: u8) -> Result<(), String> 
         pool_closed: false,
         first_trouble: None,
         first_success: None,
+        trouble_came_first: false,
     };
     for (number, step) in steps.iter().enumerate() {
         let done = machine.step(*step).and_then(|()| machine.settle());
@@ -196,6 +199,7 @@ impl Machine {
             self.first_success.get_or_insert(task);
         } else {
             self.first_trouble.get_or_insert(task);
+            self.trouble_came_first |= self.first_success.is_none();
         }
         let decides = match self.settings.policy {
             Policy::FailFast => end != End::Succeeded,
@@ -234,12 +238,13 @@ impl Machine {
     }
 
     fn wait(self, waits: u8) -> Result<(), String> {
-        let Self { group, ends, pool, settings, first_trouble, first_success, .. } = self;
+        let Self { group, ends, pool, settings, first_trouble, first_success, trouble_came_first, .. } = self;
+        let first_value = first_success.filter(|_| settings.policy != Policy::FailFast || !trouble_came_first);
         let ends: Vec<End> = ends.into_iter().flatten().collect();
         match waits % 4 {
             0 => check_all(&ends, &group.wait_all())?,
             1 => check_wait(&ends, settings.policy, first_trouble, first_success, &group.wait())?,
-            2 => match (group.wait_any(), first_success) {
+            2 => match (group.wait_any(), first_value) {
                 (Ok(value), Some(first)) if value == first => {}
                 (Err(_), None) => {}
                 (answer, first) => return Err(format!("wait_any: the model says {first:?}, the group {answer:?}")),

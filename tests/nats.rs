@@ -21,6 +21,13 @@ use workcrew::{ErrorClass, RetryPolicy, WorkerPool};
 /// Longer than any test: what waits for this hangs.
 const AGES: Duration = Duration::from_secs(600);
 
+/// Stores so many jobs without a payload, each with its number for an id.
+fn enqueue(queue: &JobQueue, jobs: usize) {
+    for number in 0..jobs {
+        queue.enqueue("jobs.a", "", number.to_string()).unwrap();
+    }
+}
+
 /// Runs a worker until `is_done`, then drains it.
 fn work_until<E: std::fmt::Display + Send + 'static>(
     worker: &Worker<E>,
@@ -449,9 +456,7 @@ fn a_drain_finishes_what_runs_and_gives_back_what_waits() {
     let pool = pool(1);
     let connection = server.connect(&pool);
     let queue = queue(&connection);
-    for number in 0..10 {
-        queue.enqueue("jobs.a", "", number.to_string()).unwrap();
-    }
+    enqueue(&queue, 10);
     let worker = Worker::<String>::builder(&queue, "worker").slots(4).ack_wait(AGES).build().unwrap();
     let (started, start) = channel();
     let (open, gate) = channel::<()>();
@@ -520,9 +525,7 @@ fn closing_the_pool_drains_its_worker() {
     let pool = pool(2);
     let connection = server.connect(&pool);
     let queue = queue(&connection);
-    for number in 0..50 {
-        queue.enqueue("jobs.a", "", number.to_string()).unwrap();
-    }
+    enqueue(&queue, 50);
     let worker = Worker::<String>::builder(&queue, "worker").ack_wait(AGES).build().unwrap();
     thread::scope(|scope| {
         let run = scope.spawn(|| worker.run(&pool, |_| Ok(())).unwrap());

@@ -162,16 +162,6 @@ macro_rules! atomics {
                 fence(success);
                 result
             }
-
-            pub(crate) fn compare_exchange_weak(
-                &self,
-                current: $value,
-                new: $value,
-                success: Ordering,
-                failure: Ordering,
-            ) -> Result<$value, $value> {
-                self.compare_exchange(current, new, success, failure)
-            }
         }
 
         impl Default for $name {

@@ -14,7 +14,6 @@
 
 #[cfg(feature = "io")]
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::panic::Location;
 use std::task::Waker;
 
@@ -29,9 +28,12 @@ use crate::metrics::Metrics;
 use crate::observer::{TaskId, TaskInfo};
 use crate::queue::{PushError, Queue, Spot, Turn};
 use crate::record::Record;
+use crate::registry::Registry;
 use crate::roster::Roster;
 use crate::supervisor::{Hooks, Supervisor};
-use crate::sync::{Arc, Mutex, Weak};
+#[cfg(feature = "io")]
+use crate::sync::Mutex;
+use crate::sync::{Arc, Weak};
 use crate::timekeeper::Timekeeper;
 
 /// What the plain forms (`execute`, `spawn`) do when the queue is full.
@@ -102,8 +104,8 @@ pub(crate) struct Engine {
     pub(crate) timekeeper: Arc<Timekeeper>,
     queue: Arc<Queue<Job>>,
     overflow: Overflow,
-    /// Every group that may have tasks, by name.
-    groups: Mutex<BTreeMap<Name, Weak<dyn Ticket>>>,
+    /// Every group that may have tasks.
+    pub(crate) groups: Registry<dyn Ticket>,
     /// Cancelled when the pool accepts nothing any more: tells those who wait without a thread.
     pub(crate) closing: CancellationToken,
     #[cfg(feature = "io")]
@@ -138,7 +140,7 @@ impl Engine {
             timekeeper,
             queue,
             overflow,
-            groups: Mutex::default(),
+            groups: Registry::new(),
             closing: CancellationToken::new(),
             #[cfg(feature = "io")]
             futures: Seam::default(),
@@ -195,6 +197,13 @@ impl Engine {
         self.put_aside(Job::Ticket(group));
     }
 
+    /// Takes back the last ticket that was sent, if it is one of this group; says whether it was. What is good for nothing
+    /// any more need not lie in the queue, and keeps the memory of its group for as long as it does.
+    #[inline]
+    pub(crate) fn take_back_ticket<G>(&self, group: &Arc<G>) -> bool {
+        self.queue.take_back_aside(|job| job.is_ticket_of(group)).is_some()
+    }
+
     /// Hands out the next job, waiting for one; `None` once the pool is drained or workers are to leave, or for no
     /// reason.
     #[inline]
@@ -240,18 +249,9 @@ impl Engine {
 
     /// Lets every group send the tickets that more workers can serve.
     pub(crate) fn call_for_new_workers(&self) {
-        for group in self.live_groups() {
+        for group in self.groups.members() {
             group.send_tickets();
         }
-    }
-
-    pub(crate) fn register(&self, name: Name, group: Weak<dyn Ticket>) {
-        self.groups.lock().insert(name, group);
-    }
-
-    pub(crate) fn unregister(&self, name: Name) {
-        let group = self.groups.lock().remove(&name);
-        drop(group);
     }
 
     /// Refuses new work; what waits for room gets its closure back, what waits for its time is cancelled.
@@ -270,7 +270,7 @@ impl Engine {
     pub(crate) fn cancel_queued(&self) {
         self.supervisor.lifecycle.start_cancelling();
         self.close();
-        for group in self.live_groups() {
+        for group in self.groups.members() {
             group.cancel(CancelReason::ShutDown);
         }
         #[cfg(feature = "io")]
@@ -351,9 +351,5 @@ impl Engine {
     /// Puts a job where it is neither refused nor waits.
     pub(crate) fn put_aside(&self, job: Job) {
         self.queue.push_aside(job, Job::is_dead);
-    }
-
-    fn live_groups(&self) -> Vec<Arc<dyn Ticket>> {
-        self.groups.lock().values().filter_map(Weak::upgrade).collect()
     }
 }

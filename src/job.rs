@@ -5,6 +5,7 @@
 //! never owns a way back to the queue it lies in.
 
 use std::panic::Location;
+use std::ptr;
 
 use crate::clock::Moment;
 use crate::closure::Closure;
@@ -106,6 +107,11 @@ impl Job {
             Self::Task(task) => task.is_spent(),
             Self::Closure(_) | Self::Timed(_) => false,
         }
+    }
+
+    /// Whether it is a turn for this group.
+    pub(crate) fn is_ticket_of<G>(&self, group: &Arc<G>) -> bool {
+        matches!(self, Self::Ticket(ticket) if ptr::addr_eq(ticket.as_ptr(), Arc::as_ptr(group)))
     }
 
     /// Whether it is a closure that was called.

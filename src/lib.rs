@@ -261,6 +261,7 @@ mod supervisor;
 mod lifecycle;
 mod ledger;
 mod record;
+mod registry;
 mod local;
 mod unwind;
 mod clock;

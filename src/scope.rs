@@ -163,9 +163,10 @@ impl WorkerPool {
             return Err(GroupError::WouldDeadlock);
         }
         let core = GroupCore::new(Arc::clone(engine), GroupSettings::new(engine));
-        let scope = Scope { core: Arc::clone(&core), scope: PhantomData, env: PhantomData };
+        let scope = Scope { core, scope: PhantomData, env: PhantomData };
         let value = unwind::catch(|| body(&scope));
-        let ended = wait_or_abort(&core, value.is_err());
+        let core = &scope.core;
+        let ended = wait_or_abort(core, value.is_err());
         match value {
             Ok(value) => ended.map(|_| value),
             Err(payload) => {

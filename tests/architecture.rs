@@ -19,6 +19,7 @@ const RANKS: &[&str] = &[
     "error",
     "cancel",
     "awaiting",
+    "registry",
     "queue",
     "observer",
     "metrics",

@@ -96,7 +96,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
 impl<E> Drop for Mailbox<E> {
     fn drop(&mut self) {
-        self.shared.engine.unregister(self.group);
+        self.shared.engine.groups.leave(&self.seat);
         unwind::discard(self.state.get_mut().handler.take());
     }
 }

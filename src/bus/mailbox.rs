@@ -56,6 +56,7 @@ use crate::error::CancelReason;
 use crate::local::{self, Name};
 use crate::observer::{TaskId, TaskInfo};
 use crate::record::Record;
+use crate::registry::Seat;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Weak};
 
@@ -66,6 +67,8 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub(super) struct Mailbox<E> {
     /// Names it among the frames of a stack.
     pub(super) group: Name,
+    /// Its own among the groups of the pool.
+    pub(super) seat: Seat,
     pub(super) settings: Settings,
     pub(super) shared: Arc<Shared>,
     pub(super) state: Mutex<State<E>>,
@@ -161,8 +164,9 @@ impl<E> Mailbox<E> {
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, shared: Arc<Shared>) -> Arc<Self> {
-        let mailbox = Arc::new(Self {
+        Arc::new_cyclic(|weak: &Weak<Self>| Self {
             group: local::new_name(),
+            seat: shared.engine.groups.enter(weak.clone()),
             settings,
             shared,
             state: Mutex::new(State::new(handler)),
@@ -171,10 +175,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             room: Condvar::new(),
             half_room: Condvar::new(),
             quiet: Condvar::new(),
-        });
-        let weak: Weak<Self> = Arc::downgrade(&mailbox);
-        mailbox.shared.engine.register(mailbox.group, weak);
-        mailbox
+        })
     }
 
     /// Takes an event in.

@@ -67,7 +67,7 @@ impl<R: TaskResult> GroupCore<R> {
             Room::Here(_) => unreachable!("the caller knows what to do here"),
             Room::OnThisStack(mut state) => {
                 task.index = state.next_index();
-                state.running.push(task.index);
+                state.running.push_back(task.index);
                 drop(state);
                 self.perform(task);
                 Added::Taken
@@ -165,9 +165,7 @@ impl<R: TaskResult> GroupCore<R> {
                 return Room::Here(state);
             }
             if on_worker && state.runners < self.settings.limit {
-                state.runners += 1;
-                drop(state);
-                self.run_unstarted(Stint::Whole, |state| state.unstarted.len() < self.settings.capacity);
+                drop(self.run_unstarted(state, Stint::Whole, |state| state.unstarted.len() < self.settings.capacity));
                 continue;
             }
             self.sleep_for_room(state, patience);

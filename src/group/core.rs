@@ -37,8 +37,6 @@
 //! closing takes, or it finds the group closed. *Last task and waiter*: `done` changes under the lock the waiter sleeps
 //! with. *Cancel and the making of the token*: both under the lock; the later one cancels the token.
 
-use std::collections::VecDeque;
-use std::mem;
 use std::ops::Range;
 use std::panic::Location;
 use std::time::Instant;
@@ -46,6 +44,7 @@ use std::time::Instant;
 use super::outcomes::Outcomes;
 use super::result::TaskResult;
 use super::settings::{GroupSettings, Progress};
+use super::small_deque::SmallDeque;
 use crate::cancel::{CancelGuard, CancellationToken};
 use crate::clock::Moment;
 use crate::closure::Closure;
@@ -54,6 +53,7 @@ use crate::error::{CancelReason, GroupError, TaskError};
 use crate::local::{self, Name};
 use crate::observer::{TaskId, TaskInfo};
 use crate::record::Record;
+use crate::registry::Seat;
 use crate::sync::{Apart, Arc, AtomicBool, Condvar, Mutex, MutexGuard, OnceLock, Ordering, Weak};
 use crate::unwind;
 
@@ -66,6 +66,8 @@ pub(crate) type Ended<R> = Result<<R as TaskResult>::Value, TaskError<<R as Task
 /// The inside of a group, shared by its owner, its spawners and its runners; tickets know it weakly.
 pub(crate) struct GroupCore<R: TaskResult> {
     pub(super) name: Name,
+    /// Its own among the groups of the pool.
+    seat: Seat,
     pub(super) engine: Arc<Engine>,
     pub(super) settings: GroupSettings,
     /// Cancelled with the group; its cancellation cancels the group. Set once; see rule 7.
@@ -87,9 +89,9 @@ pub(crate) struct GroupCore<R: TaskResult> {
 
 /// What the lock guards.
 pub(super) struct State<R: TaskResult> {
-    pub(super) unstarted: VecDeque<Unstarted<R>>,
+    pub(super) unstarted: SmallDeque<Unstarted<R>>,
     /// The indices of running tasks; few.
-    pub(super) running: Vec<usize>,
+    pub(super) running: SmallDeque<usize>,
     /// Tasks added so far; the index of the next.
     pub(super) total: usize,
     pub(super) done: usize,
@@ -128,8 +130,9 @@ pub(super) struct Unstarted<R: 'static> {
 
 impl<R: TaskResult> GroupCore<R> {
     pub(crate) fn new(engine: Arc<Engine>, settings: GroupSettings) -> Arc<Self> {
-        let core = Arc::new(Self {
+        let core = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             name: local::new_name(),
+            seat: engine.groups.enter(weak.clone()),
             engine,
             token: settings.token().map(OnceLock::from).unwrap_or_default(),
             settings,
@@ -141,8 +144,6 @@ impl<R: TaskResult> GroupCore<R> {
             half_room: Condvar::new(),
             room: Condvar::new(),
         });
-        let weak: Weak<Self> = Arc::downgrade(&core);
-        core.engine.register(core.name, weak);
         if let Some(token) = core.token.get() {
             core.be_told_by(token);
         }
@@ -284,7 +285,7 @@ impl<R: TaskResult> GroupCore<R> {
         self.cancelled.store(true, Ordering::Release);
         self.half_room.notify_all();
         self.room.notify_all();
-        mem::take(&mut state.unstarted).into()
+        state.unstarted.take_all()
     }
 
     /// Drops tasks that will not start, and lets that land as their outcome. Called by members only; see rule 5.
@@ -327,15 +328,15 @@ impl<R: TaskResult> GroupCore<R> {
 
 impl<R: TaskResult> Drop for GroupCore<R> {
     fn drop(&mut self) {
-        self.engine.unregister(self.name);
+        self.engine.groups.leave(&self.seat);
     }
 }
 
 impl<R: TaskResult> State<R> {
     fn new() -> Self {
         Self {
-            unstarted: VecDeque::new(),
-            running: Vec::new(),
+            unstarted: SmallDeque::new(),
+            running: SmallDeque::new(),
             total: 0,
             done: 0,
             tickets: 0,

@@ -9,6 +9,7 @@ mod spawner;
 mod completions;
 mod settings;
 mod result;
+mod small_deque;
 mod core;
 mod adding;
 mod running;

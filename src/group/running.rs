@@ -25,17 +25,23 @@ pub(super) enum Stint {
 }
 
 impl<R: TaskResult> GroupCore<R> {
-    /// Runs unstarted tasks as a runner that is already counted, until there are none, `enough` says so, or the stint
-    /// is over. The lock under which an outcome lands is the one under which the next task is taken.
-    pub(super) fn run_unstarted(self: &Arc<Self>, stint: Stint, enough: impl Fn(&State<R>) -> bool) {
+    /// Runs unstarted tasks as one more runner, until there are none, `enough` says so, or the stint
+    /// is over. The lock under which an outcome lands is the one under which the next task is taken; it begins under one,
+    /// and ends under one.
+    pub(super) fn run_unstarted<'a>(
+        self: &'a Arc<Self>,
+        state: MutexGuard<'a, State<R>>,
+        stint: Stint,
+        enough: impl Fn(&State<R>) -> bool,
+    ) -> MutexGuard<'a, State<R>> {
+        let mut state = state;
+        state.runners += 1;
         self.enter(|record| {
-            self.close_if_told();
-            let mut state = self.state.lock();
             for taken in 0.. {
                 let is_over = stint == Stint::GivesWay && taken >= TURN && self.engine.jobs() > state.tickets;
                 let task = if is_over || enough(&state) { None } else { state.unstarted.pop_front() };
                 let Some(mut task) = task else { break };
-                state.running.push(task.index);
+                state.running.push_back(task.index);
                 self.tell_room(&state);
                 drop(state);
                 let (ended, index) = (self.call(record, &mut task), task.index);
@@ -44,8 +50,8 @@ impl<R: TaskResult> GroupCore<R> {
                 state = self.land(record, index, ended);
                 self.engine.supervisor.settle(record, 1);
             }
-            self.stop_running(state);
-        });
+            self.stop_running(state)
+        })
     }
 
     /// Runs one task in the place of the member that calls this.
@@ -58,21 +64,24 @@ impl<R: TaskResult> GroupCore<R> {
         });
     }
 
-    /// A runner stops; see the rules 2 and 9 of `core`.
-    fn stop_running(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
+    /// A runner stops; see the rules 2 and 9 of `core`. Lets go of the lock only if it leaves tasks behind.
+    fn stop_running<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
         state.runners -= 1;
-        let leaves_tasks = !state.unstarted.is_empty();
+        if state.unstarted.is_empty() {
+            return state;
+        }
         let helpers = state.helpers > 0;
         let for_room = state.wait_for_room + state.wait_for_half_room > 0;
         self.send_ticket_if_needed(state);
-        if leaves_tasks && helpers {
+        if helpers {
             self.changed.notify_all();
         }
-        if leaves_tasks && for_room {
+        if for_room {
             // One of them may be a worker, who can run tasks itself.
             self.half_room.notify_all();
             self.room.notify_all();
         }
+        self.state.lock()
     }
 
     /// Calls the closure of a task and tells what came of it.
@@ -106,7 +115,7 @@ impl<R: TaskResult> GroupCore<R> {
             state = self.state.lock();
         }
         state.outcomes.put(index, ended);
-        state.running.retain(|running| *running != index);
+        state.running.remove(&index);
         self.count_done(&mut state, 1);
         state
     }
@@ -114,14 +123,12 @@ impl<R: TaskResult> GroupCore<R> {
 
 impl<R: TaskResult> Ticket for GroupCore<R> {
     fn serve(self: Arc<Self>) {
+        self.close_if_told();
         let mut state = self.state.lock();
         state.tickets -= 1;
-        if state.runners >= self.settings.limit {
-            return;
+        if state.runners < self.settings.limit {
+            drop(self.run_unstarted(state, Stint::GivesWay, |_| false));
         }
-        state.runners += 1;
-        drop(state);
-        self.run_unstarted(Stint::GivesWay, |_| false);
     }
 
     fn send_tickets(self: Arc<Self>) {

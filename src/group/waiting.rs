@@ -3,6 +3,7 @@
 //! What a waiter gets is taken under the same hold of the lock that found it ready, so nothing that comes later changes
 //! it.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ impl<R: TaskResult> GroupCore<R> {
     /// deadline came before. Helps, if `deadline` is never and this thread is a worker of the pool.
     pub(crate) fn wait_values(self: &Arc<Self>, deadline: Deadline) -> Result<Option<Values<R>>, WouldDeadlock> {
         let Some(mut state) = self.wait_until(deadline, Watch::End, State::all_done)? else { return Ok(None) };
-        state.closed.get_or_insert(CancelReason::Requested);
+        self.end(&mut state);
         Ok(Some(if state.impossible {
             Err(GroupError::WouldDeadlock)
         } else if self.settings.policy == Policy::FirstSuccess && state.outcomes.has_success() {
@@ -53,7 +54,7 @@ impl<R: TaskResult> GroupCore<R> {
         let Some(mut state) = self.wait_until(Deadline::NEVER, Watch::End, State::all_done)? else {
             return Err(WouldDeadlock);
         };
-        state.closed.get_or_insert(CancelReason::Requested);
+        self.end(&mut state);
         let total = state.total;
         Ok((0..total).filter_map(|index| state.outcomes.take(index)).collect())
     }
@@ -96,6 +97,15 @@ impl<R: TaskResult> GroupCore<R> {
         drop(outcomes);
     }
 
+    /// Closes the group, all of whose tasks are done, and takes back the tickets that nobody has come to.
+    #[inline]
+    fn end(self: &Arc<Self>, state: &mut State<R>) {
+        state.closed.get_or_insert(CancelReason::Requested);
+        while state.tickets > 0 && self.engine.take_back_ticket(self) {
+            state.tickets -= 1;
+        }
+    }
+
     /// From now on keeps the order in which tasks end.
     fn keep_order(&self) {
         let mut state = self.state.lock();
@@ -106,10 +116,10 @@ impl<R: TaskResult> GroupCore<R> {
             state.wait_for_change -= 1;
         }
         let State { outcomes, unstarted, running, total, .. } = &mut *state;
-        let is_pending =
-            |index: &usize| running.contains(index) || unstarted.binary_search_by_key(index, |task| task.index).is_ok();
         if !outcomes.keeps_order() {
-            outcomes.keep_order((0..*total).filter(|index| !is_pending(index)));
+            let pending: BTreeSet<usize> =
+                running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
+            outcomes.keep_order((0..*total).filter(|index| !pending.contains(index)));
         }
     }
 
@@ -130,20 +140,17 @@ impl<R: TaskResult> GroupCore<R> {
         loop {
             self.close_if_told();
             let mut state = self.state.lock();
+            while helps > 0 && !enough(&state) && !state.unstarted.is_empty() && state.runners < self.settings.limit {
+                if local::depth() >= local::HELP_DEPTH {
+                    return Err(WouldDeadlock);
+                }
+                state = self.run_unstarted(state, Stint::Whole, &enough);
+            }
             if enough(&state) {
                 return Ok(Some(state));
             }
             if deadline.is_past() {
                 return Ok(None);
-            }
-            if helps > 0 && !state.unstarted.is_empty() && state.runners < self.settings.limit {
-                if local::depth() >= local::HELP_DEPTH {
-                    return Err(WouldDeadlock);
-                }
-                state.runners += 1;
-                drop(state);
-                self.run_unstarted(Stint::Whole, &enough);
-                continue;
             }
             // While there is more to start, the end is far, and the runners need the CPUs.
             if state.unstarted.is_empty() && mem::take(&mut stays_awake) {

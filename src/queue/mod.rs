@@ -166,6 +166,13 @@ impl<T> Queue<T> {
         drop(dead);
     }
 
+    /// Takes back what was brought to the side lane last, if `is_it` tells that one. A worker that was called for it looks
+    /// in vain.
+    #[inline]
+    pub(crate) fn take_back_aside(&self, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
+        self.side.take_back(is_it)
+    }
+
     /// Hands out an item of the bounded lane.
     #[inline]
     pub(crate) fn try_pop_bounded(&self) -> Option<T> {

@@ -60,6 +60,19 @@ impl<T> SideLane<T> {
         item
     }
 
+    /// Takes back the youngest item, if it is the one that `is_it` tells.
+    #[inline]
+    pub(super) fn take_back(&self, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
+        // ORDERING: as in `pop`.
+        if self.len.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let mut inner = self.inner.lock();
+        let item = if inner.items.back().is_some_and(is_it) { inner.items.pop_back() } else { None };
+        self.len.store(inner.items.len(), Ordering::SeqCst);
+        item
+    }
+
     /// How many items it holds; out of date when it arrives.
     pub(super) fn len(&self) -> usize {
         // ORDERING: see `push`; a worker that has ended its search looks here as well.

@@ -1,0 +1,99 @@
+//! A queue whose first item lies within it: most groups of a nested program never hold a second.
+
+use std::collections::VecDeque;
+use std::mem;
+
+/// A queue that takes heap memory for its second item only.
+pub(super) struct SmallDeque<T> {
+    /// Older than all of `rest`.
+    first: Option<T>,
+    rest: VecDeque<T>,
+}
+
+impl<T> SmallDeque<T> {
+    pub(super) const fn new() -> Self {
+        Self { first: None, rest: VecDeque::new() }
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline]
+    pub(super) fn push_back(&mut self, item: T) {
+        if self.is_empty() {
+            self.first = Some(item);
+        } else {
+            self.rest.push_back(item);
+        }
+    }
+
+    #[inline]
+    pub(super) fn pop_front(&mut self) -> Option<T> {
+        self.first.take().or_else(|| self.rest.pop_front())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    /// Takes all items, oldest first.
+    pub(super) fn take_all(&mut self) -> Vec<T> {
+        self.first.take().into_iter().chain(mem::take(&mut self.rest)).collect()
+    }
+}
+
+impl<T: PartialEq> SmallDeque<T> {
+    /// Removes an item, wherever it is.
+    #[inline]
+    pub(super) fn remove(&mut self, item: &T) {
+        if self.first.as_ref() == Some(item) {
+            self.first = None;
+        } else {
+            self.rest.retain(|other| other != item);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_come_out_in_the_order_they_went_in() {
+        for taken_between in 0..4 {
+            let mut items = SmallDeque::new();
+            let mut out = Vec::new();
+            for item in 0..10 {
+                items.push_back(item);
+                if item % 4 < taken_between {
+                    out.extend(items.pop_front());
+                }
+                assert_eq!(items.len() + out.len(), item + 1);
+                assert!(items.iter().copied().eq(out.len()..=item));
+            }
+            out.extend(items.take_all());
+            assert!(out.into_iter().eq(0..10));
+            assert!(items.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_item_is_removed_wherever_it_is() {
+        for removed in 0..3 {
+            let mut items = SmallDeque::new();
+            (0..3).for_each(|item| items.push_back(item));
+            items.remove(&removed);
+            assert!(items.iter().copied().eq((0..3).filter(|item| *item != removed)));
+            items.remove(&removed);
+            items.push_back(3);
+            assert!(items.take_all().into_iter().eq((0..4).filter(|item| *item != removed)));
+        }
+    }
+}

@@ -97,6 +97,8 @@ pub(crate) enum Patience {
 }
 
 /// The inside of one pool. Owned by the pool, its workers and its groups; never by what lies in its queue.
+/// Aligned, so that its reference count, which every group changes, lies apart from what every task reads.
+#[repr(align(128))]
 pub(crate) struct Engine {
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) roster: Roster,

@@ -12,8 +12,14 @@ pub(crate) const HELP_DEPTH: usize = 64;
 /// The deepest nesting at which a worker that submits into its full queue still runs the job at once.
 pub(crate) const INLINE_DEPTH: usize = 16;
 
-/// Names a pool, a group or a thread; never used twice in one process. Zero names nothing.
+/// Names a pool, a group or a thread; never used twice at the same time. Zero names nothing.
 pub(crate) type Name = u64;
+
+/// The name of what lies where `thing` lies, for as long as it does; costs nothing. Serial numbers never get that far.
+#[inline]
+pub(crate) fn name_of<T>(thing: &T) -> Name {
+    std::ptr::from_ref(thing).addr() as Name
+}
 
 /// Gives out a new name.
 pub(crate) fn new_name() -> Name {

@@ -2,66 +2,77 @@
 
 use std::mem;
 
-use crate::sync::{Arc, Mutex, Weak};
+use crate::sync::{Arc, CacheAligned, Mutex, Weak};
 
-/// How many free seats are kept when nobody is there.
+/// How many rows of seats there are, so that threads that come and go do not wait for each other.
+const ROWS: usize = 8;
+/// How many free seats of a row are kept when nobody sits there.
 const KEPT: usize = 64;
 
-/// Members, each in a seat. To enter and to leave take the lock once, and seldom memory: seats are used again.
-pub(crate) struct Registry<T: ?Sized>(Mutex<Seats<T>>);
+/// Members, each in a seat. To enter and to leave take a lock once, and seldom memory: seats are used again.
+pub(crate) struct Registry<T: ?Sized>([CacheAligned<Mutex<Row<T>>>; ROWS]);
 
-/// What the lock guards.
-struct Seats<T: ?Sized> {
-    members: Vec<Option<Weak<T>>>,
+/// What a lock guards.
+struct Row<T: ?Sized> {
+    seats: Vec<Option<Weak<T>>>,
     /// The seats without a member.
     free: Vec<usize>,
 }
 
 /// The seat of one member, until it leaves.
 #[derive(Debug)]
-pub(crate) struct Seat(usize);
+pub(crate) struct Seat {
+    row: usize,
+    number: usize,
+}
 
 impl<T: ?Sized> Registry<T> {
     pub(crate) fn new() -> Self {
-        Self(Mutex::default())
+        Self(Default::default())
     }
 
-    /// Gives a seat to a new member. It may be dead: nobody but it will know the seat.
+    /// Gives a seat to a new member. `thread` is any number that tells this thread from others.
     #[inline]
-    pub(crate) fn enter(&self, member: Weak<T>) -> Seat {
-        let mut seats = self.0.lock();
-        if let Some(seat) = seats.free.pop() {
-            seats.members[seat] = Some(member);
-            Seat(seat)
+    pub(crate) fn enter(&self, member: Weak<T>, thread: u64) -> Seat {
+        let row = usize::try_from(thread % ROWS as u64).expect("there are few rows");
+        let mut members = self.0[row].0.lock();
+        let number = if let Some(number) = members.free.pop() {
+            members.seats[number] = Some(member);
+            number
         } else {
-            seats.members.push(Some(member));
-            Seat(seats.members.len() - 1)
-        }
+            members.seats.push(Some(member));
+            members.seats.len() - 1
+        };
+        Seat { row, number }
     }
 
     /// Frees the seat of a member. Each leaves once.
     #[inline]
-    pub(crate) fn leave(&self, Seat(seat): &Seat) {
-        let mut seats = self.0.lock();
-        let member = seats.members[*seat].take();
-        seats.free.push(*seat);
-        let mut unused = Seats::default();
-        if seats.free.len() == seats.members.len() && seats.members.len() > KEPT {
-            mem::swap(&mut *seats, &mut unused);
+    pub(crate) fn leave(&self, seat: &Seat) {
+        let mut row = self.0[seat.row].0.lock();
+        let member = row.seats[seat.number].take();
+        row.free.push(seat.number);
+        let mut unused = Row::default();
+        if row.free.len() == row.seats.len() && row.seats.len() > KEPT {
+            mem::swap(&mut *row, &mut unused);
         }
-        drop(seats);
+        drop(row);
         drop((member, unused)); // outside of the lock
     }
 
-    /// Those members that live.
+    /// Those members that live. A member that enters meanwhile may be missing.
     pub(crate) fn members(&self) -> Vec<Arc<T>> {
-        self.0.lock().members.iter().flatten().filter_map(Weak::upgrade).collect()
+        let mut members = Vec::new();
+        for row in &self.0 {
+            members.extend(row.0.lock().seats.iter().flatten().filter_map(Weak::upgrade));
+        }
+        members
     }
 }
 
-impl<T: ?Sized> Default for Seats<T> {
+impl<T: ?Sized> Default for Row<T> {
     fn default() -> Self {
-        Self { members: Vec::new(), free: Vec::new() }
+        Self { seats: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -70,28 +81,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_used_again_and_given_back_when_nobody_is_there() {
+    fn seats_are_used_again_and_given_back_when_nobody_is_there() {
         let registry = Registry::new();
         let members: Vec<Arc<usize>> = (0..10 * KEPT).map(Arc::new).collect();
+        let enter = |member| registry.enter(Arc::downgrade(member), 5);
+        let row = || registry.0[5].0.lock();
         for _ in 0..3 {
-            let seats: Vec<_> = members.iter().map(|member| registry.enter(Arc::downgrade(member))).collect();
+            let seats: Vec<_> = members.iter().map(enter).collect();
             assert_eq!(registry.members(), members);
             seats[1..].iter().for_each(|seat| registry.leave(seat));
             assert_eq!(registry.members(), members[..1]);
-            let again = registry.enter(Arc::downgrade(&members[1]));
+            let again = enter(&members[1]);
             assert_eq!(registry.members(), members[..2]);
-            assert_eq!(registry.0.lock().members.len(), members.len());
+            assert_eq!(row().seats.len(), members.len());
             registry.leave(&again);
             registry.leave(&seats[0]);
-            assert_eq!(registry.0.lock().members.capacity(), 0);
+            assert_eq!(row().seats.capacity(), 0);
         }
     }
 
     #[test]
-    fn the_dead_are_no_members() {
+    fn members_of_all_threads_are_found_and_the_dead_are_not() {
         let registry = Registry::new();
-        let seat = registry.enter(Arc::downgrade(&Arc::new(1)));
+        let members: Vec<Arc<u64>> = (0..100).map(Arc::new).collect();
+        let seats: Vec<_> = members.iter().map(|member| registry.enter(Arc::downgrade(member), **member)).collect();
+        let dead = registry.enter(Arc::downgrade(&Arc::new(1)), 1);
+        let mut found = registry.members();
+        found.sort_unstable();
+        assert_eq!(found, members);
+        seats.iter().chain([&dead]).for_each(|seat| registry.leave(seat));
         assert_eq!(registry.members(), []);
-        registry.leave(&seat);
     }
 }

@@ -157,7 +157,7 @@ impl<R: TaskResult> GroupCore<R> {
             if state.unstarted.len() < self.settings.capacity || defect!("forgotten capacity") {
                 return Room::Here(state);
             }
-            if local::is_member_of(self.name) {
+            if local::is_member_of(self.name()) {
                 let deep = local::depth() >= local::INLINE_DEPTH;
                 return if deep { Room::Here(state) } else { Room::OnThisStack(state) };
             }

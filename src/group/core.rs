@@ -65,7 +65,6 @@ pub(crate) type Ended<R> = Result<<R as TaskResult>::Value, TaskError<<R as Task
 
 /// The inside of a group, shared by its owner, its spawners and its runners; tickets know it weakly.
 pub(crate) struct GroupCore<R: TaskResult> {
-    pub(super) name: Name,
     /// Its own among the groups of the pool.
     seat: Seat,
     pub(super) engine: Arc<Engine>,
@@ -131,8 +130,7 @@ pub(super) struct Unstarted<R: 'static> {
 impl<R: TaskResult> GroupCore<R> {
     pub(crate) fn new(engine: Arc<Engine>, settings: GroupSettings) -> Arc<Self> {
         let core = Arc::new_cyclic(|weak: &Weak<Self>| Self {
-            name: local::new_name(),
-            seat: engine.groups.enter(weak.clone()),
+            seat: engine.groups.enter(weak.clone(), local::thread_name()),
             engine,
             token: settings.token().map(OnceLock::from).unwrap_or_default(),
             settings,
@@ -242,9 +240,15 @@ impl<R: TaskResult> GroupCore<R> {
         });
     }
 
+    /// Names the group among the frames of a stack.
+    #[inline]
+    pub(super) fn name(&self) -> Name {
+        local::name_of(self)
+    }
+
     /// Calls `f` while this thread is a member; passes on the record that it counts on.
     pub(super) fn enter<T>(&self, f: impl FnOnce(&Record) -> T) -> T {
-        self.engine.supervisor.enter(self.name, f)
+        self.engine.supervisor.enter(self.name(), f)
     }
 
     pub(super) fn info(&self, id: TaskId, location: &'static Location<'static>) -> TaskInfo<'_> {

@@ -82,7 +82,7 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// Hands out the next task that has ended, waiting for one; `None` when all were handed out.
     pub(crate) fn next_ended(self: &Arc<Self>) -> Result<Option<(usize, Ended<R>)>, WouldDeadlock> {
-        if local::is_member_of(self.name) {
+        if local::is_member_of(self.name()) {
             return Err(WouldDeadlock);
         }
         self.keep_order();
@@ -131,7 +131,7 @@ impl<R: TaskResult> GroupCore<R> {
         watch: Watch,
         enough: impl Fn(&State<R>) -> bool,
     ) -> Result<Option<MutexGuard<'_, State<R>>>, WouldDeadlock> {
-        if local::is_member_of(self.name) {
+        if local::is_member_of(self.name()) {
             return Err(WouldDeadlock);
         }
         let helps = usize::from(deadline == Deadline::NEVER && local::is_worker_of(self.engine.pool()));

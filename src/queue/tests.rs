@@ -1,0 +1,200 @@
+//! The contract of the queue and of its engines, as tests.
+
+use super::*;
+use crate::sync::{Arc, AtomicUsize};
+use std::time::Duration;
+
+/// The contract of the engines as tests, once for each.
+macro_rules! engine {
+    ($engine:ident) => {
+        mod $engine {
+            use crate::queue::$engine::Lane;
+            use crate::sync::{Arc, thread};
+
+            #[test]
+            fn items_come_out_in_the_order_of_arrival_and_a_full_lane_gives_back() {
+                for capacity in [1, 2, 64] {
+                    let lane = Lane::new(capacity);
+                    assert_eq!(lane.try_pop(), None);
+                    for round in 0..3 {
+                        assert!((0..capacity).all(|item| lane.try_push((round, item)).is_ok()));
+                        assert_eq!(lane.try_push((9, 9)), Err((9, 9)));
+                        assert_eq!((lane.len(), lane.capacity()), (capacity, capacity));
+                        assert!((0..capacity).all(|item| lane.try_pop() == Some((round, item))));
+                        assert_eq!((lane.try_pop(), lane.len()), (None, 0));
+                    }
+                }
+            }
+
+            #[test]
+            fn every_item_comes_out_once_whoever_takes_it() {
+                let lane = Arc::new(Lane::new(3));
+                let takers: Vec<_> = (0..2)
+                    .map(|_| {
+                        let lane = Arc::clone(&lane);
+                        thread::spawn(move || {
+                            let (mut sum, mut count) = (0, 0);
+                            while count < 5_000 {
+                                match lane.try_pop() {
+                                    Some(item) => (sum, count) = (sum + item, count + 1),
+                                    None => thread::yield_now(),
+                                }
+                            }
+                            sum
+                        })
+                    })
+                    .collect();
+                for item in 0..10_000_u64 {
+                    while lane.try_push(item).is_err() {
+                        thread::yield_now();
+                    }
+                }
+                let sum: u64 = takers.into_iter().map(|taker| taker.join().expect("no panic")).sum();
+                assert_eq!(sum, (0..10_000).sum::<u64>());
+            }
+        }
+    };
+}
+
+engine!(channel);
+engine!(ring);
+
+#[test]
+fn a_push_times_out_with_its_item() {
+    let queue = Queue::new(1);
+    assert_eq!(queue.try_push(1), Ok(()));
+    for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(2)] {
+        assert_eq!(queue.push(2, Deadline::after(timeout)), Err(PushError::Timeout(2)));
+    }
+}
+
+#[test]
+fn closing_wakes_a_blocked_push_and_a_wake_up_a_blocked_pop() {
+    for _ in 0..200 {
+        let queue = Arc::new(Queue::new(1));
+        assert_eq!(queue.try_push(1), Ok(()));
+        let pusher = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.push(2, Deadline::NEVER)
+        });
+        queue.close();
+        assert_eq!(pusher.join().expect("no panic"), Err(PushError::Closed(2)));
+        assert_eq!(queue.pop(&mut Turn::default(), || false), Some(1));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let popper = thread::spawn({
+            let (queue, stopped) = (Arc::clone(&queue), Arc::clone(&stopped));
+            move || queue.pop(&mut Turn::default(), || stopped.load(Ordering::SeqCst))
+        });
+        stopped.store(true, Ordering::SeqCst);
+        queue.wake_all();
+        assert_eq!(popper.join().expect("no panic"), None);
+    }
+}
+
+#[test]
+fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
+    // Each item is pushed only when the one before was taken, so each push may find all workers falling asleep.
+    let queue = Arc::new(Queue::new(1));
+    let taken = Arc::new(AtomicUsize::new(0));
+    let workers: Vec<_> = (0..3)
+        .map(|_| {
+            let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
+            thread::spawn(move || {
+                let mut turn = Turn::default();
+                let done = || taken.load(Ordering::SeqCst) >= 20_000;
+                while !done() {
+                    if queue.pop(&mut turn, done).is_some() {
+                        taken.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+                queue.wake_all();
+            })
+        })
+        .collect();
+    for item in 0..20_000 {
+        if item % 2 == 0 {
+            assert_eq!(queue.push(item, Deadline::after(Duration::MAX)), Ok(()));
+        } else {
+            queue.push_aside(item, |_| false);
+        }
+        while taken.load(Ordering::SeqCst) <= item {
+            thread::yield_now();
+        }
+    }
+    workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+}
+
+#[test]
+fn dead_items_of_the_side_lane_are_let_go() {
+    let queue = Queue::new(1);
+    for item in 0..100_000 {
+        queue.push_aside(item, |item| *item > 0);
+    }
+    let mut left = 0;
+    while queue.try_pop(&mut Turn::default()).is_some() {
+        left += 1;
+    }
+    assert!(left < 1_000, "{left} dead items were kept");
+}
+
+/// Counts how often it is told.
+#[derive(Default)]
+struct Told(AtomicUsize);
+
+impl std::task::Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_future_that_finds_no_room_is_told_of_room_that_comes_meanwhile() {
+    // Each item is taken out at about the time at which the future enrolls: it sees the room, or it is told.
+    const ROUNDS: usize = 50_000;
+    let queue = Arc::new(Queue::new(1));
+    let (filled, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let popper = thread::spawn({
+        let (queue, filled, taken) = (Arc::clone(&queue), Arc::clone(&filled), Arc::clone(&taken));
+        move || {
+            for round in 1..=ROUNDS {
+                while filled.load(Ordering::SeqCst) < round {
+                    thread::yield_now();
+                }
+                assert_eq!(queue.try_pop_bounded(), Some(0));
+                taken.store(round, Ordering::SeqCst);
+            }
+        }
+    });
+    for round in 1..=ROUNDS {
+        let told = Arc::new(Told::default());
+        assert_eq!(queue.try_push(0), Ok(()));
+        filled.store(round, Ordering::SeqCst);
+        (0..round % 64).for_each(|_| std::hint::spin_loop());
+        let mut spot = None;
+        let pushed = queue.push_or_enroll(1, &mut spot, Waker::from(Arc::clone(&told)));
+        while taken.load(Ordering::SeqCst) < round {
+            thread::yield_now();
+        }
+        assert!(pushed.is_ok() || told.0.load(Ordering::SeqCst) == 1, "nobody will come in round {round}");
+        if let Some(spot) = spot {
+            queue.leave(spot, pushed.is_ok());
+        }
+        let _ = queue.try_pop_bounded();
+    }
+    popper.join().expect("no panic");
+    assert!(!queue.room.has_sleepers());
+}
+
+#[test]
+fn only_what_came_to_the_side_lane_last_is_taken_back() {
+    let queue = Queue::new(1);
+    assert_eq!(queue.take_back_aside(|_| true), None);
+    (0..3).for_each(|item| queue.push_aside(item, |_| false));
+    assert_eq!(queue.take_back_aside(|item| *item == 0), None);
+    assert_eq!(queue.take_back_aside(|item| *item == 2), Some(2));
+    assert_eq!(queue.side_len(), 2);
+    let mut turn = Turn::default();
+    assert_eq!([queue.try_pop(&mut turn), queue.try_pop(&mut turn)], [Some(0), Some(1)]);
+    assert_eq!(queue.take_back_aside(|_| true), None);
+    assert!(queue.seems_empty());
+}

@@ -194,3 +194,24 @@ fn wait_or_abort<R: TaskResult>(core: &Arc<GroupCore<R>>, body_panicked: bool) -
     };
     ended
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_leaves_no_ticket_behind() {
+        let pool = WorkerPool::builder().workers(1).build().expect("the pool starts");
+        let mut left = usize::MAX;
+        let outer = pool.scope(|outer| {
+            outer.spawn(|| {
+                // The only worker is here, and runs both tasks while it waits.
+                let inner = pool.scope(|inner| (0..2).for_each(|_| inner.spawn(|| ())));
+                inner.expect("no task fails");
+                left = pool.engine().jobs();
+            });
+        });
+        outer.expect("no task fails");
+        assert_eq!(left, 0);
+    }
+}

@@ -159,7 +159,7 @@ impl WorkerPool {
         if self.is_shut_down() {
             return Err(GroupError::Cancelled(CancelReason::ShutDown));
         }
-        if local::is_worker_of(engine.pool()) && local::depth() >= local::HELP_DEPTH {
+        if local::depth() >= local::HELP_DEPTH && local::is_worker_of(engine.pool()) {
             return Err(GroupError::WouldDeadlock);
         }
         let core = GroupCore::new(Arc::clone(engine), GroupSettings::new(engine));

@@ -90,17 +90,17 @@ impl<T> From<T> for OnceLock<T> {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Apart<T> {
-    _before: [u8; LINE],
+    _before: Line,
     pub(crate) value: T,
-    _after: [u8; LINE],
+    _after: Line,
 }
 
-/// The size of a cache line, nearly everywhere.
-const LINE: usize = 64;
+/// A cache line, nearly everywhere; nothing is ever written into it.
+type Line = std::mem::MaybeUninit<[u8; 64]>;
 
 impl<T> Apart<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { _before: [0; LINE], value, _after: [0; LINE] }
+        Self { _before: Line::uninit(), value, _after: Line::uninit() }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A group keeps its unstarted tasks to itself and sends the pool *tickets*: "run tasks of this group". `core` holds
 //! the protocol, with its rules; `adding`, `running` and `waiting` are its three sides, `outcomes` what the tasks left
-//! behind. The others are the faces that users see.
+//! behind, with `troubles` for those that brought no value. The others are the faces that users see.
 
 mod task_group;
 mod spawner;
@@ -15,6 +15,7 @@ mod adding;
 mod running;
 mod waiting;
 mod outcomes;
+mod troubles;
 
 pub use self::completions::Completions;
 pub(crate) use self::core::GroupCore;

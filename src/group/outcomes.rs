@@ -1,14 +1,14 @@
 //! What the tasks of one group left behind, by the order of their spawning.
 //!
 //! Values lie in one dense queue, except values without a size, of which a count would do and which take no memory
-//! however many there are; trouble, which is rare, lies in a map. What was handed out one by one takes no room any
+//! however many there are; trouble, which is rare, lies elsewhere. What was handed out one by one takes no room any
 //! more. Knows nothing of threads.
 
-use std::collections::btree_map::OccupiedEntry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::ops::Range;
 
+use super::troubles::Troubles;
 use crate::error::{CancelReason, TaskError};
 use crate::unwind;
 
@@ -20,14 +20,10 @@ pub(super) struct Outcomes<T, E> {
     base: usize,
     /// The values, if `T` has no size: one is as good as another.
     sizeless: Vec<T>,
-    /// Of tasks without a size, those at and above `base` that were handed out.
-    handed_out: BTreeSet<usize>,
     /// How many values there are.
     successes: usize,
-    /// By index: tasks that failed or panicked.
-    troubles: BTreeMap<usize, TaskError<E>>,
-    /// Cancelled tasks, thousands at once: by the index of the first of a run, where the run ends, and why.
-    cancelled: BTreeMap<usize, (usize, CancelReason)>,
+    /// What other tasks left.
+    troubles: Troubles<E>,
     /// The task that failed or panicked first, even if its outcome was handed out.
     first_trouble: Option<usize>,
     /// Whether a task failed or panicked before the first one succeeded.
@@ -36,8 +32,16 @@ pub(super) struct Outcomes<T, E> {
     first_success: Option<usize>,
     /// The task whose outcome decides the group, until it has landed.
     deciding: Option<usize>,
-    /// The tasks that have ended and were not handed out, oldest first; kept once somebody wants them one by one.
-    ended: Option<VecDeque<usize>>,
+    /// Kept once somebody wants the outcomes one by one.
+    order: Option<Box<Order>>,
+}
+
+/// The order in which tasks end.
+struct Order {
+    /// The tasks that have ended and were not handed out, oldest first.
+    ended: VecDeque<usize>,
+    /// Of tasks whose values have no size, those at and above `base` that were handed out.
+    handed_out: BTreeSet<usize>,
 }
 
 /// The place of a value.
@@ -54,16 +58,14 @@ impl<T, E> Outcomes<T, E> {
         Self {
             values: VecDeque::new(),
             base: 0,
-            handed_out: BTreeSet::new(),
             sizeless: Vec::new(),
             successes: 0,
-            troubles: BTreeMap::new(),
-            cancelled: BTreeMap::new(),
+            troubles: Troubles::new(),
             first_trouble: None,
             trouble_came_first: false,
             first_success: None,
             deciding: None,
-            ended: None,
+            order: None,
         }
     }
 
@@ -99,14 +101,14 @@ impl<T, E> Outcomes<T, E> {
             Err(TaskError::Cancelled(reason)) => return self.put_cancelled(index..index + 1, reason),
             Err(trouble) => {
                 self.note_trouble(index);
-                self.troubles.insert(index, trouble);
+                self.troubles.put(index, trouble);
                 if size_of::<T>() > 0 {
                     *self.slot(index) = Slot::Gone;
                 }
             }
         }
-        if let Some(ended) = &mut self.ended {
-            ended.push_back(index);
+        if let Some(order) = &mut self.order {
+            order.ended.push_back(index);
         }
     }
 
@@ -117,13 +119,10 @@ impl<T, E> Outcomes<T, E> {
                 *self.slot(index) = Slot::Gone;
             }
         }
-        if let Some(ended) = &mut self.ended {
-            ended.extend(run.clone());
+        if let Some(order) = &mut self.order {
+            order.ended.extend(run.clone());
         }
-        match self.cancelled.last_entry().as_mut().map(OccupiedEntry::get_mut) {
-            Some((end, same)) if (*end, *same) == (run.start, reason) => *end = run.end,
-            _ => drop(self.cancelled.insert(run.start, (run.end, reason))),
-        }
+        self.troubles.put_cancelled(run, reason);
     }
 
     /// Whether there is a value, and none that came before it is about to land.
@@ -148,35 +147,15 @@ impl<T, E> Outcomes<T, E> {
     /// Takes the failure or panic that came first of those that are there; by spawn order, if the very first was handed
     /// out; else the first cancellation by spawn order.
     pub(super) fn take_trouble(&mut self) -> Option<TaskError<E>> {
-        let by_time = self.first_trouble.filter(|index| self.troubles.contains_key(index));
-        match by_time.or_else(|| self.troubles.keys().next().copied()) {
-            Some(index) => self.troubles.remove(&index),
-            None => self.cancelled.keys().next().copied().and_then(|index| self.take_cancelled(index)),
-        }
+        self.troubles.take_first(self.first_trouble)
     }
 
     /// Takes the outcome of a task, if it has ended and was not taken before.
     pub(super) fn take(&mut self, index: usize) -> Option<Result<T, TaskError<E>>> {
-        match self.troubles.remove(&index).or_else(|| self.take_cancelled(index)) {
+        match self.troubles.take(index) {
             Some(trouble) => Some(Err(trouble)),
             None => self.take_value(index).map(Ok),
         }
-    }
-
-    /// Takes the cancellation of a task out of the run that it lies in.
-    fn take_cancelled(&mut self, index: usize) -> Option<TaskError<E>> {
-        let (&start, &(end, reason)) = self.cancelled.range(..=index).next_back()?;
-        if end <= index {
-            return None;
-        }
-        self.cancelled.remove(&start);
-        if start < index {
-            self.cancelled.insert(start, (index, reason));
-        }
-        if index + 1 < end {
-            self.cancelled.insert(index + 1, (end, reason));
-        }
-        Some(TaskError::Cancelled(reason))
     }
 
     /// Takes the values that are there, in spawn order.
@@ -196,26 +175,28 @@ impl<T, E> Outcomes<T, E> {
 
     /// Whether the order in which tasks end is kept.
     pub(super) fn keeps_order(&self) -> bool {
-        self.ended.is_some()
+        self.order.is_some()
     }
 
     /// From now on keeps the order in which tasks end; `have_ended` are those that have ended before.
     pub(super) fn keep_order(&mut self, have_ended: impl Iterator<Item = usize>) {
-        self.ended = Some(have_ended.collect());
+        self.order = Some(Box::new(Order { ended: have_ended.collect(), handed_out: BTreeSet::new() }));
     }
 
     /// Whether a task has ended that was not handed out.
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.as_ref().is_some_and(|ended| !ended.is_empty())
+        self.order.as_ref().is_some_and(|order| !order.ended.is_empty())
     }
 
     /// Hands out the task that ended first of those not handed out.
     pub(super) fn next_ended(&mut self) -> Option<(usize, Result<T, TaskError<E>>)> {
-        let index = self.ended.as_mut()?.pop_front()?;
+        let index = self.order.as_mut()?.ended.pop_front()?;
         let outcome = self.take(index);
-        if size_of::<T>() == 0 {
-            self.handed_out.insert(index);
-            while self.handed_out.remove(&self.base) {
+        if size_of::<T>() == 0
+            && let Some(order) = &mut self.order
+        {
+            order.handed_out.insert(index);
+            while order.handed_out.remove(&self.base) {
                 self.base += 1;
             }
         }
@@ -228,7 +209,8 @@ impl<T, E> Outcomes<T, E> {
 
     fn take_value(&mut self, index: usize) -> Option<T> {
         if size_of::<T>() == 0 {
-            let was_handed_out = index < self.base || self.handed_out.contains(&index);
+            let is_among = |order: &Order| order.handed_out.contains(&index);
+            let was_handed_out = index < self.base || self.order.as_deref().is_some_and(is_among);
             return if was_handed_out { None } else { self.take_sizeless() };
         }
         let slot = self.values.get_mut(index.checked_sub(self.base)?)?;
@@ -261,16 +243,13 @@ impl<T, E> Outcomes<T, E> {
 }
 
 impl<T, E> Drop for Outcomes<T, E> {
-    /// Drops values and errors one by one, so that a panic of one destructor is contained before the next is called.
+    /// Drops values one by one, so that a panic of one destructor is contained before the next is called.
     fn drop(&mut self) {
-        for value in mem::take(&mut self.values) {
+        for value in self.values.drain(..) {
             unwind::discard(value);
         }
-        for value in mem::take(&mut self.sizeless) {
+        for value in self.sizeless.drain(..) {
             unwind::discard(value);
-        }
-        for trouble in mem::take(&mut self.troubles).into_values() {
-            unwind::discard(trouble);
         }
     }
 }
@@ -333,23 +312,6 @@ mod tests {
         assert!(matches!(outcomes.next_ended(), Some((0, Ok(())))));
         let rest: Vec<_> = (0..3).filter_map(|index| outcomes.take(index)).collect();
         assert!(matches!(rest[..], [Err(TaskError::Failed("first")), Ok(())]));
-    }
-
-    #[test]
-    fn cancelled_runs_are_taken_apart_by_index() {
-        let mut outcomes = Kept::new();
-        outcomes.put(0, Ok(0));
-        outcomes.put_cancelled(1..4, CancelReason::GroupFailed);
-        outcomes.put_cancelled(4..6, CancelReason::GroupFailed);
-        outcomes.put_cancelled(6..8, CancelReason::ShutDown);
-        assert_eq!(outcomes.cancelled.len(), 2);
-        for index in [3, 1, 5, 7, 2, 4, 6] {
-            let reason = if index < 6 { CancelReason::GroupFailed } else { CancelReason::ShutDown };
-            assert!(matches!(outcomes.take(index), Some(Err(TaskError::Cancelled(found))) if found == reason));
-            assert!(outcomes.take(index).is_none());
-        }
-        assert!(outcomes.cancelled.is_empty() && outcomes.take(8).is_none());
-        assert!(matches!(outcomes.take(0), Some(Ok(0))));
     }
 
     #[test]

@@ -31,14 +31,10 @@ impl<T> SideLane<T> {
 
     /// Takes the item in; returns dead ones, to be dropped by the caller, who holds no lock.
     #[must_use = "what is returned is to be dropped outside of locks"]
-    pub(super) fn push(&self, item: T, is_dead: impl Fn(&T) -> bool) -> VecDeque<T> {
+    #[inline]
+    pub(super) fn push(&self, item: T, is_dead: impl Fn(&T) -> bool) -> Option<Vec<T>> {
         let mut inner = self.inner.lock();
-        let mut dead = VecDeque::new();
-        if inner.items.len() >= inner.next_purge {
-            let (gone, alive) = mem::take(&mut inner.items).into_iter().partition(is_dead);
-            (dead, inner.items) = (gone, alive);
-            inner.next_purge = FIRST_PURGE.max(2 * inner.items.len());
-        }
+        let dead = (inner.items.len() >= inner.next_purge).then(|| inner.purge(is_dead));
         inner.items.push_back(item);
         // ORDERING: SeqCst, before the pusher looks for sleepers; pairs with the load in `pop`, after a worker has
         // announced its sleep.
@@ -77,5 +73,16 @@ impl<T> SideLane<T> {
     pub(super) fn len(&self) -> usize {
         // ORDERING: see `push`; a worker that has ended its search looks here as well.
         self.len.load(Ordering::SeqCst)
+    }
+}
+
+impl<T> Inner<T> {
+    /// Removes dead items.
+    #[cold]
+    fn purge(&mut self, is_dead: impl Fn(&T) -> bool) -> Vec<T> {
+        let (dead, alive): (Vec<T>, _) = mem::take(&mut self.items).into_iter().partition(is_dead);
+        self.items = alive.into();
+        self.next_purge = FIRST_PURGE.max(2 * self.items.len());
+        dead
     }
 }

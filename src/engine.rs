@@ -196,14 +196,14 @@ impl Engine {
 
     /// Sends a group's ticket; never refused, never waits.
     pub(crate) fn send_ticket(&self, group: Weak<dyn Ticket>) {
-        self.put_aside(Job::Ticket(group));
+        self.queue.push_aside(Job::Ticket(group), local::row(), Job::is_dead);
     }
 
-    /// Takes back the last ticket that was sent, if it is one of this group; says whether it was. What is good for nothing
-    /// any more need not lie in the queue, and keeps the memory of its group for as long as it does.
+    /// Takes back the last ticket that this thread sent, if it is one of this group; says whether it was. What is good for
+    /// nothing any more need not lie in the queue, and keeps the memory of its group for as long as it does.
     #[inline]
     pub(crate) fn take_back_ticket<G>(&self, group: &Arc<G>) -> bool {
-        self.queue.take_back_aside(|job| job.is_ticket_of(group)).is_some()
+        self.queue.take_back_aside(local::row(), |job| job.is_ticket_of(group)).is_some()
     }
 
     /// Hands out the next job, waiting for one; `None` once the pool is drained or workers are to leave, or for no
@@ -352,6 +352,6 @@ impl Engine {
 
     /// Puts a job where it is neither refused nor waits.
     pub(crate) fn put_aside(&self, job: Job) {
-        self.queue.push_aside(job, Job::is_dead);
+        self.queue.push_aside(job, 0, Job::is_dead);
     }
 }

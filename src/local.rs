@@ -72,6 +72,12 @@ pub(crate) fn is_worker_of(pool: Name) -> bool {
     is_worker(|own| own == pool)
 }
 
+/// Tells the workers of a pool apart, where they would else wait for each other; zero for outside threads.
+#[inline]
+pub(crate) fn row() -> usize {
+    LOCAL.try_with(|local| local.worker.borrow().as_ref().map_or(0, |(_, record)| record.worker() + 1)).unwrap_or(0)
+}
+
 /// Whether this thread is a worker of `pool`, or was one and is about to end.
 pub(crate) fn was_worker_of(pool: Name) -> bool {
     WORKPLACE.with(Cell::get) == pool

@@ -31,10 +31,10 @@ impl<T: ?Sized> Registry<T> {
         Self(Default::default())
     }
 
-    /// Gives a seat to a new member. `thread` is any number that tells this thread from others.
+    /// Gives a seat to a new member; any number is a row.
     #[inline]
-    pub(crate) fn enter(&self, member: Weak<T>, thread: u64) -> Seat {
-        let row = usize::try_from(thread % ROWS as u64).expect("there are few rows");
+    pub(crate) fn enter(&self, member: Weak<T>, row: usize) -> Seat {
+        let row = row % ROWS;
         let mut members = self.0[row].0.lock();
         let number = if let Some(number) = members.free.pop() {
             members.seats[number] = Some(member);
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn members_of_all_threads_are_found_and_the_dead_are_not() {
         let registry = Registry::new();
-        let members: Vec<Arc<u64>> = (0..100).map(Arc::new).collect();
+        let members: Vec<Arc<usize>> = (0..100).map(Arc::new).collect();
         let seats: Vec<_> = members.iter().map(|member| registry.enter(Arc::downgrade(member), **member)).collect();
         let dead = registry.enter(Arc::downgrade(&Arc::new(1)), 1);
         let mut found = registry.members();

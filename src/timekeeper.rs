@@ -206,7 +206,7 @@ impl Timekeeper {
         let task = inner.let_go(entry);
         if task.wants_share() {
             let queue = self.queue.upgrade().expect("a pool that is not closed has workers, who keep the queue");
-            queue.push_aside(Job::Task(task), Job::is_dead);
+            queue.push_aside(Job::Task(task), 0, Job::is_dead);
         }
         true
     }

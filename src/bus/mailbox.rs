@@ -166,7 +166,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, shared: Arc<Shared>) -> Arc<Self> {
         Arc::new_cyclic(|weak: &Weak<Self>| Self {
             group: local::new_name(),
-            seat: shared.engine.groups.enter(weak.clone(), local::thread_name()),
+            seat: shared.engine.groups.enter(weak.clone(), local::row()),
             settings,
             shared,
             state: Mutex::new(State::new(handler)),

@@ -130,7 +130,7 @@ pub(super) struct Unstarted<R: 'static> {
 impl<R: TaskResult> GroupCore<R> {
     pub(crate) fn new(engine: Arc<Engine>, settings: GroupSettings) -> Arc<Self> {
         let core = Arc::new_cyclic(|weak: &Weak<Self>| Self {
-            seat: engine.groups.enter(weak.clone(), local::thread_name()),
+            seat: engine.groups.enter(weak.clone(), local::row()),
             engine,
             token: settings.token().map(OnceLock::from).unwrap_or_default(),
             settings,

@@ -2,12 +2,12 @@
 //!
 //! It has two lanes. The *bounded* lane takes what is submitted and refuses it when full. The *side* lane takes what
 //! must not be refused and may not wait, such as the tickets of groups; it has no bound of its own, so only what is
-//! bounded otherwise may go there.
+//! bounded otherwise may go there. It has *rows*, for threads that would else wait for each other.
 //!
 //! The contract:
 //!
-//! 1. The bounded lane never holds more than its capacity; each lane hands out in the order of arrival, and they take
-//!    turns.
+//! 1. The bounded lane never holds more than its capacity; it and each row of the side lane hand out in the order of
+//!    arrival, and they take turns.
 //! 2. An item that is not taken in comes back; an item that is taken in comes out once.
 //! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is closed. Closing refuses
 //!    blocked pushes only: `try_push` asks no one, because admission is decided before (see `ledger`). It is *patient*
@@ -80,6 +80,8 @@ pub(crate) enum PushError<T> {
 pub(crate) struct Turn {
     /// Which lane it looks into first; that alternates, so that neither starves.
     side_first: bool,
+    /// The row of the side lane that it looks into first.
+    next_row: usize,
     /// Whether it lingers before it sleeps.
     hope: Hope,
 }
@@ -159,18 +161,18 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes the item into the side lane. `is_dead` tells which items there need not be kept.
-    pub(crate) fn push_aside(&self, item: T, is_dead: impl Fn(&T) -> bool) {
-        let dead = self.side.push(item, is_dead);
+    /// Takes the item into a row of the side lane; any number is a row. `is_dead` tells which items there need not be kept.
+    pub(crate) fn push_aside(&self, item: T, row: usize, is_dead: impl Fn(&T) -> bool) {
+        let dead = self.side.push(item, row, is_dead);
         self.call_worker();
         drop(dead);
     }
 
-    /// Takes back what was brought to the side lane last, if `is_it` tells that one. A worker that was called for it looks
-    /// in vain.
+    /// Takes back what was brought to a row of the side lane last, if `is_it` tells that one. A worker that was called for
+    /// it looks in vain.
     #[inline]
-    pub(crate) fn take_back_aside(&self, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.side.take_back(is_it)
+    pub(crate) fn take_back_aside(&self, row: usize, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
+        self.side.take_back(row, is_it)
     }
 
     /// Hands out an item of the bounded lane.
@@ -191,11 +193,11 @@ impl<T> Queue<T> {
     pub(crate) fn try_pop(&self, turn: &mut Turn) -> Option<T> {
         turn.side_first = !turn.side_first;
         if turn.side_first
-            && let Some(item) = self.side.pop()
+            && let Some(item) = self.side.pop(&mut turn.next_row)
         {
             return Some(item);
         }
-        self.try_pop_bounded().or_else(|| self.side.pop())
+        self.try_pop_bounded().or_else(|| self.side.pop(&mut turn.next_row))
     }
 
     /// Hands out the next item, waiting for one; `None` if `look_up` says so, or for no reason. What makes `look_up`
@@ -259,7 +261,7 @@ impl<T> Queue<T> {
 
     /// Whether neither lane holds anything; out of date when it arrives.
     pub(crate) fn seems_empty(&self) -> bool {
-        self.len_of_both() == 0
+        self.bounded.len() == 0 && self.side.is_empty()
     }
 }
 

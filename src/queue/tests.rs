@@ -115,7 +115,7 @@ fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
         if item % 2 == 0 {
             assert_eq!(queue.push(item, Deadline::after(Duration::MAX)), Ok(()));
         } else {
-            queue.push_aside(item, |_| false);
+            queue.push_aside(item, item, |_| false);
         }
         while taken.load(Ordering::SeqCst) <= item {
             thread::yield_now();
@@ -128,7 +128,7 @@ fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
 fn dead_items_of_the_side_lane_are_let_go() {
     let queue = Queue::new(1);
     for item in 0..100_000 {
-        queue.push_aside(item, |item| *item > 0);
+        queue.push_aside(item, 0, |item| *item > 0);
     }
     let mut left = 0;
     while queue.try_pop(&mut Turn::default()).is_some() {
@@ -186,15 +186,32 @@ fn a_future_that_finds_no_room_is_told_of_room_that_comes_meanwhile() {
 }
 
 #[test]
-fn only_what_came_to_the_side_lane_last_is_taken_back() {
+fn only_what_came_to_a_row_last_is_taken_back() {
     let queue = Queue::new(1);
-    assert_eq!(queue.take_back_aside(|_| true), None);
-    (0..3).for_each(|item| queue.push_aside(item, |_| false));
-    assert_eq!(queue.take_back_aside(|item| *item == 0), None);
-    assert_eq!(queue.take_back_aside(|item| *item == 2), Some(2));
+    assert_eq!(queue.take_back_aside(0, |_| true), None);
+    (0..3).for_each(|item| queue.push_aside(item, 0, |_| false));
+    assert_eq!(queue.take_back_aside(0, |item| *item == 0), None);
+    assert_eq!(queue.take_back_aside(1, |item| *item == 2), None);
+    assert_eq!(queue.take_back_aside(0, |item| *item == 2), Some(2));
     assert_eq!(queue.side_len(), 2);
     let mut turn = Turn::default();
     assert_eq!([queue.try_pop(&mut turn), queue.try_pop(&mut turn)], [Some(0), Some(1)]);
-    assert_eq!(queue.take_back_aside(|_| true), None);
+    assert_eq!(queue.take_back_aside(0, |_| true), None);
     assert!(queue.seems_empty());
+}
+
+#[test]
+fn rows_and_lanes_take_turns_and_keep_their_order() {
+    let queue = Queue::new(100);
+    for item in 0..30 {
+        // Numbers that mean the same row as well.
+        queue.push_aside(("side", item % 3, item), (item % 3) + 1024 * item, |_| false);
+        assert_eq!(queue.try_push(("bounded", 0, item)), Ok(()));
+    }
+    assert_eq!((queue.side_len(), queue.len_of_both()), (30, 60));
+    let mut turn = Turn::default();
+    let out: Vec<_> = std::iter::from_fn(|| queue.try_pop(&mut turn)).collect();
+    assert!(queue.seems_empty());
+    let expected: Vec<_> = (0..30).flat_map(|item| [("side", item % 3, item), ("bounded", 0, item)]).collect();
+    assert_eq!(out, expected, "one of each lane, and of each row, in turn");
 }

@@ -41,7 +41,7 @@ fn push_and_pop() {
         let sleeper = thread::spawn(popper(&queue, 1));
         let both_lanes = Arc::clone(&queue);
         let pusher = move || {
-            both_lanes.push_aside(2, |_| false);
+            both_lanes.push_aside(2, 1, |_| false);
             both_lanes.push(1, Deadline::NEVER)
         };
         let (one, pushed) = meet(popper(&queue, 1), pusher);
@@ -71,8 +71,8 @@ fn push_aside_and_falling_asleep() {
         let (sum, ()) = meet(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
             move || {
-                queue.push_aside(1, |_| false);
-                queue.push_aside(2, |_| false);
+                queue.push_aside(1, 0, |_| false);
+                queue.push_aside(2, 1, |_| false);
             }
         });
         assert_eq!(sum, 3, "the side lane is looked at after the announcement");

@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::observer::{TaskId, TaskInfo};
 use crate::queue::{PushError, Queue, Spot, Turn};
 use crate::record::Record;
-use crate::registry::Registry;
+use crate::registry::{Registry, Seat};
 use crate::roster::Roster;
 use crate::supervisor::{Hooks, Supervisor};
 #[cfg(feature = "io")]
@@ -195,15 +195,15 @@ impl Engine {
     }
 
     /// Sends a group's ticket; never refused, never waits.
-    pub(crate) fn send_ticket(&self, group: Weak<dyn Ticket>) {
-        self.queue.push_aside(Job::Ticket(group), local::row(), Job::is_dead);
+    pub(crate) fn send_ticket(&self, group: Weak<dyn Ticket>, seat: &Seat) {
+        self.queue.push_aside(Job::Ticket(group), seat.row, Job::is_dead);
     }
 
-    /// Takes back the last ticket that this thread sent, if it is one of this group; says whether it was. What is good for
+    /// Takes back the last ticket from this row of seats, if it is one of this group; says whether it was. What is good for
     /// nothing any more need not lie in the queue, and keeps the memory of its group for as long as it does.
     #[inline]
-    pub(crate) fn take_back_ticket<G>(&self, group: &Arc<G>) -> bool {
-        self.queue.take_back_aside(local::row(), |job| job.is_ticket_of(group)).is_some()
+    pub(crate) fn take_back_ticket<G>(&self, group: &Arc<G>, seat: &Seat) -> bool {
+        self.queue.take_back_aside(seat.row, |job| job.is_ticket_of(group)).is_some()
     }
 
     /// Hands out the next job, waiting for one; `None` once the pool is drained or workers are to leave, or for no

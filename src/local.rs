@@ -109,6 +109,30 @@ pub(crate) fn is_at(group: Name, subject: usize) -> bool {
     any_frame(|frame| frame.group == group && frame.subject == subject)
 }
 
+/// What this thread is to a pool and a group of it.
+pub(crate) struct Standing {
+    /// Whether it is a worker of the pool.
+    pub(crate) is_worker: bool,
+    /// Whether a task of the group is on its stack.
+    pub(crate) is_member: bool,
+    /// How many tasks are on its stack.
+    pub(crate) depth: usize,
+}
+
+/// All of that at one look.
+#[inline]
+pub(crate) fn standing(pool: Name, group: Name) -> Standing {
+    let look = |local: &Local| {
+        let frames = local.frames.borrow();
+        Standing {
+            is_worker: local.worker.borrow().as_ref().is_some_and(|(own, _)| *own == pool),
+            is_member: frames.iter().any(|frame| frame.group == group),
+            depth: frames.len(),
+        }
+    };
+    LOCAL.try_with(look).unwrap_or(Standing { is_worker: false, is_member: false, depth: 0 })
+}
+
 /// How many tasks are on this thread's stack.
 pub(crate) fn depth() -> usize {
     LOCAL.try_with(|local| local.frames.borrow().len()).unwrap_or(0)

@@ -22,7 +22,7 @@ struct Row<T: ?Sized> {
 /// The seat of one member, until it leaves.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    row: usize,
+    pub(crate) row: usize,
     number: usize,
 }
 

@@ -156,7 +156,8 @@ impl WorkerPool {
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
     {
         let engine = self.engine();
-        if self.is_shut_down() {
+        // Not the books: they change with each task.
+        if engine.closing.is_cancelled() {
             return Err(GroupError::Cancelled(CancelReason::ShutDown));
         }
         if local::depth() >= local::HELP_DEPTH && local::is_worker_of(engine.pool()) {

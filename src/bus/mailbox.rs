@@ -324,7 +324,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         drop(state);
         if needed {
             let weak: Weak<Self> = Arc::downgrade(self);
-            self.shared.engine.send_ticket(weak);
+            self.shared.engine.send_ticket(weak, &self.seat);
         }
         needed
     }

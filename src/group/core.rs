@@ -66,7 +66,7 @@ pub(crate) type Ended<R> = Result<<R as TaskResult>::Value, TaskError<<R as Task
 /// The inside of a group, shared by its owner, its spawners and its runners; tickets know it weakly.
 pub(crate) struct GroupCore<R: TaskResult> {
     /// Its own among the groups of the pool.
-    seat: Seat,
+    pub(super) seat: Seat,
     pub(super) engine: Arc<Engine>,
     pub(super) settings: GroupSettings,
     /// Cancelled with the group; its cancellation cancels the group. Set once; see rule 7.
@@ -266,7 +266,7 @@ impl<R: TaskResult> GroupCore<R> {
         drop(state);
         if needed {
             let weak: Weak<Self> = Arc::downgrade(self);
-            self.engine.send_ticket(weak);
+            self.engine.send_ticket(weak, &self.seat);
         }
         needed
     }

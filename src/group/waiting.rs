@@ -101,7 +101,7 @@ impl<R: TaskResult> GroupCore<R> {
     #[inline]
     fn end(self: &Arc<Self>, state: &mut State<R>) {
         state.closed.get_or_insert(CancelReason::Requested);
-        while state.tickets > 0 && self.engine.take_back_ticket(self) {
+        while state.tickets > 0 && self.engine.take_back_ticket(self, &self.seat) {
             state.tickets -= 1;
         }
     }
@@ -131,17 +131,18 @@ impl<R: TaskResult> GroupCore<R> {
         watch: Watch,
         enough: impl Fn(&State<R>) -> bool,
     ) -> Result<Option<MutexGuard<'_, State<R>>>, WouldDeadlock> {
-        if local::is_member_of(self.name()) {
+        let local = local::standing(self.engine.pool(), self.name());
+        if local.is_member {
             return Err(WouldDeadlock);
         }
-        let helps = usize::from(deadline == Deadline::NEVER && local::is_worker_of(self.engine.pool()));
+        let helps = usize::from(deadline == Deadline::NEVER && local.is_worker);
         let watches = usize::from(watch == Watch::Changes);
         let mut stays_awake = watch == Watch::End;
         loop {
             self.close_if_told();
             let mut state = self.state.lock();
             while helps > 0 && !enough(&state) && !state.unstarted.is_empty() && state.runners < self.settings.limit {
-                if local::depth() >= local::HELP_DEPTH {
+                if local.depth >= local::HELP_DEPTH {
                     return Err(WouldDeadlock);
                 }
                 state = self.run_unstarted(state, Stint::Whole, &enough);

@@ -208,8 +208,8 @@ fn fence(ordering: Ordering) {
 }
 
 /// Rule 2.
-pub(crate) fn linger(_: Duration, mut look: impl FnMut() -> bool) -> bool {
-    look()
+pub(crate) fn linger(_: Duration, mut look: impl FnMut() -> bool) -> Option<u32> {
+    look().then_some(0)
 }
 
 /// Threads of the model.

@@ -1,6 +1,7 @@
 //! The locks, atomics and threads of the product.
 
 use std::hint::spin_loop;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub(crate) use parking_lot::{MutexGuard, RwLock};
@@ -71,31 +72,40 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// How often a lingering thread looks again before it lets others run, waiting twice as long each time.
-const SPINS: u32 = 2;
+/// How often a lingering thread looks again before it lets others run, waiting twice as long each time; where other CPUs
+/// may bring what it looks for.
+const SPINS: u32 = 4;
 
-/// Looks for something that others are about to bring, for about `time`, and says whether `look` has found it: what a
-/// thread does before it sleeps, since to be woken takes tens of microseconds. It lets others run meanwhile; where
-/// there is one CPU only, that is what helps. It looks once at least.
+/// Looks for something that others are about to bring, for about `time`: what a thread does before it sleeps, since to be
+/// woken takes tens of microseconds. It lets others run meanwhile; where there is one CPU only, that is what helps. It
+/// looks once at least. Returns how often it let others run before `look` had found it, or `None` if that was in vain.
 ///
 /// To wait for as long as the sleep would cost, and then to sleep, is never worse than twice the best choice: Karlin,
 /// Manasse, `McGeoch`, Owicki, "Competitive randomized algorithms for non-uniform problems", 1990.
 #[inline]
-pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> bool {
-    for round in 0..SPINS {
+pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> Option<u32> {
+    for round in 0..spins() {
         if look() {
-            return true;
+            return Some(0);
         }
         (0..1 << round).for_each(|_| spin_loop());
     }
     let started = Instant::now();
-    loop {
+    for yields in 0.. {
         if look() {
-            return true;
+            return Some(yields);
         }
         if started.elapsed() >= time {
-            return false;
+            break;
         }
         thread::yield_now();
     }
+    None
+}
+
+/// See [`SPINS`]; asks the system once.
+fn spins() -> u32 {
+    static IS_ALONE: OnceLock<bool> = OnceLock::new();
+    let is_alone = || thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
+    if *IS_ALONE.get_or_init(is_alone) { 0 } else { SPINS }
 }

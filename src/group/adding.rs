@@ -97,7 +97,7 @@ impl<R: TaskResult> GroupCore<R> {
         let mut state = self.state.lock();
         let refusal = if state.closed.is_some() {
             Some(Refusal::ShutDown)
-        } else if self.holds_nothing() || state.unstarted.len() >= self.settings.capacity {
+        } else if state.unstarted.len() >= self.settings.capacity {
             Some(Refusal::Full)
         } else {
             None
@@ -123,17 +123,12 @@ impl<R: TaskResult> GroupCore<R> {
         }
     }
 
-    /// Whether no task could ever be held or run.
-    fn holds_nothing(&self) -> bool {
-        self.settings.limit == 0 || self.settings.capacity == 0
-    }
-
     /// Waits until a task may be added.
     #[inline]
     fn wait_for_room(self: &Arc<Self>) -> Room<'_, R> {
         self.close_if_told();
         let state = self.state.lock();
-        if state.closed.is_none() && !self.holds_nothing() && state.unstarted.len() < self.settings.capacity {
+        if state.closed.is_none() && state.unstarted.len() < self.settings.capacity {
             Room::Here(state)
         } else {
             self.wait_for_room_slowly(state)
@@ -150,7 +145,8 @@ impl<R: TaskResult> GroupCore<R> {
             if let Some(reason) = state.closed {
                 return Room::Never(state, reason);
             }
-            if self.holds_nothing() {
+            // No task could ever be held.
+            if self.settings.capacity == 0 {
                 state.impossible = true;
                 return Room::Never(state, CancelReason::Requested);
             }

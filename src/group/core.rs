@@ -133,7 +133,7 @@ impl<R: TaskResult> GroupCore<R> {
             seat: engine.groups.enter(weak.clone(), local::row()),
             engine,
             token: settings.token().map(OnceLock::from).unwrap_or_default(),
-            settings,
+            settings: settings.settled(),
             told_by_token: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             state: Mutex::new(State::new()),
@@ -258,8 +258,7 @@ impl<R: TaskResult> GroupCore<R> {
     /// Keeps rule 2 after a change that may have broken it; returns whether it sent a ticket.
     pub(super) fn send_ticket_if_needed(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) -> bool {
         let useful = self.settings.limit.min(self.engine.roster.target());
-        let under_way = state.tickets + state.runners;
-        let needed = under_way < useful && under_way < state.runners + state.unstarted.len();
+        let needed = state.tickets + state.runners < useful && state.tickets < state.unstarted.len();
         if needed {
             state.tickets += 1;
         }
@@ -274,6 +273,12 @@ impl<R: TaskResult> GroupCore<R> {
     /// Tells who waits for room that a task has left the queue.
     #[inline]
     pub(super) fn tell_room(&self, state: &State<R>) {
+        if state.waits_for_room() {
+            self.tell_those_who_wait(state);
+        }
+    }
+
+    fn tell_those_who_wait(&self, state: &State<R>) {
         if state.wait_for_room > 0 {
             self.room.notify_one();
         }
@@ -362,6 +367,12 @@ impl<R: TaskResult> State<R> {
         if !self.abandoned {
             self.outcomes.put_cancelled(run, reason);
         }
+    }
+
+    /// Whether threads wait for room.
+    #[inline]
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.wait_for_room + self.wait_for_half_room > 0
     }
 
     pub(super) fn all_done(&self) -> bool {

@@ -71,7 +71,7 @@ impl<R: TaskResult> GroupCore<R> {
             return state;
         }
         let helpers = state.helpers > 0;
-        let for_room = state.wait_for_room + state.wait_for_half_room > 0;
+        let for_room = state.waits_for_room();
         self.send_ticket_if_needed(state);
         if helpers {
             self.changed.notify_all();

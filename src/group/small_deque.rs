@@ -8,21 +8,23 @@ pub(super) struct SmallDeque<T> {
     /// Older than all of `rest`.
     first: Option<T>,
     rest: VecDeque<T>,
+    /// How many there are in both.
+    len: usize,
 }
 
 impl<T> SmallDeque<T> {
     pub(super) const fn new() -> Self {
-        Self { first: None, rest: VecDeque::new() }
+        Self { first: None, rest: VecDeque::new(), len: 0 }
     }
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
+        self.len
     }
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     #[inline]
@@ -32,11 +34,16 @@ impl<T> SmallDeque<T> {
         } else {
             self.rest.push_back(item);
         }
+        self.len += 1;
     }
 
     #[inline]
     pub(super) fn pop_front(&mut self) -> Option<T> {
-        self.first.take().or_else(|| self.rest.pop_front())
+        if self.is_empty() {
+            return None;
+        }
+        self.len -= 1;
+        if self.first.is_some() { self.first.take() } else { self.rest.pop_front() }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
@@ -45,6 +52,7 @@ impl<T> SmallDeque<T> {
 
     /// Takes all items, oldest first.
     pub(super) fn take_all(&mut self) -> Vec<T> {
+        self.len = 0;
         self.first.take().into_iter().chain(mem::take(&mut self.rest)).collect()
     }
 }
@@ -55,8 +63,10 @@ impl<T: PartialEq> SmallDeque<T> {
     pub(super) fn remove(&mut self, item: &T) {
         if self.first.as_ref() == Some(item) {
             self.first = None;
-        } else {
+            self.len -= 1;
+        } else if !self.rest.is_empty() {
             self.rest.retain(|other| other != item);
+            self.len = usize::from(self.first.is_some()) + self.rest.len();
         }
     }
 }

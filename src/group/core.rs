@@ -128,12 +128,15 @@ pub(super) struct Unstarted<R: 'static> {
 }
 
 impl<R: TaskResult> GroupCore<R> {
-    pub(crate) fn new(engine: Arc<Engine>, settings: GroupSettings) -> Arc<Self> {
+    pub(crate) fn new(engine: Arc<Engine>, mut settings: GroupSettings) -> Arc<Self> {
+        if settings.limit == 0 {
+            settings.capacity = 0;
+        }
         let core = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             seat: engine.groups.enter(weak.clone(), local::row()),
             engine,
             token: settings.token().map(OnceLock::from).unwrap_or_default(),
-            settings: settings.settled(),
+            settings,
             told_by_token: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             state: Mutex::new(State::new()),

@@ -41,7 +41,7 @@ impl fmt::Display for Progress {
 pub(crate) struct GroupSettings {
     /// The most tasks running at once.
     pub(crate) limit: usize,
-    /// The most unstarted tasks; nothing is held that could never run, see [`settled`](Self::settled).
+    /// The most unstarted tasks. A group that runs nothing holds nothing.
     pub(crate) capacity: usize,
     pub(crate) policy: Policy,
     pub(crate) deadline: Option<Instant>,
@@ -59,11 +59,6 @@ impl GroupSettings {
             parent: None,
             label: None,
         }
-    }
-
-    /// The settings by which a group goes: one that runs nothing holds nothing.
-    pub(super) fn settled(self) -> Self {
-        Self { capacity: if self.limit == 0 { 0 } else { self.capacity }, ..self }
     }
 
     /// The token of the group, if others can cancel it from the beginning: they or the clock.

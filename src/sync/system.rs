@@ -1,7 +1,7 @@
 //! The locks, atomics and threads of the product.
 
 use std::hint::spin_loop;
-use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(crate) use parking_lot::{MutexGuard, RwLock};
@@ -74,7 +74,7 @@ pub(crate) fn now() -> Instant {
 
 /// How often a lingering thread looks again before it lets others run, waiting twice as long each time; where other CPUs
 /// may bring what it looks for.
-const SPINS: u32 = 4;
+const SPINS: u8 = 4;
 
 /// Looks for something that others are about to bring, for about `time`: what a thread does before it sleeps, since to be
 /// woken takes tens of microseconds. It lets others run meanwhile; where there is one CPU only, that is what helps. It
@@ -103,9 +103,18 @@ pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> Option<u
     None
 }
 
-/// See [`SPINS`]; asks the system once.
-fn spins() -> u32 {
-    static IS_ALONE: OnceLock<bool> = OnceLock::new();
-    let is_alone = || thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
-    if *IS_ALONE.get_or_init(is_alone) { 0 } else { SPINS }
+/// How often to look again on this machine; asks the system once, or a few times at once.
+#[inline]
+fn spins() -> u8 {
+    static KNOWN: AtomicU8 = AtomicU8::new(u8::MAX);
+    let known = KNOWN.load(Ordering::Relaxed);
+    if known == u8::MAX { ask(&KNOWN) } else { known }
+}
+
+#[cold]
+fn ask(known: &AtomicU8) -> u8 {
+    let is_alone = thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
+    let spins = if is_alone { 0 } else { SPINS };
+    known.store(spins, Ordering::Relaxed);
+    spins
 }

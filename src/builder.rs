@@ -10,7 +10,7 @@ use crate::panic::Panic;
 use crate::pool::{PoolSettings, WorkerPool, check_workers};
 use crate::shutdown::{self, OnDrop};
 use crate::supervisor::Hooks;
-use crate::sync::{Arc, StaticOnceLock};
+use crate::sync::{self, Arc, StaticOnceLock};
 use crate::worker::{self, WorkerSettings};
 
 /// The capacity of a queue unless told otherwise.
@@ -150,7 +150,9 @@ impl Builder {
     /// [`BuildError`], if a setting is out of range or a thread could not be started; those that had been started are
     /// joined then.
     pub fn build(self) -> Result<WorkerPool, BuildError> {
-        let workers = self.workers.unwrap_or_else(num_cpus::get);
+        let cpus = num_cpus::get();
+        sync::note_cpus(cpus);
+        let workers = self.workers.unwrap_or(cpus);
         check_workers(workers)?;
         self.check()?;
         let engine = Arc::new(Engine::new(self.queue_capacity, self.overflow, self.hooks, self.timing));

@@ -26,10 +26,10 @@ use crate::job::{Job, Ticket};
 use crate::local::{self, Name};
 use crate::metrics::Metrics;
 use crate::observer::{TaskId, TaskInfo};
-use crate::queue::{PushError, Queue, Spot, Turn};
+use crate::queue::{COMMON_ROW, PushError, Queue, Spot, Turn};
 use crate::record::Record;
-use crate::registry::{Registry, Seat};
 use crate::roster::Roster;
+use crate::seats::{Seat, Seats};
 use crate::supervisor::{Hooks, Supervisor};
 #[cfg(feature = "io")]
 use crate::sync::Mutex;
@@ -107,7 +107,7 @@ pub(crate) struct Engine {
     queue: Arc<Queue<Job>>,
     overflow: Overflow,
     /// Every group that may have tasks.
-    pub(crate) groups: Registry<dyn Ticket>,
+    pub(crate) groups: Seats<dyn Ticket>,
     /// Cancelled when the pool accepts nothing any more: tells those who wait without a thread.
     pub(crate) closing: CancellationToken,
     #[cfg(feature = "io")]
@@ -142,7 +142,7 @@ impl Engine {
             timekeeper,
             queue,
             overflow,
-            groups: Registry::new(),
+            groups: Seats::new(),
             closing: CancellationToken::new(),
             #[cfg(feature = "io")]
             futures: Seam::default(),
@@ -194,13 +194,19 @@ impl Engine {
         self.queue.leave(spot, took_room);
     }
 
-    /// Sends a group's ticket; never refused, never waits.
-    pub(crate) fn send_ticket(&self, group: Weak<dyn Ticket>, seat: &Seat) {
+    /// Sends a group's ticket behind all others; never refused, never waits.
+    pub(crate) fn send_ticket(&self, group: Weak<dyn Ticket>) {
+        self.put_aside(Job::Ticket(group));
+    }
+
+    /// Sends the ticket of a group that has something to begin: in the row of its seat, where its maker need not wait for
+    /// others who do the same.
+    pub(crate) fn send_first_ticket(&self, group: Weak<dyn Ticket>, seat: &Seat) {
         self.queue.push_aside(Job::Ticket(group), seat.row, Job::is_dead);
     }
 
-    /// Takes back the last ticket from this row of seats, if it is one of this group; says whether it was. What is good for
-    /// nothing any more need not lie in the queue, and keeps the memory of its group for as long as it does.
+    /// Takes back the last of the first tickets from this row of seats, if it is one of this group; says whether it was.
+    /// What is good for nothing any more need not lie in the queue, and keeps the memory of its group for as long as it does.
     #[inline]
     pub(crate) fn take_back_ticket<G>(&self, group: &Arc<G>, seat: &Seat) -> bool {
         self.queue.take_back_aside(seat.row, |job| job.is_ticket_of(group)).is_some()
@@ -249,7 +255,8 @@ impl Engine {
         self.queue.wake_all();
     }
 
-    /// Lets every group send the tickets that more workers can serve.
+    /// Lets every group send the tickets that more workers can serve. One that is being made meanwhile may be missed, and
+    /// sees the new number at the latest when it gets its next task.
     pub(crate) fn call_for_new_workers(&self) {
         for group in self.groups.members() {
             group.send_tickets();
@@ -262,10 +269,10 @@ impl Engine {
         let waiting = self.timekeeper.close();
         self.supervisor.lifecycle.close();
         self.queue.close();
+        self.closing.cancel_because(CancelReason::ShutDown);
         for task in waiting {
             task.cancel(CancelReason::ShutDown, &self.supervisor);
         }
-        self.closing.cancel_because(CancelReason::ShutDown);
     }
 
     /// Closes, and cancels every task that has not started.
@@ -352,6 +359,6 @@ impl Engine {
 
     /// Puts a job where it is neither refused nor waits.
     pub(crate) fn put_aside(&self, job: Job) {
-        self.queue.push_aside(job, 0, Job::is_dead);
+        self.queue.push_aside(job, COMMON_ROW, Job::is_dead);
     }
 }

@@ -261,7 +261,7 @@ mod supervisor;
 mod lifecycle;
 mod ledger;
 mod record;
-mod registry;
+mod seats;
 mod local;
 mod unwind;
 mod clock;

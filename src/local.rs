@@ -15,16 +15,18 @@ pub(crate) const INLINE_DEPTH: usize = 16;
 /// Names a pool, a group or a thread; never used twice at the same time. Zero names nothing.
 pub(crate) type Name = u64;
 
-/// The name of what lies where `thing` lies, for as long as it does; costs nothing. Serial numbers never get that far.
+/// The name of what lies where `thing` lies, for as long as it does; costs nothing. The names that are given out are odd,
+/// and such an address is even.
 #[inline]
 pub(crate) fn name_of<T>(thing: &T) -> Name {
+    const { assert!(align_of::<T>() > 1) };
     std::ptr::from_ref(thing).addr() as Name
 }
 
 /// Gives out a new name.
 pub(crate) fn new_name() -> Name {
     static NEXT: Serial = Serial::new();
-    NEXT.next()
+    2 * NEXT.next() + 1
 }
 
 /// One task on this thread's stack.

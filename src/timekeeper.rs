@@ -30,7 +30,7 @@ use std::time::Instant;
 use crate::agenda::{Agenda, Due, Place};
 use crate::clock::Watch;
 use crate::job::{Job, Task};
-use crate::queue::Queue;
+use crate::queue::{COMMON_ROW, Queue};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, Weak, thread};
 
 /// The most tasks of one pool that may wait for their time, those included that have a place reserved, and those that were
@@ -206,7 +206,7 @@ impl Timekeeper {
         let task = inner.let_go(entry);
         if task.wants_share() {
             let queue = self.queue.upgrade().expect("a pool that is not closed has workers, who keep the queue");
-            queue.push_aside(Job::Task(task), 0, Job::is_dead);
+            queue.push_aside(Job::Task(task), COMMON_ROW, Job::is_dead);
         }
         true
     }

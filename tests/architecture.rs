@@ -19,7 +19,7 @@ const RANKS: &[&str] = &[
     "error",
     "cancel",
     "awaiting",
-    "registry",
+    "seats",
     "queue",
     "observer",
     "metrics",

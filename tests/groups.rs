@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use common::{
     Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, join_all, on_grid, pool, within_limit,
 };
-use workcrew::{CancelReason, CancellationToken, GroupError, Policy, Spawner, TaskError, TaskGroup, TrySubmitError};
+use workcrew::{
+    CancelReason, CancellationToken, GroupError, Policy, Spawner, TaskError, TaskGroup, TrySubmitError, WorkerPool,
+};
 
 /// Fault 64.
 #[test]
@@ -1163,4 +1165,33 @@ fn completions_that_have_come_to_an_end_stay_there() {
     spawner.spawn(|| ());
     assert!(completions.next().is_none());
     assert_eq!(group.completions().count(), 1);
+}
+
+/// Spawns itself again and again, until so many tasks of all groups have run.
+fn go_on(spawner: &Spawner<()>, own: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>, until: usize) {
+    let (again, own, all) = (spawner.clone(), Arc::clone(own), Arc::clone(all));
+    spawner.spawn(move || {
+        own.fetch_add(1, Ordering::Relaxed);
+        if all.fetch_add(1, Ordering::Relaxed) < until {
+            go_on(&again, &own, &all, until);
+        }
+    });
+}
+
+#[test]
+fn groups_have_equal_shares_whoever_made_them() {
+    const GROUPS: usize = 16;
+    let (pool, all) = (Arc::new(pool(1, 64)), Arc::new(AtomicUsize::new(0)));
+    let shares: Vec<_> = (0..GROUPS).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+    let begin = |pool: &WorkerPool, share| {
+        let group = pool.group::<()>();
+        go_on(&group.spawner(), share, &all, GROUPS * 1_000);
+        group
+    };
+    let mut groups: Vec<_> = shares[1..].iter().map(|share| begin(&pool, share)).collect();
+    // One is made by the worker.
+    pool.scope(|scope| scope.spawn(|| groups.push(begin(&pool, &shares[0])))).unwrap();
+    within_limit(|| groups.into_iter().for_each(|group| drop(group.wait().unwrap())));
+    let shares: Vec<_> = shares.iter().map(|share| share.load(Ordering::Relaxed)).collect();
+    assert!(shares.iter().all(|share| (500..2_000).contains(share)), "{shares:?}");
 }

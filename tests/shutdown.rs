@@ -6,7 +6,7 @@ mod common;
 use std::cell::RefCell;
 use std::hint;
 use std::process;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -759,4 +759,27 @@ fn idle_is_seen_while_a_worker_that_leaves_is_in_its_stop_hook() {
         starting.open();
         stopping.open();
     });
+}
+
+/// Asks the pool for a scope when it is dropped, and says whether its body was called.
+struct AsksForAScope(Weak<WorkerPool>, mpsc::Sender<(bool, bool)>);
+
+impl Drop for AsksForAScope {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            let mut was_called = false;
+            let _ = pool.scope::<(), _, _>(|_| was_called = true);
+            self.1.send((pool.is_shut_down(), was_called)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_dropped_by_the_closing_finds_the_pool_closed() {
+    let pool = Arc::new(pool(1, 1));
+    let (dropped, drops) = mpsc::channel();
+    let asks = AsksForAScope(Arc::downgrade(&pool), dropped);
+    pool.execute_after(Duration::from_secs(3_600), move || drop(asks)).unwrap();
+    pool.close();
+    assert_eq!(drops.recv().unwrap(), (true, false));
 }

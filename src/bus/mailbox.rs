@@ -56,8 +56,8 @@ use crate::error::CancelReason;
 use crate::local::{self, Name};
 use crate::observer::{TaskId, TaskInfo};
 use crate::record::Record;
-use crate::registry::Seat;
 use crate::retry::RetryPolicy;
+use crate::seats::Seat;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Weak};
 
 /// How long a publisher waits for half of the room before it wants the first there is.
@@ -324,7 +324,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         drop(state);
         if needed {
             let weak: Weak<Self> = Arc::downgrade(self);
-            self.shared.engine.send_ticket(weak, &self.seat);
+            self.shared.engine.send_ticket(weak);
         }
         needed
     }

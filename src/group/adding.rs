@@ -3,9 +3,10 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use super::core::{Body, GroupCore, State, Unstarted};
+use super::core::{Body, Goes, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::running::Stint;
+use super::small_deque::SmallDeque;
 use crate::deadline::Deadline;
 use crate::defect::defect;
 use crate::error::{CancelReason, Refusal};
@@ -75,7 +76,7 @@ impl<R: TaskResult> GroupCore<R> {
             Room::Never(mut state, reason) => {
                 task.index = state.next_index();
                 drop(state);
-                self.enter(|record| self.drop_unstarted(record, vec![task], reason));
+                self.enter(|record| self.drop_unstarted(record, SmallDeque::from(task), reason));
                 Added::Dropped
             }
         }
@@ -117,7 +118,7 @@ impl<R: TaskResult> GroupCore<R> {
     #[inline]
     fn call_runners(self: &Arc<Self>, state: MutexGuard<'_, State<R>>) {
         let helpers = state.helpers > 0;
-        self.send_ticket_if_needed(state);
+        self.send_ticket_if_needed(state, Goes::First);
         if helpers {
             self.changed.notify_all();
         }

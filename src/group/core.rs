@@ -31,6 +31,8 @@
 //!    behind, and one that waits for the group also when a task is added: it may be the only one who can run them.
 //! 10. Who waits for room is *patient* first, as in the pool's queue: it lets the group work off half of its capacity,
 //!     so that adders and runners work in long turns instead of waking each other for each task.
+//! 11. Tickets that nobody has come to when the group ends are taken back, as far as they are the last of their row: else
+//!     they would keep the memory of the group until a worker comes to them. One that is left finds nothing to do.
 //!
 //! Meetings: *failure and failure*: the first under the lock is first and closes. *Cancel and start*: the queue is
 //! taken whole under the lock, so a task was started or is dropped. *Add and close*: the task is in the queue that the
@@ -53,7 +55,7 @@ use crate::error::{CancelReason, GroupError, TaskError};
 use crate::local::{self, Name};
 use crate::observer::{TaskId, TaskInfo};
 use crate::record::Record;
-use crate::registry::Seat;
+use crate::seats::Seat;
 use crate::sync::{Apart, Arc, AtomicBool, Condvar, Mutex, MutexGuard, OnceLock, Ordering, Weak};
 use crate::unwind;
 
@@ -62,6 +64,15 @@ pub(crate) type Body<R> = Closure<'static, R>;
 
 /// How one task ended.
 pub(crate) type Ended<R> = Result<<R as TaskResult>::Value, TaskError<<R as TaskResult>::Error>>;
+
+/// Where a ticket goes.
+#[derive(Clone, Copy)]
+pub(super) enum Goes {
+    /// To the row of the group's seat: there is something to begin.
+    First,
+    /// Behind all others: the group has had a turn.
+    Back,
+}
 
 /// The inside of a group, shared by its owner, its spawners and its runners; tickets know it weakly.
 pub(crate) struct GroupCore<R: TaskResult> {
@@ -259,7 +270,7 @@ impl<R: TaskResult> GroupCore<R> {
     }
 
     /// Keeps rule 2 after a change that may have broken it; returns whether it sent a ticket.
-    pub(super) fn send_ticket_if_needed(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) -> bool {
+    pub(super) fn send_ticket_if_needed(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>, goes: Goes) -> bool {
         let useful = self.settings.limit.min(self.engine.roster.target());
         let needed = state.tickets + state.runners < useful && state.tickets < state.unstarted.len();
         if needed {
@@ -268,7 +279,10 @@ impl<R: TaskResult> GroupCore<R> {
         drop(state);
         if needed {
             let weak: Weak<Self> = Arc::downgrade(self);
-            self.engine.send_ticket(weak, &self.seat);
+            match goes {
+                Goes::First => self.engine.send_first_ticket(weak, &self.seat),
+                Goes::Back => self.engine.send_ticket(weak),
+            }
         }
         needed
     }
@@ -291,7 +305,7 @@ impl<R: TaskResult> GroupCore<R> {
     }
 
     /// Closes the group under its lock; returns the tasks that will not start.
-    pub(super) fn close_state(&self, state: &mut State<R>, reason: CancelReason) -> Vec<Unstarted<R>> {
+    pub(super) fn close_state(&self, state: &mut State<R>, reason: CancelReason) -> SmallDeque<Unstarted<R>> {
         state.closed = Some(reason);
         // ORDERING: Release pairs with the Acquire of `is_cancelled`; the token is made under the same lock.
         self.cancelled.store(true, Ordering::Release);
@@ -301,7 +315,7 @@ impl<R: TaskResult> GroupCore<R> {
     }
 
     /// Drops tasks that will not start, and lets that land as their outcome. Called by members only; see rule 5.
-    pub(super) fn drop_unstarted(&self, record: &Record, unstarted: Vec<Unstarted<R>>, reason: CancelReason) {
+    pub(super) fn drop_unstarted(&self, record: &Record, unstarted: SmallDeque<Unstarted<R>>, reason: CancelReason) {
         if unstarted.is_empty() {
             return;
         }

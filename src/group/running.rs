@@ -1,6 +1,6 @@
 //! How the tasks of a group are run, by the rules 2 to 5 of `core`.
 
-use super::core::{Ended, GroupCore, State, Unstarted};
+use super::core::{Ended, Goes, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::settings::Policy;
 use crate::defect::defect;
@@ -25,16 +25,15 @@ pub(super) enum Stint {
 }
 
 impl<R: TaskResult> GroupCore<R> {
-    /// Runs unstarted tasks as one more runner, until there are none, `enough` says so, or the stint
-    /// is over. The lock under which an outcome lands is the one under which the next task is taken; it begins under one,
-    /// and ends under one.
+    /// Runs unstarted tasks as one more runner, until there are none, `enough` says so, or the stint is over. The lock under
+    /// which an outcome lands is the one under which the next task is taken; the lock that it begins under is passed in,
+    /// and the one that it ends under is passed out.
     pub(super) fn run_unstarted<'a>(
         self: &'a Arc<Self>,
-        state: MutexGuard<'a, State<R>>,
+        mut state: MutexGuard<'a, State<R>>,
         stint: Stint,
         enough: impl Fn(&State<R>) -> bool,
     ) -> MutexGuard<'a, State<R>> {
-        let mut state = state;
         state.runners += 1;
         self.enter(|record| {
             for taken in 0.. {
@@ -72,7 +71,7 @@ impl<R: TaskResult> GroupCore<R> {
         }
         let helpers = state.helpers > 0;
         let for_room = state.waits_for_room();
-        self.send_ticket_if_needed(state);
+        self.send_ticket_if_needed(state, Goes::Back);
         if helpers {
             self.changed.notify_all();
         }
@@ -132,7 +131,7 @@ impl<R: TaskResult> Ticket for GroupCore<R> {
     }
 
     fn send_tickets(self: Arc<Self>) {
-        while self.send_ticket_if_needed(self.state.lock()) {}
+        while self.send_ticket_if_needed(self.state.lock(), Goes::Back) {}
     }
 
     fn cancel(&self, reason: CancelReason) {

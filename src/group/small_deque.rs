@@ -1,7 +1,8 @@
 //! A queue whose first item lies within it: most groups of a nested program never hold a second.
 
-use std::collections::VecDeque;
-use std::mem;
+use std::collections::{VecDeque, vec_deque};
+use std::iter::Chain;
+use std::{mem, option};
 
 /// A queue that takes heap memory for its second item only.
 pub(super) struct SmallDeque<T> {
@@ -50,10 +51,25 @@ impl<T> SmallDeque<T> {
         self.first.iter().chain(&self.rest)
     }
 
-    /// Takes all items, oldest first.
-    pub(super) fn take_all(&mut self) -> Vec<T> {
-        self.len = 0;
-        self.first.take().into_iter().chain(mem::take(&mut self.rest)).collect()
+    /// Takes all items at one stroke, however many they are.
+    pub(super) fn take_all(&mut self) -> Self {
+        mem::replace(self, Self::new())
+    }
+}
+
+impl<T> From<T> for SmallDeque<T> {
+    fn from(item: T) -> Self {
+        Self { first: Some(item), rest: VecDeque::new(), len: 1 }
+    }
+}
+
+impl<T> IntoIterator for SmallDeque<T> {
+    type Item = T;
+    type IntoIter = Chain<option::IntoIter<T>, vec_deque::IntoIter<T>>;
+
+    /// All items, oldest first.
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.rest)
     }
 }
 

@@ -97,7 +97,7 @@ impl<R: TaskResult> GroupCore<R> {
         drop(outcomes);
     }
 
-    /// Closes the group, all of whose tasks are done, and takes back the tickets that nobody has come to.
+    /// Closes the group, all of whose tasks are done, and takes back the tickets that nobody has come to; rule 11 of `core`.
     #[inline]
     fn end(self: &Arc<Self>, state: &mut State<R>) {
         state.closed.get_or_insert(CancelReason::Requested);
@@ -141,6 +141,7 @@ impl<R: TaskResult> GroupCore<R> {
         loop {
             self.close_if_told();
             let mut state = self.state.lock();
+            // Again and again: tasks may have come while a runner that stopped had let go of the lock.
             while helps > 0 && !enough(&state) && !state.unstarted.is_empty() && state.runners < self.settings.limit {
                 if local.depth >= local::HELP_DEPTH {
                     return Err(WouldDeadlock);

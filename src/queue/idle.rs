@@ -36,7 +36,7 @@ const MOST_IN_STEP: u32 = 256;
 ///
 /// Where each lingering ends by the first yield, the worker is *in step*: it shares a CPU with who brings the jobs, and as
 /// long as both yield the system has no reason to use another CPU, be it free. So once in a while the worker sleeps all the
-/// same: who is woken is put onto a free CPU.
+/// same: who is woken is put onto a free CPU. Where there is none, that is a sleep in [`MOST_IN_STEP`] for nothing.
 #[derive(Debug, Default)]
 pub(super) struct Hope {
     /// How many searches are still to be skipped.

@@ -2,7 +2,8 @@
 //!
 //! It has two lanes. The *bounded* lane takes what is submitted and refuses it when full. The *side* lane takes what
 //! must not be refused and may not wait, such as the tickets of groups; it has no bound of its own, so only what is
-//! bounded otherwise may go there. It has *rows*, for threads that would else wait for each other.
+//! bounded otherwise may go there. It has *rows*, for threads that would else wait for each other; what shall
+//! have its turn among all others goes into the [`COMMON_ROW`].
 //!
 //! The contract:
 //!
@@ -49,6 +50,8 @@ use crate::sync::{AtomicBool, Ordering, thread};
 
 /// How often a blocked pusher lets poppers run before it sleeps.
 const YIELDS: u32 = 2;
+/// The row of the side lane for what is to come out in the order of its arrival, whoever brought it.
+pub(crate) const COMMON_ROW: usize = 0;
 /// How long a blocked pusher lets poppers work before it wants the first room there is.
 const PATIENCE: Duration = Duration::from_millis(1);
 

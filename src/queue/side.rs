@@ -12,6 +12,7 @@ use std::array;
 use std::collections::VecDeque;
 use std::mem;
 
+use crate::defect::defect;
 use crate::sync::{AtomicUsize, CacheAligned, Mutex, Ordering};
 
 /// How many rows there are.
@@ -49,7 +50,6 @@ impl<T> SideLane<T> {
     #[must_use = "what is returned is to be dropped outside of locks"]
     #[inline]
     pub(super) fn push(&self, item: T, row: usize, is_dead: impl Fn(&T) -> bool) -> Option<Vec<T>> {
-        let row = row % ROWS;
         self.change(row, |items| {
             let dead = (items.queue.len() >= items.next_purge).then(|| items.purge(is_dead));
             items.queue.push_back(item);
@@ -76,10 +76,7 @@ impl<T> SideLane<T> {
     /// Takes back the youngest item of a row, if it is the one that `is_it` tells.
     #[inline]
     pub(super) fn take_back(&self, row: usize, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.change(
-            row % ROWS,
-            |items| if items.queue.back().is_some_and(is_it) { items.queue.pop_back() } else { None },
-        )
+        self.change(row, |items| if items.queue.back().is_some_and(is_it) { items.queue.pop_back() } else { None })
     }
 
     /// Whether it holds nothing; out of date when it arrives.
@@ -91,12 +88,14 @@ impl<T> SideLane<T> {
 
     /// How many items it holds; out of date when it arrives.
     pub(super) fn len(&self) -> usize {
-        if self.is_empty() { 0 } else { self.rows.iter().map(|row| row.0.len.load(Ordering::Relaxed)).sum() }
+        let occupied = self.occupied.0.load(Ordering::SeqCst);
+        rows_of(occupied).map(|row| self.rows[row].0.len.load(Ordering::Relaxed)).sum()
     }
 
     /// Changes the items of a row, and says what that makes of it.
     #[inline]
     fn change<V>(&self, row: usize, change: impl FnOnce(&mut Items<T>) -> V) -> V {
+        let row = row % ROWS;
         let Row { items, len } = &self.rows[row].0;
         let mut items = items.lock();
         let before = items.queue.len();
@@ -104,13 +103,18 @@ impl<T> SideLane<T> {
         let after = items.queue.len();
         len.store(after, Ordering::Relaxed);
         // ORDERING: SeqCst; see the head of this file. Nobody else changes this bit meanwhile.
-        if before == 0 && after > 0 {
+        if before == 0 && after > 0 && !defect!("row without a bit") {
             self.occupied.0.fetch_add(1 << row, Ordering::SeqCst);
         } else if before > 0 && after == 0 {
             self.occupied.0.fetch_sub(1 << row, Ordering::SeqCst);
         }
         value
     }
+}
+
+/// The rows whose bits are set.
+fn rows_of(occupied: usize) -> impl Iterator<Item = usize> {
+    (0..ROWS).filter(move |row| occupied & (1 << row) != 0)
 }
 
 impl<T> Row<T> {

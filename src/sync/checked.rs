@@ -9,8 +9,8 @@
 //! 3. All threads of a model are one thread for the standard library, which therefore takes a lock for poisoned that one
 //!    of them leaves while another unwinds. That says nothing.
 //! 4. loom takes `SeqCst` accesses for `AcqRel` ones. They are given fences here: one after each store, one before each load.
-//!    So of two that each write and then read what the other wrote, one sees the other; more than that no ORDERING note
-//!    of the crate claims.
+//!    So of two that each write and then read what the other wrote, one sees the other, also where one relies on a
+//!    write that came before its own steps; more than that no ORDERING note of the crate claims.
 
 #[cfg(workcrew_loom)]
 pub(crate) use ::loom as checker;
@@ -205,6 +205,11 @@ fn fence(ordering: Ordering) {
     if cfg!(workcrew_loom) && ordering == Ordering::SeqCst {
         checker::sync::atomic::fence(Ordering::SeqCst);
     }
+}
+
+/// See `system`; nothing spins here.
+pub(crate) fn note_cpus(cpus: usize) {
+    let _ = cpus;
 }
 
 /// Rule 2.

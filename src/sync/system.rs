@@ -84,7 +84,7 @@ const SPINS: u8 = 4;
 /// Manasse, `McGeoch`, Owicki, "Competitive randomized algorithms for non-uniform problems", 1990.
 #[inline]
 pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> Option<u32> {
-    for round in 0..spins() {
+    for round in 0..SPINS_NOW.load(Ordering::Relaxed) {
         if look() {
             return Some(0);
         }
@@ -103,18 +103,12 @@ pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> Option<u
     None
 }
 
-/// How often to look again on this machine; asks the system once, or a few times at once.
-#[inline]
-fn spins() -> u8 {
-    static KNOWN: AtomicU8 = AtomicU8::new(u8::MAX);
-    let known = KNOWN.load(Ordering::Relaxed);
-    if known == u8::MAX { ask(&KNOWN) } else { known }
-}
+/// [`SPINS`], as soon as a pool was built where there are several CPUs.
+static SPINS_NOW: AtomicU8 = AtomicU8::new(0);
 
-#[cold]
-fn ask(known: &AtomicU8) -> u8 {
-    let is_alone = thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
-    let spins = if is_alone { 0 } else { SPINS };
-    known.store(spins, Ordering::Relaxed);
-    spins
+/// A pool is built by a thread that may run on so many CPUs.
+pub(crate) fn note_cpus(cpus: usize) {
+    if cpus > 1 {
+        SPINS_NOW.store(SPINS, Ordering::Relaxed);
+    }
 }

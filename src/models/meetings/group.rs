@@ -223,3 +223,39 @@ fn scope_end_and_failure() {
         drop(pool);
     });
 }
+
+#[test]
+fn group_after_group_on_a_worker() {
+    explore("group_after_group_on_a_worker", Time::Stands, || {
+        // The other worker comes to the tickets, or they are taken back.
+        let pool = Arc::new(workers(2, 1));
+        let inner = Arc::downgrade(&pool);
+        let sums = pool.spawn(move || {
+            let pool = inner.upgrade().expect("the model waits for the task");
+            [7, 8].map(|value| {
+                let group = pool.group();
+                group.spawn(move || certain(value));
+                group.wait().ok()
+            })
+        });
+        let sums = sums.unwrap_or_else(|_| panic!("there is room")).join();
+        assert_eq!(sums.ok(), Some([Some(vec![7]), Some(vec![8])]));
+        pool.shutdown();
+    });
+}
+
+#[test]
+fn resize_and_group() {
+    explore("resize_and_group", Time::Stands, || {
+        let pool = Arc::new(one_worker(1));
+        let (other, groups) = (Arc::clone(&pool), Arc::clone(&pool));
+        let two_tasks = move || {
+            let group = groups.group();
+            (0..2).for_each(|value| group.spawn(move || certain(value)));
+            group.wait().ok()
+        };
+        let (values, ()) = meet(two_tasks, move || other.resize(2).expect("a thread starts"));
+        assert_eq!(values, Some(vec![0, 1]));
+        pool.shutdown();
+    });
+}

@@ -158,3 +158,36 @@ fn sleep_and_call_to_look_up() {
         join(other);
     });
 }
+
+#[test]
+fn two_pushes_to_one_row_and_two_sleepers() {
+    explore("two_pushes_to_one_row_and_two_sleepers", Time::Stands, || {
+        let queue = Arc::new(Queue::new(1));
+        let pusher = |item| {
+            let queue = Arc::clone(&queue);
+            move || queue.push_aside(item, 3, |_| false)
+        };
+        let (sleeper, first) = (thread::spawn(popper(&queue, 1)), thread::spawn(pusher(1)));
+        let (item, ()) = meet(popper(&queue, 1), pusher(2));
+        join(first);
+        assert_eq!(item + join(sleeper), 3, "who brings to a row that is not empty relies on who came before");
+        assert!(queue.seems_empty());
+    });
+}
+
+#[test]
+fn take_back_and_push_to_one_row() {
+    explore("take_back_and_push_to_one_row", Time::Stands, || {
+        let queue = Arc::new(Queue::new(1));
+        let (other, maker) = (Arc::clone(&queue), Arc::clone(&queue));
+        let maker = thread::spawn(move || {
+            maker.push_aside(10, 3, |_| false);
+            maker.take_back_aside(3, |item| *item == 10).is_some()
+        });
+        let (item, ()) = meet(popper(&queue, 1), move || other.push_aside(1, 3, |_| false));
+        let was_taken_back = join(maker);
+        let left = queue.try_pop(&mut Turn::default()).unwrap_or(0);
+        assert_eq!(item + left, if was_taken_back { 1 } else { 11 });
+        assert!(queue.seems_empty());
+    });
+}

@@ -10,7 +10,7 @@ const ROWS: usize = 8;
 const KEPT: usize = 64;
 
 /// Members, each in a seat. To enter and to leave take a lock once, and seldom memory: seats are used again.
-pub(crate) struct Registry<T: ?Sized>([CacheAligned<Mutex<Row<T>>>; ROWS]);
+pub(crate) struct Seats<T: ?Sized>([CacheAligned<Mutex<Row<T>>>; ROWS]);
 
 /// What a lock guards.
 struct Row<T: ?Sized> {
@@ -26,7 +26,7 @@ pub(crate) struct Seat {
     number: usize,
 }
 
-impl<T: ?Sized> Registry<T> {
+impl<T: ?Sized> Seats<T> {
     pub(crate) fn new() -> Self {
         Self(Default::default())
     }
@@ -82,34 +82,34 @@ mod tests {
 
     #[test]
     fn seats_are_used_again_and_given_back_when_nobody_is_there() {
-        let registry = Registry::new();
+        let seats = Seats::new();
         let members: Vec<Arc<usize>> = (0..10 * KEPT).map(Arc::new).collect();
-        let enter = |member| registry.enter(Arc::downgrade(member), 5);
-        let row = || registry.0[5].0.lock();
+        let enter = |member| seats.enter(Arc::downgrade(member), 5);
+        let row = || seats.0[5].0.lock();
         for _ in 0..3 {
-            let seats: Vec<_> = members.iter().map(enter).collect();
-            assert_eq!(registry.members(), members);
-            seats[1..].iter().for_each(|seat| registry.leave(seat));
-            assert_eq!(registry.members(), members[..1]);
+            let taken: Vec<_> = members.iter().map(enter).collect();
+            assert_eq!(seats.members(), members);
+            taken[1..].iter().for_each(|seat| seats.leave(seat));
+            assert_eq!(seats.members(), members[..1]);
             let again = enter(&members[1]);
-            assert_eq!(registry.members(), members[..2]);
+            assert_eq!(seats.members(), members[..2]);
             assert_eq!(row().seats.len(), members.len());
-            registry.leave(&again);
-            registry.leave(&seats[0]);
+            seats.leave(&again);
+            seats.leave(&taken[0]);
             assert_eq!(row().seats.capacity(), 0);
         }
     }
 
     #[test]
     fn members_of_all_threads_are_found_and_the_dead_are_not() {
-        let registry = Registry::new();
+        let seats = Seats::new();
         let members: Vec<Arc<usize>> = (0..100).map(Arc::new).collect();
-        let seats: Vec<_> = members.iter().map(|member| registry.enter(Arc::downgrade(member), **member)).collect();
-        let dead = registry.enter(Arc::downgrade(&Arc::new(1)), 1);
-        let mut found = registry.members();
+        let taken: Vec<_> = members.iter().map(|member| seats.enter(Arc::downgrade(member), **member)).collect();
+        let dead = seats.enter(Arc::downgrade(&Arc::new(1)), 1);
+        let mut found = seats.members();
         found.sort_unstable();
         assert_eq!(found, members);
-        seats.iter().chain([&dead]).for_each(|seat| registry.leave(seat));
-        assert_eq!(registry.members(), []);
+        taken.iter().chain([&dead]).for_each(|seat| seats.leave(seat));
+        assert_eq!(seats.members(), []);
     }
 }

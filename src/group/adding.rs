@@ -3,7 +3,7 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use super::core::{Body, Goes, GroupCore, State, Unstarted};
+use super::core::{Body, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::running::Stint;
 use super::small_deque::SmallDeque;
@@ -116,9 +116,13 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// A task has been added: calls whoever can run it.
     #[inline]
-    fn call_runners(self: &Arc<Self>, state: MutexGuard<'_, State<R>>) {
+    fn call_runners(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
         let helpers = state.helpers > 0;
-        self.send_ticket_if_needed(state, Goes::First);
+        let needed = self.count_ticket_if_needed(&mut state);
+        drop(state);
+        if needed {
+            self.send_first_ticket();
+        }
         if helpers {
             self.changed.notify_all();
         }

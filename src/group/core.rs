@@ -65,15 +65,6 @@ pub(crate) type Body<R> = Closure<'static, R>;
 /// How one task ended.
 pub(crate) type Ended<R> = Result<<R as TaskResult>::Value, TaskError<<R as TaskResult>::Error>>;
 
-/// Where a ticket goes.
-#[derive(Clone, Copy)]
-pub(super) enum Goes {
-    /// To the row of the group's seat: there is something to begin.
-    First,
-    /// Behind all others: the group has had a turn.
-    Back,
-}
-
 /// The inside of a group, shared by its owner, its spawners and its runners; tickets know it weakly.
 pub(crate) struct GroupCore<R: TaskResult> {
     /// Its own among the groups of the pool.
@@ -269,22 +260,28 @@ impl<R: TaskResult> GroupCore<R> {
         TaskInfo { id, location, label: self.settings.label.as_ref() }
     }
 
-    /// Keeps rule 2 after a change that may have broken it; returns whether it sent a ticket.
-    pub(super) fn send_ticket_if_needed(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>, goes: Goes) -> bool {
+    /// Keeps rule 2 after a change that may have broken it: counts a ticket if one is needed, which the caller then sends,
+    /// without the lock. Says whether it did.
+    #[inline]
+    pub(super) fn count_ticket_if_needed(&self, state: &mut State<R>) -> bool {
         let useful = self.settings.limit.min(self.engine.roster.target());
         let needed = state.tickets + state.runners < useful && state.tickets < state.unstarted.len();
-        if needed {
-            state.tickets += 1;
-        }
-        drop(state);
-        if needed {
-            let weak: Weak<Self> = Arc::downgrade(self);
-            match goes {
-                Goes::First => self.engine.send_first_ticket(weak, &self.seat),
-                Goes::Back => self.engine.send_ticket(weak),
-            }
-        }
+        state.tickets += usize::from(needed);
         needed
+    }
+
+    /// Sends a ticket that was counted, to the row of the group's seat: there is something to begin.
+    #[cold]
+    pub(super) fn send_first_ticket(self: &Arc<Self>) {
+        let weak: Weak<Self> = Arc::downgrade(self);
+        self.engine.send_first_ticket(weak, &self.seat);
+    }
+
+    /// Sends a ticket that was counted, behind all others: the group has had a turn.
+    #[cold]
+    pub(super) fn send_ticket(self: &Arc<Self>) {
+        let weak: Weak<Self> = Arc::downgrade(self);
+        self.engine.send_ticket(weak);
     }
 
     /// Tells who waits for room that a task has left the queue.

@@ -1,6 +1,6 @@
 //! How the tasks of a group are run, by the rules 2 to 5 of `core`.
 
-use super::core::{Ended, Goes, GroupCore, State, Unstarted};
+use super::core::{Ended, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::settings::Policy;
 use crate::defect::defect;
@@ -71,7 +71,11 @@ impl<R: TaskResult> GroupCore<R> {
         }
         let helpers = state.helpers > 0;
         let for_room = state.waits_for_room();
-        self.send_ticket_if_needed(state, Goes::Back);
+        let needed = self.count_ticket_if_needed(&mut state);
+        drop(state);
+        if needed {
+            self.send_ticket();
+        }
         if helpers {
             self.changed.notify_all();
         }
@@ -104,19 +108,31 @@ impl<R: TaskResult> GroupCore<R> {
         };
         let mut state = self.state.lock();
         if (decides || state.wants_first && ended.is_ok()) && state.closed.is_none() {
-            if !defect!("error noted after the cancellation") {
-                state.outcomes.note_decision(index, &ended);
-            }
-            let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
-            drop(state);
-            self.cancel_token(CancelReason::GroupFailed);
-            self.drop_unstarted(record, unstarted, CancelReason::GroupFailed);
-            state = self.state.lock();
+            state = self.decide(record, index, &ended, state);
         }
         state.outcomes.put(index, ended);
         state.running.remove(&index);
         self.count_done(&mut state, 1);
         state
+    }
+
+    /// Closes the group because of an outcome that is about to land.
+    #[cold]
+    fn decide<'a>(
+        &'a self,
+        record: &Record,
+        index: usize,
+        ended: &Ended<R>,
+        mut state: MutexGuard<'a, State<R>>,
+    ) -> MutexGuard<'a, State<R>> {
+        if !defect!("error noted after the cancellation") {
+            state.outcomes.note_decision(index, ended);
+        }
+        let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
+        drop(state);
+        self.cancel_token(CancelReason::GroupFailed);
+        self.drop_unstarted(record, unstarted, CancelReason::GroupFailed);
+        self.state.lock()
     }
 }
 
@@ -131,7 +147,9 @@ impl<R: TaskResult> Ticket for GroupCore<R> {
     }
 
     fn send_tickets(self: Arc<Self>) {
-        while self.send_ticket_if_needed(self.state.lock(), Goes::Back) {}
+        while self.count_ticket_if_needed(&mut self.state.lock()) {
+            self.send_ticket();
+        }
     }
 
     fn cancel(&self, reason: CancelReason) {

@@ -56,7 +56,7 @@ use crate::local::{self, Name};
 use crate::observer::{TaskId, TaskInfo};
 use crate::record::Record;
 use crate::seats::Seat;
-use crate::sync::{Apart, Arc, AtomicBool, Condvar, Mutex, MutexGuard, OnceLock, Ordering, Weak};
+use crate::sync::{Apart, Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Weak};
 use crate::unwind;
 
 /// The closure of a task.

@@ -565,6 +565,11 @@ fn settings_that_make_no_sense_are_refused() {
     for builder in [builder().slots(0), short, long, few, builder().max_ack_pending(0)] {
         assert!(matches!(builder.build(), Err(WorkerError::Settings(_))));
     }
+    // The server would hear of none of these.
+    for name in ["", "a.b", "*", ">", "a b", "a/b"] {
+        let built = Worker::<String>::builder(&queue, name).build();
+        assert!(matches!(built, Err(WorkerError::Settings(_))), "{name}: {built:?}");
+    }
     let worker = builder().build().unwrap();
     let inside = pool.spawn({
         let (worker, pool) = (worker.clone(), Arc::new(nats_common::pool(1)));

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until};
+use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until, work_until};
 use workcrew::nats::{
     ConnectError, Connection, DeadReason, EnqueueError, Event, Job, JobQueue, PublishError, QueueError, Worker,
     WorkerError,
@@ -26,21 +26,6 @@ fn enqueue(queue: &JobQueue, jobs: usize) {
     for number in 0..jobs {
         queue.enqueue("jobs.a", "", number.to_string()).unwrap();
     }
-}
-
-/// Runs a worker until `is_done`, then drains it.
-fn work_until<E: std::fmt::Display + Send + 'static>(
-    worker: &Worker<E>,
-    pool: &WorkerPool,
-    handler: impl Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
-    is_done: impl FnMut() -> bool,
-) {
-    thread::scope(|scope| {
-        let run = scope.spawn(|| worker.run(pool, handler).unwrap());
-        wait_until("the work", is_done);
-        worker.drain();
-        assert!(run.join().unwrap().drained);
-    });
 }
 
 #[test]

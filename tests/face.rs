@@ -359,6 +359,32 @@ fn groups_nested_past_the_depth_are_an_error_in_every_way_to_wait() {
     });
 }
 
+/// Groups nested in groups, each of whose tasks waits for all outcomes of the next; returns how many levels were reached.
+fn dive_for_all(pool: &Arc<WorkerPool>, levels: u32) -> u32 {
+    if levels == 0 {
+        return 0;
+    }
+    let group = pool.group().policy(Policy::CollectAll);
+    let inner = Arc::clone(pool);
+    group.spawn(move || Ok::<_, ()>(dive_for_all(&inner, levels - 1)));
+    1 + group.wait_all().remove(0).unwrap_or(0)
+}
+
+/// Fault 46.
+#[test]
+fn a_wait_for_all_outcomes_has_no_error_and_panics_past_the_depth() {
+    common::quiet_panics();
+    within_limit(|| {
+        let pool = pool(1, 4);
+        assert_eq!(dive_for_all(&pool, 40), 40);
+        let reached = dive_for_all(&pool, 200);
+        assert!((40..200).contains(&reached), "{reached}");
+        pool.shutdown();
+        assert_eq!(pool.metrics().tasks_panicked, 1);
+        common::assert_books_balance(&pool);
+    });
+}
+
 #[test]
 fn a_group_that_can_hold_nothing_answers_every_wait() {
     let pool = pool(1, 4);

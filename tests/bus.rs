@@ -743,6 +743,25 @@ fn waiting_for_events_nested_too_deep_is_an_error_and_hangs_nobody() {
 }
 
 #[test]
+fn a_concurrent_subscription_makes_use_of_workers_that_come_later() {
+    within_limit(|| {
+        let pool = pool(1, 1);
+        let bus = EventBus::new(&pool);
+        let gate = Gate::new();
+        let inside = gate.clone();
+        let _guard = bus.subscription::<u32>().concurrent(4).handle(move |_| inside.pass());
+        (0..8_u32).for_each(|number| drop(bus.publish(number)));
+        gate.wait_started(1);
+        pool.resize(4).unwrap();
+        gate.wait_started(4);
+        gate.open();
+        bus.wait_idle();
+        assert_eq!(gate.started(), 8);
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
 fn a_mailbox_full_of_events_that_wait_for_another_attempt_gives_up_the_new_one() {
     let pool = pool(1, 1);
     let bus = EventBus::new(&pool);

@@ -442,6 +442,21 @@ fn a_task_that_awaits_itself_is_told_that_it_would_wait_for_ever() {
     });
 }
 
+#[cfg(feature = "io")]
+#[test]
+fn what_follows_a_future_and_joins_itself_is_told_so_and_each_has_an_id_of_its_own() {
+    on_grid(|pool| {
+        let driver = workcrew::Driver::new(&pool, 2).unwrap();
+        let (give, given) = mpsc::channel::<JoinHandle<()>>();
+        let (tell, told) = mpsc::channel();
+        let joins_itself = move |()| tell.send(given.recv().unwrap().join()).unwrap();
+        let handle = driver.spawn_then(async {}, joins_itself).unwrap();
+        assert_ne!(handle.id(), driver.spawn(async {}).unwrap().id());
+        give.send(handle).unwrap();
+        assert!(matches!(told.recv().unwrap(), Err(JoinError::WouldDeadlock)));
+    });
+}
+
 #[test]
 fn futures_may_be_sent_and_moved() {
     fn assert_send<T: Send + Unpin>(_: &T) {}

@@ -137,6 +137,15 @@ fn an_encrypted_connection_needs_to_know_the_authority() {
         let connection = server.builder().require_tls().root_certificates(&certificate).connect(&pool).unwrap();
         assert!(connection.is_connected() && queue(&connection).is_empty().unwrap());
     }
+    drop(server);
+    let config =
+        format!("tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {certificate:?}, verify: true }}");
+    if let Some(server) = &Server::with_config(&config) {
+        let pool = pool(1);
+        let builder = || server.builder().require_tls().root_certificates(&certificate);
+        assert!(builder().connect(&pool).is_err(), "it does not say who it is");
+        assert!(builder().client_certificate(&certificate, &key).connect(&pool).unwrap().is_connected());
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -261,6 +261,11 @@ fn what_the_server_refuses_is_an_error_and_not_tried_for_ever() {
     assert!(matches!(large, Err(PublishError::TooLarge)), "{large:?}");
     let large = connection.publish("jobs.a", &vec![0_u8; 2 << 20]);
     assert!(matches!(large, Err(PublishError::TooLarge)), "{large:?}");
+    drop(JobQueue::builder(&connection, "OTHER").subject("other.>").open().unwrap());
+    let foreign = queue.enqueue("other.a", "", "1");
+    assert!(matches!(foreign, Err(EnqueueError::Rejected(_))), "{foreign:?}");
+    let nowhere = connection.request("no such subject", "");
+    assert!(matches!(nowhere, Err(PublishError::Failed(_))), "{nowhere:?}");
     let nowhere = connection.publish("no such subject", "");
     assert!(matches!(nowhere, Err(PublishError::Failed(_))), "{nowhere:?}");
     connection.request("$JS.API.STREAM.DELETE.JOBS", "").unwrap();
@@ -346,6 +351,11 @@ fn a_server_that_says_nothing_is_waited_for_so_long_and_no_longer() {
     assert!(matches!(opened, Err(QueueError::Unavailable(_))), "{opened:?}");
     let second = server.builder().timeout(SHORT).connect(&pool);
     assert!(matches!(second, Err(ConnectError::Timeout)), "{second:?}");
+    // What is published is held back, up to a limit.
+    let held_back = (0..1_000_000).find_map(|_| connection.publish("a", &[0_u8; 4_096]).err());
+    assert!(matches!(held_back, Some(PublishError::Timeout)), "{held_back:?}");
+    let subscribed = connection.subscribe("a").start(|_| ());
+    assert!(matches!(subscribed, Err(PublishError::Timeout)), "{subscribed:?}");
     server.signal("CONT");
     wait_until("it answers again", || queue.enqueue("jobs.a", "", "1").is_ok());
     assert_eq!(queue.len().unwrap(), 1, "what was not confirmed in time was stored all the same, and once");

@@ -632,7 +632,7 @@ fn no_connection_is_told_apart() {
         let pool = pool(1, 4);
         let caller = caller(vacant_address()).retry(quick().max_attempts(3)).build(&pool).unwrap();
         let error = caller.call_blocking(attempt("Echo", "x y")).unwrap_err();
-        assert!(error.is_connect() && !error.is_deadline());
+        assert!(error.is_connect() && !error.is_deadline() && error.join_error().is_none());
         assert_eq!((error.code(), error.attempts()), (Code::Unavailable, 3));
         assert!(error.to_string().starts_with("no connection (attempt 3): "), "{error}");
         let status = Status::from(error);

@@ -4,7 +4,10 @@
 
 mod nats_common;
 
+use std::error::Error;
 use std::fmt::Debug;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,8 +15,8 @@ use std::time::Duration;
 
 use nats_common::{LONG, Server, figure, pool, queue, wait_until, work_until};
 use workcrew::nats::{
-    ConnectError, Connection, ConnectionBuilder, DeadReason, Decode, Encode, EnqueueError, Event, Job, JobQueue,
-    PublishError, QueueError, Worker, WorkerError,
+    BoxError, ConnectError, Connection, ConnectionBuilder, DeadReason, Decode, Encode, EnqueueError, Event, Job,
+    JobQueue, PublishError, QueueError, Worker, WorkerError,
 };
 use workcrew::{Driver, RetryBudget, RetryPolicy};
 
@@ -129,6 +132,41 @@ fn payloads_are_bytes_and_text_and_come_back_as_they_went() {
         assert_eq!(String::decode(&encoded.unwrap()).unwrap(), "text");
     }
     assert!(String::decode(&bytes).is_err(), "it is no text");
+}
+
+#[test]
+fn a_payload_that_cannot_be_encoded_goes_nowhere() {
+    struct Broken;
+    impl Encode for Broken {
+        fn encode(&self) -> Result<Vec<u8>, BoxError> {
+            Err("no such number".into())
+        }
+    }
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let connection = server.connect(&pool);
+    let queue = queue(&connection);
+    assert!(matches!(connection.publish("a", &Broken), Err(PublishError::Encode(_))));
+    assert!(matches!(connection.request("a", &Broken), Err(PublishError::Encode(_))));
+    let error = queue.enqueue("jobs.a", &Broken, "1").unwrap_err();
+    assert!(matches!(error, EnqueueError::Encode(_)) && error.source().unwrap().to_string() == "no such number");
+    assert!(queue.is_empty().unwrap());
+}
+
+#[test]
+fn a_dead_letter_whose_job_cannot_be_enqueued_again_stays() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let connection = server.connect(&pool);
+    let queue = queue(&connection);
+    queue.enqueue("jobs.a", "", "1").unwrap();
+    let worker = Worker::builder(&queue, "worker").retry(never()).build().unwrap();
+    work_until(&worker, &pool, |_| Err("no luck"), || queue.is_empty().unwrap());
+    let letter = queue.dead_letters(1).unwrap().remove(0);
+    connection.request("$JS.API.STREAM.DELETE.JOBS", "").unwrap();
+    let refused = queue.requeue(&letter);
+    assert!(matches!(refused, Err(QueueError::Requeue(EnqueueError::NoStream))), "{refused:?}");
+    assert_eq!(queue.dead_letters_len().unwrap(), 1);
 }
 
 #[test]
@@ -389,6 +427,69 @@ fn an_outcome_that_the_server_does_not_confirm_is_told_to_be_lost_and_the_job_co
         assert!(run.join().unwrap().drained);
     });
     assert_eq!(queue.dead_letters_len().unwrap(), 0);
+}
+
+/// Hears what the worker named `worker` asks the server, by the protocol itself.
+struct Spy(BufReader<TcpStream>);
+
+impl Spy {
+    fn on(server: &Server) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        write!(stream, "CONNECT {{\"verbose\":false}}\r\nSUB $JS.API.CONSUMER.MSG.NEXT.JOBS.worker 1\r\nPING\r\n")
+            .unwrap();
+        let mut spy = Self(BufReader::new(stream));
+        while spy.line() != "PONG" {}
+        spy
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.0.read_line(&mut line).unwrap() > 0, "the server has hung up");
+        line.trim_end().to_owned()
+    }
+
+    /// Where the next question is to be answered to, and for how many jobs it asks.
+    fn question(&mut self) -> (String, u64) {
+        loop {
+            let line = self.line();
+            if let ["MSG", _, _, reply, _] = line.split(' ').collect::<Vec<_>>()[..] {
+                return (reply.to_owned(), figure(&self.line(), "batch").unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_worker_asks_again_when_its_question_has_run_out_and_makes_sense_of_what_it_does_not_know() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let (connection, events) = observed(server.builder(), &pool);
+    let queue = queue(&connection);
+    let worker = Worker::<String>::builder(&queue, "worker").slots(3).build().unwrap();
+    let mut spy = Spy::on(&server);
+    let status = |reply: &str, words: &str| {
+        let headers = format!("NATS/1.0 {words}\r\n\r\n");
+        server.say(&format!("HPUB {reply} {0} {0}\r\n{headers}\r\n", headers.len()));
+    };
+    thread::scope(|scope| {
+        let run = scope.spawn(|| worker.run(&pool, |_| Ok(())).unwrap());
+        let (first, jobs) = spy.question();
+        status(&first, "408 Request Timeout\r\nNats-Pending-Messages: 3\r\nNats-Pending-Bytes: 0");
+        let (second, again) = spy.question();
+        assert_eq!((jobs, again, first == second), (3, 3, false));
+        server.say(&format!("PUB {second} 0\r\n\r\n"));
+        let complaint = wait_for(&events, |event| matches!(event, Event::Complaint(_)));
+        assert_eq!(complaint.to_string(), "a message came that is no job");
+        status(&second, "499 Out Of Cheese");
+        let failure = wait_for(&events, |event| matches!(event, Event::ConsumerFailed { .. })).to_string();
+        assert!(failure.contains("499") && failure.ends_with("Out Of Cheese"), "{failure}");
+        wait_for(&events, |event| matches!(event, Event::ConsumerReady { .. }));
+        queue.enqueue("jobs.a", "", "1").unwrap();
+        wait_until("the job is done", || queue.is_empty().unwrap());
+        worker.drain();
+        assert!(run.join().unwrap().drained);
+    });
 }
 
 #[test]

@@ -378,7 +378,7 @@ fn a_server_that_says_nothing_is_waited_for_so_long_and_no_longer() {
     let pool = pool(1);
     let connection = server.builder().timeout(SHORT).connect(&pool).unwrap();
     let queue = queue(&connection);
-    server.signal("STOP");
+    server.freeze();
     let asked = connection.request("a", "");
     assert!(matches!(asked, Err(PublishError::Timeout)), "{asked:?}");
     let enqueued = queue.enqueue("jobs.a", "", "1");
@@ -418,7 +418,7 @@ fn an_outcome_that_the_server_does_not_confirm_is_told_to_be_lost_and_the_job_co
     thread::scope(|scope| {
         let run = scope.spawn(|| worker.run(&pool, handler).unwrap());
         assert_eq!(start.recv_timeout(LONG).unwrap(), 1);
-        server.signal("STOP");
+        server.freeze();
         drop(open);
         wait_for(&events, |event| matches!(event, Event::OutcomeLost { sequence: 1, .. }));
         server.signal("CONT");
@@ -504,7 +504,7 @@ fn a_worker_tells_that_it_hears_nothing_of_its_server_and_goes_on_when_it_does()
     thread::scope(|scope| {
         let run = scope.spawn(|| worker.run(&pool, |_| Ok(())).unwrap());
         wait_for(&events, is_ready);
-        server.signal("STOP");
+        server.freeze();
         let event = wait_for(&events, |event| matches!(event, Event::ConsumerFailed { .. }));
         assert!(event.to_string().contains("nothing is heard of the server"), "{event}");
         server.signal("CONT");

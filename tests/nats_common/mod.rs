@@ -109,11 +109,29 @@ impl Server {
         }
     }
 
-    /// Sends it a signal: `STOP` has it say nothing more, `CONT` go on, `USR2` be about to end.
+    /// Sends it a signal: `CONT` has it go on, `USR2` be about to end.
     #[cfg(unix)]
     pub fn signal(&self, name: &str) {
-        let process = self.process.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &process]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-s", name, &self.process()]).status().unwrap().success());
+    }
+
+    /// Has it say and do nothing more, and returns when none of its threads runs. (Elsewhere than on Linux that is not seen.)
+    #[cfg(unix)]
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let threads = Path::new("/proc").join(self.process()).join("task");
+        let has_stopped = |thread: fs::DirEntry| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|after_name| after_name.starts_with('T'))
+        };
+        wait_until("all threads have stopped", || {
+            fs::read_dir(&threads).into_iter().flatten().flatten().all(has_stopped)
+        });
+    }
+
+    #[cfg(unix)]
+    fn process(&self) -> String {
+        self.process.as_ref().unwrap().id().to_string()
     }
 
     /// Says whole lines of the protocol itself, as other clients may, and returns when the server has heard them.

@@ -206,9 +206,6 @@ fn figures(output: &str) -> String {
         if SAYS.iter().any(|words| line.contains(words)) {
             found.push(line.rsplit("... ").next().unwrap_or(line).trim().to_owned());
         }
-        if line.starts_with("TOTAL") {
-            found.push(format!("lines and regions: {}", line.split_whitespace().collect::<Vec<_>>().join(" ")));
-        }
     }
     if tests > 0 {
         found.insert(0, format!("{tests} tests"));

@@ -13,7 +13,6 @@
 #![allow(unsafe_code, reason = "the type of what is stored is known to its methods alone")]
 
 use std::any::TypeId;
-use std::fmt;
 use std::marker::PhantomData;
 use std::mem::{self, MaybeUninit};
 
@@ -123,12 +122,6 @@ impl<R: 'static> Drop for Closure<'_, R> {
     fn drop(&mut self) {
         // SAFETY: by rule 1 the value is there and of the right type, or used up, which `UsedUp` knows.
         unsafe { (self.methods.drop)(&raw mut self.store) }
-    }
-}
-
-impl<R: 'static> fmt::Debug for Closure<'_, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Closure").finish_non_exhaustive()
     }
 }
 

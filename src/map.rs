@@ -1,7 +1,6 @@
 //! A function over an iterator, on the workers.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::iter::Fuse;
 use std::panic::Location;
 
@@ -159,11 +158,5 @@ impl<I: Iterator, F, T> Drop for Map<'_, I, F, T> {
         for handle in self.window.iter().flatten() {
             handle.cancel();
         }
-    }
-}
-
-impl<I: Iterator, F, T> fmt::Debug for Map<'_, I, F, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map").field("under_way", &self.window.len()).finish_non_exhaustive()
     }
 }

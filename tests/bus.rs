@@ -702,6 +702,81 @@ fn a_concurrent_handler_may_wait_for_an_event_that_the_last_free_runner_is_handl
 }
 
 #[test]
+fn publishing_nested_too_deep_in_synchronous_handlers_is_refused_and_goes_on_elsewhere() {
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let (inner, refused, handled) = (bus.clone(), Counter::new(), Counter::new());
+        let (counted, counts) = (refused.clone(), handled.clone());
+        let _guard = bus.subscription::<u32>().synchronous().handle(move |number| {
+            counts.add();
+            if *number > 0 && outcomes(&inner.publish(number - 1)) == ["refused"] {
+                counted.add();
+            }
+        });
+        assert_eq!(outcomes(&bus.publish(40_u32)), ["handled"]);
+        assert_eq!((refused.get(), handled.get()), (0, 41));
+        assert_eq!(outcomes(&bus.publish(200_u32)), ["handled"]);
+        assert_eq!((refused.get(), handled.get()), (1, 41 + 64));
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn waiting_for_events_nested_too_deep_is_an_error_and_hangs_nobody() {
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let (inner, told, handled) = (bus.clone(), Counter::new(), Counter::new());
+        let (counted, counts) = (told.clone(), handled.clone());
+        let _guard = bus.subscription::<u32>().concurrent(1_000).mailbox_capacity(1_000).handle(move |number| {
+            counts.add();
+            if *number > 0 && inner.publish(number - 1).wait().is_err() {
+                counted.add();
+            }
+        });
+        bus.publish(30_u32).wait().unwrap();
+        assert_eq!((told.get(), handled.get()), (0, 31));
+        bus.publish(pool.workers() as u32 * 200).wait().unwrap();
+        bus.wait_idle();
+        assert!(told.get() > 0, "it is deeper than all workers together may be");
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_concurrent_subscription_makes_use_of_workers_that_come_later() {
+    within_limit(|| {
+        let pool = pool(1, 1);
+        let bus = EventBus::new(&pool);
+        let gate = Gate::new();
+        let inside = gate.clone();
+        let _guard = bus.subscription::<u32>().concurrent(4).handle(move |_| inside.pass());
+        (0..8_u32).for_each(|number| drop(bus.publish(number)));
+        gate.wait_started(1);
+        pool.resize(4).unwrap();
+        gate.wait_started(4);
+        gate.open();
+        bus.wait_idle();
+        assert_eq!(gate.started(), 8);
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_mailbox_full_of_events_that_wait_for_another_attempt_gives_up_the_new_one() {
+    let pool = pool(1, 1);
+    let bus = EventBus::new(&pool);
+    let builder = bus.subscription::<u32>().concurrent(2).mailbox_capacity(1).overflow(Overflow::DiscardOldest);
+    let guard = builder.retry(RetryPolicy::fixed(LONG)).handle(|_| Err::<(), _>("not now"));
+    let first = bus.publish(0_u32);
+    wait_until(|| pool.metrics().timers_pending == 1);
+    assert_eq!(outcomes(&bus.publish(1_u32)), ["discarded because the queue was full"]);
+    assert!(!first.is_finished());
+    drop(guard);
+    assert_eq!(outcomes(&first), ["failed after 1"]);
+    assert_books_balance(&pool);
+}
+
+#[test]
 fn a_worker_that_waits_for_ever_with_a_time_limit_helps() {
     on_grid(|pool| {
         let bus = EventBus::new(&pool);

@@ -3,8 +3,11 @@
 
 mod common;
 
+use std::error::Error;
 use std::fmt::Debug;
+use std::future::Future;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use common::{Counter, Gate, LIMIT, Mutex, Wedge, fill, pool, within_limit};
@@ -139,6 +142,106 @@ fn debug_of_what_users_hold_shows_its_state_and_does_not_wait() {
 }
 
 #[test]
+fn every_refusal_of_a_timer_says_why_and_answers_each_question() {
+    let pool = pool(1, 1);
+    let zero = pool.execute_every(Duration::ZERO, || ()).unwrap_err();
+    assert_eq!((zero.is_full(), zero.is_shut_down(), zero.is_zero_period()), (false, false, true));
+    assert_eq!(
+        (zero.to_string(), format!("{zero:?}")),
+        ("the period of a timer is zero".into(), "TimerError(ZeroPeriod)".into())
+    );
+    assert!(zero.source().is_none());
+    pool.close();
+    let closed = pool.execute_after(Duration::ZERO, || ()).unwrap_err();
+    assert_eq!((closed.is_full(), closed.is_shut_down(), closed.is_zero_period()), (false, true, false));
+    assert_eq!(closed.to_string(), "the pool is shut down");
+    closed.into_inner()();
+}
+
+#[test]
+fn debug_of_a_timer_and_of_a_submission_shows_how_far_they_are() {
+    let pool = pool(1, 1);
+    let once = pool.execute_after(Duration::MAX, || ()).unwrap();
+    let often = pool.execute_every(Duration::MAX, || ()).unwrap();
+    assert_eq!(format!("{once:?}"), "TimerHandle { periodic: false, finished: false }");
+    assert!(often.cancel());
+    assert_eq!(format!("{often:?}"), "TimerHandle { periodic: true, finished: true }");
+    assert!(once.cancel());
+
+    let wedge = Wedge::new(&pool);
+    fill(&pool, &Counter::new());
+    let mut submission = std::pin::pin!(pool.spawn_async(|| ()));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(format!("{submission:?}").contains(r#"state: "new""#), "{submission:?}");
+    assert!(submission.as_mut().poll(&mut context).is_pending());
+    assert!(format!("{submission:?}").contains(r#"state: "waiting""#), "{submission:?}");
+    wedge.open();
+    while submission.as_mut().poll(&mut context).is_pending() {
+        std::thread::yield_now();
+    }
+    assert!(format!("{submission:?}").contains(r#"state: "done""#), "{submission:?}");
+}
+
+#[cfg(feature = "retry")]
+#[test]
+fn every_reason_to_give_up_reads_differently_and_what_retries_are_made_of_shows_itself() {
+    use workcrew::{GiveUp, RetryBudget, RetryPolicy};
+    let reasons = [
+        GiveUp::Permanent,
+        GiveUp::Attempts,
+        GiveUp::Deadline,
+        GiveUp::Budget,
+        GiveUp::Cancelled(CancelReason::ShutDown),
+    ];
+    let mut texts = reasons.map(|reason| reason.to_string());
+    texts.sort();
+    assert!(texts.windows(2).all(|two| two[0] != two[1]), "{texts:?}");
+    let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(2).budget(RetryBudget::new(7));
+    let text = format!("{policy:?}");
+    assert!(text.contains("max_attempts: 2") && text.contains("RetryBudget { retries_left: 7, .. }"), "{text}");
+    let pool = pool(1, 1);
+    let handle = pool.spawn_with_retry(policy, |attempt| Err::<(), _>(attempt.number())).unwrap();
+    let error = handle.join().unwrap().unwrap_err();
+    assert_eq!(format!("{error:?}"), "RetryError { reason: Attempts, attempts: 2, first: Failed(1), last: Failed(2) }");
+}
+
+#[cfg(feature = "events")]
+#[test]
+fn debug_of_a_bus_and_what_comes_of_it_shows_everything_but_the_events() {
+    use workcrew::EventBus;
+    struct Secret;
+    let pool = pool(1, 1);
+    let texts = Arc::new(Mutex::new(Vec::new()));
+    let (dead, unheard) = (Arc::clone(&texts), Arc::clone(&texts));
+    let builder = EventBus::builder(&pool)
+        .mailbox_capacity(3)
+        .on_dead_letter(move |letter| dead.lock().unwrap().push((letter.event_type(), format!("{letter:?}"))))
+        .on_unhandled(move |event| unheard.lock().unwrap().push((event.event_type(), format!("{event:?}"))));
+    assert_eq!(format!("{builder:?}"), "EventBusBuilder { mailbox_capacity: 3, .. }");
+    let bus = builder.build();
+    assert_eq!(format!("{bus:?}"), "EventBus { mailbox_capacity: 3, .. }");
+    bus.publish_to("vault", Secret);
+    let subscribing = bus.subscription::<Secret>().name("guard").topic("vault").concurrent(2).ordered();
+    let text = format!("{subscribing:?}");
+    let words = [r#"name: "guard""#, r#"topic: Some("vault")"#, "mode: Ordered", "mailbox_capacity: 3"];
+    assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    let subscription = subscribing.handle(|_| Err::<(), _>("caught"));
+    assert_eq!(
+        (subscription.name(), &*format!("{subscription:?}")),
+        ("guard", r#"Subscription { name: "guard", .. }"#)
+    );
+    assert!(bus.has_subscribers_to::<Secret>("vault") && !bus.has_subscribers_to::<Secret>("cellar"));
+    let receipt = bus.publish_to("vault", Secret);
+    assert_eq!(receipt.wait().unwrap().len(), 1);
+    assert_eq!(format!("{receipt:?}"), "Receipt { handlers: 1, finished: true }");
+    let texts = texts.lock().unwrap();
+    let [(unheard_type, unheard), (dead_type, dead)] = &texts[..] else { panic!("{texts:?}") };
+    assert!(unheard_type.ends_with("Secret") && dead_type == unheard_type, "{texts:?}");
+    assert!(unheard.starts_with("UnhandledEvent") && unheard.contains("vault"), "{unheard}");
+    assert!(dead.starts_with("DeadLetter") && dead.contains("guard") && dead.contains("caught"), "{dead}");
+}
+
+#[test]
 fn metrics_read_well_with_and_without_times() {
     let pool = WorkerPool::builder().workers(1).timing(true).build().unwrap();
     pool.spawn(|| ()).unwrap().join().unwrap();
@@ -253,6 +356,32 @@ fn groups_nested_past_the_depth_are_an_error_in_every_way_to_wait() {
             assert_eq!(pool.metrics().tasks_panicked, 0);
             common::assert_books_balance(&pool);
         }
+    });
+}
+
+/// Groups nested in groups, each of whose tasks waits for all outcomes of the next; returns how many levels were reached.
+fn dive_for_all(pool: &Arc<WorkerPool>, levels: u32) -> u32 {
+    if levels == 0 {
+        return 0;
+    }
+    let group = pool.group().policy(Policy::CollectAll);
+    let inner = Arc::clone(pool);
+    group.spawn(move || Ok::<_, ()>(dive_for_all(&inner, levels - 1)));
+    1 + group.wait_all().remove(0).unwrap_or(0)
+}
+
+/// Fault 46.
+#[test]
+fn a_wait_for_all_outcomes_has_no_error_and_panics_past_the_depth() {
+    common::quiet_panics();
+    within_limit(|| {
+        let pool = pool(1, 4);
+        assert_eq!(dive_for_all(&pool, 40), 40);
+        let reached = dive_for_all(&pool, 200);
+        assert!((40..200).contains(&reached), "{reached}");
+        pool.shutdown();
+        assert_eq!(pool.metrics().tasks_panicked, 1);
+        common::assert_books_balance(&pool);
     });
 }
 

@@ -17,7 +17,7 @@ use common::{
     spawn_and_let_sleep, within_limit,
 };
 use pollster::block_on;
-use workcrew::{CancelReason, CancellationToken, JoinError, Overflow, SpawnAsync, WorkerPool};
+use workcrew::{CancelReason, CancellationToken, JoinError, JoinHandle, Overflow, SpawnAsync, WorkerPool};
 
 /// Counts its wake-ups, and does something at each.
 struct Alarm {
@@ -426,6 +426,35 @@ fn a_waker_that_panics_or_drops_its_future_keeps_no_other_from_being_told() {
         (last.rung.get(), slot.lock().unwrap().is_none())
     };
     assert_eq!(thread.spawn(run).unwrap().join().unwrap(), (1, true));
+}
+
+#[test]
+fn a_task_that_awaits_itself_is_told_that_it_would_wait_for_ever() {
+    on_grid(|pool| {
+        let (give, given) = mpsc::channel::<JoinHandle<()>>();
+        let (tell, told) = mpsc::channel();
+        let awaits_itself = pool.spawn(move || {
+            let mut own = given.recv().unwrap();
+            tell.send(poll(&mut own, &Alarm::new())).unwrap();
+        });
+        give.send(awaits_itself.unwrap()).unwrap();
+        assert!(matches!(told.recv().unwrap(), Poll::Ready(Err(JoinError::WouldDeadlock))));
+    });
+}
+
+#[cfg(feature = "io")]
+#[test]
+fn what_follows_a_future_and_joins_itself_is_told_so_and_each_has_an_id_of_its_own() {
+    on_grid(|pool| {
+        let driver = workcrew::Driver::new(&pool, 2).unwrap();
+        let (give, given) = mpsc::channel::<JoinHandle<()>>();
+        let (tell, told) = mpsc::channel();
+        let joins_itself = move |()| tell.send(given.recv().unwrap().join()).unwrap();
+        let handle = driver.spawn_then(async {}, joins_itself).unwrap();
+        assert_ne!(handle.id(), driver.spawn(async {}).unwrap().id());
+        give.send(handle).unwrap();
+        assert!(matches!(told.recv().unwrap(), Err(JoinError::WouldDeadlock)));
+    });
 }
 
 #[test]

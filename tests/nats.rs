@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until};
+use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until, work_until};
 use workcrew::nats::{
     ConnectError, Connection, DeadReason, EnqueueError, Event, Job, JobQueue, PublishError, QueueError, Worker,
     WorkerError,
@@ -26,21 +26,6 @@ fn enqueue(queue: &JobQueue, jobs: usize) {
     for number in 0..jobs {
         queue.enqueue("jobs.a", "", number.to_string()).unwrap();
     }
-}
-
-/// Runs a worker until `is_done`, then drains it.
-fn work_until<E: std::fmt::Display + Send + 'static>(
-    worker: &Worker<E>,
-    pool: &WorkerPool,
-    handler: impl Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
-    is_done: impl FnMut() -> bool,
-) {
-    thread::scope(|scope| {
-        let run = scope.spawn(|| worker.run(pool, handler).unwrap());
-        wait_until("the work", is_done);
-        worker.drain();
-        assert!(run.join().unwrap().drained);
-    });
 }
 
 #[test]
@@ -151,6 +136,15 @@ fn an_encrypted_connection_needs_to_know_the_authority() {
         assert!(server.builder().connect(&pool).is_err(), "the certificate is nobody's");
         let connection = server.builder().require_tls().root_certificates(&certificate).connect(&pool).unwrap();
         assert!(connection.is_connected() && queue(&connection).is_empty().unwrap());
+    }
+    drop(server);
+    let config =
+        format!("tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {certificate:?}, verify: true }}");
+    if let Some(server) = &Server::with_config(&config) {
+        let pool = pool(1);
+        let builder = || server.builder().require_tls().root_certificates(&certificate);
+        assert!(builder().connect(&pool).is_err(), "it does not say who it is");
+        assert!(builder().client_certificate(&certificate, &key).connect(&pool).unwrap().is_connected());
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
@@ -564,6 +558,11 @@ fn settings_that_make_no_sense_are_refused() {
     let long = builder().ack_wait(Duration::MAX);
     for builder in [builder().slots(0), short, long, few, builder().max_ack_pending(0)] {
         assert!(matches!(builder.build(), Err(WorkerError::Settings(_))));
+    }
+    // The server would hear of none of these.
+    for name in ["", "a.b", "*", ">", "a b", "a/b"] {
+        let built = Worker::<String>::builder(&queue, name).build();
+        assert!(matches!(built, Err(WorkerError::Settings(_))), "{name}: {built:?}");
     }
     let worker = builder().build().unwrap();
     let inside = pool.spawn({

@@ -4,7 +4,9 @@
 
 mod common;
 
+use std::error::Error;
 use std::fs;
+use std::io;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -230,6 +232,54 @@ fn child_cannot_start_all_workers() {
     wait_for_threads(before + 1);
     drop(pool);
     wait_for_threads(before);
+}
+
+/// Fault 111.
+#[test]
+fn what_needs_a_thread_that_does_not_start_is_an_error_and_gives_its_closure_back() {
+    // No address space has room for a stack of this size, which threads have that are told no other.
+    let output = run_child("child_can_start_no_thread_but_its_workers", &[("RUST_MIN_STACK", "140737488355328")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_can_start_no_thread_but_its_workers() {
+    let pool = WorkerPool::builder().workers(1).stack_size(1 << 20).build().unwrap();
+    for _ in 0..2 {
+        let once = pool.execute_after(Duration::ZERO, || ()).unwrap_err();
+        let source = once.source().and_then(|source| source.downcast_ref::<io::Error>());
+        assert!(source.is_some() && !once.is_full() && !once.is_shut_down());
+        assert_eq!(once.to_string(), "the timer thread could not be started");
+        once.into_inner()();
+        let often = pool.execute_every(Duration::from_secs(1), || ()).unwrap_err();
+        assert!(format!("{often:?}").starts_with("TimerError(NoThread("), "{often:?}");
+    }
+    #[cfg(feature = "retry")]
+    {
+        let policy = workcrew::RetryPolicy::<()>::exponential();
+        let retried = pool.spawn_with_retry(policy.clone(), |_| Ok(7)).unwrap_err();
+        assert!(!retried.is_full() && retried.source().is_some());
+    }
+    #[cfg(feature = "events")]
+    {
+        let bus = workcrew::EventBus::new(&pool);
+        let policy = workcrew::RetryPolicy::fixed(Duration::from_secs(1));
+        let _guard = bus.subscription::<u8>().retry(policy).handle(|_| Err::<(), _>("not now"));
+        let delivery = bus.publish(1_u8).wait().unwrap().remove(0);
+        let workcrew::DeliveryOutcome::Failed(error) = delivery.outcome else { panic!("{delivery:?}") };
+        assert_eq!(error.reason(), workcrew::GiveUp::Cancelled(workcrew::CancelReason::Discarded));
+    }
+    #[cfg(feature = "io")]
+    assert!(matches!(workcrew::Driver::new(&pool, 1), Err(workcrew::DriverError::Start(_))));
+    #[cfg(feature = "nats")]
+    {
+        use workcrew::nats::{ConnectError, Connection};
+        assert!(matches!(Connection::builder("127.0.0.1:1").connect(&pool), Err(ConnectError::Start(_))));
+    }
+    assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
+    pool.shutdown();
+    common::assert_books_balance(&pool);
 }
 
 /// Fault 114.

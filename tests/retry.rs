@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{
     Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, in_threads, on_grid, pool,
-    quiet_panics, within_limit,
+    quiet_panics, spawn_and_let_sleep, within_limit,
 };
 use workcrew::{
     AttemptError, CancelReason, ErrorClass, GiveUp, JoinError, JoinHandle, Observer, Outcome, Overflow, RetryBudget,
@@ -433,6 +433,54 @@ fn a_full_queue_is_met_as_by_any_task() {
         }
         drop(wedge);
     }
+}
+
+#[test]
+fn a_closing_gives_back_the_closure_that_waits_for_room() {
+    within_limit(|| {
+        let pool = pool(1, 1);
+        let wedge = Wedge::new(&pool);
+        fill(&pool, &Counter::new());
+        let dropped = Counter::new();
+        let waiting = spawn_and_let_sleep({
+            let pool = Arc::clone(&pool);
+            let held = CountsDrop(dropped.clone());
+            move || {
+                pool.spawn_with_retry(short(), move |_| {
+                    let _ = &held;
+                    Ok::<_, ()>(())
+                })
+            }
+        });
+        pool.close();
+        let refused = waiting.join().unwrap().unwrap_err();
+        assert!(refused.is_shut_down());
+        let closure = refused.into_inner();
+        assert_eq!(dropped.get(), 0);
+        drop(closure);
+        assert_eq!(dropped.get(), 1);
+        wedge.open();
+        pool.shutdown();
+        assert_books_balance(&pool);
+    });
+}
+
+#[test]
+fn a_task_has_one_id_in_its_handle_and_in_all_its_attempts() {
+    on_grid(|pool| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let inner = Arc::downgrade(&pool);
+        let handle = pool.spawn_with_retry(short().max_attempts(3), move |_| {
+            let mine = |task: &workcrew::RunningTask| task.to_string().contains("retry.rs");
+            let ids = inner.upgrade().unwrap().running().into_iter().filter(mine).map(|task| task.id());
+            tell.send(ids.collect::<Vec<_>>()).unwrap();
+            Err::<(), _>("again")
+        });
+        let handle = handle.unwrap();
+        let id = handle.id();
+        assert_eq!(handle.join().unwrap().unwrap_err().attempts(), 3);
+        assert_eq!(told.iter().collect::<Vec<_>>(), [[id]; 3]);
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -631,11 +632,50 @@ fn no_connection_is_told_apart() {
         let pool = pool(1, 4);
         let caller = caller(vacant_address()).retry(quick().max_attempts(3)).build(&pool).unwrap();
         let error = caller.call_blocking(attempt("Echo", "x y")).unwrap_err();
-        assert!(error.is_connect() && !error.is_deadline());
+        assert!(error.is_connect() && !error.is_deadline() && error.join_error().is_none());
         assert_eq!((error.code(), error.attempts()), (Code::Unavailable, 3));
         assert!(error.to_string().starts_with("no connection (attempt 3): "), "{error}");
         let status = Status::from(error);
         assert_eq!(status.code(), Code::Unavailable);
+    });
+}
+
+#[test]
+fn the_deadline_ends_a_call_that_waits_for_something_else_than_the_server() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let caller = caller(vacant_address()).deadline(Duration::from_millis(20)).build(&pool).unwrap();
+        let error = caller.call_blocking(|_: Target| pending()) as Called;
+        let error = error.unwrap_err();
+        assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
+        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Deadline)));
+        assert_eq!(error.to_string(), "no answer in time: the deadline passed");
+    });
+}
+
+#[test]
+fn every_call_that_has_no_outcome_says_why_in_its_words_and_in_its_status() {
+    within_limit(|| {
+        let pool = pool(1, 4);
+        let caller = caller(vacant_address()).build(&pool).unwrap();
+        let (started, start) = mpsc::channel();
+        thread::scope(|scope| {
+            let cancelled = scope.spawn(|| {
+                caller.call_blocking(move |_: Target| {
+                    started.send(()).unwrap();
+                    pending()
+                }) as Called
+            });
+            start.recv_timeout(LIMIT).unwrap();
+            pool.shutdown_now();
+            let error = cancelled.join().unwrap().unwrap_err();
+            assert!(error.is_shut_down() && error.code() == Code::Cancelled && error.source().is_none());
+            assert_eq!(error.to_string(), JoinError::Cancelled(CancelReason::ShutDown).to_string());
+        });
+        let refused = (caller.call_blocking(|_: Target| pending()) as Called).unwrap_err();
+        assert!(refused.is_shut_down() && refused.code() == Code::Unavailable && refused.attempts() == 0);
+        assert_eq!(refused.to_string(), "the pool is shut down");
+        assert!(format!("{refused:?}").starts_with("CallError { kind: ShutDown, code: Unavailable,"), "{refused:?}");
     });
 }
 
@@ -645,8 +685,10 @@ fn an_idempotent_call_after_the_other_is_unaffected_and_debug_shows_no_secret() 
         let pool = pool(1, 4);
         let mut incoming = MetadataMap::new();
         incoming.insert("authorization", "secret".parse().unwrap());
-        let caller = caller(address).build(&pool).unwrap().carry(&incoming, &["authorization"]);
-        assert!(!format!("{caller:?}").contains("secret"));
+        let builder = caller(address).max_in_flight(7);
+        assert!(format!("{builder:?}").contains("max_in_flight: 7"), "{builder:?}");
+        let caller = builder.build(&pool).unwrap().carry(&incoming, &["authorization"]);
+        assert!(caller.max_in_flight() == 7 && !format!("{caller:?}").contains("secret"));
         let shown = caller.call_blocking(|target: Target| async move { Ok(Response::new(format!("{target:?}"))) });
         assert!(!shown.unwrap().into_inner().contains("secret"));
     });

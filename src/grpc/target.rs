@@ -151,6 +151,12 @@ mod tests {
     }
 
     #[test]
+    fn debug_shows_nothing_of_what_is_carried() {
+        let shown = format!("{:?}", outfit(metadata(&[("authorization", "secret")]), None));
+        assert_eq!(shown, "Outfit { previous: 0, deadline: None, .. }");
+    }
+
+    #[test]
     fn no_time_is_too_long_or_too_short_to_be_told() {
         let now = Instant::now();
         let told = |deadline| {

@@ -4,7 +4,6 @@
 //! dropped, and the thread is joined, unless it is that very thread that lets go.
 
 use std::any::Any;
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::Location;
@@ -134,12 +133,6 @@ impl Drop for IoThread {
             // The runtime contains the panics of what it drives and drops.
             let _ = thread.join();
         }
-    }
-}
-
-impl fmt::Debug for IoThread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IoThread").field("is_here", &self.is_here()).finish_non_exhaustive()
     }
 }
 

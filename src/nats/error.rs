@@ -135,7 +135,7 @@ pub enum WorkerError {
     /// The server refuses the settings.
     #[error("the server refuses: {0}")]
     Rejected(#[source] BoxError),
-    /// The settings contradict each other.
+    /// The settings contradict each other, or one makes no sense.
     #[error("{0}")]
     Settings(&'static str),
     /// It was to run on a worker of the pool that it needs, or on the I/O thread.

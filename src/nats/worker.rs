@@ -176,7 +176,7 @@ impl<E> WorkerBuilder<E> {
     ///
     /// # Errors
     ///
-    /// [`WorkerError::Settings`], if they contradict each other.
+    /// [`WorkerError::Settings`], if they contradict each other, or no consumer can have the worker's name.
     pub fn build(self) -> Result<Worker<E>, WorkerError> {
         let attempts = self.policy.most_attempts();
         let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
@@ -194,6 +194,11 @@ impl<E> WorkerBuilder<E> {
         }
         if self.max_ack_pending == 0 {
             return Err(WorkerError::Settings("max_ack_pending is at least 1"));
+        }
+        if !can_be_a_consumer(&self.consumer) {
+            return Err(WorkerError::Settings(
+                "the name of a worker is not empty, and has no space and none of .*>/\\",
+            ));
         }
         let JobQueue { link, name, dead_subject } = self.queue;
         let registrar =
@@ -221,6 +226,12 @@ impl<E> WorkerBuilder<E> {
     }
 }
 
+/// Whether a consumer can have this name. It is a word of the subjects by which the server is asked for it, so of another name
+/// the server hears nothing, which looks like one that is away.
+fn can_be_a_consumer(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c))
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -234,7 +245,7 @@ pub struct RunReport {
 
 impl<E> Worker<E> {
     /// Configures a worker of a queue. Workers of one name share its jobs, on as many machines as there are; the name
-    /// is that of the durable consumer on the server.
+    /// is that of the durable consumer on the server: letters, digits, `-` and `_`.
     pub fn builder(queue: &JobQueue, name: impl Into<String>) -> WorkerBuilder<E> {
         WorkerBuilder {
             queue: queue.clone(),

@@ -8,8 +8,10 @@ use super::cell::RetryCell;
 use super::{ErrorClass, GiveUp, RetryBudget, RetryPolicy};
 use crate::cancel::CancellationToken;
 use crate::job::Task;
+use crate::pool::WorkerPool;
 use crate::sync::{Arc, Mutex};
 use crate::task::Landing;
+use crate::timekeeper::PLACES;
 use crate::timer::tests::Bench;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -196,4 +198,17 @@ fn attempts_made_elsewhere_count_and_their_delays_are_over() {
         attempts.count();
         assert_eq!(attempts.failed(ErrorClass::Transient, start), Next::GiveUp(GiveUp::Attempts));
     }
+}
+
+#[test]
+fn where_as_many_timers_as_may_be_are_pending_the_closure_comes_back() {
+    let pool = WorkerPool::builder().workers(1).build().expect("it can be built");
+    let timekeeper = pool.timekeeper().expect("a thread can be started");
+    let reserved: Vec<_> = (0..PLACES).map(|_| timekeeper.reserve().ok()).collect();
+    let refused = pool.spawn_with_retry(RetryPolicy::exponential(), |_| Ok::<_, ()>(())).expect_err("no place is left");
+    assert!(refused.is_full() && !refused.is_shut_down());
+    assert_eq!(pool.metrics().tasks_submitted, 0);
+    drop(reserved);
+    let handle = pool.spawn_with_retry(RetryPolicy::exponential(), refused.into_inner()).expect("there is room");
+    assert!(handle.join().expect("it is not cancelled").is_ok());
 }

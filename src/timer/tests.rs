@@ -10,6 +10,7 @@ use crate::agenda::Due;
 use crate::clock::Watch;
 use crate::error::CancelReason;
 use crate::job::{Job, Task};
+use crate::pool::WorkerPool;
 use crate::queue::{Queue, Turn};
 use crate::supervisor::{Hooks, Supervisor};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
@@ -245,4 +246,20 @@ fn tasks_that_are_due_and_wait_for_a_worker_count_as_pending_until_one_takes_the
     bench.take().run(&bench.supervisor);
     assert!(bench.timekeeper.put(Due::Never, task()).is_ok());
     drop(reserved);
+}
+
+#[test]
+fn a_pool_with_as_many_timers_as_may_be_gives_each_closure_back_and_its_books_balance() {
+    let pool = WorkerPool::builder().workers(1).build().expect("it can be built");
+    let timekeeper = pool.timekeeper().expect("a thread can be started");
+    let reserved: Vec<_> = (0..PLACES).map(|_| timekeeper.reserve().ok()).collect();
+    let once = pool.execute_after(SECOND, || ()).expect_err("there is no place");
+    assert_eq!((once.is_full(), &*once.to_string()), (true, "too many timers are pending"));
+    once.into_inner()();
+    let often = pool.execute_with_fixed_delay(SECOND, || ()).expect_err("there is no place");
+    assert!(often.is_full() && !often.is_shut_down());
+    let metrics = pool.metrics();
+    assert_eq!((metrics.tasks_queued, metrics.timers_pending, metrics.tasks_submitted), (0, 0, 0));
+    drop(reserved);
+    assert!(pool.execute_after(SECOND, || ()).is_ok());
 }

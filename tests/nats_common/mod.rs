@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use std::env;
+use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use workcrew::nats::{Connection, ConnectionBuilder, JobQueue};
+use workcrew::nats::{Connection, ConnectionBuilder, Job, JobQueue, Worker};
 use workcrew::{BuildError, WorkerPool};
 
 /// Time limits exist only to fail.
@@ -108,6 +109,39 @@ impl Server {
         }
     }
 
+    /// Sends it a signal: `CONT` has it go on, `USR2` be about to end.
+    #[cfg(unix)]
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args(["-s", name, &self.process()]).status().unwrap().success());
+    }
+
+    /// Has it say and do nothing more, and returns when none of its threads runs. (Elsewhere than on Linux that is not seen.)
+    #[cfg(unix)]
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let threads = Path::new("/proc").join(self.process()).join("task");
+        let has_stopped = |thread: fs::DirEntry| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|after_name| after_name.starts_with('T'))
+        };
+        wait_until("all threads have stopped", || {
+            fs::read_dir(&threads).into_iter().flatten().flatten().all(has_stopped)
+        });
+    }
+
+    #[cfg(unix)]
+    fn process(&self) -> String {
+        self.process.as_ref().unwrap().id().to_string()
+    }
+
+    /// Says whole lines of the protocol itself, as other clients may, and returns when the server has heard them.
+    pub fn say(&self, words: &str) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        write!(stream, "CONNECT {{\"verbose\":false,\"headers\":true}}\r\n{words}PING\r\n").unwrap();
+        let mut answers = BufReader::new(stream).lines();
+        assert!(answers.any(|line| line.unwrap() == "PONG"), "the server has hung up");
+    }
+
     /// Ends it by SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -153,6 +187,21 @@ pub fn pool(workers: usize) -> WorkerPool {
 
 pub fn queue(connection: &Connection) -> JobQueue {
     JobQueue::builder(connection, "JOBS").subject("jobs.>").open().unwrap()
+}
+
+/// Runs a worker until `is_done`, then drains it.
+pub fn work_until<E: Display + Send + 'static>(
+    worker: &Worker<E>,
+    pool: &WorkerPool,
+    handler: impl Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
+    is_done: impl FnMut() -> bool,
+) {
+    thread::scope(|scope| {
+        let run = scope.spawn(|| worker.run(pool, handler).unwrap());
+        wait_until("the work", is_done);
+        worker.drain();
+        assert!(run.join().unwrap().drained);
+    });
 }
 
 /// Waits until something is so.

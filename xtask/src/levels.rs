@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::coverage;
 use crate::facts;
 use crate::run::Run;
 
@@ -207,17 +208,24 @@ fn mutants(run: &mut Run) {
 }
 
 fn coverage(run: &mut Run) {
-    if !run.has("coverage", "cargo", &["llvm-cov", "--version"]) {
+    let server = env::var("NATS_SERVER_BIN").unwrap_or_else(|_| "nats-server".to_owned());
+    if !run.has("coverage", "cargo", &["llvm-cov", "--version"]) || !run.has("coverage", &server, &["--version"]) {
         return;
     }
-    let mut cover = cargo(&["llvm-cov", "-p", "workcrew", "-p", "workcrew-verify", "--lib", "--tests"]);
-    cover.args(["--fail-under-lines", "95", "--ignore-filename-regex", "(verify|xtask|tests|benches|examples)/"]);
+    let (trace, list) = ("target/verify/coverage.lcov", "target/verify/coverage-missed.txt");
+    let mut cover = cargo(&["llvm-cov", "--lib", "--tests", "--all-features", "--lcov", "--output-path", trace]);
+    // The tests of gRPC are in a package of their own, which has a runtime and a server.
+    for package in ["workcrew", "workcrew-verify", "workcrew-interop"] {
+        cover.args(["-p", package]);
+    }
     // The tools that came with the compiler, or those of the system for the same version.
     let folder = format!("/usr/lib/llvm-{}/bin", llvm_version());
     if env::var_os("LLVM_COV").is_none() && fs::exists(format!("{folder}/llvm-cov")).unwrap_or(false) {
         cover.env("LLVM_COV", format!("{folder}/llvm-cov")).env("LLVM_PROFDATA", format!("{folder}/llvm-profdata"));
     }
-    run.step("coverage", &mut cover);
+    if run.step("coverage", &mut cover) {
+        run.check("lines that were run", coverage::check(Path::new(trace), Path::new(list)));
+    }
 }
 
 /// The version of the library that the compiler is built with, which is that of the profiles it writes.

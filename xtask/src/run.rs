@@ -182,6 +182,19 @@ fn quoted(word: &str) -> String {
     if word.contains([' ', '*', ';']) { format!("'{word}'") } else { word.to_owned() }
 }
 
+/// What is in the lines of figures: of stress, histories, programs from a seed, the fuzzer, mutants, memcheck, models and their
+/// score.
+const SAYS: &[&str] = &[
+    "lifecycles, ",
+    "histories, ",
+    "programs in ",
+    " runs in ",
+    "mutants tested",
+    "ERROR SUMMARY: ",
+    " runs of models: ",
+    " seeded defects found; ",
+];
+
 /// What the output says in figures.
 fn figures(output: &str) -> String {
     let mut tests = 0;
@@ -190,16 +203,38 @@ fn figures(output: &str) -> String {
         if let Some(rest) = line.split("test result: ok. ").nth(1) {
             tests += rest.split(' ').next().and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
         }
-        let says = ["lifecycles, ", "histories, ", "programs in ", " runs in ", "mutants tested", "ERROR SUMMARY: "];
-        if says.iter().any(|words| line.contains(words)) {
+        if SAYS.iter().any(|words| line.contains(words)) {
             found.push(line.rsplit("... ").next().unwrap_or(line).trim().to_owned());
-        }
-        if line.starts_with("TOTAL") {
-            found.push(format!("lines and regions: {}", line.split_whitespace().collect::<Vec<_>>().join(" ")));
         }
     }
     if tests > 0 {
         found.insert(0, format!("{tests} tests"));
     }
     if found.is_empty() { "done".to_owned() } else { found.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_of_all_binaries_are_added() {
+        let output = "test result: ok. 3 passed; 0 failed\nother words\ntest result: ok. 4 passed; 0 failed\n";
+        assert_eq!(figures(output), "7 tests");
+        assert_eq!(figures("other words"), "done");
+    }
+
+    #[test]
+    fn models_and_their_score_are_figures() {
+        let models = "129 runs of models: 647443 executions by loom, 206000 schedules by shuttle, 0 failed";
+        assert_eq!(figures(&format!("loom  task: 5 executions\n{models}\n")), models);
+        let score = "19 of 19 seeded defects found; 19 are in the sources";
+        assert_eq!(figures(&format!("found     lost cancel  cancel.rs\n{score}\n")), score);
+    }
+
+    #[test]
+    fn the_words_of_the_harness_before_a_figure_are_cut_off() {
+        let output = "test lives ... 12 lifecycles, 0 failures\ntest result: ok. 1 passed; 0 failed\n";
+        assert_eq!(figures(output), "1 tests; 12 lifecycles, 0 failures");
+    }
 }

@@ -26,25 +26,17 @@ use crate::sync::{AtomicUsize, CacheAligned, Ordering, linger};
 const LINGER: Duration = Duration::from_micros(5);
 /// The most searches in a row that end in sleep at once.
 const MOST_SKIPPED: u32 = 15;
-/// How many searches in a row may end by a single yield.
-const MOST_IN_STEP: u32 = 256;
 
 /// Whether it pays for one worker to linger before it sleeps. Where jobs come one by one and far apart it never does,
 /// and costs more than the time: who has just slept is let onto a CPU before those who have not, and lingering forfeits
 /// that. So after each lingering in vain a worker skips twice as many, and one more, up to [`MOST_SKIPPED`]; one that
 /// paid makes it linger each time again.
-///
-/// Where each lingering ends by the first yield, the worker is *in step*: it shares a CPU with who brings the jobs, and as
-/// long as both yield the system has no reason to use another CPU, be it free. So once in a while the worker sleeps all the
-/// same: who is woken is put onto a free CPU. Where there is none, that is a sleep in [`MOST_IN_STEP`] for nothing.
 #[derive(Debug, Default)]
 pub(super) struct Hope {
     /// How many searches are still to be skipped.
     left: u32,
     /// How many were skipped after the last lingering in vain.
     skipped: u32,
-    /// How many in a row have ended by the first yield.
-    in_step: u32,
 }
 
 impl Hope {
@@ -55,14 +47,10 @@ impl Hope {
         !skips
     }
 
-    /// Learns after how many yields lingering paid, if it did.
-    fn learn(&mut self, yields: Option<u32>) {
-        self.skipped = if yields.is_some() { 0 } else { MOST_SKIPPED.min(2 * self.skipped + 1) };
+    /// Learns whether lingering paid.
+    fn learn(&mut self, paid: bool) {
+        self.skipped = if paid { 0 } else { MOST_SKIPPED.min(2 * self.skipped + 1) };
         self.left = self.skipped;
-        self.in_step = if yields == Some(1) { self.in_step + 1 } else { 0 };
-        if self.in_step == MOST_IN_STEP {
-            (self.in_step, self.left) = (0, 1);
-        }
     }
 }
 
@@ -112,9 +100,9 @@ impl Idle {
                 item.is_some() || look_up()
             };
             if hope.lingers() {
-                let yields = linger(LINGER, &mut found);
-                hope.learn(yields);
-                if yields.is_some() {
+                let paid = linger(LINGER, &mut found);
+                hope.learn(paid);
+                if paid {
                     self.end_search(&has_more);
                     return item;
                 }
@@ -183,26 +171,11 @@ mod tests {
     #[test]
     fn lingering_in_vain_is_skipped_ever_longer_until_it_pays() {
         let mut hope = Hope::default();
-        let mut skipped_after = |yields| {
-            hope.learn(yields);
+        let mut skipped_after = |paid| {
+            hope.learn(paid);
             (0..).take_while(|_| !hope.lingers()).count()
         };
-        let (paid, vain) = (Some(0), None);
-        assert_eq!([vain; 6].map(&mut skipped_after), [1, 3, 7, 15, 15, 15]);
-        assert_eq!([paid, vain, paid, paid, vain, vain].map(&mut skipped_after), [0, 1, 0, 0, 1, 3]);
-    }
-
-    #[test]
-    fn a_worker_that_is_in_step_sleeps_once_in_a_while() {
-        let mut hope = Hope::default();
-        let mut skips = |yields| {
-            hope.learn(Some(yields));
-            let skips = !hope.lingers();
-            assert!(!skips || hope.lingers());
-            skips
-        };
-        let rare = MOST_IN_STEP as usize;
-        assert_eq!((1..=3 * rare).filter(|_| skips(1)).collect::<Vec<_>>(), [rare, 2 * rare, 3 * rare]);
-        assert!(!(0..10 * rare).any(|round| skips(if round % rare == 0 { 2 } else { 1 })));
+        assert_eq!([false; 6].map(&mut skipped_after), [1, 3, 7, 15, 15, 15]);
+        assert_eq!([true, false, true, true, false, false].map(&mut skipped_after), [0, 1, 0, 0, 1, 3]);
     }
 }

@@ -213,8 +213,8 @@ pub(crate) fn note_cpus(cpus: usize) {
 }
 
 /// Rule 2.
-pub(crate) fn linger(_: Duration, mut look: impl FnMut() -> bool) -> Option<u32> {
-    look().then_some(0)
+pub(crate) fn linger(_: Duration, mut look: impl FnMut() -> bool) -> bool {
+    look()
 }
 
 /// Threads of the model.

@@ -74,33 +74,32 @@ pub(crate) fn now() -> Instant {
 
 /// How often a lingering thread looks again before it lets others run, waiting twice as long each time; where other CPUs
 /// may bring what it looks for.
-const SPINS: u8 = 4;
+const SPINS: u8 = 6;
 
-/// Looks for something that others are about to bring, for about `time`: what a thread does before it sleeps, since to be
-/// woken takes tens of microseconds. It lets others run meanwhile; where there is one CPU only, that is what helps. It
-/// looks once at least. Returns how often it let others run before `look` had found it, or `None` if that was in vain.
+/// Looks for something that others are about to bring, for about `time`, and says whether `look` has found it: what a
+/// thread does before it sleeps, since to be woken takes tens of microseconds. It lets others run meanwhile; where
+/// there is one CPU only, that is what helps. It looks once at least.
 ///
 /// To wait for as long as the sleep would cost, and then to sleep, is never worse than twice the best choice: Karlin,
 /// Manasse, `McGeoch`, Owicki, "Competitive randomized algorithms for non-uniform problems", 1990.
 #[inline]
-pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> Option<u32> {
+pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> bool {
     for round in 0..SPINS_NOW.load(Ordering::Relaxed) {
         if look() {
-            return Some(0);
+            return true;
         }
         (0..1 << round).for_each(|_| spin_loop());
     }
     let started = Instant::now();
-    for yields in 0.. {
+    loop {
         if look() {
-            return Some(yields);
+            return true;
         }
         if started.elapsed() >= time {
-            break;
+            return false;
         }
         thread::yield_now();
     }
-    None
 }
 
 /// [`SPINS`], as soon as a pool was built where there are several CPUs.

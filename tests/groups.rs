@@ -1188,9 +1188,20 @@ fn groups_have_equal_shares_whoever_made_them() {
         go_on(&group.spawner(), share, &all, GROUPS * 1_000);
         group
     };
-    let mut groups: Vec<_> = shares[1..].iter().map(|share| begin(&pool, share)).collect();
-    // One is made by the worker.
-    pool.scope(|scope| scope.spawn(|| groups.push(begin(&pool, &shares[0])))).unwrap();
+    // One is made by the worker, which runs nothing before all are there.
+    let (gate, mut groups) = (Gate::new(), Vec::new());
+    pool.scope(|scope| {
+        scope.spawn(|| {
+            groups.push(begin(&pool, &shares[0]));
+            gate.pass();
+        });
+        gate.wait_started(1);
+        let others: Vec<_> = shares[1..].iter().map(|share| begin(&pool, share)).collect();
+        gate.open();
+        others
+    })
+    .map(|others| groups.extend(others))
+    .unwrap();
     within_limit(|| groups.into_iter().for_each(|group| drop(group.wait().unwrap())));
     let shares: Vec<_> = shares.iter().map(|share| share.load(Ordering::Relaxed)).collect();
     assert!(shares.iter().all(|share| (500..2_000).contains(share)), "{shares:?}");

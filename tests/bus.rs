@@ -385,6 +385,7 @@ fn a_slow_handler_holds_up_no_other() {
         let _guards = (bus.subscribe(move |_: &u32| inside.pass()), bus.subscribe(move |_: &u32| counted.add()));
         (0..100_u32).for_each(|number| drop(bus.publish(number)));
         wait_until(|| quick.get() == 100);
+        gate.wait_started(1);
         assert_eq!(gate.started(), 1);
         gate.open();
         bus.wait_idle();

@@ -16,8 +16,9 @@ use super::result;
 use crate::contender::{Contender, Scale, Turn, Workload, timed};
 use crate::pools::Pools;
 
-/// Tasks in a turn, one after the other.
-const TASKS: usize = 10_000;
+/// Tasks in a turn, one after the other. Few, so that there are many turns: whether the two ends of a task share a CPU is
+/// decided anew in each, and is all that counts.
+const TASKS: usize = 1_000;
 /// Fewer when each waits first.
 const TASKS_AFTER_IDLENESS: usize = 500;
 /// Long enough that the workers of every pool have gone to sleep.

@@ -268,6 +268,7 @@ mod clock;
 mod deadline;
 mod fault;
 mod defect;
+mod hope;
 mod sync;
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
 mod models;

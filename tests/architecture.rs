@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules from the lowest rank to the highest. A module may use modules of lower ranks only.
 const RANKS: &[&str] = &[
+    "hope",
     "sync",
     "defect",
     "fault",

@@ -11,6 +11,8 @@ use crate::usage::Usage;
 
 /// How long the threads of a contender are given to come to rest.
 const REST: Duration = Duration::from_millis(2);
+/// After the round that does not count: some runtimes then compile what has just run, for a while and in threads of their own.
+const REST_AT_FIRST: Duration = Duration::from_millis(300);
 
 /// What a contender has done so far.
 #[derive(Default)]
@@ -40,6 +42,7 @@ pub(crate) fn play(name: &str, workload: &mut Workload, time: Duration) -> Resul
     let mut records: Vec<Record> = (0..count).map(|_| Record::default()).collect();
     if !time.is_zero() {
         workload.contenders.iter_mut().try_for_each(|contender| (contender.play)().map(drop))?;
+        thread::sleep(REST_AT_FIRST);
     }
     let started = Instant::now();
     for first in (0..count).cycle() {

@@ -20,39 +20,16 @@ use std::time::Duration;
 
 use super::parking::{Parking, Woken};
 use crate::deadline::Deadline;
+use crate::hope::Hope;
 use crate::sync::{AtomicUsize, CacheAligned, Ordering, linger};
 
 /// How long a worker searches before it sleeps.
 const LINGER: Duration = Duration::from_micros(5);
-/// The most searches in a row that end in sleep at once.
-const MOST_SKIPPED: u32 = 15;
 
 /// Whether it pays for one worker to linger before it sleeps. Where jobs come one by one and far apart it never does,
 /// and costs more than the time: who has just slept is let onto a CPU before those who have not, and lingering forfeits
-/// that. So after each lingering in vain a worker skips twice as many, and one more, up to [`MOST_SKIPPED`]; one that
-/// paid makes it linger each time again.
-#[derive(Debug, Default)]
-pub(super) struct Hope {
-    /// How many searches are still to be skipped.
-    left: u32,
-    /// How many were skipped after the last lingering in vain.
-    skipped: u32,
-}
-
-impl Hope {
-    /// Whether to linger this time.
-    fn lingers(&mut self) -> bool {
-        let skips = self.left > 0;
-        self.left -= u32::from(skips);
-        !skips
-    }
-
-    /// Learns whether lingering paid.
-    fn learn(&mut self, paid: bool) {
-        self.skipped = if paid { 0 } else { MOST_SKIPPED.min(2 * self.skipped + 1) };
-        self.left = self.skipped;
-    }
-}
+/// that.
+pub(super) type Lingering = Hope<15>;
 
 /// The workers that have no work.
 pub(super) struct Idle {
@@ -86,7 +63,7 @@ impl Idle {
     /// there is something else to do. `has_more` tells whether a search would find something. `hope` is the worker's.
     pub(super) fn search<T>(
         &self,
-        hope: &mut Hope,
+        hope: &mut Lingering,
         mut look: impl FnMut() -> Option<T>,
         look_up: impl Fn() -> bool,
         has_more: impl Fn() -> bool,
@@ -99,7 +76,7 @@ impl Idle {
                 item = look();
                 item.is_some() || look_up()
             };
-            if hope.lingers() {
+            if hope.tries() {
                 let paid = linger(LINGER, &mut found);
                 hope.learn(paid);
                 if paid {
@@ -161,21 +138,5 @@ impl Idle {
         if has_more() {
             self.call_one(has_more);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lingering_in_vain_is_skipped_ever_longer_until_it_pays() {
-        let mut hope = Hope::default();
-        let mut skipped_after = |paid| {
-            hope.learn(paid);
-            (0..).take_while(|_| !hope.lingers()).count()
-        };
-        assert_eq!([false; 6].map(&mut skipped_after), [1, 3, 7, 15, 15, 15]);
-        assert_eq!([true, false, true, true, false, false].map(&mut skipped_after), [0, 1, 0, 0, 1, 3]);
     }
 }

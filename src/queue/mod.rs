@@ -33,7 +33,7 @@ mod side;
 
 #[cfg(not(workcrew_model))]
 use self::channel::Lane;
-use self::idle::{Hope, Idle};
+use self::idle::{Idle, Lingering};
 pub(crate) use self::parking::Spot;
 use self::parking::{Parking, Woken};
 #[cfg(workcrew_model)]
@@ -86,7 +86,7 @@ pub(crate) struct Turn {
     /// The row of the side lane that it looks into first.
     next_row: usize,
     /// Whether it lingers before it sleeps.
-    hope: Hope,
+    hope: Lingering,
 }
 
 impl<T> Queue<T> {

@@ -1,5 +1,6 @@
 //! The locks, atomics and threads of the product.
 
+use std::cell::Cell;
 use std::hint::spin_loop;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 pub(crate) use parking_lot::{MutexGuard, RwLock};
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 pub(crate) use std::{thread, thread_local};
+
+use crate::hope::Hope;
 
 /// A lock that is never held while foreign code runs.
 #[derive(Default)]
@@ -72,10 +75,6 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// How often a lingering thread looks again before it lets others run, waiting twice as long each time; where other CPUs
-/// may bring what it looks for.
-const SPINS: u8 = 6;
-
 /// Looks for something that others are about to bring, for about `time`, and says whether `look` has found it: what a
 /// thread does before it sleeps, since to be woken takes tens of microseconds. It lets others run meanwhile; where
 /// there is one CPU only, that is what helps. It looks once at least.
@@ -84,11 +83,8 @@ const SPINS: u8 = 6;
 /// Manasse, `McGeoch`, Owicki, "Competitive randomized algorithms for non-uniform problems", 1990.
 #[inline]
 pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> bool {
-    for round in 0..SPINS_NOW.load(Ordering::Relaxed) {
-        if look() {
-            return true;
-        }
-        (0..1 << round).for_each(|_| spin_loop());
+    if look() || (HAS_SEVERAL_CPUS.load(Ordering::Relaxed) && spin(&mut look)) {
+        return true;
     }
     let started = Instant::now();
     loop {
@@ -102,12 +98,36 @@ pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// [`SPINS`], as soon as a pool was built where there are several CPUs.
-static SPINS_NOW: AtomicU8 = AtomicU8::new(0);
+/// How often a spinning thread looks, waiting twice as long each time.
+const SPINS: u8 = 6;
+
+thread_local! {
+    /// Whether spinning pays for this thread. Where the one that it waits for shares a CPU with it, it never does, and costs
+    /// both of them more than the switch to the other.
+    static SPINNING: Cell<Hope<63>> = const { Cell::new(Hope::NEW) };
+}
+
+/// Looks a few times without letting others run, if that has paid lately; for less time than it takes to give the CPU away.
+fn spin(mut look: impl FnMut() -> bool) -> bool {
+    let mut hope = SPINNING.get();
+    let found = hope.tries() && {
+        let found = (0..SPINS).any(|round| {
+            (0..1 << round).for_each(|_| spin_loop());
+            look()
+        });
+        hope.learn(found);
+        found
+    };
+    SPINNING.set(hope);
+    found
+}
+
+/// Whether a pool was built where there are several CPUs. On one, what a spinning thread looks for cannot come meanwhile.
+static HAS_SEVERAL_CPUS: AtomicBool = AtomicBool::new(false);
 
 /// A pool is built by a thread that may run on so many CPUs.
 pub(crate) fn note_cpus(cpus: usize) {
     if cpus > 1 {
-        SPINS_NOW.store(SPINS, Ordering::Relaxed);
+        HAS_SEVERAL_CPUS.store(true, Ordering::Relaxed);
     }
 }

@@ -140,13 +140,10 @@ impl<R: TaskResult> GroupCore<R> {
         }
     }
 
-    fn wait_for_room_slowly<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State<R>>) -> Room<'a, R> {
+    fn wait_for_room_slowly<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> Room<'a, R> {
         let on_worker = local::is_worker_of(self.engine.pool());
-        drop(state);
-        let patience = Deadline::after(PATIENCE);
+        let mut patience = None;
         loop {
-            self.close_if_told();
-            let mut state = self.state.lock();
             if let Some(reason) = state.closed {
                 return Room::Never(state, reason);
             }
@@ -166,15 +163,19 @@ impl<R: TaskResult> GroupCore<R> {
                 return Room::Here(state);
             }
             if on_worker && state.runners < self.settings.limit {
-                drop(self.run_unstarted(state, Stint::Whole, |state| state.unstarted.len() < self.settings.capacity));
-                continue;
+                state = self.run_unstarted(state, Stint::Whole, |state| state.unstarted.len() < self.settings.capacity);
+            } else {
+                let patience = *patience.get_or_insert_with(|| Deadline::after(PATIENCE));
+                state = self.sleep_for_room(state, patience);
             }
-            self.sleep_for_room(state, patience);
+            drop(state);
+            self.close_if_told();
+            state = self.state.lock();
         }
     }
 
     /// Sleeps until there is room, or something else to look at; see rule 10 of `core`.
-    fn sleep_for_room(&self, mut state: MutexGuard<'_, State<R>>, patience: Deadline) {
+    fn sleep_for_room<'a>(&self, mut state: MutexGuard<'a, State<R>>, patience: Deadline) -> MutexGuard<'a, State<R>> {
         let expiry = self.expiry();
         if patience.is_past() {
             state.wait_for_room += 1;
@@ -185,6 +186,7 @@ impl<R: TaskResult> GroupCore<R> {
             state = self.half_room.wait_until(state, patience.earlier(expiry).instant());
             state.wait_for_half_room -= 1;
         }
+        state
     }
 }
 

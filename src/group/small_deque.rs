@@ -74,15 +74,15 @@ impl<T> IntoIterator for SmallDeque<T> {
 }
 
 impl<T: PartialEq> SmallDeque<T> {
-    /// Removes an item, wherever it is.
+    /// Removes an item, wherever it is; those that came last are found first. No two are equal.
     #[inline]
     pub(super) fn remove(&mut self, item: &T) {
         if self.first.as_ref() == Some(item) {
             self.first = None;
             self.len -= 1;
-        } else if !self.rest.is_empty() {
-            self.rest.retain(|other| other != item);
-            self.len = usize::from(self.first.is_some()) + self.rest.len();
+        } else if let Some(place) = self.rest.iter().rposition(|other| other == item) {
+            self.rest.remove(place);
+            self.len -= 1;
         }
     }
 }

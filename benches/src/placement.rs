@@ -55,10 +55,7 @@ impl Placement {
         let failed = |reason: String| Failure::Process { name: format!("the placement {}", self.name()), reason };
         let mut command = self.command()?;
         command.arg(PLAY).arg(selection.time.as_secs_f64().to_string()).args(&selection.parts);
-        command
-            .envs(variables.iter().map(|(name, value)| (name, value)))
-            .env(ARENAS.0, ARENAS.1)
-            .stdout(Stdio::piped());
+        command.envs(variables.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let output = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;
         let mut figures = Vec::new();
@@ -73,10 +70,6 @@ impl Placement {
         if status.success() { Ok(figures) } else { Err(failed(status.to_string())) }
     }
 }
-
-/// More heaps than there are threads. The allocator of glibc has eight for each CPU, which the threads of all contenders would
-/// have to share; then those that share one wait for each other, in some processes these, in others those.
-const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "256");
 
 /// Begins a line that tells of a peer in another language.
 pub(crate) const VERSION: &str = "version\t";

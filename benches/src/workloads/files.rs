@@ -22,8 +22,8 @@ const BYTES: [usize; 2] = [512, 1536];
 pub(super) fn checksums(pools: &'static Pools, scale: Scale) -> Workload {
     let files = scale.of(FILES);
     let tree = Tree::write(files);
-    let root = tree.root;
-    let batch = Batch { jobs: files, producers: 1, make_job: move |number| move || hash(root, number) };
+    let paths = tree.paths;
+    let batch = Batch { jobs: files, producers: 1, make_job: move |number: usize| move || hash(&paths[number]) };
     let mut contenders = batch.contenders(pools);
     let mut split = batch.static_split(pools);
     // The files go when the contenders go.
@@ -43,39 +43,36 @@ pub(super) fn checksums(pools: &'static Pools, scale: Scale) -> Workload {
 
 /// Files below a directory for temporary ones; dropping it removes them.
 struct Tree {
-    /// Never freed, so that jobs can refer to it.
-    root: &'static Path,
+    root: PathBuf,
+    /// Made beforehand, so that a job takes no memory but for what it reads; never freed, so that jobs can refer to them.
+    paths: &'static [PathBuf],
 }
 
 impl Tree {
     fn write(files: usize) -> Self {
         let root = env::temp_dir().join(format!("workcrew-bench-{}", process::id()));
-        let tree = Self { root: Box::leak(root.into_boxed_path()) };
-        for number in 0..files {
-            let path = path(tree.root, number);
+        let path = |number: usize| root.join((number / FILES_IN_A_DIRECTORY).to_string()).join(number.to_string());
+        let paths: &[PathBuf] = Vec::leak((0..files).map(path).collect::<Vec<_>>());
+        for (number, path) in paths.iter().enumerate() {
             let directory = path.parent().expect("each file is in a directory");
             let [least, most] = BYTES;
             let contents = vec![number as u8; least + number * 37 % (most - least)];
             fs::create_dir_all(directory).expect("the directory for temporary files can be written to");
             fs::write(path, contents).expect("the directory for temporary files can be written to");
         }
-        tree
+        Self { root, paths }
     }
 }
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(self.root) {
+        if let Err(error) = fs::remove_dir_all(&self.root) {
             eprintln!("{} is left behind: {error}", self.root.display());
         }
     }
 }
 
-fn path(root: &Path, number: usize) -> PathBuf {
-    root.join((number / FILES_IN_A_DIRECTORY).to_string()).join(number.to_string())
-}
-
-fn hash(root: &Path, number: usize) {
-    let contents = fs::read(path(root, number)).expect("the file was written");
+fn hash(path: &Path) {
+    let contents = fs::read(path).expect("the file was written");
     black_box(Sha256::digest(contents));
 }

@@ -460,6 +460,13 @@ impl Spy {
     }
 }
 
+/// A worker that runs does its work still, and ends when it is told to.
+fn does_a_job_and_drains(queue: &JobQueue, worker: &Worker<String>) {
+    queue.enqueue("jobs.a", "", "1").unwrap();
+    wait_until("the job is done", || queue.is_empty().unwrap());
+    worker.drain();
+}
+
 #[test]
 fn a_worker_asks_again_when_its_question_has_run_out_and_makes_sense_of_what_it_does_not_know() {
     let Some(server) = Server::start() else { return };
@@ -485,9 +492,7 @@ fn a_worker_asks_again_when_its_question_has_run_out_and_makes_sense_of_what_it_
         let failure = wait_for(&events, |event| matches!(event, Event::ConsumerFailed { .. })).to_string();
         assert!(failure.contains("499") && failure.ends_with("Out Of Cheese"), "{failure}");
         wait_for(&events, |event| matches!(event, Event::ConsumerReady { .. }));
-        queue.enqueue("jobs.a", "", "1").unwrap();
-        wait_until("the job is done", || queue.is_empty().unwrap());
-        worker.drain();
+        does_a_job_and_drains(&queue, &worker);
         assert!(run.join().unwrap().drained);
     });
 }
@@ -509,9 +514,7 @@ fn a_worker_tells_that_it_hears_nothing_of_its_server_and_goes_on_when_it_does()
         assert!(event.to_string().contains("nothing is heard of the server"), "{event}");
         server.signal("CONT");
         wait_for(&events, is_ready);
-        queue.enqueue("jobs.a", "", "1").unwrap();
-        wait_until("the job is done", || queue.is_empty().unwrap());
-        worker.drain();
+        does_a_job_and_drains(&queue, &worker);
         assert!(run.join().unwrap().drained);
     });
 }

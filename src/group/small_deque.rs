@@ -99,7 +99,7 @@ mod tests {
             for item in 0..10 {
                 items.push_back(item);
                 if item % 4 < taken_between {
-                    out.extend(items.pop_front());
+                    out.push(items.pop_front().expect("one at least is there"));
                 }
                 assert_eq!(items.len() + out.len(), item + 1);
                 assert!(items.iter().copied().eq(out.len()..=item));
@@ -107,6 +107,7 @@ mod tests {
             out.extend(items.take_all());
             assert!(out.into_iter().eq(0..10));
             assert!(items.is_empty());
+            assert_eq!(items.pop_front(), None);
         }
     }
 
@@ -118,6 +119,7 @@ mod tests {
             items.remove(&removed);
             assert!(items.iter().copied().eq((0..3).filter(|item| *item != removed)));
             items.remove(&removed);
+            assert_eq!(items.len(), 2);
             items.push_back(3);
             assert!(items.take_all().into_iter().eq((0..4).filter(|item| *item != removed)));
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sync::{Arc, AtomicUsize};
+use std::cell::Cell;
 use std::time::Duration;
 
 /// The contract of the engines as tests, once for each.
@@ -135,6 +136,18 @@ fn dead_items_of_the_side_lane_are_let_go() {
         left += 1;
     }
     assert!(left < 1_000, "{left} dead items were kept");
+}
+
+#[test]
+fn to_look_for_dead_items_costs_each_item_a_constant() {
+    let queue = Queue::new(1);
+    let looks = Cell::new(0);
+    let is_dead = |_: &i32| {
+        looks.set(looks.get() + 1);
+        false
+    };
+    (0..10_000).for_each(|item| queue.push_aside(item, 0, is_dead));
+    assert!((1..=20_000).contains(&looks.get()), "{} looks", looks.get());
 }
 
 /// Counts how often it is told.

@@ -201,6 +201,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn groups_that_are_gone_have_no_seats() {
+        let pool = WorkerPool::builder().workers(1).build().expect("the pool starts");
+        let group = pool.group::<()>();
+        group.spawn(|| ());
+        assert_eq!(pool.engine().groups.taken(), 1);
+        group.wait().expect("no task fails");
+        pool.scope(|scope| scope.spawn(|| ())).expect("no task fails");
+        let engine = Arc::clone(pool.engine());
+        drop(pool); // And with it what its worker held.
+        assert_eq!(engine.groups.taken(), 0);
+    }
+
+    #[test]
     fn a_scope_leaves_no_ticket_behind() {
         let pool = WorkerPool::builder().workers(1).build().expect("the pool starts");
         let mut left = usize::MAX;

@@ -68,6 +68,13 @@ impl<T: ?Sized> Seats<T> {
         }
         members
     }
+
+    /// How many seats are taken.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> usize {
+        let taken = |row: &CacheAligned<Mutex<Row<T>>>| row.0.lock().seats.iter().flatten().count();
+        self.0.iter().map(taken).sum()
+    }
 }
 
 impl<T: ?Sized> Default for Row<T> {

@@ -26,6 +26,30 @@ fn an_empty_group_is_done_at_once() {
     });
 }
 
+/// A task that a member runs in its own place leaves a gap between those that wait.
+#[test]
+fn what_is_cancelled_lands_where_it_was_spawned_whatever_ran_in_between() {
+    let pool = pool(2, 64);
+    let group = pool.group::<()>().capacity(2);
+    let spawner = group.spawner();
+    group.spawn(move || {
+        let (first, second) = (Gate::new(), Gate::new());
+        let (in_first, in_second) = (first.clone(), second.clone());
+        spawner.spawn(move || in_first.pass());
+        first.wait_started(1);
+        spawner.spawn(move || in_second.pass());
+        spawner.spawn(|| unreachable!("it waits until the group is cancelled"));
+        spawner.spawn(|| ()); // The group is full: it runs here.
+        first.open();
+        second.wait_started(1);
+        spawner.spawn(|| unreachable!("it waits until the group is cancelled"));
+        spawner.token().cancel();
+        second.open();
+    });
+    let fates: Vec<bool> = group.wait_all().iter().map(Result::is_ok).collect();
+    assert_eq!(fates, [true, true, true, false, true, false]);
+}
+
 /// A group makes its token when it is asked for; whether that is before or after the event makes no difference.
 #[test]
 fn a_token_asked_for_late_tells_what_one_asked_for_early_tells() {

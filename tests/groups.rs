@@ -26,6 +26,57 @@ fn an_empty_group_is_done_at_once() {
     });
 }
 
+/// A worker that waits for the group sleeps while the limit is reached, and is the only one who is left when the runner gives way.
+#[test]
+fn a_waiting_worker_takes_over_from_a_runner_that_gives_way() {
+    let pool = Arc::new(pool(2, 64));
+    let inner = Arc::clone(&pool);
+    let waiter = pool.spawn(move || {
+        let (first, is_over) = (Gate::new(), Gate::new());
+        let (in_first, in_job) = (first.clone(), is_over.clone());
+        let group = inner.group().limit(1);
+        group.spawn(move || in_first.pass());
+        first.wait_started(1); // The other worker is the runner.
+        (0..40).for_each(|_| group.spawn(|| thread::sleep(Duration::from_millis(1))));
+        inner.execute(move || in_job.pass()).unwrap();
+        first.open();
+        let ended = group.wait();
+        is_over.open();
+        ended.unwrap().len()
+    });
+    assert_eq!(within_limit(|| waiter.unwrap().join().unwrap()), 41);
+}
+
+#[test]
+fn a_worker_that_waits_for_room_does_not_exceed_the_limit() {
+    let pool = Arc::new(pool(2, 64));
+    let group = pool.group().limit(1).capacity(1);
+    let (gate, running) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+    let task = {
+        let (gate, running) = (gate.clone(), Arc::clone(&running));
+        move || {
+            assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "a second one runs");
+            gate.pass();
+            running.fetch_sub(1, Ordering::SeqCst);
+        }
+    };
+    group.spawn(task.clone());
+    gate.wait_started(1);
+    group.spawn(task.clone());
+    let spawner = group.spawner();
+    let (is_adding, adds) = mpsc::channel();
+    let adder = pool.spawn(move || {
+        is_adding.send(()).unwrap();
+        spawner.spawn(task);
+    });
+    adds.recv().unwrap();
+    // Time to do wrong; nothing depends on it that is right.
+    thread::sleep(Duration::from_millis(20));
+    gate.open();
+    adder.unwrap().join().unwrap();
+    assert_eq!(group.wait().unwrap().len(), 3);
+}
+
 /// A task that a member runs in its own place leaves a gap between those that wait.
 #[test]
 fn what_is_cancelled_lands_where_it_was_spawned_whatever_ran_in_between() {

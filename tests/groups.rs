@@ -47,34 +47,94 @@ fn a_waiting_worker_takes_over_from_a_runner_that_gives_way() {
     assert_eq!(within_limit(|| waiter.unwrap().join().unwrap()), 41);
 }
 
+/// Passes a gate, and counts those that do so at once.
+#[derive(Clone, Default)]
+struct OneByOne {
+    gate: Gate,
+    running: Arc<AtomicUsize>,
+}
+
+impl OneByOne {
+    fn run(&self) {
+        assert_eq!(self.running.fetch_add(1, Ordering::SeqCst), 0, "a second one runs");
+        self.gate.pass();
+        self.running.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Lets them run on, after time enough to do wrong; nothing depends on it that is right.
+    fn open(&self) {
+        thread::sleep(Duration::from_millis(20));
+        self.gate.open();
+    }
+}
+
 #[test]
 fn a_worker_that_waits_for_room_does_not_exceed_the_limit() {
-    let pool = Arc::new(pool(2, 64));
+    let pool = pool(2, 64);
     let group = pool.group().limit(1).capacity(1);
-    let (gate, running) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
-    let task = {
-        let (gate, running) = (gate.clone(), Arc::clone(&running));
-        move || {
-            assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "a second one runs");
-            gate.pass();
-            running.fetch_sub(1, Ordering::SeqCst);
-        }
-    };
-    group.spawn(task.clone());
-    gate.wait_started(1);
-    group.spawn(task.clone());
-    let spawner = group.spawner();
-    let (is_adding, adds) = mpsc::channel();
-    let adder = pool.spawn(move || {
-        is_adding.send(()).unwrap();
-        spawner.spawn(task);
+    let tasks = OneByOne::default();
+    let spawn = |spawner: &Spawner<()>, tasks: OneByOne| spawner.spawn(move || tasks.run());
+    spawn(&group.spawner(), tasks.clone());
+    tasks.gate.wait_started(1);
+    spawn(&group.spawner(), tasks.clone());
+    let adder = Gate::new();
+    let (in_adder, spawner, task) = (adder.clone(), group.spawner(), tasks.clone());
+    let handle = pool.spawn(move || {
+        in_adder.pass();
+        spawn(&spawner, task);
     });
-    adds.recv().unwrap();
-    // Time to do wrong; nothing depends on it that is right.
-    thread::sleep(Duration::from_millis(20));
-    gate.open();
-    adder.unwrap().join().unwrap();
+    adder.wait_started(1);
+    adder.open();
+    tasks.open();
+    handle.unwrap().join().unwrap();
     assert_eq!(group.wait().unwrap().len(), 3);
+}
+
+#[test]
+fn a_worker_that_waits_for_the_group_does_not_exceed_the_limit() {
+    let pool = pool(2, 64);
+    let group = pool.group().limit(1);
+    let tasks = OneByOne::default();
+    for _ in 0..2 {
+        let task = tasks.clone();
+        group.spawn(move || task.run());
+    }
+    tasks.gate.wait_started(1);
+    let waiter = Gate::new();
+    let in_waiter = waiter.clone();
+    let handle = pool.spawn(move || {
+        in_waiter.pass();
+        group.wait().unwrap().len()
+    });
+    waiter.wait_started(1);
+    waiter.open();
+    tasks.open();
+    assert_eq!(handle.unwrap().join().unwrap(), 2);
+}
+
+#[test]
+fn a_ticket_that_comes_when_the_limit_is_reached_is_void() {
+    let pool = Arc::new(pool(2, 64));
+    let inner = Arc::clone(&pool);
+    let tasks = OneByOne::default();
+    let (in_job, other) = (tasks.clone(), Gate::new());
+    let in_other = other.clone();
+    let handle = pool.spawn(move || {
+        inner.execute(move || in_other.pass()).unwrap();
+        other.wait_started(1); // The ticket comes to nobody,
+        let group = inner.group().limit(1);
+        for _ in 0..2 {
+            let (task, other) = (in_job.clone(), other.clone());
+            group.spawn(move || {
+                other.open(); // until this worker, which waits, runs the first task.
+                task.run();
+            });
+        }
+        group.wait().unwrap().len()
+    });
+    tasks.gate.wait_started(1);
+    tasks.open();
+    assert_eq!(handle.unwrap().join().unwrap(), 2);
 }
 
 /// A task that a member runs in its own place leaves a gap between those that wait.

@@ -258,6 +258,7 @@ impl<T, E> Drop for Outcomes<T, E> {
 mod tests {
     use super::*;
     use crate::sync::{Arc, AtomicUsize, Ordering};
+    use std::iter;
 
     type Kept<T> = Outcomes<T, &'static str>;
 
@@ -266,8 +267,12 @@ mod tests {
         let mut outcomes = Kept::new();
         outcomes.keep_order(0..0);
         for index in 0..10_000 {
-            let failed = index % 3 == 0;
-            outcomes.put(index, if failed { Err(TaskError::Failed("third")) } else { Ok(index) });
+            let outcome = match index % 3 {
+                0 => Err(TaskError::Failed("third")),
+                1 => Err(TaskError::Cancelled(CancelReason::Requested)),
+                _ => Ok(index),
+            };
+            outcomes.put(index, outcome);
             assert!(matches!(outcomes.next_ended(), Some((found, _)) if found == index));
             assert!(outcomes.values.is_empty() && outcomes.troubles.is_empty());
         }
@@ -297,8 +302,10 @@ mod tests {
         for index in 0..10 {
             outcomes.put(index, if index == 4 { Err(TaskError::Failed("fourth")) } else { Ok(()) });
         }
+        outcomes.put_cancelled(10..20, CancelReason::Requested);
         assert!(outcomes.values.is_empty(), "units take no places, nor does trouble among them");
-        assert!(outcomes.take_trouble().is_some() && outcomes.take_trouble().is_none());
+        assert!(matches!(outcomes.take_trouble(), Some(TaskError::Failed("fourth"))));
+        assert_eq!(iter::from_fn(|| outcomes.take_trouble()).count(), 10);
         assert_eq!(outcomes.take_values().len(), 9);
     }
 

@@ -141,7 +141,7 @@ impl<R: TaskResult> GroupCore<R> {
     }
 
     fn wait_for_room_slowly<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> Room<'a, R> {
-        let on_worker = local::is_worker_of(self.engine.pool());
+        let local = local::standing(self.engine.pool(), self.name());
         let mut patience = None;
         loop {
             if let Some(reason) = state.closed {
@@ -155,14 +155,14 @@ impl<R: TaskResult> GroupCore<R> {
             if state.unstarted.len() < self.settings.capacity || defect!("forgotten capacity") {
                 return Room::Here(state);
             }
-            if local::is_member_of(self.name()) {
-                let deep = local::depth() >= local::INLINE_DEPTH;
+            if local.is_member {
+                let deep = local.depth >= local::INLINE_DEPTH;
                 return if deep { Room::Here(state) } else { Room::OnThisStack(state) };
             }
-            if on_worker && local::depth() >= local::HELP_DEPTH {
+            if local.is_worker && local.depth >= local::HELP_DEPTH {
                 return Room::Here(state);
             }
-            if on_worker && state.runners < self.settings.limit {
+            if local.is_worker && state.runners < self.settings.limit {
                 state = self.run_unstarted(state, Stint::Whole, |state| state.unstarted.len() < self.settings.capacity);
             } else {
                 let patience = *patience.get_or_insert_with(|| Deadline::after(PATIENCE));

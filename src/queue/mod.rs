@@ -39,7 +39,6 @@ use self::parking::{Parking, Woken};
 #[cfg(workcrew_model)]
 use self::ring::Lane;
 use self::side::SideLane;
-use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -206,7 +205,7 @@ impl<T> Queue<T> {
     /// Hands out the next item, waiting for one; `None` if `look_up` says so, or for no reason. What makes `look_up`
     /// change its mind must call [`wake_all`](Self::wake_all) afterwards.
     pub(crate) fn pop(&self, turn: &mut Turn, look_up: impl Fn() -> bool) -> Option<T> {
-        let mut hope = mem::take(&mut turn.hope);
+        let mut hope = turn.hope;
         let item = self.idle.search(&mut hope, || self.try_pop(turn), look_up, || !self.seems_empty());
         turn.hope = hope;
         item

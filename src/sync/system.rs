@@ -87,15 +87,13 @@ pub(crate) fn linger(time: Duration, mut look: impl FnMut() -> bool) -> bool {
         return true;
     }
     let started = Instant::now();
-    loop {
+    while started.elapsed() < time {
+        thread::yield_now();
         if look() {
             return true;
         }
-        if started.elapsed() >= time {
-            return false;
-        }
-        thread::yield_now();
     }
+    false
 }
 
 /// How often a spinning thread looks, waiting twice as long each time.

@@ -66,9 +66,9 @@ fn seconds(time: Duration) -> f64 {
 }
 
 #[cfg(workcrew_loom)]
-pub(super) use self::every_schedule::explore;
+pub(super) use self::every_schedule::{explore, explore_deeper};
 #[cfg(workcrew_shuttle)]
-pub(super) use self::random_schedules::{explore, explore_scenario};
+pub(super) use self::random_schedules::{explore, explore as explore_deeper, explore_scenario};
 
 #[cfg(workcrew_loom)]
 mod every_schedule {
@@ -79,8 +79,9 @@ mod every_schedule {
     use std::process;
     use std::time::{Duration, Instant};
 
-    /// The most preemptions in one schedule.
+    /// The most preemptions in one schedule, and in one of a meeting that takes one more to go wrong.
     const BOUND: usize = 3;
+    const DEEPER: usize = 4;
     /// How long a meeting is explored, either way, in a slice and in a full run.
     const SLICE: Duration = Duration::from_secs(1);
     const FULL: Duration = Duration::from_secs(60);
@@ -95,18 +96,27 @@ mod every_schedule {
 
     /// Runs `model` in every schedule of one preemption, then of two, up to [`BOUND`], as far as the time allows.
     pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
+        explore_up_to(BOUND, name, time, model);
+    }
+
+    /// The same, up to [`DEEPER`].
+    pub(in crate::models) fn explore_deeper(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
+        explore_up_to(DEEPER, name, time, model);
+    }
+
+    fn explore_up_to(most: usize, name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
         HOOK.call_once(stop_at_panics);
         let before = EXECUTIONS.next();
         let limit = if Extent::of_this_run() == Extent::Full { FULL } else { SLICE };
         let model = Arc::new(model);
-        let (started, mut bound) = (Instant::now(), BOUND);
+        let (started, mut bound) = (Instant::now(), most);
         for swapped in [false, true] {
             SWAPPED.store(swapped, Relaxed);
             let end = Instant::now() + limit;
-            bound = bound.min((1..=BOUND).take_while(|bound| is_explored(*bound, end, time, &model)).count());
+            bound = bound.min((1..=most).take_while(|bound| is_explored(*bound, end, time, &model)).count());
         }
         let executions = EXECUTIONS.next() - before - 1;
-        let extent = if bound == BOUND { "all" } else { "and a part of the next" };
+        let extent = if bound == most { "all" } else { "and a part of the next" };
         let time = seconds(started.elapsed());
         report(format_args!("{name}: {executions} executions, bound {bound} {extent}, {time} s"));
     }

@@ -214,6 +214,27 @@ fn a_timer_that_is_cancelled_on_its_way_to_a_worker_does_not_run() {
 }
 
 #[test]
+#[cfg(panic = "unwind")]
+fn a_timer_that_a_pool_has_left_behind_frees_its_closure_and_contains_a_bomb_in_it() {
+    struct Bomb(Arc<AtomicUsize>);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            panic!("a bomb in a timer");
+        }
+    }
+    let bench = Bench::new();
+    let gone_off = Arc::new(AtomicUsize::new(0));
+    let bomb = Bomb(Arc::clone(&gone_off));
+    let timer = bench.every(Rhythm::Rate(SECOND), move || assert_eq!(bomb.0.load(Ordering::SeqCst), 0));
+    let left_behind = bench.timekeeper.close();
+    drop(timer);
+    assert_eq!((left_behind.len(), gone_off.load(Ordering::SeqCst)), (1, 0));
+    drop(left_behind); // and with it the closure
+    assert_eq!(gone_off.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn pending_timers_are_bounded_and_a_place_that_is_left_is_free_again() {
     let bench = Bench::new();
     let mut reserved: Vec<_> = (0..PLACES - 1).map(|_| bench.timekeeper.reserve().ok()).collect();

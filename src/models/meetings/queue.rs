@@ -1,7 +1,7 @@
 //! The queue: pushing, popping, sleeping, waking, closing, on both lanes.
 
 use crate::deadline::Deadline;
-use crate::models::explore::{explore, join, meet};
+use crate::models::explore::{explore, explore_deeper, join, meet};
 use crate::queue::{PushError, Queue, Turn};
 use crate::sync::Ordering::SeqCst;
 use crate::sync::{Arc, AtomicBool, Time, thread};
@@ -61,6 +61,27 @@ fn two_pushes_and_one_sleeper() {
             move || queue.try_push(2)
         });
         assert_eq!((pushed, join(second), sum), (Ok(()), Ok(()), 3));
+    });
+}
+
+/// A waker whose sleeper has found the item by itself, another push that believes it, and a worker that falls asleep meanwhile.
+#[test]
+fn two_pushes_and_a_sleeper_after_another() {
+    explore_deeper("two_pushes_and_a_sleeper_after_another", Time::Stands, || {
+        let queue = Arc::new(Queue::new(2));
+        let other = Arc::clone(&queue);
+        let second = thread::spawn(move || other.try_push(1));
+        let ((one, another), pushed) = meet(
+            {
+                let (first, then) = (thread::spawn(popper(&queue, 1)), popper(&queue, 1));
+                move || (join(first), then())
+            },
+            {
+                let queue = Arc::clone(&queue);
+                move || queue.try_push(2)
+            },
+        );
+        assert_eq!((pushed, join(second), one + another), (Ok(()), Ok(()), 3));
     });
 }
 

@@ -16,6 +16,8 @@ mod running;
 mod waiting;
 mod outcomes;
 mod troubles;
+#[cfg(test)]
+mod tests;
 
 pub use self::completions::Completions;
 pub(crate) use self::core::GroupCore;

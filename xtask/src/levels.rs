@@ -7,7 +7,8 @@ use std::process::Command;
 
 use crate::coverage;
 use crate::facts;
-use crate::run::Run;
+use crate::mutants;
+use crate::run::{Run, cargo};
 
 type Level = (&'static str, &'static str, fn(&mut Run));
 
@@ -21,7 +22,7 @@ pub(crate) const LEVELS: &[Level] = &[
     ("L5", "sanitizers", sanitizers),
     ("L6", "fuzzing", fuzzing),
     ("L7", "faults injected into the pool itself", faults),
-    ("L8", "mutants", mutants),
+    ("L8", "mutants", mutants::check),
     ("L9", "coverage", coverage),
     ("L11", "environments", environments),
 ];
@@ -32,26 +33,6 @@ const WATCHED: &[&str] = &[
     "bus", "futures", "groups", "handles", "panics", "peers", "promises", "retry", "scopes", "shutdown", "submit",
     "timers", "tokens",
 ];
-/// What mutation is for, and which tests are run against it.
-const MUTATED: &[&str] = &[
-    "src/handle.rs",
-    "src/scope.rs",
-    "src/group/*.rs",
-    "src/task.rs",
-    "src/lifecycle.rs",
-    "src/queue/*.rs",
-    "src/timer/*.rs",
-    "src/agenda.rs",
-    "src/timekeeper.rs",
-];
-
-fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new("cargo");
-    // What this program was started with is not for those it starts.
-    command.args(arguments).env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO");
-    command
-}
-
 fn nightly(arguments: &[&str]) -> Command {
     let mut command = cargo(&["+nightly"]);
     command.args(arguments).env_remove("RUSTUP_TOOLCHAIN");
@@ -189,21 +170,6 @@ fn fuzzing(run: &mut Run) {
 fn faults(run: &mut Run) {
     let mut test = cargo(&["test", "-p", "workcrew", "--test", "faults", "--target-dir", "target/faults"]);
     run.step("faults", test.env("RUSTFLAGS", "--cfg workcrew_faults"));
-}
-
-fn mutants(run: &mut Run) {
-    if !run.has("mutants", "cargo", &["mutants", "--version"]) {
-        return;
-    }
-    let mut mutate = cargo(&["mutants", "--no-shuffle", "--timeout", "60", "--colors", "never", "-o", "target/verify"]);
-    if !run.is_full() {
-        mutate.args(["--shard", "0/80"]); // in turn, a different few with each shard
-    }
-    for file in MUTATED {
-        mutate.args(["-f", file]);
-    }
-    mutate.args(["--", "-p", "workcrew", "--lib", "--tests"]);
-    run.step("mutants", mutate.env("CARGO_PROFILE_TEST_DEBUG", "0"));
 }
 
 fn coverage(run: &mut Run) {

@@ -13,6 +13,7 @@
 mod coverage;
 mod facts;
 mod levels;
+mod mutants;
 mod run;
 
 use std::env;

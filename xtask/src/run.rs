@@ -65,10 +65,15 @@ impl Run {
 
     /// Runs one command; returns whether it succeeded.
     pub(crate) fn step(&mut self, step: &str, command: &mut Command) -> bool {
+        self.step_that_exits(step, command, &[0])
+    }
+
+    /// Runs one command; returns whether it ended with one of these codes.
+    pub(crate) fn step_that_exits(&mut self, step: &str, command: &mut Command, codes: &[i32]) -> bool {
         println!("-- {step}: {}", shown(command));
         let since = Instant::now();
         let path = self.output_of(step);
-        let passed = execute(command, &path);
+        let passed = execute(command, &path).is_some_and(|code| codes.contains(&code));
         let output = fs::read_to_string(&path).unwrap_or_default();
         let (end, words) = if passed {
             (End::Passed, figures(&output))
@@ -143,25 +148,34 @@ impl Run {
     }
 }
 
-/// Runs the command in a group of its own, with its output in a file; kills the group at the limit.
-fn execute(command: &mut Command, output: &PathBuf) -> bool {
+/// The command that cargo is with these arguments.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    // What this program was started with is not for those it starts.
+    command.args(arguments).env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO");
+    command
+}
+
+/// Runs the command in a group of its own, with its output in a file; kills the group at the limit. Returns the exit code, if
+/// there is one.
+fn execute(command: &mut Command, output: &PathBuf) -> Option<i32> {
     let opened = fs::create_dir_all(FOLDER).and_then(|()| File::create(output));
-    let Ok((file, copy)) = opened.and_then(|file| file.try_clone().map(|copy| (file, copy))) else { return false };
+    let Ok((file, copy)) = opened.and_then(|file| file.try_clone().map(|copy| (file, copy))) else { return None };
     let started = command.stdin(Stdio::null()).stdout(file).stderr(copy).process_group(0).spawn();
     let Ok(mut child) = started else {
         let _ = fs::write(output, format!("{} cannot be started", shown(command)));
-        return false;
+        return None;
     };
     let since = Instant::now();
     loop {
         match child.try_wait() {
-            Ok(Some(status)) => return status.success(),
+            Ok(Some(status)) => return status.code(),
             Ok(None) if since.elapsed() < LIMIT => thread::sleep(Duration::from_millis(100)),
             _ => {
                 let group = format!("-{}", child.id());
                 let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
                 let _ = child.wait();
-                return false;
+                return None;
             }
         }
     }

@@ -1,0 +1,126 @@
+//! What a group counts, seen from inside.
+
+use std::panic::Location;
+use std::sync::mpsc;
+
+use super::core::{GroupCore, State};
+use super::settings::GroupSettings;
+use crate::closure::Closure;
+use crate::deadline::Deadline;
+use crate::error::CancelReason;
+use crate::pool::WorkerPool;
+use crate::sync::{Arc, thread};
+
+type Core = Arc<GroupCore<()>>;
+
+fn pool_of(workers: usize) -> WorkerPool {
+    WorkerPool::builder().workers(workers).build().expect("the pool starts")
+}
+
+/// A group that runs one task at a time, and holds one more.
+fn narrow_group(pool: &WorkerPool) -> Core {
+    let settings = GroupSettings { limit: 1, capacity: 1, ..GroupSettings::new(pool.engine()) };
+    GroupCore::new(Arc::clone(pool.engine()), settings)
+}
+
+fn add(core: &Core, f: impl FnOnce() + Send + 'static) {
+    let _ = core.add(|| Closure::new(f), Location::caller());
+}
+
+/// Lets others go on until the state is as it should be.
+fn wait_until(core: &Core, is_so: impl Fn(&State<()>) -> bool) {
+    while !is_so(&core.state.lock()) {
+        thread::yield_now();
+    }
+}
+
+/// Tickets, runners, and all who wait.
+fn count(core: &Core) -> [usize; 6] {
+    let state = core.state.lock();
+    let State { tickets, runners, helpers, wait_for_change, wait_for_room, wait_for_half_room, .. } = &*state;
+    [*tickets, *runners, *helpers, *wait_for_change, *wait_for_room, *wait_for_half_room]
+}
+
+#[test]
+fn who_has_waited_for_room_counts_no_longer() {
+    let pool = pool_of(1);
+    let core = narrow_group(&pool);
+    let first = Arc::clone(&core);
+    // It ends when somebody waits for any room, after the time in which they wait for half of it.
+    add(&core, move || wait_until(&first, |state| state.wait_for_room == 1));
+    for _ in 0..2 {
+        add(&core, || ());
+    }
+    assert!(matches!(core.wait_values(Deadline::NEVER), Ok(Some(Ok(values))) if values.len() == 3));
+    assert_eq!(count(&core), [0; 6]);
+}
+
+#[test]
+fn a_worker_that_has_waited_for_a_group_counts_no_longer() {
+    let pool = pool_of(2);
+    let core = narrow_group(&pool);
+    let waited_for = Arc::clone(&core);
+    let (started, has_started) = mpsc::channel();
+    add(&core, move || {
+        started.send(()).expect("the test waits");
+        wait_until(&waited_for, |state| state.helpers == 1);
+    });
+    has_started.recv().expect("a worker runs it");
+    let waiting = Arc::clone(&core);
+    let waiter = pool.spawn(move || waiting.wait_values(Deadline::NEVER).is_ok()).expect("the pool is open");
+    assert_eq!(waiter.join().ok(), Some(true));
+    assert_eq!(count(&core), [0; 6]);
+}
+
+#[test]
+fn who_has_waited_for_the_next_task_to_end_counts_no_longer() {
+    let pool = pool_of(1);
+    let core = narrow_group(&pool);
+    let waited_for = Arc::clone(&core);
+    add(&core, move || wait_until(&waited_for, |state| state.wait_for_change == 1));
+    assert!(matches!(core.next_ended(), Ok(Some((0, Ok(()))))));
+    assert!(matches!(core.next_ended(), Ok(None)));
+    assert_eq!(count(&core), [0; 6]);
+}
+
+#[test]
+fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
+    /// Is dropped when somebody waits for that.
+    struct Slow(Core);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            wait_until(&self.0, |state| state.wait_for_change == 1);
+        }
+    }
+    let pool = pool_of(1);
+    let core = narrow_group(&pool);
+    let (end, may_end) = mpsc::channel::<()>();
+    add(&core, move || may_end.recv().expect("the test says so"));
+    wait_until(&core, |state| state.running.len() == 1);
+    let slow = Slow(Arc::clone(&core));
+    add(&core, move || drop(slow));
+    let closing = Arc::clone(&core);
+    let closer = thread::spawn(move || closing.close(CancelReason::Requested));
+    wait_until(&core, |state| state.unstarted.is_empty());
+    let dropped = core.next_ended();
+    closer.join().expect("nothing panics");
+    end.send(()).expect("the task waits");
+    let ended = core.next_ended();
+    assert_eq!(count(&core), [0; 6]);
+    assert!(matches!((dropped, ended), (Ok(Some((1, Err(_)))), Ok(Some((0, Ok(())))))));
+}
+
+#[test]
+fn tickets_that_are_taken_back_count_no_longer() {
+    let pool = pool_of(1);
+    let core = GroupCore::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
+    let inner = Arc::clone(&core);
+    let outer = pool.spawn(move || {
+        // The only worker is here: nobody comes to the ticket.
+        (0..2).for_each(|_| add(&inner, || ()));
+        assert_eq!(count(&inner)[0], 1);
+        inner.wait_values(Deadline::NEVER).is_ok()
+    });
+    assert_eq!(outer.expect("the pool is open").join().ok(), Some(true));
+    assert_eq!(count(&core), [0; 6]);
+}

@@ -1,0 +1,166 @@
+//! Mutants: which tests are run against which files, and which mutants are known to live.
+//!
+//! To run every test against every mutant takes a day. So there are two rounds: the first runs the tests that know the file,
+//! the second runs all of them against what the first has left. A mutant with which the tests do not end counts as caught.
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use crate::run::{Run, cargo};
+
+/// Files that are mutated together, and the test binaries that know them.
+struct Plot {
+    name: &'static str,
+    files: &'static [&'static str],
+    tests: &'static [&'static str],
+}
+
+/// What is mutated; the last is all of it that a slice can hold.
+const PLOTS: &[Plot] = &[
+    Plot { name: "group", files: &["src/group/*.rs", "src/seats.rs", "src/hope.rs"], tests: &["groups", "room"] },
+    Plot { name: "task", files: &["src/task.rs", "src/handle.rs", "src/scope.rs"], tests: &["handles", "scopes"] },
+    Plot { name: "queue", files: &["src/queue/*.rs"], tests: &["submit", "futures", "groups", "room"] },
+    Plot { name: "timer", files: &["src/timer/*.rs", "src/agenda.rs", "src/timekeeper.rs"], tests: &["timers"] },
+    Plot { name: "lifecycle", files: &["src/lifecycle.rs"], tests: &["shutdown"] },
+];
+
+const FOLDER: &str = "target/verify/mutants";
+/// The mutants that are known to live, each in a line, under the reason.
+const SURVIVORS: &str = "verify/survivors.txt";
+/// The tool did its work: all were caught; some live; some made tests endless.
+const DONE: &[i32] = &[0, 2, 3];
+
+/// What became of the mutants of a round that could be built.
+#[derive(Debug, Default)]
+struct Fates {
+    caught: usize,
+    endless: usize,
+    alive: Vec<String>,
+}
+
+/// Which tests a round runs, and how long they may take with a mutant, in seconds.
+struct Round {
+    name: &'static str,
+    seconds: &'static str,
+    targets: Vec<String>,
+}
+
+/// Runs both rounds over every plot, and compares what lives with what is known to.
+pub(crate) fn check(run: &mut Run) {
+    if !run.has("mutants", "cargo", &["mutants", "--version"]) {
+        return;
+    }
+    let plots = if run.is_full() { PLOTS } else { &PLOTS[PLOTS.len() - 1..] };
+    let mut all = Fates::default();
+    for plot in plots {
+        let Some(fates) = plot.mutate(run) else { return };
+        all.caught += fates.caught;
+        all.endless += fates.endless;
+        all.alive.extend(fates.alive);
+    }
+    let known = fs::read_to_string(SURVIVORS).unwrap_or_default();
+    run.check("survivors", all.compare(&known));
+}
+
+impl Plot {
+    /// Both rounds; nothing if one could not be run.
+    fn mutate(&self, run: &mut Run) -> Option<Fates> {
+        let folder = PathBuf::from(FOLDER).join(self.name);
+        let _ = fs::remove_dir_all(&folder); // what was caught then need not be caught now
+        let tests = self.tests.iter().flat_map(|test| ["--test", test]);
+        let first = ["--no-default-features", "--lib"].into_iter().chain(tests).map(str::to_owned).collect();
+        let first = self.round(run, &Round { name: "the tests that know it", seconds: "20", targets: first })?;
+        if first.alive.is_empty() {
+            return Some(first);
+        }
+        let second = ["--features", "io", "--lib", "--tests"].map(str::to_owned).to_vec();
+        let second = self.round(run, &Round { name: "what is left", seconds: "90", targets: second })?;
+        Some(Fates {
+            caught: first.caught + second.caught,
+            endless: first.endless + second.endless,
+            alive: second.alive,
+        })
+    }
+
+    /// Runs one round on what earlier ones have left.
+    fn round(&self, run: &mut Run, round: &Round) -> Option<Fates> {
+        let folder = PathBuf::from(FOLDER).join(self.name);
+        fs::create_dir_all(&folder).ok()?;
+        let mut mutate = cargo(&["mutants", "--iterate", "--no-shuffle", "--colors", "never", "--jobs", "2"]);
+        // How values show in `Debug` is no promise.
+        mutate.args(["--exclude-re", "Debug", "--timeout", round.seconds, "--output"]).arg(&folder);
+        for file in self.files {
+            mutate.args(["--file", file]);
+        }
+        mutate.args(round.targets.iter().map(|target| format!("--cargo-arg={target}")));
+        mutate.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_TEST_DEBUG", "0");
+        let step = format!("mutants of {}, {}", self.name, round.name);
+        let fates = run.step_that_exits(&step, &mut mutate, DONE).then(|| Fates::read(&folder.join("mutants.out")))?;
+        fates.inspect_err(|error| run.check(&step, Err(error.to_string()))).ok()
+    }
+}
+
+impl Fates {
+    /// Reads what the tool has written, and has it take endless ones for caught from now on.
+    fn read(folder: &std::path::Path) -> io::Result<Self> {
+        let lines =
+            |file: &str| fs::read_to_string(folder.join(file)).map(|text| text.lines().map(str::to_owned).collect());
+        let (caught, endless): (Vec<String>, Vec<String>) = (lines("caught.txt")?, lines("timeout.txt")?);
+        let fates = Self { caught: caught.len(), endless: endless.len(), alive: lines("missed.txt")? };
+        fs::write(folder.join("caught.txt"), [caught, endless].concat().join("\n"))?;
+        Ok(fates)
+    }
+
+    /// The figures; an error if one lives that is not among the known.
+    fn compare(&self, known: &str) -> Result<String, String> {
+        let mut known: Vec<_> = known.lines().filter(|line| line.starts_with("src/")).collect();
+        let mut unknown = String::new();
+        for mutant in &self.alive {
+            match known.iter().position(|name| *name == without_place(mutant)) {
+                Some(index) => drop(known.swap_remove(index)),
+                None => write!(unknown, "\n{mutant}").expect("a string takes everything"),
+            }
+        }
+        let caught = self.caught + self.endless;
+        let (all, endless, alive) = (caught + self.alive.len(), self.endless, self.alive.len());
+        let words =
+            format!("{caught} of {all} mutants caught, {endless} of them by tests that did not end; {alive} live");
+        if unknown.is_empty() { Ok(words) } else { Err(format!("{words}; not in {SURVIVORS}:{unknown}")) }
+    }
+}
+
+/// The name of a mutant without line and column, which change with every line before it.
+fn without_place(mutant: &str) -> String {
+    match *mutant.splitn(4, ':').collect::<Vec<_>>() {
+        [file, _, _, what] => format!("{file}:{what}"),
+        _ => mutant.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWINS: [&str; 2] = ["src/a.rs:1:2: replace < with <= in b::c", "src/a.rs:9:9: replace < with <= in b::c"];
+
+    fn alive(mutants: &[&str]) -> Fates {
+        Fates { caught: 3, endless: 1, alive: mutants.iter().map(|name| (*name).to_owned()).collect() }
+    }
+
+    #[test]
+    fn survivors_are_known_wherever_they_have_moved() {
+        let known = "# A reason.\nsrc/a.rs: replace < with <= in b::c\n";
+        let words = alive(&TWINS[..1]).compare(known).expect("it is known");
+        assert_eq!(words, "4 of 5 mutants caught, 1 of them by tests that did not end; 1 live");
+        assert!(alive(&[]).compare(known).is_ok(), "one that is caught now and then stays in the list");
+    }
+
+    #[test]
+    fn each_line_of_the_list_stands_for_one_survivor() {
+        let known = "src/a.rs: replace < with <= in b::c\n";
+        let words = alive(&TWINS).compare(known).expect_err("there is a line too few");
+        assert!(words.ends_with(&format!("not in {SURVIVORS}:\n{}", TWINS[1])), "{words}");
+    }
+}

@@ -105,6 +105,9 @@ mod tests {
             seats.leave(&taken[0]);
             assert_eq!(row().seats.capacity(), 0);
         }
+        let few: Vec<_> = members[..KEPT].iter().map(enter).collect();
+        few.iter().for_each(|seat| seats.leave(seat));
+        assert_eq!(row().seats.len(), KEPT, "so many are kept");
     }
 
     #[test]

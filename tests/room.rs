@@ -31,6 +31,26 @@ fn a_member_that_finds_its_group_full_runs_the_task_before_it_goes_on() {
 }
 
 #[test]
+fn a_worker_that_makes_room_itself_runs_one_task_for_one_place() {
+    within_limit(|| {
+        let pool = pool(1, 64);
+        let inner = Arc::clone(&pool);
+        let ran = pool.spawn(move || {
+            let (group, ran) = (inner.group().capacity(2), Counter::new());
+            let mut ran_by_then = |_| {
+                let counted = ran.clone();
+                group.spawn(move || counted.add());
+                ran.get()
+            };
+            let ran_by_then: Vec<_> = (0..5).map(&mut ran_by_then).collect();
+            group.wait().unwrap();
+            ran_by_then
+        });
+        assert_eq!(ran.unwrap().join().unwrap(), [0, 0, 1, 2, 3]);
+    });
+}
+
+#[test]
 fn workers_that_make_room_themselves_keep_the_limit() {
     within_limit(|| {
         let pool = pool(4, 64);

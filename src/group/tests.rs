@@ -1,13 +1,14 @@
 //! What a group counts, seen from inside.
 
 use std::panic::Location;
-use std::sync::mpsc;
+use std::sync::{Barrier, mpsc};
 
 use super::core::{GroupCore, State};
 use super::settings::GroupSettings;
 use crate::closure::Closure;
 use crate::deadline::Deadline;
 use crate::error::CancelReason;
+use crate::job::Ticket;
 use crate::pool::WorkerPool;
 use crate::sync::{Arc, thread};
 
@@ -108,6 +109,30 @@ fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
     let ended = core.next_ended();
     assert_eq!(count(&core), [0; 6]);
     assert!(matches!((dropped, ended), (Ok(Some((1, Err(_)))), Ok(Some((0, Ok(())))))));
+}
+
+#[test]
+fn there_are_no_more_tickets_than_tasks_that_wait() {
+    let pool = pool_of(2);
+    let (busy, end) = (Arc::new(Barrier::new(3)), Arc::new(Barrier::new(3)));
+    for _ in 0..2 {
+        let (busy, end) = (Arc::clone(&busy), Arc::clone(&end));
+        let keep_busy = move || {
+            busy.wait();
+            end.wait();
+        };
+        pool.execute(keep_busy).expect("the pool is open");
+    }
+    busy.wait();
+    let core = GroupCore::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
+    let tickets = [1, 2, 3].map(|_| {
+        add(&core, || ());
+        Arc::clone(&core).send_tickets();
+        count(&core)[0]
+    });
+    end.wait();
+    assert_eq!(tickets, [1, 2, 2], "nor than workers");
+    assert!(matches!(core.wait_values(Deadline::NEVER), Ok(Some(Ok(values))) if values.len() == 3));
 }
 
 #[test]

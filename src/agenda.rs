@@ -270,6 +270,20 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_of_a_rush_is_given_back_and_its_places_lead_nowhere() {
+        let now = Instant::now();
+        let (mut agenda, mut places) = (Agenda::new(), Vec::new());
+        for (things, kept) in [(KEPT, KEPT), (2 * KEPT, 0)] {
+            places.extend((0..things).map(|thing| agenda.put(Due::At(now), thing)));
+            assert!((0..things).all(|thing| agenda.take_due(now) == Some(thing)));
+            assert_eq!((agenda.len(), agenda.slots.len()), (0, kept));
+            let last = agenda.put(Due::At(now), things);
+            assert!(places.iter().all(|place| agenda.strike_out(*place).is_none()));
+            assert_eq!(agenda.strike_out(last), Some(things));
+        }
+    }
+
+    #[test]
     fn it_agrees_with_a_search_tree_whatever_is_done_to_it() {
         // A small random generator is enough: xorshift.
         let mut random = 0x2545_f491_4f6c_dd1d_u64;

@@ -235,6 +235,18 @@ fn a_timer_that_a_pool_has_left_behind_frees_its_closure_and_contains_a_bomb_in_
 }
 
 #[test]
+fn the_thread_has_ended_when_it_was_joined_and_none_starts_after_the_closing() {
+    let bench = Bench::new();
+    let timekeeper = Arc::clone(&bench.timekeeper);
+    drop(bench); // which closes and joins
+    assert_eq!(Arc::strong_count(&timekeeper), 1);
+    let timekeeper = Arc::new(Timekeeper::new(&Arc::new(Queue::new(1))));
+    assert!(timekeeper.close().is_empty());
+    timekeeper.start(|| "late-timer".to_owned()).expect("there is nothing to start");
+    assert_eq!(Arc::strong_count(&timekeeper), 1);
+}
+
+#[test]
 fn pending_timers_are_bounded_and_a_place_that_is_left_is_free_again() {
     let bench = Bench::new();
     let mut reserved: Vec<_> = (0..PLACES - 1).map(|_| bench.timekeeper.reserve().ok()).collect();

@@ -69,6 +69,34 @@ fn shutdown_now_cancels_what_is_queued_and_counts_it() {
     });
 }
 
+#[test]
+fn a_worker_that_comes_free_during_shutdown_now_starts_nothing() {
+    /// When the shutdown drops it, the worker comes free, and must meet the next task before the shutdown does.
+    struct LetsGo(Gate, Counter);
+    impl Drop for LetsGo {
+        fn drop(&mut self) {
+            self.0.open();
+            while self.1.get() == 0 {
+                thread::yield_now();
+            }
+        }
+    }
+    within_limit(|| {
+        let pool = pool(1, 64);
+        let wedge = Wedge::new(&pool);
+        let (ran, dropped) = (Counter::new(), Counter::new());
+        let (lets_go, next, counted) = (LetsGo(wedge.gate.clone(), dropped.clone()), CountsDrop(dropped), ran.clone());
+        pool.execute(move || drop(lets_go)).unwrap();
+        pool.execute(move || {
+            counted.add();
+            drop(next);
+        })
+        .unwrap();
+        let report = pool.shutdown_now();
+        assert_eq!((ran.get(), report.tasks_cancelled), (0, 2));
+    });
+}
+
 /// Fault 95.
 #[test]
 fn shutdown_now_tells_running_groups() {

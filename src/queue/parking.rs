@@ -192,3 +192,22 @@ impl Inner {
         left_over.max(half).min(waiting)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn futures_get_what_threads_leave_over_and_every_other_contested_word() {
+        let told = |threads, futures, words: &[usize]| {
+            let mut inner = Inner { announced: threads, ..Inner::default() };
+            inner.futures.extend((0..futures).map(|spot| (spot, Waker::noop().clone())));
+            words.iter().map(|words| inner.futures_to_wake(*words)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(3, 0, &[1, 9]), [0, 0]);
+        assert_eq!(told(0, 5, &[3, 9]), [3, 5]);
+        assert_eq!(told(1, 2, &[1, 1, 1, 5, 1, 1]), [1, 0, 1, 2, 0, 1], "turns are taken where there is not enough");
+        assert_eq!(told(4, 9, &[4, 4, 5, 5]), [2, 2, 3, 2]);
+        assert_eq!(told(2, 6, &[7, 7]), [5, 5], "threads cannot use more than one each");
+    }
+}

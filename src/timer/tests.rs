@@ -16,6 +16,7 @@ use crate::supervisor::{Hooks, Supervisor};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
 use crate::timekeeper::{NoPlace, PLACES, Timekeeper};
 use std::panic::Location;
+use std::sync::mpsc;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -211,6 +212,24 @@ fn a_timer_that_is_cancelled_on_its_way_to_a_worker_does_not_run() {
     assert!(timer.cancel(CancelReason::Requested, &bench.supervisor));
     job.run(&bench.supervisor);
     assert_eq!((runs.load(Ordering::SeqCst), bench.timekeeper.len()), (0, 0));
+}
+
+#[test]
+fn delayed_tasks_that_are_cancelled_on_their_way_to_a_worker_do_not_pile_up() {
+    let pool = WorkerPool::builder().workers(1).build().expect("it can be built");
+    let timekeeper = pool.timekeeper().expect("a thread can be started");
+    let (end, may_end) = mpsc::channel::<()>();
+    pool.execute(move || may_end.recv().expect("the test says so")).expect("the pool is open");
+    for _ in 0..1_000 {
+        let timer = pool.execute_after(Duration::ZERO, || ()).expect("the pool is open");
+        while timekeeper.len() > 0 {
+            thread::yield_now();
+        }
+        assert!(timer.cancel());
+    }
+    let left = pool.engine().jobs();
+    end.send(()).expect("the worker waits");
+    assert!(left < 200, "{left} are left of a thousand");
 }
 
 #[test]

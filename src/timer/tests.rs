@@ -218,8 +218,13 @@ fn a_timer_that_is_cancelled_on_its_way_to_a_worker_does_not_run() {
 fn delayed_tasks_that_are_cancelled_on_their_way_to_a_worker_do_not_pile_up() {
     let pool = WorkerPool::builder().workers(1).build().expect("it can be built");
     let timekeeper = pool.timekeeper().expect("a thread can be started");
-    let (end, may_end) = mpsc::channel::<()>();
-    pool.execute(move || may_end.recv().expect("the test says so")).expect("the pool is open");
+    let ((started, has_started), (end, may_end)) = (mpsc::channel(), mpsc::channel::<()>());
+    let keep_busy = move || {
+        started.send(()).expect("the test waits");
+        may_end.recv().expect("the test says so");
+    };
+    pool.execute(keep_busy).expect("the pool is open");
+    has_started.recv().expect("the worker runs it");
     for _ in 0..1_000 {
         let timer = pool.execute_after(Duration::ZERO, || ()).expect("the pool is open");
         while timekeeper.len() > 0 {
@@ -255,10 +260,12 @@ fn a_timer_that_a_pool_has_left_behind_frees_its_closure_and_contains_a_bomb_in_
 
 #[test]
 fn the_thread_has_ended_when_it_was_joined_and_none_starts_after_the_closing() {
-    let bench = Bench::new();
-    let timekeeper = Arc::clone(&bench.timekeeper);
-    drop(bench); // which closes and joins
-    assert_eq!(Arc::strong_count(&timekeeper), 1);
+    for _ in 0..50 {
+        let bench = Bench::new();
+        let timekeeper = Arc::clone(&bench.timekeeper);
+        drop(bench); // which closes and joins
+        assert_eq!(Arc::strong_count(&timekeeper), 1);
+    }
     let timekeeper = Arc::new(Timekeeper::new(&Arc::new(Queue::new(1))));
     assert!(timekeeper.close().is_empty());
     timekeeper.start(|| "late-timer".to_owned()).expect("there is nothing to start");

@@ -1,7 +1,6 @@
 //! What a group counts, seen from inside.
 
 use std::panic::Location;
-use std::sync::{Barrier, mpsc};
 
 use super::core::{GroupCore, State};
 use super::settings::GroupSettings;
@@ -10,7 +9,7 @@ use crate::deadline::Deadline;
 use crate::error::CancelReason;
 use crate::job::Ticket;
 use crate::pool::WorkerPool;
-use crate::sync::{Arc, thread};
+use crate::sync::{Arc, AtomicUsize, Ordering, thread};
 
 type Core = Arc<GroupCore<()>>;
 
@@ -28,10 +27,29 @@ fn add(core: &Core, f: impl FnOnce() + Send + 'static) {
     let _ = core.add(|| Closure::new(f), Location::caller());
 }
 
+/// Lets others go on until it is so.
+fn wait_while_not(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        thread::yield_now();
+    }
+}
+
 /// Lets others go on until the state is as it should be.
 fn wait_until(core: &Core, is_so: impl Fn(&State<()>) -> bool) {
-    while !is_so(&core.state.lock()) {
-        thread::yield_now();
+    wait_while_not(|| is_so(&core.state.lock()));
+}
+
+/// A stair that threads climb, and wait for.
+#[derive(Clone, Default)]
+struct Step(Arc<AtomicUsize>);
+
+impl Step {
+    fn climb(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn wait_for(&self, step: usize) {
+        wait_while_not(|| self.0.load(Ordering::SeqCst) >= step);
     }
 }
 
@@ -61,12 +79,8 @@ fn a_worker_that_has_waited_for_a_group_counts_no_longer() {
     let pool = pool_of(2);
     let core = narrow_group(&pool);
     let waited_for = Arc::clone(&core);
-    let (started, has_started) = mpsc::channel();
-    add(&core, move || {
-        started.send(()).expect("the test waits");
-        wait_until(&waited_for, |state| state.helpers == 1);
-    });
-    has_started.recv().expect("a worker runs it");
+    add(&core, move || wait_until(&waited_for, |state| state.helpers == 1));
+    wait_until(&core, |state| state.running.len() == 1);
     let waiting = Arc::clone(&core);
     let waiter = pool.spawn(move || waiting.wait_values(Deadline::NEVER).is_ok()).expect("the pool is open");
     assert_eq!(waiter.join().ok(), Some(true));
@@ -95,8 +109,9 @@ fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
     }
     let pool = pool_of(1);
     let core = narrow_group(&pool);
-    let (end, may_end) = mpsc::channel::<()>();
-    add(&core, move || may_end.recv().expect("the test says so"));
+    let end = Step::default();
+    let may_end = end.clone();
+    add(&core, move || may_end.wait_for(1));
     wait_until(&core, |state| state.running.len() == 1);
     let slow = Slow(Arc::clone(&core));
     add(&core, move || drop(slow));
@@ -105,7 +120,7 @@ fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
     wait_until(&core, |state| state.unstarted.is_empty());
     let dropped = core.next_ended();
     closer.join().expect("nothing panics");
-    end.send(()).expect("the task waits");
+    end.climb();
     let ended = core.next_ended();
     assert_eq!(count(&core), [0; 6]);
     assert!(matches!((dropped, ended), (Ok(Some((1, Err(_)))), Ok(Some((0, Ok(())))))));
@@ -114,23 +129,23 @@ fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
 #[test]
 fn there_are_no_more_tickets_than_tasks_that_wait() {
     let pool = pool_of(2);
-    let (busy, end) = (Arc::new(Barrier::new(3)), Arc::new(Barrier::new(3)));
+    let (busy, end) = (Step::default(), Step::default());
     for _ in 0..2 {
-        let (busy, end) = (Arc::clone(&busy), Arc::clone(&end));
+        let (busy, end) = (busy.clone(), end.clone());
         let keep_busy = move || {
-            busy.wait();
-            end.wait();
+            busy.climb();
+            end.wait_for(1);
         };
         pool.execute(keep_busy).expect("the pool is open");
     }
-    busy.wait();
+    busy.wait_for(2);
     let core = GroupCore::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
     let tickets = [1, 2, 3].map(|_| {
         add(&core, || ());
         Arc::clone(&core).send_tickets();
         count(&core)[0]
     });
-    end.wait();
+    end.climb();
     assert_eq!(tickets, [1, 2, 2], "nor than workers");
     assert!(matches!(core.wait_values(Deadline::NEVER), Ok(Some(Ok(values))) if values.len() == 3));
 }

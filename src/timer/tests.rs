@@ -16,7 +16,6 @@ use crate::supervisor::{Hooks, Supervisor};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
 use crate::timekeeper::{NoPlace, PLACES, Timekeeper};
 use std::panic::Location;
-use std::sync::mpsc;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -218,13 +217,19 @@ fn a_timer_that_is_cancelled_on_its_way_to_a_worker_does_not_run() {
 fn delayed_tasks_that_are_cancelled_on_their_way_to_a_worker_do_not_pile_up() {
     let pool = WorkerPool::builder().workers(1).build().expect("it can be built");
     let timekeeper = pool.timekeeper().expect("a thread can be started");
-    let ((started, has_started), (end, may_end)) = (mpsc::channel(), mpsc::channel::<()>());
+    let (busy, end) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let wait_for = |step: &AtomicUsize| {
+        while step.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+    };
+    let (is_busy, may_end) = (Arc::clone(&busy), Arc::clone(&end));
     let keep_busy = move || {
-        started.send(()).expect("the test waits");
-        may_end.recv().expect("the test says so");
+        is_busy.fetch_add(1, Ordering::SeqCst);
+        wait_for(&may_end);
     };
     pool.execute(keep_busy).expect("the pool is open");
-    has_started.recv().expect("the worker runs it");
+    wait_for(&busy);
     for _ in 0..1_000 {
         let timer = pool.execute_after(Duration::ZERO, || ()).expect("the pool is open");
         while timekeeper.len() > 0 {
@@ -233,7 +238,7 @@ fn delayed_tasks_that_are_cancelled_on_their_way_to_a_worker_do_not_pile_up() {
         assert!(timer.cancel());
     }
     let left = pool.engine().jobs();
-    end.send(()).expect("the worker waits");
+    end.fetch_add(1, Ordering::SeqCst);
     assert!(left < 200, "{left} are left of a thousand");
 }
 

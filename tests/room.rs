@@ -37,12 +37,11 @@ fn a_worker_that_makes_room_itself_runs_one_task_for_one_place() {
         let inner = Arc::clone(&pool);
         let ran = pool.spawn(move || {
             let (group, ran) = (inner.group().capacity(2), Counter::new());
-            let mut ran_by_then = |_| {
+            let ran_by_then = [(); 5].map(|()| {
                 let counted = ran.clone();
                 group.spawn(move || counted.add());
                 ran.get()
-            };
-            let ran_by_then: Vec<_> = (0..5).map(&mut ran_by_then).collect();
+            });
             group.wait().unwrap();
             ran_by_then
         });

@@ -9,7 +9,7 @@ use crate::deadline::Deadline;
 use crate::error::CancelReason;
 use crate::job::Ticket;
 use crate::pool::WorkerPool;
-use crate::sync::{Arc, AtomicUsize, Ordering, thread};
+use crate::sync::{Arc, AtomicBool, Ordering, thread};
 
 type Core = Arc<GroupCore<()>>;
 
@@ -37,20 +37,6 @@ fn wait_while_not(is_so: impl Fn() -> bool) {
 /// Lets others go on until the state is as it should be.
 fn wait_until(core: &Core, is_so: impl Fn(&State<()>) -> bool) {
     wait_while_not(|| is_so(&core.state.lock()));
-}
-
-/// A stair that threads climb, and wait for.
-#[derive(Clone, Default)]
-struct Step(Arc<AtomicUsize>);
-
-impl Step {
-    fn climb(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn wait_for(&self, step: usize) {
-        wait_while_not(|| self.0.load(Ordering::SeqCst) >= step);
-    }
 }
 
 /// Tickets, runners, and all who wait.
@@ -109,9 +95,9 @@ fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
     }
     let pool = pool_of(1);
     let core = narrow_group(&pool);
-    let end = Step::default();
-    let may_end = end.clone();
-    add(&core, move || may_end.wait_for(1));
+    let end = Arc::new(AtomicBool::new(false));
+    let may_end = Arc::clone(&end);
+    add(&core, move || wait_while_not(|| may_end.load(Ordering::SeqCst)));
     wait_until(&core, |state| state.running.len() == 1);
     let slow = Slow(Arc::clone(&core));
     add(&core, move || drop(slow));
@@ -120,7 +106,7 @@ fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
     wait_until(&core, |state| state.unstarted.is_empty());
     let dropped = core.next_ended();
     closer.join().expect("nothing panics");
-    end.climb();
+    end.store(true, Ordering::SeqCst);
     let ended = core.next_ended();
     assert_eq!(count(&core), [0; 6]);
     assert!(matches!((dropped, ended), (Ok(Some((1, Err(_)))), Ok(Some((0, Ok(())))))));
@@ -129,23 +115,19 @@ fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
 #[test]
 fn there_are_no_more_tickets_than_tasks_that_wait() {
     let pool = pool_of(2);
-    let (busy, end) = (Step::default(), Step::default());
+    let end = Arc::new(AtomicBool::new(false));
     for _ in 0..2 {
-        let (busy, end) = (busy.clone(), end.clone());
-        let keep_busy = move || {
-            busy.climb();
-            end.wait_for(1);
-        };
-        pool.execute(keep_busy).expect("the pool is open");
+        let end = Arc::clone(&end);
+        pool.execute(move || wait_while_not(|| end.load(Ordering::SeqCst))).expect("the pool is open");
     }
-    busy.wait_for(2);
+    wait_while_not(|| pool.metrics().tasks_running == 2);
     let core = GroupCore::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
     let tickets = [1, 2, 3].map(|_| {
         add(&core, || ());
         Arc::clone(&core).send_tickets();
         count(&core)[0]
     });
-    end.climb();
+    end.store(true, Ordering::SeqCst);
     assert_eq!(tickets, [1, 2, 2], "nor than workers");
     assert!(matches!(core.wait_values(Deadline::NEVER), Ok(Some(Ok(values))) if values.len() == 3));
 }

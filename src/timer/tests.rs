@@ -14,6 +14,7 @@ use crate::pool::WorkerPool;
 use crate::queue::{Queue, Turn};
 use crate::supervisor::{Hooks, Supervisor};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
+use crate::task::TaskCell;
 use crate::timekeeper::{NoPlace, PLACES, Timekeeper};
 use std::panic::Location;
 
@@ -215,30 +216,18 @@ fn a_timer_that_is_cancelled_on_its_way_to_a_worker_does_not_run() {
 
 #[test]
 fn delayed_tasks_that_are_cancelled_on_their_way_to_a_worker_do_not_pile_up() {
-    let pool = WorkerPool::builder().workers(1).build().expect("it can be built");
-    let timekeeper = pool.timekeeper().expect("a thread can be started");
-    let (busy, end) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let wait_for = |step: &AtomicUsize| {
-        while step.load(Ordering::SeqCst) == 0 {
-            thread::yield_now();
-        }
-    };
-    let (is_busy, may_end) = (Arc::clone(&busy), Arc::clone(&end));
-    let keep_busy = move || {
-        is_busy.fetch_add(1, Ordering::SeqCst);
-        wait_for(&may_end);
-    };
-    pool.execute(keep_busy).expect("the pool is open");
-    wait_for(&busy);
+    let bench = Bench::new();
     for _ in 0..1_000 {
-        let timer = pool.execute_after(Duration::ZERO, || ()).expect("the pool is open");
-        while timekeeper.len() > 0 {
+        let location = Location::caller();
+        let id = bench.supervisor.admit(location, None).expect("nothing is closed");
+        let task = Arc::new(TaskCell::new(|| (), id, location, None));
+        bench.timekeeper.put(Due::At(bench.watch.now()), Arc::clone(&task) as _).expect("there is room");
+        while bench.timekeeper.len() > 0 {
             thread::yield_now();
         }
-        assert!(timer.cancel());
+        assert!(task.cancel(CancelReason::Requested, &bench.supervisor));
     }
-    let left = pool.engine().jobs();
-    end.fetch_add(1, Ordering::SeqCst);
+    let left = bench.queue.side_len();
     assert!(left < 200, "{left} are left of a thousand");
 }
 

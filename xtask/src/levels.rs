@@ -33,6 +33,7 @@ const WATCHED: &[&str] = &[
     "bus", "futures", "groups", "handles", "panics", "peers", "promises", "retry", "scopes", "shutdown", "submit",
     "timers", "tokens",
 ];
+
 fn nightly(arguments: &[&str]) -> Command {
     let mut command = cargo(&["+nightly"]);
     command.args(arguments).env_remove("RUSTUP_TOOLCHAIN");

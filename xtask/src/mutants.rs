@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::run::{Run, cargo};
 
@@ -32,7 +32,7 @@ const SURVIVORS: &str = "verify/survivors.txt";
 /// The tool did its work: all were caught; some live; some made tests endless.
 const DONE: &[i32] = &[0, 2, 3];
 
-/// What became of the mutants of a round that could be built.
+/// What became of the mutants that could be built.
 #[derive(Debug, Default)]
 struct Fates {
     caught: usize,
@@ -44,7 +44,7 @@ struct Fates {
 struct Round {
     name: &'static str,
     seconds: &'static str,
-    targets: Vec<String>,
+    targets: Vec<&'static str>,
 }
 
 /// Runs both rounds over every plot, and compares what lives with what is known to.
@@ -55,42 +55,45 @@ pub(crate) fn check(run: &mut Run) {
     let plots = if run.is_full() { PLOTS } else { &PLOTS[PLOTS.len() - 1..] };
     let mut all = Fates::default();
     for plot in plots {
-        let Some(fates) = plot.mutate(run) else { return };
-        all.caught += fates.caught;
-        all.endless += fates.endless;
-        all.alive.extend(fates.alive);
+        if plot.mutate(run, &mut all).is_none() {
+            return;
+        }
     }
     let known = fs::read_to_string(SURVIVORS).unwrap_or_default();
     run.check("survivors", all.compare(&known));
 }
 
 impl Plot {
-    /// Both rounds; nothing if one could not be run.
-    fn mutate(&self, run: &mut Run) -> Option<Fates> {
-        let folder = PathBuf::from(FOLDER).join(self.name);
+    /// Both rounds, added to the fates of other plots; nothing if one could not be run.
+    fn mutate(&self, run: &mut Run, all: &mut Fates) -> Option<()> {
+        let folder = Path::new(FOLDER).join(self.name);
         let _ = fs::remove_dir_all(&folder); // what was caught then need not be caught now
+        fs::create_dir_all(&folder).ok()?;
         let tests = self.tests.iter().flat_map(|test| ["--test", test]);
-        let first = ["--no-default-features", "--lib"].into_iter().chain(tests).map(str::to_owned).collect();
-        let first = self.round(run, &Round { name: "the tests that know it", seconds: "20", targets: first })?;
-        if first.alive.is_empty() {
-            return Some(first);
+        let known = ["--no-default-features", "--lib"].into_iter().chain(tests).collect();
+        let rounds = [
+            Round { name: "the tests that know it", seconds: "20", targets: known },
+            Round { name: "what is left", seconds: "90", targets: vec!["--features", "io", "--lib", "--tests"] },
+        ];
+        let mut alive = Vec::new();
+        for round in rounds {
+            let fates = self.round(run, &round, &folder)?;
+            all.caught += fates.caught;
+            all.endless += fates.endless;
+            alive = fates.alive;
+            if alive.is_empty() {
+                break;
+            }
         }
-        let second = ["--features", "io", "--lib", "--tests"].map(str::to_owned).to_vec();
-        let second = self.round(run, &Round { name: "what is left", seconds: "90", targets: second })?;
-        Some(Fates {
-            caught: first.caught + second.caught,
-            endless: first.endless + second.endless,
-            alive: second.alive,
-        })
+        all.alive.extend(alive);
+        Some(())
     }
 
     /// Runs one round on what earlier ones have left.
-    fn round(&self, run: &mut Run, round: &Round) -> Option<Fates> {
-        let folder = PathBuf::from(FOLDER).join(self.name);
-        fs::create_dir_all(&folder).ok()?;
+    fn round(&self, run: &mut Run, round: &Round, folder: &Path) -> Option<Fates> {
         let mut mutate = cargo(&["mutants", "--iterate", "--no-shuffle", "--colors", "never", "--jobs", "2"]);
         // How values show in `Debug` is no promise.
-        mutate.args(["--exclude-re", "Debug", "--timeout", round.seconds, "--output"]).arg(&folder);
+        mutate.args(["--exclude-re", "Debug", "--timeout", round.seconds, "--output"]).arg(folder);
         for file in self.files {
             mutate.args(["--file", file]);
         }
@@ -104,7 +107,7 @@ impl Plot {
 
 impl Fates {
     /// Reads what the tool has written, and has it take endless ones for caught from now on.
-    fn read(folder: &std::path::Path) -> io::Result<Self> {
+    fn read(folder: &Path) -> io::Result<Self> {
         let lines =
             |file: &str| fs::read_to_string(folder.join(file)).map(|text| text.lines().map(str::to_owned).collect());
         let (caught, endless): (Vec<String>, Vec<String>) = (lines("caught.txt")?, lines("timeout.txt")?);

@@ -5,30 +5,19 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The numbers of the catalogue of faults that apply to what is built, by section.
-const FAULTS: &[(&str, &[&str])] = &[
-    ("submit and queue", &["1-10", "13", "16-19"]),
-    ("execution and panics", &["20-39"]),
-    ("handles and waits", &["40-46", "48", "51-63"]),
-    ("groups and scopes", &["64-69", "71-75", "79-82", "84-86", "88-92"]),
-    ("shutdown and drop", &["93-110"]),
-    ("threads and resources", &["111-115", "118-124"]),
-    ("time, delays, retries", &["125-135"]),
-    ("the event bus", &["136a", "136b", "136c", "136d", "136e", "136f"]),
-    ("futures", &["137a", "137b", "137c", "137d", "137e", "137f", "137g", "137h"]),
-];
+/// The catalogue of faults, from the root of the repository.
+const CATALOGUE: &str = "docs/faults.md";
 
-/// Faults without a test of their own, and why.
-const EXCUSED: &[(&str, &str)] = &[
-    ("36", "builds that abort on panic are a step of L11"),
-    ("37", "a task left by longjmp or pthread_exit is outside of the contract; the crate's docs say so"),
-    ("51", "two tasks that wait for each other are the program's own fault; the docs of `join` say what is helped"),
-    ("82", "does not compile: src/misuse.rs"),
-    ("106", "a flag set without its lock is a seeded defect of the models' score, L3c"),
-    ("110", "a pool is not used again after its shutdown: there is no such method"),
-    ("137e", "a handle keeps a `std::task::Waker`, which is `Send` and `'static`: nothing to get wrong"),
-    ("137h", "there is no async scope, and a scope does not leave its body: src/misuse.rs"),
-];
+/// Marks the reason for a fault without a test.
+const NO_TEST: &str = "*No test*";
+
+/// One fault of the catalogue.
+struct Fault {
+    section: String,
+    number: String,
+    /// Whether the catalogue gives a reason for having no test.
+    is_excused: bool,
+}
 
 /// One test of the sources.
 struct Test {
@@ -50,35 +39,61 @@ pub(crate) fn check_scenarios() -> Result<String, String> {
     if scenarios >= SCENARIOS { Ok(words) } else { Err(words) }
 }
 
-/// Which faults have a test, or the reason for having none; an error if one has neither.
+/// Returns how many faults have a test or a reason for having none; an error if one has neither.
 pub(crate) fn check_faults() -> Result<String, String> {
-    let pinned = pinned();
-    let all: Vec<String> = FAULTS.iter().flat_map(|(_, ranges)| numbers(ranges)).collect();
-    let is_excused = |fault: &str| EXCUSED.iter().any(|(excused, _)| *excused == fault);
-    let missing: Vec<_> = all.iter().filter(|fault| !pinned.contains_key(*fault) && !is_excused(fault)).collect();
-    let unknown: Vec<_> = pinned.keys().filter(|fault| !all.contains(fault)).collect();
-    let needless: Vec<_> = EXCUSED.iter().filter(|(fault, _)| pinned.contains_key(*fault)).collect();
-    if missing.is_empty() && unknown.is_empty() && needless.is_empty() {
-        let excused = EXCUSED.len();
-        return Ok(format!("{} faults: {} pinned by tests, {excused} excused", all.len(), all.len() - excused));
+    let (pinned, faults) = (pinned(), faults());
+    let number = |fault: &Fault| fault.number.clone();
+    let missing: Vec<_> =
+        faults.iter().filter(|fault| !fault.is_excused && !pinned.contains_key(&fault.number)).map(number).collect();
+    let needless: Vec<_> =
+        faults.iter().filter(|fault| fault.is_excused && pinned.contains_key(&fault.number)).map(number).collect();
+    let unknown: Vec<_> = pinned.keys().filter(|number| faults.iter().all(|fault| fault.number != **number)).collect();
+    if !faults.is_empty() && missing.is_empty() && unknown.is_empty() && needless.is_empty() {
+        let excused = faults.iter().filter(|fault| fault.is_excused).count();
+        return Ok(format!("{} faults: {} pinned by tests, {excused} excused", faults.len(), faults.len() - excused));
     }
-    Err(format!("without a test: {missing:?}; not in the catalogue: {unknown:?}; excused and pinned: {needless:?}"))
+    Err(format!("without a test: {missing:?}; not in {CATALOGUE}: {unknown:?}; excused and pinned: {needless:?}"))
 }
 
-/// The faults and their tests, as text.
+/// Returns the faults and their tests as text.
 pub(crate) fn table() -> String {
     let pinned = pinned();
-    let mut text = String::new();
-    for (section, ranges) in FAULTS {
-        let _ = writeln!(text, "{section}");
-        for fault in numbers(ranges) {
-            let excuse = EXCUSED.iter().find(|(excused, _)| *excused == fault).map(|(_, reason)| *reason);
-            let tests = pinned.get(&fault).map(|tests| tests.join(", "));
-            let _ =
-                writeln!(text, "  {fault:5} {}", tests.or(excuse.map(str::to_owned)).unwrap_or("NOTHING".to_owned()));
+    let (mut text, mut section) = (String::new(), String::new());
+    for fault in faults() {
+        if fault.section != section {
+            let _ = writeln!(text, "{}", fault.section);
+            section.clone_from(&fault.section);
         }
+        let tests = pinned.get(&fault.number).map(|tests| tests.join(", "));
+        let otherwise = if fault.is_excused { "no test, for a reason" } else { "NO TEST" };
+        let _ = writeln!(text, "  {:5} {}", fault.number, tests.as_deref().unwrap_or(otherwise));
     }
     text
+}
+
+/// Reads the catalogue: sections begin with `## `, faults with `140. `, and may go on over several lines.
+fn faults() -> Vec<Fault> {
+    let text = fs::read_to_string(CATALOGUE).unwrap_or_default();
+    let (mut found, mut section) = (Vec::<Fault>::new(), String::new());
+    for line in text.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            section = title.to_owned();
+        } else if let Some((number, _)) = line.split_once(". ").filter(|(number, _)| is_number(number)) {
+            found.push(Fault { section: section.clone(), number: number.to_owned(), is_excused: false });
+        }
+        if line.contains(NO_TEST)
+            && let Some(fault) = found.last_mut()
+        {
+            fault.is_excused = true;
+        }
+    }
+    found
+}
+
+/// Returns whether this is the number of a fault: digits, perhaps with a letter behind them.
+fn is_number(word: &str) -> bool {
+    let digits = word.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    word.len() - digits.len() <= 1 && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn pinned() -> BTreeMap<String, Vec<String>> {
@@ -89,15 +104,6 @@ fn pinned() -> BTreeMap<String, Vec<String>> {
         }
     }
     pinned
-}
-
-/// The numbers of ranges such as `3-5`.
-fn numbers(ranges: &[&str]) -> Vec<String> {
-    let range = |range: &&str| match range.split_once('-').map(|(first, last)| (first.parse(), last.parse())) {
-        Some((Ok(first), Ok(last))) => (first..=last).map(|number: u32| number.to_string()).collect(),
-        _ => vec![(*range).to_owned()],
-    };
-    ranges.iter().flat_map(range).collect()
 }
 
 /// The tests of the package that the harness runs by itself, those beside the code and those in `tests/`.

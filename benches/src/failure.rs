@@ -12,8 +12,8 @@ pub(crate) enum Failure {
     Option(String),
     /// An option without the value it needs, or with an illegal one.
     Value { option: &'static str, value: Option<String> },
-    /// The number of workers is none.
-    Workers(String),
+    /// The variable does not hold a number of workers.
+    Workers { variable: &'static str, value: String },
     /// No workload has this in its name.
     Selection(String),
     /// A file could not be read or written.
@@ -32,7 +32,7 @@ impl fmt::Display for Failure {
             Self::Option(option) => write!(f, "there is no option {option}; --help lists those there are"),
             Self::Value { option, value: None } => write!(f, "{option} needs a value"),
             Self::Value { option, value: Some(value) } => write!(f, "{value} is no value for {option}"),
-            Self::Workers(value) => write!(f, "{} is {value}, no number of workers", crate::pools::WORKERS_VARIABLE),
+            Self::Workers { variable, value } => write!(f, "{variable} is {value}, which is not a number of workers"),
             Self::Selection(part) => write!(f, "no workload has {part} in its name"),
             Self::File { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Markers(path) => write!(f, "{} lacks the markers to write between", path.display()),

@@ -118,7 +118,7 @@ pub(crate) fn workers() -> Result<usize, Failure> {
     match env::var(WORKERS_VARIABLE) {
         Ok(value) => {
             let workers: Result<NonZeroUsize, _> = value.parse();
-            workers.map(NonZeroUsize::get).map_err(|_| Failure::Workers(value))
+            workers.map(NonZeroUsize::get).map_err(|_| Failure::Workers { variable: WORKERS_VARIABLE, value })
         }
         Err(_) => Ok(DEFAULT_WORKERS),
     }

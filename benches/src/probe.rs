@@ -5,19 +5,21 @@ use std::env;
 use std::ffi::OsStr;
 use std::process::{Command, Output};
 
-use crate::counted::PROBES;
 use crate::failure::Failure;
 
 /// The option by which this program is told to be one.
 pub(crate) const OPTION: &str = "--probe";
 
-/// Does what the process is for.
+/// A count that needs a process of its own: its name, and the function that counts.
+pub(crate) type Probe = (&'static str, fn(usize) -> u64);
+
+/// Runs one of `probes` and prints its count.
 ///
 /// # Errors
 ///
 /// If there is no such probe, or the number is none.
-pub(crate) fn answer(name: &str, times: &str) -> Result<(), Failure> {
-    let probe = PROBES.iter().find(|(known, _)| *known == name);
+pub(crate) fn answer(probes: &[Probe], name: &str, times: &str) -> Result<(), Failure> {
+    let probe = probes.iter().find(|(known, _)| *known == name);
     let value = || Some(times.to_owned());
     let (Some((_, count)), Ok(times)) = (probe, times.parse()) else {
         return Err(Failure::Value { option: OPTION, value: value() });

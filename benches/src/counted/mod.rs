@@ -15,6 +15,7 @@ use std::hint::black_box;
 
 use crate::count::Count;
 use crate::failure::Failure;
+use crate::probe::Probe;
 
 /// What came of the wish to count something.
 pub(crate) enum Counted {
@@ -22,9 +23,7 @@ pub(crate) enum Counted {
     Absent { name: &'static str, failure: Failure },
 }
 
-/// What a process of its own counts: a name, and what does it.
-pub(crate) type Probe = (&'static str, fn(usize) -> u64);
-
+/// The counts that need a process of their own.
 pub(crate) const PROBES: [Probe; 8] = [
     ("idle_ticks", switches::idle_ticks),
     ("idle_switches", switches::idle_switches),

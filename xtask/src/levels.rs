@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::coverage;
 use crate::facts;
 use crate::mutants;
 use crate::run::{Run, cargo};
@@ -178,8 +177,14 @@ fn coverage(run: &mut Run) {
     if !run.has("coverage", "cargo", &["llvm-cov", "--version"]) || !run.has("coverage", &server, &["--version"]) {
         return;
     }
-    let (trace, list) = ("target/verify/coverage.lcov", "target/verify/coverage-missed.txt");
-    let mut cover = cargo(&["llvm-cov", "--lib", "--tests", "--all-features", "--lcov", "--output-path", trace]);
+    let mut cover = cargo(&["llvm-cov", "--lib", "--tests", "--all-features", "--summary-only"]);
+    // Only files of `src` count, without the tests beside the code.
+    cover.args([
+        "--ignore-filename-regex",
+        r"/tests?(\.rs|/)|/(models|verify|interop|xtask)/",
+        "--fail-under-lines",
+        "95",
+    ]);
     // The tests of gRPC are in a package of their own, which has a runtime and a server.
     for package in ["workcrew", "workcrew-verify", "workcrew-interop"] {
         cover.args(["-p", package]);
@@ -189,9 +194,7 @@ fn coverage(run: &mut Run) {
     if env::var_os("LLVM_COV").is_none() && fs::exists(format!("{folder}/llvm-cov")).unwrap_or(false) {
         cover.env("LLVM_COV", format!("{folder}/llvm-cov")).env("LLVM_PROFDATA", format!("{folder}/llvm-profdata"));
     }
-    if run.step("coverage", &mut cover) {
-        run.check("lines that were run", coverage::check(Path::new(trace), Path::new(list)));
-    }
+    run.step("at least 95 % of the lines of src", &mut cover);
 }
 
 /// The version of the library that the compiler is built with, which is that of the profiles it writes.

@@ -10,7 +10,6 @@
 //! It prints what ran, with its figures and seconds, and what was skipped, with the reason. The output of each step goes to
 //! `target/verify/`. The exit status is 1 if a step failed; what was skipped fails nothing.
 
-mod coverage;
 mod facts;
 mod levels;
 mod mutants;

@@ -217,6 +217,12 @@ fn figures(output: &str) -> String {
         if let Some(rest) = line.split("test result: ok. ").nth(1) {
             tests += rest.split(' ').next().and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
         }
+        // The summary of the coverage: regions, functions, lines, each with a count, the missed ones and a share.
+        if let Some(rest) = line.strip_prefix("TOTAL ")
+            && let Some(lines) = rest.split_whitespace().nth(8)
+        {
+            found.push(format!("{lines} of the lines"));
+        }
         if SAYS.iter().any(|words| line.contains(words)) {
             found.push(line.rsplit("... ").next().unwrap_or(line).trim().to_owned());
         }

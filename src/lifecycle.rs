@@ -8,6 +8,20 @@
 //!
 //! "Cancelling" is a flag besides the phases: set by `shutdown_now`, it turns every start into a cancellation.
 //!
+//! Beside the phases stands what reports have said about the end, [`Reported`]. It only rises:
+//!
+//! | reported | raised by | `shutdown` waits | the drop of the pool waits | the I/O thread is joined |
+//! |---|---|---|---|---|
+//! | `Nothing` | | yes | yes | yes |
+//! | `Quiet` | `shutdown_now` that found no task running | yes | yes | no |
+//! | `InTime` | `shutdown_timeout` that saw every worker leave | yes | no | no |
+//! | `LeftBehind` | either of them that left a task or a worker behind | no | no | no |
+//!
+//! A report that is made by a task of the pool with `shutdown_timeout` raises nothing: it has not waited.
+//!
+//! Meeting: *a report that leaves something behind and a thread that waits for the end*. The waiting thread returns. It
+//! looks at the report under the lock that it sleeps with, and the reporting thread takes that lock before it notifies.
+//!
 //! Rule: whoever may have settled the last task calls [`Lifecycle::check`]: a worker before it parks or leaves (not
 //! after each task), any other thread at once. A check and a waiter meet in one atomic word, by one read-modify-write
 //! each, so of two that overlap the later one sees what the earlier one did: either the check finds the waiter, or the
@@ -16,7 +30,21 @@
 use crate::deadline::Deadline;
 use crate::defect::defect;
 use crate::ledger::Ledger;
-use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering};
+use crate::sync::{AtomicBool, AtomicU8, AtomicUsize, Condvar, Mutex, OnceLock, Ordering};
+
+/// What the reports about the end of a pool have said so far; see the table above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Reported {
+    /// There was no report.
+    Nothing,
+    /// No task was running, and no thread was waited for.
+    Quiet,
+    /// Every worker has left within the limit. Its thread may still run destructors of thread locals.
+    InTime,
+    /// A task or a worker was left behind. No thread waits for it again.
+    LeftBehind,
+}
 
 /// The phases of one pool, and those who wait for quiet.
 pub(crate) struct Lifecycle {
@@ -32,6 +60,8 @@ pub(crate) struct Lifecycle {
     cancelling: AtomicBool,
     /// The last phase.
     drained: AtomicBool,
+    /// The highest [`Reported`] so far.
+    reported: AtomicU8,
     /// Tells the workers of the last phase; set once, when the pool is put together.
     on_drained: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -45,6 +75,7 @@ impl Lifecycle {
             quiet: Condvar::new(),
             cancelling: AtomicBool::new(false),
             drained: AtomicBool::new(false),
+            reported: AtomicU8::new(Reported::Nothing as u8),
             on_drained: OnceLock::new(),
         }
     }
@@ -102,13 +133,38 @@ impl Lifecycle {
         self.drained.load(Ordering::Acquire)
     }
 
+    /// Raises what was reported, and wakes the threads in [`wait_end`](Self::wait_end) if something is left behind.
+    pub(crate) fn report(&self, reported: Reported) {
+        // ORDERING: Release pairs with the Acquire of `has_reported`.
+        self.reported.fetch_max(reported as u8, Ordering::AcqRel);
+        if reported == Reported::LeftBehind {
+            drop(self.waiting.lock());
+            self.quiet.notify_all();
+        }
+    }
+
+    /// Whether a report has said that much.
+    pub(crate) fn has_reported(&self, reported: Reported) -> bool {
+        // ORDERING: see `report`.
+        self.reported.load(Ordering::Acquire) >= reported as u8
+    }
+
     /// Waits until every admitted task is settled; returns whether that came before the deadline.
     pub(crate) fn wait_quiet(&self, deadline: Deadline) -> bool {
+        self.wait(deadline, || false)
+    }
+
+    /// Like [`wait_quiet`](Self::wait_quiet), but also returns when a report leaves something behind.
+    pub(crate) fn wait_end(&self, deadline: Deadline) -> bool {
+        self.wait(deadline, || self.has_reported(Reported::LeftBehind))
+    }
+
+    fn wait(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
         // ORDERING: the read-modify-write of the rule above.
         self.waiters.fetch_add(1, Ordering::AcqRel);
         let mut waiting = self.waiting.lock();
         let mut quiet = self.ledger.is_quiet();
-        while !quiet && !deadline.is_past() {
+        while !quiet && !gives_up() && !deadline.is_past() {
             waiting = self.quiet.wait_until(waiting, deadline.instant());
             quiet = self.ledger.is_quiet();
         }

@@ -23,7 +23,7 @@ pub(crate) struct Roster {
     /// does at its end never takes it; see [`may_wait`](Self::may_wait).
     joining: Mutex<()>,
     inner: Mutex<Inner>,
-    /// Notified when the last worker has left.
+    /// Notified when the last worker has left, and when the workers are given up.
     empty: Condvar,
     /// How many workers there shall be; a copy for readers without the lock.
     target: AtomicUsize,
@@ -130,13 +130,21 @@ impl Roster {
         }
     }
 
-    /// Waits until no worker is left; returns whether that came before the deadline.
-    pub(crate) fn wait_empty(&self, deadline: Deadline) -> bool {
+    /// Blocks until no worker is left, the deadline has passed, or `gives_up` says so. Returns whether no worker is left.
+    /// What makes `gives_up` true is followed by [`give_up`](Self::give_up).
+    pub(crate) fn wait_empty(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
         let mut inner = self.inner.lock();
-        while inner.alive > 0 && !deadline.is_past() {
+        while inner.alive > 0 && !gives_up() && !deadline.is_past() {
             inner = self.empty.wait_until(inner, deadline.instant());
         }
         inner.alive == 0
+    }
+
+    /// Wakes the threads in [`wait_empty`](Self::wait_empty), and detaches the workers' threads: no call joins them.
+    pub(crate) fn give_up(&self) {
+        let threads = std::mem::take(&mut self.inner.lock().threads);
+        self.empty.notify_all();
+        drop(threads);
     }
 
     /// Joins the threads of workers that have left. Call it when none is left.

@@ -4,18 +4,30 @@
 //! has not started (some ways), *wait* until the books are quiet and the workers gone, *join* their threads. A thread
 //! that is inside the pool, a worker or an outside thread that runs one of its tasks, takes the first steps and never
 //! waits: the pool ends after it.
+//!
+//! A *report* ends the waiting for good: what it leaves behind is waited for by no other way and no drop. What the
+//! reports have said so far, and which waits that ends, stands at [`Reported`].
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::engine::Engine;
+use crate::lifecycle::Reported;
 use crate::sync::thread;
 
 /// How often a report looks whether the last queued tasks have met their fate, letting other threads run in between.
 const LOOKS: usize = 1_000;
 
 /// What dropping a pool does.
+///
+/// After [`shutdown_timeout`](crate::WorkerPool::shutdown_timeout) the drop does not block, whatever the policy: the
+/// limit was for the whole end. The same holds after a [`shutdown_now`](crate::WorkerPool::shutdown_now) that left a
+/// task running. Otherwise a task that never ends makes `Drain` and `Cancel` block forever, so a program with such
+/// tasks calls `shutdown_timeout` first, or chooses `Detach`.
+///
+/// In async code the drop of the last reference blocks the executor's thread under `Drain` and `Cancel`. Choose
+/// `Detach` there, or end the pool on a thread that may block before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnDrop {
@@ -55,9 +67,10 @@ pub(crate) fn shutdown(engine: &Engine) {
     if engine.roster.may_wait() {
         // A change of the number of workers that began before the closing comes to its end; none begins after it.
         drop(engine.roster.hold());
-        engine.roster.wait_empty(Deadline::NEVER);
-        engine.roster.join_threads();
-        engine.timekeeper.join();
+        if wait_empty(engine, Deadline::NEVER) {
+            engine.roster.join_threads();
+            engine.timekeeper.join();
+        }
     }
 }
 
@@ -67,11 +80,12 @@ pub(crate) fn shutdown_timeout(engine: &Engine, timeout: Duration) -> ShutdownRe
     let before = engine.supervisor.lifecycle.ledger.snapshot().tasks_cancelled;
     engine.close();
     if engine.roster.may_wait() {
-        if !engine.supervisor.lifecycle.wait_quiet(deadline) {
+        if !engine.supervisor.lifecycle.wait_end(deadline) {
             engine.cancel_queued();
         }
-        // The threads are not joined: what they do after they have left the pool, nobody can put a limit to.
-        engine.roster.wait_empty(deadline);
+        // The threads are not joined: no limit can be put to what they do after they have left the pool.
+        let has_ended = wait_empty(engine, deadline);
+        note(engine, if has_ended { Reported::InTime } else { Reported::LeftBehind });
     }
     report(engine, before)
 }
@@ -80,18 +94,36 @@ pub(crate) fn shutdown_timeout(engine: &Engine, timeout: Duration) -> ShutdownRe
 pub(crate) fn shutdown_now(engine: &Engine) -> ShutdownReport {
     let before = engine.supervisor.lifecycle.ledger.snapshot().tasks_cancelled;
     engine.cancel_queued();
-    report(engine, before)
+    let report = report(engine, before);
+    let is_quiet = report.tasks_running == 0 && engine.supervisor.lifecycle.ledger.is_quiet();
+    note(engine, if is_quiet { Reported::Quiet } else { Reported::LeftBehind });
+    report
 }
 
 /// Ends a pool that is being dropped.
 pub(crate) fn on_drop(engine: &Engine, policy: OnDrop) {
     match policy {
+        _ if engine.supervisor.lifecycle.has_reported(Reported::InTime) => {}
         OnDrop::Drain => shutdown(engine),
         OnDrop::Cancel => {
             engine.cancel_queued();
             shutdown(engine);
         }
         OnDrop::Detach => engine.close(),
+    }
+}
+
+/// Blocks until no worker is left, the deadline has passed, or a report leaves a worker behind. Returns whether no
+/// worker is left.
+fn wait_empty(engine: &Engine, deadline: Deadline) -> bool {
+    engine.roster.wait_empty(deadline, || engine.supervisor.lifecycle.has_reported(Reported::LeftBehind))
+}
+
+/// Notes what the caller is about to report.
+fn note(engine: &Engine, reported: Reported) {
+    engine.supervisor.lifecycle.report(reported);
+    if reported == Reported::LeftBehind {
+        engine.roster.give_up();
     }
 }
 

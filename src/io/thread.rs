@@ -1,7 +1,8 @@
 //! The I/O thread of a pool: a runtime on a thread of its own.
 //!
 //! It is owned by all who need it together: when the last of them lets go, the runtime ends, futures that are left are
-//! dropped, and the thread is joined, unless it is that very thread that lets go.
+//! dropped, and the thread is joined. It is not joined by itself, nor after a report about the end of the pool: a
+//! future that blocks would hold the drop for as long.
 
 use std::any::Any;
 use std::future::Future;
@@ -16,6 +17,7 @@ use tokio::task::AbortHandle;
 
 use super::parker;
 use crate::deadline::Deadline;
+use crate::lifecycle::Reported;
 use crate::panic::Panic;
 use crate::pool::WorkerPool;
 use crate::supervisor::Supervisor;
@@ -125,10 +127,10 @@ impl IoThread {
 
 impl Drop for IoThread {
     fn drop(&mut self) {
-        let is_here = self.is_here();
+        let joins = !self.is_here() && !self.supervisor.lifecycle.has_reported(Reported::Quiet);
         drop(self.stop.take());
         if let Some(thread) = self.thread.take()
-            && !is_here
+            && joins
         {
             // The runtime contains the panics of what it drives and drops.
             let _ = thread.join();

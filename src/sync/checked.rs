@@ -195,7 +195,7 @@ atomics! {
 
 arithmetic! {
     AtomicBool: bool, fetch_or fetch_and;
-    AtomicU8: u8, fetch_or fetch_and;
+    AtomicU8: u8, fetch_or fetch_and fetch_max;
     AtomicU64: u64, fetch_add fetch_sub fetch_or fetch_and fetch_max;
     AtomicUsize: usize, fetch_add fetch_sub fetch_or fetch_and fetch_max;
 }

@@ -82,7 +82,20 @@ impl Builder {
         self
     }
 
-    /// What threads are named after; the index of the worker is appended. Unless set, `workcrew`, hence `workcrew-0`.
+    /// Names the threads of the pool. Default: `workcrew`.
+    ///
+    /// | thread | its name |
+    /// |---|---|
+    /// | worker | `workcrew-0` and so on, by its index |
+    /// | thread of the timers | `workcrew-timer` |
+    /// | I/O thread, and its blocking helpers | `workcrew-io`, `workcr-blocking` |
+    ///
+    /// Linux keeps the first 15 bytes of a thread's name. There a longer name loses the end of its first part, never
+    /// the index: worker 11 of `image-processing` is `image-proces-11`. [`std::thread::Thread::name`] says the same as
+    /// the system. Pools stay apart by what the cut leaves: at least 9 bytes for workers, 9 for the thread of the
+    /// timers. Elsewhere the name is cut where the system would cut it, which on Windows is nowhere.
+    ///
+    /// A name with a NUL is refused by [`build`](Self::build).
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.worker_settings.thread_name = name.into();
         self

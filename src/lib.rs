@@ -267,6 +267,7 @@ mod unwind;
 mod clock;
 mod deadline;
 mod fault;
+mod thread_name;
 mod defect;
 mod hope;
 mod sync;

@@ -13,6 +13,7 @@ use crate::local;
 use crate::queue::Turn;
 use crate::record::Record;
 use crate::sync::{Arc, thread};
+use crate::thread_name::thread_name;
 use crate::unwind;
 
 /// A hook that a worker calls, with its index.
@@ -56,7 +57,7 @@ fn start_one(
     if fault::fails(Place::ThreadStart) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    let mut builder = thread::Builder::new().name(format!("{}-{}", settings.thread_name, record.worker()));
+    let mut builder = thread::Builder::new().name(thread_name(&settings.thread_name, &record.worker().to_string()));
     if let Some(stack_size) = settings.stack_size {
         builder = builder.stack_size(stack_size);
     }

@@ -11,6 +11,7 @@ const RANKS: &[&str] = &[
     "sync",
     "defect",
     "fault",
+    "thread_name",
     "deadline",
     "clock",
     "agenda",

@@ -5,6 +5,7 @@ use super::pulse::Pulse;
 use crate::deadline::Deadline;
 use crate::engine::Engine;
 use crate::sync::{Arc, AtomicUsize, CacheAligned, Ordering};
+use crate::thread_name::thread_name;
 use crate::timekeeper::NoPlace;
 
 /// A hook for events that no handler could handle.
@@ -66,7 +67,7 @@ impl Shared {
     /// Sees to it that delays can be begun.
     pub(super) fn start_timer(&self) -> Result<(), NoPlace> {
         // Without a thread there is no place for a timer either.
-        let name = || format!("{}-timer", self.thread_name);
+        let name = || thread_name(&self.thread_name, "timer");
         self.engine.timekeeper.start(name).map_err(|_| NoPlace::Full)
     }
 }

@@ -22,6 +22,7 @@ use crate::panic::Panic;
 use crate::pool::WorkerPool;
 use crate::supervisor::Supervisor;
 use crate::sync::{Arc, Weak, thread};
+use crate::thread_name::thread_name;
 use crate::unwind::{self, Payload};
 
 /// The thread that drives the futures of one pool.
@@ -58,14 +59,15 @@ impl IoThread {
             drop(shared); // what was upgraded may be the last reference when it is dropped
             return Ok(running.downcast().unwrap_or_else(|_| unreachable!("nothing else is kept there")));
         }
-        let started = Arc::new(Self::start(format!("{}-io", pool.thread_name()), &engine.supervisor)?);
+        let started = Arc::new(Self::start(pool.thread_name(), &engine.supervisor)?);
         let any: Arc<dyn Any + Send + Sync> = Arc::clone(&started) as _;
         *shared = Some(Arc::downgrade(&any));
         Ok(started)
     }
 
-    fn start(name: String, supervisor: &Arc<Supervisor>) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().thread_name(format!("{name}-blocking")).build()?;
+    fn start(base: &str, supervisor: &Arc<Supervisor>) -> io::Result<Self> {
+        let [name, blocking] = ["io", "blocking"].map(|suffix| thread_name(base, suffix));
+        let runtime = Builder::new_current_thread().enable_all().thread_name(blocking).build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::Builder::new().name(name).spawn(move || {

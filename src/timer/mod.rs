@@ -25,6 +25,7 @@ use crate::observer::TaskInfo;
 use crate::pool::WorkerPool;
 use crate::sync::Arc;
 use crate::task::TaskCell;
+use crate::thread_name::thread_name;
 use crate::timekeeper::{NoPlace, Timekeeper};
 
 /// # Timers
@@ -162,7 +163,7 @@ impl WorkerPool {
     /// The timekeeper, whose thread runs from now on.
     pub(crate) fn timekeeper(&self) -> io::Result<&Arc<Timekeeper>> {
         let timekeeper = &self.engine().timekeeper;
-        timekeeper.start(|| format!("{}-timer", self.thread_name()))?;
+        timekeeper.start(|| thread_name(self.thread_name(), "timer"))?;
         Ok(timekeeper)
     }
 }

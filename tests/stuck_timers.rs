@@ -1,0 +1,70 @@
+//! A thread of the timers that is stuck. It runs no user code but the allocator, so that is where it is held.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::{LIMIT, run_child, within_limit};
+use workcrew::WorkerPool;
+
+/// The system's allocator, which holds what it is told to.
+struct Holds;
+
+/// Whether a thread of the timers that gives memory back is held forever.
+static ARMED: AtomicBool = AtomicBool::new(false);
+/// How many threads are held.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Holds = Holds;
+
+#[allow(unsafe_code, reason = "an allocator cannot be written without; it passes everything on")]
+// SAFETY: every call is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Holds {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // The flag comes first: a thread that is about to end may have no name to ask for.
+        if ARMED.load(Ordering::SeqCst) && thread::current().name().is_some_and(|name| name.ends_with("-timer")) {
+            HELD.fetch_add(1, Ordering::SeqCst);
+            loop {
+                thread::park();
+            }
+        }
+        // SAFETY: the caller keeps the contract of `dealloc`, which is the same.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// Fault 145.
+#[test]
+fn a_process_whose_thread_of_the_timers_is_stuck_ends_when_main_returns() {
+    let output = run_child("child_with_a_stuck_thread_of_the_timers", &[]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("main returns"), "{output:?}");
+}
+
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_with_a_stuck_thread_of_the_timers() {
+    within_limit(|| {
+        let pool = WorkerPool::builder().workers(1).build().unwrap();
+        pool.execute_after(Duration::from_millis(1), || ()).unwrap();
+        pool.wait_idle();
+        ARMED.store(true, Ordering::SeqCst);
+        // The thread ends now, and gives back what it ran.
+        assert!(pool.shutdown_timeout(LIMIT).drained);
+        while HELD.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+        drop(pool);
+        println!("main returns");
+    });
+}

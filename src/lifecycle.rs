@@ -17,10 +17,12 @@
 //! | `InTime` | `shutdown_timeout` that saw every worker leave | yes | no | no |
 //! | `LeftBehind` | either of them that left a task or a worker behind | no | no | no |
 //!
-//! A report that is made by a task of the pool with `shutdown_timeout` raises nothing: it has not waited.
+//! A `shutdown_timeout` waits up to its own limit, whatever was reported before. Called by a task of the pool it has not
+//! waited, and raises nothing.
 //!
-//! Meeting: *a report that leaves something behind and a thread that waits for the end*. The waiting thread returns. It
-//! looks at the report under the lock that it sleeps with, and the reporting thread takes that lock before it notifies.
+//! Meeting: *a report that leaves something behind and a `shutdown` that waits*. The `shutdown` returns. It looks at what
+//! was reported under the lock of the roster that it sleeps with, and the reporting thread takes that lock before it
+//! notifies.
 //!
 //! Rule: whoever may have settled the last task calls [`Lifecycle::check`]: a worker before it parks or leaves (not
 //! after each task), any other thread at once. A check and a waiter meet in one atomic word, by one read-modify-write
@@ -133,14 +135,10 @@ impl Lifecycle {
         self.drained.load(Ordering::Acquire)
     }
 
-    /// Raises what was reported, and wakes the threads in [`wait_end`](Self::wait_end) if something is left behind.
+    /// Raises what was reported.
     pub(crate) fn report(&self, reported: Reported) {
         // ORDERING: Release pairs with the Acquire of `has_reported`.
         self.reported.fetch_max(reported as u8, Ordering::AcqRel);
-        if reported == Reported::LeftBehind {
-            drop(self.waiting.lock());
-            self.quiet.notify_all();
-        }
     }
 
     /// Whether a report has said that much.
@@ -151,20 +149,11 @@ impl Lifecycle {
 
     /// Waits until every admitted task is settled; returns whether that came before the deadline.
     pub(crate) fn wait_quiet(&self, deadline: Deadline) -> bool {
-        self.wait(deadline, || false)
-    }
-
-    /// Like [`wait_quiet`](Self::wait_quiet), but also returns when a report leaves something behind.
-    pub(crate) fn wait_end(&self, deadline: Deadline) -> bool {
-        self.wait(deadline, || self.has_reported(Reported::LeftBehind))
-    }
-
-    fn wait(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
         // ORDERING: the read-modify-write of the rule above.
         self.waiters.fetch_add(1, Ordering::AcqRel);
         let mut waiting = self.waiting.lock();
         let mut quiet = self.ledger.is_quiet();
-        while !quiet && !gives_up() && !deadline.is_past() {
+        while !quiet && !deadline.is_past() {
             waiting = self.quiet.wait_until(waiting, deadline.instant());
             quiet = self.ledger.is_quiet();
         }

@@ -5,7 +5,7 @@
 //! that is inside the pool, a worker or an outside thread that runs one of its tasks, takes the first steps and never
 //! waits: the pool ends after it.
 //!
-//! A *report* ends the waiting for good: what it leaves behind is waited for by no other way and no drop. What the
+//! A *report* ends the waiting for good: no drop and no end without a limit waits for what it leaves behind. What the
 //! reports have said so far, and which waits that ends, stands at [`Reported`].
 
 use std::fmt;
@@ -67,7 +67,8 @@ pub(crate) fn shutdown(engine: &Engine) {
     if engine.roster.may_wait() {
         // A change of the number of workers that began before the closing comes to its end; none begins after it.
         drop(engine.roster.hold());
-        if wait_empty(engine, Deadline::NEVER) {
+        let is_left_behind = || engine.supervisor.lifecycle.has_reported(Reported::LeftBehind);
+        if engine.roster.wait_empty(Deadline::NEVER, is_left_behind) && !is_left_behind() {
             engine.roster.join_threads();
             engine.timekeeper.join();
         }
@@ -80,11 +81,11 @@ pub(crate) fn shutdown_timeout(engine: &Engine, timeout: Duration) -> ShutdownRe
     let before = engine.supervisor.lifecycle.ledger.snapshot().tasks_cancelled;
     engine.close();
     if engine.roster.may_wait() {
-        if !engine.supervisor.lifecycle.wait_end(deadline) {
+        if !engine.supervisor.lifecycle.wait_quiet(deadline) {
             engine.cancel_queued();
         }
         // The threads are not joined: no limit can be put to what they do after they have left the pool.
-        let has_ended = wait_empty(engine, deadline);
+        let has_ended = engine.roster.wait_empty(deadline, || false);
         note(engine, if has_ended { Reported::InTime } else { Reported::LeftBehind });
     }
     report(engine, before)
@@ -111,12 +112,6 @@ pub(crate) fn on_drop(engine: &Engine, policy: OnDrop) {
         }
         OnDrop::Detach => engine.close(),
     }
-}
-
-/// Blocks until no worker is left, the deadline has passed, or a report leaves a worker behind. Returns whether no
-/// worker is left.
-fn wait_empty(engine: &Engine, deadline: Deadline) -> bool {
-    engine.roster.wait_empty(deadline, || engine.supervisor.lifecycle.has_reported(Reported::LeftBehind))
 }
 
 /// Notes what the caller is about to report.

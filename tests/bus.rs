@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bus_conformance::{Backend, Handle, How, Numbered};
 use common::{
-    Bomb, Counter, CountsDrop, Gate, Mutex, Wedge, assert_books_balance, in_threads, on_grid, pool, quiet_panics,
-    within_limit,
+    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, in_threads, on_grid, pool,
+    quiet_panics, within_limit,
 };
 use workcrew::{
     AttemptError, CancelReason, DeadLetter, DeliveryOutcome, EventBus, GiveUp, Observer, Overflow, Receipt,
@@ -574,7 +574,7 @@ fn an_outside_publisher_waits_for_room_and_is_let_go_by_the_end_of_the_subscript
             gate.open();
             bus.wait_idle();
         });
-        pool.shutdown();
+        assert!(pool.shutdown_timeout(LIMIT).drained);
         assert_books_balance(&pool);
     }
 }
@@ -938,7 +938,7 @@ fn a_shutdown_that_cancels_tells_receipts_and_leaves_nothing_pending() {
         assert!(receipts.iter().all(|receipt| outcomes(receipt) == expected));
         assert_eq!(outcomes(&bus.publish(11_u32)), expected);
         wedge.open();
-        pool.shutdown();
+        assert!(pool.shutdown_timeout(LIMIT).drained);
         bus.wait_idle();
         assert_books_balance(&pool);
     });
@@ -1081,7 +1081,7 @@ fn publishing_ending_and_shutting_down_meet_without_a_loss() {
                 }
             });
             bus.wait_idle();
-            pool.shutdown();
+            assert!(pool.shutdown_timeout(LIMIT).drained);
             let all = receipts.into_inner().unwrap();
             let told: Vec<String> = all.iter().flat_map(outcomes).collect();
             assert_eq!(told.len(), all.iter().map(workcrew::Receipt::handlers).sum::<usize>());

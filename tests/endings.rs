@@ -6,7 +6,7 @@ mod common;
 use std::cell::RefCell;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{
     Counter, Gate, LIMIT, Wedge, assert_books_balance, grid, join_all, on_grid, pool, quiet_panics, run_child,
@@ -67,16 +67,18 @@ fn a_second_shutdown_does_not_wait_for_what_was_left_behind() {
             let (gate, ended) = stuck(&pool);
             assert_eq!(end(&pool).tasks_running, 1);
             pool.shutdown();
-            for timeout in [Duration::ZERO, LIMIT * 2, Duration::MAX] {
+            // One with a limit waits for that long.
+            for timeout in [Duration::ZERO, SHORT] {
+                let since = Instant::now();
                 let report = pool.shutdown_timeout(timeout);
                 assert_eq!((report.drained, report.tasks_cancelled, report.tasks_running), (false, 0, 1));
+                assert!(since.elapsed() >= timeout);
             }
             assert_eq!(pool.shutdown_now().tasks_running, 1);
             pool.shutdown();
             assert_eq!(ended.get(), 0, "a shutdown has waited");
             gate.open();
-            // A wait for the tasks themselves still waits.
-            pool.wait_idle();
+            assert!(pool.shutdown_timeout(Duration::MAX).drained);
             assert_eq!(ended.get(), 1);
             assert!(pool.shutdown_timeout(Duration::ZERO).drained && pool.shutdown_now().drained);
         });
@@ -119,25 +121,27 @@ fn the_last_reference_may_be_dropped_anywhere_after_a_report() {
 /// Fault 141.
 #[test]
 fn a_shutdown_that_waits_returns_when_another_thread_reports() {
-    let waits: [fn(&WorkerPool); 3] = [
-        WorkerPool::shutdown,
-        |pool| assert_eq!(pool.shutdown_timeout(Duration::MAX).tasks_running, 1),
-        |pool| assert_eq!(pool.shutdown_timeout(LIMIT * 2).tasks_running, 1),
-    ];
     for end in ENDS {
         for workers in [1, 2, 8] {
             within_limit(|| {
                 let pool = pool(workers, 64);
                 let (gate, ended) = stuck(&pool);
-                let waiting = waits.map(|wait| {
+                let waiting = [(); 3].map(|()| {
                     let pool = Arc::clone(&pool);
-                    spawn_and_let_sleep(move || wait(&pool))
+                    spawn_and_let_sleep(move || pool.shutdown())
                 });
+                assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "nothing was reported yet");
                 let report = end(&pool);
                 assert_eq!((report.drained, report.tasks_running), (false, 1));
                 waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
                 assert_eq!(ended.get(), 0, "one of them has waited for the task");
+                // A limit is kept whatever another thread reports.
+                let patient = Arc::clone(&pool);
+                let patient = spawn_and_let_sleep(move || patient.shutdown_timeout(Duration::MAX));
+                assert_eq!(end(&pool).tasks_running, 1);
+                assert!(!patient.is_finished());
                 gate.open();
+                assert_eq!(patient.join().unwrap().tasks_running, 0);
             });
         }
     }
@@ -145,16 +149,21 @@ fn a_shutdown_that_waits_returns_when_another_thread_reports() {
 
 /// Fault 141.
 #[test]
-fn of_many_limits_at_once_the_shortest_ends_all() {
+fn each_of_many_limits_at_once_is_kept() {
     within_limit(|| {
         for round in 0..50 {
             let pool = pool(1 + round % 3, 4);
             let (gate, ended) = stuck(&pool);
             thread::scope(|threads| {
-                let limits = [Duration::MAX, LIMIT * 2, SHORT, Duration::from_millis(1)];
+                let limits = [Duration::ZERO, Duration::from_millis(1), SHORT, SHORT * 2];
                 let ends = limits.map(|limit| {
                     let pool = &pool;
-                    threads.spawn(move || assert_eq!(pool.shutdown_timeout(limit).tasks_running, 1))
+                    threads.spawn(move || {
+                        let since = Instant::now();
+                        assert_eq!(pool.shutdown_timeout(limit).tasks_running, 1);
+                        assert!(since.elapsed() >= limit);
+                        pool.shutdown();
+                    })
                 });
                 join_all(ends);
             });

@@ -536,7 +536,7 @@ fn trying_cancelling_joining_and_ending_meet_without_a_loss() {
                     pool.shutdown_now();
                 });
             });
-            pool.shutdown();
+            assert!(pool.shutdown_timeout(LIMIT).drained);
             let metrics = pool.metrics();
             assert_eq!((dropped.get(), made.get()), (60, 60));
             assert_eq!(metrics.tasks_submitted as usize, resolved.get());

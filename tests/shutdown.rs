@@ -62,7 +62,7 @@ fn shutdown_now_cancels_what_is_queued_and_counts_it() {
         assert!(matches!(handle.join(), Err(JoinError::Cancelled(CancelReason::ShutDown))));
         assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::ShutDown))));
         wedge.open();
-        pool.shutdown();
+        assert!(pool.shutdown_timeout(LIMIT).drained);
         assert_eq!(ran.get(), 0);
         assert!(pool.shutdown_now().drained);
         assert_books_balance(&pool);

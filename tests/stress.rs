@@ -323,7 +323,7 @@ fn live(seed: u64, rival: &Rival) -> usize {
             _ => pool.close(),
         }
         end(rival, has_rival, handles);
-        pool.shutdown();
+        assert!(pool.shutdown_timeout(LIMIT).drained);
         check_books(&pool, &life.tally);
     }
     let made = life.tally.made.load(SeqCst);

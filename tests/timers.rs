@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, Mutex, Wedge, assert_books_balance, fill, in_threads, on_grid, pool, quiet_panics,
-    within_limit,
+    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, in_threads, on_grid, pool,
+    quiet_panics, within_limit,
 };
 use workcrew::{OnDrop, TimerHandle, WorkerPool};
 
@@ -436,7 +436,7 @@ fn setting_cancelling_and_ending_meet_without_a_loss() {
                     pool.shutdown_now();
                 });
             });
-            pool.shutdown();
+            assert!(pool.shutdown_timeout(LIMIT).drained);
             let metrics = pool.metrics();
             assert_eq!((dropped.get(), made.get()), (120, 120));
             assert_eq!(metrics.tasks_succeeded as usize, ran.get());

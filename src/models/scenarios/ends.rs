@@ -25,6 +25,7 @@ fn shutdown_now_and_submit_and_parked() {
             let handle = pool.try_spawn(runs.adder()).ok();
             let report = pool.shutdown_now();
             let accepted: usize = submitters.into_iter().map(join).sum();
+            pool.wait_idle(); // the shutdown does not wait for what was reported as running
             pool.shutdown();
             let spawned = usize::from(handle.is_some());
             let (metrics, run) = (pool.metrics(), runs.get());
@@ -149,6 +150,7 @@ fn retry_and_shutdown() {
             Err(error) => assert!(matches!(error, JoinError::Cancelled(CancelReason::ShutDown))),
         }
         let _ = join(ender);
+        pool.wait_idle(); // the shutdown does not wait for what was reported as running
         pool.shutdown();
         assert_balanced(&pool);
     });

@@ -118,7 +118,8 @@ impl Builder {
         self
     }
 
-    /// What dropping the pool does. Unless set, it drains and joins.
+    /// Sets what dropping the pool does. Default: drain and join, which blocks. In async code choose
+    /// [`OnDrop::Detach`].
     pub fn on_drop(mut self, policy: OnDrop) -> Self {
         self.on_drop = policy;
         self

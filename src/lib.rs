@@ -162,7 +162,8 @@
 //! # How do I use it from async code?
 //!
 //! [`spawn_async`](WorkerPool::spawn_async) waits for room as a future, a [`JoinHandle`] is one, and so is
-//! [`CancellationToken::cancelled`]; all by the standard library alone, in any runtime.
+//! [`CancellationToken::cancelled`]; all by the standard library alone, in any runtime. The drop of the last reference to
+//! a pool blocks, unless the pool was built with [`OnDrop::Detach`].
 //!
 //! ```
 //! # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
@@ -189,7 +190,8 @@
 //! Drop the pool, or call [`shutdown`](WorkerPool::shutdown): nothing new, run what is queued, join the workers.
 //! [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so within a time and [reports](ShutdownReport) what was
 //! left, [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued, [`close`](WorkerPool::close) only refuses
-//! what is new.
+//! what is new. A task that a report counts as still running is left behind for good: neither the drop of the pool nor
+//! another `shutdown` waits for it, so it cannot keep the process alive.
 //!
 //! # What happens when a task panics?
 //!
@@ -224,6 +226,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod pool;
+mod ending;
 mod builder;
 mod handle;
 mod submission;

@@ -1,4 +1,4 @@
-//! The pool as users see it: submitting, watching, ending.
+//! The pool as users see it: submitting, watching, dropping. The ways to end it are in `ending`.
 //!
 //! What is built on a pool (groups, scopes, maps) adds its own method to [`WorkerPool`] in its own file.
 
@@ -14,7 +14,7 @@ use crate::job::Job;
 use crate::local;
 use crate::metrics::Metrics;
 use crate::observer::RunningTask;
-use crate::shutdown::{self, OnDrop, ShutdownReport};
+use crate::shutdown::{self, OnDrop};
 use crate::sync::Arc;
 use crate::task::TaskCell;
 use crate::worker::{self, WorkerSettings};
@@ -24,8 +24,8 @@ use crate::worker::{self, WorkerSettings};
 /// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. A `static` is never
 /// dropped, and what is queued when `main` returns is lost: call [`wait_idle`](Self::wait_idle) or
 /// [`shutdown`](Self::shutdown) at the end. Dropping a pool runs what is queued and joins the workers, unless
-/// [`Builder::on_drop`](crate::Builder::on_drop) says otherwise; dropped on one of its own workers it does not wait,
-/// and the pool ends after that worker's task.
+/// [`Builder::on_drop`](crate::Builder::on_drop) says otherwise or an earlier [report](crate::ShutdownReport) has ended
+/// the waiting. Dropped on one of its own workers the pool does not wait, and ends after that worker's task.
 ///
 /// Workers are reused and their thread locals are not reset: what a task leaves there, the next task on that worker
 /// finds.
@@ -345,54 +345,6 @@ impl WorkerPool {
         drop(one_at_a_time);
         self.engine.call_for_new_workers();
         started
-    }
-}
-
-/// # Ending
-///
-/// Each way may be taken from any thread, more than once, and while others submit: who waits for room gets its
-/// closure back.
-impl WorkerPool {
-    /// Refuses new work and returns at once. What is queued still runs, and then the workers end; what waits for its time
-    /// is cancelled. To wait for the end, call [`shutdown`](Self::shutdown), or drop the pool.
-    pub fn close(&self) {
-        self.engine.close();
-    }
-
-    /// Refuses new work, runs what is queued, joins the workers. Blocks until then; a task that never ends makes it
-    /// wait for ever.
-    ///
-    /// Called by a task of this pool, here and below, it does not wait: the pool runs what is queued and ends after
-    /// that task.
-    pub fn shutdown(&self) {
-        shutdown::shutdown(&self.engine);
-    }
-
-    /// Like [`shutdown`](Self::shutdown), but after `timeout` what has not started is cancelled, running groups and
-    /// scopes are told through their tokens (plain tasks have none, unless you gave them one), and the report says what
-    /// was left. `Duration::MAX` waits for ever. Destructors of the workers' thread locals are not waited for.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
-    /// pool.execute(|| ())?;
-    /// let report = pool.shutdown_timeout(Duration::from_secs(5));
-    /// assert!(report.drained); // everything has run; else see the other fields
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use = "the report says whether the pool was drained"]
-    pub fn shutdown_timeout(&self, timeout: Duration) -> ShutdownReport {
-        shutdown::shutdown_timeout(&self.engine, timeout)
-    }
-
-    /// Refuses new work, cancels what has not started, tells running groups and scopes through their tokens, and
-    /// returns without waiting for what runs.
-    #[allow(clippy::must_use_candidate, reason = "the report is of interest to few")]
-    pub fn shutdown_now(&self) -> ShutdownReport {
-        shutdown::shutdown_now(&self.engine)
     }
 }
 

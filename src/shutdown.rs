@@ -41,7 +41,8 @@ pub enum OnDrop {
     Detach,
 }
 
-/// What was left when a shutdown returned.
+/// What was left when a shutdown returned. What it counts as running is left behind for good; see
+/// [`shutdown_timeout`](crate::WorkerPool::shutdown_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
@@ -59,6 +60,11 @@ impl fmt::Display for ShutdownReport {
         let state = if *drained { "drained" } else { "not drained" };
         write!(f, "{state} (tasks cancelled: {tasks_cancelled}, still running: {tasks_running})")
     }
+}
+
+/// Refuses new work. Does not wait.
+pub(crate) fn close(engine: &Engine) {
+    engine.close();
 }
 
 /// Drains the pool and joins its workers.

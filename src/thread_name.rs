@@ -43,7 +43,7 @@ mod tests {
         assert_eq!(thread_name("a-", "1"), "a--1");
     }
 
-    /// Fault 147.
+    /// Fault 146.
     #[test]
     fn a_long_name_is_cut_before_its_suffix_and_between_characters() {
         for base in

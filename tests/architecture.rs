@@ -39,6 +39,7 @@ const RANKS: &[&str] = &[
     "worker",
     "shutdown",
     "pool",
+    "ending",
     "submission",
     "group",
     "scope",

@@ -65,7 +65,7 @@ fn check(base: &str, workers: usize) {
     }
 }
 
-/// Fault 147.
+/// Fault 146.
 #[test]
 fn the_system_shows_the_index_of_each_worker_however_long_the_name() {
     for base in [

@@ -11,7 +11,7 @@ use std::process::{self, Command};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, thread};
 
-use common::{Counter, LIMIT, Wedge, pool, within_limit};
+use common::{Counter, LIMIT, Wedge, assert_ran_one_test, pool, within_limit};
 use workcrew::{CancelReason, CancellationToken, GroupError, WorkerPool};
 
 /// Fault 119.
@@ -76,6 +76,7 @@ fn a_wall_clock_that_jumps_a_day_either_way_changes_no_wait_and_no_timer() {
     child.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env_remove("FAKETIME"); // a shift that this process lives under
     let output = child.output().unwrap();
     fs::remove_file(&shift).unwrap();
+    assert_ran_one_test(&output);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -160,7 +161,10 @@ fn a_user_who_may_start_few_threads_gets_a_typed_error() {
     let output = command.current_dir("/").output();
     fs::remove_dir_all(&folder).unwrap();
     match output {
-        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+        Ok(output) => {
+            assert_ran_one_test(&output);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
         Err(error) => eprintln!("skipped: {error}"),
     }
 }

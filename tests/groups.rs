@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, join_all, on_grid, pool, within_limit,
+    Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, join_all, on_grid, pool, spawn_and_let_sleep,
+    within_limit,
 };
 use workcrew::{
     CancelReason, CancellationToken, GroupError, Policy, Spawner, TaskError, TaskGroup, TrySubmitError, WorkerPool,
@@ -411,8 +412,8 @@ fn a_wait_returns_when_running_siblings_have_ended() {
         gate.wait_started(1);
         group.spawn(|| Err("early"));
         let token = group.token().clone();
-        let waiter = thread::spawn(move || (group.wait().map(drop).unwrap_err().to_string(), ended.get()));
-        assert!(token.wait_timeout(LIMIT));
+        let waiter = spawn_and_let_sleep(move || (group.wait().map(drop).unwrap_err().to_string(), ended.get()));
+        assert!(token.wait_timeout(LIMIT) && !waiter.is_finished());
         gate.open();
         assert_eq!(waiter.join().unwrap(), ("early".to_owned(), 1));
     });
@@ -787,12 +788,8 @@ fn a_spawn_that_waits_for_room_ends_with_the_group() {
         let group = pool.group().capacity(1);
         group.spawn(|| ());
         let spawner = group.spawner();
-        let (told, tell) = mpsc::channel();
-        let parked = thread::spawn(move || {
-            told.send(()).unwrap();
-            spawner.spawn(|| ());
-        });
-        tell.recv_timeout(LIMIT).unwrap();
+        let parked = spawn_and_let_sleep(move || spawner.spawn(|| ()));
+        assert!(!parked.is_finished());
         group.cancel();
         parked.join().unwrap();
         assert!(group.wait().is_err());

@@ -10,7 +10,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, nest, on_grid, pool, within_limit};
+use common::{
+    Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, nest, on_grid, pool, spawn_and_let_sleep,
+    within_limit,
+};
 use workcrew::{CancelReason, JoinError, JoinHandle, WorkerPool};
 
 /// Fault 40.
@@ -69,10 +72,11 @@ fn a_timed_wait_gives_either_the_end_or_the_time() {
         for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1)] {
             assert!(!handle.wait_timeout(timeout));
         }
-        let waiter = thread::spawn(move || {
+        let waiter = spawn_and_let_sleep(move || {
             assert!(handle.wait_timeout(Duration::MAX));
             handle.join().unwrap();
         });
+        assert!(!waiter.is_finished());
         gate.open();
         waiter.join().unwrap();
     });
@@ -181,21 +185,17 @@ fn a_task_that_joins_itself_is_told_so() {
 fn a_task_that_joins_what_runs_below_it_on_the_stack_is_told_so() {
     within_limit(|| {
         let pool = pool(1, 4);
-        let (give, take) = mpsc::channel::<JoinHandle<bool>>();
+        let (give, take) = mpsc::channel::<JoinHandle<()>>();
         let inner = Arc::clone(&pool);
         let (told, tell) = mpsc::channel();
         let outer = pool.spawn(move || {
             // The child runs on this very stack, and joins this task.
-            inner
-                .spawn(move || matches!(take.recv().unwrap().join(), Err(JoinError::WouldDeadlock)))
-                .unwrap()
-                .join()
-                .unwrap()
+            let child = inner.spawn(move || take.recv().unwrap().join());
+            told.send(child.unwrap().join().unwrap()).unwrap();
         });
-        let outer = outer.unwrap();
-        pool.execute(move || told.send(()).unwrap()).unwrap();
-        give.send(outer).unwrap();
-        tell.recv_timeout(LIMIT).unwrap();
+        give.send(outer.unwrap()).unwrap();
+        assert!(matches!(tell.recv_timeout(LIMIT).unwrap(), Err(JoinError::WouldDeadlock)));
+        pool.wait_idle();
         assert_eq!(pool.metrics().tasks_panicked, 0);
     });
 }
@@ -303,9 +303,10 @@ fn many_threads_may_watch_one_handle() {
     let watchers: Vec<_> = (0..16)
         .map(|_| {
             let handle = Arc::clone(&handle);
-            thread::spawn(move || handle.wait_timeout(LIMIT))
+            spawn_and_let_sleep(move || handle.wait_timeout(LIMIT))
         })
         .collect();
+    assert!(watchers.iter().all(|watcher| !watcher.is_finished()));
     gate.open();
     assert!(watchers.into_iter().all(|watcher| watcher.join().unwrap()));
 }
@@ -562,6 +563,7 @@ fn results_whose_destructors_spawn_do_not_exhaust_the_stack() {
         })
         .unwrap();
         pool.wait_idle();
+        assert_eq!(pool.metrics().tasks_succeeded, 50_003, "the chain was cut");
     });
 }
 

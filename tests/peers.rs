@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{
     Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, grid, join_all, on_grid, pool,
-    within_limit,
+    spawn_and_let_sleep, within_limit,
 };
 use workcrew::{CancelReason, GroupError, JoinError, Overflow, Policy, TaskError, WorkerPool};
 
@@ -164,7 +164,8 @@ fn a_wait_that_has_begun_ends_when_queued_tasks_are_cancelled() {
             for _ in 0..20 {
                 group.spawn(|| ());
             }
-            let waiter = thread::spawn(move || group.wait());
+            let waiter = spawn_and_let_sleep(move || group.wait());
+            assert!(!waiter.is_finished());
             match way {
                 0 => token.cancel(),
                 1 => parent.cancel(),

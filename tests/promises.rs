@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, nest, on_grid, pool, within_limit,
+    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, nest, on_grid, pool,
+    spawn_and_let_sleep, within_limit,
 };
 use workcrew::{
     CancelReason, GroupError, JoinError, Observer, Outcome, Overflow, Policy, TaskId, TaskInfo, WorkerPool,
@@ -388,7 +389,7 @@ fn promise_10_shutdown_ends() {
         let parked: Vec<_> = (0..4)
             .map(|_| {
                 let (pool, ran) = (Arc::clone(&pool), ran.clone());
-                thread::spawn(move || pool.execute(move || ran.add()).is_ok())
+                spawn_and_let_sleep(move || pool.execute(move || ran.add()).is_ok())
             })
             .collect();
         while pool.metrics().tasks_submitted < (pool.workers() + accepted + 4) as u64 {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counter, LIMIT, Wedge, pool, run_child};
+use common::{Counter, LIMIT, Wedge, assert_ran_one_test, pool, run_child};
 use workcrew::{BuildError, WorkerPool};
 
 fn passes(test: &str) {
@@ -208,6 +208,7 @@ fn a_thread_that_does_not_start_is_a_typed_error_and_the_others_are_joined() {
         binary.display()
     );
     let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    assert_ran_one_test(&output);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -5,7 +5,6 @@ mod common;
 
 use std::cell::RefCell;
 use std::hint;
-use std::process;
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -344,15 +343,17 @@ fn who_waits_is_released_by_shutdown_now() {
         let (group, any) = (pool.group(), pool.group());
         group.spawn(|| ());
         any.spawn(|| Ok::<_, ()>(()));
-        thread::scope(|threads| {
-            threads.spawn(|| assert!(handle.unwrap().join().is_err()));
-            if let Ok(timed) = timed {
-                threads.spawn(move || assert!(timed.wait_timeout(Duration::MAX)));
-            }
-            threads.spawn(|| assert!(group.wait().is_err()));
-            threads.spawn(|| assert!(any.wait_any().is_err()));
-            pool.shutdown_now();
-        });
+        let mut waiting = vec![
+            spawn_and_let_sleep(|| assert!(handle.unwrap().join().is_err())),
+            spawn_and_let_sleep(|| assert!(group.wait().is_err())),
+            spawn_and_let_sleep(|| assert!(any.wait_any().is_err())),
+        ];
+        // A queue of one has no room for a second task.
+        assert_eq!(timed.is_ok(), pool.queue_capacity() > 1);
+        waiting.extend(timed.ok().map(|timed| spawn_and_let_sleep(move || assert!(timed.wait_timeout(Duration::MAX)))));
+        assert!(waiting.iter().all(|waiter| !waiter.is_finished()));
+        pool.shutdown_now();
+        waiting.into_iter().for_each(|waiter| waiter.join().unwrap());
         wedge.open();
     });
 }
@@ -467,7 +468,7 @@ fn a_thread_local_of_a_worker_may_use_the_pool_in_its_destructor() {
             }
             pool.wait_idle();
             pool.shutdown();
-            assert!(destroyed.get() >= 1);
+            assert_eq!(destroyed.get(), 2, "by the ends of two threads, or of one and by the second task");
             assert_books_balance(&pool);
         }
     });
@@ -478,6 +479,7 @@ fn a_thread_local_of_a_worker_may_use_the_pool_in_its_destructor() {
 fn a_process_may_end_while_a_static_pool_works() {
     let output = run_child("child_returns_while_a_static_pool_works", &[]);
     assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "it did not end by a return: {output:?}");
 }
 
 #[test]
@@ -488,8 +490,7 @@ fn child_returns_while_a_static_pool_works() {
     let gate = Gate::new();
     let inside = gate.clone();
     pool.execute(move || inside.pass()).unwrap();
-    gate.wait_started(1);
-    process::exit(0);
+    gate.wait_started(1); // and is never opened: `main` returns while the task runs
 }
 
 #[test]

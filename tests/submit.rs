@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, grid, on_grid, pool, within_limit,
+    Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, grid, on_grid, pool,
+    spawn_and_let_sleep, within_limit,
 };
 use workcrew::{BuildError, CancelReason, JoinError, Overflow, WorkerPool};
 
@@ -139,10 +140,11 @@ fn a_timeout_of_zero_or_little_gives_back_and_an_endless_one_waits() {
         assert!(pool.execute_timeout(|| (), Duration::ZERO).unwrap_err().is_timeout());
         assert!(pool.execute_timeout(|| (), Duration::from_nanos(1)).unwrap_err().is_timeout());
         assert!(pool.spawn_timeout(|| (), Duration::from_millis(1)).unwrap_err().is_timeout());
-        let waiter = thread::spawn({
+        let waiter = spawn_and_let_sleep({
             let pool = Arc::clone(&pool);
             move || pool.spawn_timeout(|| 3, Duration::MAX).unwrap().join().unwrap()
         });
+        assert!(!waiter.is_finished());
         wedge.open();
         assert_eq!(waiter.join().unwrap(), 3);
     });

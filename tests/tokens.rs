@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counter, CountsDrop, LIMIT, Mutex, within_limit};
+use common::{Counter, CountsDrop, LIMIT, Mutex, spawn_and_let_sleep, within_limit};
 use workcrew::{CancelReason, CancellationToken};
 
 #[test]
@@ -61,7 +61,7 @@ fn a_wait_ends_with_the_time_or_the_cancellation() {
         let waiters: Vec<_> = (0..4)
             .map(|_| {
                 let child = token.child_token();
-                thread::spawn(move || child.wait_timeout(Duration::MAX))
+                spawn_and_let_sleep(move || child.wait_timeout(Duration::MAX))
             })
             .collect();
         token.cancel();

@@ -282,11 +282,20 @@ pub fn assert_books_balance(pool: &WorkerPool) {
     assert_eq!(m.tasks_submitted, sum, "{m}");
 }
 
-/// Runs one `#[ignore]`d test of this binary in a process of its own.
+/// Runs one `#[ignore]`d test of this binary in a process of its own. A name that no test bears is a failure: the child
+/// would run nothing, and succeed.
 pub fn run_child(test: &str, environment: &[(&str, &str)]) -> Output {
     let binary = std::env::current_exe().unwrap();
     let mut command = Command::new(binary);
     command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
     command.envs(environment.iter().copied());
-    command.output().unwrap()
+    let output = command.output().unwrap();
+    assert_ran_one_test(&output);
+    output
+}
+
+/// Checks that a child process has found the test that it was to run.
+pub fn assert_ran_one_test(child: &Output) {
+    let told = String::from_utf8_lossy(&child.stdout);
+    assert!(told.contains("running 1 test"), "the child has run no test: {child:?}");
 }

@@ -252,7 +252,6 @@ fn wakers_that_panic_or_come_back_to_the_pool_do_no_harm() {
         let handles: Vec<_> = submissions.into_iter().map(|submission| block_on(submission).unwrap()).collect();
         handles.into_iter().for_each(|handle| handle.join().unwrap());
         pool.wait_idle();
-        assert!(panics.rung.get() > 0, "the first in the row is told of room");
         assert_books_balance(&pool);
     });
 }

@@ -304,6 +304,7 @@ pub use group::{Completions, Policy, Progress, Spawner, TaskGroup, TaskResult};
 pub use handle::JoinHandle;
 #[cfg(feature = "io")]
 pub use io::{Driver, DriverError};
+pub use map::Map;
 pub use metrics::{Histogram, Metrics};
 pub use observer::{Observer, Outcome, RunningTask, TaskId, TaskInfo};
 pub use panic::Panic;

@@ -5,7 +5,6 @@ use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::adding::Added;
 use super::completions::Completions;
 use super::core::{Ended, GroupCore, WouldDeadlock};
 use super::result::TaskResult;
@@ -194,21 +193,30 @@ impl<R: TaskResult> TaskGroup<R> {
         self.core().try_add(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// Adds a task for each closure, blocking while the group is at capacity. Stops taking closures when one was
-    /// dropped because the group had been cancelled; that one counts as cancelled, so a wait does not mistake the
-    /// part for the whole.
+    /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and while the source does.
+    ///
+    /// Each closure is taken when the group has room for it, on the calling thread. Once the group was cancelled, or
+    /// the pool shut down, no further closure is taken. [`wait`](Self::wait) then returns an error also if every task
+    /// that was added has succeeded, so that it does not mistake the part for the whole.
+    ///
+    /// The source may wait for tasks of the group. On a worker of the pool this first runs the tasks that have not
+    /// started, if no other worker is free and the source [promises](Iterator::size_hint) no further closure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let group = pool.group();
+    /// group.spawn_all((0..).map(|n| move || if n == 7 { Err(n) } else { Ok(n) })); // ends at the first error
+    /// assert_eq!(group.wait().unwrap_err().to_string(), "7");
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
     #[track_caller]
     pub fn spawn_all<F>(&self, closures: impl IntoIterator<Item = F>)
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let location = Location::caller();
-        let core = self.core();
-        for closure in closures {
-            if core.add(|| Closure::new(closure), location) == Added::Dropped {
-                break;
-            }
-        }
+        self.core().add_all(closures.into_iter(), Location::caller());
     }
 
     /// Something that adds tasks from elsewhere, also from the group's own tasks.

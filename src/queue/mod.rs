@@ -211,6 +211,11 @@ impl<T> Queue<T> {
         item
     }
 
+    /// Whether a worker has nothing to do; may be stale when it returns.
+    pub(crate) fn has_idle_worker(&self) -> bool {
+        self.idle.is_any()
+    }
+
     /// Makes every sleeping worker look up.
     pub(crate) fn wake_all(&self) {
         self.idle.call_all();

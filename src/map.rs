@@ -120,7 +120,7 @@ impl WorkerPool {
 ///
 /// - If the first result is ready, `next` returns it and takes no item.
 /// - Otherwise `next` takes items until the first result is ready or the [window](Self::window) is full.
-///   *Default window:* four for each worker.
+///   *Default window:* four items for each worker, but at most one more than the queue has places.
 /// - While a task is under way, the default takes only items that the source promises by the lower bound of its
 ///   [`size_hint`](Iterator::size_hint). Ranges and collections promise all their items, and so do `map` and
 ///   `enumerate` over them.
@@ -182,7 +182,7 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
     /// the source promises them or not, see [above](Self#how-far-it-reads-ahead). A window of one works on any source: an
     /// item is taken when the result before it was handed out.
     ///
-    /// *Default:* four for each worker, of what the source promises.
+    /// *Default:* four for each worker, at most one more than the queue has places; of what the source promises.
     ///
     /// # Examples
     ///
@@ -226,7 +226,7 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
         if self.results.is_empty() || self.held_back.is_some() {
             return true;
         }
-        let window = self.window.unwrap_or_else(|| self.pool.workers().saturating_mul(WINDOW_PER_WORKER));
+        let window = self.window.unwrap_or_else(|| default_window(self.pool));
         let is_promised = || self.window.is_some() || self.items.size_hint().0 > 0;
         self.results.len() < window && self.concurrency.as_ref().is_none_or(Concurrency::has_room) && is_promised()
     }
@@ -324,6 +324,11 @@ impl<I: Iterator, F, T> fmt::Debug for Map<'_, I, F, T> {
             .field("concurrency", &self.concurrency.as_ref().map(|concurrency| concurrency.limit))
             .finish_non_exhaustive()
     }
+}
+
+/// The window of a map for which the user has set none.
+fn default_window(pool: &WorkerPool) -> usize {
+    pool.workers().saturating_mul(WINDOW_PER_WORKER).min(pool.queue_capacity() + 1)
 }
 
 /// A limit of tasks under way.

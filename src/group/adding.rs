@@ -63,15 +63,15 @@ impl<R: TaskResult> GroupCore<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         loop {
+            if closures.size_hint().0 == 0 {
+                self.run_what_only_this_worker_can();
+            }
             if let Some(reason) = self.refusal() {
                 // A source that says that it is at its end is not cut short.
                 if closures.size_hint().1 != Some(0) {
                     self.state.lock().cut_short.get_or_insert(reason);
                 }
                 return;
-            }
-            if closures.size_hint().0 == 0 {
-                self.run_what_only_this_worker_can();
             }
             let Some(closure) = closures.next() else { return };
             if self.add(|| Closure::new(closure), location) == Added::Dropped {

@@ -103,6 +103,20 @@
 //! oldest or the newest. The `try_` forms never block and give the closure back, the `_timeout` forms block at most
 //! that long. Every refusal [returns the closure](SubmitError), neither run nor dropped.
 //!
+//! # May I hold a lock while I submit?
+//!
+//! Not a lock that tasks take, and not while you call a form that may wait or run the task in place. The tasks that
+//! would make room may wait for that lock, and a task that runs in place takes it on your own thread. Every bounded
+//! queue has this hazard.
+//!
+//! - The plain forms may wait for room, or run the task in place: `execute`, `spawn`, `spawn_all`, `map`, `publish` and
+//!   their kin, on the pool and on all that is built on it. On a worker of the pool they run it in place.
+//! - The `_timeout` forms may wait that long. They never run a task in place.
+//! - The `try_` forms never wait and never run a task in place, nor do timers.
+//!
+//! So release the lock first, or use a `try_` form and submit later what it gives back. The example `lock_held` shows
+//! both.
+//!
 //! # May a task submit, and wait for what it submitted?
 //!
 //! Yes, to any depth up to 64 and with a single worker. A worker that waits runs what it waits for, and nothing else,

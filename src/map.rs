@@ -116,7 +116,8 @@ impl WorkerPool {
 ///
 /// # How far it reads ahead
 ///
-/// Creating it takes no item. Each call of `next` follows these rules:
+/// Creating it takes no item. `next` waits and may run tasks in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit)
+/// that tasks take. Each call of `next` follows these rules:
 ///
 /// - If the first result is ready, `next` returns it and takes no item.
 /// - Otherwise `next` takes items until the first result is ready or the [window](Self::window) is full.

@@ -131,7 +131,7 @@ fn a_ready_first_result_is_handed_out_before_the_source_is_asked_again() {
             let mut results = pool
                 .map(items, move |n| {
                     if n == 0 {
-                        inside.pass()
+                        inside.pass();
                     }
                 })
                 .window(4);
@@ -149,7 +149,7 @@ fn a_ready_first_result_is_handed_out_before_the_source_is_asked_again() {
                 }
             }
             assert_eq!(taken.get(), 12);
-        })
+        });
     });
 }
 

@@ -170,6 +170,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// On a worker of the pool it makes room by itself: a task of the group that adds to the full group runs the new
     /// task at once, in its own place (or adds it beyond the capacity, when tasks are nested 16 deep on that
     /// worker); any other worker runs tasks of the group until there is room.
+    ///
+    /// May wait or run tasks in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
     where
@@ -178,7 +180,7 @@ impl<R: TaskResult> TaskGroup<R> {
         let _ = self.core().add(|| Closure::new(f), Location::caller());
     }
 
-    /// Adds a task if there is room now. Never blocks.
+    /// Adds a task if there is room now. Never blocks, and never runs a task in place.
     ///
     /// # Errors
     ///
@@ -195,9 +197,11 @@ impl<R: TaskResult> TaskGroup<R> {
 
     /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and while the source does.
     ///
-    /// Each closure is taken when the group has room for it, on the calling thread. Once the group was cancelled, or
+    /// Like [`spawn`](Self::spawn) for each closure, also as to locks. A closure is taken on the calling thread, and then
+    /// waits there for room. Once the group was cancelled, or
     /// the pool shut down, no further closure is taken. [`wait`](Self::wait) then returns an error also if every task
-    /// that was added has succeeded, so that it does not mistake the part for the whole.
+    /// that was added has succeeded, so that it does not mistake the part for the whole; but not by
+    /// [`Policy::FirstSuccess`], where success is what ends the group.
     ///
     /// The source may wait for tasks of the group. On a worker of the pool this first runs the tasks that have not
     /// started, if no other worker is free and the source [promises](Iterator::size_hint) no further closure.

@@ -14,6 +14,8 @@ use workcrew::*;
 type OnlySend = Cell<u8>;
 
 fn travels<T: Error + Send + Sync + 'static>() {}
+fn is_send<T: Send>() {}
+
 fn is_send_sync<T: Send + Sync>() {}
 
 #[test]

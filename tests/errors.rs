@@ -53,6 +53,8 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
     is_send_sync::<Refused<OnlySend>>();
     is_send_sync::<(TaskId, Outcome, CancelReason, Overflow, OnDrop, Policy, Progress)>();
     is_send_sync::<Completions<'_, Result<OnlySend, OnlySend>>>();
+    // One thread at a time asks an iterator, and what it holds back need not be `Sync`.
+    is_send::<(Overflow, Map<'_, std::ops::Range<u8>, fn(u8), OnlySend>)>();
 }
 
 #[test]

@@ -245,6 +245,11 @@ impl Engine {
         }
     }
 
+    /// Whether a worker has nothing to do; may be stale when it returns.
+    pub(crate) fn has_idle_worker(&self) -> bool {
+        self.queue.has_idle_worker()
+    }
+
     /// How many jobs wait for a worker, tickets included; out of date when it arrives.
     pub(crate) fn jobs(&self) -> usize {
         self.queue.len_of_both()

@@ -66,9 +66,19 @@
 //!
 //! # In which order do tasks start?
 //!
-//! Jobs in the order in which they were submitted, the tasks of a group in the order of spawning. Groups hold their own waiting
-//! tasks and do not queue behind jobs: a task of a group may start before a job that was submitted earlier, and the other way
-//! round. What must come first is to be joined first.
+//! - **Jobs** of `execute` and `spawn` start in the order in which the queue accepted them. So the jobs of one submitter
+//!   start in the order of submission. With one worker they also end in that order.
+//! - **Tasks of a group** start in the order of spawning. A group holds its tasks itself and asks for workers.
+//! - **Due timers**, and attempts after the first, start in the order in which they are due.
+//!
+//! A worker takes from the queue and from what does not wait in the queue by turns: requests of groups, and due timers.
+//! While both are there, it starts one job, then one due timer or at most 16 tasks of one group, then one job again. So
+//! neither starves, and a due timer does not wait for the whole queue. It waits for what was due before it and for one turn
+//! of each group that asked before it, and for one job before each of these and itself.
+//!
+//! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs in place because the queue is
+//! full. A job that is put aside, since it was submitted from nested tasks into a full queue, starts like a due timer.
+//! If a task must start after another one has ended, join that one first, or submit it there.
 //!
 //! # May tasks borrow?
 //!
@@ -92,6 +102,20 @@
 //! The plain forms do what the pool's [`Overflow`] policy says: block (the default), run on the caller, discard the
 //! oldest or the newest. The `try_` forms never block and give the closure back, the `_timeout` forms block at most
 //! that long. Every refusal [returns the closure](SubmitError), neither run nor dropped.
+//!
+//! # May I hold a lock while I submit?
+//!
+//! Not a lock that tasks take, and not while you call a form that may wait or run the task in place. The tasks that
+//! would make room may wait for that lock, and a task that runs in place takes it on your own thread. Every bounded
+//! queue has this hazard.
+//!
+//! - The plain forms may wait for room, or run the task in place: `execute`, `spawn`, `spawn_all`, `map`, `publish` and
+//!   their kin, on the pool and on all that is built on it. On a worker of the pool they run it in place.
+//! - The `_timeout` forms may wait that long. They never run a task in place.
+//! - The `try_` forms never wait and never run a task in place, nor do timers.
+//!
+//! So release the lock first, or use a `try_` form and submit later what it gives back. The example `lock_held` shows
+//! both.
 //!
 //! # May a task submit, and wait for what it submitted?
 //!
@@ -308,6 +332,7 @@ pub use group::{Completions, Policy, Progress, Spawner, TaskGroup, TaskResult};
 pub use handle::JoinHandle;
 #[cfg(feature = "io")]
 pub use io::{Driver, DriverError};
+pub use map::Map;
 pub use metrics::{Histogram, Metrics};
 pub use observer::{Observer, Outcome, RunningTask, TaskId, TaskInfo};
 pub use panic::Panic;

@@ -60,12 +60,13 @@ pub(crate) struct PoolSettings {
 ///
 /// On a worker of the same pool no form ever blocks: when the queue is full, the plain forms run the job at once (or
 /// put it aside, when jobs are already nested 16 deep on that worker), the others refuse it. A job that is run at once
-/// runs under whatever locks the submitting task holds; where that matters, use `try_execute`.
+/// runs under the locks that the submitting task holds: [hold none that tasks take](crate#may-i-hold-a-lock-while-i-submit).
 impl WorkerPool {
     /// Hands over a closure to be run by a worker, fire and forget.
     ///
     /// `Ok` means accepted: it will run, or meet its fate in a shutdown or by an overflow policy. A panic of the
-    /// closure is contained, counted, and told to [`Builder::on_panic`](crate::Builder::on_panic).
+    /// closure is contained, counted, and told to [`Builder::on_panic`](crate::Builder::on_panic). May wait for room or
+    /// run the closure in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
     ///
     /// # Errors
     ///
@@ -90,7 +91,7 @@ impl WorkerPool {
         self.submit_closure(f, Patience::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
     }
 
-    /// Like [`execute`](Self::execute), but never blocks.
+    /// Like [`execute`](Self::execute), but never blocks, and never runs the closure in place.
     ///
     /// # Errors
     ///
@@ -117,7 +118,7 @@ impl WorkerPool {
     }
 
     /// Like [`execute`](Self::execute), but blocks at most `timeout`; `Duration::MAX` means for ever. Whatever the
-    /// [policy](crate::Overflow), it waits for room and then gives the closure back.
+    /// [policy](crate::Overflow), it waits for room, under your [locks](crate#may-i-hold-a-lock-while-i-submit), and then gives the closure back.
     ///
     /// # Errors
     ///
@@ -141,7 +142,8 @@ impl WorkerPool {
             .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
     }
 
-    /// Hands over a task and returns the handle to wait for its result.
+    /// Hands over a task and returns the handle to wait for its result. May wait for room or run the closure in place:
+    /// hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
     ///
     /// # Errors
     ///
@@ -164,7 +166,7 @@ impl WorkerPool {
         self.submit_task(f, Patience::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
     }
 
-    /// Like [`spawn`](Self::spawn), but never blocks.
+    /// Like [`spawn`](Self::spawn), but never blocks, and never runs the closure in place.
     ///
     /// # Errors
     ///
@@ -178,7 +180,8 @@ impl WorkerPool {
         self.submit_task(f, Patience::Try, Location::caller()).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// Like [`spawn`](Self::spawn), but blocks at most `timeout`; `Duration::MAX` means for ever.
+    /// Like [`spawn`](Self::spawn), but blocks at most `timeout`, under your [locks](crate#may-i-hold-a-lock-while-i-submit);
+    /// `Duration::MAX` means for ever.
     ///
     /// # Errors
     ///

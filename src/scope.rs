@@ -78,6 +78,8 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     ///
     /// Blocks while as many tasks wait as the pool's queue can hold; never on a worker of the pool (see
     /// [`TaskGroup::spawn`](crate::TaskGroup::spawn)). After a cancellation the closure is dropped unrun.
+    ///
+    /// May wait or run tasks in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
     #[track_caller]
     pub fn spawn<F>(&'scope self, f: F)
     where

@@ -14,6 +14,8 @@ use workcrew::*;
 type OnlySend = Cell<u8>;
 
 fn travels<T: Error + Send + Sync + 'static>() {}
+fn is_send<T: Send>() {}
+
 fn is_send_sync<T: Send + Sync>() {}
 
 #[test]
@@ -51,6 +53,8 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
     is_send_sync::<Refused<OnlySend>>();
     is_send_sync::<(TaskId, Outcome, CancelReason, Overflow, OnDrop, Policy, Progress)>();
     is_send_sync::<Completions<'_, Result<OnlySend, OnlySend>>>();
+    // One thread at a time asks an iterator, and what it holds back need not be `Sync`.
+    is_send::<(Overflow, Map<'_, std::ops::Range<u8>, fn(u8), OnlySend>)>();
 }
 
 #[test]

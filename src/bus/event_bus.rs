@@ -97,6 +97,9 @@ impl EventBus {
     /// [`on_unhandled`](EventBusBuilder::on_unhandled) is told. If the pool is shut down, the
     /// deliveries are cancelled.
     ///
+    /// May wait, and runs synchronous handlers in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that handlers
+    /// take.
+    ///
     /// Costs one allocation, and for each handler a lock and, if it is idle, a ticket in the pool's queue.
     #[track_caller]
     #[allow(clippy::must_use_candidate, reason = "most publishers do not wait for their receipt")]

@@ -7,6 +7,7 @@ use super::core::{Body, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::running::Stint;
 use super::small_deque::SmallDeque;
+use crate::closure::Closure;
 use crate::deadline::Deadline;
 use crate::defect::defect;
 use crate::error::{CancelReason, Refusal};
@@ -49,6 +50,57 @@ impl<R: TaskResult> GroupCore<R> {
                 Added::Taken
             }
             room => self.add_elsewhere(room, Unstarted { index: 0, body: make_body(), id, location, queued_at }),
+        }
+    }
+
+    /// Adds a task for each closure, until the source ends or nothing is taken in any more. The source is user code that
+    /// may block, also for what tasks of the group bring about.
+    pub(crate) fn add_all<F>(
+        self: &Arc<Self>,
+        mut closures: impl Iterator<Item = F>,
+        location: &'static Location<'static>,
+    ) where
+        F: FnOnce() -> R + Send + 'static,
+    {
+        loop {
+            if closures.size_hint().0 == 0 {
+                self.run_what_only_this_worker_can();
+            }
+            if let Some(reason) = self.refusal() {
+                // A source that says that it is at its end is not cut short.
+                if closures.size_hint().1 != Some(0) {
+                    self.state.lock().cut_short.get_or_insert(reason);
+                }
+                return;
+            }
+            let Some(closure) = closures.next() else { return };
+            if self.add(|| Closure::new(closure), location) == Added::Dropped {
+                return;
+            }
+        }
+    }
+
+    /// Why a task that is added now would be dropped unrun, if it would.
+    fn refusal(&self) -> Option<CancelReason> {
+        if self.engine.supervisor.lifecycle.ledger.is_closed() {
+            return Some(CancelReason::ShutDown);
+        }
+        if !self.is_cancelled() {
+            return None;
+        }
+        self.close_if_told();
+        Some(self.state.lock().closed.unwrap_or(CancelReason::Requested))
+    }
+
+    /// Runs unstarted tasks before this thread blocks in user code, if it is a worker and no other worker is free to.
+    fn run_what_only_this_worker_can(self: &Arc<Self>) {
+        let local = local::standing(self.engine.pool(), self.name());
+        let can_run = local.is_worker && !local.is_member && local.depth < local::HELP_DEPTH;
+        if can_run && !self.engine.has_idle_worker() {
+            let state = self.state.lock();
+            if !state.unstarted.is_empty() && state.runners < self.settings.limit {
+                drop(self.run_unstarted(state, Stint::Whole, |_| false));
+            }
         }
     }
 

@@ -109,6 +109,8 @@ pub(super) struct State<R: TaskResult> {
     pub(super) wants_first: bool,
     /// Whether a task was added that could never start.
     pub(super) impossible: bool,
+    /// Why closures were left in a source: the group or the pool had been closed.
+    pub(super) cut_short: Option<CancelReason>,
     pub(super) outcomes: Outcomes<R::Value, R::Error>,
     /// Threads that wait for half of the room.
     pub(super) wait_for_half_room: usize,
@@ -368,6 +370,7 @@ impl<R: TaskResult> State<R> {
             abandoned: false,
             wants_first: false,
             impossible: false,
+            cut_short: None,
             outcomes: Outcomes::new(),
             wait_for_half_room: 0,
             wait_for_room: 0,
@@ -387,6 +390,12 @@ impl<R: TaskResult> State<R> {
     #[inline]
     pub(super) fn waits_for_room(&self) -> bool {
         self.wait_for_room + self.wait_for_half_room > 0
+    }
+
+    /// Takes the first failure, panic or cancellation, by time.
+    pub(super) fn take_error(&mut self) -> Option<GroupError<R::Error>> {
+        let trouble = self.outcomes.take_trouble().map(GroupError::from);
+        trouble.or_else(|| self.cut_short.map(GroupError::Cancelled))
     }
 
     pub(super) fn all_done(&self) -> bool {

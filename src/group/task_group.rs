@@ -5,7 +5,6 @@ use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::adding::Added;
 use super::completions::Completions;
 use super::core::{Ended, GroupCore, WouldDeadlock};
 use super::result::TaskResult;
@@ -171,6 +170,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// On a worker of the pool it makes room by itself: a task of the group that adds to the full group runs the new
     /// task at once, in its own place (or adds it beyond the capacity, when tasks are nested 16 deep on that
     /// worker); any other worker runs tasks of the group until there is room.
+    ///
+    /// May wait or run tasks in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
     where
@@ -179,7 +180,7 @@ impl<R: TaskResult> TaskGroup<R> {
         let _ = self.core().add(|| Closure::new(f), Location::caller());
     }
 
-    /// Adds a task if there is room now. Never blocks.
+    /// Adds a task if there is room now. Never blocks, and never runs a task in place.
     ///
     /// # Errors
     ///
@@ -194,21 +195,32 @@ impl<R: TaskResult> TaskGroup<R> {
         self.core().try_add(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// Adds a task for each closure, blocking while the group is at capacity. Stops taking closures when one was
-    /// dropped because the group had been cancelled; that one counts as cancelled, so a wait does not mistake the
-    /// part for the whole.
+    /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and while the source does.
+    ///
+    /// Like [`spawn`](Self::spawn) for each closure, also as to locks. A closure is taken on the calling thread, and then
+    /// waits there for room. Once the group was cancelled, or
+    /// the pool shut down, no further closure is taken. [`wait`](Self::wait) then returns an error also if every task
+    /// that was added has succeeded, so that it does not mistake the part for the whole; but not by
+    /// [`Policy::FirstSuccess`], where success is what ends the group.
+    ///
+    /// The source may wait for tasks of the group. On a worker of the pool this first runs the tasks that have not
+    /// started, if no other worker is free and the source [promises](Iterator::size_hint) no further closure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let group = pool.group();
+    /// group.spawn_all((0..).map(|n| move || if n == 7 { Err(n) } else { Ok(n) })); // ends at the first error
+    /// assert_eq!(group.wait().unwrap_err().to_string(), "7");
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
     #[track_caller]
     pub fn spawn_all<F>(&self, closures: impl IntoIterator<Item = F>)
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let location = Location::caller();
-        let core = self.core();
-        for closure in closures {
-            if core.add(|| Closure::new(closure), location) == Added::Dropped {
-                break;
-            }
-        }
+        self.core().add_all(closures.into_iter(), Location::caller());
     }
 
     /// Something that adds tasks from elsewhere, also from the group's own tasks.

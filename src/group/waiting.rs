@@ -42,8 +42,8 @@ impl<R: TaskResult> GroupCore<R> {
         } else if self.settings.policy == Policy::FirstSuccess && state.outcomes.has_success() {
             Ok(state.outcomes.take_values())
         } else {
-            match state.outcomes.take_trouble() {
-                Some(trouble) => Err(trouble.into()),
+            match state.take_error() {
+                Some(error) => Err(error),
                 None => Ok(state.outcomes.take_values()),
             }
         }))
@@ -77,7 +77,7 @@ impl<R: TaskResult> GroupCore<R> {
             return Err(GroupError::WouldDeadlock);
         }
         // Without tasks a success would be waited for in vain.
-        Err(state.outcomes.take_trouble().map_or(GroupError::WouldDeadlock, GroupError::from))
+        Err(state.take_error().unwrap_or(GroupError::WouldDeadlock))
     }
 
     /// Hands out the next task that has ended, waiting for one; `None` when all were handed out.

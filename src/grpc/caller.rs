@@ -196,7 +196,8 @@ impl Caller {
 /// # Calling
 impl Caller {
     /// Makes a call, and returns the handle to wait for the answer. Dropping the handle leaves the call alone; to learn
-    /// of its errors then, use [`notify`](Self::notify).
+    /// of its errors then, use [`notify`](Self::notify). May wait for a slot: hold no [lock](crate#may-i-hold-a-lock-while-i-submit)
+    /// that the calls take.
     ///
     /// # Errors
     ///

@@ -119,7 +119,8 @@ impl Driver {
     /// Launches a future and returns the handle to wait for its output.
     ///
     /// Blocks while as many are in flight as may, until one has ended or the pool is closed. On a worker of the pool, and inside a future, it
-    /// does not block: the future is launched and waits for its slot by itself.
+    /// does not block: the future is launched and waits for its slot by itself. Where it may block, hold no
+    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that the futures take.
     ///
     /// [`JoinHandle::cancel`] drops the future, on the I/O thread, soon after it returns. Joining on a worker holds the
     /// worker, which the future does not need; joining inside a future is [`JoinError::WouldDeadlock`](crate::JoinError):

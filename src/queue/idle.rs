@@ -109,6 +109,11 @@ impl Idle {
         }
     }
 
+    /// Whether a worker searches or sleeps; may be stale when it returns.
+    pub(super) fn is_any(&self) -> bool {
+        self.searching.0.load(Ordering::SeqCst) > 0 || self.sleeping.has_sleepers()
+    }
+
     #[inline]
     fn must_wake(&self) -> bool {
         // ORDERING: SeqCst, after the item was brought; pairs with the end of a search (rule 3).

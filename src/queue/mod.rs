@@ -7,8 +7,10 @@
 //!
 //! The contract:
 //!
-//! 1. The bounded lane never holds more than its capacity; it and each row of the side lane hand out in the order of
-//!    arrival, and they take turns.
+//! 1. The bounded lane never holds more than its capacity. It and each row of the side lane hand out in the order of
+//!    arrival. A worker takes from the lanes by turns, and from the rows of the side lane by turns. So with `r` rows the
+//!    oldest item of the bounded lane waits for one other item at most, the oldest of a row for `2r - 1`. (This holds
+//!    for each worker, and users are told so in the crate's docs.)
 //! 2. An item that is not taken in comes back; an item that is taken in comes out once.
 //! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is closed. Closing refuses
 //!    blocked pushes only: `try_push` asks no one, because admission is decided before (see `ledger`). It is *patient*
@@ -209,6 +211,11 @@ impl<T> Queue<T> {
         let item = self.idle.search(&mut hope, || self.try_pop(turn), look_up, || !self.seems_empty());
         turn.hope = hope;
         item
+    }
+
+    /// Whether a worker has nothing to do; may be stale when it returns.
+    pub(crate) fn has_idle_worker(&self) -> bool {
+        self.idle.is_any()
     }
 
     /// Makes every sleeping worker look up.

@@ -16,7 +16,7 @@ use crate::defect::defect;
 use crate::sync::{AtomicUsize, CacheAligned, Mutex, Ordering};
 
 /// How many rows there are.
-const ROWS: usize = 8;
+pub(super) const ROWS: usize = 8;
 /// The shortest length at which dead items of a row are looked for.
 const FIRST_PURGE: usize = 64;
 

@@ -228,3 +228,23 @@ fn rows_and_lanes_take_turns_and_keep_their_order() {
     let expected: Vec<_> = (0..30).flat_map(|item| [("side", item % 3, item), ("bounded", 0, item)]).collect();
     assert_eq!(out, expected, "one of each lane, and of each row, in turn");
 }
+
+/// Fault 166.
+#[test]
+fn the_oldest_item_of_a_row_waits_for_fifteen_others_at_most_and_that_of_the_bounded_lane_for_one() {
+    let queue = Queue::new(512);
+    let rows = side::ROWS;
+    (0..512).for_each(|_| assert!(queue.try_push(rows).is_ok()));
+    (0..rows).for_each(|row| (0..40).for_each(|_| queue.push_aside(row, row, |_| false)));
+    for first in [0, 3, 7] {
+        let mut turn = Turn { next_row: first, ..Turn::default() };
+        let mut waited = vec![0; rows + 1];
+        for _ in 0..6 * 2 * rows {
+            let lane = queue.try_pop(&mut turn).expect("neither lane is empty");
+            waited.iter_mut().for_each(|waits| *waits += 1);
+            waited[lane] = 0;
+            assert!(waited[..rows].iter().all(|waits| *waits < 2 * rows), "{waited:?}");
+            assert!(waited[rows] < 2, "{waited:?}");
+        }
+    }
+}

@@ -48,7 +48,8 @@ impl WorkerPool {
     /// When the pool is closed, a task that waits for another attempt is cancelled; one that is being tried is not tried
     /// again. An attempt that is queued is still made.
     ///
-    /// When the queue is full, this does what [`spawn`](Self::spawn) does.
+    /// When the queue is full, this does what [`spawn`](Self::spawn) does: it may wait, or run the closure in place, so
+    /// hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
     ///
     /// # Errors
     ///

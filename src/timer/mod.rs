@@ -34,8 +34,11 @@ use crate::timekeeper::{NoPlace, Timekeeper};
 /// until something is due: pending timers cost memory (some 200 bytes each) and no time. At most 1,048,576 may be
 /// pending at once.
 ///
-/// When its time has come a closure waits for a free worker like any task, behind what is queued, but not for room in the
-/// queue: a full one does not hold it up. So "when" means "not before".
+/// When its time has come, a closure waits for a free worker, but not for room in the queue: a full queue does not hold
+/// it up. Due timers start in the order in which they are due. A worker takes due timers and queued jobs by turns, so
+/// a due timer does not wait until the queue is empty, and jobs do not wait until no timer is due. Groups take turns there
+/// too; the [order of tasks](crate#in-which-order-do-tasks-start) says how long each can wait. So "when" means "not
+/// before".
 ///
 /// When the pool is closed, in whatever way, pending timers are cancelled. Delayed tasks count as cancelled then, in the
 /// [`ShutdownReport`](crate::ShutdownReport) too. To let them run first, call [`wait_idle`](Self::wait_idle) before.

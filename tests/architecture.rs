@@ -15,6 +15,7 @@ const RANKS: &[&str] = &[
     "clock",
     "agenda",
     "unwind",
+    "nesting",
     "closure",
     "panic",
     "error",

@@ -28,6 +28,7 @@ struct Nesting {
     /// Callbacks on this stack.
     callbacks: Cell<usize>,
     /// The generation of the event that this thread handles or reports; zero outside of both.
+    #[cfg_attr(not(feature = "events"), allow(dead_code, reason = "only buses have generations"))]
     generation: Cell<usize>,
 }
 

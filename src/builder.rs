@@ -138,7 +138,8 @@ impl Builder {
     }
 
     /// Called with each panic of a task, at once, on the thread that ran it, before anybody who waits for the task
-    /// learns of it. A panic of `f` itself is contained and counted.
+    /// learns of it. A panic of `f` itself is contained and counted. `f` may submit tasks; hooks are nested at most 16 deep,
+    /// see [`Observer`].
     pub fn on_panic(mut self, f: impl Fn(&Panic) + Send + Sync + 'static) -> Self {
         self.hooks.on_panic = Some(Box::new(f));
         self

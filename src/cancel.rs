@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use crate::deadline::Deadline;
 use crate::defect::defect;
 use crate::error::{CancelReason, Cancelled};
+use crate::nesting;
 use crate::sync::{self, Arc, AtomicU8, Condvar, Mutex, Ordering, Weak};
-use crate::unwind;
 
 /// A flag that tells running tasks to stop, with children, deadlines and callbacks.
 ///
@@ -88,6 +88,10 @@ impl CancellationToken {
     ///
     /// Cancelling twice does nothing; the second call may return before the first has reached every descendant. A panic
     /// of a callback is contained, and the other callbacks are called all the same.
+    ///
+    /// A callback may cancel this token or others, and register callbacks. Callbacks are nested at most
+    /// 16 deep on one stack. Deeper ones are put off: this marks the tokens and returns, and the callbacks
+    /// run, on the same thread, when the innermost running callback has returned.
     pub fn cancel(&self) {
         self.cancel_because(CancelReason::Requested);
     }
@@ -129,7 +133,8 @@ impl CancellationToken {
     }
 
     /// Registers `f` to be called once, when the token is cancelled, on the thread that cancels it and under no lock.
-    /// Called at once if the token is cancelled already. Dropping the guard withdraws it, unless the cancellation
+    /// Called at once if the token is cancelled already, or, inside callbacks nested 16 deep, when the innermost
+    /// of them has returned; see [`cancel`](Self::cancel). Dropping the guard withdraws it, unless the cancellation
     /// has begun. Of a token with a deadline that nobody looks at it is not called; see [`with_deadline`](Self::with_deadline).
     ///
     /// ```
@@ -147,7 +152,7 @@ impl CancellationToken {
             .flatten();
         // Not registered means cancelled: the callback is still here, to be called now.
         if let Some(callback) = callback {
-            let _ = unwind::catch(callback).map_err(unwind::discard);
+            nesting::call_back(callback);
         }
         CancelGuard { registration: key.map(|key| (Arc::downgrade(&self.node), key)) }
     }
@@ -187,7 +192,7 @@ impl CancellationToken {
             }
         }
         for callback in callbacks {
-            let _ = unwind::catch(callback).map_err(unwind::discard);
+            nesting::call_back(callback);
         }
     }
 
@@ -246,7 +251,7 @@ impl Drop for CancelGuard {
             && let Some(node) = node.upgrade()
         {
             let link = node.links.lock().registered.remove(&key);
-            unwind::discard(link);
+            link.into_iter().for_each(Link::discard);
         }
     }
 }
@@ -299,6 +304,15 @@ enum Link {
     Callback(Callback),
 }
 
+impl Link {
+    /// Drops it. A callback may own the last reference to the next token, and so on: see `nesting`.
+    fn discard(self) {
+        if let Self::Callback(callback) = self {
+            nesting::discard(callback);
+        }
+    }
+}
+
 impl Node {
     fn new(reason: Option<CancelReason>, deadline: Option<Instant>) -> Self {
         let place = reason.and_then(|reason| REASONS.iter().position(|known| *known == reason));
@@ -349,9 +363,7 @@ impl Drop for Node {
     /// Leaves the parent's list; goes up in a loop, since a chain of a million tokens must not be dropped recursively.
     fn drop(&mut self) {
         let registered = mem::take(&mut self.links.lock().registered);
-        for link in registered.into_values() {
-            unwind::discard(link);
-        }
+        registered.into_values().for_each(Link::discard);
         let mut up = self.links.lock().parent.take();
         while let Some((parent, key)) = up {
             let link = parent.links.lock().registered.remove(&key);

@@ -25,6 +25,7 @@ use crate::fault::{self, Place};
 use crate::job::{Job, Ticket};
 use crate::local::{self, Name};
 use crate::metrics::Metrics;
+use crate::nesting;
 use crate::observer::{TaskId, TaskInfo};
 use crate::queue::{COMMON_ROW, PushError, Queue, Spot, Turn};
 use crate::record::Record;
@@ -49,6 +50,9 @@ use crate::timekeeper::Timekeeper;
 /// [`CancelReason::Discarded`](crate::CancelReason::Discarded). Tasks of groups are never discarded: groups have a
 /// [capacity](crate::TaskGroup::capacity) of their own. `CallerRuns` runs jobs nested in jobs at most 16 deep; beyond
 /// that the caller blocks.
+///
+/// The destructor of a discarded closure may submit again, and so discard again. That goes 16 deep; what is submitted
+/// deeper is put aside, beyond the queue's capacity.
 ///
 /// On a worker of the pool itself `Block` never blocks: the worker runs the job at once, or puts it aside when it is
 /// already running jobs nested 16 deep.
@@ -319,6 +323,11 @@ impl Engine {
             (Patience::Try, _) => Err((Refusal::Full, job)),
             (Patience::Until(_), _) if on_worker => Err((Refusal::Timeout, job)),
             (Patience::Until(deadline), _) => self.push(job, deadline),
+            // The destructor of what was discarded submits, and so on: see `nesting`. What it submits is put aside.
+            (Patience::Policy, Overflow::DiscardNewest | Overflow::DiscardOldest) if nesting::is_deep() => {
+                self.put_aside(job);
+                Ok(())
+            }
             (Patience::Policy, Overflow::DiscardNewest) => {
                 job.cancel(CancelReason::Discarded, &self.supervisor);
                 Ok(())
@@ -351,15 +360,16 @@ impl Engine {
         })
     }
 
-    /// Makes room by cancelling the oldest jobs until this one fits.
+    /// Makes room by cancelling the oldest jobs until this one fits. An oldest job is cancelled after the attempt to put
+    /// this one into its place: its destructor may submit, and would take the place each time.
     fn discard_oldest(&self, job: Job) {
-        let mut job = job;
+        let (mut job, mut oldest) = (job, None);
         while let Err(refused) = self.queue.try_push(job) {
             job = refused;
-            if let Some(oldest) = self.queue.try_pop_bounded() {
-                oldest.cancel(CancelReason::Discarded, &self.supervisor);
-            }
+            self.cancel_at_hand(&mut oldest, CancelReason::Discarded);
+            oldest = self.queue.try_pop_bounded();
         }
+        self.cancel_at_hand(&mut oldest, CancelReason::Discarded);
     }
 
     /// Puts a job where it is neither refused nor waits.

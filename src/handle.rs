@@ -114,6 +114,9 @@ impl<T> JoinHandle<T> {
     /// A task that is [tried again](crate::WorkerPool::spawn_with_retry) says there what this does between and during attempts.
     ///
     /// The place in the queue is given back when a worker comes to it.
+    ///
+    /// The destructor of the closure may cancel further tasks. Where such destructors are nested 16 deep on
+    /// one stack, the closure is dropped later: on this thread, when the innermost of them has returned.
     #[allow(clippy::must_use_candidate, reason = "cancelling what may have started is a fine thing to do")]
     pub fn cancel(&self) -> bool {
         self.task.cancel(CancelReason::Requested, &self.supervisor)
@@ -154,7 +157,7 @@ impl<T> Future for JoinHandle<T> {
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        self.task.detach().discard();
+        self.task.detach();
     }
 }
 

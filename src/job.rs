@@ -10,10 +10,10 @@ use std::ptr;
 use crate::clock::Moment;
 use crate::closure::Closure;
 use crate::error::CancelReason;
+use crate::nesting;
 use crate::observer::{Outcome, TaskId};
 use crate::supervisor::{Brief, Supervisor};
 use crate::sync::{Arc, Weak};
-use crate::unwind;
 
 /// One entry of the queue. What tells the variants apart lies in [`Last`], and so does what tells apart the variants of
 /// an `Option` or `Result` around it. So a job is copied in the same pieces however it is handed on; a copy in other
@@ -165,7 +165,7 @@ impl ClosureJob {
 
     fn cancel(self, reason: CancelReason, supervisor: &Supervisor) {
         supervisor.enter(0, |record| {
-            unwind::discard(self.closure);
+            nesting::discard(self.closure);
             supervisor.cancelled(record, &Brief::single(self.id, self.location, None).info, reason);
             supervisor.settle(record, 1);
         });

@@ -32,6 +32,8 @@ pub(crate) struct Ledger {
     turned_away: AtomicU64,
     /// Hooks that panicked. A statistic: relaxed.
     hooks_panicked: AtomicU64,
+    /// Hooks that were not called because too many were nested. A statistic: relaxed.
+    hooks_skipped: AtomicU64,
     /// What threads that are no workers count.
     outside: Record,
     /// One record for each worker there ever was at the same time; a new worker takes over that of one that left.
@@ -49,6 +51,7 @@ impl Ledger {
             withdrawn: CacheAligned::default(),
             turned_away: AtomicU64::new(0),
             hooks_panicked: AtomicU64::new(0),
+            hooks_skipped: AtomicU64::new(0),
             outside: Record::new(usize::MAX, Writers::Many, clock, timing),
             records: RwLock::new(Vec::new()),
             clock,
@@ -87,6 +90,10 @@ impl Ledger {
 
     pub(crate) fn count_hook_panic(&self) {
         self.hooks_panicked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_skipped_hook(&self) {
+        self.hooks_skipped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Admits nothing any more.
@@ -143,6 +150,7 @@ impl Ledger {
             tasks_panicked: self.sum(Record::panicked),
             tasks_cancelled: self.sum(Record::cancelled),
             hooks_panicked: self.hooks_panicked.load(Ordering::Relaxed),
+            hooks_skipped: self.hooks_skipped.load(Ordering::Relaxed),
             ..Metrics::default()
         };
         let ended = metrics.tasks_succeeded + metrics.tasks_failed + metrics.tasks_panicked;

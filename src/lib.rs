@@ -290,6 +290,7 @@ mod ledger;
 mod record;
 mod seats;
 mod local;
+mod nesting;
 mod unwind;
 mod clock;
 mod deadline;

@@ -45,6 +45,9 @@ pub struct Metrics {
     pub tasks_running: u64,
     /// Hooks and observer calls that panicked.
     pub hooks_panicked: u64,
+    /// Calls of hooks and observers that were left out because hooks called each other more than 16
+    /// deep: on one stack, or by events that the hooks of a bus published.
+    pub hooks_skipped: u64,
     /// Workers that the pool has, or is about to have after a resize.
     pub workers: usize,
     /// How many jobs the queue can hold.

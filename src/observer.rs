@@ -77,6 +77,10 @@ impl<'a> TaskInfo<'a> {
 /// they return: an observer should be quick. Its panics are contained and counted in
 /// [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked). A pool without an observer pays nothing for it.
 ///
+/// An observer may submit tasks, which calls it again. Hooks are nested at most 16 deep on one stack: a further call is
+/// skipped, and [`Metrics::hooks_skipped`](crate::Metrics::hooks_skipped) counts it. The task is not
+/// affected. An observer that submits a task for each task that has ended goes on until the pool is closed.
+///
 /// # Examples
 ///
 /// ```

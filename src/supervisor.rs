@@ -14,6 +14,7 @@ use crate::fault::{self, Place};
 use crate::ledger::Ledger;
 use crate::lifecycle::Lifecycle;
 use crate::local::{self, Name};
+use crate::nesting;
 use crate::observer::{Observer, Outcome, TaskId, TaskInfo};
 use crate::panic::Panic;
 use crate::record::Record;
@@ -194,13 +195,24 @@ impl Supervisor {
         }
     }
 
-    /// Calls a hook and counts its panic, if it has one. It counts as being inside the pool.
+    /// Calls a hook and counts its panic, if it has one. The hook counts as being inside the pool.
+    /// Where hooks are nested too deep it is skipped, and that is counted; rule 1 of `nesting`.
     pub(crate) fn call_hook(&self, hook: impl FnOnce()) {
-        self.enter(0, |_| {
-            if let Err(payload) = unwind::catch(hook) {
-                unwind::discard(payload);
-                self.lifecycle.ledger.count_hook_panic();
-            }
+        let called = nesting::hook(|| {
+            self.enter(0, |_| {
+                if let Err(payload) = unwind::catch(hook) {
+                    unwind::discard(payload);
+                    self.lifecycle.ledger.count_hook_panic();
+                }
+            });
         });
+        if called.is_none() {
+            self.skip_hook();
+        }
+    }
+
+    /// Counts a hook that is not called, since it would have brought itself about again too often.
+    pub(crate) fn skip_hook(&self) {
+        self.lifecycle.ledger.count_skipped_hook();
     }
 }

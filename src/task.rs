@@ -30,6 +30,7 @@ use crate::error::{CancelReason, JoinError};
 use crate::fault::{self, Place};
 use crate::job::Task;
 use crate::local::{self, Name};
+use crate::nesting;
 use crate::observer::{Outcome, TaskId};
 use crate::supervisor::{Brief, Supervisor};
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, linger};
@@ -66,8 +67,8 @@ pub(crate) trait Landing<T>: Send + Sync {
     /// Takes the outcome, or leaves word with the waker of `context`.
     fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>>;
 
-    /// Nobody will ask for the outcome any more; gives it out, if it is there, to be dropped.
-    fn detach(&self) -> Leftover<T>;
+    /// Says that no thread will ask for the outcome any more; drops it, if it is there.
+    fn detach(&self);
 }
 
 /// What a wait would meet.
@@ -188,7 +189,7 @@ impl<F, T> TaskCell<F, T> {
         }
         if let Some(waker) = waker {
             // A waker is foreign code too.
-            let _ = unwind::catch(move || waker.wake()).map_err(unwind::discard);
+            nesting::call_back(move || waker.wake());
         }
     }
 
@@ -242,8 +243,8 @@ impl<F, T> TaskCell<F, T> {
 
 impl<F, T> Task for TaskCell<F, T>
 where
-    F: FnOnce() -> T + Send,
-    T: Send,
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
 {
     fn run(&self, supervisor: &Supervisor) {
         supervisor.enter(0, |record| {
@@ -266,7 +267,8 @@ where
                 supervisor.settle(record, 1);
                 return true;
             }
-            unwind::discard(closure);
+            // Its destructor may cancel the next task, and so on.
+            nesting::discard(closure);
             supervisor.cancelled(record, &self.brief().info, reason);
             self.complete(Err(JoinError::Cancelled(reason)));
             supervisor.settle(record, 1);
@@ -281,12 +283,12 @@ where
 
 impl<F, T> Joinable<T> for TaskCell<F, T>
 where
-    F: FnOnce() -> T + Send,
-    T: Send,
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
 {
 }
 
-impl<F: Send, T: Send> Landing<T> for TaskCell<F, T> {
+impl<F: Send, T: Send + 'static> Landing<T> for TaskCell<F, T> {
     fn id(&self) -> TaskId {
         self.id
     }
@@ -339,7 +341,7 @@ impl<F: Send, T: Send> Landing<T> for TaskCell<F, T> {
         }
     }
 
-    fn detach(&self) -> Leftover<T> {
+    fn detach(&self) {
         let mut inner = self.inner.lock();
         inner.detached = true;
         let waker = inner.waker.take();
@@ -348,25 +350,11 @@ impl<F: Send, T: Send> Landing<T> for TaskCell<F, T> {
             _ => State::Taken,
         };
         drop(inner);
-        let outcome = if let State::Done(outcome) = outcome { Some(outcome) } else { None };
-        Leftover { waker, outcome }
-    }
-}
-
-/// What nobody will ask for any more.
-#[must_use = "it is dropped with care, since its destructors are foreign code"]
-pub(crate) struct Leftover<T> {
-    waker: Option<Waker>,
-    outcome: Option<Result<T, JoinError>>,
-}
-
-impl<T> Leftover<T> {
-    /// Drops it and contains panics. The stack is counted as a task deeper meanwhile, so that a destructor that spawns,
-    /// and drops the handle, cannot go on for ever.
-    pub(crate) fn discard(self) {
-        if self.outcome.is_some() {
-            local::enter(0, 0, |_, _| unwind::discard(self.outcome));
+        if let State::Done(outcome) = outcome {
+            // A task deeper meanwhile, so that a destructor that spawns, and drops the handle, cannot go on forever. It
+            // may also drop the next handle, and so on.
+            nesting::call_back(move || local::enter(0, 0, |_, _| drop(outcome)));
         }
-        unwind::discard(self.waker);
+        unwind::discard(waker);
     }
 }

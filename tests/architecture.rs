@@ -16,6 +16,7 @@ const RANKS: &[&str] = &[
     "clock",
     "agenda",
     "unwind",
+    "nesting",
     "closure",
     "panic",
     "error",

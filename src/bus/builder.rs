@@ -63,12 +63,17 @@ impl EventBusBuilder {
     /// Called with each event that a subscription could not handle, once, after the last attempt, on the worker that made
     /// it. The receipt learns of it after that. A panic of `f` is contained and counted in
     /// [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked).
+    ///
+    /// `f` may publish. Events that hooks publish because of each other have generations; after 16 of them
+    /// `f` is not called any more, and [`Metrics::hooks_skipped`](crate::Metrics::hooks_skipped) counts
+    /// that. To publish a dead letter again without such a bound, do it in a task or a timer.
     pub fn on_dead_letter(mut self, f: impl Fn(DeadLetter) + Send + Sync + 'static) -> Self {
         self.hooks.on_dead_letter = Some(Box::new(f));
         self
     }
 
-    /// Called with each event that nobody listens to, on the publisher's thread. A panic of `f` is contained and counted.
+    /// Called with each event that has no subscription, on the publisher's thread. A panic of `f` is contained
+    /// and counted. If `f` publishes, the bound of [`on_dead_letter`](Self::on_dead_letter) applies.
     pub fn on_unhandled(mut self, f: impl Fn(&UnhandledEvent<'_>) + Send + Sync + 'static) -> Self {
         self.hooks.on_unhandled = Some(Box::new(f));
         self

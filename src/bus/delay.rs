@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::handler::BoxError;
-use super::mailbox::{Item, Mailbox, Mode};
+use super::mailbox::{DelayKey, Item, Mailbox, Mode};
 use super::running::Stint;
 use crate::agenda::Due;
 use crate::error::CancelReason;
@@ -37,8 +37,8 @@ impl Retrying {
 
 /// The cell of a delayed delivery.
 pub(super) struct Delayed<E> {
-    /// Its number in the mailbox.
-    number: u64,
+    /// Where it lies in the mailbox.
+    key: DelayKey,
     mailbox: Arc<Mailbox<E>>,
     item: Mutex<Option<Item<E>>>,
 }
@@ -60,11 +60,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         // What the publisher's thread has tried may find the mailbox full. [Other deliveries had a place there before.]
         let has_room = self.settings.mode != Mode::Synchronous || state.occupied() < self.settings.capacity;
         if state.closed.is_none() && has_thread && has_room {
-            let number = state.next_delay;
-            let cell = Arc::new(Delayed { number, mailbox: Arc::clone(self), item: Mutex::new(Some(item)) });
+            let key = (due, state.next_delay);
+            let cell = Arc::new(Delayed { key, mailbox: Arc::clone(self), item: Mutex::new(Some(item)) });
             if let Ok(place) = timekeeper.put(due, Arc::clone(&cell) as _) {
                 state.next_delay += 1;
-                state.delayed.insert(number, (cell, place));
+                state.delayed.insert(key, (cell, place));
                 drop(state);
                 local::set_subject(0); // it is on no stack while it waits
                 self.shared.steps.beat(); // who waits for it sleeps until then, and not for ever
@@ -91,9 +91,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Brings a delivery back whose delay is over, and makes deliveries if there is no runner too many.
-    fn bring_back(self: &Arc<Self>, number: u64, item: Item<E>) {
+    fn bring_back(self: &Arc<Self>, key: DelayKey, item: Item<E>) {
         let mut state = self.state.lock();
-        let cell = state.delayed.remove(&number);
+        let cell = state.delayed.remove(&key);
         if let Some(reason) = state.closed {
             drop(state);
             self.cancel_items([item], reason);
@@ -111,16 +111,16 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Brings back the delivery that is due first, if it is due at `now`; else says when it will be.
     pub(super) fn bring_back_due(self: &Arc<Self>, now: Instant) -> Result<(), Option<Due>> {
         let state = self.state.lock();
-        let first = state.delayed.values().min_by_key(|(_, place)| place.due());
-        let Some((cell, place)) = first.map(|(cell, place)| (Arc::clone(cell), *place)) else { return Err(None) };
-        drop(state);
-        if place.due() > Due::At(now) {
-            return Err(Some(place.due()));
+        let Some((&(due, _), (cell, place))) = state.delayed.first_key_value() else { return Err(None) };
+        if due > Due::At(now) {
+            return Err(Some(due));
         }
+        let (cell, place) = (Arc::clone(cell), *place);
+        drop(state);
         let out_of_agenda = self.shared.engine.timekeeper.strike_out(place);
         drop(out_of_agenda);
         if let Some(item) = cell.take() {
-            self.bring_back(cell.number, item);
+            self.bring_back(cell.key, item);
         }
         Ok(())
     }
@@ -129,16 +129,16 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 impl<E: Send + Sync + 'static> Task for Delayed<E> {
     fn run(&self, _: &Supervisor) {
         if let Some(item) = self.take() {
-            self.mailbox.bring_back(self.number, item);
+            self.mailbox.bring_back(self.key, item);
         }
     }
 
     fn cancel(&self, reason: CancelReason, _: &Supervisor) -> bool {
         let Some(item) = self.take() else { return false };
         let mut state = self.mailbox.state.lock();
-        let cell = state.delayed.remove(&self.number);
+        let cell = state.delayed.remove(&self.key);
         // What it held back can be taken now, and there is room.
-        self.mailbox.call_for_events(&state);
+        self.mailbox.call_for_events(&mut state);
         self.mailbox.send_ticket_if_needed(state);
         self.mailbox.shared.steps.beat();
         self.mailbox.cancel_items([item], reason);

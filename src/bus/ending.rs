@@ -5,6 +5,7 @@ use std::mem;
 use super::handler::BoxError;
 use super::letter::DeadLetter;
 use super::mailbox::{Item, Mailbox};
+use super::posting::Watch;
 use super::receipt::DeliveryOutcome;
 use crate::error::CancelReason;
 use crate::local;
@@ -29,7 +30,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let handler = state.handler.take();
         self.room.notify_all();
         self.half_room.notify_all();
+        let watches = mem::take(&mut state.watches);
         drop(state);
+        watches.into_iter().for_each(Watch::call);
         self.enter(|_| unwind::discard(handler));
         self.cancel_items(waiting, reason);
         for (delayed, place) in delayed.into_values() {
@@ -88,7 +91,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if let Some(on_dead_letter) = &self.shared.hooks.on_dead_letter {
             let (envelope, subscription) = (Arc::clone(&item.envelope) as _, Arc::clone(&self.settings.name));
             let letter = DeadLetter { envelope, subscription, error: Arc::clone(&error) };
-            self.shared.engine.supervisor.call_hook(|| on_dead_letter(letter));
+            self.shared.call_hook(item.envelope.generation(), || on_dead_letter(letter));
         }
         self.land(record, item, DeliveryOutcome::Failed(error));
     }

@@ -11,14 +11,18 @@ use super::helping::AnyRecipients;
 use super::mailbox::Mailbox;
 use super::receipt::{DeliveryOutcome, Progress};
 use super::shared::Shared;
+use crate::nesting;
 use crate::sync::{Arc, Mutex};
-use crate::unwind;
 
 /// An event on its way.
 pub(super) struct Envelope<E> {
     /// Here until the envelope is dropped, by whoever is the last to hold it; see `drop`.
     event: Option<E>,
+    /// Drops the event. Only the maker of the envelope knows that its type holds no borrows.
+    discard: fn(E),
     topic: Option<Arc<str>>,
+    /// How many hooks of a bus led to it, one by the event of another; see `nesting`.
+    generation: usize,
     /// `None` once all deliveries have ended.
     recipients: Mutex<Option<Arc<Recipients<E>>>>,
     progress: Progress,
@@ -47,11 +51,23 @@ pub(super) trait Enveloped: Send + Sync {
 impl<E: Send + Sync + 'static> Envelope<E> {
     pub(super) fn new(event: E, topic: Option<&str>, recipients: Arc<Recipients<E>>) -> Self {
         let (topic, progress) = (topic.map(Arc::from), Progress::new(recipients.mailboxes.len()));
-        Self { event: Some(event), topic, recipients: Mutex::new(Some(recipients)), progress }
+        let generation = nesting::generation();
+        Self {
+            event: Some(event),
+            discard: nesting::discard::<E>,
+            topic,
+            generation,
+            recipients: Mutex::new(Some(recipients)),
+            progress,
+        }
     }
 
     pub(super) fn event(&self) -> &E {
         self.event.as_ref().expect("it leaves only with the envelope")
+    }
+
+    pub(super) fn generation(&self) -> usize {
+        self.generation
     }
 
     /// Stands for its deliveries among the frames of a stack: the address, which is nobody else's while it is there.
@@ -105,8 +121,10 @@ impl<E: Send + Sync + 'static> Enveloped for Envelope<E> {
 
 impl<E> Drop for Envelope<E> {
     /// Worker, publisher or the owner of a receipt: who drops the event last is a matter of chance, so a panic of its
-    /// destructor concerns none of them.
+    /// destructor concerns none of them. The destructor may publish the next event, and so on.
     fn drop(&mut self) {
-        unwind::discard(self.event.take());
+        if let Some(event) = self.event.take() {
+            (self.discard)(event);
+        }
     }
 }

@@ -9,20 +9,22 @@ use super::builder::EventBusBuilder;
 use super::envelope::Envelope;
 use super::handler::HandlerResult;
 use super::letter::UnhandledEvent;
-use super::mailbox::Posted;
+use super::publishing;
 use super::receipt::{PUBLISHING, Receipt};
 use super::registry::Registry;
 use super::shared::Shared;
 use super::subscription::{Subscription, SubscriptionBuilder};
 use crate::deadline::Deadline;
 use crate::local;
+use crate::nesting;
 use crate::pool::WorkerPool;
 use crate::sync::Arc;
 
 /// Takes events to their handlers, on the workers of a pool.
 ///
 /// An event is a value of any type; handlers subscribe to a type, and to a topic as well if they like. Each subscription has
-/// a bounded mailbox of its own, so a slow, failing or panicking handler affects no other. Clones are one bus.
+/// a bounded mailbox of its own, so a slow, failing or panicking handler keeps an event from no other subscription.
+/// Clones are one bus.
 ///
 /// When the last clone is gone nothing can be published any more; what was published is still delivered. Each delivery is a
 /// task of the pool: [`WorkerPool::metrics`] counts it, [`WorkerPool::running`] shows it with the name of its subscription,
@@ -89,9 +91,12 @@ impl EventBus {
         SubscriptionBuilder::new(self)
     }
 
-    /// Publishes an event to those that listen to its type without a topic. Returns when it lies in their mailboxes and the
-    /// synchronous ones have handled it. Blocks while a mailbox is full whose policy is to block, but never on a worker
-    /// of the pool, see [above](Self#inside-a-handler).
+    /// Publishes an event to the subscriptions to its type that have no topic. Returns when it lies in their mailboxes and
+    /// the synchronous handlers have handled it.
+    ///
+    /// Every mailbox that has room has the event, and the synchronous handlers have returned, before this waits for a full
+    /// mailbox. It blocks while a mailbox is full whose policy is to block, but never on a worker of the pool, see
+    /// [above](Self#inside-a-handler). It waits for several full mailboxes at the same time.
     ///
     /// It goes to whoever is subscribed when this begins. If there is nobody,
     /// [`on_unhandled`](EventBusBuilder::on_unhandled) is told. If the pool is shut down, the
@@ -158,18 +163,12 @@ impl EventBus {
         let recipients = self.registry.recipients::<E>(topic).filter(|recipients| !recipients.mailboxes.is_empty());
         let Some(recipients) = recipients else {
             self.tell_unhandled(topic, &event);
+            nesting::discard(event); // its destructor may publish the next event, and so on
             return Receipt::nobody();
         };
         let envelope = Arc::new(Envelope::new(event, topic, Arc::clone(&recipients)));
         self.shared.begin_event();
-        let mut handlers = 0;
-        for (index, mailbox) in recipients.mailboxes.iter().enumerate() {
-            let posted = mailbox.post(&envelope, index, location);
-            handlers += usize::from(posted != Posted::NotWanted);
-            if posted == Posted::Spent {
-                self.registry.remove(mailbox);
-            }
-        }
+        let handlers = publishing::publish(&self.registry, &recipients.mailboxes, &envelope, location);
         if handlers == 0 {
             self.tell_unhandled(topic, envelope.event());
         }
@@ -180,7 +179,7 @@ impl EventBus {
     fn tell_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {
         if let Some(on_unhandled) = &self.shared.hooks.on_unhandled {
             let unhandled = UnhandledEvent { event, event_type: type_name::<E>(), topic };
-            self.shared.engine.supervisor.call_hook(|| on_unhandled(&unhandled));
+            self.shared.call_hook(nesting::generation(), || on_unhandled(&unhandled));
         }
     }
 }

@@ -1,5 +1,4 @@
-//! The protocol of a subscription: its state, how events come in. Running, delays, helping and ending have files of their
-//! own.
+//! The protocol of a subscription: its state. Posting, running, delays, helping and ending have files of their own.
 //!
 //! | a delivery is | meaning | next |
 //! |---|---|---|
@@ -29,28 +28,27 @@
 //!    once more, as the last step before the handler, and is cancelled if the subscription was closed meanwhile. So when a
 //!    closing has returned, the handler is not called any more; if it is running, that is not waited for.
 //! 6. A publisher that finds no room waits for it only outside of the pool's workers. A worker makes deliveries until there
-//!    is room, if there is a free runner; else it is refused. So workers never wait for workers.
+//!    is room, if there is a free runner; else it is refused. So workers never wait for workers. Either waits only when
+//!    every other mailbox has the event.
 //! 7. A delivery has ended when its outcome has landed in the envelope; it is settled after that.
 //!
 //! Meetings: *publish and close*: the delivery is in what the closing takes, or finds it closed. *Publish and publish to
 //! one that listens once*: the first under the lock spends it. *Take and close*, *call and close*: rule 5. *Delay and close*: the delayed
 //! delivery is in what the closing takes, or it is not begun. *Brought back and closed*: whoever takes the delivery out of
-//! its cell (see `delay`) ends it.
+//! its cell (see `delay`) ends it. *Room and a publisher that looks for it*: it looks, and registers, under the lock under
+//! which room is made, so it finds the room or is called.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::mem;
 use std::panic::Location;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::delay::{Delayed, Retrying};
 use super::envelope::Envelope;
 use super::handler::{BoxError, Handler};
-use super::receipt::DeliveryOutcome;
-use super::running::Stint;
+use super::posting::Watch;
 use super::shared::Shared;
-use crate::agenda::Place;
+use crate::agenda::{Due, Place};
 use crate::clock::Moment;
-use crate::deadline::Deadline;
 use crate::engine::Overflow;
 use crate::error::CancelReason;
 use crate::local::{self, Name};
@@ -58,10 +56,7 @@ use crate::observer::{TaskId, TaskInfo};
 use crate::record::Record;
 use crate::retry::RetryPolicy;
 use crate::seats::Seat;
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Weak};
-
-/// How long a publisher waits for half of the room before it wants the first there is.
-const PATIENCE: Duration = Duration::from_millis(1);
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Weak};
 
 /// One subscription.
 pub(super) struct Mailbox<E> {
@@ -110,14 +105,14 @@ pub(super) enum Mode {
 /// What the lock guards.
 pub(super) struct State<E> {
     pub(super) waiting: VecDeque<Item<E>>,
-    /// Delayed deliveries by number, and their places in the agenda.
-    pub(super) delayed: BTreeMap<u64, (Arc<Delayed<E>>, Place)>,
+    /// Delayed deliveries in the order in which they are due, and their places in the agenda.
+    pub(super) delayed: BTreeMap<DelayKey, (Arc<Delayed<E>>, Place)>,
     /// The next number of a delayed delivery.
     pub(super) next_delay: u64,
     /// `None`: closed, or about to be dropped.
     pub(super) handler: Option<Arc<Handler<E>>>,
     /// Takes no event in, though it may be open for what it has taken in.
-    spent: bool,
+    pub(super) spent: bool,
     /// Why nothing is started any more.
     pub(super) closed: Option<CancelReason>,
     /// Tickets on their way.
@@ -125,10 +120,15 @@ pub(super) struct State<E> {
     /// Threads that make deliveries.
     pub(super) runners: usize,
     /// Publishers that wait for any room.
-    wait_for_room: usize,
+    pub(super) wait_for_room: usize,
     /// Publishers that wait, for a short while, until half of the room is there.
-    wait_for_half: usize,
+    pub(super) wait_for_half: usize,
+    /// Publishers that wait for room here and in other mailboxes; each is called once.
+    pub(super) watches: VecDeque<Watch>,
 }
+
+/// When a delayed delivery is due, and its number, which tells apart what is due at the same moment.
+pub(super) type DelayKey = (Due, u64);
 
 /// One delivery.
 pub(super) struct Item<E> {
@@ -142,18 +142,6 @@ pub(super) struct Item<E> {
     pub(super) published_at: Option<Instant>,
     /// After the first failure: the attempts and their errors.
     pub(super) retrying: Option<Box<Retrying>>,
-}
-
-/// What became of an event that was posted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub(super) enum Posted {
-    /// It has a delivery, which has ended or will.
-    Taken,
-    /// The same, and the subscription listens no more.
-    Spent,
-    /// The subscription had ended, or was spent.
-    NotWanted,
 }
 
 impl<E> Mailbox<E> {
@@ -176,132 +164,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             half_room: Condvar::new(),
             quiet: Condvar::new(),
         })
-    }
-
-    /// Takes an event in.
-    pub(super) fn post(
-        self: &Arc<Self>,
-        envelope: &Arc<Envelope<E>>,
-        index: usize,
-        location: &'static Location<'static>,
-    ) -> Posted {
-        // ORDERING: Acquire pairs with the Release of `spend` and `close`; the lock decides.
-        if !self.open.load(Ordering::Acquire) {
-            let ended_with_pool = self.state.lock().closed == Some(CancelReason::ShutDown);
-            let outcome = ended_with_pool.then_some(DeliveryOutcome::Cancelled(CancelReason::ShutDown));
-            let posted = if ended_with_pool { Posted::Taken } else { Posted::NotWanted };
-            envelope.land(&self.shared, index, outcome);
-            return posted;
-        }
-        let supervisor = &self.shared.engine.supervisor;
-        let Some(id) = supervisor.admit(location, Some(&self.settings.name)) else {
-            envelope.land(&self.shared, index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
-            return Posted::Taken;
-        };
-        let has_deadline = self.settings.policy.as_ref().is_some_and(RetryPolicy::has_deadline);
-        let item = Item {
-            envelope: Arc::clone(envelope),
-            index,
-            id,
-            location,
-            queued_at: supervisor.now_if_timing(),
-            published_at: has_deadline.then(|| self.shared.engine.timekeeper.watch().now()),
-            retrying: None,
-        };
-        match self.settings.mode {
-            Mode::Synchronous => self.deliver_here(item),
-            Mode::Ordered | Mode::Concurrent(_) => self.put(item),
-        }
-    }
-
-    /// Puts a delivery into the mailbox, or does with it what the overflow policy says.
-    fn put(self: &Arc<Self>, item: Item<E>) -> Posted {
-        let mut patient = true;
-        let mut state = self.state.lock();
-        while state.takes_events_in() {
-            if state.occupied() < self.settings.capacity {
-                return self.put_locked(state, item);
-            }
-            match self.settings.overflow {
-                Overflow::DiscardNewest => {
-                    drop(state);
-                    self.cancel_items([item], CancelReason::Discarded);
-                    return Posted::Taken;
-                }
-                Overflow::DiscardOldest => {
-                    let Some(oldest) = state.waiting.pop_front() else {
-                        // All are delayed: there is none to give up but the new one.
-                        drop(state);
-                        self.cancel_items([item], CancelReason::Discarded);
-                        return Posted::Taken;
-                    };
-                    let posted = self.put_locked(state, item);
-                    self.cancel_items([oldest], CancelReason::Discarded);
-                    return posted;
-                }
-                Overflow::Block | Overflow::CallerRuns => match self.make_room(state, mem::take(&mut patient)) {
-                    Some(relocked) => state = relocked,
-                    None => return self.refuse(item, Some(DeliveryOutcome::Refused)),
-                },
-            }
-        }
-        drop(state);
-        self.refuse(item, None)
-    }
-
-    fn put_locked(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, item: Item<E>) -> Posted {
-        state.waiting.push_back(item);
-        let posted = self.spend_if_once(&mut state);
-        self.send_ticket_if_needed(state);
-        posted
-    }
-
-    /// Waits until there may be room, or makes room; `None`, if this thread can do neither. See rule 6.
-    fn make_room<'a>(
-        self: &'a Arc<Self>,
-        mut state: MutexGuard<'a, State<E>>,
-        patient: bool,
-    ) -> Option<MutexGuard<'a, State<E>>> {
-        if local::is_worker_of(self.shared.engine.pool()) {
-            if local::depth() >= local::INLINE_DEPTH || !self.can_run(&state) {
-                return None;
-            }
-            state.runners += 1;
-            drop(state);
-            self.run(Stint::Deliveries(1));
-            return Some(self.state.lock());
-        }
-        if patient {
-            // Publisher and handler work in long turns, rather than wake each other for each event.
-            state.wait_for_half += 1;
-            state = self.half_room.wait_until(state, Deadline::after(PATIENCE).instant());
-            state.wait_for_half -= 1;
-        } else {
-            state.wait_for_room += 1;
-            state = self.room.wait_until(state, None);
-            state.wait_for_room -= 1;
-        }
-        Some(state)
-    }
-
-    /// Takes a delivery back whose event was not taken in.
-    pub(super) fn refuse(&self, item: Item<E>, outcome: Option<DeliveryOutcome>) -> Posted {
-        let posted = if outcome.is_some() { Posted::Taken } else { Posted::NotWanted };
-        self.shared.engine.supervisor.withdrawn(&self.info(&item));
-        let Item { envelope, index, .. } = item;
-        envelope.land(&self.shared, index, outcome);
-        posted
-    }
-
-    /// A subscription that listens once takes nothing more in.
-    pub(super) fn spend_if_once(&self, state: &mut State<E>) -> Posted {
-        if !self.settings.once {
-            return Posted::Taken;
-        }
-        state.spent = true;
-        // ORDERING: Release pairs with the Acquire of `post`.
-        self.open.store(false, Ordering::Release);
-        Posted::Spent
     }
 
     /// Calls `f` while this thread is a member; passes on the record that it counts on.
@@ -350,7 +212,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Wakes publishers, after a delivery has left the mailbox.
-    pub(super) fn call_for_events(&self, state: &State<E>) {
+    pub(super) fn call_for_events(&self, state: &mut State<E>) {
+        if let Some(watch) = state.watches.pop_front() {
+            watch.call();
+        }
         if state.wait_for_room > 0 {
             self.room.notify_one();
         }
@@ -373,6 +238,7 @@ impl<E> State<E> {
             runners: 0,
             wait_for_room: 0,
             wait_for_half: 0,
+            watches: VecDeque::new(),
         }
     }
 

@@ -3,8 +3,9 @@
 //! An *event* is a value of any type. A *subscription* is a handler for events of one type, and perhaps one topic, with a
 //! *mailbox* of events it has not handled. A *delivery* is one event for one subscription: a task of the pool, admitted
 //! when it goes into the mailbox and settled when the handler is done with it for good. A *receipt* tells of all deliveries
-//! of one event. `event_bus` is the face, `registry` knows who listens, `envelope` is what goes around; `mailbox` holds the
-//! protocol, with its rules, and `running`, `delay`, `helping` and `ending` are its sides.
+//! of one event. `event_bus` is the face, `registry` knows who listens, `envelope` is what goes around; `publishing`
+//! takes an event round, `mailbox` holds the protocol of a subscription, with its rules, and `posting`, `running`, `delay`,
+//! `helping` and `ending` are its sides.
 
 mod event_bus;
 mod builder;
@@ -14,7 +15,9 @@ mod letter;
 mod handler;
 mod registry;
 mod envelope;
+mod publishing;
 mod mailbox;
+mod posting;
 mod running;
 mod delay;
 mod helping;

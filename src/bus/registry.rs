@@ -1,41 +1,47 @@
-//! Who listens to what.
+//! The subscriptions of a bus, by type and topic.
 //!
-//! For each type of events, and each topic, there is a *list* of subscriptions in the order of subscribing, which is never
+//! For each type of events, and each topic, there is a *list* of the recipients in the order of subscribing, which is never
 //! changed. A change drops the lists that it concerns, and the next publisher makes them anew; so many changes in a row cost
 //! little. A publisher takes the list as it is and holds no lock while it goes through it: a subscription added meanwhile
 //! gets the next event, one that ends meanwhile refuses this one by itself.
 //!
-//! A subscription without a topic is on the list of every topic.
+//! A subscription without a topic is on the list of every topic. Costs: a list is made from the subscriptions that are on
+//! it, whatever other topics there are. A change with a topic drops one list. A change without a topic drops the
+//! lists that were made since the last such change, so each publish pays for at most one of them.
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem;
 
 use super::envelope::Recipients;
 use super::mailbox::Mailbox;
 use crate::local::Name;
 use crate::sync::{Arc, RwLock};
 
-/// Who listens, by the type of events.
+/// All subscriptions, by the type of events.
 #[derive(Default)]
 pub(super) struct Registry {
     /// Each an `Arc<RwLock<Listeners<E>>>` for the `E` of the key. Never shrinks: there are as many as types.
     by_type: RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
-/// Who listens to events of one type.
+/// The subscriptions to events of one type.
 struct Listeners<E> {
-    /// All of them, by their names, which grow.
-    all: BTreeMap<Name, Arc<Mailbox<E>>>,
-    general: List<E>,
-    /// The topics that somebody listens to.
-    by_topic: HashMap<Arc<str>, List<E>>,
+    general: Listed<E>,
+    /// The topics that have subscriptions.
+    by_topic: HashMap<Arc<str>, Listed<E>>,
+    /// The topics whose list is made.
+    made: HashSet<Arc<str>>,
+    /// How many mailboxes and lists all changes and publishers had to look at.
+    #[cfg(test)]
+    looks: usize,
 }
 
-/// The list of a topic, or of no topic.
-struct List<E> {
-    /// How many subscriptions have this topic, or none.
-    own: usize,
-    /// `None`: to be made by the next publisher.
+/// The subscriptions with one topic, or without a topic.
+struct Listed<E> {
+    /// By their names, which grow.
+    own: BTreeMap<Name, Arc<Mailbox<E>>>,
+    /// The recipients of an event with this topic. `None`: to be made by the next publisher.
     recipients: Option<Arc<Recipients<E>>>,
 }
 
@@ -51,7 +57,7 @@ impl Registry {
     pub(super) fn has_recipients<E: Send + Sync + 'static>(&self, topic: Option<&str>) -> bool {
         self.find::<E>().is_some_and(|listeners| {
             let listeners = listeners.read();
-            listeners.general.own > 0 || listeners.list(topic).own > 0
+            !listeners.general.own.is_empty() || !listeners.list(topic).own.is_empty()
         })
     }
 
@@ -60,24 +66,27 @@ impl Registry {
         let before = {
             let mut listeners = listeners.write();
             let topic = mailbox.topic().cloned();
-            listeners.all.insert(mailbox.group, mailbox);
-            listeners.own_list(topic.as_ref()).own += 1;
+            listeners.own_list(topic.as_ref()).own.insert(mailbox.group, mailbox);
             listeners.outdate(topic.as_ref())
         };
-        drop(before); // it may be the last to know a mailbox, whose handler is foreign
+        drop(before); // it may be the last to know a mailbox, whose handler is user code
     }
 
     pub(super) fn remove<E: Send + Sync + 'static>(&self, mailbox: &Arc<Mailbox<E>>) {
         let Some(listeners) = self.find::<E>() else { return };
         let before = {
             let mut listeners = listeners.write();
-            let Some(removed) = listeners.all.remove(&mailbox.group) else { return };
-            let list = listeners.own_list(mailbox.topic());
-            list.own -= 1;
-            let is_topic_over = list.own == 0;
-            let mut outdated = listeners.outdate(mailbox.topic());
-            if let (true, Some(topic)) = (is_topic_over, mailbox.topic()) {
-                outdated.extend(listeners.by_topic.remove(topic).and_then(|list| list.recipients));
+            let topic = mailbox.topic();
+            let listed = match topic {
+                None => Some(&mut listeners.general),
+                Some(topic) => listeners.by_topic.get_mut(topic),
+            };
+            let Some(listed) = listed else { return };
+            let Some(removed) = listed.own.remove(&mailbox.group) else { return };
+            let is_topic_over = listed.own.is_empty();
+            let outdated = listeners.outdate(topic);
+            if let (true, Some(topic)) = (is_topic_over, topic) {
+                listeners.by_topic.remove(topic);
             }
             (removed, outdated)
         };
@@ -100,49 +109,141 @@ fn as_listeners<E: Send + Sync + 'static>(any: &Arc<dyn Any + Send + Sync>) -> A
 
 impl<E> Listeners<E> {
     fn new() -> Self {
-        Self { all: BTreeMap::new(), general: List::new(), by_topic: HashMap::new() }
+        Self {
+            general: Listed::new(),
+            by_topic: HashMap::new(),
+            made: HashSet::new(),
+            #[cfg(test)]
+            looks: 0,
+        }
     }
 
-    /// The list for an event with this topic.
-    fn list(&self, topic: Option<&str>) -> &List<E> {
+    /// What an event with this topic goes by.
+    fn list(&self, topic: Option<&str>) -> &Listed<E> {
         topic.and_then(|topic| self.by_topic.get(topic)).unwrap_or(&self.general)
     }
 
-    /// The list that a subscription with this topic is counted in.
-    fn own_list(&mut self, topic: Option<&Arc<str>>) -> &mut List<E> {
+    /// Where a subscription with this topic belongs.
+    fn own_list(&mut self, topic: Option<&Arc<str>>) -> &mut Listed<E> {
         match topic {
             None => &mut self.general,
-            Some(topic) => self.by_topic.entry(Arc::clone(topic)).or_insert_with(List::new),
+            Some(topic) => self.by_topic.entry(Arc::clone(topic)).or_insert_with(Listed::new),
         }
     }
 
     /// Drops the lists that a change with this topic concerns: all, if it has none. They are to be dropped under no lock.
     fn outdate(&mut self, topic: Option<&Arc<str>>) -> Vec<Arc<Recipients<E>>> {
-        match topic {
-            Some(topic) => self.by_topic.get_mut(topic).and_then(|list| list.recipients.take()).into_iter().collect(),
-            None => {
-                let lists = self.by_topic.values_mut().chain([&mut self.general]);
-                lists.filter_map(|list| list.recipients.take()).collect()
+        let outdated: Vec<_> = match topic {
+            Some(topic) => {
+                self.made.remove(topic);
+                self.by_topic.get_mut(topic).and_then(|list| list.recipients.take()).into_iter().collect()
             }
-        }
+            None => {
+                let made = mem::take(&mut self.made);
+                let lists = made.iter().filter_map(|topic| self.by_topic.get_mut(topic)?.recipients.take());
+                lists.chain(self.general.recipients.take()).collect()
+            }
+        };
+        self.note_looks(outdated.len());
+        outdated
     }
 
     /// The list for an event with this topic, made if need be.
     fn make(&mut self, topic: Option<&str>) -> Arc<Recipients<E>> {
-        let topic = topic.filter(|topic| self.by_topic.contains_key(*topic));
-        if let Some(made) = &self.list(topic).recipients {
+        let topic = topic.and_then(|topic| self.by_topic.get_key_value(topic)).map(|(topic, _)| Arc::clone(topic));
+        if let Some(made) = &self.list(topic.as_deref()).recipients {
             return Arc::clone(made);
         }
-        let listens = |mailbox: &&Arc<Mailbox<E>>| mailbox.topic().is_none_or(|own| Some(&**own) == topic);
-        let made: Arc<Recipients<E>> = Arc::new(self.all.values().filter(listens).cloned().collect());
-        let list = topic.and_then(|topic| self.by_topic.get_mut(topic)).unwrap_or(&mut self.general);
-        list.recipients = Some(Arc::clone(&made));
+        let with_topic = topic.as_ref().map(|topic| &self.by_topic[topic].own);
+        let with_topic = with_topic.into_iter().flat_map(BTreeMap::values);
+        let mut mailboxes: Vec<_> = self.general.own.values().chain(with_topic).cloned().collect();
+        mailboxes.sort_by_key(|mailbox| mailbox.group); // two runs that are sorted: linear
+        self.note_looks(mailboxes.len());
+        let made: Arc<Recipients<E>> = Arc::new(mailboxes.into_iter().collect());
+        self.own_list(topic.as_ref()).recipients = Some(Arc::clone(&made));
+        self.made.extend(topic);
         made
+    }
+
+    #[cfg_attr(not(test), allow(clippy::unused_self, reason = "tests count"))]
+    fn note_looks(&mut self, looks: usize) {
+        #[cfg(test)]
+        {
+            self.looks += looks;
+        }
+        #[cfg(not(test))]
+        let _ = looks;
     }
 }
 
-impl<E> List<E> {
+impl<E> Listed<E> {
     fn new() -> Self {
-        Self { own: 0, recipients: None }
+        Self { own: BTreeMap::new(), recipients: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{EventBus, Subscription};
+    use crate::pool::WorkerPool;
+
+    const TOPICS: usize = 20_000;
+
+    fn looks(bus: &EventBus) -> usize {
+        let listeners = bus.registry.find::<u32>().expect("there is a subscription");
+        let looks = mem::take(&mut listeners.write().looks);
+        looks
+    }
+
+    fn subscribe(bus: &EventBus, topic: Option<String>) -> Subscription {
+        let builder = bus.subscription::<u32>().synchronous();
+        if let Some(topic) = topic { builder.topic(topic) } else { builder }.handle(|_| ())
+    }
+
+    /// Fault 177.
+    #[test]
+    fn publishing_and_subscribing_cost_nothing_for_the_topics_of_others() {
+        let pool = WorkerPool::builder().workers(1).build().expect("a thread");
+        let bus = EventBus::new(&pool);
+        let _topics: Vec<_> = (0..TOPICS).map(|topic| subscribe(&bus, Some(topic.to_string()))).collect();
+        let _general = subscribe(&bus, None);
+        looks(&bus);
+        assert_eq!(bus.publish_to("7", 1_u32).handlers(), 2);
+        assert_eq!(looks(&bus), 2, "the first publish to a topic looks at its two recipients");
+        assert_eq!(bus.publish_to("7", 1_u32).handlers(), 2);
+        assert_eq!(looks(&bus), 0, "the next one takes the list as it is");
+        drop(subscribe(&bus, Some("7".to_owned())));
+        assert_eq!(looks(&bus), 1, "a change of a topic drops its list");
+        bus.publish_to("7", 1_u32);
+        bus.publish_to("8", 1_u32);
+        looks(&bus);
+        for _ in 0..100 {
+            drop(subscribe(&bus, None));
+        }
+        assert_eq!(looks(&bus), 2, "a hundred changes without a topic drop the two lists that were made");
+        for publish in 0..100 {
+            let guard = subscribe(&bus, None);
+            assert_eq!(bus.publish_to("9", 1_u32).handlers(), 3, "publish {publish}");
+            drop(guard);
+        }
+        assert_eq!(looks(&bus), 100 * (3 + 1), "each list is made once and dropped once");
+    }
+
+    #[test]
+    fn recipients_come_in_the_order_of_subscribing_whatever_their_topics() {
+        let pool = WorkerPool::builder().workers(1).build().expect("a thread");
+        let bus = EventBus::new(&pool);
+        let named = |name: &'static str, topic: Option<&'static str>| {
+            let builder = bus.subscription::<u32>().name(name).synchronous();
+            if let Some(topic) = topic { builder.topic(topic) } else { builder }.handle(|_| ())
+        };
+        let _guards = [named("a", Some("t")), named("b", None), named("x", Some("u")), named("c", Some("t"))];
+        let names = |topic: Option<&str>| -> Vec<String> {
+            let recipients = bus.registry.recipients::<u32>(topic).expect("somebody listens");
+            recipients.names.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names(Some("t")), ["a", "b", "c"]);
+        assert_eq!((names(None), names(Some("v"))), (vec!["b".to_owned()], vec!["b".to_owned()]));
     }
 }

@@ -1,12 +1,15 @@
 //! How deliveries are made, by the rules 2, 3, 5 and 7 of `mailbox`.
 
 use super::delay::Retrying;
+use super::envelope::Envelope;
 use super::handler::{BoxError, Handler};
-use super::mailbox::{Item, Mailbox, Posted, State};
+use super::mailbox::{Item, Mailbox, State};
+use super::posting::Posted;
 use super::receipt::DeliveryOutcome;
 use crate::error::CancelReason;
 use crate::job::Ticket;
 use crate::local;
+use crate::nesting;
 use crate::observer::Outcome;
 use crate::record::Record;
 use crate::retry::{AttemptError, ErrorClass, Next, RetryPolicy};
@@ -99,7 +102,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         // Its first attempt tells how long it has waited for a worker.
         let queued_at = item.queued_at.filter(|_| item.retrying.is_none());
         let brief = Brief { info: self.info(&item), queued_at };
-        let (started, result) = supervisor.try_once(record, &brief, || self.call(&*handler, item.envelope.event()));
+        let (started, result) = supervisor.try_once(record, &brief, || self.call(&*handler, &item.envelope));
         // If the subscription has ended meanwhile, this is what is left of it.
         unwind::discard(handler);
         let (class, outcome) = match &result {
@@ -139,12 +142,13 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Calls the handler, unless the subscription has ended; keeps rule 5.
-    fn call(&self, handler: &Handler<E>, event: &E) -> Called {
+    fn call(&self, handler: &Handler<E>, envelope: &Envelope<E>) -> Called {
         // ORDERING: Acquire pairs with the Release of `close`.
         if self.closed.load(Ordering::Acquire) {
             return None;
         }
-        Some(handler(event).map_err(|error| {
+        let result = nesting::in_generation(envelope.generation(), || handler(envelope.event()));
+        Some(result.map_err(|error| {
             let policy = self.settings.policy.as_ref();
             let class = policy.map_or(ErrorClass::Transient, |policy| policy.class_of(&error));
             (error, class)

@@ -4,6 +4,7 @@ use super::letter::{DeadLetter, UnhandledEvent};
 use super::pulse::Pulse;
 use crate::deadline::Deadline;
 use crate::engine::Engine;
+use crate::nesting;
 use crate::sync::{Arc, AtomicUsize, CacheAligned, Ordering};
 use crate::thread_name::thread_name;
 use crate::timekeeper::NoPlace;
@@ -40,6 +41,17 @@ impl Shared {
     pub(super) fn new(engine: Arc<Engine>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
         let (idle, steps) = (Pulse::default(), Pulse::default());
         Self { engine, thread_name, mailbox_capacity, hooks, pending: CacheAligned::default(), idle, steps }
+    }
+
+    /// Calls a hook because of an event of this generation. Past the bound of rule 3 of `nesting` it is skipped, and that
+    /// is counted.
+    pub(super) fn call_hook(&self, generation: usize, hook: impl FnOnce()) {
+        let supervisor = &self.engine.supervisor;
+        if generation < nesting::DEPTH {
+            nesting::in_generation(generation + 1, || supervisor.call_hook(hook));
+        } else {
+            supervisor.skip_hook();
+        }
     }
 
     /// An event is about to be delivered.

@@ -53,6 +53,7 @@ use crate::closure::Closure;
 use crate::engine::Engine;
 use crate::error::{CancelReason, GroupError, TaskError};
 use crate::local::{self, Name};
+use crate::nesting;
 use crate::observer::{TaskId, TaskInfo};
 use crate::record::Record;
 use crate::seats::Seat;
@@ -225,9 +226,18 @@ impl<R: TaskResult> GroupCore<R> {
     }
 
     /// Cancels what has not started, and keeps no more outcomes of such tasks: the owner lets go.
-    pub(super) fn abandon(&self) {
-        self.state.lock().abandoned = true;
-        self.close(CancelReason::Requested);
+    pub(super) fn abandon(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.abandoned = true;
+        let drops_none = state.unstarted.is_empty();
+        drop(state);
+        if drops_none {
+            self.close(CancelReason::Requested);
+        } else {
+            // A closure that is dropped may own the next group, and so on: see `nesting`.
+            let core = Arc::clone(self);
+            nesting::call_back(move || core.close(CancelReason::Requested));
+        }
     }
 
     /// Keeps rule 7; also notices a deadline. Costs two atomic loads while the token is live and has no deadline.

@@ -35,10 +35,11 @@ use crate::deadline::Deadline;
 use crate::engine::Engine;
 use crate::error::{CancelReason, JoinError};
 use crate::job::{Job, Task};
+use crate::nesting;
 use crate::observer::{Outcome, TaskId};
 use crate::supervisor::{Brief, Supervisor};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
-use crate::task::{Joinable, Landing, Leftover, Prospect, TaskCell};
+use crate::task::{Joinable, Landing, Prospect, TaskCell};
 use crate::unwind::{self, Payload};
 
 /// The right to have one future driven; see rule 4.
@@ -210,7 +211,7 @@ where
     fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
         supervisor.enter(0, |record| {
             let Some(stage) = self.plain.start() else { return false };
-            unwind::discard(stage);
+            nesting::discard(stage);
             supervisor.cancelled(record, &self.brief().info, reason);
             self.plain.land(Err(JoinError::Cancelled(reason)));
             self.give_up();
@@ -243,7 +244,7 @@ impl<F, O, T> Landing<T> for Flight<F, O, T>
 where
     F: Send,
     O: Send,
-    T: Send,
+    T: Send + 'static,
 {
     fn id(&self) -> TaskId {
         self.plain.id()
@@ -275,7 +276,7 @@ where
         self.plain.poll_take(context)
     }
 
-    fn detach(&self) -> Leftover<T> {
-        self.plain.detach()
+    fn detach(&self) {
+        self.plain.detach();
     }
 }

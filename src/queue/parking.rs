@@ -23,6 +23,7 @@ use std::task::Waker;
 
 use crate::deadline::Deadline;
 use crate::defect::defect;
+use crate::nesting;
 use crate::sync::{AtomicUsize, CacheAligned, Condvar, Mutex, MutexGuard, Ordering};
 use crate::unwind;
 
@@ -140,7 +141,7 @@ impl Parking {
             self.permitted.notify_one();
         }
         for (_, waker) in wakers {
-            let _ = unwind::catch(move || waker.wake()).map_err(unwind::discard);
+            nesting::call_back(move || waker.wake());
         }
     }
 

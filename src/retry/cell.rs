@@ -39,11 +39,12 @@ use crate::clock::Moment;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, JoinError};
 use crate::job::Task;
+use crate::nesting;
 use crate::observer::{Outcome, TaskId};
 use crate::record::Record;
 use crate::supervisor::Supervisor;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
-use crate::task::{Joinable, Landing, Leftover, Prospect, TaskCell};
+use crate::task::{Joinable, Landing, Prospect, TaskCell};
 use crate::timekeeper::{Reservation, Timekeeper};
 use crate::unwind;
 
@@ -216,7 +217,7 @@ where
     fn cancel_claimed(&self, body: Body<F, E>, reason: CancelReason, record: &Record, supervisor: &Supervisor) {
         let Body { f, attempts, errors, reservation } = body;
         let made = attempts.made();
-        unwind::discard((f, attempts, reservation));
+        nesting::discard((f, attempts, reservation));
         supervisor.cancelled(record, &self.plain.as_brief().info, reason);
         let error = errors.give_up(GiveUp::Cancelled(reason), made);
         self.plain.land(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
@@ -312,8 +313,8 @@ where
 impl<F, T, E> Landing<Yield<T, E>> for RetryCell<F, T, E>
 where
     F: Send,
-    T: Send,
-    E: Send,
+    T: Send + 'static,
+    E: Send + 'static,
 {
     fn id(&self) -> TaskId {
         self.plain.id()
@@ -343,7 +344,7 @@ where
         self.plain.poll_take(context)
     }
 
-    fn detach(&self) -> Leftover<Yield<T, E>> {
-        self.plain.detach()
+    fn detach(&self) {
+        self.plain.detach();
     }
 }

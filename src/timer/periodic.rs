@@ -24,6 +24,7 @@ use super::rhythm::Rhythm;
 use crate::agenda::{Due, Place};
 use crate::error::CancelReason;
 use crate::job::Task;
+use crate::nesting;
 use crate::observer::Outcome;
 use crate::supervisor::{Brief, Supervisor};
 use crate::sync::{Arc, Mutex, Weak};
@@ -143,7 +144,7 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
         drop(state);
         match before {
             State::Waiting { body, place } => {
-                supervisor.enter(0, |_| unwind::discard(body));
+                supervisor.enter(0, |_| nesting::discard(body));
                 let out_of_agenda = self.timekeeper.strike_out(place);
                 drop(out_of_agenda);
                 true

@@ -74,19 +74,26 @@ impl Plan {
         let mut course = Course::new(self);
         let mut is_again = false;
         let mut ready_delay = READY_DELAYS.0;
+        let mut no_connection = None;
         loop {
             if !is_again {
                 course.attempts.count();
             }
-            let failure = match course.attempt(&mut f).await {
+            let mut failure = match course.attempt(&mut f).await {
                 Ok(response) => {
                     course.attempts.succeeded();
                     return Ok(response);
                 }
                 Err(failure) => failure,
             };
+            if let Some(status) = no_connection.take()
+                && failure.end.is_out_of_time()
+            {
+                failure.end = End { status, is_connect: true, is_setup: false }; // still none, which says more
+            }
             is_again = course.terms.waits_for_ready && failure.end.is_connect && !failure.end.is_setup;
             let (next, error) = if is_again {
+                no_connection = Some(failure.end.status.clone());
                 course.next_connection(failure.end, &mut ready_delay)
             } else {
                 course.next_attempt(failure)
@@ -147,8 +154,11 @@ impl Course {
         let failure = |end, is_final| Failure { end, is_final };
         match ended {
             None => Err(failure(End::out_of_time(wire.revoke()), wire.is_delivered())),
-            Some(Err(status)) => Err(failure(End::of(status, wire.sent()), wire.is_delivered())),
-            Some(Ok(_)) if wire.close() => Err(failure(End::of(wire::handed_out(), wire.sent()), true)),
+            Some(Err(status)) => {
+                let end = End::of(status, wire.sent(), wire.take_failure());
+                Err(failure(end, wire.is_delivered()))
+            }
+            Some(Ok(_)) if wire.close() => Err(failure(End::of(wire::handed_out(), wire.sent(), None), true)),
             Some(Ok(response)) => Ok(response),
         }
     }

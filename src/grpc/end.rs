@@ -84,9 +84,15 @@ pub fn is_unsent(status: &Status) -> bool {
 }
 
 impl End {
-    /// The end of an attempt that returned an error, after so many requests may have been sent.
-    pub(super) fn of(status: Status, sent: usize) -> Self {
+    /// The end of an attempt that returned an error, after so many requests may have been sent. `own` is the error of a
+    /// request's own messages, of which the transport may tell the consequence only.
+    pub(super) fn of(status: Status, sent: usize, own: Option<Status>) -> Self {
         let is_sent = sent > 0;
+        if let Some(own) = own
+            && is_of_transport(&status)
+        {
+            return Self::answered(own);
+        }
         if find::<Unsent>(&status).is_some() {
             return Self::answered(without_sources(&status)); // of another call, so not about this attempt
         }
@@ -104,7 +110,7 @@ impl End {
             (code, (is_unprocessed && sent <= 1) || (code == Code::Unavailable && !is_sent))
         } else if is_connect || find::<NotReady>(&status).is_some() {
             (Code::Unavailable, !is_sent)
-        } else if find::<transport::Error>(&status).is_some() || find::<Failed>(&status).is_some() {
+        } else if is_of_transport(&status) {
             match status.code() {
                 Code::Unknown | Code::Cancelled | Code::Unavailable => (Code::Unavailable, !is_sent),
                 code => (code, false),
@@ -123,9 +129,18 @@ impl End {
         Self { status, is_connect: false, is_setup: false }
     }
 
+    /// Whether the time was over before anything was sent.
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.status.code() == Code::DeadlineExceeded && is_unsent(&self.status)
+    }
+
     fn answered(status: Status) -> Self {
         Self { status, is_connect: false, is_setup: false }
     }
+}
+
+fn is_of_transport(status: &Status) -> bool {
+    sources(status).any(|error| error.is::<transport::Error>() || error.is::<Failed>() || error.is::<h2::Error>())
 }
 
 /// What an error of HTTP/2 means, and whether the server surely did not act; `None`, if that depends on more.
@@ -234,7 +249,7 @@ mod tests {
     fn of_h2(error: h2::Error, is_sent: bool) -> (Code, bool, bool) {
         let mut status = Status::unknown("as tonic says");
         status.set_source(Arc::new(error));
-        let end = End::of(status, usize::from(is_sent));
+        let end = End::of(status, usize::from(is_sent), None);
         (end.status.code(), is_unsent(&end.status), end.is_setup)
     }
 
@@ -295,7 +310,7 @@ mod tests {
         for code in [Code::Unknown, Code::Cancelled, Code::Unavailable] {
             let mut status = Status::new(code, "own");
             status.set_source(Arc::new(io::Error::from(io::ErrorKind::InvalidData)));
-            let end = End::of(status, 0);
+            let end = End::of(status, 0, None);
             assert_eq!((end.status.code(), end.status.message(), end.is_setup), (code, "own", false));
             assert!(!is_unsent(&end.status));
         }

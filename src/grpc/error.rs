@@ -61,7 +61,7 @@ impl CallError {
 
     /// There is no connection at the start.
     pub(super) fn no_connection(error: StdError) -> Self {
-        let End { status, .. } = End::of(Status::from_error(error), 0);
+        let End { status, .. } = End::of(Status::from_error(error), 0, None);
         Self { kind: Kind::Connect, status, attempts: 1, reason: None }
     }
 

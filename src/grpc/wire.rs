@@ -22,7 +22,7 @@ use tonic::body::Body;
 use tonic::codegen::{Bytes, http};
 use tonic::metadata::MetadataMap;
 
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 
 const UNSENT: usize = 0;
 const SENT: usize = 1;
@@ -40,6 +40,8 @@ pub(super) struct Wire {
     state: AtomicUsize,
     /// How many requests may have been sent.
     sent: AtomicUsize,
+    /// The error of a request's own messages: one that is too large, say.
+    failure: Mutex<Option<Status>>,
     /// How many response bodies are neither read to their end nor dropped.
     open: AtomicUsize,
     /// Whether response bodies give no more: the attempt has ended.
@@ -55,6 +57,7 @@ impl Wire {
         Arc::new(Self {
             state: AtomicUsize::new(UNSENT),
             sent: AtomicUsize::new(0),
+            failure: Mutex::new(None),
             open: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
             method: AtomicUsize::new(method.unwrap_or(NO_METHOD)),
@@ -83,6 +86,10 @@ impl Wire {
         }
         self.sent.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    pub(super) fn take_failure(&self) -> Option<Status> {
+        self.failure.lock().take()
     }
 
     /// Ends what is left open. Returns `true` if a response body was neither read to its end nor dropped.
@@ -169,7 +176,13 @@ impl HttpBody for Outgoing {
             return Poll::Ready(Some(Err(Status::cancelled("given up before it was sent"))));
         }
         this.has_begun = true;
-        Pin::new(&mut this.body).poll_frame(context)
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        if let Poll::Ready(Some(Err(status))) = &polled {
+            let failure = Some(status.clone());
+            let before = std::mem::replace(&mut *this.wire.failure.lock(), failure);
+            drop(before); // outside of the lock
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -211,7 +211,7 @@ fn a_reader_that_is_slow_or_gone_holds_up_only_its_own_stream() {
     on_both_servers(|address| {
         let pool = pool(2, 16);
         let caller = caller(address).max_in_flight(3).stream_buffer(1).build(&pool).unwrap();
-        let slow = caller.stream(streaming("Stream", "slow 100000")).unwrap();
+        let slow = caller.stream(streaming("Hold", "slow 100")).unwrap();
         assert_eq!(caller.stream(streaming("Stream", "quick 1000")).unwrap().count(), 1_000);
         assert_eq!(caller.in_flight(), 1);
         drop(slow);
@@ -390,9 +390,6 @@ fn a_method_has_settings_of_its_own() {
         let since = Instant::now();
         let error = caller.call_blocking(attempt("Slow", "slow 60000")).unwrap_err();
         assert!(error.is_deadline() && since.elapsed() < Duration::from_secs(40), "{error:?}");
-        // The server is told the time of the method.
-        let told = caller.call_blocking(attempt("Trace", "t grpc-timeout")).unwrap().into_inner();
-        assert!(!told.is_empty());
         // What a clone overrides comes first; of two times the shorter one counts.
         let own = caller.clone().with_retry(quick().max_attempts(3)).with_timeout(LIMIT);
         assert_eq!(own.call_blocking(attempt("Fail", "c UNAVAILABLE 99")).unwrap_err().attempts(), 3);
@@ -402,7 +399,7 @@ fn a_method_has_settings_of_its_own() {
     });
 }
 
-/// Fault 187.
+/// Faults 182 and 187.
 #[test]
 fn metadata_that_is_absurd_is_carried_or_refused_and_never_panics() {
     on_both_servers(|address| {
@@ -414,8 +411,8 @@ fn metadata_that_is_absurd_is_carried_or_refused_and_never_panics() {
         incoming.insert("blank", "".parse().unwrap());
         let plain = caller(address).retry(quick()).build(&pool).unwrap();
         let carrying = plain.clone().carry(&incoming, &["many", "", "blank", "no such", "\u{fc}"]);
-        let error = carrying.call_blocking(attempt("Echo", "a b"));
-        assert!(error.is_ok() || error.is_err_and(|error| error.attempts() == 1));
+        let answer = carrying.call_blocking(attempt("Echo", "a b"));
+        assert!(answer.is_ok() || answer.as_ref().is_err_and(|error| error.attempts() == 1), "{answer:?}");
         assert!(plain.call_blocking(attempt("Echo", "a b")).is_ok());
         assert!(caller(vacant_address()).build(&pool).unwrap().carry(&incoming, &[]).in_flight() == 0);
     });

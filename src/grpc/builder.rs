@@ -274,6 +274,7 @@ impl CallerBuilder {
             line: Arc::new(Line { transport, methods, interceptors: self.interceptors }),
             overrides: self.overrides,
             carried: Arc::new(MetadataMap::new()),
+            is_stream: false,
             closing: driver.engine().closing.clone(),
         };
         Ok(Caller { driver: Arc::new(driver), plan, on_error: self.on_error, stream_buffer: self.stream_buffer })

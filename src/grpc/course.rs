@@ -43,6 +43,8 @@ pub(super) struct Plan {
     pub(super) overrides: MethodConfig,
     /// Sent with each request.
     pub(super) carried: Arc<MetadataMap>,
+    /// Whether the answer is a stream.
+    pub(super) is_stream: bool,
     /// Of the pool.
     pub(super) closing: CancellationToken,
 }
@@ -145,6 +147,7 @@ impl Course {
             wire: Arc::clone(&wire),
             carried: Arc::clone(&self.plan.carried),
             overrides: self.plan.overrides.clone(),
+            is_stream: self.plan.is_stream,
             previous: self.attempts.made().saturating_sub(1),
             started: self.started,
             begun: Instant::now(),

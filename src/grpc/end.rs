@@ -6,6 +6,7 @@
 //! | end | code | kind |
 //! |---|---|---|
 //! | a transport error, and no message was sent | `UNAVAILABLE` | never sent |
+//! | `GOAWAY` because the metadata is too large | `RESOURCE_EXHAUSTED` | never sent, and another attempt fails as well |
 //! | `GOAWAY` that leaves the stream out, `RST_STREAM` with `REFUSED_STREAM` | `UNAVAILABLE` | never sent: the server did not act |
 //! | no connection | `UNAVAILABLE` | never sent |
 //! | no connection, by a certificate or a setting | `UNAVAILABLE` | never sent, and another attempt fails as well |
@@ -147,6 +148,9 @@ fn is_of_transport(status: &Status) -> bool {
 fn meaning(error: &h2::Error) -> Option<(Code, bool)> {
     // A stream that a `GOAWAY` leaves out, or that is opened after one, ends with that frame; others go on.
     if error.is_go_away() && error.is_remote() {
+        if names_a_size(&error.to_string()) {
+            return Some((Code::ResourceExhausted, true)); // metadata beyond all measure ends the connection
+        }
         return Some((Code::Unavailable, true));
     }
     if error.is_io() {
@@ -220,7 +224,11 @@ fn find<E: Error + 'static>(status: &Status) -> Option<&E> {
 /// Whether a `RESOURCE_EXHAUSTED` is about the size of a message or of metadata, which another attempt does not change.
 /// There is no other sign than the words of the implementations.
 pub(super) fn is_too_large(status: &Status) -> bool {
-    let message = status.message().to_ascii_lowercase();
+    names_a_size(status.message())
+}
+
+fn names_a_size(message: &str) -> bool {
+    let message = message.to_ascii_lowercase().replace('_', " ");
     let is_about =
         ["message", "metadata", "header", "body", "payload", "frame"].iter().any(|noun| message.contains(noun));
     let is_over = [
@@ -287,6 +295,7 @@ mod tests {
             "Cannot return body with more than 4GB of data but got 5 bytes",
             "message size 5 exceeded sendMaxBytes 4",
             "Attempted to send message with a size larger than 4",
+            "connection error received: detected excessive load generating behavior (b\"header_list_way_too_large\")",
         ];
         for text in too_large {
             assert!(is_too_large(&Status::resource_exhausted(text)), "{text}");

@@ -8,6 +8,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use tonic::{Response, Status, Streaming};
 
 use super::caller::{Called, Caller};
+use super::course::Plan;
 use super::error::CallError;
 use super::target::Target;
 use crate::deadline::Deadline;
@@ -99,7 +100,7 @@ impl Caller {
         T: Send + 'static,
     {
         let (sender, messages) = mpsc::channel(self.stream_buffer);
-        let plan = self.plan.clone();
+        let plan = Plan { is_stream: true, ..self.plan.clone() };
         let make = |mut f: F| {
             let attempt = move |target: Target| {
                 let (sender, wire) = (sender.clone(), Arc::clone(target.wire()));

@@ -1,5 +1,6 @@
 //! What an attempt is given to call: the channel, and what is sent with each request.
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -42,7 +43,7 @@ pub struct Target {
     transport: Transport,
     leg: Leg,
     /// Why the transport is not ready; told by the next call.
-    not_ready: Option<Arc<NotReady>>,
+    not_ready: Option<NotReady>,
 }
 
 /// What one attempt knows of its call.
@@ -54,6 +55,8 @@ pub(super) struct Leg {
     pub(super) carried: Arc<MetadataMap>,
     /// What the caller overrides.
     pub(super) overrides: MethodConfig,
+    /// Whether the answer is a stream: then the time for an attempt is not the time that the server has.
+    pub(super) is_stream: bool,
     /// How many attempts came before.
     pub(super) previous: u32,
     /// When the call and this attempt began.
@@ -62,14 +65,9 @@ pub(super) struct Leg {
 }
 
 /// The transport cannot take a request.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the transport is not ready: {0}")]
-pub(super) struct NotReady(#[source] StdError);
-
-/// Lets one error be told by every clone.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub(super) struct Told(Arc<NotReady>);
+pub(super) struct NotReady(#[source] Arc<dyn Error + Send + Sync>);
 
 impl Target {
     pub(super) fn new(leg: Leg) -> Self {
@@ -90,14 +88,14 @@ impl Service<http::Request<Body>> for Target {
     /// the call that follows tells all of it.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
         let ready = ready!(self.transport.poll_ready(context));
-        self.not_ready = ready.err().map(|error| Arc::new(NotReady(error)));
+        self.not_ready = ready.err().map(|error| NotReady(error.into()));
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Answer {
         let wire = Arc::clone(&self.leg.wire);
         let head = match (self.not_ready.take(), self.leg.prepare(request)) {
-            (Some(error), _) => transport::Answer::Known(Some(Err(Told(error).into()))),
+            (Some(error), _) => transport::Answer::Known(Some(Err(error.into()))),
             (None, Ok(request)) => self.transport.call(wire::outgoing(request, &wire)),
             (None, Err(status)) => transport::Answer::Known(Some(Ok(status.into_http()))),
         };
@@ -136,8 +134,12 @@ impl fmt::Debug for Answer {
 impl Leg {
     /// When the attempt is given up, as far as its method is known.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline_if(self.wire.is_delivered())
+    }
+
+    fn deadline_if(&self, is_delivered: bool) -> Option<Instant> {
         let terms = self.line.methods.terms(self.wire.method(), &self.overrides);
-        terms.deadline_of_attempt(self.started, self.begun, self.wire.is_delivered())
+        terms.deadline_of_attempt(self.started, self.begun, is_delivered)
     }
 
     /// Adds to a request what is sent with it. Calls what the user gave.
@@ -159,7 +161,7 @@ impl Leg {
     fn add_metadata(&self, metadata: &mut MetadataMap) {
         add_missing(metadata, &self.carried);
         if !metadata.contains_key(TIMEOUT)
-            && let Some(deadline) = self.deadline()
+            && let Some(deadline) = self.deadline_if(self.is_stream)
         {
             metadata.insert(TIMEOUT, told_time(deadline));
         }

@@ -61,7 +61,7 @@ const RANKS: &[&str] = &[
 ];
 
 /// What may be named in one module only.
-const DOORS: [(&str, &str); 14] = [
+const DOORS: [(&str, &str); 16] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync"),
     ("loom::", "sync"),
@@ -72,6 +72,8 @@ const DOORS: [(&str, &str); 14] = [
     ("backon", "retry"),
     ("tokio::", "io"),
     ("tonic::", "grpc"),
+    ("h2::", "grpc"),
+    ("http_body::", "grpc"),
     ("async_nats", "nats"),
     ("futures_core", "nats"),
     ("catch_unwind", "unwind"),

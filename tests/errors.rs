@@ -68,9 +68,11 @@ fn timers_retries_and_events_travel_too() {
     }
     #[cfg(feature = "grpc")]
     {
-        use workcrew::grpc::{CallError, Caller, CallerBuilder, Outfit, Target};
+        use workcrew::grpc::{CallError, Caller, CallerBuilder, CallerError, MessageStream, MethodConfig, Target};
         travels::<CallError>();
-        is_send_sync::<(Caller, CallerBuilder, Outfit, Target)>();
+        travels::<CallerError>();
+        is_send_sync::<(Caller, CallerBuilder, MethodConfig, Target)>();
+        is_send_sync::<MessageStream<OnlySend>>();
     }
     #[cfg(feature = "nats")]
     {

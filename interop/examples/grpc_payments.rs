@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (failed, failures) = mpsc::channel();
     let caller = Caller::builder(Endpoint::from_shared(format!("http://{address}"))?)
         .max_in_flight(16)
-        .deadline(Duration::from_secs(10))
+        .timeout(Duration::from_secs(10))
         .retry(RetryPolicy::exponential().base_delay(Duration::from_millis(20)).max_attempts(4))
         .on_error(move |error| failed.send(error).unwrap_or(()))
         .build(&pool)?;

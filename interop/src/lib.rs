@@ -3,8 +3,10 @@
 //! Messages are bytes as they are. `server.py` serves the same script by another implementation of gRPC.
 #![allow(clippy::unwrap_used, reason = "what tests share fails by panicking")]
 
+mod peer;
 mod raw;
 mod server;
 
+pub use peer::{Act, Peer};
 pub use raw::{RawClient, RawCodec};
 pub use server::{Script, Server, vacant_address};

@@ -5,7 +5,7 @@ use tonic::client::{Grpc, GrpcService};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::{Body, StdError};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Puts bytes on the wire as they are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,5 +75,26 @@ where
         let path = format!("/interop.Script/{method}").parse::<PathAndQuery>().map_err(|_| Status::internal("path"))?;
         let response = self.inner.unary(request.map(String::into_bytes), path, RawCodec).await?;
         Ok(response.map(|text| String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Calls a method of `interop.Script` whose answer is a stream.
+    ///
+    /// # Errors
+    ///
+    /// The status of the server, or what stands for it.
+    pub async fn stream(
+        &mut self,
+        method: &str,
+        request: Request<String>,
+    ) -> Result<Response<Streaming<Vec<u8>>>, Status> {
+        self.inner.ready().await.map_err(|error| Status::unknown(error.into().to_string()))?;
+        let path = format!("/interop.Script/{method}").parse::<PathAndQuery>().map_err(|_| Status::internal("path"))?;
+        self.inner.server_streaming(request.map(String::into_bytes), path, RawCodec).await
+    }
+
+    /// Limits what is sent and what is taken.
+    #[must_use]
+    pub fn limits(self, sent: usize, taken: usize) -> Self {
+        Self { inner: self.inner.max_encoding_message_size(sent).max_decoding_message_size(taken) }
     }
 }

@@ -8,17 +8,24 @@
 //! | `Fail` | `CODE n` | fails n times with the code, then returns the number of the attempt |
 //! | `Slow` | milliseconds | returns after that time |
 //! | `Pushback` | `PUSHBACK n` | is unavailable n times with this `grpc-retry-pushback-ms` (or several, as in `1+2`; here only), then returns |
+//! | `Details` | `SECONDS n` | is unavailable n times with a `google.rpc.RetryInfo` of this delay, then returns |
+//! | `Limit` | `SECONDS n` | the same, out of resources, with the words of a size |
+//! | `Stream` | `n` | a stream of n numbers |
+//! | `Broken` | `n` | a stream of n numbers, and then unavailable |
+//! | `Hold` | `n` | a stream of n numbers that does not end |
 //! | `Trace` | a key | returns the value of that metadata key, or nothing |
 //! | `Stats` | | returns `attempts=… peak=… cancelled=… headers=… gaps=…` of the key, not counted itself |
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tonic::codegen::tokio_stream::Stream;
 use tonic::codegen::{BoxFuture, Context, Poll, Service, http};
 use tonic::metadata::MetadataMap;
 use tonic::transport::server::TcpIncoming;
@@ -44,6 +51,12 @@ impl Server {
     /// Serves the script at this address.
     #[must_use]
     pub fn start_at(script: &Script, address: SocketAddr) -> Self {
+        Self::start_with(script, address, tonic::transport::Server::builder())
+    }
+
+    /// Serves the script at this address, with these settings.
+    #[must_use]
+    pub fn start_with(script: &Script, address: SocketAddr, settings: tonic::transport::Server) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -53,7 +66,7 @@ impl Server {
             runtime.block_on(async {
                 let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
                 tokio::select! {
-                    served = tonic::transport::Server::builder().serve_with_incoming(script, incoming) => served.unwrap(),
+                    served = settings.serve_with_incoming(script, incoming) => served.unwrap(),
                     _ = stopped => {}
                 }
             });
@@ -135,15 +148,15 @@ impl Script {
 }
 
 /// One attempt on the server. One that is dropped before it ended was cancelled.
-struct Visit<'a> {
-    script: &'a Script,
+struct Visit {
+    script: Script,
     key: String,
     attempt: u32,
     ended: bool,
 }
 
-impl<'a> Visit<'a> {
-    fn begin(script: &'a Script, key: &str, metadata: &MetadataMap) -> Self {
+impl Visit {
+    fn begin(script: &Script, key: &str, metadata: &MetadataMap) -> Self {
         let header = metadata.get("grpc-previous-rpc-attempts").map_or("0", |value| value.to_str().unwrap());
         let mut all = script.seen.lock().unwrap();
         let seen = all.entry(key.to_owned()).or_default();
@@ -152,11 +165,11 @@ impl<'a> Visit<'a> {
         seen.peak = seen.peak.max(seen.running);
         seen.headers.push(header.to_owned());
         seen.moments.push(Instant::now());
-        Self { script, key: key.to_owned(), attempt: seen.attempts, ended: false }
+        Self { script: script.clone(), key: key.to_owned(), attempt: seen.attempts, ended: false }
     }
 }
 
-impl Drop for Visit<'_> {
+impl Drop for Visit {
     fn drop(&mut self) {
         let mut all = self.script.seen.lock().unwrap();
         let seen = all.get_mut(&self.key).unwrap();
@@ -178,7 +191,15 @@ async fn perform(method: &str, argument: &str, attempt: u32, metadata: &Metadata
             }
             Err(Status::with_metadata(Code::Unavailable, "as the script says", trailers))
         }
-        "Fail" | "Pushback" => Ok(attempt.to_string()),
+        "Details" | "Limit" if fails() => {
+            let (code, message) = match method {
+                "Details" => (Code::Unavailable, "as the script says"),
+                _ => (Code::ResourceExhausted, "message larger than max"),
+            };
+            let details = retry_info(first.parse().unwrap());
+            Err(Status::with_details(code, message, details.into()))
+        }
+        "Fail" | "Pushback" | "Details" | "Limit" => Ok(attempt.to_string()),
         "Slow" => {
             tokio::time::sleep(Duration::from_millis(argument.parse().unwrap())).await;
             Ok(String::new())
@@ -186,6 +207,14 @@ async fn perform(method: &str, argument: &str, attempt: u32, metadata: &Metadata
         "Trace" => Ok(metadata.get(argument).map_or("", |value| value.to_str().unwrap()).to_owned()),
         _ => Err(Status::unimplemented("not in the script")),
     }
+}
+
+/// A `google.rpc.Status` with a `RetryInfo` of fewer than 128 seconds.
+fn retry_info(seconds: u8) -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    let info = field(1, &[1 << 3, seconds]);
+    let any = [field(1, b"type.googleapis.com/google.rpc.RetryInfo"), field(2, &info)].concat();
+    field(3, &any)
 }
 
 /// The codes that the script knows.
@@ -211,6 +240,12 @@ impl Service<http::Request<tonic::body::Body>> for Script {
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let method = request.uri().path().trim_start_matches("/interop.Script/").to_owned();
+        if ["Stream", "Broken", "Hold"].contains(&&*method) {
+            let streaming = Streaming { script: self.clone(), method };
+            return Box::pin(async move {
+                Ok(tonic::server::Grpc::new(RawCodec).server_streaming(streaming, request).await)
+            });
+        }
         let unary = Unary { script: self.clone(), method };
         Box::pin(async move { Ok(tonic::server::Grpc::new(RawCodec).unary(unary, request).await) })
     }
@@ -233,5 +268,53 @@ impl Service<Request<Vec<u8>>> for Unary {
 
     fn call(&mut self, request: Request<Vec<u8>>) -> Self::Future {
         Box::pin(self.script.clone().serve(self.method.clone(), request))
+    }
+}
+
+/// A streaming method of the script.
+struct Streaming {
+    script: Script,
+    method: String,
+}
+
+impl tonic::server::ServerStreamingService<Vec<u8>> for Streaming {
+    type Response = Vec<u8>;
+    type ResponseStream = Numbers;
+    type Future = BoxFuture<Response<Numbers>, Status>;
+
+    fn call(&mut self, request: Request<Vec<u8>>) -> Self::Future {
+        let (metadata, _, message) = request.into_parts();
+        let text = String::from_utf8_lossy(&message).into_owned();
+        let (key, argument) = text.split_once(' ').unwrap();
+        let visit = Visit::begin(&self.script, key, &metadata);
+        let numbers = Numbers { next: 0, end: argument.parse().unwrap(), method: self.method.clone(), visit };
+        Box::pin(async move { Ok(Response::new(numbers)) })
+    }
+}
+
+/// The messages of a streaming method.
+struct Numbers {
+    next: u32,
+    end: u32,
+    method: String,
+    visit: Visit,
+}
+
+impl Stream for Numbers {
+    type Item = Result<Vec<u8>, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let number = self.next;
+        self.next += 1;
+        if number < self.end {
+            return Poll::Ready(Some(Ok(number.to_string().into_bytes())));
+        }
+        match &*self.method {
+            "Hold" => return Poll::Pending,
+            "Broken" if number == self.end => return Poll::Ready(Some(Err(Status::unavailable("as the script says")))),
+            _ => {}
+        }
+        self.visit.ended = true;
+        Poll::Ready(None)
     }
 }

@@ -98,7 +98,7 @@ fn the_deadline_is_for_all_attempts_together(address: SocketAddr) {
     let policy = quick().max_attempts(5).attempt_deadline(Duration::from_millis(200));
     let caller = caller(address).retry(policy).build(&pool).unwrap();
     stats(&caller, ""); // connects
-    let short = caller.clone().idempotent().with_deadline(Duration::from_millis(500));
+    let short = caller.clone().idempotent().with_timeout(Duration::from_millis(500));
     let since = Instant::now();
     let error = short.call_blocking(attempt("Slow", "slow 60000")).unwrap_err();
     let took = since.elapsed();
@@ -117,7 +117,7 @@ fn running_out_of_time_resets_the_stream_and_is_final(address: SocketAddr) {
     let caller = caller(address).retry(quick()).build(&pool).unwrap();
     let error = caller
         .clone()
-        .with_deadline(Duration::from_millis(300))
+        .with_timeout(Duration::from_millis(300))
         .call_blocking(attempt("Slow", "slow 60000"))
         .unwrap_err();
     assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
@@ -146,7 +146,7 @@ fn pushback_is_kept_and_a_negative_one_stops(address: SocketAddr) {
         assert_eq!((error.code(), error.attempts()), (Code::Unavailable, 1));
     }
     // Never beyond the deadline: it is given up at once.
-    let short = caller.clone().with_deadline(Duration::from_secs(20));
+    let short = caller.clone().with_timeout(Duration::from_secs(20));
     let error = short.call_blocking(attempt("Pushback", "far 600000 1")).unwrap_err();
     assert_eq!((error.attempts(), error.reason(), error.is_deadline()), (1, Some(GiveUp::Deadline), true));
 }
@@ -179,7 +179,7 @@ fn the_limit_holds_at_the_server(address: SocketAddr) {
 
 fn cancelling_resets_the_stream(address: SocketAddr) {
     let pool = pool(2, 64);
-    let caller = caller(address).deadline(Duration::MAX).build(&pool).unwrap();
+    let caller = caller(address).timeout(Duration::MAX).build(&pool).unwrap();
     let call = caller.call(attempt("Slow", "gone 600000")).unwrap();
     wait_for(&caller, "gone", "attempts", "1");
     assert!(call.cancel());
@@ -308,7 +308,7 @@ fn a_server_may_die_and_come_back<S: Mortal>() {
     // A call that may wait is there when the server is.
     let patient = caller(address)
         .retry(RetryPolicy::fixed(Duration::from_millis(50)).max_attempts(u32::MAX))
-        .deadline(LIMIT)
+        .timeout(LIMIT)
         .build(&pool)
         .unwrap();
     let waiting = patient.call(attempt("Echo", "k hello")).unwrap();
@@ -345,7 +345,7 @@ fn calls_that_wait_for_their_next_attempt_hold_no_worker_and_end_with_the_pool()
     on_server(|address| {
         let pool = pool(4, 64);
         let policy = RetryPolicy::fixed(Duration::from_secs(3_600)).max_attempts(9);
-        let caller = caller(address).retry(policy).deadline(Duration::MAX).max_in_flight(201).build(&pool).unwrap();
+        let caller = caller(address).retry(policy).timeout(Duration::MAX).max_in_flight(201).build(&pool).unwrap();
         let calls: Vec<_> = (0..200).map(|_| caller.call(attempt("Fail", "rest UNAVAILABLE 999")).unwrap()).collect();
         wait_for(&caller, "rest", "attempts", "200");
         // All workers are free: four jobs that wait for one another come together.
@@ -391,7 +391,7 @@ fn latency_of_other_jobs_beside_200_calls_in_back_off() {
         for round in 1..=3 {
             let alone = median();
             let caller =
-                caller(address).retry(policy.clone()).deadline(Duration::MAX).max_in_flight(201).build(&pool).unwrap();
+                caller(address).retry(policy.clone()).timeout(Duration::MAX).max_in_flight(201).build(&pool).unwrap();
             let key = format!("rest{round}");
             let script = format!("{key} UNAVAILABLE 999");
             let calls: Vec<_> = (0..200).map(|_| caller.call(attempt("Fail", &script)).unwrap()).collect();
@@ -539,7 +539,7 @@ fn shutting_down_waits_for_calls_in_flight_and_now_cancels_them() {
         assert!(then.join().unwrap());
 
         let cancelled = pool(1, 4);
-        let caller = common::caller(address).deadline(Duration::MAX).build(&cancelled).unwrap();
+        let caller = common::caller(address).timeout(Duration::MAX).build(&cancelled).unwrap();
         let call = caller.call(attempt("Slow", "cancelled 600000")).unwrap();
         wait_for(&watcher, "cancelled", "attempts", "1");
         let report = cancelled.shutdown_now();
@@ -644,7 +644,7 @@ fn no_connection_is_told_apart() {
 fn the_deadline_ends_a_call_that_waits_for_something_else_than_the_server() {
     within_limit(|| {
         let pool = pool(1, 4);
-        let caller = caller(vacant_address()).deadline(Duration::from_millis(20)).build(&pool).unwrap();
+        let caller = caller(vacant_address()).timeout(Duration::from_millis(20)).build(&pool).unwrap();
         let error = caller.call_blocking(|_: Target| pending()) as Called;
         let error = error.unwrap_err();
         assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
@@ -716,7 +716,7 @@ fn a_handle_of_a_call_is_awaited_in_another_runtime() {
 fn the_server_is_told_how_much_time_is_left_unless_the_request_says_it() {
     on_server(|address| {
         let pool = pool(1, 4);
-        let caller = caller(address).deadline(Duration::from_secs(20)).build(&pool).unwrap();
+        let caller = caller(address).timeout(Duration::from_secs(20)).build(&pool).unwrap();
         let told = caller.call_blocking(attempt("Trace", "t grpc-timeout")).unwrap().into_inner();
         let (time, unit) = told.split_at(told.len() - 1);
         let left = time.parse::<u64>().unwrap() * if unit == "u" { 1 } else { 1_000 };
@@ -727,10 +727,10 @@ fn the_server_is_told_how_much_time_is_left_unless_the_request_says_it() {
             async move { RawClient::new(target).call("Trace", request).await }
         };
         assert_eq!(caller.call_blocking(own).unwrap().into_inner(), "7000000u");
-        let endless = caller.clone().with_deadline(Duration::MAX);
+        let endless = caller.clone().with_timeout(Duration::MAX);
         assert_eq!(endless.call_blocking(attempt("Trace", "t grpc-timeout")).unwrap().into_inner(), "");
         // The protocol has no words for some millions of years.
-        let long = caller.clone().with_deadline(Duration::from_secs(1 << 50));
+        let long = caller.clone().with_timeout(Duration::from_secs(1 << 50));
         assert_eq!(long.call_blocking(attempt("Trace", "t grpc-timeout")).unwrap().into_inner(), "99999999H");
     });
 }

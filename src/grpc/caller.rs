@@ -1,14 +1,15 @@
 //! Launches calls to one target.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
-use tonic::transport::Endpoint;
 use tonic::{Response, Status};
 
+use super::builder::ErrorHook;
 use super::course::Plan;
 use super::error::CallError;
 use super::target::{self, Target};
@@ -16,39 +17,44 @@ use crate::deadline::Deadline;
 use crate::engine::Patience;
 use crate::error::{JoinError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::handle::JoinHandle;
-use crate::io::{Driver, DriverError, Fate};
+use crate::io::{Driver, Fate};
 use crate::observer::Outcome;
-use crate::pool::WorkerPool;
 use crate::retry::RetryPolicy;
-use crate::sync::Arc;
+use crate::sync::{Arc, thread_local};
 
-/// Calls in flight unless told otherwise: what servers commonly grant one connection.
-const DEFAULT_IN_FLIGHT: usize = 100;
-/// The time for a call unless told otherwise.
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+/// How many errors of `notify` in a row the error hook is told of, each made by the hook itself.
+const MOST_HOOKS: u32 = 8;
 
-/// What a call comes to.
-type Called<T> = Result<Response<T>, CallError>;
+/// The result of a call.
+pub(super) type Called<T> = Result<Response<T>, CallError>;
 
-/// Makes calls to one gRPC target, so many at a time. From [`Caller::builder`].
+/// Makes calls to one gRPC target, at most a set number at a time. From [`Caller::builder`] or [`Caller::over`].
 ///
-/// Clones share the connection and the limit. A caller may differ from its clones in [deadline](Self::with_deadline),
-/// [metadata](Self::carry) and [idempotence](Self::idempotent).
+/// Clones share the connection and the limit. A caller may differ from its clones in [timeout](Self::with_timeout),
+/// [retries](Self::with_retry), [metadata](Self::carry), [idempotence](Self::idempotent) and
+/// [readiness](Self::wait_for_ready).
 ///
 /// # A call
 ///
-/// Each form takes a closure that makes *one attempt*: it gets a [`Target`], wraps a client around it, and returns the
+/// Each form takes a closure that makes *one attempt*. It gets a [`Target`], wraps a client around it, and returns the
 /// future of the client's method. It is called anew for each attempt, on the I/O thread, and must not block.
 ///
-/// A call is a task of the pool, with one fate over all attempts. While it is in flight, or waits for the next attempt, it
-/// holds one of the caller's slots and no worker, and counts as queued. It outlives whoever made it: it ends by its answer
-/// or its deadline, by [`JoinHandle::cancel`] (which resets the stream), or by `shutdown_now`. The pool's `shutdown` waits
-/// for calls in flight, but begins no further attempts. A call that fails counts as failed in the pool's metrics and
-/// for its [`Observer`](crate::Observer), whether somebody waits for it or not. A panic is not tried again: it ends the call.
+/// A call is a task of the pool, with one outcome over all attempts. While it is in flight, or waits for the next attempt,
+/// it holds one of the caller's slots and no worker, and counts as queued. It outlives the task that made it. It ends by
+/// its answer, by its deadline, by [`JoinHandle::cancel`] (which resets the stream), or by `shutdown_now`. The pool's
+/// `shutdown` waits for calls in flight, but begins no further attempts. A call that fails counts as failed in the pool's
+/// metrics and for its [`Observer`](crate::Observer), whether a thread waits for it or not. A panic is not tried again: it
+/// ends the call.
 ///
-/// When all slots are taken the plain forms block until one is free, `try_` refuses, `_timeout` blocks at most so long. On
-/// a worker of the pool, and inside a call, no form blocks: the plain ones launch the call, which then waits for its slot
-/// without the thread.
+/// When all slots are taken the plain forms block until one is free, `try_` refuses, `_timeout` blocks at most that long.
+/// On a worker of the pool, and inside a call, no form blocks: the plain ones launch the call, which then waits for its
+/// slot without the thread.
+///
+/// # Streams
+///
+/// A call is over when its future is ready, and gives its slot back. So a response stream must not outlive the future: a
+/// call that would hand one out fails with `FAILED_PRECONDITION`. Read the stream inside the closure, or use
+/// [`stream`](Self::stream).
 ///
 /// # Awaiting
 ///
@@ -58,135 +64,78 @@ type Called<T> = Result<Response<T>, CallError>;
 /// See the [module](super) for an example.
 #[derive(Clone)]
 pub struct Caller {
-    driver: Arc<Driver>,
-    plan: Plan,
-    on_error: Option<ErrorHook>,
+    pub(super) driver: Arc<Driver>,
+    pub(super) plan: Plan,
+    pub(super) on_error: Option<ErrorHook>,
+    pub(super) stream_buffer: usize,
 }
 
-/// Told of errors that nobody waits for.
-type ErrorHook = Arc<dyn Fn(CallError) + Send + Sync>;
-
-/// Configures a caller. From [`Caller::builder`]. Setters only store; [`build`](Self::build) checks.
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct CallerBuilder {
-    endpoint: Endpoint,
-    max_in_flight: usize,
-    deadline: Duration,
-    policy: RetryPolicy<Status>,
-    label: Option<Arc<str>>,
-    on_error: Option<ErrorHook>,
+thread_local! {
+    /// How many error hooks in a row have led to what runs on this thread.
+    static HOOKS: Cell<u32> = const { Cell::new(0) };
 }
 
-impl CallerBuilder {
-    /// How many calls may be in flight, 1 to 1,048,576; those that wait for their next attempt count. Unless set, 100.
-    pub fn max_in_flight(mut self, calls: usize) -> Self {
-        self.max_in_flight = calls;
-        self
-    }
-
-    /// The time for a call, all attempts and delays together, from the moment it has its slot. The server is told what
-    /// is left of it. Unless set, 30 seconds. `Duration::MAX` means for ever.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// When a failed attempt is followed by another. Unless set, [`RetryPolicy::exponential`].
-    ///
-    /// A policy that does not say which errors are worth it gets the usual answer: `UNAVAILABLE`, `RESOURCE_EXHAUSTED` and
-    /// `ABORTED`; `DEADLINE_EXCEEDED` too, of calls that are [idempotent](Caller::idempotent). The server's
-    /// `grpc-retry-pushback-ms` counts in any case. The deadline of the policy, if it is earlier than the caller's, takes
-    /// its place. The policy's attempt deadline is the time for one attempt.
-    ///
-    /// What the policy was given to judge errors by is called on the I/O thread, so it must not block; its panic ends the call.
-    pub fn retry(mut self, policy: RetryPolicy<Status>) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    /// What observers see of the calls. Unless set, the endpoint's address.
-    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
-        self.label = Some(label.into());
-        self
-    }
-
-    /// Is told, on a worker, of each [`notify`](Caller::notify) that failed. A panic of `f` is one of the call.
-    pub fn on_error(mut self, f: impl Fn(CallError) + Send + Sync + 'static) -> Self {
-        self.on_error = Some(Arc::new(f));
-        self
-    }
-
-    /// A caller whose calls are tasks of `pool`. Does not connect: the first call does, and any later one that finds the
-    /// connection broken.
-    ///
-    /// # Errors
-    ///
-    /// [`DriverError`], if the limit is out of range or the I/O thread could not be started.
-    pub fn build(self, pool: &WorkerPool) -> Result<Caller, DriverError> {
-        let label = self.label.unwrap_or_else(|| self.endpoint.uri().to_string().into());
-        let driver = Driver::new(pool, self.max_in_flight)?.label(label);
-        let channel = {
-            let _runtime = driver.io().runtime().enter();
-            self.endpoint.connect_lazy()
-        };
-        let plan = Plan {
-            channel,
-            policy: self.policy,
-            deadline: self.deadline,
-            is_idempotent: false,
-            carried: MetadataMap::new(),
-            closing: driver.engine().closing.clone(),
-        };
-        Ok(Caller { driver: Arc::new(driver), plan, on_error: self.on_error })
-    }
-}
-
+/// # Clones that differ
 impl Caller {
-    /// Configures a caller of the server at `endpoint`.
-    pub fn builder(endpoint: Endpoint) -> CallerBuilder {
-        CallerBuilder {
-            endpoint,
-            max_in_flight: DEFAULT_IN_FLIGHT,
-            deadline: DEFAULT_DEADLINE,
-            policy: RetryPolicy::exponential(),
-            label: None,
-            on_error: None,
-        }
-    }
-
-    /// The same caller with another deadline.
+    /// Returns the same caller with another timeout. If the builder sets one for the [method](super::CallerBuilder::method)
+    /// too, the shorter one counts.
     #[must_use]
-    pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.plan.deadline = deadline;
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.plan.overrides.timeout = Some(timeout);
         self
     }
 
-    /// The same caller for calls that may run twice on the server: `DEADLINE_EXCEEDED` is worth another attempt. (Nobody
-    /// can know whether the server has acted on an attempt that ran out of time.)
+    /// The former name of [`with_timeout`](Self::with_timeout).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_deadline(self, timeout: Duration) -> Self {
+        self.with_timeout(timeout)
+    }
+
+    /// Returns the same caller with another policy, which also takes the place of those of methods.
+    #[must_use]
+    pub fn with_retry(mut self, policy: RetryPolicy<Status>) -> Self {
+        self.plan.overrides.retry = Some(policy);
+        self
+    }
+
+    /// Returns the same caller for calls that may run twice on the server: `DEADLINE_EXCEEDED` is worth another attempt. (It
+    /// cannot be known whether the server has acted on an attempt that ran out of time.)
     #[must_use]
     pub fn idempotent(mut self) -> Self {
-        self.plan.is_idempotent = true;
+        self.plan.overrides.is_idempotent = true;
         self
     }
 
-    /// The same caller, which sends with each request what `keys` name in `incoming`, in any case and with all values: trace
-    /// ids, say, of the request that is being served. What was carried of the same keys before gives way. What the protocol
-    /// uses itself (`grpc-…`, `te`, `content-type`, `user-agent`) is not carried. What a request sets by itself comes first.
+    /// Returns the same caller for calls that wait for a connection, until their timeout, instead of failing when there is
+    /// none. The time without a connection costs no attempt. Tries to connect again after 20 ms, then after twice as long
+    /// each time, up to a second. A wrong certificate or address still ends the call at once.
+    #[must_use]
+    pub fn wait_for_ready(mut self) -> Self {
+        self.plan.overrides.waits_for_ready = true;
+        self
+    }
+
+    /// Returns the same caller, which sends with each request what `keys` name in `incoming`, in any case and with all
+    /// values: trace ids, say, of the request that is being served. What was carried of the same keys before gives way. What
+    /// the protocol uses itself (`grpc-…`, `te`, `content-type`, `user-agent`) is not carried. What a request sets by itself
+    /// comes first.
     #[must_use]
     pub fn carry(mut self, incoming: &MetadataMap, keys: &[&str]) -> Self {
-        target::carry(&mut self.plan.carried, incoming, keys);
+        target::carry(Arc::make_mut(&mut self.plan.carried), incoming, keys);
         self
     }
 
-    /// How many calls may be in flight.
+    /// Returns how many calls may be in flight.
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
         self.driver.max_in_flight()
     }
 
-    /// How many calls are in flight, those between two attempts included; out of date when it arrives. A call that waits for
-    /// its slot without a thread is not counted, nor is one that has ended and whose [`call_then`](Self::call_then) or error
-    /// still waits for a worker, though it may still hold up other threads that call.
+    /// Returns how many calls are in flight, those between two attempts included. May be stale when it returns. A call that
+    /// waits for its slot without a thread is not counted. Nor is one that has ended and whose
+    /// [`call_then`](Self::call_then) or error still waits for a worker, though it may still hold up other threads that
+    /// call.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.driver.in_flight()
@@ -227,8 +176,8 @@ impl Caller {
         self.launch(Patience::Try, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// Like [`call`](Self::call), but blocks at most `timeout` for a slot; `Duration::MAX` means for ever. (For the call
-    /// itself see [`with_deadline`](Self::with_deadline).)
+    /// Like [`call`](Self::call), but blocks at most `timeout` for a slot; `Duration::MAX` means forever. (For the call
+    /// itself see [`with_timeout`](Self::with_timeout).)
     ///
     /// # Errors
     ///
@@ -362,11 +311,14 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        let (plan, on_error) = (self.plan.clone(), self.on_error.clone());
+        let (plan, on_error, hooks) = (self.plan.clone(), self.on_error.clone(), HOOKS.get());
         let make = |f| {
             let tell = move |called: Called<T>| {
                 let error = called.err()?;
-                if let Some(on_error) = on_error {
+                if let Some(on_error) = on_error
+                    && hooks < MOST_HOOKS
+                {
+                    let _depth = Depth(HOOKS.replace(hooks + 1));
                     on_error(error);
                 }
                 Some(())
@@ -379,6 +331,15 @@ impl Caller {
     }
 }
 
+/// Puts back, after a panic too, how many hooks there were before.
+struct Depth(u32);
+
+impl Drop for Depth {
+    fn drop(&mut self) {
+        HOOKS.set(self.0);
+    }
+}
+
 // A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
 impl UnwindSafe for Caller {}
 impl RefUnwindSafe for Caller {}
@@ -387,18 +348,7 @@ impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Caller")
             .field("driver", &self.driver)
-            .field("deadline", &self.plan.deadline)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for CallerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallerBuilder")
-            .field("endpoint", &self.endpoint)
-            .field("max_in_flight", &self.max_in_flight)
-            .field("deadline", &self.deadline)
-            .field("policy", &self.policy)
+            .field("timeout", &self.plan.timeout())
             .finish_non_exhaustive()
     }
 }

@@ -3,13 +3,14 @@
 use std::error::Error;
 use std::fmt;
 
-use tonic::{Code, ConnectError, Status, TimeoutExpired, transport};
+use tonic::codegen::StdError;
+use tonic::{Code, Status};
 
+use super::end::{self, End};
 use crate::error::JoinError;
 use crate::retry::GiveUp;
-use crate::sync::Arc;
 
-/// How a call ended, if not well.
+/// The error of a call.
 ///
 /// It is always about the last attempt, and [converts into](Status) the status that says so.
 pub struct CallError {
@@ -37,16 +38,16 @@ enum Kind {
 }
 
 impl CallError {
-    /// The error of an attempt. Sees through what tonic makes of a connection that failed and of time that was over.
-    pub(super) fn of(status: Status, attempts: u32) -> Self {
-        let kind = if source_is::<TimeoutExpired>(&status) || status.code() == Code::DeadlineExceeded {
+    /// The error of an attempt.
+    pub(super) fn of(end: End, attempts: u32) -> Self {
+        let kind = if end.status.code() == Code::DeadlineExceeded {
             Kind::Deadline
-        } else if source_is::<ConnectError>(&status) {
+        } else if end.is_connect {
             Kind::Connect
         } else {
             Kind::Status
         };
-        Self { kind, status: normal(status), attempts, reason: None }
+        Self { kind, status: end.status, attempts, reason: None }
     }
 
     pub(super) fn because(self, reason: GiveUp) -> Self {
@@ -58,6 +59,12 @@ impl CallError {
         Self { kind: Kind::ShutDown, status, attempts: 0, reason: None }
     }
 
+    /// There is no connection at the start.
+    pub(super) fn no_connection(error: StdError) -> Self {
+        let End { status, .. } = End::of(Status::from_error(error), 0, None);
+        Self { kind: Kind::Connect, status, attempts: 1, reason: None }
+    }
+
     pub(super) fn join(error: JoinError) -> Self {
         let status = match &error {
             JoinError::Cancelled(reason) => Status::cancelled(reason.to_string()),
@@ -67,10 +74,17 @@ impl CallError {
         Self { kind: Kind::Join(error), status, attempts: 0, reason: None }
     }
 
-    /// Whether there was no connection to the target, so that the server has seen nothing of the last attempt.
+    /// Returns `true` if there was no connection to the target, so that the server has seen nothing of the last attempt.
     #[must_use]
     pub fn is_connect(&self) -> bool {
         matches!(self.kind, Kind::Connect)
+    }
+
+    /// Returns `true` if the server surely did not act on the last attempt; see [`is_unsent`](super::is_unsent). Earlier
+    /// attempts are another matter.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        end::is_unsent(&self.status)
     }
 
     /// Whether the last attempt ran out of time, ours or the server's, or no time was left for another.
@@ -97,8 +111,8 @@ impl CallError {
         }
     }
 
-    /// The code of the status. A time-out of the client, which tonic calls `Cancelled`, is `DeadlineExceeded` here; a
-    /// connection that broke, which tonic calls `Unknown`, is `Unavailable`, as the protocol has it.
+    /// The code of the status, as the protocol has it. A time-out of the client, which tonic calls `Cancelled`, is
+    /// `DeadlineExceeded`. A connection that broke, which tonic calls `Unknown` or `Cancelled`, is `Unavailable`.
     #[must_use]
     pub fn code(&self) -> Code {
         self.status.code()
@@ -164,31 +178,4 @@ impl Error for CallError {
         // The status itself is in the words, and a method away.
         self.status.source()
     }
-}
-
-/// The status with the code that the protocol has for it. Of its own time-out tonic says `Cancelled`, of a connection that
-/// broke `Unknown`.
-fn normal(status: Status) -> Status {
-    let code = if source_is::<TimeoutExpired>(&status) {
-        Code::DeadlineExceeded
-    } else if status.code() == Code::Unknown && source_is::<transport::Error>(&status) {
-        Code::Unavailable
-    } else {
-        return status;
-    };
-    let mut normal = Status::with_metadata(code, status.message(), status.metadata().clone());
-    normal.set_source(Arc::new(status));
-    normal
-}
-
-/// Whether an error of this type is among the sources.
-fn source_is<E: Error + 'static>(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<E>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

@@ -25,7 +25,7 @@
 //! let pool = WorkerPool::new()?;
 //! let caller = Caller::builder(Endpoint::from_static("http://127.0.0.1:50051"))
 //!     .max_in_flight(64)
-//!     .deadline(Duration::from_secs(2))
+//!     .timeout(Duration::from_secs(2))
 //!     .retry(RetryPolicy::exponential().max_attempts(4))
 //!     .build(&pool)?;
 //! // The closure makes one attempt; it is called again for the next.
@@ -38,14 +38,27 @@
 //!
 //! What is retried and why, whose deadline counts, and the traps: see `docs/grpc.md` in the repository.
 
-// `caller` launches calls, `course` is what becomes of one on the I/O thread, `target` is what an attempt sends with it,
-// `error` is how a call fails. None of it waits or knows threads: that is the business of the futures' driver.
+// `builder` makes a caller, `caller` launches calls, `stream` reads streams of responses. `course` is what becomes of a call
+// on the I/O thread. `target` is what an attempt is given, over a `transport`; `wire` is what its bodies tell; `end` is how
+// it ended, and `details` what the server adds. `method` holds the settings, `error` is how a call fails. None of it waits
+// or knows threads: that is the business of the futures' driver.
 
+mod builder;
 mod caller;
 mod course;
+mod details;
+mod end;
 mod error;
+mod method;
+mod stream;
 mod target;
+mod transport;
+mod wire;
 
-pub use self::caller::{Caller, CallerBuilder};
+pub use self::builder::{CallerBuilder, CallerError};
+pub use self::caller::Caller;
+pub use self::end::is_unsent;
 pub use self::error::CallError;
-pub use self::target::{Outfit, Target};
+pub use self::method::MethodConfig;
+pub use self::stream::MessageStream;
+pub use self::target::Target;

@@ -1,13 +1,21 @@
 //! What an attempt is given to call: the channel, and what is sent with each request.
 
+use std::error::Error;
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use tonic::body::Body;
+use tonic::codegen::{Service, StdError, http};
 use tonic::metadata::{AsciiMetadataValue, KeyAndValueRef, KeyRef, MetadataMap};
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
+
+use super::method::{MethodConfig, Methods};
+use super::transport::{self, Transport};
+use super::wire::{self, Wire};
+use crate::sync::Arc;
 
 /// Tells the server how many attempts came before this one; left out of the first.
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
@@ -16,46 +24,160 @@ const TIMEOUT: &str = "grpc-timeout";
 /// The longest time that the protocol has words for, eight digits of hours: 11,415 years.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(99_999_999 * 3_600);
 
-/// The channel of one attempt: what the `new` of a tonic client takes.
-pub type Target = InterceptedService<Channel, Outfit>;
+/// Edits the metadata of a request before it is sent, or refuses it.
+pub(super) type Interceptor = Arc<dyn Fn(Request<()>) -> Result<Request<()>, Status> + Send + Sync>;
 
-/// What an attempt sends with its requests: the carried metadata, the time that is left, the number of the attempt. What
-/// the request itself says of the first two is left alone.
+/// What the calls of one caller send their requests by.
+pub(super) struct Line {
+    pub(super) transport: Transport,
+    pub(super) methods: Methods,
+    pub(super) interceptors: Vec<Interceptor>,
+}
+
+/// The channel of one attempt: what the `new` of a tonic client takes.
+///
+/// It sends with each request the carried metadata, the time that is left and the number of the attempt. What the request
+/// itself says of the first two is left alone. Then the caller's interceptors run. A clone belongs to the same attempt.
 #[derive(Clone)]
-pub struct Outfit {
+pub struct Target {
+    transport: Transport,
+    leg: Leg,
+    /// Why the transport is not ready; told by the next call.
+    not_ready: Option<NotReady>,
+}
+
+/// What one attempt knows of its call.
+#[derive(Clone)]
+pub(super) struct Leg {
+    pub(super) line: Arc<Line>,
+    pub(super) wire: Arc<Wire>,
     /// Never the protocol's own keys.
-    pub(super) carried: MetadataMap,
+    pub(super) carried: Arc<MetadataMap>,
+    /// What the caller overrides.
+    pub(super) overrides: MethodConfig,
+    /// Whether the answer is a stream: then the time for an attempt is not the time that the server has.
+    pub(super) is_stream: bool,
     /// How many attempts came before.
     pub(super) previous: u32,
-    /// When the attempt is given up.
-    pub(super) deadline: Option<Instant>,
+    /// When the call and this attempt began.
+    pub(super) started: Instant,
+    pub(super) begun: Instant,
 }
 
-impl Interceptor for Outfit {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        add_missing(request.metadata_mut(), &self.carried);
-        if let Some(deadline) = self.deadline
-            && !request.metadata().contains_key(TIMEOUT)
-        {
-            // A server reads zero as "no time"; that is for us to find out.
-            let left = deadline.saturating_duration_since(Instant::now());
-            request.set_timeout(left.clamp(Duration::from_millis(1), LONGEST_TIMEOUT));
-        }
-        if self.previous > 0 {
-            request.metadata_mut().insert(PREVIOUS_ATTEMPTS, AsciiMetadataValue::from(self.previous));
-        }
-        Ok(request)
+/// The transport cannot take a request.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the transport is not ready: {0}")]
+pub(super) struct NotReady(#[source] Arc<dyn Error + Send + Sync>);
+
+impl Target {
+    pub(super) fn new(leg: Leg) -> Self {
+        Self { transport: leg.line.transport.clone(), leg, not_ready: None }
+    }
+
+    pub(super) fn wire(&self) -> &Arc<Wire> {
+        &self.leg.wire
     }
 }
 
-impl fmt::Debug for Outfit {
+impl Service<http::Request<Body>> for Target {
+    type Response = http::Response<Body>;
+    type Error = StdError;
+    type Future = Answer;
+
+    /// A transport that is not ready counts as ready here. Clients that are generated keep only the text of such an error;
+    /// the call that follows tells all of it.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
+        let ready = ready!(self.transport.poll_ready(context));
+        self.not_ready = ready.err().map(|error| NotReady(error.into()));
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        let wire = Arc::clone(&self.leg.wire);
+        let head = match (self.not_ready.take(), self.leg.prepare(request)) {
+            (Some(error), _) => transport::Answer::Known(Some(Err(error.into()))),
+            (None, Ok(request)) => self.transport.call(wire::outgoing(request, &wire)),
+            (None, Err(status)) => transport::Answer::Known(Some(Ok(status.into_http()))),
+        };
+        Answer { head, wire }
+    }
+}
+
+impl fmt::Debug for Target {
     /// Leaves the carried values out: there may be secrets among them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outfit")
-            .field("previous", &self.previous)
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
+        f.debug_struct("Target").field("previous_attempts", &self.leg.previous).finish_non_exhaustive()
     }
+}
+
+/// The head of a response that is on its way to a [`Target`].
+pub struct Answer {
+    head: transport::Answer,
+    wire: Arc<Wire>,
+}
+
+impl Future for Answer {
+    type Output = Result<http::Response<Body>, StdError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        Pin::new(&mut this.head).poll(context).map_ok(|response| wire::incoming(response, &this.wire))
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").finish_non_exhaustive()
+    }
+}
+
+impl Leg {
+    /// When the attempt is given up, as far as its method is known.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline_if(self.wire.is_delivered())
+    }
+
+    fn deadline_if(&self, is_delivered: bool) -> Option<Instant> {
+        let terms = self.line.methods.terms(self.wire.method(), &self.overrides);
+        terms.deadline_of_attempt(self.started, self.begun, is_delivered)
+    }
+
+    /// Adds to a request what is sent with it. Calls what the user gave.
+    fn prepare(&self, request: http::Request<Body>) -> Result<http::Request<Body>, Status> {
+        self.wire.note_method(self.line.methods.row(request.uri().path()));
+        let (mut parts, body) = request.into_parts();
+        let mut metadata = MetadataMap::from_headers(parts.headers);
+        self.add_metadata(&mut metadata);
+        let mut head = Request::from_parts(metadata, parts.extensions, ());
+        for interceptor in &self.line.interceptors {
+            head = interceptor(head)?;
+        }
+        let (metadata, extensions, ()) = head.into_parts();
+        parts.headers = metadata.into_headers();
+        parts.extensions = extensions;
+        Ok(http::Request::from_parts(parts, body))
+    }
+
+    fn add_metadata(&self, metadata: &mut MetadataMap) {
+        add_missing(metadata, &self.carried);
+        if !metadata.contains_key(TIMEOUT)
+            && let Some(deadline) = self.deadline_if(self.is_stream)
+        {
+            metadata.insert(TIMEOUT, told_time(deadline));
+        }
+        if self.previous > 0 {
+            metadata.insert(PREVIOUS_ATTEMPTS, AsciiMetadataValue::from(self.previous));
+        }
+    }
+}
+
+/// The time that is left, in the protocol's words.
+fn told_time(deadline: Instant) -> AsciiMetadataValue {
+    // A server reads zero as "no time"; that is for us to find out.
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut request = Request::new(());
+    request.set_timeout(left.clamp(Duration::from_millis(1), LONGEST_TIMEOUT));
+    request.metadata_mut().remove(TIMEOUT).expect("it was set")
 }
 
 /// Adds what `carried` has of keys that `own` has not: of each all values, in their order.
@@ -106,8 +228,10 @@ mod tests {
 
     use super::*;
 
-    fn outfit(carried: MetadataMap, deadline: Option<Instant>) -> Outfit {
-        Outfit { carried, previous: 0, deadline }
+    /// A request's own metadata with what is carried.
+    fn sent(carried: &MetadataMap, mut own: MetadataMap) -> MetadataMap {
+        add_missing(&mut own, carried);
+        own
     }
 
     fn values<'a>(metadata: &'a MetadataMap, key: &str) -> Vec<&'a str> {
@@ -130,16 +254,14 @@ mod tests {
         }
         let mut carried = metadata(&[("baggage", "of before"), ("kept", "yes")]);
         carry(&mut carried, &incoming, &["baggage", "trace-bin"]);
-        let sent = outfit(carried.clone(), None).call(Request::new(())).expect("nothing is refused");
-        assert_eq!(values(sent.metadata(), "baggage"), ["a=1", "b=2"]);
-        assert_eq!((values(sent.metadata(), "kept"), values(sent.metadata(), "other")), (vec!["yes"], vec![]));
-        let bytes: Vec<_> = sent.metadata().get_all_bin("trace-bin").iter().map(MetadataValue::to_bytes).collect();
+        let both = sent(&carried, MetadataMap::new());
+        assert_eq!(values(&both, "baggage"), ["a=1", "b=2"]);
+        assert_eq!((values(&both, "kept"), values(&both, "other")), (vec!["yes"], vec![]));
+        let bytes: Vec<_> = both.get_all_bin("trace-bin").iter().map(MetadataValue::to_bytes).collect();
         assert_eq!(bytes.into_iter().map(|bytes| bytes.expect("it is base64")).collect::<Vec<_>>(), ["one", "two"]);
         // What the request says itself is all that is said.
-        let mut own = Request::new(());
-        own.metadata_mut().insert("baggage", AsciiMetadataValue::from_static("own"));
-        let sent = outfit(carried, None).call(own).expect("nothing is refused");
-        assert_eq!(values(sent.metadata(), "baggage"), ["own"]);
+        let own = metadata(&[("baggage", "own")]);
+        assert_eq!(values(&sent(&carried, own), "baggage"), ["own"]);
     }
 
     #[test]
@@ -151,19 +273,9 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_nothing_of_what_is_carried() {
-        let shown = format!("{:?}", outfit(metadata(&[("authorization", "secret")]), None));
-        assert_eq!(shown, "Outfit { previous: 0, deadline: None, .. }");
-    }
-
-    #[test]
     fn no_time_is_too_long_or_too_short_to_be_told() {
         let now = Instant::now();
-        let told = |deadline| {
-            let request =
-                outfit(MetadataMap::new(), Some(deadline)).call(Request::new(())).expect("nothing is refused");
-            values(request.metadata(), TIMEOUT).concat()
-        };
+        let told = |deadline| told_time(deadline).to_str().expect("it is text").to_owned();
         assert_eq!(told(now), "1000000n");
         for exponent in 0..64 {
             let Some(deadline) = now.checked_add(Duration::from_secs(1 << exponent)) else { continue };

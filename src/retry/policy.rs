@@ -183,6 +183,12 @@ impl<E> RetryPolicy<E> {
         self
     }
 
+    /// The time for one attempt, and the time for all of them together.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn times(&self) -> (Option<Duration>, Option<Duration>) {
+        (self.attempt_deadline, self.deadline)
+    }
+
     /// Whether it matters when a task was submitted.
     #[cfg(feature = "events")]
     pub(crate) fn has_deadline(&self) -> bool {

@@ -25,6 +25,11 @@ pub struct Foreign {
 impl Foreign {
     /// Serves at this port, or a free one. `None`, said aloud, where there is no grpcio; a failure in CI.
     pub fn start(port: u16) -> Option<Self> {
+        Self::start_with(port, &[])
+    }
+
+    /// The same, with options of the server: `NAME=NUMBER`.
+    pub fn start_with(port: u16, options: &[&str]) -> Option<Self> {
         let python = std::env::var("WORKCREW_GRPC_PYTHON").unwrap_or_else(|_| "python3".into());
         let check = Command::new(&python).args(["-c", "import grpc"]).stderr(Stdio::null()).status();
         if !check.is_ok_and(|status| status.success()) {
@@ -35,7 +40,7 @@ impl Foreign {
         }
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/server.py");
         let mut command = Command::new(python);
-        command.args([script, &port.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args([script, &port.to_string()]).args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();

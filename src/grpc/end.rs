@@ -1,0 +1,327 @@
+//! How an attempt ended, read from its status and from whether its request was sent.
+//!
+//! tonic, hyper and h2 name one end in several ways, and tonic's names depend on its features. Here each end has one code,
+//! that of the protocol:
+//!
+//! | end | code | kind |
+//! |---|---|---|
+//! | a transport error, and no message was sent | `UNAVAILABLE` | never sent |
+//! | `GOAWAY` because the metadata is too large | `RESOURCE_EXHAUSTED` | never sent, and another attempt fails as well |
+//! | `GOAWAY` that leaves the stream out, `RST_STREAM` with `REFUSED_STREAM` | `UNAVAILABLE` | never sent: the server did not act |
+//! | no connection | `UNAVAILABLE` | never sent |
+//! | no connection, by a certificate or a setting | `UNAVAILABLE` | never sent, and another attempt fails as well |
+//! | time over before the message was sent | `DEADLINE_EXCEEDED` | never sent |
+//! | time over later | `DEADLINE_EXCEEDED` | may have been sent |
+//! | connection lost, keepalive ping not answered | `UNAVAILABLE` | may have been sent |
+//! | `RST_STREAM` with another reason | by the protocol's table | may have been sent |
+//! | a local violation of HTTP/2 | `INTERNAL` | may have been sent |
+//! | a status of the server, the interceptor, the codec or the closure | as it is | answered |
+//!
+//! An attempt may make several requests. That the server did not act on the last one says nothing of the others, so an
+//! attempt that has sent several was never "never sent".
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use h2::Reason;
+use tonic::{Code, ConnectError, Status, TimeoutExpired, transport};
+
+use super::target::NotReady;
+use super::transport::Failed;
+use crate::sync::Arc;
+
+/// Causes that are told in a message.
+const MOST_CAUSES: usize = 8;
+
+/// How an attempt ended.
+pub(super) struct End {
+    /// With the protocol's code, and with the causes in its message.
+    pub(super) status: Status,
+    pub(super) is_connect: bool,
+    /// A certificate or a setting is wrong: another attempt fails as well.
+    pub(super) is_setup: bool,
+}
+
+/// Stands among the sources of a status when the server surely did not act on the attempt.
+#[derive(Debug)]
+struct Unsent(Status);
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request was not sent")
+    }
+}
+
+impl Error for Unsent {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Returns `true` if the server surely did not act on the attempt that ended with this status.
+///
+/// That is so when no message was sent, and when HTTP/2 says that the server did not process it: the connection was
+/// refused or lost before, the server was about to close it (`GOAWAY`), or the stream was refused. It is `false` where it
+/// is not known. It knows statuses that a [`Caller`](super::Caller) made: those of a [`CallError`](super::CallError), and
+/// those that a policy's `retry_if` and `classify` see.
+///
+/// # Examples
+///
+/// A call that must not run twice is tried again only where nothing can have happened:
+///
+/// ```
+/// use tonic::Status;
+/// use workcrew::RetryPolicy;
+/// use workcrew::grpc::is_unsent;
+///
+/// let policy = RetryPolicy::exponential().retry_if(|status: &Status| is_unsent(status));
+/// assert!(!is_unsent(&Status::unavailable("the server said so")));
+/// # let _ = policy;
+/// ```
+#[must_use]
+pub fn is_unsent(status: &Status) -> bool {
+    find::<Unsent>(status).is_some()
+}
+
+impl End {
+    /// The end of an attempt that returned an error, after so many requests may have been sent. `own` is the error of a
+    /// request's own messages, of which the transport may tell the consequence only.
+    pub(super) fn of(status: Status, sent: usize, own: Option<Status>) -> Self {
+        let is_sent = sent > 0;
+        if let Some(own) = own
+            && is_of_transport(&status)
+        {
+            return Self::answered(own);
+        }
+        if find::<Unsent>(&status).is_some() {
+            return Self::answered(without_sources(&status)); // of another call, so not about this attempt
+        }
+        if let Some(own) = find::<Status>(&status)
+            && own.code() == status.code()
+        {
+            // The error of the request's own stream or codec, which the transport has carried round.
+            return Self::answered(status);
+        }
+        let is_connect = find::<ConnectError>(&status).is_some();
+        let h2 = find::<h2::Error>(&status);
+        let (code, is_unsent) = if find::<TimeoutExpired>(&status).is_some() {
+            (Code::DeadlineExceeded, !is_sent)
+        } else if let Some((code, is_unprocessed)) = h2.and_then(meaning) {
+            (code, (is_unprocessed && sent <= 1) || (code == Code::Unavailable && !is_sent))
+        } else if is_connect || find::<NotReady>(&status).is_some() {
+            (Code::Unavailable, !is_sent)
+        } else if is_of_transport(&status) {
+            match status.code() {
+                Code::Unknown | Code::Cancelled | Code::Unavailable => (Code::Unavailable, !is_sent),
+                code => (code, false),
+            }
+        } else {
+            return Self::answered(status);
+        };
+        let is_setup = is_wrong_setup(&status, is_connect);
+        Self { status: rewritten(status, code, is_unsent), is_connect, is_setup }
+    }
+
+    /// The end of an attempt whose time was over.
+    pub(super) fn out_of_time(is_sent: bool) -> Self {
+        let status = Status::deadline_exceeded("the deadline passed");
+        let status = if is_sent { status } else { rewritten(status, Code::DeadlineExceeded, true) };
+        Self { status, is_connect: false, is_setup: false }
+    }
+
+    /// Whether the time was over before anything was sent.
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.status.code() == Code::DeadlineExceeded && is_unsent(&self.status)
+    }
+
+    fn answered(status: Status) -> Self {
+        Self { status, is_connect: false, is_setup: false }
+    }
+}
+
+fn is_of_transport(status: &Status) -> bool {
+    sources(status).any(|error| error.is::<transport::Error>() || error.is::<Failed>() || error.is::<h2::Error>())
+}
+
+/// What an error of HTTP/2 means, and whether the server surely did not act; `None`, if that depends on more.
+fn meaning(error: &h2::Error) -> Option<(Code, bool)> {
+    // A stream that a `GOAWAY` leaves out, or that is opened after one, ends with that frame; others go on.
+    if error.is_go_away() && error.is_remote() {
+        if names_a_size(&error.to_string()) {
+            return Some((Code::ResourceExhausted, true)); // metadata beyond all measure ends the connection
+        }
+        return Some((Code::Unavailable, true));
+    }
+    if error.is_io() {
+        return Some((Code::Unavailable, false));
+    }
+    match error.reason()? {
+        Reason::REFUSED_STREAM => Some((Code::Unavailable, error.is_remote())),
+        Reason::CANCEL => Some((Code::Cancelled, false)),
+        Reason::ENHANCE_YOUR_CALM => Some((Code::ResourceExhausted, false)),
+        Reason::INADEQUATE_SECURITY => Some((Code::PermissionDenied, false)),
+        Reason::NO_ERROR
+        | Reason::PROTOCOL_ERROR
+        | Reason::INTERNAL_ERROR
+        | Reason::FLOW_CONTROL_ERROR
+        | Reason::SETTINGS_TIMEOUT
+        | Reason::FRAME_SIZE_ERROR
+        | Reason::COMPRESSION_ERROR
+        | Reason::CONNECT_ERROR => Some((Code::Internal, false)),
+        _ => Some((Code::Unknown, false)),
+    }
+}
+
+/// Whether a certificate or a setting is wrong.
+fn is_wrong_setup(status: &Status, is_connect: bool) -> bool {
+    // What TLS refuses, ours or the other side, is `InvalidData`; that the other side goes away is another kind.
+    let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
+    // These have no type that can be named.
+    let is_setting = |text: &str| {
+        ["HTTP/2 was not negotiated", "HTTPS without TLS", "scheme is missing", "scheme is not http"]
+            .iter()
+            .any(|setting| text.contains(setting))
+    };
+    let h2 = find::<h2::Error>(status).and_then(h2::Error::get_io);
+    h2.is_some_and(is_refused)
+        || (is_connect && sources(status).any(|error| error.downcast_ref().is_some_and(is_refused)))
+        || (is_connect && sources(status).any(|error| is_setting(&error.to_string())))
+}
+
+/// The same status with the code that the protocol has for it, and with its causes in the message.
+fn rewritten(status: Status, code: Code, is_unsent: bool) -> Status {
+    let mut message = status.message().to_owned();
+    for cause in sources(&status).take(MOST_CAUSES).map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message = if message.is_empty() { cause } else { format!("{message}: {cause}") };
+        }
+    }
+    let (details, metadata) = (status.details().to_vec().into(), status.metadata().clone());
+    let mut rewritten = Status::with_details_and_metadata(code, message, details, metadata);
+    if is_unsent {
+        rewritten.set_source(Arc::new(Unsent(status)));
+    } else {
+        rewritten.set_source(Arc::new(status));
+    }
+    rewritten
+}
+
+fn without_sources(status: &Status) -> Status {
+    let (details, metadata) = (status.details().to_vec().into(), status.metadata().clone());
+    Status::with_details_and_metadata(status.code(), status.message(), details, metadata)
+}
+
+fn sources(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |error| (**error).source())
+}
+
+/// The first source of this type.
+fn find<E: Error + 'static>(status: &Status) -> Option<&E> {
+    sources(status).find_map(|error| error.downcast_ref())
+}
+
+/// Whether a `RESOURCE_EXHAUSTED` is about the size of a message or of metadata, which another attempt does not change.
+/// There is no other sign than the words of the implementations.
+pub(super) fn is_too_large(status: &Status) -> bool {
+    names_a_size(status.message())
+}
+
+fn names_a_size(message: &str) -> bool {
+    let message = message.to_ascii_lowercase().replace('_', " ");
+    let is_about =
+        ["message", "metadata", "header", "body", "payload", "frame"].iter().any(|noun| message.contains(noun));
+    let is_over = [
+        "larger than max",
+        "larger than configured max",
+        "size larger than",
+        "too large",
+        "too big",
+        "maximum size",
+        "maximum configured",
+        "size limit",
+        "size exceed",
+        "hard limit",
+        "soft limit",
+        "maxbytes",
+        "more than 4gb",
+    ];
+    let is_quota = ["quota", "rate", "per second", "per minute"].iter().any(|word| message.contains(word));
+    is_about && !is_quota && is_over.iter().any(|words| message.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_h2(error: h2::Error, is_sent: bool) -> (Code, bool, bool) {
+        let mut status = Status::unknown("as tonic says");
+        status.set_source(Arc::new(error));
+        let end = End::of(status, usize::from(is_sent), None);
+        (end.status.code(), is_unsent(&end.status), end.is_setup)
+    }
+
+    /// Fault 181.
+    #[test]
+    fn an_error_of_http_2_has_the_code_of_the_protocol() {
+        let codes = [
+            (Reason::REFUSED_STREAM, Code::Unavailable),
+            (Reason::CANCEL, Code::Cancelled),
+            (Reason::ENHANCE_YOUR_CALM, Code::ResourceExhausted),
+            (Reason::INADEQUATE_SECURITY, Code::PermissionDenied),
+            (Reason::NO_ERROR, Code::Internal),
+            (Reason::PROTOCOL_ERROR, Code::Internal),
+            (Reason::INTERNAL_ERROR, Code::Internal),
+            (Reason::HTTP_1_1_REQUIRED, Code::Unknown),
+        ];
+        for (reason, code) in codes {
+            assert_eq!(of_h2(reason.into(), true), (code, false, false), "{reason:?}");
+        }
+    }
+
+    /// Fault 182.
+    #[test]
+    fn what_implementations_say_of_a_size_is_told_from_a_quota() {
+        let too_large = [
+            "SERVER: Received message larger than max (5242880 vs. 4194304)",
+            "Sent message larger than max (5242880 vs. 4194304)",
+            "grpc: received message after decompression larger than max (5 vs. 4)",
+            "trying to send message larger than max (5 vs. 4)",
+            "gRPC message exceeds maximum size 4194304: 5242880",
+            "Received message exceeds the maximum configured message size.",
+            "received metadata size exceeds hard limit (value length 20000)",
+            "metadata size exceeds soft limit",
+            "Error decompressing: size limit, of 4194304 bytes, exceeded while decompressing message",
+            "Cannot return body with more than 4GB of data but got 5 bytes",
+            "message size 5 exceeded sendMaxBytes 4",
+            "Attempted to send message with a size larger than 4",
+            "connection error received: detected excessive load generating behavior (b\"header_list_way_too_large\")",
+        ];
+        for text in too_large {
+            assert!(is_too_large(&Status::resource_exhausted(text)), "{text}");
+        }
+        let full = [
+            "as the script says",
+            "Quota exceeded for quota metric 'Messages' and limit 'Messages per minute'",
+            "message rate size limit",
+            "too many requests",
+            "the queue is full",
+            "Too many active requests for the connection",
+            "",
+        ];
+        for text in full {
+            assert!(!is_too_large(&Status::resource_exhausted(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_that_no_transport_made_stays_as_it_is() {
+        for code in [Code::Unknown, Code::Cancelled, Code::Unavailable] {
+            let mut status = Status::new(code, "own");
+            status.set_source(Arc::new(io::Error::from(io::ErrorKind::InvalidData)));
+            let end = End::of(status, 0, None);
+            assert_eq!((end.status.code(), end.status.message(), end.is_setup), (code, "own", false));
+            assert!(!is_unsent(&end.status));
+        }
+    }
+}

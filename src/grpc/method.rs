@@ -1,0 +1,187 @@
+//! What applies to the calls of one method, and the table of methods.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use tonic::Status;
+
+use crate::retry::RetryPolicy;
+
+/// The settings of one method, or of all methods of a service, where they differ from the caller's. For
+/// [`CallerBuilder::method`](super::CallerBuilder::method).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use workcrew::RetryPolicy;
+/// use workcrew::grpc::MethodConfig;
+///
+/// let reads = MethodConfig::new().idempotent().timeout(Duration::from_secs(2));
+/// let writes = MethodConfig::new().retry(RetryPolicy::exponential().max_attempts(1));
+/// assert_eq!(format!("{reads:?}").contains("2s"), true);
+/// # let _ = writes;
+/// ```
+#[derive(Clone, Default)]
+#[must_use = "a configuration does nothing by itself"]
+pub struct MethodConfig {
+    pub(super) retry: Option<RetryPolicy<Status>>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) is_idempotent: bool,
+    pub(super) waits_for_ready: bool,
+}
+
+impl MethodConfig {
+    /// Settings that are those of the caller.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets when a failed attempt is followed by another.
+    pub fn retry(mut self, policy: RetryPolicy<Status>) -> Self {
+        self.retry = Some(policy);
+        self
+    }
+
+    /// Sets the time for a call, all attempts and delays together.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// States that a call may run twice on the server; see [`Caller::idempotent`](super::Caller::idempotent).
+    pub fn idempotent(mut self) -> Self {
+        self.is_idempotent = true;
+        self
+    }
+
+    /// Lets calls wait for a connection; see [`Caller::wait_for_ready`](super::Caller::wait_for_ready).
+    pub fn wait_for_ready(mut self) -> Self {
+        self.waits_for_ready = true;
+        self
+    }
+}
+
+impl fmt::Debug for MethodConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MethodConfig")
+            .field("retry", &self.retry)
+            .field("timeout", &self.timeout)
+            .field("idempotent", &self.is_idempotent)
+            .field("wait_for_ready", &self.waits_for_ready)
+            .finish()
+    }
+}
+
+/// What the caller's builder sets for all methods, and the table of the methods that differ.
+pub(super) struct Methods {
+    pub(super) policy: RetryPolicy<Status>,
+    pub(super) timeout: Duration,
+    /// Sorted by what they are for, the longest first: a method comes before its service.
+    rows: Vec<(String, MethodConfig)>,
+}
+
+impl Methods {
+    /// Of two rows for the same method the later one counts.
+    pub(super) fn new(
+        policy: RetryPolicy<Status>,
+        timeout: Duration,
+        mut rows: Vec<(String, MethodConfig)>,
+    ) -> Result<Self, String> {
+        if let Some((bad, _)) = rows.iter().find(|(name, _)| !is_method(name)) {
+            return Err(bad.clone());
+        }
+        rows.reverse();
+        rows.sort_by_key(|(name, _)| std::cmp::Reverse(name.len())); // stable
+        Ok(Self { policy, timeout, rows })
+    }
+
+    /// The row for the method at a path. Looks at every row: there are few.
+    pub(super) fn row(&self, path: &str) -> usize {
+        let applies = |name: &str| if name.ends_with('/') { path.starts_with(name) } else { path == name };
+        self.rows.iter().position(|(name, _)| applies(name)).unwrap_or(self.rows.len())
+    }
+
+    pub(super) fn config(&self, row: Option<usize>) -> Option<&MethodConfig> {
+        self.rows.get(row?).map(|(_, config)| config)
+    }
+
+    /// What applies to a call: what its caller overrides first, then the method's row, then what the builder sets. The
+    /// shorter of the caller's time and the method's counts.
+    pub(super) fn terms(&self, row: Option<usize>, caller: &MethodConfig) -> Terms {
+        let config = self.config(row);
+        let policy = caller.retry.as_ref().or(config.and_then(|config| config.retry.as_ref())).unwrap_or(&self.policy);
+        let times = caller.timeout.into_iter().chain(config.and_then(|config| config.timeout));
+        let timeout = times.min().unwrap_or(self.timeout);
+        Terms {
+            policy: policy.clone().within(timeout),
+            is_idempotent: caller.is_idempotent || config.is_some_and(|config| config.is_idempotent),
+            waits_for_ready: caller.waits_for_ready || config.is_some_and(|config| config.waits_for_ready),
+        }
+    }
+}
+
+/// Whether it is `/package.Service/Method` or `/package.Service/`.
+fn is_method(name: &str) -> bool {
+    let mut parts = name.split('/');
+    let is_word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_graphic() && !"?#*%".contains(c));
+    let (before, service, method, after) = (parts.next(), parts.next(), parts.next(), parts.next());
+    before == Some("")
+        && service.is_some_and(is_word)
+        && method.is_some_and(|method| method.is_empty() || is_word(method))
+        && after.is_none()
+}
+
+/// What applies to one call.
+pub(super) struct Terms {
+    /// Its deadline is for all attempts and delays of the call.
+    pub(super) policy: RetryPolicy<Status>,
+    pub(super) is_idempotent: bool,
+    pub(super) waits_for_ready: bool,
+}
+
+impl Terms {
+    /// When the time for the whole call is over; `None`: never.
+    pub(super) fn deadline(&self, started: Instant) -> Option<Instant> {
+        let (_, all) = self.policy.times();
+        all.and_then(|all| started.checked_add(all))
+    }
+
+    /// When an attempt is given up; `None`: never. A stream has no limit of an attempt after its first message.
+    pub(super) fn deadline_of_attempt(&self, started: Instant, begun: Instant, is_delivered: bool) -> Option<Instant> {
+        let (one, _) = self.policy.times();
+        let own = one.filter(|_| !is_delivered).and_then(|one| begun.checked_add(one));
+        own.into_iter().chain(self.deadline(started)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn methods(names: &[&str]) -> Result<Methods, String> {
+        let rows = names
+            .iter()
+            .zip(1..)
+            .map(|(name, n)| ((*name).into(), MethodConfig::new().timeout(Duration::from_secs(n))));
+        Methods::new(RetryPolicy::exponential(), Duration::from_secs(99), rows.collect())
+    }
+
+    #[test]
+    fn a_method_comes_before_its_service_and_the_later_row_before_the_earlier() {
+        let methods = methods(&["/a.B/", "/a.B/C", "/a.B/C", "/a.B.C/"]).expect("all are valid");
+        let time = |path, own: Option<u64>| {
+            let caller = MethodConfig { timeout: own.map(Duration::from_secs), ..MethodConfig::default() };
+            methods.terms(Some(methods.row(path)), &caller).policy.times().1.map_or(0, |time| time.as_secs())
+        };
+        assert_eq!(["/a.B/C", "/a.B/D", "/a.B.C/C", "/a/B", "/a.B/C/"].map(|path| time(path, None)), [3, 1, 4, 99, 1]);
+        assert_eq!((time("/a.B/C", Some(2)), time("/a.B/C", Some(7)), time("/x/Y", Some(100))), (2, 3, 100));
+    }
+
+    #[test]
+    fn a_name_that_is_no_method_and_no_service_is_refused() {
+        for bad in ["", "/", "//", "a.B/C", "/a.B", "/a.B/C/D", "/a.B/*", "/a B/C", "/a.B/C?x"] {
+            assert_eq!(methods(&["/ok.Ok/", bad]).err().as_deref(), Some(bad));
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Streams of responses: the call holds its slot until the stream has ended, and its reader takes messages from a bounded
+//! buffer.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+
+use tonic::{Response, Status, Streaming};
+
+use super::caller::{Called, Caller};
+use super::course::Plan;
+use super::error::CallError;
+use super::target::Target;
+use crate::deadline::Deadline;
+use crate::engine::Patience;
+use crate::error::{JoinError, Refusal, SubmitError, TrySubmitError};
+use crate::handle::JoinHandle;
+use crate::io::{self, Driver, Fate, mpsc};
+use crate::observer::Outcome;
+use crate::sync::Arc;
+
+/// # Streams
+impl Caller {
+    /// Makes a call whose answer is a stream of messages, and returns the reader of the stream.
+    ///
+    /// The call is in flight until the stream has ended: it holds its slot, and its timeout is for the whole stream. The
+    /// I/O thread reads ahead as many messages as the [buffer](super::CallerBuilder::stream_buffer) holds; then the server
+    /// has to wait, by HTTP/2's flow control. An attempt that fails before the first message is delivered may be followed
+    /// by another. After that an error is final, with [`GiveUp::Permanent`](crate::GiveUp::Permanent). The policy's attempt
+    /// deadline is the time until the first message.
+    ///
+    /// When all slots are taken this blocks as [`call`](Self::call) does.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the closure, if the pool is shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # // A client as `tonic-build` makes them.
+    /// # mod prices {
+    /// #     pub struct Client<T>(T);
+    /// #     impl<T> Client<T> {
+    /// #         pub fn new(channel: T) -> Self { Self(channel) }
+    /// #         pub async fn watch(&mut self, item: u32) -> Result<tonic::Response<tonic::Streaming<u64>>, tonic::Status> {
+    /// #             let _ = (&self.0, item);
+    /// #             Err(tonic::Status::not_found("no such item"))
+    /// #         }
+    /// #     }
+    /// # }
+    /// use tonic::Code;
+    /// use tonic::transport::Endpoint;
+    /// use workcrew::WorkerPool;
+    /// use workcrew::grpc::Caller;
+    ///
+    /// let pool = WorkerPool::builder().workers(1).build()?;
+    /// let caller = Caller::builder(Endpoint::from_static("http://127.0.0.1:50051")).build(&pool)?;
+    /// let mut watch = caller.stream(|target| async move { prices::Client::new(target).watch(7).await })?;
+    /// // Each `next` blocks until there is a message, or the stream has ended.
+    /// let error = watch.next().unwrap().unwrap_err();
+    /// assert_eq!(error.code(), Code::NotFound);
+    /// assert!(watch.next().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn stream<F, Fut, T>(&self, f: F) -> Result<MessageStream<T>, SubmitError<F>>
+    where
+        F: FnMut(Target) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.open(Patience::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+    }
+
+    /// Like [`stream`](Self::stream), but never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure: full, if all slots are taken; or the pool is shut down.
+    #[track_caller]
+    pub fn try_stream<F, Fut, T>(&self, f: F) -> Result<MessageStream<T>, TrySubmitError<F>>
+    where
+        F: FnMut(Target) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.open(Patience::Try, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+    }
+
+    fn open<F, Fut, T>(
+        &self,
+        patience: Patience,
+        location: &'static Location<'static>,
+        f: F,
+    ) -> Result<MessageStream<T>, (Refusal, F)>
+    where
+        F: FnMut(Target) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (sender, messages) = mpsc::channel(self.stream_buffer);
+        let plan = Plan { is_stream: true, ..self.plan.clone() };
+        let make = |mut f: F| {
+            let attempt = move |target: Target| {
+                let (sender, wire) = (sender.clone(), Arc::clone(target.wire()));
+                let opened = f(target);
+                async move {
+                    let (metadata, mut stream, extensions) = opened.await?.into_parts();
+                    while let Some(message) = stream.message().await? {
+                        wire.note_delivered();
+                        if sender.send(message).await.is_err() {
+                            break; // the reader is gone, and the call is about to be cancelled
+                        }
+                    }
+                    drop(stream);
+                    Ok(Response::from_parts(metadata, (), extensions))
+                }
+            };
+            let unchanged: fn(Called<()>) -> Called<()> = |called| called;
+            let outcome_of: fn(&Called<()>) -> Outcome =
+                |called| if called.is_ok() { Outcome::Succeeded } else { Outcome::Failed };
+            (plan.run(attempt), Fate { f: unchanged, on_worker: None, outcome_of })
+        };
+        let call = self.driver.launch(patience, location, f, make)?;
+        Ok(MessageStream { driver: Arc::clone(&self.driver), messages, call: Some(call) })
+    }
+}
+
+/// Reads the messages of a stream. From [`Caller::stream`].
+///
+/// As an iterator it blocks until the next message is there. On a worker this holds the worker; the stream itself needs
+/// none. Async code awaits [`message`](Self::message) instead. A message that has arrived is always delivered before the
+/// error that ends the stream.
+///
+/// Dropping the reader cancels the call, which resets the stream and frees the slot. The pool's `shutdown` waits for the
+/// stream: a thread that shuts the pool down first reads the stream to its end, or drops the reader.
+#[must_use = "dropping the reader cancels the stream"]
+pub struct MessageStream<T> {
+    driver: Arc<Driver>,
+    messages: mpsc::Receiver<T>,
+    /// `None` once the end was told.
+    call: Option<JoinHandle<Called<()>>>,
+}
+
+impl<T> MessageStream<T> {
+    /// Returns the next message, or `None` at the end of the stream. Does not block; when it is dropped before it is ready,
+    /// no message is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`], once: the stream has failed, and ends. It tells of a cancellation or a panic as
+    /// [`Caller::call_blocking`] does.
+    pub async fn message(&mut self) -> Result<Option<T>, CallError> {
+        if let Some(message) = self.messages.recv().await {
+            return Ok(Some(message));
+        }
+        let Some(call) = &mut self.call else { return Ok(None) };
+        let ended = call.await;
+        self.call = None;
+        ended.unwrap_or_else(|error| Err(CallError::join(error))).map(|_| None)
+    }
+}
+
+impl<T> Iterator for MessageStream<T> {
+    type Item = Result<T, CallError>;
+
+    /// Blocks until there is a message, or the stream has ended. On the I/O thread, where it would wait for itself, it
+    /// answers [`JoinError::WouldDeadlock`] in [`CallError::join_error`], and the stream ends.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.call.as_ref()?;
+        if self.driver.io().is_here() {
+            self.messages.close();
+            let call = self.call.take()?;
+            call.cancel();
+            return Some(Err(CallError::join(JoinError::WouldDeadlock)));
+        }
+        let next = io::wait_for(self.message(), Deadline::NEVER).expect("it waits forever");
+        next.transpose()
+    }
+}
+
+impl<T> std::iter::FusedIterator for MessageStream<T> {}
+
+impl<T> Drop for MessageStream<T> {
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take() {
+            call.cancel();
+        }
+    }
+}
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl<T> UnwindSafe for MessageStream<T> {}
+impl<T> RefUnwindSafe for MessageStream<T> {}
+
+impl<T> fmt::Debug for MessageStream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageStream").field("has_ended", &self.call.is_none()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,98 @@
+//! What carries requests: a tonic channel, or a service of the user's.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tonic::body::Body;
+use tonic::codegen::{Body as HttpBody, BoxFuture, Bytes, Service, StdError, http};
+use tonic::transport::Channel;
+
+/// Carries requests. Clones share what is behind it.
+pub(super) enum Transport {
+    /// Of an endpoint; spares two boxes a call.
+    Channel(Channel),
+    Service(Box<dyn Carrier>),
+}
+
+/// A service of the user's gave an error instead of a response.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Failed(#[source] StdError);
+
+/// A service whose type is forgotten.
+pub(super) trait Carrier: Send + Sync {
+    fn another(&self) -> Box<dyn Carrier>;
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>>;
+    fn call(&mut self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, StdError>;
+}
+
+impl<S, B> Carrier for S
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<StdError>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError>,
+{
+    fn another(&self) -> Box<dyn Carrier> {
+        Box::new(self.clone())
+    }
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
+        Service::poll_ready(self, context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, StdError> {
+        let answer = Service::call(self, request);
+        Box::pin(async move {
+            let response = answer.await.map_err(|error| Failed(error.into()))?;
+            Ok(response.map(Body::new))
+        })
+    }
+}
+
+impl Transport {
+    pub(super) fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
+        match self {
+            Self::Channel(channel) => Service::poll_ready(channel, context).map_err(Into::into),
+            Self::Service(service) => service.poll_ready(context),
+        }
+    }
+
+    pub(super) fn call(&mut self, request: http::Request<Body>) -> Answer {
+        match self {
+            Self::Channel(channel) => Answer::Channel(Service::call(channel, request)),
+            Self::Service(service) => Answer::Service(service.call(request)),
+        }
+    }
+}
+
+impl Clone for Transport {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Channel(channel) => Self::Channel(channel.clone()),
+            Self::Service(service) => Self::Service((**service).another()),
+        }
+    }
+}
+
+/// The head of a response that is on its way.
+pub(super) enum Answer {
+    Channel(<Channel as Service<http::Request<Body>>>::Future),
+    Service(BoxFuture<http::Response<Body>, StdError>),
+    /// Known without a request. `None` once it was told.
+    Known(Option<Result<http::Response<Body>, StdError>>),
+}
+
+impl Future for Answer {
+    type Output = Result<http::Response<Body>, StdError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Channel(answer) => Pin::new(answer).poll(context).map_err(Into::into),
+            Self::Service(answer) => answer.as_mut().poll(context),
+            Self::Known(answer) => Poll::Ready(answer.take().expect("a future is not polled after it was ready")),
+        }
+    }
+}

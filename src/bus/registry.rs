@@ -192,8 +192,7 @@ mod tests {
 
     fn looks(bus: &EventBus) -> usize {
         let listeners = bus.registry.find::<u32>().expect("there is a subscription");
-        let looks = mem::take(&mut listeners.write().looks);
-        looks
+        mem::take(&mut listeners.write().looks)
     }
 
     fn subscribe(bus: &EventBus, topic: Option<String>) -> Subscription {

@@ -43,7 +43,8 @@ impl Peer {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let (address, requests) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
         let last = *acts.last().unwrap();
-        let acts = Arc::new(Mutex::new(acts.to_vec().into_iter()));
+        let acts: Vec<_> = acts.to_vec();
+        let acts = Arc::new(Mutex::new(acts.into_iter()));
         let counted = Arc::clone(&requests);
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -96,8 +97,9 @@ fn serve(mut stream: TcpStream, mut next: impl FnMut() -> Act) -> io::Result<()>
         match (head[3], head[4]) {
             (SETTINGS, 0) => frame(&mut stream, SETTINGS, ACK, 0, &[])?,
             (PING, 0) => frame(&mut stream, PING, ACK, 0, &payload)?,
-            (DATA | HEADERS, flags) if flags & END_STREAM != 0 => {
-                if !perform(&mut stream, id, next())? {
+            (DATA | HEADERS, flags) => {
+                let is_whole = flags & END_STREAM != 0;
+                if is_whole && !perform(&mut stream, id, next())? {
                     return Ok(());
                 }
             }

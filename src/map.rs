@@ -5,7 +5,7 @@
 //!
 //! 1. While the first result is ready, the source is not asked: the result is handed out.
 //! 2. While a task is under way, the source is asked only for what it has promised: the lower bound of its
-//!    `size_hint`. A window that the user has set counts as such a promise.
+//!    `size_hint`. A window or a concurrency that the user has set counts as such a promise.
 //! 3. While nothing is under way, the source is asked, since there is nothing else to wait for.
 //!
 //! A source that is fed by the results has promised nothing while it is empty, so rule 3 asks it, and only after all
@@ -129,7 +129,7 @@ impl WorkerPool {
 /// A channel, the lines of a reader and what [`filter`](Iterator::filter) lets through promise nothing: such a
 /// source may wait for the very result that it would hold up. From them the default takes an item when all results
 /// were handed out, so **one task runs at a time**. If the source does not wait for results, set a
-/// [window](Self::window), and the tasks run side by side:
+/// [window](Self::window) or a [concurrency](Self::concurrency), and the tasks run side by side:
 ///
 /// ```
 /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
@@ -205,7 +205,8 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
 
     /// Sets how many tasks of this map are under way at once, queued or running. Zero counts as one.
     ///
-    /// The [window](Self::window) bounds results that wait as well; this bounds only what has not ended.
+    /// The [window](Self::window) bounds results that wait as well; this bounds only what has not ended. More than one
+    /// also says that the source has that many items without waiting for a result, as a window does.
     ///
     /// *Default:* the window.
     pub fn concurrency(mut self, tasks: usize) -> Self {
@@ -228,7 +229,8 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
             return true;
         }
         let window = self.window.unwrap_or_else(|| default_window(self.pool));
-        let is_promised = || self.window.is_some() || self.items.size_hint().0 > 0;
+        let is_concurrent = || self.concurrency.as_ref().is_some_and(|concurrency| concurrency.limit > 1);
+        let is_promised = || self.window.is_some() || is_concurrent() || self.items.size_hint().0 > 0;
         self.results.len() < window && self.concurrency.as_ref().is_none_or(Concurrency::has_room) && is_promised()
     }
 }

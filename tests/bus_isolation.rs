@@ -158,7 +158,8 @@ fn a_publisher_that_waits_for_several_mailboxes_is_let_go_by_the_end_of_their_su
 fn many_publishers_and_full_mailboxes_lose_nothing_and_keep_the_order_of_each_publisher() {
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
-        let logs: [Arc<Mutex<Vec<(usize, usize)>>>; 3] = Default::default();
+        type Log = Arc<Mutex<Vec<(usize, usize)>>>;
+        let logs: [Log; 3] = Default::default();
         let guards: Vec<_> = logs
             .iter()
             .map(|log| {

@@ -94,7 +94,7 @@ impl Receipt {
     /// which no runner is free besides those on this stack, or if waits are nested more than 64 tasks deep.
     pub fn wait(&self) -> Result<Vec<Delivery>, WouldDeadlock> {
         let Some((envelope, names)) = &self.inside else { return Ok(Vec::new()) };
-        helping::help(&**envelope)?;
+        helping::help(envelope)?;
         envelope.progress().wait(Deadline::NEVER);
         Ok(self.deliveries(envelope.progress(), names))
     }
@@ -108,7 +108,7 @@ impl Receipt {
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);
         self.inside.as_ref().is_none_or(|(envelope, _)| {
-            let may_wait = deadline != Deadline::NEVER || helping::help(&**envelope).is_ok();
+            let may_wait = deadline != Deadline::NEVER || helping::help(envelope).is_ok();
             may_wait && envelope.progress().wait(deadline)
         })
     }

@@ -24,7 +24,8 @@ use crate::waits::{self, Awaited, Kind, Needs, Next, Wait};
 ///
 /// It is a [`Future`] as well, by the standard library alone, so async code can `.await` what the pool computes.
 /// Dropping it detaches the task, as elsewhere, and does not cancel it. Polled again after it was ready it stays
-/// pending. Polling on a worker of the pool runs a task that has not started. To submit from async code use
+/// pending. Polling on a worker of the pool runs a task that has not started; it may also run a task that this one
+/// [needs](Self#waiting-on-a-worker). To submit from async code use
 /// [`spawn_async`](crate::WorkerPool::spawn_async), which waits for room, or [`try_spawn`](crate::WorkerPool::try_spawn):
 /// `spawn` blocks when the queue is full.
 ///
@@ -41,9 +42,18 @@ use crate::waits::{self, Awaited, Kind, Needs, Next, Wait};
 ///
 /// # Waiting on a worker
 ///
-/// A task may wait for another task of its own pool. If that one has not started, the waiting worker runs it itself, so
-/// a pool of one worker is enough for joins at any depth up to 64 tasks on one stack; deeper, and for a task that joins
-/// itself, the answer is [`JoinError::WouldDeadlock`]. A wait never runs an unrelated task.
+/// A task may wait for another task of its own pool. If that one has not started, the waiting worker runs it itself. So
+/// a pool of one worker is enough for joins up to 64 tasks deep on one stack. A deeper join, and one of a task that joins
+/// itself, gets [`JoinError::WouldDeadlock`].
+///
+/// The worker also helps with what its wait needs further away: with a task of its pool that the joined task waits for
+/// on another pool, or that a future of a [`Driver`](crate::Driver) awaits. It never runs an unrelated task. If tasks
+/// of several pools wait for each other in a circle, one of the joins gets [`JoinError::WouldDeadlock`].
+///
+/// The crate knows the waits of its own types: handles, groups, scopes, receipts, `wait_idle` and `shutdown`. It
+/// knows a handle that is polled inside a task or inside a future that a driver polls. It does not know a channel or a lock
+/// of yours, nor a handle that another runtime polls: a task that waits for such a thing is not helped.
+/// A future that awaits several things may have a task run early on the waiting worker, but no wait is refused for it.
 ///
 /// # Examples
 ///
@@ -70,12 +80,13 @@ impl<T> JoinHandle<T> {
 
     /// Blocks until the task has ended and takes its result.
     ///
-    /// On a worker of the same pool this helps instead of blocking, see [above](Self#waiting-on-a-worker).
+    /// On a worker this helps while it waits, see [above](Self#waiting-on-a-worker).
     ///
     /// # Errors
     ///
     /// [`JoinError::Panicked`] with the payload if the task panicked, [`JoinError::Cancelled`] if it never ran,
-    /// [`JoinError::WouldDeadlock`] if the task joins itself or joins are nested too deeply; the task is detached then.
+    /// [`JoinError::WouldDeadlock`] if the task joins itself, if it waits for the task that joins it, or if joins are nested
+    /// too deeply; the task is detached then.
     ///
     /// # Panics
     ///

@@ -279,6 +279,7 @@ mod worker;
 mod shutdown;
 mod roster;
 mod timekeeper;
+mod room;
 mod agenda;
 mod queue;
 mod job;

@@ -38,6 +38,7 @@ const RANKS: &[&str] = &[
     "handle",
     "roster",
     "timekeeper",
+    "room",
     "engine",
     "worker",
     "shutdown",

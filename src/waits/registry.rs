@@ -22,6 +22,8 @@ pub(super) struct Entry {
     kind: Kind,
     /// What the wait holds up.
     stack: Stack,
+    /// When it has something to do without a call. Set before it is put in.
+    until: Option<Instant>,
     /// The waiter is to look again.
     called: AtomicBool,
     /// The wait is to end with an error. Set before `called`.
@@ -34,12 +36,13 @@ impl Entry {
     pub(super) fn new(target: Arc<dyn Awaited>, kind: Kind, stack: Stack, waker: Option<Waker>) -> Arc<Self> {
         static NUMBERS: Serial = Serial::new();
         let (called, refused) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { number: NUMBERS.next(), target, kind, stack, called, refused, waker })
+        Arc::new(Self { number: NUMBERS.next(), target, kind, stack, until: None, called, refused, waker })
     }
 
     pub(super) fn is_called(&self) -> bool {
-        // ORDERING: the sleeper looks under the lock that `wake` takes after the flag was set; see "call and sleep".
-        self.called.load(Ordering::Acquire)
+        // ORDERING: most sleepers look under the lock that `wake` takes after the flag was set; see "call and sleep". Those
+        // that wait for room announce themselves by SeqCst before they look, hence SeqCst here and in `call`.
+        self.called.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -49,8 +52,8 @@ impl Entry {
 
     /// Marks the entry as called; says whether it was not yet, so that the caller is to [`wake`](Self::wake) it.
     fn call(&self) -> bool {
-        // ORDERING: Release pairs with the Acquire of `is_called`.
-        !self.called.swap(true, Ordering::AcqRel)
+        // ORDERING: SeqCst, before the wake-up; see `is_called`.
+        !self.called.swap(true, Ordering::SeqCst)
     }
 
     /// Has the waiter look again. Called without the lock.
@@ -62,6 +65,11 @@ impl Entry {
             }
             None => self.target.wake_waiters(),
         }
+    }
+
+    /// Whether its stack is too deep to help.
+    fn is_deep(&self) -> bool {
+        self.stack.depth >= local::HELP_DEPTH
     }
 
     /// Whether it can only end with its target.
@@ -86,9 +94,9 @@ process_wide! {
 }
 
 /// Enters a wait, unless its thread can help or it would close a cycle, and calls waiters that can help it.
-pub(super) fn enter(entry: Arc<Entry>) -> Verdict {
+pub(super) fn enter(mut entry: Arc<Entry>) -> Verdict {
+    let mut calls: Vec<Arc<Entry>> = Vec::new();
     let mut registry = REGISTRY.lock();
-    let mut calls = Vec::new();
     if entry.kind != Kind::Open
         && let Some(cycle) = registry.cycle(&entry)
     {
@@ -96,27 +104,22 @@ pub(super) fn enter(entry: Arc<Entry>) -> Verdict {
             drop(registry);
             return Verdict::Refused;
         }
-        calls.extend(cycle.resolve());
+        calls.extend(cycle.resolve()); // which drops what the cycle holds of this entry
     }
     let found = registry.search(&entry.target, entry.stack.worker);
-    let is_deep = entry.stack.depth >= local::HELP_DEPTH;
-    let mut help = found.help.is_some();
-    if help && !is_deep {
-        drop(registry);
-        calls.iter().for_each(|call: &Arc<Entry>| call.wake());
-        return Verdict::Help(found.help.expect("it was looked at"));
-    }
-    registry.put(&entry);
-    registry.call_helpers(&entry, &found, &mut calls);
-    // The last worker of its pool that might have helped must not.
-    help = help && calls.is_empty() && entry.kind == Kind::Certain;
-    let is_refused = help && entry.stack.worker.is_some_and(|pool| registry.all_asleep(pool));
-    if is_refused {
-        registry.take_out(&entry);
-    }
+    let verdict = match &found.help {
+        Some(help) if !entry.is_deep() => Verdict::Help(Arc::clone(help)),
+        Some(_) if registry.must_refuse(&entry, &mut calls) => Verdict::Refused,
+        _ => {
+            Arc::get_mut(&mut entry).expect("it is in no list yet").until = found.at;
+            registry.put(&entry);
+            registry.call_helpers(&entry, &found, &mut calls);
+            Verdict::Entered(entry, found.at)
+        }
+    };
     drop(registry);
     calls.iter().for_each(|call| call.wake());
-    if is_refused { Verdict::Refused } else { Verdict::Entered(entry, found.at) }
+    verdict
 }
 
 /// Takes a wait out of the registry.
@@ -131,7 +134,7 @@ pub(crate) fn changed(name: Name, pool: Name) {
     let mut calls = Vec::new();
     let registry = REGISTRY.lock();
     if registry.waits_for(name).next().is_some() {
-        registry.call_workers_of(pool, None, &mut calls);
+        registry.call_workers_of(pool, &mut calls);
     }
     drop(registry);
     calls.iter().for_each(|call| call.wake());
@@ -254,32 +257,47 @@ impl Registry {
 
     /// Calls the workers that can help an entry which was put in just now.
     fn call_helpers(&self, entry: &Entry, found: &Found, calls: &mut Vec<Arc<Entry>>) {
+        // If all of its pool sleep now, one that is too deep to help was waiting for the others.
         let last_of_pool = entry.stack.worker.filter(|pool| self.all_asleep(*pool));
-        if let Some(pool) = last_of_pool {
-            // Those whose stack is too deep to help were waiting for the others.
-            let deep = self.asleep_in(pool).filter(|other| other.stack.depth >= local::HELP_DEPTH);
-            let others = deep.filter(|other| other.number != entry.number);
-            calls.extend(others.filter(|other| other.call()).map(Arc::clone));
-        }
         let is_awaited = entry.stack.names.iter().any(|name| self.waits_for(*name).next().is_some());
         if is_awaited || last_of_pool.is_some() {
-            for pool in &found.pools {
-                self.call_workers_of(*pool, Some(entry), calls);
+            for pool in found.pools.iter().copied().chain(last_of_pool) {
+                self.call_workers_of(pool, calls);
             }
         }
     }
 
-    /// Calls the sleeping workers of the pool that can help now, or at a moment to come.
-    fn call_workers_of(&self, pool: Name, but: Option<&Entry>, calls: &mut Vec<Arc<Entry>>) {
-        let others = self.asleep_in(pool).filter(|entry| but.is_none_or(|but| but.number != entry.number));
-        let workers: Vec<_> = others.collect();
-        for entry in workers {
+    /// Calls the sleeping workers of the pool that can help now, or at a moment to come. If there is none, and no worker
+    /// awake, calls one that is too deep to help: its wait is to be refused.
+    fn call_workers_of(&self, pool: Name, calls: &mut Vec<Arc<Entry>>) {
+        let (mut helpers, mut too_deep) = (Vec::new(), None);
+        for entry in self.asleep_in(pool) {
             let found = self.search(&entry.target, Some(pool));
-            let helps = found.help.is_some() && entry.stack.depth < local::HELP_DEPTH || found.at.is_some();
-            if helps && entry.call() {
-                calls.push(Arc::clone(entry));
+            if entry.is_deep() && found.help.is_some() {
+                too_deep = too_deep.or(Some(entry).filter(|entry| entry.kind == Kind::Certain));
+            } else if found.help.is_some() || found.at.is_some_and(|at| entry.until.is_none_or(|until| at < until)) {
+                helpers.push(entry);
             }
         }
+        if helpers.is_empty() && self.all_asleep(pool) {
+            helpers.extend(too_deep);
+        }
+        // Only now: a worker that is called is not asleep.
+        calls.extend(helpers.into_iter().filter(|entry| entry.call()).cloned());
+    }
+
+    /// Whether a wait that is too deep to help is to be refused, because no other worker of its pool can help. Calls
+    /// those that can.
+    fn must_refuse(&mut self, entry: &Arc<Entry>, calls: &mut Vec<Arc<Entry>>) -> bool {
+        let Some(pool) = entry.stack.worker else { return false };
+        let can_help = |other: &&Arc<Entry>| !other.is_deep() && self.search(&other.target, Some(pool)).help.is_some();
+        let helpers: Vec<_> = self.asleep_in(pool).filter(can_help).cloned().collect();
+        let is_called = !helpers.is_empty();
+        calls.extend(helpers.into_iter().filter(|helper| helper.call()));
+        self.put(entry);
+        let is_last = self.all_asleep(pool);
+        drop(self.take_out(entry)); // the caller holds another reference
+        is_last && !is_called && entry.kind == Kind::Certain
     }
 
     /// The cycle of certain waits that this one would close.

@@ -245,7 +245,6 @@ impl<F, T> TaskCell<F, T> {
     pub(crate) fn as_brief(&self) -> Brief<'static> {
         self.brief()
     }
-
 }
 
 /// The seam for the registry of waits.

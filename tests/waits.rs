@@ -176,7 +176,11 @@ fn waiting_for_another_pool_to_be_idle_or_to_end_helps_its_tasks() {
             let answers = on_each_worker(&home, move |home| {
                 let abroad = pool(1, 64);
                 let far = abroad.spawn(move || home.spawn(|| 1).unwrap().join().unwrap()).unwrap();
-                if ends { abroad.shutdown() } else { abroad.wait_idle() }
+                if ends {
+                    abroad.shutdown()
+                } else {
+                    abroad.wait_idle()
+                }
                 assert!(far.is_finished());
                 far.join().unwrap()
             });
@@ -323,7 +327,7 @@ fn chains_of_waits_end_past_the_depth_to_which_a_worker_helps() {
         let next = abroad.spawn(move || descend(&next_home, &next_abroad, levels - 1)).unwrap();
         next.join()?.map(|depth| depth + 1)
     }
-    for (levels, ends_well) in [(100, true), (135, false)] {
+    for (levels, ends_well) in [(100, true), (1_000, false)] {
         let (home, abroad) = (pool(1, 64), pool(1, 64));
         let (one, two) = (Arc::clone(&home), Arc::clone(&abroad));
         let outcome = within_limit(|| home.spawn(move || descend(&one, &two, levels)).unwrap().join().unwrap());
@@ -349,8 +353,11 @@ mod futures {
                 let driver = Arc::clone(&driver);
                 let answers = on_each_worker(&pool, move |pool| {
                     let future = async move { pool.try_spawn(|| 1).unwrap().await.unwrap() };
-                    let handle =
-                        if then { driver.spawn_then(future, |one| one).unwrap() } else { driver.spawn(future).unwrap() };
+                    let handle = if then {
+                        driver.spawn_then(future, |one| one).unwrap()
+                    } else {
+                        driver.spawn(future).unwrap()
+                    };
                     handle.join().unwrap()
                 });
                 all_are(answers, 1);
@@ -413,8 +420,11 @@ mod futures {
                 let driver = Arc::clone(&driver);
                 let answers = on_each_worker(&pool, move |pool| {
                     let future = async move { pool.try_spawn(|| 1).unwrap().await.unwrap() };
-                    let handle =
-                        if then { driver.spawn_then(future, |one| one).unwrap() } else { driver.spawn(future).unwrap() };
+                    let handle = if then {
+                        driver.spawn_then(future, |one| one).unwrap()
+                    } else {
+                        driver.spawn(future).unwrap()
+                    };
                     if with_tokio {
                         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(handle).unwrap()
                     } else {
@@ -441,6 +451,30 @@ mod futures {
                 driver.spawn(future).unwrap().join().unwrap()
             });
             all_are(answers, 1);
+        }
+    }
+
+    /// Fault 154.
+    #[test]
+    fn a_future_that_waits_for_room_in_the_queue_is_helped_by_the_worker_that_joins_it() {
+        for workers in SIZES {
+            let pool = pool(workers, 1);
+            let driver = Arc::new(Driver::new(&pool, 64).unwrap());
+            let answers = on_each_worker(&pool, move |pool| {
+                let future = async move {
+                    let mut sum = 0;
+                    let mut handles = Vec::new();
+                    for _ in 0..8 {
+                        handles.push(pool.spawn_async(|| 1).await.unwrap());
+                    }
+                    for handle in handles {
+                        sum += handle.await.unwrap();
+                    }
+                    sum
+                };
+                driver.spawn(future).unwrap().join().unwrap()
+            });
+            all_are(answers, 8);
         }
     }
 

@@ -69,7 +69,8 @@ fn a_worker_that_has_waited_for_a_group_counts_no_longer() {
     add(&core, move || wait_until(&waited_for, |state| state.helpers == 1));
     wait_until(&core, |state| state.running.len() == 1);
     let waiting = Arc::clone(&core);
-    let waiter = pool.spawn(move || waiting.wait_values(Deadline::NEVER, Kind::Certain).is_ok()).expect("the pool is open");
+    let waiter =
+        pool.spawn(move || waiting.wait_values(Deadline::NEVER, Kind::Certain).is_ok()).expect("the pool is open");
     assert_eq!(waiter.join().ok(), Some(true));
     assert_eq!(count(&core), [0; 6]);
 }

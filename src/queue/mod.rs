@@ -142,7 +142,9 @@ impl<T> Queue<T> {
                 self.call_worker();
                 Ok(())
             }
-            Some(refused) if matches!(woken, Woken::Early { .. }) && self.is_closed() => Err(PushError::Closed(refused)),
+            Some(refused) if matches!(woken, Woken::Early { .. }) && self.is_closed() => {
+                Err(PushError::Closed(refused))
+            }
             Some(refused) => Err(PushError::Timeout(refused)),
         }
     }

@@ -40,9 +40,9 @@ impl Entry {
     }
 
     pub(super) fn is_called(&self) -> bool {
-        // ORDERING: most sleepers look under the lock that `wake` takes after the flag was set; see "call and sleep". Those
-        // that wait for room announce themselves by SeqCst before they look, hence SeqCst here and in `call`.
-        self.called.load(Ordering::SeqCst)
+        // ORDERING: Acquire pairs with the AcqRel of `call`. The sleeper looks under the lock that `wake` takes after the
+        // flag was set, or announces itself under it before it looks; see "call and sleep".
+        self.called.load(Ordering::Acquire)
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -52,8 +52,8 @@ impl Entry {
 
     /// Marks the entry as called; says whether it was not yet, so that the caller is to [`wake`](Self::wake) it.
     fn call(&self) -> bool {
-        // ORDERING: SeqCst, before the wake-up; see `is_called`.
-        !self.called.swap(true, Ordering::SeqCst)
+        // ORDERING: see `is_called`.
+        !self.called.swap(true, Ordering::AcqRel)
     }
 
     /// Has the waiter look again. Called without the lock.

@@ -320,8 +320,8 @@ where
 
 impl<F, T> Watched for TaskCell<F, T>
 where
-    F: FnOnce() -> T + Send,
-    T: Send,
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
 {
     fn name(&self) -> Name {
         TaskCell::name(self)

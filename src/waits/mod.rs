@@ -45,7 +45,9 @@ use self::registry::{Entry, Verdict};
 use crate::local::{self, Name};
 use crate::sync::Arc;
 
-pub(crate) use self::registry::{changed, count_worker, discount_worker};
+#[cfg(any(feature = "retry", feature = "io"))]
+pub(crate) use self::registry::changed;
+pub(crate) use self::registry::{count_worker, discount_worker};
 
 /// Something that is waited for.
 pub(crate) trait Awaited: Send + Sync {

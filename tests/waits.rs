@@ -34,9 +34,9 @@ fn on_each_worker<T: Send + 'static>(
     within_limit(|| handles.into_iter().map(JoinHandle::join).collect())
 }
 
-fn all_are<T: PartialEq + std::fmt::Debug>(results: Vec<Result<T, JoinError>>, expected: T) {
+fn all_are<T: PartialEq + std::fmt::Debug>(results: Vec<Result<T, JoinError>>, expected: &T) {
     for result in results {
-        assert_eq!(result.unwrap(), expected);
+        assert_eq!(&result.unwrap(), expected);
     }
 }
 
@@ -50,7 +50,7 @@ fn a_task_joins_one_of_another_pool_that_joins_a_queued_one_of_the_first() {
             let far_task = move || home.spawn(|| 1).unwrap().join().unwrap() + 1;
             far.spawn(far_task).unwrap().join().unwrap() + 1
         });
-        all_are(answers, 3);
+        all_are(answers, &3);
     }
 }
 
@@ -64,7 +64,7 @@ fn a_ring_of_three_pools_ends() {
             let on_two = move || three.spawn(move || one.spawn(|| 1).unwrap().join().unwrap()).unwrap().join().unwrap();
             two.spawn(on_two).unwrap().join().unwrap()
         });
-        all_are(answers, 1);
+        all_are(answers, &1);
     }
 }
 
@@ -87,7 +87,7 @@ fn pools_whose_workers_all_wait_for_queued_tasks_of_each_other_end() {
         }
         gate.wait_started(2 * workers);
         gate.open();
-        all_are(within_limit(|| handles.into_iter().map(JoinHandle::join).collect()), 1);
+        all_are(within_limit(|| handles.into_iter().map(JoinHandle::join).collect()), &1);
     }
 }
 
@@ -126,7 +126,7 @@ fn groups_scopes_maps_and_completions_wait_through_another_pool() {
             };
             (0..4).map(through).collect::<Vec<_>>()
         });
-        all_are(answers, vec![3; 4]);
+        all_are(answers, &vec![3; 4]);
     }
 }
 
@@ -142,7 +142,7 @@ fn a_task_that_waits_for_room_in_a_group_of_a_pool_is_helped_by_a_worker_that_wa
         };
         abroad.spawn(fills).unwrap().join().unwrap()
     });
-    all_are(answers, 8);
+    all_are(answers, &8);
 }
 
 /// Fault 154.
@@ -162,7 +162,7 @@ fn a_task_that_waits_for_room_in_a_queue_is_helped_by_a_worker_that_waits_for_th
             counted.add();
             sum
         });
-        all_are(answers, 16);
+        all_are(answers, &16);
         assert_eq!(ran.get(), 1);
     }
 }
@@ -177,14 +177,14 @@ fn waiting_for_another_pool_to_be_idle_or_to_end_helps_its_tasks() {
                 let abroad = pool(1, 64);
                 let far = abroad.spawn(move || home.spawn(|| 1).unwrap().join().unwrap()).unwrap();
                 if ends {
-                    abroad.shutdown()
+                    abroad.shutdown();
                 } else {
-                    abroad.wait_idle()
+                    abroad.wait_idle();
                 }
                 assert!(far.is_finished());
                 far.join().unwrap()
             });
-            all_are(answers, 1);
+            all_are(answers, &1);
         }
     }
 }
@@ -310,7 +310,7 @@ fn a_wait_helps_only_with_what_it_needs() {
         far.unwrap().join().unwrap();
         counted.get()
     };
-    all_are(on_each_worker(&home, task), 0);
+    all_are(on_each_worker(&home, task), &0);
     within_limit(|| home.wait_idle());
     assert_eq!(unrelated.get(), 8);
 }
@@ -360,7 +360,7 @@ mod futures {
                     };
                     handle.join().unwrap()
                 });
-                all_are(answers, 1);
+                all_are(answers, &1);
             }
         }
     }
@@ -387,7 +387,7 @@ mod futures {
                 };
                 inner.spawn(future).unwrap().join().unwrap()
             });
-            all_are(answers, 6);
+            all_are(answers, &6);
         }
     }
 
@@ -406,7 +406,7 @@ mod futures {
                 });
                 group.wait().unwrap()
             });
-            all_are(answers, vec![1]);
+            all_are(answers, &vec![1]);
         }
     }
 
@@ -431,7 +431,7 @@ mod futures {
                         pollster::block_on(handle).unwrap()
                     }
                 });
-                all_are(answers, 1);
+                all_are(answers, &1);
             }
         }
     }
@@ -450,7 +450,7 @@ mod futures {
                 };
                 driver.spawn(future).unwrap().join().unwrap()
             });
-            all_are(answers, 1);
+            all_are(answers, &1);
         }
     }
 
@@ -474,7 +474,7 @@ mod futures {
                 };
                 driver.spawn(future).unwrap().join().unwrap()
             });
-            all_are(answers, 8);
+            all_are(answers, &8);
         }
     }
 
@@ -492,7 +492,7 @@ mod futures {
                 };
                 abroad.spawn(far).unwrap().join().unwrap()
             });
-            all_are(answers, 1);
+            all_are(answers, &1);
         }
     }
 
@@ -514,7 +514,7 @@ mod futures {
                 ringer.join().unwrap();
                 sum
             });
-            all_are(answers, 2);
+            all_are(answers, &2);
         }
     }
 }
@@ -546,7 +546,7 @@ mod calls {
                         caller.call(call).unwrap().join().unwrap().unwrap().into_inner()
                     }
                 });
-                all_are(answers, 1);
+                all_are(answers, &1);
             }
         }
     }
@@ -570,7 +570,7 @@ mod retries {
                 };
                 abroad.spawn(far).unwrap().join().unwrap()
             });
-            all_are(answers, 1);
+            all_are(answers, &1);
         }
     }
 }
@@ -596,7 +596,7 @@ mod receipts {
                     let bus = bus.clone();
                     abroad.spawn(move || bus.publish(7_u32).wait().unwrap().len()).unwrap().join().unwrap()
                 });
-                all_are(answers, 1);
+                all_are(answers, &1);
                 assert_eq!(handled.get(), workers);
             }
         }

@@ -41,7 +41,8 @@ impl WorkerPool {
     /// [`shutdown_timeout`](Self::shutdown_timeout) or [`shutdown_now`](Self::shutdown_now): when such a call reports a
     /// task as still running, `shutdown` returns. After such a report it returns at once.
     ///
-    /// Called by a task of this pool it does not wait: the pool runs what is queued and ends after that task.
+    /// Called by a task of this pool it does not wait: the pool runs what is queued and ends after that task. The same
+    /// holds for a task of another pool that a task of this pool waits for.
     pub fn shutdown(&self) {
         shutdown::shutdown(self.engine());
     }

@@ -29,6 +29,7 @@ use crate::nesting;
 use crate::observer::{TaskId, TaskInfo};
 use crate::queue::{COMMON_ROW, PushError, Queue, Spot, Turn};
 use crate::record::Record;
+use crate::room::Room;
 use crate::roster::Roster;
 use crate::seats::{Seat, Seats};
 use crate::supervisor::{Hooks, Supervisor};
@@ -354,10 +355,20 @@ impl Engine {
 
     /// Waits for room.
     fn push(&self, job: Job, deadline: Deadline) -> Result<(), (Refusal, Job)> {
-        self.queue.push(job, deadline).map_err(|error| match error {
+        let pushed = if deadline == Deadline::NEVER && local::depth() > 0 {
+            self.room().push(job)
+        } else {
+            self.queue.push(job, deadline)
+        };
+        pushed.map_err(|error| match error {
             PushError::Timeout(job) => (Refusal::Timeout, job),
             PushError::Closed(job) => (Refusal::ShutDown, job),
         })
+    }
+
+    /// The room in the queue, as the registry of waits sees it.
+    pub(crate) fn room(&self) -> Room {
+        Room { queue: Arc::clone(&self.queue), supervisor: Arc::clone(&self.supervisor) }
     }
 
     /// Makes room by cancelling the oldest jobs until this one fits. An oldest job is cancelled after the attempt to put

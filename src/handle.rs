@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, JoinError};
-use crate::local;
+use crate::local::{self, Name};
 use crate::observer::TaskId;
 use crate::supervisor::Supervisor;
 use crate::sync::Arc;
-use crate::task::{Joinable, Prospect};
+use crate::task::{Joinable, Prospect, Watched};
+use crate::waits::{self, Awaited, Kind, Needs, Next, Wait};
 
 /// Waits for one task and takes its result. From [`WorkerPool::spawn`](crate::WorkerPool::spawn) and its kin.
 ///
@@ -23,7 +24,8 @@ use crate::task::{Joinable, Prospect};
 ///
 /// It is a [`Future`] as well, by the standard library alone, so async code can `.await` what the pool computes.
 /// Dropping it detaches the task, as elsewhere, and does not cancel it. Polled again after it was ready it stays
-/// pending. Polling on a worker of the pool runs a task that has not started. To submit from async code use
+/// pending. Polling on a worker of the pool runs a task that has not started; it may also run a task that this one
+/// [needs](Self#waiting-on-a-worker). To submit from async code use
 /// [`spawn_async`](crate::WorkerPool::spawn_async), which waits for room, or [`try_spawn`](crate::WorkerPool::try_spawn):
 /// `spawn` blocks when the queue is full.
 ///
@@ -40,9 +42,18 @@ use crate::task::{Joinable, Prospect};
 ///
 /// # Waiting on a worker
 ///
-/// A task may wait for another task of its own pool. If that one has not started, the waiting worker runs it itself, so
-/// a pool of one worker is enough for joins at any depth up to 64 tasks on one stack; deeper, and for a task that joins
-/// itself, the answer is [`JoinError::WouldDeadlock`]. A wait never runs an unrelated task.
+/// A task may wait for another task of its own pool. If that one has not started, the waiting worker runs it itself. So
+/// a pool of one worker is enough for joins up to 64 tasks deep on one stack. A deeper join, and one of a task that joins
+/// itself, gets [`JoinError::WouldDeadlock`].
+///
+/// The worker also helps with what its wait needs further away: with a task of its pool that the joined task waits for
+/// on another pool, or that a future of a [`Driver`](crate::Driver) awaits. It never runs an unrelated task. If tasks
+/// of several pools wait for each other in a circle, one of the joins gets [`JoinError::WouldDeadlock`].
+///
+/// The crate knows the waits of its own types: handles, groups, scopes, receipts, `wait_idle` and `shutdown`. It
+/// knows a handle that is polled inside a task or inside a future that a driver polls. It does not know a channel or a lock
+/// of yours, nor a handle that another runtime polls: a task that waits for such a thing is not helped.
+/// A future that awaits several things may have a task run early on the waiting worker, but no wait is refused for it.
 ///
 /// # Examples
 ///
@@ -58,21 +69,24 @@ pub struct JoinHandle<T> {
     task: Arc<dyn Joinable<T>>,
     /// Of the pool the task belongs to.
     supervisor: Arc<Supervisor>,
+    /// What the registry knows of the last poll, if that was within a task or a driven future.
+    waiting: Option<Wait>,
 }
 
 impl<T> JoinHandle<T> {
     pub(crate) fn new(task: Arc<dyn Joinable<T>>, supervisor: Arc<Supervisor>) -> Self {
-        Self { task, supervisor }
+        Self { task, supervisor, waiting: None }
     }
 
     /// Blocks until the task has ended and takes its result.
     ///
-    /// On a worker of the same pool this helps instead of blocking, see [above](Self#waiting-on-a-worker).
+    /// On a worker this helps while it waits, see [above](Self#waiting-on-a-worker).
     ///
     /// # Errors
     ///
     /// [`JoinError::Panicked`] with the payload if the task panicked, [`JoinError::Cancelled`] if it never ran,
-    /// [`JoinError::WouldDeadlock`] if the task joins itself or joins are nested too deeply; the task is detached then.
+    /// [`JoinError::WouldDeadlock`] if the task joins itself, if it waits for the task that joins it, or if joins are nested
+    /// too deeply; the task is detached then.
     ///
     /// # Panics
     ///
@@ -80,7 +94,7 @@ impl<T> JoinHandle<T> {
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         self.help()?;
-        if !self.task.wait(Deadline::NEVER) {
+        if !self.wait() {
             return Err(JoinError::WouldDeadlock);
         }
         self.task.take().expect("the result was taken before, by polling the handle")
@@ -94,11 +108,10 @@ impl<T> JoinHandle<T> {
     /// returns `false` at once.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        let deadline = Deadline::after(timeout);
-        if deadline == Deadline::NEVER && self.help().is_err() {
-            return false;
+        match Deadline::after(timeout) {
+            Deadline::NEVER => self.help().is_ok() && self.wait(),
+            deadline => self.task.wait(deadline),
         }
-        self.task.wait(deadline)
     }
 
     /// Whether the task has ended. `true` is final and `join` then returns at once; `false` may be out of date.
@@ -142,16 +155,79 @@ impl<T> JoinHandle<T> {
         }
         Ok(())
     }
+
+    /// Waits for the outcome, helping with what it needs, if there are tasks on this thread's stack. Returns `false` if it
+    /// would never come.
+    fn wait(&self) -> bool {
+        if local::depth() == 0 {
+            return self.task.wait(Deadline::NEVER);
+        }
+        if self.task.linger() || !self.task.may_sleep() {
+            return self.task.is_done();
+        }
+        waits::wait(&self.awaited(), Kind::Certain, |wait, until| self.task.sleep(wait, until)).is_ok()
+    }
+
+    /// The task, as the registry of waits sees it.
+    fn awaited(&self) -> Arc<dyn Awaited> {
+        let task: Arc<dyn Watched> = Arc::clone(&self.task) as _;
+        Arc::new(AwaitedTask { task, supervisor: Arc::clone(&self.supervisor) })
+    }
+}
+
+/// A task that is waited for.
+struct AwaitedTask {
+    task: Arc<dyn Watched>,
+    supervisor: Arc<Supervisor>,
+}
+
+impl Awaited for AwaitedTask {
+    fn name(&self) -> Name {
+        self.task.name()
+    }
+
+    fn pool(&self) -> Name {
+        self.supervisor.pool
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        self.task.look(needs);
+    }
+
+    fn help(self: Arc<Self>) {
+        self.task.help(&self.supervisor);
+    }
+
+    fn wake_waiters(&self) {
+        self.task.wake_waiters();
+    }
 }
 
 impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Err(error) = self.help() {
             return Poll::Ready(Err(error));
         }
-        self.task.poll_take(context)
+        loop {
+            self.waiting = None;
+            let polled = self.task.poll_take(context);
+            if polled.is_ready() || local::depth() == 0 || self.task.is_done() {
+                return polled;
+            }
+            match waits::enter_future(self.awaited(), context.waker()) {
+                Next::Help(awaited) => awaited.help(),
+                Next::Sleep(wait, None) => {
+                    self.waiting = Some(wait);
+                    return Poll::Pending;
+                }
+                // There may be no other worker that the timekeeper could hand the task to.
+                Next::Sleep(wait, until) => {
+                    self.task.sleep(&wait, until);
+                }
+            }
+        }
     }
 }
 

@@ -149,16 +149,27 @@ impl Lifecycle {
 
     /// Waits until every admitted task is settled; returns whether that came before the deadline.
     pub(crate) fn wait_quiet(&self, deadline: Deadline) -> bool {
+        self.wait_quiet_unless(|| false, deadline)
+    }
+
+    /// The same, but returns early if `is_called` says so after [`wake_waiters`](Self::wake_waiters).
+    pub(crate) fn wait_quiet_unless(&self, is_called: impl Fn() -> bool, deadline: Deadline) -> bool {
         // ORDERING: the read-modify-write of the rule above.
         self.waiters.fetch_add(1, Ordering::AcqRel);
         let mut waiting = self.waiting.lock();
         let mut quiet = self.ledger.is_quiet();
-        while !quiet && !deadline.is_past() {
+        while !quiet && !is_called() && !deadline.is_past() {
             waiting = self.quiet.wait_until(waiting, deadline.instant());
             quiet = self.ledger.is_quiet();
         }
         drop(waiting);
         self.waiters.fetch_sub(1, Ordering::AcqRel);
         quiet
+    }
+
+    /// Wakes the threads that wait for quiet, to look at their calls.
+    pub(crate) fn wake_waiters(&self) {
+        drop(self.waiting.lock()); // a waiter has looked before, and sleeps, or looks after
+        self.quiet.notify_all();
     }
 }

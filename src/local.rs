@@ -33,7 +33,7 @@ pub(crate) fn new_name() -> Name {
 #[derive(Clone, Copy)]
 struct Frame {
     pool: Name,
-    /// The group it belongs to, or zero.
+    /// The group it belongs to, or its own name if it can be joined, or zero.
     group: Name,
     /// What of its group it is at, or zero. What stands for it is the group's business.
     #[cfg(feature = "events")]
@@ -133,6 +133,34 @@ pub(crate) fn standing(pool: Name, group: Name) -> Standing {
         }
     };
     LOCAL.try_with(look).unwrap_or(Standing { is_worker: false, is_member: false, depth: 0 })
+}
+
+/// What a wait of this thread holds up.
+#[derive(Default)]
+pub(crate) struct Stack {
+    /// The pool that the thread works for.
+    pub(crate) worker: Option<Name>,
+    pub(crate) thread: Name,
+    /// How many tasks are on the stack.
+    pub(crate) depth: usize,
+    /// Those tasks, what they are at, their groups and pools; each once.
+    pub(crate) names: Vec<Name>,
+}
+
+/// What a wait of this thread holds up. Allocates.
+pub(crate) fn stack() -> Stack {
+    let thread = thread_name();
+    let look = |local: &Local| {
+        let frames = local.frames.borrow();
+        let mut names: Vec<Name> = frames.iter().flat_map(|frame| [frame.pool, frame.group]).collect();
+        #[cfg(feature = "events")]
+        names.extend(frames.iter().map(|frame| frame.subject as Name));
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| *name != 0);
+        Stack { worker: local.worker.borrow().as_ref().map(|(pool, _)| *pool), thread, depth: frames.len(), names }
+    };
+    LOCAL.try_with(look).unwrap_or_default()
 }
 
 /// How many tasks are on this thread's stack.

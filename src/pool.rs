@@ -10,6 +10,7 @@ use crate::deadline::Deadline;
 use crate::engine::{Engine, Patience};
 use crate::error::{BuildError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::handle::JoinHandle;
+use crate::idle;
 use crate::job::Job;
 use crate::local;
 use crate::metrics::Metrics;
@@ -251,18 +252,20 @@ impl WorkerPool {
     ///
     /// # Panics
     ///
-    /// If called by a task of this pool: it would wait for itself.
+    /// If called by a task of this pool, or by one that a task of this pool waits for: it would wait for itself.
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!local::is_inside(self.engine.pool()), "a task cannot wait for its own pool to be idle");
-        self.engine.supervisor.lifecycle.wait_quiet(Deadline::NEVER);
+        let waited = idle::wait_idle(&self.engine.supervisor, Deadline::NEVER);
+        assert!(waited.is_ok(), "a task cannot wait for a pool that waits for that task");
     }
 
     /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the pool was idle. A task of
     /// this pool gets `false` at once.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
-        !local::is_inside(self.engine.pool()) && self.engine.supervisor.lifecycle.wait_quiet(Deadline::after(timeout))
+        let wait = || idle::wait_idle(&self.engine.supervisor, Deadline::after(timeout)).unwrap_or(false);
+        !local::is_inside(self.engine.pool()) && wait()
     }
 
     /// Whether the pool refuses new work, by [`close`](Self::close) or any other way to end it. Once it does, it does

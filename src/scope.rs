@@ -25,6 +25,7 @@ use crate::local;
 use crate::pool::WorkerPool;
 use crate::sync::Arc;
 use crate::unwind;
+use crate::waits::Kind;
 
 /// Spawns tasks that borrow, within [`WorkerPool::scope`].
 /// `'scope` is how long the tasks may run, `'env` how long what they borrow lives, `R` what they return: `()` or
@@ -189,7 +190,7 @@ fn wait_or_abort<R: TaskResult>(core: &Arc<GroupCore<R>>, body_panicked: bool) -
         if body_panicked {
             core.close(CancelReason::Requested);
         }
-        core.wait_values(Deadline::NEVER)
+        core.wait_values(Deadline::NEVER, Kind::Unrefusable)
     });
     let Ok(Ok(Some(ended))) = waited else {
         eprintln!("workcrew: the wait for a scope failed; this is a bug in workcrew");

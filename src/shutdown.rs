@@ -3,7 +3,7 @@
 //! Every way is made of the same steps: *close* (nothing new, and what waits for its time is cancelled), *cancel* what
 //! has not started (some ways), *wait* until the books are quiet and the workers gone, *join* their threads. A thread
 //! that is inside the pool, a worker or an outside thread that runs one of its tasks, takes the first steps and never
-//! waits: the pool ends after it.
+//! waits: the pool ends after it. So does a task of another pool, if a task of this pool waits for it.
 //!
 //! A *report* ends the waiting for good: no drop and no end without a limit waits for what it leaves behind. What the
 //! reports have said so far, and which waits that ends, stands at [`Reported`].
@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::engine::Engine;
+use crate::idle;
 use crate::lifecycle::Reported;
 use crate::sync::thread;
+use crate::waits::Refused;
 
 /// How often a report looks whether the last queued tasks have met their fate, letting other threads run in between.
 const LOOKS: usize = 1_000;
@@ -70,10 +72,10 @@ pub(crate) fn close(engine: &Engine) {
 /// Drains the pool and joins its workers.
 pub(crate) fn shutdown(engine: &Engine) {
     engine.close();
-    if engine.roster.may_wait() {
+    let is_left_behind = || engine.supervisor.lifecycle.has_reported(Reported::LeftBehind);
+    if engine.roster.may_wait() && idle::may_wait_for_end(&engine.supervisor, is_left_behind) {
         // A change of the number of workers that began before the closing comes to its end; none begins after it.
         drop(engine.roster.hold());
-        let is_left_behind = || engine.supervisor.lifecycle.has_reported(Reported::LeftBehind);
         if engine.roster.wait_empty(Deadline::NEVER, is_left_behind) && !is_left_behind() {
             engine.roster.join_threads();
             engine.timekeeper.join();
@@ -87,8 +89,10 @@ pub(crate) fn shutdown_timeout(engine: &Engine, timeout: Duration) -> ShutdownRe
     let before = engine.supervisor.lifecycle.ledger.snapshot().tasks_cancelled;
     engine.close();
     if engine.roster.may_wait() {
-        if !engine.supervisor.lifecycle.wait_quiet(deadline) {
-            engine.cancel_queued();
+        match idle::wait_idle(&engine.supervisor, deadline) {
+            Ok(true) => {}
+            Ok(false) => engine.cancel_queued(),
+            Err(Refused) => return report(engine, before),
         }
         // The threads are not joined: no limit can be put to what they do after they have left the pool.
         let has_ended = engine.roster.wait_empty(deadline, || false);
@@ -125,6 +129,7 @@ fn note(engine: &Engine, reported: Reported) {
     engine.supervisor.lifecycle.report(reported);
     if reported == Reported::LeftBehind {
         engine.roster.give_up();
+        engine.supervisor.lifecycle.wake_waiters();
     }
 }
 

@@ -28,12 +28,14 @@ use crate::engine::Engine;
 use crate::error::SubmitError;
 use crate::handle::JoinHandle;
 use crate::job::Job;
+use crate::local;
 use crate::observer::{TaskId, TaskInfo};
 use crate::pool::WorkerPool;
 use crate::queue::Spot;
 use crate::sync::{Arc, Mutex};
 use crate::task::TaskCell;
 use crate::unwind;
+use crate::waits::{self, Next, Wait};
 
 /// # From async code
 impl WorkerPool {
@@ -75,7 +77,7 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        SpawnAsync { engine: Arc::clone(self.engine()), location: Location::caller(), state: State::New(f) }
+        SpawnAsync { engine: Arc::clone(self.engine()), location: Location::caller(), state: State::New(f), wait: None }
     }
 }
 
@@ -85,6 +87,8 @@ pub struct SpawnAsync<F, T> {
     engine: Arc<Engine>,
     location: &'static Location<'static>,
     state: State<F, T>,
+    /// What the registry of waits knows of the last poll, if that was within a task or a driven future.
+    wait: Option<Wait>,
 }
 
 /// See the table above.
@@ -130,6 +134,7 @@ where
         let this = &mut *self;
         // Cloning is foreign code, which may panic: it is done before anything has happened.
         let wakers = [context.waker().clone(), context.waker().clone()];
+        this.wait = None;
         let mut waiting = match mem::replace(&mut this.state, State::Done) {
             State::New(f) => match Waiting::admit(f, &this.engine, this.location) {
                 Ok(waiting) => waiting,
@@ -151,6 +156,7 @@ where
             }
             Attempt::NoRoom => {
                 this.state = State::Waiting(waiting);
+                this.enter_wait(context);
                 Poll::Pending
             }
         }
@@ -159,6 +165,22 @@ where
 
 // No field is ever pinned.
 impl<F, T> Unpin for SpawnAsync<F, T> {}
+
+impl<F, T> SpawnAsync<F, T> {
+    /// Tells the registry of waits what this future waits for: a worker that waits for it can make room.
+    fn enter_wait(&mut self, context: &Context<'_>) {
+        if local::depth() == 0 {
+            return;
+        }
+        match waits::enter_future(Arc::new(self.engine.room()), context.waker()) {
+            Next::Help(awaited) => {
+                awaited.help();
+                context.waker().wake_by_ref(); // to look again
+            }
+            Next::Sleep(wait, _) => self.wait = Some(wait),
+        }
+    }
+}
 
 impl<F, T> Drop for SpawnAsync<F, T> {
     fn drop(&mut self) {

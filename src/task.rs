@@ -21,7 +21,7 @@
 use std::mem;
 use std::panic::Location;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::Moment;
 use crate::deadline::Deadline;
@@ -35,17 +35,28 @@ use crate::observer::{Outcome, TaskId};
 use crate::supervisor::{Brief, Supervisor};
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, linger};
 use crate::unwind;
+use crate::waits::{Needs, Wait};
 
 /// How long a thread that waits for an outcome looks for it before it sleeps: about as long as a sleeping worker takes
 /// to come to the task, so that a thread and a worker that wait for each other cost one wake-up and not two.
 const LINGER: Duration = Duration::from_micros(50);
 
 /// What a handle needs of its task, whatever the type of the closure.
-pub(crate) trait Joinable<T>: Task + Landing<T> {
-    /// Brings the task as far as a worker can that waits for it: runs it, if it has not started.
-    fn help(&self, supervisor: &Supervisor) {
-        self.run(supervisor);
-    }
+pub(crate) trait Joinable<T>: Task + Landing<T> + Watched {}
+
+/// What the registry of waits needs of a task, whatever its types.
+pub(crate) trait Watched: Send + Sync {
+    /// Names it among the frames of a stack.
+    fn name(&self) -> Name;
+
+    /// Says what it needs to end; see [`Awaited::look`](crate::waits::Awaited::look).
+    fn look(&self, needs: &mut Needs);
+
+    /// Brings it one step further on a worker that waits for it: runs it, if it is ready for that.
+    fn help(&self, supervisor: &Supervisor);
+
+    /// Wakes the threads that sleep in a wait for it.
+    fn wake_waiters(&self);
 }
 
 /// Where the outcome of a task lands.
@@ -60,6 +71,19 @@ pub(crate) trait Landing<T>: Send + Sync {
 
     /// Waits for the outcome; returns whether it came before the deadline.
     fn wait(&self, deadline: Deadline) -> bool;
+
+    /// Looks for the outcome for a short while; returns whether it is there.
+    fn linger(&self) -> bool {
+        linger(LINGER, || self.is_done())
+    }
+
+    /// Whether this thread is not the one that the outcome is to come from.
+    fn may_sleep(&self) -> bool {
+        true
+    }
+
+    /// Sleeps until the outcome is there, `wait` is called, or the moment has come; returns whether the outcome is there.
+    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool;
 
     /// Takes the outcome; `None` if there is none, or none any more.
     fn take(&self) -> Option<Result<T, JoinError>>;
@@ -221,23 +245,29 @@ impl<F, T> TaskCell<F, T> {
     pub(crate) fn as_brief(&self) -> Brief<'static> {
         self.brief()
     }
+}
 
-    /// Waits until `is_time` says so, but not past the outcome. What makes `is_time` change its mind is followed by
-    /// [`put_back`](Self::put_back).
-    #[cfg(feature = "io")]
-    pub(crate) fn wait_until(&self, is_time: impl Fn() -> bool) {
-        let mut inner = self.inner.lock();
-        while !is_time() && !self.landed.load(Ordering::Acquire) {
-            inner = self.done.wait_until(inner, None);
+/// The seam for the registry of waits.
+impl<F, T> TaskCell<F, T> {
+    /// Names it among the frames of a stack.
+    #[inline]
+    pub(crate) fn name(&self) -> Name {
+        local::name_of(self)
+    }
+
+    /// Says what it needs to end, where `unstarted` says so of a closure that nobody has claimed.
+    pub(crate) fn look(&self, needs: &mut Needs, unstarted: impl FnOnce(&mut Needs)) {
+        match self.inner.lock().state {
+            State::Queued(_) => unstarted(needs),
+            State::Running(_) => needs.end_of(self.name()),
+            State::Done(_) | State::Taken => {}
         }
     }
 
-    /// Waits while that is what a wait meets, but not past the outcome or `deadline`.
-    pub(crate) fn wait_while(&self, prospect: Prospect, deadline: Deadline) {
-        let mut inner = self.inner.lock();
-        while inner.state.prospect() == prospect && !deadline.is_past() && !self.landed.load(Ordering::Acquire) {
-            inner = self.done.wait_until(inner, deadline.instant());
-        }
+    /// Wakes the threads that wait for it, for them to look at their calls.
+    pub(crate) fn wake_waiters(&self) {
+        drop(self.inner.lock()); // a waiter has looked before, and sleeps, or looks after
+        self.done.notify_all();
     }
 }
 
@@ -247,7 +277,7 @@ where
     T: Send + 'static,
 {
     fn run(&self, supervisor: &Supervisor) {
-        supervisor.enter(0, |record| {
+        supervisor.enter(self.name(), |record| {
             if let Some(closure) = self.claim(|| State::Running(local::thread_name())) {
                 let result = supervisor.perform(record, &self.brief(), closure, |_| Outcome::Succeeded);
                 self.complete(result.map_err(JoinError::Panicked));
@@ -288,6 +318,28 @@ where
 {
 }
 
+impl<F, T> Watched for TaskCell<F, T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    fn name(&self) -> Name {
+        TaskCell::name(self)
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        TaskCell::look(self, needs, |needs| needs.worker = true);
+    }
+
+    fn help(&self, supervisor: &Supervisor) {
+        self.run(supervisor);
+    }
+
+    fn wake_waiters(&self) {
+        TaskCell::wake_waiters(self);
+    }
+}
+
 impl<F: Send, T: Send + 'static> Landing<T> for TaskCell<F, T> {
     fn id(&self) -> TaskId {
         self.id
@@ -308,6 +360,16 @@ impl<F: Send, T: Send + 'static> Landing<T> for TaskCell<F, T> {
         }
         let mut inner = self.inner.lock();
         while !self.is_done() && !deadline.is_past() {
+            inner = self.done.wait_until(inner, deadline.instant());
+        }
+        drop(inner);
+        self.is_done()
+    }
+
+    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
+        let deadline = Deadline::NEVER.earlier(until);
+        let mut inner = self.inner.lock();
+        while !self.is_done() && !wait.is_called() && !deadline.is_past() {
             inner = self.done.wait_until(inner, deadline.instant());
         }
         drop(inner);

@@ -15,6 +15,7 @@ use crate::record::Record;
 use crate::sync::{Arc, thread};
 use crate::thread_name::thread_name;
 use crate::unwind;
+use crate::waits;
 
 /// A hook that a worker calls, with its index.
 pub(crate) type WorkerHook = Arc<dyn Fn(usize) + Send + Sync>;
@@ -67,6 +68,7 @@ fn start_one(
 
 fn main(engine: &Arc<Engine>, settings: &WorkerSettings, record: Arc<Record>) {
     local::become_worker(engine.pool(), Arc::clone(&record));
+    waits::count_worker(engine.pool());
     call_hook(engine, settings.on_start.as_ref(), &record);
     let mut hand = None;
     while let Err(payload) = unwind::catch(|| work(engine, &record, &mut hand)) {
@@ -80,6 +82,7 @@ fn main(engine: &Arc<Engine>, settings: &WorkerSettings, record: Arc<Record>) {
     call_hook(engine, settings.on_stop.as_ref(), &record);
     // The hook may have settled a task in its turn.
     engine.supervisor.lifecycle.check();
+    waits::discount_worker(engine.pool());
     local::resign();
     engine.roster.gone(record);
 }

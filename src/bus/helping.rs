@@ -14,8 +14,9 @@ use super::running::Stint;
 use super::shared::Shared;
 use crate::agenda::Due;
 use crate::deadline::Deadline;
-use crate::local;
-use crate::sync::Arc;
+use crate::local::{self, Name};
+use crate::sync::{Arc, MutexGuard};
+use crate::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
 
 /// A wait that would not end, or might not: a handler that waits for the event that it is handling; or for another of its
 /// own subscription, for which no runner is free besides those on this stack (an ordered subscription has one; if all of a
@@ -33,6 +34,12 @@ pub(super) trait AnyRecipients: Send + Sync {
     /// Makes deliveries of one of them, if there is something to be made by one more runner, for a wait for the event that
     /// `subject` stands for.
     fn help(&self, index: usize, subject: usize) -> Help;
+
+    /// Says what a delivery of one of them may wait for. Called under locks.
+    fn look(&self, index: usize, needs: &mut Needs);
+
+    /// Makes deliveries of one of them, if there is something to be made by one more runner.
+    fn bring_on(&self, index: usize);
 }
 
 /// What came of helping.
@@ -59,6 +66,14 @@ impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
     fn help(&self, index: usize, subject: usize) -> Help {
         self.mailboxes[index].help(subject)
     }
+
+    fn look(&self, index: usize, needs: &mut Needs) {
+        self.mailboxes[index].look(needs);
+    }
+
+    fn bring_on(&self, index: usize) {
+        self.mailboxes[index].bring_on();
+    }
 }
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
@@ -66,12 +81,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if local::is_at(self.group, subject) {
             return Help::Stuck;
         }
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if self.can_run(&state) {
-            let number = self.takeable(&state);
-            state.runners += 1;
-            drop(state);
-            self.run(Stint::Deliveries(number));
+            self.run_what_lies_there(state);
             return Help::Helped;
         }
         if state.runners >= self.limit() {
@@ -84,6 +96,40 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             Err(due) => Help::Later(Deadline::NEVER.earlier(due.and_then(Due::instant))),
         }
     }
+
+    /// Runs as one more runner, for at most the deliveries that can be taken now.
+    fn run_what_lies_there(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
+        let number = self.takeable(&state);
+        state.runners += 1;
+        drop(state);
+        self.run(Stint::Deliveries(number));
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        let state = self.state.lock();
+        needs.worker |= self.can_run(&state);
+        if state.runners < self.limit() {
+            let due = state.delayed.values().map(|(_, place)| place.due()).min();
+            let is_due = due.is_some_and(|due| due <= Due::At(self.shared.engine.timekeeper.watch().now()));
+            needs.worker |= is_due;
+            needs.worker_at = needs.worker_at.into_iter().chain(due.filter(|_| !is_due).and_then(Due::instant)).min();
+        }
+        match self.limit() {
+            _ if state.runners == 0 => {}
+            1 => needs.end_of(self.group),
+            _ => needs.perhaps_end_of(self.group),
+        }
+    }
+
+    fn bring_on(self: &Arc<Self>) {
+        let state = self.state.lock();
+        if self.can_run(&state) {
+            self.run_what_lies_there(state);
+        } else if state.runners < self.limit() {
+            drop(state);
+            let _ = self.bring_back_due(self.shared.engine.timekeeper.watch().now());
+        }
+    }
 }
 
 impl<E: Send + Sync + 'static> State<E> {
@@ -93,25 +139,82 @@ impl<E: Send + Sync + 'static> State<E> {
     }
 }
 
-/// On a worker of the pool: helps until all deliveries of the event have ended.
-pub(super) fn help(envelope: &dyn Enveloped) -> Result<(), WouldDeadlock> {
+/// Within a task: waits until all deliveries of the event have ended, and helps with what they need. What is known
+/// of the wait is in the registry of waits while it sleeps.
+pub(super) fn help(envelope: &Arc<dyn Enveloped>) -> Result<(), WouldDeadlock> {
     let Some(recipients) = envelope.recipients() else { return Ok(()) };
-    if envelope.progress().is_finished() || !local::is_worker_of(recipients.shared().engine.pool()) {
+    let depth = local::depth();
+    if envelope.progress().is_finished() || depth == 0 {
         return Ok(());
     }
-    if local::depth() >= local::HELP_DEPTH {
+    let is_worker = local::is_worker_of(recipients.shared().engine.pool());
+    if is_worker && depth >= local::HELP_DEPTH {
         return Err(WouldDeadlock);
     }
+    let outstanding = Outstanding { envelope: Arc::clone(envelope), recipients: Arc::clone(&recipients) };
+    let target: Arc<dyn Awaited> = Arc::new(outstanding);
+    let mut entered: Option<Wait> = None;
     recipients.shared().steps.watch(|| {
         while !envelope.progress().is_finished() {
-            match help_once(envelope, &*recipients) {
-                Help::Helped => {}
-                Help::Later(deadline) => return Err(deadline),
+            if entered.take().is_some_and(|wait| wait.is_refused()) {
+                return Ok(Err(WouldDeadlock));
+            }
+            let help = if is_worker { help_once(&**envelope, &*recipients) } else { Help::Later(Deadline::NEVER) };
+            let deadline = match help {
+                Help::Helped => continue,
+                Help::Later(deadline) => deadline,
                 Help::Stuck => return Ok(Err(WouldDeadlock)),
+            };
+            match waits::enter(Arc::clone(&target), Kind::Certain) {
+                Ok(Next::Help(awaited)) => awaited.help(),
+                Ok(Next::Sleep(wait, moment)) => {
+                    entered = Some(wait);
+                    return Err(deadline.earlier(moment));
+                }
+                Err(Refused) => return Ok(Err(WouldDeadlock)),
             }
         }
         Ok(Ok(()))
     })
+}
+
+/// An event whose deliveries are waited for.
+struct Outstanding {
+    envelope: Arc<dyn Enveloped>,
+    /// Kept here, so that nothing is dropped where it is looked at.
+    recipients: Arc<dyn AnyRecipients>,
+}
+
+impl Outstanding {
+    /// The recipients whose delivery has not ended.
+    fn open(&self) -> impl Iterator<Item = usize> {
+        (0..self.recipients.len()).filter(|index| !self.envelope.progress().has_ended(*index))
+    }
+}
+
+impl Awaited for Outstanding {
+    fn name(&self) -> Name {
+        self.envelope.subject() as Name
+    }
+
+    fn pool(&self) -> Name {
+        self.recipients.shared().engine.pool()
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        if !self.envelope.progress().is_finished() {
+            needs.end_of(self.name());
+            self.open().for_each(|index| self.recipients.look(index, needs));
+        }
+    }
+
+    fn help(self: Arc<Self>) {
+        self.open().for_each(|index| self.recipients.bring_on(index));
+    }
+
+    fn wake_waiters(&self) {
+        self.recipients.shared().steps.beat();
+    }
 }
 
 /// Goes through the recipients once.

@@ -86,15 +86,17 @@ impl Receipt {
     /// Blocks until all deliveries have ended and returns them in the order of subscribing.
     ///
     /// On a worker of the pool this helps instead of blocking: it makes deliveries of the subscriptions that it waits for
-    /// when nobody else does. So a handler may publish and wait, on a pool of one worker, too.
+    /// when no other worker does. So a handler may publish and wait, on a pool of one worker, too. A task of another pool may
+    /// wait as well: a worker of the bus's pool that waits for that task makes the deliveries.
     ///
     /// # Errors
     ///
     /// [`WouldDeadlock`], if a handler waits for the event that it is handling, or for another of its own subscription for
-    /// which no runner is free besides those on this stack, or if waits are nested more than 64 tasks deep.
+    /// which no runner is free besides those on this stack, or if waits are nested more than 64 tasks deep. Also if
+    /// handlers of ordered subscriptions wait for receipts of each other's events: one of the waits gets the error.
     pub fn wait(&self) -> Result<Vec<Delivery>, WouldDeadlock> {
         let Some((envelope, names)) = &self.inside else { return Ok(Vec::new()) };
-        helping::help(&**envelope)?;
+        helping::help(envelope)?;
         envelope.progress().wait(Deadline::NEVER);
         Ok(self.deliveries(envelope.progress(), names))
     }
@@ -108,7 +110,7 @@ impl Receipt {
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);
         self.inside.as_ref().is_none_or(|(envelope, _)| {
-            let may_wait = deadline != Deadline::NEVER || helping::help(&**envelope).is_ok();
+            let may_wait = deadline != Deadline::NEVER || helping::help(envelope).is_ok();
             may_wait && envelope.progress().wait(deadline)
         })
     }

@@ -14,6 +14,7 @@ use crate::error::{CancelReason, Refusal};
 use crate::local;
 use crate::sync::{Arc, MutexGuard};
 use crate::unwind;
+use crate::waits::{self, Kind, Next, Refused};
 
 /// How long one who waits for room waits for half of it, before it takes the first there is.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -218,11 +219,33 @@ impl<R: TaskResult> GroupCore<R> {
                 state = self.run_unstarted(state, Stint::Whole, |state| state.unstarted.len() < self.settings.capacity);
             } else {
                 let patience = *patience.get_or_insert_with(|| Deadline::after(PATIENCE));
-                state = self.sleep_for_room(state, patience);
+                state = if local.depth == 0 {
+                    self.sleep_for_room(state, patience)
+                } else {
+                    drop(state);
+                    self.sleep_for_room_entered(patience);
+                    self.state.lock()
+                };
             }
             drop(state);
             self.close_if_told();
             state = self.state.lock();
+        }
+    }
+
+    /// The same, where tasks are on this thread's stack. The registry of waits knows of it meanwhile, and may have this
+    /// thread help first.
+    fn sleep_for_room_entered(self: &Arc<Self>, patience: Deadline) {
+        match waits::enter(Arc::clone(self) as _, Kind::Open) {
+            Ok(Next::Help(awaited)) => awaited.help(),
+            Ok(Next::Sleep(wait, moment)) => {
+                let state = self.state.lock();
+                let is_full = state.closed.is_none() && state.unstarted.len() >= self.settings.capacity;
+                if is_full && !wait.is_called() {
+                    drop(self.sleep_for_room(state, patience.earlier(moment)));
+                }
+            }
+            Err(Refused) => unreachable!("an open wait is not refused"),
         }
     }
 

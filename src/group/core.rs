@@ -296,6 +296,12 @@ impl<R: TaskResult> GroupCore<R> {
         self.engine.send_ticket(weak);
     }
 
+    /// Whether one more runner may begin, and finds a task.
+    #[inline]
+    pub(super) fn can_run(&self, state: &State<R>) -> bool {
+        !state.unstarted.is_empty() && state.runners < self.settings.limit
+    }
+
     /// Tells who waits for room that a task has left the queue.
     #[inline]
     pub(super) fn tell_room(&self, state: &State<R>) {

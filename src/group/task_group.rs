@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::error::{CancelReason, GroupError, TrySubmitError};
 use crate::pool::WorkerPool;
 use crate::sync::{Arc, OnceLock};
+use crate::waits::Kind;
 
 /// Tasks with one fate: wait for all of them, and let the first error cancel the rest. From [`WorkerPool::group`].
 ///
@@ -265,7 +266,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// [`GroupError::WouldDeadlock`], if a task of the group itself waits, and in the cases
     /// [above](Self#waiting-on-a-worker); the group is cancelled then.
     pub fn wait(self) -> Result<Vec<R::Value>, GroupError<R::Error>> {
-        match self.core().wait_values(Deadline::NEVER) {
+        match self.core().wait_values(Deadline::NEVER, Kind::Certain) {
             Ok(Some(values)) => values,
             Ok(None) | Err(WouldDeadlock) => Err(GroupError::WouldDeadlock),
         }
@@ -298,7 +299,7 @@ impl<R: TaskResult> TaskGroup<R> {
         reason = "the outer result says whether it was in time, the inner one is `wait`'s"
     )]
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Vec<R::Value>, GroupError<R::Error>>, Self> {
-        match self.core().wait_values(Deadline::after(timeout)) {
+        match self.core().wait_values(Deadline::after(timeout), Kind::Certain) {
             Ok(Some(values)) => Ok(values),
             Ok(None) => Err(self),
             Err(WouldDeadlock) => Ok(Err(GroupError::WouldDeadlock)),

@@ -10,6 +10,7 @@ use crate::error::CancelReason;
 use crate::job::Ticket;
 use crate::pool::WorkerPool;
 use crate::sync::{Arc, AtomicBool, Ordering, thread};
+use crate::waits::Kind;
 
 type Core = Arc<GroupCore<()>>;
 
@@ -56,7 +57,7 @@ fn who_has_waited_for_room_counts_no_longer() {
     for _ in 0..2 {
         add(&core, || ());
     }
-    assert!(matches!(core.wait_values(Deadline::NEVER), Ok(Some(Ok(values))) if values.len() == 3));
+    assert!(matches!(core.wait_values(Deadline::NEVER, Kind::Certain), Ok(Some(Ok(values))) if values.len() == 3));
     assert_eq!(count(&core), [0; 6]);
 }
 
@@ -68,7 +69,8 @@ fn a_worker_that_has_waited_for_a_group_counts_no_longer() {
     add(&core, move || wait_until(&waited_for, |state| state.helpers == 1));
     wait_until(&core, |state| state.running.len() == 1);
     let waiting = Arc::clone(&core);
-    let waiter = pool.spawn(move || waiting.wait_values(Deadline::NEVER).is_ok()).expect("the pool is open");
+    let waiter =
+        pool.spawn(move || waiting.wait_values(Deadline::NEVER, Kind::Certain).is_ok()).expect("the pool is open");
     assert_eq!(waiter.join().ok(), Some(true));
     assert_eq!(count(&core), [0; 6]);
 }
@@ -129,7 +131,7 @@ fn there_are_no_more_tickets_than_tasks_that_wait() {
     });
     end.store(true, Ordering::SeqCst);
     assert_eq!(tickets, [1, 2, 2], "nor than workers");
-    assert!(matches!(core.wait_values(Deadline::NEVER), Ok(Some(Ok(values))) if values.len() == 3));
+    assert!(matches!(core.wait_values(Deadline::NEVER, Kind::Certain), Ok(Some(Ok(values))) if values.len() == 3));
 }
 
 #[test]
@@ -141,7 +143,7 @@ fn tickets_that_are_taken_back_count_no_longer() {
         // The only worker is here: nobody comes to the ticket.
         (0..2).for_each(|_| add(&inner, || ()));
         assert_eq!(count(&inner)[0], 1);
-        inner.wait_values(Deadline::NEVER).is_ok()
+        inner.wait_values(Deadline::NEVER, Kind::Certain).is_ok()
     });
     assert_eq!(outer.expect("the pool is open").join().ok(), Some(true));
     assert_eq!(count(&core), [0; 6]);

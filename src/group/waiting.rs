@@ -3,6 +3,7 @@
 //! What a waiter gets is taken under the same hold of the lock that found it ready, so nothing that comes later changes
 //! it.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use super::running::Stint;
 use super::settings::Policy;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, GroupError};
-use crate::local;
+use crate::local::{self, Name};
 use crate::sync::{Arc, MutexGuard, Ordering, linger};
+use crate::waits::{self, Awaited, Kind, Needs, Next};
 
 /// All values of a group in spawn order, or its first trouble.
 pub(crate) type Values<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
@@ -33,9 +35,13 @@ enum Watch {
 
 impl<R: TaskResult> GroupCore<R> {
     /// Waits until all tasks are done, closes the group, and takes the values or the first trouble; `None` if the
-    /// deadline came before. Helps, if `deadline` is never and this thread is a worker of the pool.
-    pub(crate) fn wait_values(self: &Arc<Self>, deadline: Deadline) -> Result<Option<Values<R>>, WouldDeadlock> {
-        let Some(mut state) = self.wait_until(deadline, Watch::End, State::all_done)? else { return Ok(None) };
+    /// deadline came before. Helps, if `deadline` is never and this thread has tasks on its stack.
+    pub(crate) fn wait_values(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        kind: Kind,
+    ) -> Result<Option<Values<R>>, WouldDeadlock> {
+        let Some(mut state) = self.wait_until(deadline, (Watch::End, kind), State::all_done)? else { return Ok(None) };
         self.end(&mut state);
         Ok(Some(if state.impossible {
             Err(GroupError::WouldDeadlock)
@@ -51,7 +57,7 @@ impl<R: TaskResult> GroupCore<R> {
 
     /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
     pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Ended<R>>, WouldDeadlock> {
-        let Some(mut state) = self.wait_until(Deadline::NEVER, Watch::End, State::all_done)? else {
+        let Some(mut state) = self.wait_until(Deadline::NEVER, (Watch::End, Kind::Certain), State::all_done)? else {
             return Err(WouldDeadlock);
         };
         self.end(&mut state);
@@ -65,7 +71,7 @@ impl<R: TaskResult> GroupCore<R> {
         let has_failed =
             |state: &State<R>| self.settings.policy == Policy::FailFast && state.outcomes.trouble_came_first();
         let enough = |state: &State<R>| state.outcomes.has_success() || has_failed(state) || state.all_done();
-        let Some(mut state) = self.wait_until(Deadline::NEVER, Watch::Changes, enough)? else {
+        let Some(mut state) = self.wait_until(Deadline::NEVER, (Watch::Changes, Kind::Open), enough)? else {
             return Err(GroupError::WouldDeadlock);
         };
         if !has_failed(&state)
@@ -87,7 +93,7 @@ impl<R: TaskResult> GroupCore<R> {
         }
         self.keep_order();
         let enough = |state: &State<R>| state.outcomes.has_ended() || state.all_done();
-        let state = self.wait_until(Deadline::NEVER, Watch::Changes, enough)?;
+        let state = self.wait_until(Deadline::NEVER, (Watch::Changes, Kind::Open), enough)?;
         Ok(state.and_then(|mut state| state.outcomes.next_ended()))
     }
 
@@ -124,25 +130,25 @@ impl<R: TaskResult> GroupCore<R> {
     }
 
     /// Waits until `enough`, and returns with the lock that found it so; `None` if the deadline came before. Helps, if
-    /// there is no deadline and this thread is a worker of the pool.
+    /// there is no deadline and this thread has tasks on its stack.
     fn wait_until(
         self: &Arc<Self>,
         deadline: Deadline,
-        watch: Watch,
+        (watch, kind): (Watch, Kind),
         enough: impl Fn(&State<R>) -> bool,
     ) -> Result<Option<MutexGuard<'_, State<R>>>, WouldDeadlock> {
         let local = local::standing(self.engine.pool(), self.name());
         if local.is_member {
             return Err(WouldDeadlock);
         }
-        let helps = usize::from(deadline == Deadline::NEVER && local.is_worker);
-        let watches = usize::from(watch == Watch::Changes);
+        let waits = deadline == Deadline::NEVER && local.depth > 0;
+        let helps = waits && local.is_worker;
         let mut stays_awake = watch == Watch::End;
         loop {
             self.close_if_told();
             let mut state = self.state.lock();
             // Again and again: tasks may have come while a runner that stopped had let go of the lock.
-            while helps > 0 && !enough(&state) && !state.unstarted.is_empty() && state.runners < self.settings.limit {
+            while helps && !enough(&state) && self.can_run(&state) {
                 if local.depth >= local::HELP_DEPTH {
                     return Err(WouldDeadlock);
                 }
@@ -163,11 +169,89 @@ impl<R: TaskResult> GroupCore<R> {
                 continue;
             }
             let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.expiry()) };
-            state.wait_for_change += watches;
-            state.helpers += helps;
-            let mut state = self.changed.wait_until(state, until.instant());
-            state.wait_for_change -= watches;
-            state.helpers -= helps;
+            if waits {
+                drop(state);
+                self.sleep_entered((watch, kind), until, |state| enough(state) || helps && self.can_run(state))?;
+            } else {
+                drop(self.sleep(state, watch, false, until));
+            }
         }
+    }
+
+    /// Sleeps until the group has changed, unless it is `ready`. The registry of waits knows of it meanwhile, and may have
+    /// this thread help first.
+    fn sleep_entered(
+        self: &Arc<Self>,
+        (watch, kind): (Watch, Kind),
+        until: Deadline,
+        ready: impl Fn(&State<R>) -> bool,
+    ) -> Result<(), WouldDeadlock> {
+        match waits::enter(Arc::clone(self) as _, kind).map_err(|_| WouldDeadlock)? {
+            Next::Help(awaited) => awaited.help(),
+            Next::Sleep(wait, moment) => {
+                let state = self.state.lock();
+                if !ready(&state) && !wait.is_called() {
+                    drop(self.sleep(state, watch, true, until.earlier(moment)));
+                } else {
+                    drop(state);
+                }
+                if wait.is_refused() {
+                    return Err(WouldDeadlock);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the group has changed.
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State<R>>,
+        watch: Watch,
+        helps: bool,
+        until: Deadline,
+    ) -> MutexGuard<'a, State<R>> {
+        let (watches, helpers) = (usize::from(watch == Watch::Changes), usize::from(helps));
+        state.wait_for_change += watches;
+        state.helpers += helpers;
+        state = self.changed.wait_until(state, until.instant());
+        state.wait_for_change -= watches;
+        state.helpers -= helpers;
+        state
+    }
+}
+
+/// What the registry of waits sees of the group.
+impl<R: TaskResult> Awaited for GroupCore<R> {
+    fn name(&self) -> Name {
+        GroupCore::name(self)
+    }
+
+    fn pool(&self) -> Name {
+        self.engine.pool()
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        let state = self.state.lock();
+        if !state.all_done() {
+            needs.worker = self.can_run(&state);
+            needs.end_of(self.name());
+        }
+    }
+
+    /// Runs one task, as one more runner.
+    fn help(self: Arc<Self>) {
+        let has_run = Cell::new(false);
+        let state = self.state.lock();
+        if self.can_run(&state) {
+            drop(self.run_unstarted(state, Stint::Whole, |_| has_run.replace(true)));
+        }
+    }
+
+    fn wake_waiters(&self) {
+        drop(self.state.lock()); // a waiter has looked before, and sleeps, or looks after
+        self.changed.notify_all();
+        self.half_room.notify_all();
+        self.room.notify_all();
     }
 }

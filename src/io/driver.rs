@@ -123,8 +123,9 @@ impl Driver {
     /// [lock](crate#may-i-hold-a-lock-while-i-submit) that the futures take.
     ///
     /// [`JoinHandle::cancel`] drops the future, on the I/O thread, soon after it returns. Joining on a worker holds the
-    /// worker, which the future does not need; joining inside a future is [`JoinError::WouldDeadlock`](crate::JoinError):
-    /// `.await` the handle there.
+    /// worker. If the future awaits a handle of a task of that worker's pool, the worker runs that task meanwhile, see
+    /// [`JoinHandle`](JoinHandle#waiting-on-a-worker); what the future hands to another runtime is not seen. Joining a
+    /// future inside a future is [`JoinError::WouldDeadlock`](crate::JoinError): `.await` the handle there.
     ///
     /// # Errors
     ///
@@ -175,7 +176,7 @@ impl Driver {
 
     /// Like [`spawn`](Self::spawn), and hands the output to `f`, which runs on a worker. Its value is the task's. An output
     /// that waits for a worker counts towards the limit of other threads that launch. A worker that joins the task, or polls
-    /// its handle, waits for the output and runs `f` itself.
+    /// its handle, runs `f` itself if the output has come and no other worker has taken it.
     ///
     /// # Errors
     ///

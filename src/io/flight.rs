@@ -18,12 +18,15 @@
 //! 4. A future is driven while it has a *slot*, which it gives back when it is gone. So a slot comes free by the I/O thread
 //!    alone, whatever workers do. A flight that an outside thread has launched also has a *place*, until its outcome lands
 //!    or a worker comes to its output. So no more outputs of theirs wait for workers than there are places.
-//! 5. A worker that waits for a flight whose output may need a worker runs it itself when it arrives: there may be no
-//!    other.
+//! 5. A worker that waits for a flight whose output needs a worker may run it itself when it has arrived: there may be no
+//!    other. The arrival is told to the registry of waits.
+//! 6. While the future is polled the flight is on the stack of the I/O thread, under the name of its cell. So the registry
+//!    of waits knows what the future waits for, and a worker that waits for the flight helps with that.
 
 use std::future::Future;
 use std::panic::Location;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -35,12 +38,14 @@ use crate::deadline::Deadline;
 use crate::engine::Engine;
 use crate::error::{CancelReason, JoinError};
 use crate::job::{Job, Task};
+use crate::local::Name;
 use crate::nesting;
 use crate::observer::{Outcome, TaskId};
 use crate::supervisor::{Brief, Supervisor};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
-use crate::task::{Joinable, Landing, Prospect, TaskCell};
+use crate::task::{Joinable, Landing, Prospect, TaskCell, Watched};
 use crate::unwind::{self, Payload};
+use crate::waits::{self, Needs, Wait};
 
 /// The right to have one future driven; see rule 4.
 type Slot = OwnedSemaphorePermit;
@@ -115,7 +120,7 @@ where
                 flight.cancel(CancelReason::ShutDown, &supervisor);
             }
         });
-        let future = Contained::new(future, &engine.supervisor);
+        let future = Contained::new(future, &engine.supervisor, self.plain.name());
         let slot = Arc::clone(slots).try_acquire_owned().map_err(|_| Arc::clone(slots));
         let way = Arc::clone(self).fly(future, place, slot, guard, Arc::clone(engine));
         let launched = self.io.spawn(way);
@@ -158,6 +163,7 @@ where
         self.arrived.store(true, Ordering::Release);
         self.plain.put_back(Stage::Arrived(f, output, place));
         if on_worker {
+            waits::changed(self.plain.name(), engine.pool());
             engine.put_aside(Job::Task(self));
         } else {
             self.run(&engine.supervisor);
@@ -172,15 +178,17 @@ where
         }
     }
 
-    fn has_arrived(&self) -> bool {
-        // ORDERING: see `arrive`.
-        self.arrived.load(Ordering::Acquire)
-    }
-
     fn brief(&self) -> Brief<'_> {
         let mut brief: Brief<'_> = self.plain.as_brief();
         brief.info.label = self.label.as_ref();
         brief
+    }
+}
+
+impl<F, O, T> Flight<F, O, T> {
+    fn has_arrived(&self) -> bool {
+        // ORDERING: see `arrive`.
+        self.arrived.load(Ordering::Acquire)
     }
 }
 
@@ -191,7 +199,7 @@ where
     T: Send + 'static,
 {
     fn run(&self, supervisor: &Supervisor) {
-        supervisor.enter(0, |record| {
+        supervisor.enter(self.plain.name(), |record| {
             let Some(stage) = self.plain.start() else { return };
             let Stage::Arrived(f, output, place) = stage else { unreachable!("nobody runs what has not arrived") };
             drop(place);
@@ -227,16 +235,36 @@ where
     O: Send + 'static,
     T: Send + 'static,
 {
-    /// Keeps rule 5.
+}
+
+/// Keeps the rules 5 and 6.
+impl<F, O, T> Watched for Flight<F, O, T>
+where
+    F: FnOnce(O) -> T + Send + 'static,
+    O: Send + 'static,
+    T: Send + 'static,
+{
+    fn name(&self) -> Name {
+        self.plain.name()
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        let (has_arrived, wants_worker) = (self.has_arrived(), self.on_worker.is_some());
+        self.plain.look(needs, |needs| match (has_arrived, wants_worker) {
+            (true, true) => needs.worker = true,
+            (true, false) => {} // about to land
+            (false, _) => needs.end_of(self.plain.name()),
+        });
+    }
+
     fn help(&self, supervisor: &Supervisor) {
-        while !self.plain.is_done() {
-            match (self.plain.prospect(), self.has_arrived()) {
-                (Prospect::OnThisStack, _) => return,
-                (_, false) => self.plain.wait_until(|| self.has_arrived()),
-                (Prospect::Unstarted, true) => self.run(supervisor),
-                (Prospect::UnderWay, true) => self.plain.wait_while(Prospect::UnderWay, Deadline::NEVER),
-            }
+        if self.has_arrived() {
+            self.run(supervisor);
         }
+    }
+
+    fn wake_waiters(&self) {
+        self.plain.wake_waiters();
     }
 }
 
@@ -254,13 +282,20 @@ where
         self.plain.is_done()
     }
 
-    /// What is in flight may yet need the worker that waits for it; or it needs nobody.
+    /// What is in flight is under way; an output that waits for a worker is not.
     fn prospect(&self) -> Prospect {
         match self.plain.prospect() {
-            Prospect::OnThisStack => Prospect::OnThisStack,
-            _ if self.on_worker.is_some() && !self.is_done() => Prospect::Unstarted,
-            _ => Prospect::UnderWay,
+            Prospect::Unstarted if !self.has_arrived() || self.on_worker.is_none() => Prospect::UnderWay,
+            prospect => prospect,
         }
+    }
+
+    fn may_sleep(&self) -> bool {
+        !self.io.is_here()
+    }
+
+    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
+        self.plain.sleep(wait, until)
     }
 
     /// The I/O thread does not wait for what it has to do itself.

@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use super::parker;
 use crate::deadline::Deadline;
 use crate::lifecycle::Reported;
+use crate::local::Name;
 use crate::panic::Panic;
 use crate::pool::WorkerPool;
 use crate::supervisor::Supervisor;
@@ -111,7 +112,7 @@ impl IoThread {
         }
         let location = Location::caller();
         let (answer, answered) = oneshot::channel();
-        let contained = Contained::new(future, &self.supervisor);
+        let contained = Contained::new(future, &self.supervisor, 0);
         let task = self.spawn(async move {
             let _ = answer.send(contained.await).map_err(unwind::discard);
         });
@@ -146,11 +147,13 @@ pub(super) struct Contained<F> {
     /// `None` once it has ended: it is dropped on the spot.
     future: Option<Pin<Box<F>>>,
     supervisor: Arc<Supervisor>,
+    /// Names it on the stack of the I/O thread, or zero.
+    name: Name,
 }
 
 impl<F> Contained<F> {
-    pub(super) fn new(future: F, supervisor: &Arc<Supervisor>) -> Self {
-        Self { future: Some(Box::pin(future)), supervisor: Arc::clone(supervisor) }
+    pub(super) fn new(future: F, supervisor: &Arc<Supervisor>, name: Name) -> Self {
+        Self { future: Some(Box::pin(future)), supervisor: Arc::clone(supervisor), name }
     }
 }
 
@@ -158,14 +161,14 @@ impl<F: Future> Future for Contained<F> {
     type Output = Result<F::Output, Payload>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { future, supervisor } = &mut *self;
+        let Self { future, supervisor, name } = &mut *self;
         let inner = future.as_mut().expect("a future is not polled after it was ready");
-        let output = match supervisor.enter(0, |_| unwind::catch(|| inner.as_mut().poll(context))) {
+        let output = match supervisor.enter(*name, |_| unwind::catch(|| inner.as_mut().poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => Err(payload),
         };
-        supervisor.enter(0, |_| unwind::discard(future.take()));
+        supervisor.enter(*name, |_| unwind::discard(future.take()));
         Poll::Ready(output)
     }
 }
@@ -173,6 +176,6 @@ impl<F: Future> Future for Contained<F> {
 impl<F> Drop for Contained<F> {
     fn drop(&mut self) {
         let future = self.future.take();
-        self.supervisor.enter(0, |_| unwind::discard(future));
+        self.supervisor.enter(self.name, |_| unwind::discard(future));
     }
 }

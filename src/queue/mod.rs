@@ -113,6 +113,17 @@ impl<T> Queue<T> {
 
     /// Takes the item in, waiting for room.
     pub(crate) fn push(&self, item: T, deadline: Deadline) -> Result<(), PushError<T>> {
+        self.push_unless(item, deadline, || false)
+    }
+
+    /// The same, but gives up early if `is_called` says so. What makes it say so must call
+    /// [`wake_pushers`](Self::wake_pushers) afterwards.
+    pub(crate) fn push_unless(
+        &self,
+        item: T,
+        deadline: Deadline,
+        is_called: impl Fn() -> bool,
+    ) -> Result<(), PushError<T>> {
         let mut item = Some(item);
         // The first two waits are short and let poppers work; the last is as long as need be.
         for _ in 0..YIELDS {
@@ -121,28 +132,37 @@ impl<T> Queue<T> {
             }
             thread::yield_now();
         }
-        let mut woken = self.wait_for_room(&self.half_room, deadline.sooner(PATIENCE), &mut item);
+        let is_called = &is_called;
+        let mut woken = self.wait_for_room(&self.half_room, deadline.sooner(PATIENCE), &mut item, is_called);
         while woken == Woken::Told || (woken == Woken::Late && !deadline.is_past()) {
-            woken = self.wait_for_room(&self.room, deadline, &mut item);
+            woken = self.wait_for_room(&self.room, deadline, &mut item, is_called);
         }
         match item {
             None => {
                 self.call_worker();
                 Ok(())
             }
-            Some(refused) if matches!(woken, Woken::Early { .. }) => Err(PushError::Closed(refused)),
+            Some(refused) if matches!(woken, Woken::Early { .. }) && self.is_closed() => {
+                Err(PushError::Closed(refused))
+            }
             Some(refused) => Err(PushError::Timeout(refused)),
         }
     }
 
     /// Waits in `parking` until the item has been taken in, the queue is closed (woken early, item kept), somebody says
     /// that there is room, or the deadline has passed.
-    fn wait_for_room(&self, parking: &Parking, deadline: Deadline, item: &mut Option<T>) -> Woken {
+    fn wait_for_room(
+        &self,
+        parking: &Parking,
+        deadline: Deadline,
+        item: &mut Option<T>,
+        is_called: impl Fn() -> bool,
+    ) -> Woken {
         parking.park(deadline, || {
             let closed = self.is_closed();
             let tried = self.bounded.try_push(item.take().expect("the item is here until it is taken in"));
             *item = tried.err();
-            item.is_none() || closed
+            item.is_none() || closed || is_called()
         })
     }
 
@@ -230,6 +250,12 @@ impl<T> Queue<T> {
         if !defect!("closing without a word to the patient") {
             self.half_room.wake_all(|_| ());
         }
+        self.room.wake_all(|_| ());
+    }
+
+    /// Makes every push that waits look up.
+    pub(crate) fn wake_pushers(&self) {
+        self.half_room.wake_all(|_| ());
         self.room.wake_all(|_| ());
     }
 

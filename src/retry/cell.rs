@@ -13,9 +13,9 @@
 //! 1. Whoever claims the closure strikes the task out of the agenda. `place` is locked while the closure is put back and
 //!    the task is put down, and while it is claimed and struck out, so what claims comes before both or after both.
 //! 2. A task is in the pool's books once. After an attempt that is followed by another it counts as queued again.
-//! 3. A worker that waits for the task makes the attempts itself when they are due and nobody else does. It learns of
-//!    each change by the plain cell's condition, and of the end of a delay by its own clock: there may be no other worker
-//!    that the timekeeper could hand the task to.
+//! 3. A worker that waits for the task makes an attempt itself when one is due and no other thread does. The registry of
+//!    waits tells it of each delay, and it keeps the time by its own clock: there may be no other worker that the
+//!    timekeeper could hand the task to.
 //! 4. At most one share in the task lies in the queue, however many attempts waiting workers make. Who takes a share out says
 //!    so before he looks whether the task is due; the timekeeper puts one in, after the task was put back, unless one is
 //!    said to lie there: then who takes that out comes later, and finds the task due.
@@ -39,14 +39,16 @@ use crate::clock::Moment;
 use crate::deadline::Deadline;
 use crate::error::{CancelReason, JoinError};
 use crate::job::Task;
+use crate::local::Name;
 use crate::nesting;
 use crate::observer::{Outcome, TaskId};
 use crate::record::Record;
 use crate::supervisor::Supervisor;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
-use crate::task::{Joinable, Landing, Prospect, TaskCell};
+use crate::task::{Joinable, Landing, Prospect, TaskCell, Watched};
 use crate::timekeeper::{Reservation, Timekeeper};
 use crate::unwind;
+use crate::waits::{self, Needs, Wait};
 
 /// What the handle yields.
 type Yield<T, E> = Result<T, RetryError<E>>;
@@ -189,6 +191,7 @@ where
                 *place = Some(taken);
                 self.plain.put_back(body);
                 drop(place);
+                waits::changed(self.plain.name(), supervisor.pool);
                 // Who cancelled before the closure was back has found it running, and left it to this.
                 if let Some(reason) = self.token.reason()
                     && let Some(body) = self.start()
@@ -226,7 +229,7 @@ where
 
     /// Makes an attempt, if none is under way and no delay either.
     fn run_if_due(&self, supervisor: &Supervisor) {
-        supervisor.enter(0, |record| {
+        supervisor.enter(self.plain.name(), |record| {
             if let Some(body) = self.start_if_due() {
                 self.attempt(body, record, supervisor);
             }
@@ -238,7 +241,9 @@ where
         // ORDERING: see `wants_share`.
         self.is_queued.swap(false, Ordering::AcqRel);
     }
+}
 
+impl<F, T, E> RetryCell<F, T, E> {
     fn now(&self) -> Instant {
         self.timekeeper.watch().now()
     }
@@ -290,23 +295,34 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
-    /// Keeps rule 3.
+}
+
+/// Keeps rule 3.
+impl<F, T, E> Watched for RetryCell<F, T, E>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn name(&self) -> Name {
+        self.plain.name()
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        let due = self.place.lock().map(Place::due);
+        let now = self.now();
+        self.plain.look(needs, |needs| match due {
+            Some(due) if due > Due::At(now) => needs.worker_at = due.instant(),
+            _ => needs.worker = true,
+        });
+    }
+
     fn help(&self, supervisor: &Supervisor) {
-        while !self.plain.is_done() {
-            match self.plain.prospect() {
-                Prospect::OnThisStack => return,
-                Prospect::UnderWay => self.plain.wait_while(Prospect::UnderWay, Deadline::NEVER),
-                Prospect::Unstarted => {
-                    let due = self.place.lock().map(Place::due);
-                    if due.is_none_or(|due| due <= Due::At(self.now())) {
-                        self.run_if_due(supervisor);
-                    } else {
-                        let deadline = Deadline::NEVER.earlier(due.and_then(Due::instant));
-                        self.plain.wait_while(Prospect::Unstarted, deadline);
-                    }
-                }
-            }
-        }
+        self.run_if_due(supervisor);
+    }
+
+    fn wake_waiters(&self) {
+        self.plain.wake_waiters();
     }
 }
 
@@ -324,16 +340,21 @@ where
         self.plain.is_done()
     }
 
-    /// A task that is being tried elsewhere may yet need the worker that waits for it.
+    /// A task between two attempts is under way.
     fn prospect(&self) -> Prospect {
+        let is_delayed = self.place.lock().is_some_and(|place| place.due() > Due::At(self.now()));
         match self.plain.prospect() {
-            Prospect::UnderWay if !self.is_done() => Prospect::Unstarted,
+            Prospect::Unstarted if is_delayed => Prospect::UnderWay,
             prospect => prospect,
         }
     }
 
     fn wait(&self, deadline: Deadline) -> bool {
         self.plain.wait(deadline)
+    }
+
+    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
+        self.plain.sleep(wait, until)
     }
 
     fn take(&self) -> Option<Result<Yield<T, E>, JoinError>> {

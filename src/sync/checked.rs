@@ -29,6 +29,17 @@ macro_rules! locals {
 }
 pub(crate) use locals as thread_local;
 
+/// A static of each execution.
+macro_rules! statics {
+    ($(#[$attribute:meta])* static $name:ident: $value:ty = $first:expr;) => {
+        $crate::sync::checker::lazy_static! {
+            $(#[$attribute])*
+            static ref $name: $value = $first;
+        }
+    };
+}
+pub(crate) use statics as process_wide;
+
 /// A lock, see `system`.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);

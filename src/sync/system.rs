@@ -11,6 +11,15 @@ pub(crate) use std::{thread, thread_local};
 
 use crate::hope::Hope;
 
+/// Makes a static of the process. Under a model checker it is one of each execution.
+macro_rules! statics {
+    ($(#[$attribute:meta])* static $name:ident: $value:ty = $first:expr;) => {
+        $(#[$attribute])*
+        static $name: $value = $first;
+    };
+}
+pub(crate) use statics as process_wide;
+
 /// A lock that is never held while foreign code runs.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(parking_lot::Mutex<T>);

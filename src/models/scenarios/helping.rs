@@ -4,8 +4,9 @@ use std::convert::Infallible;
 
 use super::{Count, assert_balanced, pool};
 use crate::error::{GroupError, JoinError};
+use crate::handle::JoinHandle;
 use crate::models::explore::{explore_scenario, join};
-use crate::sync::{Arc, Time, thread};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Time, thread};
 use crate::unwind;
 
 #[test]
@@ -66,6 +67,62 @@ fn nested_helping_on_two_pools() {
             pool.shutdown();
             assert_balanced(&pool);
         }
+    });
+}
+
+/// The tasks of each pool wait on the other one for a task that is queued at home.
+#[test]
+fn helping_along_a_chain_through_two_pools() {
+    explore_scenario("helping_along_a_chain_through_two_pools", Time::Stands, || {
+        let pools = [pool(1, 2), pool(1, 2)];
+        let handles = [0, 1].map(|own| {
+            let (home, abroad) = (Arc::downgrade(&pools[own]), Arc::downgrade(&pools[1 - own]));
+            let task = move || {
+                let far = abroad.upgrade().expect("the model keeps the pool").spawn(move || {
+                    let near = home.upgrade().expect("the model keeps the pool").spawn(|| 1);
+                    near.map_or(0, |near| near.join().unwrap_or(0))
+                });
+                far.map_or(0, |far| far.join().unwrap_or(0))
+            };
+            pools[own].spawn(task).unwrap_or_else(|_| panic!("the pool is open"))
+        });
+        for handle in handles {
+            assert_eq!(handle.join().ok(), Some(1), "a wait on a worker ends");
+        }
+        for pool in pools {
+            pool.shutdown();
+            assert_balanced(&pool);
+        }
+    });
+}
+
+/// Two tasks that join each other: the join that closes the circle is refused, and the other one ends.
+#[test]
+fn joins_in_a_circle() {
+    explore_scenario("joins_in_a_circle", Time::Stands, || {
+        let pool = pool(2, 2);
+        let places: [Arc<Mutex<Option<JoinHandle<bool>>>>; 2] = Default::default();
+        let (refused, ready) = (Count::default(), Arc::new(AtomicBool::new(false)));
+        for own in [0, 1] {
+            let (other, refused, ready) = (Arc::clone(&places[1 - own]), refused.clone(), Arc::clone(&ready));
+            let task = move || {
+                while !ready.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+                let other = other.lock().take();
+                let is_refused = other.is_some_and(|other| matches!(other.join(), Err(JoinError::WouldDeadlock)));
+                if is_refused {
+                    refused.add();
+                }
+                is_refused
+            };
+            let handle = pool.spawn(task).unwrap_or_else(|_| panic!("the pool is open"));
+            *places[own].lock() = Some(handle);
+        }
+        ready.store(true, Ordering::SeqCst);
+        pool.shutdown();
+        assert_eq!(refused.get(), 1);
+        assert_balanced(&pool);
     });
 }
 

@@ -10,7 +10,7 @@
 
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
 mod checked;
-#[cfg_attr(all(test, any(workcrew_loom, workcrew_shuttle)), allow(dead_code, unused_imports))]
+#[cfg_attr(all(test, any(workcrew_loom, workcrew_shuttle)), allow(dead_code, unused_imports, unused_macros))]
 mod system;
 
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]

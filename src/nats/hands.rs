@@ -118,6 +118,14 @@ impl Hands {
         self.look_at = self.look_at.into_iter().chain(hand.stuck_at).min();
     }
 
+    /// Whether an earlier delivery of the same job is in hand: then it has not ended this process.
+    pub(super) fn has_twin(&self, number: u64) -> bool {
+        let Some(hand) = self.held.get(&number) else { return false };
+        let (sequence, origin) = (hand.delivered.sequence, hand.delivered.origin);
+        let mut others = self.held.iter().filter(|(other, _)| **other != number);
+        others.any(|(_, other)| (other.delivered.sequence, other.delivered.origin) == (sequence, origin))
+    }
+
     pub(super) fn get(&self, number: u64) -> Option<&Hand> {
         self.held.get(&number)
     }

@@ -18,8 +18,8 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::RequestError;
 use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::{consumer, stream};
-use serde_json::Value;
+use async_nats::jetstream::stream;
+use serde_json::{Value, json};
 
 use super::connection::Link;
 use super::server_clock::nanoseconds;
@@ -62,13 +62,16 @@ pub(super) struct Look {
 /// Looks at the consumer, and at the stream if the consumer is not the one that is known.
 pub(super) async fn look(link: &Link, terms: &Terms, known: Origin) -> Look {
     let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    let answer: Result<Value, _> = link.jetstream.request(question, &()).await;
+    let answer: Result<Value, _> = link.jetstream.request(question, &json!({})).await;
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return Look { sight: unseen(&error), server_time: None },
     };
     let server_time = time_in(&answer);
-    let created = serde_json::from_value::<consumer::Info>(answer).ok().map(|info| nanoseconds(info.created));
+    if let Some(error) = answer.get("error").filter(|error| error["code"] != 404) {
+        return Look { sight: Sight::Unknown(error.to_string()), server_time };
+    }
+    let created = answer.get("created").and_then(moment_of);
     if created == Some(known.consumer) {
         return Look { sight: Sight::Same, server_time };
     }
@@ -88,7 +91,8 @@ pub(super) async fn stream_created(link: &Link, name: &str) -> Result<Option<i12
 
 /// What the server says of a stream; `None`, if there is none.
 pub(super) async fn stream_info(link: &Link, name: &str) -> Result<Option<stream::Info>, Sight> {
-    let answer: Result<Response<stream::Info>, _> = link.jetstream.request(format!("STREAM.INFO.{name}"), &()).await;
+    let answer: Result<Response<stream::Info>, _> =
+        link.jetstream.request(format!("STREAM.INFO.{name}"), &json!({})).await;
     match answer {
         Ok(Response::Ok(info)) => Ok(Some(info)),
         Ok(Response::Err { error }) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
@@ -107,7 +111,11 @@ fn unseen(error: &RequestError) -> Sight {
 /// The server's time in an answer about a consumer. Servers before 2.10 do not say what time it is, but
 /// when the consumer was last active.
 fn time_in(answer: &Value) -> Option<i64> {
-    let text = answer.get("ts").or_else(|| answer.get("delivered")?.get("last_active"))?.as_str()?;
-    let moment = async_nats::datetime::parse_rfc3339(text).ok()?;
-    i64::try_from(nanoseconds(moment)).ok()
+    let moment = moment_of(answer.get("ts").or_else(|| answer.get("delivered")?.get("last_active"))?)?;
+    i64::try_from(moment).ok()
+}
+
+/// A time in an answer, in nanoseconds since 1970.
+pub(super) fn moment_of(text: &Value) -> Option<i128> {
+    async_nats::datetime::parse_rfc3339(text.as_str()?).ok().map(nanoseconds)
 }

@@ -7,15 +7,39 @@
 
 use async_nats::jetstream::consumer;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::RawMessage;
 use serde_json::{Value, json};
 
 use super::connection::Link;
 use super::error::{BoxError, QueueError};
+use super::incarnation::moment_of;
 use super::worker::Terms;
 
 /// How many are counted.
 const MAX_COUNTED: u64 = 1_000;
+
+/// A job as it is stored: its headers need not make sense.
+pub(super) struct StoredJob {
+    pub(super) subject: String,
+    pub(super) sequence: u64,
+    /// In nanoseconds since 1970, by the server's clock.
+    pub(super) stored_at: i64,
+    /// In base64, as are the headers.
+    pub(super) payload: String,
+    pub(super) headers: String,
+}
+
+impl StoredJob {
+    fn read(message: &Value) -> Option<Self> {
+        let text = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Some(Self {
+            subject: text("subject"),
+            sequence: message.get("seq")?.as_u64()?,
+            stored_at: i64::try_from(moment_of(message.get("time")?)?).ok()?,
+            payload: text("data"),
+            headers: text("hdrs"),
+        })
+    }
+}
 
 /// What is left.
 pub(super) struct Leftover {
@@ -59,20 +83,19 @@ pub(super) async fn clear(link: &Link, terms: &Terms) -> Result<u64, QueueError>
 /// What the server says of the consumer.
 pub(super) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer::Info, BoxError> {
     let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    match link.jetstream.request(question, &()).await? {
+    match link.jetstream.request(question, &json!({})).await? {
         Response::Ok(info) => Ok(info),
         Response::Err { error } => Err(error.into()),
     }
 }
 
-/// The next stored job of the consumer's subject, at this place or after it, as it is stored: its headers need not
-/// make sense.
-pub(super) async fn next_job(link: &Link, terms: &Terms, place: u64) -> Result<Option<RawMessage>, BoxError> {
+/// The next stored job of the consumer's subject, at this place or after it.
+pub(super) async fn next_job(link: &Link, terms: &Terms, place: u64) -> Result<Option<StoredJob>, BoxError> {
     let subject = if terms.filter.is_empty() { ">" } else { &terms.filter };
     let question = json!({ "seq": place, "next_by_subj": subject });
-    let mut answer: Value = link.jetstream.request(format!("STREAM.MSG.GET.{}", terms.stream), &question).await?;
-    match answer.get_mut("message").map(Value::take) {
-        Some(message) => Ok(Some(serde_json::from_value(message)?)),
+    let answer: Value = link.jetstream.request(format!("STREAM.MSG.GET.{}", terms.stream), &question).await?;
+    match answer.get("message") {
+        Some(message) => Ok(Some(StoredJob::read(message).ok_or("the answer makes no sense")?)),
         None if answer["error"]["code"] == 404 => Ok(None),
         None => Err(answer["error"]["description"].to_string().into()),
     }

@@ -13,17 +13,15 @@
 
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, HeaderValue};
-use async_nats::jetstream::stream::RawMessage;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::dead_letter::{DeadReason, Obituary};
 use super::event::Event;
 use super::incarnation::{self, Origin, Sight};
-use super::leftover::{consumer_info, next_job};
+use super::leftover::{StoredJob, consumer_info, next_job};
 use super::metrics::{Counters, add};
 use super::outcome::Registrar;
-use super::server_clock::nanoseconds;
 use super::worker::Terms;
 
 /// Sets jobs aside that cannot be read, of those that were delivered and have no outcome; looks at no more than `most`.
@@ -36,7 +34,7 @@ pub(super) async fn sweep(registrar: &Registrar, terms: &Terms, origin: Origin, 
             return;
         }
         next = job.sequence + 1;
-        let headers = STANDARD.decode(job.headers.as_deref().unwrap_or_default()).unwrap_or_default();
+        let headers = STANDARD.decode(&job.headers).unwrap_or_default();
         if let Some(fault) = fault_of(&headers) {
             if incarnation::look(&registrar.link, terms, origin).await.sight != Sight::Same {
                 return;
@@ -46,7 +44,7 @@ pub(super) async fn sweep(registrar: &Registrar, terms: &Terms, origin: Origin, 
     }
 }
 
-async fn set_aside(registrar: &Registrar, job: &RawMessage, headers: &[u8], fault: &str, counters: &Counters) {
+async fn set_aside(registrar: &Registrar, job: &StoredJob, headers: &[u8], fault: &str, counters: &Counters) {
     let (subject, sequence) = (job.subject.clone(), job.sequence);
     let message = async_nats::Message {
         subject: subject.as_str().into(),
@@ -60,7 +58,7 @@ async fn set_aside(registrar: &Registrar, job: &RawMessage, headers: &[u8], faul
     let obituary = Obituary {
         stream: &registrar.stream,
         sequence,
-        stored_at: i64::try_from(nanoseconds(job.time)).unwrap_or(i64::MAX),
+        stored_at: job.stored_at,
         attempts: 0,
         reason: DeadReason::Unreadable,
         error: fault,

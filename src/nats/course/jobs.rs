@@ -95,7 +95,7 @@ impl Course {
             self.wait_to_tell(number, Verdict::Dead { reason: DeadReason::Deliveries, error });
         } else if !self.is_open() || self.hands.len() > self.outfit.slots || self.is_full_of_stuck() {
             self.wait_to_tell(number, Verdict::Return(self.pause_of_return()));
-        } else if delivered.attempts() >= terms.alone_from || !self.solo.is_none() {
+        } else if !self.solo.is_none() || (delivered.attempts() >= terms.alone_from && !self.hands.has_twin(number)) {
             self.take_alone(number);
         } else {
             self.begin(number);

@@ -281,7 +281,7 @@ impl Course {
             }
             _ => {}
         }
-        if self.was_disconnected && self.watch.is_unheard(now) {
+        if self.watch.is_unheard(now) && self.was_disconnected && matches!(self.state, State::Open(_)) {
             self.fail("nothing is heard of the server".to_owned());
         }
         let due = self.hands.due(now);

@@ -16,6 +16,7 @@ use futures_core::Stream;
 use super::connection::Link;
 use super::error::WorkerError;
 use super::incarnation::{self, LEASE, Origin, Sight};
+use super::leftover;
 use super::server_clock::nanoseconds;
 use super::settings;
 use super::worker::Terms;
@@ -72,9 +73,8 @@ enum Stage {
     Between,
 }
 
-/// Gets or makes the consumer, compares it with what was asked for, and makes an inbox. `known` is where
-/// deliveries came from until now.
-pub(super) async fn prepare(link: &Link, terms: &Terms, known: Option<Origin>) -> Result<Prepared, PrepareError> {
+/// Gets or makes the consumer, compares it with what was asked for, and makes an inbox.
+pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, PrepareError> {
     if !link.is_connected() {
         return Err(PrepareError::Passing("there is no connection".to_owned()));
     }
@@ -85,7 +85,7 @@ pub(super) async fn prepare(link: &Link, terms: &Terms, known: Option<Origin>) -
         Err(Sight::Unknown(error)) => return Err(PrepareError::Passing(error)),
         Err(_) => return Err(PrepareError::Silence),
     };
-    if known.is_some_and(|known| known.stream != born) {
+    if leftover::consumer_info(link, terms).await.is_err() {
         io::sleep(2 * LEASE).await; // rule 3 of `incarnation`
     }
     let stream = link.jetstream.get_stream_no_info(&*terms.stream).await.map_err(passing)?;

@@ -9,8 +9,8 @@
 //! 1. The time of creation tells one incarnation of a stream, or of a consumer, from the next.
 //! 2. A lease is a look at both that is at most [`LEASE`] old. Acknowledgements and heartbeats are sent
 //!    under a lease only, and only for deliveries of the incarnation that the lease names.
-//! 3. A worker that finds another stream in the place of the one that it knew waits for two leases
-//!    before it makes a consumer. A stream without a consumer takes no acknowledgement.
+//! 3. A worker that finds no consumer waits for two leases before it makes one. A stream without a
+//!    consumer takes no acknowledgement, so each lease on an earlier stream has ended by then.
 
 use std::time::Duration;
 

@@ -18,9 +18,8 @@ impl Course {
         self.state = State::Preparing;
         let (number, notes) = (self.tries, self.outfit.notes.0.clone());
         let (link, terms) = (Arc::clone(&self.outfit.link), Arc::clone(&self.outfit.terms));
-        let known = self.origin;
         self.outfit.link.io.spawn(async move {
-            let prepared = inbox::prepare(&link, &terms, known).await;
+            let prepared = inbox::prepare(&link, &terms).await;
             // The run may have ended, and then it drops the inbox.
             let _ = notes.send(Note::Prepared(number, prepared.map(Box::new)));
         });

@@ -83,7 +83,7 @@ fn new_jobs_run_after(harm: impl FnOnce(&mut Server, &Connection)) {
         let other = scope.spawn(|| {
             second.run(&second_pool, move |job: &Job| {
                 let done = second_handler(job);
-                let _ = stopped.lock().unwrap().recv_timeout(Duration::from_millis(1_500));
+                let _ = stopped.lock().unwrap().recv_timeout(Duration::from_millis(300));
                 done
             })
         });
@@ -231,7 +231,7 @@ fn waiting_for_a_worker_of_the_pool_is_not_being_stuck() {
     let pool = pool(1);
     let queue = queue(&server.connect(&pool));
     let (open, gate) = channel::<()>();
-    pool.execute(move || drop(gate.recv())).unwrap();
+    pool.execute(move || assert!(gate.recv().is_err(), "the gate is only dropped")).unwrap();
     enqueue(&queue, ["one".to_owned()]);
     let runs = Arc::new(AtomicU32::new(0));
     let seen = Arc::clone(&runs);
@@ -453,7 +453,7 @@ fn twenty_drains_before_a_job_began_are_not_attempts() {
     for round in 0..20 {
         let pool = pool(1);
         let (open, gate) = channel::<()>();
-        pool.execute(move || drop(gate.recv())).unwrap();
+        pool.execute(move || assert!(gate.recv().is_err(), "the gate is only dropped")).unwrap();
         let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(3);
         let worker = builder(&queue).retry(policy).ack_wait(AGES).slots(1).build().unwrap();
         work_until(&worker, &pool, |_| panic!("nothing runs"), || worker.metrics().jobs_delivered == 1);
@@ -519,6 +519,62 @@ fn a_server_that_says_nothing_is_connected_to_anew_within_half_a_minute() {
         worker.drain();
         assert!(run.join().unwrap().drained);
     });
+}
+
+/// Not a test: a worker process, which the job `abort` ends.
+#[cfg(unix)]
+#[test]
+fn works_when_it_is_called_again() {
+    let Ok(url) = std::env::var("WORKCREW_TEST_URL") else { return };
+    let pool = pool(4);
+    let connection = Connection::builder(url).connect(&pool).unwrap();
+    let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(2);
+    let builder = builder(&queue(&connection)).retry(policy).max_deliveries(6).ack_wait(Duration::from_millis(300));
+    let worker = builder.build().unwrap();
+    let handler = |job: &Job| {
+        if job.text() == Some("abort") {
+            thread::sleep(Duration::from_millis(20));
+            std::process::abort();
+        }
+        thread::sleep(Duration::from_millis(200));
+        Ok(())
+    };
+    let done = worker.clone();
+    thread::scope(|scope| {
+        scope.spawn(|| worker.run(&pool, handler).unwrap());
+        let jobs = queue(&connection);
+        while !jobs.is_empty().unwrap() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        done.drain();
+    });
+}
+
+/// Fault 205.
+#[cfg(unix)]
+#[test]
+fn the_neighbours_of_a_job_that_ends_its_process_finish() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let queue = queue(&server.connect(&pool));
+    enqueue(&queue, ["abort".to_owned()]);
+    enqueue(&queue, (0..3).map(|number| format!("good {number}")));
+    let mut starts = 0;
+    while !queue.is_empty().unwrap() {
+        starts += 1;
+        assert!(starts < 20, "{} jobs are left, {:?}", queue.len().unwrap(), queue.dead_letters(9));
+        let mut process = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "works_when_it_is_called_again", "--test-threads=1"])
+            .env("WORKCREW_TEST_URL", server.url())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        process.wait().unwrap();
+    }
+    let letters = queue.dead_letters(9).unwrap();
+    assert_eq!(texts(&queue), ["abort"], "{letters:?}");
+    assert_eq!(letters[0].reason(), Some(DeadReason::Deliveries));
 }
 
 fn enqueue_until_it_works(queue: &JobQueue) {

@@ -19,7 +19,7 @@ use super::incarnation::{self, LEASE, Origin, Sight};
 use super::leftover;
 use super::server_clock::nanoseconds;
 use super::settings;
-use super::worker::Terms;
+use super::terms::Terms;
 use crate::io;
 use crate::sync::Arc;
 

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::connection::Link;
 use super::server_clock::nanoseconds;
-use super::worker::Terms;
+use super::terms::Terms;
 
 /// How old a look at the stream and the consumer may be when an outcome is told.
 pub(super) const LEASE: Duration = Duration::from_millis(100);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::connection::Link;
 use super::error::{BoxError, QueueError};
 use super::incarnation::moment_of;
-use super::worker::Terms;
+use super::terms::Terms;
 
 /// How many are counted.
 const MAX_COUNTED: u64 = 1_000;

@@ -54,6 +54,7 @@ mod queue;
 mod server_clock;
 mod settings;
 mod subscription;
+mod terms;
 mod unreadable;
 mod worker;
 

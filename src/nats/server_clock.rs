@@ -62,6 +62,7 @@ mod tests {
 
     const DAY: i64 = 86_400_000_000_000;
 
+    /// Fault 206.
     #[test]
     fn an_age_is_by_the_servers_clock_whatever_the_machine_believes() {
         let clock = ServerClock::new();

@@ -22,7 +22,7 @@ use super::incarnation::{self, Origin, Sight};
 use super::leftover::{StoredJob, consumer_info, next_job};
 use super::metrics::{Counters, add};
 use super::outcome::Registrar;
-use super::worker::Terms;
+use super::terms::Terms;
 
 /// Sets jobs aside that cannot be read, of those that were delivered and have no outcome; looks at no more than `most`.
 pub(super) async fn sweep(registrar: &Registrar, terms: &Terms, origin: Origin, most: usize, counters: &Counters) {

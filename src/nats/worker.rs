@@ -4,9 +4,6 @@ use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull::Config;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
-
 use super::attempt::{Duty, SharedDuty};
 use super::connection::Link;
 use super::course::{Course, Note, Outfit};
@@ -17,6 +14,7 @@ use super::leftover;
 use super::metrics::{Counters, WorkerMetrics};
 use super::outcome::Registrar;
 use super::queue::JobQueue;
+use super::terms::Terms;
 use crate::cancel::CancellationToken;
 use crate::deadline::Deadline;
 use crate::io::{BlockError, mpsc};
@@ -33,8 +31,6 @@ const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const SPARE_DELIVERIES: u32 = 10;
 /// How many jobs may be with all workers of a consumer together, those included that wait for another attempt.
 const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
-/// How many questions the server keeps for all workers of a consumer; each has five at most.
-const MAX_WAITING: i64 = 4_096;
 /// How many bytes one question to the server is for unless set. There are five at most at once, and a server cuts a client
 /// off that has 64 MB to read.
 const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
@@ -407,48 +403,5 @@ impl<E> fmt::Debug for WorkerBuilder<E> {
             .field("policy", &self.policy)
             .field("slots", &self.slots)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a worker agrees with the server, and holds itself to.
-#[derive(Debug)]
-pub(super) struct Terms {
-    pub(super) stream: Arc<str>,
-    pub(super) consumer: String,
-    /// Empty: all subjects.
-    pub(super) filter: String,
-    ack_wait: Duration,
-    /// Whether there are heartbeats.
-    beats: bool,
-    pub(super) stuck_after: Option<Duration>,
-    pub(super) max_deliveries: u32,
-    /// From which attempt on a job runs alone.
-    pub(super) alone_from: u32,
-    /// How many bytes are asked for at once.
-    pub(super) max_bytes: usize,
-    max_ack_pending: u32,
-    pub(super) drain_timeout: Duration,
-}
-
-impl Terms {
-    pub(super) fn heartbeat_period(&self) -> Option<Duration> {
-        self.beats.then_some(self.ack_wait / 3)
-    }
-
-    /// The consumer. It has no limit of deliveries of its own: past it a job would stay in the stream for ever, and
-    /// nobody would be told.
-    pub(super) fn consumer_config(&self) -> Config {
-        Config {
-            durable_name: Some(self.consumer.clone()),
-            deliver_policy: DeliverPolicy::All,
-            ack_policy: AckPolicy::Explicit,
-            replay_policy: ReplayPolicy::Instant,
-            ack_wait: self.ack_wait,
-            max_deliver: -1,
-            max_ack_pending: self.max_ack_pending.into(),
-            max_waiting: MAX_WAITING,
-            filter_subject: self.filter.clone(),
-            ..Config::default()
-        }
     }
 }

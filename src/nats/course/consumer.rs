@@ -78,6 +78,7 @@ impl Course {
             prepared.inbox.heard(); // the next look is as far away
         }
         self.lease.void();
+        self.lease.is_for_silence = true;
         self.look();
     }
 

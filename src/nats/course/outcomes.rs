@@ -37,6 +37,8 @@ pub(super) struct Lease {
     looking: Option<(u64, Instant)>,
     /// When the next look may be begun.
     next_at: Option<Instant>,
+    /// Whether the look was begun since the inbox was silent.
+    pub(super) is_for_silence: bool,
     /// In a drain: the consumer that was found gone.
     gone: Option<Origin>,
     /// Deliveries whose outcome waits to be told.
@@ -191,6 +193,13 @@ impl Course {
         }
         let Some((_, begun_at)) = self.lease.looking.take_if(|(current, _)| *current == number) else { return };
         self.lease.next_at = None;
+        if std::mem::take(&mut self.lease.is_for_silence) && matches!(self.state, State::Open(_)) {
+            // Whatever the answer, what was asked for is not answered.
+            if look.sight == Sight::Silence {
+                self.replace_dead_connection();
+            }
+            return self.fail("nothing is heard of the server".to_owned());
+        }
         match look.sight {
             Sight::Same => {
                 self.lease.gone = None;

@@ -27,7 +27,9 @@ fn observed(server: &Server, pool: &WorkerPool) -> (Connection, Receiver<Event>)
 }
 
 fn enqueue(queue: &JobQueue, texts: impl IntoIterator<Item = String>) {
-    texts.into_iter().for_each(|text| drop(queue.enqueue("jobs.a", text.as_str(), &text).unwrap()));
+    for text in texts {
+        queue.enqueue("jobs.a", text.as_str(), &text).unwrap();
+    }
 }
 
 fn permanent() -> RetryPolicy<String> {
@@ -38,8 +40,11 @@ fn builder(queue: &JobQueue) -> WorkerBuilder<String> {
     Worker::builder(queue, "worker")
 }
 
+/// The texts of the jobs that a handler was called with.
+type Ran = Arc<Mutex<Vec<String>>>;
+
 /// A handler that notes what it has run, and holds jobs whose text begins with `held` until the gate is dropped.
-fn held() -> (impl Fn(&Job) -> Result<(), String> + Send + Sync + 'static, Arc<Mutex<Vec<String>>>, Sender<()>) {
+fn held() -> (impl Fn(&Job) -> Result<(), String> + Send + Sync + 'static, Ran, Sender<()>) {
     let (open, gate) = channel::<()>();
     let (gate, ran) = (Mutex::new(gate), Arc::new(Mutex::new(Vec::new())));
     let seen = Arc::clone(&ran);

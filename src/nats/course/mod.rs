@@ -338,7 +338,7 @@ impl Course {
             }
             Note::Prepared(number, prepared) if number == self.tries => self.prepared(prepared),
             Note::Prepared(..) => {}
-            Note::Looked(number, look) => self.looked(number, look),
+            Note::Looked(number, look) => self.looked(number, &look),
             Note::Known(number, record) => self.decide(number, record),
             Note::Swept => self.watch.is_sweeping = false,
             Note::Leftover(found) => self.found_leftovers(found),

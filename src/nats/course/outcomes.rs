@@ -187,7 +187,7 @@ impl Course {
         });
     }
 
-    pub(super) fn looked(&mut self, number: u64, look: Look) {
+    pub(super) fn looked(&mut self, number: u64, look: &Look) {
         if let Some(moment) = look.server_time {
             self.clock.learn(moment);
         }

@@ -41,7 +41,7 @@ pub enum Event {
         retry_after: Duration,
     },
     /// A worker found another stream of the same name: its stream was deleted and made again, or the server
-    /// lost it. What the jobs of the old stream came to is told to no server.
+    /// lost it. Outcomes of jobs of the old stream are told to no server.
     StreamReplaced {
         /// The name of the stream.
         stream: String,

@@ -1,7 +1,7 @@
 //! Jobs whose headers the client library cannot read.
 //!
 //! Another client may store a job with a header that is no UTF-8, that has a blank in its name, or no colon.
-//! The client library ends the connection when such a job arrives. So nobody here ever sees the job, and it would end
+//! The client library ends the connection when such a job arrives. So no worker sees the job, and it would end
 //! the connection again and again.
 //!
 //! Rules:

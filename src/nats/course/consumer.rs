@@ -82,7 +82,7 @@ impl Course {
         self.look();
     }
 
-    /// Has the client connect anew, if the server is not heard at all. An answer "nobody is there" is an answer.
+    /// Has the client connect anew, if the server is not heard at all. "No responders" is an answer, too.
     pub(super) fn replace_dead_connection(&self) {
         let link = Arc::clone(&self.outfit.link);
         if !link.is_connected() {

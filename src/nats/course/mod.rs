@@ -74,7 +74,7 @@ pub(super) enum Note {
     Looked(u64, Look),
     /// What is known of a job that comes again.
     Known(u64, Record),
-    /// The jobs that nobody can read have been looked for.
+    /// The jobs that cannot be read have been looked for.
     Swept,
     /// Jobs that have run and are still stored, if there are any.
     Leftover(Option<Leftover>),

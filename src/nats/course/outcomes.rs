@@ -20,7 +20,7 @@ use crate::nats::metrics::add;
 use crate::nats::outcome::{Route, Settled};
 use crate::sync::Arc;
 
-/// Between two looks of which the first was in vain.
+/// Between two looks of which the first saw nothing.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Before a look whose reason is that the server knows no such consumer.
@@ -228,7 +228,7 @@ impl Course {
         self.prepare_anew();
     }
 
-    /// Another stream has the name. What came from the old one is nobody's business there.
+    /// Another stream has the name. Outcomes of the old one are not told there.
     pub(super) fn stream_was_replaced(&mut self) {
         self.tell(&Event::StreamReplaced { stream: self.outfit.terms.stream.to_string() });
         let now = self.origin.filter(|_| self.is_open());

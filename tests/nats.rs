@@ -498,10 +498,12 @@ fn a_drain_that_takes_too_long_says_what_is_left() {
     let worker = builder.build().unwrap();
     let (started, start) = channel();
     let started = Mutex::new(started);
-    let handler = move |job: &Job| {
+    let (open, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let handler = move |_: &Job| {
         started.lock().unwrap().send(()).unwrap();
-        job.token().wait();
-        Err("told to stop".to_owned())
+        let _ = gate.lock().unwrap().recv(); // deaf to its token
+        Err("too late".to_owned())
     };
     thread::scope(|scope| {
         let run = scope.spawn(|| worker.run(&pool, handler).unwrap());
@@ -509,6 +511,7 @@ fn a_drain_that_takes_too_long_says_what_is_left() {
         worker.drain();
         let report = run.join().unwrap();
         assert_eq!((report.drained, report.jobs_left), (false, 1));
+        drop(open);
     });
     assert_eq!((worker.metrics().jobs_in_flight, queue.len().unwrap()), (0, 1));
 }

@@ -22,7 +22,7 @@ use crate::job::{Job as PoolJob, Task};
 use crate::observer::{Outcome, TaskId, TaskInfo};
 use crate::retry::{Attempts, ErrorClass, GiveUp, Next, RetryPolicy};
 use crate::supervisor::{Brief, Supervisor};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, OnceLock};
 
 /// What is to become of a delivery.
 #[derive(Debug)]
@@ -33,8 +33,10 @@ pub(super) enum Verdict {
     Retry(Duration),
     /// It is given up.
     Dead { reason: DeadReason, error: String },
-    /// It has not run: somebody else shall have it.
-    Return,
+    /// Its dead letter is stored, and the server is still to be told.
+    Buried,
+    /// It has not run. Another worker gets it, after this delay.
+    Return(Duration),
 }
 
 /// Tells the course of a verdict; the number is that of the delivery.
@@ -48,9 +50,22 @@ pub(super) trait Crew: Send + Sync {
         number: u64,
         delivered: Arc<Delivered>,
         token: &CancellationToken,
+        started: &Started,
         verdicts: &Verdicts,
     ) -> Option<Arc<dyn Task>>;
+
+    /// What becomes of a delivery whose handler does not return.
+    fn give_up_on(&self, delivered: &Delivered) -> Verdict;
+
+    /// How many handlers can run at once.
+    fn workers(&self) -> usize;
 }
+
+/// When the handler of a delivery began; empty before that.
+pub(super) type Started = Arc<OnceLock<Instant>>;
+
+/// The error of a handler that does not return.
+const STUCK: &str = "the handler ran for longer than `stuck_after`";
 
 /// A handler, and the pool that runs it.
 pub(super) struct Duty<H, E> {
@@ -76,16 +91,25 @@ where
         number: u64,
         delivered: Arc<Delivered>,
         token: &CancellationToken,
+        started: &Started,
         verdicts: &Verdicts,
     ) -> Option<Arc<dyn Task>> {
         let duty = &self.0;
         let queued_at = duty.engine.supervisor.now_if_timing();
         let id = duty.engine.supervisor.admit(duty.location, Some(&duty.label))?;
         let waiting = Mutex::new(Some((delivered, token.clone())));
-        let cell =
-            Arc::new(Cell { duty: Arc::clone(duty), number, id, queued_at, waiting, verdicts: verdicts.clone() });
+        let (started, verdicts) = (Arc::clone(started), verdicts.clone());
+        let cell = Arc::new(Cell { duty: Arc::clone(duty), number, id, queued_at, waiting, started, verdicts });
         duty.engine.put_aside(PoolJob::Task(Arc::clone(&cell) as _));
         Some(cell)
+    }
+
+    fn give_up_on(&self, delivered: &Delivered) -> Verdict {
+        verdict_on((ErrorClass::Transient, STUCK.to_owned()), &self.0.policy, delivered)
+    }
+
+    fn workers(&self) -> usize {
+        self.0.engine.roster.target()
     }
 }
 
@@ -97,6 +121,8 @@ struct Cell<H, E> {
     queued_at: Option<Moment>,
     /// `None` once it is claimed.
     waiting: Mutex<Option<(Arc<Delivered>, CancellationToken)>>,
+    /// Set when the handler is called.
+    started: Started,
     verdicts: Verdicts,
 }
 
@@ -126,9 +152,9 @@ where
             let Some((delivered, token)) = self.waiting.lock().take() else { return };
             let Duty { handler, policy, .. } = &*self.duty;
             let now = Instant::now();
-            let stored_at = now.checked_sub(delivered.age()).unwrap_or(now);
-            let mut attempts = Attempts::resume(policy.clone(), stored_at, delivered.deliveries.saturating_sub(1));
-            let job = Job { delivered, attempt: attempts.begin(&token, now) };
+            let _ = self.started.set(now);
+            let mut attempts = attempts_of(policy, &delivered, now);
+            let job = Job { delivered: Arc::clone(&delivered), attempt: attempts.begin(&token, now) };
             let body = move || -> Result<(), Failure> {
                 handler(&job).map_err(|error| (policy.class_of(&error), format!("{error:#}")))
             };
@@ -142,7 +168,7 @@ where
                 Ok(Err(failure)) => Some(failure),
                 Err(panic) => Some((ErrorClass::Transient, panic.to_string())),
             };
-            self.tell(failure.map_or(Verdict::Done, |failure| verdict_on(failure, &mut attempts)));
+            self.tell(failure.map_or(Verdict::Done, |failure| verdict_on(failure, policy, &delivered)));
             supervisor.settle(record, 1);
         });
     }
@@ -154,15 +180,25 @@ where
                 return false;
             }
             supervisor.cancelled(record, &self.brief().info, reason);
-            self.tell(Verdict::Return);
+            self.tell(Verdict::Return(Duration::ZERO));
             supervisor.settle(record, 1);
             true
         })
     }
 }
 
-fn verdict_on<E>((class, error): Failure, attempts: &mut Attempts<E>) -> Verdict {
-    let reason = match attempts.failed(class, Instant::now()) {
+/// The attempts of a job before this one. Its deadline counts by the server's clock.
+fn attempts_of<E>(policy: &RetryPolicy<E>, delivered: &Delivered, now: Instant) -> Attempts<E> {
+    let stored_at = now.checked_sub(delivered.age()).unwrap_or(now);
+    Attempts::resume(policy.clone(), stored_at, delivered.attempts() - 1)
+}
+
+fn verdict_on<E>((class, error): Failure, policy: &RetryPolicy<E>, delivered: &Delivered) -> Verdict {
+    // Made anew, since the server's clock may be known better than when the handler began.
+    let now = Instant::now();
+    let mut attempts = attempts_of(policy, delivered, now);
+    attempts.count();
+    let reason = match attempts.failed(class, now) {
         Next::After(delay) => return Verdict::Retry(delay),
         Next::GiveUp(GiveUp::Permanent) => DeadReason::Permanent,
         Next::GiveUp(GiveUp::Deadline) => DeadReason::Deadline,

@@ -1,16 +1,25 @@
 //! Jobs that are given up: how they are written, and read again.
 //!
-//! A dead letter is the job's payload with the job's headers, but for those that are orders to the server, and headers of
-//! ours. Its id is made of the job's place, so a job that is given up twice within the duplicate window leaves one letter.
+//! A dead letter is the job's payload with the job's headers and headers of ours. Headers that are
+//! orders to the server are left out.
+//!
+//! Rules:
+//! 1. A letter belongs to one job. Its id holds the stream, the job's place there and the time at which
+//!    the job was stored, so a stream that was made again has letters of its own.
+//! 2. A requeued job belongs to one letter, by the same rule, and keeps the job's first id.
+//! 3. A letter that the server finds too large is written again without the error, then without the
+//!    job's own headers, then without the payload. `Workcrew-Omitted` says what is missing.
 
 use std::fmt;
 use std::str::FromStr;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::stream::Stream;
 
-use super::error::BoxError;
+use super::error::{BoxError, QueueError};
 use super::payload::Decode;
+use super::server_clock::nanoseconds;
 
 /// The subject of the job.
 const SUBJECT: &str = "Workcrew-Subject";
@@ -20,12 +29,18 @@ const STREAM: &str = "Workcrew-Stream";
 const SEQUENCE: &str = "Workcrew-Sequence";
 /// Why it was given up; see [`DeadReason`].
 const REASON: &str = "Workcrew-Reason";
-/// How often it was delivered.
+/// How many attempts were made.
 const ATTEMPTS: &str = "Workcrew-Attempts";
 /// The last error.
 const ERROR: &str = "Workcrew-Error";
 /// The id under which the job was enqueued.
 const ID: &str = "Workcrew-Id";
+/// When the job was stored, in nanoseconds since 1970.
+const STORED: &str = "Workcrew-Stored";
+/// What the letter leaves out of the job.
+const OMITTED: &str = "Workcrew-Omitted";
+/// The letter that a job was made of.
+const REQUEUED: &str = "Workcrew-Requeued";
 /// What the server takes for an order about the message at hand.
 const ORDERS: &str = "Nats-";
 /// The id of a message.
@@ -48,16 +63,38 @@ pub enum DeadReason {
     /// It was delivered more often than [`max_deliveries`](super::WorkerBuilder::max_deliveries) allows without
     /// an outcome: perhaps it ends its process.
     Deliveries,
+    /// Its headers cannot be read here. The letter holds the payload, and the error says what is wrong.
+    Unreadable,
 }
 
 /// All reasons, and how they are written.
-const REASONS: [(DeadReason, &str); 5] = [
+const REASONS: [(DeadReason, &str); 6] = [
     (DeadReason::Permanent, "permanent"),
     (DeadReason::Attempts, "attempts"),
     (DeadReason::Deadline, "deadline"),
     (DeadReason::Budget, "budget"),
     (DeadReason::Deliveries, "deliveries"),
+    (DeadReason::Unreadable, "unreadable"),
 ];
+
+impl DeadReason {
+    /// The reason that is written by this word.
+    pub(super) fn read(word: &str) -> Option<Self> {
+        REASONS.iter().find(|(_, written)| *written == word).map(|(reason, _)| *reason)
+    }
+}
+
+/// The id that a job was first enqueued with.
+pub(super) fn id_of(headers: &HeaderMap) -> Option<&str> {
+    let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
+    // A job that had no id was requeued under one that is the letter's.
+    text(ID).or_else(|| text(MESSAGE_ID).filter(|_| text(REQUEUED).is_none()))
+}
+
+/// The name of the stream of a queue's dead letters.
+pub(super) fn stream_of(queue: &str) -> String {
+    format!("{queue}_DEAD")
+}
 
 impl fmt::Display for DeadReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,11 +135,10 @@ impl DeadLetter {
     /// Why the job was given up.
     #[must_use]
     pub fn reason(&self) -> Option<DeadReason> {
-        let word = self.header(REASON)?;
-        REASONS.iter().find(|(_, written)| *written == word).map(|(reason, _)| *reason)
+        DeadReason::read(self.header(REASON)?)
     }
 
-    /// How often the job was delivered.
+    /// How many attempts were made at the job.
     #[must_use]
     pub fn attempts(&self) -> Option<u32> {
         self.header(ATTEMPTS).and_then(|number| u32::from_str(number).ok())
@@ -135,17 +171,54 @@ impl DeadLetter {
         T::decode(&self.message.payload)
     }
 
-    /// The job as it was, with an id that makes two requeueings one.
+    /// Returns whether the payload did not fit into the letter. Such a letter cannot be requeued.
+    #[must_use]
+    pub fn is_without_payload(&self) -> bool {
+        self.header(OMITTED).is_some_and(|omitted| omitted.contains("payload"))
+    }
+
+    /// The job as it was, with an id that makes two requeueings one. Keeps rule 2.
     pub(super) fn revived(&self, queue: &str) -> PublishMessage {
         let mut headers = HeaderMap::new();
         for (name, values) in self.message.headers.iter() {
             let own: &str = name.as_ref();
-            if !is_ours(own) && !own.starts_with(ORDERS) {
+            if (!is_ours(own) && !own.starts_with(ORDERS)) || own == ID {
                 values.iter().for_each(|value| headers.append(own, value.clone()));
             }
         }
-        let id = format!("requeue-{queue}-{}", self.sequence());
+        let id = self.requeue_id(queue);
+        headers.insert(REQUEUED, self.sequence().to_string());
         PublishMessage::build().payload(self.message.payload.clone()).headers(headers).message_id(id)
+    }
+
+    fn requeue_id(&self, queue: &str) -> String {
+        format!("requeue-{queue}-{}-{}", self.sequence(), nanoseconds(self.message.time))
+    }
+
+    /// Checks that the letter is still there: its place may be empty, or another letter's by now.
+    pub(super) async fn check(&self, letters: &Stream<()>) -> Result<(), QueueError> {
+        let found = letters.get_raw_message(self.sequence()).await;
+        match found {
+            Ok(found) if found.time == self.message.time && found.headers == self.message.headers => Ok(()),
+            Ok(_) => Err(QueueError::Rejected("another letter has its place now".into())),
+            Err(error) => Err(QueueError::Rejected(error.into())),
+        }
+    }
+
+    /// Checks what the store says of a job that it has already: that it is the one of this letter.
+    pub(super) async fn check_duplicate(
+        &self,
+        jobs: &Stream<()>,
+        queue: &str,
+        sequence: u64,
+    ) -> Result<(), QueueError> {
+        // If it is not there any more, it has been done.
+        let Ok(found) = jobs.get_raw_message(sequence).await else { return Ok(()) };
+        let id = found.headers.get(MESSAGE_ID).map(async_nats::HeaderValue::as_str);
+        if id == Some(&*self.requeue_id(queue)) {
+            return Ok(());
+        }
+        Err(QueueError::Rejected("the store takes the job for another of the same id".into()))
     }
 }
 
@@ -161,44 +234,106 @@ impl fmt::Debug for DeadLetter {
     }
 }
 
+/// How much of a job its letter holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Form {
+    /// All of it.
+    Whole,
+    WithoutError,
+    /// Without the error and the job's own headers.
+    WithoutHeaders,
+    /// Without the payload as well.
+    Notice,
+}
+
+impl Form {
+    /// From the largest to the smallest.
+    pub(super) const ALL: [Self; 4] = [Self::Whole, Self::WithoutError, Self::WithoutHeaders, Self::Notice];
+
+    /// What is left out.
+    fn omitted(self) -> Option<&'static str> {
+        match self {
+            Self::Whole => None,
+            Self::WithoutError => Some("error"),
+            Self::WithoutHeaders => Some("error, headers"),
+            Self::Notice => Some("error, headers, payload"),
+        }
+    }
+}
+
 /// What is written of a job that is given up.
 pub(super) struct Obituary<'a> {
     pub(super) stream: &'a str,
     pub(super) sequence: u64,
+    /// When the job was stored, in nanoseconds since 1970.
+    pub(super) stored_at: i64,
     pub(super) attempts: u32,
     pub(super) reason: DeadReason,
     pub(super) error: &'a str,
+    /// The job itself.
+    pub(super) job: &'a async_nats::Message,
 }
 
 impl Obituary<'_> {
-    /// The dead letter. Its id makes two deliveries that are given up one letter.
-    pub(super) fn letter(&self, job: &async_nats::Message) -> PublishMessage {
+    /// The letter, and how many bytes it has. Its id keeps rule 1; `copy` tells apart letters of one job of
+    /// which the first is not there any more.
+    pub(super) fn letter(&self, form: Form, copy: u32) -> (PublishMessage, usize) {
         let mut headers = HeaderMap::new();
-        for (name, values) in job.headers.iter().flat_map(HeaderMap::iter) {
+        let own_headers = self.job.headers.iter().filter(|_| form < Form::WithoutHeaders);
+        for (name, values) in own_headers.flat_map(HeaderMap::iter) {
             let own: &str = name.as_ref();
-            if own == MESSAGE_ID {
-                values.iter().for_each(|value| headers.append(ID, value.clone()));
-            } else if !own.starts_with(ORDERS) && !is_ours(own) {
+            if !own.starts_with(ORDERS) && !is_ours(own) {
                 values.iter().for_each(|value| headers.append(own, value.clone()));
             }
         }
-        headers.insert(SUBJECT, job.subject.as_str());
+        if let Some(id) = self.job.headers.as_ref().and_then(id_of) {
+            headers.insert(ID, id);
+        }
+        headers.insert(SUBJECT, self.job.subject.as_str());
         headers.insert(STREAM, self.stream);
         headers.insert(SEQUENCE, self.sequence.to_string());
+        headers.insert(STORED, self.stored_at.to_string());
         headers.insert(REASON, self.reason.to_string());
         headers.insert(ATTEMPTS, self.attempts.to_string());
-        headers.insert(ERROR, one_line(self.error));
-        let id = format!("dead-{}-{}", self.stream, self.sequence);
-        PublishMessage::build().payload(job.payload.clone()).headers(headers).message_id(id)
+        if form == Form::Whole {
+            headers.insert(ERROR, one_line(self.error));
+        }
+        if let Some(omitted) = form.omitted() {
+            headers.insert(OMITTED, omitted);
+        }
+        let mut id = format!("dead-{}-{}-{}", self.stream, self.sequence, self.stored_at);
+        if copy > 0 {
+            id = format!("{id}-{copy}");
+        }
+        let payload = if form == Form::Notice { "".into() } else { self.job.payload.clone() };
+        let size = payload.len() + wire_size(&headers) + MESSAGE_ID.len() + id.len() + self.stream.len() + 128;
+        (PublishMessage::build().payload(payload).headers(headers).message_id(id), size)
+    }
+
+    /// Whether a stored message is a letter of this very job.
+    pub(super) fn is_of(&self, letter: &StreamMessage) -> bool {
+        let text = |name: &str| letter.headers.get(name).map(async_nats::HeaderValue::as_str);
+        text(STREAM) == Some(self.stream)
+            && text(SEQUENCE) == Some(&*self.sequence.to_string())
+            && text(STORED) == Some(&*self.stored_at.to_string())
     }
 }
 
+/// How many bytes headers take on the way.
+fn wire_size(headers: &HeaderMap) -> usize {
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name: &str = name.as_ref();
+        values.iter().map(|value| name.len() + value.as_str().len() + 4)
+    });
+    lines.sum::<usize>() + 16
+}
+
 fn is_ours(name: &str) -> bool {
-    [SUBJECT, STREAM, SEQUENCE, REASON, ATTEMPTS, ERROR, ID].contains(&name)
+    [SUBJECT, STREAM, SEQUENCE, STORED, REASON, ATTEMPTS, ERROR, ID, OMITTED, REQUEUED].contains(&name)
 }
 
 /// A text as a header may hold it.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let mut end = text.len().min(LONGEST_ERROR);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -40,15 +40,41 @@ pub enum Event {
         /// When it tries again.
         retry_after: Duration,
     },
-    /// A job ran longer than [`stuck_after`](super::WorkerBuilder::stuck_after): it gets no more heartbeats, and the
-    /// server gives it to another worker when its `ack_wait` is over.
+    /// A worker found another stream of the same name: its stream was deleted and made again, or the server
+    /// lost it. Outcomes of jobs of the old stream are told to no server.
+    StreamReplaced {
+        /// The name of the stream.
+        stream: String,
+    },
+    /// A job has headers that the client cannot read. It is among the dead letters, and out of the queue.
+    JobSetAside {
+        /// The subject of the job.
+        subject: String,
+        /// Its place in the stream.
+        sequence: u64,
+        /// What is wrong with its headers.
+        error: String,
+    },
+    /// Jobs that have run are still stored, as happens after a server was killed. They are not delivered again, but
+    /// take room. [`Worker::clear_finished`](super::Worker::clear_finished) deletes them.
+    JobsLeftBehind {
+        /// The name of the consumer that counts them as done.
+        consumer: String,
+        /// The place of the first.
+        first: u64,
+        /// How many there are; of more than 1,000, 1,000.
+        jobs: u64,
+    },
+    /// A job ran longer than [`stuck_after`](super::WorkerBuilder::stuck_after). The attempt counts as failed:
+    /// the job is delivered again by the policy, or goes to the dead letters.
     JobStuck {
         /// The subject of the job.
         subject: String,
         /// Its place in the stream.
         sequence: u64,
     },
-    /// A dead letter could not be stored, so the job is delivered again.
+    /// A dead letter could not be stored. The job is delivered again later, for another try to store the
+    /// letter; its handler is not called again.
     DeadLetterFailed {
         /// The subject of the job.
         subject: String,
@@ -78,6 +104,13 @@ impl fmt::Display for Event {
             Self::ConsumerReady { consumer } => write!(f, "the consumer {consumer} is ready"),
             Self::ConsumerFailed { consumer, error, retry_after } => {
                 write!(f, "the consumer {consumer} cannot be used, next try in {retry_after:?}: {error}")
+            }
+            Self::StreamReplaced { stream } => write!(f, "the stream {stream} is another one now"),
+            Self::JobSetAside { subject, sequence, error } => {
+                write!(f, "job {sequence} ({subject}) cannot be read and is set aside: {error}")
+            }
+            Self::JobsLeftBehind { consumer, first, jobs } => {
+                write!(f, "{jobs} jobs that {consumer} has done are still stored, from {first} on")
             }
             Self::JobStuck { subject, sequence } => write!(f, "job {sequence} ({subject}) is stuck"),
             Self::DeadLetterFailed { subject, sequence, error } => {

@@ -2,12 +2,20 @@
 //!
 //! A heartbeat tells the server that a delivery is being worked on, so that it starts its clock anew. It is due when a
 //! third of `ack_wait` has passed since the delivery or the last one; some that are nearly due go with it.
+//!
+//! | state of a delivery | task | verdict | next |
+//! |---|---|---|---|
+//! | *looked up*: what the fleet knows of it is read | none | none | *with the pool*; *ended* |
+//! | *with the pool*: queued or running | some | none | *ended*; *stuck* |
+//! | *ended*: the outcome waits to be told, or is being told | none | some, or none while it is told | gone |
+//! | *stuck*: the handler outlasts `stuck_after` | some | as above, and then `told` | gone, when the handler has returned as well |
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use async_nats::Subject;
 
+use super::attempt::{Started, Verdict};
 use super::job::Delivered;
 use crate::cancel::CancellationToken;
 use crate::job::Task;
@@ -21,13 +29,23 @@ pub(super) struct Hand {
     pub(super) delivered: Arc<Delivered>,
     /// Cancelled when the job counts as stuck, and with the run's token.
     pub(super) token: CancellationToken,
-    /// The task of the pool; `None`, once there is a verdict.
+    /// The task of the pool, while the handler has not ended.
     pub(super) task: Option<Arc<dyn Task>>,
+    /// When its handler began.
+    pub(super) started: Started,
+    /// The outcome that waits to be told.
+    pub(super) verdict: Option<Verdict>,
+    /// When the outcome is given up; `None`: there is none yet, or never.
+    pub(super) give_up_at: Option<Instant>,
     /// When the next heartbeat is due.
     beat_at: Instant,
-    /// When it counts as stuck; `None`: never, or it does already, or there is a verdict.
+    /// When to look whether it is stuck; `None`: never, or it is already, or there is a verdict.
     stuck_at: Option<Instant>,
     pub(super) is_stuck: bool,
+    /// Of one that is stuck: whether its outcome has been told. It still holds its slot.
+    pub(super) is_told: bool,
+    /// Of one that is stuck and told: whether its dead letter is stored.
+    pub(super) is_dead: bool,
 }
 
 /// All of them.
@@ -44,8 +62,8 @@ pub(super) struct Hands {
 /// What is due.
 #[derive(Default)]
 pub(super) struct Due {
-    /// Whom to send heartbeats to.
-    pub(super) beats: Vec<Subject>,
+    /// Deliveries that a heartbeat is due for.
+    pub(super) beats: Vec<u64>,
     /// Which have become stuck.
     pub(super) stuck: Vec<u64>,
 }
@@ -63,30 +81,64 @@ impl Hands {
         self.held.is_empty()
     }
 
-    /// The number that the next delivery will have.
-    pub(super) fn next_number(&self) -> u64 {
-        self.next_number
+    /// How many handlers have outlasted `stuck_after` and still run.
+    pub(super) fn stuck(&self) -> usize {
+        self.held.values().filter(|hand| hand.is_stuck).count()
     }
 
-    pub(super) fn hold(&mut self, delivered: Arc<Delivered>, token: CancellationToken, task: Option<Arc<dyn Task>>) {
+    /// Takes a delivery; returns its number.
+    pub(super) fn hold(&mut self, delivered: Arc<Delivered>, token: CancellationToken) -> u64 {
         let now = Instant::now();
         let beat_at = self.period.and_then(|period| now.checked_add(period));
-        let stuck_at = self.stuck_after.and_then(|time| now.checked_add(time));
-        self.look_at = [self.look_at, beat_at, stuck_at].into_iter().flatten().min();
-        let hand = Hand { delivered, token, task, beat_at: beat_at.unwrap_or(now), stuck_at, is_stuck: false };
-        self.held.insert(self.next_number, hand);
+        self.look_at = self.look_at.into_iter().chain(beat_at).min();
+        let hand = Hand {
+            delivered,
+            token,
+            task: None,
+            started: Started::default(),
+            verdict: None,
+            give_up_at: None,
+            beat_at: beat_at.unwrap_or(now),
+            stuck_at: None,
+            is_stuck: false,
+            is_told: false,
+            is_dead: false,
+        };
+        let number = self.next_number;
+        self.held.insert(number, hand);
         self.next_number += 1;
+        number
     }
 
-    /// There is a verdict on the delivery: it runs no longer.
-    pub(super) fn ended(&mut self, number: u64) -> Option<&Hand> {
-        let hand = self.held.get_mut(&number)?;
-        (hand.task, hand.stuck_at) = (None, None);
-        Some(hand)
+    /// The pool has the delivery. Its handler has `stuck_after` from the moment it begins.
+    pub(super) fn begin(&mut self, number: u64, task: Arc<dyn Task>) {
+        let Some(hand) = self.held.get_mut(&number) else { return };
+        hand.task = Some(task);
+        hand.stuck_at = self.stuck_after.and_then(|time| Instant::now().checked_add(time));
+        self.look_at = self.look_at.into_iter().chain(hand.stuck_at).min();
+    }
+
+    /// Whether an earlier delivery of the same job is in hand: then it has not ended this process.
+    pub(super) fn has_twin(&self, number: u64) -> bool {
+        let Some(hand) = self.held.get(&number) else { return false };
+        let (sequence, origin) = (hand.delivered.sequence, hand.delivered.origin);
+        let mut others = self.held.iter().filter(|(other, _)| **other != number);
+        others.any(|(_, other)| (other.delivered.sequence, other.delivered.origin) == (sequence, origin))
     }
 
     pub(super) fn get(&self, number: u64) -> Option<&Hand> {
         self.held.get(&number)
+    }
+
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Hand> {
+        self.held.get_mut(&number)
+    }
+
+    /// The handler of a delivery has ended, or never began.
+    pub(super) fn ended(&mut self, number: u64) -> Option<&mut Hand> {
+        let hand = self.held.get_mut(&number)?;
+        (hand.task, hand.stuck_at) = (None, None);
+        Some(hand)
     }
 
     pub(super) fn release(&mut self, number: u64) -> Option<Hand> {
@@ -96,6 +148,11 @@ impl Hands {
     /// The tasks that may not have started.
     pub(super) fn tasks(&self) -> Vec<Arc<dyn Task>> {
         self.held.values().filter_map(|hand| hand.task.clone()).collect()
+    }
+
+    /// The numbers of all.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.held.keys().copied().collect()
     }
 
     /// When to ask [`due`](Self::due) again.
@@ -119,13 +176,18 @@ impl Hands {
         self.look_at = None;
         for (number, hand) in &mut self.held {
             if hand.stuck_at.is_some_and(|moment| moment <= now) {
-                (hand.stuck_at, hand.is_stuck) = (None, true);
-                due.stuck.push(*number);
+                // Waiting for a worker of the pool is not being stuck.
+                let since = hand.started.get().copied().unwrap_or(now);
+                hand.stuck_at = self.stuck_after.and_then(|time| since.checked_add(time));
+                if hand.stuck_at.is_some_and(|moment| moment <= now) {
+                    (hand.stuck_at, hand.is_stuck) = (None, true);
+                    due.stuck.push(*number);
+                }
             }
             let mut next = hand.stuck_at;
             if let Some(period) = self.period.filter(|_| !hand.is_stuck) {
                 if hand.beat_at <= now + period / NEARLY {
-                    due.beats.extend(hand.delivered.message.reply.clone());
+                    due.beats.push(*number);
                     hand.beat_at = now + period;
                 }
                 next = next.into_iter().chain([hand.beat_at]).min();
@@ -134,34 +196,53 @@ impl Hands {
         }
         due
     }
+
+    /// The subjects by which the server hears of these deliveries.
+    pub(super) fn subjects(&self, numbers: &[u64], is_meant: impl Fn(&Delivered) -> bool) -> Vec<Subject> {
+        let meant = numbers.iter().filter_map(|number| self.held.get(number)).filter(|hand| is_meant(&hand.delivered));
+        meant.filter_map(|hand| hand.delivered.message.reply.clone()).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::SystemTime;
+    use crate::nats::incarnation::Origin;
+    use crate::nats::server_clock::ServerClock;
 
     const PERIOD: Duration = Duration::from_secs(8);
 
-    fn hold(hands: &mut Hands) {
+    fn hold(hands: &mut Hands) -> u64 {
         let message = async_nats::Message {
             subject: "jobs".into(),
-            reply: Some("reply".into()),
+            reply: Some("$JS.ACK.JOBS.worker.1.1.1.1.0".into()),
             payload: "".into(),
             headers: None,
             status: None,
             description: None,
             length: 0,
         };
-        let delivered = Delivered { message, sequence: 1, deliveries: 1, stored_at: SystemTime::now() };
-        hands.hold(Arc::new(delivered), CancellationToken::new(), None);
+        let origin = Origin { stream: 1, consumer: 1 };
+        let delivered = Delivered::read(message, origin, &Arc::new(ServerClock::new())).expect("a job");
+        hands.hold(Arc::new(delivered), CancellationToken::new())
+    }
+
+    /// A task that a test only holds.
+    struct Idle;
+
+    impl Task for Idle {
+        fn run(&self, _: &crate::supervisor::Supervisor) {}
+
+        fn cancel(&self, _: crate::error::CancelReason, _: &crate::supervisor::Supervisor) -> bool {
+            false
+        }
     }
 
     #[test]
     fn a_heartbeat_is_due_after_each_period_and_none_when_nothing_is_held() {
         let mut hands = Hands::new(Some(PERIOD), None);
         let start = Instant::now();
-        hold(&mut hands);
+        let _ = hold(&mut hands);
         assert_eq!(hands.due(start).beats.len(), 0);
         let later = start + PERIOD + Duration::from_secs(1);
         assert_eq!(hands.due(later).beats.len(), 1);
@@ -176,12 +257,15 @@ mod tests {
     fn a_stuck_job_has_no_more_heartbeats_and_one_with_a_verdict_is_never_stuck() {
         let mut hands = Hands::new(Some(PERIOD), Some(3 * PERIOD));
         let start = Instant::now();
-        hold(&mut hands);
-        hold(&mut hands);
+        for number in [hold(&mut hands), hold(&mut hands), hold(&mut hands)] {
+            hands.begin(number, Arc::new(Idle));
+        }
+        let _ = hands.get(0).expect("held").started.set(start);
+        let _ = hands.get(1).expect("held").started.set(start);
         hands.ended(1);
         let due = hands.due(start + 4 * PERIOD);
-        assert_eq!((due.stuck, due.beats.len()), (vec![0], 1));
+        assert_eq!((due.stuck, due.beats.len()), (vec![0], 2));
         let due = hands.due(start + 6 * PERIOD);
-        assert_eq!((due.stuck, due.beats.len()), (vec![], 1));
+        assert_eq!((due.stuck, due.beats.len()), (vec![], 2), "the third waits for a worker of the pool");
     }
 }

@@ -15,22 +15,30 @@ use futures_core::Stream;
 
 use super::connection::Link;
 use super::error::WorkerError;
+use super::incarnation::{self, LEASE, Origin, Sight};
+use super::leftover;
+use super::server_clock::nanoseconds;
 use super::settings;
-use super::worker::Terms;
+use super::terms::Terms;
+use crate::io;
 use crate::sync::Arc;
 
 /// For how long the server keeps a question.
 const QUESTION_LASTS: Duration = Duration::from_secs(30);
 /// How often the server says, while it has a question and no job, that it is there.
 const SERVER_HEARTBEAT: Duration = Duration::from_secs(5);
-/// After how long without a word the server counts as gone.
-const SILENCE: Duration = Duration::from_secs(15);
+/// After how long without a word it is looked whether the server is still there. That look has the time of an
+/// answer.
+const SILENCE: Duration = Duration::from_secs(11);
+/// What a message costs besides its payload and headers, for the server's sum.
+const MESSAGE_OVERHEAD: usize = 4_096;
 /// How many jobs of a question that has ended were not delivered.
 const PENDING: &str = "Nats-Pending-Messages";
 
 /// What is needed to ask for jobs.
 pub(super) struct Prepared {
     consumer: Arc<Consumer<Config>>,
+    pub(super) origin: Origin,
     pub(super) inbox: Inbox,
 }
 
@@ -38,6 +46,8 @@ pub(super) struct Prepared {
 pub(super) enum PrepareError {
     /// It is tried again.
     Passing(String),
+    /// The server does not answer.
+    Silence,
     /// It makes no sense to.
     Final(WorkerError),
 }
@@ -69,6 +79,15 @@ pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, Prep
         return Err(PrepareError::Passing("there is no connection".to_owned()));
     }
     let wanted = terms.consumer_config();
+    let born = match incarnation::stream_created(link, &terms.stream).await {
+        Ok(Some(born)) => born,
+        Ok(None) => return Err(PrepareError::Passing("there is no such stream".to_owned())),
+        Err(Sight::Unknown(error)) => return Err(PrepareError::Passing(error)),
+        Err(_) => return Err(PrepareError::Silence),
+    };
+    if leftover::consumer_info(link, terms).await.is_err() {
+        io::sleep(2 * LEASE).await; // rule 3 of `incarnation`
+    }
     let stream = link.jetstream.get_stream_no_info(&*terms.stream).await.map_err(passing)?;
     let consumer = match stream.get_or_create_consumer(&terms.consumer, wanted.clone()).await {
         Ok(consumer) => consumer,
@@ -95,7 +114,8 @@ pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, Prep
     let subscriber = link.client.subscribe(format!("{name}.*")).await.map_err(passing)?;
     let now = Instant::now();
     let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, asked: 0, heard_at: now, overdue_at: now };
-    Ok(Prepared { consumer: Arc::new(consumer), inbox })
+    let origin = Origin { stream: born, consumer: nanoseconds(consumer.cached_info().created) };
+    Ok(Prepared { consumer: Arc::new(consumer), origin, inbox })
 }
 
 /// Whether the server understood what was asked for and does not want it.
@@ -108,12 +128,14 @@ fn passing(error: impl Display) -> PrepareError {
 }
 
 impl Prepared {
-    /// Asks for so many jobs.
-    pub(super) fn ask(&mut self, jobs: usize, link: &Link) {
+    /// Asks for so many jobs, and no more bytes than that unless a single job is larger.
+    pub(super) fn ask(&mut self, jobs: usize, bytes: usize, link: &Link) {
         self.inbox.asked += 1;
         let reply = format!("{}.{}", self.inbox.name, self.inbox.asked);
         let question = BatchConfig {
             batch: jobs,
+            // One job is asked for by itself, whatever its size.
+            max_bytes: if jobs == 1 { 0 } else { bytes.max(link.client.max_payload() + MESSAGE_OVERHEAD) },
             expires: Some(QUESTION_LASTS),
             idle_heartbeat: SERVER_HEARTBEAT,
             ..BatchConfig::default()
@@ -181,4 +203,9 @@ pub(super) fn returned(message: &async_nats::Message) -> Option<usize> {
     let status = message.status?;
     let pending = message.headers.as_ref()?.get(PENDING)?.as_str().parse().ok();
     pending.filter(|_| status == StatusCode::TIMEOUT || status == StatusCode::REQUEST_TERMINATED)
+}
+
+/// Whether the server ended a question since the next job is larger than what is left of its bytes.
+pub(super) fn is_too_large(message: &async_nats::Message) -> bool {
+    message.description.as_deref().is_some_and(|text| text.contains("MaxBytes"))
 }

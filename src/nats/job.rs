@@ -1,13 +1,16 @@
 //! A job as its handler sees it.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use super::dead_letter;
 use super::error::BoxError;
+use super::incarnation::Origin;
 use super::payload::Decode;
+use super::server_clock::ServerClock;
 use crate::cancel::CancellationToken;
 use crate::retry::Attempt;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
 /// A job that a [`Worker`](super::Worker) was given.
 pub struct Job {
@@ -22,8 +25,17 @@ pub(super) struct Delivered {
     pub(super) sequence: u64,
     /// How often it was delivered, this time included.
     pub(super) deliveries: u32,
-    /// When it was stored.
-    pub(super) stored_at: SystemTime,
+    /// When it was stored, in nanoseconds since 1970 by the server's clock.
+    pub(super) stored_at: i64,
+    /// The stream and the consumer that it came from.
+    pub(super) origin: Origin,
+    /// Follows the clock of the server that it came from.
+    pub(super) clock: Arc<ServerClock>,
+    /// How many of the deliveries were given back unrun. Written before the job is handed to the pool,
+    /// whose queue makes it visible.
+    returns: AtomicU64,
+    /// Whether the job has an entry in the history.
+    is_recorded: AtomicBool,
 }
 
 impl Job {
@@ -60,10 +72,11 @@ impl Job {
         self.delivered.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
     }
 
-    /// The id it was enqueued with: what a handler that must not do things twice writes down.
+    /// The id it was enqueued with, also after it was a dead letter and was requeued. A handler that must
+    /// not do things twice writes it down.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
-        self.header("Nats-Msg-Id")
+        dead_letter::id_of(self.delivered.message.headers.as_ref()?)
     }
 
     /// Its place in the stream, the same at each delivery.
@@ -72,13 +85,15 @@ impl Job {
         self.delivered.sequence
     }
 
-    /// How long ago it was stored, by the clocks of the server and of this machine; zero, if they disagree.
+    /// Returns how long ago the job was stored, by the server's clock. This machine's clock has no part in
+    /// it. For a moment after a worker's start it may be too short, never too long.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.delivered.age()
     }
 
-    /// Which attempt this is. Each delivery counts as one, on whatever machine and whatever became of it.
+    /// Which attempt this is, from 1. A delivery counts if its handler began, or if the worker vanished
+    /// with it. A delivery that a drain gave back unrun does not count.
     #[must_use]
     pub fn attempt(&self) -> &Attempt {
         &self.attempt
@@ -95,18 +110,56 @@ impl Job {
 
 impl Delivered {
     /// Reads what the server says of a job, in the subject that outcomes go to; `None`, if it is no job.
-    pub(super) fn read(message: async_nats::Message) -> Option<Self> {
+    pub(super) fn read(message: async_nats::Message, origin: Origin, clock: &Arc<ServerClock>) -> Option<Self> {
         let words: Vec<_> = message.reply.as_deref()?.strip_prefix("$JS.ACK.")?.split('.').collect();
         // Newer servers put the domain and the account first, and perhaps more at the end.
         let own = if words.len() >= 9 { &words[2..] } else { &words };
         let &[_stream, _consumer, deliveries, sequence, _, nanoseconds, ..] = own else { return None };
-        let stored_at = UNIX_EPOCH.checked_add(Duration::from_nanos(nanoseconds.parse().ok()?))?;
+        let stored_at = nanoseconds.parse().ok()?;
         let (sequence, deliveries) = (sequence.parse().ok()?, deliveries.parse().ok()?);
-        Some(Self { message, sequence, deliveries, stored_at })
+        clock.has_passed(stored_at);
+        Some(Self {
+            message,
+            sequence,
+            deliveries,
+            stored_at,
+            origin,
+            clock: Arc::clone(clock),
+            returns: AtomicU64::new(0),
+            is_recorded: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn age(&self) -> Duration {
-        SystemTime::now().duration_since(self.stored_at).unwrap_or_default()
+        self.clock.since(self.stored_at)
+    }
+
+    /// How many of the deliveries, this one included, count as attempts.
+    pub(super) fn attempts(&self) -> u32 {
+        self.deliveries.saturating_sub(self.returns()).max(1)
+    }
+
+    pub(super) fn returns(&self) -> u32 {
+        u32::try_from(self.returns.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
+    }
+
+    /// So many deliveries are known to have been given back unrun.
+    pub(super) fn set_returns(&self, returns: u32) {
+        self.returns.store(returns.into(), Ordering::Relaxed);
+    }
+
+    /// The job has an entry in the history, which is to be removed when the job ends.
+    pub(super) fn set_recorded(&self) {
+        self.is_recorded.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_recorded(&self) -> bool {
+        self.is_recorded.load(Ordering::Relaxed)
+    }
+
+    /// Names the job in events.
+    pub(super) fn name(&self) -> (String, u64) {
+        (self.message.subject.to_string(), self.sequence)
     }
 }
 
@@ -134,7 +187,7 @@ mod tests {
             description: None,
             length: 0,
         };
-        Delivered::read(message)
+        Delivered::read(message, Origin { stream: 1, consumer: 1 }, &Arc::new(ServerClock::new()))
     }
 
     #[test]
@@ -146,7 +199,7 @@ mod tests {
         ] {
             let job = read(reply).expect(reply);
             assert_eq!((job.deliveries, job.sequence), (3, 41), "{reply}");
-            assert_eq!(job.stored_at, UNIX_EPOCH + Duration::from_secs(1_700_000_000), "{reply}");
+            assert_eq!(job.stored_at, 1_700_000_000_000_000_000, "{reply}");
         }
         for reply in ["_INBOX.a.b", "$JS.ACK.JOBS.worker.3", "$JS.ACK.JOBS.worker.x.41.77.1.5"] {
             assert!(read(reply).is_none(), "{reply}");

@@ -12,7 +12,7 @@ use async_nats::jetstream::stream::{
 };
 
 use super::connection::{Connection, Link, WaitError};
-use super::dead_letter::DeadLetter;
+use super::dead_letter::{self, DeadLetter};
 use super::error::{EnqueueError, QueueError};
 use super::payload::Encode;
 use super::settings;
@@ -125,7 +125,7 @@ impl JobQueueBuilder {
         }
         let dead_subject = dead_subject.unwrap_or_else(|| format!("dead.{name}"));
         let dead = Config {
-            name: dead_stream(&name),
+            name: dead_letter::stream_of(&name),
             subjects: vec![dead_subject.clone()],
             retention: RetentionPolicy::Limits,
             num_replicas: config.num_replicas,
@@ -247,7 +247,7 @@ impl JobQueue {
     ///
     /// [`QueueError`].
     pub fn dead_letters_len(&self) -> Result<u64, QueueError> {
-        self.stored_in(&dead_stream(&self.name))
+        self.stored_in(&dead_letter::stream_of(&self.name))
     }
 
     /// The oldest dead letters, so many at most. They stay where they are. Costs a question to the server for each.
@@ -275,40 +275,57 @@ impl JobQueue {
         self.link.wait(looking, Duration::MAX)?
     }
 
-    /// Enqueues the job of a dead letter again, with its headers and a new count of attempts, and takes the letter out. If
-    /// this fails half-way, repeat it: within the duplicate window the job is enqueued once.
+    /// Enqueues the job of a dead letter again, and takes the letter out.
+    ///
+    /// The job keeps its payload, its headers and its [id](super::Job::id). Its count of attempts begins
+    /// anew. If this fails half-way, repeat it: within the duplicate window the job is enqueued once.
     ///
     /// # Errors
     ///
-    /// [`QueueError`]; the letter is still there then.
+    /// [`QueueError`], also if the letter was taken out before, or [holds no
+    /// payload](DeadLetter::is_without_payload). A letter that was there stays there then.
     pub fn requeue(&self, letter: &DeadLetter) -> Result<Enqueued, QueueError> {
+        if letter.is_without_payload() {
+            return Err(QueueError::Rejected("the letter does not hold the payload of the job".into()));
+        }
+        self.look_up(async { letter.check(&self.dead_stream().await?).await })?;
         let enqueued = self.store(letter.subject(), letter.revived(&self.name)).map_err(QueueError::Requeue)?;
+        if enqueued.is_duplicate {
+            self.look_up(async {
+                let jobs = self.link.jetstream.get_stream_no_info(&*self.name).await?;
+                letter.check_duplicate(&jobs, &self.name, enqueued.sequence).await
+            })?;
+        }
         self.discard_dead_letter(letter)?;
         Ok(enqueued)
     }
 
     /// Takes a dead letter out for good.
     ///
+    /// Does not touch another letter that has its place by now, after the stream was made anew. A stream
+    /// that is made anew in the very moment between the check and the removal is the exception.
+    ///
     /// # Errors
     ///
-    /// [`QueueError`]; also if it was taken out before.
+    /// [`QueueError`], also if the letter was taken out before.
     pub fn discard_dead_letter(&self, letter: &DeadLetter) -> Result<(), QueueError> {
-        let deleting = async {
+        self.look_up(async {
             let stream = self.dead_stream().await?;
-            stream.delete_message(letter.sequence()).await.map_err(|error| QueueError::Rejected(error.into()))
-        };
-        self.link.wait(deleting, Duration::MAX)?.map(|_| ())
+            letter.check(&stream).await?;
+            let deleted = stream.delete_message(letter.sequence()).await;
+            deleted.map(|_| ()).map_err(|error| QueueError::Rejected(error.into()))
+        })
+    }
+
+    /// Waits for what is asked of the server.
+    fn look_up<T>(&self, looking: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
+        self.link.wait(looking, Duration::MAX)?
     }
 
     async fn dead_stream(&self) -> Result<Stream<()>, QueueError> {
-        let name = dead_stream(&self.name);
+        let name = dead_letter::stream_of(&self.name);
         self.link.jetstream.get_stream_no_info(name).await.map_err(QueueError::from)
     }
-}
-
-/// The name of the stream of a queue's dead letters.
-fn dead_stream(queue: &str) -> String {
-    format!("{queue}_DEAD")
 }
 
 /// Creates a stream, or checks the one that exists.

@@ -4,17 +4,17 @@ use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull::Config;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
-
 use super::attempt::{Duty, SharedDuty};
 use super::connection::Link;
 use super::course::{Course, Note, Outfit};
-use super::error::WorkerError;
+use super::error::{QueueError, WorkerError};
+use super::history::History;
 use super::job::Job;
+use super::leftover;
 use super::metrics::{Counters, WorkerMetrics};
 use super::outcome::Registrar;
 use super::queue::JobQueue;
+use super::terms::Terms;
 use crate::cancel::CancellationToken;
 use crate::deadline::Deadline;
 use crate::io::{BlockError, mpsc};
@@ -31,8 +31,9 @@ const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const SPARE_DELIVERIES: u32 = 10;
 /// How many jobs may be with all workers of a consumer together, those included that wait for another attempt.
 const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
-/// How many questions the server keeps for all workers of a consumer; each has five at most.
-const MAX_WAITING: i64 = 4_096;
+/// How many bytes one question to the server is for unless set. There are five at most at once, and a server cuts a client
+/// off that has 64 MB to read.
+const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
 /// The shortest `ack_wait`: heartbeats and confirmations need some time.
 const SHORTEST_ACK_WAIT: Duration = Duration::from_millis(100);
 /// The longest: the server counts in nanoseconds, and nobody waits longer for a dead process.
@@ -101,6 +102,7 @@ pub struct WorkerBuilder<E> {
     max_deliveries: Option<u32>,
     max_ack_pending: u32,
     drain_timeout: Duration,
+    pull_max_bytes: usize,
     consumer: String,
     filter: String,
 }
@@ -108,8 +110,9 @@ pub struct WorkerBuilder<E> {
 impl<E> WorkerBuilder<E> {
     /// When a job that failed is tried again. Unless set, [`RetryPolicy::exponential`].
     ///
-    /// Each delivery counts as an attempt, on whatever machine. The policy's deadline counts from the moment the job was
-    /// stored; its budget is that of this process.
+    /// An attempt is a delivery whose handler began, or with which a process vanished, on whatever machine. What a drain
+    /// gives back unrun does not count. The policy's deadline counts from the moment the job was stored, by
+    /// the server's clock; its budget is that of this process.
     pub fn retry(mut self, policy: RetryPolicy<E>) -> Self {
         self.policy = policy;
         self
@@ -137,16 +140,23 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// How long a job may take, from the moment it was handed to the pool. Past it there are no more heartbeats, so the
-    /// job goes to another worker; its [token](Job::token) is cancelled, [`Event::JobStuck`](super::Event) is told, and
-    /// the slot stays taken until the handler returns. Unless set, for ever.
+    /// How long a handler may take, from the moment it begins. Waiting for a worker of the pool does not count. *Default:
+    /// forever.*
+    ///
+    /// Past this time the attempt has failed, and the job's [token](Job::token) is cancelled. The policy
+    /// decides whether the job is delivered again or goes to the dead letters. [`Event::JobStuck`](super::Event) names
+    /// the job. The slot stays taken until the handler returns. A worker all of whose threads are taken in that way asks for
+    /// no jobs.
     pub fn stuck_after(mut self, time: Duration) -> Self {
         self.stuck_after = Some(time);
         self
     }
 
-    /// How often a job may be delivered before it goes to the dead letters *without being run*: what ends its process
-    /// each time leaves no outcome to go by. Unless set, the policy's attempts and ten more.
+    /// How many attempts without an outcome a job may have before it goes to the dead letters *without being run*: a job
+    /// that ends its process each time leaves no outcome to go by. *Default: the policy's attempts and ten more.*
+    ///
+    /// A job that has had more attempts than the policy allows runs alone: the worker gives back what has not
+    /// begun, waits for what runs, and asks for nothing until that job has ended.
     pub fn max_deliveries(mut self, deliveries: u32) -> Self {
         self.max_deliveries = Some(deliveries);
         self
@@ -156,6 +166,13 @@ impl<E> WorkerBuilder<E> {
     /// when they are as many, the server gives out nothing. Unless set, 100,000. All workers of one name must agree.
     pub fn max_ack_pending(mut self, jobs: u32) -> Self {
         self.max_ack_pending = jobs;
+        self
+    }
+
+    /// How many bytes the worker asks for at once, so that large jobs for many slots do not come faster than they are read.
+    /// A single job may be larger. *Default: 8 MiB.*
+    pub fn pull_max_bytes(mut self, bytes: usize) -> Self {
+        self.pull_max_bytes = bytes;
         self
     }
 
@@ -201,8 +218,13 @@ impl<E> WorkerBuilder<E> {
             ));
         }
         let JobQueue { link, name, dead_subject } = self.queue;
-        let registrar =
-            Registrar { link: Arc::clone(&link), stream: Arc::clone(&name), dead_subject, ack_wait: self.ack_wait };
+        let registrar = Registrar {
+            link: Arc::clone(&link),
+            stream: Arc::clone(&name),
+            dead_subject,
+            ack_wait: self.ack_wait,
+            history: History::new(Arc::clone(&link), Arc::clone(&name)),
+        };
         let terms = Terms {
             stream: name,
             consumer: self.consumer,
@@ -211,6 +233,8 @@ impl<E> WorkerBuilder<E> {
             beats: self.beats,
             stuck_after: self.stuck_after,
             max_deliveries,
+            alone_from: attempts.saturating_add(1).min(max_deliveries),
+            max_bytes: self.pull_max_bytes,
             max_ack_pending: self.max_ack_pending,
             drain_timeout: self.drain_timeout,
         };
@@ -257,6 +281,7 @@ impl<E> Worker<E> {
             max_deliveries: None,
             max_ack_pending: DEFAULT_MAX_ACK_PENDING,
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            pull_max_bytes: DEFAULT_PULL_MAX_BYTES,
             consumer: name.into(),
             filter: String::new(),
         }
@@ -324,6 +349,20 @@ impl<E> Worker<E> {
         self.draining.cancel();
     }
 
+    /// Deletes the jobs that this worker's consumer counts as done and that are still stored; returns how many there were.
+    ///
+    /// A server that was killed may keep such jobs. They are not delivered again, and
+    /// [`Event::JobsLeftBehind`](super::Event) tells of them. Check the event first if the server may have lost its *last
+    /// jobs*, as in a power cut: then it gives their numbers to new jobs, and the consumer may take those for done. Blocks
+    /// for about one round trip per job.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`](super::QueueError), if the server does not answer or refuses.
+    pub fn clear_finished(&self) -> Result<u64, QueueError> {
+        self.link.wait(leftover::clear(&self.link, &self.terms), Duration::MAX)?
+    }
+
     /// A snapshot of the counters.
     #[must_use]
     pub fn metrics(&self) -> WorkerMetrics {
@@ -364,44 +403,5 @@ impl<E> fmt::Debug for WorkerBuilder<E> {
             .field("policy", &self.policy)
             .field("slots", &self.slots)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a worker agrees with the server, and holds itself to.
-#[derive(Debug)]
-pub(super) struct Terms {
-    pub(super) stream: Arc<str>,
-    pub(super) consumer: String,
-    /// Empty: all subjects.
-    filter: String,
-    ack_wait: Duration,
-    /// Whether there are heartbeats.
-    beats: bool,
-    pub(super) stuck_after: Option<Duration>,
-    pub(super) max_deliveries: u32,
-    max_ack_pending: u32,
-    pub(super) drain_timeout: Duration,
-}
-
-impl Terms {
-    pub(super) fn heartbeat_period(&self) -> Option<Duration> {
-        self.beats.then_some(self.ack_wait / 3)
-    }
-
-    /// The consumer. It has no limit of deliveries of its own: past it a job would stay in the stream for ever, and
-    /// nobody would be told.
-    pub(super) fn consumer_config(&self) -> Config {
-        Config {
-            durable_name: Some(self.consumer.clone()),
-            deliver_policy: DeliverPolicy::All,
-            ack_policy: AckPolicy::Explicit,
-            replay_policy: ReplayPolicy::Instant,
-            ack_wait: self.ack_wait,
-            max_deliver: -1,
-            max_ack_pending: self.max_ack_pending.into(),
-            max_waiting: MAX_WAITING,
-            filter_subject: self.filter.clone(),
-            ..Config::default()
-        }
     }
 }

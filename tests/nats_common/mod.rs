@@ -136,8 +136,15 @@ impl Server {
 
     /// Says whole lines of the protocol itself, as other clients may, and returns when the server has heard them.
     pub fn say(&self, words: &str) {
+        self.say_bytes(words.as_bytes());
+    }
+
+    /// The same in bytes, which need not be text.
+    pub fn say_bytes(&self, words: &[u8]) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        write!(stream, "CONNECT {{\"verbose\":false,\"headers\":true}}\r\n{words}PING\r\n").unwrap();
+        stream.write_all(b"CONNECT {\"verbose\":false,\"headers\":true}\r\n").unwrap();
+        stream.write_all(words).unwrap();
+        stream.write_all(b"PING\r\n").unwrap();
         let mut answers = BufReader::new(stream).lines();
         assert!(answers.any(|line| line.unwrap() == "PONG"), "the server has hung up");
     }

@@ -2,11 +2,14 @@
 
 use std::time::Instant;
 
-use super::{Course, FIRST_PAUSE, LONGEST_PAUSE, Note, State};
+use async_nats::RequestErrorKind;
+
+use super::{Course, FIRST_PAUSE, LAST_CALL, LONGEST_PAUSE, Note, State};
 use crate::error::CancelReason;
 use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
 use crate::nats::inbox::{self, PrepareError, Prepared};
+use crate::nats::incarnation::Origin;
 use crate::sync::Arc;
 
 impl Course {
@@ -46,12 +49,52 @@ impl Course {
             Ok(prepared) => {
                 self.failures = 0;
                 self.was_disconnected = false;
+                self.came_from(prepared.origin);
                 self.state = State::Open(prepared);
+                self.sweep();
                 self.tell(&Event::ConsumerReady { consumer: self.outfit.terms.consumer.clone() });
             }
             Err(PrepareError::Final(error)) => self.drain(Some(error)),
             Err(PrepareError::Passing(error)) => self.fail(error),
+            Err(PrepareError::Silence) => {
+                self.replace_dead_connection();
+                self.fail("the server does not answer".to_owned());
+            }
         }
+    }
+
+    /// Deliveries come from this stream and this consumer from now on.
+    fn came_from(&mut self, origin: Origin) {
+        let known = self.origin.replace(origin);
+        self.lease.void();
+        if known.is_some_and(|known| known.stream != origin.stream) {
+            self.stream_was_replaced();
+        }
+    }
+
+    /// Looks whether the server is there: it was to say something by now.
+    pub(super) fn look_for_the_server(&mut self) {
+        if let State::Open(prepared) = &mut self.state {
+            prepared.inbox.heard(); // the next look is as far away
+        }
+        self.lease.void();
+        self.lease.is_for_silence = true;
+        self.look();
+    }
+
+    /// Has the client connect anew, if the server is not heard at all. "No responders" is an answer, too.
+    pub(super) fn replace_dead_connection(&self) {
+        let link = Arc::clone(&self.outfit.link);
+        if !link.is_connected() {
+            return;
+        }
+        self.outfit.link.io.spawn(async move {
+            let probe = link.client.new_inbox();
+            let answer = link.client.request(probe, "".into()).await;
+            if answer.is_err_and(|error| error.kind() == RequestErrorKind::TimedOut) {
+                let _ = link.client.force_reconnect().await;
+            }
+        });
     }
 
     /// Something is wrong: tries again after a pause.
@@ -70,8 +113,11 @@ impl Course {
         }
         self.close_inbox();
         self.tries += 1; // what is being prepared is not wanted any more
-        self.state = State::Draining { until: Instant::now().checked_add(self.outfit.terms.drain_timeout), error };
+        let (now, time) = (Instant::now(), self.outfit.terms.drain_timeout);
+        let last_call = now.checked_add(time.saturating_sub(LAST_CALL.min(time / 4)));
+        self.state = State::Draining { last_call, until: now.checked_add(time), error };
         self.return_queued();
+        self.solo_is_over();
     }
 
     /// What has not started goes back.

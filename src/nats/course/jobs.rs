@@ -1,29 +1,39 @@
 //! Asking for jobs, taking what arrives, and telling what became of it.
 
+use std::time::Duration;
+
 use async_nats::StatusCode;
 
 use super::{Course, Note, State};
 use crate::nats::attempt::Verdict;
 use crate::nats::dead_letter::DeadReason;
 use crate::nats::event::Event;
+use crate::nats::history::Record;
 use crate::nats::inbox;
 use crate::nats::job::Delivered;
 use crate::nats::metrics::add;
-use crate::nats::outcome::Settled;
 use crate::sync::Arc;
+
+/// After what time a job comes again that this worker has no room for.
+const RETURN_PAUSE: Duration = Duration::from_secs(1);
 
 impl Course {
     pub(super) fn ask(&mut self) {
-        let State::Open(prepared) = &mut self.state else { return };
-        if self.was_disconnected {
+        if !matches!(self.state, State::Open(_)) {
             return;
         }
+        if self.was_disconnected || self.watch.is_sweeping || !self.solo.is_none() || self.is_full_of_stuck() {
+            return;
+        }
+        let State::Open(prepared) = &mut self.state else { return };
         if !self.credit.is_asking() {
             prepared.inbox.heard(); // the server had no reason to say anything until now
         }
-        let jobs = self.credit.ask(self.hands.len());
+        let most = if self.watch.is_next_too_large { 1 } else { usize::MAX };
+        let jobs = self.credit.ask(self.hands.len(), most);
         if jobs > 0 {
-            prepared.ask(jobs, &self.outfit.link);
+            self.watch.is_next_too_large = false;
+            prepared.ask(jobs, self.outfit.terms.max_bytes, &self.outfit.link);
         }
     }
 
@@ -31,15 +41,19 @@ impl Course {
         if let State::Open(prepared) = &mut self.state {
             prepared.inbox.heard();
         }
+        // A job may have a status among its headers, too.
+        let is_job = message.reply.as_deref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
         match message.status {
-            None | Some(StatusCode::OK) => self.receive_job(message),
-            Some(status) => self.receive_status(status, &message),
+            Some(status) if !is_job => self.receive_status(status, &message),
+            _ => self.receive_job(message),
         }
     }
 
+    /// Takes a job. One that comes again is looked up first.
     pub(super) fn receive_job(&mut self, message: async_nats::Message) {
         self.credit.received();
-        let Some(delivered) = Delivered::read(message) else {
+        let read = self.origin.and_then(|origin| Delivered::read(message, origin, &self.clock));
+        let Some(delivered) = read else {
             self.tell(&Event::Complaint("a message came that is no job".to_owned()));
             return;
         };
@@ -49,25 +63,59 @@ impl Course {
             add(&counters.redelivered);
         }
         counters.enter();
+        let is_new = delivered.deliveries == 1;
         let delivered = Arc::new(delivered);
-        let (number, token) = (self.hands.next_number(), self.token.child_token());
-        let verdict = if delivered.deliveries > self.outfit.terms.max_deliveries {
-            let error = "it was delivered too often without an outcome".to_owned();
-            Some(Verdict::Dead { reason: DeadReason::Deliveries, error })
-        } else if self.hands.len() >= self.outfit.slots || !self.is_open() {
-            Some(Verdict::Return)
-        } else {
-            None
-        };
-        let task = match &verdict {
-            Some(_) => None,
-            None => self.outfit.crew.take(number, Arc::clone(&delivered), &token, &self.verdicts.0),
-        };
-        let is_refused = task.is_none();
-        self.hands.hold(delivered, token, task);
-        if is_refused {
-            self.settle(number, verdict.unwrap_or(Verdict::Return));
+        let number = self.hands.hold(Arc::clone(&delivered), self.token.child_token());
+        if !self.clock.is_known() {
+            self.look();
         }
+        if is_new {
+            return self.decide(number, Record::default());
+        }
+        let (registrar, notes) = (Arc::clone(&self.outfit.registrar), self.outfit.notes.0.clone());
+        self.outfit.link.io.spawn(async move {
+            let record = registrar.history.read(&delivered).await;
+            let _ = notes.send(Note::Known(number, record));
+        });
+    }
+
+    /// Decides what becomes of a delivery, now that all is known of its job.
+    pub(super) fn decide(&mut self, number: u64, record: Record) {
+        let Some(hand) = self.hands.get(number) else { return };
+        let delivered = Arc::clone(&hand.delivered);
+        delivered.set_returns(record.returns);
+        if record != Record::default() {
+            delivered.set_recorded();
+        }
+        let terms = &self.outfit.terms;
+        if let Some((reason, error)) = record.dead {
+            self.wait_to_tell(number, Verdict::Dead { reason, error });
+        } else if delivered.attempts() > terms.max_deliveries {
+            let error = "it was delivered too often without an outcome".to_owned();
+            self.wait_to_tell(number, Verdict::Dead { reason: DeadReason::Deliveries, error });
+        } else if !self.is_open() || self.hands.len() > self.outfit.slots || self.is_full_of_stuck() {
+            self.wait_to_tell(number, Verdict::Return(self.pause_of_return()));
+        } else if !self.solo.is_none() || (delivered.attempts() >= terms.alone_from && !self.hands.has_twin(number)) {
+            self.take_alone(number);
+        } else {
+            self.begin(number);
+        }
+    }
+
+    /// Hands a delivery to the pool.
+    pub(super) fn begin(&mut self, number: u64) {
+        let Some(hand) = self.hands.get(number) else { return };
+        let crew = &self.outfit.crew;
+        let task = crew.take(number, Arc::clone(&hand.delivered), &hand.token, &hand.started, &self.verdicts.0);
+        match task {
+            Some(task) => self.hands.begin(number, task),
+            None => self.wait_to_tell(number, Verdict::Return(Duration::ZERO)),
+        }
+    }
+
+    /// After what time a job that is given back may come again: at once in a drain, since this worker asks for nothing.
+    pub(super) fn pause_of_return(&self) -> Duration {
+        if self.is_open() { RETURN_PAUSE } else { Duration::ZERO }
     }
 
     /// Whether jobs may still be begun.
@@ -81,42 +129,17 @@ impl Course {
         if status == StatusCode::IDLE_HEARTBEAT || !prepared.inbox.owns(&message.subject) {
             return;
         }
-        let is_lost = status == StatusCode::NO_RESPONDERS || text.eq_ignore_ascii_case("Consumer Deleted");
+        let is_lost = status == StatusCode::NO_RESPONDERS || text.contains("Deleted");
         if let Some(jobs) = inbox::returned(message) {
             self.credit.returned(jobs);
+            self.watch.is_next_too_large = inbox::is_too_large(message);
+            self.watch.note_idle(status == StatusCode::TIMEOUT);
         } else if is_lost {
+            self.lease.void();
             self.tell(&Event::ConsumerLost { consumer: self.outfit.terms.consumer.clone() });
             self.prepare_anew();
         } else {
             self.fail(format!("{status} {text}"));
         }
-    }
-
-    /// There is a verdict: tells the server.
-    pub(super) fn settle(&mut self, number: u64, verdict: Verdict) {
-        let Some(hand) = self.hands.ended(number) else { return };
-        if hand.is_stuck && matches!(verdict, Verdict::Retry(_)) {
-            // It is on its way to somebody else, by the server's own clock.
-            return self.let_go(number, Settled::Lost);
-        }
-        let (delivered, notes) = (Arc::clone(&hand.delivered), self.outfit.notes.0.clone());
-        let registrar = Arc::clone(&self.outfit.registrar);
-        self.outfit.link.io.spawn(async move {
-            let settled = registrar.settle(&delivered, verdict).await;
-            let _ = notes.send(Note::Settled(number, settled));
-        });
-    }
-
-    pub(super) fn let_go(&mut self, number: u64, settled: Settled) {
-        let Some(hand) = self.hands.release(number) else { return };
-        let counters = &self.outfit.counters;
-        match settled {
-            Settled::Done => counters.note_done(hand.delivered.age()),
-            Settled::Retried => add(&counters.retried),
-            Settled::Dead => add(&counters.dead),
-            Settled::Returned => add(&counters.returned),
-            Settled::Lost => add(&counters.lost),
-        }
-        counters.leave(1);
     }
 }

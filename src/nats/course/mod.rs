@@ -12,28 +12,42 @@
 //!    slots for so long.
 //! 2. What is asked for and what is in hand never exceed the slots. Should more arrive all the same (what was asked for was
 //!    thought lost), it goes back.
-//! 3. An inbox that is given up is drained: what the server had sent by then is taken, or goes back.
-//! 4. A verdict comes from whoever claims the task (see `attempt`), once. Everything else happens on this one future,
+//! 3. An inbox that is given up is closed: what the server had sent by then is taken, or goes back. Nothing is given
+//!    back before the server has closed it, or it would come again by that inbox.
+//! 4. Outcomes and heartbeats are sent under a lease (see `incarnation`), which `outcomes` takes.
+//! 5. A job that has come often without an outcome runs alone (see `solo`).
+//! 6. A verdict comes from whoever claims the task (see `attempt`), once. Everything else happens on this one future,
 //!    so it needs no lock.
 
 mod consumer;
 mod jobs;
+mod outcomes;
+mod solo;
+mod watch;
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use self::outcomes::Lease;
+use self::solo::Solo;
+use self::watch::Watch;
 use super::attempt::{Crew, Verdict, Verdicts};
 use super::connection::Link;
 use super::credit::Credit;
 use super::error::WorkerError;
 use super::event::Event;
 use super::hands::Hands;
+use super::history::Record;
 use super::inbox::{Inbox, PrepareError, Prepared};
+use super::incarnation::{Look, Origin};
+use super::leftover::Leftover;
 use super::metrics::{Counters, add};
 use super::outcome::{Registrar, Settled};
-use super::worker::{RunReport, Terms};
+use super::server_clock::ServerClock;
+use super::terms::Terms;
+use super::worker::RunReport;
 use crate::cancel::CancellationToken;
 use crate::error::CancelReason;
 use crate::io::{self, Sleep, mpsc};
@@ -44,15 +58,26 @@ use crate::sync::Arc;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long before the end of a drain the tokens are cancelled, so that a handler that heeds its token can still
+/// have its outcome told; at most a quarter of the drain's time.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// What a run hears of, besides jobs and verdicts.
 pub(super) enum Note {
-    /// The server has confirmed an outcome, or not.
+    /// What came of telling an outcome.
     Settled(u64, Settled),
     /// The connection is there, or not.
     Connection(bool),
     /// What came of preparing; the number is that of the try.
     Prepared(u64, Result<Box<Prepared>, PrepareError>),
+    /// What a look at the stream and the consumer says; the number is that of the look.
+    Looked(u64, Look),
+    /// What is known of a job that comes again.
+    Known(u64, Record),
+    /// The jobs that cannot be read have been looked for.
+    Swept,
+    /// Jobs that have run and are still stored, if there are any.
+    Leftover(Option<Leftover>),
     /// Nothing new shall be begun.
     Drain,
 }
@@ -76,6 +101,12 @@ pub(super) struct Course {
     hands: Hands,
     credit: Credit,
     state: State,
+    /// The stream and the consumer that deliveries come from, once there are any.
+    origin: Option<Origin>,
+    clock: Arc<ServerClock>,
+    lease: Lease,
+    solo: Solo,
+    watch: Watch,
     /// Inboxes that are given up and not yet empty.
     old: Vec<Inbox>,
     /// Counts the tries to prepare; the answer to an earlier one is stale.
@@ -100,6 +131,8 @@ enum State {
     Open(Box<Prepared>),
     /// With what went wrong, if that is why.
     Draining {
+        /// When the tokens are cancelled; `None`: they are, or never.
+        last_call: Option<Instant>,
         until: Option<Instant>,
         error: Option<WorkerError>,
     },
@@ -125,6 +158,11 @@ impl Course {
             hands,
             credit,
             state: State::Pausing { until: now },
+            origin: None,
+            clock: Arc::new(ServerClock::new()),
+            lease: Lease::default(),
+            solo: Solo::None,
+            watch: Watch::default(),
             old: Vec::new(),
             tries: 0,
             failures: 0,
@@ -149,13 +187,15 @@ impl Course {
                 Step::Arrival(message) => self.receive(message),
                 Step::Time => self.look_at_the_clock(),
             }
+            self.go_on_alone();
+            self.tell_outcomes();
             self.ask();
         }
     }
 
     /// What the run comes to, if it has ended.
     fn is_over(&mut self) -> Option<Result<RunReport, WorkerError>> {
-        let State::Draining { until, error } = &mut self.state else { return None };
+        let State::Draining { until, error, .. } = &mut self.state else { return None };
         let is_empty = self.hands.is_empty() && self.old.is_empty();
         if !is_empty && until.is_none_or(|moment| Instant::now() < moment) {
             return None;
@@ -194,6 +234,8 @@ impl Course {
                 Poll::Pending if !self.old[place].is_overdue(now) => {}
                 Poll::Ready(None) | Poll::Pending => {
                     self.old.swap_remove(place);
+                    // A look that is begun now ends after the server has closed the inbox.
+                    self.lease.void();
                     return Some(Step::Time);
                 }
             }
@@ -218,61 +260,77 @@ impl Course {
     fn due_at(&self) -> Option<Instant> {
         let of_state = match &self.state {
             State::Pausing { until } => Some(*until),
-            State::Open(prepared) if self.awaits_word() => Some(prepared.inbox.silent_at()),
-            State::Draining { until, .. } => *until,
+            State::Open(prepared) if self.credit.is_asking() => Some(prepared.inbox.silent_at()),
+            State::Draining { last_call, until, .. } => last_call.or(*until),
             State::Preparing | State::Open(_) => None,
         };
         let overdue = self.old.iter().map(Inbox::overdue_at);
-        overdue.chain(of_state).chain(self.hands.look_at()).min()
-    }
-
-    /// Whether the server, or the connection, must let itself be heard.
-    fn awaits_word(&self) -> bool {
-        self.credit.is_asking() || self.was_disconnected
+        let own = [self.hands.look_at(), self.outcomes_due_at(), self.solo.due_at(), self.watch.due_at()];
+        overdue.chain(of_state).chain(own.into_iter().flatten()).min()
     }
 
     fn look_at_the_clock(&mut self) {
         let now = Instant::now();
-        match &self.state {
+        match &mut self.state {
             State::Pausing { until } if *until <= now => self.prepare(),
-            State::Open(prepared) if self.awaits_word() && prepared.inbox.silent_at() <= now => {
-                self.fail("nothing is heard of the server".to_owned());
+            State::Open(prepared) if prepared.inbox.silent_at() <= now && (self.credit.is_asking()) => {
+                self.look_for_the_server();
+            }
+            State::Draining { last_call, .. } if last_call.is_some_and(|moment| moment <= now) => {
+                *last_call = None;
+                self.token.cancel_because(CancelReason::Requested);
             }
             _ => {}
+        }
+        if self.watch.is_unheard(now) && self.was_disconnected && matches!(self.state, State::Open(_)) {
+            self.fail("nothing is heard of the server".to_owned());
         }
         let due = self.hands.due(now);
         for number in due.stuck {
             self.give_up_on(number);
         }
-        if !due.beats.is_empty() && self.outfit.link.is_connected() {
-            self.outfit.counters.note_heartbeats(due.beats.len());
-            let client = self.outfit.link.client.clone();
-            self.outfit.link.io.spawn(async move {
-                for reply in due.beats {
-                    let _ = client.publish(reply, "+WPI".into()).await;
-                }
-            });
+        self.lease.beats.extend(due.beats);
+        self.look_for_leftovers(now);
+        self.solo_is_late(now);
+    }
+
+    /// A job has run for too long: that was an attempt, and it failed.
+    fn give_up_on(&mut self, number: u64) {
+        let Some(hand) = self.hands.get_mut(number) else { return };
+        hand.token.cancel();
+        add(&self.outfit.counters.stuck);
+        let (subject, sequence) = hand.delivered.name();
+        let verdict = self.outfit.crew.give_up_on(&hand.delivered);
+        self.wait_to_tell(number, verdict);
+        self.tell(&Event::JobStuck { subject, sequence });
+        if self.is_full_of_stuck() {
+            // What waits for a worker here could run elsewhere.
+            self.return_queued();
+            if matches!(self.state, State::Open(_)) {
+                self.prepare_anew();
+            }
         }
     }
 
-    /// A job has run for too long.
-    fn give_up_on(&mut self, number: u64) {
-        let Some(hand) = self.hands.get(number) else { return };
-        hand.token.cancel();
-        add(&self.outfit.counters.stuck);
-        let (subject, sequence) = (hand.delivered.message.subject.to_string(), hand.delivered.sequence);
-        self.tell(&Event::JobStuck { subject, sequence });
+    /// Whether no worker of the pool is left for another job.
+    fn is_full_of_stuck(&self) -> bool {
+        let stuck = self.hands.stuck();
+        stuck > 0 && stuck >= self.outfit.crew.workers()
     }
 
     fn hear(&mut self, note: Note) {
         match note {
-            Note::Settled(number, settled) => self.let_go(number, settled),
+            Note::Settled(number, settled) => self.settled(number, settled),
             Note::Connection(false) => {
+                self.watch.note_disconnected(self.credit.is_asking());
                 self.was_disconnected = true;
+                self.lease.void();
                 self.credit.forget();
             }
             Note::Connection(true) => {
                 self.hands.hurry();
+                self.lease.void();
+                self.outfit.registrar.history.forget_silence();
                 let stale = matches!(self.state, State::Open(_) | State::Preparing) && self.was_disconnected;
                 if stale || matches!(self.state, State::Pausing { .. }) {
                     self.prepare_anew();
@@ -280,6 +338,10 @@ impl Course {
             }
             Note::Prepared(number, prepared) if number == self.tries => self.prepared(prepared),
             Note::Prepared(..) => {}
+            Note::Looked(number, look) => self.looked(number, &look),
+            Note::Known(number, record) => self.decide(number, record),
+            Note::Swept => self.watch.is_sweeping = false,
+            Note::Leftover(found) => self.found_leftovers(found),
             Note::Drain => self.drain(None),
         }
     }

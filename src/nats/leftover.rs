@@ -1,0 +1,102 @@
+//! Jobs that have run and are still stored.
+//!
+//! A server that is killed may keep what its consumer counts as done: everything up to the consumer's
+//! *ack floor* has been acknowledged, and none of it is delivered again. Such a job takes room and is counted.
+//! It is not deleted unasked: a server that lost its last jobs in a power cut gives their numbers
+//! to new ones, and the consumer may take those for done.
+
+use async_nats::jetstream::consumer;
+use async_nats::jetstream::response::Response;
+use serde_json::{Value, json};
+
+use super::connection::Link;
+use super::error::{BoxError, QueueError};
+use super::incarnation::moment_of;
+use super::terms::Terms;
+
+/// How many are counted.
+const MAX_COUNTED: u64 = 1_000;
+
+/// A job as it is stored: its headers need not make sense.
+pub(super) struct StoredJob {
+    pub(super) subject: String,
+    pub(super) sequence: u64,
+    /// In nanoseconds since 1970, by the server's clock.
+    pub(super) stored_at: i64,
+    /// In base64, as are the headers.
+    pub(super) payload: String,
+    pub(super) headers: String,
+}
+
+impl StoredJob {
+    fn read(message: &Value) -> Option<Self> {
+        let text = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Some(Self {
+            subject: text("subject"),
+            sequence: message.get("seq")?.as_u64()?,
+            stored_at: i64::try_from(moment_of(message.get("time")?)?).ok()?,
+            payload: text("data"),
+            headers: text("hdrs"),
+        })
+    }
+}
+
+/// What is left.
+pub(super) struct Leftover {
+    /// The place of the first.
+    pub(super) first: u64,
+    /// How many there are, at least.
+    pub(super) jobs: u64,
+}
+
+/// Looks for jobs that the consumer counts as done.
+pub(super) async fn find(link: &Link, terms: &Terms) -> Option<Leftover> {
+    let floor = consumer_info(link, terms).await.ok()?.ack_floor.stream_sequence;
+    let (mut found, mut next): (Option<Leftover>, u64) = (None, 1);
+    while let Ok(Some(job)) = next_job(link, terms, next).await {
+        if job.sequence > floor || found.as_ref().is_some_and(|found| found.jobs >= MAX_COUNTED) {
+            break;
+        }
+        next = job.sequence + 1;
+        found.get_or_insert(Leftover { first: job.sequence, jobs: 0 }).jobs += 1;
+    }
+    found
+}
+
+/// Deletes the jobs that the consumer counts as done; returns how many there were.
+pub(super) async fn clear(link: &Link, terms: &Terms) -> Result<u64, QueueError> {
+    let unavailable = |error: BoxError| QueueError::Unavailable(error);
+    let floor = consumer_info(link, terms).await.map_err(unavailable)?.ack_floor.stream_sequence;
+    let stream = link.jetstream.get_stream_no_info(&*terms.stream).await?;
+    let (mut cleared, mut next) = (0, 1);
+    while let Some(job) = next_job(link, terms, next).await.map_err(unavailable)? {
+        if job.sequence > floor {
+            break;
+        }
+        next = job.sequence + 1;
+        stream.delete_message(job.sequence).await.map_err(|error| QueueError::Rejected(error.into()))?;
+        cleared += 1;
+    }
+    Ok(cleared)
+}
+
+/// What the server says of the consumer.
+pub(super) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer::Info, BoxError> {
+    let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
+    match link.jetstream.request(question, &json!({})).await? {
+        Response::Ok(info) => Ok(info),
+        Response::Err { error } => Err(error.into()),
+    }
+}
+
+/// The next stored job of the consumer's subject, at this place or after it.
+pub(super) async fn next_job(link: &Link, terms: &Terms, place: u64) -> Result<Option<StoredJob>, BoxError> {
+    let subject = if terms.filter.is_empty() { ">" } else { &terms.filter };
+    let question = json!({ "seq": place, "next_by_subj": subject });
+    let answer: Value = link.jetstream.request(format!("STREAM.MSG.GET.{}", terms.stream), &question).await?;
+    match answer.get("message") {
+        Some(message) => Ok(Some(StoredJob::read(message).ok_or("the answer makes no sense")?)),
+        None if answer["error"]["code"] == 404 => Ok(None),
+        None => Err(answer["error"]["description"].to_string().into()),
+    }
+}

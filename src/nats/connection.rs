@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::{Client, jetstream};
+use async_nats::{Client, Request, jetstream};
 
+use super::check;
 use super::error::{ConnectError, PublishError};
 use super::event::{self, Event, Listener};
+use super::headers::Headers;
 use super::message::Message;
 use super::options::ConnectionBuilder;
 use super::payload::Encode;
@@ -20,6 +22,7 @@ use crate::deadline::Deadline;
 use crate::engine::Engine;
 use crate::io::{self, BlockError, IoThread, mpsc};
 use crate::pool::WorkerPool;
+use crate::sync::Ordering::Relaxed;
 use crate::sync::{Arc, Mutex};
 
 /// How long the last owner of a connection waits for the client to send what it was given.
@@ -111,9 +114,28 @@ impl Connection {
     ///
     /// [`PublishError`].
     pub fn publish(&self, subject: &str, payload: &(impl Encode + ?Sized)) -> Result<(), PublishError> {
+        check::subject("subject", subject)?;
         let bytes = payload.encode().map_err(PublishError::Encode)?;
         let link = &self.link;
-        link.wait(link.client.publish(subject.to_owned(), bytes.into()), self.link.timeout)??;
+        link.wait(link.client.publish(subject.to_owned(), bytes.into()))??;
+        Ok(())
+    }
+
+    /// Hands a message with headers to the client. Like [`publish`](Self::publish) otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn publish_with_headers(
+        &self,
+        subject: &str,
+        headers: &Headers,
+        payload: &(impl Encode + ?Sized),
+    ) -> Result<(), PublishError> {
+        check::subject("subject", subject)?;
+        let (map, bytes) = (headers.to_map()?, payload.encode().map_err(PublishError::Encode)?);
+        let link = &self.link;
+        link.wait(link.client.publish_with_headers(subject.to_owned(), map, bytes.into()))??;
         Ok(())
     }
 
@@ -123,20 +145,88 @@ impl Connection {
     ///
     /// [`PublishError`]; a timeout, if there is no connection for the time of an answer.
     pub fn flush(&self) -> Result<(), PublishError> {
-        let flushed = self.link.wait(self.link.client.flush(), self.link.timeout)?;
+        let flushed = self.link.wait(self.link.client.flush())?;
         flushed.map_err(|error| PublishError::Failed(error.into()))
     }
 
-    /// Publishes a message and blocks until somebody [responds](Message::respond), for the time of an answer at most.
+    /// Publishes a message and blocks until a handler [responds](Message::respond), for the time of
+    /// an answer at most.
     ///
     /// # Errors
     ///
     /// [`PublishError`].
     pub fn request(&self, subject: &str, payload: &(impl Encode + ?Sized)) -> Result<Message, PublishError> {
-        let bytes = payload.encode().map_err(PublishError::Encode)?;
+        self.ask(subject, None, payload)
+    }
+
+    /// Publishes a message with headers and blocks until a handler responds. Like
+    /// [`request`](Self::request) otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn request_with_headers(
+        &self,
+        subject: &str,
+        headers: &Headers,
+        payload: &(impl Encode + ?Sized),
+    ) -> Result<Message, PublishError> {
+        self.ask(subject, Some(headers), payload)
+    }
+
+    fn ask(
+        &self,
+        subject: &str,
+        headers: Option<&Headers>,
+        payload: &(impl Encode + ?Sized),
+    ) -> Result<Message, PublishError> {
+        check::subject("subject", subject)?;
+        let mut request = Request::new();
+        if let Some(headers) = headers {
+            request = request.headers(headers.to_map()?);
+        }
+        let request = request.payload(payload.encode().map_err(PublishError::Encode)?.into());
         let link = &self.link;
-        let answer = link.wait(link.client.request(subject.to_owned(), bytes.into()), Duration::MAX)??;
+        let answer = link.wait(link.client.send_request(subject.to_owned(), request))??;
         Ok(Message::new(answer, Arc::clone(link)))
+    }
+
+    /// Returns what the server says of itself; `None` before the first connection. May be stale when
+    /// it returns.
+    #[must_use]
+    pub fn server_info(&self) -> Option<ServerInfo> {
+        self.link.client.try_server_info().map(|info| ServerInfo {
+            name: info.server_name,
+            version: info.version,
+            max_payload: info.max_payload,
+            cluster: info.cluster,
+            domain: info.domain,
+            jetstream: info.jetstream,
+        })
+    }
+
+    /// Returns the counters of this connection since it was made.
+    #[must_use]
+    pub fn statistics(&self) -> ConnectionStatistics {
+        let statistics = self.link.client.statistics();
+        ConnectionStatistics {
+            bytes_in: statistics.in_bytes.load(Relaxed),
+            bytes_out: statistics.out_bytes.load(Relaxed),
+            messages_in: statistics.in_messages.load(Relaxed),
+            messages_out: statistics.out_messages.load(Relaxed),
+            connects: statistics.connects.load(Relaxed),
+        }
+    }
+
+    /// Closes the connection and has the client make it again, to another server of the cluster for
+    /// example. Returns before there is a new one.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn reconnect(&self) -> Result<(), PublishError> {
+        let asked = self.link.wait(self.link.client.force_reconnect())?;
+        asked.map_err(|error| PublishError::Failed(error.into()))
     }
 
     /// The part of the connection that code needs which only publishes.
@@ -160,6 +250,40 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("is_connected", &self.is_connected()).finish_non_exhaustive()
     }
+}
+
+/// What a server says of itself. From [`Connection::server_info`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerInfo {
+    /// The name of the server.
+    pub name: String,
+    /// Its version, such as `2.9.10`.
+    pub version: String,
+    /// The most bytes of a message, headers included.
+    pub max_payload: usize,
+    /// The name of its cluster, if it belongs to one.
+    pub cluster: Option<String>,
+    /// Its JetStream domain, if it has one.
+    pub domain: Option<String>,
+    /// Whether JetStream is turned on.
+    pub jetstream: bool,
+}
+
+/// The counters of a connection. From [`Connection::statistics`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStatistics {
+    /// Bytes received, without the overhead of the protocol.
+    pub bytes_in: u64,
+    /// Bytes sent, without the overhead of the protocol.
+    pub bytes_out: u64,
+    /// Messages received.
+    pub messages_in: u64,
+    /// Messages sent.
+    pub messages_out: u64,
+    /// How often a connection was made, the first one included.
+    pub connects: u64,
 }
 
 /// What the owners of a connection share.
@@ -196,13 +320,27 @@ impl Link {
         self.client.connection_state() == State::Connected
     }
 
-    /// Waits on this thread for what the client does on the I/O thread.
-    pub(super) fn wait<F: Future>(&self, future: F, timeout: Duration) -> Result<F::Output, WaitError> {
+    /// Waits on this thread for what the client does on the I/O thread, for the time of an answer.
+    /// That time covers all of the future: the client bounds the answer, but not the wait for room in
+    /// its own channel.
+    pub(super) fn wait<F: Future>(&self, future: F) -> Result<F::Output, WaitError> {
+        self.wait_until(future, Deadline::after(self.timeout))
+    }
+
+    /// Like [`wait`](Self::wait), until another moment.
+    pub(super) fn wait_until<F: Future>(&self, future: F, deadline: Deadline) -> Result<F::Output, WaitError> {
         if self.io.is_here() {
             return Err(WaitError::OnIoThread);
         }
         let _clock = self.io.runtime().enter();
-        io::wait_for(future, Deadline::after(timeout)).ok_or(WaitError::Timeout)
+        io::wait_for(future, deadline).ok_or(WaitError::Timeout)
+    }
+
+    /// Sends what was published, if there is a connection; waits two seconds at most.
+    pub(super) fn farewell(&self) {
+        if self.is_connected() {
+            let _ = self.wait_until(self.client.flush(), Deadline::after(LONGEST_FAREWELL));
+        }
     }
 
     /// Tells a worker, for as long as it can be told, when the connection breaks (`false`) or comes back (`true`).
@@ -228,9 +366,17 @@ impl<T: Send, F: Fn(bool) -> T + Send + Sync> Ear for (mpsc::UnboundedSender<T>,
 }
 
 impl Drop for Link {
+    /// Flushes. On the I/O thread, which must not wait, the flush is a future of that thread; it owns
+    /// the client, and the thread, until it ends.
     fn drop(&mut self) {
-        if self.is_connected() {
-            let _ = self.wait(self.client.flush(), LONGEST_FAREWELL);
+        if self.io.is_here() && self.is_connected() {
+            let (client, io) = (self.client.clone(), Arc::clone(&self.io));
+            self.io.spawn(async move {
+                let _ = io::timeout(LONGEST_FAREWELL, client.flush()).await;
+                drop(io);
+            });
+        } else {
+            self.farewell();
         }
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use async_nats::jetstream::context::{PublishError as StoreError, PublishErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
 
+use super::check::InvalidArgument;
 use super::settings::Difference;
 
 /// What a payload's own code fails with.
@@ -15,12 +16,24 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
+    /// An argument was refused before anything was sent.
+    #[error(transparent)]
+    Invalid(#[from] InvalidArgument),
     /// The operating system refused to start the I/O thread, or what it needs.
     #[error("the I/O thread could not be started")]
     Start(#[source] std::io::Error),
-    /// A file of credentials could not be read, or makes no sense.
+    /// The credentials could not be read, or make no sense.
     #[error("the credentials cannot be used")]
     Credentials(#[source] std::io::Error),
+    /// A certificate or a key could not be read, or the file or text holds none.
+    #[error("the {what} cannot be used: {source}")]
+    #[non_exhaustive]
+    Certificate {
+        /// Which setting it is.
+        what: &'static str,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
     /// No server answered in time.
     #[error("no server answered in time")]
     Timeout,
@@ -39,19 +52,26 @@ pub enum ConnectError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
+    /// An argument was refused before anything was sent.
+    #[error(transparent)]
+    Invalid(#[from] InvalidArgument),
     /// The payload could not be encoded.
     #[error("the payload could not be encoded")]
     Encode(#[source] BoxError),
     /// Nobody listens to the subject; of requests only.
     #[error("nobody answers on this subject")]
     NoResponders,
-    /// There was no answer in time, or no room in what the client holds back while it is disconnected.
+    /// There was no answer in time, or no room in what the client holds back while there is no
+    /// connection.
     #[error("not done in time")]
     Timeout,
     /// The server allows no payload as large as this.
     #[error("the payload is larger than the server allows")]
     TooLarge,
-    /// The client refuses it: the subject makes no sense, or the connection is closed.
+    /// The server does not permit this subject to the user that is logged in.
+    #[error("permission denied: {0}")]
+    Denied(String),
+    /// The client refuses it: the connection is closed.
     #[error("not published: {0}")]
     Failed(#[source] BoxError),
     /// It was tried inside the I/O thread, which would have waited for itself.
@@ -66,14 +86,18 @@ pub enum PublishError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnqueueError {
+    /// An argument was refused before anything was sent.
+    #[error(transparent)]
+    Invalid(#[from] InvalidArgument),
     /// The payload could not be encoded.
     #[error("the payload could not be encoded")]
     Encode(#[source] BoxError),
     /// The queue holds as many jobs or bytes as it may, or the server has no room.
     #[error("the queue is full: {0}")]
     Full(#[source] BoxError),
-    /// No stream takes this subject; perhaps the stream was deleted.
-    #[error("no stream takes this subject")]
+    /// No stream answers on this subject: the subject is not one of the queue's, the stream was
+    /// deleted, or its servers are electing a leader. The last case passes within seconds.
+    #[error("no stream answers on this subject (during the election of a leader this passes)")]
     NoStream,
     /// There is no connection.
     #[error("there is no connection")]
@@ -96,6 +120,9 @@ pub enum EnqueueError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
+    /// An argument was refused before anything was sent.
+    #[error(transparent)]
+    Invalid(#[from] InvalidArgument),
     /// A stream of this name exists, with other settings.
     #[error("the stream {stream} exists with other settings: {}", Listed(.differences))]
     #[non_exhaustive]
@@ -123,6 +150,9 @@ pub enum QueueError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
+    /// An argument was refused before anything was sent.
+    #[error(transparent)]
+    Invalid(#[from] InvalidArgument),
     /// The consumer exists with other settings, or the server is too old to keep them.
     #[error("the consumer {consumer} has other settings: {}", Listed(.differences))]
     #[non_exhaustive]

@@ -60,8 +60,8 @@ pub(super) struct Inbox {
     /// Counts the questions.
     asked: u64,
     heard_at: Instant,
-    /// When it is given up for good; only of one that was closed.
-    overdue_at: Instant,
+    /// When it is given up for good, if that is not never; only of one that was closed.
+    overdue_at: Option<Instant>,
 }
 
 /// Whether the server has been told that nothing more shall come.
@@ -113,7 +113,7 @@ pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, Prep
     let name = link.client.new_inbox();
     let subscriber = link.client.subscribe(format!("{name}.*")).await.map_err(passing)?;
     let now = Instant::now();
-    let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, asked: 0, heard_at: now, overdue_at: now };
+    let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, asked: 0, heard_at: now, overdue_at: None };
     let origin = Origin { stream: born, consumer: nanoseconds(consumer.cached_info().created) };
     Ok(Prepared { consumer: Arc::new(consumer), origin, inbox })
 }
@@ -179,7 +179,7 @@ impl Inbox {
 
     /// Has the server send nothing more; what is on its way still arrives, and then the end.
     pub(super) fn close(mut self, link: &Link) -> Self {
-        self.overdue_at = Instant::now() + link.timeout;
+        self.overdue_at = Instant::now().checked_add(link.timeout);
         if let Stage::Subscribed(mut subscriber) = mem::replace(&mut self.stage, Stage::Between) {
             self.stage = Stage::Closing(Box::pin(async move {
                 let _ = subscriber.drain().await;
@@ -189,12 +189,12 @@ impl Inbox {
         self
     }
 
-    pub(super) fn overdue_at(&self) -> Instant {
+    pub(super) fn overdue_at(&self) -> Option<Instant> {
         self.overdue_at
     }
 
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.overdue_at <= now
+        self.overdue_at.is_some_and(|moment| moment <= now)
     }
 }
 

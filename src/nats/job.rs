@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::dead_letter;
 use super::error::BoxError;
+use super::headers;
 use super::incarnation::Origin;
 use super::payload::Decode;
 use super::server_clock::ServerClock;
@@ -70,6 +71,12 @@ impl Job {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.delivered.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
+    }
+
+    /// Iterates over all headers, a name once for each of its values, sorted by name. Those that
+    /// begin with `Nats-` and `Workcrew-` were written by the server and this crate.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        headers::pairs(self.delivered.message.headers.as_ref())
     }
 
     /// The id it was enqueued with, also after it was a dead letter and was requeued. A handler that must

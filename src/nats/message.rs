@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::check;
 use super::connection::Link;
 use super::error::{BoxError, PublishError};
+use super::headers::{self, Headers};
 use super::payload::{Decode, Encode};
 use crate::sync::Arc;
 
@@ -51,7 +53,12 @@ impl Message {
         self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
     }
 
-    /// Whether somebody waits for a [response](Self::respond).
+    /// Iterates over all headers, a name once for each of its values, sorted by name.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        headers::pairs(self.message.headers.as_ref())
+    }
+
+    /// Whether a caller waits for a [response](Self::respond).
     #[must_use]
     pub fn wants_response(&self) -> bool {
         self.message.reply.is_some()
@@ -64,9 +71,31 @@ impl Message {
     ///
     /// [`PublishError`].
     pub fn respond(&self, payload: &(impl Encode + ?Sized)) -> Result<(), PublishError> {
+        self.answer(None, payload)
+    }
+
+    /// Answers a request with headers. Like [`respond`](Self::respond) otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn respond_with_headers(
+        &self,
+        headers: &Headers,
+        payload: &(impl Encode + ?Sized),
+    ) -> Result<(), PublishError> {
+        self.answer(Some(headers), payload)
+    }
+
+    fn answer(&self, headers: Option<&Headers>, payload: &(impl Encode + ?Sized)) -> Result<(), PublishError> {
         let Some(reply) = self.message.reply.clone() else { return Ok(()) };
         let bytes = payload.encode().map_err(PublishError::Encode)?;
-        self.link.wait(self.link.client.publish(reply, bytes.into()), self.link.timeout)??;
+        check::subject("reply subject", &reply)?;
+        let client = &self.link.client;
+        match headers {
+            None => self.link.wait(client.publish(reply, bytes.into()))??,
+            Some(headers) => self.link.wait(client.publish_with_headers(reply, headers.to_map()?, bytes.into()))??,
+        }
         Ok(())
     }
 }

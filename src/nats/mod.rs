@@ -32,6 +32,7 @@
 //! has its `outcome` told. All of it runs on the I/O thread; handlers run on the workers.
 
 mod attempt;
+mod check;
 mod connection;
 mod course;
 mod credit;
@@ -39,6 +40,7 @@ mod dead_letter;
 mod error;
 mod event;
 mod hands;
+mod headers;
 mod history;
 mod inbox;
 mod incarnation;
@@ -58,10 +60,12 @@ mod terms;
 mod unreadable;
 mod worker;
 
-pub use self::connection::Connection;
+pub use self::check::InvalidArgument;
+pub use self::connection::{Connection, ConnectionStatistics, ServerInfo};
 pub use self::dead_letter::{DeadLetter, DeadReason};
 pub use self::error::{BoxError, ConnectError, EnqueueError, PublishError, QueueError, WorkerError};
 pub use self::event::Event;
+pub use self::headers::Headers;
 pub use self::job::Job;
 pub use self::message::Message;
 pub use self::metrics::WorkerMetrics;

@@ -5,6 +5,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use super::connection::Connection;
 use super::error::PublishError;
+use super::headers::Headers;
 use super::message::Message;
 use super::payload::Encode;
 
@@ -43,6 +44,34 @@ impl Publisher {
     /// [`PublishError`].
     pub fn publish(&self, subject: &str, payload: &(impl Encode + ?Sized)) -> Result<(), PublishError> {
         self.connection.publish(subject, payload)
+    }
+
+    /// See [`Connection::publish_with_headers`].
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn publish_with_headers(
+        &self,
+        subject: &str,
+        headers: &Headers,
+        payload: &(impl Encode + ?Sized),
+    ) -> Result<(), PublishError> {
+        self.connection.publish_with_headers(subject, headers, payload)
+    }
+
+    /// See [`Connection::request_with_headers`].
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn request_with_headers(
+        &self,
+        subject: &str,
+        headers: &Headers,
+        payload: &(impl Encode + ?Sized),
+    ) -> Result<Message, PublishError> {
+        self.connection.request_with_headers(subject, headers, payload)
     }
 
     /// See [`Connection::flush`].

@@ -138,7 +138,7 @@ impl JobQueueBuilder {
             }
             Ok::<_, QueueError>(())
         };
-        link.wait(opening, Duration::MAX)??;
+        link.wait(opening)??;
         Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into() })
     }
 }
@@ -225,7 +225,7 @@ impl JobQueue {
         }
         let message = message.expected_stream(&self.name);
         let storing = async { self.link.jetstream.send_publish(subject.to_owned(), message).await?.await };
-        let ack = match self.link.wait(storing, Duration::MAX) {
+        let ack = match self.link.wait(storing) {
             Ok(stored) => stored?,
             Err(WaitError::Timeout) => return Err(EnqueueError::Timeout),
             Err(WaitError::OnIoThread) => return Err(EnqueueError::WouldDeadlock),
@@ -235,7 +235,7 @@ impl JobQueue {
 
     fn stored_in(&self, stream: &str) -> Result<u64, QueueError> {
         let looking = async { Ok(self.link.jetstream.get_stream(stream).await?.cached_info().state.messages) };
-        self.link.wait(looking, Duration::MAX)?
+        self.link.wait(looking)?
     }
 }
 
@@ -272,7 +272,7 @@ impl JobQueue {
             }
             Ok(letters)
         };
-        self.link.wait(looking, Duration::MAX)?
+        self.link.wait(looking)?
     }
 
     /// Enqueues the job of a dead letter again, and takes the letter out.
@@ -319,7 +319,7 @@ impl JobQueue {
 
     /// Waits for what is asked of the server.
     fn look_up<T>(&self, looking: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
-        self.link.wait(looking, Duration::MAX)?
+        self.link.wait(looking)?
     }
 
     async fn dead_stream(&self) -> Result<Stream<()>, QueueError> {

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use async_nats::Subscriber;
 use futures_core::Stream;
 
+use super::check;
 use super::connection::{Link, WaitError};
 use super::error::PublishError;
 use super::message::Message;
@@ -43,8 +44,8 @@ impl SubscriptionBuilder {
         self
     }
 
-    /// How many messages may be queued or handled at once; zero counts as one. Unless set, one for each worker that the
-    /// pool has now.
+    /// How many messages may be queued or handled at once, at most 1,048,576; zero counts as one.
+    /// Default: one for each worker that the pool has now.
     pub fn concurrent(mut self, messages: usize) -> Self {
         self.concurrent = Some(messages.max(1));
         self
@@ -61,6 +62,11 @@ impl SubscriptionBuilder {
     #[track_caller]
     pub fn start(self, handler: impl Fn(&Message) + Send + Sync + 'static) -> Result<Subscription, PublishError> {
         let Self { link, subject, group, concurrent } = self;
+        check::filter("subject", &subject)?;
+        if let Some(group) = &group {
+            check::group("group", group)?;
+        }
+        check::concurrency("concurrent", concurrent.unwrap_or(1))?;
         let subscribing = async {
             let client = &link.client;
             match group {
@@ -68,7 +74,7 @@ impl SubscriptionBuilder {
                 None => client.subscribe(subject.clone()).await,
             }
         };
-        let subscriber = match link.wait(subscribing, link.timeout) {
+        let subscriber = match link.wait(subscribing) {
             Ok(subscribed) => subscribed.map_err(|error| PublishError::Failed(error.into()))?,
             Err(WaitError::Timeout) => return Err(PublishError::Timeout),
             Err(WaitError::OnIoThread) => return Err(PublishError::WouldDeadlock),
@@ -89,7 +95,7 @@ impl SubscriptionBuilder {
             location: Location::caller(),
         };
         link.io.spawn(pump.run());
-        Ok(Subscription { subject, ended, _link: link })
+        Ok(Subscription { subject, ended, link })
     }
 }
 
@@ -100,7 +106,7 @@ pub struct Subscription {
     /// Cancelled when it is dropped.
     ended: CancellationToken,
     /// Keeps the connection.
-    _link: Arc<Link>,
+    link: Arc<Link>,
 }
 
 impl Subscription {
@@ -114,6 +120,10 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.ended.cancel();
+        // Besides this one the pump owns the connection, on a thread that cannot wait for it.
+        if Arc::strong_count(&self.link) <= 2 {
+            self.link.farewell();
+        }
     }
 }
 

@@ -360,7 +360,7 @@ impl<E> Worker<E> {
     ///
     /// [`QueueError`](super::QueueError), if the server does not answer or refuses.
     pub fn clear_finished(&self) -> Result<u64, QueueError> {
-        self.link.wait(leftover::clear(&self.link, &self.terms), Duration::MAX)?
+        self.link.wait_until(leftover::clear(&self.link, &self.terms), Deadline::NEVER)?
     }
 
     /// A snapshot of the counters.

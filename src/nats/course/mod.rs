@@ -264,7 +264,7 @@ impl Course {
             State::Draining { last_call, until, .. } => last_call.or(*until),
             State::Preparing | State::Open(_) => None,
         };
-        let overdue = self.old.iter().map(Inbox::overdue_at);
+        let overdue = self.old.iter().filter_map(Inbox::overdue_at);
         let own = [self.hands.look_at(), self.outcomes_due_at(), self.solo.due_at(), self.watch.due_at()];
         overdue.chain(of_state).chain(own.into_iter().flatten()).min()
     }

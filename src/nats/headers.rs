@@ -1,0 +1,129 @@
+//! The headers of a message: names, each with its values.
+
+use std::fmt;
+
+use async_nats::HeaderMap;
+
+use super::check::{self, InvalidArgument};
+
+/// What the server reads as a command about the message at hand.
+pub(super) const SERVER_PREFIX: &str = "Nats-";
+/// What this crate writes.
+pub(super) const OWN_PREFIX: &str = "Workcrew-";
+
+/// The headers of a message or job: names, each with one or more values.
+///
+/// The case of letters counts. Names are visible ASCII without a colon. Values are text without
+/// control characters and without blanks at their ends. The checks run when a message is handed over:
+/// [`append`](Self::append) only stores.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::nats::Headers;
+///
+/// let headers = Headers::new().append("Trace", "t1").append("Tag", "a").append("Tag", "b");
+/// assert_eq!(headers.get("Trace"), Some("t1"));
+/// assert_eq!(headers.iter().filter(|(name, _)| *name == "Tag").count(), 2);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// In the order in which they were appended.
+    entries: Vec<(String, String)>,
+}
+
+impl Headers {
+    /// Creates an empty set of headers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a value to the header of this name.
+    #[must_use]
+    pub fn append(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.entries.push((name.into(), value.into()));
+        self
+    }
+
+    /// Returns the first value of a header. The case of letters counts.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
+    }
+
+    /// Iterates over all names and values, a name once for each of its values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Returns `true` if there are no headers.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The headers in the client's words, checked.
+    pub(super) fn to_map(&self) -> Result<HeaderMap, InvalidArgument> {
+        let mut map = HeaderMap::new();
+        let mut bytes = 0_usize;
+        for (name, value) in self.iter() {
+            check::header_name(name)?;
+            check::header_value("header value", value)?;
+            bytes = bytes.saturating_add(name.len()).saturating_add(value.len()).saturating_add(4);
+            map.append(name, value);
+        }
+        check::header_bytes(bytes)?;
+        Ok(map)
+    }
+
+    /// Likewise, for a job, whose reserved headers are the server's and this crate's.
+    pub(super) fn to_job_map(&self) -> Result<HeaderMap, InvalidArgument> {
+        let is_reserved =
+            |name: &str, prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        let reserved = self.iter().find(|(name, _)| is_reserved(name, SERVER_PREFIX) || is_reserved(name, OWN_PREFIX));
+        if reserved.is_some() {
+            return Err(InvalidArgument::new("header name", "names that begin with Nats- and Workcrew- are reserved"));
+        }
+        self.to_map()
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        Self { entries: pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
+    }
+}
+
+impl fmt::Display for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().try_for_each(|(name, value)| writeln!(f, "{name}: {value}"))
+    }
+}
+
+/// All names and values of a message, a name once for each of its values, sorted by name.
+pub(super) fn pairs(map: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
+    let mut names: Vec<_> = map.into_iter().flat_map(HeaderMap::iter).collect();
+    names.sort_by(|one, two| AsRef::<str>::as_ref(one.0).cmp(two.0.as_ref()));
+    names.into_iter().flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_break_the_protocol_is_refused_and_what_is_text_passes() {
+        for (name, value) in [("", "v"), ("a b", "v"), ("a:", "v"), ("é", "v"), ("a\r\nb", "v"), ("a", "v\r\nb: c")] {
+            assert!(Headers::new().append(name, value).to_map().is_err(), "{name:?} {value:?}");
+        }
+        for value in ["\0", " a", "a ", "\n"] {
+            assert!(Headers::new().append("a", value).to_map().is_err(), "{value:?}");
+        }
+        assert!(Headers::new().append("a", "x".repeat(60_000)).to_map().is_err());
+        assert!(Headers::new().append("Trace", "été").append("Empty", "").to_map().is_ok());
+        for name in ["Nats-Msg-Id", "nats-rollup", "Workcrew-Id"] {
+            assert!(Headers::new().append(name, "v").to_job_map().is_err(), "{name}");
+        }
+    }
+}

@@ -565,7 +565,7 @@ fn settings_that_make_no_sense_are_refused() {
     // The server would hear of none of these.
     for name in ["", "a.b", "*", ">", "a b", "a/b"] {
         let built = Worker::<String>::builder(&queue, name).build();
-        assert!(matches!(built, Err(WorkerError::Settings(_))), "{name}: {built:?}");
+        assert!(matches!(built, Err(WorkerError::Invalid(_))), "{name}: {built:?}");
     }
     let worker = builder().build().unwrap();
     let inside = pool.spawn({

@@ -103,6 +103,20 @@ fn words(field: &'static str, subject: &str, allows_wildcards: bool) -> Checked 
     Ok(())
 }
 
+/// Whether a subject is one of those that a filter stands for.
+pub(super) fn is_match(filter: &str, subject: &str) -> bool {
+    let mut words = subject.split('.');
+    for wanted in filter.split('.') {
+        match (wanted, words.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (wanted, Some(word)) if wanted == word => {}
+            _ => return false,
+        }
+    }
+    words.next().is_none()
+}
+
 fn is_blank(character: char) -> bool {
     character.is_whitespace() || character.is_control()
 }
@@ -238,6 +252,22 @@ mod tests {
             assert!(filter("filter", bad).is_err(), "{bad:?}");
         }
         assert!(job_subject("subject", "$JS.API.STREAM.DELETE.JOBS").is_err());
+    }
+
+    #[test]
+    fn a_filter_matches_as_it_does_on_the_server() {
+        for (filter, subject, expected) in [
+            ("a", "a", true),
+            ("a", "a.b", false),
+            ("a.*", "a.b", true),
+            ("a.*", "a", false),
+            ("a.*", "a.b.c", false),
+            ("a.>", "a.b.c", true),
+            ("a.>", "a", false),
+            (">", "a", true),
+        ] {
+            assert_eq!(is_match(filter, subject), expected, "{filter} {subject}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::error::{ConnectError, PublishError};
 use super::event::{self, Event, Listener};
 use super::headers::Headers;
 use super::message::Message;
-use super::options::ConnectionBuilder;
+use super::options::{ConnectionBuilder, JetStream};
 use super::payload::Encode;
 use super::publisher::Publisher;
 use super::subscription::SubscriptionBuilder;
@@ -27,6 +27,9 @@ use crate::sync::{Arc, Mutex};
 
 /// How long the last owner of a connection waits for the client to send what it was given.
 const LONGEST_FAREWELL: Duration = Duration::from_secs(2);
+/// How long a connect may take beyond the time of an answer for each address, so that the client's own error,
+/// which says more, comes first.
+const LOOK_UP_GRACE: Duration = Duration::from_millis(500);
 /// How many jobs may wait for the store at once, over all threads that enqueue.
 const MOST_UNCONFIRMED: usize = 1 << 16;
 
@@ -71,10 +74,15 @@ impl Connection {
     }
 
     pub(super) fn open(builder: ConnectionBuilder, pool: &WorkerPool) -> Result<Self, ConnectError> {
+        builder.check()?;
         let io = IoThread::of(pool).map_err(ConnectError::Start)?;
         let (listener, timeout) = (builder.listener.clone(), builder.timeout);
         let workers = Arc::new(Mutex::new(Vec::new()));
         let hub = Hub { listener: listener.clone(), workers: Arc::clone(&workers) };
+        let jetstream = builder.jetstream.clone();
+        // The client bounds each address, but not the look-up of a name.
+        let addresses = u32::try_from(builder.servers.len()).unwrap_or(u32::MAX);
+        let longest = timeout.saturating_mul(addresses).saturating_add(LOOK_UP_GRACE);
         let connecting = async move {
             let servers = builder.servers.clone();
             let options = builder.into_options().await?.event_callback(move |event| {
@@ -82,14 +90,18 @@ impl Connection {
                 std::future::ready(())
             });
             let client = options.connect(servers).await?;
-            let jetstream = ContextBuilder::new()
+            let context = ContextBuilder::new()
                 .timeout(timeout)
                 .max_ack_inflight(MOST_UNCONFIRMED)
-                .backpressure_on_inflight(true)
-                .build(client.clone());
+                .backpressure_on_inflight(true);
+            let jetstream = match jetstream {
+                JetStream::Default => context.build(client.clone()),
+                JetStream::Domain(domain) => context.domain(domain).build(client.clone()),
+                JetStream::Prefix(prefix) => context.api_prefix(prefix).build(client.clone()),
+            };
             Ok::<_, ConnectError>((client, jetstream))
         };
-        let (client, jetstream) = match io.block_on(connecting, Deadline::NEVER) {
+        let (client, jetstream) = match io.block_on(connecting, Deadline::after(longest)) {
             Ok(connected) => connected?,
             Err(BlockError::Timeout) => return Err(ConnectError::Timeout),
             Err(BlockError::OnIoThread) => return Err(ConnectError::WouldDeadlock),

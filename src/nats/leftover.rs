@@ -89,9 +89,25 @@ pub(super) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer
     }
 }
 
-/// The next stored job of the consumer's subject, at this place or after it.
+/// The next stored job of the consumer's subjects, at this place or after it, as it is stored: its
+/// headers need not make sense.
 pub(super) async fn next_job(link: &Link, terms: &Terms, place: u64) -> Result<Option<StoredJob>, BoxError> {
-    let subject = if terms.filter.is_empty() { ">" } else { &terms.filter };
+    if terms.filters.is_empty() {
+        return next_of(link, terms, ">", place).await;
+    }
+    let mut first: Option<StoredJob> = None;
+    for filter in &terms.filters {
+        if let Some(next) = next_of(link, terms, filter, place).await?
+            && first.as_ref().is_none_or(|first| next.sequence < first.sequence)
+        {
+            first = Some(next);
+        }
+    }
+    Ok(first)
+}
+
+/// The next stored job of one subject.
+async fn next_of(link: &Link, terms: &Terms, subject: &str, place: u64) -> Result<Option<StoredJob>, BoxError> {
     let question = json!({ "seq": place, "next_by_subj": subject });
     let answer: Value = link.jetstream.request(format!("STREAM.MSG.GET.{}", terms.stream), &question).await?;
     match answer.get("message") {

@@ -4,15 +4,23 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::ConnectOptions;
+use async_nats::{ConnectOptions, ServerAddr};
 
+use super::check::{self, InvalidArgument};
 use super::connection::Connection;
 use super::error::ConnectError;
 use super::event::{Event, Listener};
+use super::tls::{Pem, Tls};
 use crate::pool::WorkerPool;
 
 /// The time for an answer of the server unless told otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the server is asked for a sign of life unless set: a dead connection is found in 15 seconds.
+const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest such time.
+const MIN_PING_INTERVAL: Duration = Duration::from_millis(10);
+/// What a longer one is cut to: the client's clock cannot hold any moment.
+const MAX_PING_INTERVAL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Configures a connection. From [`Connection::builder`]. Setters only store; [`connect`](Self::connect) checks.
 #[must_use = "a builder does nothing until `connect` is called"]
@@ -25,6 +33,19 @@ pub struct ConnectionBuilder {
     /// Whether it goes on trying when there is no server at first.
     pub(super) waits_for_server: bool,
     pub(super) listener: Listener,
+    ping_interval: Duration,
+    inbox_prefix: Option<String>,
+    pub(super) jetstream: JetStream,
+    reconnect: ReconnectSettings,
+}
+
+/// Where JetStream is asked.
+#[derive(Clone)]
+pub(super) enum JetStream {
+    /// `$JS.API`.
+    Default,
+    Domain(String),
+    Prefix(String),
 }
 
 /// By what the server knows who it is.
@@ -34,17 +55,47 @@ pub(super) enum Login {
     /// The seed of a key.
     Nkey(String),
     /// A `.creds` file.
-    Credentials(PathBuf),
+    CredentialsFile(PathBuf),
+    /// What would be in one.
+    Credentials(String),
 }
 
-/// How the connection is encrypted.
-#[derive(Default)]
-pub(super) struct Tls {
-    pub(super) is_required: bool,
-    /// Certificates of authorities, besides those of the system.
-    pub(super) roots: Vec<PathBuf>,
-    /// The certificate and the key by which the server knows who it is.
-    pub(super) client: Option<(PathBuf, PathBuf)>,
+/// When a connection that broke is made again. Set the fields of a default value, and give it to
+/// [`ConnectionBuilder::reconnect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReconnectSettings {
+    /// The pause before the second attempt; it doubles with each attempt. *Default: 100 ms.*
+    pub delay: Duration,
+    /// The longest pause. *Default: 4 s.*
+    pub max_delay: Duration,
+    /// After how many attempts in a row the connection is given up for good. Then every call fails.
+    /// *Default: never.*
+    pub max_attempts: Option<usize>,
+    /// Uses only the servers that were named, and no others of their cluster. *Default: no.*
+    pub ignores_discovered_servers: bool,
+    /// Tries the servers in the order in which they were named, not in a random one. *Default: no.*
+    pub keeps_order: bool,
+}
+
+impl Default for ReconnectSettings {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_millis(100),
+            max_delay: Duration::from_secs(4),
+            max_attempts: None,
+            ignores_discovered_servers: false,
+            keeps_order: false,
+        }
+    }
+}
+
+impl ReconnectSettings {
+    /// The pause before an attempt; the first is made at once.
+    fn pause(&self, attempt: usize) -> Duration {
+        let doublings = u32::try_from(attempt.saturating_sub(2)).unwrap_or(u32::MAX).min(20);
+        if attempt <= 1 { Duration::ZERO } else { self.delay.saturating_mul(1 << doublings).min(self.max_delay) }
+    }
 }
 
 impl ConnectionBuilder {
@@ -57,6 +108,10 @@ impl ConnectionBuilder {
             timeout: DEFAULT_TIMEOUT,
             waits_for_server: false,
             listener: Listener::default(),
+            ping_interval: DEFAULT_PING_INTERVAL,
+            inbox_prefix: None,
+            jetstream: JetStream::Default,
+            reconnect: ReconnectSettings::default(),
         }
     }
 
@@ -92,7 +147,13 @@ impl ConnectionBuilder {
 
     /// Logs in by a `.creds` file.
     pub fn credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.login = Some(Login::Credentials(path.into()));
+        self.login = Some(Login::CredentialsFile(path.into()));
+        self
+    }
+
+    /// Logs in by credentials, given as the text of a `.creds` file.
+    pub fn credentials(mut self, text: impl Into<String>) -> Self {
+        self.login = Some(Login::Credentials(text.into()));
         self
     }
 
@@ -102,21 +163,76 @@ impl ConnectionBuilder {
         self
     }
 
-    /// A file of certificates (PEM) to trust besides those of the system.
+    /// Begins the encryption before the server greets, as a server with `handshake_first` wants it.
+    pub fn tls_first(mut self) -> Self {
+        (self.tls.is_first, self.tls.is_required) = (true, true);
+        self
+    }
+
+    /// Adds a file of certificates (PEM) of authorities to trust. *Default: those of the system,* which do
+    /// not count once there are others.
     pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
-        self.tls.roots.push(path.into());
+        self.tls.roots.push(Pem::File(path.into()));
         self
     }
 
-    /// The files (PEM) of the certificate and of the key by which the server knows who connects.
+    /// Adds certificates of authorities to trust, given as text (PEM). Like
+    /// [`root_certificates`](Self::root_certificates) otherwise.
+    pub fn root_certificates_pem(mut self, pem: impl Into<String>) -> Self {
+        self.tls.roots.push(Pem::Text(pem.into()));
+        self
+    }
+
+    /// Sets the files (PEM) of this client's certificate and of its key.
     pub fn client_certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.tls.client = Some((certificate.into(), key.into()));
+        self.tls.client = Some((Pem::File(certificate.into()), Pem::File(key.into())));
         self
     }
 
-    /// The time for each answer of the server: to connect, to store, to confirm. Unless set, 5 seconds.
+    /// Sets this client's certificate and its key, given as text (PEM).
+    pub fn client_certificate_pem(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.tls.client = Some((Pem::Text(certificate.into()), Pem::Text(key.into())));
+        self
+    }
+
+    /// The time for each answer of the server: to connect (for each address), to store, to confirm.
+    /// *Default: 5 seconds.* `Duration::MAX` waits forever.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// How often the client asks the server for a sign of life. After three questions without an answer the
+    /// connection counts as lost, and is made again. *Default: 5 seconds*; 10 ms at least.
+    pub fn ping_interval(mut self, interval: Duration) -> Self {
+        self.ping_interval = interval;
+        self
+    }
+
+    /// What the subjects of answers begin with. *Default: `_INBOX`.* A user without permission for those
+    /// needs a prefix of its own.
+    pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.inbox_prefix = Some(prefix.into());
+        self
+    }
+
+    /// Asks the JetStream of this domain, behind a leaf node for example. The last call of this and
+    /// [`jetstream_api_prefix`](Self::jetstream_api_prefix) counts.
+    pub fn jetstream_domain(mut self, domain: impl Into<String>) -> Self {
+        self.jetstream = JetStream::Domain(domain.into());
+        self
+    }
+
+    /// Asks JetStream by subjects that begin with this instead of `$JS.API`, as imports from another
+    /// account may.
+    pub fn jetstream_api_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.jetstream = JetStream::Prefix(prefix.into());
+        self
+    }
+
+    /// Sets when a connection that broke is made again.
+    pub fn reconnect(mut self, settings: ReconnectSettings) -> Self {
+        self.reconnect = settings;
         self
     }
 
@@ -143,30 +259,82 @@ impl ConnectionBuilder {
         Connection::open(self, pool)
     }
 
+    /// Refuses what makes no sense, before anything is tried.
+    pub(super) fn check(&self) -> Result<(), ConnectError> {
+        for address in &self.servers {
+            if address.trim().is_empty() {
+                return Err(InvalidArgument::new("address", "it is empty").into());
+            }
+            let parsed = address.parse::<ServerAddr>();
+            if !parsed.is_ok_and(|parsed| !parsed.host().is_empty() && ["nats", "tls"].contains(&parsed.scheme())) {
+                let reason = "it is not of the form host:port, nats://host:port or tls://host:port";
+                return Err(InvalidArgument::new("address", reason).into());
+            }
+        }
+        check::text("name", &self.name)?;
+        if self.ping_interval < MIN_PING_INTERVAL {
+            return Err(InvalidArgument::new("ping_interval", "it is shorter than 10 ms").into());
+        }
+        if let Some(prefix) = &self.inbox_prefix {
+            check::subject("inbox_prefix", prefix)?;
+            check::group("inbox_prefix", prefix)?;
+        }
+        match &self.jetstream {
+            JetStream::Default => {}
+            JetStream::Domain(domain) => check::name("jetstream_domain", domain)?,
+            JetStream::Prefix(prefix) => check::subject("jetstream_api_prefix", prefix)?,
+        }
+        if let Some(Login::Nkey(seed)) = &self.login {
+            let is_seed = seed.len() == 58
+                && seed.starts_with("SU")
+                && seed.bytes().all(|byte| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte));
+            if !is_seed {
+                return Err(InvalidArgument::new("nkey", "it is not the seed of a user's key").into());
+            }
+        }
+        Ok(())
+    }
+
     /// The settings in the words of the client.
     pub(super) async fn into_options(self) -> Result<ConnectOptions, ConnectError> {
+        let reconnect = self.reconnect;
         let mut options = ConnectOptions::new()
             .name(self.name)
             .connection_timeout(self.timeout)
             .request_timeout(Some(self.timeout))
+            .ping_interval(self.ping_interval.min(MAX_PING_INTERVAL))
+            .reconnect_delay_callback(move |attempt| reconnect.pause(attempt))
             .require_tls(self.tls.is_required);
+        if let Some(attempts) = reconnect.max_attempts {
+            options = options.max_reconnects(attempts);
+        }
+        if reconnect.ignores_discovered_servers {
+            options = options.ignore_discovered_servers();
+        }
+        if reconnect.keeps_order {
+            options = options.retain_servers_order();
+        }
+        if self.tls.is_first {
+            options = options.tls_first();
+        }
+        if let Some(prefix) = self.inbox_prefix {
+            options = options.custom_inbox_prefix(prefix);
+        }
         if self.waits_for_server {
             options = options.retry_on_initial_connect();
         }
-        for roots in self.tls.roots {
-            options = options.add_root_certificates(roots);
-        }
-        if let Some((certificate, key)) = self.tls.client {
-            options = options.add_client_certificate(certificate, key);
+        if let Some(config) = self.tls.config()? {
+            options = options.tls_client_config(config);
         }
         Ok(match self.login {
             None => options,
             Some(Login::Token(token)) => options.token(token),
             Some(Login::Password(user, password)) => options.user_and_password(user, password),
             Some(Login::Nkey(seed)) => options.nkey(seed),
-            Some(Login::Credentials(path)) => {
+            Some(Login::CredentialsFile(path)) => {
                 options.credentials_file(path).await.map_err(ConnectError::Credentials)?
             }
+            Some(Login::Credentials(text)) => options.credentials(&text).map_err(ConnectError::Credentials)?,
         })
     }
 }

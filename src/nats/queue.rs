@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType, Stream,
-};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 
+use super::check::{self, InvalidArgument};
 use super::connection::{Connection, Link, WaitError};
-use super::dead_letter::{self, DeadLetter};
-use super::error::{EnqueueError, QueueError};
-use super::payload::Encode;
+use super::dead_letter;
+use super::error::QueueError;
 use super::settings;
+use super::stream_settings::StreamSettings;
 use crate::sync::Arc;
 
 /// For how long an id is remembered unless told otherwise; the server's own default.
@@ -57,6 +55,11 @@ pub struct JobQueueBuilder {
     config: Config,
     /// `None`: made of the name.
     dead_subject: Option<String>,
+    /// `None`: jobs stay.
+    max_age: Option<Duration>,
+    /// `None`: two minutes, or the age if that is shorter.
+    duplicate_window: Option<Duration>,
+    settings: StreamSettings,
 }
 
 impl JobQueueBuilder {
@@ -67,7 +70,7 @@ impl JobQueueBuilder {
         self
     }
 
-    /// The most jobs that the queue holds, those that are being worked on included. Past it [`EnqueueError::Full`].
+    /// The most jobs that the queue holds, those that are being worked on included. Past it [`EnqueueError::Full`](super::EnqueueError).
     /// Unless set, there is no limit.
     pub fn max_jobs(mut self, jobs: u64) -> Self {
         self.config.max_messages = saturate(jobs);
@@ -82,14 +85,14 @@ impl JobQueueBuilder {
 
     /// After which time a job that nobody has done is *deleted*. Unless set, never.
     pub fn max_age(mut self, age: Duration) -> Self {
-        self.config.max_age = age;
+        self.max_age = Some(age);
         self
     }
 
     /// For how long the id of a job is remembered, done or not: one that is enqueued again meanwhile is a duplicate. Unless
     /// set, 2 minutes. Costs memory of the server for each id.
     pub fn duplicate_window(mut self, window: Duration) -> Self {
-        self.config.duplicate_window = window;
+        self.duplicate_window = Some(window);
         self
     }
 
@@ -112,63 +115,101 @@ impl JobQueueBuilder {
         self
     }
 
-    /// Creates the streams, or finds that they exist with these very settings. An existing stream is never changed.
+    /// Sets what few users need: the size of jobs, limits per subject, compression, placement, metadata.
+    pub fn stream_settings(mut self, settings: StreamSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Creates the streams, or finds that they exist with these very settings. An existing stream is
+    /// never changed; [`plan`](Self::plan) is for that. Blocks for the time of two answers at most.
     ///
     /// # Errors
     ///
+    /// [`QueueError::Invalid`] names a setting that was refused before anything was sent.
     /// [`QueueError::Differs`] names each setting that is not what was asked for.
     pub fn open(self) -> Result<JobQueue, QueueError> {
-        let Self { link, mut config, dead_subject } = self;
+        let Wanted { link, name, streams, dead_subject } = self.wanted()?;
+        open(link, name, streams, dead_subject)
+    }
+
+    /// What is asked of the server, checked.
+    pub(super) fn wanted(self) -> Result<Wanted, QueueError> {
+        let Self { link, mut config, dead_subject, max_age, duplicate_window, settings } = self;
         let name = config.name.clone();
+        check::name("name of the queue", &name)?;
         if config.subjects.is_empty() {
             config.subjects.push(format!("{name}.>"));
         }
+        for subject in &config.subjects {
+            check::filter("subject", subject)?;
+        }
         let dead_subject = dead_subject.unwrap_or_else(|| format!("dead.{name}"));
+        check::job_subject("dead_letters", &dead_subject)?;
+        check::positive("max_jobs", config.max_messages.unsigned_abs())?;
+        check::positive("max_bytes", config.max_bytes.unsigned_abs())?;
+        check::replicas(config.num_replicas)?;
+        if let Some(age) = max_age {
+            check::server_time("max_age", age)?;
+            config.max_age = age;
+            // The server takes no window that is longer than the age.
+            config.duplicate_window = config.duplicate_window.min(age);
+        }
+        if let Some(window) = duplicate_window {
+            check::server_time("duplicate_window", window)?;
+            if max_age.is_some_and(|age| window > age) {
+                return Err(InvalidArgument::new("duplicate_window", "it is longer than max_age").into());
+            }
+            config.duplicate_window = window;
+        }
+        settings.apply(&mut config)?;
         let dead = Config {
             name: dead_letter::stream_of(&name),
             subjects: vec![dead_subject.clone()],
             retention: RetentionPolicy::Limits,
             num_replicas: config.num_replicas,
             storage: config.storage,
+            placement: config.placement.clone(),
             ..plain()
         };
-        let opening = async {
-            for wanted in [&config, &dead] {
-                create_or_check(&link.jetstream, wanted).await?;
-            }
-            Ok::<_, QueueError>(())
-        };
-        link.wait(opening)??;
-        Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into() })
+        Ok(Wanted { link, name, streams: vec![config, dead], dead_subject })
     }
 }
 
-/// What the store says of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Enqueued {
-    sequence: u64,
-    is_duplicate: bool,
+/// What a builder asks of the server.
+pub(super) struct Wanted {
+    pub(super) link: Arc<Link>,
+    pub(super) name: String,
+    /// That of the jobs, and that of the dead letters.
+    pub(super) streams: Vec<Config>,
+    pub(super) dead_subject: String,
 }
 
-impl Enqueued {
-    /// The place of the job in the stream; of a duplicate, that of the job that came first.
-    #[must_use]
-    pub fn sequence(&self) -> u64 {
-        self.sequence
+/// Creates or checks the streams of a queue.
+pub(super) fn open(
+    link: Arc<Link>,
+    name: String,
+    streams: Vec<Config>,
+    dead_subject: String,
+) -> Result<JobQueue, QueueError> {
+    for wanted in &streams {
+        link.wait(create_or_check(&link.jetstream, wanted))??;
     }
-
-    /// Whether a job of this id had been stored before, so that this one was not.
-    #[must_use]
-    pub fn is_duplicate(&self) -> bool {
-        self.is_duplicate
-    }
+    Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into() })
 }
 
 impl JobQueue {
     /// Configures a queue. The name is that of its stream: letters, digits, `-` and `_`.
     pub fn builder(connection: &Connection, name: &str) -> JobQueueBuilder {
         let config = Config { name: name.to_owned(), retention: RetentionPolicy::WorkQueue, ..plain() };
-        JobQueueBuilder { link: Arc::clone(&connection.link), config, dead_subject: None }
+        JobQueueBuilder {
+            link: Arc::clone(&connection.link),
+            config,
+            dead_subject: None,
+            max_age: None,
+            duplicate_window: None,
+            settings: StreamSettings::default(),
+        }
     }
 
     /// The name of the queue and its stream.
@@ -181,24 +222,6 @@ impl JobQueue {
     #[must_use]
     pub fn dead_subject(&self) -> &str {
         &self.dead_subject
-    }
-
-    /// Stores a job, and blocks until the store confirms it, for the time of an answer at most.
-    ///
-    /// The `id` says which job it is: one that is enqueued again within the [duplicate
-    /// window](JobQueueBuilder::duplicate_window) is stored once. So an enqueueing of which nothing is known is repeated.
-    ///
-    /// # Errors
-    ///
-    /// [`EnqueueError`].
-    pub fn enqueue(
-        &self,
-        subject: &str,
-        payload: &(impl Encode + ?Sized),
-        id: impl AsRef<str>,
-    ) -> Result<Enqueued, EnqueueError> {
-        let bytes = payload.encode().map_err(EnqueueError::Encode)?;
-        self.store(subject, PublishMessage::build().payload(bytes.into()).message_id(id))
     }
 
     /// How many jobs are stored: those that wait, those that are being worked on, those that wait for another attempt.
@@ -219,112 +242,13 @@ impl JobQueue {
         Ok(self.len()? == 0)
     }
 
-    fn store(&self, subject: &str, message: PublishMessage) -> Result<Enqueued, EnqueueError> {
-        if !self.link.is_connected() {
-            return Err(EnqueueError::Disconnected);
-        }
-        let message = message.expected_stream(&self.name);
-        let storing = async { self.link.jetstream.send_publish(subject.to_owned(), message).await?.await };
-        let ack = match self.link.wait(storing) {
-            Ok(stored) => stored?,
-            Err(WaitError::Timeout) => return Err(EnqueueError::Timeout),
-            Err(WaitError::OnIoThread) => return Err(EnqueueError::WouldDeadlock),
-        };
-        Ok(Enqueued { sequence: ack.sequence, is_duplicate: ack.duplicate })
+    pub(super) fn stored_in(&self, stream: &str) -> Result<u64, QueueError> {
+        self.look_up(async { Ok(self.link.jetstream.get_stream(stream).await?.cached_info().state.messages) })
     }
 
-    fn stored_in(&self, stream: &str) -> Result<u64, QueueError> {
-        let looking = async { Ok(self.link.jetstream.get_stream(stream).await?.cached_info().state.messages) };
+    /// Waits for what is asked of the server, for the time of an answer.
+    pub(super) fn look_up<T>(&self, looking: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
         self.link.wait(looking)?
-    }
-}
-
-/// # Dead letters
-impl JobQueue {
-    /// How many dead letters are stored.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError`].
-    pub fn dead_letters_len(&self) -> Result<u64, QueueError> {
-        self.stored_in(&dead_letter::stream_of(&self.name))
-    }
-
-    /// The oldest dead letters, so many at most. They stay where they are. Costs a question to the server for each.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError`].
-    pub fn dead_letters(&self, most: usize) -> Result<Vec<DeadLetter>, QueueError> {
-        let looking = async {
-            let stream = self.dead_stream().await?;
-            let (mut letters, mut next) = (Vec::new(), 1);
-            while letters.len() < most {
-                let question = stream.raw_message_builder().sequence(next).next_by_subject(&*self.dead_subject);
-                match question.send().await {
-                    Ok(message) => {
-                        next = message.sequence + 1;
-                        letters.push(DeadLetter::new(message));
-                    }
-                    Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => break,
-                    Err(error) => return Err(QueueError::Unavailable(error.into())),
-                }
-            }
-            Ok(letters)
-        };
-        self.link.wait(looking)?
-    }
-
-    /// Enqueues the job of a dead letter again, and takes the letter out.
-    ///
-    /// The job keeps its payload, its headers and its [id](super::Job::id). Its count of attempts begins
-    /// anew. If this fails half-way, repeat it: within the duplicate window the job is enqueued once.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError`], also if the letter was taken out before, or [holds no
-    /// payload](DeadLetter::is_without_payload). A letter that was there stays there then.
-    pub fn requeue(&self, letter: &DeadLetter) -> Result<Enqueued, QueueError> {
-        if letter.is_without_payload() {
-            return Err(QueueError::Rejected("the letter does not hold the payload of the job".into()));
-        }
-        self.look_up(async { letter.check(&self.dead_stream().await?).await })?;
-        let enqueued = self.store(letter.subject(), letter.revived(&self.name)).map_err(QueueError::Requeue)?;
-        if enqueued.is_duplicate {
-            self.look_up(async {
-                let jobs = self.link.jetstream.get_stream_no_info(&*self.name).await?;
-                letter.check_duplicate(&jobs, &self.name, enqueued.sequence).await
-            })?;
-        }
-        self.discard_dead_letter(letter)?;
-        Ok(enqueued)
-    }
-
-    /// Takes a dead letter out for good.
-    ///
-    /// Does not touch another letter that has its place by now, after the stream was made anew. A stream
-    /// that is made anew in the very moment between the check and the removal is the exception.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError`], also if the letter was taken out before.
-    pub fn discard_dead_letter(&self, letter: &DeadLetter) -> Result<(), QueueError> {
-        self.look_up(async {
-            let stream = self.dead_stream().await?;
-            letter.check(&stream).await?;
-            let deleted = stream.delete_message(letter.sequence()).await;
-            deleted.map(|_| ()).map_err(|error| QueueError::Rejected(error.into()))
-        })
-    }
-
-    /// Waits for what is asked of the server.
-    fn look_up<T>(&self, looking: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
-        self.link.wait(looking)?
-    }
-
-    async fn dead_stream(&self) -> Result<Stream<()>, QueueError> {
-        let name = dead_letter::stream_of(&self.name);
-        self.link.jetstream.get_stream_no_info(name).await.map_err(QueueError::from)
     }
 }
 

@@ -57,6 +57,19 @@ pub(super) fn of_stream(wanted: &stream::Config, found: &stream::Config) -> Vec<
     differences.look("duplicate_window", &wanted.duplicate_window, &found.duplicate_window);
     differences.look("num_replicas", &wanted.num_replicas.max(1), &found.num_replicas.max(1));
     differences.look("storage", &wanted.storage, &found.storage);
+    let is_compressed = |config: &stream::Config| config.compression == Some(stream::Compression::S2);
+    differences.look("compression", &is_compressed(wanted), &is_compressed(found));
+    differences.look("discard_new_per_subject", &wanted.discard_new_per_subject, &found.discard_new_per_subject);
+    if let Some(placement) = &wanted.placement {
+        let place = |placement: &stream::Placement| (placement.cluster.clone(), placement.tags.clone());
+        differences.look("placement", &Some(place(placement)), &found.placement.as_ref().map(place));
+    }
+    if wanted.description.is_some() {
+        differences.look("description", &wanted.description, &found.description);
+    }
+    for (name, value) in &wanted.metadata {
+        differences.look("metadata", &Some(value), &found.metadata.get(name));
+    }
     differences.0
 }
 
@@ -72,6 +85,16 @@ pub(super) fn of_consumer(wanted: &consumer::pull::Config, found: &consumer::Con
     differences.look("max_ack_pending", &limit(wanted.max_ack_pending), &limit(found.max_ack_pending));
     differences.look("max_waiting", &wanted.max_waiting, &found.max_waiting);
     differences.look("filter_subject", &wanted.filter_subject, &found.filter_subject);
+    let sorted_filters = |filters: &[String]| {
+        let mut filters = filters.to_vec();
+        filters.sort();
+        filters
+    };
+    differences.look(
+        "filter_subjects",
+        &sorted_filters(&wanted.filter_subjects),
+        &sorted_filters(&found.filter_subjects),
+    );
     differences.look("deliver_policy", &wanted.deliver_policy, &found.deliver_policy);
     differences.look("replay_policy", &wanted.replay_policy, &found.replay_policy);
     differences.look("headers_only", &wanted.headers_only, &found.headers_only);

@@ -47,7 +47,9 @@ impl Terms {
             max_deliver: -1,
             max_ack_pending: self.max_ack_pending.into(),
             max_waiting: MAX_WAITING,
-            filter_subject: self.filter.clone(),
+            // Old servers know of one only.
+            filter_subject: if self.filters.len() == 1 { self.filters[0].clone() } else { String::new() },
+            filter_subjects: if self.filters.len() > 1 { self.filters.clone() } else { Vec::new() },
             ..Config::default()
         }
     }

@@ -5,6 +5,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use super::attempt::{Duty, SharedDuty};
+use super::check;
 use super::connection::Link;
 use super::course::{Course, Note, Outfit};
 use super::error::{QueueError, WorkerError};
@@ -104,7 +105,7 @@ pub struct WorkerBuilder<E> {
     drain_timeout: Duration,
     pull_max_bytes: usize,
     consumer: String,
-    filter: String,
+    filters: Vec<String>,
 }
 
 impl<E> WorkerBuilder<E> {
@@ -182,10 +183,12 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// Works on jobs of this subject only, which may hold `*` and `>`. The server refuses workers of different names
-    /// whose subjects overlap: each job is for one.
+    /// Works only on jobs of this subject, one more with each call; it may hold `*` and `>`.
+    /// *Default: all.* Several subjects need a server from 2.10 on.
+    ///
+    /// The server refuses workers of different names whose subjects overlap: each job is for one.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
-        self.filter = subject.into();
+        self.filters.push(subject.into());
         self
     }
 
@@ -193,7 +196,8 @@ impl<E> WorkerBuilder<E> {
     ///
     /// # Errors
     ///
-    /// [`WorkerError::Settings`], if they contradict each other, or no consumer can have the worker's name.
+    /// [`WorkerError::Settings`], if they contradict each other. [`WorkerError::Invalid`], if no consumer can
+    /// have the worker's name or subject.
     pub fn build(self) -> Result<Worker<E>, WorkerError> {
         let attempts = self.policy.most_attempts();
         let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
@@ -212,11 +216,11 @@ impl<E> WorkerBuilder<E> {
         if self.max_ack_pending == 0 {
             return Err(WorkerError::Settings("max_ack_pending is at least 1"));
         }
-        if !can_be_a_consumer(&self.consumer) {
-            return Err(WorkerError::Settings(
-                "the name of a worker is not empty, and has no space and none of .*>/\\",
-            ));
+        check::name("name of the worker", &self.consumer)?;
+        for filter in &self.filters {
+            check::filter("subject", filter)?;
         }
+        check::concurrency("slots", self.slots.unwrap_or(1))?;
         let JobQueue { link, name, dead_subject } = self.queue;
         let registrar = Registrar {
             link: Arc::clone(&link),
@@ -228,7 +232,7 @@ impl<E> WorkerBuilder<E> {
         let terms = Terms {
             stream: name,
             consumer: self.consumer,
-            filter: self.filter,
+            filters: self.filters,
             ack_wait: self.ack_wait,
             beats: self.beats,
             stuck_after: self.stuck_after,
@@ -248,12 +252,6 @@ impl<E> WorkerBuilder<E> {
             draining: CancellationToken::new(),
         })
     }
-}
-
-/// Whether a consumer can have this name. It is a word of the subjects by which the server is asked for it, so of another name
-/// the server hears nothing, which looks like one that is away.
-fn can_be_a_consumer(name: &str) -> bool {
-    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c))
 }
 
 /// How a run ended.
@@ -283,7 +281,7 @@ impl<E> Worker<E> {
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             pull_max_bytes: DEFAULT_PULL_MAX_BYTES,
             consumer: name.into(),
-            filter: String::new(),
+            filters: Vec::new(),
         }
     }
 

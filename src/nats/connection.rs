@@ -10,6 +10,7 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, Request, jetstream};
 
 use super::check;
+use super::denied::Denials;
 use super::error::{ConnectError, PublishError};
 use super::event::{self, Event, Listener};
 use super::headers::Headers;
@@ -78,7 +79,8 @@ impl Connection {
         let io = IoThread::of(pool).map_err(ConnectError::Start)?;
         let (listener, timeout) = (builder.listener.clone(), builder.timeout);
         let workers = Arc::new(Mutex::new(Vec::new()));
-        let hub = Hub { listener: listener.clone(), workers: Arc::clone(&workers) };
+        let denials = Denials::default();
+        let hub = Hub { listener: listener.clone(), workers: Arc::clone(&workers), denials: denials.clone() };
         let jetstream = builder.jetstream.clone();
         // The client bounds each address, but not the look-up of a name.
         let addresses = u32::try_from(builder.servers.len()).unwrap_or(u32::MAX);
@@ -108,7 +110,7 @@ impl Connection {
             Err(BlockError::Panicked(panic)) => panic.resume(),
         };
         let engine = Arc::clone(pool.engine());
-        Ok(Self { link: Arc::new(Link { client, jetstream, io, engine, timeout, listener, workers }) })
+        Ok(Self { link: Arc::new(Link { client, jetstream, io, engine, timeout, listener, workers, denials }) })
     }
 
     /// Whether there is a connection right now; out of date when it arrives.
@@ -308,6 +310,8 @@ pub(super) struct Link {
     /// The time for an answer.
     pub(super) timeout: Duration,
     pub(super) listener: Listener,
+    /// What the server did not permit.
+    pub(super) denials: Denials,
     /// Who works, and must know when the connection breaks or comes back.
     workers: Workers,
 }
@@ -406,6 +410,7 @@ impl From<WaitError> for PublishError {
 struct Hub {
     listener: Listener,
     workers: Workers,
+    denials: Denials,
 }
 
 impl Hub {
@@ -418,6 +423,9 @@ impl Hub {
         };
         if let Some(is_connected) = is_connected {
             self.workers.lock().iter().for_each(|ear| ear.tell(is_connected));
+        }
+        if let Event::Complaint(complaint) = &event {
+            self.denials.note(complaint);
         }
         self.listener.tell(&event);
     }

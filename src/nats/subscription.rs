@@ -15,6 +15,7 @@ use futures_core::Stream;
 
 use super::check;
 use super::connection::{Link, WaitError};
+use super::denied;
 use super::error::PublishError;
 use super::message::Message;
 use crate::cancel::CancellationToken;
@@ -51,14 +52,15 @@ impl SubscriptionBuilder {
         self
     }
 
-    /// Subscribes. When this returns the client has been told; a [`flush`](super::Connection::flush) makes sure that the
-    /// server will get to know before what is published on the same connection afterwards.
+    /// Subscribes. When this returns the server has taken the subscription, if there is a connection; the
+    /// wait for its word is one second at most. Without a connection the client subscribes when there is one.
     ///
     /// The handler runs as a task of the pool. A panic is contained, as one of the task.
     ///
     /// # Errors
     ///
-    /// [`PublishError`], if the client refuses the subject or its buffers are full.
+    /// [`PublishError`]: [`Invalid`](PublishError::Invalid), [`Denied`](PublishError::Denied) if the server does
+    /// not permit the subject, [`Timeout`](PublishError::Timeout) if the client's buffers are full.
     #[track_caller]
     pub fn start(self, handler: impl Fn(&Message) + Send + Sync + 'static) -> Result<Subscription, PublishError> {
         let Self { link, subject, group, concurrent } = self;
@@ -79,6 +81,7 @@ impl SubscriptionBuilder {
             Err(WaitError::Timeout) => return Err(PublishError::Timeout),
             Err(WaitError::OnIoThread) => return Err(PublishError::WouldDeadlock),
         };
+        denied::check_subscription(&link, &subject)?;
         let slots = concurrent.unwrap_or_else(|| link.engine.roster.target());
         let ended = CancellationToken::new();
         let (freed, free) = mpsc::unbounded_channel();

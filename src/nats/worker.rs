@@ -183,10 +183,8 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// Works only on jobs of this subject, one more with each call; it may hold `*` and `>`.
-    /// *Default: all.* Several subjects need a server from 2.10 on.
-    ///
-    /// The server refuses workers of different names whose subjects overlap: each job is for one.
+    /// Works only on jobs of this subject, one more with each call (server 2.10 and later); it may hold
+    /// `*` and `>`. *Default: all.* The server refuses workers of different names whose subjects overlap.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.filters.push(subject.into());
         self
@@ -217,9 +215,7 @@ impl<E> WorkerBuilder<E> {
             return Err(WorkerError::Settings("max_ack_pending is at least 1"));
         }
         check::name("name of the worker", &self.consumer)?;
-        for filter in &self.filters {
-            check::filter("subject", filter)?;
-        }
+        self.filters.iter().try_for_each(|filter| check::filter("subject", filter))?;
         check::concurrency("slots", self.slots.unwrap_or(1))?;
         let JobQueue { link, name, dead_subject } = self.queue;
         let registrar = Registrar {

@@ -57,6 +57,6 @@ pub(super) fn check_subscription(link: &Link, subject: &str) -> Result<(), Publi
     let asked = link.client.request(inbox.clone(), "".into());
     let _ = link.wait_until(asked, Deadline::after(link.timeout.min(LONGEST_PROBE)));
     // What the server says of permissions reaches us by another task of the I/O thread.
-    let _ = link.io.block_on(io::sleep(Duration::from_millis(1)), Deadline::after(LONGEST_PROBE));
+    let _ = link.io.block_on(async { io::sleep(Duration::from_millis(1)).await }, Deadline::after(LONGEST_PROBE));
     link.denials.take(subject).map_or(Ok(()), |complaint| Err(PublishError::Denied(complaint)))
 }

@@ -262,8 +262,8 @@ impl ConnectionBuilder {
     /// Refuses what makes no sense, before anything is tried.
     pub(super) fn check(&self) -> Result<(), ConnectError> {
         for address in &self.servers {
-            if address.trim().is_empty() {
-                return Err(InvalidArgument::new("address", "it is empty").into());
+            if address.is_empty() || address.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                return Err(InvalidArgument::new("address", "it is empty, or holds a blank").into());
             }
             let parsed = address.parse::<ServerAddr>();
             if !parsed.is_ok_and(|parsed| !parsed.host().is_empty() && ["nats", "tls"].contains(&parsed.scheme())) {

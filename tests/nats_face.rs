@@ -303,9 +303,9 @@ fn what_the_server_refuses_is_an_error_and_not_tried_for_ever() {
     let foreign = queue.enqueue("other.a", "", "1");
     assert!(matches!(foreign, Err(EnqueueError::Rejected(_))), "{foreign:?}");
     let nowhere = connection.request("no such subject", "");
-    assert!(matches!(nowhere, Err(PublishError::Failed(_))), "{nowhere:?}");
+    assert!(matches!(nowhere, Err(PublishError::Invalid(_))), "{nowhere:?}");
     let nowhere = connection.publish("no such subject", "");
-    assert!(matches!(nowhere, Err(PublishError::Failed(_))), "{nowhere:?}");
+    assert!(matches!(nowhere, Err(PublishError::Invalid(_))), "{nowhere:?}");
     connection.request("$JS.API.STREAM.DELETE.JOBS", "").unwrap();
     assert!(matches!(queue.len(), Err(QueueError::Rejected(_))), "{:?}", queue.len());
 }

@@ -117,6 +117,21 @@ pub(super) fn is_match(filter: &str, subject: &str) -> bool {
     words.next().is_none()
 }
 
+/// Whether there is a subject that both filters stand for.
+pub(super) fn overlaps(one: &str, other: &str) -> bool {
+    let mut others = other.split('.');
+    for word in one.split('.') {
+        match (word, others.next()) {
+            (_, None) => return false,
+            (">", Some(_)) | (_, Some(">")) => return true,
+            ("*", Some(_)) | (_, Some("*")) => {}
+            (word, Some(other)) if word == other => {}
+            _ => return false,
+        }
+    }
+    others.next().is_none()
+}
+
 fn is_blank(character: char) -> bool {
     character.is_whitespace() || character.is_control()
 }
@@ -267,6 +282,20 @@ mod tests {
             (">", "a", true),
         ] {
             assert_eq!(is_match(filter, subject), expected, "{filter} {subject}");
+        }
+    }
+
+    #[test]
+    fn filters_overlap_where_one_subject_is_for_both() {
+        for (one, other, expected) in [
+            ("a.>", "a.b", true),
+            ("a.*", "*.b", true),
+            ("a.*.c", "a.b", false),
+            ("other.x", "jobs.>", false),
+            (">", "jobs.>", true),
+            ("jobs", "jobs.>", false),
+        ] {
+            assert_eq!((overlaps(one, other), overlaps(other, one)), (expected, expected), "{one} {other}");
         }
     }
 

@@ -13,7 +13,7 @@ use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::{StatusCode, Subscriber};
 use futures_core::Stream;
 
-use super::check::InvalidArgument;
+use super::check::{self, InvalidArgument};
 use super::connection::Link;
 use super::error::WorkerError;
 use super::incarnation::{self, LEASE, Origin, Sight};
@@ -95,6 +95,10 @@ pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, Prep
         io::sleep(2 * LEASE).await; // rule 3 of `incarnation`
     }
     let stream = link.jetstream.get_stream_no_info(&*terms.stream).await.map_err(passing)?;
+    if !terms.filters.is_empty() {
+        let info = link.jetstream.get_stream(&*terms.stream).await.map_err(passing)?;
+        check_filters(terms, &info.cached_info().config.subjects)?;
+    }
     let consumer = match stream.get_or_create_consumer(&terms.consumer, wanted.clone()).await {
         Ok(consumer) => consumer,
         Err(error) => {
@@ -122,6 +126,15 @@ pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, Prep
     let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, asked: 0, heard_at: now, overdue_at: None };
     let origin = Origin { stream: born, consumer: nanoseconds(consumer.cached_info().created) };
     Ok(Prepared { consumer: Arc::new(consumer), origin, inbox })
+}
+
+/// Refuses a filter that no subject of the stream matches. Old servers refuse it too; new ones take it, and
+/// the worker would wait forever.
+fn check_filters(terms: &Terms, subjects: &[String]) -> Result<(), PrepareError> {
+    let is_dead = |filter: &&String| !subjects.iter().any(|subject| check::overlaps(filter, subject));
+    let Some(dead) = terms.filters.iter().find(is_dead) else { return Ok(()) };
+    let error = format!("no subject of the stream {} matches {dead}", terms.stream);
+    Err(PrepareError::Final(WorkerError::Rejected(error.into())))
 }
 
 /// Whether the server understood what was asked for and does not want it.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use nats_common::{LONG, Server, pool, queue, work_until};
 use workcrew::RetryPolicy;
 use workcrew::nats::{
-    Connection, DeadLetterQuery, DeadReason, EnqueueError, Headers, Job, JobQueue, NewJob, PublishError, QueueError,
-    StreamSettings, Worker, WorkerError,
+    Connection, DeadLetter, DeadLetterQuery, DeadReason, EnqueueError, Headers, Job, JobQueue, NewJob, PublishError,
+    QueueError, StreamSettings, Worker, WorkerError,
 };
 
 /// Whether the server knows what came with 2.10.
@@ -109,7 +109,7 @@ fn dead_letters_are_read_in_pages_and_by_subject_and_reason() {
         let Some(last) = page.last() else { break };
         assert!(page.len() <= query.limit);
         query.after = last.sequence();
-        all.extend(page.iter().map(|letter| letter.sequence()));
+        all.extend(page.iter().map(DeadLetter::sequence));
     }
     assert_eq!(all, (1..=LETTERS).collect::<Vec<_>>());
     assert_eq!(queue.dead_letters(usize::MAX).unwrap().len() as u64, LETTERS);

@@ -130,7 +130,7 @@ impl JobQueueBuilder {
     /// [`QueueError::Differs`] names each setting that is not what was asked for.
     pub fn open(self) -> Result<JobQueue, QueueError> {
         let Wanted { link, name, streams, dead_subject } = self.wanted()?;
-        open(link, name, streams, dead_subject)
+        open(link, name, &streams, dead_subject)
     }
 
     /// What is asked of the server, checked.
@@ -189,10 +189,10 @@ pub(super) struct Wanted {
 pub(super) fn open(
     link: Arc<Link>,
     name: String,
-    streams: Vec<Config>,
+    streams: &[Config],
     dead_subject: String,
 ) -> Result<JobQueue, QueueError> {
-    for wanted in &streams {
+    for wanted in streams {
         link.wait(create_or_check(&link.jetstream, wanted))??;
     }
     Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into() })

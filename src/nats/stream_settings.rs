@@ -115,8 +115,8 @@ impl QueuePlan {
                 self.link.wait(async { self.link.jetstream.update_stream(&changed).await })??;
             }
         }
-        let wanted = self.streams.into_iter().map(|stream| stream.wanted).collect();
-        super::queue::open(self.link, name, wanted, self.dead_subject)
+        let wanted: Vec<_> = self.streams.into_iter().map(|stream| stream.wanted).collect();
+        super::queue::open(self.link, name, &wanted, self.dead_subject)
     }
 }
 

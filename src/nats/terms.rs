@@ -15,8 +15,8 @@ const MAX_WAITING: i64 = 4_096;
 pub(super) struct Terms {
     pub(super) stream: Arc<str>,
     pub(super) consumer: String,
-    /// Empty: all subjects.
-    pub(super) filter: String,
+    /// None: all subjects.
+    pub(super) filters: Vec<String>,
     pub(super) ack_wait: Duration,
     /// Whether there are heartbeats.
     pub(super) beats: bool,

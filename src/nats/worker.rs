@@ -29,7 +29,7 @@ const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
 /// The time a drain may take unless told otherwise.
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many deliveries more than the policy's attempts a job may have unless told otherwise.
-const SPARE_DELIVERIES: u32 = 10;
+const SPARE_DELIVERIES: u32 = 3;
 /// How many jobs may be with all workers of a consumer together, those included that wait for another attempt.
 const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
 /// How many bytes one question to the server is for unless set. There are five at most at once, and a server cuts a client
@@ -154,7 +154,7 @@ impl<E> WorkerBuilder<E> {
     }
 
     /// How many attempts without an outcome a job may have before it goes to the dead letters *without being run*: a job
-    /// that ends its process each time leaves no outcome to go by. *Default: the policy's attempts and ten more.*
+    /// that ends its process each time leaves no outcome to go by. *Default: the policy's attempts and three more.*
     ///
     /// A job that has had more attempts than the policy allows runs alone: the worker gives back what has not
     /// begun, waits for what runs, and asks for nothing until that job has ended.

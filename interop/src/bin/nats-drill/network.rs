@@ -1,0 +1,120 @@
+//! A bad network: a proxy on loopback that delays, swallows, stops reading, or cuts.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// What the proxy does to what passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Weather {
+    /// It passes.
+    Fine,
+    /// Each piece passes later.
+    Slow,
+    /// Nothing passes, and it is gone; the connection is cut when the weather changes.
+    BlackHole,
+    /// The proxy does not read.
+    Stalled,
+}
+
+/// How much later.
+const DELAY: Duration = Duration::from_millis(60);
+/// How often a standing connection looks for better weather.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// One proxy.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Where it listens.
+    port: u16,
+    /// Where it connects to.
+    target: AtomicU16,
+    weather: AtomicU8,
+    /// Connections of an earlier number are cut.
+    generation: AtomicUsize,
+}
+
+impl Proxy {
+    /// Starts a proxy for the server at that port.
+    pub(crate) fn start(target: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        let (target, weather) = (AtomicU16::new(target), AtomicU8::new(Weather::Fine as u8));
+        let proxy = Self(Arc::new(Inner { port, target, weather, generation: AtomicUsize::new(0) }));
+        let accepting = proxy.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let proxy = accepting.clone();
+                thread::spawn(move || proxy.serve(client));
+            }
+        });
+        Ok(proxy)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.0.port)
+    }
+
+    pub(crate) fn set(&self, weather: Weather) {
+        self.0.weather.store(weather as u8, Ordering::SeqCst);
+    }
+
+    /// Cuts every connection there is.
+    pub(crate) fn cut(&self) {
+        self.0.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn is(&self, weather: Weather) -> bool {
+        self.0.weather.load(Ordering::SeqCst) == weather as u8
+    }
+
+    fn serve(&self, client: TcpStream) {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", self.0.target.load(Ordering::SeqCst))) else { return };
+        let generation = self.0.generation.load(Ordering::SeqCst);
+        let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else { return };
+        let up = self.clone();
+        let upward = thread::spawn(move || up.pump(from_client, server, generation));
+        self.pump(from_server, client, generation);
+        let _ = upward.join();
+    }
+
+    /// Passes one direction, until an end hangs up or the connection is cut.
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, generation: usize) {
+        let _ = from.set_read_timeout(Some(LOOK));
+        let (mut piece, mut has_swallowed) = ([0; 16 << 10], false);
+        loop {
+            if self.0.generation.load(Ordering::SeqCst) != generation || has_swallowed && !self.is(Weather::BlackHole) {
+                break;
+            }
+            if self.is(Weather::Stalled) {
+                thread::sleep(LOOK);
+                continue;
+            }
+            let read = match from.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => continue,
+                Err(_) => break,
+            };
+            if self.is(Weather::BlackHole) {
+                has_swallowed = true;
+                continue;
+            }
+            if self.is(Weather::Slow) {
+                thread::sleep(DELAY);
+            }
+            if to.write_all(&piece[..read]).is_err() {
+                break;
+            }
+        }
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
+    }
+}

@@ -247,7 +247,7 @@ impl Caller {
             .map_err(|(_, both)| SubmitError::new(both))
     }
 
-    /// Makes a call whose answer nobody waits for. An error goes to [`CallerBuilder::on_error`], on a worker, and to the
+    /// Makes a call and waits for no answer. An error goes to [`on_error`](super::CallerBuilder::on_error), on a worker, and to the
     /// pool's observer as a task that failed.
     ///
     /// # Errors

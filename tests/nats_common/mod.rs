@@ -52,7 +52,8 @@ impl Server {
                 Ok(true) => return Some(server),
                 Ok(false) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    assert!(env::var_os("CI").is_none(), "nats-server is not there; install it or set NATS_SERVER_BIN");
+                    let must_be_there = ["CI", "NATS_SERVER_BIN"].iter().any(|name| env::var_os(name).is_some());
+                    assert!(!must_be_there, "nats-server is not there; install it or set NATS_SERVER_BIN");
                     eprintln!("SKIPPED: nats-server is not there; install it or set NATS_SERVER_BIN");
                     return None;
                 }

@@ -111,6 +111,7 @@ fn tests() -> Vec<Test> {
     let mut files = Vec::new();
     sources(Path::new("src"), &mut files);
     sources(Path::new("tests"), &mut files);
+    sources(Path::new("interop/tests"), &mut files);
     files.sort();
     files.iter().flat_map(|path| tests_of(path, &fs::read_to_string(path).unwrap_or_default())).collect()
 }
@@ -142,7 +143,9 @@ fn tests_of(path: &Path, text: &str) -> Vec<Test> {
     let (mut found, mut faults, mut is_test, mut is_ignored) = (Vec::<Test>::new(), Vec::new(), false, false);
     for line in text.lines().map(str::trim_start) {
         if let Some(marks) = line.strip_prefix("/// Fault ").or(line.strip_prefix("/// Faults ")) {
-            faults.extend(marks.trim_end_matches('.').split(", ").map(str::to_owned));
+            // Words may follow the numbers.
+            let numbers = marks.split('.').next().unwrap_or_default().replace(" and ", ", ");
+            faults.extend(numbers.split(", ").map(str::to_owned));
         } else if line == "#[test]" {
             is_test = true;
         } else if line.starts_with("#[ignore") {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use workcrew::nats::{Connection, Event, Job, JobQueue, Worker};
+use workcrew::nats::{Connection, Event, Job, JobQueue, Worker, WorkerError};
 use workcrew::{RetryPolicy, WorkerPool};
 
 use crate::jobs;
@@ -46,16 +46,7 @@ fn work(urls: &str, journal: &Arc<Journal>) -> Result<(), Box<dyn Error>> {
     }
     let connection = builder.connect(&pool)?;
     let queue = open(&connection, first.len() < urls.len());
-    let policy = RetryPolicy::fixed(Duration::from_millis(200))
-        .max_attempts(jobs::ATTEMPTS)
-        .retry_if(|error: &String| !error.starts_with("for good"));
-    let worker = Worker::builder(&queue, jobs::CONSUMER)
-        .slots(jobs::SLOTS)
-        .ack_wait(jobs::ACK_WAIT)
-        .stuck_after(jobs::STUCK_AFTER)
-        .drain_timeout(Duration::from_secs(10))
-        .retry(policy)
-        .build()?;
+    let worker = worker(&queue)?;
     let drained = worker.clone();
     ctrlc::set_handler(move || drained.drain())?;
     let (running, noted) = (AtomicUsize::new(0), Arc::clone(journal));
@@ -63,6 +54,20 @@ fn work(urls: &str, journal: &Arc<Journal>) -> Result<(), Box<dyn Error>> {
     // The thread of a hanging job does not end.
     let _ = pool.shutdown_timeout(Duration::from_secs(1));
     Ok(())
+}
+
+/// A worker with the settings of the drill.
+pub(crate) fn worker(queue: &JobQueue) -> Result<Worker<String>, WorkerError> {
+    let policy = RetryPolicy::fixed(Duration::from_millis(200))
+        .max_attempts(jobs::ATTEMPTS)
+        .retry_if(|error: &String| !error.starts_with("for good"));
+    Worker::builder(queue, jobs::CONSUMER)
+        .slots(jobs::SLOTS)
+        .ack_wait(jobs::ACK_WAIT)
+        .stuck_after(jobs::STUCK_AFTER)
+        .drain_timeout(Duration::from_secs(10))
+        .retry(policy)
+        .build()
 }
 
 /// Opens the queue, as soon as there is a server that lets it be opened.

@@ -181,7 +181,7 @@ fn coverage(run: &mut Run) {
     // Only files of `src` count, without the tests beside the code.
     cover.args([
         "--ignore-filename-regex",
-        r"/tests?(\.rs|/)|/(models|verify|interop|xtask)/",
+        r"/src/(models/|([^/]+/)*tests\.rs)|/(verify|interop)/(src|tests)/|/tests/([^/]+/)?[^/]+\.rs$",
         "--fail-under-lines",
         "95",
     ]);

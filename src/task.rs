@@ -255,7 +255,7 @@ impl<F, T> TaskCell<F, T> {
         local::name_of(self)
     }
 
-    /// Says what it needs to end, where `unstarted` says so of a closure that nobody has claimed.
+    /// Says what it needs to end, where `unstarted` says so of a closure that is not claimed.
     pub(crate) fn look(&self, needs: &mut Needs, unstarted: impl FnOnce(&mut Needs)) {
         match self.inner.lock().state {
             State::Queued(_) => unstarted(needs),

@@ -256,7 +256,7 @@ fn a_reader_that_is_slow_or_gone_holds_up_only_its_own_stream() {
 struct Counted<S> {
     inner: S,
     calls: Arc<AtomicUsize>,
-    /// Not ready so many times.
+    /// How many times it is not ready.
     unready: Arc<AtomicUsize>,
 }
 
@@ -412,7 +412,7 @@ fn metadata_that_is_absurd_is_carried_or_refused_and_never_panics() {
         let plain = caller(address).retry(quick()).build(&pool).unwrap();
         let carrying = plain.clone().carry(&incoming, &["many", "", "blank", "no such", "\u{fc}"]);
         let answer = carrying.call_blocking(attempt("Echo", "a b"));
-        // grpcio refuses so many entries without a word, so nothing tells that from a full queue.
+        // grpcio refuses this number of entries without a text, so the call looks like one to a full server.
         let is_told = |error: &CallError| !error.status().message().is_empty();
         let is_once = answer.as_ref().is_err_and(|error| error.attempts() == 1 || !is_told(error));
         assert!(answer.is_ok() || is_once, "{answer:?}");

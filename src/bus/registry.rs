@@ -239,7 +239,7 @@ mod tests {
         };
         let _guards = [named("a", Some("t")), named("b", None), named("x", Some("u")), named("c", Some("t"))];
         let names = |topic: Option<&str>| -> Vec<String> {
-            let recipients = bus.registry.recipients::<u32>(topic).expect("somebody listens");
+            let recipients = bus.registry.recipients::<u32>(topic).expect("there is a subscription");
             recipients.names.iter().map(ToString::to_string).collect()
         };
         assert_eq!(names(Some("t")), ["a", "b", "c"]);

@@ -85,7 +85,7 @@ pub fn is_unsent(status: &Status) -> bool {
 }
 
 impl End {
-    /// The end of an attempt that returned an error, after so many requests may have been sent. `own` is the error of a
+    /// The end of an attempt that returned an error, after this number of requests may have been sent. `own` is the error of a
     /// request's own messages, of which the transport may tell the consequence only.
     pub(super) fn of(status: Status, sent: usize, own: Option<Status>) -> Self {
         let is_sent = sent > 0;

@@ -16,7 +16,7 @@ impl Credit {
         Self { slots, asked: 0 }
     }
 
-    /// How many to ask for while so many jobs hold a slot, and no more than `most`; zero: nothing for now. What it says
+    /// Returns how many to ask for while `taken` jobs hold a slot, at most `most`; zero: nothing for now. What it says
     /// counts as asked for.
     pub(super) fn ask(&mut self, taken: usize, most: usize) -> usize {
         let free = self.slots.saturating_sub(taken + self.asked);

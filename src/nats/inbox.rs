@@ -147,7 +147,7 @@ fn passing(error: impl Display) -> PrepareError {
 }
 
 impl Prepared {
-    /// Asks for so many jobs, and no more bytes than that unless a single job is larger.
+    /// Asks for `jobs` jobs, and for no more bytes than the limit unless a single job is larger.
     pub(super) fn ask(&mut self, jobs: usize, bytes: usize, link: &Link) {
         self.inbox.asked += 1;
         let reply = format!("{}.{}", self.inbox.name, self.inbox.asked);

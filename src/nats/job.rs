@@ -150,7 +150,7 @@ impl Delivered {
         u32::try_from(self.returns.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
     }
 
-    /// So many deliveries are known to have been given back unrun.
+    /// Sets how many deliveries are known to have been given back unrun.
     pub(super) fn set_returns(&self, returns: u32) {
         self.returns.store(returns.into(), Ordering::Relaxed);
     }

@@ -36,7 +36,7 @@ impl Terms {
     }
 
     /// The consumer. It has no limit of deliveries of its own: past it a job would stay in the stream for ever, and
-    /// nobody would be told.
+    /// no event would tell of it.
     pub(super) fn consumer_config(&self) -> Config {
         Config {
             durable_name: Some(self.consumer.clone()),

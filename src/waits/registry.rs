@@ -212,7 +212,7 @@ impl Registry {
         self.by_target.range(all_of(name)).map(|(_, entry)| entry)
     }
 
-    /// Entries of workers of the pool that nobody has called.
+    /// Entries of workers of the pool that were not called.
     fn asleep_in(&self, pool: Name) -> impl Iterator<Item = &Arc<Entry>> {
         self.by_pool.range(all_of(pool)).map(|(_, entry)| entry).filter(|entry| !entry.is_called())
     }

@@ -16,7 +16,7 @@
 //!    back before the server has closed it, or it would come again by that inbox.
 //! 4. Outcomes and heartbeats are sent under a lease (see `incarnation`), which `outcomes` takes.
 //! 5. A job that has come often without an outcome runs alone (see `solo`).
-//! 6. A verdict comes from whoever claims the task (see `attempt`), once. Everything else happens on this one future,
+//! 6. A verdict comes from the thread that claims the task (see `attempt`), once. Everything else happens on this one future,
 //!    so it needs no lock.
 
 mod consumer;

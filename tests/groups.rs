@@ -1338,3 +1338,38 @@ fn groups_have_equal_shares_whoever_made_them() {
     let shares: Vec<_> = shares.iter().map(|share| share.load(Ordering::Relaxed)).collect();
     assert!(shares.iter().all(|share| (500..2_000).contains(share)), "{shares:?}");
 }
+
+/// Fault 147.
+#[test]
+fn errors_and_values_that_a_wait_does_not_return_are_dropped_before_it_returns() {
+    type Kept = Result<CountsDrop, CountsDrop>;
+    let rounds = |wait: fn(TaskGroup<Kept>)| {
+        let (pool, dropped) = (pool(2, 8), Counter::new());
+        for round in 1..=200 {
+            let group = pool.group().policy(Policy::CollectAll);
+            for n in 0..4 {
+                let outcome = CountsDrop(dropped.clone());
+                group.spawn(move || if n % 2 == 0 { Err(outcome) } else { Ok(outcome) });
+            }
+            wait(group);
+            assert_eq!(dropped.get(), 4 * round, "in round {round}");
+        }
+    };
+    within_limit(|| {
+        rounds(|group| drop(group.wait()));
+        rounds(|group| drop(group.wait_timeout(LIMIT)));
+        rounds(|group| drop(group.wait_all()));
+        rounds(|mut group| group.completions().for_each(drop));
+        let (pool, dropped) = (pool(2, 8), Counter::new());
+        for round in 1..=200 {
+            let failed: Result<(), GroupError<CountsDrop>> = pool.scope(|scope| {
+                for _ in 0..4 {
+                    let error = CountsDrop(dropped.clone());
+                    scope.spawn(move || Err(error));
+                }
+            });
+            drop(failed);
+            assert_eq!(dropped.get(), 4 * round, "in round {round} of the scopes");
+        }
+    });
+}

@@ -173,6 +173,11 @@ impl<T, E> Outcomes<T, E> {
         mem::replace(self, Self::new())
     }
 
+    /// Takes what is left, to be dropped outside of locks; `None` if nothing is.
+    pub(super) fn take_unclaimed(&mut self) -> Option<Self> {
+        (self.successes > 0 || !self.troubles.is_empty()).then(|| self.take_all())
+    }
+
     /// Whether the order in which tasks end is kept.
     pub(super) fn keeps_order(&self) -> bool {
         self.order.is_some()

@@ -54,7 +54,7 @@ impl<E> Troubles<E> {
         }
     }
 
-    #[cfg(test)]
+    /// Whether no error, panic or cancellation is left.
     pub(super) fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|lists| lists.failed.is_empty() && lists.cancelled.is_empty())
     }

@@ -43,7 +43,7 @@ impl<R: TaskResult> GroupCore<R> {
     ) -> Result<Option<Values<R>>, WouldDeadlock> {
         let Some(mut state) = self.wait_until(deadline, (Watch::End, kind), State::all_done)? else { return Ok(None) };
         self.end(&mut state);
-        Ok(Some(if state.impossible {
+        let values = if state.impossible {
             Err(GroupError::WouldDeadlock)
         } else if self.settings.policy == Policy::FirstSuccess && state.outcomes.has_success() {
             Ok(state.outcomes.take_values())
@@ -52,7 +52,13 @@ impl<R: TaskResult> GroupCore<R> {
                 Some(error) => Err(error),
                 None => Ok(state.outcomes.take_values()),
             }
-        }))
+        };
+        // A worker may own the group a little longer than this waiter. Errors and values that the caller does not get are
+        // dropped here, so that none outlives the wait.
+        let unclaimed = state.outcomes.take_unclaimed();
+        drop(state);
+        drop(unclaimed);
+        Ok(Some(values))
     }
 
     /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
@@ -74,16 +80,17 @@ impl<R: TaskResult> GroupCore<R> {
         let Some(mut state) = self.wait_until(Deadline::NEVER, (Watch::Changes, Kind::Open), enough)? else {
             return Err(GroupError::WouldDeadlock);
         };
-        if !has_failed(&state)
-            && let Some(value) = state.outcomes.take_success()
-        {
-            return Ok(value);
-        }
-        if state.impossible {
-            return Err(GroupError::WouldDeadlock);
-        }
-        // Without tasks a success would be waited for in vain.
-        Err(state.take_error().unwrap_or(GroupError::WouldDeadlock))
+        let success = if has_failed(&state) { None } else { state.outcomes.take_success() };
+        let first = match success {
+            Some(value) => Ok(value),
+            None if state.impossible => Err(GroupError::WouldDeadlock),
+            // Without tasks there is no success to wait for.
+            None => Err(state.take_error().unwrap_or(GroupError::WouldDeadlock)),
+        };
+        let unclaimed = state.outcomes.take_unclaimed();
+        drop(state);
+        drop(unclaimed);
+        first
     }
 
     /// Hands out the next task that has ended, waiting for one; `None` when all were handed out.

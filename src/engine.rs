@@ -115,6 +115,8 @@ pub(crate) struct Engine {
     pub(crate) groups: Seats<dyn Ticket>,
     /// Cancelled when the pool accepts nothing any more: tells those who wait without a thread.
     pub(crate) closing: CancellationToken,
+    /// Cancelled when a report has left something behind: tells the waits that sleep with locks of their own.
+    pub(crate) left_behind: CancellationToken,
     #[cfg(feature = "io")]
     pub(crate) futures: Seam,
 }
@@ -149,6 +151,7 @@ impl Engine {
             overflow,
             groups: Seats::new(),
             closing: CancellationToken::new(),
+            left_behind: CancellationToken::new(),
             #[cfg(feature = "io")]
             futures: Seam::default(),
         }

@@ -10,13 +10,18 @@ use crate::supervisor::Supervisor;
 use crate::sync::Arc;
 use crate::waits::{self, Awaited, Kind, Needs, Refused, Wait};
 
-/// Waits until every admitted task is settled; returns whether that came before the deadline. Without a deadline it
-/// helps with what that needs, and is refused if that needs a task on this thread's stack.
-pub(crate) fn wait_idle(supervisor: &Arc<Supervisor>, deadline: Deadline) -> Result<bool, Refused> {
+/// Waits until every admitted task is settled, or `is_over` says so after a call of
+/// [`wake_waiters`](crate::lifecycle::Lifecycle::wake_waiters). Returns whether the tasks were settled before the deadline.
+/// Without a deadline it helps with what that needs, and is refused if that needs a task on this thread's stack.
+pub(crate) fn wait_idle(
+    supervisor: &Arc<Supervisor>,
+    deadline: Deadline,
+    is_over: impl Fn() -> bool,
+) -> Result<bool, Refused> {
     if deadline != Deadline::NEVER || local::depth() == 0 {
-        return Ok(supervisor.lifecycle.wait_quiet(deadline));
+        return Ok(supervisor.lifecycle.wait_quiet_unless(is_over, deadline));
     }
-    wait_within_task(supervisor, || false).map(|()| true)
+    wait_within_task(supervisor, is_over).map(|()| supervisor.lifecycle.ledger.is_quiet())
 }
 
 /// Within a task: waits until every admitted task is settled, or `is_over` says so after a call of

@@ -22,6 +22,7 @@ mod running;
 mod delay;
 mod helping;
 mod ending;
+mod waiting;
 mod shared;
 mod pulse;
 

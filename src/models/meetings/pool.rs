@@ -43,7 +43,7 @@ fn admit_and_close() {
         let closing = Arc::clone(&lifecycle);
         let ((), quiet) = meet(submitter(), move || {
             closing.close();
-            closing.wait_quiet(Deadline::NEVER)
+            closing.wait_quiet_unless(|| false, Deadline::NEVER)
         });
         join(other);
         assert!(quiet && lifecycle.is_drained(), "whoever settles last finds the pool drained");
@@ -76,7 +76,7 @@ fn settle_and_wait_for_quiet() {
         };
         let other = thread::spawn(settler());
         let (waiting, look) = (Arc::clone(&lifecycle), Arc::clone(&done));
-        let waiter = move || (waiting.wait_quiet(Deadline::NEVER), look.load(Ordering::Relaxed));
+        let waiter = move || (waiting.wait_quiet_unless(|| false, Deadline::NEVER), look.load(Ordering::Relaxed));
         let (waited, ()) = meet(waiter, settler());
         assert_eq!(waited, (true, 2), "quiet means that all is done, and shows it");
         join(other);

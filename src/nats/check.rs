@@ -224,6 +224,18 @@ pub(super) fn server_time(field: &'static str, time: Duration) -> Checked {
     Ok(())
 }
 
+/// Checks the delay of a job, and that the queue keeps the job for longer.
+pub(super) fn delay(delay: Duration, max_age: Option<Duration>) -> Checked {
+    let wrong = |reason| Err(InvalidArgument::new("delay", reason));
+    if delay > MAX_SERVER_TIME {
+        return wrong("it is longer than the server can count, 292 years");
+    }
+    if max_age.is_some_and(|age| delay >= age) {
+        return wrong("the queue deletes jobs of that age (max_age)");
+    }
+    Ok(())
+}
+
 /// Checks a limit of a number, for which the server takes zero as no limit.
 pub(super) fn positive(field: &'static str, number: u64) -> Checked {
     if number == 0 {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::dead_letter;
+use super::delay;
 use super::error::BoxError;
 use super::headers;
 use super::incarnation::Origin;
@@ -32,6 +33,8 @@ pub(super) struct Delivered {
     pub(super) origin: Origin,
     /// Follows the clock of the server that it came from.
     pub(super) clock: Arc<ServerClock>,
+    /// For how long after it was stored it is not to run.
+    pub(super) delay: Duration,
     /// How many of the deliveries were given back unrun. Written before the job is handed to the pool,
     /// whose queue makes it visible.
     returns: AtomicU64,
@@ -99,8 +102,15 @@ impl Job {
         self.delivered.age()
     }
 
+    /// Returns the delay with which the job was enqueued; zero if there was none.
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        self.delivered.delay
+    }
+
     /// Which attempt this is, from 1. A delivery counts if its handler began, or if the worker vanished
-    /// with it. A delivery that a drain gave back unrun does not count.
+    /// with it. A delivery that a drain gave back unrun does not count, nor does one before the job's
+    /// delay was over.
     #[must_use]
     pub fn attempt(&self) -> &Attempt {
         &self.attempt
@@ -125,6 +135,7 @@ impl Delivered {
         let stored_at = nanoseconds.parse().ok()?;
         let (sequence, deliveries) = (sequence.parse().ok()?, deliveries.parse().ok()?);
         clock.has_passed(stored_at);
+        let delay = delay::read(&message);
         Some(Self {
             message,
             sequence,
@@ -132,6 +143,7 @@ impl Delivered {
             stored_at,
             origin,
             clock: Arc::clone(clock),
+            delay,
             returns: AtomicU64::new(0),
             is_recorded: AtomicBool::new(false),
         })
@@ -139,6 +151,16 @@ impl Delivered {
 
     pub(super) fn age(&self) -> Duration {
         self.clock.since(self.stored_at)
+    }
+
+    /// How much of its delay is left. May be too much, never too little.
+    pub(super) fn until_due(&self) -> Duration {
+        self.delay.saturating_sub(self.age())
+    }
+
+    /// How long ago it was to run for the first time.
+    pub(super) fn since_due(&self) -> Duration {
+        self.age().saturating_sub(self.delay)
     }
 
     /// How many of the deliveries, this one included, count as attempts.

@@ -25,6 +25,8 @@ pub struct WorkerMetrics {
     pub jobs_retried: u64,
     /// Jobs given back without having run, in a drain.
     pub jobs_returned: u64,
+    /// Deliveries of jobs whose [delay](super::NewJob::delay) was not over, given back for later.
+    pub jobs_postponed: u64,
     /// Jobs given up, and stored among the dead letters.
     pub jobs_dead: u64,
     /// Jobs that ran longer than [`stuck_after`](super::WorkerBuilder::stuck_after).
@@ -33,7 +35,7 @@ pub struct WorkerMetrics {
     pub outcomes_lost: u64,
     /// Heartbeats sent.
     pub heartbeats: u64,
-    /// From the moment a job was stored to its confirmed end, by the clocks of the server and of this machine.
+    /// From the moment a job was stored, or its delay was over, to its confirmed end, by the server's clock.
     pub time_to_done: Histogram,
 }
 
@@ -41,7 +43,8 @@ impl fmt::Display for WorkerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} in flight; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned; {} heartbeats; \
+            "{} in flight; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned, {} postponed; \
+             {} heartbeats; \
              to done: {}",
             self.jobs_in_flight,
             self.jobs_delivered,
@@ -50,6 +53,7 @@ impl fmt::Display for WorkerMetrics {
             self.jobs_retried,
             self.jobs_dead,
             self.jobs_returned,
+            self.jobs_postponed,
             self.heartbeats,
             self.time_to_done
         )
@@ -65,6 +69,7 @@ pub(super) struct Counters {
     pub(super) acked: AtomicU64,
     pub(super) retried: AtomicU64,
     pub(super) returned: AtomicU64,
+    pub(super) postponed: AtomicU64,
     pub(super) dead: AtomicU64,
     pub(super) stuck: AtomicU64,
     pub(super) lost: AtomicU64,
@@ -83,6 +88,7 @@ impl Counters {
             acked: zero(),
             retried: zero(),
             returned: zero(),
+            postponed: zero(),
             dead: zero(),
             stuck: zero(),
             lost: zero(),
@@ -123,6 +129,7 @@ impl Counters {
             jobs_acked: read(&self.acked),
             jobs_retried: read(&self.retried),
             jobs_returned: read(&self.returned),
+            jobs_postponed: read(&self.postponed),
             jobs_dead: read(&self.dead),
             jobs_stuck: read(&self.stuck),
             outcomes_lost: read(&self.lost),

@@ -37,6 +37,7 @@ mod connection;
 mod course;
 mod credit;
 mod dead_letter;
+mod delay;
 mod denied;
 mod enqueue;
 mod error;

@@ -45,6 +45,8 @@ pub struct JobQueue {
     pub(super) name: Arc<str>,
     /// Where dead letters are published to.
     pub(super) dead_subject: Arc<str>,
+    /// After which time the server deletes a job; `None`: never.
+    pub(super) max_age: Option<Duration>,
 }
 
 /// Configures a queue. From [`JobQueue::builder`]. Setters only store; [`open`](Self::open) checks.
@@ -195,7 +197,8 @@ pub(super) fn open(
     for wanted in streams {
         link.wait(create_or_check(&link.jetstream, wanted))??;
     }
-    Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into() })
+    let max_age = streams.first().map(|jobs| jobs.max_age).filter(|age| !age.is_zero());
+    Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into(), max_age })
 }
 
 impl JobQueue {

@@ -217,7 +217,7 @@ impl<E> WorkerBuilder<E> {
         check::name("name of the worker", &self.consumer)?;
         self.filters.iter().try_for_each(|filter| check::filter("subject", filter))?;
         check::concurrency("slots", self.slots.unwrap_or(1))?;
-        let JobQueue { link, name, dead_subject } = self.queue;
+        let JobQueue { link, name, dead_subject, .. } = self.queue;
         let registrar = Registrar {
             link: Arc::clone(&link),
             stream: Arc::clone(&name),

@@ -27,6 +27,8 @@ pub(super) struct Delivered {
     pub(super) sequence: u64,
     /// How often it was delivered, this time included.
     pub(super) deliveries: u32,
+    /// How many jobs were not delivered yet when the server delivered this one.
+    pub(super) pending: u64,
     /// When it was stored, in nanoseconds since 1970 by the server's clock.
     pub(super) stored_at: i64,
     /// The stream and the consumer that it came from.
@@ -131,15 +133,16 @@ impl Delivered {
         let words: Vec<_> = message.reply.as_deref()?.strip_prefix("$JS.ACK.")?.split('.').collect();
         // Newer servers put the domain and the account first, and perhaps more at the end.
         let own = if words.len() >= 9 { &words[2..] } else { &words };
-        let &[_stream, _consumer, deliveries, sequence, _, nanoseconds, ..] = own else { return None };
+        let &[_stream, _consumer, deliveries, sequence, _, nanoseconds, pending, ..] = own else { return None };
         let stored_at = nanoseconds.parse().ok()?;
-        let (sequence, deliveries) = (sequence.parse().ok()?, deliveries.parse().ok()?);
+        let (sequence, deliveries, pending) = (sequence.parse().ok()?, deliveries.parse().ok()?, pending.parse().ok()?);
         clock.has_passed(stored_at);
         let delay = delay::read(&message);
         Some(Self {
             message,
             sequence,
             deliveries,
+            pending,
             stored_at,
             origin,
             clock: Arc::clone(clock),
@@ -227,7 +230,7 @@ mod tests {
             "$JS.ACK.hub.hash.JOBS.worker.3.41.77.1700000000000000000.5.token",
         ] {
             let job = read(reply).expect(reply);
-            assert_eq!((job.deliveries, job.sequence), (3, 41), "{reply}");
+            assert_eq!((job.deliveries, job.sequence, job.pending), (3, 41, 5), "{reply}");
             assert_eq!(job.stored_at, 1_700_000_000_000_000_000, "{reply}");
         }
         for reply in ["_INBOX.a.b", "$JS.ACK.JOBS.worker.3", "$JS.ACK.JOBS.worker.x.41.77.1.5"] {

@@ -15,6 +15,9 @@ pub struct WorkerMetrics {
     pub jobs_in_flight: usize,
     /// The most there have been at once.
     pub jobs_in_flight_max: usize,
+    /// Jobs that no worker of this name had been given, by what the server said with the last delivery here. It
+    /// may be stale when no job was delivered here since; [`Worker::status`](super::Worker::status) asks anew.
+    pub jobs_pending: u64,
     /// Deliveries.
     pub jobs_delivered: u64,
     /// Deliveries of jobs that had been delivered before, here or elsewhere.
@@ -43,10 +46,11 @@ impl fmt::Display for WorkerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} in flight; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned, {} postponed; \
+            "{} in flight, {} pending; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned, {} postponed; \
              {} heartbeats; \
              to done: {}",
             self.jobs_in_flight,
+            self.jobs_pending,
             self.jobs_delivered,
             self.jobs_redelivered,
             self.jobs_acked,
@@ -64,6 +68,7 @@ impl fmt::Display for WorkerMetrics {
 pub(super) struct Counters {
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
+    pub(super) pending: AtomicU64,
     pub(super) delivered: AtomicU64,
     pub(super) redelivered: AtomicU64,
     pub(super) acked: AtomicU64,
@@ -83,6 +88,7 @@ impl Counters {
         Self {
             in_flight: AtomicUsize::new(0),
             in_flight_max: AtomicUsize::new(0),
+            pending: zero(),
             delivered: zero(),
             redelivered: zero(),
             acked: zero(),
@@ -124,6 +130,7 @@ impl Counters {
         WorkerMetrics {
             jobs_in_flight: self.in_flight.load(Ordering::Relaxed),
             jobs_in_flight_max: self.in_flight_max.load(Ordering::Relaxed),
+            jobs_pending: read(&self.pending),
             jobs_delivered: read(&self.delivered),
             jobs_redelivered: read(&self.redelivered),
             jobs_acked: read(&self.acked),

@@ -31,6 +31,12 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    /// The subjects of the consumer's jobs.
+    pub(super) fn subjects(&self) -> impl Iterator<Item = &str> {
+        let all = self.filters.is_empty().then_some(">");
+        self.filters.iter().map(String::as_str).chain(all)
+    }
+
     pub(super) fn heartbeat_period(&self) -> Option<Duration> {
         self.beats.then_some(self.ack_wait / 3)
     }

@@ -8,10 +8,9 @@ use super::attempt::{Duty, SharedDuty};
 use super::check;
 use super::connection::Link;
 use super::course::{Course, Note, Outfit};
-use super::error::{QueueError, WorkerError};
+use super::error::WorkerError;
 use super::history::History;
 use super::job::Job;
-use super::leftover;
 use super::metrics::{Counters, WorkerMetrics};
 use super::outcome::Registrar;
 use super::queue::JobQueue;
@@ -80,8 +79,8 @@ const LONGEST_ACK_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Worker<E> {
-    link: Arc<Link>,
-    terms: Arc<Terms>,
+    pub(super) link: Arc<Link>,
+    pub(super) terms: Arc<Terms>,
     policy: RetryPolicy<E>,
     /// `None`: as many as the pool has workers.
     slots: Option<usize>,
@@ -341,20 +340,6 @@ impl<E> Worker<E> {
     /// at most. A run that begins later ends at once.
     pub fn drain(&self) {
         self.draining.cancel();
-    }
-
-    /// Deletes the jobs that this worker's consumer counts as done and that are still stored; returns how many there were.
-    ///
-    /// A server that was killed may keep such jobs. They are not delivered again, and
-    /// [`Event::JobsLeftBehind`](super::Event) tells of them. Check the event first if the server may have lost its *last
-    /// jobs*, as in a power cut: then it gives their numbers to new jobs, and the consumer may take those for done. Blocks
-    /// for about one round trip per job.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError`](super::QueueError), if the server does not answer or refuses.
-    pub fn clear_finished(&self) -> Result<u64, QueueError> {
-        self.link.wait_until(leftover::clear(&self.link, &self.terms), Deadline::NEVER)?
     }
 
     /// A snapshot of the counters.

@@ -14,7 +14,7 @@ use crate::nats::inbox;
 use crate::nats::incarnation;
 use crate::nats::job::Delivered;
 use crate::nats::metrics::add;
-use crate::sync::Arc;
+use crate::sync::{Arc, Ordering};
 
 /// After what time a job comes again that this worker has no room for.
 const RETURN_PAUSE: Duration = Duration::from_secs(1);
@@ -67,6 +67,7 @@ impl Course {
             add(&counters.redelivered);
         }
         counters.enter();
+        counters.pending.store(delivered.pending, Ordering::Relaxed);
         let is_new = delivered.deliveries == 1;
         let delivered = Arc::new(delivered);
         let number = self.hands.hold(Arc::clone(&delivered), self.token.child_token());

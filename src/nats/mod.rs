@@ -34,6 +34,8 @@
 mod attempt;
 mod check;
 mod connection;
+mod consumer_plan;
+mod consumer_settings;
 mod course;
 mod credit;
 mod dead_letter;
@@ -69,6 +71,8 @@ mod worker;
 
 pub use self::check::InvalidArgument;
 pub use self::connection::{Connection, ConnectionStatistics, ServerInfo};
+pub use self::consumer_plan::ConsumerPlan;
+pub use self::consumer_settings::ConsumerSettings;
 pub use self::dead_letter::{DeadLetter, DeadReason};
 pub use self::enqueue::{Enqueued, NewJob};
 pub use self::error::{BoxError, ConnectError, EnqueueError, PublishError, QueueError, WorkerError};

@@ -143,11 +143,15 @@ impl JobQueueBuilder {
         if config.subjects.is_empty() {
             config.subjects.push(format!("{name}.>"));
         }
-        for subject in &config.subjects {
-            check::filter("subject", subject)?;
+        check::filters("subject", &config.subjects)?;
+        if config.subjects.iter().any(|subject| subject.starts_with('$')) {
+            return Err(InvalidArgument::new("subject", "subjects that begin with $ belong to the server").into());
         }
         let dead_subject = dead_subject.unwrap_or_else(|| format!("dead.{name}"));
         check::job_subject("dead_letters", &dead_subject)?;
+        if config.subjects.iter().any(|subject| check::is_match(subject, &dead_subject)) {
+            return Err(InvalidArgument::new("dead_letters", "it is a subject of the queue itself").into());
+        }
         check::positive("max_jobs", config.max_messages.unsigned_abs())?;
         check::positive("max_bytes", config.max_bytes.unsigned_abs())?;
         check::replicas(config.num_replicas)?;

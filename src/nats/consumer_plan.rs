@@ -29,7 +29,8 @@ impl<E> Worker<E> {
     ///
     /// # Errors
     ///
-    /// [`WorkerError::Unavailable`], [`WorkerError::Rejected`].
+    /// [`WorkerError::Unavailable`], [`WorkerError::Rejected`]; [`WorkerError::Invalid`] if the server is too old for
+    /// the worker's subjects.
     ///
     /// # Examples
     ///
@@ -50,6 +51,7 @@ impl<E> Worker<E> {
     /// ```
     pub fn plan(&self) -> Result<ConsumerPlan, WorkerError> {
         let (link, terms) = (Arc::clone(&self.link), Arc::clone(&self.terms));
+        terms.check_server(&link)?;
         let found = look_up(&link, &terms)?;
         let differences = found.as_ref().map_or(Ok(Vec::new()), |found| differences(&terms, found))?;
         Ok(ConsumerPlan { link, terms, found, differences })

@@ -6,6 +6,7 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
 
 use super::check::{self, Checked, InvalidArgument};
+use super::connection::Link;
 use super::consumer_settings::ConsumerSettings;
 use crate::sync::Arc;
 
@@ -71,6 +72,15 @@ impl Terms {
         }
         check::filters("subject", &self.filters)?;
         self.settings.check()
+    }
+
+    /// Checks that the server is new enough. An older one would leave the subjects out, and give this worker all
+    /// jobs.
+    pub(super) fn check_server(&self, link: &Link) -> Checked {
+        if self.filters.len() > 1 && !link.client.is_server_compatible(2, 10, 0) {
+            return Err(InvalidArgument::new("subject", "several subjects need a server from 2.10 on"));
+        }
+        Ok(())
     }
 
     pub(super) fn heartbeat_period(&self) -> Option<Duration> {

@@ -13,7 +13,7 @@ use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::{StatusCode, Subscriber};
 use futures_core::Stream;
 
-use super::check::{self, InvalidArgument};
+use super::check;
 use super::connection::Link;
 use super::error::WorkerError;
 use super::incarnation::{self, LEASE, Origin, Sight};
@@ -79,11 +79,7 @@ pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, Prep
     if !link.is_connected() {
         return Err(PrepareError::Passing("there is no connection".to_owned()));
     }
-    if terms.filters.len() > 1 && !link.client.is_server_compatible(2, 10, 0) {
-        // An older server would leave the subjects out, and give this worker all jobs.
-        let error = InvalidArgument::new("subject", "several subjects need a server from 2.10 on");
-        return Err(PrepareError::Final(error.into()));
-    }
+    terms.check_server(link).map_err(|error| PrepareError::Final(error.into()))?;
     let wanted = terms.consumer_config();
     let born = match incarnation::stream_created(link, &terms.stream).await {
         Ok(Some(born)) => born,

@@ -22,7 +22,7 @@ use async_nats::jetstream::stream;
 use serde_json::{Value, json};
 
 use super::connection::Link;
-use super::server_clock::nanoseconds;
+use super::server_clock::{ServerTime, nanoseconds};
 use super::terms::Terms;
 
 /// How old a look at the stream and the consumer may be when an outcome is told.
@@ -55,8 +55,7 @@ pub(super) enum Sight {
 /// A look, and the server's own time where the answer holds one.
 pub(super) struct Look {
     pub(super) sight: Sight,
-    /// A moment that is past by the server's clock.
-    pub(super) server_time: Option<i64>,
+    pub(super) server_time: Option<ServerTime>,
 }
 
 /// Looks at the consumer, and at the stream if the consumer is not the one that is known.
@@ -110,9 +109,17 @@ fn unseen(error: &RequestError) -> Sight {
 
 /// The server's time in an answer about a consumer. Servers before 2.10 do not say what time it is, but
 /// when the consumer was last active.
-fn time_in(answer: &Value) -> Option<i64> {
-    let moment = moment_of(answer.get("ts").or_else(|| answer.get("delivered")?.get("last_active"))?)?;
-    i64::try_from(moment).ok()
+fn time_in(answer: &Value) -> Option<ServerTime> {
+    let now = answer.get("ts");
+    let moment = moment_of(now.or_else(|| answer.get("delivered")?.get("last_active"))?)?;
+    Some(ServerTime { moment: i64::try_from(moment).ok()?, is_now: now.is_some() })
+}
+
+/// Asks the server for its time.
+pub(super) async fn server_time(link: &Link, terms: &Terms) -> Option<ServerTime> {
+    let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
+    let answer: Result<Value, _> = link.jetstream.request(question, &json!({})).await;
+    time_in(&answer.ok()?)
 }
 
 /// A time in an answer, in nanoseconds since 1970.

@@ -15,6 +15,9 @@ pub struct WorkerMetrics {
     pub jobs_in_flight: usize,
     /// The most there have been at once.
     pub jobs_in_flight_max: usize,
+    /// Jobs that no worker of this name had been given, by what the server said with the last delivery here. It
+    /// may be stale when no job was delivered here since; [`Worker::status`](super::Worker::status) asks anew.
+    pub jobs_pending: u64,
     /// Deliveries.
     pub jobs_delivered: u64,
     /// Deliveries of jobs that had been delivered before, here or elsewhere.
@@ -25,6 +28,8 @@ pub struct WorkerMetrics {
     pub jobs_retried: u64,
     /// Jobs given back without having run, in a drain.
     pub jobs_returned: u64,
+    /// Deliveries of jobs whose [delay](super::NewJob::delay) was not over, given back for later.
+    pub jobs_postponed: u64,
     /// Jobs given up, and stored among the dead letters.
     pub jobs_dead: u64,
     /// Jobs that ran longer than [`stuck_after`](super::WorkerBuilder::stuck_after).
@@ -33,7 +38,7 @@ pub struct WorkerMetrics {
     pub outcomes_lost: u64,
     /// Heartbeats sent.
     pub heartbeats: u64,
-    /// From the moment a job was stored to its confirmed end, by the clocks of the server and of this machine.
+    /// From the moment a job was stored, or its delay was over, to its confirmed end, by the server's clock.
     pub time_to_done: Histogram,
 }
 
@@ -41,15 +46,18 @@ impl fmt::Display for WorkerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} in flight; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned; {} heartbeats; \
+            "{} in flight, {} pending; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned, {} postponed; \
+             {} heartbeats; \
              to done: {}",
             self.jobs_in_flight,
+            self.jobs_pending,
             self.jobs_delivered,
             self.jobs_redelivered,
             self.jobs_acked,
             self.jobs_retried,
             self.jobs_dead,
             self.jobs_returned,
+            self.jobs_postponed,
             self.heartbeats,
             self.time_to_done
         )
@@ -60,11 +68,13 @@ impl fmt::Display for WorkerMetrics {
 pub(super) struct Counters {
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
+    pub(super) pending: AtomicU64,
     pub(super) delivered: AtomicU64,
     pub(super) redelivered: AtomicU64,
     pub(super) acked: AtomicU64,
     pub(super) retried: AtomicU64,
     pub(super) returned: AtomicU64,
+    pub(super) postponed: AtomicU64,
     pub(super) dead: AtomicU64,
     pub(super) stuck: AtomicU64,
     pub(super) lost: AtomicU64,
@@ -78,11 +88,13 @@ impl Counters {
         Self {
             in_flight: AtomicUsize::new(0),
             in_flight_max: AtomicUsize::new(0),
+            pending: zero(),
             delivered: zero(),
             redelivered: zero(),
             acked: zero(),
             retried: zero(),
             returned: zero(),
+            postponed: zero(),
             dead: zero(),
             stuck: zero(),
             lost: zero(),
@@ -118,11 +130,13 @@ impl Counters {
         WorkerMetrics {
             jobs_in_flight: self.in_flight.load(Ordering::Relaxed),
             jobs_in_flight_max: self.in_flight_max.load(Ordering::Relaxed),
+            jobs_pending: read(&self.pending),
             jobs_delivered: read(&self.delivered),
             jobs_redelivered: read(&self.redelivered),
             jobs_acked: read(&self.acked),
             jobs_retried: read(&self.retried),
             jobs_returned: read(&self.returned),
+            jobs_postponed: read(&self.postponed),
             jobs_dead: read(&self.dead),
             jobs_stuck: read(&self.stuck),
             outcomes_lost: read(&self.lost),

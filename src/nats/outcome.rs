@@ -16,6 +16,7 @@ use async_nats::jetstream::message::PublishMessage;
 use super::attempt::Verdict;
 use super::connection::Link;
 use super::dead_letter::{self, DeadReason, Form, Obituary};
+use super::delay;
 use super::error::EnqueueError;
 use super::event::Event;
 use super::history::History;
@@ -36,6 +37,7 @@ pub(super) enum Settled {
     Retried,
     Dead,
     Returned,
+    Postponed,
     /// The server has confirmed nothing, and never will.
     Lost,
     /// The server did not confirm it. It is to be told again.
@@ -85,6 +87,15 @@ impl Registrar {
                     self.history.note_return(delivered).await;
                 }
                 self.give_back(delivered, Verdict::Return(delay), delay, route).await
+            }
+            Verdict::Postpone => {
+                if route == Route::Consumer {
+                    // No delivery so far was an attempt.
+                    delivered.set_returns(delivered.deliveries.saturating_sub(1));
+                    self.history.note_return(delivered).await;
+                }
+                let pause = delay::pause(delivered.until_due(), delivered.clock.is_known());
+                self.give_back(delivered, Verdict::Postpone, pause, route).await
             }
         };
         if matches!(settled, Settled::Done | Settled::Dead) && delivered.is_recorded() {
@@ -173,8 +184,11 @@ impl Registrar {
 
     /// Has a job delivered again.
     async fn give_back(&self, delivered: &Delivered, verdict: Verdict, delay: Duration, route: Route) -> Settled {
-        let returned = matches!(verdict, Verdict::Return(_));
-        let settled = if returned { Settled::Returned } else { Settled::Retried };
+        let settled = match verdict {
+            Verdict::Return(_) => Settled::Returned,
+            Verdict::Postpone => Settled::Postponed,
+            _ => Settled::Retried,
+        };
         match route {
             Route::Consumer => self.confirm(delivered, delayed(delay), verdict, settled).await,
             Route::Stream => settled,

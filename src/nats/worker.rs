@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::attempt::{Duty, SharedDuty};
 use super::check;
 use super::connection::Link;
+use super::consumer_settings::ConsumerSettings;
 use super::course::{Course, Note, Outfit};
-use super::error::{QueueError, WorkerError};
+use super::error::WorkerError;
 use super::history::History;
 use super::job::Job;
-use super::leftover;
 use super::metrics::{Counters, WorkerMetrics};
 use super::outcome::Registrar;
 use super::queue::JobQueue;
@@ -35,10 +35,6 @@ const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
 /// How many bytes one question to the server is for unless set. There are five at most at once, and a server cuts a client
 /// off that has 64 MB to read.
 const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
-/// The shortest `ack_wait`: heartbeats and confirmations need some time.
-const SHORTEST_ACK_WAIT: Duration = Duration::from_millis(100);
-/// The longest: the server counts in nanoseconds, and nobody waits longer for a dead process.
-const LONGEST_ACK_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Works on the jobs of a [`JobQueue`] by a handler on a pool. From [`Worker::builder`]. Clones share one.
 ///
@@ -80,8 +76,8 @@ const LONGEST_ACK_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Worker<E> {
-    link: Arc<Link>,
-    terms: Arc<Terms>,
+    pub(super) link: Arc<Link>,
+    pub(super) terms: Arc<Terms>,
     policy: RetryPolicy<E>,
     /// `None`: as many as the pool has workers.
     slots: Option<usize>,
@@ -106,6 +102,7 @@ pub struct WorkerBuilder<E> {
     pull_max_bytes: usize,
     consumer: String,
     filters: Vec<String>,
+    settings: ConsumerSettings,
 }
 
 impl<E> WorkerBuilder<E> {
@@ -190,34 +187,21 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
+    /// Sets what few users need: where the consumer's state is stored, a description, metadata.
+    pub fn consumer_settings(mut self, settings: ConsumerSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
     /// The worker. Asks nothing of the server: [`Worker::run`] does.
     ///
     /// # Errors
     ///
-    /// [`WorkerError::Settings`], if they contradict each other. [`WorkerError::Invalid`], if no consumer can
-    /// have the worker's name or subject.
+    /// [`WorkerError::Invalid`], which names the setting that makes no sense or contradicts another.
     pub fn build(self) -> Result<Worker<E>, WorkerError> {
         let attempts = self.policy.most_attempts();
         let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
-        if self.slots == Some(0) {
-            return Err(WorkerError::Settings("a worker needs a slot at least"));
-        }
-        if self.ack_wait < SHORTEST_ACK_WAIT {
-            return Err(WorkerError::Settings("ack_wait is at least 100 ms"));
-        }
-        if self.ack_wait > LONGEST_ACK_WAIT {
-            return Err(WorkerError::Settings("ack_wait is a year at most"));
-        }
-        if max_deliveries < attempts {
-            return Err(WorkerError::Settings("there are fewer deliveries than the policy has attempts"));
-        }
-        if self.max_ack_pending == 0 {
-            return Err(WorkerError::Settings("max_ack_pending is at least 1"));
-        }
-        check::name("name of the worker", &self.consumer)?;
-        self.filters.iter().try_for_each(|filter| check::filter("subject", filter))?;
-        check::concurrency("slots", self.slots.unwrap_or(1))?;
-        let JobQueue { link, name, dead_subject } = self.queue;
+        let JobQueue { link, name, dead_subject, .. } = self.queue;
         let registrar = Registrar {
             link: Arc::clone(&link),
             stream: Arc::clone(&name),
@@ -237,7 +221,10 @@ impl<E> WorkerBuilder<E> {
             max_bytes: self.pull_max_bytes,
             max_ack_pending: self.max_ack_pending,
             drain_timeout: self.drain_timeout,
+            settings: self.settings,
         };
+        terms.check(attempts)?;
+        check::concurrency("slots", self.slots.unwrap_or(1))?;
         Ok(Worker {
             link,
             terms: Arc::new(terms),
@@ -278,6 +265,7 @@ impl<E> Worker<E> {
             pull_max_bytes: DEFAULT_PULL_MAX_BYTES,
             consumer: name.into(),
             filters: Vec::new(),
+            settings: ConsumerSettings::default(),
         }
     }
 
@@ -341,20 +329,6 @@ impl<E> Worker<E> {
     /// at most. A run that begins later ends at once.
     pub fn drain(&self) {
         self.draining.cancel();
-    }
-
-    /// Deletes the jobs that this worker's consumer counts as done and that are still stored; returns how many there were.
-    ///
-    /// A server that was killed may keep such jobs. They are not delivered again, and
-    /// [`Event::JobsLeftBehind`](super::Event) tells of them. Check the event first if the server may have lost its *last
-    /// jobs*, as in a power cut: then it gives their numbers to new jobs, and the consumer may take those for done. Blocks
-    /// for about one round trip per job.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError`](super::QueueError), if the server does not answer or refuses.
-    pub fn clear_finished(&self) -> Result<u64, QueueError> {
-        self.link.wait_until(leftover::clear(&self.link, &self.terms), Deadline::NEVER)?
     }
 
     /// A snapshot of the counters.

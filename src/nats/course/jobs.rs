@@ -5,17 +5,21 @@ use std::time::Duration;
 use async_nats::StatusCode;
 
 use super::{Course, Note, State};
+use crate::io;
 use crate::nats::attempt::Verdict;
 use crate::nats::dead_letter::DeadReason;
 use crate::nats::event::Event;
 use crate::nats::history::Record;
 use crate::nats::inbox;
+use crate::nats::incarnation;
 use crate::nats::job::Delivered;
 use crate::nats::metrics::add;
-use crate::sync::Arc;
+use crate::sync::{Arc, Ordering};
 
 /// After what time a job comes again that this worker has no room for.
 const RETURN_PAUSE: Duration = Duration::from_secs(1);
+/// How long a job that seems too early waits for the server's time at most.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Course {
     pub(super) fn ask(&mut self) {
@@ -63,18 +67,28 @@ impl Course {
             add(&counters.redelivered);
         }
         counters.enter();
+        counters.pending.store(delivered.pending, Ordering::Relaxed);
         let is_new = delivered.deliveries == 1;
         let delivered = Arc::new(delivered);
         let number = self.hands.hold(Arc::clone(&delivered), self.token.child_token());
         if !self.clock.is_known() {
             self.look();
         }
-        if is_new {
+        let is_early = !delivered.until_due().is_zero();
+        let asks_for_time = is_early && !self.clock.is_fresh();
+        if is_new && !asks_for_time {
             return self.decide(number, Record::default());
         }
         let (registrar, notes) = (Arc::clone(&self.outfit.registrar), self.outfit.notes.0.clone());
+        let (link, terms) = (Arc::clone(&self.outfit.link), Arc::clone(&self.outfit.terms));
         self.outfit.link.io.spawn(async move {
-            let record = registrar.history.read(&delivered).await;
+            if asks_for_time {
+                let asking = incarnation::server_time(&link, &terms);
+                if let Ok(Some(time)) = io::timeout(PATIENCE, asking).await {
+                    delivered.clock.learn(time);
+                }
+            }
+            let record = if is_new { Record::default() } else { registrar.history.read(&delivered).await };
             let _ = notes.send(Note::Known(number, record));
         });
     }
@@ -90,6 +104,8 @@ impl Course {
         let terms = &self.outfit.terms;
         if let Some((reason, error)) = record.dead {
             self.wait_to_tell(number, Verdict::Dead { reason, error });
+        } else if !delivered.until_due().is_zero() {
+            self.wait_to_tell(number, Verdict::Postpone);
         } else if delivered.attempts() > terms.max_deliveries {
             let error = "it was delivered too often without an outcome".to_owned();
             self.wait_to_tell(number, Verdict::Dead { reason: DeadReason::Deliveries, error });

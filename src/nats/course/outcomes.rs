@@ -116,7 +116,7 @@ impl Course {
         for _ in 0..self.lease.waiting.len() {
             let Some(number) = self.lease.waiting.pop_front() else { break };
             let Some(hand) = self.hands.get_mut(number) else { continue };
-            let returns = matches!(hand.verdict, Some(Verdict::Return(_)));
+            let returns = hand.verdict.as_ref().is_some_and(Verdict::is_return);
             if returns && !self.old.is_empty() {
                 self.lease.waiting.push_back(number); // rule 3 of the run
                 continue;
@@ -137,7 +137,7 @@ impl Course {
     fn needs_a_look(&self) -> bool {
         let helps = |number: &u64| {
             let verdict = self.hands.get(*number).and_then(|hand| hand.verdict.as_ref());
-            !matches!(verdict, None | Some(Verdict::Return(_))) || self.old.is_empty()
+            verdict.is_some_and(|verdict| !verdict.is_return()) || self.old.is_empty()
         };
         self.origin.is_some()
             && self.lease.looking.is_none()
@@ -188,8 +188,8 @@ impl Course {
     }
 
     pub(super) fn looked(&mut self, number: u64, look: &Look) {
-        if let Some(moment) = look.server_time {
-            self.clock.learn(moment);
+        if let Some(time) = look.server_time {
+            self.clock.learn(time);
         }
         let Some((_, begun_at)) = self.lease.looking.take_if(|(current, _)| *current == number) else { return };
         self.lease.next_at = None;
@@ -281,10 +281,11 @@ impl Course {
                 }
                 return;
             }
-            Settled::Done => counters.note_done(hand.delivered.age()),
+            Settled::Done => counters.note_done(hand.delivered.since_due()),
             Settled::Retried => add(&counters.retried),
             Settled::Dead => add(&counters.dead),
             Settled::Returned => add(&counters.returned),
+            Settled::Postponed => add(&counters.postponed),
             Settled::Lost => add(&counters.lost),
         }
         if hand.is_stuck {

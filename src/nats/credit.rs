@@ -16,6 +16,10 @@ impl Credit {
         Self { slots, asked: 0 }
     }
 
+    pub(super) fn slots(&self) -> usize {
+        self.slots
+    }
+
     /// Returns how many to ask for while `taken` jobs hold a slot, at most `most`; zero: nothing for now. What it says
     /// counts as asked for.
     pub(super) fn ask(&mut self, taken: usize, most: usize) -> usize {

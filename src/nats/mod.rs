@@ -61,6 +61,7 @@ mod settings;
 mod stream_settings;
 mod subscription;
 mod terms;
+mod time_limit;
 mod tls;
 mod unreadable;
 mod worker;

@@ -30,7 +30,7 @@ impl Course {
             prepared.inbox.heard(); // the server had no reason to say anything until now
         }
         let most = if self.watch.is_next_too_large { 1 } else { usize::MAX };
-        let jobs = self.credit.ask(self.hands.len(), most);
+        let jobs = self.credit.ask(self.hands.staying(), most);
         if jobs > 0 {
             self.watch.is_next_too_large = false;
             prepared.ask(jobs, self.outfit.terms.max_bytes, &self.outfit.link);
@@ -62,7 +62,6 @@ impl Course {
         if delivered.deliveries > 1 {
             add(&counters.redelivered);
         }
-        counters.enter();
         let is_new = delivered.deliveries == 1;
         let delivered = Arc::new(delivered);
         let number = self.hands.hold(Arc::clone(&delivered), self.token.child_token());
@@ -93,12 +92,33 @@ impl Course {
         } else if delivered.attempts() > terms.max_deliveries {
             let error = "it was delivered too often without an outcome".to_owned();
             self.wait_to_tell(number, Verdict::Dead { reason: DeadReason::Deliveries, error });
-        } else if !self.is_open() || self.hands.len() > self.outfit.slots || self.is_full_of_stuck() {
+        } else if !self.is_open() || self.is_line_full() || self.is_full_of_stuck() {
             self.wait_to_tell(number, Verdict::Return(self.pause_of_return()));
         } else if !self.solo.is_none() || (delivered.attempts() >= terms.alone_from && !self.hands.has_twin(number)) {
             self.take_alone(number);
         } else {
+            self.line.push_back(number);
+        }
+    }
+
+    /// Whether a further delivery would have to wait for more than the confirmation of an outcome.
+    fn is_line_full(&self) -> bool {
+        self.hands.with_pool() + self.line.len() >= self.credit.slots()
+    }
+
+    /// Begins what waits, as far as there are slots.
+    pub(super) fn begin_next(&mut self) {
+        while self.hands.slots_taken() < self.credit.slots()
+            && let Some(number) = self.line.pop_front()
+        {
             self.begin(number);
+        }
+    }
+
+    /// What waits for a slot goes back.
+    pub(super) fn return_line(&mut self) {
+        for number in std::mem::take(&mut self.line) {
+            self.wait_to_tell(number, Verdict::Return(Duration::ZERO));
         }
     }
 
@@ -108,7 +128,10 @@ impl Course {
         let crew = &self.outfit.crew;
         let task = crew.take(number, Arc::clone(&hand.delivered), &hand.token, &hand.started, &self.verdicts.0);
         match task {
-            Some(task) => self.hands.begin(number, task),
+            Some(task) => {
+                self.outfit.counters.enter();
+                self.hands.begin(number, task);
+            }
             None => self.wait_to_tell(number, Verdict::Return(Duration::ZERO)),
         }
     }

@@ -20,6 +20,12 @@ impl Credit {
         self.slots
     }
 
+    /// Changes the slots while `taken` jobs hold one; returns whether more is asked for than fits now.
+    pub(super) fn set_slots(&mut self, slots: usize, taken: usize) -> bool {
+        self.slots = slots;
+        self.asked > 0 && taken + self.asked > slots
+    }
+
     /// Returns how many to ask for while `taken` jobs hold a slot, at most `most`; zero: nothing for now. What it says
     /// counts as asked for.
     pub(super) fn ask(&mut self, taken: usize, most: usize) -> usize {

@@ -34,6 +34,7 @@
 mod attempt;
 mod check;
 mod connection;
+mod control;
 mod course;
 mod credit;
 mod dead_letter;

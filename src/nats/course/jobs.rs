@@ -22,7 +22,12 @@ impl Course {
         if !matches!(self.state, State::Open(_)) {
             return;
         }
-        if self.was_disconnected || self.watch.is_sweeping || !self.solo.is_none() || self.is_full_of_stuck() {
+        if self.was_disconnected
+            || self.is_paused
+            || self.watch.is_sweeping
+            || !self.solo.is_none()
+            || self.is_full_of_stuck()
+        {
             return;
         }
         let State::Open(prepared) = &mut self.state else { return };
@@ -92,7 +97,7 @@ impl Course {
         } else if delivered.attempts() > terms.max_deliveries {
             let error = "it was delivered too often without an outcome".to_owned();
             self.wait_to_tell(number, Verdict::Dead { reason: DeadReason::Deliveries, error });
-        } else if !self.is_open() || self.is_line_full() || self.is_full_of_stuck() {
+        } else if !self.is_open() || self.is_paused || self.is_line_full() || self.is_full_of_stuck() {
             self.wait_to_tell(number, Verdict::Return(self.pause_of_return()));
         } else if !self.solo.is_none() || (delivered.attempts() >= terms.alone_from && !self.hands.has_twin(number)) {
             self.take_alone(number);
@@ -136,9 +141,10 @@ impl Course {
         }
     }
 
-    /// After what time a job that is given back may come again: at once in a drain, since this worker asks for nothing.
+    /// After what time a job that is given back may come again: at once in a drain and in a pause, since this worker
+    /// asks for nothing.
     pub(super) fn pause_of_return(&self) -> Duration {
-        if self.is_open() { RETURN_PAUSE } else { Duration::ZERO }
+        if self.is_open() && !self.is_paused { RETURN_PAUSE } else { Duration::ZERO }
     }
 
     /// Whether jobs may still be begun.

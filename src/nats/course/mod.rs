@@ -24,6 +24,7 @@ mod acks;
 mod consumer;
 mod jobs;
 mod outcomes;
+mod resize;
 mod solo;
 mod watch;
 
@@ -84,6 +85,10 @@ pub(super) enum Note {
     Swept,
     /// Jobs that have run and are still stored, if there are any.
     Leftover(Option<Leftover>),
+    /// The run has so many slots from now on.
+    Slots(usize),
+    /// Nothing is asked for from now on, or jobs are again.
+    Pause(bool),
     /// Nothing new shall be begun.
     Drain,
 }
@@ -115,6 +120,8 @@ pub(super) struct Course {
     clock: Arc<ServerClock>,
     lease: Lease,
     solo: Solo,
+    /// Whether nothing is asked for since a caller wants it so.
+    is_paused: bool,
     watch: Watch,
     /// Inboxes that are given up and not yet empty.
     old: Vec<Inbox>,
@@ -163,6 +170,7 @@ impl Course {
         let terms = &outfit.terms;
         let hands = Hands::new(terms.heartbeat_period(), terms.stuck_after);
         let credit = Credit::new(outfit.slots);
+        outfit.counters.change_slots(0, outfit.slots);
         let now = Instant::now();
         Self {
             verdicts: mpsc::unbounded_channel(),
@@ -175,6 +183,7 @@ impl Course {
             clock: Arc::new(ServerClock::new()),
             lease: Lease::default(),
             solo: Solo::None,
+            is_paused: false,
             watch: Watch::default(),
             old: Vec::new(),
             tries: 0,
@@ -192,6 +201,7 @@ impl Course {
             if let Some(ended) = self.is_over() {
                 self.token.cancel_because(CancelReason::Requested);
                 self.outfit.counters.leave(self.hands.slots_taken());
+                self.outfit.counters.change_slots(self.credit.slots(), 0);
                 return ended;
             }
             match poll_fn(|context| self.poll_step(context)).await {
@@ -363,6 +373,8 @@ impl Course {
             Note::Known(number, record) => self.decide(number, record),
             Note::Swept => self.watch.is_sweeping = false,
             Note::Leftover(found) => self.found_leftovers(found),
+            Note::Slots(slots) => self.set_slots(slots),
+            Note::Pause(is_paused) => self.pause(is_paused),
             Note::Drain => self.drain(None),
         }
     }

@@ -37,14 +37,14 @@ pub(super) enum Verdict {
     Buried,
     /// It has not run. Another worker gets it, after this delay.
     Return(Duration),
-    /// It is not due yet. It comes again when it is.
-    Postpone,
+    /// It is not due yet. It comes again after this delay.
+    Postpone(Duration),
 }
 
 impl Verdict {
     /// Whether the job goes back without having run.
     pub(super) fn is_return(&self) -> bool {
-        matches!(self, Self::Return(_) | Self::Postpone)
+        matches!(self, Self::Return(_) | Self::Postpone(_))
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) struct Look {
 /// Looks at the consumer, and at the stream if the consumer is not the one that is known.
 pub(super) async fn look(link: &Link, terms: &Terms, known: Origin) -> Look {
     let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    let answer: Result<Value, _> = link.jetstream.request(question, &json!({})).await;
+    let answer: Result<Value, _> = link.answer(link.jetstream.request(question, &json!({}))).await;
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return Look { sight: unseen(&error), server_time: None },
@@ -90,8 +90,8 @@ pub(super) async fn stream_created(link: &Link, name: &str) -> Result<Option<i12
 
 /// What the server says of a stream; `None`, if there is none.
 pub(super) async fn stream_info(link: &Link, name: &str) -> Result<Option<stream::Info>, Sight> {
-    let answer: Result<Response<stream::Info>, _> =
-        link.jetstream.request(format!("STREAM.INFO.{name}"), &json!({})).await;
+    let (subject, question) = (format!("STREAM.INFO.{name}"), json!({}));
+    let answer: Result<Response<stream::Info>, _> = link.answer(link.jetstream.request(subject, &question)).await;
     match answer {
         Ok(Response::Ok(info)) => Ok(Some(info)),
         Ok(Response::Err { error }) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),

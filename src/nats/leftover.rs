@@ -14,6 +14,8 @@ use super::error::{BoxError, QueueError};
 use super::incarnation::moment_of;
 use super::terms::Terms;
 
+/// Why a deletion failed that the server has not confirmed.
+const LATE: &str = "the server does not answer";
 /// How many are counted.
 const MAX_COUNTED: u64 = 1_000;
 
@@ -76,7 +78,7 @@ pub(super) async fn clear(link: &Link, terms: &Terms, subject: &str, floor: u64)
 /// What the server says of the consumer.
 pub(super) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer::Info, QueueError> {
     let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    match link.jetstream.request(question, &json!({})).await {
+    match link.answer(link.jetstream.request(question, &json!({}))).await {
         Ok(Response::Ok(info)) => Ok(info),
         Ok(Response::Err { error }) => Err(QueueError::Rejected(error.into())),
         Err(error) => Err(QueueError::Unavailable(error.into())),
@@ -100,7 +102,8 @@ pub(super) async fn next_job(link: &Link, terms: &Terms, place: u64) -> Result<O
 /// The next stored job of one subject.
 async fn next_of(link: &Link, terms: &Terms, subject: &str, place: u64) -> Result<Option<StoredJob>, BoxError> {
     let question = json!({ "seq": place, "next_by_subj": subject });
-    let answer: Value = link.jetstream.request(format!("STREAM.MSG.GET.{}", terms.stream), &question).await?;
+    let subject = format!("STREAM.MSG.GET.{}", terms.stream);
+    let answer: Value = link.answer(link.jetstream.request(subject, &question)).await?;
     match answer.get("message") {
         Some(message) => Ok(Some(StoredJob::read(message).ok_or("the answer makes no sense")?)),
         None if answer["error"]["code"] == 404 => Ok(None),

@@ -11,7 +11,11 @@ use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerMetrics {
-    /// Jobs that this process has in its hands: delivered, and no outcome confirmed by the server.
+    /// Slots of all runs of this worker that go on.
+    pub slots: usize,
+    /// Whether the worker is [paused](super::Worker::pause).
+    pub is_paused: bool,
+    /// Jobs that hold a slot: they were given to the pool, and the server has not confirmed their outcome.
     pub jobs_in_flight: usize,
     /// The most there have been at once.
     pub jobs_in_flight_max: usize,
@@ -46,10 +50,11 @@ impl fmt::Display for WorkerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} in flight, {} pending; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned, {} postponed; \
-             {} heartbeats; \
-             to done: {}",
+            "{} of {} slots in use{}, {} pending; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned, \
+             {} postponed; {} heartbeats; to done: {}",
             self.jobs_in_flight,
+            self.slots,
+            if self.is_paused { ", paused" } else { "" },
             self.jobs_pending,
             self.jobs_delivered,
             self.jobs_redelivered,
@@ -66,6 +71,7 @@ impl fmt::Display for WorkerMetrics {
 
 /// The counters. They are statistics: relaxed, each on its own.
 pub(super) struct Counters {
+    slots: AtomicUsize,
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
     pub(super) pending: AtomicU64,
@@ -86,6 +92,7 @@ impl Counters {
     pub(super) fn new() -> Self {
         let zero = || AtomicU64::new(0);
         Self {
+            slots: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             in_flight_max: AtomicUsize::new(0),
             pending: zero(),
@@ -103,7 +110,13 @@ impl Counters {
         }
     }
 
-    /// One more job is in the hands of this process.
+    /// A run has another number of slots.
+    pub(super) fn change_slots(&self, from: usize, to: usize) {
+        self.slots.fetch_add(to, Ordering::Relaxed);
+        self.slots.fetch_sub(from, Ordering::Relaxed);
+    }
+
+    /// One more job holds a slot.
     pub(super) fn enter(&self) {
         let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         self.in_flight_max.fetch_max(now, Ordering::Relaxed);
@@ -128,6 +141,8 @@ impl Counters {
         let mut time_to_done = Histogram::default();
         self.time_to_done.add_to(&mut time_to_done);
         WorkerMetrics {
+            slots: self.slots.load(Ordering::Relaxed),
+            is_paused: false,
             jobs_in_flight: self.in_flight.load(Ordering::Relaxed),
             jobs_in_flight_max: self.in_flight_max.load(Ordering::Relaxed),
             jobs_pending: read(&self.pending),

@@ -5,9 +5,10 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use super::attempt::{Duty, SharedDuty};
-use super::check;
+use super::check::{self, InvalidArgument};
 use super::connection::Link;
 use super::consumer_settings::ConsumerSettings;
+use super::control::Control;
 use super::course::{Course, Note, Outfit};
 use super::error::WorkerError;
 use super::history::History;
@@ -51,8 +52,9 @@ const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
 /// | the same, and the policy allows no further attempt; or the error is permanent | goes to the dead letters |
 /// | does not return, since its process died | is delivered again when `ack_wait` is over |
 ///
-/// A job holds one of the worker's *slots* from its delivery until the server has confirmed the outcome. The worker
-/// asks for as many jobs as it has free slots, so nothing waits here that another machine could run.
+/// A job holds one of the worker's *slots* from the moment it is given to the pool until the server has confirmed the
+/// outcome. The worker asks for the next job together with the acknowledgement. If that job comes first, it waits here for
+/// the confirmation: a process that dies leaves no more jobs to run twice than it has slots.
 ///
 /// # Examples
 ///
@@ -79,8 +81,7 @@ pub struct Worker<E> {
     pub(super) link: Arc<Link>,
     pub(super) terms: Arc<Terms>,
     policy: RetryPolicy<E>,
-    /// `None`: as many as the pool has workers.
-    slots: Option<usize>,
+    control: Arc<Control>,
     registrar: Arc<Registrar>,
     counters: Arc<Counters>,
     /// Cancelled when the runs shall drain.
@@ -116,9 +117,11 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// How many jobs a process has in its hands at most. Unless set, one for each worker of the pool. More make sense for
-    /// handlers that take less time than a word to the server and back; then jobs wait in the pool's queue, where no
-    /// other machine gets them.
+    /// How many jobs a process runs at most, those included that wait for a worker of the pool or for the server's
+    /// confirmation. *Default: one for each worker of the pool.* [`Worker::set_slots`] changes it later.
+    ///
+    /// More make sense for handlers that take less time than a round trip to the server. Then jobs wait in the pool's
+    /// queue, where no other machine gets them.
     pub fn slots(mut self, jobs: usize) -> Self {
         self.slots = Some(jobs);
         self
@@ -229,7 +232,7 @@ impl<E> WorkerBuilder<E> {
             link,
             terms: Arc::new(terms),
             policy: self.policy,
-            slots: self.slots,
+            control: Arc::new(Control::new(self.slots)),
             registrar: Arc::new(registrar),
             counters: Arc::new(Counters::new()),
             draining: CancellationToken::new(),
@@ -308,7 +311,7 @@ impl<E> Worker<E> {
         let outfit = Outfit {
             link: Arc::clone(&self.link),
             terms: Arc::clone(&self.terms),
-            slots: self.slots.unwrap_or_else(|| pool.workers()),
+            slots: self.control.join(&notes.0).unwrap_or_else(|| pool.workers()),
             counters: Arc::clone(&self.counters),
             registrar: Arc::clone(&self.registrar),
             crew: Box::new(SharedDuty(Arc::new(duty))),
@@ -331,10 +334,53 @@ impl<E> Worker<E> {
         self.draining.cancel();
     }
 
+    /// Changes how many slots each run of this worker and its clones has, now and in later runs. Returns at once.
+    ///
+    /// More slots are filled at once. With fewer, running jobs go on to their end, and what has not begun and does
+    /// not fit is given back, with no attempt counted. To take no jobs at all, [`pause`](Self::pause).
+    /// [`WorkerMetrics::slots`] shows the number.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`], if `slots` is zero or more than 1,048,576.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn halve(worker: &workcrew::nats::Worker<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// worker.set_slots(worker.metrics().slots.div_ceil(2))?;
+    /// assert!(worker.set_slots(0).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_slots(&self, slots: usize) -> Result<(), InvalidArgument> {
+        if slots == 0 {
+            return Err(InvalidArgument::new("slots", "it is zero; `pause` has a worker take no jobs"));
+        }
+        check::concurrency("slots", slots)?;
+        self.control.set_slots(slots);
+        Ok(())
+    }
+
+    /// Has all runs of this worker and its clones take no more jobs until [`resume`](Self::resume). Returns at once.
+    ///
+    /// Running jobs go on, and their outcomes are told. What was delivered and has not begun is given back at once,
+    /// with no attempt counted. A drain ends a run that is paused.
+    pub fn pause(&self) {
+        self.control.pause(true);
+    }
+
+    /// Ends a [pause](Self::pause). Without effect on a worker that is not paused.
+    pub fn resume(&self) {
+        self.control.pause(false);
+    }
+
     /// A snapshot of the counters.
     #[must_use]
     pub fn metrics(&self) -> WorkerMetrics {
-        self.counters.snapshot()
+        let mut metrics = self.counters.snapshot();
+        self.control.add_to(&mut metrics);
+        metrics
     }
 }
 
@@ -345,7 +391,7 @@ impl<E> Clone for Worker<E> {
             link: Arc::clone(&self.link),
             terms: Arc::clone(&self.terms),
             policy: self.policy.clone(),
-            slots: self.slots,
+            control: Arc::clone(&self.control),
             registrar: Arc::clone(&self.registrar),
             counters: Arc::clone(&self.counters),
             draining: self.draining.clone(),
@@ -359,7 +405,10 @@ impl<E> RefUnwindSafe for Worker<E> {}
 
 impl<E> fmt::Debug for Worker<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("terms", &self.terms).field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("terms", &self.terms)
+            .field("slots", &self.control.slots())
+            .finish_non_exhaustive()
     }
 }
 

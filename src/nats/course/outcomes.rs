@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Course, Note, State};
+use crate::io;
 use crate::nats::attempt::Verdict;
 use crate::nats::event::Event;
 use crate::nats::incarnation::{self, LEASE, Look, Origin, Sight};
@@ -147,6 +148,14 @@ impl Course {
 
     fn tell_outcome(&mut self, number: u64, verdict: Verdict, route: Route) {
         let Some(hand) = self.hands.get(number) else { return };
+        let needs_more = match verdict {
+            Verdict::Dead { .. } => true,
+            Verdict::Return(_) | Verdict::Postpone(_) => !hand.is_ready,
+            Verdict::Done | Verdict::Retry(_) | Verdict::Buried => false,
+        };
+        if route == Route::Consumer && !needs_more {
+            return self.send_ack(number, verdict);
+        }
         let (delivered, notes) = (Arc::clone(&hand.delivered), self.outfit.notes.0.clone());
         let registrar = Arc::clone(&self.outfit.registrar);
         self.outfit.link.io.spawn(async move {
@@ -163,11 +172,14 @@ impl Course {
         }
         self.outfit.counters.note_heartbeats(subjects.len());
         let client = self.outfit.link.client.clone();
-        self.outfit.link.io.spawn(async move {
+        let sending = async move {
             for subject in subjects {
                 let _ = client.publish(subject, "+WPI".into()).await;
             }
-        });
+        };
+        // After that time the next ones are due.
+        let limit = self.outfit.terms.ack_wait / 3;
+        self.outfit.link.io.spawn(async move { io::timeout(limit, sending).await.unwrap_or(()) });
     }
 
     /// Looks at the stream and the consumer.
@@ -258,7 +270,7 @@ impl Course {
         late.into_iter().for_each(|number| self.lose(number));
     }
 
-    fn lose(&mut self, number: u64) {
+    pub(super) fn lose(&mut self, number: u64) {
         if let Some(hand) = self.hands.get(number) {
             let (subject, sequence) = hand.delivered.name();
             self.tell(&Event::OutcomeLost { subject, sequence });
@@ -272,8 +284,13 @@ impl Course {
         let counters = &self.outfit.counters;
         let is_dead = matches!(settled, Settled::Dead);
         match settled {
+            Settled::Ready(verdict) => {
+                (hand.verdict, hand.is_ready) = (Some(verdict), true);
+                return self.lease.waiting.push_back(number);
+            }
             Settled::Untold { verdict, is_gone } => {
                 hand.verdict = Some(verdict);
+                self.hands.stay(number);
                 self.lease.waiting.push_back(number);
                 if self.lease.seen_at.take().is_some() {
                     let pause = if is_gone { GONE_PAUSE } else { PAUSE };
@@ -297,8 +314,8 @@ impl Course {
     }
 
     fn release(&mut self, number: u64) {
-        if self.hands.release(number).is_some() {
-            self.outfit.counters.leave(1);
+        if let Some(held_slot) = self.hands.release(number) {
+            self.outfit.counters.leave(held_slot.into());
             self.solo.note_end(number);
         }
     }

@@ -14,8 +14,6 @@ use super::error::{BoxError, QueueError};
 use super::incarnation::moment_of;
 use super::terms::Terms;
 
-/// Why a deletion failed that the server has not confirmed.
-const LATE: &str = "the server does not answer";
 /// How many are counted.
 const MAX_COUNTED: u64 = 1_000;
 

@@ -2,8 +2,10 @@
 
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt::Display;
-use std::process::{self, Command};
+use std::fs::{self, File};
+use std::process::{self, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -126,14 +128,22 @@ pub(crate) fn watch(calls: &Calls, limit: Duration, replay: &impl Display, is_ov
     }
 }
 
-/// Prints the stack of each thread, if there is a debugger.
+/// Prints the stack of each thread, if there is a debugger. It writes to a file, since it holds up this
+/// process, which could not empty a pipe meanwhile.
 fn print_stacks() {
+    let path = env::temp_dir().join(format!("nats-drill-{}.stacks", process::id()));
+    let Ok(file) = File::create(&path) else { return };
     let id = process::id().to_string();
     let debugger = Command::new("timeout")
-        .args([DEBUGGER_SECONDS, "gdb", "-p", &id, "-batch", "-ex", "thread apply all backtrace 30"])
-        .output();
+        .args(["-s", "KILL", DEBUGGER_SECONDS, "gdb", "-p", &id, "-batch", "-ex", "thread apply all backtrace 30"])
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(Stdio::null())
+        .status();
     match debugger {
-        Ok(output) => println!("{}", String::from_utf8_lossy(&output.stdout)),
+        Ok(status) if status.success() => println!("{}", fs::read_to_string(&path).unwrap_or_default()),
+        Ok(status) => println!("no debugger shows the other stacks: {status}"),
         Err(error) => println!("no debugger shows the other stacks: {error}"),
     }
+    let _ = fs::remove_file(path);
 }

@@ -10,7 +10,7 @@ use crate::crew::{self, Ending, PROCESSES};
 use crate::drill::{Drill, Failure};
 use crate::jobs;
 use crate::record::Record;
-use crate::repeats::{self, Cause, Repeat};
+use crate::repeats::{self, Cause, End, Repeat};
 use crate::report::Report;
 use crate::storms;
 use crate::visitor;
@@ -38,10 +38,12 @@ fn evils_happened(drill: &Drill, record: &Record, report: &mut Report) {
     report.some(outcome.streams_replaced, &"streams were made anew");
     report.some(outcome.consumers_replaced, &"consumers were made anew");
     let lost = &outcome.lost;
-    report.must(lost.is_empty(), &format_args!("{} looks at the store; jobs neither stored nor done: {lost:?}", outcome.looks));
-    let ends = drill.causes.server_ends.iter();
-    report.some(ends.clone().filter(|end| end.was_killed).count(), &"servers were killed");
-    report.some(ends.filter(|end| !end.was_killed).count(), &"servers were stopped");
+    report.must(
+        lost.is_empty(),
+        &format_args!("{} looks at the store; jobs neither stored nor done: {lost:?}", outcome.looks),
+    );
+    report.some(drill.causes.ended(End::Killed).count(), &"servers were killed");
+    report.some(drill.causes.ended(End::Stopped).count(), &"servers were stopped");
     report.some(drill.causes.deaths.iter().filter(|ending| ending.was_killed).count(), &"workers were killed");
     for id in [jobs::HANGING, jobs::ABORTING, jobs::OVERSIZED] {
         report.some(record.begun.get(id).copied().unwrap_or(0), &format_args!("times the {id} job was begun"));
@@ -60,9 +62,8 @@ fn workers(drill: &Drill, record: &Record, report: &mut Report) {
     report.must(record.errors.is_empty(), &format_args!("errors of workers: {:?}", record.errors));
     let most = record.most_at_once;
     report.must(most == 0, &format_args!("{most} jobs at once in one process, beyond {} slots", jobs::SLOTS));
-    let has_aborted = |ending: &Ending| {
-        ending.status.signal() == Some(SIGABRT) && record.aborting.contains(&ending.process)
-    };
+    let has_aborted =
+        |ending: &Ending| ending.status.signal() == Some(SIGABRT) && record.aborting.contains(&ending.process);
     let ended = drill.causes.deaths.iter().filter(|ending| !ending.was_killed);
     let (aborted, unexplained): (Vec<_>, Vec<_>) = ended.partition(|ending| has_aborted(ending));
     println!("          {} workers were ended by the aborting job", aborted.len());
@@ -74,7 +75,9 @@ fn workers(drill: &Drill, record: &Record, report: &mut Report) {
 }
 
 fn bad_jobs(drill: &Drill, record: &Record, report: &mut Report) -> Result<(), Failure> {
-    for (id, limit) in [(jobs::HANGING, jobs::MAX_BEGUN), (jobs::ABORTING, jobs::MAX_BEGUN), (jobs::OVERSIZED, jobs::ATTEMPTS)] {
+    for (id, limit) in
+        [(jobs::HANGING, jobs::MAX_BEGUN), (jobs::ABORTING, jobs::MAX_BEGUN), (jobs::OVERSIZED, jobs::ATTEMPTS)]
+    {
         let begun = record.begun.get(id).copied().unwrap_or(0);
         report.at_most(begun, limit as usize, &format_args!("times the {id} job was begun"));
     }
@@ -121,6 +124,8 @@ impl Drill {
 
 fn repeats_have_causes(drill: &Drill, record: &Record, report: &mut Report) {
     let causes = &drill.causes;
+    // For a look by eye, if a repeat has no cause.
+    let _ = fs::write(drill.folder.join("causes"), format!("{causes:#?}"));
     let repeats = repeats::explain(record, causes);
     let mut by_cause: BTreeMap<Cause, Vec<&Repeat>> = BTreeMap::new();
     for repeat in &repeats {
@@ -132,13 +137,12 @@ fn repeats_have_causes(drill: &Drill, record: &Record, report: &mut Report) {
         let bound = repeats::bound(cause, causes, record);
         report.at_most(of(cause).len(), bound, &format_args!("runs too many, {cause} (up to {oldest} ms before)"));
     }
-    of(Cause::Unknown).iter().for_each(|repeat| println!("          {repeat:?}"));
+    of(Cause::Unknown).iter().for_each(|repeat| println!("          {repeat}"));
     let forgotten = of(Cause::ServerForgot).len();
     if drill.options.sync_always {
         report.at_most(forgotten, 0, &"jobs forgotten by servers that write everything before they confirm it");
     }
-    let kills = causes.server_ends.iter().filter(|end| end.was_killed).count();
-    let of_all = kills + causes.deletions.len() + causes.remakes.len();
+    let of_all = causes.ended(End::Killed).chain(causes.ended(End::Deleted)).count() + causes.remakes.len();
     let slots = jobs::SLOTS * (causes.deaths.len() + PROCESSES * of_all);
     let what = format!(
         "runs too many without the forgotten ones: {} slots x ({} dead workers + {PROCESSES} workers x {of_all} server kills and deletions)",

@@ -15,8 +15,11 @@ use crate::record;
 
 /// How many worker processes there are at a time.
 pub(crate) const PROCESSES: usize = 3;
-/// Between two kills.
-const BETWEEN_KILLS: Duration = Duration::from_secs(1);
+/// There is a kill in each of these, at a moment that the seed determines. Kills at equal distances would
+/// keep step with `ack_wait`, and hit the same jobs again and again.
+const KILL_IN_EACH: Duration = Duration::from_secs(1);
+/// How soon the end of the day is noticed.
+const LOOK: Duration = Duration::from_millis(50);
 const SIGKILL: i32 = 9;
 
 /// How a worker process ended before the evening.
@@ -41,8 +44,7 @@ pub(crate) struct Crew {
 
 impl Crew {
     pub(crate) fn start(urls: String, folder: &Path) -> io::Result<Self> {
-        let mut crew =
-            Self { urls, folder: folder.to_owned(), processes: Vec::new(), started: 0, endings: Vec::new() };
+        let mut crew = Self { urls, folder: folder.to_owned(), processes: Vec::new(), started: 0, endings: Vec::new() };
         for _ in 0..PROCESSES {
             let process = crew.start_one()?;
             crew.processes.push(process);
@@ -113,16 +115,17 @@ pub(crate) fn lock(crew: &Mutex<Crew>) -> MutexGuard<'_, Crew> {
 /// Kills a worker process each second, until `is_over` says so.
 pub(crate) fn kill_each_second(crew: &Mutex<Crew>, seed: u64, is_over: impl Fn() -> bool) -> io::Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut next = Instant::now() + BETWEEN_KILLS;
+    let (since, mut second) = (Instant::now(), 0);
     while !is_over() {
-        thread::sleep(next.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
-        if Instant::now() < next {
-            continue;
+        let at = since + KILL_IN_EACH * second + KILL_IN_EACH.mul_f64(random.f64());
+        let victim = random.usize(..PROCESSES);
+        while !is_over() && Instant::now() < at {
+            thread::sleep(at.saturating_duration_since(Instant::now()).min(LOOK));
         }
-        next += BETWEEN_KILLS;
         let mut crew = lock(crew);
         crew.replace_ended()?;
-        crew.kill(random.usize(..PROCESSES))?;
+        crew.kill(victim)?;
+        second += 1;
     }
     Ok(())
 }

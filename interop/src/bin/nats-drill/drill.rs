@@ -26,7 +26,7 @@ use crate::repeats::Causes;
 use crate::report::Report;
 use crate::servers::{self, Server};
 use crate::store;
-use crate::storms::{Storms, THROUGH};
+use crate::storms::{self, Storms, THROUGH};
 use crate::visitor;
 use crate::worker;
 
@@ -36,12 +36,15 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 const TICK: Duration = Duration::from_secs(1);
 /// How long the bad jobs may take to end.
 const EVENING: Duration = Duration::from_secs(90);
-/// How long jobs may stay when the bad ones have ended, until an event tells of them.
-const SETTLED: Duration = Duration::from_secs(30);
+/// How long jobs may stay when the bad ones have ended, until an event tells of them: a worker looks for
+/// them when the server has had no job for it during half a minute.
+const SETTLED: Duration = Duration::from_secs(45);
 /// For how long nothing must change before jobs that stay are cleared.
 const UNCHANGED: Duration = jobs::ACK_WAIT.saturating_mul(2);
 /// How long a job that stays may take to be deleted.
 const CLEARS: Duration = Duration::from_millis(50);
+/// How long before its limit the drill gives up by itself, and says what it waits for.
+const BEFORE_LIMIT: Duration = Duration::from_secs(5);
 /// How long the worker processes may take to end.
 const END: Duration = Duration::from_secs(20);
 
@@ -117,8 +120,7 @@ fn play(options: &Options, folder: &Path, calls: Arc<Calls>) -> Result<Report, F
             scope.spawn(|| feed.run(&fed, &calls));
         }
         scope.spawn(|| visitor::run(&feeding, &fed, &calls, visits, &feed.is_over));
-        let killer =
-            scope.spawn(|| crew::kill_each_second(&crew, kills, || feed.is_over.load(Ordering::SeqCst)));
+        let killer = scope.spawn(|| crew::kill_each_second(&crew, kills, || feed.is_over.load(Ordering::SeqCst)));
         let day = drill.day(&feed);
         feed.is_over.store(true, Ordering::SeqCst);
         let killed = killer.join().map_err(|_| "the thread that kills workers panicked")?;
@@ -149,16 +151,27 @@ fn open(connection: &Connection, options: &Options, calls: &Calls) -> Result<Job
 }
 
 impl Drill {
-    /// Does what the plan says and changes the weather, until every good job is done.
+    /// Does what the plan says and changes the weather, until every good job is done and the network has
+    /// misbehaved in every way.
     fn day(&mut self, feed: &Feed) -> Result<(), Failure> {
         let since = Instant::now();
         loop {
-            let done = Record::read(&self.folder)?.done.len();
+            let record = Record::read(&self.folder)?;
+            let done = record.done.len();
             feed.done.store(done, Ordering::SeqCst);
-            if done == self.options.jobs {
+            if done == self.options.jobs && storms::used(&self.proxies).is_complete() {
                 println!("after {:.1?}: every good job is done", since.elapsed());
                 self.storms.calm(&self.proxies);
                 return Ok(());
+            }
+            self.look_for_good_letters()?;
+            if since.elapsed() > self.options.limit.saturating_sub(BEFORE_LIMIT) {
+                let undone = (0..self.options.jobs).filter(|number| !record.has_done(*number)).collect::<Vec<_>>();
+                return Err(format!(
+                    "after {:.1?} the day is not over; these jobs are not done: {undone:?}",
+                    since.elapsed()
+                )
+                .into());
             }
             if let Some(deed) = self.plan.next(done as f64 / self.options.jobs as f64) {
                 println!("after {:.1?}, {done} jobs done: {deed:?}", since.elapsed());
@@ -168,6 +181,15 @@ impl Drill {
             self.storms.look_around(&self.servers, &self.proxies);
             self.storms.change(&self.proxies);
             thread::sleep(TICK);
+        }
+    }
+
+    /// A good job that is given up is an error at once.
+    fn look_for_good_letters(&self) -> Result<(), Failure> {
+        let letters = visitor::dead_letters(&self.queue, &self.calls).unwrap_or_default();
+        match letters.iter().find(|letter| letter.id().and_then(jobs::number).is_some()) {
+            Some(letter) => Err(format!("a good job was given up: {:?}, {letter:?}", letter.id()).into()),
+            None => Ok(()),
         }
     }
 
@@ -200,7 +222,10 @@ impl Drill {
         report.must(left == 0, &format_args!("{left} jobs are left in the stream"));
         let badly = crew::lock(crew).end(END)?;
         self.causes.deaths.clone_from(&crew::lock(crew).endings);
-        report.must(badly.is_empty(), &format_args!("workers that did not end well within {END:?} of SIGTERM: {badly:?}"));
+        report.must(
+            badly.is_empty(),
+            &format_args!("workers that did not end well within {END:?} of SIGTERM: {badly:?}"),
+        );
         checks::all(&mut self, &mut report)?;
         Ok(report)
     }

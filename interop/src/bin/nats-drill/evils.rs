@@ -12,7 +12,7 @@ use crate::feed::Feed;
 use crate::jobs;
 use crate::plan::Deed;
 use crate::record::{self, Record};
-use crate::repeats::{Remake, ServerEnd};
+use crate::repeats::{Broken, End, Remake};
 use crate::servers;
 use crate::store::{self, Store};
 use crate::storms;
@@ -20,7 +20,7 @@ use crate::worker;
 
 /// For how long a server is away.
 const AWAY: Duration = Duration::from_secs(1);
-/// For how long the workers of a cluster feel that a server has died before the network stalls. No server
+/// For how long the workers of a cluster feel that a server has died before nothing passes. No server
 /// leads the stream by then.
 const FELT: Duration = Duration::from_millis(300);
 /// How long it may take until something can be done to the servers.
@@ -45,7 +45,7 @@ impl Drill {
             Deed::KillServer => self.end_server("KILL", self.leader(false)?, feed),
             Deed::KillConsumerLeader => self.end_server("KILL", self.leader(true)?, feed),
             Deed::StopServer => self.end_server("TERM", self.leader(false)?, feed),
-            Deed::DeleteConsumer => self.delete_consumer(),
+            Deed::DeleteConsumer => self.delete_consumer(feed),
             Deed::RemakeStream => self.remake_stream(feed),
             Deed::EnqueueBadJobs => self.enqueue_bad(),
         }
@@ -56,24 +56,37 @@ impl Drill {
         self.servers[index].end(signal)?;
         let (since, at) = (Instant::now(), record::now());
         thread::sleep(if self.options.cluster { FELT } else { AWAY });
-        storms::stall_all(&self.proxies, true);
+        storms::hold_all(&self.proxies);
         if !self.options.cluster {
             self.servers[index].start()?;
         }
         let accepted = feed.accepted();
         let stored = servers::first_answer(&self.servers, PATIENCE, store::jobs_at);
-        storms::stall_all(&self.proxies, false);
+        storms::calm_all(&self.proxies);
         let (stored, until) = (stored?, record::now());
         if self.options.cluster {
             thread::sleep(AWAY.saturating_sub(since.elapsed()));
             self.servers[index].start()?;
         }
+        println!("  server s{index} has ended");
+        self.broke(if signal == "KILL" { End::Killed } else { End::Stopped }, at, until, &accepted, &stored)
+    }
+
+    /// Notes what has ended, and what was stored then.
+    fn broke(
+        &mut self,
+        end: End,
+        at: u64,
+        until: u64,
+        accepted: &BTreeSet<usize>,
+        stored: &BTreeMap<u64, String>,
+    ) -> Result<(), Failure> {
         let record = Record::read(&self.folder)?;
-        self.look_for_lost(&accepted, &stored, &record);
+        self.look_for_lost(accepted, stored, &record);
         let stored: BTreeSet<usize> = stored.values().filter_map(|id| jobs::number(id)).collect();
         let done = stored.iter().filter(|number| record.has_done(**number)).count();
-        println!("  server s{index}: {} jobs are stored, {done} of them were done", stored.len());
-        self.causes.server_ends.push(ServerEnd { at, until, was_killed: signal == "KILL", stored });
+        println!("  {} jobs are stored, {done} of them were done", stored.len());
+        self.causes.broken.push(Broken { end, at, until, stored });
         Ok(())
     }
 
@@ -87,8 +100,7 @@ impl Drill {
 
     /// The server that leads the stream or the consumer; the only one, if there is one.
     fn leader(&self, of_consumer: bool) -> Result<usize, Failure> {
-        let leaders =
-            servers::first_answer(&self.servers, PATIENCE, |port| Store::connect(port)?.leaders())?;
+        let leaders = servers::first_answer(&self.servers, PATIENCE, |port| Store::connect(port)?.leaders())?;
         let name = if of_consumer { leaders.consumer.or(leaders.stream) } else { leaders.stream };
         match name {
             Some(name) => Ok(name.trim_start_matches('s').parse()?),
@@ -97,11 +109,18 @@ impl Drill {
         }
     }
 
-    fn delete_consumer(&mut self) -> Result<(), Failure> {
+    /// Deletes the consumer, and looks at what is stored before any worker can make it anew.
+    fn delete_consumer(&mut self, feed: &Feed) -> Result<(), Failure> {
         let name = format!("{}.{}", jobs::QUEUE, jobs::CONSUMER);
         let before = self.created("CONSUMER.INFO", &name)?;
-        self.causes.deletions.push(record::now());
-        self.ask("CONSUMER.DELETE", &name)?;
+        storms::hold_all(&self.proxies);
+        let at = record::now();
+        let deleted = self.ask("CONSUMER.DELETE", &name);
+        let accepted = feed.accepted();
+        let stored = servers::first_answer(&self.servers, PATIENCE, store::jobs_at);
+        storms::calm_all(&self.proxies);
+        deleted?;
+        self.broke(End::Deleted, at, record::now(), &accepted, &stored?)?;
         let after = self.created("CONSUMER.INFO", &name)?;
         self.outcome.consumers_replaced += usize::from(before != after);
         Ok(())

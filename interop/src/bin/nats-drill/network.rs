@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -37,10 +37,17 @@ pub(crate) struct Used {
     pub(crate) connections: usize,
     pub(crate) delayed: usize,
     pub(crate) swallowed: usize,
-    /// How often a connection had something to read that was not read.
+    /// How often a storm left something unread.
     pub(crate) unread: usize,
     /// How many connections were cut.
     pub(crate) cut: usize,
+}
+
+impl Used {
+    /// Returns whether the proxies have misbehaved in every way they know.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.delayed > 0 && self.swallowed > 0 && self.unread > 0 && self.cut > 0
+    }
 }
 
 #[derive(Debug)]
@@ -50,6 +57,8 @@ struct Inner {
     /// Where it connects to.
     target: u16,
     weather: AtomicU8,
+    /// Whether nothing passes for the moment.
+    is_held: AtomicBool,
     /// Connections of an earlier number are cut.
     generation: AtomicUsize,
     used: Mutex<Used>,
@@ -69,6 +78,7 @@ impl Proxy {
             port: listener.local_addr()?.port(),
             target,
             weather: AtomicU8::new(Weather::Fine as u8),
+            is_held: AtomicBool::new(false),
             generation: AtomicUsize::new(0),
             used: Mutex::default(),
             sources: Mutex::default(),
@@ -89,6 +99,12 @@ impl Proxy {
 
     pub(crate) fn set(&self, weather: Weather) {
         self.0.weather.store(weather as u8, Ordering::SeqCst);
+        self.0.is_held.store(false, Ordering::SeqCst);
+    }
+
+    /// Stops reading while the drill looks at the servers, which is no storm.
+    pub(crate) fn hold(&self) {
+        self.0.is_held.store(true, Ordering::SeqCst);
     }
 
     /// Cuts every connection there is.
@@ -134,6 +150,10 @@ impl Proxy {
             if self.0.generation.load(Ordering::SeqCst) != generation {
                 lock(&self.0.used).cut += 1;
                 break;
+            }
+            if self.0.is_held.load(Ordering::SeqCst) {
+                thread::sleep(LOOK);
+                continue;
             }
             if self.is(Weather::Stalled) {
                 let is_waiting = from.peek(&mut [0]).is_ok_and(|size| size > 0);

@@ -4,8 +4,7 @@ use std::env;
 use std::fmt;
 use std::time::Duration;
 
-pub(crate) const USAGE: &str =
-    "usage: nats-drill [--seed N] [--jobs N] [--seconds N] [--cluster] [--sync-always] [--slice]\n\
+pub(crate) const USAGE: &str = "usage: nats-drill [--seed N] [--jobs N] [--seconds N] [--cluster] [--sync-always] [--slice]\n\
      NATS_SERVER_BIN names the server; otherwise it is nats-server on the path.";
 
 /// One drill. Displayed as the command that runs it again.
@@ -51,7 +50,7 @@ pub(crate) fn read(words: &[&str]) -> Result<Options, String> {
             "--seconds" => options.limit = Duration::from_secs(number()?),
             "--cluster" => options.cluster = true,
             "--sync-always" => options.sync_always = true,
-            "--slice" => (options.jobs, options.limit) = (8_000, Duration::from_secs(120)),
+            "--slice" => (options.jobs, options.limit) = (6_000, Duration::from_secs(120)),
             _ => return Err(format!("there is no option {word}")),
         }
     }

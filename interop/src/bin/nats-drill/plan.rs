@@ -18,9 +18,9 @@ pub(crate) enum Deed {
 pub(crate) const PLAN: [(f64, Deed); 6] = [
     (0.15, Deed::KillServer),
     (0.25, Deed::DeleteConsumer),
-    (0.40, Deed::StopServer),
-    (0.50, Deed::RemakeStream),
-    (0.60, Deed::EnqueueBadJobs),
+    (0.35, Deed::RemakeStream),
+    (0.45, Deed::EnqueueBadJobs),
+    (0.60, Deed::StopServer),
     (0.75, Deed::KillConsumerLeader),
 ];
 

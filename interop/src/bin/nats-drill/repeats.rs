@@ -8,11 +8,16 @@
 //! | the stream was made anew | the job was enqueued again, as it was not done when its stream was deleted | slots of all processes, and calls under way |
 //! | it was enqueued twice | its sequence is another, and a server ended between a failed call and its repetition | calls under way, for each end of a server |
 //! | a worker died | the process of the earlier run died within `ack_wait` after it | slots, for each death |
-//! | the server was killed | the earlier run was before the kill, and the job was stored after it | slots of all processes, for each kill |
-//! | the server forgot | the same, beyond that number | the jobs that the server itself shows |
-//! | the consumer was deleted | the earlier run was at most `ack_wait` before that or after it | slots of all processes, for each deletion |
+//! | a server was killed | the earlier run was before the kill, and the job was stored after it | slots of all processes, for each kill |
+//! | a server was stopped | the same | slots of all processes, for each stop |
+//! | the consumer was deleted | the same | slots of all processes, for each deletion |
+//! | the server forgot | the same for a killed server or a deleted consumer, beyond that number | the jobs that the server itself shows |
 //! | the outcome was lost | a worker has told so by an event that names the job | one for each such event |
+//!
+//! A server that forgets an outcome keeps the job. A consumer that is deleted has known which of the jobs
+//! that are kept were done.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -26,15 +31,30 @@ pub(crate) const IN_SLOTS: usize = jobs::SLOTS * PROCESSES;
 /// For how many milliseconds the outcome of a job may be on its way to the server.
 const UNCONFIRMED: u64 = jobs::ACK_WAIT.as_millis() as u64;
 
-/// The end of a server.
+/// For how many milliseconds before its death a server may forget what it has confirmed. One of 2.9 writes
+/// the state of a consumer ten times a second; in the drill it forgets half a second at most.
+const FORGETS: u64 = 2_000;
+
+/// What ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// A server, by SIGKILL.
+    Killed,
+    /// A server, by SIGTERM.
+    Stopped,
+    /// The consumer was deleted.
+    Deleted,
+}
+
+/// The end of a server or a consumer.
 #[derive(Clone, Debug)]
-pub(crate) struct ServerEnd {
-    /// When its process was gone.
+pub(crate) struct Broken {
+    pub(crate) end: End,
+    /// When it was gone.
     pub(crate) at: u64,
     /// When workers could reach a server again that has the stream.
     pub(crate) until: u64,
-    pub(crate) was_killed: bool,
-    /// The good jobs that it, or the next leader, had stored afterwards and before any worker could ask.
+    /// The good jobs that were stored afterwards and before any worker could ask.
     pub(crate) stored: BTreeSet<usize>,
 }
 
@@ -50,11 +70,17 @@ pub(crate) struct Remake {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Causes {
     pub(crate) deaths: Vec<Ending>,
-    pub(crate) server_ends: Vec<ServerEnd>,
-    pub(crate) deletions: Vec<u64>,
+    pub(crate) broken: Vec<Broken>,
     pub(crate) remakes: Vec<Remake>,
     /// See [`feed::Feed::unsure`].
     pub(crate) unsure: BTreeMap<usize, (u64, u64)>,
+}
+
+impl Causes {
+    /// Returns what has ended in this way.
+    pub(crate) fn ended(&self, end: End) -> impl Iterator<Item = &Broken> {
+        self.broken.iter().filter(move |broken| broken.end == end)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,22 +90,31 @@ pub(crate) enum Cause {
     WorkerDied,
     ServerKilled,
     ServerForgot,
+    ServerStopped,
     ConsumerDeleted,
     OutcomeLost,
     Unknown,
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::WorkerDied,
         Self::ServerKilled,
         Self::ServerForgot,
+        Self::ServerStopped,
         Self::ConsumerDeleted,
         Self::StreamRemade,
         Self::EnqueuedTwice,
         Self::OutcomeLost,
         Self::Unknown,
     ];
+}
+
+impl fmt::Display for Repeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, earlier, later, cause, .. } = self;
+        write!(f, "good job {number} ran again, {cause}: {earlier:?}, {later:?}")
+    }
 }
 
 impl fmt::Display for Cause {
@@ -90,6 +125,7 @@ impl fmt::Display for Cause {
             Self::WorkerDied => "in slots of a process that died",
             Self::ServerKilled => "in slots while a server was killed",
             Self::ServerForgot => "confirmed, and forgotten by a killed server",
+            Self::ServerStopped => "in slots while a server was stopped",
             Self::ConsumerDeleted => "in slots while the consumer was deleted",
             Self::OutcomeLost => "with an outcome that a worker reported as lost",
             Self::Unknown => "without a cause",
@@ -111,29 +147,31 @@ pub(crate) struct Repeat {
 /// Finds the cause of every run that was one too many.
 pub(crate) fn explain(record: &Record, causes: &Causes) -> Vec<Repeat> {
     let mut explainer = Explainer { causes, record, used: BTreeMap::new() };
-    let mut repeats = Vec::new();
-    for (number, runs) in &record.done {
-        for pair in runs.windows(2) {
-            let (cause, age) = explainer.cause(*number, pair[0], pair[1]);
-            repeats.push(Repeat { number: *number, earlier: pair[0], later: pair[1], cause, age });
-        }
-    }
-    repeats
+    let pairs = record.done.iter().flat_map(|(number, runs)| runs.windows(2).map(|pair| (*number, pair[0], pair[1])));
+    let mut pairs: Vec<_> = pairs.collect();
+    // The jobs in slots at a moment are those that ran last before it.
+    pairs.sort_unstable_by_key(|(_, earlier, _)| Reverse(*earlier));
+    let explained = pairs.into_iter().map(|(number, earlier, later)| {
+        let (cause, age) = explainer.cause(number, earlier, later);
+        Repeat { number, earlier, later, cause, age }
+    });
+    explained.collect()
 }
 
 /// How many repeats each cause may have in all.
 pub(crate) fn bound(cause: Cause, causes: &Causes, record: &Record) -> usize {
-    let kills = causes.server_ends.iter().filter(|end| end.was_killed);
     match cause {
         Cause::StreamRemade => (IN_SLOTS + feed::THREADS) * causes.remakes.len(),
-        Cause::EnqueuedTwice => feed::THREADS * causes.server_ends.len(),
+        Cause::EnqueuedTwice => feed::THREADS * (causes.broken.len() - causes.ended(End::Deleted).count()),
         Cause::WorkerDied => jobs::SLOTS * causes.deaths.len(),
-        Cause::ServerKilled => IN_SLOTS * kills.count(),
+        Cause::ServerKilled => IN_SLOTS * causes.ended(End::Killed).count(),
         Cause::ServerForgot => {
-            let shown = |end: &ServerEnd| end.stored.iter().filter(|number| was_done_before(record, **number, end.until)).count();
-            kills.map(shown).sum()
+            let is_shown = |broken: &Broken, number: &usize| was_done_before(record, *number, broken.until);
+            let shown = |broken: &Broken| broken.stored.iter().filter(|number| is_shown(broken, number)).count();
+            causes.broken.iter().map(shown).sum()
         }
-        Cause::ConsumerDeleted => IN_SLOTS * causes.deletions.len(),
+        Cause::ServerStopped => IN_SLOTS * causes.ended(End::Stopped).count(),
+        Cause::ConsumerDeleted => IN_SLOTS * causes.ended(End::Deleted).count(),
         Cause::OutcomeLost => record.outcome_lost.len(),
         Cause::Unknown => 0,
     }
@@ -170,23 +208,25 @@ impl Explainer<'_> {
                 return (Cause::WorkerDied, death.at - earlier.at);
             }
         }
-        for (index, end) in causes.server_ends.iter().enumerate() {
-            let is_it = earlier.at <= end.until && end.at < later.at && end.stored.contains(&number);
-            if !end.was_killed || !is_it {
-                continue;
+        for (index, broken) in causes.broken.iter().enumerate() {
+            let is_it = earlier.at <= broken.until && broken.at < later.at && broken.stored.contains(&number);
+            let age = broken.at.saturating_sub(earlier.at);
+            let cause = match broken.end {
+                End::Killed => Cause::ServerKilled,
+                End::Stopped => Cause::ServerStopped,
+                End::Deleted => Cause::ConsumerDeleted,
+            };
+            if is_it && age <= UNCONFIRMED && self.has_room(cause, index, IN_SLOTS) {
+                return (cause, age);
             }
-            let age = end.at.saturating_sub(earlier.at);
-            if age <= UNCONFIRMED && self.has_room(Cause::ServerKilled, index, IN_SLOTS) {
-                return (Cause::ServerKilled, age);
-            }
-            if earlier.at <= end.at {
+            let may_forget = match broken.end {
+                End::Killed => age <= FORGETS,
+                End::Stopped => false,
+                // The jobs that a server kept which was killed before that.
+                End::Deleted => true,
+            };
+            if is_it && may_forget && earlier.at <= broken.at {
                 return (Cause::ServerForgot, age);
-            }
-        }
-        for (index, at) in causes.deletions.iter().enumerate() {
-            let age = at.abs_diff(earlier.at);
-            if later.at > *at && age <= UNCONFIRMED && self.has_room(Cause::ConsumerDeleted, index, IN_SLOTS) {
-                return (Cause::ConsumerDeleted, age);
             }
         }
         let told = self.record.outcome_lost.iter().filter(|sequence| **sequence == earlier.sequence).count();
@@ -198,8 +238,8 @@ impl Explainer<'_> {
 
     fn enqueued_twice(&mut self, number: usize) -> (Cause, u64) {
         if let Some((from, until)) = self.causes.unsure.get(&number) {
-            for (index, end) in self.causes.server_ends.iter().enumerate() {
-                let is_between = (*from..=*until).contains(&end.at);
+            for (index, end) in self.causes.broken.iter().enumerate() {
+                let is_between = end.end != End::Deleted && (*from..=*until).contains(&end.at);
                 if is_between && self.has_room(Cause::EnqueuedTwice, index, feed::THREADS) {
                     return (Cause::EnqueuedTwice, end.at - from);
                 }

@@ -31,7 +31,10 @@ impl Store {
     pub(crate) fn connect(port: u16) -> io::Result<Self> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(ANSWER))?;
-        write!(stream, "CONNECT {{\"verbose\":false,\"headers\":true,\"name\":\"store\"}}\r\nSUB drill_answer.* 1\r\n")?;
+        write!(
+            stream,
+            "CONNECT {{\"verbose\":false,\"headers\":true,\"name\":\"store\"}}\r\nSUB drill_answer.* 1\r\n"
+        )?;
         Ok(Self(BufReader::new(stream)))
     }
 
@@ -57,8 +60,7 @@ impl Store {
     pub(crate) fn publish(&mut self, header_lines: &str, payload: &str) -> io::Result<u64> {
         let head = format!("NATS/1.0\r\n{header_lines}\r\n");
         let size = head.len() + payload.len();
-        let words =
-            format!("HPUB {} drill_answer.0 {} {size}\r\n{head}{payload}\r\n", jobs::SUBJECT, head.len());
+        let words = format!("HPUB {} drill_answer.0 {} {size}\r\n{head}{payload}\r\n", jobs::SUBJECT, head.len());
         let answer = self.answers(&[words])?.into_values().next().unwrap_or_default();
         answer["seq"].as_u64().ok_or_else(|| io::Error::other(format!("the job is not stored: {answer}")))
     }

@@ -6,7 +6,7 @@ use crate::network::{Proxy, Used, Weather};
 use crate::servers::Server;
 
 /// The share of seconds with a storm.
-const OFTEN: f64 = 0.5;
+const OFTEN: f64 = 0.6;
 /// How the name of a connection begins that must come through a proxy.
 pub(crate) const THROUGH: &str = "through";
 
@@ -43,8 +43,7 @@ impl Storms {
             return;
         }
         if self.turn.is_empty() {
-            self.turn =
-                [Weather::Slow, Weather::BlackHole, Weather::Stalled].map(Storm::Is).into_iter().collect();
+            self.turn = [Weather::Slow, Weather::BlackHole, Weather::Stalled].map(Storm::Is).into_iter().collect();
             self.turn.push(Storm::Cut);
             self.random.shuffle(&mut self.turn);
         }
@@ -90,8 +89,12 @@ pub(crate) fn used(proxies: &[Proxy]) -> Used {
     })
 }
 
-/// Makes every proxy stop reading, or ends all weather.
-pub(crate) fn stall_all(proxies: &[Proxy], stalled: bool) {
-    proxies.iter().for_each(|proxy| proxy.set(if stalled { Weather::Stalled } else { Weather::Fine }));
+/// Lets nothing pass, so that no worker changes what a server has stored.
+pub(crate) fn hold_all(proxies: &[Proxy]) {
+    proxies.iter().for_each(Proxy::hold);
 }
 
+/// Ends all weather.
+pub(crate) fn calm_all(proxies: &[Proxy]) {
+    proxies.iter().for_each(|proxy| proxy.set(Weather::Fine));
+}

@@ -124,9 +124,10 @@ impl Drill {
 
 fn repeats_have_causes(drill: &Drill, record: &Record, report: &mut Report) {
     let causes = &drill.causes;
-    // For a look by eye, if a repeat has no cause.
-    let _ = fs::write(drill.folder.join("causes"), format!("{causes:#?}"));
     let repeats = repeats::explain(record, causes);
+    // For a look by eye, if a repeat has no cause.
+    let list: String = repeats.iter().map(|repeat| format!("{repeat}\n")).collect();
+    let _ = fs::write(drill.folder.join("repeats"), format!("{list}{causes:#?}"));
     let mut by_cause: BTreeMap<Cause, Vec<&Repeat>> = BTreeMap::new();
     for repeat in &repeats {
         by_cause.entry(repeat.cause).or_default().push(repeat);

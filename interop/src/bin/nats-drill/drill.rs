@@ -72,12 +72,16 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     let (watched, ends, limits) = (Arc::clone(&calls), Arc::clone(&is_over), options.clone());
     let watch = move || calls::watch(&watched, limits.limit, &limits, || ends.load(Ordering::SeqCst));
     let watchdog = thread::spawn(watch);
-    let played = fs::create_dir_all(&folder).map_err(Failure::from).and_then(|()| play(options, &folder, calls));
+    let played = fs::create_dir_all(&folder).map_err(Failure::from).and_then(|()| play(options, &folder, &calls));
     is_over.store(true, Ordering::SeqCst);
     let _ = watchdog.join();
     match played {
         Ok(report) if report.violations.is_empty() => {
-            let _ = fs::remove_dir_all(&folder);
+            if options.keep {
+                println!("journals and logs: {}", folder.display());
+            } else {
+                let _ = fs::remove_dir_all(&folder);
+            }
             println!("1 passed, 0 failed");
             return ExitCode::SUCCESS;
         }
@@ -88,23 +92,23 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn play(options: &Options, folder: &Path, calls: Arc<Calls>) -> Result<Report, Failure> {
+fn play(options: &Options, folder: &Path, calls: &Arc<Calls>) -> Result<Report, Failure> {
     let pool = WorkerPool::builder().workers(2).build()?;
     let servers = servers::start(folder, options)?;
     let proxies = servers.iter().map(|server| Proxy::start(server.port)).collect::<Result<Vec<_>, _>>()?;
     let direct: Vec<_> = servers.iter().map(|server| format!("nats://127.0.0.1:{}", server.port)).collect();
     let through: Vec<_> = proxies.iter().map(Proxy::url).collect();
-    let admin = connect(&direct, "admin", &pool, &calls)?;
-    let feeding = connect(&through, &format!("{THROUGH} feed"), &pool, &calls)?;
-    let queue = open(&admin, options, &calls)?;
-    let fed = open(&feeding, options, &calls)?;
+    let admin = connect(&direct, "admin", &pool, calls)?;
+    let feeding = connect(&through, &format!("{THROUGH} feed"), &pool, calls)?;
+    let queue = open(&admin, options, calls)?;
+    let fed = open(&feeding, options, calls)?;
     let crew = Mutex::new(Crew::start(through.join(","), folder)?);
     let mut seeds = fastrand::Rng::with_seed(options.seed);
     let (kills, weather, visits) = (seeds.u64(..), seeds.u64(..), seeds.u64(..));
     let mut drill = Drill {
         options: options.clone(),
         folder: folder.to_owned(),
-        calls: Arc::clone(&calls),
+        calls: Arc::clone(calls),
         servers,
         proxies,
         storms: Storms::new(weather),
@@ -117,9 +121,9 @@ fn play(options: &Options, folder: &Path, calls: Arc<Calls>) -> Result<Report, F
     let feed = Feed::new(options.jobs);
     thread::scope(|scope| {
         for _ in 0..feed::THREADS {
-            scope.spawn(|| feed.run(&fed, &calls));
+            scope.spawn(|| feed.run(&fed, calls));
         }
-        scope.spawn(|| visitor::run(&feeding, &fed, &calls, visits, &feed.is_over));
+        scope.spawn(|| visitor::run(&feeding, &fed, calls, visits, &feed.is_over));
         let killer = scope.spawn(|| crew::kill_each_second(&crew, kills, || feed.is_over.load(Ordering::SeqCst)));
         let day = drill.day(&feed);
         feed.is_over.store(true, Ordering::SeqCst);

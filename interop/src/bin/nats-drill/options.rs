@@ -4,7 +4,7 @@ use std::env;
 use std::fmt;
 use std::time::Duration;
 
-pub(crate) const USAGE: &str = "usage: nats-drill [--seed N] [--jobs N] [--seconds N] [--cluster] [--sync-always] [--slice]\n\
+pub(crate) const USAGE: &str = "usage: nats-drill [--seed N] [--jobs N] [--seconds N] [--cluster] [--sync-always] [--slice] [--keep]\n\
      NATS_SERVER_BIN names the server; otherwise it is nats-server on the path.";
 
 /// One drill. Displayed as the command that runs it again.
@@ -20,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) cluster: bool,
     /// Servers write everything to disk before they confirm it (`sync_interval: always`).
     pub(crate) sync_always: bool,
+    /// Journals and logs stay even if the drill passes.
+    pub(crate) keep: bool,
     /// The program of the server.
     pub(crate) server: String,
 }
@@ -36,6 +38,7 @@ pub(crate) fn read(words: &[&str]) -> Result<Options, String> {
         limit: Duration::from_secs(600),
         cluster: false,
         sync_always: false,
+        keep: false,
         server: env::var("NATS_SERVER_BIN").unwrap_or_else(|_| "nats-server".to_owned()),
     };
     let mut words = words.iter();
@@ -50,6 +53,7 @@ pub(crate) fn read(words: &[&str]) -> Result<Options, String> {
             "--seconds" => options.limit = Duration::from_secs(number()?),
             "--cluster" => options.cluster = true,
             "--sync-always" => options.sync_always = true,
+            "--keep" => options.keep = true,
             "--slice" => (options.jobs, options.limit) = (6_000, Duration::from_secs(120)),
             _ => return Err(format!("there is no option {word}")),
         }

@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long after that it counts as hanging.
 const HANGS: Duration = Duration::from_secs(15);
 /// How long a debugger may take to print stacks.
-const DEBUGGER_SECONDS: &str = "20";
+const DEBUGGER_SECONDS: &str = "40";
 
 /// Returns how long a call may take that waits for this many answers of the server, one after the
 /// other.
@@ -135,14 +135,16 @@ fn print_stacks() {
     let Ok(file) = File::create(&path) else { return };
     let id = process::id().to_string();
     let debugger = Command::new("timeout")
-        .args(["-s", "KILL", DEBUGGER_SECONDS, "gdb", "-p", &id, "-batch", "-ex", "thread apply all backtrace 30"])
+        .args(["-s", "KILL", DEBUGGER_SECONDS, "gdb", "-nx", "-p", &id, "-batch"])
+        .args(["-iex", "set debuginfod enabled off", "-ex", "thread apply all backtrace 30"])
         .stdin(Stdio::null())
         .stdout(file)
         .stderr(Stdio::null())
         .status();
+    println!("{}", fs::read_to_string(&path).unwrap_or_default());
     match debugger {
-        Ok(status) if status.success() => println!("{}", fs::read_to_string(&path).unwrap_or_default()),
-        Ok(status) => println!("no debugger shows the other stacks: {status}"),
+        Ok(status) if status.success() => {}
+        Ok(status) => println!("the debugger did not show every stack: {status}"),
         Err(error) => println!("no debugger shows the other stacks: {error}"),
     }
     let _ = fs::remove_file(path);

@@ -1,7 +1,7 @@
 //! Child processes, none of which outlives the drill.
 
 use std::io;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,7 +61,9 @@ impl Drop for Process {
 }
 
 fn send(signal: &str, process: u32) -> io::Result<()> {
-    Command::new("kill").args(["-s", signal, &process.to_string()]).status().map(drop)
+    let mut command = Command::new("kill");
+    // A process that has just ended is no error.
+    command.args(["-s", signal, &process.to_string()]).stderr(Stdio::null()).status().map(drop)
 }
 
 /// Kills every child, so that the drill can exit without dropping anything.

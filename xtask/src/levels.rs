@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use crate::facts;
@@ -76,15 +75,9 @@ fn stress(run: &mut Run) {
 }
 
 fn models(run: &mut Run) {
-    for (step, script) in [("models", ".ci/models"), ("score of seeded defects", ".ci/score")] {
-        if !Path::new(script).exists() {
-            run.skip(step, &format!("there is no {script} yet"));
-        } else if run.is_full() {
-            run.step(step, Command::new(script).arg("--full"));
-        } else {
-            run.step(step, &mut Command::new(script));
-        }
-    }
+    let (extent, bugs): (_, &[&str]) = if run.is_full() { ("full", &[]) } else { ("slice", &["--slice"]) };
+    run.step("models", Command::new(".ci/models").arg(extent));
+    run.step("seeded bugs", Command::new(".ci/seeded-bugs").args(bugs));
 }
 
 fn histories(run: &mut Run) {

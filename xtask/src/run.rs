@@ -196,8 +196,8 @@ fn quoted(word: &str) -> String {
     if word.contains([' ', '*', ';']) { format!("'{word}'") } else { word.to_owned() }
 }
 
-/// What is in the lines of figures: of stress, histories, programs from a seed, the fuzzer, mutants, memcheck, models and their
-/// score.
+/// What is in the lines of figures: of stress, histories, programs from a seed, the fuzzer, mutants, memcheck, models and
+/// seeded bugs.
 const SAYS: &[&str] = &[
     "lifecycles, ",
     "histories, ",
@@ -206,7 +206,7 @@ const SAYS: &[&str] = &[
     "mutants tested",
     "ERROR SUMMARY: ",
     " runs of models: ",
-    " seeded defects found; ",
+    " seeded bugs found, in ",
 ];
 
 /// What the output says in figures.
@@ -245,11 +245,11 @@ mod tests {
     }
 
     #[test]
-    fn models_and_their_score_are_figures() {
+    fn models_and_seeded_bugs_are_figures() {
         let models = "129 runs of models: 647443 executions by loom, 206000 schedules by shuttle, 0 failed";
         assert_eq!(figures(&format!("loom  task: 5 executions\n{models}\n")), models);
-        let score = "19 of 19 seeded defects found; 19 are in the sources";
-        assert_eq!(figures(&format!("found     lost cancel  cancel.rs\n{score}\n")), score);
+        let bugs = "21 of 21 seeded bugs found, in 180 s";
+        assert_eq!(figures(&format!("found     01-lost-wake-up by push_and_pop\n{bugs}\n")), bugs);
     }
 
     #[test]

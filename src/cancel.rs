@@ -22,7 +22,6 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
-use crate::defect::defect;
 use crate::error::{CancelReason, Cancelled};
 use crate::nesting;
 use crate::sync::{self, Arc, AtomicU8, Condvar, Mutex, Ordering, Weak};
@@ -349,7 +348,7 @@ impl Node {
     /// Adds the link that `make` makes, unless the node is cancelled: then `make` is not called.
     fn register(&self, make: impl FnOnce() -> Link) -> Option<u64> {
         let mut links = self.links.lock();
-        if self.marked().is_some() && !defect!("lost cancel") {
+        if self.marked().is_some() {
             return None;
         }
         let key = links.next_key;

@@ -19,7 +19,6 @@ use std::task::Waker;
 
 use crate::cancel::CancellationToken;
 use crate::deadline::Deadline;
-use crate::defect::defect;
 use crate::error::{CancelReason, Refusal};
 use crate::fault::{self, Place};
 use crate::job::{Job, Ticket};
@@ -172,10 +171,7 @@ impl Engine {
     ) -> Result<(), (Refusal, Option<Job>)> {
         let Some(id) = self.supervisor.admit(location, None) else { return Err((Refusal::ShutDown, None)) };
         fault::at(Place::Admitted);
-        let Err(job) = self.queue.try_push(make(id)) else {
-            let is_late = defect!("error after the push") && self.supervisor.lifecycle.ledger.is_closed();
-            return if is_late { Err((Refusal::ShutDown, None)) } else { Ok(()) };
-        };
+        let Err(job) = self.queue.try_push(make(id)) else { return Ok(()) };
         self.overflow(job, patience).map_err(|(refusal, job)| {
             self.supervisor.withdrawn(&TaskInfo { id, location, label: None });
             (refusal, Some(job))

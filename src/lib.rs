@@ -299,7 +299,6 @@ mod clock;
 mod deadline;
 mod fault;
 mod thread_name;
-mod defect;
 mod hope;
 mod sync;
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]

@@ -32,7 +32,6 @@
 //! waiter finds the pool quiet. The same holds for two checks, each of which settled one of the last two tasks.
 
 use crate::deadline::Deadline;
-use crate::defect::defect;
 use crate::ledger::Ledger;
 use crate::sync::{AtomicBool, AtomicU8, AtomicUsize, Condvar, Mutex, OnceLock, Ordering};
 
@@ -111,11 +110,7 @@ impl Lifecycle {
     /// Wakes who waits for quiet, and tells the workers of a drained pool to leave, if it is so far.
     pub(crate) fn check(&self) {
         // ORDERING: the read-modify-write of the rule above; AcqRel both ways, with `wait_quiet` and with other checks.
-        let waiters = if defect!("load for a read-modify-write") {
-            self.waiters.load(Ordering::Acquire)
-        } else {
-            self.waiters.fetch_add(0, Ordering::AcqRel)
-        };
+        let waiters = self.waiters.fetch_add(0, Ordering::AcqRel);
         let closed = self.ledger.is_closed();
         if (waiters == 0 && !closed) || !self.ledger.is_quiet() {
             return;

@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Moment;
 use crate::deadline::Deadline;
-use crate::defect::defect;
 use crate::error::{CancelReason, JoinError};
 use crate::fault::{self, Place};
 use crate::job::Task;
@@ -33,7 +32,7 @@ use crate::local::{self, Name};
 use crate::nesting;
 use crate::observer::{Outcome, TaskId};
 use crate::supervisor::{Brief, Supervisor};
-use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, linger};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, linger};
 use crate::unwind;
 use crate::waits::{Needs, Wait};
 
@@ -164,12 +163,6 @@ impl<F, T> TaskCell<F, T> {
     /// Takes the closure out for running or cancelling, if it is still there.
     fn claim(&self, next: impl FnOnce() -> State<F, T>) -> Option<F> {
         let mut inner = self.inner.lock();
-        if defect!("claim in two steps") && matches!(inner.state, State::Queued(_)) {
-            drop(inner);
-            inner = self.inner.lock();
-            let State::Queued(closure) = mem::replace(&mut inner.state, next()) else { unreachable!("claimed twice") };
-            return Some(closure);
-        }
         match &inner.state {
             State::Queued(_) => match mem::replace(&mut inner.state, next()) {
                 State::Queued(closure) => Some(closure),
@@ -179,40 +172,24 @@ impl<F, T> TaskCell<F, T> {
         }
     }
 
-    /// Lets the outcome land and wakes who waits for it.
+    /// Stores the outcome and wakes the threads and the future that wait for it.
     fn complete(&self, outcome: Result<T, JoinError>) {
         fault::at(Place::Landing);
         let mut inner = self.inner.lock();
         // ORDERING: Release pairs with the Acquire of `is_done`.
-        self.landed.store(true, if defect!("relaxed flag") { Ordering::Relaxed } else { Ordering::Release });
+        self.landed.store(true, Ordering::Release);
         if inner.detached {
             inner.state = State::Taken;
             drop(inner);
-            if defect!("payload dropped outside of the guard") {
-                drop(outcome);
-                return;
-            }
             unwind::discard(outcome);
             return;
         }
         inner.state = State::Done(outcome);
-        self.announce(inner);
-    }
-
-    /// Wakes who waits for the outcome that has just landed.
-    fn announce(&self, mut inner: MutexGuard<'_, Inner<F, T>>) {
         let waker = inner.waker.take();
-        if let Some(waker) = &waker
-            && defect!("wake under the lock")
-        {
-            waker.wake_by_ref();
-        }
         drop(inner);
-        if !defect!("completion without a notification") {
-            self.done.notify_all();
-        }
+        self.done.notify_all();
         if let Some(waker) = waker {
-            // A waker is foreign code too.
+            // A waker is user code: it runs under no lock.
             nesting::call_back(move || waker.wake());
         }
     }
@@ -291,12 +268,6 @@ where
         supervisor.enter(0, |record| {
             // `Running` keeps others off while the closure is dropped: waiters must find it gone.
             let Some(closure) = self.claim(|| State::Running(local::thread_name())) else { return false };
-            if defect!("outcome before the drop of the closure") {
-                self.complete(Err(JoinError::Cancelled(reason)));
-                unwind::discard(closure);
-                supervisor.settle(record, 1);
-                return true;
-            }
             // Its destructor may cancel the next task, and so on.
             nesting::discard(closure);
             supervisor.cancelled(record, &self.brief().info, reason);

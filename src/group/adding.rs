@@ -9,7 +9,6 @@ use super::running::Stint;
 use super::small_deque::SmallDeque;
 use crate::closure::Closure;
 use crate::deadline::Deadline;
-use crate::defect::defect;
 use crate::error::{CancelReason, Refusal};
 use crate::local;
 use crate::sync::{Arc, MutexGuard};
@@ -205,7 +204,7 @@ impl<R: TaskResult> GroupCore<R> {
                 state.impossible = true;
                 return Room::Never(state, CancelReason::Requested);
             }
-            if state.unstarted.len() < self.settings.capacity || defect!("forgotten capacity") {
+            if state.unstarted.len() < self.settings.capacity {
                 return Room::Here(state);
             }
             if local.is_member {

@@ -3,7 +3,6 @@
 use super::core::{Ended, GroupCore, State, Unstarted};
 use super::result::TaskResult;
 use super::settings::Policy;
-use crate::defect::defect;
 use crate::error::{CancelReason, TaskError};
 use crate::fault::{self, Place};
 use crate::job::Ticket;
@@ -125,9 +124,7 @@ impl<R: TaskResult> GroupCore<R> {
         ended: &Ended<R>,
         mut state: MutexGuard<'a, State<R>>,
     ) -> MutexGuard<'a, State<R>> {
-        if !defect!("error noted after the cancellation") {
-            state.outcomes.note_decision(index, ended);
-        }
+        state.outcomes.note_decision(index, ended);
         let unstarted = self.close_state(&mut state, CancelReason::GroupFailed);
         drop(state);
         self.cancel_token(CancelReason::GroupFailed);

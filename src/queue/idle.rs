@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use super::parking::{Parking, Woken};
 use crate::deadline::Deadline;
-use crate::defect::defect;
 use crate::hope::Hope;
 use crate::sync::{AtomicUsize, CacheAligned, Ordering, linger};
 
@@ -128,7 +127,7 @@ impl Idle {
             self.sleeping.wake(1, |woken| nobody = woken == 0);
             // If nobody slept any more, others have meanwhile been deceived by the count, and are stood in for.
             let was_last = nobody && self.searching.0.fetch_sub(1, Ordering::SeqCst) == 1;
-            if !(was_last && has_more()) || defect!("nobody stands in for the deceived") {
+            if !(was_last && has_more()) {
                 return;
             }
         }

@@ -22,7 +22,6 @@ use std::collections::BTreeMap;
 use std::task::Waker;
 
 use crate::deadline::Deadline;
-use crate::defect::defect;
 use crate::nesting;
 use crate::sync::{AtomicUsize, CacheAligned, Condvar, Mutex, MutexGuard, Ordering};
 use crate::unwind;
@@ -73,23 +72,17 @@ impl Parking {
     /// Sleeps until woken or until the deadline, unless `found` says there is no need to. `found` is called once, after
     /// the announcement, and under no lock.
     pub(super) fn park(&self, deadline: Deadline, found: impl FnOnce() -> bool) -> Woken {
-        let mut found = Some(found);
-        let early = if defect!("look before the announcement") { found.take().map(|found| found()) } else { None };
         let mut inner = self.inner.lock();
         let announced = inner.announced + 1;
         self.announce(&mut inner, announced);
         drop(inner);
-        let found = found.map_or(early == Some(true), |found| found());
+        let found = found();
         let mut inner = self.inner.lock();
         while !found && inner.permits == 0 && !deadline.is_past() {
             inner = self.permitted.wait_until(inner, deadline.instant());
         }
         if inner.permits > 0 && !found {
             inner.permits -= 1;
-            if defect!("double decrement") {
-                let announced = inner.announced.saturating_sub(1);
-                self.announce(&mut inner, announced);
-            }
             return Woken::Told;
         }
         match inner.announced.checked_sub(1) {
@@ -137,7 +130,7 @@ impl Parking {
         prepare(woken);
         inner.permits += woken;
         drop(inner);
-        for _ in 0..if defect!("one is notified at the closing") { woken.min(1) } else { woken } {
+        for _ in 0..woken {
             self.permitted.notify_one();
         }
         for (_, waker) in wakers {

@@ -74,7 +74,7 @@ impl CancellationToken {
     /// Callbacks run at that moment, on that thread.
     ///
     /// ```
-    /// use std::time::{Duration, Instant};
+    /// use std::time::Instant;
     /// let token = workcrew::CancellationToken::new().with_deadline(Instant::now());
     /// assert!(token.is_cancelled());
     /// ```

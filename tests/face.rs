@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use common::{Counter, Gate, LIMIT, Mutex, Wedge, fill, pool, within_limit};
+use common::{Counter, Gate, LIMIT, Mutex, Wedge, fill, pool, spawn_and_let_sleep, within_limit};
 use workcrew::{
     BuildError, Builder, CancelReason, CancellationToken, GroupError, JoinError, Observer, Outcome, Panic, Policy,
     TaskError, TaskInfo, WorkerPool,
@@ -309,10 +309,11 @@ fn a_token_is_waited_for_and_its_callback_may_outlive_its_guard() {
         let called = Counter::new();
         let counted = called.clone();
         token.on_cancel(move || counted.add()).detach();
-        let waiter = std::thread::spawn({
+        let waiter = spawn_and_let_sleep({
             let token = token.clone();
             move || token.wait()
         });
+        assert!(!waiter.is_finished() && called.get() == 0);
         token.cancel();
         waiter.join().unwrap();
         assert_eq!((called.get(), token.reason()), (1, Some(CancelReason::Requested)));

@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) steps: Pulse,
     /// Every mailbox there is, by the name of its group: an idle bus is waited for by what is in them.
     pub(super) members: Mutex<BTreeMap<Name, Weak<dyn Member>>>,
+    /// The threads of publishers that wait for room within a task, by their watchers.
+    pub(super) publishers: Mutex<BTreeMap<Name, Name>>,
 }
 
 /// What users have hung into the bus.
@@ -45,8 +47,8 @@ pub(super) struct BusHooks {
 impl Shared {
     pub(super) fn new(engine: Arc<Engine>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
         let (idle, steps) = (Pulse::default(), Pulse::default());
-        let (pending, members) = (CacheAligned::default(), Mutex::default());
-        Self { engine, thread_name, mailbox_capacity, hooks, pending, idle, steps, members }
+        let (pending, members, publishers) = (CacheAligned::default(), Mutex::default(), Mutex::default());
+        Self { engine, thread_name, mailbox_capacity, hooks, pending, idle, steps, members, publishers }
     }
 
     /// Calls a hook because of an event of this generation. Past the bound of rule 3 of `nesting` it is skipped, and that

@@ -146,6 +146,7 @@ impl JobQueueBuilder {
     ///     println!("{stream}: {difference}");
     /// }
     /// let queue = plan.apply()?;
+    /// queue.enqueue("RESIZE.small", "image 7", "7")?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn plan(self) -> Result<QueuePlan, QueueError> {

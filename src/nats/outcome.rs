@@ -160,8 +160,11 @@ impl Registrar {
         letter: PublishMessage,
     ) -> Result<async_nats::jetstream::publish::PublishAck, EnqueueError> {
         let letter = letter.expected_stream(dead_letter::stream_of(&self.stream));
-        let storing = self.link.jetstream.send_publish(self.dead_subject.to_string(), letter);
-        Ok(storing.await?.await?)
+        let storing = async {
+            let jetstream = &self.link.jetstream;
+            jetstream.send_publish(self.dead_subject.to_string(), letter).await?.await
+        };
+        Ok(self.link.permitted(&[self.dead_subject.to_string()], storing).await??)
     }
 
     /// Ends a job.

@@ -258,7 +258,7 @@ impl Course {
         late.into_iter().for_each(|number| self.lose(number));
     }
 
-    fn lose(&mut self, number: u64) {
+    pub(super) fn lose(&mut self, number: u64) {
         if let Some(hand) = self.hands.get(number) {
             let (subject, sequence) = hand.delivered.name();
             self.tell(&Event::OutcomeLost { subject, sequence });

@@ -63,7 +63,11 @@ fn a_denied_request_publish_or_enqueue_is_an_error_at_once_and_stops_no_other() 
     thread::scope(|scope| {
         // Others go on meanwhile.
         scope.spawn(|| (0..200).for_each(|_| drop(connection.request("open.a", "").unwrap())));
-        scope.spawn(|| (0..200).for_each(|n| drop(queue.enqueue("jobs.a", "", format!("other-{n}")).unwrap())));
+        scope.spawn(|| {
+            for number in 0..200 {
+                queue.enqueue("jobs.a", "", format!("other-{number}")).unwrap();
+            }
+        });
         for _ in 0..20 {
             let Err(PublishError::Denied(text)) = connection.request("closed.A", "") else { panic!("not denied") };
             names("closed.A", &text);
@@ -106,7 +110,8 @@ fn each_call_of_a_queue_or_worker_that_is_denied_says_so_at_once() {
     let mine = queue(&connection);
     mine.len().unwrap();
     let worker = Worker::<String>::builder(&mine, "worker").build().unwrap();
-    let of_queue: Vec<(&str, Box<dyn Fn() -> Result<(), QueueError>>)> = vec![
+    type Call<'a> = Box<dyn Fn() -> Result<(), QueueError> + 'a>;
+    let of_queue: Vec<(&str, Call<'_>)> = vec![
         ("STREAM.CREATE.MORE", Box::new(|| JobQueue::builder(&connection, "MORE").open().map(drop))),
         (
             "STREAM.UPDATE.JOBS",

@@ -250,3 +250,28 @@ fn an_outcome_or_a_dead_letter_that_is_denied_is_told_at_once_and_the_job_stays(
     });
     assert_eq!((queue.len().unwrap(), queue.dead_letters_len().unwrap()), (2, 0));
 }
+
+#[test]
+fn a_user_with_the_permissions_that_the_page_of_settings_lists_can_do_the_work() {
+    let page = include_str!("../docs/nats-settings.md");
+    let list = page.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    let list: Vec<_> = list.lines().map(|line| format!("\"{}\"", line.split_whitespace().next().unwrap())).collect();
+    let permissions = format!("publish: {{ allow: [{}] }}, subscribe: {{ allow: \"_INBOX.>\" }}", list.join(", "));
+    let Some(server) = start(&permissions) else { return };
+    let pool = pool(1);
+    let (admin, _) = connect(&server, "admin", &pool);
+    drop(queue(&admin));
+    let (connection, events) = connect(&server, "ann", &pool);
+    let mine = queue(&connection);
+    mine.enqueue("jobs.good", "", "1").unwrap();
+    mine.enqueue("jobs.bad", "", "2").unwrap();
+    mine.enqueue_after(Duration::from_millis(300), "jobs.good", "", "3").unwrap();
+    let policy = RetryPolicy::fixed(Duration::from_millis(10)).max_attempts(2);
+    let worker = Worker::builder(&mine, "worker").retry(policy).build().unwrap();
+    let handler = |job: &workcrew::nats::Job| if job.subject() == "jobs.bad" { Err("broken") } else { Ok(()) };
+    work_until(&worker, &pool, handler, || mine.is_empty().unwrap());
+    assert_eq!((worker.metrics().jobs_acked, worker.metrics().jobs_dead), (2, 1));
+    assert_eq!(mine.dead_letters_len().unwrap(), 1);
+    let denied: Vec<_> = events.try_iter().filter(|event| matches!(event, Event::Denied(_))).collect();
+    assert!(denied.is_empty(), "{denied:?}");
+}

@@ -250,6 +250,7 @@ fn workers_of_a_consumer_that_is_paused_on_the_server_wait_and_go_on() {
     };
     std::thread::scope(|scope| {
         let run = scope.spawn(|| worker.run(&pool, |_| Ok(())).unwrap());
+        let _drained = nats_common::DrainAtEnd(&worker);
         nats_common::wait_until("it asks", || worker.status().is_ok_and(|status| status.pulls_waiting == 1));
         pause("2099-01-01T00:00:00Z");
         // The server may have given out one job by the question that it had.

@@ -23,7 +23,7 @@ use crate::io;
 const LONGEST_PROBE: Duration = Duration::from_secs(1);
 
 impl Link {
-    /// What a call comes to that publishes to these subjects and waits for an answer, unless it is denied.
+    /// Polls a call that publishes to these subjects and waits for an answer, until it ends or is denied.
     pub(super) async fn permitted<F: Future>(&self, subjects: &[String], call: F) -> Result<F::Output, Denied> {
         self.permitted_since(self.denials.mark(), subjects, call).await
     }

@@ -75,8 +75,7 @@ pub(super) async fn clear(link: &Link, terms: &Terms, subject: &str, floor: u64)
 
 /// What the server says of the consumer.
 pub(super) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer::Info, QueueError> {
-    let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    match link.answer(link.jetstream.request(question, &json!({}))).await {
+    match link.answer(link.jetstream.request(terms.info_call(), &json!({}))).await {
         Ok(Response::Ok(info)) => Ok(info),
         Ok(Response::Err { error }) => Err(QueueError::Rejected(error.into())),
         Err(error) => Err(QueueError::Unavailable(error.into())),

@@ -162,7 +162,11 @@ impl Registrar {
             let sent = self.link.jetstream.send_publish(self.dead_subject.to_string(), letter).await?;
             Ok(sent.await?)
         };
-        self.link.in_time(storing).await.unwrap_or(Err(EnqueueError::Timeout))
+        let subjects = [self.dead_subject.to_string()];
+        match self.link.in_time(self.link.permitted(&subjects, storing)).await {
+            Some(stored) => stored?,
+            None => Err(EnqueueError::Timeout),
+        }
     }
 
     /// Keeps rule 3.

@@ -50,6 +50,7 @@ impl Course {
         if let State::Open(prepared) = &mut self.state {
             prepared.inbox.heard();
         }
+        self.watch.denied = 0;
         // A job may have a status among its headers, too.
         let is_job = message.reply.as_deref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
         match message.status {

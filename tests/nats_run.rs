@@ -17,7 +17,7 @@ use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until};
 use workcrew::nats::{Connection, Event, Job, JobQueue, QueueError, Worker};
 
 /// The time for an answer.
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_secs(1);
 /// Longer than a test may take.
 const AGES: Duration = Duration::from_secs(600);
 
@@ -118,8 +118,9 @@ fn with_the_clients_channel_full_and_the_server_mute_a_drain_ends_when_its_outco
         .observer(move |event: &Event| drop(events.lock().unwrap().send(format!("{event:?}"))))
         .connect(&pool)
         .unwrap();
+    let keeper = nats_common::pool(1);
+    enqueue(&nats_common::queue(&server.connect(&keeper)), 3_000);
     let queue = queue(&connection);
-    enqueue(&queue, 3_000);
     let ack_wait = Duration::from_secs(1);
     let worker = Worker::<String>::builder(&queue, "worker").slots(64).ack_wait(ack_wait).drain_timeout(AGES);
     let worker = worker.build().unwrap();

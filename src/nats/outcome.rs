@@ -90,9 +90,7 @@ impl Registrar {
             }
             Verdict::Postpone => {
                 if route == Route::Consumer {
-                    // No delivery so far was an attempt.
-                    delivered.set_returns(delivered.deliveries.saturating_sub(1));
-                    self.history.note_return(delivered).await;
+                    self.history.note_early(delivered).await;
                 }
                 let pause = delay::pause(delivered.until_due(), delivered.clock.is_known());
                 self.give_back(delivered, Verdict::Postpone, pause, route).await

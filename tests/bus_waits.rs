@@ -201,7 +201,7 @@ fn counting(pool: &WorkerPool, capacity: usize) -> (EventBus, Vec<Subscription>,
     (bus, subscriptions.into(), handled)
 }
 
-/// Fault 230.
+/// Fault 270.
 #[test]
 fn a_publisher_on_another_pool_that_waits_for_room_is_helped_by_a_worker_that_waits_for_it() {
     for workers in SIZES {
@@ -232,7 +232,7 @@ fn a_publisher_on_another_pool_that_waits_for_room_is_helped_by_a_worker_that_wa
     }
 }
 
-/// Fault 230.
+/// Fault 270.
 #[test]
 fn a_wait_on_another_pool_for_an_idle_bus_is_helped_by_a_worker_that_waits_for_it() {
     for workers in SIZES {
@@ -261,7 +261,7 @@ fn a_wait_on_another_pool_for_an_idle_bus_is_helped_by_a_worker_that_waits_for_i
     }
 }
 
-/// Fault 230.
+/// Fault 270.
 #[test]
 fn a_wait_on_another_pool_for_the_end_of_a_subscription_ends_with_its_handler() {
     for workers in SIZES {
@@ -286,7 +286,7 @@ fn a_wait_on_another_pool_for_the_end_of_a_subscription_ends_with_its_handler() 
     }
 }
 
-/// Fault 230.
+/// Fault 270.
 #[test]
 fn the_runner_of_a_subscription_is_helped_by_a_worker_that_waits_for_another_event_of_it() {
     for workers in SIZES {
@@ -327,7 +327,7 @@ fn the_runner_of_a_subscription_is_helped_by_a_worker_that_waits_for_another_eve
     }
 }
 
-/// Fault 231.
+/// Fault 271.
 #[test]
 fn a_handler_that_joins_a_publisher_to_its_own_full_mailbox_is_told() {
     for workers in SIZES {
@@ -380,7 +380,7 @@ fn publish_through_another_pool_to_its_own(workers: usize, capacity: usize, mail
     assert_books_balance(&home);
 }
 
-/// Fault 231.
+/// Fault 271.
 #[test]
 fn a_handler_that_joins_a_wait_for_its_own_end_is_told() {
     quiet_panics();
@@ -426,7 +426,7 @@ fn a_handler_that_joins_a_wait_for_its_own_end_is_told() {
     }
 }
 
-/// Fault 231.
+/// Fault 271.
 #[test]
 fn ordered_subscriptions_that_wait_for_each_other_are_told_on_any_pool() {
     on_grid(|pool| {
@@ -456,7 +456,7 @@ fn ordered_subscriptions_that_wait_for_each_other_are_told_on_any_pool() {
     });
 }
 
-/// Fault 232.
+/// Fault 272.
 #[test]
 fn what_a_handler_publishes_to_its_own_full_mailbox_is_handled_or_refused_and_counted() {
     on_grid(|pool| {
@@ -520,7 +520,7 @@ mod futures {
         }
     }
 
-    /// Fault 230.
+    /// Fault 270.
     #[test]
     fn a_future_that_publishes_and_waits_for_room_is_helped_by_the_worker_that_joins_it() {
         for workers in SIZES {

@@ -38,6 +38,8 @@ const ERROR: &str = "Workcrew-Error";
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long a return waits for its message at most.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the return of a job that is not due waits for its message at most.
+const LONG_PATIENCE: Duration = Duration::from_secs(15);
 /// How many verdicts are remembered here, for when they cannot be written down.
 const MAX_REMEMBERED: usize = 4_096;
 
@@ -112,6 +114,13 @@ impl History {
     pub(super) async fn note_return(&self, delivered: &Delivered) {
         let returns = delivered.returns().saturating_add(1);
         let _ = io::timeout(PATIENCE, self.write(delivered, &Record { returns, dead: None })).await;
+    }
+
+    /// Writes down that no delivery so far was an attempt: the job is not due yet, so there is time.
+    pub(super) async fn note_early(&self, delivered: &Delivered) {
+        delivered.set_returns(delivered.deliveries.saturating_sub(1));
+        let record = Record { returns: delivered.deliveries, dead: None };
+        let _ = io::timeout(LONG_PATIENCE, self.write(delivered, &record)).await;
     }
 
     /// Writes down that a job is dead, here at least.

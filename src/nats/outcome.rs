@@ -85,9 +85,7 @@ impl Registrar {
                 Verdict::Return(delay)
             }
             Verdict::Postpone(_) if route == Route::Consumer => {
-                // No delivery so far was an attempt.
-                delivered.set_returns(delivered.deliveries.saturating_sub(1));
-                self.history.note_return(delivered).await;
+                self.history.note_early(delivered).await;
                 Verdict::Postpone(delay::pause(delivered.until_due(), delivered.clock.is_known()))
             }
             other => other,

@@ -112,15 +112,24 @@ impl<E> Worker<E> {
     /// [`Event::JobsLeftBehind`](super::Event) tells of them. Check the event first if the server may have lost its *last
     /// jobs*, as in a power cut: then it gives their numbers to new jobs, and the consumer may take those for done.
     ///
-    /// Blocks for two round trips, and for one more with each further subject of the worker. Each has the time
-    /// of an answer.
+    /// A killed server may also wait for the acknowledgement of a job that it no longer has. Such
+    /// acknowledgements are sent first, at most 100.
+    ///
+    /// Blocks for two round trips, for one more with each further subject of the worker, and for three with
+    /// each such acknowledgement. Each has the time of an answer.
     ///
     /// # Errors
     ///
     /// [`QueueError`](super::QueueError), if the server does not answer or refuses. What was deleted stays deleted.
     pub fn clear_finished(&self) -> Result<u64, QueueError> {
-        let floor = self.info()?.ack_floor.stream_sequence;
-        let calls = [format!("STREAM.PURGE.{}", self.terms.stream)];
+        let (stream, consumer) = (&self.terms.stream, &self.terms.consumer);
+        let calls = [
+            self.terms.info_call(),
+            format!("STREAM.MSG.GET.{stream}"),
+            format!("STREAM.PURGE.{stream}"),
+            format!("$JS.ACK.{stream}.{consumer}"),
+        ];
+        let floor = self.link.wait(self.link.permitted_api(&calls, leftover::floor(&self.link, &self.terms)))???;
         let mut cleared = 0;
         for subject in self.terms.subjects() {
             let clearing = leftover::clear(&self.link, &self.terms, subject, floor);

@@ -189,7 +189,7 @@ fn walk(
     roots: &[PathBuf],
     group: &TaskGroup<io::Result<()>>,
     hasher: &Arc<Hasher>,
-    line: &SyncSender<Receiver<Outcome>>,
+    line: &SyncSender<Receiver<TaskOutcome>>,
 ) {
     let files = roots.iter().flat_map(|root| regular_files(root));
     group.spawn_all(files.map_while(|file| {
@@ -218,7 +218,7 @@ fn unreadable(path: &Path, error: &io::Error) -> io::Error {
 }
 
 /// What a slot is filled with: the line of a file, or why there is none.
-type Outcome = io::Result<Vec<u8>>;
+type TaskOutcome = io::Result<Vec<u8>>;
 
 /// What has been done so far. Statistics: each counter stands alone.
 #[derive(Default)]
@@ -248,7 +248,7 @@ struct Hasher {
 
 impl Hasher {
     /// The task: hashes one file and fills its slot. If it fails or is told to stop, the slot stays empty for ever.
-    fn fill(&self, filler: &SyncSender<Outcome>, file: io::Result<PathBuf>) -> io::Result<()> {
+    fn fill(&self, filler: &SyncSender<TaskOutcome>, file: io::Result<PathBuf>) -> io::Result<()> {
         let outcome = file.and_then(|path| self.checksum(&path).map_err(|error| unreadable(&path, &error)));
         let outcome = if self.keep_going { outcome } else { Ok(outcome?) };
         if let Some(outcome) = outcome.transpose() {
@@ -316,7 +316,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Prints until there are no more slots, or one will never be filled. Fails if standard output does.
-    fn print(mut self, slots: &Receiver<Receiver<Outcome>>) -> io::Result<()> {
+    fn print(mut self, slots: &Receiver<Receiver<TaskOutcome>>) -> io::Result<()> {
         while let Some(slot) = self.next(slots)? {
             match self.next(&slot)? {
                 Some(Ok(line)) => {

@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let refused = pool.try_execute(|| println!("the closure came back whole")).expect_err("the queue is full");
     assert!(refused.is_full());
     refused.into_inner()();
-    let late = pool.execute_timeout(|| (), Duration::from_millis(10)).expect_err("the queue stays full");
-    println!("execute_timeout: {late}");
+    let late = pool.try_execute_for(Duration::from_millis(10), || ()).expect_err("the queue stays full");
+    println!("try_execute_for: {late}");
     assert!(late.is_timeout());
     drop(gate);
     let new = pool.spawn(|| "new")?; // Waits until the worker has taken the old task.

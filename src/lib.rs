@@ -153,7 +153,7 @@
 #![cfg_attr(feature = "retry", doc = "```")]
 #![cfg_attr(not(feature = "retry"), doc = "```ignore")]
 //! use std::time::Duration;
-//! use workcrew::RetryPolicy;
+//! use workcrew::retry::RetryPolicy;
 //!
 //! # let pool = workcrew::WorkerPool::builder().workers(1).build()?;
 //! let timer = pool.execute_every(Duration::from_secs(60), || println!("once a minute"))?;
@@ -171,7 +171,7 @@
 //!
 #![cfg_attr(feature = "events", doc = "```")]
 #![cfg_attr(not(feature = "events"), doc = "```ignore")]
-//! use workcrew::EventBus;
+//! use workcrew::events::EventBus;
 //!
 //! struct OrderPlaced(u32);
 //!
@@ -219,8 +219,8 @@
 //!
 //! # What happens when a task panics?
 //!
-//! The worker lives on. Who waits gets the [`Panic`] as an error, with its payload; it is also counted, and told to
-//! [`on_panic`](Builder::on_panic) at once. This includes panics in destructors. The process ends only where the
+//! The worker lives on. Who waits gets the [`TaskPanic`] as an error, with its payload; it is also counted, and told to
+//! [`on_panic`](WorkerPoolBuilder::on_panic) at once. This includes panics in destructors. The process ends only where the
 //! standard library aborts: a panic while panicking, a panicking panic hook, a thread local's destructor that panics,
 //! and builds with `panic = "abort"`. Code that leaves a task by other means (`longjmp`, `pthread_exit`) is outside of
 //! the contract.
@@ -228,7 +228,7 @@
 //! # How do I see what is going on?
 //!
 //! [`metrics`](WorkerPool::metrics) counts every task once: submitted, and succeeded, failed, panicked, cancelled,
-//! queued or running; [`Builder::timing`] adds histograms. [`running`](WorkerPool::running) tells what each worker is
+//! queued or running; [`WorkerPoolBuilder::timing`] adds histograms. [`running`](WorkerPool::running) tells what each worker is
 //! doing, submitted where and since when. An [`Observer`] follows each task.
 //!
 //! # What are the limits?
@@ -250,100 +250,57 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod pool;
-mod ending;
-mod builder;
-mod handle;
-mod submission;
 mod group;
-mod scope;
-mod map;
-mod timer;
 #[cfg(feature = "retry")]
-mod retry;
+pub mod retry;
 #[cfg(feature = "events")]
-mod bus;
+pub mod events;
+#[cfg(feature = "driver")]
+pub mod driver;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 #[cfg(feature = "nats")]
 pub mod nats;
-#[cfg(feature = "io")]
+#[cfg(feature = "driver")]
 mod io;
-mod cancel;
-mod awaiting;
-mod error;
-mod panic;
-mod observer;
-mod metrics;
-mod engine;
-mod worker;
-mod shutdown;
-mod roster;
-mod timekeeper;
-mod room;
-mod agenda;
-mod queue;
-mod job;
-mod closure;
+mod timer;
 mod task;
-mod supervisor;
-mod idle;
-mod lifecycle;
-mod ledger;
-mod record;
-mod seats;
-mod waits;
-mod local;
+mod queue;
+mod cancel;
+mod observe;
+mod error;
+mod time;
+mod failpoint;
 mod nesting;
 mod unwind;
-mod clock;
-mod deadline;
-mod fault;
-mod thread_name;
 mod defect;
-mod hope;
 mod sync;
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
 mod models;
 #[cfg(doctest)]
-mod misuse;
-// Both speak of the default features.
-#[cfg(all(doctest, feature = "events"))]
-mod readme;
-#[cfg(all(doctest, feature = "events"))]
-mod events_page;
-#[cfg(all(doctest, feature = "grpc"))]
-mod grpc_page;
-#[cfg(all(doctest, feature = "nats"))]
-mod nats_page;
+mod compile_fail;
+#[cfg(doctest)]
+mod doctests;
 
-pub use awaiting::WaitForCancellation;
-pub use builder::Builder;
-#[cfg(feature = "events")]
-pub use bus::{
-    BoxError, DeadLetter, Delivery, DeliveryOutcome, EventBus, EventBusBuilder, HandlerResult, Receipt, Subscription,
-    SubscriptionBuilder, UnhandledEvent, WouldDeadlock,
-};
-pub use cancel::{CancelGuard, CancellationToken};
-pub use engine::Overflow;
+pub use cancel::future::WaitForCancellation;
+pub use cancel::token::{CancelGuard, CancellationToken};
+pub use error::panic::TaskPanic;
 pub use error::{
     BuildError, CancelReason, Cancelled, GroupError, JoinError, Refused, SubmitError, SubmitTimeoutError, TaskError,
     TimerError, TrySubmitError,
 };
 #[cfg(workcrew_faults)]
 #[doc(hidden)]
-pub use fault::{Armed, Place, arm};
-pub use group::{Completions, Policy, Progress, Spawner, TaskGroup, TaskResult};
-pub use handle::JoinHandle;
-#[cfg(feature = "io")]
-pub use io::{Driver, DriverError};
-pub use map::Map;
-pub use metrics::{Histogram, Metrics};
-pub use observer::{Observer, Outcome, RunningTask, TaskId, TaskInfo};
-pub use panic::Panic;
-pub use pool::WorkerPool;
-#[cfg(feature = "retry")]
-pub use retry::{Attempt, AttemptError, ErrorClass, GiveUp, RetryBudget, RetryError, RetryPolicy};
-pub use scope::Scope;
-pub use shutdown::{OnDrop, ShutdownReport};
-pub use submission::SpawnAsync;
-pub use timer::TimerHandle;
+pub use failpoint::{Armed, Place, arm};
+pub use group::map::Map;
+pub use group::scope::Scope;
+pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResult};
+pub use observe::metrics::{Histogram, Metrics};
+pub use observe::observer::{Observer, RunningTask, TaskId, TaskInfo, TaskOutcome};
+pub use pool::builder::WorkerPoolBuilder;
+pub use pool::inner::Overflow;
+pub use pool::shutdown::{OnDrop, ShutdownReport};
+pub use pool::spawn_async::SpawnAsync;
+pub use pool::worker_pool::WorkerPool;
+pub use task::handle::JoinHandle;
+pub use timer::handle::TimerHandle;

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use bus_conformance::{Backend, Handle, How, Numbered};
 use common::{
-    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, in_threads, on_grid, pool,
-    quiet_panics, within_limit,
+    BlockedWorkers, Bomb, Counter, DropCounter, Gate, LIMIT, Mutex, assert_counts_add_up, in_threads, on_grid, pool,
+    quiet_panics, with_watchdog,
 };
-use workcrew::{
-    AttemptError, CancelReason, DeadLetter, DeliveryOutcome, EventBus, GiveUp, Observer, Overflow, Receipt,
-    RetryPolicy, Subscription, SubscriptionBuilder, TaskInfo, WorkerPool, WouldDeadlock,
+use workcrew::events::{
+    DeadLetter, DeliveryOutcome, EventBus, Receipt, Subscription, SubscriptionBuilder, WouldDeadlock,
 };
+use workcrew::retry::{AttemptError, GiveUpReason, RetryPolicy};
+use workcrew::{CancelReason, Observer, Overflow, TaskInfo, WorkerPool};
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -93,14 +94,14 @@ fn bus_with_letters(pool: &WorkerPool) -> (EventBus, Arc<Mutex<Vec<DeadLetter>>>
 }
 
 fn wait_until(done: impl Fn() -> bool) {
-    within_limit(|| {
+    with_watchdog(|| {
         while !done() {
             thread::yield_now();
         }
     });
 }
 
-fn outcomes(receipt: &workcrew::Receipt) -> Vec<String> {
+fn outcomes(receipt: &workcrew::events::Receipt) -> Vec<String> {
     let of = |outcome: DeliveryOutcome| match outcome {
         DeliveryOutcome::Handled => "handled".to_owned(),
         DeliveryOutcome::Failed(error) => format!("failed after {}", error.attempts()),
@@ -140,7 +141,7 @@ fn publishing_subscribing_and_unsubscribing_inside_a_handler_hang_nobody() {
             assert!(followed.get() >= 1, "at least the last subscription is there to stay");
             others.lock().unwrap().clear();
         }
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -164,12 +165,12 @@ fn a_worker_that_publishes_into_a_full_mailbox_makes_room_or_is_refused_and_neve
             }
         });
         bus.publish(200_u32);
-        within_limit(|| bus.wait_idle());
+        with_watchdog(|| bus.wait_idle());
         assert_eq!((published.get(), handled.get() + refused.get()), (200, 200));
         if pool.workers() == 1 {
             assert_eq!(refused.get(), 0, "the only worker makes all the room itself");
         }
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -184,14 +185,14 @@ fn a_handler_that_publishes_into_its_own_full_mailbox_is_refused() {
         let _guard = builder.handle(move |number| {
             if *number == 0 {
                 let receipts: Vec<_> = (1..=4_u32).map(|number| inner.publish(number)).collect();
-                noted.lock().unwrap().extend(receipts.iter().map(workcrew::Receipt::is_finished));
+                noted.lock().unwrap().extend(receipts.iter().map(workcrew::events::Receipt::is_finished));
             }
         });
         bus.publish(0_u32);
         bus.wait_idle();
         assert_eq!(*seen.lock().unwrap(), [false, false, true, true]);
         assert_eq!(pool.metrics().tasks_refused, 2);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -217,7 +218,7 @@ fn a_panicking_handler_costs_nobody_else_anything() {
         assert_eq!((handled.get(), letters.lock().unwrap().len(), pool.metrics().tasks_panicked), (40, 40, 40));
         let letter = letters.lock().unwrap().iter().find(|letter| letter.event() == Some(&7_u32)).cloned().unwrap();
         assert!(matches!(letter.error().last(), AttemptError::Panicked(_)));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -254,7 +255,7 @@ fn unsubscribing_waits_for_a_running_handler_only_when_asked_to() {
             bus.wait_idle();
             assert_eq!((outcomes(&receipts[0]), done.get()), (vec!["handled".to_owned()], 1));
         }
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -263,7 +264,7 @@ fn a_handler_can_end_its_own_subscription() {
     on_grid(|pool| {
         let (bus, dropped) = (EventBus::new(&pool), Counter::new());
         let slot: Arc<Mutex<Option<Subscription>>> = Arc::default();
-        let (own, held, ready) = (Arc::clone(&slot), CountsDrop(dropped.clone()), Gate::new());
+        let (own, held, ready) = (Arc::clone(&slot), DropCounter(dropped.clone()), Gate::new());
         let set = ready.clone();
         let subscription = bus.subscribe(move |_: &u32| {
             let _ = &held;
@@ -283,7 +284,7 @@ fn a_handler_can_end_its_own_subscription() {
 /// Fault 136e.
 #[test]
 fn once_handlers_run_once_under_eight_publishers() {
-    within_limit(|| {
+    with_watchdog(|| {
         for synchronous in [false, true] {
             let pool = pool(2, 8);
             let bus = EventBus::new(&pool);
@@ -306,7 +307,7 @@ fn once_handlers_run_once_under_eight_publishers() {
             assert!(counters.iter().all(|counter| counter.get() == 1));
             assert!(!bus.has_subscribers::<usize>());
             drop(guards);
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -351,7 +352,7 @@ fn who_subscribes_during_a_publish_gets_the_next_event() {
 
 #[test]
 fn ten_thousand_handlers_are_all_called() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         let bus = EventBus::new(&pool);
         let called = Counter::new();
@@ -423,10 +424,10 @@ fn a_delay_holds_no_worker_holds_up_an_ordered_subscription_and_no_concurrent_on
         let expected = if handled == 0 { "cancelled on request" } else { "handled" };
         assert_eq!(outcomes(&receipts[3]), [expected]);
         let letter = letters.lock().unwrap().pop().unwrap();
-        assert_eq!(letter.error().reason(), GiveUp::Cancelled(CancelReason::Requested));
+        assert_eq!(letter.error().reason(), GiveUpReason::Cancelled(CancelReason::Requested));
         assert_eq!((letter.event(), pool.metrics().timers_pending), (Some(&0_u32), 0));
         bus.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     }
 }
 
@@ -447,7 +448,7 @@ fn a_dead_letter_has_the_event_the_subscription_the_attempts_and_two_errors() {
         assert_eq!(letter.event::<String>().unwrap(), "forty-two");
         assert_eq!((letter.event::<u32>(), letter.topic(), letter.subscription()), (None, Some("orders"), "stock"));
         let error = letter.error();
-        assert_eq!((error.attempts(), error.reason()), (3, GiveUp::Attempts));
+        assert_eq!((error.attempts(), error.reason()), (3, GiveUpReason::Attempts));
         assert_eq!((error.first().to_string(), error.last().to_string()), ("try 1".to_owned(), "try 3".to_owned()));
         assert!(matches!(&deliveries[0].outcome, DeliveryOutcome::Failed(error) if error.attempts() == 3));
         assert_eq!((&*deliveries[0].subscription, letters.lock().unwrap().len()), ("stock", 0));
@@ -463,10 +464,10 @@ fn errors_of_any_type_can_be_told_apart_by_the_policy() {
     let (bus, letters) = bus_with_letters(&pool);
     let policy = RetryPolicy::fixed(Duration::ZERO)
         .max_attempts(5)
-        .retry_if(|error: &workcrew::BoxError| error.downcast_ref::<Busy>().is_some_and(|busy| busy.0));
+        .retry_if(|error: &workcrew::events::BoxError| error.downcast_ref::<Busy>().is_some_and(|busy| busy.0));
     let _guard = bus.subscription::<bool>().retry(policy).handle(|busy| Err::<(), _>(Busy(*busy)));
     let _other = bus.subscribe(|_: &bool| -> Result<(), anyhow::Error> { Err(anyhow::anyhow!("any")) });
-    for (busy, attempts, reason) in [(true, 5, GiveUp::Attempts), (false, 1, GiveUp::Permanent)] {
+    for (busy, attempts, reason) in [(true, 5, GiveUpReason::Attempts), (false, 1, GiveUpReason::Permanent)] {
         bus.publish(busy);
         bus.wait_idle();
         let mut letters = letters.lock().unwrap();
@@ -486,7 +487,7 @@ fn a_handler_without_a_policy_is_given_up_after_one_attempt_and_not_called_perma
     bus.wait_idle();
     let letters = letters.lock().unwrap();
     assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].error().attempts(), letters[0].error().reason()), (1, GiveUp::Attempts));
+    assert_eq!((letters[0].error().attempts(), letters[0].error().reason()), (1, GiveUpReason::Attempts));
 }
 
 #[test]
@@ -542,7 +543,7 @@ fn a_full_mailbox_does_what_its_policy_says() {
         gate.open();
         let all: Vec<_> = [outcomes(&first), outcomes(&others[0]), outcomes(&others[1])].concat();
         assert_eq!(all, expected, "{policy:?}");
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     }
 }
 
@@ -557,7 +558,7 @@ fn an_outside_publisher_waits_for_room_and_is_let_go_by_the_end_of_the_subscript
         bus.publish(0_u32);
         gate.wait_started(1);
         bus.publish(1_u32);
-        within_limit(|| {
+        with_watchdog(|| {
             thread::scope(|threads| {
                 let publisher = threads.spawn(|| bus.publish(2_u32));
                 while pool.metrics().tasks_submitted < 3 {
@@ -575,7 +576,7 @@ fn an_outside_publisher_waits_for_room_and_is_let_go_by_the_end_of_the_subscript
             bus.wait_idle();
         });
         assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     }
 }
 
@@ -596,7 +597,7 @@ fn a_handler_may_publish_and_wait_on_a_pool_of_one_worker() {
             assert_eq!(outcomes(&receipt), ["handled"]);
         });
         let receipts: Vec<_> = (0..5_u32).map(|number| bus.publish(number)).collect();
-        within_limit(|| assert!(receipts.iter().flat_map(outcomes).all(|outcome| outcome == "handled")));
+        with_watchdog(|| assert!(receipts.iter().flat_map(outcomes).all(|outcome| outcome == "handled")));
         assert_eq!(tries.get(), 15);
     });
 }
@@ -613,7 +614,7 @@ fn a_handler_that_waits_for_a_delivery_to_itself_is_told_that_it_would_wait_for_
             }
         });
         bus.publish(3_u32);
-        within_limit(|| bus.wait_idle());
+        with_watchdog(|| bus.wait_idle());
         assert_eq!(told.get(), 3);
     });
 }
@@ -655,7 +656,7 @@ fn a_handler_that_waits_for_the_event_that_it_is_handling_is_told_that_it_would_
         for (is_finished, waited) in [ordered, concurrent, again, synchronous] {
             assert!(!is_finished && waited.is_err());
         }
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -673,13 +674,13 @@ fn a_concurrent_handler_may_wait_for_another_event_of_its_own_subscription() {
         });
         bus.publish(3_u32).wait().unwrap();
         assert_eq!(handled.get(), 4);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn a_concurrent_handler_may_wait_for_an_event_that_the_last_free_runner_is_handling() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         for round in 0..20_u32 {
             let bus = EventBus::new(&pool);
@@ -718,7 +719,7 @@ fn publishing_nested_too_deep_in_synchronous_handlers_is_refused_and_goes_on_els
         assert_eq!((refused.get(), handled.get()), (0, 41));
         assert_eq!(outcomes(&bus.publish(200_u32)), ["handled"]);
         assert_eq!((refused.get(), handled.get()), (1, 41 + 64));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -739,13 +740,13 @@ fn waiting_for_events_nested_too_deep_is_an_error_and_hangs_nobody() {
         bus.publish(pool.workers() as u32 * 200).wait().unwrap();
         bus.wait_idle();
         assert!(told.get() > 0, "it is deeper than all workers together may be");
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn a_concurrent_subscription_makes_use_of_workers_that_come_later() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 1);
         let bus = EventBus::new(&pool);
         let gate = Gate::new();
@@ -758,7 +759,7 @@ fn a_concurrent_subscription_makes_use_of_workers_that_come_later() {
         gate.open();
         bus.wait_idle();
         assert_eq!(gate.started(), 8);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -774,7 +775,7 @@ fn a_mailbox_full_of_events_that_wait_for_another_attempt_gives_up_the_new_one()
     assert!(!first.is_finished());
     drop(guard);
     assert_eq!(outcomes(&first), ["failed after 1"]);
-    assert_books_balance(&pool);
+    assert_counts_add_up(&pool);
 }
 
 #[test]
@@ -797,19 +798,19 @@ fn dead_letters_and_receipts_that_are_kept_keep_their_event_and_nothing_of_the_b
     on_grid(|pool| {
         let (events, handlers) = (Counter::new(), Counter::new());
         let (bus, letters) = bus_with_letters(&pool); // a hook that keeps its letters
-        let (failing, fine) = (CountsDrop(handlers.clone()), CountsDrop(handlers.clone()));
-        bus.subscription::<CountsDrop>()
+        let (failing, fine) = (DropCounter(handlers.clone()), DropCounter(handlers.clone()));
+        bus.subscription::<DropCounter>()
             .name("failing")
             .handle(move |_| {
                 let _ = &failing;
                 Err::<(), _>("no")
             })
             .detach();
-        bus.subscribe(move |_: &CountsDrop| {
+        bus.subscribe(move |_: &DropCounter| {
             let _ = &fine;
         })
         .detach();
-        let receipt = bus.publish(CountsDrop(events.clone()));
+        let receipt = bus.publish(DropCounter(events.clone()));
         bus.wait_idle();
         drop(bus);
         wait_until(|| handlers.get() == 2);
@@ -819,7 +820,7 @@ fn dead_letters_and_receipts_that_are_kept_keep_their_event_and_nothing_of_the_b
         wait_until(|| Arc::strong_count(&letters) == 1);
         assert_eq!(events.get(), 0);
         let letter = letters.lock().unwrap().pop().unwrap();
-        assert!(letter.event::<CountsDrop>().is_some());
+        assert!(letter.event::<DropCounter>().is_some());
         drop((receipt, letter));
         assert_eq!(events.get(), 1);
     });
@@ -833,7 +834,7 @@ fn no_handler_is_called_after_the_drop_of_the_guard_though_its_event_was_taken_u
             self.0.pass();
         }
     }
-    within_limit(|| {
+    with_watchdog(|| {
         for retrying in [false, true] {
             let (gate, called) = (Gate::new(), Counter::new());
             let pool = WorkerPool::builder().workers(1).observer(Holds(gate.clone())).build().unwrap();
@@ -850,7 +851,7 @@ fn no_handler_is_called_after_the_drop_of_the_guard_though_its_event_was_taken_u
             bus.wait_idle();
             assert_eq!((called.get(), letters.lock().unwrap().len(), pool.metrics().tasks_cancelled), (0, 0, 1));
             pool.shutdown();
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -881,7 +882,7 @@ fn a_shutdown_drains_what_was_published_and_cancels_what_comes_later() {
             bus.subscribe(move |_: &u32| counted.add()),
             bus.subscription::<u32>().retry(RetryPolicy::fixed(LONG)).handle(|_| Err::<(), _>("busy")),
         );
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let receipts: Vec<_> = (0..10_u32).map(|number| bus.publish(number)).collect();
         pool.close();
         let late = bus.publish(99_u32);
@@ -894,13 +895,13 @@ fn a_shutdown_drains_what_was_published_and_cancels_what_comes_later() {
         }
         assert_eq!((handled.get(), letters.lock().unwrap().len()), (10, 10));
         assert!(bus.wait_idle_timeout(Duration::ZERO));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn a_shutdown_wakes_a_worker_that_waits_behind_a_delay() {
-    within_limit(|| {
+    with_watchdog(|| {
         for round in 0..50_u32 {
             let pool = pool(1, 4);
             let bus = EventBus::new(&pool);
@@ -920,7 +921,7 @@ fn a_shutdown_wakes_a_worker_that_waits_behind_a_delay() {
             (0..round).for_each(|_| thread::yield_now());
             pool.shutdown();
             assert_eq!(waits.unwrap().join().unwrap(), ["handled"]);
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -930,7 +931,7 @@ fn a_shutdown_that_cancels_tells_receipts_and_leaves_nothing_pending() {
     on_grid(|pool| {
         let (bus, _letters) = bus_with_letters(&pool);
         let _guard = bus.subscribe(|_: &u32| ());
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let receipts: Vec<_> = (0..10_u32).map(|number| bus.publish(number)).collect();
         let report = pool.shutdown_now();
         assert_eq!(report.tasks_cancelled, 10);
@@ -940,25 +941,25 @@ fn a_shutdown_that_cancels_tells_receipts_and_leaves_nothing_pending() {
         wedge.open();
         assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
         bus.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn what_was_published_is_delivered_though_the_bus_and_its_guards_are_gone() {
     let pool = pool(1, 1);
-    let wedge = Wedge::new(&pool);
+    let wedge = BlockedWorkers::new(&pool);
     let (handled, dropped) = (Counter::new(), Counter::new());
     {
         let bus = EventBus::new(&pool);
-        let (counted, held) = (handled.clone(), CountsDrop(dropped.clone()));
-        bus.subscribe(move |_: &CountsDrop| {
+        let (counted, held) = (handled.clone(), DropCounter(dropped.clone()));
+        bus.subscribe(move |_: &DropCounter| {
             let _ = &held;
             counted.add();
         })
         .detach();
-        bus.publish(CountsDrop(dropped.clone()));
-        bus.publish(CountsDrop(dropped.clone()));
+        bus.publish(DropCounter(dropped.clone()));
+        bus.publish(DropCounter(dropped.clone()));
     }
     assert_eq!((handled.get(), dropped.get()), (0, 0));
     wedge.open();
@@ -971,7 +972,7 @@ fn what_was_published_is_delivered_though_the_bus_and_its_guards_are_gone() {
 fn letters_that_are_kept_by_their_hook_do_not_keep_the_bus_alive() {
     on_grid(|pool| {
         let hook_dropped = Counter::new();
-        let held = CountsDrop(hook_dropped.clone());
+        let held = DropCounter(hook_dropped.clone());
         let kept: Mutex<Vec<DeadLetter>> = Mutex::default();
         let keep = move |letter| {
             let _ = &held;
@@ -1012,7 +1013,7 @@ fn events_and_handlers_whose_destructors_panic_harm_nobody() {
         bus.wait_idle();
         pool.wait_idle();
         assert!(letters.lock().unwrap().is_empty());
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -1035,7 +1036,7 @@ fn each_delivery_is_a_task_with_the_name_of_its_subscription() {
 #[test]
 fn publishing_ending_and_shutting_down_meet_without_a_loss() {
     // Every delivery that a receipt tells of has one outcome, and the books agree with the receipts.
-    within_limit(|| {
+    with_watchdog(|| {
         for round in 0..60_u32 {
             let pool = pool(2, 2);
             let (bus, letters) = bus_with_letters(&pool);
@@ -1084,13 +1085,13 @@ fn publishing_ending_and_shutting_down_meet_without_a_loss() {
             assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
             let all = receipts.into_inner().unwrap();
             let told: Vec<String> = all.iter().flat_map(outcomes).collect();
-            assert_eq!(told.len(), all.iter().map(workcrew::Receipt::handlers).sum::<usize>());
+            assert_eq!(told.len(), all.iter().map(workcrew::events::Receipt::handlers).sum::<usize>());
             let count = |word: &str| told.iter().filter(|outcome| outcome.starts_with(word)).count();
             let metrics = pool.metrics();
             assert_eq!(count("handled"), metrics.tasks_succeeded as usize);
             assert_eq!(count("failed"), letters.lock().unwrap().len());
             assert_eq!((metrics.tasks_queued, metrics.tasks_running, metrics.timers_pending), (0, 0, 0));
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -1100,7 +1101,7 @@ fn a_thread_that_waits_for_a_receipt_and_one_that_waits_for_idle_are_both_woken(
     let pool = pool(1, 1);
     let bus = EventBus::new(&pool);
     let _guard = bus.subscribe(|_: &u32| ());
-    within_limit(|| {
+    with_watchdog(|| {
         for number in 0..2_000_u32 {
             let receipt = bus.publish(number);
             if number % 2 == 0 {

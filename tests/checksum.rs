@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, thread};
 
-use common::within_limit;
+use common::with_watchdog;
 
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -226,7 +226,7 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
     for n in 0..3_000 {
         folder.file(format!("{n}"), b"abc");
     }
-    within_limit(|| {
+    with_watchdog(|| {
         let mut child = start(&folder.0, &[]);
         let mut output = child.stdout.take().unwrap();
         output.read_exact(&mut [0; 64]).unwrap();
@@ -241,7 +241,7 @@ fn an_interrupt_stops_it_and_says_what_was_done() {
     let folder = Folder::new();
     folder.file("0", b"abc");
     File::create(folder.0.join("1")).unwrap().set_len(1 << 40).unwrap(); // takes hours
-    within_limit(|| {
+    with_watchdog(|| {
         let mut child = start(&folder.0, &[]);
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -262,7 +262,7 @@ fn memory_stays_flat_when_the_tree_grows_tenfold() {
         for n in 0..files {
             folder.file(format!("{:04}/{:02}", n / 100, n % 100), b"abc");
         }
-        within_limit(|| {
+        with_watchdog(|| {
             let mut child = start(&folder.0, &[]);
             let mut output = BufReader::new(child.stdout.take().unwrap());
             let mut line = Vec::new();

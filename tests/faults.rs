@@ -15,9 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, pool, quiet_panics, within_limit};
-use dice::Dice;
-use workcrew::{Armed, BuildError, CancelReason, GroupError, JoinError, Place, Policy, TaskError, WorkerPool, arm};
+use common::{
+    BlockedWorkers, Counter, DropCounter, Gate, LIMIT, assert_counts_add_up, pool, quiet_panics, with_watchdog,
+};
+use dice::Rng;
+use workcrew::{
+    Armed, BuildError, CancelReason, GroupError, GroupPolicy, JoinError, Place, TaskError, WorkerPool, arm,
+};
 
 /// One test at a time: what is armed is armed for the process.
 fn alone() -> MutexGuard<'static, ()> {
@@ -76,9 +80,9 @@ fn a_thread_that_does_not_start_is_an_error_whichever_it_is() {
 #[test]
 fn a_pool_that_cannot_grow_keeps_its_size_and_loses_nothing() {
     let _alone = alone();
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let handles: Vec<_> = (0..20).map(|n| pool.spawn(move || n).unwrap()).collect();
         let armed = fail_at(Place::ThreadStart, &[2]);
         assert!(matches!(pool.resize(6), Err(BuildError::Spawn { .. })));
@@ -89,9 +93,9 @@ fn a_pool_that_cannot_grow_keeps_its_size_and_loses_nothing() {
             assert_eq!(handle.join().unwrap(), n);
         }
         pool.resize(3).unwrap();
-        Wedge::new(&pool).open();
+        BlockedWorkers::new(&pool).open();
         pool.shutdown();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -100,12 +104,12 @@ fn a_pool_that_cannot_grow_keeps_its_size_and_loses_nothing() {
 fn what_a_failing_worker_had_in_its_hand_is_cancelled_and_the_worker_lives() {
     let _alone = alone();
     for workers in [1, 2, 8] {
-        within_limit(|| {
+        with_watchdog(|| {
             let pool = pool(workers, 64);
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let (ran, dropped) = (Counter::new(), Counter::new());
             let duty = || {
-                let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+                let (ran, held) = (ran.clone(), DropCounter(dropped.clone()));
                 move || {
                     let _held = held;
                     ran.add();
@@ -122,8 +126,8 @@ fn what_a_failing_worker_had_in_its_hand_is_cancelled_and_the_worker_lives() {
             let metrics = pool.metrics();
             assert_eq!((metrics.tasks_cancelled, ran.get(), dropped.get()), (6, 34, 40));
             assert!((1..=6).contains(&lost.len()));
-            assert_books_balance(&pool);
-            Wedge::new(&pool).open(); // needs every worker
+            assert_counts_add_up(&pool);
+            BlockedWorkers::new(&pool).open(); // needs every worker
             pool.shutdown();
             assert_eq!(dropped.get(), 40);
         });
@@ -134,13 +138,13 @@ fn what_a_failing_worker_had_in_its_hand_is_cancelled_and_the_worker_lives() {
 #[test]
 fn a_group_whose_ticket_was_lost_with_a_failing_worker_still_ends() {
     let _alone = alone();
-    within_limit(|| {
-        for policy in [Policy::FailFast, Policy::CollectAll] {
+    with_watchdog(|| {
+        for policy in [GroupPolicy::FailFast, GroupPolicy::CollectAll] {
             let pool = pool(1, 64);
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let (group, dropped) = (pool.group().policy(policy).capacity(30), Counter::new());
             for n in 0..30 {
-                let held = CountsDrop(dropped.clone());
+                let held = DropCounter(dropped.clone());
                 group.spawn(move || {
                     drop(held);
                     Ok::<_, ()>(n)
@@ -156,7 +160,7 @@ fn a_group_whose_ticket_was_lost_with_a_failing_worker_still_ends() {
             assert_eq!(dropped.get(), 30);
             assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
             pool.shutdown();
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -164,10 +168,10 @@ fn a_group_whose_ticket_was_lost_with_a_failing_worker_still_ends() {
 #[test]
 fn a_fault_before_the_closure_is_the_tasks_panic() {
     let _alone = alone();
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         let (ran, dropped) = (Counter::new(), Counter::new());
-        let (counted, held) = (ran.clone(), CountsDrop(dropped.clone()));
+        let (counted, held) = (ran.clone(), DropCounter(dropped.clone()));
         let armed = fail_at(Place::Starting, &[0]);
         let handle = pool.spawn(move || {
             let _held = held;
@@ -182,7 +186,7 @@ fn a_fault_before_the_closure_is_the_tasks_panic() {
         drop(armed);
         pool.wait_idle();
         assert_eq!((ran.get(), dropped.get(), pool.metrics().tasks_panicked), (0, 1, 2));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -190,12 +194,12 @@ fn a_fault_before_the_closure_is_the_tasks_panic() {
 #[test]
 fn what_lies_in_the_queue_was_accepted_whatever_happens_before_its_submitter_returns() {
     let _alone = alone();
-    within_limit(|| {
+    with_watchdog(|| {
         for ends_now in [false, true] {
             let pool = pool(1, 4);
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let (ran, dropped) = (Counter::new(), Counter::new());
-            let (counted, held) = (ran.clone(), CountsDrop(dropped.clone()));
+            let (counted, held) = (ran.clone(), DropCounter(dropped.clone()));
             let (gate, armed) = hold_at(Place::Queued);
             let submitter = thread::spawn({
                 let pool = Arc::clone(&pool);
@@ -219,7 +223,7 @@ fn what_lies_in_the_queue_was_accepted_whatever_happens_before_its_submitter_ret
             gate.open();
             assert!(submitter.join().unwrap(), "accepted, and that is what it says");
             drop(armed);
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -227,7 +231,7 @@ fn what_lies_in_the_queue_was_accepted_whatever_happens_before_its_submitter_ret
 #[test]
 fn a_drain_waits_for_a_submission_that_was_admitted_and_is_on_its_way() {
     let _alone = alone();
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let ran = Counter::new();
         let counted = ran.clone();
@@ -247,18 +251,18 @@ fn a_drain_waits_for_a_submission_that_was_admitted_and_is_on_its_way() {
         assert!(accepted, "it was admitted before the closing");
         // The time of the shutdown had run out, so it was cancelled; one fate all the same.
         assert_eq!((ran.get(), pool.metrics().tasks_cancelled), (0, 1));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
     let _alone = alone();
-    within_limit(|| {
+    with_watchdog(|| {
         for way in 0..4 {
             let pool = pool(1, 4);
             let dropped = Counter::new();
-            let held = CountsDrop(dropped.clone());
+            let held = DropCounter(dropped.clone());
             let (gate, armed) = hold_at(Place::Landing);
             let handle = pool.spawn(move || held).unwrap();
             gate.wait_started(1); // it has returned, and nobody knows
@@ -285,7 +289,7 @@ fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
             assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
             drop(armed);
             assert_eq!(dropped.get(), 1);
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -294,14 +298,14 @@ fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
 #[test]
 fn random_faults_keep_the_ledger() {
     let _alone = alone();
-    let mut seeds = Dice::new(dice::asked_seed().unwrap_or_else(dice::fresh_seed));
+    let mut seeds = Rng::new(dice::asked_seed().unwrap_or_else(dice::fresh_seed));
     for _ in 0..400 {
         let seed = seeds.clone().roll();
-        within_limit(|| live_with_faults(&mut seeds.fork(), seed));
+        with_watchdog(|| live_with_faults(&mut seeds.fork(), seed));
     }
 }
 
-fn live_with_faults(dice: &mut Dice, seed: u64) {
+fn live_with_faults(dice: &mut Rng, seed: u64) {
     let pool = pool(1 + dice.below(3), dice.pick(&[1, 4, 64]));
     let chance = Mutex::new(dice.fork());
     let faults = Arc::new(AtomicUsize::new(0));
@@ -319,11 +323,11 @@ fn live_with_faults(dice: &mut Dice, seed: u64) {
     let (made, dropped) = (Counter::new(), Counter::new());
     let duty = || {
         made.add();
-        let held = CountsDrop(dropped.clone());
+        let held = DropCounter(dropped.clone());
         move || drop(held)
     };
     let mut handles = Vec::new();
-    let group = pool.group().policy(Policy::CollectAll);
+    let group = pool.group().policy(GroupPolicy::CollectAll);
     for _ in 0..30 {
         match dice.below(5) {
             0 => pool.execute(duty()).unwrap(),
@@ -348,7 +352,7 @@ fn live_with_faults(dice: &mut Dice, seed: u64) {
     }
     assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
     drop(armed);
-    assert_books_balance(&pool);
+    assert_counts_add_up(&pool);
     let metrics = pool.metrics();
     assert_eq!((metrics.tasks_queued, metrics.tasks_running), (0, 0), "seed {seed}: {metrics}");
     assert_eq!(dropped.get(), made.get(), "seed {seed}");

@@ -9,11 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, join_all, on_grid, pool, spawn_and_let_sleep,
-    within_limit,
+    BlockedWorkers, Counter, DropCounter, Gate, LIMIT, Mutex, assert_counts_add_up, join_all, on_grid, pool,
+    spawn_parked, with_watchdog,
 };
 use workcrew::{
-    CancelReason, CancellationToken, GroupError, Policy, Spawner, TaskError, TaskGroup, TrySubmitError, WorkerPool,
+    CancelReason, CancellationToken, GroupError, GroupPolicy, Spawner, TaskError, TaskGroup, TrySubmitError, WorkerPool,
 };
 
 /// Fault 64.
@@ -45,7 +45,7 @@ fn a_waiting_worker_takes_over_from_a_runner_that_gives_way() {
         is_over.open();
         ended.unwrap().len()
     });
-    assert_eq!(within_limit(|| waiter.unwrap().join().unwrap()), 41);
+    assert_eq!(with_watchdog(|| waiter.unwrap().join().unwrap()), 41);
 }
 
 /// Passes a gate, and counts those that do so at once.
@@ -181,7 +181,7 @@ fn a_token_asked_for_late_tells_what_one_asked_for_early_tells() {
             }
             group.spawn(|| Err(1));
             assert!(matches!(group.wait(), Err(GroupError::Failed(1))));
-            assert_eq!(spawner.token().reason(), Some(CancelReason::GroupFailed));
+            assert_eq!(spawner.token().reason(), Some(CancelReason::GroupEnded));
 
             let group = pool.group();
             let spawner = group.spawner();
@@ -198,10 +198,10 @@ fn a_token_asked_for_late_tells_what_one_asked_for_early_tells() {
 #[test]
 fn a_token_asked_for_while_tasks_are_queued_drops_them_when_it_is_cancelled() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let (ran, dropped) = (Counter::new(), Counter::new());
         let group = pool.group();
-        let (inside, on_drop) = (ran.clone(), CountsDrop(dropped.clone()));
+        let (inside, on_drop) = (ran.clone(), DropCounter(dropped.clone()));
         group.spawn(move || {
             let _on_drop = on_drop;
             inside.add();
@@ -226,7 +226,7 @@ fn the_first_error_of_each_sequence_is_returned() {
     ];
     on_grid(|pool| {
         for (results, expected) in table {
-            let group = pool.group().policy(Policy::CollectAll).limit(1);
+            let group = pool.group().policy(GroupPolicy::CollectAll).limit(1);
             for result in results.iter().copied() {
                 group.spawn(move || result.map_or(Ok(()), Err));
             }
@@ -281,7 +281,7 @@ fn the_limit_holds_for_1025_tasks() {
 #[test]
 fn a_limited_group_parks_no_worker() {
     // Eight tasks of a group limited to one must not keep the other worker from plain jobs.
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         let (group, gate) = (pool.group().limit(1), Gate::new());
         for _ in 0..8 {
@@ -332,12 +332,12 @@ fn a_group_that_can_hold_nothing_says_so_and_never_hangs() {
                 assert!(group.try_spawn(|| ()).unwrap_err().is_full());
             }
             let dropped = Counter::new();
-            let held = CountsDrop(dropped.clone());
+            let held = DropCounter(dropped.clone());
             group.spawn(move || drop(held));
             assert_eq!(dropped.get(), 1);
             assert!(matches!(group.wait(), Err(GroupError::WouldDeadlock)));
         }
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -355,10 +355,10 @@ fn a_setting_after_the_first_task_panics() {
 #[test]
 fn after_a_cancellation_nothing_starts_and_closures_are_dropped() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let (ran, dropped) = (Counter::new(), Counter::new());
         let task = || {
-            let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+            let (ran, held) = (ran.clone(), DropCounter(dropped.clone()));
             move || {
                 let _held = held;
                 ran.add();
@@ -380,7 +380,7 @@ fn after_a_cancellation_nothing_starts_and_closures_are_dropped() {
         assert_eq!(ran.get(), 0);
         wedge.open();
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -400,7 +400,7 @@ fn cancelling_after_all_have_succeeded_loses_nothing() {
 /// Fault 73.
 #[test]
 fn a_wait_returns_when_running_siblings_have_ended() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         let (group, gate, ended) = (pool.group(), Gate::new(), Counter::new());
         let (inside, counted) = (gate.clone(), ended.clone());
@@ -412,7 +412,7 @@ fn a_wait_returns_when_running_siblings_have_ended() {
         gate.wait_started(1);
         group.spawn(|| Err("early"));
         let token = group.token().clone();
-        let waiter = spawn_and_let_sleep(move || (group.wait().map(drop).unwrap_err().to_string(), ended.get()));
+        let waiter = spawn_parked(move || (group.wait().map(drop).unwrap_err().to_string(), ended.get()));
         assert!(token.wait_timeout(LIMIT) && !waiter.is_finished());
         gate.open();
         assert_eq!(waiter.join().unwrap(), ("early".to_owned(), 1));
@@ -435,7 +435,7 @@ fn a_panic_is_a_first_error_too() {
             other => panic!("{other:?}"),
         }
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -443,7 +443,7 @@ fn a_panic_is_a_first_error_too() {
 fn collect_all_runs_all_and_tells_each_outcome() {
     common::quiet_panics();
     on_grid(|pool| {
-        let group = pool.group().policy(Policy::CollectAll);
+        let group = pool.group().policy(GroupPolicy::CollectAll);
         for n in 0..30 {
             group.spawn(move || match n % 3 {
                 0 => Ok(n),
@@ -467,7 +467,7 @@ fn collect_all_runs_all_and_tells_each_outcome() {
 #[test]
 fn the_first_success_cancels_the_rest() {
     on_grid(|pool| {
-        let group = pool.group().policy(Policy::FirstSuccess).limit(1);
+        let group = pool.group().policy(GroupPolicy::FirstSuccess).limit(1);
         let (ran, gate) = (Counter::new(), Gate::new());
         let inside = gate.clone();
         group.spawn(move || {
@@ -487,7 +487,7 @@ fn the_first_success_cancels_the_rest() {
         pool.wait_idle();
         assert_eq!(ran.get(), 0);
 
-        let group = pool.group().policy(Policy::FirstSuccess);
+        let group = pool.group().policy(GroupPolicy::FirstSuccess);
         group.spawn_all(["a", "b", "c"].map(|error| move || Err::<(), _>(error)));
         assert!(matches!(group.wait_any(), Err(GroupError::Failed("a" | "b" | "c"))));
     });
@@ -506,7 +506,7 @@ impl AddAnd for Counter {
 
 #[test]
 fn wait_any_does_not_wait_for_the_slow() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         let gate = Gate::new();
         let group = pool.group();
@@ -525,11 +525,11 @@ fn wait_any_does_not_wait_for_the_slow() {
 #[test]
 fn a_deadline_cancels_what_has_not_started() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let group = pool.group().deadline(Instant::now() + Duration::from_millis(20)).capacity(5);
         let dropped = Counter::new();
         for _ in 0..5 {
-            let held = CountsDrop(dropped.clone());
+            let held = DropCounter(dropped.clone());
             group.spawn(move || drop(held));
         }
         assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::Expired))));
@@ -541,7 +541,7 @@ fn a_deadline_cancels_what_has_not_started() {
         assert!(late.try_spawn(|| ()).unwrap_err().is_shut_down());
         assert!(matches!(late.wait(), Err(GroupError::Cancelled(CancelReason::Expired))));
         pool.wait_idle();
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let full = pool.group().deadline(Instant::now() + Duration::from_millis(20)).capacity(1);
         full.spawn(|| ());
         full.spawn(|| ());
@@ -553,7 +553,7 @@ fn a_deadline_cancels_what_has_not_started() {
 #[test]
 fn the_parents_cancellation_reaches_the_group_and_not_the_other_way_round() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let parent = CancellationToken::new();
         let (one, two) = (pool.group().parent(&parent), pool.group().parent(&parent));
         one.spawn(|| ());
@@ -573,7 +573,7 @@ fn the_parents_cancellation_reaches_the_group_and_not_the_other_way_round() {
 #[test]
 fn cancelling_the_token_cancels_the_group() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let group = pool.group();
         group.spawn(|| ());
         group.token().cancel();
@@ -688,7 +688,7 @@ fn a_member_may_add_any_number_of_siblings_to_its_full_group() {
         });
         group.wait().unwrap();
         assert_eq!(ran.get(), 20_000);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -699,7 +699,7 @@ fn a_spawner_that_outlives_the_wait_drops_what_it_is_given() {
     let spawner = group.spawner();
     group.wait().unwrap();
     let dropped = Counter::new();
-    let held = CountsDrop(dropped.clone());
+    let held = DropCounter(dropped.clone());
     spawner.spawn(move || drop(held));
     assert_eq!(dropped.get(), 1);
     assert!(spawner.try_spawn(|| ()).unwrap_err().is_shut_down());
@@ -756,7 +756,7 @@ fn a_group_dropped_without_a_wait_cancels_and_does_not_block() {
         group.spawn(move || inside.pass());
         gate.wait_started(1);
         for _ in 0..9 {
-            let held = CountsDrop(dropped.clone());
+            let held = DropCounter(dropped.clone());
             group.spawn(move || drop(held));
         }
         drop(group);
@@ -782,27 +782,27 @@ fn a_group_of_a_pool_that_is_shut_down_says_so() {
 
 #[test]
 fn a_spawn_that_waits_for_room_ends_with_the_group() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let group = pool.group().capacity(1);
         group.spawn(|| ());
         let spawner = group.spawner();
-        let parked = spawn_and_let_sleep(move || spawner.spawn(|| ()));
+        let parked = spawn_parked(move || spawner.spawn(|| ()));
         assert!(!parked.is_finished());
         group.cancel();
         parked.join().unwrap();
         assert!(group.wait().is_err());
         wedge.open();
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn groups_and_plain_jobs_share_the_workers_fairly() {
     // A long group must not hold up a plain job for longer than a turn.
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let (group, gate, ran) = (pool.group().capacity(10_000), Gate::new(), Counter::new());
         let inside = gate.clone();
@@ -834,19 +834,19 @@ fn a_thousand_groups_at_once_on_one_small_pool() {
             assert_eq!(group.wait().unwrap(), [n, n + 1, n + 2]);
         }
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn a_task_added_while_the_group_is_waited_for_is_run_or_dropped_and_never_lost() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
         for _ in 0..20_000 {
             let group = pool.group();
             let spawner = group.spawner();
             let dropped = Counter::new();
-            let held = CountsDrop(dropped.clone());
+            let held = DropCounter(dropped.clone());
             thread::scope(|threads| {
                 let adder = threads.spawn(move || spawner.spawn(move || drop(held)));
                 let _ = group.wait();
@@ -855,14 +855,14 @@ fn a_task_added_while_the_group_is_waited_for_is_run_or_dropped_and_never_lost()
             pool.wait_idle();
             assert_eq!(dropped.get(), 1);
         }
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn a_helper_that_sleeps_wakes_for_a_new_task() {
     // The one worker that is not busy waits for the group; only it can run what a member adds and then depends on.
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         let (inner, gate) = (Arc::clone(&pool), Gate::new());
         let held = gate.clone();
@@ -888,7 +888,7 @@ fn a_helper_that_sleeps_wakes_for_a_new_task() {
 
 #[test]
 fn new_workers_run_tasks_of_groups_that_were_there_before() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let (group, gate) = (pool.group(), Gate::new());
         for _ in 0..4 {
@@ -905,7 +905,7 @@ fn new_workers_run_tasks_of_groups_that_were_there_before() {
 
 #[test]
 fn a_part_is_never_mistaken_for_the_whole() {
-    within_limit(|| {
+    with_watchdog(|| {
         for round in 0..300 {
             let pool = pool(1, 2);
             let done = Arc::new(AtomicUsize::new(0));
@@ -962,7 +962,7 @@ fn waiting_for_a_group_inside_its_own_cancellation_is_answered() {
 
 #[test]
 fn a_cancelled_token_stops_the_group_even_while_its_callbacks_are_held_up() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
         let parent = CancellationToken::new();
         let hold = Gate::new();
@@ -1016,13 +1016,13 @@ fn a_worker_that_fills_a_group_runs_its_tasks_instead_of_piling_them_up() {
 #[test]
 fn outcomes_that_were_handed_out_do_not_come_back() {
     on_grid(|pool| {
-        let mut group = pool.group().policy(Policy::CollectAll).limit(1).capacity(8);
+        let mut group = pool.group().policy(GroupPolicy::CollectAll).limit(1).capacity(8);
         group.spawn_all([Ok(1), Err("one"), Ok(2), Err("two")].map(|result| move || result));
         let handed_out: Vec<_> = group.completions().take(2).collect();
         assert!(matches!(handed_out[..], [(0, Ok(1)), (1, Err(TaskError::Failed("one")))]));
         assert_eq!(group.wait_any().unwrap(), 2);
 
-        let mut units = pool.group().policy(Policy::CollectAll).limit(1).capacity(8);
+        let mut units = pool.group().policy(GroupPolicy::CollectAll).limit(1).capacity(8);
         units.spawn_all([Err("one"), Ok(()), Ok(())].map(|result| move || result));
         assert!(units.completions().next().unwrap().1.is_err());
         assert_eq!(units.wait().unwrap().len(), 2);
@@ -1078,7 +1078,7 @@ fn a_group_that_was_waited_for_leaves_its_token_as_it_is() {
 
 #[test]
 fn the_deadline_of_a_closed_group_does_not_keep_a_waiter_busy() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let gate = Gate::new();
         let group = pool.group().deadline(Instant::now());
@@ -1098,7 +1098,7 @@ fn the_deadline_of_a_closed_group_does_not_keep_a_waiter_busy() {
 
 #[test]
 fn a_worker_that_waits_for_room_wakes_when_a_runner_leaves_tasks_behind() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         let inner = Arc::clone(&pool);
         let ended = pool.spawn(move || {
@@ -1130,12 +1130,12 @@ fn a_worker_that_waits_for_room_wakes_when_a_runner_leaves_tasks_behind() {
 
 #[test]
 fn wait_any_on_a_worker_stops_at_the_first_success() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
         let (inner, ran) = (Arc::clone(&pool), Counter::new());
         let counted = ran.clone();
         let value = pool.spawn(move || {
-            let group = inner.group().policy(Policy::CollectAll);
+            let group = inner.group().policy(GroupPolicy::CollectAll);
             for n in 0..10 {
                 let ran = counted.clone();
                 group.spawn(move || ran.add_and(Ok::<_, ()>(n)));
@@ -1146,7 +1146,7 @@ fn wait_any_on_a_worker_stops_at_the_first_success() {
 
         let inner = Arc::clone(&pool);
         let value = pool.spawn(move || {
-            let mut group = inner.group().policy(Policy::CollectAll);
+            let mut group = inner.group().policy(GroupPolicy::CollectAll);
             group.spawn_all([Err(0), Err(1), Err(2), Ok(3)].map(|result| move || result));
             assert!(group.completions().next().is_some());
             group.wait_any().unwrap()
@@ -1183,7 +1183,7 @@ fn a_callback_of_an_expired_group_may_end_the_pool() {
         assert!(pool.is_shut_down());
         assert!(group.wait().is_err());
         pool.shutdown();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -1201,7 +1201,7 @@ fn completions_in_the_destructor_of_a_member_panic_and_do_not_hang() {
     common::quiet_panics();
     let run = || {
         on_grid(|pool| {
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let (give, take) = mpsc::channel();
             let (told, tell) = mpsc::channel();
             let group = pool.group();
@@ -1219,10 +1219,10 @@ fn completions_in_the_destructor_of_a_member_panic_and_do_not_hang() {
 
 #[test]
 fn a_late_spawn_does_not_spoil_a_wait() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         for _ in 0..5_000 {
-            let group = pool.group().policy(Policy::CollectAll);
+            let group = pool.group().policy(GroupPolicy::CollectAll);
             let spawner = group.spawner();
             thread::scope(|threads| {
                 let adder = threads.spawn(move || (0..3_usize).for_each(|n| spawner.spawn(move || Ok::<_, ()>(n))));
@@ -1237,8 +1237,8 @@ fn a_late_spawn_does_not_spoil_a_wait() {
 
 #[test]
 fn wait_any_gives_the_error_that_came_before_every_value_when_the_first_error_counts() {
-    within_limit(|| {
-        for (policy, expected) in [(Policy::FailFast, Err("early")), (Policy::FirstSuccess, Ok(1))] {
+    with_watchdog(|| {
+        for (policy, expected) in [(GroupPolicy::FailFast, Err("early")), (GroupPolicy::FirstSuccess, Ok(1))] {
             let pool = pool(2, 4);
             let group = pool.group().policy(policy);
             let (gate, token) = (Gate::new(), group.token().clone());
@@ -1252,7 +1252,7 @@ fn wait_any_gives_the_error_that_came_before_every_value_when_the_first_error_co
             while group.progress().done == 0 {
                 thread::yield_now();
             }
-            assert_eq!(token.is_cancelled(), policy == Policy::FailFast);
+            assert_eq!(token.is_cancelled(), policy == GroupPolicy::FailFast);
             gate.open();
             while group.progress().done < 2 {
                 thread::yield_now();
@@ -1264,7 +1264,7 @@ fn wait_any_gives_the_error_that_came_before_every_value_when_the_first_error_co
 
 #[test]
 fn wait_any_on_a_worker_ends_when_another_worker_has_the_first_value() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = Arc::new(pool(2, 4));
         let inner = Arc::clone(&pool);
         let waiting = pool.spawn(move || {
@@ -1334,7 +1334,7 @@ fn groups_have_equal_shares_whoever_made_them() {
     })
     .map(|others| groups.extend(others))
     .unwrap();
-    within_limit(|| groups.into_iter().for_each(|group| drop(group.wait().unwrap())));
+    with_watchdog(|| groups.into_iter().for_each(|group| drop(group.wait().unwrap())));
     let shares: Vec<_> = shares.iter().map(|share| share.load(Ordering::Relaxed)).collect();
     assert!(shares.iter().all(|share| (500..2_000).contains(share)), "{shares:?}");
 }
@@ -1342,29 +1342,29 @@ fn groups_have_equal_shares_whoever_made_them() {
 /// Fault 147.
 #[test]
 fn errors_and_values_that_a_wait_does_not_return_are_dropped_before_it_returns() {
-    type Kept = Result<CountsDrop, CountsDrop>;
+    type Kept = Result<DropCounter, DropCounter>;
     let rounds = |wait: fn(TaskGroup<Kept>)| {
         let (pool, dropped) = (pool(2, 8), Counter::new());
         for round in 1..=200 {
-            let group = pool.group().policy(Policy::CollectAll);
+            let group = pool.group().policy(GroupPolicy::CollectAll);
             for n in 0..4 {
-                let outcome = CountsDrop(dropped.clone());
+                let outcome = DropCounter(dropped.clone());
                 group.spawn(move || if n % 2 == 0 { Err(outcome) } else { Ok(outcome) });
             }
             wait(group);
             assert_eq!(dropped.get(), 4 * round, "in round {round}");
         }
     };
-    within_limit(|| {
+    with_watchdog(|| {
         rounds(|group| drop(group.wait()));
         rounds(|group| drop(group.wait_timeout(LIMIT)));
         rounds(|group| drop(group.wait_all()));
         rounds(|mut group| group.completions().for_each(drop));
         let (pool, dropped) = (pool(2, 8), Counter::new());
         for round in 1..=200 {
-            let failed: Result<(), GroupError<CountsDrop>> = pool.scope(|scope| {
+            let failed: Result<(), GroupError<DropCounter>> = pool.scope(|scope| {
                 for _ in 0..4 {
-                    let error = CountsDrop(dropped.clone());
+                    let error = DropCounter(dropped.clone());
                     scope.spawn(move || Err(error));
                 }
             });

@@ -11,9 +11,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{Counter, Gate, Mutex, Wedge, assert_books_balance, quiet_panics, run_child, within_limit};
+use common::{BlockedWorkers, Counter, Gate, Mutex, assert_counts_add_up, quiet_panics, run_child, with_watchdog};
 use workcrew::{
-    Builder, CancellationToken, JoinHandle, Observer, OnDrop, Outcome, Overflow, TaskGroup, TaskInfo, WorkerPool,
+    CancellationToken, JoinHandle, Observer, OnDrop, Overflow, TaskGroup, TaskInfo, TaskOutcome, WorkerPool,
+    WorkerPoolBuilder,
 };
 
 /// How many hooks are nested before one is skipped.
@@ -33,11 +34,11 @@ fn in_processes(children: &[&str]) {
 }
 
 fn on_small_stack(f: impl FnOnce() + Send + 'static) {
-    within_limit(|| thread::Builder::new().stack_size(STACK).spawn(f).unwrap().join().unwrap());
+    with_watchdog(|| thread::Builder::new().stack_size(STACK).spawn(f).unwrap().join().unwrap());
 }
 
 /// Runs a scenario on a small stack, with builders of pools of 1, 2 and 8 workers and queues of 1 and 64.
-fn on_small_stacks(scenario: impl Fn(Builder) + Send + 'static) {
+fn on_small_stacks(scenario: impl Fn(WorkerPoolBuilder) + Send + 'static) {
     on_small_stack(move || {
         for (workers, capacity) in [(1, 1), (1, 64), (2, 1), (8, 1), (8, 64)] {
             scenario(WorkerPool::builder().workers(workers).queue_capacity(capacity).stack_size(STACK));
@@ -46,9 +47,9 @@ fn on_small_stacks(scenario: impl Fn(Builder) + Send + 'static) {
 }
 
 /// One worker, which is held, and room for all links.
-fn held_pool() -> (Arc<WorkerPool>, Wedge) {
+fn held_pool() -> (Arc<WorkerPool>, BlockedWorkers) {
     let pool = WorkerPool::builder().workers(1).queue_capacity(2 * LINKS).stack_size(STACK).build().unwrap();
-    let wedge = Wedge::new(&pool);
+    let wedge = BlockedWorkers::new(&pool);
     (Arc::new(pool), wedge)
 }
 
@@ -87,7 +88,7 @@ impl Observer for Calls {
         self.at("refused");
     }
 
-    fn task_ended(&self, _: &TaskInfo<'_>, _: Outcome) {
+    fn task_ended(&self, _: &TaskInfo<'_>, _: TaskOutcome) {
         self.at("ended");
     }
 }
@@ -96,7 +97,11 @@ impl Observer for Calls {
 type Reach = (Arc<OnceLock<Weak<WorkerPool>>>, Counter);
 
 /// A pool whose observer calls `call` at each such step.
-fn observed(builder: Builder, step: &'static str, call: fn(&WorkerPool, usize)) -> (Arc<WorkerPool>, Counter) {
+fn observed(
+    builder: WorkerPoolBuilder,
+    step: &'static str,
+    call: fn(&WorkerPool, usize),
+) -> (Arc<WorkerPool>, Counter) {
     let (slot, calls): Reach = (Arc::default(), Counter::new());
     let (reach, counted) = (Arc::clone(&slot), calls.clone());
     let call = move || {
@@ -128,7 +133,7 @@ fn child_submits_when_a_task_is_submitted() {
 fn child_submits_when_a_task_is_refused() {
     on_small_stacks(|builder| {
         let (pool, calls) = observed(builder, "refused", |pool, _| assert!(pool.try_execute(|| ()).is_err()));
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         while pool.queue_len() < pool.queue_capacity() {
             pool.execute(|| ()).unwrap();
         }
@@ -139,7 +144,7 @@ fn child_submits_when_a_task_is_refused() {
         pool.close();
         assert!(pool.execute(|| ()).is_err(), "an ended pool has nothing to tell");
         assert_eq!(calls.get(), DEPTH);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -156,7 +161,7 @@ fn child_submits_when_a_task_ends() {
         pool.wait_idle();
         assert!(calls.get() > DEPTH, "what goes through the queue is a task like any other");
         pool.shutdown();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -201,7 +206,7 @@ fn child_panics_tasks_on_its_own_stack() {
         });
         let pool = Arc::new(builder.build().unwrap());
         slot.set(Arc::downgrade(&pool)).unwrap();
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         pool.execute(|| ()).unwrap();
         thread::scope(|threads| {
             let caller = threads.spawn(|| pool.execute(|| panic!("once")).unwrap());
@@ -377,7 +382,7 @@ fn child_cancels_a_chain_of_tasks_by_their_closures() {
         assert_eq!(pool.metrics().tasks_cancelled as usize, LINKS, "all, when the outermost returns");
         drop(wedge);
         pool.shutdown();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -417,7 +422,7 @@ fn child_drops_a_chain_of_groups() {
         assert_eq!(pool.metrics().tasks_cancelled as usize, groups);
         drop(wedge);
         pool.shutdown();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -434,7 +439,7 @@ fn child_drops_pools_that_closures_own() {
             let inside = gate.clone();
             pool.execute(move || inside.pass()).unwrap();
             gate.wait_started(started);
-            let counted = common::CountsDrop(cancelled.clone());
+            let counted = common::DropCounter(cancelled.clone());
             pool.execute(move || drop((counted, next))).unwrap();
             first = Some(pool);
         }
@@ -474,7 +479,7 @@ fn child_submits_in_the_destructor_of_what_was_discarded() {
         for policy in [Overflow::DiscardOldest, Overflow::DiscardNewest] {
             let builder = WorkerPool::builder().workers(1).queue_capacity(1).stack_size(STACK).overflow(policy);
             let pool = Arc::new(builder.build().unwrap());
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let (goes_on, dropped) = (Arc::new(AtomicBool::new(true)), Arc::default());
             let submit = || {
                 let next =
@@ -488,7 +493,7 @@ fn child_submits_in_the_destructor_of_what_was_discarded() {
             goes_on.store(false, Ordering::Relaxed);
             drop(wedge);
             pool.shutdown();
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -527,7 +532,7 @@ fn child_wakes_a_chain_of_handles() {
         assert_eq!(pool.metrics().tasks_cancelled as usize, LINKS);
         drop(wedge);
         pool.shutdown();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -577,7 +582,7 @@ fn child_submits_and_resizes_in_worker_hooks() {
         pool.wait_idle();
         pool.shutdown();
         assert_eq!(ran.get(), submitted.load(Ordering::SeqCst), "what was accepted has run");
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -608,7 +613,8 @@ fn child_rearms_a_timer_without_delay() {
 #[cfg(feature = "events")]
 mod bus {
     use super::*;
-    use workcrew::{EventBus, EventBusBuilder, Receipt, RetryPolicy};
+    use workcrew::events::{EventBus, EventBusBuilder, Receipt};
+    use workcrew::retry::RetryPolicy;
 
     /// An event without subscribers.
     struct Lost;
@@ -687,13 +693,13 @@ mod bus {
                 bus.wait_idle();
                 assert_eq!((letters.get(), pool.metrics().hooks_skipped), (DEPTH, 1), "synchronous: {synchronous}");
                 assert_eq!(tries.get(), 2 * (DEPTH + 1), "each generation has its attempts");
-                assert_books_balance(&pool);
+                assert_counts_add_up(&pool);
             }
         });
     }
 
     /// A pool like the one that a builder describes, which can be built once only.
-    fn builder_like(builder: &Builder) -> WorkerPool {
+    fn builder_like(builder: &WorkerPoolBuilder) -> WorkerPool {
         let wide = format!("{builder:?}").contains("workers: Some(8)");
         WorkerPool::builder().workers(if wide { 8 } else { 1 }).queue_capacity(1).stack_size(STACK).build().unwrap()
     }
@@ -785,7 +791,7 @@ mod bus {
             pool.wait_idle();
             assert!(ran.get() >= 20, "{}", ran.get());
             drop(guard);
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         });
     }
 }

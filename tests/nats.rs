@@ -12,11 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until, work_until};
+use workcrew::WorkerPool;
 use workcrew::nats::{
     ConnectError, Connection, DeadReason, EnqueueError, Event, Job, JobQueue, PublishError, QueueError, Worker,
     WorkerError,
 };
-use workcrew::{ErrorClass, RetryPolicy, WorkerPool};
+use workcrew::retry::{ErrorClass, RetryPolicy};
 
 /// Longer than any test: what waits for this hangs.
 const AGES: Duration = Duration::from_secs(600);

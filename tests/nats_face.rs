@@ -14,11 +14,12 @@ use std::thread;
 use std::time::Duration;
 
 use nats_common::{LONG, Server, figure, pool, queue, wait_until, work_until};
+use workcrew::driver::Driver;
 use workcrew::nats::{
     BoxError, ConnectError, Connection, ConnectionBuilder, DeadReason, Decode, Encode, EnqueueError, Event, Job,
     JobQueue, PublishError, QueueError, Worker, WorkerError,
 };
-use workcrew::{Driver, RetryBudget, RetryPolicy};
+use workcrew::retry::{RetryBudget, RetryPolicy};
 
 /// What is never shown.
 const SECRET: &str = "hush";
@@ -257,7 +258,7 @@ fn a_job_is_given_up_when_its_policy_has_no_time_left_or_no_budget() {
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
     let queue = queue(&server.connect(&pool));
-    let late = RetryPolicy::fixed(HOUR).deadline(HOUR / 2);
+    let late = RetryPolicy::fixed(HOUR).timeout(HOUR / 2);
     let poor = RetryPolicy::fixed(Duration::ZERO).budget(RetryBudget::new(0));
     for (policy, reason) in [(late, DeadReason::Deadline), (poor, DeadReason::Budget)] {
         queue.enqueue("jobs.a", "", reason.to_string()).unwrap();

@@ -7,11 +7,11 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use nats_common::{LONG, Server, pool, queue, work_until};
-use workcrew::RetryPolicy;
 use workcrew::nats::{
     Connection, DeadLetter, DeadLetterQuery, DeadReason, EnqueueError, Headers, Job, JobQueue, NewJob, PublishError,
     QueueError, StreamSettings, Worker, WorkerError,
 };
+use workcrew::retry::RetryPolicy;
 
 /// Whether the server knows what came with 2.10.
 fn is_new(connection: &Connection) -> bool {

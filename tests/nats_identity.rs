@@ -12,8 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until, work_until};
+use workcrew::WorkerPool;
 use workcrew::nats::{Connection, DeadReason, Event, Job, JobQueue, QueueError, Worker, WorkerBuilder};
-use workcrew::{RetryPolicy, WorkerPool};
+use workcrew::retry::RetryPolicy;
 
 /// Longer than any test: what waits for this hangs.
 const AGES: Duration = Duration::from_secs(600);

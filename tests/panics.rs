@@ -11,10 +11,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{Bomb, Counter, Gate, LIMIT, Mutex, Wedge, assert_books_balance, on_grid, pool, run_child, within_limit};
-use workcrew::{JoinError, Panic, WorkerPool};
+use common::{
+    BlockedWorkers, Bomb, Counter, Gate, LIMIT, Mutex, assert_counts_add_up, on_grid, pool, run_child, with_watchdog,
+};
+use workcrew::{JoinError, TaskPanic, WorkerPool};
 
-fn panic_of<T: std::fmt::Debug>(outcome: Result<T, JoinError>) -> Panic {
+fn panic_of<T: std::fmt::Debug>(outcome: Result<T, JoinError>) -> TaskPanic {
     match outcome {
         Err(JoinError::Panicked(panic)) => panic,
         other => panic!("expected a panic, found {other:?}"),
@@ -82,11 +84,11 @@ fn workers_are_reused_after_panics() {
         for _ in 0..pool.workers() * 3 {
             pool.execute(|| panic!()).unwrap();
         }
-        let wedge = Wedge::new(&pool); // needs all workers at once
+        let wedge = BlockedWorkers::new(&pool); // needs all workers at once
         wedge.open();
         pool.wait_idle();
         assert_eq!(pool.metrics().tasks_panicked as usize, pool.workers() * 3);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -110,7 +112,7 @@ fn a_bomb_captured_by_a_closure_counts_as_the_tasks_panic() {
 fn bombs_in_closures_that_never_run_are_contained() {
     common::quiet_panics();
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let bombs = Counter::new();
         let armed = || {
             let bomb = Bomb(bombs.clone());
@@ -134,7 +136,7 @@ fn bombs_in_closures_that_never_run_are_contained() {
         assert!(panic::catch_unwind(AssertUnwindSafe(|| drop(refused))).is_err(), "what came back is the caller's");
         wedge.open();
         assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -209,7 +211,7 @@ fn values_and_errors_of_an_abandoned_group_that_are_bombs_are_contained_one_by_o
     common::quiet_panics();
     on_grid(|pool| {
         let bombs = Counter::new();
-        let group = pool.group().policy(workcrew::Policy::CollectAll);
+        let group = pool.group().policy(workcrew::GroupPolicy::CollectAll);
         for n in 0..10 {
             let bomb = Bomb(bombs.clone());
             group.spawn(move || if n % 2 == 0 { Ok(bomb) } else { Err(bomb) });
@@ -307,7 +309,7 @@ fn the_process_panic_hook_may_submit() {
 #[test]
 #[ignore = "run by the test above in a process of its own"]
 fn child_submits_in_the_panic_hook() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let (told, tell) = mpsc::channel();
         let (weak, told) = (Arc::downgrade(&pool), Mutex::new(told));
@@ -413,7 +415,7 @@ fn a_task_that_never_ends_is_reported_as_a_straggler_and_left_behind() {
 #[test]
 #[ignore = "run by the test above in a process of its own"]
 fn child_leaves_a_task_that_never_ends() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         let gate = Gate::new();
         let inside = gate.clone();

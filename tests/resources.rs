@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counter, LIMIT, Wedge, assert_ran_one_test, pool, run_child};
+use common::{BlockedWorkers, Counter, LIMIT, assert_ran_one_test, pool, run_child};
 use workcrew::{BuildError, WorkerPool};
 
 fn passes(test: &str) {
@@ -82,7 +82,7 @@ fn one_job_wakes_one_worker_of_an_idle_pool() {
 #[ignore = "run by the test above in a process of its own"]
 fn child_counts_who_wakes() {
     let pool = pool(8, 64);
-    Wedge::new(&pool).open(); // all have worked
+    BlockedWorkers::new(&pool).open(); // all have worked
     pool.wait_idle();
     let mut quietest = u64::MAX;
     for _ in 0..20 {
@@ -258,21 +258,21 @@ fn child_can_start_no_thread_but_its_workers() {
     }
     #[cfg(feature = "retry")]
     {
-        let policy = workcrew::RetryPolicy::<()>::exponential();
+        let policy = workcrew::retry::RetryPolicy::<()>::exponential();
         let retried = pool.spawn_with_retry(policy.clone(), |_| Ok(7)).unwrap_err();
         assert!(!retried.is_full() && retried.source().is_some());
     }
     #[cfg(feature = "events")]
     {
-        let bus = workcrew::EventBus::new(&pool);
-        let policy = workcrew::RetryPolicy::fixed(Duration::from_secs(1));
+        let bus = workcrew::events::EventBus::new(&pool);
+        let policy = workcrew::retry::RetryPolicy::fixed(Duration::from_secs(1));
         let _guard = bus.subscription::<u8>().retry(policy).handle(|_| Err::<(), _>("not now"));
         let delivery = bus.publish(1_u8).wait().unwrap().remove(0);
-        let workcrew::DeliveryOutcome::Failed(error) = delivery.outcome else { panic!("{delivery:?}") };
-        assert_eq!(error.reason(), workcrew::GiveUp::Cancelled(workcrew::CancelReason::Discarded));
+        let workcrew::events::DeliveryOutcome::Failed(error) = delivery.outcome else { panic!("{delivery:?}") };
+        assert_eq!(error.reason(), workcrew::retry::GiveUpReason::Cancelled(workcrew::CancelReason::Discarded));
     }
-    #[cfg(feature = "io")]
-    assert!(matches!(workcrew::Driver::new(&pool, 1), Err(workcrew::DriverError::Start(_))));
+    #[cfg(feature = "driver")]
+    assert!(matches!(workcrew::driver::Driver::new(&pool, 1), Err(workcrew::driver::DriverError::Start(_))));
     #[cfg(feature = "nats")]
     {
         use workcrew::nats::{ConnectError, Connection};
@@ -280,7 +280,7 @@ fn child_can_start_no_thread_but_its_workers() {
     }
     assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
     pool.shutdown();
-    common::assert_books_balance(&pool);
+    common::assert_counts_add_up(&pool);
 }
 
 /// Fault 114.
@@ -333,7 +333,7 @@ fn child_outlives_timers_attempts_and_groups() {
             }
             #[cfg(feature = "retry")]
             {
-                let policy = workcrew::RetryPolicy::fixed(Duration::from_nanos(1)).max_attempts(rounds);
+                let policy = workcrew::retry::RetryPolicy::fixed(Duration::from_nanos(1)).max_attempts(rounds);
                 let attempts = inner.spawn_with_retry(policy, |_| {
                     thread::yield_now();
                     Err::<(), _>("not yet")

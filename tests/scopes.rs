@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, grid, join_all, on_grid, pool,
-    within_limit,
+    BlockedWorkers, Bomb, Counter, DropCounter, Gate, LIMIT, Mutex, assert_counts_add_up, grid, join_all, on_grid,
+    pool, with_watchdog,
 };
 use workcrew::{CancelReason, GroupError, Overflow, Scope, WorkerPool};
 
@@ -120,7 +120,7 @@ fn a_body_that_panics_ends_after_its_tasks_and_with_its_own_panic() {
         }));
         assert_eq!(touched.load(Ordering::SeqCst), 1);
         assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"body"));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -163,7 +163,7 @@ fn bombs_in_every_place_of_a_scope_are_contained() {
             assert_eq!(bombs.get(), 4, "each has gone off once");
             assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
         }
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -184,7 +184,7 @@ impl Drop for NotesUnwinding {
 
 #[test]
 fn the_errors_of_tasks_are_gone_before_the_panic_of_the_body_goes_on() {
-    within_limit(|| {
+    with_watchdog(|| {
         let (pool, gate) = (pool(2, 4), Gate::new());
         let (dropped, unwinding) = (Counter::new(), Counter::new());
         let body = AssertUnwindSafe(|| {
@@ -248,7 +248,7 @@ fn a_scope_past_the_depth_is_an_error_before_its_body() {
         .map_err(|error| error.to_string())?;
         reached.into_inner().unwrap().map(|levels| levels + 1)
     }
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         assert_eq!(deeper(&pool, 40), Ok(41));
         assert!(deeper(&pool, 500).unwrap_err().contains("wait for ever"));
@@ -289,7 +289,7 @@ fn a_scope_of_a_pool_that_is_shut_down_is_an_error_before_its_body() {
 #[test]
 fn a_shutdown_amid_a_scope_ends_the_scope() {
     on_grid(|pool| {
-        let (ran, wedge) = (Counter::new(), Wedge::new(&pool));
+        let (ran, wedge) = (Counter::new(), BlockedWorkers::new(&pool));
         let outcome = pool.scope(|scope| {
             let counted = &ran;
             scope.spawn(move || counted.add());
@@ -300,17 +300,17 @@ fn a_shutdown_amid_a_scope_ends_the_scope() {
         assert!(matches!(outcome, Err(GroupError::Cancelled(CancelReason::ShutDown))));
         assert_eq!(ran.get(), 0);
         assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn a_cancelled_scope_drops_its_borrowing_closures_before_it_returns() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let dropped = Counter::new();
         let ran = pool.scope(|scope| {
-            let held = CountsDrop(dropped.clone());
+            let held = DropCounter(dropped.clone());
             scope.spawn(move || drop(held));
             assert!(format!("{scope:?}").contains("total: 1"));
             scope.cancel();
@@ -324,7 +324,7 @@ fn a_cancelled_scope_drops_its_borrowing_closures_before_it_returns() {
 /// Faults 79, 80.
 #[test]
 fn many_scopes_at_once_share_one_pool() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         thread::scope(|threads| {
             let threads = [(); 4].map(|()| {
@@ -343,7 +343,7 @@ fn many_scopes_at_once_share_one_pool() {
             });
             join_all(threads);
         });
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -352,7 +352,7 @@ fn many_scopes_at_once_share_one_pool() {
 #[test]
 fn a_panic_of_a_task_comes_out_when_all_running_tasks_have_ended() {
     common::quiet_panics();
-    within_limit(|| {
+    with_watchdog(|| {
         for panicking in 0..4 {
             let pool = pool(4, 64);
             let (gate, ended) = (Gate::new(), AtomicUsize::new(0));
@@ -477,7 +477,7 @@ fn what_the_body_returns_cancels_nothing() {
 /// From rayon's `linear_stack_growth`: spawning is not recursion.
 #[test]
 fn ten_thousand_tasks_of_one_scope_need_no_stack() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = Arc::new(WorkerPool::builder().workers(1).queue_capacity(1).stack_size(64 << 10).build().unwrap());
         let inner = Arc::clone(&pool);
         let count = pool.spawn(move || {
@@ -536,7 +536,7 @@ fn a_task_may_cancel_its_own_scope() {
                 release.open();
             });
             cancels.wait_started(1);
-            let (counted, held) = (&ran, CountsDrop(dropped.clone()));
+            let (counted, held) = (&ran, DropCounter(dropped.clone()));
             scope.spawn(move || {
                 let _held = held;
                 counted.add();
@@ -552,12 +552,12 @@ fn a_task_may_cancel_its_own_scope() {
 fn a_body_that_panics_drops_its_queued_closures_before_it_unwinds() {
     common::quiet_panics();
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let (ran, dropped) = (Counter::new(), Counter::new());
         let borrowed = String::from("borrowed");
         let unwound = panic::catch_unwind(AssertUnwindSafe(|| {
             let _ = pool.scope(|scope| {
-                let (text, counted, held) = (&borrowed, &ran, CountsDrop(dropped.clone()));
+                let (text, counted, held) = (&borrowed, &ran, DropCounter(dropped.clone()));
                 scope.spawn(move || {
                     let _held = held;
                     assert_eq!(text, "borrowed");
@@ -570,7 +570,7 @@ fn a_body_that_panics_drops_its_queued_closures_before_it_unwinds() {
         assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"body"));
         wedge.open();
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -582,7 +582,7 @@ fn what_is_spawned_after_a_failure_is_dropped_at_once() {
             scope.spawn(|| Err("first"));
             assert!(scope.token().wait_timeout(LIMIT));
             for n in 1..=5 {
-                let held = CountsDrop(dropped.clone());
+                let held = DropCounter(dropped.clone());
                 scope.spawn(move || {
                     drop(held);
                     Err("never")
@@ -611,7 +611,7 @@ fn no_overflow_policy_touches_the_tasks_of_a_scope() {
             .unwrap();
             assert_eq!(count.into_inner(), 200);
             pool.wait_idle();
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         });
     }
 }
@@ -723,7 +723,7 @@ fn the_borrow_ends_with_the_scope_however_the_tasks_end() {
             assert!(seen >= 1 && log.len() == seen + 1);
         }
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 

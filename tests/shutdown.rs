@@ -10,10 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, grid, join_all, on_grid, pool, run_child,
-    spawn_and_let_sleep, within_limit,
+    BlockedWorkers, Counter, DropCounter, Gate, LIMIT, assert_counts_add_up, fill, grid, join_all, on_grid, pool,
+    run_child, spawn_parked, with_watchdog,
 };
-use workcrew::{Builder, CancelReason, GroupError, JoinError, OnDrop, WorkerPool};
+use workcrew::{CancelReason, GroupError, JoinError, OnDrop, WorkerPool, WorkerPoolBuilder};
 
 /// Fault 94.
 #[test]
@@ -34,7 +34,7 @@ fn shutdown_drains_what_was_accepted() {
         assert!(pool.is_shut_down());
         assert_eq!(ran.get(), 300);
         group.wait().unwrap();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -42,9 +42,9 @@ fn shutdown_drains_what_was_accepted() {
 #[test]
 fn shutdown_now_cancels_what_is_queued_and_counts_it() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let (ran, dropped) = (Counter::new(), Counter::new());
-        let held = CountsDrop(dropped.clone());
+        let held = DropCounter(dropped.clone());
         let handle = pool.spawn(move || drop(held)).unwrap();
         let queued = fill(&pool, &ran) + 1;
         let group = pool.group().capacity(10);
@@ -64,7 +64,7 @@ fn shutdown_now_cancels_what_is_queued_and_counts_it() {
         assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
         assert_eq!(ran.get(), 0);
         assert!(pool.shutdown_now().drained);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -80,11 +80,11 @@ fn a_worker_that_comes_free_during_shutdown_now_starts_nothing() {
             }
         }
     }
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let (ran, dropped) = (Counter::new(), Counter::new());
-        let (lets_go, next, counted) = (LetsGo(wedge.gate.clone(), dropped.clone()), CountsDrop(dropped), ran.clone());
+        let (lets_go, next, counted) = (LetsGo(wedge.gate.clone(), dropped.clone()), DropCounter(dropped), ran.clone());
         pool.execute(move || drop(lets_go)).unwrap();
         pool.execute(move || {
             counted.add();
@@ -117,7 +117,7 @@ fn shutdown_now_tells_running_groups() {
 #[test]
 fn shutdown_timeout_returns_in_time_and_reports() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let ran = Counter::new();
         let queued = fill(&pool, &ran);
         for timeout in [Duration::ZERO, Duration::from_millis(20)] {
@@ -169,7 +169,7 @@ fn every_way_to_shut_down_may_be_taken_by_many_at_once() {
 
 #[test]
 fn submissions_racing_a_shutdown_are_either_refused_or_run() {
-    within_limit(|| {
+    with_watchdog(|| {
         for round in 0..300 {
             let pool = pool(1 + round % 2, 1 + round % 3);
             let ran = Counter::new();
@@ -198,7 +198,7 @@ fn submissions_racing_a_shutdown_are_either_refused_or_run() {
                 submitters.into_iter().map(|submitter| submitter.join().unwrap()).sum()
             });
             assert_eq!(ran.get(), accepted);
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -268,7 +268,7 @@ fn a_task_may_shut_its_pool_down() {
 /// Fault 102.
 #[test]
 fn a_task_may_drop_the_last_reference_to_its_pool() {
-    within_limit(|| {
+    with_watchdog(|| {
         for policy in [OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach] {
             grid(|builder| {
                 let stopped = Counter::new();
@@ -299,7 +299,7 @@ fn dropping_follows_the_policy() {
     for (policy, runs) in [(OnDrop::Drain, true), (OnDrop::Cancel, false), (OnDrop::Detach, true)] {
         grid(|builder| {
             let pool = builder.on_drop(policy).build().unwrap();
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let ran = Counter::new();
             let counted = ran.clone();
             let handle = pool.spawn(move || counted.add()).unwrap();
@@ -338,19 +338,19 @@ fn handles_that_outlive_the_pool_all_resolve() {
 #[test]
 fn who_waits_is_released_by_shutdown_now() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let (handle, timed) = (pool.spawn(|| ()), pool.try_spawn(|| ()));
         let (group, any) = (pool.group(), pool.group());
         group.spawn(|| ());
         any.spawn(|| Ok::<_, ()>(()));
         let mut waiting = vec![
-            spawn_and_let_sleep(|| assert!(handle.unwrap().join().is_err())),
-            spawn_and_let_sleep(|| assert!(group.wait().is_err())),
-            spawn_and_let_sleep(|| assert!(any.wait_any().is_err())),
+            spawn_parked(|| assert!(handle.unwrap().join().is_err())),
+            spawn_parked(|| assert!(group.wait().is_err())),
+            spawn_parked(|| assert!(any.wait_any().is_err())),
         ];
         // A queue of one has no room for a second task.
         assert_eq!(timed.is_ok(), pool.queue_capacity() > 1);
-        waiting.extend(timed.ok().map(|timed| spawn_and_let_sleep(move || assert!(timed.wait_timeout(Duration::MAX)))));
+        waiting.extend(timed.ok().map(|timed| spawn_parked(move || assert!(timed.wait_timeout(Duration::MAX)))));
         assert!(waiting.iter().all(|waiter| !waiter.is_finished()));
         pool.shutdown_now();
         waiting.into_iter().for_each(|waiter| waiter.join().unwrap());
@@ -374,7 +374,7 @@ fn waiting_for_idle_inside_the_pool_is_answered_at_once() {
 #[test]
 fn a_timed_wait_for_idle_is_not_early() {
     let pool = pool(1, 1);
-    let wedge = Wedge::new(&pool);
+    let wedge = BlockedWorkers::new(&pool);
     for timeout in [Duration::ZERO, Duration::from_millis(10)] {
         let since = Instant::now();
         assert!(!pool.wait_idle_timeout(timeout));
@@ -386,7 +386,7 @@ fn a_timed_wait_for_idle_is_not_early() {
 
 #[test]
 fn idle_is_seen_by_every_waiter_whoever_ends_the_last_task() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         for _ in 0..3_000 {
             let handle = pool.spawn(|| ()).unwrap();
@@ -399,7 +399,7 @@ fn idle_is_seen_by_every_waiter_whoever_ends_the_last_task() {
                 pool.wait_idle();
                 join_all([canceller, waiter]);
             });
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -420,7 +420,7 @@ fn a_pool_dropped_while_unwinding_ends_in_peace() {
 #[test]
 fn a_pool_in_a_thread_local_is_dropped_with_its_thread() {
     thread_local! { static POOL: RefCell<Option<Arc<WorkerPool>>> = const { RefCell::new(None) } }
-    within_limit(|| {
+    with_watchdog(|| {
         let ran = Counter::new();
         let counted = ran.clone();
         let user = thread::spawn(move || {
@@ -447,7 +447,7 @@ fn a_thread_local_of_a_worker_may_use_the_pool_in_its_destructor() {
         }
     }
     thread_local! { static LOCAL: RefCell<Option<UsesPool>> = const { RefCell::new(None) } }
-    within_limit(|| {
+    with_watchdog(|| {
         for shrinks in [false, true] {
             let pool = pool(2, 4);
             let destroyed = Counter::new();
@@ -469,7 +469,7 @@ fn a_thread_local_of_a_worker_may_use_the_pool_in_its_destructor() {
             pool.wait_idle();
             pool.shutdown();
             assert_eq!(destroyed.get(), 2, "by the ends of two threads, or of one and by the second task");
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -496,10 +496,10 @@ fn child_returns_while_a_static_pool_works() {
 #[test]
 fn a_user_of_an_outside_thread_that_runs_a_job_does_not_wait_for_itself() {
     // With CallerRuns the submitting thread is inside the pool while it runs the job.
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(workcrew::Overflow::CallerRuns);
         let pool = Arc::new(pool.build().unwrap());
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         fill(&pool, &Counter::new());
         let inner = Arc::clone(&pool);
         let gate = wedge.gate.clone();
@@ -516,7 +516,7 @@ fn a_user_of_an_outside_thread_that_runs_a_job_does_not_wait_for_itself() {
 
 #[test]
 fn a_pool_that_shrinks_while_it_drains_still_ends() {
-    within_limit(|| {
+    with_watchdog(|| {
         for round in 0..2_000 {
             let pool = pool(2, 1);
             pool.execute(|| ()).unwrap();
@@ -535,7 +535,7 @@ fn a_pool_that_shrinks_while_it_drains_still_ends() {
 
 #[test]
 fn every_surplus_worker_leaves_an_idle_pool() {
-    within_limit(|| {
+    with_watchdog(|| {
         let left = Counter::new();
         let counted = left.clone();
         let pool = WorkerPool::builder().workers(8).queue_capacity(1).on_thread_stop(move |_| counted.add());
@@ -557,10 +557,10 @@ fn every_surplus_worker_leaves_an_idle_pool() {
 
 #[test]
 fn a_cancelled_closure_may_hold_the_last_reference_to_its_pool() {
-    within_limit(|| {
+    with_watchdog(|| {
         for by_group in [false, true] {
             let pool = pool(1, 4);
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let last = Arc::clone(&pool);
             let closure = move || drop(last);
             if by_group {
@@ -588,10 +588,10 @@ fn a_discarded_closure_may_end_its_pool_in_its_destructor() {
             self.1.add();
         }
     }
-    within_limit(|| {
+    with_watchdog(|| {
         let builder = WorkerPool::builder().workers(1).queue_capacity(1);
         let pool = Arc::new(builder.overflow(workcrew::Overflow::DiscardOldest).build().unwrap());
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let ended = Counter::new();
         let ends = Ends(Arc::clone(&pool), ended.clone());
         pool.execute(move || drop(ends)).unwrap();
@@ -603,7 +603,7 @@ fn a_discarded_closure_may_end_its_pool_in_its_destructor() {
 
 #[test]
 fn the_report_counts_what_workers_cancel_too() {
-    within_limit(|| {
+    with_watchdog(|| {
         for _ in 0..300 {
             let pool = pool(2, 256);
             let group = pool.group();
@@ -646,7 +646,7 @@ fn a_timed_shutdown_inside_the_pool_cancels_nothing() {
 #[test]
 fn a_thread_local_of_a_worker_may_hold_the_last_reference_to_its_pool() {
     thread_local! { static LAST: RefCell<Option<Arc<WorkerPool>>> = const { RefCell::new(None) } }
-    within_limit(|| {
+    with_watchdog(|| {
         for _ in 0..50 {
             let pool = pool(1, 4);
             let (inner, weak) = (Arc::clone(&pool), Arc::downgrade(&pool));
@@ -669,7 +669,7 @@ fn a_timed_shutdown_does_not_wait_for_destructors_of_thread_locals() {
         }
     }
     thread_local! { static SLOW: RefCell<Option<Slow>> = const { RefCell::new(None) } }
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let gate = Gate::new();
         let held = gate.clone();
@@ -690,7 +690,7 @@ fn everybody_who_shuts_down_returns_when_the_threads_have_ended() {
         }
     }
     thread_local! { static ENDS: RefCell<Option<Ends>> = const { RefCell::new(None) } }
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let (gate, ended) = (Gate::new(), Counter::new());
         let ends = Ends(gate.clone(), ended.clone());
@@ -716,7 +716,7 @@ fn a_value_of_a_group_may_resize_the_pool_in_its_destructor() {
             let _ = self.0.resize(2);
         }
     }
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         thread::scope(|threads| {
             let resizer = threads.spawn(|| (0..300).for_each(|n| pool.resize(1 + n % 3).unwrap()));
@@ -728,19 +728,19 @@ fn a_value_of_a_group_may_resize_the_pool_in_its_destructor() {
             join_all([resizer]);
         });
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn periodic_timers_are_over_when_their_pool_is() {
-    within_limit(|| {
+    with_watchdog(|| {
         for round in 0..2_000 {
             let pool = pool(1, 4);
             let dropped = Counter::new();
             let timers: Vec<_> = (0..8)
                 .map(|n| {
-                    let probe = CountsDrop(dropped.clone());
+                    let probe = DropCounter(dropped.clone());
                     pool.execute_every(Duration::from_micros(31 + n), move || _ = &probe).unwrap()
                 })
                 .collect();
@@ -757,10 +757,10 @@ fn periodic_timers_are_over_when_their_pool_is() {
 
 #[test]
 fn idle_is_seen_while_a_worker_that_leaves_is_in_its_stop_hook() {
-    within_limit(|| {
+    with_watchdog(|| {
         let (starting, stopping, task) = (Gate::new(), Gate::new(), Gate::new());
         let (start, stop) = (starting.clone(), stopping.clone());
-        let pool = Builder::default()
+        let pool = WorkerPoolBuilder::default()
             .workers(1)
             .on_thread_start(move |worker| {
                 if worker == 1 {
@@ -781,7 +781,7 @@ fn idle_is_seen_while_a_worker_that_leaves_is_in_its_stop_hook() {
         pool.resize(2).unwrap(); // the new worker is slow to start,
         pool.resize(1).unwrap(); // and the first one leaves
         let waited_for = Arc::clone(&pool);
-        let waiting = spawn_and_let_sleep(move || waited_for.wait_idle());
+        let waiting = spawn_parked(move || waited_for.wait_idle());
         task.open();
         stopping.wait_started(1);
         waiting.join().unwrap();

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use common::{Counter, Gate, Mutex, assert_books_balance, on_grid, pool, within_limit};
-use workcrew::{CancelReason, GroupError, JoinError, Policy, WorkerPool};
+use common::{Counter, Gate, Mutex, assert_counts_add_up, on_grid, pool, with_watchdog};
+use workcrew::{CancelReason, GroupError, GroupPolicy, JoinError, WorkerPool};
 
 /// Pools of 1, 2 and 8 workers with queues of 1, 2 and 64.
 fn on_pools(scenario: impl Fn(Arc<WorkerPool>)) {
-    within_limit(|| {
+    with_watchdog(|| {
         for workers in [1, 2, 8] {
             for capacity in [1, 2, 64] {
                 scenario(pool(workers, capacity));
@@ -40,7 +40,7 @@ fn a_source_that_is_fed_by_the_results_never_hangs() {
         }
         assert_eq!(results, [2, 4, 8, 16, 32, 64, 128]);
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -116,7 +116,7 @@ fn a_window_as_large_as_what_was_fed_never_hangs() {
 /// Fault 161.
 #[test]
 fn a_ready_first_result_is_handed_out_before_the_source_is_asked_again() {
-    within_limit(|| {
+    with_watchdog(|| {
         [1, 2, 8].map(|workers| pool(workers, 64)).into_iter().for_each(|pool| {
             let taken = Cell::new(0);
             let gate = Gate::new();
@@ -187,14 +187,14 @@ fn the_window_bounds_what_was_taken_and_not_yet_handed_out() {
             }
         }
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 /// Fault 162.
 #[test]
 fn promised_items_keep_every_worker_busy() {
-    within_limit(|| {
+    with_watchdog(|| {
         for workers in [1, 2, 8] {
             let pool = pool(workers, 64);
             // Each task waits until every worker has one.
@@ -293,7 +293,7 @@ fn a_panic_of_the_source_reaches_the_caller_and_loses_no_result() {
         }
         assert_eq!((seen, panics), (vec![0, 1, 3, 4, 5], 1));
         drop(results);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -320,7 +320,7 @@ fn a_closed_group_takes_nothing_from_a_source() {
         group.spawn_all(silent.iter());
         assert!(matches!(group.wait_any(), Err(GroupError::Cancelled(_))));
 
-        let group = pool.group().policy(Policy::FirstSuccess);
+        let group = pool.group().policy(GroupPolicy::FirstSuccess);
         group.spawn(|| Ok(1));
         group.token().wait();
         group.spawn_all(silent.iter());
@@ -385,7 +385,7 @@ fn try_map_takes_nothing_more_once_the_first_error_is_known() {
 /// Fault 163.
 #[test]
 fn try_map_takes_nothing_after_an_error_that_its_own_worker_has_met() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
         let inner = Arc::clone(&pool);
         let task = pool.spawn(move || {
@@ -404,7 +404,7 @@ fn try_map_takes_nothing_after_an_error_that_its_own_worker_has_met() {
 /// Fault 164.
 #[test]
 fn a_worker_runs_what_only_it_can_before_it_blocks_in_a_source() {
-    within_limit(|| {
+    with_watchdog(|| {
         for workers in [1, 2, 8] {
             let pool = pool(workers, 64);
             // As many callers as workers: none is free.

@@ -17,8 +17,10 @@ use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 use std::{env, io, process, thread};
 
-use dice::Dice;
-use workcrew::{CancellationToken, GroupError, JoinError, JoinHandle, OnDrop, Overflow, Policy, TaskGroup, WorkerPool};
+use dice::Rng;
+use workcrew::{
+    CancellationToken, GroupError, GroupPolicy, JoinError, JoinHandle, OnDrop, Overflow, TaskGroup, WorkerPool,
+};
 
 /// How long one lifecycle may take. Only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -80,7 +82,7 @@ enum Deed {
 
 impl Life {
     /// A task that knows what it will do. If it may not fail, it does not.
-    fn task(&self, dice: &mut Dice, level: u32, may_fail: bool) -> impl FnOnce() -> Result<u32, ()> + Send + use<> {
+    fn task(&self, dice: &mut Rng, level: u32, may_fail: bool) -> impl FnOnce() -> Result<u32, ()> + Send + use<> {
         use Deed::*;
         let deed = match dice.pick(&[Nothing, Nothing, Yields, Acts, Acts, Fails, Panics, GoesOffAsABomb]) {
             Fails if !may_fail => Nothing,
@@ -115,7 +117,7 @@ impl Life {
     }
 
     /// The same for a plain job.
-    fn job(&self, dice: &mut Dice, level: u32) -> impl FnOnce() + Send + use<> {
+    fn job(&self, dice: &mut Rng, level: u32) -> impl FnOnce() + Send + use<> {
         let task = self.task(dice, level, false);
         move || {
             let _ = task();
@@ -129,7 +131,7 @@ impl Life {
     }
 
     /// Does one thing, whatever it is.
-    fn act(&self, dice: &mut Dice, level: u32, handles: &mut Vec<JoinHandle<Result<u32, ()>>>) {
+    fn act(&self, dice: &mut Rng, level: u32, handles: &mut Vec<JoinHandle<Result<u32, ()>>>) {
         let Some(pool) = self.pool.upgrade() else { return };
         match dice.below(16) {
             0..=2 => {
@@ -140,7 +142,7 @@ impl Life {
             }
             4 => {
                 let timeout = dice.pick(&[Duration::ZERO, Duration::from_nanos(1), Duration::MAX]);
-                let timed = pool.execute_timeout(self.job(dice, level), timeout);
+                let timed = pool.try_execute_for(timeout, self.job(dice, level));
                 let _ = timed.map_err(|error| self.take_back(error.into_inner()));
             }
             5..=7 => match pool.spawn(self.task(dice, level, false)) {
@@ -173,7 +175,7 @@ impl Life {
     }
 
     /// Does something with a handle; it may be gone afterwards.
-    fn use_handle(&self, dice: &mut Dice, handles: &mut Vec<JoinHandle<Result<u32, ()>>>) {
+    fn use_handle(&self, dice: &mut Rng, handles: &mut Vec<JoinHandle<Result<u32, ()>>>) {
         if handles.is_empty() {
             return;
         }
@@ -194,13 +196,15 @@ impl Life {
     }
 
     /// Makes a group, fills it, and waits for it in one of the ways.
-    fn use_group(&self, dice: &mut Dice, level: u32, pool: &WorkerPool) {
+    fn use_group(&self, dice: &mut Rng, level: u32, pool: &WorkerPool) {
         let parent = CancellationToken::new();
         let mut group: TaskGroup<Result<u32, ()>> = pool.group();
         if dice.one_in(2) {
             group = group.limit(dice.pick(&[1, 2, 3])).capacity(dice.pick(&[1, 2, 8]));
         }
-        group = group.policy(dice.pick(&[Policy::FailFast, Policy::CollectAll, Policy::FirstSuccess])).parent(&parent);
+        group = group
+            .policy(dice.pick(&[GroupPolicy::FailFast, GroupPolicy::CollectAll, GroupPolicy::FirstSuccess]))
+            .parent(&parent);
         if dice.one_in(8) {
             group = group.deadline(Instant::now() + Duration::from_micros(dice.roll() % 100));
         }
@@ -236,7 +240,7 @@ impl Life {
     }
 
     /// Opens a scope whose tasks borrow.
-    fn use_scope(&self, dice: &mut Dice, level: u32, pool: &WorkerPool) {
+    fn use_scope(&self, dice: &mut Rng, level: u32, pool: &WorkerPool) {
         let (touched, tasks) = (AtomicUsize::new(0), dice.below(4));
         let outcome = pool.scope(|scope| {
             for _ in 0..tasks {
@@ -267,13 +271,13 @@ fn settle(handle: JoinHandle<Result<u32, ()>>) {
 
 /// A thread that acts beside the main one, and tells when it is through.
 struct Rival {
-    give: mpsc::Sender<(Life, Dice, usize)>,
+    give: mpsc::Sender<(Life, Rng, usize)>,
     through: mpsc::Receiver<Result<(), Box<dyn std::any::Any + Send>>>,
 }
 
 impl Rival {
     fn new() -> Self {
-        let (give, take) = mpsc::channel::<(Life, Dice, usize)>();
+        let (give, take) = mpsc::channel::<(Life, Rng, usize)>();
         let (tell, through) = mpsc::channel();
         thread::spawn(move || {
             for (life, mut dice, acts) in take {
@@ -292,7 +296,7 @@ impl Rival {
 
 /// One lifecycle; returns how many closures it made.
 fn live(seed: u64, rival: &Rival) -> usize {
-    let mut dice = Dice::new(seed);
+    let mut dice = Rng::new(seed);
     let builder = WorkerPool::builder().workers(1 + dice.below(2)).queue_capacity(dice.pick(&[1, 2, 3, 8]));
     let policies =
         [Overflow::Block, Overflow::Block, Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest];
@@ -384,7 +388,7 @@ fn watch() -> Arc<Progress> {
 fn random_lifecycles_keep_the_ledger() {
     let seconds = env::var("WORKCREW_SECONDS").map_or(2.0, |text| text.parse().unwrap());
     let asked = dice::asked_seed();
-    let mut seeds = Dice::new(dice::fresh_seed());
+    let mut seeds = Rng::new(dice::fresh_seed());
     let (rival, progress, since) = (Rival::new(), watch(), Instant::now());
     let (mut lives, mut closures) = (0, 0);
     while asked.map_or_else(|| since.elapsed().as_secs_f64() < seconds, |_| lives < REPLAYS) {

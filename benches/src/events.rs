@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio_util::time::DelayQueue;
-use workcrew::{EventBus, Subscription, WorkerPool};
+use workcrew::WorkerPool;
+use workcrew::events::{EventBus, Subscription};
 
 /// Places in each mailbox, channel and queue.
 const CAPACITY: usize = 1024;

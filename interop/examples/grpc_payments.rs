@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
+use workcrew::WorkerPool;
 use workcrew::grpc::{Caller, Target};
-use workcrew::{RetryPolicy, WorkerPool};
+use workcrew::retry::RetryPolicy;
 use workcrew_interop::{RawClient, Script, Server};
 
 fn main() -> Result<(), Box<dyn Error>> {

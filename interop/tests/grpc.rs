@@ -12,14 +12,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Foreign, LIMIT, caller, pool, within_limit};
+use common::{Foreign, LIMIT, caller, pool, with_watchdog};
 use tonic::codegen::BoxFuture;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 use workcrew::grpc::{CallError, Caller, Target};
-use workcrew::{
-    CancelReason, GiveUp, JoinError, JoinHandle, Observer, Outcome, RetryBudget, RetryPolicy, TaskInfo, WorkerPool,
-};
+use workcrew::retry::{GiveUpReason, RetryBudget, RetryPolicy};
+use workcrew::{CancelReason, JoinError, JoinHandle, Observer, TaskInfo, TaskOutcome, WorkerPool};
 use workcrew_interop::{RawClient, Script, Server, vacant_address};
 
 type Called = Result<Response<String>, CallError>;
@@ -60,7 +59,10 @@ fn permanent_errors_are_not_tried_again(address: SocketAddr) {
     let pool = pool(2, 64);
     let caller = caller(address).retry(quick()).build(&pool).unwrap();
     let error = caller.call(attempt("Fail", "bad INVALID_ARGUMENT 9")).unwrap().join().unwrap().unwrap_err();
-    assert_eq!((error.code(), error.attempts(), error.reason()), (Code::InvalidArgument, 1, Some(GiveUp::Permanent)));
+    assert_eq!(
+        (error.code(), error.attempts(), error.reason()),
+        (Code::InvalidArgument, 1, Some(GiveUpReason::Permanent))
+    );
     assert!(!error.is_connect() && !error.is_deadline() && !error.is_shut_down());
     assert_eq!(error.to_string(), "InvalidArgument: as the script says");
     assert_eq!(stats(&caller, "bad")["attempts"], "1");
@@ -81,7 +83,7 @@ fn transient_errors_are_tried_again_and_the_server_is_told_how_often(address: So
         assert_eq!((&*seen["attempts"], &*seen["headers"]), ("3", "0,1,2"));
     }
     let error = caller.call_blocking(attempt("Fail", "down UNAVAILABLE 99")).unwrap_err();
-    assert_eq!((error.attempts(), error.reason()), (5, Some(GiveUp::Attempts)));
+    assert_eq!((error.attempts(), error.reason()), (5, Some(GiveUpReason::Attempts)));
     assert_eq!(stats(&caller, "down")["attempts"], "5");
 }
 
@@ -95,7 +97,7 @@ fn the_policys_word_on_errors_counts(address: SocketAddr) {
 
 fn the_deadline_is_for_all_attempts_together(address: SocketAddr) {
     let pool = pool(2, 64);
-    let policy = quick().max_attempts(5).attempt_deadline(Duration::from_millis(200));
+    let policy = quick().max_attempts(5).attempt_timeout(Duration::from_millis(200));
     let caller = caller(address).retry(policy).build(&pool).unwrap();
     stats(&caller, ""); // connects
     let short = caller.clone().idempotent().with_timeout(Duration::from_millis(500));
@@ -103,7 +105,7 @@ fn the_deadline_is_for_all_attempts_together(address: SocketAddr) {
     let error = short.call_blocking(attempt("Slow", "slow 60000")).unwrap_err();
     let took = since.elapsed();
     assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
-    assert_eq!(error.reason(), Some(GiveUp::Deadline));
+    assert_eq!(error.reason(), Some(GiveUpReason::Deadline));
     assert!(took >= Duration::from_millis(400) && took < Duration::from_secs(5), "{took:?}");
     assert!((2..=3).contains(&error.attempts()), "{error:?}");
     // The last one may be given up on its way there.
@@ -121,7 +123,7 @@ fn running_out_of_time_resets_the_stream_and_is_final(address: SocketAddr) {
         .call_blocking(attempt("Slow", "slow 60000"))
         .unwrap_err();
     assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
-    assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Deadline)));
+    assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Deadline)));
     wait_for(&caller, "slow", "cancelled", "1");
     // A time-out that tonic keeps says `Cancelled`; here it is what it is.
     let text = "slower 60000".to_owned();
@@ -132,7 +134,7 @@ fn running_out_of_time_resets_the_stream_and_is_final(address: SocketAddr) {
     };
     let error = caller.call_blocking(timed).unwrap_err();
     assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
-    assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Permanent)));
+    assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Permanent)));
 }
 
 fn pushback_is_kept_and_a_negative_one_stops(address: SocketAddr) {
@@ -148,17 +150,17 @@ fn pushback_is_kept_and_a_negative_one_stops(address: SocketAddr) {
     // Never beyond the deadline: it is given up at once.
     let short = caller.clone().with_timeout(Duration::from_secs(20));
     let error = short.call_blocking(attempt("Pushback", "far 600000 1")).unwrap_err();
-    assert_eq!((error.attempts(), error.reason(), error.is_deadline()), (1, Some(GiveUp::Deadline), true));
+    assert_eq!((error.attempts(), error.reason(), error.is_deadline()), (1, Some(GiveUpReason::Deadline), true));
 }
 
 fn a_budget_stops_a_storm_of_retries(address: SocketAddr) {
     let pool = pool(2, 64);
-    let policy = quick().max_attempts(5).budget(RetryBudget::new(10).earn(0.0));
+    let policy = quick().max_attempts(5).budget(RetryBudget::new(10).deposit_ratio(0.0));
     let caller = caller(address).retry(policy).build(&pool).unwrap();
     let calls: Vec<_> = (0..20).map(|_| caller.call(attempt("Fail", "storm UNAVAILABLE 999")).unwrap()).collect();
     let errors: Vec<_> = calls.into_iter().map(|call| call.join().unwrap().unwrap_err()).collect();
     assert_eq!(errors.iter().map(CallError::attempts).sum::<u32>(), 30);
-    assert!(errors.iter().any(|error| error.reason() == Some(GiveUp::Budget)));
+    assert!(errors.iter().any(|error| error.reason() == Some(GiveUpReason::Budget)));
     assert_eq!(stats(&caller, "storm")["attempts"], "30");
 }
 
@@ -230,7 +232,7 @@ macro_rules! on_both_servers {
         mod own_server {
             $(#[test]
             fn $scenario() {
-                super::within_limit(|| {
+                super::with_watchdog(|| {
                     let server = super::Server::start(&super::Script::default());
                     super::$scenario(server.address());
                 });
@@ -239,7 +241,7 @@ macro_rules! on_both_servers {
         mod foreign_server {
             $(#[test]
             fn $scenario() {
-                super::within_limit(|| {
+                super::with_watchdog(|| {
                     let Some(server) = super::Foreign::start(0) else { return };
                     super::$scenario(server.address);
                 });
@@ -324,17 +326,17 @@ fn a_server_may_die_and_come_back<S: Mortal>() {
 
 #[test]
 fn a_server_in_this_process_may_die_and_come_back() {
-    within_limit(a_server_may_die_and_come_back::<Server>);
+    with_watchdog(a_server_may_die_and_come_back::<Server>);
 }
 
 #[test]
 fn a_foreign_server_may_die_and_come_back() {
-    within_limit(a_server_may_die_and_come_back::<Foreign>);
+    with_watchdog(a_server_may_die_and_come_back::<Foreign>);
 }
 
 /// Runs a test against a server in this process.
 fn on_server(test: impl FnOnce(SocketAddr)) {
-    within_limit(|| {
+    with_watchdog(|| {
         let server = Server::start(&Script::default());
         test(server.address());
     });
@@ -364,7 +366,7 @@ fn calls_that_wait_for_their_next_attempt_hold_no_worker_and_end_with_the_pool()
         for call in calls {
             let error = call.join().unwrap().unwrap_err();
             assert_eq!((error.attempts(), error.code(), error.is_shut_down()), (1, Code::Unavailable, true));
-            assert_eq!(error.reason(), Some(GiveUp::Cancelled(CancelReason::ShutDown)));
+            assert_eq!(error.reason(), Some(GiveUpReason::Cancelled(CancelReason::ShutDown)));
         }
         assert!(caller.call_blocking(attempt("Echo", "x y")).unwrap_err().is_shut_down());
     });
@@ -489,10 +491,10 @@ fn on_the_only_worker_a_full_caller_neither_blocks_nor_hangs() {
 
 /// Remembers how tasks with a label ended.
 #[derive(Default)]
-struct Ends(Mutex<Vec<(String, Outcome)>>);
+struct Ends(Mutex<Vec<(String, TaskOutcome)>>);
 
 impl Observer for Ends {
-    fn task_ended(&self, task: &TaskInfo<'_>, outcome: Outcome) {
+    fn task_ended(&self, task: &TaskInfo<'_>, outcome: TaskOutcome) {
         self.0.lock().unwrap().extend(task.label().map(|label| (label.to_owned(), outcome)));
     }
 }
@@ -519,7 +521,7 @@ fn errors_that_nobody_waits_for_reach_the_hook_on_a_worker_and_the_observer() {
         pool.wait_idle();
         let seen = ends.0.lock().unwrap().clone();
         let named = |outcome| ("payments".to_owned(), outcome);
-        assert_eq!(seen, [Outcome::Succeeded, Outcome::Failed, Outcome::Failed].map(named));
+        assert_eq!(seen, [TaskOutcome::Succeeded, TaskOutcome::Failed, TaskOutcome::Failed].map(named));
         let metrics = pool.metrics();
         assert_eq!((metrics.tasks_succeeded, metrics.tasks_failed), (1, 2));
     });
@@ -556,13 +558,16 @@ fn pushback_that_is_said_twice_stops() {
         let pool = pool(1, 4);
         let caller = caller(address).retry(quick()).build(&pool).unwrap();
         let error = caller.call_blocking(attempt("Pushback", "twice 1+1 9")).unwrap_err();
-        assert_eq!((error.code(), error.attempts(), error.reason()), (Code::Unavailable, 1, Some(GiveUp::Permanent)));
+        assert_eq!(
+            (error.code(), error.attempts(), error.reason()),
+            (Code::Unavailable, 1, Some(GiveUpReason::Permanent))
+        );
     });
 }
 
 #[test]
 fn a_call_that_fails_after_the_pool_was_closed_takes_nothing_out_of_the_budget() {
-    within_limit(|| {
+    with_watchdog(|| {
         let (pool, budget) = (pool(1, 4), RetryBudget::new(1));
         let policy = quick().budget(budget.clone());
         let caller = caller(vacant_address()).retry(policy).build(&pool).unwrap();
@@ -578,7 +583,7 @@ fn a_call_that_fails_after_the_pool_was_closed_takes_nothing_out_of_the_budget()
         pool.close();
         fail.send(()).unwrap();
         let error = call.unwrap().join().unwrap().unwrap_err();
-        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Cancelled(CancelReason::ShutDown))));
+        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Cancelled(CancelReason::ShutDown))));
         assert_eq!(budget.retries_left(), 1);
     });
 }
@@ -628,7 +633,7 @@ fn waiting_inside_a_call_is_an_error_and_awaiting_is_not() {
 
 #[test]
 fn no_connection_is_told_apart() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let caller = caller(vacant_address()).retry(quick().max_attempts(3)).build(&pool).unwrap();
         let error = caller.call_blocking(attempt("Echo", "x y")).unwrap_err();
@@ -642,20 +647,20 @@ fn no_connection_is_told_apart() {
 
 #[test]
 fn the_deadline_ends_a_call_that_waits_for_something_else_than_the_server() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let caller = caller(vacant_address()).timeout(Duration::from_millis(20)).build(&pool).unwrap();
         let error = caller.call_blocking(|_: Target| pending()) as Called;
         let error = error.unwrap_err();
         assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
-        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Deadline)));
+        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Deadline)));
         assert_eq!(error.to_string(), "no answer in time: the deadline passed");
     });
 }
 
 #[test]
 fn every_call_that_has_no_outcome_says_why_in_its_words_and_in_its_status() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let caller = caller(vacant_address()).build(&pool).unwrap();
         let (started, start) = mpsc::channel();

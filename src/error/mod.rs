@@ -6,6 +6,7 @@
 
 mod build;
 mod outcome;
+pub(crate) mod panic;
 mod submit;
 mod timer;
 

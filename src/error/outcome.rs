@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 
-use crate::panic::Panic;
+use super::panic::TaskPanic;
 
 /// Why something was cancelled. The closure of a task that was cancelled never ran, but for one that is tried again, which may
 /// have been tried before; a future that was cancelled may have been on its way. A token tells the reason to tasks that run.
@@ -14,7 +14,7 @@ pub enum CancelReason {
     /// Somebody asked for it: a `cancel` call, or a group dropped without a wait.
     Requested,
     /// The group had come to its end: a sibling failed or panicked, or succeeded where one success is enough.
-    GroupFailed,
+    GroupEnded,
     /// The pool was shut down.
     ShutDown,
     /// The overflow policy gave it up. (So would a worker that panicked by a fault of this crate; none is known.)
@@ -27,7 +27,7 @@ impl fmt::Display for CancelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Requested => "cancelled on request",
-            Self::GroupFailed => "cancelled because its group had already ended",
+            Self::GroupEnded => "cancelled because its group had already ended",
             Self::ShutDown => "cancelled because the pool was shut down",
             Self::Discarded => "discarded because the queue was full",
             Self::Expired => "cancelled because its deadline passed",
@@ -57,7 +57,7 @@ impl Cancelled {
 pub enum JoinError {
     /// The task panicked.
     #[error("{0}")]
-    Panicked(Panic),
+    Panicked(TaskPanic),
     /// The task was cancelled: a closure before it started, a future that is [driven](crate#how-do-i-use-it-from-async-code) or
     /// a remote call perhaps on its way, so that the other side may have acted on it.
     #[error("task {0}")]
@@ -73,7 +73,7 @@ pub enum TaskError<E> {
     /// The task returned an error.
     Failed(E),
     /// The task panicked.
-    Panicked(Panic),
+    Panicked(TaskPanic),
     /// The task was cancelled before it started.
     Cancelled(CancelReason),
 }
@@ -85,7 +85,7 @@ pub enum GroupError<E> {
     /// A task returned this error, before any other failed.
     Failed(E),
     /// A task panicked, before any other failed.
-    Panicked(Panic),
+    Panicked(TaskPanic),
     /// The group was cancelled while it had tasks to run, and none had failed. A running task that obeys its token by
     /// returning an error is a failure, the first one perhaps; to tell the two apart, let it return `Ok`, or look
     /// for the error it returns.

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::iter::FusedIterator;
 
-use super::core::{Ended, GroupCore, WouldDeadlock};
 use super::result::TaskResult;
+use super::state::{Ended, GroupInner, WouldDeadlock};
 use crate::sync::Arc;
 
 /// Yields each task of a group when it has ended: its index in spawn order, and its outcome. From
@@ -19,13 +19,13 @@ use crate::sync::Arc;
 /// of the group itself, and when it would have to help more than 64 tasks deep.
 #[must_use = "iterators are lazy"]
 pub struct Completions<'a, R: TaskResult> {
-    core: &'a Arc<GroupCore<R>>,
+    core: &'a Arc<GroupInner<R>>,
     /// Whether every task had been yielded. A spawner may add more later, for another iterator to yield.
     is_over: bool,
 }
 
 impl<'a, R: TaskResult> Completions<'a, R> {
-    pub(super) fn new(core: &'a Arc<GroupCore<R>>) -> Self {
+    pub(super) fn new(core: &'a Arc<GroupInner<R>>) -> Self {
         Self { core, is_over: false }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::ops::Range;
 
-use super::troubles::Troubles;
+use super::failures::Failures;
 use crate::error::{CancelReason, TaskError};
 use crate::unwind;
 
@@ -23,7 +23,7 @@ pub(super) struct Outcomes<T, E> {
     /// How many values there are.
     successes: usize,
     /// What other tasks left.
-    troubles: Troubles<E>,
+    failures: Failures<E>,
     /// The task that failed or panicked first, even if its outcome was handed out.
     first_trouble: Option<usize>,
     /// Whether a task failed or panicked before the first one succeeded.
@@ -60,7 +60,7 @@ impl<T, E> Outcomes<T, E> {
             base: 0,
             sizeless: Vec::new(),
             successes: 0,
-            troubles: Troubles::new(),
+            failures: Failures::new(),
             first_trouble: None,
             trouble_came_first: false,
             first_success: None,
@@ -101,7 +101,7 @@ impl<T, E> Outcomes<T, E> {
             Err(TaskError::Cancelled(reason)) => return self.put_cancelled(index..index + 1, reason),
             Err(trouble) => {
                 self.note_trouble(index);
-                self.troubles.put(index, trouble);
+                self.failures.put(index, trouble);
                 if size_of::<T>() > 0 {
                     *self.slot(index) = Slot::Gone;
                 }
@@ -122,7 +122,7 @@ impl<T, E> Outcomes<T, E> {
         if let Some(order) = &mut self.order {
             order.ended.extend(run.clone());
         }
-        self.troubles.put_cancelled(run, reason);
+        self.failures.put_cancelled(run, reason);
     }
 
     /// Whether there is a value, and none that came before it is about to land.
@@ -147,12 +147,12 @@ impl<T, E> Outcomes<T, E> {
     /// Takes the failure or panic that came first of those that are there; by spawn order, if the very first was handed
     /// out; else the first cancellation by spawn order.
     pub(super) fn take_trouble(&mut self) -> Option<TaskError<E>> {
-        self.troubles.take_first(self.first_trouble)
+        self.failures.take_first(self.first_trouble)
     }
 
     /// Takes the outcome of a task, if it has ended and was not taken before.
     pub(super) fn take(&mut self, index: usize) -> Option<Result<T, TaskError<E>>> {
-        match self.troubles.take(index) {
+        match self.failures.take(index) {
             Some(trouble) => Some(Err(trouble)),
             None => self.take_value(index).map(Ok),
         }
@@ -175,7 +175,7 @@ impl<T, E> Outcomes<T, E> {
 
     /// Takes what is left, to be dropped outside of locks; `None` if nothing is.
     pub(super) fn take_unclaimed(&mut self) -> Option<Self> {
-        (self.successes > 0 || !self.troubles.is_empty()).then(|| self.take_all())
+        (self.successes > 0 || !self.failures.is_empty()).then(|| self.take_all())
     }
 
     /// Whether the order in which tasks end is kept.
@@ -279,7 +279,7 @@ mod tests {
             };
             outcomes.put(index, outcome);
             assert!(matches!(outcomes.next_ended(), Some((found, _)) if found == index));
-            assert!(outcomes.values.is_empty() && outcomes.troubles.is_empty());
+            assert!(outcomes.values.is_empty() && outcomes.failures.is_empty());
         }
     }
 

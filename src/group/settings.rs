@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Instant;
 
-use crate::cancel::CancellationToken;
-use crate::engine::Engine;
+use crate::cancel::token::CancellationToken;
+use crate::pool::inner::PoolInner;
 use crate::sync::Arc;
 
 /// When a group cancels the tasks that are left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Policy {
+pub enum GroupPolicy {
     /// The first failure or panic cancels the rest.
     #[default]
     FailFast,
@@ -43,18 +43,18 @@ pub(crate) struct GroupSettings {
     pub(crate) limit: usize,
     /// The most unstarted tasks. A group that runs nothing holds nothing.
     pub(crate) capacity: usize,
-    pub(crate) policy: Policy,
+    pub(crate) policy: GroupPolicy,
     pub(crate) deadline: Option<Instant>,
     pub(crate) parent: Option<CancellationToken>,
     pub(crate) label: Option<Arc<str>>,
 }
 
 impl GroupSettings {
-    pub(crate) fn new(engine: &Engine) -> Self {
+    pub(crate) fn new(engine: &PoolInner) -> Self {
         Self {
             limit: usize::MAX,
             capacity: engine.queue_capacity(),
-            policy: Policy::default(),
+            policy: GroupPolicy::default(),
             deadline: None,
             parent: None,
             label: None,
@@ -65,7 +65,7 @@ impl GroupSettings {
     pub(super) fn token(&self) -> Option<CancellationToken> {
         let parent = || self.parent.clone().unwrap_or_default();
         match self.deadline {
-            Some(deadline) => Some(parent().with_deadline(deadline)),
+            Some(deadline) => Some(parent().child_with_deadline(deadline)),
             None => self.parent.as_ref().map(CancellationToken::child_token),
         }
     }

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
-use super::core::GroupCore;
 use super::result::TaskResult;
-use crate::cancel::CancellationToken;
-use crate::closure::Closure;
+use super::state::GroupInner;
+use crate::cancel::token::CancellationToken;
 use crate::error::TrySubmitError;
 use crate::sync::Arc;
+use crate::task::closure::Closure;
 
 /// Adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the group's own tasks.
 ///
@@ -37,11 +37,11 @@ use crate::sync::Arc;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Spawner<R: TaskResult> {
-    core: Arc<GroupCore<R>>,
+    core: Arc<GroupInner<R>>,
 }
 
 impl<R: TaskResult> Spawner<R> {
-    pub(super) fn new(core: Arc<GroupCore<R>>) -> Self {
+    pub(super) fn new(core: Arc<GroupInner<R>>) -> Self {
         Self { core }
     }
 

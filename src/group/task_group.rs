@@ -6,18 +6,18 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::completions::Completions;
-use super::core::{Ended, GroupCore, WouldDeadlock};
 use super::result::TaskResult;
-use super::settings::{GroupSettings, Policy, Progress};
+use super::settings::{GroupPolicy, GroupSettings, Progress};
 use super::spawner::Spawner;
-use crate::cancel::CancellationToken;
-use crate::closure::Closure;
-use crate::deadline::Deadline;
-use crate::engine::Engine;
+use super::state::{Ended, GroupInner, WouldDeadlock};
+use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError, TrySubmitError};
-use crate::pool::WorkerPool;
+use crate::pool::inner::PoolInner;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, OnceLock};
-use crate::waits::Kind;
+use crate::task::closure::Closure;
+use crate::task::waits::Kind;
+use crate::time::deadline::Deadline;
 
 /// Tasks with one fate: wait for all of them, and let the first error cancel the rest. From [`WorkerPool::group`].
 ///
@@ -35,7 +35,7 @@ use crate::waits::Kind;
 ///
 /// # What waits return
 ///
-/// | | [`FailFast`](Policy::FailFast) | [`CollectAll`](Policy::CollectAll) | [`FirstSuccess`](Policy::FirstSuccess) |
+/// | | [`FailFast`](GroupPolicy::FailFast) | [`CollectAll`](GroupPolicy::CollectAll) | [`FirstSuccess`](GroupPolicy::FirstSuccess) |
 /// |---|---|---|---|
 /// | [`wait`](Self::wait) | all values, or the first error, which cancelled the rest | all values, or the first error, after all have run | the values of those that succeeded; the first error if none did |
 /// | [`wait_all`](Self::wait_all) | every outcome; the rest is cancelled | every outcome | every outcome; the rest is cancelled |
@@ -74,14 +74,14 @@ use crate::waits::Kind;
 /// ```
 #[must_use = "dropping a group cancels it"]
 pub struct TaskGroup<R: TaskResult> {
-    engine: Arc<Engine>,
+    engine: Arc<PoolInner>,
     settings: GroupSettings,
     /// The inside, made when it is first needed: the settings are final then.
-    core: OnceLock<Arc<GroupCore<R>>>,
+    core: OnceLock<Arc<GroupInner<R>>>,
 }
 
 impl<R: TaskResult> TaskGroup<R> {
-    fn new(engine: Arc<Engine>) -> Self {
+    fn new(engine: Arc<PoolInner>) -> Self {
         let settings = GroupSettings::new(&engine);
         Self { engine, settings, core: OnceLock::new() }
     }
@@ -121,7 +121,7 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// If the group has [started](Self#settings).
     #[track_caller]
-    pub fn policy(self, policy: Policy) -> Self {
+    pub fn policy(self, policy: GroupPolicy) -> Self {
         self.set(|settings| settings.policy = policy)
     }
 
@@ -202,7 +202,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// waits there for room. Once the group was cancelled, or
     /// the pool shut down, no further closure is taken. [`wait`](Self::wait) then returns an error also if every task
     /// that was added has succeeded, so that it does not mistake the part for the whole; but not by
-    /// [`Policy::FirstSuccess`], where success is what ends the group.
+    /// [`GroupPolicy::FirstSuccess`], where success is what ends the group.
     ///
     /// The source may wait for tasks of the group. On a worker of the pool this first runs the tasks that have not
     /// started, if no other worker is free and the source [promises](Iterator::size_hint) no further closure.
@@ -258,7 +258,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Blocks until every task has met its fate and returns the values in the order of spawning. A group without tasks
     /// returns at once.
     ///
-    /// With [`Policy::FirstSuccess`] these are the values of the tasks that did succeed.
+    /// With [`GroupPolicy::FirstSuccess`] these are the values of the tasks that did succeed.
     ///
     /// # Errors
     ///
@@ -307,7 +307,7 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Blocks until every task has met its fate and returns every outcome in the order of spawning. With
-    /// [`Policy::CollectAll`] all tasks run.
+    /// [`GroupPolicy::CollectAll`] all tasks run.
     ///
     /// # Panics
     ///
@@ -316,10 +316,10 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Examples
     ///
     /// ```
-    /// use workcrew::{Policy, WorkerPool};
+    /// use workcrew::{GroupPolicy, WorkerPool};
     ///
     /// let pool = WorkerPool::builder().workers(2).build()?;
-    /// let group = pool.group().policy(Policy::CollectAll);
+    /// let group = pool.group().policy(GroupPolicy::CollectAll);
     /// group.spawn_all(["1", "two", "3"].map(|text| move || text.parse::<u32>()));
     /// let outcomes = group.wait_all();
     /// assert!(outcomes[0].is_ok() && outcomes[1].is_err() && outcomes[2].is_ok());
@@ -360,16 +360,16 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// # Errors
     ///
-    /// If no task succeeded, or by [`Policy::FailFast`] none before: the first failure or panic, else the cancellation. [`GroupError::WouldDeadlock`] also for
+    /// If no task succeeded, or by [`GroupPolicy::FailFast`] none before: the first failure or panic, else the cancellation. [`GroupError::WouldDeadlock`] also for
     /// a group without tasks.
     ///
     /// # Examples
     ///
     /// ```
-    /// use workcrew::{Policy, WorkerPool};
+    /// use workcrew::{GroupPolicy, WorkerPool};
     ///
     /// let pool = WorkerPool::builder().workers(2).build()?;
-    /// let mirrors = pool.group().policy(Policy::FirstSuccess);
+    /// let mirrors = pool.group().policy(GroupPolicy::FirstSuccess);
     /// mirrors.spawn(|| Err("unreachable"));
     /// mirrors.spawn(|| Ok("the page"));
     /// assert_eq!(mirrors.wait_any().unwrap(), "the page");
@@ -379,8 +379,8 @@ impl<R: TaskResult> TaskGroup<R> {
         self.core().wait_first()
     }
 
-    fn core(&self) -> &Arc<GroupCore<R>> {
-        self.core.get_or_init(|| GroupCore::new(Arc::clone(&self.engine), self.settings.clone()))
+    fn core(&self) -> &Arc<GroupInner<R>> {
+        self.core.get_or_init(|| GroupInner::new(Arc::clone(&self.engine), self.settings.clone()))
     }
 
     #[track_caller]

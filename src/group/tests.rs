@@ -2,17 +2,17 @@
 
 use std::panic::Location;
 
-use super::core::{GroupCore, State};
 use super::settings::GroupSettings;
-use crate::closure::Closure;
-use crate::deadline::Deadline;
+use super::state::{GroupInner, State};
 use crate::error::CancelReason;
-use crate::job::Ticket;
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicBool, Ordering, thread};
-use crate::waits::Kind;
+use crate::task::closure::Closure;
+use crate::task::job::Ticket;
+use crate::task::waits::Kind;
+use crate::time::deadline::Deadline;
 
-type Core = Arc<GroupCore<()>>;
+type Core = Arc<GroupInner<()>>;
 
 fn pool_of(workers: usize) -> WorkerPool {
     WorkerPool::builder().workers(workers).build().expect("the pool starts")
@@ -21,7 +21,7 @@ fn pool_of(workers: usize) -> WorkerPool {
 /// A group that runs one task at a time, and holds one more.
 fn narrow_group(pool: &WorkerPool) -> Core {
     let settings = GroupSettings { limit: 1, capacity: 1, ..GroupSettings::new(pool.engine()) };
-    GroupCore::new(Arc::clone(pool.engine()), settings)
+    GroupInner::new(Arc::clone(pool.engine()), settings)
 }
 
 fn add(core: &Core, f: impl FnOnce() + Send + 'static) {
@@ -123,7 +123,7 @@ fn there_are_no_more_tickets_than_tasks_that_wait() {
         pool.execute(move || wait_while_not(|| end.load(Ordering::SeqCst))).expect("the pool is open");
     }
     wait_while_not(|| pool.metrics().tasks_running == 2);
-    let core = GroupCore::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
+    let core = GroupInner::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
     let tickets = [1, 2, 3].map(|_| {
         add(&core, || ());
         Arc::clone(&core).send_tickets();
@@ -137,7 +137,7 @@ fn there_are_no_more_tickets_than_tasks_that_wait() {
 #[test]
 fn tickets_that_are_taken_back_count_no_longer() {
     let pool = pool_of(1);
-    let core = GroupCore::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
+    let core = GroupInner::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
     let inner = Arc::clone(&core);
     let outer = pool.spawn(move || {
         // The only worker is here: nobody comes to the ticket.

@@ -10,17 +10,17 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 
+use super::call::Plan;
 use super::caller::Caller;
-use super::course::Plan;
 use super::error::CallError;
-use super::method::{MethodConfig, Methods};
+use super::method::{MethodConfig, VTable};
 use super::target::{Interceptor, Line};
 use super::transport::Transport;
-use crate::deadline::Deadline;
 use crate::io::{Driver, DriverError};
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, Mutex};
+use crate::time::deadline::Deadline;
 
 /// Calls in flight unless set: what servers commonly grant one connection.
 const DEFAULT_IN_FLIGHT: usize = 100;
@@ -127,12 +127,6 @@ impl CallerBuilder {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
-    }
-
-    /// The former name of [`timeout`](Self::timeout).
-    #[doc(hidden)]
-    pub fn deadline(self, timeout: Duration) -> Self {
-        self.timeout(timeout)
     }
 
     /// Sets when a failed attempt is followed by another. *Default: [`RetryPolicy::exponential`]*.
@@ -262,7 +256,7 @@ impl CallerBuilder {
         if !(1..=MAX_STREAM_BUFFER).contains(&self.stream_buffer) {
             return Err(CallerError::StreamBuffer { requested: self.stream_buffer, limit: MAX_STREAM_BUFFER });
         }
-        let methods = Methods::new(self.policy, self.timeout, self.methods);
+        let methods = VTable::new(self.policy, self.timeout, self.methods);
         let methods = methods.map_err(|name| CallerError::Method { name })?;
         let driver = Driver::new(pool, self.max_in_flight).map_err(|error| match error {
             DriverError::Start(_) => CallerError::IoThread(error),

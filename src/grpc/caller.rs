@@ -10,17 +10,17 @@ use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
 use super::builder::ErrorHook;
-use super::course::Plan;
+use super::call::Plan;
 use super::error::CallError;
 use super::target::{self, Target};
-use crate::deadline::Deadline;
-use crate::engine::Patience;
 use crate::error::{JoinError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
-use crate::handle::JoinHandle;
 use crate::io::{Driver, Fate};
-use crate::observer::Outcome;
+use crate::observe::observer::TaskOutcome;
+use crate::pool::inner::WaitMode;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, thread_local};
+use crate::task::handle::JoinHandle;
+use crate::time::deadline::Deadline;
 
 /// How many errors of `notify` in a row the error hook is told of, each made by the hook itself.
 const MOST_HOOKS: u32 = 8;
@@ -83,13 +83,6 @@ impl Caller {
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.plan.overrides.timeout = Some(timeout);
         self
-    }
-
-    /// The former name of [`with_timeout`](Self::with_timeout).
-    #[doc(hidden)]
-    #[must_use]
-    pub fn with_deadline(self, timeout: Duration) -> Self {
-        self.with_timeout(timeout)
     }
 
     /// Returns the same caller with another policy, which also takes the place of those of methods.
@@ -158,7 +151,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch(Patience::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.launch(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
     }
 
     /// Like [`call`](Self::call), but never blocks.
@@ -173,7 +166,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch(Patience::Try, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.launch(WaitMode::Never, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     /// Like [`call`](Self::call), but blocks at most `timeout` for a slot; `Duration::MAX` means forever. (For the call
@@ -193,8 +186,8 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        let patience = Patience::Until(Deadline::after(timeout));
-        self.launch(patience, Location::caller(), f).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+        let wait_mode = WaitMode::Until(Deadline::after(timeout));
+        self.launch(wait_mode, Location::caller(), f).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
     }
 
     /// Makes a call and blocks until it has ended. On a worker this holds the worker.
@@ -213,7 +206,7 @@ impl Caller {
         if self.driver.io().is_here() {
             return Err(CallError::join(JoinError::WouldDeadlock));
         }
-        let call = self.launch(Patience::Policy, Location::caller(), f).map_err(|_| CallError::shut_down())?;
+        let call = self.launch(WaitMode::Policy, Location::caller(), f).map_err(|_| CallError::shut_down())?;
         call.join().unwrap_or_else(|error| Err(CallError::join(error)))
     }
 
@@ -239,11 +232,11 @@ impl Caller {
     {
         let plan = self.plan.clone();
         let make = |(f, then)| {
-            let fate = Fate { f: then, on_worker: Some(|_: &_| true), outcome_of: |_: &_| Outcome::Succeeded };
+            let fate = Fate { f: then, on_worker: Some(|_: &_| true), outcome_of: |_: &_| TaskOutcome::Succeeded };
             (plan.run(f), fate)
         };
         self.driver
-            .launch(Patience::Policy, Location::caller(), (f, then), make)
+            .launch(WaitMode::Policy, Location::caller(), (f, then), make)
             .map_err(|(_, both)| SubmitError::new(both))
     }
 
@@ -260,7 +253,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch_unheard(Patience::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.launch_unheard(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
     }
 
     /// Like [`notify`](Self::notify), but never blocks.
@@ -275,13 +268,13 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch_unheard(Patience::Try, Location::caller(), f)
+        self.launch_unheard(WaitMode::Never, Location::caller(), f)
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     fn launch<F, Fut, T>(
         &self,
-        patience: Patience,
+        wait_mode: WaitMode,
         location: &'static Location<'static>,
         f: F,
     ) -> Result<JoinHandle<Called<T>>, (Refusal, F)>
@@ -293,16 +286,16 @@ impl Caller {
         let plan = self.plan.clone();
         let make = |f| {
             let unchanged: fn(Called<T>) -> Called<T> = |called| called;
-            let outcome_of: fn(&Called<T>) -> Outcome =
-                |called| if called.is_ok() { Outcome::Succeeded } else { Outcome::Failed };
+            let outcome_of: fn(&Called<T>) -> TaskOutcome =
+                |called| if called.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
             (plan.run(f), Fate { f: unchanged, on_worker: None, outcome_of })
         };
-        self.driver.launch(patience, location, f, make)
+        self.driver.launch(wait_mode, location, f, make)
     }
 
     fn launch_unheard<F, Fut, T>(
         &self,
-        patience: Patience,
+        wait_mode: WaitMode,
         location: &'static Location<'static>,
         f: F,
     ) -> Result<(), (Refusal, F)>
@@ -323,11 +316,11 @@ impl Caller {
                 }
                 Some(())
             };
-            let outcome_of: fn(&Option<()>) -> Outcome =
-                |failed| if failed.is_none() { Outcome::Succeeded } else { Outcome::Failed };
+            let outcome_of: fn(&Option<()>) -> TaskOutcome =
+                |failed| if failed.is_none() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
             (plan.run(f), Fate { f: tell, on_worker: Some(Called::<T>::is_err as _), outcome_of })
         };
-        self.driver.launch(patience, location, f, make).map(drop)
+        self.driver.launch(wait_mode, location, f, make).map(drop)
     }
 }
 

@@ -72,7 +72,7 @@ impl Error for Unsent {
 ///
 /// ```
 /// use tonic::Status;
-/// use workcrew::RetryPolicy;
+/// use workcrew::retry::RetryPolicy;
 /// use workcrew::grpc::is_unsent;
 ///
 /// let policy = RetryPolicy::exponential().retry_if(|status: &Status| is_unsent(status));

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::end::{self, End};
 use crate::error::JoinError;
-use crate::retry::GiveUp;
+use crate::retry::GiveUpReason;
 
 /// The error of a call.
 ///
@@ -19,7 +19,7 @@ pub struct CallError {
     /// How many attempts were made.
     attempts: u32,
     /// Why there was no other; `None`, if there was none at all or the call did not come to an end.
-    reason: Option<GiveUp>,
+    reason: Option<GiveUpReason>,
 }
 
 /// What the questions are about.
@@ -50,7 +50,7 @@ impl CallError {
         Self { kind, status: end.status, attempts, reason: None }
     }
 
-    pub(super) fn because(self, reason: GiveUp) -> Self {
+    pub(super) fn because(self, reason: GiveUpReason) -> Self {
         Self { reason: Some(reason), ..self }
     }
 
@@ -90,7 +90,7 @@ impl CallError {
     /// Whether the last attempt ran out of time, ours or the server's, or no time was left for another.
     #[must_use]
     pub fn is_deadline(&self) -> bool {
-        matches!(self.kind, Kind::Deadline) || self.reason == Some(GiveUp::Deadline)
+        matches!(self.kind, Kind::Deadline) || self.reason == Some(GiveUpReason::Deadline)
     }
 
     /// Whether the pool is shut down, or its shutdown cancelled the call.
@@ -98,7 +98,7 @@ impl CallError {
     pub fn is_shut_down(&self) -> bool {
         use crate::error::CancelReason::ShutDown;
         matches!(self.kind, Kind::ShutDown | Kind::Join(JoinError::Cancelled(ShutDown)))
-            || self.reason == Some(GiveUp::Cancelled(ShutDown))
+            || self.reason == Some(GiveUpReason::Cancelled(ShutDown))
     }
 
     /// The panic or the cancellation of the call, if it had no outcome of its own; with
@@ -133,7 +133,7 @@ impl CallError {
 
     /// Why there was no other attempt, if one was made and ended.
     #[must_use]
-    pub fn reason(&self) -> Option<GiveUp> {
+    pub fn reason(&self) -> Option<GiveUpReason> {
         self.reason
     }
 }

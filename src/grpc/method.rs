@@ -14,7 +14,7 @@ use crate::retry::RetryPolicy;
 ///
 /// ```
 /// use std::time::Duration;
-/// use workcrew::RetryPolicy;
+/// use workcrew::retry::RetryPolicy;
 /// use workcrew::grpc::MethodConfig;
 ///
 /// let reads = MethodConfig::new().idempotent().timeout(Duration::from_secs(2));
@@ -74,14 +74,14 @@ impl fmt::Debug for MethodConfig {
 }
 
 /// What the caller's builder sets for all methods, and the table of the methods that differ.
-pub(super) struct Methods {
+pub(super) struct VTable {
     pub(super) policy: RetryPolicy<Status>,
     pub(super) timeout: Duration,
     /// Sorted by what they are for, the longest first: a method comes before its service.
     rows: Vec<(String, MethodConfig)>,
 }
 
-impl Methods {
+impl VTable {
     /// Of two rows for the same method the later one counts.
     pub(super) fn new(
         policy: RetryPolicy<Status>,
@@ -159,12 +159,12 @@ impl Terms {
 mod tests {
     use super::*;
 
-    fn methods(names: &[&str]) -> Result<Methods, String> {
+    fn methods(names: &[&str]) -> Result<VTable, String> {
         let rows = names
             .iter()
             .zip(1..)
             .map(|(name, n)| ((*name).into(), MethodConfig::new().timeout(Duration::from_secs(n))));
-        Methods::new(RetryPolicy::exponential(), Duration::from_secs(99), rows.collect())
+        VTable::new(RetryPolicy::exponential(), Duration::from_secs(99), rows.collect())
     }
 
     #[test]

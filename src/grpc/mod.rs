@@ -20,7 +20,8 @@
 //! use std::time::Duration;
 //! use tonic::transport::Endpoint;
 //! use workcrew::grpc::Caller;
-//! use workcrew::{RetryPolicy, WorkerPool};
+//! use workcrew::WorkerPool;
+//! use workcrew::retry::RetryPolicy;
 //!
 //! let pool = WorkerPool::new()?;
 //! let caller = Caller::builder(Endpoint::from_static("http://127.0.0.1:50051"))
@@ -45,7 +46,7 @@
 
 mod builder;
 mod caller;
-mod course;
+mod call;
 mod details;
 mod end;
 mod error;

@@ -7,17 +7,17 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
 use tonic::{Response, Status, Streaming};
 
+use super::call::Plan;
 use super::caller::{Called, Caller};
-use super::course::Plan;
 use super::error::CallError;
 use super::target::Target;
-use crate::deadline::Deadline;
-use crate::engine::Patience;
 use crate::error::{JoinError, Refusal, SubmitError, TrySubmitError};
-use crate::handle::JoinHandle;
 use crate::io::{self, Driver, Fate, mpsc};
-use crate::observer::Outcome;
+use crate::observe::observer::TaskOutcome;
+use crate::pool::inner::WaitMode;
 use crate::sync::Arc;
+use crate::task::handle::JoinHandle;
+use crate::time::deadline::Deadline;
 
 /// # Streams
 impl Caller {
@@ -26,7 +26,7 @@ impl Caller {
     /// The call is in flight until the stream has ended: it holds its slot, and its timeout is for the whole stream. The
     /// I/O thread reads ahead as many messages as the [buffer](super::CallerBuilder::stream_buffer) holds; then the server
     /// has to wait, by HTTP/2's flow control. An attempt that fails before the first message is delivered may be followed
-    /// by another. After that an error is final, with [`GiveUp::Permanent`](crate::GiveUp::Permanent). The policy's attempt
+    /// by another. After that an error is final, with [`GiveUpReason::Permanent`](crate::retry::GiveUpReason::Permanent). The policy's attempt
     /// deadline is the time until the first message.
     ///
     /// When all slots are taken this blocks as [`call`](Self::call) does.
@@ -70,7 +70,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.open(Patience::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.open(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
     }
 
     /// Like [`stream`](Self::stream), but never blocks.
@@ -85,12 +85,12 @@ impl Caller {
         Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.open(Patience::Try, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.open(WaitMode::Never, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     fn open<F, Fut, T>(
         &self,
-        patience: Patience,
+        wait_mode: WaitMode,
         location: &'static Location<'static>,
         f: F,
     ) -> Result<MessageStream<T>, (Refusal, F)>
@@ -118,11 +118,11 @@ impl Caller {
                 }
             };
             let unchanged: fn(Called<()>) -> Called<()> = |called| called;
-            let outcome_of: fn(&Called<()>) -> Outcome =
-                |called| if called.is_ok() { Outcome::Succeeded } else { Outcome::Failed };
+            let outcome_of: fn(&Called<()>) -> TaskOutcome =
+                |called| if called.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
             (plan.run(attempt), Fate { f: unchanged, on_worker: None, outcome_of })
         };
-        let call = self.driver.launch(patience, location, f, make)?;
+        let call = self.driver.launch(wait_mode, location, f, make)?;
         Ok(MessageStream { driver: Arc::clone(&self.driver), messages, call: Some(call) })
     }
 }

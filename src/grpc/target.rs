@@ -12,7 +12,7 @@ use tonic::codegen::{Service, StdError, http};
 use tonic::metadata::{AsciiMetadataValue, KeyAndValueRef, KeyRef, MetadataMap};
 use tonic::{Request, Status};
 
-use super::method::{MethodConfig, Methods};
+use super::method::{MethodConfig, VTable};
 use super::transport::{self, Transport};
 use super::wire::{self, Wire};
 use crate::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) type Interceptor = Arc<dyn Fn(Request<()>) -> Result<Request<()>, Sta
 /// What the calls of one caller send their requests by.
 pub(super) struct Line {
     pub(super) transport: Transport,
-    pub(super) methods: Methods,
+    pub(super) methods: VTable,
     pub(super) interceptors: Vec<Interceptor>,
 }
 

@@ -18,17 +18,17 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::flight::{Fate, Flight, Place};
+use super::future_task::{Fate, FutureTask, Place};
 use super::parker;
 use super::thread::IoThread;
-use crate::deadline::Deadline;
-use crate::engine::{Engine, Patience};
 use crate::error::{Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
-use crate::handle::JoinHandle;
-use crate::local;
-use crate::observer::Outcome;
-use crate::pool::WorkerPool;
+use crate::observe::observer::TaskOutcome;
+use crate::pool::inner::{PoolInner, WaitMode};
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
+use crate::task::context;
+use crate::task::handle::JoinHandle;
+use crate::time::deadline::Deadline;
 
 /// The most futures that one driver may have in flight.
 const MAX_IN_FLIGHT: usize = 1 << 20;
@@ -47,7 +47,8 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 /// # Examples
 ///
 /// ```
-/// use workcrew::{Driver, WorkerPool};
+/// use workcrew::WorkerPool;
+/// use workcrew::driver::Driver;
 ///
 /// let pool = WorkerPool::builder().workers(1).build()?;
 /// let driver = Driver::new(&pool, 100)?;
@@ -59,7 +60,7 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Driver {
-    engine: Arc<Engine>,
+    engine: Arc<PoolInner>,
     io: Arc<IoThread>,
     /// One permit for each future that is driven. Never closed.
     slots: Arc<Semaphore>,
@@ -136,7 +137,7 @@ impl Driver {
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
     {
-        self.launch(Patience::Policy, Location::caller(), future, plain).map_err(|(_, future)| SubmitError::new(future))
+        self.launch(WaitMode::Policy, Location::caller(), future, plain).map_err(|(_, future)| SubmitError::new(future))
     }
 
     /// Like [`spawn`](Self::spawn), but never blocks.
@@ -150,7 +151,7 @@ impl Driver {
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
     {
-        self.launch(Patience::Try, Location::caller(), future, plain)
+        self.launch(WaitMode::Never, Location::caller(), future, plain)
             .map_err(|(refusal, future)| TrySubmitError::new(refusal, future))
     }
 
@@ -161,16 +162,16 @@ impl Driver {
     ///
     /// [`SubmitTimeoutError`] with the future, if none had ended in time or the pool is shut down.
     #[track_caller]
-    pub fn spawn_timeout<Fut>(
+    pub fn try_spawn_for<Fut>(
         &self,
-        future: Fut,
         timeout: Duration,
+        future: Fut,
     ) -> Result<JoinHandle<Fut::Output>, SubmitTimeoutError<Fut>>
     where
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
     {
-        self.launch(Patience::Until(Deadline::after(timeout)), Location::caller(), future, plain)
+        self.launch(WaitMode::Until(Deadline::after(timeout)), Location::caller(), future, plain)
             .map_err(|(refusal, future)| SubmitTimeoutError::new(refusal, future))
     }
 
@@ -189,8 +190,9 @@ impl Driver {
         F: FnOnce(Fut::Output) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let make = |(future, f)| (future, Fate { f, on_worker: Some(|_| true), outcome_of: |_| Outcome::Succeeded });
-        self.launch(Patience::Policy, Location::caller(), (future, f), make).map_err(|(_, both)| SubmitError::new(both))
+        let make =
+            |(future, f)| (future, Fate { f, on_worker: Some(|_| true), outcome_of: |_| TaskOutcome::Succeeded });
+        self.launch(WaitMode::Policy, Location::caller(), (future, f), make).map_err(|(_, both)| SubmitError::new(both))
     }
 
     /// How many futures may be in flight.
@@ -212,7 +214,7 @@ impl Driver {
     /// Launches what `make` makes of `what`, or gives `what` back.
     pub(crate) fn launch<W, Fut, F, T>(
         &self,
-        patience: Patience,
+        wait_mode: WaitMode,
         location: &'static Location<'static>,
         what: W,
         make: impl FnOnce(W) -> (Fut, Fate<F, Fut::Output, T>),
@@ -223,24 +225,24 @@ impl Driver {
         F: FnOnce(Fut::Output) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let place = match self.place(patience) {
+        let place = match self.place(wait_mode) {
             Ok(place) => place,
             Err(refusal) => {
-                self.engine.supervisor.lifecycle.ledger.turn_away();
+                self.engine.executor.lifecycle.ledger.turn_away();
                 return Err((refusal, what));
             }
         };
-        let supervisor = &self.engine.supervisor;
-        let queued_at = supervisor.now_if_timing();
-        let Some(id) = supervisor.admit(location, self.label.as_ref()) else { return Err((Refusal::ShutDown, what)) };
+        let executor = &self.engine.executor;
+        let queued_at = executor.now_if_timing();
+        let Some(id) = executor.admit(location, self.label.as_ref()) else { return Err((Refusal::ShutDown, what)) };
         let (future, fate) = make(what);
-        let flight = Flight::new(fate, Arc::clone(&self.io), self.label.clone(), (id, location, queued_at));
+        let flight = FutureTask::new(fate, Arc::clone(&self.io), self.label.clone(), (id, location, queued_at));
         flight.launch(future, place, &self.slots, &self.engine);
-        Ok(JoinHandle::new(flight, Arc::clone(supervisor)))
+        Ok(JoinHandle::new(flight, Arc::clone(executor)))
     }
 
     #[cfg(feature = "grpc")]
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
+    pub(crate) fn engine(&self) -> &Arc<PoolInner> {
         &self.engine
     }
 
@@ -250,17 +252,17 @@ impl Driver {
     }
 
     /// A place, or leave to go without one; see the table above.
-    fn place(&self, patience: Patience) -> Result<Option<Place>, Refusal> {
+    fn place(&self, wait_mode: WaitMode) -> Result<Option<Place>, Refusal> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok(Some(place));
         }
-        let may_wait = !self.io.is_here() && !local::is_worker_of(self.engine.pool());
-        match patience {
-            Patience::Try => Err(Refusal::Full),
-            Patience::Policy if !may_wait => Ok(None),
-            Patience::Until(_) if !may_wait => Err(Refusal::Timeout),
-            Patience::Policy => self.wait_for_place(Deadline::NEVER).map(Some),
-            Patience::Until(deadline) => self.wait_for_place(deadline).map(Some),
+        let may_wait = !self.io.is_here() && !context::is_worker_of(self.engine.pool());
+        match wait_mode {
+            WaitMode::Never => Err(Refusal::Full),
+            WaitMode::Policy if !may_wait => Ok(None),
+            WaitMode::Until(_) if !may_wait => Err(Refusal::Timeout),
+            WaitMode::Policy => self.wait_for_place(Deadline::NEVER).map(Some),
+            WaitMode::Until(deadline) => self.wait_for_place(deadline).map(Some),
         }
     }
 
@@ -283,7 +285,7 @@ type Unchanged<O> = Fate<fn(O) -> O, O, O>;
 
 /// The output is the task's value, and lands where it arises.
 fn plain<Fut: Future>(future: Fut) -> (Fut, Unchanged<Fut::Output>) {
-    (future, Fate { f: |output| output, on_worker: None, outcome_of: |_| Outcome::Succeeded })
+    (future, Fate { f: |output| output, on_worker: None, outcome_of: |_| TaskOutcome::Succeeded })
 }
 
 // A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.

@@ -15,7 +15,7 @@
 //!    without it.
 
 mod driver;
-mod flight;
+mod future_task;
 mod parker;
 #[cfg(test)]
 mod tests;
@@ -24,11 +24,9 @@ mod thread;
 pub use self::driver::{Driver, DriverError};
 
 #[allow(unused_imports, reason = "not every feature needs all of it")]
-pub(crate) use self::{
-    flight::Fate,
-    parker::wait_for,
-    thread::{BlockError, IoThread},
-};
+pub(crate) use self::future_task::Fate;
+pub(crate) use self::parker::wait_for;
+pub(crate) use self::thread::{BlockError, IoThread};
 /// How threads hand something to a future that the I/O thread drives.
 #[allow(unused_imports, reason = "not every feature needs it")]
 pub(crate) use tokio::sync::mpsc;

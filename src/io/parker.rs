@@ -5,8 +5,8 @@ use std::mem;
 use std::pin::pin;
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::deadline::Deadline;
 use crate::sync::{Arc, Condvar, Mutex};
+use crate::time::deadline::Deadline;
 
 /// Blocks until the future is ready or the deadline has passed; it is dropped then.
 pub(crate) fn wait_for<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {

@@ -3,12 +3,12 @@
 use std::future::pending;
 use std::time::Duration;
 
+use super::Driver;
 use super::thread::{BlockError, IoThread};
-use crate::deadline::Deadline;
 use crate::error::{CancelReason, JoinError};
-use crate::io::Driver;
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Ordering, thread};
+use crate::time::deadline::Deadline;
 use crate::unwind;
 
 /// Longer than anything here takes on a busy machine. Only a hang reaches it.
@@ -23,9 +23,9 @@ fn pool() -> WorkerPool {
 }
 
 /// Counts its drops.
-struct CountsDrop(Arc<AtomicUsize>);
+struct DropCounter(Arc<AtomicUsize>);
 
-impl Drop for CountsDrop {
+impl Drop for DropCounter {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
@@ -50,7 +50,7 @@ fn a_blocking_wait_ends_with_the_output_the_time_or_the_panic_but_is_refused_on_
     let io = IoThread::of(&pool).expect("it starts");
     let dropped = Arc::new(AtomicUsize::new(0));
     for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(2)] {
-        let held = CountsDrop(Arc::clone(&dropped));
+        let held = DropCounter(Arc::clone(&dropped));
         let waits = async move {
             let _held = held;
             pending::<()>().await;
@@ -72,7 +72,7 @@ fn the_last_owner_ends_the_thread_and_what_it_still_drives_is_dropped() {
     let dropped = Arc::new(AtomicUsize::new(0));
     for round in 1..=20 {
         let io = IoThread::of(&pool).expect("it starts");
-        let held = CountsDrop(Arc::clone(&dropped));
+        let held = DropCounter(Arc::clone(&dropped));
         io.spawn(async move {
             let _held = held;
             pending::<()>().await;
@@ -105,12 +105,12 @@ fn a_cancelled_flight_is_dropped_and_gives_its_slot_back() {
     let driver = Driver::new(&pool, 1).expect("it starts");
     let dropped = Arc::new(AtomicUsize::new(0));
     for round in 0..200 {
-        let held = CountsDrop(Arc::clone(&dropped));
+        let held = DropCounter(Arc::clone(&dropped));
         let future = async move {
             let _held = held;
             pending::<()>().await;
         };
-        let flight = driver.spawn_timeout(future, LIMIT).expect("there is a slot, once the last was dropped");
+        let flight = driver.try_spawn_for(LIMIT, future).expect("there is a slot, once the last was dropped");
         if round % 2 == 0 {
             thread::yield_now();
         }
@@ -118,7 +118,7 @@ fn a_cancelled_flight_is_dropped_and_gives_its_slot_back() {
         assert!(matches!(flight.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
     }
     // With one slot, the next to be driven comes after the last that was dropped.
-    let next = driver.spawn_timeout(async { 1 }, LIMIT).expect("there is a slot");
+    let next = driver.try_spawn_for(LIMIT, async { 1 }).expect("there is a slot");
     assert_eq!(next.join().expect("no panic"), 1);
     assert_eq!(dropped.load(Ordering::SeqCst), 200);
     pool.wait_idle();
@@ -141,7 +141,7 @@ fn shutting_down_drains_flights_and_shutting_down_now_cancels_them() {
 
     let cancelled = pool();
     let driver = Driver::new(&cancelled, 1).expect("it starts");
-    let held = CountsDrop(Arc::clone(&dropped));
+    let held = DropCounter(Arc::clone(&dropped));
     let stuck = driver.spawn(async move {
         let _held = held;
         pending::<()>().await;

@@ -16,20 +16,20 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::parker;
-use crate::deadline::Deadline;
-use crate::lifecycle::Reported;
-use crate::local::Name;
-use crate::panic::Panic;
-use crate::pool::WorkerPool;
-use crate::supervisor::Supervisor;
+use crate::error::panic::TaskPanic;
+use crate::pool::worker_pool::WorkerPool;
+use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, Weak, thread};
-use crate::thread_name::thread_name;
+use crate::task::context::Name;
+use crate::task::executor::Executor;
+use crate::task::lifecycle::Reported;
+use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
 
 /// The thread that drives the futures of one pool.
 pub(crate) struct IoThread {
     runtime: Handle,
-    supervisor: Arc<Supervisor>,
+    executor: Arc<Executor>,
     /// Dropped to end the runtime. `None` only while this is dropped.
     stop: Option<oneshot::Sender<()>>,
     /// `None` only while this is dropped.
@@ -48,7 +48,7 @@ pub(crate) enum BlockError {
     OnIoThread,
     /// The future panicked.
     #[error("{0}")]
-    Panicked(Panic),
+    Panicked(TaskPanic),
 }
 
 impl IoThread {
@@ -60,13 +60,13 @@ impl IoThread {
             drop(shared); // what was upgraded may be the last reference when it is dropped
             return Ok(running.downcast().unwrap_or_else(|_| unreachable!("nothing else is kept there")));
         }
-        let started = Arc::new(Self::start(pool.thread_name(), &engine.supervisor)?);
+        let started = Arc::new(Self::start(pool.thread_name(), &engine.executor)?);
         let any: Arc<dyn Any + Send + Sync> = Arc::clone(&started) as _;
         *shared = Some(Arc::downgrade(&any));
         Ok(started)
     }
 
-    fn start(base: &str, supervisor: &Arc<Supervisor>) -> io::Result<Self> {
+    fn start(base: &str, executor: &Arc<Executor>) -> io::Result<Self> {
         let [name, blocking] = ["io", "blocking"].map(|suffix| thread_name(base, suffix));
         let runtime = Builder::new_current_thread().enable_all().thread_name(blocking).build()?;
         let handle = runtime.handle().clone();
@@ -76,7 +76,7 @@ impl IoThread {
             // Look-ups of names run on threads of the runtime, and nobody can say how long one takes.
             runtime.shutdown_background();
         })?;
-        Ok(Self { runtime: handle, supervisor: Arc::clone(supervisor), stop: Some(stop), thread: Some(thread) })
+        Ok(Self { runtime: handle, executor: Arc::clone(executor), stop: Some(stop), thread: Some(thread) })
     }
 
     #[allow(dead_code, reason = "not every feature needs it")]
@@ -112,13 +112,13 @@ impl IoThread {
         }
         let location = Location::caller();
         let (answer, answered) = oneshot::channel();
-        let contained = Contained::new(future, &self.supervisor, 0);
+        let contained = CatchUnwind::new(future, &self.executor, 0);
         let task = self.spawn(async move {
             let _ = answer.send(contained.await).map_err(unwind::discard);
         });
         match parker::wait_for(answered, deadline) {
             Some(Ok(Ok(output))) => Ok(output),
-            Some(Ok(Err(payload))) => Err(BlockError::Panicked(Panic::new(payload, location))),
+            Some(Ok(Err(payload))) => Err(BlockError::Panicked(TaskPanic::new(payload, location))),
             Some(Err(_)) => unreachable!("the runtime goes on while somebody holds the thread"),
             None => {
                 task.abort();
@@ -130,7 +130,7 @@ impl IoThread {
 
 impl Drop for IoThread {
     fn drop(&mut self) {
-        let joins = !self.is_here() && !self.supervisor.lifecycle.has_reported(Reported::Quiet);
+        let joins = !self.is_here() && !self.executor.lifecycle.has_reported(Reported::Quiet);
         drop(self.stop.take());
         if let Some(thread) = self.thread.take()
             && joins
@@ -143,39 +143,39 @@ impl Drop for IoThread {
 
 /// A future whose panics are values. While it is polled the thread counts as being inside the pool, so a future that
 /// ends the pool does not wait for itself.
-pub(super) struct Contained<F> {
+pub(super) struct CatchUnwind<F> {
     /// `None` once it has ended: it is dropped on the spot.
     future: Option<Pin<Box<F>>>,
-    supervisor: Arc<Supervisor>,
+    executor: Arc<Executor>,
     /// Names it on the stack of the I/O thread, or zero.
     name: Name,
 }
 
-impl<F> Contained<F> {
-    pub(super) fn new(future: F, supervisor: &Arc<Supervisor>, name: Name) -> Self {
-        Self { future: Some(Box::pin(future)), supervisor: Arc::clone(supervisor), name }
+impl<F> CatchUnwind<F> {
+    pub(super) fn new(future: F, executor: &Arc<Executor>, name: Name) -> Self {
+        Self { future: Some(Box::pin(future)), executor: Arc::clone(executor), name }
     }
 }
 
-impl<F: Future> Future for Contained<F> {
+impl<F: Future> Future for CatchUnwind<F> {
     type Output = Result<F::Output, Payload>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { future, supervisor, name } = &mut *self;
+        let Self { future, executor, name } = &mut *self;
         let inner = future.as_mut().expect("a future is not polled after it was ready");
-        let output = match supervisor.enter(*name, |_| unwind::catch(|| inner.as_mut().poll(context))) {
+        let output = match executor.enter(*name, |_| unwind::catch(|| inner.as_mut().poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => Err(payload),
         };
-        supervisor.enter(*name, |_| unwind::discard(future.take()));
+        executor.enter(*name, |_| unwind::discard(future.take()));
         Poll::Ready(output)
     }
 }
 
-impl<F> Drop for Contained<F> {
+impl<F> Drop for CatchUnwind<F> {
     fn drop(&mut self) {
         let future = self.future.take();
-        self.supervisor.enter(self.name, |_| unwind::discard(future));
+        self.executor.enter(self.name, |_| unwind::discard(future));
     }
 }

@@ -66,15 +66,15 @@ fn seconds(time: Duration) -> f64 {
 }
 
 #[cfg(workcrew_loom)]
-pub(super) use self::every_schedule::{explore, explore_deeper};
+pub(super) use super::explore::every_schedule::{explore, explore_deeper};
 #[cfg(workcrew_shuttle)]
-pub(super) use self::random_schedules::{explore, explore as explore_deeper, explore_scenario};
+pub(super) use super::explore::random_schedules::{explore, explore as explore_deeper, explore_scenario};
 
 #[cfg(workcrew_loom)]
 mod every_schedule {
     use super::{Extent, Relaxed, SWAPPED, report, seconds};
     use crate::sync::checker::model::Builder;
-    use crate::sync::{Arc, Serial, Time, real};
+    use crate::sync::{Arc, IdGenerator, Time, real};
     use std::panic;
     use std::process;
     use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ mod every_schedule {
     const STRIDE: usize = 200;
 
     /// How many executions there have been.
-    static EXECUTIONS: Serial = Serial::new();
+    static EXECUTIONS: IdGenerator = IdGenerator::new();
     static HOOK: real::Once = real::Once::new();
 
     /// Runs `model` in every schedule of one preemption, then of two, up to [`BOUND`], as far as the time allows.

@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 
 use super::dead_letter::DeadReason;
 use super::job::{Delivered, Job};
-use crate::cancel::CancellationToken;
-use crate::clock::Moment;
-use crate::engine::Engine;
+use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::io::mpsc;
-use crate::job::{Job as PoolJob, Task};
-use crate::observer::{Outcome, TaskId, TaskInfo};
-use crate::retry::{Attempts, ErrorClass, GiveUp, Next, RetryPolicy};
-use crate::supervisor::{Brief, Supervisor};
+use crate::observe::observer::{TaskId, TaskInfo, TaskOutcome};
+use crate::pool::inner::PoolInner;
+use crate::retry::{Attempts, ErrorClass, GiveUpReason, Next, RetryPolicy};
 use crate::sync::{Arc, Mutex, OnceLock};
+use crate::task::executor::{Executor, TaskMeta};
+use crate::task::job::{Job as PoolJob, Task};
+use crate::time::clock::Moment;
 
 /// What is to become of a delivery.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ const STUCK: &str = "the handler ran for longer than `stuck_after`";
 pub(super) struct Duty<H, E> {
     pub(super) handler: H,
     pub(super) policy: RetryPolicy<E>,
-    pub(super) engine: Arc<Engine>,
+    pub(super) engine: Arc<PoolInner>,
     /// Where the worker was run; what observers see.
     pub(super) location: &'static Location<'static>,
     /// The name of the consumer; observers see it.
@@ -95,8 +95,8 @@ where
         verdicts: &Verdicts,
     ) -> Option<Arc<dyn Task>> {
         let duty = &self.0;
-        let queued_at = duty.engine.supervisor.now_if_timing();
-        let id = duty.engine.supervisor.admit(duty.location, Some(&duty.label))?;
+        let queued_at = duty.engine.executor.now_if_timing();
+        let id = duty.engine.executor.admit(duty.location, Some(&duty.label))?;
         let waiting = Mutex::new(Some((delivered, token.clone())));
         let (started, verdicts) = (Arc::clone(started), verdicts.clone());
         let cell = Arc::new(Cell { duty: Arc::clone(duty), number, id, queued_at, waiting, started, verdicts });
@@ -109,7 +109,7 @@ where
     }
 
     fn workers(&self) -> usize {
-        self.0.engine.roster.target()
+        self.0.engine.workers.target()
     }
 }
 
@@ -130,10 +130,10 @@ struct Cell<H, E> {
 type Failure = (ErrorClass, String);
 
 impl<H, E> Cell<H, E> {
-    fn brief(&self) -> Brief<'_> {
+    fn brief(&self) -> TaskMeta<'_> {
         let duty = &*self.duty;
         let info = TaskInfo { id: self.id, location: duty.location, label: Some(&duty.label) };
-        Brief { info, queued_at: self.queued_at }
+        TaskMeta { info, queued_at: self.queued_at }
     }
 
     fn tell(&self, verdict: Verdict) {
@@ -147,8 +147,8 @@ where
     H: Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
     E: Display + 'static,
 {
-    fn run(&self, supervisor: &Supervisor) {
-        supervisor.enter(0, |record| {
+    fn run(&self, executor: &Executor) {
+        executor.enter(0, |record| {
             let Some((delivered, token)) = self.waiting.lock().take() else { return };
             let Duty { handler, policy, .. } = &*self.duty;
             let now = Instant::now();
@@ -158,8 +158,9 @@ where
             let body = move || -> Result<(), Failure> {
                 handler(&job).map_err(|error| (policy.class_of(&error), format!("{error:#}")))
             };
-            let outcome_of = |result: &Result<_, _>| if result.is_ok() { Outcome::Succeeded } else { Outcome::Failed };
-            let result = supervisor.perform(record, &self.brief(), body, outcome_of);
+            let outcome_of =
+                |result: &Result<_, _>| if result.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
+            let result = executor.perform(record, &self.brief(), body, outcome_of);
             let failure = match result {
                 Ok(Ok(())) => {
                     attempts.succeeded();
@@ -169,19 +170,19 @@ where
                 Err(panic) => Some((ErrorClass::Transient, panic.to_string())),
             };
             self.tell(failure.map_or(Verdict::Done, |failure| verdict_on(failure, policy, &delivered)));
-            supervisor.settle(record, 1);
+            executor.settle(record, 1);
         });
     }
 
-    fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
-        supervisor.enter(0, |record| {
+    fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
+        executor.enter(0, |record| {
             let waiting = self.waiting.lock().take();
             if waiting.is_none() {
                 return false;
             }
-            supervisor.cancelled(record, &self.brief().info, reason);
+            executor.cancelled(record, &self.brief().info, reason);
             self.tell(Verdict::Return(Duration::ZERO));
-            supervisor.settle(record, 1);
+            executor.settle(record, 1);
             true
         })
     }
@@ -200,10 +201,10 @@ fn verdict_on<E>((class, error): Failure, policy: &RetryPolicy<E>, delivered: &D
     attempts.count();
     let reason = match attempts.failed(class, now) {
         Next::After(delay) => return Verdict::Retry(delay),
-        Next::GiveUp(GiveUp::Permanent) => DeadReason::Permanent,
-        Next::GiveUp(GiveUp::Deadline) => DeadReason::Deadline,
-        Next::GiveUp(GiveUp::Budget) => DeadReason::Budget,
-        Next::GiveUp(GiveUp::Attempts | GiveUp::Cancelled(_)) => DeadReason::Attempts,
+        Next::GiveUpReason(GiveUpReason::Permanent) => DeadReason::Permanent,
+        Next::GiveUpReason(GiveUpReason::Deadline) => DeadReason::Deadline,
+        Next::GiveUpReason(GiveUpReason::Budget) => DeadReason::Budget,
+        Next::GiveUpReason(GiveUpReason::Attempts | GiveUpReason::Cancelled(_)) => DeadReason::Attempts,
     };
     Verdict::Dead { reason, error }
 }

@@ -19,12 +19,12 @@ use super::options::{ConnectionBuilder, JetStream};
 use super::payload::Encode;
 use super::publisher::Publisher;
 use super::subscription::SubscriptionBuilder;
-use crate::deadline::Deadline;
-use crate::engine::Engine;
 use crate::io::{self, BlockError, IoThread, mpsc};
-use crate::pool::WorkerPool;
+use crate::pool::inner::PoolInner;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{Arc, Mutex};
+use crate::time::deadline::Deadline;
 
 /// How long the last owner of a connection waits for the client to send what it was given.
 const LONGEST_FAREWELL: Duration = Duration::from_secs(2);
@@ -306,7 +306,7 @@ pub(super) struct Link {
     pub(super) jetstream: jetstream::Context,
     pub(super) io: Arc<IoThread>,
     /// Of the pool it was connected for.
-    pub(super) engine: Arc<Engine>,
+    pub(super) engine: Arc<PoolInner>,
     /// The time for an answer.
     pub(super) timeout: Duration,
     pub(super) listener: Listener,

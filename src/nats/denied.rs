@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::connection::Link;
 use super::error::PublishError;
-use crate::deadline::Deadline;
 use crate::io;
 use crate::sync::{Arc, Mutex};
+use crate::time::deadline::Deadline;
 
 /// How many complaints are kept.
 const MAX_KEPT: usize = 64;

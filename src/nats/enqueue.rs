@@ -13,7 +13,7 @@ use super::error::EnqueueError;
 use super::headers::Headers;
 use super::payload::Encode;
 use super::queue::JobQueue;
-use crate::deadline::Deadline;
+use crate::time::deadline::Deadline;
 
 /// How many jobs of one [`JobQueue::enqueue_all`] may wait for their answers at once.
 const MAX_IN_FLIGHT: usize = 512;

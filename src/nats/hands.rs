@@ -17,9 +17,9 @@ use async_nats::Subject;
 
 use super::attempt::{Started, Verdict};
 use super::job::Delivered;
-use crate::cancel::CancellationToken;
-use crate::job::Task;
+use crate::cancel::token::CancellationToken;
 use crate::sync::Arc;
+use crate::task::job::Task;
 
 /// Those due within this part of the period go along.
 const NEARLY: u32 = 8;
@@ -231,9 +231,9 @@ mod tests {
     struct Idle;
 
     impl Task for Idle {
-        fn run(&self, _: &crate::supervisor::Supervisor) {}
+        fn run(&self, _: &crate::task::executor::Executor) {}
 
-        fn cancel(&self, _: crate::error::CancelReason, _: &crate::supervisor::Supervisor) -> bool {
+        fn cancel(&self, _: crate::error::CancelReason, _: &crate::task::executor::Executor) -> bool {
             false
         }
     }

@@ -43,7 +43,7 @@ const MAX_REMEMBERED: usize = 4_096;
 
 /// What is known of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct WorkerCounters {
     /// How many deliveries were given back unrun.
     pub(super) returns: u32,
     /// The verdict, if its dead letter is still to be stored.
@@ -69,7 +69,7 @@ impl History {
     }
 
     /// What is known of a job that comes again.
-    pub(super) async fn read(&self, delivered: &Delivered) -> Record {
+    pub(super) async fn read(&self, delivered: &Delivered) -> WorkerCounters {
         let mut record = self.read_stored(delivered).await.unwrap_or_default();
         let key = key(delivered);
         if let Some((_, dead)) = self.remembered.lock().iter().find(|(other, _)| *other == key) {
@@ -78,7 +78,7 @@ impl History {
         record
     }
 
-    async fn read_stored(&self, delivered: &Delivered) -> Option<Record> {
+    async fn read_stored(&self, delivered: &Delivered) -> Option<WorkerCounters> {
         if self.is_mute.load(Ordering::Relaxed) {
             return None;
         }
@@ -99,7 +99,7 @@ impl History {
         let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
         let reason = text(REASON).and_then(DeadReason::read);
         let dead = reason.map(|reason| (reason, text(ERROR).unwrap_or_default().to_owned()));
-        Some(Record { returns: returns.unwrap_or(0), dead })
+        Some(WorkerCounters { returns: returns.unwrap_or(0), dead })
     }
 
     /// The connection is new: what did not answer may answer now.
@@ -110,7 +110,7 @@ impl History {
     /// Writes down that a delivery is given back unrun. Without effect when the server does not take it.
     pub(super) async fn note_return(&self, delivered: &Delivered) {
         let returns = delivered.returns().saturating_add(1);
-        let _ = io::timeout(PATIENCE, self.write(delivered, &Record { returns, dead: None })).await;
+        let _ = io::timeout(PATIENCE, self.write(delivered, &WorkerCounters { returns, dead: None })).await;
     }
 
     /// Writes down that a job is dead, here at least.
@@ -125,7 +125,7 @@ impl History {
             }
             remembered.push((key, dead.clone()));
         }
-        let record = Record { returns: delivered.returns(), dead: Some(dead) };
+        let record = WorkerCounters { returns: delivered.returns(), dead: Some(dead) };
         let _ = io::timeout(PATIENCE, self.write(delivered, &record)).await;
         delivered.set_recorded();
     }
@@ -139,7 +139,7 @@ impl History {
         }
     }
 
-    async fn write(&self, delivered: &Delivered, record: &Record) -> Result<(), ()> {
+    async fn write(&self, delivered: &Delivered, record: &WorkerCounters) -> Result<(), ()> {
         let mut headers = HeaderMap::new();
         headers.insert(STORED, delivered.stored_at.to_string());
         headers.insert(CONSUMER, delivered.origin.consumer.to_string());

@@ -9,7 +9,7 @@ use super::headers;
 use super::incarnation::Origin;
 use super::payload::Decode;
 use super::server_clock::ServerClock;
-use crate::cancel::CancellationToken;
+use crate::cancel::token::CancellationToken;
 use crate::retry::Attempt;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 

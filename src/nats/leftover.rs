@@ -42,7 +42,7 @@ impl StoredJob {
 }
 
 /// What is left.
-pub(super) struct Leftover {
+pub(super) struct DetachedOutput {
     /// The place of the first.
     pub(super) first: u64,
     /// How many there are, at least.
@@ -50,15 +50,15 @@ pub(super) struct Leftover {
 }
 
 /// Looks for jobs that the consumer counts as done.
-pub(super) async fn find(link: &Link, terms: &Terms) -> Option<Leftover> {
+pub(super) async fn find(link: &Link, terms: &Terms) -> Option<DetachedOutput> {
     let floor = consumer_info(link, terms).await.ok()?.ack_floor.stream_sequence;
-    let (mut found, mut next): (Option<Leftover>, u64) = (None, 1);
+    let (mut found, mut next): (Option<DetachedOutput>, u64) = (None, 1);
     while let Ok(Some(job)) = next_job(link, terms, next).await {
         if job.sequence > floor || found.as_ref().is_some_and(|found| found.jobs >= MAX_COUNTED) {
             break;
         }
         next = job.sequence + 1;
-        found.get_or_insert(Leftover { first: job.sequence, jobs: 0 }).jobs += 1;
+        found.get_or_insert(DetachedOutput { first: job.sequence, jobs: 0 }).jobs += 1;
     }
     found
 }

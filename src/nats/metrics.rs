@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::metrics::{Histogram, HistogramCounter};
+use crate::observe::metrics::{Histogram, HistogramCounter};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// A snapshot of the counters of a worker, from [`Worker::metrics`](super::Worker::metrics). They count all its runs

@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::error::ConnectError;
 use super::event::{Event, Listener};
 use super::tls::{Pem, Tls};
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 
 /// The time for an answer of the server unless told otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);

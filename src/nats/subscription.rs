@@ -18,10 +18,10 @@ use super::connection::{Link, WaitError};
 use super::denied;
 use super::error::PublishError;
 use super::message::Message;
-use crate::cancel::CancellationToken;
+use crate::cancel::token::CancellationToken;
 use crate::io::mpsc;
-use crate::job::Job;
 use crate::sync::Arc;
+use crate::task::job::Job;
 
 /// Configures a subscription. From [`Connection::subscribe`](super::Connection::subscribe).
 #[must_use = "a builder does nothing until `start` is called"]
@@ -82,7 +82,7 @@ impl SubscriptionBuilder {
             Err(WaitError::OnIoThread) => return Err(PublishError::WouldDeadlock),
         };
         denied::check_subscription(&link, &subject)?;
-        let slots = concurrent.unwrap_or_else(|| link.engine.roster.target());
+        let slots = concurrent.unwrap_or_else(|| link.engine.workers.target());
         let ended = CancellationToken::new();
         let (freed, free) = mpsc::unbounded_channel();
         for _ in 0..slots {
@@ -192,8 +192,8 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
 
     fn hand_over(&self, message: async_nats::Message) {
         let engine = &self.link.engine;
-        let queued_at = engine.supervisor.now_if_timing();
-        let Some(id) = engine.supervisor.admit(self.location, None) else { return };
+        let queued_at = engine.executor.now_if_timing();
+        let Some(id) = engine.executor.admit(self.location, None) else { return };
         let message = Message::new(message, Arc::clone(&self.link));
         let (handler, ended) = (Arc::clone(&self.handler), self.ended.clone());
         let slot = Slot(self.freed.clone());

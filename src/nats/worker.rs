@@ -16,13 +16,13 @@ use super::metrics::{Counters, WorkerMetrics};
 use super::outcome::Registrar;
 use super::queue::JobQueue;
 use super::terms::Terms;
-use crate::cancel::CancellationToken;
-use crate::deadline::Deadline;
+use crate::cancel::token::CancellationToken;
 use crate::io::{BlockError, mpsc};
-use crate::local;
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 use crate::retry::RetryPolicy;
 use crate::sync::Arc;
+use crate::task::context;
+use crate::time::deadline::Deadline;
 
 /// After what time without a word the server gives a job to another, unless told otherwise.
 const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
@@ -63,7 +63,8 @@ const LONGEST_ACK_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// ```no_run
 /// use std::time::Duration;
 /// use workcrew::nats::{Connection, JobQueue, Worker};
-/// use workcrew::{RetryPolicy, WorkerPool};
+/// use workcrew::WorkerPool;
+/// use workcrew::retry::RetryPolicy;
 ///
 /// let pool = WorkerPool::new()?;
 /// let connection = Connection::builder("127.0.0.1:4222").connect(&pool)?;
@@ -300,7 +301,7 @@ impl<E> Worker<E> {
         E: fmt::Display + 'static,
     {
         let engine = Arc::clone(pool.engine());
-        if local::is_inside(engine.pool()) {
+        if context::is_inside(engine.pool()) {
             return Err(WorkerError::WouldDeadlock);
         }
         let notes = mpsc::unbounded_channel();
@@ -309,7 +310,7 @@ impl<E> Worker<E> {
             let notes = notes.0.clone();
             token.on_cancel(move || drop(notes.send(Note::Drain)))
         });
-        let supervisor = Arc::clone(&engine.supervisor);
+        let executor = Arc::clone(&engine.executor);
         let duty = Duty {
             handler,
             policy: self.policy.clone(),
@@ -324,7 +325,7 @@ impl<E> Worker<E> {
             counters: Arc::clone(&self.counters),
             registrar: Arc::clone(&self.registrar),
             crew: Box::new(SharedDuty(Arc::new(duty))),
-            supervisor,
+            executor,
             notes,
         };
         let course = async move { Course::new(outfit).run().await };

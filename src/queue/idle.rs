@@ -14,34 +14,34 @@
 //!
 //! So an item is never left to sleepers: who brought it found nobody searching and woke one, or found somebody
 //! searching, whose last look comes later and finds it. [All these steps are `SeqCst`; see also the rules of
-//! [`Parking`].]
+//! [`EventCount`].]
 
 use std::time::Duration;
 
-use super::parking::{Parking, Woken};
-use crate::deadline::Deadline;
+use super::event_count::{EventCount, Wakeup};
 use crate::defect::defect;
-use crate::hope::Hope;
-use crate::sync::{AtomicUsize, CacheAligned, Ordering, linger};
+use crate::sync::adaptive_spin::AdaptiveSpin;
+use crate::sync::{AtomicUsize, CachePadded, Ordering, spin_wait};
+use crate::time::deadline::Deadline;
 
 /// How long a worker searches before it sleeps.
-const LINGER: Duration = Duration::from_micros(5);
+const SPIN_TIME: Duration = Duration::from_micros(5);
 
 /// Whether it pays for one worker to linger before it sleeps. Where jobs come one by one and far apart it never does,
 /// and costs more than the time: who has just slept is let onto a CPU before those who have not, and lingering forfeits
 /// that.
-pub(super) type Lingering = Hope<15>;
+pub(super) type IdleSpin = AdaptiveSpin<15>;
 
 /// The workers that have no work.
 pub(super) struct Idle {
-    sleeping: Parking,
+    sleeping: EventCount,
     /// See rule 1.
-    searching: CacheAligned<AtomicUsize>,
+    searching: CachePadded<AtomicUsize>,
 }
 
 impl Idle {
     pub(super) fn new() -> Self {
-        Self { sleeping: Parking::new(), searching: CacheAligned::default() }
+        Self { sleeping: EventCount::new(), searching: CachePadded::default() }
     }
 
     /// There is an item: wakes a worker, if need be. `has_more` tells whether there is an item still.
@@ -64,7 +64,7 @@ impl Idle {
     /// there is something else to do. `has_more` tells whether a search would find something. `hope` is the worker's.
     pub(super) fn search<T>(
         &self,
-        hope: &mut Lingering,
+        hope: &mut IdleSpin,
         mut look: impl FnMut() -> Option<T>,
         look_up: impl Fn() -> bool,
         has_more: impl Fn() -> bool,
@@ -78,7 +78,7 @@ impl Idle {
                 item.is_some() || look_up()
             };
             if hope.tries() {
-                let paid = linger(LINGER, &mut found);
+                let paid = spin_wait(SPIN_TIME, &mut found);
                 hope.learn(paid);
                 if paid {
                     self.end_search(&has_more);
@@ -90,18 +90,18 @@ impl Idle {
                 found()
             });
             match woken {
-                Woken::Told => {
+                Wakeup::Notified => {
                     if found() {
                         self.end_search(&has_more);
                         return item;
                     }
                 }
                 // The waker has counted this worker as searching.
-                Woken::Early { told: true } => {
+                Wakeup::Ready { told: true } => {
                     self.end_search(&has_more);
                     return item;
                 }
-                Woken::Early { told: false } | Woken::Late => {
+                Wakeup::Ready { told: false } | Wakeup::TimedOut => {
                     self.call_one_for_more(&has_more);
                     return item;
                 }

@@ -3,7 +3,7 @@
 //! It has two lanes. The *bounded* lane takes what is submitted and refuses it when full. The *side* lane takes what
 //! must not be refused and may not wait, such as the tickets of groups; it has no bound of its own, so only what is
 //! bounded otherwise may go there. It has *rows*, for threads that would else wait for each other; what shall
-//! have its turn among all others goes into the [`COMMON_ROW`].
+//! have its turn among all others goes into the [`FIFO_SHARD`].
 //!
 //! The contract:
 //!
@@ -27,45 +27,45 @@
 #[cfg_attr(workcrew_model, allow(dead_code))]
 mod channel;
 mod idle;
-mod parking;
+mod event_count;
 #[cfg(any(test, workcrew_model))]
 #[cfg_attr(not(workcrew_model), allow(dead_code))]
-mod ring;
-mod side;
+mod locked;
+mod unbounded;
 
 #[cfg(not(workcrew_model))]
 use self::channel::Lane;
-use self::idle::{Idle, Lingering};
-pub(crate) use self::parking::Spot;
-use self::parking::{Parking, Woken};
+pub(crate) use self::event_count::WaiterId;
+use self::event_count::{EventCount, Wakeup};
+use self::idle::{Idle, IdleSpin};
 #[cfg(workcrew_model)]
-use self::ring::Lane;
-use self::side::SideLane;
+use self::locked::Lane;
+use self::unbounded::UnboundedLane;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::deadline::Deadline;
 use crate::defect::defect;
-use crate::fault::{self, Place};
+use crate::failpoint::{self, Place};
 use crate::sync::{AtomicBool, Ordering, thread};
+use crate::time::deadline::Deadline;
 
 /// How often a blocked pusher lets poppers run before it sleeps.
 const YIELDS: u32 = 2;
 /// The row of the side lane for what is to come out in the order of its arrival, whoever brought it.
-pub(crate) const COMMON_ROW: usize = 0;
+pub(crate) const FIFO_SHARD: usize = 0;
 /// How long a blocked pusher lets poppers work before it wants the first room there is.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 /// The queue; see the contract above.
 pub(crate) struct Queue<T> {
     bounded: Lane<T>,
-    side: SideLane<T>,
+    side: UnboundedLane<T>,
     /// Where workers search and sleep.
     idle: Idle,
     /// Where patient pushers wait for half of the room.
-    half_room: Parking,
+    half_room: EventCount,
     /// Where other pushers wait for any room.
-    room: Parking,
+    room: EventCount,
     /// Blocked pushes are refused.
     closed: AtomicBool,
 }
@@ -87,17 +87,17 @@ pub(crate) struct Turn {
     /// The row of the side lane that it looks into first.
     next_row: usize,
     /// Whether it lingers before it sleeps.
-    hope: Lingering,
+    hope: IdleSpin,
 }
 
 impl<T> Queue<T> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             bounded: Lane::new(capacity),
-            side: SideLane::new(),
+            side: UnboundedLane::new(),
             idle: Idle::new(),
-            half_room: Parking::new(),
-            room: Parking::new(),
+            half_room: EventCount::new(),
+            room: EventCount::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -106,7 +106,7 @@ impl<T> Queue<T> {
     #[inline]
     pub(crate) fn try_push(&self, item: T) -> Result<(), T> {
         self.bounded.try_push(item)?;
-        fault::at(Place::Queued);
+        failpoint::at(Place::Queued);
         self.call_worker();
         Ok(())
     }
@@ -134,7 +134,7 @@ impl<T> Queue<T> {
         }
         let is_called = &is_called;
         let mut woken = self.wait_for_room(&self.half_room, deadline.sooner(PATIENCE), &mut item, is_called);
-        while woken == Woken::Told || (woken == Woken::Late && !deadline.is_past()) {
+        while woken == Wakeup::Notified || (woken == Wakeup::TimedOut && !deadline.is_past()) {
             woken = self.wait_for_room(&self.room, deadline, &mut item, is_called);
         }
         match item {
@@ -142,7 +142,7 @@ impl<T> Queue<T> {
                 self.call_worker();
                 Ok(())
             }
-            Some(refused) if matches!(woken, Woken::Early { .. }) && self.is_closed() => {
+            Some(refused) if matches!(woken, Wakeup::Ready { .. }) && self.is_closed() => {
                 Err(PushError::Closed(refused))
             }
             Some(refused) => Err(PushError::Timeout(refused)),
@@ -153,11 +153,11 @@ impl<T> Queue<T> {
     /// that there is room, or the deadline has passed.
     fn wait_for_room(
         &self,
-        parking: &Parking,
+        parking: &EventCount,
         deadline: Deadline,
         item: &mut Option<T>,
         is_called: impl Fn() -> bool,
-    ) -> Woken {
+    ) -> Wakeup {
         parking.park(deadline, || {
             let closed = self.is_closed();
             let tried = self.bounded.try_push(item.take().expect("the item is here until it is taken in"));
@@ -169,7 +169,7 @@ impl<T> Queue<T> {
     /// Takes the item in, or gives it back and has the waker called when there may be room. To be tried again then, with
     /// the same spot, or [`leave`](Self::leave) is to be called. Neither patient nor closed: who waits as a future is
     /// told of the closing by others.
-    pub(crate) fn push_or_enroll(&self, item: T, spot: &mut Option<Spot>, waker: Waker) -> Result<(), T> {
+    pub(crate) fn push_or_enroll(&self, item: T, spot: &mut Option<WaiterId>, waker: Waker) -> Result<(), T> {
         let Err(item) = self.bounded.try_push(item) else {
             self.call_worker();
             return Ok(());
@@ -179,14 +179,14 @@ impl<T> Queue<T> {
     }
 
     /// A future that had a spot waits no longer. `took_room` tells whether it has pushed what it waited to push.
-    pub(crate) fn leave(&self, spot: Spot, took_room: bool) {
+    pub(crate) fn leave(&self, spot: WaiterId, took_room: bool) {
         if self.room.withdraw(spot) && !took_room && !defect!("wake-up not passed on") {
             self.room.wake(1, |_| ());
         }
     }
 
     /// Takes the item into a row of the side lane; any number is a row. `is_dead` tells which items there need not be kept.
-    pub(crate) fn push_aside(&self, item: T, row: usize, is_dead: impl Fn(&T) -> bool) {
+    pub(crate) fn push_unbounded(&self, item: T, row: usize, is_dead: impl Fn(&T) -> bool) {
         let dead = self.side.push(item, row, is_dead);
         self.call_worker();
         drop(dead);
@@ -195,7 +195,7 @@ impl<T> Queue<T> {
     /// Takes back what was brought to a row of the side lane last, if `is_it` tells that one. A worker that was called for
     /// it looks in vain.
     #[inline]
-    pub(crate) fn take_back_aside(&self, row: usize, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
+    pub(crate) fn unpush(&self, row: usize, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
         self.side.take_back(row, is_it)
     }
 

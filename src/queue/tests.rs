@@ -58,7 +58,7 @@ macro_rules! engine {
 }
 
 engine!(channel);
-engine!(ring);
+engine!(locked);
 
 #[test]
 fn a_push_times_out_with_its_item() {
@@ -116,7 +116,7 @@ fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
         if item % 2 == 0 {
             assert_eq!(queue.push(item, Deadline::after(Duration::MAX)), Ok(()));
         } else {
-            queue.push_aside(item, item, |_| false);
+            queue.push_unbounded(item, item, |_| false);
         }
         while taken.load(Ordering::SeqCst) <= item {
             thread::yield_now();
@@ -129,7 +129,7 @@ fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
 fn dead_items_of_the_side_lane_are_let_go() {
     let queue = Queue::new(1);
     for item in 0..100_000 {
-        queue.push_aside(item, 0, |item| *item > 0);
+        queue.push_unbounded(item, 0, |item| *item > 0);
     }
     let mut left = 0;
     while queue.try_pop(&mut Turn::default()).is_some() {
@@ -146,7 +146,7 @@ fn to_look_for_dead_items_costs_each_item_a_constant() {
         looks.set(looks.get() + 1);
         false
     };
-    (0..10_000).for_each(|item| queue.push_aside(item, 0, is_dead));
+    (0..10_000).for_each(|item| queue.push_unbounded(item, 0, is_dead));
     assert!((1..=20_000).contains(&looks.get()), "{} looks", looks.get());
 }
 
@@ -201,15 +201,15 @@ fn a_future_that_finds_no_room_is_told_of_room_that_comes_meanwhile() {
 #[test]
 fn only_what_came_to_a_row_last_is_taken_back() {
     let queue = Queue::new(1);
-    assert_eq!(queue.take_back_aside(0, |_| true), None);
-    (0..3).for_each(|item| queue.push_aside(item, 0, |_| false));
-    assert_eq!(queue.take_back_aside(0, |item| *item == 0), None);
-    assert_eq!(queue.take_back_aside(1, |item| *item == 2), None);
-    assert_eq!(queue.take_back_aside(0, |item| *item == 2), Some(2));
+    assert_eq!(queue.unpush(0, |_| true), None);
+    (0..3).for_each(|item| queue.push_unbounded(item, 0, |_| false));
+    assert_eq!(queue.unpush(0, |item| *item == 0), None);
+    assert_eq!(queue.unpush(1, |item| *item == 2), None);
+    assert_eq!(queue.unpush(0, |item| *item == 2), Some(2));
     assert_eq!(queue.side_len(), 2);
     let mut turn = Turn::default();
     assert_eq!([queue.try_pop(&mut turn), queue.try_pop(&mut turn)], [Some(0), Some(1)]);
-    assert_eq!(queue.take_back_aside(0, |_| true), None);
+    assert_eq!(queue.unpush(0, |_| true), None);
     assert!(queue.seems_empty());
 }
 
@@ -218,7 +218,7 @@ fn rows_and_lanes_take_turns_and_keep_their_order() {
     let queue = Queue::new(100);
     for item in 0..30 {
         // Numbers that mean the same row as well.
-        queue.push_aside(("side", item % 3, item), (item % 3) + 1024 * item, |_| false);
+        queue.push_unbounded(("side", item % 3, item), (item % 3) + 1024 * item, |_| false);
         assert_eq!(queue.try_push(("bounded", 0, item)), Ok(()));
     }
     assert_eq!((queue.side_len(), queue.len_of_both()), (30, 60));
@@ -233,9 +233,9 @@ fn rows_and_lanes_take_turns_and_keep_their_order() {
 #[test]
 fn the_oldest_item_of_a_row_waits_for_fifteen_others_at_most_and_that_of_the_bounded_lane_for_one() {
     let queue = Queue::new(512);
-    let rows = side::ROWS;
+    let rows = unbounded::ROWS;
     (0..512).for_each(|_| assert!(queue.try_push(rows).is_ok()));
-    (0..rows).for_each(|row| (0..40).for_each(|_| queue.push_aside(row, row, |_| false)));
+    (0..rows).for_each(|row| (0..40).for_each(|_| queue.push_unbounded(row, row, |_| false)));
     for first in [0, 3, 7] {
         let mut turn = Turn { next_row: first, ..Turn::default() };
         let mut waited = vec![0; rows + 1];

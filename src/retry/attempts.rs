@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::budget::RetryBudget;
-use super::error::GiveUp;
+use super::error::GiveUpReason;
 use super::policy::{ErrorClass, RetryPolicy};
-use crate::cancel::CancellationToken;
+use crate::cancel::token::CancellationToken;
 
 /// A delay longer than any that is meant, which all arithmetic can bear: some hundred years.
 const LONGEST: Duration = Duration::from_secs(3_155_760_000);
@@ -55,7 +55,7 @@ pub(crate) enum Next {
     /// Another attempt, after so long.
     After(Duration),
     /// Nothing, for this reason.
-    GiveUp(GiveUp),
+    GiveUpReason(GiveUpReason),
 }
 
 /// The attempts of one task.
@@ -87,7 +87,7 @@ impl<E> Attempts<E> {
             .with_factor(schedule.factor)
             .without_max_times();
         let delays = if schedule.jitter { builder.with_jitter() } else { builder }.build();
-        let deadline = policy.deadline.and_then(|deadline| now.checked_add(deadline));
+        let deadline = policy.timeout.and_then(|timeout| now.checked_add(timeout));
         Self { policy, delays, cap, made: 0, deadline }
     }
 
@@ -122,9 +122,9 @@ impl<E> Attempts<E> {
     /// Begins the next attempt, whose token is a child of `parent`.
     pub(crate) fn begin(&mut self, parent: &CancellationToken, now: Instant) -> Attempt {
         self.count();
-        let own = self.policy.attempt_deadline.and_then(|deadline| now.checked_add(deadline));
+        let own = self.policy.attempt_timeout.and_then(|timeout| now.checked_add(timeout));
         let deadline = own.into_iter().chain(self.deadline).min();
-        let token = deadline.map_or_else(|| parent.child_token(), |deadline| parent.with_deadline(deadline));
+        let token = deadline.map_or_else(|| parent.child_token(), |deadline| parent.child_with_deadline(deadline));
         Attempt { number: self.made, max: self.policy.max_attempts, token }
     }
 
@@ -141,20 +141,20 @@ impl<E> Attempts<E> {
     /// The attempt that was begun has failed; what follows? A panic counts as transient.
     pub(crate) fn failed(&mut self, class: ErrorClass, now: Instant) -> Next {
         let asked_for = match class {
-            ErrorClass::Permanent => return Next::GiveUp(GiveUp::Permanent),
+            ErrorClass::Permanent => return Next::GiveUpReason(GiveUpReason::Permanent),
             ErrorClass::Transient => None,
             ErrorClass::RetryAfter(delay) => Some(delay),
         };
         if self.made >= self.policy.max_attempts {
-            return Next::GiveUp(GiveUp::Attempts);
+            return Next::GiveUpReason(GiveUpReason::Attempts);
         }
         let delay = asked_for.unwrap_or_else(|| self.next_delay());
         let in_time = |deadline: Instant| now.checked_add(delay).is_some_and(|due| due < deadline);
         if !self.deadline.is_none_or(in_time) {
-            return Next::GiveUp(GiveUp::Deadline);
+            return Next::GiveUpReason(GiveUpReason::Deadline);
         }
         if !self.policy.budget.as_ref().is_none_or(RetryBudget::withdraw) {
-            return Next::GiveUp(GiveUp::Budget);
+            return Next::GiveUpReason(GiveUpReason::Budget);
         }
         Next::After(delay)
     }

@@ -9,7 +9,7 @@ const RETRY: u64 = 1_000;
 /// What a success earns unless told otherwise: a tenth of a retry.
 const DEFAULT_SHARE: f64 = 0.1;
 
-/// Limits how often the tasks of a [`RetryPolicy`](crate::RetryPolicy) are tried again, all together: when what they call
+/// Limits how often the tasks of a [`RetryPolicy`](crate::retry::RetryPolicy) are tried again, all together: when what they call
 /// is down for all of them, trying again makes it worse.
 ///
 /// The budget starts with a number of retries and never holds more. A retry takes one out, a success puts a share of one
@@ -20,7 +20,8 @@ const DEFAULT_SHARE: f64 = 0.1;
 ///
 /// ```
 /// use std::time::Duration;
-/// use workcrew::{GiveUp, RetryBudget, RetryPolicy, WorkerPool};
+/// use workcrew::WorkerPool;
+/// use workcrew::retry::{GiveUpReason, RetryBudget, RetryPolicy};
 ///
 /// let pool = WorkerPool::builder().workers(1).build()?;
 /// let policy = RetryPolicy::fixed(Duration::ZERO).budget(RetryBudget::new(3));
@@ -43,13 +44,13 @@ impl RetryBudget {
     #[must_use]
     pub fn new(retries: u32) -> Self {
         let limit = u64::from(retries) * RETRY;
-        Self { account: Arc::new(Mutex::new(limit)), limit, share: 0 }.earn(DEFAULT_SHARE)
+        Self { account: Arc::new(Mutex::new(limit)), limit, share: 0 }.deposit_ratio(DEFAULT_SHARE)
     }
 
     /// What a success puts back, as a share of a retry; from 0 to 1, in steps of a thousandth. What lies outside, or is
     /// not a number, counts as the nearest, or as 0.
     #[must_use]
-    pub fn earn(mut self, share: f64) -> Self {
+    pub fn deposit_ratio(mut self, share: f64) -> Self {
         // A cast makes 0 of what is not a number.
         self.share = (share.clamp(0.0, 1.0) * RETRY as f64).round() as u64;
         self

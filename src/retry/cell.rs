@@ -31,24 +31,24 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::attempts::{Attempt, Attempts, Next};
-use super::error::{AttemptError, Errors, GiveUp, RetryError};
+use super::error::{AttemptError, Errors, GiveUpReason, RetryError};
 use super::policy::ErrorClass;
-use crate::agenda::{Due, Place};
-use crate::cancel::CancellationToken;
-use crate::clock::Moment;
-use crate::deadline::Deadline;
+use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, JoinError};
-use crate::job::Task;
-use crate::local::Name;
 use crate::nesting;
-use crate::observer::{Outcome, TaskId};
-use crate::record::Record;
-use crate::supervisor::Supervisor;
+use crate::observe::observer::{TaskId, TaskOutcome};
+use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
-use crate::task::{Joinable, Landing, Prospect, TaskCell, Watched};
-use crate::timekeeper::{Reservation, Timekeeper};
+use crate::task::context::Name;
+use crate::task::executor::Executor;
+use crate::task::job::Task;
+use crate::task::waits::{self, Needs, Wait};
+use crate::task::{JoinStatus, JoinTarget, Landing, TaskCell, Watched};
+use crate::time::clock::Moment;
+use crate::time::deadline::Deadline;
+use crate::timer::heap::{Due, Place};
+use crate::timer::thread::{Reservation, TimerThread};
 use crate::unwind;
-use crate::waits::{self, Needs, Wait};
 
 /// What the handle yields.
 type Yield<T, E> = Result<T, RetryError<E>>;
@@ -58,7 +58,7 @@ pub(super) struct RetryCell<F, T, E> {
     plain: TaskCell<Body<F, E>, Yield<T, E>>,
     /// Cancelled with the task; the parent of each attempt's.
     token: CancellationToken,
-    timekeeper: Arc<Timekeeper>,
+    timers: Arc<TimerThread>,
     /// The place in the agenda, while it may be there. See rule 1.
     place: Mutex<Option<Place>>,
     /// Whether a share in it lies in the pool's queue; see rule 4.
@@ -91,14 +91,14 @@ where
         f: F,
         attempts: Attempts<E>,
         reservation: Reservation,
-        timekeeper: Arc<Timekeeper>,
+        timers: Arc<TimerThread>,
         (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Moment>),
     ) -> Arc<Self> {
         let body = Body { f, attempts, errors: Errors::new(), reservation };
         Arc::new_cyclic(|me| Self {
             plain: TaskCell::new(body, id, location, queued_at),
             token: CancellationToken::new(),
-            timekeeper,
+            timers,
             place: Mutex::new(None),
             is_queued: AtomicBool::new(true), // it is submitted as soon as it is made
             me: Weak::clone(me),
@@ -126,7 +126,7 @@ where
         if !place.is_none_or(may_start) {
             return None;
         }
-        let out_of_agenda = place.take().and_then(|place| self.timekeeper.strike_out(place));
+        let out_of_agenda = place.take().and_then(|place| self.timers.strike_out(place));
         let body = self.plain.start();
         drop(place);
         drop(out_of_agenda);
@@ -134,14 +134,14 @@ where
     }
 
     /// Makes one attempt and sees to what follows.
-    fn attempt(&self, mut body: Body<F, E>, record: &Record, supervisor: &Supervisor) {
+    fn attempt(&self, mut body: Body<F, E>, record: &WorkerCounters, executor: &Executor) {
         let mut brief = self.plain.as_brief();
         if body.attempts.made() > 0 {
             brief.queued_at = None; // the first attempt tells how long the task has waited for a worker
         }
         let attempt = body.attempts.begin(&self.token, self.now());
         let (f, attempts) = (&mut body.f, &body.attempts);
-        let (started, result) = supervisor.try_once(record, &brief, || match f(attempt) {
+        let (started, result) = executor.try_once(record, &brief, || match f(attempt) {
             Ok(value) => Tried::Succeeded(value),
             Err(error) => {
                 let class = attempts.classify(&error);
@@ -149,18 +149,18 @@ where
             }
         });
         let (next, outcome) = match &result {
-            Ok(Tried::Succeeded(_)) => (None, Outcome::Succeeded),
-            Ok(Tried::Failed(_, class)) => (Some(self.what_follows(&mut body.attempts, *class)), Outcome::Failed),
-            Err(_) => (Some(self.what_follows(&mut body.attempts, ErrorClass::Transient)), Outcome::Panicked),
+            Ok(Tried::Succeeded(_)) => (None, TaskOutcome::Succeeded),
+            Ok(Tried::Failed(_, class)) => (Some(self.what_follows(&mut body.attempts, *class)), TaskOutcome::Failed),
+            Err(_) => (Some(self.what_follows(&mut body.attempts, ErrorClass::Transient)), TaskOutcome::Panicked),
         };
         let ends = !matches!(next, Some(Next::After(_)));
-        supervisor.tried(record, &brief, started, result.as_ref().err(), ends.then_some(outcome));
+        executor.tried(record, &brief, started, result.as_ref().err(), ends.then_some(outcome));
         let error = match result {
             Ok(Tried::Succeeded(value)) => {
                 body.attempts.succeeded();
                 unwind::discard(body);
                 self.plain.land(Ok(Ok(value)));
-                supervisor.settle(record, 1);
+                executor.settle(record, 1);
                 return;
             }
             Ok(Tried::Failed(error, _)) => AttemptError::Failed(error),
@@ -168,8 +168,8 @@ where
         };
         unwind::discard(body.errors.add(error));
         match next {
-            Some(Next::After(delay)) => self.delay(body, Due::after(self.now(), delay), record, supervisor),
-            Some(Next::GiveUp(reason)) => self.give_up(body, reason, record, supervisor),
+            Some(Next::After(delay)) => self.delay(body, Due::after(self.now(), delay), record, executor),
+            Some(Next::GiveUpReason(reason)) => self.give_up(body, reason, record, executor),
             None => unreachable!("an attempt without an error has succeeded"),
         }
     }
@@ -177,13 +177,13 @@ where
     /// What follows a failed attempt.
     fn what_follows(&self, attempts: &mut Attempts<E>, class: ErrorClass) -> Next {
         match self.token.reason() {
-            Some(reason) => Next::GiveUp(GiveUp::Cancelled(reason)),
+            Some(reason) => Next::GiveUpReason(GiveUpReason::Cancelled(reason)),
             None => attempts.failed(class, self.now()),
         }
     }
 
     /// Puts the closure back and the task into the agenda.
-    fn delay(&self, body: Body<F, E>, due: Due, record: &Record, supervisor: &Supervisor) {
+    fn delay(&self, body: Body<F, E>, due: Due, record: &WorkerCounters, executor: &Executor) {
         let mut place = self.place.lock();
         let me = self.me.upgrade().expect("whoever calls a method holds a reference");
         match body.reservation.put(due, me) {
@@ -191,47 +191,47 @@ where
                 *place = Some(taken);
                 self.plain.put_back(body);
                 drop(place);
-                waits::changed(self.plain.name(), supervisor.pool);
+                waits::changed(self.plain.name(), executor.pool);
                 // Who cancelled before the closure was back has found it running, and left it to this.
                 if let Some(reason) = self.token.reason()
                     && let Some(body) = self.start()
                 {
-                    self.cancel_claimed(body, reason, record, supervisor);
+                    self.cancel_claimed(body, reason, record, executor);
                 }
             }
             Err(_) => {
                 drop(place);
-                self.cancel_claimed(body, CancelReason::ShutDown, record, supervisor);
+                self.cancel_claimed(body, CancelReason::ShutDown, record, executor);
             }
         }
     }
 
     /// Ends a task whose attempts are over.
-    fn give_up(&self, body: Body<F, E>, reason: GiveUp, record: &Record, supervisor: &Supervisor) {
+    fn give_up(&self, body: Body<F, E>, reason: GiveUpReason, record: &WorkerCounters, executor: &Executor) {
         let Body { f, attempts, errors, reservation } = body;
         let made = attempts.made();
         unwind::discard((f, attempts, reservation));
         let error = errors.give_up(reason, made).expect("what is given up has failed");
         self.plain.land(Ok(Err(error)));
-        supervisor.settle(record, 1);
+        executor.settle(record, 1);
     }
 
     /// Ends a task that is not being tried.
-    fn cancel_claimed(&self, body: Body<F, E>, reason: CancelReason, record: &Record, supervisor: &Supervisor) {
+    fn cancel_claimed(&self, body: Body<F, E>, reason: CancelReason, record: &WorkerCounters, executor: &Executor) {
         let Body { f, attempts, errors, reservation } = body;
         let made = attempts.made();
         nesting::discard((f, attempts, reservation));
-        supervisor.cancelled(record, &self.plain.as_brief().info, reason);
-        let error = errors.give_up(GiveUp::Cancelled(reason), made);
+        executor.cancelled(record, &self.plain.as_brief().info, reason);
+        let error = errors.give_up(GiveUpReason::Cancelled(reason), made);
         self.plain.land(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
-        supervisor.settle(record, 1);
+        executor.settle(record, 1);
     }
 
     /// Makes an attempt, if none is under way and no delay either.
-    fn run_if_due(&self, supervisor: &Supervisor) {
-        supervisor.enter(self.plain.name(), |record| {
+    fn run_if_due(&self, executor: &Executor) {
+        executor.enter(self.plain.name(), |record| {
             if let Some(body) = self.start_if_due() {
-                self.attempt(body, record, supervisor);
+                self.attempt(body, record, executor);
             }
         });
     }
@@ -245,7 +245,7 @@ where
 
 impl<F, T, E> RetryCell<F, T, E> {
     fn now(&self) -> Instant {
-        self.timekeeper.watch().now()
+        self.timers.watch().now()
     }
 }
 
@@ -255,16 +255,16 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
-    fn run(&self, supervisor: &Supervisor) {
+    fn run(&self, executor: &Executor) {
         self.leave_queue();
-        self.run_if_due(supervisor);
+        self.run_if_due(executor);
     }
 
-    fn cancel(&self, reason: CancelReason, supervisor: &Supervisor) -> bool {
+    fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         if reason == CancelReason::Discarded {
             self.leave_queue();
         }
-        supervisor.enter(0, |record| {
+        executor.enter(0, |record| {
             let mut claimed = if reason == CancelReason::Discarded { self.start_if_due() } else { self.start() };
             // An overflowing queue gives up what lies in it, which may be an empty share in a task that is being tried.
             if claimed.is_none() && reason == CancelReason::Discarded {
@@ -274,7 +274,7 @@ where
             // The closure may have been put back by an attempt that had not seen the token.
             claimed = claimed.or_else(|| self.start());
             let Some(body) = claimed else { return false };
-            self.cancel_claimed(body, reason, record, supervisor);
+            self.cancel_claimed(body, reason, record, executor);
             true
         })
     }
@@ -289,7 +289,7 @@ where
     }
 }
 
-impl<F, T, E> Joinable<Yield<T, E>> for RetryCell<F, T, E>
+impl<F, T, E> JoinTarget<Yield<T, E>> for RetryCell<F, T, E>
 where
     F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
     T: Send + 'static,
@@ -317,8 +317,8 @@ where
         });
     }
 
-    fn help(&self, supervisor: &Supervisor) {
-        self.run_if_due(supervisor);
+    fn help(&self, executor: &Executor) {
+        self.run_if_due(executor);
     }
 
     fn wake_waiters(&self) {
@@ -341,10 +341,10 @@ where
     }
 
     /// A task between two attempts is under way.
-    fn prospect(&self) -> Prospect {
+    fn prospect(&self) -> JoinStatus {
         let is_delayed = self.place.lock().is_some_and(|place| place.due() > Due::At(self.now()));
         match self.plain.prospect() {
-            Prospect::Unstarted if is_delayed => Prospect::UnderWay,
+            JoinStatus::Queued if is_delayed => JoinStatus::InProgress,
             prospect => prospect,
         }
     }

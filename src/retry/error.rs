@@ -4,13 +4,13 @@ use std::error::Error;
 use std::fmt;
 
 use crate::error::CancelReason;
-use crate::panic::Panic;
+use crate::error::panic::TaskPanic;
 use crate::unwind;
 
 /// Why a task was not tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum GiveUp {
+pub enum GiveUpReason {
     /// The policy says of the last error that it is permanent.
     Permanent,
     /// The attempts are used up.
@@ -30,12 +30,12 @@ pub enum AttemptError<E> {
     /// It returned an error.
     Failed(E),
     /// It panicked.
-    Panicked(Panic),
+    Panicked(TaskPanic),
 }
 
 /// How a task ended that was tried, and given up. Dropping it contains a panic of the errors' destructors.
 pub struct RetryError<E> {
-    reason: GiveUp,
+    reason: GiveUpReason,
     attempts: u32,
     /// There is one at least.
     errors: Errors<E>,
@@ -51,7 +51,7 @@ pub(crate) struct Errors<E> {
 impl<E> RetryError<E> {
     /// Why the task was not tried again.
     #[must_use]
-    pub fn reason(&self) -> GiveUp {
+    pub fn reason(&self) -> GiveUpReason {
         self.reason
     }
 
@@ -100,7 +100,7 @@ impl<E> Errors<E> {
     }
 
     /// Makes the task's error of them; `None`, if there was no attempt.
-    pub(crate) fn give_up(self, reason: GiveUp, attempts: u32) -> Option<RetryError<E>> {
+    pub(crate) fn give_up(self, reason: GiveUpReason, attempts: u32) -> Option<RetryError<E>> {
         self.last.is_some().then_some(RetryError { reason, attempts, errors: self })
     }
 }
@@ -124,7 +124,7 @@ impl<E: fmt::Debug> fmt::Debug for RetryError<E> {
     }
 }
 
-impl fmt::Display for GiveUp {
+impl fmt::Display for GiveUpReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Permanent => f.write_str("the error is permanent"),

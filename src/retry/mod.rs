@@ -12,7 +12,7 @@ mod tests;
 
 pub use self::attempts::Attempt;
 pub use self::budget::RetryBudget;
-pub use self::error::{AttemptError, GiveUp, RetryError};
+pub use self::error::{AttemptError, GiveUpReason, RetryError};
 pub use self::policy::{ErrorClass, RetryPolicy};
 
 pub(crate) use self::attempts::Attempts;
@@ -23,13 +23,13 @@ use self::cell::RetryCell;
 pub(crate) use self::error::Errors;
 use std::panic::Location;
 
-use crate::engine::Patience;
 use crate::error::TimerError;
-use crate::handle::JoinHandle;
-use crate::job::Job;
-use crate::pool::WorkerPool;
+use crate::pool::inner::WaitMode;
+use crate::pool::timers;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
-use crate::timer;
+use crate::task::handle::JoinHandle;
+use crate::task::job::Job;
 
 /// # Tasks that are tried again
 impl WorkerPool {
@@ -37,7 +37,7 @@ impl WorkerPool {
     ///
     /// It is one task over all attempts: one identity, one handle, one fate. While it waits for the next attempt it holds
     /// no worker and counts as queued. A panic of `f` is a failure like an `Err`, and `f` is called again on the same
-    /// captured values. Every panic is told to [`Builder::on_panic`](crate::Builder::on_panic) at once.
+    /// captured values. Every panic is told to [`WorkerPoolBuilder::on_panic`](crate::WorkerPoolBuilder::on_panic) at once.
     ///
     /// The handle does what it always does:
     /// - [`cancel`](JoinHandle::cancel) ends a delay at once, and frees the closure. During an attempt it returns `false`
@@ -63,7 +63,8 @@ impl WorkerPool {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use workcrew::{GiveUp, RetryPolicy, WorkerPool};
+    /// use workcrew::WorkerPool;
+    /// use workcrew::retry::{GiveUpReason, RetryPolicy};
     ///
     /// let pool = WorkerPool::builder().workers(1).build()?;
     /// let policy = RetryPolicy::fixed(Duration::from_millis(1)).max_attempts(3);
@@ -75,7 +76,7 @@ impl WorkerPool {
     ///
     /// let hopeless = pool.spawn_with_retry(policy, |_| Err::<(), _>("no answer"))?;
     /// let error = hopeless.join()?.unwrap_err();
-    /// assert_eq!((error.attempts(), error.reason()), (3, GiveUp::Attempts));
+    /// assert_eq!((error.attempts(), error.reason()), (3, GiveUpReason::Attempts));
     /// assert_eq!(error.to_string(), "given up after attempt 3, since the attempts are used up: no answer");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -92,26 +93,26 @@ impl WorkerPool {
         E: Send + 'static,
     {
         let location = Location::caller();
-        let timekeeper = match self.timekeeper() {
-            Ok(timekeeper) => timekeeper,
+        let timers = match self.timers() {
+            Ok(timers) => timers,
             Err(source) => return Err(TimerError::no_thread(source, f)),
         };
-        let reservation = match timekeeper.reserve() {
+        let reservation = match timers.reserve() {
             Ok(reservation) => reservation,
-            Err(refusal) => return Err(timer::no_place(refusal, f)),
+            Err(refusal) => return Err(timers::no_place(refusal, f)),
         };
-        let attempts = Attempts::new(policy, timekeeper.watch().now());
+        let attempts = Attempts::new(policy, timers.watch().now());
         let mut body = Some((f, attempts, reservation));
         let mut task = None;
-        let supervisor = &self.engine().supervisor;
-        let queued_at = supervisor.now_if_timing();
-        let submitted = self.engine().submit(Patience::Policy, location, |id| {
+        let executor = &self.engine().executor;
+        let queued_at = executor.now_if_timing();
+        let submitted = self.engine().submit(WaitMode::Policy, location, |id| {
             let (f, attempts, reservation) = body.take().expect("a task is made once");
-            let cell = RetryCell::new(f, attempts, reservation, Arc::clone(timekeeper), (id, location, queued_at));
+            let cell = RetryCell::new(f, attempts, reservation, Arc::clone(timers), (id, location, queued_at));
             Job::Task(Arc::clone(task.insert(cell)) as _)
         });
         match (submitted, task) {
-            (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(supervisor))),
+            (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(executor))),
             (Err(_), Some(task)) => Err(TimerError::shut_down(task.withdraw())),
             (_, None) => Err(TimerError::shut_down(body.expect("a task that was not made leaves the closure").0)),
         }

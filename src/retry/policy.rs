@@ -23,13 +23,13 @@ const DEFAULT_CAP: Duration = Duration::from_secs(30);
 /// ```
 /// use std::io::{Error, ErrorKind};
 /// use std::time::Duration;
-/// use workcrew::RetryPolicy;
+/// use workcrew::retry::RetryPolicy;
 ///
 /// let policy = RetryPolicy::exponential() // 100 ms, 200 ms, 400 ms …
 ///     .base_delay(Duration::from_millis(50))
 ///     .max_delay(Duration::from_secs(5))
 ///     .max_attempts(8)
-///     .deadline(Duration::from_secs(60))
+///     .timeout(Duration::from_secs(60))
 ///     .retry_if(|error: &Error| error.kind() == ErrorKind::ConnectionRefused);
 /// # let _ = policy;
 /// ```
@@ -41,9 +41,9 @@ pub struct RetryPolicy<E> {
     /// In all, the first included; not zero.
     pub(super) max_attempts: u32,
     /// For all attempts and delays together.
-    pub(super) deadline: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     /// For one attempt.
-    pub(super) attempt_deadline: Option<Duration>,
+    pub(super) attempt_timeout: Option<Duration>,
     /// Tells what an error means; `None`: all are worth another attempt.
     pub(super) classify: Option<Classify<E>>,
     pub(super) budget: Option<RetryBudget>,
@@ -85,8 +85,8 @@ impl<E> RetryPolicy<E> {
     }
 
     fn by(schedule: Schedule, max_delay: Duration) -> Self {
-        let (max_attempts, deadline, attempt_deadline) = (DEFAULT_ATTEMPTS, None, None);
-        Self { schedule, max_delay, max_attempts, deadline, attempt_deadline, classify: None, budget: None }
+        let (max_attempts, timeout, attempt_timeout) = (DEFAULT_ATTEMPTS, None, None);
+        Self { schedule, max_delay, max_attempts, timeout, attempt_timeout, classify: None, budget: None }
     }
 
     /// The most attempts, the first included. Zero counts as one: a task that was accepted is tried.
@@ -117,16 +117,16 @@ impl<E> RetryPolicy<E> {
 
     /// The time for all attempts and delays together, from the submission on. A delay that would end later is not begun:
     /// the failure is final at once. An attempt that is under way is not stopped; it can see the deadline in its
-    /// [token](crate::Attempt::token).
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+    /// [token](crate::retry::Attempt::token).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
         self
     }
 
-    /// The time for one attempt, which can see it in its [token](crate::Attempt::token). Where attempts have no token, as
+    /// The time for one attempt, which can see it in its [token](crate::retry::Attempt::token). Where attempts have no token, as
     /// handlers of events, it has no effect.
-    pub fn attempt_deadline(mut self, deadline: Duration) -> Self {
-        self.attempt_deadline = Some(deadline);
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = Some(timeout);
         self
     }
 
@@ -178,21 +178,21 @@ impl<E> RetryPolicy<E> {
 
     /// The same policy, with a deadline that is not later than this.
     #[cfg(feature = "grpc")]
-    pub(crate) fn within(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
+    pub(crate) fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(self.timeout.map_or(timeout, |own| own.min(timeout)));
         self
     }
 
     /// The time for one attempt, and the time for all of them together.
     #[cfg(feature = "grpc")]
     pub(crate) fn times(&self) -> (Option<Duration>, Option<Duration>) {
-        (self.attempt_deadline, self.deadline)
+        (self.attempt_timeout, self.timeout)
     }
 
     /// Whether it matters when a task was submitted.
     #[cfg(feature = "events")]
-    pub(crate) fn has_deadline(&self) -> bool {
-        self.deadline.is_some()
+    pub(crate) fn has_timeout(&self) -> bool {
+        self.timeout.is_some()
     }
 }
 
@@ -209,8 +209,8 @@ impl<E> fmt::Debug for RetryPolicy<E> {
             .field("schedule", &self.schedule)
             .field("max_delay", &self.max_delay)
             .field("max_attempts", &self.max_attempts)
-            .field("deadline", &self.deadline)
-            .field("attempt_deadline", &self.attempt_deadline)
+            .field("timeout", &self.timeout)
+            .field("attempt_timeout", &self.attempt_timeout)
             .field("budget", &self.budget)
             .finish_non_exhaustive()
     }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::attempts::{Attempts, Next};
 use super::cell::RetryCell;
-use super::{ErrorClass, GiveUp, RetryBudget, RetryPolicy};
-use crate::cancel::CancellationToken;
-use crate::job::Task;
-use crate::pool::WorkerPool;
+use super::{ErrorClass, GiveUpReason, RetryBudget, RetryPolicy};
+use crate::cancel::token::CancellationToken;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, Mutex};
 use crate::task::Landing;
-use crate::timekeeper::PLACES;
+use crate::task::job::Task;
 use crate::timer::tests::Bench;
+use crate::timer::thread::PLACES;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -24,7 +24,7 @@ fn delays(policy: RetryPolicy<()>, failures: usize) -> Vec<Duration> {
         let _ = attempts.begin(&root, now);
         match attempts.failed(ErrorClass::Transient, now) {
             Next::After(delay) => delay,
-            Next::GiveUp(reason) => panic!("given up: {reason}"),
+            Next::GiveUpReason(reason) => panic!("given up: {reason}"),
         }
     };
     (0..failures).map(delay).collect()
@@ -111,18 +111,18 @@ fn attempts_are_counted_in_all_and_zero_counts_as_one() {
 fn what_a_server_asks_for_is_done_and_a_delay_past_the_deadline_is_not_begun() {
     let now = Instant::now();
     let root = CancellationToken::new();
-    let policy = RetryPolicy::<()>::fixed(5 * SECOND).max_delay(5 * SECOND).deadline(60 * SECOND);
+    let policy = RetryPolicy::<()>::fixed(5 * SECOND).max_delay(5 * SECOND).timeout(60 * SECOND);
     let mut attempts = Attempts::new(policy, now);
     let _ = attempts.begin(&root, now);
     assert_eq!(attempts.failed(ErrorClass::RetryAfter(50 * SECOND), now), Next::After(50 * SECOND));
-    assert_eq!(attempts.failed(ErrorClass::RetryAfter(60 * SECOND), now), Next::GiveUp(GiveUp::Deadline));
-    assert_eq!(attempts.failed(ErrorClass::RetryAfter(Duration::MAX), now), Next::GiveUp(GiveUp::Deadline));
-    assert_eq!(attempts.failed(ErrorClass::Permanent, now), Next::GiveUp(GiveUp::Permanent));
+    assert_eq!(attempts.failed(ErrorClass::RetryAfter(60 * SECOND), now), Next::GiveUpReason(GiveUpReason::Deadline));
+    assert_eq!(attempts.failed(ErrorClass::RetryAfter(Duration::MAX), now), Next::GiveUpReason(GiveUpReason::Deadline));
+    assert_eq!(attempts.failed(ErrorClass::Permanent, now), Next::GiveUpReason(GiveUpReason::Permanent));
     let later = now + 54 * SECOND;
     assert_eq!(attempts.failed(ErrorClass::Transient, later), Next::After(5 * SECOND));
-    assert_eq!(attempts.failed(ErrorClass::Transient, later + SECOND), Next::GiveUp(GiveUp::Deadline));
+    assert_eq!(attempts.failed(ErrorClass::Transient, later + SECOND), Next::GiveUpReason(GiveUpReason::Deadline));
     // A deadline that the clock cannot hold is none.
-    let mut endless = Attempts::<()>::new(RetryPolicy::fixed(SECOND).deadline(Duration::MAX), now);
+    let mut endless = Attempts::<()>::new(RetryPolicy::fixed(SECOND).timeout(Duration::MAX), now);
     let _ = endless.begin(&root, now);
     assert_eq!(endless.failed(ErrorClass::Transient, now), Next::After(SECOND));
 }
@@ -130,20 +130,20 @@ fn what_a_server_asks_for_is_done_and_a_delay_past_the_deadline_is_not_begun() {
 #[test]
 fn a_budget_is_shared_by_clones_spent_by_retries_and_earned_by_successes() {
     let (now, root) = (Instant::now(), CancellationToken::new());
-    let policy = RetryPolicy::<()>::fixed(SECOND).budget(RetryBudget::new(2).earn(0.5)).max_attempts(u32::MAX);
+    let policy = RetryPolicy::<()>::fixed(SECOND).budget(RetryBudget::new(2).deposit_ratio(0.5)).max_attempts(u32::MAX);
     let mut one = Attempts::new(policy.clone(), now);
     let mut other = Attempts::new(policy, now);
     let _ = (one.begin(&root, now), other.begin(&root, now));
     assert_eq!(one.failed(ErrorClass::Transient, now), Next::After(SECOND));
     assert_eq!(other.failed(ErrorClass::Transient, now), Next::After(SECOND));
-    assert_eq!(one.failed(ErrorClass::Transient, now), Next::GiveUp(GiveUp::Budget));
+    assert_eq!(one.failed(ErrorClass::Transient, now), Next::GiveUpReason(GiveUpReason::Budget));
     other.succeeded();
-    assert_eq!(one.failed(ErrorClass::Transient, now), Next::GiveUp(GiveUp::Budget));
+    assert_eq!(one.failed(ErrorClass::Transient, now), Next::GiveUpReason(GiveUpReason::Budget));
     other.succeeded();
     assert_eq!(one.failed(ErrorClass::Transient, now), Next::After(SECOND));
     // It never holds more than it began with, and odd shares are the nearest that make sense.
     for (share, earned) in [(f64::NAN, 0), (-1.0, 0), (f64::INFINITY, 1), (2.0, 1), (0.000_1, 0)] {
-        let budget = RetryBudget::new(1).earn(share);
+        let budget = RetryBudget::new(1).deposit_ratio(share);
         assert!(budget.withdraw() && !budget.withdraw(), "{share}");
         budget.deposit();
         budget.deposit();
@@ -154,8 +154,8 @@ fn a_budget_is_shared_by_clones_spent_by_retries_and_earned_by_successes() {
 #[test]
 fn attempts_are_made_when_the_delays_are_over_and_not_before() {
     let bench = Bench::new();
-    let (supervisor, timekeeper) = (&bench.supervisor, &bench.timekeeper);
-    let id = supervisor.admit(Location::caller(), None).expect("it is open");
+    let (executor, timers) = (&bench.executor, &bench.timers);
+    let id = executor.admit(Location::caller(), None).expect("it is open");
     let start = bench.watch.now();
     let made = Arc::new(Mutex::new(Vec::new()));
     let (noted, watch) = (Arc::clone(&made), bench.watch.clone());
@@ -165,20 +165,20 @@ fn attempts_are_made_when_the_delays_are_over_and_not_before() {
         noted.lock().push((watch.now() - start).as_secs());
         Err::<(), _>("not yet")
     };
-    let reservation = timekeeper.reserve().expect("there is room");
-    let cell = RetryCell::new(f, attempts, reservation, Arc::clone(timekeeper), (id, Location::caller(), None));
-    cell.run(supervisor);
+    let reservation = timers.reserve().expect("there is room");
+    let cell = RetryCell::new(f, attempts, reservation, Arc::clone(timers), (id, Location::caller(), None));
+    cell.run(executor);
     for delay in [1, 2, 4] {
         bench.advance(SECOND * delay - Duration::from_nanos(1));
-        assert_eq!((bench.run_due(), timekeeper.len(), cell.is_done()), (0, 1, false));
+        assert_eq!((bench.run_due(), timers.len(), cell.is_done()), (0, 1, false));
         bench.advance(Duration::from_nanos(1));
         assert_eq!(bench.run_due(), 1);
     }
     assert_eq!(*made.lock(), [0, 1, 3, 7]);
     let error = cell.take().expect("it is done").expect("it was tried").expect_err("it failed");
-    assert_eq!((error.attempts(), error.reason()), (4, GiveUp::Attempts));
-    assert!(supervisor.lifecycle.ledger.is_quiet());
-    assert_eq!(timekeeper.len(), 0);
+    assert_eq!((error.attempts(), error.reason()), (4, GiveUpReason::Attempts));
+    assert!(executor.lifecycle.ledger.is_quiet());
+    assert_eq!(timers.len(), 0);
 }
 
 #[test]
@@ -196,15 +196,15 @@ fn attempts_made_elsewhere_count_and_their_delays_are_over() {
     for made in [8, u32::MAX] {
         let mut attempts = Attempts::resume(policy(), start, made);
         attempts.count();
-        assert_eq!(attempts.failed(ErrorClass::Transient, start), Next::GiveUp(GiveUp::Attempts));
+        assert_eq!(attempts.failed(ErrorClass::Transient, start), Next::GiveUpReason(GiveUpReason::Attempts));
     }
 }
 
 #[test]
 fn where_as_many_timers_as_may_be_are_pending_the_closure_comes_back() {
     let pool = WorkerPool::builder().workers(1).build().expect("it can be built");
-    let timekeeper = pool.timekeeper().expect("a thread can be started");
-    let reserved: Vec<_> = (0..PLACES).map(|_| timekeeper.reserve().ok()).collect();
+    let timers = pool.timers().expect("a thread can be started");
+    let reserved: Vec<_> = (0..PLACES).map(|_| timers.reserve().ok()).collect();
     let refused = pool.spawn_with_retry(RetryPolicy::exponential(), |_| Ok::<_, ()>(())).expect_err("no place is left");
     assert!(refused.is_full() && !refused.is_shut_down());
     assert_eq!(pool.metrics().tasks_submitted, 0);

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use crate::agenda::Place;
+use super::heap::Place;
+use super::thread::TimerThread;
 use crate::error::CancelReason;
-use crate::handle::JoinHandle;
-use crate::job::Task;
-use crate::supervisor::Supervisor;
 use crate::sync::Arc;
-use crate::timekeeper::Timekeeper;
+use crate::task::executor::Executor;
+use crate::task::handle::JoinHandle;
+use crate::task::job::Task;
 
 /// Stops a timer. From [`execute_after`](crate::WorkerPool::execute_after),
 /// [`execute_every`](crate::WorkerPool::execute_every) and
@@ -31,35 +31,30 @@ use crate::timekeeper::Timekeeper;
 pub struct TimerHandle {
     kind: Kind,
     /// Of the pool the timer belongs to.
-    supervisor: Arc<Supervisor>,
+    executor: Arc<Executor>,
 }
 
 /// What a handle is of.
 enum Kind {
     /// A task that waits for its time.
-    Once { task: JoinHandle<()>, place: Place, timekeeper: Arc<Timekeeper> },
+    Once { task: JoinHandle<()>, place: Place, timers: Arc<TimerThread> },
     /// A closure that is run again and again.
     Periodic(Arc<dyn Repeating>),
 }
 
 /// What a handle needs of a periodic timer, whatever the type of its closure.
-pub(super) trait Repeating: Task {
+pub(crate) trait Repeating: Task {
     /// Whether it will not start again.
     fn is_stopped(&self) -> bool;
 }
 
 impl TimerHandle {
-    pub(super) fn once(
-        task: JoinHandle<()>,
-        place: Place,
-        timekeeper: Arc<Timekeeper>,
-        supervisor: Arc<Supervisor>,
-    ) -> Self {
-        Self { kind: Kind::Once { task, place, timekeeper }, supervisor }
+    pub(crate) fn once(task: JoinHandle<()>, place: Place, timers: Arc<TimerThread>, executor: Arc<Executor>) -> Self {
+        Self { kind: Kind::Once { task, place, timers }, executor }
     }
 
-    pub(super) fn periodic(timer: Arc<dyn Repeating>, supervisor: Arc<Supervisor>) -> Self {
-        Self { kind: Kind::Periodic(timer), supervisor }
+    pub(crate) fn periodic(timer: Arc<dyn Repeating>, executor: Arc<Executor>) -> Self {
+        Self { kind: Kind::Periodic(timer), executor }
     }
 
     /// Stops the timer: it does not start any more. The closure, and the timer's memory, are freed before this returns;
@@ -70,13 +65,13 @@ impl TimerHandle {
     #[allow(clippy::must_use_candidate, reason = "stopping what may be over is a fine thing to do")]
     pub fn cancel(&self) -> bool {
         match &self.kind {
-            Kind::Once { task, place, timekeeper } => {
+            Kind::Once { task, place, timers } => {
                 let cancelled = task.cancel();
-                let out_of_agenda = timekeeper.strike_out(*place);
+                let out_of_agenda = timers.strike_out(*place);
                 drop(out_of_agenda);
                 cancelled
             }
-            Kind::Periodic(timer) => timer.cancel(CancelReason::Requested, &self.supervisor),
+            Kind::Periodic(timer) => timer.cancel(CancelReason::Requested, &self.executor),
         }
     }
 

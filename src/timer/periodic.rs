@@ -20,22 +20,22 @@ use std::mem;
 use std::panic::Location;
 
 use super::handle::Repeating;
-use super::rhythm::Rhythm;
-use crate::agenda::{Due, Place};
+use super::heap::{Due, Place};
+use super::schedule::Schedule;
+use super::thread::{Reservation, TimerRefused, TimerThread};
 use crate::error::CancelReason;
-use crate::job::Task;
 use crate::nesting;
-use crate::observer::Outcome;
-use crate::supervisor::{Brief, Supervisor};
+use crate::observe::observer::TaskOutcome;
 use crate::sync::{Arc, Mutex, Weak};
-use crate::timekeeper::{NoPlace, Reservation, Timekeeper};
+use crate::task::executor::{Executor, TaskMeta};
+use crate::task::job::Task;
 use crate::unwind;
 
 /// A closure and its rhythm.
-pub(super) struct Periodic<F> {
-    rhythm: Rhythm,
+pub(crate) struct Periodic<F> {
+    rhythm: Schedule,
     location: &'static Location<'static>,
-    timekeeper: Arc<Timekeeper>,
+    timers: Arc<TimerThread>,
     /// Itself, for the agenda.
     me: Weak<Self>,
     state: Mutex<State<F>>,
@@ -58,24 +58,24 @@ struct Body<F> {
 
 impl<F: FnMut() + Send + 'static> Periodic<F> {
     /// Makes a timer and puts its first run into the agenda, or gives the closure back.
-    pub(super) fn set(
+    pub(crate) fn set(
         closure: F,
-        rhythm: Rhythm,
+        rhythm: Schedule,
         location: &'static Location<'static>,
-        timekeeper: &Arc<Timekeeper>,
-    ) -> Result<Arc<Self>, (NoPlace, F)> {
-        let reservation = match timekeeper.reserve() {
+        timers: &Arc<TimerThread>,
+    ) -> Result<Arc<Self>, (TimerRefused, F)> {
+        let reservation = match timers.reserve() {
             Ok(reservation) => reservation,
             Err(refusal) => return Err((refusal, closure)),
         };
-        let first = rhythm.first(timekeeper.watch().now());
+        let first = rhythm.first(timers.watch().now());
         let timer = Arc::new_cyclic(|me| {
-            let (timekeeper, me) = (Arc::clone(timekeeper), Weak::clone(me));
-            Self { rhythm, location, timekeeper, me, state: Mutex::new(State::Running) }
+            let (timers, me) = (Arc::clone(timers), Weak::clone(me));
+            Self { rhythm, location, timers, me, state: Mutex::new(State::Running) }
         });
         match timer.put_down(Body { closure, reservation }, first) {
             None => Ok(timer),
-            Some(body) => Err((NoPlace::Closed, body.closure)),
+            Some(body) => Err((TimerRefused::Closed, body.closure)),
         }
     }
 
@@ -92,13 +92,13 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
     }
 
     /// Runs the closure as a task of its own; says whether the pool let it.
-    fn run_once(&self, closure: &mut F, supervisor: &Supervisor) -> bool {
-        let Some(id) = supervisor.admit(self.location, None) else { return false };
-        supervisor.enter(0, |record| {
-            let brief = Brief::single(id, self.location, None);
-            let result = supervisor.perform(record, &brief, closure, |()| Outcome::Succeeded);
+    fn run_once(&self, closure: &mut F, executor: &Executor) -> bool {
+        let Some(id) = executor.admit(self.location, None) else { return false };
+        executor.enter(0, |record| {
+            let brief = TaskMeta::single(id, self.location, None);
+            let result = executor.perform(record, &brief, closure, |()| TaskOutcome::Succeeded);
             drop(result);
-            supervisor.settle(record, 1);
+            executor.settle(record, 1);
         });
         true
     }
@@ -122,19 +122,19 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
 }
 
 impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
-    fn run(&self, supervisor: &Supervisor) {
+    fn run(&self, executor: &Executor) {
         let Some((mut body, last)) = self.start() else { return };
-        let left = if self.run_once(&mut body.closure, supervisor) {
-            let next = self.rhythm.next(last, self.timekeeper.watch().now());
+        let left = if self.run_once(&mut body.closure, executor) {
+            let next = self.rhythm.next(last, self.timers.watch().now());
             self.put_down(body, next)
         } else {
             *self.state.lock() = State::Stopped;
             Some(body)
         };
-        supervisor.enter(0, |_| unwind::discard(left));
+        executor.enter(0, |_| unwind::discard(left));
     }
 
-    fn cancel(&self, _: CancelReason, supervisor: &Supervisor) -> bool {
+    fn cancel(&self, _: CancelReason, executor: &Executor) -> bool {
         let mut state = self.state.lock();
         let next = match &*state {
             State::Waiting { .. } | State::Stopped => State::Stopped,
@@ -144,8 +144,8 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
         drop(state);
         match before {
             State::Waiting { body, place } => {
-                supervisor.enter(0, |_| nesting::discard(body));
-                let out_of_agenda = self.timekeeper.strike_out(place);
+                executor.enter(0, |_| nesting::discard(body));
+                let out_of_agenda = self.timers.strike_out(place);
                 drop(out_of_agenda);
                 true
             }

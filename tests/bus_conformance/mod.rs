@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 
-use super::common::{Counter, Gate, Mutex, in_threads, quiet_panics, within_limit};
+use super::common::{Counter, Gate, Mutex, in_threads, quiet_panics, with_watchdog};
 
 /// What goes around: who published it, and which of theirs it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -230,7 +230,7 @@ pub fn nothing_starts_after_the_guard_is_gone<B: Backend>(bus: &B) {
     drop(guard);
     bus.publish(None, Numbered { publisher: 0, number: 10 });
     gate.open();
-    within_limit(|| bus.wait_idle());
+    with_watchdog(|| bus.wait_idle());
     assert_eq!(starts.get(), 1);
 }
 
@@ -240,7 +240,7 @@ macro_rules! bus_conformance {
     ($make:expr; $($promise:ident)*) => { $(
         #[test]
         fn $promise() {
-            $crate::common::within_limit(|| {
+            $crate::common::with_watchdog(|| {
                 for bus in $make {
                     $crate::bus_conformance::$promise(&bus);
                 }

@@ -6,9 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A generator of numbers that its seed determines (splitmix64).
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// Dice that the seed determines.
     pub fn new(seed: u64) -> Self {
         Self(seed)
@@ -53,5 +53,5 @@ pub fn asked_seed() -> Option<u64> {
 /// A seed that nobody has asked for.
 pub fn fresh_seed() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Dice::new(since.as_nanos() as u64).roll() >> 16
+    Rng::new(since.as_nanos() as u64).roll() >> 16
 }

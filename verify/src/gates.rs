@@ -19,7 +19,7 @@ pub enum Order {
     /// End, and return an error, if you are such a task; else as `Succeed`.
     Fail,
     /// Panic.
-    Panic,
+    TaskPanic,
     /// Join this task, tell what came of it, and wait for the next order.
     Join(JoinHandle<usize>),
 }
@@ -59,7 +59,7 @@ impl Gate {
                 match ordered.recv().unwrap_or(Order::Succeed) {
                     Order::Succeed => return Ok(task),
                     Order::Fail => return Err(task),
-                    Order::Panic => panic::resume_unwind(Box::new(task)),
+                    Order::TaskPanic => panic::resume_unwind(Box::new(task)),
                     Order::Join(handle) => {
                         let _ = told.send(handle.join());
                     }

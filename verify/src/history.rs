@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use workcrew::{CancelReason, JoinError, JoinHandle, WorkerPool};
 
-use crate::dice::Dice;
+use crate::dice::Rng;
 
 /// Threads that call.
 pub const THREADS: usize = 4;
@@ -221,7 +221,7 @@ struct Stage {
 /// If a task ran twice, or ran and was cancelled, or has an outcome that nothing explains.
 #[must_use]
 pub fn record(seed: u64) -> Vec<Event> {
-    let mut dice = Dice::new(seed);
+    let mut dice = Rng::new(seed);
     let workers = 1 + dice.below(3);
     let pool = WorkerPool::builder().workers(workers).queue_capacity(dice.pick(&[1, 2, 64])).build();
     let places = THREADS * CALLS;
@@ -248,7 +248,7 @@ pub fn record(seed: u64) -> Vec<Event> {
 }
 
 /// Makes one call and notes it; `None` if there was nothing to be called about.
-fn call(stage: &Arc<Stage>, dice: &mut Dice) -> Option<Event> {
+fn call(stage: &Arc<Stage>, dice: &mut Rng) -> Option<Event> {
     let known = stage.submitted.load(SeqCst).min(stage.handles.len());
     let call = match dice.below(14) {
         0..=4 => Call::Submit(stage.submitted.fetch_add(1, SeqCst)),

@@ -23,7 +23,7 @@ pub enum Step {
     /// Let a running task return.
     Succeed(u8),
     /// Let a running task panic.
-    Panic(u8),
+    TaskPanic(u8),
     /// Cancel a task through its handle.
     Cancel(u8),
     /// Join a task that has ended, or see that one has not.
@@ -48,7 +48,7 @@ impl Step {
             0..=3 => Self::Spawn,
             4 => Self::Execute,
             5 | 6 => Self::Succeed(one),
-            7 => Self::Panic(one),
+            7 => Self::TaskPanic(one),
             8 => Self::Cancel(one),
             9 => Self::Join(one),
             10..=12 => Self::JoinInside(one, two),
@@ -140,7 +140,7 @@ impl Machine {
         match step {
             Step::Spawn | Step::Execute => self.submit(step == Step::Spawn),
             Step::Succeed(which) => self.let_end(which, Order::Succeed, State::Succeeded),
-            Step::Panic(which) => self.let_end(which, Order::Panic, State::Panicked),
+            Step::TaskPanic(which) => self.let_end(which, Order::TaskPanic, State::Panicked),
             Step::Cancel(which) => self.cancel(which),
             Step::Join(which) => self.join(which),
             Step::JoinInside(who, which) => self.join_inside(who, which),

@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use workcrew::WorkerPool;
 
-use super::wedge::Wedge;
+use super::wedge::BlockedWorkers;
 use super::{Counted, job, ours};
 use crate::failure::Failure;
 use crate::probe;
@@ -59,7 +59,7 @@ fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(usize)) {
 
 fn on_busy_pool(operations: usize, mut operate: impl FnMut(&WorkerPool, usize)) -> u64 {
     let pool = WorkerPool::builder().workers(1).queue_capacity(CAPACITY).build().expect("its thread starts");
-    let wedge = Wedge::of(&pool);
+    let wedge = BlockedWorkers::of(&pool);
     collected_by_callgrind(operations, |number| operate(&pool, number));
     drop(wedge);
     operations as u64
@@ -79,7 +79,7 @@ pub(super) fn spawn(operations: usize) -> u64 {
 
 pub(super) fn group(operations: usize) -> u64 {
     let pool = WorkerPool::builder().workers(1).queue_capacity(CAPACITY).build().expect("its thread starts");
-    let wedge = Wedge::of(&pool);
+    let wedge = BlockedWorkers::of(&pool);
     let group = pool.group();
     collected_by_callgrind(operations, |number| group.spawn(job::<3>(number)));
     drop(wedge);

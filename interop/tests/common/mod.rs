@@ -57,7 +57,7 @@ impl Drop for Foreign {
 }
 
 /// Fails the test process, loudly, if `f` takes longer than the limit.
-pub fn within_limit<T>(f: impl FnOnce() -> T) -> T {
+pub fn with_watchdog<T>(f: impl FnOnce() -> T) -> T {
     let (done, watched) = mpsc::channel::<()>();
     let name = thread::current().name().unwrap_or("?").to_owned();
     thread::spawn(move || {

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use super::{Bell, one_worker};
 use crate::models::explore::{explore, join, meet};
+use crate::pool::spawn_async::SpawnAsync;
 use crate::queue::{Queue, Turn};
-use crate::submission::SpawnAsync;
 use crate::sync::{Arc, Time, thread};
 
 /// Pushes as a future does, with an executor.

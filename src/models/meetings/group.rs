@@ -55,7 +55,7 @@ fn failure_and_failure() {
         let failed = group.wait();
         assert!(matches!(failed, Err(GroupError::Failed(1 | 2))), "the first failure, and no cancellation");
         assert_eq!(dropped.load(Ordering::Relaxed), 2, "nothing of any task is left when the wait is over");
-        assert_eq!(token.reason(), Some(CancelReason::GroupFailed));
+        assert_eq!(token.reason(), Some(CancelReason::GroupEnded));
         drop(pool);
         if order.load(Ordering::Relaxed) == 1 {
             assert!(matches!(failed, Err(GroupError::Failed(1))), "what was cancelled unrun has not failed");

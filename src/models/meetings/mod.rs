@@ -9,7 +9,7 @@ mod token;
 
 use std::task::{Wake, Waker};
 
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering};
 
 /// A waker that can be waited for, as an executor does.

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use super::{counter, one_worker, workers};
-use crate::agenda::Due;
-use crate::deadline::Deadline;
 use crate::error::{CancelReason, JoinError};
-use crate::handle::JoinHandle;
-use crate::job::Task;
-use crate::ledger::Ledger;
-use crate::lifecycle::Lifecycle;
 use crate::models::explore::{explore, join, meet};
 use crate::queue::{Queue, Turn};
-use crate::supervisor::Supervisor;
 use crate::sync::{Arc, AtomicUsize, Ordering, Time, now, thread};
-use crate::timekeeper::{NoPlace, Timekeeper};
+use crate::task::executor::Executor;
+use crate::task::handle::JoinHandle;
+use crate::task::job::Task;
+use crate::task::ledger::Ledger;
+use crate::task::lifecycle::Lifecycle;
+use crate::time::deadline::Deadline;
+use crate::timer::heap::Due;
+use crate::timer::thread::{TimerRefused, TimerThread};
 
 /// A closure that counts its runs.
 fn counted(runs: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
@@ -232,11 +232,11 @@ fn resize_and_shutdown() {
 struct Ended(AtomicUsize);
 
 impl Task for Ended {
-    fn run(&self, _: &Supervisor) {
-        unreachable!("the timekeeper runs nothing");
+    fn run(&self, _: &Executor) {
+        unreachable!("the timers runs nothing");
     }
 
-    fn cancel(&self, _: CancelReason, _: &Supervisor) -> bool {
+    fn cancel(&self, _: CancelReason, _: &Executor) -> bool {
         self.0.fetch_add(1, Ordering::Relaxed);
         true
     }
@@ -248,7 +248,7 @@ fn timer_and_close() {
     for time in [Time::Stands, Time::Flies] {
         explore("timer_and_close", time, || {
             let queue = Arc::new(Queue::new(1));
-            let keeper = Arc::new(Timekeeper::new(&queue));
+            let keeper = Arc::new(TimerThread::new(&queue));
             keeper.start(String::new).expect("the model has room for a thread");
             let task = Arc::new(Ended(AtomicUsize::new(0)));
             let (putting, to_put) = (Arc::clone(&keeper), Arc::clone(&task));
@@ -260,7 +260,7 @@ fn timer_and_close() {
             keeper.join();
             let handed = usize::from(queue.try_pop(&mut Turn::default()).is_some());
             assert_eq!(handed + struck, usize::from(put.is_ok()), "handed over or taken out, and once");
-            assert!(put != Err(NoPlace::Full));
+            assert!(put != Err(TimerRefused::Full));
         });
     }
 }

@@ -1,10 +1,10 @@
 //! The queue: pushing, popping, sleeping, waking, closing, on both lanes.
 
-use crate::deadline::Deadline;
 use crate::models::explore::{explore, explore_deeper, join, meet};
 use crate::queue::{PushError, Queue, Turn};
 use crate::sync::Ordering::SeqCst;
 use crate::sync::{Arc, AtomicBool, Time, thread};
+use crate::time::deadline::Deadline;
 
 /// Takes so many items, sleeping if there is none, and adds them up.
 fn popper(queue: &Arc<Queue<usize>>, items: usize) -> impl FnOnce() -> usize + Send + use<> {
@@ -41,7 +41,7 @@ fn push_and_pop() {
         let sleeper = thread::spawn(popper(&queue, 1));
         let both_lanes = Arc::clone(&queue);
         let pusher = move || {
-            both_lanes.push_aside(2, 1, |_| false);
+            both_lanes.push_unbounded(2, 1, |_| false);
             both_lanes.push(1, Deadline::NEVER)
         };
         let (one, pushed) = meet(popper(&queue, 1), pusher);
@@ -92,8 +92,8 @@ fn push_aside_and_falling_asleep() {
         let (sum, ()) = meet(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
             move || {
-                queue.push_aside(1, 0, |_| false);
-                queue.push_aside(2, 1, |_| false);
+                queue.push_unbounded(1, 0, |_| false);
+                queue.push_unbounded(2, 1, |_| false);
             }
         });
         assert_eq!(sum, 3, "the side lane is looked at after the announcement");
@@ -186,7 +186,7 @@ fn two_pushes_to_one_row_and_two_sleepers() {
         let queue = Arc::new(Queue::new(1));
         let pusher = |item| {
             let queue = Arc::clone(&queue);
-            move || queue.push_aside(item, 3, |_| false)
+            move || queue.push_unbounded(item, 3, |_| false)
         };
         let (sleeper, first) = (thread::spawn(popper(&queue, 1)), thread::spawn(pusher(1)));
         let (item, ()) = meet(popper(&queue, 1), pusher(2));
@@ -202,10 +202,10 @@ fn take_back_and_push_to_one_row() {
         let queue = Arc::new(Queue::new(1));
         let (other, maker) = (Arc::clone(&queue), Arc::clone(&queue));
         let maker = thread::spawn(move || {
-            maker.push_aside(10, 3, |_| false);
-            maker.take_back_aside(3, |item| *item == 10).is_some()
+            maker.push_unbounded(10, 3, |_| false);
+            maker.unpush(3, |item| *item == 10).is_some()
         });
-        let (item, ()) = meet(popper(&queue, 1), move || other.push_aside(1, 3, |_| false));
+        let (item, ()) = meet(popper(&queue, 1), move || other.push_unbounded(1, 3, |_| false));
         let was_taken_back = join(maker);
         let left = queue.try_pop(&mut Turn::default()).unwrap_or(0);
         assert_eq!(item + left, if was_taken_back { 1 } else { 11 });

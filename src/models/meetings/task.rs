@@ -7,57 +7,57 @@ use std::time::Duration;
 
 use super::{Bell, Dropped, counter};
 use crate::error::{CancelReason, JoinError};
-use crate::handle::JoinHandle;
 use crate::models::explore::{explore, join, meet};
-use crate::observer::TaskId;
-use crate::supervisor::{Hooks, Supervisor};
+use crate::observe::observer::TaskId;
 use crate::sync::{Arc, Mutex, Ordering, Time, thread};
-use crate::task::{Joinable, Prospect, TaskCell};
+use crate::task::executor::{Executor, Hooks};
+use crate::task::handle::JoinHandle;
+use crate::task::{JoinStatus, JoinTarget, TaskCell};
 
 /// A supervisor without a pool, and a task that it has admitted.
 fn admitted<T: Send + 'static>(
     closure: impl FnOnce() -> T + Send + 'static,
-) -> (Arc<Supervisor>, Arc<dyn Joinable<T>>, JoinHandle<T>) {
-    let supervisor = Arc::new(Supervisor::new(Hooks::default(), false));
+) -> (Arc<Executor>, Arc<dyn JoinTarget<T>>, JoinHandle<T>) {
+    let executor = Arc::new(Executor::new(Hooks::default(), false));
     let location = Location::caller();
-    let id: TaskId = supervisor.admit(location, None).expect("nothing is closed");
-    let task: Arc<dyn Joinable<T>> = Arc::new(TaskCell::new(closure, id, location, None));
-    let handle = JoinHandle::new(Arc::clone(&task), Arc::clone(&supervisor));
-    (supervisor, task, handle)
+    let id: TaskId = executor.admit(location, None).expect("nothing is closed");
+    let task: Arc<dyn JoinTarget<T>> = Arc::new(TaskCell::new(closure, id, location, None));
+    let handle = JoinHandle::new(Arc::clone(&task), Arc::clone(&executor));
+    (executor, task, handle)
 }
 
 /// Comes to the task as a worker does.
-fn worker<T: 'static>(supervisor: &Arc<Supervisor>, task: &Arc<dyn Joinable<T>>) -> impl FnOnce() + Send + use<T> {
-    let (supervisor, task) = (Arc::clone(supervisor), Arc::clone(task));
-    move || task.run(&supervisor)
+fn worker<T: 'static>(executor: &Arc<Executor>, task: &Arc<dyn JoinTarget<T>>) -> impl FnOnce() + Send + use<T> {
+    let (executor, task) = (Arc::clone(executor), Arc::clone(task));
+    move || task.run(&executor)
 }
 
 /// Every admitted task is settled.
-fn assert_quiet(supervisor: &Supervisor) {
-    assert!(supervisor.lifecycle.ledger.is_quiet(), "a task is settled once");
+fn assert_quiet(executor: &Executor) {
+    assert!(executor.lifecycle.ledger.is_quiet(), "a task is settled once");
 }
 
 #[test]
 fn complete_and_park() {
     explore("complete_and_park", Time::Stands, || {
-        let (supervisor, task, handle) = admitted(|| 7);
-        let (outcome, ()) = meet(move || handle.join(), worker(&supervisor, &task));
+        let (executor, task, handle) = admitted(|| 7);
+        let (outcome, ()) = meet(move || handle.join(), worker(&executor, &task));
         assert!(matches!(outcome, Ok(7)), "who parks is woken, and finds the outcome");
-        assert_quiet(&supervisor);
+        assert_quiet(&executor);
     });
 }
 
 #[test]
 fn complete_and_two_that_park() {
     explore("complete_and_two_that_park", Time::Stands, || {
-        let (supervisor, task, handle) = admitted(|| 7);
+        let (executor, task, handle) = admitted(|| 7);
         let handle = Arc::new(handle);
         let waiter = || {
             let handle = Arc::clone(&handle);
             move || handle.wait_timeout(Duration::MAX)
         };
         let other = thread::spawn(waiter());
-        let (waited, ()) = meet(waiter(), worker(&supervisor, &task));
+        let (waited, ()) = meet(waiter(), worker(&executor, &task));
         assert!(waited && join(other), "a completion wakes all who wait");
         assert!(matches!(Arc::into_inner(handle).map(JoinHandle::join), Some(Ok(7))));
     });
@@ -68,12 +68,12 @@ fn claim_and_claim() {
     explore("claim_and_claim", Time::Stands, || {
         let runs = counter();
         let counted = Arc::clone(&runs);
-        let (supervisor, task, handle) = admitted(move || counted.fetch_add(1, Ordering::Relaxed));
+        let (executor, task, handle) = admitted(move || counted.fetch_add(1, Ordering::Relaxed));
         let joiner = thread::spawn(move || handle.join());
-        meet(worker(&supervisor, &task), worker(&supervisor, &task));
+        meet(worker(&executor, &task), worker(&executor, &task));
         assert!(matches!(join(joiner), Ok(0)));
         assert_eq!(runs.load(Ordering::Relaxed), 1, "a task runs once");
-        assert_quiet(&supervisor);
+        assert_quiet(&executor);
     });
 }
 
@@ -82,7 +82,7 @@ fn cancel_and_start() {
     explore("cancel_and_start", Time::Stands, || {
         let (runs, drops) = (counter(), counter());
         let (counted, dropped) = (Arc::clone(&runs), Dropped(Arc::clone(&drops)));
-        let (supervisor, task, handle) = admitted(move || {
+        let (executor, task, handle) = admitted(move || {
             let _dropped = dropped;
             counted.fetch_add(1, Ordering::Relaxed);
         });
@@ -93,7 +93,7 @@ fn cancel_and_start() {
             let outcome = handle.join();
             (cancelled, gone_early, outcome, look.load(Ordering::Relaxed))
         };
-        let ((cancelled, gone_early, outcome, gone), ()) = meet(canceller, worker(&supervisor, &task));
+        let ((cancelled, gone_early, outcome, gone), ()) = meet(canceller, worker(&executor, &task));
         assert!(!cancelled || gone_early == 1, "the closure is dropped before `cancel` returns");
         assert_eq!(gone, 1, "the closure is gone before the outcome is there");
         match outcome {
@@ -102,7 +102,7 @@ fn cancel_and_start() {
             Err(other) => panic!("{other}"),
         }
         assert_eq!(runs.load(Ordering::Relaxed), usize::from(!cancelled), "`true` means that it never runs");
-        assert_quiet(&supervisor);
+        assert_quiet(&executor);
     });
 }
 
@@ -111,9 +111,9 @@ fn cancel_and_join() {
     explore("cancel_and_join", Time::Stands, || {
         let drops = counter();
         let (closure, look) = (Dropped(Arc::clone(&drops)), Arc::clone(&drops));
-        let (supervisor, task, handle) = admitted(move || drop(closure));
+        let (executor, task, handle) = admitted(move || drop(closure));
         let joiner = move || (handle.join().is_err(), look.load(Ordering::Relaxed));
-        let (joined, cancelled) = meet(joiner, move || task.cancel(CancelReason::ShutDown, &supervisor));
+        let (joined, cancelled) = meet(joiner, move || task.cancel(CancelReason::ShutDown, &executor));
         assert_eq!((joined, cancelled), ((true, 1), true), "the closure is gone before the outcome is there");
     });
 }
@@ -123,17 +123,17 @@ fn cancel_and_cancel_and_start() {
     explore("cancel_and_cancel_and_start", Time::Stands, || {
         let runs = counter();
         let counted = Arc::clone(&runs);
-        let (supervisor, task, handle) = admitted(move || counted.fetch_add(1, Ordering::Relaxed));
-        let worker = thread::spawn(worker(&supervisor, &task));
-        let (handle, books) = (Arc::new(handle), Arc::clone(&supervisor));
+        let (executor, task, handle) = admitted(move || counted.fetch_add(1, Ordering::Relaxed));
+        let worker = thread::spawn(worker(&executor, &task));
+        let (handle, books) = (Arc::new(handle), Arc::clone(&executor));
         let requester = Arc::clone(&handle);
-        let (one, other) = meet(move || requester.cancel(), move || task.cancel(CancelReason::ShutDown, &supervisor));
+        let (one, other) = meet(move || requester.cancel(), move || task.cancel(CancelReason::ShutDown, &executor));
         join(worker);
-        let (supervisor, cancelled) = (books, [one, other]);
+        let (executor, cancelled) = (books, [one, other]);
         let fates = runs.load(Ordering::Relaxed) + cancelled.iter().filter(|cancelled| **cancelled).count();
         assert_eq!(fates, 1, "one fate");
         assert!(handle.is_finished());
-        assert_quiet(&supervisor);
+        assert_quiet(&executor);
     });
 }
 
@@ -142,9 +142,9 @@ fn finished_shows_what_was_done() {
     explore("finished_shows_what_was_done", Time::Stands, || {
         let done = counter();
         let written = Arc::clone(&done);
-        let (supervisor, task, handle) = admitted(move || written.store(1, Ordering::Relaxed));
+        let (executor, task, handle) = admitted(move || written.store(1, Ordering::Relaxed));
         let look = move || (handle.is_finished(), done.load(Ordering::Relaxed));
-        let ((finished, seen), ()) = meet(look, worker(&supervisor, &task));
+        let ((finished, seen), ()) = meet(look, worker(&executor, &task));
         assert!(!finished || seen == 1, "who sees the task finished sees what it did");
     });
 }
@@ -154,10 +154,10 @@ fn complete_and_detach() {
     explore("complete_and_detach", Time::Stands, || {
         let drops = counter();
         let result = Dropped(Arc::clone(&drops));
-        let (supervisor, task, handle) = admitted(move || result);
-        meet(move || drop(handle), worker(&supervisor, &task));
+        let (executor, task, handle) = admitted(move || result);
+        meet(move || drop(handle), worker(&executor, &task));
         assert_eq!(drops.load(Ordering::Relaxed), 1, "a result that nobody wants is dropped at once, and once");
-        assert_quiet(&supervisor);
+        assert_quiet(&executor);
         drop(task);
     });
 }
@@ -180,7 +180,7 @@ fn finish<T>(handle: &mut JoinHandle<T>, bell: &Arc<Bell>) -> Result<T, JoinErro
 #[test]
 fn poll_and_complete() {
     explore("poll_and_complete", Time::Stands, || {
-        let (supervisor, task, mut handle) = admitted(|| 7);
+        let (executor, task, mut handle) = admitted(|| 7);
         let poller = move || {
             let (first, second) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
             match poll(&mut handle, &first) {
@@ -189,9 +189,9 @@ fn poll_and_complete() {
                 Poll::Pending => finish(&mut handle, &second),
             }
         };
-        let (outcome, ()) = meet(poller, worker(&supervisor, &task));
+        let (outcome, ()) = meet(poller, worker(&executor, &task));
         assert!(matches!(outcome, Ok(7)));
-        assert_quiet(&supervisor);
+        assert_quiet(&executor);
     });
 }
 
@@ -200,14 +200,14 @@ fn poll_and_complete_and_drop_of_the_handle() {
     explore("poll_and_complete_and_drop_of_the_handle", Time::Stands, || {
         let drops = counter();
         let result = Dropped(Arc::clone(&drops));
-        let (supervisor, task, mut handle) = admitted(move || result);
+        let (executor, task, mut handle) = admitted(move || result);
         let bell = Arc::new(Bell::default());
         let waker = Arc::clone(&bell);
         let poller = move || drop(poll(&mut handle, &waker));
-        meet(poller, worker(&supervisor, &task));
+        meet(poller, worker(&executor, &task));
         assert_eq!(drops.load(Ordering::Relaxed), 1, "the result is dropped once, whoever has it");
         assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept when the handle is gone");
-        assert_quiet(&supervisor);
+        assert_quiet(&executor);
         drop(task);
     });
 }
@@ -215,23 +215,23 @@ fn poll_and_complete_and_drop_of_the_handle() {
 #[test]
 fn cancel_and_poll() {
     explore("cancel_and_poll", Time::Stands, || {
-        let (supervisor, task, mut handle) = admitted(|| 7);
-        let books = Arc::clone(&supervisor);
+        let (executor, task, mut handle) = admitted(|| 7);
+        let books = Arc::clone(&executor);
         let poller = move || finish(&mut handle, &Arc::new(Bell::default()));
-        let (outcome, cancelled) = meet(poller, move || task.cancel(CancelReason::ShutDown, &supervisor));
+        let (outcome, cancelled) = meet(poller, move || task.cancel(CancelReason::ShutDown, &executor));
         assert!(cancelled && matches!(outcome, Err(JoinError::Cancelled(CancelReason::ShutDown))));
         assert_quiet(&books);
     });
 }
 
 /// A waker that looks at the task.
-struct Curious(Mutex<Option<Arc<dyn Joinable<i32>>>>);
+struct Curious(Mutex<Option<Arc<dyn JoinTarget<i32>>>>);
 
 impl Wake for Curious {
     fn wake(self: Arc<Self>) {
         let task = self.0.lock().take();
         if let Some(task) = task {
-            assert_ne!(task.prospect(), Prospect::Unstarted);
+            assert_ne!(task.prospect(), JoinStatus::Queued);
         }
     }
 }
@@ -239,13 +239,13 @@ impl Wake for Curious {
 #[test]
 fn waker_that_looks_at_the_task() {
     explore("waker_that_looks_at_the_task", Time::Stands, || {
-        let (supervisor, task, mut handle) = admitted(|| 7);
+        let (executor, task, mut handle) = admitted(|| 7);
         let waker = Waker::from(Arc::new(Curious(Mutex::new(Some(Arc::clone(&task))))));
         let poller = move || {
             let _ = Pin::new(&mut handle).poll(&mut Context::from_waker(&waker));
             handle
         };
-        let (handle, ()) = meet(poller, worker(&supervisor, &task));
+        let (handle, ()) = meet(poller, worker(&executor, &task));
         assert!(handle.is_finished(), "wakers are called under no lock");
     });
 }

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use super::{Bell, counter};
-use crate::cancel::CancellationToken;
+use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::models::explore::{explore, join, meet};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time, thread};

@@ -1,7 +1,7 @@
 //! The event bus: unsubscribing meets publishing, handlers that are called once, the order of a mailbox.
 
 use super::{Count, assert_balanced, pool};
-use crate::bus::EventBus;
+use crate::events::EventBus;
 use crate::models::explore::{explore_scenario, join};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Time, thread};
 

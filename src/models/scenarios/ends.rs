@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{Count, assert_balanced, pool};
-use crate::engine::Overflow;
 use crate::error::{CancelReason, JoinError};
 use crate::models::explore::{explore_scenario, join};
-use crate::pool::WorkerPool;
+use crate::pool::inner::Overflow;
+use crate::pool::worker_pool::WorkerPool;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, Time, thread};
 
@@ -31,7 +31,7 @@ fn shutdown_now_and_submit_and_parked() {
             let (metrics, run) = (pool.metrics(), runs.get());
             assert_eq!(accepted + spawned, run + metrics.tasks_cancelled as usize, "accepted means one fate");
             assert!(report.tasks_cancelled <= accepted + spawned);
-            if let Some(Err(error)) = handle.map(crate::handle::JoinHandle::join) {
+            if let Some(Err(error)) = handle.map(crate::task::handle::JoinHandle::join) {
                 assert!(matches!(error, JoinError::Cancelled(CancelReason::ShutDown)));
             }
             assert_balanced(&pool);

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 
 use super::{Count, assert_balanced, pool};
 use crate::error::{GroupError, JoinError};
-use crate::handle::JoinHandle;
 use crate::models::explore::{explore_scenario, join};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Time, thread};
+use crate::task::handle::JoinHandle;
 use crate::unwind;
 
 #[test]

@@ -4,7 +4,7 @@ mod bus;
 mod ends;
 mod helping;
 
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Ordering};
 
 /// A pool of so many workers.

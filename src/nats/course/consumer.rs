@@ -123,7 +123,7 @@ impl Course {
     /// What has not started goes back.
     pub(super) fn return_queued(&self) {
         for task in self.hands.tasks() {
-            task.cancel(CancelReason::Requested, &self.outfit.supervisor);
+            task.cancel(CancelReason::Requested, &self.outfit.executor);
         }
     }
 }

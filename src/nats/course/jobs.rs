@@ -8,7 +8,7 @@ use super::{Course, Note, State};
 use crate::nats::attempt::Verdict;
 use crate::nats::dead_letter::DeadReason;
 use crate::nats::event::Event;
-use crate::nats::history::Record;
+use crate::nats::history::WorkerCounters;
 use crate::nats::inbox;
 use crate::nats::job::Delivered;
 use crate::nats::metrics::add;
@@ -70,7 +70,7 @@ impl Course {
             self.look();
         }
         if is_new {
-            return self.decide(number, Record::default());
+            return self.decide(number, WorkerCounters::default());
         }
         let (registrar, notes) = (Arc::clone(&self.outfit.registrar), self.outfit.notes.0.clone());
         self.outfit.link.io.spawn(async move {
@@ -80,11 +80,11 @@ impl Course {
     }
 
     /// Decides what becomes of a delivery, now that all is known of its job.
-    pub(super) fn decide(&mut self, number: u64, record: Record) {
+    pub(super) fn decide(&mut self, number: u64, record: WorkerCounters) {
         let Some(hand) = self.hands.get(number) else { return };
         let delivered = Arc::clone(&hand.delivered);
         delivered.set_returns(record.returns);
-        if record != Record::default() {
+        if record != WorkerCounters::default() {
             delivered.set_recorded();
         }
         let terms = &self.outfit.terms;

@@ -30,29 +30,29 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use self::outcomes::Lease;
-use self::solo::Solo;
-use self::watch::Watch;
 use super::attempt::{Crew, Verdict, Verdicts};
 use super::connection::Link;
+use super::course::outcomes::Lease;
+use super::course::solo::Solo;
+use super::course::watch::Watch;
 use super::credit::Credit;
 use super::error::WorkerError;
 use super::event::Event;
 use super::hands::Hands;
-use super::history::Record;
+use super::history::WorkerCounters;
 use super::inbox::{Inbox, PrepareError, Prepared};
 use super::incarnation::{Look, Origin};
-use super::leftover::Leftover;
+use super::leftover::DetachedOutput;
 use super::metrics::{Counters, add};
 use super::outcome::{Registrar, Settled};
 use super::server_clock::ServerClock;
 use super::terms::Terms;
 use super::worker::RunReport;
-use crate::cancel::CancellationToken;
+use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::io::{self, Sleep, mpsc};
-use crate::supervisor::Supervisor;
 use crate::sync::Arc;
+use crate::task::executor::Executor;
 
 /// The first pause after a failure; doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -73,11 +73,11 @@ pub(super) enum Note {
     /// What a look at the stream and the consumer says; the number is that of the look.
     Looked(u64, Look),
     /// What is known of a job that comes again.
-    Known(u64, Record),
+    Known(u64, WorkerCounters),
     /// The jobs that cannot be read have been looked for.
     Swept,
     /// Jobs that have run and are still stored, if there are any.
-    Leftover(Option<Leftover>),
+    DetachedOutput(Option<DetachedOutput>),
     /// Nothing new shall be begun.
     Drain,
 }
@@ -90,7 +90,7 @@ pub(super) struct Outfit {
     pub(super) counters: Arc<Counters>,
     pub(super) registrar: Arc<Registrar>,
     pub(super) crew: Box<dyn Crew>,
-    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) executor: Arc<Executor>,
     pub(super) notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
 }
 
@@ -341,7 +341,7 @@ impl Course {
             Note::Looked(number, look) => self.looked(number, &look),
             Note::Known(number, record) => self.decide(number, record),
             Note::Swept => self.watch.is_sweeping = false,
-            Note::Leftover(found) => self.found_leftovers(found),
+            Note::DetachedOutput(found) => self.found_leftovers(found),
             Note::Drain => self.drain(None),
         }
     }

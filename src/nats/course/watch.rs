@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Course, Note, State};
 use crate::nats::event::Event;
-use crate::nats::leftover::{self, Leftover};
+use crate::nats::leftover::{self, DetachedOutput};
 use crate::nats::unreadable;
 use crate::sync::Arc;
 
@@ -91,12 +91,12 @@ impl Course {
         let notes = self.outfit.notes.0.clone();
         self.outfit.link.io.spawn(async move {
             let found = leftover::find(&link, &terms).await;
-            let _ = notes.send(Note::Leftover(found));
+            let _ = notes.send(Note::DetachedOutput(found));
         });
     }
 
     /// What is there at two looks, one after the other, is left behind.
-    pub(super) fn found_leftovers(&mut self, found: Option<Leftover>) {
+    pub(super) fn found_leftovers(&mut self, found: Option<DetachedOutput>) {
         let first = found.as_ref().map(|found| found.first);
         let is_confirmed = first.is_some() && self.watch.seen == first;
         self.watch.seen = first;

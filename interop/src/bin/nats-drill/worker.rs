@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use workcrew::WorkerPool;
 use workcrew::nats::{Connection, Event, Job, JobQueue, Worker, WorkerError};
-use workcrew::{RetryPolicy, WorkerPool};
+use workcrew::retry::RetryPolicy;
 
 use crate::jobs;
 use crate::journal::Journal;

@@ -1,0 +1,105 @@
+//! Events that found no end, or no beginning.
+
+use std::any::Any;
+use std::fmt;
+use std::iter;
+
+use super::envelope::Enveloped;
+use super::handler::BoxError;
+use crate::retry::{AttemptError, RetryError};
+use crate::sync::Arc;
+
+/// An event that a subscription could not handle, after the last attempt. From
+/// [`EventBusBuilder::on_dead_letter`](crate::events::EventBusBuilder::on_dead_letter).
+///
+/// It can be kept: clones share the event.
+#[derive(Clone)]
+pub struct DeadLetter {
+    pub(super) envelope: Arc<dyn Enveloped>,
+    pub(super) subscription: Arc<str>,
+    pub(super) error: Arc<RetryError<BoxError>>,
+}
+
+impl DeadLetter {
+    /// The event, if it is of this type.
+    #[must_use]
+    pub fn event<E: 'static>(&self) -> Option<&E> {
+        self.envelope.event().downcast_ref()
+    }
+
+    /// The name of the event's type, for people to read.
+    #[must_use]
+    pub fn event_type(&self) -> &'static str {
+        self.envelope.event_type()
+    }
+
+    /// The topic it was published to, if any.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        self.envelope.topic()
+    }
+
+    /// The name of the subscription.
+    #[must_use]
+    pub fn subscription(&self) -> &str {
+        &self.subscription
+    }
+
+    /// How often it was tried, why no more, the first and the last error.
+    #[must_use]
+    pub fn error(&self) -> &RetryError<BoxError> {
+        &self.error
+    }
+}
+
+impl fmt::Debug for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetter")
+            .field("event_type", &self.event_type())
+            .field("topic", &self.topic())
+            .field("subscription", &self.subscription())
+            .field("error", &self.error)
+            .finish()
+    }
+}
+
+impl fmt::Display for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {}: {}", self.event_type(), self.subscription, self.error)?;
+        let AttemptError::Failed(error) = self.error.last() else { return Ok(()) };
+        iter::successors(error.source(), |cause| cause.source()).try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}
+
+/// An event that nobody listens to. From [`EventBusBuilder::on_unhandled`](crate::events::EventBusBuilder::on_unhandled).
+pub struct UnhandledEvent<'a> {
+    pub(super) event: &'a (dyn Any + Send + Sync),
+    pub(super) event_type: &'static str,
+    pub(super) topic: Option<&'a str>,
+}
+
+impl UnhandledEvent<'_> {
+    /// The event, if it is of this type.
+    #[must_use]
+    pub fn event<E: 'static>(&self) -> Option<&E> {
+        self.event.downcast_ref()
+    }
+
+    /// The name of the event's type, for people to read.
+    #[must_use]
+    pub fn event_type(&self) -> &'static str {
+        self.event_type
+    }
+
+    /// The topic it was published to, if any.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        self.topic
+    }
+}
+
+impl fmt::Debug for UnhandledEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnhandledEvent").field("event_type", &self.event_type).field("topic", &self.topic).finish()
+    }
+}

@@ -1,0 +1,148 @@
+//! Deliveries that wait for their next attempt.
+//!
+//! The delivery lies in a cell of its own, known to the mailbox and, while the delay lasts, to the timekeeper's agenda.
+//! Whoever takes it out of the cell decides what becomes of it: the worker that the timekeeper has handed it to, or that
+//! waits for it, brings it *back* into the mailbox; the end of the subscription or of the pool cancels it.
+
+use std::time::{Duration, Instant};
+
+use super::deliver::Stint;
+use super::handler::BoxError;
+use super::mailbox::{DelayKey, Mailbox, Mode, PendingDelivery};
+use crate::error::CancelReason;
+use crate::observe::worker_counters::WorkerCounters;
+use crate::retry::{Attempts, Errors, GiveUpReason, RetryError, RetryPolicy};
+use crate::sync::{Arc, Mutex};
+use crate::task::context;
+use crate::task::executor::Executor;
+use crate::task::job::Task;
+use crate::timer::heap::Due;
+
+/// The attempts of a delivery that has failed.
+pub(super) struct Retrying {
+    pub(super) attempts: Attempts<BoxError>,
+    pub(super) errors: Errors<BoxError>,
+}
+
+impl Retrying {
+    pub(super) fn new(policy: RetryPolicy<BoxError>, begun: Instant) -> Self {
+        Self { attempts: Attempts::new(policy, begun), errors: Errors::new() }
+    }
+
+    /// What is told of it in the end; `None`, if it was never tried.
+    pub(super) fn give_up(self, reason: GiveUpReason) -> Option<RetryError<BoxError>> {
+        self.errors.give_up(reason, self.attempts.made())
+    }
+}
+
+/// The cell of a delayed delivery.
+pub(super) struct Delayed<E> {
+    /// Where it lies in the mailbox.
+    key: DelayKey,
+    mailbox: Arc<Mailbox<E>>,
+    item: Mutex<Option<PendingDelivery<E>>>,
+}
+
+impl<E> Delayed<E> {
+    /// Takes the delivery out; the caller decides what becomes of it.
+    pub(super) fn take(&self) -> Option<PendingDelivery<E>> {
+        self.item.lock().take()
+    }
+}
+
+impl<E: Send + Sync + 'static> Mailbox<E> {
+    /// Puts a delivery aside until its next attempt. Called by members only.
+    pub(super) fn delay(self: &Arc<Self>, record: &WorkerCounters, item: PendingDelivery<E>, delay: Duration) {
+        let timers = &self.shared.engine.timers;
+        let due = Due::after(timers.watch().now(), delay);
+        let has_thread = self.shared.start_timer().is_ok();
+        let mut state = self.state.lock();
+        // What the publisher's thread has tried may find the mailbox full. [Other deliveries had a place there before.]
+        let has_room = self.settings.mode != Mode::Synchronous || state.occupied() < self.settings.capacity;
+        if state.closed.is_none() && has_thread && has_room {
+            let key = (due, state.next_delay);
+            let cell = Arc::new(Delayed { key, mailbox: Arc::clone(self), item: Mutex::new(Some(item)) });
+            if let Ok(place) = timers.put(due, Arc::clone(&cell) as _) {
+                state.next_delay += 1;
+                state.delayed.insert(key, (cell, place));
+                drop(state);
+                context::set_subject(0); // it is on no stack while it waits
+                self.shared.steps.beat(); // who waits for it sleeps until then, and not for ever
+                return;
+            }
+            drop(state);
+            let item = cell.take().expect("nobody else knows the cell");
+            return self.give_up_delay(record, item);
+        }
+        let closed = state.closed;
+        drop(state);
+        match closed {
+            Some(reason) => self.cancel_item(record, item, reason),
+            None => self.give_up_delay(record, item),
+        }
+    }
+
+    /// Ends a delivery whose delay could not be begun.
+    fn give_up_delay(&self, record: &WorkerCounters, item: PendingDelivery<E>) {
+        let executor = &self.shared.engine.executor;
+        let closed = executor.lifecycle.ledger.is_closed();
+        let reason = if closed { CancelReason::ShutDown } else { CancelReason::Discarded };
+        self.cancel_item(record, item, reason);
+    }
+
+    /// Brings a delivery back whose delay is over, and makes deliveries if there is no runner too many.
+    fn bring_back(self: &Arc<Self>, key: DelayKey, item: PendingDelivery<E>) {
+        let mut state = self.state.lock();
+        let cell = state.delayed.remove(&key);
+        if let Some(reason) = state.closed {
+            drop(state);
+            self.cancel_items([item], reason);
+        } else {
+            state.waiting.push_front(item);
+            if state.runners < self.limit() {
+                state.runners += 1;
+                drop(state);
+                self.run(Stint::GivesWay);
+            }
+        }
+        drop(cell);
+    }
+
+    /// Brings back the delivery that is due first, if it is due at `now`; else says when it will be.
+    pub(super) fn bring_back_due(self: &Arc<Self>, now: Instant) -> Result<(), Option<Due>> {
+        let state = self.state.lock();
+        let Some((&(due, _), (cell, place))) = state.delayed.first_key_value() else { return Err(None) };
+        if due > Due::At(now) {
+            return Err(Some(due));
+        }
+        let (cell, place) = (Arc::clone(cell), *place);
+        drop(state);
+        let out_of_agenda = self.shared.engine.timers.strike_out(place);
+        drop(out_of_agenda);
+        if let Some(item) = cell.take() {
+            self.bring_back(cell.key, item);
+        }
+        Ok(())
+    }
+}
+
+impl<E: Send + Sync + 'static> Task for Delayed<E> {
+    fn run(&self, _: &Executor) {
+        if let Some(item) = self.take() {
+            self.mailbox.bring_back(self.key, item);
+        }
+    }
+
+    fn cancel(&self, reason: CancelReason, _: &Executor) -> bool {
+        let Some(item) = self.take() else { return false };
+        let mut state = self.mailbox.state.lock();
+        let cell = state.delayed.remove(&self.key);
+        // What it held back can be taken now, and there is room.
+        self.mailbox.call_for_events(&mut state);
+        self.mailbox.send_ticket_if_needed(state);
+        self.mailbox.shared.steps.beat();
+        self.mailbox.cancel_items([item], reason);
+        drop(cell);
+        true
+    }
+}

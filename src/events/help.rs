@@ -1,0 +1,236 @@
+//! How a worker waits for the deliveries of an event: by making those that nobody else makes.
+//!
+//! It goes through the recipients whose delivery has not ended. Where a runner is free it makes deliveries, at most those
+//! that lie there, so as not to serve others for ever; where a delay is over it brings the delivery back; else it sleeps
+//! until the next step of the bus, or until the next delay is over. So a wait ends even if all workers wait.
+//!
+//! A delivery below on this very stack does not end before the wait does. Nor does one begin for sure that waits for a runner
+//! of a subscription at its limit, if a runner of that is below on this stack: the others may wait in the same way. Both are
+//! errors.
+
+use super::deliver::Stint;
+use super::envelope::{Enveloped, Recipients};
+use super::inner::BusInner;
+use super::mailbox::{Mailbox, State};
+use crate::sync::{Arc, MutexGuard};
+use crate::task::context::{self, Name};
+use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
+use crate::time::deadline::Deadline;
+use crate::timer::heap::Due;
+
+/// A wait that would not end, or might not: a handler that waits for the event that it is handling; or for another of its
+/// own subscription, for which no runner is free besides those on this stack (an ordered subscription has one; if all of a
+/// concurrent one waited so, none would ever be); or waits nested deeper than a worker's stack is trusted to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("waiting for the event here would wait for ever")]
+#[non_exhaustive]
+pub struct WouldDeadlock;
+
+/// Whom an event is for, whatever its type.
+pub(super) trait AnyRecipients: Send + Sync {
+    fn len(&self) -> usize;
+    fn shared(&self) -> &BusInner;
+
+    /// Makes deliveries of one of them, if there is something to be made by one more runner, for a wait for the event that
+    /// `subject` stands for.
+    fn help(&self, index: usize, subject: usize) -> Help;
+
+    /// Says what a delivery of one of them may wait for. Called under locks.
+    fn look(&self, index: usize, needs: &mut Needs);
+
+    /// Makes deliveries of one of them, if there is something to be made by one more runner.
+    fn bring_on(&self, index: usize);
+}
+
+/// What came of helping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Help {
+    /// Something was done.
+    Helped,
+    /// There is nothing to do before that moment, or before the next step of others.
+    Later(Deadline),
+    /// What is to be done can only be done by what lies below on this stack.
+    Stuck,
+}
+
+impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
+    fn len(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    fn shared(&self) -> &BusInner {
+        &self.mailboxes[0].shared // an event is published to somebody
+    }
+
+    fn help(&self, index: usize, subject: usize) -> Help {
+        self.mailboxes[index].help(subject)
+    }
+
+    fn look(&self, index: usize, needs: &mut Needs) {
+        self.mailboxes[index].look(needs);
+    }
+
+    fn bring_on(&self, index: usize) {
+        self.mailboxes[index].bring_on();
+    }
+}
+
+impl<E: Send + Sync + 'static> Mailbox<E> {
+    fn help(self: &Arc<Self>, subject: usize) -> Help {
+        if context::is_at(self.group, subject) {
+            return Help::Stuck;
+        }
+        let state = self.state.lock();
+        if self.can_run(&state) {
+            self.run_what_lies_there(state);
+            return Help::Helped;
+        }
+        if state.runners >= self.limit() {
+            let is_stuck = context::is_member_of(self.group) && state.may_wait(subject);
+            return if is_stuck { Help::Stuck } else { Help::Later(Deadline::NEVER) };
+        }
+        drop(state);
+        match self.bring_back_due(self.shared.engine.timers.watch().now()) {
+            Ok(()) => Help::Helped,
+            Err(due) => Help::Later(Deadline::NEVER.earlier(due.and_then(Due::instant))),
+        }
+    }
+
+    /// Runs as one more runner, for at most the deliveries that can be taken now.
+    fn run_what_lies_there(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
+        let number = self.takeable(&state);
+        state.runners += 1;
+        drop(state);
+        self.run(Stint::Deliveries(number));
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        let state = self.state.lock();
+        needs.worker |= self.can_run(&state);
+        if state.runners < self.limit() {
+            let due = state.delayed.values().map(|(_, place)| place.due()).min();
+            let is_due = due.is_some_and(|due| due <= Due::At(self.shared.engine.timers.watch().now()));
+            needs.worker |= is_due;
+            needs.worker_at = needs.worker_at.into_iter().chain(due.filter(|_| !is_due).and_then(Due::instant)).min();
+        }
+        match self.limit() {
+            _ if state.runners == 0 => {}
+            1 => needs.end_of(self.group),
+            _ => needs.perhaps_end_of(self.group),
+        }
+    }
+
+    fn bring_on(self: &Arc<Self>) {
+        let state = self.state.lock();
+        if self.can_run(&state) {
+            self.run_what_lies_there(state);
+        } else if state.runners < self.limit() {
+            drop(state);
+            let _ = self.bring_back_due(self.shared.engine.timers.watch().now());
+        }
+    }
+}
+
+impl<E: Send + Sync + 'static> State<E> {
+    /// Whether the delivery of the event that `subject` stands for may be waiting or delayed, rather than running.
+    fn may_wait(&self, subject: usize) -> bool {
+        !self.delayed.is_empty() || self.waiting.iter().any(|item| item.envelope.subject() == subject)
+    }
+}
+
+/// Within a task: waits until all deliveries of the event have ended, and helps with what they need. What is known
+/// of the wait is in the registry of waits while it sleeps.
+pub(super) fn help(envelope: &Arc<dyn Enveloped>) -> Result<(), WouldDeadlock> {
+    let Some(recipients) = envelope.recipients() else { return Ok(()) };
+    let depth = context::depth();
+    if envelope.progress().is_finished() || depth == 0 {
+        return Ok(());
+    }
+    let is_worker = context::is_worker_of(recipients.shared().engine.pool());
+    if is_worker && depth >= context::HELP_DEPTH {
+        return Err(WouldDeadlock);
+    }
+    let outstanding = Outstanding { envelope: Arc::clone(envelope), recipients: Arc::clone(&recipients) };
+    let target: Arc<dyn Awaited> = Arc::new(outstanding);
+    let mut entered: Option<Wait> = None;
+    recipients.shared().steps.watch(|| {
+        while !envelope.progress().is_finished() {
+            if entered.take().is_some_and(|wait| wait.is_refused()) {
+                return Ok(Err(WouldDeadlock));
+            }
+            let help = if is_worker { help_once(&**envelope, &*recipients) } else { Help::Later(Deadline::NEVER) };
+            let deadline = match help {
+                Help::Helped => continue,
+                Help::Later(deadline) => deadline,
+                Help::Stuck => return Ok(Err(WouldDeadlock)),
+            };
+            match waits::enter(Arc::clone(&target), Kind::Certain) {
+                Ok(Next::Help(awaited)) => awaited.help(),
+                Ok(Next::Sleep(wait, moment)) => {
+                    entered = Some(wait);
+                    return Err(deadline.earlier(moment));
+                }
+                Err(Refused) => return Ok(Err(WouldDeadlock)),
+            }
+        }
+        Ok(Ok(()))
+    })
+}
+
+/// An event whose deliveries are waited for.
+struct Outstanding {
+    envelope: Arc<dyn Enveloped>,
+    /// Kept here, so that nothing is dropped where it is looked at.
+    recipients: Arc<dyn AnyRecipients>,
+}
+
+impl Outstanding {
+    /// The recipients whose delivery has not ended.
+    fn open(&self) -> impl Iterator<Item = usize> {
+        (0..self.recipients.len()).filter(|index| !self.envelope.progress().has_ended(*index))
+    }
+}
+
+impl Awaited for Outstanding {
+    fn name(&self) -> Name {
+        self.envelope.subject() as Name
+    }
+
+    fn pool(&self) -> Name {
+        self.recipients.shared().engine.pool()
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        if !self.envelope.progress().is_finished() {
+            needs.end_of(self.name());
+            self.open().for_each(|index| self.recipients.look(index, needs));
+        }
+    }
+
+    fn help(self: Arc<Self>) {
+        self.open().for_each(|index| self.recipients.bring_on(index));
+    }
+
+    fn wake_waiters(&self) {
+        self.recipients.shared().steps.beat();
+    }
+}
+
+/// Goes through the recipients once.
+fn help_once(envelope: &dyn Enveloped, recipients: &dyn AnyRecipients) -> Help {
+    let (mut helped, mut earliest) = (false, Deadline::NEVER);
+    for index in 0..recipients.len() {
+        if envelope.progress().has_ended(index) {
+            continue;
+        }
+        match recipients.help(index, envelope.subject()) {
+            Help::Helped => helped = true,
+            Help::Later(deadline) => earliest = earliest.earlier(deadline.instant()),
+            // Others may be helped before the answer is no; then there was still something to do.
+            Help::Stuck if envelope.progress().has_ended(index) => helped = true,
+            Help::Stuck => return Help::Stuck,
+        }
+    }
+    if helped { Help::Helped } else { Help::Later(earliest) }
+}

@@ -1,0 +1,85 @@
+//! What all parts of one bus need: the pool, the hooks, who waits for quiet.
+
+use super::dead_letter::{DeadLetter, UnhandledEvent};
+use super::notify::Notify;
+use crate::nesting;
+use crate::pool::inner::PoolInner;
+use crate::sync::thread_name::thread_name;
+use crate::sync::{Arc, AtomicUsize, CachePadded, Ordering};
+use crate::time::deadline::Deadline;
+use crate::timer::thread::TimerRefused;
+
+/// A hook for events that no handler could handle.
+pub(super) type DeadLetterHook = Box<dyn Fn(DeadLetter) + Send + Sync>;
+/// A hook for events that nobody listens to.
+pub(super) type UnhandledHook = Box<dyn Fn(&UnhandledEvent<'_>) + Send + Sync>;
+
+/// The inside of one bus, but for who listens.
+pub(super) struct BusInner {
+    pub(super) engine: Arc<PoolInner>,
+    /// What the pool's threads are named after.
+    thread_name: String,
+    /// What mailboxes hold unless told otherwise.
+    pub(super) mailbox_capacity: usize,
+    pub(super) hooks: BusHooks,
+    /// Events that have deliveries to come.
+    pending: CachePadded<AtomicUsize>,
+    /// Beats when there are none.
+    idle: Notify,
+    /// Beats with every step that a worker might help with, or wait for.
+    pub(super) steps: Notify,
+}
+
+/// What users have hung into the bus.
+#[derive(Default)]
+pub(super) struct BusHooks {
+    pub(super) on_dead_letter: Option<DeadLetterHook>,
+    pub(super) on_unhandled: Option<UnhandledHook>,
+}
+
+impl BusInner {
+    pub(super) fn new(engine: Arc<PoolInner>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
+        let (idle, steps) = (Notify::default(), Notify::default());
+        Self { engine, thread_name, mailbox_capacity, hooks, pending: CachePadded::default(), idle, steps }
+    }
+
+    /// Calls a hook because of an event of this generation. Past the bound of rule 3 of `nesting` it is skipped, and that
+    /// is counted.
+    pub(super) fn call_hook(&self, generation: usize, hook: impl FnOnce()) {
+        let executor = &self.engine.executor;
+        if generation < nesting::DEPTH {
+            nesting::in_generation(generation + 1, || executor.call_hook(hook));
+        } else {
+            executor.skip_hook();
+        }
+    }
+
+    /// An event is about to be delivered.
+    pub(super) fn begin_event(&self) {
+        self.pending.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// All deliveries of an event have ended.
+    pub(super) fn end_event(&self) {
+        // ORDERING: SeqCst, before the beat; the rule of `pulse`. So is the step itself, which has landed in the envelope.
+        if self.pending.0.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.idle.beat();
+        }
+        self.steps.beat();
+    }
+
+    /// Waits until no event has deliveries to come; returns whether that came before the deadline.
+    pub(super) fn wait_idle(&self, deadline: Deadline) -> bool {
+        self.idle.watch(|| {
+            let idle = self.pending.0.load(Ordering::SeqCst) == 0;
+            if idle || deadline.is_past() { Ok(idle) } else { Err(deadline) }
+        })
+    }
+
+    /// Sees to it that delays can be begun.
+    pub(super) fn start_timer(&self) -> Result<(), TimerRefused> {
+        // Without a thread there is no place for a timer either.
+        let name = || thread_name(&self.thread_name, "timer");
+        self.engine.timers.start(name).map_err(|_| TimerRefused::Full)
+    }
+}

@@ -1,0 +1,226 @@
+//! What became of an event.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::envelope::{Enveloped, Names};
+use super::handler::BoxError;
+use super::help::{self, WouldDeadlock};
+use crate::error::CancelReason;
+use crate::retry::RetryError;
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
+use crate::time::deadline::Deadline;
+
+/// Tells of the deliveries of one event. From [`EventBus::publish`](crate::events::EventBus::publish).
+///
+/// Dropping it changes nothing. Keeping it keeps the event, whose destructor runs, with its panic contained, on whichever
+/// thread is the last to let go of it.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::WorkerPool;
+/// use workcrew::events::{DeliveryOutcome, EventBus};
+///
+/// let pool = WorkerPool::builder().workers(1).build()?;
+/// let bus = EventBus::new(&pool);
+/// let _even = bus.subscribe(|n: &u32| if n % 2 == 0 { Ok(()) } else { Err(format!("{n} is odd")) });
+/// let _any = bus.subscribe(|_: &u32| ());
+///
+/// let receipt = bus.publish(7_u32);
+/// assert_eq!(receipt.handlers(), 2);
+/// let outcomes: Vec<_> = receipt.wait()?.into_iter().map(|delivery| delivery.outcome).collect();
+/// assert!(matches!(&outcomes[0], DeliveryOutcome::Failed(error) if error.last().to_string() == "7 is odd"));
+/// assert!(matches!(outcomes[1], DeliveryOutcome::Handled));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Receipt {
+    /// The event, and what its recipients are called. `None`: nobody listened.
+    pub(super) inside: Option<(Arc<dyn Enveloped>, Names)>,
+    pub(super) handlers: usize,
+}
+
+/// What became of one event at one subscription.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// The name of the subscription.
+    pub subscription: Arc<str>,
+    /// What became of the event there.
+    pub outcome: DeliveryOutcome,
+}
+
+/// How a delivery ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum DeliveryOutcome {
+    /// The handler returned `()` or `Ok`, in the first attempt or a later one.
+    Handled,
+    /// The handler failed or panicked, and the subscription's policy allowed no further attempt. The dead-letter handler,
+    /// if there is one, has returned.
+    Failed(Arc<RetryError<BoxError>>),
+    /// The handler was never called: the mailbox gave the event up for a newer one or was full of older ones, the
+    /// subscription ended, or the pool did.
+    Cancelled(CancelReason),
+    /// The handler was never called: its mailbox was full, and the publisher was a worker, which must not wait for room and
+    /// could [make none](crate::events::EventBus#inside-a-handler).
+    Refused,
+}
+
+impl Receipt {
+    pub(super) fn nobody() -> Self {
+        Self { inside: None, handlers: 0 }
+    }
+
+    /// How many subscriptions the event was for.
+    #[must_use]
+    pub fn handlers(&self) -> usize {
+        self.handlers
+    }
+
+    /// Whether all deliveries have ended. `true` is final.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.inside.as_ref().is_none_or(|(envelope, _)| envelope.progress().is_finished())
+    }
+
+    /// Blocks until all deliveries have ended and returns them in the order of subscribing.
+    ///
+    /// On a worker of the pool this helps instead of blocking: it makes deliveries of the subscriptions that it waits for
+    /// when no other worker does. So a handler may publish and wait, on a pool of one worker, too. A task of another pool may
+    /// wait as well: a worker of the bus's pool that waits for that task makes the deliveries.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldDeadlock`], if a handler waits for the event that it is handling, or for another of its own subscription for
+    /// which no runner is free besides those on this stack, or if waits are nested more than 64 tasks deep. Also if
+    /// handlers of ordered subscriptions wait for receipts of each other's events: one of the waits gets the error.
+    pub fn wait(&self) -> Result<Vec<Delivery>, WouldDeadlock> {
+        let Some((envelope, names)) = &self.inside else { return Ok(Vec::new()) };
+        help::help(envelope)?;
+        envelope.progress().wait(Deadline::NEVER);
+        Ok(self.deliveries(envelope.progress(), names))
+    }
+
+    /// Blocks until all deliveries have ended or `timeout` has passed, and returns whether they have ended. If so,
+    /// [`wait`](Self::wait) returns at once.
+    ///
+    /// On a worker it does not help, since a handler that is called on the way could take longer than the timeout. A wait for
+    /// ever, `Duration::MAX`, does help; and where `wait` would answer [`WouldDeadlock`] it returns `false` at once.
+    #[must_use]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        let deadline = Deadline::after(timeout);
+        self.inside.as_ref().is_none_or(|(envelope, _)| {
+            let may_wait = deadline != Deadline::NEVER || help::help(envelope).is_ok();
+            may_wait && envelope.progress().wait(deadline)
+        })
+    }
+
+    /// What became of all deliveries, once they have ended.
+    fn deliveries(&self, progress: &Progress, names: &[Arc<str>]) -> Vec<Delivery> {
+        let mut exceptions = progress.exceptions().into_iter().peekable();
+        let mut deliveries = Vec::with_capacity(self.handlers);
+        for (index, name) in names.iter().enumerate() {
+            let outcome = match exceptions.next_if(|(exception, _)| *exception == index) {
+                None => DeliveryOutcome::Handled,
+                Some((_, Some(outcome))) => outcome,
+                Some((_, None)) => continue,
+            };
+            deliveries.push(Delivery { subscription: Arc::clone(name), outcome });
+        }
+        deliveries
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt").field("handlers", &self.handlers).field("finished", &self.is_finished()).finish()
+    }
+}
+
+/// How far the deliveries of one event are.
+pub(super) struct Progress {
+    /// Deliveries that have not ended, and one for the publishing itself.
+    left: AtomicUsize,
+    /// Which deliveries have ended: one bit for each of the first 64, and of the rest.
+    ended: AtomicU64,
+    ended_rest: Box<[AtomicU64]>,
+    /// Deliveries that ended in another way than handled; `None` for those that there was no need of.
+    exceptions: Mutex<Vec<(usize, Option<DeliveryOutcome>)>>,
+    /// Notified when all deliveries have ended.
+    finished: Condvar,
+}
+
+/// The index under which the end of the publishing lands.
+pub(super) const PUBLISHING: usize = usize::MAX;
+
+impl Progress {
+    /// Of an event that is about to be published to so many.
+    pub(super) fn new(recipients: usize) -> Self {
+        let rest = recipients.div_ceil(WORD).saturating_sub(1);
+        Self {
+            left: AtomicUsize::new(recipients + 1),
+            ended: AtomicU64::new(0),
+            ended_rest: (0..rest).map(|_| AtomicU64::new(0)).collect(),
+            exceptions: Mutex::default(),
+            finished: Condvar::new(),
+        }
+    }
+
+    /// Lets the outcome of one delivery land; says whether that was the last.
+    #[must_use]
+    pub(super) fn land(&self, index: usize, outcome: Option<DeliveryOutcome>) -> bool {
+        if index != PUBLISHING {
+            if !matches!(outcome, Some(DeliveryOutcome::Handled)) {
+                self.exceptions.lock().push((index, outcome));
+            }
+            // ORDERING: Release pairs with the Acquire of `has_ended`.
+            self.word(index).fetch_or(1 << (index % WORD), Ordering::Release);
+        }
+        // ORDERING: so that who finds none left sees what all deliveries did; and SeqCst, like the load of `is_finished`: it is a
+        // change that workers watch for, by the rule of `pulse`.
+        let was_last = self.left.fetch_sub(1, Ordering::SeqCst) == 1;
+        if was_last {
+            drop(self.exceptions.lock()); // a waiter has looked before, and sleeps, or looks after
+            self.finished.notify_all();
+        }
+        was_last
+    }
+
+    /// Whether this delivery has ended.
+    pub(super) fn has_ended(&self, index: usize) -> bool {
+        self.word(index).load(Ordering::Acquire) & (1 << (index % WORD)) != 0
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        // ORDERING: SeqCst, as in `land`.
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until all deliveries have ended; returns whether that came before the deadline.
+    pub(super) fn wait(&self, deadline: Deadline) -> bool {
+        let mut exceptions = self.exceptions.lock();
+        while !self.is_finished() && !deadline.is_past() {
+            exceptions = self.finished.wait_until(exceptions, deadline.instant());
+        }
+        drop(exceptions);
+        self.is_finished()
+    }
+
+    /// In the order of the recipients.
+    fn exceptions(&self) -> Vec<(usize, Option<DeliveryOutcome>)> {
+        let mut exceptions = self.exceptions.lock().clone();
+        exceptions.sort_unstable_by_key(|(index, _)| *index);
+        exceptions
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        match (index / WORD).checked_sub(1) {
+            None => &self.ended,
+            Some(rest) => &self.ended_rest[rest],
+        }
+    }
+}
+
+/// How many deliveries have their bit in one word.
+const WORD: usize = u64::BITS as usize;

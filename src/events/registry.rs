@@ -1,0 +1,248 @@
+//! The subscriptions of a bus, by type and topic.
+//!
+//! For each type of events, and each topic, there is a *list* of the recipients in the order of subscribing, which is never
+//! changed. A change drops the lists that it concerns, and the next publisher makes them anew; so many changes in a row cost
+//! little. A publisher takes the list as it is and holds no lock while it goes through it: a subscription added meanwhile
+//! gets the next event, one that ends meanwhile refuses this one by itself.
+//!
+//! A subscription without a topic is on the list of every topic. Costs: a list is made from the subscriptions that are on
+//! it, whatever other topics there are. A change with a topic drops one list. A change without a topic drops the
+//! lists that were made since the last such change, so each publish pays for at most one of them.
+
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem;
+
+use super::envelope::Recipients;
+use super::mailbox::Mailbox;
+use crate::sync::{Arc, RwLock};
+use crate::task::context::Name;
+
+/// All subscriptions, by the type of events.
+#[derive(Default)]
+pub(super) struct Registry {
+    /// Each an `Arc<RwLock<Listeners<E>>>` for the `E` of the key. Never shrinks: there are as many as types.
+    by_type: RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+}
+
+/// The subscriptions to events of one type.
+struct Listeners<E> {
+    general: Listed<E>,
+    /// The topics that have subscriptions.
+    by_topic: HashMap<Arc<str>, Listed<E>>,
+    /// The topics whose list is made.
+    made: HashSet<Arc<str>>,
+    /// How many mailboxes and lists all changes and publishers had to look at.
+    #[cfg(test)]
+    looks: usize,
+}
+
+/// The subscriptions with one topic, or without a topic.
+struct Listed<E> {
+    /// By their names, which grow.
+    own: BTreeMap<Name, Arc<Mailbox<E>>>,
+    /// The recipients of an event with this topic. `None`: to be made by the next publisher.
+    recipients: Option<Arc<Recipients<E>>>,
+}
+
+impl Registry {
+    /// The list for an event.
+    pub(super) fn recipients<E: Send + Sync + 'static>(&self, topic: Option<&str>) -> Option<Arc<Recipients<E>>> {
+        let listeners = self.find::<E>()?;
+        let made = listeners.read().list(topic).recipients.clone();
+        Some(made.unwrap_or_else(|| listeners.write().make(topic)))
+    }
+
+    /// Whether an event would find anybody.
+    pub(super) fn has_recipients<E: Send + Sync + 'static>(&self, topic: Option<&str>) -> bool {
+        self.find::<E>().is_some_and(|listeners| {
+            let listeners = listeners.read();
+            !listeners.general.own.is_empty() || !listeners.list(topic).own.is_empty()
+        })
+    }
+
+    pub(super) fn add<E: Send + Sync + 'static>(&self, mailbox: Arc<Mailbox<E>>) {
+        let listeners = self.find_or_make::<E>();
+        let before = {
+            let mut listeners = listeners.write();
+            let topic = mailbox.topic().cloned();
+            listeners.own_list(topic.as_ref()).own.insert(mailbox.group, mailbox);
+            listeners.outdate(topic.as_ref())
+        };
+        drop(before); // it may be the last to know a mailbox, whose handler is user code
+    }
+
+    pub(super) fn remove<E: Send + Sync + 'static>(&self, mailbox: &Arc<Mailbox<E>>) {
+        let Some(listeners) = self.find::<E>() else { return };
+        let before = {
+            let mut listeners = listeners.write();
+            let topic = mailbox.topic();
+            let listed = match topic {
+                None => Some(&mut listeners.general),
+                Some(topic) => listeners.by_topic.get_mut(topic),
+            };
+            let Some(listed) = listed else { return };
+            let Some(removed) = listed.own.remove(&mailbox.group) else { return };
+            let is_topic_over = listed.own.is_empty();
+            let outdated = listeners.outdate(topic);
+            if let (true, Some(topic)) = (is_topic_over, topic) {
+                listeners.by_topic.remove(topic);
+            }
+            (removed, outdated)
+        };
+        drop(before);
+    }
+
+    fn find<E: Send + Sync + 'static>(&self) -> Option<Arc<RwLock<Listeners<E>>>> {
+        self.by_type.read().get(&TypeId::of::<E>()).map(as_listeners)
+    }
+
+    fn find_or_make<E: Send + Sync + 'static>(&self) -> Arc<RwLock<Listeners<E>>> {
+        let make = || Arc::new(RwLock::new(Listeners::<E>::new())) as _;
+        as_listeners(self.by_type.write().entry(TypeId::of::<E>()).or_insert_with(make))
+    }
+}
+
+fn as_listeners<E: Send + Sync + 'static>(any: &Arc<dyn Any + Send + Sync>) -> Arc<RwLock<Listeners<E>>> {
+    Arc::clone(any).downcast().expect("the key is the type")
+}
+
+impl<E> Listeners<E> {
+    fn new() -> Self {
+        Self {
+            general: Listed::new(),
+            by_topic: HashMap::new(),
+            made: HashSet::new(),
+            #[cfg(test)]
+            looks: 0,
+        }
+    }
+
+    /// What an event with this topic goes by.
+    fn list(&self, topic: Option<&str>) -> &Listed<E> {
+        topic.and_then(|topic| self.by_topic.get(topic)).unwrap_or(&self.general)
+    }
+
+    /// Where a subscription with this topic belongs.
+    fn own_list(&mut self, topic: Option<&Arc<str>>) -> &mut Listed<E> {
+        match topic {
+            None => &mut self.general,
+            Some(topic) => self.by_topic.entry(Arc::clone(topic)).or_insert_with(Listed::new),
+        }
+    }
+
+    /// Drops the lists that a change with this topic concerns: all, if it has none. They are to be dropped under no lock.
+    fn outdate(&mut self, topic: Option<&Arc<str>>) -> Vec<Arc<Recipients<E>>> {
+        let outdated: Vec<_> = match topic {
+            Some(topic) => {
+                self.made.remove(topic);
+                self.by_topic.get_mut(topic).and_then(|list| list.recipients.take()).into_iter().collect()
+            }
+            None => {
+                let made = mem::take(&mut self.made);
+                let lists = made.iter().filter_map(|topic| self.by_topic.get_mut(topic)?.recipients.take());
+                lists.chain(self.general.recipients.take()).collect()
+            }
+        };
+        self.note_looks(outdated.len());
+        outdated
+    }
+
+    /// The list for an event with this topic, made if need be.
+    fn make(&mut self, topic: Option<&str>) -> Arc<Recipients<E>> {
+        let topic = topic.and_then(|topic| self.by_topic.get_key_value(topic)).map(|(topic, _)| Arc::clone(topic));
+        if let Some(made) = &self.list(topic.as_deref()).recipients {
+            return Arc::clone(made);
+        }
+        let with_topic = topic.as_ref().map(|topic| &self.by_topic[topic].own);
+        let with_topic = with_topic.into_iter().flat_map(BTreeMap::values);
+        let mut mailboxes: Vec<_> = self.general.own.values().chain(with_topic).cloned().collect();
+        mailboxes.sort_by_key(|mailbox| mailbox.group); // two runs that are sorted: linear
+        self.note_looks(mailboxes.len());
+        let made: Arc<Recipients<E>> = Arc::new(mailboxes.into_iter().collect());
+        self.own_list(topic.as_ref()).recipients = Some(Arc::clone(&made));
+        self.made.extend(topic);
+        made
+    }
+
+    #[cfg_attr(not(test), allow(clippy::unused_self, reason = "tests count"))]
+    fn note_looks(&mut self, looks: usize) {
+        #[cfg(test)]
+        {
+            self.looks += looks;
+        }
+        #[cfg(not(test))]
+        let _ = looks;
+    }
+}
+
+impl<E> Listed<E> {
+    fn new() -> Self {
+        Self { own: BTreeMap::new(), recipients: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{EventBus, Subscription};
+    use crate::pool::worker_pool::WorkerPool;
+
+    const TOPICS: usize = 20_000;
+
+    fn looks(bus: &EventBus) -> usize {
+        let listeners = bus.registry.find::<u32>().expect("there is a subscription");
+        mem::take(&mut listeners.write().looks)
+    }
+
+    fn subscribe(bus: &EventBus, topic: Option<String>) -> Subscription {
+        let builder = bus.subscription::<u32>().synchronous();
+        if let Some(topic) = topic { builder.topic(topic) } else { builder }.handle(|_| ())
+    }
+
+    /// Fault 177.
+    #[test]
+    fn publishing_and_subscribing_cost_nothing_for_the_topics_of_others() {
+        let pool = WorkerPool::builder().workers(1).build().expect("a thread");
+        let bus = EventBus::new(&pool);
+        let _topics: Vec<_> = (0..TOPICS).map(|topic| subscribe(&bus, Some(topic.to_string()))).collect();
+        let _general = subscribe(&bus, None);
+        looks(&bus);
+        assert_eq!(bus.publish_to("7", 1_u32).handlers(), 2);
+        assert_eq!(looks(&bus), 2, "the first publish to a topic looks at its two recipients");
+        assert_eq!(bus.publish_to("7", 1_u32).handlers(), 2);
+        assert_eq!(looks(&bus), 0, "the next one takes the list as it is");
+        drop(subscribe(&bus, Some("7".to_owned())));
+        assert_eq!(looks(&bus), 1, "a change of a topic drops its list");
+        bus.publish_to("7", 1_u32);
+        bus.publish_to("8", 1_u32);
+        looks(&bus);
+        for _ in 0..100 {
+            drop(subscribe(&bus, None));
+        }
+        assert_eq!(looks(&bus), 2, "a hundred changes without a topic drop the two lists that were made");
+        for publish in 0..100 {
+            let guard = subscribe(&bus, None);
+            assert_eq!(bus.publish_to("9", 1_u32).handlers(), 3, "publish {publish}");
+            drop(guard);
+        }
+        assert_eq!(looks(&bus), 100 * (3 + 1), "each list is made once and dropped once");
+    }
+
+    #[test]
+    fn recipients_come_in_the_order_of_subscribing_whatever_their_topics() {
+        let pool = WorkerPool::builder().workers(1).build().expect("a thread");
+        let bus = EventBus::new(&pool);
+        let named = |name: &'static str, topic: Option<&'static str>| {
+            let builder = bus.subscription::<u32>().name(name).synchronous();
+            if let Some(topic) = topic { builder.topic(topic) } else { builder }.handle(|_| ())
+        };
+        let _guards = [named("a", Some("t")), named("b", None), named("x", Some("u")), named("c", Some("t"))];
+        let names = |topic: Option<&str>| -> Vec<String> {
+            let recipients = bus.registry.recipients::<u32>(topic).expect("there is a subscription");
+            recipients.names.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names(Some("t")), ["a", "b", "c"]);
+        assert_eq!((names(None), names(Some("v"))), (vec!["b".to_owned()], vec!["b".to_owned()]));
+    }
+}

@@ -1,0 +1,68 @@
+//! Waiting for room in the queue of a pool, from a task of another pool: the registry of waits knows of it.
+//!
+//! A worker makes room by taking the oldest job. If no worker of the pool is awake, one that waits for the submitting task
+//! does that. So its wait may run a job that it has not asked for: the wait needs that job out of the way.
+
+use std::time::Instant;
+
+use crate::error::CancelReason;
+use crate::queue::{PushError, Queue};
+use crate::sync::Arc;
+use crate::task::context::{self, Name};
+use crate::task::executor::Executor;
+use crate::task::job::Job;
+use crate::task::waits::{self, Awaited, Kind, Needs, Refused, Wait};
+use crate::time::deadline::Deadline;
+
+/// Room in the queue of a pool.
+pub(crate) struct Room {
+    pub(crate) queue: Arc<Queue<Job>>,
+    pub(crate) executor: Arc<Executor>,
+}
+
+impl Room {
+    /// Pushes a job as soon as there is room, on a thread with tasks on its stack, and helps meanwhile.
+    pub(crate) fn push(self, job: Job) -> Result<(), PushError<Job>> {
+        let queue = Arc::clone(&self.queue);
+        let mut left = Some(job);
+        let target: Arc<dyn Awaited> = Arc::new(self);
+        let sleep = |wait: &Wait, until: Option<Instant>| {
+            let job = left.take().expect("it is here until it is pushed or refused");
+            let pushed = queue.push_unless(job, Deadline::NEVER.earlier(until), || wait.is_called());
+            let is_over = !matches!(pushed, Err(PushError::Timeout(_)));
+            left = pushed.err().map(|(PushError::Timeout(job) | PushError::Closed(job))| job);
+            is_over
+        };
+        match waits::wait(&target, Kind::Open, sleep) {
+            Ok(()) => left.map_or(Ok(()), |job| Err(PushError::Closed(job))),
+            Err(Refused) => unreachable!("an open wait is not refused"),
+        }
+    }
+}
+
+impl Awaited for Room {
+    fn name(&self) -> Name {
+        context::name_of(&*self.queue)
+    }
+
+    fn pool(&self) -> Name {
+        self.executor.pool
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        needs.worker = self.queue.len() >= self.queue.capacity();
+    }
+
+    fn help(self: Arc<Self>) {
+        let Some(mut job) = self.queue.try_pop_bounded() else { return };
+        if self.executor.lifecycle.is_cancelling() {
+            job.cancel(CancelReason::ShutDown, &self.executor);
+        } else {
+            job.run(&self.executor);
+        }
+    }
+
+    fn wake_waiters(&self) {
+        self.queue.wake_pushers();
+    }
+}

@@ -1,0 +1,404 @@
+//! The pool as users see it: submitting, watching, dropping. The ways to end it are in `ending`.
+//!
+//! What is built on a pool (groups, scopes, maps) adds its own method to [`WorkerPool`] in its own file.
+
+use std::fmt;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::time::Duration;
+
+use super::inner::{PoolInner, WaitMode};
+use super::shutdown::{self, OnDrop};
+use super::worker::{self, WorkerSettings};
+use crate::error::{BuildError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::observe::metrics::Metrics;
+use crate::observe::observer::RunningTask;
+use crate::sync::Arc;
+use crate::task::TaskCell;
+use crate::task::context;
+use crate::task::handle::JoinHandle;
+use crate::task::idle;
+use crate::task::job::Job;
+use crate::time::deadline::Deadline;
+
+/// Worker threads behind one bounded queue.
+///
+/// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. A `static` is never
+/// dropped, and what is queued when `main` returns is lost: call [`wait_idle`](Self::wait_idle) or
+/// [`shutdown`](Self::shutdown) at the end. Dropping a pool runs what is queued and joins the workers, unless
+/// [`WorkerPoolBuilder::on_drop`](crate::WorkerPoolBuilder::on_drop) says otherwise or an earlier [report](crate::ShutdownReport) has ended
+/// the waiting. Dropped on one of its own workers the pool does not wait, and ends after that worker's task.
+///
+/// Workers are reused and their thread locals are not reset: what a task leaves there, the next task on that worker
+/// finds.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::WorkerPool;
+///
+/// let pool = WorkerPool::new()?; // one worker for each CPU, a queue of 1,024
+/// pool.execute(|| println!("somewhere else"))?; // fire and forget
+/// let handle = pool.spawn(|| 1 + 1)?; // or wait for the result
+/// assert_eq!(handle.join()?, 2);
+/// pool.shutdown(); // runs what is queued; so does dropping the pool
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct WorkerPool {
+    engine: Arc<PoolInner>,
+    settings: PoolSettings,
+}
+
+/// What a pool remembers of its builder.
+pub(crate) struct PoolSettings {
+    pub(crate) workers: WorkerSettings,
+    pub(crate) on_drop: OnDrop,
+}
+
+/// # Submitting
+///
+/// Fire and forget, and tasks to wait for. The plain forms may block when the queue is full (see
+/// [`Overflow`](crate::Overflow)), the `try_` forms never block, the `_timeout` forms block at most that long.
+///
+/// On a worker of the same pool no form ever blocks: when the queue is full, the plain forms run the job at once (or
+/// put it aside, when jobs are already nested 16 deep on that worker), the others refuse it. A job that is run at once
+/// runs under the locks that the submitting task holds: [hold none that tasks take](crate#may-i-hold-a-lock-while-i-submit).
+impl WorkerPool {
+    /// Hands over a closure to be run by a worker, fire and forget.
+    ///
+    /// `Ok` means accepted: it will run, or meet its fate in a shutdown or by an overflow policy. A panic of the
+    /// closure is contained, counted, and told to [`WorkerPoolBuilder::on_panic`](crate::WorkerPoolBuilder::on_panic). May wait for room or
+    /// run the closure in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the closure, if the pool is shut down, also while this waits for room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let (sender, receiver) = channel();
+    /// pool.execute(move || sender.send("done").unwrap())?;
+    /// assert_eq!(receiver.recv()?, "done");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn execute<F>(&self, f: F) -> Result<(), SubmitError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.submit_closure(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
+    }
+
+    /// Like [`execute`](Self::execute), but never blocks, and never runs the closure in place.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure, if the queue is full or the pool shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// if let Err(error) = pool.try_execute(|| println!("maybe later")) {
+    ///     assert!(error.is_full());
+    ///     let closure = error.into_inner(); // to be kept for another try
+    ///     closure();
+    /// }
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    #[track_caller]
+    pub fn try_execute<F>(&self, f: F) -> Result<(), TrySubmitError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.submit_closure(f, WaitMode::Never, Location::caller())
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+    }
+
+    /// Like [`execute`](Self::execute), but blocks at most `timeout`; `Duration::MAX` means for ever. Whatever the
+    /// [policy](crate::Overflow), it waits for room, under your [locks](crate#may-i-hold-a-lock-while-i-submit), and then gives the closure back.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitTimeoutError`] with the closure, if the queue stayed full or the pool is shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// pool.try_execute_for(Duration::from_millis(10), || ())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn try_execute_for<F>(&self, timeout: Duration, f: F) -> Result<(), SubmitTimeoutError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.submit_closure(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+    }
+
+    /// Hands over a task and returns the handle to wait for its result. May wait for room or run the closure in place:
+    /// hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the closure, if the pool is shut down, also while this waits for room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let words = pool.spawn(|| "to be or not to be".split(' ').count())?;
+    /// assert_eq!(words.join()?, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, SubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_task(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
+    }
+
+    /// Like [`spawn`](Self::spawn), but never blocks, and never runs the closure in place.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure, if the queue is full or the pool shut down.
+    #[track_caller]
+    pub fn try_spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, TrySubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_task(f, WaitMode::Never, Location::caller()).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+    }
+
+    /// Like [`spawn`](Self::spawn), but blocks at most `timeout`, under your [locks](crate#may-i-hold-a-lock-while-i-submit);
+    /// `Duration::MAX` means for ever.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitTimeoutError`] with the closure, if the queue stayed full or the pool is shut down.
+    #[track_caller]
+    pub fn try_spawn_for<F, T>(&self, timeout: Duration, f: F) -> Result<JoinHandle<T>, SubmitTimeoutError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_task(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+    }
+
+    fn submit_closure<F>(
+        &self,
+        f: F,
+        wait_mode: WaitMode,
+        location: &'static Location<'static>,
+    ) -> Result<(), (Refusal, F)>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let mut f = Some(f);
+        let queued_at = self.engine.executor.now_if_timing();
+        let submitted = self.engine.submit(wait_mode, location, |id| {
+            Job::closure(f.take().expect("a job is made once"), id, location, queued_at)
+        });
+        submitted.map_err(|(refusal, job)| {
+            let f = job.map_or_else(|| f.expect("a job that was not made leaves the closure"), Job::into_closure);
+            (refusal, f)
+        })
+    }
+
+    pub(crate) fn submit_task<F, T>(
+        &self,
+        f: F,
+        wait_mode: WaitMode,
+        location: &'static Location<'static>,
+    ) -> Result<JoinHandle<T>, (Refusal, F)>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut f = Some(f);
+        let mut task = None;
+        let executor = &self.engine.executor;
+        let queued_at = executor.now_if_timing();
+        let submitted = self.engine.submit(wait_mode, location, |id| {
+            let closure = f.take().expect("a task is made once");
+            let cell = task.insert(Arc::new(TaskCell::new(closure, id, location, queued_at)));
+            Job::Task(Arc::clone(cell) as _)
+        });
+        match (submitted, task) {
+            (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(executor))),
+            (Err((refusal, _)), Some(task)) => Err((refusal, task.withdraw())),
+            (Err((refusal, _)), None) => Err((refusal, f.expect("a task that was not made leaves the closure"))),
+            (Ok(()), None) => unreachable!("an accepted task was made"),
+        }
+    }
+}
+
+/// # Watching
+impl WorkerPool {
+    /// Blocks until no task is queued or running; a delayed task, or one that is tried again, counts as queued while it
+    /// waits. New tasks may come at any time, so this may be out of date when it returns, unless nobody else submits.
+    ///
+    /// # Panics
+    ///
+    /// If called by a task of this pool, or by one that a task of this pool waits for: it would wait for itself.
+    #[track_caller]
+    pub fn wait_idle(&self) {
+        assert!(!context::is_inside(self.engine.pool()), "a task cannot wait for its own pool to be idle");
+        let waited = idle::wait_idle(&self.engine.executor, Deadline::NEVER);
+        assert!(waited.is_ok(), "a task cannot wait for a pool that waits for that task");
+    }
+
+    /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the pool was idle. A task of
+    /// this pool gets `false` at once.
+    #[must_use]
+    pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
+        let wait = || idle::wait_idle(&self.engine.executor, Deadline::after(timeout)).unwrap_or(false);
+        !context::is_inside(self.engine.pool()) && wait()
+    }
+
+    /// Whether the pool refuses new work, by [`close`](Self::close) or any other way to end it. Once it does, it does
+    /// for ever.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.engine.executor.lifecycle.ledger.is_closed()
+    }
+
+    /// How many workers the pool has, or is about to have after a [`resize`](Self::resize).
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.engine.workers.target()
+    }
+
+    /// How many jobs the queue can hold.
+    #[must_use]
+    pub fn queue_capacity(&self) -> usize {
+        self.engine.queue_capacity()
+    }
+
+    /// How many places of the queue are taken, at most its capacity; out of date when it arrives. A cancelled task
+    /// keeps its place until a worker comes to it; the tasks of groups take none.
+    #[must_use]
+    pub fn queue_len(&self) -> usize {
+        self.engine.queue_len()
+    }
+
+    /// A snapshot of the pool's counters. Costs a read of a few cache lines for each worker.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.engine.metrics()
+    }
+
+    /// What each busy worker is doing, submitted where and since when: the first question when a pool seems stuck.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let (started, start) = channel();
+    /// let (open, gate) = channel::<()>();
+    /// pool.execute(move || { started.send(()).unwrap(); gate.recv().unwrap() })?;
+    /// start.recv()?;
+    /// for task in pool.running() {
+    ///     println!("{task}"); // worker 0: task 0 from src/main.rs:6:6, for 0.000 s
+    /// }
+    /// assert_eq!(pool.running().len(), 1);
+    /// open.send(())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningTask> {
+        self.engine.executor.lifecycle.ledger.running()
+    }
+
+    /// Changes the number of workers. New ones are there when this returns; surplus ones leave when they have finished
+    /// what they are doing, and this does not wait for them.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], if the number is zero or too large, if a thread could not be started (the pool then has its
+    /// former size as its target), or if the pool is shut down.
+    pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
+        check_workers(workers)?;
+        let one_at_a_time = self.engine.workers.hold();
+        if self.is_shut_down() {
+            return Err(BuildError::ShutDown);
+        }
+        let before = self.workers();
+        let change = self.engine.workers.set_target(workers);
+        let started = worker::start(&self.engine, &self.settings.workers, change.missing);
+        let surplus = match &started {
+            Ok(()) => change.surplus,
+            Err(_) => self.engine.workers.set_target(before).surplus,
+        };
+        if surplus > 0 {
+            self.engine.wake_workers();
+        }
+        // Letting go of a group may drop what its tasks left behind, which is foreign code.
+        drop(one_at_a_time);
+        self.engine.call_for_new_workers();
+        started
+    }
+}
+
+/// The seams for what is built on a pool.
+impl WorkerPool {
+    pub(crate) fn assemble(engine: Arc<PoolInner>, settings: PoolSettings) -> Self {
+        Self { engine, settings }
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<PoolInner> {
+        &self.engine
+    }
+
+    /// What its threads are named after.
+    pub(crate) fn thread_name(&self) -> &str {
+        &self.settings.workers.thread_name
+    }
+}
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl UnwindSafe for WorkerPool {}
+impl RefUnwindSafe for WorkerPool {}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        shutdown::on_drop(&self.engine, self.settings.on_drop);
+    }
+}
+
+impl fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerPool")
+            .field("workers", &self.workers())
+            .field("queue_len", &self.queue_len())
+            .field("queue_capacity", &self.queue_capacity())
+            .field("is_shut_down", &self.is_shut_down())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The most workers a pool may have.
+const MAX_WORKERS: usize = 1 << 16;
+
+/// Checks a number of workers.
+pub(crate) fn check_workers(workers: usize) -> Result<(), BuildError> {
+    match workers {
+        0 => Err(BuildError::ZeroWorkers),
+        1..=MAX_WORKERS => Ok(()),
+        requested => Err(BuildError::TooManyWorkers { requested, limit: MAX_WORKERS }),
+    }
+}

@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 
 use super::call::Plan;
-use super::caller::Caller;
+use super::caller::{Caller, ErrorHook};
 use super::error::CallError;
 use super::method::{MethodConfig, VTable};
 use super::target::{Interceptor, Line};
@@ -30,9 +30,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_STREAM_BUFFER: usize = 16;
 /// The most that may be set.
 const MAX_STREAM_BUFFER: usize = 1 << 20;
-
-/// Told of errors that no thread waits for.
-pub(super) type ErrorHook = Arc<dyn Fn(CallError) + Send + Sync>;
 
 /// Makes a transport inside the runtime of the I/O thread.
 type MakeTransport = Box<dyn FnOnce() -> Transport + Send>;

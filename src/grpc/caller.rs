@@ -9,7 +9,6 @@ use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
-use super::builder::ErrorHook;
 use super::call::Plan;
 use super::error::CallError;
 use super::target::{self, Target};
@@ -21,6 +20,9 @@ use crate::retry::RetryPolicy;
 use crate::sync::{Arc, thread_local};
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
+
+/// Told of errors that no thread waits for.
+pub(super) type ErrorHook = Arc<dyn Fn(CallError) + Send + Sync>;
 
 /// How many errors of `notify` in a row the error hook is told of, each made by the hook itself.
 const MOST_HOOKS: u32 = 8;

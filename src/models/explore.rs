@@ -73,7 +73,7 @@ pub(super) use super::explore::random_schedules::{explore, explore as explore_de
 #[cfg(workcrew_loom)]
 mod every_schedule {
     use super::{Extent, Relaxed, SWAPPED, report, seconds};
-    use crate::sync::checker::model::Builder;
+    use crate::sync::model::checker::model::Builder;
     use crate::sync::{Arc, IdGenerator, Time, real};
     use std::panic;
     use std::process;
@@ -150,8 +150,8 @@ mod every_schedule {
 #[cfg(workcrew_shuttle)]
 mod random_schedules {
     use super::{Extent, Relaxed, SWAPPED, report, seconds};
-    use crate::sync::checker::scheduler::{PctScheduler, RandomScheduler};
-    use crate::sync::checker::{Config, FailurePersistence, Runner};
+    use crate::sync::model::checker::scheduler::{PctScheduler, RandomScheduler};
+    use crate::sync::model::checker::{Config, FailurePersistence, Runner};
     use crate::sync::{Arc, Time};
     use std::time::Instant;
 

@@ -9,7 +9,7 @@
 //! references and no trait objects.
 
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
-mod model;
+pub(crate) mod model;
 #[cfg_attr(all(test, any(workcrew_loom, workcrew_shuttle)), allow(dead_code, unused_imports, unused_macros))]
 pub(crate) mod native;
 

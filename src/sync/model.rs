@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 /// Thread locals of the model; loom does not know the `const` form.
 macro_rules! locals {
     ($($(#[$attribute:meta])* static $name:ident: $value:ty = const { $first:expr };)*) => {
-        $crate::sync::checker::thread_local! {$($(#[$attribute])* static $name: $value = $first;)*}
+        $crate::sync::model::checker::thread_local! {$($(#[$attribute])* static $name: $value = $first;)*}
     };
 }
 pub(crate) use locals as thread_local;
@@ -32,7 +32,7 @@ pub(crate) use locals as thread_local;
 /// A static of each execution.
 macro_rules! statics {
     ($(#[$attribute:meta])* static $name:ident: $value:ty = $first:expr;) => {
-        $crate::sync::checker::lazy_static! {
+        $crate::sync::model::checker::lazy_static! {
             $(#[$attribute])*
             static ref $name: $value = $first;
         }

@@ -36,71 +36,20 @@
 //!
 //! It knows no task, group or pool by type. A wait with a time limit is not entered: it ends by itself.
 
+mod awaited;
 mod registry;
 
 use std::task::Waker;
 use std::time::Instant;
 
-use super::context::{self, Name};
-use super::waits::registry::{Entry, Verdict};
+use self::registry::{Entry, Verdict};
+use super::context;
 use crate::sync::Arc;
 
+pub(crate) use self::awaited::{Awaited, Kind, Needs};
 #[cfg(any(feature = "retry", feature = "driver"))]
-pub(crate) use super::waits::registry::changed;
-pub(crate) use super::waits::registry::{count_worker, discount_worker};
-
-/// Something that is waited for.
-pub(crate) trait Awaited: Send + Sync {
-    /// Names it among the frames of a stack and among what is waited for.
-    fn name(&self) -> Name;
-
-    /// The pool whose workers can bring it on.
-    fn pool(&self) -> Name;
-
-    /// Says what it needs to end. Called under the registry's lock: it takes no lock but its own, and drops nothing.
-    fn look(&self, needs: &mut Needs);
-
-    /// Brings it one step further, on a worker of its pool; never waits for it.
-    fn help(self: Arc<Self>);
-
-    /// Wakes the threads that sleep in a wait for it, to look at their calls.
-    fn wake_waiters(&self);
-}
-
-/// What an awaited thing needs to end; empty once it has ended.
-#[derive(Default)]
-pub(crate) struct Needs {
-    /// A worker of its pool can bring it on now.
-    pub(crate) worker: bool,
-    /// A worker of its pool can bring it on from that moment.
-    pub(crate) worker_at: Option<Instant>,
-    /// It needs what runs under these names; with whether it cannot end without.
-    names: Vec<(Name, bool)>,
-}
-
-impl Needs {
-    /// It ends no sooner than what runs under this name.
-    pub(crate) fn end_of(&mut self, name: Name) {
-        self.names.push((name, true));
-    }
-
-    /// It may have to wait for what runs under this name.
-    #[cfg(feature = "events")]
-    pub(crate) fn perhaps_end_of(&mut self, name: Name) {
-        self.names.push((name, false));
-    }
-}
-
-/// What kind of wait it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Ends with its target only; can be refused.
-    Certain,
-    /// Ends with its target only, and must not be refused.
-    Unrefusable,
-    /// May end in another way.
-    Open,
-}
+pub(crate) use self::registry::changed;
+pub(crate) use self::registry::{count_worker, discount_worker};
 
 /// The wait here would never end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::{Awaited, Kind, Needs};
+use super::awaited::{Awaited, Kind, Needs};
 use crate::sync::{Arc, AtomicBool, IdGenerator, Mutex, Ordering, process_wide};
 use crate::task::context::{self, Name, Stack};
 use crate::unwind;

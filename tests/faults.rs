@@ -6,8 +6,8 @@
 #![cfg(workcrew_faults)]
 
 mod common;
-#[path = "common/dice.rs"]
-mod dice;
+#[path = "common/rng.rs"]
+mod rng;
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use common::{
     BlockedWorkers, Counter, DropCounter, Gate, LIMIT, assert_counts_add_up, pool, quiet_panics, with_watchdog,
 };
-use dice::Rng;
+use rng::Rng;
 use workcrew::{
     Armed, BuildError, CancelReason, GroupError, GroupPolicy, JoinError, Place, TaskError, WorkerPool, arm,
 };
@@ -298,16 +298,16 @@ fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
 #[test]
 fn random_faults_keep_the_ledger() {
     let _alone = alone();
-    let mut seeds = Rng::new(dice::asked_seed().unwrap_or_else(dice::fresh_seed));
+    let mut seeds = Rng::new(rng::asked_seed().unwrap_or_else(rng::fresh_seed));
     for _ in 0..400 {
-        let seed = seeds.clone().roll();
+        let seed = seeds.clone().number();
         with_watchdog(|| live_with_faults(&mut seeds.fork(), seed));
     }
 }
 
-fn live_with_faults(dice: &mut Rng, seed: u64) {
-    let pool = pool(1 + dice.below(3), dice.pick(&[1, 4, 64]));
-    let chance = Mutex::new(dice.fork());
+fn live_with_faults(rng: &mut Rng, seed: u64) {
+    let pool = pool(1 + rng.below(3), rng.pick(&[1, 4, 64]));
+    let chance = Mutex::new(rng.fork());
     let faults = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&faults);
     let armed = arm(move |place| {
@@ -329,7 +329,7 @@ fn live_with_faults(dice: &mut Rng, seed: u64) {
     let mut handles = Vec::new();
     let group = pool.group().policy(GroupPolicy::CollectAll);
     for _ in 0..30 {
-        match dice.below(5) {
+        match rng.below(5) {
             0 => pool.execute(duty()).unwrap(),
             1 => drop(pool.try_execute(duty())),
             2 | 3 => handles.push(pool.spawn(duty()).unwrap()),
@@ -347,7 +347,7 @@ fn live_with_faults(dice: &mut Rng, seed: u64) {
     }
     let total = group.progress().total;
     assert_eq!(group.wait_all().len(), total, "seed {seed}");
-    if dice.one_in(2) {
+    if rng.one_in(2) {
         pool.shutdown_now();
     }
     assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use workcrew::{CancelReason, JoinError, JoinHandle, WorkerPool};
 
-use crate::dice::Rng;
+use crate::rng::Rng;
 
 /// Threads that call.
 pub const THREADS: usize = 4;
@@ -221,9 +221,9 @@ struct Stage {
 /// If a task ran twice, or ran and was cancelled, or has an outcome that nothing explains.
 #[must_use]
 pub fn record(seed: u64) -> Vec<Event> {
-    let mut dice = Rng::new(seed);
-    let workers = 1 + dice.below(3);
-    let pool = WorkerPool::builder().workers(workers).queue_capacity(dice.pick(&[1, 2, 64])).build();
+    let mut rng = Rng::new(seed);
+    let workers = 1 + rng.below(3);
+    let pool = WorkerPool::builder().workers(workers).queue_capacity(rng.pick(&[1, 2, 64])).build();
     let places = THREADS * CALLS;
     let stage = Arc::new(Stage {
         pool: pool.expect("a small pool can be built"),
@@ -235,10 +235,10 @@ pub fn record(seed: u64) -> Vec<Event> {
     let start = Arc::new(Barrier::new(THREADS));
     let threads: Vec<_> = (0..THREADS)
         .map(|_| {
-            let (stage, start, mut dice) = (Arc::clone(&stage), Arc::clone(&start), dice.fork());
+            let (stage, start, mut rng) = (Arc::clone(&stage), Arc::clone(&start), rng.fork());
             thread::spawn(move || {
                 start.wait();
-                (0..1 + dice.below(CALLS)).filter_map(|_| call(&stage, &mut dice)).collect::<Vec<_>>()
+                (0..1 + rng.below(CALLS)).filter_map(|_| call(&stage, &mut rng)).collect::<Vec<_>>()
             })
         })
         .collect();
@@ -248,14 +248,14 @@ pub fn record(seed: u64) -> Vec<Event> {
 }
 
 /// Makes one call and notes it; `None` if there was nothing to be called about.
-fn call(stage: &Arc<Stage>, dice: &mut Rng) -> Option<Event> {
+fn call(stage: &Arc<Stage>, rng: &mut Rng) -> Option<Event> {
     let known = stage.submitted.load(SeqCst).min(stage.handles.len());
-    let call = match dice.below(14) {
+    let call = match rng.below(14) {
         0..=4 => Call::Submit(stage.submitted.fetch_add(1, SeqCst)),
-        5 | 6 => Call::Cancel(dice.below(known.max(1))),
-        7 => Call::IsFinished(dice.below(known.max(1))),
-        8 => Call::WaitFor(dice.below(known.max(1))),
-        9 => dice.pick(&[Call::Close, Call::ShutdownNow, Call::IsShutDown]),
+        5 | 6 => Call::Cancel(rng.below(known.max(1))),
+        7 => Call::IsFinished(rng.below(known.max(1))),
+        8 => Call::WaitFor(rng.below(known.max(1))),
+        9 => rng.pick(&[Call::Close, Call::ShutdownNow, Call::IsShutDown]),
         10 => Call::IsShutDown,
         11 | 12 => Call::IsIdle,
         _ => Call::WaitIdle,

@@ -5,8 +5,8 @@
 
 use std::env;
 
-use workcrew_verify::dice::{Rng, asked_seed, fresh_seed};
 use workcrew_verify::history::{is_linearizable, record};
+use workcrew_verify::rng::{Rng, asked_seed, fresh_seed};
 
 #[test]
 fn four_threads_see_a_pool_that_does_one_thing_at_a_time() {
@@ -14,7 +14,7 @@ fn four_threads_see_a_pool_that_does_one_thing_at_a_time() {
     let mut seeds = Rng::new(fresh_seed());
     let mut calls = 0;
     for _ in 0..histories {
-        let seed = asked_seed().unwrap_or_else(|| seeds.roll());
+        let seed = asked_seed().unwrap_or_else(|| seeds.number());
         let events = record(seed);
         calls += events.len();
         let again = format!("WORKCREW_SEED={seed} cargo test -p workcrew-verify --test histories");

@@ -1,24 +1,14 @@
 //! Every way in which a group is cancelled: by hand, deadline, token, parent, shutdown, drop.
 
-use crate::common::BlockedWorkers;
-use crate::common::Counter;
-use crate::common::DropCounter;
-use crate::common::Gate;
-use crate::common::LIMIT;
-use crate::common::assert_counts_add_up;
-use crate::common::on_grid;
-use crate::common::pool;
-use crate::common::with_watchdog;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
-use std::time::Instant;
-use workcrew::CancelReason;
-use workcrew::CancellationToken;
-use workcrew::GroupError;
-use workcrew::TrySubmitError;
+use std::time::{Duration, Instant};
+
+use crate::common::{
+    BlockedWorkers, Counter, DropCounter, Gate, LIMIT, assert_counts_add_up, on_grid, pool, with_watchdog,
+};
+use workcrew::{CancelReason, CancellationToken, GroupError, TrySubmitError};
 
 /// A task that a member runs in its own place leaves a gap between those that wait.
 #[test]

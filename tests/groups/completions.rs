@@ -1,17 +1,10 @@
 //! Outcomes one by one, as tasks end.
 
-use crate::common;
-
-use crate::common::BlockedWorkers;
-use crate::common::Gate;
-use crate::common::LIMIT;
-use crate::common::on_grid;
-use crate::common::pool;
 use std::sync::mpsc;
 use std::thread;
-use workcrew::GroupPolicy;
-use workcrew::TaskError;
-use workcrew::TaskGroup;
+
+use crate::common::{self, BlockedWorkers, Gate, LIMIT, on_grid, pool};
+use workcrew::{GroupPolicy, TaskError, TaskGroup};
 
 #[test]
 fn completions_come_as_tasks_end() {

@@ -1,16 +1,10 @@
 //! Shares of the workers between groups and plain jobs.
 
-use crate::common::Counter;
-use crate::common::Gate;
-use crate::common::assert_counts_add_up;
-use crate::common::on_grid;
-use crate::common::pool;
-use crate::common::with_watchdog;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
-use workcrew::Spawner;
-use workcrew::WorkerPool;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::common::{Counter, Gate, assert_counts_add_up, on_grid, pool, with_watchdog};
+use workcrew::{Spawner, WorkerPool};
 
 #[test]
 fn groups_and_plain_jobs_share_the_workers_fairly() {

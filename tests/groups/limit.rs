@@ -1,14 +1,11 @@
 //! The limit of a group, and the tickets and runners that keep it.
 
-use crate::common::Gate;
-use crate::common::on_grid;
-use crate::common::pool;
-use crate::common::with_watchdog;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use crate::common::{Gate, on_grid, pool, with_watchdog};
 use workcrew::Spawner;
 
 /// A worker that waits for the group sleeps while the limit is reached, and is the only one who is left when the runner gives way.

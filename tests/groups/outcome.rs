@@ -1,22 +1,12 @@
 //! Values, first errors and policies.
 
-use crate::AddAnd;
-use crate::common;
-
-use crate::common::Counter;
-use crate::common::DropCounter;
-use crate::common::Gate;
-use crate::common::LIMIT;
-use crate::common::assert_counts_add_up;
-use crate::common::on_grid;
-use crate::common::pool;
-use crate::common::spawn_parked;
-use crate::common::with_watchdog;
 use std::thread;
-use workcrew::GroupError;
-use workcrew::GroupPolicy;
-use workcrew::TaskError;
-use workcrew::TaskGroup;
+
+use crate::AddAnd;
+use crate::common::{
+    self, Counter, DropCounter, Gate, LIMIT, assert_counts_add_up, on_grid, pool, spawn_parked, with_watchdog,
+};
+use workcrew::{GroupError, GroupPolicy, TaskError, TaskGroup};
 
 /// Fault 65.
 #[test]

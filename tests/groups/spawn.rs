@@ -1,24 +1,14 @@
 //! Adding tasks: capacity, spawners, tasks that add siblings.
 
-use crate::common::BlockedWorkers;
-use crate::common::Counter;
-use crate::common::DropCounter;
-use crate::common::Gate;
-use crate::common::assert_counts_add_up;
-use crate::common::join_all;
-use crate::common::on_grid;
-use crate::common::pool;
-use crate::common::spawn_parked;
-use crate::common::with_watchdog;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
-use workcrew::CancelReason;
-use workcrew::GroupError;
-use workcrew::GroupPolicy;
-use workcrew::Spawner;
+
+use crate::common::{
+    BlockedWorkers, Counter, DropCounter, Gate, assert_counts_add_up, join_all, on_grid, pool, spawn_parked,
+    with_watchdog,
+};
+use workcrew::{CancelReason, GroupError, GroupPolicy, Spawner};
 
 /// Fault 68.
 #[test]

@@ -1,21 +1,12 @@
 //! Every way to wait for a group.
 
-use crate::AddAnd;
-
-use crate::common::Counter;
-use crate::common::Gate;
-use crate::common::LIMIT;
-use crate::common::Mutex;
-use crate::common::on_grid;
-use crate::common::pool;
-use crate::common::with_watchdog;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
-use workcrew::GroupError;
-use workcrew::GroupPolicy;
-use workcrew::TaskGroup;
+
+use crate::AddAnd;
+use crate::common::{Counter, Gate, LIMIT, Mutex, on_grid, pool, with_watchdog};
+use workcrew::{GroupError, GroupPolicy, TaskGroup};
 
 /// Fault 64.
 #[test]

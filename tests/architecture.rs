@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 const RANKS: &[&str] = &[
     "hope",
     "sync",
-    "defect",
     "fault",
     "thread_name",
     "deadline",

@@ -54,6 +54,11 @@ pub(crate) trait Awaited: Send + Sync {
     /// Names it among the frames of a stack and among what is waited for.
     fn name(&self) -> Name;
 
+    /// What else it may need the end of, if a worker is to be called when that begins to wait. Does not change.
+    fn also(&self) -> Vec<Name> {
+        Vec::new()
+    }
+
     /// The pool whose workers can bring it on.
     fn pool(&self) -> Name;
 
@@ -66,6 +71,10 @@ pub(crate) trait Awaited: Send + Sync {
     /// Wakes the threads that sleep in a wait for it, to look at their calls.
     fn wake_waiters(&self);
 }
+
+/// Names everything: for [`Awaited::also`], where what is needed cannot be told beforehand.
+#[cfg(feature = "events")]
+pub(crate) const ANYTHING: Name = registry::ANYTHING;
 
 /// What an awaited thing needs to end; empty once it has ended.
 #[derive(Default)]

@@ -273,7 +273,6 @@ mod time;
 mod failpoint;
 mod nesting;
 mod unwind;
-mod defect;
 mod sync;
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
 mod models;

@@ -137,7 +137,7 @@ fn debug_of_what_users_hold_shows_its_state_and_does_not_wait() {
     let report = pool.shutdown_timeout(Duration::ZERO);
     assert_eq!(report.to_string(), "not drained (tasks cancelled: 2, still running: 1)");
     wedge.open();
-    assert!(group.wait().is_err());
+    assert!(group.wait().is_err() && pool.wait_idle_timeout(LIMIT));
     assert_eq!(pool.shutdown_timeout(LIMIT).to_string(), "drained (tasks cancelled: 0, still running: 0)");
 }
 

@@ -3,16 +3,14 @@
 
 mod nats_common;
 
-use std::error::Error;
 use std::fs;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use nats_common::{LONG, Server, pool, queue};
+use nats_common::{LONG, Server, is_refused, pool, queue};
 use workcrew::WorkerPool;
 use workcrew::nats::{
-    ConnectError, Connection, DeadLetterQuery, EnqueueError, Headers, InvalidArgument, JobQueue, NewJob, PublishError,
-    QueueError, StreamSettings, Worker, WorkerError,
+    ConnectError, Connection, DeadLetterQuery, Headers, JobQueue, NewJob, StreamSettings, Worker, WorkerError,
 };
 
 /// Strings that no subject, name, id or header may be; `LONG_ONE` stands for 64 KiB.
@@ -40,45 +38,6 @@ const ODD_WORDS: [&str; 7] = [".", ".a", "a.", "a..b", "a*", "a.>.b", ">.a"];
 fn odd(more: &[&'static str]) -> Vec<String> {
     let all = ODD.iter().chain(more);
     all.map(|text| if *text == LONG_ONE { "x".repeat(64 << 10) } else { (*text).to_owned() }).collect()
-}
-
-/// The argument that an error names, wherever it is.
-fn invalid<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a InvalidArgument> {
-    let direct = error.downcast_ref::<InvalidArgument>();
-    let of_publish = match error.downcast_ref() {
-        Some(PublishError::Invalid(invalid)) => Some(invalid),
-        _ => None,
-    };
-    let of_enqueue = match error.downcast_ref() {
-        Some(EnqueueError::Invalid(invalid)) => Some(invalid),
-        _ => None,
-    };
-    let of_queue = match error.downcast_ref() {
-        Some(QueueError::Invalid(invalid)) => Some(invalid),
-        _ => None,
-    };
-    let of_worker = match error.downcast_ref() {
-        Some(WorkerError::Invalid(invalid)) => Some(invalid),
-        _ => None,
-    };
-    let of_connect = match error.downcast_ref() {
-        Some(ConnectError::Invalid(invalid)) => Some(invalid),
-        _ => None,
-    };
-    direct.or(of_publish).or(of_enqueue).or(of_queue).or(of_worker).or(of_connect)
-}
-
-#[track_caller]
-fn is_refused<T, E: Error + 'static>(what: &str, text: &str, field: &str, result: Result<T, E>) {
-    let shown: String = text.chars().take(20).collect();
-    match result {
-        Ok(_) => panic!("{what} took {shown:?}"),
-        Err(error) => {
-            let named = invalid(&error).unwrap_or_else(|| panic!("{what} of {shown:?}: {error:?}"));
-            assert_eq!(named.field(), field, "{what} of {shown:?}: {error}");
-            assert!(error.to_string().contains(field), "{what} of {shown:?}: {error}");
-        }
-    }
 }
 
 /// A connection that hears every message of the server, and one that is used.

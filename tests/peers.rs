@@ -502,6 +502,7 @@ fn a_pool_goes_from_open_to_closed_to_drained_and_never_back() {
         assert!(pool.is_shut_down() && !report.drained);
         assert_eq!(report.tasks_running, pool.workers());
         wedge.open();
+        assert!(pool.wait_idle_timeout(LIMIT));
         let report = pool.shutdown_timeout(Duration::MAX);
         assert!(pool.is_shut_down() && report.drained && report.tasks_running == 0);
         pool.shutdown();

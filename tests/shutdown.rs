@@ -120,14 +120,17 @@ fn shutdown_timeout_returns_in_time_and_reports() {
         let wedge = BlockedWorkers::new(&pool);
         let ran = Counter::new();
         let queued = fill(&pool, &ran);
-        for timeout in [Duration::ZERO, Duration::from_millis(20)] {
-            let since = Instant::now();
+        let timeout = Duration::from_millis(20);
+        let since = Instant::now();
+        let report = pool.shutdown_timeout(timeout);
+        assert!(since.elapsed() >= timeout && !report.drained);
+        assert_eq!((report.tasks_running, report.tasks_cancelled), (pool.workers(), queued));
+        for timeout in [Duration::ZERO, Duration::MAX] {
             let report = pool.shutdown_timeout(timeout);
-            assert!(since.elapsed() >= timeout && !report.drained);
-            assert_eq!(report.tasks_running, pool.workers());
-            assert_eq!(report.tasks_cancelled, if timeout.is_zero() { queued } else { 0 });
+            assert_eq!((report.drained, report.tasks_running, report.tasks_cancelled), (false, pool.workers(), 0));
         }
         wedge.open();
+        assert!(pool.wait_idle_timeout(LIMIT));
         let report = pool.shutdown_timeout(Duration::MAX);
         assert!(report.drained && report.tasks_running == 0, "{report}");
         assert_eq!(ran.get(), 0);

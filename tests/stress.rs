@@ -327,6 +327,7 @@ fn live(seed: u64, rival: &Rival) -> usize {
             _ => pool.close(),
         }
         end(rival, has_rival, handles);
+        assert!(pool.wait_idle_timeout(LIMIT));
         assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
         check_books(&pool, &life.tally);
     }

@@ -45,17 +45,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.shared.steps.beat();
     }
 
-    /// Waits until a closed subscription has no runner; not on a worker. Returns whether it has none.
-    pub(super) fn wait_quiet(&self) -> bool {
-        let mut state = self.state.lock();
-        if !context::is_inside(self.shared.engine.pool()) {
-            while state.runners > 0 {
-                state = self.quiet.wait_until(state, None);
-            }
-        }
-        state.runners == 0
-    }
-
     /// Ends deliveries that will not start, or not again.
     pub(super) fn cancel_items(&self, items: impl IntoIterator<Item = PendingDelivery<E>>, reason: CancelReason) {
         for item in items {
@@ -99,6 +88,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
 impl<E> Drop for Mailbox<E> {
     fn drop(&mut self) {
+        self.shared.members.lock().remove(&self.group);
         self.shared.engine.groups.leave(&self.registration);
         unwind::discard(self.state.get_mut().handler.take());
     }

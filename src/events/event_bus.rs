@@ -39,6 +39,9 @@ use crate::time::deadline::Deadline;
 /// which holds up all that it has; and where tasks are nested 16 deep. The receipt says so, and
 /// [`Metrics::tasks_refused`](crate::Metrics::tasks_refused) counts it.
 ///
+/// A task of another pool that publishes waits for room. If a worker of the bus's pool waits for that task, it makes the
+/// deliveries meanwhile; if the handler that would have to make room waits for the task, the event is refused.
+///
 /// # Examples
 ///
 /// ```
@@ -132,23 +135,28 @@ impl EventBus {
         self.registry.has_recipients::<E>(Some(topic))
     }
 
-    /// Blocks until every event that was published has been handled, or given up, by everybody; delays before further
-    /// attempts included. Others may publish meanwhile and make it last.
+    /// Blocks until every event that was published has been handled, or given up, by each subscription; delays before
+    /// further attempts included. Other threads may publish meanwhile and make it last.
+    ///
+    /// Called by a task of another pool, it is helped by a worker of the bus's pool that waits for that task. A handler
+    /// that a [timed shutdown](WorkerPool::shutdown_timeout) of the pool left behind is not waited for.
     ///
     /// # Panics
     ///
-    /// If called by a handler, or another task of the pool: it would wait for itself.
+    /// If called by a handler, or another task of the pool: it would wait for itself. Also if called by a task of another
+    /// pool that a handler of this bus waits for.
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!self.is_inside(), "a handler cannot wait for its own bus to be idle");
-        self.shared.wait_idle(Deadline::NEVER);
+        let waited = self.shared.wait_idle(Deadline::NEVER);
+        assert!(waited.is_ok(), "a task cannot wait for a bus that waits for that task to be idle");
     }
 
     /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the bus was idle. A task of the
-    /// pool gets `false` at once.
+    /// pool gets `false` at once. With a limit below `Duration::MAX` it also waits for what a shutdown has left behind.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
-        !self.is_inside() && self.shared.wait_idle(Deadline::after(timeout))
+        !self.is_inside() && self.shared.wait_idle(Deadline::after(timeout)).unwrap_or(false)
     }
 
     fn is_inside(&self) -> bool {

@@ -12,6 +12,7 @@ use super::deliver::Stint;
 use super::envelope::{Enveloped, Recipients};
 use super::inner::BusInner;
 use super::mailbox::{Mailbox, State};
+use crate::cancel::token::{CancelGuard, CancellationToken};
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context::{self, Name};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
@@ -30,6 +31,14 @@ pub struct WouldDeadlock;
 pub(super) trait AnyRecipients: Send + Sync {
     fn len(&self) -> usize;
     fn shared(&self) -> &BusInner;
+
+    /// What the deliveries of one of them are called among the frames of a stack.
+    fn group(&self, index: usize) -> Name;
+
+    /// Cancelled when a report has left something behind.
+    fn left_behind(&self) -> &CancellationToken {
+        &self.shared().engine.left_behind
+    }
 
     /// Makes deliveries of one of them, if there is something to be made by one more runner, for a wait for the event that
     /// `subject` stands for.
@@ -61,6 +70,10 @@ impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
 
     fn shared(&self) -> &BusInner {
         &self.mailboxes[0].shared // an event is published to somebody
+    }
+
+    fn group(&self, index: usize) -> Name {
+        self.mailboxes[index].group
     }
 
     fn help(&self, index: usize, subject: usize) -> Help {
@@ -106,14 +119,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     fn look(&self, needs: &mut Needs) {
-        let state = self.state.lock();
-        needs.worker |= self.can_run(&state);
-        if state.runners < self.limit() {
-            let due = state.delayed.values().map(|(_, place)| place.due()).min();
-            let is_due = due.is_some_and(|due| due <= Due::At(self.shared.engine.timers.watch().now()));
-            needs.worker |= is_due;
-            needs.worker_at = needs.worker_at.into_iter().chain(due.filter(|_| !is_due).and_then(Due::instant)).min();
-        }
+        self.look_for_runner(&self.state.lock(), needs);
+    }
+
+    /// Says what a runner needs to take the next delivery.
+    pub(super) fn look_for_runner(&self, state: &State<E>, needs: &mut Needs) {
+        self.look_at_work(state, needs);
         match self.limit() {
             _ if state.runners == 0 => {}
             1 => needs.end_of(self.group),
@@ -121,7 +132,19 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    fn bring_on(self: &Arc<Self>) {
+    /// Says whether and when a worker finds something to do.
+    pub(super) fn look_at_work(&self, state: &State<E>, needs: &mut Needs) {
+        needs.worker |= self.can_run(state);
+        if state.runners < self.limit() {
+            let due = state.delayed.values().map(|(_, place)| place.due()).min();
+            let is_due = due.is_some_and(|due| due <= Due::At(self.shared.engine.timers.watch().now()));
+            needs.worker |= is_due;
+            needs.worker_at = needs.worker_at.into_iter().chain(due.filter(|_| !is_due).and_then(Due::instant)).min();
+        }
+    }
+
+    /// Makes deliveries, if one more runner can.
+    pub(super) fn bring_on(self: &Arc<Self>) {
         let state = self.state.lock();
         if self.can_run(&state) {
             self.run_what_lies_there(state);
@@ -139,8 +162,8 @@ impl<E: Send + Sync + 'static> State<E> {
     }
 }
 
-/// Within a task: waits until all deliveries of the event have ended, and helps with what they need. What is known
-/// of the wait is in the registry of waits while it sleeps.
+/// Within a task: waits until all deliveries of the event have ended or a report has left something behind, and helps
+/// with what they need. What is known of the wait is in the registry of waits while it sleeps.
 pub(super) fn help(envelope: &Arc<dyn Enveloped>) -> Result<(), WouldDeadlock> {
     let Some(recipients) = envelope.recipients() else { return Ok(()) };
     let depth = context::depth();
@@ -154,6 +177,7 @@ pub(super) fn help(envelope: &Arc<dyn Enveloped>) -> Result<(), WouldDeadlock> {
     let outstanding = Outstanding { envelope: Arc::clone(envelope), recipients: Arc::clone(&recipients) };
     let target: Arc<dyn Awaited> = Arc::new(outstanding);
     let mut entered: Option<Wait> = None;
+    let mut bell: Option<CancelGuard> = None;
     recipients.shared().steps.watch(|| {
         while !envelope.progress().is_finished() {
             if entered.take().is_some_and(|wait| wait.is_refused()) {
@@ -168,6 +192,14 @@ pub(super) fn help(envelope: &Arc<dyn Enveloped>) -> Result<(), WouldDeadlock> {
             match waits::enter(Arc::clone(&target), Kind::Certain) {
                 Ok(Next::Help(awaited)) => awaited.help(),
                 Ok(Next::Sleep(wait, moment)) => {
+                    // After this wait was announced: so the beat of the bell finds it, or the look finds the report.
+                    bell.get_or_insert_with(|| {
+                        let woken = Arc::clone(&recipients);
+                        recipients.left_behind().on_cancel(move || woken.shared().steps.beat())
+                    });
+                    if recipients.shared().is_left_behind() {
+                        return Ok(Ok(()));
+                    }
                     entered = Some(wait);
                     return Err(deadline.earlier(moment));
                 }
@@ -195,6 +227,11 @@ impl Outstanding {
 impl Awaited for Outstanding {
     fn name(&self) -> Name {
         self.envelope.subject() as Name
+    }
+
+    /// A delivery waits for the runners of its subscription, whatever event they are at.
+    fn also(&self) -> Vec<Name> {
+        self.open().map(|index| self.recipients.group(index)).collect()
     }
 
     fn pool(&self) -> Name {

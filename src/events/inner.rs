@@ -1,12 +1,15 @@
 //! What all parts of one bus need: the pool, the hooks, who waits for quiet.
 
+use std::collections::BTreeMap;
+
 use super::dead_letter::{DeadLetter, UnhandledEvent};
 use super::notify::Notify;
+use super::waiting::Member;
 use crate::nesting;
 use crate::pool::inner::PoolInner;
 use crate::sync::thread_name::thread_name;
-use crate::sync::{Arc, AtomicUsize, CachePadded, Ordering};
-use crate::time::deadline::Deadline;
+use crate::sync::{Arc, AtomicUsize, CachePadded, Mutex, Ordering, Weak};
+use crate::task::context::Name;
 use crate::timer::thread::TimerRefused;
 
 /// A hook for events that no handler could handle.
@@ -25,9 +28,11 @@ pub(super) struct BusInner {
     /// Events that have deliveries to come.
     pending: CachePadded<AtomicUsize>,
     /// Beats when there are none.
-    idle: Notify,
+    pub(super) idle: Notify,
     /// Beats with every step that a worker might help with, or wait for.
     pub(super) steps: Notify,
+    /// Every mailbox there is, by the name of its group: an idle bus is waited for by what is in them.
+    pub(super) members: Mutex<BTreeMap<Name, Weak<dyn Member>>>,
 }
 
 /// What users have hung into the bus.
@@ -40,7 +45,8 @@ pub(super) struct BusHooks {
 impl BusInner {
     pub(super) fn new(engine: Arc<PoolInner>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
         let (idle, steps) = (Notify::default(), Notify::default());
-        Self { engine, thread_name, mailbox_capacity, hooks, pending: CachePadded::default(), idle, steps }
+        let (pending, members) = (CachePadded::default(), Mutex::default());
+        Self { engine, thread_name, mailbox_capacity, hooks, pending, idle, steps, members }
     }
 
     /// Calls a hook because of an event of this generation. Past the bound of rule 3 of `nesting` it is skipped, and that
@@ -68,12 +74,10 @@ impl BusInner {
         self.steps.beat();
     }
 
-    /// Waits until no event has deliveries to come; returns whether that came before the deadline.
-    pub(super) fn wait_idle(&self, deadline: Deadline) -> bool {
-        self.idle.watch(|| {
-            let idle = self.pending.0.load(Ordering::SeqCst) == 0;
-            if idle || deadline.is_past() { Ok(idle) } else { Err(deadline) }
-        })
+    /// Whether no event has deliveries to come.
+    pub(super) fn is_idle(&self) -> bool {
+        // ORDERING: SeqCst, the rule of `pulse`.
+        self.pending.0.load(Ordering::SeqCst) == 0
     }
 
     /// Sees to it that delays can be begun.

@@ -47,6 +47,7 @@ use super::envelope::Envelope;
 use super::handler::{BoxError, Handler};
 use super::inner::BusInner;
 use super::post::Watch;
+use super::waiting::Member;
 use crate::error::CancelReason;
 use crate::observe::observer::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
@@ -152,8 +153,10 @@ impl<E> Mailbox<E> {
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, shared: Arc<BusInner>) -> Arc<Self> {
-        Arc::new_cyclic(|weak: &Weak<Self>| Self {
-            group: context::new_name(),
+        let group = context::new_name();
+        let members = Arc::clone(&shared);
+        let made = Arc::new_cyclic(|weak: &Weak<Self>| Self {
+            group,
             registration: shared.engine.groups.enter(weak.clone(), context::row()),
             settings,
             shared,
@@ -163,7 +166,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             room: Condvar::new(),
             half_room: Condvar::new(),
             quiet: Condvar::new(),
-        })
+        });
+        let member: Arc<dyn Member> = Arc::clone(&made) as _;
+        members.members.lock().insert(group, Arc::downgrade(&member));
+        made
     }
 
     /// Calls `f` while this thread is a member; passes on the record that it counts on.

@@ -22,6 +22,7 @@ mod deliver;
 mod delay;
 mod help;
 mod close;
+mod waiting;
 mod inner;
 mod notify;
 

@@ -2,8 +2,8 @@
 //!
 //! An event is *offered* to each mailbox first, which never waits. Where the mailbox is full and its
 //! policy is to block, the publisher *holds* the delivery. It settles what it holds afterwards, by one of
-//! three ways: a worker makes room; an outside thread that holds one delivery blocks on that mailbox; one
-//! that holds several *watches* all of their mailboxes, and is called by each that has room.
+//! three ways: a worker makes room; a thread without tasks on its stack that holds one delivery blocks on
+//! that mailbox; any other *watches* the mailboxes of all that it holds, and is called by each that has room.
 
 use std::mem;
 use std::panic::Location;
@@ -65,11 +65,22 @@ pub(super) struct Watch {
 impl Watcher {
     /// Waits until mailboxes have called, and returns which.
     pub(super) fn wait(&self) -> Vec<usize> {
+        self.wait_unless(|| false, Deadline::NEVER)
+    }
+
+    /// The same, but returns early, with nothing, if `is_over` says so after [`wake`](Self::wake), or at the deadline.
+    pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> Vec<usize> {
         let mut called = self.called.lock();
-        while called.is_empty() {
-            called = self.bell.wait_until(called, None);
+        while called.is_empty() && !is_over() && !deadline.is_past() {
+            called = self.bell.wait_until(called, deadline.instant());
         }
         mem::take(&mut *called)
+    }
+
+    /// Has the publisher look again.
+    pub(super) fn wake(&self) {
+        drop(self.called.lock()); // it has looked before, and sleeps, or looks after
+        self.bell.notify_all();
     }
 }
 
@@ -131,6 +142,16 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             state.watches.push_back(watch);
             item
         })
+    }
+
+    /// Puts a held delivery into the mailbox if there is room now; else gives it back.
+    pub(super) fn put_now(self: &Arc<Self>, item: PendingDelivery<E>) -> Result<PostResult, PendingDelivery<E>> {
+        self.put(item).map_err(|(_, item)| item)
+    }
+
+    /// Takes the watches of a publisher back that watches no more.
+    pub(super) fn unwatch(&self, watcher: &Arc<Watcher>) {
+        self.state.lock().watches.retain(|watch| !Arc::ptr_eq(&watch.watcher, watcher));
     }
 
     /// Puts a held delivery into the mailbox: waits until there is room, or makes it; rule 6.

@@ -14,9 +14,12 @@ use std::panic::Location;
 use super::envelope::Envelope;
 use super::mailbox::{Mailbox, PendingDelivery};
 use super::post::{Offered, PostResult, Watch, Watcher};
+use super::receipt::DeliveryOutcome;
 use super::registry::Registry;
+use super::waiting;
 use crate::sync::Arc;
 use crate::task::context;
+use crate::task::waits::Refused;
 
 /// Publishes an event to those mailboxes; returns how many wanted it.
 pub(super) fn publish<E: Send + Sync + 'static>(
@@ -39,7 +42,7 @@ pub(super) fn publish<E: Send + Sync + 'static>(
         tally.note(index, mailboxes[index].deliver_here(item));
     }
     let is_worker = || context::is_worker_of(mailboxes[0].shared.engine.pool());
-    if held.len() > 1 && !is_worker() {
+    if !held.is_empty() && (held.len() > 1 || context::depth() > 0) && !is_worker() {
         watch(&mut tally, held);
     } else {
         for (index, item) in held {
@@ -49,7 +52,7 @@ pub(super) fn publish<E: Send + Sync + 'static>(
     tally.wanted
 }
 
-/// Waits for room in several mailboxes at the same time.
+/// Waits for room in several mailboxes at the same time. Within a task, what would wait forever is refused.
 fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, mut held: BTreeMap<usize, PendingDelivery<E>>) {
     let watcher = Arc::new(Watcher::default());
     let mut have_room: Vec<usize> = held.keys().copied().collect();
@@ -62,7 +65,39 @@ fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, mut held: BTreeMap<
                 Err(item) => drop(held.insert(index, item)),
             }
         }
-        have_room = if held.is_empty() { Vec::new() } else { watcher.wait() };
+        if held.is_empty() {
+            return;
+        }
+        let called = if context::depth() == 0 {
+            Ok(watcher.wait())
+        } else {
+            waiting::wait_for_calls(&watcher, held.keys().map(|index| Arc::clone(&tally.mailboxes[*index])).collect())
+        };
+        have_room = match called {
+            Ok(called) => called,
+            Err(Refused) => {
+                held.keys().for_each(|index| tally.mailboxes[*index].unwatch(&watcher));
+                return watch_one_by_one(tally, held);
+            }
+        }
+    }
+}
+
+/// After the wait for room in all of these mailboxes was refused: waits for each of them alone, so that a delivery is
+/// refused for its own sake. One that has called by now gets its delivery first, since its call goes to no other.
+fn watch_one_by_one<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, held: BTreeMap<usize, PendingDelivery<E>>) {
+    let mut full = Vec::new();
+    for (index, item) in held {
+        match tally.mailboxes[index].put_now(item) {
+            Ok(posted) => tally.note(index, posted),
+            Err(item) => full.push((index, item)),
+        }
+    }
+    if full.len() > 1 {
+        full.into_iter().for_each(|alone| watch(tally, BTreeMap::from([alone])));
+    } else if let Some((index, item)) = full.pop() {
+        let posted = tally.mailboxes[index].refuse(item, Some(DeliveryOutcome::Refused));
+        tally.note(index, posted);
     }
 }
 

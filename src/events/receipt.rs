@@ -63,8 +63,11 @@ pub enum DeliveryOutcome {
     /// subscription ended, or the pool did.
     Cancelled(CancelReason),
     /// The handler was never called: its mailbox was full, and the publisher was a worker, which must not wait for room and
-    /// could [make none](crate::events::EventBus#inside-a-handler).
+    /// could [make none](crate::events::EventBus#inside-a-handler), or a task that the handler waits for.
     Refused,
+    /// It has not ended: a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool gave up waiting for the
+    /// handler, which may still run. [`Receipt::is_finished`] tells when it ends after all.
+    LeftBehind,
 }
 
 impl Receipt {
@@ -90,6 +93,9 @@ impl Receipt {
     /// when no other worker does. So a handler may publish and wait, on a pool of one worker, too. A task of another pool may
     /// wait as well: a worker of the bus's pool that waits for that task makes the deliveries.
     ///
+    /// A handler that a timed shutdown of the pool left behind is not waited for: its delivery is
+    /// [`LeftBehind`](DeliveryOutcome::LeftBehind).
+    ///
     /// # Errors
     ///
     /// [`WouldDeadlock`], if a handler waits for the event that it is handling, or for another of its own subscription for
@@ -98,7 +104,7 @@ impl Receipt {
     pub fn wait(&self) -> Result<Vec<Delivery>, WouldDeadlock> {
         let Some((envelope, names)) = &self.inside else { return Ok(Vec::new()) };
         help::help(envelope)?;
-        envelope.progress().wait(Deadline::NEVER);
+        wait_without_limit(envelope);
         Ok(self.deliveries(envelope.progress(), names))
     }
 
@@ -106,23 +112,27 @@ impl Receipt {
     /// [`wait`](Self::wait) returns at once.
     ///
     /// On a worker it does not help, since a handler that is called on the way could take longer than the timeout. A wait for
-    /// ever, `Duration::MAX`, does help; and where `wait` would answer [`WouldDeadlock`] it returns `false` at once.
+    /// ever, `Duration::MAX`, does help; and where `wait` would answer [`WouldDeadlock`] it returns `false` at once. Only a
+    /// shorter limit also waits for what a shutdown has left behind.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);
-        self.inside.as_ref().is_none_or(|(envelope, _)| {
-            let may_wait = deadline != Deadline::NEVER || help::help(envelope).is_ok();
-            may_wait && envelope.progress().wait(deadline)
+        self.inside.as_ref().is_none_or(|(envelope, _)| match deadline {
+            Deadline::NEVER => help::help(envelope).is_ok() && wait_without_limit(envelope),
+            deadline => envelope.progress().wait_unless(|| false, deadline),
         })
     }
 
     /// What became of all deliveries, once they have ended.
     fn deliveries(&self, progress: &Progress, names: &[Arc<str>]) -> Vec<Delivery> {
+        // The outcome of a delivery that has ended by now is among the exceptions, or it is the usual one.
+        let ended: Vec<bool> = (0..names.len()).map(|index| progress.has_ended(index)).collect();
         let mut exceptions = progress.exceptions().into_iter().peekable();
         let mut deliveries = Vec::with_capacity(self.handlers);
         for (index, name) in names.iter().enumerate() {
             let outcome = match exceptions.next_if(|(exception, _)| *exception == index) {
-                None => DeliveryOutcome::Handled,
+                None if ended[index] => DeliveryOutcome::Handled,
+                None => DeliveryOutcome::LeftBehind,
                 Some((_, Some(outcome))) => outcome,
                 Some((_, None)) => continue,
             };
@@ -130,6 +140,16 @@ impl Receipt {
         }
         deliveries
     }
+}
+
+/// Waits until all deliveries have ended, but not for what was left behind; returns whether they have ended.
+fn wait_without_limit(envelope: &Arc<dyn Enveloped>) -> bool {
+    let Some(recipients) = envelope.recipients() else { return true };
+    let left_behind = recipients.left_behind().clone();
+    drop(recipients);
+    let woken = Arc::clone(envelope);
+    let _bell = left_behind.on_cancel(move || woken.progress().wake());
+    envelope.progress().wait_unless(|| left_behind.reason().is_some(), Deadline::NEVER)
 }
 
 impl fmt::Debug for Receipt {
@@ -181,10 +201,14 @@ impl Progress {
         // change that workers watch for, by the rule of `pulse`.
         let was_last = self.left.fetch_sub(1, Ordering::SeqCst) == 1;
         if was_last {
-            drop(self.exceptions.lock()); // a waiter has looked before, and sleeps, or looks after
-            self.finished.notify_all();
+            self.wake();
         }
         was_last
+    }
+
+    fn wake(&self) {
+        drop(self.exceptions.lock()); // a waiter has looked before, and sleeps, or looks after
+        self.finished.notify_all();
     }
 
     /// Whether this delivery has ended.
@@ -197,10 +221,11 @@ impl Progress {
         self.left.load(Ordering::SeqCst) == 0
     }
 
-    /// Waits until all deliveries have ended; returns whether that came before the deadline.
-    pub(super) fn wait(&self, deadline: Deadline) -> bool {
+    /// Waits until all deliveries have ended, or `is_over` says so after [`wake`](Self::wake); returns whether they have
+    /// ended before the deadline.
+    fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> bool {
         let mut exceptions = self.exceptions.lock();
-        while !self.is_finished() && !deadline.is_past() {
+        while !self.is_finished() && !is_over() && !deadline.is_past() {
             exceptions = self.finished.wait_until(exceptions, deadline.instant());
         }
         drop(exceptions);

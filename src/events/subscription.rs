@@ -188,9 +188,12 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Unsubscribes, and blocks until the handler is not running any more. Called by a task of the pool, by the handler
-    /// itself, perhaps, it does not block. Returns whether the handler has ended.
-    #[allow(clippy::must_use_candidate, reason = "outside of the pool's tasks it is always true")]
+    /// Unsubscribes, and blocks until the handler is not running any more. Returns whether the handler has ended.
+    ///
+    /// It does not block, and may return `false`, if the wait could not end: called by a task of the pool, such as the
+    /// handler itself, or by a task of another pool that the handler waits for. Nor does it wait for a handler that a
+    /// [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool left behind.
+    #[allow(clippy::must_use_candidate, reason = "it is nearly always true")]
     pub fn unsubscribe(mut self) -> bool {
         let Some((mailbox, registry)) = self.inside.take() else { return true };
         Arc::clone(&mailbox).end(registry.upgrade().as_deref());
@@ -239,7 +242,7 @@ trait Subscribed: Send + Sync {
     fn end(self: Arc<Self>, registry: Option<&Registry>);
 
     /// Waits until the handler is not running.
-    fn wait_quiet(&self) -> bool;
+    fn wait_quiet(self: Arc<Self>) -> bool;
 }
 
 impl<E: Send + Sync + 'static> Subscribed for Mailbox<E> {
@@ -254,7 +257,7 @@ impl<E: Send + Sync + 'static> Subscribed for Mailbox<E> {
         self.close(CancelReason::Requested);
     }
 
-    fn wait_quiet(&self) -> bool {
-        Mailbox::wait_quiet(self)
+    fn wait_quiet(self: Arc<Self>) -> bool {
+        Mailbox::wait_quiet(&self)
     }
 }

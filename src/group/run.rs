@@ -3,7 +3,6 @@
 use super::result::TaskResult;
 use super::settings::GroupPolicy;
 use super::state::{Ended, GroupInner, PendingTask, State};
-use crate::defect::defect;
 use crate::error::{CancelReason, TaskError};
 use crate::failpoint::{self, Place};
 use crate::observe::observer::TaskOutcome;
@@ -125,9 +124,7 @@ impl<R: TaskResult> GroupInner<R> {
         ended: &Ended<R>,
         mut state: MutexGuard<'a, State<R>>,
     ) -> MutexGuard<'a, State<R>> {
-        if !defect!("error noted after the cancellation") {
-            state.outcomes.note_decision(index, ended);
-        }
+        state.outcomes.note_decision(index, ended);
         let unstarted = self.close_state(&mut state, CancelReason::GroupEnded);
         drop(state);
         self.cancel_token(CancelReason::GroupEnded);

@@ -7,7 +7,6 @@ use super::result::TaskResult;
 use super::run::Budget;
 use super::small_deque::SmallDeque;
 use super::state::{Body, GroupInner, PendingTask, State};
-use crate::defect::defect;
 use crate::error::{CancelReason, Refusal};
 use crate::sync::{Arc, MutexGuard};
 use crate::task::closure::Closure;
@@ -205,7 +204,7 @@ impl<R: TaskResult> GroupInner<R> {
                 state.impossible = true;
                 return Room::Never(state, CancelReason::Requested);
             }
-            if state.unstarted.len() < self.settings.capacity || defect!("forgotten capacity") {
+            if state.unstarted.len() < self.settings.capacity {
                 return Room::Here(state);
             }
             if local.is_member {

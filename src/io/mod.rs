@@ -30,6 +30,9 @@ pub(crate) use self::thread::{BlockError, IoThread};
 /// How threads hand something to a future that the I/O thread drives.
 #[allow(unused_imports, reason = "not every feature needs it")]
 pub(crate) use tokio::sync::mpsc;
+/// Takes a future out of the runtime's budget, for one that is polled once.
+#[allow(unused_imports, reason = "not every feature needs it")]
+pub(crate) use tokio::task::unconstrained;
 /// The clock of the I/O thread, for futures that it drives.
 #[allow(unused_imports, reason = "not every feature needs it")]
 pub(crate) use tokio::time::{Sleep, sleep, sleep_until, timeout, timeout_at};

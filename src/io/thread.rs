@@ -1,8 +1,8 @@
 //! The I/O thread of a pool: a runtime on a thread of its own.
 //!
-//! It is owned by all who need it together: when the last of them lets go, the runtime ends, futures that are left are
-//! dropped, and the thread is joined. It is not joined by itself, nor after a report about the end of the pool: a
-//! future that blocks would hold the drop for as long.
+//! It is owned together by all that need it. When the last owner is dropped, the runtime ends, the futures that are left
+//! are dropped, and the thread is joined. It is not joined by itself, nor after a report about the end of the pool: a
+//! future that blocks would hold up the drop for as long. A report that comes while the drop waits ends that wait.
 
 use std::any::Any;
 use std::future::Future;
@@ -19,7 +19,7 @@ use super::parker;
 use crate::error::panic::TaskPanic;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::thread_name::thread_name;
-use crate::sync::{Arc, Weak, thread};
+use crate::sync::{Arc, AtomicBool, Ordering, Weak, thread};
 use crate::task::context::Name;
 use crate::task::executor::Executor;
 use crate::task::lifecycle::Reported;
@@ -34,6 +34,8 @@ pub(crate) struct IoThread {
     stop: Option<oneshot::Sender<()>>,
     /// `None` only while this is dropped.
     thread: Option<thread::JoinHandle<()>>,
+    /// Set when the thread runs nothing more but the destructors of its thread locals.
+    ended: Arc<AtomicBool>,
 }
 
 /// Why waiting for a future gave no value.
@@ -71,12 +73,15 @@ impl IoThread {
         let runtime = Builder::new_current_thread().enable_all().thread_name(blocking).build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = End { ended: Arc::clone(&ended), executor: Arc::clone(executor) };
         let thread = thread::Builder::new().name(name).spawn(move || {
+            let _end = end;
             let _ = runtime.block_on(stopped);
-            // Look-ups of names run on threads of the runtime, and nobody can say how long one takes.
+            // Look-ups of names run on threads of the runtime, and may take any time.
             runtime.shutdown_background();
         })?;
-        Ok(Self { runtime: handle, executor: Arc::clone(executor), stop: Some(stop), thread: Some(thread) })
+        Ok(Self { runtime: handle, executor: Arc::clone(executor), stop: Some(stop), thread: Some(thread), ended })
     }
 
     #[allow(dead_code, reason = "not every feature needs it")]
@@ -130,14 +135,31 @@ impl IoThread {
 
 impl Drop for IoThread {
     fn drop(&mut self) {
-        let joins = !self.is_here() && !self.executor.lifecycle.has_reported(Reported::Quiet);
+        let is_here = self.is_here();
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && joins
-        {
+        let Some(thread) = self.thread.take().filter(|_| !is_here) else { return };
+        let lifecycle = &self.executor.lifecycle;
+        let is_given_up = || lifecycle.has_reported(Reported::Quiet);
+        // ORDERING: Acquire pairs with the Release of `End`; the lock of `wake_waiters` decides.
+        lifecycle.wait_until(|| self.ended.load(Ordering::Acquire) || is_given_up());
+        if !is_given_up() {
             // The runtime contains the panics of what it drives and drops.
             let _ = thread.join();
         }
+    }
+}
+
+/// Tells that the I/O thread ends, when it is dropped.
+struct End {
+    ended: Arc<AtomicBool>,
+    executor: Arc<Executor>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // ORDERING: see the drop of `IoThread`.
+        self.ended.store(true, Ordering::Release);
+        self.executor.lifecycle.wake_waiters();
     }
 }
 

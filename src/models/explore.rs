@@ -1,8 +1,8 @@
 //! How models are run, and how much: the variable `WORKCREW_MODELS` says `slice` (the default) or `full`.
 //!
-//! loom remembers the last access to each object and no other. So it does not try to let a thread that reads and then writes
-//! go before an earlier reader. A meeting is therefore explored twice: with the one, and with the other, on the thread
-//! that begins. [See [`meet`].]
+//! loom remembers only the last access to each object. So it does not try to run a thread that reads
+//! and then writes before an earlier reader. A race is therefore explored twice: with either operation
+//! on the first thread. See [`race`].
 
 use std::env;
 use std::fmt;
@@ -12,11 +12,11 @@ use std::time::Duration;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{real, thread};
 
-/// Which of those that meet is on the thread that begins.
+/// Whether the second operation of a race is on the first thread.
 static SWAPPED: real::AtomicBool = real::AtomicBool::new(false);
 
-/// Lets two operations meet; returns what both return.
-pub(super) fn meet<A, B>(one: impl FnOnce() -> A + Send + 'static, other: impl FnOnce() -> B + Send + 'static) -> (A, B)
+/// Runs two operations at the same time; returns the results of both.
+pub(super) fn race<A, B>(one: impl FnOnce() -> A + Send + 'static, other: impl FnOnce() -> B + Send + 'static) -> (A, B)
 where
     A: Send + 'static,
     B: Send + 'static,
@@ -36,12 +36,12 @@ pub(super) fn join<T>(thread: thread::JoinHandle<T>) -> T {
     thread.join().unwrap_or_else(|_| panic!("a thread of the model has panicked"))
 }
 
-/// How much is explored.
+/// How much a run explores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extent {
-    /// What a change has to wait for.
+    /// As much as each change has to pass.
     Slice,
-    /// What a release has to wait for.
+    /// As much as a release has to pass.
     Full,
 }
 
@@ -55,9 +55,9 @@ impl Extent {
     }
 }
 
-/// Says what was explored, past the capture of the test harness: who runs a model wants to know.
-fn report(words: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "model {words}");
+/// Reports what was explored, past the capture of the test harness.
+fn report(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "model {line}");
 }
 
 /// Seconds with a tenth.
@@ -79,22 +79,23 @@ mod every_schedule {
     use std::process;
     use std::time::{Duration, Instant};
 
-    /// The most preemptions in one schedule, and in one of a meeting that takes one more to go wrong.
+    /// The most preemptions in one schedule, and in one of a race that fails only with one more.
     const BOUND: usize = 3;
     const DEEPER: usize = 4;
-    /// How long a meeting is explored, either way, in a slice and in a full run.
+    /// How long a race is explored, either way, in a slice and in a full run.
     const SLICE: Duration = Duration::from_secs(1);
     const FULL: Duration = Duration::from_secs(60);
     /// The most steps of one schedule; more are a livelock.
     const STEPS: usize = 20_000;
-    /// After how many executions the clock is looked at.
+    /// How many executions pass between two looks at the clock.
     const STRIDE: usize = 200;
 
     /// How many executions there have been.
     static EXECUTIONS: IdGenerator = IdGenerator::new();
     static HOOK: real::Once = real::Once::new();
 
-    /// Runs `model` in every schedule of one preemption, then of two, up to [`BOUND`], as far as the time allows.
+    /// Runs `model` in every schedule of one preemption, then of two, up to [`BOUND`], until the time
+    /// is over.
     pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
         explore_up_to(BOUND, name, time, model);
     }
@@ -121,7 +122,8 @@ mod every_schedule {
         report(format_args!("{name}: {executions} executions, bound {bound} {extent}, {time} s"));
     }
 
-    /// Runs `model` in every schedule of at most `bound` preemptions; returns whether that was done by `end`.
+    /// Runs `model` in every schedule of at most `bound` preemptions; returns whether that ended before
+    /// `end`.
     fn is_explored(bound: usize, end: Instant, time: Time, model: &Arc<impl Fn() + Send + Sync + 'static>) -> bool {
         let left = end.saturating_duration_since(Instant::now());
         let mut builder = Builder::new();
@@ -138,7 +140,8 @@ mod every_schedule {
         Instant::now() < end
     }
 
-    /// The product contains panics, also those by which the checker tells of a deadlock: the process ends at the first.
+    /// Ends the process at the first panic. The crate would catch it, even the one by which the checker
+    /// reports a deadlock.
     fn stop_at_panics() {
         panic::set_hook(Box::new(|panic| {
             report(format_args!("FAILED in execution {}: {panic}", EXECUTIONS.next()));
@@ -155,16 +158,16 @@ mod random_schedules {
     use crate::sync::{Arc, Time};
     use std::time::Instant;
 
-    /// How many schedules of each kind a meeting gets either way, in a slice and in a full run.
-    const MEETING: [usize; 2] = [500, 20_000];
+    /// How many schedules of each kind a race gets either way, in a slice and in a full run.
+    const RACE: [usize; 2] = [500, 20_000];
     /// How many a scenario gets.
     const SCENARIO: [usize; 2] = [2_000, 200_000];
     /// At how many points a schedule departs from strict priorities.
     const CHANGES: usize = 3;
 
-    /// Runs a meeting in random schedules, either way.
+    /// Runs a race in random schedules, either way.
     pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
-        run(name, time, &[false, true], MEETING, model);
+        run(name, time, &[false, true], RACE, model);
     }
 
     /// Runs a scenario in random schedules.

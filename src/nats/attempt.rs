@@ -37,6 +37,15 @@ pub(super) enum Verdict {
     Buried,
     /// It has not run. Another worker gets it, after this delay.
     Return(Duration),
+    /// It is not due yet. It comes again after this delay.
+    Postpone(Duration),
+}
+
+impl Verdict {
+    /// Whether the job goes back without having run.
+    pub(super) fn is_return(&self) -> bool {
+        matches!(self, Self::Return(_) | Self::Postpone(_))
+    }
 }
 
 /// Tells the course of a verdict; the number is that of the delivery.
@@ -188,10 +197,11 @@ where
     }
 }
 
-/// The attempts of a job before this one. Its deadline counts by the server's clock.
+/// The attempts of a job before this one. Its deadline counts by the server's clock, and from the moment at
+/// which the job was due.
 fn attempts_of<E>(policy: &RetryPolicy<E>, delivered: &Delivered, now: Instant) -> Attempts<E> {
-    let stored_at = now.checked_sub(delivered.age()).unwrap_or(now);
-    Attempts::resume(policy.clone(), stored_at, delivered.attempts() - 1)
+    let due_at = now.checked_sub(delivered.since_due()).unwrap_or(now);
+    Attempts::resume(policy.clone(), due_at, delivered.attempts() - 1)
 }
 
 fn verdict_on<E>((class, error): Failure, policy: &RetryPolicy<E>, delivered: &Delivered) -> Verdict {

@@ -4,6 +4,7 @@
 //! with a panic. Each check here returns an [`InvalidArgument`] that names the field instead. This
 //! module knows nothing of connections.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -117,6 +118,17 @@ pub(super) fn is_match(filter: &str, subject: &str) -> bool {
     words.next().is_none()
 }
 
+/// Checks the subjects of one stream or consumer: each of them, and that no two overlap.
+pub(super) fn filters(field: &'static str, filters: &[String]) -> Checked {
+    for (place, one) in filters.iter().enumerate() {
+        filter(field, one)?;
+        if filters[..place].iter().any(|other| overlaps(other, one)) {
+            return Err(InvalidArgument::new(field, "two of them overlap"));
+        }
+    }
+    Ok(())
+}
+
 /// Whether there is a subject that both filters stand for.
 pub(super) fn overlaps(one: &str, other: &str) -> bool {
     let mut others = other.split('.');
@@ -170,6 +182,19 @@ pub(super) fn text(field: &'static str, text: &str) -> Checked {
     }
 }
 
+/// Checks the description and the metadata of a stream or a consumer.
+pub(super) fn descriptions(description: Option<&str>, metadata: &BTreeMap<String, String>) -> Checked {
+    text("description", description.unwrap_or_default())?;
+    for (name, value) in metadata {
+        text("metadata", name)?;
+        text("metadata", value)?;
+        if name.is_empty() || name.starts_with("_nats.") {
+            return Err(InvalidArgument::new("metadata", "a name is empty, or begins with `_nats.`"));
+        }
+    }
+    Ok(())
+}
+
 /// Checks the id of a job, which travels in a header.
 pub(super) fn id(id: &str) -> Checked {
     if id.is_empty() {
@@ -213,6 +238,14 @@ pub(super) fn header_bytes(bytes: usize) -> Checked {
     Ok(())
 }
 
+/// Checks a time that makes no sense if it is zero.
+pub(super) fn not_zero(field: &'static str, time: Duration) -> Checked {
+    if time.is_zero() {
+        return Err(InvalidArgument::new(field, "it is zero"));
+    }
+    Ok(())
+}
+
 /// Checks a limit of time that the server keeps.
 pub(super) fn server_time(field: &'static str, time: Duration) -> Checked {
     if time < MIN_SERVER_TIME {
@@ -220,6 +253,18 @@ pub(super) fn server_time(field: &'static str, time: Duration) -> Checked {
     }
     if time > MAX_SERVER_TIME {
         return Err(InvalidArgument::new(field, "it is longer than the server can count, 292 years"));
+    }
+    Ok(())
+}
+
+/// Checks the delay of a job, and that the queue keeps the job for longer.
+pub(super) fn delay(delay: Duration, max_age: Option<Duration>) -> Checked {
+    let wrong = |reason| Err(InvalidArgument::new("delay", reason));
+    if delay > MAX_SERVER_TIME {
+        return wrong("it is longer than the server can count, 292 years");
+    }
+    if max_age.is_some_and(|age| delay >= age) {
+        return wrong("the queue deletes jobs of that age (max_age)");
     }
     Ok(())
 }
@@ -234,6 +279,9 @@ pub(super) fn positive(field: &'static str, number: u64) -> Checked {
 
 /// Checks how many may be handled or asked for at once.
 pub(super) fn concurrency(field: &'static str, number: usize) -> Checked {
+    if number == 0 {
+        return Err(InvalidArgument::new(field, "it is zero"));
+    }
     if number > MAX_CONCURRENT {
         return Err(InvalidArgument::new(field, "it is more than 1,048,576"));
     }

@@ -16,6 +16,16 @@ impl Credit {
         Self { slots, asked: 0 }
     }
 
+    pub(super) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Changes the slots while `taken` jobs hold one; returns whether more is asked for than fits now.
+    pub(super) fn set_slots(&mut self, slots: usize, taken: usize) -> bool {
+        self.slots = slots;
+        self.asked > 0 && taken + self.asked > slots
+    }
+
     /// Returns how many to ask for while `taken` jobs hold a slot, at most `most`; zero: nothing for now. What it says
     /// counts as asked for.
     pub(super) fn ask(&mut self, taken: usize, most: usize) -> usize {

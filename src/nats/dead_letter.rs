@@ -1,7 +1,7 @@
 //! Jobs that are given up: how they are written, and read again.
 //!
 //! A dead letter is the job's payload with the job's headers and headers of ours. Headers that are
-//! orders to the server are left out.
+//! orders to the server are left out, and so is the job's delay: a requeued job runs at once.
 //!
 //! Rules:
 //! 1. A letter belongs to one job. Its id holds the stream, the job's place there and the time at which
@@ -17,6 +17,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::Stream;
 
+use super::delay::DELAY;
 use super::error::{BoxError, QueueError};
 use super::payload::Decode;
 use super::server_clock::nanoseconds;
@@ -329,7 +330,7 @@ fn wire_size(headers: &HeaderMap) -> usize {
 }
 
 fn is_ours(name: &str) -> bool {
-    [SUBJECT, STREAM, SEQUENCE, STORED, REASON, ATTEMPTS, ERROR, ID, OMITTED, REQUEUED].contains(&name)
+    [SUBJECT, STREAM, SEQUENCE, STORED, REASON, ATTEMPTS, ERROR, ID, OMITTED, REQUEUED, DELAY].contains(&name)
 }
 
 /// A text as a header may hold it.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::PublishAckFuture;
@@ -9,6 +10,7 @@ use async_nats::jetstream::message::PublishMessage;
 
 use super::check;
 use super::connection::WaitError;
+use super::delay::Schedule;
 use super::error::EnqueueError;
 use super::headers::Headers;
 use super::payload::Encode;
@@ -39,13 +41,27 @@ impl Enqueued {
     }
 }
 
-/// A job for [`JobQueue::enqueue_all`].
+/// A job for [`JobQueue::enqueue_job`] and [`JobQueue::enqueue_all`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use workcrew::nats::{Headers, NewJob};
+///
+/// let job = NewJob::new("mail.reminder", "order 7", "reminder-7")?
+///     .headers(Headers::new().append("Trace", "t1"))
+///     .delay(Duration::from_secs(24 * 60 * 60));
+/// assert_eq!((job.subject(), job.id()), ("mail.reminder", "reminder-7"));
+/// # Ok::<(), workcrew::nats::EnqueueError>(())
+/// ```
 #[derive(Clone)]
 pub struct NewJob {
     subject: String,
     payload: Vec<u8>,
     id: String,
     headers: Headers,
+    schedule: Schedule,
 }
 
 impl NewJob {
@@ -61,13 +77,41 @@ impl NewJob {
         id: impl Into<String>,
     ) -> Result<Self, EnqueueError> {
         let payload = payload.encode().map_err(EnqueueError::Encode)?;
-        Ok(Self { subject: subject.into(), payload, id: id.into(), headers: Headers::new() })
+        Ok(Self {
+            subject: subject.into(),
+            payload,
+            id: id.into(),
+            headers: Headers::new(),
+            schedule: Schedule::AtOnce,
+        })
     }
 
     /// Sets the headers. *Default: none.*
     #[must_use]
     pub fn headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
+        self
+    }
+
+    /// Sets how long the job is not run after it was stored, by the server's clock; at most 292 years, and
+    /// less than the queue's [`max_age`](super::JobQueueBuilder::max_age). *Default: zero.* The last call of this and
+    /// [`not_before`](Self::not_before) counts.
+    ///
+    /// The job is run soon after, as soon as a slot is free. Until then it counts in
+    /// [`JobQueue::len`] and against [`max_ack_pending`](super::WorkerBuilder::max_ack_pending), and holds no
+    /// slot. Its attempts and the policy's deadline count from that moment on. A dead letter is requeued
+    /// without the delay.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.schedule = Schedule::After(delay);
+        self
+    }
+
+    /// Sets a moment before which the job is not run. It is turned into a [delay](Self::delay) when the job is
+    /// enqueued, by the clock of this machine. A moment that is past means no delay.
+    #[must_use]
+    pub fn not_before(mut self, moment: SystemTime) -> Self {
+        self.schedule = Schedule::NotBefore(moment);
         self
     }
 
@@ -90,6 +134,7 @@ impl fmt::Debug for NewJob {
             .field("subject", &self.subject)
             .field("id", &self.id)
             .field("bytes", &self.payload.len())
+            .field("schedule", &self.schedule)
             .finish_non_exhaustive()
     }
 }
@@ -115,6 +160,40 @@ impl JobQueue {
     ) -> Result<Enqueued, EnqueueError> {
         let bytes = payload.encode().map_err(EnqueueError::Encode)?;
         self.store(subject, new_message(subject, id.as_ref(), HeaderMap::new(), bytes)?)
+    }
+
+    /// Stores a job that is not to run before this time has passed; see [`NewJob::delay`]. Like
+    /// [`enqueue`](Self::enqueue) otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`EnqueueError`].
+    pub fn enqueue_after(
+        &self,
+        delay: Duration,
+        subject: &str,
+        payload: &(impl Encode + ?Sized),
+        id: impl Into<String>,
+    ) -> Result<Enqueued, EnqueueError> {
+        self.enqueue_job(NewJob::new(subject, payload, id)?.delay(delay))
+    }
+
+    /// Stores a job with headers, a delay, or both. Like [`enqueue`](Self::enqueue) otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`EnqueueError`].
+    pub fn enqueue_job(&self, job: NewJob) -> Result<Enqueued, EnqueueError> {
+        let (subject, message) = self.message_of(job)?;
+        self.store(&subject, message)
+    }
+
+    fn message_of(&self, job: NewJob) -> Result<(String, PublishMessage), EnqueueError> {
+        let NewJob { subject, payload, id, headers, schedule } = job;
+        let mut headers = headers.to_job_map()?;
+        schedule.apply(&mut headers, self.max_age)?;
+        let message = new_message(&subject, &id, headers, payload)?;
+        Ok((subject, message))
     }
 
     /// Stores a job with headers. Like [`enqueue`](Self::enqueue) otherwise.
@@ -203,10 +282,8 @@ impl Batch<'_> {
             return;
         }
         let deadline = Deadline::after(self.queue.link.timeout);
-        let NewJob { subject, payload, id, headers } = job;
-        let message = headers.to_job_map().map_err(EnqueueError::from);
-        let message = message.and_then(|headers| new_message(&subject, &id, headers, payload));
-        match message.and_then(|message| self.queue.send(&subject, message, deadline)) {
+        let message = self.queue.message_of(job);
+        match message.and_then(|(subject, message)| self.queue.send(&subject, message, deadline)) {
             Ok(sent) => self.sent.push_back((place, sent)),
             Err(error) => self.settled(place, Err(error)),
         }

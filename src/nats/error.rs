@@ -165,9 +165,9 @@ pub enum WorkerError {
     /// The server refuses the settings.
     #[error("the server refuses: {0}")]
     Rejected(#[source] BoxError),
-    /// The settings contradict each other, or one makes no sense.
-    #[error("{0}")]
-    Settings(&'static str),
+    /// There is no answer from JetStream; of [`plan`](super::Worker::plan) and its change only. A run tries again.
+    #[error("no answer from JetStream: {0}")]
+    Unavailable(#[source] BoxError),
     /// It was to run on a worker of the pool that it needs, or on the I/O thread.
     #[error("a worker cannot be run by a task of its own pool")]
     WouldDeadlock,

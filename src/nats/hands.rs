@@ -46,12 +46,24 @@ pub(super) struct Hand {
     pub(super) is_told: bool,
     /// Of one that is stuck and told: whether its dead letter is stored.
     pub(super) is_dead: bool,
+    /// Whether what comes before its last word has been done: a return is written down, a letter is stored.
+    pub(super) is_ready: bool,
+    /// Whether it holds a slot: it was given to the pool.
+    has_slot: bool,
+    /// Whether its outcome is with the server, for the first time.
+    is_leaving: bool,
 }
 
 /// All of them.
 pub(super) struct Hands {
     held: BTreeMap<u64, Hand>,
     next_number: u64,
+    /// How many hold a slot.
+    slots_taken: usize,
+    /// How many are queued in the pool, or run.
+    with_pool: usize,
+    /// How many are leaving.
+    leaving: usize,
     /// Between two heartbeats; `None`: there are none.
     period: Option<Duration>,
     stuck_after: Option<Duration>,
@@ -70,7 +82,16 @@ pub(super) struct Due {
 
 impl Hands {
     pub(super) fn new(period: Option<Duration>, stuck_after: Option<Duration>) -> Self {
-        Self { held: BTreeMap::new(), next_number: 0, period, stuck_after, look_at: None }
+        Self {
+            held: BTreeMap::new(),
+            next_number: 0,
+            slots_taken: 0,
+            with_pool: 0,
+            leaving: 0,
+            period,
+            stuck_after,
+            look_at: None,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -81,8 +102,26 @@ impl Hands {
         self.held.is_empty()
     }
 
+    /// How many hold a slot: they were given to the pool, and their outcome is not confirmed.
+    pub(super) fn slots_taken(&self) -> usize {
+        self.slots_taken
+    }
+
+    /// How many are queued in the pool, or run.
+    pub(super) fn with_pool(&self) -> usize {
+        self.with_pool
+    }
+
+    /// How many no next job may be asked for yet: all but those whose outcome is with the server.
+    pub(super) fn staying(&self) -> usize {
+        self.held.len() - self.leaving
+    }
+
     /// How many handlers have outlasted `stuck_after` and still run.
     pub(super) fn stuck(&self) -> usize {
+        if self.stuck_after.is_none() {
+            return 0;
+        }
         self.held.values().filter(|hand| hand.is_stuck).count()
     }
 
@@ -103,6 +142,9 @@ impl Hands {
             is_stuck: false,
             is_told: false,
             is_dead: false,
+            is_ready: false,
+            has_slot: false,
+            is_leaving: false,
         };
         let number = self.next_number;
         self.held.insert(number, hand);
@@ -114,6 +156,9 @@ impl Hands {
     pub(super) fn begin(&mut self, number: u64, task: Arc<dyn Task>) {
         let Some(hand) = self.held.get_mut(&number) else { return };
         hand.task = Some(task);
+        hand.has_slot = true;
+        self.slots_taken += 1;
+        self.with_pool += 1;
         hand.stuck_at = self.stuck_after.and_then(|time| Instant::now().checked_add(time));
         self.look_at = self.look_at.into_iter().chain(hand.stuck_at).min();
     }
@@ -137,12 +182,35 @@ impl Hands {
     /// The handler of a delivery has ended, or never began.
     pub(super) fn ended(&mut self, number: u64) -> Option<&mut Hand> {
         let hand = self.held.get_mut(&number)?;
-        (hand.task, hand.stuck_at) = (None, None);
+        self.with_pool -= usize::from(hand.task.take().is_some());
+        hand.stuck_at = None;
         Some(hand)
     }
 
-    pub(super) fn release(&mut self, number: u64) -> Option<Hand> {
-        self.held.remove(&number)
+    /// The outcome of a delivery is with the server. Its slot is as good as free, unless its handler still runs.
+    pub(super) fn leave(&mut self, number: u64) {
+        if let Some(hand) = self.held.get_mut(&number)
+            && !hand.is_stuck
+            && !std::mem::replace(&mut hand.is_leaving, true)
+        {
+            self.leaving += 1;
+        }
+    }
+
+    /// The server has not taken the outcome of a delivery.
+    pub(super) fn stay(&mut self, number: u64) {
+        if let Some(hand) = self.held.get_mut(&number) {
+            self.leaving -= usize::from(std::mem::take(&mut hand.is_leaving));
+        }
+    }
+
+    /// Forgets a delivery; returns whether it held a slot.
+    pub(super) fn release(&mut self, number: u64) -> Option<bool> {
+        let hand = self.held.remove(&number)?;
+        self.leaving -= usize::from(hand.is_leaving);
+        self.with_pool -= usize::from(hand.task.is_some());
+        self.slots_taken -= usize::from(hand.has_slot);
+        Some(hand.has_slot)
     }
 
     /// The tasks that may not have started.

@@ -101,6 +101,11 @@ impl fmt::Display for Headers {
     }
 }
 
+/// The first value of a header of a message.
+pub(super) fn first<'a>(map: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
+    map?.get(name).map(async_nats::HeaderValue::as_str)
+}
+
 /// All names and values of a message, a name once for each of its values, sorted by name.
 pub(super) fn pairs(map: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
     let mut names: Vec<_> = map.into_iter().flat_map(HeaderMap::iter).collect();

@@ -135,7 +135,8 @@ impl History {
         let key = key(delivered);
         self.remembered.lock().retain(|(other, _)| *other != key);
         if let Ok(stream) = self.link.jetstream.get_stream_no_info(self.stream()).await {
-            let _ = stream.purge().filter(self.subject(delivered.sequence)).await;
+            let purging = stream.purge().filter(self.subject(delivered.sequence));
+            let _ = self.link.in_time(purging.into_future()).await;
         }
     }
 

@@ -13,7 +13,7 @@ use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::{StatusCode, Subscriber};
 use futures_core::Stream;
 
-use super::check::{self, InvalidArgument};
+use super::check;
 use super::connection::Link;
 use super::error::WorkerError;
 use super::incarnation::{self, LEASE, Origin, Sight};
@@ -21,6 +21,7 @@ use super::leftover;
 use super::server_clock::nanoseconds;
 use super::settings;
 use super::terms::Terms;
+use super::time_limit::hand_over;
 use crate::io;
 use crate::sync::Arc;
 
@@ -41,6 +42,15 @@ pub(super) struct Prepared {
     consumer: Arc<Consumer<Config>>,
     pub(super) origin: Origin,
     pub(super) inbox: Inbox,
+    /// Where answers to acknowledgements arrive, if the run had none.
+    pub(super) replies: Option<Replies>,
+}
+
+/// A subscription that the server's answers to acknowledgements are delivered to.
+pub(super) struct Replies {
+    subscriber: Subscriber,
+    /// What its subjects begin with.
+    name: String,
 }
 
 /// Why it is not there.
@@ -75,15 +85,11 @@ enum Stage {
 }
 
 /// Gets or makes the consumer, compares it with what was asked for, and makes an inbox.
-pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, PrepareError> {
+pub(super) async fn prepare(link: &Link, terms: &Terms, needs_replies: bool) -> Result<Prepared, PrepareError> {
     if !link.is_connected() {
         return Err(PrepareError::Passing("there is no connection".to_owned()));
     }
-    if terms.filters.len() > 1 && !link.client.is_server_compatible(2, 10, 0) {
-        // An older server would leave the subjects out, and give this worker all jobs.
-        let error = InvalidArgument::new("subject", "several subjects need a server from 2.10 on");
-        return Err(PrepareError::Final(error.into()));
-    }
+    terms.check_server(link).map_err(|error| PrepareError::Final(error.into()))?;
     let wanted = terms.consumer_config();
     let born = match incarnation::stream_created(link, &terms.stream).await {
         Ok(Some(born)) => born,
@@ -96,10 +102,12 @@ pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, Prep
     }
     let stream = link.jetstream.get_stream_no_info(&*terms.stream).await.map_err(passing)?;
     if !terms.filters.is_empty() {
-        let info = link.jetstream.get_stream(&*terms.stream).await.map_err(passing)?;
+        let looking = link.in_time(link.jetstream.get_stream(&*terms.stream));
+        let info = looking.await.ok_or(PrepareError::Silence)?.map_err(passing)?;
         check_filters(terms, &info.cached_info().config.subjects)?;
     }
-    let consumer = match stream.get_or_create_consumer(&terms.consumer, wanted.clone()).await {
+    let making = link.in_time(stream.get_or_create_consumer(&terms.consumer, wanted.clone()));
+    let consumer = match making.await.ok_or(PrepareError::Silence)? {
         Ok(consumer) => consumer,
         Err(error) => {
             return Err(match error.kind() {
@@ -120,12 +128,19 @@ pub(super) async fn prepare(link: &Link, terms: &Terms) -> Result<Prepared, Prep
         let error = WorkerError::Differs { consumer: terms.consumer.clone(), differences };
         return Err(PrepareError::Final(error));
     }
-    let name = link.client.new_inbox();
-    let subscriber = link.client.subscribe(format!("{name}.*")).await.map_err(passing)?;
+    let replies = if needs_replies { Some(subscribe(link).await?) } else { None };
+    let Replies { subscriber, name } = subscribe(link).await?;
     let now = Instant::now();
     let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, asked: 0, heard_at: now, overdue_at: None };
     let origin = Origin { stream: born, consumer: nanoseconds(consumer.cached_info().created) };
-    Ok(Prepared { consumer: Arc::new(consumer), origin, inbox })
+    Ok(Prepared { consumer: Arc::new(consumer), origin, inbox, replies })
+}
+
+async fn subscribe(link: &Link) -> Result<Replies, PrepareError> {
+    let name = link.client.new_inbox();
+    let subscribing = link.in_time(link.client.subscribe(format!("{name}.*"))).await;
+    let subscriber = subscribing.ok_or(PrepareError::Silence)?.map_err(passing)?;
+    Ok(Replies { subscriber, name })
 }
 
 /// Refuses a filter that no subject of the stream matches. Old servers refuse it too; new ones take it, and
@@ -159,11 +174,30 @@ impl Prepared {
             idle_heartbeat: SERVER_HEARTBEAT,
             ..BatchConfig::default()
         };
-        let consumer = Arc::clone(&self.consumer);
+        if hand_over(self.consumer.request_batch(question.clone(), reply.clone().into())).is_some() {
+            return;
+        }
+        let (consumer, limit) = (Arc::clone(&self.consumer), link.timeout.min(SILENCE));
         link.io.spawn(async move {
-            // If the client is gone, the silence will tell.
-            let _ = consumer.request_batch(question, reply.into()).await;
+            // If there is no room, or the client is gone, the silence will tell.
+            let _ = io::timeout(limit, consumer.request_batch(question, reply.into())).await;
         });
+    }
+}
+
+impl Replies {
+    /// Where the answer to an acknowledgement goes.
+    pub(super) fn subject(&self, number: u64) -> String {
+        format!("{}.{number}", self.name)
+    }
+
+    /// Which acknowledgement an answer is for.
+    pub(super) fn number(&self, subject: &str) -> Option<u64> {
+        subject.strip_prefix(&self.name)?.strip_prefix('.')?.parse().ok()
+    }
+
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<async_nats::Message>> {
+        Pin::new(&mut self.subscriber).poll_next(context)
     }
 }
 

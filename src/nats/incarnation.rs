@@ -22,7 +22,7 @@ use async_nats::jetstream::stream;
 use serde_json::{Value, json};
 
 use super::connection::Link;
-use super::server_clock::nanoseconds;
+use super::server_clock::{ServerTime, nanoseconds};
 use super::terms::Terms;
 
 /// How old a look at the stream and the consumer may be when an outcome is told.
@@ -55,14 +55,13 @@ pub(super) enum Sight {
 /// A look, and the server's own time where the answer holds one.
 pub(super) struct Look {
     pub(super) sight: Sight,
-    /// A moment that is past by the server's clock.
-    pub(super) server_time: Option<i64>,
+    pub(super) server_time: Option<ServerTime>,
 }
 
 /// Looks at the consumer, and at the stream if the consumer is not the one that is known.
 pub(super) async fn look(link: &Link, terms: &Terms, known: Origin) -> Look {
     let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    let answer: Result<Value, _> = link.jetstream.request(question, &json!({})).await;
+    let answer: Result<Value, _> = link.answer(link.jetstream.request(question, &json!({}))).await;
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return Look { sight: unseen(&error), server_time: None },
@@ -91,8 +90,8 @@ pub(super) async fn stream_created(link: &Link, name: &str) -> Result<Option<i12
 
 /// What the server says of a stream; `None`, if there is none.
 pub(super) async fn stream_info(link: &Link, name: &str) -> Result<Option<stream::Info>, Sight> {
-    let answer: Result<Response<stream::Info>, _> =
-        link.jetstream.request(format!("STREAM.INFO.{name}"), &json!({})).await;
+    let (subject, question) = (format!("STREAM.INFO.{name}"), json!({}));
+    let answer: Result<Response<stream::Info>, _> = link.answer(link.jetstream.request(subject, &question)).await;
     match answer {
         Ok(Response::Ok(info)) => Ok(Some(info)),
         Ok(Response::Err { error }) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
@@ -110,9 +109,17 @@ fn unseen(error: &RequestError) -> Sight {
 
 /// The server's time in an answer about a consumer. Servers before 2.10 do not say what time it is, but
 /// when the consumer was last active.
-fn time_in(answer: &Value) -> Option<i64> {
-    let moment = moment_of(answer.get("ts").or_else(|| answer.get("delivered")?.get("last_active"))?)?;
-    i64::try_from(moment).ok()
+fn time_in(answer: &Value) -> Option<ServerTime> {
+    let now = answer.get("ts");
+    let moment = moment_of(now.or_else(|| answer.get("delivered")?.get("last_active"))?)?;
+    Some(ServerTime { moment: i64::try_from(moment).ok()?, is_now: now.is_some() })
+}
+
+/// Asks the server for its time.
+pub(super) async fn server_time(link: &Link, terms: &Terms) -> Option<ServerTime> {
+    let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
+    let answer: Result<Value, _> = link.jetstream.request(question, &json!({})).await;
+    time_in(&answer.ok()?)
 }
 
 /// A time in an answer, in nanoseconds since 1970.

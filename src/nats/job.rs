@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::dead_letter;
+use super::delay;
 use super::error::BoxError;
 use super::headers;
 use super::incarnation::Origin;
@@ -26,12 +27,16 @@ pub(super) struct Delivered {
     pub(super) sequence: u64,
     /// How often it was delivered, this time included.
     pub(super) deliveries: u32,
+    /// How many jobs were not delivered yet when the server delivered this one.
+    pub(super) pending: u64,
     /// When it was stored, in nanoseconds since 1970 by the server's clock.
     pub(super) stored_at: i64,
     /// The stream and the consumer that it came from.
     pub(super) origin: Origin,
     /// Follows the clock of the server that it came from.
     pub(super) clock: Arc<ServerClock>,
+    /// For how long after it was stored it is not to run.
+    pub(super) delay: Duration,
     /// How many of the deliveries were given back unrun. Written before the job is handed to the pool,
     /// whose queue makes it visible.
     returns: AtomicU64,
@@ -99,8 +104,15 @@ impl Job {
         self.delivered.age()
     }
 
+    /// Returns the delay with which the job was enqueued; zero if there was none.
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        self.delivered.delay
+    }
+
     /// Which attempt this is, from 1. A delivery counts if its handler began, or if the worker vanished
-    /// with it. A delivery that a drain gave back unrun does not count.
+    /// with it. A delivery that a drain gave back unrun does not count, nor does one before the job's
+    /// delay was over.
     #[must_use]
     pub fn attempt(&self) -> &Attempt {
         &self.attempt
@@ -121,17 +133,20 @@ impl Delivered {
         let words: Vec<_> = message.reply.as_deref()?.strip_prefix("$JS.ACK.")?.split('.').collect();
         // Newer servers put the domain and the account first, and perhaps more at the end.
         let own = if words.len() >= 9 { &words[2..] } else { &words };
-        let &[_stream, _consumer, deliveries, sequence, _, nanoseconds, ..] = own else { return None };
+        let &[_stream, _consumer, deliveries, sequence, _, nanoseconds, pending, ..] = own else { return None };
         let stored_at = nanoseconds.parse().ok()?;
-        let (sequence, deliveries) = (sequence.parse().ok()?, deliveries.parse().ok()?);
+        let (sequence, deliveries, pending) = (sequence.parse().ok()?, deliveries.parse().ok()?, pending.parse().ok()?);
         clock.has_passed(stored_at);
+        let delay = delay::read(&message);
         Some(Self {
             message,
             sequence,
             deliveries,
+            pending,
             stored_at,
             origin,
             clock: Arc::clone(clock),
+            delay,
             returns: AtomicU64::new(0),
             is_recorded: AtomicBool::new(false),
         })
@@ -139,6 +154,16 @@ impl Delivered {
 
     pub(super) fn age(&self) -> Duration {
         self.clock.since(self.stored_at)
+    }
+
+    /// How much of its delay is left. May be too much, never too little.
+    pub(super) fn until_due(&self) -> Duration {
+        self.delay.saturating_sub(self.age())
+    }
+
+    /// How long ago it was to run for the first time.
+    pub(super) fn since_due(&self) -> Duration {
+        self.age().saturating_sub(self.delay)
     }
 
     /// How many of the deliveries, this one included, count as attempts.
@@ -205,7 +230,7 @@ mod tests {
             "$JS.ACK.hub.hash.JOBS.worker.3.41.77.1700000000000000000.5.token",
         ] {
             let job = read(reply).expect(reply);
-            assert_eq!((job.deliveries, job.sequence), (3, 41), "{reply}");
+            assert_eq!((job.deliveries, job.sequence, job.pending), (3, 41, 5), "{reply}");
             assert_eq!(job.stored_at, 1_700_000_000_000_000_000, "{reply}");
         }
         for reply in ["_INBOX.a.b", "$JS.ACK.JOBS.worker.3", "$JS.ACK.JOBS.worker.x.41.77.1.5"] {

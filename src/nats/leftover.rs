@@ -63,40 +63,31 @@ pub(super) async fn find(link: &Link, terms: &Terms) -> Option<DetachedOutput> {
     found
 }
 
-/// Deletes the jobs that the consumer counts as done; returns how many there were.
-pub(super) async fn clear(link: &Link, terms: &Terms) -> Result<u64, QueueError> {
-    let unavailable = |error: BoxError| QueueError::Unavailable(error);
-    let floor = consumer_info(link, terms).await.map_err(unavailable)?.ack_floor.stream_sequence;
-    let stream = link.jetstream.get_stream_no_info(&*terms.stream).await?;
-    let (mut cleared, mut next) = (0, 1);
-    while let Some(job) = next_job(link, terms, next).await.map_err(unavailable)? {
-        if job.sequence > floor {
-            break;
-        }
-        next = job.sequence + 1;
-        stream.delete_message(job.sequence).await.map_err(|error| QueueError::Rejected(error.into()))?;
-        cleared += 1;
+/// Deletes the jobs of one subject up to the consumer's floor; returns how many there were.
+pub(super) async fn clear(link: &Link, terms: &Terms, subject: &str, floor: u64) -> Result<u64, QueueError> {
+    if floor == 0 {
+        return Ok(0); // the server would take the next place, 1, for "all"
     }
-    Ok(cleared)
+    let stream = link.jetstream.get_stream_no_info(&*terms.stream).await?;
+    let purged = stream.purge().sequence(floor + 1).filter(subject).await;
+    Ok(purged.map_err(|error| QueueError::Rejected(error.into()))?.purged)
 }
 
 /// What the server says of the consumer.
-pub(super) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer::Info, BoxError> {
+pub(super) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer::Info, QueueError> {
     let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    match link.jetstream.request(question, &json!({})).await? {
-        Response::Ok(info) => Ok(info),
-        Response::Err { error } => Err(error.into()),
+    match link.answer(link.jetstream.request(question, &json!({}))).await {
+        Ok(Response::Ok(info)) => Ok(info),
+        Ok(Response::Err { error }) => Err(QueueError::Rejected(error.into())),
+        Err(error) => Err(QueueError::Unavailable(error.into())),
     }
 }
 
 /// The next stored job of the consumer's subjects, at this place or after it, as it is stored: its
 /// headers need not make sense.
 pub(super) async fn next_job(link: &Link, terms: &Terms, place: u64) -> Result<Option<StoredJob>, BoxError> {
-    if terms.filters.is_empty() {
-        return next_of(link, terms, ">", place).await;
-    }
     let mut first: Option<StoredJob> = None;
-    for filter in &terms.filters {
+    for filter in terms.subjects() {
         if let Some(next) = next_of(link, terms, filter, place).await?
             && first.as_ref().is_none_or(|first| next.sequence < first.sequence)
         {
@@ -109,7 +100,8 @@ pub(super) async fn next_job(link: &Link, terms: &Terms, place: u64) -> Result<O
 /// The next stored job of one subject.
 async fn next_of(link: &Link, terms: &Terms, subject: &str, place: u64) -> Result<Option<StoredJob>, BoxError> {
     let question = json!({ "seq": place, "next_by_subj": subject });
-    let answer: Value = link.jetstream.request(format!("STREAM.MSG.GET.{}", terms.stream), &question).await?;
+    let subject = format!("STREAM.MSG.GET.{}", terms.stream);
+    let answer: Value = link.answer(link.jetstream.request(subject, &question)).await?;
     match answer.get("message") {
         Some(message) => Ok(Some(StoredJob::read(message).ok_or("the answer makes no sense")?)),
         None if answer["error"]["code"] == 404 => Ok(None),

@@ -11,10 +11,17 @@ use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerMetrics {
-    /// Jobs that this process has in its hands: delivered, and no outcome confirmed by the server.
+    /// Slots of all runs of this worker that go on.
+    pub slots: usize,
+    /// Whether the worker is [paused](super::Worker::pause).
+    pub is_paused: bool,
+    /// Jobs that hold a slot: they were given to the pool, and the server has not confirmed their outcome.
     pub jobs_in_flight: usize,
     /// The most there have been at once.
     pub jobs_in_flight_max: usize,
+    /// Jobs that no worker of this name had been given, by what the server said with the last delivery here. It
+    /// may be stale when no job was delivered here since; [`Worker::status`](super::Worker::status) asks anew.
+    pub jobs_pending: u64,
     /// Deliveries.
     pub jobs_delivered: u64,
     /// Deliveries of jobs that had been delivered before, here or elsewhere.
@@ -25,6 +32,8 @@ pub struct WorkerMetrics {
     pub jobs_retried: u64,
     /// Jobs given back without having run, in a drain.
     pub jobs_returned: u64,
+    /// Deliveries of jobs whose [delay](super::NewJob::delay) was not over, given back for later.
+    pub jobs_postponed: u64,
     /// Jobs given up, and stored among the dead letters.
     pub jobs_dead: u64,
     /// Jobs that ran longer than [`stuck_after`](super::WorkerBuilder::stuck_after).
@@ -33,7 +42,7 @@ pub struct WorkerMetrics {
     pub outcomes_lost: u64,
     /// Heartbeats sent.
     pub heartbeats: u64,
-    /// From the moment a job was stored to its confirmed end, by the clocks of the server and of this machine.
+    /// From the moment a job was stored, or its delay was over, to its confirmed end, by the server's clock.
     pub time_to_done: Histogram,
 }
 
@@ -41,15 +50,19 @@ impl fmt::Display for WorkerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} in flight; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned; {} heartbeats; \
-             to done: {}",
+            "{} of {} slots in use{}, {} pending; {} delivered, {} of them again; {} acked, {} retried, {} dead, {} returned, \
+             {} postponed; {} heartbeats; to done: {}",
             self.jobs_in_flight,
+            self.slots,
+            if self.is_paused { ", paused" } else { "" },
+            self.jobs_pending,
             self.jobs_delivered,
             self.jobs_redelivered,
             self.jobs_acked,
             self.jobs_retried,
             self.jobs_dead,
             self.jobs_returned,
+            self.jobs_postponed,
             self.heartbeats,
             self.time_to_done
         )
@@ -58,13 +71,16 @@ impl fmt::Display for WorkerMetrics {
 
 /// The counters. They are statistics: relaxed, each on its own.
 pub(super) struct Counters {
+    slots: AtomicUsize,
     in_flight: AtomicUsize,
     in_flight_max: AtomicUsize,
+    pub(super) pending: AtomicU64,
     pub(super) delivered: AtomicU64,
     pub(super) redelivered: AtomicU64,
     pub(super) acked: AtomicU64,
     pub(super) retried: AtomicU64,
     pub(super) returned: AtomicU64,
+    pub(super) postponed: AtomicU64,
     pub(super) dead: AtomicU64,
     pub(super) stuck: AtomicU64,
     pub(super) lost: AtomicU64,
@@ -76,13 +92,16 @@ impl Counters {
     pub(super) fn new() -> Self {
         let zero = || AtomicU64::new(0);
         Self {
+            slots: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             in_flight_max: AtomicUsize::new(0),
+            pending: zero(),
             delivered: zero(),
             redelivered: zero(),
             acked: zero(),
             retried: zero(),
             returned: zero(),
+            postponed: zero(),
             dead: zero(),
             stuck: zero(),
             lost: zero(),
@@ -91,7 +110,13 @@ impl Counters {
         }
     }
 
-    /// One more job is in the hands of this process.
+    /// A run has another number of slots.
+    pub(super) fn change_slots(&self, from: usize, to: usize) {
+        self.slots.fetch_add(to, Ordering::Relaxed);
+        self.slots.fetch_sub(from, Ordering::Relaxed);
+    }
+
+    /// One more job holds a slot.
     pub(super) fn enter(&self) {
         let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         self.in_flight_max.fetch_max(now, Ordering::Relaxed);
@@ -116,13 +141,17 @@ impl Counters {
         let mut time_to_done = Histogram::default();
         self.time_to_done.add_to(&mut time_to_done);
         WorkerMetrics {
+            slots: self.slots.load(Ordering::Relaxed),
+            is_paused: false,
             jobs_in_flight: self.in_flight.load(Ordering::Relaxed),
             jobs_in_flight_max: self.in_flight_max.load(Ordering::Relaxed),
+            jobs_pending: read(&self.pending),
             jobs_delivered: read(&self.delivered),
             jobs_redelivered: read(&self.redelivered),
             jobs_acked: read(&self.acked),
             jobs_retried: read(&self.retried),
             jobs_returned: read(&self.returned),
+            jobs_postponed: read(&self.postponed),
             jobs_dead: read(&self.dead),
             jobs_stuck: read(&self.stuck),
             outcomes_lost: read(&self.lost),

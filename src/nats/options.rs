@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr};
 
-use super::check::{self, InvalidArgument};
+use super::check::{self, Checked, InvalidArgument};
 use super::connection::Connection;
 use super::error::ConnectError;
 use super::event::{Event, Listener};
@@ -91,6 +91,17 @@ impl Default for ReconnectSettings {
 }
 
 impl ReconnectSettings {
+    fn check(&self) -> Checked {
+        check::not_zero("reconnect.delay", self.delay)?;
+        if self.max_delay < self.delay {
+            return Err(InvalidArgument::new("reconnect.max_delay", "it is shorter than reconnect.delay"));
+        }
+        if self.max_attempts == Some(0) {
+            return Err(InvalidArgument::new("reconnect.max_attempts", "it is zero; leave it unset for no limit"));
+        }
+        Ok(())
+    }
+
     /// The pause before an attempt; the first is made at once.
     fn pause(&self, attempt: usize) -> Duration {
         let doublings = u32::try_from(attempt.saturating_sub(2)).unwrap_or(u32::MAX).min(20);
@@ -196,7 +207,7 @@ impl ConnectionBuilder {
     }
 
     /// The time for each answer of the server: to connect (for each address), to store, to confirm.
-    /// *Default: 5 seconds.* `Duration::MAX` waits forever.
+    /// *Default: 5 seconds.* `Duration::MAX` waits forever; zero is refused.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -272,6 +283,17 @@ impl ConnectionBuilder {
             }
         }
         check::text("name", &self.name)?;
+        check::not_zero("timeout", self.timeout)?;
+        self.reconnect.check()?;
+        match &self.login {
+            Some(Login::Token(text)) if text.is_empty() => {
+                return Err(InvalidArgument::new("token", "it is empty").into());
+            }
+            Some(Login::Password(user, _)) if user.is_empty() => {
+                return Err(InvalidArgument::new("user", "it is empty").into());
+            }
+            _ => {}
+        }
         if self.ping_interval < MIN_PING_INTERVAL {
             return Err(InvalidArgument::new("ping_interval", "it is shorter than 10 ms").into());
         }

@@ -1,8 +1,8 @@
-//! Tells the server what became of a delivery, and waits until it confirms that.
+//! What comes before and after the last word about a delivery: letters, and what is written down.
 //!
 //! Rules:
-//! 1. One call tells an outcome once. What is not confirmed comes back to the run, which looks whether the
-//!    stream is still the same before it tells the outcome again.
+//! 1. The last word to the consumer is the run's own (see `course::acks`), under a fresh lease. What comes
+//!    before it is done here, and then the delivery comes back to the run.
 //! 2. A job is terminated after its dead letter is stored, never before. If the letter cannot be stored,
 //!    the verdict is written down, and the job is delivered again without being run.
 //! 3. An outcome of a consumer that is gone is told to the stream: what has ended is deleted there. The
@@ -10,12 +10,12 @@
 
 use std::time::Duration;
 
-use async_nats::RequestErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 
 use super::attempt::Verdict;
 use super::connection::Link;
 use super::dead_letter::{self, DeadReason, Form, Obituary};
+use super::delay;
 use super::error::EnqueueError;
 use super::event::Event;
 use super::history::History;
@@ -36,8 +36,11 @@ pub(super) enum Settled {
     Retried,
     Dead,
     Returned,
+    Postponed,
     /// The server has confirmed nothing, and never will.
     Lost,
+    /// What comes before the last word is done.
+    Ready(Verdict),
     /// The server did not confirm it. It is to be told again.
     Untold {
         verdict: Verdict,
@@ -65,28 +68,34 @@ pub(super) struct Registrar {
 }
 
 impl Registrar {
+    /// Does what comes before the last word of an outcome, or all of it if that is told to the stream.
     pub(super) async fn settle(&self, delivered: &Delivered, verdict: Verdict, route: Route) -> Settled {
-        let settled = match verdict {
-            Verdict::Done => self.end(delivered, "+ACK", Verdict::Done, route).await,
-            Verdict::Buried => self.end(delivered, "+TERM", Verdict::Buried, route).await,
+        let verdict = match verdict {
             Verdict::Dead { reason, error } => match self.bury_job(delivered, reason, &error).await {
-                Ok(()) => self.end(delivered, "+TERM", Verdict::Buried, route).await,
+                Ok(()) => Verdict::Buried,
                 Err(failure) => {
                     self.history.note_dead(delivered, reason, &error).await;
                     let (subject, sequence) = delivered.name();
                     self.link.listener.tell(&Event::DeadLetterFailed { subject, sequence, error: failure });
-                    let delay = dead_retry(delivered.deliveries);
-                    self.give_back(delivered, Verdict::Retry(delay), delay, route).await
+                    Verdict::Retry(dead_retry(delivered.deliveries))
                 }
             },
-            Verdict::Retry(delay) => self.give_back(delivered, Verdict::Retry(delay), delay, route).await,
-            Verdict::Return(delay) => {
-                if route == Route::Consumer {
-                    self.history.note_return(delivered).await;
-                }
-                self.give_back(delivered, Verdict::Return(delay), delay, route).await
+            Verdict::Return(delay) if route == Route::Consumer => {
+                self.history.note_return(delivered).await;
+                Verdict::Return(delay)
             }
+            Verdict::Postpone(_) if route == Route::Consumer => {
+                // No delivery so far was an attempt.
+                delivered.set_returns(delivered.deliveries.saturating_sub(1));
+                self.history.note_return(delivered).await;
+                Verdict::Postpone(delay::pause(delivered.until_due(), delivered.clock.is_known()))
+            }
+            other => other,
         };
+        if route == Route::Consumer {
+            return Settled::Ready(verdict);
+        }
+        let settled = self.tell_stream(delivered, verdict).await;
         if matches!(settled, Settled::Done | Settled::Dead) && delivered.is_recorded() {
             self.history.erase(delivered).await;
         }
@@ -136,8 +145,8 @@ impl Registrar {
             }
             let letters = self.link.jetstream.get_stream_no_info(dead_letter::stream_of(&self.stream)).await;
             let Ok(letters) = letters else { break };
-            let found = letters.get_raw_message(stored.sequence).await;
-            if found.is_ok_and(|found| obituary.is_of(&found)) {
+            let found = self.link.in_time(letters.get_raw_message(stored.sequence)).await;
+            if found.is_some_and(|found| found.is_ok_and(|found| obituary.is_of(&found))) {
                 return Ok(());
             }
         }
@@ -149,45 +158,49 @@ impl Registrar {
         letter: PublishMessage,
     ) -> Result<async_nats::jetstream::publish::PublishAck, EnqueueError> {
         let letter = letter.expected_stream(dead_letter::stream_of(&self.stream));
-        let storing = self.link.jetstream.send_publish(self.dead_subject.to_string(), letter);
-        Ok(storing.await?.await?)
+        let storing = async {
+            let sent = self.link.jetstream.send_publish(self.dead_subject.to_string(), letter).await?;
+            Ok(sent.await?)
+        };
+        self.link.in_time(storing).await.unwrap_or(Err(EnqueueError::Timeout))
     }
 
-    /// Ends a job.
-    async fn end(&self, delivered: &Delivered, word: &str, verdict: Verdict, route: Route) -> Settled {
-        let settled = if matches!(verdict, Verdict::Done) { Settled::Done } else { Settled::Dead };
-        match route {
-            Route::Consumer => self.confirm(delivered, word.to_owned(), verdict, settled).await,
-            Route::Stream => {
-                let Ok(stream) = self.link.jetstream.get_stream_no_info(&*self.stream).await else {
-                    return Settled::Untold { verdict, is_gone: false };
-                };
-                match stream.delete_message(delivered.sequence).await {
-                    Ok(_) => settled,
-                    Err(error) if error.to_string().contains("no message found") => settled,
-                    Err(_) => Settled::Untold { verdict, is_gone: false },
-                }
-            }
+    /// Keeps rule 3.
+    async fn tell_stream(&self, delivered: &Delivered, verdict: Verdict) -> Settled {
+        let settled = Settled::of(&verdict);
+        if !matches!(settled, Settled::Done | Settled::Dead) {
+            return settled;
+        }
+        let Ok(stream) = self.link.jetstream.get_stream_no_info(&*self.stream).await else {
+            return Settled::Untold { verdict, is_gone: false };
+        };
+        match self.link.in_time(stream.delete_message(delivered.sequence)).await {
+            Some(Ok(_)) => settled,
+            Some(Err(error)) if error.to_string().contains("no message found") => settled,
+            _ => Settled::Untold { verdict, is_gone: false },
         }
     }
+}
 
-    /// Has a job delivered again.
-    async fn give_back(&self, delivered: &Delivered, verdict: Verdict, delay: Duration, route: Route) -> Settled {
-        let returned = matches!(verdict, Verdict::Return(_));
-        let settled = if returned { Settled::Returned } else { Settled::Retried };
-        match route {
-            Route::Consumer => self.confirm(delivered, delayed(delay), verdict, settled).await,
-            Route::Stream => settled,
+impl Settled {
+    /// What a verdict comes to when the server has taken it.
+    pub(super) fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Done => Self::Done,
+            Verdict::Buried | Verdict::Dead { .. } => Self::Dead,
+            Verdict::Retry(_) => Self::Retried,
+            Verdict::Return(_) => Self::Returned,
+            Verdict::Postpone(_) => Self::Postponed,
         }
     }
+}
 
-    /// Keeps rule 1.
-    async fn confirm(&self, delivered: &Delivered, word: String, verdict: Verdict, settled: Settled) -> Settled {
-        let Some(reply) = &delivered.message.reply else { return Settled::Lost };
-        match self.link.client.request(reply.clone(), word.into()).await {
-            Ok(_) => settled,
-            Err(error) => Settled::Untold { verdict, is_gone: error.kind() == RequestErrorKind::NoResponders },
-        }
+/// A verdict in the server's words.
+pub(super) fn word_of(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Done => "+ACK".to_owned(),
+        Verdict::Buried | Verdict::Dead { .. } => "+TERM".to_owned(),
+        Verdict::Retry(delay) | Verdict::Return(delay) | Verdict::Postpone(delay) => delayed(*delay),
     }
 }
 

@@ -45,6 +45,8 @@ pub struct JobQueue {
     pub(super) name: Arc<str>,
     /// Where dead letters are published to.
     pub(super) dead_subject: Arc<str>,
+    /// After which time the server deletes a job; `None`: never.
+    pub(super) max_age: Option<Duration>,
 }
 
 /// Configures a queue. From [`JobQueue::builder`]. Setters only store; [`open`](Self::open) checks.
@@ -141,11 +143,15 @@ impl JobQueueBuilder {
         if config.subjects.is_empty() {
             config.subjects.push(format!("{name}.>"));
         }
-        for subject in &config.subjects {
-            check::filter("subject", subject)?;
+        check::filters("subject", &config.subjects)?;
+        if config.subjects.iter().any(|subject| subject.starts_with('$')) {
+            return Err(InvalidArgument::new("subject", "subjects that begin with $ belong to the server").into());
         }
         let dead_subject = dead_subject.unwrap_or_else(|| format!("dead.{name}"));
         check::job_subject("dead_letters", &dead_subject)?;
+        if config.subjects.iter().any(|subject| check::is_match(subject, &dead_subject)) {
+            return Err(InvalidArgument::new("dead_letters", "it is a subject of the queue itself").into());
+        }
         check::positive("max_jobs", config.max_messages.unsigned_abs())?;
         check::positive("max_bytes", config.max_bytes.unsigned_abs())?;
         check::replicas(config.num_replicas)?;
@@ -195,7 +201,8 @@ pub(super) fn open(
     for wanted in streams {
         link.wait(create_or_check(&link.jetstream, wanted))??;
     }
-    Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into() })
+    let max_age = streams.first().map(|jobs| jobs.max_age).filter(|age| !age.is_zero());
+    Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into(), max_age })
 }
 
 impl JobQueue {

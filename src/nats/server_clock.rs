@@ -16,11 +16,31 @@ pub(super) struct ServerClock {
     /// The server's time at `start`, in nanoseconds since 1970; zero: not known yet.
     offset: AtomicU64,
     is_known: AtomicBool,
+    /// Until when the time that the server said last counts as fresh, in nanoseconds since `start`.
+    fresh_until: AtomicU64,
+}
+
+/// For how long the server's time is not asked for again.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A time that the server said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ServerTime {
+    /// In nanoseconds since 1970.
+    pub(super) moment: i64,
+    /// Whether that was the time of the answer. Old servers say when the consumer was last active, which may
+    /// be long ago.
+    pub(super) is_now: bool,
 }
 
 impl ServerClock {
     pub(super) fn new() -> Self {
-        Self { start: Instant::now(), offset: AtomicU64::new(0), is_known: AtomicBool::new(false) }
+        Self {
+            start: Instant::now(),
+            offset: AtomicU64::new(0),
+            is_known: AtomicBool::new(false),
+            fresh_until: AtomicU64::new(0),
+        }
     }
 
     /// The server's clock has passed this moment, in nanoseconds since 1970.
@@ -34,10 +54,19 @@ impl ServerClock {
         self.is_known.load(Ordering::Relaxed)
     }
 
+    /// Whether the server has just said what time it is. A machine that was asleep does not know how long.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.elapsed() < self.fresh_until.load(Ordering::Relaxed)
+    }
+
     /// The server says what time it is.
-    pub(super) fn learn(&self, moment: i64) {
+    pub(super) fn learn(&self, time: ServerTime) {
+        self.has_passed(time.moment);
+        if time.is_now {
+            let fresh_until = self.elapsed().saturating_add(FRESH.as_nanos() as u64);
+            self.fresh_until.store(fresh_until, Ordering::Relaxed);
+        }
         self.is_known.store(true, Ordering::Relaxed);
-        self.has_passed(moment);
     }
 
     /// How long ago a moment of the server's clock was.

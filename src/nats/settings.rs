@@ -101,6 +101,16 @@ pub(super) fn of_consumer(wanted: &consumer::pull::Config, found: &consumer::Con
     differences.look("max_batch", &wanted.max_batch, &found.max_batch);
     differences.look("max_expires", &wanted.max_expires, &found.max_expires);
     differences.look("inactive_threshold", &Duration::ZERO, &found.inactive_threshold);
+    differences.look("mem_storage", &wanted.memory_storage, &found.memory_storage);
+    if wanted.num_replicas > 0 {
+        differences.look("num_replicas", &wanted.num_replicas, &found.num_replicas);
+    }
+    if wanted.description.is_some() {
+        differences.look("description", &wanted.description, &found.description);
+    }
+    for (name, value) in &wanted.metadata {
+        differences.look("metadata", &Some(value), &found.metadata.get(name));
+    }
     differences.0
 }
 

@@ -49,12 +49,9 @@ impl StreamSettings {
             config.max_messages_per_subject = i64::try_from(jobs).unwrap_or(i64::MAX);
             config.discard_new_per_subject = true;
         }
-        for text in self.cluster.iter().chain(&self.tags) {
-            check::group("placement", text)?;
-        }
-        for text in self.description.iter().chain(self.metadata.keys()).chain(self.metadata.values()) {
-            check::text("description or metadata", text)?;
-        }
+        self.cluster.iter().try_for_each(|cluster| check::group("cluster", cluster))?;
+        self.tags.iter().try_for_each(|tag| check::group("tags", tag))?;
+        check::descriptions(self.description.as_deref(), &self.metadata)?;
         config.compression = self.compression.then_some(Compression::S2);
         if self.cluster.is_some() || !self.tags.is_empty() {
             config.placement = Some(Placement { cluster: self.cluster, tags: self.tags });

@@ -45,10 +45,10 @@ impl SubscriptionBuilder {
         self
     }
 
-    /// How many messages may be queued or handled at once, at most 1,048,576; zero counts as one.
-    /// Default: one for each worker that the pool has now.
+    /// How many messages may be queued or handled at once, from 1 to 1,048,576. *Default: one for each worker
+    /// that the pool has now.*
     pub fn concurrent(mut self, messages: usize) -> Self {
-        self.concurrent = Some(messages.max(1));
+        self.concurrent = Some(messages);
         self
     }
 

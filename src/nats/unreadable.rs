@@ -68,7 +68,7 @@ async fn set_aside(registrar: &Registrar, job: &StoredJob, headers: &[u8], fault
         return registrar.link.listener.tell(&Event::DeadLetterFailed { subject, sequence, error });
     }
     if let Ok(stream) = registrar.link.jetstream.get_stream_no_info(&*registrar.stream).await {
-        let _ = stream.delete_message(sequence).await;
+        let _ = registrar.link.in_time(stream.delete_message(sequence)).await;
     }
     add(&counters.dead);
     registrar.link.listener.tell(&Event::JobSetAside { subject, sequence, error: fault.to_owned() });

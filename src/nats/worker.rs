@@ -5,13 +5,14 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use super::attempt::{Duty, SharedDuty};
-use super::check;
+use super::check::{self, InvalidArgument};
 use super::connection::Link;
+use super::consumer_settings::ConsumerSettings;
+use super::control::Control;
 use super::course::{Course, Note, Outfit};
-use super::error::{QueueError, WorkerError};
+use super::error::WorkerError;
 use super::history::History;
 use super::job::Job;
-use super::leftover;
 use super::metrics::{Counters, WorkerMetrics};
 use super::outcome::Registrar;
 use super::queue::JobQueue;
@@ -35,10 +36,6 @@ const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
 /// How many bytes one question to the server is for unless set. There are five at most at once, and a server cuts a client
 /// off that has 64 MB to read.
 const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
-/// The shortest `ack_wait`: heartbeats and confirmations need some time.
-const SHORTEST_ACK_WAIT: Duration = Duration::from_millis(100);
-/// The longest: the server counts in nanoseconds, and nobody waits longer for a dead process.
-const LONGEST_ACK_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Works on the jobs of a [`JobQueue`] by a handler on a pool. From [`Worker::builder`]. Clones share one.
 ///
@@ -55,8 +52,9 @@ const LONGEST_ACK_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// | the same, and the policy allows no further attempt; or the error is permanent | goes to the dead letters |
 /// | does not return, since its process died | is delivered again when `ack_wait` is over |
 ///
-/// A job holds one of the worker's *slots* from its delivery until the server has confirmed the outcome. The worker
-/// asks for as many jobs as it has free slots, so nothing waits here that another machine could run.
+/// A job holds one of the worker's *slots* from the moment it is given to the pool until the server has confirmed the
+/// outcome. The worker asks for the next job together with the acknowledgement. If that job comes first, it waits here for
+/// the confirmation: a process that dies leaves no more jobs to run twice than it has slots.
 ///
 /// # Examples
 ///
@@ -81,11 +79,10 @@ const LONGEST_ACK_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Worker<E> {
-    link: Arc<Link>,
-    terms: Arc<Terms>,
+    pub(super) link: Arc<Link>,
+    pub(super) terms: Arc<Terms>,
     policy: RetryPolicy<E>,
-    /// `None`: as many as the pool has workers.
-    slots: Option<usize>,
+    control: Arc<Control>,
     registrar: Arc<Registrar>,
     counters: Arc<Counters>,
     /// Cancelled when the runs shall drain.
@@ -107,6 +104,7 @@ pub struct WorkerBuilder<E> {
     pull_max_bytes: usize,
     consumer: String,
     filters: Vec<String>,
+    settings: ConsumerSettings,
 }
 
 impl<E> WorkerBuilder<E> {
@@ -120,9 +118,11 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// How many jobs a process has in its hands at most. Unless set, one for each worker of the pool. More make sense for
-    /// handlers that take less time than a word to the server and back; then jobs wait in the pool's queue, where no
-    /// other machine gets them.
+    /// How many jobs a process runs at most, those included that wait for a worker of the pool or for the server's
+    /// confirmation. *Default: one for each worker of the pool.* [`Worker::set_slots`] changes it later.
+    ///
+    /// More make sense for handlers that take less time than a round trip to the server. Then jobs wait in the pool's
+    /// queue, where no other machine gets them.
     pub fn slots(mut self, jobs: usize) -> Self {
         self.slots = Some(jobs);
         self
@@ -191,34 +191,21 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
+    /// Sets what few users need: where the consumer's state is stored, a description, metadata.
+    pub fn consumer_settings(mut self, settings: ConsumerSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
     /// The worker. Asks nothing of the server: [`Worker::run`] does.
     ///
     /// # Errors
     ///
-    /// [`WorkerError::Settings`], if they contradict each other. [`WorkerError::Invalid`], if no consumer can
-    /// have the worker's name or subject.
+    /// [`WorkerError::Invalid`], which names the setting that makes no sense or contradicts another.
     pub fn build(self) -> Result<Worker<E>, WorkerError> {
         let attempts = self.policy.most_attempts();
         let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
-        if self.slots == Some(0) {
-            return Err(WorkerError::Settings("a worker needs a slot at least"));
-        }
-        if self.ack_wait < SHORTEST_ACK_WAIT {
-            return Err(WorkerError::Settings("ack_wait is at least 100 ms"));
-        }
-        if self.ack_wait > LONGEST_ACK_WAIT {
-            return Err(WorkerError::Settings("ack_wait is a year at most"));
-        }
-        if max_deliveries < attempts {
-            return Err(WorkerError::Settings("there are fewer deliveries than the policy has attempts"));
-        }
-        if self.max_ack_pending == 0 {
-            return Err(WorkerError::Settings("max_ack_pending is at least 1"));
-        }
-        check::name("name of the worker", &self.consumer)?;
-        self.filters.iter().try_for_each(|filter| check::filter("subject", filter))?;
-        check::concurrency("slots", self.slots.unwrap_or(1))?;
-        let JobQueue { link, name, dead_subject } = self.queue;
+        let JobQueue { link, name, dead_subject, .. } = self.queue;
         let registrar = Registrar {
             link: Arc::clone(&link),
             stream: Arc::clone(&name),
@@ -238,12 +225,15 @@ impl<E> WorkerBuilder<E> {
             max_bytes: self.pull_max_bytes,
             max_ack_pending: self.max_ack_pending,
             drain_timeout: self.drain_timeout,
+            settings: self.settings,
         };
+        terms.check(attempts)?;
+        check::concurrency("slots", self.slots.unwrap_or(1))?;
         Ok(Worker {
             link,
             terms: Arc::new(terms),
             policy: self.policy,
-            slots: self.slots,
+            control: Arc::new(Control::new(self.slots)),
             registrar: Arc::new(registrar),
             counters: Arc::new(Counters::new()),
             draining: CancellationToken::new(),
@@ -279,6 +269,7 @@ impl<E> Worker<E> {
             pull_max_bytes: DEFAULT_PULL_MAX_BYTES,
             consumer: name.into(),
             filters: Vec::new(),
+            settings: ConsumerSettings::default(),
         }
     }
 
@@ -321,7 +312,7 @@ impl<E> Worker<E> {
         let outfit = Outfit {
             link: Arc::clone(&self.link),
             terms: Arc::clone(&self.terms),
-            slots: self.slots.unwrap_or_else(|| pool.workers()),
+            slots: self.control.join(&notes.0).unwrap_or_else(|| pool.workers()),
             counters: Arc::clone(&self.counters),
             registrar: Arc::clone(&self.registrar),
             crew: Box::new(SharedDuty(Arc::new(duty))),
@@ -344,24 +335,53 @@ impl<E> Worker<E> {
         self.draining.cancel();
     }
 
-    /// Deletes the jobs that this worker's consumer counts as done and that are still stored; returns how many there were.
+    /// Changes how many slots each run of this worker and its clones has, now and in later runs. Returns at once.
     ///
-    /// A server that was killed may keep such jobs. They are not delivered again, and
-    /// [`Event::JobsLeftBehind`](super::Event) tells of them. Check the event first if the server may have lost its *last
-    /// jobs*, as in a power cut: then it gives their numbers to new jobs, and the consumer may take those for done. Blocks
-    /// for about one round trip per job.
+    /// More slots are filled at once. With fewer, running jobs go on to their end, and what has not begun and does
+    /// not fit is given back, with no attempt counted. To take no jobs at all, [`pause`](Self::pause).
+    /// [`WorkerMetrics::slots`] shows the number.
     ///
     /// # Errors
     ///
-    /// [`QueueError`](super::QueueError), if the server does not answer or refuses.
-    pub fn clear_finished(&self) -> Result<u64, QueueError> {
-        self.link.wait_until(leftover::clear(&self.link, &self.terms), Deadline::NEVER)?
+    /// [`InvalidArgument`], if `slots` is zero or more than 1,048,576.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn halve(worker: &workcrew::nats::Worker<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// worker.set_slots(worker.metrics().slots.div_ceil(2))?;
+    /// assert!(worker.set_slots(0).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_slots(&self, slots: usize) -> Result<(), InvalidArgument> {
+        if slots == 0 {
+            return Err(InvalidArgument::new("slots", "it is zero; `pause` has a worker take no jobs"));
+        }
+        check::concurrency("slots", slots)?;
+        self.control.set_slots(slots);
+        Ok(())
+    }
+
+    /// Has all runs of this worker and its clones take no more jobs until [`resume`](Self::resume). Returns at once.
+    ///
+    /// Running jobs go on, and their outcomes are told. What was delivered and has not begun is given back at once,
+    /// with no attempt counted. A drain ends a run that is paused.
+    pub fn pause(&self) {
+        self.control.pause(true);
+    }
+
+    /// Ends a [pause](Self::pause). Without effect on a worker that is not paused.
+    pub fn resume(&self) {
+        self.control.pause(false);
     }
 
     /// A snapshot of the counters.
     #[must_use]
     pub fn metrics(&self) -> WorkerMetrics {
-        self.counters.snapshot()
+        let mut metrics = self.counters.snapshot();
+        self.control.add_to(&mut metrics);
+        metrics
     }
 }
 
@@ -372,7 +392,7 @@ impl<E> Clone for Worker<E> {
             link: Arc::clone(&self.link),
             terms: Arc::clone(&self.terms),
             policy: self.policy.clone(),
-            slots: self.slots,
+            control: Arc::clone(&self.control),
             registrar: Arc::clone(&self.registrar),
             counters: Arc::clone(&self.counters),
             draining: self.draining.clone(),
@@ -386,7 +406,10 @@ impl<E> RefUnwindSafe for Worker<E> {}
 
 impl<E> fmt::Debug for Worker<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("terms", &self.terms).field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("terms", &self.terms)
+            .field("slots", &self.control.slots())
+            .finish_non_exhaustive()
     }
 }
 

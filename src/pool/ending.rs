@@ -11,18 +11,24 @@ use super::worker_pool::WorkerPool;
 /// waits for room gets its closure back.
 ///
 /// A task that never ends cannot be stopped, but it can be left behind. [`shutdown_timeout`](Self::shutdown_timeout) and
-/// [`shutdown_now`](Self::shutdown_now) report what still runs when they return. From then on these do not wait for it:
+/// [`shutdown_now`](Self::shutdown_now) report what still runs when they return. From then on these do not wait for it,
+/// whether they are called later or already wait in another thread:
 ///
 /// - the drop of the pool, whatever [`OnDrop`](crate::OnDrop) says and wherever the last reference is dropped;
-/// - [`shutdown`](Self::shutdown), whether it is called later or already waits in another thread;
-/// - the drop of a driver, an event bus, or a gRPC or NATS client of the pool.
+/// - [`shutdown`](Self::shutdown);
+/// - the drop of a driver, an event bus, a subscription, or a gRPC or NATS client of the pool.
+///
+/// After a `shutdown_timeout` whose limit has passed, these do not wait either:
+///
+/// - another `shutdown_timeout`, however long its limit: the shortest limit decides for all;
+/// - the waits of an event bus that have no limit: `EventBus::wait_idle`, `Subscription::unsubscribe`, `Receipt::wait`.
 ///
 /// So a process whose `main` returns after such a report ends, and the stuck task ends with it. A task that was left
 /// behind and does end is counted like any other, and its worker leaves.
 ///
-/// Calls that ask for more time still wait: another `shutdown_timeout` up to its own limit, and the waits for the tasks
-/// themselves, such as [`JoinHandle::join`](crate::JoinHandle::join), [`wait_idle`](Self::wait_idle) and the end of a
-/// [scope](Self::scope).
+/// Calls that ask for more time still wait: [`wait_idle_timeout`](Self::wait_idle_timeout),
+/// [`wait_idle`](Self::wait_idle), and the waits for the tasks themselves, such as
+/// [`JoinHandle::join`](crate::JoinHandle::join), the wait of a group and the end of a [scope](Self::scope).
 ///
 /// # Async code
 ///
@@ -51,7 +57,8 @@ impl WorkerPool {
     ///
     /// When the limit has passed, tasks that have not started are cancelled, and running groups and scopes are told
     /// through their tokens. A plain task has a token only if you gave it one. What still runs is left behind for good:
-    /// no drop and no `shutdown` waits for it. To give it more time, call this again with a new limit.
+    /// no drop and no other shutdown waits for it. A second call returns at once and reports what runs by then. To give
+    /// it more time, call [`wait_idle_timeout`](Self::wait_idle_timeout).
     ///
     /// `Duration::ZERO` looks once, and `Duration::MAX` waits forever. Destructors of the workers' thread locals are not
     /// waited for, neither here nor by the drop of the pool afterwards. If the report says `drained`, `shutdown` waits

@@ -21,7 +21,6 @@ use super::group_registry::{GroupRegistry, Registration};
 use super::queue_room::Room;
 use super::worker_set::WorkerSet;
 use crate::cancel::token::CancellationToken;
-use crate::defect::defect;
 use crate::error::{CancelReason, Refusal};
 use crate::failpoint::{self, Place};
 use crate::nesting;
@@ -115,6 +114,8 @@ pub(crate) struct PoolInner {
     pub(crate) groups: GroupRegistry<dyn Ticket>,
     /// Cancelled when the pool accepts nothing any more: tells those who wait without a thread.
     pub(crate) closing: CancellationToken,
+    /// Cancelled when a report has left something behind: tells the waits that sleep with locks of their own.
+    pub(crate) left_behind: CancellationToken,
     #[cfg(feature = "driver")]
     pub(crate) futures: Seam,
 }
@@ -149,6 +150,7 @@ impl PoolInner {
             overflow,
             groups: GroupRegistry::new(),
             closing: CancellationToken::new(),
+            left_behind: CancellationToken::new(),
             #[cfg(feature = "driver")]
             futures: Seam::default(),
         }
@@ -169,10 +171,7 @@ impl PoolInner {
     ) -> Result<(), (Refusal, Option<Job>)> {
         let Some(id) = self.executor.admit(location, None) else { return Err((Refusal::ShutDown, None)) };
         failpoint::at(Place::Admitted);
-        let Err(job) = self.queue.try_push(make(id)) else {
-            let is_late = defect!("error after the push") && self.executor.lifecycle.ledger.is_closed();
-            return if is_late { Err((Refusal::ShutDown, None)) } else { Ok(()) };
-        };
+        let Err(job) = self.queue.try_push(make(id)) else { return Ok(()) };
         self.overflow(job, wait_mode).map_err(|(refusal, job)| {
             self.executor.withdrawn(&TaskInfo { id, location, label: None });
             (refusal, Some(job))

@@ -5,13 +5,14 @@
 //! that is inside the pool, a worker or an outside thread that runs one of its tasks, takes the first steps and never
 //! waits: the pool ends after it. So does a task of another pool, if a task of this pool waits for it.
 //!
-//! A *report* ends the waiting for good: no drop and no end without a limit waits for what it leaves behind. What the
-//! reports have said so far, and which waits that ends, stands at [`Reported`].
+//! A *report* ends the waiting for good: no drop and no other end waits for what it leaves behind. What the reports have
+//! said so far, and which waits that ends, stands at [`Reported`].
 
 use std::fmt;
 use std::time::Duration;
 
 use super::inner::PoolInner;
+use crate::error::CancelReason;
 use crate::sync::thread;
 use crate::task::idle;
 use crate::task::lifecycle::Reported;
@@ -72,7 +73,7 @@ pub(crate) fn close(engine: &PoolInner) {
 /// Drains the pool and joins its workers.
 pub(crate) fn shutdown(engine: &PoolInner) {
     engine.close();
-    let is_left_behind = || engine.executor.lifecycle.has_reported(Reported::LeftBehind);
+    let is_left_behind = || engine.executor.lifecycle.has_reported(Reported::LeftRunning);
     if engine.workers.may_wait() && idle::may_wait_for_end(&engine.executor, is_left_behind) {
         // A change of the number of workers that began before the closing comes to its end; none begins after it.
         drop(engine.workers.hold());
@@ -88,14 +89,15 @@ pub(crate) fn shutdown_timeout(engine: &PoolInner, timeout: Duration) -> Shutdow
     let deadline = Deadline::after(timeout);
     let before = engine.executor.lifecycle.ledger.snapshot().tasks_cancelled;
     engine.close();
-    if engine.workers.may_wait() {
-        match idle::wait_idle(&engine.executor, deadline) {
+    let is_left_behind = || engine.executor.lifecycle.has_reported(Reported::LeftBehind);
+    if engine.workers.may_wait() && !is_left_behind() {
+        match idle::wait_idle(&engine.executor, deadline, is_left_behind) {
             Ok(true) => {}
             Ok(false) => engine.cancel_queued(),
             Err(Refused) => return report(engine, before),
         }
         // The threads are not joined: no limit can be put to what they do after they have left the pool.
-        let has_ended = engine.workers.wait_empty(deadline, || false);
+        let has_ended = engine.workers.wait_empty(deadline, is_left_behind);
         note(engine, if has_ended { Reported::InTime } else { Reported::LeftBehind });
     }
     report(engine, before)
@@ -107,7 +109,7 @@ pub(crate) fn shutdown_now(engine: &PoolInner) -> ShutdownReport {
     engine.cancel_queued();
     let report = report(engine, before);
     let is_quiet = report.tasks_running == 0 && engine.executor.lifecycle.ledger.is_quiet();
-    note(engine, if is_quiet { Reported::Quiet } else { Reported::LeftBehind });
+    note(engine, if is_quiet { Reported::Quiet } else { Reported::LeftRunning });
     report
 }
 
@@ -127,9 +129,12 @@ pub(crate) fn on_drop(engine: &PoolInner, policy: OnDrop) {
 /// Notes what the caller is about to report.
 fn note(engine: &PoolInner, reported: Reported) {
     engine.executor.lifecycle.report(reported);
-    if reported == Reported::LeftBehind {
+    if reported >= Reported::LeftRunning {
         engine.workers.give_up();
-        engine.executor.lifecycle.wake_waiters();
+    }
+    engine.executor.lifecycle.wake_waiters();
+    if reported == Reported::LeftBehind {
+        engine.left_behind.cancel_because(CancelReason::ShutDown);
     }
 }
 

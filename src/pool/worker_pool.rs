@@ -256,7 +256,7 @@ impl WorkerPool {
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!context::is_inside(self.engine.pool()), "a task cannot wait for its own pool to be idle");
-        let waited = idle::wait_idle(&self.engine.executor, Deadline::NEVER);
+        let waited = idle::wait_idle(&self.engine.executor, Deadline::NEVER, || false);
         assert!(waited.is_ok(), "a task cannot wait for a pool that waits for that task");
     }
 
@@ -264,7 +264,7 @@ impl WorkerPool {
     /// this pool gets `false` at once.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
-        let wait = || idle::wait_idle(&self.engine.executor, Deadline::after(timeout)).unwrap_or(false);
+        let wait = || idle::wait_idle(&self.engine.executor, Deadline::after(timeout), || false).unwrap_or(false);
         !context::is_inside(self.engine.pool()) && wait()
     }
 

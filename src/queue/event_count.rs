@@ -21,7 +21,6 @@
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-use crate::defect::defect;
 use crate::nesting;
 use crate::sync::{AtomicUsize, CachePadded, Condvar, Mutex, MutexGuard, Ordering};
 use crate::time::deadline::Deadline;
@@ -73,23 +72,17 @@ impl EventCount {
     /// Sleeps until woken or until the deadline, unless `found` says there is no need to. `found` is called once, after
     /// the announcement, and under no lock.
     pub(super) fn park(&self, deadline: Deadline, found: impl FnOnce() -> bool) -> Wakeup {
-        let mut found = Some(found);
-        let early = if defect!("look before the announcement") { found.take().map(|found| found()) } else { None };
         let mut inner = self.inner.lock();
         let announced = inner.announced + 1;
         self.announce(&mut inner, announced);
         drop(inner);
-        let found = found.map_or(early == Some(true), |found| found());
+        let found = found();
         let mut inner = self.inner.lock();
         while !found && inner.permits == 0 && !deadline.is_past() {
             inner = self.permitted.wait_until(inner, deadline.instant());
         }
         if inner.permits > 0 && !found {
             inner.permits -= 1;
-            if defect!("double decrement") {
-                let announced = inner.announced.saturating_sub(1);
-                self.announce(&mut inner, announced);
-            }
             return Wakeup::Notified;
         }
         match inner.announced.checked_sub(1) {
@@ -137,7 +130,7 @@ impl EventCount {
         prepare(woken);
         inner.permits += woken;
         drop(inner);
-        for _ in 0..if defect!("one is notified at the closing") { woken.min(1) } else { woken } {
+        for _ in 0..woken {
             self.permitted.notify_one();
         }
         for (_, waker) in wakers {

@@ -19,7 +19,6 @@
 use std::time::Duration;
 
 use super::event_count::{EventCount, Wakeup};
-use crate::defect::defect;
 use crate::sync::adaptive_spin::AdaptiveSpin;
 use crate::sync::{AtomicUsize, CachePadded, Ordering, spin_wait};
 use crate::time::deadline::Deadline;
@@ -128,7 +127,7 @@ impl Idle {
             self.sleeping.wake(1, |woken| nobody = woken == 0);
             // If nobody slept any more, others have meanwhile been deceived by the count, and are stood in for.
             let was_last = nobody && self.searching.0.fetch_sub(1, Ordering::SeqCst) == 1;
-            if !(was_last && has_more()) || defect!("nobody stands in for the deceived") {
+            if !(was_last && has_more()) {
                 return;
             }
         }

@@ -304,28 +304,28 @@ pub(crate) mod real {
     pub(crate) use std::sync::atomic::AtomicBool;
 }
 
-/// What becomes of waits with a deadline; see rule 1.
+/// How a wait with a deadline ends; see rule 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Time {
-    /// They wait to be told.
-    Stands,
-    /// The time passes to their end at once.
-    Flies,
+    /// By a notification only: the time does not pass.
+    Frozen,
+    /// The time skips to the deadline at once.
+    Skips,
 }
 
-/// Whether the time flies in the model that is run, and how many nanoseconds have passed in this execution. They belong to the
-/// checker and not to the model, so they are no atomics of the model.
-static FLIES: RealU64 = RealU64::new(0);
+/// Whether the time skips in the current model, and how many nanoseconds have passed in this execution.
+/// They belong to the checker and not to the model, so they are not atomics of the model.
+static SKIPS: RealU64 = RealU64::new(0);
 static PASSED: RealU64 = RealU64::new(0);
 
 impl Time {
     fn passes() -> bool {
-        FLIES.load(Ordering::Relaxed) > 0
+        SKIPS.load(Ordering::Relaxed) > 0
     }
 
     /// Sets the time back, at the beginning of each execution.
     pub(crate) fn begin(self) {
-        FLIES.store(u64::from(self == Self::Flies), Ordering::Relaxed);
+        SKIPS.store(u64::from(self == Self::Skips), Ordering::Relaxed);
         PASSED.store(0, Ordering::Relaxed);
     }
 }

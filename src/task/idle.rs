@@ -10,13 +10,18 @@ use super::waits::{self, Awaited, Kind, Needs, Refused, Wait};
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
-/// Waits until every admitted task is settled; returns whether that came before the deadline. Without a deadline it
-/// helps with what that needs, and is refused if that needs a task on this thread's stack.
-pub(crate) fn wait_idle(executor: &Arc<Executor>, deadline: Deadline) -> Result<bool, Refused> {
+/// Waits until every admitted task is settled, or `is_over` says so after a call of
+/// [`wake_waiters`](crate::task::lifecycle::Lifecycle::wake_waiters). Returns whether the tasks were settled before the deadline.
+/// Without a deadline it helps with what that needs, and is refused if that needs a task on this thread's stack.
+pub(crate) fn wait_idle(
+    executor: &Arc<Executor>,
+    deadline: Deadline,
+    is_over: impl Fn() -> bool,
+) -> Result<bool, Refused> {
     if deadline != Deadline::NEVER || context::depth() == 0 {
-        return Ok(executor.lifecycle.wait_quiet(deadline));
+        return Ok(executor.lifecycle.wait_quiet_unless(is_over, deadline));
     }
-    wait_within_task(executor, || false).map(|()| true)
+    wait_within_task(executor, is_over).map(|()| executor.lifecycle.ledger.is_quiet())
 }
 
 /// Within a task: waits until every admitted task is settled, or `is_over` says so after a call of

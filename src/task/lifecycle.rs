@@ -10,19 +10,21 @@
 //!
 //! Beside the phases stands what reports have said about the end, [`Reported`]. It only rises:
 //!
-//! | reported | raised by | `shutdown` waits | the drop of the pool waits | the I/O thread is joined |
-//! |---|---|---|---|---|
-//! | `Nothing` | | yes | yes | yes |
-//! | `Quiet` | `shutdown_now` that found no task running | yes | yes | no |
-//! | `InTime` | `shutdown_timeout` that saw every worker leave | yes | no | no |
-//! | `LeftBehind` | either of them that left a task or a worker behind | no | no | no |
+//! | reported | raised by | `shutdown_timeout` waits | `shutdown` waits | the drop of the pool waits | the I/O thread is joined |
+//! |---|---|---|---|---|---|
+//! | `Nothing` | | yes | yes | yes | yes |
+//! | `Quiet` | `shutdown_now` that found no task running | yes | yes | yes | no |
+//! | `InTime` | `shutdown_timeout` that saw every worker leave | yes | yes | no | no |
+//! | `LeftRunning` | `shutdown_now` that found a task running | yes | no | no | no |
+//! | `LeftBehind` | `shutdown_timeout` that left a task or a worker behind | no | no | no | no |
 //!
-//! A `shutdown_timeout` waits up to its own limit, whatever was reported before. Called by a task of the pool it has not
-//! waited, and raises nothing.
+//! The waits of an event bus that have no limit go by the column of `shutdown_timeout`. A `shutdown_timeout` that a task
+//! of the pool calls has not waited, and raises nothing.
 //!
-//! Meeting: *a report that leaves something behind and a `shutdown` that waits*. The `shutdown` returns. It looks at what
-//! was reported under the lock of the roster that it sleeps with, and the reporting thread takes that lock before it
-//! notifies.
+//! Meeting: *a report and a wait that it ends*. The wait returns, whether it began before the report or after it. It looks
+//! at what was reported under the lock that it sleeps with. The reporting thread raises the word first, takes that lock,
+//! and notifies. It reaches the locks of the roster and of this module itself, and all others through the token
+//! `PoolInner::left_behind`, with which a wait leaves its bell before it looks.
 //!
 //! Rule: whoever may have settled the last task calls [`Lifecycle::check`]: a worker before it parks or leaves (not
 //! after each task), any other thread at once. A check and a waiter meet in one atomic word, by one read-modify-write
@@ -30,7 +32,6 @@
 //! waiter finds the pool quiet. The same holds for two checks, each of which settled one of the last two tasks.
 
 use super::ledger::Ledger;
-use crate::defect::defect;
 use crate::sync::{AtomicBool, AtomicU8, AtomicUsize, Condvar, Mutex, OnceLock, Ordering};
 use crate::time::deadline::Deadline;
 
@@ -44,7 +45,9 @@ pub(crate) enum Reported {
     Quiet,
     /// Every worker has left within the limit. Its thread may still run destructors of thread locals.
     InTime,
-    /// A task or a worker was left behind. No thread waits for it again.
+    /// A task was running, and was not waited for.
+    LeftRunning,
+    /// A task or a worker was left behind when the limit had passed. No end of the pool waits for it again.
     LeftBehind,
 }
 
@@ -107,11 +110,7 @@ impl Lifecycle {
     /// Wakes who waits for quiet, and tells the workers of a drained pool to leave, if it is so far.
     pub(crate) fn check(&self) {
         // ORDERING: the read-modify-write of the rule above; AcqRel both ways, with `wait_quiet` and with other checks.
-        let waiters = if defect!("load for a read-modify-write") {
-            self.waiters.load(Ordering::Acquire)
-        } else {
-            self.waiters.fetch_add(0, Ordering::AcqRel)
-        };
+        let waiters = self.waiters.fetch_add(0, Ordering::AcqRel);
         let closed = self.ledger.is_closed();
         if (waiters == 0 && !closed) || !self.ledger.is_quiet() {
             return;
@@ -147,12 +146,8 @@ impl Lifecycle {
         self.reported.load(Ordering::Acquire) >= reported as u8
     }
 
-    /// Waits until every admitted task is settled; returns whether that came before the deadline.
-    pub(crate) fn wait_quiet(&self, deadline: Deadline) -> bool {
-        self.wait_quiet_unless(|| false, deadline)
-    }
-
-    /// The same, but returns early if `is_called` says so after [`wake_waiters`](Self::wake_waiters).
+    /// Waits until every admitted task is settled; returns whether that came before the deadline. Returns early if
+    /// `is_called` says so after [`wake_waiters`](Self::wake_waiters).
     pub(crate) fn wait_quiet_unless(&self, is_called: impl Fn() -> bool, deadline: Deadline) -> bool {
         // ORDERING: the read-modify-write of the rule above.
         self.waiters.fetch_add(1, Ordering::AcqRel);
@@ -165,6 +160,15 @@ impl Lifecycle {
         drop(waiting);
         self.waiters.fetch_sub(1, Ordering::AcqRel);
         quiet
+    }
+
+    /// Waits until `is_over` says so after [`wake_waiters`](Self::wake_waiters).
+    #[cfg(feature = "driver")]
+    pub(crate) fn wait_until(&self, is_over: impl Fn() -> bool) {
+        let mut waiting = self.waiting.lock();
+        while !is_over() {
+            waiting = self.quiet.wait_until(waiting, None);
+        }
     }
 
     /// Wakes the threads that wait for quiet, to look at their calls.

@@ -37,12 +37,11 @@ use self::context::Name;
 use self::executor::{Executor, TaskMeta};
 use self::job::Task;
 use self::waits::{Needs, Wait};
-use crate::defect::defect;
 use crate::error::{CancelReason, JoinError};
 use crate::failpoint::{self, Place};
 use crate::nesting;
 use crate::observe::observer::{TaskId, TaskOutcome};
-use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, spin_wait};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, spin_wait};
 use crate::time::clock::Moment;
 use crate::time::deadline::Deadline;
 use crate::unwind;
@@ -174,12 +173,6 @@ impl<F, T> TaskCell<F, T> {
     /// Takes the closure out for running or cancelling, if it is still there.
     fn claim(&self, next: impl FnOnce() -> State<F, T>) -> Option<F> {
         let mut inner = self.inner.lock();
-        if defect!("claim in two steps") && matches!(inner.state, State::Queued(_)) {
-            drop(inner);
-            inner = self.inner.lock();
-            let State::Queued(closure) = mem::replace(&mut inner.state, next()) else { unreachable!("claimed twice") };
-            return Some(closure);
-        }
         match &inner.state {
             State::Queued(_) => match mem::replace(&mut inner.state, next()) {
                 State::Queued(closure) => Some(closure),
@@ -189,40 +182,24 @@ impl<F, T> TaskCell<F, T> {
         }
     }
 
-    /// Lets the outcome land and wakes who waits for it.
+    /// Stores the outcome and wakes the threads and the future that wait for it.
     fn complete(&self, outcome: Result<T, JoinError>) {
         failpoint::at(Place::Landing);
         let mut inner = self.inner.lock();
         // ORDERING: Release pairs with the Acquire of `is_done`.
-        self.landed.store(true, if defect!("relaxed flag") { Ordering::Relaxed } else { Ordering::Release });
+        self.landed.store(true, Ordering::Release);
         if inner.detached {
             inner.state = State::Taken;
             drop(inner);
-            if defect!("payload dropped outside of the guard") {
-                drop(outcome);
-                return;
-            }
             unwind::discard(outcome);
             return;
         }
         inner.state = State::Done(outcome);
-        self.announce(inner);
-    }
-
-    /// Wakes who waits for the outcome that has just landed.
-    fn announce(&self, mut inner: MutexGuard<'_, Inner<F, T>>) {
         let waker = inner.waker.take();
-        if let Some(waker) = &waker
-            && defect!("wake under the lock")
-        {
-            waker.wake_by_ref();
-        }
         drop(inner);
-        if !defect!("completion without a notification") {
-            self.done.notify_all();
-        }
+        self.done.notify_all();
         if let Some(waker) = waker {
-            // A waker is foreign code too.
+            // A waker is user code: it runs under no lock.
             nesting::call_back(move || waker.wake());
         }
     }
@@ -301,12 +278,6 @@ where
         executor.enter(0, |record| {
             // `Running` keeps others off while the closure is dropped: waiters must find it gone.
             let Some(closure) = self.claim(|| State::Running(context::thread_name())) else { return false };
-            if defect!("outcome before the drop of the closure") {
-                self.complete(Err(JoinError::Cancelled(reason)));
-                unwind::discard(closure);
-                executor.settle(record, 1);
-                return true;
-            }
             // Its destructor may cancel the next task, and so on.
             nesting::discard(closure);
             executor.cancelled(record, &self.brief().info, reason);

@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of a crate by their modules: `queue::idle`, and `queue` for `queue/mod.rs`. The root is the empty name.
-pub type Modules = BTreeMap<String, PathBuf>;
+pub(crate) type Modules = BTreeMap<String, PathBuf>;
 
 /// The modules that each module imports.
-pub type Imports = BTreeMap<String, BTreeSet<String>>;
+pub(crate) type Imports = BTreeMap<String, BTreeSet<String>>;
 
 /// Returns every file below a folder, without build results.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -26,7 +26,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Returns the modules below the folder of a crate's root.
-pub fn modules(root: &Path) -> Modules {
+pub(crate) fn modules(root: &Path) -> Modules {
     let module_of = |path: &Path| {
         let names = path.strip_prefix(root).unwrap().with_extension("");
         let mut names: Vec<_> = names.iter().map(|name| name.to_str().unwrap().to_owned()).collect();
@@ -39,7 +39,7 @@ pub fn modules(root: &Path) -> Modules {
 }
 
 /// Returns the lines of code, with their numbers: no comments, no unit tests.
-pub fn code(text: &str) -> Vec<(usize, String)> {
+pub(crate) fn code(text: &str) -> Vec<(usize, String)> {
     let product = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     let lines = product.lines().enumerate();
     let code = lines.map(|(number, line)| (number + 1, line.split("//").next().unwrap().to_owned()));
@@ -48,7 +48,7 @@ pub fn code(text: &str) -> Vec<(usize, String)> {
 
 /// Reads the imports of every module, those by paths within the code included. Models and unit tests may import
 /// anything.
-pub fn imports(modules: &Modules) -> Imports {
+pub(crate) fn imports(modules: &Modules) -> Imports {
     let is_test = |module: &str| module.split("::").any(|name| name == "tests" || name == "models");
     let mut imports = Imports::new();
     for (module, path) in modules.iter().filter(|(module, _)| !is_test(module)) {
@@ -116,7 +116,7 @@ fn resolve(module: &str, path: &str, modules: &Modules) -> Option<String> {
 }
 
 /// Returns the modules that can be reached from each other, one list for each circle.
-pub fn circles(imports: &Imports) -> Vec<Vec<String>> {
+pub(crate) fn circles(imports: &Imports) -> Vec<Vec<String>> {
     let reach = |from: &String| {
         let (mut seen, mut next) = (BTreeSet::new(), vec![from.clone()]);
         while let Some(module) = next.pop() {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use std::env;
+use std::error::Error;
 use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -13,7 +14,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use workcrew::nats::{Connection, ConnectionBuilder, Job, JobQueue, Worker};
+use workcrew::nats::{
+    ConnectError, Connection, ConnectionBuilder, EnqueueError, InvalidArgument, Job, JobQueue, PublishError,
+    QueueError, Worker, WorkerError,
+};
 use workcrew::{BuildError, WorkerPool};
 
 /// Time limits exist only to fail.
@@ -210,6 +214,46 @@ pub fn work_until<E: Display + Send + 'static>(
         worker.drain();
         assert!(run.join().unwrap().drained);
     });
+}
+
+/// The argument that an error names, wherever it is.
+pub fn invalid<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a InvalidArgument> {
+    let direct = error.downcast_ref::<InvalidArgument>();
+    let of_publish = match error.downcast_ref() {
+        Some(PublishError::Invalid(invalid)) => Some(invalid),
+        _ => None,
+    };
+    let of_enqueue = match error.downcast_ref() {
+        Some(EnqueueError::Invalid(invalid)) => Some(invalid),
+        _ => None,
+    };
+    let of_queue = match error.downcast_ref() {
+        Some(QueueError::Invalid(invalid)) => Some(invalid),
+        _ => None,
+    };
+    let of_worker = match error.downcast_ref() {
+        Some(WorkerError::Invalid(invalid)) => Some(invalid),
+        _ => None,
+    };
+    let of_connect = match error.downcast_ref() {
+        Some(ConnectError::Invalid(invalid)) => Some(invalid),
+        _ => None,
+    };
+    direct.or(of_publish).or(of_enqueue).or(of_queue).or(of_worker).or(of_connect)
+}
+
+/// Checks that an argument was refused, and by which name.
+#[track_caller]
+pub fn is_refused<T, E: Error + 'static>(what: &str, text: &str, field: &str, result: Result<T, E>) {
+    let shown: String = text.chars().take(20).collect();
+    match result {
+        Ok(_) => panic!("{what} took {shown:?}"),
+        Err(error) => {
+            let named = invalid(&error).unwrap_or_else(|| panic!("{what} of {shown:?}: {error:?}"));
+            assert_eq!(named.field(), field, "{what} of {shown:?}: {error}");
+            assert!(error.to_string().contains(field), "{what} of {shown:?}: {error}");
+        }
+    }
 }
 
 /// Waits until something is so.

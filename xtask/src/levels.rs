@@ -1,22 +1,21 @@
-//! The levels of the ladder, from what the compiler sees to what the machine around the process does.
+//! The verification levels, from the compiler to the environment of the process.
 
 use std::env;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use crate::facts;
+use crate::catalogue;
 use crate::mutants;
 use crate::run::{Run, cargo};
 
 type Level = (&'static str, &'static str, fn(&mut Run));
 
-/// The ladder; VERIFICATION in `docs/reliability.md` says what each level is for.
+/// All levels; `docs/reliability.md` says what each is for.
 pub(crate) const LEVELS: &[Level] = &[
-    ("L0", "what the compiler and the sources show", sources),
-    ("L1", "facts: every scenario, on many pools", facts_hold),
-    ("L2", "stress: random lifecycles against the ledger", stress),
-    ("L3", "models: every interleaving of the small", models),
+    ("L0", "lints, auto traits, the shape of the sources", sources),
+    ("L1", "the suite: every scenario, on many pools", suite),
+    ("L2", "stress: random lifecycles, every count checked", stress),
+    ("L3", "models in every schedule, and seeded bugs that they must find", models),
     ("L4", "sequential models and histories", histories),
     ("L5", "sanitizers", sanitizers),
     ("L6", "fuzzing", fuzzing),
@@ -27,7 +26,8 @@ pub(crate) const LEVELS: &[Level] = &[
 ];
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// The test binaries that a sanitizer can watch; the others look at the memory and the threads of the whole process.
+/// The test binaries that run under a sanitizer. The others look at the memory and the threads of the
+/// whole process.
 const WATCHED: &[&str] = &[
     "bus", "futures", "groups", "handles", "panics", "peers", "promises", "retry", "scopes", "shutdown", "submit",
     "timers", "tokens",
@@ -51,14 +51,14 @@ fn sources(run: &mut Run) {
     );
     run.step("shape and auto traits", &mut cargo(&["test", "--test", "architecture", "--test", "errors"]));
     run.step("what must not compile", &mut cargo(&["test", "-p", "workcrew", "--doc", "misuse"]));
-    run.check("catalogue of faults", facts::check_faults());
+    run.check("catalogue of faults", catalogue::check_faults());
 }
 
-fn facts_hold(run: &mut Run) {
+fn suite(run: &mut Run) {
     run.step("the suite", &mut cargo(&["test", "-p", "workcrew", "--lib", "--tests"]));
-    run.check("scenarios", facts::check_scenarios());
+    run.check("scenarios", catalogue::check_scenarios());
     if run.is_full() && run.has("bash", "bash", &["--version"]) {
-        // Built once; each binary as often as it takes to believe it. Whatever fails stops the loop.
+        // The first failure ends the loop.
         let script = "set -e; for round in $(seq 100); do cargo test -q -p workcrew --lib --tests; done";
         run.step("a hundred rounds", Command::new("bash").args(["-c", script]));
     }
@@ -76,15 +76,9 @@ fn stress(run: &mut Run) {
 }
 
 fn models(run: &mut Run) {
-    for (step, script) in [("models", ".ci/models"), ("score of seeded defects", ".ci/score")] {
-        if !Path::new(script).exists() {
-            run.skip(step, &format!("there is no {script} yet"));
-        } else if run.is_full() {
-            run.step(step, Command::new(script).arg("--full"));
-        } else {
-            run.step(step, &mut Command::new(script));
-        }
-    }
+    let (extent, bugs): (_, &[&str]) = if run.is_full() { ("full", &[]) } else { ("slice", &["--slice"]) };
+    run.step("models", Command::new(".ci/models").arg(extent));
+    run.step("seeded bugs", Command::new(".ci/seeded-bugs").args(bugs));
 }
 
 fn histories(run: &mut Run) {
@@ -118,7 +112,8 @@ fn thread_sanitizer(run: &mut Run) {
     let mut test = sanitized("thread", "target/tsan");
     test.env("TSAN_OPTIONS", options).env("WORKCREW_SECONDS", if run.is_full() { "60" } else { "10" });
     watched(&mut test).args(["--lib", "--test", "stress", "--", "--nocapture"]);
-    // Frames are several times larger under the sanitizer, and these two count on small stacks; it knows no `ulimit`.
+    // Stack frames are several times larger under the sanitizer, and these tests need small stacks. It
+    // does not support `ulimit`.
     for test_of_stacks in ["small_stack", "exhaust", "no_stack", "stack_of_zero", "nested_program"] {
         test.args(["--skip", test_of_stacks]);
     }

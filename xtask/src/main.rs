@@ -1,4 +1,4 @@
-//! The verification ladder as one command.
+//! The verification levels as one command.
 //!
 //! ```sh
 //! cargo xtask verify                 # a slice of every level
@@ -7,10 +7,11 @@
 //! cargo xtask faults                 # which test pins which fault
 //! ```
 //!
-//! It prints what ran, with its figures and seconds, and what was skipped, with the reason. The output of each step goes to
-//! `target/verify/`. The exit status is 1 if a step failed; what was skipped fails nothing.
+//! It prints each step that ran, with its figures and seconds, and each step that was skipped, with the
+//! reason. The output of each step goes to `target/verify/`. The exit status is 1 if a step failed. A
+//! skipped step is not a failure.
 
-mod facts;
+mod catalogue;
 mod levels;
 mod mutants;
 mod run;
@@ -29,8 +30,8 @@ fn main() -> ExitCode {
     match words.next() {
         Some("verify") => verify(words),
         Some("faults") => {
-            print!("{}", facts::table());
-            let (faults, scenarios) = (facts::check_faults(), facts::check_scenarios());
+            print!("{}", catalogue::table());
+            let (faults, scenarios) = (catalogue::check_faults(), catalogue::check_scenarios());
             for words in [&faults, &scenarios] {
                 println!("{}", words.as_ref().unwrap_or_else(|words| words));
             }
@@ -51,10 +52,10 @@ fn verify<'a>(words: impl Iterator<Item = &'a str>) -> ExitCode {
         }
     }
     let mut run = Run::new(size);
-    for (name, title, climb) in LEVELS {
+    for (name, title, check) in LEVELS {
         if wanted.is_empty() || wanted.contains(name) {
             run.enter(name, title);
-            climb(&mut run);
+            check(&mut run);
         }
     }
     run.report()

@@ -1,7 +1,8 @@
-//! Mutants: which tests are run against which files, and which mutants are known to live.
+//! Mutants: which tests run against which files, and which mutants are known to survive.
 //!
-//! To run every test against every mutant takes a day. So there are two rounds: the first runs the tests that know the file,
-//! the second runs all of them against what the first has left. A mutant with which the tests do not end counts as caught.
+//! Every test against every mutant would take a day, so there are two rounds. The first runs the tests of
+//! the mutated files. The second runs all tests against the mutants that survived the first. A mutant
+//! with which the tests do not end counts as caught.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,52 +11,60 @@ use std::path::Path;
 
 use crate::run::{Run, cargo};
 
-/// Files that are mutated together, and the test binaries that know them.
-struct Plot {
+/// Files that are mutated together, and the test binaries that cover them.
+struct MutantGroup {
     name: &'static str,
     files: &'static [&'static str],
     tests: &'static [&'static str],
 }
 
-/// What is mutated; the last is all of it that a slice can hold.
-const PLOTS: &[Plot] = &[
-    Plot { name: "group", files: &["src/group/*.rs", "src/seats.rs", "src/hope.rs"], tests: &["groups", "room"] },
-    Plot { name: "task", files: &["src/task.rs", "src/handle.rs", "src/scope.rs"], tests: &["handles", "scopes"] },
-    Plot { name: "queue", files: &["src/queue/*.rs"], tests: &["submit", "futures", "groups", "room"] },
-    Plot { name: "timer", files: &["src/timer/*.rs", "src/agenda.rs", "src/timekeeper.rs"], tests: &["timers"] },
-    Plot { name: "lifecycle", files: &["src/lifecycle.rs"], tests: &["shutdown"] },
+/// All groups; a slice runs the last one only.
+const GROUPS: &[MutantGroup] = &[
+    MutantGroup {
+        name: "group",
+        files: &["src/group/*.rs", "src/seats.rs", "src/hope.rs"],
+        tests: &["groups", "room"],
+    },
+    MutantGroup {
+        name: "task",
+        files: &["src/task.rs", "src/handle.rs", "src/scope.rs"],
+        tests: &["handles", "scopes"],
+    },
+    MutantGroup { name: "queue", files: &["src/queue/*.rs"], tests: &["submit", "futures", "groups", "room"] },
+    MutantGroup { name: "timer", files: &["src/timer/*.rs", "src/agenda.rs", "src/timekeeper.rs"], tests: &["timers"] },
+    MutantGroup { name: "lifecycle", files: &["src/lifecycle.rs"], tests: &["shutdown"] },
 ];
 
 const FOLDER: &str = "target/verify/mutants";
-/// The mutants that are known to live, each in a line, under the reason.
+/// The mutants that are known to survive, one a line, each under its reason.
 const SURVIVORS: &str = "verify/survivors.txt";
-/// The tool did its work: all were caught; some live; some made tests endless.
+/// The exit codes of a complete run: all were caught, some survived, some ran out of time.
 const DONE: &[i32] = &[0, 2, 3];
 
-/// What became of the mutants that could be built.
+/// The results of the mutants that could be built.
 #[derive(Debug, Default)]
-struct Fates {
+struct MutantCounts {
     caught: usize,
     endless: usize,
     alive: Vec<String>,
 }
 
-/// Which tests a round runs, and how long they may take with a mutant, in seconds.
+/// The tests that a round runs, and how many seconds they may take with a mutant.
 struct Round {
     name: &'static str,
     seconds: &'static str,
     targets: Vec<&'static str>,
 }
 
-/// Runs both rounds over every plot, and compares what lives with what is known to.
+/// Runs both rounds for every group, and compares the survivors with the known ones.
 pub(crate) fn check(run: &mut Run) {
     if !run.has("mutants", "cargo", &["mutants", "--version"]) {
         return;
     }
-    let plots = if run.is_full() { PLOTS } else { &PLOTS[PLOTS.len() - 1..] };
-    let mut all = Fates::default();
-    for plot in plots {
-        if plot.mutate(run, &mut all).is_none() {
+    let groups = if run.is_full() { GROUPS } else { &GROUPS[GROUPS.len() - 1..] };
+    let mut all = MutantCounts::default();
+    for group in groups {
+        if group.mutate(run, &mut all).is_none() {
             return;
         }
     }
@@ -63,24 +72,24 @@ pub(crate) fn check(run: &mut Run) {
     run.check("survivors", all.compare(&known));
 }
 
-impl Plot {
-    /// Both rounds, added to the fates of other plots; nothing if one could not be run.
-    fn mutate(&self, run: &mut Run, all: &mut Fates) -> Option<()> {
+impl MutantGroup {
+    /// Runs both rounds and adds their counts to `all`. Returns `None` if one could not run.
+    fn mutate(&self, run: &mut Run, all: &mut MutantCounts) -> Option<()> {
         let folder = Path::new(FOLDER).join(self.name);
-        let _ = fs::remove_dir_all(&folder); // what was caught then need not be caught now
+        let _ = fs::remove_dir_all(&folder); // a mutant caught in an earlier run may survive this one
         fs::create_dir_all(&folder).ok()?;
         let tests = self.tests.iter().flat_map(|test| ["--test", test]);
         let known = ["--no-default-features", "--lib"].into_iter().chain(tests).collect();
         let rounds = [
-            Round { name: "the tests that know it", seconds: "20", targets: known },
-            Round { name: "what is left", seconds: "90", targets: vec!["--features", "io", "--lib", "--tests"] },
+            Round { name: "the tests of its files", seconds: "20", targets: known },
+            Round { name: "all tests", seconds: "90", targets: vec!["--features", "io", "--lib", "--tests"] },
         ];
         let mut alive = Vec::new();
         for round in rounds {
-            let fates = self.round(run, &round, &folder)?;
-            all.caught += fates.caught;
-            all.endless += fates.endless;
-            alive = fates.alive;
+            let counts = self.round(run, &round, &folder)?;
+            all.caught += counts.caught;
+            all.endless += counts.endless;
+            alive = counts.alive;
             if alive.is_empty() {
                 break;
             }
@@ -89,8 +98,8 @@ impl Plot {
         Some(())
     }
 
-    /// Runs one round on what earlier ones have left.
-    fn round(&self, run: &mut Run, round: &Round, folder: &Path) -> Option<Fates> {
+    /// Runs one round on the mutants that survived the earlier ones.
+    fn round(&self, run: &mut Run, round: &Round, folder: &Path) -> Option<MutantCounts> {
         let mut mutate = cargo(&["mutants", "--iterate", "--no-shuffle", "--colors", "never", "--jobs", "2"]);
         mutate.args(["--timeout", round.seconds, "--output"]).arg(folder);
         for file in self.files {
@@ -98,23 +107,24 @@ impl Plot {
         }
         mutate.args(round.targets.iter().map(|target| format!("--cargo-arg={target}")));
         let step = format!("mutants of {}, {}", self.name, round.name);
-        let fates = run.step_that_exits(&step, &mut mutate, DONE).then(|| Fates::read(&folder.join("mutants.out")))?;
-        fates.inspect_err(|error| run.check(&step, Err(error.to_string()))).ok()
+        let counts =
+            run.step_that_exits(&step, &mut mutate, DONE).then(|| MutantCounts::read(&folder.join("mutants.out")))?;
+        counts.inspect_err(|error| run.check(&step, Err(error.to_string()))).ok()
     }
 }
 
-impl Fates {
-    /// Reads what the tool has written, and has it take endless ones for caught from now on.
+impl MutantCounts {
+    /// Reads the results of the tool. Marks the mutants that ran out of time as caught for the next round.
     fn read(folder: &Path) -> io::Result<Self> {
         let lines =
             |file: &str| fs::read_to_string(folder.join(file)).map(|text| text.lines().map(str::to_owned).collect());
         let (caught, endless): (Vec<String>, Vec<String>) = (lines("caught.txt")?, lines("timeout.txt")?);
-        let fates = Self { caught: caught.len(), endless: endless.len(), alive: lines("missed.txt")? };
+        let counts = Self { caught: caught.len(), endless: endless.len(), alive: lines("missed.txt")? };
         fs::write(folder.join("caught.txt"), [caught, endless].concat().join("\n"))?;
-        Ok(fates)
+        Ok(counts)
     }
 
-    /// The figures; an error if one lives that is not among the known.
+    /// Returns the figures, or an error if a survivor is not among the known ones.
     fn compare(&self, known: &str) -> Result<String, String> {
         let mut known: Vec<_> = known.lines().filter(|line| line.starts_with("src/")).collect();
         let mut unknown = String::new();
@@ -132,7 +142,7 @@ impl Fates {
     }
 }
 
-/// The name of a mutant without line and column, which change with every line before it.
+/// Returns the name of a mutant without line and column, which change with every line before it.
 fn without_place(mutant: &str) -> String {
     match *mutant.splitn(4, ':').collect::<Vec<_>>() {
         [file, _, _, what] => format!("{file}:{what}"),
@@ -146,8 +156,8 @@ mod tests {
 
     const TWINS: [&str; 2] = ["src/a.rs:1:2: replace < with <= in b::c", "src/a.rs:9:9: replace < with <= in b::c"];
 
-    fn alive(mutants: &[&str]) -> Fates {
-        Fates { caught: 3, endless: 1, alive: mutants.iter().map(|name| (*name).to_owned()).collect() }
+    fn alive(mutants: &[&str]) -> MutantCounts {
+        MutantCounts { caught: 3, endless: 1, alive: mutants.iter().map(|name| (*name).to_owned()).collect() }
     }
 
     #[test]

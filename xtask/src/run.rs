@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How much of the ladder is climbed.
+/// How much of each level runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Size {
     /// A minute or so of each level.
@@ -16,7 +16,7 @@ pub(crate) enum Size {
     Full,
 }
 
-/// What became of one step.
+/// How one step ended.
 enum End {
     Passed,
     Failed,
@@ -28,12 +28,12 @@ struct Line {
     level: &'static str,
     step: String,
     end: End,
-    /// Figures, or the reason for which it was skipped.
+    /// The figures of the step, or the reason why it was skipped.
     words: String,
     seconds: f64,
 }
 
-/// A climb of the ladder.
+/// A run of some levels, and its report.
 pub(crate) struct Run {
     pub(crate) size: Size,
     level: &'static str,
@@ -41,11 +41,11 @@ pub(crate) struct Run {
     since: Instant,
 }
 
-/// Where the output of the steps goes.
+/// The folder for the output of the steps.
 const FOLDER: &str = "target/verify";
-/// The lines of a failed step that are shown.
+/// How many lines of a failed step are shown.
 const TAIL: usize = 40;
-/// No step takes longer.
+/// The time limit of a step.
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 impl Run {
@@ -86,7 +86,7 @@ impl Run {
         passed
     }
 
-    /// Notes a step that is no command.
+    /// Records the result of a step that is not a command.
     pub(crate) fn check(&mut self, step: &str, outcome: Result<String, String>) {
         let (end, words) = match outcome {
             Ok(words) => (End::Passed, words),
@@ -95,12 +95,12 @@ impl Run {
         self.note(step, end, words, 0.0);
     }
 
-    /// Notes a step that cannot be done here.
+    /// Records a step that cannot run on this machine.
     pub(crate) fn skip(&mut self, step: &str, reason: &str) {
         self.note(step, End::Skipped, reason.to_owned(), 0.0);
     }
 
-    /// Whether the program is here; if not, notes the step as skipped.
+    /// Returns whether the program works on this machine. If not, records the step as skipped.
     pub(crate) fn has(&mut self, step: &str, program: &str, arguments: &[&str]) -> bool {
         let quiet = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
         let here = quiet.is_ok_and(|status| status.success());
@@ -148,16 +148,16 @@ impl Run {
     }
 }
 
-/// The command that cargo is with these arguments.
+/// Returns a cargo command with these arguments.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
-    // What this program was started with is not for those it starts.
+    // These variables describe this program, not the commands that it starts.
     command.args(arguments).env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO");
     command
 }
 
-/// Runs the command in a group of its own, with its output in a file; kills the group at the limit. Returns the exit code, if
-/// there is one.
+/// Runs the command in a process group of its own, with its output in a file. Kills the group at the
+/// time limit. Returns the exit code, if there is one.
 fn execute(command: &mut Command, output: &PathBuf) -> Option<i32> {
     let opened = fs::create_dir_all(FOLDER).and_then(|()| File::create(output));
     let Ok((file, copy)) = opened.and_then(|file| file.try_clone().map(|copy| (file, copy))) else { return None };
@@ -181,7 +181,7 @@ fn execute(command: &mut Command, output: &PathBuf) -> Option<i32> {
     }
 }
 
-/// The command as one would type it.
+/// Returns the command as a user would type it.
 fn shown(command: &Command) -> String {
     let environment = command.get_envs().filter_map(|(name, value)| {
         let value = value?.to_string_lossy();
@@ -196,9 +196,9 @@ fn quoted(word: &str) -> String {
     if word.contains([' ', '*', ';']) { format!("'{word}'") } else { word.to_owned() }
 }
 
-/// What is in the lines of figures: of stress, histories, programs from a seed, the fuzzer, mutants, memcheck, models and their
-/// score.
-const SAYS: &[&str] = &[
+/// Texts that mark a line with figures: of the stress test, histories, programs from a seed, the fuzzer,
+/// mutants, memcheck, models and seeded bugs.
+const FIGURES: &[&str] = &[
     "lifecycles, ",
     "histories, ",
     "programs in ",
@@ -206,10 +206,10 @@ const SAYS: &[&str] = &[
     "mutants tested",
     "ERROR SUMMARY: ",
     " runs of models: ",
-    " seeded defects found; ",
+    " seeded bugs found, in ",
 ];
 
-/// What the output says in figures.
+/// Returns the figures in the output.
 fn figures(output: &str) -> String {
     let mut tests = 0;
     let mut found = Vec::new();
@@ -223,7 +223,7 @@ fn figures(output: &str) -> String {
         {
             found.push(format!("{lines} of the lines"));
         }
-        if SAYS.iter().any(|words| line.contains(words)) {
+        if FIGURES.iter().any(|words| line.contains(words)) {
             found.push(line.rsplit("... ").next().unwrap_or(line).trim().to_owned());
         }
     }
@@ -245,11 +245,11 @@ mod tests {
     }
 
     #[test]
-    fn models_and_their_score_are_figures() {
+    fn models_and_seeded_bugs_are_figures() {
         let models = "129 runs of models: 647443 executions by loom, 206000 schedules by shuttle, 0 failed";
         assert_eq!(figures(&format!("loom  task: 5 executions\n{models}\n")), models);
-        let score = "19 of 19 seeded defects found; 19 are in the sources";
-        assert_eq!(figures(&format!("found     lost cancel  cancel.rs\n{score}\n")), score);
+        let bugs = "21 of 21 seeded bugs found, in 180 s";
+        assert_eq!(figures(&format!("found     01-lost-wake-up by push_and_pop\n{bugs}\n")), bugs);
     }
 
     #[test]

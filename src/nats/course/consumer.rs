@@ -18,8 +18,9 @@ impl Course {
         self.state = State::Preparing;
         let (number, notes) = (self.tries, self.outfit.notes.0.clone());
         let (link, terms) = (Arc::clone(&self.outfit.link), Arc::clone(&self.outfit.terms));
+        let needs_replies = self.acks.replies.is_none();
         self.outfit.link.io.spawn(async move {
-            let prepared = inbox::prepare(&link, &terms).await;
+            let prepared = inbox::prepare(&link, &terms, needs_replies).await;
             // The run may have ended, and then it drops the inbox.
             let _ = notes.send(Note::Prepared(number, prepared.map(Box::new)));
         });
@@ -46,7 +47,8 @@ impl Course {
             return;
         }
         match prepared {
-            Ok(prepared) => {
+            Ok(mut prepared) => {
+                self.acks.replies = self.acks.replies.take().or(prepared.replies.take());
                 self.failures = 0;
                 self.was_disconnected = false;
                 self.came_from(prepared.origin);
@@ -70,6 +72,9 @@ impl Course {
         if known.is_some_and(|known| known.stream != origin.stream) {
             self.stream_was_replaced();
         }
+        if known.is_some_and(|known| known != origin) {
+            self.return_line(); // it is delivered again, or is gone
+        }
     }
 
     /// Looks whether the server is there: it was to say something by now.
@@ -90,9 +95,9 @@ impl Course {
         }
         self.outfit.link.io.spawn(async move {
             let probe = link.client.new_inbox();
-            let answer = link.client.request(probe, "".into()).await;
-            if answer.is_err_and(|error| error.kind() == RequestErrorKind::TimedOut) {
-                let _ = link.client.force_reconnect().await;
+            let answer = link.in_time(link.client.request(probe, "".into())).await;
+            if answer.is_none_or(|answer| answer.is_err_and(|error| error.kind() == RequestErrorKind::TimedOut)) {
+                let _ = link.in_time(link.client.force_reconnect()).await;
             }
         });
     }
@@ -121,7 +126,8 @@ impl Course {
     }
 
     /// What has not started goes back.
-    pub(super) fn return_queued(&self) {
+    pub(super) fn return_queued(&mut self) {
+        self.return_line();
         for task in self.hands.tasks() {
             task.cancel(CancelReason::Requested, &self.outfit.executor);
         }

@@ -5,24 +5,33 @@ use std::time::Duration;
 use async_nats::StatusCode;
 
 use super::{Course, Note, State};
+use crate::io;
 use crate::nats::attempt::Verdict;
 use crate::nats::dead_letter::DeadReason;
 use crate::nats::event::Event;
 use crate::nats::history::WorkerCounters;
 use crate::nats::inbox;
+use crate::nats::incarnation;
 use crate::nats::job::Delivered;
 use crate::nats::metrics::add;
-use crate::sync::Arc;
+use crate::sync::{Arc, Ordering};
 
 /// After what time a job comes again that this worker has no room for.
 const RETURN_PAUSE: Duration = Duration::from_secs(1);
+/// How long a job that seems too early waits for the server's time at most.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Course {
     pub(super) fn ask(&mut self) {
         if !matches!(self.state, State::Open(_)) {
             return;
         }
-        if self.was_disconnected || self.watch.is_sweeping || !self.solo.is_none() || self.is_full_of_stuck() {
+        if self.was_disconnected
+            || self.is_paused
+            || self.watch.is_sweeping
+            || !self.solo.is_none()
+            || self.is_full_of_stuck()
+        {
             return;
         }
         let State::Open(prepared) = &mut self.state else { return };
@@ -30,7 +39,7 @@ impl Course {
             prepared.inbox.heard(); // the server had no reason to say anything until now
         }
         let most = if self.watch.is_next_too_large { 1 } else { usize::MAX };
-        let jobs = self.credit.ask(self.hands.len(), most);
+        let jobs = self.credit.ask(self.hands.staying(), most);
         if jobs > 0 {
             self.watch.is_next_too_large = false;
             prepared.ask(jobs, self.outfit.terms.max_bytes, &self.outfit.link);
@@ -62,19 +71,28 @@ impl Course {
         if delivered.deliveries > 1 {
             add(&counters.redelivered);
         }
-        counters.enter();
+        counters.pending.store(delivered.pending, Ordering::Relaxed);
         let is_new = delivered.deliveries == 1;
         let delivered = Arc::new(delivered);
         let number = self.hands.hold(Arc::clone(&delivered), self.token.child_token());
         if !self.clock.is_known() {
             self.look();
         }
-        if is_new {
+        let is_early = !delivered.until_due().is_zero();
+        let asks_for_time = is_early && !self.clock.is_fresh();
+        if is_new && !asks_for_time {
             return self.decide(number, WorkerCounters::default());
         }
         let (registrar, notes) = (Arc::clone(&self.outfit.registrar), self.outfit.notes.0.clone());
+        let (link, terms) = (Arc::clone(&self.outfit.link), Arc::clone(&self.outfit.terms));
         self.outfit.link.io.spawn(async move {
-            let record = registrar.history.read(&delivered).await;
+            if asks_for_time {
+                let asking = incarnation::server_time(&link, &terms);
+                if let Ok(Some(time)) = io::timeout(PATIENCE, asking).await {
+                    delivered.clock.learn(time);
+                }
+            }
+            let record = if is_new { WorkerCounters::default() } else { registrar.history.read(&delivered).await };
             let _ = notes.send(Note::Known(number, record));
         });
     }
@@ -90,15 +108,38 @@ impl Course {
         let terms = &self.outfit.terms;
         if let Some((reason, error)) = record.dead {
             self.wait_to_tell(number, Verdict::Dead { reason, error });
+        } else if !delivered.until_due().is_zero() {
+            self.wait_to_tell(number, Verdict::Postpone(Duration::ZERO));
         } else if delivered.attempts() > terms.max_deliveries {
             let error = "it was delivered too often without an outcome".to_owned();
             self.wait_to_tell(number, Verdict::Dead { reason: DeadReason::Deliveries, error });
-        } else if !self.is_open() || self.hands.len() > self.outfit.slots || self.is_full_of_stuck() {
+        } else if !self.is_open() || self.is_paused || self.is_line_full() || self.is_full_of_stuck() {
             self.wait_to_tell(number, Verdict::Return(self.pause_of_return()));
         } else if !self.solo.is_none() || (delivered.attempts() >= terms.alone_from && !self.hands.has_twin(number)) {
             self.take_alone(number);
         } else {
+            self.line.push_back(number);
+        }
+    }
+
+    /// Whether a further delivery would have to wait for more than the confirmation of an outcome.
+    fn is_line_full(&self) -> bool {
+        self.hands.with_pool() + self.line.len() >= self.credit.slots()
+    }
+
+    /// Begins what waits, as far as there are slots.
+    pub(super) fn begin_next(&mut self) {
+        while self.hands.slots_taken() < self.credit.slots()
+            && let Some(number) = self.line.pop_front()
+        {
             self.begin(number);
+        }
+    }
+
+    /// What waits for a slot goes back.
+    pub(super) fn return_line(&mut self) {
+        for number in std::mem::take(&mut self.line) {
+            self.wait_to_tell(number, Verdict::Return(Duration::ZERO));
         }
     }
 
@@ -108,14 +149,18 @@ impl Course {
         let crew = &self.outfit.crew;
         let task = crew.take(number, Arc::clone(&hand.delivered), &hand.token, &hand.started, &self.verdicts.0);
         match task {
-            Some(task) => self.hands.begin(number, task),
+            Some(task) => {
+                self.outfit.counters.enter();
+                self.hands.begin(number, task);
+            }
             None => self.wait_to_tell(number, Verdict::Return(Duration::ZERO)),
         }
     }
 
-    /// After what time a job that is given back may come again: at once in a drain, since this worker asks for nothing.
+    /// After what time a job that is given back may come again: at once in a drain and in a pause, since this worker
+    /// asks for nothing.
     pub(super) fn pause_of_return(&self) -> Duration {
-        if self.is_open() { RETURN_PAUSE } else { Duration::ZERO }
+        if self.is_open() && !self.is_paused { RETURN_PAUSE } else { Duration::ZERO }
     }
 
     /// Whether jobs may still be begun.

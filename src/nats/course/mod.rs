@@ -8,10 +8,11 @@
 //! | *draining* | those who run, and what is on its way here | *ended*, at the deadline at the latest |
 //!
 //! Rules:
-//! 1. A delivery is in the run's hands from its arrival until the server has confirmed its outcome, and counts against the
-//!    slots for so long.
-//! 2. What is asked for and what is in hand never exceed the slots. Should more arrive all the same (what was asked for was
-//!    thought lost), it goes back.
+//! 1. A delivery is in the run's hands from its arrival until the server has confirmed its outcome. It holds a slot from
+//!    the moment it is given to the pool.
+//! 2. What is asked for and what is in hand never exceed the slots, but for deliveries whose outcome is with the server:
+//!    the next job is asked for as its acknowledgement is sent, and waits in the *line* until a slot is confirmed free.
+//!    Should more arrive all the same (what was asked for was thought lost), it goes back.
 //! 3. An inbox that is given up is closed: what the server had sent by then is taken, or goes back. Nothing is given
 //!    back before the server has closed it, or it would come again by that inbox.
 //! 4. Outcomes and heartbeats are sent under a lease (see `incarnation`), which `outcomes` takes.
@@ -19,12 +20,15 @@
 //! 6. A verdict comes from the thread that claims the task (see `attempt`), once. Everything else happens on this one future,
 //!    so it needs no lock.
 
+mod acks;
 mod consumer;
 mod jobs;
 mod outcomes;
+mod resize;
 mod solo;
 mod watch;
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -32,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use super::attempt::{Crew, Verdict, Verdicts};
 use super::connection::Link;
+use super::course::acks::Acks;
 use super::course::outcomes::Lease;
 use super::course::solo::Solo;
 use super::course::watch::Watch;
@@ -66,6 +71,8 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 pub(super) enum Note {
     /// What came of telling an outcome.
     Settled(u64, Settled),
+    /// There was no room for an acknowledgement.
+    Unsent(u64),
     /// The connection is there, or not.
     Connection(bool),
     /// What came of preparing; the number is that of the try.
@@ -78,6 +85,10 @@ pub(super) enum Note {
     Swept,
     /// Jobs that have run and are still stored, if there are any.
     DetachedOutput(Option<DetachedOutput>),
+    /// The run has so many slots from now on.
+    Slots(usize),
+    /// Nothing is asked for from now on, or jobs are again.
+    Pause(bool),
     /// Nothing new shall be begun.
     Drain,
 }
@@ -100,12 +111,17 @@ pub(super) struct Course {
     verdicts: (Verdicts, mpsc::UnboundedReceiver<(u64, Verdict)>),
     hands: Hands,
     credit: Credit,
+    /// Deliveries that wait for a slot, the oldest first. A slot is confirmed free soon for each of them.
+    line: VecDeque<u64>,
+    acks: Acks,
     state: State,
     /// The stream and the consumer that deliveries come from, once there are any.
     origin: Option<Origin>,
     clock: Arc<ServerClock>,
     lease: Lease,
     solo: Solo,
+    /// Whether nothing is asked for since a caller wants it so.
+    is_paused: bool,
     watch: Watch,
     /// Inboxes that are given up and not yet empty.
     old: Vec<Inbox>,
@@ -143,6 +159,8 @@ enum Step {
     Note(Note),
     Verdict(u64, Verdict),
     Arrival(async_nats::Message),
+    /// An answer to an acknowledgement.
+    Reply(async_nats::Message),
     /// Something is due.
     Time,
 }
@@ -152,16 +170,20 @@ impl Course {
         let terms = &outfit.terms;
         let hands = Hands::new(terms.heartbeat_period(), terms.stuck_after);
         let credit = Credit::new(outfit.slots);
+        outfit.counters.change_slots(0, outfit.slots);
         let now = Instant::now();
         Self {
             verdicts: mpsc::unbounded_channel(),
             hands,
             credit,
+            line: VecDeque::new(),
+            acks: Acks::default(),
             state: State::Pausing { until: now },
             origin: None,
             clock: Arc::new(ServerClock::new()),
             lease: Lease::default(),
             solo: Solo::None,
+            is_paused: false,
             watch: Watch::default(),
             old: Vec::new(),
             tries: 0,
@@ -178,16 +200,19 @@ impl Course {
         loop {
             if let Some(ended) = self.is_over() {
                 self.token.cancel_because(CancelReason::Requested);
-                self.outfit.counters.leave(self.hands.len());
+                self.outfit.counters.leave(self.hands.slots_taken());
+                self.outfit.counters.change_slots(self.credit.slots(), 0);
                 return ended;
             }
             match poll_fn(|context| self.poll_step(context)).await {
                 Step::Note(note) => self.hear(note),
                 Step::Verdict(number, verdict) => self.settle(number, verdict),
                 Step::Arrival(message) => self.receive(message),
+                Step::Reply(message) => self.hear_reply(&message),
                 Step::Time => self.look_at_the_clock(),
             }
             self.go_on_alone();
+            self.begin_next();
             self.tell_outcomes();
             self.ask();
         }
@@ -204,10 +229,13 @@ impl Course {
         Some(error.take().map_or(Ok(report), Err))
     }
 
-    /// Verdicts come first, since they make room; then what is heard, what arrives, and the clock.
+    /// Verdicts and answers come first, since they make room; then what is heard, what arrives, and the clock.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         if let Poll::Ready(Some((number, verdict))) = self.verdicts.1.poll_recv(context) {
             return Poll::Ready(Step::Verdict(number, verdict));
+        }
+        if let Poll::Ready(message) = self.acks.poll_reply(context) {
+            return Poll::Ready(Step::Reply(message));
         }
         if let Poll::Ready(Some(note)) = self.outfit.notes.1.poll_recv(context) {
             return Poll::Ready(Step::Note(note));
@@ -265,7 +293,8 @@ impl Course {
             State::Preparing | State::Open(_) => None,
         };
         let overdue = self.old.iter().filter_map(Inbox::overdue_at);
-        let own = [self.hands.look_at(), self.outcomes_due_at(), self.solo.due_at(), self.watch.due_at()];
+        let (hands, acks) = (self.hands.look_at(), self.acks.due_at());
+        let own = [hands, acks, self.outcomes_due_at(), self.solo.due_at(), self.watch.due_at()];
         overdue.chain(of_state).chain(own.into_iter().flatten()).min()
     }
 
@@ -285,6 +314,7 @@ impl Course {
         if self.watch.is_unheard(now) && self.was_disconnected && matches!(self.state, State::Open(_)) {
             self.fail("nothing is heard of the server".to_owned());
         }
+        self.look_for_late_replies(now);
         let due = self.hands.due(now);
         for number in due.stuck {
             self.give_up_on(number);
@@ -321,6 +351,7 @@ impl Course {
     fn hear(&mut self, note: Note) {
         match note {
             Note::Settled(number, settled) => self.settled(number, settled),
+            Note::Unsent(number) => self.unsent(number),
             Note::Connection(false) => {
                 self.watch.note_disconnected(self.credit.is_asking());
                 self.was_disconnected = true;
@@ -342,6 +373,8 @@ impl Course {
             Note::Known(number, record) => self.decide(number, record),
             Note::Swept => self.watch.is_sweeping = false,
             Note::DetachedOutput(found) => self.found_leftovers(found),
+            Note::Slots(slots) => self.set_slots(slots),
+            Note::Pause(is_paused) => self.pause(is_paused),
             Note::Drain => self.drain(None),
         }
     }

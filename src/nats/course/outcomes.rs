@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Course, Note, State};
+use crate::io;
 use crate::nats::attempt::Verdict;
 use crate::nats::event::Event;
 use crate::nats::incarnation::{self, LEASE, Look, Origin, Sight};
@@ -116,7 +117,7 @@ impl Course {
         for _ in 0..self.lease.waiting.len() {
             let Some(number) = self.lease.waiting.pop_front() else { break };
             let Some(hand) = self.hands.get_mut(number) else { continue };
-            let returns = matches!(hand.verdict, Some(Verdict::Return(_)));
+            let returns = hand.verdict.as_ref().is_some_and(Verdict::is_return);
             if returns && !self.old.is_empty() {
                 self.lease.waiting.push_back(number); // rule 3 of the run
                 continue;
@@ -137,7 +138,7 @@ impl Course {
     fn needs_a_look(&self) -> bool {
         let helps = |number: &u64| {
             let verdict = self.hands.get(*number).and_then(|hand| hand.verdict.as_ref());
-            !matches!(verdict, None | Some(Verdict::Return(_))) || self.old.is_empty()
+            verdict.is_some_and(|verdict| !verdict.is_return()) || self.old.is_empty()
         };
         self.origin.is_some()
             && self.lease.looking.is_none()
@@ -147,6 +148,14 @@ impl Course {
 
     fn tell_outcome(&mut self, number: u64, verdict: Verdict, route: Route) {
         let Some(hand) = self.hands.get(number) else { return };
+        let needs_more = match verdict {
+            Verdict::Dead { .. } => true,
+            Verdict::Return(_) | Verdict::Postpone(_) => !hand.is_ready,
+            Verdict::Done | Verdict::Retry(_) | Verdict::Buried => false,
+        };
+        if route == Route::Consumer && !needs_more {
+            return self.send_ack(number, verdict);
+        }
         let (delivered, notes) = (Arc::clone(&hand.delivered), self.outfit.notes.0.clone());
         let registrar = Arc::clone(&self.outfit.registrar);
         self.outfit.link.io.spawn(async move {
@@ -163,11 +172,14 @@ impl Course {
         }
         self.outfit.counters.note_heartbeats(subjects.len());
         let client = self.outfit.link.client.clone();
-        self.outfit.link.io.spawn(async move {
+        let sending = async move {
             for subject in subjects {
                 let _ = client.publish(subject, "+WPI".into()).await;
             }
-        });
+        };
+        // After that time the next ones are due.
+        let limit = self.outfit.terms.ack_wait / 3;
+        self.outfit.link.io.spawn(async move { io::timeout(limit, sending).await.unwrap_or(()) });
     }
 
     /// Looks at the stream and the consumer.
@@ -188,8 +200,8 @@ impl Course {
     }
 
     pub(super) fn looked(&mut self, number: u64, look: &Look) {
-        if let Some(moment) = look.server_time {
-            self.clock.learn(moment);
+        if let Some(time) = look.server_time {
+            self.clock.learn(time);
         }
         let Some((_, begun_at)) = self.lease.looking.take_if(|(current, _)| *current == number) else { return };
         self.lease.next_at = None;
@@ -258,7 +270,7 @@ impl Course {
         late.into_iter().for_each(|number| self.lose(number));
     }
 
-    fn lose(&mut self, number: u64) {
+    pub(super) fn lose(&mut self, number: u64) {
         if let Some(hand) = self.hands.get(number) {
             let (subject, sequence) = hand.delivered.name();
             self.tell(&Event::OutcomeLost { subject, sequence });
@@ -272,8 +284,13 @@ impl Course {
         let counters = &self.outfit.counters;
         let is_dead = matches!(settled, Settled::Dead);
         match settled {
+            Settled::Ready(verdict) => {
+                (hand.verdict, hand.is_ready) = (Some(verdict), true);
+                return self.lease.waiting.push_back(number);
+            }
             Settled::Untold { verdict, is_gone } => {
                 hand.verdict = Some(verdict);
+                self.hands.stay(number);
                 self.lease.waiting.push_back(number);
                 if self.lease.seen_at.take().is_some() {
                     let pause = if is_gone { GONE_PAUSE } else { PAUSE };
@@ -281,10 +298,11 @@ impl Course {
                 }
                 return;
             }
-            Settled::Done => counters.note_done(hand.delivered.age()),
+            Settled::Done => counters.note_done(hand.delivered.since_due()),
             Settled::Retried => add(&counters.retried),
             Settled::Dead => add(&counters.dead),
             Settled::Returned => add(&counters.returned),
+            Settled::Postponed => add(&counters.postponed),
             Settled::Lost => add(&counters.lost),
         }
         if hand.is_stuck {
@@ -296,8 +314,8 @@ impl Course {
     }
 
     fn release(&mut self, number: u64) {
-        if self.hands.release(number).is_some() {
-            self.outfit.counters.leave(1);
+        if let Some(held_slot) = self.hands.release(number) {
+            self.outfit.counters.leave(held_slot.into());
             self.solo.note_end(number);
         }
     }

@@ -10,6 +10,12 @@ pub(crate) trait Awaited: Send + Sync {
     /// Names it among the frames of a stack and among what is waited for.
     fn name(&self) -> Name;
 
+    /// Returns the names of what else it may need the end of, if a worker is to be called when that begins to wait.
+    /// Does not change.
+    fn also(&self) -> Vec<Name> {
+        Vec::new()
+    }
+
     /// The pool whose workers can bring it on.
     fn pool(&self) -> Name;
 
@@ -22,6 +28,9 @@ pub(crate) trait Awaited: Send + Sync {
     /// Wakes the threads that sleep in a wait for it, to look at their calls.
     fn wake_waiters(&self);
 }
+
+/// Names everything: for [`Awaited::also`], where the needs are not known beforehand.
+pub(crate) const ANYTHING: Name = 0;
 
 /// What an awaited thing needs to end; empty once it has ended.
 #[derive(Default)]

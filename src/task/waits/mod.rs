@@ -46,6 +46,8 @@ use self::registry::{Entry, Verdict};
 use super::context;
 use crate::sync::Arc;
 
+#[cfg(feature = "events")]
+pub(crate) use self::awaited::ANYTHING;
 pub(crate) use self::awaited::{Awaited, Kind, Needs};
 #[cfg(any(feature = "retry", feature = "driver"))]
 pub(crate) use self::registry::changed;

@@ -3,11 +3,12 @@
 //! Everything here runs under the one lock of the registry or without any; see the rules of `waits`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::ops::RangeInclusive;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::awaited::{Awaited, Kind, Needs};
+use super::awaited::{ANYTHING, Awaited, Kind, Needs};
 use crate::sync::{Arc, AtomicBool, IdGenerator, Mutex, Ordering, process_wide};
 use crate::task::context::{self, Name, Stack};
 use crate::unwind;
@@ -19,6 +20,8 @@ type Number = u64;
 pub(super) struct Entry {
     number: Number,
     target: Arc<dyn Awaited>,
+    /// The names by which it is found as a wait for what they name.
+    targets: Vec<Name>,
     kind: Kind,
     /// What the wait holds up.
     stack: Stack,
@@ -36,7 +39,8 @@ impl Entry {
     pub(super) fn new(target: Arc<dyn Awaited>, kind: Kind, stack: Stack, waker: Option<Waker>) -> Arc<Self> {
         static NUMBERS: IdGenerator = IdGenerator::new();
         let (called, refused) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { number: NUMBERS.next(), target, kind, stack, until: None, called, refused, waker })
+        let targets = iter::once(target.name()).chain(target.also()).collect();
+        Arc::new(Self { number: NUMBERS.next(), target, targets, kind, stack, until: None, called, refused, waker })
     }
 
     pub(super) fn is_called(&self) -> bool {
@@ -185,13 +189,15 @@ impl Registry {
         for name in &entry.stack.names {
             self.by_held_up.insert((*name, entry.number), Arc::clone(entry));
         }
-        self.by_target.insert((entry.target.name(), entry.number), Arc::clone(entry));
+        for name in &entry.targets {
+            self.by_target.insert((*name, entry.number), Arc::clone(entry));
+        }
         if let Some(pool) = entry.stack.worker {
             self.by_pool.insert((pool, entry.number), Arc::clone(entry));
         }
     }
 
-    /// Takes an entry out; what it returns is dropped without the lock.
+    /// Takes an entry out, of which the caller has a reference; what it returns is dropped without the lock.
     fn take_out(&mut self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
         for name in &entry.stack.names {
             self.by_held_up.remove(&(*name, entry.number));
@@ -199,7 +205,7 @@ impl Registry {
         if let Some(pool) = entry.stack.worker {
             self.by_pool.remove(&(pool, entry.number));
         }
-        self.by_target.remove(&(entry.target.name(), entry.number))
+        entry.targets.iter().filter_map(|name| self.by_target.remove(&(*name, entry.number))).last()
     }
 
     /// Entries that hold up what has this name.
@@ -259,7 +265,8 @@ impl Registry {
     fn call_helpers(&self, entry: &Entry, found: &Found, calls: &mut Vec<Arc<Entry>>) {
         // If all of its pool sleep now, one that is too deep to help was waiting for the others.
         let last_of_pool = entry.stack.worker.filter(|pool| self.all_asleep(*pool));
-        let is_awaited = entry.stack.names.iter().any(|name| self.waits_for(*name).next().is_some());
+        let mut held_up = entry.stack.names.iter().copied().chain([ANYTHING]);
+        let is_awaited = held_up.any(|name| self.waits_for(name).next().is_some());
         if is_awaited || last_of_pool.is_some() {
             for pool in found.pools.iter().copied().chain(last_of_pool) {
                 self.call_workers_of(pool, calls);

@@ -1,342 +1,251 @@
-//! The day: what happens when, and what must be so in the evening.
+//! The course of the drill: a day of evils, and an evening in which everything must come to its end.
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use workcrew::WorkerPool;
-use workcrew::nats::{Connection, DeadReason, JobQueue};
+use workcrew::nats::{Connection, JobQueue};
 
-use crate::crew::{Crew, PROCESSES};
+use crate::calls::{self, Calls, allowed};
+use crate::checks;
+use crate::crew::{self, Crew};
+use crate::evils::TaskOutcome;
 use crate::feed::{self, Feed};
 use crate::jobs;
-use crate::journal::{self, Notes};
-use crate::network::{Proxy, Weather};
+use crate::network::Proxy;
 use crate::options::Options;
+use crate::plan::Plan;
+use crate::record::Record;
+use crate::repeats::Causes;
+use crate::report::Report;
 use crate::servers::{self, Server};
+use crate::store;
+use crate::storms::{self, Storms, THROUGH};
+use crate::visitor;
 use crate::worker;
 
-type Failure = Box<dyn Error>;
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
-/// Between two kills.
+/// Between two looks at the plan and the weather.
 const TICK: Duration = Duration::from_secs(1);
-/// How long the evening may take: bad jobs end, the stream becomes empty.
+/// How long the bad jobs may take to end.
 const EVENING: Duration = Duration::from_secs(90);
-/// How long jobs may be left in the stream when the bad ones have ended.
-const SETTLED: Duration = Duration::from_secs(30);
-/// How many milliseconds before its death a server may have confirmed what it then forgets.
-const FORGETS: u64 = 10_000;
-/// How many milliseconds after it a cluster may confirm what the next leader does not know.
-const ELECTION: u64 = 3_000;
-
-/// What happens once, when this share of the jobs is done.
-const PLAN: [(f64, Deed); 6] = [
-    (0.15, Deed::EndServer("KILL")),
-    (0.25, Deed::DeleteConsumer),
-    (0.40, Deed::EndServer("TERM")),
-    (0.50, Deed::RemakeStream),
-    (0.60, Deed::BadJobs),
-    (0.75, Deed::EndServer("KILL")),
-];
-
-#[derive(Clone, Copy, Debug)]
-enum Deed {
-    EndServer(&'static str),
-    DeleteConsumer,
-    RemakeStream,
-    BadJobs,
-}
+/// How long jobs may stay when the bad ones have ended, until an event tells of them: a worker looks for
+/// them when the server has had no job for it during half a minute.
+const SETTLED: Duration = Duration::from_secs(45);
+/// For how long nothing must change before jobs that stay are cleared.
+const UNCHANGED: Duration = jobs::ACK_WAIT.saturating_mul(2);
+/// How long a job that stays may take to be deleted.
+const CLEARS: Duration = Duration::from_millis(50);
+/// How long before its limit the drill gives up by itself, and says what it waits for.
+const BEFORE_LIMIT: Duration = Duration::from_secs(5);
+/// How long the worker processes may take to end.
+const END: Duration = Duration::from_secs(20);
 
 /// The drill while it runs.
-struct Drill {
-    options: Options,
-    folder: PathBuf,
-    random: fastrand::Rng,
-    servers: Vec<Server>,
-    proxies: Vec<Proxy>,
-    crew: Crew,
+pub(crate) struct Drill {
+    pub(crate) options: Options,
+    pub(crate) folder: PathBuf,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) proxies: Vec<Proxy>,
+    pub(crate) storms: Storms,
     /// A connection that the weather does not reach.
-    admin: Connection,
-    queue: JobQueue,
-    /// SIGKILLs of worker processes.
-    kills: usize,
-    /// When servers were killed.
-    server_kills: Vec<u64>,
-    /// Deletions of the stream or the consumer.
-    deletions: usize,
+    pub(crate) admin: Connection,
+    pub(crate) queue: JobQueue,
+    pub(crate) plan: Plan,
+    pub(crate) causes: Causes,
+    pub(crate) outcome: TaskOutcome,
 }
 
 /// Runs the drill and prints what came of it.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    let cluster = if options.cluster { " --cluster" } else { "" };
-    let replay = format!(
-        "cargo run -p workcrew-interop --bin nats-drill -- --seed {} --jobs {}{cluster}",
-        options.seed, options.jobs
-    );
-    println!("{replay}");
+    println!("{options}");
     let folder = std::env::temp_dir().join(format!("nats-drill-{}", std::process::id()));
-    let violations = fs::create_dir_all(&folder).map_err(Failure::from).and_then(|()| play(options, &folder));
-    match violations {
-        Ok(violations) if violations.is_empty() => {
-            let _ = fs::remove_dir_all(&folder);
+    let (calls, is_over) = (Arc::new(Calls::default()), Arc::new(AtomicBool::new(false)));
+    let (watched, ends, limits) = (Arc::clone(&calls), Arc::clone(&is_over), options.clone());
+    let watch = move || calls::watch(&watched, limits.limit, &limits, || ends.load(Ordering::SeqCst));
+    let watchdog = thread::spawn(watch);
+    let played = fs::create_dir_all(&folder).map_err(Failure::from).and_then(|()| play(options, &folder, &calls));
+    is_over.store(true, Ordering::SeqCst);
+    let _ = watchdog.join();
+    match played {
+        Ok(report) if report.violations.is_empty() => {
+            if options.keep {
+                println!("journals and logs: {}", folder.display());
+            } else {
+                let _ = fs::remove_dir_all(&folder);
+            }
             println!("1 passed, 0 failed");
             return ExitCode::SUCCESS;
         }
-        Ok(violations) => violations.iter().for_each(|violation| println!("VIOLATION: {violation}")),
+        Ok(report) => report.violations.iter().for_each(|violation| println!("VIOLATION: {violation}")),
         Err(error) => println!("VIOLATION: the drill could not go on: {error}"),
     }
-    println!("journals and logs: {}\nreplay: {replay}\n0 passed, 1 failed", folder.display());
+    println!("journals and logs: {}\nreplay: {options}\n0 passed, 1 failed", folder.display());
     ExitCode::FAILURE
 }
 
-fn play(options: &Options, folder: &Path) -> Result<Vec<String>, Failure> {
+fn play(options: &Options, folder: &Path, calls: &Arc<Calls>) -> Result<Report, Failure> {
     let pool = WorkerPool::builder().workers(2).build()?;
-    let servers = servers::start(folder, options.cluster)?;
+    let servers = servers::start(folder, options)?;
     let proxies = servers.iter().map(|server| Proxy::start(server.port)).collect::<Result<Vec<_>, _>>()?;
     let direct: Vec<_> = servers.iter().map(|server| format!("nats://127.0.0.1:{}", server.port)).collect();
     let through: Vec<_> = proxies.iter().map(Proxy::url).collect();
-    let (admin, feeding) = (connect(&direct, &pool)?, connect(&through, &pool)?);
-    let queue = worker::open(&admin, options.cluster);
-    let fed = worker::open(&feeding, options.cluster);
-    let crew = Crew::start(through.join(","), folder)?;
-    let random = fastrand::Rng::with_seed(options.seed);
+    let admin = connect(&direct, "admin", &pool, calls)?;
+    let feeding = connect(&through, &format!("{THROUGH} feed"), &pool, calls)?;
+    let queue = open(&admin, options, calls)?;
+    let fed = open(&feeding, options, calls)?;
+    let crew = Mutex::new(Crew::start(through.join(","), folder)?);
+    let mut seeds = fastrand::Rng::with_seed(options.seed);
+    let (kills, weather, visits) = (seeds.u64(..), seeds.u64(..), seeds.u64(..));
     let mut drill = Drill {
         options: options.clone(),
         folder: folder.to_owned(),
-        random,
+        calls: Arc::clone(calls),
         servers,
         proxies,
-        crew,
+        storms: Storms::new(weather),
         admin,
         queue,
-        kills: 0,
-        server_kills: Vec::new(),
-        deletions: 0,
+        plan: Plan::default(),
+        causes: Causes::default(),
+        outcome: TaskOutcome::default(),
     };
     let feed = Feed::new(options.jobs);
     thread::scope(|scope| {
         for _ in 0..feed::THREADS {
-            scope.spawn(|| feed.run(&fed));
+            scope.spawn(|| feed.run(&fed, calls));
         }
+        scope.spawn(|| visitor::run(&feeding, &fed, calls, visits, &feed.is_over));
+        let killer = scope.spawn(|| crew::kill_each_second(&crew, kills, || feed.is_over.load(Ordering::SeqCst)));
         let day = drill.day(&feed);
         feed.is_over.store(true, Ordering::SeqCst);
-        day
+        let killed = killer.join().map_err(|_| "the thread that kills workers panicked")?;
+        day.and(killed.map_err(Failure::from))
     })?;
-    drill.evening(&feed)
+    drill.causes.unsure = feed.unsure();
+    drill.evening(&crew)
 }
 
-fn connect(urls: &[String], pool: &WorkerPool) -> Result<Connection, Failure> {
-    let mut builder = Connection::builder(&*urls[0]).timeout(jobs::CALL_TIMEOUT);
+fn connect(urls: &[String], name: &str, pool: &WorkerPool, calls: &Calls) -> Result<Connection, Failure> {
+    let mut builder = Connection::builder(&*urls[0]).name(name).timeout(jobs::CALL_TIMEOUT);
     for url in &urls[1..] {
         builder = builder.server(&**url);
     }
-    Ok(builder.connect(pool)?)
+    Ok(calls.time("connect", allowed(u32::try_from(urls.len())?), || builder.connect(pool))?)
+}
+
+/// Opens the queue, as soon as the servers have found their leader.
+fn open(connection: &Connection, options: &Options, calls: &Calls) -> Result<JobQueue, Failure> {
+    let since = Instant::now();
+    loop {
+        match calls.time("open", allowed(2), || worker::open(connection, options.cluster)) {
+            Ok(queue) => return Ok(queue),
+            Err(error) if since.elapsed() > EVENING => return Err(error.into()),
+            Err(_) => thread::sleep(Duration::from_millis(100)),
+        }
+    }
 }
 
 impl Drill {
-    /// Kills, cuts and deletes until every good job is done.
+    /// Does what the plan says and changes the weather, until every good job is done and the network has
+    /// misbehaved in every way.
     fn day(&mut self, feed: &Feed) -> Result<(), Failure> {
-        let (since, mut plan, mut storm) = (Instant::now(), PLAN.iter().peekable(), None);
+        let since = Instant::now();
         loop {
-            let notes = Notes::read(&self.folder)?;
-            let done = notes.done.len();
+            let record = Record::read(&self.folder)?;
+            let done = record.done.len();
             feed.done.store(done, Ordering::SeqCst);
-            if done == self.options.jobs {
-                println!("after {:?}: every good job is done; {} workers were killed", since.elapsed(), self.kills);
+            if done == self.options.jobs && storms::used(&self.proxies).is_complete() {
+                println!("after {:.1?}: every good job is done", since.elapsed());
+                self.storms.calm(&self.proxies);
                 return Ok(());
             }
-            if since.elapsed() > self.options.limit {
-                return Err(format!("after {:?} {done} of {} jobs are done", since.elapsed(), self.options.jobs).into());
+            self.look_for_good_letters()?;
+            if since.elapsed() > self.options.limit.saturating_sub(BEFORE_LIMIT) {
+                let undone = (0..self.options.jobs).filter(|number| !record.has_done(*number)).collect::<Vec<_>>();
+                return Err(format!(
+                    "after {:.1?} the day is not over; these jobs are not done: {undone:?}",
+                    since.elapsed()
+                )
+                .into());
             }
-            if let Some((_, deed)) = plan.next_if(|(share, _)| done as f64 >= share * self.options.jobs as f64) {
-                println!("after {:?}, {done} jobs done: {deed:?}", since.elapsed());
-                self.clear_up(&mut storm);
-                self.perform(*deed, feed)?;
+            if let Some(deed) = self.plan.next(done as f64 / self.options.jobs as f64) {
+                println!("after {:.1?}, {done} jobs done: {deed:?}", since.elapsed());
+                self.storms.calm(&self.proxies);
+                self.perform(deed, feed)?;
             }
-            self.change_weather(&mut storm);
-            self.crew.replace_ended()?;
-            let victim = self.random.usize(..PROCESSES);
-            self.crew.kill(victim)?;
-            self.kills += 1;
+            self.storms.look_around(&self.servers, &self.proxies);
+            self.storms.change(&self.proxies);
             thread::sleep(TICK);
         }
     }
 
-    fn perform(&mut self, deed: Deed, feed: &Feed) -> Result<(), Failure> {
-        match deed {
-            Deed::EndServer(signal) => {
-                let index = self.leader();
-                if signal == "KILL" {
-                    self.server_kills.push(journal::now());
-                }
-                self.servers[index].end(signal)?;
-                thread::sleep(TICK);
-                self.servers[index].start()?;
-            }
-            Deed::DeleteConsumer => {
-                self.deletions += 1;
-                self.ask("CONSUMER.DELETE", &format!("{}.{}", jobs::QUEUE, jobs::CONSUMER))?;
-            }
-            Deed::RemakeStream => {
-                self.deletions += 1;
-                let mut failure = None;
-                let again = feed.start_over(|| {
-                    failure = self.ask("STREAM.DELETE", jobs::QUEUE).err();
-                    let done: BTreeSet<usize> =
-                        Notes::read(&self.folder).map(|notes| notes.done.into_keys().collect()).unwrap_or_default();
-                    self.queue = worker::open(&self.admin, self.options.cluster);
-                    done
-                });
-                println!("  the stream is made anew; {again} jobs went with it and are enqueued again");
-                failure.map_or(Ok(()), Err)?;
-            }
-            Deed::BadJobs => self.enqueue_bad()?,
-        }
-        Ok(())
-    }
-
-    /// The server that leads the stream; the only one, if there is one.
-    fn leader(&self) -> usize {
-        let info = self.admin.request(&format!("$JS.API.STREAM.INFO.{}", jobs::QUEUE), "");
-        let text = info.ok().and_then(|info| info.text().map(str::to_owned)).unwrap_or_default();
-        let of = |index: &usize| text.contains(&format!("\"leader\":\"s{index}\""));
-        (0..self.servers.len()).find(of).unwrap_or(0)
-    }
-
-    /// Asks the server's API, again while there is no answer.
-    fn ask(&self, call: &str, name: &str) -> Result<(), Failure> {
-        let since = Instant::now();
-        loop {
-            match self.admin.request(&format!("$JS.API.{call}.{name}"), "") {
-                Ok(answer) if answer.text().is_some_and(|text| text.contains("\"success\":true")) => return Ok(()),
-                // It was heard the first time, and the answer was lost.
-                Ok(answer) if answer.text().is_some_and(|text| text.contains("not found")) => return Ok(()),
-                _ if since.elapsed() < EVENING => thread::sleep(Duration::from_millis(100)),
-                Ok(answer) => return Err(format!("{call}: {}", answer.text().unwrap_or_default()).into()),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// The four bad jobs. The one with the bad header has no id that a client could read.
-    fn enqueue_bad(&self) -> Result<(), Failure> {
-        let large = vec![b'x'; (1 << 20) - 200];
-        for (id, payload) in [(jobs::HANGING, &b""[..]), (jobs::ABORTING, b""), (jobs::OVERSIZED, &large)] {
-            let since = Instant::now();
-            while let Err(error) = self.queue.enqueue(jobs::SUBJECT, payload, id) {
-                if since.elapsed() > EVENING {
-                    return Err(error.into());
-                }
-                thread::sleep(Duration::from_millis(100));
-            }
-        }
-        let head = "NATS/1.0\r\nOrder Number: 7\r\n\r\n";
-        let words = format!("HPUB {} {} {}\r\n{head}bad\r\n", jobs::SUBJECT, head.len(), head.len() + 3);
-        Ok(servers::say(self.servers[0].port, &words)?)
-    }
-
-    fn change_weather(&mut self, storm: &mut Option<usize>) {
-        self.clear_up(storm);
-        if self.random.f64() < 0.4 {
-            let (index, weather) = (self.random.usize(..self.proxies.len()), self.random.u8(..4));
-            let weather = [Weather::Slow, Weather::BlackHole, Weather::Stalled, Weather::Fine][usize::from(weather)];
-            match weather {
-                Weather::Fine => self.proxies[index].cut(),
-                _ => self.proxies[index].set(weather),
-            }
-            *storm = Some(index);
-        }
-    }
-
-    fn clear_up(&self, storm: &mut Option<usize>) {
-        if let Some(index) = storm.take() {
-            self.proxies[index].set(Weather::Fine);
+    /// A good job that is given up is an error at once.
+    fn look_for_good_letters(&self) -> Result<(), Failure> {
+        let letters = visitor::dead_letters(&self.queue, &self.calls).unwrap_or_default();
+        match letters.iter().find(|letter| letter.id().and_then(jobs::number).is_some()) {
+            Some(letter) => Err(format!("a good job was given up: {:?}, {letter:?}", letter.id()).into()),
+            None => Ok(()),
         }
     }
 
     /// Waits until the bad jobs have ended and the stream is empty, and looks at everything.
-    fn evening(mut self, feed: &Feed) -> Result<Vec<String>, Failure> {
-        self.proxies.iter().for_each(|proxy| proxy.set(Weather::Fine));
+    fn evening(mut self, crew: &Mutex<Crew>) -> Result<Report, Failure> {
+        let mut report = Report::default();
         let since = Instant::now();
-        let mut missing = self.missing_letters()?;
-        let mut left = self.queue.len().unwrap_or(u64::MAX);
-        while since.elapsed() < if missing.is_empty() { SETTLED } else { EVENING } && (!missing.is_empty() || left > 0)
-        {
+        let (mut left, mut changed_at) = (u64::MAX, Instant::now());
+        let mut settled_at = None;
+        while since.elapsed() < EVENING {
             thread::sleep(Duration::from_millis(200));
-            self.crew.replace_ended()?;
-            missing = self.missing_letters()?;
-            left = self.queue.len().unwrap_or(u64::MAX);
+            crew::lock(crew).replace_ended()?;
+            let now = self.calls.time("len", allowed(1), || self.queue.len()).unwrap_or(u64::MAX);
+            if now != left {
+                (left, changed_at) = (now, Instant::now());
+            }
+            let has_ended = self.bad_jobs_have_ended()?;
+            settled_at = settled_at.filter(|_| has_ended).or(has_ended.then(Instant::now));
+            let is_told = Record::read(&self.folder)?.left_behind > 0;
+            let is_settled = settled_at.is_some_and(|at| at.elapsed() > SETTLED);
+            if has_ended && (left == 0 || is_settled || is_told && changed_at.elapsed() > UNCHANGED) {
+                break;
+            }
         }
+        println!("in the evening, after {:.1?}: {left} jobs are left", since.elapsed());
         if left > 0 {
-            // What a killed server has kept of done jobs; the runbook of docs/nats.md says so.
-            let cleared = worker::worker(&self.queue)?.clear_finished()?;
-            println!("{cleared} jobs that were done, and that a killed server had kept, are cleared");
-            left = self.queue.len()?;
+            self.clear(&mut report)?;
+            left = self.calls.time("len", allowed(1), || self.queue.len())?;
         }
-        println!("in the evening, after {:?}: {left} jobs left, without letter: {missing:?}", since.elapsed());
-        let late = self.crew.end(Duration::from_secs(20))?;
-        let notes = Notes::read(&self.folder)?;
-        let mut violations: Vec<String> =
-            missing.iter().map(|id| format!("the {id} job has neither a letter nor an event")).collect();
-        let mut must = |holds: bool, words: String| {
-            println!("{} {words}", if holds { "ok       " } else { "VIOLATION" });
-            if !holds {
-                violations.push(words);
-            }
-        };
-        must(left == 0, format!("{left} jobs left in the stream"));
-        must(late == 0, format!("{late} workers did not end within 20 s of SIGTERM"));
-        must(notes.errors.is_empty(), format!("errors of workers: {:?}", notes.errors));
-        must(notes.most_at_once <= jobs::SLOTS, format!("at most {} slots in use in one process", jobs::SLOTS));
-        for (id, times) in &notes.begun {
-            must(*times <= jobs::MAX_BEGUN as usize, format!("the {id} job was begun {times} times"));
-        }
-        let (again, forgotten) = repeated(&notes, &self.server_kills);
-        let kills = self.kills + PROCESSES * (self.server_kills.len() + self.deletions);
-        must(
-            again <= jobs::SLOTS * kills,
-            format!("{again} runs too many, {} slots x {kills} kills allowed", jobs::SLOTS),
+        report.must(left == 0, &format_args!("{left} jobs are left in the stream"));
+        let badly = crew::lock(crew).end(END)?;
+        self.causes.deaths.clone_from(&crew::lock(crew).endings);
+        report.must(
+            badly.is_empty(),
+            &format_args!("workers that did not end well within {END:?} of SIGTERM: {badly:?}"),
         );
-        println!("ok        {forgotten} more by servers that were killed around their confirmation");
-        let (longest, limit) = (feed.longest(), jobs::CALL_TIMEOUT + Duration::from_secs(1));
-        must(longest <= limit, format!("the longest call took {longest:?}, {limit:?} allowed"));
-        println!("{} calls failed and were made again", feed.failures.load(Ordering::SeqCst));
-        Ok(violations)
+        checks::all(&mut self, &mut report)?;
+        Ok(report)
     }
 
-    /// The bad jobs of which there is no letter, and no event that names them.
-    fn missing_letters(&self) -> Result<Vec<&'static str>, Failure> {
-        let letters = self.queue.dead_letters(100).unwrap_or_default();
-        let has_letter = |id: &str| letters.iter().any(|letter| letter.id() == Some(id));
-        let mut missing = vec![jobs::HANGING, jobs::ABORTING, jobs::OVERSIZED];
-        missing.retain(|id| !has_letter(id));
-        let is_aside = letters.iter().any(|letter| letter.reason() == Some(DeadReason::Unreadable));
-        if !is_aside && Notes::read(&self.folder)?.set_aside.is_empty() {
-            missing.push(jobs::UNPARSABLE);
-        }
-        Ok(missing)
+    /// Deletes what a killed server has kept of done jobs, by the remedy that the runbook names.
+    fn clear(&self, report: &mut Report) -> Result<(), Failure> {
+        let record = Record::read(&self.folder)?;
+        let stored = servers::first_answer(&self.servers, EVENING, store::jobs_at)?;
+        let is_done = |id: &str| jobs::number(id).is_some_and(|number| record.has_done(number));
+        let undone: Vec<_> = stored.values().filter(|id| !is_done(id) && !jobs::BAD.contains(&id.as_str())).collect();
+        report.must(undone.is_empty(), &format_args!("jobs that stay and were not done: {undone:?}"));
+        report.some(record.left_behind, &"events tell of done jobs that stay");
+        let worker = worker::worker(&self.queue)?;
+        let limit = allowed(2) + CLEARS * u32::try_from(stored.len())?;
+        let cleared = self.calls.time("clear_finished", limit, || worker.clear_finished())?;
+        println!("          {cleared} jobs that were done, and that a killed server had kept, are cleared");
+        Ok(())
     }
-}
-
-/// How many runs were too many; and of those, in the second place, how many follow from a server that forgot.
-fn repeated(notes: &Notes, server_kills: &[u64]) -> (usize, usize) {
-    let (mut again, mut forgotten) = (0, 0);
-    for times in notes.done.values() {
-        for pair in times.windows(2) {
-            let forgot = server_kills
-                .iter()
-                .any(|kill| (kill.saturating_sub(FORGETS)..=kill + ELECTION).contains(&pair[0]) && pair[1] > *kill);
-            if forgot {
-                forgotten += 1;
-            } else {
-                again += 1;
-            }
-        }
-    }
-    (again, forgotten)
 }

@@ -1,14 +1,16 @@
-//! Enqueues the good jobs from several threads, and times each call.
+//! Enqueues the good jobs from several threads.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use workcrew::nats::JobQueue;
 
+use crate::calls::{self, Calls};
 use crate::jobs;
+use crate::record;
 
 /// How many jobs may be stored and not yet done, so that jobs are enqueued all day.
 const AHEAD: usize = 2_000;
@@ -22,8 +24,9 @@ pub(crate) struct Feed {
     accepted: Mutex<BTreeSet<usize>>,
     /// Held for reading by each call, for writing while the stream is made anew.
     gate: RwLock<()>,
-    longest: Mutex<Duration>,
-    pub(crate) failures: AtomicUsize,
+    /// The jobs with a call that failed: the job may be stored. From the first such call, until a call
+    /// was answered; `u64::MAX` while none was.
+    unsure: Mutex<BTreeMap<usize, (u64, u64)>>,
     /// How many jobs were done, as far as the drill has seen.
     pub(crate) done: AtomicUsize,
     pub(crate) is_over: AtomicBool,
@@ -39,60 +42,63 @@ impl Feed {
             todo: Mutex::new((0..jobs).collect()),
             accepted: Mutex::default(),
             gate: RwLock::default(),
-            longest: Mutex::default(),
-            failures: AtomicUsize::new(0),
+            unsure: Mutex::default(),
             done: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
         }
     }
 
-    /// Enqueues until the drill is over.
-    pub(crate) fn run(&self, queue: &JobQueue) {
+    /// Enqueues until the day is over.
+    pub(crate) fn run(&self, queue: &JobQueue, calls: &Calls) {
         while !self.is_over.load(Ordering::SeqCst) {
             let stored = lock(&self.accepted).len();
             let next =
                 if stored < self.done.load(Ordering::SeqCst) + AHEAD { lock(&self.todo).pop_front() } else { None };
             match next {
-                Some(number) => self.enqueue(queue, number),
+                Some(number) => self.enqueue(queue, number, calls),
                 None => thread::sleep(Duration::from_millis(20)),
             }
         }
     }
 
-    fn enqueue(&self, queue: &JobQueue, number: usize) {
+    fn enqueue(&self, queue: &JobQueue, number: usize, calls: &Calls) {
         while !self.is_over.load(Ordering::SeqCst) {
-            let _held = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-            let since = Instant::now();
-            let enqueued = queue.enqueue(jobs::SUBJECT, "x", jobs::good(number));
-            self.timed(since);
+            let held = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+            let since = record::now();
+            let id = jobs::good(number);
+            let enqueued = calls.time("enqueue", calls::allowed(1), || queue.enqueue(jobs::SUBJECT, "x", id));
             if enqueued.is_ok() {
+                if let Some((_, until)) = lock(&self.unsure).get_mut(&number) {
+                    *until = record::now();
+                }
                 lock(&self.accepted).insert(number);
                 return;
             }
-            self.failures.fetch_add(1, Ordering::SeqCst);
+            lock(&self.unsure).entry(number).or_insert((since, u64::MAX)).1 = u64::MAX;
+            drop(held);
             thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Notes how long a call took that began then.
-    pub(crate) fn timed(&self, since: Instant) {
-        let mut longest = lock(&self.longest);
-        *longest = since.elapsed().max(*longest);
+    /// Returns the jobs that the store has confirmed so far.
+    pub(crate) fn accepted(&self) -> BTreeSet<usize> {
+        lock(&self.accepted).clone()
     }
 
-    pub(crate) fn longest(&self) -> Duration {
-        *lock(&self.longest)
+    /// Returns the jobs with a failed call, see [`Feed::unsure`].
+    pub(crate) fn unsure(&self) -> BTreeMap<usize, (u64, u64)> {
+        lock(&self.unsure).clone()
     }
 
-    /// Runs `f` while no job is being enqueued, then has every job enqueued again that was accepted and not done.
-    /// Returns how many those are.
-    pub(crate) fn start_over(&self, f: impl FnOnce() -> BTreeSet<usize>) -> usize {
+    /// Runs `f` while no job is being enqueued.
+    pub(crate) fn held_back<T>(&self, f: impl FnOnce() -> T) -> T {
         let _held = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        let done = f();
-        let mut accepted = lock(&self.accepted);
-        let lost: Vec<usize> = accepted.difference(&done).copied().collect();
-        accepted.retain(|number| done.contains(number));
-        lock(&self.todo).extend(&lost);
-        lost.len()
+        f()
+    }
+
+    /// Has these jobs enqueued again.
+    pub(crate) fn enqueue_again(&self, numbers: &BTreeSet<usize>) {
+        lock(&self.accepted).retain(|number| !numbers.contains(number));
+        lock(&self.todo).extend(numbers);
     }
 }

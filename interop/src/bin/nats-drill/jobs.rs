@@ -8,11 +8,12 @@ pub(crate) const QUEUE: &str = "DRILL";
 pub(crate) const CONSUMER: &str = "worker";
 /// The subject of every job.
 pub(crate) const SUBJECT: &str = "drill.a";
-/// The time limit of a connection's calls.
+/// The time limit of an answer.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The attempts that the policy allows.
 pub(crate) const ATTEMPTS: u32 = 3;
-/// How often a job may be begun that ends its process: past the attempts it runs alone, three times at most.
+/// How often a job may be begun that ends its process, or whose process is killed: past the policy's
+/// attempts it runs alone, three times at most.
 pub(crate) const MAX_BEGUN: u32 = ATTEMPTS + 3;
 /// After how long a job that does not return is given up.
 pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(2);
@@ -22,6 +23,8 @@ pub(crate) const ACK_WAIT: Duration = Duration::from_secs(4);
 pub(crate) const SLOTS: usize = 4;
 /// How long a good job takes.
 pub(crate) const WORK: Duration = Duration::from_millis(15);
+/// How long a drain of a worker may take.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Never returns.
 pub(crate) const HANGING: &str = "hanging";
@@ -31,6 +34,8 @@ pub(crate) const ABORTING: &str = "aborting";
 pub(crate) const OVERSIZED: &str = "oversized";
 /// Has a header that no client library reads.
 pub(crate) const UNPARSABLE: &str = "unparsable";
+/// All bad ones.
+pub(crate) const BAD: [&str; 4] = [HANGING, ABORTING, OVERSIZED, UNPARSABLE];
 
 /// The id of a good job.
 pub(crate) fn good(number: usize) -> String {

@@ -1,25 +1,47 @@
-//! A broker's worst day, in one command: workers are killed each second, the server is stopped and killed, its stream
-//! and its consumer are deleted, the network delays, swallows and stalls, and four jobs are bad. Every good job must
-//! be done, and each bad one must end as a dead letter or as an event that names it.
+//! A broker's worst day, in one command.
+//!
+//! A worker process is killed each second. Servers are stopped and killed, the stream and the consumer
+//! are deleted, the network delays, swallows, stalls and cuts, and four jobs are bad. Every good job
+//! must be done, each bad one must end as a dead letter or as an event that names it, and each run
+//! that was one too many must follow from something that the drill did.
 //!
 //! ```sh
 //! cargo run -p workcrew-interop --bin nats-drill -- --seed 7
-//! cargo run -p workcrew-interop --bin nats-drill -- --seed 7 --cluster   # three servers, leaders are killed
-//! cargo run -p workcrew-interop --bin nats-drill -- --slice              # two minutes, for CI
+//! cargo run -p workcrew-interop --bin nats-drill -- --seed 7 --cluster      # leaders are killed
+//! cargo run -p workcrew-interop --bin nats-drill -- --seed 7 --sync-always  # servers from 2.10 on
+//! cargo run -p workcrew-interop --bin nats-drill -- --slice                 # two minutes, for CI
 //! ```
 //!
-//! The program is its own worker process: it starts itself with `work` as the first argument. A worker writes what it
-//! has done and heard into a file, a line at a time, so a SIGKILL loses nothing. The seed determines the order of
-//! kills and of the network's faults, not the schedule.
+//! The program is its own worker process: it starts itself with `work` as the first argument. A worker
+//! appends a line to a file for each job that it has done and each event that it has heard, so a
+//! SIGKILL loses nothing. The seed determines the order of kills, of faults of the network and of
+//! calls. It does not determine the schedule.
+//!
+//! - [`plan`]: what happens to servers and stream, and when; [`evils`] does it.
+//! - [`crew`] kills worker processes, [`network`] holds the proxies, [`storms`] makes them misbehave.
+//! - [`record`] reads what the workers wrote, [`store`] what a server has stored.
+//! - [`calls`] times each call through the crate, and ends a drill that hangs.
+//! - [`repeats`] finds the cause of each further run of a job, [`checks`] holds what must be so in the
+//!   end, [`report`] prints it.
 
+mod calls;
+mod checks;
 mod crew;
 mod drill;
+mod evils;
 mod feed;
 mod jobs;
-mod journal;
 mod network;
 mod options;
+mod plan;
+mod process;
+mod record;
+mod repeats;
+mod report;
 mod servers;
+mod store;
+mod storms;
+mod visitor;
 mod worker;
 
 use std::env;

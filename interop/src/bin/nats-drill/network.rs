@@ -1,9 +1,10 @@
 //! A bad network: a proxy on loopback that delays, swallows, stops reading, or cuts.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -30,24 +31,58 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy(Arc<Inner>);
 
+/// What a proxy has done to connections and pieces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used {
+    pub(crate) connections: usize,
+    pub(crate) delayed: usize,
+    pub(crate) swallowed: usize,
+    /// How often a storm left something unread.
+    pub(crate) unread: usize,
+    /// How many connections were cut.
+    pub(crate) cut: usize,
+}
+
+impl Used {
+    /// Returns whether the proxies have misbehaved in every way they know.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.delayed > 0 && self.swallowed > 0 && self.unread > 0 && self.cut > 0
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     /// Where it listens.
     port: u16,
     /// Where it connects to.
-    target: AtomicU16,
+    target: u16,
     weather: AtomicU8,
+    /// Whether nothing passes for the moment.
+    is_held: AtomicBool,
     /// Connections of an earlier number are cut.
     generation: AtomicUsize,
+    used: Mutex<Used>,
+    /// The ports from which it has connected.
+    sources: Mutex<BTreeSet<u16>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Proxy {
     /// Starts a proxy for the server at that port.
     pub(crate) fn start(target: u16) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
-        let (target, weather) = (AtomicU16::new(target), AtomicU8::new(Weather::Fine as u8));
-        let proxy = Self(Arc::new(Inner { port, target, weather, generation: AtomicUsize::new(0) }));
+        let proxy = Self(Arc::new(Inner {
+            port: listener.local_addr()?.port(),
+            target,
+            weather: AtomicU8::new(Weather::Fine as u8),
+            is_held: AtomicBool::new(false),
+            generation: AtomicUsize::new(0),
+            used: Mutex::default(),
+            sources: Mutex::default(),
+        }));
         let accepting = proxy.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -64,6 +99,12 @@ impl Proxy {
 
     pub(crate) fn set(&self, weather: Weather) {
         self.0.weather.store(weather as u8, Ordering::SeqCst);
+        self.0.is_held.store(false, Ordering::SeqCst);
+    }
+
+    /// Stops reading while the drill looks at the servers, which is no storm.
+    pub(crate) fn hold(&self) {
+        self.0.is_held.store(true, Ordering::SeqCst);
     }
 
     /// Cuts every connection there is.
@@ -71,14 +112,27 @@ impl Proxy {
         self.0.generation.fetch_add(1, Ordering::SeqCst);
     }
 
+    pub(crate) fn used(&self) -> Used {
+        *lock(&self.0.used)
+    }
+
+    /// Returns whether this proxy has ever connected to its server from this port.
+    pub(crate) fn has_come_from(&self, port: u16) -> bool {
+        lock(&self.0.sources).contains(&port)
+    }
+
     fn is(&self, weather: Weather) -> bool {
         self.0.weather.load(Ordering::SeqCst) == weather as u8
     }
 
     fn serve(&self, client: TcpStream) {
-        let Ok(server) = TcpStream::connect(("127.0.0.1", self.0.target.load(Ordering::SeqCst))) else { return };
+        let Ok(server) = TcpStream::connect(("127.0.0.1", self.0.target)) else { return };
         let generation = self.0.generation.load(Ordering::SeqCst);
         let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else { return };
+        if let Ok(source) = server.local_addr() {
+            lock(&self.0.sources).insert(source.port());
+        }
+        lock(&self.0.used).connections += 1;
         let up = self.clone();
         let upward = thread::spawn(move || up.pump(from_client, server, generation));
         self.pump(from_server, client, generation);
@@ -90,10 +144,20 @@ impl Proxy {
         let _ = from.set_read_timeout(Some(LOOK));
         let (mut piece, mut has_swallowed) = ([0; 16 << 10], false);
         loop {
-            if self.0.generation.load(Ordering::SeqCst) != generation || has_swallowed && !self.is(Weather::BlackHole) {
+            if has_swallowed && !self.is(Weather::BlackHole) {
                 break;
             }
+            if self.0.generation.load(Ordering::SeqCst) != generation {
+                lock(&self.0.used).cut += 1;
+                break;
+            }
+            if self.0.is_held.load(Ordering::SeqCst) {
+                thread::sleep(LOOK);
+                continue;
+            }
             if self.is(Weather::Stalled) {
+                let is_waiting = from.peek(&mut [0]).is_ok_and(|size| size > 0);
+                lock(&self.0.used).unread += usize::from(is_waiting);
                 thread::sleep(LOOK);
                 continue;
             }
@@ -104,10 +168,12 @@ impl Proxy {
                 Err(_) => break,
             };
             if self.is(Weather::BlackHole) {
+                lock(&self.0.used).swallowed += 1;
                 has_swallowed = true;
                 continue;
             }
             if self.is(Weather::Slow) {
+                lock(&self.0.used).delayed += 1;
                 thread::sleep(DELAY);
             }
             if to.write_all(&piece[..read]).is_err() {

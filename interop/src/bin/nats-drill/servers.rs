@@ -1,40 +1,60 @@
 //! Real servers: one, or a cluster of three.
 
-use std::env;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use crate::options::Options;
+use crate::process::Process;
+
 /// How long a server may take to greet.
 const START: Duration = Duration::from_secs(20);
+/// How long a server may take to say which connections it has.
+const MONITOR: Duration = Duration::from_secs(2);
 
 /// One server process, which can be ended and started again with what it has stored.
 #[derive(Debug)]
 pub(crate) struct Server {
-    process: Option<Child>,
+    process: Option<Process>,
+    program: String,
     pub(crate) port: u16,
+    monitor: u16,
     config: PathBuf,
     log: PathBuf,
 }
 
+/// A connection, as its server sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Guest {
+    pub(crate) name: String,
+    /// The port it comes from.
+    pub(crate) port: u16,
+}
+
 /// Starts one server, or three that know each other.
-pub(crate) fn start(folder: &Path, cluster: bool) -> io::Result<Vec<Server>> {
-    let number = if cluster { 3 } else { 1 };
-    let ports = vacant_ports(2 * number)?;
-    let (clients, routes) = ports.split_at(number);
+pub(crate) fn start(folder: &Path, options: &Options) -> io::Result<Vec<Server>> {
+    let number = if options.cluster { 3 } else { 1 };
+    let ports = vacant_ports(3 * number)?;
+    let routes = &ports[2 * number..];
     let mut servers = Vec::new();
-    for (index, port) in clients.iter().enumerate() {
+    for index in 0..number {
         let home = folder.join(format!("server-{index}"));
         fs::create_dir_all(&home)?;
+        let sync = if options.sync_always { ", sync_interval: always" } else { "" };
         let mut text = format!(
-            "server_name: s{index}\nhost: 127.0.0.1\nport: {port}\njetstream {{ store_dir: \"{}\" }}\n",
+            "server_name: s{index}\nhost: 127.0.0.1\nport: {}\nhttp: \"127.0.0.1:{}\"\n\
+             jetstream {{ store_dir: \"{}\"{sync} }}\n",
+            ports[index],
+            ports[number + index],
             home.display()
         );
-        if cluster {
+        if options.cluster {
             let urls: Vec<_> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
             text += &format!(
                 "cluster {{ name: drill, host: 127.0.0.1, port: {}, no_advertise: true, routes: {urls:?} }}\n",
@@ -43,7 +63,8 @@ pub(crate) fn start(folder: &Path, cluster: bool) -> io::Result<Vec<Server>> {
         }
         let config = home.join("server.conf");
         fs::write(&config, text)?;
-        let mut server = Server { process: None, port: *port, config, log: home.join("log") };
+        let (port, monitor, log) = (ports[index], ports[number + index], home.join("log"));
+        let mut server = Server { process: None, program: options.server.clone(), port, monitor, config, log };
         server.start()?;
         servers.push(server);
     }
@@ -58,17 +79,20 @@ fn vacant_ports(number: usize) -> io::Result<Vec<u16>> {
 impl Server {
     /// Starts it, again or for the first time, and returns when it greets.
     pub(crate) fn start(&mut self) -> io::Result<()> {
-        let program = env::var_os("NATS_SERVER_BIN").unwrap_or_else(|| "nats-server".into());
         let log = fs::OpenOptions::new().append(true).create(true).open(&self.log)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(&self.program);
         command.arg("-c").arg(&self.config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.process = Some(command.spawn()?);
+        let process = self.process.insert(Process::start(&mut command)?);
         let since = Instant::now();
         while since.elapsed() < START {
             if greets(self.port) {
                 return Ok(());
             }
-            thread::sleep(Duration::from_millis(20));
+            if let Some(status) = process.wait_for(Duration::from_millis(20))? {
+                let words = fs::read_to_string(&self.log).unwrap_or_default();
+                let last = words.lines().last().unwrap_or_default();
+                return Err(io::Error::other(format!("the server ended with {status}: {last}")));
+            }
         }
         Err(io::Error::other(format!("the server at {} does not greet; see {}", self.port, self.log.display())))
     }
@@ -76,20 +100,26 @@ impl Server {
     /// Ends it by a signal: `TERM` as an operator does, `KILL` as a crash does.
     pub(crate) fn end(&mut self, signal: &str) -> io::Result<()> {
         let Some(mut process) = self.process.take() else { return Ok(()) };
-        send(signal, process.id())?;
+        process.send(signal)?;
         process.wait().map(drop)
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.end("KILL");
+    /// Returns the connections that it has, by its monitoring port.
+    pub(crate) fn guests(&self) -> io::Result<Vec<Guest>> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.monitor))?;
+        stream.set_read_timeout(Some(MONITOR))?;
+        write!(stream, "GET /connz?limit=1024 HTTP/1.0\r\nHost: drill\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no answer of HTTP"))?;
+        let body: Value = serde_json::from_str(body).map_err(io::Error::other)?;
+        let guest = |connection: &Value| {
+            let name = connection["name"].as_str().unwrap_or_default().to_owned();
+            let port = u16::try_from(connection["port"].as_u64()?).ok()?;
+            Some(Guest { name, port })
+        };
+        Ok(body["connections"].as_array().into_iter().flatten().filter_map(guest).collect())
     }
-}
-
-/// Sends a signal to a process.
-pub(crate) fn send(signal: &str, process: u32) -> io::Result<()> {
-    Command::new("kill").args(["-s", signal, &process.to_string()]).status().map(drop)
 }
 
 fn greets(port: u16) -> bool {
@@ -99,17 +129,28 @@ fn greets(port: u16) -> bool {
     BufReader::new(stream).read_line(&mut line).is_ok() && line.starts_with("INFO")
 }
 
-/// Speaks the protocol itself, as a client of another language may, and returns once the server has heard it.
-pub(crate) fn say(port: u16, words: &str) -> io::Result<()> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "CONNECT {{\"verbose\":false,\"headers\":true}}\r\n{words}PING\r\n")?;
-    for line in BufReader::new(stream).lines() {
-        match line?.as_str() {
-            "PONG" => return Ok(()),
-            line if line.starts_with("-ERR") => return Err(io::Error::other(line.to_owned())),
-            _ => {}
+/// Asks the servers one after the other, again and again, until one answers.
+///
+/// # Errors
+///
+/// The last error, when the time is over.
+pub(crate) fn first_answer<T>(
+    servers: &[Server],
+    limit: Duration,
+    ask: impl Fn(u16) -> io::Result<T>,
+) -> io::Result<T> {
+    let since = Instant::now();
+    loop {
+        let mut last = None;
+        for server in servers.iter().filter(|server| server.process.is_some()) {
+            match ask(server.port) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = Some(error),
+            }
         }
+        if since.elapsed() > limit {
+            return Err(last.unwrap_or_else(|| io::Error::other("no server runs")));
+        }
+        thread::sleep(Duration::from_millis(20));
     }
-    Err(io::Error::other("the server has hung up"))
 }

@@ -1,4 +1,4 @@
-//! Models for loom: each a meeting of two or three operations, in every schedule.
+//! Models for loom: each is a race of two or three operations, in every schedule.
 
 mod futures;
 mod group;
@@ -12,7 +12,7 @@ use std::task::{Wake, Waker};
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering};
 
-/// A waker that can be waited for, as an executor does.
+/// A waker that a thread can wait for, as an executor does.
 #[derive(Default)]
 struct Bell {
     rung: Mutex<bool>,
@@ -41,7 +41,8 @@ impl Wake for Bell {
     }
 }
 
-/// Counts its drops, relaxed: a checker shows a count that nothing has made visible as old.
+/// Counts its drops with relaxed accesses: a checker shows an old count unless something has made the
+/// new one visible.
 struct Dropped(Arc<AtomicUsize>);
 
 impl Drop for Dropped {
@@ -50,12 +51,12 @@ impl Drop for Dropped {
     }
 }
 
-/// A counter to be told of by relaxed accesses.
+/// A counter for relaxed accesses.
 fn counter() -> Arc<AtomicUsize> {
     Arc::default()
 }
 
-/// A pool of so many workers.
+/// A pool of `workers` workers.
 fn workers(workers: usize, queue_capacity: usize) -> WorkerPool {
     let builder = WorkerPool::builder().workers(workers).queue_capacity(queue_capacity);
     builder.build().expect("the model has room for its threads")

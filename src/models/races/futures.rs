@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{Bell, one_worker};
-use crate::models::explore::{explore, join, meet};
+use crate::models::explore::{explore, join, race};
 use crate::pool::spawn_async::SpawnAsync;
 use crate::queue::{Queue, Turn};
 use crate::sync::{Arc, Time, thread};
@@ -24,11 +24,11 @@ fn push(queue: &Queue<u32>, item: u32) {
 
 #[test]
 fn future_that_wants_room_and_pop() {
-    explore("future_that_wants_room_and_pop", Time::Stands, || {
+    explore("future_that_wants_room_and_pop", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         assert_eq!(queue.try_push(1), Ok(()));
         let (pushing, popping) = (Arc::clone(&queue), Arc::clone(&queue));
-        let ((), popped) = meet(move || push(&pushing, 2), move || popping.pop(&mut Turn::default(), || false));
+        let ((), popped) = race(move || push(&pushing, 2), move || popping.pop(&mut Turn::default(), || false));
         assert_eq!(popped, Some(1), "in the order of arrival");
         assert_eq!(queue.pop(&mut Turn::default(), || false), Some(2), "a future is told of room");
     });
@@ -36,7 +36,7 @@ fn future_that_wants_room_and_pop() {
 
 #[test]
 fn future_that_leaves_and_one_that_waits_for_room() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("future_that_leaves_and_one_that_waits_for_room", time, || {
             let queue = Arc::new(Queue::new(1));
             assert_eq!(queue.try_push(1), Ok(()));
@@ -48,7 +48,7 @@ fn future_that_leaves_and_one_that_waits_for_room() {
             let pusher = thread::spawn(move || push(&pushing, 4));
             // It may have been told of the room that the pop makes, and passes the word on.
             let leaver = move || leaving.leave(spot, false);
-            let ((), popped) = meet(leaver, move || popping.pop(&mut Turn::default(), || false));
+            let ((), popped) = race(leaver, move || popping.pop(&mut Turn::default(), || false));
             join(pusher); // a wake-up is not lost with who got it
             assert_eq!(popped, Some(1), "in the order of arrival");
             assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept");
@@ -69,7 +69,7 @@ fn finish<F: Future + Unpin>(mut future: F) -> F::Output {
 
 #[test]
 fn spawn_async_and_a_slot_that_comes_free() {
-    explore("spawn_async_and_a_slot_that_comes_free", Time::Stands, || {
+    explore("spawn_async_and_a_slot_that_comes_free", Time::Frozen, || {
         let pool = one_worker(1);
         let first = pool.spawn(|| 1).expect("there is room");
         let handle = finish(pool.spawn_async(|| 2)).unwrap_or_else(|_| panic!("nothing is closed"));
@@ -81,12 +81,12 @@ fn spawn_async_and_a_slot_that_comes_free() {
 
 #[test]
 fn spawn_async_and_close() {
-    explore("spawn_async_and_close", Time::Stands, || {
+    explore("spawn_async_and_close", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let first = pool.spawn(|| 1).expect("there is room");
         let future: SpawnAsync<_, _> = pool.spawn_async(|| 2);
         let closing = Arc::clone(&pool);
-        let (submitted, ()) = meet(move || finish(future), move || closing.close());
+        let (submitted, ()) = race(move || finish(future), move || closing.close());
         match submitted {
             Ok(handle) => assert_eq!(handle.join().ok(), Some(2), "accepted means that it is drained"),
             Err(refused) => assert_eq!((refused.into_inner())(), 2, "refused is returned"),
@@ -98,7 +98,7 @@ fn spawn_async_and_close() {
 
 #[test]
 fn forgotten_submission_and_close() {
-    explore("forgotten_submission_and_close", Time::Stands, || {
+    explore("forgotten_submission_and_close", Time::Frozen, || {
         let pool = one_worker(1);
         let _first = pool.spawn(|| 1).expect("there is room");
         let mut future = pool.spawn_async(|| 2);

@@ -1,6 +1,6 @@
 //! The queue: pushing, popping, sleeping, waking, closing, on both lanes.
 
-use crate::models::explore::{explore, explore_deeper, join, meet};
+use crate::models::explore::{explore, explore_deeper, join, race};
 use crate::queue::{PushError, Queue, Turn};
 use crate::sync::Ordering::SeqCst;
 use crate::sync::{Arc, AtomicBool, Time, thread};
@@ -36,7 +36,7 @@ fn full_queue() -> Arc<Queue<usize>> {
 
 #[test]
 fn push_and_pop() {
-    explore("push_and_pop", Time::Stands, || {
+    explore("push_and_pop", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let sleeper = thread::spawn(popper(&queue, 1));
         let both_lanes = Arc::clone(&queue);
@@ -44,7 +44,7 @@ fn push_and_pop() {
             both_lanes.push_unbounded(2, 1, |_| false);
             both_lanes.push(1, Deadline::NEVER)
         };
-        let (one, pushed) = meet(popper(&queue, 1), pusher);
+        let (one, pushed) = race(popper(&queue, 1), pusher);
         assert_eq!(pushed, Ok(()));
         assert_eq!(one + join(sleeper), 3, "each item comes out once, and no sleeper is left with one");
     });
@@ -52,11 +52,11 @@ fn push_and_pop() {
 
 #[test]
 fn two_pushes_and_one_sleeper() {
-    explore("two_pushes_and_one_sleeper", Time::Stands, || {
+    explore("two_pushes_and_one_sleeper", Time::Frozen, || {
         let queue = Arc::new(Queue::new(2));
         let other = Arc::clone(&queue);
         let second = thread::spawn(move || other.try_push(1));
-        let (sum, pushed) = meet(popper(&queue, 2), {
+        let (sum, pushed) = race(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
             move || queue.try_push(2)
         });
@@ -67,11 +67,11 @@ fn two_pushes_and_one_sleeper() {
 /// A waker whose sleeper has found the item by itself, another push that believes it, and a worker that falls asleep meanwhile.
 #[test]
 fn two_pushes_and_a_sleeper_after_another() {
-    explore_deeper("two_pushes_and_a_sleeper_after_another", Time::Stands, || {
+    explore_deeper("two_pushes_and_a_sleeper_after_another", Time::Frozen, || {
         let queue = Arc::new(Queue::new(2));
         let other = Arc::clone(&queue);
         let second = thread::spawn(move || other.try_push(1));
-        let ((one, another), pushed) = meet(
+        let ((one, another), pushed) = race(
             {
                 let (first, then) = (thread::spawn(popper(&queue, 1)), popper(&queue, 1));
                 move || (join(first), then())
@@ -87,9 +87,9 @@ fn two_pushes_and_a_sleeper_after_another() {
 
 #[test]
 fn push_aside_and_falling_asleep() {
-    explore("push_aside_and_falling_asleep", Time::Stands, || {
+    explore("push_aside_and_falling_asleep", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
-        let (sum, ()) = meet(popper(&queue, 2), {
+        let (sum, ()) = race(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
             move || {
                 queue.push_unbounded(1, 0, |_| false);
@@ -103,10 +103,10 @@ fn push_aside_and_falling_asleep() {
 #[test]
 fn parked_push_and_pop() {
     // Patient for ever, and not at all.
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("parked_push_and_pop", time, || {
             let queue = full_queue();
-            let (sum, pushed) = meet(popper(&queue, 2), pusher(&queue, 2));
+            let (sum, pushed) = race(popper(&queue, 2), pusher(&queue, 2));
             assert_eq!((sum, pushed), (3, Ok(())), "room is told to who waits for it");
         });
     }
@@ -114,11 +114,11 @@ fn parked_push_and_pop() {
 
 #[test]
 fn two_parked_pushes_and_pop() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("two_parked_pushes_and_pop", time, || {
             let queue = full_queue();
             let other = thread::spawn(pusher(&queue, 4));
-            let (sum, pushed) = meet(popper(&queue, 3), pusher(&queue, 2));
+            let (sum, pushed) = race(popper(&queue, 3), pusher(&queue, 2));
             assert_eq!((sum, pushed, join(other)), (7, Ok(()), Ok(())));
         });
     }
@@ -126,11 +126,11 @@ fn two_parked_pushes_and_pop() {
 
 #[test]
 fn parked_push_and_close() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("parked_push_and_close", time, || {
             let queue = full_queue();
             let other = thread::spawn(pusher(&queue, 2));
-            let (pushed, ()) = meet(pusher(&queue, 2), closer(&queue));
+            let (pushed, ()) = race(pusher(&queue, 2), closer(&queue));
             let refused = Err(PushError::Closed(2));
             assert_eq!((pushed, join(other)), (refused, Err(PushError::Closed(2))), "closing wakes all who wait");
             assert_eq!(queue.pop(&mut Turn::default(), || false), Some(1));
@@ -140,11 +140,11 @@ fn parked_push_and_close() {
 
 #[test]
 fn parked_push_and_close_and_pop() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("parked_push_and_close_and_pop", time, || {
             let queue = full_queue();
             let popper = thread::spawn(popper(&queue, 1));
-            let (pushed, ()) = meet(pusher(&queue, 2), closer(&queue));
+            let (pushed, ()) = race(pusher(&queue, 2), closer(&queue));
             assert_eq!(join(popper), 1);
             match pushed {
                 Ok(()) => assert_eq!(queue.pop(&mut Turn::default(), || false), Some(2), "taken in means it comes out"),
@@ -157,7 +157,7 @@ fn parked_push_and_close_and_pop() {
 
 #[test]
 fn sleep_and_call_to_look_up() {
-    explore("sleep_and_call_to_look_up", Time::Stands, || {
+    explore("sleep_and_call_to_look_up", Time::Frozen, || {
         let queue = Arc::new(Queue::<usize>::new(1));
         let stopped = Arc::new(AtomicBool::new(false));
         let sleeper = || {
@@ -175,21 +175,21 @@ fn sleep_and_call_to_look_up() {
             flag.store(true, SeqCst);
             queue_to_wake.wake_all();
         };
-        meet(sleeper(), caller);
+        race(sleeper(), caller);
         join(other);
     });
 }
 
 #[test]
 fn two_pushes_to_one_row_and_two_sleepers() {
-    explore("two_pushes_to_one_row_and_two_sleepers", Time::Stands, || {
+    explore("two_pushes_to_one_row_and_two_sleepers", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let pusher = |item| {
             let queue = Arc::clone(&queue);
             move || queue.push_unbounded(item, 3, |_| false)
         };
         let (sleeper, first) = (thread::spawn(popper(&queue, 1)), thread::spawn(pusher(1)));
-        let (item, ()) = meet(popper(&queue, 1), pusher(2));
+        let (item, ()) = race(popper(&queue, 1), pusher(2));
         join(first);
         assert_eq!(item + join(sleeper), 3, "who brings to a row that is not empty relies on who came before");
         assert!(queue.seems_empty());
@@ -198,14 +198,14 @@ fn two_pushes_to_one_row_and_two_sleepers() {
 
 #[test]
 fn take_back_and_push_to_one_row() {
-    explore("take_back_and_push_to_one_row", Time::Stands, || {
+    explore("take_back_and_push_to_one_row", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let (other, maker) = (Arc::clone(&queue), Arc::clone(&queue));
         let maker = thread::spawn(move || {
             maker.push_unbounded(10, 3, |_| false);
             maker.unpush(3, |item| *item == 10).is_some()
         });
-        let (item, ()) = meet(popper(&queue, 1), move || other.push_unbounded(1, 3, |_| false));
+        let (item, ()) = race(popper(&queue, 1), move || other.push_unbounded(1, 3, |_| false));
         let was_taken_back = join(maker);
         let left = queue.try_pop(&mut Turn::default()).unwrap_or(0);
         assert_eq!(item + left, if was_taken_back { 1 } else { 11 });

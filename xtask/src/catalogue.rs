@@ -1,4 +1,4 @@
-//! Counts what the sources of the tests say: scenarios, and the faults that tests pin.
+//! The catalogue of faults, compared with the marks of the tests, and the count of scenarios.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,7 +19,7 @@ struct Fault {
     is_excused: bool,
 }
 
-/// One test of the sources.
+/// A test of the sources.
 struct Test {
     file: String,
     name: String,
@@ -28,18 +28,19 @@ struct Test {
     scenarios: usize,
 }
 
-/// How many scenarios at least.
+/// The number of scenarios that there must be.
 const SCENARIOS: usize = 300;
 
-/// Counts scenarios: each test once, or once for each of the six pools of the grid; an error if they are too few.
+/// Counts scenarios: one for each test, or six for a test that runs on the grid of pools. Returns an
+/// error if they are too few.
 pub(crate) fn check_scenarios() -> Result<String, String> {
     let tests = tests();
     let scenarios: usize = tests.iter().map(|test| test.scenarios).sum();
-    let words = format!("{scenarios} scenarios in {} tests, at least {SCENARIOS} wanted", tests.len());
+    let words = format!("{scenarios} scenarios in {} tests, at least {SCENARIOS} are required", tests.len());
     if scenarios >= SCENARIOS { Ok(words) } else { Err(words) }
 }
 
-/// Returns how many faults have a test or a reason for having none; an error if one has neither.
+/// Returns how many faults have a test or a reason for having none, or an error if one has neither.
 pub(crate) fn check_faults() -> Result<String, String> {
     let (pinned, faults) = (pinned(), faults());
     let number = |fault: &Fault| fault.number.clone();
@@ -106,7 +107,7 @@ fn pinned() -> BTreeMap<String, Vec<String>> {
     pinned
 }
 
-/// The tests of the package that the harness runs by itself, those beside the code and those in `tests/`.
+/// Returns the tests that the harness runs by itself: those beside the code and those in `tests/`.
 fn tests() -> Vec<Test> {
     let mut files = Vec::new();
     sources(Path::new("src"), &mut files);
@@ -126,7 +127,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What a test's name begins with: `timers` for `tests/timers.rs`, `timer` for `src/timer/tests.rs`.
+/// The module of a test: `timers` for `tests/timers.rs`, `timer` for `src/timer/tests.rs`.
 fn module(path: &Path) -> String {
     let words: Vec<_> =
         path.with_extension("").iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();

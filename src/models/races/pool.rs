@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{counter, one_worker, workers};
 use crate::error::{CancelReason, JoinError};
-use crate::models::explore::{explore, join, meet};
+use crate::models::explore::{explore, join, race};
 use crate::queue::{Queue, Turn};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time, now, thread};
 use crate::task::executor::Executor;
@@ -26,7 +26,7 @@ fn counted(runs: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
 
 #[test]
 fn admit_and_close() {
-    explore("admit_and_close", Time::Stands, || {
+    explore("admit_and_close", Time::Frozen, || {
         let lifecycle = Arc::new(Lifecycle::new(Ledger::new(false)));
         let told = counter();
         lifecycle.on_drained(counted_often(&told));
@@ -41,9 +41,9 @@ fn admit_and_close() {
         };
         let other = thread::spawn(submitter());
         let closing = Arc::clone(&lifecycle);
-        let ((), quiet) = meet(submitter(), move || {
+        let ((), quiet) = race(submitter(), move || {
             closing.close();
-            closing.wait_quiet(Deadline::NEVER)
+            closing.wait_quiet_unless(|| false, Deadline::NEVER)
         });
         join(other);
         assert!(quiet && lifecycle.is_drained(), "whoever settles last finds the pool drained");
@@ -60,7 +60,7 @@ fn counted_often(calls: &Arc<AtomicUsize>) -> impl Fn() + Send + Sync + use<> {
 
 #[test]
 fn settle_and_wait_for_quiet() {
-    explore("settle_and_wait_for_quiet", Time::Stands, || {
+    explore("settle_and_wait_for_quiet", Time::Frozen, || {
         let lifecycle = Arc::new(Lifecycle::new(Ledger::new(false)));
         let done = counter();
         for _ in 0..2 {
@@ -76,8 +76,8 @@ fn settle_and_wait_for_quiet() {
         };
         let other = thread::spawn(settler());
         let (waiting, look) = (Arc::clone(&lifecycle), Arc::clone(&done));
-        let waiter = move || (waiting.wait_quiet(Deadline::NEVER), look.load(Ordering::Relaxed));
-        let (waited, ()) = meet(waiter, settler());
+        let waiter = move || (waiting.wait_quiet_unless(|| false, Deadline::NEVER), look.load(Ordering::Relaxed));
+        let (waited, ()) = race(waiter, settler());
         assert_eq!(waited, (true, 2), "quiet means that all is done, and shows it");
         join(other);
     });
@@ -85,7 +85,7 @@ fn settle_and_wait_for_quiet() {
 
 #[test]
 fn books_that_are_read_at_any_time() {
-    explore("books_that_are_read_at_any_time", Time::Stands, || {
+    explore("books_that_are_read_at_any_time", Time::Frozen, || {
         let ledger = Arc::new(Ledger::new(false));
         let writing = Arc::clone(&ledger);
         let writer = move || {
@@ -99,7 +99,7 @@ fn books_that_are_read_at_any_time() {
             let quiet = ledger.is_quiet();
             (quiet, ledger.snapshot())
         };
-        let ((_, metrics), ()) = meet(reader, writer);
+        let ((_, metrics), ()) = race(reader, writer);
         let met = metrics.tasks_cancelled + metrics.tasks_queued + metrics.tasks_running;
         assert_eq!(metrics.tasks_submitted, met, "every reading of the books adds up");
     });
@@ -107,11 +107,11 @@ fn books_that_are_read_at_any_time() {
 
 #[test]
 fn submit_and_shutdown() {
-    explore("submit_and_shutdown", Time::Stands, || {
+    explore("submit_and_shutdown", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let runs = counter();
         let (submitting, closure) = (Arc::clone(&pool), counted(&runs));
-        let (accepted, ()) = meet(move || submitting.execute(closure).is_ok(), {
+        let (accepted, ()) = race(move || submitting.execute(closure).is_ok(), {
             let pool = Arc::clone(&pool);
             move || pool.shutdown()
         });
@@ -123,12 +123,12 @@ fn submit_and_shutdown() {
 
 #[test]
 fn parked_submitter_and_close() {
-    explore("parked_submitter_and_close", Time::Stands, || {
+    explore("parked_submitter_and_close", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());
         let (submitting, closure) = (Arc::clone(&pool), counted(&runs));
-        let (accepted, ()) = meet(move || submitting.execute(closure).is_ok(), {
+        let (accepted, ()) = race(move || submitting.execute(closure).is_ok(), {
             let pool = Arc::clone(&pool);
             move || pool.close()
         });
@@ -139,7 +139,7 @@ fn parked_submitter_and_close() {
 
 #[test]
 fn shutdown_and_shutdown() {
-    explore("shutdown_and_shutdown", Time::Stands, || {
+    explore("shutdown_and_shutdown", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());
@@ -150,13 +150,13 @@ fn shutdown_and_shutdown() {
                 runs.load(Ordering::Relaxed)
             }
         };
-        assert_eq!(meet(end(), end()), (1, 1), "both return when everything has run");
+        assert_eq!(race(end(), end()), (1, 1), "both return when everything has run");
     });
 }
 
 #[test]
 fn cancelling_and_start() {
-    explore("cancelling_and_start", Time::Stands, || {
+    explore("cancelling_and_start", Time::Frozen, || {
         let pool = Arc::new(one_worker(2));
         let runs = counter();
         let handles = [(); 2].map(|()| pool.spawn(counted(&runs)).expect("there is room"));
@@ -176,7 +176,7 @@ fn cancelling_and_start() {
 
 #[test]
 fn wait_idle_and_last_task() {
-    explore("wait_idle_and_last_task", Time::Stands, || {
+    explore("wait_idle_and_last_task", Time::Frozen, || {
         let pool = one_worker(1);
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());
@@ -188,7 +188,7 @@ fn wait_idle_and_last_task() {
 
 #[test]
 fn two_workers_and_two_jobs() {
-    explore("two_workers_and_two_jobs", Time::Stands, || {
+    explore("two_workers_and_two_jobs", Time::Frozen, || {
         let pool = workers(2, 1);
         let runs = counter();
         for _ in 0..2 {
@@ -201,11 +201,11 @@ fn two_workers_and_two_jobs() {
 
 #[test]
 fn resize_and_submit() {
-    explore("resize_and_submit", Time::Stands, || {
+    explore("resize_and_submit", Time::Frozen, || {
         let pool = Arc::new(workers(2, 1));
         let runs = counter();
         let (submitting, closure) = (Arc::clone(&pool), counted(&runs));
-        let (accepted, resized) = meet(move || submitting.execute(closure).is_ok(), {
+        let (accepted, resized) = race(move || submitting.execute(closure).is_ok(), {
             let pool = Arc::clone(&pool);
             move || pool.resize(1).is_ok()
         });
@@ -217,10 +217,10 @@ fn resize_and_submit() {
 
 #[test]
 fn resize_and_shutdown() {
-    explore("resize_and_shutdown", Time::Stands, || {
+    explore("resize_and_shutdown", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let growing = Arc::clone(&pool);
-        let (_, ()) = meet(move || growing.resize(2).is_ok(), {
+        let (_, ()) = race(move || growing.resize(2).is_ok(), {
             let pool = Arc::clone(&pool);
             move || pool.shutdown()
         });
@@ -245,7 +245,7 @@ impl Task for Ended {
 #[test]
 fn timer_and_close() {
     // The second never passes, or at once.
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("timer_and_close", time, || {
             let queue = Arc::new(Queue::new(1));
             let keeper = Arc::new(TimerThread::new(&queue));
@@ -253,7 +253,7 @@ fn timer_and_close() {
             let task = Arc::new(Ended(AtomicUsize::new(0)));
             let (putting, to_put) = (Arc::clone(&keeper), Arc::clone(&task));
             let closing = Arc::clone(&keeper);
-            let (put, struck) = meet(
+            let (put, struck) = race(
                 move || putting.put(Due::after(now(), Duration::from_secs(1)), to_put as _),
                 move || closing.close().len(),
             );

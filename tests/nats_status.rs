@@ -1,0 +1,93 @@
+//! What monitoring asks: how many jobs wait, with whom, and since when; and clearing up what is done.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod nats_common;
+
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nats_common::{Server, pool, queue, wait_until, work_until};
+use workcrew::nats::{Job, QueueError, Worker};
+use workcrew::retry::RetryPolicy;
+
+/// Fault 236.
+#[test]
+fn the_figures_of_a_queue_and_its_consumer_tell_what_waits_what_runs_and_since_when() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(2);
+    let connection = server.connect(&pool);
+    let queue = queue(&connection);
+    let worker = Worker::<String>::builder(&queue, "worker").slots(1).build().unwrap();
+    let empty = queue.status().unwrap();
+    assert_eq!((empty.jobs, empty.bytes, empty.oldest_age, empty.consumers), (0, 0, None, 0));
+    assert!(matches!(worker.status(), Err(QueueError::Rejected(_))), "no worker has run yet");
+
+    let begun = Instant::now();
+    for number in 0..5 {
+        queue.enqueue("jobs.a", "payload", number.to_string()).unwrap();
+    }
+    queue.enqueue_after(Duration::from_secs(3_600), "jobs.a", "", "later").unwrap();
+    let (sender, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            worker.run(&pool, move |_| {
+                let _ = gate.lock().unwrap().recv();
+                Ok(())
+            })
+        });
+        wait_until("one runs", || worker.metrics().jobs_in_flight == 1);
+        let stored = queue.status().unwrap();
+        assert_eq!((stored.jobs, stored.consumers), (6, 1));
+        assert!(stored.bytes > 6 * 7, "{stored:?}");
+        let (oldest, most) = (stored.oldest_age.unwrap(), begun.elapsed());
+        assert!(oldest > Duration::ZERO && oldest <= most, "{oldest:?} of {most:?}");
+        let lag = worker.status().unwrap();
+        assert_eq!((lag.jobs_pending, lag.jobs_ack_pending, lag.jobs_redelivered, lag.pulls_waiting), (5, 1, 0, 0));
+        assert_eq!(worker.metrics().jobs_pending, 5);
+        drop(sender);
+        wait_until("only the delayed one is left", || {
+            queue.len().unwrap() == 1 && worker.metrics().jobs_in_flight == 0
+        });
+        assert_eq!(worker.metrics().jobs_pending, 0);
+        wait_until("the worker is idle", || worker.status().unwrap().pulls_waiting == 1);
+        let lag = worker.status().unwrap();
+        assert_eq!((lag.jobs_pending, lag.jobs_ack_pending), (0, 1));
+        worker.drain();
+        assert!(run.join().unwrap().unwrap().drained);
+    });
+}
+
+/// Fault 237.
+#[test]
+fn clearing_what_is_done_leaves_other_subjects_and_jobs_that_are_not_done() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let connection = server.connect(&pool);
+    let queue = queue(&connection);
+    // A limits stream keeps what is acknowledged, as a killed server may.
+    connection.request("$JS.API.STREAM.DELETE.JOBS", "").unwrap();
+    let config = r#"{"name":"JOBS","subjects":["jobs.>"],"retention":"limits","storage":"file","num_replicas":1}"#;
+    connection.request("$JS.API.STREAM.CREATE.JOBS", config).unwrap();
+    for number in 0..40 {
+        queue.enqueue("jobs.b", "", format!("b-{number}")).unwrap();
+        queue.enqueue("jobs.a", "", format!("a-{number}")).unwrap();
+    }
+    let hour = RetryPolicy::fixed(Duration::from_secs(3_600)).max_attempts(9);
+    let worker = Worker::builder(&queue, "worker").subject("jobs.a").retry(hour).build().unwrap();
+    let handler = |job: &Job| if job.id() == Some("a-30") { Err("later".to_owned()) } else { Ok(()) };
+    let is_done = || worker.metrics().jobs_acked == 39 && worker.metrics().jobs_retried == 1;
+    work_until(&worker, &pool, handler, is_done);
+    assert_eq!(worker.clear_finished().unwrap(), 30, "those before the one that is not done");
+    assert_eq!(queue.len().unwrap(), 50);
+    assert_eq!(worker.clear_finished().unwrap(), 0);
+    // A worker of a name that has done nothing clears nothing.
+    let other = Worker::<String>::builder(&queue, "other").build().unwrap();
+    work_until(&other, &pool, |_| Ok(()), || other.status().is_ok());
+    drop(connection.request("$JS.API.CONSUMER.DELETE.JOBS.other", ""));
+    let fresh = Worker::<String>::builder(&queue, "fresh").subject("jobs.c").build().unwrap();
+    work_until(&fresh, &pool, |_| Ok(()), || fresh.status().is_ok());
+    assert_eq!((fresh.clear_finished().unwrap(), queue.len().unwrap()), (0, 50));
+}

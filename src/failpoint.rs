@@ -1,13 +1,13 @@
 //! Where a check can make the pool itself fail or dawdle, in builds with `--cfg workcrew_faults` alone.
 //!
-//! In every other build a place is nothing. What is armed here is asked at each visit of a place, on the thread that comes
-//! by and under no lock, and may block or yield there. If it answers `true` the place fails: a thread is not started, or the
-//! visitor panics. Only one thing is armed at a time, for the whole process.
+//! In every other build a failpoint is nothing. What is enabled here is asked at each visit of a failpoint, on the thread that comes
+//! by and under no lock, and may block or yield there. If it answers `true` the failpoint fails: a thread is not started, or the
+//! visitor panics. Only one thing is enabled at a time, for the whole process.
 
-/// A place where something can go wrong.
+/// A failpoint where something can go wrong.
 #[cfg_attr(not(workcrew_faults), allow(dead_code, unreachable_pub))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum Failpoint {
     /// A submission has been admitted; nobody can find the task yet.
     Admitted,
     /// A job lies in the queue; no worker has been called.
@@ -19,62 +19,62 @@ pub enum Place {
     /// A task counts as started; its closure is about to be called.
     Starting,
     /// A closure has returned; its outcome is about to land.
-    Landing,
+    Completing,
     /// An outcome has landed; the task is about to be settled.
-    Settling,
+    Completed,
 }
 
 #[cfg(workcrew_faults)]
-pub use armed::{Armed, arm};
+pub use enabled::{FailGuard, configure};
 #[cfg(workcrew_faults)]
-pub(crate) use armed::{at, fails};
+pub(crate) use enabled::{hit, should_fail};
 
-/// Passes a place; panics if it fails.
+/// Passes a failpoint; panics if it fails.
 #[cfg(not(workcrew_faults))]
 #[inline]
-pub(crate) fn at(_: Place) {}
+pub(crate) fn hit(_: Failpoint) {}
 
-/// Passes a place; returns whether it fails.
+/// Passes a failpoint; returns whether it fails.
 #[cfg(not(workcrew_faults))]
 #[inline]
-pub(crate) fn fails(_: Place) -> bool {
+pub(crate) fn should_fail(_: Failpoint) -> bool {
     false
 }
 
 #[cfg(workcrew_faults)]
-mod armed {
-    use super::Place;
+mod enabled {
+    use super::Failpoint;
     use crate::sync::{Arc, Mutex};
 
-    type Plan = Arc<dyn Fn(Place) -> bool + Send + Sync>;
+    type Callback = Arc<dyn Fn(Failpoint) -> bool + Send + Sync>;
 
-    /// What is armed.
-    static PLAN: Mutex<Option<Plan>> = Mutex::new(None);
+    /// What is enabled.
+    static CONFIGURED: Mutex<Option<Callback>> = Mutex::new(None);
 
     /// Disarms when dropped.
     #[derive(Debug)]
     #[must_use = "dropping it disarms"]
-    pub struct Armed(());
+    pub struct FailGuard(());
 
-    /// Has `plan` asked at every visit of a place.
-    pub fn arm(plan: impl Fn(Place) -> bool + Send + Sync + 'static) -> Armed {
-        *PLAN.lock() = Some(Arc::new(plan));
-        Armed(())
+    /// Has `callback` asked at every visit of a failpoint.
+    pub fn configure(callback: impl Fn(Failpoint) -> bool + Send + Sync + 'static) -> FailGuard {
+        *CONFIGURED.lock() = Some(Arc::new(callback));
+        FailGuard(())
     }
 
-    impl Drop for Armed {
+    impl Drop for FailGuard {
         fn drop(&mut self) {
-            let plan = PLAN.lock().take();
-            drop(plan);
+            let callback = CONFIGURED.lock().take();
+            drop(callback);
         }
     }
 
-    pub(crate) fn at(place: Place) {
-        assert!(!fails(place), "a fault was injected: {place:?}");
+    pub(crate) fn hit(failpoint: Failpoint) {
+        assert!(!should_fail(failpoint), "a fault was injected: {failpoint:?}");
     }
 
-    pub(crate) fn fails(place: Place) -> bool {
-        let plan = PLAN.lock().clone();
-        plan.is_some_and(|plan| plan(place))
+    pub(crate) fn should_fail(failpoint: Failpoint) -> bool {
+        let callback = CONFIGURED.lock().clone();
+        callback.is_some_and(|callback| callback(failpoint))
     }
 }

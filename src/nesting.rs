@@ -2,13 +2,13 @@
 //!
 //! A hook or a callback may do the very thing that calls it again. Three rules keep it off the stack:
 //! 1. A *hook* (an observer, a panic hook, a hook of a bus or a worker) only reports something. While
-//!    [`DEPTH`] hooks are on the stack a further one is skipped, and the caller counts that.
+//!    [`MAX_DEPTH`] hooks are on the stack a further one is skipped, and the caller counts that.
 //! 2. A *callback* (of a token, a waker, the destructor of a closure that is cancelled) must be called
-//!    once. While [`DEPTH`] callbacks are on the stack a further one is put off. The innermost callback's
+//!    once. While [`MAX_DEPTH`] callbacks are on the stack a further one is put off. The innermost callback's
 //!    frame calls what was put off, in order, when its own callback has returned. So a chain of any
-//!    length takes the stack of `DEPTH` links.
+//!    length takes the stack of `MAX_DEPTH` links.
 //! 3. An event that a hook of a bus publishes is of a *generation* one higher than the event that the
-//!    hook reports. The bus compares it with `DEPTH` as well: that bounds loops through the pool.
+//!    hook reports. The bus compares it with `MAX_DEPTH` as well: that bounds loops through the pool.
 //!
 //! What the callbacks share with the code around them is not known here, and no lock is held.
 
@@ -19,7 +19,7 @@ use crate::sync::thread_local;
 use crate::unwind;
 
 /// How many hooks may be nested on one stack, how many callbacks, and how many generations events have.
-pub(crate) const DEPTH: usize = 16;
+pub(crate) const MAX_DEPTH: usize = 16;
 
 /// What is nested on the stack of one thread.
 struct Nesting {
@@ -36,28 +36,28 @@ thread_local! {
     /// Has no destructor: it can be read to the very end.
     static NESTING: Nesting =
         const { Nesting { hooks: Cell::new(0), callbacks: Cell::new(0), generation: Cell::new(0) } };
-    /// Callbacks that were put off. Empty while fewer than `DEPTH` callbacks are on the stack.
-    static PUT_OFF: RefCell<VecDeque<Box<dyn FnOnce()>>> = const { RefCell::new(VecDeque::new()) };
+    /// Callbacks that were put off. Empty while fewer than `MAX_DEPTH` callbacks are on the stack.
+    static DEFERRED: RefCell<VecDeque<Box<dyn FnOnce()>>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// Calls a hook; returns `None` without calling it while [`DEPTH`] hooks are on the stack.
+/// Calls a hook; returns `None` without calling it while [`MAX_DEPTH`] hooks are on the stack.
 pub(crate) fn hook<T>(f: impl FnOnce() -> T) -> Option<T> {
     let nested = NESTING.with(|nesting| nesting.hooks.get());
-    (nested < DEPTH).then(|| with(|nesting| &nesting.hooks, nested + 1, f))
+    (nested < MAX_DEPTH).then(|| with(|nesting| &nesting.hooks, nested + 1, f))
 }
 
-/// Calls a callback once and contains its panic: now, or, while [`DEPTH`] callbacks are on the stack, when
+/// Calls a callback once and contains its panic: now, or, while [`MAX_DEPTH`] callbacks are on the stack, when
 /// the innermost of them has returned.
 pub(crate) fn call_back(f: impl FnOnce() + 'static) {
     let nested = NESTING.with(|nesting| nesting.callbacks.get());
-    let Some(f) = (if nested < DEPTH { Some(f) } else { put_off(f) }) else { return };
+    let Some(f) = (if nested < MAX_DEPTH { Some(f) } else { defer(f) }) else { return };
     with(
         |nesting| &nesting.callbacks,
         nested + 1,
         || {
             contain(f);
-            if nested + 1 == DEPTH {
-                while let Some(next) = next_put_off() {
+            if nested + 1 == MAX_DEPTH {
+                while let Some(next) = next_deferred() {
                     contain(next);
                 }
             }
@@ -71,8 +71,8 @@ pub(crate) fn discard<T: 'static>(value: T) {
 }
 
 /// Whether a further callback would be put off.
-pub(crate) fn is_deep() -> bool {
-    NESTING.with(|nesting| nesting.callbacks.get()) >= DEPTH
+pub(crate) fn is_at_max_depth() -> bool {
+    NESTING.with(|nesting| nesting.callbacks.get()) >= MAX_DEPTH
 }
 
 /// The generation of an event that this thread would publish.
@@ -88,9 +88,9 @@ pub(crate) fn in_generation<T>(generation: usize, f: impl FnOnce() -> T) -> T {
 }
 
 /// Puts a callback off; gives it back if this thread is about to end and keeps nothing any more.
-fn put_off<F: FnOnce() + 'static>(f: F) -> Option<F> {
+fn defer<F: FnOnce() + 'static>(f: F) -> Option<F> {
     let mut f = Some(f);
-    let kept = PUT_OFF.try_with(|waiting| {
+    let kept = DEFERRED.try_with(|waiting| {
         if let Some(f) = f.take() {
             waiting.borrow_mut().push_back(Box::new(f));
         }
@@ -99,8 +99,8 @@ fn put_off<F: FnOnce() + 'static>(f: F) -> Option<F> {
     f
 }
 
-fn next_put_off() -> Option<Box<dyn FnOnce()>> {
-    PUT_OFF.try_with(|waiting| waiting.borrow_mut().pop_front()).ok().flatten()
+fn next_deferred() -> Option<Box<dyn FnOnce()>> {
+    DEFERRED.try_with(|waiting| waiting.borrow_mut().pop_front()).ok().flatten()
 }
 
 fn contain(f: impl FnOnce()) {
@@ -149,8 +149,8 @@ mod tests {
     fn a_chain_of_callbacks_is_called_in_full_and_takes_the_stack_of_a_few() {
         let (deepest, called) = <(Rc<Cell<usize>>, Rc<Cell<usize>>)>::default();
         chain(100_000, &deepest, &called);
-        assert_eq!((called.get(), deepest.get()), (100_000, DEPTH));
-        assert!(!is_deep() && next_put_off().is_none());
+        assert_eq!((called.get(), deepest.get()), (100_000, MAX_DEPTH));
+        assert!(!is_at_max_depth() && next_deferred().is_none());
     }
 
     #[test]
@@ -158,6 +158,6 @@ mod tests {
         fn nest() -> usize {
             hook(nest).map_or(0, |below| below + 1)
         }
-        assert_eq!((nest(), nest()), (DEPTH, DEPTH));
+        assert_eq!((nest(), nest()), (MAX_DEPTH, MAX_DEPTH));
     }
 }

@@ -1,9 +1,9 @@
 //! Awaiting the cancellation of a token, by the standard library alone.
 //!
 //! Rules:
-//! 1. The future leaves a *bell* with the token, as a callback. The bell holds the last waker that polled.
+//! 1. The future leaves a *cell* with the token, as a callback. The cell holds the last waker that polled.
 //! 2. A poll leaves its waker first and looks at the token then; a cancellation marks the token first and rings then. So
-//!    either the poll sees the mark, or the bell rings the waker that the poll has left.
+//!    either the poll sees the mark, or the cell rings the waker that the poll has left.
 //! 3. The callback goes with the future: one that is dropped leaves nothing behind.
 //!
 //! It knows no clock: see [`CancellationToken::cancelled`] about deadlines.
@@ -52,9 +52,9 @@ pub struct WaitForCancellation {
     registration: Option<Registration>,
 }
 
-/// A bell and the right to take it back.
+/// A cell and the right to take it back.
 struct Registration {
-    bell: Arc<Bell>,
+    cell: Arc<WakerCell>,
     _guard: CancelGuard,
 }
 
@@ -64,12 +64,12 @@ impl Future for WaitForCancellation {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CancelReason> {
         if self.token.reason().is_none() {
             match &self.registration {
-                Some(registration) => registration.bell.tie(context.waker()),
+                Some(registration) => registration.cell.register(context.waker()),
                 None => {
-                    let bell = Arc::new(Bell { waker: Mutex::new(Some(context.waker().clone())) });
-                    let rung = Arc::clone(&bell);
-                    let _guard = self.token.on_cancel(move || rung.ring());
-                    self.registration = Some(Registration { bell, _guard });
+                    let cell = Arc::new(WakerCell { waker: Mutex::new(Some(context.waker().clone())) });
+                    let cancelled = Arc::clone(&cell);
+                    let _guard = self.token.on_cancel(move || cancelled.wake());
+                    self.registration = Some(Registration { cell, _guard });
                 }
             }
         }
@@ -91,19 +91,19 @@ impl fmt::Debug for WaitForCancellation {
 }
 
 /// Wakes who polled last. Wakers are foreign code: they are cloned, called and dropped under no lock.
-struct Bell {
+struct WakerCell {
     waker: Mutex<Option<Waker>>,
 }
 
-impl Bell {
-    /// Ties the bell to this waker instead of the one before.
-    fn tie(&self, waker: &Waker) {
+impl WakerCell {
+    /// Ties the cell to this waker instead of the one before.
+    fn register(&self, waker: &Waker) {
         let waker = waker.clone();
         let old = self.waker.lock().replace(waker);
         unwind::discard(old);
     }
 
-    fn ring(&self) {
+    fn wake(&self) {
         let waker = self.waker.lock().take();
         if let Some(waker) = waker {
             waker.wake();
@@ -111,7 +111,7 @@ impl Bell {
     }
 }
 
-impl Drop for Bell {
+impl Drop for WakerCell {
     fn drop(&mut self) {
         let waker = self.waker.lock().take();
         unwind::discard(waker);

@@ -6,7 +6,7 @@
 //! | a reason | cancelled for ever | none |
 //!
 //! Rules:
-//! 1. A node's state and its registrations (children, callbacks) change together, under the node's lock. So a
+//! 1. A node's reason_code and its registrations (children, callbacks) change together, under the node's lock. So a
 //!    registration either is found by the cancellation or finds the node cancelled.
 //! 2. Cancelling marks the whole subtree first, one node's lock at a time, and only then calls the callbacks, under no
 //!    lock.
@@ -114,7 +114,7 @@ impl CancellationToken {
     /// 16 deep on one stack. Deeper ones are put off: this marks the tokens and returns, and the callbacks
     /// run, on the same thread, when the innermost running callback has returned.
     pub fn cancel(&self) {
-        self.cancel_because(CancelReason::Requested);
+        self.cancel_with(CancelReason::Requested);
     }
 
     /// Whether the token is cancelled. Once it is, it stays so.
@@ -145,11 +145,11 @@ impl CancellationToken {
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);
         let either = deadline.earlier(self.node.deadline);
-        let mut links = self.node.links.lock();
-        while self.node.marked().is_none() && !either.is_past() {
-            links = self.node.cancelled.wait_until(links, either.instant());
+        let mut state = self.node.state.lock();
+        while self.node.reason().is_none() && !either.is_past() {
+            state = self.node.cancelled.wait_until(state, either.instant());
         }
-        drop(links);
+        drop(state);
         self.is_cancelled()
     }
 
@@ -169,9 +169,9 @@ impl CancellationToken {
     pub fn on_cancel(&self, f: impl FnOnce() + Send + 'static) -> CancelGuard {
         let mut callback: Option<Callback> = Some(Box::new(f));
         let key = (self.reason().is_none())
-            .then(|| self.node.register(|| Link::Callback(callback.take().expect("registered at most once"))))
+            .then(|| self.node.register(|| Listener::Callback(callback.take().expect("listeners at most once"))))
             .flatten();
-        // Not registered means cancelled: the callback is still here, to be called now.
+        // Not listeners means cancelled: the callback is still here, to be called now.
         if let Some(callback) = callback {
             nesting::call_back(callback);
         }
@@ -181,18 +181,18 @@ impl CancellationToken {
     /// Why the token is cancelled, if it is.
     #[must_use]
     pub fn reason(&self) -> Option<CancelReason> {
-        let marked = self.node.marked();
-        if marked.is_none() && self.node.deadline.is_some_and(|deadline| sync::now() >= deadline) {
-            self.cancel_because(CancelReason::Expired);
-            return self.node.marked();
+        let reason = self.node.reason();
+        if reason.is_none() && self.node.deadline.is_some_and(|deadline| sync::now() >= deadline) {
+            self.cancel_with(CancelReason::Expired);
+            return self.node.reason();
         }
-        marked
+        reason
     }
 
     /// Whether [`reason`](Self::reason) may have something to say: the token is cancelled, or has a deadline.
     #[inline]
-    pub(crate) fn needs_a_look(&self) -> bool {
-        self.node.deadline.is_some() || self.node.marked().is_some()
+    pub(crate) fn may_be_cancelled(&self) -> bool {
+        self.node.deadline.is_some() || self.node.reason().is_some()
     }
 
     /// The moment at which the token cancels itself: the earliest of its own and its ancestors' deadlines.
@@ -201,14 +201,14 @@ impl CancellationToken {
         self.node.deadline
     }
 
-    pub(crate) fn cancel_because(&self, reason: CancelReason) {
+    pub(crate) fn cancel_with(&self, reason: CancelReason) {
         let mut callbacks = Vec::new();
         let mut subtree = vec![Arc::clone(&self.node)];
         while let Some(node) = subtree.pop() {
-            for link in node.mark(reason) {
-                match link {
-                    Link::Child(child) => subtree.extend(child.upgrade()),
-                    Link::Callback(callback) => callbacks.push(callback),
+            for listener in node.set_reason(reason) {
+                match listener {
+                    Listener::Child(child) => subtree.extend(child.upgrade()),
+                    Listener::Callback(callback) => callbacks.push(callback),
                 }
             }
         }
@@ -223,11 +223,11 @@ impl CancellationToken {
             (own, inherited) => own.or(inherited),
         };
         let mut node = Arc::new(Node::new(None, deadline));
-        let key = self.node.register(|| Link::Child(Arc::downgrade(&node)));
+        let key = self.node.register(|| Listener::Child(Arc::downgrade(&node)));
         match key {
             // The weak reference is in the parent's list already, so the node is completed through its own lock.
-            Some(key) => node.links.lock().parent = Some((Arc::clone(&self.node), key)),
-            None => node = Arc::new(Node::born_cancelled(self.node.marked())),
+            Some(key) => node.state.lock().parent = Some((Arc::clone(&self.node), key)),
+            None => node = Arc::new(Node::already_cancelled(self.node.reason())),
         }
         Self { node }
     }
@@ -246,7 +246,7 @@ impl RefUnwindSafe for CancellationToken {}
 impl fmt::Debug for CancellationToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CancellationToken")
-            .field("cancelled", &self.node.marked())
+            .field("cancelled", &self.node.reason())
             .field("deadline", &self.node.deadline)
             .finish()
     }
@@ -255,12 +255,12 @@ impl fmt::Debug for CancellationToken {
 /// Withdraws a callback of [`CancellationToken::on_cancel`] when dropped.
 #[must_use = "dropping the guard withdraws the callback, as `let _ =` does at once: bind it to a name, or call `detach`"]
 pub struct CancelGuard {
-    /// Where the callback is registered; `None` once the token was cancelled.
+    /// Where the callback is listeners; `None` once the token was cancelled.
     registration: Option<(Weak<Node>, u64)>,
 }
 
 impl CancelGuard {
-    /// Leaves the callback registered for as long as the token lives.
+    /// Leaves the callback listeners for as long as the token lives.
     pub fn detach(mut self) {
         self.registration = None;
     }
@@ -271,8 +271,8 @@ impl Drop for CancelGuard {
         if let Some((node, key)) = self.registration.take()
             && let Some(node) = node.upgrade()
         {
-            let link = node.links.lock().registered.remove(&key);
-            link.into_iter().for_each(Link::discard);
+            let listener = node.state.lock().listeners.remove(&key);
+            listener.into_iter().for_each(Listener::discard);
         }
     }
 }
@@ -287,7 +287,7 @@ type Callback = Box<dyn FnOnce() + Send>;
 
 const LIVE: u8 = 0;
 
-/// The reasons, each at the place whose number, counted from one, is its state.
+/// The reasons, each at the index whose number, counted from one, is its reason_code.
 const REASONS: [CancelReason; 5] = [
     CancelReason::Requested,
     CancelReason::GroupEnded,
@@ -298,34 +298,34 @@ const REASONS: [CancelReason; 5] = [
 
 /// One token of the tree.
 struct Node {
-    /// `LIVE`, or the place of the reason in [`REASONS`] counted from one. Changed under `links`' lock.
-    state: AtomicU8,
+    /// `LIVE`, or the index of the reason in [`REASONS`] counted from one. Changed under `state`' lock.
+    reason_code: AtomicU8,
     /// When the token cancels itself: the earliest of its own and its ancestors' deadlines.
     deadline: Option<Instant>,
     /// Who must be told.
-    links: Mutex<Links>,
+    state: Mutex<State>,
     /// Notified when the token is cancelled.
     cancelled: Condvar,
 }
 
 /// The neighbours of a node.
 #[derive(Default)]
-struct Links {
+struct State {
     /// The parent and the key of this node in its list.
     parent: Option<(Arc<Node>, u64)>,
     /// Children and callbacks by key. Empty once cancelled.
-    registered: BTreeMap<u64, Link>,
+    listeners: BTreeMap<u64, Listener>,
     /// The next key to give out.
     next_key: u64,
 }
 
 /// Somebody who must be told of a cancellation.
-enum Link {
+enum Listener {
     Child(Weak<Node>),
     Callback(Callback),
 }
 
-impl Link {
+impl Listener {
     /// Drops it. A callback may own the last reference to the next token, and so on: see `nesting`.
     fn discard(self) {
         if let Self::Callback(callback) = self {
@@ -336,46 +336,46 @@ impl Link {
 
 impl Node {
     fn new(reason: Option<CancelReason>, deadline: Option<Instant>) -> Self {
-        let place = reason.and_then(|reason| REASONS.iter().position(|known| *known == reason));
-        let state = place.map_or(LIVE, |place| place as u8 + 1);
-        Self { state: AtomicU8::new(state), deadline, links: Mutex::default(), cancelled: Condvar::new() }
+        let index = reason.and_then(|reason| REASONS.iter().position(|known| *known == reason));
+        let reason_code = index.map_or(LIVE, |index| index as u8 + 1);
+        Self { reason_code: AtomicU8::new(reason_code), deadline, state: Mutex::default(), cancelled: Condvar::new() }
     }
 
-    fn born_cancelled(reason: Option<CancelReason>) -> Self {
+    fn already_cancelled(reason: Option<CancelReason>) -> Self {
         Self::new(reason.or(Some(CancelReason::Requested)), None)
     }
 
     /// The reason written into the node; does not look at the clock.
-    fn marked(&self) -> Option<CancelReason> {
-        // ORDERING: Acquire pairs with the Release of `mark`: who sees the token cancelled sees what was done before.
-        let state = self.state.load(Ordering::Acquire);
-        usize::from(state).checked_sub(1).map(|place| REASONS[place])
+    fn reason(&self) -> Option<CancelReason> {
+        // ORDERING: Acquire pairs with the Release of `set_reason`: who sees the token cancelled sees what was done before.
+        let reason_code = self.reason_code.load(Ordering::Acquire);
+        usize::from(reason_code).checked_sub(1).map(|index| REASONS[index])
     }
 
-    /// Marks the node and takes out who must be told; nobody, if it was marked before.
-    fn mark(&self, reason: CancelReason) -> impl Iterator<Item = Link> + use<> {
-        let place = REASONS.iter().position(|known| *known == reason).expect("REASONS holds every reason");
-        let mut links = self.links.lock();
-        let mut registered = BTreeMap::new();
-        if self.marked().is_none() {
-            // ORDERING: Release pairs with the Acquire of `marked`.
-            self.state.store(place as u8 + 1, Ordering::Release);
-            registered = mem::take(&mut links.registered);
+    /// Marks the node and takes out who must be told; nobody, if it was reason before.
+    fn set_reason(&self, reason: CancelReason) -> impl Iterator<Item = Listener> + use<> {
+        let index = REASONS.iter().position(|known| *known == reason).expect("REASONS holds every reason");
+        let mut state = self.state.lock();
+        let mut listeners = BTreeMap::new();
+        if self.reason().is_none() {
+            // ORDERING: Release pairs with the Acquire of `reason`.
+            self.reason_code.store(index as u8 + 1, Ordering::Release);
+            listeners = mem::take(&mut state.listeners);
         }
-        drop(links);
+        drop(state);
         self.cancelled.notify_all();
-        registered.into_values()
+        listeners.into_values()
     }
 
-    /// Adds the link that `make` makes, unless the node is cancelled: then `make` is not called.
-    fn register(&self, make: impl FnOnce() -> Link) -> Option<u64> {
-        let mut links = self.links.lock();
-        if self.marked().is_some() && !defect!("lost cancel") {
+    /// Adds the listener that `make` makes, unless the node is cancelled: then `make` is not called.
+    fn register(&self, make: impl FnOnce() -> Listener) -> Option<u64> {
+        let mut state = self.state.lock();
+        if self.reason().is_some() && !defect!("lost cancel") {
             return None;
         }
-        let key = links.next_key;
-        links.next_key += 1;
-        links.registered.insert(key, make());
+        let key = state.next_key;
+        state.next_key += 1;
+        state.listeners.insert(key, make());
         Some(key)
     }
 }
@@ -383,13 +383,13 @@ impl Node {
 impl Drop for Node {
     /// Leaves the parent's list; goes up in a loop, since a chain of a million tokens must not be dropped recursively.
     fn drop(&mut self) {
-        let registered = mem::take(&mut self.links.lock().registered);
-        registered.into_values().for_each(Link::discard);
-        let mut up = self.links.lock().parent.take();
+        let listeners = mem::take(&mut self.state.lock().listeners);
+        listeners.into_values().for_each(Listener::discard);
+        let mut up = self.state.lock().parent.take();
         while let Some((parent, key)) = up {
-            let link = parent.links.lock().registered.remove(&key);
-            drop(link);
-            up = Arc::into_inner(parent).and_then(|node| node.links.lock().parent.take());
+            let listener = parent.state.lock().listeners.remove(&key);
+            drop(listener);
+            up = Arc::into_inner(parent).and_then(|node| node.state.lock().parent.take());
         }
     }
 }
@@ -406,7 +406,7 @@ mod tests {
             drop(child.on_cancel(|| ()));
             drop(parent.on_cancel(|| ()));
         }
-        assert_eq!(parent.node.links.lock().registered.len(), 0);
+        assert_eq!(parent.node.state.lock().listeners.len(), 0);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::worker_pool::WorkerPool;
 use crate::cancel::token::CancelGuard;
 use crate::defect::defect;
 use crate::error::SubmitError;
-use crate::observe::observer::{TaskId, TaskInfo};
+use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::queue::WaiterId;
 use crate::sync::{Arc, Mutex};
 use crate::task::TaskCell;

@@ -5,7 +5,7 @@
 //! worker at a time, and only when none is searching. This is how the schedulers of Go and tokio do it.
 //!
 //! Rules:
-//! 1. `searching` counts the workers that search, those included that were woken and are on their way: the waker counts
+//! 1. `searching` counts the workers that search, those included that were wakeup and are on their way: the waker counts
 //!    them before it wakes them.
 //! 2. Who brings an item wakes a worker if none is searching, after the item is there.
 //! 3. A worker ends its search before its last look: when it is about to sleep, after its announcement; when it has found
@@ -46,27 +46,27 @@ impl Idle {
 
     /// There is an item: wakes a worker, if need be. `has_more` tells whether there is an item still.
     #[inline]
-    pub(super) fn call_one(&self, has_more: impl Fn() -> bool) {
-        if self.must_wake() {
-            self.wake_one(has_more);
+    pub(super) fn notify_one(&self, has_more: impl Fn() -> bool) {
+        if self.should_notify() {
+            self.notify_slow(has_more);
         }
     }
 
     /// Makes every worker look up from its sleep.
-    pub(super) fn call_all(&self) {
-        self.sleeping.wake_all(|woken| {
-            // ORDERING: SeqCst, before those who are woken can end their search.
-            self.searching.0.fetch_add(woken, Ordering::SeqCst);
+    pub(super) fn notify_all(&self) {
+        self.sleeping.notify_all(|wakeup| {
+            // ORDERING: SeqCst, before those who are wakeup can end their search.
+            self.searching.0.fetch_add(wakeup, Ordering::SeqCst);
         });
     }
 
-    /// Searches with `look`, and sleeps between two searches, until it has found something or `look_up` says that
-    /// there is something else to do. `has_more` tells whether a search would find something. `hope` is the worker's.
-    pub(super) fn search<T>(
+    /// Searches with `look`, and sleeps between two searches, until it has found something or `should_stop` says that
+    /// there is something else to do. `has_more` tells whether a search would find something. `spinning` is the worker's.
+    pub(super) fn wait<T>(
         &self,
-        hope: &mut IdleSpin,
+        spinning: &mut IdleSpin,
         mut look: impl FnMut() -> Option<T>,
-        look_up: impl Fn() -> bool,
+        should_stop: impl Fn() -> bool,
         has_more: impl Fn() -> bool,
     ) -> Option<T> {
         // ORDERING: SeqCst throughout; the rules.
@@ -75,21 +75,21 @@ impl Idle {
             let mut item = None;
             let mut found = || {
                 item = look();
-                item.is_some() || look_up()
+                item.is_some() || should_stop()
             };
-            if hope.tries() {
+            if spinning.should_spin() {
                 let paid = spin_wait(SPIN_TIME, &mut found);
-                hope.learn(paid);
+                spinning.record(paid);
                 if paid {
                     self.end_search(&has_more);
                     return item;
                 }
             }
-            let woken = self.sleeping.park(Deadline::NEVER, || {
+            let wakeup = self.sleeping.wait(Deadline::NEVER, || {
                 self.searching.0.fetch_sub(1, Ordering::SeqCst);
                 found()
             });
-            match woken {
+            match wakeup {
                 Wakeup::Notified => {
                     if found() {
                         self.end_search(&has_more);
@@ -97,12 +97,12 @@ impl Idle {
                     }
                 }
                 // The waker has counted this worker as searching.
-                Wakeup::Ready { told: true } => {
+                Wakeup::Ready { notified: true } => {
                     self.end_search(&has_more);
                     return item;
                 }
-                Wakeup::Ready { told: false } | Wakeup::TimedOut => {
-                    self.call_one_for_more(&has_more);
+                Wakeup::Ready { notified: false } | Wakeup::TimedOut => {
+                    self.notify_if_more(&has_more);
                     return item;
                 }
             }
@@ -110,24 +110,26 @@ impl Idle {
     }
 
     /// Whether a worker searches or sleeps; may be stale when it returns.
-    pub(super) fn is_any(&self) -> bool {
-        self.searching.0.load(Ordering::SeqCst) > 0 || self.sleeping.has_sleepers()
+    pub(super) fn has_workers(&self) -> bool {
+        self.searching.0.load(Ordering::SeqCst) > 0 || self.sleeping.has_waiters()
     }
 
     #[inline]
-    fn must_wake(&self) -> bool {
+    fn should_notify(&self) -> bool {
         // ORDERING: SeqCst, after the item was brought; pairs with the end of a search (rule 3).
-        self.searching.0.load(Ordering::SeqCst) == 0 && self.sleeping.has_sleepers()
+        self.searching.0.load(Ordering::SeqCst) == 0 && self.sleeping.has_waiters()
     }
 
-    fn wake_one(&self, has_more: impl Fn() -> bool) {
+    fn notify_slow(&self, has_more: impl Fn() -> bool) {
         // ORDERING: SeqCst; of several who bring items at the same time, one wakes a worker, and the others find it
         // searching.
-        while self.must_wake() && self.searching.0.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            let mut nobody = true;
-            self.sleeping.wake(1, |woken| nobody = woken == 0);
+        while self.should_notify()
+            && self.searching.0.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        {
+            let mut none_waited = true;
+            self.sleeping.notify(1, |wakeup| none_waited = wakeup == 0);
             // If nobody slept any more, others have meanwhile been deceived by the count, and are stood in for.
-            let was_last = nobody && self.searching.0.fetch_sub(1, Ordering::SeqCst) == 1;
+            let was_last = none_waited && self.searching.0.fetch_sub(1, Ordering::SeqCst) == 1;
             if !(was_last && has_more()) || defect!("nobody stands in for the deceived") {
                 return;
             }
@@ -136,13 +138,13 @@ impl Idle {
 
     fn end_search(&self, has_more: impl Fn() -> bool) {
         if self.searching.0.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.call_one_for_more(has_more);
+            self.notify_if_more(has_more);
         }
     }
 
-    fn call_one_for_more(&self, has_more: impl Fn() -> bool) {
+    fn notify_if_more(&self, has_more: impl Fn() -> bool) {
         if has_more() {
-            self.call_one(has_more);
+            self.notify_one(has_more);
         }
     }
 }

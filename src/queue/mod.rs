@@ -7,15 +7,15 @@
 //!
 //! The contract:
 //!
-//! 1. The bounded lane never holds more than its capacity. It and each row of the side lane hand out in the order of
+//! 1. The bounded lane never holds more than its capacity. It and each shard of the side lane hand out in the order of
 //!    arrival. A worker takes from the lanes by turns, and from the rows of the side lane by turns. So with `r` rows the
-//!    oldest item of the bounded lane waits for one other item at most, the oldest of a row for `2r - 1`. (This holds
+//!    oldest item of the bounded lane waits for one other item at most, the oldest of a shard for `2r - 1`. (This holds
 //!    for each worker, and users are told so in the crate's docs.)
 //! 2. An item that is not taken in comes back; an item that is taken in comes out once.
 //! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is closed. Closing refuses
 //!    blocked pushes only: `try_push` asks no one, because admission is decided before (see `ledger`). It is *patient*
 //!    first: it lets the lane drain to the half, so that pushers and poppers work in long turns instead of waking each
-//!    other for each item; but not longer than [`PATIENCE`], and from then on it takes the first room there is.
+//!    other for each item; but not longer than [`LOW_WATER_WAIT`], and from then on it takes the first room there is.
 //! 4. A blocked `pop` ends when there is an item, or when it is told to look up from its sleep. While an item lies in
 //!    either lane and a worker sleeps, another worker is on its way to the item (see [`idle`]).
 //!
@@ -45,25 +45,25 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::defect::defect;
-use crate::failpoint::{self, Place};
+use crate::failpoint::{self, Failpoint};
 use crate::sync::{AtomicBool, Ordering, thread};
 use crate::time::deadline::Deadline;
 
 /// How often a blocked pusher lets poppers run before it sleeps.
 const YIELDS: u32 = 2;
-/// The row of the side lane for what is to come out in the order of its arrival, whoever brought it.
+/// The shard of the side lane for what is to come out in the order of its arrival, whoever brought it.
 pub(crate) const FIFO_SHARD: usize = 0;
 /// How long a blocked pusher lets poppers work before it wants the first room there is.
-const PATIENCE: Duration = Duration::from_millis(1);
+const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
 /// The queue; see the contract above.
 pub(crate) struct Queue<T> {
     bounded: Lane<T>,
-    side: UnboundedLane<T>,
+    unbounded: UnboundedLane<T>,
     /// Where workers search and sleep.
     idle: Idle,
     /// Where patient pushers wait for half of the room.
-    half_room: EventCount,
+    low_water: EventCount,
     /// Where other pushers wait for any room.
     room: EventCount,
     /// Blocked pushes are refused.
@@ -81,22 +81,22 @@ pub(crate) enum PushError<T> {
 
 /// What a worker remembers from one item to the next.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
+pub(crate) struct PopCursor {
     /// Which lane it looks into first; that alternates, so that neither starves.
-    side_first: bool,
-    /// The row of the side lane that it looks into first.
-    next_row: usize,
+    unbounded_first: bool,
+    /// The shard of the side lane that it looks into first.
+    next_shard: usize,
     /// Whether it lingers before it sleeps.
-    hope: IdleSpin,
+    spinning: IdleSpin,
 }
 
 impl<T> Queue<T> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             bounded: Lane::new(capacity),
-            side: UnboundedLane::new(),
+            unbounded: UnboundedLane::new(),
             idle: Idle::new(),
-            half_room: EventCount::new(),
+            low_water: EventCount::new(),
             room: EventCount::new(),
             closed: AtomicBool::new(false),
         }
@@ -106,8 +106,8 @@ impl<T> Queue<T> {
     #[inline]
     pub(crate) fn try_push(&self, item: T) -> Result<(), T> {
         self.bounded.try_push(item)?;
-        failpoint::at(Place::Queued);
-        self.call_worker();
+        failpoint::hit(Failpoint::Queued);
+        self.notify_worker();
         Ok(())
     }
 
@@ -116,13 +116,13 @@ impl<T> Queue<T> {
         self.push_unless(item, deadline, || false)
     }
 
-    /// The same, but gives up early if `is_called` says so. What makes it say so must call
+    /// The same, but gives up early if `should_stop` says so. What makes it say so must call
     /// [`wake_pushers`](Self::wake_pushers) afterwards.
     pub(crate) fn push_unless(
         &self,
         item: T,
         deadline: Deadline,
-        is_called: impl Fn() -> bool,
+        should_stop: impl Fn() -> bool,
     ) -> Result<(), PushError<T>> {
         let mut item = Some(item);
         // The first two waits are short and let poppers work; the last is as long as need be.
@@ -132,71 +132,71 @@ impl<T> Queue<T> {
             }
             thread::yield_now();
         }
-        let is_called = &is_called;
-        let mut woken = self.wait_for_room(&self.half_room, deadline.sooner(PATIENCE), &mut item, is_called);
-        while woken == Wakeup::Notified || (woken == Wakeup::TimedOut && !deadline.is_past()) {
-            woken = self.wait_for_room(&self.room, deadline, &mut item, is_called);
+        let should_stop = &should_stop;
+        let mut wakeup = self.wait_for_room(&self.low_water, deadline.sooner(LOW_WATER_WAIT), &mut item, should_stop);
+        while wakeup == Wakeup::Notified || (wakeup == Wakeup::TimedOut && !deadline.is_past()) {
+            wakeup = self.wait_for_room(&self.room, deadline, &mut item, should_stop);
         }
         match item {
             None => {
-                self.call_worker();
+                self.notify_worker();
                 Ok(())
             }
-            Some(refused) if matches!(woken, Wakeup::Ready { .. }) && self.is_closed() => {
+            Some(refused) if matches!(wakeup, Wakeup::Ready { .. }) && self.is_closed() => {
                 Err(PushError::Closed(refused))
             }
             Some(refused) => Err(PushError::Timeout(refused)),
         }
     }
 
-    /// Waits in `parking` until the item has been taken in, the queue is closed (woken early, item kept), somebody says
+    /// Waits in `event_count` until the item has been taken in, the queue is closed (wakeup early, item kept), somebody says
     /// that there is room, or the deadline has passed.
     fn wait_for_room(
         &self,
-        parking: &EventCount,
+        event_count: &EventCount,
         deadline: Deadline,
         item: &mut Option<T>,
-        is_called: impl Fn() -> bool,
+        should_stop: impl Fn() -> bool,
     ) -> Wakeup {
-        parking.park(deadline, || {
+        event_count.wait(deadline, || {
             let closed = self.is_closed();
             let tried = self.bounded.try_push(item.take().expect("the item is here until it is taken in"));
             *item = tried.err();
-            item.is_none() || closed || is_called()
+            item.is_none() || closed || should_stop()
         })
     }
 
     /// Takes the item in, or gives it back and has the waker called when there may be room. To be tried again then, with
-    /// the same spot, or [`leave`](Self::leave) is to be called. Neither patient nor closed: who waits as a future is
+    /// the same id, or [`deregister`](Self::deregister) is to be called. Neither patient nor closed: who waits as a future is
     /// told of the closing by others.
-    pub(crate) fn push_or_enroll(&self, item: T, spot: &mut Option<WaiterId>, waker: Waker) -> Result<(), T> {
+    pub(crate) fn push_or_register(&self, item: T, id: &mut Option<WaiterId>, waker: Waker) -> Result<(), T> {
         let Err(item) = self.bounded.try_push(item) else {
-            self.call_worker();
+            self.notify_worker();
             return Ok(());
         };
-        self.room.enroll(spot, waker);
+        self.room.register(id, waker);
         self.try_push(item)
     }
 
-    /// A future that had a spot waits no longer. `took_room` tells whether it has pushed what it waited to push.
-    pub(crate) fn leave(&self, spot: WaiterId, took_room: bool) {
-        if self.room.withdraw(spot) && !took_room && !defect!("wake-up not passed on") {
-            self.room.wake(1, |_| ());
+    /// A future that had a id waits no longer. `took_room` tells whether it has pushed what it waited to push.
+    pub(crate) fn deregister(&self, id: WaiterId, took_room: bool) {
+        if self.room.deregister(id) && !took_room && !defect!("wake-up not passed on") {
+            self.room.notify(1, |_| ());
         }
     }
 
-    /// Takes the item into a row of the side lane; any number is a row. `is_dead` tells which items there need not be kept.
-    pub(crate) fn push_unbounded(&self, item: T, row: usize, is_dead: impl Fn(&T) -> bool) {
-        let dead = self.side.push(item, row, is_dead);
-        self.call_worker();
-        drop(dead);
+    /// Takes the item into a shard of the side lane; any number is a shard. `is_stale` tells which items there need not be kept.
+    pub(crate) fn push_unbounded(&self, item: T, shard: usize, is_stale: impl Fn(&T) -> bool) {
+        let stale = self.unbounded.push(item, shard, is_stale);
+        self.notify_worker();
+        drop(stale);
     }
 
-    /// Takes back what was brought to a row of the side lane last, if `is_it` tells that one. A worker that was called for
+    /// Takes back what was brought to a shard of the side lane last, if `is_it` tells that one. A worker that was called for
     /// it looks in vain.
     #[inline]
-    pub(crate) fn unpush(&self, row: usize, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.side.take_back(row, is_it)
+    pub(crate) fn unpush(&self, shard: usize, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
+        self.unbounded.unpush(shard, is_it)
     }
 
     /// Hands out an item of the bounded lane.
@@ -204,9 +204,9 @@ impl<T> Queue<T> {
     pub(crate) fn try_pop_bounded(&self) -> Option<T> {
         let item = self.bounded.try_pop();
         if item.is_some() && !defect!("pop without a word of room") {
-            self.room.wake(1, |_| ());
-            if self.half_room.has_sleepers() && self.is_half_empty() {
-                self.half_room.wake(self.bounded.capacity() - self.bounded.len(), |_| ());
+            self.room.notify(1, |_| ());
+            if self.low_water.has_waiters() && self.is_half_empty() {
+                self.low_water.notify(self.bounded.capacity() - self.bounded.len(), |_| ());
             }
         }
         item
@@ -214,33 +214,33 @@ impl<T> Queue<T> {
 
     /// Hands out the next item, if there is one.
     #[inline]
-    pub(crate) fn try_pop(&self, turn: &mut Turn) -> Option<T> {
-        turn.side_first = !turn.side_first;
-        if turn.side_first
-            && let Some(item) = self.side.pop(&mut turn.next_row)
+    pub(crate) fn try_pop(&self, cursor: &mut PopCursor) -> Option<T> {
+        cursor.unbounded_first = !cursor.unbounded_first;
+        if cursor.unbounded_first
+            && let Some(item) = self.unbounded.pop(&mut cursor.next_shard)
         {
             return Some(item);
         }
-        self.try_pop_bounded().or_else(|| self.side.pop(&mut turn.next_row))
+        self.try_pop_bounded().or_else(|| self.unbounded.pop(&mut cursor.next_shard))
     }
 
-    /// Hands out the next item, waiting for one; `None` if `look_up` says so, or for no reason. What makes `look_up`
-    /// change its mind must call [`wake_all`](Self::wake_all) afterwards.
-    pub(crate) fn pop(&self, turn: &mut Turn, look_up: impl Fn() -> bool) -> Option<T> {
-        let mut hope = turn.hope;
-        let item = self.idle.search(&mut hope, || self.try_pop(turn), look_up, || !self.seems_empty());
-        turn.hope = hope;
+    /// Hands out the next item, waiting for one; `None` if `should_stop` says so, or for no reason. What makes `should_stop`
+    /// change its mind must call [`wake_workers`](Self::wake_workers) afterwards.
+    pub(crate) fn pop(&self, cursor: &mut PopCursor, should_stop: impl Fn() -> bool) -> Option<T> {
+        let mut spinning = cursor.spinning;
+        let item = self.idle.wait(&mut spinning, || self.try_pop(cursor), should_stop, || !self.is_empty());
+        cursor.spinning = spinning;
         item
     }
 
     /// Whether a worker has nothing to do; may be stale when it returns.
     pub(crate) fn has_idle_worker(&self) -> bool {
-        self.idle.is_any()
+        self.idle.has_workers()
     }
 
     /// Makes every sleeping worker look up.
-    pub(crate) fn wake_all(&self) {
-        self.idle.call_all();
+    pub(crate) fn wake_workers(&self) {
+        self.idle.notify_all();
     }
 
     /// Refuses pushes that are blocked, now and later.
@@ -248,21 +248,21 @@ impl<T> Queue<T> {
         // ORDERING: SeqCst, before the wake-up; see `push`.
         self.closed.store(true, Ordering::SeqCst);
         if !defect!("closing without a word to the patient") {
-            self.half_room.wake_all(|_| ());
+            self.low_water.notify_all(|_| ());
         }
-        self.room.wake_all(|_| ());
+        self.room.notify_all(|_| ());
     }
 
     /// Makes every push that waits look up.
     pub(crate) fn wake_pushers(&self) {
-        self.half_room.wake_all(|_| ());
-        self.room.wake_all(|_| ());
+        self.low_water.notify_all(|_| ());
+        self.room.notify_all(|_| ());
     }
 
     /// There is an item for a worker.
     #[inline]
-    fn call_worker(&self) {
-        self.idle.call_one(|| !self.seems_empty());
+    fn notify_worker(&self) {
+        self.idle.notify_one(|| !self.is_empty());
     }
 
     fn is_closed(&self) -> bool {
@@ -285,18 +285,18 @@ impl<T> Queue<T> {
     }
 
     /// How many items the side lane holds; out of date when it arrives.
-    pub(crate) fn side_len(&self) -> usize {
-        self.side.len()
+    pub(crate) fn unbounded_len(&self) -> usize {
+        self.unbounded.len()
     }
 
     /// How many items both lanes hold; out of date when it arrives.
-    pub(crate) fn len_of_both(&self) -> usize {
-        self.bounded.len() + self.side.len()
+    pub(crate) fn total_len(&self) -> usize {
+        self.bounded.len() + self.unbounded.len()
     }
 
     /// Whether neither lane holds anything; out of date when it arrives.
-    pub(crate) fn seems_empty(&self) -> bool {
-        self.bounded.len() == 0 && self.side.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bounded.len() == 0 && self.unbounded.is_empty()
     }
 }
 

@@ -116,16 +116,16 @@ thread_local! {
 
 /// Looks a few times without letting others run, if that has paid lately; for less time than it takes to give the CPU away.
 fn spin(mut look: impl FnMut() -> bool) -> bool {
-    let mut hope = SPINNING.get();
-    let found = hope.tries() && {
+    let mut spinning = SPINNING.get();
+    let found = spinning.should_spin() && {
         let found = (0..SPINS).any(|round| {
             (0..1 << round).for_each(|_| spin_loop());
             look()
         });
-        hope.learn(found);
+        spinning.record(found);
         found
     };
-    SPINNING.set(hope);
+    SPINNING.set(spinning);
     found
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use super::heap::Place;
+use super::heap::TimerKey;
 use super::thread::TimerThread;
 use crate::error::CancelReason;
 use crate::sync::Arc;
@@ -37,7 +37,7 @@ pub struct TimerHandle {
 /// What a handle is of.
 enum Kind {
     /// A task that waits for its time.
-    Once { task: JoinHandle<()>, place: Place, timers: Arc<TimerThread> },
+    Once { task: JoinHandle<()>, place: TimerKey, timers: Arc<TimerThread> },
     /// A closure that is run again and again.
     Periodic(Arc<dyn Repeating>),
 }
@@ -49,7 +49,12 @@ pub(crate) trait Repeating: Task {
 }
 
 impl TimerHandle {
-    pub(crate) fn once(task: JoinHandle<()>, place: Place, timers: Arc<TimerThread>, executor: Arc<Executor>) -> Self {
+    pub(crate) fn once(
+        task: JoinHandle<()>,
+        place: TimerKey,
+        timers: Arc<TimerThread>,
+        executor: Arc<Executor>,
+    ) -> Self {
         Self { kind: Kind::Once { task, place, timers }, executor }
     }
 
@@ -67,8 +72,8 @@ impl TimerHandle {
         match &self.kind {
             Kind::Once { task, place, timers } => {
                 let cancelled = task.cancel();
-                let out_of_agenda = timers.strike_out(*place);
-                drop(out_of_agenda);
+                let removed = timers.remove(*place);
+                drop(removed);
                 cancelled
             }
             Kind::Periodic(timer) => timer.cancel(CancelReason::Requested, &self.executor),

@@ -20,15 +20,16 @@ use std::mem;
 use std::panic::Location;
 
 use super::handle::Repeating;
-use super::heap::{Due, Place};
+use super::heap::TimerKey;
 use super::schedule::Schedule;
 use super::thread::{Reservation, TimerRefused, TimerThread};
 use crate::error::CancelReason;
 use crate::nesting;
-use crate::observe::observer::TaskOutcome;
+use crate::observe::task_info::TaskOutcome;
 use crate::sync::{Arc, Mutex, Weak};
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
+use crate::time::deadline::Deadline;
 use crate::unwind;
 
 /// A closure and its rhythm.
@@ -43,7 +44,7 @@ pub(crate) struct Periodic<F> {
 
 /// See the table above.
 enum State<F> {
-    Waiting { body: Body<F>, place: Place },
+    Waiting { body: Body<F>, place: TimerKey },
     Running,
     Stopping,
     Stopped,
@@ -68,7 +69,7 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
             Ok(reservation) => reservation,
             Err(refusal) => return Err((refusal, closure)),
         };
-        let first = rhythm.first(timers.watch().now());
+        let first = rhythm.first(timers.clock().now());
         let timer = Arc::new_cyclic(|me| {
             let (timers, me) = (Arc::clone(timers), Weak::clone(me));
             Self { rhythm, location, timers, me, state: Mutex::new(State::Running) }
@@ -80,10 +81,10 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
     }
 
     /// Takes out what is to be run; also says when that was due.
-    fn start(&self) -> Option<(Body<F>, Due)> {
+    fn start(&self) -> Option<(Body<F>, Deadline)> {
         let mut state = self.state.lock();
         match mem::replace(&mut *state, State::Running) {
-            State::Waiting { body, place } => Some((body, place.due())),
+            State::Waiting { body, place } => Some((body, place.deadline())),
             other => {
                 *state = other;
                 None
@@ -104,10 +105,10 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
     }
 
     /// Puts the next run into the agenda. Gives the body back if there is none.
-    fn put_down(&self, body: Body<F>, due: Due) -> Option<Body<F>> {
+    fn put_down(&self, body: Body<F>, due: Deadline) -> Option<Body<F>> {
         let mut state = self.state.lock();
         if matches!(*state, State::Running)
-            && let Ok(place) = body.reservation.put(due, self.me())
+            && let Ok(place) = body.reservation.insert(due, self.me())
         {
             *state = State::Waiting { body, place };
             return None;
@@ -125,7 +126,7 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
     fn run(&self, executor: &Executor) {
         let Some((mut body, last)) = self.start() else { return };
         let left = if self.run_once(&mut body.closure, executor) {
-            let next = self.rhythm.next(last, self.timers.watch().now());
+            let next = self.rhythm.next(last, self.timers.clock().now());
             self.put_down(body, next)
         } else {
             *self.state.lock() = State::Stopped;
@@ -145,8 +146,8 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
         match before {
             State::Waiting { body, place } => {
                 executor.enter(0, |_| nesting::discard(body));
-                let out_of_agenda = self.timers.strike_out(place);
-                drop(out_of_agenda);
+                let removed = self.timers.remove(place);
+                drop(removed);
                 true
             }
             State::Running => true,

@@ -1,28 +1,28 @@
-//! Timers by a watch that the tests move on. The tests take the part of the workers: they pop the queue and run what they
+//! Timers by a clock that the tests move on. The tests take the part of the workers: they pop the queue and run what they
 //! find, so each step is theirs.
 
 use std::time::{Duration, Instant};
 
 use super::handle::Repeating;
-use super::heap::Due;
 use super::periodic::Periodic;
 use super::schedule::Schedule;
-use super::thread::{PLACES, TimerRefused, TimerThread};
+use super::thread::{MAX_TIMERS, TimerRefused, TimerThread};
 use crate::error::CancelReason;
 use crate::pool::worker_pool::WorkerPool;
-use crate::queue::{Queue, Turn};
+use crate::queue::{PopCursor, Queue};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
 use crate::task::TaskCell;
 use crate::task::executor::{Executor, Hooks};
 use crate::task::job::{Job, Task};
-use crate::time::clock::Watch;
+use crate::time::clock::Clock;
+use crate::time::deadline::Deadline;
 use std::panic::Location;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A pool without workers, by a watch without a drive.
+/// A pool without workers, by a clock without a drive.
 pub(crate) struct Bench {
-    pub(crate) watch: Watch,
+    pub(crate) clock: Clock,
     pub(crate) queue: Arc<Queue<Job>>,
     pub(crate) timers: Arc<TimerThread>,
     pub(crate) executor: Executor,
@@ -30,22 +30,22 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let (watch, queue) = (Watch::by_hand(), Arc::new(Queue::new(1)));
-        let timers = Arc::new(TimerThread::by(watch.clone(), &queue));
+        let (clock, queue) = (Clock::manual(), Arc::new(Queue::new(1)));
+        let timers = Arc::new(TimerThread::with_clock(clock.clone(), &queue));
         timers.start(|| "bench-timer".to_owned()).expect("a thread can be started");
-        Self { watch, queue, timers, executor: Executor::new(Hooks::default(), false) }
+        Self { clock, queue, timers, executor: Executor::new(Hooks::default(), false) }
     }
 
-    /// Moves the watch on.
+    /// Moves the clock on.
     pub(crate) fn advance(&self, time: Duration) {
-        self.watch.advance(time);
-        self.timers.look_again();
+        self.clock.advance(time);
+        self.timers.wake();
     }
 
     /// Takes the next job that is handed over.
     fn take(&self) -> Job {
         loop {
-            if let Some(job) = self.queue.pop(&mut Turn::default(), || false) {
+            if let Some(job) = self.queue.pop(&mut PopCursor::default(), || false) {
                 return job;
             }
         }
@@ -56,11 +56,11 @@ impl Bench {
     pub(crate) fn run_due(&self) -> usize {
         let ran = Arc::default();
         let last = Note(0, Arc::clone(&ran));
-        self.timers.put(Due::At(self.watch.now()), Arc::new(last)).expect("there is room");
+        self.timers.insert(Deadline::at(self.clock.now()), Arc::new(last)).expect("there is room");
         for jobs in 0.. {
             self.take().run(&self.executor);
             if !ran.lock().is_empty() {
-                assert!(self.queue.seems_empty());
+                assert!(self.queue.is_empty());
                 return jobs;
             }
         }
@@ -101,8 +101,8 @@ fn tasks_are_handed_over_in_due_order_ties_first_come_and_far_ones_hold_up_none(
     let ran = Arc::new(Mutex::new(Vec::new()));
     let delays = [Duration::MAX, SECOND * 1_000_000_000, SECOND * 2, SECOND, SECOND, Duration::ZERO, SECOND * 3];
     for (number, delay) in delays.into_iter().enumerate() {
-        let due = Due::after(bench.watch.now(), delay);
-        bench.timers.put(due, Arc::new(Note(number, Arc::clone(&ran)))).expect("there is room");
+        let due = Deadline::after_instant(bench.clock.now(), delay);
+        bench.timers.insert(due, Arc::new(Note(number, Arc::clone(&ran)))).expect("there is room");
     }
     assert_eq!((bench.run_due(), ran.lock().clone()), (1, vec![5]));
     bench.advance(2 * SECOND);
@@ -115,10 +115,10 @@ fn tasks_are_handed_over_in_due_order_ties_first_come_and_far_ones_hold_up_none(
 #[test]
 fn a_hundred_missed_periods_are_made_up_by_one_run_and_the_row_is_kept() {
     let bench = Bench::new();
-    let start = bench.watch.now();
+    let start = bench.clock.now();
     let ran = Arc::new(Mutex::new(Vec::new()));
-    let (watch, times) = (bench.watch.clone(), Arc::clone(&ran));
-    let timer = bench.every(Schedule::FixedRate(SECOND), move || times.lock().push(watch.now() - start));
+    let (clock, times) = (bench.clock.clone(), Arc::clone(&ran));
+    let timer = bench.every(Schedule::FixedRate(SECOND), move || times.lock().push(clock.now() - start));
     let steps = [Duration::from_millis(100_500), Duration::from_millis(499), Duration::from_millis(1), SECOND];
     for (step, runs) in steps.into_iter().zip([1, 0, 1, 1]) {
         bench.advance(step);
@@ -137,15 +137,15 @@ fn a_fixed_rate_counts_from_start_to_start_and_a_fixed_delay_from_end_to_start()
         (Schedule::FixedDelay(SECOND), [1_000, 4_300, 7_600, 10_900]),
     ] {
         let bench = Bench::new();
-        let start = bench.watch.now();
+        let start = bench.clock.now();
         let starts = Arc::new(Mutex::new(Vec::new()));
-        let (watch, noted) = (bench.watch.clone(), Arc::clone(&starts));
+        let (clock, noted) = (bench.clock.clone(), Arc::clone(&starts));
         let _timer = bench.every(rhythm, move || {
-            noted.lock().push((watch.now() - start).as_millis());
-            watch.advance(Duration::from_millis(2_300)); // as long as a run takes
+            noted.lock().push((clock.now() - start).as_millis());
+            clock.advance(Duration::from_millis(2_300)); // as long as a run takes
         });
         for due in expected {
-            let left = start + Duration::from_millis(due as u64) - bench.watch.now();
+            let left = start + Duration::from_millis(due as u64) - bench.clock.now();
             bench.advance(left - Duration::from_nanos(1));
             assert_eq!(bench.run_due(), 0);
             bench.advance(Duration::from_nanos(1));
@@ -174,15 +174,16 @@ fn the_next_moment_of_a_row_is_the_first_that_has_not_passed() {
     let last = Instant::now();
     for period in [1, 2, 3, 7, 1_000, 999_999_999, u64::MAX / 4].map(Duration::from_nanos) {
         for late in [0, 1, 6, 7, 8, 1_000_000_007].map(Duration::from_nanos) {
-            let Due::At(next) = Schedule::FixedRate(period).next(Due::At(last), last + late) else { unreachable!() };
+            let next =
+                Schedule::FixedRate(period).next(Deadline::at(last), last + late).instant().expect("the period fits");
             assert!(next > last + late, "{period:?} {late:?}");
             assert!(next - (last + late) <= period, "{period:?} {late:?}");
             assert_eq!((next - last).as_nanos() % period.as_nanos(), 0, "{period:?} {late:?}");
         }
     }
     for rhythm in [Schedule::FixedRate(Duration::MAX), Schedule::FixedDelay(Duration::MAX)] {
-        assert_eq!((rhythm.first(last), rhythm.next(Due::At(last), last)), (Due::Never, Due::Never));
-        assert_eq!(rhythm.next(Due::Never, last), Due::Never);
+        assert_eq!((rhythm.first(last), rhythm.next(Deadline::at(last), last)), (Deadline::NEVER, Deadline::NEVER));
+        assert_eq!(rhythm.next(Deadline::NEVER, last), Deadline::NEVER);
     }
 }
 
@@ -222,13 +223,13 @@ fn delayed_tasks_that_are_cancelled_on_their_way_to_a_worker_do_not_pile_up() {
         let location = Location::caller();
         let id = bench.executor.admit(location, None).expect("nothing is closed");
         let task = Arc::new(TaskCell::new(|| (), id, location, None));
-        bench.timers.put(Due::At(bench.watch.now()), Arc::clone(&task) as _).expect("there is room");
+        bench.timers.insert(Deadline::at(bench.clock.now()), Arc::clone(&task) as _).expect("there is room");
         while bench.timers.len() > 0 {
             thread::yield_now();
         }
         assert!(task.cancel(CancelReason::Requested, &bench.executor));
     }
-    let left = bench.queue.side_len();
+    let left = bench.queue.unbounded_len();
     assert!(left < 200, "{left} are left of a thousand");
 }
 
@@ -270,35 +271,35 @@ fn the_thread_has_ended_when_it_was_joined_and_none_starts_after_the_closing() {
 #[test]
 fn pending_timers_are_bounded_and_a_place_that_is_left_is_free_again() {
     let bench = Bench::new();
-    let mut reserved: Vec<_> = (0..PLACES - 1).map(|_| bench.timers.reserve().ok()).collect();
+    let mut reserved: Vec<_> = (0..MAX_TIMERS - 1).map(|_| bench.timers.reserve().ok()).collect();
     let task = || Arc::new(Note(0, Arc::default()));
-    let place = bench.timers.put(Due::Never, task()).expect("there is one left");
-    assert_eq!(bench.timers.put(Due::Never, task()).err(), Some(TimerRefused::Full));
+    let place = bench.timers.insert(Deadline::NEVER, task()).expect("there is one left");
+    assert_eq!(bench.timers.insert(Deadline::NEVER, task()).err(), Some(TimerRefused::Full));
     assert_eq!(bench.timers.reserve().err(), Some(TimerRefused::Full));
-    assert!(bench.timers.strike_out(place).is_some());
+    assert!(bench.timers.remove(place).is_some());
     let reservation = bench.timers.reserve().expect("there is one left again");
     // What has a place reserved finds it, full or not.
-    assert!(reservation.put(Due::Never, task()).is_ok());
+    assert!(reservation.insert(Deadline::NEVER, task()).is_ok());
     reserved.clear();
     assert!(bench.timers.reserve().is_ok());
     assert_eq!(bench.timers.close().len(), 1);
-    assert_eq!(reservation.put(Due::Never, task()).err(), Some(TimerRefused::Closed));
-    assert_eq!(bench.timers.put(Due::Never, task()).err(), Some(TimerRefused::Closed));
+    assert_eq!(reservation.insert(Deadline::NEVER, task()).err(), Some(TimerRefused::Closed));
+    assert_eq!(bench.timers.insert(Deadline::NEVER, task()).err(), Some(TimerRefused::Closed));
 }
 
 #[test]
 fn tasks_that_are_due_and_wait_for_a_worker_count_as_pending_until_one_takes_them() {
     let bench = Bench::new();
-    let reserved: Vec<_> = (0..PLACES - 1).map(|_| bench.timers.reserve().ok()).collect();
+    let reserved: Vec<_> = (0..MAX_TIMERS - 1).map(|_| bench.timers.reserve().ok()).collect();
     let task = || Arc::new(Note(0, Arc::default()));
-    bench.timers.put(Due::At(bench.watch.now()), task()).expect("there is one left");
-    while bench.queue.seems_empty() {
+    bench.timers.insert(Deadline::at(bench.clock.now()), task()).expect("there is one left");
+    while bench.queue.is_empty() {
         thread::yield_now();
     }
     assert_eq!((bench.timers.len(), bench.timers.reserve().err()), (0, Some(TimerRefused::Full)));
-    assert_eq!(bench.timers.put(Due::Never, task()).err(), Some(TimerRefused::Full));
+    assert_eq!(bench.timers.insert(Deadline::NEVER, task()).err(), Some(TimerRefused::Full));
     bench.take().run(&bench.executor);
-    assert!(bench.timers.put(Due::Never, task()).is_ok());
+    assert!(bench.timers.insert(Deadline::NEVER, task()).is_ok());
     drop(reserved);
 }
 
@@ -306,7 +307,7 @@ fn tasks_that_are_due_and_wait_for_a_worker_count_as_pending_until_one_takes_the
 fn a_pool_with_as_many_timers_as_may_be_gives_each_closure_back_and_its_books_balance() {
     let pool = WorkerPool::builder().workers(1).build().expect("it can be built");
     let timers = pool.timers().expect("a thread can be started");
-    let reserved: Vec<_> = (0..PLACES).map(|_| timers.reserve().ok()).collect();
+    let reserved: Vec<_> = (0..MAX_TIMERS).map(|_| timers.reserve().ok()).collect();
     let once = pool.execute_after(SECOND, || ()).expect_err("there is no place");
     assert_eq!((once.is_full(), &*once.to_string()), (true, "too many timers are pending"));
     once.into_inner()();

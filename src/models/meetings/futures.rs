@@ -6,19 +6,19 @@ use std::task::{Context, Poll};
 use super::{Bell, one_worker};
 use crate::models::explore::{explore, join, meet};
 use crate::pool::spawn_async::SpawnAsync;
-use crate::queue::{Queue, Turn};
+use crate::queue::{PopCursor, Queue};
 use crate::sync::{Arc, Time, thread};
 
 /// Pushes as a future does, with an executor.
 fn push(queue: &Queue<u32>, item: u32) {
     let bell = Arc::new(Bell::default());
     let (mut spot, mut item) = (None, item);
-    while let Err(refused) = queue.push_or_enroll(item, &mut spot, bell.waker()) {
+    while let Err(refused) = queue.push_or_register(item, &mut spot, bell.waker()) {
         item = refused;
         bell.wait();
     }
     if let Some(spot) = spot {
-        queue.leave(spot, true);
+        queue.deregister(spot, true);
     }
 }
 
@@ -28,9 +28,9 @@ fn future_that_wants_room_and_pop() {
         let queue = Arc::new(Queue::new(1));
         assert_eq!(queue.try_push(1), Ok(()));
         let (pushing, popping) = (Arc::clone(&queue), Arc::clone(&queue));
-        let ((), popped) = meet(move || push(&pushing, 2), move || popping.pop(&mut Turn::default(), || false));
+        let ((), popped) = meet(move || push(&pushing, 2), move || popping.pop(&mut PopCursor::default(), || false));
         assert_eq!(popped, Some(1), "in the order of arrival");
-        assert_eq!(queue.pop(&mut Turn::default(), || false), Some(2), "a future is told of room");
+        assert_eq!(queue.pop(&mut PopCursor::default(), || false), Some(2), "a future is told of room");
     });
 }
 
@@ -42,13 +42,13 @@ fn future_that_leaves_and_one_that_waits_for_room() {
             assert_eq!(queue.try_push(1), Ok(()));
             let bell = Arc::new(Bell::default());
             let mut spot = None;
-            assert_eq!(queue.push_or_enroll(2, &mut spot, bell.waker()), Err(2));
+            assert_eq!(queue.push_or_register(2, &mut spot, bell.waker()), Err(2));
             let spot = spot.expect("it waits");
             let (pushing, leaving, popping) = (Arc::clone(&queue), Arc::clone(&queue), Arc::clone(&queue));
             let pusher = thread::spawn(move || push(&pushing, 4));
             // It may have been told of the room that the pop makes, and passes the word on.
-            let leaver = move || leaving.leave(spot, false);
-            let ((), popped) = meet(leaver, move || popping.pop(&mut Turn::default(), || false));
+            let leaver = move || leaving.deregister(spot, false);
+            let ((), popped) = meet(leaver, move || popping.pop(&mut PopCursor::default(), || false));
             join(pusher); // a wake-up is not lost with who got it
             assert_eq!(popped, Some(1), "in the order of arrival");
             assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept");

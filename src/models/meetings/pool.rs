@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{counter, one_worker, workers};
 use crate::error::{CancelReason, JoinError};
 use crate::models::explore::{explore, join, meet};
-use crate::queue::{Queue, Turn};
+use crate::queue::{PopCursor, Queue};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time, now, thread};
 use crate::task::executor::Executor;
 use crate::task::handle::JoinHandle;
@@ -13,7 +13,6 @@ use crate::task::job::Task;
 use crate::task::ledger::Ledger;
 use crate::task::lifecycle::Lifecycle;
 use crate::time::deadline::Deadline;
-use crate::timer::heap::Due;
 use crate::timer::thread::{TimerRefused, TimerThread};
 
 /// A closure that counts its runs.
@@ -34,7 +33,7 @@ fn admit_and_close() {
             let lifecycle = Arc::clone(&lifecycle);
             move || {
                 if lifecycle.ledger.admit().is_some() {
-                    lifecycle.ledger.outside().settle(1);
+                    lifecycle.ledger.outside().count_completed(1);
                 }
                 lifecycle.check();
             }
@@ -70,7 +69,7 @@ fn settle_and_wait_for_quiet() {
             let (lifecycle, done) = (Arc::clone(&lifecycle), Arc::clone(&done));
             move || {
                 done.fetch_add(1, Ordering::Relaxed);
-                lifecycle.ledger.outside().settle(1);
+                lifecycle.ledger.outside().count_completed(1);
                 lifecycle.check();
             }
         };
@@ -92,7 +91,7 @@ fn books_that_are_read_at_any_time() {
             for _ in 0..2 {
                 assert!(writing.admit().is_some());
                 writing.outside().count_cancelled(CancelReason::Requested, 1);
-                writing.outside().settle(1);
+                writing.outside().count_completed(1);
             }
         };
         let reader = move || {
@@ -254,11 +253,11 @@ fn timer_and_close() {
             let (putting, to_put) = (Arc::clone(&keeper), Arc::clone(&task));
             let closing = Arc::clone(&keeper);
             let (put, struck) = meet(
-                move || putting.put(Due::after(now(), Duration::from_secs(1)), to_put as _),
+                move || putting.insert(Deadline::after_instant(now(), Duration::from_secs(1)), to_put as _),
                 move || closing.close().len(),
             );
             keeper.join();
-            let handed = usize::from(queue.try_pop(&mut Turn::default()).is_some());
+            let handed = usize::from(queue.try_pop(&mut PopCursor::default()).is_some());
             assert_eq!(handed + struck, usize::from(put.is_ok()), "handed over or taken out, and once");
             assert!(put != Err(TimerRefused::Full));
         });

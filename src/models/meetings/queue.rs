@@ -1,7 +1,7 @@
 //! The queue: pushing, popping, sleeping, waking, closing, on both lanes.
 
 use crate::models::explore::{explore, explore_deeper, join, meet};
-use crate::queue::{PushError, Queue, Turn};
+use crate::queue::{PopCursor, PushError, Queue};
 use crate::sync::Ordering::SeqCst;
 use crate::sync::{Arc, AtomicBool, Time, thread};
 use crate::time::deadline::Deadline;
@@ -10,7 +10,7 @@ use crate::time::deadline::Deadline;
 fn popper(queue: &Arc<Queue<usize>>, items: usize) -> impl FnOnce() -> usize + Send + use<> {
     let queue = Arc::clone(queue);
     move || {
-        let mut turn = Turn::default();
+        let mut turn = PopCursor::default();
         (0..items).filter_map(|_| queue.pop(&mut turn, || false)).sum()
     }
 }
@@ -133,7 +133,7 @@ fn parked_push_and_close() {
             let (pushed, ()) = meet(pusher(&queue, 2), closer(&queue));
             let refused = Err(PushError::Closed(2));
             assert_eq!((pushed, join(other)), (refused, Err(PushError::Closed(2))), "closing wakes all who wait");
-            assert_eq!(queue.pop(&mut Turn::default(), || false), Some(1));
+            assert_eq!(queue.pop(&mut PopCursor::default(), || false), Some(1));
         });
     }
 }
@@ -147,10 +147,12 @@ fn parked_push_and_close_and_pop() {
             let (pushed, ()) = meet(pusher(&queue, 2), closer(&queue));
             assert_eq!(join(popper), 1);
             match pushed {
-                Ok(()) => assert_eq!(queue.pop(&mut Turn::default(), || false), Some(2), "taken in means it comes out"),
+                Ok(()) => {
+                    assert_eq!(queue.pop(&mut PopCursor::default(), || false), Some(2), "taken in means it comes out")
+                }
                 Err(refused) => assert_eq!(refused, PushError::Closed(2)),
             }
-            assert_eq!(queue.len_of_both(), 0);
+            assert_eq!(queue.total_len(), 0);
         });
     }
 }
@@ -163,7 +165,7 @@ fn sleep_and_call_to_look_up() {
         let sleeper = || {
             let (queue, stopped) = (Arc::clone(&queue), Arc::clone(&stopped));
             move || {
-                let mut turn = Turn::default();
+                let mut turn = PopCursor::default();
                 while !stopped.load(SeqCst) {
                     assert_eq!(queue.pop(&mut turn, || stopped.load(SeqCst)), None);
                 }
@@ -173,7 +175,7 @@ fn sleep_and_call_to_look_up() {
         let (queue_to_wake, flag) = (Arc::clone(&queue), Arc::clone(&stopped));
         let caller = move || {
             flag.store(true, SeqCst);
-            queue_to_wake.wake_all();
+            queue_to_wake.wake_workers();
         };
         meet(sleeper(), caller);
         join(other);
@@ -192,7 +194,7 @@ fn two_pushes_to_one_row_and_two_sleepers() {
         let (item, ()) = meet(popper(&queue, 1), pusher(2));
         join(first);
         assert_eq!(item + join(sleeper), 3, "who brings to a row that is not empty relies on who came before");
-        assert!(queue.seems_empty());
+        assert!(queue.is_empty());
     });
 }
 
@@ -207,8 +209,8 @@ fn take_back_and_push_to_one_row() {
         });
         let (item, ()) = meet(popper(&queue, 1), move || other.push_unbounded(1, 3, |_| false));
         let was_taken_back = join(maker);
-        let left = queue.try_pop(&mut Turn::default()).unwrap_or(0);
+        let left = queue.try_pop(&mut PopCursor::default()).unwrap_or(0);
         assert_eq!(item + left, if was_taken_back { 1 } else { 11 });
-        assert!(queue.seems_empty());
+        assert!(queue.is_empty());
     });
 }

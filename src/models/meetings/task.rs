@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Bell, Dropped, counter};
 use crate::error::{CancelReason, JoinError};
 use crate::models::explore::{explore, join, meet};
-use crate::observe::observer::TaskId;
+use crate::observe::task_info::TaskId;
 use crate::sync::{Arc, Mutex, Ordering, Time, thread};
 use crate::task::executor::{Executor, Hooks};
 use crate::task::handle::JoinHandle;

@@ -177,7 +177,7 @@ impl Course {
     pub(super) async fn run(mut self) -> Result<RunReport, WorkerError> {
         loop {
             if let Some(ended) = self.is_over() {
-                self.token.cancel_because(CancelReason::Requested);
+                self.token.cancel_with(CancelReason::Requested);
                 self.outfit.counters.leave(self.hands.len());
                 return ended;
             }
@@ -278,7 +278,7 @@ impl Course {
             }
             State::Draining { last_call, .. } if last_call.is_some_and(|moment| moment <= now) => {
                 *last_call = None;
-                self.token.cancel_because(CancelReason::Requested);
+                self.token.cancel_with(CancelReason::Requested);
             }
             _ => {}
         }

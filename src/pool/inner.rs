@@ -301,7 +301,7 @@ impl PoolInner {
     }
 
     pub(crate) fn queue_len(&self) -> usize {
-        self.queue.len()
+        self.queue.bounded_len()
     }
 
     pub(crate) fn queue_capacity(&self) -> usize {

@@ -1,22 +1,26 @@
-//! A place to sleep until notified otherwise.
+//! An eventcount: threads and futures wait in it until they are notified.
 //!
 //! Rules:
-//! 1. A sleeper *announces* itself, then looks once more at what it waits for, then sleeps. Who changes something first
-//!    makes the change, then looks for registered waiters. Announcement and look are `SeqCst`, and so are the changes
-//!    (see the contract of the lanes): at least one sees the other, so no wake-up is lost.
-//! 2. A waker turns one announcement into one *permit*. A sleeper sleeps until it takes a permit. So a waker does
-//!    nothing while those it has notified are still on their way.
-//! 3. A sleeper that finds what it waits for takes its announcement back, or, if that has become a permit, the permit.
-//!    A sleeper that runs out of time does so too, and counts as notified if it took a permit: the wake-up was for
-//!    something, which it then looks for.
+//! 1. A waiter *registers*, then checks its condition once more, then sleeps. A notifier first
+//!    makes the condition true, then looks for registered waiters. Registration and look are
+//!    `SeqCst`, and so are the changes of the condition (see the contract of bounded lanes). So at
+//!    least one of the two sees the other, and no wake-up is lost.
+//! 2. A notifier turns one registration into one *notification*. A thread sleeps until it takes a
+//!    notification. So a notifier does nothing while the threads that it has notified have not
+//!    woken yet.
+//! 3. A thread whose condition is true takes back its registration or, if that has become a
+//!    notification, the notification. A thread whose deadline has passed does the same. If it took
+//!    a notification, it counts as notified: the notification had a reason, which the thread then
+//!    looks for.
 //!
-//! Announcements and notifications are anonymous: any sleeper takes any permit.
+//! Registrations and notifications of threads are anonymous: any thread takes any notification.
 //!
-//! A *future* can wait here as well. It announces itself with a waker, which is taken out when it is notified; so it knows
-//! by its absence that it was. A future that is notified and will not look must pass the word on
-//! ([`deregister`](EventCount::deregister) says so). Since nobody can promise that a future will be polled, telling it takes no
-//! wake-up away from threads; where both wait, futures are notified of every other one besides. Wakers are foreign code and
-//! are called under no lock.
+//! A *future* registers with its waker. A notification removes the waker, so a missing waker tells
+//! the future that it was notified. A future that was notified and will not check its condition
+//! must forward the notification ([`deregister`](EventCount::deregister) returns whether it was
+//! notified). A future may never be polled again, so its notification does not replace that of a
+//! thread. While both threads and futures wait for too few notifications, every other notification
+//! goes to a future in addition. Wakers are user code and are called with no lock held.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -27,39 +31,40 @@ use crate::sync::{AtomicUsize, CachePadded, Condvar, Mutex, MutexGuard, Ordering
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// A place to sleep.
+/// An eventcount; see the rules above.
 pub(super) struct EventCount {
-    /// How many threads and futures are registered, for wakers, who look without the lock.
+    /// The number of registered threads and futures. Notifiers read it without the lock.
     registered: CachePadded<AtomicUsize>,
     state: Mutex<State>,
-    /// Notified when there are notifications.
+    /// Signalled when there are notifications.
     notified: Condvar,
 }
 
 /// What the lock guards.
 #[derive(Default)]
 struct State {
-    /// Sleepers, and those about to sleep, that nobody has notified.
-    registered: usize,
-    /// Those that were notified and have not noticed.
+    /// The threads that sleep, or are about to, and were not notified.
+    threads: usize,
+    /// The notifications that no thread has taken.
     notifications: usize,
-    /// Futures that nobody has notified, in the order of arrival.
+    /// The futures that were not notified, in the order of registration.
     futures: BTreeMap<WaiterId, Waker>,
-    /// The next id to give out.
+    /// The id of the next future.
     next_id: WaiterId,
     /// Whether a future is notified before a thread next time.
     futures_first: bool,
 }
 
-/// The id of a waiting future; never given out twice.
+/// The id of a waiting future; never used twice.
 pub(crate) type WaiterId = u64;
 
-/// What ended a stay.
+/// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wakeup {
-    /// The look after the announcement found what was waited for; and whether a waker had come before that.
+    /// The check after the registration succeeded. `notified` tells whether a notification came
+    /// before that.
     Ready { notified: bool },
-    /// A waker.
+    /// A notification.
     Notified,
     /// The deadline.
     TimedOut,
@@ -70,49 +75,49 @@ impl EventCount {
         Self { registered: CachePadded::default(), state: Mutex::default(), notified: Condvar::new() }
     }
 
-    /// Sleeps until notified or until the deadline, unless `found` says there is no need to. `found` is called once, after
-    /// the announcement, and under no lock.
-    pub(super) fn wait(&self, deadline: Deadline, found: impl FnOnce() -> bool) -> Wakeup {
-        let mut found = Some(found);
-        let early = if defect!("look before the announcement") { found.take().map(|found| found()) } else { None };
+    /// Blocks until this thread is notified or the deadline passes, unless `check` returns `true`.
+    /// `check` is called once, after the registration, with no lock held.
+    pub(super) fn wait(&self, deadline: Deadline, check: impl FnOnce() -> bool) -> Wakeup {
+        let mut check = Some(check);
+        let early = if defect!("look before the announcement") { check.take().map(|check| check()) } else { None };
         let mut state = self.state.lock();
-        let registered = state.registered + 1;
-        self.set_registered(&mut state, registered);
+        let threads = state.threads + 1;
+        self.set_threads(&mut state, threads);
         drop(state);
-        let found = found.map_or(early == Some(true), |found| found());
+        let ready = check.map_or(early == Some(true), |check| check());
         let mut state = self.state.lock();
-        while !found && state.notifications == 0 && !deadline.is_past() {
+        while !ready && state.notifications == 0 && !deadline.is_past() {
             state = self.notified.wait_until(state, deadline.instant());
         }
-        if state.notifications > 0 && !found {
+        if state.notifications > 0 && !ready {
             state.notifications -= 1;
             if defect!("double decrement") {
-                let registered = state.registered.saturating_sub(1);
-                self.set_registered(&mut state, registered);
+                let threads = state.threads.saturating_sub(1);
+                self.set_threads(&mut state, threads);
             }
             return Wakeup::Notified;
         }
-        match state.registered.checked_sub(1) {
-            Some(registered) => {
-                self.set_registered(&mut state, registered);
-                if found { Wakeup::Ready { notified: false } } else { Wakeup::TimedOut }
+        match state.threads.checked_sub(1) {
+            Some(threads) => {
+                self.set_threads(&mut state, threads);
+                if ready { Wakeup::Ready { notified: false } } else { Wakeup::TimedOut }
             }
             None => {
                 state.notifications -= 1;
-                if found { Wakeup::Ready { notified: true } } else { Wakeup::Notified }
+                if ready { Wakeup::Ready { notified: true } } else { Wakeup::Notified }
             }
         }
     }
 
-    /// Whether somebody sleeps, or is about to, whom nobody has notified.
+    /// Returns whether there is a waiter that was not notified.
     #[inline]
     pub(super) fn has_waiters(&self) -> bool {
-        // ORDERING: SeqCst, after the change the sleeper waits for; rule 1.
+        // ORDERING: SeqCst, after the change of the condition; rule 1.
         self.registered.0.load(Ordering::SeqCst) > 0
     }
 
-    /// Wakes so many waiters, or as many as there are. `prepare` is notified how many, before they wake; it is called under
-    /// the lock.
+    /// Notifies at most `waiters` waiters. Calls `prepare` with the number of threads among them
+    /// before they wake, with the lock held.
     #[inline]
     pub(super) fn notify(&self, waiters: usize, prepare: impl FnOnce(usize)) {
         if self.has_waiters() {
@@ -120,8 +125,9 @@ impl EventCount {
         }
     }
 
-    /// Wakes every sleeper. Unlike [`wake`](Self::wake) it needs no `SeqCst` of the change before it: it always takes the
-    /// lock, under which waiters announce themselves before they look.
+    /// Notifies all waiters. Unlike [`notify`](Self::notify) it does not require that the change
+    /// before it is `SeqCst`: it always takes the lock, under which waiters register before they
+    /// check.
     pub(super) fn notify_all(&self, prepare: impl FnOnce(usize)) {
         self.notify_registered(usize::MAX, prepare);
     }
@@ -129,11 +135,11 @@ impl EventCount {
     fn notify_registered(&self, waiters: usize, prepare: impl FnOnce(usize)) {
         let mut state = self.state.lock();
         let futures = state.futures_to_notify(waiters);
-        let notified = waiters.min(state.registered);
+        let notified = waiters.min(state.threads);
         let mut wakers = Vec::new();
         wakers.extend((0..futures).filter_map(|_| state.futures.pop_first()));
-        let registered = state.registered - notified;
-        self.set_registered(&mut state, registered);
+        let threads = state.threads - notified;
+        self.set_threads(&mut state, threads);
         prepare(notified);
         state.notifications += notified;
         drop(state);
@@ -145,51 +151,53 @@ impl EventCount {
         }
     }
 
-    /// Announces a future, or has it notified by another waker. What the waker is to be notified of is looked for afterwards.
+    /// Registers a future, or replaces its waker. The future checks its condition afterwards.
     pub(super) fn register(&self, id: &mut Option<WaiterId>, waker: Waker) {
         let mut state = self.state.lock();
         let id = *id.get_or_insert(state.next_id);
         state.next_id = state.next_id.max(id + 1);
         let old = state.futures.insert(id, waker);
-        let registered = state.registered;
-        self.set_registered(&mut state, registered);
+        let threads = state.threads;
+        self.set_threads(&mut state, threads);
         drop(state);
         unwind::discard(old);
     }
 
-    /// Takes the announcement of a future back; returns whether it had been notified.
-    #[must_use = "who was notified and does not look passes the word on"]
+    /// Removes the registration of a future; returns whether the future was notified.
+    #[must_use = "a future that was notified and does not check must forward the notification"]
     pub(super) fn deregister(&self, id: WaiterId) -> bool {
         let mut state = self.state.lock();
         let waker = state.futures.remove(&id);
-        let registered = state.registered;
-        self.set_registered(&mut state, registered);
+        let threads = state.threads;
+        self.set_threads(&mut state, threads);
         drop(state);
         let notified = waker.is_none();
         unwind::discard(waker);
         notified
     }
 
-    fn set_registered(&self, state: &mut MutexGuard<'_, State>, registered: usize) {
-        state.registered = registered;
-        // ORDERING: SeqCst, before the sleeper's last look; rule 1.
-        self.registered.0.store(registered + state.futures.len(), Ordering::SeqCst);
+    /// Sets the number of threads, and updates what notifiers see of threads and futures.
+    fn set_threads(&self, state: &mut MutexGuard<'_, State>, threads: usize) {
+        state.threads = threads;
+        // ORDERING: SeqCst, before the waiter's last check; rule 1.
+        self.registered.0.store(threads + state.futures.len(), Ordering::SeqCst);
     }
 }
 
 impl State {
-    /// How many of so many wake-ups go to futures: those that threads leave over, and every other contested one.
-    fn futures_to_notify(&mut self, waiters: usize) -> usize {
+    /// Returns how many futures are notified by `notifications`: as many as threads leave over, or
+    /// every other one if there are too few.
+    fn futures_to_notify(&mut self, notifications: usize) -> usize {
         let waiting = self.futures.len();
         if waiting == 0 {
             return 0;
         }
-        let left_over = waiters.saturating_sub(self.registered);
-        if left_over >= waiting || self.registered == 0 {
-            return waiting.min(waiters);
+        let left_over = notifications.saturating_sub(self.threads);
+        if left_over >= waiting || self.threads == 0 {
+            return waiting.min(notifications);
         }
         self.futures_first = !self.futures_first;
-        let half = if self.futures_first { waiters.div_ceil(2) } else { waiters / 2 };
+        let half = if self.futures_first { notifications.div_ceil(2) } else { notifications / 2 };
         left_over.max(half).min(waiting)
     }
 }
@@ -199,20 +207,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn futures_get_what_threads_leave_over_and_every_other_contested_word() {
-        let notified = |threads, futures, words: &[usize]| {
-            let mut state = State { registered: threads, ..State::default() };
+    fn futures_get_the_notifications_that_threads_leave_over_and_every_other_contested_one() {
+        let notified = |threads, futures, notifications: &[usize]| {
+            let mut state = State { threads, ..State::default() };
             state.futures.extend((0..futures).map(|id| (id, Waker::noop().clone())));
-            words.iter().map(|words| state.futures_to_notify(*words)).collect::<Vec<_>>()
+            notifications.iter().map(|count| state.futures_to_notify(*count)).collect::<Vec<_>>()
         };
         assert_eq!(notified(3, 0, &[1, 9]), [0, 0]);
         assert_eq!(notified(0, 5, &[3, 9]), [3, 5]);
-        assert_eq!(
-            notified(1, 2, &[1, 1, 1, 5, 1, 1]),
-            [1, 0, 1, 2, 0, 1],
-            "turns are taken where there is not enough"
-        );
+        assert_eq!(notified(1, 2, &[1, 1, 1, 5, 1, 1]), [1, 0, 1, 2, 0, 1], "too few notifications alternate");
         assert_eq!(notified(4, 9, &[4, 4, 5, 5]), [2, 2, 3, 2]);
-        assert_eq!(notified(2, 6, &[7, 7]), [5, 5], "threads cannot use more than one each");
+        assert_eq!(notified(2, 6, &[7, 7]), [5, 5], "each thread takes at most one notification");
     }
 }

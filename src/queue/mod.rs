@@ -1,28 +1,34 @@
-//! The bounded queue between those who submit and the workers, and where both sleep.
+//! The queue between submitters and workers, in which both may block.
 //!
-//! It has two lanes. The *bounded* lane takes what is submitted and refuses it when full. The *side* lane takes what
-//! must not be refused and may not wait, such as the tickets of groups; it has no bound of its own, so only what is
-//! bounded otherwise may go there. It has *rows*, for threads that would else wait for each other; what shall
-//! have its turn among all others goes into the [`FIFO_SHARD`].
+//! It has two lanes. The *bounded* lane takes submitted jobs and refuses them when it is full. The
+//! *unbounded* lane takes items that must not be refused and whose submitters may not wait, such as
+//! the tickets of groups. It has no limit of its own, so its items must be bounded by other means.
+//! It consists of *shards*, so that threads do not contend for one lock. Items that must come out
+//! in one common order go into the [`FIFO_SHARD`].
 //!
 //! The contract:
 //!
-//! 1. The bounded lane never holds more than its capacity. It and each shard of the side lane hand out in the order of
-//!    arrival. A worker takes from the lanes by turns, and from the rows of the side lane by turns. So with `r` rows the
-//!    oldest item of the bounded lane waits for one other item at most, the oldest of a shard for `2r - 1`. (This holds
-//!    for each worker, and users are told so in the crate's docs.)
-//! 2. An item that is not taken in comes back; an item that is taken in comes out once.
-//! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is closed. Closing refuses
-//!    blocked pushes only: `try_push` asks no one, because admission is decided before (see `ledger`). It is *patient*
-//!    first: it lets the lane drain to the half, so that pushers and poppers work in long turns instead of waking each
-//!    other for each item; but not longer than [`LOW_WATER_WAIT`], and from then on it takes the first room there is.
-//! 4. A blocked `pop` ends when there is an item, or when it is told to look up from its sleep. While an item lies in
-//!    either lane and a worker sleeps, another worker is on its way to the item (see [`idle`]).
+//! 1. The bounded lane never holds more than its capacity. It is first in, first out, and so is
+//!    each shard of the unbounded lane. A worker takes from the two lanes alternately, and from the
+//!    shards in turn. So with `r` shards, the oldest item of the bounded lane waits for at most one
+//!    other item, and the oldest item of a shard for at most `2r - 1`. (This holds for each worker,
+//!    and the crate's docs promise it to users.)
+//! 2. A refused item is returned. An accepted item is popped exactly once.
+//! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is
+//!    closed. Closing refuses only blocked pushes. `try_push` does not check it, because a
+//!    submission is admitted before it. A blocked `push` first waits until the lane is half empty,
+//!    so that pushers and poppers work in long runs instead of waking each other for each item.
+//!    After [`LOW_WATER_WAIT`] it takes the first room.
+//! 4. A blocked `pop` ends when there is an item, or when it is woken and `should_stop` returns
+//!    `true`. While a lane holds an item and a worker sleeps, another worker is on its way to the
+//!    item (see [`idle`]).
 //!
-//! Two engines can be the bounded lane: `channel`, a crossbeam channel, in the product, and `ring`, its twin for model
-//! checks. Their contract: neither operation blocks; and of a successful operation followed by a `SeqCst` load, and a
-//! `SeqCst` write to the same place followed by the opposite operation failing for fullness or emptiness, at least one
-//! sees the other. Which engine is used is decided here and nowhere else. The queue knows nothing of jobs.
+//! The bounded lane has two implementations: [`channel`], a crossbeam channel, in production, and
+//! `locked`, a deque behind a lock, for model checks. Their contract: no operation blocks. Take a
+//! successful operation followed by a `SeqCst` load, and a `SeqCst` write to the same location
+//! followed by the opposite operation, which fails because the lane is full or empty. Then at least
+//! one of the two sees the other. This module alone selects the implementation. The queue knows
+//! nothing of jobs.
 
 #[cfg_attr(workcrew_model, allow(dead_code))]
 mod channel;
@@ -49,28 +55,29 @@ use crate::failpoint::{self, Failpoint};
 use crate::sync::{AtomicBool, Ordering, thread};
 use crate::time::deadline::Deadline;
 
-/// How often a blocked pusher lets poppers run before it sleeps.
+/// How often a blocked pusher yields to poppers before it sleeps.
 const YIELDS: u32 = 2;
-/// The shard of the side lane for what is to come out in the order of its arrival, whoever brought it.
+/// The shard of the unbounded lane for items of all threads that must come out in the order of
+/// their arrival.
 pub(crate) const FIFO_SHARD: usize = 0;
-/// How long a blocked pusher lets poppers work before it wants the first room there is.
+/// How long a blocked pusher waits for the bounded lane to be half empty before it takes any room.
 const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
 /// The queue; see the contract above.
 pub(crate) struct Queue<T> {
     bounded: Lane<T>,
     unbounded: UnboundedLane<T>,
-    /// Where workers search and sleep.
+    /// The workers without work.
     idle: Idle,
-    /// Where patient pushers wait for half of the room.
+    /// Pushers that wait until the bounded lane is half empty.
     low_water: EventCount,
-    /// Where other pushers wait for any room.
+    /// Pushers that wait for any room.
     room: EventCount,
-    /// Blocked pushes are refused.
+    /// Whether blocked pushes are refused.
     closed: AtomicBool,
 }
 
-/// Why a `push` gave the item back.
+/// The error of a `push`, with the item.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PushError<T> {
     /// There was no room in time.
@@ -79,15 +86,15 @@ pub(crate) enum PushError<T> {
     Closed(T),
 }
 
-/// What a worker remembers from one item to the next.
+/// The state of a worker between two pops.
 #[derive(Debug, Default)]
 pub(crate) struct PopCursor {
-    /// Which lane it looks into first; that alternates, so that neither starves.
+    /// Which lane comes first. It alternates, so that neither lane starves.
     unbounded_first: bool,
-    /// The shard of the side lane that it looks into first.
+    /// The shard of the unbounded lane that comes first.
     next_shard: usize,
-    /// Whether it lingers before it sleeps.
-    spinning: IdleSpin,
+    /// Whether the worker spins before it sleeps.
+    spin: IdleSpin,
 }
 
 impl<T> Queue<T> {
@@ -102,7 +109,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes the item in, or gives it back if there is no room.
+    /// Pushes the item to the bounded lane, or returns it if there is no room.
     #[inline]
     pub(crate) fn try_push(&self, item: T) -> Result<(), T> {
         self.bounded.try_push(item)?;
@@ -111,13 +118,13 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Takes the item in, waiting for room.
+    /// Pushes the item to the bounded lane, and blocks until there is room.
     pub(crate) fn push(&self, item: T, deadline: Deadline) -> Result<(), PushError<T>> {
         self.push_unless(item, deadline, || false)
     }
 
-    /// The same, but gives up early if `should_stop` says so. What makes it say so must call
-    /// [`wake_pushers`](Self::wake_pushers) afterwards.
+    /// Like [`push`](Self::push), but ends early with a timeout when `should_stop` returns `true`.
+    /// A thread that changes its result must call [`wake_pushers`](Self::wake_pushers) afterwards.
     pub(crate) fn push_unless(
         &self,
         item: T,
@@ -125,7 +132,8 @@ impl<T> Queue<T> {
         should_stop: impl Fn() -> bool,
     ) -> Result<(), PushError<T>> {
         let mut item = Some(item);
-        // The first two waits are short and let poppers work; the last is as long as need be.
+        // The first two waits are short and let poppers work. The last one has no limit but the
+        // deadline.
         for _ in 0..YIELDS {
             if self.is_closed() || self.is_half_empty() || deadline.is_past() {
                 break;
@@ -149,8 +157,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Waits in `event_count` until the item has been taken in, the queue is closed (wakeup early, item kept), somebody says
-    /// that there is room, or the deadline has passed.
+    /// Blocks until the item was pushed, the queue is closed (ready, with the item kept),
+    /// `should_stop` returns `true`, a popper notifies `event_count`, or the deadline passes.
     fn wait_for_room(
         &self,
         event_count: &EventCount,
@@ -160,15 +168,18 @@ impl<T> Queue<T> {
     ) -> Wakeup {
         event_count.wait(deadline, || {
             let closed = self.is_closed();
-            let tried = self.bounded.try_push(item.take().expect("the item is here until it is taken in"));
+            let tried = self.bounded.try_push(item.take().expect("the item is kept until it is pushed"));
             *item = tried.err();
             item.is_none() || closed || should_stop()
         })
     }
 
-    /// Takes the item in, or gives it back and has the waker called when there may be room. To be tried again then, with
-    /// the same id, or [`deregister`](Self::deregister) is to be called. Neither patient nor closed: who waits as a future is
-    /// told of the closing by others.
+    /// Pushes the item to the bounded lane, or returns it and registers the waker to be called when
+    /// there may be room.
+    ///
+    /// The caller then tries again with the same id, or calls [`deregister`](Self::deregister).
+    /// Unlike `push`, this method takes the first room and ignores closing: a future is notified of
+    /// closing by other means.
     pub(crate) fn push_or_register(&self, item: T, id: &mut Option<WaiterId>, waker: Waker) -> Result<(), T> {
         let Err(item) = self.bounded.try_push(item) else {
             self.notify_worker();
@@ -178,28 +189,30 @@ impl<T> Queue<T> {
         self.try_push(item)
     }
 
-    /// A future that had a id waits no longer. `took_room` tells whether it has pushed what it waited to push.
+    /// Removes the registration of a future. `took_room` tells whether the future has pushed its
+    /// item. If it has not, a notification that it received is forwarded.
     pub(crate) fn deregister(&self, id: WaiterId, took_room: bool) {
         if self.room.deregister(id) && !took_room && !defect!("wake-up not passed on") {
             self.room.notify(1, |_| ());
         }
     }
 
-    /// Takes the item into a shard of the side lane; any number is a shard. `is_stale` tells which items there need not be kept.
+    /// Pushes the item to a shard of the unbounded lane; any number is valid. Items there for which
+    /// `is_stale` returns `true` may be dropped.
     pub(crate) fn push_unbounded(&self, item: T, shard: usize, is_stale: impl Fn(&T) -> bool) {
         let stale = self.unbounded.push(item, shard, is_stale);
         self.notify_worker();
         drop(stale);
     }
 
-    /// Takes back what was brought to a shard of the side lane last, if `is_it` tells that one. A worker that was called for
-    /// it looks in vain.
+    /// Removes the last item that was pushed to a shard of the unbounded lane, if `matches` returns
+    /// `true` for it. A worker that was notified of the item finds nothing.
     #[inline]
-    pub(crate) fn unpush(&self, shard: usize, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.unbounded.unpush(shard, is_it)
+    pub(crate) fn unpush(&self, shard: usize, matches: impl FnOnce(&T) -> bool) -> Option<T> {
+        self.unbounded.unpush(shard, matches)
     }
 
-    /// Hands out an item of the bounded lane.
+    /// Pops the oldest item of the bounded lane, if there is one.
     #[inline]
     pub(crate) fn try_pop_bounded(&self) -> Option<T> {
         let item = self.bounded.try_pop();
@@ -212,7 +225,7 @@ impl<T> Queue<T> {
         item
     }
 
-    /// Hands out the next item, if there is one.
+    /// Pops the next item, if there is one.
     #[inline]
     pub(crate) fn try_pop(&self, cursor: &mut PopCursor) -> Option<T> {
         cursor.unbounded_first = !cursor.unbounded_first;
@@ -224,28 +237,30 @@ impl<T> Queue<T> {
         self.try_pop_bounded().or_else(|| self.unbounded.pop(&mut cursor.next_shard))
     }
 
-    /// Hands out the next item, waiting for one; `None` if `should_stop` says so, or for no reason. What makes `should_stop`
-    /// change its mind must call [`wake_workers`](Self::wake_workers) afterwards.
+    /// Pops the next item, and blocks until there is one.
+    ///
+    /// Returns `None` if `should_stop` returns `true`, or spuriously. A thread that changes the
+    /// result of `should_stop` must call [`wake_workers`](Self::wake_workers) afterwards.
     pub(crate) fn pop(&self, cursor: &mut PopCursor, should_stop: impl Fn() -> bool) -> Option<T> {
-        let mut spinning = cursor.spinning;
-        let item = self.idle.wait(&mut spinning, || self.try_pop(cursor), should_stop, || !self.is_empty());
-        cursor.spinning = spinning;
+        let mut spin = cursor.spin;
+        let item = self.idle.wait(&mut spin, || self.try_pop(cursor), should_stop, || !self.is_empty());
+        cursor.spin = spin;
         item
     }
 
-    /// Whether a worker has nothing to do; may be stale when it returns.
+    /// Returns whether a worker is idle; may be stale when it returns.
     pub(crate) fn has_idle_worker(&self) -> bool {
         self.idle.has_workers()
     }
 
-    /// Makes every sleeping worker look up.
+    /// Wakes all sleeping workers, which then check `should_stop`.
     pub(crate) fn wake_workers(&self) {
         self.idle.notify_all();
     }
 
-    /// Refuses pushes that are blocked, now and later.
+    /// Closes the queue: blocked pushes are refused, now and later.
     pub(crate) fn close(&self) {
-        // ORDERING: SeqCst, before the wake-up; see `push`.
+        // ORDERING: SeqCst, before the notification; pairs with `is_closed`.
         self.closed.store(true, Ordering::SeqCst);
         if !defect!("closing without a word to the patient") {
             self.low_water.notify_all(|_| ());
@@ -253,20 +268,21 @@ impl<T> Queue<T> {
         self.room.notify_all(|_| ());
     }
 
-    /// Makes every push that waits look up.
+    /// Wakes all blocked pushers, which then check `should_stop`.
     pub(crate) fn wake_pushers(&self) {
         self.low_water.notify_all(|_| ());
         self.room.notify_all(|_| ());
     }
 
-    /// There is an item for a worker.
+    /// Notifies a worker that there is an item.
     #[inline]
     fn notify_worker(&self) {
         self.idle.notify_one(|| !self.is_empty());
     }
 
     fn is_closed(&self) -> bool {
-        // ORDERING: SeqCst, like the announcement of a sleeper before it; `close` writes the flag before it wakes.
+        // ORDERING: SeqCst, like the registration of a waiter before it; `close` writes the flag
+        // before it notifies.
         self.closed.load(Ordering::SeqCst)
     }
 
@@ -275,8 +291,9 @@ impl<T> Queue<T> {
         self.bounded.len() <= self.bounded.capacity() / 2
     }
 
-    /// How many items the bounded lane holds; out of date when it arrives, but never above the capacity.
-    pub(crate) fn len(&self) -> usize {
+    /// Returns the number of items in the bounded lane, which never exceeds the capacity; may be
+    /// stale when it returns.
+    pub(crate) fn bounded_len(&self) -> usize {
         self.bounded.len()
     }
 
@@ -284,17 +301,17 @@ impl<T> Queue<T> {
         self.bounded.capacity()
     }
 
-    /// How many items the side lane holds; out of date when it arrives.
+    /// Returns the number of items in the unbounded lane; may be stale when it returns.
     pub(crate) fn unbounded_len(&self) -> usize {
         self.unbounded.len()
     }
 
-    /// How many items both lanes hold; out of date when it arrives.
+    /// Returns the number of items in both lanes; may be stale when it returns.
     pub(crate) fn total_len(&self) -> usize {
         self.bounded.len() + self.unbounded.len()
     }
 
-    /// Whether neither lane holds anything; out of date when it arrives.
+    /// Returns whether both lanes are empty; may be stale when it returns.
     pub(crate) fn is_empty(&self) -> bool {
         self.bounded.len() == 0 && self.unbounded.is_empty()
     }

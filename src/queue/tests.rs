@@ -1,19 +1,19 @@
-//! The contract of the queue and of its engines, as tests.
+//! Tests of the contract of the queue and of the bounded lanes.
 
 use super::*;
 use crate::sync::{Arc, AtomicUsize};
 use std::cell::Cell;
 use std::time::Duration;
 
-/// The contract of the engines as tests, once for each.
-macro_rules! engine {
-    ($engine:ident) => {
-        mod $engine {
-            use crate::queue::$engine::Lane;
+/// Tests of the contract of bounded lanes, for each implementation.
+macro_rules! lane_tests {
+    ($lane:ident) => {
+        mod $lane {
+            use crate::queue::$lane::Lane;
             use crate::sync::{Arc, thread};
 
             #[test]
-            fn items_come_out_in_the_order_of_arrival_and_a_full_lane_gives_back() {
+            fn items_come_out_in_the_order_of_arrival_and_a_full_lane_returns_the_item() {
                 for capacity in [1, 2, 64] {
                     let lane = Lane::new(capacity);
                     assert_eq!(lane.try_pop(), None);
@@ -28,7 +28,7 @@ macro_rules! engine {
             }
 
             #[test]
-            fn every_item_comes_out_once_whoever_takes_it() {
+            fn every_item_comes_out_once_with_several_poppers() {
                 let lane = Arc::new(Lane::new(3));
                 let takers: Vec<_> = (0..2)
                     .map(|_| {
@@ -57,8 +57,8 @@ macro_rules! engine {
     };
 }
 
-engine!(channel);
-engine!(locked);
+lane_tests!(channel);
+lane_tests!(locked);
 
 #[test]
 fn a_push_times_out_with_its_item() {
@@ -93,8 +93,9 @@ fn closing_wakes_a_blocked_push_and_a_wake_up_a_blocked_pop() {
 }
 
 #[test]
-fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
-    // Each item is pushed only when the one before was taken, so each push may find all workers falling asleep.
+fn a_sleeping_worker_takes_an_item_of_either_lane() {
+    // Each item is pushed after the one before was popped, so each push may find all workers
+    // falling asleep.
     let queue = Arc::new(Queue::new(1));
     let taken = Arc::new(AtomicUsize::new(0));
     let workers: Vec<_> = (0..3)
@@ -126,7 +127,7 @@ fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
 }
 
 #[test]
-fn dead_items_of_the_side_lane_are_let_go() {
+fn stale_items_of_the_unbounded_lane_are_dropped() {
     let queue = Queue::new(1);
     for item in 0..100_000 {
         queue.push_unbounded(item, 0, |item| *item > 0);
@@ -135,11 +136,11 @@ fn dead_items_of_the_side_lane_are_let_go() {
     while queue.try_pop(&mut PopCursor::default()).is_some() {
         left += 1;
     }
-    assert!(left < 1_000, "{left} dead items were kept");
+    assert!(left < 1_000, "{left} stale items were kept");
 }
 
 #[test]
-fn to_look_for_dead_items_costs_each_item_a_constant() {
+fn the_search_for_stale_items_takes_constant_time_per_item() {
     let queue = Queue::new(1);
     let looks = Cell::new(0);
     let is_stale = |_: &i32| {
@@ -150,7 +151,7 @@ fn to_look_for_dead_items_costs_each_item_a_constant() {
     assert!((1..=20_000).contains(&looks.get()), "{} looks", looks.get());
 }
 
-/// Counts how often it is wakes.
+/// A waker that counts its calls.
 #[derive(Default)]
 struct CountWakes(AtomicUsize);
 
@@ -161,8 +162,9 @@ impl std::task::Wake for CountWakes {
 }
 
 #[test]
-fn a_future_that_finds_no_room_is_told_of_room_that_comes_meanwhile() {
-    // Each item is taken out at about the time at which the future enrolls: it sees the room, or it is wakes.
+fn a_future_that_finds_no_room_is_notified_of_room_that_comes_meanwhile() {
+    // Each item is popped at about the time at which the future registers. It sees the room, or it
+    // is notified.
     const ROUNDS: usize = 50_000;
     let queue = Arc::new(Queue::new(1));
     let (filled, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -188,7 +190,7 @@ fn a_future_that_finds_no_room_is_told_of_room_that_comes_meanwhile() {
         while taken.load(Ordering::SeqCst) < round {
             thread::yield_now();
         }
-        assert!(pushed.is_ok() || wakes.0.load(Ordering::SeqCst) == 1, "nobody will come in round {round}");
+        assert!(pushed.is_ok() || wakes.0.load(Ordering::SeqCst) == 1, "the notification of round {round} is lost");
         if let Some(id) = id {
             queue.deregister(id, pushed.is_ok());
         }
@@ -199,7 +201,7 @@ fn a_future_that_finds_no_room_is_told_of_room_that_comes_meanwhile() {
 }
 
 #[test]
-fn only_what_came_to_a_row_last_is_taken_back() {
+fn unpush_removes_only_the_last_item_of_a_shard() {
     let queue = Queue::new(1);
     assert_eq!(queue.unpush(0, |_| true), None);
     (0..3).for_each(|item| queue.push_unbounded(item, 0, |_| false));
@@ -214,24 +216,24 @@ fn only_what_came_to_a_row_last_is_taken_back() {
 }
 
 #[test]
-fn rows_and_lanes_take_turns_and_keep_their_order() {
+fn shards_and_lanes_alternate_and_keep_their_order() {
     let queue = Queue::new(100);
     for item in 0..30 {
-        // Numbers that mean the same shard as well.
-        queue.push_unbounded(("side", item % 3, item), (item % 3) + 1024 * item, |_| false);
+        // Different numbers stand for one shard.
+        queue.push_unbounded(("unbounded", item % 3, item), (item % 3) + 1024 * item, |_| false);
         assert_eq!(queue.try_push(("bounded", 0, item)), Ok(()));
     }
     assert_eq!((queue.unbounded_len(), queue.total_len()), (30, 60));
     let mut cursor = PopCursor::default();
     let out: Vec<_> = std::iter::from_fn(|| queue.try_pop(&mut cursor)).collect();
     assert!(queue.is_empty());
-    let expected: Vec<_> = (0..30).flat_map(|item| [("side", item % 3, item), ("bounded", 0, item)]).collect();
-    assert_eq!(out, expected, "one of each lane, and of each shard, in cursor");
+    let expected: Vec<_> = (0..30).flat_map(|item| [("unbounded", item % 3, item), ("bounded", 0, item)]).collect();
+    assert_eq!(out, expected, "one of each lane, and of each shard, in turn");
 }
 
 /// Fault 166.
 #[test]
-fn the_oldest_item_of_a_row_waits_for_fifteen_others_at_most_and_that_of_the_bounded_lane_for_one() {
+fn the_oldest_item_of_a_shard_waits_for_at_most_fifteen_others_and_that_of_the_bounded_lane_for_one() {
     let queue = Queue::new(512);
     let shards = unbounded::SHARDS;
     (0..512).for_each(|_| assert!(queue.try_push(shards).is_ok()));

@@ -1,12 +1,14 @@
-//! The lane beside the bounded one, nearly always empty.
+//! The unbounded lane of the queue, which is empty most of the time.
 //!
-//! It has shards, so that threads that bring much do not wait for each other: each shard hands out in the order of arrival, and
-//! they take turns. `nonempty` says which shards hold something, in one word that every worker can look at.
+//! It consists of shards, so that threads that push many items do not contend for one lock. Each
+//! shard is first in, first out, and workers take from the shards in turn. `nonempty` has one bit
+//! for each shard that holds items, so that a worker checks all shards by one load.
 //!
-//! A shard's bit is set under the shard's lock before the first item is seen by anyone, and cleared under it after the last
-//! was taken. So who brings an item and then looks for sleepers has written the bit, or it was written under a hold of
-//! the lock that came before; and a worker that has announced its sleep and then finds the bit clear has come before
-//! that write, or after the item was taken. [All of these are `SeqCst`.]
+//! The bit of a shard is set under the shard's lock before any thread can pop the first item. It is
+//! cleared under the lock after the last item was popped. A thread that pushes an item and then
+//! looks for sleeping workers has set the bit, or the bit was set by an earlier holder of the lock.
+//! A worker that has registered and then finds the bit clear has either loaded it before it was
+//! set, or after the item was popped. All of these are `SeqCst`.
 
 use std::array;
 use std::collections::VecDeque;
@@ -15,15 +17,15 @@ use std::mem;
 use crate::defect::defect;
 use crate::sync::{AtomicUsize, CachePadded, Mutex, Ordering};
 
-/// How many shards there are.
+/// The number of shards.
 pub(super) const SHARDS: usize = 8;
-/// The shortest length at which stale items of a shard are looked for.
+/// The shortest length at which a shard is searched for stale items.
 const MIN_PURGE_LEN: usize = 64;
 
-/// A lane that refuses nothing, but forgets what has died in it.
+/// A lane without a limit. It drops items that have become stale.
 pub(super) struct UnboundedLane<T> {
     shards: [CachePadded<Shard<T>>; SHARDS],
-    /// Bit by bit, which shards hold something.
+    /// A bit for each shard that holds items.
     nonempty: CachePadded<AtomicUsize>,
 }
 
@@ -36,8 +38,8 @@ struct Shard<T> {
 /// What the lock of a shard guards.
 struct Items<T> {
     queue: VecDeque<T>,
-    /// The length at which stale items are looked for: twice what the last look left, so that looking costs each item a
-    /// constant.
+    /// The length at which the shard is searched for stale items: twice the length after the last
+    /// search. So searching takes constant time per item.
     next_purge: usize,
 }
 
@@ -46,8 +48,9 @@ impl<T> UnboundedLane<T> {
         Self { shards: array::from_fn(|_| CachePadded(Shard::new())), nonempty: CachePadded::default() }
     }
 
-    /// Takes the item in; returns stale ones, to be dropped by the caller, who holds no lock. `shard` is any number.
-    #[must_use = "what is returned is to be dropped outside of locks"]
+    /// Pushes the item to the shard `shard % SHARDS`. Returns stale items, which the caller drops
+    /// with no lock held.
+    #[must_use = "the returned items must be dropped outside of locks"]
     #[inline]
     pub(super) fn push(&self, item: T, shard: usize, is_stale: impl Fn(&T) -> bool) -> Option<Vec<T>> {
         self.change(shard, |items| {
@@ -57,7 +60,8 @@ impl<T> UnboundedLane<T> {
         })
     }
 
-    /// Hands out the oldest item of some shard, if there is one. `next_shard` is where to look first, and is moved on.
+    /// Pops the oldest item of a shard, if there is one. Begins with the shard `next_shard`, and
+    /// advances it.
     #[inline]
     pub(super) fn pop(&self, next_shard: &mut usize) -> Option<T> {
         // ORDERING: SeqCst; see the head of this file.
@@ -73,26 +77,26 @@ impl<T> UnboundedLane<T> {
         })
     }
 
-    /// Takes back the youngest item of a shard, if it is the one that `is_it` tells.
+    /// Removes the youngest item of a shard, if `matches` returns `true` for it.
     #[inline]
-    pub(super) fn unpush(&self, shard: usize, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.change(shard, |items| if items.queue.back().is_some_and(is_it) { items.queue.pop_back() } else { None })
+    pub(super) fn unpush(&self, shard: usize, matches: impl FnOnce(&T) -> bool) -> Option<T> {
+        self.change(shard, |items| if items.queue.back().is_some_and(matches) { items.queue.pop_back() } else { None })
     }
 
-    /// Whether it holds nothing; out of date when it arrives.
+    /// Returns whether the lane is empty; may be stale when it returns.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        // ORDERING: see the head of this file; a worker that has ended its search looks here as well.
+        // ORDERING: see the head of this file; a worker that has ended its search checks here too.
         self.nonempty.0.load(Ordering::SeqCst) == 0
     }
 
-    /// How many items it holds; out of date when it arrives.
+    /// Returns the number of items; may be stale when it returns.
     pub(super) fn len(&self) -> usize {
         let nonempty = self.nonempty.0.load(Ordering::SeqCst);
         shards_of(nonempty).map(|shard| self.shards[shard].0.len.load(Ordering::Relaxed)).sum()
     }
 
-    /// Changes the items of a shard, and says what that makes of it.
+    /// Changes the items of a shard, and updates its length and its bit.
     #[inline]
     fn change<V>(&self, shard: usize, change: impl FnOnce(&mut Items<T>) -> V) -> V {
         let shard = shard % SHARDS;
@@ -102,7 +106,7 @@ impl<T> UnboundedLane<T> {
         let value = change(&mut items);
         let after = items.queue.len();
         len.store(after, Ordering::Relaxed);
-        // ORDERING: SeqCst; see the head of this file. Nobody else changes this bit meanwhile.
+        // ORDERING: SeqCst; see the head of this file. No other thread changes this bit meanwhile.
         if before == 0 && after > 0 && !defect!("row without a bit") {
             self.nonempty.0.fetch_add(1 << shard, Ordering::SeqCst);
         } else if before > 0 && after == 0 {
@@ -112,7 +116,7 @@ impl<T> UnboundedLane<T> {
     }
 }
 
-/// The shards whose bits are set.
+/// Returns the shards whose bits are set.
 fn shards_of(nonempty: usize) -> impl Iterator<Item = usize> {
     (0..SHARDS).filter(move |shard| nonempty & (1 << shard) != 0)
 }
@@ -130,8 +134,8 @@ impl<T> Items<T> {
     /// Removes stale items.
     #[cold]
     fn purge(&mut self, is_stale: impl Fn(&T) -> bool) -> Vec<T> {
-        let (stale, alive): (Vec<T>, _) = mem::take(&mut self.queue).into_iter().partition(is_stale);
-        self.queue = alive.into();
+        let (stale, fresh): (Vec<T>, _) = mem::take(&mut self.queue).into_iter().partition(is_stale);
+        self.queue = fresh.into();
         self.next_purge = MIN_PURGE_LEN.max(2 * self.queue.len());
         stale
     }

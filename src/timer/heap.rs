@@ -1,25 +1,27 @@
-//! What is to be done when: values in the order in which they fall due, each of which can be struck out.
+//! A heap of timers ordered by deadline, with removal by key.
 //!
-//! Two values that are due at the same moment come in the order in which they were put down. The heap reads no clock:
-//! whoever asks says what time it is. It knows nothing of threads and tasks.
+//! Values with the same deadline come out in the order of insertion. The heap reads no clock:
+//! callers pass the current time. It knows nothing of threads and tasks.
 //!
-//! It is a heap whose nodes know their values and whose values know their nodes:
-//! 1. A node is due no earlier than its parent; node `n` has the children `4n + 1` to `4n + 4`.
-//! 2. The value in slot `s` says at which node it is, and that node says `s`.
-//! 3. Slots that hold no value form a list, which begins at `free`.
+//! Rules:
+//! 1. The deadline of a node is not earlier than that of its parent. Node `n` has the children `4n
+//!    + 1` to `4n + 4`.
+//! 2. The value in slot `s` holds the index of its node, and that node holds `s`.
+//! 3. Vacant slots form a list, which begins at `free`.
 //!
-//! Nearly all timers are put down behind others and struck out before they are due. Such a one is put down at a leaf and
-//! struck out there, which costs a constant; in the worst case both take logarithmic time. A search tree would make it twice
-//! as dear to set and cancel a timer.
+//! Most timers are inserted behind others and removed before they are due. Such a timer is inserted
+//! and removed at a leaf, which takes constant time; in the worst case both take logarithmic time.
+//! With a search tree, setting and cancelling a timer would cost twice as much.
 
 use std::time::Instant;
 
 use crate::time::deadline::Deadline;
 
-/// Children of a node. Four lie in two cache lines, and the heap is half as high as with two.
+/// The number of children of a node. Four fit into two cache lines, and the heap is half as high as
+/// with two.
 const CHILDREN: usize = 4;
 
-/// The most slots that are kept when they are all empty.
+/// The limit of slots that are kept when all of them are vacant.
 const MAX_KEPT_SLOTS: usize = 1024;
 
 /// The key of one value in the heap.
@@ -29,40 +31,40 @@ pub(crate) struct TimerKey {
     slot: usize,
 }
 
-/// What values are ordered by.
+/// What the heap is ordered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Priority {
     deadline: Deadline,
-    /// Tells those apart that are due at the same moment; never used twice.
+    /// Orders values with the same deadline; never used twice.
     number: u64,
 }
 
-/// Things to be done.
+/// Values ordered by deadline.
 pub(crate) struct TimerHeap<T> {
-    /// See rule 1. A node is a key.
+    /// The nodes of rule 1, each with the key of its value.
     nodes: Vec<TimerKey>,
     slots: Vec<Slot<T>>,
-    /// The first slot without a value; as many as there are slots, if there is none.
+    /// The first vacant slot, or the number of slots if none is vacant.
     free: usize,
-    /// The next number to give out.
+    /// The next number of a priority.
     next_number: u64,
 }
 
-/// Room for one value.
+/// A slot for one value.
 enum Slot<T> {
     Occupied {
         value: T,
-        /// Where its node is.
+        /// The index of its node.
         node: usize,
     },
     Vacant {
-        /// The next one without a value; see `TimerHeap::free`.
+        /// The next vacant slot; see [`TimerHeap::free`].
         next: usize,
     },
 }
 
 impl TimerKey {
-    /// When the value is due.
+    /// Returns the deadline of the value.
     pub(crate) fn deadline(self) -> Deadline {
         self.priority.deadline
     }
@@ -73,7 +75,7 @@ impl<T> TimerHeap<T> {
         Self { nodes: Vec::new(), slots: Vec::new(), free: 0, next_number: 0 }
     }
 
-    /// Puts a value down.
+    /// Inserts a value and returns its key.
     pub(crate) fn insert(&mut self, deadline: Deadline, value: T) -> TimerKey {
         let priority = Priority { deadline, number: self.next_number };
         self.next_number += 1;
@@ -85,20 +87,20 @@ impl<T> TimerHeap<T> {
         key
     }
 
-    /// Strikes a value out, if it is there still.
+    /// Removes the value with this key, if it is still in the heap.
     pub(crate) fn remove(&mut self, key: TimerKey) -> Option<T> {
         let Some(Slot::Occupied { node, .. }) = self.slots.get(key.slot) else { return None };
         let node = *node;
         (self.nodes[node] == key).then(|| self.remove_node(node))
     }
 
-    /// Takes out the first value that is due at `now`.
+    /// Removes the first value, if it is due at `now`.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<T> {
         let first = self.next_deadline()?;
         (first <= Deadline::at(now)).then(|| self.remove_node(0))
     }
 
-    /// Takes out everything, the first due first.
+    /// Removes all values and returns them in the order of their deadlines.
     pub(crate) fn take_all(&mut self) -> Vec<T> {
         let Self { mut nodes, mut slots, .. } = std::mem::replace(self, Self::new());
         nodes.sort_unstable_by_key(|key| key.priority);
@@ -109,7 +111,7 @@ impl<T> TimerHeap<T> {
         nodes.into_iter().map(take).collect()
     }
 
-    /// When the first value is due; `None` if there is none.
+    /// Returns the earliest deadline, or `None` if the heap is empty.
     pub(crate) fn next_deadline(&self) -> Option<Deadline> {
         self.nodes.first().map(|key| key.deadline())
     }
@@ -118,24 +120,24 @@ impl<T> TimerHeap<T> {
         self.nodes.len()
     }
 
-    /// Takes out the value at a node.
+    /// Removes the value at a node.
     fn remove_node(&mut self, node: usize) -> T {
         let removed = self.nodes.swap_remove(node);
         if node < self.nodes.len() {
             self.update_slot(node);
-            // What has come from the end may belong further up, or down.
+            // The node that was moved here from the end may belong further up, or down.
             let node = self.sift_up(node);
             self.sift_down(node);
         }
         let value = self.remove_slot(removed.slot);
         if self.nodes.is_empty() && self.slots.len() > MAX_KEPT_SLOTS {
-            // After a rush its memory is given back. [A number is never used again.]
+            // Free the memory after a burst. The numbers go on, since none may be used twice.
             *self = Self { next_number: self.next_number, ..Self::new() };
         }
         value
     }
 
-    /// Restores rule 1 above a node; says where its key has come to.
+    /// Restores rule 1 above a node; returns the new index of the node.
     fn sift_up(&mut self, mut node: usize) -> usize {
         while let Some(above) = node.checked_sub(1).map(|before| before / CHILDREN)
             && self.nodes[node].priority < self.nodes[above].priority
@@ -166,7 +168,7 @@ impl<T> TimerHeap<T> {
         self.update_slot(two);
     }
 
-    /// Restores rule 2 for a node that holds another key than before.
+    /// Restores rule 2 for a node that has a new key.
     fn update_slot(&mut self, at: usize) {
         match &mut self.slots[self.nodes[at].slot] {
             Slot::Occupied { node, .. } => *node = at,
@@ -174,7 +176,7 @@ impl<T> TimerHeap<T> {
         }
     }
 
-    /// Puts a value into a slot that holds none.
+    /// Fills a vacant slot and returns its index.
     fn insert_slot(&mut self, taken: Slot<T>) -> usize {
         let slot = self.free;
         match self.slots.get_mut(slot) {
@@ -190,7 +192,7 @@ impl<T> TimerHeap<T> {
         slot
     }
 
-    /// Takes the value out of a slot.
+    /// Empties a slot and returns its value.
     fn remove_slot(&mut self, slot: usize) -> T {
         let emptied = std::mem::replace(&mut self.slots[slot], Slot::Vacant { next: self.free });
         self.free = slot;
@@ -210,7 +212,7 @@ mod tests {
 
     /// Fault 126.
     #[test]
-    fn things_come_out_when_they_are_due_in_due_order_and_ties_in_order_of_arrival() {
+    fn values_come_out_when_they_are_due_by_deadline_and_ties_in_the_order_of_insertion() {
         let now = Instant::now();
         let mut heap = TimerHeap::new();
         for (seconds, name) in [(3, "c"), (1, "a"), (u64::MAX, "never"), (1, "b"), (1_000_000_000, "far")] {
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_struck_out_is_gone_at_once_and_only_once() {
+    fn a_value_is_removed_at_once_and_only_once() {
         let now = Instant::now();
         let mut heap = TimerHeap::new();
         let keys: Vec<_> = (0..1_000).map(|n| heap.insert(Deadline::after_instant(now, SECOND * (n % 7)), n)).collect();
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_a_rush_is_given_back_and_its_places_lead_nowhere() {
+    fn the_memory_of_a_burst_is_freed_and_its_keys_are_stale() {
         let now = Instant::now();
         let (mut heap, mut keys) = (TimerHeap::new(), Vec::new());
         for (values, kept) in [(MAX_KEPT_SLOTS, MAX_KEPT_SLOTS), (2 * MAX_KEPT_SLOTS, 0)] {
@@ -269,8 +271,8 @@ mod tests {
     }
 
     #[test]
-    fn it_agrees_with_a_search_tree_whatever_is_done_to_it() {
-        // A small random generator is enough: xorshift.
+    fn it_agrees_with_a_search_tree_after_any_sequence_of_operations() {
+        // A small random number generator is enough: xorshift.
         let mut random = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = move |below: u64| {
             random ^= random << 13;
@@ -293,7 +295,7 @@ mod tests {
                         tree.insert((deadline, step), step);
                     }
                     2 if !keys.is_empty() => {
-                        // Perhaps one that is gone.
+                        // The value may have been removed before.
                         let (key, deadline, step) = keys[next(keys.len() as u64) as usize];
                         assert_eq!(heap.remove(key), tree.remove(&(deadline, step)));
                     }

@@ -25,8 +25,8 @@ impl Schedule {
         Deadline::after_instant(now, distance)
     }
 
-    /// Returns when the next run is due, after a run that was due at `last` and ended at `now`. At a
-    /// fixed rate, times of the grid that have passed are skipped.
+    /// Returns when the next run is due, after a run that was due at `last` and ended at `now`. At
+    /// a fixed rate, times of the grid that have passed are skipped.
     pub(crate) fn next(self, last: Deadline, now: Instant) -> Deadline {
         let Some(last) = last.instant() else { return Deadline::NEVER };
         match self {

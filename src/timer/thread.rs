@@ -1,28 +1,35 @@
-//! The thread that hands tasks over when they are deadline, and what it goes by.
+//! The thread that fires timers.
 //!
-//! One thread for each pool, started when it is first needed, ended by the closing of the pool. It sleeps until the first
-//! task is deadline, so tasks that wait cost no time, however many they are.
+//! Each pool has at most one timer thread. It starts with the first timer and ends when the pool is
+//! closed. It sleeps until the first task is due, so waiting tasks take no CPU time, however many
+//! they are.
 //!
 //! | state of a task | meaning | next |
 //! |---|---|---|
-//! | *waiting* | in the heap | handed over, by the thread; reserved out, by whoever cancels it or closes the pool |
-//! | *handed over* | in the side lane of the pool's queue, like any task there | the task's own business |
-//! | *reserved out* | whoever has reserved it out cancels it | none |
+//! | *waiting* | in the heap | fired, by the thread; removed, by a cancellation or by closing |
+//! | *fired* | in the unbounded lane of the pool's queue, like any task there | decided by the task |
+//! | *removed* | the thread that removed it cancels it | none |
 //!
 //! Rules:
-//! 1. The thread runs nothing foreign, no destructor either: it moves tasks from the heap to the queue. What comes of
-//!    a task there is decided by workers.
-//! 2. A task that is due goes into the side lane, which refuses nothing and waits for nothing. So a full queue holds up
-//!    neither the thread nor other tasks: each waits for a worker. So that the lane is bounded as well, what lies in it
-//!    counts when a key is asked for. A task that is handed over and has a share there already gets no other.
-//! 3. Who may have to put a task down later, without being refused, *reserves* a key first.
-//! 4. Closing takes the heap whole; what comes later is refused. Whoever closes cancels what was in it.
+//! 1. The timer thread runs no user code and no destructor of a task. It moves tasks from the heap
+//!    to the queue, where workers run them.
+//! 2. A task that is due goes into the unbounded lane, where a push neither fails nor blocks. So a
+//!    full queue delays neither the timer thread nor other timers. To keep that lane bounded too,
+//!    the tasks in it count against [`MAX_TIMERS`]. A task that is already in the lane is not
+//!    pushed again.
+//! 3. A task that will be rescheduled later *reserves* its slot first, so that rescheduling cannot
+//!    fail for lack of room.
+//! 4. Closing removes all tasks, and later insertions are refused. The thread that closes cancels
+//!    the removed tasks.
 //!
-//! Meetings, each decided by the lock: *due and reserved out*, *due and closed*: the task is handed over or reserved out. *Put
-//! down and closed*: refused, or among what the closing takes. *Put down and falling asleep*: the thread looks at the first task under the
-//! lock it sleeps with, and is woken by a task that is due before it.
+//! Races, each decided by the lock:
+//! - *Due and removed*, *due and closed*: the task is either fired or removed.
+//! - *Inserted and closed*: the task is either refused or among those that closing removes.
+//! - *Inserted and falling asleep*: the thread checks the first deadline under the lock that it
+//!   sleeps with. A task with an earlier deadline wakes it.
 //!
-//! The timekeeper knows no pool: it reaches the queue weakly, so that tasks in the queue may own it.
+//! `TimerThread` knows no pool. It holds the queue weakly, so that tasks in the queue may own the
+//! `TimerThread`.
 
 use std::io;
 use std::time::Instant;
@@ -34,45 +41,45 @@ use crate::task::job::{Job, Task};
 use crate::time::clock::Clock;
 use crate::time::deadline::Deadline;
 
-/// The most tasks of one pool that may wait for their time, those included that have a key reserved, and those that were
-/// handed over and wait for a worker.
+/// The limit of pending timers of one pool. It includes reserved slots, and tasks that were fired
+/// and wait for a worker.
 pub(crate) const MAX_TIMERS: usize = 1 << 20;
-/// How many tasks the thread hands over at most before it lets others at the heap.
+/// The limit of tasks that the thread fires before it releases the lock for other threads.
 const BATCH: usize = 64;
 
-/// Hands tasks over when they are due.
+/// The timers of a pool, and the thread that fires them.
 pub(crate) struct TimerThread {
     clock: Clock,
     queue: Weak<Queue<Job>>,
     state: Mutex<State>,
-    /// Whether the thread was started; a copy for those who look without the lock.
+    /// Whether the thread was started; can be read without the lock.
     started: AtomicBool,
-    /// Notified when the first task is due earlier than the thread knows, and on closing.
+    /// Notified when the earliest deadline has changed, and on closing.
     changed: Condvar,
 }
 
 /// What the lock guards.
 struct State {
     heap: TimerHeap<Entry>,
-    /// Places reserved: by reservations, and by the entries that have none. At most [`MAX_TIMERS`], with what lies in the side
-    /// lane.
-    reserved: usize,
+    /// Slots in use: by reservations, and by entries without one. Together with the tasks in the
+    /// unbounded lane at most [`MAX_TIMERS`].
+    used: usize,
     closed: bool,
-    /// The thread, until somebody joins it.
+    /// The thread, until it is joined.
     thread: Option<thread::JoinHandle<()>>,
 }
 
 /// A task in the heap.
 struct Entry {
     task: Arc<dyn Task>,
-    /// Whether its key is reserved, and stays so when the task leaves.
+    /// Whether its slot belongs to a [`Reservation`], which keeps it when the task leaves the heap.
     is_reserved: bool,
 }
 
-/// Why a task was not put down.
+/// Why a timer was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimerRefused {
-    /// As many tasks wait as may.
+    /// There are [`MAX_TIMERS`] pending timers.
     Full,
     /// The pool is closed.
     Closed,
@@ -88,9 +95,9 @@ impl TimerThread {
         Self::with_clock(Clock::System, queue)
     }
 
-    /// One that goes by the given clock.
+    /// Creates the timers with the given clock.
     pub(crate) fn with_clock(clock: Clock, queue: &Arc<Queue<Job>>) -> Self {
-        let state = State { heap: TimerHeap::new(), reserved: 0, closed: false, thread: None };
+        let state = State { heap: TimerHeap::new(), used: 0, closed: false, thread: None };
         Self {
             clock,
             queue: Arc::downgrade(queue),
@@ -100,14 +107,14 @@ impl TimerThread {
         }
     }
 
-    /// The time that it goes by.
+    /// Returns the clock.
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Sees to it that the thread runs; `name` names it.
+    /// Starts the thread, named by `name`, unless it was started or the pool is closed.
     pub(crate) fn start(self: &Arc<Self>, name: impl FnOnce() -> String) -> io::Result<()> {
-        // ORDERING: Relaxed; what was started needs nothing of the starter but the lock.
+        // ORDERING: Relaxed; all that the new thread needs from its starter is behind the lock.
         if self.started.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -121,30 +128,31 @@ impl TimerThread {
         Ok(())
     }
 
-    /// Puts a task down, to be handed over when it is due.
+    /// Inserts a task, to be fired at its deadline.
     pub(crate) fn insert(&self, deadline: Deadline, task: Arc<dyn Task>) -> Result<TimerKey, TimerRefused> {
         let queue = self.queue.upgrade();
         let mut state = self.state.lock();
-        state.reserve_slot(queue.as_deref())?;
+        state.take_slot(queue.as_deref())?;
         Ok(self.insert_locked(&mut state, deadline, Entry { task, is_reserved: false }))
     }
 
-    /// Strikes a task out, if it has not been handed over. To be dropped under no lock.
+    /// Removes a task, if it has not been fired. The caller drops it with no lock held.
     pub(crate) fn remove(&self, key: TimerKey) -> Option<Arc<dyn Task>> {
         let mut state = self.state.lock();
         let entry = state.heap.remove(key)?;
         Some(state.release(entry))
     }
 
-    /// Reserves a key.
+    /// Reserves a slot for one task at a time.
     pub(crate) fn reserve(self: &Arc<Self>) -> Result<Reservation, TimerRefused> {
         let queue = self.queue.upgrade();
-        self.state.lock().reserve_slot(queue.as_deref())?;
+        self.state.lock().take_slot(queue.as_deref())?;
         Ok(Reservation { timers: Arc::clone(self) })
     }
 
-    /// Takes nothing in any more and tells the thread to end. Returns the tasks that were waiting, to be cancelled.
-    #[must_use = "what waited is to be cancelled"]
+    /// Refuses later tasks and ends the thread. Returns the tasks that were waiting, which the
+    /// caller cancels.
+    #[must_use = "the returned tasks must be cancelled"]
     pub(crate) fn close(&self) -> Vec<Arc<dyn Task>> {
         let mut state = self.state.lock();
         state.closed = true;
@@ -155,21 +163,22 @@ impl TimerThread {
         waiting
     }
 
-    /// Joins the thread, if there is one. Call it after closing; the thread itself never does.
+    /// Joins the thread, if there is one. Called after [`close`](Self::close), and never by the
+    /// thread itself.
     pub(crate) fn join(&self) {
         let thread = self.state.lock().thread.take();
         if let Some(thread) = thread {
             let ended = thread.join();
-            debug_assert!(ended.is_ok(), "the thread runs nothing that panics");
+            debug_assert!(ended.is_ok(), "the timer thread never panics");
         }
     }
 
-    /// How many tasks wait for their time.
+    /// Returns the number of waiting tasks; may be stale when it returns.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().heap.len()
     }
 
-    /// Makes the thread look at its clock, after a test has moved it on.
+    /// Makes the thread read its clock again, after a test has advanced it.
     #[cfg(test)]
     pub(crate) fn wake(&self) {
         drop(self.state.lock());
@@ -185,7 +194,7 @@ impl TimerThread {
         key
     }
 
-    /// What the thread does.
+    /// Fires tasks until the pool is closed. The body of the thread.
     fn run(&self) {
         let mut state = self.state.lock();
         while !state.closed {
@@ -201,12 +210,13 @@ impl TimerThread {
         }
     }
 
-    /// Hands over the first task, if it is due. Called under the lock, so that a closing finds each task here or there.
+    /// Fires the first task, if it is due. Called with the lock held, so that closing finds each
+    /// task either in the heap or in the queue.
     fn fire_due(&self, state: &mut State, now: Instant) -> bool {
         let Some(entry) = state.heap.pop_due(now) else { return false };
         let task = state.release(entry);
         if task.wants_share() {
-            let queue = self.queue.upgrade().expect("a pool that is not closed has workers, who keep the queue");
+            let queue = self.queue.upgrade().expect("the workers of a pool that is not closed keep the queue");
             queue.push_unbounded(Job::Task(task), FIFO_SHARD, Job::is_dead);
         }
         true
@@ -214,29 +224,29 @@ impl TimerThread {
 }
 
 impl State {
-    /// Takes one of the places; keeps rule 2. What was handed over is counted where it lies, since that happens under this
-    /// lock as well. Whoever calls this drops his share in the queue after the lock.
-    fn reserve_slot(&mut self, queue: Option<&Queue<Job>>) -> Result<(), TimerRefused> {
+    /// Takes one slot; keeps rule 2. Fired tasks are counted in the queue; none is missed, because
+    /// tasks are fired under this lock. The caller drops its reference to the queue after the lock.
+    fn take_slot(&mut self, queue: Option<&Queue<Job>>) -> Result<(), TimerRefused> {
         let fired = queue.map_or(0, Queue::unbounded_len);
         if self.closed {
             Err(TimerRefused::Closed)
-        } else if self.reserved + fired >= MAX_TIMERS {
+        } else if self.used + fired >= MAX_TIMERS {
             Err(TimerRefused::Full)
         } else {
-            self.reserved += 1;
+            self.used += 1;
             Ok(())
         }
     }
 
-    /// Lets an entry go that has left the heap.
+    /// Frees the slot of an entry that has left the heap, unless it is reserved.
     fn release(&mut self, entry: Entry) -> Arc<dyn Task> {
-        self.reserved -= usize::from(!entry.is_reserved);
+        self.used -= usize::from(!entry.is_reserved);
         entry.task
     }
 }
 
 impl Reservation {
-    /// Puts the task down that the key was reserved for; fails only when the pool is closed.
+    /// Inserts the task that the slot was reserved for. Fails only if the pool is closed.
     pub(crate) fn insert(&self, deadline: Deadline, task: Arc<dyn Task>) -> Result<TimerKey, TimerRefused> {
         let mut state = self.timers.state.lock();
         if state.closed {
@@ -248,6 +258,6 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.timers.state.lock().reserved -= 1;
+        self.timers.state.lock().used -= 1;
     }
 }

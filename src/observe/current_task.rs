@@ -1,12 +1,12 @@
 //! The task that a worker is running, as other threads may see it.
 //!
-//! Only the worker writes here; any thread reads. The *call site* of a task, which is the place where
-//! it was submitted and its label, is kept behind a lock. The worker takes that lock only when a task
-//! has another call site than the task before it.
+//! Only the worker writes here; any thread reads. The *call site* of a task, which is the place
+//! where it was submitted and its label, is kept behind a lock. The worker takes that lock only
+//! when a task has another call site than the task before it.
 //!
-//! While a task waits, its worker may run other tasks on the same stack. The waiting task is then an
-//! *outer* task. Its call site is saved only if an inner task has a different one. `outer_is_shown` says
-//! whether the call site that is shown is that of the innermost outer task.
+//! While a task waits, its worker may run other tasks on the same stack. The waiting task is then
+//! an *outer* task. Its call site is saved only if an inner task has a different one.
+//! `outer_is_shown` says whether the call site that is shown is that of the innermost outer task.
 //!
 //! | step | `outer_is_shown` | saved |
 //! |---|---|---|
@@ -30,9 +30,11 @@ pub(super) struct CurrentTask {
     since: AtomicU64,
     /// The call sites of this task and of outer tasks.
     sites: Mutex<State>,
-    /// The addresses of the call site that is shown. The worker compares call sites by them without the lock.
+    /// The addresses of the call site that is shown. The worker compares call sites by them without
+    /// the lock.
     shown_addresses: [AtomicUsize; 2],
-    /// Whether the call site that is shown is still needed by an outer task. Used by the worker only.
+    /// Whether the call site that is shown is still needed by an outer task. Used by the worker
+    /// only.
     outer_is_shown: AtomicBool,
 }
 
@@ -67,12 +69,14 @@ impl CurrentTask {
     /// Shows a task that starts.
     #[inline]
     pub(super) fn begin(&self, task: &TaskInfo<'_>, since: Timestamp) {
-        // The outer task, if there is one, is hidden while the call site may be that of the inner task.
+        // The outer task, if there is one, is hidden while the call site may be that of the inner
+        // task.
         self.task.store(0, Ordering::Relaxed);
         if self.shown_addresses() != CallSite::addresses(task.location, task.label) {
             self.show(CallSite { location: task.location, label: task.label.cloned() });
         }
-        // ORDERING: Release, after the end of the task before, or the zero above; see `WorkerCounters::running`.
+        // ORDERING: Release, after the end of the task before, or the zero above; see
+        // `WorkerCounters::running`.
         self.since.store(since.to_bits(), Ordering::Release);
         self.task.store(task.id.0 + 1, Ordering::Release);
     }
@@ -88,7 +92,11 @@ impl CurrentTask {
     pub(super) fn save(&self) -> SavedTask {
         let outer_was_shown = self.outer_is_shown.load(Ordering::Relaxed);
         self.outer_is_shown.store(true, Ordering::Relaxed);
-        SavedTask { task: self.task.load(Ordering::Relaxed), since: self.since.load(Ordering::Relaxed), outer_was_shown }
+        SavedTask {
+            task: self.task.load(Ordering::Relaxed),
+            since: self.since.load(Ordering::Relaxed),
+            outer_was_shown,
+        }
     }
 
     /// Shows a saved task again.
@@ -154,8 +162,8 @@ impl CurrentTask {
 }
 
 impl CallSite {
-    /// Returns what tells call sites apart; zero stands for no label. The call site that is shown keeps
-    /// its label alive, so no other label can have the same address.
+    /// Returns what tells call sites apart; zero stands for no label. The call site that is shown
+    /// keeps its label alive, so no other label can have the same address.
     #[inline]
     fn addresses(location: &'static Location<'static>, label: Option<&Arc<str>>) -> [usize; 2] {
         [std::ptr::from_ref(location).addr(), label.map_or(0, |label| Arc::as_ptr(label).addr())]
@@ -180,7 +188,8 @@ mod tests {
             let id = current.task().checked_sub(1)?;
             Some((id, current.call_site()?.label))
         };
-        // The second inner task shows the call site of the first; after it nothing is shown until the outer task goes on.
+        // The second inner task shows the call site of the first; after it nothing is shown until
+        // the outer task goes on.
         for tasks in [[outer, outer], [inner, inner], [inner, innermost], [outer, inner]] {
             current.begin(&outer, epoch.now());
             let saved = current.save();

@@ -5,15 +5,15 @@ use crate::sync::Arc;
 
 /// An observer of every task of a pool.
 ///
-/// The methods are called by the threads that submit, run or cancel the task, with no lock held. The task
-/// waits until they return, so an observer should be quick. Its panics are contained and counted in
-/// [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked). A pool without an observer pays nothing
-/// for it.
+/// The methods are called by the threads that submit, run or cancel the task, with no lock held.
+/// The task waits until they return, so an observer should be quick. Its panics are contained and
+/// counted in [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked). A pool without an
+/// observer pays nothing for it.
 ///
-/// An observer may submit tasks, which calls it again. Hooks are nested at most 16 deep on one stack. A
-/// further call is skipped and counted in
-/// [`Metrics::hooks_skipped`](crate::Metrics::hooks_skipped); the task is not affected. An observer that
-/// submits a task for each task that ends goes on until the pool is closed.
+/// An observer may submit tasks, which calls it again. Hooks are nested at most 16 deep on one
+/// stack. A further call is skipped and counted in
+/// [`Metrics::hooks_skipped`](crate::Metrics::hooks_skipped); the task is not affected. An observer
+/// that submits a task for each task that ends goes on until the pool is closed.
 ///
 /// # Examples
 ///

@@ -23,13 +23,13 @@ impl fmt::Display for TaskId {
 pub enum TaskOutcome {
     /// The task ran and returned. A task of a group returned `()` or `Ok`.
     Succeeded,
-    /// The task ended with an error. This applies to tasks of groups and scopes, retried tasks that gave up,
-    /// deliveries of events and remote calls.
+    /// The task ended with an error. This applies to tasks of groups and scopes, retried tasks that
+    /// gave up, deliveries of events and remote calls.
     Failed,
     /// The task ran and panicked.
     Panicked,
-    /// The task was cancelled: a closure before it ran, a retried task before its next attempt, or a future that may
-    /// have been polled.
+    /// The task was cancelled: a closure before it ran, a retried task before its next attempt, or
+    /// a future that may have been polled.
     Cancelled(CancelReason),
 }
 
@@ -65,7 +65,8 @@ impl<'a> TaskInfo<'a> {
         self.location
     }
 
-    /// Returns the label of the task, if it has one: that of its group, subscription, driver or caller.
+    /// Returns the label of the task, if it has one: that of its group, subscription, driver or
+    /// caller.
     #[must_use]
     pub fn label(&self) -> Option<&'a str> {
         self.label.map(|label| &**label)
@@ -101,7 +102,8 @@ impl RunningTask {
         self.location
     }
 
-    /// Returns the label of the task, if it has one: that of its group, subscription, driver or caller.
+    /// Returns the label of the task, if it has one: that of its group, subscription, driver or
+    /// caller.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()

@@ -1,14 +1,14 @@
 //! The counters of one worker, or of all other threads together.
 //!
-//! A worker updates its counters with each task it runs, and no other thread writes them. So it pays for
-//! plain stores into cache lines that stay in its cache. Two steps would cost more than a short task, and
-//! are done less often:
+//! A worker updates its counters with each task it runs, and no other thread writes them. So it
+//! pays for plain stores into cache lines that stay in its cache. Two steps would cost more than a
+//! short task, and are done less often:
 //!
 //! 1. The *call site* of a task is written only if it differs from that of the task before; see
 //!    [`current_task`](super::current_task).
-//! 2. The *clock* is read for each task, but a worker whose recent tasks were short reads it only for
-//!    every few tasks; see [`coarse_clock`](super::coarse_clock). So the time since which a task is said to
-//!    run may be the start of one of the few short tasks before it.
+//! 2. The *clock* is read for each task, but a worker whose recent tasks were short reads it only
+//!    for every few tasks; see [`coarse_clock`](super::coarse_clock). So the time since which a
+//!    task is said to run may be the start of one of the few short tasks before it.
 
 use super::coarse_clock::CoarseClock;
 use super::current_task::{CallSite, CurrentTask, SavedTask};
@@ -40,8 +40,8 @@ pub(crate) struct WorkerCounters {
     failed: AtomicU64,
     panicked: AtomicU64,
     cancelled: AtomicU64,
-    /// Tasks whose handle or group has the outcome. This counter decides whether the pool is idle; the others are
-    /// for `metrics`.
+    /// Tasks whose handle or group has the outcome. This counter decides whether the pool is idle;
+    /// the others are for `metrics`.
     completed: AtomicU64,
     sharing: Sharing,
     /// The index of the worker.
@@ -204,14 +204,15 @@ impl WorkerCounters {
         }
     }
 
-    /// Returns the task that the worker is running; may be stale when it returns. Returns `None` for a worker
-    /// that goes from task to task faster than this method can read.
+    /// Returns the task that the worker is running; may be stale when it returns. Returns `None`
+    /// for a worker that goes from task to task faster than this method can read.
     pub(crate) fn running(&self) -> Option<RunningTask> {
         for _ in 0..MAX_READS {
             let before = (self.started(), self.ended(), self.current.task());
-            // ORDERING: Acquire pairs with the Release in `CurrentTask`. A reader that sees another task's timestamp or,
-            // through the lock, its call site, also sees no task, or a later one, and reads again. If the same task is
-            // back by then, a task that ran on top of it has been counted as ended.
+            // ORDERING: Acquire pairs with the Release in `CurrentTask`. A reader that sees another
+            // task's timestamp or, through the lock, its call site, also sees no task, or a later
+            // one, and reads again. If the same task is back by then, a task that ran on top of it
+            // has been counted as ended.
             let since = self.current.since();
             let site = self.current.call_site();
             if before != (self.started(), self.ended(), self.current.task()) {

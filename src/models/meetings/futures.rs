@@ -24,7 +24,7 @@ fn push(queue: &Queue<u32>, item: u32) {
 
 #[test]
 fn future_that_wants_room_and_pop() {
-    explore("future_that_wants_room_and_pop", Time::Stands, || {
+    explore("future_that_wants_room_and_pop", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         assert_eq!(queue.try_push(1), Ok(()));
         let (pushing, popping) = (Arc::clone(&queue), Arc::clone(&queue));
@@ -36,7 +36,7 @@ fn future_that_wants_room_and_pop() {
 
 #[test]
 fn future_that_leaves_and_one_that_waits_for_room() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("future_that_leaves_and_one_that_waits_for_room", time, || {
             let queue = Arc::new(Queue::new(1));
             assert_eq!(queue.try_push(1), Ok(()));
@@ -69,7 +69,7 @@ fn finish<F: Future + Unpin>(mut future: F) -> F::Output {
 
 #[test]
 fn spawn_async_and_a_slot_that_comes_free() {
-    explore("spawn_async_and_a_slot_that_comes_free", Time::Stands, || {
+    explore("spawn_async_and_a_slot_that_comes_free", Time::Frozen, || {
         let pool = one_worker(1);
         let first = pool.spawn(|| 1).expect("there is room");
         let handle = finish(pool.spawn_async(|| 2)).unwrap_or_else(|_| panic!("nothing is closed"));
@@ -81,7 +81,7 @@ fn spawn_async_and_a_slot_that_comes_free() {
 
 #[test]
 fn spawn_async_and_close() {
-    explore("spawn_async_and_close", Time::Stands, || {
+    explore("spawn_async_and_close", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let first = pool.spawn(|| 1).expect("there is room");
         let future: SpawnAsync<_, _> = pool.spawn_async(|| 2);
@@ -98,7 +98,7 @@ fn spawn_async_and_close() {
 
 #[test]
 fn forgotten_submission_and_close() {
-    explore("forgotten_submission_and_close", Time::Stands, || {
+    explore("forgotten_submission_and_close", Time::Frozen, || {
         let pool = one_worker(1);
         let _first = pool.spawn(|| 1).expect("there is room");
         let mut future = pool.spawn_async(|| 2);

@@ -15,7 +15,7 @@ fn certain<T>(value: T) -> Result<T, Infallible> {
 
 #[test]
 fn last_task_and_waiter() {
-    explore("last_task_and_waiter", Time::Stands, || {
+    explore("last_task_and_waiter", Time::Frozen, || {
         let pool = one_worker(1);
         let group = pool.group();
         group.spawn(|| certain(7));
@@ -26,7 +26,7 @@ fn last_task_and_waiter() {
 
 #[test]
 fn last_tickets_and_waiter() {
-    explore("last_tickets_and_waiter", Time::Stands, || {
+    explore("last_tickets_and_waiter", Time::Frozen, || {
         let pool = workers(2, 1);
         let group = pool.group();
         for value in 0..2 {
@@ -39,7 +39,7 @@ fn last_tickets_and_waiter() {
 
 #[test]
 fn failure_and_failure() {
-    explore("failure_and_failure", Time::Stands, || {
+    explore("failure_and_failure", Time::Frozen, || {
         let pool = workers(2, 1);
         let (order, dropped) = (counter(), counter());
         let group = pool.group();
@@ -65,7 +65,7 @@ fn failure_and_failure() {
 
 #[test]
 fn first_failure_is_kept() {
-    explore("first_failure_is_kept", Time::Stands, || {
+    explore("first_failure_is_kept", Time::Frozen, || {
         // One task is cancelled by the failure of the other, and says so: a failure as well, but not the first.
         let pool = workers(2, 1);
         let group = pool.group();
@@ -83,7 +83,7 @@ fn first_failure_is_kept() {
 
 #[test]
 fn group_cancel_and_start() {
-    explore("group_cancel_and_start", Time::Stands, || {
+    explore("group_cancel_and_start", Time::Frozen, || {
         let pool = one_worker(1);
         let (runs, dropped) = (counter(), counter());
         let group = pool.group();
@@ -105,7 +105,7 @@ fn group_cancel_and_start() {
 
 #[test]
 fn group_full_and_room() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("group_full_and_room", time, || {
             let pool = one_worker(1);
             let group = pool.group().capacity(1);
@@ -122,7 +122,7 @@ fn group_full_and_room() {
 
 #[test]
 fn group_full_and_cancel() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("group_full_and_cancel", time, || {
             let pool = one_worker(1);
             let group = pool.group().capacity(1);
@@ -147,7 +147,7 @@ fn group_full_and_cancel() {
 
 #[test]
 fn group_and_shutdown() {
-    explore("group_and_shutdown", Time::Stands, || {
+    explore("group_and_shutdown", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let (ending, runs) = (Arc::clone(&pool), counter());
         let counted = Arc::clone(&runs);
@@ -167,7 +167,7 @@ fn group_and_shutdown() {
 
 #[test]
 fn helping_waiter_and_worker() {
-    explore("helping_waiter_and_worker", Time::Stands, || {
+    explore("helping_waiter_and_worker", Time::Frozen, || {
         // A task waits for a group of its own pool, which the other worker may serve, or not.
         let pool = Arc::new(workers(2, 1));
         let inner = Arc::downgrade(&pool);
@@ -185,7 +185,7 @@ fn helping_waiter_and_worker() {
 
 #[test]
 fn scope_end_and_last_borrow() {
-    explore("scope_end_and_last_borrow", Time::Stands, || {
+    explore("scope_end_and_last_borrow", Time::Frozen, || {
         let pool = one_worker(1);
         let borrowed = AtomicUsize::new(0);
         let ended = pool.scope(|scope| {
@@ -203,7 +203,7 @@ fn scope_end_and_last_borrow() {
 
 #[test]
 fn scope_end_and_failure() {
-    explore("scope_end_and_failure", Time::Stands, || {
+    explore("scope_end_and_failure", Time::Frozen, || {
         let pool = workers(2, 1);
         let borrows = counter();
         {
@@ -226,7 +226,7 @@ fn scope_end_and_failure() {
 
 #[test]
 fn group_after_group_on_a_worker() {
-    explore("group_after_group_on_a_worker", Time::Stands, || {
+    explore("group_after_group_on_a_worker", Time::Frozen, || {
         // The other worker comes to the tickets, or they are taken back.
         let pool = Arc::new(workers(2, 1));
         let inner = Arc::downgrade(&pool);
@@ -246,7 +246,7 @@ fn group_after_group_on_a_worker() {
 
 #[test]
 fn resize_and_group() {
-    explore("resize_and_group", Time::Stands, || {
+    explore("resize_and_group", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let (other, groups) = (Arc::clone(&pool), Arc::clone(&pool));
         let two_tasks = move || {

@@ -25,7 +25,7 @@ fn counted(runs: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
 
 #[test]
 fn admit_and_close() {
-    explore("admit_and_close", Time::Stands, || {
+    explore("admit_and_close", Time::Frozen, || {
         let lifecycle = Arc::new(Lifecycle::new(Ledger::new(false)));
         let told = counter();
         lifecycle.on_drained(counted_often(&told));
@@ -59,7 +59,7 @@ fn counted_often(calls: &Arc<AtomicUsize>) -> impl Fn() + Send + Sync + use<> {
 
 #[test]
 fn settle_and_wait_for_quiet() {
-    explore("settle_and_wait_for_quiet", Time::Stands, || {
+    explore("settle_and_wait_for_quiet", Time::Frozen, || {
         let lifecycle = Arc::new(Lifecycle::new(Ledger::new(false)));
         let done = counter();
         for _ in 0..2 {
@@ -84,7 +84,7 @@ fn settle_and_wait_for_quiet() {
 
 #[test]
 fn books_that_are_read_at_any_time() {
-    explore("books_that_are_read_at_any_time", Time::Stands, || {
+    explore("books_that_are_read_at_any_time", Time::Frozen, || {
         let ledger = Arc::new(Ledger::new(false));
         let writing = Arc::clone(&ledger);
         let writer = move || {
@@ -106,7 +106,7 @@ fn books_that_are_read_at_any_time() {
 
 #[test]
 fn submit_and_shutdown() {
-    explore("submit_and_shutdown", Time::Stands, || {
+    explore("submit_and_shutdown", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let runs = counter();
         let (submitting, closure) = (Arc::clone(&pool), counted(&runs));
@@ -122,7 +122,7 @@ fn submit_and_shutdown() {
 
 #[test]
 fn parked_submitter_and_close() {
-    explore("parked_submitter_and_close", Time::Stands, || {
+    explore("parked_submitter_and_close", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());
@@ -138,7 +138,7 @@ fn parked_submitter_and_close() {
 
 #[test]
 fn shutdown_and_shutdown() {
-    explore("shutdown_and_shutdown", Time::Stands, || {
+    explore("shutdown_and_shutdown", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());
@@ -155,7 +155,7 @@ fn shutdown_and_shutdown() {
 
 #[test]
 fn cancelling_and_start() {
-    explore("cancelling_and_start", Time::Stands, || {
+    explore("cancelling_and_start", Time::Frozen, || {
         let pool = Arc::new(one_worker(2));
         let runs = counter();
         let handles = [(); 2].map(|()| pool.spawn(counted(&runs)).expect("there is room"));
@@ -175,7 +175,7 @@ fn cancelling_and_start() {
 
 #[test]
 fn wait_idle_and_last_task() {
-    explore("wait_idle_and_last_task", Time::Stands, || {
+    explore("wait_idle_and_last_task", Time::Frozen, || {
         let pool = one_worker(1);
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());
@@ -187,7 +187,7 @@ fn wait_idle_and_last_task() {
 
 #[test]
 fn two_workers_and_two_jobs() {
-    explore("two_workers_and_two_jobs", Time::Stands, || {
+    explore("two_workers_and_two_jobs", Time::Frozen, || {
         let pool = workers(2, 1);
         let runs = counter();
         for _ in 0..2 {
@@ -200,7 +200,7 @@ fn two_workers_and_two_jobs() {
 
 #[test]
 fn resize_and_submit() {
-    explore("resize_and_submit", Time::Stands, || {
+    explore("resize_and_submit", Time::Frozen, || {
         let pool = Arc::new(workers(2, 1));
         let runs = counter();
         let (submitting, closure) = (Arc::clone(&pool), counted(&runs));
@@ -216,7 +216,7 @@ fn resize_and_submit() {
 
 #[test]
 fn resize_and_shutdown() {
-    explore("resize_and_shutdown", Time::Stands, || {
+    explore("resize_and_shutdown", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let growing = Arc::clone(&pool);
         let (_, ()) = meet(move || growing.resize(2).is_ok(), {
@@ -244,7 +244,7 @@ impl Task for Ended {
 #[test]
 fn timer_and_close() {
     // The second never passes, or at once.
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("timer_and_close", time, || {
             let queue = Arc::new(Queue::new(1));
             let keeper = Arc::new(TimerThread::new(&queue));

@@ -36,7 +36,7 @@ fn full_queue() -> Arc<Queue<usize>> {
 
 #[test]
 fn push_and_pop() {
-    explore("push_and_pop", Time::Stands, || {
+    explore("push_and_pop", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let sleeper = thread::spawn(popper(&queue, 1));
         let both_lanes = Arc::clone(&queue);
@@ -52,7 +52,7 @@ fn push_and_pop() {
 
 #[test]
 fn two_pushes_and_one_sleeper() {
-    explore("two_pushes_and_one_sleeper", Time::Stands, || {
+    explore("two_pushes_and_one_sleeper", Time::Frozen, || {
         let queue = Arc::new(Queue::new(2));
         let other = Arc::clone(&queue);
         let second = thread::spawn(move || other.try_push(1));
@@ -67,7 +67,7 @@ fn two_pushes_and_one_sleeper() {
 /// A waker whose sleeper has found the item by itself, another push that believes it, and a worker that falls asleep meanwhile.
 #[test]
 fn two_pushes_and_a_sleeper_after_another() {
-    explore_deeper("two_pushes_and_a_sleeper_after_another", Time::Stands, || {
+    explore_deeper("two_pushes_and_a_sleeper_after_another", Time::Frozen, || {
         let queue = Arc::new(Queue::new(2));
         let other = Arc::clone(&queue);
         let second = thread::spawn(move || other.try_push(1));
@@ -87,7 +87,7 @@ fn two_pushes_and_a_sleeper_after_another() {
 
 #[test]
 fn push_aside_and_falling_asleep() {
-    explore("push_aside_and_falling_asleep", Time::Stands, || {
+    explore("push_aside_and_falling_asleep", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let (sum, ()) = meet(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
@@ -103,7 +103,7 @@ fn push_aside_and_falling_asleep() {
 #[test]
 fn parked_push_and_pop() {
     // Patient for ever, and not at all.
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("parked_push_and_pop", time, || {
             let queue = full_queue();
             let (sum, pushed) = meet(popper(&queue, 2), pusher(&queue, 2));
@@ -114,7 +114,7 @@ fn parked_push_and_pop() {
 
 #[test]
 fn two_parked_pushes_and_pop() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("two_parked_pushes_and_pop", time, || {
             let queue = full_queue();
             let other = thread::spawn(pusher(&queue, 4));
@@ -126,7 +126,7 @@ fn two_parked_pushes_and_pop() {
 
 #[test]
 fn parked_push_and_close() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("parked_push_and_close", time, || {
             let queue = full_queue();
             let other = thread::spawn(pusher(&queue, 2));
@@ -140,7 +140,7 @@ fn parked_push_and_close() {
 
 #[test]
 fn parked_push_and_close_and_pop() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore("parked_push_and_close_and_pop", time, || {
             let queue = full_queue();
             let popper = thread::spawn(popper(&queue, 1));
@@ -159,7 +159,7 @@ fn parked_push_and_close_and_pop() {
 
 #[test]
 fn sleep_and_call_to_look_up() {
-    explore("sleep_and_call_to_look_up", Time::Stands, || {
+    explore("sleep_and_call_to_look_up", Time::Frozen, || {
         let queue = Arc::new(Queue::<usize>::new(1));
         let stopped = Arc::new(AtomicBool::new(false));
         let sleeper = || {
@@ -184,7 +184,7 @@ fn sleep_and_call_to_look_up() {
 
 #[test]
 fn two_pushes_to_one_row_and_two_sleepers() {
-    explore("two_pushes_to_one_row_and_two_sleepers", Time::Stands, || {
+    explore("two_pushes_to_one_row_and_two_sleepers", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let pusher = |item| {
             let queue = Arc::clone(&queue);
@@ -200,7 +200,7 @@ fn two_pushes_to_one_row_and_two_sleepers() {
 
 #[test]
 fn take_back_and_push_to_one_row() {
-    explore("take_back_and_push_to_one_row", Time::Stands, || {
+    explore("take_back_and_push_to_one_row", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let (other, maker) = (Arc::clone(&queue), Arc::clone(&queue));
         let maker = thread::spawn(move || {

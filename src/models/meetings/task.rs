@@ -39,7 +39,7 @@ fn assert_quiet(executor: &Executor) {
 
 #[test]
 fn complete_and_park() {
-    explore("complete_and_park", Time::Stands, || {
+    explore("complete_and_park", Time::Frozen, || {
         let (executor, task, handle) = admitted(|| 7);
         let (outcome, ()) = meet(move || handle.join(), worker(&executor, &task));
         assert!(matches!(outcome, Ok(7)), "who parks is woken, and finds the outcome");
@@ -49,7 +49,7 @@ fn complete_and_park() {
 
 #[test]
 fn complete_and_two_that_park() {
-    explore("complete_and_two_that_park", Time::Stands, || {
+    explore("complete_and_two_that_park", Time::Frozen, || {
         let (executor, task, handle) = admitted(|| 7);
         let handle = Arc::new(handle);
         let waiter = || {
@@ -65,7 +65,7 @@ fn complete_and_two_that_park() {
 
 #[test]
 fn claim_and_claim() {
-    explore("claim_and_claim", Time::Stands, || {
+    explore("claim_and_claim", Time::Frozen, || {
         let runs = counter();
         let counted = Arc::clone(&runs);
         let (executor, task, handle) = admitted(move || counted.fetch_add(1, Ordering::Relaxed));
@@ -79,7 +79,7 @@ fn claim_and_claim() {
 
 #[test]
 fn cancel_and_start() {
-    explore("cancel_and_start", Time::Stands, || {
+    explore("cancel_and_start", Time::Frozen, || {
         let (runs, drops) = (counter(), counter());
         let (counted, dropped) = (Arc::clone(&runs), Dropped(Arc::clone(&drops)));
         let (executor, task, handle) = admitted(move || {
@@ -108,7 +108,7 @@ fn cancel_and_start() {
 
 #[test]
 fn cancel_and_join() {
-    explore("cancel_and_join", Time::Stands, || {
+    explore("cancel_and_join", Time::Frozen, || {
         let drops = counter();
         let (closure, look) = (Dropped(Arc::clone(&drops)), Arc::clone(&drops));
         let (executor, task, handle) = admitted(move || drop(closure));
@@ -120,7 +120,7 @@ fn cancel_and_join() {
 
 #[test]
 fn cancel_and_cancel_and_start() {
-    explore("cancel_and_cancel_and_start", Time::Stands, || {
+    explore("cancel_and_cancel_and_start", Time::Frozen, || {
         let runs = counter();
         let counted = Arc::clone(&runs);
         let (executor, task, handle) = admitted(move || counted.fetch_add(1, Ordering::Relaxed));
@@ -139,7 +139,7 @@ fn cancel_and_cancel_and_start() {
 
 #[test]
 fn finished_shows_what_was_done() {
-    explore("finished_shows_what_was_done", Time::Stands, || {
+    explore("finished_shows_what_was_done", Time::Frozen, || {
         let done = counter();
         let written = Arc::clone(&done);
         let (executor, task, handle) = admitted(move || written.store(1, Ordering::Relaxed));
@@ -151,7 +151,7 @@ fn finished_shows_what_was_done() {
 
 #[test]
 fn complete_and_detach() {
-    explore("complete_and_detach", Time::Stands, || {
+    explore("complete_and_detach", Time::Frozen, || {
         let drops = counter();
         let result = Dropped(Arc::clone(&drops));
         let (executor, task, handle) = admitted(move || result);
@@ -179,7 +179,7 @@ fn finish<T>(handle: &mut JoinHandle<T>, bell: &Arc<Bell>) -> Result<T, JoinErro
 
 #[test]
 fn poll_and_complete() {
-    explore("poll_and_complete", Time::Stands, || {
+    explore("poll_and_complete", Time::Frozen, || {
         let (executor, task, mut handle) = admitted(|| 7);
         let poller = move || {
             let (first, second) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
@@ -197,7 +197,7 @@ fn poll_and_complete() {
 
 #[test]
 fn poll_and_complete_and_drop_of_the_handle() {
-    explore("poll_and_complete_and_drop_of_the_handle", Time::Stands, || {
+    explore("poll_and_complete_and_drop_of_the_handle", Time::Frozen, || {
         let drops = counter();
         let result = Dropped(Arc::clone(&drops));
         let (executor, task, mut handle) = admitted(move || result);
@@ -214,7 +214,7 @@ fn poll_and_complete_and_drop_of_the_handle() {
 
 #[test]
 fn cancel_and_poll() {
-    explore("cancel_and_poll", Time::Stands, || {
+    explore("cancel_and_poll", Time::Frozen, || {
         let (executor, task, mut handle) = admitted(|| 7);
         let books = Arc::clone(&executor);
         let poller = move || finish(&mut handle, &Arc::new(Bell::default()));
@@ -238,7 +238,7 @@ impl Wake for Curious {
 
 #[test]
 fn waker_that_looks_at_the_task() {
-    explore("waker_that_looks_at_the_task", Time::Stands, || {
+    explore("waker_that_looks_at_the_task", Time::Frozen, || {
         let (executor, task, mut handle) = admitted(|| 7);
         let waker = Waker::from(Arc::new(Curious(Mutex::new(Some(Arc::clone(&task))))));
         let poller = move || {

@@ -17,7 +17,7 @@ fn canceller(token: &CancellationToken) -> impl FnOnce() + Send + use<> {
 
 #[test]
 fn cancel_and_wait() {
-    explore("cancel_and_wait", Time::Stands, || {
+    explore("cancel_and_wait", Time::Frozen, || {
         let parent = CancellationToken::new();
         let child = parent.child_token();
         let (cancelled, ()) = meet(
@@ -33,7 +33,7 @@ fn cancel_and_wait() {
 
 #[test]
 fn cancel_and_birth_of_a_child() {
-    explore("cancel_and_birth_of_a_child", Time::Stands, || {
+    explore("cancel_and_birth_of_a_child", Time::Frozen, || {
         let parent = CancellationToken::new();
         let ancestor = parent.clone();
         let (grandchild, ()) = meet(move || ancestor.child_token().child_token(), canceller(&parent));
@@ -51,7 +51,7 @@ fn counted(called: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
 
 #[test]
 fn cancel_and_cancel_and_callback() {
-    explore("cancel_and_cancel_and_callback", Time::Stands, || {
+    explore("cancel_and_cancel_and_callback", Time::Frozen, || {
         let token = CancellationToken::new();
         let called = counter();
         let other = thread::spawn(canceller(&token));
@@ -65,7 +65,7 @@ fn cancel_and_cancel_and_callback() {
 
 #[test]
 fn cancel_and_withdrawal_of_a_callback() {
-    explore("cancel_and_withdrawal_of_a_callback", Time::Stands, || {
+    explore("cancel_and_withdrawal_of_a_callback", Time::Frozen, || {
         let token = CancellationToken::new();
         let called = counter();
         let guard = token.on_cancel(counted(&called));
@@ -77,7 +77,7 @@ fn cancel_and_withdrawal_of_a_callback() {
 
 #[test]
 fn cancelled_shows_what_was_done() {
-    explore("cancelled_shows_what_was_done", Time::Stands, || {
+    explore("cancelled_shows_what_was_done", Time::Frozen, || {
         let token = CancellationToken::new();
         let (done, cancelled) = (counter(), token.clone());
         let written = Arc::clone(&done);
@@ -94,7 +94,7 @@ fn cancelled_shows_what_was_done() {
 
 #[test]
 fn cancel_and_await() {
-    explore("cancel_and_await", Time::Stands, || {
+    explore("cancel_and_await", Time::Frozen, || {
         let token = CancellationToken::new();
         let (first, second) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
         let (bells, awaited) = ([Arc::clone(&first), Arc::clone(&second)], token.clone());
@@ -117,7 +117,7 @@ fn cancel_and_await() {
 
 #[test]
 fn cancel_and_drop_of_the_future() {
-    explore("cancel_and_drop_of_the_future", Time::Stands, || {
+    explore("cancel_and_drop_of_the_future", Time::Frozen, || {
         let token = CancellationToken::new();
         let bell = Arc::new(Bell::default());
         let (waker, mut cancelled) = (bell.waker(), token.cancelled());

@@ -17,7 +17,7 @@ fn publisher(bus: &Arc<EventBus>, events: usize) -> thread::JoinHandle<()> {
 
 #[test]
 fn unsubscribe_and_publish() {
-    explore_scenario("unsubscribe_and_publish", Time::Stands, || {
+    explore_scenario("unsubscribe_and_publish", Time::Frozen, || {
         let pool = pool(2, 2);
         let bus = Arc::new(EventBus::new(&pool));
         let (ended, late) = (Count::default(), Count::default());
@@ -41,7 +41,7 @@ fn unsubscribe_and_publish() {
 
 #[test]
 fn drop_of_a_subscription_and_publish() {
-    explore_scenario("drop_of_a_subscription_and_publish", Time::Stands, || {
+    explore_scenario("drop_of_a_subscription_and_publish", Time::Frozen, || {
         let pool = pool(1, 2);
         let bus = Arc::new(EventBus::new(&pool));
         let held = Count::default();
@@ -59,7 +59,7 @@ fn drop_of_a_subscription_and_publish() {
 
 #[test]
 fn once_and_concurrent_publishers() {
-    explore_scenario("once_and_concurrent_publishers", Time::Stands, || {
+    explore_scenario("once_and_concurrent_publishers", Time::Frozen, || {
         let pool = pool(2, 2);
         let bus = Arc::new(EventBus::new(&pool));
         let calls = Count::default();
@@ -81,7 +81,7 @@ fn once_and_concurrent_publishers() {
 
 #[test]
 fn ordered_mailbox() {
-    explore_scenario("ordered_mailbox", Time::Stands, || {
+    explore_scenario("ordered_mailbox", Time::Frozen, || {
         let pool = pool(2, 2);
         let bus = Arc::new(EventBus::new(&pool));
         let (seen, inside) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
@@ -103,7 +103,7 @@ fn ordered_mailbox() {
 
 #[test]
 fn receipt_and_handlers() {
-    explore_scenario("receipt_and_handlers", Time::Stands, || {
+    explore_scenario("receipt_and_handlers", Time::Frozen, || {
         let pool = pool(2, 2);
         let bus = Arc::new(EventBus::new(&pool));
         let calls = Count::default();

@@ -18,7 +18,7 @@ fn submitter(pool: &Arc<WorkerPool>, runs: &Count, jobs: usize) -> thread::JoinH
 
 #[test]
 fn shutdown_now_and_submit_and_parked() {
-    for time in [Time::Stands, Time::Flies] {
+    for time in [Time::Frozen, Time::Skips] {
         explore_scenario("shutdown_now_and_submit_and_parked", time, || {
             let (pool, runs) = (pool(1, 1), Count::default());
             let submitters = [submitter(&pool, &runs, 2), submitter(&pool, &runs, 1)];
@@ -41,7 +41,7 @@ fn shutdown_now_and_submit_and_parked() {
 
 #[test]
 fn resize_under_load() {
-    explore_scenario("resize_under_load", Time::Stands, || {
+    explore_scenario("resize_under_load", Time::Frozen, || {
         let (pool, runs) = (pool(2, 1), Count::default());
         let submitters = [submitter(&pool, &runs, 2), submitter(&pool, &runs, 2)];
         let resizer = thread::spawn({
@@ -63,7 +63,7 @@ fn resize_under_load() {
 
 #[test]
 fn resize_and_shutdown_and_submit() {
-    explore_scenario("resize_and_shutdown_and_submit", Time::Stands, || {
+    explore_scenario("resize_and_shutdown_and_submit", Time::Frozen, || {
         let (pool, runs) = (pool(1, 1), Count::default());
         let submitter = submitter(&pool, &runs, 2);
         let resizer = thread::spawn({
@@ -79,7 +79,7 @@ fn resize_and_shutdown_and_submit() {
 
 #[test]
 fn overflow_policies() {
-    explore_scenario("overflow_policies", Time::Stands, || {
+    explore_scenario("overflow_policies", Time::Frozen, || {
         for overflow in [Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest] {
             let builder = WorkerPool::builder().workers(1).queue_capacity(1).overflow(overflow);
             let pool = Arc::new(builder.build().expect("the model has room"));
@@ -96,7 +96,7 @@ fn overflow_policies() {
 
 #[test]
 fn timers_and_shutdown() {
-    explore_scenario("timers_and_shutdown", Time::Flies, || {
+    explore_scenario("timers_and_shutdown", Time::Skips, || {
         let (pool, runs) = (pool(1, 1), Count::default());
         let timers: Vec<_> =
             (0..2).filter_map(|delay| pool.execute_after(Duration::from_secs(delay), runs.adder()).ok()).collect();
@@ -112,7 +112,7 @@ fn timers_and_shutdown() {
 
 #[test]
 fn retry() {
-    explore_scenario("retry", Time::Flies, || {
+    explore_scenario("retry", Time::Skips, || {
         let (pool, runs) = (pool(2, 1), Count::default());
         let policy = RetryPolicy::fixed(Duration::from_millis(1)).max_attempts(3);
         let attempts = runs.clone();
@@ -135,7 +135,7 @@ fn retry() {
 
 #[test]
 fn retry_and_shutdown() {
-    explore_scenario("retry_and_shutdown", Time::Flies, || {
+    explore_scenario("retry_and_shutdown", Time::Skips, || {
         let pool = pool(1, 1);
         let policy = RetryPolicy::fixed(Duration::from_millis(1)).max_attempts(3);
         let task = pool.spawn_with_retry(policy, |attempt| if attempt.number() < 3 { Err(()) } else { Ok(()) });

@@ -11,7 +11,7 @@ use crate::unwind;
 
 #[test]
 fn helping() {
-    explore_scenario("helping", Time::Stands, || {
+    explore_scenario("helping", Time::Frozen, || {
         let (pool, count) = (pool(2, 1), Count::default());
         let outside = thread::spawn({
             let (pool, count) = (Arc::clone(&pool), count.clone());
@@ -38,7 +38,7 @@ fn helping() {
 
 #[test]
 fn nested_helping_on_two_pools() {
-    explore_scenario("nested_helping_on_two_pools", Time::Stands, || {
+    explore_scenario("nested_helping_on_two_pools", Time::Frozen, || {
         let (one, two) = (pool(1, 1), pool(1, 1));
         let tasks = [(Arc::clone(&one), Arc::clone(&two)), (Arc::clone(&one), Arc::clone(&two))];
         let handles = tasks.map(|(one, two)| {
@@ -73,7 +73,7 @@ fn nested_helping_on_two_pools() {
 /// The tasks of each pool wait on the other one for a task that is queued at home.
 #[test]
 fn helping_along_a_chain_through_two_pools() {
-    explore_scenario("helping_along_a_chain_through_two_pools", Time::Stands, || {
+    explore_scenario("helping_along_a_chain_through_two_pools", Time::Frozen, || {
         let pools = [pool(1, 2), pool(1, 2)];
         let handles = [0, 1].map(|own| {
             let (home, abroad) = (Arc::downgrade(&pools[own]), Arc::downgrade(&pools[1 - own]));
@@ -99,7 +99,7 @@ fn helping_along_a_chain_through_two_pools() {
 /// Two tasks that join each other: the join that closes the circle is refused, and the other one ends.
 #[test]
 fn joins_in_a_circle() {
-    explore_scenario("joins_in_a_circle", Time::Stands, || {
+    explore_scenario("joins_in_a_circle", Time::Frozen, || {
         let pool = pool(2, 2);
         let places: [Arc<Mutex<Option<JoinHandle<bool>>>>; 2] = Default::default();
         let (refused, ready) = (Count::default(), Arc::new(AtomicBool::new(false)));
@@ -128,7 +128,7 @@ fn joins_in_a_circle() {
 
 #[test]
 fn group_in_group() {
-    explore_scenario("group_in_group", Time::Stands, || {
+    explore_scenario("group_in_group", Time::Frozen, || {
         let pool = pool(2, 2);
         let outer = pool.group();
         for value in 0..2 {
@@ -150,7 +150,7 @@ fn group_in_group() {
 
 #[test]
 fn failing_group_with_spawners() {
-    explore_scenario("failing_group_with_spawners", Time::Stands, || {
+    explore_scenario("failing_group_with_spawners", Time::Frozen, || {
         let (pool, started) = (pool(2, 2), Count::default());
         let group = pool.group();
         for task in 0..3 {
@@ -176,7 +176,7 @@ fn failing_group_with_spawners() {
 
 #[test]
 fn scope_with_panics() {
-    explore_scenario("scope_with_panics", Time::Stands, || {
+    explore_scenario("scope_with_panics", Time::Frozen, || {
         let (pool, ended) = (pool(2, 1), Count::default());
         let borrowed = vec![ended.clone(); 3];
         let outcome = unwind::catch(|| {
@@ -216,7 +216,7 @@ impl Drop for OnDrop<'_> {
 
 #[test]
 fn cancel_and_join_and_help() {
-    explore_scenario("cancel_and_join_and_help", Time::Stands, || {
+    explore_scenario("cancel_and_join_and_help", Time::Frozen, || {
         let (pool, runs) = (pool(1, 2), Count::default());
         let task = Arc::new(pool.spawn(runs.adder()).unwrap_or_else(|_| panic!("the pool is open")));
         let canceller = thread::spawn({
@@ -249,7 +249,7 @@ impl Drop for Bomb {
 
 #[test]
 fn results_that_panic() {
-    explore_scenario("results_that_panic", Time::Stands, || {
+    explore_scenario("results_that_panic", Time::Frozen, || {
         let (pool, runs) = (pool(1, 2), Count::default());
         drop(pool.spawn(|| Bomb).unwrap_or_else(|_| panic!("the pool is open")));
         assert!(pool.execute(runs.adder()).is_ok());

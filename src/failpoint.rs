@@ -1,26 +1,28 @@
-//! Where a check can make the pool itself fail or dawdle, in builds with `--cfg workcrew_faults` alone.
+//! Failpoints, at which tests inject failures and delays. Only in builds with `--cfg
+//! workcrew_faults`.
 //!
-//! In every other build a failpoint is nothing. What is enabled here is asked at each visit of a failpoint, on the thread that comes
-//! by and under no lock, and may block or yield there. If it answers `true` the failpoint fails: a thread is not started, or the
-//! visitor panics. Only one thing is enabled at a time, for the whole process.
+//! In all other builds a failpoint does nothing. A test configures a callback, which is called by
+//! each thread that reaches a failpoint, with no lock held. The callback may block or yield. If it
+//! returns `true` the failpoint fails: a thread is not started, or the thread that reached the
+//! failpoint panics. The process has one callback at a time.
 
-/// A failpoint where something can go wrong.
+/// A point at which a failure can be injected.
 #[cfg_attr(not(workcrew_faults), allow(dead_code, unreachable_pub))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failpoint {
-    /// A submission has been admitted; nobody can find the task yet.
+    /// A submission was admitted; no other thread can find the task yet.
     Admitted,
-    /// A job lies in the queue; no worker has been called.
+    /// A job is in the queue; no worker was notified.
     Queued,
     /// A worker's thread is about to be started.
     ThreadStart,
-    /// A worker has taken a job in its hand and done nothing with it.
+    /// A worker has taken a job, which it has not started.
     Taken,
-    /// A task counts as started; its closure is about to be called.
+    /// A task counts as started; its closure will be called next.
     Starting,
-    /// A closure has returned; its outcome is about to land.
+    /// A closure has returned; its outcome will be stored next.
     Completing,
-    /// An outcome has landed; the task is about to be settled.
+    /// The outcome of a task was stored; the task will be counted as completed next.
     Completed,
 }
 
@@ -29,12 +31,12 @@ pub use enabled::{FailGuard, configure};
 #[cfg(workcrew_faults)]
 pub(crate) use enabled::{hit, should_fail};
 
-/// Passes a failpoint; panics if it fails.
+/// Reaches a failpoint; panics if it fails.
 #[cfg(not(workcrew_faults))]
 #[inline]
 pub(crate) fn hit(_: Failpoint) {}
 
-/// Passes a failpoint; returns whether it fails.
+/// Reaches a failpoint; returns whether it fails.
 #[cfg(not(workcrew_faults))]
 #[inline]
 pub(crate) fn should_fail(_: Failpoint) -> bool {
@@ -48,33 +50,34 @@ mod enabled {
 
     type Callback = Arc<dyn Fn(Failpoint) -> bool + Send + Sync>;
 
-    /// What is enabled.
-    static CONFIGURED: Mutex<Option<Callback>> = Mutex::new(None);
+    /// The callback of the process.
+    static CALLBACK: Mutex<Option<Callback>> = Mutex::new(None);
 
-    /// Disarms when dropped.
+    /// A guard that removes the callback when dropped.
     #[derive(Debug)]
-    #[must_use = "dropping it disarms"]
+    #[must_use = "dropping the guard removes the callback"]
     pub struct FailGuard(());
 
-    /// Has `callback` asked at every visit of a failpoint.
+    /// Sets the callback that is called at each failpoint. If it returns `true`, the failpoint
+    /// fails.
     pub fn configure(callback: impl Fn(Failpoint) -> bool + Send + Sync + 'static) -> FailGuard {
-        *CONFIGURED.lock() = Some(Arc::new(callback));
+        *CALLBACK.lock() = Some(Arc::new(callback));
         FailGuard(())
     }
 
     impl Drop for FailGuard {
         fn drop(&mut self) {
-            let callback = CONFIGURED.lock().take();
+            let callback = CALLBACK.lock().take();
             drop(callback);
         }
     }
 
     pub(crate) fn hit(failpoint: Failpoint) {
-        assert!(!should_fail(failpoint), "a fault was injected: {failpoint:?}");
+        assert!(!should_fail(failpoint), "injected failure at failpoint {failpoint:?}");
     }
 
     pub(crate) fn should_fail(failpoint: Failpoint) -> bool {
-        let callback = CONFIGURED.lock().clone();
+        let callback = CALLBACK.lock().clone();
         callback.is_some_and(|callback| callback(failpoint))
     }
 }

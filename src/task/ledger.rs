@@ -13,7 +13,7 @@
 
 use crate::observe::metrics::{Histogram, Metrics};
 use crate::observe::task_info::{RunningTask, TaskId};
-use crate::observe::worker_counters::{WorkerCounters, Sharing};
+use crate::observe::worker_counters::{Sharing, WorkerCounters};
 use crate::sync::{Arc, AtomicU64, CachePadded, Ordering, RwLock};
 use crate::time::clock::{Epoch, Timestamp};
 

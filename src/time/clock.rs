@@ -78,7 +78,8 @@ impl Clock {
         }
     }
 
-    /// Returns how long a thread that waits for `instant` should sleep; `None` means until it is notified.
+    /// Returns how long a thread that waits for `instant` should sleep; `None` means until it is
+    /// notified.
     pub(crate) fn sleep_until(&self, instant: Option<Instant>) -> Option<Instant> {
         match self {
             Self::System => instant,

@@ -1,6 +1,7 @@
 //! A point in time at which something is due or a wait ends, or never.
 //!
-//! Time is monotonic and saturating: a duration that the clock cannot hold means "never", and nothing panics.
+//! Time is monotonic and saturating: a duration that the clock cannot hold means "never", and
+//! nothing panics.
 
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};

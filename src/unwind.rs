@@ -12,9 +12,8 @@ pub(crate) type Payload = Box<dyn Any + Send>;
 
 /// Calls `f` and returns its value, or the payload of the panic that ended it.
 ///
-/// Unwind safety is asserted: `f` is consumed, and it shares state with other code only through
-/// types that handle panics themselves (locks with poisoning, atomics), as a thread that panics
-/// does.
+/// Unwind safety is asserted: `f` is consumed. It shares state with other code only through types
+/// that handle panics themselves (locks with poisoning, atomics), as a thread that panics does.
 pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Payload> {
     panic::catch_unwind(AssertUnwindSafe(f))
 }

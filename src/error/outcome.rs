@@ -101,8 +101,10 @@ pub enum GroupError<E> {
     /// be the first. To tell the two apart, let the task return `Ok`, or check for the error that
     /// it returns.
     Cancelled(CancelReason),
-    /// The wait could not end: it was called by a task of the group itself, or waits were nested
-    /// too deep for a worker's stack, or the group has no room for any task.
+    /// The wait could not end.
+    ///
+    /// It was called by a task of the group itself, or waits were nested too deep for a worker's
+    /// stack, or the group has no room for any task.
     WouldDeadlock,
 }
 

@@ -2,7 +2,7 @@
 //! used.
 //!
 //! It keeps the contract of bounded lanes. The channel moves its head and its tail by a `SeqCst`
-//! compare-and-exchange, and has a `SeqCst` fence before it reports that it is full or empty. The
+//! compare-and-exchange. It has a `SeqCst` fence before it reports that it is full or empty. The
 //! channel's own blocking methods rely on the same.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};

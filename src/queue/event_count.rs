@@ -19,8 +19,8 @@
 //! the future that it was notified. A future that was notified and will not check its condition
 //! must forward the notification ([`deregister`](EventCount::deregister) returns whether it was
 //! notified). A future may never be polled again, so its notification does not replace that of a
-//! thread. While both threads and futures wait for too few notifications, every other notification
-//! goes to a future in addition. Wakers are user code and are called with no lock held.
+//! thread. If there are too few notifications for all threads and futures, every other one also
+//! goes to a future. Wakers are user code and are called with no lock held.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -116,8 +116,8 @@ impl EventCount {
         self.registered.0.load(Ordering::SeqCst) > 0
     }
 
-    /// Notifies at most `waiters` waiters. Calls `prepare` with the number of threads among them
-    /// before they wake, with the lock held.
+    /// Notifies at most `waiters` threads, and at most as many futures. Calls `prepare` with the
+    /// number of notified threads before they wake, with the lock held.
     #[inline]
     pub(super) fn notify(&self, waiters: usize, prepare: impl FnOnce(usize)) {
         if self.has_waiters() {

@@ -10,25 +10,27 @@
 //!
 //! 1. The bounded lane never holds more than its capacity. It is first in, first out, and so is
 //!    each shard of the unbounded lane. A worker takes from the two lanes alternately, and from the
-//!    shards in turn. So with `r` shards, the oldest item of the bounded lane waits for at most one
-//!    other item, and the oldest item of a shard for at most `2r - 1`. (This holds for each worker,
-//!    and the crate's docs promise it to users.)
+//!    shards in turn. So the oldest item of the bounded lane waits for at most one other item.
+//!    With `r` shards, the oldest item of a shard waits for at most `2r - 1` others. (This holds
+//!    for each worker, and the crate's docs promise it to users.)
 //! 2. A refused item is returned. An accepted item is popped exactly once.
 //! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is
 //!    closed. Closing refuses only blocked pushes. `try_push` does not check it, because a
-//!    submission is admitted before it. A blocked `push` first waits until the lane is half empty,
-//!    so that pushers and poppers work in long runs instead of waking each other for each item.
+//!    submission is admitted before its push. A blocked `push` first waits until the lane is half
+//!    empty. So pushers and poppers work in long runs, and do not wake each other for each item.
 //!    After [`LOW_WATER_WAIT`] it takes the first room.
 //! 4. A blocked `pop` ends when there is an item, or when it is woken and `should_stop` returns
 //!    `true`. While a lane holds an item and a worker sleeps, another worker is on its way to the
 //!    item (see [`idle`]).
 //!
 //! The bounded lane has two implementations: [`channel`], a crossbeam channel, in production, and
-//! `locked`, a deque behind a lock, for model checks. Their contract: no operation blocks. Take a
-//! successful operation followed by a `SeqCst` load, and a `SeqCst` write to the same location
-//! followed by the opposite operation, which fails because the lane is full or empty. Then at least
-//! one of the two sees the other. This module alone selects the implementation. The queue knows
-//! nothing of jobs.
+//! `locked`, a deque behind a lock, for model checks. Their contract: no operation blocks, and of
+//! the following two threads at least one sees the other:
+//! - a thread whose operation succeeds and that then makes a `SeqCst` load;
+//! - a thread that makes a `SeqCst` write to the same location and whose opposite operation then
+//!   fails, because the lane is full or empty.
+//!
+//! This module alone selects the implementation. The queue knows nothing of jobs.
 
 #[cfg_attr(workcrew_model, allow(dead_code))]
 mod channel;
@@ -157,8 +159,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Blocks until the item was pushed, the queue is closed (ready, with the item kept),
-    /// `should_stop` returns `true`, a popper notifies `event_count`, or the deadline passes.
+    /// Blocks until the item was pushed, the queue is closed, `should_stop` returns `true`, a
+    /// popper notifies `event_count`, or the deadline passes. Keeps an item that was not pushed.
     fn wait_for_room(
         &self,
         event_count: &EventCount,

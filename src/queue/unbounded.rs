@@ -5,8 +5,8 @@
 //! for each shard that holds items, so that a worker checks all shards by one load.
 //!
 //! The bit of a shard is set under the shard's lock before any thread can pop the first item. It is
-//! cleared under the lock after the last item was popped. A thread that pushes an item and then
-//! looks for sleeping workers has set the bit, or the bit was set by an earlier holder of the lock.
+//! cleared under the lock after the last item was popped. Before a thread that has pushed an item
+//! looks for sleeping workers, the bit was set by that thread or by an earlier holder of the lock.
 //! A worker that has registered and then finds the bit clear has either loaded it before it was
 //! set, or after the item was popped. All of these are `SeqCst`.
 

@@ -3,17 +3,17 @@
 //! The differences from production, and why the models still check the production code:
 //!
 //! 1. *Time* stands still except for waits with a deadline, and is the same whenever a schedule is
-//!    repeated. A timed wait either skips to its deadline at once, as if all other threads were
-//!    slow, or waits for a notification, as if they were fast ([`Time`] selects which). So no model
-//!    depends on its speed.
+//!    repeated. [`Time`] selects how a timed wait behaves. It skips to its deadline at once, as if
+//!    all other threads were slow; or it waits for a notification, as if they were fast. So no
+//!    model depends on its speed.
 //! 2. *Spinning* is a single check. What several checks find, a single check finds in a later
 //!    schedule.
 //! 3. All threads of a model are one thread for the standard library. So it considers a lock
 //!    poisoned that one of them releases while another unwinds. That has no meaning and is ignored.
 //! 4. loom treats `SeqCst` accesses as `AcqRel`. Here they get fences: one after each store, one
 //!    before each load. So of two threads that each write and then read what the other wrote, at
-//!    least one sees the other's write, also where one relies on a write before its own steps. No
-//!    ORDERING note of the crate claims more.
+//!    least one sees the other's write. This also holds if a thread relies on a write before its
+//!    own steps. No ORDERING note of the crate claims more.
 
 #[cfg(workcrew_loom)]
 pub(crate) use ::loom as checker;

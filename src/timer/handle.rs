@@ -81,9 +81,9 @@ impl TimerHandle {
 
     /// Returns whether the timer will not start again.
     ///
-    /// This is the case for a delayed task that has ended or was cancelled, and for a periodic
-    /// timer that was cancelled or whose pool has ended. `true` is final; `false` may be stale when
-    /// it returns.
+    /// This is the case for a delayed task that has ended or was cancelled. It is also the case for
+    /// a periodic timer that was cancelled or whose pool has ended. `true` is final; `false` may be
+    /// stale when it returns.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match &self.kind {

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{Bell, one_worker};
-use crate::models::explore::{explore, join, meet};
+use crate::models::explore::{explore, join, race};
 use crate::pool::spawn_async::SpawnAsync;
 use crate::queue::{PopCursor, Queue};
 use crate::sync::{Arc, Time, thread};
@@ -28,7 +28,7 @@ fn future_that_wants_room_and_pop() {
         let queue = Arc::new(Queue::new(1));
         assert_eq!(queue.try_push(1), Ok(()));
         let (pushing, popping) = (Arc::clone(&queue), Arc::clone(&queue));
-        let ((), popped) = meet(move || push(&pushing, 2), move || popping.pop(&mut PopCursor::default(), || false));
+        let ((), popped) = race(move || push(&pushing, 2), move || popping.pop(&mut PopCursor::default(), || false));
         assert_eq!(popped, Some(1), "in the order of arrival");
         assert_eq!(queue.pop(&mut PopCursor::default(), || false), Some(2), "a future is told of room");
     });
@@ -48,7 +48,7 @@ fn future_that_leaves_and_one_that_waits_for_room() {
             let pusher = thread::spawn(move || push(&pushing, 4));
             // It may have been told of the room that the pop makes, and passes the word on.
             let leaver = move || leaving.deregister(spot, false);
-            let ((), popped) = meet(leaver, move || popping.pop(&mut PopCursor::default(), || false));
+            let ((), popped) = race(leaver, move || popping.pop(&mut PopCursor::default(), || false));
             join(pusher); // a wake-up is not lost with who got it
             assert_eq!(popped, Some(1), "in the order of arrival");
             assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept");
@@ -86,7 +86,7 @@ fn spawn_async_and_close() {
         let first = pool.spawn(|| 1).expect("there is room");
         let future: SpawnAsync<_, _> = pool.spawn_async(|| 2);
         let closing = Arc::clone(&pool);
-        let (submitted, ()) = meet(move || finish(future), move || closing.close());
+        let (submitted, ()) = race(move || finish(future), move || closing.close());
         match submitted {
             Ok(handle) => assert_eq!(handle.join().ok(), Some(2), "accepted means that it is drained"),
             Err(refused) => assert_eq!((refused.into_inner())(), 2, "refused is returned"),

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use super::{Dropped, counter, one_worker, workers};
 use crate::error::{CancelReason, GroupError};
 use crate::group::Progress;
-use crate::models::explore::{explore, meet};
+use crate::models::explore::{explore, race};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time};
 
 /// What a task returns that cannot fail.
@@ -128,7 +128,7 @@ fn group_full_and_cancel() {
             let group = pool.group().capacity(1);
             let token = group.token().clone();
             group.spawn(|| certain(0));
-            let (outcome, ()) = meet(
+            let (outcome, ()) = race(
                 move || {
                     group.spawn(|| certain(1));
                     group.spawn(|| certain(2));
@@ -152,7 +152,7 @@ fn group_and_shutdown() {
         let (ending, runs) = (Arc::clone(&pool), counter());
         let counted = Arc::clone(&runs);
         let group = pool.group();
-        let (outcome, ()) = meet(
+        let (outcome, ()) = race(
             move || {
                 group.spawn(move || {
                     counted.fetch_add(1, Ordering::Relaxed);
@@ -254,7 +254,7 @@ fn resize_and_group() {
             (0..2).for_each(|value| group.spawn(move || certain(value)));
             group.wait().ok()
         };
-        let (values, ()) = meet(two_tasks, move || other.resize(2).expect("a thread starts"));
+        let (values, ()) = race(two_tasks, move || other.resize(2).expect("a thread starts"));
         assert_eq!(values, Some(vec![0, 1]));
         pool.shutdown();
     });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{counter, one_worker, workers};
 use crate::error::{CancelReason, JoinError};
-use crate::models::explore::{explore, join, meet};
+use crate::models::explore::{explore, join, race};
 use crate::queue::{PopCursor, Queue};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time, now, thread};
 use crate::task::executor::Executor;
@@ -40,7 +40,7 @@ fn admit_and_close() {
         };
         let other = thread::spawn(submitter());
         let closing = Arc::clone(&lifecycle);
-        let ((), quiet) = meet(submitter(), move || {
+        let ((), quiet) = race(submitter(), move || {
             closing.close();
             closing.wait_quiet(Deadline::NEVER)
         });
@@ -76,7 +76,7 @@ fn settle_and_wait_for_quiet() {
         let other = thread::spawn(settler());
         let (waiting, look) = (Arc::clone(&lifecycle), Arc::clone(&done));
         let waiter = move || (waiting.wait_quiet(Deadline::NEVER), look.load(Ordering::Relaxed));
-        let (waited, ()) = meet(waiter, settler());
+        let (waited, ()) = race(waiter, settler());
         assert_eq!(waited, (true, 2), "quiet means that all is done, and shows it");
         join(other);
     });
@@ -98,7 +98,7 @@ fn books_that_are_read_at_any_time() {
             let quiet = ledger.is_quiet();
             (quiet, ledger.snapshot())
         };
-        let ((_, metrics), ()) = meet(reader, writer);
+        let ((_, metrics), ()) = race(reader, writer);
         let met = metrics.tasks_cancelled + metrics.tasks_queued + metrics.tasks_running;
         assert_eq!(metrics.tasks_submitted, met, "every reading of the books adds up");
     });
@@ -110,7 +110,7 @@ fn submit_and_shutdown() {
         let pool = Arc::new(one_worker(1));
         let runs = counter();
         let (submitting, closure) = (Arc::clone(&pool), counted(&runs));
-        let (accepted, ()) = meet(move || submitting.execute(closure).is_ok(), {
+        let (accepted, ()) = race(move || submitting.execute(closure).is_ok(), {
             let pool = Arc::clone(&pool);
             move || pool.shutdown()
         });
@@ -127,7 +127,7 @@ fn parked_submitter_and_close() {
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());
         let (submitting, closure) = (Arc::clone(&pool), counted(&runs));
-        let (accepted, ()) = meet(move || submitting.execute(closure).is_ok(), {
+        let (accepted, ()) = race(move || submitting.execute(closure).is_ok(), {
             let pool = Arc::clone(&pool);
             move || pool.close()
         });
@@ -149,7 +149,7 @@ fn shutdown_and_shutdown() {
                 runs.load(Ordering::Relaxed)
             }
         };
-        assert_eq!(meet(end(), end()), (1, 1), "both return when everything has run");
+        assert_eq!(race(end(), end()), (1, 1), "both return when everything has run");
     });
 }
 
@@ -204,7 +204,7 @@ fn resize_and_submit() {
         let pool = Arc::new(workers(2, 1));
         let runs = counter();
         let (submitting, closure) = (Arc::clone(&pool), counted(&runs));
-        let (accepted, resized) = meet(move || submitting.execute(closure).is_ok(), {
+        let (accepted, resized) = race(move || submitting.execute(closure).is_ok(), {
             let pool = Arc::clone(&pool);
             move || pool.resize(1).is_ok()
         });
@@ -219,7 +219,7 @@ fn resize_and_shutdown() {
     explore("resize_and_shutdown", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let growing = Arc::clone(&pool);
-        let (_, ()) = meet(move || growing.resize(2).is_ok(), {
+        let (_, ()) = race(move || growing.resize(2).is_ok(), {
             let pool = Arc::clone(&pool);
             move || pool.shutdown()
         });
@@ -252,7 +252,7 @@ fn timer_and_close() {
             let task = Arc::new(Ended(AtomicUsize::new(0)));
             let (putting, to_put) = (Arc::clone(&keeper), Arc::clone(&task));
             let closing = Arc::clone(&keeper);
-            let (put, struck) = meet(
+            let (put, struck) = race(
                 move || putting.insert(Deadline::after_instant(now(), Duration::from_secs(1)), to_put as _),
                 move || closing.close().len(),
             );

@@ -1,6 +1,6 @@
 //! The queue: pushing, popping, sleeping, waking, closing, on both lanes.
 
-use crate::models::explore::{explore, explore_deeper, join, meet};
+use crate::models::explore::{explore, explore_deeper, join, race};
 use crate::queue::{PopCursor, PushError, Queue};
 use crate::sync::Ordering::SeqCst;
 use crate::sync::{Arc, AtomicBool, Time, thread};
@@ -44,7 +44,7 @@ fn push_and_pop() {
             both_lanes.push_unbounded(2, 1, |_| false);
             both_lanes.push(1, Deadline::NEVER)
         };
-        let (one, pushed) = meet(popper(&queue, 1), pusher);
+        let (one, pushed) = race(popper(&queue, 1), pusher);
         assert_eq!(pushed, Ok(()));
         assert_eq!(one + join(sleeper), 3, "each item comes out once, and no sleeper is left with one");
     });
@@ -56,7 +56,7 @@ fn two_pushes_and_one_sleeper() {
         let queue = Arc::new(Queue::new(2));
         let other = Arc::clone(&queue);
         let second = thread::spawn(move || other.try_push(1));
-        let (sum, pushed) = meet(popper(&queue, 2), {
+        let (sum, pushed) = race(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
             move || queue.try_push(2)
         });
@@ -71,7 +71,7 @@ fn two_pushes_and_a_sleeper_after_another() {
         let queue = Arc::new(Queue::new(2));
         let other = Arc::clone(&queue);
         let second = thread::spawn(move || other.try_push(1));
-        let ((one, another), pushed) = meet(
+        let ((one, another), pushed) = race(
             {
                 let (first, then) = (thread::spawn(popper(&queue, 1)), popper(&queue, 1));
                 move || (join(first), then())
@@ -89,7 +89,7 @@ fn two_pushes_and_a_sleeper_after_another() {
 fn push_aside_and_falling_asleep() {
     explore("push_aside_and_falling_asleep", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
-        let (sum, ()) = meet(popper(&queue, 2), {
+        let (sum, ()) = race(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
             move || {
                 queue.push_unbounded(1, 0, |_| false);
@@ -106,7 +106,7 @@ fn parked_push_and_pop() {
     for time in [Time::Frozen, Time::Skips] {
         explore("parked_push_and_pop", time, || {
             let queue = full_queue();
-            let (sum, pushed) = meet(popper(&queue, 2), pusher(&queue, 2));
+            let (sum, pushed) = race(popper(&queue, 2), pusher(&queue, 2));
             assert_eq!((sum, pushed), (3, Ok(())), "room is told to who waits for it");
         });
     }
@@ -118,7 +118,7 @@ fn two_parked_pushes_and_pop() {
         explore("two_parked_pushes_and_pop", time, || {
             let queue = full_queue();
             let other = thread::spawn(pusher(&queue, 4));
-            let (sum, pushed) = meet(popper(&queue, 3), pusher(&queue, 2));
+            let (sum, pushed) = race(popper(&queue, 3), pusher(&queue, 2));
             assert_eq!((sum, pushed, join(other)), (7, Ok(()), Ok(())));
         });
     }
@@ -130,7 +130,7 @@ fn parked_push_and_close() {
         explore("parked_push_and_close", time, || {
             let queue = full_queue();
             let other = thread::spawn(pusher(&queue, 2));
-            let (pushed, ()) = meet(pusher(&queue, 2), closer(&queue));
+            let (pushed, ()) = race(pusher(&queue, 2), closer(&queue));
             let refused = Err(PushError::Closed(2));
             assert_eq!((pushed, join(other)), (refused, Err(PushError::Closed(2))), "closing wakes all who wait");
             assert_eq!(queue.pop(&mut PopCursor::default(), || false), Some(1));
@@ -144,7 +144,7 @@ fn parked_push_and_close_and_pop() {
         explore("parked_push_and_close_and_pop", time, || {
             let queue = full_queue();
             let popper = thread::spawn(popper(&queue, 1));
-            let (pushed, ()) = meet(pusher(&queue, 2), closer(&queue));
+            let (pushed, ()) = race(pusher(&queue, 2), closer(&queue));
             assert_eq!(join(popper), 1);
             match pushed {
                 Ok(()) => {
@@ -177,7 +177,7 @@ fn sleep_and_call_to_look_up() {
             flag.store(true, SeqCst);
             queue_to_wake.wake_workers();
         };
-        meet(sleeper(), caller);
+        race(sleeper(), caller);
         join(other);
     });
 }
@@ -191,7 +191,7 @@ fn two_pushes_to_one_row_and_two_sleepers() {
             move || queue.push_unbounded(item, 3, |_| false)
         };
         let (sleeper, first) = (thread::spawn(popper(&queue, 1)), thread::spawn(pusher(1)));
-        let (item, ()) = meet(popper(&queue, 1), pusher(2));
+        let (item, ()) = race(popper(&queue, 1), pusher(2));
         join(first);
         assert_eq!(item + join(sleeper), 3, "who brings to a row that is not empty relies on who came before");
         assert!(queue.is_empty());
@@ -207,7 +207,7 @@ fn take_back_and_push_to_one_row() {
             maker.push_unbounded(10, 3, |_| false);
             maker.unpush(3, |item| *item == 10).is_some()
         });
-        let (item, ()) = meet(popper(&queue, 1), move || other.push_unbounded(1, 3, |_| false));
+        let (item, ()) = race(popper(&queue, 1), move || other.push_unbounded(1, 3, |_| false));
         let was_taken_back = join(maker);
         let left = queue.try_pop(&mut PopCursor::default()).unwrap_or(0);
         assert_eq!(item + left, if was_taken_back { 1 } else { 11 });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Bell, Dropped, counter};
 use crate::error::{CancelReason, JoinError};
-use crate::models::explore::{explore, join, meet};
+use crate::models::explore::{explore, join, race};
 use crate::observe::task_info::TaskId;
 use crate::sync::{Arc, Mutex, Ordering, Time, thread};
 use crate::task::executor::{Executor, Hooks};
@@ -41,7 +41,7 @@ fn assert_quiet(executor: &Executor) {
 fn complete_and_park() {
     explore("complete_and_park", Time::Frozen, || {
         let (executor, task, handle) = admitted(|| 7);
-        let (outcome, ()) = meet(move || handle.join(), worker(&executor, &task));
+        let (outcome, ()) = race(move || handle.join(), worker(&executor, &task));
         assert!(matches!(outcome, Ok(7)), "who parks is woken, and finds the outcome");
         assert_quiet(&executor);
     });
@@ -57,7 +57,7 @@ fn complete_and_two_that_park() {
             move || handle.wait_timeout(Duration::MAX)
         };
         let other = thread::spawn(waiter());
-        let (waited, ()) = meet(waiter(), worker(&executor, &task));
+        let (waited, ()) = race(waiter(), worker(&executor, &task));
         assert!(waited && join(other), "a completion wakes all who wait");
         assert!(matches!(Arc::into_inner(handle).map(JoinHandle::join), Some(Ok(7))));
     });
@@ -70,7 +70,7 @@ fn claim_and_claim() {
         let counted = Arc::clone(&runs);
         let (executor, task, handle) = admitted(move || counted.fetch_add(1, Ordering::Relaxed));
         let joiner = thread::spawn(move || handle.join());
-        meet(worker(&executor, &task), worker(&executor, &task));
+        race(worker(&executor, &task), worker(&executor, &task));
         assert!(matches!(join(joiner), Ok(0)));
         assert_eq!(runs.load(Ordering::Relaxed), 1, "a task runs once");
         assert_quiet(&executor);
@@ -93,7 +93,7 @@ fn cancel_and_start() {
             let outcome = handle.join();
             (cancelled, gone_early, outcome, look.load(Ordering::Relaxed))
         };
-        let ((cancelled, gone_early, outcome, gone), ()) = meet(canceller, worker(&executor, &task));
+        let ((cancelled, gone_early, outcome, gone), ()) = race(canceller, worker(&executor, &task));
         assert!(!cancelled || gone_early == 1, "the closure is dropped before `cancel` returns");
         assert_eq!(gone, 1, "the closure is gone before the outcome is there");
         match outcome {
@@ -113,7 +113,7 @@ fn cancel_and_join() {
         let (closure, look) = (Dropped(Arc::clone(&drops)), Arc::clone(&drops));
         let (executor, task, handle) = admitted(move || drop(closure));
         let joiner = move || (handle.join().is_err(), look.load(Ordering::Relaxed));
-        let (joined, cancelled) = meet(joiner, move || task.cancel(CancelReason::ShutDown, &executor));
+        let (joined, cancelled) = race(joiner, move || task.cancel(CancelReason::ShutDown, &executor));
         assert_eq!((joined, cancelled), ((true, 1), true), "the closure is gone before the outcome is there");
     });
 }
@@ -127,7 +127,7 @@ fn cancel_and_cancel_and_start() {
         let worker = thread::spawn(worker(&executor, &task));
         let (handle, books) = (Arc::new(handle), Arc::clone(&executor));
         let requester = Arc::clone(&handle);
-        let (one, other) = meet(move || requester.cancel(), move || task.cancel(CancelReason::ShutDown, &executor));
+        let (one, other) = race(move || requester.cancel(), move || task.cancel(CancelReason::ShutDown, &executor));
         join(worker);
         let (executor, cancelled) = (books, [one, other]);
         let fates = runs.load(Ordering::Relaxed) + cancelled.iter().filter(|cancelled| **cancelled).count();
@@ -144,7 +144,7 @@ fn finished_shows_what_was_done() {
         let written = Arc::clone(&done);
         let (executor, task, handle) = admitted(move || written.store(1, Ordering::Relaxed));
         let look = move || (handle.is_finished(), done.load(Ordering::Relaxed));
-        let ((finished, seen), ()) = meet(look, worker(&executor, &task));
+        let ((finished, seen), ()) = race(look, worker(&executor, &task));
         assert!(!finished || seen == 1, "who sees the task finished sees what it did");
     });
 }
@@ -155,7 +155,7 @@ fn complete_and_detach() {
         let drops = counter();
         let result = Dropped(Arc::clone(&drops));
         let (executor, task, handle) = admitted(move || result);
-        meet(move || drop(handle), worker(&executor, &task));
+        race(move || drop(handle), worker(&executor, &task));
         assert_eq!(drops.load(Ordering::Relaxed), 1, "a result that nobody wants is dropped at once, and once");
         assert_quiet(&executor);
         drop(task);
@@ -189,7 +189,7 @@ fn poll_and_complete() {
                 Poll::Pending => finish(&mut handle, &second),
             }
         };
-        let (outcome, ()) = meet(poller, worker(&executor, &task));
+        let (outcome, ()) = race(poller, worker(&executor, &task));
         assert!(matches!(outcome, Ok(7)));
         assert_quiet(&executor);
     });
@@ -204,7 +204,7 @@ fn poll_and_complete_and_drop_of_the_handle() {
         let bell = Arc::new(Bell::default());
         let waker = Arc::clone(&bell);
         let poller = move || drop(poll(&mut handle, &waker));
-        meet(poller, worker(&executor, &task));
+        race(poller, worker(&executor, &task));
         assert_eq!(drops.load(Ordering::Relaxed), 1, "the result is dropped once, whoever has it");
         assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept when the handle is gone");
         assert_quiet(&executor);
@@ -218,7 +218,7 @@ fn cancel_and_poll() {
         let (executor, task, mut handle) = admitted(|| 7);
         let books = Arc::clone(&executor);
         let poller = move || finish(&mut handle, &Arc::new(Bell::default()));
-        let (outcome, cancelled) = meet(poller, move || task.cancel(CancelReason::ShutDown, &executor));
+        let (outcome, cancelled) = race(poller, move || task.cancel(CancelReason::ShutDown, &executor));
         assert!(cancelled && matches!(outcome, Err(JoinError::Cancelled(CancelReason::ShutDown))));
         assert_quiet(&books);
     });
@@ -245,7 +245,7 @@ fn waker_that_looks_at_the_task() {
             let _ = Pin::new(&mut handle).poll(&mut Context::from_waker(&waker));
             handle
         };
-        let (handle, ()) = meet(poller, worker(&executor, &task));
+        let (handle, ()) = race(poller, worker(&executor, &task));
         assert!(handle.is_finished(), "wakers are called under no lock");
     });
 }

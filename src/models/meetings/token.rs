@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use super::{Bell, counter};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
-use crate::models::explore::{explore, join, meet};
+use crate::models::explore::{explore, join, race};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time, thread};
 
 /// Cancels.
@@ -20,7 +20,7 @@ fn cancel_and_wait() {
     explore("cancel_and_wait", Time::Frozen, || {
         let parent = CancellationToken::new();
         let child = parent.child_token();
-        let (cancelled, ()) = meet(
+        let (cancelled, ()) = race(
             move || {
                 child.wait();
                 child.is_cancelled()
@@ -36,7 +36,7 @@ fn cancel_and_birth_of_a_child() {
     explore("cancel_and_birth_of_a_child", Time::Frozen, || {
         let parent = CancellationToken::new();
         let ancestor = parent.clone();
-        let (grandchild, ()) = meet(move || ancestor.child_token().child_token(), canceller(&parent));
+        let (grandchild, ()) = race(move || ancestor.child_token().child_token(), canceller(&parent));
         assert!(grandchild.is_cancelled(), "a child is found by the cancellation, or finds it");
     });
 }
@@ -56,7 +56,7 @@ fn cancel_and_cancel_and_callback() {
         let called = counter();
         let other = thread::spawn(canceller(&token));
         let (to_register, callback) = (token.clone(), counted(&called));
-        let (guard, ()) = meet(move || to_register.on_cancel(callback), canceller(&token));
+        let (guard, ()) = race(move || to_register.on_cancel(callback), canceller(&token));
         join(other);
         assert_eq!(called.load(Ordering::Relaxed), 1, "a callback is called once");
         drop(guard);
@@ -69,7 +69,7 @@ fn cancel_and_withdrawal_of_a_callback() {
         let token = CancellationToken::new();
         let called = counter();
         let guard = token.on_cancel(counted(&called));
-        meet(move || drop(guard), canceller(&token));
+        race(move || drop(guard), canceller(&token));
         assert!(called.load(Ordering::Relaxed) <= 1);
         assert_eq!(Arc::strong_count(&called), 1, "called or not, it is dropped");
     });
@@ -81,7 +81,7 @@ fn cancelled_shows_what_was_done() {
         let token = CancellationToken::new();
         let (done, cancelled) = (counter(), token.clone());
         let written = Arc::clone(&done);
-        let ((seen, done), ()) = meet(
+        let ((seen, done), ()) = race(
             move || (token.is_cancelled(), done.load(Ordering::Relaxed)),
             move || {
                 written.store(1, Ordering::Relaxed);
@@ -109,7 +109,7 @@ fn cancel_and_await() {
                 }
             }
         };
-        let (reason, ()) = meet(awaiter, canceller(&token));
+        let (reason, ()) = race(awaiter, canceller(&token));
         assert_eq!(reason, CancelReason::Requested);
         assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (1, 1), "no waker is kept");
     });
@@ -122,7 +122,7 @@ fn cancel_and_drop_of_the_future() {
         let bell = Arc::new(Bell::default());
         let (waker, mut cancelled) = (bell.waker(), token.cancelled());
         let awaiter = move || pin!(&mut cancelled).poll(&mut Context::from_waker(&waker)).is_ready();
-        let _ = meet(awaiter, canceller(&token));
+        let _ = race(awaiter, canceller(&token));
         assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept when the future is gone");
     });
 }

@@ -1,10 +1,10 @@
-//! Failpoints, at which tests inject failures and delays. Only in builds with `--cfg
-//! workcrew_faults`.
+//! Failpoints, at which tests inject failures and delays.
 //!
-//! In all other builds a failpoint does nothing. A test configures a callback, which is called by
-//! each thread that reaches a failpoint, with no lock held. The callback may block or yield. If it
-//! returns `true` the failpoint fails: a thread is not started, or the thread that reached the
-//! failpoint panics. The process has one callback at a time.
+//! They exist only in builds with `--cfg workcrew_faults`. In all other builds a failpoint does
+//! nothing. A test configures a callback, which is called by each thread that reaches a failpoint,
+//! with no lock held. The callback may block or yield. If it returns `true` the failpoint fails: a
+//! thread is not started, or the thread that reached the failpoint panics. The process has one
+//! callback at a time.
 
 /// A point at which a failure can be injected.
 #[cfg_attr(not(workcrew_faults), allow(dead_code, unreachable_pub))]

@@ -1,10 +1,10 @@
 //! The facade over threads, locks, atomics, thread locals and the clock.
 //!
 //! All other modules take these from here, so a model checker can replace them. Production builds
-//! use `native`. The crate's own models use `model`, which has the same interface over loom (`--cfg
-//! workcrew_loom`) or shuttle (`--cfg workcrew_shuttle`). Waits take and return guards by value,
-//! the form that both support. No lock is poisoned: no user code runs under a lock, so no panic
-//! happens under one.
+//! use `native`. The crate's own models use `model`, which has the same interface over loom
+//! (`--cfg workcrew_loom`) or shuttle (`--cfg workcrew_shuttle`). Waits take and return guards by
+//! value, the form that both support. No lock is poisoned: no user code runs under a lock, so no
+//! panic happens under one.
 //!
 //! `Arc` and `Weak` are those of the standard library in every build, because those of the checkers
 //! support neither weak references nor trait objects.

@@ -4,8 +4,8 @@
 //! callers pass the current time. It knows nothing of threads and tasks.
 //!
 //! Rules:
-//! 1. The deadline of a node is not earlier than that of its parent. Node `n` has the children `4n
-//!    + 1` to `4n + 4`.
+//! 1. The deadline of a node is not earlier than that of its parent. Node `n` has the
+//!    children `4n + 1` to `4n + 4`.
 //! 2. The value in slot `s` holds the index of its node, and that node holds `s`.
 //! 3. Vacant slots form a list, which begins at `free`.
 //!

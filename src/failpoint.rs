@@ -1,80 +1,83 @@
-//! Where a check can make the pool itself fail or dawdle, in builds with `--cfg workcrew_faults` alone.
+//! Failpoints, at which tests inject failures and delays.
 //!
-//! In every other build a place is nothing. What is armed here is asked at each visit of a place, on the thread that comes
-//! by and under no lock, and may block or yield there. If it answers `true` the place fails: a thread is not started, or the
-//! visitor panics. Only one thing is armed at a time, for the whole process.
+//! They exist only in builds with `--cfg workcrew_faults`. In all other builds a failpoint does
+//! nothing. A test configures a callback, which is called by each thread that reaches a failpoint,
+//! with no lock held. The callback may block or yield. If it returns `true` the failpoint fails: a
+//! thread is not started, or the thread that reached the failpoint panics. The process has one
+//! callback at a time.
 
-/// A place where something can go wrong.
+/// A point at which a failure can be injected.
 #[cfg_attr(not(workcrew_faults), allow(dead_code, unreachable_pub))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// A submission has been admitted; nobody can find the task yet.
+pub enum Failpoint {
+    /// A submission was admitted; no other thread can find the task yet.
     Admitted,
-    /// A job lies in the queue; no worker has been called.
+    /// A job is in the queue; no worker was notified.
     Queued,
     /// A worker's thread is about to be started.
     ThreadStart,
-    /// A worker has taken a job in its hand and done nothing with it.
+    /// A worker has taken a job, which it has not started.
     Taken,
-    /// A task counts as started; its closure is about to be called.
+    /// A task counts as started; its closure will be called next.
     Starting,
-    /// A closure has returned; its outcome is about to land.
-    Landing,
-    /// An outcome has landed; the task is about to be settled.
-    Settling,
+    /// A closure has returned; its outcome will be stored next.
+    Completing,
+    /// The outcome of a task was stored; the task will be counted as completed next.
+    Completed,
 }
 
 #[cfg(workcrew_faults)]
-pub use armed::{Armed, arm};
+pub use enabled::{FailGuard, configure};
 #[cfg(workcrew_faults)]
-pub(crate) use armed::{at, fails};
+pub(crate) use enabled::{hit, should_fail};
 
-/// Passes a place; panics if it fails.
+/// Reaches a failpoint; panics if it fails.
 #[cfg(not(workcrew_faults))]
 #[inline]
-pub(crate) fn at(_: Place) {}
+pub(crate) fn hit(_: Failpoint) {}
 
-/// Passes a place; returns whether it fails.
+/// Reaches a failpoint; returns whether it fails.
 #[cfg(not(workcrew_faults))]
 #[inline]
-pub(crate) fn fails(_: Place) -> bool {
+pub(crate) fn should_fail(_: Failpoint) -> bool {
     false
 }
 
 #[cfg(workcrew_faults)]
-mod armed {
-    use super::Place;
+mod enabled {
+    use super::Failpoint;
     use crate::sync::{Arc, Mutex};
 
-    type Plan = Arc<dyn Fn(Place) -> bool + Send + Sync>;
+    type Callback = Arc<dyn Fn(Failpoint) -> bool + Send + Sync>;
 
-    /// What is armed.
-    static PLAN: Mutex<Option<Plan>> = Mutex::new(None);
+    /// The callback of the process.
+    static CALLBACK: Mutex<Option<Callback>> = Mutex::new(None);
 
-    /// Disarms when dropped.
+    /// A guard that removes the callback when dropped.
     #[derive(Debug)]
-    #[must_use = "dropping it disarms"]
-    pub struct Armed(());
+    #[must_use = "dropping the guard removes the callback"]
+    pub struct FailGuard(());
 
-    /// Has `plan` asked at every visit of a place.
-    pub fn arm(plan: impl Fn(Place) -> bool + Send + Sync + 'static) -> Armed {
-        *PLAN.lock() = Some(Arc::new(plan));
-        Armed(())
+    /// Sets the callback that is called at each failpoint. If it returns `true`, the failpoint
+    /// fails.
+    pub fn configure(callback: impl Fn(Failpoint) -> bool + Send + Sync + 'static) -> FailGuard {
+        *CALLBACK.lock() = Some(Arc::new(callback));
+        FailGuard(())
     }
 
-    impl Drop for Armed {
+    impl Drop for FailGuard {
         fn drop(&mut self) {
-            let plan = PLAN.lock().take();
-            drop(plan);
+            let callback = CALLBACK.lock().take();
+            drop(callback);
         }
     }
 
-    pub(crate) fn at(place: Place) {
-        assert!(!fails(place), "a fault was injected: {place:?}");
+    pub(crate) fn hit(failpoint: Failpoint) {
+        assert!(!should_fail(failpoint), "injected failure at failpoint {failpoint:?}");
     }
 
-    pub(crate) fn fails(place: Place) -> bool {
-        let plan = PLAN.lock().clone();
-        plan.is_some_and(|plan| plan(place))
+    pub(crate) fn should_fail(failpoint: Failpoint) -> bool {
+        let callback = CALLBACK.lock().clone();
+        callback.is_some_and(|callback| callback(failpoint))
     }
 }

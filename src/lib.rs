@@ -290,12 +290,13 @@ pub use error::{
 };
 #[cfg(workcrew_faults)]
 #[doc(hidden)]
-pub use failpoint::{Armed, Place, arm};
+pub use failpoint::{FailGuard, Failpoint, configure};
 pub use group::map::Map;
 pub use group::scope::Scope;
 pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResult};
 pub use observe::metrics::{Histogram, Metrics};
-pub use observe::observer::{Observer, RunningTask, TaskId, TaskInfo, TaskOutcome};
+pub use observe::observer::Observer;
+pub use observe::task_info::{RunningTask, TaskId, TaskInfo, TaskOutcome};
 pub use pool::builder::WorkerPoolBuilder;
 pub use pool::inner::Overflow;
 pub use pool::shutdown::{OnDrop, ShutdownReport};

@@ -50,10 +50,10 @@ fn every_error_of_a_task_and_a_group_says_what_happened() {
     assert_eq!(GroupError::Failed("no toner").to_string(), "no toner");
     assert!(GroupError::<&str>::Panicked(loud()).to_string().contains("out of paper"));
     assert!(GroupError::<&str>::Cancelled(CancelReason::ShutDown).to_string().contains("shut down"));
-    assert!(GroupError::<&str>::WouldDeadlock.to_string().contains("for ever"));
+    assert!(GroupError::<&str>::WouldDeadlock.to_string().contains("forever"));
     assert!(JoinError::Panicked(loud()).to_string().contains("out of paper"));
     assert!(JoinError::Cancelled(CancelReason::Requested).to_string().contains("on request"));
-    assert!(JoinError::WouldDeadlock.to_string().contains("for ever"));
+    assert!(JoinError::WouldDeadlock.to_string().contains("forever"));
 }
 
 #[test]

@@ -20,7 +20,8 @@ use common::{
 };
 use rng::Rng;
 use workcrew::{
-    Armed, BuildError, CancelReason, GroupError, GroupPolicy, JoinError, Place, TaskError, WorkerPool, arm,
+    BuildError, CancelReason, FailGuard, Failpoint, GroupError, GroupPolicy, JoinError, TaskError, WorkerPool,
+    configure,
 };
 
 /// One test at a time: what is armed is armed for the process.
@@ -31,16 +32,16 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Lets the visits of a place fail whose number, counted from zero, is one of these.
-fn fail_at(place: Place, visits: &'static [usize]) -> Armed {
+fn fail_at(place: Failpoint, visits: &'static [usize]) -> FailGuard {
     let seen = AtomicUsize::new(0);
-    arm(move |visited| visited == place && visits.contains(&seen.fetch_add(1, SeqCst)))
+    configure(move |visited| visited == place && visits.contains(&seen.fetch_add(1, SeqCst)))
 }
 
 /// Holds every visitor of a place at a gate.
-fn hold_at(place: Place) -> (Gate, Armed) {
+fn hold_at(place: Failpoint) -> (Gate, FailGuard) {
     let gate = Gate::new();
     let inside = gate.clone();
-    let armed = arm(move |visited| {
+    let armed = configure(move |visited| {
         if visited == place {
             inside.pass();
         }
@@ -63,7 +64,7 @@ fn a_thread_that_does_not_start_is_an_error_whichever_it_is() {
         let (started, stopped) = (Counter::new(), Counter::new());
         let (start, stop) = (started.clone(), stopped.clone());
         let builder = WorkerPool::builder().workers(5).on_thread_start(move |_| start.add());
-        let armed = fail_at(Place::ThreadStart, [&[0][..], &[2], &[4]][refused / 2]);
+        let armed = fail_at(Failpoint::ThreadStart, [&[0][..], &[2], &[4]][refused / 2]);
         let error = builder.on_thread_stop(move |_| stop.add()).build().unwrap_err();
         drop(armed);
         assert!(matches!(error, BuildError::Spawn { worker, .. } if worker == refused), "{error}");
@@ -84,7 +85,7 @@ fn a_pool_that_cannot_grow_keeps_its_size_and_loses_nothing() {
         let pool = pool(1, 64);
         let wedge = BlockedWorkers::new(&pool);
         let handles: Vec<_> = (0..20).map(|n| pool.spawn(move || n).unwrap()).collect();
-        let armed = fail_at(Place::ThreadStart, &[2]);
+        let armed = fail_at(Failpoint::ThreadStart, &[2]);
         assert!(matches!(pool.resize(6), Err(BuildError::Spawn { .. })));
         drop(armed);
         assert_eq!(pool.workers(), 1);
@@ -117,7 +118,7 @@ fn what_a_failing_worker_had_in_its_hand_is_cancelled_and_the_worker_lives() {
             };
             let handles: Vec<_> = (0..20).map(|_| pool.spawn(duty()).unwrap()).collect();
             (0..20).for_each(|_| pool.execute(duty()).unwrap());
-            let armed = fail_at(Place::Taken, &[0, 1, 7, 20, 21, 22]);
+            let armed = fail_at(Failpoint::Taken, &[0, 1, 7, 20, 21, 22]);
             wedge.open();
             pool.wait_idle();
             drop(armed);
@@ -150,7 +151,7 @@ fn a_group_whose_ticket_was_lost_with_a_failing_worker_still_ends() {
                     Ok::<_, ()>(n)
                 });
             }
-            let armed = fail_at(Place::Taken, &[0]);
+            let armed = fail_at(Failpoint::Taken, &[0]);
             wedge.open();
             let outcomes = group.wait_all();
             drop(armed);
@@ -172,14 +173,14 @@ fn a_fault_before_the_closure_is_the_tasks_panic() {
         let pool = pool(2, 64);
         let (ran, dropped) = (Counter::new(), Counter::new());
         let (counted, held) = (ran.clone(), DropCounter(dropped.clone()));
-        let armed = fail_at(Place::Starting, &[0]);
+        let armed = fail_at(Failpoint::Starting, &[0]);
         let handle = pool.spawn(move || {
             let _held = held;
             counted.add();
         });
         assert!(matches!(handle.unwrap().join(), Err(JoinError::Panicked(_))));
         drop(armed);
-        let armed = fail_at(Place::Starting, &[3]);
+        let armed = fail_at(Failpoint::Starting, &[3]);
         let group = pool.group();
         group.spawn_all((0..8).map(|n| move || Ok::<_, ()>(n)));
         assert!(matches!(group.wait(), Err(GroupError::Panicked(_))));
@@ -200,7 +201,7 @@ fn what_lies_in_the_queue_was_accepted_whatever_happens_before_its_submitter_ret
             let wedge = BlockedWorkers::new(&pool);
             let (ran, dropped) = (Counter::new(), Counter::new());
             let (counted, held) = (ran.clone(), DropCounter(dropped.clone()));
-            let (gate, armed) = hold_at(Place::Queued);
+            let (gate, armed) = hold_at(Failpoint::Queued);
             let submitter = thread::spawn({
                 let pool = Arc::clone(&pool);
                 move || {
@@ -235,7 +236,7 @@ fn a_drain_waits_for_a_submission_that_was_admitted_and_is_on_its_way() {
         let pool = pool(1, 4);
         let ran = Counter::new();
         let counted = ran.clone();
-        let (gate, armed) = hold_at(Place::Admitted);
+        let (gate, armed) = hold_at(Failpoint::Admitted);
         let submitter = thread::spawn({
             let pool = Arc::clone(&pool);
             move || pool.execute(move || counted.add()).is_ok()
@@ -263,7 +264,7 @@ fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
             let pool = pool(1, 4);
             let dropped = Counter::new();
             let held = DropCounter(dropped.clone());
-            let (gate, armed) = hold_at(Place::Landing);
+            let (gate, armed) = hold_at(Failpoint::Completing);
             let handle = pool.spawn(move || held).unwrap();
             gate.wait_started(1); // it has returned, and nobody knows
             assert!(!handle.is_finished() && !handle.wait_timeout(Duration::ZERO) && !handle.cancel());
@@ -310,13 +311,13 @@ fn live_with_faults(rng: &mut Rng, seed: u64) {
     let chance = Mutex::new(rng.fork());
     let faults = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&faults);
-    let armed = arm(move |place| {
+    let armed = configure(move |place| {
         let (fails, yields) = {
             let mut chance = chance.lock().unwrap();
             (chance.one_in(12), chance.below(3))
         };
         (0..yields).for_each(|_| thread::yield_now());
-        let fails = fails && matches!(place, Place::Taken | Place::Starting);
+        let fails = fails && matches!(place, Failpoint::Taken | Failpoint::Starting);
         counted.fetch_add(usize::from(fails), SeqCst);
         fails
     });

@@ -251,7 +251,7 @@ fn a_scope_past_the_depth_is_an_error_before_its_body() {
     with_watchdog(|| {
         let pool = pool(1, 4);
         assert_eq!(deeper(&pool, 40), Ok(41));
-        assert!(deeper(&pool, 500).unwrap_err().contains("wait for ever"));
+        assert!(deeper(&pool, 500).unwrap_err().contains("wait forever"));
     });
 }
 

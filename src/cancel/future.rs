@@ -1,12 +1,14 @@
-//! Awaiting the cancellation of a token, by the standard library alone.
+//! A future that waits for the cancellation of a token, with the standard library alone.
 //!
 //! Rules:
-//! 1. The future leaves a *bell* with the token, as a callback. The bell holds the last waker that polled.
-//! 2. A poll leaves its waker first and looks at the token then; a cancellation marks the token first and rings then. So
-//!    either the poll sees the mark, or the bell rings the waker that the poll has left.
-//! 3. The callback goes with the future: one that is dropped leaves nothing behind.
+//! 1. The future registers a callback with the token. The callback wakes the last waker that polled
+//!    the future, which is kept in a [`WakerCell`].
+//! 2. A poll first stores its waker and then checks the token; a cancellation first sets the reason
+//!    and then wakes. So either the poll sees the reason, or the cancellation wakes the waker of
+//!    the poll.
+//! 3. Dropping the future removes the callback.
 //!
-//! It knows no clock: see [`CancellationToken::cancelled`] about deadlines.
+//! It reads no clock; see [`CancellationToken::cancelled`] about deadlines.
 
 use std::fmt;
 use std::future::Future;
@@ -19,11 +21,12 @@ use crate::sync::{Arc, Mutex};
 use crate::unwind;
 
 impl CancellationToken {
-    /// A future that is ready, with the reason, when the token is cancelled. Works in any runtime; polled again after it
-    /// was ready, it is ready again.
+    /// Returns a future that completes with the reason when the token is cancelled.
     ///
-    /// As anywhere, no thread watches the clock: a token with a [deadline](Self::deadline) that nobody looks at does not
-    /// wake this future when the time has come. Async code races it against a timer of its runtime.
+    /// It works in any runtime. If it is polled again after it has completed, it completes again.
+    ///
+    /// No thread watches the clock, so a passed [deadline](Self::deadline) alone does not wake this
+    /// future. Async code should race it against a timer of its runtime.
     ///
     /// # Examples
     ///
@@ -44,17 +47,17 @@ impl CancellationToken {
     }
 }
 
-/// Waits for the cancellation of a token. From [`CancellationToken::cancelled`].
+/// A future that waits for the cancellation of a token, from [`CancellationToken::cancelled`].
 #[must_use = "a future does nothing until it is polled"]
 pub struct WaitForCancellation {
     token: CancellationToken,
-    /// Left with the token by the first poll.
+    /// Made by the first poll.
     registration: Option<Registration>,
 }
 
-/// A bell and the right to take it back.
+/// The waker cell, and the guard of the callback that wakes it.
 struct Registration {
-    bell: Arc<Bell>,
+    cell: Arc<WakerCell>,
     _guard: CancelGuard,
 }
 
@@ -64,16 +67,16 @@ impl Future for WaitForCancellation {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CancelReason> {
         if self.token.reason().is_none() {
             match &self.registration {
-                Some(registration) => registration.bell.tie(context.waker()),
+                Some(registration) => registration.cell.register(context.waker()),
                 None => {
-                    let bell = Arc::new(Bell { waker: Mutex::new(Some(context.waker().clone())) });
-                    let rung = Arc::clone(&bell);
-                    let _guard = self.token.on_cancel(move || rung.ring());
-                    self.registration = Some(Registration { bell, _guard });
+                    let cell = Arc::new(WakerCell { waker: Mutex::new(Some(context.waker().clone())) });
+                    let cancelled = Arc::clone(&cell);
+                    let _guard = self.token.on_cancel(move || cancelled.wake());
+                    self.registration = Some(Registration { cell, _guard });
                 }
             }
         }
-        // The second look of rule 2.
+        // The check of rule 2.
         match self.token.reason() {
             Some(reason) => {
                 self.registration = None;
@@ -90,20 +93,22 @@ impl fmt::Debug for WaitForCancellation {
     }
 }
 
-/// Wakes who polled last. Wakers are foreign code: they are cloned, called and dropped under no lock.
-struct Bell {
+/// A cell with the waker of the last poll. Wakers are user code: they are cloned, called and
+/// dropped with no lock held.
+struct WakerCell {
     waker: Mutex<Option<Waker>>,
 }
 
-impl Bell {
-    /// Ties the bell to this waker instead of the one before.
-    fn tie(&self, waker: &Waker) {
+impl WakerCell {
+    /// Replaces the waker.
+    fn register(&self, waker: &Waker) {
         let waker = waker.clone();
         let old = self.waker.lock().replace(waker);
         unwind::discard(old);
     }
 
-    fn ring(&self) {
+    /// Wakes and removes the waker, if there is one.
+    fn wake(&self) {
         let waker = self.waker.lock().take();
         if let Some(waker) = waker {
             waker.wake();
@@ -111,7 +116,7 @@ impl Bell {
     }
 }
 
-impl Drop for Bell {
+impl Drop for WakerCell {
     fn drop(&mut self) {
         let waker = self.waker.lock().take();
         unwind::discard(waker);

@@ -1,4 +1,4 @@
-//! The panic of a task, as a value.
+//! The panic of a task as a value.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -11,8 +11,9 @@ use crate::unwind::{self, Payload};
 
 /// The panic that ended a task.
 ///
-/// It keeps the payload, the message where the payload is a string, and the place where the task was submitted (the
-/// place of the panic itself has gone to the panic hook). Dropping it contains a panic of the payload's destructor.
+/// It holds the payload, the message if the payload is a string, and the place where the task was
+/// submitted. (The place of the panic itself is reported to the panic hook only.) If the destructor
+/// of the payload panics, dropping a `TaskPanic` contains that panic.
 ///
 /// # Examples
 ///
@@ -27,7 +28,7 @@ use crate::unwind::{self, Payload};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct TaskPanic {
-    /// What the panic carried; behind a lock only so that a `TaskPanic` can be shared between threads.
+    /// The payload of the panic. The lock only makes `TaskPanic` implement `Sync`.
     payload: Mutex<Option<Payload>>,
     /// The payload as text, if it was a `&'static str` or a `String`.
     message: Option<Cow<'static, str>>,
@@ -44,29 +45,30 @@ impl TaskPanic {
         Self { payload: Mutex::new(Some(payload)), message, location }
     }
 
-    /// The message, if the panic carried a string, as `panic!` does.
+    /// Returns the message, if the payload is a string, as with `panic!`.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// Where the task was submitted: the caller of `execute`, `spawn` and their kin.
+    /// Returns the place where the task was submitted: the caller of `execute`, `spawn` and similar
+    /// methods.
     #[must_use]
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
-    /// Takes the payload out, as `std::thread::JoinHandle::join` would have returned it.
+    /// Returns the payload, as `std::thread::JoinHandle::join` does.
     #[must_use]
     pub fn into_payload(self) -> Box<dyn Any + Send> {
-        self.payload.lock().take().expect("the payload leaves only with the panic itself")
+        self.payload.lock().take().expect("only `into_payload` takes the payload, and it consumes the panic")
     }
 
-    /// Goes on panicking on this thread with the same payload. The panic hook is not called again.
+    /// Resumes the panic on this thread with the same payload. The panic hook is not called again.
     ///
     /// # Panics
     ///
-    /// Always: that is its purpose.
+    /// Always.
     pub fn resume(self) -> ! {
         unwind::resume(self.into_payload())
     }
@@ -78,13 +80,13 @@ impl Drop for TaskPanic {
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// No panic happens under a lock of this crate, so no broken state can be seen through a reference.
 impl UnwindSafe for TaskPanic {}
 impl RefUnwindSafe for TaskPanic {}
 
 impl fmt::Debug for TaskPanic {
-    /// Shows the message as it is. Escaped, it would double in length with each task that unwraps the error of another
-    /// and panics in turn.
+    /// Formats the message without escapes. Escapes would double its length with each task that
+    /// unwraps the error of another task and panics with it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TaskPanic({self})")
     }

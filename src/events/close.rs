@@ -36,8 +36,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.enter(|_| unwind::discard(handler));
         self.cancel_items(waiting, reason);
         for (delayed, place) in delayed.into_values() {
-            let out_of_agenda = self.shared.engine.timers.strike_out(place);
-            drop(out_of_agenda);
+            let removed = self.shared.engine.timers.remove(place);
+            drop(removed);
             // Whoever is bringing it back finds the subscription closed.
             self.cancel_items(delayed.take(), reason);
         }

@@ -16,7 +16,7 @@ use crate::sync::{Arc, Mutex};
 use crate::task::context;
 use crate::task::executor::Executor;
 use crate::task::job::Task;
-use crate::timer::heap::Due;
+use crate::time::deadline::Deadline;
 
 /// The attempts of a delivery that has failed.
 pub(super) struct Retrying {
@@ -54,7 +54,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Puts a delivery aside until its next attempt. Called by members only.
     pub(super) fn delay(self: &Arc<Self>, record: &WorkerCounters, item: PendingDelivery<E>, delay: Duration) {
         let timers = &self.shared.engine.timers;
-        let due = Due::after(timers.watch().now(), delay);
+        let due = Deadline::after_instant(timers.clock().now(), delay);
         let has_thread = self.shared.start_timer().is_ok();
         let mut state = self.state.lock();
         // What the publisher's thread has tried may find the mailbox full. [Other deliveries had a place there before.]
@@ -62,7 +62,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if state.closed.is_none() && has_thread && has_room {
             let key = (due, state.next_delay);
             let cell = Arc::new(Delayed { key, mailbox: Arc::clone(self), item: Mutex::new(Some(item)) });
-            if let Ok(place) = timers.put(due, Arc::clone(&cell) as _) {
+            if let Ok(place) = timers.insert(due, Arc::clone(&cell) as _) {
                 state.next_delay += 1;
                 state.delayed.insert(key, (cell, place));
                 drop(state);
@@ -109,16 +109,16 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Brings back the delivery that is due first, if it is due at `now`; else says when it will be.
-    pub(super) fn bring_back_due(self: &Arc<Self>, now: Instant) -> Result<(), Option<Due>> {
+    pub(super) fn bring_back_due(self: &Arc<Self>, now: Instant) -> Result<(), Option<Deadline>> {
         let state = self.state.lock();
         let Some((&(due, _), (cell, place))) = state.delayed.first_key_value() else { return Err(None) };
-        if due > Due::At(now) {
+        if due > Deadline::at(now) {
             return Err(Some(due));
         }
         let (cell, place) = (Arc::clone(cell), *place);
         drop(state);
-        let out_of_agenda = self.shared.engine.timers.strike_out(place);
-        drop(out_of_agenda);
+        let removed = self.shared.engine.timers.remove(place);
+        drop(removed);
         if let Some(item) = cell.take() {
             self.bring_back(cell.key, item);
         }

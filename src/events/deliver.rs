@@ -8,7 +8,7 @@ use super::post::PostResult;
 use super::receipt::DeliveryOutcome;
 use crate::error::CancelReason;
 use crate::nesting;
-use crate::observe::observer::TaskOutcome;
+use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::retry::{AttemptError, ErrorClass, Next, RetryPolicy};
 use crate::sync::{Arc, MutexGuard, Ordering};
@@ -157,7 +157,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// What follows a failed attempt.
     fn what_follows(&self, item: &mut PendingDelivery<E>, class: ErrorClass) -> Next {
-        let now = self.shared.engine.timers.watch().now();
+        let now = self.shared.engine.timers.clock().now();
         let begun = item.published_at.unwrap_or(now);
         let make = || Box::new(Retrying::new(self.settings.policy.clone().unwrap_or_else(once), begun));
         let retrying = item.retrying.get_or_insert_with(make);

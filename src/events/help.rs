@@ -17,7 +17,6 @@ use crate::sync::{Arc, MutexGuard};
 use crate::task::context::{self, Name};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
-use crate::timer::heap::Due;
 
 /// A wait that would not end, or might not: a handler that waits for the event that it is handling; or for another of its
 /// own subscription, for which no runner is free besides those on this stack (an ordered subscription has one; if all of a
@@ -104,9 +103,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             return if is_stuck { Help::Stuck } else { Help::Later(Deadline::NEVER) };
         }
         drop(state);
-        match self.bring_back_due(self.shared.engine.timers.watch().now()) {
+        match self.bring_back_due(self.shared.engine.timers.clock().now()) {
             Ok(()) => Help::Helped,
-            Err(due) => Help::Later(Deadline::NEVER.earlier(due.and_then(Due::instant))),
+            Err(due) => Help::Later(Deadline::NEVER.earlier(due.and_then(Deadline::instant))),
         }
     }
 
@@ -136,10 +135,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn look_at_work(&self, state: &State<E>, needs: &mut Needs) {
         needs.worker |= self.can_run(state);
         if state.runners < self.limit() {
-            let due = state.delayed.values().map(|(_, place)| place.due()).min();
-            let is_due = due.is_some_and(|due| due <= Due::At(self.shared.engine.timers.watch().now()));
+            let due = state.delayed.values().map(|(_, place)| place.deadline()).min();
+            let is_due = due.is_some_and(|due| due <= Deadline::at(self.shared.engine.timers.clock().now()));
             needs.worker |= is_due;
-            needs.worker_at = needs.worker_at.into_iter().chain(due.filter(|_| !is_due).and_then(Due::instant)).min();
+            needs.worker_at =
+                needs.worker_at.into_iter().chain(due.filter(|_| !is_due).and_then(Deadline::instant)).min();
         }
     }
 
@@ -150,7 +150,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             self.run_what_lies_there(state);
         } else if state.runners < self.limit() {
             drop(state);
-            let _ = self.bring_back_due(self.shared.engine.timers.watch().now());
+            let _ = self.bring_back_due(self.shared.engine.timers.clock().now());
         }
     }
 }

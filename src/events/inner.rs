@@ -53,7 +53,7 @@ impl BusInner {
     /// is counted.
     pub(super) fn call_hook(&self, generation: usize, hook: impl FnOnce()) {
         let executor = &self.engine.executor;
-        if generation < nesting::DEPTH {
+        if generation < nesting::MAX_DEPTH {
             nesting::in_generation(generation + 1, || executor.call_hook(hook));
         } else {
             executor.skip_hook();

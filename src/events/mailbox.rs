@@ -49,15 +49,16 @@ use super::inner::BusInner;
 use super::post::Watch;
 use super::waiting::Member;
 use crate::error::CancelReason;
-use crate::observe::observer::{TaskId, TaskInfo};
+use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
 use crate::pool::inner::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Weak};
 use crate::task::context::{self, Name};
-use crate::time::clock::Moment;
-use crate::timer::heap::{Due, Place};
+use crate::time::clock::Timestamp;
+use crate::time::deadline::Deadline;
+use crate::timer::heap::TimerKey;
 
 /// One subscription.
 pub(super) struct Mailbox<E> {
@@ -107,7 +108,7 @@ pub(super) enum Mode {
 pub(super) struct State<E> {
     pub(super) waiting: VecDeque<PendingDelivery<E>>,
     /// Delayed deliveries in the order in which they are due, and their places in the agenda.
-    pub(super) delayed: BTreeMap<DelayKey, (Arc<Delayed<E>>, Place)>,
+    pub(super) delayed: BTreeMap<DelayKey, (Arc<Delayed<E>>, TimerKey)>,
     /// The next number of a delayed delivery.
     pub(super) next_delay: u64,
     /// `None`: closed, or about to be dropped.
@@ -129,7 +130,7 @@ pub(super) struct State<E> {
 }
 
 /// When a delayed delivery is due, and its number, which tells apart what is due at the same moment.
-pub(super) type DelayKey = (Due, u64);
+pub(super) type DelayKey = (Deadline, u64);
 
 /// One delivery.
 pub(super) struct PendingDelivery<E> {
@@ -139,7 +140,7 @@ pub(super) struct PendingDelivery<E> {
     pub(super) id: TaskId,
     pub(super) location: &'static Location<'static>,
     /// When it was published, for the pool's histograms and for the policy's deadline.
-    pub(super) queued_at: Option<Moment>,
+    pub(super) queued_at: Option<Timestamp>,
     pub(super) published_at: Option<Instant>,
     /// After the first failure: the attempts and their errors.
     pub(super) retrying: Option<Box<Retrying>>,

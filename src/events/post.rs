@@ -120,7 +120,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             id,
             location,
             queued_at: executor.now_if_timing(),
-            published_at: has_timeout.then(|| self.shared.engine.timers.watch().now()),
+            published_at: has_timeout.then(|| self.shared.engine.timers.clock().now()),
             retrying: None,
         };
         match self.settings.mode {

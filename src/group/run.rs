@@ -4,8 +4,8 @@ use super::result::TaskResult;
 use super::settings::GroupPolicy;
 use super::state::{Ended, GroupInner, PendingTask, State};
 use crate::error::{CancelReason, TaskError};
-use crate::failpoint::{self, Place};
-use crate::observe::observer::TaskOutcome;
+use crate::failpoint::{self, Failpoint};
+use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::executor::TaskMeta;
@@ -99,7 +99,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Lets the outcome of a task land, and closes the group if that decides it. Returns the lock under which it landed;
     /// the caller settles the task.
     fn land(&self, record: &WorkerCounters, index: usize, ended: Ended<R>) -> MutexGuard<'_, State<R>> {
-        failpoint::at(Place::Landing);
+        failpoint::hit(Failpoint::Completing);
         let decides = match self.settings.policy {
             GroupPolicy::FailFast => ended.is_err(),
             GroupPolicy::CollectAll => false,

@@ -50,14 +50,14 @@ use super::small_deque::SmallDeque;
 use crate::cancel::token::{CancelGuard, CancellationToken};
 use crate::error::{CancelReason, GroupError, TaskError};
 use crate::nesting;
-use crate::observe::observer::{TaskId, TaskInfo};
+use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
 use crate::task::closure::Closure;
 use crate::task::context::{self, Name};
-use crate::time::clock::Moment;
+use crate::time::clock::Timestamp;
 use crate::unwind;
 
 /// The closure of a task.
@@ -129,7 +129,7 @@ pub(super) struct PendingTask<R: 'static> {
     pub(super) body: Body<R>,
     pub(super) id: TaskId,
     pub(super) location: &'static Location<'static>,
-    pub(super) queued_at: Option<Moment>,
+    pub(super) queued_at: Option<Timestamp>,
 }
 
 impl<R: TaskResult> GroupInner<R> {
@@ -167,7 +167,7 @@ impl<R: TaskResult> GroupInner<R> {
             let token = CancellationToken::new();
             // Nobody else has the token yet: nothing foreign is called.
             if self.cancelled.load(Ordering::Relaxed) {
-                token.cancel_because(state.closed.unwrap_or(CancelReason::Requested));
+                token.cancel_with(state.closed.unwrap_or(CancelReason::Requested));
             } else {
                 self.be_told_by(&token);
             }
@@ -202,7 +202,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// [`close_state`](Self::close_state), without the lock.
     pub(super) fn cancel_token(&self, reason: CancelReason) {
         if let Some(token) = self.token.get() {
-            token.cancel_because(reason);
+            token.cancel_with(reason);
         }
     }
 
@@ -243,7 +243,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Keeps rule 7; also notices a deadline. Costs two atomic loads while the token is live and has no deadline.
     #[inline]
     pub(super) fn close_if_told(&self) {
-        if self.token.get().is_some_and(CancellationToken::needs_a_look) {
+        if self.token.get().is_some_and(CancellationToken::may_be_cancelled) {
             self.close_if_due();
         }
     }

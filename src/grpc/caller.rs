@@ -14,7 +14,7 @@ use super::error::CallError;
 use super::target::{self, Target};
 use crate::error::{JoinError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::io::{Driver, Fate};
-use crate::observe::observer::TaskOutcome;
+use crate::observe::task_info::TaskOutcome;
 use crate::pool::inner::WaitMode;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, thread_local};

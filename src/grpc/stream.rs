@@ -13,7 +13,7 @@ use super::error::CallError;
 use super::target::Target;
 use crate::error::{JoinError, Refusal, SubmitError, TrySubmitError};
 use crate::io::{self, Driver, Fate, mpsc};
-use crate::observe::observer::TaskOutcome;
+use crate::observe::task_info::TaskOutcome;
 use crate::pool::inner::WaitMode;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;

@@ -22,7 +22,7 @@ use super::future_task::{Fate, FutureTask, Place};
 use super::parker;
 use super::thread::IoThread;
 use crate::error::{Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
-use crate::observe::observer::TaskOutcome;
+use crate::observe::task_info::TaskOutcome;
 use crate::pool::inner::{PoolInner, WaitMode};
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;

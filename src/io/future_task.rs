@@ -35,7 +35,7 @@ use super::thread::{CatchUnwind, IoThread};
 use crate::cancel::token::CancelGuard;
 use crate::error::{CancelReason, JoinError};
 use crate::nesting;
-use crate::observe::observer::{TaskId, TaskOutcome};
+use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::task::context::Name;
@@ -43,7 +43,7 @@ use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job, Task};
 use crate::task::waits::{self, Needs, Wait};
 use crate::task::{JoinStatus, JoinTarget, Landing, TaskCell, Watched};
-use crate::time::clock::Moment;
+use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
 
@@ -95,7 +95,7 @@ where
         fate: Fate<F, O, T>,
         io: Arc<IoThread>,
         label: Option<Arc<str>>,
-        (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Moment>),
+        (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
     ) -> Arc<Self> {
         let Fate { f, on_worker, outcome_of } = fate;
         let plain = TaskCell::new(Stage::InFlight(f), id, location, queued_at);

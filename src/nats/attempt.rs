@@ -16,13 +16,13 @@ use super::job::{Delivered, Job};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::io::mpsc;
-use crate::observe::observer::{TaskId, TaskInfo, TaskOutcome};
+use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
 use crate::pool::inner::PoolInner;
 use crate::retry::{Attempts, ErrorClass, GiveUpReason, Next, RetryPolicy};
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job as PoolJob, Task};
-use crate::time::clock::Moment;
+use crate::time::clock::Timestamp;
 
 /// What is to become of a delivery.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ struct Cell<H, E> {
     duty: Arc<Duty<H, E>>,
     number: u64,
     id: TaskId,
-    queued_at: Option<Moment>,
+    queued_at: Option<Timestamp>,
     /// `None` once it is claimed.
     waiting: Mutex<Option<(Arc<Delivered>, CancellationToken)>>,
     /// Set when the handler is called.

@@ -1,46 +1,46 @@
-//! How often a worker reads the clock.
+//! A clock that a worker with short tasks reads less often than once a task.
 
 use std::time::Duration;
 
 use crate::sync::{AtomicU64, Ordering};
-use crate::time::clock::{Clock, Moment};
+use crate::time::clock::{Epoch, Timestamp};
 
-/// Tasks that take less do not have the clock read for each.
-const SHORT: Duration = Duration::from_micros(1);
-/// The most tasks for which the clock is read once.
-const LONGEST_STRIDE: u64 = 16;
+/// Tasks shorter than this share readings of the clock.
+const SHORT_TASK: Duration = Duration::from_micros(1);
+/// The limit of tasks that share one reading.
+const MAX_STRIDE: u64 = 16;
 
-/// How often a worker reads the clock. Only the worker uses it.
+/// A clock that shares one reading among several short tasks. Used by one worker only.
 #[derive(Default)]
-pub(super) struct Pace {
-    /// The word of the last moment that was read; zero if there is none.
+pub(super) struct CoarseClock {
+    /// The bits of the last timestamp that was read; zero if there is none.
     last: AtomicU64,
-    /// For how many tasks that reading counts.
+    /// The number of tasks that share the last reading.
     stride: AtomicU64,
-    /// How many of them are still to come.
+    /// The number of those tasks that have not started.
     left: AtomicU64,
 }
 
-impl Pace {
-    /// The worker has waited for work: the last reading is old.
-    pub(super) fn rest(&self) {
+impl CoarseClock {
+    /// Forgets the last reading, which is old after the worker has waited for work.
+    pub(super) fn invalidate(&self) {
         self.left.store(0, Ordering::Relaxed);
     }
 
-    /// A moment that is not later than now, and not long ago.
+    /// Returns the current time, or a time shortly before it.
     #[inline]
-    pub(super) fn now(&self, clock: &Clock) -> Moment {
+    pub(super) fn now(&self, epoch: &Epoch) -> Timestamp {
         let left = self.left.load(Ordering::Relaxed);
-        let last = Moment::from_word(self.last.load(Ordering::Relaxed));
+        let last = Timestamp::from_bits(self.last.load(Ordering::Relaxed));
         if let (Some(last), Some(left)) = (last, left.checked_sub(1)) {
             self.left.store(left, Ordering::Relaxed);
             return last;
         }
-        let now = clock.now();
+        let now = epoch.now();
         let stride = self.stride.load(Ordering::Relaxed).max(1);
-        let were_short = last.is_some_and(|last| now.since(last) < SHORT * stride as u32);
-        let stride = if were_short { LONGEST_STRIDE.min(2 * stride) } else { 1 };
-        self.last.store(now.word(), Ordering::Relaxed);
+        let were_short = last.is_some_and(|last| now.since(last) < SHORT_TASK * stride as u32);
+        let stride = if were_short { MAX_STRIDE.min(2 * stride) } else { 1 };
+        self.last.store(now.to_bits(), Ordering::Relaxed);
         self.stride.store(stride, Ordering::Relaxed);
         self.left.store(stride - 1, Ordering::Relaxed);
         now

@@ -1,4 +1,4 @@
-//! Figures about a pool: the snapshot that users see, and the histograms behind two of its figures.
+//! The metrics of a pool, and the histograms behind two of them.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// A snapshot of a pool's counters, from [`WorkerPool::metrics`](crate::WorkerPool::metrics).
 ///
-/// The counters are read one after the other while the pool works. At every quiet moment they obey
-/// `submitted = succeeded + failed + panicked + cancelled + queued + running`.
+/// The counters are read one after the other while the pool works. While no task starts, ends or is
+/// submitted, `submitted = succeeded + failed + panicked + cancelled + queued + running`.
 ///
 /// # Examples
 ///
@@ -30,34 +30,38 @@ pub struct Metrics {
     pub tasks_submitted: u64,
     /// Tasks that ran and returned.
     pub tasks_succeeded: u64,
-    /// Tasks whose end was an error: of groups and scopes, retried tasks that gave up, deliveries of events, remote calls.
+    /// Tasks that ended with an error. This applies to tasks of groups and scopes, retried tasks
+    /// that gave up, deliveries of events and remote calls.
     pub tasks_failed: u64,
     /// Tasks that ran and panicked.
     pub tasks_panicked: u64,
-    /// Tasks that were accepted and cancelled: closures that never ran, retried tasks that were not tried again, futures that were
-    /// dropped on their way.
+    /// Tasks that were accepted and cancelled: closures that never ran, retried tasks that had
+    /// no further attempt, and futures that were dropped before they were ready.
     pub tasks_cancelled: u64,
-    /// Submissions whose closure was given back or, by a cancelled group, dropped at once.
+    /// Submissions whose closure was returned or, by a cancelled group, dropped at once.
     pub tasks_refused: u64,
-    /// Tasks accepted and not started, those included that wait for their time, or for another attempt.
+    /// Tasks accepted and not started, including tasks that wait for a delay or for another
+    /// attempt.
     pub tasks_queued: u64,
-    /// Tasks running now, those included that have lent their worker to a task they wait for.
+    /// Tasks running now, including tasks that wait while their worker runs another task.
     pub tasks_running: u64,
     /// Hooks and observer calls that panicked.
     pub hooks_panicked: u64,
-    /// Calls of hooks and observers that were left out because hooks called each other more than 16
+    /// Calls of hooks and observers that were skipped because hooks called each other more than 16
     /// deep: on one stack, or by events that the hooks of a bus published.
     pub hooks_skipped: u64,
-    /// Workers that the pool has, or is about to have after a resize.
+    /// The number of workers, or the new number while a resize is in progress.
     pub workers: usize,
-    /// How many jobs the queue can hold.
+    /// The capacity of the queue in jobs.
     pub queue_capacity: usize,
-    /// Timers that wait for their time: delayed tasks, tasks between two attempts (both are among the queued), and
+    /// Pending timers: delayed tasks, tasks between two attempts (both also count as queued), and
     /// periodic timers between two runs.
     pub timers_pending: usize,
-    /// From submission to start; only with [`WorkerPoolBuilder::timing`](crate::WorkerPoolBuilder::timing).
+    /// The time from submission to start; only with
+    /// [`WorkerPoolBuilder::timing`](crate::WorkerPoolBuilder::timing).
     pub queue_wait: Option<Histogram>,
-    /// From start to end; only with [`WorkerPoolBuilder::timing`](crate::WorkerPoolBuilder::timing).
+    /// The time from start to end; only with
+    /// [`WorkerPoolBuilder::timing`](crate::WorkerPoolBuilder::timing).
     pub run_time: Option<Histogram>,
 }
 
@@ -87,10 +91,10 @@ impl fmt::Display for Metrics {
     }
 }
 
-/// The number of buckets: one for each power of two nanoseconds that a `u64` can hold, and one for zero.
+/// The number of buckets: one for each bit of a `u64` of nanoseconds, and one for zero.
 const BUCKETS: usize = 65;
 
-/// How long something took, in buckets that double in width.
+/// A histogram of durations, in buckets that double in width.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram {
     /// Bucket 0 counts zeros, bucket `n` the durations of 2^(n-1) up to 2^n nanoseconds.
@@ -100,20 +104,22 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// How many durations were counted.
+    /// Returns the number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The mean of all durations, exact; zero if there are none.
+    /// Returns the exact mean of all durations; zero if there are none.
     #[must_use]
     pub fn mean(&self) -> Duration {
         Duration::from_nanos(self.nanoseconds.checked_div(self.count()).unwrap_or(0))
     }
 
-    /// A duration that the fraction `quantile` (0.5 is the median) of all durations does not exceed. It is the upper
-    /// end of a bucket, so less than twice too long; zero if nothing was counted.
+    /// Returns a duration that the fraction `quantile` of all durations does not exceed.
+    ///
+    /// A `quantile` of 0.5 is the median. The result is the upper end of a bucket, so it is less
+    /// than twice the exact value. It is zero if there are no durations.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Duration {
         let rank = (quantile.clamp(0.0, 1.0) * self.count() as f64).ceil() as u64;
@@ -142,7 +148,7 @@ impl fmt::Display for Histogram {
     }
 }
 
-/// A histogram that is being counted. Its counters are statistics: relaxed, each on its own.
+/// The counters of a [`Histogram`]. They are statistics: relaxed and independent of each other.
 pub(crate) struct HistogramCounter {
     counts: [AtomicU64; BUCKETS],
     nanoseconds: AtomicU64,
@@ -160,7 +166,7 @@ impl HistogramCounter {
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
-    /// Adds what was counted here to `total`.
+    /// Adds the counters to `total`.
     pub(crate) fn add_to(&self, total: &mut Histogram) {
         for (sum, count) in total.counts.iter_mut().zip(&self.counts) {
             *sum += count.load(Ordering::Relaxed);
@@ -188,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quantile_is_less_than_twice_too_long() {
+    fn a_quantile_is_less_than_twice_the_exact_value() {
         let histogram = of(&(1..=1_000).map(Duration::from_micros).collect::<Vec<_>>());
         for (quantile, exact) in [(0.5, 500), (0.99, 990), (1.0, 1_000)] {
             let found = histogram.quantile(quantile);

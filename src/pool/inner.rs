@@ -22,12 +22,12 @@ use super::queue_room::Room;
 use super::worker_set::WorkerSet;
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, Refusal};
-use crate::failpoint::{self, Place};
+use crate::failpoint::{self, Failpoint};
 use crate::nesting;
 use crate::observe::metrics::Metrics;
-use crate::observe::observer::{TaskId, TaskInfo};
+use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
-use crate::queue::{FIFO_SHARD, PushError, Queue, Turn, WaiterId};
+use crate::queue::{FIFO_SHARD, PopCursor, PushError, Queue, WaiterId};
 #[cfg(feature = "driver")]
 use crate::sync::Mutex;
 use crate::sync::{Arc, Weak};
@@ -137,7 +137,7 @@ impl PoolInner {
         let weak_queue = Arc::downgrade(&queue);
         executor.lifecycle.on_drained(move || {
             if let Some(queue) = weak_queue.upgrade() {
-                queue.wake_all();
+                queue.wake_workers();
             }
         });
         let timers = Arc::new(TimerThread::new(&queue));
@@ -170,7 +170,7 @@ impl PoolInner {
         make: impl FnOnce(TaskId) -> Job,
     ) -> Result<(), (Refusal, Option<Job>)> {
         let Some(id) = self.executor.admit(location, None) else { return Err((Refusal::ShutDown, None)) };
-        failpoint::at(Place::Admitted);
+        failpoint::hit(Failpoint::Admitted);
         let Err(job) = self.queue.try_push(make(id)) else { return Ok(()) };
         self.overflow(job, wait_mode).map_err(|(refusal, job)| {
             self.executor.withdrawn(&TaskInfo { id, location, label: None });
@@ -183,11 +183,11 @@ impl PoolInner {
     pub(crate) fn submit_or_enroll(&self, job: Job, spot: &mut Option<WaiterId>, waker: Waker) -> Result<(), Job> {
         let waits = matches!(self.overflow, Overflow::Block | Overflow::CallerRuns);
         if waits && !context::is_worker_of(self.pool()) {
-            return self.queue.push_or_enroll(job, spot, waker);
+            return self.queue.push_or_register(job, spot, waker);
         }
         // Whoever does not wait any more passes on what it was told.
         if let Some(spot) = spot.take() {
-            self.queue.leave(spot, false);
+            self.queue.deregister(spot, false);
         }
         let Err(job) = self.queue.try_push(job) else { return Ok(()) };
         self.overflow(job, WaitMode::Policy).map_err(|_| unreachable!("neither a worker nor a discarded job waits"))
@@ -195,7 +195,7 @@ impl PoolInner {
 
     /// A future that had a spot waits no longer.
     pub(crate) fn leave(&self, spot: WaiterId, took_room: bool) {
-        self.queue.leave(spot, took_room);
+        self.queue.deregister(spot, took_room);
     }
 
     /// Sends a group's ticket behind all others; never refused, never waits.
@@ -219,13 +219,13 @@ impl PoolInner {
     /// Hands out the next job, waiting for one; `None` once the pool is drained or workers are to leave, or for no
     /// reason.
     #[inline]
-    pub(crate) fn next_job(&self, turn: &mut Turn, record: &WorkerCounters) -> Option<Job> {
+    pub(crate) fn next_job(&self, turn: &mut PopCursor, record: &WorkerCounters) -> Option<Job> {
         if let Some(job) = self.queue.try_pop(turn) {
             return Some(job);
         }
         self.executor.lifecycle.check();
         let job = self.queue.pop(turn, || self.executor.lifecycle.is_drained() || self.workers.has_surplus());
-        record.has_rested();
+        record.invalidate_clock();
         // A timer that came to the queue after the look, and before the closing that this worker has seen.
         job.or_else(|| if self.executor.lifecycle.is_drained() { self.queue.try_pop(turn) } else { None })
     }
@@ -256,12 +256,12 @@ impl PoolInner {
 
     /// How many jobs wait for a worker, tickets included; out of date when it arrives.
     pub(crate) fn jobs(&self) -> usize {
-        self.queue.len_of_both()
+        self.queue.total_len()
     }
 
     /// Makes every sleeping worker look whether it shall leave.
     pub(crate) fn wake_workers(&self) {
-        self.queue.wake_all();
+        self.queue.wake_workers();
     }
 
     /// Lets every group send the tickets that more workers can serve. One that is being made meanwhile may be missed, and
@@ -278,7 +278,7 @@ impl PoolInner {
         let waiting = self.timers.close();
         self.executor.lifecycle.close();
         self.queue.close();
-        self.closing.cancel_because(CancelReason::ShutDown);
+        self.closing.cancel_with(CancelReason::ShutDown);
         for task in waiting {
             task.cancel(CancelReason::ShutDown, &self.executor);
         }
@@ -292,15 +292,15 @@ impl PoolInner {
             group.cancel(CancelReason::ShutDown);
         }
         #[cfg(feature = "driver")]
-        self.futures.cancelling.cancel_because(CancelReason::ShutDown);
-        let mut turn = Turn::default();
+        self.futures.cancelling.cancel_with(CancelReason::ShutDown);
+        let mut turn = PopCursor::default();
         while let Some(job) = self.queue.try_pop(&mut turn) {
             job.cancel(CancelReason::ShutDown, &self.executor);
         }
     }
 
     pub(crate) fn queue_len(&self) -> usize {
-        self.queue.len()
+        self.queue.bounded_len()
     }
 
     pub(crate) fn queue_capacity(&self) -> usize {
@@ -324,7 +324,7 @@ impl PoolInner {
             (WaitMode::Until(_), _) if on_worker => Err((Refusal::Timeout, job)),
             (WaitMode::Until(deadline), _) => self.push(job, deadline),
             // The destructor of what was discarded submits, and so on: see `nesting`. What it submits is put aside.
-            (WaitMode::Policy, Overflow::DiscardNewest | Overflow::DiscardOldest) if nesting::is_deep() => {
+            (WaitMode::Policy, Overflow::DiscardNewest | Overflow::DiscardOldest) if nesting::is_at_max_depth() => {
                 self.put_aside(job);
                 Ok(())
             }

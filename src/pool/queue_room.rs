@@ -50,7 +50,7 @@ impl Awaited for Room {
     }
 
     fn look(&self, needs: &mut Needs) {
-        needs.worker = self.queue.len() >= self.queue.capacity();
+        needs.worker = self.queue.bounded_len() >= self.queue.capacity();
     }
 
     fn help(self: Arc<Self>) {

@@ -134,7 +134,7 @@ fn note(engine: &PoolInner, reported: Reported) {
     }
     engine.executor.lifecycle.wake_waiters();
     if reported == Reported::LeftBehind {
-        engine.left_behind.cancel_because(CancelReason::ShutDown);
+        engine.left_behind.cancel_with(CancelReason::ShutDown);
     }
 }
 

@@ -26,7 +26,7 @@ use super::inner::PoolInner;
 use super::worker_pool::WorkerPool;
 use crate::cancel::token::CancelGuard;
 use crate::error::SubmitError;
-use crate::observe::observer::{TaskId, TaskInfo};
+use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::queue::WaiterId;
 use crate::sync::{Arc, Mutex};
 use crate::task::TaskCell;

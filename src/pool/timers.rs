@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use super::worker_pool::WorkerPool;
 use crate::error::TimerError;
-use crate::observe::observer::TaskInfo;
+use crate::observe::task_info::TaskInfo;
 use crate::sync::Arc;
 use crate::sync::thread_name::thread_name;
 use crate::task::TaskCell;
 use crate::task::handle::JoinHandle;
-use crate::timer::heap::Due;
+use crate::time::deadline::Deadline;
 use crate::timer::thread::{TimerRefused, TimerThread};
 
 /// # Timers
@@ -70,10 +70,10 @@ impl WorkerPool {
             Err(source) => return Err(TimerError::no_thread(source, f)),
         };
         let executor = &self.engine().executor;
-        let due = Due::after(timers.watch().now(), delay);
+        let due = Deadline::after_instant(timers.clock().now(), delay);
         let Some(id) = executor.admit(location, None) else { return Err(TimerError::shut_down(f)) };
         let task = Arc::new(TaskCell::new(f, id, location, None));
-        match timers.put(due, Arc::clone(&task) as _) {
+        match timers.insert(due, Arc::clone(&task) as _) {
             Ok(place) => {
                 let handle = JoinHandle::new(task, Arc::clone(executor));
                 Ok(TimerHandle::once(handle, place, Arc::clone(timers), Arc::clone(executor)))

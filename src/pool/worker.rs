@@ -7,9 +7,9 @@ use std::io;
 
 use super::inner::PoolInner;
 use crate::error::{BuildError, CancelReason};
-use crate::failpoint::{self, Place};
+use crate::failpoint::{self, Failpoint};
 use crate::observe::worker_counters::WorkerCounters;
-use crate::queue::Turn;
+use crate::queue::PopCursor;
 use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, thread};
 use crate::task::context;
@@ -55,7 +55,7 @@ fn start_one(
     settings: &WorkerSettings,
     record: Arc<WorkerCounters>,
 ) -> io::Result<thread::JoinHandle<()>> {
-    if failpoint::fails(Place::ThreadStart) {
+    if failpoint::should_fail(Failpoint::ThreadStart) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
     let mut builder = thread::Builder::new().name(thread_name(&settings.thread_name, &record.worker().to_string()));
@@ -89,11 +89,11 @@ fn main(engine: &Arc<PoolInner>, settings: &WorkerSettings, record: Arc<WorkerCo
 
 /// Does what jobs ask for, until the worker may leave; the job at hand lies in `hand`.
 fn work(engine: &PoolInner, record: &WorkerCounters, hand: &mut Option<Job>) {
-    let mut turn = Turn::default();
+    let mut turn = PopCursor::default();
     while !engine.workers.may_depart() {
         *hand = engine.next_job(&mut turn, record);
         if hand.is_some() {
-            failpoint::at(Place::Taken);
+            failpoint::hit(Failpoint::Taken);
             engine.run(hand);
             *hand = None;
         } else if engine.executor.lifecycle.is_drained() {

@@ -11,7 +11,7 @@ use super::shutdown::{self, OnDrop};
 use super::worker::{self, WorkerSettings};
 use crate::error::{BuildError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::observe::metrics::Metrics;
-use crate::observe::observer::RunningTask;
+use crate::observe::task_info::RunningTask;
 use crate::sync::Arc;
 use crate::task::TaskCell;
 use crate::task::context;

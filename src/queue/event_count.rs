@@ -1,22 +1,26 @@
-//! A place to sleep until told otherwise.
+//! An eventcount: threads and futures wait in it until they are notified.
 //!
 //! Rules:
-//! 1. A sleeper *announces* itself, then looks once more at what it waits for, then sleeps. Who changes something first
-//!    makes the change, then looks for announced sleepers. Announcement and look are `SeqCst`, and so are the changes
-//!    (see the contract of the lanes): at least one sees the other, so no wake-up is lost.
-//! 2. A waker turns one announcement into one *permit*. A sleeper sleeps until it takes a permit. So a waker does
-//!    nothing while those it has woken are still on their way.
-//! 3. A sleeper that finds what it waits for takes its announcement back, or, if that has become a permit, the permit.
-//!    A sleeper that runs out of time does so too, and counts as woken if it took a permit: the wake-up was for
-//!    something, which it then looks for.
+//! 1. A waiter *registers*, then checks its condition once more, then sleeps. A notifier first
+//!    makes the condition true, then looks for registered waiters. Registration and look are
+//!    `SeqCst`, and so are the changes of the condition (see the contract of bounded lanes). So at
+//!    least one of the two sees the other, and no wake-up is lost.
+//! 2. A notifier turns one registration into one *notification*. A thread sleeps until it takes a
+//!    notification. So a notifier does nothing while the threads that it has notified have not
+//!    woken yet.
+//! 3. A thread whose condition is true takes back its registration or, if that has become a
+//!    notification, the notification. A thread whose deadline has passed does the same. If it took
+//!    a notification, it counts as notified: the notification had a reason, which the thread then
+//!    looks for.
 //!
-//! Announcements and permits are anonymous: any sleeper takes any permit.
+//! Registrations and notifications of threads are anonymous: any thread takes any notification.
 //!
-//! A *future* can wait here as well. It announces itself with a waker, which is taken out when it is told; so it knows
-//! by its absence that it was. A future that is told and will not look must pass the word on
-//! ([`withdraw`](EventCount::withdraw) says so). Since nobody can promise that a future will be polled, telling it takes no
-//! wake-up away from threads; where both wait, futures are told of every other one besides. Wakers are foreign code and
-//! are called under no lock.
+//! A *future* registers with its waker. A notification removes the waker, so a missing waker tells
+//! the future that it was notified. A future that was notified and will not check its condition
+//! must forward the notification ([`deregister`](EventCount::deregister) returns whether it was
+//! notified). A future may never be polled again, so its notification does not replace that of a
+//! thread. If there are too few notifications for all threads and futures, every other one also
+//! goes to a future. Wakers are user code and are called with no lock held.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -26,39 +30,40 @@ use crate::sync::{AtomicUsize, CachePadded, Condvar, Mutex, MutexGuard, Ordering
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// A place to sleep.
+/// An eventcount; see the rules above.
 pub(super) struct EventCount {
-    /// How many threads and futures are announced, for wakers, who look without the lock.
-    announced: CachePadded<AtomicUsize>,
-    inner: Mutex<Inner>,
-    /// Notified when there are permits.
-    permitted: Condvar,
+    /// The number of registered threads and futures. Notifiers read it without the lock.
+    registered: CachePadded<AtomicUsize>,
+    state: Mutex<State>,
+    /// Signalled when there are notifications.
+    notified: Condvar,
 }
 
 /// What the lock guards.
 #[derive(Default)]
-struct Inner {
-    /// Sleepers, and those about to sleep, that nobody has woken.
-    announced: usize,
-    /// Those that were woken and have not noticed.
-    permits: usize,
-    /// Futures that nobody has told, in the order of arrival.
+struct State {
+    /// The threads that sleep, or are about to, and were not notified.
+    threads: usize,
+    /// The notifications that no thread has taken.
+    notifications: usize,
+    /// The futures that were not notified, in the order of registration.
     futures: BTreeMap<WaiterId, Waker>,
-    /// The next spot to give out.
-    next_spot: WaiterId,
-    /// Whether a future is told before a thread next time.
+    /// The id of the next future.
+    next_id: WaiterId,
+    /// Whether a future is notified before a thread next time.
     futures_first: bool,
 }
 
-/// The spot of a waiting future; never given out twice.
+/// The id of a waiting future; never used twice.
 pub(crate) type WaiterId = u64;
 
-/// What ended a stay.
+/// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wakeup {
-    /// The look after the announcement found what was waited for; and whether a waker had come before that.
-    Ready { told: bool },
-    /// A waker.
+    /// The check after the registration succeeded. `notified` tells whether a notification came
+    /// before that.
+    Ready { notified: bool },
+    /// A notification.
     Notified,
     /// The deadline.
     TimedOut,
@@ -66,123 +71,126 @@ pub(super) enum Wakeup {
 
 impl EventCount {
     pub(super) fn new() -> Self {
-        Self { announced: CachePadded::default(), inner: Mutex::default(), permitted: Condvar::new() }
+        Self { registered: CachePadded::default(), state: Mutex::default(), notified: Condvar::new() }
     }
 
-    /// Sleeps until woken or until the deadline, unless `found` says there is no need to. `found` is called once, after
-    /// the announcement, and under no lock.
-    pub(super) fn park(&self, deadline: Deadline, found: impl FnOnce() -> bool) -> Wakeup {
-        let mut inner = self.inner.lock();
-        let announced = inner.announced + 1;
-        self.announce(&mut inner, announced);
-        drop(inner);
-        let found = found();
-        let mut inner = self.inner.lock();
-        while !found && inner.permits == 0 && !deadline.is_past() {
-            inner = self.permitted.wait_until(inner, deadline.instant());
+    /// Blocks until this thread is notified or the deadline passes, unless `check` returns `true`.
+    /// `check` is called once, after the registration, with no lock held.
+    pub(super) fn wait(&self, deadline: Deadline, check: impl FnOnce() -> bool) -> Wakeup {
+        let mut state = self.state.lock();
+        let threads = state.threads + 1;
+        self.set_threads(&mut state, threads);
+        drop(state);
+        let ready = check();
+        let mut state = self.state.lock();
+        while !ready && state.notifications == 0 && !deadline.is_past() {
+            state = self.notified.wait_until(state, deadline.instant());
         }
-        if inner.permits > 0 && !found {
-            inner.permits -= 1;
+        if state.notifications > 0 && !ready {
+            state.notifications -= 1;
             return Wakeup::Notified;
         }
-        match inner.announced.checked_sub(1) {
-            Some(announced) => {
-                self.announce(&mut inner, announced);
-                if found { Wakeup::Ready { told: false } } else { Wakeup::TimedOut }
+        match state.threads.checked_sub(1) {
+            Some(threads) => {
+                self.set_threads(&mut state, threads);
+                if ready { Wakeup::Ready { notified: false } } else { Wakeup::TimedOut }
             }
             None => {
-                inner.permits -= 1;
-                if found { Wakeup::Ready { told: true } } else { Wakeup::Notified }
+                state.notifications -= 1;
+                if ready { Wakeup::Ready { notified: true } } else { Wakeup::Notified }
             }
         }
     }
 
-    /// Whether somebody sleeps, or is about to, whom nobody has woken.
+    /// Returns whether there is a waiter that was not notified.
     #[inline]
-    pub(super) fn has_sleepers(&self) -> bool {
-        // ORDERING: SeqCst, after the change the sleeper waits for; rule 1.
-        self.announced.0.load(Ordering::SeqCst) > 0
+    pub(super) fn has_waiters(&self) -> bool {
+        // ORDERING: SeqCst, after the change of the condition; rule 1.
+        self.registered.0.load(Ordering::SeqCst) > 0
     }
 
-    /// Wakes so many sleepers, or as many as there are. `prepare` is told how many, before they wake; it is called under
-    /// the lock.
+    /// Notifies at most `waiters` threads, and at most as many futures. Calls `prepare` with the
+    /// number of notified threads before they wake, with the lock held.
     #[inline]
-    pub(super) fn wake(&self, sleepers: usize, prepare: impl FnOnce(usize)) {
-        if self.has_sleepers() {
-            self.wake_announced(sleepers, prepare);
+    pub(super) fn notify(&self, waiters: usize, prepare: impl FnOnce(usize)) {
+        if self.has_waiters() {
+            self.notify_registered(waiters, prepare);
         }
     }
 
-    /// Wakes every sleeper. Unlike [`wake`](Self::wake) it needs no `SeqCst` of the change before it: it always takes the
-    /// lock, under which sleepers announce themselves before they look.
-    pub(super) fn wake_all(&self, prepare: impl FnOnce(usize)) {
-        self.wake_announced(usize::MAX, prepare);
+    /// Notifies all waiters. Unlike [`notify`](Self::notify) it does not require that the change
+    /// before it is `SeqCst`: it always takes the lock, under which waiters register before they
+    /// check.
+    pub(super) fn notify_all(&self, prepare: impl FnOnce(usize)) {
+        self.notify_registered(usize::MAX, prepare);
     }
 
-    fn wake_announced(&self, sleepers: usize, prepare: impl FnOnce(usize)) {
-        let mut inner = self.inner.lock();
-        let futures = inner.futures_to_wake(sleepers);
-        let woken = sleepers.min(inner.announced);
+    fn notify_registered(&self, waiters: usize, prepare: impl FnOnce(usize)) {
+        let mut state = self.state.lock();
+        let futures = state.futures_to_notify(waiters);
+        let notified = waiters.min(state.threads);
         let mut wakers = Vec::new();
-        wakers.extend((0..futures).filter_map(|_| inner.futures.pop_first()));
-        let announced = inner.announced - woken;
-        self.announce(&mut inner, announced);
-        prepare(woken);
-        inner.permits += woken;
-        drop(inner);
-        for _ in 0..woken {
-            self.permitted.notify_one();
+        wakers.extend((0..futures).filter_map(|_| state.futures.pop_first()));
+        let threads = state.threads - notified;
+        self.set_threads(&mut state, threads);
+        prepare(notified);
+        state.notifications += notified;
+        drop(state);
+        for _ in 0..notified {
+            self.notified.notify_one();
         }
         for (_, waker) in wakers {
             nesting::call_back(move || waker.wake());
         }
     }
 
-    /// Announces a future, or has it told by another waker. What the waker is to be told of is looked for afterwards.
-    pub(super) fn enroll(&self, spot: &mut Option<WaiterId>, waker: Waker) {
-        let mut inner = self.inner.lock();
-        let spot = *spot.get_or_insert(inner.next_spot);
-        inner.next_spot = inner.next_spot.max(spot + 1);
-        let old = inner.futures.insert(spot, waker);
-        let announced = inner.announced;
-        self.announce(&mut inner, announced);
-        drop(inner);
+    /// Registers a future, or replaces its waker. The future checks its condition afterwards.
+    pub(super) fn register(&self, id: &mut Option<WaiterId>, waker: Waker) {
+        let mut state = self.state.lock();
+        let id = *id.get_or_insert(state.next_id);
+        state.next_id = state.next_id.max(id + 1);
+        let old = state.futures.insert(id, waker);
+        let threads = state.threads;
+        self.set_threads(&mut state, threads);
+        drop(state);
         unwind::discard(old);
     }
 
-    /// Takes the announcement of a future back; returns whether it had been told.
-    #[must_use = "who was told and does not look passes the word on"]
-    pub(super) fn withdraw(&self, spot: WaiterId) -> bool {
-        let mut inner = self.inner.lock();
-        let waker = inner.futures.remove(&spot);
-        let announced = inner.announced;
-        self.announce(&mut inner, announced);
-        drop(inner);
-        let told = waker.is_none();
+    /// Removes the registration of a future; returns whether the future was notified.
+    #[must_use = "a future that was notified and does not check must forward the notification"]
+    pub(super) fn deregister(&self, id: WaiterId) -> bool {
+        let mut state = self.state.lock();
+        let waker = state.futures.remove(&id);
+        let threads = state.threads;
+        self.set_threads(&mut state, threads);
+        drop(state);
+        let notified = waker.is_none();
         unwind::discard(waker);
-        told
+        notified
     }
 
-    fn announce(&self, inner: &mut MutexGuard<'_, Inner>, announced: usize) {
-        inner.announced = announced;
-        // ORDERING: SeqCst, before the sleeper's last look; rule 1.
-        self.announced.0.store(announced + inner.futures.len(), Ordering::SeqCst);
+    /// Sets the number of threads, and updates what notifiers see of threads and futures.
+    fn set_threads(&self, state: &mut MutexGuard<'_, State>, threads: usize) {
+        state.threads = threads;
+        // ORDERING: SeqCst, before the waiter's last check; rule 1.
+        self.registered.0.store(threads + state.futures.len(), Ordering::SeqCst);
     }
 }
 
-impl Inner {
-    /// How many of so many wake-ups go to futures: those that threads leave over, and every other contested one.
-    fn futures_to_wake(&mut self, sleepers: usize) -> usize {
+impl State {
+    /// Returns how many futures are notified by `notifications`: as many as threads leave over, or
+    /// every other one if there are too few.
+    fn futures_to_notify(&mut self, notifications: usize) -> usize {
         let waiting = self.futures.len();
         if waiting == 0 {
             return 0;
         }
-        let left_over = sleepers.saturating_sub(self.announced);
-        if left_over >= waiting || self.announced == 0 {
-            return waiting.min(sleepers);
+        let left_over = notifications.saturating_sub(self.threads);
+        if left_over >= waiting || self.threads == 0 {
+            return waiting.min(notifications);
         }
         self.futures_first = !self.futures_first;
-        let half = if self.futures_first { sleepers.div_ceil(2) } else { sleepers / 2 };
+        let half = if self.futures_first { notifications.div_ceil(2) } else { notifications / 2 };
         left_over.max(half).min(waiting)
     }
 }
@@ -192,16 +200,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn futures_get_what_threads_leave_over_and_every_other_contested_word() {
-        let told = |threads, futures, words: &[usize]| {
-            let mut inner = Inner { announced: threads, ..Inner::default() };
-            inner.futures.extend((0..futures).map(|spot| (spot, Waker::noop().clone())));
-            words.iter().map(|words| inner.futures_to_wake(*words)).collect::<Vec<_>>()
+    fn futures_get_the_notifications_that_threads_leave_over_and_every_other_contested_one() {
+        let notified = |threads, futures, notifications: &[usize]| {
+            let mut state = State { threads, ..State::default() };
+            state.futures.extend((0..futures).map(|id| (id, Waker::noop().clone())));
+            notifications.iter().map(|count| state.futures_to_notify(*count)).collect::<Vec<_>>()
         };
-        assert_eq!(told(3, 0, &[1, 9]), [0, 0]);
-        assert_eq!(told(0, 5, &[3, 9]), [3, 5]);
-        assert_eq!(told(1, 2, &[1, 1, 1, 5, 1, 1]), [1, 0, 1, 2, 0, 1], "turns are taken where there is not enough");
-        assert_eq!(told(4, 9, &[4, 4, 5, 5]), [2, 2, 3, 2]);
-        assert_eq!(told(2, 6, &[7, 7]), [5, 5], "threads cannot use more than one each");
+        assert_eq!(notified(3, 0, &[1, 9]), [0, 0]);
+        assert_eq!(notified(0, 5, &[3, 9]), [3, 5]);
+        assert_eq!(notified(1, 2, &[1, 1, 1, 5, 1, 1]), [1, 0, 1, 2, 0, 1], "too few notifications alternate");
+        assert_eq!(notified(4, 9, &[4, 4, 5, 5]), [2, 2, 3, 2]);
+        assert_eq!(notified(2, 6, &[7, 7]), [5, 5], "each thread takes at most one notification");
     }
 }

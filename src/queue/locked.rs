@@ -1,7 +1,8 @@
-//! The twin for model checks: a ring under one lock.
+//! The bounded lane for model checks: a deque behind a lock.
 //!
-//! It is built of nothing but the `sync` door, so a model checker sees through it. It keeps the contract of the engines
-//! because two operations meet in the lock: the later one sees all that was done before the earlier one.
+//! It uses only the `sync` facade, so a model checker sees each step. It keeps the contract of
+//! bounded lanes because the lock orders two operations: the later one sees all that happened
+//! before the earlier one.
 
 use std::collections::VecDeque;
 
@@ -10,7 +11,7 @@ use crate::sync::Mutex;
 /// A bounded multi-producer, multi-consumer lane.
 pub(super) struct Lane<T> {
     items: Mutex<VecDeque<T>>,
-    /// The most items it may hold.
+    /// The limit of items.
     capacity: usize,
 }
 
@@ -19,7 +20,7 @@ impl<T> Lane<T> {
         Self { items: Mutex::default(), capacity }
     }
 
-    /// Takes the item in, or gives it back if there is no room.
+    /// Pushes the item, or returns it if the lane is full.
     pub(super) fn try_push(&self, item: T) -> Result<(), T> {
         let mut items = self.items.lock();
         if items.len() >= self.capacity {
@@ -29,12 +30,12 @@ impl<T> Lane<T> {
         Ok(())
     }
 
-    /// Hands out the oldest item, if there is one.
+    /// Pops the oldest item, if there is one.
     pub(super) fn try_pop(&self) -> Option<T> {
         self.items.lock().pop_front()
     }
 
-    /// How many items it holds; out of date when it arrives, but never above the capacity.
+    /// Returns the number of items, which never exceeds the capacity; may be stale when it returns.
     pub(super) fn len(&self) -> usize {
         self.items.lock().len()
     }

@@ -1,12 +1,14 @@
-//! The lane beside the bounded one, nearly always empty.
+//! The unbounded lane of the queue, which is empty most of the time.
 //!
-//! It has rows, so that threads that bring much do not wait for each other: each row hands out in the order of arrival, and
-//! they take turns. `occupied` says which rows hold something, in one word that every worker can look at.
+//! It consists of shards, so that threads that push many items do not contend for one lock. Each
+//! shard is first in, first out, and workers take from the shards in turn. `nonempty` has one bit
+//! for each shard that holds items, so that a worker checks all shards by one load.
 //!
-//! A row's bit is set under the row's lock before the first item is seen by anyone, and cleared under it after the last
-//! was taken. So who brings an item and then looks for sleepers has written the bit, or it was written under a hold of
-//! the lock that came before; and a worker that has announced its sleep and then finds the bit clear has come before
-//! that write, or after the item was taken. [All of these are `SeqCst`.]
+//! The bit of a shard is set under the shard's lock before any thread can pop the first item. It is
+//! cleared under the lock after the last item was popped. Before a thread that has pushed an item
+//! looks for sleeping workers, the bit was set by that thread or by an earlier holder of the lock.
+//! A worker that has registered and then finds the bit clear has either loaded it before it was
+//! set, or after the item was popped. All of these are `SeqCst`.
 
 use std::array;
 use std::collections::VecDeque;
@@ -14,121 +16,126 @@ use std::mem;
 
 use crate::sync::{AtomicUsize, CachePadded, Mutex, Ordering};
 
-/// How many rows there are.
-pub(super) const ROWS: usize = 8;
-/// The shortest length at which dead items of a row are looked for.
-const FIRST_PURGE: usize = 64;
+/// The number of shards.
+pub(super) const SHARDS: usize = 8;
+/// The shortest length at which a shard is searched for stale items.
+const MIN_PURGE_LEN: usize = 64;
 
-/// A lane that refuses nothing, but forgets what has died in it.
+/// A lane without a limit. It drops items that have become stale.
 pub(super) struct UnboundedLane<T> {
-    rows: [CachePadded<Row<T>>; ROWS],
-    /// Bit by bit, which rows hold something.
-    occupied: CachePadded<AtomicUsize>,
+    shards: [CachePadded<Shard<T>>; SHARDS],
+    /// A bit for each shard that holds items.
+    nonempty: CachePadded<AtomicUsize>,
 }
 
-struct Row<T> {
+struct Shard<T> {
     items: Mutex<Items<T>>,
     /// The number of items. Changed under the lock.
     len: AtomicUsize,
 }
 
-/// What the lock of a row guards.
+/// What the lock of a shard guards.
 struct Items<T> {
     queue: VecDeque<T>,
-    /// The length at which dead items are looked for: twice what the last look left, so that looking costs each item a
-    /// constant.
+    /// The length at which the shard is searched for stale items: twice the length after the last
+    /// search. So searching takes constant time per item.
     next_purge: usize,
 }
 
 impl<T> UnboundedLane<T> {
     pub(super) fn new() -> Self {
-        Self { rows: array::from_fn(|_| CachePadded(Row::new())), occupied: CachePadded::default() }
+        Self { shards: array::from_fn(|_| CachePadded(Shard::new())), nonempty: CachePadded::default() }
     }
 
-    /// Takes the item in; returns dead ones, to be dropped by the caller, who holds no lock. `row` is any number.
-    #[must_use = "what is returned is to be dropped outside of locks"]
+    /// Pushes the item to the shard `shard % SHARDS`. Returns stale items, which the caller drops
+    /// with no lock held.
+    #[must_use = "the returned items must be dropped outside of locks"]
     #[inline]
-    pub(super) fn push(&self, item: T, row: usize, is_dead: impl Fn(&T) -> bool) -> Option<Vec<T>> {
-        self.change(row, |items| {
-            let dead = (items.queue.len() >= items.next_purge).then(|| items.purge(is_dead));
+    pub(super) fn push(&self, item: T, shard: usize, is_stale: impl Fn(&T) -> bool) -> Option<Vec<T>> {
+        self.change(shard, |items| {
+            let stale = (items.queue.len() >= items.next_purge).then(|| items.purge(is_stale));
             items.queue.push_back(item);
-            dead
+            stale
         })
     }
 
-    /// Hands out the oldest item of some row, if there is one. `next_row` is where to look first, and is moved on.
+    /// Pops the oldest item of a shard, if there is one. Begins with the shard `next_shard`, and
+    /// advances it.
     #[inline]
-    pub(super) fn pop(&self, next_row: &mut usize) -> Option<T> {
+    pub(super) fn pop(&self, next_shard: &mut usize) -> Option<T> {
         // ORDERING: SeqCst; see the head of this file.
-        let occupied = self.occupied.0.load(Ordering::SeqCst);
-        if occupied == 0 { None } else { self.pop_one_of(occupied, next_row) }
+        let nonempty = self.nonempty.0.load(Ordering::SeqCst);
+        if nonempty == 0 { None } else { self.pop_from(nonempty, next_shard) }
     }
 
-    fn pop_one_of(&self, occupied: usize, next_row: &mut usize) -> Option<T> {
-        let first = *next_row;
-        (0..ROWS).map(|step| (first + step) % ROWS).filter(|row| occupied & (1 << row) != 0).find_map(|row| {
-            *next_row = (row + 1) % ROWS;
-            self.change(row, |items| items.queue.pop_front())
+    fn pop_from(&self, nonempty: usize, next_shard: &mut usize) -> Option<T> {
+        let first = *next_shard;
+        (0..SHARDS).map(|step| (first + step) % SHARDS).filter(|shard| nonempty & (1 << shard) != 0).find_map(|shard| {
+            *next_shard = (shard + 1) % SHARDS;
+            self.change(shard, |items| items.queue.pop_front())
         })
     }
 
-    /// Takes back the youngest item of a row, if it is the one that `is_it` tells.
+    /// Removes the youngest item of a shard, if `matches` returns `true` for it.
     #[inline]
-    pub(super) fn take_back(&self, row: usize, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.change(row, |items| if items.queue.back().is_some_and(is_it) { items.queue.pop_back() } else { None })
+    pub(super) fn unpush(&self, shard: usize, matches: impl FnOnce(&T) -> bool) -> Option<T> {
+        self.change(shard, |items| if items.queue.back().is_some_and(matches) { items.queue.pop_back() } else { None })
     }
 
-    /// Whether it holds nothing; out of date when it arrives.
+    /// Returns whether the lane is empty; may be stale when it returns.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        // ORDERING: see the head of this file; a worker that has ended its search looks here as well.
-        self.occupied.0.load(Ordering::SeqCst) == 0
+        // ORDERING: see the head of this file; a worker that has ended its search checks here too.
+        self.nonempty.0.load(Ordering::SeqCst) == 0
     }
 
-    /// How many items it holds; out of date when it arrives.
+    /// Returns the number of items; may be stale when it returns.
     pub(super) fn len(&self) -> usize {
-        let occupied = self.occupied.0.load(Ordering::SeqCst);
-        rows_of(occupied).map(|row| self.rows[row].0.len.load(Ordering::Relaxed)).sum()
+        let nonempty = self.nonempty.0.load(Ordering::SeqCst);
+        shards_of(nonempty).map(|shard| self.shards[shard].0.len.load(Ordering::Relaxed)).sum()
     }
 
-    /// Changes the items of a row, and says what that makes of it.
+    /// Changes the items of a shard, and updates its length and its bit.
     #[inline]
-    fn change<V>(&self, row: usize, change: impl FnOnce(&mut Items<T>) -> V) -> V {
-        let row = row % ROWS;
-        let Row { items, len } = &self.rows[row].0;
+    fn change<V>(&self, shard: usize, change: impl FnOnce(&mut Items<T>) -> V) -> V {
+        let shard = shard % SHARDS;
+        let Shard { items, len } = &self.shards[shard].0;
         let mut items = items.lock();
         let before = items.queue.len();
         let value = change(&mut items);
         let after = items.queue.len();
         len.store(after, Ordering::Relaxed);
-        // ORDERING: SeqCst; see the head of this file. Nobody else changes this bit meanwhile.
+        // ORDERING: SeqCst; see the head of this file. No other thread changes this bit meanwhile.
         if before == 0 && after > 0 {
-            self.occupied.0.fetch_add(1 << row, Ordering::SeqCst);
+            self.nonempty.0.fetch_add(1 << shard, Ordering::SeqCst);
         } else if before > 0 && after == 0 {
-            self.occupied.0.fetch_sub(1 << row, Ordering::SeqCst);
+            self.nonempty.0.fetch_sub(1 << shard, Ordering::SeqCst);
         }
         value
     }
 }
 
-/// The rows whose bits are set.
-fn rows_of(occupied: usize) -> impl Iterator<Item = usize> {
-    (0..ROWS).filter(move |row| occupied & (1 << row) != 0)
+/// Returns the shards whose bits are set.
+fn shards_of(nonempty: usize) -> impl Iterator<Item = usize> {
+    (0..SHARDS).filter(move |shard| nonempty & (1 << shard) != 0)
 }
 
-impl<T> Row<T> {
+impl<T> Shard<T> {
     fn new() -> Self {
-        Self { items: Mutex::new(Items { queue: VecDeque::new(), next_purge: FIRST_PURGE }), len: AtomicUsize::new(0) }
+        Self {
+            items: Mutex::new(Items { queue: VecDeque::new(), next_purge: MIN_PURGE_LEN }),
+            len: AtomicUsize::new(0),
+        }
     }
 }
 
 impl<T> Items<T> {
-    /// Removes dead items.
+    /// Removes stale items.
     #[cold]
-    fn purge(&mut self, is_dead: impl Fn(&T) -> bool) -> Vec<T> {
-        let (dead, alive): (Vec<T>, _) = mem::take(&mut self.queue).into_iter().partition(is_dead);
-        self.queue = alive.into();
-        self.next_purge = FIRST_PURGE.max(2 * self.queue.len());
-        dead
+    fn purge(&mut self, is_stale: impl Fn(&T) -> bool) -> Vec<T> {
+        let (stale, fresh): (Vec<T>, _) = mem::take(&mut self.queue).into_iter().partition(is_stale);
+        self.queue = fresh.into();
+        self.next_purge = MIN_PURGE_LEN.max(2 * self.queue.len());
+        stale
     }
 }

@@ -36,7 +36,7 @@ use super::policy::ErrorClass;
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, JoinError};
 use crate::nesting;
-use crate::observe::observer::{TaskId, TaskOutcome};
+use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::task::context::Name;
@@ -44,9 +44,9 @@ use crate::task::executor::Executor;
 use crate::task::job::Task;
 use crate::task::waits::{self, Needs, Wait};
 use crate::task::{JoinStatus, JoinTarget, Landing, TaskCell, Watched};
-use crate::time::clock::Moment;
+use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
-use crate::timer::heap::{Due, Place};
+use crate::timer::heap::TimerKey;
 use crate::timer::thread::{Reservation, TimerThread};
 use crate::unwind;
 
@@ -60,7 +60,7 @@ pub(super) struct RetryCell<F, T, E> {
     token: CancellationToken,
     timers: Arc<TimerThread>,
     /// The place in the agenda, while it may be there. See rule 1.
-    place: Mutex<Option<Place>>,
+    place: Mutex<Option<TimerKey>>,
     /// Whether a share in it lies in the pool's queue; see rule 4.
     is_queued: AtomicBool,
     /// Itself, for the agenda.
@@ -92,7 +92,7 @@ where
         attempts: Attempts<E>,
         reservation: Reservation,
         timers: Arc<TimerThread>,
-        (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Moment>),
+        (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
     ) -> Arc<Self> {
         let body = Body { f, attempts, errors: Errors::new(), reservation };
         Arc::new_cyclic(|me| Self {
@@ -118,18 +118,18 @@ where
     /// The same, unless a delay is under way: what has come out of the queue then is an empty share.
     /// A delay that ends is handed over after it is over, so the share of the next attempt is never taken for one.
     fn start_if_due(&self) -> Option<Body<F, E>> {
-        self.start_if(|place| place.due() <= Due::At(self.now()))
+        self.start_if(|place| place.deadline() <= Deadline::at(self.now()))
     }
 
-    fn start_if(&self, may_start: impl FnOnce(Place) -> bool) -> Option<Body<F, E>> {
+    fn start_if(&self, may_start: impl FnOnce(TimerKey) -> bool) -> Option<Body<F, E>> {
         let mut place = self.place.lock();
         if !place.is_none_or(may_start) {
             return None;
         }
-        let out_of_agenda = place.take().and_then(|place| self.timers.strike_out(place));
+        let removed = place.take().and_then(|place| self.timers.remove(place));
         let body = self.plain.start();
         drop(place);
-        drop(out_of_agenda);
+        drop(removed);
         body
     }
 
@@ -168,7 +168,7 @@ where
         };
         unwind::discard(body.errors.add(error));
         match next {
-            Some(Next::After(delay)) => self.delay(body, Due::after(self.now(), delay), record, executor),
+            Some(Next::After(delay)) => self.delay(body, Deadline::after_instant(self.now(), delay), record, executor),
             Some(Next::GiveUpReason(reason)) => self.give_up(body, reason, record, executor),
             None => unreachable!("an attempt without an error has succeeded"),
         }
@@ -183,10 +183,10 @@ where
     }
 
     /// Puts the closure back and the task into the agenda.
-    fn delay(&self, body: Body<F, E>, due: Due, record: &WorkerCounters, executor: &Executor) {
+    fn delay(&self, body: Body<F, E>, due: Deadline, record: &WorkerCounters, executor: &Executor) {
         let mut place = self.place.lock();
         let me = self.me.upgrade().expect("whoever calls a method holds a reference");
-        match body.reservation.put(due, me) {
+        match body.reservation.insert(due, me) {
             Ok(taken) => {
                 *place = Some(taken);
                 self.plain.put_back(body);
@@ -245,7 +245,7 @@ where
 
 impl<F, T, E> RetryCell<F, T, E> {
     fn now(&self) -> Instant {
-        self.timers.watch().now()
+        self.timers.clock().now()
     }
 }
 
@@ -270,7 +270,7 @@ where
             if claimed.is_none() && reason == CancelReason::Discarded {
                 return false;
             }
-            self.token.cancel_because(reason);
+            self.token.cancel_with(reason);
             // The closure may have been put back by an attempt that had not seen the token.
             claimed = claimed.or_else(|| self.start());
             let Some(body) = claimed else { return false };
@@ -309,10 +309,10 @@ where
     }
 
     fn look(&self, needs: &mut Needs) {
-        let due = self.place.lock().map(Place::due);
+        let due = self.place.lock().map(TimerKey::deadline);
         let now = self.now();
         self.plain.look(needs, |needs| match due {
-            Some(due) if due > Due::At(now) => needs.worker_at = due.instant(),
+            Some(due) if due > Deadline::at(now) => needs.worker_at = due.instant(),
             _ => needs.worker = true,
         });
     }
@@ -342,7 +342,7 @@ where
 
     /// A task between two attempts is under way.
     fn prospect(&self) -> JoinStatus {
-        let is_delayed = self.place.lock().is_some_and(|place| place.due() > Due::At(self.now()));
+        let is_delayed = self.place.lock().is_some_and(|place| place.deadline() > Deadline::at(self.now()));
         match self.plain.prospect() {
             JoinStatus::Queued if is_delayed => JoinStatus::InProgress,
             prospect => prospect,

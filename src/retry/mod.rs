@@ -101,7 +101,7 @@ impl WorkerPool {
             Ok(reservation) => reservation,
             Err(refusal) => return Err(timers::no_place(refusal, f)),
         };
-        let attempts = Attempts::new(policy, timers.watch().now());
+        let attempts = Attempts::new(policy, timers.clock().now());
         let mut body = Some((f, attempts, reservation));
         let mut task = None;
         let executor = &self.engine().executor;

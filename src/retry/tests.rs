@@ -12,7 +12,7 @@ use crate::sync::{Arc, Mutex};
 use crate::task::Landing;
 use crate::task::job::Task;
 use crate::timer::tests::Bench;
-use crate::timer::thread::PLACES;
+use crate::timer::thread::MAX_TIMERS;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -156,9 +156,9 @@ fn attempts_are_made_when_the_delays_are_over_and_not_before() {
     let bench = Bench::new();
     let (executor, timers) = (&bench.executor, &bench.timers);
     let id = executor.admit(Location::caller(), None).expect("it is open");
-    let start = bench.watch.now();
+    let start = bench.clock.now();
     let made = Arc::new(Mutex::new(Vec::new()));
-    let (noted, watch) = (Arc::clone(&made), bench.watch.clone());
+    let (noted, watch) = (Arc::clone(&made), bench.clock.clone());
     let policy = RetryPolicy::exponential().base_delay(SECOND).jitter(false).max_attempts(4);
     let attempts = Attempts::new(policy, start);
     let f = move |_| {
@@ -204,7 +204,7 @@ fn attempts_made_elsewhere_count_and_their_delays_are_over() {
 fn where_as_many_timers_as_may_be_are_pending_the_closure_comes_back() {
     let pool = WorkerPool::builder().workers(1).build().expect("it can be built");
     let timers = pool.timers().expect("a thread can be started");
-    let reserved: Vec<_> = (0..PLACES).map(|_| timers.reserve().ok()).collect();
+    let reserved: Vec<_> = (0..MAX_TIMERS).map(|_| timers.reserve().ok()).collect();
     let refused = pool.spawn_with_retry(RetryPolicy::exponential(), |_| Ok::<_, ()>(())).expect_err("no place is left");
     assert!(refused.is_full() && !refused.is_shut_down());
     assert_eq!(pool.metrics().tasks_submitted, 0);

@@ -1,31 +1,33 @@
-//! Whether it pays to wait a little before the dear way to wait, learnt from how it went lately.
+//! Adaptive spinning: decides from recent results whether to spin before blocking.
 
-/// Tells when to try what may be in vain. After each try in vain twice as many are skipped, and one more, up to `MOST`; after
-/// one that paid, none is. So what never pays costs next to nothing, and what always pays is always had.
+/// A back-off from spinning without success.
+///
+/// After each failure it skips 1, 3, 7, … attempts, up to `MAX`; a success resets it. So spinning
+/// that never succeeds costs next to nothing, and spinning that always succeeds is never skipped.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct AdaptiveSpin<const MOST: u32> {
-    /// How many tries are still to be skipped.
-    left: u32,
-    /// How many were skipped after the last try in vain.
-    skipped: u32,
+pub(crate) struct AdaptiveSpin<const MAX: u32> {
+    /// The number of attempts that are still to be skipped.
+    remaining: u32,
+    /// The number of attempts that are skipped after the last failure; zero after a success.
+    penalty: u32,
 }
 
-impl<const MOST: u32> AdaptiveSpin<MOST> {
-    pub(crate) const NEW: Self = Self { left: 0, skipped: 0 };
+impl<const MAX: u32> AdaptiveSpin<MAX> {
+    pub(crate) const NEW: Self = Self { remaining: 0, penalty: 0 };
 
-    /// Whether to try this time.
+    /// Returns whether to spin this time. The caller then calls [`record`](Self::record).
     #[inline]
-    pub(crate) fn tries(&mut self) -> bool {
-        let skips = self.left > 0;
-        self.left -= u32::from(skips);
+    pub(crate) fn should_spin(&mut self) -> bool {
+        let skips = self.remaining > 0;
+        self.remaining -= u32::from(skips);
         !skips
     }
 
-    /// Learns whether the try paid.
+    /// Records whether spinning succeeded.
     #[inline]
-    pub(crate) fn learn(&mut self, paid: bool) {
-        self.skipped = if paid { 0 } else { MOST.min(2 * self.skipped + 1) };
-        self.left = self.skipped;
+    pub(crate) fn record(&mut self, succeeded: bool) {
+        self.penalty = if succeeded { 0 } else { MAX.min(2 * self.penalty + 1) };
+        self.remaining = self.penalty;
     }
 }
 
@@ -34,11 +36,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tries_in_vain_are_skipped_ever_longer_until_one_pays() {
-        let mut hope = AdaptiveSpin::<15>::NEW;
-        let mut skipped_after = |paid| {
-            hope.learn(paid);
-            (0..).take_while(|_| !hope.tries()).count()
+    fn failures_skip_more_and_more_attempts_until_a_success() {
+        let mut spin = AdaptiveSpin::<15>::NEW;
+        let mut skipped_after = |succeeded| {
+            spin.record(succeeded);
+            (0..).take_while(|_| !spin.should_spin()).count()
         };
         assert_eq!([false; 6].map(&mut skipped_after), [1, 3, 7, 15, 15, 15]);
         assert_eq!([true, false, true, true, false, false].map(&mut skipped_after), [0, 1, 0, 0, 1, 3]);

@@ -1,12 +1,13 @@
-//! The one door to threads, locks, atomics, thread locals and the time.
+//! The facade over threads, locks, atomics, thread locals and the clock.
 //!
-//! Every other module takes these from here, so that a model checker stands behind this file without touching them:
-//! `system` is what the product uses; `checked` has the same face over loom (`--cfg workcrew_loom`) or shuttle
-//! (`--cfg workcrew_shuttle`), for the crate's own models. Guards are passed by value to the waits, the form that both
-//! can offer. No lock in here poisons: a panic never happens under one, because no foreign code runs under one.
+//! All other modules take these from here, so a model checker can replace them. Production builds
+//! use `native`. The crate's own models use `model`, which has the same interface over loom
+//! (`--cfg workcrew_loom`) or shuttle (`--cfg workcrew_shuttle`). Waits take and return guards by
+//! value, the form that both support. No lock is poisoned: no user code runs under a lock, so no
+//! panic happens under one.
 //!
-//! `Arc` and `Weak` are those of the standard library in every build: the checkers' own know no weak
-//! references and no trait objects.
+//! `Arc` and `Weak` are those of the standard library in every build, because those of the checkers
+//! support neither weak references nor trait objects.
 
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
 pub(crate) mod model;
@@ -21,29 +22,29 @@ pub(crate) use self::model::*;
 #[cfg(not(all(test, any(workcrew_loom, workcrew_shuttle))))]
 pub(crate) use self::native::*;
 
-/// For statics, which outlive every execution of a model.
+/// The cell for statics, which outlive the executions of a model.
 pub(crate) use std::sync::OnceLock as StaticOnceLock;
 pub(crate) use std::sync::atomic::Ordering;
 pub(crate) use std::sync::{Arc, Weak};
 
 #[cfg(all(any(workcrew_loom, workcrew_shuttle), not(workcrew_model)))]
-compile_error!("model checkers see through the twin of the queue only: set `--cfg workcrew_model` as well");
+compile_error!("model checkers need the model implementation of the queue: set `--cfg workcrew_model` as well");
 #[cfg(all(workcrew_loom, workcrew_shuttle))]
-compile_error!("one model checker at a time");
+compile_error!("only one model checker can be used at a time");
 
-/// A cell that is written once. It says by an atomic of its own that the value is there: what the standard library's cell
-/// goes by is hidden from model checkers and sanitizers.
+/// A cell that is written once. It has an atomic flag of its own, because that of the standard
+/// library's cell is hidden from model checkers and sanitizers.
 pub(crate) struct OnceLock<T> {
     value: StaticOnceLock<T>,
-    /// Written after the value.
+    /// Whether the value is set; written after the value.
     is_set: AtomicBool,
-    /// Held while the value is made.
-    making: Mutex<()>,
+    /// Held while the value is initialised.
+    init: Mutex<()>,
 }
 
 impl<T> OnceLock<T> {
     pub(crate) fn new() -> Self {
-        Self { value: StaticOnceLock::new(), is_set: AtomicBool::new(false), making: Mutex::default() }
+        Self { value: StaticOnceLock::new(), is_set: AtomicBool::new(false), init: Mutex::default() }
     }
 
     #[inline]
@@ -58,7 +59,8 @@ impl<T> OnceLock<T> {
         Ok(())
     }
 
-    /// The value, which `make` makes if need be: under a lock of the cell, so it runs nothing foreign.
+    /// Returns the value, after initialising it if necessary. `make` is called under a lock of the
+    /// cell, so it runs no user code.
     #[inline]
     pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
         self.get().unwrap_or_else(|| self.init(make))
@@ -66,11 +68,11 @@ impl<T> OnceLock<T> {
 
     #[cold]
     fn init(&self, make: impl FnOnce() -> T) -> &T {
-        let _making = self.making.lock();
+        let _init = self.init.lock();
         if self.get().is_none() {
-            assert!(self.set(make()).is_ok(), "made under a lock");
+            assert!(self.set(make()).is_ok(), "the value is initialised under a lock");
         }
-        self.get().expect("it is there now")
+        self.get().expect("the value is set")
     }
 }
 
@@ -83,13 +85,13 @@ impl<T> Default for OnceLock<T> {
 impl<T> From<T> for OnceLock<T> {
     fn from(value: T) -> Self {
         let cell = Self::new();
-        assert!(cell.set(value).is_ok(), "it is new");
+        assert!(cell.set(value).is_ok(), "a new cell is empty");
         cell
     }
 }
 
-/// A value that shares its cache line with nothing, at any address: what is made often had better not ask the allocator
-/// for an alignment, which takes ten times as long.
+/// A value that shares its cache line with no other, at any address. Padding avoids an over-aligned
+/// allocation, which is about ten times slower.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Padded<T> {
@@ -98,7 +100,7 @@ pub(crate) struct Padded<T> {
     _after: Line,
 }
 
-/// A cache line, nearly everywhere; nothing is ever written into it.
+/// The size of a cache line on most machines. Never written.
 type Line = std::mem::MaybeUninit<[u8; 64]>;
 
 impl<T> Padded<T> {
@@ -107,12 +109,13 @@ impl<T> Padded<T> {
     }
 }
 
-/// A value on cache lines of its own: 128 bytes, since x86-64 fetches lines in pairs.
+/// A value aligned to 128 bytes, because x86-64 fetches cache lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct CachePadded<T>(pub(crate) T);
 
-/// Gives out numbers, none twice in one process and zero never. Nothing is ordered by them, so that no checker looks.
+/// A source of ids. Each is unique within the process, and none is zero. They order no other memory
+/// access, so the counter is hidden from model checkers.
 pub(crate) struct IdGenerator(std::sync::atomic::AtomicU64);
 
 impl IdGenerator {

@@ -1,16 +1,19 @@
-//! The same face over a model checker, and the way to run a model under it.
+//! The interface of `native` over a model checker, and the time of a model.
 //!
-//! What differs from the product, and why it is still the product that is checked:
+//! The differences from production, and why the models still check the production code:
 //!
-//! 1. *Time* stands still but for waits with a deadline, and is the same whenever a schedule is run again. A
-//!    timed wait either lets the time pass to its end at once, as if all others were slow, or waits to be told, as if they
-//!    were fast ([`Time`] says which). So no model depends on how fast it runs.
-//! 2. *Lingering* is one look: what it finds in several, it finds in one of a later schedule.
-//! 3. All threads of a model are one thread for the standard library, which therefore takes a lock for poisoned that one
-//!    of them leaves while another unwinds. That says nothing.
-//! 4. loom takes `SeqCst` accesses for `AcqRel` ones. They are given fences here: one after each store, one before each load.
-//!    So of two that each write and then read what the other wrote, one sees the other, also where one relies on a
-//!    write that came before its own steps; more than that no ORDERING note of the crate claims.
+//! 1. *Time* stands still except for waits with a deadline, and is the same whenever a schedule is
+//!    repeated. [`Time`] selects how a timed wait behaves. It skips to its deadline at once, as if
+//!    all other threads were slow; or it waits for a notification, as if they were fast. So no
+//!    model depends on its speed.
+//! 2. *Spinning* is a single check. What several checks find, a single check finds in a later
+//!    schedule.
+//! 3. All threads of a model are one thread for the standard library. So it considers a lock
+//!    poisoned that one of them releases while another unwinds. That has no meaning and is ignored.
+//! 4. loom treats `SeqCst` accesses as `AcqRel`. Here they get fences: one after each store, one
+//!    before each load. So of two threads that each write and then read what the other wrote, at
+//!    least one sees the other's write. This also holds if a thread relies on a write before its
+//!    own steps. No ORDERING note of the crate claims more.
 
 #[cfg(workcrew_loom)]
 pub(crate) use ::loom as checker;
@@ -21,7 +24,7 @@ use std::sync::atomic::{AtomicU64 as RealU64, Ordering};
 use std::sync::{OnceLock as RealOnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Thread locals of the model; loom does not know the `const` form.
+/// Defines thread locals of a model. loom does not support the `const` form.
 macro_rules! locals {
     ($($(#[$attribute:meta])* static $name:ident: $value:ty = const { $first:expr };)*) => {
         $crate::sync::model::checker::thread_local! {$($(#[$attribute])* static $name: $value = $first;)*}
@@ -29,7 +32,7 @@ macro_rules! locals {
 }
 pub(crate) use locals as thread_local;
 
-/// A static of each execution.
+/// Defines a static of each execution.
 macro_rules! statics {
     ($(#[$attribute:meta])* static $name:ident: $value:ty = $first:expr;) => {
         $crate::sync::model::checker::lazy_static! {
@@ -40,11 +43,11 @@ macro_rules! statics {
 }
 pub(crate) use statics as process_wide;
 
-/// A lock, see `system`.
+/// A mutex; see `native`.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
-/// The lock is held.
+/// The guard of a [`Mutex`].
 pub(crate) struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
     held: checker::sync::MutexGuard<'a, T>,
@@ -83,7 +86,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// A lock with readers, see `system`.
+/// A reader-writer lock; see `native`.
 #[derive(Default)]
 pub(crate) struct RwLock<T>(checker::sync::RwLock<T>);
 
@@ -101,7 +104,7 @@ impl<T> RwLock<T> {
     }
 }
 
-/// A condition, see `system`.
+/// A condition variable; see `native`.
 #[derive(Default)]
 pub(crate) struct Condvar(checker::sync::Condvar);
 
@@ -113,9 +116,9 @@ impl Condvar {
     pub(crate) fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, deadline: Option<Instant>) -> MutexGuard<'a, T> {
         let MutexGuard { mutex, held } = guard;
         match deadline {
-            Some(instant) if Time::passes() => {
+            Some(instant) if Time::skips() => {
                 drop(held);
-                pass_until(instant);
+                skip_to(instant);
                 thread::yield_now();
                 mutex.lock()
             }
@@ -134,7 +137,7 @@ impl Condvar {
 
 macro_rules! atomics {
     ($($name:ident: $value:ty,)*) => {$(
-        /// See rule 4.
+        /// An atomic; see rule 4.
         #[derive(Debug)]
         pub(crate) struct $name(checker::sync::atomic::$name);
 
@@ -211,39 +214,40 @@ arithmetic! {
     AtomicUsize: usize, fetch_add fetch_sub fetch_or fetch_and fetch_max;
 }
 
-/// Rule 4; shuttle takes every access for a `SeqCst` one.
+/// Implements rule 4. shuttle treats every access as `SeqCst`.
 fn fence(ordering: Ordering) {
     if cfg!(workcrew_loom) && ordering == Ordering::SeqCst {
         checker::sync::atomic::fence(Ordering::SeqCst);
     }
 }
 
-/// See `system`; nothing spins here.
+/// See `native`. Without effect, because models do not spin.
 pub(crate) fn set_cpu_count(cpus: usize) {
     let _ = cpus;
 }
 
-/// Rule 2.
-pub(crate) fn spin_wait(_: Duration, mut look: impl FnMut() -> bool) -> bool {
-    look()
+/// Implements rule 2.
+pub(crate) fn spin_wait(_: Duration, mut check: impl FnMut() -> bool) -> bool {
+    check()
 }
 
-/// Threads of the model.
+/// The threads of a model.
 pub(crate) mod thread {
     use super::checker;
     use std::io;
 
-    #[allow(unused_imports, reason = "used with the feature `io`")]
+    #[allow(unused_imports, reason = "used with the feature `driver`")]
     pub(crate) use checker::thread::{Thread, current};
 
     #[cfg(workcrew_shuttle)]
     pub(crate) use checker::thread::yield_now;
 
-    /// A hint. To go on after one counts as a preemption for loom; so three would be the end of what is explored.
+    /// Does nothing. loom counts each resumption after a yield as a preemption, so three yields
+    /// would use up the bound.
     #[cfg(workcrew_loom)]
     pub(crate) fn yield_now() {}
 
-    /// A thread to be joined.
+    /// The handle of a thread, which joins it.
     pub(crate) struct JoinHandle<T>(checker::thread::JoinHandle<T>);
 
     impl<T> JoinHandle<T> {
@@ -251,18 +255,18 @@ pub(crate) mod thread {
             self.0.join()
         }
 
-        /// Never known.
+        /// Returns `false`: models do not know this.
         pub(crate) fn is_finished(&self) -> bool {
             false
         }
 
-        #[allow(dead_code, reason = "used with the feature `io`")]
+        #[allow(dead_code, reason = "used with the feature `driver`")]
         pub(crate) fn thread(&self) -> &Thread {
             self.0.thread()
         }
     }
 
-    /// Starts threads.
+    /// A builder of threads.
     pub(crate) struct Builder(checker::thread::Builder);
 
     impl Builder {
@@ -274,7 +278,7 @@ pub(crate) mod thread {
             Self(self.0.name(name))
         }
 
-        /// What a worker's stack holds in the model is what the checker gives it.
+        /// Has no effect: the checker chooses the size of the stack.
         pub(crate) fn stack_size(self, _: usize) -> Self {
             self
         }
@@ -297,51 +301,51 @@ pub(crate) mod thread {
     }
 }
 
-/// What belongs to the run of the models and not to a model.
+/// Primitives of the test run, which are not part of a model.
 pub(crate) mod real {
     #[cfg(workcrew_loom)]
     pub(crate) use std::sync::Once;
     pub(crate) use std::sync::atomic::AtomicBool;
 }
 
-/// How a wait with a deadline ends; see rule 1.
+/// How waits with a deadline behave; see rule 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Time {
-    /// By a notification only: the time does not pass.
+    /// They wait for a notification.
     Frozen,
-    /// The time skips to the deadline at once.
+    /// They skip to their deadline at once.
     Skips,
 }
 
-/// Whether the time skips in the current model, and how many nanoseconds have passed in this execution.
-/// They belong to the checker and not to the model, so they are not atomics of the model.
+/// Whether time skips in the current model, and the nanoseconds that have passed in this execution.
+/// They belong to the checker and not to the model, so they are atomics of the standard library.
 static SKIPS: RealU64 = RealU64::new(0);
 static PASSED: RealU64 = RealU64::new(0);
 
 impl Time {
-    fn passes() -> bool {
+    fn skips() -> bool {
         SKIPS.load(Ordering::Relaxed) > 0
     }
 
-    /// Sets the time back, at the beginning of each execution.
+    /// Resets the time, at the beginning of each execution.
     pub(crate) fn begin(self) {
         SKIPS.store(u64::from(self == Self::Skips), Ordering::Relaxed);
         PASSED.store(0, Ordering::Relaxed);
     }
 }
 
-/// When every execution begins.
+/// Returns the time at which each execution begins.
 fn epoch() -> Instant {
     static EPOCH: RealOnceLock<Instant> = RealOnceLock::new();
     *EPOCH.get_or_init(Instant::now)
 }
 
-/// What time it is in the model.
+/// Returns the current time of the model.
 pub(crate) fn now() -> Instant {
     epoch() + Duration::from_nanos(PASSED.load(Ordering::Relaxed))
 }
 
-fn pass_until(instant: Instant) {
+fn skip_to(instant: Instant) {
     let nanoseconds = u64::try_from((instant - epoch()).as_nanos()).expect("models last less than centuries");
     PASSED.fetch_max(nanoseconds, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! The locks, atomics and threads of the product.
+//! The locks, atomics and threads of production builds.
 
 use std::cell::Cell;
 use std::hint::spin_loop;
@@ -11,7 +11,7 @@ pub(crate) use std::{thread, thread_local};
 
 use super::adaptive_spin::AdaptiveSpin;
 
-/// Makes a static of the process. Under a model checker it is one of each execution.
+/// Defines a static of the process. Under a model checker each execution has its own.
 macro_rules! statics {
     ($(#[$attribute:meta])* static $name:ident: $value:ty = $first:expr;) => {
         $(#[$attribute])*
@@ -20,7 +20,7 @@ macro_rules! statics {
 }
 pub(crate) use statics as process_wide;
 
-/// A lock that is never held while foreign code runs.
+/// A mutex that is never held while user code runs.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(parking_lot::Mutex<T>);
 
@@ -29,7 +29,7 @@ impl<T> Mutex<T> {
         Self(parking_lot::Mutex::new(value))
     }
 
-    /// Takes the lock, waiting for it if needed.
+    /// Acquires the lock, and blocks until it is free.
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock()
     }
@@ -38,14 +38,14 @@ impl<T> Mutex<T> {
         self.0.into_inner()
     }
 
-    /// What it guards, where nobody else can hold it.
+    /// Returns the guarded value, which no other thread can access.
     #[cfg(feature = "events")]
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }
 }
 
-/// A condition that threads wait for, always together with one [`Mutex`].
+/// A condition variable, always used with one [`Mutex`].
 #[derive(Default)]
 pub(crate) struct Condvar(parking_lot::Condvar);
 
@@ -54,7 +54,7 @@ impl Condvar {
         Self(parking_lot::Condvar::new())
     }
 
-    /// Waits for a notification, or until `deadline` where there is one; may wake for no reason.
+    /// Blocks until a notification or, if there is one, the deadline. May wake spuriously.
     pub(crate) fn wait_until<'a, T>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -78,61 +78,65 @@ impl Condvar {
     }
 }
 
-/// What time it is.
+/// Returns the current time.
 #[inline]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Looks for something that others are about to bring, for about `time`, and says whether `look` has found it: what a
-/// thread does before it sleeps, since to be woken takes tens of microseconds. It lets others run meanwhile; where
-/// there is one CPU only, that is what helps. It looks once at least.
+/// Spins until `check` returns `true`, for about `time`. Returns whether it did.
 ///
-/// To wait for as long as the sleep would cost, and then to sleep, is never worse than twice the best choice: Karlin,
-/// Manasse, `McGeoch`, Owicki, "Competitive randomized algorithms for non-uniform problems", 1990.
+/// A thread calls this before it sleeps, because a wake-up takes tens of microseconds. It yields to
+/// other threads between the checks, which is what helps on a single CPU. It checks at least once.
+///
+/// Spinning for the cost of a sleep, and then sleeping, costs at most twice the best choice:
+/// Karlin, Manasse, `McGeoch`, Owicki, "Competitive randomized algorithms for non-uniform
+/// problems", 1990.
 #[inline]
-pub(crate) fn spin_wait(time: Duration, mut look: impl FnMut() -> bool) -> bool {
-    if look() || (HAS_SEVERAL_CPUS.load(Ordering::Relaxed) && spin(&mut look)) {
+pub(crate) fn spin_wait(time: Duration, mut check: impl FnMut() -> bool) -> bool {
+    if check() || (HAS_SEVERAL_CPUS.load(Ordering::Relaxed) && spin_briefly(&mut check)) {
         return true;
     }
     let started = Instant::now();
     while started.elapsed() < time {
         thread::yield_now();
-        if look() {
+        if check() {
             return true;
         }
     }
     false
 }
 
-/// How often a spinning thread looks, waiting twice as long each time.
-const SPINS: u8 = 6;
+/// The number of checks of a spinning thread, each after twice the pause of the one before.
+const CHECKS: u8 = 6;
 
 thread_local! {
-    /// Whether spinning pays for this thread. Where the one that it waits for shares a CPU with it, it never does, and costs
-    /// both of them more than the switch to the other.
-    static SPINNING: Cell<AdaptiveSpin<63>> = const { Cell::new(AdaptiveSpin::NEW) };
+    /// Decides whether this thread spins. If the thread it waits for shares its CPU, spinning never
+    /// succeeds, and costs both more than a context switch.
+    static SPIN: Cell<AdaptiveSpin<63>> = const { Cell::new(AdaptiveSpin::NEW) };
 }
 
-/// Looks a few times without letting others run, if that has paid lately; for less time than it takes to give the CPU away.
-fn spin(mut look: impl FnMut() -> bool) -> bool {
-    let mut hope = SPINNING.get();
-    let found = hope.tries() && {
-        let found = (0..SPINS).any(|round| {
+/// Checks a few times without yielding, if that has succeeded lately. Takes less time than a
+/// context switch.
+fn spin_briefly(mut check: impl FnMut() -> bool) -> bool {
+    let mut spin = SPIN.get();
+    let found = spin.should_spin() && {
+        let found = (0..CHECKS).any(|round| {
             (0..1 << round).for_each(|_| spin_loop());
-            look()
+            check()
         });
-        hope.learn(found);
+        spin.record(found);
         found
     };
-    SPINNING.set(hope);
+    SPIN.set(spin);
     found
 }
 
-/// Whether a pool was built where there are several CPUs. On one, what a spinning thread looks for cannot come meanwhile.
+/// Whether a pool was built on several CPUs. On a single CPU no other thread can run while a thread
+/// spins.
 static HAS_SEVERAL_CPUS: AtomicBool = AtomicBool::new(false);
 
-/// A pool is built by a thread that may run on so many CPUs.
+/// Reports that a pool was built by a thread that may run on `cpus` CPUs.
 pub(crate) fn set_cpu_count(cpus: usize) {
     if cpus > 1 {
         HAS_SEVERAL_CPUS.store(true, Ordering::Relaxed);

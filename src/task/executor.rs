@@ -13,14 +13,15 @@ use super::ledger::Ledger;
 use super::lifecycle::Lifecycle;
 use crate::error::CancelReason;
 use crate::error::panic::TaskPanic;
-use crate::failpoint::{self, Place};
+use crate::failpoint::{self, Failpoint};
 use crate::nesting;
-use crate::observe::observer::{Observer, TaskId, TaskInfo, TaskOutcome};
+use crate::observe::observer::Observer;
+use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
 #[cfg(feature = "retry")]
 use crate::observe::worker_counters::Started;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::Arc;
-use crate::time::clock::Moment;
+use crate::time::clock::Timestamp;
 use crate::unwind;
 
 /// A hook that is told of every panic of a task.
@@ -41,12 +42,12 @@ pub(crate) struct TaskMeta<'a> {
     /// What observers see.
     pub(crate) info: TaskInfo<'a>,
     /// When it was submitted, if times are taken.
-    pub(crate) queued_at: Option<Moment>,
+    pub(crate) queued_at: Option<Timestamp>,
 }
 
 impl<'a> TaskMeta<'a> {
     /// The brief of a task without a group.
-    pub(crate) fn single(id: TaskId, location: &'static Location<'static>, queued_at: Option<Moment>) -> Self {
+    pub(crate) fn single(id: TaskId, location: &'static Location<'static>, queued_at: Option<Timestamp>) -> Self {
         Self { info: TaskInfo { id, location, label: None }, queued_at }
     }
 }
@@ -67,7 +68,7 @@ impl Executor {
 
     /// The time of submission, if times are taken.
     #[inline]
-    pub(crate) fn now_if_timing(&self) -> Option<Moment> {
+    pub(crate) fn now_if_timing(&self) -> Option<Timestamp> {
         self.lifecycle.ledger.now_if_timing()
     }
 
@@ -78,10 +79,10 @@ impl Executor {
     #[inline]
     pub(crate) fn enter<T>(&self, group: Name, f: impl FnOnce(&WorkerCounters) -> T) -> T {
         context::enter(self.pool, group, |record, is_nested| {
-            let lent = record.filter(|_| is_nested).map(|record| (record, record.lend()));
+            let lent = record.filter(|_| is_nested).map(|record| (record, record.save_task()));
             let value = f(record.unwrap_or(self.lifecycle.ledger.outside()));
             if let Some((record, lent)) = lent {
-                record.take_back(lent);
+                record.restore_task(lent);
             }
             value
         })
@@ -100,7 +101,7 @@ impl Executor {
         let started = record.start(&task.info, task.queued_at);
         self.observe(|observer| observer.task_started(&task.info));
         let body = || {
-            failpoint::at(Place::Starting);
+            failpoint::hit(Failpoint::Starting);
             f()
         };
         let result = unwind::catch(body).map_err(|payload| TaskPanic::new(payload, task.info.location));
@@ -161,9 +162,9 @@ impl Executor {
     /// The owners of so many tasks have been told; the last step of each.
     #[inline]
     pub(crate) fn settle(&self, record: &WorkerCounters, tasks: u64) {
-        record.settle(tasks);
+        record.count_completed(tasks);
         // A worker checks before it parks.
-        if !record.is_of_worker() {
+        if !record.belongs_to_worker() {
             self.lifecycle.check();
         }
     }

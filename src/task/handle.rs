@@ -12,7 +12,7 @@ use super::executor::Executor;
 use super::waits::{self, Awaited, Kind, Needs, Next, Wait};
 use super::{JoinStatus, JoinTarget, Watched};
 use crate::error::{CancelReason, JoinError};
-use crate::observe::observer::TaskId;
+use crate::observe::task_info::TaskId;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 

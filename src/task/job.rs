@@ -11,9 +11,9 @@ use super::closure::Closure;
 use super::executor::{Executor, TaskMeta};
 use crate::error::CancelReason;
 use crate::nesting;
-use crate::observe::observer::{TaskId, TaskOutcome};
+use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::sync::{Arc, Weak};
-use crate::time::clock::Moment;
+use crate::time::clock::Timestamp;
 
 /// One entry of the queue. What tells the variants apart lies in [`Last`], and so does what tells apart the variants of
 /// an `Option` or `Result` around it. So a job is copied in the same pieces however it is handed on; a copy in other
@@ -22,7 +22,7 @@ pub(crate) enum Job {
     /// A closure that nobody waits for.
     Closure(ClosureJob),
     /// The same, with the moment it was submitted. In a box: who has times taken pays for it, and nobody else.
-    Timed(Box<(ClosureJob, Moment)>),
+    Timed(Box<(ClosureJob, Timestamp)>),
     /// A task that a handle waits for.
     Task(Arc<dyn Task>),
     /// A turn for a group. Weak, because a group owns a way to the queue.
@@ -81,7 +81,7 @@ impl Job {
         f: F,
         id: TaskId,
         location: &'static Location<'static>,
-        queued_at: Option<Moment>,
+        queued_at: Option<Timestamp>,
     ) -> Self {
         let job = ClosureJob { closure: Closure::recoverable(f), id, location, last: Last::OfClosureJob };
         match queued_at {
@@ -154,7 +154,7 @@ impl Job {
 
 impl ClosureJob {
     #[inline]
-    fn run(&mut self, executor: &Executor, queued_at: Option<Moment>) {
+    fn run(&mut self, executor: &Executor, queued_at: Option<Timestamp>) {
         executor.enter(0, |record| {
             let brief = TaskMeta::single(self.id, self.location, queued_at);
             let result = executor.perform(record, &brief, || self.closure.call(), |()| TaskOutcome::Succeeded);

@@ -12,10 +12,10 @@
 //! The ledger knows numbers only; who waits for them is `lifecycle`'s business.
 
 use crate::observe::metrics::{Histogram, Metrics};
-use crate::observe::observer::{RunningTask, TaskId};
-use crate::observe::worker_counters::{WorkerCounters, Writers};
+use crate::observe::task_info::{RunningTask, TaskId};
+use crate::observe::worker_counters::{Sharing, WorkerCounters};
 use crate::sync::{Arc, AtomicU64, CachePadded, Ordering, RwLock};
-use crate::time::clock::{Clock, Moment};
+use crate::time::clock::{Epoch, Timestamp};
 
 /// The lowest bit of the admission word: nothing is admitted any more. The bits above count admissions.
 const CLOSED: u64 = 1;
@@ -38,23 +38,23 @@ pub(crate) struct Ledger {
     outside: WorkerCounters,
     /// One record for each worker there ever was at the same time; a new worker takes over that of one that left.
     records: RwLock<Vec<Arc<WorkerCounters>>>,
-    clock: Clock,
+    epoch: Epoch,
     /// Whether durations are recorded.
     timing: bool,
 }
 
 impl Ledger {
     pub(crate) fn new(timing: bool) -> Self {
-        let clock = Clock::new();
+        let epoch = Epoch::new();
         Self {
             admission: CachePadded::default(),
             withdrawn: CachePadded::default(),
             turned_away: AtomicU64::new(0),
             hooks_panicked: AtomicU64::new(0),
             hooks_skipped: AtomicU64::new(0),
-            outside: WorkerCounters::new(usize::MAX, Writers::Many, clock, timing),
+            outside: WorkerCounters::new(usize::MAX, Sharing::Shared, epoch, timing),
             records: RwLock::new(Vec::new()),
-            clock,
+            epoch,
             timing,
         }
     }
@@ -110,17 +110,17 @@ impl Ledger {
 
     /// Whether every admitted task is settled.
     pub(crate) fn is_quiet(&self) -> bool {
-        // ORDERING: the Acquire loads, those in the records included, pair with the Releases of `WorkerCounters::settle` and
+        // ORDERING: the Acquire loads, those in the records included, pair with the Releases of `WorkerCounters::count_completed` and
         // `withdraw`: what was settled had been admitted before, so the admission word read afterwards includes it.
-        let settled = self.sum(WorkerCounters::settled);
+        let settled = self.sum(WorkerCounters::completed);
         let withdrawn = self.withdrawn.0.load(Ordering::Acquire);
         settled + withdrawn == self.admission.0.load(Ordering::Acquire) / ADMISSION
     }
 
     /// What time it is, if durations are recorded.
     #[inline]
-    pub(crate) fn now_if_timing(&self) -> Option<Moment> {
-        self.timing.then(|| self.clock.now())
+    pub(crate) fn now_if_timing(&self) -> Option<Timestamp> {
+        self.timing.then(|| self.epoch.now())
     }
 
     /// The record of the threads that are no workers.
@@ -131,7 +131,7 @@ impl Ledger {
     /// Opens a record for one more worker.
     pub(crate) fn open_record(&self) -> Arc<WorkerCounters> {
         let mut records = self.records.write();
-        let record = Arc::new(WorkerCounters::new(records.len(), Writers::One, self.clock, self.timing));
+        let record = Arc::new(WorkerCounters::new(records.len(), Sharing::Exclusive, self.epoch, self.timing));
         records.push(Arc::clone(&record));
         record
     }
@@ -164,9 +164,9 @@ impl Ledger {
         metrics.tasks_queued = metrics.tasks_submitted.saturating_sub(met);
         if self.timing {
             let (mut queue_wait, mut run_time) = (Histogram::default(), Histogram::default());
-            self.outside.add_times_to(&mut queue_wait, &mut run_time);
+            self.outside.add_durations_to(&mut queue_wait, &mut run_time);
             for record in &*self.records.read() {
-                record.add_times_to(&mut queue_wait, &mut run_time);
+                record.add_durations_to(&mut queue_wait, &mut run_time);
             }
             (metrics.queue_wait, metrics.run_time) = (Some(queue_wait), Some(run_time));
         }

@@ -38,11 +38,11 @@ use self::executor::{Executor, TaskMeta};
 use self::job::Task;
 use self::waits::{Needs, Wait};
 use crate::error::{CancelReason, JoinError};
-use crate::failpoint::{self, Place};
+use crate::failpoint::{self, Failpoint};
 use crate::nesting;
-use crate::observe::observer::{TaskId, TaskOutcome};
+use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, spin_wait};
-use crate::time::clock::Moment;
+use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
@@ -120,7 +120,7 @@ pub(crate) enum JoinStatus {
 pub(crate) struct TaskCell<F, T> {
     id: TaskId,
     location: &'static Location<'static>,
-    queued_at: Option<Moment>,
+    queued_at: Option<Timestamp>,
     inner: Mutex<Inner<F, T>>,
     /// Whether the outcome has landed, if only to be dropped; written under the lock, for those who look without it.
     landed: AtomicBool,
@@ -157,7 +157,12 @@ impl<F, T> State<F, T> {
 }
 
 impl<F, T> TaskCell<F, T> {
-    pub(crate) fn new(closure: F, id: TaskId, location: &'static Location<'static>, queued_at: Option<Moment>) -> Self {
+    pub(crate) fn new(
+        closure: F,
+        id: TaskId,
+        location: &'static Location<'static>,
+        queued_at: Option<Timestamp>,
+    ) -> Self {
         let inner = Inner { state: State::Queued(closure), waker: None, detached: false };
         Self { id, location, queued_at, inner: Mutex::new(inner), landed: AtomicBool::new(false), done: Condvar::new() }
     }
@@ -184,7 +189,7 @@ impl<F, T> TaskCell<F, T> {
 
     /// Stores the outcome and wakes the threads and the future that wait for it.
     fn complete(&self, outcome: Result<T, JoinError>) {
-        failpoint::at(Place::Landing);
+        failpoint::hit(Failpoint::Completing);
         let mut inner = self.inner.lock();
         // ORDERING: Release pairs with the Acquire of `is_done`.
         self.landed.store(true, Ordering::Release);
@@ -268,7 +273,7 @@ where
             if let Some(closure) = self.claim(|| State::Running(context::thread_name())) {
                 let result = executor.perform(record, &self.brief(), closure, |_| TaskOutcome::Succeeded);
                 self.complete(result.map_err(JoinError::Panicked));
-                failpoint::at(Place::Settling);
+                failpoint::hit(Failpoint::Completed);
                 executor.settle(record, 1);
             }
         });

@@ -1,4 +1,4 @@
-//! Moments in the life of a pool, one word each.
+//! Timestamps of one word each, and the clock that timers and retries use.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
@@ -7,92 +7,93 @@ use crate::sync;
 #[cfg(test)]
 use crate::sync::{Arc, Mutex};
 
-/// Tells moments apart. Each pool has one; moments of two clocks cannot be compared.
+/// The start of a time scale. Each pool has one; timestamps of different epochs cannot be compared.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    epoch: Instant,
+pub(crate) struct Epoch {
+    start: Instant,
 }
 
-/// Nanoseconds since the epoch of a clock, plus one; good for 584 years.
+/// The nanoseconds since an epoch, plus one. Lasts for 584 years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(NonZeroU64);
+pub(crate) struct Timestamp(NonZeroU64);
 
-impl Clock {
+impl Epoch {
     pub(crate) fn new() -> Self {
-        Self { epoch: sync::now() }
+        Self { start: sync::now() }
     }
 
-    /// Reads the clock: some 20 ns.
-    pub(crate) fn now(&self) -> Moment {
-        let nanoseconds = u64::try_from(sync::now().duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
-        Moment(NonZeroU64::MIN.saturating_add(nanoseconds))
+    /// Returns the current timestamp. Reads the clock, which takes about 20 ns.
+    pub(crate) fn now(&self) -> Timestamp {
+        let nanoseconds = u64::try_from(sync::now().duration_since(self.start).as_nanos()).unwrap_or(u64::MAX);
+        Timestamp(NonZeroU64::MIN.saturating_add(nanoseconds))
     }
 
-    /// The moment as others know it.
-    pub(crate) fn instant(&self, moment: Moment) -> Instant {
-        self.epoch + Duration::from_nanos(moment.0.get() - 1)
+    /// Converts a timestamp of this epoch to an `Instant`.
+    pub(crate) fn instant(&self, timestamp: Timestamp) -> Instant {
+        self.start + Duration::from_nanos(timestamp.0.get() - 1)
     }
 }
 
-impl Moment {
-    /// The word for [`from_word`](Self::from_word), never zero.
-    pub(crate) fn word(self) -> u64 {
+impl Timestamp {
+    /// Returns the bits for [`from_bits`](Self::from_bits), which are never zero.
+    pub(crate) fn to_bits(self) -> u64 {
         self.0.get()
     }
 
-    /// The moment of a word, if it is not zero.
-    pub(crate) fn from_word(word: u64) -> Option<Self> {
-        NonZeroU64::new(word).map(Self)
+    /// Returns the timestamp with these bits, or `None` if they are zero.
+    pub(crate) fn from_bits(bits: u64) -> Option<Self> {
+        NonZeroU64::new(bits).map(Self)
     }
 
-    /// How long after `earlier` it is; zero, if it is not.
+    /// Returns the time from `earlier` to this timestamp; zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
 }
 
-/// The time by which timers and retries go: that of the system, or one that a test sets.
+/// The clock of timers and retries: that of the system, or one that a test advances.
 #[derive(Clone, Default)]
-pub(crate) enum Watch {
+pub(crate) enum Clock {
     /// The monotonic clock of the system.
     #[default]
     System,
-    /// Stands still until it is moved on.
+    /// A clock that stands still until a test advances it.
     #[cfg(test)]
-    ByHand(Arc<Mutex<Instant>>),
+    Manual(Arc<Mutex<Instant>>),
 }
 
-impl Watch {
-    /// A watch that stands still.
+impl Clock {
+    /// Creates a clock that stands still.
     #[cfg(test)]
-    pub(crate) fn by_hand() -> Self {
-        Self::ByHand(Arc::new(Mutex::new(Instant::now())))
+    pub(crate) fn manual() -> Self {
+        Self::Manual(Arc::new(Mutex::new(Instant::now())))
     }
 
-    /// What time it is.
+    /// Returns the current time.
     pub(crate) fn now(&self) -> Instant {
         match self {
             Self::System => sync::now(),
             #[cfg(test)]
-            Self::ByHand(now) => *now.lock(),
+            Self::Manual(now) => *now.lock(),
         }
     }
 
-    /// Until when a thread sleeps that waits for `moment`; `None`: until somebody wakes it.
-    pub(crate) fn alarm(&self, moment: Option<Instant>) -> Option<Instant> {
+    /// Returns how long a thread that waits for `instant` should sleep; `None` means until it is
+    /// notified.
+    pub(crate) fn sleep_until(&self, instant: Option<Instant>) -> Option<Instant> {
         match self {
-            Self::System => moment,
+            Self::System => instant,
             #[cfg(test)]
-            Self::ByHand(_) => None,
+            Self::Manual(_) => None,
         }
     }
 
-    /// Moves a watch on that goes by hand; who sleeps by it is to be woken.
+    /// Advances a manual clock. The caller notifies the threads that sleep by it.
     #[cfg(test)]
     pub(crate) fn advance(&self, time: Duration) {
         match self {
-            Self::System => unreachable!("the time of the system is not ours to move"),
-            Self::ByHand(now) => *now.lock() += time,
+            Self::System => unreachable!("only a manual clock can be advanced"),
+            Self::Manual(now) => *now.lock() += time,
         }
     }
 }
@@ -102,13 +103,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_keep_their_order_and_distance() {
-        let clock = Clock::new();
-        let one = clock.now();
-        let two = clock.now();
+    fn timestamps_keep_their_order_and_distance() {
+        let epoch = Epoch::new();
+        let one = epoch.now();
+        let two = epoch.now();
         assert!(one <= two);
         assert_eq!(one.since(two), Duration::ZERO);
-        assert_eq!(clock.instant(two) - clock.instant(one), two.since(one));
-        assert_eq!((Moment::from_word(one.word()), Moment::from_word(0)), (Some(one), None));
+        assert_eq!(epoch.instant(two) - epoch.instant(one), two.since(one));
+        assert_eq!((Timestamp::from_bits(one.to_bits()), Timestamp::from_bits(0)), (Some(one), None));
     }
 }

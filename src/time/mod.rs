@@ -1,4 +1,4 @@
-//! Time limits and time stamps.
+//! Deadlines, timestamps and clocks.
 
 pub(crate) mod clock;
 pub(crate) mod deadline;

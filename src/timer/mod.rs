@@ -1,7 +1,8 @@
 //! Timers: a heap of entries ordered by deadline, and the thread that fires them.
 //!
-//! A delayed task is an ordinary task. It is admitted when it is submitted, and waits in the heap until its time. A
-//! periodic timer is a source of tasks. The pool's methods that make timers are in `pool::timers`.
+//! A delayed task is an ordinary task: it is admitted when it is submitted, and waits in the heap
+//! until its deadline. A periodic timer is a source of tasks. The pool's methods that create timers
+//! are in `pool::timers`.
 
 pub(crate) mod handle;
 pub(crate) mod heap;

@@ -1,15 +1,15 @@
-//! When a periodic timer is due next.
+//! The schedule of a periodic timer.
 
 use std::time::{Duration, Instant};
 
-use super::heap::Due;
+use crate::time::deadline::Deadline;
 
-/// The distance between two runs.
+/// The distance between two runs of a periodic timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Schedule {
-    /// Between their starts: each run has its place in a fixed row of moments.
+    /// The time between the starts of two runs. Runs stay on a grid of fixed times.
     FixedRate(Duration),
-    /// Between the end of one and the start of the next.
+    /// The time between the end of a run and the start of the next.
     FixedDelay(Duration),
 }
 
@@ -19,31 +19,31 @@ impl Schedule {
         distance.is_zero()
     }
 
-    /// When the first run is due, for a timer that is set at `now`.
-    pub(crate) fn first(self, now: Instant) -> Due {
+    /// Returns when the first run is due, for a timer that is set at `now`.
+    pub(crate) fn first(self, now: Instant) -> Deadline {
         let (Self::FixedRate(distance) | Self::FixedDelay(distance)) = self;
-        Due::after(now, distance)
+        Deadline::after_instant(now, distance)
     }
 
-    /// When the run is due that comes after one that was due at `last` and is over at `now`. Moments of the row that
-    /// have passed meanwhile are left out.
-    pub(crate) fn next(self, last: Due, now: Instant) -> Due {
-        match (self, last) {
-            (_, Due::Never) => Due::Never,
-            (Self::FixedDelay(pause), _) => Due::after(now, pause),
-            (Self::FixedRate(period), Due::At(last)) => match Due::after(last, period) {
-                Due::At(next) if next > now => Due::At(next),
-                Due::At(_) => Due::after(now, left_of(period, now - last)),
-                Due::Never => Due::Never,
+    /// Returns when the next run is due, after a run that was due at `last` and ended at `now`. At
+    /// a fixed rate, times of the grid that have passed are skipped.
+    pub(crate) fn next(self, last: Deadline, now: Instant) -> Deadline {
+        let Some(last) = last.instant() else { return Deadline::NEVER };
+        match self {
+            Self::FixedDelay(delay) => Deadline::after_instant(now, delay),
+            Self::FixedRate(period) => match last.checked_add(period) {
+                Some(next) if next > now => Deadline::at(next),
+                Some(_) => Deadline::after_instant(now, left_of(period, now - last)),
+                None => Deadline::NEVER,
             },
         }
     }
 }
 
-/// How much is left of the period that is under way `elapsed` after the beginning of the first.
+/// Returns what is left of the current period, `elapsed` after the start of the first.
 fn left_of(period: Duration, elapsed: Duration) -> Duration {
     const SECOND: u128 = 1_000_000_000;
     let into_period = elapsed.as_nanos() % period.as_nanos();
-    // It is less than a period, whose seconds fit.
+    // `into_period` is less than a period, so its seconds fit into a `u64`.
     period - Duration::new((into_period / SECOND) as u64, (into_period % SECOND) as u32)
 }

@@ -1,252 +1,263 @@
-//! The thread that hands tasks over when they are due, and what it goes by.
+//! The thread that fires timers.
 //!
-//! One thread for each pool, started when it is first needed, ended by the closing of the pool. It sleeps until the first
-//! task is due, so tasks that wait cost no time, however many they are.
+//! Each pool has at most one timer thread. It starts with the first timer and ends when the pool is
+//! closed. It sleeps until the first task is due, so waiting tasks take no CPU time, however many
+//! they are.
 //!
 //! | state of a task | meaning | next |
 //! |---|---|---|
-//! | *waiting* | in the agenda | handed over, by the thread; taken out, by whoever cancels it or closes the pool |
-//! | *handed over* | in the side lane of the pool's queue, like any task there | the task's own business |
-//! | *taken out* | whoever has taken it out cancels it | none |
+//! | *waiting* | in the heap | fired, by the thread; removed, by a cancellation or by closing |
+//! | *fired* | in the unbounded lane of the pool's queue, like any task there | decided by the task |
+//! | *removed* | the thread that removed it cancels it | none |
 //!
 //! Rules:
-//! 1. The thread runs nothing foreign, no destructor either: it moves tasks from the agenda to the queue. What comes of
-//!    a task there is decided by workers.
-//! 2. A task that is due goes into the side lane, which refuses nothing and waits for nothing. So a full queue holds up
-//!    neither the thread nor other tasks: each waits for a worker. So that the lane is bounded as well, what lies in it
-//!    counts when a place is asked for. A task that is handed over and has a share there already gets no other.
-//! 3. Who may have to put a task down later, without being refused, *reserves* a place first.
-//! 4. Closing takes the agenda whole; what comes later is refused. Whoever closes cancels what was in it.
+//! 1. The timer thread runs no user code and no destructor of a task. It moves tasks from the heap
+//!    to the queue, where workers run them.
+//! 2. A task that is due goes into the unbounded lane, where a push neither fails nor blocks. So a
+//!    full queue delays neither the timer thread nor other timers. To keep that lane bounded too,
+//!    the tasks in it count against [`MAX_TIMERS`]. A task that is already in the lane is not
+//!    pushed again.
+//! 3. A task that will be rescheduled later *reserves* its slot first, so that rescheduling cannot
+//!    fail for lack of room.
+//! 4. Closing removes all tasks, and later insertions are refused. The thread that closes cancels
+//!    the removed tasks.
 //!
-//! Meetings, each decided by the lock: *due and taken out*, *due and closed*: the task is handed over or taken out. *Put
-//! down and closed*: refused, or among what the closing takes. *Put down and falling asleep*: the thread looks at the first task under the
-//! lock it sleeps with, and is woken by a task that is due before it.
+//! Races, each decided by the lock:
+//! - *Due and removed*, *due and closed*: the task is either fired or removed.
+//! - *Inserted and closed*: the task is either refused or among those that closing removes.
+//! - *Inserted and falling asleep*: the thread checks the first deadline under the lock that it
+//!   sleeps with. A task with an earlier deadline wakes it.
 //!
-//! The timekeeper knows no pool: it reaches the queue weakly, so that tasks in the queue may own it.
+//! `TimerThread` knows no pool. It holds the queue weakly, so that tasks in the queue may own the
+//! `TimerThread`.
 
 use std::io;
 use std::time::Instant;
 
-use super::heap::{Due, Place, TimerHeap};
+use super::heap::{TimerHeap, TimerKey};
 use crate::queue::{FIFO_SHARD, Queue};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, Weak, thread};
 use crate::task::job::{Job, Task};
-use crate::time::clock::Watch;
+use crate::time::clock::Clock;
+use crate::time::deadline::Deadline;
 
-/// The most tasks of one pool that may wait for their time, those included that have a place reserved, and those that were
-/// handed over and wait for a worker.
-pub(crate) const PLACES: usize = 1 << 20;
-/// How many tasks the thread hands over at most before it lets others at the agenda.
+/// The limit of pending timers of one pool. It includes reserved slots, and tasks that were fired
+/// and wait for a worker.
+pub(crate) const MAX_TIMERS: usize = 1 << 20;
+/// The limit of tasks that the thread fires before it releases the lock for other threads.
 const BATCH: usize = 64;
 
-/// Hands tasks over when they are due.
+/// The timers of a pool, and the thread that fires them.
 pub(crate) struct TimerThread {
-    watch: Watch,
+    clock: Clock,
     queue: Weak<Queue<Job>>,
-    inner: Mutex<Inner>,
-    /// Whether the thread was started; a copy for those who look without the lock.
+    state: Mutex<State>,
+    /// Whether the thread was started; can be read without the lock.
     started: AtomicBool,
-    /// Notified when the first task is due earlier than the thread knows, and on closing.
+    /// Notified when the earliest deadline has changed, and on closing.
     changed: Condvar,
 }
 
 /// What the lock guards.
-struct Inner {
-    agenda: TimerHeap<Entry>,
-    /// Places taken: by reservations, and by the entries that have none. At most [`PLACES`], with what lies in the side
-    /// lane.
-    taken: usize,
+struct State {
+    heap: TimerHeap<Entry>,
+    /// Slots in use: by reservations, and by entries without one. Together with the tasks in the
+    /// unbounded lane at most [`MAX_TIMERS`].
+    used: usize,
     closed: bool,
-    /// The thread, until somebody joins it.
+    /// The thread, until it is joined.
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// A task in the agenda.
+/// A task in the heap.
 struct Entry {
     task: Arc<dyn Task>,
-    /// Whether its place is reserved, and stays so when the task leaves.
+    /// Whether its slot belongs to a [`Reservation`], which keeps it when the task leaves the heap.
     is_reserved: bool,
 }
 
-/// Why a task was not put down.
+/// Why a timer was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimerRefused {
-    /// As many tasks wait as may.
+    /// There are [`MAX_TIMERS`] pending timers.
     Full,
     /// The pool is closed.
     Closed,
 }
 
-/// The right to have one task in the agenda at a time.
+/// The right to have one task in the heap at a time.
 pub(crate) struct Reservation {
     timers: Arc<TimerThread>,
 }
 
 impl TimerThread {
     pub(crate) fn new(queue: &Arc<Queue<Job>>) -> Self {
-        Self::by(Watch::System, queue)
+        Self::with_clock(Clock::System, queue)
     }
 
-    /// One that goes by the given watch.
-    pub(crate) fn by(watch: Watch, queue: &Arc<Queue<Job>>) -> Self {
-        let inner = Inner { agenda: TimerHeap::new(), taken: 0, closed: false, thread: None };
+    /// Creates the timers with the given clock.
+    pub(crate) fn with_clock(clock: Clock, queue: &Arc<Queue<Job>>) -> Self {
+        let state = State { heap: TimerHeap::new(), used: 0, closed: false, thread: None };
         Self {
-            watch,
+            clock,
             queue: Arc::downgrade(queue),
-            inner: Mutex::new(inner),
+            state: Mutex::new(state),
             started: AtomicBool::new(false),
             changed: Condvar::new(),
         }
     }
 
-    /// The time that it goes by.
-    pub(crate) fn watch(&self) -> &Watch {
-        &self.watch
+    /// Returns the clock.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
-    /// Sees to it that the thread runs; `name` names it.
+    /// Starts the thread, named by `name`, unless it was started or the pool is closed.
     pub(crate) fn start(self: &Arc<Self>, name: impl FnOnce() -> String) -> io::Result<()> {
-        // ORDERING: Relaxed; what was started needs nothing of the starter but the lock.
+        // ORDERING: Relaxed; all that the new thread needs from its starter is behind the lock.
         if self.started.load(Ordering::Relaxed) {
             return Ok(());
         }
         let name = name();
-        let mut inner = self.inner.lock();
-        if inner.thread.is_none() && !inner.closed {
-            let keeper = Arc::clone(self);
-            inner.thread = Some(thread::Builder::new().name(name).spawn(move || keeper.keep_time())?);
+        let mut state = self.state.lock();
+        if state.thread.is_none() && !state.closed {
+            let timers = Arc::clone(self);
+            state.thread = Some(thread::Builder::new().name(name).spawn(move || timers.run())?);
         }
         self.started.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Puts a task down, to be handed over when it is due.
-    pub(crate) fn put(&self, due: Due, task: Arc<dyn Task>) -> Result<Place, TimerRefused> {
+    /// Inserts a task, to be fired at its deadline.
+    pub(crate) fn insert(&self, deadline: Deadline, task: Arc<dyn Task>) -> Result<TimerKey, TimerRefused> {
         let queue = self.queue.upgrade();
-        let mut inner = self.inner.lock();
-        inner.take_place(queue.as_deref())?;
-        Ok(self.put_locked(&mut inner, due, Entry { task, is_reserved: false }))
+        let mut state = self.state.lock();
+        state.take_slot(queue.as_deref())?;
+        Ok(self.insert_locked(&mut state, deadline, Entry { task, is_reserved: false }))
     }
 
-    /// Strikes a task out, if it has not been handed over. To be dropped under no lock.
-    pub(crate) fn strike_out(&self, place: Place) -> Option<Arc<dyn Task>> {
-        let mut inner = self.inner.lock();
-        let entry = inner.agenda.strike_out(place)?;
-        Some(inner.let_go(entry))
+    /// Removes a task, if it has not been fired. The caller drops it with no lock held.
+    pub(crate) fn remove(&self, key: TimerKey) -> Option<Arc<dyn Task>> {
+        let mut state = self.state.lock();
+        let entry = state.heap.remove(key)?;
+        Some(state.release(entry))
     }
 
-    /// Reserves a place.
+    /// Reserves a slot for one task at a time.
     pub(crate) fn reserve(self: &Arc<Self>) -> Result<Reservation, TimerRefused> {
         let queue = self.queue.upgrade();
-        self.inner.lock().take_place(queue.as_deref())?;
+        self.state.lock().take_slot(queue.as_deref())?;
         Ok(Reservation { timers: Arc::clone(self) })
     }
 
-    /// Takes nothing in any more and tells the thread to end. Returns the tasks that were waiting, to be cancelled.
-    #[must_use = "what waited is to be cancelled"]
+    /// Refuses later tasks and ends the thread. Returns the tasks that were waiting, which the
+    /// caller cancels.
+    #[must_use = "the returned tasks must be cancelled"]
     pub(crate) fn close(&self) -> Vec<Arc<dyn Task>> {
-        let mut inner = self.inner.lock();
-        inner.closed = true;
-        let entries = inner.agenda.take_all();
-        let waiting = entries.into_iter().map(|entry| inner.let_go(entry)).collect();
-        drop(inner);
+        let mut state = self.state.lock();
+        state.closed = true;
+        let entries = state.heap.take_all();
+        let waiting = entries.into_iter().map(|entry| state.release(entry)).collect();
+        drop(state);
         self.changed.notify_all();
         waiting
     }
 
-    /// Joins the thread, if there is one. Call it after closing; the thread itself never does.
+    /// Joins the thread, if there is one. Called after [`close`](Self::close), and never by the
+    /// thread itself.
     pub(crate) fn join(&self) {
-        let thread = self.inner.lock().thread.take();
+        let thread = self.state.lock().thread.take();
         if let Some(thread) = thread {
             let ended = thread.join();
-            debug_assert!(ended.is_ok(), "the thread runs nothing that panics");
+            debug_assert!(ended.is_ok(), "the timer thread never panics");
         }
     }
 
-    /// How many tasks wait for their time.
+    /// Returns the number of waiting tasks; may be stale when it returns.
     pub(crate) fn len(&self) -> usize {
-        self.inner.lock().agenda.len()
+        self.state.lock().heap.len()
     }
 
-    /// Makes the thread look at its watch, after a test has moved it on.
+    /// Makes the thread read its clock again, after a test has advanced it.
     #[cfg(test)]
-    pub(crate) fn look_again(&self) {
-        drop(self.inner.lock());
+    pub(crate) fn wake(&self) {
+        drop(self.state.lock());
         self.changed.notify_all();
     }
 
-    fn put_locked(&self, inner: &mut Inner, due: Due, entry: Entry) -> Place {
-        let is_first = inner.agenda.first_due().is_none_or(|first| due < first);
-        let place = inner.agenda.put(due, entry);
+    fn insert_locked(&self, state: &mut State, deadline: Deadline, entry: Entry) -> TimerKey {
+        let is_first = state.heap.next_deadline().is_none_or(|first| deadline < first);
+        let key = state.heap.insert(deadline, entry);
         if is_first {
             self.changed.notify_all();
         }
-        place
+        key
     }
 
-    /// What the thread does.
-    fn keep_time(&self) {
-        let mut inner = self.inner.lock();
-        while !inner.closed {
-            let now = self.watch.now();
-            let handed_over = (0..BATCH).take_while(|_| self.hand_over_due(&mut inner, now)).count();
-            if handed_over > 0 {
-                drop(inner);
-                inner = self.inner.lock();
+    /// Fires tasks until the pool is closed. The body of the thread.
+    fn run(&self) {
+        let mut state = self.state.lock();
+        while !state.closed {
+            let now = self.clock.now();
+            let fired = (0..BATCH).take_while(|_| self.fire_due(&mut state, now)).count();
+            if fired > 0 {
+                drop(state);
+                state = self.state.lock();
             } else {
-                let first = inner.agenda.first_due().and_then(Due::instant);
-                inner = self.changed.wait_until(inner, self.watch.alarm(first));
+                let first = state.heap.next_deadline().and_then(Deadline::instant);
+                state = self.changed.wait_until(state, self.clock.sleep_until(first));
             }
         }
     }
 
-    /// Hands over the first task, if it is due. Called under the lock, so that a closing finds each task here or there.
-    fn hand_over_due(&self, inner: &mut Inner, now: Instant) -> bool {
-        let Some(entry) = inner.agenda.take_due(now) else { return false };
-        let task = inner.let_go(entry);
+    /// Fires the first task, if it is due. Called with the lock held, so that closing finds each
+    /// task either in the heap or in the queue.
+    fn fire_due(&self, state: &mut State, now: Instant) -> bool {
+        let Some(entry) = state.heap.pop_due(now) else { return false };
+        let task = state.release(entry);
         if task.wants_share() {
-            let queue = self.queue.upgrade().expect("a pool that is not closed has workers, who keep the queue");
+            let queue = self.queue.upgrade().expect("the workers of a pool that is not closed keep the queue");
             queue.push_unbounded(Job::Task(task), FIFO_SHARD, Job::is_dead);
         }
         true
     }
 }
 
-impl Inner {
-    /// Takes one of the places; keeps rule 2. What was handed over is counted where it lies, since that happens under this
-    /// lock as well. Whoever calls this drops his share in the queue after the lock.
-    fn take_place(&mut self, queue: Option<&Queue<Job>>) -> Result<(), TimerRefused> {
-        let handed_over = queue.map_or(0, Queue::side_len);
+impl State {
+    /// Takes one slot; keeps rule 2. Fired tasks are counted in the queue; none is missed, because
+    /// tasks are fired under this lock. The caller drops its reference to the queue after the lock.
+    fn take_slot(&mut self, queue: Option<&Queue<Job>>) -> Result<(), TimerRefused> {
+        let fired = queue.map_or(0, Queue::unbounded_len);
         if self.closed {
             Err(TimerRefused::Closed)
-        } else if self.taken + handed_over >= PLACES {
+        } else if self.used + fired >= MAX_TIMERS {
             Err(TimerRefused::Full)
         } else {
-            self.taken += 1;
+            self.used += 1;
             Ok(())
         }
     }
 
-    /// Lets an entry go that has left the agenda.
-    fn let_go(&mut self, entry: Entry) -> Arc<dyn Task> {
-        self.taken -= usize::from(!entry.is_reserved);
+    /// Frees the slot of an entry that has left the heap, unless it is reserved.
+    fn release(&mut self, entry: Entry) -> Arc<dyn Task> {
+        self.used -= usize::from(!entry.is_reserved);
         entry.task
     }
 }
 
 impl Reservation {
-    /// Puts the task down that the place was reserved for; fails only when the pool is closed.
-    pub(crate) fn put(&self, due: Due, task: Arc<dyn Task>) -> Result<Place, TimerRefused> {
-        let mut inner = self.timers.inner.lock();
-        if inner.closed {
+    /// Inserts the task that the slot was reserved for. Fails only if the pool is closed.
+    pub(crate) fn insert(&self, deadline: Deadline, task: Arc<dyn Task>) -> Result<TimerKey, TimerRefused> {
+        let mut state = self.timers.state.lock();
+        if state.closed {
             return Err(TimerRefused::Closed);
         }
-        Ok(self.timers.put_locked(&mut inner, due, Entry { task, is_reserved: true }))
+        Ok(self.timers.insert_locked(&mut state, deadline, Entry { task, is_reserved: true }))
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.timers.inner.lock().taken -= 1;
+        self.timers.state.lock().used -= 1;
     }
 }

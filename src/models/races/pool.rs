@@ -1,11 +1,11 @@
-//! Whole pools, of one or two workers: submitting and ending, waiting for idle, resizing.
+//! Whole pools of one or two workers: submitting and shutting down, waiting for idle, resizing.
 
 use std::time::Duration;
 
 use super::{counter, one_worker, workers};
 use crate::error::{CancelReason, JoinError};
 use crate::models::explore::{explore, join, race};
-use crate::queue::{Queue, Turn};
+use crate::queue::{PopCursor, Queue};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time, now, thread};
 use crate::task::executor::Executor;
 use crate::task::handle::JoinHandle;
@@ -13,10 +13,9 @@ use crate::task::job::Task;
 use crate::task::ledger::Ledger;
 use crate::task::lifecycle::Lifecycle;
 use crate::time::deadline::Deadline;
-use crate::timer::heap::Due;
 use crate::timer::thread::{TimerRefused, TimerThread};
 
-/// A closure that counts its runs.
+/// Returns a closure that counts its runs.
 fn counted(runs: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
     let runs = Arc::clone(runs);
     move || {
@@ -34,7 +33,7 @@ fn admit_and_close() {
             let lifecycle = Arc::clone(&lifecycle);
             move || {
                 if lifecycle.ledger.admit().is_some() {
-                    lifecycle.ledger.outside().settle(1);
+                    lifecycle.ledger.outside().count_completed(1);
                 }
                 lifecycle.check();
             }
@@ -47,7 +46,7 @@ fn admit_and_close() {
         });
         join(other);
         assert!(quiet && lifecycle.is_drained(), "whoever settles last finds the pool drained");
-        assert!(told.load(Ordering::Relaxed) > 0, "the workers are told to leave");
+        assert!(told.load(Ordering::Relaxed) > 0, "the workers are notified to end");
     });
 }
 
@@ -70,15 +69,15 @@ fn settle_and_wait_for_quiet() {
             let (lifecycle, done) = (Arc::clone(&lifecycle), Arc::clone(&done));
             move || {
                 done.fetch_add(1, Ordering::Relaxed);
-                lifecycle.ledger.outside().settle(1);
+                lifecycle.ledger.outside().count_completed(1);
                 lifecycle.check();
             }
         };
         let other = thread::spawn(settler());
         let (waiting, look) = (Arc::clone(&lifecycle), Arc::clone(&done));
-        let waiter = move || (waiting.wait_quiet_unless(|| false, Deadline::NEVER), look.load(Ordering::Relaxed));
+        let waiter = move || (waiting.wait_quiet(Deadline::NEVER), look.load(Ordering::Relaxed));
         let (waited, ()) = race(waiter, settler());
-        assert_eq!(waited, (true, 2), "quiet means that all is done, and shows it");
+        assert_eq!(waited, (true, 2), "idle means that all tasks are done and their effects visible");
         join(other);
     });
 }
@@ -92,7 +91,7 @@ fn books_that_are_read_at_any_time() {
             for _ in 0..2 {
                 assert!(writing.admit().is_some());
                 writing.outside().count_cancelled(CancelReason::Requested, 1);
-                writing.outside().settle(1);
+                writing.outside().count_completed(1);
             }
         };
         let reader = move || {
@@ -101,7 +100,7 @@ fn books_that_are_read_at_any_time() {
         };
         let ((_, metrics), ()) = race(reader, writer);
         let met = metrics.tasks_cancelled + metrics.tasks_queued + metrics.tasks_running;
-        assert_eq!(metrics.tasks_submitted, met, "every reading of the books adds up");
+        assert_eq!(metrics.tasks_submitted, met, "every snapshot of the counts adds up");
     });
 }
 
@@ -115,7 +114,11 @@ fn submit_and_shutdown() {
             let pool = Arc::clone(&pool);
             move || pool.shutdown()
         });
-        assert_eq!(runs.load(Ordering::Relaxed), usize::from(accepted), "accepted runs, refused does not");
+        assert_eq!(
+            runs.load(Ordering::Relaxed),
+            usize::from(accepted),
+            "an accepted task runs, and a refused task does not"
+        );
         let metrics = pool.metrics();
         assert_eq!((metrics.tasks_submitted, metrics.tasks_queued), (u64::from(accepted), 0));
     });
@@ -133,7 +136,11 @@ fn parked_submitter_and_close() {
             move || pool.close()
         });
         pool.shutdown();
-        assert_eq!(runs.load(Ordering::Relaxed), 1 + usize::from(accepted), "accepted runs, refused does not");
+        assert_eq!(
+            runs.load(Ordering::Relaxed),
+            1 + usize::from(accepted),
+            "an accepted task runs, and a refused task does not"
+        );
     });
 }
 
@@ -150,7 +157,7 @@ fn shutdown_and_shutdown() {
                 runs.load(Ordering::Relaxed)
             }
         };
-        assert_eq!(race(end(), end()), (1, 1), "both return when everything has run");
+        assert_eq!(race(end(), end()), (1, 1), "both return when all tasks have run");
     });
 }
 
@@ -181,7 +188,7 @@ fn wait_idle_and_last_task() {
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());
         pool.wait_idle();
-        assert_eq!(runs.load(Ordering::Relaxed), 1, "idle means that all has run");
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "idle means that all tasks have run");
         drop(pool);
     });
 }
@@ -211,7 +218,7 @@ fn resize_and_submit() {
         });
         assert!(accepted && resized);
         pool.shutdown();
-        assert_eq!(runs.load(Ordering::Relaxed), 1, "who departs leaves no job behind");
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "a worker that ends leaves no job behind");
     });
 }
 
@@ -228,12 +235,12 @@ fn resize_and_shutdown() {
     });
 }
 
-/// A task that counts who ends it.
+/// A task that counts how often it is cancelled.
 struct Ended(AtomicUsize);
 
 impl Task for Ended {
     fn run(&self, _: &Executor) {
-        unreachable!("the timers runs nothing");
+        unreachable!("the timer thread runs no task");
     }
 
     fn cancel(&self, _: CancelReason, _: &Executor) -> bool {
@@ -244,22 +251,22 @@ impl Task for Ended {
 
 #[test]
 fn timer_and_close() {
-    // The second never passes, or at once.
+    // The second never passes, or passes at once.
     for time in [Time::Frozen, Time::Skips] {
         explore("timer_and_close", time, || {
             let queue = Arc::new(Queue::new(1));
-            let keeper = Arc::new(TimerThread::new(&queue));
-            keeper.start(String::new).expect("the model has room for a thread");
+            let timers = Arc::new(TimerThread::new(&queue));
+            timers.start(String::new).expect("the model has room for a thread");
             let task = Arc::new(Ended(AtomicUsize::new(0)));
-            let (putting, to_put) = (Arc::clone(&keeper), Arc::clone(&task));
-            let closing = Arc::clone(&keeper);
+            let (putting, to_put) = (Arc::clone(&timers), Arc::clone(&task));
+            let closing = Arc::clone(&timers);
             let (put, struck) = race(
-                move || putting.put(Due::after(now(), Duration::from_secs(1)), to_put as _),
+                move || putting.insert(Deadline::after_instant(now(), Duration::from_secs(1)), to_put as _),
                 move || closing.close().len(),
             );
-            keeper.join();
-            let handed = usize::from(queue.try_pop(&mut Turn::default()).is_some());
-            assert_eq!(handed + struck, usize::from(put.is_ok()), "handed over or taken out, and once");
+            timers.join();
+            let handed = usize::from(queue.try_pop(&mut PopCursor::default()).is_some());
+            assert_eq!(handed + struck, usize::from(put.is_ok()), "the task is fired or removed, exactly once");
             assert!(put != Err(TimerRefused::Full));
         });
     }

@@ -1,4 +1,4 @@
-//! The cell of a task: claiming, cancelling, completing, waiting, polling, detaching.
+//! The cell of a task: claiming, cancelling, completing, waiting, polling and detaching.
 
 use std::panic::Location;
 use std::pin::Pin;
@@ -8,31 +8,31 @@ use std::time::Duration;
 use super::{Bell, Dropped, counter};
 use crate::error::{CancelReason, JoinError};
 use crate::models::explore::{explore, join, race};
-use crate::observe::observer::TaskId;
+use crate::observe::task_info::TaskId;
 use crate::sync::{Arc, Mutex, Ordering, Time, thread};
 use crate::task::executor::{Executor, Hooks};
 use crate::task::handle::JoinHandle;
 use crate::task::{JoinStatus, JoinTarget, TaskCell};
 
-/// A supervisor without a pool, and a task that it has admitted.
+/// Returns an executor without a pool, and a task that it has admitted.
 fn admitted<T: Send + 'static>(
     closure: impl FnOnce() -> T + Send + 'static,
 ) -> (Arc<Executor>, Arc<dyn JoinTarget<T>>, JoinHandle<T>) {
     let executor = Arc::new(Executor::new(Hooks::default(), false));
     let location = Location::caller();
-    let id: TaskId = executor.admit(location, None).expect("nothing is closed");
+    let id: TaskId = executor.admit(location, None).expect("the tracker is not closed");
     let task: Arc<dyn JoinTarget<T>> = Arc::new(TaskCell::new(closure, id, location, None));
     let handle = JoinHandle::new(Arc::clone(&task), Arc::clone(&executor));
     (executor, task, handle)
 }
 
-/// Comes to the task as a worker does.
+/// Returns a closure that runs the task as a worker does.
 fn worker<T: 'static>(executor: &Arc<Executor>, task: &Arc<dyn JoinTarget<T>>) -> impl FnOnce() + Send + use<T> {
     let (executor, task) = (Arc::clone(executor), Arc::clone(task));
     move || task.run(&executor)
 }
 
-/// Every admitted task is settled.
+/// Asserts that every admitted task is completed.
 fn assert_quiet(executor: &Executor) {
     assert!(executor.lifecycle.ledger.is_quiet(), "a task is settled once");
 }
@@ -42,7 +42,7 @@ fn complete_and_park() {
     explore("complete_and_park", Time::Frozen, || {
         let (executor, task, handle) = admitted(|| 7);
         let (outcome, ()) = race(move || handle.join(), worker(&executor, &task));
-        assert!(matches!(outcome, Ok(7)), "who parks is woken, and finds the outcome");
+        assert!(matches!(outcome, Ok(7)), "a blocked waiter is woken and finds the outcome");
         assert_quiet(&executor);
     });
 }
@@ -58,7 +58,7 @@ fn complete_and_two_that_park() {
         };
         let other = thread::spawn(waiter());
         let (waited, ()) = race(waiter(), worker(&executor, &task));
-        assert!(waited && join(other), "a completion wakes all who wait");
+        assert!(waited && join(other), "a completion wakes all waiters");
         assert!(matches!(Arc::into_inner(handle).map(JoinHandle::join), Some(Ok(7))));
     });
 }
@@ -89,19 +89,19 @@ fn cancel_and_start() {
         let look = Arc::clone(&drops);
         let canceller = move || {
             let cancelled = handle.cancel();
-            let gone_early = look.load(Ordering::Relaxed);
+            let dropped_early = look.load(Ordering::Relaxed);
             let outcome = handle.join();
-            (cancelled, gone_early, outcome, look.load(Ordering::Relaxed))
+            (cancelled, dropped_early, outcome, look.load(Ordering::Relaxed))
         };
-        let ((cancelled, gone_early, outcome, gone), ()) = race(canceller, worker(&executor, &task));
-        assert!(!cancelled || gone_early == 1, "the closure is dropped before `cancel` returns");
-        assert_eq!(gone, 1, "the closure is gone before the outcome is there");
+        let ((cancelled, dropped_early, outcome, dropped), ()) = race(canceller, worker(&executor, &task));
+        assert!(!cancelled || dropped_early == 1, "the closure is dropped before `cancel` returns");
+        assert_eq!(dropped, 1, "the closure is dropped before the outcome is stored");
         match outcome {
             Ok(()) => assert!(!cancelled),
             Err(JoinError::Cancelled(CancelReason::Requested)) => assert!(cancelled),
             Err(other) => panic!("{other}"),
         }
-        assert_eq!(runs.load(Ordering::Relaxed), usize::from(!cancelled), "`true` means that it never runs");
+        assert_eq!(runs.load(Ordering::Relaxed), usize::from(!cancelled), "`true` means that the task never runs");
         assert_quiet(&executor);
     });
 }
@@ -114,7 +114,7 @@ fn cancel_and_join() {
         let (executor, task, handle) = admitted(move || drop(closure));
         let joiner = move || (handle.join().is_err(), look.load(Ordering::Relaxed));
         let (joined, cancelled) = race(joiner, move || task.cancel(CancelReason::ShutDown, &executor));
-        assert_eq!((joined, cancelled), ((true, 1), true), "the closure is gone before the outcome is there");
+        assert_eq!((joined, cancelled), ((true, 1), true), "the closure is dropped before the outcome is stored");
     });
 }
 
@@ -130,8 +130,8 @@ fn cancel_and_cancel_and_start() {
         let (one, other) = race(move || requester.cancel(), move || task.cancel(CancelReason::ShutDown, &executor));
         join(worker);
         let (executor, cancelled) = (books, [one, other]);
-        let fates = runs.load(Ordering::Relaxed) + cancelled.iter().filter(|cancelled| **cancelled).count();
-        assert_eq!(fates, 1, "one fate");
+        let outcomes = runs.load(Ordering::Relaxed) + cancelled.iter().filter(|cancelled| **cancelled).count();
+        assert_eq!(outcomes, 1, "a task has exactly one outcome");
         assert!(handle.is_finished());
         assert_quiet(&executor);
     });
@@ -145,7 +145,7 @@ fn finished_shows_what_was_done() {
         let (executor, task, handle) = admitted(move || written.store(1, Ordering::Relaxed));
         let look = move || (handle.is_finished(), done.load(Ordering::Relaxed));
         let ((finished, seen), ()) = race(look, worker(&executor, &task));
-        assert!(!finished || seen == 1, "who sees the task finished sees what it did");
+        assert!(!finished || seen == 1, "a thread that sees the task finished sees its effects");
     });
 }
 
@@ -156,18 +156,18 @@ fn complete_and_detach() {
         let result = Dropped(Arc::clone(&drops));
         let (executor, task, handle) = admitted(move || result);
         race(move || drop(handle), worker(&executor, &task));
-        assert_eq!(drops.load(Ordering::Relaxed), 1, "a result that nobody wants is dropped at once, and once");
+        assert_eq!(drops.load(Ordering::Relaxed), 1, "the result of a detached task is dropped at once, and once");
         assert_quiet(&executor);
         drop(task);
     });
 }
 
-/// Polls once.
+/// Polls the handle once.
 fn poll<T>(handle: &mut JoinHandle<T>, bell: &Arc<Bell>) -> Poll<Result<T, JoinError>> {
     Pin::new(handle).poll(&mut Context::from_waker(&bell.waker()))
 }
 
-/// Polls until it is ready, as an executor does.
+/// Polls the handle until it is ready, as an async executor does.
 fn finish<T>(handle: &mut JoinHandle<T>, bell: &Arc<Bell>) -> Result<T, JoinError> {
     loop {
         match poll(handle, bell) {
@@ -185,7 +185,7 @@ fn poll_and_complete() {
             let (first, second) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
             match poll(&mut handle, &first) {
                 Poll::Ready(outcome) => outcome,
-                // Polled by another executor meanwhile: the last waker is the one to be called.
+                // The handle moves to another async executor, so the last waker must be called.
                 Poll::Pending => finish(&mut handle, &second),
             }
         };
@@ -205,8 +205,8 @@ fn poll_and_complete_and_drop_of_the_handle() {
         let waker = Arc::clone(&bell);
         let poller = move || drop(poll(&mut handle, &waker));
         race(poller, worker(&executor, &task));
-        assert_eq!(drops.load(Ordering::Relaxed), 1, "the result is dropped once, whoever has it");
-        assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept when the handle is gone");
+        assert_eq!(drops.load(Ordering::Relaxed), 1, "the result is dropped exactly once");
+        assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept after the handle was dropped");
         assert_quiet(&executor);
         drop(task);
     });
@@ -224,7 +224,7 @@ fn cancel_and_poll() {
     });
 }
 
-/// A waker that looks at the task.
+/// A waker that checks the task.
 struct Curious(Mutex<Option<Arc<dyn JoinTarget<i32>>>>);
 
 impl Wake for Curious {
@@ -246,6 +246,6 @@ fn waker_that_looks_at_the_task() {
             handle
         };
         let (handle, ()) = race(poller, worker(&executor, &task));
-        assert!(handle.is_finished(), "wakers are called under no lock");
+        assert!(handle.is_finished(), "wakers are called with no lock held");
     });
 }

@@ -199,7 +199,7 @@ impl Course {
     pub(super) async fn run(mut self) -> Result<RunReport, WorkerError> {
         loop {
             if let Some(ended) = self.is_over() {
-                self.token.cancel_because(CancelReason::Requested);
+                self.token.cancel_with(CancelReason::Requested);
                 self.outfit.counters.leave(self.hands.slots_taken());
                 self.outfit.counters.change_slots(self.credit.slots(), 0);
                 return ended;
@@ -307,7 +307,7 @@ impl Course {
             }
             State::Draining { last_call, .. } if last_call.is_some_and(|moment| moment <= now) => {
                 *last_call = None;
-                self.token.cancel_because(CancelReason::Requested);
+                self.token.cancel_with(CancelReason::Requested);
             }
             _ => {}
         }

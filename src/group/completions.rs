@@ -4,7 +4,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 
 use super::result::TaskResult;
-use super::state::{Ended, GroupInner, WouldDeadlock};
+use super::state::{GroupInner, Outcome, WouldDeadlock};
 use crate::sync::Arc;
 
 /// Yields each task of a group when it has ended: its index in spawn order, and its outcome. From
@@ -19,26 +19,26 @@ use crate::sync::Arc;
 /// of the group itself, and when it would have to help more than 64 tasks deep.
 #[must_use = "iterators are lazy"]
 pub struct Completions<'a, R: TaskResult> {
-    core: &'a Arc<GroupInner<R>>,
+    inner: &'a Arc<GroupInner<R>>,
     /// Whether every task had been yielded. A spawner may add more later, for another iterator to yield.
     is_over: bool,
 }
 
 impl<'a, R: TaskResult> Completions<'a, R> {
-    pub(super) fn new(core: &'a Arc<GroupInner<R>>) -> Self {
-        Self { core, is_over: false }
+    pub(super) fn new(inner: &'a Arc<GroupInner<R>>) -> Self {
+        Self { inner, is_over: false }
     }
 }
 
 impl<R: TaskResult> Iterator for Completions<'_, R> {
-    type Item = (usize, Ended<R>);
+    type Item = (usize, Outcome<R>);
 
     #[track_caller]
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
             return None;
         }
-        match self.core.next_ended() {
+        match self.inner.next_completion() {
             Ok(next) => {
                 self.is_over = next.is_none();
                 next
@@ -52,6 +52,6 @@ impl<R: TaskResult> FusedIterator for Completions<'_, R> {}
 
 impl<R: TaskResult> fmt::Debug for Completions<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Completions").field("progress", &self.core.progress()).finish()
+        f.debug_struct("Completions").field("progress", &self.inner.progress()).finish()
     }
 }

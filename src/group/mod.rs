@@ -28,4 +28,4 @@ pub use self::settings::{GroupPolicy, Progress};
 pub use self::spawner::Spawner;
 pub(crate) use self::state::GroupInner;
 pub use self::task_group::TaskGroup;
-pub(crate) use self::wait::Values;
+pub(crate) use self::wait::WaitResult;

@@ -189,12 +189,12 @@ impl<T, E> Outcomes<T, E> {
     }
 
     /// Whether a task has ended that was not handed out.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(super) fn has_completion(&self) -> bool {
         self.order.as_ref().is_some_and(|order| !order.ended.is_empty())
     }
 
     /// Hands out the task that ended first of those not handed out.
-    pub(super) fn next_ended(&mut self) -> Option<(usize, Result<T, TaskError<E>>)> {
+    pub(super) fn next_completion(&mut self) -> Option<(usize, Result<T, TaskError<E>>)> {
         let index = self.order.as_mut()?.ended.pop_front()?;
         let outcome = self.take(index);
         if size_of::<T>() == 0
@@ -278,7 +278,7 @@ mod tests {
                 _ => Ok(index),
             };
             outcomes.put(index, outcome);
-            assert!(matches!(outcomes.next_ended(), Some((found, _)) if found == index));
+            assert!(matches!(outcomes.next_completion(), Some((found, _)) if found == index));
             assert!(outcomes.values.is_empty() && outcomes.failures.is_empty());
         }
     }
@@ -321,7 +321,7 @@ mod tests {
         for index in [0, 2, 1] {
             outcomes.put(index, if index == 1 { Err(TaskError::Failed("first")) } else { Ok(()) });
         }
-        assert!(matches!(outcomes.next_ended(), Some((0, Ok(())))));
+        assert!(matches!(outcomes.next_completion(), Some((0, Ok(())))));
         let rest: Vec<_> = (0..3).filter_map(|index| outcomes.take(index)).collect();
         assert!(matches!(rest[..], [Err(TaskError::Failed("first")), Ok(())]));
     }

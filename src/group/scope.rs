@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::process;
 
-use super::{GroupInner, GroupSettings, TaskResult, Values};
+use super::{GroupInner, GroupSettings, TaskResult, WaitResult};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError};
 use crate::pool::worker_pool::WorkerPool;
@@ -67,7 +67,7 @@ use crate::unwind;
 // `&'static str`, would else be a second candidate for what outlives `'scope`, and borrows in the body would be taken
 // for `'static`.
 pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()> + 'env> {
-    core: Arc<GroupInner<R>>,
+    inner: Arc<GroupInner<R>>,
     /// Makes `'scope` invariant: it must neither shrink nor grow.
     scope: PhantomData<&'scope mut &'scope ()>,
     /// Makes `'env` invariant.
@@ -90,24 +90,24 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
         // return before that, and by rule 3 nothing is added later.
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
         let make_body = || unsafe { Closure::new(f).forget_lifetime() };
-        let _ = self.core.add(make_body, Location::caller());
+        let _ = self.inner.spawn(make_body, Location::caller());
     }
 
     /// The token that is cancelled with the scope, for tasks to look at; cancelling it cancels the scope.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
-        self.core.token()
+        self.inner.token()
     }
 
     /// Cancels the tasks that have not started; running ones can see it in the token.
     pub fn cancel(&self) {
-        self.core.close(CancelReason::Requested);
+        self.inner.close(CancelReason::Requested);
     }
 }
 
 impl<R: TaskResult<Value = ()>> fmt::Debug for Scope<'_, '_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").field("progress", &self.core.progress()).finish()
+        f.debug_struct("Scope").field("progress", &self.inner.progress()).finish()
     }
 }
 
@@ -158,25 +158,25 @@ impl WorkerPool {
         R: TaskResult<Value = ()>,
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
     {
-        let engine = self.engine();
+        let pool = self.engine();
         // Not the books: they change with each task.
-        if engine.closing.is_cancelled() {
+        if pool.closing.is_cancelled() {
             return Err(GroupError::Cancelled(CancelReason::ShutDown));
         }
-        if context::depth() >= context::HELP_DEPTH && context::is_worker_of(engine.pool()) {
+        if context::depth() >= context::HELP_DEPTH && context::is_worker_of(pool.pool()) {
             return Err(GroupError::WouldDeadlock);
         }
-        let core = GroupInner::new(Arc::clone(engine), GroupSettings::new(engine));
-        let scope = Scope { core, scope: PhantomData, env: PhantomData };
+        let inner = GroupInner::new(Arc::clone(pool), GroupSettings::new(pool));
+        let scope = Scope { inner, scope: PhantomData, env: PhantomData };
         let value = unwind::catch(|| body(&scope));
-        let core = &scope.core;
-        let ended = wait_or_abort(core, value.is_err());
+        let inner = &scope.inner;
+        let waited = wait_or_abort(inner, value.is_err());
         match value {
-            Ok(value) => ended.map(|_| value),
+            Ok(value) => waited.map(|_| value),
             Err(payload) => {
                 // Before the unwinding goes on: a panic in a destructor would then end the process.
-                unwind::discard(ended);
-                core.discard_outcomes();
+                unwind::discard(waited);
+                inner.discard_outcomes();
                 unwind::resume(payload)
             }
         }
@@ -185,18 +185,18 @@ impl WorkerPool {
 
 /// Waits until nothing of any task is left, after cancelling what has not started if the body panicked. If that failed,
 /// borrows would escape: then the process ends here.
-fn wait_or_abort<R: TaskResult>(core: &Arc<GroupInner<R>>, body_panicked: bool) -> Values<R> {
+fn wait_or_abort<R: TaskResult>(inner: &Arc<GroupInner<R>>, body_panicked: bool) -> WaitResult<R> {
     let waited = unwind::catch(|| {
         if body_panicked {
-            core.close(CancelReason::Requested);
+            inner.close(CancelReason::Requested);
         }
-        core.wait_values(Deadline::NEVER, Kind::Unrefusable)
+        inner.wait_values(Deadline::NEVER, Kind::Unrefusable)
     });
-    let Ok(Ok(Some(ended))) = waited else {
+    let Ok(Ok(Some(result))) = waited else {
         eprintln!("workcrew: the wait for a scope failed; this is a bug in workcrew");
         process::abort();
     };
-    ended
+    result
 }
 
 #[cfg(test)]
@@ -211,9 +211,9 @@ mod tests {
         assert_eq!(pool.engine().groups.taken(), 1);
         group.wait().expect("no task fails");
         pool.scope(|scope| scope.spawn(|| ())).expect("no task fails");
-        let engine = Arc::clone(pool.engine());
+        let inner = Arc::clone(pool.engine());
         drop(pool); // And with it what its worker held.
-        assert_eq!(engine.groups.taken(), 0);
+        assert_eq!(inner.groups.taken(), 0);
     }
 
     #[test]

@@ -50,10 +50,10 @@ pub(crate) struct GroupSettings {
 }
 
 impl GroupSettings {
-    pub(crate) fn new(engine: &PoolInner) -> Self {
+    pub(crate) fn new(pool: &PoolInner) -> Self {
         Self {
             limit: usize::MAX,
-            capacity: engine.queue_capacity(),
+            capacity: pool.queue_capacity(),
             policy: GroupPolicy::default(),
             deadline: None,
             parent: None,

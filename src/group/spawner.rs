@@ -37,12 +37,12 @@ use crate::task::closure::Closure;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Spawner<R: TaskResult> {
-    core: Arc<GroupInner<R>>,
+    inner: Arc<GroupInner<R>>,
 }
 
 impl<R: TaskResult> Spawner<R> {
-    pub(super) fn new(core: Arc<GroupInner<R>>) -> Self {
-        Self { core }
+    pub(super) fn new(inner: Arc<GroupInner<R>>) -> Self {
+        Self { inner }
     }
 
     /// Adds a task; see [`TaskGroup::spawn`](crate::TaskGroup::spawn).
@@ -51,7 +51,7 @@ impl<R: TaskResult> Spawner<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.core.add(|| Closure::new(f), Location::caller());
+        let _ = self.inner.spawn(|| Closure::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).
@@ -65,19 +65,19 @@ impl<R: TaskResult> Spawner<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.core.try_add(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner.try_spawn(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     /// The token of the group.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
-        self.core.token()
+        self.inner.token()
     }
 }
 
 impl<R: TaskResult> Clone for Spawner<R> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core) }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
@@ -87,6 +87,6 @@ impl<R: TaskResult> RefUnwindSafe for Spawner<R> {}
 
 impl<R: TaskResult> fmt::Debug for Spawner<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spawner").field("progress", &self.core.progress()).finish()
+        f.debug_struct("Spawner").field("progress", &self.inner.progress()).finish()
     }
 }

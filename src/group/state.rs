@@ -64,27 +64,27 @@ use crate::unwind;
 pub(crate) type Body<R> = Closure<'static, R>;
 
 /// How one task ended.
-pub(crate) type Ended<R> = Result<<R as TaskResult>::Value, TaskError<<R as TaskResult>::Error>>;
+pub(crate) type Outcome<R> = Result<<R as TaskResult>::Value, TaskError<<R as TaskResult>::Error>>;
 
 /// The inside of a group, shared by its owner, its spawners and its runners; tickets know it weakly.
 pub(crate) struct GroupInner<R: TaskResult> {
     /// Its own among the groups of the pool.
     pub(super) registration: Registration,
-    pub(super) engine: Arc<PoolInner>,
+    pub(super) pool: Arc<PoolInner>,
     pub(super) settings: GroupSettings,
     /// Cancelled with the group; its cancellation cancels the group. Set once; see rule 7.
     token: OnceLock<CancellationToken>,
     /// Keeps the token's word to the group; set after the token, unless that was born cancelled.
-    told_by_token: OnceLock<CancelGuard>,
+    token_guard: OnceLock<CancelGuard>,
     /// Whether the group was cancelled. Changed under the lock.
     cancelled: AtomicBool,
     pub(super) state: Mutex<State<R>>,
     /// All tasks were done at some time since a waiter last cleared it; a hint for those who wait awake.
-    pub(super) ended: Padded<AtomicBool>,
+    pub(super) all_done_hint: Padded<AtomicBool>,
     /// Notified when all tasks are done, and on the way when somebody asked for it.
     pub(super) changed: Condvar,
     /// Notified when there is room for half of the capacity, or the group is closed.
-    pub(super) half_room: Condvar,
+    pub(super) low_water: Condvar,
     /// Notified when there is room for unstarted tasks, or the group is closed.
     pub(super) room: Condvar,
 }
@@ -109,16 +109,16 @@ pub(super) struct State<R: TaskResult> {
     /// Whether the first success is all that is waited for, whatever the policy.
     pub(super) wants_first: bool,
     /// Whether a task was added that could never start.
-    pub(super) impossible: bool,
+    pub(super) can_never_run: bool,
     /// Why closures were left in a source: the group or the pool had been closed.
     pub(super) cut_short: Option<CancelReason>,
     pub(super) outcomes: Outcomes<R::Value, R::Error>,
     /// Threads that wait for half of the room.
-    pub(super) wait_for_half_room: usize,
+    pub(super) low_water_waiters: usize,
     /// Threads that wait for any room.
-    pub(super) wait_for_room: usize,
+    pub(super) room_waiters: usize,
     /// Threads that wait for any task to end.
-    pub(super) wait_for_change: usize,
+    pub(super) change_waiters: usize,
     /// Workers that wait and would run tasks, if there were any.
     pub(super) helpers: usize,
 }
@@ -133,27 +133,27 @@ pub(super) struct PendingTask<R: 'static> {
 }
 
 impl<R: TaskResult> GroupInner<R> {
-    pub(crate) fn new(engine: Arc<PoolInner>, mut settings: GroupSettings) -> Arc<Self> {
+    pub(crate) fn new(pool: Arc<PoolInner>, mut settings: GroupSettings) -> Arc<Self> {
         if settings.limit == 0 {
             settings.capacity = 0;
         }
-        let core = Arc::new_cyclic(|weak: &Weak<Self>| Self {
-            registration: engine.groups.enter(weak.clone(), context::row()),
-            engine,
+        let inner = Arc::new_cyclic(|weak: &Weak<Self>| Self {
+            registration: pool.groups.enter(weak.clone(), context::row()),
+            pool,
             token: settings.token().map(OnceLock::from).unwrap_or_default(),
             settings,
-            told_by_token: OnceLock::new(),
+            token_guard: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             state: Mutex::new(State::new()),
-            ended: Padded::new(AtomicBool::new(false)),
+            all_done_hint: Padded::new(AtomicBool::new(false)),
             changed: Condvar::new(),
-            half_room: Condvar::new(),
+            low_water: Condvar::new(),
             room: Condvar::new(),
         });
-        if let Some(token) = core.token.get() {
-            core.be_told_by(token);
+        if let Some(token) = inner.token.get() {
+            inner.link_token(token);
         }
-        core
+        inner
     }
 
     /// The token, which is made now if need be.
@@ -169,21 +169,21 @@ impl<R: TaskResult> GroupInner<R> {
             if self.cancelled.load(Ordering::Relaxed) {
                 token.cancel_because(state.closed.unwrap_or(CancelReason::Requested));
             } else {
-                self.be_told_by(&token);
+                self.link_token(&token);
             }
             token
         })
     }
 
     /// Has the token close the group when it is cancelled.
-    fn be_told_by(self: &Arc<Self>, token: &CancellationToken) {
+    fn link_token(self: &Arc<Self>, token: &CancellationToken) {
         let weak = Arc::downgrade(self);
         let guard = token.on_cancel(move || {
-            if let Some(core) = weak.upgrade() {
-                core.close_if_told();
+            if let Some(inner) = weak.upgrade() {
+                inner.close_if_cancelled();
             }
         });
-        let first = self.told_by_token.set(guard).is_ok();
+        let first = self.token_guard.set(guard).is_ok();
         assert!(first, "a group has one token");
     }
 
@@ -194,7 +194,7 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// When the group expires.
-    pub(super) fn expiry(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.token.get().and_then(CancellationToken::deadline)
     }
 
@@ -219,9 +219,9 @@ impl<R: TaskResult> GroupInner<R> {
         }
         let unstarted = self.close_state(&mut state, reason);
         drop(state);
-        self.enter(|record| {
+        self.as_member(|counters| {
             self.cancel_token(reason);
-            self.drop_unstarted(record, unstarted, reason);
+            self.drop_unstarted(counters, unstarted, reason);
         });
     }
 
@@ -229,28 +229,28 @@ impl<R: TaskResult> GroupInner<R> {
     pub(super) fn abandon(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.abandoned = true;
-        let drops_none = state.unstarted.is_empty();
+        let is_empty = state.unstarted.is_empty();
         drop(state);
-        if drops_none {
+        if is_empty {
             self.close(CancelReason::Requested);
         } else {
             // A closure that is dropped may own the next group, and so on: see `nesting`.
-            let core = Arc::clone(self);
-            nesting::call_back(move || core.close(CancelReason::Requested));
+            let inner = Arc::clone(self);
+            nesting::call_back(move || inner.close(CancelReason::Requested));
         }
     }
 
     /// Keeps rule 7; also notices a deadline. Costs two atomic loads while the token is live and has no deadline.
     #[inline]
-    pub(super) fn close_if_told(&self) {
+    pub(super) fn close_if_cancelled(&self) {
         if self.token.get().is_some_and(CancellationToken::needs_a_look) {
-            self.close_if_due();
+            self.close_with_token();
         }
     }
 
-    fn close_if_due(&self) {
+    fn close_with_token(&self) {
         // Looking at a deadline may call the token's callbacks.
-        self.enter(|_| {
+        self.as_member(|_| {
             if let Some(reason) = self.token.get().and_then(CancellationToken::reason) {
                 self.close(reason);
             }
@@ -259,13 +259,13 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Names the group among the frames of a stack.
     #[inline]
-    pub(super) fn name(&self) -> Name {
+    pub(super) fn id(&self) -> Name {
         context::name_of(self)
     }
 
-    /// Calls `f` while this thread is a member; passes on the record that it counts on.
-    pub(super) fn enter<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
-        self.engine.executor.enter(self.name(), f)
+    /// Calls `f` while this thread is a member; passes on the counters that it counts on.
+    pub(super) fn as_member<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
+        self.pool.executor.enter(self.id(), f)
     }
 
     pub(super) fn info(&self, id: TaskId, location: &'static Location<'static>) -> TaskInfo<'_> {
@@ -276,7 +276,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// without the lock. Says whether it did.
     #[inline]
     pub(super) fn count_ticket_if_needed(&self, state: &mut State<R>) -> bool {
-        let useful = self.settings.limit.min(self.engine.workers.target());
+        let useful = self.settings.limit.min(self.pool.workers.target());
         let needed = state.tickets + state.runners < useful && state.tickets < state.unstarted.len();
         state.tickets += usize::from(needed);
         needed
@@ -286,14 +286,14 @@ impl<R: TaskResult> GroupInner<R> {
     #[cold]
     pub(super) fn send_first_ticket(self: &Arc<Self>) {
         let weak: Weak<Self> = Arc::downgrade(self);
-        self.engine.send_first_ticket(weak, &self.registration);
+        self.pool.send_first_ticket(weak, &self.registration);
     }
 
     /// Sends a ticket that was counted, behind all others: the group has had a turn.
     #[cold]
     pub(super) fn send_ticket(self: &Arc<Self>) {
         let weak: Weak<Self> = Arc::downgrade(self);
-        self.engine.send_ticket(weak);
+        self.pool.send_ticket(weak);
     }
 
     /// Whether one more runner may begin, and finds a task.
@@ -304,18 +304,18 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Tells who waits for room that a task has left the queue.
     #[inline]
-    pub(super) fn tell_room(&self, state: &State<R>) {
+    pub(super) fn notify_room(&self, state: &State<R>) {
         if state.waits_for_room() {
-            self.tell_those_who_wait(state);
+            self.notify_waiters(state);
         }
     }
 
-    fn tell_those_who_wait(&self, state: &State<R>) {
-        if state.wait_for_room > 0 {
+    fn notify_waiters(&self, state: &State<R>) {
+        if state.room_waiters > 0 {
             self.room.notify_one();
         }
-        if state.wait_for_half_room > 0 && state.unstarted.len() <= self.settings.capacity / 2 {
-            self.half_room.notify_all();
+        if state.low_water_waiters > 0 && state.unstarted.len() <= self.settings.capacity / 2 {
+            self.low_water.notify_all();
         }
     }
 
@@ -324,7 +324,7 @@ impl<R: TaskResult> GroupInner<R> {
         state.closed = Some(reason);
         // ORDERING: Release pairs with the Acquire of `is_cancelled`; the token is made under the same lock.
         self.cancelled.store(true, Ordering::Release);
-        self.half_room.notify_all();
+        self.low_water.notify_all();
         self.room.notify_all();
         state.unstarted.take_all()
     }
@@ -332,7 +332,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Drops tasks that will not start, and lets that land as their outcome. Called by members only; see rule 5.
     pub(super) fn drop_unstarted(
         &self,
-        record: &WorkerCounters,
+        counters: &WorkerCounters,
         unstarted: SmallDeque<PendingTask<R>>,
         reason: CancelReason,
     ) {
@@ -343,7 +343,7 @@ impl<R: TaskResult> GroupInner<R> {
         let mut runs = Vec::new();
         for PendingTask { index, body, id, location, .. } in unstarted {
             unwind::discard(body);
-            self.engine.executor.cancelled(record, &self.info(id, location), reason);
+            self.pool.executor.cancelled(counters, &self.info(id, location), reason);
             match runs.last_mut() {
                 Some(Range { end, .. }) if *end == index => *end += 1,
                 _ => runs.push(index..index + 1),
@@ -355,7 +355,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
         self.count_done(&mut state, count);
         drop(state);
-        self.engine.executor.settle(record, count as u64);
+        self.pool.executor.settle(counters, count as u64);
     }
 
     /// Counts tasks as done and wakes who waits for that.
@@ -364,9 +364,9 @@ impl<R: TaskResult> GroupInner<R> {
         let all_done = state.all_done();
         if all_done {
             // ORDERING: Release pairs with the Acquire of a waiter, who then looks under the lock all the same.
-            self.ended.value.store(true, Ordering::Release);
+            self.all_done_hint.value.store(true, Ordering::Release);
         }
-        if all_done || state.wait_for_change > 0 {
+        if all_done || state.change_waiters > 0 {
             self.changed.notify_all();
         }
     }
@@ -374,7 +374,7 @@ impl<R: TaskResult> GroupInner<R> {
 
 impl<R: TaskResult> Drop for GroupInner<R> {
     fn drop(&mut self) {
-        self.engine.groups.leave(&self.registration);
+        self.pool.groups.leave(&self.registration);
     }
 }
 
@@ -390,12 +390,12 @@ impl<R: TaskResult> State<R> {
             closed: None,
             abandoned: false,
             wants_first: false,
-            impossible: false,
+            can_never_run: false,
             cut_short: None,
             outcomes: Outcomes::new(),
-            wait_for_half_room: 0,
-            wait_for_room: 0,
-            wait_for_change: 0,
+            low_water_waiters: 0,
+            room_waiters: 0,
+            change_waiters: 0,
             helpers: 0,
         }
     }
@@ -410,7 +410,7 @@ impl<R: TaskResult> State<R> {
     /// Whether threads wait for room.
     #[inline]
     pub(super) fn waits_for_room(&self) -> bool {
-        self.wait_for_room + self.wait_for_half_room > 0
+        self.room_waiters + self.low_water_waiters > 0
     }
 
     /// Takes the first failure, panic or cancellation, by time.

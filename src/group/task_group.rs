@@ -9,7 +9,7 @@ use super::completions::Completions;
 use super::result::TaskResult;
 use super::settings::{GroupPolicy, GroupSettings, Progress};
 use super::spawner::Spawner;
-use super::state::{Ended, GroupInner, WouldDeadlock};
+use super::state::{GroupInner, Outcome, WouldDeadlock};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError, TrySubmitError};
 use crate::pool::inner::PoolInner;
@@ -74,16 +74,16 @@ use crate::time::deadline::Deadline;
 /// ```
 #[must_use = "dropping a group cancels it"]
 pub struct TaskGroup<R: TaskResult> {
-    engine: Arc<PoolInner>,
+    pool: Arc<PoolInner>,
     settings: GroupSettings,
     /// The inside, made when it is first needed: the settings are final then.
-    core: OnceLock<Arc<GroupInner<R>>>,
+    inner: OnceLock<Arc<GroupInner<R>>>,
 }
 
 impl<R: TaskResult> TaskGroup<R> {
-    fn new(engine: Arc<PoolInner>) -> Self {
-        let settings = GroupSettings::new(&engine);
-        Self { engine, settings, core: OnceLock::new() }
+    fn new(pool: Arc<PoolInner>) -> Self {
+        let settings = GroupSettings::new(&pool);
+        Self { pool, settings, inner: OnceLock::new() }
     }
 
     /// Runs at most so many tasks at once. Unless set, as many as there are workers.
@@ -178,7 +178,7 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.core().add(|| Closure::new(f), Location::caller());
+        let _ = self.inner().spawn(|| Closure::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now. Never blocks, and never runs a task in place.
@@ -193,7 +193,7 @@ impl<R: TaskResult> TaskGroup<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.core().try_add(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner().try_spawn(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and while the source does.
@@ -221,38 +221,38 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        self.core().add_all(closures.into_iter(), Location::caller());
+        self.inner().spawn_all(closures.into_iter(), Location::caller());
     }
 
     /// Something that adds tasks from elsewhere, also from the group's own tasks.
     #[must_use]
     pub fn spawner(&self) -> Spawner<R> {
-        Spawner::new(Arc::clone(self.core()))
+        Spawner::new(Arc::clone(self.inner()))
     }
 
     /// The token that is cancelled with the group, for tasks to look at; cancelling it cancels the group.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
-        self.core().token()
+        self.inner().token()
     }
 
     /// Cancels the group: tasks that have not started never do, and their closures are dropped before this returns;
     /// running tasks can see it in the token. Cancelling twice does nothing; the second call may return before the first has
     /// dropped every closure.
     pub fn cancel(&self) {
-        self.core().close(CancelReason::Requested);
+        self.inner().close(CancelReason::Requested);
     }
 
     /// Whether the group was cancelled, by whatever cause. `true` is final.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.core().is_cancelled()
+        self.inner().is_cancelled()
     }
 
     /// How many tasks were spawned and how many of them have met their fate; out of date when it arrives.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        self.core().progress()
+        self.inner().progress()
     }
 
     /// Blocks until every task has met its fate and returns the values in the order of spawning. A group without tasks
@@ -266,7 +266,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// [`GroupError::WouldDeadlock`], if a task of the group itself waits, and in the cases
     /// [above](Self#waiting-on-a-worker); the group is cancelled then.
     pub fn wait(self) -> Result<Vec<R::Value>, GroupError<R::Error>> {
-        match self.core().wait_values(Deadline::NEVER, Kind::Certain) {
+        match self.inner().wait_values(Deadline::NEVER, Kind::Certain) {
             Ok(Some(values)) => values,
             Ok(None) | Err(WouldDeadlock) => Err(GroupError::WouldDeadlock),
         }
@@ -299,7 +299,7 @@ impl<R: TaskResult> TaskGroup<R> {
         reason = "the outer result says whether it was in time, the inner one is `wait`'s"
     )]
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Vec<R::Value>, GroupError<R::Error>>, Self> {
-        match self.core().wait_values(Deadline::after(timeout), Kind::Certain) {
+        match self.inner().wait_values(Deadline::after(timeout), Kind::Certain) {
             Ok(Some(values)) => Ok(values),
             Ok(None) => Err(self),
             Err(WouldDeadlock) => Ok(Err(GroupError::WouldDeadlock)),
@@ -327,8 +327,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// ```
     #[must_use]
     #[track_caller]
-    pub fn wait_all(self) -> Vec<Ended<R>> {
-        match self.core().wait_outcomes() {
+    pub fn wait_all(self) -> Vec<Outcome<R>> {
+        match self.inner().wait_outcomes() {
             Ok(outcomes) => outcomes,
             Err(WouldDeadlock) => panic!("a task cannot wait for its own group, nor help more than 64 tasks deep"),
         }
@@ -352,7 +352,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// ```
     #[track_caller]
     pub fn completions(&mut self) -> Completions<'_, R> {
-        Completions::new(self.core())
+        Completions::new(self.inner())
     }
 
     /// Blocks until a task succeeds, and returns its value; the rest is cancelled at that moment. It does not wait for tasks
@@ -376,17 +376,17 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     pub fn wait_any(self) -> Result<R::Value, GroupError<R::Error>> {
-        self.core().wait_first()
+        self.inner().wait_first()
     }
 
-    fn core(&self) -> &Arc<GroupInner<R>> {
-        self.core.get_or_init(|| GroupInner::new(Arc::clone(&self.engine), self.settings.clone()))
+    fn inner(&self) -> &Arc<GroupInner<R>> {
+        self.inner.get_or_init(|| GroupInner::new(Arc::clone(&self.pool), self.settings.clone()))
     }
 
     #[track_caller]
     fn set(mut self, change: impl FnOnce(&mut GroupSettings)) -> Self {
         assert!(
-            self.core.get().is_none(),
+            self.inner.get().is_none(),
             "the settings of a group are made before its first task, and before it gives out its token or a spawner"
         );
         change(&mut self.settings);
@@ -396,8 +396,8 @@ impl<R: TaskResult> TaskGroup<R> {
 
 impl<R: TaskResult> Drop for TaskGroup<R> {
     fn drop(&mut self) {
-        if let Some(core) = self.core.get() {
-            core.abandon();
+        if let Some(inner) = self.inner.get() {
+            inner.abandon();
         }
     }
 }
@@ -408,7 +408,7 @@ impl<R: TaskResult> RefUnwindSafe for TaskGroup<R> {}
 
 impl<R: TaskResult> fmt::Debug for TaskGroup<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let progress = self.core.get().map(|core| core.progress()).unwrap_or_default();
+        let progress = self.inner.get().map(|inner| inner.progress()).unwrap_or_default();
         f.debug_struct("TaskGroup")
             .field("label", &self.settings.label)
             .field("policy", &self.settings.policy)

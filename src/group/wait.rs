@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::settings::GroupPolicy;
-use super::state::{Ended, GroupInner, State, WouldDeadlock};
+use super::state::{GroupInner, Outcome, State, WouldDeadlock};
 use crate::error::{CancelReason, GroupError};
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
 use crate::task::context::{self, Name};
@@ -19,18 +19,18 @@ use crate::task::waits::{self, Awaited, Kind, Needs, Next};
 use crate::time::deadline::Deadline;
 
 /// All values of a group in spawn order, or its first trouble.
-pub(crate) type Values<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
+pub(crate) type WaitResult<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
 
 /// How long a waiter looks for the end of the last task before it sleeps: about as long as it takes to be woken.
 const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// What wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Watch {
+enum WaitFor {
     /// The end of the last task.
-    End,
+    All,
     /// The end of any task.
-    Changes,
+    Any,
 }
 
 impl<R: TaskResult> GroupInner<R> {
@@ -40,10 +40,12 @@ impl<R: TaskResult> GroupInner<R> {
         self: &Arc<Self>,
         deadline: Deadline,
         kind: Kind,
-    ) -> Result<Option<Values<R>>, WouldDeadlock> {
-        let Some(mut state) = self.wait_until(deadline, (Watch::End, kind), State::all_done)? else { return Ok(None) };
-        self.end(&mut state);
-        let values = if state.impossible {
+    ) -> Result<Option<WaitResult<R>>, WouldDeadlock> {
+        let Some(mut state) = self.wait_until(deadline, (WaitFor::All, kind), State::all_done)? else {
+            return Ok(None);
+        };
+        self.finish(&mut state);
+        let values = if state.can_never_run {
             Err(GroupError::WouldDeadlock)
         } else if self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success() {
             Ok(state.outcomes.take_values())
@@ -62,11 +64,11 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
-    pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Ended<R>>, WouldDeadlock> {
-        let Some(mut state) = self.wait_until(Deadline::NEVER, (Watch::End, Kind::Certain), State::all_done)? else {
+    pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Outcome<R>>, WouldDeadlock> {
+        let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::All, Kind::Certain), State::all_done)? else {
             return Err(WouldDeadlock);
         };
-        self.end(&mut state);
+        self.finish(&mut state);
         let total = state.total;
         Ok((0..total).filter_map(|index| state.outcomes.take(index)).collect())
     }
@@ -76,14 +78,14 @@ impl<R: TaskResult> GroupInner<R> {
         self.state.lock().wants_first = true;
         let has_failed =
             |state: &State<R>| self.settings.policy == GroupPolicy::FailFast && state.outcomes.trouble_came_first();
-        let enough = |state: &State<R>| state.outcomes.has_success() || has_failed(state) || state.all_done();
-        let Some(mut state) = self.wait_until(Deadline::NEVER, (Watch::Changes, Kind::Open), enough)? else {
+        let condition = |state: &State<R>| state.outcomes.has_success() || has_failed(state) || state.all_done();
+        let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)? else {
             return Err(GroupError::WouldDeadlock);
         };
         let success = if has_failed(&state) { None } else { state.outcomes.take_success() };
         let first = match success {
             Some(value) => Ok(value),
-            None if state.impossible => Err(GroupError::WouldDeadlock),
+            None if state.can_never_run => Err(GroupError::WouldDeadlock),
             // Without tasks there is no success to wait for.
             None => Err(state.take_error().unwrap_or(GroupError::WouldDeadlock)),
         };
@@ -94,14 +96,14 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Hands out the next task that has ended, waiting for one; `None` when all were handed out.
-    pub(crate) fn next_ended(self: &Arc<Self>) -> Result<Option<(usize, Ended<R>)>, WouldDeadlock> {
-        if context::is_member_of(self.name()) {
+    pub(crate) fn next_completion(self: &Arc<Self>) -> Result<Option<(usize, Outcome<R>)>, WouldDeadlock> {
+        if context::is_member_of(self.id()) {
             return Err(WouldDeadlock);
         }
         self.keep_order();
-        let enough = |state: &State<R>| state.outcomes.has_ended() || state.all_done();
-        let state = self.wait_until(Deadline::NEVER, (Watch::Changes, Kind::Open), enough)?;
-        Ok(state.and_then(|mut state| state.outcomes.next_ended()))
+        let condition = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
+        let state = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)?;
+        Ok(state.and_then(|mut state| state.outcomes.next_completion()))
     }
 
     /// Drops every outcome, containing their destructors' panics.
@@ -112,9 +114,9 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Closes the group, all of whose tasks are done, and takes back the tickets that nobody has come to; rule 11 of `core`.
     #[inline]
-    fn end(self: &Arc<Self>, state: &mut State<R>) {
+    fn finish(self: &Arc<Self>, state: &mut State<R>) {
         state.closed.get_or_insert(CancelReason::Requested);
-        while state.tickets > 0 && self.engine.take_back_ticket(self, &self.registration) {
+        while state.tickets > 0 && self.pool.take_back_ticket(self, &self.registration) {
             state.tickets -= 1;
         }
     }
@@ -124,9 +126,9 @@ impl<R: TaskResult> GroupInner<R> {
         let mut state = self.state.lock();
         // While tasks are being dropped they are in none of the lists. That ends soon, and is announced.
         while !state.outcomes.keeps_order() && state.total - state.done != state.unstarted.len() + state.running.len() {
-            state.wait_for_change += 1;
+            state.change_waiters += 1;
             state = self.changed.wait_until(state, None);
-            state.wait_for_change -= 1;
+            state.change_waiters -= 1;
         }
         let State { outcomes, unstarted, running, total, .. } = &mut *state;
         if !outcomes.keeps_order() {
@@ -136,60 +138,62 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Waits until `enough`, and returns with the lock that found it so; `None` if the deadline came before. Helps, if
+    /// Waits until `condition`, and returns with the lock that found it so; `None` if the deadline came before. Helps, if
     /// there is no deadline and this thread has tasks on its stack.
     fn wait_until(
         self: &Arc<Self>,
         deadline: Deadline,
-        (watch, kind): (Watch, Kind),
-        enough: impl Fn(&State<R>) -> bool,
+        (wait_for, kind): (WaitFor, Kind),
+        condition: impl Fn(&State<R>) -> bool,
     ) -> Result<Option<MutexGuard<'_, State<R>>>, WouldDeadlock> {
-        let local = context::standing(self.engine.pool(), self.name());
-        if local.is_member {
+        let position = context::standing(self.pool.pool(), self.id());
+        if position.is_member {
             return Err(WouldDeadlock);
         }
-        let waits = deadline == Deadline::NEVER && local.depth > 0;
-        let helps = waits && local.is_worker;
-        let mut stays_awake = watch == Watch::End;
+        let waits = deadline == Deadline::NEVER && position.depth > 0;
+        let helps = waits && position.is_worker;
+        let mut may_spin = wait_for == WaitFor::All;
         loop {
-            self.close_if_told();
+            self.close_if_cancelled();
             let mut state = self.state.lock();
             // Again and again: tasks may have come while a runner that stopped had let go of the lock.
-            while helps && !enough(&state) && self.can_run(&state) {
-                if local.depth >= context::HELP_DEPTH {
+            while helps && !condition(&state) && self.can_run(&state) {
+                if position.depth >= context::HELP_DEPTH {
                     return Err(WouldDeadlock);
                 }
-                state = self.run_unstarted(state, Budget::Unlimited, &enough);
+                state = self.run_unstarted(state, Budget::Unlimited, &condition);
             }
-            if enough(&state) {
+            if condition(&state) {
                 return Ok(Some(state));
             }
             if deadline.is_past() {
                 return Ok(None);
             }
             // While there is more to start, the end is far, and the runners need the CPUs.
-            if state.unstarted.is_empty() && mem::take(&mut stays_awake) {
-                self.ended.value.store(false, Ordering::Relaxed);
+            if state.unstarted.is_empty() && mem::take(&mut may_spin) {
+                self.all_done_hint.value.store(false, Ordering::Relaxed);
                 drop(state);
                 // ORDERING: Acquire pairs with the Release of `count_done`.
-                spin_wait(SPIN_TIME, || self.ended.value.load(Ordering::Acquire) || deadline.is_past());
+                spin_wait(SPIN_TIME, || self.all_done_hint.value.load(Ordering::Acquire) || deadline.is_past());
                 continue;
             }
-            let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.expiry()) };
+            let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.deadline()) };
             if waits {
                 drop(state);
-                self.sleep_entered((watch, kind), until, |state| enough(state) || helps && self.can_run(state))?;
+                self.sleep_registered((wait_for, kind), until, |state| {
+                    condition(state) || helps && self.can_run(state)
+                })?;
             } else {
-                drop(self.sleep(state, watch, false, until));
+                drop(self.sleep(state, wait_for, false, until));
             }
         }
     }
 
     /// Sleeps until the group has changed, unless it is `ready`. The registry of waits knows of it meanwhile, and may have
     /// this thread help first.
-    fn sleep_entered(
+    fn sleep_registered(
         self: &Arc<Self>,
-        (watch, kind): (Watch, Kind),
+        (wait_for, kind): (WaitFor, Kind),
         until: Deadline,
         ready: impl Fn(&State<R>) -> bool,
     ) -> Result<(), WouldDeadlock> {
@@ -198,7 +202,7 @@ impl<R: TaskResult> GroupInner<R> {
             Next::Sleep(wait, moment) => {
                 let state = self.state.lock();
                 if !ready(&state) && !wait.is_called() {
-                    drop(self.sleep(state, watch, true, until.earlier(moment)));
+                    drop(self.sleep(state, wait_for, true, until.earlier(moment)));
                 } else {
                     drop(state);
                 }
@@ -214,15 +218,15 @@ impl<R: TaskResult> GroupInner<R> {
     fn sleep<'a>(
         &self,
         mut state: MutexGuard<'a, State<R>>,
-        watch: Watch,
+        wait_for: WaitFor,
         helps: bool,
         until: Deadline,
     ) -> MutexGuard<'a, State<R>> {
-        let (watches, helpers) = (usize::from(watch == Watch::Changes), usize::from(helps));
-        state.wait_for_change += watches;
+        let (waits_for_any, helpers) = (usize::from(wait_for == WaitFor::Any), usize::from(helps));
+        state.change_waiters += waits_for_any;
         state.helpers += helpers;
         state = self.changed.wait_until(state, until.instant());
-        state.wait_for_change -= watches;
+        state.change_waiters -= waits_for_any;
         state.helpers -= helpers;
         state
     }
@@ -231,18 +235,18 @@ impl<R: TaskResult> GroupInner<R> {
 /// What the registry of waits sees of the group.
 impl<R: TaskResult> Awaited for GroupInner<R> {
     fn name(&self) -> Name {
-        GroupInner::name(self)
+        self.id()
     }
 
     fn pool(&self) -> Name {
-        self.engine.pool()
+        self.pool.pool()
     }
 
     fn look(&self, needs: &mut Needs) {
         let state = self.state.lock();
         if !state.all_done() {
             needs.worker = self.can_run(&state);
-            needs.end_of(self.name());
+            needs.end_of(self.id());
         }
     }
 
@@ -258,7 +262,7 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
     fn wake_waiters(&self) {
         drop(self.state.lock()); // a waiter has looked before, and sleeps, or looks after
         self.changed.notify_all();
-        self.half_room.notify_all();
+        self.low_water.notify_all();
         self.room.notify_all();
     }
 }

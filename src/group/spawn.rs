@@ -1,4 +1,4 @@
-//! How tasks get into a group, by the rules 6 to 9 of `core`.
+//! How tasks are added to a group, by the rules 6 to 10 of `state`.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -16,22 +16,22 @@ use crate::task::waits::{self, Kind, Next, Refused};
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// How long one who waits for room waits for half of it, before it takes the first there is.
+/// How long a submitter waits for the low-water mark. After that it takes the first room there is.
 const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
-/// What became of a task that was added.
+/// Whether a task was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a group that takes nothing more need not be offered more"]
+#[must_use = "a group that dropped a task accepts no more"]
 pub(crate) enum Spawned {
-    /// It will run, unless it is cancelled later.
+    /// The task will run, unless it is cancelled later.
     Accepted,
-    /// It was dropped unrun, and has landed as cancelled.
+    /// The task was dropped unrun, and is recorded as cancelled.
     Dropped,
 }
 
 impl<R: TaskResult> GroupInner<R> {
-    /// Adds a task, waiting for room if need be. `make_body` is called once; it is not the body yet, so that this can be
-    /// written where it belongs at once.
+    /// Adds a task. Blocks while the group is full. Calls `make_body` once, under the group's lock:
+    /// a body that is made in its place in the queue need not be moved there.
     #[inline]
     pub(crate) fn spawn(
         self: &Arc<Self>,
@@ -56,8 +56,8 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Adds a task for each closure, until the source ends or nothing is taken in any more. The source is user code that
-    /// may block, also for what tasks of the group bring about.
+    /// Adds a task for each closure, until the source ends or the group accepts no more. The source
+    /// is user code, which may block, also on tasks of the group.
     pub(crate) fn spawn_all<F>(
         self: &Arc<Self>,
         mut closures: impl Iterator<Item = F>,
@@ -70,7 +70,7 @@ impl<R: TaskResult> GroupInner<R> {
                 self.run_before_blocking();
             }
             if let Some(reason) = self.refusal() {
-                // A source that says that it is at its end is not cut short.
+                // A source that reports its end was not cut short.
                 if closures.size_hint().1 != Some(0) {
                     self.state.lock().cut_short.get_or_insert(reason);
                 }
@@ -83,7 +83,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Why a task that is added now would be dropped unrun, if it would.
+    /// Returns the reason if a task that is added now would be dropped unrun.
     fn refusal(&self) -> Option<CancelReason> {
         if self.pool.executor.lifecycle.ledger.is_closed() {
             return Some(CancelReason::ShutDown);
@@ -95,32 +95,33 @@ impl<R: TaskResult> GroupInner<R> {
         Some(self.state.lock().closed.unwrap_or(CancelReason::Requested))
     }
 
-    /// Runs unstarted tasks before this thread blocks in user code, if it is a worker and no other worker is free to.
+    /// Runs unstarted tasks before this thread blocks in user code, if it is a worker and no other
+    /// worker is free.
     fn run_before_blocking(self: &Arc<Self>) {
         let position = context::standing(self.pool.pool(), self.id());
         let can_run = position.is_worker && !position.is_member && position.depth < context::HELP_DEPTH;
         if can_run && !self.pool.has_idle_worker() {
             let state = self.state.lock();
-            if !state.unstarted.is_empty() && state.runners < self.settings.limit {
+            if self.can_run(&state) {
                 drop(self.run_unstarted(state, Budget::Unlimited, |_| false));
             }
         }
     }
 
-    /// Drops the body of a task that the pool has not admitted.
+    /// Drops the body of a task that the pool did not admit, and records the cancellation.
     fn refuse(&self, body: Body<R>) -> Spawned {
         unwind::discard(body);
         let mut state = self.state.lock();
         let index = state.next_index();
-        state.put_cancelled(index..index + 1, CancelReason::ShutDown);
+        state.record_cancelled(index..index + 1, CancelReason::ShutDown);
         self.count_done(&mut state, 1);
         Spawned::Dropped
     }
 
-    /// Adds a task, but not to the queue of the group.
+    /// Adds a task that does not go to the queue of the group: runs it inline, or drops it.
     fn spawn_unqueued(self: &Arc<Self>, admission: Admission<'_, R>, mut task: PendingTask<R>) -> Spawned {
         match admission {
-            Admission::Queue(_) => unreachable!("the caller knows what to do here"),
+            Admission::Queue(_) => unreachable!("the caller queues the task"),
             Admission::RunInline(mut state) => {
                 task.index = state.next_index();
                 state.running.push_back(task.index);
@@ -137,7 +138,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Adds a task if there is room now; `make_body` is called only then.
+    /// Adds a task if there is room now. Calls `make_body` only in that case.
     pub(crate) fn try_spawn<F>(
         self: &Arc<Self>,
         f: F,
@@ -169,7 +170,7 @@ impl<R: TaskResult> GroupInner<R> {
         Ok(())
     }
 
-    /// A task has been added: calls whoever can run it.
+    /// Notifies the threads that can run a task that was just added.
     #[inline]
     fn notify_workers(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
         let helpers = state.helpers > 0;
@@ -183,7 +184,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Waits until a task may be added.
+    /// Waits until a task may be added, or the group is closed.
     #[inline]
     fn admit(self: &Arc<Self>) -> Admission<'_, R> {
         self.close_if_cancelled();
@@ -195,14 +196,15 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
+    /// Waits for room in a group that is full or closed.
     fn admit_slow<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> Admission<'a, R> {
         let position = context::standing(self.pool.pool(), self.id());
-        let mut wait_mode = None;
+        let mut low_water_until = None;
         loop {
             if let Some(reason) = state.closed {
                 return Admission::Closed(state, reason);
             }
-            // No task could ever be held.
+            // Such a group can hold no task, now or later.
             if self.settings.capacity == 0 {
                 state.can_never_run = true;
                 return Admission::Closed(state, CancelReason::Requested);
@@ -221,12 +223,12 @@ impl<R: TaskResult> GroupInner<R> {
                 state = self
                     .run_unstarted(state, Budget::Unlimited, |state| state.unstarted.len() < self.settings.capacity);
             } else {
-                let wait_mode = *wait_mode.get_or_insert_with(|| Deadline::after(LOW_WATER_WAIT));
+                let low_water_until = *low_water_until.get_or_insert_with(|| Deadline::after(LOW_WATER_WAIT));
                 state = if position.depth == 0 {
-                    self.wait_for_room(state, wait_mode)
+                    self.wait_for_room(state, low_water_until)
                 } else {
                     drop(state);
-                    self.wait_for_room_registered(wait_mode);
+                    self.wait_for_room_registered(low_water_until);
                     self.state.lock()
                 };
             }
@@ -236,44 +238,50 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// The same, where tasks are on this thread's stack. The registry of waits knows of it meanwhile, and may have this
-    /// thread help first.
-    fn wait_for_room_registered(self: &Arc<Self>, wait_mode: Deadline) {
+    /// Waits for room on a thread with tasks on its stack. The wait is in the registry of waits
+    /// meanwhile, which may have this thread help first.
+    fn wait_for_room_registered(self: &Arc<Self>, low_water_until: Deadline) {
         match waits::enter(Arc::clone(self) as _, Kind::Open) {
             Ok(Next::Help(awaited)) => awaited.help(),
             Ok(Next::Sleep(wait, moment)) => {
                 let state = self.state.lock();
                 let is_full = state.closed.is_none() && state.unstarted.len() >= self.settings.capacity;
                 if is_full && !wait.is_called() {
-                    drop(self.wait_for_room(state, wait_mode.earlier(moment)));
+                    drop(self.wait_for_room(state, low_water_until.earlier(moment)));
                 }
             }
             Err(Refused) => unreachable!("an open wait is not refused"),
         }
     }
 
-    /// Sleeps until there is room, or something else to look at; see rule 10 of `core`.
-    fn wait_for_room<'a>(&self, mut state: MutexGuard<'a, State<R>>, wait_mode: Deadline) -> MutexGuard<'a, State<R>> {
+    /// Sleeps until there is room, the group is closed, or its deadline has passed; see rule 10 of
+    /// `state`. May wake early. Waits for the low-water mark until the moment given, and then for
+    /// any room.
+    fn wait_for_room<'a>(
+        &self,
+        mut state: MutexGuard<'a, State<R>>,
+        low_water_until: Deadline,
+    ) -> MutexGuard<'a, State<R>> {
         let deadline = self.deadline();
-        if wait_mode.is_past() {
+        if low_water_until.is_past() {
             state.room_waiters += 1;
             state = self.room.wait_until(state, deadline);
             state.room_waiters -= 1;
         } else {
             state.low_water_waiters += 1;
-            state = self.low_water.wait_until(state, wait_mode.earlier(deadline).instant());
+            state = self.low_water.wait_until(state, low_water_until.earlier(deadline).instant());
             state.low_water_waiters -= 1;
         }
         state
     }
 }
 
-/// Whether a task may be added; the lock is still held.
+/// How a task may be added. The lock is still held.
 enum Admission<'a, R: TaskResult> {
-    /// To the queue of the group.
+    /// The task goes to the queue of the group.
     Queue(MutexGuard<'a, State<R>>),
-    /// By running it at once.
+    /// The caller runs the task at once.
     RunInline(MutexGuard<'a, State<R>>),
-    /// Not at all.
+    /// The task is dropped unrun.
     Closed(MutexGuard<'a, State<R>>, CancelReason),
 }

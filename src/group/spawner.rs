@@ -1,4 +1,4 @@
-//! Adding tasks to a group from elsewhere, its own tasks included.
+//! A handle that adds tasks to a group from elsewhere, such as from its own tasks.
 
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
@@ -10,10 +10,11 @@ use crate::error::TrySubmitError;
 use crate::sync::Arc;
 use crate::task::closure::Closure;
 
-/// Adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the group's own tasks.
+/// A handle that adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the
+/// group's own tasks.
 ///
-/// It does not keep the group going: once the group has been waited for, cancelled or dropped, what is spawned is
-/// dropped unrun.
+/// It does not keep the group open: once the group has been waited for, cancelled or dropped, a
+/// closure that is spawned is dropped unrun.
 ///
 /// # Examples
 ///
@@ -58,7 +59,7 @@ impl<R: TaskResult> Spawner<R> {
     ///
     /// # Errors
     ///
-    /// [`TrySubmitError`] with the closure, if the group is full, or closed for good.
+    /// [`TrySubmitError`] with the closure, if the group is full or closed.
     #[track_caller]
     pub fn try_spawn<F>(&self, f: F) -> Result<(), TrySubmitError<F>>
     where
@@ -68,7 +69,7 @@ impl<R: TaskResult> Spawner<R> {
         self.inner.try_spawn(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// The token of the group.
+    /// Returns the token of the group.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         self.inner.token()
@@ -81,7 +82,8 @@ impl<R: TaskResult> Clone for Spawner<R> {
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// User code never panics under a lock of this crate, so no broken state can be seen through a
+// reference.
 impl<R: TaskResult> UnwindSafe for Spawner<R> {}
 impl<R: TaskResult> RefUnwindSafe for Spawner<R> {}
 

@@ -1,4 +1,4 @@
-//! What a group counts, seen from inside.
+//! Tests of a group's inner counts.
 
 use std::panic::Location;
 
@@ -28,19 +28,19 @@ fn add(group: &Group, f: impl FnOnce() + Send + 'static) {
     let _ = group.spawn(|| Closure::new(f), Location::caller());
 }
 
-/// Lets others go on until it is so.
-fn wait_while_not(is_so: impl Fn() -> bool) {
-    while !is_so() {
+/// Yields to other threads until the condition holds.
+fn yield_until(condition: impl Fn() -> bool) {
+    while !condition() {
         thread::yield_now();
     }
 }
 
-/// Lets others go on until the state is as it should be.
-fn wait_until(group: &Group, is_so: impl Fn(&State<()>) -> bool) {
-    wait_while_not(|| is_so(&group.state.lock()));
+/// Yields to other threads until the state satisfies the condition.
+fn wait_until(group: &Group, condition: impl Fn(&State<()>) -> bool) {
+    yield_until(|| condition(&group.state.lock()));
 }
 
-/// Tickets, runners, and all who wait.
+/// Returns the counts of tickets, runners and waiters.
 fn count(group: &Group) -> [usize; 6] {
     let state = group.state.lock();
     let State { tickets, runners, helpers, change_waiters, room_waiters, low_water_waiters, .. } = &*state;
@@ -48,11 +48,12 @@ fn count(group: &Group) -> [usize; 6] {
 }
 
 #[test]
-fn who_has_waited_for_room_counts_no_longer() {
+fn a_submitter_that_has_waited_for_room_is_no_longer_counted() {
     let pool = pool_of(1);
     let group = narrow_group(&pool);
     let first = Arc::clone(&group);
-    // It ends when somebody waits for any room, after the time in which they wait for half of it.
+    // Ends when the submitter waits for any room, after its wait for the low-water mark has timed
+    // out.
     add(&group, move || wait_until(&first, |state| state.room_waiters == 1));
     for _ in 0..2 {
         add(&group, || ());
@@ -62,7 +63,7 @@ fn who_has_waited_for_room_counts_no_longer() {
 }
 
 #[test]
-fn a_worker_that_has_waited_for_a_group_counts_no_longer() {
+fn a_worker_that_has_waited_for_a_group_is_no_longer_counted() {
     let pool = pool_of(2);
     let group = narrow_group(&pool);
     let waited_for = Arc::clone(&group);
@@ -76,7 +77,7 @@ fn a_worker_that_has_waited_for_a_group_counts_no_longer() {
 }
 
 #[test]
-fn who_has_waited_for_the_next_task_to_end_counts_no_longer() {
+fn a_waiter_for_the_next_completion_is_no_longer_counted() {
     let pool = pool_of(1);
     let group = narrow_group(&pool);
     let waited_for = Arc::clone(&group);
@@ -87,8 +88,8 @@ fn who_has_waited_for_the_next_task_to_end_counts_no_longer() {
 }
 
 #[test]
-fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
-    /// Is dropped when somebody waits for that.
+fn a_waiter_for_the_drop_of_tasks_is_no_longer_counted() {
+    /// Its drop ends when a thread waits for it.
     struct Slow(Group);
     impl Drop for Slow {
         fn drop(&mut self) {
@@ -99,7 +100,7 @@ fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
     let group = narrow_group(&pool);
     let end = Arc::new(AtomicBool::new(false));
     let may_end = Arc::clone(&end);
-    add(&group, move || wait_while_not(|| may_end.load(Ordering::SeqCst)));
+    add(&group, move || yield_until(|| may_end.load(Ordering::SeqCst)));
     wait_until(&group, |state| state.running.len() == 1);
     let slow = Slow(Arc::clone(&group));
     add(&group, move || drop(slow));
@@ -115,14 +116,14 @@ fn who_has_waited_for_tasks_to_be_dropped_counts_no_longer() {
 }
 
 #[test]
-fn there_are_no_more_tickets_than_tasks_that_wait() {
+fn there_are_at_most_as_many_tickets_as_unstarted_tasks_and_workers() {
     let pool = pool_of(2);
     let end = Arc::new(AtomicBool::new(false));
     for _ in 0..2 {
         let end = Arc::clone(&end);
-        pool.execute(move || wait_while_not(|| end.load(Ordering::SeqCst))).expect("the pool is open");
+        pool.execute(move || yield_until(|| end.load(Ordering::SeqCst))).expect("the pool is open");
     }
-    wait_while_not(|| pool.metrics().tasks_running == 2);
+    yield_until(|| pool.metrics().tasks_running == 2);
     let group = GroupInner::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
     let tickets = [1, 2, 3].map(|_| {
         add(&group, || ());
@@ -130,17 +131,17 @@ fn there_are_no_more_tickets_than_tasks_that_wait() {
         count(&group)[0]
     });
     end.store(true, Ordering::SeqCst);
-    assert_eq!(tickets, [1, 2, 2], "nor than workers");
+    assert_eq!(tickets, [1, 2, 2], "at most as many as workers");
     assert!(matches!(group.wait_values(Deadline::NEVER, Kind::Certain), Ok(Some(Ok(values))) if values.len() == 3));
 }
 
 #[test]
-fn tickets_that_are_taken_back_count_no_longer() {
+fn tickets_that_are_taken_back_are_no_longer_counted() {
     let pool = pool_of(1);
     let group = GroupInner::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
     let inner = Arc::clone(&group);
     let outer = pool.spawn(move || {
-        // The only worker is here: nobody comes to the ticket.
+        // The only worker runs this task, so no worker takes the ticket.
         (0..2).for_each(|_| add(&inner, || ()));
         assert_eq!(count(&inner)[0], 1);
         inner.wait_values(Deadline::NEVER, Kind::Certain).is_ok()

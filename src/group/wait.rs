@@ -1,7 +1,7 @@
-//! How a group is waited for, and what the waiter gets.
+//! How a thread waits for a group, and what it gets.
 //!
-//! What a waiter gets is taken under the same hold of the lock that found it ready, so nothing that comes later changes
-//! it.
+//! A waiter takes its result under the same hold of the lock that found it ready, so no later event
+//! changes the result.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -18,13 +18,14 @@ use crate::task::context::{self, Name};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next};
 use crate::time::deadline::Deadline;
 
-/// All values of a group in spawn order, or its first trouble.
+/// All values of a group in spawn order, or its first error.
 pub(crate) type WaitResult<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
 
-/// How long a waiter looks for the end of the last task before it sleeps: about as long as it takes to be woken.
+/// How long a waiter spins for the end of the last task before it sleeps: about as long as a
+/// wake-up takes.
 const SPIN_TIME: Duration = Duration::from_micros(50);
 
-/// What wakes a waiter.
+/// The event that wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WaitFor {
     /// The end of the last task.
@@ -34,8 +35,9 @@ enum WaitFor {
 }
 
 impl<R: TaskResult> GroupInner<R> {
-    /// Waits until all tasks are done, closes the group, and takes the values or the first trouble; `None` if the
-    /// deadline came before. Helps, if `deadline` is never and this thread has tasks on its stack.
+    /// Waits until all tasks are done, closes the group, and takes the values or the first error.
+    /// Returns `None` if the deadline passed first. Helps if there is no deadline and this thread
+    /// has tasks on its stack.
     pub(crate) fn wait_values(
         self: &Arc<Self>,
         deadline: Deadline,
@@ -55,8 +57,8 @@ impl<R: TaskResult> GroupInner<R> {
                 None => Ok(state.outcomes.take_values()),
             }
         };
-        // A worker may own the group a little longer than this waiter. Errors and values that the caller does not get are
-        // dropped here, so that none outlives the wait.
+        // A worker may hold the group a little longer than this waiter. Errors and values that the
+        // caller does not get are dropped here, so that none outlives the wait.
         let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
         drop(unclaimed);
@@ -73,11 +75,12 @@ impl<R: TaskResult> GroupInner<R> {
         Ok((0..total).filter_map(|index| state.outcomes.take(index)).collect())
     }
 
-    /// Waits until a task has succeeded or all are done, and takes the first value or the first trouble.
+    /// Waits until a task has succeeded or all are done, and takes the first value or the first
+    /// error.
     pub(crate) fn wait_first(self: &Arc<Self>) -> Result<R::Value, GroupError<R::Error>> {
         self.state.lock().wants_first = true;
         let has_failed =
-            |state: &State<R>| self.settings.policy == GroupPolicy::FailFast && state.outcomes.trouble_came_first();
+            |state: &State<R>| self.settings.policy == GroupPolicy::FailFast && state.outcomes.failure_came_first();
         let condition = |state: &State<R>| state.outcomes.has_success() || has_failed(state) || state.all_done();
         let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)? else {
             return Err(GroupError::WouldDeadlock);
@@ -95,24 +98,26 @@ impl<R: TaskResult> GroupInner<R> {
         first
     }
 
-    /// Hands out the next task that has ended, waiting for one; `None` when all were handed out.
+    /// Waits for the next task that ends, and yields its outcome. Returns `None` when all tasks
+    /// were yielded.
     pub(crate) fn next_completion(self: &Arc<Self>) -> Result<Option<(usize, Outcome<R>)>, WouldDeadlock> {
         if context::is_member_of(self.id()) {
             return Err(WouldDeadlock);
         }
-        self.keep_order();
+        self.track_completions();
         let condition = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
         let state = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)?;
         Ok(state.and_then(|mut state| state.outcomes.next_completion()))
     }
 
-    /// Drops every outcome, containing their destructors' panics.
+    /// Drops every outcome, and contains panics in their destructors.
     pub(crate) fn discard_outcomes(&self) {
         let outcomes = self.state.lock().outcomes.take_all();
         drop(outcomes);
     }
 
-    /// Closes the group, all of whose tasks are done, and takes back the tickets that nobody has come to; rule 11 of `core`.
+    /// Closes the group, all of whose tasks are done, and takes back its tickets; see rule 11 of
+    /// `state`.
     #[inline]
     fn finish(self: &Arc<Self>, state: &mut State<R>) {
         state.closed.get_or_insert(CancelReason::Requested);
@@ -121,25 +126,29 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// From now on keeps the order in which tasks end.
-    fn keep_order(&self) {
+    /// Keeps the order in which tasks end from now on.
+    fn track_completions(&self) {
         let mut state = self.state.lock();
-        // While tasks are being dropped they are in none of the lists. That ends soon, and is announced.
-        while !state.outcomes.keeps_order() && state.total - state.done != state.unstarted.len() + state.running.len() {
+        // Tasks that are just being dropped are in neither list. That ends soon, and then the
+        // waiter is notified.
+        while !state.outcomes.tracks_completions()
+            && state.total - state.done != state.unstarted.len() + state.running.len()
+        {
             state.change_waiters += 1;
             state = self.changed.wait_until(state, None);
             state.change_waiters -= 1;
         }
         let State { outcomes, unstarted, running, total, .. } = &mut *state;
-        if !outcomes.keeps_order() {
+        if !outcomes.tracks_completions() {
             let pending: BTreeSet<usize> =
                 running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
-            outcomes.keep_order((0..*total).filter(|index| !pending.contains(index)));
+            outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
         }
     }
 
-    /// Waits until `condition`, and returns with the lock that found it so; `None` if the deadline came before. Helps, if
-    /// there is no deadline and this thread has tasks on its stack.
+    /// Waits until `condition` holds, and returns the lock under which it did. Returns `None` if
+    /// the deadline passed first. Helps if there is no deadline and this thread has tasks on its
+    /// stack.
     fn wait_until(
         self: &Arc<Self>,
         deadline: Deadline,
@@ -156,7 +165,8 @@ impl<R: TaskResult> GroupInner<R> {
         loop {
             self.close_if_cancelled();
             let mut state = self.state.lock();
-            // Again and again: tasks may have come while a runner that stopped had let go of the lock.
+            // In a loop: tasks may have been added while a runner that stopped did not hold the
+            // lock.
             while helps && !condition(&state) && self.can_run(&state) {
                 if position.depth >= context::HELP_DEPTH {
                     return Err(WouldDeadlock);
@@ -169,7 +179,7 @@ impl<R: TaskResult> GroupInner<R> {
             if deadline.is_past() {
                 return Ok(None);
             }
-            // While there is more to start, the end is far, and the runners need the CPUs.
+            // While tasks are unstarted, the end is far, and the runners need the CPUs.
             if state.unstarted.is_empty() && mem::take(&mut may_spin) {
                 self.all_done_hint.value.store(false, Ordering::Relaxed);
                 drop(state);
@@ -189,8 +199,8 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Sleeps until the group has changed, unless it is `ready`. The registry of waits knows of it meanwhile, and may have
-    /// this thread help first.
+    /// Sleeps until the group has changed, unless it is `ready`. The wait is in the registry of
+    /// waits meanwhile, which may have this thread help first.
     fn sleep_registered(
         self: &Arc<Self>,
         (wait_for, kind): (WaitFor, Kind),
@@ -214,7 +224,7 @@ impl<R: TaskResult> GroupInner<R> {
         Ok(())
     }
 
-    /// Sleeps until the group has changed.
+    /// Sleeps until the group has changed or the deadline has passed. May wake early.
     fn sleep<'a>(
         &self,
         mut state: MutexGuard<'a, State<R>>,
@@ -232,7 +242,7 @@ impl<R: TaskResult> GroupInner<R> {
     }
 }
 
-/// What the registry of waits sees of the group.
+/// The group as the registry of waits sees it.
 impl<R: TaskResult> Awaited for GroupInner<R> {
     fn name(&self) -> Name {
         self.id()
@@ -260,7 +270,7 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
     }
 
     fn wake_waiters(&self) {
-        drop(self.state.lock()); // a waiter has looked before, and sleeps, or looks after
+        drop(self.state.lock()); // so a waiter is either asleep by now, or has yet to check its condition
         self.changed.notify_all();
         self.low_water.notify_all();
         self.room.notify_all();

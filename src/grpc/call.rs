@@ -29,7 +29,7 @@ use super::wire::{self, Wire};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::io;
-use crate::retry::{Attempts, ErrorClass, GiveUpReason, Next};
+use crate::retry::{ErrorClass, GiveUpReason, RetryDecision, RetryState};
 use crate::sync::Arc;
 
 /// The first and the longest delay of a call that waits for a connection.
@@ -56,7 +56,7 @@ struct Course {
     /// The row of the method, once it is known.
     method: Option<usize>,
     terms: Terms,
-    attempts: Attempts<Status>,
+    attempts: RetryState<Status>,
 }
 
 /// How an attempt ended, if not well.
@@ -101,8 +101,8 @@ impl Plan {
                 course.next_attempt(failure)
             };
             let delay = match next {
-                Next::After(delay) => delay,
-                Next::GiveUpReason(reason) => return Err(error.because(reason)),
+                RetryDecision::After(delay) => delay,
+                RetryDecision::GiveUp(reason) => return Err(error.because(reason)),
             };
             if let Some(reason) = course.plan.closed_during(delay).await {
                 return Err(error.because(GiveUpReason::Cancelled(reason)));
@@ -131,7 +131,7 @@ impl Course {
     fn new(plan: Plan) -> Self {
         let started = Instant::now();
         let terms = plan.line.methods.terms(None, &plan.overrides);
-        let attempts = Attempts::new(terms.policy.clone(), started);
+        let attempts = RetryState::new(terms.policy.clone(), started);
         Self { plan, started, method: None, terms, attempts }
     }
 
@@ -175,13 +175,13 @@ impl Course {
         if self.plan.line.methods.config(method).is_some() {
             let made = self.attempts.made();
             self.terms = self.plan.line.methods.terms(method, &self.plan.overrides);
-            self.attempts = Attempts::new(self.terms.policy.clone(), self.started);
+            self.attempts = RetryState::new(self.terms.policy.clone(), self.started);
             (0..made).for_each(|_| self.attempts.count());
         }
     }
 
     /// What follows an attempt that failed.
-    fn next_attempt(&mut self, failure: Failure) -> (Next, CallError) {
+    fn next_attempt(&mut self, failure: Failure) -> (RetryDecision, CallError) {
         let class = if failure.is_final || failure.end.is_setup {
             ErrorClass::Permanent
         } else {
@@ -190,11 +190,11 @@ impl Course {
         let error = CallError::of(failure.end, self.attempts.made());
         let is_late = self.attempts.deadline().is_some_and(|deadline| deadline <= Instant::now());
         let next = if error.is_deadline() && is_late {
-            Next::GiveUpReason(GiveUpReason::Deadline)
+            RetryDecision::GiveUp(GiveUpReason::Deadline)
         } else if class != ErrorClass::Permanent
             && let Some(reason) = self.plan.closing.reason()
         {
-            Next::GiveUpReason(GiveUpReason::Cancelled(reason)) // and the budget is spared
+            RetryDecision::GiveUp(GiveUpReason::Cancelled(reason)) // and the budget is spared
         } else {
             self.attempts.failed(class, Instant::now())
         };
@@ -202,14 +202,17 @@ impl Course {
     }
 
     /// What follows an attempt that found no connection, of a call that waits for one.
-    fn next_connection(&self, end: End, delay: &mut Duration) -> (Next, CallError) {
+    fn next_connection(&self, end: End, delay: &mut Duration) -> (RetryDecision, CallError) {
         let now = Instant::now();
         let left = self.terms.deadline(self.started).map(|deadline| deadline.saturating_duration_since(now));
         let this = left.map_or(*delay, |left| left.min(*delay));
         *delay = (*delay * 2).min(READY_DELAYS.1);
         let error = CallError::of(end, self.attempts.made());
-        let next =
-            if left == Some(Duration::ZERO) { Next::GiveUpReason(GiveUpReason::Deadline) } else { Next::After(this) };
+        let next = if left == Some(Duration::ZERO) {
+            RetryDecision::GiveUp(GiveUpReason::Deadline)
+        } else {
+            RetryDecision::After(this)
+        };
         (next, error)
     }
 

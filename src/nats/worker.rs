@@ -198,7 +198,7 @@ impl<E> WorkerBuilder<E> {
     /// [`WorkerError::Settings`], if they contradict each other. [`WorkerError::Invalid`], if no consumer can
     /// have the worker's name or subject.
     pub fn build(self) -> Result<Worker<E>, WorkerError> {
-        let attempts = self.policy.most_attempts();
+        let attempts = self.policy.attempt_limit();
         let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
         if self.slots == Some(0) {
             return Err(WorkerError::Settings("a worker needs a slot at least"));

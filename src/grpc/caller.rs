@@ -14,7 +14,7 @@ use super::call::Plan;
 use super::error::CallError;
 use super::target::{self, Target};
 use crate::error::{JoinError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
-use crate::io::{Driver, Fate};
+use crate::io::{Driver, OnOutput};
 use crate::observe::observer::TaskOutcome;
 use crate::pool::inner::WaitMode;
 use crate::retry::RetryPolicy;
@@ -232,11 +232,11 @@ impl Caller {
     {
         let plan = self.plan.clone();
         let make = |(f, then)| {
-            let fate = Fate { f: then, on_worker: Some(|_: &_| true), outcome_of: |_: &_| TaskOutcome::Succeeded };
+            let fate = OnOutput { f: then, on_worker: Some(|_: &_| true), outcome_of: |_: &_| TaskOutcome::Succeeded };
             (plan.run(f), fate)
         };
         self.driver
-            .launch(WaitMode::Policy, Location::caller(), (f, then), make)
+            .spawn_with(WaitMode::Policy, Location::caller(), (f, then), make)
             .map_err(|(_, both)| SubmitError::new(both))
     }
 
@@ -288,9 +288,9 @@ impl Caller {
             let unchanged: fn(Called<T>) -> Called<T> = |called| called;
             let outcome_of: fn(&Called<T>) -> TaskOutcome =
                 |called| if called.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
-            (plan.run(f), Fate { f: unchanged, on_worker: None, outcome_of })
+            (plan.run(f), OnOutput { f: unchanged, on_worker: None, outcome_of })
         };
-        self.driver.launch(wait_mode, location, f, make)
+        self.driver.spawn_with(wait_mode, location, f, make)
     }
 
     fn launch_unheard<F, Fut, T>(
@@ -318,9 +318,9 @@ impl Caller {
             };
             let outcome_of: fn(&Option<()>) -> TaskOutcome =
                 |failed| if failed.is_none() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
-            (plan.run(f), Fate { f: tell, on_worker: Some(Called::<T>::is_err as _), outcome_of })
+            (plan.run(f), OnOutput { f: tell, on_worker: Some(Called::<T>::is_err as _), outcome_of })
         };
-        self.driver.launch(wait_mode, location, f, make).map(drop)
+        self.driver.spawn_with(wait_mode, location, f, make).map(drop)
     }
 }
 

@@ -12,7 +12,7 @@ use super::caller::{Called, Caller};
 use super::error::CallError;
 use super::target::Target;
 use crate::error::{JoinError, Refusal, SubmitError, TrySubmitError};
-use crate::io::{self, Driver, Fate, mpsc};
+use crate::io::{self, Driver, OnOutput, mpsc};
 use crate::observe::observer::TaskOutcome;
 use crate::pool::inner::WaitMode;
 use crate::sync::Arc;
@@ -120,9 +120,9 @@ impl Caller {
             let unchanged: fn(Called<()>) -> Called<()> = |called| called;
             let outcome_of: fn(&Called<()>) -> TaskOutcome =
                 |called| if called.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
-            (plan.run(attempt), Fate { f: unchanged, on_worker: None, outcome_of })
+            (plan.run(attempt), OnOutput { f: unchanged, on_worker: None, outcome_of })
         };
-        let call = self.driver.launch(wait_mode, location, f, make)?;
+        let call = self.driver.spawn_with(wait_mode, location, f, make)?;
         Ok(MessageStream { driver: Arc::clone(&self.driver), messages, call: Some(call) })
     }
 }
@@ -175,7 +175,7 @@ impl<T> Iterator for MessageStream<T> {
             call.cancel();
             return Some(Err(CallError::join(JoinError::WouldDeadlock)));
         }
-        let next = io::wait_for(self.message(), Deadline::NEVER).expect("it waits forever");
+        let next = io::block_on(self.message(), Deadline::NEVER).expect("it waits forever");
         next.transpose()
     }
 }

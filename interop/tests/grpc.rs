@@ -210,7 +210,7 @@ fn metadata_is_carried(address: SocketAddr) {
     incoming.insert("authorization", "secret".parse().unwrap());
     incoming.insert("grpc-timeout", "1n".parse().unwrap());
     let plain = caller(address).build(&pool).unwrap();
-    let carrying = plain.clone().carry(&incoming, &["traceparent", "grpc-timeout", "absent"]);
+    let carrying = plain.clone().propagate(&incoming, &["traceparent", "grpc-timeout", "absent"]);
     let trace = |caller: &Caller, key: &str| {
         caller.call_blocking(attempt("Trace", &format!("trace {key}"))).unwrap().into_inner()
     };
@@ -692,7 +692,7 @@ fn an_idempotent_call_after_the_other_is_unaffected_and_debug_shows_no_secret() 
         incoming.insert("authorization", "secret".parse().unwrap());
         let builder = caller(address).max_in_flight(7);
         assert!(format!("{builder:?}").contains("max_in_flight: 7"), "{builder:?}");
-        let caller = builder.build(&pool).unwrap().carry(&incoming, &["authorization"]);
+        let caller = builder.build(&pool).unwrap().propagate(&incoming, &["authorization"]);
         assert!(caller.max_in_flight() == 7 && !format!("{caller:?}").contains("secret"));
         let shown = caller.call_blocking(|target: Target| async move { Ok(Response::new(format!("{target:?}"))) });
         assert!(!shown.unwrap().into_inner().contains("secret"));

@@ -10,11 +10,11 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 
-use super::call::Plan;
+use super::call::CallConfig;
 use super::caller::Caller;
 use super::error::CallError;
-use super::method::{MethodConfig, VTable};
-use super::target::{Interceptor, Line};
+use super::method::{MethodConfig, MethodTable};
+use super::target::{CallerInner, Interceptor};
 use super::transport::Transport;
 use crate::io::{Driver, DriverError};
 use crate::pool::worker_pool::WorkerPool;
@@ -248,7 +248,7 @@ impl CallerBuilder {
     ) -> Result<Caller, CallerError> {
         let label = match &self.source {
             Source::Endpoint(endpoint) => {
-                check(endpoint)?;
+                check_endpoint(endpoint)?;
                 endpoint.uri().to_string().into()
             }
             Source::Service(_) => "grpc".into(),
@@ -256,7 +256,7 @@ impl CallerBuilder {
         if !(1..=MAX_STREAM_BUFFER).contains(&self.stream_buffer) {
             return Err(CallerError::StreamBuffer { requested: self.stream_buffer, limit: MAX_STREAM_BUFFER });
         }
-        let methods = VTable::new(self.policy, self.timeout, self.methods);
+        let methods = MethodTable::new(self.policy, self.timeout, self.methods);
         let methods = methods.map_err(|name| CallerError::Method { name })?;
         let driver = Driver::new(pool, self.max_in_flight).map_err(|error| match error {
             DriverError::Start(_) => CallerError::IoThread(error),
@@ -264,14 +264,14 @@ impl CallerBuilder {
         })?;
         let driver = driver.label(self.label.unwrap_or(label));
         let transport = transport(self.source, &driver)?;
-        let plan = Plan {
-            line: Arc::new(Line { transport, methods, interceptors: self.interceptors }),
+        let config = CallConfig {
+            inner: Arc::new(CallerInner { transport, methods, interceptors: self.interceptors }),
             overrides: self.overrides,
-            carried: Arc::new(MetadataMap::new()),
+            propagated: Arc::new(MetadataMap::new()),
             is_stream: false,
             closing: driver.pool().closing.clone(),
         };
-        Ok(Caller { driver: Arc::new(driver), plan, on_error: self.on_error, stream_buffer: self.stream_buffer })
+        Ok(Caller { driver: Arc::new(driver), config, on_error: self.on_error, stream_buffer: self.stream_buffer })
     }
 }
 
@@ -348,7 +348,7 @@ impl Caller {
 }
 
 /// An address without a scheme or a host is an error that no attempt mends. (A Unix socket has a stand-in for both.)
-fn check(endpoint: &Endpoint) -> Result<(), CallerError> {
+fn check_endpoint(endpoint: &Endpoint) -> Result<(), CallerError> {
     let uri = endpoint.uri();
     let problem = match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(host)) if !host.is_empty() => return Ok(()),

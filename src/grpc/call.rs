@@ -20,11 +20,11 @@ use std::time::{Duration, Instant};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Response, Status};
 
-use super::details::{self, Word};
+use super::details::{self, Pushback};
 use super::end::{self, End};
 use super::error::CallError;
-use super::method::{MethodConfig, Terms};
-use super::target::{Leg, Line, Target};
+use super::method::{CallSettings, MethodConfig};
+use super::target::{AttemptContext, CallerInner, Target};
 use super::wire::{self, Wire};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
@@ -37,12 +37,12 @@ const READY_DELAYS: (Duration, Duration) = (Duration::from_millis(20), Duration:
 
 /// What the calls of one caller have in common.
 #[derive(Clone)]
-pub(super) struct Plan {
-    pub(super) line: Arc<Line>,
+pub(super) struct CallConfig {
+    pub(super) inner: Arc<CallerInner>,
     /// What this clone of the caller overrides.
     pub(super) overrides: MethodConfig,
     /// Sent with each request.
-    pub(super) carried: Arc<MetadataMap>,
+    pub(super) propagated: Arc<MetadataMap>,
     /// Whether the answer is a stream.
     pub(super) is_stream: bool,
     /// Of the pool.
@@ -50,12 +50,12 @@ pub(super) struct Plan {
 }
 
 /// The state of one call between its attempts.
-struct Course {
-    plan: Plan,
+struct Call {
+    config: CallConfig,
     started: Instant,
     /// The row of the method, once it is known.
     method: Option<usize>,
-    terms: Terms,
+    settings: CallSettings,
     attempts: RetryState<Status>,
 }
 
@@ -66,24 +66,24 @@ struct Failure {
     is_final: bool,
 }
 
-impl Plan {
+impl CallConfig {
     /// Makes a call. `f` makes one attempt.
     pub(super) async fn run<F, Fut, T>(self, mut f: F) -> Result<Response<T>, CallError>
     where
         F: FnMut(Target) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut course = Course::new(self);
-        let mut is_again = false;
+        let mut call = Call::new(self);
+        let mut is_reconnect = false;
         let mut ready_delay = READY_DELAYS.0;
         let mut no_connection = None;
         loop {
-            if !is_again {
-                course.attempts.count();
+            if !is_reconnect {
+                call.attempts.count();
             }
-            let mut failure = match course.attempt(&mut f).await {
+            let mut failure = match call.attempt(&mut f).await {
                 Ok(response) => {
-                    course.attempts.succeeded();
+                    call.attempts.succeeded();
                     return Ok(response);
                 }
                 Err(failure) => failure,
@@ -91,32 +91,32 @@ impl Plan {
             if let Some(status) = no_connection.take()
                 && failure.end.is_out_of_time()
             {
-                failure.end = End { status, is_connect: true, is_setup: false }; // still none, which says more
+                failure.end = End { status, is_connect: true, is_misconfigured: false }; // still none, which says more
             }
-            is_again = course.terms.waits_for_ready && failure.end.is_connect && !failure.end.is_setup;
-            let (next, error) = if is_again {
+            is_reconnect = call.settings.waits_for_ready && failure.end.is_connect && !failure.end.is_misconfigured;
+            let (next, error) = if is_reconnect {
                 no_connection = Some(failure.end.status.clone());
-                course.next_connection(failure.end, &mut ready_delay)
+                call.after_no_connection(failure.end, &mut ready_delay)
             } else {
-                course.next_attempt(failure)
+                call.after_failure(failure)
             };
             let delay = match next {
                 RetryDecision::After(delay) => delay,
-                RetryDecision::GiveUp(reason) => return Err(error.because(reason)),
+                RetryDecision::GiveUp(reason) => return Err(error.with_reason(reason)),
             };
-            if let Some(reason) = course.plan.closed_during(delay).await {
-                return Err(error.because(GiveUpReason::Cancelled(reason)));
+            if let Some(reason) = call.config.sleep_unless_closed(delay).await {
+                return Err(error.with_reason(GiveUpReason::Cancelled(reason)));
             }
         }
     }
 
     /// The time for a call of a method without settings of its own.
     pub(super) fn timeout(&self) -> Duration {
-        self.overrides.timeout.unwrap_or(self.line.methods.timeout)
+        self.overrides.timeout.unwrap_or(self.inner.methods.timeout)
     }
 
     /// Waits so long, or until the pool is closed: then returns why.
-    async fn closed_during(&self, delay: Duration) -> Option<CancelReason> {
+    async fn sleep_unless_closed(&self, delay: Duration) -> Option<CancelReason> {
         let mut closing = pin!(self.closing.cancelled());
         let mut sleep = pin!(io::sleep(delay));
         poll_fn(|context| match closing.as_mut().poll(context) {
@@ -127,12 +127,12 @@ impl Plan {
     }
 }
 
-impl Course {
-    fn new(plan: Plan) -> Self {
+impl Call {
+    fn new(config: CallConfig) -> Self {
         let started = Instant::now();
-        let terms = plan.line.methods.terms(None, &plan.overrides);
-        let attempts = RetryState::new(terms.policy.clone(), started);
-        Self { plan, started, method: None, terms, attempts }
+        let settings = config.inner.methods.settings(None, &config.overrides);
+        let attempts = RetryState::new(settings.policy.clone(), started);
+        Self { config, started, method: None, settings, attempts }
     }
 
     /// Makes one attempt.
@@ -142,17 +142,17 @@ impl Course {
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let wire = Wire::new(self.method);
-        let leg = Leg {
-            line: Arc::clone(&self.plan.line),
+        let attempt_context = AttemptContext {
+            inner: Arc::clone(&self.config.inner),
             wire: Arc::clone(&wire),
-            carried: Arc::clone(&self.plan.carried),
-            overrides: self.plan.overrides.clone(),
-            is_stream: self.plan.is_stream,
+            propagated: Arc::clone(&self.config.propagated),
+            overrides: self.config.overrides.clone(),
+            is_stream: self.config.is_stream,
             previous: self.attempts.made().saturating_sub(1),
             started: self.started,
             begun: Instant::now(),
         };
-        let ended = drive(&leg, f(Target::new(leg.clone()))).await;
+        let ended = drive(&attempt_context, f(Target::new(attempt_context.clone()))).await;
         self.note_method(wire.method());
         let failure = |end, is_final| Failure { end, is_final };
         match ended {
@@ -161,7 +161,7 @@ impl Course {
                 let end = End::of(status, wire.sent(), wire.take_failure());
                 Err(failure(end, wire.is_delivered()))
             }
-            Some(Ok(_)) if wire.close() => Err(failure(End::of(wire::handed_out(), wire.sent(), None), true)),
+            Some(Ok(_)) if wire.close() => Err(failure(End::of(wire::escaped_stream(), wire.sent(), None), true)),
             Some(Ok(response)) => Ok(response),
         }
     }
@@ -172,17 +172,17 @@ impl Course {
             return;
         }
         self.method = method;
-        if self.plan.line.methods.config(method).is_some() {
+        if self.config.inner.methods.config(method).is_some() {
             let made = self.attempts.made();
-            self.terms = self.plan.line.methods.terms(method, &self.plan.overrides);
-            self.attempts = RetryState::new(self.terms.policy.clone(), self.started);
+            self.settings = self.config.inner.methods.settings(method, &self.config.overrides);
+            self.attempts = RetryState::new(self.settings.policy.clone(), self.started);
             (0..made).for_each(|_| self.attempts.count());
         }
     }
 
     /// What follows an attempt that failed.
-    fn next_attempt(&mut self, failure: Failure) -> (RetryDecision, CallError) {
-        let class = if failure.is_final || failure.end.is_setup {
+    fn after_failure(&mut self, failure: Failure) -> (RetryDecision, CallError) {
+        let class = if failure.is_final || failure.end.is_misconfigured {
             ErrorClass::Permanent
         } else {
             self.class_of(&failure.end.status)
@@ -192,7 +192,7 @@ impl Course {
         let next = if error.is_deadline() && is_late {
             RetryDecision::GiveUp(GiveUpReason::Deadline)
         } else if class != ErrorClass::Permanent
-            && let Some(reason) = self.plan.closing.reason()
+            && let Some(reason) = self.config.closing.reason()
         {
             RetryDecision::GiveUp(GiveUpReason::Cancelled(reason)) // and the budget is spared
         } else {
@@ -202,9 +202,9 @@ impl Course {
     }
 
     /// What follows an attempt that found no connection, of a call that waits for one.
-    fn next_connection(&self, end: End, delay: &mut Duration) -> (RetryDecision, CallError) {
+    fn after_no_connection(&self, end: End, delay: &mut Duration) -> (RetryDecision, CallError) {
         let now = Instant::now();
-        let left = self.terms.deadline(self.started).map(|deadline| deadline.saturating_duration_since(now));
+        let left = self.settings.deadline(self.started).map(|deadline| deadline.saturating_duration_since(now));
         let this = left.map_or(*delay, |left| left.min(*delay));
         *delay = (*delay * 2).min(READY_DELAYS.1);
         let error = CallError::of(end, self.attempts.made());
@@ -218,25 +218,25 @@ impl Course {
 
     /// What an error means for another attempt; keeps rule 2.
     fn class_of(&self, status: &Status) -> ErrorClass {
-        let word = details::word(status);
-        let class = if self.terms.policy.has_classifier() {
+        let pushback = details::pushback(status);
+        let class = if self.settings.policy.has_classifier() {
             self.attempts.classify(status)
         } else {
-            self.class_of_code(status, word.is_some())
+            self.class_of_code(status, pushback.is_some())
         };
-        match (class, word) {
+        match (class, pushback) {
             (ErrorClass::Permanent, _) | (_, None) => class,
-            (_, Some(Word::Never)) => ErrorClass::Permanent,
-            (_, Some(Word::After(delay))) => ErrorClass::RetryAfter(delay),
+            (_, Some(Pushback::Never)) => ErrorClass::Permanent,
+            (_, Some(Pushback::After(delay))) => ErrorClass::RetryAfter(delay),
         }
     }
 
-    fn class_of_code(&self, status: &Status, has_word: bool) -> ErrorClass {
+    fn class_of_code(&self, status: &Status, has_pushback: bool) -> ErrorClass {
         match status.code() {
             Code::Unavailable | Code::Aborted => ErrorClass::Transient,
             // A server that says when to come back does not mean the size.
-            Code::ResourceExhausted if has_word || !end::is_too_large(status) => ErrorClass::Transient,
-            Code::DeadlineExceeded if self.terms.is_idempotent || end::is_unsent(status) => ErrorClass::Transient,
+            Code::ResourceExhausted if has_pushback || !end::is_too_large(status) => ErrorClass::Transient,
+            Code::DeadlineExceeded if self.settings.is_idempotent || end::is_unsent(status) => ErrorClass::Transient,
             _ => ErrorClass::Permanent,
         }
     }
@@ -244,16 +244,18 @@ impl Course {
 
 /// Drives an attempt until its deadline, and drops it then: `None`. The deadline changes when the method becomes known, and
 /// when a stream's first message is delivered.
-async fn drive<Fut: Future>(leg: &Leg, attempt: Fut) -> Option<Fut::Output> {
+async fn drive<Fut: Future>(attempt_context: &AttemptContext, attempt: Fut) -> Option<Fut::Output> {
     let mut attempt = pin!(attempt);
     loop {
-        let known = (leg.wire.method(), leg.wire.is_delivered());
+        let known = (attempt_context.wire.method(), attempt_context.wire.is_delivered());
         let step = poll_fn(|context| match attempt.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if (leg.wire.method(), leg.wire.is_delivered()) != known => Poll::Ready(None),
+            Poll::Pending if (attempt_context.wire.method(), attempt_context.wire.is_delivered()) != known => {
+                Poll::Ready(None)
+            }
             Poll::Pending => Poll::Pending,
         });
-        let ended = match leg.deadline() {
+        let ended = match attempt_context.deadline() {
             Some(deadline) => io::timeout_at(deadline.into(), step).await.ok()?,
             None => step.await,
         };

@@ -10,7 +10,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
 use super::builder::ErrorHook;
-use super::call::Plan;
+use super::call::CallConfig;
 use super::error::CallError;
 use super::target::{self, Target};
 use crate::error::{JoinError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
@@ -23,10 +23,10 @@ use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
 
 /// How many errors of `notify` in a row the error hook is told of, each made by the hook itself.
-const MOST_HOOKS: u32 = 8;
+const MAX_HOOK_DEPTH: u32 = 8;
 
 /// The result of a call.
-pub(super) type Called<T> = Result<Response<T>, CallError>;
+pub(super) type CallResult<T> = Result<Response<T>, CallError>;
 
 /// Makes calls to one gRPC target, at most a set number at a time. From [`Caller::builder`] or [`Caller::over`].
 ///
@@ -65,14 +65,14 @@ pub(super) type Called<T> = Result<Response<T>, CallError>;
 #[derive(Clone)]
 pub struct Caller {
     pub(super) driver: Arc<Driver>,
-    pub(super) plan: Plan,
+    pub(super) config: CallConfig,
     pub(super) on_error: Option<ErrorHook>,
     pub(super) stream_buffer: usize,
 }
 
 thread_local! {
     /// How many error hooks in a row have led to what runs on this thread.
-    static HOOKS: Cell<u32> = const { Cell::new(0) };
+    static HOOK_DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
 /// # Clones that differ
@@ -81,14 +81,14 @@ impl Caller {
     /// too, the shorter one counts.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.plan.overrides.timeout = Some(timeout);
+        self.config.overrides.timeout = Some(timeout);
         self
     }
 
     /// Returns the same caller with another policy, which also takes the place of those of methods.
     #[must_use]
     pub fn with_retry(mut self, policy: RetryPolicy<Status>) -> Self {
-        self.plan.overrides.retry = Some(policy);
+        self.config.overrides.retry = Some(policy);
         self
     }
 
@@ -96,7 +96,7 @@ impl Caller {
     /// cannot be known whether the server has acted on an attempt that ran out of time.)
     #[must_use]
     pub fn idempotent(mut self) -> Self {
-        self.plan.overrides.is_idempotent = true;
+        self.config.overrides.is_idempotent = true;
         self
     }
 
@@ -105,7 +105,7 @@ impl Caller {
     /// each time, up to a second. A wrong certificate or address still ends the call at once.
     #[must_use]
     pub fn wait_for_ready(mut self) -> Self {
-        self.plan.overrides.waits_for_ready = true;
+        self.config.overrides.waits_for_ready = true;
         self
     }
 
@@ -114,8 +114,8 @@ impl Caller {
     /// the protocol uses itself (`grpc-…`, `te`, `content-type`, `user-agent`) is not carried. What a request sets by itself
     /// comes first.
     #[must_use]
-    pub fn carry(mut self, incoming: &MetadataMap, keys: &[&str]) -> Self {
-        target::carry(Arc::make_mut(&mut self.plan.carried), incoming, keys);
+    pub fn propagate(mut self, incoming: &MetadataMap, keys: &[&str]) -> Self {
+        target::propagate(Arc::make_mut(&mut self.config.propagated), incoming, keys);
         self
     }
 
@@ -145,13 +145,13 @@ impl Caller {
     ///
     /// [`SubmitError`] with the closure, if the pool is shut down.
     #[track_caller]
-    pub fn call<F, Fut, T>(&self, f: F) -> Result<JoinHandle<Called<T>>, SubmitError<F>>
+    pub fn call<F, Fut, T>(&self, f: F) -> Result<JoinHandle<CallResult<T>>, SubmitError<F>>
     where
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.spawn_call(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
     }
 
     /// Like [`call`](Self::call), but never blocks.
@@ -160,13 +160,13 @@ impl Caller {
     ///
     /// [`TrySubmitError`] with the closure: full, if all slots are taken; or the pool is shut down.
     #[track_caller]
-    pub fn try_call<F, Fut, T>(&self, f: F) -> Result<JoinHandle<Called<T>>, TrySubmitError<F>>
+    pub fn try_call<F, Fut, T>(&self, f: F) -> Result<JoinHandle<CallResult<T>>, TrySubmitError<F>>
     where
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch(WaitMode::Never, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.spawn_call(WaitMode::Never, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     /// Like [`call`](Self::call), but blocks at most `timeout` for a slot; `Duration::MAX` means forever. (For the call
@@ -180,14 +180,14 @@ impl Caller {
         &self,
         f: F,
         timeout: Duration,
-    ) -> Result<JoinHandle<Called<T>>, SubmitTimeoutError<F>>
+    ) -> Result<JoinHandle<CallResult<T>>, SubmitTimeoutError<F>>
     where
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
         let wait_mode = WaitMode::Until(Deadline::after(timeout));
-        self.launch(wait_mode, Location::caller(), f).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+        self.spawn_call(wait_mode, Location::caller(), f).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
     }
 
     /// Makes a call and blocks until it has ended. On a worker this holds the worker.
@@ -197,7 +197,7 @@ impl Caller {
     /// [`CallError`], also if the pool is shut down, the call panicked or was cancelled. Inside a call it answers
     /// [`JoinError::WouldDeadlock`](crate::JoinError) in [`CallError::join_error`].
     #[track_caller]
-    pub fn call_blocking<F, Fut, T>(&self, f: F) -> Called<T>
+    pub fn call_blocking<F, Fut, T>(&self, f: F) -> CallResult<T>
     where
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
@@ -206,7 +206,7 @@ impl Caller {
         if self.driver.io().is_here() {
             return Err(CallError::join(JoinError::WouldDeadlock));
         }
-        let call = self.launch(WaitMode::Policy, Location::caller(), f).map_err(|_| CallError::shut_down())?;
+        let call = self.spawn_call(WaitMode::Policy, Location::caller(), f).map_err(|_| CallError::shut_down())?;
         call.join().unwrap_or_else(|error| Err(CallError::join(error)))
     }
 
@@ -227,13 +227,14 @@ impl Caller {
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
-        C: FnOnce(Called<T>) -> U + Send + 'static,
+        C: FnOnce(CallResult<T>) -> U + Send + 'static,
         U: Send + 'static,
     {
-        let plan = self.plan.clone();
+        let config = self.config.clone();
         let make = |(f, then)| {
-            let fate = OnOutput { f: then, on_worker: Some(|_: &_| true), outcome_of: |_: &_| TaskOutcome::Succeeded };
-            (plan.run(f), fate)
+            let on_output =
+                OnOutput { f: then, on_worker: Some(|_: &_| true), outcome_of: |_: &_| TaskOutcome::Succeeded };
+            (config.run(f), on_output)
         };
         self.driver
             .spawn_with(WaitMode::Policy, Location::caller(), (f, then), make)
@@ -253,7 +254,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch_unheard(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.spawn_notify(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
     }
 
     /// Like [`notify`](Self::notify), but never blocks.
@@ -268,32 +269,32 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch_unheard(WaitMode::Never, Location::caller(), f)
+        self.spawn_notify(WaitMode::Never, Location::caller(), f)
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    fn launch<F, Fut, T>(
+    fn spawn_call<F, Fut, T>(
         &self,
         wait_mode: WaitMode,
         location: &'static Location<'static>,
         f: F,
-    ) -> Result<JoinHandle<Called<T>>, (Refusal, F)>
+    ) -> Result<JoinHandle<CallResult<T>>, (Refusal, F)>
     where
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        let plan = self.plan.clone();
+        let config = self.config.clone();
         let make = |f| {
-            let unchanged: fn(Called<T>) -> Called<T> = |called| called;
-            let outcome_of: fn(&Called<T>) -> TaskOutcome =
-                |called| if called.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
-            (plan.run(f), OnOutput { f: unchanged, on_worker: None, outcome_of })
+            let unchanged: fn(CallResult<T>) -> CallResult<T> = |result| result;
+            let outcome_of: fn(&CallResult<T>) -> TaskOutcome =
+                |result| if result.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
+            (config.run(f), OnOutput { f: unchanged, on_worker: None, outcome_of })
         };
         self.driver.spawn_with(wait_mode, location, f, make)
     }
 
-    fn launch_unheard<F, Fut, T>(
+    fn spawn_notify<F, Fut, T>(
         &self,
         wait_mode: WaitMode,
         location: &'static Location<'static>,
@@ -304,32 +305,32 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        let (plan, on_error, hooks) = (self.plan.clone(), self.on_error.clone(), HOOKS.get());
+        let (config, on_error, depth) = (self.config.clone(), self.on_error.clone(), HOOK_DEPTH.get());
         let make = |f| {
-            let tell = move |called: Called<T>| {
-                let error = called.err()?;
+            let report = move |result: CallResult<T>| {
+                let error = result.err()?;
                 if let Some(on_error) = on_error
-                    && hooks < MOST_HOOKS
+                    && depth < MAX_HOOK_DEPTH
                 {
-                    let _depth = Depth(HOOKS.replace(hooks + 1));
+                    let _depth = DepthGuard(HOOK_DEPTH.replace(depth + 1));
                     on_error(error);
                 }
                 Some(())
             };
             let outcome_of: fn(&Option<()>) -> TaskOutcome =
                 |failed| if failed.is_none() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
-            (plan.run(f), OnOutput { f: tell, on_worker: Some(Called::<T>::is_err as _), outcome_of })
+            (config.run(f), OnOutput { f: report, on_worker: Some(CallResult::<T>::is_err as _), outcome_of })
         };
         self.driver.spawn_with(wait_mode, location, f, make).map(drop)
     }
 }
 
 /// Puts back, after a panic too, how many hooks there were before.
-struct Depth(u32);
+struct DepthGuard(u32);
 
-impl Drop for Depth {
+impl Drop for DepthGuard {
     fn drop(&mut self) {
-        HOOKS.set(self.0);
+        HOOK_DEPTH.set(self.0);
     }
 }
 
@@ -341,7 +342,7 @@ impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Caller")
             .field("driver", &self.driver)
-            .field("timeout", &self.plan.timeout())
+            .field("timeout", &self.config.timeout())
             .finish_non_exhaustive()
     }
 }

@@ -15,26 +15,26 @@ use std::time::Duration;
 use tonic::Status;
 
 /// A server's word on when to try again.
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
+const PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
 const RETRY_INFO: &[u8] = b"google.rpc.RetryInfo";
 
 /// What a server says about another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum Pushback {
     After(Duration),
     Never,
 }
 
 /// The word of the server that sent this status. The header comes first: it is part of the protocol.
-pub(super) fn word(status: &Status) -> Option<Word> {
-    let mut words = status.metadata().get_all(PUSHBACK).iter();
-    match (words.next(), words.next()) {
-        (None, _) => retry_delay(status.details()).map(Word::After),
+pub(super) fn pushback(status: &Status) -> Option<Pushback> {
+    let mut values = status.metadata().get_all(PUSHBACK_KEY).iter();
+    match (values.next(), values.next()) {
+        (None, _) => retry_delay(status.details()).map(Pushback::After),
         // A header with several values, or with one that is no number from zero up, asks not to try again.
-        (Some(_), Some(_)) => Some(Word::Never),
-        (Some(word), None) => {
-            let delay = word.to_str().ok().and_then(|text| text.parse().ok()).map(Duration::from_millis);
-            Some(delay.map_or(Word::Never, Word::After))
+        (Some(_), Some(_)) => Some(Pushback::Never),
+        (Some(value), None) => {
+            let delay = value.to_str().ok().and_then(|text| text.parse().ok()).map(Duration::from_millis);
+            Some(delay.map_or(Pushback::Never, Pushback::After))
         }
     }
 }
@@ -173,10 +173,10 @@ mod tests {
         any("type.googleapis.com/google.rpc.RetryInfo", &field(1, &[number(1, seconds), number(2, nanos)].concat()))
     }
 
-    fn status(details: &[u8], words: &[&'static str]) -> Status {
+    fn status(details: &[u8], values: &[&'static str]) -> Status {
         let mut metadata = MetadataMap::new();
-        for word in words {
-            metadata.append(PUSHBACK, word.parse().expect("it is a value"));
+        for value in values {
+            metadata.append(PUSHBACK_KEY, value.parse().expect("it is a value"));
         }
         Status::with_details_and_metadata(Code::Unavailable, "", details.to_vec().into(), metadata)
     }
@@ -218,13 +218,13 @@ mod tests {
 
     #[test]
     fn the_header_comes_before_the_details_and_several_or_strange_words_mean_never() {
-        let delay = |millis| Some(Word::After(Duration::from_millis(millis)));
-        assert_eq!(word(&status(&info(2, 0), &[])), delay(2_000));
-        assert_eq!(word(&status(&info(2, 0), &["30"])), delay(30));
-        assert_eq!(word(&status(&[], &["18446744073709551615"])), delay(u64::MAX));
-        for words in [&["-1"][..], &["soon"], &["1", "1"], &[""], &["18446744073709551616"]] {
-            assert_eq!(word(&status(&info(2, 0), words)), Some(Word::Never), "{words:?}");
+        let delay = |millis| Some(Pushback::After(Duration::from_millis(millis)));
+        assert_eq!(pushback(&status(&info(2, 0), &[])), delay(2_000));
+        assert_eq!(pushback(&status(&info(2, 0), &["30"])), delay(30));
+        assert_eq!(pushback(&status(&[], &["18446744073709551615"])), delay(u64::MAX));
+        for values in [&["-1"][..], &["soon"], &["1", "1"], &[""], &["18446744073709551616"]] {
+            assert_eq!(pushback(&status(&info(2, 0), values)), Some(Pushback::Never), "{values:?}");
         }
-        assert_eq!(word(&status(&[], &[])), None);
+        assert_eq!(pushback(&status(&[], &[])), None);
     }
 }

@@ -28,11 +28,11 @@ use h2::Reason;
 use tonic::{Code, ConnectError, Status, TimeoutExpired, transport};
 
 use super::target::NotReady;
-use super::transport::Failed;
+use super::transport::ServiceError;
 use crate::sync::Arc;
 
 /// Causes that are told in a message.
-const MOST_CAUSES: usize = 8;
+const MAX_CAUSES: usize = 8;
 
 /// How an attempt ended.
 pub(super) struct End {
@@ -40,7 +40,7 @@ pub(super) struct End {
     pub(super) status: Status,
     pub(super) is_connect: bool,
     /// A certificate or a setting is wrong: another attempt fails as well.
-    pub(super) is_setup: bool,
+    pub(super) is_misconfigured: bool,
 }
 
 /// Stands among the sources of a status when the server surely did not act on the attempt.
@@ -119,15 +119,15 @@ impl End {
         } else {
             return Self::answered(status);
         };
-        let is_setup = is_wrong_setup(&status, is_connect);
-        Self { status: rewritten(status, code, is_unsent), is_connect, is_setup }
+        let is_misconfigured = has_misconfiguration(&status, is_connect);
+        Self { status: rewritten(status, code, is_unsent), is_connect, is_misconfigured }
     }
 
     /// The end of an attempt whose time was over.
     pub(super) fn out_of_time(is_sent: bool) -> Self {
         let status = Status::deadline_exceeded("the deadline passed");
         let status = if is_sent { status } else { rewritten(status, Code::DeadlineExceeded, true) };
-        Self { status, is_connect: false, is_setup: false }
+        Self { status, is_connect: false, is_misconfigured: false }
     }
 
     /// Whether the time was over before anything was sent.
@@ -136,19 +136,19 @@ impl End {
     }
 
     fn answered(status: Status) -> Self {
-        Self { status, is_connect: false, is_setup: false }
+        Self { status, is_connect: false, is_misconfigured: false }
     }
 }
 
 fn is_of_transport(status: &Status) -> bool {
-    sources(status).any(|error| error.is::<transport::Error>() || error.is::<Failed>() || error.is::<h2::Error>())
+    sources(status).any(|error| error.is::<transport::Error>() || error.is::<ServiceError>() || error.is::<h2::Error>())
 }
 
 /// What an error of HTTP/2 means, and whether the server surely did not act; `None`, if that depends on more.
 fn meaning(error: &h2::Error) -> Option<(Code, bool)> {
     // A stream that a `GOAWAY` leaves out, or that is opened after one, ends with that frame; others go on.
     if error.is_go_away() && error.is_remote() {
-        if names_a_size(&error.to_string()) {
+        if is_about_size(&error.to_string()) {
             return Some((Code::ResourceExhausted, true)); // metadata beyond all measure ends the connection
         }
         return Some((Code::Unavailable, true));
@@ -174,7 +174,7 @@ fn meaning(error: &h2::Error) -> Option<(Code, bool)> {
 }
 
 /// Whether a certificate or a setting is wrong.
-fn is_wrong_setup(status: &Status, is_connect: bool) -> bool {
+fn has_misconfiguration(status: &Status, is_connect: bool) -> bool {
     // What TLS refuses, ours or the other side, is `InvalidData`; that the other side goes away is another kind.
     let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
     // These have no type that can be named.
@@ -192,7 +192,7 @@ fn is_wrong_setup(status: &Status, is_connect: bool) -> bool {
 /// The same status with the code that the protocol has for it, and with its causes in the message.
 fn rewritten(status: Status, code: Code, is_unsent: bool) -> Status {
     let mut message = status.message().to_owned();
-    for cause in sources(&status).take(MOST_CAUSES).map(ToString::to_string) {
+    for cause in sources(&status).take(MAX_CAUSES).map(ToString::to_string) {
         if !message.contains(&cause) {
             message = if message.is_empty() { cause } else { format!("{message}: {cause}") };
         }
@@ -224,10 +224,10 @@ fn find<E: Error + 'static>(status: &Status) -> Option<&E> {
 /// Whether a `RESOURCE_EXHAUSTED` is about the size of a message or of metadata, which another attempt does not change.
 /// There is no other sign than the words of the implementations.
 pub(super) fn is_too_large(status: &Status) -> bool {
-    names_a_size(status.message())
+    is_about_size(status.message())
 }
 
-fn names_a_size(message: &str) -> bool {
+fn is_about_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase().replace('_', " ");
     let is_about =
         ["message", "metadata", "header", "body", "payload", "frame"].iter().any(|noun| message.contains(noun));
@@ -258,7 +258,7 @@ mod tests {
         let mut status = Status::unknown("as tonic says");
         status.set_source(Arc::new(error));
         let end = End::of(status, usize::from(is_sent), None);
-        (end.status.code(), is_unsent(&end.status), end.is_setup)
+        (end.status.code(), is_unsent(&end.status), end.is_misconfigured)
     }
 
     /// Fault 181.
@@ -320,7 +320,7 @@ mod tests {
             let mut status = Status::new(code, "own");
             status.set_source(Arc::new(io::Error::from(io::ErrorKind::InvalidData)));
             let end = End::of(status, 0, None);
-            assert_eq!((end.status.code(), end.status.message(), end.is_setup), (code, "own", false));
+            assert_eq!((end.status.code(), end.status.message(), end.is_misconfigured), (code, "own", false));
             assert!(!is_unsent(&end.status));
         }
     }

@@ -50,7 +50,7 @@ impl CallError {
         Self { kind, status: end.status, attempts, reason: None }
     }
 
-    pub(super) fn because(self, reason: GiveUpReason) -> Self {
+    pub(super) fn with_reason(self, reason: GiveUpReason) -> Self {
         Self { reason: Some(reason), ..self }
     }
 

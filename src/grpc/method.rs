@@ -74,14 +74,14 @@ impl fmt::Debug for MethodConfig {
 }
 
 /// What the caller's builder sets for all methods, and the table of the methods that differ.
-pub(super) struct VTable {
+pub(super) struct MethodTable {
     pub(super) policy: RetryPolicy<Status>,
     pub(super) timeout: Duration,
     /// Sorted by what they are for, the longest first: a method comes before its service.
     rows: Vec<(String, MethodConfig)>,
 }
 
-impl VTable {
+impl MethodTable {
     /// Of two rows for the same method the later one counts.
     pub(super) fn new(
         policy: RetryPolicy<Status>,
@@ -108,13 +108,13 @@ impl VTable {
 
     /// What applies to a call: what its caller overrides first, then the method's row, then what the builder sets. The
     /// shorter of the caller's time and the method's counts.
-    pub(super) fn terms(&self, row: Option<usize>, caller: &MethodConfig) -> Terms {
+    pub(super) fn settings(&self, row: Option<usize>, caller: &MethodConfig) -> CallSettings {
         let config = self.config(row);
         let policy = caller.retry.as_ref().or(config.and_then(|config| config.retry.as_ref())).unwrap_or(&self.policy);
         let times = caller.timeout.into_iter().chain(config.and_then(|config| config.timeout));
         let timeout = times.min().unwrap_or(self.timeout);
-        Terms {
-            policy: policy.clone().within(timeout),
+        CallSettings {
+            policy: policy.clone().with_timeout_at_most(timeout),
             is_idempotent: caller.is_idempotent || config.is_some_and(|config| config.is_idempotent),
             waits_for_ready: caller.waits_for_ready || config.is_some_and(|config| config.waits_for_ready),
         }
@@ -133,14 +133,14 @@ fn is_method(name: &str) -> bool {
 }
 
 /// What applies to one call.
-pub(super) struct Terms {
+pub(super) struct CallSettings {
     /// Its deadline is for all attempts and delays of the call.
     pub(super) policy: RetryPolicy<Status>,
     pub(super) is_idempotent: bool,
     pub(super) waits_for_ready: bool,
 }
 
-impl Terms {
+impl CallSettings {
     /// When the time for the whole call is over; `None`: never.
     pub(super) fn deadline(&self, started: Instant) -> Option<Instant> {
         let (_, all) = self.policy.times();
@@ -159,12 +159,12 @@ impl Terms {
 mod tests {
     use super::*;
 
-    fn methods(names: &[&str]) -> Result<VTable, String> {
+    fn methods(names: &[&str]) -> Result<MethodTable, String> {
         let rows = names
             .iter()
             .zip(1..)
             .map(|(name, n)| ((*name).into(), MethodConfig::new().timeout(Duration::from_secs(n))));
-        VTable::new(RetryPolicy::exponential(), Duration::from_secs(99), rows.collect())
+        MethodTable::new(RetryPolicy::exponential(), Duration::from_secs(99), rows.collect())
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
         let methods = methods(&["/a.B/", "/a.B/C", "/a.B/C", "/a.B.C/"]).expect("all are valid");
         let time = |path, own: Option<u64>| {
             let caller = MethodConfig { timeout: own.map(Duration::from_secs), ..MethodConfig::default() };
-            methods.terms(Some(methods.row(path)), &caller).policy.times().1.map_or(0, |time| time.as_secs())
+            methods.settings(Some(methods.row(path)), &caller).policy.times().1.map_or(0, |time| time.as_secs())
         };
         assert_eq!(["/a.B/C", "/a.B/D", "/a.B.C/C", "/a/B", "/a.B/C/"].map(|path| time(path, None)), [3, 1, 4, 99, 1]);
         assert_eq!((time("/a.B/C", Some(2)), time("/a.B/C", Some(7)), time("/x/Y", Some(100))), (2, 3, 100));

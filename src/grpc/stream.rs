@@ -7,8 +7,8 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
 use tonic::{Response, Status, Streaming};
 
-use super::call::Plan;
-use super::caller::{Called, Caller};
+use super::call::CallConfig;
+use super::caller::{CallResult, Caller};
 use super::error::CallError;
 use super::target::Target;
 use crate::error::{JoinError, Refusal, SubmitError, TrySubmitError};
@@ -100,7 +100,7 @@ impl Caller {
         T: Send + 'static,
     {
         let (sender, messages) = mpsc::channel(self.stream_buffer);
-        let plan = Plan { is_stream: true, ..self.plan.clone() };
+        let config = CallConfig { is_stream: true, ..self.config.clone() };
         let make = |mut f: F| {
             let attempt = move |target: Target| {
                 let (sender, wire) = (sender.clone(), Arc::clone(target.wire()));
@@ -117,10 +117,10 @@ impl Caller {
                     Ok(Response::from_parts(metadata, (), extensions))
                 }
             };
-            let unchanged: fn(Called<()>) -> Called<()> = |called| called;
-            let outcome_of: fn(&Called<()>) -> TaskOutcome =
-                |called| if called.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
-            (plan.run(attempt), OnOutput { f: unchanged, on_worker: None, outcome_of })
+            let unchanged: fn(CallResult<()>) -> CallResult<()> = |result| result;
+            let outcome_of: fn(&CallResult<()>) -> TaskOutcome =
+                |result| if result.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
+            (config.run(attempt), OnOutput { f: unchanged, on_worker: None, outcome_of })
         };
         let call = self.driver.spawn_with(wait_mode, location, f, make)?;
         Ok(MessageStream { driver: Arc::clone(&self.driver), messages, call: Some(call) })
@@ -140,7 +140,7 @@ pub struct MessageStream<T> {
     driver: Arc<Driver>,
     messages: mpsc::Receiver<T>,
     /// `None` once the end was told.
-    call: Option<JoinHandle<Called<()>>>,
+    call: Option<JoinHandle<CallResult<()>>>,
 }
 
 impl<T> MessageStream<T> {

@@ -12,7 +12,7 @@ use tonic::codegen::{Service, StdError, http};
 use tonic::metadata::{AsciiMetadataValue, KeyAndValueRef, KeyRef, MetadataMap};
 use tonic::{Request, Status};
 
-use super::method::{MethodConfig, VTable};
+use super::method::{MethodConfig, MethodTable};
 use super::transport::{self, Transport};
 use super::wire::{self, Wire};
 use crate::sync::Arc;
@@ -22,15 +22,15 @@ const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 /// The time the server has.
 const TIMEOUT: &str = "grpc-timeout";
 /// The longest time that the protocol has words for, eight digits of hours: 11,415 years.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(99_999_999 * 3_600);
+const MAX_TIMEOUT: Duration = Duration::from_secs(99_999_999 * 3_600);
 
 /// Edits the metadata of a request before it is sent, or refuses it.
 pub(super) type Interceptor = Arc<dyn Fn(Request<()>) -> Result<Request<()>, Status> + Send + Sync>;
 
 /// What the calls of one caller send their requests by.
-pub(super) struct Line {
+pub(super) struct CallerInner {
     pub(super) transport: Transport,
-    pub(super) methods: VTable,
+    pub(super) methods: MethodTable,
     pub(super) interceptors: Vec<Interceptor>,
 }
 
@@ -41,18 +41,18 @@ pub(super) struct Line {
 #[derive(Clone)]
 pub struct Target {
     transport: Transport,
-    leg: Leg,
+    attempt: AttemptContext,
     /// Why the transport is not ready; told by the next call.
     not_ready: Option<NotReady>,
 }
 
 /// What one attempt knows of its call.
 #[derive(Clone)]
-pub(super) struct Leg {
-    pub(super) line: Arc<Line>,
+pub(super) struct AttemptContext {
+    pub(super) inner: Arc<CallerInner>,
     pub(super) wire: Arc<Wire>,
     /// Never the protocol's own keys.
-    pub(super) carried: Arc<MetadataMap>,
+    pub(super) propagated: Arc<MetadataMap>,
     /// What the caller overrides.
     pub(super) overrides: MethodConfig,
     /// Whether the answer is a stream: then the time for an attempt is not the time that the server has.
@@ -70,19 +70,19 @@ pub(super) struct Leg {
 pub(super) struct NotReady(#[source] Arc<dyn Error + Send + Sync>);
 
 impl Target {
-    pub(super) fn new(leg: Leg) -> Self {
-        Self { transport: leg.line.transport.clone(), leg, not_ready: None }
+    pub(super) fn new(attempt: AttemptContext) -> Self {
+        Self { transport: attempt.inner.transport.clone(), attempt, not_ready: None }
     }
 
     pub(super) fn wire(&self) -> &Arc<Wire> {
-        &self.leg.wire
+        &self.attempt.wire
     }
 }
 
 impl Service<http::Request<Body>> for Target {
     type Response = http::Response<Body>;
     type Error = StdError;
-    type Future = Answer;
+    type Future = ResponseFuture;
 
     /// A transport that is not ready counts as ready here. Clients that are generated keep only the text of such an error;
     /// the call that follows tells all of it.
@@ -92,31 +92,31 @@ impl Service<http::Request<Body>> for Target {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Answer {
-        let wire = Arc::clone(&self.leg.wire);
-        let head = match (self.not_ready.take(), self.leg.prepare(request)) {
-            (Some(error), _) => transport::Answer::Known(Some(Err(error.into()))),
+    fn call(&mut self, request: http::Request<Body>) -> ResponseFuture {
+        let wire = Arc::clone(&self.attempt.wire);
+        let head = match (self.not_ready.take(), self.attempt.prepare(request)) {
+            (Some(error), _) => transport::ResponseFuture::Ready(Some(Err(error.into()))),
             (None, Ok(request)) => self.transport.call(wire::outgoing(request, &wire)),
-            (None, Err(status)) => transport::Answer::Known(Some(Ok(status.into_http()))),
+            (None, Err(status)) => transport::ResponseFuture::Ready(Some(Ok(status.into_http()))),
         };
-        Answer { head, wire }
+        ResponseFuture { head, wire }
     }
 }
 
 impl fmt::Debug for Target {
     /// Leaves the carried values out: there may be secrets among them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").field("previous_attempts", &self.leg.previous).finish_non_exhaustive()
+        f.debug_struct("Target").field("previous_attempts", &self.attempt.previous).finish_non_exhaustive()
     }
 }
 
 /// The head of a response that is on its way to a [`Target`].
-pub struct Answer {
-    head: transport::Answer,
+pub struct ResponseFuture {
+    head: transport::ResponseFuture,
     wire: Arc<Wire>,
 }
 
-impl Future for Answer {
+impl Future for ResponseFuture {
     type Output = Result<http::Response<Body>, StdError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -125,31 +125,31 @@ impl Future for Answer {
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer").finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
 
-impl Leg {
+impl AttemptContext {
     /// When the attempt is given up, as far as its method is known.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadline_if(self.wire.is_delivered())
     }
 
     fn deadline_if(&self, is_delivered: bool) -> Option<Instant> {
-        let terms = self.line.methods.terms(self.wire.method(), &self.overrides);
-        terms.deadline_of_attempt(self.started, self.begun, is_delivered)
+        let settings = self.inner.methods.settings(self.wire.method(), &self.overrides);
+        settings.deadline_of_attempt(self.started, self.begun, is_delivered)
     }
 
     /// Adds to a request what is sent with it. Calls what the user gave.
     fn prepare(&self, request: http::Request<Body>) -> Result<http::Request<Body>, Status> {
-        self.wire.note_method(self.line.methods.row(request.uri().path()));
+        self.wire.note_method(self.inner.methods.row(request.uri().path()));
         let (mut parts, body) = request.into_parts();
         let mut metadata = MetadataMap::from_headers(parts.headers);
         self.add_metadata(&mut metadata);
         let mut head = Request::from_parts(metadata, parts.extensions, ());
-        for interceptor in &self.line.interceptors {
+        for interceptor in &self.inner.interceptors {
             head = interceptor(head)?;
         }
         let (metadata, extensions, ()) = head.into_parts();
@@ -159,11 +159,11 @@ impl Leg {
     }
 
     fn add_metadata(&self, metadata: &mut MetadataMap) {
-        add_missing(metadata, &self.carried);
+        add_missing(metadata, &self.propagated);
         if !metadata.contains_key(TIMEOUT)
             && let Some(deadline) = self.deadline_if(self.is_stream)
         {
-            metadata.insert(TIMEOUT, told_time(deadline));
+            metadata.insert(TIMEOUT, timeout_value(deadline));
         }
         if self.previous > 0 {
             metadata.insert(PREVIOUS_ATTEMPTS, AsciiMetadataValue::from(self.previous));
@@ -172,35 +172,35 @@ impl Leg {
 }
 
 /// The time that is left, in the protocol's words.
-fn told_time(deadline: Instant) -> AsciiMetadataValue {
+fn timeout_value(deadline: Instant) -> AsciiMetadataValue {
     // A server reads zero as "no time"; that is for us to find out.
     let left = deadline.saturating_duration_since(Instant::now());
     let mut request = Request::new(());
-    request.set_timeout(left.clamp(Duration::from_millis(1), LONGEST_TIMEOUT));
+    request.set_timeout(left.clamp(Duration::from_millis(1), MAX_TIMEOUT));
     request.metadata_mut().remove(TIMEOUT).expect("it was set")
 }
 
 /// Adds what `carried` has of keys that `own` has not: of each all values, in their order.
-fn add_missing(own: &mut MetadataMap, carried: &MetadataMap) {
+fn add_missing(own: &mut MetadataMap, propagated: &MetadataMap) {
     // Decided before anything is added, so that the first value of a key does not keep out the others.
     let is_missing = |entry| match entry {
         KeyAndValueRef::Ascii(key, _) => !own.contains_key(key),
         KeyAndValueRef::Binary(key, _) => own.get_bin(key).is_none(),
     };
-    let missing: Vec<bool> = carried.iter().map(is_missing).collect();
-    let entries = carried.iter().zip(missing).filter(|(_, is_missing)| *is_missing);
+    let missing: Vec<bool> = propagated.iter().map(is_missing).collect();
+    let entries = propagated.iter().zip(missing).filter(|(_, is_missing)| *is_missing);
     entries.for_each(|(entry, _)| append(own, &entry));
 }
 
 /// Carries what `keys` name in `incoming`, in whatever case, without what belongs to the protocol. Of each key all values
 /// are carried, in the place of those that were before.
-pub(super) fn carry(carried: &mut MetadataMap, incoming: &MetadataMap, keys: &[&str]) {
-    let is_own = |key: &str| key.starts_with("grpc-") || matches!(key, "te" | "content-type" | "user-agent");
-    let is_meant = |key: &str| keys.iter().any(|meant| meant.eq_ignore_ascii_case(key)) && !is_own(key);
+pub(super) fn propagate(propagated: &mut MetadataMap, incoming: &MetadataMap, keys: &[&str]) {
+    let is_reserved = |key: &str| key.starts_with("grpc-") || matches!(key, "te" | "content-type" | "user-agent");
+    let is_named = |key: &str| keys.iter().any(|name| name.eq_ignore_ascii_case(key)) && !is_reserved(key);
     for key in incoming.keys() {
         match key {
-            KeyRef::Ascii(key) if is_meant(key.as_str()) => drop(carried.remove(key)),
-            KeyRef::Binary(key) if is_meant(key.as_str()) => drop(carried.remove_bin(key)),
+            KeyRef::Ascii(key) if is_named(key.as_str()) => drop(propagated.remove(key)),
+            KeyRef::Binary(key) if is_named(key.as_str()) => drop(propagated.remove_bin(key)),
             _ => {}
         }
     }
@@ -209,8 +209,8 @@ pub(super) fn carry(carried: &mut MetadataMap, incoming: &MetadataMap, keys: &[&
             KeyAndValueRef::Ascii(key, _) => key.as_str(),
             KeyAndValueRef::Binary(key, _) => key.as_str(),
         };
-        if is_meant(name) {
-            append(carried, &entry);
+        if is_named(name) {
+            append(propagated, &entry);
         }
     }
 }
@@ -229,8 +229,8 @@ mod tests {
     use super::*;
 
     /// A request's own metadata with what is carried.
-    fn sent(carried: &MetadataMap, mut own: MetadataMap) -> MetadataMap {
-        add_missing(&mut own, carried);
+    fn sent(propagated: &MetadataMap, mut own: MetadataMap) -> MetadataMap {
+        add_missing(&mut own, propagated);
         own
     }
 
@@ -252,36 +252,36 @@ mod tests {
         for bytes in [b"one", b"two"] {
             incoming.append_bin("trace-bin", MetadataValue::from_bytes(bytes));
         }
-        let mut carried = metadata(&[("baggage", "of before"), ("kept", "yes")]);
-        carry(&mut carried, &incoming, &["baggage", "trace-bin"]);
-        let both = sent(&carried, MetadataMap::new());
+        let mut propagated = metadata(&[("baggage", "of before"), ("kept", "yes")]);
+        propagate(&mut propagated, &incoming, &["baggage", "trace-bin"]);
+        let both = sent(&propagated, MetadataMap::new());
         assert_eq!(values(&both, "baggage"), ["a=1", "b=2"]);
         assert_eq!((values(&both, "kept"), values(&both, "other")), (vec!["yes"], vec![]));
         let bytes: Vec<_> = both.get_all_bin("trace-bin").iter().map(MetadataValue::to_bytes).collect();
         assert_eq!(bytes.into_iter().map(|bytes| bytes.expect("it is base64")).collect::<Vec<_>>(), ["one", "two"]);
         // What the request says itself is all that is said.
         let own = metadata(&[("baggage", "own")]);
-        assert_eq!(values(&sent(&carried, own), "baggage"), ["own"]);
+        assert_eq!(values(&sent(&propagated, own), "baggage"), ["own"]);
     }
 
     #[test]
     fn carried_keys_are_named_in_any_case_and_the_protocols_are_not_carried() {
         let incoming = metadata(&[("traceparent", "t"), ("grpc-timeout", "1n"), ("te", "trailers")]);
-        let mut carried = MetadataMap::new();
-        carry(&mut carried, &incoming, &["TraceParent", "GRPC-Timeout", "TE"]);
-        assert_eq!((values(&carried, "traceparent"), carried.len()), (vec!["t"], 1));
+        let mut propagated = MetadataMap::new();
+        propagate(&mut propagated, &incoming, &["TraceParent", "GRPC-Timeout", "TE"]);
+        assert_eq!((values(&propagated, "traceparent"), propagated.len()), (vec!["t"], 1));
     }
 
     #[test]
     fn no_time_is_too_long_or_too_short_to_be_told() {
         let now = Instant::now();
-        let told = |deadline| told_time(deadline).to_str().expect("it is text").to_owned();
-        assert_eq!(told(now), "1000000n");
+        let value = |deadline| timeout_value(deadline).to_str().expect("it is text").to_owned();
+        assert_eq!(value(now), "1000000n");
         for exponent in 0..64 {
             let Some(deadline) = now.checked_add(Duration::from_secs(1 << exponent)) else { continue };
-            let told = told(deadline);
-            assert!(told.len() <= 9 && told != "0H", "2^{exponent} s: {told}");
-            assert!(exponent < 39 || told == "99999999H", "2^{exponent} s: {told}");
+            let value = value(deadline);
+            assert!(value.len() <= 9 && value != "0H", "2^{exponent} s: {value}");
+            assert!(exponent < 39 || value == "99999999H", "2^{exponent} s: {value}");
         }
     }
 }

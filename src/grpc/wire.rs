@@ -96,7 +96,7 @@ impl Wire {
     pub(super) fn close(&self) -> bool {
         // ORDERING: a body that is read elsewhere sees the flag at its next poll, whenever that is.
         self.is_closed.store(true, Ordering::Relaxed);
-        // ORDERING: Acquire pairs with the Release of `Open`'s drop.
+        // ORDERING: Acquire pairs with the Release of `OpenBody`'s drop.
         self.open.load(Ordering::Acquire) > 0
     }
 
@@ -130,7 +130,7 @@ pub(super) fn outgoing(request: http::Request<Body>, wire: &Arc<Wire>) -> http::
     if request.body().is_end_stream() {
         wire.begin_sending(); // an empty body is never polled
     }
-    request.map(|body| Body::new(Outgoing { body, wire: Arc::clone(wire), has_begun: false }))
+    request.map(|body| Body::new(RequestBody { body, wire: Arc::clone(wire), has_begun: false }))
 }
 
 /// Wraps the body of a response, so that its end is noted. Removes details that tonic would panic on.
@@ -142,7 +142,7 @@ pub(super) fn incoming(mut response: http::Response<Body>, wire: &Arc<Wire>) -> 
         }
         // ORDERING: the course reads this count on its own thread after the closure's future has ended.
         wire.open.fetch_add(1, Ordering::Relaxed);
-        Body::new(Incoming { body, open: Some(Open(Arc::clone(wire))) })
+        Body::new(ResponseBody { body, open: Some(OpenBody(Arc::clone(wire))) })
     })
 }
 
@@ -160,13 +160,13 @@ fn sanitize(headers: &mut http::HeaderMap) {
 }
 
 /// The body of a request.
-struct Outgoing {
+struct RequestBody {
     body: Body,
     wire: Arc<Wire>,
     has_begun: bool,
 }
 
-impl HttpBody for Outgoing {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -195,13 +195,13 @@ impl HttpBody for Outgoing {
 }
 
 /// The body of a response.
-struct Incoming {
+struct ResponseBody {
     body: Body,
     /// `None` once the body has ended.
-    open: Option<Open>,
+    open: Option<OpenBody>,
 }
 
-impl HttpBody for Incoming {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -212,7 +212,7 @@ impl HttpBody for Incoming {
         if open.0.is_closed.load(Ordering::Relaxed) {
             this.open = None;
             this.body = Body::empty(); // resets the stream
-            return Poll::Ready(Some(Err(handed_out())));
+            return Poll::Ready(Some(Err(escaped_stream())));
         }
         let mut polled = Pin::new(&mut this.body).poll_frame(context);
         match &mut polled {
@@ -238,7 +238,7 @@ impl HttpBody for Incoming {
 }
 
 /// What a call says that would hand out a stream.
-pub(super) fn handed_out() -> Status {
+pub(super) fn escaped_stream() -> Status {
     Status::failed_precondition(
         "a response stream outlives its call, so it would have neither slot nor deadline: \
          read it in the closure, or use `Caller::stream`",
@@ -246,9 +246,9 @@ pub(super) fn handed_out() -> Status {
 }
 
 /// Counts an open response body.
-struct Open(Arc<Wire>);
+struct OpenBody(Arc<Wire>);
 
-impl Drop for Open {
+impl Drop for OpenBody {
     fn drop(&mut self) {
         // ORDERING: Release pairs with the Acquire of `Wire::close`.
         self.0.open.fetch_sub(1, Ordering::Release);

@@ -191,7 +191,7 @@ impl<E> RetryPolicy<E> {
 
     /// Lowers the time for all attempts together to `timeout`, if it is longer.
     #[cfg(feature = "grpc")]
-    pub(crate) fn within(mut self, timeout: Duration) -> Self {
+    pub(crate) fn with_timeout_at_most(mut self, timeout: Duration) -> Self {
         self.timeout = Some(self.timeout.map_or(timeout, |own| own.min(timeout)));
         self
     }

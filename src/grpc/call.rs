@@ -1,16 +1,17 @@
-//! What becomes of one call on the I/O thread: attempts, delays between them, an end.
+//! The run of one call on the I/O thread: its attempts, and the delays between them.
 //!
 //! Rules:
-//! 1. The time runs from the moment the call has its slot. When it is over the attempt is dropped, which resets the
-//!    stream, and a delay that would end later is not begun.
-//! 2. A server's word on when to try again counts more than the policy's delay, its word not to counts more than all; but
-//!    only after an error that would be tried again, and never beyond the deadline, the attempts and the budget.
-//! 3. Once the pool is closed no further attempt is made, nor taken out of the budget: a call that waits for its next one
-//!    gives up with the error of the last.
-//! 4. What applies to the call is known when its first request names its method. Until then the caller's own settings
-//!    apply. The first method counts.
-//! 5. An attempt that leaves a response body open is refused, and a stream whose first message was delivered is not tried
-//!    again.
+//! 1. The time for a call starts when the call has its slot. When the time is over, the attempt is
+//!    dropped, which resets the stream. A delay that would end later is not begun.
+//! 2. A server's pushback delay replaces the policy's delay, and a pushback that asks for no retry
+//!    is final. Both count only after an error that would be retried, and never beyond the
+//!    deadline, the number of attempts and the budget.
+//! 3. Once the pool is closed, no further attempt is made, and none is withdrawn from the budget. A
+//!    call that waits for its next attempt ends with the error of the last one.
+//! 4. The settings of a call are known when its first request names its method. Until then the
+//!    settings of the caller apply. The first method counts.
+//! 5. An attempt that leaves a response body open is refused. A stream whose first message was
+//!    delivered is not retried.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -32,42 +33,47 @@ use crate::io;
 use crate::retry::{ErrorClass, GiveUpReason, RetryDecision, RetryState};
 use crate::sync::Arc;
 
-/// The first and the longest delay of a call that waits for a connection.
+/// The first and the longest delay between attempts to connect.
 const READY_DELAYS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// What the calls of one caller have in common.
+/// The configuration of the calls of one caller.
 #[derive(Clone)]
 pub(super) struct CallConfig {
+    /// Shared by all clones of the caller.
     pub(super) inner: Arc<CallerInner>,
-    /// What this clone of the caller overrides.
+    /// The settings that this clone of the caller overrides.
     pub(super) overrides: MethodConfig,
-    /// Sent with each request.
+    /// The metadata that is sent with each request.
     pub(super) propagated: Arc<MetadataMap>,
-    /// Whether the answer is a stream.
+    /// Whether the response is a stream.
     pub(super) is_stream: bool,
-    /// Of the pool.
+    /// Cancelled when the pool is closed.
     pub(super) closing: CancellationToken,
 }
 
 /// The state of one call between its attempts.
 struct Call {
     config: CallConfig,
+    /// When the call got its slot.
     started: Instant,
-    /// The row of the method, once it is known.
+    /// The row of the method in the table, once it is known.
     method: Option<usize>,
+    /// The settings that apply to the call; see rule 4.
     settings: CallSettings,
+    /// The attempts so far.
     attempts: RetryState<Status>,
 }
 
-/// How an attempt ended, if not well.
+/// The failure of an attempt.
 struct Failure {
+    /// How the attempt ended.
     end: End,
-    /// Whether another attempt is out of the question; see rule 5.
+    /// Whether no other attempt may follow; see rule 5.
     is_final: bool,
 }
 
 impl CallConfig {
-    /// Makes a call. `f` makes one attempt.
+    /// Runs a call to its end. `f` makes one attempt.
     pub(super) async fn run<F, Fut, T>(self, mut f: F) -> Result<Response<T>, CallError>
     where
         F: FnMut(Target) -> Fut,
@@ -91,7 +97,7 @@ impl CallConfig {
             if let Some(status) = no_connection.take()
                 && failure.end.is_out_of_time()
             {
-                failure.end = End { status, is_connect: true, is_misconfigured: false }; // still none, which says more
+                failure.end = End { status, is_connect: true, is_misconfigured: false }; // the missing connection says more than the timeout
             }
             is_reconnect = call.settings.waits_for_ready && failure.end.is_connect && !failure.end.is_misconfigured;
             let (next, error) = if is_reconnect {
@@ -110,12 +116,12 @@ impl CallConfig {
         }
     }
 
-    /// The time for a call of a method without settings of its own.
+    /// Returns the time for a call of a method without settings of its own.
     pub(super) fn timeout(&self) -> Duration {
         self.overrides.timeout.unwrap_or(self.inner.methods.timeout)
     }
 
-    /// Waits so long, or until the pool is closed: then returns why.
+    /// Waits for `delay`. If the pool is closed before, returns the reason at once.
     async fn sleep_unless_closed(&self, delay: Duration) -> Option<CancelReason> {
         let mut closing = pin!(self.closing.cancelled());
         let mut sleep = pin!(io::sleep(delay));
@@ -166,7 +172,7 @@ impl Call {
         }
     }
 
-    /// Keeps rule 4.
+    /// Applies the settings of the method, once it is known; see rule 4.
     fn note_method(&mut self, method: Option<usize>) {
         if self.method.is_some() || method.is_none() {
             return;
@@ -180,7 +186,7 @@ impl Call {
         }
     }
 
-    /// What follows an attempt that failed.
+    /// Decides what follows an attempt that failed.
     fn after_failure(&mut self, failure: Failure) -> (RetryDecision, CallError) {
         let class = if failure.is_final || failure.end.is_misconfigured {
             ErrorClass::Permanent
@@ -194,14 +200,14 @@ impl Call {
         } else if class != ErrorClass::Permanent
             && let Some(reason) = self.config.closing.reason()
         {
-            RetryDecision::GiveUp(GiveUpReason::Cancelled(reason)) // and the budget is spared
+            RetryDecision::GiveUp(GiveUpReason::Cancelled(reason)) // before a retry is withdrawn from the budget
         } else {
             self.attempts.failed(class, Instant::now())
         };
         (next, error)
     }
 
-    /// What follows an attempt that found no connection, of a call that waits for one.
+    /// Decides what follows an attempt without a connection, for a call that waits for one.
     fn after_no_connection(&self, end: End, delay: &mut Duration) -> (RetryDecision, CallError) {
         let now = Instant::now();
         let left = self.settings.deadline(self.started).map(|deadline| deadline.saturating_duration_since(now));
@@ -216,7 +222,7 @@ impl Call {
         (next, error)
     }
 
-    /// What an error means for another attempt; keeps rule 2.
+    /// Classifies an error; see rule 2.
     fn class_of(&self, status: &Status) -> ErrorClass {
         let pushback = details::pushback(status);
         let class = if self.settings.policy.has_classifier() {
@@ -231,10 +237,11 @@ impl Call {
         }
     }
 
+    /// Classifies an error by its code, for a policy without a function that classifies errors.
     fn class_of_code(&self, status: &Status, has_pushback: bool) -> ErrorClass {
         match status.code() {
             Code::Unavailable | Code::Aborted => ErrorClass::Transient,
-            // A server that says when to come back does not mean the size.
+            // A server that sends a pushback does not mean the size.
             Code::ResourceExhausted if has_pushback || !end::is_too_large(status) => ErrorClass::Transient,
             Code::DeadlineExceeded if self.settings.is_idempotent || end::is_unsent(status) => ErrorClass::Transient,
             _ => ErrorClass::Permanent,
@@ -242,8 +249,8 @@ impl Call {
     }
 }
 
-/// Drives an attempt until its deadline, and drops it then: `None`. The deadline changes when the method becomes known, and
-/// when a stream's first message is delivered.
+/// Drives an attempt to its end. Returns `None` if its deadline passed first. The deadline changes
+/// when the method becomes known, and when a stream's first message is delivered.
 async fn drive<Fut: Future>(attempt_context: &AttemptContext, attempt: Fut) -> Option<Fut::Output> {
     let mut attempt = pin!(attempt);
     loop {

@@ -1,4 +1,4 @@
-//! What carries requests: a tonic channel, or a service of the user's.
+//! The transport of requests: a tonic channel, or a service of the user.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,19 +8,20 @@ use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, BoxFuture, Bytes, Service, StdError, http};
 use tonic::transport::Channel;
 
-/// Carries requests. Clones share what is behind it.
+/// A transport of requests. Clones share the connection.
 pub(super) enum Transport {
-    /// Of an endpoint; spares two boxes a call.
+    /// The channel of an endpoint. Saves two boxes a call.
     Channel(Channel),
+    /// A service of the user.
     Service(Box<dyn AnyService>),
 }
 
-/// A service of the user's gave an error instead of a response.
+/// The error of a service of the user.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct ServiceError(#[source] StdError);
 
-/// A service whose type is forgotten.
+/// A service of any type.
 pub(super) trait AnyService: Send + Sync {
     fn clone_box(&self) -> Box<dyn AnyService>;
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>>;
@@ -77,11 +78,11 @@ impl Clone for Transport {
     }
 }
 
-/// The head of a response that is on its way.
+/// A future of the head of a response.
 pub(super) enum ResponseFuture {
     Channel(<Channel as Service<http::Request<Body>>>::Future),
     Service(BoxFuture<http::Response<Body>, StdError>),
-    /// Known without a request. `None` once it was told.
+    /// Known without a request. `None` once it was returned.
     Ready(Option<Result<http::Response<Body>, StdError>>),
 }
 
@@ -92,7 +93,9 @@ impl Future for ResponseFuture {
         match self.get_mut() {
             Self::Channel(response) => Pin::new(response).poll(context).map_err(Into::into),
             Self::Service(response) => response.as_mut().poll(context),
-            Self::Ready(response) => Poll::Ready(response.take().expect("a future is not polled after it was ready")),
+            Self::Ready(response) => {
+                Poll::Ready(response.take().expect("a future is not polled after it returned `Ready`"))
+            }
         }
     }
 }

@@ -421,7 +421,7 @@ fn a_full_caller_blocks_or_refuses_like_the_pool_and_gives_the_closure_back() {
         let refused = caller.try_call(attempt("Echo", "a b")).unwrap_err();
         assert!(refused.is_full());
         let echo = refused.into_inner(); // whole: it can be called again
-        assert!(caller.call_timeout(attempt("Echo", "a b"), Duration::from_millis(5)).unwrap_err().is_timeout());
+        assert!(caller.try_call_for(Duration::from_millis(5), attempt("Echo", "a b")).unwrap_err().is_timeout());
         assert!(caller.try_notify(attempt("Echo", "a b")).unwrap_err().is_full());
         let blocked = thread::spawn({
             let caller = caller.clone();
@@ -464,7 +464,7 @@ fn on_the_only_worker_a_full_caller_neither_blocks_nor_hangs() {
                 });
                 drop(call.unwrap());
             }
-            assert!(inner.call_timeout(attempt("Echo", "one x"), Duration::MAX).unwrap_err().is_timeout());
+            assert!(inner.try_call_for(Duration::MAX, attempt("Echo", "one x")).unwrap_err().is_timeout());
         })
         .unwrap()
         .join()

@@ -97,7 +97,8 @@ impl CallConfig {
             if let Some(status) = no_connection.take()
                 && failure.end.is_out_of_time()
             {
-                failure.end = End { status, is_connect: true, is_misconfigured: false }; // the missing connection says more than the timeout
+                // The missing connection says more than the timeout.
+                failure.end = End { status, is_connect: true, is_misconfigured: false };
             }
             is_reconnect = call.settings.waits_for_ready && failure.end.is_connect && !failure.end.is_misconfigured;
             let (next, error) = if is_reconnect {

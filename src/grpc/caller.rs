@@ -53,9 +53,9 @@ pub(super) type CallResult<T> = Result<Response<T>, CallError>;
 /// the call.
 ///
 /// If all slots are taken, the plain methods block until one is free, `try_` methods return an
-/// error, and `_timeout` methods block for at most the timeout. On a worker of the pool, and inside
-/// a call, no method blocks. There the plain methods make the call at once, and it waits for its
-/// slot on the I/O thread.
+/// error at once, and [`try_call_for`](Self::try_call_for) blocks for at most its timeout. On a
+/// worker of the pool, and inside a call, no method blocks. There the plain methods make the call
+/// at once, and it waits for its slot on the I/O thread.
 ///
 /// # Streams
 ///
@@ -197,10 +197,10 @@ impl Caller {
     /// [`SubmitTimeoutError`] with the closure, if no slot became free in time or the pool is shut
     /// down.
     #[track_caller]
-    pub fn call_timeout<F, Fut, T>(
+    pub fn try_call_for<F, Fut, T>(
         &self,
-        f: F,
         timeout: Duration,
+        f: F,
     ) -> Result<JoinHandle<CallResult<T>>, SubmitTimeoutError<F>>
     where
         F: FnMut(Target) -> Fut + Send + 'static,

@@ -210,7 +210,7 @@ fn metadata_is_carried(address: SocketAddr) {
     incoming.insert("authorization", "secret".parse().unwrap());
     incoming.insert("grpc-timeout", "1n".parse().unwrap());
     let plain = caller(address).build(&pool).unwrap();
-    let carrying = plain.clone().carry(&incoming, &["traceparent", "grpc-timeout", "absent"]);
+    let carrying = plain.clone().propagate(&incoming, &["traceparent", "grpc-timeout", "absent"]);
     let trace = |caller: &Caller, key: &str| {
         caller.call_blocking(attempt("Trace", &format!("trace {key}"))).unwrap().into_inner()
     };
@@ -421,7 +421,7 @@ fn a_full_caller_blocks_or_refuses_like_the_pool_and_gives_the_closure_back() {
         let refused = caller.try_call(attempt("Echo", "a b")).unwrap_err();
         assert!(refused.is_full());
         let echo = refused.into_inner(); // whole: it can be called again
-        assert!(caller.call_timeout(attempt("Echo", "a b"), Duration::from_millis(5)).unwrap_err().is_timeout());
+        assert!(caller.try_call_for(Duration::from_millis(5), attempt("Echo", "a b")).unwrap_err().is_timeout());
         assert!(caller.try_notify(attempt("Echo", "a b")).unwrap_err().is_full());
         let blocked = thread::spawn({
             let caller = caller.clone();
@@ -464,7 +464,7 @@ fn on_the_only_worker_a_full_caller_neither_blocks_nor_hangs() {
                 });
                 drop(call.unwrap());
             }
-            assert!(inner.call_timeout(attempt("Echo", "one x"), Duration::MAX).unwrap_err().is_timeout());
+            assert!(inner.try_call_for(Duration::MAX, attempt("Echo", "one x")).unwrap_err().is_timeout());
         })
         .unwrap()
         .join()
@@ -692,7 +692,7 @@ fn an_idempotent_call_after_the_other_is_unaffected_and_debug_shows_no_secret() 
         incoming.insert("authorization", "secret".parse().unwrap());
         let builder = caller(address).max_in_flight(7);
         assert!(format!("{builder:?}").contains("max_in_flight: 7"), "{builder:?}");
-        let caller = builder.build(&pool).unwrap().carry(&incoming, &["authorization"]);
+        let caller = builder.build(&pool).unwrap().propagate(&incoming, &["authorization"]);
         assert!(caller.max_in_flight() == 7 && !format!("{caller:?}").contains("secret"));
         let shown = caller.call_blocking(|target: Target| async move { Ok(Response::new(format!("{target:?}"))) });
         assert!(!shown.unwrap().into_inner().contains("secret"));

@@ -414,13 +414,13 @@ fn metadata_that_is_absurd_is_carried_or_refused_and_never_panics() {
         }
         incoming.insert("blank", "".parse().unwrap());
         let plain = caller(address).retry(quick()).build(&pool).unwrap();
-        let carrying = plain.clone().carry(&incoming, &["many", "", "blank", "no such", "\u{fc}"]);
+        let carrying = plain.clone().propagate(&incoming, &["many", "", "blank", "no such", "\u{fc}"]);
         let answer = carrying.call_blocking(attempt("Echo", "a b"));
         // grpcio refuses this number of entries without a text, so the call looks like one to a full server.
         let is_told = |error: &CallError| !error.status().message().is_empty();
         let is_once = answer.as_ref().is_err_and(|error| error.attempts() == 1 || !is_told(error));
         assert!(answer.is_ok() || is_once, "{answer:?}");
         assert!(plain.call_blocking(attempt("Echo", "a b")).is_ok());
-        assert!(caller(vacant_address()).build(&pool).unwrap().carry(&incoming, &[]).in_flight() == 0);
+        assert!(caller(vacant_address()).build(&pool).unwrap().propagate(&incoming, &[]).in_flight() == 0);
     });
 }

@@ -11,7 +11,7 @@ use super::handler::BoxError;
 use super::mailbox::{DelayKey, Mailbox, Mode, PendingDelivery};
 use crate::error::CancelReason;
 use crate::observe::worker_counters::WorkerCounters;
-use crate::retry::{Attempts, Errors, GiveUpReason, RetryError, RetryPolicy};
+use crate::retry::{AttemptErrors, GiveUpReason, RetryError, RetryPolicy, RetryState};
 use crate::sync::{Arc, Mutex};
 use crate::task::context;
 use crate::task::executor::Executor;
@@ -20,13 +20,13 @@ use crate::time::deadline::Deadline;
 
 /// The attempts of a delivery that has failed.
 pub(super) struct Retrying {
-    pub(super) attempts: Attempts<BoxError>,
-    pub(super) errors: Errors<BoxError>,
+    pub(super) attempts: RetryState<BoxError>,
+    pub(super) errors: AttemptErrors<BoxError>,
 }
 
 impl Retrying {
     pub(super) fn new(policy: RetryPolicy<BoxError>, begun: Instant) -> Self {
-        Self { attempts: Attempts::new(policy, begun), errors: Errors::new() }
+        Self { attempts: RetryState::new(policy, begun), errors: AttemptErrors::new() }
     }
 
     /// What is told of it in the end; `None`, if it was never tried.

@@ -10,7 +10,7 @@ use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
-use crate::retry::{AttemptError, ErrorClass, Next, RetryPolicy};
+use crate::retry::{AttemptError, ErrorClass, RetryDecision, RetryPolicy};
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
 use crate::task::executor::TaskMeta;
@@ -116,7 +116,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             Err(_) => (Some(ErrorClass::Transient), TaskOutcome::Panicked),
         };
         let next = class.map(|class| self.what_follows(&mut item, class));
-        let ends = !matches!(next, Some(Next::After(_)));
+        let ends = !matches!(next, Some(RetryDecision::After(_)));
         executor.tried(record, &brief, started, result.as_ref().err(), ends.then_some(outcome));
         let error = match result {
             Ok(Some(Err((error, _)))) => AttemptError::Failed(error),
@@ -131,8 +131,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let retrying = item.retrying.as_mut().expect("what has failed has attempts");
         unwind::discard(retrying.errors.add(error));
         match next {
-            Some(Next::After(delay)) => self.delay(record, item, delay),
-            Some(Next::GiveUpReason(reason)) => {
+            Some(RetryDecision::After(delay)) => self.delay(record, item, delay),
+            Some(RetryDecision::GiveUp(reason)) => {
                 let retrying = item.retrying.take().expect("as above");
                 let error = retrying.give_up(reason).expect("what is given up has failed");
                 self.land_failure(record, item, error);
@@ -156,7 +156,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// What follows a failed attempt.
-    fn what_follows(&self, item: &mut PendingDelivery<E>, class: ErrorClass) -> Next {
+    fn what_follows(&self, item: &mut PendingDelivery<E>, class: ErrorClass) -> RetryDecision {
         let now = self.shared.engine.timers.clock().now();
         let begun = item.published_at.unwrap_or(now);
         let make = || Box::new(Retrying::new(self.settings.policy.clone().unwrap_or_else(once), begun));

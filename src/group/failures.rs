@@ -1,4 +1,4 @@
-//! What the tasks of a group left that brought no value. Most groups have nothing of it, and pay nothing for it.
+//! The failures, panics and cancellations of a group. Allocated on first use.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::OccupiedEntry;
@@ -8,13 +8,14 @@ use std::ops::Range;
 use crate::error::{CancelReason, TaskError};
 use crate::unwind;
 
-/// Failures, panics and cancellations, by the index of the task.
+/// Why tasks have no value, by the index of the task.
 pub(super) struct Failures<E>(Option<Box<Lists<E>>>);
 
+/// The failures of a group that has some.
 struct Lists<E> {
     /// Tasks that failed or panicked.
     failed: BTreeMap<usize, TaskError<E>>,
-    /// Cancelled tasks, thousands at once: by the index of the first of a run, where the run ends, and why.
+    /// The ranges of cancelled tasks: first index to end and reason. One range may hold thousands.
     cancelled: BTreeMap<usize, (usize, CancelReason)>,
 }
 
@@ -23,28 +24,28 @@ impl<E> Failures<E> {
         Self(None)
     }
 
-    /// Keeps a failure or panic.
-    pub(super) fn put(&mut self, index: usize, trouble: TaskError<E>) {
-        self.lists().failed.insert(index, trouble);
+    /// Records the failure or panic of a task.
+    pub(super) fn record(&mut self, index: usize, failure: TaskError<E>) {
+        self.lists().failed.insert(index, failure);
     }
 
-    /// Keeps the same cancellation for a run of tasks.
-    pub(super) fn put_cancelled(&mut self, run: Range<usize>, reason: CancelReason) {
+    /// Records the same cancellation for a range of tasks.
+    pub(super) fn record_cancelled(&mut self, tasks: Range<usize>, reason: CancelReason) {
         let Lists { cancelled, .. } = self.lists();
         match cancelled.last_entry().as_mut().map(OccupiedEntry::get_mut) {
-            Some((end, same)) if (*end, *same) == (run.start, reason) => *end = run.end,
-            _ => drop(cancelled.insert(run.start, (run.end, reason))),
+            Some((end, same)) if (*end, *same) == (tasks.start, reason) => *end = tasks.end,
+            _ => drop(cancelled.insert(tasks.start, (tasks.end, reason))),
         }
     }
 
-    /// Takes that of a task.
+    /// Takes the failure, panic or cancellation of a task.
     pub(super) fn take(&mut self, index: usize) -> Option<TaskError<E>> {
         let lists = self.0.as_mut()?;
         lists.failed.remove(&index).or_else(|| lists.take_cancelled(index))
     }
 
-    /// Takes the failure or panic of the task `first`, if it is there; else the first by index; else the first
-    /// cancellation by index.
+    /// Takes the failure or panic of the task `first`, if there is one; otherwise the first by
+    /// index; otherwise the first cancellation by index.
     pub(super) fn take_first(&mut self, first: Option<usize>) -> Option<TaskError<E>> {
         let lists = self.0.as_mut()?;
         let first = first.filter(|index| lists.failed.contains_key(index));
@@ -54,18 +55,19 @@ impl<E> Failures<E> {
         }
     }
 
-    /// Whether no error, panic or cancellation is left.
+    /// Returns `true` if there is no failure, panic or cancellation.
     pub(super) fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|lists| lists.failed.is_empty() && lists.cancelled.is_empty())
     }
 
+    /// Returns the lists, which it allocates on first use.
     fn lists(&mut self) -> &mut Lists<E> {
         self.0.get_or_insert_with(|| Box::new(Lists { failed: BTreeMap::new(), cancelled: BTreeMap::new() }))
     }
 }
 
 impl<E> Lists<E> {
-    /// Takes the cancellation of a task out of the run that it lies in.
+    /// Takes the cancellation of a task out of its range, which is split.
     fn take_cancelled(&mut self, index: usize) -> Option<TaskError<E>> {
         let (&start, &(end, reason)) = self.cancelled.range(..=index).next_back()?;
         if end <= index {
@@ -83,10 +85,11 @@ impl<E> Lists<E> {
 }
 
 impl<E> Drop for Lists<E> {
-    /// Drops errors one by one, so that a panic of one destructor is contained before the next is called.
+    /// Drops errors one by one, so that a panic in one destructor is contained before the next is
+    /// called.
     fn drop(&mut self) {
-        for trouble in mem::take(&mut self.failed).into_values() {
-            unwind::discard(trouble);
+        for failure in mem::take(&mut self.failed).into_values() {
+            unwind::discard(failure);
         }
     }
 }
@@ -96,11 +99,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cancelled_runs_are_taken_apart_by_index() {
+    fn cancelled_ranges_are_split_by_index() {
         let mut failures = Failures::<()>::new();
-        failures.put_cancelled(1..4, CancelReason::GroupEnded);
-        failures.put_cancelled(4..6, CancelReason::GroupEnded);
-        failures.put_cancelled(6..8, CancelReason::ShutDown);
+        failures.record_cancelled(1..4, CancelReason::GroupEnded);
+        failures.record_cancelled(4..6, CancelReason::GroupEnded);
+        failures.record_cancelled(6..8, CancelReason::ShutDown);
         assert_eq!(failures.lists().cancelled.len(), 2);
         for index in [3, 1, 5, 7, 2, 4, 6] {
             let reason = if index < 6 { CancelReason::GroupEnded } else { CancelReason::ShutDown };
@@ -115,9 +118,9 @@ mod tests {
     fn the_first_by_time_comes_before_the_first_by_index_and_cancellations_come_last() {
         let mut failures = Failures::new();
         assert!(failures.take_first(None).is_none());
-        failures.put_cancelled(0..1, CancelReason::Requested);
+        failures.record_cancelled(0..1, CancelReason::Requested);
         for index in [2, 3, 4] {
-            failures.put(index, TaskError::Failed(index));
+            failures.record(index, TaskError::Failed(index));
         }
         assert!(matches!(failures.take_first(Some(3)), Some(TaskError::Failed(3))));
         assert!(matches!(failures.take_first(Some(3)), Some(TaskError::Failed(2))));

@@ -1,15 +1,18 @@
-//! A function over an iterator, on the workers.
+//! Maps a function over an iterator on the workers.
 //!
-//! The source is user code that may block, for ever if what it waits for is one of the results. It need not be
-//! `Send`, so only the thread that calls `next` can ask it. Hence the rules:
+//! The source is user code that may block: forever, if it waits for one of the results. It need not
+//! be `Send`, so only the thread that calls `next` can take items from it. Hence the rules:
 //!
-//! 1. While the first result is ready, the source is not asked: the result is handed out.
-//! 2. While a task is under way, the source is asked only for what it has promised: the lower bound of its
-//!    `size_hint`. A window or a concurrency that the user has set counts as such a promise.
-//! 3. While nothing is under way, the source is asked, since there is nothing else to wait for.
+//! 1. If the first result is ready, `next` takes no item and returns the result.
+//! 2. While a task is in progress, `next` takes only items that the source has promised by the
+//!    lower bound of its `size_hint`. A window or a concurrency that the user has set counts as
+//!    such a promise.
+//! 3. While no task is in progress, `next` takes an item, because there is nothing else to wait
+//!    for.
 //!
-//! A source that is fed by the results has promised nothing while it is empty, so rule 3 asks it, and only after all
-//! results were handed out. A collection or a range has promised its items, so rule 2 keeps the workers busy.
+//! A source that is fed by the results promises nothing while it is empty. So rule 3 applies, after
+//! all results were returned. A collection or a range has promised its items, so rule 2 keeps the
+//! workers busy.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,21 +26,23 @@ use crate::sync::{Arc, AtomicUsize, Ordering};
 use crate::task::handle::JoinHandle;
 use crate::unwind;
 
-/// The default window, for each worker: one item runs, and the others are ready for workers that are faster than the
-/// caller.
+/// The default window for each worker: one item runs, and the others are queued for workers that
+/// outpace the caller.
 const WINDOW_PER_WORKER: usize = 4;
 
 /// # Maps
 impl WorkerPool {
-    /// Applies `f` to each item on the workers and yields the results in the order of the items.
+    /// Applies `f` to each item on the workers, and yields the results in the order of the items.
     ///
-    /// The returned [`Map`] is a lazy iterator: `next` takes items from `items`, on the calling thread, and blocks
-    /// until the first result is ready. It works on an endless iterator, in bounded memory. How far it reads ahead is
-    /// said, and can be set, [there](Map#how-far-it-reads-ahead).
+    /// The returned [`Map`] is a lazy iterator: `next` takes items from `items` on the calling
+    /// thread, and blocks until the first result is ready. An endless iterator takes bounded
+    /// memory. [`Map`](Map#how-far-it-reads-ahead) says how far it reads ahead, and how to change
+    /// that.
     ///
-    /// Each item ends in its own result: a panic of `f` is an `Err` in its place, and the others go on. If the pool is
-    /// shut down, the items left are [`JoinError::Cancelled`]. An endless iterator then yields errors without end, so
-    /// stop at the first.
+    /// Each item has its own result: a panic of `f` is an `Err` in its place, and the other items
+    /// are not affected. If the pool is shut down, the remaining items yield
+    /// [`JoinError::Cancelled`]. For an endless iterator these errors do not end, so stop at the
+    /// first.
     ///
     /// # Examples
     ///
@@ -70,17 +75,17 @@ impl WorkerPool {
         }
     }
 
-    /// Applies `f` to each item on the workers and returns all values in the order of the items. The first error
-    /// cancels the rest. An `f` that cannot fail names its error, `Ok::<_, Infallible>(value)`, or [`map`](Self::map)
-    /// does.
+    /// Applies `f` to each item on the workers, and returns all values in the order of the items.
+    /// The first error cancels the rest. If `f` cannot fail, name its error,
+    /// `Ok::<_, Infallible>(value)`, or use [`map`](Self::map).
     ///
-    /// It takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all) does: a queue's capacity
-    /// ahead of the workers at most, and none after the first error or a shutdown.
+    /// Takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all) does: at
+    /// most a queue's capacity ahead of the workers, and none after the first error or a shutdown.
     ///
     /// # Errors
     ///
-    /// The first failure or panic by time, or that the pool was shut down, as in
-    /// [`TaskGroup::wait`](crate::TaskGroup::wait).
+    /// The first failure or panic by time, or [`GroupError::Cancelled`] if the pool was shut down,
+    /// as in [`TaskGroup::wait`](crate::TaskGroup::wait).
     ///
     /// # Examples
     ///
@@ -110,26 +115,29 @@ impl WorkerPool {
     }
 }
 
-/// A lazy iterator over the results of one function for each item of a source. From [`WorkerPool::map`].
+/// A lazy iterator over the results of one function for each item of a source. From
+/// [`WorkerPool::map`].
 ///
 /// Dropping it cancels the tasks that have not started.
 ///
 /// # How far it reads ahead
 ///
-/// Creating it takes no item. `next` waits and may run tasks in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit)
-/// that tasks take. Each call of `next` follows these rules:
+/// Creating it takes no item. `next` blocks and may run tasks inline: hold no
+/// [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take. Each call of `next` follows
+/// these rules:
 ///
 /// - If the first result is ready, `next` returns it and takes no item.
-/// - Otherwise `next` takes items until the first result is ready or the [window](Self::window) is full.
-///   *Default window:* four items for each worker, but at most one more than the queue has places.
-/// - While a task is under way, the default takes only items that the source promises by the lower bound of its
-///   [`size_hint`](Iterator::size_hint). Ranges and collections promise all their items, and so do `map` and
-///   `enumerate` over them.
+/// - Otherwise `next` takes items until the first result is ready or the [window](Self::window) is
+///   full. *Default window: four items for each worker, but at most the queue's capacity plus one.*
+/// - While a task is in progress, `next` by default takes only items that the source promises by
+///   the lower bound of its [`size_hint`](Iterator::size_hint). Ranges and collections promise all
+///   their items, and so do `map` and `enumerate` over them.
 ///
-/// A channel, the lines of a reader and what [`filter`](Iterator::filter) lets through promise nothing: such a
-/// source may wait for the very result that it would hold up. From them the default takes an item when all results
-/// were handed out, so **one task runs at a time**. If the source does not wait for results, set a
-/// [window](Self::window) or a [concurrency](Self::concurrency), and the tasks run side by side:
+/// A channel, the lines of a reader and a [`filter`](Iterator::filter) promise nothing: such a
+/// source may wait for the very result that it would delay. From it, `next` by default takes an
+/// item only when all results were returned, so **one task runs at a time**. If the source does not
+/// wait for results, set a [window](Self::window) or a [concurrency](Self::concurrency), and the
+/// tasks run in parallel:
 ///
 /// ```
 /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
@@ -139,9 +147,9 @@ impl WorkerPool {
 /// # Ok::<(), workcrew::BuildError>(())
 /// ```
 ///
-/// A source that is fed by the results never hangs, whatever the pool's size, unless it promises what it does not
-/// have. [`repeat_with`](std::iter::repeat_with) is one that promises items without end: with `recv` inside, set a
-/// window of one.
+/// A source that is fed by the results never hangs, at any pool size, unless it promises items that
+/// it does not have. [`repeat_with`](std::iter::repeat_with) promises items without end: with
+/// `recv` inside, set a window of one.
 ///
 /// ```
 /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -157,33 +165,37 @@ impl WorkerPool {
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use = "it is lazy: without a call of `next` no item is taken and nothing runs"]
+#[must_use = "iterators are lazy: no item is taken and no task runs before `next` is called"]
 pub struct Map<'a, I: Iterator, F, T> {
+    /// The pool whose workers call `f`.
     pool: &'a WorkerPool,
     /// The source.
     items: Fuse<I>,
+    /// The function.
     f: Arc<F>,
-    /// The results of the items that were taken, under way or ready, in the order of the items.
+    /// The results of the items that were taken, in the order of the items. They are pending or
+    /// ready.
     results: VecDeque<Result<JoinHandle<T>, JoinError>>,
-    /// The task of an item that was taken and found the queue full; `None` while there are no results.
+    /// The task of an item that was taken when the queue was full. `None` while `results` is empty.
     held_back: Option<Box<dyn FnOnce() -> T + Send>>,
     /// The window, if the user has set it; at least one.
     window: Option<usize>,
-    /// The limit of tasks under way, if the user has set it.
+    /// The limit of tasks in progress, if the user has set it.
     concurrency: Option<Concurrency>,
     /// Where `map` was called.
     location: &'static Location<'static>,
 }
 
 impl<I: Iterator, F, T> Map<'_, I, F, T> {
-    /// Sets how many items may have been taken whose results were not yet handed out, ready results included. Zero
-    /// counts as one.
+    /// Sets how many items may be taken whose results were not yet returned, ready results
+    /// included. Zero counts as one.
     ///
-    /// It also says that the source has that many items without waiting for a result. Then `next` takes them whether
-    /// the source promises them or not, see [above](Self#how-far-it-reads-ahead). A window of one works on any source: an
-    /// item is taken when the result before it was handed out.
+    /// A window also states that the source has that many items without waiting for a result. Then
+    /// `next` takes them even if the source does not [promise](Self#how-far-it-reads-ahead) them. A
+    /// window of one works on any source: an item is taken when the previous result was returned.
     ///
-    /// *Default:* four for each worker, at most one more than the queue has places; of what the source promises.
+    /// *Default: four items for each worker, but at most the queue's capacity plus one, and only
+    /// items that the source promises.*
     ///
     /// # Examples
     ///
@@ -203,18 +215,20 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
         self
     }
 
-    /// Sets how many tasks of this map are under way at once, queued or running. Zero counts as one.
+    /// Sets how many tasks of this map may be in progress at once, queued or running. Zero counts
+    /// as one.
     ///
-    /// The [window](Self::window) bounds results that wait as well; this bounds only what has not ended. More than one
-    /// also says that the source has that many items without waiting for a result, as a window does.
+    /// The [window](Self::window) limits ready results as well; this limits only tasks that have
+    /// not ended. A number above one also states that the source has that many items without
+    /// waiting for a result, as a window does.
     ///
-    /// *Default:* the window.
+    /// *Default: the window.*
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.concurrency = Some(Concurrency { limit: tasks.max(1), tasks: Arc::default() });
         self
     }
 
-    /// Whether the next result can be handed out without waiting.
+    /// Returns `true` if the next result can be returned without waiting.
     fn is_first_ready(&self) -> bool {
         match self.results.front() {
             Some(Ok(handle)) => handle.is_finished(),
@@ -223,7 +237,7 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
         }
     }
 
-    /// Whether another task may be submitted, by the rules at the head of this file.
+    /// Returns `true` if another task may be submitted, by the rules at the head of this file.
     fn may_submit(&self) -> bool {
         if self.results.is_empty() || self.held_back.is_some() {
             return true;
@@ -242,10 +256,10 @@ where
     F: Fn(I::Item) -> T + Send + Sync + 'static,
     T: Send + 'static,
 {
-    /// Takes the next item, or the task held back, and submits it. Returns whether that succeeded.
+    /// Submits the task held back, or that of the next item. Returns `true` if that succeeded.
     fn submit(&mut self) -> bool {
         let Some(task) = self.held_back.take().or_else(|| self.make_task()) else { return false };
-        // With nothing under way there is nothing else to wait for than room.
+        // Without a task in progress, there is only room to wait for.
         let wait_mode = if self.results.is_empty() { WaitMode::Policy } else { WaitMode::Never };
         match self.pool.submit_task(task, wait_mode, self.location) {
             Ok(handle) => self.results.push_back(Ok(handle)),
@@ -267,9 +281,9 @@ where
         Some(match &self.concurrency {
             None => Box::new(move || f(item)),
             Some(concurrency) => {
-                let under_way = concurrency.count();
+                let in_progress = concurrency.count();
                 Box::new(move || {
-                    let _under_way = under_way;
+                    let _in_progress = in_progress;
                     f(item)
                 })
             }
@@ -296,8 +310,8 @@ where
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let taken = self.results.len() + usize::from(self.held_back.is_some());
-        let (least, most) = self.items.size_hint();
-        (least.saturating_add(taken), most.and_then(|most| most.checked_add(taken)))
+        let (lower, upper) = self.items.size_hint();
+        (lower.saturating_add(taken), upper.and_then(|upper| upper.checked_add(taken)))
     }
 }
 
@@ -329,37 +343,39 @@ impl<I: Iterator, F, T> fmt::Debug for Map<'_, I, F, T> {
     }
 }
 
-/// The window of a map for which the user has set none.
+/// Returns the window of a map for which the user has set none.
 fn default_window(pool: &WorkerPool) -> usize {
     pool.workers().saturating_mul(WINDOW_PER_WORKER).min(pool.queue_capacity() + 1)
 }
 
-/// A limit of tasks under way.
+/// A limit of tasks in progress.
 struct Concurrency {
+    /// At least one.
     limit: usize,
-    /// The closures that are there: queued, running, or held back.
+    /// How many closures exist: queued, running, or held back.
     tasks: Arc<AtomicUsize>,
 }
 
 impl Concurrency {
     fn has_room(&self) -> bool {
-        // ORDERING: Relaxed; the count guards nothing but itself, and only this thread adds to it.
+        // ORDERING: Relaxed, because the count guards only itself, and only this thread increments
+        // it.
         self.tasks.load(Ordering::Relaxed) < self.limit
     }
 
-    /// Counts a task until what this returns is dropped.
-    fn count(&self) -> UnderWay {
+    /// Counts a task until the returned guard is dropped.
+    fn count(&self) -> InProgress {
         self.tasks.fetch_add(1, Ordering::Relaxed);
-        UnderWay { tasks: Arc::clone(&self.tasks) }
+        InProgress { tasks: Arc::clone(&self.tasks) }
     }
 }
 
-/// Part of the closure of a task, dropped with it.
-struct UnderWay {
+/// A guard that counts a task. It is part of the task's closure, and dropped with it.
+struct InProgress {
     tasks: Arc<AtomicUsize>,
 }
 
-impl Drop for UnderWay {
+impl Drop for InProgress {
     fn drop(&mut self) {
         self.tasks.fetch_sub(1, Ordering::Relaxed);
     }

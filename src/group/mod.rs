@@ -1,8 +1,9 @@
-//! Groups: tasks with one fate.
+//! Groups of tasks that are waited for and cancelled together.
 //!
-//! A group keeps its unstarted tasks to itself and sends the pool *tickets*: "run tasks of this group". `core` holds
-//! the protocol, with its rules; `adding`, `running` and `waiting` are its three sides, `outcomes` what the tasks left
-//! behind, with `failures` for those that brought no value. The others are the faces that users see.
+//! A group keeps its unstarted tasks to itself and sends the pool *tickets*: requests to run tasks
+//! of this group. `state` holds the protocol with its rules; `spawn`, `run`, `wait` and `close` are
+//! its four sides. `outcomes` holds the outcomes of the tasks: `values` the values, `failures` the
+//! rest. The other modules are the public types.
 
 mod task_group;
 mod spawner;
@@ -16,7 +17,9 @@ mod state;
 mod spawn;
 mod run;
 mod wait;
+mod close;
 mod outcomes;
+mod values;
 mod failures;
 #[cfg(test)]
 mod tests;
@@ -28,4 +31,4 @@ pub use self::settings::{GroupPolicy, Progress};
 pub use self::spawner::Spawner;
 pub(crate) use self::state::GroupInner;
 pub use self::task_group::TaskGroup;
-pub(crate) use self::wait::Values;
+pub(crate) use self::wait::WaitResult;

@@ -1,22 +1,26 @@
 //! Scopes: groups whose tasks may borrow from the caller's stack.
 //!
-//! The one unsafe step of the crate is here: a closure that lives for `'scope` is put into a group as if it lived for
-//! ever. What makes it sound:
+//! This module has one unsafe step: a closure that lives for `'scope` is put into a group as if it
+//! were `'static`. Four rules make that sound:
 //!
-//! 1. [`WorkerPool::scope`] does not return, by value or by unwinding, before the group reports all tasks done.
-//! 2. A group counts a task as done when nothing of its closure is left, called or uncalled (rule 5 of `group::core`).
-//! 3. Tasks are added through a [`Scope`] only. It is never handed out by value, and the reference to it lives for
-//!    `'scope`: it is used by the body, or by a task of the scope, which is not done while it runs.
-//! 4. What a task returns, and what its panic carries, is `'static`: outcomes borrow nothing.
+//! 1. [`WorkerPool::scope`] does not return, by value or by unwinding, before the group reports all
+//!    tasks done.
+//! 2. A group counts a task as done when nothing of its closure is left, called or uncalled (rule 5
+//!    of `group::state`).
+//! 3. Tasks are added through a [`Scope`] only. User code never gets it by value, and the reference
+//!    to it lives for `'scope`. So it is used by the body, or by a task of the scope, which is not
+//!    done while it runs.
+//! 4. The return value of a task and the payload of its panic are `'static`: outcomes borrow
+//!    nothing.
 //!
-//! No value of this module has a destructor that soundness depends on, so leaking one harms nothing.
+//! Soundness depends on no destructor of this module, so leaking a value is harmless.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::process;
 
-use super::{GroupInner, GroupSettings, TaskResult, Values};
+use super::{GroupInner, GroupSettings, TaskResult, WaitResult};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError};
 use crate::pool::worker_pool::WorkerPool;
@@ -27,9 +31,11 @@ use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// Spawns tasks that borrow, within [`WorkerPool::scope`].
-/// `'scope` is how long the tasks may run, `'env` how long what they borrow lives, `R` what they return: `()` or
-/// `Result<(), E>` with an `E` that borrows nothing.
+/// A scope in which tasks may borrow from the caller's stack. From [`WorkerPool::scope`].
+///
+/// - `'scope` is how long the tasks may run.
+/// - `'env` is how long the data that they borrow lives.
+/// - `R` is what they return: `()`, or `Result<(), E>` with an `E` that borrows nothing.
 ///
 /// # Examples
 ///
@@ -63,11 +69,12 @@ use crate::unwind;
 /// assert!(matches!(pool.scope(|scope| check(scope, &words, &seen)), Err(GroupError::Failed(_))));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-// `R: 'env` always holds, since `R` is `'static`. It is written for the borrow checker: a region in `R`, as in
-// `&'static str`, would else be a second candidate for what outlives `'scope`, and borrows in the body would be taken
-// for `'static`.
+// `R: 'env` always holds, since `R` is `'static`. It is written for the borrow checker. Without it,
+// a region in `R`, as in `&'static str`, would be a second candidate for the region that outlives
+// `'scope`, and the borrow checker would require borrows in the body to be `'static`.
 pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()> + 'env> {
-    core: Arc<GroupInner<R>>,
+    /// The group of the scope's tasks.
+    inner: Arc<GroupInner<R>>,
     /// Makes `'scope` invariant: it must neither shrink nor grow.
     scope: PhantomData<&'scope mut &'scope ()>,
     /// Makes `'env` invariant.
@@ -75,59 +82,71 @@ pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()> + 'env> {
 }
 
 impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
-    /// Adds a task that may borrow what lives longer than the scope. Tasks may spawn on the scope as well.
+    /// Adds a task that may borrow data that outlives the scope. Tasks may spawn on the scope as
+    /// well.
     ///
-    /// Blocks while as many tasks wait as the pool's queue can hold; never on a worker of the pool (see
-    /// [`TaskGroup::spawn`](crate::TaskGroup::spawn)). After a cancellation the closure is dropped unrun.
+    /// Blocks while the scope holds as many unstarted tasks as the pool's queue can hold. On a
+    /// worker of the pool it makes room instead, as [`TaskGroup::spawn`](crate::TaskGroup::spawn)
+    /// does. After a cancellation the closure is dropped unrun.
     ///
-    /// May wait or run tasks in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
+    /// May block or run tasks inline: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that
+    /// tasks take.
     #[track_caller]
     pub fn spawn<F>(&'scope self, f: F)
     where
         F: FnOnce() -> R + Send + 'scope,
     {
-        // SAFETY: the closure is called or dropped before `'scope` ends: by the rules 1 and 2 of the module `scope` cannot
-        // return before that, and by rule 3 nothing is added later.
-        #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
+        // SAFETY: the closure is called or dropped before `'scope` ends. By the rules 1 and 2 of
+        // the module, `scope` cannot return before that, and by rule 3 no task is added later.
+        #[allow(unsafe_code, reason = "erases the lifetime of a borrowing closure; the rules above uphold it")]
         let make_body = || unsafe { Closure::new(f).forget_lifetime() };
-        let _ = self.core.add(make_body, Location::caller());
+        let _ = self.inner.spawn(make_body, Location::caller());
     }
 
-    /// The token that is cancelled with the scope, for tasks to look at; cancelling it cancels the scope.
+    /// Returns the token that is cancelled with the scope, for tasks to check. Cancelling the token
+    /// cancels the scope.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
-        self.core.token()
+        self.inner.token()
     }
 
-    /// Cancels the tasks that have not started; running ones can see it in the token.
+    /// Cancels the tasks that have not started. Running tasks can see the cancellation in the
+    /// token.
     pub fn cancel(&self) {
-        self.core.close(CancelReason::Requested);
+        self.inner.close(CancelReason::Requested);
     }
 }
 
 impl<R: TaskResult<Value = ()>> fmt::Debug for Scope<'_, '_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").field("progress", &self.core.progress()).finish()
+        f.debug_struct("Scope").field("progress", &self.inner.progress()).finish()
     }
 }
 
 /// # Scopes
 impl WorkerPool {
-    /// Calls `body` on this thread with a [`Scope`], whose tasks run on the pool's workers and may borrow from this
-    /// thread's stack, and returns its value when all tasks have ended.
-    /// The first failure or panic of a task cancels the rest, as in a [group](crate::TaskGroup); what `body` returns,
-    /// an `Err` included, cancels nothing. Values of tasks go through what they borrow. A body that spawns nothing
-    /// leaves the type of the tasks open: `scope::<(), _, _>`. On a worker of the pool this helps while it waits.
+    /// Calls `body` on this thread with a [`Scope`], and returns its value when all tasks of the
+    /// scope have ended. The tasks run on the pool's workers and may borrow from this thread's
+    /// stack.
+    ///
+    /// The first failure or panic of a task cancels the rest, as in a [group](crate::TaskGroup).
+    /// The return value of `body` cancels nothing, even if it is an `Err`. Tasks return values
+    /// through the data that they borrow. If the body spawns nothing, name the return type of the
+    /// tasks: `scope::<(), _, _>`.
+    ///
+    /// On a worker of the pool this helps while it waits.
     ///
     /// # Errors
     ///
-    /// The first failure or panic of a task, or that tasks were cancelled. If the pool is shut down
-    /// ([`GroupError::Cancelled`]), or tasks are nested more than 64 deep on this worker
-    /// ([`GroupError::WouldDeadlock`]), the body is not called.
+    /// The first failure or panic of a task, or [`GroupError::Cancelled`] if tasks were cancelled.
+    /// In two cases the body is not called:
+    /// - The pool is shut down: [`GroupError::Cancelled`].
+    /// - Tasks are nested more than 64 deep on this worker: [`GroupError::WouldDeadlock`].
     ///
     /// # Panics
     ///
-    /// If `body` panics: what has not started is cancelled, and the panic goes on when all tasks have ended.
+    /// If `body` panics. The tasks that have not started are cancelled, and the panic is resumed
+    /// when all tasks have ended.
     ///
     /// # Examples
     ///
@@ -158,45 +177,46 @@ impl WorkerPool {
         R: TaskResult<Value = ()>,
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
     {
-        let engine = self.engine();
-        // Not the books: they change with each task.
-        if engine.closing.is_cancelled() {
+        let pool = self.engine();
+        // The token rather than the task tracker, whose cache line each task writes.
+        if pool.closing.is_cancelled() {
             return Err(GroupError::Cancelled(CancelReason::ShutDown));
         }
-        if context::depth() >= context::HELP_DEPTH && context::is_worker_of(engine.pool()) {
+        if context::depth() >= context::HELP_DEPTH && context::is_worker_of(pool.pool()) {
             return Err(GroupError::WouldDeadlock);
         }
-        let core = GroupInner::new(Arc::clone(engine), GroupSettings::new(engine));
-        let scope = Scope { core, scope: PhantomData, env: PhantomData };
+        let inner = GroupInner::new(Arc::clone(pool), GroupSettings::new(pool));
+        let scope = Scope { inner, scope: PhantomData, env: PhantomData };
         let value = unwind::catch(|| body(&scope));
-        let core = &scope.core;
-        let ended = wait_or_abort(core, value.is_err());
+        let inner = &scope.inner;
+        let waited = wait_or_abort(inner, value.is_err());
         match value {
-            Ok(value) => ended.map(|_| value),
+            Ok(value) => waited.map(|_| value),
             Err(payload) => {
-                // Before the unwinding goes on: a panic in a destructor would then end the process.
-                unwind::discard(ended);
-                core.discard_outcomes();
+                // Before unwinding is resumed, because a panic in a destructor would then abort the
+                // process.
+                unwind::discard(waited);
+                inner.discard_outcomes();
                 unwind::resume(payload)
             }
         }
     }
 }
 
-/// Waits until nothing of any task is left, after cancelling what has not started if the body panicked. If that failed,
-/// borrows would escape: then the process ends here.
-fn wait_or_abort<R: TaskResult>(core: &Arc<GroupInner<R>>, body_panicked: bool) -> Values<R> {
+/// Waits until all tasks are done. Cancels the tasks that have not started if the body panicked. If
+/// the wait fails, the process is aborted, because borrows would escape.
+fn wait_or_abort<R: TaskResult>(inner: &Arc<GroupInner<R>>, body_panicked: bool) -> WaitResult<R> {
     let waited = unwind::catch(|| {
         if body_panicked {
-            core.close(CancelReason::Requested);
+            inner.close(CancelReason::Requested);
         }
-        core.wait_values(Deadline::NEVER, Kind::Unrefusable)
+        inner.wait_values(Deadline::NEVER, Kind::Unrefusable)
     });
-    let Ok(Ok(Some(ended))) = waited else {
+    let Ok(Ok(Some(result))) = waited else {
         eprintln!("workcrew: the wait for a scope failed; this is a bug in workcrew");
         process::abort();
     };
-    ended
+    result
 }
 
 #[cfg(test)]
@@ -204,16 +224,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_that_are_gone_have_no_seats() {
+    fn dropped_groups_are_not_registered() {
         let pool = WorkerPool::builder().workers(1).build().expect("the pool starts");
         let group = pool.group::<()>();
         group.spawn(|| ());
         assert_eq!(pool.engine().groups.taken(), 1);
         group.wait().expect("no task fails");
         pool.scope(|scope| scope.spawn(|| ())).expect("no task fails");
-        let engine = Arc::clone(pool.engine());
-        drop(pool); // And with it what its worker held.
-        assert_eq!(engine.groups.taken(), 0);
+        let inner = Arc::clone(pool.engine());
+        drop(pool); // and with it the references that its worker held
+        assert_eq!(inner.groups.taken(), 0);
     }
 
     #[test]
@@ -222,7 +242,7 @@ mod tests {
         let mut left = usize::MAX;
         let outer = pool.scope(|outer| {
             outer.spawn(|| {
-                // The only worker is here, and runs both tasks while it waits.
+                // The only worker runs this task, and runs both inner tasks while it waits.
                 let inner = pool.scope(|inner| (0..2).for_each(|_| inner.spawn(|| ())));
                 inner.expect("no task fails");
                 left = pool.engine().jobs();

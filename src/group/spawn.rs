@@ -1,4 +1,4 @@
-//! How tasks get into a group, by the rules 6 to 9 of `core`.
+//! How tasks are added to a group, by the rules 6 to 10 of `state`.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -15,47 +15,49 @@ use crate::task::waits::{self, Kind, Next, Refused};
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// How long one who waits for room waits for half of it, before it takes the first there is.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// How long a submitter waits for the low-water mark. After that it takes the first room there is.
+const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
-/// What became of a task that was added.
+/// Whether a task was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a group that takes nothing more need not be offered more"]
-pub(crate) enum Added {
-    /// It will run, unless it is cancelled later.
-    Taken,
-    /// It was dropped unrun, and has landed as cancelled.
+#[must_use = "a group that dropped a task accepts no more"]
+pub(crate) enum Spawned {
+    /// The task will run, unless it is cancelled later.
+    Accepted,
+    /// The task was dropped unrun, and is recorded as cancelled.
     Dropped,
 }
 
 impl<R: TaskResult> GroupInner<R> {
-    /// Adds a task, waiting for room if need be. `make_body` is called once; it is not the body yet, so that this can be
-    /// written where it belongs at once.
+    /// Adds a task. Blocks while the group is full. Calls `make_body` once, under the group's lock:
+    /// a body that is made in its place in the queue need not be moved there.
     #[inline]
-    pub(crate) fn add(
+    pub(crate) fn spawn(
         self: &Arc<Self>,
         make_body: impl FnOnce() -> Body<R>,
         location: &'static Location<'static>,
-    ) -> Added {
-        let executor = &self.engine.executor;
+    ) -> Spawned {
+        let executor = &self.pool.executor;
         let queued_at = executor.now_if_timing();
         let Some(id) = executor.admit(location, self.settings.label.as_ref()) else {
             return self.refuse(make_body());
         };
-        match self.wait_for_room() {
-            Room::Here(mut state) => {
+        match self.admit() {
+            Admission::Queue(mut state) => {
                 let index = state.next_index();
                 state.unstarted.push_back(PendingTask { index, body: make_body(), id, location, queued_at });
-                self.call_runners(state);
-                Added::Taken
+                self.notify_workers(state);
+                Spawned::Accepted
             }
-            room => self.add_elsewhere(room, PendingTask { index: 0, body: make_body(), id, location, queued_at }),
+            admission => {
+                self.spawn_unqueued(admission, PendingTask { index: 0, body: make_body(), id, location, queued_at })
+            }
         }
     }
 
-    /// Adds a task for each closure, until the source ends or nothing is taken in any more. The source is user code that
-    /// may block, also for what tasks of the group bring about.
-    pub(crate) fn add_all<F>(
+    /// Adds a task for each closure, until the source ends or the group accepts no more. The source
+    /// is user code, which may block, also on tasks of the group.
+    pub(crate) fn spawn_all<F>(
         self: &Arc<Self>,
         mut closures: impl Iterator<Item = F>,
         location: &'static Location<'static>,
@@ -64,89 +66,90 @@ impl<R: TaskResult> GroupInner<R> {
     {
         loop {
             if closures.size_hint().0 == 0 {
-                self.run_what_only_this_worker_can();
+                self.run_before_blocking();
             }
             if let Some(reason) = self.refusal() {
-                // A source that says that it is at its end is not cut short.
+                // A source that reports its end was not cut short.
                 if closures.size_hint().1 != Some(0) {
                     self.state.lock().cut_short.get_or_insert(reason);
                 }
                 return;
             }
             let Some(closure) = closures.next() else { return };
-            if self.add(|| Closure::new(closure), location) == Added::Dropped {
+            if self.spawn(|| Closure::new(closure), location) == Spawned::Dropped {
                 return;
             }
         }
     }
 
-    /// Why a task that is added now would be dropped unrun, if it would.
+    /// Returns the reason if a task that is added now would be dropped unrun.
     fn refusal(&self) -> Option<CancelReason> {
-        if self.engine.executor.lifecycle.ledger.is_closed() {
+        if self.pool.executor.lifecycle.ledger.is_closed() {
             return Some(CancelReason::ShutDown);
         }
         if !self.is_cancelled() {
             return None;
         }
-        self.close_if_told();
+        self.close_if_cancelled();
         Some(self.state.lock().closed.unwrap_or(CancelReason::Requested))
     }
 
-    /// Runs unstarted tasks before this thread blocks in user code, if it is a worker and no other worker is free to.
-    fn run_what_only_this_worker_can(self: &Arc<Self>) {
-        let local = context::standing(self.engine.pool(), self.name());
-        let can_run = local.is_worker && !local.is_member && local.depth < context::HELP_DEPTH;
-        if can_run && !self.engine.has_idle_worker() {
+    /// Runs unstarted tasks before this thread blocks in user code, if it is a worker and no other
+    /// worker is free.
+    fn run_before_blocking(self: &Arc<Self>) {
+        let position = context::standing(self.pool.pool(), self.id());
+        let can_run = position.is_worker && !position.is_member && position.depth < context::HELP_DEPTH;
+        if can_run && !self.pool.has_idle_worker() {
             let state = self.state.lock();
-            if !state.unstarted.is_empty() && state.runners < self.settings.limit {
+            if self.can_run(&state) {
                 drop(self.run_unstarted(state, Budget::Unlimited, |_| false));
             }
         }
     }
 
-    /// Drops the body of a task that the pool has not admitted.
-    fn refuse(&self, body: Body<R>) -> Added {
+    /// Drops the body of a task that the pool did not admit, and records the cancellation.
+    fn refuse(&self, body: Body<R>) -> Spawned {
         unwind::discard(body);
         let mut state = self.state.lock();
         let index = state.next_index();
-        state.put_cancelled(index..index + 1, CancelReason::ShutDown);
+        state.record_cancelled(index..index + 1, CancelReason::ShutDown);
         self.count_done(&mut state, 1);
-        Added::Dropped
+        Spawned::Dropped
     }
 
-    /// Adds a task, but not to the queue of the group.
-    fn add_elsewhere(self: &Arc<Self>, room: Room<'_, R>, mut task: PendingTask<R>) -> Added {
-        match room {
-            Room::Here(_) => unreachable!("the caller knows what to do here"),
-            Room::OnThisStack(mut state) => {
+    /// Adds a task that does not go to the queue of the group: runs it inline, or drops it.
+    fn spawn_unqueued(self: &Arc<Self>, admission: Admission<'_, R>, mut task: PendingTask<R>) -> Spawned {
+        match admission {
+            Admission::Queue(_) => unreachable!("the caller queues the task"),
+            Admission::RunInline(mut state) => {
                 task.index = state.next_index();
                 state.running.push_back(task.index);
                 drop(state);
-                self.perform(task);
-                Added::Taken
+                self.run_inline(task);
+                Spawned::Accepted
             }
-            Room::Never(mut state, reason) => {
+            Admission::Closed(mut state, reason) => {
                 task.index = state.next_index();
                 drop(state);
-                self.enter(|record| self.drop_unstarted(record, SmallDeque::from(task), reason));
-                Added::Dropped
+                self.as_member(|counters| self.drop_unstarted(counters, SmallDeque::from(task), reason));
+                Spawned::Dropped
             }
         }
     }
 
-    /// Adds a task if there is room now; `box_up` is called only then.
-    pub(crate) fn try_add<F>(
+    /// Adds a task if there is room now. Calls `make_body` only in that case.
+    pub(crate) fn try_spawn<F>(
         self: &Arc<Self>,
         f: F,
-        box_up: impl FnOnce(F) -> Body<R>,
+        make_body: impl FnOnce(F) -> Body<R>,
         location: &'static Location<'static>,
     ) -> Result<(), (Refusal, F)> {
-        let executor = &self.engine.executor;
+        let executor = &self.pool.executor;
         let queued_at = executor.now_if_timing();
         let Some(id) = executor.admit(location, self.settings.label.as_ref()) else {
             return Err((Refusal::ShutDown, f));
         };
-        self.close_if_told();
+        self.close_if_cancelled();
         let mut state = self.state.lock();
         let refusal = if state.closed.is_some() {
             Some(Refusal::ShutDown)
@@ -161,14 +164,14 @@ impl<R: TaskResult> GroupInner<R> {
             return Err((refusal, f));
         }
         let index = state.next_index();
-        state.unstarted.push_back(PendingTask { index, body: box_up(f), id, location, queued_at });
-        self.call_runners(state);
+        state.unstarted.push_back(PendingTask { index, body: make_body(f), id, location, queued_at });
+        self.notify_workers(state);
         Ok(())
     }
 
-    /// A task has been added: calls whoever can run it.
+    /// Notifies the threads that can run a task that was just added.
     #[inline]
-    fn call_runners(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
+    fn notify_workers(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
         let helpers = state.helpers > 0;
         let needed = self.count_ticket_if_needed(&mut state);
         drop(state);
@@ -180,97 +183,104 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Waits until a task may be added.
+    /// Waits until a task may be added, or the group is closed.
     #[inline]
-    fn wait_for_room(self: &Arc<Self>) -> Room<'_, R> {
-        self.close_if_told();
+    fn admit(self: &Arc<Self>) -> Admission<'_, R> {
+        self.close_if_cancelled();
         let state = self.state.lock();
         if state.closed.is_none() && state.unstarted.len() < self.settings.capacity {
-            Room::Here(state)
+            Admission::Queue(state)
         } else {
-            self.wait_for_room_slowly(state)
+            self.admit_slow(state)
         }
     }
 
-    fn wait_for_room_slowly<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> Room<'a, R> {
-        let local = context::standing(self.engine.pool(), self.name());
-        let mut wait_mode = None;
+    /// Waits for room in a group that is full or closed.
+    fn admit_slow<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> Admission<'a, R> {
+        let position = context::standing(self.pool.pool(), self.id());
+        let mut low_water_until = None;
         loop {
             if let Some(reason) = state.closed {
-                return Room::Never(state, reason);
+                return Admission::Closed(state, reason);
             }
-            // No task could ever be held.
+            // Such a group can hold no task, now or later.
             if self.settings.capacity == 0 {
-                state.impossible = true;
-                return Room::Never(state, CancelReason::Requested);
+                state.can_never_run = true;
+                return Admission::Closed(state, CancelReason::Requested);
             }
             if state.unstarted.len() < self.settings.capacity {
-                return Room::Here(state);
+                return Admission::Queue(state);
             }
-            if local.is_member {
-                let deep = local.depth >= context::INLINE_DEPTH;
-                return if deep { Room::Here(state) } else { Room::OnThisStack(state) };
+            if position.is_member {
+                let deep = position.depth >= context::INLINE_DEPTH;
+                return if deep { Admission::Queue(state) } else { Admission::RunInline(state) };
             }
-            if local.is_worker && local.depth >= context::HELP_DEPTH {
-                return Room::Here(state);
+            if position.is_worker && position.depth >= context::HELP_DEPTH {
+                return Admission::Queue(state);
             }
-            if local.is_worker && state.runners < self.settings.limit {
+            if position.is_worker && state.runners < self.settings.limit {
                 state = self
                     .run_unstarted(state, Budget::Unlimited, |state| state.unstarted.len() < self.settings.capacity);
             } else {
-                let wait_mode = *wait_mode.get_or_insert_with(|| Deadline::after(PATIENCE));
-                state = if local.depth == 0 {
-                    self.sleep_for_room(state, wait_mode)
+                let low_water_until = *low_water_until.get_or_insert_with(|| Deadline::after(LOW_WATER_WAIT));
+                state = if position.depth == 0 {
+                    self.wait_for_room(state, low_water_until)
                 } else {
                     drop(state);
-                    self.sleep_for_room_entered(wait_mode);
+                    self.wait_for_room_registered(low_water_until);
                     self.state.lock()
                 };
             }
             drop(state);
-            self.close_if_told();
+            self.close_if_cancelled();
             state = self.state.lock();
         }
     }
 
-    /// The same, where tasks are on this thread's stack. The registry of waits knows of it meanwhile, and may have this
-    /// thread help first.
-    fn sleep_for_room_entered(self: &Arc<Self>, wait_mode: Deadline) {
+    /// Waits for room on a thread with tasks on its stack. The wait is in the registry of waits
+    /// meanwhile, which may have this thread help first.
+    fn wait_for_room_registered(self: &Arc<Self>, low_water_until: Deadline) {
         match waits::enter(Arc::clone(self) as _, Kind::Open) {
             Ok(Next::Help(awaited)) => awaited.help(),
             Ok(Next::Sleep(wait, moment)) => {
                 let state = self.state.lock();
                 let is_full = state.closed.is_none() && state.unstarted.len() >= self.settings.capacity;
                 if is_full && !wait.is_called() {
-                    drop(self.sleep_for_room(state, wait_mode.earlier(moment)));
+                    drop(self.wait_for_room(state, low_water_until.earlier(moment)));
                 }
             }
             Err(Refused) => unreachable!("an open wait is not refused"),
         }
     }
 
-    /// Sleeps until there is room, or something else to look at; see rule 10 of `core`.
-    fn sleep_for_room<'a>(&self, mut state: MutexGuard<'a, State<R>>, wait_mode: Deadline) -> MutexGuard<'a, State<R>> {
-        let expiry = self.expiry();
-        if wait_mode.is_past() {
-            state.wait_for_room += 1;
-            state = self.room.wait_until(state, expiry);
-            state.wait_for_room -= 1;
+    /// Sleeps until there is room, the group is closed, or its deadline has passed; see rule 10 of
+    /// `state`. May wake early. Waits for the low-water mark until the moment given, and then for
+    /// any room.
+    fn wait_for_room<'a>(
+        &self,
+        mut state: MutexGuard<'a, State<R>>,
+        low_water_until: Deadline,
+    ) -> MutexGuard<'a, State<R>> {
+        let deadline = self.deadline();
+        if low_water_until.is_past() {
+            state.room_waiters += 1;
+            state = self.room.wait_until(state, deadline);
+            state.room_waiters -= 1;
         } else {
-            state.wait_for_half_room += 1;
-            state = self.half_room.wait_until(state, wait_mode.earlier(expiry).instant());
-            state.wait_for_half_room -= 1;
+            state.low_water_waiters += 1;
+            state = self.low_water.wait_until(state, low_water_until.earlier(deadline).instant());
+            state.low_water_waiters -= 1;
         }
         state
     }
 }
 
-/// Whether a task may be added; the lock is still held.
-enum Room<'a, R: TaskResult> {
-    /// To the queue of the group.
-    Here(MutexGuard<'a, State<R>>),
-    /// By running it at once.
-    OnThisStack(MutexGuard<'a, State<R>>),
-    /// Not at all.
-    Never(MutexGuard<'a, State<R>>, CancelReason),
+/// How a task may be added. The lock is still held.
+enum Admission<'a, R: TaskResult> {
+    /// The task goes to the queue of the group.
+    Queue(MutexGuard<'a, State<R>>),
+    /// The caller runs the task at once.
+    RunInline(MutexGuard<'a, State<R>>),
+    /// The task is dropped unrun.
+    Closed(MutexGuard<'a, State<R>>, CancelReason),
 }

@@ -1,7 +1,7 @@
-//! How a group is waited for, and what the waiter gets.
+//! How a thread waits for a group, and what it gets.
 //!
-//! What a waiter gets is taken under the same hold of the lock that found it ready, so nothing that comes later changes
-//! it.
+//! A waiter takes its result under the same hold of the lock that found it ready, so no later event
+//! changes the result.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -11,39 +11,43 @@ use std::time::Duration;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::settings::GroupPolicy;
-use super::state::{Ended, GroupInner, State, WouldDeadlock};
+use super::state::{GroupInner, Outcome, State, WouldDeadlock};
 use crate::error::{CancelReason, GroupError};
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
 use crate::task::context::{self, Name};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next};
 use crate::time::deadline::Deadline;
 
-/// All values of a group in spawn order, or its first trouble.
-pub(crate) type Values<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
+/// All values of a group in spawn order, or its first error.
+pub(crate) type WaitResult<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
 
-/// How long a waiter looks for the end of the last task before it sleeps: about as long as it takes to be woken.
+/// How long a waiter spins for the end of the last task before it sleeps: about as long as a
+/// wake-up takes.
 const SPIN_TIME: Duration = Duration::from_micros(50);
 
-/// What wakes a waiter.
+/// The event that wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Watch {
+enum WaitFor {
     /// The end of the last task.
-    End,
+    All,
     /// The end of any task.
-    Changes,
+    Any,
 }
 
 impl<R: TaskResult> GroupInner<R> {
-    /// Waits until all tasks are done, closes the group, and takes the values or the first trouble; `None` if the
-    /// deadline came before. Helps, if `deadline` is never and this thread has tasks on its stack.
+    /// Waits until all tasks are done, closes the group, and takes the values or the first error.
+    /// Returns `None` if the deadline passed first. Helps if there is no deadline and this thread
+    /// has tasks on its stack.
     pub(crate) fn wait_values(
         self: &Arc<Self>,
         deadline: Deadline,
         kind: Kind,
-    ) -> Result<Option<Values<R>>, WouldDeadlock> {
-        let Some(mut state) = self.wait_until(deadline, (Watch::End, kind), State::all_done)? else { return Ok(None) };
-        self.end(&mut state);
-        let values = if state.impossible {
+    ) -> Result<Option<WaitResult<R>>, WouldDeadlock> {
+        let Some(mut state) = self.wait_until(deadline, (WaitFor::All, kind), State::all_done)? else {
+            return Ok(None);
+        };
+        self.finish(&mut state);
+        let values = if state.can_never_run {
             Err(GroupError::WouldDeadlock)
         } else if self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success() {
             Ok(state.outcomes.take_values())
@@ -53,8 +57,8 @@ impl<R: TaskResult> GroupInner<R> {
                 None => Ok(state.outcomes.take_values()),
             }
         };
-        // A worker may own the group a little longer than this waiter. Errors and values that the caller does not get are
-        // dropped here, so that none outlives the wait.
+        // A worker may hold the group a little longer than this waiter. Errors and values that the
+        // caller does not get are dropped here, so that none outlives the wait.
         let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
         drop(unclaimed);
@@ -62,28 +66,29 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
-    pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Ended<R>>, WouldDeadlock> {
-        let Some(mut state) = self.wait_until(Deadline::NEVER, (Watch::End, Kind::Certain), State::all_done)? else {
+    pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Outcome<R>>, WouldDeadlock> {
+        let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::All, Kind::Certain), State::all_done)? else {
             return Err(WouldDeadlock);
         };
-        self.end(&mut state);
+        self.finish(&mut state);
         let total = state.total;
         Ok((0..total).filter_map(|index| state.outcomes.take(index)).collect())
     }
 
-    /// Waits until a task has succeeded or all are done, and takes the first value or the first trouble.
+    /// Waits until a task has succeeded or all are done, and takes the first value or the first
+    /// error.
     pub(crate) fn wait_first(self: &Arc<Self>) -> Result<R::Value, GroupError<R::Error>> {
         self.state.lock().wants_first = true;
         let has_failed =
-            |state: &State<R>| self.settings.policy == GroupPolicy::FailFast && state.outcomes.trouble_came_first();
-        let enough = |state: &State<R>| state.outcomes.has_success() || has_failed(state) || state.all_done();
-        let Some(mut state) = self.wait_until(Deadline::NEVER, (Watch::Changes, Kind::Open), enough)? else {
+            |state: &State<R>| self.settings.policy == GroupPolicy::FailFast && state.outcomes.failure_came_first();
+        let condition = |state: &State<R>| state.outcomes.has_success() || has_failed(state) || state.all_done();
+        let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)? else {
             return Err(GroupError::WouldDeadlock);
         };
         let success = if has_failed(&state) { None } else { state.outcomes.take_success() };
         let first = match success {
             Some(value) => Ok(value),
-            None if state.impossible => Err(GroupError::WouldDeadlock),
+            None if state.can_never_run => Err(GroupError::WouldDeadlock),
             // Without tasks there is no success to wait for.
             None => Err(state.take_error().unwrap_or(GroupError::WouldDeadlock)),
         };
@@ -93,103 +98,112 @@ impl<R: TaskResult> GroupInner<R> {
         first
     }
 
-    /// Hands out the next task that has ended, waiting for one; `None` when all were handed out.
-    pub(crate) fn next_ended(self: &Arc<Self>) -> Result<Option<(usize, Ended<R>)>, WouldDeadlock> {
-        if context::is_member_of(self.name()) {
+    /// Waits for the next task that ends, and yields its outcome. Returns `None` when all tasks
+    /// were yielded.
+    pub(crate) fn next_completion(self: &Arc<Self>) -> Result<Option<(usize, Outcome<R>)>, WouldDeadlock> {
+        if context::is_member_of(self.id()) {
             return Err(WouldDeadlock);
         }
-        self.keep_order();
-        let enough = |state: &State<R>| state.outcomes.has_ended() || state.all_done();
-        let state = self.wait_until(Deadline::NEVER, (Watch::Changes, Kind::Open), enough)?;
-        Ok(state.and_then(|mut state| state.outcomes.next_ended()))
+        self.track_completions();
+        let condition = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
+        let state = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)?;
+        Ok(state.and_then(|mut state| state.outcomes.next_completion()))
     }
 
-    /// Drops every outcome, containing their destructors' panics.
+    /// Drops every outcome, and contains panics in their destructors.
     pub(crate) fn discard_outcomes(&self) {
         let outcomes = self.state.lock().outcomes.take_all();
         drop(outcomes);
     }
 
-    /// Closes the group, all of whose tasks are done, and takes back the tickets that nobody has come to; rule 11 of `core`.
+    /// Closes the group, all of whose tasks are done, and takes back its tickets; see rule 11 of
+    /// `state`.
     #[inline]
-    fn end(self: &Arc<Self>, state: &mut State<R>) {
+    fn finish(self: &Arc<Self>, state: &mut State<R>) {
         state.closed.get_or_insert(CancelReason::Requested);
-        while state.tickets > 0 && self.engine.take_back_ticket(self, &self.registration) {
+        while state.tickets > 0 && self.pool.take_back_ticket(self, &self.registration) {
             state.tickets -= 1;
         }
     }
 
-    /// From now on keeps the order in which tasks end.
-    fn keep_order(&self) {
+    /// Keeps the order in which tasks end from now on.
+    fn track_completions(&self) {
         let mut state = self.state.lock();
-        // While tasks are being dropped they are in none of the lists. That ends soon, and is announced.
-        while !state.outcomes.keeps_order() && state.total - state.done != state.unstarted.len() + state.running.len() {
-            state.wait_for_change += 1;
+        // Tasks that are just being dropped are in neither list. That ends soon, and then the
+        // waiter is notified.
+        while !state.outcomes.tracks_completions()
+            && state.total - state.done != state.unstarted.len() + state.running.len()
+        {
+            state.change_waiters += 1;
             state = self.changed.wait_until(state, None);
-            state.wait_for_change -= 1;
+            state.change_waiters -= 1;
         }
         let State { outcomes, unstarted, running, total, .. } = &mut *state;
-        if !outcomes.keeps_order() {
+        if !outcomes.tracks_completions() {
             let pending: BTreeSet<usize> =
                 running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
-            outcomes.keep_order((0..*total).filter(|index| !pending.contains(index)));
+            outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
         }
     }
 
-    /// Waits until `enough`, and returns with the lock that found it so; `None` if the deadline came before. Helps, if
-    /// there is no deadline and this thread has tasks on its stack.
+    /// Waits until `condition` holds, and returns the lock under which it did. Returns `None` if
+    /// the deadline passed first. Helps if there is no deadline and this thread has tasks on its
+    /// stack.
     fn wait_until(
         self: &Arc<Self>,
         deadline: Deadline,
-        (watch, kind): (Watch, Kind),
-        enough: impl Fn(&State<R>) -> bool,
+        (wait_for, kind): (WaitFor, Kind),
+        condition: impl Fn(&State<R>) -> bool,
     ) -> Result<Option<MutexGuard<'_, State<R>>>, WouldDeadlock> {
-        let local = context::standing(self.engine.pool(), self.name());
-        if local.is_member {
+        let position = context::standing(self.pool.pool(), self.id());
+        if position.is_member {
             return Err(WouldDeadlock);
         }
-        let waits = deadline == Deadline::NEVER && local.depth > 0;
-        let helps = waits && local.is_worker;
-        let mut stays_awake = watch == Watch::End;
+        let waits = deadline == Deadline::NEVER && position.depth > 0;
+        let helps = waits && position.is_worker;
+        let mut may_spin = wait_for == WaitFor::All;
         loop {
-            self.close_if_told();
+            self.close_if_cancelled();
             let mut state = self.state.lock();
-            // Again and again: tasks may have come while a runner that stopped had let go of the lock.
-            while helps && !enough(&state) && self.can_run(&state) {
-                if local.depth >= context::HELP_DEPTH {
+            // In a loop: tasks may have been added while a runner that stopped did not hold the
+            // lock.
+            while helps && !condition(&state) && self.can_run(&state) {
+                if position.depth >= context::HELP_DEPTH {
                     return Err(WouldDeadlock);
                 }
-                state = self.run_unstarted(state, Budget::Unlimited, &enough);
+                state = self.run_unstarted(state, Budget::Unlimited, &condition);
             }
-            if enough(&state) {
+            if condition(&state) {
                 return Ok(Some(state));
             }
             if deadline.is_past() {
                 return Ok(None);
             }
-            // While there is more to start, the end is far, and the runners need the CPUs.
-            if state.unstarted.is_empty() && mem::take(&mut stays_awake) {
-                self.ended.value.store(false, Ordering::Relaxed);
+            // While tasks are unstarted, the end is far, and the runners need the CPUs.
+            if state.unstarted.is_empty() && mem::take(&mut may_spin) {
+                self.all_done_hint.value.store(false, Ordering::Relaxed);
                 drop(state);
                 // ORDERING: Acquire pairs with the Release of `count_done`.
-                spin_wait(SPIN_TIME, || self.ended.value.load(Ordering::Acquire) || deadline.is_past());
+                spin_wait(SPIN_TIME, || self.all_done_hint.value.load(Ordering::Acquire) || deadline.is_past());
                 continue;
             }
-            let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.expiry()) };
+            let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.deadline()) };
             if waits {
                 drop(state);
-                self.sleep_entered((watch, kind), until, |state| enough(state) || helps && self.can_run(state))?;
+                self.sleep_registered((wait_for, kind), until, |state| {
+                    condition(state) || helps && self.can_run(state)
+                })?;
             } else {
-                drop(self.sleep(state, watch, false, until));
+                drop(self.sleep(state, wait_for, false, until));
             }
         }
     }
 
-    /// Sleeps until the group has changed, unless it is `ready`. The registry of waits knows of it meanwhile, and may have
-    /// this thread help first.
-    fn sleep_entered(
+    /// Sleeps until the group has changed, unless it is `ready`. The wait is in the registry of
+    /// waits meanwhile, which may have this thread help first.
+    fn sleep_registered(
         self: &Arc<Self>,
-        (watch, kind): (Watch, Kind),
+        (wait_for, kind): (WaitFor, Kind),
         until: Deadline,
         ready: impl Fn(&State<R>) -> bool,
     ) -> Result<(), WouldDeadlock> {
@@ -198,7 +212,7 @@ impl<R: TaskResult> GroupInner<R> {
             Next::Sleep(wait, moment) => {
                 let state = self.state.lock();
                 if !ready(&state) && !wait.is_called() {
-                    drop(self.sleep(state, watch, true, until.earlier(moment)));
+                    drop(self.sleep(state, wait_for, true, until.earlier(moment)));
                 } else {
                     drop(state);
                 }
@@ -210,39 +224,39 @@ impl<R: TaskResult> GroupInner<R> {
         Ok(())
     }
 
-    /// Sleeps until the group has changed.
+    /// Sleeps until the group has changed or the deadline has passed. May wake early.
     fn sleep<'a>(
         &self,
         mut state: MutexGuard<'a, State<R>>,
-        watch: Watch,
+        wait_for: WaitFor,
         helps: bool,
         until: Deadline,
     ) -> MutexGuard<'a, State<R>> {
-        let (watches, helpers) = (usize::from(watch == Watch::Changes), usize::from(helps));
-        state.wait_for_change += watches;
+        let (waits_for_any, helpers) = (usize::from(wait_for == WaitFor::Any), usize::from(helps));
+        state.change_waiters += waits_for_any;
         state.helpers += helpers;
         state = self.changed.wait_until(state, until.instant());
-        state.wait_for_change -= watches;
+        state.change_waiters -= waits_for_any;
         state.helpers -= helpers;
         state
     }
 }
 
-/// What the registry of waits sees of the group.
+/// The group as the registry of waits sees it.
 impl<R: TaskResult> Awaited for GroupInner<R> {
     fn name(&self) -> Name {
-        GroupInner::name(self)
+        self.id()
     }
 
     fn pool(&self) -> Name {
-        self.engine.pool()
+        self.pool.pool()
     }
 
     fn look(&self, needs: &mut Needs) {
         let state = self.state.lock();
         if !state.all_done() {
             needs.worker = self.can_run(&state);
-            needs.end_of(self.name());
+            needs.end_of(self.id());
         }
     }
 
@@ -256,9 +270,9 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
     }
 
     fn wake_waiters(&self) {
-        drop(self.state.lock()); // a waiter has looked before, and sleeps, or looks after
+        drop(self.state.lock()); // so a waiter is either asleep by now, or has yet to check its condition
         self.changed.notify_all();
-        self.half_room.notify_all();
+        self.low_water.notify_all();
         self.room.notify_all();
     }
 }

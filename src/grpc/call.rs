@@ -1,16 +1,17 @@
-//! What becomes of one call on the I/O thread: attempts, delays between them, an end.
+//! The run of one call on the I/O thread: its attempts, and the delays between them.
 //!
 //! Rules:
-//! 1. The time runs from the moment the call has its slot. When it is over the attempt is dropped, which resets the
-//!    stream, and a delay that would end later is not begun.
-//! 2. A server's word on when to try again counts more than the policy's delay, its word not to counts more than all; but
-//!    only after an error that would be tried again, and never beyond the deadline, the attempts and the budget.
-//! 3. Once the pool is closed no further attempt is made, nor taken out of the budget: a call that waits for its next one
-//!    gives up with the error of the last.
-//! 4. What applies to the call is known when its first request names its method. Until then the caller's own settings
-//!    apply. The first method counts.
-//! 5. An attempt that leaves a response body open is refused, and a stream whose first message was delivered is not tried
-//!    again.
+//! 1. The time for a call starts when the call has its slot. When the time is over, the attempt is
+//!    dropped, which resets the stream. A delay that would end later is not begun.
+//! 2. A server's pushback delay replaces the policy's delay, and a pushback that asks for no retry
+//!    is final. Both count only after an error that would be retried, and never beyond the
+//!    deadline, the number of attempts and the budget.
+//! 3. Once the pool is closed, no further attempt is made, and none is withdrawn from the budget. A
+//!    call that waits for its next attempt ends with the error of the last one.
+//! 4. The settings of a call are known when its first request names its method. Until then the
+//!    settings of the caller apply. The first method counts.
+//! 5. An attempt that leaves a response body open is refused. A stream whose first message was
+//!    delivered is not retried.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -20,70 +21,75 @@ use std::time::{Duration, Instant};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Response, Status};
 
-use super::details::{self, Word};
+use super::details::{self, Pushback};
 use super::end::{self, End};
 use super::error::CallError;
-use super::method::{MethodConfig, Terms};
-use super::target::{Leg, Line, Target};
+use super::method::{CallSettings, MethodConfig};
+use super::target::{AttemptContext, CallerInner, Target};
 use super::wire::{self, Wire};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::io;
-use crate::retry::{Attempts, ErrorClass, GiveUpReason, Next};
+use crate::retry::{ErrorClass, GiveUpReason, RetryDecision, RetryState};
 use crate::sync::Arc;
 
-/// The first and the longest delay of a call that waits for a connection.
+/// The first and the longest delay between attempts to connect.
 const READY_DELAYS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// What the calls of one caller have in common.
+/// The configuration of the calls of one caller.
 #[derive(Clone)]
-pub(super) struct Plan {
-    pub(super) line: Arc<Line>,
-    /// What this clone of the caller overrides.
+pub(super) struct CallConfig {
+    /// Shared by all clones of the caller.
+    pub(super) inner: Arc<CallerInner>,
+    /// The settings that this clone of the caller overrides.
     pub(super) overrides: MethodConfig,
-    /// Sent with each request.
-    pub(super) carried: Arc<MetadataMap>,
-    /// Whether the answer is a stream.
+    /// The metadata that is sent with each request.
+    pub(super) propagated: Arc<MetadataMap>,
+    /// Whether the response is a stream.
     pub(super) is_stream: bool,
-    /// Of the pool.
+    /// Cancelled when the pool is closed.
     pub(super) closing: CancellationToken,
 }
 
 /// The state of one call between its attempts.
-struct Course {
-    plan: Plan,
+struct Call {
+    config: CallConfig,
+    /// When the call got its slot.
     started: Instant,
-    /// The row of the method, once it is known.
+    /// The row of the method in the table, once it is known.
     method: Option<usize>,
-    terms: Terms,
-    attempts: Attempts<Status>,
+    /// The settings that apply to the call; see rule 4.
+    settings: CallSettings,
+    /// The attempts so far.
+    attempts: RetryState<Status>,
 }
 
-/// How an attempt ended, if not well.
+/// The failure of an attempt.
 struct Failure {
+    /// How the attempt ended.
     end: End,
-    /// Whether another attempt is out of the question; see rule 5.
+    /// Whether no other attempt may follow; see rule 5.
     is_final: bool,
 }
 
-impl Plan {
-    /// Makes a call. `f` makes one attempt.
+impl CallConfig {
+    /// Runs a call to its end. `f` makes one attempt.
     pub(super) async fn run<F, Fut, T>(self, mut f: F) -> Result<Response<T>, CallError>
     where
         F: FnMut(Target) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut course = Course::new(self);
-        let mut is_again = false;
+        let mut call = Call::new(self);
+        let mut is_reconnect = false;
         let mut ready_delay = READY_DELAYS.0;
         let mut no_connection = None;
         loop {
-            if !is_again {
-                course.attempts.count();
+            if !is_reconnect {
+                call.attempts.count();
             }
-            let mut failure = match course.attempt(&mut f).await {
+            let mut failure = match call.attempt(&mut f).await {
                 Ok(response) => {
-                    course.attempts.succeeded();
+                    call.attempts.succeeded();
                     return Ok(response);
                 }
                 Err(failure) => failure,
@@ -91,32 +97,33 @@ impl Plan {
             if let Some(status) = no_connection.take()
                 && failure.end.is_out_of_time()
             {
-                failure.end = End { status, is_connect: true, is_setup: false }; // still none, which says more
+                // The missing connection says more than the timeout.
+                failure.end = End { status, is_connect: true, is_misconfigured: false };
             }
-            is_again = course.terms.waits_for_ready && failure.end.is_connect && !failure.end.is_setup;
-            let (next, error) = if is_again {
+            is_reconnect = call.settings.waits_for_ready && failure.end.is_connect && !failure.end.is_misconfigured;
+            let (next, error) = if is_reconnect {
                 no_connection = Some(failure.end.status.clone());
-                course.next_connection(failure.end, &mut ready_delay)
+                call.after_no_connection(failure.end, &mut ready_delay)
             } else {
-                course.next_attempt(failure)
+                call.after_failure(failure)
             };
             let delay = match next {
-                Next::After(delay) => delay,
-                Next::GiveUpReason(reason) => return Err(error.because(reason)),
+                RetryDecision::After(delay) => delay,
+                RetryDecision::GiveUp(reason) => return Err(error.with_reason(reason)),
             };
-            if let Some(reason) = course.plan.closed_during(delay).await {
-                return Err(error.because(GiveUpReason::Cancelled(reason)));
+            if let Some(reason) = call.config.sleep_unless_closed(delay).await {
+                return Err(error.with_reason(GiveUpReason::Cancelled(reason)));
             }
         }
     }
 
-    /// The time for a call of a method without settings of its own.
+    /// Returns the time for a call of a method without settings of its own.
     pub(super) fn timeout(&self) -> Duration {
-        self.overrides.timeout.unwrap_or(self.line.methods.timeout)
+        self.overrides.timeout.unwrap_or(self.inner.methods.timeout)
     }
 
-    /// Waits so long, or until the pool is closed: then returns why.
-    async fn closed_during(&self, delay: Duration) -> Option<CancelReason> {
+    /// Waits for `delay`. If the pool is closed before, returns the reason at once.
+    async fn sleep_unless_closed(&self, delay: Duration) -> Option<CancelReason> {
         let mut closing = pin!(self.closing.cancelled());
         let mut sleep = pin!(io::sleep(delay));
         poll_fn(|context| match closing.as_mut().poll(context) {
@@ -127,12 +134,12 @@ impl Plan {
     }
 }
 
-impl Course {
-    fn new(plan: Plan) -> Self {
+impl Call {
+    fn new(config: CallConfig) -> Self {
         let started = Instant::now();
-        let terms = plan.line.methods.terms(None, &plan.overrides);
-        let attempts = Attempts::new(terms.policy.clone(), started);
-        Self { plan, started, method: None, terms, attempts }
+        let settings = config.inner.methods.settings(None, &config.overrides);
+        let attempts = RetryState::new(settings.policy.clone(), started);
+        Self { config, started, method: None, settings, attempts }
     }
 
     /// Makes one attempt.
@@ -142,17 +149,17 @@ impl Course {
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let wire = Wire::new(self.method);
-        let leg = Leg {
-            line: Arc::clone(&self.plan.line),
+        let attempt_context = AttemptContext {
+            inner: Arc::clone(&self.config.inner),
             wire: Arc::clone(&wire),
-            carried: Arc::clone(&self.plan.carried),
-            overrides: self.plan.overrides.clone(),
-            is_stream: self.plan.is_stream,
+            propagated: Arc::clone(&self.config.propagated),
+            overrides: self.config.overrides.clone(),
+            is_stream: self.config.is_stream,
             previous: self.attempts.made().saturating_sub(1),
             started: self.started,
             begun: Instant::now(),
         };
-        let ended = drive(&leg, f(Target::new(leg.clone()))).await;
+        let ended = drive(&attempt_context, f(Target::new(attempt_context.clone()))).await;
         self.note_method(wire.method());
         let failure = |end, is_final| Failure { end, is_final };
         match ended {
@@ -161,28 +168,28 @@ impl Course {
                 let end = End::of(status, wire.sent(), wire.take_failure());
                 Err(failure(end, wire.is_delivered()))
             }
-            Some(Ok(_)) if wire.close() => Err(failure(End::of(wire::handed_out(), wire.sent(), None), true)),
+            Some(Ok(_)) if wire.close() => Err(failure(End::of(wire::escaped_stream(), wire.sent(), None), true)),
             Some(Ok(response)) => Ok(response),
         }
     }
 
-    /// Keeps rule 4.
+    /// Applies the settings of the method, once it is known; see rule 4.
     fn note_method(&mut self, method: Option<usize>) {
         if self.method.is_some() || method.is_none() {
             return;
         }
         self.method = method;
-        if self.plan.line.methods.config(method).is_some() {
+        if self.config.inner.methods.config(method).is_some() {
             let made = self.attempts.made();
-            self.terms = self.plan.line.methods.terms(method, &self.plan.overrides);
-            self.attempts = Attempts::new(self.terms.policy.clone(), self.started);
+            self.settings = self.config.inner.methods.settings(method, &self.config.overrides);
+            self.attempts = RetryState::new(self.settings.policy.clone(), self.started);
             (0..made).for_each(|_| self.attempts.count());
         }
     }
 
-    /// What follows an attempt that failed.
-    fn next_attempt(&mut self, failure: Failure) -> (Next, CallError) {
-        let class = if failure.is_final || failure.end.is_setup {
+    /// Decides what follows an attempt that failed.
+    fn after_failure(&mut self, failure: Failure) -> (RetryDecision, CallError) {
+        let class = if failure.is_final || failure.end.is_misconfigured {
             ErrorClass::Permanent
         } else {
             self.class_of(&failure.end.status)
@@ -190,67 +197,73 @@ impl Course {
         let error = CallError::of(failure.end, self.attempts.made());
         let is_late = self.attempts.deadline().is_some_and(|deadline| deadline <= Instant::now());
         let next = if error.is_deadline() && is_late {
-            Next::GiveUpReason(GiveUpReason::Deadline)
+            RetryDecision::GiveUp(GiveUpReason::Deadline)
         } else if class != ErrorClass::Permanent
-            && let Some(reason) = self.plan.closing.reason()
+            && let Some(reason) = self.config.closing.reason()
         {
-            Next::GiveUpReason(GiveUpReason::Cancelled(reason)) // and the budget is spared
+            RetryDecision::GiveUp(GiveUpReason::Cancelled(reason)) // before a retry is withdrawn from the budget
         } else {
             self.attempts.failed(class, Instant::now())
         };
         (next, error)
     }
 
-    /// What follows an attempt that found no connection, of a call that waits for one.
-    fn next_connection(&self, end: End, delay: &mut Duration) -> (Next, CallError) {
+    /// Decides what follows an attempt without a connection, for a call that waits for one.
+    fn after_no_connection(&self, end: End, delay: &mut Duration) -> (RetryDecision, CallError) {
         let now = Instant::now();
-        let left = self.terms.deadline(self.started).map(|deadline| deadline.saturating_duration_since(now));
+        let left = self.settings.deadline(self.started).map(|deadline| deadline.saturating_duration_since(now));
         let this = left.map_or(*delay, |left| left.min(*delay));
         *delay = (*delay * 2).min(READY_DELAYS.1);
         let error = CallError::of(end, self.attempts.made());
-        let next =
-            if left == Some(Duration::ZERO) { Next::GiveUpReason(GiveUpReason::Deadline) } else { Next::After(this) };
+        let next = if left == Some(Duration::ZERO) {
+            RetryDecision::GiveUp(GiveUpReason::Deadline)
+        } else {
+            RetryDecision::After(this)
+        };
         (next, error)
     }
 
-    /// What an error means for another attempt; keeps rule 2.
+    /// Classifies an error; see rule 2.
     fn class_of(&self, status: &Status) -> ErrorClass {
-        let word = details::word(status);
-        let class = if self.terms.policy.has_classifier() {
+        let pushback = details::pushback(status);
+        let class = if self.settings.policy.has_classifier() {
             self.attempts.classify(status)
         } else {
-            self.class_of_code(status, word.is_some())
+            self.class_of_code(status, pushback.is_some())
         };
-        match (class, word) {
+        match (class, pushback) {
             (ErrorClass::Permanent, _) | (_, None) => class,
-            (_, Some(Word::Never)) => ErrorClass::Permanent,
-            (_, Some(Word::After(delay))) => ErrorClass::RetryAfter(delay),
+            (_, Some(Pushback::Never)) => ErrorClass::Permanent,
+            (_, Some(Pushback::After(delay))) => ErrorClass::RetryAfter(delay),
         }
     }
 
-    fn class_of_code(&self, status: &Status, has_word: bool) -> ErrorClass {
+    /// Classifies an error by its code, for a policy without a function that classifies errors.
+    fn class_of_code(&self, status: &Status, has_pushback: bool) -> ErrorClass {
         match status.code() {
             Code::Unavailable | Code::Aborted => ErrorClass::Transient,
-            // A server that says when to come back does not mean the size.
-            Code::ResourceExhausted if has_word || !end::is_too_large(status) => ErrorClass::Transient,
-            Code::DeadlineExceeded if self.terms.is_idempotent || end::is_unsent(status) => ErrorClass::Transient,
+            // A server that sends a pushback does not mean the size.
+            Code::ResourceExhausted if has_pushback || !end::is_too_large(status) => ErrorClass::Transient,
+            Code::DeadlineExceeded if self.settings.is_idempotent || end::is_unsent(status) => ErrorClass::Transient,
             _ => ErrorClass::Permanent,
         }
     }
 }
 
-/// Drives an attempt until its deadline, and drops it then: `None`. The deadline changes when the method becomes known, and
-/// when a stream's first message is delivered.
-async fn drive<Fut: Future>(leg: &Leg, attempt: Fut) -> Option<Fut::Output> {
+/// Drives an attempt to its end. Returns `None` if its deadline passed first. The deadline changes
+/// when the method becomes known, and when a stream's first message is delivered.
+async fn drive<Fut: Future>(attempt_context: &AttemptContext, attempt: Fut) -> Option<Fut::Output> {
     let mut attempt = pin!(attempt);
     loop {
-        let known = (leg.wire.method(), leg.wire.is_delivered());
+        let known = (attempt_context.wire.method(), attempt_context.wire.is_delivered());
         let step = poll_fn(|context| match attempt.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if (leg.wire.method(), leg.wire.is_delivered()) != known => Poll::Ready(None),
+            Poll::Pending if (attempt_context.wire.method(), attempt_context.wire.is_delivered()) != known => {
+                Poll::Ready(None)
+            }
             Poll::Pending => Poll::Pending,
         });
-        let ended = match leg.deadline() {
+        let ended = match attempt_context.deadline() {
             Some(deadline) => io::timeout_at(deadline.into(), step).await.ok()?,
             None => step.await,
         };

@@ -1,27 +1,32 @@
-//! A future as a task of the pool: one identity, one handle, one fate.
+//! A future as a task of the pool, with one identity, one handle and one outcome.
 //!
-//! It is the cell of a plain task, whose closure is what becomes of the future's output:
+//! The task has the cell of a plain task. The closure in the cell turns the future's output into
+//! the task's value.
 //!
-//! | state | in the plain cell | where it is | next |
+//! | state | cell | where | next |
 //! |---|---|---|---|
-//! | *in flight* | `Queued(InFlight)` | the future on the I/O thread | *arrived*, by that thread; done, by cancel |
-//! | *arrived* | `Queued(Arrived)` | on its way to a worker, or at its end on the I/O thread | *running*; done, by cancel |
-//! | *running*, *done* | as there | | |
+//! | *in flight* | `Queued(InFlight)` | the future is on the I/O thread | *output ready*, by that thread; done, by cancel |
+//! | *output ready* | `Queued(OutputReady)` | queued for a worker, or about to run on the I/O thread | *running*; done, by cancel |
+//! | *running*, *done* | as in a plain task | | |
 //!
 //! Rules:
-//! 1. A flight is in the pool's books from its launch. Like a delayed task it counts as queued while nothing of it runs on
-//!    a worker.
-//! 2. Whoever claims the cell decides: an output that arrives after a cancellation is dropped, and a cancellation after
-//!    the arrival keeps the closure from running.
-//! 3. A cancelled future is dropped by the I/O thread, as soon as that is not polling it: later, perhaps, than the handle
-//!    learns of it.
-//! 4. A future is driven while it has a *slot*, which it gives back when it is gone. So a slot comes free by the I/O thread
-//!    alone, whatever workers do. A flight that an outside thread has launched also has a *place*, until its outcome lands
-//!    or a worker comes to its output. So no more outputs of theirs wait for workers than there are places.
-//! 5. A worker that waits for a flight whose output needs a worker may run it itself when it has arrived: there may be no
-//!    other. The arrival is told to the registry of waits.
-//! 6. While the future is polled the flight is on the stack of the I/O thread, under the name of its cell. So the registry
-//!    of waits knows what the future waits for, and a worker that waits for the flight helps with that.
+//! 1. The pool counts the task from the moment it is spawned. While no part of it runs on a worker,
+//!    it counts as queued, as a delayed task does.
+//! 2. The thread that claims the cell decides. An output that becomes ready after a cancellation is
+//!    dropped. A cancellation after that moment keeps the closure from running.
+//! 3. The I/O thread drops a cancelled future as soon as it is not polling it. This may be after
+//!    the handle returns the cancellation.
+//! 4. A future is driven while it has a *run permit*, which it returns when it was dropped. So run
+//!    permits become free by the I/O thread alone, even if all workers are busy. The task of an
+//!    external submitter also has a *submit permit*, until the output is ready, or, if the output
+//!    needs a worker, until a worker has taken it. So the outputs of external submitters that wait
+//!    for workers are at most as many as the submit permits.
+//! 5. If the output needs a worker, a worker that waits for the task may run it once the output is
+//!    ready, because there may be no other worker. The registry of waits is notified at that
+//!    moment.
+//! 6. While the future is polled, the task is on the stack of the I/O thread, under the name of its
+//!    cell. So the registry of waits knows what the future waits for, and a worker that waits for
+//!    the task helps with that.
 
 use std::future::Future;
 use std::panic::Location;
@@ -47,42 +52,47 @@ use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
 
-/// The right to have one future driven; see rule 4.
-type Slot = OwnedSemaphorePermit;
-/// The right to have one flight that nobody has dealt with; see rule 4.
-pub(super) type Place = OwnedSemaphorePermit;
+/// A permit to have one future driven; see rule 4.
+type RunPermit = OwnedSemaphorePermit;
+/// A permit for one task of an external submitter; see rule 4.
+pub(super) type SubmitPermit = OwnedSemaphorePermit;
 
-/// What becomes of the output of a future, and how that is told.
-pub(crate) struct Fate<F, O, T> {
-    /// Makes the task's value of the output.
+/// How the output of a future becomes the value of its task.
+pub(crate) struct OnOutput<F, O, T> {
+    /// Makes the value from the output.
     pub(crate) f: F,
-    /// Whether `f` runs on a worker for this output; otherwise it runs where the output arises, and is not the user's.
-    /// `None`: never.
+    /// Returns `true` if `f` must run on a worker for this output. `None` for never. Otherwise `f`
+    /// runs on the I/O thread, and is not user code.
     pub(crate) on_worker: Option<fn(&O) -> bool>,
-    /// What the value means for the books.
+    /// Returns the outcome that metrics and observers see.
     pub(crate) outcome_of: fn(&T) -> TaskOutcome,
 }
 
-/// The cell of a flight.
+/// The task of a future.
 pub(super) struct FutureTask<F, O, T> {
-    plain: TaskCell<Stage<F, O>, T>,
-    /// Whether the output is there; set before it is put into the cell.
-    arrived: AtomicBool,
+    /// The closure with its stage, or the value; and the waiters.
+    cell: TaskCell<Stage<F, O>, T>,
+    /// Whether the output is ready. Set before the output is put into the cell.
+    output_ready: AtomicBool,
+    /// See [`OnOutput`].
     on_worker: Option<fn(&O) -> bool>,
+    /// See [`OnOutput`].
     outcome_of: fn(&T) -> TaskOutcome,
-    /// Of the driver; observers see it.
+    /// The driver's label, which observers see.
     label: Option<Arc<str>>,
-    /// Gives the future up; there once that is launched. Whoever sets it looks, under the lock, whether it is too late.
-    abort: Mutex<Option<AbortHandle>>,
-    /// Knows whether a wait would be one of the I/O thread for itself.
+    /// Aborts the future; set once that is spawned. The thread that sets it checks under the lock
+    /// whether the task was cancelled before.
+    abort_handle: Mutex<Option<AbortHandle>>,
+    /// Tells whether a wait would be one of the I/O thread for itself.
     io: Arc<IoThread>,
 }
 
-/// What is claimed.
+/// The content of the cell until it is claimed for good.
 pub(super) enum Stage<F, O> {
+    /// The future has not ended.
     InFlight(F),
-    /// With the place, if it is given back by the worker.
-    Arrived(F, Result<O, Payload>, Option<Place>),
+    /// The future has ended. The submit permit, if there is one, is released by a worker.
+    OutputReady(F, Result<O, Payload>, Option<SubmitPermit>),
 }
 
 impl<F, O, T> FutureTask<F, O, T>
@@ -92,103 +102,111 @@ where
     T: Send + 'static,
 {
     pub(super) fn new(
-        fate: Fate<F, O, T>,
+        on_output: OnOutput<F, O, T>,
         io: Arc<IoThread>,
         label: Option<Arc<str>>,
         (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
     ) -> Arc<Self> {
-        let Fate { f, on_worker, outcome_of } = fate;
-        let plain = TaskCell::new(Stage::InFlight(f), id, location, queued_at);
-        let (arrived, abort) = (AtomicBool::new(false), Mutex::new(None));
-        Arc::new(Self { plain, arrived, on_worker, outcome_of, label, abort, io })
+        let OnOutput { f, on_worker, outcome_of } = on_output;
+        let cell = TaskCell::new(Stage::InFlight(f), id, location, queued_at);
+        let (output_ready, abort_handle) = (AtomicBool::new(false), Mutex::new(None));
+        Arc::new(Self { cell, output_ready, on_worker, outcome_of, label, abort_handle, io })
     }
 
-    /// Gives the future to the I/O thread, where it waits for its slot if there is none.
-    pub(super) fn launch<Fut>(
+    /// Gives the future to the I/O thread. It waits there for a run permit if none is free.
+    pub(super) fn spawn<Fut>(
         self: &Arc<Self>,
         future: Fut,
-        place: Option<Place>,
-        slots: &Arc<Semaphore>,
-        engine: &Arc<PoolInner>,
+        submit_permit: Option<SubmitPermit>,
+        run_permits: &Arc<Semaphore>,
+        pool: &Arc<PoolInner>,
     ) where
         Fut: Future<Output = O> + Send + 'static,
     {
         let weak = Arc::downgrade(self);
-        let executor = Arc::clone(&engine.executor);
-        let guard = engine.futures.cancelling.on_cancel(move || {
-            if let Some(flight) = weak.upgrade() {
-                flight.cancel(CancelReason::ShutDown, &executor);
+        let executor = Arc::clone(&pool.executor);
+        let guard = pool.futures.cancelling.on_cancel(move || {
+            if let Some(task) = weak.upgrade() {
+                task.cancel(CancelReason::ShutDown, &executor);
             }
         });
-        let future = CatchUnwind::new(future, &engine.executor, self.plain.name());
-        let slot = Arc::clone(slots).try_acquire_owned().map_err(|_| Arc::clone(slots));
-        let way = Arc::clone(self).fly(future, place, slot, guard, Arc::clone(engine));
-        let launched = self.io.spawn(way);
-        let mut abort = self.abort.lock();
-        if self.plain.is_done() {
-            launched.abort(); // cancelled in between, perhaps when there was nothing to give up yet
+        let future = CatchUnwind::new(future, &pool.executor, self.cell.name());
+        let run_permit = Arc::clone(run_permits).try_acquire_owned().map_err(|_| Arc::clone(run_permits));
+        let driven = Arc::clone(self).drive(future, submit_permit, run_permit, guard, Arc::clone(pool));
+        let handle = self.io.spawn(driven);
+        let mut abort_handle = self.abort_handle.lock();
+        if self.cell.is_done() {
+            handle.abort(); // the task was cancelled before there was a handle to abort it by
         } else {
-            *abort = Some(launched);
+            *abort_handle = Some(handle);
         }
     }
 
-    async fn fly<Fut>(
+    /// Drives the future to its end. Runs on the I/O thread.
+    async fn drive<Fut>(
         self: Arc<Self>,
         future: CatchUnwind<Fut>,
-        place: Option<Place>,
-        slot: Result<Slot, Arc<Semaphore>>,
+        submit_permit: Option<SubmitPermit>,
+        run_permit: Result<RunPermit, Arc<Semaphore>>,
         guard: CancelGuard,
-        engine: Arc<PoolInner>,
+        pool: Arc<PoolInner>,
     ) where
         Fut: Future<Output = O> + Send + 'static,
     {
-        let slot = match slot {
-            Ok(slot) => slot,
-            Err(slots) => slots.acquire_owned().await.expect("the slots are never closed"),
+        let run_permit = match run_permit {
+            Ok(run_permit) => run_permit,
+            Err(run_permits) => run_permits.acquire_owned().await.expect("the semaphore is never closed"),
         };
         let output = future.await;
-        drop((guard, slot));
-        self.arrive(output, place, &engine);
+        drop((guard, run_permit));
+        self.on_output_ready(output, submit_permit, &pool);
     }
 
-    /// The future has ended and is gone.
-    fn arrive(self: Arc<Self>, output: Result<O, Payload>, place: Option<Place>, engine: &PoolInner) {
-        let Some(Stage::InFlight(f)) = self.plain.start() else {
-            unwind::discard(output); // cancelled meanwhile
+    /// Takes the output of a future that has ended and was dropped, and passes it on.
+    fn on_output_ready(
+        self: Arc<Self>,
+        output: Result<O, Payload>,
+        submit_permit: Option<SubmitPermit>,
+        pool: &PoolInner,
+    ) {
+        let Some(Stage::InFlight(f)) = self.cell.start() else {
+            unwind::discard(output); // the task was cancelled meanwhile
             return;
         };
         let on_worker = self.on_worker.is_some_and(|wants| output.as_ref().is_ok_and(wants));
-        let place = place.filter(|_| on_worker);
-        // ORDERING: Release pairs with the Acquire of `has_arrived`; the lock that `put_back` takes orders it for waiters.
-        self.arrived.store(true, Ordering::Release);
-        self.plain.put_back(Stage::Arrived(f, output, place));
+        let submit_permit = submit_permit.filter(|_| on_worker);
+        // ORDERING: Release pairs with the Acquire of `is_output_ready`; for waiters, the lock of
+        // `put_back` orders it.
+        self.output_ready.store(true, Ordering::Release);
+        self.cell.put_back(Stage::OutputReady(f, output, submit_permit));
         if on_worker {
-            waits::changed(self.plain.name(), engine.pool());
-            engine.put_aside(Job::Task(self));
+            waits::changed(self.cell.name(), pool.pool());
+            pool.put_aside(Job::Task(self));
         } else {
-            self.run(&engine.executor);
+            self.run(&pool.executor);
         }
     }
 
-    /// Has the future dropped, if there is one still. Call it when the outcome has landed.
-    fn give_up(&self) {
-        let launched = self.abort.lock().take();
-        if let Some(launched) = launched {
-            launched.abort();
+    /// Aborts the future, if it has not ended. Must be called after the task is completed.
+    fn abort(&self) {
+        let handle = self.abort_handle.lock().take();
+        if let Some(handle) = handle {
+            handle.abort();
         }
     }
 
-    fn brief(&self) -> TaskMeta<'_> {
-        let mut brief: TaskMeta<'_> = self.plain.as_brief();
-        brief.info.label = self.label.as_ref();
-        brief
+    /// Returns what the executor needs to know of the task.
+    fn meta(&self) -> TaskMeta<'_> {
+        let mut meta: TaskMeta<'_> = self.cell.as_brief();
+        meta.info.label = self.label.as_ref();
+        meta
     }
 }
 
 impl<F, O, T> FutureTask<F, O, T> {
-    fn has_arrived(&self) -> bool {
-        // ORDERING: see `arrive`.
-        self.arrived.load(Ordering::Acquire)
+    fn is_output_ready(&self) -> bool {
+        // ORDERING: see `on_output_ready`.
+        self.output_ready.load(Ordering::Acquire)
     }
 }
 
@@ -199,10 +217,12 @@ where
     T: Send + 'static,
 {
     fn run(&self, executor: &Executor) {
-        executor.enter(self.plain.name(), |record| {
-            let Some(stage) = self.plain.start() else { return };
-            let Stage::Arrived(f, output, place) = stage else { unreachable!("nobody runs what has not arrived") };
-            drop(place);
+        executor.enter(self.cell.name(), |counters| {
+            let Some(stage) = self.cell.start() else { return };
+            let Stage::OutputReady(f, output, submit_permit) = stage else {
+                unreachable!("a task is run only once its output is ready")
+            };
+            drop(submit_permit);
             let body = move || match output {
                 Ok(output) => f(output),
                 Err(payload) => {
@@ -210,20 +230,20 @@ where
                     unwind::resume(payload)
                 }
             };
-            let result = executor.perform(record, &self.brief(), body, self.outcome_of);
-            self.plain.land(result.map_err(JoinError::Panicked));
-            executor.settle(record, 1);
+            let result = executor.perform(counters, &self.meta(), body, self.outcome_of);
+            self.cell.land(result.map_err(JoinError::Panicked));
+            executor.settle(counters, 1);
         });
     }
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
-        executor.enter(0, |record| {
-            let Some(stage) = self.plain.start() else { return false };
+        executor.enter(0, |counters| {
+            let Some(stage) = self.cell.start() else { return false };
             nesting::discard(stage);
-            executor.cancelled(record, &self.brief().info, reason);
-            self.plain.land(Err(JoinError::Cancelled(reason)));
-            self.give_up();
-            executor.settle(record, 1);
+            executor.cancelled(counters, &self.meta().info, reason);
+            self.cell.land(Err(JoinError::Cancelled(reason)));
+            self.abort();
+            executor.settle(counters, 1);
             true
         })
     }
@@ -237,7 +257,7 @@ where
 {
 }
 
-/// Keeps the rules 5 and 6.
+/// The task as the registry of waits sees it; see the rules 5 and 6.
 impl<F, O, T> Watched for FutureTask<F, O, T>
 where
     F: FnOnce(O) -> T + Send + 'static,
@@ -245,26 +265,26 @@ where
     T: Send + 'static,
 {
     fn name(&self) -> Name {
-        self.plain.name()
+        self.cell.name()
     }
 
     fn look(&self, needs: &mut Needs) {
-        let (has_arrived, wants_worker) = (self.has_arrived(), self.on_worker.is_some());
-        self.plain.look(needs, |needs| match (has_arrived, wants_worker) {
+        let (is_output_ready, wants_worker) = (self.is_output_ready(), self.on_worker.is_some());
+        self.cell.look(needs, |needs| match (is_output_ready, wants_worker) {
             (true, true) => needs.worker = true,
-            (true, false) => {} // about to land
-            (false, _) => needs.end_of(self.plain.name()),
+            (true, false) => {} // the I/O thread is about to run it
+            (false, _) => needs.end_of(self.cell.name()),
         });
     }
 
     fn help(&self, executor: &Executor) {
-        if self.has_arrived() {
+        if self.is_output_ready() {
             self.run(executor);
         }
     }
 
     fn wake_waiters(&self) {
-        self.plain.wake_waiters();
+        self.cell.wake_waiters();
     }
 }
 
@@ -275,17 +295,17 @@ where
     T: Send + 'static,
 {
     fn id(&self) -> TaskId {
-        self.plain.id()
+        self.cell.id()
     }
 
     fn is_done(&self) -> bool {
-        self.plain.is_done()
+        self.cell.is_done()
     }
 
-    /// What is in flight is under way; an output that waits for a worker is not.
+    /// What is in task is under way; an output that waits for a worker is not.
     fn prospect(&self) -> JoinStatus {
-        match self.plain.prospect() {
-            JoinStatus::Queued if !self.has_arrived() || self.on_worker.is_none() => JoinStatus::InProgress,
+        match self.cell.prospect() {
+            JoinStatus::Queued if !self.is_output_ready() || self.on_worker.is_none() => JoinStatus::InProgress,
             prospect => prospect,
         }
     }
@@ -295,23 +315,23 @@ where
     }
 
     fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
-        self.plain.sleep(wait, until)
+        self.cell.sleep(wait, until)
     }
 
-    /// The I/O thread does not wait for what it has to do itself.
+    /// Waits for the outcome, except on the I/O thread, which would wait for itself.
     fn wait(&self, deadline: Deadline) -> bool {
-        if self.io.is_here() { self.is_done() } else { self.plain.wait(deadline) }
+        if self.io.is_here() { self.is_done() } else { self.cell.wait(deadline) }
     }
 
     fn take(&self) -> Option<Result<T, JoinError>> {
-        self.plain.take()
+        self.cell.take()
     }
 
     fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
-        self.plain.poll_take(context)
+        self.cell.poll_take(context)
     }
 
     fn detach(&self) {
-        self.plain.detach();
+        self.cell.detach();
     }
 }

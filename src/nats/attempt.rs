@@ -18,7 +18,7 @@ use crate::error::CancelReason;
 use crate::io::mpsc;
 use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
 use crate::pool::inner::PoolInner;
-use crate::retry::{Attempts, ErrorClass, GiveUpReason, Next, RetryPolicy};
+use crate::retry::{ErrorClass, GiveUpReason, RetryDecision, RetryPolicy, RetryState};
 use crate::sync::{Arc, Mutex, OnceLock};
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job as PoolJob, Task};
@@ -199,9 +199,9 @@ where
 
 /// The attempts of a job before this one. Its deadline counts by the server's clock, and from the moment at
 /// which the job was due.
-fn attempts_of<E>(policy: &RetryPolicy<E>, delivered: &Delivered, now: Instant) -> Attempts<E> {
+fn attempts_of<E>(policy: &RetryPolicy<E>, delivered: &Delivered, now: Instant) -> RetryState<E> {
     let due_at = now.checked_sub(delivered.since_due()).unwrap_or(now);
-    Attempts::resume(policy.clone(), due_at, delivered.attempts() - 1)
+    RetryState::resume(policy.clone(), due_at, delivered.attempts() - 1)
 }
 
 fn verdict_on<E>((class, error): Failure, policy: &RetryPolicy<E>, delivered: &Delivered) -> Verdict {
@@ -210,11 +210,11 @@ fn verdict_on<E>((class, error): Failure, policy: &RetryPolicy<E>, delivered: &D
     let mut attempts = attempts_of(policy, delivered, now);
     attempts.count();
     let reason = match attempts.failed(class, now) {
-        Next::After(delay) => return Verdict::Retry(delay),
-        Next::GiveUpReason(GiveUpReason::Permanent) => DeadReason::Permanent,
-        Next::GiveUpReason(GiveUpReason::Deadline) => DeadReason::Deadline,
-        Next::GiveUpReason(GiveUpReason::Budget) => DeadReason::Budget,
-        Next::GiveUpReason(GiveUpReason::Attempts | GiveUpReason::Cancelled(_)) => DeadReason::Attempts,
+        RetryDecision::After(delay) => return Verdict::Retry(delay),
+        RetryDecision::GiveUp(GiveUpReason::Permanent) => DeadReason::Permanent,
+        RetryDecision::GiveUp(GiveUpReason::Deadline) => DeadReason::Deadline,
+        RetryDecision::GiveUp(GiveUpReason::Budget) => DeadReason::Budget,
+        RetryDecision::GiveUp(GiveUpReason::Attempts | GiveUpReason::Cancelled(_)) => DeadReason::Attempts,
     };
     Verdict::Dead { reason, error }
 }

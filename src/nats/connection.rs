@@ -349,7 +349,7 @@ impl Link {
             return Err(WaitError::OnIoThread);
         }
         let _clock = self.io.runtime().enter();
-        io::wait_for(future, deadline).ok_or(WaitError::Timeout)
+        io::block_on(future, deadline).ok_or(WaitError::Timeout)
     }
 
     /// Sends what was published, if there is a connection; waits two seconds at most.

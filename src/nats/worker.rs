@@ -203,7 +203,7 @@ impl<E> WorkerBuilder<E> {
     ///
     /// [`WorkerError::Invalid`], which names the setting that makes no sense or contradicts another.
     pub fn build(self) -> Result<Worker<E>, WorkerError> {
-        let attempts = self.policy.most_attempts();
+        let attempts = self.policy.attempt_limit();
         let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
         let JobQueue { link, name, dead_subject, .. } = self.queue;
         let registrar = Registrar {

@@ -45,6 +45,19 @@ pub struct EventBusBuilder {
     hooks: BusHooks,
 }
 
+impl EventBus {
+    /// Creates a bus on this pool, without hooks for dead letters and unhandled events.
+    #[must_use]
+    pub fn new(pool: &WorkerPool) -> Self {
+        Self::builder(pool).build()
+    }
+
+    /// Returns the settings of a bus, to be changed before it is built.
+    pub fn builder(pool: &WorkerPool) -> EventBusBuilder {
+        EventBusBuilder::new(pool)
+    }
+}
+
 impl EventBusBuilder {
     pub(super) fn new(pool: &WorkerPool) -> Self {
         Self {

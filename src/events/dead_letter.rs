@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::iter;
 
-use super::envelope::Enveloped;
+use super::erased::AnyEvent;
 use super::handler::BoxError;
 use crate::retry::{AttemptError, RetryError};
 use crate::sync::Arc;
@@ -15,7 +15,7 @@ use crate::sync::Arc;
 /// It can be kept: clones share the event.
 #[derive(Clone)]
 pub struct DeadLetter {
-    pub(super) envelope: Arc<dyn Enveloped>,
+    pub(super) envelope: Arc<dyn AnyEvent>,
     pub(super) subscription: Arc<str>,
     pub(super) error: Arc<RetryError<BoxError>>,
 }

@@ -6,49 +6,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::deliver::Stint;
-use super::handler::BoxError;
-use super::mailbox::{DelayKey, Mailbox, Mode, PendingDelivery};
+use super::mailbox::{DelayKey, Delayed, Mailbox, Mode, PendingDelivery, Stint};
 use crate::error::CancelReason;
 use crate::observe::worker_counters::WorkerCounters;
-use crate::retry::{AttemptErrors, GiveUpReason, RetryError, RetryPolicy, RetryState};
 use crate::sync::{Arc, Mutex};
 use crate::task::context;
 use crate::task::executor::Executor;
 use crate::task::job::Task;
 use crate::time::deadline::Deadline;
-
-/// The attempts of a delivery that has failed.
-pub(super) struct Retrying {
-    pub(super) attempts: RetryState<BoxError>,
-    pub(super) errors: AttemptErrors<BoxError>,
-}
-
-impl Retrying {
-    pub(super) fn new(policy: RetryPolicy<BoxError>, begun: Instant) -> Self {
-        Self { attempts: RetryState::new(policy, begun), errors: AttemptErrors::new() }
-    }
-
-    /// What is told of it in the end; `None`, if it was never tried.
-    pub(super) fn give_up(self, reason: GiveUpReason) -> Option<RetryError<BoxError>> {
-        self.errors.give_up(reason, self.attempts.made())
-    }
-}
-
-/// The cell of a delayed delivery.
-pub(super) struct Delayed<E> {
-    /// Where it lies in the mailbox.
-    key: DelayKey,
-    mailbox: Arc<Mailbox<E>>,
-    item: Mutex<Option<PendingDelivery<E>>>,
-}
-
-impl<E> Delayed<E> {
-    /// Takes the delivery out; the caller decides what becomes of it.
-    pub(super) fn take(&self) -> Option<PendingDelivery<E>> {
-        self.item.lock().take()
-    }
-}
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Puts a delivery aside until its next attempt. Called by members only.

@@ -1,11 +1,10 @@
 //! How deliveries are made, by the rules 2, 3, 5 and 7 of `mailbox`.
 
-use super::delay::Retrying;
 use super::envelope::Envelope;
 use super::handler::{BoxError, Handler};
-use super::mailbox::{Mailbox, PendingDelivery, State};
+use super::mailbox::{Mailbox, PendingDelivery, Retrying, State, Stint};
 use super::post::PostResult;
-use super::receipt::DeliveryOutcome;
+use super::progress::DeliveryOutcome;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
@@ -19,15 +18,6 @@ use crate::unwind;
 
 /// How many deliveries a runner makes before it gives way to jobs that wait.
 const TURN: usize = 16;
-
-/// How long a runner goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stint {
-    /// For a turn, if jobs wait.
-    GivesWay,
-    /// For so many deliveries.
-    Deliveries(usize),
-}
 
 /// What one call of a handler came to: in the case of an error, also what that means. `None`: it was not called, since the
 /// subscription has ended; rule 5.

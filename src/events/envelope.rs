@@ -7,12 +7,15 @@
 use std::any::{Any, type_name};
 use std::ptr;
 
-use super::help::AnyRecipients;
+use super::erased::AnyEvent;
 use super::inner::BusInner;
-use super::mailbox::Mailbox;
-use super::receipt::{DeliveryOutcome, Progress};
+use super::progress::{DeliveryOutcome, Progress};
+use crate::cancel::token::CancellationToken;
 use crate::nesting;
 use crate::sync::{Arc, Mutex};
+use crate::task::context::Name;
+use crate::task::waits::Needs;
+use crate::time::deadline::Deadline;
 
 /// An event on its way.
 pub(super) struct Envelope<E> {
@@ -24,24 +27,51 @@ pub(super) struct Envelope<E> {
     /// How many hooks of a bus led to it, one by the event of another; see `nesting`.
     generation: usize,
     /// `None` once all deliveries have ended.
-    recipients: Mutex<Option<Arc<Recipients<E>>>>,
+    recipients: Mutex<Option<Arc<dyn AnyRecipients>>>,
     progress: Progress,
-}
-
-/// Whom an event is for, in the order of subscribing.
-pub(super) struct Recipients<E> {
-    pub(super) mailboxes: Box<[Arc<Mailbox<E>>]>,
-    pub(super) names: Names,
 }
 
 /// What recipients are called, for receipts that outlast them.
 pub(super) type Names = Arc<[Arc<str>]>;
 
-/// An envelope, whatever the type of its event.
-pub(super) trait Enveloped: Send + Sync {
-    fn event(&self) -> &(dyn Any + Send + Sync);
-    fn event_type(&self) -> &'static str;
-    fn topic(&self) -> Option<&str>;
+/// Whom an event is for, whatever its type.
+pub(super) trait AnyRecipients: Send + Sync {
+    fn len(&self) -> usize;
+    fn shared(&self) -> &BusInner;
+
+    /// What the deliveries of one of them are called among the frames of a stack.
+    fn group(&self, index: usize) -> Name;
+
+    /// Cancelled when a report has left something behind.
+    fn left_behind(&self) -> &CancellationToken {
+        &self.shared().engine.left_behind
+    }
+
+    /// Makes deliveries of one of them, if there is something to be made by one more runner, for a wait for the event that
+    /// `subject` stands for.
+    fn help(&self, index: usize, subject: usize) -> Help;
+
+    /// Says what a delivery of one of them may wait for. Called under locks.
+    fn look(&self, index: usize, needs: &mut Needs);
+
+    /// Makes deliveries of one of them, if there is something to be made by one more runner.
+    fn bring_on(&self, index: usize);
+}
+
+/// What came of helping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Help {
+    /// Something was done.
+    Helped,
+    /// There is nothing to do before that moment, or before the next step of others.
+    Later(Deadline),
+    /// What is to be done can only be done by what lies below on this stack.
+    Stuck,
+}
+
+/// An envelope with an event of any type.
+pub(super) trait AnyEnvelope: AnyEvent {
     fn subject(&self) -> usize;
     /// `None` once all deliveries have ended. To be dropped under no lock.
     fn recipients(&self) -> Option<Arc<dyn AnyRecipients>>;
@@ -49,8 +79,8 @@ pub(super) trait Enveloped: Send + Sync {
 }
 
 impl<E: Send + Sync + 'static> Envelope<E> {
-    pub(super) fn new(event: E, topic: Option<&str>, recipients: Arc<Recipients<E>>) -> Self {
-        let (topic, progress) = (topic.map(Arc::from), Progress::new(recipients.mailboxes.len()));
+    pub(super) fn new(event: E, topic: Option<&str>, recipients: Arc<dyn AnyRecipients>) -> Self {
+        let (topic, progress) = (topic.map(Arc::from), Progress::new(recipients.len()));
         let generation = nesting::generation();
         Self {
             event: Some(event),
@@ -85,15 +115,7 @@ impl<E: Send + Sync + 'static> Envelope<E> {
     }
 }
 
-impl<E> FromIterator<Arc<Mailbox<E>>> for Recipients<E> {
-    fn from_iter<I: IntoIterator<Item = Arc<Mailbox<E>>>>(mailboxes: I) -> Self {
-        let mailboxes: Box<[_]> = mailboxes.into_iter().collect();
-        let names = mailboxes.iter().map(|mailbox| Arc::clone(&mailbox.settings.name)).collect();
-        Self { mailboxes, names }
-    }
-}
-
-impl<E: Send + Sync + 'static> Enveloped for Envelope<E> {
+impl<E: Send + Sync + 'static> AnyEvent for Envelope<E> {
     fn event(&self) -> &(dyn Any + Send + Sync) {
         Envelope::<E>::event(self)
     }
@@ -105,13 +127,15 @@ impl<E: Send + Sync + 'static> Enveloped for Envelope<E> {
     fn topic(&self) -> Option<&str> {
         self.topic.as_deref()
     }
+}
 
+impl<E: Send + Sync + 'static> AnyEnvelope for Envelope<E> {
     fn subject(&self) -> usize {
         Envelope::<E>::subject(self)
     }
 
     fn recipients(&self) -> Option<Arc<dyn AnyRecipients>> {
-        self.recipients.lock().as_ref().map(|recipients| Arc::clone(recipients) as _)
+        self.recipients.lock().clone()
     }
 
     fn progress(&self) -> &Progress {

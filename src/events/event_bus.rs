@@ -5,17 +5,14 @@ use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use super::builder::EventBusBuilder;
 use super::dead_letter::UnhandledEvent;
 use super::envelope::Envelope;
-use super::handler::HandlerResult;
 use super::inner::BusInner;
+use super::progress::PUBLISHING;
 use super::publish;
-use super::receipt::{PUBLISHING, Receipt};
+use super::receipt::Receipt;
 use super::registry::Registry;
-use super::subscription::{Subscription, SubscriptionBuilder};
 use crate::nesting;
-use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
 use crate::task::context;
 use crate::time::deadline::Deadline;
@@ -68,33 +65,6 @@ pub struct EventBus {
 }
 
 impl EventBus {
-    /// A bus on this pool, with nobody to listen for dead letters and unhandled events.
-    #[must_use]
-    pub fn new(pool: &WorkerPool) -> Self {
-        Self::builder(pool).build()
-    }
-
-    /// The settings of a bus, to be changed before it is built.
-    pub fn builder(pool: &WorkerPool) -> EventBusBuilder {
-        EventBusBuilder::new(pool)
-    }
-
-    /// Calls `handler` with each event of type `E` that is published from now on, whatever its topic: on a worker, one at
-    /// a time, in the order in which each thread publishes. For anything else there is
-    /// [`subscription`](Self::subscription).
-    pub fn subscribe<E, R>(&self, handler: impl Fn(&E) -> R + Send + Sync + 'static) -> Subscription
-    where
-        E: Send + Sync + 'static,
-        R: HandlerResult,
-    {
-        self.subscription().handle(handler)
-    }
-
-    /// The settings of a subscription to events of type `E`, to be changed before it gets its handler.
-    pub fn subscription<E: Send + Sync + 'static>(&self) -> SubscriptionBuilder<'_, E> {
-        SubscriptionBuilder::new(self)
-    }
-
     /// Publishes an event to the subscriptions to its type that have no topic. Returns when it lies in their mailboxes and
     /// the synchronous handlers have handled it.
     ///
@@ -103,7 +73,7 @@ impl EventBus {
     /// [above](Self#inside-a-handler). It waits for several full mailboxes at the same time.
     ///
     /// It goes to whoever is subscribed when this begins. If there is nobody,
-    /// [`on_unhandled`](EventBusBuilder::on_unhandled) is told. If the pool is shut down, the
+    /// [`on_unhandled`](crate::events::EventBusBuilder::on_unhandled) is told. If the pool is shut down, the
     /// deliveries are cancelled.
     ///
     /// May wait, and runs synchronous handlers in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that handlers
@@ -175,7 +145,7 @@ impl EventBus {
             nesting::discard(event); // its destructor may publish the next event, and so on
             return Receipt::nobody();
         };
-        let envelope = Arc::new(Envelope::new(event, topic, Arc::clone(&recipients)));
+        let envelope = Arc::new(Envelope::new(event, topic, Arc::clone(&recipients) as _));
         self.shared.begin_event();
         let handlers = publish::publish(&self.registry, &recipients.mailboxes, &envelope, location);
         if handlers == 0 {

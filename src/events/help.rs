@@ -8,11 +8,11 @@
 //! of a subscription at its limit, if a runner of that is below on this stack: the others may wait in the same way. Both are
 //! errors.
 
-use super::deliver::Stint;
-use super::envelope::{Enveloped, Recipients};
+use super::envelope::{AnyEnvelope, AnyRecipients, Help};
 use super::inner::BusInner;
-use super::mailbox::{Mailbox, State};
-use crate::cancel::token::{CancelGuard, CancellationToken};
+use super::mailbox::{Mailbox, State, Stint};
+use super::registry::Recipients;
+use crate::cancel::token::CancelGuard;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context::{self, Name};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
@@ -25,42 +25,6 @@ use crate::time::deadline::Deadline;
 #[error("waiting for the event here would wait for ever")]
 #[non_exhaustive]
 pub struct WouldDeadlock;
-
-/// Whom an event is for, whatever its type.
-pub(super) trait AnyRecipients: Send + Sync {
-    fn len(&self) -> usize;
-    fn shared(&self) -> &BusInner;
-
-    /// What the deliveries of one of them are called among the frames of a stack.
-    fn group(&self, index: usize) -> Name;
-
-    /// Cancelled when a report has left something behind.
-    fn left_behind(&self) -> &CancellationToken {
-        &self.shared().engine.left_behind
-    }
-
-    /// Makes deliveries of one of them, if there is something to be made by one more runner, for a wait for the event that
-    /// `subject` stands for.
-    fn help(&self, index: usize, subject: usize) -> Help;
-
-    /// Says what a delivery of one of them may wait for. Called under locks.
-    fn look(&self, index: usize, needs: &mut Needs);
-
-    /// Makes deliveries of one of them, if there is something to be made by one more runner.
-    fn bring_on(&self, index: usize);
-}
-
-/// What came of helping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub(super) enum Help {
-    /// Something was done.
-    Helped,
-    /// There is nothing to do before that moment, or before the next step of others.
-    Later(Deadline),
-    /// What is to be done can only be done by what lies below on this stack.
-    Stuck,
-}
 
 impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
     fn len(&self) -> usize {
@@ -164,7 +128,7 @@ impl<E: Send + Sync + 'static> State<E> {
 
 /// Within a task: waits until all deliveries of the event have ended or a report has left something behind, and helps
 /// with what they need. What is known of the wait is in the registry of waits while it sleeps.
-pub(super) fn help(envelope: &Arc<dyn Enveloped>) -> Result<(), WouldDeadlock> {
+pub(super) fn help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), WouldDeadlock> {
     let Some(recipients) = envelope.recipients() else { return Ok(()) };
     let depth = context::depth();
     if envelope.progress().is_finished() || depth == 0 {
@@ -212,7 +176,7 @@ pub(super) fn help(envelope: &Arc<dyn Enveloped>) -> Result<(), WouldDeadlock> {
 
 /// An event whose deliveries are waited for.
 struct Outstanding {
-    envelope: Arc<dyn Enveloped>,
+    envelope: Arc<dyn AnyEnvelope>,
     /// Kept here, so that nothing is dropped where it is looked at.
     recipients: Arc<dyn AnyRecipients>,
 }
@@ -255,7 +219,7 @@ impl Awaited for Outstanding {
 }
 
 /// Goes through the recipients once.
-fn help_once(envelope: &dyn Enveloped, recipients: &dyn AnyRecipients) -> Help {
+fn help_once(envelope: &dyn AnyEnvelope, recipients: &dyn AnyRecipients) -> Help {
     let (mut helped, mut earliest) = (false, Deadline::NEVER);
     for index in 0..recipients.len() {
         if envelope.progress().has_ended(index) {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::dead_letter::{DeadLetter, UnhandledEvent};
+use super::erased::Member;
 use super::notify::Notify;
-use super::waiting::Member;
 use crate::nesting;
 use crate::pool::inner::PoolInner;
 use crate::sync::thread_name::thread_name;

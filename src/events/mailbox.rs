@@ -42,18 +42,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::Location;
 use std::time::Instant;
 
-use super::delay::{Delayed, Retrying};
 use super::envelope::Envelope;
+use super::erased::Member;
 use super::handler::{BoxError, Handler};
 use super::inner::BusInner;
-use super::post::Watch;
-use super::waiting::Member;
+use super::watcher::Watch;
 use crate::error::CancelReason;
 use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
 use crate::pool::inner::Overflow;
-use crate::retry::RetryPolicy;
+use crate::retry::{AttemptErrors, GiveUpReason, RetryError, RetryPolicy, RetryState};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Weak};
 use crate::task::context::{self, Name};
 use crate::time::clock::Timestamp;
@@ -144,6 +143,47 @@ pub(super) struct PendingDelivery<E> {
     pub(super) published_at: Option<Instant>,
     /// After the first failure: the attempts and their errors.
     pub(super) retrying: Option<Box<Retrying>>,
+}
+
+/// The attempts of a delivery that has failed.
+pub(super) struct Retrying {
+    pub(super) attempts: RetryState<BoxError>,
+    pub(super) errors: AttemptErrors<BoxError>,
+}
+
+impl Retrying {
+    pub(super) fn new(policy: RetryPolicy<BoxError>, begun: Instant) -> Self {
+        Self { attempts: RetryState::new(policy, begun), errors: AttemptErrors::new() }
+    }
+
+    /// What is told of it in the end; `None`, if it was never tried.
+    pub(super) fn give_up(self, reason: GiveUpReason) -> Option<RetryError<BoxError>> {
+        self.errors.give_up(reason, self.attempts.made())
+    }
+}
+
+/// The cell of a delayed delivery.
+pub(super) struct Delayed<E> {
+    /// Where it lies in the mailbox.
+    pub(super) key: DelayKey,
+    pub(super) mailbox: Arc<Mailbox<E>>,
+    pub(super) item: Mutex<Option<PendingDelivery<E>>>,
+}
+
+impl<E> Delayed<E> {
+    /// Takes the delivery out; the caller decides what becomes of it.
+    pub(super) fn take(&self) -> Option<PendingDelivery<E>> {
+        self.item.lock().take()
+    }
+}
+
+/// How long a runner goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stint {
+    /// For a turn, if jobs wait.
+    GivesWay,
+    /// For so many deliveries.
+    Deliveries(usize),
 }
 
 impl<E> Mailbox<E> {

@@ -9,14 +9,14 @@ use std::mem;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::deliver::Stint;
 use super::envelope::Envelope;
-use super::mailbox::{Mailbox, Mode, PendingDelivery, State};
-use super::receipt::DeliveryOutcome;
+use super::mailbox::{Mailbox, Mode, PendingDelivery, State, Stint};
+use super::progress::DeliveryOutcome;
+use super::watcher::{Watch, Watcher};
 use crate::error::CancelReason;
 use crate::pool::inner::Overflow;
 use crate::retry::RetryPolicy;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering};
+use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
 use crate::time::deadline::Deadline;
 
@@ -44,52 +44,6 @@ pub(super) enum Offered<E> {
     Held(PendingDelivery<E>),
     /// The handler is to be called on this thread.
     Here(PendingDelivery<E>),
-}
-
-/// A publisher that waits for room in several mailboxes.
-#[derive(Default)]
-pub(super) struct Watcher {
-    /// The mailboxes that have called, by their places among the recipients.
-    called: Mutex<Vec<usize>>,
-    /// Notified with each call.
-    bell: Condvar,
-}
-
-/// A watcher, and the place of the mailbox that is to call it. It lies in the state of the mailbox from
-/// when that was found full until the call.
-pub(super) struct Watch {
-    pub(super) watcher: Arc<Watcher>,
-    pub(super) index: usize,
-}
-
-impl Watcher {
-    /// Waits until mailboxes have called, and returns which.
-    pub(super) fn wait(&self) -> Vec<usize> {
-        self.wait_unless(|| false, Deadline::NEVER)
-    }
-
-    /// The same, but returns early, with nothing, if `is_over` says so after [`wake`](Self::wake), or at the deadline.
-    pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> Vec<usize> {
-        let mut called = self.called.lock();
-        while called.is_empty() && !is_over() && !deadline.is_past() {
-            called = self.bell.wait_until(called, deadline.instant());
-        }
-        mem::take(&mut *called)
-    }
-
-    /// Has the publisher look again.
-    pub(super) fn wake(&self) {
-        drop(self.called.lock()); // it has looked before, and sleeps, or looks after
-        self.bell.notify_all();
-    }
-}
-
-impl Watch {
-    /// Calls the watcher. It may be done under the lock of a mailbox: a watcher takes that under no lock.
-    pub(super) fn call(self) {
-        self.watcher.called.lock().push(self.index);
-        self.watcher.bell.notify_one();
-    }
 }
 
 impl<E: Send + Sync + 'static> Mailbox<E> {

@@ -13,10 +13,11 @@ use std::panic::Location;
 
 use super::envelope::Envelope;
 use super::mailbox::{Mailbox, PendingDelivery};
-use super::post::{Offered, PostResult, Watch, Watcher};
-use super::receipt::DeliveryOutcome;
+use super::post::{Offered, PostResult};
+use super::progress::DeliveryOutcome;
 use super::registry::Registry;
 use super::waiting;
+use super::watcher::{Watch, Watcher};
 use crate::sync::Arc;
 use crate::task::context;
 use crate::task::waits::Refused;

@@ -13,7 +13,7 @@ use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
 
-use super::envelope::Recipients;
+use super::envelope::Names;
 use super::mailbox::Mailbox;
 use crate::sync::{Arc, RwLock};
 use crate::task::context::Name;
@@ -43,6 +43,20 @@ struct Listed<E> {
     own: BTreeMap<Name, Arc<Mailbox<E>>>,
     /// The recipients of an event with this topic. `None`: to be made by the next publisher.
     recipients: Option<Arc<Recipients<E>>>,
+}
+
+/// Whom an event is for, in the order of subscribing.
+pub(super) struct Recipients<E> {
+    pub(super) mailboxes: Box<[Arc<Mailbox<E>>]>,
+    pub(super) names: Names,
+}
+
+impl<E> FromIterator<Arc<Mailbox<E>>> for Recipients<E> {
+    fn from_iter<I: IntoIterator<Item = Arc<Mailbox<E>>>>(mailboxes: I) -> Self {
+        let mailboxes: Box<[_]> = mailboxes.into_iter().collect();
+        let names = mailboxes.iter().map(|mailbox| Arc::clone(&mailbox.settings.name)).collect();
+        Self { mailboxes, names }
+    }
 }
 
 impl Registry {

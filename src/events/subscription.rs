@@ -52,6 +52,24 @@ pub struct SubscriptionBuilder<'a, E> {
     event: PhantomData<fn(&E)>,
 }
 
+impl EventBus {
+    /// Calls `handler` with each event of type `E` that is published from now on, whatever its topic: on a worker, one at
+    /// a time, in the order in which each thread publishes. For anything else there is
+    /// [`subscription`](Self::subscription).
+    pub fn subscribe<E, R>(&self, handler: impl Fn(&E) -> R + Send + Sync + 'static) -> Subscription
+    where
+        E: Send + Sync + 'static,
+        R: HandlerResult,
+    {
+        self.subscription().handle(handler)
+    }
+
+    /// The settings of a subscription to events of type `E`, to be changed before it gets its handler.
+    pub fn subscription<E: Send + Sync + 'static>(&self) -> SubscriptionBuilder<'_, E> {
+        SubscriptionBuilder::new(self)
+    }
+}
+
 impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     pub(super) fn new(bus: &'a EventBus) -> Self {
         let settings = Settings {

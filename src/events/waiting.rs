@@ -15,23 +15,15 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::erased::Member;
 use super::inner::BusInner;
 use super::mailbox::Mailbox;
-use super::post::Watcher;
+use super::watcher::Watcher;
 use crate::cancel::token::CancelGuard;
 use crate::sync::{Arc, Mutex};
 use crate::task::context::{self, Name};
 use crate::task::waits::{self, ANYTHING, Awaited, Kind, Needs, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
-
-/// A mailbox, whatever the type of its events.
-pub(super) trait Member: Send + Sync {
-    /// Says what the end of all that lies or runs there needs. Called under locks.
-    fn look_for_quiet(&self, needs: &mut Needs);
-
-    /// Makes deliveries, if one more runner can.
-    fn bring_on(self: Arc<Self>);
-}
 
 impl<E: Send + Sync + 'static> Member for Mailbox<E> {
     fn look_for_quiet(&self, needs: &mut Needs) {

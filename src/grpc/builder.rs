@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 
 use super::call::CallConfig;
-use super::caller::Caller;
+use super::caller::{Caller, ErrorHook};
 use super::error::CallError;
 use super::method::{MethodConfig, MethodTable};
 use super::target::{CallerInner, Interceptor};
@@ -30,9 +30,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_STREAM_BUFFER: usize = 16;
 /// The largest number of messages of a stream that may be read ahead.
 const MAX_STREAM_BUFFER: usize = 1 << 20;
-
-/// A hook that is called with errors that no thread waits for. User code.
-pub(super) type ErrorHook = Arc<dyn Fn(CallError) + Send + Sync>;
 
 /// A function that makes a transport. Called inside the runtime of the I/O thread.
 type MakeTransport = Box<dyn FnOnce() -> Transport + Send>;

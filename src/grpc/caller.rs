@@ -9,7 +9,6 @@ use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
-use super::builder::ErrorHook;
 use super::call::CallConfig;
 use super::error::CallError;
 use super::target::{self, Target};
@@ -21,6 +20,9 @@ use crate::retry::RetryPolicy;
 use crate::sync::{Arc, thread_local};
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
+
+/// A hook that is called with errors that no thread waits for. User code.
+pub(super) type ErrorHook = Arc<dyn Fn(CallError) + Send + Sync>;
 
 /// How many errors in a row the error hook is called with, if the hook itself made each of those
 /// calls by `notify`.

@@ -1,0 +1,27 @@
+//! What the bus knows of events and mailboxes without the type of the events.
+
+use std::any::Any;
+
+use crate::sync::Arc;
+use crate::task::waits::Needs;
+
+/// An event of any type.
+pub(super) trait AnyEvent: Send + Sync {
+    /// Returns the event.
+    fn event(&self) -> &(dyn Any + Send + Sync);
+
+    /// Returns the name of the event's type.
+    fn event_type(&self) -> &'static str;
+
+    /// Returns the topic that the event was published to.
+    fn topic(&self) -> Option<&str>;
+}
+
+/// A mailbox of events of any type.
+pub(super) trait Member: Send + Sync {
+    /// Says what the end of all that lies or runs there needs. Called under locks.
+    fn look_for_quiet(&self, needs: &mut Needs);
+
+    /// Makes deliveries, if one more runner can.
+    fn bring_on(self: Arc<Self>);
+}

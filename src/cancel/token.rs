@@ -95,7 +95,7 @@ impl CancellationToken {
     /// Callbacks run at that moment, on that thread.
     ///
     /// ```
-    /// use std::time::{Duration, Instant};
+    /// use std::time::Instant;
     /// let token = workcrew::CancellationToken::with_deadline(Instant::now());
     /// assert!(token.is_cancelled());
     /// ```

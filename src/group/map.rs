@@ -75,7 +75,8 @@ impl WorkerPool {
     /// does.
     ///
     /// It takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all) does: a queue's capacity
-    /// ahead of the workers at most, and none after the first error or a shutdown.
+    /// ahead of the workers at most, and none after the first error or a shutdown. A source that blocks in `next` cannot
+    /// be interrupted: what ends the wait is seen when `next` has returned.
     ///
     /// # Errors
     ///

@@ -53,6 +53,9 @@ pub(crate) struct TimerHeap<T> {
     free: usize,
     /// The next number to give out.
     next_number: u64,
+    /// How many nodes all changes had to look at.
+    #[cfg(test)]
+    looks: usize,
 }
 
 /// Room for one thing.
@@ -92,7 +95,14 @@ impl Place {
 
 impl<T> TimerHeap<T> {
     pub(crate) fn new() -> Self {
-        Self { nodes: Vec::new(), slots: Vec::new(), free: 0, next_number: 0 }
+        Self {
+            nodes: Vec::new(),
+            slots: Vec::new(),
+            free: 0,
+            next_number: 0,
+            #[cfg(test)]
+            looks: 0,
+        }
     }
 
     /// Puts a thing down.
@@ -164,6 +174,7 @@ impl<T> TimerHeap<T> {
         {
             self.swap(node, above);
             node = above;
+            self.note_looks(1);
         }
         node
     }
@@ -172,6 +183,7 @@ impl<T> TimerHeap<T> {
     fn sink(&mut self, mut node: usize) {
         loop {
             let children = CHILDREN * node + 1..self.nodes.len().min(CHILDREN * node + 1 + CHILDREN);
+            self.note_looks(children.len());
             match children.min_by_key(|child| self.nodes[*child].rank) {
                 Some(child) if self.nodes[child].rank < self.nodes[node].rank => {
                     self.swap(node, child);
@@ -180,6 +192,16 @@ impl<T> TimerHeap<T> {
                 _ => return,
             }
         }
+    }
+
+    #[cfg_attr(not(test), allow(clippy::unused_self, reason = "tests count"))]
+    fn note_looks(&mut self, looks: usize) {
+        #[cfg(test)]
+        {
+            self.looks += looks;
+        }
+        #[cfg(not(test))]
+        let _ = looks;
     }
 
     fn swap(&mut self, one: usize, two: usize) {
@@ -267,6 +289,27 @@ mod tests {
         assert_eq!(places.iter().filter_map(|place| agenda.strike_out(*place)).sum::<u32>(), 499_500);
         assert!(places.iter().all(|place| agenda.strike_out(*place).is_none()));
         assert_eq!((agenda.len(), agenda.first_due()), (0, None));
+    }
+
+    /// Fault 169.
+    #[test]
+    fn setting_or_cancelling_one_of_a_hundred_thousand_timers_looks_at_few_others() {
+        const TIMERS: usize = 100_000;
+        /// Nine levels hold 87,381 timers and ten more than that; four children each on the way down.
+        const FEW: usize = 10 + 4 * 10;
+        let now = Instant::now();
+        let mut agenda = TimerHeap::new();
+        // In no order: a stride that has no factor in common with the number.
+        let due = |number: usize| Due::after(now, SECOND * (number * 7_919 % TIMERS) as u32);
+        let places: Vec<_> = (0..TIMERS).map(|number| agenda.put(due(number), number)).collect();
+        let mut most = 0;
+        for (number, place) in places.iter().enumerate().step_by(97) {
+            agenda.looks = 0;
+            assert_eq!(agenda.strike_out(*place), Some(number));
+            let _ = agenda.put(due(number), number);
+            most = most.max(agenda.looks);
+        }
+        assert!(most > 0 && most <= 2 * FEW, "one change looked at {most} of {TIMERS} timers");
     }
 
     #[test]

@@ -37,6 +37,8 @@
 //! It knows no task, group or pool by type. A wait with a time limit is not entered: it ends by itself.
 
 mod registry;
+#[cfg(test)]
+mod tests;
 
 use std::task::Waker;
 use std::time::Instant;

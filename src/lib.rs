@@ -248,6 +248,7 @@
 //! a task, and it forgets its queue when the process ends; that of the feature `nats` does not.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![doc(test(attr(deny(warnings))))]
 
 mod pool;
 mod group;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use common::{BlockedWorkers, Counter, Gate, LIMIT, Mutex, fill, pool, with_watchdog};
+use common::{BlockedWorkers, Counter, Gate, LIMIT, Mutex, fill, pool, spawn_parked, with_watchdog};
 use workcrew::{
     BuildError, CancelReason, CancellationToken, GroupError, GroupPolicy, JoinError, Observer, TaskError, TaskInfo,
     TaskOutcome, TaskPanic, WorkerPool, WorkerPoolBuilder,
@@ -309,10 +309,11 @@ fn a_token_is_waited_for_and_its_callback_may_outlive_its_guard() {
         let called = Counter::new();
         let counted = called.clone();
         token.on_cancel(move || counted.add()).detach();
-        let waiter = std::thread::spawn({
+        let waiter = spawn_parked({
             let token = token.clone();
             move || token.wait()
         });
+        assert!(!waiter.is_finished() && called.get() == 0);
         token.cancel();
         waiter.join().unwrap();
         assert_eq!((called.get(), token.reason()), (1, Some(CancelReason::Requested)));

@@ -45,7 +45,9 @@ fn a_delayed_job_runs_once_when_its_delay_is_over_and_others_do_not_wait() {
     work_until(&worker, &pool, telling(sender), || queue.is_empty().unwrap());
     let told: Vec<_> = told.iter().collect();
     let order: Vec<_> = told.iter().map(|(id, ..)| id.as_str()).collect();
-    assert_eq!(order[..2], ["now", "zero"], "one slot, and the delayed jobs do not hold it");
+    // On a very busy machine the delay may be over before the first job runs.
+    let is_late = told[1].2 - begun >= DELAY;
+    assert!(is_late || order[..2] == ["now", "zero"], "one slot, and the delayed jobs do not hold it: {order:?}");
     assert_eq!(order.len(), 7, "each ran once: {order:?}");
     for (id, attempt, at) in told {
         assert_eq!(attempt, 1, "{id}");
@@ -82,7 +84,7 @@ fn deliveries_before_the_delay_is_over_are_no_attempts_whatever_became_of_them()
     let pool = pool(1);
     let connection = server.connect(&pool);
     let queue = queue(&connection);
-    let delay = Duration::from_secs(4);
+    let delay = Duration::from_secs(6);
     let build = || {
         let policy = RetryPolicy::exponential().max_attempts(1);
         let builder = Worker::builder(&queue, "worker").ack_wait(Duration::from_millis(300));
@@ -132,14 +134,15 @@ fn the_policys_deadline_of_a_delayed_job_begins_when_the_delay_is_over() {
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
     let queue = queue(&server.connect(&pool));
-    queue.enqueue_after(DELAY, "jobs.a", "", "1").unwrap();
-    let policy = RetryPolicy::exponential().base_delay(Duration::from_millis(1)).max_attempts(3).timeout(DELAY);
+    let delay = Duration::from_secs(3);
+    queue.enqueue_after(delay, "jobs.a", "", "1").unwrap();
+    let policy = RetryPolicy::exponential().base_delay(Duration::from_millis(1)).max_attempts(3).timeout(delay);
     let worker = Worker::builder(&queue, "worker").retry(policy).build().unwrap();
     let fails_twice = |job: &Job| if job.attempt().number() < 3 { Err("not yet".to_owned()) } else { Ok(()) };
     work_until(&worker, &pool, fails_twice, || queue.is_empty().unwrap());
     let metrics = worker.metrics();
     assert_eq!((metrics.jobs_acked, metrics.jobs_dead), (1, 0), "{metrics}");
-    assert!(metrics.time_to_done.mean() < DELAY, "it counts from then on, too: {metrics}");
+    assert!(metrics.time_to_done.mean() < delay, "it counts from then on, too: {metrics}");
 }
 
 /// Fault 231.
@@ -184,11 +187,13 @@ fn many_delayed_jobs_hold_no_slot_and_end_a_drain_at_once() {
     let worker = Worker::<String>::builder(&queue, "worker").slots(2).build().unwrap();
     thread::scope(|scope| {
         let run = scope.spawn(|| worker.run(&pool, |_| Ok(())).unwrap());
+        let _drained = nats_common::DrainAtEnd(&worker);
         wait_until("the ten", || queue.len().unwrap() == 300);
-        assert_eq!(worker.metrics().jobs_postponed, 300, "one delivery each");
+        wait_until("the others go back", || worker.metrics().jobs_postponed == 300);
         wait_until("nothing is held", || worker.metrics().jobs_in_flight == 0);
         worker.drain();
         assert!(run.join().unwrap().drained);
     });
     assert_eq!(queue.len().unwrap(), 300);
+    assert_eq!(worker.metrics().jobs_delivered, 310, "one delivery each");
 }

@@ -110,6 +110,7 @@ fn every_event_reads_differently() {
         Event::LameDuck,
         Event::SlowSubscription,
         Event::Complaint(error.clone()),
+        Event::Denied("no permission".to_owned()),
         Event::ConsumerLost { consumer: consumer.clone() },
         Event::ConsumerReady { consumer: consumer.clone() },
         Event::ConsumerFailed { consumer, error: error.clone(), retry_after },
@@ -528,7 +529,7 @@ fn what_the_server_complains_of_and_that_it_will_end_is_told() {
     let pool = pool(1);
     let (connection, events) = observed(server.builder().user_and_password("ann", "secret"), &pool);
     connection.publish("closed.a", "").unwrap();
-    let complaint = wait_for(&events, |event| matches!(event, Event::Complaint(_))).to_string();
+    let complaint = wait_for(&events, |event| matches!(event, Event::Denied(_))).to_string();
     assert!(complaint.to_lowercase().contains("permissions violation"), "{complaint}");
     server.signal("USR2");
     wait_for(&events, |event| *event == Event::LameDuck);

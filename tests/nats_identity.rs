@@ -463,7 +463,13 @@ fn twenty_drains_before_a_job_began_are_not_attempts() {
     for round in 0..20 {
         let pool = pool(1);
         let (open, gate) = channel::<()>();
-        pool.execute(move || assert!(gate.recv().is_err(), "the gate is only dropped")).unwrap();
+        let (started, start) = channel();
+        let hold = move || {
+            started.send(()).unwrap();
+            assert!(gate.recv().is_err(), "the gate is only dropped");
+        };
+        pool.execute(hold).unwrap();
+        start.recv().unwrap(); // a job may overtake a task that has not begun
         let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(3);
         let worker = builder(&queue).retry(policy).ack_wait(AGES).slots(1).build().unwrap();
         work_until(&worker, &pool, |_| panic!("nothing runs"), || worker.metrics().jobs_delivered == 1);
@@ -504,6 +510,35 @@ fn done_jobs_that_stay_are_told_of_and_cleared() {
     work_until(&worker, &pool, |_| Ok(()), is_told);
     assert_eq!(told, Some(Event::JobsLeftBehind { consumer: "worker".to_owned(), first: 1, jobs: 5 }));
     assert_eq!((worker.clear_finished().unwrap(), jobs.len().unwrap()), (5, 0));
+}
+
+/// Fault 259.
+#[test]
+fn a_pending_job_that_the_stream_no_longer_has_does_not_hide_what_is_done() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let (connection, events) = observed(&server, &pool);
+    let jobs = queue(&connection);
+    connection.request("$JS.API.STREAM.DELETE.JOBS", "").unwrap();
+    let config = r#"{"name":"JOBS","subjects":["jobs.>"],"retention":"limits","storage":"file","num_replicas":1}"#;
+    connection.request("$JS.API.STREAM.CREATE.JOBS", config).unwrap();
+    let worker = builder(&jobs).build().unwrap();
+    work_until(&worker, &pool, |_| Ok(()), || worker.status().is_ok()); // makes the consumer
+    enqueue(&jobs, (0..5).map(|number| number.to_string()));
+    // As a killed server leaves it: delivered, never acknowledged, and gone.
+    // (The job arrives under its own subject, which is no answer to a request.)
+    connection.request("$JS.API.CONSUMER.MSG.NEXT.JOBS.worker", "1").unwrap_err();
+    assert_eq!(worker.status().unwrap().jobs_ack_pending, 1);
+    connection.request("$JS.API.STREAM.MSG.DELETE.JOBS", r#"{"seq":1}"#).unwrap();
+    let mut told = None;
+    let is_told = || {
+        told = told.take().or_else(|| events.try_iter().find(|event| matches!(event, Event::JobsLeftBehind { .. })));
+        told.is_some()
+    };
+    let worker = builder(&jobs).build().unwrap();
+    work_until(&worker, &pool, |_| Ok(()), is_told);
+    assert_eq!(told, Some(Event::JobsLeftBehind { consumer: "worker".to_owned(), first: 2, jobs: 4 }));
+    assert_eq!((worker.clear_finished().unwrap(), jobs.len().unwrap()), (4, 0));
 }
 
 /// Fault 203.

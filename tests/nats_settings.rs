@@ -211,3 +211,60 @@ fn every_setting_of_a_worker_works_at_its_limits() {
         connection.request("$JS.API.CONSUMER.DELETE.JOBS.worker", "").unwrap();
     }
 }
+
+#[test]
+fn with_one_job_at_a_time_the_order_is_kept_also_when_a_job_fails() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(4);
+    let queue = queue(&server.connect(&pool));
+    for number in 0..10 {
+        queue.enqueue("jobs.a", &*number.to_string(), number.to_string()).unwrap();
+    }
+    let policy = RetryPolicy::fixed(Duration::from_millis(20)).max_attempts(3);
+    let worker = Worker::builder(&queue, "worker").slots(4).max_ack_pending(1).retry(policy).build().unwrap();
+    let (sender, done) = std::sync::mpsc::channel();
+    let handler = move |job: &workcrew::nats::Job| {
+        if job.attempt().number() < 3 && job.text() == Some("3") {
+            return Err("not yet");
+        }
+        sender.send(job.text().unwrap().to_owned()).unwrap();
+        Ok(())
+    };
+    work_until(&worker, &pool, handler, || queue.is_empty().unwrap());
+    assert!(done.iter().eq((0..10).map(|number| number.to_string())));
+}
+
+#[test]
+fn workers_of_a_consumer_that_is_paused_on_the_server_wait_and_go_on() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let connection = server.connect(&pool);
+    if connection.server_info().unwrap().version.starts_with("2.9.") {
+        return; // such a server knows of no pause
+    }
+    let queue = queue(&connection);
+    let worker = Worker::<String>::builder(&queue, "worker").build().unwrap();
+    let pause = |until: &str| {
+        let question = format!("{{\"pause_until\":\"{until}\"}}");
+        let answer = connection.request("$JS.API.CONSUMER.PAUSE.JOBS.worker", &*question).unwrap();
+        assert!(!answer.text().unwrap().contains("\"error\""), "{:?}", answer.text());
+    };
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| worker.run(&pool, |_| Ok(())).unwrap());
+        let _drained = nats_common::DrainAtEnd(&worker);
+        nats_common::wait_until("it asks", || worker.status().is_ok_and(|status| status.pulls_waiting == 1));
+        pause("2099-01-01T00:00:00Z");
+        // The server may have given out one job by the question that it had.
+        for number in 0..3 {
+            queue.enqueue("jobs.a", "", number.to_string()).unwrap();
+        }
+        // A reconnect has the worker compare its consumer: a pause is no difference.
+        connection.reconnect().unwrap();
+        nats_common::wait_until("it asks again", || worker.status().is_ok_and(|status| status.pulls_waiting == 1));
+        assert!(queue.len().unwrap() >= 2);
+        pause("2001-01-01T00:00:00Z");
+        nats_common::wait_until("the work", || queue.is_empty().unwrap());
+        worker.drain();
+        assert!(run.join().unwrap().drained);
+    });
+}

@@ -405,5 +405,6 @@ fn random_lifecycles_keep_the_ledger() {
         lives += 1;
         progress.lives.store(lives, SeqCst);
     }
+    assert!(closures > 0, "{lives} lifecycles did nothing");
     println!("{lives} lifecycles, {closures} closures in {:.1} s", since.elapsed().as_secs_f64());
 }

@@ -108,12 +108,13 @@ fn one_free_place_wakes_one_parked_submitter() {
         let submitters: Vec<_> = (2..5)
             .map(|n| {
                 let (pool, told, job) = (Arc::clone(&pool), told.clone(), hold(&gates[n]));
-                thread::spawn(move || {
+                spawn_parked(move || {
                     pool.execute(job).unwrap();
                     told.send(n).unwrap();
                 })
             })
             .collect();
+        assert!(tell.try_recv().is_err(), "there is no room yet");
         // Each gate that opens frees one place, which lets one submitter in, whose job then fills the queue again.
         gates[0].open();
         gates[1].wait_started(1);
@@ -166,18 +167,22 @@ fn panicking_tasks_do_not_hold_up_submitters() {
 #[test]
 fn the_length_of_the_queue_never_exceeds_its_capacity() {
     let pool = pool(2, 3);
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, samples) = (Arc::new(AtomicBool::new(false)), Counter::new());
     let sampler = thread::spawn({
-        let (pool, stop) = (Arc::clone(&pool), Arc::clone(&stop));
+        let (pool, stop, samples) = (Arc::clone(&pool), Arc::clone(&stop), samples.clone());
         move || {
             while !stop.load(Ordering::Relaxed) {
                 assert!(pool.queue_len() <= pool.queue_capacity());
                 let metrics = pool.metrics();
                 assert!(metrics.tasks_queued <= metrics.tasks_submitted, "{metrics}");
+                samples.add();
             }
         }
     });
     for _ in 0..20_000 {
+        pool.execute(|| ()).unwrap();
+    }
+    while samples.get() < 100 && !sampler.is_finished() {
         pool.execute(|| ()).unwrap();
     }
     stop.store(true, Ordering::Relaxed);

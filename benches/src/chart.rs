@@ -1,10 +1,10 @@
-//! The summary as a picture: bars for the contenders of some workloads, in SVG.
+//! The summary as a picture: bars for the candidates of some workloads, in SVG.
 //!
 //! It brings its own ground, so that it can be read on a light page and on a dark one.
 
 use std::fmt::Write;
 
-use crate::contender::Kind;
+use crate::candidate::Kind;
 use crate::figures::Figures;
 use crate::markdown::time;
 use crate::placement::Placement;
@@ -38,9 +38,9 @@ const VALUE_WIDTH: usize = 52;
 const STYLE: &str = "\
 text { font: 11px system-ui, 'DejaVu Sans', sans-serif; fill: #1f2933 }
 .title { font-size: 15px; font-weight: 600 } .panel { font-size: 12px; font-weight: 600 } .quiet { fill: #52606d }
-.workcrew { fill: #d9480f } .peer { fill: #486581 } .limit { fill: #9fb3c8 } .foreign { fill: #3e9c8f }";
+.workcrew { fill: #d9480f } .peer { fill: #486581 } .limit { fill: #9fb3c8 } .external { fill: #3e9c8f }";
 
-/// The contenders with the lowest medians of each panel.
+/// The candidates with the lowest medians of each panel.
 pub(crate) fn svg(results: &Results, placement: Placement) -> String {
     let rows = PANELS.len().div_ceil(COLUMNS);
     let width = COLUMNS * PANEL_WIDTH + 2 * MARGIN;
@@ -87,13 +87,13 @@ fn wrapped(facts: &[String]) -> Vec<String> {
 fn shown<'a>(results: &'a Results, placement: Placement, workload: &str) -> Vec<&'a Figures> {
     let Some(ours) = results.ours(placement, workload) else { return Vec::new() };
     let by_median = |one: &&Figures, other: &&Figures| one.median.total_cmp(&other.median);
-    let mut others = results.contenders(placement, workload);
-    others.retain(|figures| figures.kind != Kind::Workcrew && figures.contender != "no_pool");
+    let mut others = results.candidates(placement, workload);
+    others.retain(|figures| figures.kind != Kind::Workcrew && figures.candidate != "no_pool");
     others.sort_by(by_median);
     // By the first word of its name.
     let mut peers = Vec::new();
     others.retain(|figures| {
-        let peer = figures.contender.split('_').next();
+        let peer = figures.candidate.split('_').next();
         let is_first = !peers.contains(&peer);
         peers.push(peer);
         is_first
@@ -108,7 +108,7 @@ fn legend(svg: &mut String, y: usize) {
     let meanings = [
         ("workcrew", "workcrew"),
         ("peer", "other Rust pools"),
-        ("foreign", "other languages"),
+        ("external", "other languages"),
         ("limit", "no pool: a bare channel loop, threads by hand"),
     ];
     let mut x = MARGIN;
@@ -129,7 +129,7 @@ fn panel(svg: &mut String, x: usize, y: usize, title: &str, bars: &[&Figures]) {
     for (index, figures) in bars.iter().enumerate() {
         let top = y + 28 + index * ROW_HEIGHT;
         let length = (figures.median / longest * room).round().max(1.0) as usize;
-        text(svg, x, top + 11, "", &figures.contender);
+        text(svg, x, top + 11, "", &figures.candidate);
         rectangle(svg, [x + LABEL_WIDTH, top, length, BAR_HEIGHT], figures.kind.name());
         text(svg, x + LABEL_WIDTH + length + 5, top + 11, "", &time(figures.median));
     }

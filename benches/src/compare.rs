@@ -1,22 +1,22 @@
-//! How does workcrew compare with its peers, when the noise of the machine meets them alike?
+//! How does workcrew compare with its peers, when noise of the machine affects all alike?
 //!
-//! `cargo bench --bench compare -- --full` measures; `-- --help` lists the options. The contenders of a workload take
-//! turns in one process for many rounds, those of other languages in processes of their own that sleep meanwhile. A ratio
-//! is the median over the rounds of a contender's time by that of the first contender in the same round.
+//! `cargo bench --bench compare -- --full` measures; `-- --help` lists the options. The candidates of a workload take
+//! samples in turn in one process for many rounds, those of other languages in processes of their own that sleep meanwhile. A ratio
+//! is the median over the rounds of a candidate's time by that of the first candidate in the same round.
 //!
 //! All is measured twice, at two placements: *free*, where the system puts the threads, and *one*, where the process is
-//! pinned to one CPU. CPU time and context switches are those of the whole process during a contender's turns, until its
+//! pinned to one CPU. CPU time and context switches are those of the whole process during a candidate's samples, until its
 //! threads have come to rest. CPU time beside the median tells how many CPUs the threads really had: small jobs are
 //! cheapest when producer and workers share one, and the system may put them there for a while or for good, all the more
 //! when something else runs on the machine.
 
 mod chart;
-mod contender;
+mod candidate;
 #[allow(dead_code, reason = "the bench `counts` uses the rest")]
 mod count;
-mod failure;
+mod error;
 mod figures;
-mod foreign;
+mod external;
 mod machine;
 mod markdown;
 mod options;
@@ -35,10 +35,10 @@ mod workloads;
 use std::env;
 use std::process::{Command, ExitCode, Stdio};
 
-use crate::contender::Scale;
+use crate::candidate::Scale;
 use crate::count::Count;
-use crate::failure::Failure;
-use crate::foreign::Peers;
+use crate::error::Error;
+use crate::external::Peers;
 use crate::options::{HELP, Selection, Task};
 use crate::placement::{Placement, VERSION};
 use crate::pools::Pools;
@@ -48,18 +48,18 @@ use crate::workloads::{Entry, WORKLOADS, spinning};
 fn main() -> ExitCode {
     match Task::from_arguments(env::args().skip(1)).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {failure}");
+        Err(error) => {
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(task: Task) -> Result<(), Failure> {
+fn run(task: Task) -> Result<(), Error> {
     match task {
         Task::Help => println!("{HELP}"),
         Task::List => WORKLOADS.iter().for_each(|entry| println!("{:16}{}", entry.name, entry.title)),
-        Task::Play(selection) => play(&selection)?,
+        Task::Run(selection) => measure(&selection)?,
         Task::Compare { selection, write } => {
             let results = compare(&selection)?;
             println!("{}", if selection.scale == Scale::Full { markdown::report(&results) } else { short(&results) });
@@ -73,32 +73,33 @@ fn run(task: Task) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a short run may say.
+/// Returns the report of a short run.
 fn short(results: &Results) -> String {
     format!(
-        "One short turn of each: it all works, but NO FIGURE HERE IS TO BE RELIED ON.\n\n{}",
+        "One short sample of each: it all works, but DO NOT RELY ON THESE FIGURES.\n\n{}",
         markdown::summary(results)
     )
 }
 
-/// Plays where this process has been placed, and tells the figures.
-fn play(selection: &Selection) -> Result<(), Failure> {
+/// Measures at the placement of this process, and prints the figures.
+fn measure(selection: &Selection) -> Result<(), Error> {
     let peers = Peers::start()?;
     peers.versions().for_each(|version| println!("{VERSION}{version}"));
     let pools = Pools::start(pools::workers()?);
     for Entry { name, make, .. } in WORKLOADS.iter().filter(|entry| selection.includes(entry.name)) {
         let mut workload = make(pools, selection.scale);
-        workload.contenders.extend(peers.contenders(name, pools.workers));
+        workload.candidates.extend(peers.candidates(name, pools.workers));
         eprintln!("{name}: {}", workload.question);
-        for figures in rounds::play(name, &mut workload, selection.time)? {
+        for figures in rounds::run(name, &mut workload, selection.time)? {
             println!("{}", figures.to_line());
         }
     }
     Ok(())
 }
 
-/// Lets other processes play, and collects what they tell. Whatever cannot be had is said, and no failure.
-fn compare(selection: &Selection) -> Result<Results, Failure> {
+/// Starts a process for each placement, and collects its figures. A candidate that is missing is reported
+/// and is not an error.
+fn compare(selection: &Selection) -> Result<Results, Error> {
     let mut absences = Vec::new();
     let mut absent = |absence: String| {
         eprintln!("NOT MEASURED: {absence}");
@@ -108,34 +109,34 @@ fn compare(selection: &Selection) -> Result<Results, Failure> {
     let mut counts = Vec::new();
     match selection.scale {
         Scale::Full => {
-            variables.push(foreign::build(&mut absent));
+            variables.push(external::build(&mut absent));
             match count() {
                 Ok(counted) => counts = counted,
-                Err(failure) => absent(format!("exact counts; {failure}")),
+                Err(error) => absent(format!("exact counts; {error}")),
             }
         }
         Scale::Short => absent("other languages and exact counts, in a short run; --full has them".to_owned()),
     }
-    let mut foreign = Vec::new();
+    let mut external = Vec::new();
     let mut placements = Vec::new();
     for placement in Placement::ALL {
         eprintln!("\nplacement {}", placement.name());
-        let on_version = |version: &str| foreign.push(version.to_owned());
-        match placement.play(selection, &variables, on_version) {
+        let on_version = |version: &str| external.push(version.to_owned());
+        match placement.run(selection, &variables, on_version) {
             Ok(figures) => placements.push((placement, figures)),
-            Err(failure) if placement == Placement::One => absent(format!("one CPU; {failure}")),
-            Err(failure) => return Err(failure),
+            Err(error) if placement == Placement::One => absent(format!("one CPU; {error}")),
+            Err(error) => return Err(error),
         }
     }
-    foreign.sort();
-    foreign.dedup();
+    external.sort();
+    external.dedup();
     let workers = pools::workers()?;
-    Ok(Results { facts: machine::facts(workers, &foreign), workers, placements, counts, absences })
+    Ok(Results { facts: machine::facts(workers, &external), workers, placements, counts, absences })
 }
 
 /// Lets the bench `counts` count. It fails when a bound is exceeded; what it has counted counts all the same.
-fn count() -> Result<Vec<Count>, Failure> {
-    let failed = |reason: String| Failure::Process { name: "cargo bench --bench counts".to_owned(), reason };
+fn count() -> Result<Vec<Count>, Error> {
+    let failed = |reason: String| Error::Process { name: "cargo bench --bench counts".to_owned(), reason };
     let cargo = env::var_os("CARGO").ok_or_else(|| failed("this was not started by cargo".to_owned()))?;
     let mut command = Command::new(cargo);
     command.args(["bench", "--package", "workcrew-benches", "--bench", "counts", "--", "--lines"]);

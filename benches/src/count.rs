@@ -1,6 +1,6 @@
 //! One exact count, what it may be at most, and the line in which a process tells it to another.
 
-use crate::failure::Failure;
+use crate::error::Error;
 
 /// What was counted.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,18 +47,18 @@ impl Count {
     /// # Errors
     ///
     /// If it begins like a count, and goes on otherwise.
-    pub(crate) fn from_line(line: &str) -> Result<Option<Self>, Failure> {
+    pub(crate) fn from_line(line: &str) -> Result<Option<Self>, Error> {
         if !line.starts_with(KEY) {
             return Ok(None);
         }
         match line.split('\t').collect::<Vec<_>>()[..] {
             [KEY, name, value, bound, unit] => Ok(Some(Self {
                 name: name.to_owned(),
-                value: value.parse().map_err(|_| Failure::Line(line.to_owned()))?,
+                value: value.parse().map_err(|_| Error::Line(line.to_owned()))?,
                 bound: bound.parse().ok(),
                 unit: unit.to_owned(),
             })),
-            _ => Err(Failure::Line(line.to_owned())),
+            _ => Err(Error::Line(line.to_owned())),
         }
     }
 }

@@ -9,7 +9,7 @@ mod allocations;
 mod count;
 mod counted;
 #[allow(dead_code, reason = "`compare` uses the rest")]
-mod failure;
+mod error;
 #[allow(dead_code, reason = "`compare` uses the rest")]
 mod pools;
 mod probe;
@@ -19,7 +19,7 @@ use std::env;
 use std::process::ExitCode;
 
 use crate::counted::Counted;
-use crate::failure::Failure;
+use crate::error::Error;
 
 /// Makes the output one for programs.
 const LINES: &str = "--lines";
@@ -31,20 +31,20 @@ fn main() -> ExitCode {
         [] => run(false),
         [LINES] => run(true),
         [probe::OPTION, name, times] => probe::answer(&counted::PROBES, name, times).map(|()| true),
-        [option, ..] => Err(Failure::Option(option.to_owned())),
+        [option, ..] => Err(Error::Option(option.to_owned())),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(failure) => {
-            eprintln!("error: {failure}");
+        Err(error) => {
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
 /// Counts everything; whether all bounds are kept, and in CI all is there.
-fn run(lines: bool) -> Result<bool, Failure> {
+fn run(lines: bool) -> Result<bool, Error> {
     let in_ci = env::var_os("CI").is_some();
     let mut kept = true;
     for counted in counted::all() {
@@ -53,9 +53,9 @@ fn run(lines: bool) -> Result<bool, Failure> {
                 kept &= count.is_kept();
                 println!("{}", if lines { count.to_line() } else { count.to_text() });
             }
-            Counted::Absent { name, failure } => {
+            Counted::Absent { name, error } => {
                 kept &= !in_ci;
-                eprintln!("NOT COUNTED: {name}: {failure}");
+                eprintln!("NOT COUNTED: {name}: {error}");
             }
         }
     }

@@ -1,8 +1,8 @@
 //! What do events and timers cost, beside what one would use for them otherwise?
 //!
-//! `cargo bench --bench events`, or `taskset -c 0 cargo bench --bench events` for all threads on one CPU. The contenders take
-//! turns for some rounds in one process; a figure is the median over the rounds. An argument that is no option selects the
-//! workloads whose names contain it. Without the option `--bench`, which `cargo bench` adds, each is played once, small.
+//! `cargo bench --bench events`, or `taskset -c 0 cargo bench --bench events` for all threads on one CPU. The candidates take
+//! samples in turn for some rounds in one process; a figure is the median over the rounds. An argument that is no option selects the
+//! workloads whose names contain it. Without the option `--bench`, which `cargo bench` adds, each runs once, small.
 //!
 //! The peers do less: `bus` and the channels have a thread for each subscriber, no receipts, no errors, no containment of
 //! panics, no shutdown; `DelayQueue` belongs to one thread and calls nothing. They show what the rest costs. For those who come
@@ -35,39 +35,39 @@ fn handle(event: &Event) {
     black_box(event.0);
 }
 
-/// One question, put to several contenders, each of which plays so many steps.
+/// One question, put to several candidates, and how each runs a number of steps.
 struct Workload {
     name: String,
     question: &'static str,
     steps: usize,
-    contenders: Vec<(&'static str, Contender)>,
+    candidates: Vec<(&'static str, Candidate)>,
 }
 
 /// Plays so many steps, and returns when all is done.
-type Contender = Box<dyn Fn(usize)>;
+type Candidate = Box<dyn Fn(usize)>;
 
 fn main() {
     let (options, selections): (Vec<_>, Vec<_>) = env::args().skip(1).partition(|argument| argument.starts_with('-'));
     let is_bench = options.iter().any(|option| option == "--bench");
     let is_selected = |name: &str| selections.is_empty() || selections.iter().any(|part| name.contains(part.as_str()));
     let workloads = [publish(1), publish(10), publish(100), ordered(), timers()];
-    for Workload { name, question, steps, contenders } in workloads {
+    for Workload { name, question, steps, candidates } in workloads {
         if !is_selected(&name) {
             continue;
         }
         let (steps, rounds) = if is_bench { (steps, ROUNDS) } else { (steps / 1_000, 1) };
         println!("{name}: {question} ({steps} steps, {rounds} rounds)");
-        let mut times = vec![Vec::new(); contenders.len()];
+        let mut times = vec![Vec::new(); candidates.len()];
         for first in 0..rounds {
-            for index in (0..contenders.len()).map(|index| (index + first) % contenders.len()) {
+            for index in (0..candidates.len()).map(|index| (index + first) % candidates.len()) {
                 let started = Instant::now();
-                (contenders[index].1)(steps);
+                (candidates[index].1)(steps);
                 times[index].push(started.elapsed().as_nanos() as f64 / steps as f64);
             }
         }
-        for ((contender, _), times) in contenders.iter().zip(&mut times) {
+        for ((candidate, _), times) in candidates.iter().zip(&mut times) {
             times.sort_by(f64::total_cmp);
-            println!("  {contender:24} {:9.0} ns ({:.0} to {:.0})", times[rounds / 2], times[0], times[rounds - 1]);
+            println!("  {candidate:24} {:9.0} ns ({:.0} to {:.0})", times[rounds / 2], times[0], times[rounds - 1]);
         }
     }
 }
@@ -81,7 +81,7 @@ enum How {
 }
 
 /// workcrew: publishes `steps / subscribers` events and waits until all are handled.
-fn workcrew(subscribers: usize, how: How) -> Contender {
+fn workcrew(subscribers: usize, how: How) -> Candidate {
     let pool = WorkerPool::builder().workers(WORKERS).queue_capacity(CAPACITY).build().expect("threads start");
     let bus = EventBus::new(&pool);
     let subscribe = |_| {
@@ -101,7 +101,7 @@ fn workcrew(subscribers: usize, how: How) -> Contender {
 }
 
 /// A bounded channel and a thread for each subscriber, with events shared by reference count.
-fn channels(subscribers: usize) -> Contender {
+fn channels(subscribers: usize) -> Candidate {
     Box::new(move |steps| {
         let (senders, threads): (Vec<Sender<Arc<Event>>>, Vec<_>) = (0..subscribers)
             .map(|_| {
@@ -120,7 +120,7 @@ fn channels(subscribers: usize) -> Contender {
 }
 
 /// The crate `bus`: one ring, and a thread for each subscriber.
-fn ring(subscribers: usize) -> Contender {
+fn ring(subscribers: usize) -> Candidate {
     Box::new(move |steps| {
         let mut bus = bus::Bus::new(CAPACITY);
         let threads: Vec<_> = (0..subscribers)
@@ -140,7 +140,7 @@ fn publish(subscribers: usize) -> Workload {
         name: format!("publish_to_{subscribers}"),
         question: "What does one delivery of an event cost, from publish to the end of all?",
         steps: 200_000,
-        contenders: vec![
+        candidates: vec![
             ("workcrew", workcrew(subscribers, How::Ordered)),
             ("workcrew_concurrent", workcrew(subscribers, How::Concurrent)),
             ("workcrew_synchronous", workcrew(subscribers, How::Synchronous)),
@@ -155,7 +155,7 @@ fn ordered() -> Workload {
         name: "million_ordered".to_owned(),
         question: "What does an event cost, of 1,000,000 to one ordered handler?",
         steps: 1_000_000,
-        contenders: vec![
+        candidates: vec![
             ("workcrew", workcrew(1, How::Ordered)),
             ("channel_per_thread", channels(1)),
             ("bus", ring(1)),
@@ -193,7 +193,7 @@ fn timers() -> Workload {
         name: "timers".to_owned(),
         question: "What does a timer cost that is set, with 100,000 pending, and cancelled?",
         steps: 100_000,
-        contenders: vec![
+        candidates: vec![
             ("workcrew", Box::new(ours)),
             ("scheduled_thread_pool", Box::new(theirs)),
             ("tokio_delay_queue", Box::new(queue)),

@@ -1,17 +1,17 @@
-//! What is known of a contender after some rounds of a workload, and the line in which a process tells it to another.
+//! What is known of a candidate after some rounds of a workload, and the line in which a process tells it to another.
 
 use std::str::FromStr;
 
-use crate::contender::Kind;
-use crate::failure::Failure;
+use crate::candidate::Kind;
+use crate::error::Error;
 
 /// Times are nanoseconds per job, or per group where a whole group is timed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Figures {
     pub(crate) workload: String,
-    pub(crate) contender: String,
+    pub(crate) candidate: String,
     pub(crate) kind: Kind,
-    /// The median over the rounds of its time by that of the first contender in the same round.
+    /// The median over the rounds of its time by that of the first candidate in the same round.
     pub(crate) ratio: f64,
     /// The median over the rounds of each round's median.
     pub(crate) median: f64,
@@ -32,25 +32,25 @@ const KEY: &str = "figures";
 
 impl Figures {
     pub(crate) fn to_line(&self) -> String {
-        let words = [KEY, &self.workload, &self.contender, self.kind.name()].join("\t");
+        let words = [KEY, &self.workload, &self.candidate, self.kind.name()].join("\t");
         let numbers = [self.ratio, self.median, self.p99, self.cpu, self.switches, self.ran, self.ran_most];
         let numbers = numbers.map(|number| number.to_string()).join("\t");
         format!("{words}\t{numbers}\t{}", self.rounds)
     }
 
-    pub(crate) fn from_line(line: &str) -> Result<Self, Failure> {
-        Self::parse(line).ok_or_else(|| Failure::Line(line.to_owned()))
+    pub(crate) fn from_line(line: &str) -> Result<Self, Error> {
+        Self::parse(line).ok_or_else(|| Error::Line(line.to_owned()))
     }
 
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.split('\t').collect();
-        let [KEY, workload, contender, kind, ratio, median, p99, cpu, switches, ran, ran_most, rounds] = fields[..]
+        let [KEY, workload, candidate, kind, ratio, median, p99, cpu, switches, ran, ran_most, rounds] = fields[..]
         else {
             return None;
         };
         Some(Self {
             workload: workload.to_owned(),
-            contender: contender.to_owned(),
+            candidate: candidate.to_owned(),
             kind: Kind::ALL.into_iter().find(|known| known.name() == kind)?,
             ratio: number(ratio)?,
             median: number(median)?,

@@ -13,10 +13,10 @@ const CRATES: [&str; 8] =
 const LOCK: &str = include_str!("../../Cargo.lock");
 
 /// One line for each fact.
-pub(crate) fn facts(workers: usize, foreign: &[String]) -> Vec<String> {
+pub(crate) fn facts(workers: usize, external: &[String]) -> Vec<String> {
     let cpus = thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cpus| cpus.to_string());
     let mut versions: Vec<String> = CRATES.into_iter().filter_map(version).collect();
-    versions.extend(foreign.iter().cloned());
+    versions.extend(external.iter().cloned());
     let command: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     vec![
         format!("Machine: {}, CPUs this process may use: {cpus}, Linux {}", processor(), kernel()),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::contender::Kind;
+use crate::candidate::Kind;
 use crate::figures::Figures;
 use crate::placement::Placement;
 use crate::results::Results;
@@ -69,7 +69,7 @@ pub(crate) fn summary(results: &Results) -> String {
                 placement.name().to_owned(),
                 ours,
                 peer,
-                named(results.best(placement, name, Kind::Foreign)),
+                named(results.best(placement, name, Kind::External)),
                 named(limit(results, placement, name)),
             ]);
         }
@@ -107,26 +107,26 @@ const NO_RIVALS: [&str; 2] = ["no_pool", "five_atomic_steps"];
 
 /// What bounds a pool. A call on the same thread is further from one than a bare loop or threads by hand.
 fn limit<'a>(results: &'a Results, placement: Placement, workload: &str) -> Option<&'a Figures> {
-    let is_rival = |figures: &Figures| figures.kind == Kind::Limit && !NO_RIVALS.contains(&&*figures.contender);
+    let is_rival = |figures: &Figures| figures.kind == Kind::Limit && !NO_RIVALS.contains(&&*figures.candidate);
     let other = results.best_of(placement, workload, is_rival);
     other.or_else(|| results.best(placement, workload, Kind::Limit))
 }
 
 fn named(figures: Option<&Figures>) -> String {
-    figures.map_or_else(|| NOTHING.to_owned(), |figures| format!("{} {}", time(figures.median), figures.contender))
+    figures.map_or_else(|| NOTHING.to_owned(), |figures| format!("{} {}", time(figures.median), figures.candidate))
 }
 
-/// The contenders of one workload at all placements; empty if it was not played.
+/// The candidates of one workload at all placements; empty if it did not run.
 fn workload(results: &Results, Entry { name, title, .. }: &Entry) -> String {
     let mut text = String::new();
     for placement in Placement::ALL {
-        let contenders = results.contenders(placement, name);
-        let Some(first) = contenders.first() else { continue };
+        let candidates = results.candidates(placement, name);
+        let Some(first) = candidates.first() else { continue };
         let mut table = Table::new(&["", "ratio", "p50", "p99", "CPU", "switches", "ran"]);
-        for figures in &contenders {
+        for figures in &candidates {
             let bold = if figures.kind == Kind::Workcrew { "**" } else { "" };
             table.row([
-                format!("{bold}{}{bold}", figures.contender),
+                format!("{bold}{}{bold}", figures.candidate),
                 number(figures.ratio),
                 time(figures.median),
                 time(figures.p99),

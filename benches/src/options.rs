@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use crate::contender::Scale;
-use crate::failure::Failure;
+use crate::candidate::Scale;
+use crate::error::Error;
 use crate::workloads::WORKLOADS;
 
 pub(crate) const HELP: &str = "\
 cargo bench --bench compare -- [OPTIONS] [NAMES]
 
-Compares workcrew with other pools. Each name selects the workloads that contain it; without names all are played.
+Compares workcrew with other pools. Each name selects the workloads that contain it; without names all run.
 
-  --full         long turns for some seconds, pools of other languages, exact counts; else each contender takes one
-                 short turn, which shows that all of it works, but no figure to rely on
-  --seconds N    how long a workload is played at each placement; means --full
+  --full         long samples for some seconds, pools of other languages, exact counts; else each candidate takes one
+                 short sample, which shows that all of it works, but no figure to rely on
+  --seconds N    how long a workload runs at each placement; means --full
   --write        writes the tables and the chart into README.md and docs/; means --full
   --list         names the workloads
   --help         prints this";
 
-/// For how long a workload is played unless told otherwise.
+/// For how long a workload runs by default.
 const TIME_FOR_A_WORKLOAD: Duration = Duration::from_secs(8);
 
 /// What to do.
@@ -26,16 +26,17 @@ const TIME_FOR_A_WORKLOAD: Duration = Duration::from_secs(8);
 pub(crate) enum Task {
     Help,
     List,
-    /// Play at all placements, and report.
+    /// Run at all placements, and report.
     Compare {
         selection: Selection,
         write: bool,
     },
-    /// Play where this process has been placed, and write lines: what the above starts for each placement.
-    Play(Selection),
+    /// Run at the placement of this process, and write lines. `Compare` starts such a process for each
+    /// placement.
+    Run(Selection),
 }
 
-/// Which workloads are played, and how.
+/// Which workloads run, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     /// Parts of names; none for all.
@@ -45,16 +46,16 @@ pub(crate) struct Selection {
     pub(crate) time: Duration,
 }
 
-/// The option by which a process is told to play; its value is that of `--seconds`.
-pub(crate) const PLAY: &str = "--play";
+/// The option of the processes that measure; its value is that of `--seconds`.
+pub(crate) const RUN: &str = "--run";
 
 impl Task {
     /// # Errors
     ///
     /// If an option does not exist, lacks its value, or nothing is selected by a name.
-    pub(crate) fn from_arguments(arguments: impl IntoIterator<Item = String>) -> Result<Self, Failure> {
+    pub(crate) fn from_arguments(arguments: impl IntoIterator<Item = String>) -> Result<Self, Error> {
         let mut selection = Selection { parts: Vec::new(), scale: Scale::Short, time: Duration::ZERO };
-        let (mut write, mut play) = (false, false);
+        let (mut write, mut run) = (false, false);
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match &*argument {
@@ -68,16 +69,16 @@ impl Task {
                     selection.lengthen(TIME_FOR_A_WORKLOAD);
                 }
                 "--seconds" => selection.set_time(seconds("--seconds", arguments.next())?),
-                PLAY => {
-                    play = true;
-                    selection.set_time(seconds(PLAY, arguments.next())?);
+                RUN => {
+                    run = true;
+                    selection.set_time(seconds(RUN, arguments.next())?);
                 }
-                option if option.starts_with('-') => return Err(Failure::Option(argument)),
+                option if option.starts_with('-') => return Err(Error::Option(argument)),
                 _ => selection.parts.push(argument),
             }
         }
         selection.check()?;
-        Ok(if play { Self::Play(selection) } else { Self::Compare { selection, write } })
+        Ok(if run { Self::Run(selection) } else { Self::Compare { selection, write } })
     }
 }
 
@@ -86,7 +87,7 @@ impl Selection {
         self.parts.is_empty() || self.parts.iter().any(|part| name.contains(&**part))
     }
 
-    /// Full turns, and at least a default time.
+    /// Full samples, and at least a default time.
     fn lengthen(&mut self, time: Duration) {
         self.scale = Scale::Full;
         if self.time.is_zero() {
@@ -99,16 +100,16 @@ impl Selection {
         self.scale = if time.is_zero() { Scale::Short } else { Scale::Full };
     }
 
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), Error> {
         let selects = |part: &&String| WORKLOADS.iter().any(|entry| entry.name.contains(&***part));
         match self.parts.iter().find(|part| !selects(part)) {
-            Some(part) => Err(Failure::Selection(part.clone())),
+            Some(part) => Err(Error::Selection(part.clone())),
             None => Ok(()),
         }
     }
 }
 
-fn seconds(option: &'static str, value: Option<String>) -> Result<Duration, Failure> {
+fn seconds(option: &'static str, value: Option<String>) -> Result<Duration, Error> {
     let time = value.as_ref().and_then(|value| Duration::try_from_secs_f64(value.parse().ok()?).ok());
-    time.ok_or(Failure::Value { option, value })
+    time.ok_or(Error::Value { option, value })
 }

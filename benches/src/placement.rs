@@ -4,9 +4,9 @@ use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::failure::Failure;
+use crate::error::Error;
 use crate::figures::Figures;
-use crate::options::{PLAY, Selection};
+use crate::options::{RUN, Selection};
 
 /// A placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,9 @@ impl Placement {
     }
 
     /// What starts this very program there.
-    fn command(self) -> Result<Command, Failure> {
+    fn command(self) -> Result<Command, Error> {
         let program = env::current_exe()
-            .map_err(|error| Failure::Process { name: "this program".to_owned(), reason: error.to_string() })?;
+            .map_err(|error| Error::Process { name: "this program".to_owned(), reason: error.to_string() })?;
         Ok(match self {
             Self::Free => Command::new(program),
             Self::One => {
@@ -41,20 +41,21 @@ impl Placement {
         })
     }
 
-    /// Plays in a new process, with these variables in its environment. `on_version` is told who else took part.
+    /// Runs a new process with these variables in its environment. Calls `on_version` with the version of
+    /// each external pool.
     ///
     /// # Errors
     ///
     /// If the process cannot be started or fails; for [`One`](Self::One) also if there is no `taskset`.
-    pub(crate) fn play(
+    pub(crate) fn run(
         self,
         selection: &Selection,
         variables: &[(&'static str, String)],
         mut on_version: impl FnMut(&str),
-    ) -> Result<Vec<Figures>, Failure> {
-        let failed = |reason: String| Failure::Process { name: format!("the placement {}", self.name()), reason };
+    ) -> Result<Vec<Figures>, Error> {
+        let failed = |reason: String| Error::Process { name: format!("the placement {}", self.name()), reason };
         let mut command = self.command()?;
-        command.arg(PLAY).arg(selection.time.as_secs_f64().to_string()).args(&selection.parts);
+        command.arg(RUN).arg(selection.time.as_secs_f64().to_string()).args(&selection.parts);
         command.envs(variables.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let output = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;

@@ -1,12 +1,12 @@
 //! How many nanoseconds does a job, a result or a task of a group cost, in workcrew and in its peers?
 //!
 //! `cargo bench --bench pool`, and `BENCH_WORKERS=8` before it for another number of workers than 2. Criterion measures
-//! one contender after the other, so on a noisy machine the bench `compare`, which alternates them, is the better judge.
+//! one candidate after the other, so on a noisy machine the bench `compare`, which alternates them, is the better judge.
 
 #[allow(dead_code, reason = "`compare` uses the rest")]
-mod contender;
+mod candidate;
 #[allow(dead_code, reason = "`compare` uses the rest")]
-mod failure;
+mod error;
 mod pools;
 mod waiting;
 mod workloads;
@@ -15,15 +15,15 @@ use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode, Throughput};
 
-use crate::contender::{Contender, Scale, Workload};
-use crate::failure::Failure;
+use crate::candidate::{Candidate, Scale, Workload};
+use crate::error::Error;
 use crate::pools::Pools;
 use crate::workloads::{Entry, WORKLOADS};
 
 /// What takes its time by itself, or compares workcrew with itself, is left to `compare`.
 const LEFT_OUT: [&str; 4] = ["w3_join_idle", "w9_trickle", "w11_jobs", "w11_workers"];
 
-fn main() -> Result<(), Failure> {
+fn main() -> Result<(), Error> {
     let pools = Pools::start(pools::workers()?);
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(150))
@@ -37,25 +37,25 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Measures each contender of a workload; an iteration is a turn.
+/// Measures each candidate of a workload; an iteration is a sample.
 fn bench(criterion: &mut Criterion, Entry { name, title, .. }: &Entry, workload: Workload) {
     println!("{title}: {}", workload.question);
     let mut group = criterion.benchmark_group(*name);
     group.sampling_mode(SamplingMode::Flat);
-    for mut contender in workload.contenders {
-        let (jobs, _) = take_turn(&mut contender);
+    for mut candidate in workload.candidates {
+        let (jobs, _) = take_sample(&mut candidate);
         group.throughput(Throughput::Elements(jobs as u64));
-        group.bench_function(contender.name.clone(), |bencher| {
-            bencher.iter_custom(|turns| (0..turns).map(|_| take_turn(&mut contender).1).sum());
+        group.bench_function(candidate.name.clone(), |bencher| {
+            bencher.iter_custom(|samples| (0..samples).map(|_| take_sample(&mut candidate).1).sum());
         });
     }
     group.finish();
 }
 
-/// How many jobs a turn has, and how long what was measured of it took.
-fn take_turn(contender: &mut Contender) -> (usize, Duration) {
-    let turn = (contender.play)().expect("no other process takes part");
-    let jobs_in_a_batch = turn.jobs as f64 / turn.nanoseconds.len() as f64;
-    let nanoseconds: f64 = turn.nanoseconds.iter().sum();
-    (turn.jobs, Duration::from_nanos((nanoseconds * jobs_in_a_batch) as u64))
+/// Takes a sample; returns the number of its jobs and the measured time.
+fn take_sample(candidate: &mut Candidate) -> (usize, Duration) {
+    let sample = (candidate.run)().expect("no other process takes part");
+    let jobs_in_a_batch = sample.jobs as f64 / sample.nanoseconds.len() as f64;
+    let nanoseconds: f64 = sample.nanoseconds.iter().sum();
+    (sample.jobs, Duration::from_nanos((nanoseconds * jobs_in_a_batch) as u64))
 }

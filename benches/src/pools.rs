@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, TrySendError};
 use workcrew::{Overflow, WorkerPool};
 
-use crate::failure::Failure;
+use crate::error::Error;
 
 /// Overrides the number of workers of every pool.
 pub(crate) const WORKERS_VARIABLE: &str = "BENCH_WORKERS";
@@ -114,11 +114,11 @@ impl ChannelLoop {
 /// # Errors
 ///
 /// If the environment says something that is no number of workers.
-pub(crate) fn workers() -> Result<usize, Failure> {
+pub(crate) fn workers() -> Result<usize, Error> {
     match env::var(WORKERS_VARIABLE) {
         Ok(value) => {
             let workers: Result<NonZeroUsize, _> = value.parse();
-            workers.map(NonZeroUsize::get).map_err(|_| Failure::Workers { variable: WORKERS_VARIABLE, value })
+            workers.map(NonZeroUsize::get).map_err(|_| Error::Workers { variable: WORKERS_VARIABLE, value })
         }
         Err(_) => Ok(DEFAULT_WORKERS),
     }

@@ -5,7 +5,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::process::{Command, Output};
 
-use crate::failure::Failure;
+use crate::error::Error;
 
 /// The option by which this program is told to be one.
 pub(crate) const OPTION: &str = "--probe";
@@ -18,11 +18,11 @@ pub(crate) type Probe = (&'static str, fn(usize) -> u64);
 /// # Errors
 ///
 /// If there is no such probe, or the number is none.
-pub(crate) fn answer(probes: &[Probe], name: &str, times: &str) -> Result<(), Failure> {
+pub(crate) fn answer(probes: &[Probe], name: &str, times: &str) -> Result<(), Error> {
     let probe = probes.iter().find(|(known, _)| *known == name);
     let value = || Some(times.to_owned());
     let (Some((_, count)), Ok(times)) = (probe, times.parse()) else {
-        return Err(Failure::Value { option: OPTION, value: value() });
+        return Err(Error::Value { option: OPTION, value: value() });
     };
     println!("{}", count(times));
     Ok(())
@@ -33,9 +33,9 @@ pub(crate) fn answer(probes: &[Probe], name: &str, times: &str) -> Result<(), Fa
 /// # Errors
 ///
 /// If it cannot be started, or fails.
-pub(crate) fn ask(before: &[&str], name: &str, times: usize) -> Result<Output, Failure> {
+pub(crate) fn ask(before: &[&str], name: &str, times: usize) -> Result<Output, Error> {
     let failed =
-        |reason: String| Failure::Process { name: before.first().unwrap_or(&"this program").to_string(), reason };
+        |reason: String| Error::Process { name: before.first().unwrap_or(&"this program").to_string(), reason };
     let program = env::current_exe().map_err(|error| failed(error.to_string()))?;
     let words: Vec<&OsStr> = before.iter().map(OsStr::new).chain([program.as_os_str()]).collect();
     let mut command = Command::new(words[0]);
@@ -54,8 +54,8 @@ pub(crate) fn ask(before: &[&str], name: &str, times: usize) -> Result<Output, F
 /// # Errors
 ///
 /// As [`ask`], and if that is no number.
-pub(crate) fn ask_number(before: &[&str], name: &str, times: usize) -> Result<f64, Failure> {
+pub(crate) fn ask_number(before: &[&str], name: &str, times: usize) -> Result<f64, Error> {
     let output = ask(before, name, times)?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    text.parse().map_err(|_| Failure::Line(text))
+    text.parse().map_err(|_| Error::Line(text))
 }

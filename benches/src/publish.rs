@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::chart;
-use crate::failure::Failure;
+use crate::error::Error;
 use crate::markdown;
 use crate::placement::Placement;
 use crate::results::Results;
@@ -17,7 +17,7 @@ const END: &str = "<!-- performance: end -->";
 /// # Errors
 ///
 /// If a file cannot be read or written, or lacks the marks.
-pub(crate) fn write(results: &Results) -> Result<Vec<PathBuf>, Failure> {
+pub(crate) fn write(results: &Results) -> Result<Vec<PathBuf>, Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the member lies in the workspace");
     let readme = root.join("README.md");
     let docs = root.join("docs").join("performance.md");
@@ -25,19 +25,19 @@ pub(crate) fn write(results: &Results) -> Result<Vec<PathBuf>, Failure> {
     let summary = format!("{}\n{}", markdown::short_summary(results), markdown::measured_with(results));
     replace(&readme, &summary)?;
     replace(&docs, &markdown::report(results))?;
-    fs::write(&chart, chart::svg(results, Placement::Free)).map_err(|error| failure(&chart, error))?;
+    fs::write(&chart, chart::svg(results, Placement::Free)).map_err(|error| file_error(&chart, error))?;
     Ok(vec![readme, docs, chart])
 }
 
 /// Replaces what stands between the marks.
-fn replace(path: &Path, text: &str) -> Result<(), Failure> {
-    let old = fs::read_to_string(path).map_err(|error| failure(path, error))?;
+fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    let old = fs::read_to_string(path).map_err(|error| file_error(path, error))?;
     let parts = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.ok_or_else(|| Failure::Markers(path.to_owned()))?;
+    let (before, after) = parts.ok_or_else(|| Error::Markers(path.to_owned()))?;
     let new = format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", text.trim());
-    fs::write(path, new).map_err(|error| failure(path, error))
+    fs::write(path, new).map_err(|error| file_error(path, error))
 }
 
-fn failure(path: &Path, error: std::io::Error) -> Failure {
-    Failure::File { path: path.to_owned(), error }
+fn file_error(path: &Path, error: std::io::Error) -> Error {
+    Error::File { path: path.to_owned(), error }
 }

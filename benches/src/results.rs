@@ -1,6 +1,6 @@
 //! All that one run of the comparison has found out.
 
-use crate::contender::Kind;
+use crate::candidate::Kind;
 use crate::count::Count;
 use crate::figures::Figures;
 use crate::placement::Placement;
@@ -18,19 +18,19 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// The contenders of a workload, in the order in which they are listed there.
-    pub(crate) fn contenders(&self, placement: Placement, workload: &str) -> Vec<&Figures> {
+    /// The candidates of a workload, in the order in which they are listed there.
+    pub(crate) fn candidates(&self, placement: Placement, workload: &str) -> Vec<&Figures> {
         let all = self.placements.iter().filter(|(at, _)| *at == placement).flat_map(|(_, figures)| figures);
         all.filter(|figures| figures.workload == workload).collect()
     }
 
-    pub(crate) fn contender(&self, placement: Placement, workload: &str, name: &str) -> Option<&Figures> {
-        self.contenders(placement, workload).into_iter().find(|figures| figures.contender == name)
+    pub(crate) fn candidate(&self, placement: Placement, workload: &str, name: &str) -> Option<&Figures> {
+        self.candidates(placement, workload).into_iter().find(|figures| figures.candidate == name)
     }
 
     /// The way of workcrew that the workload is about, which the others are compared with.
     pub(crate) fn ours(&self, placement: Placement, workload: &str) -> Option<&Figures> {
-        self.contenders(placement, workload).first().copied()
+        self.candidates(placement, workload).first().copied()
     }
 
     /// The one with the lowest median of a kind.
@@ -45,7 +45,7 @@ impl Results {
         workload: &str,
         takes_part: impl Fn(&Figures) -> bool,
     ) -> Option<&Figures> {
-        let all = self.contenders(placement, workload).into_iter().filter(|figures| takes_part(figures));
+        let all = self.candidates(placement, workload).into_iter().filter(|figures| takes_part(figures));
         all.min_by(|one, other| one.median.total_cmp(&other.median))
     }
 

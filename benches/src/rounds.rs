@@ -1,27 +1,28 @@
-//! Rounds in which all contenders of a workload take turns, so that the noise of the machine meets them alike.
+//! Rounds in which each candidate of a workload takes a sample, so that noise of the machine affects all
+//! alike.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::contender::{Contender, Workload};
-use crate::failure::Failure;
+use crate::candidate::{Candidate, Workload};
+use crate::error::Error;
 use crate::figures::Figures;
 use crate::statistics::{median, quantile, ratio};
 use crate::usage::Usage;
 
-/// How long the threads of a contender are given to come to rest.
+/// How long the threads of a candidate have to become idle.
 const REST: Duration = Duration::from_millis(2);
 /// After the round that does not count: some runtimes then compile what has just run, for a while and in threads of their own.
 const REST_AT_FIRST: Duration = Duration::from_millis(300);
 
-/// What a contender has done so far.
+/// What a candidate has done so far.
 #[derive(Default)]
 struct Record {
     /// Nanoseconds per job of each batch.
     batches: Vec<f64>,
     /// The median of the batches of each round.
     rounds: Vec<f64>,
-    /// Jobs of all turns.
+    /// Jobs of all samples.
     jobs: usize,
     /// What these jobs used up.
     cpu_seconds: f64,
@@ -30,53 +31,53 @@ struct Record {
     ran: Vec<f64>,
 }
 
-/// Plays rounds until the time is over, at least one. Each begins with another contender, since who follows whom may
-/// matter. Before the first that counts there is one that does not, which wakes the threads and fills the caches; but
+/// Runs rounds until the time is over, at least one. Each begins with another candidate, since the order
+/// may matter. Before the first that counts there is one that does not, which wakes the threads and fills the caches; but
 /// not if there is no time at all.
 ///
 /// # Errors
 ///
-/// If a process that takes part does not do so any more.
-pub(crate) fn play(name: &str, workload: &mut Workload, time: Duration) -> Result<Vec<Figures>, Failure> {
-    let count = workload.contenders.len();
+/// If a process of a candidate has ended.
+pub(crate) fn run(name: &str, workload: &mut Workload, time: Duration) -> Result<Vec<Figures>, Error> {
+    let count = workload.candidates.len();
     let mut records: Vec<Record> = (0..count).map(|_| Record::default()).collect();
     if !time.is_zero() {
-        workload.contenders.iter_mut().try_for_each(|contender| (contender.play)().map(drop))?;
+        workload.candidates.iter_mut().try_for_each(|candidate| (candidate.run)().map(drop))?;
         thread::sleep(REST_AT_FIRST);
     }
     let started = Instant::now();
     for first in (0..count).cycle() {
         for index in (first..count).chain(0..first) {
-            take_turn(&mut workload.contenders[index], &mut records[index])?;
+            take_sample(&mut workload.candidates[index], &mut records[index])?;
         }
         if started.elapsed() >= time {
             break;
         }
     }
-    let figures = |(contender, record)| figures(name, contender, record, &records[0]);
-    Ok(workload.contenders.iter().zip(&records).map(figures).collect())
+    let figures = |(candidate, record)| figures(name, candidate, record, &records[0]);
+    Ok(workload.candidates.iter().zip(&records).map(figures).collect())
 }
 
-fn take_turn(contender: &mut Contender, record: &mut Record) -> Result<(), Failure> {
-    let before = Usage::now(contender.process);
-    let turn = (contender.play)()?;
+fn take_sample(candidate: &mut Candidate, record: &mut Record) -> Result<(), Error> {
+    let before = Usage::now(candidate.process);
+    let sample = (candidate.run)()?;
     thread::sleep(REST);
-    let used = Usage::now(contender.process) - before;
+    let used = Usage::now(candidate.process) - before;
     record.cpu_seconds += used.cpu_seconds;
     record.switches += used.switches;
-    record.jobs += turn.jobs;
-    record.ran.extend(turn.ran);
-    record.rounds.push(median(&turn.nanoseconds));
-    record.batches.extend(turn.nanoseconds);
+    record.jobs += sample.jobs;
+    record.ran.extend(sample.ran);
+    record.rounds.push(median(&sample.nanoseconds));
+    record.batches.extend(sample.nanoseconds);
     Ok(())
 }
 
-fn figures(workload: &str, contender: &Contender, record: &Record, reference: &Record) -> Figures {
+fn figures(workload: &str, candidate: &Candidate, record: &Record, reference: &Record) -> Figures {
     let jobs = record.jobs as f64;
     Figures {
         workload: workload.to_owned(),
-        contender: contender.name.clone(),
-        kind: contender.kind,
+        candidate: candidate.name.clone(),
+        kind: candidate.kind,
         ratio: ratio(&record.rounds, &reference.rounds),
         median: median(&record.rounds),
         p99: quantile(&record.batches, 0.99),

@@ -12,7 +12,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The median over the rounds of one contender's value by that of another in the same round, where the noise of the
+/// The median over the rounds of one candidate's value by that of another in the same round, where the noise of the
 /// machine met both.
 pub(crate) fn ratio(rounds: &[f64], reference: &[f64]) -> f64 {
     let ratios: Vec<f64> = rounds.iter().zip(reference).map(|(value, other)| value / other).collect();

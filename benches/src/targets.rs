@@ -3,7 +3,7 @@
 //! Targets are ratios of what was measured side by side in one run; "the best" is the pool with the lowest median there.
 //! That what is switched off costs nothing (target 10) is no comparison with anybody; `counts` bounds the instructions.
 
-use crate::contender::Kind;
+use crate::candidate::Kind;
 use crate::figures::Figures;
 use crate::placement::Placement::{self, Free, One};
 use crate::results::Results;
@@ -55,7 +55,7 @@ pub(crate) const TARGETS: [Target; 42] = [
     stretch("1. W1 free: by the best of Go and Java", AtMost(1.0), |all| to_go_and_java(all, Free, "w1_submit")),
     stretch("1. W2 free: by the best of Go and Java", AtMost(1.0), |all| to_go_and_java(all, Free, "w2_producers")),
     stretch("1. W1 free, overflow CallerRuns: by the best of Go and Java", AtMost(1.0), |all| {
-        let ours = all.contender(Free, "w1_submit", "workcrew_caller_runs")?;
+        let ours = all.candidate(Free, "w1_submit", "workcrew_caller_runs")?;
         Some(ours.ratio / all.best_of(Free, "w1_submit", is_go_or_java)?.ratio)
     }),
     target("2. W3 free: p50 by the best Rust pool", AtMost(0.9), |all| to_best_peer(all, Free, "w3_join")),
@@ -70,7 +70,7 @@ pub(crate) const TARGETS: [Target; 42] = [
     target("3. W4 one: by rayon's scope", AtMost(0.6), |all| to(all, One, "w4_group", "rayon_scope")),
     stretch("3. W4 free: by oneTBB", AtMost(1.0), |all| to(all, Free, "w4_group", "tbb_task_group")),
     stretch("3. W4 free: by Go's channel", AtMost(1.0), |all| {
-        to_best_of(all, Free, "w4_group", |figures| figures.contender.starts_with("go_channel"))
+        to_best_of(all, Free, "w4_group", |figures| figures.candidate.starts_with("go_channel"))
     }),
     target("4. W5 free: by Go's errgroup", AtMost(1.0), |all| to(all, Free, "w5_first_error", "go_errgroup")),
     target("4. W5 free: tasks run, less one for each worker", AtMost(99.0), |all| ran(all, Free)),
@@ -79,7 +79,7 @@ pub(crate) const TARGETS: [Target; 42] = [
     target("5. W6f free: groups by rayon's join", AtMost(20.0), |all| to(all, Free, "w6f_fork_join", "rayon_join")),
     target("5. W6f free: handles by rayon's join", AtMost(20.0), |all| {
         Some(
-            all.contender(Free, "w6f_fork_join", "workcrew_spawn")?.ratio
+            all.candidate(Free, "w6f_fork_join", "workcrew_spawn")?.ratio
                 * to(all, Free, "w6f_fork_join", "rayon_join")?,
         )
     }),
@@ -104,9 +104,9 @@ pub(crate) const TARGETS: [Target; 42] = [
     target("9. W11 one: most of 2 to 64 workers by 2", AtMost(1.5), |all| of_workers(all, One)),
 ];
 
-/// Our time by that of a contender.
-fn to(all: &Results, placement: Placement, workload: &str, contender: &str) -> Option<f64> {
-    all.contender(placement, workload, contender).map(|theirs| 1.0 / theirs.ratio)
+/// Our time by that of a candidate.
+fn to(all: &Results, placement: Placement, workload: &str, candidate: &str) -> Option<f64> {
+    all.candidate(placement, workload, candidate).map(|theirs| 1.0 / theirs.ratio)
 }
 
 /// Our time by that of the best of those that `takes_part` says.
@@ -132,12 +132,12 @@ fn to_go_and_java(all: &Results, placement: Placement, workload: &str) -> Option
 }
 
 fn is_go_or_java(figures: &Figures) -> bool {
-    figures.contender.starts_with("go_") || figures.contender.starts_with("java_")
+    figures.candidate.starts_with("go_") || figures.candidate.starts_with("java_")
 }
 
 /// How much of the time of a static split ours is.
 fn of_split(all: &Results, placement: Placement, workload: &str) -> Option<f64> {
-    all.contender(placement, workload, "static_split").map(|split| split.ratio)
+    all.candidate(placement, workload, "static_split").map(|split| split.ratio)
 }
 
 /// How many tasks of the group ran besides one for each worker; in the median, since a worker that loses its
@@ -147,7 +147,7 @@ fn ran(all: &Results, placement: Placement) -> Option<f64> {
 }
 
 fn cpu(all: &Results, placement: Placement, workload: &str) -> Option<f64> {
-    let mut peers = all.contenders(placement, workload);
+    let mut peers = all.candidates(placement, workload);
     peers.retain(|figures| figures.kind == Kind::Peer);
     let best = peers.iter().map(|figures| figures.cpu).min_by(f64::total_cmp)?;
     Some(all.ours(placement, workload)?.cpu / best)
@@ -160,7 +160,7 @@ fn deviation(all: &Results, placement: Placement) -> Option<f64> {
 }
 
 fn of_workers(all: &Results, placement: Placement) -> Option<f64> {
-    let (_, most) = extremes(all, placement, "w11_workers", |figures| figures.contender != "workers_1")?;
+    let (_, most) = extremes(all, placement, "w11_workers", |figures| figures.candidate != "workers_1")?;
     Some(most)
 }
 
@@ -172,7 +172,7 @@ fn extremes(
     takes_part: impl Fn(&Figures) -> bool,
 ) -> Option<(f64, f64)> {
     let ratios = all
-        .contenders(placement, workload)
+        .candidates(placement, workload)
         .into_iter()
         .filter(|figures| takes_part(figures))
         .map(|figures| figures.ratio);

@@ -22,6 +22,7 @@ use async_nats::jetstream::consumer::pull::BatchConfig;
 use async_nats::jetstream::{self, AckKind, consumer::PullConsumer, consumer::pull};
 use futures::StreamExt;
 use nats_common::{Server, pool, queue, wait_until};
+use workcrew::WorkerPool;
 use workcrew::nats::{Connection, JobQueue, Worker};
 
 /// How a plain loop works.
@@ -207,7 +208,7 @@ fn is_meant(how: Plain, slots: usize) -> bool {
     how != Plain::ThreadForEach || slots <= MAX_THREADS
 }
 
-fn compare(server: &Server, connection: &Connection, queue: &JobQueue, slots: usize) {
+fn compare(server: &Server, (connection, queue): (&Connection, &JobQueue), filler: &JobQueue, slots: usize) {
     let (jobs, rounds) = (setting("WORKCREW_JOBS", 5_000), setting("WORKCREW_ROUNDS", 5));
     let mut costs: Vec<[Option<Cost>; 1 + PLAIN.len()]> = Vec::new();
     for round in 0..rounds {
@@ -217,7 +218,7 @@ fn compare(server: &Server, connection: &Connection, queue: &JobQueue, slots: us
             if contender > 0 && !is_meant(PLAIN[contender - 1], slots) {
                 continue;
             }
-            fill(queue, jobs);
+            fill(filler, jobs);
             of_round[contender] = Some(match contender {
                 0 => worker(connection, queue, slots, jobs),
                 _ => plain(connection, &server.url(), PLAIN[contender - 1], slots, jobs),
@@ -245,10 +246,13 @@ fn compare(server: &Server, connection: &Connection, queue: &JobQueue, slots: us
 #[ignore = "it measures"]
 fn a_worker_beside_plain_loops() {
     let Some(server) = Server::start() else { return };
-    let connection = server.connect(&pool(1));
+    // One connection fills the queue, the other works.
+    let (filling, working) = (WorkerPool::builder().workers(1).thread_name("filler").build().unwrap(), pool(1));
+    let filler = queue(&server.connect(&filling));
+    let connection = server.connect(&working);
     let queue = queue(&connection);
     let slots = env::var("WORKCREW_SLOTS").unwrap_or_else(|_| "2,16,64,256".to_owned());
     for slots in slots.split(',') {
-        compare(&server, &connection, &queue, slots.parse().unwrap());
+        compare(&server, (&connection, &queue), &filler, slots.parse().unwrap());
     }
 }

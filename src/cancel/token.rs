@@ -98,7 +98,7 @@ impl CancellationToken {
     /// the deadline cancels it, and runs the callbacks.
     ///
     /// ```
-    /// use std::time::{Duration, Instant};
+    /// use std::time::Instant;
     /// let token = workcrew::CancellationToken::with_deadline(Instant::now());
     /// assert!(token.is_cancelled());
     /// ```

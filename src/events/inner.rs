@@ -33,6 +33,8 @@ pub(super) struct BusInner {
     pub(super) steps: Notify,
     /// Every mailbox there is, by the name of its group: an idle bus is waited for by what is in them.
     pub(super) members: Mutex<BTreeMap<Name, Weak<dyn Member>>>,
+    /// The threads of publishers that wait for room within a task, by their watchers.
+    pub(super) publishers: Mutex<BTreeMap<Name, Name>>,
 }
 
 /// What users have hung into the bus.
@@ -45,8 +47,8 @@ pub(super) struct BusHooks {
 impl BusInner {
     pub(super) fn new(engine: Arc<PoolInner>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
         let (idle, steps) = (Notify::default(), Notify::default());
-        let (pending, members) = (CachePadded::default(), Mutex::default());
-        Self { engine, thread_name, mailbox_capacity, hooks, pending, idle, steps, members }
+        let (pending, members, publishers) = (CachePadded::default(), Mutex::default(), Mutex::default());
+        Self { engine, thread_name, mailbox_capacity, hooks, pending, idle, steps, members, publishers }
     }
 
     /// Calls a hook because of an event of this generation. Past the bound of rule 3 of `nesting` it is skipped, and that

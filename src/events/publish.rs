@@ -72,7 +72,8 @@ fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, mut held: BTreeMap<
         let called = if context::depth() == 0 {
             Ok(watcher.wait())
         } else {
-            waiting::wait_for_calls(&watcher, held.keys().map(|index| Arc::clone(&tally.mailboxes[*index])).collect())
+            let watched = held.keys().map(|index| (*index, Arc::clone(&tally.mailboxes[*index])));
+            waiting::wait_for_calls(&watcher, watched.collect())
         };
         have_room = match called {
             Ok(called) => called,

@@ -243,6 +243,23 @@ mod tests {
         assert_eq!(looks(&bus), 100 * (3 + 1), "each list is made once and dropped once");
     }
 
+    /// Fault 177.
+    #[test]
+    fn subscribing_and_unsubscribing_one_of_many_looks_at_no_other() {
+        let pool = WorkerPool::builder().workers(1).build().expect("a thread");
+        let bus = EventBus::new(&pool);
+        let mut others: Vec<_> = (0..TOPICS).map(|_| subscribe(&bus, None)).collect();
+        bus.publish(1_u32); // makes the list
+        looks(&bus);
+        for _ in 0..100 {
+            drop(subscribe(&bus, None));
+            drop(others.swap_remove(others.len() / 2));
+        }
+        assert_eq!(looks(&bus), 1, "the one list is dropped once");
+        let members = bus.shared.members.lock().len();
+        assert_eq!(members, TOPICS - 100, "what was dropped is gone");
+    }
+
     #[test]
     fn recipients_come_in_the_order_of_subscribing_whatever_their_topics() {
         let pool = WorkerPool::builder().workers(1).build().expect("a thread");

@@ -109,19 +109,57 @@ impl<E: Send + Sync + 'static> Awaited for End<E> {
     }
 }
 
-/// Within a task: waits until mailboxes have called the watcher, and returns which. It needs room in all of these.
+/// Within a task: waits until there may be room in some of the mailboxes that the publisher watches, and returns their
+/// places among the recipients.
+///
+/// While it helps it watches none, since it would not react to a call: what it runs may itself wait for that room.
 pub(super) fn wait_for_calls<E: Send + Sync + 'static>(
     watcher: &Arc<Watcher>,
-    mailboxes: Vec<Arc<Mailbox<E>>>,
+    watched: Vec<(usize, Arc<Mailbox<E>>)>,
 ) -> Result<Vec<usize>, Refused> {
-    let mut called = Vec::new();
-    let target: Arc<dyn Awaited> = Arc::new(Room { watcher: Arc::clone(watcher), mailboxes });
-    let sleep = |wait: &Wait, until: Option<Instant>| {
-        called = watcher.wait_unless(|| wait.is_called(), Deadline::NEVER.earlier(until));
-        !called.is_empty()
-    };
-    waits::wait(&target, Kind::Certain, sleep)?;
-    Ok(called)
+    let (places, mailboxes): (Vec<usize>, Vec<_>) = watched.into_iter().unzip();
+    let shared = Arc::clone(&mailboxes[0].shared); // only held deliveries are waited for
+    let room = Arc::new(Room { watcher: Arc::clone(watcher), mailboxes });
+    let _publisher = Publisher::new(&shared, room.name());
+    loop {
+        match waits::enter(Arc::clone(&room) as Arc<dyn Awaited>, Kind::Certain)? {
+            Next::Sleep(wait, until) => {
+                let called = watcher.wait_unless(|| wait.is_called(), Deadline::NEVER.earlier(until));
+                if !called.is_empty() {
+                    return Ok(called);
+                }
+                if wait.is_refused() {
+                    return Err(Refused);
+                }
+            }
+            Next::Help(awaited) => {
+                room.mailboxes.iter().for_each(|mailbox| mailbox.unwatch(watcher));
+                if watcher.take_calls().is_empty() {
+                    awaited.help();
+                }
+                return Ok(places);
+            }
+        }
+    }
+}
+
+/// Notes that this thread publishes and waits, until it is dropped.
+struct Publisher<'a> {
+    shared: &'a BusInner,
+    watcher: Name,
+}
+
+impl<'a> Publisher<'a> {
+    fn new(shared: &'a BusInner, watcher: Name) -> Self {
+        shared.publishers.lock().insert(watcher, context::thread_name());
+        Self { shared, watcher }
+    }
+}
+
+impl Drop for Publisher<'_> {
+    fn drop(&mut self) {
+        self.shared.publishers.lock().remove(&self.watcher);
+    }
 }
 
 /// Room in each of some mailboxes.
@@ -240,6 +278,8 @@ impl Awaited for Idleness {
         kept.extend(members.iter().filter_map(|(name, member)| Some((*name, member.upgrade()?))));
         drop(members);
         kept.values().for_each(|member| member.look_for_quiet(needs));
+        // An event ends no sooner than its publishing, which ends no sooner than what lies above it on that stack.
+        self.shared.publishers.lock().values().for_each(|thread| needs.end_of(*thread));
     }
 
     fn help(self: Arc<Self>) {

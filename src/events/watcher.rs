@@ -36,6 +36,11 @@ impl Watcher {
         mem::take(&mut *called)
     }
 
+    /// Takes the mailboxes that have called by now.
+    pub(super) fn take_calls(&self) -> Vec<usize> {
+        mem::take(&mut *self.called.lock())
+    }
+
     /// Has the publisher look again.
     pub(super) fn wake(&self) {
         drop(self.called.lock()); // it has looked before, and sleeps, or looks after

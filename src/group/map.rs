@@ -81,6 +81,8 @@ impl WorkerPool {
     ///
     /// Takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all) does: at
     /// most a queue's capacity ahead of the workers, and none after the first error or a shutdown.
+    /// A source that blocks in `next` cannot be interrupted: this call sees an error or a shutdown
+    /// when `next` has returned.
     ///
     /// # Errors
     ///

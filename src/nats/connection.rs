@@ -10,7 +10,7 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, Request, jetstream};
 
 use super::check;
-use super::denied::Denials;
+use super::denied::{Denial, Denials};
 use super::error::{ConnectError, PublishError};
 use super::event::{self, Event, Listener};
 use super::headers::Headers;
@@ -22,7 +22,6 @@ use super::subscription::SubscriptionBuilder;
 use crate::io::{self, BlockError, IoThread, mpsc};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
-use crate::sync::Ordering::Relaxed;
 use crate::sync::{Arc, Mutex};
 use crate::time::deadline::Deadline;
 
@@ -31,6 +30,8 @@ const LONGEST_FAREWELL: Duration = Duration::from_secs(2);
 /// How long a connect may take beyond the time of an answer for each address, so that the client's own error,
 /// which says more, comes first.
 const LOOK_UP_GRACE: Duration = Duration::from_millis(500);
+/// What the subjects of answers begin with unless set.
+const DEFAULT_INBOX_PREFIX: &str = "_INBOX";
 /// How many jobs may wait for the store at once, over all threads that enqueue.
 const MOST_UNCONFIRMED: usize = 1 << 16;
 
@@ -80,8 +81,10 @@ impl Connection {
         let (listener, timeout) = (builder.listener.clone(), builder.timeout);
         let workers = Arc::new(Mutex::new(Vec::new()));
         let denials = Denials::default();
-        let hub = Hub { listener: listener.clone(), workers: Arc::clone(&workers), denials: denials.clone() };
+        let inbox = builder.inbox_prefix.clone().unwrap_or_else(|| DEFAULT_INBOX_PREFIX.to_owned());
+        let hub = Hub { listener: listener.clone(), workers: Arc::clone(&workers), denials: denials.clone(), inbox };
         let jetstream = builder.jetstream.clone();
+        let api = jetstream.api();
         // The client bounds each address, but not the look-up of a name.
         let addresses = u32::try_from(builder.servers.len()).unwrap_or(u32::MAX);
         let longest = timeout.saturating_mul(addresses).saturating_add(LOOK_UP_GRACE);
@@ -110,7 +113,7 @@ impl Connection {
             Err(BlockError::Panicked(panic)) => panic.resume(),
         };
         let engine = Arc::clone(pool.engine());
-        Ok(Self { link: Arc::new(Link { client, jetstream, io, engine, timeout, listener, workers, denials }) })
+        Ok(Self { link: Arc::new(Link { client, jetstream, io, engine, timeout, listener, workers, denials, api }) })
     }
 
     /// Whether there is a connection right now; out of date when it arrives.
@@ -122,7 +125,8 @@ impl Connection {
     /// Hands a message to the client, which sends it soon after, or when there is a connection again. At most once: see
     /// [above](Self#at-most-once).
     ///
-    /// Blocks only while the client holds back as much as it may, for the time of an answer at most.
+    /// Blocks only while the client holds back as much as it may, for the time of an answer at most. What the server
+    /// does not permit is told by the next [`flush`](Self::flush), and by [`Event::Denied`].
     ///
     /// # Errors
     ///
@@ -153,14 +157,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Blocks until what was published has been handed to the operating system.
+    /// Blocks until the server has taken what was published, for the time of an answer at most.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; a timeout, if there is no connection for the time of an answer.
+    /// [`PublishError`]: [`Denied`](PublishError::Denied) if the server did not permit the subject of a publish since
+    /// the last flush; [`Timeout`](PublishError::Timeout) if there is no connection for the time of an answer. A
+    /// user without permission for the inbox of answers gets `Ok` when all was handed to the operating system.
     pub fn flush(&self) -> Result<(), PublishError> {
-        let flushed = self.link.wait(self.link.client.flush())?;
-        flushed.map_err(|error| PublishError::Failed(error.into()))
+        let deadline = Deadline::after(self.link.timeout);
+        let flushed = self.link.wait_until(self.link.client.flush(), deadline)?;
+        flushed.map_err(|error| PublishError::Failed(error.into()))?;
+        self.link.catch_up(deadline)?;
+        self.link.denied_publish()
     }
 
     /// Publishes a message and blocks until a handler [responds](Message::respond), for the time of
@@ -201,35 +210,9 @@ impl Connection {
         }
         let request = request.payload(payload.encode().map_err(PublishError::Encode)?.into());
         let link = &self.link;
-        let answer = link.wait(link.client.send_request(subject.to_owned(), request))??;
+        let asking = link.client.send_request(subject.to_owned(), request);
+        let answer = link.wait(link.permitted(&[subject.to_owned()], asking))???;
         Ok(Message::new(answer, Arc::clone(link)))
-    }
-
-    /// Returns what the server says of itself; `None` before the first connection. May be stale when
-    /// it returns.
-    #[must_use]
-    pub fn server_info(&self) -> Option<ServerInfo> {
-        self.link.client.try_server_info().map(|info| ServerInfo {
-            name: info.server_name,
-            version: info.version,
-            max_payload: info.max_payload,
-            cluster: info.cluster,
-            domain: info.domain,
-            jetstream: info.jetstream,
-        })
-    }
-
-    /// Returns the counters of this connection since it was made.
-    #[must_use]
-    pub fn statistics(&self) -> ConnectionStatistics {
-        let statistics = self.link.client.statistics();
-        ConnectionStatistics {
-            bytes_in: statistics.in_bytes.load(Relaxed),
-            bytes_out: statistics.out_bytes.load(Relaxed),
-            messages_in: statistics.in_messages.load(Relaxed),
-            messages_out: statistics.out_messages.load(Relaxed),
-            connects: statistics.connects.load(Relaxed),
-        }
     }
 
     /// Closes the connection and has the client make it again, to another server of the cluster for
@@ -266,40 +249,6 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What a server says of itself. From [`Connection::server_info`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ServerInfo {
-    /// The name of the server.
-    pub name: String,
-    /// Its version, such as `2.9.10`.
-    pub version: String,
-    /// The most bytes of a message, headers included.
-    pub max_payload: usize,
-    /// The name of its cluster, if it belongs to one.
-    pub cluster: Option<String>,
-    /// Its JetStream domain, if it has one.
-    pub domain: Option<String>,
-    /// Whether JetStream is turned on.
-    pub jetstream: bool,
-}
-
-/// The counters of a connection. From [`Connection::statistics`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConnectionStatistics {
-    /// Bytes received, without the overhead of the protocol.
-    pub bytes_in: u64,
-    /// Bytes sent, without the overhead of the protocol.
-    pub bytes_out: u64,
-    /// Messages received.
-    pub messages_in: u64,
-    /// Messages sent.
-    pub messages_out: u64,
-    /// How often a connection was made, the first one included.
-    pub connects: u64,
-}
-
 /// What the owners of a connection share.
 pub(super) struct Link {
     pub(super) client: Client,
@@ -312,6 +261,8 @@ pub(super) struct Link {
     pub(super) listener: Listener,
     /// What the server did not permit.
     pub(super) denials: Denials,
+    /// What the subjects of the JetStream API begin with.
+    pub(super) api: String,
     /// Who works, and must know when the connection breaks or comes back.
     workers: Workers,
 }
@@ -322,7 +273,18 @@ type Workers = Arc<Mutex<Vec<Box<dyn Ear>>>>;
 /// Where one of them does.
 trait Ear: Send + Sync {
     fn is_closed(&self) -> bool;
-    fn tell(&self, is_connected: bool);
+    fn tell(&self, news: News);
+}
+
+/// What a worker hears of the connection.
+#[derive(Clone, Debug)]
+pub(super) enum News {
+    /// There is a connection again.
+    Connected,
+    /// It broke.
+    Disconnected,
+    /// The server did not permit something.
+    Denied(Denial),
 }
 
 /// Whether a wait was tried where it would not have ended, or was too long.
@@ -359,11 +321,11 @@ impl Link {
         }
     }
 
-    /// Tells a worker, for as long as it can be told, when the connection breaks (`false`) or comes back (`true`).
+    /// Tells a worker, for as long as it can be told, what happens to the connection.
     pub(super) fn tell_of_connection<T: Send + 'static>(
         &self,
         notes: mpsc::UnboundedSender<T>,
-        make: impl Fn(bool) -> T + Send + Sync + 'static,
+        make: impl Fn(News) -> T + Send + Sync + 'static,
     ) {
         let mut workers = self.workers.lock();
         workers.retain(|ear| !ear.is_closed());
@@ -371,13 +333,13 @@ impl Link {
     }
 }
 
-impl<T: Send, F: Fn(bool) -> T + Send + Sync> Ear for (mpsc::UnboundedSender<T>, F) {
+impl<T: Send, F: Fn(News) -> T + Send + Sync> Ear for (mpsc::UnboundedSender<T>, F) {
     fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 
-    fn tell(&self, is_connected: bool) {
-        let _ = self.0.send((self.1)(is_connected));
+    fn tell(&self, news: News) {
+        let _ = self.0.send((self.1)(news));
     }
 }
 
@@ -411,21 +373,31 @@ struct Hub {
     listener: Listener,
     workers: Workers,
     denials: Denials,
+    /// What the subjects of answers begin with.
+    inbox: String,
 }
 
 impl Hub {
     fn pass_on(&self, event: async_nats::Event) {
         let Some(event) = event::of_client(event) else { return };
-        let is_connected = match event {
-            Event::Connected => Some(true),
-            Event::Disconnected => Some(false),
+        let news = match &event {
+            Event::Connected => Some(News::Connected),
+            Event::Disconnected => {
+                self.denials.forget_inbox();
+                Some(News::Disconnected)
+            }
+            Event::Denied(text) => {
+                let denial = Denial::read(text);
+                denial.iter().for_each(|denial| self.denials.note(denial, &self.inbox));
+                if denial.as_ref().is_some_and(Denial::is_of_probe) {
+                    return;
+                }
+                denial.map(News::Denied)
+            }
             _ => None,
         };
-        if let Some(is_connected) = is_connected {
-            self.workers.lock().iter().for_each(|ear| ear.tell(is_connected));
-        }
-        if let Event::Complaint(complaint) = &event {
-            self.denials.note(complaint);
+        if let Some(news) = news {
+            self.workers.lock().iter().for_each(|ear| ear.tell(news.clone()));
         }
         self.listener.tell(&event);
     }

@@ -87,7 +87,9 @@ impl ConsumerPlan {
         merge(&self.terms, &mut config);
         let question = json!({ "stream_name": &**stream, "config": config, "action": "update" });
         let request = format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}");
-        let answer = self.link.wait(self.link.jetstream.request(request, &question))?;
+        let calls = [request.clone()];
+        let asking = self.link.jetstream.request(request, &question);
+        let answer = self.link.wait(self.link.permitted_api(&calls, asking))??;
         match answer {
             Ok(Response::Ok::<Value>(_)) => {}
             Ok(Response::Err { error }) => return Err(WorkerError::Rejected(error.into())),
@@ -104,8 +106,9 @@ impl ConsumerPlan {
 
 /// The settings of the consumer as the server shows them; `None`, if there is no consumer.
 fn look_up(link: &Link, terms: &Terms) -> Result<Option<Map<String, Value>>, WorkerError> {
-    let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    let mut answer: Value = match link.wait(link.jetstream.request(question, &json!({})))? {
+    let question = json!({});
+    let asking = link.jetstream.request(terms.info_call(), &question);
+    let mut answer: Value = match link.wait(link.permitted_api(&[terms.info_call()], asking))?? {
         Ok(Response::Ok(answer)) => answer,
         Ok(Response::Err { error }) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND => {
             return Ok(None);

@@ -11,6 +11,7 @@ use async_nats::jetstream::message::PublishMessage;
 use super::check;
 use super::connection::WaitError;
 use super::delay::Schedule;
+use super::denied::Mark;
 use super::error::EnqueueError;
 use super::headers::Headers;
 use super::payload::Encode;
@@ -139,8 +140,15 @@ impl fmt::Debug for NewJob {
     }
 }
 
-/// A job that was sent: its answer, and until when that is waited for.
-type Sent = (PublishAckFuture, Deadline);
+/// A job that was sent.
+struct Sent {
+    answer: PublishAckFuture,
+    /// Until when the answer is waited for.
+    deadline: Deadline,
+    /// What the server denied since then may be this job's subject.
+    mark: Mark,
+    subject: [String; 1],
+}
 
 impl JobQueue {
     /// Stores a job, and blocks until the store confirms it, for the time of an answer at most.
@@ -242,12 +250,16 @@ impl JobQueue {
             return Err(EnqueueError::Disconnected);
         }
         let message = message.expected_stream(&self.name);
+        let mark = self.link.denials.mark();
         let sending = self.link.jetstream.send_publish(subject.to_owned(), message);
-        Ok((self.link.wait_until(sending, deadline)??, deadline))
+        let answer = self.link.wait_until(sending, deadline)??;
+        Ok(Sent { answer, deadline, mark, subject: [subject.to_owned()] })
     }
 
-    fn confirmed(&self, (answer, deadline): Sent) -> Result<Enqueued, EnqueueError> {
-        let ack = self.link.wait_until(answer.into_future(), deadline)??;
+    fn confirmed(&self, sent: Sent) -> Result<Enqueued, EnqueueError> {
+        let Sent { answer, deadline, mark, subject } = sent;
+        let answered = self.link.permitted_since(mark, &subject, answer.into_future());
+        let ack = self.link.wait_until(answered, deadline)???;
         Ok(Enqueued { sequence: ack.sequence, is_duplicate: ack.duplicate })
     }
 }

@@ -105,6 +105,10 @@ pub enum EnqueueError {
     /// The store did not confirm in time.
     #[error("the store did not confirm in time")]
     Timeout,
+    /// The server does not permit the subject to the user that is logged in. If it is the inbox of answers that
+    /// is denied, the job may be stored.
+    #[error("permission denied: {0}")]
+    Denied(String),
     /// The payload is larger than the server or the stream allows.
     #[error("the payload is larger than is allowed")]
     TooLarge,
@@ -135,6 +139,9 @@ pub enum QueueError {
     /// There is no answer from JetStream: no connection, or the server does not have it turned on.
     #[error("no answer from JetStream: {0}")]
     Unavailable(#[source] BoxError),
+    /// The server does not permit the call to the user that is logged in.
+    #[error("permission denied: {0}")]
+    Denied(String),
     /// The server refuses the settings.
     #[error("the server refuses: {0}")]
     Rejected(#[source] BoxError),
@@ -165,6 +172,10 @@ pub enum WorkerError {
     /// The server refuses the settings.
     #[error("the server refuses: {0}")]
     Rejected(#[source] BoxError),
+    /// The server does not permit the call to the user that is logged in; of [`plan`](super::Worker::plan) and its
+    /// change only. A run tells [`Event::Denied`](super::Event) and tries again.
+    #[error("permission denied: {0}")]
+    Denied(String),
     /// There is no answer from JetStream; of [`plan`](super::Worker::plan) and its change only. A run tries again.
     #[error("no answer from JetStream: {0}")]
     Unavailable(#[source] BoxError),
@@ -172,6 +183,23 @@ pub enum WorkerError {
     #[error("a worker cannot be run by a task of its own pool")]
     WouldDeadlock,
 }
+
+/// The server does not permit something; its words.
+#[derive(Debug)]
+pub(super) struct Denied(pub(super) String);
+
+/// Makes an error of a denial, for each kind of call.
+macro_rules! from_denied {
+    ($($error:ty),*) => {
+        $(impl From<Denied> for $error {
+            fn from(denied: Denied) -> Self {
+                Self::Denied(denied.0)
+            }
+        })*
+    };
+}
+
+from_denied!(PublishError, EnqueueError, QueueError, WorkerError);
 
 /// Shows differences in a sentence.
 struct Listed<'a>(&'a [Difference]);

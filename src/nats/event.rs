@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::denied::Denial;
 use crate::sync::Arc;
 use crate::unwind;
 
@@ -21,6 +22,8 @@ pub enum Event {
     SlowSubscription,
     /// The server, or the client, complains of something.
     Complaint(String),
+    /// The server does not permit something to the user that is logged in. Its words name the subject.
+    Denied(String),
     /// A worker found its consumer deleted, and makes it anew.
     ConsumerLost {
         /// The name of the consumer.
@@ -99,7 +102,7 @@ impl fmt::Display for Event {
             Self::Disconnected => f.write_str("disconnected"),
             Self::LameDuck => f.write_str("the server is about to be shut down"),
             Self::SlowSubscription => f.write_str("a subscription has lost messages"),
-            Self::Complaint(text) => f.write_str(text),
+            Self::Complaint(text) | Self::Denied(text) => f.write_str(text),
             Self::ConsumerLost { consumer } => write!(f, "the consumer {consumer} is gone"),
             Self::ConsumerReady { consumer } => write!(f, "the consumer {consumer} is ready"),
             Self::ConsumerFailed { consumer, error, retry_after } => {
@@ -150,7 +153,11 @@ pub(super) fn of_client(event: async_nats::Event) -> Option<Event> {
         async_nats::Event::Disconnected => Some(Event::Disconnected),
         async_nats::Event::LameDuckMode => Some(Event::LameDuck),
         async_nats::Event::SlowConsumer(_) => Some(Event::SlowSubscription),
-        async_nats::Event::ServerError(error) => Some(Event::Complaint(error.to_string())),
+        async_nats::Event::ServerError(error) => {
+            let text = error.to_string();
+            let is_denial = Denial::read(&text).is_some();
+            Some(if is_denial { Event::Denied(text) } else { Event::Complaint(text) })
+        }
         async_nats::Event::ClientError(error) => Some(Event::Complaint(error.to_string())),
         async_nats::Event::Draining | async_nats::Event::Closed => None,
     }

@@ -213,6 +213,13 @@ impl Hands {
         Some(hand.has_slot)
     }
 
+    /// The delivery whose outcome is told, or waits to be told, to this subject.
+    pub(super) fn told_by(&self, subject: &str) -> Option<u64> {
+        let is_told =
+            |hand: &Hand| hand.give_up_at.is_some() && hand.delivered.message.reply.as_deref() == Some(subject);
+        self.held.iter().find(|(_, hand)| is_told(hand)).map(|(number, _)| *number)
+    }
+
     /// The tasks that may not have started.
     pub(super) fn tasks(&self) -> Vec<Arc<dyn Task>> {
         self.held.values().filter_map(|hand| hand.task.clone()).collect()

@@ -38,6 +38,8 @@ const ERROR: &str = "Workcrew-Error";
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long a return waits for its message at most.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the return of a job that is not due waits for its message at most.
+const LONG_PATIENCE: Duration = Duration::from_secs(15);
 /// How many verdicts are remembered here, for when they cannot be written down.
 const MAX_REMEMBERED: usize = 4_096;
 
@@ -84,11 +86,12 @@ impl History {
         }
         let stream = self.link.jetstream.get_stream_no_info(self.stream()).await.ok()?;
         let looking = stream.raw_message_builder().last_by_subject(self.subject(delivered.sequence)).send();
-        let Ok(looked) = io::timeout(PATIENCE, looking).await else {
+        let calls = [format!("STREAM.MSG.GET.{}", self.stream())];
+        let Ok(looked) = io::timeout(PATIENCE, self.link.permitted_api(&calls, looking)).await else {
             self.is_mute.store(true, Ordering::Relaxed);
             return None;
         };
-        let headers = looked.ok()?.headers;
+        let headers = looked.ok()?.ok()?.headers;
         let number = |name: &str| headers.get(name)?.as_str().parse::<i128>().ok();
         if number(STORED) != Some(delivered.stored_at.into()) {
             return None; // another job had this place
@@ -111,6 +114,13 @@ impl History {
     pub(super) async fn note_return(&self, delivered: &Delivered) {
         let returns = delivered.returns().saturating_add(1);
         let _ = io::timeout(PATIENCE, self.write(delivered, &WorkerCounters { returns, dead: None })).await;
+    }
+
+    /// Writes down that no delivery so far was an attempt: the job is not due yet, so there is time.
+    pub(super) async fn note_early(&self, delivered: &Delivered) {
+        delivered.set_returns(delivered.deliveries.saturating_sub(1));
+        let record = WorkerCounters { returns: delivered.deliveries, dead: None };
+        let _ = io::timeout(LONG_PATIENCE, self.write(delivered, &record)).await;
     }
 
     /// Writes down that a job is dead, here at least.
@@ -155,7 +165,7 @@ impl History {
                 let jetstream = &self.link.jetstream;
                 jetstream.send_publish(self.subject(delivered.sequence), message).await?.await
             };
-            match stored.await {
+            match self.link.permitted(&[self.subject(delivered.sequence)], stored).await.map_err(|_| ())? {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == PublishErrorKind::StreamNotFound => self.create().await?,
                 Err(_) => return Err(()),

@@ -15,7 +15,7 @@ use futures_core::Stream;
 
 use super::check;
 use super::connection::Link;
-use super::error::WorkerError;
+use super::error::{Denied, WorkerError};
 use super::incarnation::{self, LEASE, Origin, Sight};
 use super::leftover;
 use super::server_clock::nanoseconds;
@@ -86,6 +86,22 @@ enum Stage {
 
 /// Gets or makes the consumer, compares it with what was asked for, and makes an inbox.
 pub(super) async fn prepare(link: &Link, terms: &Terms, needs_replies: bool) -> Result<Prepared, PrepareError> {
+    let Terms { stream, consumer, .. } = terms;
+    let mut calls = vec![
+        format!("STREAM.INFO.{stream}"),
+        terms.info_call(),
+        format!("CONSUMER.CREATE.{stream}.{consumer}"),
+        format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"),
+    ];
+    // The subject of a single filter is part of the call.
+    calls.extend(terms.filters.iter().map(|filter| format!("CONSUMER.CREATE.{stream}.{consumer}.{filter}")));
+    match link.permitted_api(&calls, prepare_if_permitted(link, terms, needs_replies)).await {
+        Ok(prepared) => prepared,
+        Err(Denied(text)) => Err(PrepareError::Passing(format!("permission denied: {text}"))),
+    }
+}
+
+async fn prepare_if_permitted(link: &Link, terms: &Terms, needs_replies: bool) -> Result<Prepared, PrepareError> {
     if !link.is_connected() {
         return Err(PrepareError::Passing("there is no connection".to_owned()));
     }

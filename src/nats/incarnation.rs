@@ -22,6 +22,7 @@ use async_nats::jetstream::stream;
 use serde_json::{Value, json};
 
 use super::connection::Link;
+use super::error::Denied;
 use super::server_clock::{ServerTime, nanoseconds};
 use super::terms::Terms;
 
@@ -60,8 +61,15 @@ pub(super) struct Look {
 
 /// Looks at the consumer, and at the stream if the consumer is not the one that is known.
 pub(super) async fn look(link: &Link, terms: &Terms, known: Origin) -> Look {
-    let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    let answer: Result<Value, _> = link.answer(link.jetstream.request(question, &json!({}))).await;
+    let calls = [terms.info_call(), format!("STREAM.INFO.{}", terms.stream)];
+    match link.permitted_api(&calls, look_if_permitted(link, terms, known)).await {
+        Ok(look) => look,
+        Err(Denied(text)) => Look { sight: Sight::Unknown(text), server_time: None },
+    }
+}
+
+async fn look_if_permitted(link: &Link, terms: &Terms, known: Origin) -> Look {
+    let answer: Result<Value, _> = link.answer(link.jetstream.request(terms.info_call(), &json!({}))).await;
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return Look { sight: unseen(&error), server_time: None },
@@ -117,8 +125,7 @@ fn time_in(answer: &Value) -> Option<ServerTime> {
 
 /// Asks the server for its time.
 pub(super) async fn server_time(link: &Link, terms: &Terms) -> Option<ServerTime> {
-    let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    let answer: Result<Value, _> = link.jetstream.request(question, &json!({})).await;
+    let answer: Result<Value, _> = link.jetstream.request(terms.info_call(), &json!({})).await;
     time_in(&answer.ok()?)
 }
 

@@ -4,6 +4,10 @@
 //! *ack floor* has been acknowledged, and none of it is delivered again. Such a job takes room and is counted.
 //! It is not deleted unasked: a server that lost its last jobs in a power cut gives their numbers
 //! to new ones, and the consumer may take those for done.
+//!
+//! A killed server may also keep a *ghost*: the consumer waits for the acknowledgement of a job that the
+//! stream no longer has. It holds the floor down, so that the jobs behind it seem not to be done. Its
+//! acknowledgement, which no worker can send any more, is sent here.
 
 use async_nats::jetstream::consumer;
 use async_nats::jetstream::response::Response;
@@ -16,6 +20,8 @@ use super::terms::Terms;
 
 /// How many are counted.
 const MAX_COUNTED: u64 = 1_000;
+/// The most ghosts that one search acknowledges.
+const MAX_GHOSTS: usize = 100;
 
 /// A job as it is stored: its headers need not make sense.
 pub(super) struct StoredJob {
@@ -51,7 +57,7 @@ pub(super) struct DetachedOutput {
 
 /// Looks for jobs that the consumer counts as done.
 pub(super) async fn find(link: &Link, terms: &Terms) -> Option<DetachedOutput> {
-    let floor = consumer_info(link, terms).await.ok()?.ack_floor.stream_sequence;
+    let floor = floor(link, terms).await.ok()?;
     let (mut found, mut next): (Option<DetachedOutput>, u64) = (None, 1);
     while let Ok(Some(job)) = next_job(link, terms, next).await {
         if job.sequence > floor || found.as_ref().is_some_and(|found| found.jobs >= MAX_COUNTED) {
@@ -61,6 +67,41 @@ pub(super) async fn find(link: &Link, terms: &Terms) -> Option<DetachedOutput> {
         found.get_or_insert(DetachedOutput { first: job.sequence, jobs: 0 }).jobs += 1;
     }
     found
+}
+
+/// Returns the consumer's floor, after acknowledging the ghosts on top of it.
+pub(super) async fn floor(link: &Link, terms: &Terms) -> Result<u64, QueueError> {
+    let mut info = consumer_info(link, terms).await?;
+    for _ in 0..MAX_GHOSTS {
+        let floor = info.ack_floor.stream_sequence;
+        // While acknowledgements are missing, the first of them is that of the next job.
+        if info.num_ack_pending == 0 || is_stored(link, terms, floor + 1).await? {
+            break;
+        }
+        // The server goes by the place in the stream. The second number must not be the next one of the consumer, by
+        // which a server would raise the floor for a job that is not pending.
+        let (ghost, delivery) = (floor + 1, info.ack_floor.consumer_sequence + 2);
+        let subject = format!("$JS.ACK.{}.{}.1.{ghost}.{delivery}.0.0", terms.stream, terms.consumer);
+        let acknowledged = link.in_time(link.client.request(subject, "+ACK".into())).await;
+        if !matches!(acknowledged, Some(Ok(_))) {
+            break;
+        }
+        let next = consumer_info(link, terms).await?;
+        let is_raised = next.ack_floor.stream_sequence > floor;
+        info = next;
+        if !is_raised {
+            break;
+        }
+    }
+    Ok(info.ack_floor.stream_sequence)
+}
+
+/// Returns whether the stream has a job at this place. Without an answer that says no, it has.
+async fn is_stored(link: &Link, terms: &Terms, place: u64) -> Result<bool, QueueError> {
+    let subject = format!("STREAM.MSG.GET.{}", terms.stream);
+    let answer: Result<Value, _> = link.answer(link.jetstream.request(subject, &json!({ "seq": place }))).await;
+    let answer = answer.map_err(|error| QueueError::Unavailable(error.into()))?;
+    Ok(answer["error"]["code"] != 404)
 }
 
 /// Deletes the jobs of one subject up to the consumer's floor; returns how many there were.
@@ -75,8 +116,7 @@ pub(super) async fn clear(link: &Link, terms: &Terms, subject: &str, floor: u64)
 
 /// What the server says of the consumer.
 pub(super) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer::Info, QueueError> {
-    let question = format!("CONSUMER.INFO.{}.{}", terms.stream, terms.consumer);
-    match link.answer(link.jetstream.request(question, &json!({}))).await {
+    match link.answer(link.jetstream.request(terms.info_call(), &json!({}))).await {
         Ok(Response::Ok(info)) => Ok(info),
         Ok(Response::Err { error }) => Err(QueueError::Rejected(error.into())),
         Err(error) => Err(QueueError::Unavailable(error.into())),

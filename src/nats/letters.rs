@@ -107,9 +107,12 @@ impl JobQueue {
         if query.limit == 0 {
             return Ok(found);
         }
-        let reader = self.look_up(self.read_dead_letters(query.after))?;
+        let stream = dead_letter::stream_of(&self.name);
+        let calls = [format!("CONSUMER.CREATE.{stream}")];
+        let reader = self.look_up(&calls, self.read_dead_letters(query.after))?;
+        let calls = [format!("CONSUMER.MSG.NEXT.{stream}.{}", reader.cached_info().name)];
         let outcome = loop {
-            match self.look_up(next_page(&reader, self.link.client.max_payload())) {
+            match self.look_up(&calls, next_page(&reader, self.link.client.max_payload())) {
                 Err(error) => break Err(error),
                 Ok(page) => {
                     let is_last = page.is_empty();
@@ -122,7 +125,8 @@ impl JobQueue {
             }
         };
         // Without this the server removes the reader by itself, after half a minute.
-        let _ = self.look_up(async {
+        let calls = [format!("CONSUMER.DELETE.{stream}.{}", reader.cached_info().name)];
+        let _ = self.look_up(&calls, async {
             let name = &reader.cached_info().name;
             self.dead_stream().await?.delete_consumer(name).await.map_err(QueueError::from)
         });
@@ -154,10 +158,11 @@ impl JobQueue {
         if letter.is_without_payload() {
             return Err(QueueError::Rejected("the letter does not hold the payload of the job".into()));
         }
-        self.look_up(async { letter.check(&self.dead_stream().await?).await })?;
+        let calls = [format!("STREAM.MSG.GET.{}", dead_letter::stream_of(&self.name))];
+        self.look_up(&calls, async { letter.check(&self.dead_stream().await?).await })?;
         let enqueued = self.store(letter.subject(), letter.revived(&self.name)).map_err(QueueError::Requeue)?;
         if enqueued.is_duplicate() {
-            self.look_up(async {
+            self.look_up(&[format!("STREAM.MSG.GET.{}", self.name)], async {
                 let jobs = self.link.jetstream.get_stream_no_info(&*self.name).await?;
                 letter.check_duplicate(&jobs, &self.name, enqueued.sequence()).await
             })?;
@@ -175,7 +180,8 @@ impl JobQueue {
     ///
     /// [`QueueError`], also if the letter was taken out before.
     pub fn discard_dead_letter(&self, letter: &DeadLetter) -> Result<(), QueueError> {
-        self.look_up(async {
+        let calls = ["GET", "DELETE"].map(|call| format!("STREAM.MSG.{call}.{}", dead_letter::stream_of(&self.name)));
+        self.look_up(&calls, async {
             let stream = self.dead_stream().await?;
             letter.check(&stream).await?;
             let deleted = stream.delete_message(letter.sequence()).await;

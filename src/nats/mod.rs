@@ -34,6 +34,7 @@
 mod attempt;
 mod check;
 mod connection;
+mod connection_info;
 mod consumer_plan;
 mod consumer_settings;
 mod control;
@@ -58,6 +59,7 @@ mod metrics;
 mod options;
 mod outcome;
 mod payload;
+mod permission;
 mod publisher;
 mod queue;
 mod server_clock;
@@ -72,7 +74,8 @@ mod unreadable;
 mod worker;
 
 pub use self::check::InvalidArgument;
-pub use self::connection::{Connection, ConnectionStatistics, ServerInfo};
+pub use self::connection::Connection;
+pub use self::connection_info::{ConnectionStatistics, ServerInfo};
 pub use self::consumer_plan::ConsumerPlan;
 pub use self::consumer_settings::ConsumerSettings;
 pub use self::dead_letter::{DeadLetter, DeadReason};

@@ -34,7 +34,7 @@ pub struct ConnectionBuilder {
     pub(super) waits_for_server: bool,
     pub(super) listener: Listener,
     ping_interval: Duration,
-    inbox_prefix: Option<String>,
+    pub(super) inbox_prefix: Option<String>,
     pub(super) jetstream: JetStream,
     reconnect: ReconnectSettings,
 }
@@ -46,6 +46,17 @@ pub(super) enum JetStream {
     Default,
     Domain(String),
     Prefix(String),
+}
+
+impl JetStream {
+    /// What the subjects of the API begin with.
+    pub(super) fn api(&self) -> String {
+        match self {
+            Self::Default => "$JS.API".to_owned(),
+            Self::Domain(domain) => format!("$JS.{domain}.API"),
+            Self::Prefix(prefix) => prefix.clone(),
+        }
+    }
 }
 
 /// By what the server knows who it is.

@@ -85,9 +85,7 @@ impl Registrar {
                 Verdict::Return(delay)
             }
             Verdict::Postpone(_) if route == Route::Consumer => {
-                // No delivery so far was an attempt.
-                delivered.set_returns(delivered.deliveries.saturating_sub(1));
-                self.history.note_return(delivered).await;
+                self.history.note_early(delivered).await;
                 Verdict::Postpone(delay::pause(delivered.until_due(), delivered.clock.is_known()))
             }
             other => other,
@@ -162,7 +160,11 @@ impl Registrar {
             let sent = self.link.jetstream.send_publish(self.dead_subject.to_string(), letter).await?;
             Ok(sent.await?)
         };
-        self.link.in_time(storing).await.unwrap_or(Err(EnqueueError::Timeout))
+        let subjects = [self.dead_subject.to_string()];
+        match self.link.in_time(self.link.permitted(&subjects, storing)).await {
+            Some(stored) => stored?,
+            None => Err(EnqueueError::Timeout),
+        }
     }
 
     /// Keeps rule 3.

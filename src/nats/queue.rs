@@ -199,7 +199,8 @@ pub(super) fn open(
     dead_subject: String,
 ) -> Result<JobQueue, QueueError> {
     for wanted in streams {
-        link.wait(create_or_check(&link.jetstream, wanted))??;
+        let calls = ["INFO", "CREATE"].map(|call| format!("STREAM.{call}.{}", wanted.name));
+        link.wait(link.permitted_api(&calls, create_or_check(&link.jetstream, wanted)))???;
     }
     let max_age = streams.first().map(|jobs| jobs.max_age).filter(|age| !age.is_zero());
     Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into(), max_age })
@@ -250,12 +251,18 @@ impl JobQueue {
     }
 
     pub(super) fn stored_in(&self, stream: &str) -> Result<u64, QueueError> {
-        self.look_up(async { Ok(self.link.jetstream.get_stream(stream).await?.cached_info().state.messages) })
+        self.look_up(&[format!("STREAM.INFO.{stream}")], async {
+            Ok(self.link.jetstream.get_stream(stream).await?.cached_info().state.messages)
+        })
     }
 
-    /// Waits for what is asked of the server, for the time of an answer.
-    pub(super) fn look_up<T>(&self, looking: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
-        self.link.wait(looking)?
+    /// Waits for what is asked of the server by these calls of its API, for the time of an answer.
+    pub(super) fn look_up<T>(
+        &self,
+        calls: &[String],
+        looking: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, QueueError> {
+        self.link.wait(self.link.permitted_api(calls, looking))??
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_nats::jetstream::consumer;
 use async_nats::jetstream::response::Response;
 use serde_json::{Value, json};
 
@@ -65,8 +66,8 @@ impl JobQueue {
     /// ```
     pub fn status(&self) -> Result<QueueStatus, QueueError> {
         let question = format!("STREAM.INFO.{}", self.name);
-        let answer: Value = self.look_up(async {
-            match self.link.jetstream.request(question, &json!({})).await {
+        let answer: Value = self.look_up(std::slice::from_ref(&question), async {
+            match self.link.jetstream.request(question.clone(), &json!({})).await {
                 Ok(Response::Ok(info)) => Ok(info),
                 Ok(Response::Err { error }) => Err(QueueError::Rejected(error.into())),
                 Err(error) => Err(QueueError::Unavailable(error.into())),
@@ -95,7 +96,7 @@ impl<E> Worker<E> {
     ///
     /// [`QueueError`]; [`Rejected`](QueueError::Rejected) if no worker of this name has run yet.
     pub fn status(&self) -> Result<ConsumerStatus, QueueError> {
-        let info = self.link.wait(leftover::consumer_info(&self.link, &self.terms))??;
+        let info = self.info()?;
         Ok(ConsumerStatus {
             jobs_pending: info.num_pending,
             jobs_ack_pending: info.num_ack_pending as u64,
@@ -111,20 +112,35 @@ impl<E> Worker<E> {
     /// [`Event::JobsLeftBehind`](super::Event) tells of them. Check the event first if the server may have lost its *last
     /// jobs*, as in a power cut: then it gives their numbers to new jobs, and the consumer may take those for done.
     ///
-    /// Blocks for two round trips, and for one more with each further subject of the worker. Each has the time
-    /// of an answer.
+    /// A killed server may also wait for the acknowledgement of a job that it no longer has. Such
+    /// acknowledgements are sent first, at most 100.
+    ///
+    /// Blocks for two round trips, for one more with each further subject of the worker, and for three with
+    /// each such acknowledgement. Each has the time of an answer.
     ///
     /// # Errors
     ///
     /// [`QueueError`](super::QueueError), if the server does not answer or refuses. What was deleted stays deleted.
     pub fn clear_finished(&self) -> Result<u64, QueueError> {
-        let info = self.link.wait(leftover::consumer_info(&self.link, &self.terms))??;
-        let floor = info.ack_floor.stream_sequence;
+        let (stream, consumer) = (&self.terms.stream, &self.terms.consumer);
+        let calls = [
+            self.terms.info_call(),
+            format!("STREAM.MSG.GET.{stream}"),
+            format!("STREAM.PURGE.{stream}"),
+            format!("$JS.ACK.{stream}.{consumer}"),
+        ];
+        let floor = self.link.wait(self.link.permitted_api(&calls, leftover::floor(&self.link, &self.terms)))???;
         let mut cleared = 0;
         for subject in self.terms.subjects() {
-            cleared += self.link.wait(leftover::clear(&self.link, &self.terms, subject, floor))??;
+            let clearing = leftover::clear(&self.link, &self.terms, subject, floor);
+            cleared += self.link.wait(self.link.permitted_api(&calls, clearing))???;
         }
         Ok(cleared)
+    }
+
+    fn info(&self) -> Result<consumer::Info, QueueError> {
+        let calls = [self.terms.info_call()];
+        self.link.wait(self.link.permitted_api(&calls, leftover::consumer_info(&self.link, &self.terms)))??
     }
 }
 

@@ -109,7 +109,9 @@ impl QueuePlan {
         for StreamPlan { wanted, found, differences } in &self.streams {
             if let (Some(found), false) = (found, differences.is_empty()) {
                 let changed = merged(wanted, found);
-                self.link.wait(async { self.link.jetstream.update_stream(&changed).await })??;
+                let calls = [format!("STREAM.UPDATE.{}", wanted.name)];
+                let update = async { self.link.jetstream.update_stream(&changed).await };
+                self.link.wait(self.link.permitted_api(&calls, update))???;
             }
         }
         let wanted: Vec<_> = self.streams.into_iter().map(|stream| stream.wanted).collect();
@@ -146,6 +148,7 @@ impl JobQueueBuilder {
     ///     println!("{stream}: {difference}");
     /// }
     /// let queue = plan.apply()?;
+    /// queue.enqueue("RESIZE.small", "image 7", "7")?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn plan(self) -> Result<QueuePlan, QueueError> {
@@ -153,7 +156,8 @@ impl JobQueueBuilder {
         let mut plans = Vec::new();
         for wanted in streams {
             let looking = async { link.jetstream.get_stream(&wanted.name).await };
-            let found = match link.wait(looking)? {
+            let calls = [format!("STREAM.INFO.{}", wanted.name)];
+            let found = match link.wait(link.permitted_api(&calls, looking))?? {
                 Ok(stream) => Some(stream.cached_info().config.clone()),
                 Err(error) if is_missing(&error) => None,
                 Err(error) => return Err(error.into()),

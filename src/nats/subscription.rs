@@ -15,9 +15,9 @@ use futures_core::Stream;
 
 use super::check;
 use super::connection::{Link, WaitError};
-use super::denied;
 use super::error::PublishError;
 use super::message::Message;
+use super::permission;
 use crate::cancel::token::CancellationToken;
 use crate::io::mpsc;
 use crate::sync::Arc;
@@ -81,7 +81,7 @@ impl SubscriptionBuilder {
             Err(WaitError::Timeout) => return Err(PublishError::Timeout),
             Err(WaitError::OnIoThread) => return Err(PublishError::WouldDeadlock),
         };
-        denied::check_subscription(&link, &subject)?;
+        permission::check_subscription(&link, &subject)?;
         let slots = concurrent.unwrap_or_else(|| link.engine.workers.target());
         let ended = CancellationToken::new();
         let (freed, free) = mpsc::unbounded_channel();

@@ -42,6 +42,11 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    /// The call by which the server is asked for the consumer.
+    pub(super) fn info_call(&self) -> String {
+        format!("CONSUMER.INFO.{}.{}", self.stream, self.consumer)
+    }
+
     /// The subjects of the consumer's jobs.
     pub(super) fn subjects(&self) -> impl Iterator<Item = &str> {
         let all = self.filters.is_empty().then_some(">");

@@ -296,7 +296,7 @@ impl<E> Worker<E> {
             return Err(WorkerError::WouldDeadlock);
         }
         let notes = mpsc::unbounded_channel();
-        self.link.tell_of_connection(notes.0.clone(), Note::Connection);
+        self.link.tell_of_connection(notes.0.clone(), Note::News);
         let _guards = [&engine.closing, &self.draining].map(|token| {
             let notes = notes.0.clone();
             token.on_cancel(move || drop(notes.send(Note::Drain)))

@@ -40,9 +40,17 @@ struct Inner {
     target: usize,
     /// The records of workers that left.
     vacant: Vec<Arc<WorkerCounters>>,
-    /// Threads that nobody has joined yet.
+    /// Threads that no call has joined yet.
     threads: Vec<thread::JoinHandle<()>>,
+    /// With so many of them, those that have ended are let go.
+    sweep_at: usize,
+    /// How many threads all sweeps have looked at.
+    #[cfg(test)]
+    looks: usize,
 }
+
+/// The fewest threads among which those that have ended are looked for.
+const SWEPT: usize = 64;
 
 impl WorkerSet {
     pub(crate) fn new(pool: Name) -> Self {
@@ -86,11 +94,19 @@ impl WorkerSet {
         vacant.unwrap_or_else(open_record)
     }
 
-    /// Keeps the thread of a worker until it is joined; lets go of those that have ended.
+    /// Keeps the thread of a worker until it is joined. Now and then it lets go of those that have ended: of twice as
+    /// many as there were after the time before, so that each thread is looked at about twice.
     pub(crate) fn keep(&self, thread: thread::JoinHandle<()>) {
         let mut inner = self.inner.lock();
-        inner.threads.retain(|thread| !thread.is_finished());
         inner.threads.push(thread);
+        if inner.threads.len() >= inner.sweep_at.max(SWEPT) {
+            #[cfg(test)]
+            {
+                inner.looks += inner.threads.len();
+            }
+            inner.threads.retain(|thread| !thread.is_finished());
+            inner.sweep_at = 2 * inner.threads.len();
+        }
     }
 
     /// Whether the worker that asks shall depart, to meet a lowered target; if so, it has.
@@ -177,4 +193,43 @@ pub(crate) struct Change {
     pub(crate) missing: usize,
     /// Workers to leave, once they are awake.
     pub(crate) surplus: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// Fault 169.
+    #[test]
+    fn a_thread_that_is_kept_costs_nothing_for_those_kept_before() {
+        const THREADS: usize = 500;
+        let workers = WorkerSet::new(1);
+        let (end, ending) = channel::<()>();
+        let ending = Arc::new(Mutex::new(ending));
+        for _ in 0..THREADS {
+            let ending = Arc::clone(&ending);
+            workers.keep(
+                thread::Builder::new()
+                    .spawn(move || {
+                        let _ = ending.lock().recv();
+                    })
+                    .expect("a thread"),
+            );
+        }
+        let looks = workers.inner.lock().looks;
+        assert!(looks <= 3 * THREADS, "{looks} looks at {THREADS} threads");
+        drop(end);
+        workers.join_threads();
+        // Those that have ended do not pile up.
+        for _ in 0..4 * SWEPT {
+            let thread = thread::Builder::new().spawn(|| ()).expect("a thread");
+            while !thread.is_finished() {
+                thread::yield_now();
+            }
+            workers.keep(thread);
+        }
+        assert!(workers.inner.lock().threads.len() <= SWEPT.max(2 * THREADS), "ended threads pile up");
+    }
 }

@@ -143,7 +143,7 @@ pub(crate) struct Stack {
     pub(crate) thread: Name,
     /// How many tasks are on the stack.
     pub(crate) depth: usize,
-    /// Those tasks, what they are at, their groups and pools; each once.
+    /// Those tasks, what they are at, their groups and pools, and the thread itself; each once.
     pub(crate) names: Vec<Name>,
 }
 
@@ -155,6 +155,7 @@ pub(crate) fn stack() -> Stack {
         let mut names: Vec<Name> = frames.iter().flat_map(|frame| [frame.pool, frame.group]).collect();
         #[cfg(feature = "events")]
         names.extend(frames.iter().map(|frame| frame.subject as Name));
+        names.push(thread);
         names.sort_unstable();
         names.dedup();
         names.retain(|name| *name != 0);

@@ -63,7 +63,7 @@ use crate::time::deadline::Deadline;
 /// assert_eq!(handle.join()?, 42);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use = "dropping the handle detaches the task; use `execute` if nobody waits for it"]
+#[must_use = "without its handle the task goes on by itself: join it, await it, or say so with `drop`"]
 pub struct JoinHandle<T> {
     /// The cell the outcome lands in.
     task: Arc<dyn JoinTarget<T>>,

@@ -48,6 +48,9 @@ pub(crate) struct TimerHeap<T> {
     free: usize,
     /// The next number of a priority.
     next_number: u64,
+    /// How many nodes all changes had to look at.
+    #[cfg(test)]
+    looks: usize,
 }
 
 /// A slot for one value.
@@ -72,7 +75,14 @@ impl TimerKey {
 
 impl<T> TimerHeap<T> {
     pub(crate) fn new() -> Self {
-        Self { nodes: Vec::new(), slots: Vec::new(), free: 0, next_number: 0 }
+        Self {
+            nodes: Vec::new(),
+            slots: Vec::new(),
+            free: 0,
+            next_number: 0,
+            #[cfg(test)]
+            looks: 0,
+        }
     }
 
     /// Inserts a value and returns its key.
@@ -144,6 +154,7 @@ impl<T> TimerHeap<T> {
         {
             self.swap(node, above);
             node = above;
+            self.note_looks(1);
         }
         node
     }
@@ -152,6 +163,7 @@ impl<T> TimerHeap<T> {
     fn sift_down(&mut self, mut node: usize) {
         loop {
             let children = CHILDREN * node + 1..self.nodes.len().min(CHILDREN * node + 1 + CHILDREN);
+            self.note_looks(children.len());
             match children.min_by_key(|child| self.nodes[*child].priority) {
                 Some(child) if self.nodes[child].priority < self.nodes[node].priority => {
                     self.swap(node, child);
@@ -160,6 +172,16 @@ impl<T> TimerHeap<T> {
                 _ => return,
             }
         }
+    }
+
+    #[cfg_attr(not(test), allow(clippy::unused_self, reason = "tests count"))]
+    fn note_looks(&mut self, looks: usize) {
+        #[cfg(test)]
+        {
+            self.looks += looks;
+        }
+        #[cfg(not(test))]
+        let _ = looks;
     }
 
     fn swap(&mut self, one: usize, two: usize) {
@@ -254,6 +276,27 @@ mod tests {
         assert_eq!(keys.iter().filter_map(|key| heap.remove(*key)).sum::<u32>(), 499_500);
         assert!(keys.iter().all(|key| heap.remove(*key).is_none()));
         assert_eq!((heap.len(), heap.next_deadline()), (0, None));
+    }
+
+    /// Fault 169.
+    #[test]
+    fn setting_or_cancelling_one_of_a_hundred_thousand_timers_looks_at_few_others() {
+        const TIMERS: usize = 100_000;
+        /// Nine levels hold 87,381 timers and ten more than that; four children each on the way down.
+        const FEW: usize = 10 + 4 * 10;
+        let now = Instant::now();
+        let mut heap = TimerHeap::new();
+        // In no order: a stride that has no factor in common with the number.
+        let due = |number: usize| Deadline::after_instant(now, SECOND * (number * 7_919 % TIMERS) as u32);
+        let keys: Vec<_> = (0..TIMERS).map(|number| heap.insert(due(number), number)).collect();
+        let mut most = 0;
+        for (number, key) in keys.iter().enumerate().step_by(97) {
+            heap.looks = 0;
+            assert_eq!(heap.remove(*key), Some(number));
+            let _ = heap.insert(due(number), number);
+            most = most.max(heap.looks);
+        }
+        assert!(most > 0 && most <= 2 * FEW, "one change looked at {most} of {TIMERS} timers");
     }
 
     #[test]

@@ -201,6 +201,15 @@ pub fn queue(connection: &Connection) -> JobQueue {
     JobQueue::builder(connection, "JOBS").subject("jobs.>").open().unwrap()
 }
 
+/// Drains a worker at the end, also if the test panics: a scope would wait for the run forever, and hide why.
+pub struct DrainAtEnd<'a, E>(pub &'a Worker<E>);
+
+impl<E> Drop for DrainAtEnd<'_, E> {
+    fn drop(&mut self) {
+        self.0.drain();
+    }
+}
+
 /// Runs a worker until `is_done`, then drains it.
 pub fn work_until<E: Display + Send + 'static>(
     worker: &Worker<E>,
@@ -210,6 +219,7 @@ pub fn work_until<E: Display + Send + 'static>(
 ) {
     thread::scope(|scope| {
         let run = scope.spawn(|| worker.run(pool, handler).unwrap());
+        let _drained = DrainAtEnd(worker);
         wait_until("the work", is_done);
         worker.drain();
         assert!(run.join().unwrap().drained);

@@ -10,7 +10,7 @@ use workcrew::WorkerPool;
 
 use super::wedge::BlockedWorkers;
 use super::{Counted, job, ours};
-use crate::failure::Failure;
+use crate::error::Error;
 use crate::probe;
 
 const VALGRIND: [&str; 3] = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
@@ -26,7 +26,7 @@ const UNIT: &str = "instructions";
 pub(super) fn counts() -> impl Iterator<Item = Counted> {
     let count = |name, probe, within: &[&str], bound| match per_operation(probe, within) {
         Ok(instructions) => ours(name, instructions, bound, UNIT),
-        Err(failure) => Counted::Absent { name, failure },
+        Err(error) => Counted::Absent { name, error },
     };
     [
         count("instructions_execute", "execute", &WITHIN, 220.0),
@@ -39,16 +39,16 @@ pub(super) fn counts() -> impl Iterator<Item = Counted> {
     .into_iter()
 }
 
-fn per_operation(probe: &str, within: &[&str]) -> Result<f64, Failure> {
+fn per_operation(probe: &str, within: &[&str]) -> Result<f64, Error> {
     let [few, many] = [FEW, MANY].map(|operations| collected(probe, within, operations));
     Ok((many? - few?) / (MANY - FEW) as f64)
 }
 
-fn collected(probe: &str, within: &[&str], operations: usize) -> Result<f64, Failure> {
+fn collected(probe: &str, within: &[&str], operations: usize) -> Result<f64, Error> {
     let output = probe::ask(&[&VALGRIND, within].concat(), probe, operations)?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let number = text.lines().find_map(|line| line.split_once(COLLECTED)?.1.trim().parse().ok());
-    number.ok_or(Failure::Line(text))
+    number.ok_or(Error::Line(text))
 }
 
 /// Does so many operations under the eyes of callgrind.

@@ -14,13 +14,13 @@ mod wedge;
 use std::hint::black_box;
 
 use crate::count::Count;
-use crate::failure::Failure;
+use crate::error::Error;
 use crate::probe::Probe;
 
 /// What came of the wish to count something.
 pub(crate) enum Counted {
     Count(Count),
-    Absent { name: &'static str, failure: Failure },
+    Absent { name: &'static str, error: Error },
 }
 
 /// The counts that need a process of their own.

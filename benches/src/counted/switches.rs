@@ -33,7 +33,7 @@ pub(super) fn counts() -> impl Iterator<Item = Counted> {
         move |name, before: &[&str], probe, jobs: usize, bound, unit| match probe::ask_number(before, probe, jobs) {
             Ok(value) if jobs == 0 => ours(name, value, bound, unit),
             Ok(value) => ours(name, per_1000(value, jobs), bound, unit),
-            Err(failure) => Counted::Absent { name, failure },
+            Err(error) => Counted::Absent { name, error },
         };
     let of_jobs = "sleeps per 1,000 jobs";
     [

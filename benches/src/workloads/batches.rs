@@ -10,11 +10,11 @@ use std::thread;
 use futures::executor::block_on;
 use workcrew::WorkerPool;
 
-use crate::contender::{Contender, timed};
+use crate::candidate::{Candidate, timed};
 use crate::pools::Pools;
 use crate::waiting::wait_for_workers;
 
-/// A batch, the same for each pool; a turn is one batch.
+/// A batch, the same for each pool; a sample is one batch.
 #[derive(Clone, Copy)]
 pub(super) struct Batch<M> {
     pub(super) jobs: usize,
@@ -29,38 +29,38 @@ where
     M: Fn(usize) -> J + Copy + Sync + Send + 'static,
     J: FnOnce() + Send + 'static,
 {
-    pub(super) fn contenders(self, pools: &'static Pools) -> Vec<Contender> {
+    pub(super) fn candidates(self, pools: &'static Pools) -> Vec<Candidate> {
         let Self { jobs, producers, make_job } = self;
         vec![
-            Contender::workcrew("workcrew", move || timed(1, jobs, || self.execute(&pools.workcrew))),
-            Contender::workcrew("workcrew_caller_runs", move || {
+            Candidate::workcrew("workcrew", move || timed(1, jobs, || self.execute(&pools.workcrew))),
+            Candidate::workcrew("workcrew_caller_runs", move || {
                 timed(1, jobs, || self.execute(&pools.workcrew_caller_runs))
             }),
-            Contender::peer("rayon_spawn", move || {
+            Candidate::peer("rayon_spawn", move || {
                 timed(1, jobs, || {
                     self.produce(|number| pools.rayon.spawn(make_job(number)));
                     wait_for_workers(pools.workers, |job| pools.rayon.spawn(job));
                 })
             }),
-            Contender::peer("threadpool", move || {
+            Candidate::peer("threadpool", move || {
                 timed(1, jobs, || {
                     self.produce(|number| pools.threadpool.execute(make_job(number)));
                     pools.threadpool.join();
                 })
             }),
-            Contender::peer("rusty_pool", move || {
+            Candidate::peer("rusty_pool", move || {
                 timed(1, jobs, || {
                     self.produce(|number| pools.rusty_pool.execute(make_job(number)));
                     pools.rusty_pool.join();
                 })
             }),
-            Contender::peer("tokio_spawn_blocking", move || {
+            Candidate::peer("tokio_spawn_blocking", move || {
                 timed(1, jobs, || {
                     self.produce(|number| drop(pools.tokio.spawn_blocking(make_job(number))));
                     wait_for_workers(pools.workers, |job| drop(pools.tokio.spawn_blocking(job)));
                 })
             }),
-            Contender::peer("futures_spawn_ok", move || {
+            Candidate::peer("futures_spawn_ok", move || {
                 timed(1, jobs, || {
                     self.produce(|number| {
                         let job = make_job(number);
@@ -69,7 +69,7 @@ where
                     wait_for_workers(pools.workers, |job| pools.futures.spawn_ok(async { job() }));
                 })
             }),
-            Contender::peer("affinitypool", move || {
+            Candidate::peer("affinitypool", move || {
                 timed(1, jobs, || {
                     on_each(producers, || {
                         let spawn = |number| pools.affinitypool.spawn(make_job(number));
@@ -78,7 +78,7 @@ where
                     });
                 })
             }),
-            Contender::limit("crossbeam_loop", move || {
+            Candidate::limit("crossbeam_loop", move || {
                 timed(1, jobs, || {
                     self.produce(|number| pools.channel_loop.execute(make_job(number)));
                     wait_for_workers(pools.workers, |job| pools.channel_loop.execute(job));
@@ -88,10 +88,10 @@ where
     }
 
     /// No pool: as many threads as there are workers, started for the batch, an equal part for each.
-    pub(super) fn static_split(self, pools: &'static Pools) -> Contender {
+    pub(super) fn static_split(self, pools: &'static Pools) -> Candidate {
         let share = self.jobs / pools.workers;
         let run_share = move || (0..share).for_each(|number| (self.make_job)(number)());
-        Contender::limit("static_split", move || {
+        Candidate::limit("static_split", move || {
             timed(1, share * pools.workers, || {
                 thread::scope(|scope| (0..pools.workers).for_each(|_| drop(scope.spawn(run_share))));
             })

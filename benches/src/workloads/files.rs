@@ -11,7 +11,7 @@ use std::process;
 use sha2::{Digest, Sha256};
 
 use super::batches::Batch;
-use crate::contender::{Scale, Workload};
+use crate::candidate::{Scale, Workload};
 use crate::pools::Pools;
 
 const FILES: usize = 20_000;
@@ -24,20 +24,20 @@ pub(super) fn checksums(pools: &'static Pools, scale: Scale) -> Workload {
     let tree = Tree::write(files);
     let paths = tree.paths;
     let batch = Batch { jobs: files, producers: 1, make_job: move |number: usize| move || hash(&paths[number]) };
-    let mut contenders = batch.contenders(pools);
+    let mut candidates = batch.candidates(pools);
     let mut split = batch.static_split(pools);
-    // The files go when the contenders go.
-    split.play = Box::new({
-        let mut play = split.play;
+    // The files are removed when the candidates are dropped.
+    split.run = Box::new({
+        let mut run = split.run;
         move || {
             let _lives = &tree;
-            play()
+            run()
         }
     });
-    contenders.push(split);
+    candidates.push(split);
     Workload {
         question: "How long does a small file take, when 20,000 of about 1 KiB are read and their SHA-256 is computed?",
-        contenders,
+        candidates,
     }
 }
 

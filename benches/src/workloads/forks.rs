@@ -10,7 +10,7 @@ use std::mem;
 
 use workcrew::{Scope, Spawner, WorkerPool};
 
-use crate::contender::{Contender, Scale, Workload, timed};
+use crate::candidate::{Candidate, Scale, Workload, timed};
 use crate::pools::Pools;
 use crate::waiting::Countdown;
 
@@ -49,42 +49,42 @@ pub(super) fn tree(pools: &'static Pools, scale: Scale) -> Workload {
     };
     Workload {
         question: "What does an empty job cost in a tree of 75,025, each submitted by its parent?",
-        contenders: vec![
-            Contender::workcrew("workcrew_execute", move || {
+        candidates: vec![
+            Candidate::workcrew("workcrew_execute", move || {
                 timed(1, jobs, || {
                     grow_with_execute(&pools.workcrew, depth);
                     pools.workcrew.wait_idle();
                 })
             }),
-            Contender::workcrew("workcrew_group", move || {
+            Candidate::workcrew("workcrew_group", move || {
                 timed(1, jobs, || {
                     let group = pools.workcrew.group();
                     grow_group(&group.spawner(), depth);
                     group.wait().expect("no task fails");
                 })
             }),
-            Contender::workcrew("workcrew_scope", move || {
+            Candidate::workcrew("workcrew_scope", move || {
                 timed(1, jobs, || pools.workcrew.scope(|scope| grow_scope(scope, depth)).expect("no task fails"))
             }),
-            Contender::peer("rayon_scope", move || {
+            Candidate::peer("rayon_scope", move || {
                 timed(1, jobs, || pools.rayon.in_place_scope(|scope| grow_with_rayon(scope, depth)))
             }),
-            Contender::peer("threadpool", move || {
+            Candidate::peer("threadpool", move || {
                 timed(1, jobs, || {
                     grow_with_threadpool(pools, depth);
                     pools.threadpool.join();
                 })
             }),
-            Contender::peer("rusty_pool", move || {
+            Candidate::peer("rusty_pool", move || {
                 timed(1, jobs, || {
                     grow_with_rusty_pool(pools, depth);
                     pools.rusty_pool.join();
                 })
             }),
-            Contender::peer("tokio_spawn_blocking", move || counting(grow_with_tokio)),
-            Contender::peer("futures_spawn_ok", move || counting(grow_with_futures)),
-            Contender::peer("affinitypool", move || counting(grow_with_affinitypool)),
-            Contender::limit("crossbeam_loop", move || counting(grow_with_loop)),
+            Candidate::peer("tokio_spawn_blocking", move || counting(grow_with_tokio)),
+            Candidate::peer("futures_spawn_ok", move || counting(grow_with_futures)),
+            Candidate::peer("affinitypool", move || counting(grow_with_affinitypool)),
+            Candidate::limit("crossbeam_loop", move || counting(grow_with_loop)),
         ],
     }
 }
@@ -163,15 +163,15 @@ pub(super) fn fork_join(pools: &'static Pools, scale: Scale) -> Workload {
     };
     Workload {
         question: "What does a fork cost in fib(24) by fork and join?",
-        contenders: vec![
-            Contender::workcrew("workcrew_scope", move || on_worker(fib_with_scopes)),
-            Contender::workcrew("workcrew_spawn", move || on_worker(fib_with_handles)),
-            Contender::peer("rayon_join", move || {
+        candidates: vec![
+            Candidate::workcrew("workcrew_scope", move || on_worker(fib_with_scopes)),
+            Candidate::workcrew("workcrew_spawn", move || on_worker(fib_with_handles)),
+            Candidate::peer("rayon_join", move || {
                 timed(1, forks, || {
                     black_box(pools.rayon.install(|| fib_with_rayon(depth)));
                 })
             }),
-            Contender::limit("no_pool", move || {
+            Candidate::limit("no_pool", move || {
                 timed(1, forks, || {
                     black_box(fib(black_box(depth)));
                 })

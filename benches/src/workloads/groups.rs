@@ -12,7 +12,7 @@ use futures::task::SpawnExt;
 use tokio::task::JoinSet;
 
 use super::empty;
-use crate::contender::{Contender, Scale, Turn, Workload, timed};
+use crate::candidate::{Candidate, Sample, Scale, Workload, timed};
 use crate::pools::Pools;
 use crate::waiting::Countdown;
 
@@ -36,63 +36,63 @@ pub(super) fn group_of_1000(pools: &'static Pools, scale: Scale) -> Workload {
     let groups = scale.of(GROUPS);
     Workload {
         question: "What does an empty task of a group of 1,000 cost, spawned and waited for?",
-        contenders: vec![
-            Contender::workcrew("workcrew_group", move || {
+        candidates: vec![
+            Candidate::workcrew("workcrew_group", move || {
                 timed(groups, TASKS, || {
                     let group = pools.workcrew.group();
                     (0..TASKS).for_each(|number| group.spawn(empty(number)));
                     group.wait().expect("no task fails");
                 })
             }),
-            Contender::workcrew("workcrew_scope", move || {
+            Candidate::workcrew("workcrew_scope", move || {
                 timed(groups, TASKS, || {
                     let scope = pools.workcrew.scope(|scope| (0..TASKS).for_each(|number| scope.spawn(empty(number))));
                     scope.expect("no task fails");
                 })
             }),
-            Contender::peer("rayon_scope", move || {
+            Candidate::peer("rayon_scope", move || {
                 timed(groups, TASKS, || {
                     pools.rayon.scope(|scope| {
                         (0..TASKS).for_each(|number| scope.spawn(move |_| empty(number)()));
                     });
                 })
             }),
-            Contender::peer("rayon_in_place_scope", move || {
+            Candidate::peer("rayon_in_place_scope", move || {
                 timed(groups, TASKS, || {
                     pools.rayon.in_place_scope(|scope| {
                         (0..TASKS).for_each(|number| scope.spawn(move |_| empty(number)()));
                     });
                 })
             }),
-            Contender::peer("threadpool", move || {
+            Candidate::peer("threadpool", move || {
                 timed(groups, TASKS, || {
                     (0..TASKS).for_each(|number| pools.threadpool.execute(empty(number)));
                     pools.threadpool.join();
                 })
             }),
-            Contender::peer("rusty_pool", move || {
+            Candidate::peer("rusty_pool", move || {
                 timed(groups, TASKS, || {
                     (0..TASKS).for_each(|number| pools.rusty_pool.execute(empty(number)));
                     pools.rusty_pool.join();
                 })
             }),
-            Contender::peer("tokio_join_set", move || timed(groups, TASKS, || join_set(pools))),
-            Contender::peer("futures", move || {
+            Candidate::peer("tokio_join_set", move || timed(groups, TASKS, || join_set(pools))),
+            Candidate::peer("futures", move || {
                 timed(groups, TASKS, || {
                     let spawn = |number| pools.futures.spawn_with_handle(async move { empty(number)() });
                     let handles: Vec<_> = (0..TASKS).map(spawn).collect();
                     handles.into_iter().for_each(|handle| block_on(handle.expect("the pool is open")));
                 })
             }),
-            Contender::peer("affinitypool", move || {
+            Candidate::peer("affinitypool", move || {
                 timed(groups, TASKS, || {
                     let futures: Vec<_> = (0..TASKS).map(|number| pools.affinitypool.spawn(empty(number))).collect();
                     futures.into_iter().for_each(block_on);
                 })
             }),
-            Contender::limit("crossbeam_loop", move || timed(groups, TASKS, || count_down(pools))),
-            Contender::limit("thread_scope_split", move || timed(groups, TASKS, || split(pools.workers))),
-            Contender::limit("five_atomic_steps", move || {
+            Candidate::limit("crossbeam_loop", move || timed(groups, TASKS, || count_down(pools))),
+            Candidate::limit("thread_scope_split", move || timed(groups, TASKS, || split(pools.workers))),
+            Candidate::limit("five_atomic_steps", move || {
                 timed(groups, TASKS, || (0..TASKS).for_each(step_five_times))
             }),
         ],
@@ -145,28 +145,28 @@ pub(super) fn first_error(pools: &'static Pools, scale: Scale) -> Workload {
     let groups = scale.of(FAILING_GROUPS);
     Workload {
         question: "How soon is a group of 10,000 over whose 100th task fails, and how many tasks ran?",
-        contenders: vec![
-            Contender::workcrew("workcrew_group", move || failing(groups, || fail_group(pools))),
-            Contender::workcrew("workcrew_scope", move || failing(groups, || fail_scope(pools))),
-            Contender::peer("rayon_in_place_scope", move || {
+        candidates: vec![
+            Candidate::workcrew("workcrew_group", move || failing(groups, || fail_group(pools))),
+            Candidate::workcrew("workcrew_scope", move || failing(groups, || fail_scope(pools))),
+            Candidate::peer("rayon_in_place_scope", move || {
                 failing(groups, || {
                     let spawn = |scope: &rayon::Scope<'_>, number| scope.spawn(move |_| run_by_hand(number));
                     pools.rayon.in_place_scope(|scope| until_failed(|number| spawn(scope, number)));
                 })
             }),
-            Contender::peer("threadpool", move || {
+            Candidate::peer("threadpool", move || {
                 failing(groups, || {
                     until_failed(|number| pools.threadpool.execute(move || run_by_hand(number)));
                     pools.threadpool.join();
                 })
             }),
-            Contender::peer("rusty_pool", move || {
+            Candidate::peer("rusty_pool", move || {
                 failing(groups, || {
                     until_failed(|number| pools.rusty_pool.execute(move || run_by_hand(number)));
                     pools.rusty_pool.join();
                 })
             }),
-            Contender::peer("tokio_join_set", move || {
+            Candidate::peer("tokio_join_set", move || {
                 failing(groups, || {
                     let mut set = JoinSet::new();
                     until_failed(|number| {
@@ -180,15 +180,15 @@ pub(super) fn first_error(pools: &'static Pools, scale: Scale) -> Workload {
 }
 
 /// Times groups that fail, and sees how many of their tasks ran.
-fn failing(groups: usize, mut fail: impl FnMut()) -> Turn {
+fn failing(groups: usize, mut fail: impl FnMut()) -> Sample {
     let mut ran = Vec::with_capacity(groups);
-    let turn = timed(groups, 1, || {
+    let sample = timed(groups, 1, || {
         RAN.store(0, Ordering::Relaxed);
         FAILED.store(false, Ordering::Relaxed);
         fail();
         ran.push(RAN.load(Ordering::Relaxed) as f64);
     });
-    Turn { ran, ..turn }
+    Sample { ran, ..sample }
 }
 
 fn fail_group(pools: &'static Pools) {

@@ -13,10 +13,10 @@ use futures::executor::block_on;
 use futures::task::SpawnExt;
 
 use super::result;
-use crate::contender::{Contender, Scale, Turn, Workload, timed};
+use crate::candidate::{Candidate, Sample, Scale, Workload, timed};
 use crate::pools::Pools;
 
-/// Tasks in a turn, one after the other. Few, so that there are many turns: whether the two ends of a task share a CPU is
+/// Tasks in a sample, one after the other. Few, so that there are many samples: whether the two ends of a task share a CPU is
 /// decided anew in each, and is all that counts.
 const TASKS: usize = 1_000;
 /// Fewer when each waits first.
@@ -31,7 +31,7 @@ pub(super) fn back_to_back(pools: &'static Pools, scale: Scale) -> Workload {
     let tasks = scale.of(TASKS);
     Workload {
         question: "How long does one task take from its submission to its result, back to back?",
-        contenders: contenders(move |round_trip| {
+        candidates: candidates(move |round_trip| {
             timed(tasks, 1, || {
                 black_box(round_trip(pools));
             })
@@ -44,7 +44,7 @@ pub(super) fn after_idleness(pools: &'static Pools, scale: Scale) -> Workload {
     let tasks = scale.of(TASKS_AFTER_IDLENESS);
     Workload {
         question: "How long does it take when the pool has been idle for 200 µs?",
-        contenders: contenders(move |round_trip| {
+        candidates: candidates(move |round_trip| {
             let measure = |_| {
                 let idle = Instant::now();
                 while idle.elapsed() < IDLENESS {
@@ -54,15 +54,15 @@ pub(super) fn after_idleness(pools: &'static Pools, scale: Scale) -> Workload {
                 black_box(round_trip(pools));
                 started.elapsed().as_nanos() as f64
             };
-            Turn { jobs: tasks, nanoseconds: (0..tasks).map(measure).collect(), ran: Vec::new() }
+            Sample { jobs: tasks, nanoseconds: (0..tasks).map(measure).collect(), ran: Vec::new() }
         }),
     }
 }
 
-fn contenders(measure: impl Fn(RoundTrip) -> Turn + Copy + 'static) -> Vec<Contender> {
-    let workcrew = |name, round_trip: RoundTrip| Contender::workcrew(name, move || measure(round_trip));
-    let peer = |name, round_trip: RoundTrip| Contender::peer(name, move || measure(round_trip));
-    let limit = |name, round_trip: RoundTrip| Contender::limit(name, move || measure(round_trip));
+fn candidates(measure: impl Fn(RoundTrip) -> Sample + Copy + 'static) -> Vec<Candidate> {
+    let workcrew = |name, round_trip: RoundTrip| Candidate::workcrew(name, move || measure(round_trip));
+    let peer = |name, round_trip: RoundTrip| Candidate::peer(name, move || measure(round_trip));
+    let limit = |name, round_trip: RoundTrip| Candidate::limit(name, move || measure(round_trip));
     vec![
         workcrew("workcrew", |pools| {
             let handle = pools.workcrew.spawn(result(1)).expect("the pool is open");

@@ -1,7 +1,7 @@
 //! What the pools are made to do, and who takes part.
 //!
 //! Jobs are empty where their own cost is not the question, but each captures a word, as real closures do: a box around
-//! nothing would not be allocated. Each contender is waited for by its own means where it has any; the head of each
+//! nothing would not be allocated. Each candidate is waited for by its own means where it has any; the head of each
 //! workload says how.
 
 mod batches;
@@ -16,15 +16,15 @@ mod trickle;
 
 use std::hint::black_box;
 
-use crate::contender::{Scale, Workload};
+use crate::candidate::{Scale, Workload};
 use crate::pools::Pools;
 
-/// A workload that can be played.
+/// A workload that can run.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     /// For people; begins with the number by which the targets know it.
     pub(crate) title: &'static str,
-    /// Called only when it is to be played: some make threads or files.
+    /// Called only before it runs: some make threads or files.
     pub(crate) make: fn(&'static Pools, Scale) -> Workload,
 }
 

@@ -6,12 +6,12 @@ use workcrew::Overflow;
 
 use super::batches::Batch;
 use super::empty;
-use crate::contender::{Contender, Scale, Workload, timed};
+use crate::candidate::{Candidate, Scale, Workload, timed};
 use crate::pools::{self, Pools};
 
 const JOBS: [(&str, usize); 4] =
     [("jobs_100000", 100_000), ("jobs_10000", 10_000), ("jobs_1000000", 1_000_000), ("jobs_10000000", 10_000_000)];
-/// Jobs in a turn, at least.
+/// Jobs in a sample, at least.
 const JOBS_IN_A_TURN: usize = 200_000;
 const WORKERS: [(&str, usize); 7] = [
     ("workers_2", 2),
@@ -24,25 +24,25 @@ const WORKERS: [(&str, usize); 7] = [
 ];
 
 pub(super) fn jobs(pools: &'static Pools, scale: Scale) -> Workload {
-    let contender = |(name, jobs)| {
+    let candidate = |(name, jobs)| {
         let batch = Batch { jobs: scale.of(jobs), producers: 1, make_job: empty };
         let batches = (JOBS_IN_A_TURN / jobs).max(1);
-        Contender::workcrew(name, move || timed(batches, batch.jobs, || batch.execute(&pools.workcrew)))
+        Candidate::workcrew(name, move || timed(batches, batch.jobs, || batch.execute(&pools.workcrew)))
     };
     Workload {
         question: "Does an empty job cost the same, whether 10,000 or 10,000,000 are submitted?",
-        contenders: JOBS.into_iter().map(contender).collect(),
+        candidates: JOBS.into_iter().map(candidate).collect(),
     }
 }
 
 pub(super) fn workers(_: &'static Pools, scale: Scale) -> Workload {
     let batch = Batch { jobs: scale.of(JOBS_IN_A_TURN), producers: 1, make_job: empty };
-    let contender = |(name, workers)| {
+    let candidate = |(name, workers)| {
         let pool = pools::workcrew(workers, Overflow::Block);
-        Contender::workcrew(name, move || timed(1, batch.jobs, || batch.execute(&pool)))
+        Candidate::workcrew(name, move || timed(1, batch.jobs, || batch.execute(&pool)))
     };
     Workload {
         question: "Does an empty job cost the same, whether there is 1 worker or 64?",
-        contenders: WORKERS.into_iter().map(contender).collect(),
+        candidates: WORKERS.into_iter().map(candidate).collect(),
     }
 }

@@ -7,10 +7,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::batches::Batch;
-use crate::contender::{Contender, Scale, Workload};
+use crate::candidate::{Candidate, Scale, Workload};
 use crate::pools::Pools;
 
-/// What the jobs of a turn take together.
+/// What the jobs of a sample take together.
 const WORK: Duration = Duration::from_millis(100);
 /// Holds the steps in a microsecond, where a process has found them out for all that it starts.
 pub(crate) const STEPS_VARIABLE: &str = "BENCH_STEPS_PER_MICROSECOND";
@@ -20,24 +20,24 @@ const CALIBRATION: u32 = 4_000_000;
 pub(super) fn five_microseconds(pools: &'static Pools, scale: Scale) -> Workload {
     Workload {
         question: "How long do 20,000 jobs of 5 µs take, for each job?",
-        contenders: contenders(pools, scale, 5),
+        candidates: candidates(pools, scale, 5),
     }
 }
 
 pub(super) fn fifty_microseconds(pools: &'static Pools, scale: Scale) -> Workload {
     Workload {
         question: "How long do 2,000 jobs of 50 µs take, for each job?",
-        contenders: contenders(pools, scale, 50),
+        candidates: candidates(pools, scale, 50),
     }
 }
 
-fn contenders(pools: &'static Pools, scale: Scale, microseconds: u32) -> Vec<Contender> {
+fn candidates(pools: &'static Pools, scale: Scale, microseconds: u32) -> Vec<Candidate> {
     let jobs = scale.of(WORK.as_micros() as usize / microseconds as usize);
     let steps = steps_per_microsecond() * microseconds;
     let batch = Batch { jobs, producers: 1, make_job: move |_| move || work(steps) };
-    let mut contenders = batch.contenders(pools);
-    contenders.push(batch.static_split(pools));
-    contenders
+    let mut candidates = batch.candidates(pools);
+    candidates.push(batch.static_split(pools));
+    candidates
 }
 
 /// Work that no other core can slow down: each step needs the one before.

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::contender::{Contender, Scale, Turn, Workload};
+use crate::candidate::{Candidate, Sample, Scale, Workload};
 use crate::pools::Pools;
 use crate::waiting::Countdown;
 
-/// Jobs in a turn.
+/// Jobs in a sample.
 const JOBS: usize = 2_000;
 /// Between two jobs.
 const PERIOD: Duration = Duration::from_micros(100);
 
-/// Of the one turn that is taken at a time.
+/// Of the one sample that is taken at a time.
 static COUNTDOWN: Countdown = Countdown::new();
 static LATENCIES: [AtomicU64; JOBS] = [const { AtomicU64::new(0) }; JOBS];
 
@@ -38,31 +38,31 @@ pub(super) fn ten_thousand_a_second(pools: &'static Pools, scale: Scale) -> Work
     let jobs = scale.of(JOBS);
     Workload {
         question: "How soon does a job start, when 10,000 are submitted in a second?",
-        contenders: vec![
-            Contender::workcrew("workcrew", move || {
+        candidates: vec![
+            Candidate::workcrew("workcrew", move || {
                 trickle(jobs, |start| pools.workcrew.execute(move || start.run()).expect("the pool is open"))
             }),
-            Contender::peer("rayon_spawn", move || trickle(jobs, |start| pools.rayon.spawn(move || start.run()))),
-            Contender::peer("threadpool", move || trickle(jobs, |start| pools.threadpool.execute(move || start.run()))),
-            Contender::peer("rusty_pool", move || trickle(jobs, |start| pools.rusty_pool.execute(move || start.run()))),
-            Contender::peer("tokio_spawn_blocking", move || {
+            Candidate::peer("rayon_spawn", move || trickle(jobs, |start| pools.rayon.spawn(move || start.run()))),
+            Candidate::peer("threadpool", move || trickle(jobs, |start| pools.threadpool.execute(move || start.run()))),
+            Candidate::peer("rusty_pool", move || trickle(jobs, |start| pools.rusty_pool.execute(move || start.run()))),
+            Candidate::peer("tokio_spawn_blocking", move || {
                 trickle(jobs, |start| drop(pools.tokio.spawn_blocking(move || start.run())))
             }),
-            Contender::peer("futures_spawn_ok", move || {
+            Candidate::peer("futures_spawn_ok", move || {
                 trickle(jobs, |start| pools.futures.spawn_ok(async move { start.run() }))
             }),
-            Contender::peer("affinitypool", move || {
+            Candidate::peer("affinitypool", move || {
                 let mut futures = Vec::with_capacity(jobs);
                 trickle(jobs, |start| futures.push(pools.affinitypool.spawn(move || start.run())))
             }),
-            Contender::limit("crossbeam_loop", move || {
+            Candidate::limit("crossbeam_loop", move || {
                 trickle(jobs, |start| pools.channel_loop.execute(move || start.run()))
             }),
         ],
     }
 }
 
-fn trickle(jobs: usize, mut submit: impl FnMut(Start)) -> Turn {
+fn trickle(jobs: usize, mut submit: impl FnMut(Start)) -> Sample {
     COUNTDOWN.expect_arrivals(jobs);
     let mut due = Instant::now();
     for number in 0..jobs {
@@ -72,5 +72,5 @@ fn trickle(jobs: usize, mut submit: impl FnMut(Start)) -> Turn {
     }
     COUNTDOWN.wait();
     let latencies = LATENCIES[..jobs].iter().map(|latency| latency.load(Ordering::Relaxed) as f64);
-    Turn { jobs, nanoseconds: latencies.collect(), ran: Vec::new() }
+    Sample { jobs, nanoseconds: latencies.collect(), ran: Vec::new() }
 }

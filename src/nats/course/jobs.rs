@@ -50,6 +50,7 @@ impl Course {
         if let State::Open(prepared) = &mut self.state {
             prepared.inbox.heard();
         }
+        self.watch.denied = 0;
         // A job may have a status among its headers, too.
         let is_job = message.reply.as_deref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
         match message.status {
@@ -146,14 +147,15 @@ impl Course {
     /// Hands a delivery to the pool.
     pub(super) fn begin(&mut self, number: u64) {
         let Some(hand) = self.hands.get(number) else { return };
-        let crew = &self.outfit.crew;
+        let (crew, counters) = (&self.outfit.crew, &self.outfit.counters);
+        counters.enter(); // before its handler can begin
         let task = crew.take(number, Arc::clone(&hand.delivered), &hand.token, &hand.started, &self.verdicts.0);
         match task {
-            Some(task) => {
-                self.outfit.counters.enter();
-                self.hands.begin(number, task);
+            Some(task) => self.hands.begin(number, task),
+            None => {
+                counters.leave(1);
+                self.wait_to_tell(number, Verdict::Return(Duration::ZERO));
             }
-            None => self.wait_to_tell(number, Verdict::Return(Duration::ZERO)),
         }
     }
 

@@ -35,7 +35,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::attempt::{Crew, Verdict, Verdicts};
-use super::connection::Link;
+use super::connection::{Link, News};
 use super::course::acks::Acks;
 use super::course::outcomes::Lease;
 use super::course::solo::Solo;
@@ -73,8 +73,8 @@ pub(super) enum Note {
     Settled(u64, Settled),
     /// There was no room for an acknowledgement.
     Unsent(u64),
-    /// The connection is there, or not.
-    Connection(bool),
+    /// Something happened to the connection.
+    News(News),
     /// What came of preparing; the number is that of the try.
     Prepared(u64, Result<Box<Prepared>, PrepareError>),
     /// What a look at the stream and the consumer says; the number is that of the look.
@@ -352,13 +352,14 @@ impl Course {
         match note {
             Note::Settled(number, settled) => self.settled(number, settled),
             Note::Unsent(number) => self.unsent(number),
-            Note::Connection(false) => {
+            Note::News(News::Disconnected) => {
                 self.watch.note_disconnected(self.credit.is_asking());
                 self.was_disconnected = true;
                 self.lease.void();
                 self.credit.forget();
             }
-            Note::Connection(true) => {
+            Note::News(News::Denied(denial)) => self.denied(&denial),
+            Note::News(News::Connected) => {
                 self.hands.hurry();
                 self.lease.void();
                 self.outfit.registrar.history.forget_silence();

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Course, Note, State};
+use crate::nats::denied::Denial;
 use crate::nats::event::Event;
 use crate::nats::leftover::{self, DetachedOutput};
 use crate::nats::unreadable;
@@ -32,6 +33,8 @@ pub(super) struct Watch {
     pub(super) is_sweeping: bool,
     /// Whether the next job is larger than what is left of the bytes that were asked for.
     pub(super) is_next_too_large: bool,
+    /// How often in a row the server did not permit to ask for jobs.
+    pub(super) denied: u32,
     /// When to look for done jobs that stay.
     look_at: Option<Instant>,
     /// The first of those that were found last.
@@ -81,6 +84,24 @@ impl Course {
             unreadable::sweep(&registrar, &terms, origin, most, &counters).await;
             let _ = notes.send(Note::Swept);
         });
+    }
+
+    /// The server did not permit something: perhaps to ask for jobs, or to tell an outcome.
+    pub(super) fn denied(&mut self, denial: &Denial) {
+        if !denial.is_publish {
+            return;
+        }
+        let terms = &self.outfit.terms;
+        let asked = format!("{}.CONSUMER.MSG.NEXT.{}.{}", self.outfit.link.api, terms.stream, terms.consumer);
+        if denial.subject == asked && matches!(self.state, State::Open(_)) {
+            self.failures = self.watch.denied;
+            self.watch.denied = self.watch.denied.saturating_add(1);
+            return self.fail(format!("permission denied: {}", denial.text));
+        }
+        // The server hears of no outcome of this job. It gives it to another worker when `ack_wait` is over.
+        if let Some(number) = self.hands.told_by(&denial.subject) {
+            self.lose(number);
+        }
     }
 
     pub(super) fn look_for_leftovers(&mut self, now: Instant) {

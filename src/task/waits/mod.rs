@@ -38,6 +38,8 @@
 
 mod awaited;
 mod registry;
+#[cfg(test)]
+mod tests;
 
 use std::task::Waker;
 use std::time::Instant;

@@ -98,7 +98,7 @@ process_wide! {
 }
 
 /// Enters a wait, unless its thread can help or it would close a cycle, and calls waiters that can help it.
-pub(super) fn enter(mut entry: Arc<Entry>) -> Verdict {
+pub(super) fn enter(entry: Arc<Entry>) -> Verdict {
     let mut calls: Vec<Arc<Entry>> = Vec::new();
     let mut registry = REGISTRY.lock();
     if entry.kind != Kind::Open
@@ -110,17 +110,7 @@ pub(super) fn enter(mut entry: Arc<Entry>) -> Verdict {
         }
         calls.extend(cycle.resolve()); // which drops what the cycle holds of this entry
     }
-    let found = registry.search(&entry.target, entry.stack.worker);
-    let verdict = match &found.help {
-        Some(help) if !entry.is_deep() => Verdict::Help(Arc::clone(help)),
-        Some(_) if registry.must_refuse(&entry, &mut calls) => Verdict::Refused,
-        _ => {
-            Arc::get_mut(&mut entry).expect("it is in no list yet").until = found.at;
-            registry.put(&entry);
-            registry.call_helpers(&entry, &found, &mut calls);
-            Verdict::Entered(entry, found.at)
-        }
-    };
+    let verdict = registry.decide(entry, &mut calls);
     drop(registry);
     calls.iter().for_each(|call| call.wake());
     verdict
@@ -138,7 +128,7 @@ pub(crate) fn changed(name: Name, pool: Name) {
     let mut calls = Vec::new();
     let registry = REGISTRY.lock();
     if registry.waits_for(name).next().is_some() {
-        registry.call_workers_of(pool, &mut calls);
+        registry.call_workers_of(pool, None, &mut calls);
     }
     drop(registry);
     calls.iter().for_each(|call| call.wake());
@@ -230,8 +220,53 @@ impl Registry {
         threads.len() >= workers
     }
 
+    /// Finds help for a wait, or puts it in and calls waiters that can help it.
+    fn decide(&mut self, entry: Arc<Entry>, calls: &mut Vec<Arc<Entry>>) -> Verdict {
+        let direct = self.search_within(&entry.target, entry.stack.worker, Reach::OwnWaits);
+        let found = if direct.help.is_none() && !direct.pools.is_empty() {
+            match self.put_and_call(entry, &direct, calls) {
+                (entry, true) => return Verdict::Entered(entry, direct.at),
+                // No other worker can help: whatever brings one of them back is help.
+                (entry, false) => {
+                    drop(self.take_out(&entry)); // this is another reference
+                    let found = self.search(&entry.target, entry.stack.worker);
+                    return self.decide_by(entry, &found, calls);
+                }
+            }
+        } else {
+            direct
+        };
+        self.decide_by(entry, &found, calls)
+    }
+
+    fn decide_by(&mut self, entry: Arc<Entry>, found: &Found, calls: &mut Vec<Arc<Entry>>) -> Verdict {
+        match &found.help {
+            Some(help) if !entry.is_deep() => Verdict::Help(Arc::clone(help)),
+            Some(_) if self.must_refuse(&entry, calls) => Verdict::Refused,
+            _ => Verdict::Entered(self.put_and_call(entry, found, calls).0, found.at),
+        }
+    }
+
+    /// Puts an entry in and calls the workers that can help it; says whether there was one.
+    fn put_and_call(
+        &mut self,
+        mut entry: Arc<Entry>,
+        found: &Found,
+        calls: &mut Vec<Arc<Entry>>,
+    ) -> (Arc<Entry>, bool) {
+        Arc::get_mut(&mut entry).expect("it is in no list yet").until = found.at;
+        self.put(&entry);
+        let before = calls.len();
+        self.call_helpers(&entry, found, calls);
+        (entry, calls.len() > before)
+    }
+
     /// Follows what `target` needs, for a worker of `own`.
     fn search(&self, target: &Arc<dyn Awaited>, own: Option<Name>) -> Found {
+        self.search_within(target, own, Reach::WaitsOfWorkers)
+    }
+
+    fn search_within(&self, target: &Arc<dyn Awaited>, own: Option<Name>, reach: Reach) -> Found {
         let mut found = Found::default();
         let (mut seen, mut seen_pools) = (BTreeSet::new(), BTreeSet::new());
         let mut open = vec![target];
@@ -249,7 +284,7 @@ impl Registry {
                 found.at = found.at.into_iter().chain(needs.worker_at).min();
             } else if (needs.worker || needs.worker_at.is_some()) && seen_pools.insert(pool) {
                 // It waits for one of these workers, whichever comes first; see rule 3.
-                if self.all_asleep(pool) {
+                if reach == Reach::WaitsOfWorkers && self.all_asleep(pool) {
                     open.extend(self.asleep_in(pool).map(|entry| &entry.target));
                 }
             }
@@ -269,16 +304,16 @@ impl Registry {
         let is_awaited = held_up.any(|name| self.waits_for(name).next().is_some());
         if is_awaited || last_of_pool.is_some() {
             for pool in found.pools.iter().copied().chain(last_of_pool) {
-                self.call_workers_of(pool, calls);
+                self.call_workers_of(pool, Some(entry.number), calls);
             }
         }
     }
 
-    /// Calls the sleeping workers of the pool that can help now, or at a moment to come. If there is none, and no worker
-    /// awake, calls one that is too deep to help: its wait is to be refused.
-    fn call_workers_of(&self, pool: Name, calls: &mut Vec<Arc<Entry>>) {
+    /// Calls the sleeping workers of the pool that can help now, or at a moment to come; but not the entry that is about to
+    /// sleep. If there is none, and no worker awake, calls one that is too deep to help: its wait is to be refused.
+    fn call_workers_of(&self, pool: Name, except: Option<Number>, calls: &mut Vec<Arc<Entry>>) {
         let (mut helpers, mut too_deep) = (Vec::new(), None);
-        for entry in self.asleep_in(pool) {
+        for entry in self.asleep_in(pool).filter(|entry| Some(entry.number) != except) {
             let found = self.search(&entry.target, Some(pool));
             if entry.is_deep() && found.help.is_some() {
                 too_deep = too_deep.or(Some(entry).filter(|entry| entry.kind == Kind::Certain));
@@ -326,6 +361,15 @@ impl Registry {
         }
         None
     }
+}
+
+/// How far a search goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Along what is needed for certain or perhaps.
+    OwnWaits,
+    /// Also along the waits of workers of which one is needed, if all of them sleep.
+    WaitsOfWorkers,
 }
 
 /// What a search has found.

@@ -45,7 +45,7 @@ struct OpenCall {
     stack: Backtrace,
 }
 
-/// What is known of the calls of one name.
+/// The numbers of the calls of one name.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) calls: usize,
@@ -96,7 +96,7 @@ impl Calls {
         self.state(|state| state.done.clone())
     }
 
-    /// Returns what the calls that are under way are, since when, and from where; those that hang first.
+    /// Describes the calls that are under way: their names, their ages, and where they were made.
     fn under_way(&self, only_hanging: bool) -> Vec<String> {
         self.state(|state| {
             let calls = state.open.values().filter(|call| !only_hanging || call.since.elapsed() > call.allowed + HANGS);
@@ -107,8 +107,8 @@ impl Calls {
     }
 }
 
-/// Ends the whole drill as failed when a call hangs, or when it takes longer than `limit`. Runs until
-/// `is_over` says so.
+/// Ends the whole drill as failed when a call hangs, or when it takes longer than `limit`. Runs
+/// until `is_over` says so.
 pub(crate) fn watch(calls: &Calls, limit: Duration, replay: &impl Display, is_over: impl Fn() -> bool) {
     let since = Instant::now();
     while !is_over() {
@@ -128,8 +128,8 @@ pub(crate) fn watch(calls: &Calls, limit: Duration, replay: &impl Display, is_ov
     }
 }
 
-/// Prints the stack of each thread, if there is a debugger. It writes to a file, since it holds up this
-/// process, which could not empty a pipe meanwhile.
+/// Prints the stack of each thread, if there is a debugger. It writes to a file, since it holds up
+/// this process, which could not empty a pipe meanwhile.
 fn print_stacks() {
     let path = env::temp_dir().join(format!("nats-drill-{}.stacks", process::id()));
     let Ok(file) = File::create(&path) else { return };

@@ -1,4 +1,4 @@
-//! What must be so in the end.
+//! The rules that must hold in the end.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -15,8 +15,8 @@ use crate::record;
 
 /// How many worker processes there are at a time.
 pub(crate) const PROCESSES: usize = 3;
-/// There is a kill in each of these, at a moment that the seed determines. Kills at equal distances would
-/// keep step with `ack_wait`, and hit the same jobs again and again.
+/// There is a kill in each of these, at a moment that the seed determines. Kills at equal distances
+/// would keep step with `ack_wait`, and hit the same jobs again and again.
 const KILL_IN_EACH: Duration = Duration::from_secs(1);
 /// How soon the end of the day is noticed.
 const LOOK: Duration = Duration::from_millis(50);

@@ -1,4 +1,5 @@
-//! The course of the drill: a day of evils, and an evening in which everything must come to its end.
+//! The course of the drill: a day of evils, and an evening in which everything must come to its
+//! end.
 
 use std::error::Error;
 use std::fs;
@@ -36,14 +37,14 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 const TICK: Duration = Duration::from_secs(1);
 /// How long the bad jobs may take to end.
 const EVENING: Duration = Duration::from_secs(90);
-/// How long jobs may stay when the bad ones have ended, until an event tells of them: a worker looks for
-/// them when the server has had no job for it during half a minute.
+/// How long jobs may stay when the bad ones have ended, until an event tells of them: a worker
+/// looks for them when the server has had no job for it during half a minute.
 const SETTLED: Duration = Duration::from_secs(45);
 /// For how long nothing must change before jobs that stay are cleared.
 const UNCHANGED: Duration = jobs::ACK_WAIT.saturating_mul(2);
 /// How long a job that stays may take to be deleted.
 const CLEARS: Duration = Duration::from_millis(50);
-/// How long before its limit the drill gives up by itself, and says what it waits for.
+/// How long before its limit the drill gives up by itself, and names the jobs that are not done.
 const BEFORE_LIMIT: Duration = Duration::from_secs(5);
 /// How long the worker processes may take to end.
 const END: Duration = Duration::from_secs(20);
@@ -155,8 +156,8 @@ fn open(connection: &Connection, options: &Options, calls: &Calls) -> Result<Job
 }
 
 impl Drill {
-    /// Does what the plan says and changes the weather, until every good job is done and the network has
-    /// misbehaved in every way.
+    /// Performs the plan and changes the weather, until every good job is done and the network has
+    /// had each fault.
     fn day(&mut self, feed: &Feed) -> Result<(), Failure> {
         let since = Instant::now();
         loop {
@@ -234,7 +235,7 @@ impl Drill {
         Ok(report)
     }
 
-    /// Deletes what a killed server has kept of done jobs, by the remedy that the runbook names.
+    /// Deletes the done jobs that a killed server has kept, by the remedy of the runbook.
     fn clear(&self, report: &mut Report) -> Result<(), Failure> {
         let record = Record::read(&self.folder)?;
         let stored = servers::first_answer(&self.servers, EVENING, store::jobs_at)?;

@@ -1,4 +1,4 @@
-//! Does what the plan says.
+//! Performs the deeds of the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -20,13 +20,12 @@ use crate::worker;
 
 /// For how long a server is away.
 const AWAY: Duration = Duration::from_secs(1);
-/// For how long the workers of a cluster feel that a server has died before nothing passes. No server
-/// leads the stream by then.
+/// The time between the end of a server of a cluster and the moment from which nothing passes.
 const FELT: Duration = Duration::from_millis(300);
 /// How long it may take until something can be done to the servers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What came of the deeds.
+/// The outcome of the deeds.
 #[derive(Debug, Default)]
 pub(crate) struct TaskOutcome {
     /// How often the stream and the consumer were found to be other ones after their deletion.
@@ -34,8 +33,9 @@ pub(crate) struct TaskOutcome {
     pub(crate) consumers_replaced: usize,
     /// The place of the job that cannot be parsed.
     pub(crate) unparsable: Option<u64>,
-    /// How many looks at the store found that each job is stored or done, and what others did not find.
+    /// How many times the store was listed.
     pub(crate) looks: usize,
+    /// The accepted jobs that were neither stored nor done at one of those times.
     pub(crate) lost: BTreeSet<usize>,
 }
 
@@ -51,8 +51,9 @@ impl Drill {
         }
     }
 
-    /// Ends a server, looks at what is stored afterwards before any worker can, and starts it again.
+    /// Ends a server, lists the stored jobs before any worker can change them, and starts it again.
     fn end_server(&mut self, signal: &str, index: usize, feed: &Feed) -> Result<(), Failure> {
+        let from = record::now();
         self.servers[index].end(signal)?;
         let (since, at) = (Instant::now(), record::now());
         thread::sleep(if self.options.cluster { FELT } else { AWAY });
@@ -69,28 +70,28 @@ impl Drill {
             self.servers[index].start()?;
         }
         println!("  server s{index} has ended");
-        self.broke(if signal == "KILL" { End::Killed } else { End::Stopped }, at, until, &accepted, &stored)
+        let end = if signal == "KILL" { End::Killed } else { End::Stopped };
+        self.broke(Broken { end, from, at, until, stored: BTreeSet::new() }, &accepted, &stored)
     }
 
-    /// Notes what has ended, and what was stored then.
+    /// Notes the end of something, and the jobs that were stored then.
     fn broke(
         &mut self,
-        end: End,
-        at: u64,
-        until: u64,
+        mut broken: Broken,
         accepted: &BTreeSet<usize>,
         stored: &BTreeMap<u64, String>,
     ) -> Result<(), Failure> {
         let record = Record::read(&self.folder)?;
         self.look_for_lost(accepted, stored, &record);
-        let stored: BTreeSet<usize> = stored.values().filter_map(|id| jobs::number(id)).collect();
-        let done = stored.iter().filter(|number| record.has_done(**number)).count();
-        println!("  {} jobs are stored, {done} of them were done", stored.len());
-        self.causes.broken.push(Broken { end, at, until, stored });
+        broken.stored = stored.values().filter_map(|id| jobs::number(id)).collect();
+        let done = broken.stored.iter().filter(|number| record.has_done(**number)).count();
+        println!("  {} jobs are stored, {done} of them were done", broken.stored.len());
+        self.causes.broken.push(broken);
         Ok(())
     }
 
-    /// A job that was accepted is stored, or a worker noted that it was done before it had it removed.
+    /// Checks that each accepted job is stored or done. A worker notes that a job is done before it
+    /// has the job removed.
     fn look_for_lost(&mut self, accepted: &BTreeSet<usize>, stored: &BTreeMap<u64, String>, record: &Record) {
         let stored: BTreeSet<usize> = stored.values().filter_map(|id| jobs::number(id)).collect();
         let lost = accepted.iter().filter(|number| !stored.contains(number) && !record.has_done(**number));
@@ -98,7 +99,7 @@ impl Drill {
         self.outcome.looks += 1;
     }
 
-    /// The server that leads the stream or the consumer; the only one, if there is one.
+    /// Returns the server that leads the stream or the consumer; the only one, if there is one.
     fn leader(&self, of_consumer: bool) -> Result<usize, Failure> {
         let leaders = servers::first_answer(&self.servers, PATIENCE, |port| Store::connect(port)?.leaders())?;
         let name = if of_consumer { leaders.consumer.or(leaders.stream) } else { leaders.stream };
@@ -109,7 +110,7 @@ impl Drill {
         }
     }
 
-    /// Deletes the consumer, and looks at what is stored before any worker can make it anew.
+    /// Deletes the consumer, and lists the stored jobs before any worker can make it anew.
     fn delete_consumer(&mut self, feed: &Feed) -> Result<(), Failure> {
         let name = format!("{}.{}", jobs::QUEUE, jobs::CONSUMER);
         let before = self.created("CONSUMER.INFO", &name)?;
@@ -120,7 +121,8 @@ impl Drill {
         let stored = servers::first_answer(&self.servers, PATIENCE, store::jobs_at);
         storms::calm_all(&self.proxies);
         deleted?;
-        self.broke(End::Deleted, at, record::now(), &accepted, &stored?)?;
+        let broken = Broken { end: End::Deleted, from: at, at, until: record::now(), stored: BTreeSet::new() };
+        self.broke(broken, &accepted, &stored?)?;
         let after = self.created("CONSUMER.INFO", &name)?;
         self.outcome.consumers_replaced += usize::from(before != after);
         Ok(())

@@ -17,15 +17,15 @@ const AHEAD: usize = 2_000;
 /// How many threads enqueue.
 pub(crate) const THREADS: usize = 4;
 
-/// What is to be enqueued, and what was.
+/// The good jobs that are to be enqueued, and those that were.
 #[derive(Debug)]
 pub(crate) struct Feed {
     todo: Mutex<VecDeque<usize>>,
     accepted: Mutex<BTreeSet<usize>>,
     /// Held for reading by each call, for writing while the stream is made anew.
     gate: RwLock<()>,
-    /// The jobs with a call that failed: the job may be stored. From the first such call, until a call
-    /// was answered; `u64::MAX` while none was.
+    /// The jobs with a call that failed: the job may be stored. From the first such call, until a
+    /// call was answered; `u64::MAX` while none was.
     unsure: Mutex<BTreeMap<usize, (u64, u64)>>,
     /// How many jobs were done, as far as the drill has seen.
     pub(crate) done: AtomicUsize,

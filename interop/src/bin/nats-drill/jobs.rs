@@ -12,8 +12,8 @@ pub(crate) const SUBJECT: &str = "drill.a";
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The attempts that the policy allows.
 pub(crate) const ATTEMPTS: u32 = 3;
-/// How often a job may be begun that ends its process, or whose process is killed: past the policy's
-/// attempts it runs alone, three times at most.
+/// How often a job may be begun that ends its process, or whose process is killed: past the
+/// policy's attempts it runs alone, three times at most.
 pub(crate) const MAX_BEGUN: u32 = ATTEMPTS + 3;
 /// After how long a job that does not return is given up.
 pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(2);

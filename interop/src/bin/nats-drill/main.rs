@@ -1,27 +1,29 @@
 //! A broker's worst day, in one command.
 //!
-//! A worker process is killed each second. Servers are stopped and killed, the stream and the consumer
-//! are deleted, the network delays, swallows, stalls and cuts, and four jobs are bad. Every good job
-//! must be done, each bad one must end as a dead letter or as an event that names it, and each run
-//! that was one too many must follow from something that the drill did.
+//! One of three worker processes is killed each second. Servers are stopped and killed, the stream
+//! and the consumer are deleted, the network delays, swallows, stalls and cuts, and four jobs are
+//! bad. Every good job must be done, each bad one must end as a dead letter or as an event that
+//! names it, and each run that was one too many must follow from something that the drill did.
 //!
 //! ```sh
 //! cargo run -p workcrew-interop --bin nats-drill -- --seed 7
 //! cargo run -p workcrew-interop --bin nats-drill -- --seed 7 --cluster      # leaders are killed
 //! cargo run -p workcrew-interop --bin nats-drill -- --seed 7 --sync-always  # servers from 2.10 on
-//! cargo run -p workcrew-interop --bin nats-drill -- --slice                 # two minutes, for CI
+//! cargo run -p workcrew-interop --bin nats-drill -- --slice                 # at most two minutes, for CI
 //! ```
 //!
-//! The program is its own worker process: it starts itself with `work` as the first argument. A worker
-//! appends a line to a file for each job that it has done and each event that it has heard, so a
-//! SIGKILL loses nothing. The seed determines the order of kills, of faults of the network and of
-//! calls. It does not determine the schedule.
+//! The program is its own worker process: it starts itself with `work` as the first argument. A
+//! worker appends a line to a file for each job that it has done and each event that it has heard,
+//! so a SIGKILL loses nothing. The seed determines the order of kills, of faults of the network and
+//! of calls. It does not determine the schedule.
 //!
-//! - [`plan`]: what happens to servers and stream, and when; [`evils`] does it.
-//! - [`crew`] kills worker processes, [`network`] holds the proxies, [`storms`] makes them misbehave.
-//! - [`record`] reads what the workers wrote, [`store`] what a server has stored.
+//! - [`plan`] lists the deeds, [`evils`] performs them.
+//! - [`crew`] kills worker processes, [`network`] holds the proxies, [`storms`] chooses their
+//!   faults.
+//! - [`record`] reads the journals of the workers, [`store`] lists the jobs that a server has
+//!   stored.
 //! - [`calls`] times each call through the crate, and ends a drill that hangs.
-//! - [`repeats`] finds the cause of each further run of a job, [`checks`] holds what must be so in the
+//! - [`repeats`] finds the cause of each further run of a job, [`checks`] holds the rules for the
 //!   end, [`report`] prints it.
 
 mod calls;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// What the proxy does to what passes.
+/// How the proxy treats the bytes that pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Weather {
@@ -27,11 +27,11 @@ const DELAY: Duration = Duration::from_millis(60);
 /// How often a standing connection looks for better weather.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// One proxy.
+/// A proxy. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy(Arc<Inner>);
 
-/// What a proxy has done to connections and pieces.
+/// The number of connections and pieces that a proxy has treated in each way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Used {
     pub(crate) connections: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Used {
 }
 
 impl Used {
-    /// Returns whether the proxies have misbehaved in every way they know.
+    /// Returns whether the proxies have had each fault.
     pub(crate) fn is_complete(&self) -> bool {
         self.delayed > 0 && self.swallowed > 0 && self.unread > 0 && self.cut > 0
     }

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The options of the command line.
 
 use std::env;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) const USAGE: &str = "usage: nats-drill [--seed N] [--jobs N] [--seconds N] [--cluster] [--sync-always] [--slice] [--keep]\n\
      NATS_SERVER_BIN names the server; otherwise it is nats-server on the path.";
 
-/// One drill. Displayed as the command that runs it again.
+/// The settings of a drill. Displayed as the command that runs it again.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// Determines the kills, the faults of the network and the calls.
@@ -41,7 +41,7 @@ pub(crate) fn read(words: &[&str]) -> Result<Options, String> {
         keep: false,
         server: env::var("NATS_SERVER_BIN").unwrap_or_else(|_| "nats-server".to_owned()),
     };
-    let mut words = words.iter();
+    let (mut words, mut is_slice) = (words.iter(), false);
     while let Some(word) = words.next() {
         let mut number = || {
             let value = words.next().and_then(|value| value.parse::<u64>().ok());
@@ -54,9 +54,13 @@ pub(crate) fn read(words: &[&str]) -> Result<Options, String> {
             "--cluster" => options.cluster = true,
             "--sync-always" => options.sync_always = true,
             "--keep" => options.keep = true,
-            "--slice" => (options.jobs, options.limit) = (6_000, Duration::from_secs(120)),
+            "--slice" => is_slice = true,
             _ => return Err(format!("there is no option {word}")),
         }
+    }
+    if is_slice {
+        options.jobs = if options.cluster { 1_500 } else { 6_000 };
+        options.limit = Duration::from_secs(120);
     }
     Ok(options)
 }

@@ -1,4 +1,4 @@
-//! What happens to the servers and the queue, and when.
+//! The deeds that happen to the servers and the queue, and when they do.
 
 /// Something that happens once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What the worker processes have done and heard, as files of lines that only grow.
+//! The journals of the worker processes: files of lines that only grow.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -41,7 +41,7 @@ impl Journal {
     }
 }
 
-/// One run of a good job that came to its end.
+/// A run of a good job that reached its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Run {
     /// When its handler was about to return.
@@ -60,7 +60,7 @@ pub(crate) struct WorkerCall {
     pub(crate) allowed: Duration,
 }
 
-/// What all journals of a folder say.
+/// The contents of all journals of a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     /// The runs of each good job, in the order of time.

@@ -1,7 +1,7 @@
-//! Why a good job ran again.
+//! The causes of repeated runs.
 //!
-//! Each further run of a job has one cause, the first of this list that holds and that is not used up.
-//! A cause that is a moment has a number of repeats that it may have.
+//! Each further run of a job has one cause, the first of this list that holds and that is not used
+//! up. A cause that is a moment has a number of repeats that it may have.
 //!
 //! | cause | what must hold | how many |
 //! |---|---|---|
@@ -14,8 +14,8 @@
 //! | the server forgot | the same for a killed server or a deleted consumer, beyond that number | the jobs that the server itself shows |
 //! | the outcome was lost | a worker has told so by an event that names the job | one for each such event |
 //!
-//! A server that forgets an outcome keeps the job. A consumer that is deleted has known which of the jobs
-//! that are kept were done.
+//! A server that forgets an outcome keeps the job. When a consumer is deleted, so is the knowledge
+//! which of the kept jobs were done.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,11 +31,11 @@ pub(crate) const IN_SLOTS: usize = jobs::SLOTS * PROCESSES;
 /// For how many milliseconds the outcome of a job may be on its way to the server.
 const UNCONFIRMED: u64 = jobs::ACK_WAIT.as_millis() as u64;
 
-/// For how many milliseconds before its death a server may forget what it has confirmed. One of 2.9 writes
-/// the state of a consumer ten times a second; in the drill it forgets half a second at most.
+/// For how many milliseconds before its death a server may forget what it has confirmed. A server
+/// of 2.9 writes the state of a consumer ten times a second. In the drill it forgets half a second.
 const FORGETS: u64 = 2_000;
 
-/// What ended.
+/// The kinds of ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// A server, by SIGKILL.
@@ -50,6 +50,8 @@ pub(crate) enum End {
 #[derive(Clone, Debug)]
 pub(crate) struct Broken {
     pub(crate) end: End,
+    /// When it was told to end.
+    pub(crate) from: u64,
     /// When it was gone.
     pub(crate) at: u64,
     /// When workers could reach a server again that has the stream.
@@ -66,7 +68,7 @@ pub(crate) struct Remake {
     pub(crate) again: BTreeSet<usize>,
 }
 
-/// What the drill did.
+/// All moments that may cause a repeat.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Causes {
     pub(crate) deaths: Vec<Ending>,
@@ -133,7 +135,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// One run too many, and the run before it.
+/// A run that is one too many, and the run before it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Repeat {
     pub(crate) number: usize,
@@ -209,7 +211,10 @@ impl Explainer<'_> {
             }
         }
         for (index, broken) in causes.broken.iter().enumerate() {
-            let is_it = earlier.at <= broken.until && broken.at < later.at && broken.stored.contains(&number);
+            let is_shown = broken.stored.contains(&number);
+            // A leader that is stopped hands over at once, and a job may have run before the look.
+            let is_stored = is_shown || later.at <= broken.until;
+            let is_it = is_stored && earlier.at <= broken.until && broken.from < later.at;
             let age = broken.at.saturating_sub(earlier.at);
             let cause = match broken.end {
                 End::Killed => Cause::ServerKilled,
@@ -225,7 +230,7 @@ impl Explainer<'_> {
                 // The jobs that a server kept which was killed before that.
                 End::Deleted => true,
             };
-            if is_it && may_forget && earlier.at <= broken.at {
+            if is_it && is_shown && may_forget && earlier.at <= broken.at {
                 return (Cause::ServerForgot, age);
             }
         }

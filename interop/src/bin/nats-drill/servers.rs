@@ -18,7 +18,7 @@ const START: Duration = Duration::from_secs(20);
 /// How long a server may take to say which connections it has.
 const MONITOR: Duration = Duration::from_secs(2);
 
-/// One server process, which can be ended and started again with what it has stored.
+/// A server process. It can be ended, and started again with its store.
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Option<Process>,
@@ -90,7 +90,7 @@ impl Server {
             }
             if let Some(status) = process.wait_for(Duration::from_millis(20))? {
                 let words = fs::read_to_string(&self.log).unwrap_or_default();
-                let last = words.lines().last().unwrap_or_default();
+                let last = words.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
                 return Err(io::Error::other(format!("the server ended with {status}: {last}")));
             }
         }

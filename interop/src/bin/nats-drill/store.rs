@@ -1,4 +1,5 @@
-//! What a server has stored, asked for by the protocol itself: the crate under test has no part in it.
+//! The jobs that a server has stored. The drill asks by the protocol itself, without the crate
+//! under test.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -97,7 +98,8 @@ impl Store {
         Ok(Leaders { stream, consumer: leader(&consumer) })
     }
 
-    /// Sends words that have an answer each, and returns the answers by the last token of their subject.
+    /// Sends words that have an answer each, and returns the answers by the last token of their
+    /// subject.
     fn answers(&mut self, words: &[String]) -> io::Result<BTreeMap<u64, Value>> {
         self.0.get_mut().write_all((words.concat() + "PING\r\n").as_bytes())?;
         let mut answers = BTreeMap::new();

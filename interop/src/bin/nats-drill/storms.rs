@@ -1,4 +1,4 @@
-//! When the network misbehaves, and how.
+//! The faults of the network, and when they happen.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ impl Storms {
         }
     }
 
-    /// Asks the servers who is connected: those that must must come from a proxy.
+    /// Asks the servers for their connections, and notes whether each worker came from a proxy.
     pub(crate) fn look_around(&mut self, servers: &[Server], proxies: &[Proxy]) {
         for guest in servers.iter().flat_map(|server| server.guests().into_iter().flatten()) {
             if !guest.name.starts_with(THROUGH) {

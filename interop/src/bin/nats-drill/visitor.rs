@@ -28,8 +28,8 @@ pub(crate) fn run(connection: &Connection, queue: &JobQueue, calls: &Calls, seed
     }
 }
 
-/// Reads the dead letters. A page of them takes four answers: a reader is made, a page and an empty page
-/// are read, and the reader is deleted.
+/// Reads the dead letters. A page of them takes four answers: a reader is made, a page and an empty
+/// page are read, and the reader is deleted.
 pub(crate) fn dead_letters(
     queue: &JobQueue,
     calls: &Calls,

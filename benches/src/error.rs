@@ -1,13 +1,12 @@
-//! Why a bench could not do what it was asked to do.
+//! The errors of the benches.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// What the environment or the caller did.
+/// An error of the environment or of the caller.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum Error {
     /// An option that does not exist.
     Option(String),
     /// An option without the value it needs, or with an illegal one.
@@ -26,7 +25,7 @@ pub(crate) enum Failure {
     Line(String),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Option(option) => write!(f, "there is no option {option}; --help lists those there are"),
@@ -42,4 +41,4 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Error for Failure {}
+impl std::error::Error for Error {}

@@ -1,4 +1,4 @@
-//! Pools of other languages, each in a process that is started once and sleeps until it is told to take a turn.
+//! Pools of other languages, each in a process that is started once and sleeps until it has to take a sample.
 //!
 //! `peers/README.md` describes what is said between this process and that one. A toolchain that is not installed is no
 //! failure, but is reported.
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 
-use crate::contender::{Contender, Kind, Turn};
-use crate::failure::Failure;
+use crate::candidate::{Candidate, Kind, Sample};
+use crate::error::Error;
 
 /// How a peer is made and started.
 struct Source {
@@ -91,7 +91,7 @@ pub(crate) struct Peers(Vec<Peer>);
 /// One of them.
 struct Peer {
     version: String,
-    /// Workloads and contenders.
+    /// Workloads and candidates.
     offers: Vec<(String, String)>,
     process: Rc<RefCell<Process>>,
 }
@@ -102,7 +102,7 @@ impl Peers {
     /// # Errors
     ///
     /// If one that was built does not start, or does not say what it should.
-    pub(crate) fn start() -> Result<Self, Failure> {
+    pub(crate) fn start() -> Result<Self, Error> {
         let built = env::var(BUILT_VARIABLE).unwrap_or_default();
         let sources = SOURCES.iter().filter(|source| built.split(',').any(|language| language == source.language));
         sources.map(Peer::start).collect::<Result<_, _>>().map(Self)
@@ -113,37 +113,37 @@ impl Peers {
     }
 
     /// Those that take part in a workload.
-    pub(crate) fn contenders(&self, workload: &'static str, workers: usize) -> Vec<Contender> {
+    pub(crate) fn candidates(&self, workload: &'static str, workers: usize) -> Vec<Candidate> {
         let of_peer = |peer: &Peer| {
             let offers = peer.offers.iter().filter(|(offered, _)| offered == workload);
-            offers.map(|(_, name)| peer.contender(workload, name, workers)).collect::<Vec<_>>()
+            offers.map(|(_, name)| peer.candidate(workload, name, workers)).collect::<Vec<_>>()
         };
         self.0.iter().flat_map(of_peer).collect()
     }
 }
 
 impl Peer {
-    fn start(source: &Source) -> Result<Self, Failure> {
+    fn start(source: &Source) -> Result<Self, Error> {
         let mut process = Process::start(source)?;
         let (mut version, mut offers) = (String::new(), Vec::new());
         loop {
             let line = process.read()?;
             match *line.split('\t').collect::<Vec<_>>() {
                 ["version", text] => text.clone_into(&mut version),
-                ["offers", workload, contender] => offers.push((workload.to_owned(), contender.to_owned())),
+                ["offers", workload, candidate] => offers.push((workload.to_owned(), candidate.to_owned())),
                 ["ready"] => break,
-                _ => return Err(Failure::Line(line)),
+                _ => return Err(Error::Line(line)),
             }
         }
         Ok(Self { version, offers, process: Rc::new(RefCell::new(process)) })
     }
 
-    fn contender(&self, workload: &'static str, name: &str, workers: usize) -> Contender {
+    fn candidate(&self, workload: &'static str, name: &str, workers: usize) -> Candidate {
         let order = format!("{workload}\t{name}\t{workers}\n");
         let process = Rc::clone(&self.process);
         let id = process.borrow().child.id();
-        let play = move || process.borrow_mut().take_turn(&order);
-        Contender { name: name.to_owned(), kind: Kind::Foreign, play: Box::new(play), process: Some(id) }
+        let run = move || process.borrow_mut().take_sample(&order);
+        Candidate { name: name.to_owned(), kind: Kind::External, run: Box::new(run), process: Some(id) }
     }
 }
 
@@ -157,17 +157,17 @@ struct Process {
 }
 
 impl Process {
-    fn start(source: &Source) -> Result<Self, Failure> {
+    fn start(source: &Source) -> Result<Self, Error> {
         let mut command = (source.start)(&target(source.language));
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let failed = |reason: String| Failure::Process { name: source.language.to_owned(), reason };
+        let failed = |reason: String| Error::Process { name: source.language.to_owned(), reason };
         let mut child = spawned.map_err(|error| failed(error.to_string()))?;
         let orders = child.stdin.take();
         let answers = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;
         Ok(Self { language: source.language, child, orders, answers: BufReader::new(answers) })
     }
 
-    fn read(&mut self) -> Result<String, Failure> {
+    fn read(&mut self) -> Result<String, Error> {
         let mut line = String::new();
         match self.answers.read_line(&mut line) {
             Ok(0) => Err(self.failed(&"it has ended")),
@@ -176,15 +176,15 @@ impl Process {
         }
     }
 
-    fn take_turn(&mut self, order: &str) -> Result<Turn, Failure> {
+    fn take_sample(&mut self, order: &str) -> Result<Sample, Error> {
         let orders = self.orders.as_mut().expect("it is there until this is dropped");
         orders.write_all(order.as_bytes()).map_err(|error| self.failed(&error))?;
         let answer = self.read()?;
-        parse(&answer).ok_or(Failure::Line(answer))
+        parse(&answer).ok_or(Error::Line(answer))
     }
 
-    fn failed(&self, reason: &impl ToString) -> Failure {
-        Failure::Process { name: self.language.to_owned(), reason: reason.to_string() }
+    fn failed(&self, reason: &impl ToString) -> Error {
+        Error::Process { name: self.language.to_owned(), reason: reason.to_string() }
     }
 }
 
@@ -197,10 +197,10 @@ impl Drop for Process {
     }
 }
 
-fn parse(answer: &str) -> Option<Turn> {
+fn parse(answer: &str) -> Option<Sample> {
     let mut fields = answer.split('\t');
     let jobs = fields.next()?.parse().ok()?;
     let ran = fields.next()?.split(',').filter_map(|field| field.parse().ok()).collect();
     let nanoseconds: Vec<f64> = fields.map(|field| field.parse().ok()).collect::<Option<_>>()?;
-    (!nanoseconds.is_empty()).then_some(Turn { jobs, nanoseconds, ran })
+    (!nanoseconds.is_empty()).then_some(Sample { jobs, nanoseconds, ran })
 }

@@ -1,0 +1,104 @@
+//! Workloads, the candidates that are compared in each, and their samples.
+
+use std::time::Instant;
+
+use crate::error::Error;
+
+/// One question, and the candidates that answer it.
+pub(crate) struct Workload {
+    pub(crate) question: &'static str,
+    /// The others are compared with the first.
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+/// A pool, or another way to do the jobs of a workload.
+pub(crate) struct Candidate {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// Takes one sample.
+    pub(crate) run: Box<dyn FnMut() -> Result<Sample, Error>>,
+    /// The process that runs the jobs, if it is another one.
+    pub(crate) process: Option<u32>,
+}
+
+/// The kind of a candidate. It decides which targets the candidate counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Workcrew,
+    /// Another pool in Rust.
+    Peer,
+    /// A limit of what a pool can reach: a bare loop, a static split, a call on the same thread.
+    Limit,
+    /// A pool in another language, in a process of its own.
+    External,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Workcrew, Self::Peer, Self::Limit, Self::External];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Workcrew => "workcrew",
+            Self::Peer => "peer",
+            Self::Limit => "limit",
+            Self::External => "external",
+        }
+    }
+}
+
+/// What a candidate did at one time.
+pub(crate) struct Sample {
+    /// The number of jobs.
+    pub(crate) jobs: usize,
+    /// Nanoseconds per job: one value for each batch, or for each job.
+    pub(crate) nanoseconds: Vec<f64>,
+    /// How many tasks ran in each batch, where the workload asks for that.
+    pub(crate) ran: Vec<f64>,
+}
+
+impl Candidate {
+    pub(crate) fn new(name: &'static str, kind: Kind, mut run: impl FnMut() -> Sample + 'static) -> Self {
+        Self { name: name.to_owned(), kind, run: Box::new(move || Ok(run())), process: None }
+    }
+
+    pub(crate) fn workcrew(name: &'static str, run: impl FnMut() -> Sample + 'static) -> Self {
+        Self::new(name, Kind::Workcrew, run)
+    }
+
+    pub(crate) fn peer(name: &'static str, run: impl FnMut() -> Sample + 'static) -> Self {
+        Self::new(name, Kind::Peer, run)
+    }
+
+    pub(crate) fn limit(name: &'static str, run: impl FnMut() -> Sample + 'static) -> Self {
+        Self::new(name, Kind::Limit, run)
+    }
+}
+
+/// Times batches of jobs.
+pub(crate) fn timed(batches: usize, jobs_per_batch: usize, mut run_batch: impl FnMut()) -> Sample {
+    let measure = |_| {
+        let started = Instant::now();
+        run_batch();
+        started.elapsed().as_nanos() as f64 / jobs_per_batch as f64
+    };
+    Sample { jobs: batches * jobs_per_batch, nanoseconds: (0..batches).map(measure).collect(), ran: Vec::new() }
+}
+
+/// The size of the samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// Long beside the tick in which the system counts CPU time.
+    Full,
+    /// Small: one sample of each candidate of all workloads takes seconds together.
+    Short,
+}
+
+impl Scale {
+    /// Returns `count` for a full sample, and a twentieth of it for a short one.
+    pub(crate) fn of(self, count: usize) -> usize {
+        match self {
+            Self::Full => count,
+            Self::Short => (count / 20).max(1),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+use super::registry::{Entry, Verdict, enter, leave};
+use super::{Awaited, Kind, Needs};
+use crate::sync::{Arc, AtomicUsize, Ordering};
+use crate::task::context::{self, Name, Stack};
+
+/// Something that is waited for and counts the looks at it.
+struct Counted {
+    name: Name,
+    pool: Name,
+    needs: Name,
+    looks: Arc<AtomicUsize>,
+}
+
+impl Awaited for Counted {
+    fn name(&self) -> Name {
+        self.name
+    }
+
+    fn pool(&self) -> Name {
+        self.pool
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        needs.end_of(self.needs);
+    }
+
+    fn help(self: Arc<Self>) {}
+
+    fn wake_waiters(&self) {}
+}
+
+/// Fault 169.
+#[test]
+fn a_wait_among_ten_thousand_looks_at_those_only_that_it_needs() {
+    const WAITS: usize = 10_000;
+    let looks = Arc::new(AtomicUsize::new(0));
+    let enter_one = || {
+        let [name, pool, needs, task, worker] = [(); 5].map(|()| context::new_name());
+        let target = Arc::new(Counted { name, pool, needs, looks: Arc::clone(&looks) });
+        let stack = Stack { worker: Some(worker), thread: task, depth: 1, names: vec![task, worker] };
+        match enter(Entry::new(target, Kind::Certain, stack, None)) {
+            Verdict::Entered(entry, _) => entry,
+            _ => unreachable!("it needs no worker, and closes no circle"),
+        }
+    };
+    let mut entries: Vec<_> = (0..WAITS).map(|_| enter_one()).collect();
+    looks.store(0, Ordering::Relaxed);
+    for at in (0..WAITS).step_by(100) {
+        leave(&entries[at]);
+        entries[at] = enter_one();
+    }
+    let changes = WAITS / 100;
+    let looked = looks.load(Ordering::Relaxed);
+    assert!(looked >= changes && looked <= 4 * changes, "{looked} looks for {changes} waits");
+    entries.iter().for_each(leave);
+}

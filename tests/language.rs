@@ -38,19 +38,8 @@ const DENIED: &[(&str, &str)] = &[
 
 /// What is read: sources, and pages for readers.
 const READ: &[&str] = &[
-    "src",
-    "tests",
-    "benches",
-    "examples",
-    "interop",
-    "verify",
-    "xtask",
-    "fuzz",
-    "docs",
-    "README.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
+    "src", "tests", "benches", "examples", "interop", "verify", "xtask", "fuzz", "docs", "README.md", "CHANGELOG.md",
+    "CONTRIBUTING.md", "SECURITY.md",
 ];
 
 /// Files that quote the list.
@@ -82,11 +71,7 @@ fn prose(line: &str, is_source: bool) -> String {
 
 fn words(text: &str) -> Vec<String> {
     let lower = text.to_lowercase();
-    lower
-        .split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '_')
-        .filter(|word| !word.is_empty())
-        .map(str::to_owned)
-        .collect()
+    lower.split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '_').filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 #[test]
@@ -104,8 +89,7 @@ fn prose_does_without_the_words_of_the_list() {
             let words = words(&prose(line, is_source));
             for (denied, instead) in DENIED {
                 let phrase: Vec<_> = denied.split(' ').collect();
-                if words.windows(phrase.len()).any(|window| window.iter().zip(&phrase).all(|(word, part)| word == part))
-                {
+                if words.windows(phrase.len()).any(|window| window.iter().zip(&phrase).all(|(word, part)| word == part)) {
                     offences.push(format!("{}:{}: \"{denied}\" ({instead})", path.display(), number + 1));
                 }
             }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 /// The types that tasks of a [`TaskGroup`](crate::TaskGroup) or a [`Scope`](crate::Scope) may
 /// return: `()` and `Result`.
 ///
-/// The trait is sealed, because a group must be able to tell a failure. A task that has a value and
+/// The trait is sealed, because a group must recognize a failure. A task that has a value and
 /// cannot fail returns `Ok::<_, Infallible>(value)`.
 #[diagnostic::on_unimplemented(
     message = "a task of a group or a scope returns `()` or a `Result`, not `{Self}`",

@@ -36,7 +36,7 @@
 //!    cancelled makes a token that is cancelled.
 //! 8. A member cannot wait for its group. A member that adds a task to a full group runs it inline,
 //!    without counting as another runner. If its stack is already deep, it adds the task beyond the
-//!    capacity instead.
+//!    capacity instead. So does another worker whose stack is too deep to help.
 //! 9. A worker that sleeps in a wait for the group or for room in it is woken when a runner leaves
 //!    tasks behind. A helper is also woken when a task is added. It may be the only worker that can
 //!    run the task.

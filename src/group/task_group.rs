@@ -27,7 +27,7 @@ use crate::time::deadline::Deadline;
 /// see the cancellation in the [token](Self::token). [`wait`](Self::wait) returns the first error
 /// when all tasks that ran have ended.
 ///
-/// Dropping a group without waiting cancels it and does not block.
+/// Dropping a group without waiting cancels it, and does not block.
 ///
 /// # What tasks return
 ///
@@ -98,9 +98,9 @@ impl<R: TaskResult> TaskGroup<R> {
     /// [`spawn`](Self::spawn). With a limit of zero nothing can run: `try_spawn` finds the group
     /// full, and `wait` returns [`GroupError::WouldDeadlock`] if a task was spawned.
     ///
-    /// A group with a limit is like a semaphore. A task that spawns on another group, which is full
-    /// and at its limit, waits for that group, on a worker as well. Two such groups whose tasks
-    /// fill each other may wait for each other forever. This cannot happen with the default limit.
+    /// A limit works as a semaphore: a task that spawns on another group that is full and at its
+    /// limit waits, on a worker as well. Two groups with limits whose tasks fill each other may
+    /// wait for each other forever. With the default limit this cannot happen.
     ///
     /// # Panics
     ///
@@ -210,10 +210,10 @@ impl<R: TaskResult> TaskGroup<R> {
     /// while the source blocks.
     ///
     /// Behaves as [`spawn`](Self::spawn) for each closure, also with regard to locks. The calling
-    /// thread takes a closure from the source, and then waits for room. It takes no further closure
-    /// once the group is cancelled or the pool shut down. [`wait`](Self::wait) then returns an
-    /// error even if every task that was added has succeeded, because the values are incomplete.
-    /// [`GroupPolicy::FirstSuccess`] is the exception: there a success ends the group.
+    /// thread takes a closure, and then waits for room. It takes none once the group is cancelled
+    /// or the pool shut down. Then [`wait`](Self::wait) returns an error even if every task that
+    /// was added has succeeded; except by [`GroupPolicy::FirstSuccess`], where a success ends the
+    /// group.
     ///
     /// The source may wait for tasks of the group. On a worker of the pool, the calling thread
     /// first runs the tasks that have not started, if no other worker is free and the source
@@ -264,8 +264,7 @@ impl<R: TaskResult> TaskGroup<R> {
         self.inner().is_cancelled()
     }
 
-    /// Returns how many tasks were spawned and how many of them are done. May be stale when it
-    /// returns.
+    /// Returns how many tasks were spawned and how many are done. May be stale when it returns.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.inner().progress()
@@ -312,10 +311,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// }
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
-    #[allow(
-        clippy::type_complexity,
-        reason = "the outer result tells whether it was in time, the inner one is that of `wait`"
-    )]
+    #[allow(clippy::type_complexity, reason = "the outer result is about the time, the inner one is that of `wait`")]
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Vec<R::Value>, GroupError<R::Error>>, Self> {
         match self.inner().wait_values(Deadline::after(timeout), Kind::Certain) {
             Ok(Some(values)) => Ok(values),
@@ -329,8 +325,7 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// # Panics
     ///
-    /// In the cases in which [`wait`](Self::wait) returns [`GroupError::WouldDeadlock`], since the
-    /// list has no place for it.
+    /// In the cases in which [`wait`](Self::wait) returns [`GroupError::WouldDeadlock`].
     ///
     /// # Examples
     ///
@@ -353,13 +348,12 @@ impl<R: TaskResult> TaskGroup<R> {
         }
     }
 
-    /// Returns an iterator that yields each outcome when its task has ended, with the task's index
-    /// in spawn order.
+    /// Returns an iterator over the outcomes in the order in which tasks end, each with the index
+    /// of its task in spawn order.
     ///
-    /// A wait does not return outcomes that were yielded, and they take no memory any more.
-    /// Outcomes that were not yet yielded do: the [capacity](Self::capacity) limits only tasks that
-    /// have not started. To apply back-pressure to the source until results are consumed, use
-    /// [`map`](crate::WorkerPool::map).
+    /// A wait does not return outcomes that were yielded, and they take no memory any more. Other
+    /// outcomes do: the [capacity](Self::capacity) limits only unstarted tasks. To apply
+    /// back-pressure to the source until results are consumed, use [`map`](crate::WorkerPool::map).
     ///
     /// # Examples
     ///
@@ -406,7 +400,7 @@ impl<R: TaskResult> TaskGroup<R> {
         self.inner().wait_first()
     }
 
-    /// Returns the shared state, which it makes on first use.
+    /// Returns the shared state. Makes it on first use.
     fn inner(&self) -> &Arc<GroupInner<R>> {
         self.inner.get_or_init(|| GroupInner::new(Arc::clone(&self.pool), self.settings.clone()))
     }

@@ -188,7 +188,7 @@ where
         unwind::discard(body.errors.add(error));
         match next {
             Some(RetryDecision::After(delay)) => {
-                self.reschedule(body, Deadline::after_instant(self.now(), delay), counters, executor)
+                self.reschedule(body, Deadline::after_instant(self.now(), delay), counters, executor);
             }
             Some(RetryDecision::GiveUp(reason)) => self.give_up(body, reason, counters, executor),
             None => unreachable!("an attempt without an error has succeeded"),

@@ -66,7 +66,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 state.next_delay += 1;
                 state.delayed.insert(key, (cell, place));
                 drop(state);
-                context::set_subject(0); // it is on no stack while it waits
+                context::set_item(0); // it is on no stack while it waits
                 self.shared.steps.beat(); // who waits for it sleeps until then, and not for ever
                 return;
             }

@@ -78,7 +78,7 @@ impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     fn help(self: &Arc<Self>, subject: usize) -> Help {
-        if context::is_at(self.group, subject) {
+        if context::is_handling(self.group, subject) {
             return Help::Stuck;
         }
         let state = self.state.lock();
@@ -147,8 +147,8 @@ pub(super) fn help(envelope: &Arc<dyn Enveloped>) -> Result<(), WouldDeadlock> {
     if envelope.progress().is_finished() || depth == 0 {
         return Ok(());
     }
-    let is_worker = context::is_worker_of(recipients.shared().engine.pool());
-    if is_worker && depth >= context::HELP_DEPTH {
+    let is_worker = context::is_worker_of(recipients.shared().engine.id());
+    if is_worker && depth >= context::MAX_HELP_DEPTH {
         return Err(WouldDeadlock);
     }
     let outstanding = Outstanding { envelope: Arc::clone(envelope), recipients: Arc::clone(&recipients) };
@@ -198,7 +198,7 @@ impl Awaited for Outstanding {
     }
 
     fn pool(&self) -> Name {
-        self.recipients.shared().engine.pool()
+        self.recipients.shared().engine.id()
     }
 
     fn look(&self, needs: &mut Needs) {

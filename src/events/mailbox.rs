@@ -154,7 +154,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, shared: Arc<BusInner>) -> Arc<Self> {
         Arc::new_cyclic(|weak: &Weak<Self>| Self {
             group: context::new_name(),
-            registration: shared.engine.groups.enter(weak.clone(), context::row()),
+            registration: shared.engine.groups.register(weak.clone(), context::shard()),
             settings,
             shared,
             state: Mutex::new(State::new(handler)),

@@ -10,7 +10,7 @@ use crate::observe::observer::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::executor::TaskMeta;
-use crate::task::job::Ticket;
+use crate::task::job::TicketHolder;
 
 /// How many tasks a runner takes before it gives way to jobs that wait, other than tickets of its own group.
 const TURN: usize = 16;
@@ -37,7 +37,7 @@ impl<R: TaskResult> GroupInner<R> {
         state.runners += 1;
         self.enter(|record| {
             for taken in 0.. {
-                let is_over = stint == Budget::Quantum && taken >= TURN && self.engine.jobs() > state.tickets;
+                let is_over = stint == Budget::Quantum && taken >= TURN && self.engine.queued() > state.tickets;
                 let task = if is_over || enough(&state) { None } else { state.unstarted.pop_front() };
                 let Some(mut task) = task else { break };
                 state.running.push_back(task.index);
@@ -47,7 +47,7 @@ impl<R: TaskResult> GroupInner<R> {
                 drop(task); // before it counts as done, and under no lock
                 self.close_if_told();
                 state = self.land(record, index, ended);
-                self.engine.executor.settle(record, 1);
+                self.engine.executor.task_done(record, 1);
             }
             self.stop_running(state)
         })
@@ -59,7 +59,7 @@ impl<R: TaskResult> GroupInner<R> {
             let (ended, index) = (self.call(record, &mut task), task.index);
             drop(task);
             drop(self.land(record, index, ended));
-            self.engine.executor.settle(record, 1);
+            self.engine.executor.task_done(record, 1);
         });
     }
 
@@ -91,7 +91,7 @@ impl<R: TaskResult> GroupInner<R> {
     fn call(&self, record: &WorkerCounters, task: &mut PendingTask<R>) -> Ended<R> {
         let outcome_of = |result: &R| if result.is_failure() { TaskOutcome::Failed } else { TaskOutcome::Succeeded };
         let brief = TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at };
-        match self.engine.executor.perform(record, &brief, || task.body.call(), outcome_of) {
+        match self.engine.executor.run(record, &brief, || task.body.call(), outcome_of) {
             Ok(result) => result.into_result().map_err(TaskError::Failed),
             Err(panic) => Err(TaskError::Panicked(panic)),
         }
@@ -136,8 +136,8 @@ impl<R: TaskResult> GroupInner<R> {
     }
 }
 
-impl<R: TaskResult> Ticket for GroupInner<R> {
-    fn serve(self: Arc<Self>) {
+impl<R: TaskResult> TicketHolder for GroupInner<R> {
+    fn run_ticket(self: Arc<Self>) {
         self.close_if_told();
         let mut state = self.state.lock();
         state.tickets -= 1;

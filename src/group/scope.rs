@@ -89,7 +89,7 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
         // SAFETY: the closure is called or dropped before `'scope` ends: by the rules 1 and 2 of the module `scope` cannot
         // return before that, and by rule 3 nothing is added later.
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
-        let make_body = || unsafe { Closure::new(f).forget_lifetime() };
+        let make_body = || unsafe { Closure::new(f).erase_lifetime() };
         let _ = self.core.add(make_body, Location::caller());
     }
 
@@ -158,12 +158,12 @@ impl WorkerPool {
         R: TaskResult<Value = ()>,
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
     {
-        let engine = self.engine();
+        let engine = self.inner();
         // Not the books: they change with each task.
-        if engine.closing.is_cancelled() {
+        if engine.shutdown_token.is_cancelled() {
             return Err(GroupError::Cancelled(CancelReason::ShutDown));
         }
-        if context::depth() >= context::HELP_DEPTH && context::is_worker_of(engine.pool()) {
+        if context::depth() >= context::MAX_HELP_DEPTH && context::is_worker_of(engine.id()) {
             return Err(GroupError::WouldDeadlock);
         }
         let core = GroupInner::new(Arc::clone(engine), GroupSettings::new(engine));
@@ -208,12 +208,12 @@ mod tests {
         let pool = WorkerPool::builder().workers(1).build().expect("the pool starts");
         let group = pool.group::<()>();
         group.spawn(|| ());
-        assert_eq!(pool.engine().groups.taken(), 1);
+        assert_eq!(pool.inner().groups.len(), 1);
         group.wait().expect("no task fails");
         pool.scope(|scope| scope.spawn(|| ())).expect("no task fails");
-        let engine = Arc::clone(pool.engine());
+        let engine = Arc::clone(pool.inner());
         drop(pool); // And with it what its worker held.
-        assert_eq!(engine.groups.taken(), 0);
+        assert_eq!(engine.groups.len(), 0);
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
                 // The only worker is here, and runs both tasks while it waits.
                 let inner = pool.scope(|inner| (0..2).for_each(|_| inner.spawn(|| ())));
                 inner.expect("no task fails");
-                left = pool.engine().jobs();
+                left = pool.inner().queued();
             });
         });
         outer.expect("no task fails");

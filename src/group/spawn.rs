@@ -95,8 +95,8 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Runs unstarted tasks before this thread blocks in user code, if it is a worker and no other worker is free to.
     fn run_what_only_this_worker_can(self: &Arc<Self>) {
-        let local = context::standing(self.engine.pool(), self.name());
-        let can_run = local.is_worker && !local.is_member && local.depth < context::HELP_DEPTH;
+        let local = context::position(self.engine.id(), self.name());
+        let can_run = local.is_worker && !local.is_member && local.depth < context::MAX_HELP_DEPTH;
         if can_run && !self.engine.has_idle_worker() {
             let state = self.state.lock();
             if !state.unstarted.is_empty() && state.runners < self.settings.limit {
@@ -158,7 +158,7 @@ impl<R: TaskResult> GroupInner<R> {
         };
         if let Some(refusal) = refusal {
             drop(state);
-            executor.withdrawn(&self.info(id, location));
+            executor.refuse(&self.info(id, location));
             return Err((refusal, f));
         }
         let index = state.next_index();
@@ -194,7 +194,7 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     fn wait_for_room_slowly<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> Room<'a, R> {
-        let local = context::standing(self.engine.pool(), self.name());
+        let local = context::position(self.engine.id(), self.name());
         let mut wait_mode = None;
         loop {
             if let Some(reason) = state.closed {
@@ -209,10 +209,10 @@ impl<R: TaskResult> GroupInner<R> {
                 return Room::Here(state);
             }
             if local.is_member {
-                let deep = local.depth >= context::INLINE_DEPTH;
+                let deep = local.depth >= context::MAX_INLINE_DEPTH;
                 return if deep { Room::Here(state) } else { Room::OnThisStack(state) };
             }
-            if local.is_worker && local.depth >= context::HELP_DEPTH {
+            if local.is_worker && local.depth >= context::MAX_HELP_DEPTH {
                 return Room::Here(state);
             }
             if local.is_worker && state.runners < self.settings.limit {

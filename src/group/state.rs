@@ -138,7 +138,7 @@ impl<R: TaskResult> GroupInner<R> {
             settings.capacity = 0;
         }
         let core = Arc::new_cyclic(|weak: &Weak<Self>| Self {
-            registration: engine.groups.enter(weak.clone(), context::row()),
+            registration: engine.groups.register(weak.clone(), context::shard()),
             engine,
             token: settings.token().map(OnceLock::from).unwrap_or_default(),
             settings,
@@ -355,7 +355,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
         self.count_done(&mut state, count);
         drop(state);
-        self.engine.executor.settle(record, count as u64);
+        self.engine.executor.task_done(record, count as u64);
     }
 
     /// Counts tasks as done and wakes who waits for that.
@@ -374,7 +374,7 @@ impl<R: TaskResult> GroupInner<R> {
 
 impl<R: TaskResult> Drop for GroupInner<R> {
     fn drop(&mut self) {
-        self.engine.groups.leave(&self.registration);
+        self.engine.groups.deregister(&self.registration);
     }
 }
 

@@ -421,6 +421,6 @@ impl<R: TaskResult> fmt::Debug for TaskGroup<R> {
 impl WorkerPool {
     /// A group of tasks on this pool. What its closures return, `()` or a `Result`, is inferred from the first `spawn`.
     pub fn group<R: TaskResult>(&self) -> TaskGroup<R> {
-        TaskGroup::new(Arc::clone(self.engine()))
+        TaskGroup::new(Arc::clone(self.inner()))
     }
 }

@@ -8,7 +8,7 @@ use crate::error::CancelReason;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicBool, Ordering, thread};
 use crate::task::closure::Closure;
-use crate::task::job::Ticket;
+use crate::task::job::TicketHolder;
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
 
@@ -20,8 +20,8 @@ fn pool_of(workers: usize) -> WorkerPool {
 
 /// A group that runs one task at a time, and holds one more.
 fn narrow_group(pool: &WorkerPool) -> Core {
-    let settings = GroupSettings { limit: 1, capacity: 1, ..GroupSettings::new(pool.engine()) };
-    GroupInner::new(Arc::clone(pool.engine()), settings)
+    let settings = GroupSettings { limit: 1, capacity: 1, ..GroupSettings::new(pool.inner()) };
+    GroupInner::new(Arc::clone(pool.inner()), settings)
 }
 
 fn add(core: &Core, f: impl FnOnce() + Send + 'static) {
@@ -123,7 +123,7 @@ fn there_are_no_more_tickets_than_tasks_that_wait() {
         pool.execute(move || wait_while_not(|| end.load(Ordering::SeqCst))).expect("the pool is open");
     }
     wait_while_not(|| pool.metrics().tasks_running == 2);
-    let core = GroupInner::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
+    let core = GroupInner::new(Arc::clone(pool.inner()), GroupSettings::new(pool.inner()));
     let tickets = [1, 2, 3].map(|_| {
         add(&core, || ());
         Arc::clone(&core).send_tickets();
@@ -137,7 +137,7 @@ fn there_are_no_more_tickets_than_tasks_that_wait() {
 #[test]
 fn tickets_that_are_taken_back_count_no_longer() {
     let pool = pool_of(1);
-    let core = GroupInner::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
+    let core = GroupInner::new(Arc::clone(pool.inner()), GroupSettings::new(pool.inner()));
     let inner = Arc::clone(&core);
     let outer = pool.spawn(move || {
         // The only worker is here: nobody comes to the ticket.

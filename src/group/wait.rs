@@ -114,7 +114,7 @@ impl<R: TaskResult> GroupInner<R> {
     #[inline]
     fn end(self: &Arc<Self>, state: &mut State<R>) {
         state.closed.get_or_insert(CancelReason::Requested);
-        while state.tickets > 0 && self.engine.take_back_ticket(self, &self.registration) {
+        while state.tickets > 0 && self.engine.unpush_ticket(self, &self.registration) {
             state.tickets -= 1;
         }
     }
@@ -144,7 +144,7 @@ impl<R: TaskResult> GroupInner<R> {
         (watch, kind): (Watch, Kind),
         enough: impl Fn(&State<R>) -> bool,
     ) -> Result<Option<MutexGuard<'_, State<R>>>, WouldDeadlock> {
-        let local = context::standing(self.engine.pool(), self.name());
+        let local = context::position(self.engine.id(), self.name());
         if local.is_member {
             return Err(WouldDeadlock);
         }
@@ -156,7 +156,7 @@ impl<R: TaskResult> GroupInner<R> {
             let mut state = self.state.lock();
             // Again and again: tasks may have come while a runner that stopped had let go of the lock.
             while helps && !enough(&state) && self.can_run(&state) {
-                if local.depth >= context::HELP_DEPTH {
+                if local.depth >= context::MAX_HELP_DEPTH {
                     return Err(WouldDeadlock);
                 }
                 state = self.run_unstarted(state, Budget::Unlimited, &enough);
@@ -235,7 +235,7 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
     }
 
     fn pool(&self) -> Name {
-        self.engine.pool()
+        self.engine.id()
     }
 
     fn look(&self, needs: &mut Needs) {

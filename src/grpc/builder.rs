@@ -269,7 +269,7 @@ impl CallerBuilder {
             overrides: self.overrides,
             carried: Arc::new(MetadataMap::new()),
             is_stream: false,
-            closing: driver.engine().closing.clone(),
+            closing: driver.engine().shutdown_token.clone(),
         };
         Ok(Caller { driver: Arc::new(driver), plan, on_error: self.on_error, stream_buffer: self.stream_buffer })
     }

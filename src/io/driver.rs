@@ -104,7 +104,7 @@ impl Driver {
             1..=MAX_IN_FLIGHT => {
                 let io = IoThread::of(pool).map_err(DriverError::Start)?;
                 let [slots, places] = [(); 2].map(|()| Arc::new(Semaphore::new(max_in_flight)));
-                Ok(Self { engine: Arc::clone(pool.engine()), io, slots, places, limit: max_in_flight, label: None })
+                Ok(Self { engine: Arc::clone(pool.inner()), io, slots, places, limit: max_in_flight, label: None })
             }
             requested => Err(DriverError::TooManyInFlight { requested, limit: MAX_IN_FLIGHT }),
         }
@@ -256,7 +256,7 @@ impl Driver {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok(Some(place));
         }
-        let may_wait = !self.io.is_here() && !context::is_worker_of(self.engine.pool());
+        let may_wait = !self.io.is_here() && !context::is_worker_of(self.engine.id());
         match wait_mode {
             WaitMode::Never => Err(Refusal::Full),
             WaitMode::Policy if !may_wait => Ok(None),
@@ -268,7 +268,7 @@ impl Driver {
 
     fn wait_for_place(&self, deadline: Deadline) -> Result<Place, Refusal> {
         let mut acquire = pin!(Arc::clone(&self.places).acquire_owned());
-        let mut closing = pin!(self.engine.closing.cancelled());
+        let mut closing = pin!(self.engine.shutdown_token.cancelled());
         let place_or_closing = poll_fn(|context| match acquire.as_mut().poll(context) {
             Poll::Ready(place) => Poll::Ready(place.ok()),
             Poll::Pending => closing.as_mut().poll(context).map(|_| None),

@@ -115,7 +115,7 @@ where
     {
         let weak = Arc::downgrade(self);
         let executor = Arc::clone(&engine.executor);
-        let guard = engine.futures.cancelling.on_cancel(move || {
+        let guard = engine.io.cancelling.on_cancel(move || {
             if let Some(flight) = weak.upgrade() {
                 flight.cancel(CancelReason::ShutDown, &executor);
             }
@@ -163,8 +163,8 @@ where
         self.arrived.store(true, Ordering::Release);
         self.plain.put_back(Stage::Arrived(f, output, place));
         if on_worker {
-            waits::changed(self.plain.name(), engine.pool());
-            engine.put_aside(Job::Task(self));
+            waits::changed(self.plain.name(), engine.id());
+            engine.push_unbounded(Job::Task(self));
         } else {
             self.run(&engine.executor);
         }
@@ -179,7 +179,7 @@ where
     }
 
     fn brief(&self) -> TaskMeta<'_> {
-        let mut brief: TaskMeta<'_> = self.plain.as_brief();
+        let mut brief: TaskMeta<'_> = self.plain.meta();
         brief.info.label = self.label.as_ref();
         brief
     }
@@ -210,9 +210,9 @@ where
                     unwind::resume(payload)
                 }
             };
-            let result = executor.perform(record, &self.brief(), body, self.outcome_of);
-            self.plain.land(result.map_err(JoinError::Panicked));
-            executor.settle(record, 1);
+            let result = executor.run(record, &self.brief(), body, self.outcome_of);
+            self.plain.complete(result.map_err(JoinError::Panicked));
+            executor.task_done(record, 1);
         });
     }
 
@@ -221,9 +221,9 @@ where
             let Some(stage) = self.plain.start() else { return false };
             nesting::discard(stage);
             executor.cancelled(record, &self.brief().info, reason);
-            self.plain.land(Err(JoinError::Cancelled(reason)));
+            self.plain.complete(Err(JoinError::Cancelled(reason)));
             self.give_up();
-            executor.settle(record, 1);
+            executor.task_done(record, 1);
             true
         })
     }

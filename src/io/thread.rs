@@ -54,8 +54,8 @@ pub(crate) enum BlockError {
 impl IoThread {
     /// The I/O thread of the pool, which runs from now on.
     pub(crate) fn of(pool: &WorkerPool) -> io::Result<Arc<Self>> {
-        let engine = pool.engine();
-        let mut shared = engine.futures.shared.lock();
+        let engine = pool.inner();
+        let mut shared = engine.io.shared.lock();
         if let Some(running) = shared.as_ref().and_then(Weak::upgrade) {
             drop(shared); // what was upgraded may be the last reference when it is dropped
             return Ok(running.downcast().unwrap_or_else(|_| unreachable!("nothing else is kept there")));

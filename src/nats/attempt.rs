@@ -100,7 +100,7 @@ where
         let waiting = Mutex::new(Some((delivered, token.clone())));
         let (started, verdicts) = (Arc::clone(started), verdicts.clone());
         let cell = Arc::new(Cell { duty: Arc::clone(duty), number, id, queued_at, waiting, started, verdicts });
-        duty.engine.put_aside(PoolJob::Task(Arc::clone(&cell) as _));
+        duty.engine.push_unbounded(PoolJob::Task(Arc::clone(&cell) as _));
         Some(cell)
     }
 
@@ -160,7 +160,7 @@ where
             };
             let outcome_of =
                 |result: &Result<_, _>| if result.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
-            let result = executor.perform(record, &self.brief(), body, outcome_of);
+            let result = executor.run(record, &self.brief(), body, outcome_of);
             let failure = match result {
                 Ok(Ok(())) => {
                     attempts.succeeded();
@@ -170,7 +170,7 @@ where
                 Err(panic) => Some((ErrorClass::Transient, panic.to_string())),
             };
             self.tell(failure.map_or(Verdict::Done, |failure| verdict_on(failure, policy, &delivered)));
-            executor.settle(record, 1);
+            executor.task_done(record, 1);
         });
     }
 
@@ -182,7 +182,7 @@ where
             }
             executor.cancelled(record, &self.brief().info, reason);
             self.tell(Verdict::Return(Duration::ZERO));
-            executor.settle(record, 1);
+            executor.task_done(record, 1);
             true
         })
     }

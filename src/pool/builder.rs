@@ -170,14 +170,14 @@ impl WorkerPoolBuilder {
         let workers = self.workers.unwrap_or(cpus);
         check_workers(workers)?;
         self.check()?;
-        let engine = Arc::new(PoolInner::new(self.queue_capacity, self.overflow, self.hooks, self.timing));
-        let change = engine.workers.set_target(workers);
-        if let Err(error) = worker::start(&engine, &self.worker_settings, change.missing) {
-            shutdown::shutdown(&engine);
+        let inner = Arc::new(PoolInner::new(self.queue_capacity, self.overflow, self.hooks, self.timing));
+        let change = inner.workers.set_target(workers);
+        if let Err(error) = worker::start(&inner, &self.worker_settings, change.missing) {
+            shutdown::shutdown(&inner);
             return Err(error);
         }
         let settings = PoolSettings { workers: self.worker_settings, on_drop: self.on_drop };
-        Ok(WorkerPool::assemble(engine, settings))
+        Ok(WorkerPool::assemble(inner, settings))
     }
 
     /// Checks all settings but the number of workers.

@@ -32,7 +32,7 @@ impl WorkerPool {
     /// Refuses new work and returns at once. What is queued still runs, and then the workers end; what waits for its time
     /// is cancelled. To wait for the end, call [`shutdown`](Self::shutdown), or drop the pool.
     pub fn close(&self) {
-        shutdown::close(self.engine());
+        shutdown::close(self.inner());
     }
 
     /// Refuses new work, runs what is queued, joins the workers. Blocks until then.
@@ -44,7 +44,7 @@ impl WorkerPool {
     /// Called by a task of this pool it does not wait: the pool runs what is queued and ends after that task. The same
     /// holds for a task of another pool that a task of this pool waits for.
     pub fn shutdown(&self) {
-        shutdown::shutdown(self.engine());
+        shutdown::shutdown(self.inner());
     }
 
     /// Like [`shutdown`](Self::shutdown), but waits at most `timeout` and reports what was left.
@@ -85,7 +85,7 @@ impl WorkerPool {
     /// ```
     #[must_use = "the report says whether the pool was drained"]
     pub fn shutdown_timeout(&self, timeout: Duration) -> ShutdownReport {
-        shutdown::shutdown_timeout(self.engine(), timeout)
+        shutdown::shutdown_timeout(self.inner(), timeout)
     }
 
     /// Refuses new work, cancels what has not started, tells running groups and scopes through their tokens, and
@@ -98,6 +98,6 @@ impl WorkerPool {
     /// The same holds when a task of this pool calls it. The report counts that task too.
     #[allow(clippy::must_use_candidate, reason = "the report is of interest to few")]
     pub fn shutdown_now(&self) -> ShutdownReport {
-        shutdown::shutdown_now(self.engine())
+        shutdown::shutdown_now(self.inner())
     }
 }

@@ -22,7 +22,7 @@ struct Row<T: ?Sized> {
 /// The seat of one member, until it leaves.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    pub(crate) row: usize,
+    pub(crate) shard: usize,
     number: usize,
 }
 
@@ -33,9 +33,9 @@ impl<T: ?Sized> GroupRegistry<T> {
 
     /// Gives a seat to a new member; any number is a row.
     #[inline]
-    pub(crate) fn enter(&self, member: Weak<T>, row: usize) -> Registration {
-        let row = row % ROWS;
-        let mut members = self.0[row].0.lock();
+    pub(crate) fn register(&self, member: Weak<T>, shard: usize) -> Registration {
+        let shard = shard % ROWS;
+        let mut members = self.0[shard].0.lock();
         let number = if let Some(number) = members.free.pop() {
             members.seats[number] = Some(member);
             number
@@ -43,13 +43,13 @@ impl<T: ?Sized> GroupRegistry<T> {
             members.seats.push(Some(member));
             members.seats.len() - 1
         };
-        Registration { row, number }
+        Registration { shard, number }
     }
 
     /// Frees the seat of a member. Each leaves once.
     #[inline]
-    pub(crate) fn leave(&self, registration: &Registration) {
-        let mut row = self.0[registration.row].0.lock();
+    pub(crate) fn deregister(&self, registration: &Registration) {
+        let mut row = self.0[registration.shard].0.lock();
         let member = row.seats[registration.number].take();
         row.free.push(registration.number);
         let mut unused = Row::default();
@@ -61,7 +61,7 @@ impl<T: ?Sized> GroupRegistry<T> {
     }
 
     /// Those members that live. A member that enters meanwhile may be missing.
-    pub(crate) fn members(&self) -> Vec<Arc<T>> {
+    pub(crate) fn live(&self) -> Vec<Arc<T>> {
         let mut members = Vec::new();
         for row in &self.0 {
             members.extend(row.0.lock().seats.iter().flatten().filter_map(Weak::upgrade));
@@ -71,7 +71,7 @@ impl<T: ?Sized> GroupRegistry<T> {
 
     /// How many seats are taken.
     #[cfg(test)]
-    pub(crate) fn taken(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let taken = |row: &CachePadded<Mutex<Row<T>>>| row.0.lock().seats.iter().flatten().count();
         self.0.iter().map(taken).sum()
     }
@@ -91,22 +91,22 @@ mod tests {
     fn seats_are_used_again_and_given_back_when_nobody_is_there() {
         let seats = GroupRegistry::new();
         let members: Vec<Arc<usize>> = (0..10 * KEPT).map(Arc::new).collect();
-        let enter = |member| seats.enter(Arc::downgrade(member), 5);
+        let enter = |member| seats.register(Arc::downgrade(member), 5);
         let row = || seats.0[5].0.lock();
         for _ in 0..3 {
             let taken: Vec<_> = members.iter().map(enter).collect();
-            assert_eq!(seats.members(), members);
-            taken[1..].iter().for_each(|registration| seats.leave(registration));
-            assert_eq!(seats.members(), members[..1]);
+            assert_eq!(seats.live(), members);
+            taken[1..].iter().for_each(|registration| seats.deregister(registration));
+            assert_eq!(seats.live(), members[..1]);
             let again = enter(&members[1]);
-            assert_eq!(seats.members(), members[..2]);
+            assert_eq!(seats.live(), members[..2]);
             assert_eq!(row().seats.len(), members.len());
-            seats.leave(&again);
-            seats.leave(&taken[0]);
+            seats.deregister(&again);
+            seats.deregister(&taken[0]);
             assert_eq!(row().seats.capacity(), 0);
         }
         let few: Vec<_> = members[..KEPT].iter().map(enter).collect();
-        few.iter().for_each(|registration| seats.leave(registration));
+        few.iter().for_each(|registration| seats.deregister(registration));
         assert_eq!(row().seats.len(), KEPT, "so many are kept");
     }
 
@@ -114,12 +114,12 @@ mod tests {
     fn members_of_all_threads_are_found_and_the_dead_are_not() {
         let seats = GroupRegistry::new();
         let members: Vec<Arc<usize>> = (0..100).map(Arc::new).collect();
-        let taken: Vec<_> = members.iter().map(|member| seats.enter(Arc::downgrade(member), **member)).collect();
-        let dead = seats.enter(Arc::downgrade(&Arc::new(1)), 1);
-        let mut found = seats.members();
+        let taken: Vec<_> = members.iter().map(|member| seats.register(Arc::downgrade(member), **member)).collect();
+        let dead = seats.register(Arc::downgrade(&Arc::new(1)), 1);
+        let mut found = seats.live();
         found.sort_unstable();
         assert_eq!(found, members);
-        taken.iter().chain([&dead]).for_each(|registration| seats.leave(registration));
-        assert_eq!(seats.members(), []);
+        taken.iter().chain([&dead]).for_each(|registration| seats.deregister(registration));
+        assert_eq!(seats.live(), []);
     }
 }

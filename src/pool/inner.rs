@@ -34,7 +34,7 @@ use crate::sync::Mutex;
 use crate::sync::{Arc, Weak};
 use crate::task::context::{self, Name};
 use crate::task::executor::{Executor, Hooks};
-use crate::task::job::{Job, Ticket};
+use crate::task::job::{Job, TicketHolder};
 use crate::time::deadline::Deadline;
 use crate::timer::thread::TimerThread;
 
@@ -112,17 +112,17 @@ pub(crate) struct PoolInner {
     queue: Arc<Queue<Job>>,
     overflow: Overflow,
     /// Every group that may have tasks.
-    pub(crate) groups: GroupRegistry<dyn Ticket>,
+    pub(crate) groups: GroupRegistry<dyn TicketHolder>,
     /// Cancelled when the pool accepts nothing any more: tells those who wait without a thread.
-    pub(crate) closing: CancellationToken,
+    pub(crate) shutdown_token: CancellationToken,
     #[cfg(feature = "driver")]
-    pub(crate) futures: Seam,
+    pub(crate) io: IoState,
 }
 
 /// The seam for futures that are driven for the pool.
 #[cfg(feature = "driver")]
 #[derive(Default)]
-pub(crate) struct Seam {
+pub(crate) struct IoState {
     /// What all who drive futures for the pool share, owned by them.
     pub(crate) shared: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     /// Cancelled when what has not started is given up.
@@ -140,7 +140,7 @@ impl PoolInner {
             }
         });
         let timers = Arc::new(TimerThread::new(&queue));
-        let workers = WorkerSet::new(executor.pool);
+        let workers = WorkerSet::new(executor.pool_id);
         Self {
             executor,
             workers,
@@ -148,15 +148,15 @@ impl PoolInner {
             queue,
             overflow,
             groups: GroupRegistry::new(),
-            closing: CancellationToken::new(),
+            shutdown_token: CancellationToken::new(),
             #[cfg(feature = "driver")]
-            futures: Seam::default(),
+            io: IoState::default(),
         }
     }
 
     /// Names the pool.
-    pub(crate) fn pool(&self) -> Name {
-        self.executor.pool
+    pub(crate) fn id(&self) -> Name {
+        self.executor.pool_id
     }
 
     /// Submits what `make` makes of a task's identity. A refused job comes back.
@@ -174,16 +174,16 @@ impl PoolInner {
             return if is_late { Err((Refusal::ShutDown, None)) } else { Ok(()) };
         };
         self.overflow(job, wait_mode).map_err(|(refusal, job)| {
-            self.executor.withdrawn(&TaskInfo { id, location, label: None });
+            self.executor.refuse(&TaskInfo { id, location, label: None });
             (refusal, Some(job))
         })
     }
 
     /// Submits an admitted job for a future: takes it in, or gives it back and has the waker called when there may be room.
     /// Where that is not what the overflow policy or a worker asks for, it is taken in, whatever becomes of it.
-    pub(crate) fn submit_or_enroll(&self, job: Job, spot: &mut Option<WaiterId>, waker: Waker) -> Result<(), Job> {
+    pub(crate) fn poll_submit(&self, job: Job, spot: &mut Option<WaiterId>, waker: Waker) -> Result<(), Job> {
         let waits = matches!(self.overflow, Overflow::Block | Overflow::CallerRuns);
-        if waits && !context::is_worker_of(self.pool()) {
+        if waits && !context::is_worker_of(self.id()) {
             return self.queue.push_or_enroll(job, spot, waker);
         }
         // Whoever does not wait any more passes on what it was told.
@@ -200,21 +200,21 @@ impl PoolInner {
     }
 
     /// Sends a group's ticket behind all others; never refused, never waits.
-    pub(crate) fn send_ticket(&self, group: Weak<dyn Ticket>) {
-        self.put_aside(Job::Ticket(group));
+    pub(crate) fn send_ticket(&self, group: Weak<dyn TicketHolder>) {
+        self.push_unbounded(Job::Ticket(group));
     }
 
     /// Sends the ticket of a group that has something to begin: in the row of its seat, where its maker need not wait for
     /// others who do the same.
-    pub(crate) fn send_first_ticket(&self, group: Weak<dyn Ticket>, registration: &Registration) {
-        self.queue.push_unbounded(Job::Ticket(group), registration.row, Job::is_dead);
+    pub(crate) fn send_first_ticket(&self, group: Weak<dyn TicketHolder>, registration: &Registration) {
+        self.queue.push_unbounded(Job::Ticket(group), registration.shard, Job::is_stale);
     }
 
     /// Takes back the last of the first tickets from this row of seats, if it is one of this group; says whether it was.
     /// What is good for nothing any more need not lie in the queue, and keeps the memory of its group for as long as it does.
     #[inline]
-    pub(crate) fn take_back_ticket<G>(&self, group: &Arc<G>, registration: &Registration) -> bool {
-        self.queue.unpush(registration.row, |job| job.is_ticket_of(group)).is_some()
+    pub(crate) fn unpush_ticket<G>(&self, group: &Arc<G>, registration: &Registration) -> bool {
+        self.queue.unpush(registration.shard, |job| job.is_ticket_of(group)).is_some()
     }
 
     /// Hands out the next job, waiting for one; `None` once the pool is drained or workers are to leave, or for no
@@ -235,16 +235,16 @@ impl PoolInner {
     #[inline]
     pub(crate) fn run(&self, hand: &mut Option<Job>) {
         if self.executor.lifecycle.is_cancelling() {
-            self.cancel_at_hand(hand, CancelReason::ShutDown);
+            self.cancel_current(hand, CancelReason::ShutDown);
         } else if let Some(job) = hand {
             job.run(&self.executor);
         }
     }
 
     /// Cancels a job that a worker has taken, unless it was started.
-    pub(crate) fn cancel_at_hand(&self, hand: &mut Option<Job>, reason: CancelReason) {
+    pub(crate) fn cancel_current(&self, hand: &mut Option<Job>, reason: CancelReason) {
         if let Some(job) = hand.take()
-            && !job.is_used_up()
+            && !job.is_consumed()
         {
             job.cancel(reason, &self.executor);
         }
@@ -256,7 +256,7 @@ impl PoolInner {
     }
 
     /// How many jobs wait for a worker, tickets included; out of date when it arrives.
-    pub(crate) fn jobs(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.queue.len_of_both()
     }
 
@@ -267,8 +267,8 @@ impl PoolInner {
 
     /// Lets every group send the tickets that more workers can serve. One that is being made meanwhile may be missed, and
     /// sees the new number at the latest when it gets its next task.
-    pub(crate) fn call_for_new_workers(&self) {
-        for group in self.groups.members() {
+    pub(crate) fn send_missing_tickets(&self) {
+        for group in self.groups.live() {
             group.send_tickets();
         }
     }
@@ -279,7 +279,7 @@ impl PoolInner {
         let waiting = self.timers.close();
         self.executor.lifecycle.close();
         self.queue.close();
-        self.closing.cancel_because(CancelReason::ShutDown);
+        self.shutdown_token.cancel_because(CancelReason::ShutDown);
         for task in waiting {
             task.cancel(CancelReason::ShutDown, &self.executor);
         }
@@ -289,11 +289,11 @@ impl PoolInner {
     pub(crate) fn cancel_queued(&self) {
         self.executor.lifecycle.start_cancelling();
         self.close();
-        for group in self.groups.members() {
+        for group in self.groups.live() {
             group.cancel(CancelReason::ShutDown);
         }
         #[cfg(feature = "driver")]
-        self.futures.cancelling.cancel_because(CancelReason::ShutDown);
+        self.io.cancelling.cancel_because(CancelReason::ShutDown);
         let mut turn = Turn::default();
         while let Some(job) = self.queue.try_pop(&mut turn) {
             job.cancel(CancelReason::ShutDown, &self.executor);
@@ -319,14 +319,14 @@ impl PoolInner {
 
     /// What becomes of a job that found the queue full.
     fn overflow(&self, job: Job, wait_mode: WaitMode) -> Result<(), (Refusal, Job)> {
-        let on_worker = context::is_worker_of(self.pool());
+        let on_worker = context::is_worker_of(self.id());
         match (wait_mode, self.overflow) {
             (WaitMode::Never, _) => Err((Refusal::Full, job)),
             (WaitMode::Until(_), _) if on_worker => Err((Refusal::Timeout, job)),
             (WaitMode::Until(deadline), _) => self.push(job, deadline),
             // The destructor of what was discarded submits, and so on: see `nesting`. What it submits is put aside.
             (WaitMode::Policy, Overflow::DiscardNewest | Overflow::DiscardOldest) if nesting::is_deep() => {
-                self.put_aside(job);
+                self.push_unbounded(job);
                 Ok(())
             }
             (WaitMode::Policy, Overflow::DiscardNewest) => {
@@ -340,11 +340,11 @@ impl PoolInner {
             (WaitMode::Policy, policy) => {
                 if !on_worker && policy == Overflow::Block {
                     self.push(job, Deadline::NEVER)
-                } else if context::depth() < context::INLINE_DEPTH {
+                } else if context::depth() < context::MAX_INLINE_DEPTH {
                     self.run(&mut Some(job));
                     Ok(())
                 } else if on_worker {
-                    self.put_aside(job);
+                    self.push_unbounded(job);
                     Ok(())
                 } else {
                     self.push(job, Deadline::NEVER)
@@ -377,14 +377,14 @@ impl PoolInner {
         let (mut job, mut oldest) = (job, None);
         while let Err(refused) = self.queue.try_push(job) {
             job = refused;
-            self.cancel_at_hand(&mut oldest, CancelReason::Discarded);
+            self.cancel_current(&mut oldest, CancelReason::Discarded);
             oldest = self.queue.try_pop_bounded();
         }
-        self.cancel_at_hand(&mut oldest, CancelReason::Discarded);
+        self.cancel_current(&mut oldest, CancelReason::Discarded);
     }
 
     /// Puts a job where it is neither refused nor waits.
-    pub(crate) fn put_aside(&self, job: Job) {
-        self.queue.push_unbounded(job, FIFO_SHARD, Job::is_dead);
+    pub(crate) fn push_unbounded(&self, job: Job) {
+        self.queue.push_unbounded(job, FIFO_SHARD, Job::is_stale);
     }
 }

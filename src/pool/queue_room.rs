@@ -46,7 +46,7 @@ impl Awaited for Room {
     }
 
     fn pool(&self) -> Name {
-        self.executor.pool
+        self.executor.pool_id
     }
 
     fn look(&self, needs: &mut Needs) {

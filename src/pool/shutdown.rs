@@ -65,77 +65,77 @@ impl fmt::Display for ShutdownReport {
 }
 
 /// Refuses new work. Does not wait.
-pub(crate) fn close(engine: &PoolInner) {
-    engine.close();
+pub(crate) fn close(pool: &PoolInner) {
+    pool.close();
 }
 
 /// Drains the pool and joins its workers.
-pub(crate) fn shutdown(engine: &PoolInner) {
-    engine.close();
-    let is_left_behind = || engine.executor.lifecycle.has_reported(Reported::LeftBehind);
-    if engine.workers.may_wait() && idle::may_wait_for_end(&engine.executor, is_left_behind) {
+pub(crate) fn shutdown(pool: &PoolInner) {
+    pool.close();
+    let is_left_behind = || pool.executor.lifecycle.has_reported(Reported::LeftBehind);
+    if pool.workers.may_wait() && idle::may_wait_for_end(&pool.executor, is_left_behind) {
         // A change of the number of workers that began before the closing comes to its end; none begins after it.
-        drop(engine.workers.hold());
-        if engine.workers.wait_empty(Deadline::NEVER, is_left_behind) && !is_left_behind() {
-            engine.workers.join_threads();
-            engine.timers.join();
+        drop(pool.workers.lock_resize());
+        if pool.workers.wait_empty(Deadline::NEVER, is_left_behind) && !is_left_behind() {
+            pool.workers.join_threads();
+            pool.timers.join();
         }
     }
 }
 
 /// Drains the pool, but cancels what has not started when `timeout` has passed.
-pub(crate) fn shutdown_timeout(engine: &PoolInner, timeout: Duration) -> ShutdownReport {
+pub(crate) fn shutdown_timeout(pool: &PoolInner, timeout: Duration) -> ShutdownReport {
     let deadline = Deadline::after(timeout);
-    let before = engine.executor.lifecycle.ledger.snapshot().tasks_cancelled;
-    engine.close();
-    if engine.workers.may_wait() {
-        match idle::wait_idle(&engine.executor, deadline) {
+    let before = pool.executor.lifecycle.ledger.snapshot().tasks_cancelled;
+    pool.close();
+    if pool.workers.may_wait() {
+        match idle::wait_idle(&pool.executor, deadline) {
             Ok(true) => {}
-            Ok(false) => engine.cancel_queued(),
-            Err(Refused) => return report(engine, before),
+            Ok(false) => pool.cancel_queued(),
+            Err(Refused) => return report(pool, before),
         }
         // The threads are not joined: no limit can be put to what they do after they have left the pool.
-        let has_ended = engine.workers.wait_empty(deadline, || false);
-        note(engine, if has_ended { Reported::InTime } else { Reported::LeftBehind });
+        let has_ended = pool.workers.wait_empty(deadline, || false);
+        note(pool, if has_ended { Reported::InTime } else { Reported::LeftBehind });
     }
-    report(engine, before)
+    report(pool, before)
 }
 
 /// Cancels what has not started. Does not wait.
-pub(crate) fn shutdown_now(engine: &PoolInner) -> ShutdownReport {
-    let before = engine.executor.lifecycle.ledger.snapshot().tasks_cancelled;
-    engine.cancel_queued();
-    let report = report(engine, before);
-    let is_quiet = report.tasks_running == 0 && engine.executor.lifecycle.ledger.is_quiet();
-    note(engine, if is_quiet { Reported::Quiet } else { Reported::LeftBehind });
+pub(crate) fn shutdown_now(pool: &PoolInner) -> ShutdownReport {
+    let before = pool.executor.lifecycle.ledger.snapshot().tasks_cancelled;
+    pool.cancel_queued();
+    let report = report(pool, before);
+    let is_quiet = report.tasks_running == 0 && pool.executor.lifecycle.ledger.is_quiet();
+    note(pool, if is_quiet { Reported::Quiet } else { Reported::LeftBehind });
     report
 }
 
 /// Ends a pool that is being dropped.
-pub(crate) fn on_drop(engine: &PoolInner, policy: OnDrop) {
+pub(crate) fn on_drop(pool: &PoolInner, policy: OnDrop) {
     match policy {
-        _ if engine.executor.lifecycle.has_reported(Reported::InTime) => {}
-        OnDrop::Drain => shutdown(engine),
+        _ if pool.executor.lifecycle.has_reported(Reported::InTime) => {}
+        OnDrop::Drain => shutdown(pool),
         OnDrop::Cancel => {
-            engine.cancel_queued();
-            shutdown(engine);
+            pool.cancel_queued();
+            shutdown(pool);
         }
-        OnDrop::Detach => engine.close(),
+        OnDrop::Detach => pool.close(),
     }
 }
 
 /// Notes what the caller is about to report.
-fn note(engine: &PoolInner, reported: Reported) {
-    engine.executor.lifecycle.report(reported);
+fn note(pool: &PoolInner, reported: Reported) {
+    pool.executor.lifecycle.report(reported);
     if reported == Reported::LeftBehind {
-        engine.workers.give_up();
-        engine.executor.lifecycle.wake_waiters();
+        pool.workers.give_up();
+        pool.executor.lifecycle.wake_waiters();
     }
 }
 
 /// What is left, where `before` tasks had been cancelled when the call began.
-fn report(engine: &PoolInner, before: u64) -> ShutdownReport {
-    let lifecycle = &engine.executor.lifecycle;
+fn report(pool: &PoolInner, before: u64) -> ShutdownReport {
+    let lifecycle = &pool.executor.lifecycle;
     let mut metrics = lifecycle.ledger.snapshot();
     let mut cancelled = metrics.tasks_cancelled;
     if lifecycle.is_cancelling() {

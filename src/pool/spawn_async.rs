@@ -77,14 +77,14 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        SpawnAsync { engine: Arc::clone(self.engine()), location: Location::caller(), state: State::New(f), wait: None }
+        SpawnAsync { pool: Arc::clone(self.inner()), location: Location::caller(), state: State::New(f), wait: None }
     }
 }
 
 /// Submits a task as soon as there is room. From [`WorkerPool::spawn_async`].
 #[must_use = "a future does nothing until it is polled"]
 pub struct SpawnAsync<F, T> {
-    engine: Arc<PoolInner>,
+    pool: Arc<PoolInner>,
     location: &'static Location<'static>,
     state: State<F, T>,
     /// What the registry of waits knows of the last poll, if that was within a task or a driven future.
@@ -136,22 +136,22 @@ where
         let wakers = [context.waker().clone(), context.waker().clone()];
         this.wait = None;
         let mut waiting = match mem::replace(&mut this.state, State::Done) {
-            State::New(f) => match Waiting::admit(f, &this.engine, this.location) {
+            State::New(f) => match Waiting::admit(f, &this.pool, this.location) {
                 Ok(waiting) => waiting,
                 Err(f) => return Poll::Ready(Err(SubmitError::new(f))),
             },
             State::Waiting(waiting) => waiting,
             State::Done => return Poll::Pending,
         };
-        match waiting.attempt(&this.engine, this.location, wakers) {
+        match waiting.attempt(&this.pool, this.location, wakers) {
             Attempt::Accepted => {
                 let task = Arc::clone(&waiting.task);
-                waiting.leave(&this.engine, true);
-                Poll::Ready(Ok(JoinHandle::new(task, Arc::clone(&this.engine.executor))))
+                waiting.leave(&this.pool, true);
+                Poll::Ready(Ok(JoinHandle::new(task, Arc::clone(&this.pool.executor))))
             }
             Attempt::Refused => {
                 let task = Arc::clone(&waiting.task);
-                waiting.leave(&this.engine, false);
+                waiting.leave(&this.pool, false);
                 Poll::Ready(Err(SubmitError::new(task.withdraw())))
             }
             Attempt::NoRoom => {
@@ -172,7 +172,7 @@ impl<F, T> SpawnAsync<F, T> {
         if context::depth() == 0 {
             return;
         }
-        match waits::enter_future(Arc::new(self.engine.room()), context.waker()) {
+        match waits::enter_future(Arc::new(self.pool.room()), context.waker()) {
             Next::Help(awaited) => {
                 awaited.help();
                 context.waker().wake_by_ref(); // to look again
@@ -185,8 +185,8 @@ impl<F, T> SpawnAsync<F, T> {
 impl<F, T> Drop for SpawnAsync<F, T> {
     fn drop(&mut self) {
         if let State::Waiting(waiting) = mem::replace(&mut self.state, State::Done) {
-            unwind::discard(waiting.offer.refuse(&self.engine, waiting.id, self.location));
-            waiting.leave(&self.engine, false);
+            unwind::discard(waiting.offer.refuse(&self.pool, waiting.id, self.location));
+            waiting.leave(&self.pool, false);
         }
     }
 }
@@ -216,8 +216,8 @@ where
     T: Send + 'static,
 {
     /// Admits the task to the books, or gives the closure back.
-    fn admit(f: F, engine: &Arc<PoolInner>, location: &'static Location<'static>) -> Result<Self, F> {
-        let executor = &engine.executor;
+    fn admit(f: F, pool: &Arc<PoolInner>, location: &'static Location<'static>) -> Result<Self, F> {
+        let executor = &pool.executor;
         let queued_at = executor.now_if_timing();
         let Some(id) = executor.admit(location, None) else { return Err(f) };
         let task = Arc::new(TaskCell::new(f, id, location, queued_at));
@@ -229,21 +229,21 @@ where
     /// Offers the job to the queue; keeps rule 2.
     fn attempt(
         &mut self,
-        engine: &Arc<PoolInner>,
+        pool: &Arc<PoolInner>,
         location: &'static Location<'static>,
         [of_closing, of_room]: [Waker; 2],
     ) -> Attempt {
         let Some(job) = self.offer.take(of_closing) else { return Attempt::Refused };
-        let Err(job) = engine.submit_or_enroll(job, &mut self.spot, of_room) else { return Attempt::Accepted };
+        let Err(job) = pool.poll_submit(job, &mut self.spot, of_room) else { return Attempt::Accepted };
         self.offer.put_back(job);
         if self.closing.is_none() {
             let (offer, id) = (Arc::clone(&self.offer), self.id);
-            let (closing, engine) = (&engine.closing, Arc::downgrade(engine));
-            let refuse = move || engine.upgrade().and_then(|engine| offer.refuse(&engine, id, location));
+            let (closing, pool) = (&pool.shutdown_token, Arc::downgrade(pool));
+            let refuse = move || pool.upgrade().and_then(|pool| offer.refuse(&pool, id, location));
             self.closing = Some(closing.on_cancel(move || refuse().into_iter().for_each(Waker::wake)));
         }
-        if engine.closing.is_cancelled() {
-            unwind::discard(self.offer.refuse(engine, self.id, location));
+        if pool.shutdown_token.is_cancelled() {
+            unwind::discard(self.offer.refuse(pool, self.id, location));
             return Attempt::Refused;
         }
         Attempt::NoRoom
@@ -252,9 +252,9 @@ where
 
 impl<F, T> Waiting<F, T> {
     /// Leaves the queue; keeps rule 3.
-    fn leave(mut self, engine: &PoolInner, took_room: bool) {
+    fn leave(mut self, pool: &PoolInner, took_room: bool) {
         if let Some(spot) = self.spot.take() {
-            engine.leave(spot, took_room);
+            pool.leave(spot, took_room);
         }
     }
 }
@@ -275,14 +275,14 @@ impl Offer {
     }
 
     /// Takes a job that waits out of the books; returns the waker of the future, which gives the closure back.
-    fn refuse(&self, engine: &PoolInner, id: TaskId, location: &'static Location<'static>) -> Option<Waker> {
+    fn refuse(&self, pool: &PoolInner, id: TaskId, location: &'static Location<'static>) -> Option<Waker> {
         let mut inner = self.inner.lock();
         let job = inner.job.take();
         let waker = inner.waker.take_if(|_| job.is_some());
         drop(inner);
         if job.is_some() || defect!("a withdrawal too many") {
             drop(job); // a share only: the closure lies with the future
-            engine.executor.withdrawn(&TaskInfo { id, location, label: None });
+            pool.executor.refuse(&TaskInfo { id, location, label: None });
         }
         waker
     }

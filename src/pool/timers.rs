@@ -69,7 +69,7 @@ impl WorkerPool {
             Ok(timers) => timers,
             Err(source) => return Err(TimerError::no_thread(source, f)),
         };
-        let executor = &self.engine().executor;
+        let executor = &self.inner().executor;
         let due = Due::after(timers.watch().now(), delay);
         let Some(id) = executor.admit(location, None) else { return Err(TimerError::shut_down(f)) };
         let task = Arc::new(TaskCell::new(f, id, location, None));
@@ -79,7 +79,7 @@ impl WorkerPool {
                 Ok(TimerHandle::once(handle, place, Arc::clone(timers), Arc::clone(executor)))
             }
             Err(refusal) => {
-                executor.withdrawn(&TaskInfo { id, location, label: None });
+                executor.refuse(&TaskInfo { id, location, label: None });
                 Err(no_place(refusal, task.withdraw()))
             }
         }
@@ -151,7 +151,7 @@ impl WorkerPool {
         match self.timers() {
             Err(source) => Err(TimerError::no_thread(source, f)),
             Ok(timers) => match Periodic::set(f, rhythm, location, timers) {
-                Ok(timer) => Ok(TimerHandle::periodic(timer, Arc::clone(&self.engine().executor))),
+                Ok(timer) => Ok(TimerHandle::periodic(timer, Arc::clone(&self.inner().executor))),
                 Err((refusal, f)) => Err(no_place(refusal, f)),
             },
         }
@@ -159,7 +159,7 @@ impl WorkerPool {
 
     /// The timekeeper, whose thread runs from now on.
     pub(crate) fn timers(&self) -> io::Result<&Arc<TimerThread>> {
-        let timers = &self.engine().timers;
+        let timers = &self.inner().timers;
         timers.start(|| thread_name(self.thread_name(), "timer"))?;
         Ok(timers)
     }

@@ -34,15 +34,15 @@ pub(crate) struct WorkerSettings {
 }
 
 /// Starts so many workers, or as many as it can.
-pub(crate) fn start(engine: &Arc<PoolInner>, settings: &WorkerSettings, workers: usize) -> Result<(), BuildError> {
+pub(crate) fn start(pool: &Arc<PoolInner>, settings: &WorkerSettings, workers: usize) -> Result<(), BuildError> {
     for _ in 0..workers {
-        let record = engine.workers.enlist(|| engine.executor.lifecycle.ledger.open_record());
-        match start_one(engine, settings, Arc::clone(&record)) {
-            Ok(thread) => engine.workers.keep(thread),
+        let record = pool.workers.add(|| pool.executor.lifecycle.ledger.open_record());
+        match start_one(pool, settings, Arc::clone(&record)) {
+            Ok(thread) => pool.workers.push_thread(thread),
             Err(source) => {
                 let worker = record.worker();
-                engine.workers.depart();
-                engine.workers.gone(record);
+                pool.workers.retire();
+                pool.workers.remove(record);
                 return Err(BuildError::Spawn { worker, source });
             }
         }
@@ -51,7 +51,7 @@ pub(crate) fn start(engine: &Arc<PoolInner>, settings: &WorkerSettings, workers:
 }
 
 fn start_one(
-    engine: &Arc<PoolInner>,
+    pool: &Arc<PoolInner>,
     settings: &WorkerSettings,
     record: Arc<WorkerCounters>,
 ) -> io::Result<thread::JoinHandle<()>> {
@@ -62,49 +62,49 @@ fn start_one(
     if let Some(stack_size) = settings.stack_size {
         builder = builder.stack_size(stack_size);
     }
-    let (engine, settings) = (Arc::clone(engine), settings.clone());
-    builder.spawn(move || main(&engine, &settings, record))
+    let (pool, settings) = (Arc::clone(pool), settings.clone());
+    builder.spawn(move || main(&pool, &settings, record))
 }
 
-fn main(engine: &Arc<PoolInner>, settings: &WorkerSettings, record: Arc<WorkerCounters>) {
-    context::become_worker(engine.pool(), Arc::clone(&record));
-    waits::count_worker(engine.pool());
-    call_hook(engine, settings.on_start.as_ref(), &record);
+fn main(pool: &Arc<PoolInner>, settings: &WorkerSettings, record: Arc<WorkerCounters>) {
+    context::set_worker(pool.id(), Arc::clone(&record));
+    waits::count_worker(pool.id());
+    call_hook(pool, settings.on_start.as_ref(), &record);
     let mut hand = None;
-    while let Err(payload) = unwind::catch(|| work(engine, &record, &mut hand)) {
+    while let Err(payload) = unwind::catch(|| work(pool, &record, &mut hand)) {
         // Every panic of foreign code is caught where it is called, so this one is the crate's own. The worker lives on, and
         // what it had in its hand and had not started meets a fate.
         unwind::discard(payload);
-        engine.cancel_at_hand(&mut hand, CancelReason::Discarded);
+        pool.cancel_current(&mut hand, CancelReason::Discarded);
     }
     // Before the hook, which may take its time: its last task may have been the last of all, and the others may sleep.
-    engine.executor.lifecycle.check();
-    call_hook(engine, settings.on_stop.as_ref(), &record);
+    pool.executor.lifecycle.check();
+    call_hook(pool, settings.on_stop.as_ref(), &record);
     // The hook may have settled a task in its turn.
-    engine.executor.lifecycle.check();
-    waits::discount_worker(engine.pool());
-    context::resign();
-    engine.workers.gone(record);
+    pool.executor.lifecycle.check();
+    waits::discount_worker(pool.id());
+    context::clear_worker();
+    pool.workers.remove(record);
 }
 
 /// Does what jobs ask for, until the worker may leave; the job at hand lies in `hand`.
-fn work(engine: &PoolInner, record: &WorkerCounters, hand: &mut Option<Job>) {
+fn work(pool: &PoolInner, record: &WorkerCounters, hand: &mut Option<Job>) {
     let mut turn = Turn::default();
-    while !engine.workers.may_depart() {
-        *hand = engine.next_job(&mut turn, record);
+    while !pool.workers.should_retire() {
+        *hand = pool.next_job(&mut turn, record);
         if hand.is_some() {
             failpoint::at(Place::Taken);
-            engine.run(hand);
+            pool.run(hand);
             *hand = None;
-        } else if engine.executor.lifecycle.is_drained() {
-            engine.workers.depart();
+        } else if pool.executor.lifecycle.is_drained() {
+            pool.workers.retire();
             break;
         }
     }
 }
 
-fn call_hook(engine: &PoolInner, hook: Option<&WorkerHook>, record: &WorkerCounters) {
+fn call_hook(pool: &PoolInner, hook: Option<&WorkerHook>, record: &WorkerCounters) {
     if let Some(hook) = hook {
-        engine.executor.call_hook(|| hook(record.worker()));
+        pool.executor.call_hook(|| hook(record.worker()));
     }
 }

@@ -44,7 +44,7 @@ use crate::time::deadline::Deadline;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct WorkerPool {
-    engine: Arc<PoolInner>,
+    inner: Arc<PoolInner>,
     settings: PoolSettings,
 }
 
@@ -207,8 +207,8 @@ impl WorkerPool {
         F: FnOnce() + Send + 'static,
     {
         let mut f = Some(f);
-        let queued_at = self.engine.executor.now_if_timing();
-        let submitted = self.engine.submit(wait_mode, location, |id| {
+        let queued_at = self.inner.executor.now_if_timing();
+        let submitted = self.inner.submit(wait_mode, location, |id| {
             Job::closure(f.take().expect("a job is made once"), id, location, queued_at)
         });
         submitted.map_err(|(refusal, job)| {
@@ -229,9 +229,9 @@ impl WorkerPool {
     {
         let mut f = Some(f);
         let mut task = None;
-        let executor = &self.engine.executor;
+        let executor = &self.inner.executor;
         let queued_at = executor.now_if_timing();
-        let submitted = self.engine.submit(wait_mode, location, |id| {
+        let submitted = self.inner.submit(wait_mode, location, |id| {
             let closure = f.take().expect("a task is made once");
             let cell = task.insert(Arc::new(TaskCell::new(closure, id, location, queued_at)));
             Job::Task(Arc::clone(cell) as _)
@@ -255,8 +255,8 @@ impl WorkerPool {
     /// If called by a task of this pool, or by one that a task of this pool waits for: it would wait for itself.
     #[track_caller]
     pub fn wait_idle(&self) {
-        assert!(!context::is_inside(self.engine.pool()), "a task cannot wait for its own pool to be idle");
-        let waited = idle::wait_idle(&self.engine.executor, Deadline::NEVER);
+        assert!(!context::is_inside(self.inner.id()), "a task cannot wait for its own pool to be idle");
+        let waited = idle::wait_idle(&self.inner.executor, Deadline::NEVER);
         assert!(waited.is_ok(), "a task cannot wait for a pool that waits for that task");
     }
 
@@ -264,40 +264,40 @@ impl WorkerPool {
     /// this pool gets `false` at once.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
-        let wait = || idle::wait_idle(&self.engine.executor, Deadline::after(timeout)).unwrap_or(false);
-        !context::is_inside(self.engine.pool()) && wait()
+        let wait = || idle::wait_idle(&self.inner.executor, Deadline::after(timeout)).unwrap_or(false);
+        !context::is_inside(self.inner.id()) && wait()
     }
 
     /// Whether the pool refuses new work, by [`close`](Self::close) or any other way to end it. Once it does, it does
     /// for ever.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
-        self.engine.executor.lifecycle.ledger.is_closed()
+        self.inner.executor.lifecycle.ledger.is_closed()
     }
 
     /// How many workers the pool has, or is about to have after a [`resize`](Self::resize).
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.engine.workers.target()
+        self.inner.workers.target()
     }
 
     /// How many jobs the queue can hold.
     #[must_use]
     pub fn queue_capacity(&self) -> usize {
-        self.engine.queue_capacity()
+        self.inner.queue_capacity()
     }
 
     /// How many places of the queue are taken, at most its capacity; out of date when it arrives. A cancelled task
     /// keeps its place until a worker comes to it; the tasks of groups take none.
     #[must_use]
     pub fn queue_len(&self) -> usize {
-        self.engine.queue_len()
+        self.inner.queue_len()
     }
 
     /// A snapshot of the pool's counters. Costs a read of a few cache lines for each worker.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        self.engine.metrics()
+        self.inner.metrics()
     }
 
     /// What each busy worker is doing, submitted where and since when: the first question when a pool seems stuck.
@@ -321,7 +321,7 @@ impl WorkerPool {
     /// ```
     #[must_use]
     pub fn running(&self) -> Vec<RunningTask> {
-        self.engine.executor.lifecycle.ledger.running()
+        self.inner.executor.lifecycle.ledger.running()
     }
 
     /// Changes the number of workers. New ones are there when this returns; surplus ones leave when they have finished
@@ -333,35 +333,35 @@ impl WorkerPool {
     /// former size as its target), or if the pool is shut down.
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         check_workers(workers)?;
-        let one_at_a_time = self.engine.workers.hold();
+        let one_at_a_time = self.inner.workers.lock_resize();
         if self.is_shut_down() {
             return Err(BuildError::ShutDown);
         }
         let before = self.workers();
-        let change = self.engine.workers.set_target(workers);
-        let started = worker::start(&self.engine, &self.settings.workers, change.missing);
+        let change = self.inner.workers.set_target(workers);
+        let started = worker::start(&self.inner, &self.settings.workers, change.missing);
         let surplus = match &started {
             Ok(()) => change.surplus,
-            Err(_) => self.engine.workers.set_target(before).surplus,
+            Err(_) => self.inner.workers.set_target(before).surplus,
         };
         if surplus > 0 {
-            self.engine.wake_workers();
+            self.inner.wake_workers();
         }
         // Letting go of a group may drop what its tasks left behind, which is foreign code.
         drop(one_at_a_time);
-        self.engine.call_for_new_workers();
+        self.inner.send_missing_tickets();
         started
     }
 }
 
 /// The seams for what is built on a pool.
 impl WorkerPool {
-    pub(crate) fn assemble(engine: Arc<PoolInner>, settings: PoolSettings) -> Self {
-        Self { engine, settings }
+    pub(crate) fn assemble(inner: Arc<PoolInner>, settings: PoolSettings) -> Self {
+        Self { inner, settings }
     }
 
-    pub(crate) fn engine(&self) -> &Arc<PoolInner> {
-        &self.engine
+    pub(crate) fn inner(&self) -> &Arc<PoolInner> {
+        &self.inner
     }
 
     /// What its threads are named after.
@@ -376,7 +376,7 @@ impl RefUnwindSafe for WorkerPool {}
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
-        shutdown::on_drop(&self.engine, self.settings.on_drop);
+        shutdown::on_drop(&self.inner, self.settings.on_drop);
     }
 }
 

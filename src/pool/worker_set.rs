@@ -18,7 +18,7 @@ pub(crate) struct WorkerSet {
     pool: Name,
     /// Held while the number of workers changes, so that two changes do not mix, and an end waits for the change
     /// before it.
-    changing: Mutex<()>,
+    resizing: Mutex<()>,
     /// Held while threads are joined, so that all who end the pool return when the threads have ended. What a thread
     /// does at its end never takes it; see [`may_wait`](Self::may_wait).
     joining: Mutex<()>,
@@ -37,10 +37,10 @@ struct Inner {
     /// Workers that are not gone.
     alive: usize,
     /// Those of them that have departed: they take no more jobs.
-    departed: usize,
+    retired: usize,
     target: usize,
     /// The records of workers that left.
-    vacant: Vec<Arc<WorkerCounters>>,
+    unused_counters: Vec<Arc<WorkerCounters>>,
     /// Threads that nobody has joined yet.
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -49,7 +49,7 @@ impl WorkerSet {
     pub(crate) fn new(pool: Name) -> Self {
         Self {
             pool,
-            changing: Mutex::default(),
+            resizing: Mutex::default(),
             joining: Mutex::default(),
             inner: Mutex::default(),
             empty: Condvar::new(),
@@ -58,9 +58,9 @@ impl WorkerSet {
         }
     }
 
-    /// Keeps the number of workers from changing, until the guard is dropped.
-    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock()
+    /// Keeps the number of workers from resizing, until the guard is dropped.
+    pub(crate) fn lock_resize(&self) -> MutexGuard<'_, ()> {
+        self.resizing.lock()
     }
 
     /// How many workers there shall be.
@@ -69,44 +69,44 @@ impl WorkerSet {
     }
 
     /// Sets how many workers there shall be; returns how many are missing and how many are too many.
-    pub(crate) fn set_target(&self, workers: usize) -> Change {
+    pub(crate) fn set_target(&self, workers: usize) -> Resize {
         let mut inner = self.inner.lock();
         inner.target = workers;
         self.target.store(workers, Ordering::Relaxed);
-        let staying = inner.staying();
-        self.surplus.store(staying > workers, Ordering::Release);
-        Change { missing: workers.saturating_sub(staying), surplus: staying.saturating_sub(workers) }
+        let active = inner.active();
+        self.surplus.store(active > workers, Ordering::Release);
+        Resize { missing: workers.saturating_sub(active), surplus: active.saturating_sub(workers) }
     }
 
     /// Enters a worker, with the record of one that left or a new one.
-    pub(crate) fn enlist(&self, open_record: impl FnOnce() -> Arc<WorkerCounters>) -> Arc<WorkerCounters> {
+    pub(crate) fn add(&self, open_record: impl FnOnce() -> Arc<WorkerCounters>) -> Arc<WorkerCounters> {
         let mut inner = self.inner.lock();
         inner.alive += 1;
-        let vacant = inner.vacant.pop();
+        let unused_counters = inner.unused_counters.pop();
         drop(inner);
-        vacant.unwrap_or_else(open_record)
+        unused_counters.unwrap_or_else(open_record)
     }
 
     /// Keeps the thread of a worker until it is joined; lets go of those that have ended.
-    pub(crate) fn keep(&self, thread: thread::JoinHandle<()>) {
+    pub(crate) fn push_thread(&self, thread: thread::JoinHandle<()>) {
         let mut inner = self.inner.lock();
         inner.threads.retain(|thread| !thread.is_finished());
         inner.threads.push(thread);
     }
 
     /// Whether the worker that asks shall depart, to meet a lowered target; if so, it has.
-    pub(crate) fn may_depart(&self) -> bool {
+    pub(crate) fn should_retire(&self) -> bool {
         // ORDERING: Acquire pairs with the Release stores of the flag; the lock decides.
         if !self.surplus.load(Ordering::Acquire) {
             return false;
         }
         let mut inner = self.inner.lock();
-        let depart = inner.staying() > inner.target || defect!("departure by the flag alone");
-        if depart {
-            inner.departed += 1;
+        let retires = inner.active() > inner.target || defect!("departure by the flag alone");
+        if retires {
+            inner.retired += 1;
         }
-        self.surplus.store(inner.staying() > inner.target, Ordering::Release);
-        depart
+        self.surplus.store(inner.active() > inner.target, Ordering::Release);
+        retires
     }
 
     /// Whether a worker shall depart; a hint.
@@ -115,16 +115,16 @@ impl WorkerSet {
     }
 
     /// Departs, because the pool is drained or the thread could not be started.
-    pub(crate) fn depart(&self) {
-        self.inner.lock().departed += 1;
+    pub(crate) fn retire(&self) {
+        self.inner.lock().retired += 1;
     }
 
     /// Strikes a worker that has departed and will not touch its record again.
-    pub(crate) fn gone(&self, record: Arc<WorkerCounters>) {
+    pub(crate) fn remove(&self, record: Arc<WorkerCounters>) {
         let mut inner = self.inner.lock();
         inner.alive -= 1;
-        inner.departed -= 1;
-        inner.vacant.push(record);
+        inner.retired -= 1;
+        inner.unused_counters.push(record);
         if inner.alive == 0 {
             self.empty.notify_all();
         }
@@ -166,14 +166,14 @@ impl WorkerSet {
 
 impl Inner {
     /// Workers that take jobs.
-    fn staying(&self) -> usize {
-        self.alive - self.departed
+    fn active(&self) -> usize {
+        self.alive - self.retired
     }
 }
 
 /// What a new target asks for.
 #[must_use]
-pub(crate) struct Change {
+pub(crate) struct Resize {
     /// Workers to start.
     pub(crate) missing: usize,
     /// Workers to leave, once they are awake.

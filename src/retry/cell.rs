@@ -135,13 +135,13 @@ where
 
     /// Makes one attempt and sees to what follows.
     fn attempt(&self, mut body: Body<F, E>, record: &WorkerCounters, executor: &Executor) {
-        let mut brief = self.plain.as_brief();
+        let mut brief = self.plain.meta();
         if body.attempts.made() > 0 {
             brief.queued_at = None; // the first attempt tells how long the task has waited for a worker
         }
         let attempt = body.attempts.begin(&self.token, self.now());
         let (f, attempts) = (&mut body.f, &body.attempts);
-        let (started, result) = executor.try_once(record, &brief, || match f(attempt) {
+        let (started, result) = executor.run_attempt(record, &brief, || match f(attempt) {
             Ok(value) => Tried::Succeeded(value),
             Err(error) => {
                 let class = attempts.classify(&error);
@@ -154,13 +154,13 @@ where
             Err(_) => (Some(self.what_follows(&mut body.attempts, ErrorClass::Transient)), TaskOutcome::Panicked),
         };
         let ends = !matches!(next, Some(Next::After(_)));
-        executor.tried(record, &brief, started, result.as_ref().err(), ends.then_some(outcome));
+        executor.finish_attempt(record, &brief, started, result.as_ref().err(), ends.then_some(outcome));
         let error = match result {
             Ok(Tried::Succeeded(value)) => {
                 body.attempts.succeeded();
                 unwind::discard(body);
-                self.plain.land(Ok(Ok(value)));
-                executor.settle(record, 1);
+                self.plain.complete(Ok(Ok(value)));
+                executor.task_done(record, 1);
                 return;
             }
             Ok(Tried::Failed(error, _)) => AttemptError::Failed(error),
@@ -191,7 +191,7 @@ where
                 *place = Some(taken);
                 self.plain.put_back(body);
                 drop(place);
-                waits::changed(self.plain.name(), executor.pool);
+                waits::changed(self.plain.name(), executor.pool_id);
                 // Who cancelled before the closure was back has found it running, and left it to this.
                 if let Some(reason) = self.token.reason()
                     && let Some(body) = self.start()
@@ -212,8 +212,8 @@ where
         let made = attempts.made();
         unwind::discard((f, attempts, reservation));
         let error = errors.give_up(reason, made).expect("what is given up has failed");
-        self.plain.land(Ok(Err(error)));
-        executor.settle(record, 1);
+        self.plain.complete(Ok(Err(error)));
+        executor.task_done(record, 1);
     }
 
     /// Ends a task that is not being tried.
@@ -221,10 +221,10 @@ where
         let Body { f, attempts, errors, reservation } = body;
         let made = attempts.made();
         nesting::discard((f, attempts, reservation));
-        executor.cancelled(record, &self.plain.as_brief().info, reason);
+        executor.cancelled(record, &self.plain.meta().info, reason);
         let error = errors.give_up(GiveUpReason::Cancelled(reason), made);
-        self.plain.land(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
-        executor.settle(record, 1);
+        self.plain.complete(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
+        executor.task_done(record, 1);
     }
 
     /// Makes an attempt, if none is under way and no delay either.
@@ -238,7 +238,7 @@ where
 
     /// A share in the task has left the queue; see rule 4.
     fn leave_queue(&self) {
-        // ORDERING: see `wants_share`.
+        // ORDERING: see `should_enqueue`.
         self.is_queued.swap(false, Ordering::AcqRel);
     }
 }
@@ -279,11 +279,11 @@ where
         })
     }
 
-    fn is_spent(&self) -> bool {
+    fn is_finished(&self) -> bool {
         self.plain.is_done()
     }
 
-    fn wants_share(&self) -> bool {
+    fn should_enqueue(&self) -> bool {
         // ORDERING: AcqRel on both sides: whoever takes out a share that is found here sees the task put back.
         !self.is_queued.swap(true, Ordering::AcqRel)
     }

@@ -104,9 +104,9 @@ impl WorkerPool {
         let attempts = Attempts::new(policy, timers.watch().now());
         let mut body = Some((f, attempts, reservation));
         let mut task = None;
-        let executor = &self.engine().executor;
+        let executor = &self.inner().executor;
         let queued_at = executor.now_if_timing();
-        let submitted = self.engine().submit(WaitMode::Policy, location, |id| {
+        let submitted = self.inner().submit(WaitMode::Policy, location, |id| {
             let (f, attempts, reservation) = body.take().expect("a task is made once");
             let cell = RetryCell::new(f, attempts, reservation, Arc::clone(timers), (id, location, queued_at));
             Job::Task(Arc::clone(task.insert(cell)) as _)

@@ -4,13 +4,13 @@
 //! another, which costs more than the rest of its way.
 //!
 //! Rules:
-//! 1. `store` holds one value of the type that `methods` was made for, until it is called, taken out or dropped. From
-//!    then on `methods` is [`Consumed`].
-//! 2. That value is the closure itself, if [`is_small`] says so of its type, or else a box of it, which is a closure as
+//! 1. `store` holds one value of the type that `vtable` was made for, until it is called, taken out or dropped. From
+//!    then on `vtable` is [`Consumed`].
+//! 2. That value is the closure itself, if [`fits_inline`] says so of its type, or else a box of it, which is a closure as
 //!    well.
 //! 3. Moving the store moves the value, as with any value: nothing points into it.
 
-#![allow(unsafe_code, reason = "the type of what is stored is known to its methods alone")]
+#![allow(unsafe_code, reason = "the type of what is stored is known to its vtable alone")]
 
 use std::any::TypeId;
 use std::marker::PhantomData;
@@ -21,7 +21,7 @@ const WORDS: usize = 3;
 
 /// A closure that is called at most once, on any thread.
 pub(crate) struct Closure<'a, R: 'static> {
-    methods: &'static VTable<R>,
+    vtable: &'static VTable<R>,
     store: Store,
     /// What is stored is as good as this.
     _closure: PhantomData<dyn FnOnce() -> R + Send + 'a>,
@@ -37,15 +37,15 @@ struct VTable<R> {
     /// The type of the closure, if it can be had back.
     recoverable: Option<fn() -> TypeId>,
     /// Whether there is no value any more.
-    is_used_up: bool,
+    is_consumed: bool,
 }
 
 impl<'a, R: 'static> Closure<'a, R> {
     pub(crate) fn new<F: FnOnce() -> R + Send + 'a>(f: F) -> Self {
-        if is_small::<F>() {
-            Self::store(f, &Borrowing::<F, R>::METHODS)
+        if fits_inline::<F>() {
+            Self::store(f, &Borrowing::<F, R>::VTABLE)
         } else {
-            Self::store(Box::new(f), &Borrowing::<Box<F>, R>::METHODS)
+            Self::store(Box::new(f), &Borrowing::<Box<F>, R>::VTABLE)
         }
     }
 
@@ -56,14 +56,14 @@ impl<'a, R: 'static> Closure<'a, R> {
     /// If it is used up.
     #[inline]
     pub(crate) fn call(&mut self) -> R {
-        let methods = mem::replace(&mut self.methods, &Consumed::<R>::METHODS);
+        let vtable = mem::replace(&mut self.vtable, &Consumed::<R>::VTABLE);
         // SAFETY: by rule 1 the value is there and of the right type; it is used up from now on.
-        unsafe { (methods.call)(&raw mut self.store) }
+        unsafe { (vtable.call)(&raw mut self.store) }
     }
 
     /// Whether it was called.
-    pub(crate) fn is_used_up(&self) -> bool {
-        self.methods.is_used_up
+    pub(crate) fn is_consumed(&self) -> bool {
+        self.vtable.is_consumed
     }
 
     /// Forgets how long the captured borrows live.
@@ -71,20 +71,20 @@ impl<'a, R: 'static> Closure<'a, R> {
     /// # Safety
     ///
     /// The closure must be called or dropped before `'a` ends.
-    pub(crate) unsafe fn forget_lifetime(self) -> Closure<'static, R> {
+    pub(crate) unsafe fn erase_lifetime(self) -> Closure<'static, R> {
         // SAFETY: only the lifetime changes, which the caller keeps.
         unsafe { mem::transmute(self) }
     }
 
-    /// Stores a value, which must be small and what the methods were made for.
+    /// Stores a value, which must be small and what the vtable were made for.
     #[inline]
-    fn store<S>(value: S, methods: &'static VTable<R>) -> Self {
-        const { assert!(is_small::<Box<u8>>()) };
-        debug_assert!(is_small::<S>(), "a value that is not small is boxed");
+    fn store<S>(value: S, vtable: &'static VTable<R>) -> Self {
+        const { assert!(fits_inline::<Box<u8>>()) };
+        debug_assert!(fits_inline::<S>(), "a value that is not small is boxed");
         let mut store = Store::uninit();
         // SAFETY: a small value fits in, size and alignment.
         unsafe { store.as_mut_ptr().cast::<S>().write(value) };
-        Self { methods, store, _closure: PhantomData }
+        Self { vtable, store, _closure: PhantomData }
     }
 }
 
@@ -92,22 +92,22 @@ impl<R: 'static> Closure<'static, R> {
     /// Makes one that can be had back by [`into_inner`](Self::into_inner).
     #[inline]
     pub(crate) fn recoverable<F: FnOnce() -> R + Send + 'static>(f: F) -> Self {
-        if is_small::<F>() {
-            Self::store(f, &Recoverable::<F, F, R>::METHODS)
+        if fits_inline::<F>() {
+            Self::store(f, &Recoverable::<F, F, R>::VTABLE)
         } else {
-            Self::store(Box::new(f), &Recoverable::<Box<F>, F, R>::METHODS)
+            Self::store(Box::new(f), &Recoverable::<Box<F>, F, R>::VTABLE)
         }
     }
 
     /// What [`recoverable`](Self::recoverable) was given; `None` if that was something else.
     pub(crate) fn into_inner<F: FnOnce() -> R + Send + 'static>(mut self) -> Option<F> {
-        let type_id = self.methods.recoverable?;
+        let type_id = self.vtable.recoverable?;
         if type_id() != TypeId::of::<F>() {
             return None;
         }
-        self.methods = &Consumed::<R>::METHODS;
+        self.vtable = &Consumed::<R>::VTABLE;
         let store = &raw mut self.store;
-        Some(if is_small::<F>() {
+        Some(if fits_inline::<F>() {
             // SAFETY: the type is the one that `recoverable` stored, and it is used up from now on.
             unsafe { take::<F>(store) }
         } else {
@@ -121,34 +121,34 @@ impl<R: 'static> Drop for Closure<'_, R> {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: by rule 1 the value is there and of the right type, or used up, which `Consumed` knows.
-        unsafe { (self.methods.drop)(&raw mut self.store) }
+        unsafe { (self.vtable.drop)(&raw mut self.store) }
     }
 }
 
-/// The methods of a stored `S` that may borrow.
+/// The vtable of a stored `S` that may borrow.
 struct Borrowing<S, R>(PhantomData<(S, R)>);
 
 impl<S: FnOnce() -> R, R> Borrowing<S, R> {
-    const METHODS: VTable<R> = VTable { call: call::<S, R>, drop: discard::<S>, recoverable: None, is_used_up: false };
+    const VTABLE: VTable<R> = VTable { call: call::<S, R>, drop: discard::<S>, recoverable: None, is_consumed: false };
 }
 
-/// The methods of a stored `S`, which is an `F` or its box.
+/// The vtable of a stored `S`, which is an `F` or its box.
 struct Recoverable<S, F, R>(PhantomData<(S, F, R)>);
 
 impl<S: FnOnce() -> R, F: 'static, R> Recoverable<S, F, R> {
-    const METHODS: VTable<R> = VTable { recoverable: Some(TypeId::of::<F>), ..Borrowing::<S, R>::METHODS };
+    const VTABLE: VTable<R> = VTable { recoverable: Some(TypeId::of::<F>), ..Borrowing::<S, R>::VTABLE };
 }
 
-/// The methods of a closure that was called or taken out.
+/// The vtable of a closure that was called or taken out.
 struct Consumed<R>(PhantomData<R>);
 
 impl<R> Consumed<R> {
-    const METHODS: VTable<R> =
-        VTable { call: |_| panic!("a closure is called once"), drop: |_| (), recoverable: None, is_used_up: true };
+    const VTABLE: VTable<R> =
+        VTable { call: |_| panic!("a closure is called once"), drop: |_| (), recoverable: None, is_consumed: true };
 }
 
 /// Whether values of this type lie in a store.
-const fn is_small<S>() -> bool {
+const fn fits_inline<S>() -> bool {
     size_of::<S>() <= size_of::<Store>() && align_of::<S>() <= align_of::<Store>()
 }
 

@@ -8,9 +8,9 @@ use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, IdGenerator, thread_local};
 
 /// The deepest nesting of tasks on one stack at which a waiting worker still helps. Past it, a wait is an error.
-pub(crate) const HELP_DEPTH: usize = 64;
+pub(crate) const MAX_HELP_DEPTH: usize = 64;
 /// The deepest nesting at which a worker that submits into its full queue still runs the job at once.
-pub(crate) const INLINE_DEPTH: usize = 16;
+pub(crate) const MAX_INLINE_DEPTH: usize = 16;
 
 /// Names a pool, a group or a thread; never used twice at the same time. Zero names nothing.
 pub(crate) type Name = u64;
@@ -37,7 +37,7 @@ struct Frame {
     group: Name,
     /// What of its group it is at, or zero. What stands for it is the group's business.
     #[cfg(feature = "events")]
-    subject: usize,
+    item: usize,
 }
 
 struct Local {
@@ -51,20 +51,20 @@ thread_local! {
     static LOCAL: Local =
         const { Local { worker: RefCell::new(None), frames: RefCell::new(Vec::new()) } };
     /// The pool that this thread has ever been a worker of, or zero. No destructor: it can be read to the very end.
-    static WORKPLACE: Cell<Name> = const { Cell::new(0) };
+    static LAST_POOL: Cell<Name> = const { Cell::new(0) };
     /// The name of this thread; zero until somebody asks. Has no destructor either.
     static THREAD: Cell<Name> = const { Cell::new(0) };
 }
 
-/// Makes this thread a worker of `pool`, until [`resign`].
-pub(crate) fn become_worker(pool: Name, record: Arc<WorkerCounters>) {
+/// Makes this thread a worker of `pool`, until [`clear_worker`].
+pub(crate) fn set_worker(pool: Name, record: Arc<WorkerCounters>) {
     let before = LOCAL.with(|local| local.worker.replace(Some((pool, record))));
     assert!(before.is_none(), "a thread works for one pool only");
-    WORKPLACE.with(|workplace| workplace.set(pool));
+    LAST_POOL.with(|workplace| workplace.set(pool));
 }
 
 /// Makes this thread an outside thread again. Its record may be handed on afterwards, never before.
-pub(crate) fn resign() {
+pub(crate) fn clear_worker() {
     let record = LOCAL.try_with(|local| local.worker.take());
     drop(record);
 }
@@ -76,13 +76,13 @@ pub(crate) fn is_worker_of(pool: Name) -> bool {
 
 /// Tells the workers of a pool apart, where they would else wait for each other; zero for outside threads.
 #[inline]
-pub(crate) fn row() -> usize {
+pub(crate) fn shard() -> usize {
     LOCAL.try_with(|local| local.worker.borrow().as_ref().map_or(0, |(_, record)| record.worker() + 1)).unwrap_or(0)
 }
 
 /// Whether this thread is a worker of `pool`, or was one and is about to end.
 pub(crate) fn was_worker_of(pool: Name) -> bool {
-    WORKPLACE.with(Cell::get) == pool
+    LAST_POOL.with(Cell::get) == pool
 }
 
 /// Whether this thread is a worker of `pool`, or an outside thread that runs one of its tasks.
@@ -97,22 +97,22 @@ pub(crate) fn is_member_of(group: Name) -> bool {
 
 /// Says what the innermost task on this thread's stack is at from now on; zero stands for nothing.
 #[cfg(feature = "events")]
-pub(crate) fn set_subject(subject: usize) {
+pub(crate) fn set_item(item: usize) {
     let _ = LOCAL.try_with(|local| {
         if let Some(innermost) = local.frames.borrow_mut().last_mut() {
-            innermost.subject = subject;
+            innermost.item = item;
         }
     });
 }
 
-/// Whether a task of `group` that is at `subject` is on this thread's stack.
+/// Whether a task of `group` that is at `item` is on this thread's stack.
 #[cfg(feature = "events")]
-pub(crate) fn is_at(group: Name, subject: usize) -> bool {
-    any_frame(|frame| frame.group == group && frame.subject == subject)
+pub(crate) fn is_handling(group: Name, item: usize) -> bool {
+    any_frame(|frame| frame.group == group && frame.item == item)
 }
 
 /// What this thread is to a pool and a group of it.
-pub(crate) struct Standing {
+pub(crate) struct Position {
     /// Whether it is a worker of the pool.
     pub(crate) is_worker: bool,
     /// Whether a task of the group is on its stack.
@@ -123,16 +123,16 @@ pub(crate) struct Standing {
 
 /// All of that at one look.
 #[inline]
-pub(crate) fn standing(pool: Name, group: Name) -> Standing {
+pub(crate) fn position(pool: Name, group: Name) -> Position {
     let look = |local: &Local| {
         let frames = local.frames.borrow();
-        Standing {
+        Position {
             is_worker: local.worker.borrow().as_ref().is_some_and(|(own, _)| *own == pool),
             is_member: frames.iter().any(|frame| frame.group == group),
             depth: frames.len(),
         }
     };
-    LOCAL.try_with(look).unwrap_or(Standing { is_worker: false, is_member: false, depth: 0 })
+    LOCAL.try_with(look).unwrap_or(Position { is_worker: false, is_member: false, depth: 0 })
 }
 
 /// What a wait of this thread holds up.
@@ -149,12 +149,12 @@ pub(crate) struct Stack {
 
 /// What a wait of this thread holds up. Allocates.
 pub(crate) fn stack() -> Stack {
-    let thread = thread_name();
+    let thread = thread_id();
     let look = |local: &Local| {
         let frames = local.frames.borrow();
         let mut names: Vec<Name> = frames.iter().flat_map(|frame| [frame.pool, frame.group]).collect();
         #[cfg(feature = "events")]
-        names.extend(frames.iter().map(|frame| frame.subject as Name));
+        names.extend(frames.iter().map(|frame| frame.item as Name));
         names.sort_unstable();
         names.dedup();
         names.retain(|name| *name != 0);
@@ -169,7 +169,7 @@ pub(crate) fn depth() -> usize {
 }
 
 /// The name of this thread.
-pub(crate) fn thread_name() -> Name {
+pub(crate) fn thread_id() -> Name {
     THREAD.with(|thread| {
         if thread.get() == 0 {
             thread.set(new_name());
@@ -181,7 +181,7 @@ pub(crate) fn thread_name() -> Name {
 /// Calls `f` with a task of `pool` and `group` on this thread's stack; zero stands for no pool and no group. Passes on
 /// the record of this thread in `pool`, if it is a worker there, and whether there are tasks below this one.
 #[inline]
-pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&WorkerCounters>, bool) -> T) -> T {
+pub(crate) fn with_frame<T>(pool: Name, group: Name, f: impl FnOnce(Option<&WorkerCounters>, bool) -> T) -> T {
     let mut f = Some(f);
     let mut call = |record: Option<&WorkerCounters>, is_nested| (f.take().expect("called once"))(record, is_nested);
     let entered = LOCAL.try_with(|local| {
@@ -191,10 +191,10 @@ pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&WorkerCou
             pool,
             group,
             #[cfg(feature = "events")]
-            subject: 0,
+            item: 0,
         });
         drop(frames);
-        let _frame = Innermost(local);
+        let _frame = FrameGuard(local);
         let worker = local.worker.borrow();
         let record = worker.as_ref().filter(|(own, _)| *own == pool).map(|(_, record)| &**record);
         call(record, is_nested)
@@ -203,9 +203,9 @@ pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&WorkerCou
 }
 
 /// Takes the innermost task off the stack when dropped.
-struct Innermost<'a>(&'a Local);
+struct FrameGuard<'a>(&'a Local);
 
-impl Drop for Innermost<'_> {
+impl Drop for FrameGuard<'_> {
     fn drop(&mut self) {
         self.0.frames.borrow_mut().pop();
     }

@@ -1,7 +1,7 @@
 //! Runs tasks: catches, counts, tells hooks and observer.
 //!
 //! This is the one transition in which a task meets its fate. The order never changes: the books, the panic hook, the
-//! observer, then (by the caller) handle or group, and at last [`settle`](Executor::settle). So who has joined a task
+//! observer, then (by the caller) handle or group, and at last [`task_done`](Executor::task_done). So who has joined a task
 //! finds it in the metrics, and who has seen the pool idle finds every handle finished.
 //!
 //! The supervisor has no way to the queue; what lies in the queue may therefore own it without a cycle.
@@ -54,7 +54,7 @@ impl<'a> TaskMeta<'a> {
 /// Runs the tasks of one pool.
 pub(crate) struct Executor {
     /// Names the pool.
-    pub(crate) pool: Name,
+    pub(crate) pool_id: Name,
     /// The phases and the books.
     pub(crate) lifecycle: Lifecycle,
     hooks: Hooks,
@@ -62,7 +62,7 @@ pub(crate) struct Executor {
 
 impl Executor {
     pub(crate) fn new(hooks: Hooks, timing: bool) -> Self {
-        Self { pool: context::new_name(), lifecycle: Lifecycle::new(Ledger::new(timing)), hooks }
+        Self { pool_id: context::new_name(), lifecycle: Lifecycle::new(Ledger::new(timing)), hooks }
     }
 
     /// The time of submission, if times are taken.
@@ -77,7 +77,7 @@ impl Executor {
     /// below it.
     #[inline]
     pub(crate) fn enter<T>(&self, group: Name, f: impl FnOnce(&WorkerCounters) -> T) -> T {
-        context::enter(self.pool, group, |record, is_nested| {
+        context::with_frame(self.pool_id, group, |record, is_nested| {
             let lent = record.filter(|_| is_nested).map(|record| (record, record.lend()));
             let value = f(record.unwrap_or(self.lifecycle.ledger.outside()));
             if let Some((record, lent)) = lent {
@@ -88,9 +88,9 @@ impl Executor {
     }
 
     /// Calls `f` as the body of a task. `outcome_of` tells what its value means. The caller hands the result on and
-    /// then calls [`settle`](Self::settle).
+    /// then calls [`task_done`](Self::task_done).
     #[inline]
-    pub(crate) fn perform<R>(
+    pub(crate) fn run<R>(
         &self,
         record: &WorkerCounters,
         task: &TaskMeta<'_>,
@@ -115,10 +115,10 @@ impl Executor {
         result
     }
 
-    /// Like [`perform`](Self::perform), for a task that may be tried again: what that means is decided by the caller, who
-    /// calls [`tried`](Self::tried) next.
+    /// Like [`run`](Self::run), for a task that may be tried again: what that means is decided by the caller, who
+    /// calls [`finish_attempt`](Self::finish_attempt) next.
     #[cfg(feature = "retry")]
-    pub(crate) fn try_once<R>(
+    pub(crate) fn run_attempt<R>(
         &self,
         record: &WorkerCounters,
         task: &TaskMeta<'_>,
@@ -131,7 +131,7 @@ impl Executor {
 
     /// Books an attempt, and the end of the task with `outcome`; without one the task is queued again.
     #[cfg(feature = "retry")]
-    pub(crate) fn tried(
+    pub(crate) fn finish_attempt(
         &self,
         record: &WorkerCounters,
         task: &TaskMeta<'_>,
@@ -152,7 +152,7 @@ impl Executor {
     }
 
     /// Books a task as cancelled; its closure has been dropped. The caller tells the owner and then calls
-    /// [`settle`](Self::settle).
+    /// [`task_done`](Self::task_done).
     pub(crate) fn cancelled(&self, record: &WorkerCounters, info: &TaskInfo<'_>, reason: CancelReason) {
         record.count_cancelled(reason, 1);
         self.observe(|observer| observer.task_ended(info, TaskOutcome::Cancelled(reason)));
@@ -160,7 +160,7 @@ impl Executor {
 
     /// The owners of so many tasks have been told; the last step of each.
     #[inline]
-    pub(crate) fn settle(&self, record: &WorkerCounters, tasks: u64) {
+    pub(crate) fn task_done(&self, record: &WorkerCounters, tasks: u64) {
         record.settle(tasks);
         // A worker checks before it parks.
         if !record.is_of_worker() {
@@ -169,7 +169,7 @@ impl Executor {
     }
 
     /// A submission was admitted but found no room; its closure goes back.
-    pub(crate) fn withdrawn(&self, info: &TaskInfo<'_>) {
+    pub(crate) fn refuse(&self, info: &TaskInfo<'_>) {
         self.observe(|observer| observer.task_refused(info));
         self.lifecycle.ledger.withdraw();
         self.lifecycle.check();

@@ -147,8 +147,8 @@ impl<T> JoinHandle<T> {
         if prospect == JoinStatus::OnThisStack {
             return Err(JoinError::WouldDeadlock);
         }
-        if prospect == JoinStatus::Queued && context::is_worker_of(self.executor.pool) {
-            if context::depth() >= context::HELP_DEPTH {
+        if prospect == JoinStatus::Queued && context::is_worker_of(self.executor.pool_id) {
+            if context::depth() >= context::MAX_HELP_DEPTH {
                 return Err(JoinError::WouldDeadlock);
             }
             self.task.help(&self.executor);
@@ -187,7 +187,7 @@ impl Awaited for AwaitedTask {
     }
 
     fn pool(&self) -> Name {
-        self.executor.pool
+        self.executor.pool_id
     }
 
     fn look(&self, needs: &mut Needs) {

@@ -41,16 +41,16 @@ struct Idleness(Arc<Executor>);
 
 impl Awaited for Idleness {
     fn name(&self) -> Name {
-        self.0.pool
+        self.0.pool_id
     }
 
     fn pool(&self) -> Name {
-        self.0.pool
+        self.0.pool_id
     }
 
     fn look(&self, needs: &mut Needs) {
         if !self.0.lifecycle.ledger.is_quiet() {
-            needs.end_of(self.0.pool);
+            needs.end_of(self.0.pool_id);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::observe::observer::{TaskId, TaskOutcome};
 use crate::sync::{Arc, Weak};
 use crate::time::clock::Moment;
 
-/// One entry of the queue. What tells the variants apart lies in [`Last`], and so does what tells apart the variants of
+/// One entry of the queue. What tells the variants apart lies in [`NicheTag`], and so does what tells apart the variants of
 /// an `Option` or `Result` around it. So a job is copied in the same pieces however it is handed on; a copy in other
 /// pieces than those just written stalls the processor.
 pub(crate) enum Job {
@@ -26,7 +26,7 @@ pub(crate) enum Job {
     /// A task that a handle waits for.
     Task(Arc<dyn Task>),
     /// A turn for a group. Weak, because a group owns a way to the queue.
-    Ticket(Weak<dyn Ticket>),
+    Ticket(Weak<dyn TicketHolder>),
 }
 
 /// A closure that nobody waits for, with what is known of it.
@@ -35,13 +35,13 @@ pub(crate) struct ClosureJob {
     closure: Closure<'static, ()>,
     id: TaskId,
     location: &'static Location<'static>,
-    last: Last,
+    tag: NicheTag,
 }
 
 /// The last word of a closure's job. It has one value here; the others mean that the job is something else.
 #[repr(u64)]
-enum Last {
-    OfClosureJob,
+enum NicheTag {
+    Closure,
 }
 
 /// A task whose outcome lands in a cell of its own.
@@ -53,21 +53,21 @@ pub(crate) trait Task: Send + Sync {
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool;
 
     /// Whether it has ended, so that a share in it is good for nothing. Called under locks: it takes none.
-    fn is_spent(&self) -> bool {
+    fn is_finished(&self) -> bool {
         false
     }
 
     /// Whether the timekeeper is to put a share into the queue, now that its time has come: not if one lies there still.
     /// Called under locks: it takes none.
-    fn wants_share(&self) -> bool {
+    fn should_enqueue(&self) -> bool {
         true
     }
 }
 
 /// A group that sends tickets.
-pub(crate) trait Ticket: Send + Sync {
+pub(crate) trait TicketHolder: Send + Sync {
     /// Runs tasks of the group on this worker, for a turn.
-    fn serve(self: Arc<Self>);
+    fn run_ticket(self: Arc<Self>);
 
     /// Sends the tickets that the workers could serve and that are not on their way.
     fn send_tickets(self: Arc<Self>);
@@ -83,7 +83,7 @@ impl Job {
         location: &'static Location<'static>,
         queued_at: Option<Moment>,
     ) -> Self {
-        let job = ClosureJob { closure: Closure::recoverable(f), id, location, last: Last::OfClosureJob };
+        let job = ClosureJob { closure: Closure::recoverable(f), id, location, tag: NicheTag::Closure };
         match queued_at {
             None => Self::Closure(job),
             Some(moment) => Self::Timed(Box::new((job, moment))),
@@ -101,10 +101,10 @@ impl Job {
     }
 
     /// Whether it is a turn for a group that is gone, or a share in a task that has ended.
-    pub(crate) fn is_dead(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         match self {
             Self::Ticket(group) => group.strong_count() == 0,
-            Self::Task(task) => task.is_spent(),
+            Self::Task(task) => task.is_finished(),
             Self::Closure(_) | Self::Timed(_) => false,
         }
     }
@@ -115,10 +115,10 @@ impl Job {
     }
 
     /// Whether it is a closure that was called.
-    pub(crate) fn is_used_up(&self) -> bool {
+    pub(crate) fn is_consumed(&self) -> bool {
         match self {
-            Self::Closure(job) => job.closure.is_used_up(),
-            Self::Timed(timed) => timed.0.closure.is_used_up(),
+            Self::Closure(job) => job.closure.is_consumed(),
+            Self::Timed(timed) => timed.0.closure.is_consumed(),
             Self::Task(_) | Self::Ticket(_) => false, // those know themselves
         }
     }
@@ -130,7 +130,7 @@ impl Job {
             Self::Closure(job) => (job, None),
             Self::Timed(timed) => (&mut timed.0, Some(timed.1)),
             Self::Task(task) => return task.run(executor),
-            Self::Ticket(group) => return group.upgrade().into_iter().for_each(<dyn Ticket>::serve),
+            Self::Ticket(group) => return group.upgrade().into_iter().for_each(<dyn TicketHolder>::run_ticket),
         };
         job.run(executor, queued_at);
     }
@@ -157,9 +157,9 @@ impl ClosureJob {
     fn run(&mut self, executor: &Executor, queued_at: Option<Moment>) {
         executor.enter(0, |record| {
             let brief = TaskMeta::single(self.id, self.location, queued_at);
-            let result = executor.perform(record, &brief, || self.closure.call(), |()| TaskOutcome::Succeeded);
+            let result = executor.run(record, &brief, || self.closure.call(), |()| TaskOutcome::Succeeded);
             drop(result);
-            executor.settle(record, 1);
+            executor.task_done(record, 1);
         });
     }
 
@@ -167,7 +167,7 @@ impl ClosureJob {
         executor.enter(0, |record| {
             nesting::discard(self.closure);
             executor.cancelled(record, &TaskMeta::single(self.id, self.location, None).info, reason);
-            executor.settle(record, 1);
+            executor.task_done(record, 1);
         });
     }
 }

@@ -151,7 +151,7 @@ impl<F, T> State<F, T> {
     fn prospect(&self) -> JoinStatus {
         match self {
             Self::Queued(_) => JoinStatus::Queued,
-            Self::Running(thread) if *thread == context::thread_name() => JoinStatus::OnThisStack,
+            Self::Running(thread) if *thread == context::thread_id() => JoinStatus::OnThisStack,
             _ => JoinStatus::InProgress,
         }
     }
@@ -190,7 +190,7 @@ impl<F, T> TaskCell<F, T> {
     }
 
     /// Lets the outcome land and wakes who waits for it.
-    fn complete(&self, outcome: Result<T, JoinError>) {
+    pub(crate) fn complete(&self, outcome: Result<T, JoinError>) {
         failpoint::at(Place::Landing);
         let mut inner = self.inner.lock();
         // ORDERING: Release pairs with the Acquire of `is_done`.
@@ -227,7 +227,8 @@ impl<F, T> TaskCell<F, T> {
         }
     }
 
-    fn brief(&self) -> TaskMeta<'static> {
+    /// What the executor needs to know.
+    pub(crate) fn meta(&self) -> TaskMeta<'static> {
         TaskMeta::single(self.id, self.location, self.queued_at)
     }
 }
@@ -237,23 +238,13 @@ impl<F, T> TaskCell<F, T> {
 impl<F, T> TaskCell<F, T> {
     /// Claims the closure, to run it on this thread.
     pub(crate) fn start(&self) -> Option<F> {
-        self.claim(|| State::Running(context::thread_name()))
+        self.claim(|| State::Running(context::thread_id()))
     }
 
     /// Puts back the closure that this thread has claimed, to be claimed again.
     pub(crate) fn put_back(&self, closure: F) {
         self.inner.lock().state = State::Queued(closure);
         self.done.notify_all();
-    }
-
-    /// Lets the outcome land of what this thread has claimed.
-    pub(crate) fn land(&self, outcome: Result<T, JoinError>) {
-        self.complete(outcome);
-    }
-
-    /// What the supervisor needs to know.
-    pub(crate) fn as_brief(&self) -> TaskMeta<'static> {
-        self.brief()
     }
 }
 
@@ -288,11 +279,11 @@ where
 {
     fn run(&self, executor: &Executor) {
         executor.enter(self.name(), |record| {
-            if let Some(closure) = self.claim(|| State::Running(context::thread_name())) {
-                let result = executor.perform(record, &self.brief(), closure, |_| TaskOutcome::Succeeded);
+            if let Some(closure) = self.claim(|| State::Running(context::thread_id())) {
+                let result = executor.run(record, &self.meta(), closure, |_| TaskOutcome::Succeeded);
                 self.complete(result.map_err(JoinError::Panicked));
                 failpoint::at(Place::Settling);
-                executor.settle(record, 1);
+                executor.task_done(record, 1);
             }
         });
     }
@@ -300,23 +291,23 @@ where
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         executor.enter(0, |record| {
             // `Running` keeps others off while the closure is dropped: waiters must find it gone.
-            let Some(closure) = self.claim(|| State::Running(context::thread_name())) else { return false };
+            let Some(closure) = self.claim(|| State::Running(context::thread_id())) else { return false };
             if defect!("outcome before the drop of the closure") {
                 self.complete(Err(JoinError::Cancelled(reason)));
                 unwind::discard(closure);
-                executor.settle(record, 1);
+                executor.task_done(record, 1);
                 return true;
             }
             // Its destructor may cancel the next task, and so on.
             nesting::discard(closure);
-            executor.cancelled(record, &self.brief().info, reason);
+            executor.cancelled(record, &self.meta().info, reason);
             self.complete(Err(JoinError::Cancelled(reason)));
-            executor.settle(record, 1);
+            executor.task_done(record, 1);
             true
         })
     }
 
-    fn is_spent(&self) -> bool {
+    fn is_finished(&self) -> bool {
         self.landed.load(Ordering::Acquire)
     }
 }
@@ -425,7 +416,7 @@ impl<F: Send, T: Send + 'static> Landing<T> for TaskCell<F, T> {
         if let State::Done(outcome) = outcome {
             // A task deeper meanwhile, so that a destructor that spawns, and drops the handle, cannot go on forever. It
             // may also drop the next handle, and so on.
-            nesting::call_back(move || context::enter(0, 0, |_, _| drop(outcome)));
+            nesting::call_back(move || context::with_frame(0, 0, |_, _| drop(outcome)));
         }
         unwind::discard(waker);
     }

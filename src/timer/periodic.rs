@@ -96,9 +96,9 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
         let Some(id) = executor.admit(self.location, None) else { return false };
         executor.enter(0, |record| {
             let brief = TaskMeta::single(id, self.location, None);
-            let result = executor.perform(record, &brief, closure, |()| TaskOutcome::Succeeded);
+            let result = executor.run(record, &brief, closure, |()| TaskOutcome::Succeeded);
             drop(result);
-            executor.settle(record, 1);
+            executor.task_done(record, 1);
         });
         true
     }

@@ -204,9 +204,9 @@ impl TimerThread {
     fn hand_over_due(&self, inner: &mut Inner, now: Instant) -> bool {
         let Some(entry) = inner.agenda.take_due(now) else { return false };
         let task = inner.let_go(entry);
-        if task.wants_share() {
+        if task.should_enqueue() {
             let queue = self.queue.upgrade().expect("a pool that is not closed has workers, who keep the queue");
-            queue.push_unbounded(Job::Task(task), FIFO_SHARD, Job::is_dead);
+            queue.push_unbounded(Job::Task(task), FIFO_SHARD, Job::is_stale);
         }
         true
     }

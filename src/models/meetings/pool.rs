@@ -160,7 +160,7 @@ fn cancelling_and_start() {
         let pool = Arc::new(one_worker(2));
         let runs = counter();
         let handles = [(); 2].map(|()| pool.spawn(counted(&runs)).expect("there is room"));
-        pool.engine().cancel_queued();
+        pool.inner().cancel_queued();
         pool.shutdown();
         let ran = handles.into_iter().filter(JoinHandle::is_finished).map(JoinHandle::join);
         let ended: Vec<_> = ran.collect();

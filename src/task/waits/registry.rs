@@ -69,7 +69,7 @@ impl Entry {
 
     /// Whether its stack is too deep to help.
     fn is_deep(&self) -> bool {
-        self.stack.depth >= context::HELP_DEPTH
+        self.stack.depth >= context::MAX_HELP_DEPTH
     }
 
     /// Whether it can only end with its target.

@@ -85,7 +85,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Ends a delivery whose delay could not be begun.
     fn give_up_delay(&self, record: &WorkerCounters, item: PendingDelivery<E>) {
         let executor = &self.shared.engine.executor;
-        let closed = executor.lifecycle.ledger.is_closed();
+        let closed = executor.tracker.is_closed();
         let reason = if closed { CancelReason::ShutDown } else { CancelReason::Discarded };
         self.cancel_item(record, item, reason);
     }

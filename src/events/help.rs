@@ -13,7 +13,7 @@ use super::envelope::{Enveloped, Recipients};
 use super::inner::BusInner;
 use super::mailbox::{Mailbox, State};
 use crate::sync::{Arc, MutexGuard};
-use crate::task::context::{self, Name};
+use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 use crate::timer::heap::Due;
@@ -193,11 +193,11 @@ impl Outstanding {
 }
 
 impl Awaited for Outstanding {
-    fn name(&self) -> Name {
-        self.envelope.subject() as Name
+    fn name(&self) -> AwaitedId {
+        AwaitedId::of_item(self.envelope.subject())
     }
 
-    fn pool(&self) -> Name {
+    fn pool(&self) -> PoolId {
         self.recipients.shared().engine.id()
     }
 

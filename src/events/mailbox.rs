@@ -54,14 +54,14 @@ use crate::pool::group_registry::Registration;
 use crate::pool::inner::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Weak};
-use crate::task::context::{self, Name};
+use crate::task::context::{self, GroupId};
 use crate::time::clock::Moment;
 use crate::timer::heap::{Due, Place};
 
 /// One subscription.
 pub(super) struct Mailbox<E> {
     /// Names it among the frames of a stack.
-    pub(super) group: Name,
+    pub(super) group: GroupId,
     /// Its own among the groups of the pool.
     pub(super) registration: Registration,
     pub(super) settings: Settings,
@@ -153,7 +153,7 @@ impl<E> Mailbox<E> {
 impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, shared: Arc<BusInner>) -> Arc<Self> {
         Arc::new_cyclic(|weak: &Weak<Self>| Self {
-            group: context::new_name(),
+            group: GroupId::new(),
             registration: shared.engine.groups.register(weak.clone(), context::shard()),
             settings,
             shared,

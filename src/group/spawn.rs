@@ -83,7 +83,7 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Why a task that is added now would be dropped unrun, if it would.
     fn refusal(&self) -> Option<CancelReason> {
-        if self.engine.executor.lifecycle.ledger.is_closed() {
+        if self.engine.executor.tracker.is_closed() {
             return Some(CancelReason::ShutDown);
         }
         if !self.is_cancelled() {

@@ -56,7 +56,7 @@ use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
 use crate::task::closure::Closure;
-use crate::task::context::{self, Name};
+use crate::task::context::{self, GroupId};
 use crate::time::clock::Moment;
 use crate::unwind;
 
@@ -259,8 +259,8 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Names the group among the frames of a stack.
     #[inline]
-    pub(super) fn name(&self) -> Name {
-        context::name_of(self)
+    pub(super) fn name(&self) -> GroupId {
+        GroupId::of(self)
     }
 
     /// Calls `f` while this thread is a member; passes on the record that it counts on.

@@ -14,7 +14,7 @@ use super::settings::GroupPolicy;
 use super::state::{Ended, GroupInner, State, WouldDeadlock};
 use crate::error::{CancelReason, GroupError};
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
-use crate::task::context::{self, Name};
+use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next};
 use crate::time::deadline::Deadline;
 
@@ -230,11 +230,11 @@ impl<R: TaskResult> GroupInner<R> {
 
 /// What the registry of waits sees of the group.
 impl<R: TaskResult> Awaited for GroupInner<R> {
-    fn name(&self) -> Name {
-        GroupInner::name(self)
+    fn name(&self) -> AwaitedId {
+        GroupInner::name(self).into()
     }
 
-    fn pool(&self) -> Name {
+    fn pool(&self) -> PoolId {
         self.engine.id()
     }
 

@@ -228,7 +228,7 @@ impl Driver {
         let place = match self.place(wait_mode) {
             Ok(place) => place,
             Err(refusal) => {
-                self.engine.executor.lifecycle.ledger.turn_away();
+                self.engine.executor.tracker.count_refused();
                 return Err((refusal, what));
             }
         };

@@ -25,8 +25,6 @@
 
 use std::future::Future;
 use std::panic::Location;
-use std::task::{Context, Poll};
-use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -38,11 +36,11 @@ use crate::nesting;
 use crate::observe::observer::{TaskId, TaskOutcome};
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
-use crate::task::context::Name;
+use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job, Task};
-use crate::task::waits::{self, Needs, Wait};
-use crate::task::{JoinStatus, JoinTarget, Landing, TaskCell, Watched};
+use crate::task::waits::{self, Needs};
+use crate::task::{CellTask, JoinStatus, TaskCell};
 use crate::time::clock::Moment;
 use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
@@ -120,7 +118,7 @@ where
                 flight.cancel(CancelReason::ShutDown, &executor);
             }
         });
-        let future = CatchUnwind::new(future, &engine.executor, self.plain.name());
+        let future = CatchUnwind::new(future, &engine.executor, self.plain.group_id());
         let slot = Arc::clone(slots).try_acquire_owned().map_err(|_| Arc::clone(slots));
         let way = Arc::clone(self).fly(future, place, slot, guard, Arc::clone(engine));
         let launched = self.io.spawn(way);
@@ -153,7 +151,7 @@ where
 
     /// The future has ended and is gone.
     fn arrive(self: Arc<Self>, output: Result<O, Payload>, place: Option<Place>, engine: &PoolInner) {
-        let Some(Stage::InFlight(f)) = self.plain.start() else {
+        let Some(Stage::InFlight(f)) = self.plain.claim() else {
             unwind::discard(output); // cancelled meanwhile
             return;
         };
@@ -163,7 +161,7 @@ where
         self.arrived.store(true, Ordering::Release);
         self.plain.put_back(Stage::Arrived(f, output, place));
         if on_worker {
-            waits::changed(self.plain.name(), engine.id());
+            waits::changed(self.plain.group_id().into(), engine.id());
             engine.push_unbounded(Job::Task(self));
         } else {
             self.run(&engine.executor);
@@ -199,8 +197,8 @@ where
     T: Send + 'static,
 {
     fn run(&self, executor: &Executor) {
-        executor.enter(self.plain.name(), |record| {
-            let Some(stage) = self.plain.start() else { return };
+        executor.enter(self.plain.group_id(), |record| {
+            let Some(stage) = self.plain.claim() else { return };
             let Stage::Arrived(f, output, place) = stage else { unreachable!("nobody runs what has not arrived") };
             drop(place);
             let body = move || match output {
@@ -217,8 +215,8 @@ where
     }
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
-        executor.enter(0, |record| {
-            let Some(stage) = self.plain.start() else { return false };
+        executor.enter(GroupId::NONE, |record| {
+            let Some(stage) = self.plain.claim() else { return false };
             nesting::discard(stage);
             executor.cancelled(record, &self.brief().info, reason);
             self.plain.complete(Err(JoinError::Cancelled(reason)));
@@ -229,23 +227,35 @@ where
     }
 }
 
-impl<F, O, T> JoinTarget<T> for FutureTask<F, O, T>
-where
-    F: FnOnce(O) -> T + Send + 'static,
-    O: Send + 'static,
-    T: Send + 'static,
-{
-}
-
 /// Keeps the rules 5 and 6.
-impl<F, O, T> Watched for FutureTask<F, O, T>
+impl<F, O, T> CellTask for FutureTask<F, O, T>
 where
     F: FnOnce(O) -> T + Send + 'static,
     O: Send + 'static,
     T: Send + 'static,
 {
-    fn name(&self) -> Name {
-        self.plain.name()
+    type Closure = Stage<F, O>;
+    type Output = T;
+
+    fn cell(&self) -> &TaskCell<Stage<F, O>, T> {
+        &self.plain
+    }
+
+    /// What is in flight is under way; an output that waits for a worker is not.
+    fn join_status(&self) -> JoinStatus {
+        match self.plain.join_status() {
+            JoinStatus::Queued if !self.has_arrived() || self.on_worker.is_none() => JoinStatus::InProgress,
+            status => status,
+        }
+    }
+
+    /// The I/O thread does not wait for what it has to do itself.
+    fn wait(&self, deadline: Deadline) -> bool {
+        if self.io.is_here() { self.plain.is_done() } else { self.plain.wait(deadline) }
+    }
+
+    fn may_sleep(&self) -> bool {
+        !self.io.is_here()
     }
 
     fn look(&self, needs: &mut Needs) {
@@ -253,7 +263,7 @@ where
         self.plain.look(needs, |needs| match (has_arrived, wants_worker) {
             (true, true) => needs.worker = true,
             (true, false) => {} // about to land
-            (false, _) => needs.end_of(self.plain.name()),
+            (false, _) => needs.end_of(self.plain.group_id()),
         });
     }
 
@@ -261,57 +271,5 @@ where
         if self.has_arrived() {
             self.run(executor);
         }
-    }
-
-    fn wake_waiters(&self) {
-        self.plain.wake_waiters();
-    }
-}
-
-impl<F, O, T> Landing<T> for FutureTask<F, O, T>
-where
-    F: Send,
-    O: Send,
-    T: Send + 'static,
-{
-    fn id(&self) -> TaskId {
-        self.plain.id()
-    }
-
-    fn is_done(&self) -> bool {
-        self.plain.is_done()
-    }
-
-    /// What is in flight is under way; an output that waits for a worker is not.
-    fn prospect(&self) -> JoinStatus {
-        match self.plain.prospect() {
-            JoinStatus::Queued if !self.has_arrived() || self.on_worker.is_none() => JoinStatus::InProgress,
-            prospect => prospect,
-        }
-    }
-
-    fn may_sleep(&self) -> bool {
-        !self.io.is_here()
-    }
-
-    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
-        self.plain.sleep(wait, until)
-    }
-
-    /// The I/O thread does not wait for what it has to do itself.
-    fn wait(&self, deadline: Deadline) -> bool {
-        if self.io.is_here() { self.is_done() } else { self.plain.wait(deadline) }
-    }
-
-    fn take(&self) -> Option<Result<T, JoinError>> {
-        self.plain.take()
-    }
-
-    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
-        self.plain.poll_take(context)
-    }
-
-    fn detach(&self) {
-        self.plain.detach();
     }
 }

@@ -20,9 +20,9 @@ use crate::error::panic::TaskPanic;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, Weak, thread};
-use crate::task::context::Name;
+use crate::task::context::GroupId;
 use crate::task::executor::Executor;
-use crate::task::lifecycle::Reported;
+use crate::task::tracker::Reported;
 use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
 
@@ -112,7 +112,7 @@ impl IoThread {
         }
         let location = Location::caller();
         let (answer, answered) = oneshot::channel();
-        let contained = CatchUnwind::new(future, &self.executor, 0);
+        let contained = CatchUnwind::new(future, &self.executor, GroupId::NONE);
         let task = self.spawn(async move {
             let _ = answer.send(contained.await).map_err(unwind::discard);
         });
@@ -130,7 +130,7 @@ impl IoThread {
 
 impl Drop for IoThread {
     fn drop(&mut self) {
-        let joins = !self.is_here() && !self.executor.lifecycle.has_reported(Reported::Quiet);
+        let joins = !self.is_here() && !self.executor.tracker.has_reported(Reported::Idle);
         drop(self.stop.take());
         if let Some(thread) = self.thread.take()
             && joins
@@ -148,12 +148,12 @@ pub(super) struct CatchUnwind<F> {
     future: Option<Pin<Box<F>>>,
     executor: Arc<Executor>,
     /// Names it on the stack of the I/O thread, or zero.
-    name: Name,
+    group: GroupId,
 }
 
 impl<F> CatchUnwind<F> {
-    pub(super) fn new(future: F, executor: &Arc<Executor>, name: Name) -> Self {
-        Self { future: Some(Box::pin(future)), executor: Arc::clone(executor), name }
+    pub(super) fn new(future: F, executor: &Arc<Executor>, group: GroupId) -> Self {
+        Self { future: Some(Box::pin(future)), executor: Arc::clone(executor), group }
     }
 }
 
@@ -161,14 +161,14 @@ impl<F: Future> Future for CatchUnwind<F> {
     type Output = Result<F::Output, Payload>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { future, executor, name } = &mut *self;
+        let Self { future, executor, group } = &mut *self;
         let inner = future.as_mut().expect("a future is not polled after it was ready");
-        let output = match executor.enter(*name, |_| unwind::catch(|| inner.as_mut().poll(context))) {
+        let output = match executor.enter(*group, |_| unwind::catch(|| inner.as_mut().poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => Err(payload),
         };
-        executor.enter(*name, |_| unwind::discard(future.take()));
+        executor.enter(*group, |_| unwind::discard(future.take()));
         Poll::Ready(output)
     }
 }
@@ -176,6 +176,6 @@ impl<F: Future> Future for CatchUnwind<F> {
 impl<F> Drop for CatchUnwind<F> {
     fn drop(&mut self) {
         let future = self.future.take();
-        self.executor.enter(self.name, |_| unwind::discard(future));
+        self.executor.enter(self.group, |_| unwind::discard(future));
     }
 }

@@ -20,6 +20,7 @@ use crate::observe::observer::{TaskId, TaskInfo, TaskOutcome};
 use crate::pool::inner::PoolInner;
 use crate::retry::{Attempts, ErrorClass, GiveUpReason, Next, RetryPolicy};
 use crate::sync::{Arc, Mutex, OnceLock};
+use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job as PoolJob, Task};
 use crate::time::clock::Moment;
@@ -148,7 +149,7 @@ where
     E: Display + 'static,
 {
     fn run(&self, executor: &Executor) {
-        executor.enter(0, |record| {
+        executor.enter(GroupId::NONE, |record| {
             let Some((delivered, token)) = self.waiting.lock().take() else { return };
             let Duty { handler, policy, .. } = &*self.duty;
             let now = Instant::now();
@@ -175,7 +176,7 @@ where
     }
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
-        executor.enter(0, |record| {
+        executor.enter(GroupId::NONE, |record| {
             let waiting = self.waiting.lock().take();
             if waiting.is_none() {
                 return false;

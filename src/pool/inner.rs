@@ -32,7 +32,7 @@ use crate::queue::{FIFO_SHARD, PushError, Queue, Turn, WaiterId};
 #[cfg(feature = "driver")]
 use crate::sync::Mutex;
 use crate::sync::{Arc, Weak};
-use crate::task::context::{self, Name};
+use crate::task::context::{self, PoolId};
 use crate::task::executor::{Executor, Hooks};
 use crate::task::job::{Job, TicketHolder};
 use crate::time::deadline::Deadline;
@@ -134,7 +134,7 @@ impl PoolInner {
         let executor = Arc::new(Executor::new(hooks, timing));
         let queue = Arc::new(Queue::new(queue_capacity));
         let weak_queue = Arc::downgrade(&queue);
-        executor.lifecycle.on_drained(move || {
+        executor.tracker.on_drained(move || {
             if let Some(queue) = weak_queue.upgrade() {
                 queue.wake_all();
             }
@@ -155,7 +155,7 @@ impl PoolInner {
     }
 
     /// Names the pool.
-    pub(crate) fn id(&self) -> Name {
+    pub(crate) fn id(&self) -> PoolId {
         self.executor.pool_id
     }
 
@@ -170,7 +170,7 @@ impl PoolInner {
         let Some(id) = self.executor.admit(location, None) else { return Err((Refusal::ShutDown, None)) };
         failpoint::at(Place::Admitted);
         let Err(job) = self.queue.try_push(make(id)) else {
-            let is_late = defect!("error after the push") && self.executor.lifecycle.ledger.is_closed();
+            let is_late = defect!("error after the push") && self.executor.tracker.is_closed();
             return if is_late { Err((Refusal::ShutDown, None)) } else { Ok(()) };
         };
         self.overflow(job, wait_mode).map_err(|(refusal, job)| {
@@ -224,17 +224,17 @@ impl PoolInner {
         if let Some(job) = self.queue.try_pop(turn) {
             return Some(job);
         }
-        self.executor.lifecycle.check();
-        let job = self.queue.pop(turn, || self.executor.lifecycle.is_drained() || self.workers.has_surplus());
+        self.executor.tracker.check_idle();
+        let job = self.queue.pop(turn, || self.executor.tracker.is_drained() || self.workers.has_surplus());
         record.has_rested();
         // A timer that came to the queue after the look, and before the closing that this worker has seen.
-        job.or_else(|| if self.executor.lifecycle.is_drained() { self.queue.try_pop(turn) } else { None })
+        job.or_else(|| if self.executor.tracker.is_drained() { self.queue.try_pop(turn) } else { None })
     }
 
     /// Runs a job that a worker has taken, or cancels it, if that is what the hour asks for.
     #[inline]
     pub(crate) fn run(&self, hand: &mut Option<Job>) {
-        if self.executor.lifecycle.is_cancelling() {
+        if self.executor.tracker.is_cancelling() {
             self.cancel_current(hand, CancelReason::ShutDown);
         } else if let Some(job) = hand {
             job.run(&self.executor);
@@ -277,7 +277,7 @@ impl PoolInner {
     pub(crate) fn close(&self) {
         // First, so that no timer comes to the queue of a pool whose workers have left.
         let waiting = self.timers.close();
-        self.executor.lifecycle.close();
+        self.executor.tracker.close();
         self.queue.close();
         self.shutdown_token.cancel_because(CancelReason::ShutDown);
         for task in waiting {
@@ -287,7 +287,7 @@ impl PoolInner {
 
     /// Closes, and cancels every task that has not started.
     pub(crate) fn cancel_queued(&self) {
-        self.executor.lifecycle.start_cancelling();
+        self.executor.tracker.start_cancelling();
         self.close();
         for group in self.groups.live() {
             group.cancel(CancelReason::ShutDown);
@@ -313,7 +313,7 @@ impl PoolInner {
             workers: self.workers.target(),
             queue_capacity: self.queue_capacity(),
             timers_pending: self.timers.len(),
-            ..self.executor.lifecycle.ledger.snapshot()
+            ..self.executor.tracker.snapshot()
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::error::CancelReason;
 use crate::queue::{PushError, Queue};
 use crate::sync::Arc;
-use crate::task::context::{self, Name};
+use crate::task::context::{AwaitedId, PoolId};
 use crate::task::executor::Executor;
 use crate::task::job::Job;
 use crate::task::waits::{self, Awaited, Kind, Needs, Refused, Wait};
@@ -41,11 +41,11 @@ impl Room {
 }
 
 impl Awaited for Room {
-    fn name(&self) -> Name {
-        context::name_of(&*self.queue)
+    fn name(&self) -> AwaitedId {
+        AwaitedId::of(&*self.queue)
     }
 
-    fn pool(&self) -> Name {
+    fn pool(&self) -> PoolId {
         self.executor.pool_id
     }
 
@@ -55,7 +55,7 @@ impl Awaited for Room {
 
     fn help(self: Arc<Self>) {
         let Some(mut job) = self.queue.try_pop_bounded() else { return };
-        if self.executor.lifecycle.is_cancelling() {
+        if self.executor.tracker.is_cancelling() {
             job.cancel(CancelReason::ShutDown, &self.executor);
         } else {
             job.run(&self.executor);

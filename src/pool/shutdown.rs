@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::inner::PoolInner;
 use crate::sync::thread;
 use crate::task::idle;
-use crate::task::lifecycle::Reported;
+use crate::task::tracker::Reported;
 use crate::task::waits::Refused;
 use crate::time::deadline::Deadline;
 
@@ -72,7 +72,7 @@ pub(crate) fn close(pool: &PoolInner) {
 /// Drains the pool and joins its workers.
 pub(crate) fn shutdown(pool: &PoolInner) {
     pool.close();
-    let is_left_behind = || pool.executor.lifecycle.has_reported(Reported::LeftBehind);
+    let is_left_behind = || pool.executor.tracker.has_reported(Reported::LeftBehind);
     if pool.workers.may_wait() && idle::may_wait_for_end(&pool.executor, is_left_behind) {
         // A change of the number of workers that began before the closing comes to its end; none begins after it.
         drop(pool.workers.lock_resize());
@@ -86,7 +86,7 @@ pub(crate) fn shutdown(pool: &PoolInner) {
 /// Drains the pool, but cancels what has not started when `timeout` has passed.
 pub(crate) fn shutdown_timeout(pool: &PoolInner, timeout: Duration) -> ShutdownReport {
     let deadline = Deadline::after(timeout);
-    let before = pool.executor.lifecycle.ledger.snapshot().tasks_cancelled;
+    let before = pool.executor.tracker.snapshot().tasks_cancelled;
     pool.close();
     if pool.workers.may_wait() {
         match idle::wait_idle(&pool.executor, deadline) {
@@ -103,18 +103,18 @@ pub(crate) fn shutdown_timeout(pool: &PoolInner, timeout: Duration) -> ShutdownR
 
 /// Cancels what has not started. Does not wait.
 pub(crate) fn shutdown_now(pool: &PoolInner) -> ShutdownReport {
-    let before = pool.executor.lifecycle.ledger.snapshot().tasks_cancelled;
+    let before = pool.executor.tracker.snapshot().tasks_cancelled;
     pool.cancel_queued();
     let report = report(pool, before);
-    let is_quiet = report.tasks_running == 0 && pool.executor.lifecycle.ledger.is_quiet();
-    note(pool, if is_quiet { Reported::Quiet } else { Reported::LeftBehind });
+    let is_quiet = report.tasks_running == 0 && pool.executor.tracker.is_idle();
+    note(pool, if is_quiet { Reported::Idle } else { Reported::LeftBehind });
     report
 }
 
 /// Ends a pool that is being dropped.
 pub(crate) fn on_drop(pool: &PoolInner, policy: OnDrop) {
     match policy {
-        _ if pool.executor.lifecycle.has_reported(Reported::InTime) => {}
+        _ if pool.executor.tracker.has_reported(Reported::InTime) => {}
         OnDrop::Drain => shutdown(pool),
         OnDrop::Cancel => {
             pool.cancel_queued();
@@ -126,19 +126,19 @@ pub(crate) fn on_drop(pool: &PoolInner, policy: OnDrop) {
 
 /// Notes what the caller is about to report.
 fn note(pool: &PoolInner, reported: Reported) {
-    pool.executor.lifecycle.report(reported);
+    pool.executor.tracker.report(reported);
     if reported == Reported::LeftBehind {
         pool.workers.give_up();
-        pool.executor.lifecycle.wake_waiters();
+        pool.executor.tracker.wake_waiters();
     }
 }
 
 /// What is left, where `before` tasks had been cancelled when the call began.
 fn report(pool: &PoolInner, before: u64) -> ShutdownReport {
-    let lifecycle = &pool.executor.lifecycle;
-    let mut metrics = lifecycle.ledger.snapshot();
+    let tracker = &pool.executor.tracker;
+    let mut metrics = tracker.snapshot();
     let mut cancelled = metrics.tasks_cancelled;
-    if lifecycle.is_cancelling() {
+    if tracker.is_cancelling() {
         // What was queued is cancelled, but for the few that workers have just taken in their hands: those are about to
         // be cancelled or, if the worker came just before the shutdown, to start.
         for _ in 0..LOOKS {
@@ -146,13 +146,13 @@ fn report(pool: &PoolInner, before: u64) -> ShutdownReport {
                 break;
             }
             thread::yield_now();
-            metrics = lifecycle.ledger.snapshot();
+            metrics = tracker.snapshot();
         }
         cancelled = metrics.tasks_cancelled + metrics.tasks_queued;
     }
     let count = |tasks: u64| usize::try_from(tasks).unwrap_or(usize::MAX);
     ShutdownReport {
-        drained: lifecycle.ledger.is_quiet() && cancelled <= before,
+        drained: tracker.is_idle() && cancelled <= before,
         tasks_cancelled: count(cancelled.saturating_sub(before)),
         tasks_running: count(metrics.tasks_running),
     }

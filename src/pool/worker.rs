@@ -36,7 +36,7 @@ pub(crate) struct WorkerSettings {
 /// Starts so many workers, or as many as it can.
 pub(crate) fn start(pool: &Arc<PoolInner>, settings: &WorkerSettings, workers: usize) -> Result<(), BuildError> {
     for _ in 0..workers {
-        let record = pool.workers.add(|| pool.executor.lifecycle.ledger.open_record());
+        let record = pool.workers.add(|| pool.executor.tracker.register_worker());
         match start_one(pool, settings, Arc::clone(&record)) {
             Ok(thread) => pool.workers.push_thread(thread),
             Err(source) => {
@@ -78,10 +78,10 @@ fn main(pool: &Arc<PoolInner>, settings: &WorkerSettings, record: Arc<WorkerCoun
         pool.cancel_current(&mut hand, CancelReason::Discarded);
     }
     // Before the hook, which may take its time: its last task may have been the last of all, and the others may sleep.
-    pool.executor.lifecycle.check();
+    pool.executor.tracker.check_idle();
     call_hook(pool, settings.on_stop.as_ref(), &record);
     // The hook may have settled a task in its turn.
-    pool.executor.lifecycle.check();
+    pool.executor.tracker.check_idle();
     waits::discount_worker(pool.id());
     context::clear_worker();
     pool.workers.remove(record);
@@ -96,7 +96,7 @@ fn work(pool: &PoolInner, record: &WorkerCounters, hand: &mut Option<Job>) {
             failpoint::at(Place::Taken);
             pool.run(hand);
             *hand = None;
-        } else if pool.executor.lifecycle.is_drained() {
+        } else if pool.executor.tracker.is_drained() {
             pool.workers.retire();
             break;
         }

@@ -272,7 +272,7 @@ impl WorkerPool {
     /// for ever.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
-        self.inner.executor.lifecycle.ledger.is_closed()
+        self.inner.executor.tracker.is_closed()
     }
 
     /// How many workers the pool has, or is about to have after a [`resize`](Self::resize).
@@ -321,7 +321,7 @@ impl WorkerPool {
     /// ```
     #[must_use]
     pub fn running(&self) -> Vec<RunningTask> {
-        self.inner.executor.lifecycle.ledger.running()
+        self.inner.executor.tracker.running()
     }
 
     /// Changes the number of workers. New ones are there when this returns; surplus ones leave when they have finished

@@ -10,12 +10,12 @@
 use crate::defect::defect;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
-use crate::task::context::{self, Name};
+use crate::task::context::{self, PoolId};
 use crate::time::deadline::Deadline;
 
 /// The workers of one pool.
 pub(crate) struct WorkerSet {
-    pool: Name,
+    pool: PoolId,
     /// Held while the number of workers changes, so that two changes do not mix, and an end waits for the change
     /// before it.
     resizing: Mutex<()>,
@@ -46,7 +46,7 @@ struct Inner {
 }
 
 impl WorkerSet {
-    pub(crate) fn new(pool: Name) -> Self {
+    pub(crate) fn new(pool: PoolId) -> Self {
         Self {
             pool,
             resizing: Mutex::default(),

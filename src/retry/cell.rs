@@ -27,7 +27,6 @@
 //! earlier attempt; whoever takes it out, to run it or to give it up for a newer job, leaves the task alone.
 
 use std::panic::Location;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::attempts::{Attempt, Attempts, Next};
@@ -39,13 +38,12 @@ use crate::nesting;
 use crate::observe::observer::{TaskId, TaskOutcome};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
-use crate::task::context::Name;
+use crate::task::context::GroupId;
 use crate::task::executor::Executor;
 use crate::task::job::Task;
-use crate::task::waits::{self, Needs, Wait};
-use crate::task::{JoinStatus, JoinTarget, Landing, TaskCell, Watched};
+use crate::task::waits::{self, Needs};
+use crate::task::{CellTask, JoinStatus, TaskCell};
 use crate::time::clock::Moment;
-use crate::time::deadline::Deadline;
 use crate::timer::heap::{Due, Place};
 use crate::timer::thread::{Reservation, TimerThread};
 use crate::unwind;
@@ -68,7 +66,7 @@ pub(super) struct RetryCell<F, T, E> {
 }
 
 /// What is claimed and put back.
-struct Body<F, E> {
+pub(super) struct Body<F, E> {
     f: F,
     attempts: Attempts<E>,
     errors: Errors<E>,
@@ -127,7 +125,7 @@ where
             return None;
         }
         let out_of_agenda = place.take().and_then(|place| self.timers.strike_out(place));
-        let body = self.plain.start();
+        let body = self.plain.claim();
         drop(place);
         drop(out_of_agenda);
         body
@@ -191,7 +189,7 @@ where
                 *place = Some(taken);
                 self.plain.put_back(body);
                 drop(place);
-                waits::changed(self.plain.name(), executor.pool_id);
+                waits::changed(self.plain.group_id().into(), executor.pool_id);
                 // Who cancelled before the closure was back has found it running, and left it to this.
                 if let Some(reason) = self.token.reason()
                     && let Some(body) = self.start()
@@ -229,7 +227,7 @@ where
 
     /// Makes an attempt, if none is under way and no delay either.
     fn run_if_due(&self, executor: &Executor) {
-        executor.enter(self.plain.name(), |record| {
+        executor.enter(self.plain.group_id(), |record| {
             if let Some(body) = self.start_if_due() {
                 self.attempt(body, record, executor);
             }
@@ -264,7 +262,7 @@ where
         if reason == CancelReason::Discarded {
             self.leave_queue();
         }
-        executor.enter(0, |record| {
+        executor.enter(GroupId::NONE, |record| {
             let mut claimed = if reason == CancelReason::Discarded { self.start_if_due() } else { self.start() };
             // An overflowing queue gives up what lies in it, which may be an empty share in a task that is being tried.
             if claimed.is_none() && reason == CancelReason::Discarded {
@@ -289,23 +287,27 @@ where
     }
 }
 
-impl<F, T, E> JoinTarget<Yield<T, E>> for RetryCell<F, T, E>
-where
-    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
-    T: Send + 'static,
-    E: Send + 'static,
-{
-}
-
 /// Keeps rule 3.
-impl<F, T, E> Watched for RetryCell<F, T, E>
+impl<F, T, E> CellTask for RetryCell<F, T, E>
 where
     F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
     T: Send + 'static,
     E: Send + 'static,
 {
-    fn name(&self) -> Name {
-        self.plain.name()
+    type Closure = Body<F, E>;
+    type Output = Yield<T, E>;
+
+    fn cell(&self) -> &TaskCell<Body<F, E>, Yield<T, E>> {
+        &self.plain
+    }
+
+    /// A task between two attempts is under way.
+    fn join_status(&self) -> JoinStatus {
+        let is_delayed = self.place.lock().is_some_and(|place| place.due() > Due::At(self.now()));
+        match self.plain.join_status() {
+            JoinStatus::Queued if is_delayed => JoinStatus::InProgress,
+            status => status,
+        }
     }
 
     fn look(&self, needs: &mut Needs) {
@@ -319,53 +321,5 @@ where
 
     fn help(&self, executor: &Executor) {
         self.run_if_due(executor);
-    }
-
-    fn wake_waiters(&self) {
-        self.plain.wake_waiters();
-    }
-}
-
-impl<F, T, E> Landing<Yield<T, E>> for RetryCell<F, T, E>
-where
-    F: Send,
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    fn id(&self) -> TaskId {
-        self.plain.id()
-    }
-
-    fn is_done(&self) -> bool {
-        self.plain.is_done()
-    }
-
-    /// A task between two attempts is under way.
-    fn prospect(&self) -> JoinStatus {
-        let is_delayed = self.place.lock().is_some_and(|place| place.due() > Due::At(self.now()));
-        match self.plain.prospect() {
-            JoinStatus::Queued if is_delayed => JoinStatus::InProgress,
-            prospect => prospect,
-        }
-    }
-
-    fn wait(&self, deadline: Deadline) -> bool {
-        self.plain.wait(deadline)
-    }
-
-    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
-        self.plain.sleep(wait, until)
-    }
-
-    fn take(&self) -> Option<Result<Yield<T, E>, JoinError>> {
-        self.plain.take()
-    }
-
-    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<Yield<T, E>, JoinError>> {
-        self.plain.poll_take(context)
-    }
-
-    fn detach(&self) {
-        self.plain.detach();
     }
 }

@@ -9,7 +9,7 @@ use super::{ErrorClass, GiveUpReason, RetryBudget, RetryPolicy};
 use crate::cancel::token::CancellationToken;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, Mutex};
-use crate::task::Landing;
+use crate::task::JoinTarget;
 use crate::task::job::Task;
 use crate::timer::tests::Bench;
 use crate::timer::thread::PLACES;
@@ -177,7 +177,7 @@ fn attempts_are_made_when_the_delays_are_over_and_not_before() {
     assert_eq!(*made.lock(), [0, 1, 3, 7]);
     let error = cell.take().expect("it is done").expect("it was tried").expect_err("it failed");
     assert_eq!((error.attempts(), error.reason()), (4, GiveUpReason::Attempts));
-    assert!(executor.lifecycle.ledger.is_quiet());
+    assert!(executor.tracker.is_idle());
     assert_eq!(timers.len(), 0);
 }
 

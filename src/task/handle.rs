@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::context::{self, Name};
+use super::context::{self, AwaitedId, PoolId};
 use super::executor::Executor;
 use super::waits::{self, Awaited, Kind, Needs, Next, Wait};
 use super::{JoinStatus, JoinTarget, Watched};
@@ -143,11 +143,11 @@ impl<T> JoinHandle<T> {
 
     /// On a worker of the task's pool: runs the task if it has not started, and refuses to wait for what cannot end.
     fn help(&self) -> Result<(), JoinError> {
-        let prospect = self.task.prospect();
-        if prospect == JoinStatus::OnThisStack {
+        let status = self.task.join_status();
+        if status == JoinStatus::OnThisStack {
             return Err(JoinError::WouldDeadlock);
         }
-        if prospect == JoinStatus::Queued && context::is_worker_of(self.executor.pool_id) {
+        if status == JoinStatus::Queued && context::is_worker_of(self.executor.pool_id) {
             if context::depth() >= context::MAX_HELP_DEPTH {
                 return Err(JoinError::WouldDeadlock);
             }
@@ -182,11 +182,11 @@ struct AwaitedTask {
 }
 
 impl Awaited for AwaitedTask {
-    fn name(&self) -> Name {
-        self.task.name()
+    fn name(&self) -> AwaitedId {
+        self.task.awaited_id()
     }
 
-    fn pool(&self) -> Name {
+    fn pool(&self) -> PoolId {
         self.executor.pool_id
     }
 

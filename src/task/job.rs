@@ -8,6 +8,7 @@ use std::panic::Location;
 use std::ptr;
 
 use super::closure::Closure;
+use super::context::GroupId;
 use super::executor::{Executor, TaskMeta};
 use crate::error::CancelReason;
 use crate::nesting;
@@ -155,7 +156,7 @@ impl Job {
 impl ClosureJob {
     #[inline]
     fn run(&mut self, executor: &Executor, queued_at: Option<Moment>) {
-        executor.enter(0, |record| {
+        executor.enter(GroupId::NONE, |record| {
             let brief = TaskMeta::single(self.id, self.location, queued_at);
             let result = executor.run(record, &brief, || self.closure.call(), |()| TaskOutcome::Succeeded);
             drop(result);
@@ -164,7 +165,7 @@ impl ClosureJob {
     }
 
     fn cancel(self, reason: CancelReason, executor: &Executor) {
-        executor.enter(0, |record| {
+        executor.enter(GroupId::NONE, |record| {
             nesting::discard(self.closure);
             executor.cancelled(record, &TaskMeta::single(self.id, self.location, None).info, reason);
             executor.task_done(record, 1);

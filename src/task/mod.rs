@@ -1,22 +1,22 @@
-//! The cell of a task that somebody may wait for: closure, outcome and waiters in one allocation.
+//! The cell of a task with a handle: closure, outcome and waiters in one allocation.
 //!
-//! | state | meaning | who may change it | next |
+//! | state | meaning | changed by | next |
 //! |---|---|---|---|
-//! | `Queued` | holds the closure; nobody has claimed it | any thread | `Running` by claim; `Done` by cancel; `Taken` by withdrawal of a refused submission |
-//! | `Running` | the closure is on the stack of the named thread | that thread | `Done`; `Taken`, if the handle is gone; `Queued` again, if it is to be tried again (see `retry`) |
+//! | `Queued` | holds the closure, which no thread has claimed | any thread | `Running`, by a claim; `Taken`, by withdrawal of a refused submission |
+//! | `Running` | the closure is on the stack of the named thread, which runs or drops it | that thread | `Done`; `Taken`, if the handle is gone; `Queued`, to be claimed again (see `retry`) |
 //! | `Done` | holds the outcome | the owner of the handle | `Taken` |
-//! | `Taken` | nothing is left | nobody | none |
+//! | `Taken` | holds nothing | – | – |
 //!
-//! No state is skipped but `Running`, by cancellation and withdrawal. All changes are made under the cell's lock;
-//! closures, outcomes and wakers are called and dropped outside of it.
+//! Only a withdrawal skips a state. All changes are made under the cell's lock. Closures, outcomes
+//! and wakers are called and dropped outside of it.
 //!
-//! Meetings:
-//! - *claim and claim* (worker and joining worker), *claim and cancel*: one finds `Queued` and wins, the other finds
-//!   what the winner made of it.
-//! - *complete and park*: the waiter looks at the state under the lock that the completion takes, so it either sees
-//!   `Done` or is notified.
-//! - *complete and drop of the handle*: the first under the lock decides who drops the outcome: the handle, if it was
-//!   `Done`; else the completing thread.
+//! Races:
+//! - *claim and claim* (a worker and a joining worker), *claim and cancel*: the first under the lock
+//!   finds `Queued` and wins. The other finds a later state and does nothing.
+//! - *complete and wait*: the waiter checks the state under the lock that the completion takes. It
+//!   either sees `Done` or is notified.
+//! - *complete and drop of the handle*: the first under the lock decides which thread drops the
+//!   outcome. The drop of the handle does so if it finds `Done`, otherwise the completing thread.
 
 pub(crate) mod closure;
 pub(crate) mod context;
@@ -24,8 +24,7 @@ pub(crate) mod executor;
 pub(crate) mod handle;
 pub(crate) mod idle;
 pub(crate) mod job;
-pub(crate) mod ledger;
-pub(crate) mod lifecycle;
+pub(crate) mod tracker;
 pub(crate) mod waits;
 
 use std::mem;
@@ -33,7 +32,7 @@ use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use self::context::Name;
+use self::context::{AwaitedId, GroupId, PoolId, ThreadId};
 use self::executor::{Executor, TaskMeta};
 use self::job::Task;
 use self::waits::{Needs, Wait};
@@ -47,73 +46,170 @@ use crate::time::clock::Moment;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// How long a thread that waits for an outcome looks for it before it sleeps: about as long as a sleeping worker takes
-/// to come to the task, so that a thread and a worker that wait for each other cost one wake-up and not two.
+/// How long a thread spins for an outcome before it blocks. About as long as a sleeping worker takes
+/// to wake up and claim the task, so a thread and a worker that wait for each other cost one wake-up
+/// and not two.
 const SPIN_TIME: Duration = Duration::from_micros(50);
 
-/// What a handle needs of its task, whatever the type of the closure.
-pub(crate) trait JoinTarget<T>: Task + Landing<T> + Watched {}
-
-/// What the registry of waits needs of a task, whatever its types.
-pub(crate) trait Watched: Send + Sync {
-    /// Names it among the frames of a stack.
-    fn name(&self) -> Name;
-
-    /// Says what it needs to end; see [`Awaited::look`](crate::task::waits::Awaited::look).
-    fn look(&self, needs: &mut Needs);
-
-    /// Brings it one step further on a worker that waits for it: runs it, if it is ready for that.
-    fn help(&self, executor: &Executor);
-
-    /// Wakes the threads that sleep in a wait for it.
-    fn wake_waiters(&self);
-}
-
-/// Where the outcome of a task lands.
-pub(crate) trait Landing<T>: Send + Sync {
+/// The interface between a task and its handle, independent of the closure's type.
+///
+/// Implemented for every [`CellTask`].
+pub(crate) trait JoinTarget<T>: Task + Watched {
+    /// Returns the id of the task.
     fn id(&self) -> TaskId;
 
-    /// Whether the outcome is there.
+    /// Returns `true` if the task has an outcome.
     fn is_done(&self) -> bool;
 
-    /// What a wait on this thread would meet.
-    fn prospect(&self) -> JoinStatus;
+    /// Returns the status of the task as a joining thread sees it.
+    fn join_status(&self) -> JoinStatus;
 
-    /// Waits for the outcome; returns whether it came before the deadline.
+    /// Blocks until the task has an outcome or the deadline has passed. Returns `true` if it has an
+    /// outcome.
     fn wait(&self, deadline: Deadline) -> bool;
 
-    /// Looks for the outcome for a short while; returns whether it is there.
+    /// Spins for a short time until the task has an outcome. Returns `true` if it has one.
     fn spin_wait(&self) -> bool {
         spin_wait(SPIN_TIME, || self.is_done())
     }
 
-    /// Whether this thread is not the one that the outcome is to come from.
+    /// Returns `false` if the outcome must come from this very thread.
+    fn may_sleep(&self) -> bool;
+
+    /// Blocks until the task has an outcome, `wait` is called, or `until` has passed. Returns `true`
+    /// if the task has an outcome.
+    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool;
+
+    /// Takes the outcome; `None` if there is none yet or it has been taken.
+    fn take(&self) -> Option<Result<T, JoinError>>;
+
+    /// Takes the outcome, or registers the waker of `context`.
+    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>>;
+
+    /// Drops the outcome if there is one, or has it dropped as soon as the task completes.
+    fn detach(&self);
+}
+
+/// The interface between a task and the registry of waits, independent of the task's types.
+///
+/// Implemented for every [`CellTask`].
+pub(crate) trait Watched: Send + Sync {
+    /// Returns the id under which the task is found on stacks and among the things waited for.
+    fn awaited_id(&self) -> AwaitedId;
+
+    /// Adds what the task needs to complete; see [`Awaited::look`](crate::task::waits::Awaited::look).
+    fn look(&self, needs: &mut Needs);
+
+    /// Makes progress with the task on a worker that waits for it.
+    fn help(&self, executor: &Executor);
+
+    /// Wakes the threads that wait for the task, so that they check whether they were called.
+    fn wake_waiters(&self);
+}
+
+/// A task whose closure and outcome are in a [`TaskCell`].
+///
+/// The methods after [`cell`](Self::cell) are for tasks that differ from a plain one.
+pub(crate) trait CellTask: Task {
+    /// What a thread claims in order to run the task.
+    type Closure: Send;
+    /// The value of the task.
+    type Output: Send + 'static;
+
+    /// Returns the cell of the task.
+    fn cell(&self) -> &TaskCell<Self::Closure, Self::Output>;
+
+    /// See [`JoinTarget::join_status`].
+    fn join_status(&self) -> JoinStatus {
+        self.cell().join_status()
+    }
+
+    /// See [`JoinTarget::wait`].
+    fn wait(&self, deadline: Deadline) -> bool {
+        self.cell().wait(deadline)
+    }
+
+    /// See [`JoinTarget::may_sleep`].
     fn may_sleep(&self) -> bool {
         true
     }
 
-    /// Sleeps until the outcome is there, `wait` is called, or the moment has come; returns whether the outcome is there.
-    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool;
+    /// See [`Watched::look`].
+    fn look(&self, needs: &mut Needs) {
+        self.cell().look(needs, |needs| needs.worker = true);
+    }
 
-    /// Takes the outcome; `None` if there is none, or none any more.
-    fn take(&self) -> Option<Result<T, JoinError>>;
-
-    /// Takes the outcome, or leaves word with the waker of `context`.
-    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>>;
-
-    /// Says that no thread will ask for the outcome any more; drops it, if it is there.
-    fn detach(&self);
+    /// See [`Watched::help`].
+    fn help(&self, executor: &Executor) {
+        self.run(executor);
+    }
 }
 
-/// What a wait would meet.
+impl<C: CellTask> JoinTarget<C::Output> for C {
+    fn id(&self) -> TaskId {
+        self.cell().id
+    }
+
+    fn is_done(&self) -> bool {
+        self.cell().is_done()
+    }
+
+    fn join_status(&self) -> JoinStatus {
+        CellTask::join_status(self)
+    }
+
+    fn wait(&self, deadline: Deadline) -> bool {
+        CellTask::wait(self, deadline)
+    }
+
+    fn may_sleep(&self) -> bool {
+        CellTask::may_sleep(self)
+    }
+
+    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
+        self.cell().sleep(wait, until)
+    }
+
+    fn take(&self) -> Option<Result<C::Output, JoinError>> {
+        self.cell().take()
+    }
+
+    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<C::Output, JoinError>> {
+        self.cell().poll_take(context)
+    }
+
+    fn detach(&self) {
+        self.cell().detach();
+    }
+}
+
+impl<C: CellTask> Watched for C {
+    fn awaited_id(&self) -> AwaitedId {
+        self.cell().group_id().into()
+    }
+
+    fn look(&self, needs: &mut Needs) {
+        CellTask::look(self, needs);
+    }
+
+    fn help(&self, executor: &Executor) {
+        CellTask::help(self, executor);
+    }
+
+    fn wake_waiters(&self) {
+        self.cell().wake_waiters();
+    }
+}
+
+/// The status of a task as a joining thread sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "the prospect tells whether waiting is safe"]
+#[must_use = "the status says whether blocking is safe"]
 pub(crate) enum JoinStatus {
     /// The task has not started; a worker can claim it.
     Queued,
-    /// Another thread is at it, or it is done.
+    /// Another thread runs the task, or it is done.
     InProgress,
-    /// The task is on the stack of this very thread.
+    /// The task is on the stack of the calling thread.
     OnThisStack,
 }
 
@@ -121,83 +217,79 @@ pub(crate) enum JoinStatus {
 pub(crate) struct TaskCell<F, T> {
     id: TaskId,
     location: &'static Location<'static>,
+    /// The time of submission, if durations are recorded.
     queued_at: Option<Moment>,
-    inner: Mutex<Inner<F, T>>,
-    /// Whether the outcome has landed, if only to be dropped; written under the lock, for those who look without it.
-    landed: AtomicBool,
-    /// Notified when the outcome is there.
+    state: Mutex<State<F, T>>,
+    /// Whether the task has completed, with a handle or without. Written under the lock, read
+    /// without it.
+    completed: AtomicBool,
+    /// Notified when the task completes, and by `put_back` and `wake_waiters`.
     done: Condvar,
 }
 
 /// What the lock guards.
-struct Inner<F, T> {
-    state: State<F, T>,
-    /// Woken when the outcome is there: the last waker that polled.
+struct State<F, T> {
+    stage: Stage<F, T>,
+    /// The last waker that polled; woken when the task completes.
     waker: Option<Waker>,
     /// Whether the handle is gone.
     detached: bool,
 }
 
-/// See the table above.
-enum State<F, T> {
+/// The states of the table above.
+enum Stage<F, T> {
     Queued(F),
-    Running(Name),
+    Running(ThreadId),
     Done(Result<T, JoinError>),
     Taken,
 }
 
-impl<F, T> State<F, T> {
-    /// What a wait on this thread would meet.
-    fn prospect(&self) -> JoinStatus {
-        match self {
-            Self::Queued(_) => JoinStatus::Queued,
-            Self::Running(thread) if *thread == context::thread_id() => JoinStatus::OnThisStack,
-            _ => JoinStatus::InProgress,
-        }
-    }
-}
-
 impl<F, T> TaskCell<F, T> {
+    /// Creates a task that is about to be submitted.
     pub(crate) fn new(closure: F, id: TaskId, location: &'static Location<'static>, queued_at: Option<Moment>) -> Self {
-        let inner = Inner { state: State::Queued(closure), waker: None, detached: false };
-        Self { id, location, queued_at, inner: Mutex::new(inner), landed: AtomicBool::new(false), done: Condvar::new() }
+        let state = State { stage: Stage::Queued(closure), waker: None, detached: false };
+        let (completed, done) = (AtomicBool::new(false), Condvar::new());
+        Self { id, location, queued_at, state: Mutex::new(state), completed, done }
     }
 
     /// Takes the closure back out of a task whose submission was refused.
     pub(crate) fn withdraw(&self) -> F {
-        match mem::replace(&mut self.inner.lock().state, State::Taken) {
-            State::Queued(closure) => closure,
-            _ => unreachable!("a refused task was never in reach of anybody else"),
+        match mem::replace(&mut self.state.lock().stage, Stage::Taken) {
+            Stage::Queued(closure) => closure,
+            _ => unreachable!("no other thread has seen a refused task"),
         }
     }
 
-    /// Takes the closure out for running or cancelling, if it is still there.
-    fn claim(&self, next: impl FnOnce() -> State<F, T>) -> Option<F> {
-        let mut inner = self.inner.lock();
-        if defect!("claim in two steps") && matches!(inner.state, State::Queued(_)) {
-            drop(inner);
-            inner = self.inner.lock();
-            let State::Queued(closure) = mem::replace(&mut inner.state, next()) else { unreachable!("claimed twice") };
+    /// Claims the closure to run or drop it on this thread; `None` if it has been claimed.
+    pub(crate) fn claim(&self) -> Option<F> {
+        let running = || Stage::Running(context::thread_id());
+        let mut state = self.state.lock();
+        if defect!("claim in two steps") && matches!(state.stage, Stage::Queued(_)) {
+            drop(state);
+            state = self.state.lock();
+            let Stage::Queued(closure) = mem::replace(&mut state.stage, running()) else {
+                unreachable!("claimed twice")
+            };
             return Some(closure);
         }
-        match &inner.state {
-            State::Queued(_) => match mem::replace(&mut inner.state, next()) {
-                State::Queued(closure) => Some(closure),
-                _ => unreachable!("the state was looked at under the same lock"),
+        match &state.stage {
+            Stage::Queued(_) => match mem::replace(&mut state.stage, running()) {
+                Stage::Queued(closure) => Some(closure),
+                _ => unreachable!("the stage was checked under the same lock"),
             },
             _ => None,
         }
     }
 
-    /// Lets the outcome land and wakes who waits for it.
+    /// Stores the outcome and wakes the waiters. The calling thread has claimed the closure.
     pub(crate) fn complete(&self, outcome: Result<T, JoinError>) {
         failpoint::at(Place::Landing);
-        let mut inner = self.inner.lock();
+        let mut state = self.state.lock();
         // ORDERING: Release pairs with the Acquire of `is_done`.
-        self.landed.store(true, if defect!("relaxed flag") { Ordering::Relaxed } else { Ordering::Release });
-        if inner.detached {
-            inner.state = State::Taken;
-            drop(inner);
+        self.completed.store(true, if defect!("relaxed flag") { Ordering::Relaxed } else { Ordering::Release });
+        if state.detached {
+            state.stage = Stage::Taken;
+            drop(state);
             if defect!("payload dropped outside of the guard") {
                 drop(outcome);
                 return;
@@ -205,70 +297,154 @@ impl<F, T> TaskCell<F, T> {
             unwind::discard(outcome);
             return;
         }
-        inner.state = State::Done(outcome);
-        self.announce(inner);
+        state.stage = Stage::Done(outcome);
+        self.notify(state);
     }
 
-    /// Wakes who waits for the outcome that has just landed.
-    fn announce(&self, mut inner: MutexGuard<'_, Inner<F, T>>) {
-        let waker = inner.waker.take();
+    /// Wakes the waiters of a task that has just completed.
+    fn notify(&self, mut state: MutexGuard<'_, State<F, T>>) {
+        let waker = state.waker.take();
         if let Some(waker) = &waker
             && defect!("wake under the lock")
         {
             waker.wake_by_ref();
         }
-        drop(inner);
+        drop(state);
         if !defect!("completion without a notification") {
             self.done.notify_all();
         }
         if let Some(waker) = waker {
-            // A waker is foreign code too.
+            // A waker is user code: it runs without a lock.
             nesting::call_back(move || waker.wake());
         }
     }
 
-    /// What the executor needs to know.
+    /// Returns what the executor needs to know of the task.
     pub(crate) fn meta(&self) -> TaskMeta<'static> {
         TaskMeta::single(self.id, self.location, self.queued_at)
     }
-}
 
-/// The seam for tasks that are tried again, and for those whose closure comes later.
-#[cfg(any(feature = "retry", feature = "driver"))]
-impl<F, T> TaskCell<F, T> {
-    /// Claims the closure, to run it on this thread.
-    pub(crate) fn start(&self) -> Option<F> {
-        self.claim(|| State::Running(context::thread_id()))
+    /// Returns the id of the frames of this task, which is a group of its own.
+    #[inline]
+    pub(crate) fn group_id(&self) -> GroupId {
+        GroupId::of(self)
     }
 
+    /// Returns `true` if the task has completed.
+    pub(crate) fn is_done(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release of `complete`.
+        self.completed.load(Ordering::Acquire)
+    }
+}
+
+/// Used by tasks that are run more than once, or whose closure becomes ready later.
+#[cfg(any(feature = "retry", feature = "driver"))]
+impl<F, T> TaskCell<F, T> {
     /// Puts back the closure that this thread has claimed, to be claimed again.
     pub(crate) fn put_back(&self, closure: F) {
-        self.inner.lock().state = State::Queued(closure);
+        self.state.lock().stage = Stage::Queued(closure);
         self.done.notify_all();
     }
 }
 
-/// The seam for the registry of waits.
+/// Used by the registry of waits.
 impl<F, T> TaskCell<F, T> {
-    /// Names it among the frames of a stack.
-    #[inline]
-    pub(crate) fn name(&self) -> Name {
-        context::name_of(self)
-    }
-
-    /// Says what it needs to end, where `unstarted` says so of a closure that is not claimed.
-    pub(crate) fn look(&self, needs: &mut Needs, unstarted: impl FnOnce(&mut Needs)) {
-        match self.inner.lock().state {
-            State::Queued(_) => unstarted(needs),
-            State::Running(_) => needs.end_of(self.name()),
-            State::Done(_) | State::Taken => {}
+    /// Adds what the task needs to complete; `unclaimed` does so for a closure that is not claimed.
+    pub(crate) fn look(&self, needs: &mut Needs, unclaimed: impl FnOnce(&mut Needs)) {
+        match self.state.lock().stage {
+            Stage::Queued(_) => unclaimed(needs),
+            Stage::Running(_) => needs.end_of(self.group_id()),
+            Stage::Done(_) | Stage::Taken => {}
         }
     }
 
-    /// Wakes the threads that wait for it, for them to look at their calls.
+    /// Wakes the threads that wait for the task, so that they check whether they were called.
     pub(crate) fn wake_waiters(&self) {
-        drop(self.inner.lock()); // a waiter has looked before, and sleeps, or looks after
+        // A waiter has checked before this and sleeps, or checks after it.
+        drop(self.state.lock());
         self.done.notify_all();
+    }
+}
+
+/// Used by handles.
+impl<F, T> TaskCell<F, T> {
+    /// See [`JoinTarget::join_status`].
+    pub(crate) fn join_status(&self) -> JoinStatus {
+        match &self.state.lock().stage {
+            Stage::Queued(_) => JoinStatus::Queued,
+            Stage::Running(thread) if *thread == context::thread_id() => JoinStatus::OnThisStack,
+            _ => JoinStatus::InProgress,
+        }
+    }
+
+    /// See [`JoinTarget::wait`].
+    pub(crate) fn wait(&self, deadline: Deadline) -> bool {
+        spin_wait(SPIN_TIME, || self.is_done() || deadline.is_past());
+        if self.is_done() {
+            return true;
+        }
+        self.block_unless(|| false, deadline)
+    }
+
+    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
+        self.block_unless(|| wait.is_called(), Deadline::NEVER.earlier(until))
+    }
+
+    /// Blocks until the task has completed, `is_called` returns `true` or the deadline has passed.
+    fn block_unless(&self, is_called: impl Fn() -> bool, deadline: Deadline) -> bool {
+        let mut state = self.state.lock();
+        while !self.is_done() && !is_called() && !deadline.is_past() {
+            state = self.done.wait_until(state, deadline.instant());
+        }
+        drop(state);
+        self.is_done()
+    }
+
+    fn take(&self) -> Option<Result<T, JoinError>> {
+        let mut state = self.state.lock();
+        match &state.stage {
+            Stage::Done(_) => match mem::replace(&mut state.stage, Stage::Taken) {
+                Stage::Done(outcome) => Some(outcome),
+                _ => unreachable!("the stage was checked under the same lock"),
+            },
+            _ => None,
+        }
+    }
+
+    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
+        // Cloning and dropping a waker is user code, so both happen outside of the lock.
+        let waker = context.waker().clone();
+        let old = {
+            let mut state = self.state.lock();
+            match state.stage {
+                Stage::Done(_) | Stage::Taken => None,
+                _ => Some(state.waker.replace(waker)),
+            }
+        };
+        match old {
+            Some(_) => Poll::Pending,
+            None => self.take().map_or(Poll::Pending, Poll::Ready),
+        }
+    }
+}
+
+/// Used by handles.
+impl<F, T: 'static> TaskCell<F, T> {
+    fn detach(&self) {
+        let mut state = self.state.lock();
+        state.detached = true;
+        let waker = state.waker.take();
+        let outcome = match &state.stage {
+            Stage::Done(_) => mem::replace(&mut state.stage, Stage::Taken),
+            _ => Stage::Taken,
+        };
+        drop(state);
+        if let Stage::Done(outcome) = outcome {
+            // Inside one more frame, so that a destructor that spawns a task and drops its handle
+            // cannot recur forever. It may also drop the next handle, and so on.
+            nesting::call_back(move || context::with_frame(PoolId::NONE, GroupId::NONE, |_, _| drop(outcome)));
+        }
+        unwind::discard(waker);
     }
 }
 
@@ -278,146 +454,49 @@ where
     T: Send + 'static,
 {
     fn run(&self, executor: &Executor) {
-        executor.enter(self.name(), |record| {
-            if let Some(closure) = self.claim(|| State::Running(context::thread_id())) {
-                let result = executor.run(record, &self.meta(), closure, |_| TaskOutcome::Succeeded);
+        executor.enter(self.group_id(), |counters| {
+            if let Some(closure) = self.claim() {
+                let result = executor.run(counters, &self.meta(), closure, |_| TaskOutcome::Succeeded);
                 self.complete(result.map_err(JoinError::Panicked));
                 failpoint::at(Place::Settling);
-                executor.task_done(record, 1);
+                executor.task_done(counters, 1);
             }
         });
     }
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
-        executor.enter(0, |record| {
-            // `Running` keeps others off while the closure is dropped: waiters must find it gone.
-            let Some(closure) = self.claim(|| State::Running(context::thread_id())) else { return false };
+        executor.enter(GroupId::NONE, |counters| {
+            // The stage is `Running` while the closure is dropped: waiters see `Done` only after that.
+            let Some(closure) = self.claim() else { return false };
             if defect!("outcome before the drop of the closure") {
                 self.complete(Err(JoinError::Cancelled(reason)));
                 unwind::discard(closure);
-                executor.task_done(record, 1);
+                executor.task_done(counters, 1);
                 return true;
             }
-            // Its destructor may cancel the next task, and so on.
+            // The destructor may cancel another task, and so on.
             nesting::discard(closure);
-            executor.cancelled(record, &self.meta().info, reason);
+            executor.cancelled(counters, &self.meta().info, reason);
             self.complete(Err(JoinError::Cancelled(reason)));
-            executor.task_done(record, 1);
+            executor.task_done(counters, 1);
             true
         })
     }
 
     fn is_finished(&self) -> bool {
-        self.landed.load(Ordering::Acquire)
+        self.is_done()
     }
 }
 
-impl<F, T> JoinTarget<T> for TaskCell<F, T>
+impl<F, T> CellTask for TaskCell<F, T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-}
+    type Closure = F;
+    type Output = T;
 
-impl<F, T> Watched for TaskCell<F, T>
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Send + 'static,
-{
-    fn name(&self) -> Name {
-        TaskCell::name(self)
-    }
-
-    fn look(&self, needs: &mut Needs) {
-        TaskCell::look(self, needs, |needs| needs.worker = true);
-    }
-
-    fn help(&self, executor: &Executor) {
-        self.run(executor);
-    }
-
-    fn wake_waiters(&self) {
-        TaskCell::wake_waiters(self);
-    }
-}
-
-impl<F: Send, T: Send + 'static> Landing<T> for TaskCell<F, T> {
-    fn id(&self) -> TaskId {
-        self.id
-    }
-
-    fn is_done(&self) -> bool {
-        self.landed.load(Ordering::Acquire)
-    }
-
-    fn prospect(&self) -> JoinStatus {
-        self.inner.lock().state.prospect()
-    }
-
-    fn wait(&self, deadline: Deadline) -> bool {
-        spin_wait(SPIN_TIME, || self.is_done() || deadline.is_past());
-        if self.is_done() {
-            return true;
-        }
-        let mut inner = self.inner.lock();
-        while !self.is_done() && !deadline.is_past() {
-            inner = self.done.wait_until(inner, deadline.instant());
-        }
-        drop(inner);
-        self.is_done()
-    }
-
-    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
-        let deadline = Deadline::NEVER.earlier(until);
-        let mut inner = self.inner.lock();
-        while !self.is_done() && !wait.is_called() && !deadline.is_past() {
-            inner = self.done.wait_until(inner, deadline.instant());
-        }
-        drop(inner);
-        self.is_done()
-    }
-
-    fn take(&self) -> Option<Result<T, JoinError>> {
-        let mut inner = self.inner.lock();
-        match &inner.state {
-            State::Done(_) => match mem::replace(&mut inner.state, State::Taken) {
-                State::Done(outcome) => Some(outcome),
-                _ => unreachable!("the state was looked at under the same lock"),
-            },
-            _ => None,
-        }
-    }
-
-    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
-        // The waker is cloned before the lock and the old one dropped after it: both are foreign code.
-        let waker = context.waker().clone();
-        let old = {
-            let mut inner = self.inner.lock();
-            match inner.state {
-                State::Done(_) | State::Taken => None,
-                _ => Some(inner.waker.replace(waker)),
-            }
-        };
-        match old {
-            Some(_) => Poll::Pending,
-            None => self.take().map_or(Poll::Pending, Poll::Ready),
-        }
-    }
-
-    fn detach(&self) {
-        let mut inner = self.inner.lock();
-        inner.detached = true;
-        let waker = inner.waker.take();
-        let outcome = match &inner.state {
-            State::Done(_) => mem::replace(&mut inner.state, State::Taken),
-            _ => State::Taken,
-        };
-        drop(inner);
-        if let State::Done(outcome) = outcome {
-            // A task deeper meanwhile, so that a destructor that spawns, and drops the handle, cannot go on forever. It
-            // may also drop the next handle, and so on.
-            nesting::call_back(move || context::with_frame(0, 0, |_, _| drop(outcome)));
-        }
-        unwind::discard(waker);
+    fn cell(&self) -> &Self {
+        self
     }
 }

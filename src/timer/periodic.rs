@@ -27,6 +27,7 @@ use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::observer::TaskOutcome;
 use crate::sync::{Arc, Mutex, Weak};
+use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
 use crate::unwind;
@@ -94,7 +95,7 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
     /// Runs the closure as a task of its own; says whether the pool let it.
     fn run_once(&self, closure: &mut F, executor: &Executor) -> bool {
         let Some(id) = executor.admit(self.location, None) else { return false };
-        executor.enter(0, |record| {
+        executor.enter(GroupId::NONE, |record| {
             let brief = TaskMeta::single(id, self.location, None);
             let result = executor.run(record, &brief, closure, |()| TaskOutcome::Succeeded);
             drop(result);
@@ -131,7 +132,7 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
             *self.state.lock() = State::Stopped;
             Some(body)
         };
-        executor.enter(0, |_| unwind::discard(left));
+        executor.enter(GroupId::NONE, |_| unwind::discard(left));
     }
 
     fn cancel(&self, _: CancelReason, executor: &Executor) -> bool {
@@ -144,7 +145,7 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
         drop(state);
         match before {
             State::Waiting { body, place } => {
-                executor.enter(0, |_| nesting::discard(body));
+                executor.enter(GroupId::NONE, |_| nesting::discard(body));
                 let out_of_agenda = self.timers.strike_out(place);
                 drop(out_of_agenda);
                 true

@@ -34,7 +34,7 @@ fn worker<T: 'static>(executor: &Arc<Executor>, task: &Arc<dyn JoinTarget<T>>) -
 
 /// Every admitted task is settled.
 fn assert_quiet(executor: &Executor) {
-    assert!(executor.lifecycle.ledger.is_quiet(), "a task is settled once");
+    assert!(executor.tracker.is_idle(), "a task is settled once");
 }
 
 #[test]
@@ -231,7 +231,7 @@ impl Wake for Curious {
     fn wake(self: Arc<Self>) {
         let task = self.0.lock().take();
         if let Some(task) = task {
-            assert_ne!(task.prospect(), JoinStatus::Queued);
+            assert_ne!(task.join_status(), JoinStatus::Queued);
         }
     }
 }

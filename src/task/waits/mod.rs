@@ -41,7 +41,7 @@ mod registry;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::context::{self, Name};
+use super::context::{self, AwaitedId, PoolId};
 use super::waits::registry::{Entry, Verdict};
 use crate::sync::Arc;
 
@@ -52,10 +52,10 @@ pub(crate) use super::waits::registry::{count_worker, discount_worker};
 /// Something that is waited for.
 pub(crate) trait Awaited: Send + Sync {
     /// Names it among the frames of a stack and among what is waited for.
-    fn name(&self) -> Name;
+    fn name(&self) -> AwaitedId;
 
     /// The pool whose workers can bring it on.
-    fn pool(&self) -> Name;
+    fn pool(&self) -> PoolId;
 
     /// Says what it needs to end. Called under the registry's lock: it takes no lock but its own, and drops nothing.
     fn look(&self, needs: &mut Needs);
@@ -75,19 +75,19 @@ pub(crate) struct Needs {
     /// A worker of its pool can bring it on from that moment.
     pub(crate) worker_at: Option<Instant>,
     /// It needs what runs under these names; with whether it cannot end without.
-    names: Vec<(Name, bool)>,
+    names: Vec<(AwaitedId, bool)>,
 }
 
 impl Needs {
     /// It ends no sooner than what runs under this name.
-    pub(crate) fn end_of(&mut self, name: Name) {
-        self.names.push((name, true));
+    pub(crate) fn end_of(&mut self, name: impl Into<AwaitedId>) {
+        self.names.push((name.into(), true));
     }
 
     /// It may have to wait for what runs under this name.
     #[cfg(feature = "events")]
-    pub(crate) fn perhaps_end_of(&mut self, name: Name) {
-        self.names.push((name, false));
+    pub(crate) fn perhaps_end_of(&mut self, name: impl Into<AwaitedId>) {
+        self.names.push((name.into(), false));
     }
 }
 

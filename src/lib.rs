@@ -298,7 +298,7 @@ pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResu
 pub use observe::metrics::{Histogram, Metrics};
 pub use observe::observer::{Observer, RunningTask, TaskId, TaskInfo, TaskOutcome};
 pub use pool::builder::WorkerPoolBuilder;
-pub use pool::inner::Overflow;
+pub use pool::overflow::Overflow;
 pub use pool::shutdown::{OnDrop, ShutdownReport};
 pub use pool::spawn_async::SpawnAsync;
 pub use pool::worker_pool::WorkerPool;

@@ -51,7 +51,7 @@ use crate::error::CancelReason;
 use crate::observe::observer::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
-use crate::pool::inner::Overflow;
+use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Weak};
 use crate::task::context::{self, GroupId};

@@ -14,7 +14,7 @@ use super::envelope::Envelope;
 use super::mailbox::{Mailbox, Mode, PendingDelivery, State};
 use super::receipt::DeliveryOutcome;
 use crate::error::CancelReason;
-use crate::pool::inner::Overflow;
+use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering};
 use crate::task::context;

@@ -16,7 +16,7 @@ use super::target::{self, Target};
 use crate::error::{JoinError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::io::{Driver, Fate};
 use crate::observe::observer::TaskOutcome;
-use crate::pool::inner::WaitMode;
+use crate::pool::submit::WaitMode;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, thread_local};
 use crate::task::handle::JoinHandle;

@@ -14,7 +14,7 @@ use super::target::Target;
 use crate::error::{JoinError, Refusal, SubmitError, TrySubmitError};
 use crate::io::{self, Driver, Fate, mpsc};
 use crate::observe::observer::TaskOutcome;
-use crate::pool::inner::WaitMode;
+use crate::pool::submit::WaitMode;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;

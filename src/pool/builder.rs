@@ -3,7 +3,8 @@
 use std::env;
 use std::fmt;
 
-use super::inner::{Overflow, PoolInner};
+use super::inner::PoolInner;
+use super::overflow::Overflow;
 use super::shutdown::{self, OnDrop};
 use super::worker::{self, WorkerSettings};
 use super::worker_pool::{PoolSettings, WorkerPool, check_workers};

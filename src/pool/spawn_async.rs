@@ -172,7 +172,7 @@ impl<F, T> SpawnAsync<F, T> {
         if context::depth() == 0 {
             return;
         }
-        match waits::enter_future(Arc::new(self.pool.room()), context.waker()) {
+        match waits::enter_future(Arc::new(self.pool.queue_room()), context.waker()) {
             Next::Help(awaited) => {
                 awaited.help();
                 context.waker().wake_by_ref(); // to look again
@@ -254,7 +254,7 @@ impl<F, T> Waiting<F, T> {
     /// Leaves the queue; keeps rule 3.
     fn leave(mut self, pool: &PoolInner, took_room: bool) {
         if let Some(spot) = self.spot.take() {
-            pool.leave(spot, took_room);
+            pool.stop_waiting(spot, took_room);
         }
     }
 }

@@ -3,21 +3,18 @@
 //! What is built on a pool (groups, scopes, maps) adds its own method to [`WorkerPool`] in its own file.
 
 use std::fmt;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use super::inner::{PoolInner, WaitMode};
+use super::inner::PoolInner;
 use super::shutdown::{self, OnDrop};
 use super::worker::{self, WorkerSettings};
-use crate::error::{BuildError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::error::BuildError;
 use crate::observe::metrics::Metrics;
 use crate::observe::observer::RunningTask;
 use crate::sync::Arc;
-use crate::task::TaskCell;
 use crate::task::context;
-use crate::task::handle::JoinHandle;
 use crate::task::idle;
-use crate::task::job::Job;
 use crate::time::deadline::Deadline;
 
 /// Worker threads behind one bounded queue.
@@ -52,197 +49,6 @@ pub struct WorkerPool {
 pub(crate) struct PoolSettings {
     pub(crate) workers: WorkerSettings,
     pub(crate) on_drop: OnDrop,
-}
-
-/// # Submitting
-///
-/// Fire and forget, and tasks to wait for. The plain forms may block when the queue is full (see
-/// [`Overflow`](crate::Overflow)), the `try_` forms never block, the `_timeout` forms block at most that long.
-///
-/// On a worker of the same pool no form ever blocks: when the queue is full, the plain forms run the job at once (or
-/// put it aside, when jobs are already nested 16 deep on that worker), the others refuse it. A job that is run at once
-/// runs under the locks that the submitting task holds: [hold none that tasks take](crate#may-i-hold-a-lock-while-i-submit).
-impl WorkerPool {
-    /// Hands over a closure to be run by a worker, fire and forget.
-    ///
-    /// `Ok` means accepted: it will run, or meet its fate in a shutdown or by an overflow policy. A panic of the
-    /// closure is contained, counted, and told to [`WorkerPoolBuilder::on_panic`](crate::WorkerPoolBuilder::on_panic). May wait for room or
-    /// run the closure in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitError`] with the closure, if the pool is shut down, also while this waits for room.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::mpsc::channel;
-    ///
-    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
-    /// let (sender, receiver) = channel();
-    /// pool.execute(move || sender.send("done").unwrap())?;
-    /// assert_eq!(receiver.recv()?, "done");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[track_caller]
-    pub fn execute<F>(&self, f: F) -> Result<(), SubmitError<F>>
-    where
-        F: FnOnce() + Send + 'static,
-    {
-        self.submit_closure(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
-    }
-
-    /// Like [`execute`](Self::execute), but never blocks, and never runs the closure in place.
-    ///
-    /// # Errors
-    ///
-    /// [`TrySubmitError`] with the closure, if the queue is full or the pool shut down.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
-    /// if let Err(error) = pool.try_execute(|| println!("maybe later")) {
-    ///     assert!(error.is_full());
-    ///     let closure = error.into_inner(); // to be kept for another try
-    ///     closure();
-    /// }
-    /// # Ok::<(), workcrew::BuildError>(())
-    /// ```
-    #[track_caller]
-    pub fn try_execute<F>(&self, f: F) -> Result<(), TrySubmitError<F>>
-    where
-        F: FnOnce() + Send + 'static,
-    {
-        self.submit_closure(f, WaitMode::Never, Location::caller())
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
-    }
-
-    /// Like [`execute`](Self::execute), but blocks at most `timeout`; `Duration::MAX` means for ever. Whatever the
-    /// [policy](crate::Overflow), it waits for room, under your [locks](crate#may-i-hold-a-lock-while-i-submit), and then gives the closure back.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitTimeoutError`] with the closure, if the queue stayed full or the pool is shut down.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
-    /// pool.try_execute_for(Duration::from_millis(10), || ())?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[track_caller]
-    pub fn try_execute_for<F>(&self, timeout: Duration, f: F) -> Result<(), SubmitTimeoutError<F>>
-    where
-        F: FnOnce() + Send + 'static,
-    {
-        self.submit_closure(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
-    }
-
-    /// Hands over a task and returns the handle to wait for its result. May wait for room or run the closure in place:
-    /// hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitError`] with the closure, if the pool is shut down, also while this waits for room.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
-    /// let words = pool.spawn(|| "to be or not to be".split(' ').count())?;
-    /// assert_eq!(words.join()?, 6);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[track_caller]
-    pub fn spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, SubmitError<F>>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        self.submit_task(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
-    }
-
-    /// Like [`spawn`](Self::spawn), but never blocks, and never runs the closure in place.
-    ///
-    /// # Errors
-    ///
-    /// [`TrySubmitError`] with the closure, if the queue is full or the pool shut down.
-    #[track_caller]
-    pub fn try_spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, TrySubmitError<F>>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        self.submit_task(f, WaitMode::Never, Location::caller()).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
-    }
-
-    /// Like [`spawn`](Self::spawn), but blocks at most `timeout`, under your [locks](crate#may-i-hold-a-lock-while-i-submit);
-    /// `Duration::MAX` means for ever.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitTimeoutError`] with the closure, if the queue stayed full or the pool is shut down.
-    #[track_caller]
-    pub fn try_spawn_for<F, T>(&self, timeout: Duration, f: F) -> Result<JoinHandle<T>, SubmitTimeoutError<F>>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        self.submit_task(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
-    }
-
-    fn submit_closure<F>(
-        &self,
-        f: F,
-        wait_mode: WaitMode,
-        location: &'static Location<'static>,
-    ) -> Result<(), (Refusal, F)>
-    where
-        F: FnOnce() + Send + 'static,
-    {
-        let mut f = Some(f);
-        let queued_at = self.inner.executor.now_if_timing();
-        let submitted = self.inner.submit(wait_mode, location, |id| {
-            Job::closure(f.take().expect("a job is made once"), id, location, queued_at)
-        });
-        submitted.map_err(|(refusal, job)| {
-            let f = job.map_or_else(|| f.expect("a job that was not made leaves the closure"), Job::into_closure);
-            (refusal, f)
-        })
-    }
-
-    pub(crate) fn submit_task<F, T>(
-        &self,
-        f: F,
-        wait_mode: WaitMode,
-        location: &'static Location<'static>,
-    ) -> Result<JoinHandle<T>, (Refusal, F)>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        let mut f = Some(f);
-        let mut task = None;
-        let executor = &self.inner.executor;
-        let queued_at = executor.now_if_timing();
-        let submitted = self.inner.submit(wait_mode, location, |id| {
-            let closure = f.take().expect("a task is made once");
-            let cell = task.insert(Arc::new(TaskCell::new(closure, id, location, queued_at)));
-            Job::Task(Arc::clone(cell) as _)
-        });
-        match (submitted, task) {
-            (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(executor))),
-            (Err((refusal, _)), Some(task)) => Err((refusal, task.withdraw())),
-            (Err((refusal, _)), None) => Err((refusal, f.expect("a task that was not made leaves the closure"))),
-            (Ok(()), None) => unreachable!("an accepted task was made"),
-        }
-    }
 }
 
 /// # Watching

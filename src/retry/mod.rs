@@ -24,7 +24,7 @@ pub(crate) use self::error::Errors;
 use std::panic::Location;
 
 use crate::error::TimerError;
-use crate::pool::inner::WaitMode;
+use crate::pool::submit::WaitMode;
 use crate::pool::timers;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;

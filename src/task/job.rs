@@ -45,7 +45,7 @@ pub(crate) struct ClosureJob {
     tag: NicheTag,
 }
 
-/// The last word of a [`ClosureJob`]. Its unused values tell the other variants of [`Job`] apart.
+/// The final field of a [`ClosureJob`]. Its unused values tell the other variants of [`Job`] apart.
 #[repr(u64)]
 enum NicheTag {
     Closure,

@@ -33,7 +33,7 @@
 //! | `InTime` | `shutdown_timeout` that saw every worker leave | yes | no | no |
 //! | `LeftBehind` | either of them that left a task or a worker behind | no | no | no |
 //!
-//! A `shutdown_timeout` waits up to its own limit, whatever was reported before. If a task of the
+//! A `shutdown_timeout` waits up to its own limit, regardless of earlier reports. If a task of the
 //! pool calls it, it does not wait and raises nothing.
 //!
 //! # Races

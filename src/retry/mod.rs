@@ -99,7 +99,7 @@ impl WorkerPool {
         };
         let reservation = match timers.reserve() {
             Ok(reservation) => reservation,
-            Err(refusal) => return Err(timers::no_place(refusal, f)),
+            Err(refusal) => return Err(timers::timer_error(refusal, f)),
         };
         let attempts = Attempts::new(policy, timers.watch().now());
         let mut body = Some((f, attempts, reservation));

@@ -1,4 +1,5 @@
-//! The builder of pools. Setters store, `build` checks once, and the settings are final from then on.
+//! The builder of pools. Setters store, `build` checks once, and the settings are final from then
+//! on.
 
 use std::env;
 use std::fmt;
@@ -77,7 +78,8 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Sets the capacity of the queue, from 1 to 16,777,216 jobs. `build` allocates 64 bytes for each.
+    /// Sets the capacity of the queue, from 1 to 16,777,216 jobs. `build` allocates 64 bytes for
+    /// each.
     ///
     /// Default: 1,024.
     pub fn queue_capacity(mut self, jobs: usize) -> Self {
@@ -97,9 +99,10 @@ impl WorkerPoolBuilder {
     ///
     /// Linux keeps the first 15 bytes of a thread's name. A longer name loses the end of its first
     /// part there, never the index: worker 11 of `image-processing` is `image-proces-11`.
-    /// [`std::thread::Thread::name`] returns the same name as the system. At least 9 bytes of the first
-    /// part remain for workers and for the timer thread, so choose names that differ in these. On other
-    /// systems the name is cut to their own limit, if they have one; Windows has none.
+    /// [`std::thread::Thread::name`] returns the same name as the system. At least 9 bytes of the
+    /// first part remain for workers and for the timer thread, so choose names that differ in
+    /// these. On other systems the name is cut to their own limit, if they have one; Windows has
+    /// none.
     ///
     /// [`build`](Self::build) returns an error for a name that contains a NUL.
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
@@ -111,9 +114,9 @@ impl WorkerPoolBuilder {
     ///
     /// Default: that of the standard library (2 MiB, or `RUST_MIN_STACK`).
     ///
-    /// A worker runs tasks nested in each other up to 64 deep, so a small stack must have room for that
-    /// many frames of *your* tasks. For 64 joins of tasks that do nothing else, a debug build takes
-    /// less than 192 KiB (x86-64, rustc 1.95).
+    /// A worker runs tasks nested in each other up to 64 deep, so a small stack must have room for
+    /// that many frames of *your* tasks. For 64 joins of tasks that do nothing else, a debug build
+    /// takes less than 192 KiB (x86-64, rustc 1.95).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.worker_settings.stack_size = Some(bytes);
         self
@@ -153,9 +156,9 @@ impl WorkerPoolBuilder {
 
     /// Sets a hook that is called with each panic of a task.
     ///
-    /// It is called at once, on the thread that ran the task, before any waiter of the task is notified.
-    /// A panic of the hook itself is contained and counted. The hook may submit tasks. Hooks are nested
-    /// at most 16 deep; see [`Observer`].
+    /// It is called at once, on the thread that ran the task, before any waiter of the task is
+    /// notified. A panic of the hook itself is contained and counted. The hook may submit tasks.
+    /// Hooks are nested at most 16 deep; see [`Observer`].
     pub fn on_panic(mut self, f: impl Fn(&TaskPanic) + Send + Sync + 'static) -> Self {
         self.hooks.on_panic = Some(Box::new(f));
         self
@@ -169,8 +172,8 @@ impl WorkerPoolBuilder {
 
     /// Sets whether [`Metrics`](crate::Metrics) include histograms of queue wait and run time.
     ///
-    /// Default: `false`. Costs three readings of the clock for each task, instead of at most one for
-    /// [`WorkerPool::running`].
+    /// Default: `false`. Costs three readings of the clock for each task, instead of at most one
+    /// for [`WorkerPool::running`].
     pub fn timing(mut self, timing: bool) -> Self {
         self.timing = timing;
         self
@@ -180,8 +183,8 @@ impl WorkerPoolBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if a setting is out of range or a thread could not be started. Threads that had
-    /// been started are joined.
+    /// [`BuildError`], if a setting is out of range or a thread could not be started. Threads that
+    /// had been started are joined.
     pub fn build(self) -> Result<WorkerPool, BuildError> {
         let cpus = num_cpus::get();
         sync::set_cpu_count(cpus);

@@ -11,15 +11,15 @@ use super::worker_pool::WorkerPool;
 /// submit. A submitter that waits for room gets its closure back.
 ///
 /// A task that never ends cannot be stopped, but it can be left behind.
-/// [`shutdown_timeout`](Self::shutdown_timeout) and [`shutdown_now`](Self::shutdown_now) report which
-/// tasks are still running when they return. From then on, these do not wait for them:
+/// [`shutdown_timeout`](Self::shutdown_timeout) and [`shutdown_now`](Self::shutdown_now) report
+/// which tasks are still running when they return. From then on, these do not wait for them:
 ///
 /// - the drop of the pool, under any [`OnDrop`](crate::OnDrop) policy and on any thread;
 /// - [`shutdown`](Self::shutdown), whether it is called later or already waits in another thread;
 /// - the drop of a driver, an event bus, or a gRPC or NATS client of the pool.
 ///
-/// So a process whose `main` returns after such a report ends, and the stuck task ends with it. A task
-/// that was left behind and does end is counted like any other, and its worker leaves.
+/// So a process whose `main` returns after such a report ends, and the stuck task ends with it. A
+/// task that was left behind and does end is counted like any other, and its worker leaves.
 ///
 /// Calls that ask for more time still wait: another `shutdown_timeout` up to its own limit, and the
 /// waits for the tasks themselves. Those are [`JoinHandle::join`](crate::JoinHandle::join),
@@ -28,11 +28,11 @@ use super::worker_pool::WorkerPool;
 /// # Async code
 ///
 /// `shutdown`, `shutdown_timeout` and the drop of the last reference block the thread of the async
-/// runtime. Build the pool with [`OnDrop::Detach`](crate::OnDrop::Detach), or end it on a thread that
-/// may block.
+/// runtime. Build the pool with [`OnDrop::Detach`](crate::OnDrop::Detach), or end it on a thread
+/// that may block.
 impl WorkerPool {
-    /// Refuses new tasks and returns at once. Queued tasks still run, and then the workers end. Tasks
-    /// that wait for their time are cancelled.
+    /// Refuses new tasks and returns at once. Queued tasks still run, and then the workers end.
+    /// Tasks that wait for their time are cancelled.
     ///
     /// To wait for the end, call [`shutdown`](Self::shutdown) or drop the pool.
     pub fn close(&self) {
@@ -42,22 +42,24 @@ impl WorkerPool {
     /// Refuses new tasks, runs what is queued and joins the workers. Blocks until then.
     ///
     /// A task that never ends makes it wait forever, unless another thread calls
-    /// [`shutdown_timeout`](Self::shutdown_timeout) or [`shutdown_now`](Self::shutdown_now). When such
-    /// a call reports a task as still running, `shutdown` returns. After such a report it returns at
-    /// once.
+    /// [`shutdown_timeout`](Self::shutdown_timeout) or [`shutdown_now`](Self::shutdown_now). When
+    /// such a call reports a task as still running, `shutdown` returns. After such a report it
+    /// returns at once.
     ///
-    /// If a task of this pool calls it, it does not wait: the pool runs what is queued and ends after
-    /// that task. The same holds for a task of another pool that a task of this pool waits for.
+    /// If a task of this pool calls it, it does not wait: the pool runs what is queued and ends
+    /// after that task. The same holds for a task of another pool that a task of this pool waits
+    /// for.
     pub fn shutdown(&self) {
         shutdown::shutdown(self.inner());
     }
 
-    /// Like [`shutdown`](Self::shutdown), but waits at most for `timeout` and reports what was left.
+    /// Like [`shutdown`](Self::shutdown), but waits at most for `timeout` and reports what was
+    /// left.
     ///
-    /// When the limit has passed, tasks that have not started are cancelled, and so are the tokens of
-    /// running groups and scopes. A plain task has a token only if you gave it one. Tasks that are
-    /// still running are left behind for good: no drop and no `shutdown` waits for them. To give them
-    /// more time, call this again with a new limit.
+    /// When the limit has passed, tasks that have not started are cancelled, and so are the tokens
+    /// of running groups and scopes. A plain task has a token only if you gave it one. Tasks that
+    /// are still running are left behind for good: no drop and no `shutdown` waits for them. To
+    /// give them more time, call this again with a new limit.
     ///
     /// `Duration::ZERO` checks once, and `Duration::MAX` waits forever. Neither this nor the later
     /// drop of the pool waits for destructors of the workers' thread locals. If the report says
@@ -66,8 +68,8 @@ impl WorkerPool {
     /// The calling thread drops the closures that it cancels and calls the observer about them. If
     /// that user code blocks, this call returns after its limit.
     ///
-    /// If a task of this pool calls it, it does not wait, cancel or leave anything behind. It then acts
-    /// like [`close`](Self::close), with a report.
+    /// If a task of this pool calls it, it does not wait, cancel or leave anything behind. It then
+    /// acts like [`close`](Self::close), with a report.
     ///
     /// # Examples
     ///
@@ -94,13 +96,13 @@ impl WorkerPool {
         shutdown::shutdown_timeout(self.inner(), timeout)
     }
 
-    /// Refuses new tasks, cancels the tasks that have not started and the tokens of running groups and
-    /// scopes, and returns a report. Does not wait for running tasks.
+    /// Refuses new tasks, cancels the tasks that have not started and the tokens of running groups
+    /// and scopes, and returns a report. Does not wait for running tasks.
     ///
     /// Tasks that the report counts as running are left behind for good: no drop and no
     /// [`shutdown`](Self::shutdown) waits for them. To wait for them up to a limit, call
-    /// [`shutdown_timeout`](Self::shutdown_timeout) next. If no task was running, the drop of the pool
-    /// still waits until the workers have left.
+    /// [`shutdown_timeout`](Self::shutdown_timeout) next. If no task was running, the drop of the
+    /// pool still waits until the workers have left.
     ///
     /// The same holds if a task of this pool calls it. The report counts that task too.
     #[allow(clippy::must_use_candidate, reason = "the report is often not needed")]

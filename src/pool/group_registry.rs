@@ -12,7 +12,8 @@ const MAX_KEPT: usize = 64;
 
 /// The live groups of a pool.
 ///
-/// To register and to deregister takes one lock each, and seldom allocates, because slots are reused.
+/// To register and to deregister takes one lock each, and seldom allocates, because slots are
+/// reused.
 pub(crate) struct GroupRegistry<T: ?Sized>([CachePadded<Mutex<State<T>>>; SHARDS]);
 
 /// What the lock of a shard guards.

@@ -91,8 +91,8 @@ impl PoolInner {
 
 /// # Jobs
 impl PoolInner {
-    /// Returns the next job for a worker, blocking until there is one. Returns `None` if the pool is
-    /// drained or workers must retire, and may also do so spuriously.
+    /// Returns the next job for a worker, blocking until there is one. Returns `None` if the pool
+    /// is drained or workers must retire, and may also do so spuriously.
     #[inline]
     pub(crate) fn next_job(&self, cursor: &mut Turn, counters: &WorkerCounters) -> Option<Job> {
         if let Some(job) = self.queue.try_pop(cursor) {
@@ -101,7 +101,8 @@ impl PoolInner {
         self.executor.tracker.check_idle();
         let job = self.queue.pop(cursor, || self.executor.tracker.is_drained() || self.workers.has_surplus());
         counters.has_rested();
-        // A timer may have been queued after the last look and before the closing that this worker has seen.
+        // A timer may have been queued after the last look and before the closing that this worker
+        // has seen.
         job.or_else(|| if self.executor.tracker.is_drained() { self.queue.try_pop(cursor) } else { None })
     }
 
@@ -152,8 +153,8 @@ impl PoolInner {
         self.push_unbounded(Job::Ticket(group));
     }
 
-    /// Queues the first ticket of a group that has become ready. Uses the shard of its registration,
-    /// so that threads that create groups do not contend with each other.
+    /// Queues the first ticket of a group that has become ready. Uses the shard of its
+    /// registration, so that threads that create groups do not contend with each other.
     pub(crate) fn send_first_ticket(&self, group: Weak<dyn TicketHolder>, registration: &Registration) {
         self.queue.push_unbounded(Job::Ticket(group), registration.shard, Job::is_stale);
     }
@@ -169,8 +170,8 @@ impl PoolInner {
 
     /// Has every group send the tickets that additional workers can run.
     ///
-    /// May miss a group that is being created. That group sees the new number of workers when it gets
-    /// its next task, if not before.
+    /// May miss a group that is being created. That group sees the new number of workers when it
+    /// gets its next task, if not before.
     pub(crate) fn send_missing_tickets(&self) {
         for group in self.groups.live() {
             group.send_tickets();
@@ -180,8 +181,8 @@ impl PoolInner {
 
 /// # Closing
 impl PoolInner {
-    /// Refuses new tasks. Submitters that wait for room get their closures back, and tasks that wait
-    /// for their time are cancelled.
+    /// Refuses new tasks. Submitters that wait for room get their closures back, and tasks that
+    /// wait for their time are cancelled.
     pub(crate) fn close(&self) {
         // First, so that no timer is queued in a pool whose workers have left.
         let waiting = self.timers.close();

@@ -10,8 +10,8 @@
 /// | `DiscardNewest` | is dropped | continues | losing work is better than waiting |
 ///
 /// A discarded task counts as accepted. Its outcome is
-/// [`CancelReason::Discarded`](crate::CancelReason::Discarded). Tasks of groups are never discarded,
-/// because groups have a [capacity](crate::TaskGroup::capacity) of their own.
+/// [`CancelReason::Discarded`](crate::CancelReason::Discarded). Tasks of groups are never
+/// discarded, because groups have a [capacity](crate::TaskGroup::capacity) of their own.
 ///
 /// `CallerRuns` runs at most 16 jobs nested in each other. Beyond that the caller blocks.
 ///

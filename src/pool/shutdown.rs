@@ -6,12 +6,12 @@
 //! 3. *Wait* until every task is done and every worker has left.
 //! 4. *Join* the threads.
 //!
-//! A thread that is inside the pool (a worker, or an external thread that runs one of its tasks) takes
-//! the first steps and never waits. The pool ends after it. The same holds for a task of another pool
-//! if a task of this pool waits for it.
+//! A thread that is inside the pool (a worker, or an external thread that runs one of its tasks)
+//! takes the first steps and never waits. The pool ends after it. The same holds for a task of
+//! another pool if a task of this pool waits for it.
 //!
-//! A *report* ends the waiting for good: no drop and no end without a limit waits for what it leaves
-//! behind. [`Reported`] says what the reports have said, and which waits that ends.
+//! A *report* ends the waiting for good: no drop and no end without a limit waits for what it
+//! leaves behind. [`Reported`] says what the reports have said, and which waits that ends.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,16 +23,16 @@ use crate::task::tracker::Reported;
 use crate::task::waits::Refused;
 use crate::time::deadline::Deadline;
 
-/// How often a report checks whether the last queued tasks have been cancelled or started. It yields
-/// to other threads in between.
+/// How often a report checks whether the last queued tasks have been cancelled or started. It
+/// yields to other threads in between.
 const MAX_CHECKS: usize = 1_000;
 
 /// What dropping a pool does.
 ///
-/// After [`shutdown_timeout`](crate::WorkerPool::shutdown_timeout) the drop does not block under any
-/// policy, because the limit was for the whole end. The same holds after a
-/// [`shutdown_now`](crate::WorkerPool::shutdown_now) that left a task running. Otherwise a task that
-/// never ends makes `Drain` and `Cancel` block forever. A program with such tasks calls
+/// After [`shutdown_timeout`](crate::WorkerPool::shutdown_timeout) the drop does not block under
+/// any policy, because the limit was for the whole end. The same holds after a
+/// [`shutdown_now`](crate::WorkerPool::shutdown_now) that left a task running. Otherwise a task
+/// that never ends makes `Drain` and `Cancel` block forever. A program with such tasks calls
 /// `shutdown_timeout` first, or chooses `Detach`.
 ///
 /// In async code, the drop of the last reference blocks the runtime's thread under `Drain` and
@@ -45,8 +45,8 @@ pub enum OnDrop {
     Drain,
     /// Cancel what is queued, wait for what is running, then join the workers. Blocks.
     Cancel,
-    /// Refuse new tasks and return. The workers run what is queued and then end by themselves, or end
-    /// with the process. Does not block.
+    /// Refuse new tasks and return. The workers run what is queued and then end by themselves, or
+    /// end with the process. Does not block.
     Detach,
 }
 
@@ -57,8 +57,8 @@ pub enum OnDrop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Whether no task was left and this call cancelled none. Tasks that an earlier call cancelled are
-    /// in the report of that call.
+    /// Whether no task was left and this call cancelled none. Tasks that an earlier call cancelled
+    /// are in the report of that call.
     pub drained: bool,
     /// The tasks that were cancelled before they started, since this call began.
     pub tasks_cancelled: usize,
@@ -104,7 +104,8 @@ pub(crate) fn shutdown_timeout(pool: &PoolInner, timeout: Duration) -> ShutdownR
             Ok(false) => pool.cancel_queued(),
             Err(Refused) => return report(pool, before),
         }
-        // The threads are not joined: there is no limit for what they do after they have left the pool.
+        // The threads are not joined: there is no limit for what they do after they have left the
+        // pool.
         let has_ended = pool.workers.wait_empty(deadline, || false);
         record(pool, if has_ended { Reported::InTime } else { Reported::LeftBehind });
     }
@@ -149,8 +150,8 @@ fn report(pool: &PoolInner, before: u64) -> ShutdownReport {
     let mut metrics = tracker.snapshot();
     let mut cancelled = metrics.tasks_cancelled;
     if tracker.is_cancelling() {
-        // Queued tasks have been cancelled, except a few that workers have just dequeued. Those are about to be
-        // cancelled, or to start if the worker dequeued them just before the shutdown.
+        // Queued tasks have been cancelled, except a few that workers have just dequeued. Those are
+        // about to be cancelled, or to start if the worker dequeued them just before the shutdown.
         for _ in 0..MAX_CHECKS {
             if metrics.tasks_queued == 0 {
                 break;

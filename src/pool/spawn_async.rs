@@ -11,8 +11,8 @@
 //! Rules:
 //! 1. Closing the pool refuses waiting submissions at once, because a future may never be polled
 //!    again. So a pool drains however many submissions have been forgotten.
-//! 2. A poll that could not push first puts the job back and then checks the shutdown token. Closing
-//!    first cancels the token and then looks for the job. So one of the two refuses it.
+//! 2. A poll that could not push first puts the job back and then checks the shutdown token.
+//!    Closing first cancels the token and then looks for the job. So one of the two refuses it.
 //! 3. A future that is dropped deregisters from the queue and forwards a notification that it has
 //!    received (see `queue`).
 
@@ -41,23 +41,24 @@ use crate::unwind;
 /// # From async code
 impl WorkerPool {
     /// Like [`spawn`](Self::spawn), for async code: the returned future waits for room in the queue
-    /// without blocking the thread. Its output is the handle, which can be awaited too. Works with any
-    /// runtime.
+    /// without blocking the thread. Its output is the handle, which can be awaited too. Works with
+    /// any runtime.
     ///
     /// Nothing happens before the first poll. Dropping the future before it is ready withdraws the
     /// submission and drops the closure.
     ///
-    /// Waits for room under [`Overflow::Block`](crate::Overflow) and `CallerRuns`, because a job run on
-    /// the caller's thread would block the runtime. The policies that discard do so here too. On a
-    /// worker of the pool the future never waits, like `spawn`.
+    /// Waits for room under [`Overflow::Block`](crate::Overflow) and `CallerRuns`, because a job
+    /// run on the caller's thread would block the runtime. The policies that discard do so here
+    /// too. On a worker of the pool the future never waits, like `spawn`.
     ///
     /// Futures are notified of free room in the order in which they began to wait. A future that is
-    /// notified and neither polled nor dropped delays the next future until more room becomes free. It
-    /// never delays threads.
+    /// notified and neither polled nor dropped delays the next future until more room becomes free.
+    /// It never delays threads.
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
     ///
     /// # Examples
     ///
@@ -92,8 +93,8 @@ pub struct SpawnAsync<F, T> {
     pool: Arc<PoolInner>,
     location: &'static Location<'static>,
     stage: Stage<F, T>,
-    /// The entry of the last poll in the registry of waits, if the poll was within a task or a driven
-    /// future.
+    /// The entry of the last poll in the registry of waits, if the poll was within a task or a
+    /// driven future.
     wait: Option<Wait>,
 }
 
@@ -173,8 +174,8 @@ where
 impl<F, T> Unpin for SpawnAsync<F, T> {}
 
 impl<F, T> SpawnAsync<F, T> {
-    /// Registers this future with the registry of waits, so that a worker that waits for it can make
-    /// room.
+    /// Registers this future with the registry of waits, so that a worker that waits for it can
+    /// make room.
     fn register_wait(&mut self, context: &Context<'_>) {
         if context::depth() == 0 {
             return;
@@ -267,7 +268,8 @@ impl<F, T> Waiting<F, T> {
 }
 
 impl PendingJob {
-    /// Takes the job out to push it; `None` if it is refused. Stores the waker for the shutdown token.
+    /// Takes the job out to push it; `None` if it is refused. Stores the waker for the shutdown
+    /// token.
     fn take(&self, waker: Waker) -> Option<Job> {
         let mut state = self.state.lock();
         let old = state.waker.replace(waker);
@@ -282,8 +284,8 @@ impl PendingJob {
         self.state.lock().job = Some(job);
     }
 
-    /// Refuses the job if it is waiting. Returns the waker of the future, whose next poll returns the
-    /// closure.
+    /// Refuses the job if it is waiting. Returns the waker of the future, whose next poll returns
+    /// the closure.
     fn refuse(&self, pool: &PoolInner, id: TaskId, location: &'static Location<'static>) -> Option<Waker> {
         let mut state = self.state.lock();
         let job = state.job.take();

@@ -50,13 +50,14 @@ pub(crate) enum WaitMode {
 /// # Submitting
 ///
 /// `execute` submits a closure without a result, `spawn` returns a handle for the result. When the
-/// queue is full, the plain forms follow the [`Overflow`](crate::Overflow) policy and may block. The
-/// `try_` forms never block. The `_for` forms block at most for the given time.
+/// queue is full, the plain forms follow the [`Overflow`](crate::Overflow) policy and may block.
+/// The `try_` forms never block. The `_for` forms block at most for the given time.
 ///
-/// On a worker of the same pool no form ever blocks. If the queue is full there, the plain forms run
-/// the job at once. If the worker already runs 16 jobs nested in each other, they queue it beyond the
-/// capacity. The other forms refuse the job. A job that is run at once runs under the locks that the
-/// submitting task holds, so [hold none that tasks take](crate#may-i-hold-a-lock-while-i-submit).
+/// On a worker of the same pool no form ever blocks. If the queue is full there, the plain forms
+/// run the job at once. If the worker already runs 16 jobs nested in each other, they queue it
+/// beyond the capacity. The other forms refuse the job. A job that is run at once runs under the
+/// locks that the submitting task holds, so [hold none that tasks
+/// take](crate#may-i-hold-a-lock-while-i-submit).
 impl WorkerPool {
     /// Submits a closure to be run by a worker, without a handle.
     ///
@@ -69,7 +70,8 @@ impl WorkerPool {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
     ///
     /// # Examples
     ///
@@ -116,8 +118,8 @@ impl WorkerPool {
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// Like [`execute`](Self::execute), but blocks at most for `timeout`, and never runs the closure
-    /// in place. `Duration::MAX` means forever.
+    /// Like [`execute`](Self::execute), but blocks at most for `timeout`, and never runs the
+    /// closure in place. `Duration::MAX` means forever.
     ///
     /// Waits for room under every [policy](crate::Overflow), and under your
     /// [locks](crate#may-i-hold-a-lock-while-i-submit).
@@ -151,7 +153,8 @@ impl WorkerPool {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
     ///
     /// # Examples
     ///
@@ -272,8 +275,8 @@ impl PoolInner {
         })
     }
 
-    /// Submits an admitted job for a future. Accepts it, or gives it back and registers the waker to
-    /// be woken when there may be room.
+    /// Submits an admitted job for a future. Accepts it, or gives it back and registers the waker
+    /// to be woken when there may be room.
     ///
     /// Waits for room only where the overflow policy says so and the thread is not a worker.
     /// Elsewhere the job is accepted, even if it is discarded then.

@@ -1,8 +1,8 @@
 //! The timer methods of a pool: closures that run later, once or repeatedly.
 //!
-//! A delayed task is an ordinary task. It is admitted at once, and waits in the timer heap before it
-//! waits in the queue. A periodic timer is a source of tasks. The timer thread queues both; how it
-//! does so is not known here.
+//! A delayed task is an ordinary task. It is admitted at once, and waits in the timer heap before
+//! it waits in the queue. A periodic timer is a source of tasks. The timer thread queues both; how
+//! it does so is not known here.
 
 use std::io;
 use std::panic::Location;
@@ -28,25 +28,25 @@ use crate::timer::thread::{TimerRefused, TimerThread};
 /// time. At most 1,048,576 timers may be pending at once.
 ///
 /// A timer that is due waits for a free worker, but not for room in the queue, so a full queue does
-/// not delay it. Due timers start in the order in which they are due. A worker alternates between due
-/// timers and queued jobs, so neither waits until the other is used up. Groups take part in this too;
-/// the [order of tasks](crate#in-which-order-do-tasks-start) says how long each can wait. A timer
-/// never starts before its time, and may start later.
+/// not delay it. Due timers start in the order in which they are due. A worker alternates between
+/// due timers and queued jobs, so neither waits until the other is used up. Groups take part in
+/// this too; the [order of tasks](crate#in-which-order-do-tasks-start) says how long each can wait.
+/// A timer never starts before its time, and may start later.
 ///
-/// Every way to close the pool cancels pending timers. Delayed tasks then count as cancelled, also in
-/// the [`ShutdownReport`](crate::ShutdownReport). To let them run, call
+/// Every way to close the pool cancels pending timers. Delayed tasks then count as cancelled, also
+/// in the [`ShutdownReport`](crate::ShutdownReport). To let them run, call
 /// [`wait_idle`](Self::wait_idle) first.
 impl WorkerPool {
     /// Runs a closure on a worker once, after `delay`.
     ///
     /// The task is accepted now and counts as queued while it waits, so
-    /// [`wait_idle`](Self::wait_idle) waits for it. `Duration::MAX` means never. Never blocks. Takes
-    /// logarithmic time in the number of pending timers.
+    /// [`wait_idle`](Self::wait_idle) waits for it. `Duration::MAX` means never. Never blocks.
+    /// Takes logarithmic time in the number of pending timers.
     ///
     /// # Errors
     ///
-    /// [`TimerError`] with the closure, if the pool is shut down, if too many timers are pending, or if the timer thread
-    /// could not be started.
+    /// [`TimerError`] with the closure, if the pool is shut down, if too many timers are pending,
+    /// or if the timer thread could not be started.
     ///
     /// # Examples
     ///
@@ -86,20 +86,21 @@ impl WorkerPool {
         }
     }
 
-    /// Runs a closure on a worker repeatedly at a fixed rate: first after one `period`, then at every
-    /// multiple of it.
+    /// Runs a closure on a worker repeatedly at a fixed rate: first after one `period`, then at
+    /// every multiple of it.
     ///
-    /// Runs of one timer never overlap. Multiples that pass while the timer runs, while it waits for a
-    /// worker, or while the machine sleeps, are skipped. A late timer makes at most one run to catch
-    /// up, never a burst, and the next run is at a multiple again.
+    /// Runs of one timer never overlap. Multiples that pass while the timer runs, while it waits
+    /// for a worker, or while the machine sleeps, are skipped. A late timer makes at most one run
+    /// to catch up, never a burst, and the next run is at a multiple again.
     ///
-    /// Each run is a task of its own, submitted when a worker takes it: between two runs the pool may
-    /// be idle. A panic is contained like that of any task, and the timer continues. It ends by
+    /// Each run is a task of its own, submitted when a worker takes it: between two runs the pool
+    /// may be idle. A panic is contained like that of any task, and the timer continues. It ends by
     /// [`TimerHandle::cancel`] or with the pool. `Duration::MAX` means never.
     ///
     /// # Errors
     ///
-    /// [`TimerError`] with the closure, if the period is zero, and as for [`execute_after`](Self::execute_after).
+    /// [`TimerError`] with the closure, if the period is zero, and as for
+    /// [`execute_after`](Self::execute_after).
     ///
     /// # Examples
     ///
@@ -123,12 +124,13 @@ impl WorkerPool {
         self.repeat(Schedule::FixedRate(period), f, Location::caller())
     }
 
-    /// Like [`execute_every`](Self::execute_every), but `delay` is the time from the end of one run to
-    /// the start of the next.
+    /// Like [`execute_every`](Self::execute_every), but `delay` is the time from the end of one run
+    /// to the start of the next.
     ///
     /// # Errors
     ///
-    /// [`TimerError`] with the closure, if the delay is zero, and as for [`execute_after`](Self::execute_after).
+    /// [`TimerError`] with the closure, if the delay is zero, and as for
+    /// [`execute_after`](Self::execute_after).
     #[track_caller]
     pub fn execute_with_fixed_delay<F>(&self, delay: Duration, f: F) -> Result<TimerHandle, TimerError<F>>
     where

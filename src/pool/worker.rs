@@ -1,7 +1,7 @@
 //! The worker threads, from start to end.
 //!
-//! A worker runs jobs until it must retire or the pool is drained. No job can end it, nor can a panic of
-//! the crate itself between two jobs.
+//! A worker runs jobs until it must retire or the pool is drained. No job can end it, nor can a
+//! panic of the crate itself between two jobs.
 
 use std::io;
 
@@ -74,13 +74,13 @@ fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, counters: Arc<Wo
     call_hook(pool, settings.on_start.as_ref(), &counters);
     let mut current = None;
     while let Err(payload) = unwind::catch(|| run_jobs(pool, &counters, &mut current)) {
-        // Every panic of user code is caught where the code is called, so this is a bug of the crate. The worker
-        // continues, and its current job is cancelled if it was not started.
+        // Every panic of user code is caught where the code is called, so this is a bug of the
+        // crate. The worker continues, and its current job is cancelled if it was not started.
         unwind::discard(payload);
         pool.cancel_current(&mut current, CancelReason::Discarded);
     }
-    // Before the hook, which may take long: the last task of this worker may have been the last of the pool, and the
-    // other workers may be asleep.
+    // Before the hook, which may take long: the last task of this worker may have been the last of
+    // the pool, and the other workers may be asleep.
     pool.executor.tracker.check_idle();
     call_hook(pool, settings.on_stop.as_ref(), &counters);
     // The hook may have completed a task itself.

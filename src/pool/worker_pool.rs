@@ -1,6 +1,7 @@
 //! The pool as users see it: submitting, watching, dropping. The ways to end it are in `ending`.
 //!
-//! What is built on a pool (groups, scopes, maps) adds its own method to [`WorkerPool`] in its own file.
+//! What is built on a pool (groups, scopes, maps) adds its own method to [`WorkerPool`] in its own
+//! file.
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -19,14 +20,16 @@ use crate::time::deadline::Deadline;
 
 /// Worker threads behind one bounded queue.
 ///
-/// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. A `static` is never
-/// dropped, and what is queued when `main` returns is lost: call [`wait_idle`](Self::wait_idle) or
-/// [`shutdown`](Self::shutdown) at the end. Dropping a pool runs what is queued and joins the workers, unless
-/// [`WorkerPoolBuilder::on_drop`](crate::WorkerPoolBuilder::on_drop) says otherwise or an earlier [report](crate::ShutdownReport) has ended
-/// the waiting. Dropped on one of its own workers the pool does not wait, and ends after that worker's task.
+/// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. A
+/// `static` is never dropped, and what is queued when `main` returns is lost: call
+/// [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) at the end. Dropping a pool runs
+/// what is queued and joins the workers, unless
+/// [`WorkerPoolBuilder::on_drop`](crate::WorkerPoolBuilder::on_drop) says otherwise or an earlier
+/// [report](crate::ShutdownReport) has ended the waiting. Dropped on one of its own workers the
+/// pool does not wait, and ends after that worker's task.
 ///
-/// Workers are reused and their thread locals are not reset: what a task leaves there, the next task on that worker
-/// finds.
+/// Workers are reused and their thread locals are not reset: what a task leaves there, the next
+/// task on that worker finds.
 ///
 /// # Examples
 ///
@@ -53,12 +56,14 @@ pub(crate) struct PoolSettings {
 
 /// # Watching
 impl WorkerPool {
-    /// Blocks until no task is queued or running; a delayed task, or one that is tried again, counts as queued while it
-    /// waits. New tasks may come at any time, so this may be out of date when it returns, unless nobody else submits.
+    /// Blocks until no task is queued or running; a delayed task, or one that is tried again,
+    /// counts as queued while it waits. New tasks may come at any time, so this may be out of date
+    /// when it returns, unless nobody else submits.
     ///
     /// # Panics
     ///
-    /// If called by a task of this pool, or by one that a task of this pool waits for: it would wait for itself.
+    /// If called by a task of this pool, or by one that a task of this pool waits for: it would
+    /// wait for itself.
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!context::is_inside(self.inner.id()), "a task cannot wait for its own pool to be idle");
@@ -66,16 +71,16 @@ impl WorkerPool {
         assert!(waited.is_ok(), "a task cannot wait for a pool that waits for that task");
     }
 
-    /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the pool was idle. A task of
-    /// this pool gets `false` at once.
+    /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the pool
+    /// was idle. A task of this pool gets `false` at once.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
         let wait = || idle::wait_idle(&self.inner.executor, Deadline::after(timeout)).unwrap_or(false);
         !context::is_inside(self.inner.id()) && wait()
     }
 
-    /// Whether the pool refuses new work, by [`close`](Self::close) or any other way to end it. Once it does, it does
-    /// for ever.
+    /// Whether the pool refuses new work, by [`close`](Self::close) or any other way to end it.
+    /// Once it does, it does for ever.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         self.inner.executor.tracker.is_closed()
@@ -93,8 +98,8 @@ impl WorkerPool {
         self.inner.queue_capacity()
     }
 
-    /// How many places of the queue are taken, at most its capacity; out of date when it arrives. A cancelled task
-    /// keeps its place until a worker comes to it; the tasks of groups take none.
+    /// How many places of the queue are taken, at most its capacity; out of date when it arrives. A
+    /// cancelled task keeps its place until a worker comes to it; the tasks of groups take none.
     #[must_use]
     pub fn queue_len(&self) -> usize {
         self.inner.queue_len()
@@ -106,7 +111,8 @@ impl WorkerPool {
         self.inner.metrics()
     }
 
-    /// What each busy worker is doing, submitted where and since when: the first question when a pool seems stuck.
+    /// What each busy worker is doing, submitted where and since when: the first question when a
+    /// pool seems stuck.
     ///
     /// # Examples
     ///
@@ -130,13 +136,13 @@ impl WorkerPool {
         self.inner.executor.tracker.running()
     }
 
-    /// Changes the number of workers. New ones are there when this returns; surplus ones leave when they have finished
-    /// what they are doing, and this does not wait for them.
+    /// Changes the number of workers. New ones are there when this returns; surplus ones leave when
+    /// they have finished what they are doing, and this does not wait for them.
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if the number is zero or too large, if a thread could not be started (the pool then has its
-    /// former size as its target), or if the pool is shut down.
+    /// [`BuildError`], if the number is zero or too large, if a thread could not be started (the
+    /// pool then has its former size as its target), or if the pool is shut down.
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         check_workers(workers)?;
         let one_at_a_time = self.inner.workers.lock_resize();
@@ -176,7 +182,8 @@ impl WorkerPool {
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a
+// reference.
 impl UnwindSafe for WorkerPool {}
 impl RefUnwindSafe for WorkerPool {}
 

@@ -1,11 +1,12 @@
 //! Who works here: how many workers there shall be, how many there are, and their threads.
 //!
 //! Rules:
-//! 1. `alive` counts workers from before their thread is started until they have nothing more to do with the pool.
-//! 2. A worker asks between two jobs whether it may depart; it may while more stay than shall. The question costs one
-//!    load of a flag while nobody needs to.
-//! 3. The record of a worker is handed on to a new one when the worker is gone, not when it departs: in between its
-//!    stop hook runs, which may count.
+//! 1. `alive` counts workers from before their thread is started until they have nothing more to do
+//!    with the pool.
+//! 2. A worker asks between two jobs whether it may depart; it may while more stay than shall. The
+//!    question costs one load of a flag while nobody needs to.
+//! 3. The record of a worker is handed on to a new one when the worker is gone, not when it
+//!    departs: in between its stop hook runs, which may count.
 
 use crate::defect::defect;
 use crate::observe::worker_counters::WorkerCounters;
@@ -16,11 +17,11 @@ use crate::time::deadline::Deadline;
 /// The workers of one pool.
 pub(crate) struct WorkerSet {
     pool: PoolId,
-    /// Held while the number of workers changes, so that two changes do not mix, and an end waits for the change
-    /// before it.
+    /// Held while the number of workers changes, so that two changes do not mix, and an end waits
+    /// for the change before it.
     resizing: Mutex<()>,
-    /// Held while threads are joined, so that all who end the pool return when the threads have ended. What a thread
-    /// does at its end never takes it; see [`may_wait`](Self::may_wait).
+    /// Held while threads are joined, so that all who end the pool return when the threads have
+    /// ended. What a thread does at its end never takes it; see [`may_wait`](Self::may_wait).
     joining: Mutex<()>,
     inner: Mutex<Inner>,
     /// Notified when the last worker has left, and when the workers are given up.
@@ -68,7 +69,8 @@ impl WorkerSet {
         self.target.load(Ordering::Relaxed)
     }
 
-    /// Sets how many workers there shall be; returns how many are missing and how many are too many.
+    /// Sets how many workers there shall be; returns how many are missing and how many are too
+    /// many.
     pub(crate) fn set_target(&self, workers: usize) -> Resize {
         let mut inner = self.inner.lock();
         inner.target = workers;
@@ -130,8 +132,9 @@ impl WorkerSet {
         }
     }
 
-    /// Blocks until no worker is left, the deadline has passed, or `gives_up` says so. Returns whether no worker is left.
-    /// What makes `gives_up` true is followed by [`give_up`](Self::give_up).
+    /// Blocks until no worker is left, the deadline has passed, or `gives_up` says so. Returns
+    /// whether no worker is left. What makes `gives_up` true is followed by
+    /// [`give_up`](Self::give_up).
     pub(crate) fn wait_empty(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
         let mut inner = self.inner.lock();
         while inner.alive > 0 && !gives_up() && !deadline.is_past() {
@@ -140,7 +143,8 @@ impl WorkerSet {
         inner.alive == 0
     }
 
-    /// Wakes the threads in [`wait_empty`](Self::wait_empty), and detaches the workers' threads: no call joins them.
+    /// Wakes the threads in [`wait_empty`](Self::wait_empty), and detaches the workers' threads: no
+    /// call joins them.
     pub(crate) fn give_up(&self) {
         let threads = std::mem::take(&mut self.inner.lock().threads);
         self.empty.notify_all();
@@ -152,13 +156,14 @@ impl WorkerSet {
         let _one_at_a_time = self.joining.lock();
         let threads = std::mem::take(&mut self.inner.lock().threads);
         for thread in threads {
-            // A worker contains every panic; the destructor of a thread local that panics aborts the process by itself.
+            // A worker contains every panic; the destructor of a thread local that panics aborts
+            // the process by itself.
             let _ = thread.join();
         }
     }
 
-    /// Whether the calling thread may wait for the workers. A worker that did would wait for itself, also in the
-    /// destructors of its thread locals, when it is a worker no more.
+    /// Whether the calling thread may wait for the workers. A worker that did would wait for
+    /// itself, also in the destructors of its thread locals, when it is a worker no more.
     pub(crate) fn may_wait(&self) -> bool {
         !context::is_inside(self.pool) && !context::was_worker_of(self.pool)
     }

@@ -6,8 +6,8 @@
 //! Rules:
 //! 1. `store` holds one value of the type that `vtable` was made for, until the value is called,
 //!    taken out or dropped. From then on `vtable` is that of [`Consumed`].
-//! 2. The value is the closure itself if [`fits_inline`] is `true` for its type. Otherwise it is a box
-//!    of the closure, which is a closure as well.
+//! 2. The value is the closure itself if [`fits_inline`] is `true` for its type. Otherwise it is a
+//!    box of the closure, which is a closure as well.
 //! 3. Moving the store moves the value, as for any value: nothing points into it.
 
 #![allow(unsafe_code, reason = "only the vtable knows the type of the stored value")]
@@ -61,7 +61,8 @@ impl<'a, R: 'static> Closure<'a, R> {
     #[inline]
     pub(crate) fn call(&mut self) -> R {
         let vtable = mem::replace(&mut self.vtable, &Consumed::<R>::VTABLE);
-        // SAFETY: by rule 1 the store holds a value of the right type, which is consumed from now on.
+        // SAFETY: by rule 1 the store holds a value of the right type, which is consumed from now
+        // on.
         unsafe { (vtable.call)(&raw mut self.store) }
     }
 
@@ -103,8 +104,8 @@ impl<R: 'static> Closure<'static, R> {
         }
     }
 
-    /// Returns the closure that was passed to [`recoverable`](Self::recoverable); `None` if its type is
-    /// not `F`.
+    /// Returns the closure that was passed to [`recoverable`](Self::recoverable); `None` if its
+    /// type is not `F`.
     pub(crate) fn into_inner<F: FnOnce() -> R + Send + 'static>(mut self) -> Option<F> {
         let type_id = self.vtable.recoverable?;
         if type_id() != TypeId::of::<F>() {
@@ -125,8 +126,8 @@ impl<R: 'static> Closure<'static, R> {
 impl<R: 'static> Drop for Closure<'_, R> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: by rule 1 the store holds a value of the right type. If that is consumed, `drop` of `Consumed` does
-        // nothing.
+        // SAFETY: by rule 1 the store holds a value of the right type. If that is consumed, `drop`
+        // of `Consumed` does nothing.
         unsafe { (self.vtable.drop)(&raw mut self.store) }
     }
 }

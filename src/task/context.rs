@@ -1,6 +1,7 @@
 //! The context of the current thread: whether it is a worker, and which tasks are on its stack.
 //!
-//! While a thread's locals are being destroyed, it counts as an external thread with an empty stack.
+//! While a thread's locals are being destroyed, it counts as an external thread with an empty
+//! stack.
 
 use std::cell::{Cell, RefCell};
 
@@ -18,7 +19,8 @@ pub(crate) const MAX_INLINE_DEPTH: usize = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PoolId(u64);
 
-/// Identifies what a frame belongs to: a group, a subscription, or a single task that can be joined.
+/// Identifies what a frame belongs to: a group, a subscription, or a single task that can be
+/// joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct GroupId(u64);
 

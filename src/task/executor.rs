@@ -1,9 +1,9 @@
 //! Runs the tasks of a pool: catches panics, counts, and calls hooks and the observer.
 //!
 //! Every task gets its outcome here. The order of the steps is fixed: counters, panic hook,
-//! observer, then (by the caller) handle or group, and last [`task_done`](Executor::task_done). So a
-//! thread that has joined a task finds it in the metrics, and a thread that has seen the pool idle
-//! finds every handle finished.
+//! observer, then (by the caller) handle or group, and last [`task_done`](Executor::task_done). So
+//! a thread that has joined a task finds it in the metrics, and a thread that has seen the pool
+//! idle finds every handle finished.
 //!
 //! The executor has no reference to the queue, so jobs in the queue may own it without a cycle.
 
@@ -77,7 +77,8 @@ impl Executor {
         let id = self.tracker.admit();
         match id {
             Some(id) => self.observe(|observer| observer.task_submitted(&TaskInfo { id, location, label })),
-            // The admission may have been withdrawn, which can be the last thing that a drain waits for.
+            // The admission may have been withdrawn, which can be the last thing that a drain waits
+            // for.
             None => self.tracker.check_idle(),
         }
         id
@@ -90,8 +91,8 @@ impl Executor {
         self.tracker.check_idle();
     }
 
-    /// Calls `f` with a task of `group` on this thread's stack, inside the pool. Passes the counters
-    /// that this thread uses.
+    /// Calls `f` with a task of `group` on this thread's stack, inside the pool. Passes the
+    /// counters that this thread uses.
     ///
     /// A thread that runs or cancels a task is in here from before the closure is called or dropped
     /// until the task is done. So user code on the way never waits for a task below it.

@@ -16,16 +16,16 @@ use crate::observe::observer::TaskId;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
-/// An owned permission to join one task. Returned by [`WorkerPool::spawn`](crate::WorkerPool::spawn)
-/// and related methods.
+/// An owned permission to join one task. Returned by
+/// [`WorkerPool::spawn`](crate::WorkerPool::spawn) and related methods.
 ///
 /// Dropping the handle detaches the task. The task still runs, and its result is dropped.
 ///
 /// # In async code
 ///
 /// A handle is also a [`Future`] that works with any runtime, so async code can `.await` a task.
-/// Dropping the future detaches the task and does not cancel it. A future that is polled again after
-/// it was ready stays pending.
+/// Dropping the future detaches the task and does not cancel it. A future that is polled again
+/// after it was ready stays pending.
 ///
 /// Polling on a worker of the pool runs the task if it has not started. It may also run a task that
 /// this one [needs](Self#waiting-on-a-worker).
@@ -46,9 +46,9 @@ use crate::time::deadline::Deadline;
 ///
 /// # Waiting on a worker
 ///
-/// A task may wait for another task of its own pool. If that task has not started, the waiting worker
-/// runs it. So a pool of one worker is enough for joins up to 64 tasks deep on one stack. A deeper
-/// join, and a task that joins itself, get [`JoinError::WouldDeadlock`].
+/// A task may wait for another task of its own pool. If that task has not started, the waiting
+/// worker runs it. So a pool of one worker is enough for joins up to 64 tasks deep on one stack. A
+/// deeper join, and a task that joins itself, get [`JoinError::WouldDeadlock`].
 ///
 /// The worker also helps with what its wait needs indirectly. That is a task of its pool that the
 /// joined task waits for on another pool, or that a future of a
@@ -75,8 +75,8 @@ pub struct JoinHandle<T> {
     task: Arc<dyn JoinTarget<T>>,
     /// The executor of the task's pool.
     executor: Arc<Executor>,
-    /// The entry of the last poll in the registry of waits, if the poll was within a task or a driven
-    /// future.
+    /// The entry of the last poll in the registry of waits, if the poll was within a task or a
+    /// driven future.
     waiting: Option<Wait>,
 }
 
@@ -93,8 +93,8 @@ impl<T> JoinHandle<T> {
     ///
     /// - [`JoinError::Panicked`] with the payload, if the task panicked.
     /// - [`JoinError::Cancelled`], if the task was cancelled.
-    /// - [`JoinError::WouldDeadlock`], if the task joins itself, if it waits for the task that joins
-    ///   it, or if joins are nested too deeply. The task is detached.
+    /// - [`JoinError::WouldDeadlock`], if the task joins itself, if it waits for the task that
+    ///   joins it, or if joins are nested too deeply. The task is detached.
     ///
     /// # Panics
     ///
@@ -108,8 +108,8 @@ impl<T> JoinHandle<T> {
         self.task.take().expect("the result was already taken by polling the handle")
     }
 
-    /// Blocks until the task has ended or `timeout` has passed. Returns `true` if the task has ended;
-    /// [`join`](Self::join) then returns at once.
+    /// Blocks until the task has ended or `timeout` has passed. Returns `true` if the task has
+    /// ended; [`join`](Self::join) then returns at once.
     ///
     /// A worker of the same pool does not help here, because a task that it runs could take longer
     /// than the timeout. With `Duration::MAX`, which means forever, it does help. It then returns
@@ -122,8 +122,8 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Returns `true` if the task has ended. `true` is final, and `join` then returns at once. `false`
-    /// may be stale when it returns.
+    /// Returns `true` if the task has ended. `true` is final, and `join` then returns at once.
+    /// `false` may be stale when it returns.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_done()
@@ -132,16 +132,16 @@ impl<T> JoinHandle<T> {
     /// Cancels the task if it has not started. Returns `true` if it cancelled the task.
     ///
     /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`]. A
-    /// running task is not affected. The task's place in the queue becomes free when a worker reaches
-    /// it.
+    /// running task is not affected. The task's place in the queue becomes free when a worker
+    /// reaches it.
     ///
     /// For a future run by a [`Driver`](crate::driver::Driver), such as a gRPC call, the future is
     /// dropped; the remote side may already have acted. For a task that is retried, see
     /// [`spawn_with_retry`](crate::WorkerPool::spawn_with_retry).
     ///
-    /// The destructor of the closure may cancel further tasks. If such destructors are nested 16 deep
-    /// on one stack, the closure is dropped later, on this thread, when the innermost destructor has
-    /// returned.
+    /// The destructor of the closure may cancel further tasks. If such destructors are nested 16
+    /// deep on one stack, the closure is dropped later, on this thread, when the innermost
+    /// destructor has returned.
     #[allow(clippy::must_use_candidate, reason = "the result is often not needed")]
     pub fn cancel(&self) -> bool {
         self.task.cancel(CancelReason::Requested, &self.executor)
@@ -153,8 +153,8 @@ impl<T> JoinHandle<T> {
         self.task.id()
     }
 
-    /// Runs the task on a worker of its pool, if it has not started. Returns an error if waiting for it
-    /// would deadlock.
+    /// Runs the task on a worker of its pool, if it has not started. Returns an error if waiting
+    /// for it would deadlock.
     fn help(&self) -> Result<(), JoinError> {
         let status = self.task.join_status();
         if status == JoinStatus::OnThisStack {
@@ -169,8 +169,8 @@ impl<T> JoinHandle<T> {
         Ok(())
     }
 
-    /// Blocks until the task has ended. Helps with what it needs if there are tasks on this thread's
-    /// stack. Returns `false` if the wait would never end.
+    /// Blocks until the task has ended. Helps with what it needs if there are tasks on this
+    /// thread's stack. Returns `false` if the wait would never end.
     fn wait(&self) -> bool {
         if context::depth() == 0 {
             return self.task.wait(Deadline::NEVER);
@@ -250,7 +250,8 @@ impl<T> Drop for JoinHandle<T> {
     }
 }
 
-// No lock of this crate is held while user code may panic, so a reference never shows a broken state.
+// No lock of this crate is held while user code may panic, so a reference never shows a broken
+// state.
 impl<T> UnwindSafe for JoinHandle<T> {}
 impl<T> RefUnwindSafe for JoinHandle<T> {}
 

@@ -11,8 +11,8 @@ use super::waits::{self, Awaited, Kind, Needs, Refused, Wait};
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
-/// Blocks until every admitted task is done or the deadline has passed. Returns `true` if every task
-/// is done.
+/// Blocks until every admitted task is done or the deadline has passed. Returns `true` if every
+/// task is done.
 ///
 /// Without a deadline it helps with what the wait needs, and it is refused if the wait needs a task
 /// on this thread's stack.
@@ -23,8 +23,8 @@ pub(crate) fn wait_idle(executor: &Arc<Executor>, deadline: Deadline) -> Result<
     wait_within_task(executor, || false).map(|()| true)
 }
 
-/// Returns `true` if this thread may wait for the end of the pool. It may not if the end needs a task
-/// on its stack.
+/// Returns `true` if this thread may wait for the end of the pool. It may not if the end needs a
+/// task on its stack.
 ///
 /// Within a task, blocks until every admitted task is done, or `is_over` is `true` after a call of
 /// [`wake_waiters`](crate::task::tracker::TaskTracker::wake_waiters). Elsewhere, returns at once.

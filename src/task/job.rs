@@ -31,8 +31,8 @@ pub(crate) enum Job {
     Timed(Box<(ClosureJob, Moment)>),
     /// A task with a handle.
     Task(Arc<dyn Task>),
-    /// A ticket: asks a worker to run tasks of a group for one quantum. Weak, because a group owns a
-    /// reference to the queue.
+    /// A ticket: asks a worker to run tasks of a group for one quantum. Weak, because a group owns
+    /// a reference to the queue.
     Ticket(Weak<dyn TicketHolder>),
 }
 
@@ -65,8 +65,8 @@ pub(crate) trait Task: Send + Sync {
         false
     }
 
-    /// Returns `true` if the timer thread must queue the task, which is due. `false` if an entry for
-    /// it is still in the queue. Called with locks held, and takes none.
+    /// Returns `true` if the timer thread must queue the task, which is due. `false` if an entry
+    /// for it is still in the queue. Called with locks held, and takes none.
     fn should_enqueue(&self) -> bool {
         true
     }
@@ -113,8 +113,8 @@ impl Job {
         job.closure.into_inner().expect("a refused closure has the type that was submitted")
     }
 
-    /// Returns `true` if the job is the ticket of a group that is gone, or refers to a task that has
-    /// an outcome.
+    /// Returns `true` if the job is the ticket of a group that is gone, or refers to a task that
+    /// has an outcome.
     pub(crate) fn is_stale(&self) -> bool {
         match self {
             Self::Ticket(group) => group.strong_count() == 0,

@@ -11,8 +11,8 @@
 //! and wakers are called and dropped outside of it.
 //!
 //! Races:
-//! - *claim and claim* (a worker and a joining worker), *claim and cancel*: the first under the lock
-//!   finds `Queued` and wins. The other finds a later state and does nothing.
+//! - *claim and claim* (a worker and a joining worker), *claim and cancel*: the first under the
+//!   lock finds `Queued` and wins. The other finds a later state and does nothing.
 //! - *complete and wait*: the waiter checks the state under the lock that the completion takes. It
 //!   either sees `Done` or is notified.
 //! - *complete and drop of the handle*: the first under the lock decides which thread drops the
@@ -46,9 +46,9 @@ use crate::time::clock::Moment;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// How long a thread spins for an outcome before it blocks. About as long as a sleeping worker takes
-/// to wake up and claim the task, so a thread and a worker that wait for each other cost one wake-up
-/// and not two.
+/// How long a thread spins for an outcome before it blocks. About as long as a sleeping worker
+/// takes to wake up and claim the task, so a thread and a worker that wait for each other cost one
+/// wake-up and not two.
 const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// The interface between a task and its handle, independent of the closure's type.
@@ -76,8 +76,8 @@ pub(crate) trait JoinTarget<T>: Task + Watched {
     /// Returns `false` if the outcome must come from this very thread.
     fn may_sleep(&self) -> bool;
 
-    /// Blocks until the task has an outcome, `wait` is called, or `until` has passed. Returns `true`
-    /// if the task has an outcome.
+    /// Blocks until the task has an outcome, `wait` is called, or `until` has passed. Returns
+    /// `true` if the task has an outcome.
     fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool;
 
     /// Takes the outcome; `None` if there is none yet or it has been taken.
@@ -97,7 +97,8 @@ pub(crate) trait Watched: Send + Sync {
     /// Returns the id under which the task is found on stacks and among the things waited for.
     fn awaited_id(&self) -> AwaitedId;
 
-    /// Adds what the task needs to complete; see [`Awaited::look`](crate::task::waits::Awaited::look).
+    /// Adds what the task needs to complete; see
+    /// [`Awaited::look`](crate::task::waits::Awaited::look).
     fn look(&self, needs: &mut Needs);
 
     /// Makes progress with the task on a worker that waits for it.
@@ -466,7 +467,8 @@ where
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         executor.enter(GroupId::NONE, |counters| {
-            // The stage is `Running` while the closure is dropped: waiters see `Done` only after that.
+            // The stage is `Running` while the closure is dropped: waiters see `Done` only after
+            // that.
             let Some(closure) = self.claim() else { return false };
             if defect!("outcome before the drop of the closure") {
                 self.complete(Err(JoinError::Cancelled(reason)));

@@ -2,13 +2,14 @@
 //!
 //! # Counting
 //!
-//! 1. Every task is admitted before any other thread can find it. Admission is one atomic add, which
-//!    also tells whether the pool is closed. Nothing is admitted after the pool has been closed.
+//! 1. Every task is admitted before any other thread can find it. Admission is one atomic add,
+//!    which also tells whether the pool is closed. Nothing is admitted after the pool has been
+//!    closed.
 //! 2. An admitted task is counted as done once: after its outcome has been handed over, or when its
 //!    submission is withdrawn because there was no room. So `done <= admitted` holds at any time.
-//! 3. The pool is idle when both are equal. It is enough to read `done` first and `admitted` second:
-//!    `done` only grows, so if an earlier value of it equals a later value of `admitted`, both were
-//!    equal at the second reading.
+//! 3. The pool is idle when both are equal. It is enough to read `done` first and `admitted`
+//!    second: `done` only grows, so if an earlier value of it equals a later value of `admitted`,
+//!    both were equal at the second reading.
 //! 4. Each worker counts on cache lines of its own. All other threads share one set of counters.
 //!
 //! # Phases
@@ -38,16 +39,16 @@
 //!
 //! # Races
 //!
-//! - *A report that leaves something behind and a `shutdown` that waits*: the `shutdown` returns. It
-//!   checks the report under the lock of the worker set, with which it sleeps. The reporting thread
-//!   takes that lock before it notifies.
-//! - *The last task is done and a thread waits*: the thread is woken. A thread that may have completed
-//!   the last task calls [`check_idle`](TaskTracker::check_idle): a worker before it parks or leaves
-//!   (not after each task), any other thread at once. A check and a waiter each make one
-//!   read-modify-write of the same atomic, so the later of the two sees what the earlier one did.
-//!   Either the check finds the waiter, or the waiter finds the pool idle.
-//! - *Two checks, each after one of the last two tasks*: the same holds, so the later check finds the
-//!   pool idle.
+//! - *A report that leaves something behind and a `shutdown` that waits*: the `shutdown` returns.
+//!   It checks the report under the lock of the worker set, with which it sleeps. The reporting
+//!   thread takes that lock before it notifies.
+//! - *The last task is done and a thread waits*: the thread is woken. A thread that may have
+//!   completed the last task calls [`check_idle`](TaskTracker::check_idle): a worker before it
+//!   parks or leaves (not after each task), any other thread at once. A check and a waiter each
+//!   make one read-modify-write of the same atomic, so the later of the two sees what the earlier
+//!   one did. Either the check finds the waiter, or the waiter finds the pool idle.
+//! - *Two checks, each after one of the last two tasks*: the same holds, so the later check finds
+//!   the pool idle.
 
 use crate::defect::defect;
 use crate::observe::metrics::{Histogram, Metrics};
@@ -73,7 +74,8 @@ pub(crate) enum Reported {
     Nothing,
     /// No task was running, and no thread was waited for.
     Idle,
-    /// Every worker has left within the limit. Its thread may still run destructors of thread locals.
+    /// Every worker has left within the limit. Its thread may still run destructors of thread
+    /// locals.
     InTime,
     /// A task or a worker was left behind. No thread waits for it again.
     LeftBehind,
@@ -162,11 +164,12 @@ impl TaskTracker {
             self.count_refused();
             return None;
         }
-        // ORDERING: the modification order of this word says whether the admission or `close` came first. The
-        // Release half pairs with the Acquire of `is_idle`; see rule 3.
+        // ORDERING: the modification order of this word says whether the admission or `close` came
+        // first. The Release half pairs with the Acquire of `is_idle`; see rule 3.
         let before = self.admission.0.fetch_add(ADMISSION, Ordering::AcqRel);
         if before & CLOSED != 0 {
-            // Closed in between. The count cannot be taken back (rule 3 needs it to grow), so the task is withdrawn.
+            // Closed in between. The count cannot be taken back (rule 3 needs it to grow), so the
+            // task is withdrawn.
             self.withdraw();
             return None;
         }
@@ -213,8 +216,9 @@ impl TaskTracker {
 
     /// Returns `true` if every admitted task is done.
     pub(crate) fn is_idle(&self) -> bool {
-        // ORDERING: the Acquire loads, those of the counters included, pair with the Releases of `WorkerCounters::settle`
-        // and `withdraw`. A task that is done was admitted before, so the admission word, read last, includes it.
+        // ORDERING: the Acquire loads, those of the counters included, pair with the Releases of
+        // `WorkerCounters::settle` and `withdraw`. A task that is done was admitted before, so the
+        // admission word, read last, includes it.
         let done = self.sum(WorkerCounters::settled);
         let withdrawn = self.withdrawn.0.load(Ordering::Acquire);
         done + withdrawn == self.admission.0.load(Ordering::Acquire) / ADMISSION
@@ -223,7 +227,8 @@ impl TaskTracker {
     /// If the pool is idle, wakes the threads that wait for that, and tells the workers of a closed
     /// pool to leave.
     pub(crate) fn check_idle(&self) {
-        // ORDERING: the read-modify-write of the races above; AcqRel both ways, with `wait_idle` and with other checks.
+        // ORDERING: the read-modify-write of the races above; AcqRel both ways, with `wait_idle`
+        // and with other checks.
         let waiters = if defect!("load for a read-modify-write") {
             self.waiters.0.load(Ordering::Acquire)
         } else {
@@ -238,8 +243,8 @@ impl TaskTracker {
             self.idle.notify_all();
         }
         if closed {
-            // ORDERING: Release pairs with the Acquire of `is_drained`. Telling the workers takes a lock under which they
-            // check it too.
+            // ORDERING: Release pairs with the Acquire of `is_drained`. Telling the workers takes a
+            // lock under which they check it too.
             self.drained.store(true, Ordering::Release);
             if let Some(tell_workers) = self.on_drained.get() {
                 tell_workers();
@@ -281,7 +286,8 @@ impl TaskTracker {
 impl TaskTracker {
     /// Cancels every task that would start from now on.
     pub(crate) fn start_cancelling(&self) {
-        // ORDERING: Release pairs with the Acquire of `is_cancelling`. A worker that misses it starts one more task.
+        // ORDERING: Release pairs with the Acquire of `is_cancelling`. A worker that misses it
+        // starts one more task.
         self.cancelling.store(true, Ordering::Release);
     }
 
@@ -341,7 +347,8 @@ impl TaskTracker {
     /// Returns the metrics that are counted here; the others are zero.
     pub(crate) fn snapshot(&self) -> Metrics {
         let mut metrics = Metrics {
-            // Ends are read before starts and starts before admissions, so that no difference below is negative.
+            // Ends are read before starts and starts before admissions, so that no difference below
+            // is negative.
             tasks_succeeded: self.sum(WorkerCounters::succeeded),
             tasks_failed: self.sum(WorkerCounters::failed),
             tasks_panicked: self.sum(WorkerCounters::panicked),

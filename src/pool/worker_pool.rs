@@ -1,7 +1,8 @@
-//! The pool as users see it: submitting, watching, dropping. The ways to end it are in `ending`.
+//! The pool as users see it: its type, observing it, resizing it, dropping it.
 //!
-//! What is built on a pool (groups, scopes, maps) adds its own method to [`WorkerPool`] in its own
-//! file.
+//! `submit` has the methods that submit, and `ending` those that end the pool. Everything else that
+//! is built on a pool (groups, scopes, maps, timers) adds its own methods to [`WorkerPool`] in its
+//! own file.
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -18,18 +19,21 @@ use crate::task::context;
 use crate::task::idle;
 use crate::time::deadline::Deadline;
 
-/// Worker threads behind one bounded queue.
+/// A pool of worker threads with one bounded queue.
 ///
-/// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. A
-/// `static` is never dropped, and what is queued when `main` returns is lost: call
-/// [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) at the end. Dropping a pool runs
-/// what is queued and joins the workers, unless
-/// [`WorkerPoolBuilder::on_drop`](crate::WorkerPoolBuilder::on_drop) says otherwise or an earlier
-/// [report](crate::ShutdownReport) has ended the waiting. Dropped on one of its own workers the
-/// pool does not wait, and ends after that worker's task.
+/// All methods take `&self`, so a pool is shared by reference, in an [`Arc`] or as a `static`. A
+/// `static` is never dropped, so what is queued when `main` returns is lost. To prevent that, call
+/// [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) at the end of `main`.
 ///
-/// Workers are reused and their thread locals are not reset: what a task leaves there, the next
-/// task on that worker finds.
+/// Dropping a pool runs what is queued and joins the workers, with three exceptions:
+/// - [`WorkerPoolBuilder::on_drop`](crate::WorkerPoolBuilder::on_drop) has set another policy.
+/// - A [report](crate::ShutdownReport) has ended the waiting; see
+///   [`shutdown_timeout`](Self::shutdown_timeout).
+/// - A pool that is dropped on one of its own workers does not wait, and ends after that worker's
+///   task.
+///
+/// Workers are reused and their thread locals are not reset. A task finds there what the previous
+/// task on that worker has left.
 ///
 /// # Examples
 ///
@@ -37,7 +41,7 @@ use crate::time::deadline::Deadline;
 /// use workcrew::WorkerPool;
 ///
 /// let pool = WorkerPool::new()?; // one worker for each CPU, a queue of 1,024
-/// pool.execute(|| println!("somewhere else"))?; // fire and forget
+/// pool.execute(|| println!("somewhere else"))?; // without a result
 /// let handle = pool.spawn(|| 1 + 1)?; // or wait for the result
 /// assert_eq!(handle.join()?, 2);
 /// pool.shutdown(); // runs what is queued; so does dropping the pool
@@ -48,22 +52,23 @@ pub struct WorkerPool {
     settings: PoolSettings,
 }
 
-/// What a pool remembers of its builder.
+/// The settings of the builder that a pool keeps.
 pub(crate) struct PoolSettings {
     pub(crate) workers: WorkerSettings,
     pub(crate) on_drop: OnDrop,
 }
 
-/// # Watching
+/// # Observing
 impl WorkerPool {
-    /// Blocks until no task is queued or running; a delayed task, or one that is tried again,
-    /// counts as queued while it waits. New tasks may come at any time, so this may be out of date
-    /// when it returns, unless nobody else submits.
+    /// Blocks until no task is queued or running. A delayed task, and a task that waits for a
+    /// retry, count as queued.
+    ///
+    /// The result may be stale when it returns, if other threads submit tasks.
     ///
     /// # Panics
     ///
-    /// If called by a task of this pool, or by one that a task of this pool waits for: it would
-    /// wait for itself.
+    /// If called by a task of this pool, or by a task that a task of this pool waits for, because
+    /// it would wait for itself.
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!context::is_inside(self.inner.id()), "a task cannot wait for its own pool to be idle");
@@ -71,48 +76,51 @@ impl WorkerPool {
         assert!(waited.is_ok(), "a task cannot wait for a pool that waits for that task");
     }
 
-    /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the pool
-    /// was idle. A task of this pool gets `false` at once.
+    /// Like [`wait_idle`](Self::wait_idle), but blocks at most for `timeout`. Returns `true` if the
+    /// pool was idle. In a task of this pool it returns `false` at once.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
         let wait = || idle::wait_idle(&self.inner.executor, Deadline::after(timeout)).unwrap_or(false);
         !context::is_inside(self.inner.id()) && wait()
     }
 
-    /// Whether the pool refuses new work, by [`close`](Self::close) or any other way to end it.
-    /// Once it does, it does for ever.
+    /// Returns `true` if the pool refuses new tasks, because of [`close`](Self::close) or any other
+    /// way to end it. `true` is final.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         self.inner.executor.tracker.is_closed()
     }
 
-    /// How many workers the pool has, or is about to have after a [`resize`](Self::resize).
+    /// Returns the number of workers. After a [`resize`](Self::resize) to fewer, surplus workers
+    /// may still be running.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.inner.workers.target()
     }
 
-    /// How many jobs the queue can hold.
+    /// Returns the capacity of the queue.
     #[must_use]
     pub fn queue_capacity(&self) -> usize {
         self.inner.queue_capacity()
     }
 
-    /// How many places of the queue are taken, at most its capacity; out of date when it arrives. A
-    /// cancelled task keeps its place until a worker comes to it; the tasks of groups take none.
+    /// Returns the number of jobs in the queue, at most its capacity. May be stale when it returns.
+    ///
+    /// A cancelled task keeps its place until a worker reaches it. The tasks of groups take no
+    /// places.
     #[must_use]
     pub fn queue_len(&self) -> usize {
         self.inner.queue_len()
     }
 
-    /// A snapshot of the pool's counters. Costs a read of a few cache lines for each worker.
+    /// Returns a snapshot of the pool's counters. Reads a few cache lines for each worker.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.inner.metrics()
     }
 
-    /// What each busy worker is doing, submitted where and since when: the first question when a
-    /// pool seems stuck.
+    /// Returns what each busy worker is running, where it was submitted, and since when it runs.
+    /// Useful if a pool seems stuck.
     ///
     /// # Examples
     ///
@@ -136,13 +144,15 @@ impl WorkerPool {
         self.inner.executor.tracker.running()
     }
 
-    /// Changes the number of workers. New ones are there when this returns; surplus ones leave when
-    /// they have finished what they are doing, and this does not wait for them.
+    /// Changes the number of workers.
+    ///
+    /// New workers have been started when this returns. Surplus workers end after their current
+    /// task, and this does not wait for them.
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if the number is zero or too large, if a thread could not be started (the
-    /// pool then has its former size as its target), or if the pool is shut down.
+    /// [`BuildError`], if the number is zero or too large, if the pool is shut down, or if a thread
+    /// could not be started. In the last case the target is the former number of workers again.
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         check_workers(workers)?;
         let one_at_a_time = self.inner.workers.lock_resize();
@@ -150,40 +160,43 @@ impl WorkerPool {
             return Err(BuildError::ShutDown);
         }
         let before = self.workers();
-        let change = self.inner.workers.set_target(workers);
-        let started = worker::start(&self.inner, &self.settings.workers, change.missing);
+        let resize = self.inner.workers.set_target(workers);
+        let started = worker::start(&self.inner, &self.settings.workers, resize.missing);
         let surplus = match &started {
-            Ok(()) => change.surplus,
+            Ok(()) => resize.surplus,
             Err(_) => self.inner.workers.set_target(before).surplus,
         };
         if surplus > 0 {
             self.inner.wake_workers();
         }
-        // Letting go of a group may drop what its tasks left behind, which is foreign code.
+        // Sending tickets may drop the last reference to a group and the values of its tasks, which
+        // is user code.
         drop(one_at_a_time);
         self.inner.send_missing_tickets();
         started
     }
 }
 
-/// The seams for what is built on a pool.
+/// Used by what is built on a pool.
 impl WorkerPool {
+    /// Creates a pool from its inside.
     pub(crate) fn assemble(inner: Arc<PoolInner>, settings: PoolSettings) -> Self {
         Self { inner, settings }
     }
 
+    /// Returns the inside of the pool.
     pub(crate) fn inner(&self) -> &Arc<PoolInner> {
         &self.inner
     }
 
-    /// What its threads are named after.
+    /// Returns the first part of the names of the pool's threads.
     pub(crate) fn thread_name(&self) -> &str {
         &self.settings.workers.thread_name
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a
-// reference.
+// No lock of this crate is held while user code may panic, so a reference never shows a broken
+// state.
 impl UnwindSafe for WorkerPool {}
 impl RefUnwindSafe for WorkerPool {}
 
@@ -204,10 +217,10 @@ impl fmt::Debug for WorkerPool {
     }
 }
 
-/// The most workers a pool may have.
+/// The largest number of workers of a pool.
 const MAX_WORKERS: usize = 1 << 16;
 
-/// Checks a number of workers.
+/// Checks that a pool may have this number of workers.
 pub(crate) fn check_workers(workers: usize) -> Result<(), BuildError> {
     match workers {
         0 => Err(BuildError::ZeroWorkers),

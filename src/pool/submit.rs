@@ -50,7 +50,7 @@ pub(crate) enum WaitMode {
 /// # Submitting
 ///
 /// `execute` submits a closure without a result, `spawn` returns a handle for the result. When the
-/// queue is full, the plain forms follow the [`Overflow`](crate::Overflow) policy and may block.
+/// queue is full, the plain forms follow the [`Overflow`] policy and may block.
 /// The `try_` forms never block. The `_for` forms block at most for the given time.
 ///
 /// On a worker of the same pool no form ever blocks. If the queue is full there, the plain forms

@@ -105,7 +105,7 @@ impl<T> JoinHandle<T> {
         if !self.wait() {
             return Err(JoinError::WouldDeadlock);
         }
-        self.task.take().expect("the result was already taken by polling the handle")
+        self.task.take().expect("the result was taken before, by polling the handle")
     }
 
     /// Blocks until the task has ended or `timeout` has passed. Returns `true` if the task has

@@ -31,7 +31,7 @@ use crate::error::SubmitError;
 use crate::observe::observer::{TaskId, TaskInfo};
 use crate::queue::WaiterId;
 use crate::sync::{Arc, Mutex};
-use crate::task::TaskCell;
+use crate::task::cell::TaskCell;
 use crate::task::context;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Job;

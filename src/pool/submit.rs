@@ -30,7 +30,7 @@ use crate::nesting;
 use crate::observe::observer::{TaskId, TaskInfo};
 use crate::queue::{PushError, WaiterId};
 use crate::sync::Arc;
-use crate::task::TaskCell;
+use crate::task::cell::TaskCell;
 use crate::task::context;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Job;

@@ -13,7 +13,7 @@ use crate::error::TimerError;
 use crate::observe::observer::TaskInfo;
 use crate::sync::Arc;
 use crate::sync::thread_name::thread_name;
-use crate::task::TaskCell;
+use crate::task::cell::TaskCell;
 use crate::task::handle::JoinHandle;
 use crate::timer::handle::TimerHandle;
 use crate::timer::heap::Due;

@@ -9,8 +9,8 @@ use super::{ErrorClass, GiveUpReason, RetryBudget, RetryPolicy};
 use crate::cancel::token::CancellationToken;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, Mutex};
-use crate::task::JoinTarget;
 use crate::task::job::Task;
+use crate::task::join::JoinTarget;
 use crate::timer::tests::Bench;
 use crate::timer::thread::PLACES;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::context::{self, AwaitedId, PoolId};
 use super::executor::Executor;
+use super::join::{JoinStatus, JoinTarget, Watched};
 use super::waits::{self, Awaited, Kind, Needs, Next, Wait};
-use super::{JoinStatus, JoinTarget, Watched};
 use crate::error::{CancelReason, JoinError};
 use crate::observe::observer::TaskId;
 use crate::sync::Arc;

@@ -12,7 +12,7 @@ use crate::error::CancelReason;
 use crate::pool::worker_pool::WorkerPool;
 use crate::queue::{Queue, Turn};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
-use crate::task::TaskCell;
+use crate::task::cell::TaskCell;
 use crate::task::executor::{Executor, Hooks};
 use crate::task::job::{Job, Task};
 use crate::time::clock::Watch;

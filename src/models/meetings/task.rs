@@ -10,9 +10,10 @@ use crate::error::{CancelReason, JoinError};
 use crate::models::explore::{explore, join, meet};
 use crate::observe::observer::TaskId;
 use crate::sync::{Arc, Mutex, Ordering, Time, thread};
+use crate::task::cell::TaskCell;
 use crate::task::executor::{Executor, Hooks};
 use crate::task::handle::JoinHandle;
-use crate::task::{JoinStatus, JoinTarget, TaskCell};
+use crate::task::join::{JoinStatus, JoinTarget};
 
 /// A supervisor without a pool, and a task that it has admitted.
 fn admitted<T: Send + 'static>(

@@ -80,9 +80,9 @@
 //! A worker alternates between queued jobs and everything that does not wait in the queue: tickets
 //! of groups, and due timers. While there are both, it starts one job, then one due timer or at
 //! most 16 tasks of one group, then one job again. So neither starves, and a due timer does not
-//! wait for the whole queue. It waits for the timers that were due before it, for at most 16 tasks
-//! of each group whose ticket came before it, and for one job before each of these and before
-//! itself.
+//! wait for the whole queue. It waits for the timers that were due before it, and for at most 16
+//! tasks of each group whose ticket came before it. It also waits for one job before each of these
+//! and before itself.
 //!
 //! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs in place
 //! because the queue is full. A job that nested tasks submit into a full queue may be queued beyond

@@ -38,9 +38,10 @@ use crate::time::clock::Moment;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// How long a thread spins for an outcome before it blocks. About as long as a sleeping worker
-/// takes to wake up and claim the task, so a thread and a worker that wait for each other cost one
-/// wake-up and not two.
+/// How long a thread spins for an outcome before it blocks.
+///
+/// About as long as a sleeping worker takes to wake up and claim the task. So a thread and a worker
+/// that wait for each other cost one wake-up and not two.
 const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// A task with a handle.

@@ -1,4 +1,4 @@
-//! What must not compile, as tests. Each case differs from a program that does compile in one thing.
+//! Programs that must not compile. Each differs in one thing from a program that does.
 //!
 //! A task of a scope cannot borrow what the body owns.
 //!
@@ -10,7 +10,7 @@
 //! });
 //! ```
 //!
-//! Nor what another task owns.
+//! A task of a scope cannot borrow what another task owns.
 //!
 //! ```compile_fail,E0373
 //! # let pool = workcrew::WorkerPool::new().unwrap();
@@ -22,7 +22,7 @@
 //! });
 //! ```
 //!
-//! Two tasks of a scope cannot write to one place.
+//! Two tasks of a scope cannot write to the same variable.
 //!
 //! ```compile_fail,E0499
 //! # let pool = workcrew::WorkerPool::new().unwrap();
@@ -33,7 +33,7 @@
 //! });
 //! ```
 //!
-//! The body cannot read what a task writes.
+//! The body of a scope cannot read what a task writes.
 //!
 //! ```compile_fail,E0503
 //! # let pool = workcrew::WorkerPool::new().unwrap();
@@ -44,7 +44,7 @@
 //! });
 //! ```
 //!
-//! What a task borrows cannot be moved away while the scope lasts.
+//! A value that a task borrows cannot be moved before the scope ends.
 //!
 //! ```compile_fail,E0505
 //! # let pool = workcrew::WorkerPool::new().unwrap();
@@ -55,7 +55,7 @@
 //! });
 //! ```
 //!
-//! A scope does not leave its body.
+//! A scope cannot escape from its body.
 //!
 //! ```compile_fail,E0521
 //! # let pool = workcrew::WorkerPool::new().unwrap();
@@ -75,7 +75,7 @@
 //! });
 //! ```
 //!
-//! A task of a scope has no value to return: it goes through what the task borrows.
+//! A task of a scope has no value. It writes to what it borrows instead.
 //!
 //! ```compile_fail,E0271
 //! # let pool = workcrew::WorkerPool::new().unwrap();
@@ -107,7 +107,7 @@
 //! let handle = pool.spawn(|| std::rc::Rc::new(1));
 //! ```
 //!
-//! A handle is joined once.
+//! A handle can be joined only once.
 //!
 //! ```compile_fail,E0382
 //! # let pool = workcrew::WorkerPool::new().unwrap();
@@ -116,7 +116,7 @@
 //! handle.join();
 //! ```
 //!
-//! A group is waited for once.
+//! A group is consumed by waiting for it.
 //!
 //! ```compile_fail,E0382
 //! # let pool = workcrew::WorkerPool::new().unwrap();
@@ -152,7 +152,7 @@
 //! group.spawn(|| assert!(text.is_empty()));
 //! ```
 //!
-//! A pool cannot be dropped while its map is used.
+//! A pool cannot be dropped while its map is in use.
 //!
 //! ```compile_fail,E0505
 //! # let pool = workcrew::WorkerPool::new().unwrap();
@@ -168,7 +168,7 @@
 //! async { pool.scope(|_| ()).await };
 //! ```
 //!
-//! Nor can a task borrow that waits for room as a future.
+//! A task that waits for room as a future cannot borrow.
 //!
 //! ```compile_fail,E0373
 //! # let pool = workcrew::WorkerPool::new().unwrap();

@@ -1,4 +1,4 @@
-//! The README and the pages of docs, so that their examples are compiled and run.
+//! The README and the pages of `docs`, included so that their examples are compiled and run.
 
 #[cfg(feature = "events")]
 #[doc = include_str!("../README.md")]

@@ -1,3 +1,3 @@
-//! Futures as tasks of a pool, driven by one I/O thread.
+//! Futures as tasks of a pool, polled on one I/O thread.
 
 pub use crate::io::{Driver, DriverError};

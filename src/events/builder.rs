@@ -61,7 +61,7 @@ impl EventBus {
 impl EventBusBuilder {
     pub(super) fn new(pool: &WorkerPool) -> Self {
         Self {
-            engine: Arc::clone(pool.engine()),
+            engine: Arc::clone(pool.inner()),
             thread_name: pool.thread_name().to_owned(),
             mailbox_capacity: DEFAULT_MAILBOX_CAPACITY,
             hooks: BusHooks::default(),

@@ -66,9 +66,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn land(&self, record: &WorkerCounters, item: PendingDelivery<E>, outcome: DeliveryOutcome) {
         let PendingDelivery { envelope, index, .. } = item;
         envelope.land(&self.shared, index, Some(outcome));
-        context::set_subject(0); // the address is free from here on
+        context::set_item(0); // the address is free from here on
         drop(envelope);
-        self.shared.engine.executor.settle(record, 1);
+        self.shared.engine.executor.task_done(record, 1);
         if self.settings.once {
             self.close(CancelReason::Requested);
         }
@@ -89,7 +89,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 impl<E> Drop for Mailbox<E> {
     fn drop(&mut self) {
         self.shared.members.lock().remove(&self.group);
-        self.shared.engine.groups.leave(&self.registration);
+        self.shared.engine.groups.deregister(&self.registration);
         unwind::discard(self.state.get_mut().handler.take());
     }
 }

@@ -31,7 +31,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 state.next_delay += 1;
                 state.delayed.insert(key, (cell, place));
                 drop(state);
-                context::set_subject(0); // it is on no stack while it waits
+                context::set_item(0); // it is on no stack while it waits
                 self.shared.steps.beat(); // who waits for it sleeps until then, and not for ever
                 return;
             }
@@ -50,7 +50,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Ends a delivery whose delay could not be begun.
     fn give_up_delay(&self, record: &WorkerCounters, item: PendingDelivery<E>) {
         let executor = &self.shared.engine.executor;
-        let closed = executor.lifecycle.ledger.is_closed();
+        let closed = executor.tracker.is_closed();
         let reason = if closed { CancelReason::ShutDown } else { CancelReason::Discarded };
         self.cancel_item(record, item, reason);
     }

@@ -13,7 +13,7 @@ use crate::retry::{AttemptError, ErrorClass, RetryDecision, RetryPolicy};
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
 use crate::task::executor::TaskMeta;
-use crate::task::job::Ticket;
+use crate::task::job::TicketHolder;
 use crate::unwind;
 
 /// How many deliveries a runner makes before it gives way to jobs that wait.
@@ -31,7 +31,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             for made in 0.. {
                 let is_over = match stint {
                     // Besides the tickets of this subscription.
-                    Stint::GivesWay => made % TURN == TURN - 1 && self.shared.engine.jobs() > state.tickets,
+                    Stint::GivesWay => made % TURN == TURN - 1 && self.shared.engine.queued() > state.tickets,
                     Stint::Deliveries(number) => made >= number,
                 };
                 if is_over {
@@ -48,7 +48,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Makes the delivery on this thread, now.
     pub(super) fn deliver_here(self: &Arc<Self>, item: PendingDelivery<E>) -> PostResult {
-        if context::depth() >= context::HELP_DEPTH {
+        if context::depth() >= context::MAX_HELP_DEPTH {
             return self.refuse(item, Some(DeliveryOutcome::Refused));
         }
         let mut state = self.state.lock();
@@ -87,17 +87,17 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Calls the handler and sees to what follows. Called by members only.
     fn deliver(self: &Arc<Self>, record: &WorkerCounters, mut item: PendingDelivery<E>, handler: Arc<Handler<E>>) {
-        context::set_subject(item.envelope.subject());
+        context::set_item(item.envelope.subject());
         let executor = &self.shared.engine.executor;
         // Its first attempt tells how long it has waited for a worker.
         let queued_at = item.queued_at.filter(|_| item.retrying.is_none());
         let brief = TaskMeta { info: self.info(&item), queued_at };
-        let (started, result) = executor.try_once(record, &brief, || self.call(&*handler, &item.envelope));
+        let (started, result) = executor.run_attempt(record, &brief, || self.call(&*handler, &item.envelope));
         // If the subscription has ended meanwhile, this is what is left of it.
         unwind::discard(handler);
         let (class, outcome) = match &result {
             Ok(None) => {
-                executor.tried(record, &brief, started, None, None);
+                executor.finish_attempt(record, &brief, started, None, None);
                 let reason = self.state.lock().closed.expect("closed once, it stays so");
                 return self.cancel_item(record, item, reason);
             }
@@ -107,7 +107,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         };
         let next = class.map(|class| self.what_follows(&mut item, class));
         let ends = !matches!(next, Some(RetryDecision::After(_)));
-        executor.tried(record, &brief, started, result.as_ref().err(), ends.then_some(outcome));
+        executor.finish_attempt(record, &brief, started, result.as_ref().err(), ends.then_some(outcome));
         let error = match result {
             Ok(Some(Err((error, _)))) => AttemptError::Failed(error),
             Err(panic) => AttemptError::Panicked(panic),
@@ -161,8 +161,8 @@ fn once() -> RetryPolicy<BoxError> {
     RetryPolicy::exponential().max_attempts(1)
 }
 
-impl<E: Send + Sync + 'static> Ticket for Mailbox<E> {
-    fn serve(self: Arc<Self>) {
+impl<E: Send + Sync + 'static> TicketHolder for Mailbox<E> {
+    fn run_ticket(self: Arc<Self>) {
         let mut state = self.state.lock();
         state.tickets -= 1;
         if state.runners >= self.limit() {

@@ -13,7 +13,7 @@ use super::progress::{DeliveryOutcome, Progress};
 use crate::cancel::token::CancellationToken;
 use crate::nesting;
 use crate::sync::{Arc, Mutex};
-use crate::task::context::Name;
+use crate::task::context::GroupId;
 use crate::task::waits::Needs;
 use crate::time::deadline::Deadline;
 
@@ -40,7 +40,7 @@ pub(super) trait AnyRecipients: Send + Sync {
     fn shared(&self) -> &BusInner;
 
     /// What the deliveries of one of them are called among the frames of a stack.
-    fn group(&self, index: usize) -> Name;
+    fn group(&self, index: usize) -> GroupId;
 
     /// Cancelled when a report has left something behind.
     fn left_behind(&self) -> &CancellationToken {

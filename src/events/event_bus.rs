@@ -130,7 +130,7 @@ impl EventBus {
     }
 
     fn is_inside(&self) -> bool {
-        context::is_inside(self.shared.engine.pool())
+        context::is_inside(self.shared.engine.id())
     }
 
     fn send<E: Send + Sync + 'static>(

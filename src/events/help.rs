@@ -14,7 +14,7 @@ use super::mailbox::{Mailbox, State, Stint};
 use super::registry::Recipients;
 use crate::cancel::token::CancelGuard;
 use crate::sync::{Arc, MutexGuard};
-use crate::task::context::{self, Name};
+use crate::task::context::{self, AwaitedId, GroupId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 
@@ -35,7 +35,7 @@ impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
         &self.mailboxes[0].shared // an event is published to somebody
     }
 
-    fn group(&self, index: usize) -> Name {
+    fn group(&self, index: usize) -> GroupId {
         self.mailboxes[index].group
     }
 
@@ -54,7 +54,7 @@ impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     fn help(self: &Arc<Self>, subject: usize) -> Help {
-        if context::is_at(self.group, subject) {
+        if context::is_handling(self.group, subject) {
             return Help::Stuck;
         }
         let state = self.state.lock();
@@ -134,8 +134,8 @@ pub(super) fn help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), WouldDeadlock>
     if envelope.progress().is_finished() || depth == 0 {
         return Ok(());
     }
-    let is_worker = context::is_worker_of(recipients.shared().engine.pool());
-    if is_worker && depth >= context::HELP_DEPTH {
+    let is_worker = context::is_worker_of(recipients.shared().engine.id());
+    if is_worker && depth >= context::MAX_HELP_DEPTH {
         return Err(WouldDeadlock);
     }
     let outstanding = Outstanding { envelope: Arc::clone(envelope), recipients: Arc::clone(&recipients) };
@@ -189,17 +189,17 @@ impl Outstanding {
 }
 
 impl Awaited for Outstanding {
-    fn name(&self) -> Name {
-        self.envelope.subject() as Name
+    fn name(&self) -> AwaitedId {
+        AwaitedId::of_item(self.envelope.subject())
     }
 
     /// A delivery waits for the runners of its subscription, whatever event they are at.
-    fn also(&self) -> Vec<Name> {
-        self.open().map(|index| self.recipients.group(index)).collect()
+    fn also(&self) -> Vec<AwaitedId> {
+        self.open().map(|index| self.recipients.group(index).into()).collect()
     }
 
-    fn pool(&self) -> Name {
-        self.recipients.shared().engine.pool()
+    fn pool(&self) -> PoolId {
+        self.recipients.shared().engine.id()
     }
 
     fn look(&self, needs: &mut Needs) {

@@ -9,7 +9,7 @@ use crate::nesting;
 use crate::pool::inner::PoolInner;
 use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, AtomicUsize, CachePadded, Mutex, Ordering, Weak};
-use crate::task::context::Name;
+use crate::task::context::{AwaitedId, GroupId, ThreadId};
 use crate::timer::thread::TimerRefused;
 
 /// A hook for events that no handler could handle.
@@ -32,9 +32,9 @@ pub(super) struct BusInner {
     /// Beats with every step that a worker might help with, or wait for.
     pub(super) steps: Notify,
     /// Every mailbox there is, by the name of its group: an idle bus is waited for by what is in them.
-    pub(super) members: Mutex<BTreeMap<Name, Weak<dyn Member>>>,
+    pub(super) members: Mutex<BTreeMap<GroupId, Weak<dyn Member>>>,
     /// The threads of publishers that wait for room within a task, by their watchers.
-    pub(super) publishers: Mutex<BTreeMap<Name, Name>>,
+    pub(super) publishers: Mutex<BTreeMap<AwaitedId, ThreadId>>,
 }
 
 /// What users have hung into the bus.

@@ -51,10 +51,10 @@ use crate::error::CancelReason;
 use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
-use crate::pool::inner::Overflow;
+use crate::pool::overflow::Overflow;
 use crate::retry::{AttemptErrors, GiveUpReason, RetryError, RetryPolicy, RetryState};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Weak};
-use crate::task::context::{self, Name};
+use crate::task::context::{self, GroupId};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::timer::heap::TimerKey;
@@ -62,7 +62,7 @@ use crate::timer::heap::TimerKey;
 /// One subscription.
 pub(super) struct Mailbox<E> {
     /// Names it among the frames of a stack.
-    pub(super) group: Name,
+    pub(super) group: GroupId,
     /// Its own among the groups of the pool.
     pub(super) registration: Registration,
     pub(super) settings: Settings,
@@ -194,11 +194,11 @@ impl<E> Mailbox<E> {
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, shared: Arc<BusInner>) -> Arc<Self> {
-        let group = context::new_name();
+        let group = GroupId::new();
         let members = Arc::clone(&shared);
         let made = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             group,
-            registration: shared.engine.groups.enter(weak.clone(), context::row()),
+            registration: shared.engine.groups.register(weak.clone(), context::shard()),
             settings,
             shared,
             state: Mutex::new(State::new(handler)),

@@ -14,7 +14,7 @@ use super::mailbox::{Mailbox, Mode, PendingDelivery, State, Stint};
 use super::progress::DeliveryOutcome;
 use super::watcher::{Watch, Watcher};
 use crate::error::CancelReason;
-use crate::pool::inner::Overflow;
+use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
@@ -163,8 +163,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Waits until there may be room, or makes room; returns whether this thread can do either. See rule 6.
     fn make_room(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, patient: bool) -> bool {
-        if context::is_worker_of(self.shared.engine.pool()) {
-            if context::depth() >= context::INLINE_DEPTH || !self.can_run(&state) {
+        if context::is_worker_of(self.shared.engine.id()) {
+            if context::depth() >= context::MAX_INLINE_DEPTH || !self.can_run(&state) {
                 return false;
             }
             state.runners += 1;
@@ -186,7 +186,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Takes a delivery back whose event was not taken in.
     pub(super) fn refuse(&self, item: PendingDelivery<E>, outcome: Option<DeliveryOutcome>) -> PostResult {
         let posted = if outcome.is_some() { PostResult::Taken } else { PostResult::NotWanted };
-        self.shared.engine.executor.withdrawn(&self.info(&item));
+        self.shared.engine.executor.refuse(&self.info(&item));
         let PendingDelivery { envelope, index, .. } = item;
         envelope.land(&self.shared, index, outcome);
         posted

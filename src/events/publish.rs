@@ -42,7 +42,7 @@ pub(super) fn publish<E: Send + Sync + 'static>(
         let index = item.index;
         tally.note(index, mailboxes[index].deliver_here(item));
     }
-    let is_worker = || context::is_worker_of(mailboxes[0].shared.engine.pool());
+    let is_worker = || context::is_worker_of(mailboxes[0].shared.engine.id());
     if !held.is_empty() && (held.len() > 1 || context::depth() > 0) && !is_worker() {
         watch(&mut tally, held);
     } else {

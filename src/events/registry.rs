@@ -16,7 +16,7 @@ use std::mem;
 use super::envelope::Names;
 use super::mailbox::Mailbox;
 use crate::sync::{Arc, RwLock};
-use crate::task::context::Name;
+use crate::task::context::GroupId;
 
 /// All subscriptions, by the type of events.
 #[derive(Default)]
@@ -40,7 +40,7 @@ struct Listeners<E> {
 /// The subscriptions with one topic, or without a topic.
 struct Listed<E> {
     /// By their names, which grow.
-    own: BTreeMap<Name, Arc<Mailbox<E>>>,
+    own: BTreeMap<GroupId, Arc<Mailbox<E>>>,
     /// The recipients of an event with this topic. `None`: to be made by the next publisher.
     recipients: Option<Arc<Recipients<E>>>,
 }

@@ -11,7 +11,7 @@ use super::handler::{BoxError, Handler, HandlerResult};
 use super::mailbox::{Mailbox, Mode, Settings};
 use super::registry::Registry;
 use crate::error::CancelReason;
-use crate::pool::inner::Overflow;
+use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, Weak};
 

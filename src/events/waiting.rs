@@ -10,7 +10,7 @@
 //! the deliveries that the wait needs, and a wait that closes a circle is refused.
 //!
 //! Without a limit, the waits for an end or for idleness are over when a report has left something behind; see
-//! [`Reported`](crate::task::lifecycle::Reported). Waits for room need no such rule: the report has closed the mailboxes.
+//! [`Reported`](crate::task::tracker::Reported). Waits for room need no such rule: the report has closed the mailboxes.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use super::mailbox::Mailbox;
 use super::watcher::Watcher;
 use crate::cancel::token::CancelGuard;
 use crate::sync::{Arc, Mutex};
-use crate::task::context::{self, Name};
+use crate::task::context::{self, AwaitedId, GroupId, PoolId};
 use crate::task::waits::{self, ANYTHING, Awaited, Kind, Needs, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 
@@ -44,7 +44,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// whether it has none.
     pub(super) fn wait_quiet(self: &Arc<Self>) -> bool {
         let is_quiet = || self.state.lock().runners == 0;
-        if is_quiet() || context::is_inside(self.shared.engine.pool()) {
+        if is_quiet() || context::is_inside(self.shared.engine.id()) {
             return is_quiet();
         }
         let mailbox = Arc::clone(self);
@@ -85,16 +85,16 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 struct End<E>(Arc<Mailbox<E>>);
 
 impl<E: Send + Sync + 'static> Awaited for End<E> {
-    fn name(&self) -> Name {
-        context::name_of(&self.0.quiet)
+    fn name(&self) -> AwaitedId {
+        AwaitedId::of(&self.0.quiet)
     }
 
-    fn also(&self) -> Vec<Name> {
-        vec![self.0.group]
+    fn also(&self) -> Vec<AwaitedId> {
+        vec![self.0.group.into()]
     }
 
-    fn pool(&self) -> Name {
-        self.0.shared.engine.pool()
+    fn pool(&self) -> PoolId {
+        self.0.shared.engine.id()
     }
 
     fn look(&self, needs: &mut Needs) {
@@ -146,12 +146,12 @@ pub(super) fn wait_for_calls<E: Send + Sync + 'static>(
 /// Notes that this thread publishes and waits, until it is dropped.
 struct Publisher<'a> {
     shared: &'a BusInner,
-    watcher: Name,
+    watcher: AwaitedId,
 }
 
 impl<'a> Publisher<'a> {
-    fn new(shared: &'a BusInner, watcher: Name) -> Self {
-        shared.publishers.lock().insert(watcher, context::thread_name());
+    fn new(shared: &'a BusInner, watcher: AwaitedId) -> Self {
+        shared.publishers.lock().insert(watcher, context::thread_id());
         Self { shared, watcher }
     }
 }
@@ -169,16 +169,16 @@ struct Room<E> {
 }
 
 impl<E: Send + Sync + 'static> Awaited for Room<E> {
-    fn name(&self) -> Name {
-        context::name_of(&*self.watcher)
+    fn name(&self) -> AwaitedId {
+        AwaitedId::of(&*self.watcher)
     }
 
-    fn also(&self) -> Vec<Name> {
-        self.mailboxes.iter().map(|mailbox| mailbox.group).collect()
+    fn also(&self) -> Vec<AwaitedId> {
+        self.mailboxes.iter().map(|mailbox| mailbox.group.into()).collect()
     }
 
-    fn pool(&self) -> Name {
-        self.mailboxes[0].shared.engine.pool() // only held deliveries are waited for
+    fn pool(&self) -> PoolId {
+        self.mailboxes[0].shared.engine.id() // only held deliveries are waited for
     }
 
     fn look(&self, needs: &mut Needs) {
@@ -252,21 +252,21 @@ impl BusInner {
 struct Idleness {
     shared: Arc<BusInner>,
     /// Every mailbox that was looked at, so that none is dropped there.
-    kept: Mutex<BTreeMap<Name, Arc<dyn Member>>>,
+    kept: Mutex<BTreeMap<GroupId, Arc<dyn Member>>>,
 }
 
 impl Awaited for Idleness {
-    fn name(&self) -> Name {
-        context::name_of(&*self.shared)
+    fn name(&self) -> AwaitedId {
+        AwaitedId::of(&*self.shared)
     }
 
     /// Any subscription may have deliveries by then, also one that is made meanwhile.
-    fn also(&self) -> Vec<Name> {
+    fn also(&self) -> Vec<AwaitedId> {
         vec![ANYTHING]
     }
 
-    fn pool(&self) -> Name {
-        self.shared.engine.pool()
+    fn pool(&self) -> PoolId {
+        self.shared.engine.id()
     }
 
     fn look(&self, needs: &mut Needs) {

@@ -101,7 +101,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
         self.count_done(&mut state, count);
         drop(state);
-        self.pool.executor.settle(counters, count as u64);
+        self.pool.executor.task_done(counters, count as u64);
     }
 
     /// Returns the token. Makes it now if there is none yet.

@@ -20,7 +20,7 @@ use std::iter::{Fuse, FusedIterator};
 use std::panic::Location;
 
 use crate::error::{CancelReason, GroupError, JoinError, Refusal};
-use crate::pool::inner::WaitMode;
+use crate::pool::submit::WaitMode;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use crate::task::handle::JoinHandle;

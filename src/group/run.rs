@@ -9,7 +9,7 @@ use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::executor::TaskMeta;
-use crate::task::job::Ticket;
+use crate::task::job::TicketHolder;
 
 /// How many tasks a runner takes before it yields to waiting jobs other than tickets of its own
 /// group.
@@ -37,7 +37,7 @@ impl<R: TaskResult> GroupInner<R> {
         state.runners += 1;
         self.as_member(|counters| {
             for taken in 0.. {
-                let is_over = budget == Budget::Quantum && taken >= QUANTUM && self.pool.jobs() > state.tickets;
+                let is_over = budget == Budget::Quantum && taken >= QUANTUM && self.pool.queued() > state.tickets;
                 let task = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
                 let Some(mut task) = task else { break };
                 state.running.push_back(task.index);
@@ -47,7 +47,7 @@ impl<R: TaskResult> GroupInner<R> {
                 drop(task); // before the task counts as done, and without the lock
                 self.close_if_cancelled();
                 state = self.complete(counters, index, outcome);
-                self.pool.executor.settle(counters, 1);
+                self.pool.executor.task_done(counters, 1);
             }
             self.stop_runner(state)
         })
@@ -59,7 +59,7 @@ impl<R: TaskResult> GroupInner<R> {
             let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
             drop(task);
             drop(self.complete(counters, index, outcome));
-            self.pool.executor.settle(counters, 1);
+            self.pool.executor.task_done(counters, 1);
         });
     }
 
@@ -92,7 +92,7 @@ impl<R: TaskResult> GroupInner<R> {
     fn call_closure(&self, counters: &WorkerCounters, task: &mut PendingTask<R>) -> Outcome<R> {
         let outcome_of = |result: &R| if result.is_failure() { TaskOutcome::Failed } else { TaskOutcome::Succeeded };
         let meta = TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at };
-        match self.pool.executor.perform(counters, &meta, || task.body.call(), outcome_of) {
+        match self.pool.executor.run(counters, &meta, || task.body.call(), outcome_of) {
             Ok(result) => result.into_result().map_err(TaskError::Failed),
             Err(panic) => Err(TaskError::Panicked(panic)),
         }
@@ -135,9 +135,9 @@ impl<R: TaskResult> GroupInner<R> {
     }
 }
 
-impl<R: TaskResult> Ticket for GroupInner<R> {
+impl<R: TaskResult> TicketHolder for GroupInner<R> {
     /// Runs tasks as a worker that has taken a ticket.
-    fn serve(self: Arc<Self>) {
+    fn run_ticket(self: Arc<Self>) {
         self.close_if_cancelled();
         let mut state = self.state.lock();
         state.tickets -= 1;

@@ -96,10 +96,10 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     where
         F: FnOnce() -> R + Send + 'scope,
     {
-        // SAFETY: the closure is called or dropped before `'scope` ends. By the rules 1 and 2 of
-        // the module, `scope` cannot return before that, and by rule 3 no task is added later.
-        #[allow(unsafe_code, reason = "erases the lifetime of a borrowing closure; the rules above uphold it")]
-        let make_body = || unsafe { Closure::new(f).forget_lifetime() };
+        // SAFETY: the closure is called or dropped before `'scope` ends: by the rules 1 and 2 of the module `scope` cannot
+        // return before that, and by rule 3 nothing is added later.
+        #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
+        let make_body = || unsafe { Closure::new(f).erase_lifetime() };
         let _ = self.inner.spawn(make_body, Location::caller());
     }
 
@@ -177,12 +177,12 @@ impl WorkerPool {
         R: TaskResult<Value = ()>,
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
     {
-        let pool = self.engine();
+        let pool = self.inner();
         // The token rather than the task tracker, whose cache line each task writes.
-        if pool.closing.is_cancelled() {
+        if pool.shutdown_token.is_cancelled() {
             return Err(GroupError::Cancelled(CancelReason::ShutDown));
         }
-        if context::depth() >= context::HELP_DEPTH && context::is_worker_of(pool.pool()) {
+        if context::depth() >= context::MAX_HELP_DEPTH && context::is_worker_of(pool.id()) {
             return Err(GroupError::WouldDeadlock);
         }
         let inner = GroupInner::new(Arc::clone(pool), GroupSettings::new(pool));
@@ -228,12 +228,12 @@ mod tests {
         let pool = WorkerPool::builder().workers(1).build().expect("the pool starts");
         let group = pool.group::<()>();
         group.spawn(|| ());
-        assert_eq!(pool.engine().groups.taken(), 1);
+        assert_eq!(pool.inner().groups.len(), 1);
         group.wait().expect("no task fails");
         pool.scope(|scope| scope.spawn(|| ())).expect("no task fails");
-        let inner = Arc::clone(pool.engine());
+        let inner = Arc::clone(pool.inner());
         drop(pool); // and with it the references that its worker held
-        assert_eq!(inner.groups.taken(), 0);
+        assert_eq!(inner.groups.len(), 0);
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
                 // The only worker runs this task, and runs both inner tasks while it waits.
                 let inner = pool.scope(|inner| (0..2).for_each(|_| inner.spawn(|| ())));
                 inner.expect("no task fails");
-                left = pool.engine().jobs();
+                left = pool.inner().queued();
             });
         });
         outer.expect("no task fails");

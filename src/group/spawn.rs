@@ -84,7 +84,7 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Returns the reason if a task that is added now would be dropped unrun.
     fn refusal(&self) -> Option<CancelReason> {
-        if self.pool.executor.lifecycle.ledger.is_closed() {
+        if self.pool.executor.tracker.is_closed() {
             return Some(CancelReason::ShutDown);
         }
         if !self.is_cancelled() {
@@ -97,8 +97,8 @@ impl<R: TaskResult> GroupInner<R> {
     /// Runs unstarted tasks before this thread blocks in user code, if it is a worker and no other
     /// worker is free.
     fn run_before_blocking(self: &Arc<Self>) {
-        let position = context::standing(self.pool.pool(), self.id());
-        let can_run = position.is_worker && !position.is_member && position.depth < context::HELP_DEPTH;
+        let position = context::position(self.pool.id(), self.id());
+        let can_run = position.is_worker && !position.is_member && position.depth < context::MAX_HELP_DEPTH;
         if can_run && !self.pool.has_idle_worker() {
             let state = self.state.lock();
             if self.can_run(&state) {
@@ -160,7 +160,7 @@ impl<R: TaskResult> GroupInner<R> {
         };
         if let Some(refusal) = refusal {
             drop(state);
-            executor.withdrawn(&self.info(id, location));
+            executor.refuse(&self.info(id, location));
             return Err((refusal, f));
         }
         let index = state.next_index();
@@ -197,7 +197,7 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Waits for room in a group that is full or closed.
     fn admit_slow<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> Admission<'a, R> {
-        let position = context::standing(self.pool.pool(), self.id());
+        let position = context::position(self.pool.id(), self.id());
         let mut low_water_until = None;
         loop {
             if let Some(reason) = state.closed {
@@ -212,10 +212,10 @@ impl<R: TaskResult> GroupInner<R> {
                 return Admission::Queue(state);
             }
             if position.is_member {
-                let deep = position.depth >= context::INLINE_DEPTH;
+                let deep = position.depth >= context::MAX_INLINE_DEPTH;
                 return if deep { Admission::Queue(state) } else { Admission::RunInline(state) };
             }
-            if position.is_worker && position.depth >= context::HELP_DEPTH {
+            if position.is_worker && position.depth >= context::MAX_HELP_DEPTH {
                 return Admission::Queue(state);
             }
             if position.is_worker && state.runners < self.settings.limit {

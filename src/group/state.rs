@@ -71,7 +71,7 @@ use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
 use crate::task::closure::Closure;
-use crate::task::context::{self, Name};
+use crate::task::context::{self, GroupId};
 use crate::time::clock::Timestamp;
 
 /// The closure of a task of the group.
@@ -166,7 +166,7 @@ impl<R: TaskResult> GroupInner<R> {
             settings.capacity = 0;
         }
         let inner = Arc::new_cyclic(|weak: &Weak<Self>| Self {
-            registration: pool.groups.enter(weak.clone(), context::row()),
+            registration: pool.groups.register(weak.clone(), context::shard()),
             pool,
             token: settings.token().map(OnceLock::from).unwrap_or_default(),
             settings,
@@ -192,8 +192,8 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Returns the identity of the group among the frames of a stack.
     #[inline]
-    pub(super) fn id(&self) -> Name {
-        context::name_of(self)
+    pub(super) fn id(&self) -> GroupId {
+        GroupId::of(self)
     }
 
     /// Calls `f` as a member of the group, with the counters of this thread.
@@ -273,7 +273,7 @@ impl<R: TaskResult> GroupInner<R> {
 
 impl<R: TaskResult> Drop for GroupInner<R> {
     fn drop(&mut self) {
-        self.pool.groups.leave(&self.registration);
+        self.pool.groups.deregister(&self.registration);
     }
 }
 

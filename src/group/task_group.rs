@@ -446,6 +446,6 @@ impl WorkerPool {
     /// Returns a new group of tasks on this pool. What its closures return, `()` or a `Result`, is
     /// inferred from the first `spawn`.
     pub fn group<R: TaskResult>(&self) -> TaskGroup<R> {
-        TaskGroup::new(Arc::clone(self.engine()))
+        TaskGroup::new(Arc::clone(self.inner()))
     }
 }

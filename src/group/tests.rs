@@ -8,7 +8,7 @@ use crate::error::CancelReason;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicBool, Ordering, thread};
 use crate::task::closure::Closure;
-use crate::task::job::Ticket;
+use crate::task::job::TicketHolder;
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
 
@@ -20,8 +20,8 @@ fn pool_of(workers: usize) -> WorkerPool {
 
 /// A group that runs one task at a time, and holds one more.
 fn narrow_group(pool: &WorkerPool) -> Group {
-    let settings = GroupSettings { limit: 1, capacity: 1, ..GroupSettings::new(pool.engine()) };
-    GroupInner::new(Arc::clone(pool.engine()), settings)
+    let settings = GroupSettings { limit: 1, capacity: 1, ..GroupSettings::new(pool.inner()) };
+    GroupInner::new(Arc::clone(pool.inner()), settings)
 }
 
 fn add(group: &Group, f: impl FnOnce() + Send + 'static) {
@@ -124,7 +124,7 @@ fn there_are_at_most_as_many_tickets_as_unstarted_tasks_and_workers() {
         pool.execute(move || yield_until(|| end.load(Ordering::SeqCst))).expect("the pool is open");
     }
     yield_until(|| pool.metrics().tasks_running == 2);
-    let group = GroupInner::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
+    let group = GroupInner::new(Arc::clone(pool.inner()), GroupSettings::new(pool.inner()));
     let tickets = [1, 2, 3].map(|_| {
         add(&group, || ());
         Arc::clone(&group).send_tickets();
@@ -138,7 +138,7 @@ fn there_are_at_most_as_many_tickets_as_unstarted_tasks_and_workers() {
 #[test]
 fn tickets_that_are_taken_back_are_no_longer_counted() {
     let pool = pool_of(1);
-    let group = GroupInner::new(Arc::clone(pool.engine()), GroupSettings::new(pool.engine()));
+    let group = GroupInner::new(Arc::clone(pool.inner()), GroupSettings::new(pool.inner()));
     let inner = Arc::clone(&group);
     let outer = pool.spawn(move || {
         // The only worker runs this task, so no worker takes the ticket.

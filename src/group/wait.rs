@@ -14,7 +14,7 @@ use super::settings::GroupPolicy;
 use super::state::{GroupInner, Outcome, State, WouldDeadlock};
 use crate::error::{CancelReason, GroupError};
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
-use crate::task::context::{self, Name};
+use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next};
 use crate::time::deadline::Deadline;
 
@@ -121,7 +121,7 @@ impl<R: TaskResult> GroupInner<R> {
     #[inline]
     fn finish(self: &Arc<Self>, state: &mut State<R>) {
         state.closed.get_or_insert(CancelReason::Requested);
-        while state.tickets > 0 && self.pool.take_back_ticket(self, &self.registration) {
+        while state.tickets > 0 && self.pool.unpush_ticket(self, &self.registration) {
             state.tickets -= 1;
         }
     }
@@ -155,7 +155,7 @@ impl<R: TaskResult> GroupInner<R> {
         (wait_for, kind): (WaitFor, Kind),
         condition: impl Fn(&State<R>) -> bool,
     ) -> Result<Option<MutexGuard<'_, State<R>>>, WouldDeadlock> {
-        let position = context::standing(self.pool.pool(), self.id());
+        let position = context::position(self.pool.id(), self.id());
         if position.is_member {
             return Err(WouldDeadlock);
         }
@@ -168,7 +168,7 @@ impl<R: TaskResult> GroupInner<R> {
             // In a loop: tasks may have been added while a runner that stopped did not hold the
             // lock.
             while helps && !condition(&state) && self.can_run(&state) {
-                if position.depth >= context::HELP_DEPTH {
+                if position.depth >= context::MAX_HELP_DEPTH {
                     return Err(WouldDeadlock);
                 }
                 state = self.run_unstarted(state, Budget::Unlimited, &condition);
@@ -244,12 +244,12 @@ impl<R: TaskResult> GroupInner<R> {
 
 /// The group as the registry of waits sees it.
 impl<R: TaskResult> Awaited for GroupInner<R> {
-    fn name(&self) -> Name {
-        self.id()
+    fn name(&self) -> AwaitedId {
+        self.id().into()
     }
 
-    fn pool(&self) -> Name {
-        self.pool.pool()
+    fn pool(&self) -> PoolId {
+        self.pool.id()
     }
 
     fn look(&self, needs: &mut Needs) {

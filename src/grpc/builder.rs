@@ -283,7 +283,7 @@ impl CallerBuilder {
             overrides: self.overrides,
             propagated: Arc::new(MetadataMap::new()),
             is_stream: false,
-            closing: driver.pool().closing.clone(),
+            closing: driver.pool().shutdown_token.clone(),
         };
         Ok(Caller { driver: Arc::new(driver), config, on_error: self.on_error, stream_buffer: self.stream_buffer })
     }

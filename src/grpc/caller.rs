@@ -15,7 +15,7 @@ use super::target::{self, Target};
 use crate::error::{JoinError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::io::{Driver, OnOutput};
 use crate::observe::task_info::TaskOutcome;
-use crate::pool::inner::WaitMode;
+use crate::pool::submit::WaitMode;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, thread_local};
 use crate::task::handle::JoinHandle;

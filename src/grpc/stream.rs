@@ -14,7 +14,7 @@ use super::target::Target;
 use crate::error::{JoinError, Refusal, SubmitError, TrySubmitError};
 use crate::io::{self, Driver, OnOutput, mpsc};
 use crate::observe::task_info::TaskOutcome;
-use crate::pool::inner::WaitMode;
+use crate::pool::submit::WaitMode;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;

@@ -24,7 +24,8 @@ use super::future_task::{FutureTask, OnOutput, SubmitPermit};
 use super::thread::IoThread;
 use crate::error::{Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::observe::task_info::TaskOutcome;
-use crate::pool::inner::{PoolInner, WaitMode};
+use crate::pool::inner::PoolInner;
+use crate::pool::submit::WaitMode;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
 use crate::task::context;
@@ -111,7 +112,7 @@ impl Driver {
                 let io = IoThread::of(pool).map_err(DriverError::Start)?;
                 let [run_permits, submit_permits] = [(); 2].map(|()| Arc::new(Semaphore::new(max_in_flight)));
                 Ok(Self {
-                    pool: Arc::clone(pool.engine()),
+                    pool: Arc::clone(pool.inner()),
                     io,
                     run_permits,
                     submit_permits,
@@ -255,7 +256,7 @@ impl Driver {
         let submit_permit = match self.acquire_submit_permit(wait_mode) {
             Ok(submit_permit) => submit_permit,
             Err(refusal) => {
-                self.pool.executor.lifecycle.ledger.turn_away();
+                self.pool.executor.tracker.count_refused();
                 return Err((refusal, input));
             }
         };
@@ -283,7 +284,7 @@ impl Driver {
         if let Ok(permit) = Arc::clone(&self.submit_permits).try_acquire_owned() {
             return Ok(Some(permit));
         }
-        let may_wait = !self.io.is_here() && !context::is_worker_of(self.pool.pool());
+        let may_wait = !self.io.is_here() && !context::is_worker_of(self.pool.id());
         match wait_mode {
             WaitMode::Never => Err(Refusal::Full),
             WaitMode::Policy if !may_wait => Ok(None),
@@ -296,7 +297,7 @@ impl Driver {
     /// Blocks until there is a submit permit, the pool is closed, or the deadline has passed.
     fn wait_for_submit_permit(&self, deadline: Deadline) -> Result<SubmitPermit, Refusal> {
         let mut acquire = pin!(Arc::clone(&self.submit_permits).acquire_owned());
-        let mut closing = pin!(self.pool.closing.cancelled());
+        let mut closing = pin!(self.pool.shutdown_token.cancelled());
         let permit_or_closing = poll_fn(|context| match acquire.as_mut().poll(context) {
             Poll::Ready(permit) => Poll::Ready(permit.ok()),
             Poll::Pending => closing.as_mut().poll(context).map(|_| None),

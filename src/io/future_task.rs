@@ -30,8 +30,6 @@
 
 use std::future::Future;
 use std::panic::Location;
-use std::task::{Context, Poll};
-use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -43,11 +41,12 @@ use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
-use crate::task::context::Name;
+use crate::task::cell::{CellTask, TaskCell};
+use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job, Task};
-use crate::task::waits::{self, Needs, Wait};
-use crate::task::{JoinStatus, JoinTarget, Landing, TaskCell, Watched};
+use crate::task::join::JoinStatus;
+use crate::task::waits::{self, Needs};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
@@ -125,12 +124,12 @@ where
     {
         let weak = Arc::downgrade(self);
         let executor = Arc::clone(&pool.executor);
-        let guard = pool.futures.cancelling.on_cancel(move || {
+        let guard = pool.io.cancelling.on_cancel(move || {
             if let Some(task) = weak.upgrade() {
                 task.cancel(CancelReason::ShutDown, &executor);
             }
         });
-        let future = CatchUnwind::new(future, &pool.executor, self.cell.name());
+        let future = CatchUnwind::new(future, &pool.executor, self.cell.group_id());
         let run_permit = Arc::clone(run_permits).try_acquire_owned().map_err(|_| Arc::clone(run_permits));
         let driven = Arc::clone(self).drive(future, submit_permit, run_permit, guard, Arc::clone(pool));
         let handle = self.io.spawn(driven);
@@ -169,7 +168,7 @@ where
         submit_permit: Option<SubmitPermit>,
         pool: &PoolInner,
     ) {
-        let Some(Stage::InFlight(f)) = self.cell.start() else {
+        let Some(Stage::InFlight(f)) = self.cell.claim() else {
             unwind::discard(output); // the task was cancelled meanwhile
             return;
         };
@@ -180,8 +179,8 @@ where
         self.output_ready.store(true, Ordering::Release);
         self.cell.put_back(Stage::OutputReady(f, output, submit_permit));
         if on_worker {
-            waits::changed(self.cell.name(), pool.pool());
-            pool.put_aside(Job::Task(self));
+            waits::changed(self.cell.group_id().into(), pool.id());
+            pool.push_unbounded(Job::Task(self));
         } else {
             self.run(&pool.executor);
         }
@@ -197,7 +196,7 @@ where
 
     /// Returns what the executor needs to know of the task.
     fn meta(&self) -> TaskMeta<'_> {
-        let mut meta: TaskMeta<'_> = self.cell.as_brief();
+        let mut meta: TaskMeta<'_> = self.cell.meta();
         meta.info.label = self.label.as_ref();
         meta
     }
@@ -217,8 +216,8 @@ where
     T: Send + 'static,
 {
     fn run(&self, executor: &Executor) {
-        executor.enter(self.cell.name(), |counters| {
-            let Some(stage) = self.cell.start() else { return };
+        executor.enter(self.cell.group_id(), |counters| {
+            let Some(stage) = self.cell.claim() else { return };
             let Stage::OutputReady(f, output, submit_permit) = stage else {
                 unreachable!("a task is run only once its output is ready")
             };
@@ -230,42 +229,54 @@ where
                     unwind::resume(payload)
                 }
             };
-            let result = executor.perform(counters, &self.meta(), body, self.outcome_of);
-            self.cell.land(result.map_err(JoinError::Panicked));
-            executor.settle(counters, 1);
+            let result = executor.run(counters, &self.meta(), body, self.outcome_of);
+            self.cell.complete(result.map_err(JoinError::Panicked));
+            executor.task_done(counters, 1);
         });
     }
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
-        executor.enter(0, |counters| {
-            let Some(stage) = self.cell.start() else { return false };
+        executor.enter(GroupId::NONE, |counters| {
+            let Some(stage) = self.cell.claim() else { return false };
             nesting::discard(stage);
             executor.cancelled(counters, &self.meta().info, reason);
-            self.cell.land(Err(JoinError::Cancelled(reason)));
+            self.cell.complete(Err(JoinError::Cancelled(reason)));
             self.abort();
-            executor.settle(counters, 1);
+            executor.task_done(counters, 1);
             true
         })
     }
 }
 
-impl<F, O, T> JoinTarget<T> for FutureTask<F, O, T>
-where
-    F: FnOnce(O) -> T + Send + 'static,
-    O: Send + 'static,
-    T: Send + 'static,
-{
-}
-
 /// The task as the registry of waits sees it; see the rules 5 and 6.
-impl<F, O, T> Watched for FutureTask<F, O, T>
+impl<F, O, T> CellTask for FutureTask<F, O, T>
 where
     F: FnOnce(O) -> T + Send + 'static,
     O: Send + 'static,
     T: Send + 'static,
 {
-    fn name(&self) -> Name {
-        self.cell.name()
+    type Closure = Stage<F, O>;
+    type Output = T;
+
+    fn cell(&self) -> &TaskCell<Stage<F, O>, T> {
+        &self.cell
+    }
+
+    /// A future in flight is in progress; an output that waits for a worker is not.
+    fn join_status(&self) -> JoinStatus {
+        match self.cell.join_status() {
+            JoinStatus::Queued if !self.is_output_ready() || self.on_worker.is_none() => JoinStatus::InProgress,
+            status => status,
+        }
+    }
+
+    /// Waits for the outcome, except on the I/O thread, which would wait for itself.
+    fn wait(&self, deadline: Deadline) -> bool {
+        if self.io.is_here() { self.cell.is_done() } else { self.cell.wait(deadline) }
+    }
+
+    fn may_sleep(&self) -> bool {
+        !self.io.is_here()
     }
 
     fn look(&self, needs: &mut Needs) {
@@ -273,7 +284,7 @@ where
         self.cell.look(needs, |needs| match (is_output_ready, wants_worker) {
             (true, true) => needs.worker = true,
             (true, false) => {} // the I/O thread is about to run it
-            (false, _) => needs.end_of(self.cell.name()),
+            (false, _) => needs.end_of(self.cell.group_id()),
         });
     }
 
@@ -281,57 +292,5 @@ where
         if self.is_output_ready() {
             self.run(executor);
         }
-    }
-
-    fn wake_waiters(&self) {
-        self.cell.wake_waiters();
-    }
-}
-
-impl<F, O, T> Landing<T> for FutureTask<F, O, T>
-where
-    F: Send,
-    O: Send,
-    T: Send + 'static,
-{
-    fn id(&self) -> TaskId {
-        self.cell.id()
-    }
-
-    fn is_done(&self) -> bool {
-        self.cell.is_done()
-    }
-
-    /// What is in task is under way; an output that waits for a worker is not.
-    fn prospect(&self) -> JoinStatus {
-        match self.cell.prospect() {
-            JoinStatus::Queued if !self.is_output_ready() || self.on_worker.is_none() => JoinStatus::InProgress,
-            prospect => prospect,
-        }
-    }
-
-    fn may_sleep(&self) -> bool {
-        !self.io.is_here()
-    }
-
-    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
-        self.cell.sleep(wait, until)
-    }
-
-    /// Waits for the outcome, except on the I/O thread, which would wait for itself.
-    fn wait(&self, deadline: Deadline) -> bool {
-        if self.io.is_here() { self.is_done() } else { self.cell.wait(deadline) }
-    }
-
-    fn take(&self) -> Option<Result<T, JoinError>> {
-        self.cell.take()
-    }
-
-    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
-        self.cell.poll_take(context)
-    }
-
-    fn detach(&self) {
-        self.cell.detach();
     }
 }

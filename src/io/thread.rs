@@ -21,9 +21,9 @@ use crate::error::panic::TaskPanic;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, AtomicBool, Ordering, Weak, thread};
-use crate::task::context::Name;
+use crate::task::context::GroupId;
 use crate::task::executor::Executor;
-use crate::task::lifecycle::Reported;
+use crate::task::tracker::Reported;
 use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
 
@@ -58,8 +58,8 @@ pub(crate) enum BlockError {
 impl IoThread {
     /// Returns the I/O thread of the pool. Starts it if it does not run.
     pub(crate) fn of(pool: &WorkerPool) -> io::Result<Arc<Self>> {
-        let inner = pool.engine();
-        let mut shared = inner.futures.shared.lock();
+        let inner = pool.inner();
+        let mut shared = inner.io.shared.lock();
         if let Some(running) = shared.as_ref().and_then(Weak::upgrade) {
             drop(shared); // before the new reference is dropped, which may be the last
             return Ok(running.downcast().unwrap_or_else(|_| unreachable!("only an `IoThread` is stored there")));
@@ -122,9 +122,9 @@ impl IoThread {
         }
         let location = Location::caller();
         let (answer, answered) = oneshot::channel();
-        let future = CatchUnwind::new(future, &self.executor, 0);
+        let contained = CatchUnwind::new(future, &self.executor, GroupId::NONE);
         let abort_handle = self.spawn(async move {
-            let _ = answer.send(future.await).map_err(unwind::discard);
+            let _ = answer.send(contained.await).map_err(unwind::discard);
         });
         match block_on::block_on(answered, deadline) {
             Some(Ok(Ok(output))) => Ok(output),
@@ -143,8 +143,8 @@ impl Drop for IoThread {
         let is_here = self.is_here();
         drop(self.stop.take());
         let Some(thread) = self.thread.take().filter(|_| !is_here) else { return };
-        let lifecycle = &self.executor.lifecycle;
-        let is_given_up = || lifecycle.has_reported(Reported::Quiet);
+        let lifecycle = &self.executor.tracker;
+        let is_given_up = || lifecycle.has_reported(Reported::Idle);
         // ORDERING: Acquire pairs with the Release of `End`; the lock of `wake_waiters` decides.
         lifecycle.wait_until(|| self.ended.load(Ordering::Acquire) || is_given_up());
         if !is_given_up() {
@@ -164,7 +164,7 @@ impl Drop for End {
     fn drop(&mut self) {
         // ORDERING: see the drop of `IoThread`.
         self.ended.store(true, Ordering::Release);
-        self.executor.lifecycle.wake_waiters();
+        self.executor.tracker.wake_waiters();
     }
 }
 
@@ -176,12 +176,12 @@ pub(super) struct CatchUnwind<F> {
     /// The executor of the pool.
     executor: Arc<Executor>,
     /// The identity of the task on the stack of the I/O thread; zero if the future is not a task.
-    name: Name,
+    group: GroupId,
 }
 
 impl<F> CatchUnwind<F> {
-    pub(super) fn new(future: F, executor: &Arc<Executor>, name: Name) -> Self {
-        Self { future: Some(Box::pin(future)), executor: Arc::clone(executor), name }
+    pub(super) fn new(future: F, executor: &Arc<Executor>, group: GroupId) -> Self {
+        Self { future: Some(Box::pin(future)), executor: Arc::clone(executor), group }
     }
 }
 
@@ -189,14 +189,14 @@ impl<F: Future> Future for CatchUnwind<F> {
     type Output = Result<F::Output, Payload>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { future, executor, name } = &mut *self;
+        let Self { future, executor, group } = &mut *self;
         let inner = future.as_mut().expect("a future is not polled after it returned `Ready`");
-        let output = match executor.enter(*name, |_| unwind::catch(|| inner.as_mut().poll(context))) {
+        let output = match executor.enter(*group, |_| unwind::catch(|| inner.as_mut().poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => Err(payload),
         };
-        executor.enter(*name, |_| unwind::discard(future.take()));
+        executor.enter(*group, |_| unwind::discard(future.take()));
         Poll::Ready(output)
     }
 }
@@ -204,6 +204,6 @@ impl<F: Future> Future for CatchUnwind<F> {
 impl<F> Drop for CatchUnwind<F> {
     fn drop(&mut self) {
         let future = self.future.take();
-        self.executor.enter(self.name, |_| unwind::discard(future));
+        self.executor.enter(self.group, |_| unwind::discard(future));
     }
 }

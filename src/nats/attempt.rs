@@ -20,6 +20,7 @@ use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
 use crate::pool::inner::PoolInner;
 use crate::retry::{ErrorClass, GiveUpReason, RetryDecision, RetryPolicy, RetryState};
 use crate::sync::{Arc, Mutex, OnceLock};
+use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job as PoolJob, Task};
 use crate::time::clock::Timestamp;
@@ -109,7 +110,7 @@ where
         let waiting = Mutex::new(Some((delivered, token.clone())));
         let (started, verdicts) = (Arc::clone(started), verdicts.clone());
         let cell = Arc::new(Cell { duty: Arc::clone(duty), number, id, queued_at, waiting, started, verdicts });
-        duty.engine.put_aside(PoolJob::Task(Arc::clone(&cell) as _));
+        duty.engine.push_unbounded(PoolJob::Task(Arc::clone(&cell) as _));
         Some(cell)
     }
 
@@ -157,7 +158,7 @@ where
     E: Display + 'static,
 {
     fn run(&self, executor: &Executor) {
-        executor.enter(0, |record| {
+        executor.enter(GroupId::NONE, |record| {
             let Some((delivered, token)) = self.waiting.lock().take() else { return };
             let Duty { handler, policy, .. } = &*self.duty;
             let now = Instant::now();
@@ -169,7 +170,7 @@ where
             };
             let outcome_of =
                 |result: &Result<_, _>| if result.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
-            let result = executor.perform(record, &self.brief(), body, outcome_of);
+            let result = executor.run(record, &self.brief(), body, outcome_of);
             let failure = match result {
                 Ok(Ok(())) => {
                     attempts.succeeded();
@@ -179,19 +180,19 @@ where
                 Err(panic) => Some((ErrorClass::Transient, panic.to_string())),
             };
             self.tell(failure.map_or(Verdict::Done, |failure| verdict_on(failure, policy, &delivered)));
-            executor.settle(record, 1);
+            executor.task_done(record, 1);
         });
     }
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
-        executor.enter(0, |record| {
+        executor.enter(GroupId::NONE, |record| {
             let waiting = self.waiting.lock().take();
             if waiting.is_none() {
                 return false;
             }
             executor.cancelled(record, &self.brief().info, reason);
             self.tell(Verdict::Return(Duration::ZERO));
-            executor.settle(record, 1);
+            executor.task_done(record, 1);
             true
         })
     }

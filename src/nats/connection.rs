@@ -112,7 +112,7 @@ impl Connection {
             Err(BlockError::OnIoThread) => return Err(ConnectError::WouldDeadlock),
             Err(BlockError::Panicked(panic)) => panic.resume(),
         };
-        let engine = Arc::clone(pool.engine());
+        let engine = Arc::clone(pool.inner());
         Ok(Self { link: Arc::new(Link { client, jetstream, io, engine, timeout, listener, workers, denials, api }) })
     }
 

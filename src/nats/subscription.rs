@@ -160,7 +160,7 @@ struct Pump<H> {
 
 impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
     async fn run(mut self) {
-        let closing = self.link.engine.closing.clone();
+        let closing = self.link.engine.shutdown_token.clone();
         let (mut closed, mut ended) = (closing.cancelled(), self.ended.cancelled());
         loop {
             let next = poll_fn(|context| {
@@ -203,7 +203,7 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
                 handler(&message);
             }
         };
-        engine.put_aside(Job::closure(job, id, self.location, queued_at));
+        engine.push_unbounded(Job::closure(job, id, self.location, queued_at));
     }
 }
 

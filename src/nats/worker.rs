@@ -291,13 +291,13 @@ impl<E> Worker<E> {
         H: Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
         E: fmt::Display + 'static,
     {
-        let engine = Arc::clone(pool.engine());
-        if context::is_inside(engine.pool()) {
+        let engine = Arc::clone(pool.inner());
+        if context::is_inside(engine.id()) {
             return Err(WorkerError::WouldDeadlock);
         }
         let notes = mpsc::unbounded_channel();
         self.link.tell_of_connection(notes.0.clone(), Note::News);
-        let _guards = [&engine.closing, &self.draining].map(|token| {
+        let _guards = [&engine.shutdown_token, &self.draining].map(|token| {
             let notes = notes.0.clone();
             token.on_cancel(move || drop(notes.send(Note::Drain)))
         });

@@ -1,9 +1,11 @@
-//! Building a pool: settings are stored as given, checked once in `build`, and final inside.
+//! The builder of pools. Setters store, `build` checks once, and the settings are final from then
+//! on.
 
 use std::env;
 use std::fmt;
 
-use super::inner::{Overflow, PoolInner};
+use super::inner::PoolInner;
+use super::overflow::Overflow;
 use super::shutdown::{self, OnDrop};
 use super::worker::{self, WorkerSettings};
 use super::worker_pool::{PoolSettings, WorkerPool, check_workers};
@@ -13,19 +15,19 @@ use crate::observe::observer::Observer;
 use crate::sync::{self, Arc, StaticOnceLock};
 use crate::task::executor::Hooks;
 
-/// The capacity of a queue unless told otherwise.
+/// The default capacity of a queue.
 const DEFAULT_QUEUE_CAPACITY: usize = 1024;
-/// The largest queue: its memory (64 bytes a place) is allocated at once.
+/// The largest capacity of a queue. Its memory, 64 bytes for each place, is allocated at once.
 const MAX_QUEUE_CAPACITY: usize = 1 << 24;
 /// The largest stack of a worker, in bytes.
 const MAX_STACK_SIZE: usize = isize::MAX as usize / 2;
-/// Overrides the number of workers of the global pool.
+/// The environment variable that overrides the number of workers of the global pool.
 const WORKERS_VARIABLE: &str = "WORKCREW_WORKERS";
 
-/// Configures a pool. From [`WorkerPool::builder`].
+/// A builder of pools. Returned by [`WorkerPool::builder`].
 ///
-/// Setters only store; [`build`](Self::build) checks. Of a setting made twice, hooks and observers included, the last
-/// one counts.
+/// Setters only store, and [`build`](Self::build) checks the settings. If a setter is called twice,
+/// the last call counts; this includes hooks and observers.
 ///
 /// # Examples
 ///
@@ -45,7 +47,7 @@ const WORKERS_VARIABLE: &str = "WORKCREW_WORKERS";
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct WorkerPoolBuilder {
-    /// `None` means one for each CPU.
+    /// `None` means one worker for each CPU.
     workers: Option<usize>,
     queue_capacity: usize,
     worker_settings: WorkerSettings,
@@ -68,91 +70,110 @@ impl WorkerPoolBuilder {
         }
     }
 
-    /// The number of workers, 1 to 65,536. Unless set, the number of CPUs this process may use (a container's limit
-    /// included).
+    /// Sets the number of workers, from 1 to 65,536.
+    ///
+    /// Default: the number of CPUs that this process may use, limits of a container included.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
     }
 
-    /// How many jobs the queue can hold, 1 to 16,777,216. Unless set, 1,024. A place takes 64 bytes, allocated by
-    /// `build`.
+    /// Sets the capacity of the queue, from 1 to 16,777,216 jobs. `build` allocates 64 bytes for
+    /// each.
+    ///
+    /// Default: 1,024.
     pub fn queue_capacity(mut self, jobs: usize) -> Self {
         self.queue_capacity = jobs;
         self
     }
 
-    /// Names the threads of the pool. Default: `workcrew`.
+    /// Sets the first part of the names of the pool's threads.
     ///
-    /// | thread | its name |
+    /// Default: `workcrew`. The threads are then named:
+    ///
+    /// | thread | name |
     /// |---|---|
     /// | worker | `workcrew-0` and so on, by its index |
-    /// | thread of the timers | `workcrew-timer` |
-    /// | I/O thread, and its blocking helpers | `workcrew-io`, `workcr-blocking` |
+    /// | timer thread | `workcrew-timer` |
+    /// | I/O thread and its blocking helpers | `workcrew-io`, `workcr-blocking` |
     ///
-    /// Linux keeps the first 15 bytes of a thread's name. There a longer name loses the end of its first part, never
-    /// the index: worker 11 of `image-processing` is `image-proces-11`. [`std::thread::Thread::name`] says the same as
-    /// the system. Pools stay apart by what the cut leaves: at least 9 bytes for workers, 9 for the thread of the
-    /// timers. Elsewhere the name is cut where the system would cut it, which on Windows is nowhere.
+    /// Linux keeps the first 15 bytes of a thread's name. A longer name loses the end of its first
+    /// part there, never the index: worker 11 of `image-processing` is `image-proces-11`.
+    /// [`std::thread::Thread::name`] returns the same name as the system. At least 9 bytes of the
+    /// first part remain for workers and for the timer thread, so choose names that differ in
+    /// these. On other systems the name is cut to their own limit, if they have one; Windows has
+    /// none.
     ///
-    /// A name with a NUL is refused by [`build`](Self::build).
+    /// [`build`](Self::build) returns an error for a name that contains a NUL.
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.worker_settings.thread_name = name.into();
         self
     }
 
-    /// The stack of each worker, in bytes. The operating system may round it up. Unless set, the standard library's
-    /// default (2 MiB, or `RUST_MIN_STACK`).
+    /// Sets the stack size of each worker, in bytes. The operating system may round it up.
     ///
-    /// A worker runs tasks nested in tasks up to 64 deep, and a small stack must have room for that many frames of
-    /// *your* tasks. For 64 joins of tasks that do nothing else, a debug build takes less than 192 KiB (x86-64,
-    /// rustc 1.95).
+    /// Default: that of the standard library (2 MiB, or `RUST_MIN_STACK`).
+    ///
+    /// A worker runs tasks nested in each other up to 64 deep, so a small stack must have room for
+    /// that many frames of *your* tasks. For 64 joins of tasks that do nothing else, a debug build
+    /// takes less than 192 KiB (x86-64, rustc 1.95).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.worker_settings.stack_size = Some(bytes);
         self
     }
 
-    /// What `execute` and `spawn` do when the queue is full. Unless set, they block.
+    /// Sets what `execute` and `spawn` do when the queue is full.
+    ///
+    /// Default: [`Overflow::Block`].
     pub fn overflow(mut self, policy: Overflow) -> Self {
         self.overflow = policy;
         self
     }
 
-    /// Sets what dropping the pool does. Default: drain and join, which blocks. In async code choose
-    /// [`OnDrop::Detach`].
+    /// Sets what dropping the pool does.
+    ///
+    /// Default: [`OnDrop::Drain`], which blocks. In async code choose [`OnDrop::Detach`].
     pub fn on_drop(mut self, policy: OnDrop) -> Self {
         self.on_drop = policy;
         self
     }
 
-    /// Called first on each worker's thread, with the index of the worker. A panic is contained and counted.
+    /// Sets a hook that each worker calls when its thread starts, with its index.
+    ///
+    /// A panic of the hook is contained and counted.
     pub fn on_thread_start(mut self, f: impl Fn(usize) + Send + Sync + 'static) -> Self {
         self.worker_settings.on_start = Some(Arc::new(f));
         self
     }
 
-    /// Called last on each worker's thread, with the index of the worker. A panic is contained and counted.
+    /// Sets a hook that each worker calls when its thread ends, with its index.
+    ///
+    /// A panic of the hook is contained and counted.
     pub fn on_thread_stop(mut self, f: impl Fn(usize) + Send + Sync + 'static) -> Self {
         self.worker_settings.on_stop = Some(Arc::new(f));
         self
     }
 
-    /// Called with each panic of a task, at once, on the thread that ran it, before anybody who waits for the task
-    /// learns of it. A panic of `f` itself is contained and counted. `f` may submit tasks; hooks are nested at most 16 deep,
-    /// see [`Observer`].
+    /// Sets a hook that is called with each panic of a task.
+    ///
+    /// It is called at once, on the thread that ran the task, before any waiter of the task is
+    /// notified. A panic of the hook itself is contained and counted. The hook may submit tasks.
+    /// Hooks are nested at most 16 deep; see [`Observer`].
     pub fn on_panic(mut self, f: impl Fn(&TaskPanic) + Send + Sync + 'static) -> Self {
         self.hooks.on_panic = Some(Box::new(f));
         self
     }
 
-    /// Sets an observer, which is told of each step of each task.
+    /// Sets an observer, which is called at each step of each task.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.hooks.observer = Some(Box::new(observer));
         self
     }
 
-    /// Whether [`Metrics`](crate::Metrics) carry histograms of queue wait and run time. Costs three readings of the
-    /// clock more for each task (one is always made, for [`WorkerPool::running`]). Unless set, no.
+    /// Sets whether [`Metrics`](crate::Metrics) include histograms of queue wait and run time.
+    ///
+    /// Default: `false`. Costs three readings of the clock for each task, instead of at most one
+    /// for [`WorkerPool::running`].
     pub fn timing(mut self, timing: bool) -> Self {
         self.timing = timing;
         self
@@ -162,25 +183,25 @@ impl WorkerPoolBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if a setting is out of range or a thread could not be started; those that had been started are
-    /// joined then.
+    /// [`BuildError`], if a setting is out of range or a thread could not be started. Threads that
+    /// had been started are joined.
     pub fn build(self) -> Result<WorkerPool, BuildError> {
         let cpus = num_cpus::get();
         sync::set_cpu_count(cpus);
         let workers = self.workers.unwrap_or(cpus);
         check_workers(workers)?;
         self.check()?;
-        let engine = Arc::new(PoolInner::new(self.queue_capacity, self.overflow, self.hooks, self.timing));
-        let change = engine.workers.set_target(workers);
-        if let Err(error) = worker::start(&engine, &self.worker_settings, change.missing) {
-            shutdown::shutdown(&engine);
+        let inner = Arc::new(PoolInner::new(self.queue_capacity, self.overflow, self.hooks, self.timing));
+        let resize = inner.workers.set_target(workers);
+        if let Err(error) = worker::start(&inner, &self.worker_settings, resize.missing) {
+            shutdown::shutdown(&inner);
             return Err(error);
         }
         let settings = PoolSettings { workers: self.worker_settings, on_drop: self.on_drop };
-        Ok(WorkerPool::assemble(engine, settings))
+        Ok(WorkerPool::assemble(inner, settings))
     }
 
-    /// Checks all settings but the number of workers.
+    /// Checks all settings except the number of workers.
     fn check(&self) -> Result<(), BuildError> {
         let stack_size = self.worker_settings.stack_size.unwrap_or(0);
         if self.queue_capacity == 0 {
@@ -217,9 +238,9 @@ impl fmt::Debug for WorkerPoolBuilder {
     }
 }
 
-/// # Making pools
+/// # Creating pools
 impl WorkerPool {
-    /// A pool with one worker for each CPU and a queue of 1,024.
+    /// Creates a pool with one worker for each CPU and a queue of 1,024 jobs.
     ///
     /// # Errors
     ///
@@ -228,21 +249,23 @@ impl WorkerPool {
         Self::builder().build()
     }
 
-    /// The settings of a pool, to be changed before it is built.
+    /// Returns a builder with default settings.
     pub fn builder() -> WorkerPoolBuilder {
         WorkerPoolBuilder::new()
     }
 
-    /// The pool of the process, built when it is first asked for and never dropped: what is queued when `main` returns
-    /// is lost, unless `main` calls [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) on it.
+    /// Returns the global pool of the process, which is built at the first call.
     ///
-    /// It is built like [`new`](Self::new)'s, but the environment variable `WORKCREW_WORKERS` overrides the number of
-    /// workers. Libraries should take a pool from their caller instead.
+    /// It is never dropped, so what is queued when `main` returns is lost. To prevent that, call
+    /// [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) on it at the end of `main`.
+    ///
+    /// It is built like that of [`new`](Self::new), but the environment variable `WORKCREW_WORKERS`
+    /// overrides the number of workers. Libraries should take a pool from their caller instead.
     ///
     /// # Panics
     ///
-    /// If it cannot be built: no thread could be started, or the variable holds no number of workers. The next call
-    /// tries again.
+    /// If the pool cannot be built, because a thread could not be started or the variable is not a
+    /// valid number of workers. The next call tries again.
     ///
     /// # Examples
     ///

@@ -1,29 +1,34 @@
-//! Where a pool finds those who must hear of its end, and of more workers: each of them has a seat.
+//! A sharded registry of the groups and subscriptions of a pool, which are notified of its shutdown
+//! and of new workers.
 
 use std::mem;
 
 use crate::sync::{Arc, CachePadded, Mutex, Weak};
 
-/// How many rows of seats there are, so that threads that come and go do not wait for each other.
-const ROWS: usize = 8;
-/// How many free seats of a row are kept when nobody sits there.
-const KEPT: usize = 64;
+/// The number of shards. Threads that use different shards do not contend.
+const SHARDS: usize = 8;
+/// The number of slots that an empty shard keeps allocated.
+const MAX_KEPT: usize = 64;
 
-/// Members, each in a seat. To enter and to leave take a lock once, and seldom memory: seats are used again.
-pub(crate) struct GroupRegistry<T: ?Sized>([CachePadded<Mutex<Row<T>>>; ROWS]);
+/// The live groups of a pool.
+///
+/// To register and to deregister takes one lock each, and seldom allocates, because slots are
+/// reused.
+pub(crate) struct GroupRegistry<T: ?Sized>([CachePadded<Mutex<State<T>>>; SHARDS]);
 
-/// What a lock guards.
-struct Row<T: ?Sized> {
-    seats: Vec<Option<Weak<T>>>,
-    /// The seats without a member.
+/// What the lock of a shard guards.
+struct State<T: ?Sized> {
+    /// A group, or `None` if the slot is free.
+    slots: Vec<Option<Weak<T>>>,
+    /// The free slots.
     free: Vec<usize>,
 }
 
-/// The seat of one member, until it leaves.
+/// The slot of a registered group, until it is deregistered.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    pub(crate) row: usize,
-    number: usize,
+    pub(crate) shard: usize,
+    slot: usize,
 }
 
 impl<T: ?Sized> GroupRegistry<T> {
@@ -31,55 +36,54 @@ impl<T: ?Sized> GroupRegistry<T> {
         Self(Default::default())
     }
 
-    /// Gives a seat to a new member; any number is a row.
+    /// Registers a group. Any number is a valid shard.
     #[inline]
-    pub(crate) fn enter(&self, member: Weak<T>, row: usize) -> Registration {
-        let row = row % ROWS;
-        let mut members = self.0[row].0.lock();
-        let number = if let Some(number) = members.free.pop() {
-            members.seats[number] = Some(member);
-            number
+    pub(crate) fn register(&self, group: Weak<T>, shard: usize) -> Registration {
+        let shard = shard % SHARDS;
+        let mut state = self.0[shard].0.lock();
+        let slot = if let Some(slot) = state.free.pop() {
+            state.slots[slot] = Some(group);
+            slot
         } else {
-            members.seats.push(Some(member));
-            members.seats.len() - 1
+            state.slots.push(Some(group));
+            state.slots.len() - 1
         };
-        Registration { row, number }
+        Registration { shard, slot }
     }
 
-    /// Frees the seat of a member. Each leaves once.
+    /// Frees the slot of a group. Called once for each registration.
     #[inline]
-    pub(crate) fn leave(&self, registration: &Registration) {
-        let mut row = self.0[registration.row].0.lock();
-        let member = row.seats[registration.number].take();
-        row.free.push(registration.number);
-        let mut unused = Row::default();
-        if row.free.len() == row.seats.len() && row.seats.len() > KEPT {
-            mem::swap(&mut *row, &mut unused);
+    pub(crate) fn deregister(&self, registration: &Registration) {
+        let mut state = self.0[registration.shard].0.lock();
+        let group = state.slots[registration.slot].take();
+        state.free.push(registration.slot);
+        let mut unused = State::default();
+        if state.free.len() == state.slots.len() && state.slots.len() > MAX_KEPT {
+            mem::swap(&mut *state, &mut unused);
         }
-        drop(row);
-        drop((member, unused)); // outside of the lock
+        drop(state);
+        drop((group, unused)); // outside of the lock
     }
 
-    /// Those members that live. A member that enters meanwhile may be missing.
-    pub(crate) fn members(&self) -> Vec<Arc<T>> {
-        let mut members = Vec::new();
-        for row in &self.0 {
-            members.extend(row.0.lock().seats.iter().flatten().filter_map(Weak::upgrade));
+    /// Returns the groups that are alive. May miss a group that registers at the same time.
+    pub(crate) fn live(&self) -> Vec<Arc<T>> {
+        let mut groups = Vec::new();
+        for shard in &self.0 {
+            groups.extend(shard.0.lock().slots.iter().flatten().filter_map(Weak::upgrade));
         }
-        members
+        groups
     }
 
-    /// How many seats are taken.
+    /// Returns the number of registered groups.
     #[cfg(test)]
-    pub(crate) fn taken(&self) -> usize {
-        let taken = |row: &CachePadded<Mutex<Row<T>>>| row.0.lock().seats.iter().flatten().count();
-        self.0.iter().map(taken).sum()
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(|shard| shard.0.lock().slots.iter().flatten().count()).sum()
     }
 }
 
-impl<T: ?Sized> Default for Row<T> {
+impl<T: ?Sized> Default for State<T> {
     fn default() -> Self {
-        Self { seats: Vec::new(), free: Vec::new() }
+        Self { slots: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -88,38 +92,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seats_are_used_again_and_given_back_when_nobody_is_there() {
-        let seats = GroupRegistry::new();
-        let members: Vec<Arc<usize>> = (0..10 * KEPT).map(Arc::new).collect();
-        let enter = |member| seats.enter(Arc::downgrade(member), 5);
-        let row = || seats.0[5].0.lock();
+    fn slots_are_reused_and_freed_when_the_shard_is_empty() {
+        let registry = GroupRegistry::new();
+        let groups: Vec<Arc<usize>> = (0..10 * MAX_KEPT).map(Arc::new).collect();
+        let register = |group| registry.register(Arc::downgrade(group), 5);
+        let shard = || registry.0[5].0.lock();
         for _ in 0..3 {
-            let taken: Vec<_> = members.iter().map(enter).collect();
-            assert_eq!(seats.members(), members);
-            taken[1..].iter().for_each(|registration| seats.leave(registration));
-            assert_eq!(seats.members(), members[..1]);
-            let again = enter(&members[1]);
-            assert_eq!(seats.members(), members[..2]);
-            assert_eq!(row().seats.len(), members.len());
-            seats.leave(&again);
-            seats.leave(&taken[0]);
-            assert_eq!(row().seats.capacity(), 0);
+            let registrations: Vec<_> = groups.iter().map(register).collect();
+            assert_eq!(registry.live(), groups);
+            registrations[1..].iter().for_each(|registration| registry.deregister(registration));
+            assert_eq!(registry.live(), groups[..1]);
+            let again = register(&groups[1]);
+            assert_eq!(registry.live(), groups[..2]);
+            assert_eq!(shard().slots.len(), groups.len());
+            registry.deregister(&again);
+            registry.deregister(&registrations[0]);
+            assert_eq!(shard().slots.capacity(), 0);
         }
-        let few: Vec<_> = members[..KEPT].iter().map(enter).collect();
-        few.iter().for_each(|registration| seats.leave(registration));
-        assert_eq!(row().seats.len(), KEPT, "so many are kept");
+        let few: Vec<_> = groups[..MAX_KEPT].iter().map(register).collect();
+        few.iter().for_each(|registration| registry.deregister(registration));
+        assert_eq!(shard().slots.len(), MAX_KEPT, "a small shard keeps its slots");
     }
 
     #[test]
-    fn members_of_all_threads_are_found_and_the_dead_are_not() {
-        let seats = GroupRegistry::new();
-        let members: Vec<Arc<usize>> = (0..100).map(Arc::new).collect();
-        let taken: Vec<_> = members.iter().map(|member| seats.enter(Arc::downgrade(member), **member)).collect();
-        let dead = seats.enter(Arc::downgrade(&Arc::new(1)), 1);
-        let mut found = seats.members();
+    fn groups_of_all_shards_are_found_and_dead_ones_are_not() {
+        let registry = GroupRegistry::new();
+        let groups: Vec<Arc<usize>> = (0..100).map(Arc::new).collect();
+        let registrations: Vec<_> =
+            groups.iter().map(|group| registry.register(Arc::downgrade(group), **group)).collect();
+        let dead = registry.register(Arc::downgrade(&Arc::new(1)), 1);
+        let mut found = registry.live();
         found.sort_unstable();
-        assert_eq!(found, members);
-        taken.iter().chain([&dead]).for_each(|registration| seats.leave(registration));
-        assert_eq!(seats.members(), []);
+        assert_eq!(found, groups);
+        registrations.iter().chain([&dead]).for_each(|registration| registry.deregister(registration));
+        assert_eq!(registry.live(), []);
     }
 }

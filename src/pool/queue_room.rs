@@ -1,33 +1,36 @@
-//! Waiting for room in the queue of a pool, from a task of another pool: the registry of waits knows of it.
+//! Waiting for room in the queue of a pool, from a task of another pool, known to the registry of
+//! waits.
 //!
-//! A worker makes room by taking the oldest job. If no worker of the pool is awake, one that waits for the submitting task
-//! does that. So its wait may run a job that it has not asked for: the wait needs that job out of the way.
+//! A worker makes room when it takes the oldest job. If no worker of the pool is awake, a worker
+//! that waits for the submitting task does so. Its wait may therefore run a job that it did not ask
+//! for, because the submission needs the place of that job.
 
 use std::time::Instant;
 
 use crate::error::CancelReason;
 use crate::queue::{PushError, Queue};
 use crate::sync::Arc;
-use crate::task::context::{self, Name};
+use crate::task::context::{AwaitedId, PoolId};
 use crate::task::executor::Executor;
 use crate::task::job::Job;
 use crate::task::waits::{self, Awaited, Kind, Needs, Refused, Wait};
 use crate::time::deadline::Deadline;
 
-/// Room in the queue of a pool.
-pub(crate) struct Room {
+/// Room in the queue of a pool, as something that is waited for.
+pub(crate) struct QueueRoom {
     pub(crate) queue: Arc<Queue<Job>>,
     pub(crate) executor: Arc<Executor>,
 }
 
-impl Room {
-    /// Pushes a job as soon as there is room, on a thread with tasks on its stack, and helps meanwhile.
+impl QueueRoom {
+    /// Pushes a job as soon as there is room, and helps meanwhile. Called on a thread with tasks on
+    /// its stack.
     pub(crate) fn push(self, job: Job) -> Result<(), PushError<Job>> {
         let queue = Arc::clone(&self.queue);
         let mut left = Some(job);
         let target: Arc<dyn Awaited> = Arc::new(self);
         let sleep = |wait: &Wait, until: Option<Instant>| {
-            let job = left.take().expect("it is here until it is pushed or refused");
+            let job = left.take().expect("the job is here until it is pushed or refused");
             let pushed = queue.push_unless(job, Deadline::NEVER.earlier(until), || wait.is_called());
             let is_over = !matches!(pushed, Err(PushError::Timeout(_)));
             left = pushed.err().map(|(PushError::Timeout(job) | PushError::Closed(job))| job);
@@ -40,13 +43,13 @@ impl Room {
     }
 }
 
-impl Awaited for Room {
-    fn name(&self) -> Name {
-        context::name_of(&*self.queue)
+impl Awaited for QueueRoom {
+    fn name(&self) -> AwaitedId {
+        AwaitedId::of(&*self.queue)
     }
 
-    fn pool(&self) -> Name {
-        self.executor.pool
+    fn pool(&self) -> PoolId {
+        self.executor.pool_id
     }
 
     fn look(&self, needs: &mut Needs) {
@@ -55,7 +58,7 @@ impl Awaited for Room {
 
     fn help(self: Arc<Self>) {
         let Some(mut job) = self.queue.try_pop_bounded() else { return };
-        if self.executor.lifecycle.is_cancelling() {
+        if self.executor.tracker.is_cancelling() {
             job.cancel(CancelReason::ShutDown, &self.executor);
         } else {
             job.run(&self.executor);

@@ -1,19 +1,20 @@
 //! Submitting from async code: a future that waits for room without a thread.
 //!
-//! | state | meaning | who may change it | next |
+//! | state | meaning | changed by | next |
 //! |---|---|---|---|
-//! | *new* | nobody has polled it | a poll | *accepted*; *waiting*; *refused* |
-//! | *waiting* | admitted; the job lies here, a waker lies with the queue | a poll; the closing of the pool; the drop | *tried*; *refused* |
-//! | *tried* | a poll has the job in its hands | that poll | *accepted*; *waiting* |
-//! | *accepted* | the queue has the job | nobody | none |
-//! | *refused* | the job is out of the books | a poll, which gives the closure back | none |
+//! | *new* | not polled yet | a poll | *accepted*; *waiting*; *refused* |
+//! | *waiting* | admitted; the job is here and a waker is registered with the queue | a poll; the shutdown token; the drop | *tried*; *refused* |
+//! | *tried* | a poll has taken the job out to push it | that poll | *accepted*; *waiting* |
+//! | *accepted* | the queue has the job | – | – |
+//! | *refused* | the task is withdrawn; a poll returns the closure | – | – |
 //!
 //! Rules:
-//! 1. The closing refuses what waits by itself, since nobody can promise that a future will be polled again: so a pool
-//!    drains however many submitters have been forgotten.
-//! 2. A poll that could not push puts the job back first and looks for the closing then; the closing is marked first and
-//!    looks for the job then. So one of the two refuses it.
-//! 3. A future that is dropped leaves the queue, and passes on what it had been told (see `queue`).
+//! 1. Closing the pool refuses waiting submissions at once, because a future may never be polled
+//!    again. So a pool drains however many submissions have been forgotten.
+//! 2. A poll that could not push first puts the job back and then checks the shutdown token.
+//!    Closing first cancels the token and then looks for the job. So one of the two refuses it.
+//! 3. A future that is dropped deregisters from the queue and forwards a notification that it has
+//!    received (see `queue`).
 
 use std::fmt;
 use std::future::Future;
@@ -29,7 +30,7 @@ use crate::error::SubmitError;
 use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::queue::WaiterId;
 use crate::sync::{Arc, Mutex};
-use crate::task::TaskCell;
+use crate::task::cell::TaskCell;
 use crate::task::context;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Job;
@@ -38,24 +39,29 @@ use crate::unwind;
 
 /// # From async code
 impl WorkerPool {
-    /// Like [`spawn`](Self::spawn), for async code: awaiting it waits for room in the queue without blocking the thread,
-    /// and gives the handle, which can be awaited in turn. Works in any runtime.
+    /// Like [`spawn`](Self::spawn), for async code: the returned future waits for room in the queue
+    /// without blocking the thread. Its output is the handle, which can be awaited too. Works with
+    /// any runtime.
     ///
-    /// Nothing happens before the first poll. Dropping the future before it is ready withdraws the submission and drops
-    /// the closure. A full queue is waited for under [`Overflow::Block`](crate::Overflow) and `CallerRuns`, since a job run
-    /// on the caller's thread would block the runtime; the policies that discard do so. Polled on a worker of the pool it
-    /// never waits, as `spawn` does not.
+    /// Nothing happens before the first poll. Dropping the future before it is ready withdraws the
+    /// submission and drops the closure.
     ///
-    /// Room that comes free is offered to futures in the order in which they began to wait. One that is woken and neither
-    /// polled nor dropped keeps its offer from the next, until more room comes free; threads it holds up not at all.
+    /// Waits for room under [`Overflow::Block`](crate::Overflow) and `CallerRuns`, because a job
+    /// run on the caller's thread would block the runtime. The policies that discard do so here
+    /// too. On a worker of the pool the future never waits, like `spawn`.
+    ///
+    /// Futures are notified of free room in the order in which they began to wait. A future that is
+    /// notified and neither polled nor dropped delays the next future until more room becomes free.
+    /// It never delays threads.
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the closure, if the pool is shut down, also while this waits for room.
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
     ///
     /// # Examples
     ///
-    /// A handler that is held up, not refused, when the pool has enough to do:
+    /// A handler that is delayed, not refused, while the pool is busy:
     ///
     /// ```
     /// # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
@@ -76,49 +82,50 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        SpawnAsync { engine: Arc::clone(self.engine()), location: Location::caller(), state: State::New(f), wait: None }
+        SpawnAsync { pool: Arc::clone(self.inner()), location: Location::caller(), stage: Stage::New(f), wait: None }
     }
 }
 
-/// Submits a task as soon as there is room. From [`WorkerPool::spawn_async`].
+/// A future that submits a task as soon as there is room. Returned by [`WorkerPool::spawn_async`].
 #[must_use = "a future does nothing until it is polled"]
 pub struct SpawnAsync<F, T> {
-    engine: Arc<PoolInner>,
+    pool: Arc<PoolInner>,
     location: &'static Location<'static>,
-    state: State<F, T>,
-    /// What the registry of waits knows of the last poll, if that was within a task or a driven future.
+    stage: Stage<F, T>,
+    /// The entry of the last poll in the registry of waits, if the poll was within a task or a
+    /// driven future.
     wait: Option<Wait>,
 }
 
-/// See the table above.
-enum State<F, T> {
+/// The states of the table above.
+enum Stage<F, T> {
     New(F),
     Waiting(Waiting<F, T>),
-    /// Accepted or refused, and said so.
+    /// Accepted or refused; the future has returned `Ready`.
     Done,
 }
 
-/// A submission that is admitted and has found no room.
+/// An admitted submission that has found no room.
 struct Waiting<F, T> {
     task: Arc<TaskCell<F, T>>,
     id: TaskId,
-    /// Where it waits; `None` before it does.
-    spot: Option<WaiterId>,
-    offer: Arc<Offer>,
-    /// Tells the offer of the closing; `None` before it waits.
-    closing: Option<CancelGuard>,
+    /// Its registration with the queue; `None` before it waits.
+    waiter: Option<WaiterId>,
+    job: Arc<PendingJob>,
+    /// Refuses the job when the pool is closed; `None` before it waits.
+    shutdown_guard: Option<CancelGuard>,
 }
 
-/// What the closing must be able to reach.
-struct Offer {
-    inner: Mutex<Inner>,
+/// The job of a submission, shared with the callback of the shutdown token.
+struct PendingJob {
+    state: Mutex<State>,
 }
 
 /// What the lock guards.
-struct Inner {
-    /// `None` while it is tried, and once it is refused.
+struct State {
+    /// `None` while a poll tries to push it, and once it is refused.
     job: Option<Job>,
-    /// Woken by the closing.
+    /// Woken when the pool is closed.
     waker: Option<Waker>,
 }
 
@@ -131,31 +138,31 @@ where
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        // Cloning is foreign code, which may panic: it is done before anything has happened.
+        // Cloning a waker is user code and may panic, so it comes first.
         let wakers = [context.waker().clone(), context.waker().clone()];
         this.wait = None;
-        let mut waiting = match mem::replace(&mut this.state, State::Done) {
-            State::New(f) => match Waiting::admit(f, &this.engine, this.location) {
+        let mut waiting = match mem::replace(&mut this.stage, Stage::Done) {
+            Stage::New(f) => match Waiting::admit(f, &this.pool, this.location) {
                 Ok(waiting) => waiting,
                 Err(f) => return Poll::Ready(Err(SubmitError::new(f))),
             },
-            State::Waiting(waiting) => waiting,
-            State::Done => return Poll::Pending,
+            Stage::Waiting(waiting) => waiting,
+            Stage::Done => return Poll::Pending,
         };
-        match waiting.attempt(&this.engine, this.location, wakers) {
-            Attempt::Accepted => {
+        match waiting.try_push(&this.pool, this.location, wakers) {
+            PushResult::Accepted => {
                 let task = Arc::clone(&waiting.task);
-                waiting.leave(&this.engine, true);
-                Poll::Ready(Ok(JoinHandle::new(task, Arc::clone(&this.engine.executor))))
+                waiting.stop_waiting(&this.pool, true);
+                Poll::Ready(Ok(JoinHandle::new(task, Arc::clone(&this.pool.executor))))
             }
-            Attempt::Refused => {
+            PushResult::Refused => {
                 let task = Arc::clone(&waiting.task);
-                waiting.leave(&this.engine, false);
+                waiting.stop_waiting(&this.pool, false);
                 Poll::Ready(Err(SubmitError::new(task.withdraw())))
             }
-            Attempt::NoRoom => {
-                this.state = State::Waiting(waiting);
-                this.enter_wait(context);
+            PushResult::NoRoom => {
+                this.stage = Stage::Waiting(waiting);
+                this.register_wait(context);
                 Poll::Pending
             }
         }
@@ -166,15 +173,16 @@ where
 impl<F, T> Unpin for SpawnAsync<F, T> {}
 
 impl<F, T> SpawnAsync<F, T> {
-    /// Tells the registry of waits what this future waits for: a worker that waits for it can make room.
-    fn enter_wait(&mut self, context: &Context<'_>) {
+    /// Registers this future with the registry of waits, so that a worker that waits for it can
+    /// make room.
+    fn register_wait(&mut self, context: &Context<'_>) {
         if context::depth() == 0 {
             return;
         }
-        match waits::enter_future(Arc::new(self.engine.room()), context.waker()) {
+        match waits::enter_future(Arc::new(self.pool.queue_room()), context.waker()) {
             Next::Help(awaited) => {
                 awaited.help();
-                context.waker().wake_by_ref(); // to look again
+                context.waker().wake_by_ref(); // to try again
             }
             Next::Sleep(wait, _) => self.wait = Some(wait),
         }
@@ -183,27 +191,27 @@ impl<F, T> SpawnAsync<F, T> {
 
 impl<F, T> Drop for SpawnAsync<F, T> {
     fn drop(&mut self) {
-        if let State::Waiting(waiting) = mem::replace(&mut self.state, State::Done) {
-            unwind::discard(waiting.offer.refuse(&self.engine, waiting.id, self.location));
-            waiting.leave(&self.engine, false);
+        if let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Done) {
+            unwind::discard(waiting.job.refuse(&self.pool, waiting.id, self.location));
+            waiting.stop_waiting(&self.pool, false);
         }
     }
 }
 
 impl<F, T> fmt::Debug for SpawnAsync<F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::New(_) => "new",
-            State::Waiting(_) => "waiting",
-            State::Done => "done",
+        let state = match &self.stage {
+            Stage::New(_) => "new",
+            Stage::Waiting(_) => "waiting",
+            Stage::Done => "done",
         };
         f.debug_struct("SpawnAsync").field("location", self.location).field("state", &state).finish_non_exhaustive()
     }
 }
 
-/// What came of offering the job to the queue.
+/// The result of an attempt to push the job.
 #[must_use]
-enum Attempt {
+enum PushResult {
     Accepted,
     Refused,
     NoRoom,
@@ -214,74 +222,77 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    /// Admits the task to the books, or gives the closure back.
-    fn admit(f: F, engine: &Arc<PoolInner>, location: &'static Location<'static>) -> Result<Self, F> {
-        let executor = &engine.executor;
+    /// Admits the task, or gives the closure back.
+    fn admit(f: F, pool: &Arc<PoolInner>, location: &'static Location<'static>) -> Result<Self, F> {
+        let executor = &pool.executor;
         let queued_at = executor.now_if_timing();
         let Some(id) = executor.admit(location, None) else { return Err(f) };
         let task = Arc::new(TaskCell::new(f, id, location, queued_at));
         let job = Some(Job::Task(Arc::clone(&task) as _));
-        let offer = Arc::new(Offer { inner: Mutex::new(Inner { job, waker: None }) });
-        Ok(Self { task, id, spot: None, offer, closing: None })
+        let job = Arc::new(PendingJob { state: Mutex::new(State { job, waker: None }) });
+        Ok(Self { task, id, waiter: None, job, shutdown_guard: None })
     }
 
-    /// Offers the job to the queue; keeps rule 2.
-    fn attempt(
+    /// Tries to push the job; implements rule 2.
+    fn try_push(
         &mut self,
-        engine: &Arc<PoolInner>,
+        pool: &Arc<PoolInner>,
         location: &'static Location<'static>,
-        [of_closing, of_room]: [Waker; 2],
-    ) -> Attempt {
-        let Some(job) = self.offer.take(of_closing) else { return Attempt::Refused };
-        let Err(job) = engine.submit_or_enroll(job, &mut self.spot, of_room) else { return Attempt::Accepted };
-        self.offer.put_back(job);
-        if self.closing.is_none() {
-            let (offer, id) = (Arc::clone(&self.offer), self.id);
-            let (closing, engine) = (&engine.closing, Arc::downgrade(engine));
-            let refuse = move || engine.upgrade().and_then(|engine| offer.refuse(&engine, id, location));
-            self.closing = Some(closing.on_cancel(move || refuse().into_iter().for_each(Waker::wake)));
+        [shutdown_waker, room_waker]: [Waker; 2],
+    ) -> PushResult {
+        let Some(job) = self.job.take(shutdown_waker) else { return PushResult::Refused };
+        let Err(job) = pool.poll_submit(job, &mut self.waiter, room_waker) else { return PushResult::Accepted };
+        self.job.put_back(job);
+        if self.shutdown_guard.is_none() {
+            let (job, id) = (Arc::clone(&self.job), self.id);
+            let (token, pool) = (&pool.shutdown_token, Arc::downgrade(pool));
+            let refuse = move || pool.upgrade().and_then(|pool| job.refuse(&pool, id, location));
+            self.shutdown_guard = Some(token.on_cancel(move || refuse().into_iter().for_each(Waker::wake)));
         }
-        if engine.closing.is_cancelled() {
-            unwind::discard(self.offer.refuse(engine, self.id, location));
-            return Attempt::Refused;
+        if pool.shutdown_token.is_cancelled() {
+            unwind::discard(self.job.refuse(pool, self.id, location));
+            return PushResult::Refused;
         }
-        Attempt::NoRoom
+        PushResult::NoRoom
     }
 }
 
 impl<F, T> Waiting<F, T> {
-    /// Leaves the queue; keeps rule 3.
-    fn leave(mut self, engine: &PoolInner, took_room: bool) {
-        if let Some(spot) = self.spot.take() {
-            engine.leave(spot, took_room);
+    /// Deregisters from the queue; implements rule 3.
+    fn stop_waiting(mut self, pool: &PoolInner, took_room: bool) {
+        if let Some(waiter) = self.waiter.take() {
+            pool.stop_waiting(waiter, took_room);
         }
     }
 }
 
-impl Offer {
-    /// Takes the job out to try it; `None` if it is refused. The waker is left for the closing.
+impl PendingJob {
+    /// Takes the job out to push it; `None` if it is refused. Stores the waker for the shutdown
+    /// token.
     fn take(&self, waker: Waker) -> Option<Job> {
-        let mut inner = self.inner.lock();
-        let old = inner.waker.replace(waker);
-        let job = inner.job.take();
-        drop(inner);
+        let mut state = self.state.lock();
+        let old = state.waker.replace(waker);
+        let job = state.job.take();
+        drop(state);
         unwind::discard(old);
         job
     }
 
+    /// Puts the job back that could not be pushed.
     fn put_back(&self, job: Job) {
-        self.inner.lock().job = Some(job);
+        self.state.lock().job = Some(job);
     }
 
-    /// Takes a job that waits out of the books; returns the waker of the future, which gives the closure back.
-    fn refuse(&self, engine: &PoolInner, id: TaskId, location: &'static Location<'static>) -> Option<Waker> {
-        let mut inner = self.inner.lock();
-        let job = inner.job.take();
-        let waker = inner.waker.take_if(|_| job.is_some());
-        drop(inner);
+    /// Refuses the job if it is waiting. Returns the waker of the future, whose next poll returns
+    /// the closure.
+    fn refuse(&self, pool: &PoolInner, id: TaskId, location: &'static Location<'static>) -> Option<Waker> {
+        let mut state = self.state.lock();
+        let job = state.job.take();
+        let waker = state.waker.take_if(|_| job.is_some());
+        drop(state);
         if let Some(job) = job {
-            drop(job); // a share only: the closure lies with the future
-            engine.executor.withdrawn(&TaskInfo { id, location, label: None });
+            drop(job); // only a reference: the future has the closure
+            pool.executor.refuse(&TaskInfo { id, location, label: None });
         }
         waker
     }

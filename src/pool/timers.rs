@@ -1,13 +1,9 @@
-//! Timers: closures that run later, once or again and again.
+//! The timer methods of a pool: closures that run later, once or repeatedly.
 //!
-//! A delayed task is an ordinary task, admitted when it is handed over, that lies in the timekeeper's agenda before it
-//! lies in the queue. A periodic timer is a source of tasks. Both reach the queue by the timekeeper's thread, which this
-//! module knows nothing of.
+//! A delayed task is an ordinary task. It is admitted at once, and waits in the timer heap before
+//! it waits in the queue. A periodic timer is a source of tasks. The timer thread queues both; how
+//! it does so is not known here.
 
-use crate::timer::handle::TimerHandle;
-
-use crate::timer::periodic::Periodic;
-use crate::timer::schedule::Schedule;
 use std::io;
 use std::panic::Location;
 use std::time::Duration;
@@ -17,35 +13,40 @@ use crate::error::TimerError;
 use crate::observe::task_info::TaskInfo;
 use crate::sync::Arc;
 use crate::sync::thread_name::thread_name;
-use crate::task::TaskCell;
+use crate::task::cell::TaskCell;
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
+use crate::timer::handle::TimerHandle;
+use crate::timer::periodic::Periodic;
+use crate::timer::schedule::Schedule;
 use crate::timer::thread::{TimerRefused, TimerThread};
 
 /// # Timers
 ///
-/// Closures that run on the workers when their time has come. A pool's first timer starts one more thread, which sleeps
-/// until something is due: pending timers cost memory (some 200 bytes each) and no time. At most 1,048,576 may be
-/// pending at once.
+/// Closures that run on the workers when they are due. The first timer of a pool starts one more
+/// thread, which sleeps until a timer is due. A pending timer costs some 200 bytes of memory and no
+/// time. At most 1,048,576 timers may be pending at once.
 ///
-/// When its time has come, a closure waits for a free worker, but not for room in the queue: a full queue does not hold
-/// it up. Due timers start in the order in which they are due. A worker takes due timers and queued jobs by turns, so
-/// a due timer does not wait until the queue is empty, and jobs do not wait until no timer is due. Groups take turns there
-/// too; the [order of tasks](crate#in-which-order-do-tasks-start) says how long each can wait. So "when" means "not
-/// before".
+/// A timer that is due waits for a free worker, but not for room in the queue, so a full queue does
+/// not delay it. Due timers start in the order in which they are due. A worker alternates between
+/// due timers and queued jobs, so neither waits until the other is used up. Groups take part in
+/// this too; the [order of tasks](crate#in-which-order-do-tasks-start) says how long each can wait.
+/// A timer never starts before its time, and may start later.
 ///
-/// When the pool is closed, in whatever way, pending timers are cancelled. Delayed tasks count as cancelled then, in the
-/// [`ShutdownReport`](crate::ShutdownReport) too. To let them run first, call [`wait_idle`](Self::wait_idle) before.
+/// Every way to close the pool cancels pending timers. Delayed tasks then count as cancelled, also
+/// in the [`ShutdownReport`](crate::ShutdownReport). To let them run, call
+/// [`wait_idle`](Self::wait_idle) first.
 impl WorkerPool {
-    /// Runs a closure on a worker after `delay`, once.
+    /// Runs a closure on a worker once, after `delay`.
     ///
-    /// The task is accepted now, and counts as queued while it waits; [`wait_idle`](Self::wait_idle) waits for it.
-    /// `Duration::MAX` means never. Never blocks. Costs a logarithm of the number of pending timers.
+    /// The task is accepted now and counts as queued while it waits, so
+    /// [`wait_idle`](Self::wait_idle) waits for it. `Duration::MAX` means never. Never blocks.
+    /// Takes logarithmic time in the number of pending timers.
     ///
     /// # Errors
     ///
-    /// [`TimerError`] with the closure, if the pool is shut down, if too many timers are pending, or if the timer thread
-    /// could not be started.
+    /// [`TimerError`] with the closure, if the pool is shut down, if too many timers are pending,
+    /// or if the timer thread could not be started.
     ///
     /// # Examples
     ///
@@ -69,7 +70,7 @@ impl WorkerPool {
             Ok(timers) => timers,
             Err(source) => return Err(TimerError::no_thread(source, f)),
         };
-        let executor = &self.engine().executor;
+        let executor = &self.inner().executor;
         let due = Deadline::after_instant(timers.clock().now(), delay);
         let Some(id) = executor.admit(location, None) else { return Err(TimerError::shut_down(f)) };
         let task = Arc::new(TaskCell::new(f, id, location, None));
@@ -79,26 +80,27 @@ impl WorkerPool {
                 Ok(TimerHandle::once(handle, place, Arc::clone(timers), Arc::clone(executor)))
             }
             Err(refusal) => {
-                executor.withdrawn(&TaskInfo { id, location, label: None });
-                Err(no_place(refusal, task.withdraw()))
+                executor.refuse(&TaskInfo { id, location, label: None });
+                Err(timer_error(refusal, task.withdraw()))
             }
         }
     }
 
-    /// Runs a closure on a worker again and again, at a fixed rate: the first time after one `period`, then at every
-    /// multiple of it.
+    /// Runs a closure on a worker repeatedly at a fixed rate: first after one `period`, then at
+    /// every multiple of it.
     ///
-    /// Runs of one timer never overlap. Moments that pass while it is running, or while it waits for a worker, or while
-    /// the machine sleeps, are left out: what is late is made up by one run at most, never by a burst, and the next one
-    /// keeps to the row of multiples.
+    /// Runs of one timer never overlap. Multiples that pass while the timer runs, while it waits
+    /// for a worker, or while the machine sleeps, are skipped. A late timer makes at most one run
+    /// to catch up, never a burst, and the next run is at a multiple again.
     ///
-    /// Each run is a task of its own, submitted when a worker comes to it: between two runs the pool may be idle. A panic
-    /// is contained like any task's, and the timer goes on. It ends by [`TimerHandle::cancel`], or with the pool. `Duration::MAX`
-    /// means never.
+    /// Each run is a task of its own, submitted when a worker takes it: between two runs the pool
+    /// may be idle. A panic is contained like that of any task, and the timer continues. It ends by
+    /// [`TimerHandle::cancel`] or with the pool. `Duration::MAX` means never.
     ///
     /// # Errors
     ///
-    /// [`TimerError`] with the closure, if the period is zero, and as for [`execute_after`](Self::execute_after).
+    /// [`TimerError`] with the closure, if the period is zero, and as for
+    /// [`execute_after`](Self::execute_after).
     ///
     /// # Examples
     ///
@@ -122,12 +124,13 @@ impl WorkerPool {
         self.repeat(Schedule::FixedRate(period), f, Location::caller())
     }
 
-    /// Like [`execute_every`](Self::execute_every), but `delay` is the time from the end of one run to the start of the
-    /// next, however long a run takes.
+    /// Like [`execute_every`](Self::execute_every), but `delay` is the time from the end of one run
+    /// to the start of the next.
     ///
     /// # Errors
     ///
-    /// [`TimerError`] with the closure, if the delay is zero, and as for [`execute_after`](Self::execute_after).
+    /// [`TimerError`] with the closure, if the delay is zero, and as for
+    /// [`execute_after`](Self::execute_after).
     #[track_caller]
     pub fn execute_with_fixed_delay<F>(&self, delay: Duration, f: F) -> Result<TimerHandle, TimerError<F>>
     where
@@ -136,37 +139,38 @@ impl WorkerPool {
         self.repeat(Schedule::FixedDelay(delay), f, Location::caller())
     }
 
+    /// Starts a periodic timer.
     fn repeat<F>(
         &self,
-        rhythm: Schedule,
+        schedule: Schedule,
         f: F,
         location: &'static Location<'static>,
     ) -> Result<TimerHandle, TimerError<F>>
     where
         F: FnMut() + Send + 'static,
     {
-        if rhythm.is_zero() {
+        if schedule.is_zero() {
             return Err(TimerError::zero_period(f));
         }
         match self.timers() {
             Err(source) => Err(TimerError::no_thread(source, f)),
-            Ok(timers) => match Periodic::set(f, rhythm, location, timers) {
-                Ok(timer) => Ok(TimerHandle::periodic(timer, Arc::clone(&self.engine().executor))),
-                Err((refusal, f)) => Err(no_place(refusal, f)),
+            Ok(timers) => match Periodic::set(f, schedule, location, timers) {
+                Ok(timer) => Ok(TimerHandle::periodic(timer, Arc::clone(&self.inner().executor))),
+                Err((refusal, f)) => Err(timer_error(refusal, f)),
             },
         }
     }
 
-    /// The timekeeper, whose thread runs from now on.
+    /// Returns the timers of the pool. Starts their thread if it is not running.
     pub(crate) fn timers(&self) -> io::Result<&Arc<TimerThread>> {
-        let timers = &self.engine().timers;
+        let timers = &self.inner().timers;
         timers.start(|| thread_name(self.thread_name(), "timer"))?;
         Ok(timers)
     }
 }
 
-/// The error for a closure that found no place in the agenda.
-pub(crate) fn no_place<F>(refusal: TimerRefused, closure: F) -> TimerError<F> {
+/// Returns the error for a closure that the timer thread refused.
+pub(crate) fn timer_error<F>(refusal: TimerRefused, closure: F) -> TimerError<F> {
     match refusal {
         TimerRefused::Full => TimerError::full(closure),
         TimerRefused::Closed => TimerError::shut_down(closure),

@@ -1,7 +1,7 @@
-//! The workers: their threads from start to end.
+//! The worker threads, from start to end.
 //!
-//! A worker takes jobs until it may leave or the pool is drained. Nothing that a job does ends it, nor does a panic of the
-//! crate itself between two jobs.
+//! A worker runs jobs until it must retire or the pool is drained. No job can end it, nor can a
+//! panic of the crate itself between two jobs.
 
 use std::io;
 
@@ -17,32 +17,32 @@ use crate::task::job::Job;
 use crate::task::waits;
 use crate::unwind;
 
-/// A hook that a worker calls, with its index.
+/// A hook that a worker calls with its index.
 pub(crate) type WorkerHook = Arc<dyn Fn(usize) + Send + Sync>;
 
-/// How workers are made.
+/// The settings of worker threads.
 #[derive(Clone, Default)]
 pub(crate) struct WorkerSettings {
-    /// Threads are named after this and their index.
+    /// The first part of the threads' names; the second is their index.
     pub(crate) thread_name: String,
-    /// In bytes; `None` leaves it to the standard library.
+    /// In bytes; `None` means the default of the standard library.
     pub(crate) stack_size: Option<usize>,
-    /// Called first on each worker's thread.
+    /// Called when a worker's thread starts.
     pub(crate) on_start: Option<WorkerHook>,
-    /// Called last on each worker's thread.
+    /// Called when a worker's thread ends.
     pub(crate) on_stop: Option<WorkerHook>,
 }
 
-/// Starts so many workers, or as many as it can.
-pub(crate) fn start(engine: &Arc<PoolInner>, settings: &WorkerSettings, workers: usize) -> Result<(), BuildError> {
+/// Starts `workers` workers. Stops at the first that cannot be started; the others keep running.
+pub(crate) fn start(pool: &Arc<PoolInner>, settings: &WorkerSettings, workers: usize) -> Result<(), BuildError> {
     for _ in 0..workers {
-        let record = engine.workers.enlist(|| engine.executor.lifecycle.ledger.open_record());
-        match start_one(engine, settings, Arc::clone(&record)) {
-            Ok(thread) => engine.workers.keep(thread),
+        let counters = pool.workers.add(|| pool.executor.tracker.register_worker());
+        match start_one(pool, settings, Arc::clone(&counters)) {
+            Ok(thread) => pool.workers.push_thread(thread),
             Err(source) => {
-                let worker = record.worker();
-                engine.workers.depart();
-                engine.workers.gone(record);
+                let worker = counters.worker();
+                pool.workers.retire();
+                pool.workers.remove(counters);
                 return Err(BuildError::Spawn { worker, source });
             }
         }
@@ -50,61 +50,65 @@ pub(crate) fn start(engine: &Arc<PoolInner>, settings: &WorkerSettings, workers:
     Ok(())
 }
 
+/// Starts the thread of one worker.
 fn start_one(
-    engine: &Arc<PoolInner>,
+    pool: &Arc<PoolInner>,
     settings: &WorkerSettings,
-    record: Arc<WorkerCounters>,
+    counters: Arc<WorkerCounters>,
 ) -> io::Result<thread::JoinHandle<()>> {
     if failpoint::should_fail(Failpoint::ThreadStart) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    let mut builder = thread::Builder::new().name(thread_name(&settings.thread_name, &record.worker().to_string()));
+    let mut builder = thread::Builder::new().name(thread_name(&settings.thread_name, &counters.worker().to_string()));
     if let Some(stack_size) = settings.stack_size {
         builder = builder.stack_size(stack_size);
     }
-    let (engine, settings) = (Arc::clone(engine), settings.clone());
-    builder.spawn(move || main(&engine, &settings, record))
+    let (pool, settings) = (Arc::clone(pool), settings.clone());
+    builder.spawn(move || run_worker(&pool, &settings, counters))
 }
 
-fn main(engine: &Arc<PoolInner>, settings: &WorkerSettings, record: Arc<WorkerCounters>) {
-    context::become_worker(engine.pool(), Arc::clone(&record));
-    waits::count_worker(engine.pool());
-    call_hook(engine, settings.on_start.as_ref(), &record);
-    let mut hand = None;
-    while let Err(payload) = unwind::catch(|| work(engine, &record, &mut hand)) {
-        // Every panic of foreign code is caught where it is called, so this one is the crate's own. The worker lives on, and
-        // what it had in its hand and had not started meets a fate.
+/// The main function of a worker thread.
+fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, counters: Arc<WorkerCounters>) {
+    context::set_worker(pool.id(), Arc::clone(&counters));
+    waits::count_worker(pool.id());
+    call_hook(pool, settings.on_start.as_ref(), &counters);
+    let mut current = None;
+    while let Err(payload) = unwind::catch(|| run_jobs(pool, &counters, &mut current)) {
+        // Every panic of user code is caught where the code is called, so this is a bug of the
+        // crate. The worker continues, and its current job is cancelled if it was not started.
         unwind::discard(payload);
-        engine.cancel_at_hand(&mut hand, CancelReason::Discarded);
+        pool.cancel_current(&mut current, CancelReason::Discarded);
     }
-    // Before the hook, which may take its time: its last task may have been the last of all, and the others may sleep.
-    engine.executor.lifecycle.check();
-    call_hook(engine, settings.on_stop.as_ref(), &record);
-    // The hook may have settled a task in its turn.
-    engine.executor.lifecycle.check();
-    waits::discount_worker(engine.pool());
-    context::resign();
-    engine.workers.gone(record);
+    // Before the hook, which may take long: the last task of this worker may have been the last of
+    // the pool, and the other workers may be asleep.
+    pool.executor.tracker.check_idle();
+    call_hook(pool, settings.on_stop.as_ref(), &counters);
+    // The hook may have completed a task itself.
+    pool.executor.tracker.check_idle();
+    waits::discount_worker(pool.id());
+    context::clear_worker();
+    pool.workers.remove(counters);
 }
 
-/// Does what jobs ask for, until the worker may leave; the job at hand lies in `hand`.
-fn work(engine: &PoolInner, record: &WorkerCounters, hand: &mut Option<Job>) {
-    let mut turn = PopCursor::default();
-    while !engine.workers.may_depart() {
-        *hand = engine.next_job(&mut turn, record);
-        if hand.is_some() {
+/// Runs jobs until the worker must leave. `current` holds the job that is run.
+fn run_jobs(pool: &PoolInner, counters: &WorkerCounters, current: &mut Option<Job>) {
+    let mut cursor = PopCursor::default();
+    while !pool.workers.should_retire() {
+        *current = pool.next_job(&mut cursor, counters);
+        if current.is_some() {
             failpoint::hit(Failpoint::Taken);
-            engine.run(hand);
-            *hand = None;
-        } else if engine.executor.lifecycle.is_drained() {
-            engine.workers.depart();
+            pool.run(current);
+            *current = None;
+        } else if pool.executor.tracker.is_drained() {
+            pool.workers.retire();
             break;
         }
     }
 }
 
-fn call_hook(engine: &PoolInner, hook: Option<&WorkerHook>, record: &WorkerCounters) {
+/// Calls a hook of the worker, if there is one.
+fn call_hook(pool: &PoolInner, hook: Option<&WorkerHook>, counters: &WorkerCounters) {
     if let Some(hook) = hook {
-        engine.executor.call_hook(|| hook(record.worker()));
+        pool.executor.call_hook(|| hook(counters.worker()));
     }
 }

@@ -1,35 +1,39 @@
-//! The pool as users see it: submitting, watching, dropping. The ways to end it are in `ending`.
+//! The pool as users see it: its type, observing it, resizing it, dropping it.
 //!
-//! What is built on a pool (groups, scopes, maps) adds its own method to [`WorkerPool`] in its own file.
+//! `submit` has the methods that submit, and `ending` those that end the pool. Everything else that
+//! is built on a pool (groups, scopes, maps, timers) adds its own methods to [`WorkerPool`] in its
+//! own file.
 
 use std::fmt;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use super::inner::{PoolInner, WaitMode};
+use super::inner::PoolInner;
 use super::shutdown::{self, OnDrop};
 use super::worker::{self, WorkerSettings};
-use crate::error::{BuildError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::error::BuildError;
 use crate::observe::metrics::Metrics;
 use crate::observe::task_info::RunningTask;
 use crate::sync::Arc;
-use crate::task::TaskCell;
 use crate::task::context;
-use crate::task::handle::JoinHandle;
 use crate::task::idle;
-use crate::task::job::Job;
 use crate::time::deadline::Deadline;
 
-/// Worker threads behind one bounded queue.
+/// A pool of worker threads with one bounded queue.
 ///
-/// A pool is shared by reference, in an [`Arc`] or as a `static`; all methods take `&self`. A `static` is never
-/// dropped, and what is queued when `main` returns is lost: call [`wait_idle`](Self::wait_idle) or
-/// [`shutdown`](Self::shutdown) at the end. Dropping a pool runs what is queued and joins the workers, unless
-/// [`WorkerPoolBuilder::on_drop`](crate::WorkerPoolBuilder::on_drop) says otherwise or an earlier [report](crate::ShutdownReport) has ended
-/// the waiting. Dropped on one of its own workers the pool does not wait, and ends after that worker's task.
+/// All methods take `&self`, so a pool is shared by reference, in an [`Arc`] or as a `static`. A
+/// `static` is never dropped, so what is queued when `main` returns is lost. To prevent that, call
+/// [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) at the end of `main`.
 ///
-/// Workers are reused and their thread locals are not reset: what a task leaves there, the next task on that worker
-/// finds.
+/// Dropping a pool runs what is queued and joins the workers, with three exceptions:
+/// - [`WorkerPoolBuilder::on_drop`](crate::WorkerPoolBuilder::on_drop) has set another policy.
+/// - A [report](crate::ShutdownReport) has ended the waiting; see
+///   [`shutdown_timeout`](Self::shutdown_timeout).
+/// - A pool that is dropped on one of its own workers does not wait, and ends after that worker's
+///   task.
+///
+/// Workers are reused and their thread locals are not reset. A task finds there what the previous
+/// task on that worker has left.
 ///
 /// # Examples
 ///
@@ -37,270 +41,86 @@ use crate::time::deadline::Deadline;
 /// use workcrew::WorkerPool;
 ///
 /// let pool = WorkerPool::new()?; // one worker for each CPU, a queue of 1,024
-/// pool.execute(|| println!("somewhere else"))?; // fire and forget
+/// pool.execute(|| println!("somewhere else"))?; // without a result
 /// let handle = pool.spawn(|| 1 + 1)?; // or wait for the result
 /// assert_eq!(handle.join()?, 2);
 /// pool.shutdown(); // runs what is queued; so does dropping the pool
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct WorkerPool {
-    engine: Arc<PoolInner>,
+    inner: Arc<PoolInner>,
     settings: PoolSettings,
 }
 
-/// What a pool remembers of its builder.
+/// The settings of the builder that a pool keeps.
 pub(crate) struct PoolSettings {
     pub(crate) workers: WorkerSettings,
     pub(crate) on_drop: OnDrop,
 }
 
-/// # Submitting
-///
-/// Fire and forget, and tasks to wait for. The plain forms may block when the queue is full (see
-/// [`Overflow`](crate::Overflow)), the `try_` forms never block, the `_timeout` forms block at most that long.
-///
-/// On a worker of the same pool no form ever blocks: when the queue is full, the plain forms run the job at once (or
-/// put it aside, when jobs are already nested 16 deep on that worker), the others refuse it. A job that is run at once
-/// runs under the locks that the submitting task holds: [hold none that tasks take](crate#may-i-hold-a-lock-while-i-submit).
+/// # Observing
 impl WorkerPool {
-    /// Hands over a closure to be run by a worker, fire and forget.
+    /// Blocks until no task is queued or running. A delayed task, and a task that waits for a
+    /// retry, count as queued.
     ///
-    /// `Ok` means accepted: it will run, or meet its fate in a shutdown or by an overflow policy. A panic of the
-    /// closure is contained, counted, and told to [`WorkerPoolBuilder::on_panic`](crate::WorkerPoolBuilder::on_panic). May wait for room or
-    /// run the closure in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitError`] with the closure, if the pool is shut down, also while this waits for room.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::mpsc::channel;
-    ///
-    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
-    /// let (sender, receiver) = channel();
-    /// pool.execute(move || sender.send("done").unwrap())?;
-    /// assert_eq!(receiver.recv()?, "done");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[track_caller]
-    pub fn execute<F>(&self, f: F) -> Result<(), SubmitError<F>>
-    where
-        F: FnOnce() + Send + 'static,
-    {
-        self.submit_closure(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
-    }
-
-    /// Like [`execute`](Self::execute), but never blocks, and never runs the closure in place.
-    ///
-    /// # Errors
-    ///
-    /// [`TrySubmitError`] with the closure, if the queue is full or the pool shut down.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
-    /// if let Err(error) = pool.try_execute(|| println!("maybe later")) {
-    ///     assert!(error.is_full());
-    ///     let closure = error.into_inner(); // to be kept for another try
-    ///     closure();
-    /// }
-    /// # Ok::<(), workcrew::BuildError>(())
-    /// ```
-    #[track_caller]
-    pub fn try_execute<F>(&self, f: F) -> Result<(), TrySubmitError<F>>
-    where
-        F: FnOnce() + Send + 'static,
-    {
-        self.submit_closure(f, WaitMode::Never, Location::caller())
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
-    }
-
-    /// Like [`execute`](Self::execute), but blocks at most `timeout`; `Duration::MAX` means for ever. Whatever the
-    /// [policy](crate::Overflow), it waits for room, under your [locks](crate#may-i-hold-a-lock-while-i-submit), and then gives the closure back.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitTimeoutError`] with the closure, if the queue stayed full or the pool is shut down.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
-    /// pool.try_execute_for(Duration::from_millis(10), || ())?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[track_caller]
-    pub fn try_execute_for<F>(&self, timeout: Duration, f: F) -> Result<(), SubmitTimeoutError<F>>
-    where
-        F: FnOnce() + Send + 'static,
-    {
-        self.submit_closure(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
-    }
-
-    /// Hands over a task and returns the handle to wait for its result. May wait for room or run the closure in place:
-    /// hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitError`] with the closure, if the pool is shut down, also while this waits for room.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
-    /// let words = pool.spawn(|| "to be or not to be".split(' ').count())?;
-    /// assert_eq!(words.join()?, 6);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[track_caller]
-    pub fn spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, SubmitError<F>>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        self.submit_task(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
-    }
-
-    /// Like [`spawn`](Self::spawn), but never blocks, and never runs the closure in place.
-    ///
-    /// # Errors
-    ///
-    /// [`TrySubmitError`] with the closure, if the queue is full or the pool shut down.
-    #[track_caller]
-    pub fn try_spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, TrySubmitError<F>>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        self.submit_task(f, WaitMode::Never, Location::caller()).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
-    }
-
-    /// Like [`spawn`](Self::spawn), but blocks at most `timeout`, under your [locks](crate#may-i-hold-a-lock-while-i-submit);
-    /// `Duration::MAX` means for ever.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitTimeoutError`] with the closure, if the queue stayed full or the pool is shut down.
-    #[track_caller]
-    pub fn try_spawn_for<F, T>(&self, timeout: Duration, f: F) -> Result<JoinHandle<T>, SubmitTimeoutError<F>>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        self.submit_task(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
-    }
-
-    fn submit_closure<F>(
-        &self,
-        f: F,
-        wait_mode: WaitMode,
-        location: &'static Location<'static>,
-    ) -> Result<(), (Refusal, F)>
-    where
-        F: FnOnce() + Send + 'static,
-    {
-        let mut f = Some(f);
-        let queued_at = self.engine.executor.now_if_timing();
-        let submitted = self.engine.submit(wait_mode, location, |id| {
-            Job::closure(f.take().expect("a job is made once"), id, location, queued_at)
-        });
-        submitted.map_err(|(refusal, job)| {
-            let f = job.map_or_else(|| f.expect("a job that was not made leaves the closure"), Job::into_closure);
-            (refusal, f)
-        })
-    }
-
-    pub(crate) fn submit_task<F, T>(
-        &self,
-        f: F,
-        wait_mode: WaitMode,
-        location: &'static Location<'static>,
-    ) -> Result<JoinHandle<T>, (Refusal, F)>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        let mut f = Some(f);
-        let mut task = None;
-        let executor = &self.engine.executor;
-        let queued_at = executor.now_if_timing();
-        let submitted = self.engine.submit(wait_mode, location, |id| {
-            let closure = f.take().expect("a task is made once");
-            let cell = task.insert(Arc::new(TaskCell::new(closure, id, location, queued_at)));
-            Job::Task(Arc::clone(cell) as _)
-        });
-        match (submitted, task) {
-            (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(executor))),
-            (Err((refusal, _)), Some(task)) => Err((refusal, task.withdraw())),
-            (Err((refusal, _)), None) => Err((refusal, f.expect("a task that was not made leaves the closure"))),
-            (Ok(()), None) => unreachable!("an accepted task was made"),
-        }
-    }
-}
-
-/// # Watching
-impl WorkerPool {
-    /// Blocks until no task is queued or running; a delayed task, or one that is tried again, counts as queued while it
-    /// waits. New tasks may come at any time, so this may be out of date when it returns, unless nobody else submits.
+    /// The result may be stale when it returns, if other threads submit tasks.
     ///
     /// # Panics
     ///
-    /// If called by a task of this pool, or by one that a task of this pool waits for: it would wait for itself.
+    /// If called by a task of this pool, or by a task that a task of this pool waits for, because
+    /// it would wait for itself.
     #[track_caller]
     pub fn wait_idle(&self) {
-        assert!(!context::is_inside(self.engine.pool()), "a task cannot wait for its own pool to be idle");
-        let waited = idle::wait_idle(&self.engine.executor, Deadline::NEVER, || false);
+        assert!(!context::is_inside(self.inner.id()), "a task cannot wait for its own pool to be idle");
+        let waited = idle::wait_idle(&self.inner.executor, Deadline::NEVER, || false);
         assert!(waited.is_ok(), "a task cannot wait for a pool that waits for that task");
     }
 
-    /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the pool was idle. A task of
-    /// this pool gets `false` at once.
+    /// Like [`wait_idle`](Self::wait_idle), but blocks at most for `timeout`. Returns `true` if the
+    /// pool was idle. In a task of this pool it returns `false` at once.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
-        let wait = || idle::wait_idle(&self.engine.executor, Deadline::after(timeout), || false).unwrap_or(false);
-        !context::is_inside(self.engine.pool()) && wait()
+        let wait = || idle::wait_idle(&self.inner.executor, Deadline::after(timeout), || false).unwrap_or(false);
+        !context::is_inside(self.inner.id()) && wait()
     }
 
-    /// Whether the pool refuses new work, by [`close`](Self::close) or any other way to end it. Once it does, it does
-    /// for ever.
+    /// Returns `true` if the pool refuses new tasks, because of [`close`](Self::close) or any other
+    /// way to end it. `true` is final.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
-        self.engine.executor.lifecycle.ledger.is_closed()
+        self.inner.executor.tracker.is_closed()
     }
 
-    /// How many workers the pool has, or is about to have after a [`resize`](Self::resize).
+    /// Returns the number of workers. After a [`resize`](Self::resize) to fewer, surplus workers
+    /// may still be running.
     #[must_use]
     pub fn workers(&self) -> usize {
-        self.engine.workers.target()
+        self.inner.workers.target()
     }
 
-    /// How many jobs the queue can hold.
+    /// Returns the capacity of the queue.
     #[must_use]
     pub fn queue_capacity(&self) -> usize {
-        self.engine.queue_capacity()
+        self.inner.queue_capacity()
     }
 
-    /// How many places of the queue are taken, at most its capacity; out of date when it arrives. A cancelled task
-    /// keeps its place until a worker comes to it; the tasks of groups take none.
+    /// Returns the number of jobs in the queue, at most its capacity. May be stale when it returns.
+    ///
+    /// A cancelled task keeps its place until a worker reaches it. The tasks of groups take no
+    /// places.
     #[must_use]
     pub fn queue_len(&self) -> usize {
-        self.engine.queue_len()
+        self.inner.queue_len()
     }
 
-    /// A snapshot of the pool's counters. Costs a read of a few cache lines for each worker.
+    /// Returns a snapshot of the pool's counters. Reads a few cache lines for each worker.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        self.engine.metrics()
+        self.inner.metrics()
     }
 
-    /// What each busy worker is doing, submitted where and since when: the first question when a pool seems stuck.
+    /// Returns what each busy worker is running, where it was submitted, and since when it runs.
+    /// Useful if a pool seems stuck.
     ///
     /// # Examples
     ///
@@ -321,62 +141,68 @@ impl WorkerPool {
     /// ```
     #[must_use]
     pub fn running(&self) -> Vec<RunningTask> {
-        self.engine.executor.lifecycle.ledger.running()
+        self.inner.executor.tracker.running()
     }
 
-    /// Changes the number of workers. New ones are there when this returns; surplus ones leave when they have finished
-    /// what they are doing, and this does not wait for them.
+    /// Changes the number of workers.
+    ///
+    /// New workers have been started when this returns. Surplus workers end after their current
+    /// task, and this does not wait for them.
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if the number is zero or too large, if a thread could not be started (the pool then has its
-    /// former size as its target), or if the pool is shut down.
+    /// [`BuildError`], if the number is zero or too large, if the pool is shut down, or if a thread
+    /// could not be started. In the last case the target is the former number of workers again.
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         check_workers(workers)?;
-        let one_at_a_time = self.engine.workers.hold();
+        let one_at_a_time = self.inner.workers.lock_resize();
         if self.is_shut_down() {
             return Err(BuildError::ShutDown);
         }
         let before = self.workers();
-        let change = self.engine.workers.set_target(workers);
-        let started = worker::start(&self.engine, &self.settings.workers, change.missing);
+        let resize = self.inner.workers.set_target(workers);
+        let started = worker::start(&self.inner, &self.settings.workers, resize.missing);
         let surplus = match &started {
-            Ok(()) => change.surplus,
-            Err(_) => self.engine.workers.set_target(before).surplus,
+            Ok(()) => resize.surplus,
+            Err(_) => self.inner.workers.set_target(before).surplus,
         };
         if surplus > 0 {
-            self.engine.wake_workers();
+            self.inner.wake_workers();
         }
-        // Letting go of a group may drop what its tasks left behind, which is foreign code.
+        // Sending tickets may drop the last reference to a group and the values of its tasks, which
+        // is user code.
         drop(one_at_a_time);
-        self.engine.call_for_new_workers();
+        self.inner.send_missing_tickets();
         started
     }
 }
 
-/// The seams for what is built on a pool.
+/// Used by what is built on a pool.
 impl WorkerPool {
-    pub(crate) fn assemble(engine: Arc<PoolInner>, settings: PoolSettings) -> Self {
-        Self { engine, settings }
+    /// Creates a pool from its inside.
+    pub(crate) fn assemble(inner: Arc<PoolInner>, settings: PoolSettings) -> Self {
+        Self { inner, settings }
     }
 
-    pub(crate) fn engine(&self) -> &Arc<PoolInner> {
-        &self.engine
+    /// Returns the inside of the pool.
+    pub(crate) fn inner(&self) -> &Arc<PoolInner> {
+        &self.inner
     }
 
-    /// What its threads are named after.
+    /// Returns the first part of the names of the pool's threads.
     pub(crate) fn thread_name(&self) -> &str {
         &self.settings.workers.thread_name
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// No lock of this crate is held while user code may panic, so a reference never shows a broken
+// state.
 impl UnwindSafe for WorkerPool {}
 impl RefUnwindSafe for WorkerPool {}
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
-        shutdown::on_drop(&self.engine, self.settings.on_drop);
+        shutdown::on_drop(&self.inner, self.settings.on_drop);
     }
 }
 
@@ -391,10 +217,10 @@ impl fmt::Debug for WorkerPool {
     }
 }
 
-/// The most workers a pool may have.
+/// The largest number of workers of a pool.
 const MAX_WORKERS: usize = 1 << 16;
 
-/// Checks a number of workers.
+/// Checks that a pool may have this number of workers.
 pub(crate) fn check_workers(workers: usize) -> Result<(), BuildError> {
     match workers {
         0 => Err(BuildError::ZeroWorkers),

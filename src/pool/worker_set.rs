@@ -1,197 +1,206 @@
-//! Who works here: how many workers there shall be, how many there are, and their threads.
+//! The worker threads of a pool: their target number, current number and join handles.
 //!
 //! Rules:
-//! 1. `alive` counts workers from before their thread is started until they have nothing more to do with the pool.
-//! 2. A worker asks between two jobs whether it may depart; it may while more stay than shall. The question costs one
-//!    load of a flag while nobody needs to.
-//! 3. The record of a worker is handed on to a new one when the worker is gone, not when it departs: in between its
-//!    stop hook runs, which may count.
+//! 1. `alive` counts a worker from before its thread is started until the worker no longer touches
+//!    the pool.
+//! 2. A worker checks between two jobs whether it must retire, which it must while more workers are
+//!    active than the target. The check costs one load of a flag while none must.
+//! 3. The counters of a worker are reused after the worker was removed, not after it has retired.
+//!    Its stop hook runs in between, and may count.
 
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
-use crate::task::context::{self, Name};
+use crate::task::context::{self, PoolId};
 use crate::time::deadline::Deadline;
 
 /// The workers of one pool.
 pub(crate) struct WorkerSet {
-    pool: Name,
-    /// Held while the number of workers changes, so that two changes do not mix, and an end waits for the change
-    /// before it.
-    changing: Mutex<()>,
-    /// Held while threads are joined, so that all who end the pool return when the threads have ended. What a thread
-    /// does at its end never takes it; see [`may_wait`](Self::may_wait).
+    pool: PoolId,
+    /// Held while the number of workers is changed, so that two resizes do not overlap, and a
+    /// shutdown waits for a resize before it.
+    resizing: Mutex<()>,
+    /// Held while threads are joined, so that every thread that ends the pool returns only when the
+    /// workers' threads have ended. A worker that ends never takes it; see
+    /// [`may_wait`](Self::may_wait).
     joining: Mutex<()>,
-    inner: Mutex<Inner>,
-    /// Notified when the last worker has left, and when the workers are given up.
+    state: Mutex<State>,
+    /// Notified when the last worker is removed, and when the workers are given up.
     empty: Condvar,
-    /// How many workers there shall be; a copy for readers without the lock.
+    /// The target number of workers, for readers without the lock.
     target: AtomicUsize,
-    /// Whether somebody needs to depart.
+    /// Whether a worker must retire.
     surplus: AtomicBool,
 }
 
 /// What the lock guards.
 #[derive(Default)]
-struct Inner {
-    /// Workers that are not gone.
+struct State {
+    /// Workers that have not been removed.
     alive: usize,
-    /// Those of them that have departed: they take no more jobs.
-    departed: usize,
+    /// Those of them that have retired: they take no more jobs.
+    retired: usize,
+    /// The target number of workers.
     target: usize,
-    /// The records of workers that left.
-    vacant: Vec<Arc<WorkerCounters>>,
-    /// Threads that no call has joined yet.
+    /// The counters of workers that were removed.
+    unused_counters: Vec<Arc<WorkerCounters>>,
+    /// Threads that have not been joined.
     threads: Vec<thread::JoinHandle<()>>,
-    /// With so many of them, those that have ended are let go.
+    /// The number of threads at which those that have ended are dropped.
     sweep_at: usize,
-    /// How many threads all sweeps have looked at.
+    /// The number of threads that all sweeps have looked at.
     #[cfg(test)]
     looks: usize,
 }
 
-/// The fewest threads among which those that have ended are looked for.
-const SWEPT: usize = 64;
+/// The smallest number of threads that are searched for those that have ended.
+const MIN_SWEEP: usize = 64;
 
 impl WorkerSet {
-    pub(crate) fn new(pool: Name) -> Self {
+    pub(crate) fn new(pool: PoolId) -> Self {
         Self {
             pool,
-            changing: Mutex::default(),
+            resizing: Mutex::default(),
             joining: Mutex::default(),
-            inner: Mutex::default(),
+            state: Mutex::default(),
             empty: Condvar::new(),
             target: AtomicUsize::new(0),
             surplus: AtomicBool::new(false),
         }
     }
 
-    /// Keeps the number of workers from changing, until the guard is dropped.
-    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock()
+    /// Blocks other resizes until the guard is dropped.
+    pub(crate) fn lock_resize(&self) -> MutexGuard<'_, ()> {
+        self.resizing.lock()
     }
 
-    /// How many workers there shall be.
+    /// Returns the target number of workers.
     pub(crate) fn target(&self) -> usize {
         self.target.load(Ordering::Relaxed)
     }
 
-    /// Sets how many workers there shall be; returns how many are missing and how many are too many.
-    pub(crate) fn set_target(&self, workers: usize) -> Change {
-        let mut inner = self.inner.lock();
-        inner.target = workers;
+    /// Sets the target number of workers. Returns how many workers are missing or surplus.
+    pub(crate) fn set_target(&self, workers: usize) -> Resize {
+        let mut state = self.state.lock();
+        state.target = workers;
         self.target.store(workers, Ordering::Relaxed);
-        let staying = inner.staying();
-        self.surplus.store(staying > workers, Ordering::Release);
-        Change { missing: workers.saturating_sub(staying), surplus: staying.saturating_sub(workers) }
+        let active = state.active();
+        self.surplus.store(active > workers, Ordering::Release);
+        Resize { missing: workers.saturating_sub(active), surplus: active.saturating_sub(workers) }
     }
 
-    /// Enters a worker, with the record of one that left or a new one.
-    pub(crate) fn enlist(&self, open_record: impl FnOnce() -> Arc<WorkerCounters>) -> Arc<WorkerCounters> {
-        let mut inner = self.inner.lock();
-        inner.alive += 1;
-        let vacant = inner.vacant.pop();
-        drop(inner);
-        vacant.unwrap_or_else(open_record)
+    /// Adds a worker. Returns its counters: those of a removed worker, or new ones.
+    pub(crate) fn add(&self, new_counters: impl FnOnce() -> Arc<WorkerCounters>) -> Arc<WorkerCounters> {
+        let mut state = self.state.lock();
+        state.alive += 1;
+        let counters = state.unused_counters.pop();
+        drop(state);
+        counters.unwrap_or_else(new_counters)
     }
 
-    /// Keeps the thread of a worker until it is joined. Now and then it lets go of those that have ended: of twice as
-    /// many as there were after the time before, so that each thread is looked at about twice.
-    pub(crate) fn keep(&self, thread: thread::JoinHandle<()>) {
-        let mut inner = self.inner.lock();
-        inner.threads.push(thread);
-        if inner.threads.len() >= inner.sweep_at.max(SWEPT) {
+    /// Stores the thread of a worker to be joined. Drops those that have ended when their number has
+    /// doubled since the last time, so each thread is looked at about twice.
+    pub(crate) fn push_thread(&self, thread: thread::JoinHandle<()>) {
+        let mut state = self.state.lock();
+        state.threads.push(thread);
+        if state.threads.len() >= state.sweep_at.max(MIN_SWEEP) {
             #[cfg(test)]
             {
-                inner.looks += inner.threads.len();
+                state.looks += state.threads.len();
             }
-            inner.threads.retain(|thread| !thread.is_finished());
-            inner.sweep_at = 2 * inner.threads.len();
+            state.threads.retain(|thread| !thread.is_finished());
+            state.sweep_at = 2 * state.threads.len();
         }
     }
 
-    /// Whether the worker that asks shall depart, to meet a lowered target; if so, it has.
-    pub(crate) fn may_depart(&self) -> bool {
+    /// Returns `true` if the calling worker must retire because of a lowered target. It has retired
+    /// then.
+    pub(crate) fn should_retire(&self) -> bool {
         // ORDERING: Acquire pairs with the Release stores of the flag; the lock decides.
         if !self.surplus.load(Ordering::Acquire) {
             return false;
         }
-        let mut inner = self.inner.lock();
-        let depart = inner.staying() > inner.target;
-        if depart {
-            inner.departed += 1;
+        let mut state = self.state.lock();
+        let retires = state.active() > state.target;
+        if retires {
+            state.retired += 1;
         }
-        self.surplus.store(inner.staying() > inner.target, Ordering::Release);
-        depart
+        self.surplus.store(state.active() > state.target, Ordering::Release);
+        retires
     }
 
-    /// Whether a worker shall depart; a hint.
+    /// Returns `true` if a worker must retire. A hint: the lock decides in
+    /// [`should_retire`](Self::should_retire).
     pub(crate) fn has_surplus(&self) -> bool {
         self.surplus.load(Ordering::Acquire)
     }
 
-    /// Departs, because the pool is drained or the thread could not be started.
-    pub(crate) fn depart(&self) {
-        self.inner.lock().departed += 1;
+    /// Retires a worker because the pool is drained or its thread could not be started.
+    pub(crate) fn retire(&self) {
+        self.state.lock().retired += 1;
     }
 
-    /// Strikes a worker that has departed and will not touch its record again.
-    pub(crate) fn gone(&self, record: Arc<WorkerCounters>) {
-        let mut inner = self.inner.lock();
-        inner.alive -= 1;
-        inner.departed -= 1;
-        inner.vacant.push(record);
-        if inner.alive == 0 {
+    /// Removes a worker that has retired and no longer uses its counters.
+    pub(crate) fn remove(&self, counters: Arc<WorkerCounters>) {
+        let mut state = self.state.lock();
+        state.alive -= 1;
+        state.retired -= 1;
+        state.unused_counters.push(counters);
+        if state.alive == 0 {
             self.empty.notify_all();
         }
     }
 
-    /// Blocks until no worker is left, the deadline has passed, or `gives_up` says so. Returns whether no worker is left.
-    /// What makes `gives_up` true is followed by [`give_up`](Self::give_up).
+    /// Blocks until every worker was removed, the deadline has passed, or `gives_up` returns
+    /// `true`. Returns `true` if every worker was removed.
+    ///
+    /// Call [`give_up`](Self::give_up) after a change that makes `gives_up` return `true`.
     pub(crate) fn wait_empty(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
-        let mut inner = self.inner.lock();
-        while inner.alive > 0 && !gives_up() && !deadline.is_past() {
-            inner = self.empty.wait_until(inner, deadline.instant());
+        let mut state = self.state.lock();
+        while state.alive > 0 && !gives_up() && !deadline.is_past() {
+            state = self.empty.wait_until(state, deadline.instant());
         }
-        inner.alive == 0
+        state.alive == 0
     }
 
-    /// Wakes the threads in [`wait_empty`](Self::wait_empty), and detaches the workers' threads: no call joins them.
+    /// Wakes the threads in [`wait_empty`](Self::wait_empty), and detaches the workers' threads: no
+    /// call joins them.
     pub(crate) fn give_up(&self) {
-        let threads = std::mem::take(&mut self.inner.lock().threads);
+        let threads = std::mem::take(&mut self.state.lock().threads);
         self.empty.notify_all();
         drop(threads);
     }
 
-    /// Joins the threads of workers that have left. Call it when none is left.
+    /// Joins the threads of workers that have ended. Call it when every worker was removed.
     pub(crate) fn join_threads(&self) {
         let _one_at_a_time = self.joining.lock();
-        let threads = std::mem::take(&mut self.inner.lock().threads);
+        let threads = std::mem::take(&mut self.state.lock().threads);
         for thread in threads {
-            // A worker contains every panic; the destructor of a thread local that panics aborts the process by itself.
+            // A worker contains every panic, and a panic in a destructor of a thread local aborts
+            // the process.
             let _ = thread.join();
         }
     }
 
-    /// Whether the calling thread may wait for the workers. A worker that did would wait for itself, also in the
-    /// destructors of its thread locals, when it is a worker no more.
+    /// Returns `true` if the calling thread may wait for the workers. A worker would wait for
+    /// itself, also in the destructors of its thread locals, when it is no longer a worker.
     pub(crate) fn may_wait(&self) -> bool {
         !context::is_inside(self.pool) && !context::was_worker_of(self.pool)
     }
 }
 
-impl Inner {
-    /// Workers that take jobs.
-    fn staying(&self) -> usize {
-        self.alive - self.departed
+impl State {
+    /// Returns the number of workers that take jobs.
+    fn active(&self) -> usize {
+        self.alive - self.retired
     }
 }
 
-/// What a new target asks for.
+/// What a new target requires.
 #[must_use]
-pub(crate) struct Change {
-    /// Workers to start.
+pub(crate) struct Resize {
+    /// The number of workers to start.
     pub(crate) missing: usize,
-    /// Workers to leave, once they are awake.
+    /// The number of workers that must retire.
     pub(crate) surplus: usize,
 }
 
@@ -205,12 +214,12 @@ mod tests {
     #[test]
     fn a_thread_that_is_kept_costs_nothing_for_those_kept_before() {
         const THREADS: usize = 500;
-        let workers = WorkerSet::new(1);
+        let workers = WorkerSet::new(PoolId::new());
         let (end, ending) = channel::<()>();
         let ending = Arc::new(Mutex::new(ending));
         for _ in 0..THREADS {
             let ending = Arc::clone(&ending);
-            workers.keep(
+            workers.push_thread(
                 thread::Builder::new()
                     .spawn(move || {
                         let _ = ending.lock().recv();
@@ -218,18 +227,18 @@ mod tests {
                     .expect("a thread"),
             );
         }
-        let looks = workers.inner.lock().looks;
+        let looks = workers.state.lock().looks;
         assert!(looks <= 3 * THREADS, "{looks} looks at {THREADS} threads");
         drop(end);
         workers.join_threads();
         // Those that have ended do not pile up.
-        for _ in 0..4 * SWEPT {
+        for _ in 0..4 * MIN_SWEEP {
             let thread = thread::Builder::new().spawn(|| ()).expect("a thread");
             while !thread.is_finished() {
                 thread::yield_now();
             }
-            workers.keep(thread);
+            workers.push_thread(thread);
         }
-        assert!(workers.inner.lock().threads.len() <= SWEPT.max(2 * THREADS), "ended threads pile up");
+        assert!(workers.state.lock().threads.len() <= MIN_SWEEP.max(2 * THREADS), "ended threads pile up");
     }
 }

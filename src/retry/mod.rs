@@ -25,7 +25,7 @@ use self::task::RetryTask;
 use std::panic::Location;
 
 use crate::error::TimerError;
-use crate::pool::inner::WaitMode;
+use crate::pool::submit::WaitMode;
 use crate::pool::timers;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
@@ -105,14 +105,14 @@ impl WorkerPool {
         };
         let reservation = match timers.reserve() {
             Ok(reservation) => reservation,
-            Err(refusal) => return Err(timers::no_place(refusal, f)),
+            Err(refusal) => return Err(timers::timer_error(refusal, f)),
         };
         let attempts = RetryState::new(policy, timers.clock().now());
         let mut body = Some((f, attempts, reservation));
         let mut task = None;
-        let executor = &self.engine().executor;
+        let executor = &self.inner().executor;
         let queued_at = executor.now_if_timing();
-        let submitted = self.engine().submit(WaitMode::Policy, location, |id| {
+        let submitted = self.inner().submit(WaitMode::Policy, location, |id| {
             let (f, attempts, reservation) = body.take().expect("a task is made once");
             let retry_task = RetryTask::new(f, attempts, reservation, Arc::clone(timers), (id, location, queued_at));
             Job::Task(Arc::clone(task.insert(retry_task)) as _)

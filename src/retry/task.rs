@@ -38,7 +38,6 @@
 //! - *Fire and claim by a waiting worker*: the entry that is left in the queue is stale.
 
 use std::panic::Location;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::attempts::{Attempt, RetryDecision, RetryState};
@@ -50,11 +49,12 @@ use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
-use crate::task::context::Name;
+use crate::task::cell::{CellTask, TaskCell};
+use crate::task::context::GroupId;
 use crate::task::executor::Executor;
 use crate::task::job::Task;
-use crate::task::waits::{self, Needs, Wait};
-use crate::task::{JoinStatus, JoinTarget, Landing, TaskCell, Watched};
+use crate::task::join::JoinStatus;
+use crate::task::waits::{self, Needs};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::timer::heap::TimerKey;
@@ -81,7 +81,7 @@ pub(super) struct RetryTask<F, T, E> {
 }
 
 /// The closure of the task with its state: claimed for an attempt, and put back after it.
-struct RetryClosure<F, E> {
+pub(super) struct RetryClosure<F, E> {
     f: F,
     /// The attempts so far, and when the next one is due.
     attempts: RetryState<E>,
@@ -146,7 +146,7 @@ where
             return None;
         }
         let removed = timer.take().and_then(|key| self.timers.remove(key));
-        let body = self.cell.start();
+        let body = self.cell.claim();
         drop(timer);
         drop(removed);
         body
@@ -154,13 +154,13 @@ where
 
     /// Makes one attempt, and then completes, reschedules or gives up the task.
     fn attempt(&self, mut body: RetryClosure<F, E>, counters: &WorkerCounters, executor: &Executor) {
-        let mut meta = self.cell.as_brief();
+        let mut meta = self.cell.meta();
         if body.attempts.made() > 0 {
             meta.queued_at = None; // the first attempt has recorded how long the task was queued
         }
         let attempt = body.attempts.begin(&self.token, self.now());
         let (f, attempts) = (&mut body.f, &body.attempts);
-        let (started, result) = executor.try_once(counters, &meta, || match f(attempt) {
+        let (started, result) = executor.run_attempt(counters, &meta, || match f(attempt) {
             Ok(value) => AttemptResult::Succeeded(value),
             Err(error) => {
                 let class = attempts.classify(&error);
@@ -173,13 +173,13 @@ where
             Err(_) => (Some(self.decide(&mut body.attempts, ErrorClass::Transient)), TaskOutcome::Panicked),
         };
         let ends = !matches!(next, Some(RetryDecision::After(_)));
-        executor.tried(counters, &meta, started, result.as_ref().err(), ends.then_some(outcome));
+        executor.finish_attempt(counters, &meta, started, result.as_ref().err(), ends.then_some(outcome));
         let error = match result {
             Ok(AttemptResult::Succeeded(value)) => {
                 body.attempts.succeeded();
                 unwind::discard(body);
-                self.cell.land(Ok(Ok(value)));
-                executor.settle(counters, 1);
+                self.cell.complete(Ok(Ok(value)));
+                executor.task_done(counters, 1);
                 return;
             }
             Ok(AttemptResult::Failed(error, _)) => AttemptError::Failed(error),
@@ -213,7 +213,7 @@ where
                 *timer = Some(key);
                 self.cell.put_back(body);
                 drop(timer);
-                waits::changed(self.cell.name(), executor.pool);
+                waits::changed(self.cell.group_id().into(), executor.pool_id);
                 // A cancel that found the closure running has left the rest to this thread.
                 if let Some(reason) = self.token.reason()
                     && let Some(body) = self.claim()
@@ -234,8 +234,8 @@ where
         let made = attempts.made();
         unwind::discard((f, attempts, reservation));
         let error = errors.give_up(reason, made).expect("a task that is given up has failed");
-        self.cell.land(Ok(Err(error)));
-        executor.settle(counters, 1);
+        self.cell.complete(Ok(Err(error)));
+        executor.task_done(counters, 1);
     }
 
     /// Cancels a task whose closure this thread has claimed.
@@ -249,15 +249,15 @@ where
         let RetryClosure { f, attempts, errors, reservation } = body;
         let made = attempts.made();
         nesting::discard((f, attempts, reservation));
-        executor.cancelled(counters, &self.cell.as_brief().info, reason);
+        executor.cancelled(counters, &self.cell.meta().info, reason);
         let error = errors.give_up(GiveUpReason::Cancelled(reason), made);
-        self.cell.land(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
-        executor.settle(counters, 1);
+        self.cell.complete(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
+        executor.task_done(counters, 1);
     }
 
     /// Makes an attempt if one is due and no other thread makes it.
     fn attempt_if_due(&self, executor: &Executor) {
-        executor.enter(self.cell.name(), |counters| {
+        executor.enter(self.cell.group_id(), |counters| {
             if let Some(body) = self.claim_if_due() {
                 self.attempt(body, counters, executor);
             }
@@ -292,7 +292,7 @@ where
         if reason == CancelReason::Discarded {
             self.note_dequeued();
         }
-        executor.enter(0, |counters| {
+        executor.enter(GroupId::NONE, |counters| {
             let mut claimed = if reason == CancelReason::Discarded { self.claim_if_due() } else { self.claim() };
             // An overflowing queue has discarded a stale entry; the task is delayed or running.
             if claimed.is_none() && reason == CancelReason::Discarded {
@@ -307,34 +307,38 @@ where
         })
     }
 
-    fn is_spent(&self) -> bool {
+    fn is_finished(&self) -> bool {
         self.cell.is_done()
     }
 
-    fn wants_share(&self) -> bool {
+    fn should_enqueue(&self) -> bool {
         // ORDERING: AcqRel on both sides: a thread that dequeues the entry found here sees the
         // closure put back.
         !self.is_enqueued.swap(true, Ordering::AcqRel)
     }
 }
 
-impl<F, T, E> JoinTarget<RetryOutput<T, E>> for RetryTask<F, T, E>
+/// The task as its handle and the registry of waits see it; see rule 3.
+impl<F, T, E> CellTask for RetryTask<F, T, E>
 where
     F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
     T: Send + 'static,
     E: Send + 'static,
 {
-}
+    type Closure = RetryClosure<F, E>;
+    type Output = RetryOutput<T, E>;
 
-/// The task as the registry of waits sees it; see rule 3.
-impl<F, T, E> Watched for RetryTask<F, T, E>
-where
-    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    fn name(&self) -> Name {
-        self.cell.name()
+    fn cell(&self) -> &TaskCell<RetryClosure<F, E>, RetryOutput<T, E>> {
+        &self.cell
+    }
+
+    /// Returns the status; a delayed task is in progress.
+    fn join_status(&self) -> JoinStatus {
+        let is_delayed = self.timer.lock().is_some_and(|key| key.deadline() > Deadline::at(self.now()));
+        match self.cell.join_status() {
+            JoinStatus::Queued if is_delayed => JoinStatus::InProgress,
+            status => status,
+        }
     }
 
     fn look(&self, needs: &mut Needs) {
@@ -348,53 +352,5 @@ where
 
     fn help(&self, executor: &Executor) {
         self.attempt_if_due(executor);
-    }
-
-    fn wake_waiters(&self) {
-        self.cell.wake_waiters();
-    }
-}
-
-impl<F, T, E> Landing<RetryOutput<T, E>> for RetryTask<F, T, E>
-where
-    F: Send,
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    fn id(&self) -> TaskId {
-        self.cell.id()
-    }
-
-    fn is_done(&self) -> bool {
-        self.cell.is_done()
-    }
-
-    /// Returns the status; a delayed task is in progress.
-    fn prospect(&self) -> JoinStatus {
-        let is_delayed = self.timer.lock().is_some_and(|key| key.deadline() > Deadline::at(self.now()));
-        match self.cell.prospect() {
-            JoinStatus::Queued if is_delayed => JoinStatus::InProgress,
-            prospect => prospect,
-        }
-    }
-
-    fn wait(&self, deadline: Deadline) -> bool {
-        self.cell.wait(deadline)
-    }
-
-    fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
-        self.cell.sleep(wait, until)
-    }
-
-    fn take(&self) -> Option<Result<RetryOutput<T, E>, JoinError>> {
-        self.cell.take()
-    }
-
-    fn poll_take(&self, context: &Context<'_>) -> Poll<Result<RetryOutput<T, E>, JoinError>> {
-        self.cell.poll_take(context)
-    }
-
-    fn detach(&self) {
-        self.cell.detach();
     }
 }

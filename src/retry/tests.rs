@@ -9,8 +9,8 @@ use super::{ErrorClass, GiveUpReason, RetryBudget, RetryPolicy};
 use crate::cancel::token::CancellationToken;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, Mutex};
-use crate::task::Landing;
 use crate::task::job::Task;
+use crate::task::join::JoinTarget;
 use crate::timer::tests::Bench;
 use crate::timer::thread::MAX_TIMERS;
 
@@ -184,7 +184,7 @@ fn attempts_are_made_when_their_delays_are_over_and_not_before() {
     assert_eq!(*made.lock(), [0, 1, 3, 7]);
     let error = task.take().expect("it is done").expect("it was tried").expect_err("it failed");
     assert_eq!((error.attempts(), error.reason()), (4, GiveUpReason::Attempts));
-    assert!(executor.lifecycle.ledger.is_quiet());
+    assert!(executor.tracker.is_idle());
     assert_eq!(timers.len(), 0);
 }
 

@@ -1,114 +1,120 @@
-//! A closure of any type in four words: a small one lies inside, a larger one in a box.
+//! A closure of any type in four words: a small one is stored inline, a larger one in a box.
 //!
-//! Most closures that are handed over capture little. Boxed, each would be allocated on one thread and freed on
-//! another, which costs more than the rest of its way.
+//! Most submitted closures capture little. A box would be allocated on one thread and freed on
+//! another, which costs more than everything else on the way of a small job.
 //!
 //! Rules:
-//! 1. `store` holds one value of the type that `methods` was made for, until it is called, taken out or dropped. From
-//!    then on `methods` is [`Consumed`].
-//! 2. That value is the closure itself, if [`is_small`] says so of its type, or else a box of it, which is a closure as
-//!    well.
-//! 3. Moving the store moves the value, as with any value: nothing points into it.
+//! 1. `store` holds one value of the type that `vtable` was made for, until the value is called,
+//!    taken out or dropped. From then on `vtable` is that of [`Consumed`].
+//! 2. The value is the closure itself if [`fits_inline`] is `true` for its type. Otherwise it is a
+//!    box of the closure, which is a closure as well.
+//! 3. Moving the store moves the value, as for any value: nothing points into it.
 
-#![allow(unsafe_code, reason = "the type of what is stored is known to its methods alone")]
+#![allow(unsafe_code, reason = "only the vtable knows the type of the stored value")]
 
 use std::any::TypeId;
 use std::marker::PhantomData;
 use std::mem::{self, MaybeUninit};
 
-/// How many words a closure may capture and still lie inside.
-const WORDS: usize = 3;
+/// The most words that a closure may capture to be stored inline.
+const MAX_INLINE_WORDS: usize = 3;
 
 /// A closure that is called at most once, on any thread.
 pub(crate) struct Closure<'a, R: 'static> {
-    methods: &'static VTable<R>,
+    vtable: &'static VTable<R>,
     store: Store,
-    /// What is stored is as good as this.
+    /// Makes the store as good as this, for auto traits and variance.
     _closure: PhantomData<dyn FnOnce() -> R + Send + 'a>,
 }
 
-/// Room for a small closure or a box.
-type Store = MaybeUninit<[usize; WORDS]>;
+/// Space for a small closure or a box.
+type Store = MaybeUninit<[usize; MAX_INLINE_WORDS]>;
 
-/// What can be done to a value of one type. Each takes it out of the store that it is given.
+/// The operations on a stored value of one type. `call` and `drop` take it out of the store.
 struct VTable<R> {
+    /// Calls the value.
     call: unsafe fn(*mut Store) -> R,
+    /// Drops the value.
     drop: unsafe fn(*mut Store),
-    /// The type of the closure, if it can be had back.
+    /// The type of the closure, if it can be recovered.
     recoverable: Option<fn() -> TypeId>,
-    /// Whether there is no value any more.
-    is_used_up: bool,
+    /// Whether the value is gone.
+    is_consumed: bool,
 }
 
 impl<'a, R: 'static> Closure<'a, R> {
+    /// Creates a closure that may borrow and cannot be recovered.
     pub(crate) fn new<F: FnOnce() -> R + Send + 'a>(f: F) -> Self {
-        if is_small::<F>() {
-            Self::store(f, &Borrowing::<F, R>::METHODS)
+        if fits_inline::<F>() {
+            Self::store(f, &Borrowing::<F, R>::VTABLE)
         } else {
-            Self::store(Box::new(f), &Borrowing::<Box<F>, R>::METHODS)
+            Self::store(Box::new(f), &Borrowing::<Box<F>, R>::VTABLE)
         }
     }
 
-    /// Calls it and uses it up. By reference, since copying four words that were just written stalls the processor.
+    /// Calls the closure and consumes it. Takes a reference, because copying four words that were
+    /// just written stalls the processor.
     ///
     /// # Panics
     ///
-    /// If it is used up.
+    /// If the closure is consumed.
     #[inline]
     pub(crate) fn call(&mut self) -> R {
-        let methods = mem::replace(&mut self.methods, &Consumed::<R>::METHODS);
-        // SAFETY: by rule 1 the value is there and of the right type; it is used up from now on.
-        unsafe { (methods.call)(&raw mut self.store) }
+        let vtable = mem::replace(&mut self.vtable, &Consumed::<R>::VTABLE);
+        // SAFETY: by rule 1 the store holds a value of the right type, which is consumed from now
+        // on.
+        unsafe { (vtable.call)(&raw mut self.store) }
     }
 
-    /// Whether it was called.
-    pub(crate) fn is_used_up(&self) -> bool {
-        self.methods.is_used_up
+    /// Returns `true` if the closure was called.
+    pub(crate) fn is_consumed(&self) -> bool {
+        self.vtable.is_consumed
     }
 
-    /// Forgets how long the captured borrows live.
+    /// Erases the lifetime of the captured borrows.
     ///
     /// # Safety
     ///
     /// The closure must be called or dropped before `'a` ends.
-    pub(crate) unsafe fn forget_lifetime(self) -> Closure<'static, R> {
-        // SAFETY: only the lifetime changes, which the caller keeps.
+    pub(crate) unsafe fn erase_lifetime(self) -> Closure<'static, R> {
+        // SAFETY: only the lifetime changes, and the caller respects it.
         unsafe { mem::transmute(self) }
     }
 
-    /// Stores a value, which must be small and what the methods were made for.
+    /// Stores a value that fits inline and has the type that `vtable` was made for.
     #[inline]
-    fn store<S>(value: S, methods: &'static VTable<R>) -> Self {
-        const { assert!(is_small::<Box<u8>>()) };
-        debug_assert!(is_small::<S>(), "a value that is not small is boxed");
+    fn store<S>(value: S, vtable: &'static VTable<R>) -> Self {
+        const { assert!(fits_inline::<Box<u8>>()) };
+        debug_assert!(fits_inline::<S>(), "a value that does not fit is boxed");
         let mut store = Store::uninit();
-        // SAFETY: a small value fits in, size and alignment.
+        // SAFETY: the value fits into the store, by size and alignment.
         unsafe { store.as_mut_ptr().cast::<S>().write(value) };
-        Self { methods, store, _closure: PhantomData }
+        Self { vtable, store, _closure: PhantomData }
     }
 }
 
 impl<R: 'static> Closure<'static, R> {
-    /// Makes one that can be had back by [`into_inner`](Self::into_inner).
+    /// Creates a closure that [`into_inner`](Self::into_inner) can recover.
     #[inline]
     pub(crate) fn recoverable<F: FnOnce() -> R + Send + 'static>(f: F) -> Self {
-        if is_small::<F>() {
-            Self::store(f, &Recoverable::<F, F, R>::METHODS)
+        if fits_inline::<F>() {
+            Self::store(f, &Recoverable::<F, F, R>::VTABLE)
         } else {
-            Self::store(Box::new(f), &Recoverable::<Box<F>, F, R>::METHODS)
+            Self::store(Box::new(f), &Recoverable::<Box<F>, F, R>::VTABLE)
         }
     }
 
-    /// What [`recoverable`](Self::recoverable) was given; `None` if that was something else.
+    /// Returns the closure that was passed to [`recoverable`](Self::recoverable); `None` if its
+    /// type is not `F`.
     pub(crate) fn into_inner<F: FnOnce() -> R + Send + 'static>(mut self) -> Option<F> {
-        let type_id = self.methods.recoverable?;
+        let type_id = self.vtable.recoverable?;
         if type_id() != TypeId::of::<F>() {
             return None;
         }
-        self.methods = &Consumed::<R>::METHODS;
+        self.vtable = &Consumed::<R>::VTABLE;
         let store = &raw mut self.store;
-        Some(if is_small::<F>() {
-            // SAFETY: the type is the one that `recoverable` stored, and it is used up from now on.
+        Some(if fits_inline::<F>() {
+            // SAFETY: `recoverable` stored a value of this type, which is consumed from now on.
             unsafe { take::<F>(store) }
         } else {
             // SAFETY: as above, in a box.
@@ -120,66 +126,71 @@ impl<R: 'static> Closure<'static, R> {
 impl<R: 'static> Drop for Closure<'_, R> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: by rule 1 the value is there and of the right type, or used up, which `Consumed` knows.
-        unsafe { (self.methods.drop)(&raw mut self.store) }
+        // SAFETY: by rule 1 the store holds a value of the right type. If that is consumed, `drop`
+        // of `Consumed` does nothing.
+        unsafe { (self.vtable.drop)(&raw mut self.store) }
     }
 }
 
-/// The methods of a stored `S` that may borrow.
+/// Makes the vtable of a stored `S` that may borrow.
 struct Borrowing<S, R>(PhantomData<(S, R)>);
 
 impl<S: FnOnce() -> R, R> Borrowing<S, R> {
-    const METHODS: VTable<R> = VTable { call: call::<S, R>, drop: discard::<S>, recoverable: None, is_used_up: false };
+    const VTABLE: VTable<R> = VTable { call: call::<S, R>, drop: discard::<S>, recoverable: None, is_consumed: false };
 }
 
-/// The methods of a stored `S`, which is an `F` or its box.
+/// Makes the vtable of a stored `S`, which is an `F` or a box of it.
 struct Recoverable<S, F, R>(PhantomData<(S, F, R)>);
 
 impl<S: FnOnce() -> R, F: 'static, R> Recoverable<S, F, R> {
-    const METHODS: VTable<R> = VTable { recoverable: Some(TypeId::of::<F>), ..Borrowing::<S, R>::METHODS };
+    const VTABLE: VTable<R> = VTable { recoverable: Some(TypeId::of::<F>), ..Borrowing::<S, R>::VTABLE };
 }
 
-/// The methods of a closure that was called or taken out.
+/// Makes the vtable of a closure that was called or taken out.
 struct Consumed<R>(PhantomData<R>);
 
 impl<R> Consumed<R> {
-    const METHODS: VTable<R> =
-        VTable { call: |_| panic!("a closure is called once"), drop: |_| (), recoverable: None, is_used_up: true };
+    const VTABLE: VTable<R> = VTable {
+        call: |_| panic!("a closure is called at most once"),
+        drop: |_| (),
+        recoverable: None,
+        is_consumed: true,
+    };
 }
 
-/// Whether values of this type lie in a store.
-const fn is_small<S>() -> bool {
+/// Returns `true` if values of type `S` fit into a store.
+const fn fits_inline<S>() -> bool {
     size_of::<S>() <= size_of::<Store>() && align_of::<S>() <= align_of::<Store>()
 }
 
-/// Takes the value out of a store.
+/// Takes the value out of the store.
 ///
 /// # Safety
 ///
-/// The store holds an `S`, which is used up.
+/// The store holds an `S`, which is consumed by this.
 unsafe fn take<S>(store: *mut Store) -> S {
-    // SAFETY: as promised.
+    // SAFETY: the caller upholds the contract.
     unsafe { store.cast::<S>().read() }
 }
 
-/// Takes the value out of a store and calls it.
+/// Takes the value out of the store and calls it.
 ///
 /// # Safety
 ///
-/// As for [`take`].
+/// The same as for [`take`].
 unsafe fn call<S: FnOnce() -> R, R>(store: *mut Store) -> R {
-    // SAFETY: as promised.
+    // SAFETY: the caller upholds the contract.
     let value = unsafe { take::<S>(store) };
     value()
 }
 
-/// Takes the value out of a store and drops it.
+/// Takes the value out of the store and drops it.
 ///
 /// # Safety
 ///
-/// As for [`take`].
+/// The same as for [`take`].
 unsafe fn discard<S>(store: *mut Store) {
-    // SAFETY: as promised.
+    // SAFETY: the caller upholds the contract.
     drop(unsafe { take::<S>(store) });
 }
 
@@ -191,7 +202,7 @@ mod tests {
     use std::sync::Arc;
 
     /// Calls, drops and recovers closures that capture `N` words besides a counted reference.
-    fn each_way_lets_go_once<const N: usize>() {
+    fn each_way_drops_once<const N: usize>() {
         let token = Arc::new(N);
         let capture = || {
             let (token, words) = (Arc::clone(&token), [7_usize; N]);
@@ -214,12 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn closures_of_all_sizes_are_let_go_once() {
-        each_way_lets_go_once::<0>();
-        each_way_lets_go_once::<1>();
-        each_way_lets_go_once::<2>();
-        each_way_lets_go_once::<3>();
-        each_way_lets_go_once::<100>();
+    fn closures_of_all_sizes_are_dropped_once() {
+        each_way_drops_once::<0>();
+        each_way_drops_once::<1>();
+        each_way_drops_once::<2>();
+        each_way_drops_once::<3>();
+        each_way_drops_once::<100>();
     }
 
     #[test]
@@ -242,12 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_lets_go_of_what_was_captured() {
+    fn a_panic_drops_the_captured_values() {
         let token = Arc::new(());
         let captured = Arc::clone(&token);
         let mut closure = Closure::new(move || -> () {
             let _captured = captured;
-            panic!("as the test wants it");
+            panic!("expected by the test");
         });
         assert!(crate::unwind::catch(|| closure.call()).is_err());
         assert_eq!(Arc::strong_count(&token), 1);
@@ -263,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn it_takes_four_words_and_has_a_niche() {
+    fn a_closure_takes_four_words_and_has_a_niche() {
         assert_eq!(size_of::<Closure<'_, ()>>(), 4 * size_of::<usize>());
         assert_eq!(size_of::<Option<Closure<'_, ()>>>(), 4 * size_of::<usize>());
     }

@@ -1,221 +1,309 @@
-//! What this thread is in the eyes of the crate: a worker of some pool or not, and which tasks are on its stack.
+//! The context of the current thread: whether it is a worker, and which tasks are on its stack.
 //!
-//! While a thread's locals are being destroyed it counts as an outside thread with an empty stack.
+//! While a thread's locals are being destroyed, it counts as an external thread with an empty
+//! stack.
 
 use std::cell::{Cell, RefCell};
 
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, IdGenerator, thread_local};
 
-/// The deepest nesting of tasks on one stack at which a waiting worker still helps. Past it, a wait is an error.
-pub(crate) const HELP_DEPTH: usize = 64;
-/// The deepest nesting at which a worker that submits into its full queue still runs the job at once.
-pub(crate) const INLINE_DEPTH: usize = 16;
+/// The number of tasks on one stack from which a waiting worker no longer helps. A wait is an error
+/// there.
+pub(crate) const MAX_HELP_DEPTH: usize = 64;
+/// The number of tasks on one stack from which a worker that submits into its full queue no longer
+/// runs the job at once.
+pub(crate) const MAX_INLINE_DEPTH: usize = 16;
 
-/// Names a pool, a group or a thread; never used twice at the same time. Zero names nothing.
-pub(crate) type Name = u64;
+/// Identifies a pool. Never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PoolId(u64);
 
-/// The name of what lies where `thing` lies, for as long as it does; costs nothing. The names that are given out are odd,
-/// and such an address is even.
-#[inline]
-pub(crate) fn name_of<T>(thing: &T) -> Name {
-    const { assert!(align_of::<T>() > 1) };
-    std::ptr::from_ref(thing).addr() as Name
+/// Identifies what a frame belongs to: a group, a subscription, or a single task that can be
+/// joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GroupId(u64);
+
+/// Identifies a thread. Never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ThreadId(u64);
+
+/// Identifies anything that a thread or a future of this crate can wait for: a pool, a group, a
+/// task, the room in a queue, an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AwaitedId(u64);
+
+impl PoolId {
+    /// Stands for no pool.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Returns a new id.
+    pub(crate) fn new() -> Self {
+        Self(next_id())
+    }
 }
 
-/// Gives out a new name.
-pub(crate) fn new_name() -> Name {
+impl GroupId {
+    /// Stands for no group.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Returns a new id.
+    #[cfg(feature = "events")]
+    pub(crate) fn new() -> Self {
+        Self(next_id())
+    }
+
+    /// Returns the id of `value`: its address. Valid while `value` is neither moved nor dropped.
+    #[inline]
+    pub(crate) fn of<T>(value: &T) -> Self {
+        Self(address_of(value))
+    }
+}
+
+impl AwaitedId {
+    /// Stands for everything that may be waited for.
+    pub(crate) const ANYTHING: Self = Self(0);
+
+    /// Returns the id of `value`: its address. Valid while `value` is neither moved nor dropped.
+    pub(crate) fn of<T>(value: &T) -> Self {
+        Self(address_of(value))
+    }
+
+    /// Returns the id of an item; see [`set_item`].
+    #[cfg(feature = "events")]
+    pub(crate) fn of_item(item: usize) -> Self {
+        Self(item as u64)
+    }
+}
+
+impl From<PoolId> for AwaitedId {
+    fn from(pool: PoolId) -> Self {
+        Self(pool.0)
+    }
+}
+
+impl From<ThreadId> for AwaitedId {
+    fn from(thread: ThreadId) -> Self {
+        Self(thread.0)
+    }
+}
+
+impl From<GroupId> for AwaitedId {
+    fn from(group: GroupId) -> Self {
+        Self(group.0)
+    }
+}
+
+/// Returns a new id. Ids are odd and addresses are even, so they never collide.
+fn next_id() -> u64 {
     static NEXT: IdGenerator = IdGenerator::new();
     2 * NEXT.next() + 1
 }
 
-/// One task on this thread's stack.
-#[derive(Clone, Copy)]
-struct Frame {
-    pool: Name,
-    /// The group it belongs to, or its own name if it can be joined, or zero.
-    group: Name,
-    /// What of its group it is at, or zero. What stands for it is the group's business.
-    #[cfg(feature = "events")]
-    subject: usize,
+/// Returns the address of `value`, which is even.
+#[inline]
+fn address_of<T>(value: &T) -> u64 {
+    const { assert!(align_of::<T>() > 1) };
+    std::ptr::from_ref(value).addr() as u64
 }
 
-struct Local {
-    /// The pool this thread works for, and its record there.
-    worker: RefCell<Option<(Name, Arc<WorkerCounters>)>>,
-    /// The tasks running on this thread, the innermost last.
+/// A task on this thread's stack.
+#[derive(Clone, Copy)]
+struct Frame {
+    /// The pool of the task.
+    pool: PoolId,
+    /// What the task belongs to. [`GroupId::NONE`] for a task that cannot be waited for.
+    group: GroupId,
+    /// The item of its group that the task handles, or zero. The group decides what stands for an
+    /// item.
+    #[cfg(feature = "events")]
+    item: usize,
+}
+
+/// The context of one thread.
+struct Context {
+    /// The pool that this thread is a worker of, and its counters there.
+    worker: RefCell<Option<(PoolId, Arc<WorkerCounters>)>>,
+    /// The tasks on this thread's stack, the innermost last.
     frames: RefCell<Vec<Frame>>,
 }
 
 thread_local! {
-    static LOCAL: Local =
-        const { Local { worker: RefCell::new(None), frames: RefCell::new(Vec::new()) } };
-    /// The pool that this thread has ever been a worker of, or zero. No destructor: it can be read to the very end.
-    static WORKPLACE: Cell<Name> = const { Cell::new(0) };
-    /// The name of this thread; zero until somebody asks. Has no destructor either.
-    static THREAD: Cell<Name> = const { Cell::new(0) };
+    static CONTEXT: Context =
+        const { Context { worker: RefCell::new(None), frames: RefCell::new(Vec::new()) } };
+    /// The pool that this thread is or was a worker of. Has no destructor: it can be read until the
+    /// thread ends.
+    static LAST_POOL: Cell<PoolId> = const { Cell::new(PoolId::NONE) };
+    /// The id of this thread; zero until first used. Has no destructor either.
+    static THREAD: Cell<ThreadId> = const { Cell::new(ThreadId(0)) };
 }
 
-/// Makes this thread a worker of `pool`, until [`resign`].
-pub(crate) fn become_worker(pool: Name, record: Arc<WorkerCounters>) {
-    let before = LOCAL.with(|local| local.worker.replace(Some((pool, record))));
-    assert!(before.is_none(), "a thread works for one pool only");
-    WORKPLACE.with(|workplace| workplace.set(pool));
+/// Makes this thread a worker of `pool`, until [`clear_worker`].
+pub(crate) fn set_worker(pool: PoolId, counters: Arc<WorkerCounters>) {
+    let before = CONTEXT.with(|context| context.worker.replace(Some((pool, counters))));
+    assert!(before.is_none(), "a thread is a worker of one pool only");
+    LAST_POOL.with(|last_pool| last_pool.set(pool));
 }
 
-/// Makes this thread an outside thread again. Its record may be handed on afterwards, never before.
-pub(crate) fn resign() {
-    let record = LOCAL.try_with(|local| local.worker.take());
-    drop(record);
+/// Makes this thread an external thread again. Call it before its counters are given to another
+/// worker.
+pub(crate) fn clear_worker() {
+    let worker = CONTEXT.try_with(|context| context.worker.take());
+    drop(worker);
 }
 
-/// Whether this thread is a worker of `pool`.
-pub(crate) fn is_worker_of(pool: Name) -> bool {
-    is_worker(|own| own == pool)
+/// Returns `true` if this thread is a worker of `pool`.
+pub(crate) fn is_worker_of(pool: PoolId) -> bool {
+    let is_own = |context: &Context| matches!(&*context.worker.borrow(), Some((own, _)) if *own == pool);
+    CONTEXT.try_with(is_own).unwrap_or(false)
 }
 
-/// Tells the workers of a pool apart, where they would else wait for each other; zero for outside threads.
+/// Returns the preferred shard of this thread: a different number for each worker of a pool, zero
+/// for external threads.
 #[inline]
-pub(crate) fn row() -> usize {
-    LOCAL.try_with(|local| local.worker.borrow().as_ref().map_or(0, |(_, record)| record.worker() + 1)).unwrap_or(0)
+pub(crate) fn shard() -> usize {
+    let of_worker =
+        |context: &Context| context.worker.borrow().as_ref().map_or(0, |(_, counters)| counters.worker() + 1);
+    CONTEXT.try_with(of_worker).unwrap_or(0)
 }
 
-/// Whether this thread is a worker of `pool`, or was one and is about to end.
-pub(crate) fn was_worker_of(pool: Name) -> bool {
-    WORKPLACE.with(Cell::get) == pool
+/// Returns `true` if this thread is a worker of `pool`, or was one and is about to end.
+pub(crate) fn was_worker_of(pool: PoolId) -> bool {
+    LAST_POOL.with(Cell::get) == pool
 }
 
-/// Whether this thread is a worker of `pool`, or an outside thread that runs one of its tasks.
-pub(crate) fn is_inside(pool: Name) -> bool {
+/// Returns `true` if this thread is a worker of `pool`, or an external thread that runs one of its
+/// tasks.
+pub(crate) fn is_inside(pool: PoolId) -> bool {
     is_worker_of(pool) || any_frame(|frame| frame.pool == pool)
 }
 
-/// Whether a task of `group` is on this thread's stack.
-pub(crate) fn is_member_of(group: Name) -> bool {
+/// Returns `true` if a task of `group` is on this thread's stack.
+pub(crate) fn is_member_of(group: GroupId) -> bool {
     any_frame(|frame| frame.group == group)
 }
 
-/// Says what the innermost task on this thread's stack is at from now on; zero stands for nothing.
+/// Sets the item that the innermost task on this thread's stack handles; zero stands for none.
 #[cfg(feature = "events")]
-pub(crate) fn set_subject(subject: usize) {
-    let _ = LOCAL.try_with(|local| {
-        if let Some(innermost) = local.frames.borrow_mut().last_mut() {
-            innermost.subject = subject;
+pub(crate) fn set_item(item: usize) {
+    let _ = CONTEXT.try_with(|context| {
+        if let Some(innermost) = context.frames.borrow_mut().last_mut() {
+            innermost.item = item;
         }
     });
 }
 
-/// Whether a task of `group` that is at `subject` is on this thread's stack.
+/// Returns `true` if a task of `group` that handles `item` is on this thread's stack.
 #[cfg(feature = "events")]
-pub(crate) fn is_at(group: Name, subject: usize) -> bool {
-    any_frame(|frame| frame.group == group && frame.subject == subject)
+pub(crate) fn is_handling(group: GroupId, item: usize) -> bool {
+    any_frame(|frame| frame.group == group && frame.item == item)
 }
 
-/// What this thread is to a pool and a group of it.
-pub(crate) struct Standing {
-    /// Whether it is a worker of the pool.
+/// The position of a thread with respect to a pool and one of its groups.
+pub(crate) struct Position {
+    /// Whether the thread is a worker of the pool.
     pub(crate) is_worker: bool,
     /// Whether a task of the group is on its stack.
     pub(crate) is_member: bool,
-    /// How many tasks are on its stack.
+    /// The number of tasks on its stack.
     pub(crate) depth: usize,
 }
 
-/// All of that at one look.
+/// Returns the position of this thread, with one access to its context.
 #[inline]
-pub(crate) fn standing(pool: Name, group: Name) -> Standing {
-    let look = |local: &Local| {
-        let frames = local.frames.borrow();
-        Standing {
-            is_worker: local.worker.borrow().as_ref().is_some_and(|(own, _)| *own == pool),
+pub(crate) fn position(pool: PoolId, group: GroupId) -> Position {
+    let of_thread = |context: &Context| {
+        let frames = context.frames.borrow();
+        Position {
+            is_worker: context.worker.borrow().as_ref().is_some_and(|(own, _)| *own == pool),
             is_member: frames.iter().any(|frame| frame.group == group),
             depth: frames.len(),
         }
     };
-    LOCAL.try_with(look).unwrap_or(Standing { is_worker: false, is_member: false, depth: 0 })
+    CONTEXT.try_with(of_thread).unwrap_or(Position { is_worker: false, is_member: false, depth: 0 })
 }
 
-/// What a wait of this thread holds up.
+/// The tasks that a wait of a thread would block.
 #[derive(Default)]
 pub(crate) struct Stack {
-    /// The pool that the thread works for.
-    pub(crate) worker: Option<Name>,
-    pub(crate) thread: Name,
-    /// How many tasks are on the stack.
+    /// The pool that the thread is a worker of.
+    pub(crate) worker: Option<PoolId>,
+    /// The thread.
+    pub(crate) thread: ThreadId,
+    /// The number of tasks on the stack.
     pub(crate) depth: usize,
-    /// Those tasks, what they are at, their groups and pools, and the thread itself; each once.
-    pub(crate) names: Vec<Name>,
+    /// Those tasks, their items, groups and pools, and the thread itself; each once.
+    pub(crate) names: Vec<AwaitedId>,
 }
 
-/// What a wait of this thread holds up. Allocates.
+/// Returns the tasks that a wait of this thread would block. Allocates.
 pub(crate) fn stack() -> Stack {
-    let thread = thread_name();
-    let look = |local: &Local| {
-        let frames = local.frames.borrow();
-        let mut names: Vec<Name> = frames.iter().flat_map(|frame| [frame.pool, frame.group]).collect();
+    let thread = thread_id();
+    let of_thread = |context: &Context| {
+        let frames = context.frames.borrow();
+        let of_frame = |frame: &Frame| [AwaitedId::from(frame.pool), AwaitedId::from(frame.group)];
+        let mut names: Vec<AwaitedId> = frames.iter().flat_map(of_frame).collect();
         #[cfg(feature = "events")]
-        names.extend(frames.iter().map(|frame| frame.subject as Name));
-        names.push(thread);
+        names.extend(frames.iter().map(|frame| AwaitedId::of_item(frame.item)));
+        names.push(thread.into());
         names.sort_unstable();
         names.dedup();
-        names.retain(|name| *name != 0);
-        Stack { worker: local.worker.borrow().as_ref().map(|(pool, _)| *pool), thread, depth: frames.len(), names }
+        names.retain(|name| name.0 != 0);
+        Stack { worker: context.worker.borrow().as_ref().map(|(pool, _)| *pool), thread, depth: frames.len(), names }
     };
-    LOCAL.try_with(look).unwrap_or_default()
+    CONTEXT.try_with(of_thread).unwrap_or_default()
 }
 
-/// How many tasks are on this thread's stack.
+/// Returns the number of tasks on this thread's stack.
 pub(crate) fn depth() -> usize {
-    LOCAL.try_with(|local| local.frames.borrow().len()).unwrap_or(0)
+    CONTEXT.try_with(|context| context.frames.borrow().len()).unwrap_or(0)
 }
 
-/// The name of this thread.
-pub(crate) fn thread_name() -> Name {
+/// Returns the id of this thread.
+pub(crate) fn thread_id() -> ThreadId {
     THREAD.with(|thread| {
-        if thread.get() == 0 {
-            thread.set(new_name());
+        if thread.get() == ThreadId(0) {
+            thread.set(ThreadId(next_id()));
         }
         thread.get()
     })
 }
 
-/// Calls `f` with a task of `pool` and `group` on this thread's stack; zero stands for no pool and no group. Passes on
-/// the record of this thread in `pool`, if it is a worker there, and whether there are tasks below this one.
+/// Calls `f` with one more frame on this thread's stack, for a task of `pool` and `group`.
+///
+/// Passes the counters of this thread if it is a worker of `pool`, and whether other tasks are
+/// below the new frame.
 #[inline]
-pub(crate) fn enter<T>(pool: Name, group: Name, f: impl FnOnce(Option<&WorkerCounters>, bool) -> T) -> T {
+pub(crate) fn with_frame<T>(pool: PoolId, group: GroupId, f: impl FnOnce(Option<&WorkerCounters>, bool) -> T) -> T {
     let mut f = Some(f);
-    let mut call = |record: Option<&WorkerCounters>, is_nested| (f.take().expect("called once"))(record, is_nested);
-    let entered = LOCAL.try_with(|local| {
-        let mut frames = local.frames.borrow_mut();
+    let mut call = |counters: Option<&WorkerCounters>, is_nested| (f.take().expect("called once"))(counters, is_nested);
+    let called = CONTEXT.try_with(|context| {
+        let mut frames = context.frames.borrow_mut();
         let is_nested = !frames.is_empty();
         frames.push(Frame {
             pool,
             group,
             #[cfg(feature = "events")]
-            subject: 0,
+            item: 0,
         });
         drop(frames);
-        let _frame = Innermost(local);
-        let worker = local.worker.borrow();
-        let record = worker.as_ref().filter(|(own, _)| *own == pool).map(|(_, record)| &**record);
-        call(record, is_nested)
+        let _guard = FrameGuard(context);
+        let worker = context.worker.borrow();
+        let counters = worker.as_ref().filter(|(own, _)| *own == pool).map(|(_, counters)| &**counters);
+        call(counters, is_nested)
     });
-    entered.unwrap_or_else(|_| call(None, false))
+    called.unwrap_or_else(|_| call(None, false))
 }
 
-/// Takes the innermost task off the stack when dropped.
-struct Innermost<'a>(&'a Local);
+/// Pops the innermost frame when dropped.
+struct FrameGuard<'a>(&'a Context);
 
-impl Drop for Innermost<'_> {
+impl Drop for FrameGuard<'_> {
     fn drop(&mut self) {
         self.0.frames.borrow_mut().pop();
     }
 }
 
-fn is_worker(test: impl FnOnce(Name) -> bool) -> bool {
-    LOCAL.try_with(|local| matches!(&*local.worker.borrow(), Some((own, _)) if test(*own))).unwrap_or(false)
-}
-
 fn any_frame(test: impl FnMut(&Frame) -> bool) -> bool {
-    LOCAL.try_with(|local| local.frames.borrow().iter().any(test)).unwrap_or(false)
+    CONTEXT.try_with(|context| context.frames.borrow().iter().any(test)).unwrap_or(false)
 }

@@ -7,27 +7,31 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::context::{self, Name};
+use super::context::{self, AwaitedId, PoolId};
 use super::executor::Executor;
+use super::join::{JoinStatus, JoinTarget, Watched};
 use super::waits::{self, Awaited, Kind, Needs, Next, Wait};
-use super::{JoinStatus, JoinTarget, Watched};
 use crate::error::{CancelReason, JoinError};
 use crate::observe::task_info::TaskId;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
-/// Waits for one task and takes its result. From [`WorkerPool::spawn`](crate::WorkerPool::spawn) and its kin.
+/// An owned permission to join one task. Returned by
+/// [`WorkerPool::spawn`](crate::WorkerPool::spawn) and related methods.
 ///
-/// Dropping the handle detaches the task: it runs all the same, and its result is dropped where it arises.
+/// Dropping the handle detaches the task. The task still runs, and its result is dropped.
 ///
 /// # In async code
 ///
-/// It is a [`Future`] as well, by the standard library alone, so async code can `.await` what the pool computes.
-/// Dropping it detaches the task, as elsewhere, and does not cancel it. Polled again after it was ready it stays
-/// pending. Polling on a worker of the pool runs a task that has not started; it may also run a task that this one
-/// [needs](Self#waiting-on-a-worker). To submit from async code use
-/// [`spawn_async`](crate::WorkerPool::spawn_async), which waits for room, or [`try_spawn`](crate::WorkerPool::try_spawn):
-/// `spawn` blocks when the queue is full.
+/// A handle is also a [`Future`] that works with any runtime, so async code can `.await` a task.
+/// Dropping the future detaches the task and does not cancel it. A future that is polled again
+/// after it was ready stays pending.
+///
+/// Polling on a worker of the pool runs the task if it has not started. It may also run a task that
+/// this one [needs](Self#waiting-on-a-worker).
+///
+/// To submit from async code, use [`spawn_async`](crate::WorkerPool::spawn_async), which waits for
+/// room, or [`try_spawn`](crate::WorkerPool::try_spawn). `spawn` blocks when the queue is full.
 ///
 /// ```
 /// # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
@@ -42,18 +46,20 @@ use crate::time::deadline::Deadline;
 ///
 /// # Waiting on a worker
 ///
-/// A task may wait for another task of its own pool. If that one has not started, the waiting worker runs it itself. So
-/// a pool of one worker is enough for joins up to 64 tasks deep on one stack. A deeper join, and one of a task that joins
-/// itself, gets [`JoinError::WouldDeadlock`].
+/// A task may wait for another task of its own pool. If that task has not started, the waiting
+/// worker runs it. So a pool of one worker is enough for joins up to 64 tasks deep on one stack. A
+/// deeper join, and a task that joins itself, get [`JoinError::WouldDeadlock`].
 ///
-/// The worker also helps with what its wait needs further away: with a task of its pool that the joined task waits for
-/// on another pool, or that a future of a [`Driver`](crate::driver::Driver) awaits. It never runs an unrelated task. If tasks
-/// of several pools wait for each other in a circle, one of the joins gets [`JoinError::WouldDeadlock`].
+/// The worker also helps with what its wait needs indirectly. That is a task of its pool that the
+/// joined task waits for on another pool, or that a future of a
+/// [`Driver`](crate::driver::Driver) awaits. It never runs an unrelated task. If tasks of several
+/// pools wait for each other in a circle, one of the joins gets [`JoinError::WouldDeadlock`].
 ///
-/// The crate knows the waits of its own types: handles, groups, scopes, receipts, `wait_idle` and `shutdown`. It
-/// knows a handle that is polled inside a task or inside a future that a driver polls. It does not know a channel or a lock
-/// of yours, nor a handle that another runtime polls: a task that waits for such a thing is not helped.
-/// A future that awaits several things may have a task run early on the waiting worker, but no wait is refused for it.
+/// The crate knows the waits of its own types: handles, groups, scopes, receipts, `wait_idle` and
+/// `shutdown`. It knows a handle that is polled inside a task, or inside a future that a driver
+/// polls. It does not know channels and locks, nor a handle that another runtime polls. A task that
+/// waits for those is not helped. A future that awaits several things may cause a task to run early
+/// on the waiting worker, but its waits are never refused.
 ///
 /// # Examples
 ///
@@ -63,13 +69,14 @@ use crate::time::deadline::Deadline;
 /// assert_eq!(handle.join()?, 42);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use = "without its handle the task goes on by itself: join it, await it, or say so with `drop`"]
+#[must_use = "dropping the handle detaches the task; use `execute` for a task without a result"]
 pub struct JoinHandle<T> {
-    /// The cell the outcome lands in.
+    /// The task.
     task: Arc<dyn JoinTarget<T>>,
-    /// Of the pool the task belongs to.
+    /// The executor of the task's pool.
     executor: Arc<Executor>,
-    /// What the registry knows of the last poll, if that was within a task or a driven future.
+    /// The entry of the last poll in the registry of waits, if the poll was within a task or a
+    /// driven future.
     waiting: Option<Wait>,
 }
 
@@ -80,17 +87,18 @@ impl<T> JoinHandle<T> {
 
     /// Blocks until the task has ended and takes its result.
     ///
-    /// On a worker this helps while it waits, see [above](Self#waiting-on-a-worker).
+    /// A worker helps while it waits; see [above](Self#waiting-on-a-worker).
     ///
     /// # Errors
     ///
-    /// [`JoinError::Panicked`] with the payload if the task panicked, [`JoinError::Cancelled`] if it never ran,
-    /// [`JoinError::WouldDeadlock`] if the task joins itself, if it waits for the task that joins it, or if joins are nested
-    /// too deeply; the task is detached then.
+    /// - [`JoinError::Panicked`] with the payload, if the task panicked.
+    /// - [`JoinError::Cancelled`], if the task was cancelled.
+    /// - [`JoinError::WouldDeadlock`], if the task joins itself, if it waits for the task that
+    ///   joins it, or if joins are nested too deeply. The task is detached.
     ///
     /// # Panics
     ///
-    /// If the result has been taken before, by polling the handle.
+    /// If the result has already been taken by polling the handle.
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         self.help()?;
@@ -100,12 +108,12 @@ impl<T> JoinHandle<T> {
         self.task.take().expect("the result was taken before, by polling the handle")
     }
 
-    /// Blocks until the task has ended or `timeout` has passed, and returns whether it has ended. If so,
-    /// [`join`](Self::join) returns at once.
+    /// Blocks until the task has ended or `timeout` has passed. Returns `true` if the task has
+    /// ended; [`join`](Self::join) then returns at once.
     ///
-    /// On a worker of the same pool it does not help, since a task run on the way could take longer than the timeout. A
-    /// wait for ever, `Duration::MAX`, does help; and where `join` would answer [`JoinError::WouldDeadlock`] it
-    /// returns `false` at once.
+    /// A worker of the same pool does not help here, because a task that it runs could take longer
+    /// than the timeout. With `Duration::MAX`, which means forever, it does help. It then returns
+    /// `false` at once where `join` would return [`JoinError::WouldDeadlock`].
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         match Deadline::after(timeout) {
@@ -114,41 +122,46 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Whether the task has ended. `true` is final and `join` then returns at once; `false` may be out of date.
+    /// Returns `true` if the task has ended. `true` is final, and `join` then returns at once.
+    /// `false` may be stale when it returns.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_done()
     }
 
-    /// Cancels the task if it has not started: its closure is dropped before this returns, and `join` answers
-    /// [`JoinError::Cancelled`]. Returns `true` if the task will never run. A running task is not touched.
+    /// Cancels the task if it has not started. Returns `true` if it cancelled the task.
     ///
-    /// Of a future that is driven for the pool, a remote call for one, it drops what is on its way: the other side may have acted.
-    /// A task that is [tried again](crate::WorkerPool::spawn_with_retry) says there what this does between and during attempts.
+    /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`]. A
+    /// running task is not affected. The task's place in the queue becomes free when a worker
+    /// reaches it.
     ///
-    /// The place in the queue is given back when a worker comes to it.
+    /// For a future run by a [`Driver`](crate::driver::Driver), such as a gRPC call, the future is
+    /// dropped; the remote side may already have acted. For a task that is retried, see
+    /// [`spawn_with_retry`](crate::WorkerPool::spawn_with_retry).
     ///
-    /// The destructor of the closure may cancel further tasks. Where such destructors are nested 16 deep on
-    /// one stack, the closure is dropped later: on this thread, when the innermost of them has returned.
-    #[allow(clippy::must_use_candidate, reason = "cancelling what may have started is a fine thing to do")]
+    /// The destructor of the closure may cancel further tasks. If such destructors are nested 16
+    /// deep on one stack, the closure is dropped later, on this thread, when the innermost
+    /// destructor has returned.
+    #[allow(clippy::must_use_candidate, reason = "the result is often not needed")]
     pub fn cancel(&self) -> bool {
         self.task.cancel(CancelReason::Requested, &self.executor)
     }
 
-    /// The identity of the task, unique within its pool.
+    /// Returns the id of the task, unique within its pool.
     #[must_use]
     pub fn id(&self) -> TaskId {
         self.task.id()
     }
 
-    /// On a worker of the task's pool: runs the task if it has not started, and refuses to wait for what cannot end.
+    /// Runs the task on a worker of its pool, if it has not started. Returns an error if waiting
+    /// for it would deadlock.
     fn help(&self) -> Result<(), JoinError> {
-        let prospect = self.task.prospect();
-        if prospect == JoinStatus::OnThisStack {
+        let status = self.task.join_status();
+        if status == JoinStatus::OnThisStack {
             return Err(JoinError::WouldDeadlock);
         }
-        if prospect == JoinStatus::Queued && context::is_worker_of(self.executor.pool) {
-            if context::depth() >= context::HELP_DEPTH {
+        if status == JoinStatus::Queued && context::is_worker_of(self.executor.pool_id) {
+            if context::depth() >= context::MAX_HELP_DEPTH {
                 return Err(JoinError::WouldDeadlock);
             }
             self.task.help(&self.executor);
@@ -156,8 +169,8 @@ impl<T> JoinHandle<T> {
         Ok(())
     }
 
-    /// Waits for the outcome, helping with what it needs, if there are tasks on this thread's stack. Returns `false` if it
-    /// would never come.
+    /// Blocks until the task has ended. Helps with what it needs if there are tasks on this
+    /// thread's stack. Returns `false` if the wait would never end.
     fn wait(&self) -> bool {
         if context::depth() == 0 {
             return self.task.wait(Deadline::NEVER);
@@ -168,26 +181,26 @@ impl<T> JoinHandle<T> {
         waits::wait(&self.awaited(), Kind::Certain, |wait, until| self.task.sleep(wait, until)).is_ok()
     }
 
-    /// The task, as the registry of waits sees it.
+    /// Returns the task as the registry of waits sees it.
     fn awaited(&self) -> Arc<dyn Awaited> {
         let task: Arc<dyn Watched> = Arc::clone(&self.task) as _;
         Arc::new(AwaitedTask { task, executor: Arc::clone(&self.executor) })
     }
 }
 
-/// A task that is waited for.
+/// A task and its executor, as something that is waited for.
 struct AwaitedTask {
     task: Arc<dyn Watched>,
     executor: Arc<Executor>,
 }
 
 impl Awaited for AwaitedTask {
-    fn name(&self) -> Name {
-        self.task.name()
+    fn name(&self) -> AwaitedId {
+        self.task.awaited_id()
     }
 
-    fn pool(&self) -> Name {
-        self.executor.pool
+    fn pool(&self) -> PoolId {
+        self.executor.pool_id
     }
 
     fn look(&self, needs: &mut Needs) {
@@ -222,7 +235,7 @@ impl<T> Future for JoinHandle<T> {
                     self.waiting = Some(wait);
                     return Poll::Pending;
                 }
-                // There may be no other worker that the timekeeper could hand the task to.
+                // There may be no other worker to which the timer thread could pass the task.
                 Next::Sleep(wait, until) => {
                     self.task.sleep(&wait, until);
                 }
@@ -237,7 +250,8 @@ impl<T> Drop for JoinHandle<T> {
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// No lock of this crate is held while user code may panic, so a reference never shows a broken
+// state.
 impl<T> UnwindSafe for JoinHandle<T> {}
 impl<T> RefUnwindSafe for JoinHandle<T> {}
 

@@ -29,6 +29,7 @@ use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
 use crate::sync::{Arc, Mutex, Weak};
+use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
 use crate::time::deadline::Deadline;
@@ -97,11 +98,11 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
     /// Runs the closure as a new task. Returns `false` if the pool has not admitted it.
     fn run_once(&self, closure: &mut F, executor: &Executor) -> bool {
         let Some(id) = executor.admit(self.location, None) else { return false };
-        executor.enter(0, |record| {
+        executor.enter(GroupId::NONE, |record| {
             let brief = TaskMeta::single(id, self.location, None);
-            let result = executor.perform(record, &brief, closure, |()| TaskOutcome::Succeeded);
+            let result = executor.run(record, &brief, closure, |()| TaskOutcome::Succeeded);
             drop(result);
-            executor.settle(record, 1);
+            executor.task_done(record, 1);
         });
         true
     }
@@ -134,7 +135,7 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
             *self.state.lock() = State::Stopped;
             Some(body)
         };
-        executor.enter(0, |_| unwind::discard(left));
+        executor.enter(GroupId::NONE, |_| unwind::discard(left));
     }
 
     fn cancel(&self, _: CancelReason, executor: &Executor) -> bool {
@@ -147,7 +148,7 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
         drop(state);
         match before {
             State::Waiting { body, key } => {
-                executor.enter(0, |_| nesting::discard(body));
+                executor.enter(GroupId::NONE, |_| nesting::discard(body));
                 let removed = self.timers.remove(key);
                 drop(removed);
                 true

@@ -11,7 +11,7 @@ use crate::error::CancelReason;
 use crate::pool::worker_pool::WorkerPool;
 use crate::queue::{PopCursor, Queue};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
-use crate::task::TaskCell;
+use crate::task::cell::TaskCell;
 use crate::task::executor::{Executor, Hooks};
 use crate::task::job::{Job, Task};
 use crate::time::clock::Clock;

@@ -215,9 +215,9 @@ impl TimerThread {
     fn fire_due(&self, state: &mut State, now: Instant) -> bool {
         let Some(entry) = state.heap.pop_due(now) else { return false };
         let task = state.release(entry);
-        if task.wants_share() {
+        if task.should_enqueue() {
             let queue = self.queue.upgrade().expect("the workers of a pool that is not closed keep the queue");
-            queue.push_unbounded(Job::Task(task), FIFO_SHARD, Job::is_dead);
+            queue.push_unbounded(Job::Task(task), FIFO_SHARD, Job::is_stale);
         }
         true
     }

@@ -10,8 +10,7 @@ use crate::sync::{Arc, AtomicUsize, Ordering, Time, now, thread};
 use crate::task::executor::Executor;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Task;
-use crate::task::ledger::Ledger;
-use crate::task::lifecycle::Lifecycle;
+use crate::task::tracker::TaskTracker;
 use crate::time::deadline::Deadline;
 use crate::timer::thread::{TimerRefused, TimerThread};
 
@@ -26,26 +25,26 @@ fn counted(runs: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
 #[test]
 fn admit_and_close() {
     explore("admit_and_close", Time::Frozen, || {
-        let lifecycle = Arc::new(Lifecycle::new(Ledger::new(false)));
+        let tracker = Arc::new(TaskTracker::new(false));
         let told = counter();
-        lifecycle.on_drained(counted_often(&told));
+        tracker.on_drained(counted_often(&told));
         let submitter = || {
-            let lifecycle = Arc::clone(&lifecycle);
+            let tracker = Arc::clone(&tracker);
             move || {
-                if lifecycle.ledger.admit().is_some() {
-                    lifecycle.ledger.outside().count_completed(1);
+                if tracker.admit().is_some() {
+                    tracker.external().count_completed(1);
                 }
-                lifecycle.check();
+                tracker.check_idle();
             }
         };
         let other = thread::spawn(submitter());
-        let closing = Arc::clone(&lifecycle);
+        let closing = Arc::clone(&tracker);
         let ((), quiet) = race(submitter(), move || {
             closing.close();
             closing.wait_quiet_unless(|| false, Deadline::NEVER)
         });
         join(other);
-        assert!(quiet && lifecycle.is_drained(), "whoever settles last finds the pool drained");
+        assert!(quiet && tracker.is_drained(), "whoever settles last finds the pool drained");
         assert!(told.load(Ordering::Relaxed) > 0, "the workers are notified to end");
     });
 }
@@ -60,22 +59,22 @@ fn counted_often(calls: &Arc<AtomicUsize>) -> impl Fn() + Send + Sync + use<> {
 #[test]
 fn settle_and_wait_for_quiet() {
     explore("settle_and_wait_for_quiet", Time::Frozen, || {
-        let lifecycle = Arc::new(Lifecycle::new(Ledger::new(false)));
+        let tracker = Arc::new(TaskTracker::new(false));
         let done = counter();
         for _ in 0..2 {
-            assert!(lifecycle.ledger.admit().is_some());
+            assert!(tracker.admit().is_some());
         }
         let settler = || {
-            let (lifecycle, done) = (Arc::clone(&lifecycle), Arc::clone(&done));
+            let (tracker, done) = (Arc::clone(&tracker), Arc::clone(&done));
             move || {
                 done.fetch_add(1, Ordering::Relaxed);
-                lifecycle.ledger.outside().count_completed(1);
-                lifecycle.check();
+                tracker.external().count_completed(1);
+                tracker.check_idle();
             }
         };
         let other = thread::spawn(settler());
-        let (waiting, look) = (Arc::clone(&lifecycle), Arc::clone(&done));
-        let waiter = move || (waiting.wait_quiet(Deadline::NEVER), look.load(Ordering::Relaxed));
+        let (waiting, look) = (Arc::clone(&tracker), Arc::clone(&done));
+        let waiter = move || (waiting.wait_idle(Deadline::NEVER), look.load(Ordering::Relaxed));
         let (waited, ()) = race(waiter, settler());
         assert_eq!(waited, (true, 2), "idle means that all tasks are done and their effects visible");
         join(other);
@@ -85,18 +84,18 @@ fn settle_and_wait_for_quiet() {
 #[test]
 fn books_that_are_read_at_any_time() {
     explore("books_that_are_read_at_any_time", Time::Frozen, || {
-        let ledger = Arc::new(Ledger::new(false));
-        let writing = Arc::clone(&ledger);
+        let tracker = Arc::new(TaskTracker::new(false));
+        let writing = Arc::clone(&tracker);
         let writer = move || {
             for _ in 0..2 {
                 assert!(writing.admit().is_some());
-                writing.outside().count_cancelled(CancelReason::Requested, 1);
-                writing.outside().count_completed(1);
+                writing.external().count_cancelled(CancelReason::Requested, 1);
+                writing.external().count_completed(1);
             }
         };
         let reader = move || {
-            let quiet = ledger.is_quiet();
-            (quiet, ledger.snapshot())
+            let quiet = tracker.is_idle();
+            (quiet, tracker.snapshot())
         };
         let ((_, metrics), ()) = race(reader, writer);
         let met = metrics.tasks_cancelled + metrics.tasks_queued + metrics.tasks_running;
@@ -167,7 +166,7 @@ fn cancelling_and_start() {
         let pool = Arc::new(one_worker(2));
         let runs = counter();
         let handles = [(); 2].map(|()| pool.spawn(counted(&runs)).expect("there is room"));
-        pool.engine().cancel_queued();
+        pool.inner().cancel_queued();
         pool.shutdown();
         let ran = handles.into_iter().filter(JoinHandle::is_finished).map(JoinHandle::join);
         let ended: Vec<_> = ran.collect();

@@ -10,9 +10,10 @@ use crate::error::{CancelReason, JoinError};
 use crate::models::explore::{explore, join, race};
 use crate::observe::task_info::TaskId;
 use crate::sync::{Arc, Mutex, Ordering, Time, thread};
+use crate::task::cell::TaskCell;
 use crate::task::executor::{Executor, Hooks};
 use crate::task::handle::JoinHandle;
-use crate::task::{JoinStatus, JoinTarget, TaskCell};
+use crate::task::join::{JoinStatus, JoinTarget};
 
 /// Returns an executor without a pool, and a task that it has admitted.
 fn admitted<T: Send + 'static>(
@@ -34,7 +35,7 @@ fn worker<T: 'static>(executor: &Arc<Executor>, task: &Arc<dyn JoinTarget<T>>) -
 
 /// Asserts that every admitted task is completed.
 fn assert_quiet(executor: &Executor) {
-    assert!(executor.lifecycle.ledger.is_quiet(), "a task is settled once");
+    assert!(executor.tracker.is_idle(), "a task is settled once");
 }
 
 #[test]
@@ -231,7 +232,7 @@ impl Wake for Curious {
     fn wake(self: Arc<Self>) {
         let task = self.0.lock().take();
         if let Some(task) = task {
-            assert_ne!(task.prospect(), JoinStatus::Queued);
+            assert_ne!(task.join_status(), JoinStatus::Queued);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Count, assert_balanced, pool};
 use crate::error::{CancelReason, JoinError};
 use crate::models::explore::{explore_scenario, join};
-use crate::pool::inner::Overflow;
+use crate::pool::overflow::Overflow;
 use crate::pool::worker_pool::WorkerPool;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, Time, thread};

@@ -3,21 +3,21 @@
 use std::time::Instant;
 
 use crate::sync::Arc;
-use crate::task::context::Name;
+use crate::task::context::{AwaitedId, PoolId};
 
 /// Something that is waited for.
 pub(crate) trait Awaited: Send + Sync {
     /// Names it among the frames of a stack and among what is waited for.
-    fn name(&self) -> Name;
+    fn name(&self) -> AwaitedId;
 
     /// Returns the names of what else it may need the end of, if a worker is to be called when that begins to wait.
     /// Does not change.
-    fn also(&self) -> Vec<Name> {
+    fn also(&self) -> Vec<AwaitedId> {
         Vec::new()
     }
 
     /// The pool whose workers can bring it on.
-    fn pool(&self) -> Name;
+    fn pool(&self) -> PoolId;
 
     /// Says what it needs to end. Called under the registry's lock: it takes no lock but its own, and drops nothing.
     fn look(&self, needs: &mut Needs);
@@ -30,7 +30,7 @@ pub(crate) trait Awaited: Send + Sync {
 }
 
 /// Names everything: for [`Awaited::also`], where the needs are not known beforehand.
-pub(crate) const ANYTHING: Name = 0;
+pub(crate) const ANYTHING: AwaitedId = AwaitedId::ANYTHING;
 
 /// What an awaited thing needs to end; empty once it has ended.
 #[derive(Default)]
@@ -40,19 +40,19 @@ pub(crate) struct Needs {
     /// A worker of its pool can bring it on from that moment.
     pub(crate) worker_at: Option<Instant>,
     /// It needs what runs under these names; with whether it cannot end without.
-    pub(super) names: Vec<(Name, bool)>,
+    pub(super) names: Vec<(AwaitedId, bool)>,
 }
 
 impl Needs {
     /// It ends no sooner than what runs under this name.
-    pub(crate) fn end_of(&mut self, name: Name) {
-        self.names.push((name, true));
+    pub(crate) fn end_of(&mut self, name: impl Into<AwaitedId>) {
+        self.names.push((name.into(), true));
     }
 
     /// It may have to wait for what runs under this name.
     #[cfg(feature = "events")]
-    pub(crate) fn perhaps_end_of(&mut self, name: Name) {
-        self.names.push((name, false));
+    pub(crate) fn perhaps_end_of(&mut self, name: impl Into<AwaitedId>) {
+        self.names.push((name.into(), false));
     }
 }
 

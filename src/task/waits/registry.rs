@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::awaited::{ANYTHING, Awaited, Kind, Needs};
 use crate::sync::{Arc, AtomicBool, IdGenerator, Mutex, Ordering, process_wide};
-use crate::task::context::{self, Name, Stack};
+use crate::task::context::{self, AwaitedId, PoolId, Stack, ThreadId};
 use crate::unwind;
 
 /// Orders entries of one name.
@@ -21,7 +21,7 @@ pub(super) struct Entry {
     number: Number,
     target: Arc<dyn Awaited>,
     /// The names by which it is found as a wait for what they name.
-    targets: Vec<Name>,
+    targets: Vec<AwaitedId>,
     kind: Kind,
     /// What the wait holds up.
     stack: Stack,
@@ -73,7 +73,7 @@ impl Entry {
 
     /// Whether its stack is too deep to help.
     fn is_deep(&self) -> bool {
-        self.stack.depth >= context::HELP_DEPTH
+        self.stack.depth >= context::MAX_HELP_DEPTH
     }
 
     /// Whether it can only end with its target.
@@ -124,7 +124,7 @@ pub(super) fn leave(entry: &Arc<Entry>) {
 
 /// What is waited for by this name may need a worker of `pool` now, or at a moment to come.
 #[cfg(any(feature = "retry", feature = "driver"))]
-pub(crate) fn changed(name: Name, pool: Name) {
+pub(crate) fn changed(name: AwaitedId, pool: PoolId) {
     let mut calls = Vec::new();
     let registry = REGISTRY.lock();
     if registry.waits_for(name).next().is_some() {
@@ -135,12 +135,12 @@ pub(crate) fn changed(name: Name, pool: Name) {
 }
 
 /// A worker of the pool begins.
-pub(crate) fn count_worker(pool: Name) {
+pub(crate) fn count_worker(pool: PoolId) {
     *REGISTRY.lock().workers.entry(pool).or_insert(0) += 1;
 }
 
 /// A worker of the pool has ended.
-pub(crate) fn discount_worker(pool: Name) {
+pub(crate) fn discount_worker(pool: PoolId) {
     let workers = &mut REGISTRY.lock().workers;
     if let Some(count) = workers.get_mut(&pool) {
         *count -= 1;
@@ -150,24 +150,24 @@ pub(crate) fn discount_worker(pool: Name) {
     }
 }
 
-/// Entries by a name.
-type Index = BTreeMap<(Name, Number), Arc<Entry>>;
+/// Entries by a key, such as what they wait for.
+type Index<K> = BTreeMap<(K, Number), Arc<Entry>>;
 
-/// All numbers of one name.
-fn all_of(name: Name) -> RangeInclusive<(Name, Number)> {
-    (name, 0)..=(name, Number::MAX)
+/// All numbers of one key.
+fn all_of<K: Copy>(key: K) -> RangeInclusive<(K, Number)> {
+    (key, 0)..=(key, Number::MAX)
 }
 
 /// What the lock guards.
 struct Registry {
     /// Entries by each task, group and pool that they hold up.
-    by_held_up: Index,
+    by_held_up: Index<AwaitedId>,
     /// Entries by what they wait for.
-    by_target: Index,
+    by_target: Index<AwaitedId>,
     /// Entries of workers, by their pool.
-    by_pool: Index,
+    by_pool: Index<PoolId>,
     /// How many workers each pool has.
-    workers: BTreeMap<Name, usize>,
+    workers: BTreeMap<PoolId, usize>,
 }
 
 impl Registry {
@@ -199,24 +199,24 @@ impl Registry {
     }
 
     /// Entries that hold up what has this name.
-    fn hold_up(&self, name: Name) -> impl Iterator<Item = &Arc<Entry>> {
+    fn hold_up(&self, name: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
         self.by_held_up.range(all_of(name)).map(|(_, entry)| entry)
     }
 
     /// Entries that wait for what has this name.
-    fn waits_for(&self, name: Name) -> impl Iterator<Item = &Arc<Entry>> {
+    fn waits_for(&self, name: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
         self.by_target.range(all_of(name)).map(|(_, entry)| entry)
     }
 
     /// Entries of workers of the pool that were not called.
-    fn asleep_in(&self, pool: Name) -> impl Iterator<Item = &Arc<Entry>> {
+    fn asleep_in(&self, pool: PoolId) -> impl Iterator<Item = &Arc<Entry>> {
         self.by_pool.range(all_of(pool)).map(|(_, entry)| entry).filter(|entry| !entry.is_called())
     }
 
     /// Whether each worker of the pool waits in the registry.
-    fn all_asleep(&self, pool: Name) -> bool {
+    fn all_asleep(&self, pool: PoolId) -> bool {
         let workers = self.workers.get(&pool).copied().unwrap_or(usize::MAX);
-        let threads: BTreeSet<Name> = self.asleep_in(pool).map(|entry| entry.stack.thread).collect();
+        let threads: BTreeSet<ThreadId> = self.asleep_in(pool).map(|entry| entry.stack.thread).collect();
         threads.len() >= workers
     }
 
@@ -262,11 +262,11 @@ impl Registry {
     }
 
     /// Follows what `target` needs, for a worker of `own`.
-    fn search(&self, target: &Arc<dyn Awaited>, own: Option<Name>) -> Found {
+    fn search(&self, target: &Arc<dyn Awaited>, own: Option<PoolId>) -> Found {
         self.search_within(target, own, Reach::WaitsOfWorkers)
     }
 
-    fn search_within(&self, target: &Arc<dyn Awaited>, own: Option<Name>, reach: Reach) -> Found {
+    fn search_within(&self, target: &Arc<dyn Awaited>, own: Option<PoolId>, reach: Reach) -> Found {
         let mut found = Found::default();
         let (mut seen, mut seen_pools) = (BTreeSet::new(), BTreeSet::new());
         let mut open = vec![target];
@@ -311,7 +311,7 @@ impl Registry {
 
     /// Calls the sleeping workers of the pool that can help now, or at a moment to come; but not the entry that is about to
     /// sleep. If there is none, and no worker awake, calls one that is too deep to help: its wait is to be refused.
-    fn call_workers_of(&self, pool: Name, except: Option<Number>, calls: &mut Vec<Arc<Entry>>) {
+    fn call_workers_of(&self, pool: PoolId, except: Option<Number>, calls: &mut Vec<Arc<Entry>>) {
         let (mut helpers, mut too_deep) = (Vec::new(), None);
         for entry in self.asleep_in(pool).filter(|entry| Some(entry.number) != except) {
             let found = self.search(&entry.target, Some(pool));
@@ -380,7 +380,7 @@ struct Found {
     /// When it can help, if not now.
     at: Option<Instant>,
     /// The other pools whose workers are needed.
-    pools: BTreeSet<Name>,
+    pools: BTreeSet<PoolId>,
 }
 
 /// Waits, each of which holds up the one before; the first closes the cycle.

@@ -1,22 +1,22 @@
 use super::registry::{Entry, Verdict, enter, leave};
 use super::{Awaited, Kind, Needs};
 use crate::sync::{Arc, AtomicUsize, Ordering};
-use crate::task::context::{self, Name, Stack};
+use crate::task::context::{AwaitedId, GroupId, PoolId, Stack, ThreadId};
 
 /// Something that is waited for and counts the looks at it.
 struct Counted {
-    name: Name,
-    pool: Name,
-    needs: Name,
+    name: AwaitedId,
+    pool: PoolId,
+    needs: AwaitedId,
     looks: Arc<AtomicUsize>,
 }
 
 impl Awaited for Counted {
-    fn name(&self) -> Name {
+    fn name(&self) -> AwaitedId {
         self.name
     }
 
-    fn pool(&self) -> Name {
+    fn pool(&self) -> PoolId {
         self.pool
     }
 
@@ -36,9 +36,11 @@ fn a_wait_among_ten_thousand_looks_at_those_only_that_it_needs() {
     const WAITS: usize = 10_000;
     let looks = Arc::new(AtomicUsize::new(0));
     let enter_one = || {
-        let [name, pool, needs, task, worker] = [(); 5].map(|()| context::new_name());
+        let [name, needs, task] = [(); 3].map(|()| AwaitedId::from(GroupId::new()));
+        let [pool, worker] = [(); 2].map(|()| PoolId::new());
         let target = Arc::new(Counted { name, pool, needs, looks: Arc::clone(&looks) });
-        let stack = Stack { worker: Some(worker), thread: task, depth: 1, names: vec![task, worker] };
+        let names = vec![task, worker.into()];
+        let stack = Stack { worker: Some(worker), thread: ThreadId::default(), depth: 1, names };
         match enter(Entry::new(target, Kind::Certain, stack, None)) {
             Verdict::Entered(entry, _) => entry,
             _ => unreachable!("it needs no worker, and closes no circle"),

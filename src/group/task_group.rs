@@ -217,8 +217,7 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// The source may wait for tasks of the group. On a worker of the pool, the calling thread
     /// first runs the tasks that have not started, if no other worker is free and the source
-    /// [promises](Iterator::size_hint) no further closure. A source that blocks in `next` cannot be
-    /// interrupted: a cancellation is seen when `next` has returned.
+    /// [promises](Iterator::size_hint) no further closure. A `next` that blocks is not interrupted.
     ///
     /// # Examples
     ///

@@ -128,7 +128,7 @@ pub(crate) fn changed(name: AwaitedId, pool: PoolId) {
     let mut calls = Vec::new();
     let registry = REGISTRY.lock();
     if registry.waits_for(name).next().is_some() {
-        registry.call_workers_of(pool, None, &mut calls);
+        registry.call_workers_of(pool, None, Reach::WaitsOfWorkers, &mut calls);
     }
     drop(registry);
     calls.iter().for_each(|call| call.wake());
@@ -221,21 +221,21 @@ impl Registry {
     }
 
     /// Finds help for a wait, or puts it in and calls waiters that can help it.
+    ///
+    /// A worker that can help directly comes first, because help through the waits of other workers
+    /// may run a task that keeps this thread for long. Only workers that can help directly are
+    /// called for that, so two workers never call each other in turns.
     fn decide(&mut self, entry: Arc<Entry>, calls: &mut Vec<Arc<Entry>>) -> Verdict {
         let direct = self.search_within(&entry.target, entry.stack.worker, Reach::OwnWaits);
-        let found = if direct.help.is_none() && !direct.pools.is_empty() {
-            match self.put_and_call(entry, &direct, calls) {
-                (entry, true) => return Verdict::Entered(entry, direct.at),
-                // No other worker can help: whatever brings one of them back is help.
-                (entry, false) => {
-                    drop(self.take_out(&entry)); // this is another reference
-                    let found = self.search(&entry.target, entry.stack.worker);
-                    return self.decide_by(entry, &found, calls);
-                }
-            }
-        } else {
-            direct
-        };
+        if direct.help.is_some() || direct.pools.is_empty() {
+            return self.decide_by(entry, &direct, calls);
+        }
+        let (entry, has_called) = self.put_and_call(entry, &direct, Reach::OwnWaits, calls);
+        if has_called {
+            return Verdict::Entered(entry, direct.at);
+        }
+        drop(self.take_out(&entry)); // this is another reference
+        let found = self.search_within(&entry.target, entry.stack.worker, Reach::WaitsOfWorkers);
         self.decide_by(entry, &found, calls)
     }
 
@@ -243,7 +243,7 @@ impl Registry {
         match &found.help {
             Some(help) if !entry.is_deep() => Verdict::Help(Arc::clone(help)),
             Some(_) if self.must_refuse(&entry, calls) => Verdict::Refused,
-            _ => Verdict::Entered(self.put_and_call(entry, found, calls).0, found.at),
+            _ => Verdict::Entered(self.put_and_call(entry, found, Reach::WaitsOfWorkers, calls).0, found.at),
         }
     }
 
@@ -252,20 +252,17 @@ impl Registry {
         &mut self,
         mut entry: Arc<Entry>,
         found: &Found,
+        reach: Reach,
         calls: &mut Vec<Arc<Entry>>,
     ) -> (Arc<Entry>, bool) {
         Arc::get_mut(&mut entry).expect("it is in no list yet").until = found.at;
         self.put(&entry);
         let before = calls.len();
-        self.call_helpers(&entry, found, calls);
+        self.call_helpers(&entry, found, reach, calls);
         (entry, calls.len() > before)
     }
 
     /// Follows what `target` needs, for a worker of `own`.
-    fn search(&self, target: &Arc<dyn Awaited>, own: Option<PoolId>) -> Found {
-        self.search_within(target, own, Reach::WaitsOfWorkers)
-    }
-
     fn search_within(&self, target: &Arc<dyn Awaited>, own: Option<PoolId>, reach: Reach) -> Found {
         let mut found = Found::default();
         let (mut seen, mut seen_pools) = (BTreeSet::new(), BTreeSet::new());
@@ -297,31 +294,32 @@ impl Registry {
     }
 
     /// Calls the workers that can help an entry which was put in just now.
-    fn call_helpers(&self, entry: &Entry, found: &Found, calls: &mut Vec<Arc<Entry>>) {
+    fn call_helpers(&self, entry: &Entry, found: &Found, reach: Reach, calls: &mut Vec<Arc<Entry>>) {
         // If all of its pool sleep now, one that is too deep to help was waiting for the others.
         let last_of_pool = entry.stack.worker.filter(|pool| self.all_asleep(*pool));
         let mut held_up = entry.stack.names.iter().copied().chain([ANYTHING]);
         let is_awaited = held_up.any(|name| self.waits_for(name).next().is_some());
         if is_awaited || last_of_pool.is_some() {
             for pool in found.pools.iter().copied().chain(last_of_pool) {
-                self.call_workers_of(pool, Some(entry.number), calls);
+                self.call_workers_of(pool, Some(entry.number), reach, calls);
             }
         }
     }
 
-    /// Calls the sleeping workers of the pool that can help now, or at a moment to come; but not the entry that is about to
-    /// sleep. If there is none, and no worker awake, calls one that is too deep to help: its wait is to be refused.
-    fn call_workers_of(&self, pool: PoolId, except: Option<Number>, calls: &mut Vec<Arc<Entry>>) {
+    /// Calls the sleeping workers of the pool that can help within `reach`, now or at a later moment,
+    /// except the entry that is about to sleep. If there is none in the full reach, and no worker is
+    /// awake, calls one that is too deep to help: its wait is to be refused.
+    fn call_workers_of(&self, pool: PoolId, except: Option<Number>, reach: Reach, calls: &mut Vec<Arc<Entry>>) {
         let (mut helpers, mut too_deep) = (Vec::new(), None);
         for entry in self.asleep_in(pool).filter(|entry| Some(entry.number) != except) {
-            let found = self.search(&entry.target, Some(pool));
+            let found = self.search_within(&entry.target, Some(pool), reach);
             if entry.is_deep() && found.help.is_some() {
                 too_deep = too_deep.or(Some(entry).filter(|entry| entry.kind == Kind::Certain));
             } else if found.help.is_some() || found.at.is_some_and(|at| entry.until.is_none_or(|until| at < until)) {
                 helpers.push(entry);
             }
         }
-        if helpers.is_empty() && self.all_asleep(pool) {
+        if reach == Reach::WaitsOfWorkers && helpers.is_empty() && self.all_asleep(pool) {
             helpers.extend(too_deep);
         }
         // Only now: a worker that is called is not asleep.
@@ -332,7 +330,8 @@ impl Registry {
     /// those that can.
     fn must_refuse(&mut self, entry: &Arc<Entry>, calls: &mut Vec<Arc<Entry>>) -> bool {
         let Some(pool) = entry.stack.worker else { return false };
-        let can_help = |other: &&Arc<Entry>| !other.is_deep() && self.search(&other.target, Some(pool)).help.is_some();
+        let search = |other: &Arc<Entry>| self.search_within(&other.target, Some(pool), Reach::WaitsOfWorkers);
+        let can_help = |other: &&Arc<Entry>| !other.is_deep() && search(other).help.is_some();
         let helpers: Vec<_> = self.asleep_in(pool).filter(can_help).cloned().collect();
         let is_called = !helpers.is_empty();
         calls.extend(helpers.into_iter().filter(|helper| helper.call()));

@@ -1,8 +1,9 @@
 //! Failpoints, at which tests inject failures and delays.
 //!
 //! They exist only in builds with `--cfg workcrew_faults`. In all other builds a failpoint does
-//! nothing. A test configures a callback, which is called by each thread that reaches a failpoint,
-//! with no lock held. The callback may block or yield. If it returns `true` the failpoint fails: a
+//! nothing. A test configures a callback, which is called by each thread that reaches a failpoint.
+//! No lock is held then, except the one that orders changes of the number of workers, at
+//! [`Failpoint::ThreadStart`]. The callback may block or yield. If it returns `true` the failpoint fails: a
 //! thread is not started, or the thread that reached the failpoint panics. The process has one
 //! callback at a time.
 

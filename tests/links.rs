@@ -13,6 +13,7 @@ const SITES: &[&str] = &[
     "github.com",
     "grpc.io",
     "keepachangelog.com",
+    "nats.io",
     "rust-lang.github.io",
     "semver.org",
 ];

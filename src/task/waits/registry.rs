@@ -110,8 +110,9 @@ pub(super) fn enter(entry: Arc<Entry>) -> Verdict {
         }
         calls.extend(cycle.resolve()); // which drops what the cycle holds of this entry
     }
-    let verdict = registry.decide(entry, &mut calls);
+    let (verdict, unused) = registry.decide(entry, &mut calls);
     drop(registry);
+    drop(unused); // not under the lock: a waker is user code
     calls.iter().for_each(|call| call.wake());
     verdict
 }
@@ -225,25 +226,35 @@ impl Registry {
     /// A worker that can help directly comes first, because help through the waits of other workers
     /// may run a task that keeps this thread for long. Only workers that can help directly are
     /// called for that, so two workers never call each other in turns.
-    fn decide(&mut self, entry: Arc<Entry>, calls: &mut Vec<Arc<Entry>>) -> Verdict {
+    ///
+    /// Returns the entry too if it was not put in. The caller drops it without the lock.
+    fn decide(&mut self, entry: Arc<Entry>, calls: &mut Vec<Arc<Entry>>) -> (Verdict, Option<Arc<Entry>>) {
         let direct = self.search_within(&entry.target, entry.stack.worker, Reach::OwnWaits);
         if direct.help.is_some() || direct.pools.is_empty() {
             return self.decide_by(entry, &direct, calls);
         }
         let (entry, has_called) = self.put_and_call(entry, &direct, Reach::OwnWaits, calls);
         if has_called {
-            return Verdict::Entered(entry, direct.at);
+            return (Verdict::Entered(entry, direct.at), None);
         }
         drop(self.take_out(&entry)); // this is another reference
         let found = self.search_within(&entry.target, entry.stack.worker, Reach::WaitsOfWorkers);
         self.decide_by(entry, &found, calls)
     }
 
-    fn decide_by(&mut self, entry: Arc<Entry>, found: &Found, calls: &mut Vec<Arc<Entry>>) -> Verdict {
+    fn decide_by(
+        &mut self,
+        entry: Arc<Entry>,
+        found: &Found,
+        calls: &mut Vec<Arc<Entry>>,
+    ) -> (Verdict, Option<Arc<Entry>>) {
         match &found.help {
-            Some(help) if !entry.is_deep() => Verdict::Help(Arc::clone(help)),
-            Some(_) if self.must_refuse(&entry, calls) => Verdict::Refused,
-            _ => Verdict::Entered(self.put_and_call(entry, found, Reach::WaitsOfWorkers, calls).0, found.at),
+            Some(help) if !entry.is_deep() => (Verdict::Help(Arc::clone(help)), Some(entry)),
+            Some(_) if self.must_refuse(&entry, calls) => (Verdict::Refused, Some(entry)),
+            _ => {
+                let (entry, _) = self.put_and_call(entry, found, Reach::WaitsOfWorkers, calls);
+                (Verdict::Entered(entry, found.at), None)
+            }
         }
     }
 

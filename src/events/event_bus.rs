@@ -24,8 +24,8 @@ use crate::time::deadline::Deadline;
 /// Clones are one bus.
 ///
 /// When the last clone is gone nothing can be published any more; what was published is still delivered. Each delivery is a
-/// task of the pool: [`WorkerPool::metrics`] counts it, [`WorkerPool::running`] shows it with the name of its subscription,
-/// a [shutdown](WorkerPool::shutdown) drains it.
+/// task of the pool: [`WorkerPool::metrics`](crate::WorkerPool::metrics) counts it, [`WorkerPool::running`](crate::WorkerPool::running) shows it with the name of its subscription,
+/// a [shutdown](crate::WorkerPool::shutdown) drains it.
 ///
 /// # Inside a handler
 ///
@@ -109,7 +109,7 @@ impl EventBus {
     /// further attempts included. Other threads may publish meanwhile and make it last.
     ///
     /// Called by a task of another pool, it is helped by a worker of the bus's pool that waits for that task. A handler
-    /// that a [timed shutdown](WorkerPool::shutdown_timeout) of the pool left behind is not waited for.
+    /// that a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool left behind is not waited for.
     ///
     /// # Panics
     ///

@@ -22,7 +22,7 @@ pub enum DeliveryOutcome {
     /// could [make none](crate::events::EventBus#inside-a-handler), or a task that the handler waits for.
     Refused,
     /// It has not ended: a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool gave up waiting for the
-    /// handler, which may still run. [`Receipt::is_finished`] tells when it ends after all.
+    /// handler, which may still run. [`Receipt::is_finished`](crate::events::Receipt::is_finished) tells when it ends after all.
     LeftBehind,
 }
 

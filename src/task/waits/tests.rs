@@ -1,7 +1,7 @@
 use super::registry::{Entry, Verdict, enter, leave};
 use super::{Awaited, Kind, Needs};
 use crate::sync::{Arc, AtomicUsize, Ordering};
-use crate::task::context::{AwaitedId, GroupId, PoolId, Stack, ThreadId};
+use crate::task::context::{AwaitedId, PoolId, Stack, ThreadId};
 
 /// Something that is waited for and counts the looks at it.
 struct Counted {
@@ -36,7 +36,7 @@ fn a_wait_among_ten_thousand_looks_at_those_only_that_it_needs() {
     const WAITS: usize = 10_000;
     let looks = Arc::new(AtomicUsize::new(0));
     let enter_one = || {
-        let [name, needs, task] = [(); 3].map(|()| AwaitedId::from(GroupId::new()));
+        let [name, needs, task] = [(); 3].map(|()| AwaitedId::from(PoolId::new()));
         let [pool, worker] = [(); 2].map(|()| PoolId::new());
         let target = Arc::new(Counted { name, pool, needs, looks: Arc::clone(&looks) });
         let names = vec![task, worker.into()];

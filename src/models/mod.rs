@@ -1,6 +1,6 @@
 //! Models: small programs that use the crate's own modules and run under a model checker.
 //!
-//! `meetings` are for loom: few threads and one race of two or three operations each. loom runs
+//! `races` are for loom: few threads and one race of two or three operations each. loom runs
 //! every schedule up to a limit of preemptions, and every result that a weak memory allows. shuttle
 //! runs them too, as a second opinion. `scenarios` are for shuttle alone: whole pools, in hundreds
 //! of thousands of random schedules. `docs/reliability-models.md` lists both and the bugs that each

@@ -23,8 +23,8 @@ fn push(queue: &Queue<u32>, item: u32) {
 }
 
 #[test]
-fn future_that_wants_room_and_pop() {
-    explore("future_that_wants_room_and_pop", Time::Frozen, || {
+fn waiting_future_and_pop() {
+    explore("waiting_future_and_pop", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         assert_eq!(queue.try_push(1), Ok(()));
         let (pushing, popping) = (Arc::clone(&queue), Arc::clone(&queue));
@@ -35,9 +35,9 @@ fn future_that_wants_room_and_pop() {
 }
 
 #[test]
-fn future_that_leaves_and_one_that_waits_for_room() {
+fn dropped_future_and_waiting_push() {
     for time in [Time::Frozen, Time::Skips] {
-        explore("future_that_leaves_and_one_that_waits_for_room", time, || {
+        explore("dropped_future_and_waiting_push", time, || {
             let queue = Arc::new(Queue::new(1));
             assert_eq!(queue.try_push(1), Ok(()));
             let bell = Arc::new(Bell::default());
@@ -69,8 +69,8 @@ fn finish<F: Future + Unpin>(mut future: F) -> F::Output {
 }
 
 #[test]
-fn spawn_async_and_a_slot_that_comes_free() {
-    explore("spawn_async_and_a_slot_that_comes_free", Time::Frozen, || {
+fn spawn_async_and_pop() {
+    explore("spawn_async_and_pop", Time::Frozen, || {
         let pool = one_worker(1);
         let first = pool.spawn(|| 1).expect("there is room");
         let handle = finish(pool.spawn_async(|| 2)).unwrap_or_else(|_| panic!("the pool is not closed"));

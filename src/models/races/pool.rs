@@ -26,8 +26,8 @@ fn counted(runs: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
 fn admit_and_close() {
     explore("admit_and_close", Time::Frozen, || {
         let tracker = Arc::new(TaskTracker::new(false));
-        let told = counter();
-        tracker.on_drained(counted_often(&told));
+        let calls = counter();
+        tracker.on_drained(counted_often(&calls));
         let submitter = || {
             let tracker = Arc::clone(&tracker);
             move || {
@@ -39,13 +39,13 @@ fn admit_and_close() {
         };
         let other = thread::spawn(submitter());
         let closing = Arc::clone(&tracker);
-        let ((), quiet) = race(submitter(), move || {
+        let ((), is_idle) = race(submitter(), move || {
             closing.close();
-            closing.wait_quiet_unless(|| false, Deadline::NEVER)
+            closing.wait_idle_unless(|| false, Deadline::NEVER)
         });
         join(other);
-        assert!(quiet && tracker.is_drained(), "whoever settles last finds the pool drained");
-        assert!(told.load(Ordering::Relaxed) > 0, "the workers are notified to end");
+        assert!(is_idle && tracker.is_drained(), "the last of the three finds the pool drained");
+        assert!(calls.load(Ordering::Relaxed) > 0, "the workers are notified to end");
     });
 }
 
@@ -57,14 +57,14 @@ fn counted_often(calls: &Arc<AtomicUsize>) -> impl Fn() + Send + Sync + use<> {
 }
 
 #[test]
-fn settle_and_wait_for_quiet() {
-    explore("settle_and_wait_for_quiet", Time::Frozen, || {
+fn task_done_and_wait_idle() {
+    explore("task_done_and_wait_idle", Time::Frozen, || {
         let tracker = Arc::new(TaskTracker::new(false));
         let done = counter();
         for _ in 0..2 {
             assert!(tracker.admit().is_some());
         }
-        let settler = || {
+        let worker = || {
             let (tracker, done) = (Arc::clone(&tracker), Arc::clone(&done));
             move || {
                 done.fetch_add(1, Ordering::Relaxed);
@@ -72,18 +72,18 @@ fn settle_and_wait_for_quiet() {
                 tracker.check_idle();
             }
         };
-        let other = thread::spawn(settler());
+        let other = thread::spawn(worker());
         let (waiting, look) = (Arc::clone(&tracker), Arc::clone(&done));
-        let waiter = move || (waiting.wait_idle(Deadline::NEVER), look.load(Ordering::Relaxed));
-        let (waited, ()) = race(waiter, settler());
+        let waiter = move || (waiting.wait_idle_unless(|| false, Deadline::NEVER), look.load(Ordering::Relaxed));
+        let (waited, ()) = race(waiter, worker());
         assert_eq!(waited, (true, 2), "idle means that all tasks are done and their effects visible");
         join(other);
     });
 }
 
 #[test]
-fn books_that_are_read_at_any_time() {
-    explore("books_that_are_read_at_any_time", Time::Frozen, || {
+fn snapshot_at_any_time() {
+    explore("snapshot_at_any_time", Time::Frozen, || {
         let tracker = Arc::new(TaskTracker::new(false));
         let writing = Arc::clone(&tracker);
         let writer = move || {
@@ -94,12 +94,12 @@ fn books_that_are_read_at_any_time() {
             }
         };
         let reader = move || {
-            let quiet = tracker.is_idle();
-            (quiet, tracker.snapshot())
+            let is_idle = tracker.is_idle();
+            (is_idle, tracker.snapshot())
         };
         let ((_, metrics), ()) = race(reader, writer);
-        let met = metrics.tasks_cancelled + metrics.tasks_queued + metrics.tasks_running;
-        assert_eq!(metrics.tasks_submitted, met, "every snapshot of the counts adds up");
+        let counted = metrics.tasks_cancelled + metrics.tasks_queued + metrics.tasks_running;
+        assert_eq!(metrics.tasks_submitted, counted, "every snapshot of the counts adds up");
     });
 }
 
@@ -124,8 +124,8 @@ fn submit_and_shutdown() {
 }
 
 #[test]
-fn parked_submitter_and_close() {
-    explore("parked_submitter_and_close", Time::Frozen, || {
+fn blocked_submitter_and_close() {
+    explore("blocked_submitter_and_close", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());

@@ -87,8 +87,8 @@ fn two_pushes_and_a_sleeper_after_another() {
 }
 
 #[test]
-fn push_aside_and_falling_asleep() {
-    explore("push_aside_and_falling_asleep", Time::Frozen, || {
+fn unbounded_pushes_and_sleeper() {
+    explore("unbounded_pushes_and_sleeper", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let (sum, ()) = race(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
@@ -102,10 +102,10 @@ fn push_aside_and_falling_asleep() {
 }
 
 #[test]
-fn parked_push_and_pop() {
+fn blocked_push_and_pop() {
     // The wait for low water never ends, or ends at once.
     for time in [Time::Frozen, Time::Skips] {
-        explore("parked_push_and_pop", time, || {
+        explore("blocked_push_and_pop", time, || {
             let queue = full_queue();
             let (sum, pushed) = race(popper(&queue, 2), pusher(&queue, 2));
             assert_eq!((sum, pushed), (3, Ok(())), "a waiting pusher is notified of room");
@@ -114,9 +114,9 @@ fn parked_push_and_pop() {
 }
 
 #[test]
-fn two_parked_pushes_and_pop() {
+fn two_blocked_pushes_and_pop() {
     for time in [Time::Frozen, Time::Skips] {
-        explore("two_parked_pushes_and_pop", time, || {
+        explore("two_blocked_pushes_and_pop", time, || {
             let queue = full_queue();
             let other = thread::spawn(pusher(&queue, 4));
             let (sum, pushed) = race(popper(&queue, 3), pusher(&queue, 2));
@@ -126,9 +126,9 @@ fn two_parked_pushes_and_pop() {
 }
 
 #[test]
-fn parked_push_and_close() {
+fn blocked_push_and_close() {
     for time in [Time::Frozen, Time::Skips] {
-        explore("parked_push_and_close", time, || {
+        explore("blocked_push_and_close", time, || {
             let queue = full_queue();
             let other = thread::spawn(pusher(&queue, 2));
             let (pushed, ()) = race(pusher(&queue, 2), closer(&queue));
@@ -144,9 +144,9 @@ fn parked_push_and_close() {
 }
 
 #[test]
-fn parked_push_and_close_and_pop() {
+fn blocked_push_and_close_and_pop() {
     for time in [Time::Frozen, Time::Skips] {
-        explore("parked_push_and_close_and_pop", time, || {
+        explore("blocked_push_and_close_and_pop", time, || {
             let queue = full_queue();
             let popper = thread::spawn(popper(&queue, 1));
             let (pushed, ()) = race(pusher(&queue, 2), closer(&queue));
@@ -163,8 +163,8 @@ fn parked_push_and_close_and_pop() {
 }
 
 #[test]
-fn sleep_and_call_to_look_up() {
-    explore("sleep_and_call_to_look_up", Time::Frozen, || {
+fn sleep_and_wake_workers() {
+    explore("sleep_and_wake_workers", Time::Frozen, || {
         let queue = Arc::new(Queue::<usize>::new(1));
         let stopped = Arc::new(AtomicBool::new(false));
         let sleeper = || {
@@ -188,8 +188,8 @@ fn sleep_and_call_to_look_up() {
 }
 
 #[test]
-fn two_pushes_to_one_row_and_two_sleepers() {
-    explore("two_pushes_to_one_row_and_two_sleepers", Time::Frozen, || {
+fn two_pushes_to_one_shard_and_two_sleepers() {
+    explore("two_pushes_to_one_shard_and_two_sleepers", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let pusher = |item| {
             let queue = Arc::clone(&queue);
@@ -204,8 +204,8 @@ fn two_pushes_to_one_row_and_two_sleepers() {
 }
 
 #[test]
-fn take_back_and_push_to_one_row() {
-    explore("take_back_and_push_to_one_row", Time::Frozen, || {
+fn unpush_and_push_to_one_shard() {
+    explore("unpush_and_push_to_one_shard", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let (other, maker) = (Arc::clone(&queue), Arc::clone(&queue));
         let maker = thread::spawn(move || {

@@ -34,23 +34,23 @@ fn worker<T: 'static>(executor: &Arc<Executor>, task: &Arc<dyn JoinTarget<T>>) -
 }
 
 /// Asserts that every admitted task is completed.
-fn assert_quiet(executor: &Executor) {
-    assert!(executor.tracker.is_idle(), "a task is settled once");
+fn assert_idle(executor: &Executor) {
+    assert!(executor.tracker.is_idle(), "a task is counted as done exactly once");
 }
 
 #[test]
-fn complete_and_park() {
-    explore("complete_and_park", Time::Frozen, || {
+fn complete_and_wait() {
+    explore("complete_and_wait", Time::Frozen, || {
         let (executor, task, handle) = admitted(|| 7);
         let (outcome, ()) = race(move || handle.join(), worker(&executor, &task));
         assert!(matches!(outcome, Ok(7)), "a blocked waiter is woken and finds the outcome");
-        assert_quiet(&executor);
+        assert_idle(&executor);
     });
 }
 
 #[test]
-fn complete_and_two_that_park() {
-    explore("complete_and_two_that_park", Time::Frozen, || {
+fn complete_and_two_waiters() {
+    explore("complete_and_two_waiters", Time::Frozen, || {
         let (executor, task, handle) = admitted(|| 7);
         let handle = Arc::new(handle);
         let waiter = || {
@@ -74,7 +74,7 @@ fn claim_and_claim() {
         race(worker(&executor, &task), worker(&executor, &task));
         assert!(matches!(join(joiner), Ok(0)));
         assert_eq!(runs.load(Ordering::Relaxed), 1, "a task runs once");
-        assert_quiet(&executor);
+        assert_idle(&executor);
     });
 }
 
@@ -103,7 +103,7 @@ fn cancel_and_start() {
             Err(other) => panic!("{other}"),
         }
         assert_eq!(runs.load(Ordering::Relaxed), usize::from(!cancelled), "`true` means that the task never runs");
-        assert_quiet(&executor);
+        assert_idle(&executor);
     });
 }
 
@@ -126,21 +126,21 @@ fn cancel_and_cancel_and_start() {
         let counted = Arc::clone(&runs);
         let (executor, task, handle) = admitted(move || counted.fetch_add(1, Ordering::Relaxed));
         let worker = thread::spawn(worker(&executor, &task));
-        let (handle, books) = (Arc::new(handle), Arc::clone(&executor));
+        let (handle, shared) = (Arc::new(handle), Arc::clone(&executor));
         let requester = Arc::clone(&handle);
         let (one, other) = race(move || requester.cancel(), move || task.cancel(CancelReason::ShutDown, &executor));
         join(worker);
-        let (executor, cancelled) = (books, [one, other]);
+        let (executor, cancelled) = (shared, [one, other]);
         let outcomes = runs.load(Ordering::Relaxed) + cancelled.iter().filter(|cancelled| **cancelled).count();
         assert_eq!(outcomes, 1, "a task has exactly one outcome");
         assert!(handle.is_finished());
-        assert_quiet(&executor);
+        assert_idle(&executor);
     });
 }
 
 #[test]
-fn finished_shows_what_was_done() {
-    explore("finished_shows_what_was_done", Time::Frozen, || {
+fn finished_shows_effects() {
+    explore("finished_shows_effects", Time::Frozen, || {
         let done = counter();
         let written = Arc::clone(&done);
         let (executor, task, handle) = admitted(move || written.store(1, Ordering::Relaxed));
@@ -158,7 +158,7 @@ fn complete_and_detach() {
         let (executor, task, handle) = admitted(move || result);
         race(move || drop(handle), worker(&executor, &task));
         assert_eq!(drops.load(Ordering::Relaxed), 1, "the result of a detached task is dropped at once, and once");
-        assert_quiet(&executor);
+        assert_idle(&executor);
         drop(task);
     });
 }
@@ -192,7 +192,7 @@ fn poll_and_complete() {
         };
         let (outcome, ()) = race(poller, worker(&executor, &task));
         assert!(matches!(outcome, Ok(7)));
-        assert_quiet(&executor);
+        assert_idle(&executor);
     });
 }
 
@@ -208,7 +208,7 @@ fn poll_and_complete_and_drop_of_the_handle() {
         race(poller, worker(&executor, &task));
         assert_eq!(drops.load(Ordering::Relaxed), 1, "the result is dropped exactly once");
         assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept after the handle was dropped");
-        assert_quiet(&executor);
+        assert_idle(&executor);
         drop(task);
     });
 }
@@ -217,11 +217,11 @@ fn poll_and_complete_and_drop_of_the_handle() {
 fn cancel_and_poll() {
     explore("cancel_and_poll", Time::Frozen, || {
         let (executor, task, mut handle) = admitted(|| 7);
-        let books = Arc::clone(&executor);
+        let shared = Arc::clone(&executor);
         let poller = move || finish(&mut handle, &Arc::new(Bell::default()));
         let (outcome, cancelled) = race(poller, move || task.cancel(CancelReason::ShutDown, &executor));
         assert!(cancelled && matches!(outcome, Err(JoinError::Cancelled(CancelReason::ShutDown))));
-        assert_quiet(&books);
+        assert_idle(&shared);
     });
 }
 
@@ -238,8 +238,8 @@ impl Wake for Curious {
 }
 
 #[test]
-fn waker_that_looks_at_the_task() {
-    explore("waker_that_looks_at_the_task", Time::Frozen, || {
+fn waker_that_checks_the_task() {
+    explore("waker_that_checks_the_task", Time::Frozen, || {
         let (executor, task, mut handle) = admitted(|| 7);
         let waker = Waker::from(Arc::new(Curious(Mutex::new(Some(Arc::clone(&task))))));
         let poller = move || {

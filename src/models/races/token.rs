@@ -32,8 +32,8 @@ fn cancel_and_wait() {
 }
 
 #[test]
-fn cancel_and_birth_of_a_child() {
-    explore("cancel_and_birth_of_a_child", Time::Frozen, || {
+fn cancel_and_new_child() {
+    explore("cancel_and_new_child", Time::Frozen, || {
         let parent = CancellationToken::new();
         let ancestor = parent.clone();
         let (grandchild, ()) = race(move || ancestor.child_token().child_token(), canceller(&parent));
@@ -50,8 +50,8 @@ fn counted(called: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
 }
 
 #[test]
-fn cancel_and_cancel_and_callback() {
-    explore("cancel_and_cancel_and_callback", Time::Frozen, || {
+fn cancel_and_cancel_and_register() {
+    explore("cancel_and_cancel_and_register", Time::Frozen, || {
         let token = CancellationToken::new();
         let called = counter();
         let other = thread::spawn(canceller(&token));
@@ -64,8 +64,8 @@ fn cancel_and_cancel_and_callback() {
 }
 
 #[test]
-fn cancel_and_withdrawal_of_a_callback() {
-    explore("cancel_and_withdrawal_of_a_callback", Time::Frozen, || {
+fn cancel_and_deregister() {
+    explore("cancel_and_deregister", Time::Frozen, || {
         let token = CancellationToken::new();
         let called = counter();
         let guard = token.on_cancel(counted(&called));
@@ -76,8 +76,8 @@ fn cancel_and_withdrawal_of_a_callback() {
 }
 
 #[test]
-fn cancelled_shows_what_was_done() {
-    explore("cancelled_shows_what_was_done", Time::Frozen, || {
+fn cancelled_shows_effects() {
+    explore("cancelled_shows_effects", Time::Frozen, || {
         let token = CancellationToken::new();
         let (done, cancelled) = (counter(), token.clone());
         let written = Arc::clone(&done);

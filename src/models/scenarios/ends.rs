@@ -17,9 +17,9 @@ fn submitter(pool: &Arc<WorkerPool>, runs: &Count, jobs: usize) -> thread::JoinH
 }
 
 #[test]
-fn shutdown_now_and_submit_and_parked() {
+fn shutdown_now_and_submit_and_blocked() {
     for time in [Time::Frozen, Time::Skips] {
-        explore_scenario("shutdown_now_and_submit_and_parked", time, || {
+        explore_scenario("shutdown_now_and_submit_and_blocked", time, || {
             let (pool, runs) = (pool(1, 1), Count::default());
             let submitters = [submitter(&pool, &runs, 2), submitter(&pool, &runs, 1)];
             let handle = pool.try_spawn(runs.adder()).ok();

@@ -27,19 +27,19 @@ const DEFAULT_MAILBOX_CAPACITY: usize = 1024;
 /// let kept = Arc::clone(&letters);
 /// let bus = EventBus::builder(&pool)
 ///     .mailbox_capacity(64)
-///     .on_dead_letter(move |letter| kept.lock().unwrap().push(letter))
+///     .on_dead_letter(move |dead_letter| kept.lock().unwrap().push(dead_letter))
 ///     .on_unhandled(|event| eprintln!("nobody listens to {}", event.event_type()))
 ///     .build();
 /// let _fails = bus.subscription::<u32>().name("fails").handle(|_| Err::<(), _>("no"));
 /// bus.publish(7_u32);
 /// bus.wait_idle();
-/// let letter = &letters.lock().unwrap()[0];
-/// assert_eq!((letter.event::<u32>(), letter.subscription()), (Some(&7), "fails"));
+/// let dead_letter = &letters.lock().unwrap()[0];
+/// assert_eq!((dead_letter.event::<u32>(), dead_letter.subscription()), (Some(&7), "fails"));
 /// # Ok::<(), workcrew::BuildError>(())
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct EventBusBuilder {
-    engine: Arc<PoolInner>,
+    pool: Arc<PoolInner>,
     thread_name: String,
     mailbox_capacity: usize,
     hooks: BusHooks,
@@ -61,7 +61,7 @@ impl EventBus {
 impl EventBusBuilder {
     pub(super) fn new(pool: &WorkerPool) -> Self {
         Self {
-            engine: Arc::clone(pool.inner()),
+            pool: Arc::clone(pool.inner()),
             thread_name: pool.thread_name().to_owned(),
             mailbox_capacity: DEFAULT_MAILBOX_CAPACITY,
             hooks: BusHooks::default(),
@@ -74,19 +74,19 @@ impl EventBusBuilder {
         self
     }
 
-    /// Called with each event that a subscription could not handle, once, after the last attempt, on the worker that made
+    /// CallResult with each event that a subscription could not handle, once, after the last attempt, on the worker that made
     /// it. The receipt learns of it after that. A panic of `f` is contained and counted in
     /// [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked).
     ///
     /// `f` may publish. Events that hooks publish because of each other have generations; after 16 of them
     /// `f` is not called any more, and [`Metrics::hooks_skipped`](crate::Metrics::hooks_skipped) counts
-    /// that. To publish a dead letter again without such a bound, do it in a task or a timer.
+    /// that. To publish a dead dead_letter again without such a bound, do it in a task or a timer.
     pub fn on_dead_letter(mut self, f: impl Fn(DeadLetter) + Send + Sync + 'static) -> Self {
         self.hooks.on_dead_letter = Some(Box::new(f));
         self
     }
 
-    /// Called with each event that has no subscription, on the publisher's thread. A panic of `f` is contained
+    /// CallResult with each event that has no subscription, on the publisher's thread. A panic of `f` is contained
     /// and counted. If `f` publishes, the bound of [`on_dead_letter`](Self::on_dead_letter) applies.
     pub fn on_unhandled(mut self, f: impl Fn(&UnhandledEvent<'_>) + Send + Sync + 'static) -> Self {
         self.hooks.on_unhandled = Some(Box::new(f));
@@ -96,9 +96,9 @@ impl EventBusBuilder {
     /// Makes the bus.
     #[must_use]
     pub fn build(self) -> EventBus {
-        let Self { engine, thread_name, mailbox_capacity, hooks } = self;
-        let shared = Arc::new(BusInner::new(engine, thread_name, mailbox_capacity, hooks));
-        EventBus { shared, registry: Arc::new(Registry::default()) }
+        let Self { pool, thread_name, mailbox_capacity, hooks } = self;
+        let inner = Arc::new(BusInner::new(pool, thread_name, mailbox_capacity, hooks));
+        EventBus { inner, registry: Arc::new(Registry::default()) }
     }
 }
 

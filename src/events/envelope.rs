@@ -1,8 +1,8 @@
 //! An event on its way: the event, whom it is for, what became of it.
 //!
-//! One allocation for each event, shared by its deliveries and its receipt. Until all deliveries have ended it keeps its
+//! One allocation for each event, inner by its deliveries and its receipt. Until all deliveries have ended it keeps its
 //! recipients alive, and with them the deliveries that wait in their mailboxes, whatever becomes of the bus. What is kept of
-//! it after that, by a receipt or a dead letter, keeps the event and nothing of the bus.
+//! it after that, by a receipt or a dead dead_letter, keeps the event and nothing of the bus.
 
 use std::any::{Any, type_name};
 use std::ptr;
@@ -37,25 +37,25 @@ pub(super) type Names = Arc<[Arc<str>]>;
 /// Whom an event is for, whatever its type.
 pub(super) trait AnyRecipients: Send + Sync {
     fn len(&self) -> usize;
-    fn shared(&self) -> &BusInner;
+    fn inner(&self) -> &BusInner;
 
     /// What the deliveries of one of them are called among the frames of a stack.
     fn group(&self, index: usize) -> GroupId;
 
     /// Cancelled when a report has left something behind.
     fn left_behind(&self) -> &CancellationToken {
-        &self.shared().engine.left_behind
+        &self.inner().pool.left_behind
     }
 
     /// Makes deliveries of one of them, if there is something to be made by one more runner, for a wait for the event that
-    /// `subject` stands for.
-    fn help(&self, index: usize, subject: usize) -> Help;
+    /// `item` stands for.
+    fn help(&self, index: usize, item: usize) -> Help;
 
-    /// Says what a delivery of one of them may wait for. Called under locks.
-    fn look(&self, index: usize, needs: &mut Needs);
+    /// Says what a delivery of one of them may wait for. CallResult under locks.
+    fn report_needs(&self, index: usize, needs: &mut Needs);
 
     /// Makes deliveries of one of them, if there is something to be made by one more runner.
-    fn bring_on(&self, index: usize);
+    fn advance(&self, index: usize);
 }
 
 /// What came of helping.
@@ -67,12 +67,12 @@ pub(super) enum Help {
     /// There is nothing to do before that moment, or before the next step of others.
     Later(Deadline),
     /// What is to be done can only be done by what lies below on this stack.
-    Stuck,
+    Deadlock,
 }
 
 /// An envelope with an event of any type.
 pub(super) trait AnyEnvelope: AnyEvent {
-    fn subject(&self) -> usize;
+    fn item(&self) -> usize;
     /// `None` once all deliveries have ended. To be dropped under no lock.
     fn recipients(&self) -> Option<Arc<dyn AnyRecipients>>;
     fn progress(&self) -> &Progress;
@@ -101,16 +101,16 @@ impl<E: Send + Sync + 'static> Envelope<E> {
     }
 
     /// Stands for its deliveries among the frames of a stack: the address, which is nobody else's while it is there.
-    pub(super) fn subject(&self) -> usize {
+    pub(super) fn item(&self) -> usize {
         ptr::from_ref(self).addr()
     }
 
-    /// Lets the outcome of one delivery land; `None`, if there was none after all.
-    pub(super) fn land(&self, shared: &BusInner, index: usize, outcome: Option<DeliveryOutcome>) {
-        if self.progress.land(index, outcome) {
+    /// Lets the outcome of one delivery complete; `None`, if there was none after all.
+    pub(super) fn complete(&self, inner: &BusInner, index: usize, outcome: Option<DeliveryOutcome>) {
+        if self.progress.complete(index, outcome) {
             let recipients = self.recipients.lock().take();
             drop(recipients); // under no lock: it may be the last to know a mailbox, whose handler is foreign
-            shared.end_event();
+            inner.end_event();
         }
     }
 }
@@ -130,8 +130,8 @@ impl<E: Send + Sync + 'static> AnyEvent for Envelope<E> {
 }
 
 impl<E: Send + Sync + 'static> AnyEnvelope for Envelope<E> {
-    fn subject(&self) -> usize {
-        Envelope::<E>::subject(self)
+    fn item(&self) -> usize {
+        Envelope::<E>::item(self)
     }
 
     fn recipients(&self) -> Option<Arc<dyn AnyRecipients>> {

@@ -60,7 +60,7 @@ use crate::time::deadline::Deadline;
 /// ```
 #[derive(Clone)]
 pub struct EventBus {
-    pub(super) shared: Arc<BusInner>,
+    pub(super) inner: Arc<BusInner>,
     pub(super) registry: Arc<Registry>,
 }
 
@@ -108,7 +108,7 @@ impl EventBus {
     /// Blocks until every event that was published has been handled, or given up, by each subscription; delays before
     /// further attempts included. Other threads may publish meanwhile and make it last.
     ///
-    /// Called by a task of another pool, it is helped by a worker of the bus's pool that waits for that task. A handler
+    /// CallResult by a task of another pool, it is helped by a worker of the bus's pool that waits for that task. A handler
     /// that a [timed shutdown](WorkerPool::shutdown_timeout) of the pool left behind is not waited for.
     ///
     /// # Panics
@@ -118,7 +118,7 @@ impl EventBus {
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!self.is_inside(), "a handler cannot wait for its own bus to be idle");
-        let waited = self.shared.wait_idle(Deadline::NEVER);
+        let waited = self.inner.wait_idle(Deadline::NEVER);
         assert!(waited.is_ok(), "a task cannot wait for a bus that waits for that task to be idle");
     }
 
@@ -126,11 +126,11 @@ impl EventBus {
     /// pool gets `false` at once. With a limit below `Duration::MAX` it also waits for what a shutdown has left behind.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
-        !self.is_inside() && self.shared.wait_idle(Deadline::after(timeout)).unwrap_or(false)
+        !self.is_inside() && self.inner.wait_idle(Deadline::after(timeout)).unwrap_or(false)
     }
 
     fn is_inside(&self) -> bool {
-        context::is_inside(self.shared.engine.id())
+        context::is_inside(self.inner.pool.id())
     }
 
     fn send<E: Send + Sync + 'static>(
@@ -141,24 +141,24 @@ impl EventBus {
     ) -> Receipt {
         let recipients = self.registry.recipients::<E>(topic).filter(|recipients| !recipients.mailboxes.is_empty());
         let Some(recipients) = recipients else {
-            self.tell_unhandled(topic, &event);
+            self.report_unhandled(topic, &event);
             nesting::discard(event); // its destructor may publish the next event, and so on
-            return Receipt::nobody();
+            return Receipt::empty();
         };
         let envelope = Arc::new(Envelope::new(event, topic, Arc::clone(&recipients) as _));
-        self.shared.begin_event();
+        self.inner.begin_event();
         let handlers = publish::publish(&self.registry, &recipients.mailboxes, &envelope, location);
         if handlers == 0 {
-            self.tell_unhandled(topic, envelope.event());
+            self.report_unhandled(topic, envelope.event());
         }
-        envelope.land(&self.shared, PUBLISHING, None);
-        Receipt { inside: Some((envelope, Arc::clone(&recipients.names))), handlers }
+        envelope.complete(&self.inner, PUBLISHING, None);
+        Receipt { event: Some((envelope, Arc::clone(&recipients.names))), handlers }
     }
 
-    fn tell_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {
-        if let Some(on_unhandled) = &self.shared.hooks.on_unhandled {
+    fn report_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {
+        if let Some(on_unhandled) = &self.inner.hooks.on_unhandled {
             let unhandled = UnhandledEvent { event, event_type: type_name::<E>(), topic };
-            self.shared.call_hook(nesting::generation(), || on_unhandled(&unhandled));
+            self.inner.call_hook(nesting::generation(), || on_unhandled(&unhandled));
         }
     }
 }
@@ -169,6 +169,6 @@ impl RefUnwindSafe for EventBus {}
 
 impl fmt::Debug for EventBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventBus").field("mailbox_capacity", &self.shared.mailbox_capacity).finish_non_exhaustive()
+        f.debug_struct("EventBus").field("mailbox_capacity", &self.inner.mailbox_capacity).finish_non_exhaustive()
     }
 }

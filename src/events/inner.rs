@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::dead_letter::{DeadLetter, UnhandledEvent};
-use super::erased::Member;
+use super::erased::AnyMailbox;
 use super::notify::Notify;
 use crate::nesting;
 use crate::pool::inner::PoolInner;
@@ -19,7 +19,7 @@ pub(super) type UnhandledHook = Box<dyn Fn(&UnhandledEvent<'_>) + Send + Sync>;
 
 /// The inside of one bus, but for who listens.
 pub(super) struct BusInner {
-    pub(super) engine: Arc<PoolInner>,
+    pub(super) pool: Arc<PoolInner>,
     /// What the pool's threads are named after.
     thread_name: String,
     /// What mailboxes hold unless told otherwise.
@@ -32,8 +32,8 @@ pub(super) struct BusInner {
     /// Beats with every step that a worker might help with, or wait for.
     pub(super) steps: Notify,
     /// Every mailbox there is, by the name of its group: an idle bus is waited for by what is in them.
-    pub(super) members: Mutex<BTreeMap<GroupId, Weak<dyn Member>>>,
-    /// The threads of publishers that wait for room within a task, by their watchers.
+    pub(super) mailboxes: Mutex<BTreeMap<GroupId, Weak<dyn AnyMailbox>>>,
+    /// The threads of publishers that wait for room within a task, by their waiters.
     pub(super) publishers: Mutex<BTreeMap<AwaitedId, ThreadId>>,
 }
 
@@ -45,16 +45,16 @@ pub(super) struct BusHooks {
 }
 
 impl BusInner {
-    pub(super) fn new(engine: Arc<PoolInner>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
+    pub(super) fn new(pool: Arc<PoolInner>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
         let (idle, steps) = (Notify::default(), Notify::default());
-        let (pending, members, publishers) = (CachePadded::default(), Mutex::default(), Mutex::default());
-        Self { engine, thread_name, mailbox_capacity, hooks, pending, idle, steps, members, publishers }
+        let (pending, mailboxes, publishers) = (CachePadded::default(), Mutex::default(), Mutex::default());
+        Self { pool, thread_name, mailbox_capacity, hooks, pending, idle, steps, mailboxes, publishers }
     }
 
     /// Calls a hook because of an event of this generation. Past the bound of rule 3 of `nesting` it is skipped, and that
     /// is counted.
     pub(super) fn call_hook(&self, generation: usize, hook: impl FnOnce()) {
-        let executor = &self.engine.executor;
+        let executor = &self.pool.executor;
         if generation < nesting::MAX_DEPTH {
             nesting::in_generation(generation + 1, || executor.call_hook(hook));
         } else {
@@ -71,9 +71,9 @@ impl BusInner {
     pub(super) fn end_event(&self) {
         // ORDERING: SeqCst, before the beat; the rule of `pulse`. So is the step itself, which has landed in the envelope.
         if self.pending.0.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.idle.beat();
+            self.idle.notify();
         }
-        self.steps.beat();
+        self.steps.notify();
     }
 
     /// Whether no event has deliveries to come.
@@ -82,10 +82,15 @@ impl BusInner {
         self.pending.0.load(Ordering::SeqCst) == 0
     }
 
+    /// Whether a report has left something behind, so that no wait without a limit goes on.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.pool.left_behind.reason().is_some()
+    }
+
     /// Sees to it that delays can be begun.
     pub(super) fn start_timer(&self) -> Result<(), TimerRefused> {
         // Without a thread there is no place for a timer either.
         let name = || thread_name(&self.thread_name, "timer");
-        self.engine.timers.start(name).map_err(|_| TimerRefused::Full)
+        self.pool.timers.start(name).map_err(|_| TimerRefused::Full)
     }
 }

@@ -8,8 +8,8 @@
 //!
 //! | a subscription is | meaning | next |
 //! |---|---|---|
-//! | *open* | takes events in | *spent*; *closed* |
-//! | *spent* | one that listens once, and has taken its event in | *closed* |
+//! | *open* | takes events in | *exhausted*; *closed* |
+//! | *exhausted* | one that listens once, and has taken its event in | *closed* |
 //! | *closed* | takes nothing in, starts nothing, and its handler is let go | none |
 //!
 //! A *ticket* is an entry in the pool's queue that asks a worker to make deliveries of this subscription. A *runner* is a
@@ -24,7 +24,7 @@
 //!    nothing can be taken: what comes later waits for it. Elsewhere a delayed delivery gives its runner back.
 //! 4. Waiting and delayed deliveries together never exceed the capacity by more than the limit: nothing is put in beyond
 //!    the capacity, but what is running may become delayed.
-//! 5. A delivery is taken under the lock that finds the subscription open. What was taken and is not in the handler yet looks
+//! 5. A delivery is taken under the lock that finds the subscription open. What was taken and is not in the handler yet visits
 //!    once more, as the last step before the handler, and is cancelled if the subscription was closed meanwhile. So when a
 //!    closing has returned, the handler is not called any more; if it is running, that is not waited for.
 //! 6. A publisher that finds no room waits for it only outside of the pool's workers. A worker makes deliveries until there
@@ -35,7 +35,7 @@
 //! Meetings: *publish and close*: the delivery is in what the closing takes, or finds it closed. *Publish and publish to
 //! one that listens once*: the first under the lock spends it. *Take and close*, *call and close*: rule 5. *Delay and close*: the delayed
 //! delivery is in what the closing takes, or it is not begun. *Brought back and closed*: whoever takes the delivery out of
-//! its cell (see `delay`) ends it. *Room and a publisher that looks for it*: it looks, and registers, under the lock under
+//! its cell (see `delay`) ends it. *AwaitedRoom and a publisher that visits for it*: it visits, and registers, under the lock under
 //! which room is made, so it finds the room or is called.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -43,7 +43,7 @@ use std::panic::Location;
 use std::time::Instant;
 
 use super::envelope::Envelope;
-use super::erased::Member;
+use super::erased::AnyMailbox;
 use super::handler::{BoxError, Handler};
 use super::inner::BusInner;
 use super::watcher::Watch;
@@ -66,7 +66,7 @@ pub(super) struct Mailbox<E> {
     /// Its own among the groups of the pool.
     pub(super) registration: Registration,
     pub(super) settings: Settings,
-    pub(super) shared: Arc<BusInner>,
+    pub(super) inner: Arc<BusInner>,
     pub(super) state: Mutex<State<E>>,
     /// Whether it is open; a copy for publishers without the lock, who may find it open too long.
     pub(super) open: AtomicBool,
@@ -75,9 +75,9 @@ pub(super) struct Mailbox<E> {
     /// Notified when there is room, or the subscription is closed.
     pub(super) room: Condvar,
     /// Notified when half of the room is there, or the subscription is closed.
-    pub(super) half_room: Condvar,
+    pub(super) low_water: Condvar,
     /// Notified when a closed subscription has no runner any more.
-    pub(super) quiet: Condvar,
+    pub(super) stopped: Condvar,
 }
 
 /// What can be chosen about a subscription.
@@ -113,7 +113,7 @@ pub(super) struct State<E> {
     /// `None`: closed, or about to be dropped.
     pub(super) handler: Option<Arc<Handler<E>>>,
     /// Takes no event in, though it may be open for what it has taken in.
-    pub(super) spent: bool,
+    pub(super) exhausted: bool,
     /// Why nothing is started any more.
     pub(super) closed: Option<CancelReason>,
     /// Tickets on their way.
@@ -121,9 +121,9 @@ pub(super) struct State<E> {
     /// Threads that make deliveries.
     pub(super) runners: usize,
     /// Publishers that wait for any room.
-    pub(super) wait_for_room: usize,
+    pub(super) room_waiters: usize,
     /// Publishers that wait, for a short while, until half of the room is there.
-    pub(super) wait_for_half: usize,
+    pub(super) low_water_waiters: usize,
     /// Publishers that wait for room here and in other mailboxes; each is called once.
     pub(super) watches: VecDeque<Watch>,
 }
@@ -142,16 +142,16 @@ pub(super) struct PendingDelivery<E> {
     pub(super) queued_at: Option<Timestamp>,
     pub(super) published_at: Option<Instant>,
     /// After the first failure: the attempts and their errors.
-    pub(super) retrying: Option<Box<Retrying>>,
+    pub(super) retry: Option<Box<RetryProgress>>,
 }
 
 /// The attempts of a delivery that has failed.
-pub(super) struct Retrying {
+pub(super) struct RetryProgress {
     pub(super) attempts: RetryState<BoxError>,
     pub(super) errors: AttemptErrors<BoxError>,
 }
 
-impl Retrying {
+impl RetryProgress {
     pub(super) fn new(policy: RetryPolicy<BoxError>, begun: Instant) -> Self {
         Self { attempts: RetryState::new(policy, begun), errors: AttemptErrors::new() }
     }
@@ -167,21 +167,21 @@ pub(super) struct Delayed<E> {
     /// Where it lies in the mailbox.
     pub(super) key: DelayKey,
     pub(super) mailbox: Arc<Mailbox<E>>,
-    pub(super) item: Mutex<Option<PendingDelivery<E>>>,
+    pub(super) delivery: Mutex<Option<PendingDelivery<E>>>,
 }
 
 impl<E> Delayed<E> {
     /// Takes the delivery out; the caller decides what becomes of it.
     pub(super) fn take(&self) -> Option<PendingDelivery<E>> {
-        self.item.lock().take()
+        self.delivery.lock().take()
     }
 }
 
 /// How long a runner goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stint {
+pub(super) enum Budget {
     /// For a turn, if jobs wait.
-    GivesWay,
+    Quantum,
     /// For so many deliveries.
     Deliveries(usize),
 }
@@ -193,38 +193,38 @@ impl<E> Mailbox<E> {
 }
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, shared: Arc<BusInner>) -> Arc<Self> {
+    pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, inner: Arc<BusInner>) -> Arc<Self> {
         let group = GroupId::new();
-        let members = Arc::clone(&shared);
+        let mailboxes = Arc::clone(&inner);
         let made = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             group,
-            registration: shared.engine.groups.register(weak.clone(), context::shard()),
+            registration: inner.pool.groups.register(weak.clone(), context::shard()),
             settings,
-            shared,
+            inner,
             state: Mutex::new(State::new(handler)),
             open: AtomicBool::new(true),
             closed: AtomicBool::new(false),
             room: Condvar::new(),
-            half_room: Condvar::new(),
-            quiet: Condvar::new(),
+            low_water: Condvar::new(),
+            stopped: Condvar::new(),
         });
-        let member: Arc<dyn Member> = Arc::clone(&made) as _;
-        members.members.lock().insert(group, Arc::downgrade(&member));
+        let member: Arc<dyn AnyMailbox> = Arc::clone(&made) as _;
+        mailboxes.mailboxes.lock().insert(group, Arc::downgrade(&member));
         made
     }
 
-    /// Calls `f` while this thread is a member; passes on the record that it counts on.
-    pub(super) fn enter<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
-        self.shared.engine.executor.enter(self.group, f)
+    /// Calls `f` while this thread is a member; passes on the counters that it counts on.
+    pub(super) fn as_member<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
+        self.inner.pool.executor.enter(self.group, f)
     }
 
-    pub(super) fn info(&self, item: &PendingDelivery<E>) -> TaskInfo<'_> {
-        TaskInfo { id: item.id, location: item.location, label: Some(&self.settings.name) }
+    pub(super) fn info(&self, delivery: &PendingDelivery<E>) -> TaskInfo<'_> {
+        TaskInfo { id: delivery.id, location: delivery.location, label: Some(&self.settings.name) }
     }
 
     /// Keeps rule 2 after a change that may have broken it; returns whether it sent a ticket.
     pub(super) fn send_ticket_if_needed(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) -> bool {
-        let useful = self.limit().min(self.shared.engine.workers.target());
+        let useful = self.limit().min(self.inner.pool.workers.target());
         let under_way = state.tickets + state.runners;
         let needed = under_way < useful && under_way < state.runners + self.takeable(&state);
         if needed {
@@ -233,7 +233,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         drop(state);
         if needed {
             let weak: Weak<Self> = Arc::downgrade(self);
-            self.shared.engine.send_ticket(weak);
+            self.inner.pool.send_ticket(weak);
         }
         needed
     }
@@ -259,15 +259,15 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Wakes publishers, after a delivery has left the mailbox.
-    pub(super) fn call_for_events(&self, state: &mut State<E>) {
+    pub(super) fn notify_publishers(&self, state: &mut State<E>) {
         if let Some(watch) = state.watches.pop_front() {
-            watch.call();
+            watch.notify();
         }
-        if state.wait_for_room > 0 {
+        if state.room_waiters > 0 {
             self.room.notify_one();
         }
-        if state.wait_for_half > 0 && state.occupied() <= self.settings.capacity / 2 {
-            self.half_room.notify_all();
+        if state.low_water_waiters > 0 && state.occupied() <= self.settings.capacity / 2 {
+            self.low_water.notify_all();
         }
     }
 }
@@ -279,12 +279,12 @@ impl<E> State<E> {
             delayed: BTreeMap::new(),
             next_delay: 0,
             handler: Some(handler),
-            spent: false,
+            exhausted: false,
             closed: None,
             tickets: 0,
             runners: 0,
-            wait_for_room: 0,
-            wait_for_half: 0,
+            room_waiters: 0,
+            low_water_waiters: 0,
             watches: VecDeque::new(),
         }
     }
@@ -295,6 +295,6 @@ impl<E> State<E> {
     }
 
     pub(super) fn takes_events_in(&self) -> bool {
-        self.closed.is_none() && !self.spent
+        self.closed.is_none() && !self.exhausted
     }
 }

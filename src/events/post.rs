@@ -10,7 +10,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::envelope::Envelope;
-use super::mailbox::{Mailbox, Mode, PendingDelivery, State, Stint};
+use super::mailbox::{Budget, Mailbox, Mode, PendingDelivery, State};
 use super::progress::DeliveryOutcome;
 use super::watcher::{Watch, Watcher};
 use crate::error::CancelReason;
@@ -21,29 +21,29 @@ use crate::task::context;
 use crate::time::deadline::Deadline;
 
 /// How long a publisher waits for half of the room before it wants the first there is.
-const PATIENCE: Duration = Duration::from_millis(1);
+const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
-/// What became of an event that was posted.
+/// What became of an event that was result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum PostResult {
     /// It has a delivery, which has ended or will.
-    Taken,
+    Accepted,
     /// The same, and the subscription listens no more.
-    Spent,
-    /// The subscription had ended, or was spent.
-    NotWanted,
+    Exhausted,
+    /// The subscription had ended, or was exhausted.
+    Declined,
 }
 
 /// What became of an event that was offered.
 #[must_use]
 pub(super) enum Offered<E> {
     /// The mailbox has decided.
-    PostResult(PostResult),
+    Decided(PostResult),
     /// The mailbox is full, and its policy is to wait for room.
     Held(PendingDelivery<E>),
     /// The handler is to be called on this thread.
-    Here(PendingDelivery<E>),
+    Inline(PendingDelivery<E>),
 }
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
@@ -54,34 +54,34 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         index: usize,
         location: &'static Location<'static>,
     ) -> Offered<E> {
-        // ORDERING: Acquire pairs with the Release of `spend_if_once` and `close`; the lock decides.
+        // ORDERING: Acquire pairs with the Release of `exhaust_if_once` and `close`; the lock decides.
         if !self.open.load(Ordering::Acquire) {
             let ended_with_pool = self.state.lock().closed == Some(CancelReason::ShutDown);
             let outcome = ended_with_pool.then_some(DeliveryOutcome::Cancelled(CancelReason::ShutDown));
-            let posted = if ended_with_pool { PostResult::Taken } else { PostResult::NotWanted };
-            envelope.land(&self.shared, index, outcome);
-            return Offered::PostResult(posted);
+            let result = if ended_with_pool { PostResult::Accepted } else { PostResult::Declined };
+            envelope.complete(&self.inner, index, outcome);
+            return Offered::Decided(result);
         }
-        let executor = &self.shared.engine.executor;
+        let executor = &self.inner.pool.executor;
         let Some(id) = executor.admit(location, Some(&self.settings.name)) else {
-            envelope.land(&self.shared, index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
-            return Offered::PostResult(PostResult::Taken);
+            envelope.complete(&self.inner, index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
+            return Offered::Decided(PostResult::Accepted);
         };
         let has_timeout = self.settings.policy.as_ref().is_some_and(RetryPolicy::has_timeout);
-        let item = PendingDelivery {
+        let delivery = PendingDelivery {
             envelope: Arc::clone(envelope),
             index,
             id,
             location,
             queued_at: executor.now_if_timing(),
-            published_at: has_timeout.then(|| self.shared.engine.timers.clock().now()),
-            retrying: None,
+            published_at: has_timeout.then(|| self.inner.pool.timers.clock().now()),
+            retry: None,
         };
         match self.settings.mode {
-            Mode::Synchronous => Offered::Here(item),
-            Mode::Ordered | Mode::Concurrent(_) => match self.put(item) {
-                Ok(posted) => Offered::PostResult(posted),
-                Err((_, item)) => Offered::Held(item),
+            Mode::Synchronous => Offered::Inline(delivery),
+            Mode::Ordered | Mode::Concurrent(_) => match self.put(delivery) {
+                Ok(result) => Offered::Decided(result),
+                Err((_, delivery)) => Offered::Held(delivery),
             },
         }
     }
@@ -89,18 +89,18 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Puts a held delivery into the mailbox, or leaves the watch there and gives the delivery back.
     pub(super) fn put_or_watch(
         self: &Arc<Self>,
-        item: PendingDelivery<E>,
+        delivery: PendingDelivery<E>,
         watch: Watch,
     ) -> Result<PostResult, PendingDelivery<E>> {
-        self.put(item).map_err(|(mut state, item)| {
+        self.put(delivery).map_err(|(mut state, delivery)| {
             state.watches.push_back(watch);
-            item
+            delivery
         })
     }
 
     /// Puts a held delivery into the mailbox if there is room now; else gives it back.
-    pub(super) fn put_now(self: &Arc<Self>, item: PendingDelivery<E>) -> Result<PostResult, PendingDelivery<E>> {
-        self.put(item).map_err(|(_, item)| item)
+    pub(super) fn put_now(self: &Arc<Self>, delivery: PendingDelivery<E>) -> Result<PostResult, PendingDelivery<E>> {
+        self.put(delivery).map_err(|(_, delivery)| delivery)
     }
 
     /// Takes the watches of a publisher back that watches no more.
@@ -109,17 +109,17 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Puts a held delivery into the mailbox: waits until there is room, or makes it; rule 6.
-    pub(super) fn put_with_patience(self: &Arc<Self>, item: PendingDelivery<E>) -> PostResult {
-        let (mut item, mut patient) = (item, true);
+    pub(super) fn put_blocking(self: &Arc<Self>, delivery: PendingDelivery<E>) -> PostResult {
+        let (mut delivery, mut first_wait) = (delivery, true);
         loop {
-            let (state, held) = match self.put(item) {
-                Ok(posted) => return posted,
+            let (state, held) = match self.put(delivery) {
+                Ok(result) => return result,
                 Err(full) => full,
             };
-            if !self.make_room(state, mem::take(&mut patient)) {
+            if !self.make_room(state, mem::take(&mut first_wait)) {
                 return self.refuse(held, Some(DeliveryOutcome::Refused));
             }
-            item = held;
+            delivery = held;
         }
     }
 
@@ -127,79 +127,79 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// for room, gives it back, with the lock under which the mailbox was found full.
     fn put(
         self: &Arc<Self>,
-        item: PendingDelivery<E>,
+        delivery: PendingDelivery<E>,
     ) -> Result<PostResult, (MutexGuard<'_, State<E>>, PendingDelivery<E>)> {
         let mut state = self.state.lock();
         if !state.takes_events_in() {
             drop(state);
-            return Ok(self.refuse(item, None));
+            return Ok(self.refuse(delivery, None));
         }
         if state.occupied() < self.settings.capacity {
-            return Ok(self.put_locked(state, item));
+            return Ok(self.put_locked(state, delivery));
         }
         let oldest = match self.settings.overflow {
-            Overflow::Block | Overflow::CallerRuns => return Err((state, item)),
+            Overflow::Block | Overflow::CallerRuns => return Err((state, delivery)),
             Overflow::DiscardNewest => None,
             // There is none if all are delayed: then the new one is given up.
             Overflow::DiscardOldest => state.waiting.pop_front(),
         };
-        let (posted, discarded) = match oldest {
-            Some(oldest) => (self.put_locked(state, item), oldest),
+        let (result, discarded) = match oldest {
+            Some(oldest) => (self.put_locked(state, delivery), oldest),
             None => {
                 drop(state);
-                (PostResult::Taken, item)
+                (PostResult::Accepted, delivery)
             }
         };
-        self.cancel_items([discarded], CancelReason::Discarded);
-        Ok(posted)
+        self.cancel_deliveries([discarded], CancelReason::Discarded);
+        Ok(result)
     }
 
-    fn put_locked(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, item: PendingDelivery<E>) -> PostResult {
-        state.waiting.push_back(item);
-        let posted = self.spend_if_once(&mut state);
+    fn put_locked(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, delivery: PendingDelivery<E>) -> PostResult {
+        state.waiting.push_back(delivery);
+        let result = self.exhaust_if_once(&mut state);
         self.send_ticket_if_needed(state);
-        posted
+        result
     }
 
     /// Waits until there may be room, or makes room; returns whether this thread can do either. See rule 6.
-    fn make_room(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, patient: bool) -> bool {
-        if context::is_worker_of(self.shared.engine.id()) {
+    fn make_room(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, first_wait: bool) -> bool {
+        if context::is_worker_of(self.inner.pool.id()) {
             if context::depth() >= context::MAX_INLINE_DEPTH || !self.can_run(&state) {
                 return false;
             }
             state.runners += 1;
             drop(state);
-            self.run(Stint::Deliveries(1));
-        } else if patient {
+            self.run(Budget::Deliveries(1));
+        } else if first_wait {
             // Publisher and handler work in long turns, rather than wake each other for each event.
-            state.wait_for_half += 1;
-            state = self.half_room.wait_until(state, Deadline::after(PATIENCE).instant());
-            state.wait_for_half -= 1;
+            state.low_water_waiters += 1;
+            state = self.low_water.wait_until(state, Deadline::after(LOW_WATER_WAIT).instant());
+            state.low_water_waiters -= 1;
         } else {
-            state.wait_for_room += 1;
+            state.room_waiters += 1;
             state = self.room.wait_until(state, None);
-            state.wait_for_room -= 1;
+            state.room_waiters -= 1;
         }
         true
     }
 
     /// Takes a delivery back whose event was not taken in.
-    pub(super) fn refuse(&self, item: PendingDelivery<E>, outcome: Option<DeliveryOutcome>) -> PostResult {
-        let posted = if outcome.is_some() { PostResult::Taken } else { PostResult::NotWanted };
-        self.shared.engine.executor.refuse(&self.info(&item));
-        let PendingDelivery { envelope, index, .. } = item;
-        envelope.land(&self.shared, index, outcome);
-        posted
+    pub(super) fn refuse(&self, delivery: PendingDelivery<E>, outcome: Option<DeliveryOutcome>) -> PostResult {
+        let result = if outcome.is_some() { PostResult::Accepted } else { PostResult::Declined };
+        self.inner.pool.executor.refuse(&self.info(&delivery));
+        let PendingDelivery { envelope, index, .. } = delivery;
+        envelope.complete(&self.inner, index, outcome);
+        result
     }
 
     /// A subscription that listens once takes nothing more in.
-    pub(super) fn spend_if_once(&self, state: &mut State<E>) -> PostResult {
+    pub(super) fn exhaust_if_once(&self, state: &mut State<E>) -> PostResult {
         if !self.settings.once {
-            return PostResult::Taken;
+            return PostResult::Accepted;
         }
-        state.spent = true;
+        state.exhausted = true;
         // ORDERING: Release pairs with the Acquire of `offer`.
         self.open.store(false, Ordering::Release);
-        PostResult::Spent
+        PostResult::Exhausted
     }
 }

@@ -12,7 +12,7 @@ use crate::time::deadline::Deadline;
 pub enum DeliveryOutcome {
     /// The handler returned `()` or `Ok`, in the first attempt or a later one.
     Handled,
-    /// The handler failed or panicked, and the subscription's policy allowed no further attempt. The dead-letter handler,
+    /// The handler failed or panicked, and the subscription's policy allowed no further attempt. The dead-dead_letter handler,
     /// if there is one, has returned.
     Failed(Arc<RetryError<BoxError>>),
     /// The handler was never called: the mailbox gave the event up for a newer one or was full of older ones, the
@@ -29,12 +29,12 @@ pub enum DeliveryOutcome {
 /// How far the deliveries of one event are.
 pub(super) struct Progress {
     /// Deliveries that have not ended, and one for the publishing itself.
-    left: AtomicUsize,
+    remaining: AtomicUsize,
     /// Which deliveries have ended: one bit for each of the first 64, and of the rest.
     ended: AtomicU64,
     ended_rest: Box<[AtomicU64]>,
     /// Deliveries that ended in another way than handled; `None` for those that there was no need of.
-    exceptions: Mutex<Vec<(usize, Option<DeliveryOutcome>)>>,
+    not_handled: Mutex<Vec<(usize, Option<DeliveryOutcome>)>>,
     /// Notified when all deliveries have ended.
     finished: Condvar,
 }
@@ -47,27 +47,27 @@ impl Progress {
     pub(super) fn new(recipients: usize) -> Self {
         let rest = recipients.div_ceil(WORD).saturating_sub(1);
         Self {
-            left: AtomicUsize::new(recipients + 1),
+            remaining: AtomicUsize::new(recipients + 1),
             ended: AtomicU64::new(0),
             ended_rest: (0..rest).map(|_| AtomicU64::new(0)).collect(),
-            exceptions: Mutex::default(),
+            not_handled: Mutex::default(),
             finished: Condvar::new(),
         }
     }
 
-    /// Lets the outcome of one delivery land; says whether that was the last.
+    /// Lets the outcome of one delivery complete; says whether that was the last.
     #[must_use]
-    pub(super) fn land(&self, index: usize, outcome: Option<DeliveryOutcome>) -> bool {
+    pub(super) fn complete(&self, index: usize, outcome: Option<DeliveryOutcome>) -> bool {
         if index != PUBLISHING {
             if !matches!(outcome, Some(DeliveryOutcome::Handled)) {
-                self.exceptions.lock().push((index, outcome));
+                self.not_handled.lock().push((index, outcome));
             }
             // ORDERING: Release pairs with the Acquire of `has_ended`.
             self.word(index).fetch_or(1 << (index % WORD), Ordering::Release);
         }
-        // ORDERING: so that who finds none left sees what all deliveries did; and SeqCst, like the load of `is_finished`: it is a
+        // ORDERING: so that who finds none remaining sees what all deliveries did; and SeqCst, like the load of `is_finished`: it is a
         // change that workers watch for, by the rule of `pulse`.
-        let was_last = self.left.fetch_sub(1, Ordering::SeqCst) == 1;
+        let was_last = self.remaining.fetch_sub(1, Ordering::SeqCst) == 1;
         if was_last {
             self.wake();
         }
@@ -75,7 +75,7 @@ impl Progress {
     }
 
     pub(super) fn wake(&self) {
-        drop(self.exceptions.lock()); // a waiter has looked before, and sleeps, or looks after
+        drop(self.not_handled.lock()); // a waiter has looked before, and sleeps, or checks after
         self.finished.notify_all();
     }
 
@@ -85,26 +85,26 @@ impl Progress {
     }
 
     pub(super) fn is_finished(&self) -> bool {
-        // ORDERING: SeqCst, as in `land`.
-        self.left.load(Ordering::SeqCst) == 0
+        // ORDERING: SeqCst, as in `complete`.
+        self.remaining.load(Ordering::SeqCst) == 0
     }
 
     /// Waits until all deliveries have ended, or `is_over` says so after [`wake`](Self::wake); returns whether they have
     /// ended before the deadline.
     pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> bool {
-        let mut exceptions = self.exceptions.lock();
+        let mut not_handled = self.not_handled.lock();
         while !self.is_finished() && !is_over() && !deadline.is_past() {
-            exceptions = self.finished.wait_until(exceptions, deadline.instant());
+            not_handled = self.finished.wait_until(not_handled, deadline.instant());
         }
-        drop(exceptions);
+        drop(not_handled);
         self.is_finished()
     }
 
     /// In the order of the recipients.
-    pub(super) fn exceptions(&self) -> Vec<(usize, Option<DeliveryOutcome>)> {
-        let mut exceptions = self.exceptions.lock().clone();
-        exceptions.sort_unstable_by_key(|(index, _)| *index);
-        exceptions
+    pub(super) fn not_handled(&self) -> Vec<(usize, Option<DeliveryOutcome>)> {
+        let mut not_handled = self.not_handled.lock().clone();
+        not_handled.sort_unstable_by_key(|(index, _)| *index);
+        not_handled
     }
 
     fn word(&self, index: usize) -> &AtomicU64 {

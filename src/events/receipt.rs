@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::envelope::{AnyEnvelope, Names};
-use super::help::{self, WouldDeadlock};
+use super::event_wait::{self, WouldDeadlock};
 use super::progress::{DeliveryOutcome, Progress};
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
@@ -34,7 +34,7 @@ use crate::time::deadline::Deadline;
 /// ```
 pub struct Receipt {
     /// The event, and what its recipients are called. `None`: nobody listened.
-    pub(super) inside: Option<(Arc<dyn AnyEnvelope>, Names)>,
+    pub(super) event: Option<(Arc<dyn AnyEnvelope>, Names)>,
     pub(super) handlers: usize,
 }
 
@@ -49,8 +49,8 @@ pub struct Delivery {
 }
 
 impl Receipt {
-    pub(super) fn nobody() -> Self {
-        Self { inside: None, handlers: 0 }
+    pub(super) fn empty() -> Self {
+        Self { event: None, handlers: 0 }
     }
 
     /// How many subscriptions the event was for.
@@ -62,7 +62,7 @@ impl Receipt {
     /// Whether all deliveries have ended. `true` is final.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.inside.as_ref().is_none_or(|(envelope, _)| envelope.progress().is_finished())
+        self.event.as_ref().is_none_or(|(envelope, _)| envelope.progress().is_finished())
     }
 
     /// Blocks until all deliveries have ended and returns them in the order of subscribing.
@@ -80,8 +80,8 @@ impl Receipt {
     /// which no runner is free besides those on this stack, or if waits are nested more than 64 tasks deep. Also if
     /// handlers of ordered subscriptions wait for receipts of each other's events: one of the waits gets the error.
     pub fn wait(&self) -> Result<Vec<Delivery>, WouldDeadlock> {
-        let Some((envelope, names)) = &self.inside else { return Ok(Vec::new()) };
-        help::help(envelope)?;
+        let Some((envelope, names)) = &self.event else { return Ok(Vec::new()) };
+        event_wait::wait_and_help(envelope)?;
         wait_without_limit(envelope);
         Ok(self.deliveries(envelope.progress(), names))
     }
@@ -95,20 +95,20 @@ impl Receipt {
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);
-        self.inside.as_ref().is_none_or(|(envelope, _)| match deadline {
-            Deadline::NEVER => help::help(envelope).is_ok() && wait_without_limit(envelope),
+        self.event.as_ref().is_none_or(|(envelope, _)| match deadline {
+            Deadline::NEVER => event_wait::wait_and_help(envelope).is_ok() && wait_without_limit(envelope),
             deadline => envelope.progress().wait_unless(|| false, deadline),
         })
     }
 
     /// What became of all deliveries, once they have ended.
     fn deliveries(&self, progress: &Progress, names: &[Arc<str>]) -> Vec<Delivery> {
-        // The outcome of a delivery that has ended by now is among the exceptions, or it is the usual one.
+        // The outcome of a delivery that has ended by now is among the not_handled, or it is the usual one.
         let ended: Vec<bool> = (0..names.len()).map(|index| progress.has_ended(index)).collect();
-        let mut exceptions = progress.exceptions().into_iter().peekable();
+        let mut not_handled = progress.not_handled().into_iter().peekable();
         let mut deliveries = Vec::with_capacity(self.handlers);
         for (index, name) in names.iter().enumerate() {
-            let outcome = match exceptions.next_if(|(exception, _)| *exception == index) {
+            let outcome = match not_handled.next_if(|(exception, _)| *exception == index) {
                 None if ended[index] => DeliveryOutcome::Handled,
                 None => DeliveryOutcome::LeftBehind,
                 Some((_, Some(outcome))) => outcome,
@@ -126,7 +126,7 @@ fn wait_without_limit(envelope: &Arc<dyn AnyEnvelope>) -> bool {
     let left_behind = recipients.left_behind().clone();
     drop(recipients);
     let woken = Arc::clone(envelope);
-    let _bell = left_behind.on_cancel(move || woken.progress().wake());
+    let _guard = left_behind.on_cancel(move || woken.progress().wake());
     envelope.progress().wait_unless(|| left_behind.reason().is_some(), Deadline::NEVER)
 }
 

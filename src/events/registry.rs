@@ -21,26 +21,26 @@ use crate::task::context::GroupId;
 /// All subscriptions, by the type of events.
 #[derive(Default)]
 pub(super) struct Registry {
-    /// Each an `Arc<RwLock<Listeners<E>>>` for the `E` of the key. Never shrinks: there are as many as types.
+    /// Each an `Arc<RwLock<Subscribers<E>>>` for the `E` of the key. Never shrinks: there are as many as types.
     by_type: RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 /// The subscriptions to events of one type.
-struct Listeners<E> {
-    general: Listed<E>,
+struct Subscribers<E> {
+    general: TopicSubscribers<E>,
     /// The topics that have subscriptions.
-    by_topic: HashMap<Arc<str>, Listed<E>>,
-    /// The topics whose list is made.
-    made: HashSet<Arc<str>>,
+    by_topic: HashMap<Arc<str>, TopicSubscribers<E>>,
+    /// The topics whose list is list.
+    cached: HashSet<Arc<str>>,
     /// How many mailboxes and lists all changes and publishers had to look at.
     #[cfg(test)]
-    looks: usize,
+    visits: usize,
 }
 
 /// The subscriptions with one topic, or without a topic.
-struct Listed<E> {
+struct TopicSubscribers<E> {
     /// By their names, which grow.
-    own: BTreeMap<GroupId, Arc<Mailbox<E>>>,
+    mailboxes: BTreeMap<GroupId, Arc<Mailbox<E>>>,
     /// The recipients of an event with this topic. `None`: to be made by the next publisher.
     recipients: Option<Arc<Recipients<E>>>,
 }
@@ -62,137 +62,137 @@ impl<E> FromIterator<Arc<Mailbox<E>>> for Recipients<E> {
 impl Registry {
     /// The list for an event.
     pub(super) fn recipients<E: Send + Sync + 'static>(&self, topic: Option<&str>) -> Option<Arc<Recipients<E>>> {
-        let listeners = self.find::<E>()?;
-        let made = listeners.read().list(topic).recipients.clone();
-        Some(made.unwrap_or_else(|| listeners.write().make(topic)))
+        let subscribers = self.get::<E>()?;
+        let list = subscribers.read().list(topic).recipients.clone();
+        Some(list.unwrap_or_else(|| subscribers.write().build_list(topic)))
     }
 
     /// Whether an event would find anybody.
     pub(super) fn has_recipients<E: Send + Sync + 'static>(&self, topic: Option<&str>) -> bool {
-        self.find::<E>().is_some_and(|listeners| {
-            let listeners = listeners.read();
-            !listeners.general.own.is_empty() || !listeners.list(topic).own.is_empty()
+        self.get::<E>().is_some_and(|subscribers| {
+            let subscribers = subscribers.read();
+            !subscribers.general.mailboxes.is_empty() || !subscribers.list(topic).mailboxes.is_empty()
         })
     }
 
     pub(super) fn add<E: Send + Sync + 'static>(&self, mailbox: Arc<Mailbox<E>>) {
-        let listeners = self.find_or_make::<E>();
-        let before = {
-            let mut listeners = listeners.write();
+        let subscribers = self.get_or_insert::<E>();
+        let removed = {
+            let mut subscribers = subscribers.write();
             let topic = mailbox.topic().cloned();
-            listeners.own_list(topic.as_ref()).own.insert(mailbox.group, mailbox);
-            listeners.outdate(topic.as_ref())
+            subscribers.list_mut(topic.as_ref()).mailboxes.insert(mailbox.group, mailbox);
+            subscribers.invalidate(topic.as_ref())
         };
-        drop(before); // it may be the last to know a mailbox, whose handler is user code
+        drop(removed); // it may be the last to know a mailbox, whose handler is user code
     }
 
     pub(super) fn remove<E: Send + Sync + 'static>(&self, mailbox: &Arc<Mailbox<E>>) {
-        let Some(listeners) = self.find::<E>() else { return };
-        let before = {
-            let mut listeners = listeners.write();
+        let Some(subscribers) = self.get::<E>() else { return };
+        let removed = {
+            let mut subscribers = subscribers.write();
             let topic = mailbox.topic();
-            let listed = match topic {
-                None => Some(&mut listeners.general),
-                Some(topic) => listeners.by_topic.get_mut(topic),
+            let entry = match topic {
+                None => Some(&mut subscribers.general),
+                Some(topic) => subscribers.by_topic.get_mut(topic),
             };
-            let Some(listed) = listed else { return };
-            let Some(removed) = listed.own.remove(&mailbox.group) else { return };
-            let is_topic_over = listed.own.is_empty();
-            let outdated = listeners.outdate(topic);
-            if let (true, Some(topic)) = (is_topic_over, topic) {
-                listeners.by_topic.remove(topic);
+            let Some(entry) = entry else { return };
+            let Some(mailbox) = entry.mailboxes.remove(&mailbox.group) else { return };
+            let is_last = entry.mailboxes.is_empty();
+            let invalidated = subscribers.invalidate(topic);
+            if let (true, Some(topic)) = (is_last, topic) {
+                subscribers.by_topic.remove(topic);
             }
-            (removed, outdated)
+            (mailbox, invalidated)
         };
-        drop(before);
+        drop(removed);
     }
 
-    fn find<E: Send + Sync + 'static>(&self) -> Option<Arc<RwLock<Listeners<E>>>> {
-        self.by_type.read().get(&TypeId::of::<E>()).map(as_listeners)
+    fn get<E: Send + Sync + 'static>(&self) -> Option<Arc<RwLock<Subscribers<E>>>> {
+        self.by_type.read().get(&TypeId::of::<E>()).map(as_subscribers)
     }
 
-    fn find_or_make<E: Send + Sync + 'static>(&self) -> Arc<RwLock<Listeners<E>>> {
-        let make = || Arc::new(RwLock::new(Listeners::<E>::new())) as _;
-        as_listeners(self.by_type.write().entry(TypeId::of::<E>()).or_insert_with(make))
+    fn get_or_insert<E: Send + Sync + 'static>(&self) -> Arc<RwLock<Subscribers<E>>> {
+        let make = || Arc::new(RwLock::new(Subscribers::<E>::new())) as _;
+        as_subscribers(self.by_type.write().entry(TypeId::of::<E>()).or_insert_with(make))
     }
 }
 
-fn as_listeners<E: Send + Sync + 'static>(any: &Arc<dyn Any + Send + Sync>) -> Arc<RwLock<Listeners<E>>> {
+fn as_subscribers<E: Send + Sync + 'static>(any: &Arc<dyn Any + Send + Sync>) -> Arc<RwLock<Subscribers<E>>> {
     Arc::clone(any).downcast().expect("the key is the type")
 }
 
-impl<E> Listeners<E> {
+impl<E> Subscribers<E> {
     fn new() -> Self {
         Self {
-            general: Listed::new(),
+            general: TopicSubscribers::new(),
             by_topic: HashMap::new(),
-            made: HashSet::new(),
+            cached: HashSet::new(),
             #[cfg(test)]
-            looks: 0,
+            visits: 0,
         }
     }
 
     /// What an event with this topic goes by.
-    fn list(&self, topic: Option<&str>) -> &Listed<E> {
+    fn list(&self, topic: Option<&str>) -> &TopicSubscribers<E> {
         topic.and_then(|topic| self.by_topic.get(topic)).unwrap_or(&self.general)
     }
 
     /// Where a subscription with this topic belongs.
-    fn own_list(&mut self, topic: Option<&Arc<str>>) -> &mut Listed<E> {
+    fn list_mut(&mut self, topic: Option<&Arc<str>>) -> &mut TopicSubscribers<E> {
         match topic {
             None => &mut self.general,
-            Some(topic) => self.by_topic.entry(Arc::clone(topic)).or_insert_with(Listed::new),
+            Some(topic) => self.by_topic.entry(Arc::clone(topic)).or_insert_with(TopicSubscribers::new),
         }
     }
 
     /// Drops the lists that a change with this topic concerns: all, if it has none. They are to be dropped under no lock.
-    fn outdate(&mut self, topic: Option<&Arc<str>>) -> Vec<Arc<Recipients<E>>> {
-        let outdated: Vec<_> = match topic {
+    fn invalidate(&mut self, topic: Option<&Arc<str>>) -> Vec<Arc<Recipients<E>>> {
+        let invalidated: Vec<_> = match topic {
             Some(topic) => {
-                self.made.remove(topic);
+                self.cached.remove(topic);
                 self.by_topic.get_mut(topic).and_then(|list| list.recipients.take()).into_iter().collect()
             }
             None => {
-                let made = mem::take(&mut self.made);
-                let lists = made.iter().filter_map(|topic| self.by_topic.get_mut(topic)?.recipients.take());
+                let cached = mem::take(&mut self.cached);
+                let lists = cached.iter().filter_map(|topic| self.by_topic.get_mut(topic)?.recipients.take());
                 lists.chain(self.general.recipients.take()).collect()
             }
         };
-        self.note_looks(outdated.len());
-        outdated
+        self.count_visits(invalidated.len());
+        invalidated
     }
 
     /// The list for an event with this topic, made if need be.
-    fn make(&mut self, topic: Option<&str>) -> Arc<Recipients<E>> {
+    fn build_list(&mut self, topic: Option<&str>) -> Arc<Recipients<E>> {
         let topic = topic.and_then(|topic| self.by_topic.get_key_value(topic)).map(|(topic, _)| Arc::clone(topic));
-        if let Some(made) = &self.list(topic.as_deref()).recipients {
-            return Arc::clone(made);
+        if let Some(list) = &self.list(topic.as_deref()).recipients {
+            return Arc::clone(list);
         }
-        let with_topic = topic.as_ref().map(|topic| &self.by_topic[topic].own);
+        let with_topic = topic.as_ref().map(|topic| &self.by_topic[topic].mailboxes);
         let with_topic = with_topic.into_iter().flat_map(BTreeMap::values);
-        let mut mailboxes: Vec<_> = self.general.own.values().chain(with_topic).cloned().collect();
+        let mut mailboxes: Vec<_> = self.general.mailboxes.values().chain(with_topic).cloned().collect();
         mailboxes.sort_by_key(|mailbox| mailbox.group); // two runs that are sorted: linear
-        self.note_looks(mailboxes.len());
-        let made: Arc<Recipients<E>> = Arc::new(mailboxes.into_iter().collect());
-        self.own_list(topic.as_ref()).recipients = Some(Arc::clone(&made));
-        self.made.extend(topic);
-        made
+        self.count_visits(mailboxes.len());
+        let list: Arc<Recipients<E>> = Arc::new(mailboxes.into_iter().collect());
+        self.list_mut(topic.as_ref()).recipients = Some(Arc::clone(&list));
+        self.cached.extend(topic);
+        list
     }
 
     #[cfg_attr(not(test), allow(clippy::unused_self, reason = "tests count"))]
-    fn note_looks(&mut self, looks: usize) {
+    fn count_visits(&mut self, visits: usize) {
         #[cfg(test)]
         {
-            self.looks += looks;
+            self.visits += visits;
         }
         #[cfg(not(test))]
-        let _ = looks;
+        let _ = visits;
     }
 }
 
-impl<E> Listed<E> {
+impl<E> TopicSubscribers<E> {
     fn new() -> Self {
-        Self { own: BTreeMap::new(), recipients: None }
+        Self { mailboxes: BTreeMap::new(), recipients: None }
     }
 }
 
@@ -204,9 +204,9 @@ mod tests {
 
     const TOPICS: usize = 20_000;
 
-    fn looks(bus: &EventBus) -> usize {
-        let listeners = bus.registry.find::<u32>().expect("there is a subscription");
-        mem::take(&mut listeners.write().looks)
+    fn visits(bus: &EventBus) -> usize {
+        let subscribers = bus.registry.get::<u32>().expect("there is a subscription");
+        mem::take(&mut subscribers.write().visits)
     }
 
     fn subscribe(bus: &EventBus, topic: Option<String>) -> Subscription {
@@ -221,26 +221,26 @@ mod tests {
         let bus = EventBus::new(&pool);
         let _topics: Vec<_> = (0..TOPICS).map(|topic| subscribe(&bus, Some(topic.to_string()))).collect();
         let _general = subscribe(&bus, None);
-        looks(&bus);
+        visits(&bus);
         assert_eq!(bus.publish_to("7", 1_u32).handlers(), 2);
-        assert_eq!(looks(&bus), 2, "the first publish to a topic looks at its two recipients");
+        assert_eq!(visits(&bus), 2, "the first publish to a topic visits at its two recipients");
         assert_eq!(bus.publish_to("7", 1_u32).handlers(), 2);
-        assert_eq!(looks(&bus), 0, "the next one takes the list as it is");
+        assert_eq!(visits(&bus), 0, "the next one takes the list as it is");
         drop(subscribe(&bus, Some("7".to_owned())));
-        assert_eq!(looks(&bus), 1, "a change of a topic drops its list");
+        assert_eq!(visits(&bus), 1, "a change of a topic drops its list");
         bus.publish_to("7", 1_u32);
         bus.publish_to("8", 1_u32);
-        looks(&bus);
+        visits(&bus);
         for _ in 0..100 {
             drop(subscribe(&bus, None));
         }
-        assert_eq!(looks(&bus), 2, "a hundred changes without a topic drop the two lists that were made");
+        assert_eq!(visits(&bus), 2, "a hundred changes without a topic drop the two lists that were made");
         for publish in 0..100 {
             let guard = subscribe(&bus, None);
             assert_eq!(bus.publish_to("9", 1_u32).handlers(), 3, "publish {publish}");
             drop(guard);
         }
-        assert_eq!(looks(&bus), 100 * (3 + 1), "each list is made once and dropped once");
+        assert_eq!(visits(&bus), 100 * (3 + 1), "each list is made once and dropped once");
     }
 
     /// Fault 177.
@@ -250,14 +250,14 @@ mod tests {
         let bus = EventBus::new(&pool);
         let mut others: Vec<_> = (0..TOPICS).map(|_| subscribe(&bus, None)).collect();
         bus.publish(1_u32); // makes the list
-        looks(&bus);
+        visits(&bus);
         for _ in 0..100 {
             drop(subscribe(&bus, None));
             drop(others.swap_remove(others.len() / 2));
         }
-        assert_eq!(looks(&bus), 1, "the one list is dropped once");
-        let members = bus.shared.members.lock().len();
-        assert_eq!(members, TOPICS - 100, "what was dropped is gone");
+        assert_eq!(visits(&bus), 1, "the one list is dropped once");
+        let live = bus.inner.mailboxes.lock().len();
+        assert_eq!(live, TOPICS - 100, "what was dropped is gone");
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
             topic: None,
             once: false,
             mode: Mode::Ordered,
-            capacity: bus.shared.mailbox_capacity,
+            capacity: bus.inner.mailbox_capacity,
             overflow: Overflow::default(),
             policy: None,
         };
@@ -158,9 +158,9 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     /// Subscribes.
     pub fn handle<R: HandlerResult>(self, handler: impl Fn(&E) -> R + Send + Sync + 'static) -> Subscription {
         let handler: Arc<Handler<E>> = Arc::new(move |event: &E| handler(event).into_result());
-        let mailbox = Mailbox::new(self.settings, handler, Arc::clone(&self.bus.shared));
+        let mailbox = Mailbox::new(self.settings, handler, Arc::clone(&self.bus.inner));
         self.bus.registry.add(Arc::clone(&mailbox));
-        Subscription { inside: Some((mailbox, Arc::downgrade(&self.bus.registry))) }
+        Subscription { active: Some((mailbox, Arc::downgrade(&self.bus.registry))) }
     }
 }
 
@@ -182,7 +182,7 @@ impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
 /// Keeps a handler subscribed until it is dropped. From [`EventBus::subscribe`].
 ///
 /// When the drop has returned the handler is not called any more: what waited is cancelled, what would have been tried again
-/// is a dead letter, and the handler is freed. A handler that is running is not waited for; to wait, call
+/// is a dead dead_letter, and the handler is freed. A handler that is running is not waited for; to wait, call
 /// [`unsubscribe`](Self::unsubscribe).
 ///
 /// # Examples
@@ -202,7 +202,7 @@ impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
 #[must_use = "dropping the guard unsubscribes, as `let _ =` does at once: bind it to a name, or call `detach`"]
 pub struct Subscription {
     /// `None`: detached, or already ended.
-    inside: Option<(Arc<dyn Subscribed>, Weak<Registry>)>,
+    active: Option<(Arc<dyn Subscribed>, Weak<Registry>)>,
 }
 
 impl Subscription {
@@ -213,9 +213,9 @@ impl Subscription {
     /// [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool left behind.
     #[allow(clippy::must_use_candidate, reason = "it is nearly always true")]
     pub fn unsubscribe(mut self) -> bool {
-        let Some((mailbox, registry)) = self.inside.take() else { return true };
+        let Some((mailbox, registry)) = self.active.take() else { return true };
         Arc::clone(&mailbox).end(registry.upgrade().as_deref());
-        mailbox.wait_quiet()
+        mailbox.wait_stopped()
     }
 
     /// Keeps the handler subscribed for as long as the bus lives, that is, until its last clone is gone and what was published
@@ -224,19 +224,19 @@ impl Subscription {
     /// A detached handler that holds a clone of its own bus keeps both for ever, since nothing can end it: for a handler that
     /// publishes keep the guard, and drop it when the time has come.
     pub fn detach(mut self) {
-        self.inside = None;
+        self.active = None;
     }
 
     /// The name of the subscription.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.inside.as_ref().map_or("", |(mailbox, _)| mailbox.name())
+        self.active.as_ref().map_or("", |(mailbox, _)| mailbox.name())
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Some((mailbox, registry)) = self.inside.take() {
+        if let Some((mailbox, registry)) = self.active.take() {
             mailbox.end(registry.upgrade().as_deref());
         }
     }
@@ -260,7 +260,7 @@ trait Subscribed: Send + Sync {
     fn end(self: Arc<Self>, registry: Option<&Registry>);
 
     /// Waits until the handler is not running.
-    fn wait_quiet(self: Arc<Self>) -> bool;
+    fn wait_stopped(self: Arc<Self>) -> bool;
 }
 
 impl<E: Send + Sync + 'static> Subscribed for Mailbox<E> {
@@ -275,7 +275,7 @@ impl<E: Send + Sync + 'static> Subscribed for Mailbox<E> {
         self.close(CancelReason::Requested);
     }
 
-    fn wait_quiet(self: Arc<Self>) -> bool {
-        Mailbox::wait_quiet(&self)
+    fn wait_stopped(self: Arc<Self>) -> bool {
+        Mailbox::wait_stopped(&self)
     }
 }

@@ -9,9 +9,9 @@ use crate::time::deadline::Deadline;
 #[derive(Default)]
 pub(super) struct Watcher {
     /// The mailboxes that have called, by their places among the recipients.
-    called: Mutex<Vec<usize>>,
+    notified: Mutex<Vec<usize>>,
     /// Notified with each call.
-    bell: Condvar,
+    changed: Condvar,
 }
 
 /// A watcher, and the place of the mailbox that is to call it. It lies in the state of the mailbox from
@@ -29,29 +29,29 @@ impl Watcher {
 
     /// The same, but returns early, with nothing, if `is_over` says so after [`wake`](Self::wake), or at the deadline.
     pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> Vec<usize> {
-        let mut called = self.called.lock();
-        while called.is_empty() && !is_over() && !deadline.is_past() {
-            called = self.bell.wait_until(called, deadline.instant());
+        let mut notified = self.notified.lock();
+        while notified.is_empty() && !is_over() && !deadline.is_past() {
+            notified = self.changed.wait_until(notified, deadline.instant());
         }
-        mem::take(&mut *called)
+        mem::take(&mut *notified)
     }
 
     /// Takes the mailboxes that have called by now.
-    pub(super) fn take_calls(&self) -> Vec<usize> {
-        mem::take(&mut *self.called.lock())
+    pub(super) fn take_notified(&self) -> Vec<usize> {
+        mem::take(&mut *self.notified.lock())
     }
 
     /// Has the publisher look again.
     pub(super) fn wake(&self) {
-        drop(self.called.lock()); // it has looked before, and sleeps, or looks after
-        self.bell.notify_all();
+        drop(self.notified.lock()); // it has looked before, and sleeps, or checks after
+        self.changed.notify_all();
     }
 }
 
 impl Watch {
     /// Calls the watcher. It may be done under the lock of a mailbox: a watcher takes that under no lock.
-    pub(super) fn call(self) {
-        self.watcher.called.lock().push(self.index);
-        self.watcher.bell.notify_one();
+    pub(super) fn notify(self) {
+        self.watcher.notified.lock().push(self.index);
+        self.watcher.changed.notify_one();
     }
 }

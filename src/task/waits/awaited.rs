@@ -8,11 +8,11 @@ use crate::task::context::{AwaitedId, PoolId};
 /// Something that is waited for.
 pub(crate) trait Awaited: Send + Sync {
     /// Names it among the frames of a stack and among what is waited for.
-    fn name(&self) -> AwaitedId;
+    fn awaited_id(&self) -> AwaitedId;
 
     /// Returns the names of what else it may need the end of, if a worker is to be called when that begins to wait.
     /// Does not change.
-    fn also(&self) -> Vec<AwaitedId> {
+    fn related_ids(&self) -> Vec<AwaitedId> {
         Vec::new()
     }
 
@@ -20,12 +20,12 @@ pub(crate) trait Awaited: Send + Sync {
     fn pool(&self) -> PoolId;
 
     /// Says what it needs to end. Called under the registry's lock: it takes no lock but its own, and drops nothing.
-    fn look(&self, needs: &mut Needs);
+    fn report_needs(&self, needs: &mut Needs);
 
     /// Brings it one step further, on a worker of its pool; never waits for it.
     fn help(self: Arc<Self>);
 
-    /// Wakes the threads that sleep in a wait for it, to look at their calls.
+    /// Wakes the threads that sleep in a wait for it, to look at their notified.
     fn wake_waiters(&self);
 }
 
@@ -40,19 +40,19 @@ pub(crate) struct Needs {
     /// A worker of its pool can bring it on from that moment.
     pub(crate) worker_at: Option<Instant>,
     /// It needs what runs under these names; with whether it cannot end without.
-    pub(super) names: Vec<(AwaitedId, bool)>,
+    pub(super) ids: Vec<(AwaitedId, bool)>,
 }
 
 impl Needs {
     /// It ends no sooner than what runs under this name.
     pub(crate) fn end_of(&mut self, name: impl Into<AwaitedId>) {
-        self.names.push((name.into(), true));
+        self.ids.push((name.into(), true));
     }
 
     /// It may have to wait for what runs under this name.
     #[cfg(feature = "events")]
-    pub(crate) fn perhaps_end_of(&mut self, name: impl Into<AwaitedId>) {
-        self.names.push((name.into(), false));
+    pub(crate) fn possible_end_of(&mut self, name: impl Into<AwaitedId>) {
+        self.ids.push((name.into(), false));
     }
 }
 

@@ -18,18 +18,18 @@
 //!
 //! Rules:
 //! 1. A wait looks for something to help with under the lock under which it is entered. A later change finds the entry
-//!    under the same lock and calls it. So a chain is seen by the wait that closes it, whichever that is.
-//! 2. What makes a task ready for a worker after it has been waited for is followed by [`changed`]; or it wakes the
+//!    under the same lock and notified it. So a chain is seen by the wait that closes it, whichever that is.
+//! 2. What makes a task ready for a worker after it has been waited for is followed by [`notify_change`]; or it wakes the
 //!    waiter, which then enters again.
 //! 3. A worker helps with tasks of its own pool that its wait needs: directly, through what other entries wait for,
 //!    and through a task of a pool all of whose workers are asleep in the registry.
 //! 4. A wait is refused only for a cycle of certain waits. Help never depends on such knowledge: at worst a task runs
 //!    where it need not have.
-//! 5. The registry's lock is the outermost of the crate: under it, [`Awaited::look`] takes the lock of what is awaited. No
+//! 5. The registry's lock is the outermost of the crate: under it, [`Awaited::report_needs`] takes the lock of what is awaited. No
 //!    thread takes it while it holds another lock. No user code runs under it: entries and targets are dropped, helped
 //!    and called outside.
 //!
-//! Meetings: *enter and enter*: the second under the lock sees the first, and helps or calls it. *Enter and change*: the look
+//! Meetings: *enter and enter*: the second under the lock sees the first, and helps or notified it. *Enter and change*: the look
 //! under the lock sees the change, or the change finds the entry. *Call and sleep*: the flag is set before the condition is
 //! notified under its lock, and the sleeper looks at the flag under that lock. *Call and call*: the flag is set once.
 //! *Help and help*: the claim of the task decides; the later one looks again.
@@ -44,7 +44,7 @@ mod tests;
 use std::task::Waker;
 use std::time::Instant;
 
-use self::registry::{Entry, Verdict};
+use self::registry::{Decision, Entry};
 use super::context;
 use crate::sync::Arc;
 
@@ -52,8 +52,8 @@ use crate::sync::Arc;
 pub(crate) use self::awaited::ANYTHING;
 pub(crate) use self::awaited::{Awaited, Kind, Needs};
 #[cfg(any(feature = "retry", feature = "driver"))]
-pub(crate) use self::registry::changed;
-pub(crate) use self::registry::{count_worker, discount_worker};
+pub(crate) use self::registry::notify_change;
+pub(crate) use self::registry::{add_worker, remove_worker};
 
 /// The wait here would never end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +67,8 @@ pub(crate) struct Wait {
 
 impl Wait {
     /// Whether the waiter is to look again instead of sleeping on.
-    pub(crate) fn is_called(&self) -> bool {
-        self.entry.is_called()
+    pub(crate) fn is_notified(&self) -> bool {
+        self.entry.is_notified()
     }
 
     /// Whether the wait is refused after all.
@@ -79,7 +79,7 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        registry::leave(&self.entry);
+        registry::deregister(&self.entry);
     }
 }
 
@@ -92,22 +92,22 @@ pub(crate) enum Next {
 }
 
 /// Enters a wait of this thread, which has tasks on its stack.
-pub(crate) fn enter(target: Arc<dyn Awaited>, kind: Kind) -> Result<Next, Refused> {
+pub(crate) fn register(target: Arc<dyn Awaited>, kind: Kind) -> Result<Next, Refused> {
     let stack = context::stack();
-    match registry::enter(Entry::new(target, kind, stack, None)) {
-        Verdict::Help(awaited) => Ok(Next::Help(awaited)),
-        Verdict::Entered(entry, until) => Ok(Next::Sleep(Wait { entry }, until)),
-        Verdict::Refused => Err(Refused),
+    match registry::register(Entry::new(target, kind, stack, None)) {
+        Decision::Help(awaited) => Ok(Next::Help(awaited)),
+        Decision::Registered(entry, until) => Ok(Next::Sleep(Wait { entry }, until)),
+        Decision::Refused => Err(Refused),
     }
 }
 
 /// Enters a wait of the future that is being polled on this thread, within a task.
-pub(crate) fn enter_future(target: Arc<dyn Awaited>, waker: &Waker) -> Next {
+pub(crate) fn register_future(target: Arc<dyn Awaited>, waker: &Waker) -> Next {
     let stack = context::stack();
-    match registry::enter(Entry::new(target, Kind::Open, stack, Some(waker.clone()))) {
-        Verdict::Help(awaited) => Next::Help(awaited),
-        Verdict::Entered(entry, until) => Next::Sleep(Wait { entry }, until),
-        Verdict::Refused => unreachable!("the wait of a future is never refused"),
+    match registry::register(Entry::new(target, Kind::Open, stack, Some(waker.clone()))) {
+        Decision::Help(awaited) => Next::Help(awaited),
+        Decision::Registered(entry, until) => Next::Sleep(Wait { entry }, until),
+        Decision::Refused => unreachable!("the wait of a future is never refused"),
     }
 }
 
@@ -119,7 +119,7 @@ pub(crate) fn wait(
     mut sleep: impl FnMut(&Wait, Option<Instant>) -> bool,
 ) -> Result<(), Refused> {
     loop {
-        match enter(Arc::clone(target), kind)? {
+        match register(Arc::clone(target), kind)? {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(wait, until) => {
                 if sleep(&wait, until) {

@@ -14,11 +14,11 @@ use crate::task::context::{self, AwaitedId, PoolId, Stack, ThreadId};
 use crate::unwind;
 
 /// Orders entries of one name.
-type Number = u64;
+type EntryId = u64;
 
 /// A wait in the registry.
 pub(super) struct Entry {
-    number: Number,
+    id: EntryId,
     target: Arc<dyn Awaited>,
     /// The names by which it is found as a wait for what they name.
     targets: Vec<AwaitedId>,
@@ -28,7 +28,7 @@ pub(super) struct Entry {
     /// When it has something to do without a call. Set before it is put in.
     until: Option<Instant>,
     /// The waiter is to look again.
-    called: AtomicBool,
+    notified: AtomicBool,
     /// The wait is to end with an error. Set before `called`.
     refused: AtomicBool,
     /// Wakes the waiter, if that is a future; else its target does.
@@ -37,27 +37,27 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(target: Arc<dyn Awaited>, kind: Kind, stack: Stack, waker: Option<Waker>) -> Arc<Self> {
-        static NUMBERS: IdGenerator = IdGenerator::new();
-        let (called, refused) = (AtomicBool::new(false), AtomicBool::new(false));
-        let targets = iter::once(target.name()).chain(target.also()).collect();
-        Arc::new(Self { number: NUMBERS.next(), target, targets, kind, stack, until: None, called, refused, waker })
+        static IDS: IdGenerator = IdGenerator::new();
+        let (notified, refused) = (AtomicBool::new(false), AtomicBool::new(false));
+        let targets = iter::once(target.awaited_id()).chain(target.related_ids()).collect();
+        Arc::new(Self { id: IDS.next(), target, targets, kind, stack, until: None, notified, refused, waker })
     }
 
-    pub(super) fn is_called(&self) -> bool {
+    pub(super) fn is_notified(&self) -> bool {
         // ORDERING: Acquire pairs with the AcqRel of `call`. The sleeper looks under the lock that `wake` takes after the
         // flag was set, or announces itself under it before it looks; see "call and sleep".
-        self.called.load(Ordering::Acquire)
+        self.notified.load(Ordering::Acquire)
     }
 
     pub(super) fn is_refused(&self) -> bool {
-        // ORDERING: Acquire pairs with the Release of `resolve`.
+        // ORDERING: Acquire pairs with the Release of `refuse_one`.
         self.refused.load(Ordering::Acquire)
     }
 
     /// Marks the entry as called; says whether it was not yet, so that the caller is to [`wake`](Self::wake) it.
-    fn call(&self) -> bool {
-        // ORDERING: see `is_called`.
-        !self.called.swap(true, Ordering::AcqRel)
+    fn mark_notified(&self) -> bool {
+        // ORDERING: see `is_notified`.
+        !self.notified.swap(true, Ordering::AcqRel)
     }
 
     /// Has the waiter look again. Called without the lock.
@@ -72,7 +72,7 @@ impl Entry {
     }
 
     /// Whether its stack is too deep to help.
-    fn is_deep(&self) -> bool {
+    fn is_too_deep(&self) -> bool {
         self.stack.depth >= context::MAX_HELP_DEPTH
     }
 
@@ -83,11 +83,11 @@ impl Entry {
 }
 
 /// What becomes of a wait that is entered.
-pub(super) enum Verdict {
+pub(super) enum Decision {
     /// It was not entered: its thread can help with that.
     Help(Arc<dyn Awaited>),
     /// It is in the registry, and has something to do at that moment, if any.
-    Entered(Arc<Entry>, Option<Instant>),
+    Registered(Arc<Entry>, Option<Instant>),
     /// It was not entered: it would close a cycle.
     Refused,
 }
@@ -97,50 +97,50 @@ process_wide! {
     static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
 }
 
-/// Enters a wait, unless its thread can help or it would close a cycle, and calls waiters that can help it.
-pub(super) fn enter(entry: Arc<Entry>) -> Verdict {
-    let mut calls: Vec<Arc<Entry>> = Vec::new();
+/// Enters a wait, unless its thread can help or it would close a cycle, and notified waiters that can help it.
+pub(super) fn register(entry: Arc<Entry>) -> Decision {
+    let mut notified: Vec<Arc<Entry>> = Vec::new();
     let mut registry = REGISTRY.lock();
     if entry.kind != Kind::Open
         && let Some(cycle) = registry.cycle(&entry)
     {
         if entry.kind == Kind::Certain {
             drop(registry);
-            return Verdict::Refused;
+            return Decision::Refused;
         }
-        calls.extend(cycle.resolve()); // which drops what the cycle holds of this entry
+        notified.extend(cycle.refuse_one()); // which drops what the cycle holds of this entry
     }
-    let verdict = registry.decide(entry, &mut calls);
+    let decision = registry.help_or_insert(entry, &mut notified);
     drop(registry);
-    calls.iter().for_each(|call| call.wake());
-    verdict
+    notified.iter().for_each(|entry| entry.wake());
+    decision
 }
 
 /// Takes a wait out of the registry.
-pub(super) fn leave(entry: &Arc<Entry>) {
-    let removed = REGISTRY.lock().take_out(entry);
+pub(super) fn deregister(entry: &Arc<Entry>) {
+    let removed = REGISTRY.lock().remove(entry);
     drop(removed); // not under the lock
 }
 
 /// What is waited for by this name may need a worker of `pool` now, or at a moment to come.
 #[cfg(any(feature = "retry", feature = "driver"))]
-pub(crate) fn changed(name: AwaitedId, pool: PoolId) {
-    let mut calls = Vec::new();
+pub(crate) fn notify_change(name: AwaitedId, pool: PoolId) {
+    let mut notified = Vec::new();
     let registry = REGISTRY.lock();
-    if registry.waits_for(name).next().is_some() {
-        registry.call_workers_of(pool, None, &mut calls);
+    if registry.waiting_for(name).next().is_some() {
+        registry.notify_workers_of(pool, None, &mut notified);
     }
     drop(registry);
-    calls.iter().for_each(|call| call.wake());
+    notified.iter().for_each(|entry| entry.wake());
 }
 
 /// A worker of the pool begins.
-pub(crate) fn count_worker(pool: PoolId) {
+pub(crate) fn add_worker(pool: PoolId) {
     *REGISTRY.lock().workers.entry(pool).or_insert(0) += 1;
 }
 
 /// A worker of the pool has ended.
-pub(crate) fn discount_worker(pool: PoolId) {
+pub(crate) fn remove_worker(pool: PoolId) {
     let workers = &mut REGISTRY.lock().workers;
     if let Some(count) = workers.get_mut(&pool) {
         *count -= 1;
@@ -151,17 +151,17 @@ pub(crate) fn discount_worker(pool: PoolId) {
 }
 
 /// Entries by a key, such as what they wait for.
-type Index<K> = BTreeMap<(K, Number), Arc<Entry>>;
+type Index<K> = BTreeMap<(K, EntryId), Arc<Entry>>;
 
 /// All numbers of one key.
-fn all_of<K: Copy>(key: K) -> RangeInclusive<(K, Number)> {
-    (key, 0)..=(key, Number::MAX)
+fn range_of<K: Copy>(key: K) -> RangeInclusive<(K, EntryId)> {
+    (key, 0)..=(key, EntryId::MAX)
 }
 
 /// What the lock guards.
 struct Registry {
     /// Entries by each task, group and pool that they hold up.
-    by_held_up: Index<AwaitedId>,
+    by_blocked: Index<AwaitedId>,
     /// Entries by what they wait for.
     by_target: Index<AwaitedId>,
     /// Entries of workers, by their pool.
@@ -172,45 +172,45 @@ struct Registry {
 
 impl Registry {
     const fn new() -> Self {
-        Self { by_held_up: Index::new(), by_target: Index::new(), by_pool: Index::new(), workers: BTreeMap::new() }
+        Self { by_blocked: Index::new(), by_target: Index::new(), by_pool: Index::new(), workers: BTreeMap::new() }
     }
 
-    fn put(&mut self, entry: &Arc<Entry>) {
+    fn insert(&mut self, entry: &Arc<Entry>) {
         for name in &entry.stack.names {
-            self.by_held_up.insert((*name, entry.number), Arc::clone(entry));
+            self.by_blocked.insert((*name, entry.id), Arc::clone(entry));
         }
         for name in &entry.targets {
-            self.by_target.insert((*name, entry.number), Arc::clone(entry));
+            self.by_target.insert((*name, entry.id), Arc::clone(entry));
         }
         if let Some(pool) = entry.stack.worker {
-            self.by_pool.insert((pool, entry.number), Arc::clone(entry));
+            self.by_pool.insert((pool, entry.id), Arc::clone(entry));
         }
     }
 
     /// Takes an entry out, of which the caller has a reference; what it returns is dropped without the lock.
-    fn take_out(&mut self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
+    fn remove(&mut self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
         for name in &entry.stack.names {
-            self.by_held_up.remove(&(*name, entry.number));
+            self.by_blocked.remove(&(*name, entry.id));
         }
         if let Some(pool) = entry.stack.worker {
-            self.by_pool.remove(&(pool, entry.number));
+            self.by_pool.remove(&(pool, entry.id));
         }
-        entry.targets.iter().filter_map(|name| self.by_target.remove(&(*name, entry.number))).last()
+        entry.targets.iter().filter_map(|name| self.by_target.remove(&(*name, entry.id))).last()
     }
 
     /// Entries that hold up what has this name.
-    fn hold_up(&self, name: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
-        self.by_held_up.range(all_of(name)).map(|(_, entry)| entry)
+    fn blocking(&self, name: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_blocked.range(range_of(name)).map(|(_, entry)| entry)
     }
 
     /// Entries that wait for what has this name.
-    fn waits_for(&self, name: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
-        self.by_target.range(all_of(name)).map(|(_, entry)| entry)
+    fn waiting_for(&self, name: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_target.range(range_of(name)).map(|(_, entry)| entry)
     }
 
     /// Entries of workers of the pool that were not called.
     fn asleep_in(&self, pool: PoolId) -> impl Iterator<Item = &Arc<Entry>> {
-        self.by_pool.range(all_of(pool)).map(|(_, entry)| entry).filter(|entry| !entry.is_called())
+        self.by_pool.range(range_of(pool)).map(|(_, entry)| entry).filter(|entry| !entry.is_notified())
     }
 
     /// Whether each worker of the pool waits in the registry.
@@ -220,66 +220,66 @@ impl Registry {
         threads.len() >= workers
     }
 
-    /// Finds help for a wait, or puts it in and calls waiters that can help it.
-    fn decide(&mut self, entry: Arc<Entry>, calls: &mut Vec<Arc<Entry>>) -> Verdict {
-        let direct = self.search_within(&entry.target, entry.stack.worker, Reach::OwnWaits);
+    /// Finds help for a wait, or puts it in and notified waiters that can help it.
+    fn help_or_insert(&mut self, entry: Arc<Entry>, notified: &mut Vec<Arc<Entry>>) -> Decision {
+        let direct = self.search_in(&entry.target, entry.stack.worker, Reach::OwnWaits);
         let found = if direct.help.is_none() && !direct.pools.is_empty() {
-            match self.put_and_call(entry, &direct, calls) {
-                (entry, true) => return Verdict::Entered(entry, direct.at),
+            match self.insert_and_notify(entry, &direct, notified) {
+                (entry, true) => return Decision::Registered(entry, direct.at),
                 // No other worker can help: whatever brings one of them back is help.
                 (entry, false) => {
-                    drop(self.take_out(&entry)); // this is another reference
+                    drop(self.remove(&entry)); // this is another reference
                     let found = self.search(&entry.target, entry.stack.worker);
-                    return self.decide_by(entry, &found, calls);
+                    return self.conclude(entry, &found, notified);
                 }
             }
         } else {
             direct
         };
-        self.decide_by(entry, &found, calls)
+        self.conclude(entry, &found, notified)
     }
 
-    fn decide_by(&mut self, entry: Arc<Entry>, found: &Found, calls: &mut Vec<Arc<Entry>>) -> Verdict {
+    fn conclude(&mut self, entry: Arc<Entry>, found: &SearchResult, notified: &mut Vec<Arc<Entry>>) -> Decision {
         match &found.help {
-            Some(help) if !entry.is_deep() => Verdict::Help(Arc::clone(help)),
-            Some(_) if self.must_refuse(&entry, calls) => Verdict::Refused,
-            _ => Verdict::Entered(self.put_and_call(entry, found, calls).0, found.at),
+            Some(help) if !entry.is_too_deep() => Decision::Help(Arc::clone(help)),
+            Some(_) if self.must_refuse(&entry, notified) => Decision::Refused,
+            _ => Decision::Registered(self.insert_and_notify(entry, found, notified).0, found.at),
         }
     }
 
-    /// Puts an entry in and calls the workers that can help it; says whether there was one.
-    fn put_and_call(
+    /// Puts an entry in and notified the workers that can help it; says whether there was one.
+    fn insert_and_notify(
         &mut self,
         mut entry: Arc<Entry>,
-        found: &Found,
-        calls: &mut Vec<Arc<Entry>>,
+        found: &SearchResult,
+        notified: &mut Vec<Arc<Entry>>,
     ) -> (Arc<Entry>, bool) {
         Arc::get_mut(&mut entry).expect("it is in no list yet").until = found.at;
-        self.put(&entry);
-        let before = calls.len();
-        self.call_helpers(&entry, found, calls);
-        (entry, calls.len() > before)
+        self.insert(&entry);
+        let before = notified.len();
+        self.notify_helpers(&entry, found, notified);
+        (entry, notified.len() > before)
     }
 
     /// Follows what `target` needs, for a worker of `own`.
-    fn search(&self, target: &Arc<dyn Awaited>, own: Option<PoolId>) -> Found {
-        self.search_within(target, own, Reach::WaitsOfWorkers)
+    fn search(&self, target: &Arc<dyn Awaited>, own: Option<PoolId>) -> SearchResult {
+        self.search_in(target, own, Reach::WaitsOfWorkers)
     }
 
-    fn search_within(&self, target: &Arc<dyn Awaited>, own: Option<PoolId>, reach: Reach) -> Found {
-        let mut found = Found::default();
+    fn search_in(&self, target: &Arc<dyn Awaited>, own: Option<PoolId>, reach: Reach) -> SearchResult {
+        let mut found = SearchResult::default();
         let (mut seen, mut seen_pools) = (BTreeSet::new(), BTreeSet::new());
         let mut open = vec![target];
         while let Some(target) = open.pop() {
-            if !seen.insert(target.name()) {
+            if !seen.insert(target.awaited_id()) {
                 continue;
             }
             let mut needs = Needs::default();
-            target.look(&mut needs);
+            target.report_needs(&mut needs);
             let pool = target.pool();
             if own == Some(pool) {
                 if needs.worker {
-                    return Found { help: Some(Arc::clone(target)), pools: BTreeSet::from([pool]), ..found };
+                    return SearchResult { help: Some(Arc::clone(target)), pools: BTreeSet::from([pool]), ..found };
                 }
                 found.at = found.at.into_iter().chain(needs.worker_at).min();
             } else if (needs.worker || needs.worker_at.is_some()) && seen_pools.insert(pool) {
@@ -288,8 +288,8 @@ impl Registry {
                     open.extend(self.asleep_in(pool).map(|entry| &entry.target));
                 }
             }
-            for (name, _) in needs.names {
-                open.extend(self.hold_up(name).map(|entry| &entry.target));
+            for (name, _) in needs.ids {
+                open.extend(self.blocking(name).map(|entry| &entry.target));
             }
         }
         found.pools = seen_pools;
@@ -297,25 +297,25 @@ impl Registry {
     }
 
     /// Calls the workers that can help an entry which was put in just now.
-    fn call_helpers(&self, entry: &Entry, found: &Found, calls: &mut Vec<Arc<Entry>>) {
+    fn notify_helpers(&self, entry: &Entry, found: &SearchResult, notified: &mut Vec<Arc<Entry>>) {
         // If all of its pool sleep now, one that is too deep to help was waiting for the others.
         let last_of_pool = entry.stack.worker.filter(|pool| self.all_asleep(*pool));
-        let mut held_up = entry.stack.names.iter().copied().chain([ANYTHING]);
-        let is_awaited = held_up.any(|name| self.waits_for(name).next().is_some());
+        let mut blocked = entry.stack.names.iter().copied().chain([ANYTHING]);
+        let is_awaited = blocked.any(|name| self.waiting_for(name).next().is_some());
         if is_awaited || last_of_pool.is_some() {
             for pool in found.pools.iter().copied().chain(last_of_pool) {
-                self.call_workers_of(pool, Some(entry.number), calls);
+                self.notify_workers_of(pool, Some(entry.id), notified);
             }
         }
     }
 
     /// Calls the sleeping workers of the pool that can help now, or at a moment to come; but not the entry that is about to
-    /// sleep. If there is none, and no worker awake, calls one that is too deep to help: its wait is to be refused.
-    fn call_workers_of(&self, pool: PoolId, except: Option<Number>, calls: &mut Vec<Arc<Entry>>) {
+    /// sleep. If there is none, and no worker awake, notified one that is too deep to help: its wait is to be refused.
+    fn notify_workers_of(&self, pool: PoolId, except: Option<EntryId>, notified: &mut Vec<Arc<Entry>>) {
         let (mut helpers, mut too_deep) = (Vec::new(), None);
-        for entry in self.asleep_in(pool).filter(|entry| Some(entry.number) != except) {
+        for entry in self.asleep_in(pool).filter(|entry| Some(entry.id) != except) {
             let found = self.search(&entry.target, Some(pool));
-            if entry.is_deep() && found.help.is_some() {
+            if entry.is_too_deep() && found.help.is_some() {
                 too_deep = too_deep.or(Some(entry).filter(|entry| entry.kind == Kind::Certain));
             } else if found.help.is_some() || found.at.is_some_and(|at| entry.until.is_none_or(|until| at < until)) {
                 helpers.push(entry);
@@ -325,21 +325,22 @@ impl Registry {
             helpers.extend(too_deep);
         }
         // Only now: a worker that is called is not asleep.
-        calls.extend(helpers.into_iter().filter(|entry| entry.call()).cloned());
+        notified.extend(helpers.into_iter().filter(|entry| entry.mark_notified()).cloned());
     }
 
     /// Whether a wait that is too deep to help is to be refused, because no other worker of its pool can help. Calls
     /// those that can.
-    fn must_refuse(&mut self, entry: &Arc<Entry>, calls: &mut Vec<Arc<Entry>>) -> bool {
+    fn must_refuse(&mut self, entry: &Arc<Entry>, notified: &mut Vec<Arc<Entry>>) -> bool {
         let Some(pool) = entry.stack.worker else { return false };
-        let can_help = |other: &&Arc<Entry>| !other.is_deep() && self.search(&other.target, Some(pool)).help.is_some();
+        let can_help =
+            |other: &&Arc<Entry>| !other.is_too_deep() && self.search(&other.target, Some(pool)).help.is_some();
         let helpers: Vec<_> = self.asleep_in(pool).filter(can_help).cloned().collect();
-        let is_called = !helpers.is_empty();
-        calls.extend(helpers.into_iter().filter(|helper| helper.call()));
-        self.put(entry);
+        let has_helper = !helpers.is_empty();
+        notified.extend(helpers.into_iter().filter(|helper| helper.mark_notified()));
+        self.insert(entry);
         let is_last = self.all_asleep(pool);
-        drop(self.take_out(entry)); // the caller holds another reference
-        is_last && !is_called && entry.kind == Kind::Certain
+        drop(self.remove(entry)); // the caller holds another reference
+        is_last && !has_helper && entry.kind == Kind::Certain
     }
 
     /// The cycle of certain waits that this one would close.
@@ -349,12 +350,12 @@ impl Registry {
         let mut next = 0;
         while let Some((step, _)) = steps.get(next) {
             let mut needs = Needs::default();
-            step.target.look(&mut needs);
-            for (name, _) in needs.names.into_iter().filter(|(_, is_certain)| *is_certain) {
+            step.target.report_needs(&mut needs);
+            for (name, _) in needs.ids.into_iter().filter(|(_, is_certain)| *is_certain) {
                 if entry.stack.names.contains(&name) {
                     return Some(Cycle::new(&steps, next));
                 }
-                let others = self.hold_up(name).filter(|other| other.is_certain() && seen.insert(other.number));
+                let others = self.blocking(name).filter(|other| other.is_certain() && seen.insert(other.id));
                 steps.extend(others.map(|other| (Arc::clone(other), next)));
             }
             next += 1;
@@ -374,7 +375,7 @@ enum Reach {
 
 /// What a search has found.
 #[derive(Default)]
-struct Found {
+struct SearchResult {
     /// What the worker can help with now.
     help: Option<Arc<dyn Awaited>>,
     /// When it can help, if not now.
@@ -401,11 +402,11 @@ impl Cycle {
     }
 
     /// Refuses one of the waits, not the one that closes the cycle; gives it out to be woken.
-    fn resolve(self) -> Option<Arc<Entry>> {
+    fn refuse_one(self) -> Option<Arc<Entry>> {
         let refusable = self.0.into_iter().skip(1).find(|entry| entry.kind == Kind::Certain)?;
         // ORDERING: Release pairs with the Acquire of `is_refused`.
         refusable.refused.store(true, Ordering::Release);
-        refusable.call();
+        refusable.mark_notified();
         Some(refusable)
     }
 }

@@ -1,4 +1,4 @@
-use super::registry::{Entry, Verdict, enter, leave};
+use super::registry::{Decision, Entry, deregister, register};
 use super::{Awaited, Kind, Needs};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use crate::task::context::{AwaitedId, GroupId, PoolId, Stack, ThreadId};
@@ -12,7 +12,7 @@ struct Counted {
 }
 
 impl Awaited for Counted {
-    fn name(&self) -> AwaitedId {
+    fn awaited_id(&self) -> AwaitedId {
         self.name
     }
 
@@ -20,7 +20,7 @@ impl Awaited for Counted {
         self.pool
     }
 
-    fn look(&self, needs: &mut Needs) {
+    fn report_needs(&self, needs: &mut Needs) {
         self.looks.fetch_add(1, Ordering::Relaxed);
         needs.end_of(self.needs);
     }
@@ -35,25 +35,25 @@ impl Awaited for Counted {
 fn a_wait_among_ten_thousand_looks_at_those_only_that_it_needs() {
     const WAITS: usize = 10_000;
     let looks = Arc::new(AtomicUsize::new(0));
-    let enter_one = || {
+    let register_one = || {
         let [name, needs, task] = [(); 3].map(|()| AwaitedId::from(GroupId::new()));
         let [pool, worker] = [(); 2].map(|()| PoolId::new());
         let target = Arc::new(Counted { name, pool, needs, looks: Arc::clone(&looks) });
         let names = vec![task, worker.into()];
         let stack = Stack { worker: Some(worker), thread: ThreadId::default(), depth: 1, names };
-        match enter(Entry::new(target, Kind::Certain, stack, None)) {
-            Verdict::Entered(entry, _) => entry,
+        match register(Entry::new(target, Kind::Certain, stack, None)) {
+            Decision::Registered(entry, _) => entry,
             _ => unreachable!("it needs no worker, and closes no circle"),
         }
     };
-    let mut entries: Vec<_> = (0..WAITS).map(|_| enter_one()).collect();
+    let mut entries: Vec<_> = (0..WAITS).map(|_| register_one()).collect();
     looks.store(0, Ordering::Relaxed);
     for at in (0..WAITS).step_by(100) {
-        leave(&entries[at]);
-        entries[at] = enter_one();
+        deregister(&entries[at]);
+        entries[at] = register_one();
     }
     let changes = WAITS / 100;
     let looked = looks.load(Ordering::Relaxed);
     assert!(looked >= changes && looked <= 4 * changes, "{looked} looks for {changes} waits");
-    entries.iter().for_each(leave);
+    entries.iter().for_each(deregister);
 }

@@ -10,7 +10,7 @@
 
 use super::envelope::{AnyEnvelope, AnyRecipients, Help};
 use super::inner::BusInner;
-use super::mailbox::{Mailbox, State, Stint};
+use super::mailbox::{Budget, Mailbox, State};
 use super::registry::Recipients;
 use crate::cancel::token::CancelGuard;
 use crate::sync::{Arc, MutexGuard};
@@ -31,76 +31,76 @@ impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
         self.mailboxes.len()
     }
 
-    fn shared(&self) -> &BusInner {
-        &self.mailboxes[0].shared // an event is published to somebody
+    fn inner(&self) -> &BusInner {
+        &self.mailboxes[0].inner // an event is published to somebody
     }
 
     fn group(&self, index: usize) -> GroupId {
         self.mailboxes[index].group
     }
 
-    fn help(&self, index: usize, subject: usize) -> Help {
-        self.mailboxes[index].help(subject)
+    fn help(&self, index: usize, item: usize) -> Help {
+        self.mailboxes[index].help(item)
     }
 
-    fn look(&self, index: usize, needs: &mut Needs) {
-        self.mailboxes[index].look(needs);
+    fn report_needs(&self, index: usize, needs: &mut Needs) {
+        self.mailboxes[index].report_needs(needs);
     }
 
-    fn bring_on(&self, index: usize) {
-        self.mailboxes[index].bring_on();
+    fn advance(&self, index: usize) {
+        self.mailboxes[index].advance();
     }
 }
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    fn help(self: &Arc<Self>, subject: usize) -> Help {
-        if context::is_handling(self.group, subject) {
-            return Help::Stuck;
+    fn help(self: &Arc<Self>, item: usize) -> Help {
+        if context::is_handling(self.group, item) {
+            return Help::Deadlock;
         }
         let state = self.state.lock();
         if self.can_run(&state) {
-            self.run_what_lies_there(state);
+            self.run_takeable(state);
             return Help::Helped;
         }
         if state.runners >= self.limit() {
-            let is_stuck = context::is_member_of(self.group) && state.may_wait(subject);
-            return if is_stuck { Help::Stuck } else { Help::Later(Deadline::NEVER) };
+            let is_deadlock = context::is_member_of(self.group) && state.may_wait(item);
+            return if is_deadlock { Help::Deadlock } else { Help::Later(Deadline::NEVER) };
         }
         drop(state);
-        match self.bring_back_due(self.shared.engine.timers.clock().now()) {
+        match self.requeue_due(self.inner.pool.timers.clock().now()) {
             Ok(()) => Help::Helped,
             Err(due) => Help::Later(Deadline::NEVER.earlier(due.and_then(Deadline::instant))),
         }
     }
 
     /// Runs as one more runner, for at most the deliveries that can be taken now.
-    fn run_what_lies_there(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
+    fn run_takeable(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
         let number = self.takeable(&state);
         state.runners += 1;
         drop(state);
-        self.run(Stint::Deliveries(number));
+        self.run(Budget::Deliveries(number));
     }
 
-    fn look(&self, needs: &mut Needs) {
-        self.look_for_runner(&self.state.lock(), needs);
+    fn report_needs(&self, needs: &mut Needs) {
+        self.report_runner_needs(&self.state.lock(), needs);
     }
 
     /// Says what a runner needs to take the next delivery.
-    pub(super) fn look_for_runner(&self, state: &State<E>, needs: &mut Needs) {
-        self.look_at_work(state, needs);
+    pub(super) fn report_runner_needs(&self, state: &State<E>, needs: &mut Needs) {
+        self.report_work(state, needs);
         match self.limit() {
             _ if state.runners == 0 => {}
             1 => needs.end_of(self.group),
-            _ => needs.perhaps_end_of(self.group),
+            _ => needs.possible_end_of(self.group),
         }
     }
 
     /// Says whether and when a worker finds something to do.
-    pub(super) fn look_at_work(&self, state: &State<E>, needs: &mut Needs) {
+    pub(super) fn report_work(&self, state: &State<E>, needs: &mut Needs) {
         needs.worker |= self.can_run(state);
         if state.runners < self.limit() {
             let due = state.delayed.values().map(|(_, place)| place.deadline()).min();
-            let is_due = due.is_some_and(|due| due <= Deadline::at(self.shared.engine.timers.clock().now()));
+            let is_due = due.is_some_and(|due| due <= Deadline::at(self.inner.pool.timers.clock().now()));
             needs.worker |= is_due;
             needs.worker_at =
                 needs.worker_at.into_iter().chain(due.filter(|_| !is_due).and_then(Deadline::instant)).min();
@@ -108,63 +108,63 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Makes deliveries, if one more runner can.
-    pub(super) fn bring_on(self: &Arc<Self>) {
+    pub(super) fn advance(self: &Arc<Self>) {
         let state = self.state.lock();
         if self.can_run(&state) {
-            self.run_what_lies_there(state);
+            self.run_takeable(state);
         } else if state.runners < self.limit() {
             drop(state);
-            let _ = self.bring_back_due(self.shared.engine.timers.clock().now());
+            let _ = self.requeue_due(self.inner.pool.timers.clock().now());
         }
     }
 }
 
 impl<E: Send + Sync + 'static> State<E> {
-    /// Whether the delivery of the event that `subject` stands for may be waiting or delayed, rather than running.
-    fn may_wait(&self, subject: usize) -> bool {
-        !self.delayed.is_empty() || self.waiting.iter().any(|item| item.envelope.subject() == subject)
+    /// Whether the delivery of the event that `item` stands for may be waiting or delayed, rather than running.
+    fn may_wait(&self, item: usize) -> bool {
+        !self.delayed.is_empty() || self.waiting.iter().any(|delivery| delivery.envelope.item() == item)
     }
 }
 
 /// Within a task: waits until all deliveries of the event have ended or a report has left something behind, and helps
 /// with what they need. What is known of the wait is in the registry of waits while it sleeps.
-pub(super) fn help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), WouldDeadlock> {
+pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), WouldDeadlock> {
     let Some(recipients) = envelope.recipients() else { return Ok(()) };
     let depth = context::depth();
     if envelope.progress().is_finished() || depth == 0 {
         return Ok(());
     }
-    let is_worker = context::is_worker_of(recipients.shared().engine.id());
+    let is_worker = context::is_worker_of(recipients.inner().pool.id());
     if is_worker && depth >= context::MAX_HELP_DEPTH {
         return Err(WouldDeadlock);
     }
     let outstanding = Outstanding { envelope: Arc::clone(envelope), recipients: Arc::clone(&recipients) };
     let target: Arc<dyn Awaited> = Arc::new(outstanding);
-    let mut entered: Option<Wait> = None;
-    let mut bell: Option<CancelGuard> = None;
-    recipients.shared().steps.watch(|| {
+    let mut registered: Option<Wait> = None;
+    let mut guard: Option<CancelGuard> = None;
+    recipients.inner().steps.wait_until(|| {
         while !envelope.progress().is_finished() {
-            if entered.take().is_some_and(|wait| wait.is_refused()) {
+            if registered.take().is_some_and(|wait| wait.is_refused()) {
                 return Ok(Err(WouldDeadlock));
             }
             let help = if is_worker { help_once(&**envelope, &*recipients) } else { Help::Later(Deadline::NEVER) };
             let deadline = match help {
                 Help::Helped => continue,
                 Help::Later(deadline) => deadline,
-                Help::Stuck => return Ok(Err(WouldDeadlock)),
+                Help::Deadlock => return Ok(Err(WouldDeadlock)),
             };
-            match waits::enter(Arc::clone(&target), Kind::Certain) {
+            match waits::register(Arc::clone(&target), Kind::Certain) {
                 Ok(Next::Help(awaited)) => awaited.help(),
                 Ok(Next::Sleep(wait, moment)) => {
-                    // After this wait was announced: so the beat of the bell finds it, or the look finds the report.
-                    bell.get_or_insert_with(|| {
+                    // After this wait was announced: so the beat of the guard finds it, or the look finds the report.
+                    guard.get_or_insert_with(|| {
                         let woken = Arc::clone(&recipients);
-                        recipients.left_behind().on_cancel(move || woken.shared().steps.beat())
+                        recipients.left_behind().on_cancel(move || woken.inner().steps.notify())
                     });
-                    if recipients.shared().is_left_behind() {
+                    if recipients.inner().is_left_behind() {
                         return Ok(Ok(()));
                     }
-                    entered = Some(wait);
+                    registered = Some(wait);
                     return Err(deadline.earlier(moment));
                 }
                 Err(Refused) => return Ok(Err(WouldDeadlock)),
@@ -183,38 +183,38 @@ struct Outstanding {
 
 impl Outstanding {
     /// The recipients whose delivery has not ended.
-    fn open(&self) -> impl Iterator<Item = usize> {
+    fn unfinished(&self) -> impl Iterator<Item = usize> {
         (0..self.recipients.len()).filter(|index| !self.envelope.progress().has_ended(*index))
     }
 }
 
 impl Awaited for Outstanding {
-    fn name(&self) -> AwaitedId {
-        AwaitedId::of_item(self.envelope.subject())
+    fn awaited_id(&self) -> AwaitedId {
+        AwaitedId::of_item(self.envelope.item())
     }
 
     /// A delivery waits for the runners of its subscription, whatever event they are at.
-    fn also(&self) -> Vec<AwaitedId> {
-        self.open().map(|index| self.recipients.group(index).into()).collect()
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        self.unfinished().map(|index| self.recipients.group(index).into()).collect()
     }
 
     fn pool(&self) -> PoolId {
-        self.recipients.shared().engine.id()
+        self.recipients.inner().pool.id()
     }
 
-    fn look(&self, needs: &mut Needs) {
+    fn report_needs(&self, needs: &mut Needs) {
         if !self.envelope.progress().is_finished() {
-            needs.end_of(self.name());
-            self.open().for_each(|index| self.recipients.look(index, needs));
+            needs.end_of(self.awaited_id());
+            self.unfinished().for_each(|index| self.recipients.report_needs(index, needs));
         }
     }
 
     fn help(self: Arc<Self>) {
-        self.open().for_each(|index| self.recipients.bring_on(index));
+        self.unfinished().for_each(|index| self.recipients.advance(index));
     }
 
     fn wake_waiters(&self) {
-        self.recipients.shared().steps.beat();
+        self.recipients.inner().steps.notify();
     }
 }
 
@@ -225,12 +225,12 @@ fn help_once(envelope: &dyn AnyEnvelope, recipients: &dyn AnyRecipients) -> Help
         if envelope.progress().has_ended(index) {
             continue;
         }
-        match recipients.help(index, envelope.subject()) {
+        match recipients.help(index, envelope.item()) {
             Help::Helped => helped = true,
             Help::Later(deadline) => earliest = earliest.earlier(deadline.instant()),
             // Others may be helped before the answer is no; then there was still something to do.
-            Help::Stuck if envelope.progress().has_ended(index) => helped = true,
-            Help::Stuck => return Help::Stuck,
+            Help::Deadlock if envelope.progress().has_ended(index) => helped = true,
+            Help::Deadlock => return Help::Deadlock,
         }
     }
     if helped { Help::Helped } else { Help::Later(earliest) }

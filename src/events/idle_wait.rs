@@ -1,0 +1,99 @@
+//! HEAD
+
+use std::collections::BTreeMap;
+
+use super::erased::AnyMailbox;
+use super::inner::BusInner;
+use crate::cancel::token::CancelGuard;
+use crate::sync::{Arc, Mutex};
+use crate::task::context::{self, AwaitedId, GroupId, PoolId};
+use crate::task::waits::{self, ANYTHING, Awaited, Kind, Needs, Next, Refused, Wait};
+use crate::time::deadline::Deadline;
+
+impl BusInner {
+    /// Waits until no event has deliveries to come; returns whether that came before the deadline. Without one it does
+    /// not wait for what was left behind.
+    pub(super) fn wait_idle(self: &Arc<Self>, deadline: Deadline) -> Result<bool, Refused> {
+        if deadline != Deadline::NEVER {
+            let check = || if self.is_idle() || deadline.is_past() { Ok(self.is_idle()) } else { Err(deadline) };
+            return Ok(self.idle.wait_until(check));
+        }
+        let is_within_task = context::depth() > 0;
+        let target: Arc<dyn Awaited> = Arc::new(Idleness { inner: Arc::clone(self), kept: Mutex::default() });
+        let (mut guard, mut registered): (Option<CancelGuard>, Option<Wait>) = (None, None);
+        self.idle.wait_until(|| {
+            if self.is_idle() {
+                return Ok(Ok(true));
+            }
+            // Only now that this wait is announced: so the beat of the guard finds it, or this look finds the report.
+            guard.get_or_insert_with(|| {
+                let inner = Arc::clone(self);
+                self.pool.left_behind.on_cancel(move || inner.idle.notify())
+            });
+            loop {
+                let is_refused = registered.take().is_some_and(|wait| wait.is_refused());
+                if self.is_idle() || self.is_left_behind() {
+                    return Ok(Ok(self.is_idle()));
+                }
+                if is_refused {
+                    return Ok(Err(Refused));
+                }
+                if !is_within_task {
+                    return Err(Deadline::NEVER);
+                }
+                match waits::register(Arc::clone(&target), Kind::Certain) {
+                    Ok(Next::Help(awaited)) => awaited.help(),
+                    Ok(Next::Sleep(wait, until)) => {
+                        registered = Some(wait);
+                        return Err(Deadline::NEVER.earlier(until));
+                    }
+                    Err(Refused) => return Ok(Err(Refused)),
+                }
+            }
+        })
+    }
+}
+
+/// The moment in which a bus is idle.
+struct Idleness {
+    inner: Arc<BusInner>,
+    /// Every mailbox that was looked at, so that none is dropped there.
+    kept: Mutex<BTreeMap<GroupId, Arc<dyn AnyMailbox>>>,
+}
+
+impl Awaited for Idleness {
+    fn awaited_id(&self) -> AwaitedId {
+        AwaitedId::of(&*self.inner)
+    }
+
+    /// Any subscription may have deliveries by then, also one that is made meanwhile.
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        vec![ANYTHING]
+    }
+
+    fn pool(&self) -> PoolId {
+        self.inner.pool.id()
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        if self.inner.is_idle() {
+            return;
+        }
+        let mut kept = self.kept.lock();
+        let mailboxes = self.inner.mailboxes.lock();
+        kept.extend(mailboxes.iter().filter_map(|(name, member)| Some((*name, member.upgrade()?))));
+        drop(mailboxes);
+        kept.values().for_each(|member| member.report_drain_needs(needs));
+        // An event ends no sooner than its publishing, which ends no sooner than what lies above it on that stack.
+        self.inner.publishers.lock().values().for_each(|thread| needs.end_of(*thread));
+    }
+
+    fn help(self: Arc<Self>) {
+        let mailboxes: Vec<_> = self.kept.lock().values().cloned().collect();
+        mailboxes.into_iter().for_each(AnyMailbox::advance);
+    }
+
+    fn wake_waiters(&self) {
+        self.inner.idle.notify();
+    }
+}

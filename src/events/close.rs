@@ -15,14 +15,15 @@ use crate::task::context;
 use crate::unwind;
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    /// Ends the subscription: nothing starts any more, and what waits is cancelled before this returns.
+    /// Closes the subscription: no handler is called any more. Cancels its waiting and delayed
+    /// deliveries before it returns.
     pub(super) fn close(&self, reason: CancelReason) {
         let mut state = self.state.lock();
         if state.closed.is_some() {
             return;
         }
         state.closed = Some(reason);
-        // ORDERING: Release pairs with the Acquire of `post`, and of `call`.
+        // ORDERING: Release pairs with the Acquire of `offer`, and of `call`.
         self.open.store(false, Ordering::Release);
         self.closed.store(true, Ordering::Release);
         let waiting = mem::take(&mut state.waiting);
@@ -38,14 +39,14 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         for (delayed, place) in delayed.into_values() {
             let removed = self.inner.pool.timers.remove(place);
             drop(removed);
-            // Whoever is bringing it back finds the subscription closed.
+            // A thread that is requeuing it finds the subscription closed.
             self.cancel_deliveries(delayed.take(), reason);
         }
         self.stopped.notify_all();
         self.inner.steps.notify();
     }
 
-    /// Ends deliveries that will not start, or not again.
+    /// Cancels deliveries that will not start, or not again.
     pub(super) fn cancel_deliveries(
         &self,
         deliveries: impl IntoIterator<Item = PendingDelivery<E>>,
@@ -56,7 +57,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// Ends a delivery that will not start, or not again. CallResult by mailboxes only.
+    /// Cancels a delivery that will not start, or not again. Called by members only.
     pub(super) fn cancel_delivery(
         &self,
         counters: &WorkerCounters,
@@ -71,11 +72,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// The last step of each delivery. CallResult by mailboxes only.
+    /// Completes a delivery: its last step. Called by members only.
     pub(super) fn complete(&self, counters: &WorkerCounters, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
         let PendingDelivery { envelope, index, .. } = delivery;
         envelope.complete(&self.inner, index, Some(outcome));
-        context::set_item(0); // the address is free from here on
+        context::set_item(0); // the address may be reused from here on
         drop(envelope);
         self.inner.pool.executor.task_done(counters, 1);
         if self.settings.once {
@@ -83,7 +84,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// The last step of a delivery that has failed.
+    /// Completes a delivery whose last attempt has failed. Called by members only.
     pub(super) fn complete_failed(
         &self,
         counters: &WorkerCounters,

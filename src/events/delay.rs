@@ -1,8 +1,12 @@
 //! Deliveries that wait for their next attempt.
 //!
-//! The delivery lies in a cell of its own, known to the mailbox and, while the delay lasts, to the timekeeper's agenda.
-//! Whoever takes it out of the cell decides what becomes of it: the worker that the timekeeper has handed it to, or that
-//! waits for it, brings it *back* into the mailbox; the end of the subscription or of the pool cancels it.
+//! A delayed delivery is kept in a cell of its own. The mailbox has a reference to the cell, and so
+//! has the timer heap until the delay is over. The thread that takes the delivery out of the cell
+//! decides about it:
+//!
+//! - A worker that got the cell from the timer thread, or that helps, puts the delivery back into
+//!   the mailbox.
+//! - The end of the subscription or of the pool cancels it.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +20,14 @@ use crate::task::job::Task;
 use crate::time::deadline::Deadline;
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    /// Puts a delivery aside until its next attempt. CallResult by mailboxes only.
+    /// Delays a delivery until its next attempt. Called by members only.
     pub(super) fn delay(self: &Arc<Self>, counters: &WorkerCounters, delivery: PendingDelivery<E>, delay: Duration) {
         let timers = &self.inner.pool.timers;
         let due = Deadline::after_instant(timers.clock().now(), delay);
         let has_thread = self.inner.start_timer().is_ok();
         let mut state = self.state.lock();
-        // What the publisher's thread has tried may find the mailbox full. [Other deliveries had a place there before.]
+        // A synchronous delivery had no place in the mailbox before, which may be full now. Other
+        // deliveries had one.
         let has_room = self.settings.mode != Mode::Synchronous || state.occupied() < self.settings.capacity;
         if state.closed.is_none() && has_thread && has_room {
             let key = (due, state.next_delay);
@@ -31,12 +36,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 state.next_delay += 1;
                 state.delayed.insert(key, (cell, place));
                 drop(state);
-                context::set_item(0); // it is on no stack while it waits
-                self.inner.steps.notify(); // who waits for it sleeps until then, and not for ever
+                context::set_item(0); // it is on no stack while it is delayed
+                self.inner.steps.notify(); // its waiters now know when it is due
                 return;
             }
             drop(state);
-            let delivery = cell.take().expect("nobody else knows the cell");
+            let delivery = cell.take().expect("no other thread has a reference to the cell");
             return self.cancel_delay(counters, delivery);
         }
         let closed = state.closed;
@@ -47,7 +52,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// Ends a delivery whose delay could not be begun.
+    /// Cancels a delivery that could not be delayed.
     fn cancel_delay(&self, counters: &WorkerCounters, delivery: PendingDelivery<E>) {
         let executor = &self.inner.pool.executor;
         let closed = executor.tracker.is_closed();
@@ -55,7 +60,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.cancel_delivery(counters, delivery, reason);
     }
 
-    /// Brings a delivery back whose delay is over, and makes deliveries if there is no runner too many.
+    /// Puts a delivery whose delay is over back into the mailbox. Then makes deliveries as a
+    /// runner, if the limit of runners allows it.
     fn requeue(self: &Arc<Self>, key: DelayKey, delivery: PendingDelivery<E>) {
         let mut state = self.state.lock();
         let cell = state.delayed.remove(&key);
@@ -73,7 +79,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         drop(cell);
     }
 
-    /// Brings back the delivery that is due first, if it is due at `now`; else says when it will be.
+    /// Requeues the delivery that is due first, if it is due at `now`. Otherwise returns when it
+    /// will be due; `None` if there is none.
     pub(super) fn requeue_due(self: &Arc<Self>, now: Instant) -> Result<(), Option<Deadline>> {
         let state = self.state.lock();
         let Some((&(due, _), (cell, place))) = state.delayed.first_key_value() else { return Err(None) };
@@ -102,7 +109,7 @@ impl<E: Send + Sync + 'static> Task for Delayed<E> {
         let Some(delivery) = self.take() else { return false };
         let mut state = self.mailbox.state.lock();
         let cell = state.delayed.remove(&self.key);
-        // What it held back can be taken now, and there is room.
+        // Deliveries that this one held back can be taken now, and there is room.
         self.mailbox.notify_publishers(&mut state);
         self.mailbox.send_ticket_if_needed(state);
         self.mailbox.inner.steps.notify();

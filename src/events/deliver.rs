@@ -16,21 +16,22 @@ use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
 use crate::unwind;
 
-/// How many deliveries a runner makes before it gives way to jobs that wait.
+/// How many deliveries a runner makes before it yields to waiting jobs other than tickets of its
+/// own subscription.
 const QUANTUM: usize = 16;
 
-/// What one call of a handler came to: in the case of an error, also what that means. `None`: it was not called, since the
-/// subscription has ended; rule 5.
+/// The result of one call of a handler; an error comes with its class. `None` if the handler was
+/// not called because the subscription is closed; see rule 5.
 type CallResult = Option<Result<(), (BoxError, ErrorClass)>>;
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    /// Makes deliveries as a runner that is already counted, until none can be taken or the budget is over.
+    /// Makes deliveries as a runner that is already counted, until none can be taken or the budget
+    /// is used up.
     pub(super) fn run(self: &Arc<Self>, budget: Budget) {
         self.as_member(|counters| {
             let mut state = self.state.lock();
             for taken in 0.. {
                 let is_over = match budget {
-                    // Besides the tickets of this subscription.
                     Budget::Quantum => taken % QUANTUM == QUANTUM - 1 && self.inner.pool.queued() > state.tickets,
                     Budget::Deliveries(number) => taken >= number,
                 };
@@ -46,7 +47,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         });
     }
 
-    /// Makes the delivery on this thread, now.
+    /// Makes a delivery on this thread at once.
     pub(super) fn deliver_inline(self: &Arc<Self>, delivery: PendingDelivery<E>) -> PostResult {
         if context::depth() >= context::MAX_HELP_DEPTH {
             return self.refuse(delivery, Some(DeliveryOutcome::Refused));
@@ -75,7 +76,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         Some((delivery, handler))
     }
 
-    /// A runner stops.
+    /// Ends a runner.
     fn stop_runner(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
         state.runners -= 1;
         if state.runners == 0 && state.closed.is_some() {
@@ -85,7 +86,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.inner.steps.notify();
     }
 
-    /// Calls the handler and sees to what follows. CallResult by mailboxes only.
+    /// Calls the handler, then completes, delays or cancels the delivery. Called by members only.
     fn deliver(
         self: &Arc<Self>,
         counters: &WorkerCounters,
@@ -94,16 +95,16 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     ) {
         context::set_item(delivery.envelope.item());
         let executor = &self.inner.pool.executor;
-        // Its first attempt tells how long it has waited for a worker.
+        // Only the first attempt records how long the delivery waited for a worker.
         let queued_at = delivery.queued_at.filter(|_| delivery.retry.is_none());
         let meta = TaskMeta { info: self.info(&delivery), queued_at };
         let (started, result) = executor.run_attempt(counters, &meta, || self.call(&*handler, &delivery.envelope));
-        // If the subscription has ended meanwhile, this is what is left of it.
+        // If the subscription was closed meanwhile, this is the last reference.
         unwind::discard(handler);
         let (class, outcome) = match &result {
             Ok(None) => {
                 executor.finish_attempt(counters, &meta, started, None, None);
-                let reason = self.state.lock().closed.expect("closed once, it stays so");
+                let reason = self.state.lock().closed.expect("a closed subscription stays closed");
                 return self.cancel_delivery(counters, delivery, reason);
             }
             Ok(Some(Ok(()))) => (None, TaskOutcome::Succeeded),
@@ -123,20 +124,20 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 return self.complete(counters, delivery, DeliveryOutcome::Handled);
             }
         };
-        let retry = delivery.retry.as_mut().expect("what has failed has attempts");
+        let retry = delivery.retry.as_mut().expect("a failed delivery has counted its attempts");
         unwind::discard(retry.errors.add(error));
         match next {
             Some(RetryDecision::After(delay)) => self.delay(counters, delivery, delay),
             Some(RetryDecision::GiveUp(reason)) => {
-                let retry = delivery.retry.take().expect("as above");
-                let error = retry.give_up(reason).expect("what is given up has failed");
+                let retry = delivery.retry.take().expect("a failed delivery has counted its attempts");
+                let error = retry.give_up(reason).expect("an attempt has failed");
                 self.complete_failed(counters, delivery, error);
             }
-            None => unreachable!("a delivery without an error was handled"),
+            None => unreachable!("a delivery without an error is complete"),
         }
     }
 
-    /// Calls the handler, unless the subscription has ended; keeps rule 5.
+    /// Calls the handler, unless the subscription is closed; keeps rule 5.
     fn call(&self, handler: &Handler<E>, envelope: &Envelope<E>) -> CallResult {
         // ORDERING: Acquire pairs with the Release of `close`.
         if self.closed.load(Ordering::Acquire) {
@@ -150,7 +151,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }))
     }
 
-    /// What follows a failed attempt.
+    /// Counts a failed attempt and decides whether there is another.
     fn next_step(&self, delivery: &mut PendingDelivery<E>, class: ErrorClass) -> RetryDecision {
         let now = self.inner.pool.timers.clock().now();
         let begun = delivery.published_at.unwrap_or(now);
@@ -161,7 +162,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 }
 
-/// The policy of a subscription that has none.
+/// Returns the policy of a subscription without one: a single attempt.
 fn once() -> RetryPolicy<BoxError> {
     RetryPolicy::exponential().max_attempts(1)
 }

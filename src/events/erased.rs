@@ -1,4 +1,4 @@
-//! What the bus knows of events and mailboxes without the type of the events.
+//! Events and mailboxes whose type of events is erased.
 
 use std::any::Any;
 
@@ -19,7 +19,7 @@ pub(super) trait AnyEvent: Send + Sync {
 
 /// A mailbox of events of any type.
 pub(super) trait AnyMailbox: Send + Sync {
-    /// Says what the end of all that lies or runs there needs. CallResult under locks.
+    /// Reports what the end of all its waiting and running deliveries needs. Called under locks.
     fn report_drain_needs(&self, needs: &mut Needs);
 
     /// Makes deliveries, if one more runner can.

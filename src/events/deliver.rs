@@ -53,7 +53,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             return self.refuse(delivery, Some(DeliveryOutcome::Refused));
         }
         let mut state = self.state.lock();
-        let handler = state.handler.clone().filter(|_| state.takes_events_in());
+        let handler = state.handler.clone().filter(|_| state.accepts_events());
         let Some(handler) = handler else {
             drop(state);
             return self.refuse(delivery, None);

@@ -1,12 +1,17 @@
-//! How a worker waits for the deliveries of an event: by making those that nobody else makes.
+//! The wait for the deliveries of an event. A worker makes the deliveries that it waits for.
 //!
-//! It goes through the recipients whose delivery has not ended. Where a runner is free it makes deliveries, at most those
-//! that lie there, so as not to serve others for ever; where a delay is over it brings the delivery back; else it sleeps
-//! until the next step of the bus, or until the next delay is over. So a wait ends even if all workers wait.
+//! The worker goes through the recipients whose delivery has not ended:
 //!
-//! A delivery below on this very stack does not end before the wait does. Nor does one begin for sure that waits for a runner
-//! of a subscription at its limit, if a runner of that is below on this stack: the others may wait in the same way. Both are
-//! errors.
+//! - If one more runner is allowed, the worker makes deliveries, at most those that can be taken
+//!   now. So it does not serve other events forever.
+//! - If a delay is over, the worker requeues the delivery.
+//! - Otherwise it sleeps until the next step of the bus, or until the next delay is over.
+//!
+//! So a wait ends even if all workers wait. There are two exceptions, and both are errors:
+//!
+//! - A delivery that is below on the same stack cannot end before the wait does.
+//! - A delivery may never start if its subscription is at its limit and one of its runners is on
+//!   this stack. The other runners may be waiting in the same way.
 
 use super::envelope::{AnyEnvelope, AnyRecipients, Help};
 use super::inner::BusInner;
@@ -18,11 +23,17 @@ use crate::task::context::{self, AwaitedId, GroupId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 
-/// A wait that would not end, or might not: a handler that waits for the event that it is handling; or for another of its
-/// own subscription, for which no runner is free besides those on this stack (an ordered subscription has one; if all of a
-/// concurrent one waited so, none would ever be); or waits nested deeper than a worker's stack is trusted to go.
+/// The error of a wait for an event that would never end, or might not end.
+///
+/// Returned in these cases:
+///
+/// - A handler waits for the event that it is handling.
+/// - A handler waits for another event of its own subscription, and all runners that could deliver
+///   it are on this stack. An ordered subscription has a single runner. If all runners of a
+///   concurrent subscription waited like this, none would ever be free.
+/// - Waits are nested deeper than a worker's stack allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("waiting for the event here would wait for ever")]
+#[error("waiting for the event here would never end")]
 #[non_exhaustive]
 pub struct WouldDeadlock;
 
@@ -32,7 +43,7 @@ impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
     }
 
     fn inner(&self) -> &BusInner {
-        &self.mailboxes[0].inner // an event is published to somebody
+        &self.mailboxes[0].inner // an event with recipients has at least one
     }
 
     fn group(&self, index: usize) -> GroupId {
@@ -73,7 +84,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// Runs as one more runner, for at most the deliveries that can be taken now.
+    /// Makes deliveries as one more runner; at most those that can be taken now.
     fn run_takeable(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
         let number = self.takeable(&state);
         state.runners += 1;
@@ -85,7 +96,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.report_runner_needs(&self.state.lock(), needs);
     }
 
-    /// Says what a runner needs to take the next delivery.
+    /// Reports what a runner needs to take the next delivery.
     pub(super) fn report_runner_needs(&self, state: &State<E>, needs: &mut Needs) {
         self.report_work(state, needs);
         match self.limit() {
@@ -95,7 +106,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// Says whether and when a worker finds something to do.
+    /// Reports whether there is work for a worker, or when there will be.
     pub(super) fn report_work(&self, state: &State<E>, needs: &mut Needs) {
         needs.worker |= self.can_run(state);
         if state.runners < self.limit() {
@@ -120,14 +131,17 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 }
 
 impl<E: Send + Sync + 'static> State<E> {
-    /// Whether the delivery of the event that `item` stands for may be waiting or delayed, rather than running.
+    /// Returns `true` if the delivery of the event that `item` stands for may be waiting or
+    /// delayed, rather than running.
     fn may_wait(&self, item: usize) -> bool {
         !self.delayed.is_empty() || self.waiting.iter().any(|delivery| delivery.envelope.item() == item)
     }
 }
 
-/// Within a task: waits until all deliveries of the event have ended or a report has left something behind, and helps
-/// with what they need. What is known of the wait is in the registry of waits while it sleeps.
+/// Within a task, waits until all deliveries of the event have ended or a report has left something
+/// behind. Helps with what the wait needs. Outside of tasks, returns at once.
+///
+/// While the thread sleeps, the wait is in the registry of waits.
 pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), WouldDeadlock> {
     let Some(recipients) = envelope.recipients() else { return Ok(()) };
     let depth = context::depth();
@@ -156,7 +170,8 @@ pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), Would
             match waits::register(Arc::clone(&target), Kind::Certain) {
                 Ok(Next::Help(awaited)) => awaited.help(),
                 Ok(Next::Sleep(wait, moment)) => {
-                    // After this wait was announced: so the beat of the guard finds it, or the look finds the report.
+                    // Only now that this wait is announced: either the notification wakes it, or
+                    // the check below finds the report.
                     guard.get_or_insert_with(|| {
                         let woken = Arc::clone(&recipients);
                         recipients.left_behind().on_cancel(move || woken.inner().steps.notify())
@@ -174,15 +189,15 @@ pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), Would
     })
 }
 
-/// An event whose deliveries are waited for.
+/// The deliveries of an event, as something that is waited for.
 struct Outstanding {
     envelope: Arc<dyn AnyEnvelope>,
-    /// Kept here, so that nothing is dropped where it is looked at.
+    /// Kept here, so that a report of needs drops nothing.
     recipients: Arc<dyn AnyRecipients>,
 }
 
 impl Outstanding {
-    /// The recipients whose delivery has not ended.
+    /// Returns the recipients whose delivery has not ended.
     fn unfinished(&self) -> impl Iterator<Item = usize> {
         (0..self.recipients.len()).filter(|index| !self.envelope.progress().has_ended(*index))
     }
@@ -193,7 +208,7 @@ impl Awaited for Outstanding {
         AwaitedId::of_item(self.envelope.item())
     }
 
-    /// A delivery waits for the runners of its subscription, whatever event they are at.
+    /// A delivery needs the runners of its subscription, which may be busy with other events.
     fn related_ids(&self) -> Vec<AwaitedId> {
         self.unfinished().map(|index| self.recipients.group(index).into()).collect()
     }
@@ -218,7 +233,7 @@ impl Awaited for Outstanding {
     }
 }
 
-/// Goes through the recipients once.
+/// Tries to help with each recipient once.
 fn help_once(envelope: &dyn AnyEnvelope, recipients: &dyn AnyRecipients) -> Help {
     let (mut helped, mut earliest) = (false, Deadline::NEVER);
     for index in 0..recipients.len() {
@@ -228,7 +243,8 @@ fn help_once(envelope: &dyn AnyEnvelope, recipients: &dyn AnyRecipients) -> Help
         match recipients.help(index, envelope.item()) {
             Help::Helped => helped = true,
             Help::Later(deadline) => earliest = earliest.earlier(deadline.instant()),
-            // Others may be helped before the answer is no; then there was still something to do.
+            // Other threads may have been at work before the answer was found; then there was still
+            // a step to take.
             Help::Deadlock if envelope.progress().has_ended(index) => helped = true,
             Help::Deadlock => return Help::Deadlock,
         }

@@ -130,7 +130,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         delivery: PendingDelivery<E>,
     ) -> Result<PostResult, (MutexGuard<'_, State<E>>, PendingDelivery<E>)> {
         let mut state = self.state.lock();
-        if !state.takes_events_in() {
+        if !state.accepts_events() {
             drop(state);
             return Ok(self.refuse(delivery, None));
         }

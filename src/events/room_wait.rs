@@ -83,7 +83,7 @@ impl<E: Send + Sync + 'static> Awaited for AwaitedRoom<E> {
     fn report_needs(&self, needs: &mut Needs) {
         for mailbox in &self.mailboxes {
             let state = mailbox.state.lock();
-            if state.takes_events_in() && state.occupied() >= mailbox.settings.capacity {
+            if state.accepts_events() && state.occupied() >= mailbox.settings.capacity {
                 mailbox.report_runner_needs(&state, needs);
             }
         }

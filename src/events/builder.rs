@@ -33,7 +33,7 @@ const DEFAULT_MAILBOX_CAPACITY: usize = 1024;
 /// let _fails = bus.subscription::<u32>().name("fails").handle(|_| Err::<(), _>("no"));
 /// bus.publish(7_u32);
 /// bus.wait_idle();
-/// let dead_letter = &letters.lock().unwrap()[0];
+/// let dead_letter = &dead_letters.lock().unwrap()[0];
 /// assert_eq!((dead_letter.event::<u32>(), dead_letter.subscription()), (Some(&7), "fails"));
 /// # Ok::<(), workcrew::BuildError>(())
 /// ```

@@ -1,4 +1,4 @@
-//! HEAD
+//! The wait for an idle bus; see the table of the module.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::task::waits::{self, ANYTHING, Awaited, Kind, Needs, Next, Refused, Wa
 use crate::time::deadline::Deadline;
 
 impl BusInner {
-    /// Waits until no event has deliveries to come; returns whether that came before the deadline. Without one it does
-    /// not wait for what was left behind.
+    /// Blocks until all deliveries of all events have ended or the deadline has passed. Returns
+    /// `true` if they have ended. Without a deadline, it does not wait for what was left behind.
     pub(super) fn wait_idle(self: &Arc<Self>, deadline: Deadline) -> Result<bool, Refused> {
         if deadline != Deadline::NEVER {
             let check = || if self.is_idle() || deadline.is_past() { Ok(self.is_idle()) } else { Err(deadline) };
@@ -25,7 +25,8 @@ impl BusInner {
             if self.is_idle() {
                 return Ok(Ok(true));
             }
-            // Only now that this wait is announced: so the beat of the guard finds it, or this look finds the report.
+            // Only now that this wait is announced: either the notification wakes it, or the check
+            // below finds the report.
             guard.get_or_insert_with(|| {
                 let inner = Arc::clone(self);
                 self.pool.left_behind.on_cancel(move || inner.idle.notify())
@@ -54,10 +55,10 @@ impl BusInner {
     }
 }
 
-/// The moment in which a bus is idle.
+/// The idleness of a bus, as something that is waited for.
 struct Idleness {
     inner: Arc<BusInner>,
-    /// Every mailbox that was looked at, so that none is dropped there.
+    /// Every mailbox that reported its needs, so that a report drops none.
     kept: Mutex<BTreeMap<GroupId, Arc<dyn AnyMailbox>>>,
 }
 
@@ -66,7 +67,7 @@ impl Awaited for Idleness {
         AwaitedId::of(&*self.inner)
     }
 
-    /// Any subscription may have deliveries by then, also one that is made meanwhile.
+    /// Any subscription may have deliveries by then, including one that is made meanwhile.
     fn related_ids(&self) -> Vec<AwaitedId> {
         vec![ANYTHING]
     }
@@ -84,7 +85,8 @@ impl Awaited for Idleness {
         kept.extend(mailboxes.iter().filter_map(|(name, member)| Some((*name, member.upgrade()?))));
         drop(mailboxes);
         kept.values().for_each(|member| member.report_drain_needs(needs));
-        // An event ends no sooner than its publishing, which ends no sooner than what lies above it on that stack.
+        // An event cannot end before its publishing, which cannot end before the tasks above it on
+        // that stack.
         self.inner.publishers.lock().values().for_each(|thread| needs.end_of(*thread));
     }
 

@@ -1,9 +1,13 @@
-//! How events come into a mailbox, by the rules 1 and 6 of `mailbox`.
+//! How events get into a mailbox, by the rules 1 and 6 of `mailbox`.
 //!
-//! An event is *offered* to each mailbox first, which never waits. Where the mailbox is full and its
-//! policy is to block, the publisher *holds* the delivery. It settles what it holds afterwards, by one of
-//! three ways: a worker makes room; a thread without tasks on its stack that holds one delivery blocks on
-//! that mailbox; any other *watches* the mailboxes of all that it holds, and is called by each that has room.
+//! The publisher first *offers* the event to each mailbox, which never blocks. If a mailbox is full
+//! and its policy is to block, the publisher *holds* the delivery. Afterwards it puts the
+//! deliveries that it holds into their mailboxes in one of three ways:
+//!
+//! - A worker of the pool makes room.
+//! - A thread that has no tasks on its stack and holds a single delivery blocks on that mailbox.
+//! - Any other thread leaves a *watch* in each mailbox of its held deliveries, and is notified by
+//!   each that has room.
 
 use std::mem;
 use std::panic::Location;
@@ -20,22 +24,22 @@ use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
 use crate::time::deadline::Deadline;
 
-/// How long a publisher waits for half of the room before it wants the first there is.
+/// How long a publisher waits for the low-water mark before it waits for any room.
 const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
-/// What became of an event that was result.
+/// The result of posting an event to a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum PostResult {
-    /// It has a delivery, which has ended or will.
-    Accepted,
-    /// The same, and the subscription listens no more.
+    /// There is a delivery, which has ended or will end.
+    Posted,
+    /// As above, and the subscription accepts no more events.
     Exhausted,
-    /// The subscription had ended, or was exhausted.
+    /// The subscription is closed or exhausted.
     Declined,
 }
 
-/// What became of an event that was offered.
+/// The result of offering an event.
 #[must_use]
 pub(super) enum Offered<E> {
     /// The mailbox has decided.
@@ -47,25 +51,26 @@ pub(super) enum Offered<E> {
 }
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    /// Offers an event; never waits.
+    /// Offers an event; never blocks.
     pub(super) fn offer(
         self: &Arc<Self>,
         envelope: &Arc<Envelope<E>>,
         index: usize,
         location: &'static Location<'static>,
     ) -> Offered<E> {
-        // ORDERING: Acquire pairs with the Release of `exhaust_if_once` and `close`; the lock decides.
+        // ORDERING: Acquire pairs with the Release of `exhaust_if_once` and `close`; the lock
+        // decides.
         if !self.open.load(Ordering::Acquire) {
             let ended_with_pool = self.state.lock().closed == Some(CancelReason::ShutDown);
             let outcome = ended_with_pool.then_some(DeliveryOutcome::Cancelled(CancelReason::ShutDown));
-            let result = if ended_with_pool { PostResult::Accepted } else { PostResult::Declined };
+            let result = if ended_with_pool { PostResult::Posted } else { PostResult::Declined };
             envelope.complete(&self.inner, index, outcome);
             return Offered::Decided(result);
         }
         let executor = &self.inner.pool.executor;
         let Some(id) = executor.admit(location, Some(&self.settings.name)) else {
             envelope.complete(&self.inner, index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
-            return Offered::Decided(PostResult::Accepted);
+            return Offered::Decided(PostResult::Posted);
         };
         let has_timeout = self.settings.policy.as_ref().is_some_and(RetryPolicy::has_timeout);
         let delivery = PendingDelivery {
@@ -86,7 +91,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// Puts a held delivery into the mailbox, or leaves the watch there and gives the delivery back.
+    /// Puts a held delivery into the mailbox. If the mailbox is full, leaves the watch there and
+    /// returns the delivery.
     pub(super) fn put_or_watch(
         self: &Arc<Self>,
         delivery: PendingDelivery<E>,
@@ -98,17 +104,17 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         })
     }
 
-    /// Puts a held delivery into the mailbox if there is room now; else gives it back.
+    /// Puts a held delivery into the mailbox, or returns it if there is no room now.
     pub(super) fn put_now(self: &Arc<Self>, delivery: PendingDelivery<E>) -> Result<PostResult, PendingDelivery<E>> {
         self.put(delivery).map_err(|(_, delivery)| delivery)
     }
 
-    /// Takes the watches of a publisher back that watches no more.
+    /// Removes the watches of a publisher that no longer waits.
     pub(super) fn unwatch(&self, watcher: &Arc<Watcher>) {
         self.state.lock().watches.retain(|watch| !Arc::ptr_eq(&watch.watcher, watcher));
     }
 
-    /// Puts a held delivery into the mailbox: waits until there is room, or makes it; rule 6.
+    /// Puts a held delivery into the mailbox; waits for room or makes it, by rule 6.
     pub(super) fn put_blocking(self: &Arc<Self>, delivery: PendingDelivery<E>) -> PostResult {
         let (mut delivery, mut first_wait) = (delivery, true);
         loop {
@@ -123,8 +129,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// Puts a delivery into the mailbox, or does with it what the overflow policy says. Where that is to wait
-    /// for room, gives it back, with the lock under which the mailbox was found full.
+    /// Puts a delivery into the mailbox, or does what the overflow policy says.
+    ///
+    /// If the policy is to wait for room, returns the delivery, with the lock under which the
+    /// mailbox was found full.
     fn put(
         self: &Arc<Self>,
         delivery: PendingDelivery<E>,
@@ -140,14 +148,14 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let oldest = match self.settings.overflow {
             Overflow::Block | Overflow::CallerRuns => return Err((state, delivery)),
             Overflow::DiscardNewest => None,
-            // There is none if all are delayed: then the new one is given up.
+            // If all are delayed, there is none to discard, so the new one is discarded.
             Overflow::DiscardOldest => state.waiting.pop_front(),
         };
         let (result, discarded) = match oldest {
             Some(oldest) => (self.put_locked(state, delivery), oldest),
             None => {
                 drop(state);
-                (PostResult::Accepted, delivery)
+                (PostResult::Posted, delivery)
             }
         };
         self.cancel_deliveries([discarded], CancelReason::Discarded);
@@ -161,7 +169,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         result
     }
 
-    /// Waits until there may be room, or makes room; returns whether this thread can do either. See rule 6.
+    /// Waits until there may be room, or makes room. Returns `false` if this thread can do neither;
+    /// see rule 6.
     fn make_room(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, first_wait: bool) -> bool {
         if context::is_worker_of(self.inner.pool.id()) {
             if context::depth() >= context::MAX_INLINE_DEPTH || !self.can_run(&state) {
@@ -171,7 +180,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             drop(state);
             self.run(Budget::Deliveries(1));
         } else if first_wait {
-            // Publisher and handler work in long turns, rather than wake each other for each event.
+            // Publisher and handler work in long turns instead of waking each other for each event.
             state.low_water_waiters += 1;
             state = self.low_water.wait_until(state, Deadline::after(LOW_WATER_WAIT).instant());
             state.low_water_waiters -= 1;
@@ -183,19 +192,19 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         true
     }
 
-    /// Takes a delivery back whose event was not taken in.
+    /// Withdraws a delivery whose event was not accepted.
     pub(super) fn refuse(&self, delivery: PendingDelivery<E>, outcome: Option<DeliveryOutcome>) -> PostResult {
-        let result = if outcome.is_some() { PostResult::Accepted } else { PostResult::Declined };
+        let result = if outcome.is_some() { PostResult::Posted } else { PostResult::Declined };
         self.inner.pool.executor.refuse(&self.info(&delivery));
         let PendingDelivery { envelope, index, .. } = delivery;
         envelope.complete(&self.inner, index, outcome);
         result
     }
 
-    /// A subscription that listens once takes nothing more in.
+    /// Closes a `once` subscription to further events.
     pub(super) fn exhaust_if_once(&self, state: &mut State<E>) -> PostResult {
         if !self.settings.once {
-            return PostResult::Accepted;
+            return PostResult::Posted;
         }
         state.exhausted = true;
         // ORDERING: Release pairs with the Acquire of `offer`.

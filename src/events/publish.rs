@@ -1,11 +1,11 @@
 //! Takes one event to its recipients, so that none of them waits for another.
 //!
-//! 1. Every mailbox is offered the event. One that has room has it now.
+//! 1. The event is offered to every mailbox. Those that have room take it.
 //! 2. Synchronous handlers are called, in the order of subscribing.
-//! 3. Only then does the publisher wait for the mailboxes that were full, for all of them at the same time:
-//!    each gets the event as soon as it has room.
+//! 3. Only then does the publisher wait for the mailboxes that were full, for all of them at the
+//!    same time. Each takes the event as soon as it has room.
 //!
-//! A publisher begins the next event when it is done with this one. So what one thread publishes comes into
+//! A publisher begins its next event when this one is done. So the events of one thread get into
 //! each mailbox in order, and each event once.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use crate::sync::Arc;
 use crate::task::context;
 use crate::task::waits::Refused;
 
-/// Publishes an event to those mailboxes; returns how many handlers it.
+/// Publishes an event to `mailboxes`. Returns how many have a delivery of it.
 pub(super) fn publish<E: Send + Sync + 'static>(
     registry: &Registry,
     mailboxes: &[Arc<Mailbox<E>>],
@@ -53,7 +53,8 @@ pub(super) fn publish<E: Send + Sync + 'static>(
     tally.handlers
 }
 
-/// Waits for room in several mailboxes at the same time. Within a task, what would wait forever is refused.
+/// Waits for room in several mailboxes at the same time. Within a task, refuses what would wait
+/// forever.
 fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, mut held: BTreeMap<usize, PendingDelivery<E>>) {
     let watcher = Arc::new(Watcher::default());
     let mut have_room: Vec<usize> = held.keys().copied().collect();
@@ -85,8 +86,11 @@ fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, mut held: BTreeMap<
     }
 }
 
-/// After the wait for room in all of these mailboxes was refused: waits for each of them alone, so that a delivery is
-/// refused for its own sake. One that has called by now gets its delivery first, since its call goes to no other.
+/// Waits for room in each mailbox alone, after the wait for all of them was refused. So a delivery
+/// is refused only if its own wait is.
+///
+/// A mailbox that has notified this publisher gets its delivery first, because its notification
+/// goes to no other publisher.
 fn watch_one_by_one<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, held: BTreeMap<usize, PendingDelivery<E>>) {
     let mut full = Vec::new();
     for (index, delivery) in held {
@@ -103,15 +107,18 @@ fn watch_one_by_one<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, held: BT
     }
 }
 
-/// What the mailboxes have said.
+/// Collects the results of posting one event.
 struct Tally<'a, E> {
+    /// From which an exhausted subscription is removed.
     registry: &'a Registry,
+    /// The recipients.
     mailboxes: &'a [Arc<Mailbox<E>>],
-    /// How many handlers the event.
+    /// How many subscriptions have a delivery of the event.
     handlers: usize,
 }
 
 impl<E: Send + Sync + 'static> Tally<'_, E> {
+    /// Records the result of one recipient.
     fn record(&mut self, index: usize, result: PostResult) {
         self.handlers += usize::from(result != PostResult::Declined);
         if result == PostResult::Exhausted {

@@ -1,13 +1,18 @@
 //! The subscriptions of a bus, by type and topic.
 //!
-//! For each type of events, and each topic, there is a *list* of the recipients in the order of subscribing, which is never
-//! changed. A change drops the lists that it concerns, and the next publisher makes them anew; so many changes in a row cost
-//! little. A publisher takes the list as it is and holds no lock while it goes through it: a subscription added meanwhile
-//! gets the next event, one that ends meanwhile refuses this one by itself.
+//! For each type of events and each topic there is a *list* of the recipients in the order of
+//! subscribing. A list never changes: a change of the subscriptions drops the lists that it
+//! affects, and the next publisher builds them again. So many changes in a row cost little. A
+//! publisher takes a reference to the list and holds no lock while it goes through it. A
+//! subscription that is added meanwhile gets the next event; a subscription that ends meanwhile
+//! declines this one.
 //!
-//! A subscription without a topic is on the list of every topic. Costs: a list is made from the subscriptions that are on
-//! it, whatever other topics there are. A change with a topic drops one list. A change without a topic drops the
-//! lists that were made since the last such change, so each publish pays for at most one of them.
+//! A subscription without a topic is on the list of every topic. Costs:
+//!
+//! - A list is built from the subscriptions that are on it, however many other topics there are.
+//! - A change with a topic drops one list.
+//! - A change without a topic drops the lists that were built since the last such change. So each
+//!   publish pays for at most one of them.
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,36 +23,40 @@ use super::mailbox::Mailbox;
 use crate::sync::{Arc, RwLock};
 use crate::task::context::GroupId;
 
-/// All subscriptions, by the type of events.
+/// All subscriptions of a bus, by the type of events.
 #[derive(Default)]
 pub(super) struct Registry {
-    /// Each an `Arc<RwLock<Subscribers<E>>>` for the `E` of the key. Never shrinks: there are as many as types.
+    /// Each value is an `Arc<RwLock<Subscribers<E>>>` for the `E` of its key. Never shrinks: it has
+    /// one entry for each type.
     by_type: RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 /// The subscriptions to events of one type.
 struct Subscribers<E> {
+    /// The subscriptions without a topic.
     general: TopicSubscribers<E>,
-    /// The topics that have subscriptions.
+    /// The subscriptions with a topic, for each topic that has some.
     by_topic: HashMap<Arc<str>, TopicSubscribers<E>>,
-    /// The topics whose list is list.
+    /// The topics whose list is built.
     cached: HashSet<Arc<str>>,
-    /// How many mailboxes and lists all changes and publishers had to look at.
+    /// How many mailboxes and lists all changes and publishers had to visit.
     #[cfg(test)]
     visits: usize,
 }
 
-/// The subscriptions with one topic, or without a topic.
+/// The subscriptions with one topic, or those without a topic.
 struct TopicSubscribers<E> {
-    /// By their names, which grow.
+    /// The mailboxes by their groups, whose ids increase in the order of subscribing.
     mailboxes: BTreeMap<GroupId, Arc<Mailbox<E>>>,
-    /// The recipients of an event with this topic. `None`: to be made by the next publisher.
+    /// The list for an event with this topic; `None` until the next publisher builds it.
     recipients: Option<Arc<Recipients<E>>>,
 }
 
-/// Whom an event is for, in the order of subscribing.
+/// The recipients of an event, in the order of subscribing.
 pub(super) struct Recipients<E> {
+    /// The mailboxes.
     pub(super) mailboxes: Box<[Arc<Mailbox<E>>]>,
+    /// The names of their subscriptions.
     pub(super) names: Names,
 }
 
@@ -60,14 +69,14 @@ impl<E> FromIterator<Arc<Mailbox<E>>> for Recipients<E> {
 }
 
 impl Registry {
-    /// The list for an event.
+    /// Returns the list for an event; `None` if its type never had a subscription.
     pub(super) fn recipients<E: Send + Sync + 'static>(&self, topic: Option<&str>) -> Option<Arc<Recipients<E>>> {
         let subscribers = self.get::<E>()?;
         let list = subscribers.read().list(topic).recipients.clone();
         Some(list.unwrap_or_else(|| subscribers.write().build_list(topic)))
     }
 
-    /// Whether an event would find anybody.
+    /// Returns `true` if an event would have a recipient.
     pub(super) fn has_recipients<E: Send + Sync + 'static>(&self, topic: Option<&str>) -> bool {
         self.get::<E>().is_some_and(|subscribers| {
             let subscribers = subscribers.read();
@@ -75,6 +84,7 @@ impl Registry {
         })
     }
 
+    /// Adds a subscription.
     pub(super) fn add<E: Send + Sync + 'static>(&self, mailbox: Arc<Mailbox<E>>) {
         let subscribers = self.get_or_insert::<E>();
         let removed = {
@@ -83,9 +93,10 @@ impl Registry {
             subscribers.list_mut(topic.as_ref()).mailboxes.insert(mailbox.group, mailbox);
             subscribers.invalidate(topic.as_ref())
         };
-        drop(removed); // it may be the last to know a mailbox, whose handler is user code
+        drop(removed); // the last reference to a mailbox drops its handler, which is user code
     }
 
+    /// Removes a subscription, if it is here.
     pub(super) fn remove<E: Send + Sync + 'static>(&self, mailbox: &Arc<Mailbox<E>>) {
         let Some(subscribers) = self.get::<E>() else { return };
         let removed = {
@@ -132,12 +143,12 @@ impl<E> Subscribers<E> {
         }
     }
 
-    /// What an event with this topic goes by.
+    /// Returns the entry whose list is used for an event with this topic.
     fn list(&self, topic: Option<&str>) -> &TopicSubscribers<E> {
         topic.and_then(|topic| self.by_topic.get(topic)).unwrap_or(&self.general)
     }
 
-    /// Where a subscription with this topic belongs.
+    /// Returns the entry of subscriptions with this topic.
     fn list_mut(&mut self, topic: Option<&Arc<str>>) -> &mut TopicSubscribers<E> {
         match topic {
             None => &mut self.general,
@@ -145,7 +156,8 @@ impl<E> Subscribers<E> {
         }
     }
 
-    /// Drops the lists that a change with this topic concerns: all, if it has none. They are to be dropped under no lock.
+    /// Takes the lists that a change with this topic affects; all, if it has none. Drop them
+    /// without the lock.
     fn invalidate(&mut self, topic: Option<&Arc<str>>) -> Vec<Arc<Recipients<E>>> {
         let invalidated: Vec<_> = match topic {
             Some(topic) => {
@@ -162,7 +174,7 @@ impl<E> Subscribers<E> {
         invalidated
     }
 
-    /// The list for an event with this topic, made if need be.
+    /// Returns the list for an event with this topic, and builds it if there is none.
     fn build_list(&mut self, topic: Option<&str>) -> Arc<Recipients<E>> {
         let topic = topic.and_then(|topic| self.by_topic.get_key_value(topic)).map(|(topic, _)| Arc::clone(topic));
         if let Some(list) = &self.list(topic.as_deref()).recipients {
@@ -171,7 +183,7 @@ impl<E> Subscribers<E> {
         let with_topic = topic.as_ref().map(|topic| &self.by_topic[topic].mailboxes);
         let with_topic = with_topic.into_iter().flat_map(BTreeMap::values);
         let mut mailboxes: Vec<_> = self.general.mailboxes.values().chain(with_topic).cloned().collect();
-        mailboxes.sort_by_key(|mailbox| mailbox.group); // two runs that are sorted: linear
+        mailboxes.sort_by_key(|mailbox| mailbox.group); // linear: these are two sorted runs
         self.count_visits(mailboxes.len());
         let list: Arc<Recipients<E>> = Arc::new(mailboxes.into_iter().collect());
         self.list_mut(topic.as_ref()).recipients = Some(Arc::clone(&list));
@@ -179,7 +191,7 @@ impl<E> Subscribers<E> {
         list
     }
 
-    #[cfg_attr(not(test), allow(clippy::unused_self, reason = "tests count"))]
+    #[cfg_attr(not(test), allow(clippy::unused_self, reason = "used in tests"))]
     fn count_visits(&mut self, visits: usize) {
         #[cfg(test)]
         {
@@ -216,16 +228,16 @@ mod tests {
 
     /// Fault 177.
     #[test]
-    fn publishing_and_subscribing_cost_nothing_for_the_topics_of_others() {
+    fn publishing_and_subscribing_visit_no_other_topics() {
         let pool = WorkerPool::builder().workers(1).build().expect("a thread");
         let bus = EventBus::new(&pool);
         let _topics: Vec<_> = (0..TOPICS).map(|topic| subscribe(&bus, Some(topic.to_string()))).collect();
         let _general = subscribe(&bus, None);
         visits(&bus);
         assert_eq!(bus.publish_to("7", 1_u32).handlers(), 2);
-        assert_eq!(visits(&bus), 2, "the first publish to a topic visits at its two recipients");
+        assert_eq!(visits(&bus), 2, "the first publish to a topic visits its two recipients");
         assert_eq!(bus.publish_to("7", 1_u32).handlers(), 2);
-        assert_eq!(visits(&bus), 0, "the next one takes the list as it is");
+        assert_eq!(visits(&bus), 0, "the next publish uses the list");
         drop(subscribe(&bus, Some("7".to_owned())));
         assert_eq!(visits(&bus), 1, "a change of a topic drops its list");
         bus.publish_to("7", 1_u32);
@@ -234,34 +246,34 @@ mod tests {
         for _ in 0..100 {
             drop(subscribe(&bus, None));
         }
-        assert_eq!(visits(&bus), 2, "a hundred changes without a topic drop the two lists that were made");
+        assert_eq!(visits(&bus), 2, "a hundred changes without a topic drop the two lists that were built");
         for publish in 0..100 {
             let guard = subscribe(&bus, None);
             assert_eq!(bus.publish_to("9", 1_u32).handlers(), 3, "publish {publish}");
             drop(guard);
         }
-        assert_eq!(visits(&bus), 100 * (3 + 1), "each list is made once and dropped once");
+        assert_eq!(visits(&bus), 100 * (3 + 1), "each list is built once and dropped once");
     }
 
     /// Fault 177.
     #[test]
-    fn subscribing_and_unsubscribing_one_of_many_looks_at_no_other() {
+    fn subscribing_and_unsubscribing_visits_no_other_subscription() {
         let pool = WorkerPool::builder().workers(1).build().expect("a thread");
         let bus = EventBus::new(&pool);
         let mut others: Vec<_> = (0..TOPICS).map(|_| subscribe(&bus, None)).collect();
-        bus.publish(1_u32); // makes the list
+        bus.publish(1_u32); // builds the list
         visits(&bus);
         for _ in 0..100 {
             drop(subscribe(&bus, None));
             drop(others.swap_remove(others.len() / 2));
         }
-        assert_eq!(visits(&bus), 1, "the one list is dropped once");
+        assert_eq!(visits(&bus), 1, "the single list is dropped once");
         let live = bus.inner.mailboxes.lock().len();
-        assert_eq!(live, TOPICS - 100, "what was dropped is gone");
+        assert_eq!(live, TOPICS - 100, "dropped subscriptions have left the bus");
     }
 
     #[test]
-    fn recipients_come_in_the_order_of_subscribing_whatever_their_topics() {
+    fn recipients_of_any_topics_are_in_the_order_of_subscribing() {
         let pool = WorkerPool::builder().workers(1).build().expect("a thread");
         let bus = EventBus::new(&pool);
         let named = |name: &'static str, topic: Option<&'static str>| {

@@ -1,4 +1,4 @@
-//! HEAD
+//! The wait of a publisher for room in mailboxes; see the table of the module.
 
 use super::inner::BusInner;
 use super::mailbox::Mailbox;
@@ -8,16 +8,18 @@ use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused};
 use crate::time::deadline::Deadline;
 
-/// Within a task: waits until there may be room in some of the mailboxes that the publisher watches, and returns their
-/// indices among the recipients.
+/// Within a task, waits until there may be room in some of the mailboxes that the publisher
+/// watches. Returns their indices among the recipients.
 ///
-/// While it helps it watches none, since it would not react to a call: what it runs may itself wait for that room.
+/// While it helps, it watches no mailbox, because it could not react to a notification. A task that
+/// it runs may itself wait for that room.
 pub(super) fn wait_for_room<E: Send + Sync + 'static>(
     watcher: &Arc<Watcher>,
     watched: Vec<(usize, Arc<Mailbox<E>>)>,
 ) -> Result<Vec<usize>, Refused> {
     let (indices, mailboxes): (Vec<usize>, Vec<_>) = watched.into_iter().unzip();
-    let inner = Arc::clone(&mailboxes[0].inner); // only held deliveries are waited for
+    // A publisher that waits holds at least one delivery.
+    let inner = Arc::clone(&mailboxes[0].inner);
     let room = Arc::new(AwaitedRoom { watcher: Arc::clone(watcher), mailboxes });
     let _publisher = Publisher::new(&inner, room.awaited_id());
     loop {
@@ -42,7 +44,7 @@ pub(super) fn wait_for_room<E: Send + Sync + 'static>(
     }
 }
 
-/// Notes that this thread publishes and waits, until it is dropped.
+/// A guard that keeps this thread in the list of waiting publishers.
 struct Publisher<'a> {
     inner: &'a BusInner,
     watcher: AwaitedId,
@@ -61,7 +63,7 @@ impl Drop for Publisher<'_> {
     }
 }
 
-/// AwaitedRoom in each of some mailboxes.
+/// Room in at least one of some mailboxes, as something that is waited for.
 struct AwaitedRoom<E> {
     watcher: Arc<Watcher>,
     mailboxes: Vec<Arc<Mailbox<E>>>,
@@ -77,7 +79,7 @@ impl<E: Send + Sync + 'static> Awaited for AwaitedRoom<E> {
     }
 
     fn pool(&self) -> PoolId {
-        self.mailboxes[0].inner.pool.id() // only held deliveries are waited for
+        self.mailboxes[0].inner.pool.id() // a publisher that waits holds at least one delivery
     }
 
     fn report_needs(&self, needs: &mut Needs) {

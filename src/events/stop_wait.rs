@@ -1,4 +1,4 @@
-//! HEAD
+//! The wait for the end of a subscription's runners; see the table of the module.
 
 use std::time::Instant;
 
@@ -24,8 +24,8 @@ impl<E: Send + Sync + 'static> AnyMailbox for Mailbox<E> {
 }
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    /// Waits until a closed subscription has no runner, but not for what lies on this stack or was left behind. Returns
-    /// whether it has none.
+    /// Waits until a closed subscription has no runner. Does not wait for tasks on this stack, nor
+    /// for what was left behind. Returns `true` if there is no runner.
     pub(super) fn wait_stopped(self: &Arc<Self>) -> bool {
         let is_stopped = || self.state.lock().runners == 0;
         if is_stopped() || context::is_inside(self.inner.pool.id()) {
@@ -45,7 +45,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         is_stopped()
     }
 
-    /// Sleeps until the wait for quiet is over, it is called, or the moment has come; says whether it is over.
+    /// Sleeps until there is no runner or a report has left something behind, and returns `true`;
+    /// or until it is notified or the deadline has passed, and returns `false`.
     fn sleep_until_stopped(&self, is_notified: impl Fn() -> bool, deadline: Deadline) -> bool {
         let mut state = self.state.lock();
         loop {
@@ -60,12 +61,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     fn wake_stop_waiters(&self) {
-        drop(self.state.lock()); // a waiter has looked before, and sleeps, or checks after
+        drop(self.state.lock()); // a waiter has checked before and sleeps, or checks after
         self.stopped.notify_all();
     }
 }
 
-/// The end of a subscription that is closed: the moment in which its last runner stops.
+/// The stop of the last runner of a closed subscription, as something that is waited for.
 struct AwaitedStop<E>(Arc<Mailbox<E>>);
 
 impl<E: Send + Sync + 'static> Awaited for AwaitedStop<E> {
@@ -85,7 +86,7 @@ impl<E: Send + Sync + 'static> Awaited for AwaitedStop<E> {
         self.0.report_drain_needs(needs);
     }
 
-    /// A closed subscription starts nothing.
+    /// Does nothing: a closed subscription starts nothing.
     fn help(self: Arc<Self>) {}
 
     fn wake_waiters(&self) {

@@ -39,9 +39,13 @@ const DEFAULT_MAILBOX_CAPACITY: usize = 1024;
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct EventBusBuilder {
+    /// The pool of the bus.
     pool: Arc<PoolInner>,
+    /// The prefix of the names of its threads.
     thread_name: String,
+    /// The default capacity of mailboxes; not zero.
     mailbox_capacity: usize,
+    /// The hooks so far.
     hooks: BusHooks,
 }
 

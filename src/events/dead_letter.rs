@@ -15,8 +15,11 @@ use crate::sync::Arc;
 /// It can be kept and cloned: clones share the event.
 #[derive(Clone)]
 pub struct DeadLetter {
+    /// The event.
     pub(super) envelope: Arc<dyn AnyEvent>,
+    /// The name of the subscription.
     pub(super) subscription: Arc<str>,
+    /// The attempts and their errors.
     pub(super) error: Arc<RetryError<BoxError>>,
 }
 
@@ -74,8 +77,11 @@ impl fmt::Display for DeadLetter {
 /// An event without a subscription. Passed to
 /// [`EventBusBuilder::on_unhandled`](crate::events::EventBusBuilder::on_unhandled).
 pub struct UnhandledEvent<'a> {
+    /// The event.
     pub(super) event: &'a (dyn Any + Send + Sync),
+    /// The name of its type.
     pub(super) event_type: &'static str,
+    /// The topic it was published to.
     pub(super) topic: Option<&'a str>,
 }
 

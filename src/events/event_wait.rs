@@ -191,6 +191,7 @@ pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), Would
 
 /// The deliveries of an event, as something that is waited for.
 struct Outstanding {
+    /// The event.
     envelope: Arc<dyn AnyEnvelope>,
     /// Kept here, so that a report of needs drops nothing.
     recipients: Arc<dyn AnyRecipients>,

@@ -57,6 +57,7 @@ impl BusInner {
 
 /// The idleness of a bus, as something that is waited for.
 struct Idleness {
+    /// The bus.
     inner: Arc<BusInner>,
     /// Every mailbox that reported its needs, so that a report drops none.
     kept: Mutex<BTreeMap<GroupId, Arc<dyn AnyMailbox>>>,
@@ -82,9 +83,9 @@ impl Awaited for Idleness {
         }
         let mut kept = self.kept.lock();
         let mailboxes = self.inner.mailboxes.lock();
-        kept.extend(mailboxes.iter().filter_map(|(name, member)| Some((*name, member.upgrade()?))));
+        kept.extend(mailboxes.iter().filter_map(|(group, mailbox)| Some((*group, mailbox.upgrade()?))));
         drop(mailboxes);
-        kept.values().for_each(|member| member.report_drain_needs(needs));
+        kept.values().for_each(|mailbox| mailbox.report_drain_needs(needs));
         // An event cannot end before its publishing, which cannot end before the tasks above it on
         // that stack.
         self.inner.publishers.lock().values().for_each(|thread| needs.end_of(*thread));

@@ -2,10 +2,9 @@
 //!
 //! For each type of events and each topic there is a *list* of the recipients in the order of
 //! subscribing. A list never changes: a change of the subscriptions drops the lists that it
-//! affects, and the next publisher builds them again. So many changes in a row cost little. A
-//! publisher takes a reference to the list and holds no lock while it goes through it. A
-//! subscription that is added meanwhile gets the next event; a subscription that ends meanwhile
-//! declines this one.
+//! affects, and the next publisher builds them again. So a series of changes is cheap. A publisher
+//! takes a reference to the list and holds no lock while it goes through it. A subscription that is
+//! added meanwhile gets the next event; a subscription that ends meanwhile declines this one.
 //!
 //! A subscription without a topic is on the list of every topic. Costs:
 //!

@@ -18,7 +18,6 @@ pub(super) fn wait_for_room<E: Send + Sync + 'static>(
     watched: Vec<(usize, Arc<Mailbox<E>>)>,
 ) -> Result<Vec<usize>, Refused> {
     let (indices, mailboxes): (Vec<usize>, Vec<_>) = watched.into_iter().unzip();
-    // A publisher that waits holds at least one delivery.
     let inner = Arc::clone(&mailboxes[0].inner);
     let room = Arc::new(AwaitedRoom { watcher: Arc::clone(watcher), mailboxes });
     let _publisher = Publisher::new(&inner, room.awaited_id());
@@ -46,7 +45,9 @@ pub(super) fn wait_for_room<E: Send + Sync + 'static>(
 
 /// A guard that keeps this thread in the list of waiting publishers.
 struct Publisher<'a> {
+    /// The bus.
     inner: &'a BusInner,
+    /// The id of its watcher.
     watcher: AwaitedId,
 }
 
@@ -65,7 +66,9 @@ impl Drop for Publisher<'_> {
 
 /// Room in at least one of some mailboxes, as something that is waited for.
 struct AwaitedRoom<E> {
+    /// The watcher of the publisher.
     watcher: Arc<Watcher>,
+    /// The full mailboxes; at least one.
     mailboxes: Vec<Arc<Mailbox<E>>>,
 }
 
@@ -79,7 +82,7 @@ impl<E: Send + Sync + 'static> Awaited for AwaitedRoom<E> {
     }
 
     fn pool(&self) -> PoolId {
-        self.mailboxes[0].inner.pool.id() // a publisher that waits holds at least one delivery
+        self.mailboxes[0].inner.pool.id()
     }
 
     fn report_needs(&self, needs: &mut Needs) {

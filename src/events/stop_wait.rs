@@ -60,6 +60,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
+    /// Wakes the threads that wait for the last runner to stop.
     fn wake_stop_waiters(&self) {
         drop(self.state.lock()); // a waiter has checked before and sleeps, or checks after
         self.stopped.notify_all();

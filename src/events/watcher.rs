@@ -17,7 +17,9 @@ pub(super) struct Watcher {
 /// A watcher, and the index of the mailbox that is to notify it. Kept in the mailbox from when that
 /// was found full until the notification.
 pub(super) struct Watch {
+    /// The watcher.
     pub(super) watcher: Arc<Watcher>,
+    /// The index of the mailbox among the recipients.
     pub(super) index: usize,
 }
 

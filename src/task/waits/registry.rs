@@ -1,6 +1,7 @@
-//! The registry of waits: entering, leaving, and the searches along chains of waits.
+//! The entries of the registry of waits, and the searches along chains of waits.
 //!
-//! Everything here runs under the one lock of the registry or without any; see the rules of `waits`.
+//! Everything here runs under the one lock of the registry or without any lock; see the rules of
+//! `waits`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
@@ -13,25 +14,28 @@ use crate::sync::{Arc, AtomicBool, IdGenerator, Mutex, Ordering, process_wide};
 use crate::task::context::{self, AwaitedId, PoolId, Stack, ThreadId};
 use crate::unwind;
 
-/// Orders entries of one name.
+/// Identifies an entry.
 type EntryId = u64;
 
-/// A wait in the registry.
+/// A registered wait.
 pub(super) struct Entry {
+    /// Its id.
     id: EntryId,
+    /// What it waits for.
     target: Arc<dyn Awaited>,
-    /// The names by which it is found as a wait for what they name.
+    /// The ids under which it is found as a wait: those of its target.
     targets: Vec<AwaitedId>,
+    /// Its kind.
     kind: Kind,
-    /// What the wait holds up.
+    /// The tasks that the wait blocks.
     stack: Stack,
-    /// When it has something to do without a call. Set before it is put in.
+    /// When it can help without a notification. Set before it is inserted.
     until: Option<Instant>,
-    /// The waiter is to look again.
+    /// Whether the waiter must check again.
     notified: AtomicBool,
-    /// The wait is to end with an error. Set before `called`.
+    /// Whether the wait ends with an error. Set before `notified`.
     refused: AtomicBool,
-    /// Wakes the waiter, if that is a future; else its target does.
+    /// Wakes the waiter if it is a future; otherwise the target does.
     waker: Option<Waker>,
 }
 
@@ -44,8 +48,9 @@ impl Entry {
     }
 
     pub(super) fn is_notified(&self) -> bool {
-        // ORDERING: Acquire pairs with the AcqRel of `call`. The sleeper looks under the lock that `wake` takes after the
-        // flag was set, or announces itself under it before it looks; see "call and sleep".
+        // ORDERING: Acquire pairs with the AcqRel of `mark_notified`. Either the sleeper checks
+        // under the lock that `wake` takes after the flag was set, or it announces itself under
+        // that lock before it checks; see "notify and sleep".
         self.notified.load(Ordering::Acquire)
     }
 
@@ -54,13 +59,14 @@ impl Entry {
         self.refused.load(Ordering::Acquire)
     }
 
-    /// Marks the entry as called; says whether it was not yet, so that the caller is to [`wake`](Self::wake) it.
+    /// Marks the entry as notified. Returns `true` if it was not notified before; then the caller
+    /// must [`wake`](Self::wake) it.
     fn mark_notified(&self) -> bool {
         // ORDERING: see `is_notified`.
         !self.notified.swap(true, Ordering::AcqRel)
     }
 
-    /// Has the waiter look again. Called without the lock.
+    /// Wakes the waiter, so that it checks again. Called without the lock.
     fn wake(&self) {
         match &self.waker {
             Some(waker) => {
@@ -71,33 +77,34 @@ impl Entry {
         }
     }
 
-    /// Whether its stack is too deep to help.
+    /// Returns `true` if its stack is too deep to help.
     fn is_too_deep(&self) -> bool {
         self.stack.depth >= context::MAX_HELP_DEPTH
     }
 
-    /// Whether it can only end with its target.
+    /// Returns `true` if the wait can only end with its target.
     fn is_certain(&self) -> bool {
         self.kind != Kind::Open && !self.is_refused()
     }
 }
 
-/// What becomes of a wait that is entered.
+/// The decision about a wait that asks to be registered.
 pub(super) enum Decision {
-    /// It was not entered: its thread can help with that.
+    /// Not registered: its thread can help with this.
     Help(Arc<dyn Awaited>),
-    /// It is in the registry, and has something to do at that moment, if any.
+    /// Registered. Its thread can help from that time on, if any.
     Registered(Arc<Entry>, Option<Instant>),
-    /// It was not entered: it would close a cycle.
+    /// Not registered: it would close a cycle.
     Refused,
 }
 
 process_wide! {
-    /// All waits that hold up something.
+    /// The registered waits of the process.
     static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
 }
 
-/// Enters a wait, unless its thread can help or it would close a cycle, and notified waiters that can help it.
+/// Registers a wait, unless its thread can help or it would close a cycle. Notifies waiters that
+/// can help it.
 pub(super) fn register(entry: Arc<Entry>) -> Decision {
     let mut notified: Vec<Arc<Entry>> = Vec::new();
     let mut registry = REGISTRY.lock();
@@ -108,7 +115,7 @@ pub(super) fn register(entry: Arc<Entry>) -> Decision {
             drop(registry);
             return Decision::Refused;
         }
-        notified.extend(cycle.refuse_one()); // which drops what the cycle holds of this entry
+        notified.extend(cycle.refuse_one()); // drops the cycle's references to this entry
     }
     let decision = registry.help_or_insert(entry, &mut notified);
     drop(registry);
@@ -116,30 +123,31 @@ pub(super) fn register(entry: Arc<Entry>) -> Decision {
     decision
 }
 
-/// Takes a wait out of the registry.
+/// Removes a wait from the registry.
 pub(super) fn deregister(entry: &Arc<Entry>) {
     let removed = REGISTRY.lock().remove(entry);
-    drop(removed); // not under the lock
+    drop(removed); // without the lock
 }
 
-/// What is waited for by this name may need a worker of `pool` now, or at a moment to come.
+/// Notifies waiting workers of `pool` that something they may help with has changed: what has this
+/// id may need one of them now or later.
 #[cfg(any(feature = "retry", feature = "driver"))]
-pub(crate) fn notify_change(name: AwaitedId, pool: PoolId) {
+pub(crate) fn notify_change(id: AwaitedId, pool: PoolId) {
     let mut notified = Vec::new();
     let registry = REGISTRY.lock();
-    if registry.waiting_for(name).next().is_some() {
+    if registry.waiting_for(id).next().is_some() {
         registry.notify_workers_of(pool, None, &mut notified);
     }
     drop(registry);
     notified.iter().for_each(|entry| entry.wake());
 }
 
-/// A worker of the pool begins.
+/// Counts a worker of the pool that begins.
 pub(crate) fn add_worker(pool: PoolId) {
     *REGISTRY.lock().workers.entry(pool).or_insert(0) += 1;
 }
 
-/// A worker of the pool has ended.
+/// Counts a worker of the pool that has ended.
 pub(crate) fn remove_worker(pool: PoolId) {
     let workers = &mut REGISTRY.lock().workers;
     if let Some(count) = workers.get_mut(&pool) {
@@ -150,23 +158,23 @@ pub(crate) fn remove_worker(pool: PoolId) {
     }
 }
 
-/// Entries by a key, such as what they wait for.
+/// Entries by a key, such as their target.
 type Index<K> = BTreeMap<(K, EntryId), Arc<Entry>>;
 
-/// All numbers of one key.
+/// Returns the range of all entries with one key.
 fn range_of<K: Copy>(key: K) -> RangeInclusive<(K, EntryId)> {
     (key, 0)..=(key, EntryId::MAX)
 }
 
 /// What the lock guards.
 struct Registry {
-    /// Entries by each task, group and pool that they hold up.
+    /// Entries by each task, group and pool that they block.
     by_blocked: Index<AwaitedId>,
     /// Entries by what they wait for.
     by_target: Index<AwaitedId>,
     /// Entries of workers, by their pool.
     by_pool: Index<PoolId>,
-    /// How many workers each pool has.
+    /// The number of workers of each pool.
     workers: BTreeMap<PoolId, usize>,
 }
 
@@ -176,59 +184,61 @@ impl Registry {
     }
 
     fn insert(&mut self, entry: &Arc<Entry>) {
-        for name in &entry.stack.names {
-            self.by_blocked.insert((*name, entry.id), Arc::clone(entry));
+        for id in &entry.stack.names {
+            self.by_blocked.insert((*id, entry.id), Arc::clone(entry));
         }
-        for name in &entry.targets {
-            self.by_target.insert((*name, entry.id), Arc::clone(entry));
+        for id in &entry.targets {
+            self.by_target.insert((*id, entry.id), Arc::clone(entry));
         }
         if let Some(pool) = entry.stack.worker {
             self.by_pool.insert((pool, entry.id), Arc::clone(entry));
         }
     }
 
-    /// Takes an entry out, of which the caller has a reference; what it returns is dropped without the lock.
+    /// Removes an entry to which the caller has a reference. The caller drops the returned
+    /// reference without the lock.
     fn remove(&mut self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
-        for name in &entry.stack.names {
-            self.by_blocked.remove(&(*name, entry.id));
+        for id in &entry.stack.names {
+            self.by_blocked.remove(&(*id, entry.id));
         }
         if let Some(pool) = entry.stack.worker {
             self.by_pool.remove(&(pool, entry.id));
         }
-        entry.targets.iter().filter_map(|name| self.by_target.remove(&(*name, entry.id))).last()
+        entry.targets.iter().filter_map(|id| self.by_target.remove(&(*id, entry.id))).last()
     }
 
-    /// Entries that hold up what has this name.
-    fn blocking(&self, name: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
-        self.by_blocked.range(range_of(name)).map(|(_, entry)| entry)
+    /// Returns the entries that block what has this id.
+    fn blocking(&self, id: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_blocked.range(range_of(id)).map(|(_, entry)| entry)
     }
 
-    /// Entries that wait for what has this name.
-    fn waiting_for(&self, name: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
-        self.by_target.range(range_of(name)).map(|(_, entry)| entry)
+    /// Returns the entries that wait for what has this id.
+    fn waiting_for(&self, id: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_target.range(range_of(id)).map(|(_, entry)| entry)
     }
 
-    /// Entries of workers of the pool that were not called.
+    /// Returns the entries of workers of the pool that are not notified.
     fn asleep_in(&self, pool: PoolId) -> impl Iterator<Item = &Arc<Entry>> {
         self.by_pool.range(range_of(pool)).map(|(_, entry)| entry).filter(|entry| !entry.is_notified())
     }
 
-    /// Whether each worker of the pool waits in the registry.
+    /// Returns `true` if every worker of the pool is asleep in the registry.
     fn all_asleep(&self, pool: PoolId) -> bool {
         let workers = self.workers.get(&pool).copied().unwrap_or(usize::MAX);
         let threads: BTreeSet<ThreadId> = self.asleep_in(pool).map(|entry| entry.stack.thread).collect();
         threads.len() >= workers
     }
 
-    /// Finds help for a wait, or puts it in and notified waiters that can help it.
+    /// Finds something that a wait can help with. Otherwise inserts the wait and notifies waiters
+    /// that can help it.
     fn help_or_insert(&mut self, entry: Arc<Entry>, notified: &mut Vec<Arc<Entry>>) -> Decision {
         let direct = self.search_in(&entry.target, entry.stack.worker, Reach::OwnWaits);
         let found = if direct.help.is_none() && !direct.pools.is_empty() {
             match self.insert_and_notify(entry, &direct, notified) {
                 (entry, true) => return Decision::Registered(entry, direct.at),
-                // No other worker can help: whatever brings one of them back is help.
+                // No other worker can help: anything that frees one of them is help.
                 (entry, false) => {
-                    drop(self.remove(&entry)); // this is another reference
+                    drop(self.remove(&entry)); // `entry` is another reference
                     let found = self.search(&entry.target, entry.stack.worker);
                     return self.conclude(entry, &found, notified);
                 }
@@ -247,14 +257,15 @@ impl Registry {
         }
     }
 
-    /// Puts an entry in and notified the workers that can help it; says whether there was one.
+    /// Inserts an entry and notifies the workers that can help it. Returns `true` with it if there
+    /// was one.
     fn insert_and_notify(
         &mut self,
         mut entry: Arc<Entry>,
         found: &SearchResult,
         notified: &mut Vec<Arc<Entry>>,
     ) -> (Arc<Entry>, bool) {
-        Arc::get_mut(&mut entry).expect("it is in no list yet").until = found.at;
+        Arc::get_mut(&mut entry).expect("the entry is not inserted yet").until = found.at;
         self.insert(&entry);
         let before = notified.len();
         self.notify_helpers(&entry, found, notified);
@@ -283,25 +294,26 @@ impl Registry {
                 }
                 found.at = found.at.into_iter().chain(needs.worker_at).min();
             } else if (needs.worker || needs.worker_at.is_some()) && seen_pools.insert(pool) {
-                // It waits for one of these workers, whichever comes first; see rule 3.
+                // It waits for the first of these workers that becomes free; see rule 3.
                 if reach == Reach::WaitsOfWorkers && self.all_asleep(pool) {
                     open.extend(self.asleep_in(pool).map(|entry| &entry.target));
                 }
             }
-            for (name, _) in needs.ids {
-                open.extend(self.blocking(name).map(|entry| &entry.target));
+            for (id, _) in needs.ids {
+                open.extend(self.blocking(id).map(|entry| &entry.target));
             }
         }
         found.pools = seen_pools;
         found
     }
 
-    /// Calls the workers that can help an entry which was put in just now.
+    /// Notifies the workers that can help an entry that was just inserted.
     fn notify_helpers(&self, entry: &Entry, found: &SearchResult, notified: &mut Vec<Arc<Entry>>) {
-        // If all of its pool sleep now, one that is too deep to help was waiting for the others.
+        // If all workers of its pool are asleep now, one that is too deep to help was waiting for
+        // the others.
         let last_of_pool = entry.stack.worker.filter(|pool| self.all_asleep(*pool));
         let mut blocked = entry.stack.names.iter().copied().chain([ANYTHING]);
-        let is_awaited = blocked.any(|name| self.waiting_for(name).next().is_some());
+        let is_awaited = blocked.any(|id| self.waiting_for(id).next().is_some());
         if is_awaited || last_of_pool.is_some() {
             for pool in found.pools.iter().copied().chain(last_of_pool) {
                 self.notify_workers_of(pool, Some(entry.id), notified);
@@ -309,8 +321,11 @@ impl Registry {
         }
     }
 
-    /// Calls the sleeping workers of the pool that can help now, or at a moment to come; but not the entry that is about to
-    /// sleep. If there is none, and no worker awake, notified one that is too deep to help: its wait is to be refused.
+    /// Notifies the sleeping workers of the pool that can help, now or from a later time. Skips the
+    /// entry `except`, which is about to sleep.
+    ///
+    /// If there is none and no worker is awake, notifies one that is too deep to help, so that its
+    /// wait is refused.
     fn notify_workers_of(&self, pool: PoolId, except: Option<EntryId>, notified: &mut Vec<Arc<Entry>>) {
         let (mut helpers, mut too_deep) = (Vec::new(), None);
         for entry in self.asleep_in(pool).filter(|entry| Some(entry.id) != except) {
@@ -324,12 +339,12 @@ impl Registry {
         if helpers.is_empty() && self.all_asleep(pool) {
             helpers.extend(too_deep);
         }
-        // Only now: a worker that is called is not asleep.
+        // After the loop, because a notified worker is not asleep.
         notified.extend(helpers.into_iter().filter(|entry| entry.mark_notified()).cloned());
     }
 
-    /// Whether a wait that is too deep to help is to be refused, because no other worker of its pool can help. Calls
-    /// those that can.
+    /// Returns `true` if a wait that is too deep to help must be refused, because no other worker
+    /// of its pool can help. Notifies those that can.
     fn must_refuse(&mut self, entry: &Arc<Entry>, notified: &mut Vec<Arc<Entry>>) -> bool {
         let Some(pool) = entry.stack.worker else { return false };
         let can_help =
@@ -343,7 +358,7 @@ impl Registry {
         is_last && !has_helper && entry.kind == Kind::Certain
     }
 
-    /// The cycle of certain waits that this one would close.
+    /// Returns the cycle of certain waits that this wait would close.
     fn cycle(&self, entry: &Arc<Entry>) -> Option<Cycle> {
         let mut steps = vec![(Arc::clone(entry), 0)];
         let mut seen = BTreeSet::new();
@@ -351,11 +366,11 @@ impl Registry {
         while let Some((step, _)) = steps.get(next) {
             let mut needs = Needs::default();
             step.target.report_needs(&mut needs);
-            for (name, _) in needs.ids.into_iter().filter(|(_, is_certain)| *is_certain) {
-                if entry.stack.names.contains(&name) {
+            for (id, _) in needs.ids.into_iter().filter(|(_, is_certain)| *is_certain) {
+                if entry.stack.names.contains(&id) {
                     return Some(Cycle::new(&steps, next));
                 }
-                let others = self.blocking(name).filter(|other| other.is_certain() && seen.insert(other.id));
+                let others = self.blocking(id).filter(|other| other.is_certain() && seen.insert(other.id));
                 steps.extend(others.map(|other| (Arc::clone(other), next)));
             }
             next += 1;
@@ -364,31 +379,31 @@ impl Registry {
     }
 }
 
-/// How far a search goes.
+/// The reach of a search.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// Along what is needed for certain or perhaps.
+    /// Along certain and possible needs.
     OwnWaits,
-    /// Also along the waits of workers of which one is needed, if all of them sleep.
+    /// Also along the waits of workers, if one of them is needed and all of them are asleep.
     WaitsOfWorkers,
 }
 
-/// What a search has found.
+/// The result of a search.
 #[derive(Default)]
 struct SearchResult {
     /// What the worker can help with now.
     help: Option<Arc<dyn Awaited>>,
-    /// When it can help, if not now.
+    /// When the worker can help, if not now.
     at: Option<Instant>,
     /// The other pools whose workers are needed.
     pools: BTreeSet<PoolId>,
 }
 
-/// Waits, each of which holds up the one before; the first closes the cycle.
+/// A cycle of waits. Each blocks the one before; the first closes the cycle.
 struct Cycle(Vec<Arc<Entry>>);
 
 impl Cycle {
-    /// Goes back from the last step; each step knows the one before.
+    /// Follows the steps back from the last one; each knows the one before.
     fn new(steps: &[(Arc<Entry>, usize)], last: usize) -> Self {
         let mut entries = Vec::new();
         let mut at = last;
@@ -401,7 +416,8 @@ impl Cycle {
         Self(entries)
     }
 
-    /// Refuses one of the waits, not the one that closes the cycle; gives it out to be woken.
+    /// Refuses one of the waits other than the one that closes the cycle. Returns it for the caller
+    /// to wake.
     fn refuse_one(self) -> Option<Arc<Entry>> {
         let refusable = self.0.into_iter().skip(1).find(|entry| entry.kind == Kind::Certain)?;
         // ORDERING: Release pairs with the Acquire of `is_refused`.

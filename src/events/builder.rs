@@ -1,4 +1,4 @@
-//! Building a bus.
+//! The builder of an event bus.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
 
-/// What a mailbox holds unless told otherwise.
+/// The default capacity of mailboxes.
 const DEFAULT_MAILBOX_CAPACITY: usize = 1024;
 
-/// Configures a bus. From [`EventBus::builder`].
+/// A builder of an event bus. Created by [`EventBus::builder`].
 ///
 /// # Examples
 ///
@@ -23,36 +23,40 @@ const DEFAULT_MAILBOX_CAPACITY: usize = 1024;
 /// use workcrew::events::EventBus;
 ///
 /// let pool = WorkerPool::builder().workers(1).build()?;
-/// let letters = Arc::new(Mutex::new(Vec::new()));
-/// let kept = Arc::clone(&letters);
+/// let dead_letters = Arc::new(Mutex::new(Vec::new()));
+/// let kept = Arc::clone(&dead_letters);
 /// let bus = EventBus::builder(&pool)
 ///     .mailbox_capacity(64)
-///     .on_dead_letter(move |letter| kept.lock().unwrap().push(letter))
-///     .on_unhandled(|event| eprintln!("nobody listens to {}", event.event_type()))
+///     .on_dead_letter(move |dead_letter| kept.lock().unwrap().push(dead_letter))
+///     .on_unhandled(|event| eprintln!("no handler for {}", event.event_type()))
 ///     .build();
 /// let _fails = bus.subscription::<u32>().name("fails").handle(|_| Err::<(), _>("no"));
 /// bus.publish(7_u32);
 /// bus.wait_idle();
-/// let letter = &letters.lock().unwrap()[0];
-/// assert_eq!((letter.event::<u32>(), letter.subscription()), (Some(&7), "fails"));
+/// let dead_letter = &dead_letters.lock().unwrap()[0];
+/// assert_eq!((dead_letter.event::<u32>(), dead_letter.subscription()), (Some(&7), "fails"));
 /// # Ok::<(), workcrew::BuildError>(())
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct EventBusBuilder {
-    engine: Arc<PoolInner>,
+    /// The pool of the bus.
+    pool: Arc<PoolInner>,
+    /// The prefix of the names of its threads.
     thread_name: String,
+    /// The default capacity of mailboxes; not zero.
     mailbox_capacity: usize,
+    /// The hooks so far.
     hooks: BusHooks,
 }
 
 impl EventBus {
-    /// Creates a bus on this pool, without hooks for dead letters and unhandled events.
+    /// Creates a bus on `pool`, without hooks for dead letters and unhandled events.
     #[must_use]
     pub fn new(pool: &WorkerPool) -> Self {
         Self::builder(pool).build()
     }
 
-    /// Returns the settings of a bus, to be changed before it is built.
+    /// Creates a builder of a bus on `pool`.
     pub fn builder(pool: &WorkerPool) -> EventBusBuilder {
         EventBusBuilder::new(pool)
     }
@@ -61,44 +65,51 @@ impl EventBus {
 impl EventBusBuilder {
     pub(super) fn new(pool: &WorkerPool) -> Self {
         Self {
-            engine: Arc::clone(pool.inner()),
+            pool: Arc::clone(pool.inner()),
             thread_name: pool.thread_name().to_owned(),
             mailbox_capacity: DEFAULT_MAILBOX_CAPACITY,
             hooks: BusHooks::default(),
         }
     }
 
-    /// How many events a mailbox holds, unless its subscription says otherwise. Unless set, 1,024. Zero counts as one.
+    /// Sets the default capacity of mailboxes, in events. Zero counts as one. Default: 1,024.
     pub fn mailbox_capacity(mut self, events: usize) -> Self {
         self.mailbox_capacity = events.max(1);
         self
     }
 
-    /// Called with each event that a subscription could not handle, once, after the last attempt, on the worker that made
-    /// it. The receipt learns of it after that. A panic of `f` is contained and counted in
+    /// Sets a hook that is called with each event that a subscription could not handle.
+    ///
+    /// `f` is called once for each such delivery: on the thread that made the last attempt, or on
+    /// the thread that closed the subscription or the pool before the next attempt. The receipt
+    /// reports the failure after that. A panic of `f` is caught and counted in
     /// [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked).
     ///
-    /// `f` may publish. Events that hooks publish because of each other have generations; after 16 of them
-    /// `f` is not called any more, and [`Metrics::hooks_skipped`](crate::Metrics::hooks_skipped) counts
-    /// that. To publish a dead letter again without such a bound, do it in a task or a timer.
+    /// `f` may publish. Each event that a hook publishes is one generation higher than the event it
+    /// was called for. From generation 16 on, `f` is not called any more, and
+    /// [`Metrics::hooks_skipped`](crate::Metrics::hooks_skipped) counts that. To publish dead
+    /// letters again without this limit, publish from a task or a timer.
     pub fn on_dead_letter(mut self, f: impl Fn(DeadLetter) + Send + Sync + 'static) -> Self {
         self.hooks.on_dead_letter = Some(Box::new(f));
         self
     }
 
-    /// Called with each event that has no subscription, on the publisher's thread. A panic of `f` is contained
-    /// and counted. If `f` publishes, the bound of [`on_dead_letter`](Self::on_dead_letter) applies.
+    /// Sets a hook that is called with each event that has no subscription, on the publisher's
+    /// thread.
+    ///
+    /// A panic of `f` is caught and counted. If `f` publishes, the limit of
+    /// [`on_dead_letter`](Self::on_dead_letter) applies.
     pub fn on_unhandled(mut self, f: impl Fn(&UnhandledEvent<'_>) + Send + Sync + 'static) -> Self {
         self.hooks.on_unhandled = Some(Box::new(f));
         self
     }
 
-    /// Makes the bus.
+    /// Builds the bus.
     #[must_use]
     pub fn build(self) -> EventBus {
-        let Self { engine, thread_name, mailbox_capacity, hooks } = self;
-        let shared = Arc::new(BusInner::new(engine, thread_name, mailbox_capacity, hooks));
-        EventBus { shared, registry: Arc::new(Registry::default()) }
+        let Self { pool, thread_name, mailbox_capacity, hooks } = self;
+        let inner = Arc::new(BusInner::new(pool, thread_name, mailbox_capacity, hooks));
+        EventBus { inner, registry: Arc::new(Registry::default()) }
     }
 }
 

@@ -15,81 +15,96 @@ use crate::task::context;
 use crate::unwind;
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    /// Ends the subscription: nothing starts any more, and what waits is cancelled before this returns.
+    /// Closes the subscription: no handler is called any more. Cancels its waiting and delayed
+    /// deliveries before it returns.
     pub(super) fn close(&self, reason: CancelReason) {
         let mut state = self.state.lock();
         if state.closed.is_some() {
             return;
         }
         state.closed = Some(reason);
-        // ORDERING: Release pairs with the Acquire of `post`, and of `call`.
+        // ORDERING: Release pairs with the Acquire of `offer`, and of `call`.
         self.open.store(false, Ordering::Release);
         self.closed.store(true, Ordering::Release);
         let waiting = mem::take(&mut state.waiting);
         let delayed = mem::take(&mut state.delayed);
         let handler = state.handler.take();
         self.room.notify_all();
-        self.half_room.notify_all();
+        self.low_water.notify_all();
         let watches = mem::take(&mut state.watches);
         drop(state);
-        watches.into_iter().for_each(Watch::call);
-        self.enter(|_| unwind::discard(handler));
-        self.cancel_items(waiting, reason);
+        watches.into_iter().for_each(Watch::notify);
+        self.as_member(|_| unwind::discard(handler));
+        self.cancel_deliveries(waiting, reason);
         for (delayed, place) in delayed.into_values() {
-            let removed = self.shared.engine.timers.remove(place);
+            let removed = self.inner.pool.timers.remove(place);
             drop(removed);
-            // Whoever is bringing it back finds the subscription closed.
-            self.cancel_items(delayed.take(), reason);
+            // A thread that is requeuing it finds the subscription closed.
+            self.cancel_deliveries(delayed.take(), reason);
         }
-        self.quiet.notify_all();
-        self.shared.steps.beat();
+        self.stopped.notify_all();
+        self.inner.steps.notify();
     }
 
-    /// Ends deliveries that will not start, or not again.
-    pub(super) fn cancel_items(&self, items: impl IntoIterator<Item = PendingDelivery<E>>, reason: CancelReason) {
-        for item in items {
-            self.enter(|record| self.cancel_item(record, item, reason));
+    /// Cancels deliveries that will not start, or not again.
+    pub(super) fn cancel_deliveries(
+        &self,
+        deliveries: impl IntoIterator<Item = PendingDelivery<E>>,
+        reason: CancelReason,
+    ) {
+        for delivery in deliveries {
+            self.as_member(|counters| self.cancel_delivery(counters, delivery, reason));
         }
     }
 
-    /// Ends a delivery that will not start, or not again. Called by members only.
-    pub(super) fn cancel_item(&self, record: &WorkerCounters, mut item: PendingDelivery<E>, reason: CancelReason) {
-        self.shared.engine.executor.cancelled(record, &self.info(&item), reason);
-        let tried = item.retrying.take().and_then(|retrying| retrying.give_up(GiveUpReason::Cancelled(reason)));
+    /// Cancels a delivery that will not start, or not again. Called by members only.
+    pub(super) fn cancel_delivery(
+        &self,
+        counters: &WorkerCounters,
+        mut delivery: PendingDelivery<E>,
+        reason: CancelReason,
+    ) {
+        self.inner.pool.executor.cancelled(counters, &self.info(&delivery), reason);
+        let tried = delivery.retry.take().and_then(|retry| retry.give_up(GiveUpReason::Cancelled(reason)));
         match tried {
-            Some(error) => self.land_failure(record, item, error),
-            None => self.land(record, item, DeliveryOutcome::Cancelled(reason)),
+            Some(error) => self.complete_failed(counters, delivery, error),
+            None => self.complete(counters, delivery, DeliveryOutcome::Cancelled(reason)),
         }
     }
 
-    /// The last step of each delivery. Called by members only.
-    pub(super) fn land(&self, record: &WorkerCounters, item: PendingDelivery<E>, outcome: DeliveryOutcome) {
-        let PendingDelivery { envelope, index, .. } = item;
-        envelope.land(&self.shared, index, Some(outcome));
-        context::set_item(0); // the address is free from here on
+    /// Completes a delivery: its last step. Called by members only.
+    pub(super) fn complete(&self, counters: &WorkerCounters, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
+        let PendingDelivery { envelope, index, .. } = delivery;
+        envelope.complete(&self.inner, index, Some(outcome));
+        context::set_item(0); // the address may be reused from here on
         drop(envelope);
-        self.shared.engine.executor.task_done(record, 1);
+        self.inner.pool.executor.task_done(counters, 1);
         if self.settings.once {
             self.close(CancelReason::Requested);
         }
     }
 
-    /// The last step of a delivery that has failed.
-    pub(super) fn land_failure(&self, record: &WorkerCounters, item: PendingDelivery<E>, error: RetryError<BoxError>) {
+    /// Completes a delivery whose last attempt has failed. Called by members only.
+    pub(super) fn complete_failed(
+        &self,
+        counters: &WorkerCounters,
+        delivery: PendingDelivery<E>,
+        error: RetryError<BoxError>,
+    ) {
         let error = Arc::new(error);
-        if let Some(on_dead_letter) = &self.shared.hooks.on_dead_letter {
-            let (envelope, subscription) = (Arc::clone(&item.envelope) as _, Arc::clone(&self.settings.name));
-            let letter = DeadLetter { envelope, subscription, error: Arc::clone(&error) };
-            self.shared.call_hook(item.envelope.generation(), || on_dead_letter(letter));
+        if let Some(on_dead_letter) = &self.inner.hooks.on_dead_letter {
+            let (envelope, subscription) = (Arc::clone(&delivery.envelope) as _, Arc::clone(&self.settings.name));
+            let dead_letter = DeadLetter { envelope, subscription, error: Arc::clone(&error) };
+            self.inner.call_hook(delivery.envelope.generation(), || on_dead_letter(dead_letter));
         }
-        self.land(record, item, DeliveryOutcome::Failed(error));
+        self.complete(counters, delivery, DeliveryOutcome::Failed(error));
     }
 }
 
 impl<E> Drop for Mailbox<E> {
     fn drop(&mut self) {
-        self.shared.members.lock().remove(&self.group);
-        self.shared.engine.groups.deregister(&self.registration);
+        self.inner.mailboxes.lock().remove(&self.group);
+        self.inner.pool.groups.deregister(&self.registration);
         unwind::discard(self.state.get_mut().handler.take());
     }
 }

@@ -1,4 +1,4 @@
-//! Events that found no end, or no beginning.
+//! Events that no handler could handle, and events without a handler.
 
 use std::any::Any;
 use std::fmt;
@@ -9,43 +9,46 @@ use super::handler::BoxError;
 use crate::retry::{AttemptError, RetryError};
 use crate::sync::Arc;
 
-/// An event that a subscription could not handle, after the last attempt. From
+/// An event that a subscription could not handle, after the last attempt. Passed to
 /// [`EventBusBuilder::on_dead_letter`](crate::events::EventBusBuilder::on_dead_letter).
 ///
-/// It can be kept: clones share the event.
+/// It can be kept and cloned: clones share the event.
 #[derive(Clone)]
 pub struct DeadLetter {
+    /// The event.
     pub(super) envelope: Arc<dyn AnyEvent>,
+    /// The name of the subscription.
     pub(super) subscription: Arc<str>,
+    /// The attempts and their errors.
     pub(super) error: Arc<RetryError<BoxError>>,
 }
 
 impl DeadLetter {
-    /// The event, if it is of this type.
+    /// Returns the event if it is of type `E`.
     #[must_use]
     pub fn event<E: 'static>(&self) -> Option<&E> {
         self.envelope.event().downcast_ref()
     }
 
-    /// The name of the event's type, for people to read.
+    /// Returns the name of the event's type, for diagnostics.
     #[must_use]
     pub fn event_type(&self) -> &'static str {
         self.envelope.event_type()
     }
 
-    /// The topic it was published to, if any.
+    /// Returns the topic that the event was published to, if any.
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
         self.envelope.topic()
     }
 
-    /// The name of the subscription.
+    /// Returns the name of the subscription.
     #[must_use]
     pub fn subscription(&self) -> &str {
         &self.subscription
     }
 
-    /// How often it was tried, why no more, the first and the last error.
+    /// Returns the number of attempts, the reason to give up, and the first and last error.
     #[must_use]
     pub fn error(&self) -> &RetryError<BoxError> {
         &self.error
@@ -71,27 +74,31 @@ impl fmt::Display for DeadLetter {
     }
 }
 
-/// An event that nobody listens to. From [`EventBusBuilder::on_unhandled`](crate::events::EventBusBuilder::on_unhandled).
+/// An event without a subscription. Passed to
+/// [`EventBusBuilder::on_unhandled`](crate::events::EventBusBuilder::on_unhandled).
 pub struct UnhandledEvent<'a> {
+    /// The event.
     pub(super) event: &'a (dyn Any + Send + Sync),
+    /// The name of its type.
     pub(super) event_type: &'static str,
+    /// The topic it was published to.
     pub(super) topic: Option<&'a str>,
 }
 
 impl UnhandledEvent<'_> {
-    /// The event, if it is of this type.
+    /// Returns the event if it is of type `E`.
     #[must_use]
     pub fn event<E: 'static>(&self) -> Option<&E> {
         self.event.downcast_ref()
     }
 
-    /// The name of the event's type, for people to read.
+    /// Returns the name of the event's type, for diagnostics.
     #[must_use]
     pub fn event_type(&self) -> &'static str {
         self.event_type
     }
 
-    /// The topic it was published to, if any.
+    /// Returns the topic that the event was published to, if any.
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
         self.topic

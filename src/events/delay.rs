@@ -1,12 +1,16 @@
 //! Deliveries that wait for their next attempt.
 //!
-//! The delivery lies in a cell of its own, known to the mailbox and, while the delay lasts, to the timekeeper's agenda.
-//! Whoever takes it out of the cell decides what becomes of it: the worker that the timekeeper has handed it to, or that
-//! waits for it, brings it *back* into the mailbox; the end of the subscription or of the pool cancels it.
+//! A delayed delivery is kept in a cell of its own. The mailbox has a reference to the cell, and so
+//! has the timer heap until the delay is over. The thread that takes the delivery out of the cell
+//! decides about it:
+//!
+//! - A worker that got the cell from the timer thread, or that helps, puts the delivery back into
+//!   the mailbox.
+//! - The end of the subscription or of the pool cancels it.
 
 use std::time::{Duration, Instant};
 
-use super::mailbox::{DelayKey, Delayed, Mailbox, Mode, PendingDelivery, Stint};
+use super::mailbox::{Budget, DelayKey, Delayed, Mailbox, Mode, PendingDelivery};
 use crate::error::CancelReason;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, Mutex};
@@ -16,65 +20,68 @@ use crate::task::job::Task;
 use crate::time::deadline::Deadline;
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    /// Puts a delivery aside until its next attempt. Called by members only.
-    pub(super) fn delay(self: &Arc<Self>, record: &WorkerCounters, item: PendingDelivery<E>, delay: Duration) {
-        let timers = &self.shared.engine.timers;
+    /// Delays a delivery until its next attempt. Called by members only.
+    pub(super) fn delay(self: &Arc<Self>, counters: &WorkerCounters, delivery: PendingDelivery<E>, delay: Duration) {
+        let timers = &self.inner.pool.timers;
         let due = Deadline::after_instant(timers.clock().now(), delay);
-        let has_thread = self.shared.start_timer().is_ok();
+        let has_thread = self.inner.start_timer().is_ok();
         let mut state = self.state.lock();
-        // What the publisher's thread has tried may find the mailbox full. [Other deliveries had a place there before.]
+        // A synchronous delivery had no place in the mailbox before, which may be full now. Other
+        // deliveries had one.
         let has_room = self.settings.mode != Mode::Synchronous || state.occupied() < self.settings.capacity;
         if state.closed.is_none() && has_thread && has_room {
             let key = (due, state.next_delay);
-            let cell = Arc::new(Delayed { key, mailbox: Arc::clone(self), item: Mutex::new(Some(item)) });
+            let cell = Arc::new(Delayed { key, mailbox: Arc::clone(self), delivery: Mutex::new(Some(delivery)) });
             if let Ok(place) = timers.insert(due, Arc::clone(&cell) as _) {
                 state.next_delay += 1;
                 state.delayed.insert(key, (cell, place));
                 drop(state);
-                context::set_item(0); // it is on no stack while it waits
-                self.shared.steps.beat(); // who waits for it sleeps until then, and not for ever
+                context::set_item(0); // it is on no stack while it is delayed
+                self.inner.steps.notify(); // its waiters now know when it is due
                 return;
             }
             drop(state);
-            let item = cell.take().expect("nobody else knows the cell");
-            return self.give_up_delay(record, item);
+            let delivery = cell.take().expect("no other thread has a reference to the cell");
+            return self.cancel_delay(counters, delivery);
         }
         let closed = state.closed;
         drop(state);
         match closed {
-            Some(reason) => self.cancel_item(record, item, reason),
-            None => self.give_up_delay(record, item),
+            Some(reason) => self.cancel_delivery(counters, delivery, reason),
+            None => self.cancel_delay(counters, delivery),
         }
     }
 
-    /// Ends a delivery whose delay could not be begun.
-    fn give_up_delay(&self, record: &WorkerCounters, item: PendingDelivery<E>) {
-        let executor = &self.shared.engine.executor;
+    /// Cancels a delivery that could not be delayed.
+    fn cancel_delay(&self, counters: &WorkerCounters, delivery: PendingDelivery<E>) {
+        let executor = &self.inner.pool.executor;
         let closed = executor.tracker.is_closed();
         let reason = if closed { CancelReason::ShutDown } else { CancelReason::Discarded };
-        self.cancel_item(record, item, reason);
+        self.cancel_delivery(counters, delivery, reason);
     }
 
-    /// Brings a delivery back whose delay is over, and makes deliveries if there is no runner too many.
-    fn bring_back(self: &Arc<Self>, key: DelayKey, item: PendingDelivery<E>) {
+    /// Puts a delivery whose delay is over back into the mailbox. Then makes deliveries as a
+    /// runner, if the limit of runners allows it.
+    fn requeue(self: &Arc<Self>, key: DelayKey, delivery: PendingDelivery<E>) {
         let mut state = self.state.lock();
         let cell = state.delayed.remove(&key);
         if let Some(reason) = state.closed {
             drop(state);
-            self.cancel_items([item], reason);
+            self.cancel_deliveries([delivery], reason);
         } else {
-            state.waiting.push_front(item);
+            state.waiting.push_front(delivery);
             if state.runners < self.limit() {
                 state.runners += 1;
                 drop(state);
-                self.run(Stint::GivesWay);
+                self.run(Budget::Quantum);
             }
         }
         drop(cell);
     }
 
-    /// Brings back the delivery that is due first, if it is due at `now`; else says when it will be.
-    pub(super) fn bring_back_due(self: &Arc<Self>, now: Instant) -> Result<(), Option<Deadline>> {
+    /// Requeues the delivery that is due first, if it is due at `now`. Otherwise returns when it
+    /// will be due; `None` if there is none.
+    pub(super) fn requeue_due(self: &Arc<Self>, now: Instant) -> Result<(), Option<Deadline>> {
         let state = self.state.lock();
         let Some((&(due, _), (cell, place))) = state.delayed.first_key_value() else { return Err(None) };
         if due > Deadline::at(now) {
@@ -82,10 +89,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
         let (cell, place) = (Arc::clone(cell), *place);
         drop(state);
-        let removed = self.shared.engine.timers.remove(place);
+        let removed = self.inner.pool.timers.remove(place);
         drop(removed);
-        if let Some(item) = cell.take() {
-            self.bring_back(cell.key, item);
+        if let Some(delivery) = cell.take() {
+            self.requeue(cell.key, delivery);
         }
         Ok(())
     }
@@ -93,20 +100,20 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
 impl<E: Send + Sync + 'static> Task for Delayed<E> {
     fn run(&self, _: &Executor) {
-        if let Some(item) = self.take() {
-            self.mailbox.bring_back(self.key, item);
+        if let Some(delivery) = self.take() {
+            self.mailbox.requeue(self.key, delivery);
         }
     }
 
     fn cancel(&self, reason: CancelReason, _: &Executor) -> bool {
-        let Some(item) = self.take() else { return false };
+        let Some(delivery) = self.take() else { return false };
         let mut state = self.mailbox.state.lock();
         let cell = state.delayed.remove(&self.key);
-        // What it held back can be taken now, and there is room.
-        self.mailbox.call_for_events(&mut state);
+        // Deliveries that this one held back can be taken now, and there is room.
+        self.mailbox.notify_publishers(&mut state);
         self.mailbox.send_ticket_if_needed(state);
-        self.mailbox.shared.steps.beat();
-        self.mailbox.cancel_items([item], reason);
+        self.mailbox.inner.steps.notify();
+        self.mailbox.cancel_deliveries([delivery], reason);
         drop(cell);
         true
     }

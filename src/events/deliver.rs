@@ -2,7 +2,7 @@
 
 use super::envelope::Envelope;
 use super::handler::{BoxError, Handler};
-use super::mailbox::{Mailbox, PendingDelivery, Retrying, State, Stint};
+use super::mailbox::{Budget, Mailbox, PendingDelivery, RetryProgress, State};
 use super::post::PostResult;
 use super::progress::DeliveryOutcome;
 use crate::error::CancelReason;
@@ -16,98 +16,104 @@ use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
 use crate::unwind;
 
-/// How many deliveries a runner makes before it gives way to jobs that wait.
-const TURN: usize = 16;
+/// How many deliveries a runner makes before it yields to waiting jobs other than tickets of its
+/// own subscription.
+const QUANTUM: usize = 16;
 
-/// What one call of a handler came to: in the case of an error, also what that means. `None`: it was not called, since the
-/// subscription has ended; rule 5.
-type Called = Option<Result<(), (BoxError, ErrorClass)>>;
+/// The result of one call of a handler; an error comes with its class. `None` if the handler was
+/// not called because the subscription is closed; see rule 5.
+type CallResult = Option<Result<(), (BoxError, ErrorClass)>>;
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    /// Makes deliveries as a runner that is already counted, until none can be taken or the stint is over.
-    pub(super) fn run(self: &Arc<Self>, stint: Stint) {
-        self.enter(|record| {
+    /// Makes deliveries as a runner that is already counted, until none can be taken or the budget
+    /// is used up.
+    pub(super) fn run(self: &Arc<Self>, budget: Budget) {
+        self.as_member(|counters| {
             let mut state = self.state.lock();
-            for made in 0.. {
-                let is_over = match stint {
-                    // Besides the tickets of this subscription.
-                    Stint::GivesWay => made % TURN == TURN - 1 && self.shared.engine.queued() > state.tickets,
-                    Stint::Deliveries(number) => made >= number,
+            for taken in 0.. {
+                let is_over = match budget {
+                    Budget::Quantum => taken % QUANTUM == QUANTUM - 1 && self.inner.pool.queued() > state.tickets,
+                    Budget::Deliveries(number) => taken >= number,
                 };
                 if is_over {
                     break;
                 }
-                let Some((item, handler)) = self.take(&mut state) else { break };
+                let Some((delivery, handler)) = self.take(&mut state) else { break };
                 drop(state);
-                self.deliver(record, item, handler);
+                self.deliver(counters, delivery, handler);
                 state = self.state.lock();
             }
-            self.stop_running(state);
+            self.stop_runner(state);
         });
     }
 
-    /// Makes the delivery on this thread, now.
-    pub(super) fn deliver_here(self: &Arc<Self>, item: PendingDelivery<E>) -> PostResult {
+    /// Makes a delivery on this thread at once.
+    pub(super) fn deliver_inline(self: &Arc<Self>, delivery: PendingDelivery<E>) -> PostResult {
         if context::depth() >= context::MAX_HELP_DEPTH {
-            return self.refuse(item, Some(DeliveryOutcome::Refused));
+            return self.refuse(delivery, Some(DeliveryOutcome::Refused));
         }
         let mut state = self.state.lock();
-        let handler = state.handler.clone().filter(|_| state.takes_events_in());
+        let handler = state.handler.clone().filter(|_| state.accepts_events());
         let Some(handler) = handler else {
             drop(state);
-            return self.refuse(item, None);
+            return self.refuse(delivery, None);
         };
-        let posted = self.spend_if_once(&mut state);
+        let result = self.exhaust_if_once(&mut state);
         state.runners += 1;
         drop(state);
-        self.enter(|record| {
-            self.deliver(record, item, handler);
-            self.stop_running(self.state.lock());
+        self.as_member(|counters| {
+            self.deliver(counters, delivery, handler);
+            self.stop_runner(self.state.lock());
         });
-        posted
+        result
     }
 
     /// Takes the next delivery, if one can be taken.
     fn take(&self, state: &mut State<E>) -> Option<(PendingDelivery<E>, Arc<Handler<E>>)> {
         let handler = state.handler.clone().filter(|_| self.takeable(state) > 0)?;
-        let item = state.waiting.pop_front()?;
-        self.call_for_events(state);
-        Some((item, handler))
+        let delivery = state.waiting.pop_front()?;
+        self.notify_publishers(state);
+        Some((delivery, handler))
     }
 
-    /// A runner stops.
-    fn stop_running(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
+    /// Ends a runner.
+    fn stop_runner(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
         state.runners -= 1;
         if state.runners == 0 && state.closed.is_some() {
-            self.quiet.notify_all();
+            self.stopped.notify_all();
         }
         self.send_ticket_if_needed(state);
-        self.shared.steps.beat();
+        self.inner.steps.notify();
     }
 
-    /// Calls the handler and sees to what follows. Called by members only.
-    fn deliver(self: &Arc<Self>, record: &WorkerCounters, mut item: PendingDelivery<E>, handler: Arc<Handler<E>>) {
-        context::set_item(item.envelope.subject());
-        let executor = &self.shared.engine.executor;
-        // Its first attempt tells how long it has waited for a worker.
-        let queued_at = item.queued_at.filter(|_| item.retrying.is_none());
-        let brief = TaskMeta { info: self.info(&item), queued_at };
-        let (started, result) = executor.run_attempt(record, &brief, || self.call(&*handler, &item.envelope));
-        // If the subscription has ended meanwhile, this is what is left of it.
+    /// Calls the handler, then completes, delays or cancels the delivery. Called by members only.
+    fn deliver(
+        self: &Arc<Self>,
+        counters: &WorkerCounters,
+        mut delivery: PendingDelivery<E>,
+        handler: Arc<Handler<E>>,
+    ) {
+        context::set_item(delivery.envelope.item());
+        let executor = &self.inner.pool.executor;
+        // Only the first attempt records how long the delivery waited for a worker.
+        let queued_at = delivery.queued_at.filter(|_| delivery.retry.is_none());
+        let meta = TaskMeta { info: self.info(&delivery), queued_at };
+        let (started, result) = executor.run_attempt(counters, &meta, || self.call(&*handler, &delivery.envelope));
+        // If the subscription was closed meanwhile, this is the last reference.
         unwind::discard(handler);
         let (class, outcome) = match &result {
             Ok(None) => {
-                executor.finish_attempt(record, &brief, started, None, None);
-                let reason = self.state.lock().closed.expect("closed once, it stays so");
-                return self.cancel_item(record, item, reason);
+                executor.finish_attempt(counters, &meta, started, None, None);
+                let reason = self.state.lock().closed.expect("a closed subscription stays closed");
+                return self.cancel_delivery(counters, delivery, reason);
             }
             Ok(Some(Ok(()))) => (None, TaskOutcome::Succeeded),
             Ok(Some(Err((_, class)))) => (Some(*class), TaskOutcome::Failed),
             Err(_) => (Some(ErrorClass::Transient), TaskOutcome::Panicked),
         };
-        let next = class.map(|class| self.what_follows(&mut item, class));
+        let next = class.map(|class| self.next_step(&mut delivery, class));
         let ends = !matches!(next, Some(RetryDecision::After(_)));
-        executor.finish_attempt(record, &brief, started, result.as_ref().err(), ends.then_some(outcome));
+        executor.finish_attempt(counters, &meta, started, result.as_ref().err(), ends.then_some(outcome));
         let error = match result {
             Ok(Some(Err((error, _)))) => AttemptError::Failed(error),
             Err(panic) => AttemptError::Panicked(panic),
@@ -115,24 +121,24 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 if let Some(policy) = &self.settings.policy {
                     policy.note_success();
                 }
-                return self.land(record, item, DeliveryOutcome::Handled);
+                return self.complete(counters, delivery, DeliveryOutcome::Handled);
             }
         };
-        let retrying = item.retrying.as_mut().expect("what has failed has attempts");
-        unwind::discard(retrying.errors.add(error));
+        let retry = delivery.retry.as_mut().expect("a failed delivery has counted its attempts");
+        unwind::discard(retry.errors.add(error));
         match next {
-            Some(RetryDecision::After(delay)) => self.delay(record, item, delay),
+            Some(RetryDecision::After(delay)) => self.delay(counters, delivery, delay),
             Some(RetryDecision::GiveUp(reason)) => {
-                let retrying = item.retrying.take().expect("as above");
-                let error = retrying.give_up(reason).expect("what is given up has failed");
-                self.land_failure(record, item, error);
+                let retry = delivery.retry.take().expect("a failed delivery has counted its attempts");
+                let error = retry.give_up(reason).expect("an attempt has failed");
+                self.complete_failed(counters, delivery, error);
             }
-            None => unreachable!("a delivery without an error was handled"),
+            None => unreachable!("a delivery without an error is complete"),
         }
     }
 
-    /// Calls the handler, unless the subscription has ended; keeps rule 5.
-    fn call(&self, handler: &Handler<E>, envelope: &Envelope<E>) -> Called {
+    /// Calls the handler, unless the subscription is closed; keeps rule 5.
+    fn call(&self, handler: &Handler<E>, envelope: &Envelope<E>) -> CallResult {
         // ORDERING: Acquire pairs with the Release of `close`.
         if self.closed.load(Ordering::Acquire) {
             return None;
@@ -145,18 +151,18 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }))
     }
 
-    /// What follows a failed attempt.
-    fn what_follows(&self, item: &mut PendingDelivery<E>, class: ErrorClass) -> RetryDecision {
-        let now = self.shared.engine.timers.clock().now();
-        let begun = item.published_at.unwrap_or(now);
-        let make = || Box::new(Retrying::new(self.settings.policy.clone().unwrap_or_else(once), begun));
-        let retrying = item.retrying.get_or_insert_with(make);
-        retrying.attempts.count();
-        retrying.attempts.failed(class, now)
+    /// Counts a failed attempt and decides whether there is another.
+    fn next_step(&self, delivery: &mut PendingDelivery<E>, class: ErrorClass) -> RetryDecision {
+        let now = self.inner.pool.timers.clock().now();
+        let begun = delivery.published_at.unwrap_or(now);
+        let make = || Box::new(RetryProgress::new(self.settings.policy.clone().unwrap_or_else(once), begun));
+        let retry = delivery.retry.get_or_insert_with(make);
+        retry.attempts.count();
+        retry.attempts.failed(class, now)
     }
 }
 
-/// The policy of a subscription that has none.
+/// Returns the policy of a subscription without one: a single attempt.
 fn once() -> RetryPolicy<BoxError> {
     RetryPolicy::exponential().max_attempts(1)
 }
@@ -170,7 +176,7 @@ impl<E: Send + Sync + 'static> TicketHolder for Mailbox<E> {
         }
         state.runners += 1;
         drop(state);
-        self.run(Stint::GivesWay);
+        self.run(Budget::Quantum);
     }
 
     fn send_tickets(self: Arc<Self>) {

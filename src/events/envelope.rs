@@ -1,8 +1,9 @@
-//! An event on its way: the event, whom it is for, what became of it.
+//! An event with its recipients and the outcomes of its deliveries.
 //!
-//! One allocation for each event, shared by its deliveries and its receipt. Until all deliveries have ended it keeps its
-//! recipients alive, and with them the deliveries that wait in their mailboxes, whatever becomes of the bus. What is kept of
-//! it after that, by a receipt or a dead letter, keeps the event and nothing of the bus.
+//! An event takes one allocation, which its deliveries and its receipt share. Until all deliveries
+//! have ended, the envelope keeps its recipients alive, and with them the deliveries in their
+//! mailboxes, even if the bus is dropped. After that, a receipt or a dead letter keeps the event
+//! alive and nothing of the bus.
 
 use std::any::{Any, type_name};
 use std::ptr;
@@ -17,64 +18,74 @@ use crate::task::context::GroupId;
 use crate::task::waits::Needs;
 use crate::time::deadline::Deadline;
 
-/// An event on its way.
+/// An event that is being delivered, or was delivered and is still referred to.
 pub(super) struct Envelope<E> {
-    /// Here until the envelope is dropped, by whoever is the last to hold it; see `drop`.
+    /// The event; taken when the envelope is dropped.
     event: Option<E>,
-    /// Drops the event. Only the maker of the envelope knows that its type holds no borrows.
+    /// Drops the event. Set where its type is known to hold no borrows.
     discard: fn(E),
+    /// The topic that the event was published to.
     topic: Option<Arc<str>>,
-    /// How many hooks of a bus led to it, one by the event of another; see `nesting`.
+    /// How many hooks of a bus led to this event, each called for the event before; see `nesting`.
     generation: usize,
-    /// `None` once all deliveries have ended.
+    /// The recipients; `None` once all deliveries have ended.
     recipients: Mutex<Option<Arc<dyn AnyRecipients>>>,
+    /// The outcomes of the deliveries.
     progress: Progress,
 }
 
-/// What recipients are called, for receipts that outlast them.
+/// The names of the recipients, for receipts, which outlive them.
 pub(super) type Names = Arc<[Arc<str>]>;
 
-/// Whom an event is for, whatever its type.
+/// The recipients of an event of any type.
 pub(super) trait AnyRecipients: Send + Sync {
+    /// Returns the number of recipients.
     fn len(&self) -> usize;
-    fn shared(&self) -> &BusInner;
 
-    /// What the deliveries of one of them are called among the frames of a stack.
+    /// Returns the bus.
+    fn inner(&self) -> &BusInner;
+
+    /// Returns the group of a recipient's deliveries.
     fn group(&self, index: usize) -> GroupId;
 
-    /// Cancelled when a report has left something behind.
+    /// Returns the token that is cancelled when a report has left something behind.
     fn left_behind(&self) -> &CancellationToken {
-        &self.shared().engine.left_behind
+        &self.inner().pool.left_behind
     }
 
-    /// Makes deliveries of one of them, if there is something to be made by one more runner, for a wait for the event that
-    /// `subject` stands for.
-    fn help(&self, index: usize, subject: usize) -> Help;
+    /// Makes deliveries of a recipient, if there are any that one more runner can make. For a wait
+    /// for the event that `item` stands for.
+    fn help(&self, index: usize, item: usize) -> Help;
 
-    /// Says what a delivery of one of them may wait for. Called under locks.
-    fn look(&self, index: usize, needs: &mut Needs);
+    /// Reports what a delivery of a recipient may need. Called under locks.
+    fn report_needs(&self, index: usize, needs: &mut Needs);
 
-    /// Makes deliveries of one of them, if there is something to be made by one more runner.
-    fn bring_on(&self, index: usize);
+    /// Makes deliveries of a recipient, if there are any that one more runner can make.
+    fn advance(&self, index: usize);
 }
 
-/// What came of helping.
+/// The result of an attempt to help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Help {
-    /// Something was done.
+    /// At least one delivery was made or requeued.
     Helped,
-    /// There is nothing to do before that moment, or before the next step of others.
+    /// There is nothing to do before that moment, or before other threads make progress.
     Later(Deadline),
-    /// What is to be done can only be done by what lies below on this stack.
-    Stuck,
+    /// The delivery needs a task that is below on this stack.
+    Deadlock,
 }
 
-/// An envelope with an event of any type.
+/// The envelope of an event of any type.
 pub(super) trait AnyEnvelope: AnyEvent {
-    fn subject(&self) -> usize;
-    /// `None` once all deliveries have ended. To be dropped under no lock.
+    /// Returns the item that stands for the event among the frames of a stack.
+    fn item(&self) -> usize;
+
+    /// Returns the recipients; `None` once all deliveries have ended. Drop them without a lock
+    /// held.
     fn recipients(&self) -> Option<Arc<dyn AnyRecipients>>;
+
+    /// Returns the outcomes of the deliveries.
     fn progress(&self) -> &Progress;
 }
 
@@ -93,24 +104,25 @@ impl<E: Send + Sync + 'static> Envelope<E> {
     }
 
     pub(super) fn event(&self) -> &E {
-        self.event.as_ref().expect("it leaves only with the envelope")
+        self.event.as_ref().expect("the event is taken only when the envelope is dropped")
     }
 
     pub(super) fn generation(&self) -> usize {
         self.generation
     }
 
-    /// Stands for its deliveries among the frames of a stack: the address, which is nobody else's while it is there.
-    pub(super) fn subject(&self) -> usize {
+    /// Returns the item that stands for this event among the frames of a stack: the address of the
+    /// envelope, which is unique while it exists.
+    pub(super) fn item(&self) -> usize {
         ptr::from_ref(self).addr()
     }
 
-    /// Lets the outcome of one delivery land; `None`, if there was none after all.
-    pub(super) fn land(&self, shared: &BusInner, index: usize, outcome: Option<DeliveryOutcome>) {
-        if self.progress.land(index, outcome) {
+    /// Completes one delivery. An `outcome` of `None` stands for a delivery that was not needed.
+    pub(super) fn complete(&self, inner: &BusInner, index: usize, outcome: Option<DeliveryOutcome>) {
+        if self.progress.complete(index, outcome) {
             let recipients = self.recipients.lock().take();
-            drop(recipients); // under no lock: it may be the last to know a mailbox, whose handler is foreign
-            shared.end_event();
+            drop(recipients); // without a lock: the last reference to a mailbox drops its handler
+            inner.end_event();
         }
     }
 }
@@ -130,8 +142,8 @@ impl<E: Send + Sync + 'static> AnyEvent for Envelope<E> {
 }
 
 impl<E: Send + Sync + 'static> AnyEnvelope for Envelope<E> {
-    fn subject(&self) -> usize {
-        Envelope::<E>::subject(self)
+    fn item(&self) -> usize {
+        Envelope::<E>::item(self)
     }
 
     fn recipients(&self) -> Option<Arc<dyn AnyRecipients>> {
@@ -144,8 +156,9 @@ impl<E: Send + Sync + 'static> AnyEnvelope for Envelope<E> {
 }
 
 impl<E> Drop for Envelope<E> {
-    /// Worker, publisher or the owner of a receipt: who drops the event last is a matter of chance, so a panic of its
-    /// destructor concerns none of them. The destructor may publish the next event, and so on.
+    /// Drops the event and catches the panic of its destructor: any thread may be the last with a
+    /// reference, so the panic is not its own. The destructor may publish the next event, and so
+    /// on.
     fn drop(&mut self) {
         if let Some(event) = self.event.take() {
             (self.discard)(event);

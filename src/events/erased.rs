@@ -1,4 +1,4 @@
-//! What the bus knows of events and mailboxes without the type of the events.
+//! Events and mailboxes whose type of events is erased.
 
 use std::any::Any;
 
@@ -18,10 +18,10 @@ pub(super) trait AnyEvent: Send + Sync {
 }
 
 /// A mailbox of events of any type.
-pub(super) trait Member: Send + Sync {
-    /// Says what the end of all that lies or runs there needs. Called under locks.
-    fn look_for_quiet(&self, needs: &mut Needs);
+pub(super) trait AnyMailbox: Send + Sync {
+    /// Reports what the end of all its waiting and running deliveries needs. Called under locks.
+    fn report_drain_needs(&self, needs: &mut Needs);
 
     /// Makes deliveries, if one more runner can.
-    fn bring_on(self: Arc<Self>);
+    fn advance(self: Arc<Self>);
 }

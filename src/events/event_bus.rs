@@ -1,4 +1,4 @@
-//! The bus as users see it.
+//! The public face of an event bus.
 
 use std::any::type_name;
 use std::fmt;
@@ -17,27 +17,38 @@ use crate::sync::Arc;
 use crate::task::context;
 use crate::time::deadline::Deadline;
 
-/// Takes events to their handlers, on the workers of a pool.
+/// An event bus: delivers events to their handlers on the workers of a pool.
 ///
-/// An event is a value of any type; handlers subscribe to a type, and to a topic as well if they like. Each subscription has
-/// a bounded mailbox of its own, so a slow, failing or panicking handler keeps an event from no other subscription.
-/// Clones are one bus.
+/// An event is a value of any type; a handler subscribes to a type, and optionally to a topic. Each
+/// subscription has a bounded mailbox of its own. So a slow, failing or panicking handler does not
+/// keep an event from other subscriptions. Clones refer to the same bus.
 ///
-/// When the last clone is gone nothing can be published any more; what was published is still delivered. Each delivery is a
-/// task of the pool: [`WorkerPool::metrics`](crate::WorkerPool::metrics) counts it, [`WorkerPool::running`](crate::WorkerPool::running) shows it with the name of its subscription,
-/// a [shutdown](crate::WorkerPool::shutdown) drains it.
+/// When the last clone has been dropped, nothing more can be published, but everything published
+/// before is still delivered. Each delivery is a task of the pool: [`metrics`](crate::WorkerPool::metrics) counts
+/// it, [`running`](crate::WorkerPool::running) shows it with the name of its subscription, and a
+/// [shutdown](crate::WorkerPool::shutdown) drains it.
 ///
 /// # Inside a handler
 ///
-/// A handler may publish, subscribe, unsubscribe (itself, too), and wait for a [`Receipt`]. It runs under no lock. On a
-/// worker `publish` never blocks: into a full mailbox whose policy is to block it makes deliveries itself until there is
-/// room, and where it cannot, the event is [refused](crate::events::DeliveryOutcome::Refused) for that subscription. It cannot while
-/// the handler is at its limit, elsewhere or below on this stack; while an ordered subscription waits for another attempt,
-/// which holds up all that it has; and where tasks are nested 16 deep. The receipt says so, and
-/// [`Metrics::tasks_refused`](crate::Metrics::tasks_refused) counts it.
+/// A handler may publish, subscribe, unsubscribe (itself too), and wait for a [`Receipt`]. It runs
+/// with no lock held.
 ///
-/// A task of another pool that publishes waits for room. If a worker of the bus's pool waits for that task, it makes the
-/// deliveries meanwhile; if the handler that would have to make room waits for the task, the event is refused.
+/// On a worker of the pool, `publish` never blocks. If a mailbox with the policy to block is full,
+/// the worker makes deliveries of that subscription itself until there is room. The event is
+/// [refused](crate::events::DeliveryOutcome::Refused) for that subscription if the worker cannot do
+/// that:
+///
+/// - while the handler is at its limit, on other threads or below on this stack;
+/// - while an ordered subscription waits for another attempt, which holds up all its other
+///   deliveries;
+/// - where tasks are nested 16 deep.
+///
+/// The receipt reports the refusal, and [`Metrics::tasks_refused`](crate::Metrics::tasks_refused)
+/// counts it.
+///
+/// A task of another pool that publishes waits for room. If a worker of the bus's pool waits for
+/// that task, the worker makes the deliveries meanwhile. If the handler that would have to make
+/// room waits for the task, the event is refused.
 ///
 /// # Examples
 ///
@@ -60,77 +71,88 @@ use crate::time::deadline::Deadline;
 /// ```
 #[derive(Clone)]
 pub struct EventBus {
-    pub(super) shared: Arc<BusInner>,
+    /// What the bus shares with its mailboxes.
+    pub(super) inner: Arc<BusInner>,
+    /// The subscriptions.
     pub(super) registry: Arc<Registry>,
 }
 
 impl EventBus {
-    /// Publishes an event to the subscriptions to its type that have no topic. Returns when it lies in their mailboxes and
-    /// the synchronous handlers have handled it.
+    /// Publishes an event to the subscriptions to its type that have no topic. Returns when the
+    /// event is in their mailboxes and the synchronous handlers have returned.
     ///
-    /// Every mailbox that has room has the event, and the synchronous handlers have returned, before this waits for a full
-    /// mailbox. It blocks while a mailbox is full whose policy is to block, but never on a worker of the pool, see
-    /// [above](Self#inside-a-handler). It waits for several full mailboxes at the same time.
+    /// First, the event goes into every mailbox that has room, and the synchronous handlers are
+    /// called. Then the publisher blocks while a mailbox is full whose policy is to block; on
+    /// several such mailboxes at the same time. It never blocks on a worker of the pool; see
+    /// [above](Self#inside-a-handler).
     ///
-    /// It goes to whoever is subscribed when this begins. If there is nobody,
-    /// [`on_unhandled`](crate::events::EventBusBuilder::on_unhandled) is told. If the pool is shut down, the
-    /// deliveries are cancelled.
+    /// The event goes to the subscriptions that exist when this method begins. If there are none,
+    /// [`on_unhandled`](crate::events::EventBusBuilder::on_unhandled) is called. If the pool is
+    /// shut down, the deliveries are cancelled.
     ///
-    /// May wait, and runs synchronous handlers in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that handlers
-    /// take.
+    /// This method may block, and it calls synchronous handlers in place. Hold no
+    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that handlers take.
     ///
-    /// Costs one allocation, and for each handler a lock and, if it is idle, a ticket in the pool's queue.
+    /// Costs one allocation; for each handler a lock and, if the handler is idle, a ticket in the
+    /// pool's queue.
     #[track_caller]
-    #[allow(clippy::must_use_candidate, reason = "most publishers do not wait for their receipt")]
+    #[allow(clippy::must_use_candidate, reason = "most publishers do not use the receipt")]
     pub fn publish<E: Send + Sync + 'static>(&self, event: E) -> Receipt {
         self.send(None, event, Location::caller())
     }
 
-    /// Like [`publish`](Self::publish), but also to those that listen to `topic`.
+    /// Like [`publish`](Self::publish), but also publishes to the subscriptions to `topic`.
     #[track_caller]
-    #[allow(clippy::must_use_candidate, reason = "most publishers do not wait for their receipt")]
+    #[allow(clippy::must_use_candidate, reason = "most publishers do not use the receipt")]
     pub fn publish_to<E: Send + Sync + 'static>(&self, topic: &str, event: E) -> Receipt {
         self.send(Some(topic), event, Location::caller())
     }
 
-    /// Whether an event of type `E` would find somebody to handle it; may be out of date when it arrives.
+    /// Returns `true` if an event of type `E` would have a handler. May be stale when it returns.
     #[must_use]
     pub fn has_subscribers<E: Send + Sync + 'static>(&self) -> bool {
         self.registry.has_recipients::<E>(None)
     }
 
-    /// Whether an event of type `E` to this topic would find somebody to handle it; may be out of date when it arrives.
+    /// Returns `true` if an event of type `E` published to `topic` would have a handler. May be
+    /// stale when it returns.
     #[must_use]
     pub fn has_subscribers_to<E: Send + Sync + 'static>(&self, topic: &str) -> bool {
         self.registry.has_recipients::<E>(Some(topic))
     }
 
-    /// Blocks until every event that was published has been handled, or given up, by each subscription; delays before
-    /// further attempts included. Other threads may publish meanwhile and make it last.
+    /// Blocks until each subscription has handled every published event, or given it up. This
+    /// includes delays before further attempts. Other threads may publish meanwhile and prolong the
+    /// wait.
     ///
-    /// Called by a task of another pool, it is helped by a worker of the bus's pool that waits for that task. A handler
-    /// that a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool left behind is not waited for.
+    /// If a task of another pool calls this and a worker of the bus's pool waits for that task, the
+    /// worker helps. A handler that a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool
+    /// left behind is not waited for.
     ///
     /// # Panics
     ///
-    /// If called by a handler, or another task of the pool: it would wait for itself. Also if called by a task of another
-    /// pool that a handler of this bus waits for.
+    /// Panics if it is called by a handler or another task of the pool, because it would wait for
+    /// itself. Also panics if it is called by a task of another pool that a handler of this bus
+    /// waits for.
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!self.is_inside(), "a handler cannot wait for its own bus to be idle");
-        let waited = self.shared.wait_idle(Deadline::NEVER);
+        let waited = self.inner.wait_idle(Deadline::NEVER);
         assert!(waited.is_ok(), "a task cannot wait for a bus that waits for that task to be idle");
     }
 
-    /// Like [`wait_idle`](Self::wait_idle), but blocks at most `timeout`; returns whether the bus was idle. A task of the
-    /// pool gets `false` at once. With a limit below `Duration::MAX` it also waits for what a shutdown has left behind.
+    /// Like [`wait_idle`](Self::wait_idle), but blocks for at most `timeout`. Returns `true` if the
+    /// bus was idle.
+    ///
+    /// In a task of the pool, returns `false` at once. With a timeout below `Duration::MAX`, it
+    /// also waits for handlers that a shutdown has left behind.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
-        !self.is_inside() && self.shared.wait_idle(Deadline::after(timeout)).unwrap_or(false)
+        !self.is_inside() && self.inner.wait_idle(Deadline::after(timeout)).unwrap_or(false)
     }
 
     fn is_inside(&self) -> bool {
-        context::is_inside(self.shared.engine.id())
+        context::is_inside(self.inner.pool.id())
     }
 
     fn send<E: Send + Sync + 'static>(
@@ -141,34 +163,35 @@ impl EventBus {
     ) -> Receipt {
         let recipients = self.registry.recipients::<E>(topic).filter(|recipients| !recipients.mailboxes.is_empty());
         let Some(recipients) = recipients else {
-            self.tell_unhandled(topic, &event);
+            self.report_unhandled(topic, &event);
             nesting::discard(event); // its destructor may publish the next event, and so on
-            return Receipt::nobody();
+            return Receipt::empty();
         };
         let envelope = Arc::new(Envelope::new(event, topic, Arc::clone(&recipients) as _));
-        self.shared.begin_event();
+        self.inner.begin_event();
         let handlers = publish::publish(&self.registry, &recipients.mailboxes, &envelope, location);
         if handlers == 0 {
-            self.tell_unhandled(topic, envelope.event());
+            self.report_unhandled(topic, envelope.event());
         }
-        envelope.land(&self.shared, PUBLISHING, None);
-        Receipt { inside: Some((envelope, Arc::clone(&recipients.names))), handlers }
+        envelope.complete(&self.inner, PUBLISHING, None);
+        Receipt { event: Some((envelope, Arc::clone(&recipients.names))), handlers }
     }
 
-    fn tell_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {
-        if let Some(on_unhandled) = &self.shared.hooks.on_unhandled {
+    fn report_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {
+        if let Some(on_unhandled) = &self.inner.hooks.on_unhandled {
             let unhandled = UnhandledEvent { event, event_type: type_name::<E>(), topic };
-            self.shared.call_hook(nesting::generation(), || on_unhandled(&unhandled));
+            self.inner.call_hook(nesting::generation(), || on_unhandled(&unhandled));
         }
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// No user code runs under a lock of this crate, so a panic leaves nothing broken behind a
+// reference.
 impl UnwindSafe for EventBus {}
 impl RefUnwindSafe for EventBus {}
 
 impl fmt::Debug for EventBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventBus").field("mailbox_capacity", &self.shared.mailbox_capacity).finish_non_exhaustive()
+        f.debug_struct("EventBus").field("mailbox_capacity", &self.inner.mailbox_capacity).finish_non_exhaustive()
     }
 }

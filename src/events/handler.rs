@@ -1,14 +1,16 @@
-//! What handlers return, and what becomes of it.
+//! The results of handlers.
 
 use std::error::Error;
 
-/// An error of any type, as handlers' errors are kept. It can be downcast.
+/// An error of any type, as the errors of handlers are kept. It can be downcast.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What the handler of an event returns: `()`, or `Result<(), E>` with an `E` that fits into a [`BoxError`], as every
-/// error does, and `String`, `&str` and `anyhow::Error` as well.
+/// The result of an event's handler: `()`, or `Result<(), E>` if `E` converts into [`BoxError`].
 ///
-/// It is sealed: nothing else can be returned, because the bus must know a failure when it sees one.
+/// Every error type does, and so do `String`, `&str` and `anyhow::Error`.
+///
+/// This trait is sealed: the bus must be able to tell a failure from a success, so a handler can
+/// return no other type.
 #[diagnostic::on_unimplemented(
     message = "the handler of an event returns `()` or `Result<(), E>`, not `{Self}`",
     note = "for a handler that only panics, write its type: `|event: &Event| -> () {{ panic!() }}`"
@@ -18,7 +20,7 @@ pub trait HandlerResult: Sealed {
     fn into_result(self) -> Result<(), BoxError>;
 }
 
-/// Keeps [`HandlerResult`] to this crate.
+/// Seals [`HandlerResult`].
 pub trait Sealed {}
 
 impl Sealed for () {}
@@ -37,5 +39,5 @@ impl<E: Into<BoxError>> HandlerResult for Result<(), E> {
     }
 }
 
-/// A handler of any type.
+/// A handler of events of type `E`.
 pub(super) type Handler<E> = dyn Fn(&E) -> Result<(), BoxError> + Send + Sync;

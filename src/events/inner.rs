@@ -1,9 +1,9 @@
-//! What all parts of one bus need: the pool, the hooks, who waits for quiet.
+//! The shared inside of one bus: the pool, the hooks, and the notification of waiters.
 
 use std::collections::BTreeMap;
 
 use super::dead_letter::{DeadLetter, UnhandledEvent};
-use super::erased::Member;
+use super::erased::AnyMailbox;
 use super::notify::Notify;
 use crate::nesting;
 use crate::pool::inner::PoolInner;
@@ -14,47 +14,51 @@ use crate::timer::thread::TimerRefused;
 
 /// A hook for events that no handler could handle.
 pub(super) type DeadLetterHook = Box<dyn Fn(DeadLetter) + Send + Sync>;
-/// A hook for events that nobody listens to.
+/// A hook for events without a subscription.
 pub(super) type UnhandledHook = Box<dyn Fn(&UnhandledEvent<'_>) + Send + Sync>;
 
-/// The inside of one bus, but for who listens.
+/// The shared inside of one bus, except for its subscriptions, which are in the registry.
 pub(super) struct BusInner {
-    pub(super) engine: Arc<PoolInner>,
-    /// What the pool's threads are named after.
+    /// The pool whose workers make the deliveries.
+    pub(super) pool: Arc<PoolInner>,
+    /// The prefix of the names of the pool's threads.
     thread_name: String,
-    /// What mailboxes hold unless told otherwise.
+    /// The default capacity of mailboxes.
     pub(super) mailbox_capacity: usize,
+    /// The user's hooks.
     pub(super) hooks: BusHooks,
-    /// Events that have deliveries to come.
+    /// The number of events whose deliveries have not all ended.
     pending: CachePadded<AtomicUsize>,
-    /// Beats when there are none.
+    /// Notified when there are none.
     pub(super) idle: Notify,
-    /// Beats with every step that a worker might help with, or wait for.
+    /// Notified with each step that a waiting worker may help with, or waits for.
     pub(super) steps: Notify,
-    /// Every mailbox there is, by the name of its group: an idle bus is waited for by what is in them.
-    pub(super) members: Mutex<BTreeMap<GroupId, Weak<dyn Member>>>,
-    /// The threads of publishers that wait for room within a task, by their watchers.
+    /// All mailboxes by their groups. A wait for an idle bus reports what they need.
+    pub(super) mailboxes: Mutex<BTreeMap<GroupId, Weak<dyn AnyMailbox>>>,
+    /// The threads that publish within a task and wait for room, by their watchers.
     pub(super) publishers: Mutex<BTreeMap<AwaitedId, ThreadId>>,
 }
 
-/// What users have hung into the bus.
+/// The user's hooks of a bus.
 #[derive(Default)]
 pub(super) struct BusHooks {
+    /// Called with each event that a subscription could not handle.
     pub(super) on_dead_letter: Option<DeadLetterHook>,
+    /// Called with each event without a subscription.
     pub(super) on_unhandled: Option<UnhandledHook>,
 }
 
 impl BusInner {
-    pub(super) fn new(engine: Arc<PoolInner>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
+    pub(super) fn new(pool: Arc<PoolInner>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
         let (idle, steps) = (Notify::default(), Notify::default());
-        let (pending, members, publishers) = (CachePadded::default(), Mutex::default(), Mutex::default());
-        Self { engine, thread_name, mailbox_capacity, hooks, pending, idle, steps, members, publishers }
+        let (pending, mailboxes, publishers) = (CachePadded::default(), Mutex::default(), Mutex::default());
+        Self { pool, thread_name, mailbox_capacity, hooks, pending, idle, steps, mailboxes, publishers }
     }
 
-    /// Calls a hook because of an event of this generation. Past the bound of rule 3 of `nesting` it is skipped, and that
-    /// is counted.
+    /// Calls a hook for an event of `generation`. Beyond the limit of rule 3 of `nesting`, skips
+    /// the hook and counts that.
     pub(super) fn call_hook(&self, generation: usize, hook: impl FnOnce()) {
-        let executor = &self.engine.executor;
+        let executor = &self.pool.executor;
         if generation < nesting::MAX_DEPTH {
             nesting::in_generation(generation + 1, || executor.call_hook(hook));
         } else {
@@ -62,30 +66,37 @@ impl BusInner {
         }
     }
 
-    /// An event is about to be delivered.
+    /// Counts an event that is about to be delivered.
     pub(super) fn begin_event(&self) {
         self.pending.0.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// All deliveries of an event have ended.
+    /// Counts an event whose deliveries have all ended.
     pub(super) fn end_event(&self) {
-        // ORDERING: SeqCst, before the beat; the rule of `pulse`. So is the step itself, which has landed in the envelope.
+        // ORDERING: SeqCst, before the notification; the rule of `notify`. The same holds for the
+        // change itself: the envelope has counted the delivery as complete.
         if self.pending.0.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.idle.beat();
+            self.idle.notify();
         }
-        self.steps.beat();
+        self.steps.notify();
     }
 
-    /// Whether no event has deliveries to come.
+    /// Returns `true` if every delivery of every event has ended.
     pub(super) fn is_idle(&self) -> bool {
-        // ORDERING: SeqCst, the rule of `pulse`.
+        // ORDERING: SeqCst, the rule of `notify`.
         self.pending.0.load(Ordering::SeqCst) == 0
     }
 
-    /// Sees to it that delays can be begun.
+    /// Returns `true` if a report has left something behind, so that no wait without a limit
+    /// continues.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.pool.left_behind.reason().is_some()
+    }
+
+    /// Starts the timer thread unless it is running. Deliveries can be delayed afterwards.
     pub(super) fn start_timer(&self) -> Result<(), TimerRefused> {
-        // Without a thread there is no place for a timer either.
+        // Without the thread, no timer can be added either.
         let name = || thread_name(&self.thread_name, "timer");
-        self.engine.timers.start(name).map_err(|_| TimerRefused::Full)
+        self.pool.timers.start(name).map_err(|_| TimerRefused::Full)
     }
 }

@@ -1,49 +1,64 @@
-//! The protocol of a subscription: its state. Posting, running, delays, helping and ending have files of their own.
+//! The protocol of a subscription: its state and its rules.
+//!
+//! Its sides are in `post`, `deliver`, `delay`, `close` and the files of the waits.
 //!
 //! | a delivery is | meaning | next |
 //! |---|---|---|
 //! | *waiting* | in the mailbox | *running*; cancelled, by the overflow policy or the end of the subscription |
-//! | *running* | its handler is on a thread's stack, or about to be | handled; failed; *delayed*, by the retry policy; cancelled, by the end of the subscription before the handler is called |
-//! | *delayed* | waits for its next attempt, in the timekeeper's agenda | *waiting*, first in line; failed, by the end of the subscription or of the pool |
+//! | *running* | its handler is on a thread's stack, or is about to be called | handled; failed; *delayed*, by the retry policy; cancelled, if the subscription is closed before the handler is called |
+//! | *delayed* | in the timer heap until its next attempt | *waiting*, first in line; failed, by the end of the subscription or of the pool |
 //!
 //! | a subscription is | meaning | next |
 //! |---|---|---|
-//! | *open* | takes events in | *spent*; *closed* |
-//! | *spent* | one that listens once, and has taken its event in | *closed* |
-//! | *closed* | takes nothing in, starts nothing, and its handler is let go | none |
+//! | *open* | accepts events | *exhausted*; *closed* |
+//! | *exhausted* | a `once` subscription that has accepted its event | *closed* |
+//! | *closed* | accepts no events and starts no deliveries; its handler is dropped | none |
 //!
-//! A *ticket* is an entry in the pool's queue that asks a worker to make deliveries of this subscription. A *runner* is a
-//! thread that does: a worker with a ticket, one that brings back a delayed delivery, or one that helps.
+//! - A *ticket* is an entry in the pool's queue that asks a worker to make deliveries of the
+//!   subscription.
+//! - A *runner* is a thread that makes deliveries: a worker with a ticket, a worker that requeues a
+//!   delayed delivery, or a worker that helps.
+//! - A *member* is a thread with a delivery of the subscription on its stack.
 //!
 //! Rules:
-//! 1. All changes of the state are made under its lock. Handlers, events, hooks and observers are called and dropped
-//!    outside of it.
-//! 2. While there is a delivery that can be taken, there is a ticket on its way or a runner at work; more of them, as long
-//!    as there are fewer than could be at work (the limit or the workers, whichever is less).
-//! 3. Runners never exceed the limit. An ordered subscription has a limit of one, and while it has a delayed delivery,
-//!    nothing can be taken: what comes later waits for it. Elsewhere a delayed delivery gives its runner back.
-//! 4. Waiting and delayed deliveries together never exceed the capacity by more than the limit: nothing is put in beyond
-//!    the capacity, but what is running may become delayed.
-//! 5. A delivery is taken under the lock that finds the subscription open. What was taken and is not in the handler yet looks
-//!    once more, as the last step before the handler, and is cancelled if the subscription was closed meanwhile. So when a
-//!    closing has returned, the handler is not called any more; if it is running, that is not waited for.
-//! 6. A publisher that finds no room waits for it only outside of the pool's workers. A worker makes deliveries until there
-//!    is room, if there is a free runner; else it is refused. So workers never wait for workers. Either waits only when
-//!    every other mailbox has the event.
-//! 7. A delivery has ended when its outcome has landed in the envelope; it is settled after that.
+//! 1. All changes of the state are made under its lock. Handlers, events, hooks and observers are
+//!    called and dropped outside of it.
+//! 2. While a delivery can be taken, there is a ticket on its way or a runner at work. There are
+//!    more of them while there are fewer than can be at work: the limit or the number of workers,
+//!    whichever is less.
+//! 3. Runners never exceed the limit. An ordered subscription has a limit of one; while one of its
+//!    deliveries is delayed, none can be taken, so later deliveries wait. In other subscriptions a
+//!    delayed delivery frees its runner.
+//! 4. Waiting and delayed deliveries together exceed the capacity by at most the limit. No delivery
+//!    is put in beyond the capacity, but a running delivery may become delayed.
+//! 5. A delivery is taken under the lock that finds the subscription open. As its last step before
+//!    the handler, the runner checks again, and cancels the delivery if the subscription was closed
+//!    meanwhile. So when `close` has returned, the handler is not called any more. `close` does not
+//!    wait for a handler that is running.
+//! 6. A publisher waits for room only outside of the pool's workers. A worker makes deliveries
+//!    until there is room, if one more runner is allowed; otherwise the event is refused. So
+//!    workers never wait for workers. Every other mailbox has the event before the publisher waits
+//!    or helps.
+//! 7. A delivery has ended when its outcome is recorded in the envelope. After that, its task
+//!    counts as done.
 //!
-//! Meetings: *publish and close*: the delivery is in what the closing takes, or finds it closed. *Publish and publish to
-//! one that listens once*: the first under the lock spends it. *Take and close*, *call and close*: rule 5. *Delay and close*: the delayed
-//! delivery is in what the closing takes, or it is not begun. *Brought back and closed*: whoever takes the delivery out of
-//! its cell (see `delay`) ends it. *Room and a publisher that looks for it*: it looks, and registers, under the lock under
-//! which room is made, so it finds the room or is called.
+//! Races:
+//! - *Publish and close*: the delivery is among those that `close` takes, or it finds the
+//!   subscription closed.
+//! - *Publish and publish to a `once` subscription*: the first under the lock exhausts it.
+//! - *Take and close*, *call and close*: see rule 5.
+//! - *Delay and close*: the delayed delivery is among those that `close` takes, or it is not
+//!   delayed.
+//! - *Requeue and close*: the thread that takes the delivery out of its cell (see `delay`) ends it.
+//! - *Room and a publisher that checks for it*: the publisher checks and registers under the lock
+//!   under which room is made. So it finds the room or is notified.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::Location;
 use std::time::Instant;
 
 use super::envelope::Envelope;
-use super::erased::Member;
+use super::erased::AnyMailbox;
 use super::handler::{BoxError, Handler};
 use super::inner::BusInner;
 use super::watcher::Watch;
@@ -59,45 +74,55 @@ use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::timer::heap::TimerKey;
 
-/// One subscription.
+/// A mailbox: one subscription with its deliveries.
 pub(super) struct Mailbox<E> {
-    /// Names it among the frames of a stack.
+    /// Identifies its deliveries among the frames of a stack.
     pub(super) group: GroupId,
-    /// Its own among the groups of the pool.
+    /// Its entry in the registry of the pool's groups.
     pub(super) registration: Registration,
+    /// Final from the start.
     pub(super) settings: Settings,
-    pub(super) shared: Arc<BusInner>,
+    /// What all mailboxes of the bus share.
+    pub(super) inner: Arc<BusInner>,
+    /// Everything that changes; see rule 1.
     pub(super) state: Mutex<State<E>>,
-    /// Whether it is open; a copy for publishers without the lock, who may find it open too long.
+    /// Whether it accepts events: a copy for publishers that do not hold the lock. May stay `true`
+    /// for a moment too long.
     pub(super) open: AtomicBool,
-    /// Whether it is closed; a copy for runners that are about to call the handler.
+    /// Whether it is closed: a copy for runners that are about to call the handler.
     pub(super) closed: AtomicBool,
     /// Notified when there is room, or the subscription is closed.
     pub(super) room: Condvar,
-    /// Notified when half of the room is there, or the subscription is closed.
-    pub(super) half_room: Condvar,
+    /// Notified when half of the capacity is free, or the subscription is closed.
+    pub(super) low_water: Condvar,
     /// Notified when a closed subscription has no runner any more.
-    pub(super) quiet: Condvar,
+    pub(super) stopped: Condvar,
 }
 
-/// What can be chosen about a subscription.
+/// The settings of a subscription.
 pub(super) struct Settings {
+    /// The name in receipts and dead letters, and the label of its tasks.
     pub(super) name: Arc<str>,
+    /// The topic; `None` for events with any topic or none.
     pub(super) topic: Option<Arc<str>>,
+    /// Whether it accepts only one event.
     pub(super) once: bool,
+    /// The order and number of deliveries at a time.
     pub(super) mode: Mode,
-    /// The most deliveries that wait or are delayed; not zero.
+    /// The maximum number of waiting and delayed deliveries; not zero.
     pub(super) capacity: usize,
+    /// The policy for a full mailbox.
     pub(super) overflow: Overflow,
+    /// The retry policy; `None` for a single attempt.
     pub(super) policy: Option<RetryPolicy<BoxError>>,
 }
 
-/// How deliveries follow each other.
+/// The order and number of deliveries that are made at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     /// One at a time, in the order of publishing.
     Ordered,
-    /// So many at a time; not zero.
+    /// At most that many at a time; not zero.
     Concurrent(usize),
     /// On the publisher's thread, before `publish` returns.
     Synchronous,
@@ -105,58 +130,66 @@ pub(super) enum Mode {
 
 /// What the lock guards.
 pub(super) struct State<E> {
+    /// The waiting deliveries, oldest first.
     pub(super) waiting: VecDeque<PendingDelivery<E>>,
-    /// Delayed deliveries in the order in which they are due, and their places in the agenda.
+    /// The delayed deliveries, ordered by their due times, and their keys in the timer heap.
     pub(super) delayed: BTreeMap<DelayKey, (Arc<Delayed<E>>, TimerKey)>,
-    /// The next number of a delayed delivery.
+    /// The number of the next delayed delivery.
     pub(super) next_delay: u64,
-    /// `None`: closed, or about to be dropped.
+    /// The handler; `None` if the subscription is closed.
     pub(super) handler: Option<Arc<Handler<E>>>,
-    /// Takes no event in, though it may be open for what it has taken in.
-    pub(super) spent: bool,
-    /// Why nothing is started any more.
+    /// Whether a `once` subscription has accepted its event. It stays open for that event.
+    pub(super) exhausted: bool,
+    /// Why no more deliveries are started; `None` while the subscription is open.
     pub(super) closed: Option<CancelReason>,
-    /// Tickets on their way.
+    /// How many tickets are on their way.
     pub(super) tickets: usize,
-    /// Threads that make deliveries.
+    /// How many threads make deliveries.
     pub(super) runners: usize,
-    /// Publishers that wait for any room.
-    pub(super) wait_for_room: usize,
-    /// Publishers that wait, for a short while, until half of the room is there.
-    pub(super) wait_for_half: usize,
-    /// Publishers that wait for room here and in other mailboxes; each is called once.
+    /// How many publishers wait for any room.
+    pub(super) room_waiters: usize,
+    /// How many publishers wait for the low-water mark; each for a short time.
+    pub(super) low_water_waiters: usize,
+    /// The watches of publishers that wait for room here and possibly in other mailboxes. Each is
+    /// notified once.
     pub(super) watches: VecDeque<Watch>,
 }
 
-/// When a delayed delivery is due, and its number, which tells apart what is due at the same moment.
+/// The key of a delayed delivery: its due time, and a number that distinguishes equal times.
 pub(super) type DelayKey = (Deadline, u64);
 
-/// One delivery.
+/// A delivery that has not ended.
 pub(super) struct PendingDelivery<E> {
+    /// The event.
     pub(super) envelope: Arc<Envelope<E>>,
-    /// The place of this subscription among the recipients.
+    /// The position of this subscription among the recipients.
     pub(super) index: usize,
+    /// The id of the task.
     pub(super) id: TaskId,
+    /// Where the event was published.
     pub(super) location: &'static Location<'static>,
-    /// When it was published, for the pool's histograms and for the policy's deadline.
+    /// The time of publishing, if durations are recorded.
     pub(super) queued_at: Option<Timestamp>,
+    /// The time of publishing, if the retry policy has a timeout.
     pub(super) published_at: Option<Instant>,
-    /// After the first failure: the attempts and their errors.
-    pub(super) retrying: Option<Box<Retrying>>,
+    /// The attempts and their errors; set with the first failure.
+    pub(super) retry: Option<Box<RetryProgress>>,
 }
 
 /// The attempts of a delivery that has failed.
-pub(super) struct Retrying {
+pub(super) struct RetryProgress {
+    /// The attempts so far.
     pub(super) attempts: RetryState<BoxError>,
+    /// The first and the last error.
     pub(super) errors: AttemptErrors<BoxError>,
 }
 
-impl Retrying {
+impl RetryProgress {
     pub(super) fn new(policy: RetryPolicy<BoxError>, begun: Instant) -> Self {
         Self { attempts: RetryState::new(policy, begun), errors: AttemptErrors::new() }
     }
 
-    /// What is told of it in the end; `None`, if it was never tried.
+    /// Returns the error for a delivery that is given up; `None` if no attempt was made.
     pub(super) fn give_up(self, reason: GiveUpReason) -> Option<RetryError<BoxError>> {
         self.errors.give_up(reason, self.attempts.made())
     }
@@ -164,81 +197,85 @@ impl Retrying {
 
 /// The cell of a delayed delivery.
 pub(super) struct Delayed<E> {
-    /// Where it lies in the mailbox.
+    /// Its key in the mailbox.
     pub(super) key: DelayKey,
+    /// The mailbox to which the delivery returns.
     pub(super) mailbox: Arc<Mailbox<E>>,
-    pub(super) item: Mutex<Option<PendingDelivery<E>>>,
+    /// The delivery, until a thread takes it.
+    pub(super) delivery: Mutex<Option<PendingDelivery<E>>>,
 }
 
 impl<E> Delayed<E> {
-    /// Takes the delivery out; the caller decides what becomes of it.
+    /// Takes the delivery out. The caller decides about it.
     pub(super) fn take(&self) -> Option<PendingDelivery<E>> {
-        self.item.lock().take()
+        self.delivery.lock().take()
     }
 }
 
 /// How long a runner goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stint {
-    /// For a turn, if jobs wait.
-    GivesWay,
-    /// For so many deliveries.
+pub(super) enum Budget {
+    /// For a quantum if the pool's queue holds other jobs, otherwise until none can be taken.
+    Quantum,
+    /// For at most that many deliveries.
     Deliveries(usize),
 }
 
 impl<E> Mailbox<E> {
+    /// Returns the topic of the subscription.
     pub(super) fn topic(&self) -> Option<&Arc<str>> {
         self.settings.topic.as_ref()
     }
 }
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, shared: Arc<BusInner>) -> Arc<Self> {
+    pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, inner: Arc<BusInner>) -> Arc<Self> {
         let group = GroupId::new();
-        let members = Arc::clone(&shared);
+        let mailboxes = Arc::clone(&inner);
         let made = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             group,
-            registration: shared.engine.groups.register(weak.clone(), context::shard()),
+            registration: inner.pool.groups.register(weak.clone(), context::shard()),
             settings,
-            shared,
+            inner,
             state: Mutex::new(State::new(handler)),
             open: AtomicBool::new(true),
             closed: AtomicBool::new(false),
             room: Condvar::new(),
-            half_room: Condvar::new(),
-            quiet: Condvar::new(),
+            low_water: Condvar::new(),
+            stopped: Condvar::new(),
         });
-        let member: Arc<dyn Member> = Arc::clone(&made) as _;
-        members.members.lock().insert(group, Arc::downgrade(&member));
+        let member: Arc<dyn AnyMailbox> = Arc::clone(&made) as _;
+        mailboxes.mailboxes.lock().insert(group, Arc::downgrade(&member));
         made
     }
 
-    /// Calls `f` while this thread is a member; passes on the record that it counts on.
-    pub(super) fn enter<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
-        self.shared.engine.executor.enter(self.group, f)
+    /// Calls `f` as a member. Passes the counters that this thread uses.
+    pub(super) fn as_member<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
+        self.inner.pool.executor.enter(self.group, f)
     }
 
-    pub(super) fn info(&self, item: &PendingDelivery<E>) -> TaskInfo<'_> {
-        TaskInfo { id: item.id, location: item.location, label: Some(&self.settings.name) }
+    /// Returns what observers see of a delivery.
+    pub(super) fn info(&self, delivery: &PendingDelivery<E>) -> TaskInfo<'_> {
+        TaskInfo { id: delivery.id, location: delivery.location, label: Some(&self.settings.name) }
     }
 
-    /// Keeps rule 2 after a change that may have broken it; returns whether it sent a ticket.
+    /// Keeps rule 2 after a change that may have broken it. Returns `true` if it sent a ticket.
     pub(super) fn send_ticket_if_needed(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) -> bool {
-        let useful = self.limit().min(self.shared.engine.workers.target());
-        let under_way = state.tickets + state.runners;
-        let needed = under_way < useful && under_way < state.runners + self.takeable(&state);
+        let useful = self.limit().min(self.inner.pool.workers.target());
+        let active = state.tickets + state.runners;
+        let needed = active < useful && active < state.runners + self.takeable(&state);
         if needed {
             state.tickets += 1;
         }
         drop(state);
         if needed {
             let weak: Weak<Self> = Arc::downgrade(self);
-            self.shared.engine.send_ticket(weak);
+            self.inner.pool.send_ticket(weak);
         }
         needed
     }
 
-    /// The most runners.
+    /// Returns the maximum number of runners.
     pub(super) fn limit(&self) -> usize {
         match self.settings.mode {
             Mode::Ordered => 1,
@@ -247,27 +284,27 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         }
     }
 
-    /// How many deliveries could be taken, if there were runners.
+    /// Returns how many deliveries could be taken if there were runners.
     pub(super) fn takeable(&self, state: &State<E>) -> usize {
         let is_held = self.settings.mode == Mode::Ordered && !state.delayed.is_empty();
         if is_held { 0 } else { state.waiting.len() }
     }
 
-    /// Whether one more runner may begin, and finds something to do.
+    /// Returns `true` if one more runner is allowed and would find a delivery to take.
     pub(super) fn can_run(&self, state: &State<E>) -> bool {
         state.runners < self.limit() && self.takeable(state) > 0
     }
 
-    /// Wakes publishers, after a delivery has left the mailbox.
-    pub(super) fn call_for_events(&self, state: &mut State<E>) {
+    /// Notifies publishers after a delivery has left the mailbox.
+    pub(super) fn notify_publishers(&self, state: &mut State<E>) {
         if let Some(watch) = state.watches.pop_front() {
-            watch.call();
+            watch.notify();
         }
-        if state.wait_for_room > 0 {
+        if state.room_waiters > 0 {
             self.room.notify_one();
         }
-        if state.wait_for_half > 0 && state.occupied() <= self.settings.capacity / 2 {
-            self.half_room.notify_all();
+        if state.low_water_waiters > 0 && state.occupied() <= self.settings.capacity / 2 {
+            self.low_water.notify_all();
         }
     }
 }
@@ -279,22 +316,23 @@ impl<E> State<E> {
             delayed: BTreeMap::new(),
             next_delay: 0,
             handler: Some(handler),
-            spent: false,
+            exhausted: false,
             closed: None,
             tickets: 0,
             runners: 0,
-            wait_for_room: 0,
-            wait_for_half: 0,
+            room_waiters: 0,
+            low_water_waiters: 0,
             watches: VecDeque::new(),
         }
     }
 
-    /// Places taken.
+    /// Returns how much of the capacity is in use.
     pub(super) fn occupied(&self) -> usize {
         self.waiting.len() + self.delayed.len()
     }
 
-    pub(super) fn takes_events_in(&self) -> bool {
-        self.closed.is_none() && !self.spent
+    /// Returns `true` if the mailbox accepts events.
+    pub(super) fn accepts_events(&self) -> bool {
+        self.closed.is_none() && !self.exhausted
     }
 }

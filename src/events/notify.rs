@@ -1,53 +1,54 @@
-//! Tells those who wait for something that it may have come, and costs a load while nobody does.
+//! Notifies waiters of a change. Costs one load while there are none.
 //!
-//! Rule: who waits *announces* itself, then takes the beat, then looks, then sleeps until another beat. Who changes
-//! something makes the change, then looks for announcements, then beats. Announcement, change and both looks are either
-//! `SeqCst` or under one lock, so at least one sees the other.
+//! Rule: a waiter *announces* itself, reads the generation, checks its condition, and then sleeps
+//! until the generation has changed. A notifier makes its change, checks for announcements, and
+//! then increments the generation. The announcement, the change and both checks are either `SeqCst`
+//! or under one lock. So the waiter sees the change, or the notifier sees the waiter.
 
 use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering};
 use crate::time::deadline::Deadline;
 
-/// Wakes whoever waits for a change.
+/// Wakes the threads that wait for a change.
 #[derive(Default)]
 pub(super) struct Notify {
-    /// Those who wait, or are about to.
-    watchers: AtomicUsize,
-    /// Counts the beats.
-    beats: Mutex<u64>,
-    /// Notified with each beat.
-    beat: Condvar,
+    /// The number of threads that wait, or are about to.
+    waiters: AtomicUsize,
+    /// The number of notifications.
+    generation: Mutex<u64>,
+    /// Notified with each change of the generation.
+    changed: Condvar,
 }
 
 impl Notify {
-    /// Something has changed.
-    pub(super) fn beat(&self) {
-        // ORDERING: SeqCst, after the change; the rule.
-        if self.watchers.load(Ordering::SeqCst) > 0 {
-            *self.beats.lock() += 1;
-            self.beat.notify_all();
+    /// Notifies the waiters of a change that was just made.
+    pub(super) fn notify(&self) {
+        // ORDERING: SeqCst, after the change; see the rule.
+        if self.waiters.load(Ordering::SeqCst) > 0 {
+            *self.generation.lock() += 1;
+            self.changed.notify_all();
         }
     }
 
-    /// Calls `look`, under no lock, until it has an answer; in between it sleeps until the next beat, or until the
-    /// deadline that `look` gives.
-    pub(super) fn watch<T>(&self, mut look: impl FnMut() -> Result<T, Deadline>) -> T {
-        // ORDERING: SeqCst, before the look; the rule.
-        self.watchers.fetch_add(1, Ordering::SeqCst);
+    /// Calls `check`, with no lock held, until it returns an answer. In between, sleeps until the
+    /// next notification or until the deadline that `check` returned.
+    pub(super) fn wait_until<T>(&self, mut check: impl FnMut() -> Result<T, Deadline>) -> T {
+        // ORDERING: SeqCst, before the check; see the rule.
+        self.waiters.fetch_add(1, Ordering::SeqCst);
         let answer = loop {
-            let before = *self.beats.lock();
-            match look() {
+            let before = *self.generation.lock();
+            match check() {
                 Ok(answer) => break answer,
                 Err(deadline) => self.sleep(before, deadline),
             }
         };
-        self.watchers.fetch_sub(1, Ordering::SeqCst);
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
         answer
     }
 
     fn sleep(&self, before: u64, deadline: Deadline) {
-        let mut beats = self.beats.lock();
-        while *beats == before && !deadline.is_past() {
-            beats = self.beat.wait_until(beats, deadline.instant());
+        let mut generation = self.generation.lock();
+        while *generation == before && !deadline.is_past() {
+            generation = self.changed.wait_until(generation, deadline.instant());
         }
     }
 }

@@ -1,18 +1,19 @@
-//! What became of an event.
+//! The outcomes of an event, as its publisher sees them.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::envelope::{AnyEnvelope, Names};
-use super::help::{self, WouldDeadlock};
+use super::event_wait::{self, WouldDeadlock};
 use super::progress::{DeliveryOutcome, Progress};
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
-/// Tells of the deliveries of one event. From [`EventBus::publish`](crate::events::EventBus::publish).
+/// A receipt for a published event: reports the outcomes of its deliveries. Returned by
+/// [`EventBus::publish`](crate::events::EventBus::publish).
 ///
-/// Dropping it changes nothing. Keeping it keeps the event, whose destructor runs, with its panic contained, on whichever
-/// thread is the last to let go of it.
+/// Dropping a receipt has no effect on the deliveries. A receipt keeps the event alive. The event's
+/// destructor runs on the thread that drops the last reference, and its panic is caught.
 ///
 /// # Examples
 ///
@@ -33,82 +34,94 @@ use crate::time::deadline::Deadline;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Receipt {
-    /// The event, and what its recipients are called. `None`: nobody listened.
-    pub(super) inside: Option<(Arc<dyn AnyEnvelope>, Names)>,
+    /// The event and the names of its recipients; `None` if there were none.
+    pub(super) event: Option<(Arc<dyn AnyEnvelope>, Names)>,
+    /// How many subscriptions the event was published to.
     pub(super) handlers: usize,
 }
 
-/// What became of one event at one subscription.
+/// The outcome of one event at one subscription.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Delivery {
     /// The name of the subscription.
     pub subscription: Arc<str>,
-    /// What became of the event there.
+    /// The outcome of the delivery.
     pub outcome: DeliveryOutcome,
 }
 
 impl Receipt {
-    pub(super) fn nobody() -> Self {
-        Self { inside: None, handlers: 0 }
+    /// Returns the receipt of an event without recipients.
+    pub(super) fn empty() -> Self {
+        Self { event: None, handlers: 0 }
     }
 
-    /// How many subscriptions the event was for.
+    /// Returns the number of subscriptions that the event was published to.
     #[must_use]
     pub fn handlers(&self) -> usize {
         self.handlers
     }
 
-    /// Whether all deliveries have ended. `true` is final.
+    /// Returns `true` if all deliveries have ended. `true` is final.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.inside.as_ref().is_none_or(|(envelope, _)| envelope.progress().is_finished())
+        self.event.as_ref().is_none_or(|(envelope, _)| envelope.progress().is_finished())
     }
 
-    /// Blocks until all deliveries have ended and returns them in the order of subscribing.
+    /// Blocks until all deliveries have ended, and returns them in the order of subscribing.
     ///
-    /// On a worker of the pool this helps instead of blocking: it makes deliveries of the subscriptions that it waits for
-    /// when no other worker does. So a handler may publish and wait, on a pool of one worker, too. A task of another pool may
-    /// wait as well: a worker of the bus's pool that waits for that task makes the deliveries.
+    /// On a worker of the pool, this method helps instead of blocking: it makes the deliveries that
+    /// it waits for if no other worker does. So a handler may publish and wait even on a pool of
+    /// one worker. A task of another pool may wait as well: a worker of the bus's pool that waits
+    /// for that task makes the deliveries.
     ///
     /// A handler that a timed shutdown of the pool left behind is not waited for: its delivery is
     /// [`LeftBehind`](DeliveryOutcome::LeftBehind).
     ///
     /// # Errors
     ///
-    /// [`WouldDeadlock`], if a handler waits for the event that it is handling, or for another of its own subscription for
-    /// which no runner is free besides those on this stack, or if waits are nested more than 64 tasks deep. Also if
-    /// handlers of ordered subscriptions wait for receipts of each other's events: one of the waits gets the error.
+    /// Returns [`WouldDeadlock`] in these cases:
+    ///
+    /// - A handler waits for the event that it is handling.
+    /// - A handler waits for another event of its own subscription, and all runners that could
+    ///   deliver it are on this stack.
+    /// - Handlers of ordered subscriptions wait for receipts of each other's events. One of the
+    ///   waits gets the error.
+    /// - Waits are nested more than 64 tasks deep.
     pub fn wait(&self) -> Result<Vec<Delivery>, WouldDeadlock> {
-        let Some((envelope, names)) = &self.inside else { return Ok(Vec::new()) };
-        help::help(envelope)?;
+        let Some((envelope, names)) = &self.event else { return Ok(Vec::new()) };
+        event_wait::wait_and_help(envelope)?;
         wait_without_limit(envelope);
         Ok(self.deliveries(envelope.progress(), names))
     }
 
-    /// Blocks until all deliveries have ended or `timeout` has passed, and returns whether they have ended. If so,
-    /// [`wait`](Self::wait) returns at once.
+    /// Blocks until all deliveries have ended or `timeout` has passed. Returns `true` if all have
+    /// ended; then [`wait`](Self::wait) returns at once.
     ///
-    /// On a worker it does not help, since a handler that is called on the way could take longer than the timeout. A wait for
-    /// ever, `Duration::MAX`, does help; and where `wait` would answer [`WouldDeadlock`] it returns `false` at once. Only a
-    /// shorter limit also waits for what a shutdown has left behind.
+    /// On a worker, this method does not help, because a handler could take longer than the
+    /// timeout. Two rules depend on the timeout:
+    ///
+    /// - With `Duration::MAX`, it does help, and it returns `false` at once where `wait` would
+    ///   return [`WouldDeadlock`].
+    /// - With a shorter timeout, it also waits for handlers that a shutdown has left behind.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);
-        self.inside.as_ref().is_none_or(|(envelope, _)| match deadline {
-            Deadline::NEVER => help::help(envelope).is_ok() && wait_without_limit(envelope),
+        self.event.as_ref().is_none_or(|(envelope, _)| match deadline {
+            Deadline::NEVER => event_wait::wait_and_help(envelope).is_ok() && wait_without_limit(envelope),
             deadline => envelope.progress().wait_unless(|| false, deadline),
         })
     }
 
-    /// What became of all deliveries, once they have ended.
+    /// Returns the outcomes of all deliveries, once they have ended or were left behind.
     fn deliveries(&self, progress: &Progress, names: &[Arc<str>]) -> Vec<Delivery> {
-        // The outcome of a delivery that has ended by now is among the exceptions, or it is the usual one.
+        // Read before the outcomes: a delivery that has ended by now and is not among those that
+        // were not handled was handled.
         let ended: Vec<bool> = (0..names.len()).map(|index| progress.has_ended(index)).collect();
-        let mut exceptions = progress.exceptions().into_iter().peekable();
+        let mut not_handled = progress.not_handled().into_iter().peekable();
         let mut deliveries = Vec::with_capacity(self.handlers);
         for (index, name) in names.iter().enumerate() {
-            let outcome = match exceptions.next_if(|(exception, _)| *exception == index) {
+            let outcome = match not_handled.next_if(|(other, _)| *other == index) {
                 None if ended[index] => DeliveryOutcome::Handled,
                 None => DeliveryOutcome::LeftBehind,
                 Some((_, Some(outcome))) => outcome,
@@ -120,13 +133,14 @@ impl Receipt {
     }
 }
 
-/// Waits until all deliveries have ended, but not for what was left behind; returns whether they have ended.
+/// Waits until all deliveries have ended, but not for those that were left behind. Returns `true`
+/// if all have ended.
 fn wait_without_limit(envelope: &Arc<dyn AnyEnvelope>) -> bool {
     let Some(recipients) = envelope.recipients() else { return true };
     let left_behind = recipients.left_behind().clone();
     drop(recipients);
     let woken = Arc::clone(envelope);
-    let _bell = left_behind.on_cancel(move || woken.progress().wake());
+    let _guard = left_behind.on_cancel(move || woken.progress().wake());
     envelope.progress().wait_unless(|| left_behind.reason().is_some(), Deadline::NEVER)
 }
 

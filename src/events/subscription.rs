@@ -1,4 +1,4 @@
-//! A subscription as its owner sees it.
+//! Subscriptions and their builder, the public face of a mailbox.
 
 use std::any::type_name;
 use std::borrow::Cow;
@@ -15,10 +15,10 @@ use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, Weak};
 
-/// Configures a subscription. From [`EventBus::subscription`].
+/// A builder of a subscription. Created by [`EventBus::subscription`].
 ///
-/// Of settings that exclude each other ([`ordered`](Self::ordered), [`concurrent`](Self::concurrent),
-/// [`synchronous`](Self::synchronous)) the last one counts.
+/// Of the settings that exclude each other ([`ordered`](Self::ordered),
+/// [`concurrent`](Self::concurrent), [`synchronous`](Self::synchronous)), the last one counts.
 ///
 /// # Examples
 ///
@@ -47,15 +47,20 @@ use crate::sync::{Arc, Weak};
 /// ```
 #[must_use = "a subscription begins with `handle`"]
 pub struct SubscriptionBuilder<'a, E> {
+    /// The bus to subscribe to.
     bus: &'a EventBus,
+    /// The settings so far.
     settings: Settings,
+    /// The type of events.
     event: PhantomData<fn(&E)>,
 }
 
 impl EventBus {
-    /// Calls `handler` with each event of type `E` that is published from now on, whatever its topic: on a worker, one at
-    /// a time, in the order in which each thread publishes. For anything else there is
-    /// [`subscription`](Self::subscription).
+    /// Subscribes `handler` to the events of type `E` that are published from now on, with any
+    /// topic or none.
+    ///
+    /// It is called on workers of the pool, for one event at a time, in the order in which each
+    /// thread publishes. For other settings, see [`subscription`](Self::subscription).
     pub fn subscribe<E, R>(&self, handler: impl Fn(&E) -> R + Send + Sync + 'static) -> Subscription
     where
         E: Send + Sync + 'static,
@@ -64,7 +69,7 @@ impl EventBus {
         self.subscription().handle(handler)
     }
 
-    /// The settings of a subscription to events of type `E`, to be changed before it gets its handler.
+    /// Creates a builder of a subscription to events of type `E`.
     pub fn subscription<E: Send + Sync + 'static>(&self) -> SubscriptionBuilder<'_, E> {
         SubscriptionBuilder::new(self)
     }
@@ -77,90 +82,97 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
             topic: None,
             once: false,
             mode: Mode::Ordered,
-            capacity: bus.shared.mailbox_capacity,
+            capacity: bus.inner.mailbox_capacity,
             overflow: Overflow::default(),
             policy: None,
         };
         Self { bus, settings, event: PhantomData }
     }
 
-    /// Names it, in receipts, dead letters, and as the label of its tasks. Unless set, after the type of its events.
+    /// Sets the name for receipts and dead letters, which is also the label of the subscription's
+    /// tasks. Default: the type of its events.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.settings.name = Arc::from(&*name.into());
         self
     }
 
-    /// Listens only to events that are published to this topic. Unless set, to all events of the type, with a topic or
-    /// without.
+    /// Subscribes only to events that are published to this topic. Default: all events of the type,
+    /// with any topic or none.
     pub fn topic(mut self, topic: impl Into<Cow<'static, str>>) -> Self {
         self.settings.topic = Some(Arc::from(&*topic.into()));
         self
     }
 
-    /// Listens to one event, and unsubscribes with it: however many threads publish, the handler gets one event. If it
-    /// fails and there is a [retry policy](Self::retry), it gets that event again.
+    /// Handles a single event and then unsubscribes, however many threads publish. If the handler
+    /// fails and there is a [retry policy](Self::retry), it is called again with that event.
     pub fn once(mut self) -> Self {
         self.settings.once = true;
         self
     }
 
-    /// Handles one event at a time, in the order in which each thread publishes. An event that is tried again holds up
-    /// those behind it. This is the default.
+    /// Handles one event at a time, in the order in which each thread publishes. An event that
+    /// waits for another attempt holds up the events behind it. This is the default.
     pub fn ordered(mut self) -> Self {
         self.settings.mode = Mode::Ordered;
         self
     }
 
-    /// Handles so many events at a time, in no order; zero counts as one. An event that waits for another attempt
-    /// holds up none.
+    /// Handles at most `handlers` events at a time, in no order. Zero counts as one. An event that
+    /// waits for another attempt holds up no other event.
     pub fn concurrent(mut self, handlers: usize) -> Self {
         self.settings.mode = Mode::Concurrent(handlers.max(1));
         self
     }
 
-    /// Handles each event on the thread that publishes it, before `publish` returns, in no order among threads. Attempts
-    /// after the first are made on workers. Where publishing is nested more than 64 tasks deep the event is
-    /// [refused](crate::events::DeliveryOutcome::Refused).
+    /// Handles each event on the thread that publishes it, before `publish` returns. There is no
+    /// order among threads.
+    ///
+    /// Attempts after the first are made on workers. An event that is published more than 64 tasks
+    /// deep on a stack is [refused](crate::events::DeliveryOutcome::Refused).
     pub fn synchronous(mut self) -> Self {
         self.settings.mode = Mode::Synchronous;
         self
     }
 
-    /// How many events the mailbox holds, those included that wait for another attempt; zero counts as one. Unless set,
-    /// what the bus says.
+    /// Sets how many events the mailbox holds, including those that wait for another attempt. Zero
+    /// counts as one. Default: the [capacity](crate::events::EventBusBuilder::mailbox_capacity) set
+    /// for the bus.
     pub fn mailbox_capacity(mut self, events: usize) -> Self {
         self.settings.capacity = events.max(1);
         self
     }
 
-    /// What becomes of an event that finds the mailbox full.
+    /// Sets the policy for an event that finds the mailbox full.
     ///
     /// | policy | the event | the publisher |
     /// |---|---|---|
-    /// | `Block` (default), `CallerRuns` | waits for room | is held up; on a worker, it makes deliveries until there is room, and where it cannot, the event is refused |
-    /// | `DiscardOldest` | takes the place of the oldest that waits | goes on |
-    /// | `DiscardNewest` | is dropped | goes on |
+    /// | `Block` (default), `CallerRuns` | waits for room | blocks; a worker makes deliveries until there is room, and if it cannot, the event is refused |
+    /// | `DiscardOldest` | takes the place of the oldest waiting event | continues |
+    /// | `DiscardNewest` | is dropped | continues |
     ///
-    /// `CallerRuns` is `Block` here: an outside thread cannot run what must keep its order.
+    /// `CallerRuns` is the same as `Block` here, because an external thread could not keep the
+    /// order of the events.
     pub fn overflow(mut self, policy: Overflow) -> Self {
         self.settings.overflow = policy;
         self
     }
 
-    /// Calls the handler again with an event that it failed with, or panicked at. Without a policy the first failure is the
-    /// last. A policy's deadline counts from the publishing. A handler has no token to see an attempt's deadline by, so that
-    /// has no effect.
+    /// Calls the handler again with an event for which it failed or panicked. Default: the first
+    /// failure is final.
+    ///
+    /// A policy's timeout counts from the publishing. An attempt's timeout has no effect, because a
+    /// handler has no token that could report it.
     pub fn retry(mut self, policy: RetryPolicy<BoxError>) -> Self {
         self.settings.policy = Some(policy);
         self
     }
 
-    /// Subscribes.
+    /// Subscribes the handler.
     pub fn handle<R: HandlerResult>(self, handler: impl Fn(&E) -> R + Send + Sync + 'static) -> Subscription {
         let handler: Arc<Handler<E>> = Arc::new(move |event: &E| handler(event).into_result());
-        let mailbox = Mailbox::new(self.settings, handler, Arc::clone(&self.bus.shared));
+        let mailbox = Mailbox::new(self.settings, handler, Arc::clone(&self.bus.inner));
         self.bus.registry.add(Arc::clone(&mailbox));
-        Subscription { inside: Some((mailbox, Arc::downgrade(&self.bus.registry))) }
+        Subscription { active: Some((mailbox, Arc::downgrade(&self.bus.registry))) }
     }
 }
 
@@ -179,11 +191,12 @@ impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
     }
 }
 
-/// Keeps a handler subscribed until it is dropped. From [`EventBus::subscribe`].
+/// A guard that keeps a handler subscribed until it is dropped. Returned by
+/// [`EventBus::subscribe`].
 ///
-/// When the drop has returned the handler is not called any more: what waited is cancelled, what would have been tried again
-/// is a dead letter, and the handler is freed. A handler that is running is not waited for; to wait, call
-/// [`unsubscribe`](Self::unsubscribe).
+/// When the drop has returned, the handler is not called any more. Waiting events are cancelled,
+/// events that wait for another attempt become dead letters, and the handler is dropped. The drop
+/// does not wait for a handler that is running; [`unsubscribe`](Self::unsubscribe) does.
 ///
 /// # Examples
 ///
@@ -201,48 +214,51 @@ impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
 /// ```
 #[must_use = "dropping the guard unsubscribes, as `let _ =` does at once: bind it to a name, or call `detach`"]
 pub struct Subscription {
-    /// `None`: detached, or already ended.
-    inside: Option<(Arc<dyn Subscribed>, Weak<Registry>)>,
+    /// The mailbox and its registry; `None` if the subscription is detached or has ended.
+    active: Option<(Arc<dyn Subscribed>, Weak<Registry>)>,
 }
 
 impl Subscription {
-    /// Unsubscribes, and blocks until the handler is not running any more. Returns whether the handler has ended.
+    /// Unsubscribes, and blocks until the handler is not running any more. Returns `true` if the
+    /// handler is not running.
     ///
-    /// It does not block, and may return `false`, if the wait could not end: called by a task of the pool, such as the
-    /// handler itself, or by a task of another pool that the handler waits for. Nor does it wait for a handler that a
-    /// [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool left behind.
-    #[allow(clippy::must_use_candidate, reason = "it is nearly always true")]
+    /// It does not block, and may return `false`, where the wait could not end: in a task of the
+    /// pool, such as the handler itself, and in a task of another pool that the handler waits for.
+    /// It does not wait for a handler that a [timed shutdown](crate::WorkerPool::shutdown_timeout)
+    /// of the pool left behind either.
+    #[allow(clippy::must_use_candidate, reason = "it is nearly always `true`")]
     pub fn unsubscribe(mut self) -> bool {
-        let Some((mailbox, registry)) = self.inside.take() else { return true };
+        let Some((mailbox, registry)) = self.active.take() else { return true };
         Arc::clone(&mailbox).end(registry.upgrade().as_deref());
-        mailbox.wait_quiet()
+        mailbox.wait_stopped()
     }
 
-    /// Keeps the handler subscribed for as long as the bus lives, that is, until its last clone is gone and what was published
-    /// is delivered.
+    /// Keeps the handler subscribed as long as the bus lives: until the last clone has been dropped
+    /// and all published events have been delivered.
     ///
-    /// A detached handler that holds a clone of its own bus keeps both for ever, since nothing can end it: for a handler that
-    /// publishes keep the guard, and drop it when the time has come.
+    /// A detached handler that holds a clone of its own bus keeps both alive forever. For a handler
+    /// that publishes, keep the guard and drop it when the handler is no longer needed.
     pub fn detach(mut self) {
-        self.inside = None;
+        self.active = None;
     }
 
-    /// The name of the subscription.
+    /// Returns the name of the subscription.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.inside.as_ref().map_or("", |(mailbox, _)| mailbox.name())
+        self.active.as_ref().map_or("", |(mailbox, _)| mailbox.name())
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Some((mailbox, registry)) = self.inside.take() {
+        if let Some((mailbox, registry)) = self.active.take() {
             mailbox.end(registry.upgrade().as_deref());
         }
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// No user code runs under a lock of this crate, so a panic leaves nothing broken behind a
+// reference.
 impl UnwindSafe for Subscription {}
 impl RefUnwindSafe for Subscription {}
 
@@ -252,15 +268,16 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// What a guard needs of its subscription, whatever the type of its events.
+/// What a guard needs of its subscription, independent of the type of events.
 trait Subscribed: Send + Sync {
+    /// Returns the name of the subscription.
     fn name(&self) -> &str;
 
     /// Unsubscribes.
     fn end(self: Arc<Self>, registry: Option<&Registry>);
 
-    /// Waits until the handler is not running.
-    fn wait_quiet(self: Arc<Self>) -> bool;
+    /// Blocks until the handler is not running. Returns `true` if it is not.
+    fn wait_stopped(self: Arc<Self>) -> bool;
 }
 
 impl<E: Send + Sync + 'static> Subscribed for Mailbox<E> {
@@ -275,7 +292,7 @@ impl<E: Send + Sync + 'static> Subscribed for Mailbox<E> {
         self.close(CancelReason::Requested);
     }
 
-    fn wait_quiet(self: Arc<Self>) -> bool {
-        Mailbox::wait_quiet(&self)
+    fn wait_stopped(self: Arc<Self>) -> bool {
+        Mailbox::wait_stopped(&self)
     }
 }

@@ -1,4 +1,4 @@
-//! A publisher that waits for room in several mailboxes, and how each of them wakes it.
+//! How mailboxes notify a publisher that waits for room in several of them.
 
 use std::mem;
 
@@ -8,50 +8,54 @@ use crate::time::deadline::Deadline;
 /// A publisher that waits for room in several mailboxes.
 #[derive(Default)]
 pub(super) struct Watcher {
-    /// The mailboxes that have called, by their places among the recipients.
-    called: Mutex<Vec<usize>>,
-    /// Notified with each call.
-    bell: Condvar,
+    /// The mailboxes that have notified the publisher, by their indices among the recipients.
+    notified: Mutex<Vec<usize>>,
+    /// Notified with each notification of a mailbox.
+    changed: Condvar,
 }
 
-/// A watcher, and the place of the mailbox that is to call it. It lies in the state of the mailbox from
-/// when that was found full until the call.
+/// A watcher, and the index of the mailbox that is to notify it. Kept in the mailbox from when that
+/// was found full until the notification.
 pub(super) struct Watch {
+    /// The watcher.
     pub(super) watcher: Arc<Watcher>,
+    /// The index of the mailbox among the recipients.
     pub(super) index: usize,
 }
 
 impl Watcher {
-    /// Waits until mailboxes have called, and returns which.
+    /// Blocks until mailboxes have notified this watcher, and returns their indices.
     pub(super) fn wait(&self) -> Vec<usize> {
         self.wait_unless(|| false, Deadline::NEVER)
     }
 
-    /// The same, but returns early, with nothing, if `is_over` says so after [`wake`](Self::wake), or at the deadline.
+    /// Like [`wait`](Self::wait), but also returns, with no indices, when the deadline has passed
+    /// or `is_over` returns `true` after [`wake`](Self::wake).
     pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> Vec<usize> {
-        let mut called = self.called.lock();
-        while called.is_empty() && !is_over() && !deadline.is_past() {
-            called = self.bell.wait_until(called, deadline.instant());
+        let mut notified = self.notified.lock();
+        while notified.is_empty() && !is_over() && !deadline.is_past() {
+            notified = self.changed.wait_until(notified, deadline.instant());
         }
-        mem::take(&mut *called)
+        mem::take(&mut *notified)
     }
 
-    /// Takes the mailboxes that have called by now.
-    pub(super) fn take_calls(&self) -> Vec<usize> {
-        mem::take(&mut *self.called.lock())
+    /// Takes the indices of the mailboxes that have notified this watcher.
+    pub(super) fn take_notified(&self) -> Vec<usize> {
+        mem::take(&mut *self.notified.lock())
     }
 
-    /// Has the publisher look again.
+    /// Wakes the publisher, so that it checks its condition again.
     pub(super) fn wake(&self) {
-        drop(self.called.lock()); // it has looked before, and sleeps, or looks after
-        self.bell.notify_all();
+        drop(self.notified.lock()); // the publisher has checked before and sleeps, or checks after
+        self.changed.notify_all();
     }
 }
 
 impl Watch {
-    /// Calls the watcher. It may be done under the lock of a mailbox: a watcher takes that under no lock.
-    pub(super) fn call(self) {
-        self.watcher.called.lock().push(self.index);
-        self.watcher.bell.notify_one();
+    /// Notifies the watcher. May be called under the lock of a mailbox: the lock of a watcher is
+    /// taken last.
+    pub(super) fn notify(self) {
+        self.watcher.notified.lock().push(self.index);
+        self.watcher.changed.notify_one();
     }
 }

@@ -240,12 +240,12 @@ impl<R: TaskResult> GroupInner<R> {
     /// Waits for room on a thread with tasks on its stack. The wait is in the registry of waits
     /// meanwhile, which may have this thread help first.
     fn wait_for_room_registered(self: &Arc<Self>, low_water_until: Deadline) {
-        match waits::enter(Arc::clone(self) as _, Kind::Open) {
+        match waits::register(Arc::clone(self) as _, Kind::Open) {
             Ok(Next::Help(awaited)) => awaited.help(),
             Ok(Next::Sleep(wait, moment)) => {
                 let state = self.state.lock();
                 let is_full = state.closed.is_none() && state.unstarted.len() >= self.settings.capacity;
-                if is_full && !wait.is_called() {
+                if is_full && !wait.is_notified() {
                     drop(self.wait_for_room(state, low_water_until.earlier(moment)));
                 }
             }

@@ -207,11 +207,11 @@ impl<R: TaskResult> GroupInner<R> {
         until: Deadline,
         ready: impl Fn(&State<R>) -> bool,
     ) -> Result<(), WouldDeadlock> {
-        match waits::enter(Arc::clone(self) as _, kind).map_err(|_| WouldDeadlock)? {
+        match waits::register(Arc::clone(self) as _, kind).map_err(|_| WouldDeadlock)? {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(wait, moment) => {
                 let state = self.state.lock();
-                if !ready(&state) && !wait.is_called() {
+                if !ready(&state) && !wait.is_notified() {
                     drop(self.sleep(state, wait_for, true, until.earlier(moment)));
                 } else {
                     drop(state);
@@ -244,7 +244,7 @@ impl<R: TaskResult> GroupInner<R> {
 
 /// The group as the registry of waits sees it.
 impl<R: TaskResult> Awaited for GroupInner<R> {
-    fn name(&self) -> AwaitedId {
+    fn awaited_id(&self) -> AwaitedId {
         self.id().into()
     }
 
@@ -252,7 +252,7 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
         self.pool.id()
     }
 
-    fn look(&self, needs: &mut Needs) {
+    fn report_needs(&self, needs: &mut Needs) {
         let state = self.state.lock();
         if !state.all_done() {
             needs.worker = self.can_run(&state);

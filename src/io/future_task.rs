@@ -179,7 +179,7 @@ where
         self.output_ready.store(true, Ordering::Release);
         self.cell.put_back(Stage::OutputReady(f, output, submit_permit));
         if on_worker {
-            waits::changed(self.cell.group_id().into(), pool.id());
+            waits::notify_change(self.cell.group_id().into(), pool.id());
             pool.push_unbounded(Job::Task(self));
         } else {
             self.run(&pool.executor);
@@ -279,9 +279,9 @@ where
         !self.io.is_here()
     }
 
-    fn look(&self, needs: &mut Needs) {
+    fn report_needs(&self, needs: &mut Needs) {
         let (is_output_ready, wants_worker) = (self.is_output_ready(), self.on_worker.is_some());
-        self.cell.look(needs, |needs| match (is_output_ready, wants_worker) {
+        self.cell.report_needs(needs, |needs| match (is_output_ready, wants_worker) {
             (true, true) => needs.worker = true,
             (true, false) => {} // the I/O thread is about to run it
             (false, _) => needs.end_of(self.cell.group_id()),

@@ -31,7 +31,7 @@ impl QueueRoom {
         let target: Arc<dyn Awaited> = Arc::new(self);
         let sleep = |wait: &Wait, until: Option<Instant>| {
             let job = left.take().expect("the job is here until it is pushed or refused");
-            let pushed = queue.push_unless(job, Deadline::NEVER.earlier(until), || wait.is_called());
+            let pushed = queue.push_unless(job, Deadline::NEVER.earlier(until), || wait.is_notified());
             let is_over = !matches!(pushed, Err(PushError::Timeout(_)));
             left = pushed.err().map(|(PushError::Timeout(job) | PushError::Closed(job))| job);
             is_over
@@ -44,7 +44,7 @@ impl QueueRoom {
 }
 
 impl Awaited for QueueRoom {
-    fn name(&self) -> AwaitedId {
+    fn awaited_id(&self) -> AwaitedId {
         AwaitedId::of(&*self.queue)
     }
 
@@ -52,7 +52,7 @@ impl Awaited for QueueRoom {
         self.executor.pool_id
     }
 
-    fn look(&self, needs: &mut Needs) {
+    fn report_needs(&self, needs: &mut Needs) {
         needs.worker = self.queue.bounded_len() >= self.queue.capacity();
     }
 

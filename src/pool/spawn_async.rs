@@ -179,7 +179,7 @@ impl<F, T> SpawnAsync<F, T> {
         if context::depth() == 0 {
             return;
         }
-        match waits::enter_future(Arc::new(self.pool.queue_room()), context.waker()) {
+        match waits::register_future(Arc::new(self.pool.queue_room()), context.waker()) {
             Next::Help(awaited) => {
                 awaited.help();
                 context.waker().wake_by_ref(); // to try again

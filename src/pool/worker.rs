@@ -70,7 +70,7 @@ fn start_one(
 /// The main function of a worker thread.
 fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, counters: Arc<WorkerCounters>) {
     context::set_worker(pool.id(), Arc::clone(&counters));
-    waits::count_worker(pool.id());
+    waits::add_worker(pool.id());
     call_hook(pool, settings.on_start.as_ref(), &counters);
     let mut current = None;
     while let Err(payload) = unwind::catch(|| run_jobs(pool, &counters, &mut current)) {
@@ -85,7 +85,7 @@ fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, counters: Arc<Wo
     call_hook(pool, settings.on_stop.as_ref(), &counters);
     // The hook may have completed a task itself.
     pool.executor.tracker.check_idle();
-    waits::discount_worker(pool.id());
+    waits::remove_worker(pool.id());
     context::clear_worker();
     pool.workers.remove(counters);
 }

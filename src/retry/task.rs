@@ -213,7 +213,7 @@ where
                 *timer = Some(key);
                 self.cell.put_back(body);
                 drop(timer);
-                waits::changed(self.cell.group_id().into(), executor.pool_id);
+                waits::notify_change(self.cell.group_id().into(), executor.pool_id);
                 // A cancel that found the closure running has left the rest to this thread.
                 if let Some(reason) = self.token.reason()
                     && let Some(body) = self.claim()
@@ -341,10 +341,10 @@ where
         }
     }
 
-    fn look(&self, needs: &mut Needs) {
+    fn report_needs(&self, needs: &mut Needs) {
         let due = self.timer.lock().map(TimerKey::deadline);
         let now = self.now();
-        self.cell.look(needs, |needs| match due {
+        self.cell.report_needs(needs, |needs| match due {
             Some(due) if due > Deadline::at(now) => needs.worker_at = due.instant(),
             _ => needs.worker = true,
         });

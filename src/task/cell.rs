@@ -161,7 +161,7 @@ impl<F, T> TaskCell<F, T> {
 /// Used by the registry of waits.
 impl<F, T> TaskCell<F, T> {
     /// Adds what the task needs to complete; `unclaimed` does so for a closure that is not claimed.
-    pub(crate) fn look(&self, needs: &mut Needs, unclaimed: impl FnOnce(&mut Needs)) {
+    pub(crate) fn report_needs(&self, needs: &mut Needs, unclaimed: impl FnOnce(&mut Needs)) {
         match self.state.lock().stage {
             Stage::Queued(_) => unclaimed(needs),
             Stage::Running(_) => needs.end_of(self.group_id()),
@@ -198,7 +198,7 @@ impl<F, T> TaskCell<F, T> {
     }
 
     fn sleep(&self, wait: &Wait, until: Option<Instant>) -> bool {
-        self.block_unless(|| wait.is_called(), Deadline::NEVER.earlier(until))
+        self.block_unless(|| wait.is_notified(), Deadline::NEVER.earlier(until))
     }
 
     /// Blocks until the task has completed, `is_called` returns `true` or the deadline has passed.
@@ -321,9 +321,9 @@ pub(crate) trait CellTask: Task {
         true
     }
 
-    /// See [`Watched::look`].
-    fn look(&self, needs: &mut Needs) {
-        self.cell().look(needs, |needs| needs.worker = true);
+    /// See [`Watched::report_needs`].
+    fn report_needs(&self, needs: &mut Needs) {
+        self.cell().report_needs(needs, |needs| needs.worker = true);
     }
 
     /// See [`Watched::help`].
@@ -379,8 +379,8 @@ impl<C: CellTask> Watched for C {
         self.cell().group_id().into()
     }
 
-    fn look(&self, needs: &mut Needs) {
-        CellTask::look(self, needs);
+    fn report_needs(&self, needs: &mut Needs) {
+        CellTask::report_needs(self, needs);
     }
 
     fn help(&self, executor: &Executor) {

@@ -195,7 +195,7 @@ struct AwaitedTask {
 }
 
 impl Awaited for AwaitedTask {
-    fn name(&self) -> AwaitedId {
+    fn awaited_id(&self) -> AwaitedId {
         self.task.awaited_id()
     }
 
@@ -203,8 +203,8 @@ impl Awaited for AwaitedTask {
         self.executor.pool_id
     }
 
-    fn look(&self, needs: &mut Needs) {
-        self.task.look(needs);
+    fn report_needs(&self, needs: &mut Needs) {
+        self.task.report_needs(needs);
     }
 
     fn help(self: Arc<Self>) {
@@ -229,7 +229,7 @@ impl<T> Future for JoinHandle<T> {
             if polled.is_ready() || context::depth() == 0 || self.task.is_done() {
                 return polled;
             }
-            match waits::enter_future(self.awaited(), context.waker()) {
+            match waits::register_future(self.awaited(), context.waker()) {
                 Next::Help(awaited) => awaited.help(),
                 Next::Sleep(wait, None) => {
                     self.waiting = Some(wait);

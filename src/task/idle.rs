@@ -40,7 +40,7 @@ pub(crate) fn may_wait_for_end(executor: &Arc<Executor>, is_over: impl Fn() -> b
 fn wait_within_task(executor: &Arc<Executor>, is_over: impl Fn() -> bool) -> Result<(), Refused> {
     let tracker = &executor.tracker;
     let sleep = |wait: &Wait, until: Option<Instant>| {
-        let is_called = || wait.is_called() || is_over();
+        let is_called = || wait.is_notified() || is_over();
         tracker.wait_idle_unless(is_called, Deadline::NEVER.earlier(until)) || is_over()
     };
     let target: Arc<dyn Awaited> = Arc::new(Idleness(Arc::clone(executor)));
@@ -51,7 +51,7 @@ fn wait_within_task(executor: &Arc<Executor>, is_over: impl Fn() -> bool) -> Res
 struct Idleness(Arc<Executor>);
 
 impl Awaited for Idleness {
-    fn name(&self) -> AwaitedId {
+    fn awaited_id(&self) -> AwaitedId {
         self.0.pool_id.into()
     }
 
@@ -59,7 +59,7 @@ impl Awaited for Idleness {
         self.0.pool_id
     }
 
-    fn look(&self, needs: &mut Needs) {
+    fn report_needs(&self, needs: &mut Needs) {
         if !self.0.tracker.is_idle() {
             needs.end_of(self.0.pool_id);
         }

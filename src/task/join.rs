@@ -56,8 +56,8 @@ pub(crate) trait Watched: Send + Sync {
     fn awaited_id(&self) -> AwaitedId;
 
     /// Adds what the task needs to complete; see
-    /// [`Awaited::look`](crate::task::waits::Awaited::look).
-    fn look(&self, needs: &mut Needs);
+    /// [`Awaited::report_needs`](crate::task::waits::Awaited::report_needs).
+    fn report_needs(&self, needs: &mut Needs);
 
     /// Makes progress with the task on a worker that waits for it.
     fn help(&self, executor: &Executor);

@@ -1,67 +1,71 @@
-//! What a wait waits for, and what that needs to end.
+//! Things that are waited for, and what they need to end.
 
 use std::time::Instant;
 
 use crate::sync::Arc;
 use crate::task::context::{AwaitedId, PoolId};
 
-/// Something that is waited for.
+/// Something that is waited for, as the registry of waits sees it.
 pub(crate) trait Awaited: Send + Sync {
-    /// Names it among the frames of a stack and among what is waited for.
-    fn name(&self) -> AwaitedId;
+    /// Returns the id under which it is found among the frames of a stack and among what is waited
+    /// for.
+    fn awaited_id(&self) -> AwaitedId;
 
-    /// Returns the names of what else it may need the end of, if a worker is to be called when that begins to wait.
-    /// Does not change.
-    fn also(&self) -> Vec<AwaitedId> {
+    /// Returns the ids of other things whose end it may need. A worker that could help is notified
+    /// when one of them begins to wait. Does not change.
+    fn related_ids(&self) -> Vec<AwaitedId> {
         Vec::new()
     }
 
-    /// The pool whose workers can bring it on.
+    /// Returns the pool whose workers can help with it.
     fn pool(&self) -> PoolId;
 
-    /// Says what it needs to end. Called under the registry's lock: it takes no lock but its own, and drops nothing.
-    fn look(&self, needs: &mut Needs);
+    /// Reports what it needs to end. Called under the registry's lock: takes no lock but its own,
+    /// and drops nothing.
+    fn report_needs(&self, needs: &mut Needs);
 
-    /// Brings it one step further, on a worker of its pool; never waits for it.
+    /// Makes one step of progress with it on a worker of its pool. Never waits for it.
     fn help(self: Arc<Self>);
 
-    /// Wakes the threads that sleep in a wait for it, to look at their calls.
+    /// Wakes the threads that sleep in a wait for it, so that they check whether they were
+    /// notified.
     fn wake_waiters(&self);
 }
 
-/// Names everything: for [`Awaited::also`], where the needs are not known beforehand.
+/// Stands for everything in [`Awaited::related_ids`], where the needs are not known beforehand.
 pub(crate) const ANYTHING: AwaitedId = AwaitedId::ANYTHING;
 
-/// What an awaited thing needs to end; empty once it has ended.
+/// What something that is waited for needs to end; empty once it has ended.
 #[derive(Default)]
 pub(crate) struct Needs {
-    /// A worker of its pool can bring it on now.
+    /// Whether a worker of its pool can help with it now.
     pub(crate) worker: bool,
-    /// A worker of its pool can bring it on from that moment.
+    /// The time from which a worker of its pool can help with it.
     pub(crate) worker_at: Option<Instant>,
-    /// It needs what runs under these names; with whether it cannot end without.
-    pub(super) names: Vec<(AwaitedId, bool)>,
+    /// The ids of the tasks, groups and threads that it needs, each with whether it cannot end
+    /// without them.
+    pub(super) ids: Vec<(AwaitedId, bool)>,
 }
 
 impl Needs {
-    /// It ends no sooner than what runs under this name.
-    pub(crate) fn end_of(&mut self, name: impl Into<AwaitedId>) {
-        self.names.push((name.into(), true));
+    /// Adds something that must end first.
+    pub(crate) fn end_of(&mut self, id: impl Into<AwaitedId>) {
+        self.ids.push((id.into(), true));
     }
 
-    /// It may have to wait for what runs under this name.
+    /// Adds something that may have to end first.
     #[cfg(feature = "events")]
-    pub(crate) fn perhaps_end_of(&mut self, name: impl Into<AwaitedId>) {
-        self.names.push((name.into(), false));
+    pub(crate) fn possible_end_of(&mut self, id: impl Into<AwaitedId>) {
+        self.ids.push((id.into(), false));
     }
 }
 
-/// What kind of wait it is.
+/// The kind of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Ends with its target only; can be refused.
+    /// Ends only with its target; can be refused.
     Certain,
-    /// Ends with its target only, and must not be refused.
+    /// Ends only with its target, and must not be refused.
     Unrefusable,
     /// May end in another way.
     Open,

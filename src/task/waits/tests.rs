@@ -1,27 +1,27 @@
-use super::registry::{Entry, Verdict, enter, leave};
+use super::registry::{Decision, Entry, deregister, register};
 use super::{Awaited, Kind, Needs};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use crate::task::context::{AwaitedId, PoolId, Stack, ThreadId};
 
-/// Something that is waited for and counts the looks at it.
+/// Something that is waited for and counts the reports of its needs.
 struct Counted {
-    name: AwaitedId,
+    id: AwaitedId,
     pool: PoolId,
     needs: AwaitedId,
-    looks: Arc<AtomicUsize>,
+    reports: Arc<AtomicUsize>,
 }
 
 impl Awaited for Counted {
-    fn name(&self) -> AwaitedId {
-        self.name
+    fn awaited_id(&self) -> AwaitedId {
+        self.id
     }
 
     fn pool(&self) -> PoolId {
         self.pool
     }
 
-    fn look(&self, needs: &mut Needs) {
-        self.looks.fetch_add(1, Ordering::Relaxed);
+    fn report_needs(&self, needs: &mut Needs) {
+        self.reports.fetch_add(1, Ordering::Relaxed);
         needs.end_of(self.needs);
     }
 
@@ -32,28 +32,28 @@ impl Awaited for Counted {
 
 /// Fault 169.
 #[test]
-fn a_wait_among_ten_thousand_looks_at_those_only_that_it_needs() {
+fn a_wait_among_ten_thousand_visits_only_those_that_it_needs() {
     const WAITS: usize = 10_000;
-    let looks = Arc::new(AtomicUsize::new(0));
-    let enter_one = || {
-        let [name, needs, task] = [(); 3].map(|()| AwaitedId::from(PoolId::new()));
+    let reports = Arc::new(AtomicUsize::new(0));
+    let register_one = || {
+        let [id, needs, task] = [(); 3].map(|()| AwaitedId::from(PoolId::new()));
         let [pool, worker] = [(); 2].map(|()| PoolId::new());
-        let target = Arc::new(Counted { name, pool, needs, looks: Arc::clone(&looks) });
+        let target = Arc::new(Counted { id, pool, needs, reports: Arc::clone(&reports) });
         let names = vec![task, worker.into()];
         let stack = Stack { worker: Some(worker), thread: ThreadId::default(), depth: 1, names };
-        match enter(Entry::new(target, Kind::Certain, stack, None)) {
-            Verdict::Entered(entry, _) => entry,
-            _ => unreachable!("it needs no worker, and closes no circle"),
+        match register(Entry::new(target, Kind::Certain, stack, None)) {
+            Decision::Registered(entry, _) => entry,
+            _ => unreachable!("the wait needs no worker and closes no cycle"),
         }
     };
-    let mut entries: Vec<_> = (0..WAITS).map(|_| enter_one()).collect();
-    looks.store(0, Ordering::Relaxed);
+    let mut entries: Vec<_> = (0..WAITS).map(|_| register_one()).collect();
+    reports.store(0, Ordering::Relaxed);
     for at in (0..WAITS).step_by(100) {
-        leave(&entries[at]);
-        entries[at] = enter_one();
+        deregister(&entries[at]);
+        entries[at] = register_one();
     }
     let changes = WAITS / 100;
-    let looked = looks.load(Ordering::Relaxed);
-    assert!(looked >= changes && looked <= 4 * changes, "{looked} looks for {changes} waits");
-    entries.iter().for_each(leave);
+    let counted = reports.load(Ordering::Relaxed);
+    assert!(counted >= changes && counted <= 4 * changes, "{counted} reports for {changes} waits");
+    entries.iter().for_each(deregister);
 }

@@ -114,7 +114,7 @@ fn outcomes(receipt: &workcrew::events::Receipt) -> Vec<String> {
 
 /// Fault 136a.
 #[test]
-fn publishing_subscribing_and_unsubscribing_inside_a_handler_hang_nobody() {
+fn publishing_subscribing_and_unsubscribing_inside_a_handler_never_hang() {
     on_grid(|pool| {
         for synchronous in [false, true] {
             let bus = EventBus::new(&pool);
@@ -198,7 +198,7 @@ fn a_handler_that_publishes_into_its_own_full_mailbox_is_refused() {
 
 /// Fault 136c.
 #[test]
-fn a_panicking_handler_costs_nobody_else_anything() {
+fn a_panicking_handler_does_not_affect_other_handlers() {
     quiet_panics();
     on_grid(|pool| {
         let (bus, letters) = bus_with_letters(&pool);
@@ -331,7 +331,7 @@ fn a_once_handler_that_fails_gets_its_event_again_and_no_other() {
 
 /// Fault 136f.
 #[test]
-fn who_subscribes_during_a_publish_gets_the_next_event() {
+fn a_subscription_made_during_a_publish_gets_the_next_event() {
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
         let (inner, late) = (bus.clone(), Counter::new());
@@ -456,7 +456,7 @@ fn a_dead_letter_has_the_event_the_subscription_the_attempts_and_two_errors() {
 }
 
 #[test]
-fn errors_of_any_type_can_be_told_apart_by_the_policy() {
+fn a_policy_can_distinguish_errors_of_any_type() {
     #[derive(Debug, thiserror::Error)]
     #[error("worth another try: {0}")]
     struct Busy(bool);
@@ -491,7 +491,7 @@ fn a_handler_without_a_policy_is_given_up_after_one_attempt_and_not_called_perma
 }
 
 #[test]
-fn a_dead_letter_tells_the_causes_of_the_last_error() {
+fn a_dead_letter_shows_the_causes_of_the_last_error() {
     #[derive(Debug, thiserror::Error)]
     #[error("no order")]
     struct NoOrder(#[source] std::num::ParseIntError);
@@ -505,7 +505,7 @@ fn a_dead_letter_tells_the_causes_of_the_last_error() {
 }
 
 #[test]
-fn an_event_nobody_listens_to_is_told_of() {
+fn an_event_without_subscribers_reaches_the_hook() {
     let pool = pool(1, 1);
     let told = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&told);
@@ -527,7 +527,7 @@ fn an_event_nobody_listens_to_is_told_of() {
 }
 
 #[test]
-fn a_full_mailbox_does_what_its_policy_says() {
+fn a_full_mailbox_follows_its_overflow_policy() {
     for (policy, expected) in [
         (Overflow::DiscardOldest, ["handled", "discarded because the queue was full", "handled"]),
         (Overflow::DiscardNewest, ["handled", "handled", "discarded because the queue was full"]),
@@ -548,7 +548,7 @@ fn a_full_mailbox_does_what_its_policy_says() {
 }
 
 #[test]
-fn an_outside_publisher_waits_for_room_and_is_let_go_by_the_end_of_the_subscription() {
+fn the_end_of_a_subscription_releases_a_publisher_that_waits_for_room() {
     for by_shutdown in [false, true] {
         let pool = pool(1, 1);
         let bus = EventBus::new(&pool);
@@ -603,7 +603,7 @@ fn a_handler_may_publish_and_wait_on_a_pool_of_one_worker() {
 }
 
 #[test]
-fn a_handler_that_waits_for_a_delivery_to_itself_is_told_that_it_would_wait_for_ever() {
+fn a_handler_that_waits_for_a_delivery_to_itself_gets_would_deadlock() {
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
         let (inner, told) = (bus.clone(), Counter::new());
@@ -620,7 +620,7 @@ fn a_handler_that_waits_for_a_delivery_to_itself_is_told_that_it_would_wait_for_
 }
 
 /// What a handler is told that waits for the very event it is handling, in its attempt of that number.
-fn told_of_own_event(
+fn would_deadlock_on_own_event(
     pool: &WorkerPool,
     subscribe: impl FnOnce(SubscriptionBuilder<'_, u32>) -> SubscriptionBuilder<'_, u32>,
     attempt: usize,
@@ -646,13 +646,13 @@ fn told_of_own_event(
 }
 
 #[test]
-fn a_handler_that_waits_for_the_event_that_it_is_handling_is_told_that_it_would_wait_for_ever() {
+fn a_handler_that_waits_for_the_event_it_is_handling_gets_would_deadlock() {
     on_grid(|pool| {
-        let ordered = told_of_own_event(&pool, |builder| builder, 1);
-        let concurrent = told_of_own_event(&pool, |builder| builder.concurrent(4), 1);
-        let again = told_of_own_event(&pool, |builder| builder.concurrent(4), 2);
+        let ordered = would_deadlock_on_own_event(&pool, |builder| builder, 1);
+        let concurrent = would_deadlock_on_own_event(&pool, |builder| builder.concurrent(4), 1);
+        let again = would_deadlock_on_own_event(&pool, |builder| builder.concurrent(4), 2);
         // A synchronous handler has the publisher's thread first, and its receipt is there only after that.
-        let synchronous = told_of_own_event(&pool, |builder| builder.name("synchronous").synchronous(), 2);
+        let synchronous = would_deadlock_on_own_event(&pool, |builder| builder.name("synchronous").synchronous(), 2);
         for (is_finished, waited) in [ordered, concurrent, again, synchronous] {
             assert!(!is_finished && waited.is_err());
         }
@@ -724,7 +724,7 @@ fn publishing_nested_too_deep_in_synchronous_handlers_is_refused_and_goes_on_els
 }
 
 #[test]
-fn waiting_for_events_nested_too_deep_is_an_error_and_hangs_nobody() {
+fn waiting_for_events_nested_too_deep_is_an_error_and_never_hangs() {
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
         let (inner, told, handled) = (bus.clone(), Counter::new(), Counter::new());
@@ -779,7 +779,7 @@ fn a_mailbox_full_of_events_that_wait_for_another_attempt_gives_up_the_new_one()
 }
 
 #[test]
-fn a_worker_that_waits_for_ever_with_a_time_limit_helps() {
+fn a_worker_that_waits_with_the_longest_timeout_helps() {
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
         let _guard = bus.subscribe(|_: &u32| ());
@@ -794,7 +794,7 @@ fn a_worker_that_waits_for_ever_with_a_time_limit_helps() {
 }
 
 #[test]
-fn dead_letters_and_receipts_that_are_kept_keep_their_event_and_nothing_of_the_bus() {
+fn dead_letters_and_receipts_keep_their_event_and_nothing_of_the_bus() {
     on_grid(|pool| {
         let (events, handlers) = (Counter::new(), Counter::new());
         let (bus, letters) = bus_with_letters(&pool); // a hook that keeps its letters
@@ -814,7 +814,7 @@ fn dead_letters_and_receipts_that_are_kept_keep_their_event_and_nothing_of_the_b
         bus.wait_idle();
         drop(bus);
         wait_until(|| handlers.get() == 2);
-        // The letter is kept by its receiver, who is gone but for this test; the receipt tells all it knows.
+        // Only this test keeps the letter. The receipt has all outcomes.
         assert_eq!(outcomes(&receipt), ["failed after 1", "handled"]);
         assert_eq!(&*receipt.wait().unwrap()[0].subscription, "failing");
         wait_until(|| Arc::strong_count(&letters) == 1);
@@ -827,7 +827,7 @@ fn dead_letters_and_receipts_that_are_kept_keep_their_event_and_nothing_of_the_b
 }
 
 #[test]
-fn no_handler_is_called_after_the_drop_of_the_guard_though_its_event_was_taken_up() {
+fn no_handler_is_called_after_the_drop_of_the_guard() {
     struct Holds(Gate);
     impl Observer for Holds {
         fn task_started(&self, _: &TaskInfo<'_>) {
@@ -857,7 +857,7 @@ fn no_handler_is_called_after_the_drop_of_the_guard_though_its_event_was_taken_u
 }
 
 #[test]
-fn waiting_for_idle_inside_a_handler_panics_and_with_a_limit_says_no() {
+fn waiting_for_idle_inside_a_handler_panics_and_with_a_timeout_returns_false() {
     quiet_panics();
     let pool = pool(1, 1);
     let (bus, letters) = bus_with_letters(&pool);
@@ -873,7 +873,7 @@ fn waiting_for_idle_inside_a_handler_panics_and_with_a_limit_says_no() {
 }
 
 #[test]
-fn a_shutdown_drains_what_was_published_and_cancels_what_comes_later() {
+fn a_shutdown_drains_published_events_and_refuses_later_ones() {
     on_grid(|pool| {
         let (bus, letters) = bus_with_letters(&pool);
         let handled = Counter::new();
@@ -927,7 +927,7 @@ fn a_shutdown_wakes_a_worker_that_waits_behind_a_delay() {
 }
 
 #[test]
-fn a_shutdown_that_cancels_tells_receipts_and_leaves_nothing_pending() {
+fn a_shutdown_that_cancels_completes_receipts_and_leaves_nothing_pending() {
     on_grid(|pool| {
         let (bus, _letters) = bus_with_letters(&pool);
         let _guard = bus.subscribe(|_: &u32| ());
@@ -946,7 +946,7 @@ fn a_shutdown_that_cancels_tells_receipts_and_leaves_nothing_pending() {
 }
 
 #[test]
-fn what_was_published_is_delivered_though_the_bus_and_its_guards_are_gone() {
+fn published_events_are_delivered_after_the_bus_and_its_guards_are_dropped() {
     let pool = pool(1, 1);
     let wedge = BlockedWorkers::new(&pool);
     let (handled, dropped) = (Counter::new(), Counter::new());
@@ -967,7 +967,8 @@ fn what_was_published_is_delivered_though_the_bus_and_its_guards_are_gone() {
     assert_eq!((handled.get(), dropped.get()), (2, 3)); // two events and the handler
 }
 
-/// Their collection belongs to the hook, the hook to the bus, and a letter keeps its event and whom it was for.
+/// The hook owns the collection of letters, and the bus owns the hook. A letter keeps its event and
+/// the name of its subscription.
 #[test]
 fn letters_that_are_kept_by_their_hook_do_not_keep_the_bus_alive() {
     on_grid(|pool| {
@@ -990,7 +991,7 @@ fn letters_that_are_kept_by_their_hook_do_not_keep_the_bus_alive() {
 }
 
 #[test]
-fn events_and_handlers_whose_destructors_panic_harm_nobody() {
+fn events_and_handlers_with_panicking_destructors_do_no_harm() {
     quiet_panics();
     on_grid(|pool| {
         let (bus, letters) = bus_with_letters(&pool);
@@ -1000,7 +1001,7 @@ fn events_and_handlers_whose_destructors_panic_harm_nobody() {
             let _ = &held;
             counted.add();
         });
-        let held = bus.publish(Bomb(dropped.clone())); // this thread is the last to let go of this event
+        let held = bus.publish(Bomb(dropped.clone())); // this thread drops the event last
         for _ in 0..4 {
             bus.publish(Bomb(dropped.clone()));
         }
@@ -1034,8 +1035,8 @@ fn each_delivery_is_a_task_with_the_name_of_its_subscription() {
 }
 
 #[test]
-fn publishing_ending_and_shutting_down_meet_without_a_loss() {
-    // Every delivery that a receipt tells of has one outcome, and the books agree with the receipts.
+fn concurrent_publishing_unsubscribing_and_shutdown_lose_no_event() {
+    // Every delivery of a receipt has one outcome, and the metrics agree with the receipts.
     with_watchdog(|| {
         for round in 0..60_u32 {
             let pool = pool(2, 2);

@@ -353,7 +353,7 @@ fn destructors_that_cancel_drop_or_submit_the_next_one_take_the_stack_of_a_few()
         "child_drops_a_chain_of_results",
         "child_drops_a_chain_of_groups",
         "child_drops_pools_that_closures_own",
-        "child_submits_in_the_destructor_of_what_was_discarded",
+        "child_submits_in_the_destructor_of_a_discarded_closure",
     ]);
 }
 
@@ -474,7 +474,7 @@ impl Drop for Resubmits {
 
 #[test]
 #[ignore = "run in a process of its own"]
-fn child_submits_in_the_destructor_of_what_was_discarded() {
+fn child_submits_in_the_destructor_of_a_discarded_closure() {
     on_small_stack(|| {
         for policy in [Overflow::DiscardOldest, Overflow::DiscardNewest] {
             let builder = WorkerPool::builder().workers(1).queue_capacity(1).stack_size(STACK).overflow(policy);
@@ -632,7 +632,7 @@ mod bus {
     #[test]
     fn hooks_of_a_bus_that_publish_are_called_for_sixteen_generations_and_then_skipped_and_counted() {
         in_processes(&[
-            "bus::child_publishes_what_is_unhandled",
+            "bus::child_publishes_unhandled_events",
             "bus::child_publishes_dead_letters",
             "bus::child_goes_from_hook_to_hook",
             "bus::child_publishes_in_the_destructor_of_an_event",
@@ -642,7 +642,7 @@ mod bus {
 
     #[test]
     #[ignore = "run in a process of its own"]
-    fn child_publishes_what_is_unhandled() {
+    fn child_publishes_unhandled_events() {
         on_small_stacks(|builder| {
             let pool = builder.build().unwrap();
             let (slot, called): (Arc<OnceLock<EventBus>>, _) = (Arc::default(), Counter::new());

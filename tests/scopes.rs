@@ -183,7 +183,7 @@ impl Drop for NotesUnwinding {
 }
 
 #[test]
-fn the_errors_of_tasks_are_gone_before_the_panic_of_the_body_goes_on() {
+fn the_errors_of_tasks_are_dropped_before_the_panic_of_the_body_resumes() {
     with_watchdog(|| {
         let (pool, gate) = (pool(2, 4), Gate::new());
         let (dropped, unwinding) = (Counter::new(), Counter::new());
@@ -400,7 +400,7 @@ fn halves_of_halves_are_summed_by_tasks_that_spawn_tasks() {
 
 /// From rayon's `scope_mixed_lifetime_scope`: what the inner scope borrows from the outer one outlives both.
 #[test]
-fn an_inner_scope_borrows_what_the_outer_one_borrows_and_more() {
+fn an_inner_scope_borrows_from_the_outer_scope_and_its_own_frame() {
     on_grid(|pool| {
         let outer_sum = AtomicUsize::new(0);
         pool.scope(|scope| {
@@ -458,7 +458,7 @@ fn closures_of_every_size_and_alignment_borrow_and_run() {
 }
 
 #[test]
-fn what_the_body_returns_cancels_nothing() {
+fn an_error_returned_by_the_body_cancels_nothing() {
     on_grid(|pool| {
         let ran = AtomicUsize::new(0);
         let value = pool.scope(|scope| {
@@ -575,7 +575,7 @@ fn a_body_that_panics_drops_its_queued_closures_before_it_unwinds() {
 }
 
 #[test]
-fn what_is_spawned_after_a_failure_is_dropped_at_once() {
+fn a_task_spawned_after_a_failure_is_dropped_at_once() {
     on_grid(|pool| {
         let dropped = Counter::new();
         let outcome = pool.scope(|scope| {
@@ -678,7 +678,7 @@ fn a_scope_in_a_destructor_works_while_the_thread_unwinds() {
 }
 
 #[test]
-fn a_task_that_leaks_what_it_captured_leaves_the_borrow_alone() {
+fn a_task_that_leaks_its_captures_does_not_extend_the_borrow() {
     on_grid(|pool| {
         let mut text = String::from("before");
         pool.scope(|scope| {

@@ -17,7 +17,7 @@ use workcrew::{CancelReason, GroupError, JoinError, OnDrop, WorkerPool, WorkerPo
 
 /// Fault 94.
 #[test]
-fn shutdown_drains_what_was_accepted() {
+fn shutdown_drains_accepted_tasks() {
     on_grid(|pool| {
         let ran = Counter::new();
         for _ in 0..200 {
@@ -40,7 +40,7 @@ fn shutdown_drains_what_was_accepted() {
 
 /// Fault 95.
 #[test]
-fn shutdown_now_cancels_what_is_queued_and_counts_it() {
+fn shutdown_now_cancels_queued_tasks_and_counts_them() {
     on_grid(|pool| {
         let wedge = BlockedWorkers::new(&pool);
         let (ran, dropped) = (Counter::new(), Counter::new());
@@ -98,7 +98,7 @@ fn a_worker_that_comes_free_during_shutdown_now_starts_nothing() {
 
 /// Fault 95.
 #[test]
-fn shutdown_now_tells_running_groups() {
+fn shutdown_now_cancels_running_groups() {
     on_grid(|pool| {
         let (group, gate) = (pool.group(), Gate::new());
         let (token, inside) = (group.token().clone(), gate.clone());
@@ -139,7 +139,7 @@ fn shutdown_timeout_returns_in_time_and_reports() {
 
 /// Fault 96.
 #[test]
-fn every_way_to_shut_down_may_be_taken_by_many_at_once() {
+fn every_way_to_shut_down_may_be_called_by_many_threads() {
     on_grid(|pool| {
         let ran = Counter::new();
         let mut accepted = 0;
@@ -339,7 +339,7 @@ fn handles_that_outlive_the_pool_all_resolve() {
 
 /// Fault 108.
 #[test]
-fn who_waits_is_released_by_shutdown_now() {
+fn shutdown_now_wakes_blocked_submitters_and_waiters() {
     on_grid(|pool| {
         let wedge = BlockedWorkers::new(&pool);
         let (handle, timed) = (pool.spawn(|| ()), pool.try_spawn(|| ()));
@@ -388,7 +388,7 @@ fn a_timed_wait_for_idle_is_not_early() {
 }
 
 #[test]
-fn idle_is_seen_by_every_waiter_whoever_ends_the_last_task() {
+fn every_waiter_sees_idle_however_the_last_task_ends() {
     with_watchdog(|| {
         let pool = pool(2, 4);
         for _ in 0..3_000 {
@@ -605,7 +605,7 @@ fn a_discarded_closure_may_end_its_pool_in_its_destructor() {
 }
 
 #[test]
-fn the_report_counts_what_workers_cancel_too() {
+fn the_report_counts_tasks_cancelled_by_workers() {
     with_watchdog(|| {
         for _ in 0..300 {
             let pool = pool(2, 256);
@@ -684,7 +684,7 @@ fn a_timed_shutdown_does_not_wait_for_destructors_of_thread_locals() {
 }
 
 #[test]
-fn everybody_who_shuts_down_returns_when_the_threads_have_ended() {
+fn every_shutdown_returns_after_the_threads_have_ended() {
     struct Ends(Gate, Counter);
     impl Drop for Ends {
         fn drop(&mut self) {
@@ -807,7 +807,7 @@ impl Drop for AsksForAScope {
 }
 
 #[test]
-fn what_is_dropped_by_the_closing_finds_the_pool_closed() {
+fn destructors_run_by_the_closing_find_the_pool_closed() {
     let pool = Arc::new(pool(1, 1));
     let (dropped, drops) = mpsc::channel();
     let asks = AsksForAScope(Arc::downgrade(&pool), dropped);

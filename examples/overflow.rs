@@ -1,5 +1,6 @@
-//! What a full queue does to whoever submits. The `try_` and `_timeout` forms give the closure back; the plain forms
-//! follow one of four policies: wait, run it here, give up the oldest, or give up the new one.
+//! What a submitter experiences at a full queue. The `try_` and `_for` forms return the closure. The
+//! plain forms follow one of four policies: block, run on the caller, discard the oldest, or discard
+//! the newest.
 
 use std::error::Error;
 use std::sync::mpsc::{Sender, channel};

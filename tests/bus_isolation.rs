@@ -129,7 +129,7 @@ fn a_publisher_gives_each_of_several_full_mailboxes_the_event_as_soon_as_it_has_
 
 /// Fault 176.
 #[test]
-fn a_publisher_that_waits_for_several_mailboxes_is_let_go_by_the_end_of_their_subscriptions_or_of_the_pool() {
+fn the_end_of_the_subscriptions_or_the_pool_releases_a_publisher_that_waits_for_several_mailboxes() {
     for by_shutdown in [false, true] {
         let pool = pool(2, 1);
         let bus = EventBus::new(&pool);
@@ -191,7 +191,7 @@ fn many_publishers_and_full_mailboxes_lose_nothing_and_keep_the_order_of_each_pu
 
 /// Fault 176.
 #[test]
-fn a_publisher_that_is_held_up_holds_up_no_other_thread_for_subscriptions_that_have_room() {
+fn a_blocked_publisher_delays_no_other_thread_for_subscriptions_with_room() {
     let pool = pool(2, 1);
     let bus = EventBus::new(&pool);
     let gate = Gate::new();
@@ -245,7 +245,7 @@ fn a_worker_that_publishes_serves_those_with_room_before_it_makes_room_elsewhere
 
 /// Fault 178.
 #[test]
-fn an_ordered_subscription_handles_what_each_thread_publishes_in_order_retries_included() {
+fn an_ordered_subscription_handles_the_events_of_each_thread_in_order_retries_included() {
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
         let (log, tries) = (Arc::new(Mutex::new(Vec::new())), Counter::new());

@@ -329,7 +329,7 @@ fn the_runner_of_a_subscription_is_helped_by_a_worker_that_waits_for_another_eve
 
 /// Fault 271.
 #[test]
-fn a_handler_that_joins_a_publisher_to_its_own_full_mailbox_is_told() {
+fn a_handler_that_joins_a_publisher_to_its_own_full_mailbox_gets_would_deadlock() {
     for workers in SIZES {
         for capacity in CAPACITIES {
             for mailboxes in [1, 2] {
@@ -382,7 +382,7 @@ fn publish_through_another_pool_to_its_own(workers: usize, capacity: usize, mail
 
 /// Fault 271.
 #[test]
-fn a_handler_that_joins_a_wait_for_its_own_end_is_told() {
+fn a_handler_that_joins_a_wait_for_its_own_end_gets_would_deadlock() {
     quiet_panics();
     for workers in SIZES {
         for concurrent in [1, 3] {
@@ -428,7 +428,7 @@ fn a_handler_that_joins_a_wait_for_its_own_end_is_told() {
 
 /// Fault 271.
 #[test]
-fn ordered_subscriptions_that_wait_for_each_other_are_told_on_any_pool() {
+fn ordered_subscriptions_that_wait_for_each_other_get_would_deadlock_on_any_pool() {
     on_grid(|pool| {
         for capacity in CAPACITIES {
             let bus = EventBus::new(&pool);
@@ -458,7 +458,7 @@ fn ordered_subscriptions_that_wait_for_each_other_are_told_on_any_pool() {
 
 /// Fault 272.
 #[test]
-fn what_a_handler_publishes_to_its_own_full_mailbox_is_handled_or_refused_and_counted() {
+fn events_published_to_the_handlers_own_full_mailbox_are_handled_or_refused_and_counted() {
     on_grid(|pool| {
         for capacity in CAPACITIES {
             let bus = EventBus::new(&pool);

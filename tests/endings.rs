@@ -39,7 +39,7 @@ fn stuck(pool: &WorkerPool) -> (Gate, Counter) {
 
 /// Fault 140.
 #[test]
-fn a_drop_after_a_report_does_not_wait_for_what_was_left_behind() {
+fn a_drop_after_a_report_does_not_wait_for_tasks_left_behind() {
     for policy in [OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach] {
         for end in ENDS {
             grid(|builder| {
@@ -63,7 +63,7 @@ fn a_drop_after_a_report_does_not_wait_for_what_was_left_behind() {
 
 /// Fault 140.
 #[test]
-fn a_second_shutdown_does_not_wait_for_what_was_left_behind() {
+fn a_second_shutdown_does_not_wait_for_tasks_left_behind() {
     for end in ENDS {
         on_grid(|pool| {
             let (gate, ended) = stuck(&pool);
@@ -455,7 +455,7 @@ fn a_task_may_give_its_pool_up_beside_one_that_is_stuck() {
 
 /// Fault 144.
 #[test]
-fn what_was_queued_behind_a_stuck_task_is_cancelled_once() {
+fn tasks_queued_behind_a_stuck_task_are_cancelled_once() {
     for end in ENDS {
         on_grid(|pool| {
             let wedge = BlockedWorkers::new(&pool);

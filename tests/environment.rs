@@ -129,7 +129,7 @@ fn child_lives_through_jumps_of_the_wall_clock() {
 
 /// Fault 118.
 #[test]
-fn a_busy_submitter_on_the_same_cpu_starves_nobody() {
+fn a_busy_submitter_on_the_same_cpu_starves_no_worker() {
     with_watchdog(|| {
         let pool = pool(2, 1);
         let ran = Counter::new();
@@ -146,8 +146,8 @@ fn a_busy_submitter_on_the_same_cpu_starves_nobody() {
 /// Fault 111.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_user_who_may_start_few_threads_gets_a_typed_error() {
-    // The superuser is bound by no limit, so there the child is somebody else.
+fn a_thread_limit_of_the_system_is_a_typed_error() {
+    // No limit binds the superuser, so the child then runs as another user.
     let binary = env::current_exe().unwrap();
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
     let folder = env::temp_dir().join(format!("workcrew-{}", process::id()));

@@ -112,7 +112,7 @@ fn timers_retries_and_events_travel_too() {
 }
 
 #[test]
-fn what_users_hold_may_cross_a_catch() {
+fn public_types_are_unwind_safe() {
     fn crosses<T: UnwindSafe + RefUnwindSafe>() {}
     crosses::<WorkerPool>();
     crosses::<JoinHandle<u8>>();

@@ -39,7 +39,7 @@ fn every_reason_of_a_cancellation_reads_differently() {
 }
 
 #[test]
-fn every_error_of_a_task_and_a_group_says_what_happened() {
+fn every_error_of_a_task_and_a_group_describes_the_failure() {
     let silent = || panic_of(|| std::panic::panic_any(7));
     let loud = || panic_of(|| panic!("out of paper"));
     assert!(loud().to_string().ends_with("panicked: out of paper") && silent().to_string().ends_with("panicked"));
@@ -57,7 +57,7 @@ fn every_error_of_a_task_and_a_group_says_what_happened() {
 }
 
 #[test]
-fn errors_turn_into_those_of_groups_and_give_back_what_failed() {
+fn errors_convert_to_group_errors_and_return_the_cause() {
     let panicked: GroupError<u8> = JoinError::Panicked(panic_of(|| panic!())).into();
     assert!(matches!(panicked, GroupError::Panicked(_)));
     assert!(matches!(GroupError::<u8>::from(JoinError::WouldDeadlock), GroupError::WouldDeadlock));
@@ -69,7 +69,7 @@ fn errors_turn_into_those_of_groups_and_give_back_what_failed() {
 }
 
 #[test]
-fn every_refusal_says_why_and_answers_each_question() {
+fn every_refusal_has_a_reason_and_answers_each_question() {
     let pool = pool(1, 1);
     let wedge = BlockedWorkers::new(&pool);
     fill(&pool, &Counter::new());
@@ -115,7 +115,7 @@ fn every_reason_not_to_build_a_pool_reads_differently() {
 }
 
 #[test]
-fn debug_of_what_users_hold_shows_its_state_and_does_not_wait() {
+fn debug_of_public_types_shows_their_state_and_does_not_wait() {
     let shows = |thing: &dyn Debug, word: &str| {
         let text = format!("{thing:?}");
         assert!(text.contains(word), "{text}");
@@ -142,7 +142,7 @@ fn debug_of_what_users_hold_shows_its_state_and_does_not_wait() {
 }
 
 #[test]
-fn every_refusal_of_a_timer_says_why_and_answers_each_question() {
+fn every_refusal_of_a_timer_has_a_reason_and_answers_each_question() {
     let pool = pool(1, 1);
     let zero = pool.execute_every(Duration::ZERO, || ()).unwrap_err();
     assert_eq!((zero.is_full(), zero.is_shut_down(), zero.is_zero_period()), (false, false, true));
@@ -184,7 +184,7 @@ fn debug_of_a_timer_and_of_a_submission_shows_how_far_they_are() {
 
 #[cfg(feature = "retry")]
 #[test]
-fn every_reason_to_give_up_reads_differently_and_what_retries_are_made_of_shows_itself() {
+fn every_reason_to_give_up_has_its_own_text_and_retry_types_have_debug() {
     use workcrew::retry::{GiveUpReason, RetryBudget, RetryPolicy};
     let reasons = [
         GiveUpReason::Permanent,
@@ -207,7 +207,7 @@ fn every_reason_to_give_up_reads_differently_and_what_retries_are_made_of_shows_
 
 #[cfg(feature = "events")]
 #[test]
-fn debug_of_a_bus_and_what_comes_of_it_shows_everything_but_the_events() {
+fn debug_of_a_bus_and_its_types_shows_everything_but_the_events() {
     use workcrew::events::EventBus;
     struct Secret;
     let pool = pool(1, 1);
@@ -254,7 +254,7 @@ fn metrics_read_well_with_and_without_times() {
 }
 
 #[test]
-fn an_observer_that_listens_to_nothing_hears_nothing_and_one_that_listens_is_told_who_and_where() {
+fn an_observer_gets_only_the_calls_it_implements_with_worker_and_place() {
     struct Deaf;
     impl Observer for Deaf {}
     #[derive(Default)]
@@ -387,7 +387,7 @@ fn a_wait_for_all_outcomes_has_no_error_and_panics_past_the_depth() {
 }
 
 #[test]
-fn a_group_that_can_hold_nothing_answers_every_wait() {
+fn a_group_with_a_capacity_of_zero_ends_every_wait() {
     let pool = pool(1, 4);
     let impossible = || {
         let group = pool.group().limit(0);

@@ -1,5 +1,5 @@
 //! Faults of the pool itself: threads that do not start, workers that fail with a job in their hand, and a pool that dawdles
-//! between any two steps. The ledger is exact afterwards.
+//! between any two steps. The metrics are exact afterwards.
 //!
 //! `RUSTFLAGS="--cfg workcrew_faults" cargo test --test faults --target-dir target/faults`
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -102,7 +102,7 @@ fn a_pool_that_cannot_grow_keeps_its_size_and_loses_nothing() {
 
 /// Fault 92.
 #[test]
-fn what_a_failing_worker_had_in_its_hand_is_cancelled_and_the_worker_lives() {
+fn a_failing_worker_cancels_its_current_task_and_survives() {
     let _alone = alone();
     for workers in [1, 2, 8] {
         with_watchdog(|| {
@@ -193,7 +193,7 @@ fn a_fault_before_the_closure_is_the_tasks_panic() {
 
 /// Fault 16.
 #[test]
-fn what_lies_in_the_queue_was_accepted_whatever_happens_before_its_submitter_returns() {
+fn a_queued_task_was_accepted_before_its_submitter_returns() {
     let _alone = alone();
     with_watchdog(|| {
         for ends_now in [false, true] {
@@ -250,14 +250,14 @@ fn a_drain_waits_for_a_submission_that_was_admitted_and_is_on_its_way() {
         drop(armed);
         assert!(pool.wait_idle_timeout(LIMIT));
         assert!(accepted, "it was admitted before the closing");
-        // The time of the shutdown had run out, so it was cancelled; one fate all the same.
+        // The timeout of the shutdown had expired, so the task was cancelled. It has one outcome.
         assert_eq!((ran.get(), pool.metrics().tasks_cancelled), (0, 1));
         assert_counts_add_up(&pool);
     });
 }
 
 #[test]
-fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
+fn a_delayed_completion_happens_once_for_every_kind_of_waiter() {
     let _alone = alone();
     with_watchdog(|| {
         for way in 0..4 {
@@ -266,7 +266,7 @@ fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
             let held = DropCounter(dropped.clone());
             let (gate, armed) = hold_at(Failpoint::Completing);
             let handle = pool.spawn(move || held).unwrap();
-            gate.wait_started(1); // it has returned, and nobody knows
+            gate.wait_started(1); // the task has returned, but is not complete
             assert!(!handle.is_finished() && !handle.wait_timeout(Duration::ZERO) && !handle.cancel());
             match way {
                 0 => drop(handle),
@@ -297,7 +297,7 @@ fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
 
 /// Every place dawdles or fails at random, under everything at once.
 #[test]
-fn random_faults_keep_the_ledger() {
+fn random_faults_keep_the_counts() {
     let _alone = alone();
     let mut seeds = Rng::new(rng::asked_seed().unwrap_or_else(rng::fresh_seed));
     for _ in 0..400 {

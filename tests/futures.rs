@@ -69,13 +69,13 @@ fn nothing_is_submitted_before_the_first_poll_and_where_there_is_room_the_first_
         let mut submission = pool.spawn_async(|| 3);
         let alarm = Alarm::new();
         let Poll::Ready(Ok(handle)) = poll(&mut submission, &alarm) else { panic!("there is room") };
-        assert!(poll(&mut submission, &alarm).is_pending(), "ready once, then pending for ever");
+        assert!(poll(&mut submission, &alarm).is_pending(), "ready once, then pending forever");
         assert_eq!((handle.join().unwrap(), alarm.rung.get()), (3, 0));
     });
 }
 
 #[test]
-fn a_submission_waits_for_room_and_the_last_waker_is_told() {
+fn a_submission_waits_for_room_and_wakes_the_last_waker() {
     on_grid(|pool| {
         let (wedge, ran) = full(&pool);
         let mut submission = pool.spawn_async(|| 3);
@@ -120,7 +120,7 @@ fn a_submission_that_is_dropped_while_it_waits_is_withdrawn() {
 }
 
 #[test]
-fn who_is_told_of_room_and_dropped_passes_the_word_on() {
+fn a_notified_future_that_is_dropped_passes_the_notification_on() {
     with_watchdog(|| {
         let pool = pool(1, 1);
         for _ in 0..200 {
@@ -140,7 +140,7 @@ fn who_is_told_of_room_and_dropped_passes_the_word_on() {
 }
 
 #[test]
-fn closing_gives_the_closure_back_and_wakes_who_waits() {
+fn closing_returns_the_closure_and_wakes_waiting_submitters() {
     on_grid(|pool| {
         let (wedge, _ran) = full(&pool);
         let mut submission = pool.spawn_async(|| 3);
@@ -169,7 +169,7 @@ fn forgotten_submissions_do_not_hold_up_a_shutdown() {
         assert!(poll(&mut late, &Alarm::new()).is_pending());
         mem::forget(forgotten);
         wedge.open();
-        pool.shutdown(); // nobody polls
+        pool.shutdown(); // no thread polls
         let refused = block_on(late).map(drop).unwrap_err();
         assert_eq!(refused.into_inner()(), 5);
     });
@@ -196,7 +196,7 @@ fn on_the_only_worker_a_submission_never_waits() {
 }
 
 #[test]
-fn a_full_queue_is_met_as_the_policy_says_but_never_by_running_the_job_here() {
+fn a_full_queue_follows_the_policy_but_never_runs_the_job_in_place() {
     with_watchdog(|| {
         for policy in [Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest] {
             let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(policy).build().unwrap();
@@ -324,7 +324,7 @@ fn a_submission_racing_the_shutdown_is_run_or_comes_back() {
 }
 
 #[test]
-fn a_handle_is_told_of_its_end_during_a_shutdown() {
+fn a_handle_is_notified_of_completion_during_a_shutdown() {
     on_grid(|pool| {
         let wedge = BlockedWorkers::new(&pool);
         let mut queued = pool.spawn(|| 3).unwrap();
@@ -363,7 +363,7 @@ fn handles_polled_and_dropped_while_they_end_yield_each_result_once() {
 }
 
 #[test]
-fn a_cancellation_is_awaited_and_told_to_the_last_waker_once() {
+fn a_cancellation_wakes_the_last_waker_once() {
     let token = CancellationToken::new();
     let child = token.child_token();
     let (first, last) = (Alarm::new(), Alarm::new());
@@ -373,7 +373,7 @@ fn a_cancellation_is_awaited_and_told_to_the_last_waker_once() {
     token.cancel();
     assert_eq!((first.rung.get(), last.rung.get()), (0, 1));
     assert_eq!(poll(&mut cancelled, &last), Poll::Ready(CancelReason::Requested));
-    assert_eq!(poll(&mut cancelled, &last), Poll::Ready(CancelReason::Requested), "ready is for ever");
+    assert_eq!(poll(&mut cancelled, &last), Poll::Ready(CancelReason::Requested), "stays ready");
     assert_eq!(block_on(token.cancelled()), CancelReason::Requested);
     assert!(format!("{cancelled:?}").contains("WaitForCancellation"));
 }
@@ -407,7 +407,7 @@ fn a_cancellation_racing_the_poll_is_never_missed() {
 }
 
 #[test]
-fn a_waker_that_panics_or_drops_its_future_keeps_no_other_from_being_told() {
+fn a_waker_that_panics_or_drops_its_future_does_not_keep_others_asleep() {
     let thread = thread::Builder::new().name("workcrew-test".into());
     common::quiet_panics();
     let run = || {
@@ -431,7 +431,7 @@ fn a_waker_that_panics_or_drops_its_future_keeps_no_other_from_being_told() {
 }
 
 #[test]
-fn a_task_that_awaits_itself_is_told_that_it_would_wait_for_ever() {
+fn a_task_that_awaits_itself_gets_would_deadlock() {
     on_grid(|pool| {
         let (give, given) = mpsc::channel::<JoinHandle<()>>();
         let (tell, told) = mpsc::channel();
@@ -446,7 +446,7 @@ fn a_task_that_awaits_itself_is_told_that_it_would_wait_for_ever() {
 
 #[cfg(feature = "driver")]
 #[test]
-fn what_follows_a_future_and_joins_itself_is_told_so_and_each_has_an_id_of_its_own() {
+fn a_continuation_that_joins_itself_gets_would_deadlock_and_has_its_own_id() {
     on_grid(|pool| {
         let driver = workcrew::driver::Driver::new(&pool, 2).unwrap();
         let (give, given) = mpsc::channel::<JoinHandle<()>>();
@@ -469,7 +469,7 @@ fn futures_may_be_sent_and_moved() {
 }
 
 #[test]
-fn a_future_that_is_told_of_room_and_not_polled_holds_up_no_thread() {
+fn a_notified_future_that_is_not_polled_blocks_no_thread() {
     with_watchdog(|| {
         let pool = Arc::new(pool(1, 1));
         let (wedge, _) = full(&pool);
@@ -485,7 +485,7 @@ fn a_future_that_is_told_of_room_and_not_polled_holds_up_no_thread() {
 }
 
 #[test]
-fn a_waiting_future_that_is_polled_on_a_worker_passes_on_what_it_was_told() {
+fn a_notified_future_that_is_polled_on_a_worker_passes_the_notification_on() {
     with_watchdog(|| {
         let pool = Arc::new(pool(2, 1));
         let (first, second, inside) = (Gate::new(), Gate::new(), Gate::new());
@@ -519,7 +519,7 @@ fn a_waiting_future_that_is_polled_on_a_worker_passes_on_what_it_was_told() {
         submitters.into_iter().for_each(|submitter| submitter.join().unwrap().unwrap());
         inside.open();
         polling.unwrap().join().unwrap();
-        assert!(rings.try_recv().is_err(), "who does not wait any more is not told");
+        assert!(rings.try_recv().is_err(), "a thread that no longer waits is not notified");
     });
 }
 

@@ -134,7 +134,7 @@ fn a_joining_worker_claims_its_task_and_the_entry_in_the_queue_is_empty() {
 
 /// Fault 61.
 #[test]
-fn a_claimed_task_that_panics_leaves_the_joiner_whole() {
+fn a_claimed_task_that_panics_does_not_harm_the_joiner() {
     common::quiet_panics();
     let pool = pool(1, 4);
     let inner = Arc::clone(&pool);
@@ -170,7 +170,7 @@ fn the_workers_of_two_pools_may_wait_for_each_other() {
 
 /// Fault 53.
 #[test]
-fn a_task_that_joins_itself_is_told_so() {
+fn a_task_that_joins_itself_gets_would_deadlock() {
     on_grid(|pool| {
         let (give, take) = mpsc::channel::<JoinHandle<()>>();
         let (told, tell) = mpsc::channel();
@@ -182,7 +182,7 @@ fn a_task_that_joins_itself_is_told_so() {
 
 /// Fault 63.
 #[test]
-fn a_task_that_joins_what_runs_below_it_on_the_stack_is_told_so() {
+fn a_task_that_joins_a_task_below_it_on_the_stack_gets_would_deadlock() {
     with_watchdog(|| {
         let pool = pool(1, 4);
         let (give, take) = mpsc::channel::<JoinHandle<()>>();
@@ -360,13 +360,13 @@ fn a_handle_is_a_future_that_wakes_the_last_waker() {
         rings.recv_timeout(LIMIT).unwrap();
         assert!(matches!(poll(&mut handle, &last), Poll::Ready(Ok(8))));
         assert_eq!((first.rung.get(), last.rung.get()), (0, 1));
-        assert!(poll(&mut handle, &last).is_pending(), "ready once, then pending for ever");
+        assert!(poll(&mut handle, &last).is_pending(), "ready once, then pending forever");
     });
 }
 
 /// Fault 137c.
 #[test]
-fn a_future_dropped_after_a_poll_wakes_nobody() {
+fn a_future_dropped_after_a_poll_calls_no_waker() {
     on_grid(|pool| {
         let gate = Gate::new();
         let inside = gate.clone();
@@ -427,7 +427,7 @@ fn a_waker_may_use_the_pool() {
 
 /// Fault 137f.
 #[test]
-fn a_shutdown_wakes_who_awaits_a_task_that_never_runs() {
+fn a_shutdown_wakes_the_waiter_of_a_task_that_never_runs() {
     on_grid(|pool| {
         let wedge = BlockedWorkers::new(&pool);
         let mut handle = pool.spawn(|| ()).unwrap();
@@ -459,7 +459,7 @@ fn awaiting_on_the_only_worker_runs_the_task_there() {
 }
 
 #[test]
-fn after_idle_every_handle_is_finished_and_after_join_the_books_know() {
+fn after_idle_every_handle_is_finished_and_after_join_the_metrics_count_it() {
     with_watchdog(|| {
         let pool = pool(2, 64);
         for _ in 0..2_000 {
@@ -522,7 +522,7 @@ fn try_map_stops_at_the_first_error() {
 }
 
 #[test]
-fn a_wait_for_ever_on_the_only_worker_runs_the_task() {
+fn a_wait_with_the_longest_timeout_on_the_only_worker_runs_the_task() {
     with_watchdog(|| {
         let pool = pool(1, 4);
         let inner = Arc::clone(&pool);
@@ -586,7 +586,7 @@ fn panics_handed_up_through_many_joins_stay_short() {
 
 /// Fault 137a.
 #[test]
-fn joining_what_was_awaited_panics_and_says_so() {
+fn joining_an_awaited_handle_panics_with_a_reason() {
     let pool = pool(1, 4);
     let mut handle = pool.spawn(|| 5).unwrap();
     assert!(handle.wait_timeout(LIMIT));

@@ -109,7 +109,7 @@ fn the_plain_forms_may_run_a_job_in_place_as_their_docs_say() {
 
 /// Fault 169.
 #[test]
-fn what_many_strangers_left_does_not_slow_down_the_work_of_one() {
+fn threads_that_have_ended_do_not_slow_down_later_ones() {
     /// With this number a search through all of them, for each of them, would not end within the limit.
     const STRANGERS: usize = 100_000;
     with_watchdog(|| {

@@ -1,4 +1,5 @@
-//! Panics everywhere: what is contained, what reaches whom, and what ends the process.
+//! Panics in user code: which are contained, which reach a waiter or a hook, and which abort the
+//! process.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(panic = "unwind")]
 
@@ -142,7 +143,7 @@ fn bombs_in_closures_that_never_run_are_contained() {
 
 /// Faults 24, 25, 54.
 #[test]
-fn a_result_that_is_a_bomb_is_contained_unless_somebody_took_it() {
+fn a_panicking_destructor_of_a_result_is_contained_unless_it_was_taken() {
     common::quiet_panics();
     on_grid(|pool| {
         let bombs = Counter::new();
@@ -220,7 +221,7 @@ fn values_and_errors_of_an_abandoned_group_that_are_bombs_are_contained_one_by_o
         pool.wait_idle();
         drop(group);
         drop(spawner);
-        pool.shutdown(); // a worker may have been the last to let go of the group
+        pool.shutdown(); // a worker may have been the last owner of the group
         assert_eq!(bombs.get(), 10);
     });
 }
@@ -337,8 +338,8 @@ fn child_exits_in_a_task() {
 
 /// Faults 28, 29, 30.
 #[test]
-fn what_cannot_be_contained_aborts_the_process() {
-    // A panic while panicking, and a panicking panic hook: the standard library aborts before anybody could catch.
+fn panics_that_cannot_be_contained_abort_the_process() {
+    // A panic while panicking, and a panicking panic hook: the standard library aborts before any code can catch it.
     for test in ["child_panics_while_panicking", "child_panics_in_the_panic_hook", "child_throws_two_bombs"] {
         let output = run_child(test, &[]);
         assert!(!output.status.success() && output.status.code().is_none(), "{test}: {output:?}");

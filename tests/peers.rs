@@ -82,7 +82,7 @@ fn after_a_shutdown_every_policy_refuses_and_gives_the_closure_back() {
 /// Fault 42.
 /// From folly's and rayon's tests of latches: the end of a task meets the beginning of the wait.
 #[test]
-fn a_join_that_meets_the_end_of_its_task_is_not_left_sleeping() {
+fn a_join_that_overlaps_the_end_of_its_task_returns() {
     with_watchdog(|| {
         let pool = pool(1, 4);
         for round in 0..4_000_u32 {
@@ -103,7 +103,7 @@ fn a_join_that_meets_the_end_of_its_task_is_not_left_sleeping() {
 /// Fault 66.
 /// From errgroup's `TestCancelCause`: what the token tells is what ended the group.
 #[test]
-fn the_token_tells_why_the_group_was_cancelled() {
+fn the_token_has_the_reason_of_the_groups_cancellation() {
     common::quiet_panics();
     on_grid(|pool| {
         for fails in [true, false] {
@@ -182,7 +182,7 @@ fn a_wait_that_has_begun_ends_when_queued_tasks_are_cancelled() {
 
 /// From conc's tests of panics: many panic, one is told, the others are only counted.
 #[test]
-fn of_many_panics_in_a_group_one_is_told_and_all_are_counted() {
+fn of_many_panics_in_a_group_one_is_returned_and_all_are_counted() {
     common::quiet_panics();
     on_grid(|pool| {
         let group = pool.group().policy(GroupPolicy::CollectAll);
@@ -304,7 +304,7 @@ fn a_freed_worker_makes_room_for_one_job() {
 
 /// From rayon's `custom_panic_handler_and_nested_spawn`: each panic is told once, wherever it was spawned.
 #[test]
-fn the_panic_hook_is_told_of_each_panic_once() {
+fn the_panic_hook_is_called_once_for_each_panic() {
     common::quiet_panics();
     grid(|builder| {
         let told = Counter::new();
@@ -371,7 +371,7 @@ fn resizing_under_load_loses_nothing() {
 
 /// From tokio's `JoinSet`: all are joined as they end, and then there is nothing.
 #[test]
-fn completions_hand_out_every_task_and_then_nothing() {
+fn completions_return_every_task_and_then_none() {
     on_grid(|pool| {
         let mut group = pool.group();
         group.spawn_all((0..10).map(|n| move || Ok::<_, ()>(n)));
@@ -510,13 +510,14 @@ fn a_pool_goes_from_open_to_closed_to_drained_and_never_back() {
     });
 }
 
-/// From the JDK's `ThrowingTasks`: whatever a task throws, the pool counts it and goes on.
+/// From the JDK's `ThrowingTasks`: the pool counts every kind of panic and continues.
 #[test]
 fn every_kind_of_panic_in_every_form_of_submission_is_counted() {
     common::quiet_panics();
     on_grid(|pool| {
         let bombs = Counter::new();
-        // A bomb that is captured and not thrown would go off while the stack unwinds, which nobody can contain.
+        // A captured bomb that is not thrown would panic while the stack unwinds, which aborts the
+        // process.
         let throws = |kind: usize| {
             let bomb = (kind > 2).then(|| Bomb(bombs.clone()));
             move || match (kind, bomb) {

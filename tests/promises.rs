@@ -19,20 +19,20 @@ use workcrew::{
 
 /// Remembers every outcome by task.
 #[derive(Default)]
-struct Fates(Mutex<Vec<(TaskId, TaskOutcome)>>);
+struct Outcomes(Mutex<Vec<(TaskId, TaskOutcome)>>);
 
-impl Observer for Fates {
+impl Observer for Outcomes {
     fn task_ended(&self, task: &TaskInfo<'_>, outcome: TaskOutcome) {
         self.0.lock().unwrap().push((task.id(), outcome));
     }
 }
 
 #[test]
-fn promise_01_one_fate() {
+fn promise_01_one_outcome() {
     common::quiet_panics();
     common::grid(|builder| {
-        let fates = Arc::new(Fates::default());
-        let pool = builder.observer(Arc::clone(&fates)).build().unwrap();
+        let outcomes = Arc::new(Outcomes::default());
+        let pool = builder.observer(Arc::clone(&outcomes)).build().unwrap();
         let wedge = BlockedWorkers::new(&pool);
         let cancelled = pool.spawn(|| ()).unwrap();
         assert!(cancelled.cancel());
@@ -53,13 +53,13 @@ fn promise_01_one_fate() {
         assert_eq!((metrics.tasks_failed, metrics.tasks_panicked, metrics.tasks_cancelled), (25, 10, 1));
         assert_counts_add_up(&pool);
 
-        let mut fates = fates.0.lock().unwrap().clone();
-        assert_eq!(fates.len() as u64, metrics.tasks_submitted);
-        assert_eq!(fates.iter().filter(|(_, fate)| *fate == TaskOutcome::Panicked).count(), 10);
-        assert!(fates.contains(&(cancelled.id(), TaskOutcome::Cancelled(CancelReason::Requested))));
-        fates.sort_by_key(|(id, _)| *id);
-        fates.dedup_by_key(|(id, _)| *id);
-        assert_eq!(fates.len() as u64, metrics.tasks_submitted, "a task met two fates");
+        let mut outcomes = outcomes.0.lock().unwrap().clone();
+        assert_eq!(outcomes.len() as u64, metrics.tasks_submitted);
+        assert_eq!(outcomes.iter().filter(|(_, outcome)| *outcome == TaskOutcome::Panicked).count(), 10);
+        assert!(outcomes.contains(&(cancelled.id(), TaskOutcome::Cancelled(CancelReason::Requested))));
+        outcomes.sort_by_key(|(id, _)| *id);
+        outcomes.dedup_by_key(|(id, _)| *id);
+        assert_eq!(outcomes.len() as u64, metrics.tasks_submitted, "a task has two outcomes");
     });
 }
 
@@ -414,8 +414,8 @@ fn promise_10_shutdown_ends() {
 }
 
 #[test]
-fn promise_11_foreign_code_runs_under_no_lock() {
-    // Every kind of foreign code calls back into the pool; under a lock of ours that would hang.
+fn promise_11_user_code_runs_under_no_lock() {
+    // Every kind of user code calls back into the pool. Under a lock of the pool that would hang.
     struct CallsBack(Arc<Mutex<Option<Arc<WorkerPool>>>>);
     impl CallsBack {
         fn look(&self) -> Option<Arc<WorkerPool>> {

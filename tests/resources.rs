@@ -31,7 +31,7 @@ fn threads() -> usize {
     fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// Waits until so many threads are left: the system takes a moment to bury a thread that was joined.
+/// Waits until `expected` threads are left. The system needs a moment to remove a joined thread.
 fn wait_for_threads(expected: usize) {
     let since = Instant::now();
     while threads() != expected {
@@ -75,12 +75,12 @@ fn child_is_idle_for_two_seconds() {
 /// Fault 124.
 #[test]
 fn one_job_wakes_one_worker_of_an_idle_pool() {
-    passes("child_counts_who_wakes");
+    passes("child_counts_woken_workers");
 }
 
 #[test]
 #[ignore = "run by the test above in a process of its own"]
-fn child_counts_who_wakes() {
+fn child_counts_woken_workers() {
     let pool = pool(8, 64);
     BlockedWorkers::new(&pool).open(); // all have worked
     pool.wait_idle();
@@ -237,7 +237,7 @@ fn child_cannot_start_all_workers() {
 
 /// Fault 111.
 #[test]
-fn what_needs_a_thread_that_does_not_start_is_an_error_and_gives_its_closure_back() {
+fn a_thread_that_does_not_start_is_an_error_and_the_closure_is_returned() {
     // No address space has room for a stack of this size, which threads have that are told no other.
     let output = run_child("child_can_start_no_thread_but_its_workers", &[("RUST_MIN_STACK", "140737488355328")]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -305,7 +305,7 @@ fn child_asks_for_more_memory_than_there_is() {
 }
 
 #[test]
-fn what_is_over_leaves_nothing_behind() {
+fn ended_tasks_and_timers_use_no_memory() {
     passes("child_outlives_timers_attempts_and_groups");
 }
 
@@ -323,7 +323,7 @@ fn child_outlives_timers_attempts_and_groups() {
         }
         let inner = Arc::clone(&pool);
         let waiting = pool.spawn(move || {
-            // The only worker is here, so nobody takes out of the queue what the timekeeper puts there.
+            // This task holds the only worker, so no worker takes what the timer thread queues.
             for _ in 0..rounds {
                 let timer = inner.execute_after(Duration::ZERO, || ()).unwrap();
                 while inner.metrics().timers_pending > 0 {

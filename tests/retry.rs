@@ -73,7 +73,7 @@ fn attempts_are_counted_in_all_and_the_first_and_the_last_error_are_kept() {
 
 /// Fault 135.
 #[test]
-fn a_panic_is_a_failure_and_is_told_at_once() {
+fn a_panic_is_a_failure_and_is_reported_at_once() {
     quiet_panics();
     let told = Counter::new();
     let hook = told.clone();
@@ -97,7 +97,7 @@ fn a_panic_is_a_failure_and_is_told_at_once() {
 }
 
 #[test]
-fn a_panic_of_what_classifies_errors_counts_as_one_of_the_attempt() {
+fn a_panic_of_the_error_classifier_counts_as_a_panic_of_the_attempt() {
     quiet_panics();
     let pool = pool(1, 1);
     let policy = short().max_attempts(2).retry_if(|_: &&str| panic!("cannot tell"));
@@ -179,7 +179,7 @@ fn cancelling_before_the_first_attempt_is_the_cancelling_of_any_task() {
 }
 
 #[test]
-fn cancelling_during_an_attempt_tells_it_and_makes_it_the_last() {
+fn cancelling_during_an_attempt_signals_it_and_makes_it_the_last() {
     on_grid(|pool| {
         for succeeds in [false, true] {
             let gate = Gate::new();
@@ -210,7 +210,7 @@ fn cancelling_during_an_attempt_tells_it_and_makes_it_the_last() {
 #[test]
 fn a_worker_that_joins_makes_the_attempts_itself_delays_included() {
     on_grid(|pool| {
-        // As many waiting tasks as workers: nobody else is there to make them.
+        // As many waiting tasks as workers, so no other worker can make the attempts.
         let handles: Vec<_> = (0..pool.workers())
             .map(|_| {
                 let inner = Arc::clone(&pool);
@@ -309,7 +309,7 @@ fn a_worker_waits_for_a_limited_time_without_helping() {
 
 #[test]
 #[allow(clippy::type_complexity, reason = "the type is the point: a task that owns its own handle")]
-fn a_task_that_joins_itself_is_told_so_in_any_attempt() {
+fn a_task_that_joins_itself_gets_would_deadlock_in_any_attempt() {
     let pool = pool(1, 1);
     let slot: Arc<Mutex<Option<JoinHandle<Result<(), RetryError<&str>>>>>> = Arc::default();
     let (own, gate, errors) = (Arc::clone(&slot), Gate::new(), Counter::new());
@@ -482,7 +482,7 @@ fn a_task_has_one_id_in_its_handle_and_in_all_its_attempts() {
 }
 
 #[test]
-fn what_is_dropped_with_a_task_harms_nobody() {
+fn destructors_of_a_retried_task_do_no_harm() {
     quiet_panics();
     on_grid(|pool| {
         let dropped = Counter::new();
@@ -502,7 +502,7 @@ fn what_is_dropped_with_a_task_harms_nobody() {
 }
 
 #[test]
-fn trying_cancelling_joining_and_ending_meet_without_a_loss() {
+fn concurrent_attempts_cancels_joins_and_shutdown_lose_no_task() {
     with_watchdog(|| {
         for round in 0..60 {
             let pool = pool(2, 2);

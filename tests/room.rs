@@ -1,4 +1,4 @@
-//! Room in a group: who waits for it, who makes it, and that no limit gives way meanwhile.
+//! Room in a group: waiting for it, making it, and limits that hold meanwhile.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -22,7 +22,8 @@ fn a_member_that_finds_its_group_full_runs_the_task_before_it_goes_on() {
                 let noted = Arc::clone(&noted);
                 spawner.spawn(move || noted.lock().unwrap().push(number));
             }
-            // The first waits in the only place, and nobody else may run it; there is none for the others.
+            // The first task waits in the only place, and no other worker may run it. The
+            // other tasks have no place.
             assert_eq!(*noted.lock().unwrap(), [1, 2, 3]);
         });
         group.wait().unwrap();

@@ -1,9 +1,13 @@
-//! Random lifecycles of pools: two threads and the tasks themselves do what comes, while one of them ends the pool. At
-//! the end the ledger is checked: every closure ran or was dropped or came back, once; every task met one fate, the one
-//! it was made for; every handle resolved.
+//! Random lifecycles of pools. Two threads and the tasks themselves perform random operations until
+//! a thread ends the pool. Then the test checks the counts:
 //!
-//! A failure prints its seed. `WORKCREW_SEED=… cargo test --test stress` lives that lifecycle again, many times, since the
-//! seed determines what is done and not when. `WORKCREW_SECONDS` says how long to go on.
+//! - every closure ran, was dropped or was returned, exactly once;
+//! - every task has one outcome, the expected one;
+//! - every handle resolved.
+//!
+//! A failure prints its seed. `WORKCREW_SEED=… cargo test --test stress` repeats that lifecycle many
+//! times, because the seed determines the operations but not their timing. `WORKCREW_SECONDS` sets
+//! how long the test runs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(panic = "unwind")]
 
@@ -130,7 +134,7 @@ impl Life {
         let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(closure)));
     }
 
-    /// Does one thing, whatever it is.
+    /// Performs one random operation.
     fn act(&self, rng: &mut Rng, level: u32, handles: &mut Vec<JoinHandle<Result<u32, ()>>>) {
         let Some(pool) = self.pool.upgrade() else { return };
         match rng.below(16) {
@@ -233,7 +237,7 @@ impl Life {
             4 => drop(group.wait_timeout(Duration::ZERO).map_err(TaskGroup::wait)),
             _ => match group.wait() {
                 Ok(values) => assert!(values.len() <= total),
-                Err(GroupError::WouldDeadlock) => panic!("nobody waits for a group of his own here"),
+                Err(GroupError::WouldDeadlock) => panic!("no task waits for its own group here"),
                 Err(_) => assert!(total > 0),
             },
         }
@@ -329,7 +333,7 @@ fn live(seed: u64, rival: &Rival) -> usize {
         end(rival, has_rival, handles);
         assert!(pool.wait_idle_timeout(LIMIT));
         assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
-        check_books(&pool, &life.tally);
+        check_metrics(&pool, &life.tally);
     }
     let made = life.tally.made.load(SeqCst);
     assert_eq!(life.tally.gone.load(SeqCst), made, "every closure is gone, and once");
@@ -344,8 +348,8 @@ fn end(rival: &Rival, has_rival: bool, handles: Vec<JoinHandle<Result<u32, ()>>>
     }
 }
 
-/// The books of a pool that has ended agree with what its closures counted.
-fn check_books(pool: &WorkerPool, tally: &Tally) {
+/// Checks that the metrics of a pool that has ended agree with the counts of its closures.
+fn check_metrics(pool: &WorkerPool, tally: &Tally) {
     let m = pool.metrics();
     let of = |counter: &AtomicUsize| counter.load(SeqCst) as u64;
     assert_eq!((m.tasks_queued, m.tasks_running), (0, 0), "{m}");
@@ -386,7 +390,7 @@ fn watch() -> Arc<Progress> {
 }
 
 #[test]
-fn random_lifecycles_keep_the_ledger() {
+fn random_lifecycles_keep_the_counts() {
     let seconds = env::var("WORKCREW_SECONDS").map_or(2.0, |text| text.parse().unwrap());
     let asked = rng::asked_seed();
     let mut seeds = Rng::new(rng::fresh_seed());

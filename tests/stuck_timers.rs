@@ -54,7 +54,7 @@ unsafe impl GlobalAlloc for Holds {
 
 /// Fault 145.
 #[test]
-fn a_process_whose_thread_of_the_timers_is_stuck_ends_when_main_returns() {
+fn a_process_with_a_stuck_timer_thread_ends_when_main_returns() {
     let output = run_child("child_with_a_stuck_thread_of_the_timers", &[]);
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && told.contains("main returns"), "{output:?}");

@@ -407,7 +407,7 @@ fn the_nested_program_ends() {
 }
 
 #[test]
-fn running_tells_who_does_what_submitted_where() {
+fn running_shows_worker_task_and_place_of_submission() {
     let pool = pool(2, 4);
     let gate = Gate::new();
     let inside = gate.clone();
@@ -430,7 +430,7 @@ fn running_tells_who_does_what_submitted_where() {
 }
 
 #[test]
-fn running_never_mixes_a_task_with_the_one_it_has_lent_its_worker_to() {
+fn running_never_mixes_a_waiting_task_with_the_task_it_runs() {
     with_watchdog(|| {
         let pool = Arc::new(pool(1, 4));
         let ended = Arc::new(AtomicBool::new(false));

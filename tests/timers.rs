@@ -80,7 +80,7 @@ fn no_task_runs_before_its_time_and_a_wait_for_idle_waits_for_it() {
 
 /// Fault 126.
 #[test]
-fn what_is_due_comes_to_the_workers_in_due_order() {
+fn due_timers_run_in_due_order() {
     let pool = pool(1, 1);
     let wedge = BlockedWorkers::new(&pool);
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -159,7 +159,7 @@ type End = fn(&WorkerPool) -> usize;
 /// Fault 131.
 /// Ways × {delayed, periodic}.
 #[test]
-fn every_way_to_end_a_pool_cancels_what_waits_for_its_time_and_reports_it() {
+fn every_end_of_a_pool_cancels_pending_timers_and_reports_them() {
     let ends: [(End, bool); 4] = [
         (
             |pool| {
@@ -240,7 +240,7 @@ fn a_report_is_not_drained_when_a_delayed_task_was_cancelled() {
 }
 
 #[test]
-fn what_is_due_before_the_end_runs_in_it() {
+fn timers_due_before_the_shutdown_run_in_it() {
     on_grid(|pool| {
         let wedge = BlockedWorkers::new(&pool);
         let ran = Counter::new();
@@ -298,7 +298,7 @@ fn the_timer_thread_runs_nothing_foreign_no_destructor_either() {
 }
 
 #[test]
-fn a_timer_that_panics_goes_on_and_each_run_has_its_own_fate() {
+fn a_timer_that_panics_continues_and_each_run_has_its_own_outcome() {
     quiet_panics();
     on_grid(|pool| {
         let runs = Counter::new();
@@ -407,8 +407,8 @@ fn a_pool_may_be_dropped_by_its_own_timer() {
 }
 
 #[test]
-fn setting_cancelling_and_ending_meet_without_a_loss() {
-    // Each delayed task runs or is cancelled or comes back, once; the books say so.
+fn concurrent_setting_cancelling_and_shutdown_lose_no_timer() {
+    // Each delayed task runs, is cancelled or is returned, exactly once. The metrics agree.
     for round in 0..60 {
         with_watchdog(|| {
             let pool = pool(2, 2);

@@ -155,7 +155,7 @@ fn a_registration_racing_the_cancellation_is_called_exactly_once() {
 }
 
 #[test]
-fn a_deadline_that_has_passed_runs_callbacks_when_somebody_looks() {
+fn a_passed_deadline_runs_callbacks_when_the_token_is_read() {
     let token = CancellationToken::with_deadline(Instant::now());
     let called = Counter::new();
     let counted = called.clone();

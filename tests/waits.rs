@@ -191,7 +191,7 @@ fn waiting_for_another_pool_to_be_idle_or_to_end_helps_its_tasks() {
 
 /// Fault 157.
 #[test]
-fn tasks_of_two_pools_that_join_each_other_are_told() {
+fn tasks_of_two_pools_that_join_each_other_get_would_deadlock() {
     for first in [0, 1] {
         let pools = [pool(1, 64), pool(1, 64)];
         let gates = [Gate::new(), Gate::new()];
@@ -222,7 +222,7 @@ fn tasks_of_two_pools_that_join_each_other_are_told() {
 
 /// Fault 157.
 #[test]
-fn a_task_that_joins_the_task_whose_scope_waits_for_it_is_told() {
+fn a_task_that_joins_the_task_whose_scope_waits_for_it_gets_would_deadlock() {
     let pool = pool(2, 64);
     let (send, receive) = channel::<JoinHandle<bool>>();
     let receive = common::Mutex::new(receive);
@@ -247,7 +247,7 @@ fn a_task_that_joins_the_task_whose_scope_waits_for_it_is_told() {
 
 /// Fault 157.
 #[test]
-fn a_wait_for_a_pool_that_waits_for_the_waiting_task_is_told() {
+fn a_wait_for_a_pool_that_waits_for_the_waiting_task_returns_would_deadlock() {
     let (home, abroad) = (pool(1, 64), pool(1, 64));
     let (send, receive) = channel::<JoinHandle<()>>();
     let (answer, answered) = channel();
@@ -297,7 +297,7 @@ fn a_wait_that_can_end_is_never_refused() {
 
 /// Fault 158.
 #[test]
-fn a_wait_helps_only_with_what_it_needs() {
+fn a_wait_runs_only_the_tasks_that_it_needs() {
     let (home, abroad) = (pool(1, 64), pool(1, 64));
     let unrelated = Counter::new();
     let counted = unrelated.clone();
@@ -412,7 +412,7 @@ mod futures {
 
     /// Fault 152.
     #[test]
-    fn blocking_on_a_handle_inside_a_task_helps_what_the_future_awaits() {
+    fn blocking_on_a_handle_inside_a_task_runs_the_awaited_task() {
         for workers in SIZES {
             let pool = pool(workers, 64);
             let driver = Arc::new(Driver::new(&pool, 64).unwrap());
@@ -604,7 +604,7 @@ mod receipts {
 
     /// Fault 156.
     #[test]
-    fn ordered_subscriptions_that_wait_for_the_receipts_of_each_other_are_told() {
+    fn ordered_subscriptions_that_wait_for_the_receipts_of_each_other_get_would_deadlock() {
         let pool = pool(2, 64);
         let bus = EventBus::new(&pool);
         let gate = Gate::new();

@@ -73,7 +73,7 @@ fn permanent_errors_are_not_tried_again(address: SocketAddr) {
     assert_eq!(again.unwrap().into_inner(), "2");
 }
 
-fn transient_errors_are_tried_again_and_the_server_is_told_how_often(address: SocketAddr) {
+fn transient_errors_are_retried_and_the_request_counts_the_attempts(address: SocketAddr) {
     let pool = pool(2, 64);
     let caller = caller(address).retry(quick()).build(&pool).unwrap();
     for code in ["UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED"] {
@@ -87,7 +87,7 @@ fn transient_errors_are_tried_again_and_the_server_is_told_how_often(address: So
     assert_eq!(stats(&caller, "down")["attempts"], "5");
 }
 
-fn the_policys_word_on_errors_counts(address: SocketAddr) {
+fn the_policy_decides_which_errors_are_retried(address: SocketAddr) {
     let pool = pool(2, 64);
     let policy = quick().retry_if(|status: &Status| status.code() == Code::InvalidArgument);
     let caller = caller(address).retry(policy).build(&pool).unwrap();
@@ -189,7 +189,7 @@ fn cancelling_resets_the_stream(address: SocketAddr) {
     wait_for(&caller, "gone", "cancelled", "1");
 }
 
-fn a_call_outlives_whoever_made_it(address: SocketAddr) {
+fn a_call_outlives_its_submitter(address: SocketAddr) {
     // A request's own context is gone when its handler returns; the call it made is not.
     let pool = pool(2, 64);
     let other = caller(address).build(&pool).unwrap();
@@ -252,15 +252,15 @@ macro_rules! on_both_servers {
 
 on_both_servers! {
     permanent_errors_are_not_tried_again
-    transient_errors_are_tried_again_and_the_server_is_told_how_often
-    the_policys_word_on_errors_counts
+    transient_errors_are_retried_and_the_request_counts_the_attempts
+    the_policy_decides_which_errors_are_retried
     the_deadline_is_for_all_attempts_together
     running_out_of_time_resets_the_stream_and_is_final
     pushback_is_kept_and_a_negative_one_stops
     a_budget_stops_a_storm_of_retries
     the_limit_holds_at_the_server
     cancelling_resets_the_stream
-    a_call_outlives_whoever_made_it
+    a_call_outlives_its_submitter
     metadata_is_carried
 }
 
@@ -288,8 +288,8 @@ impl Mortal for Server {
     }
 }
 
-/// Kills the server while calls are in flight. Whatever was in flight has an outcome, what comes while it is down is told so,
-/// and when it is back the same caller works.
+/// Kills the server while calls are in flight. Every call in flight has an outcome, calls made while
+/// the server is down fail, and after its restart the same caller works.
 fn a_server_may_die_and_come_back<S: Mortal>() {
     let Some(server) = S::start(0) else { return };
     let pool = pool(2, 64);
@@ -429,7 +429,7 @@ fn a_full_caller_blocks_or_refuses_like_the_pool_and_gives_the_closure_back() {
         });
         assert!(first.cancel());
         assert_eq!(blocked.join().unwrap(), "b");
-        // And the closing wakes who waits.
+        // Closing wakes a call that waits.
         let last = caller.call(attempt("Slow", "last 60000")).unwrap();
         wait_for(&other, "last", "attempts", "1");
         let (told, tell) = mpsc::channel();
@@ -500,7 +500,7 @@ impl Observer for Ends {
 }
 
 #[test]
-fn errors_that_nobody_waits_for_reach_the_hook_on_a_worker_and_the_observer() {
+fn errors_without_a_waiter_reach_the_hook_on_a_worker_and_the_observer() {
     on_server(|address| {
         let ends = Arc::new(Ends::default());
         let pool = WorkerPool::builder().workers(1).observer(Arc::clone(&ends)).build().unwrap();
@@ -553,7 +553,7 @@ fn shutting_down_waits_for_calls_in_flight_and_now_cancels_them() {
 
 #[test]
 fn pushback_that_is_said_twice_stops() {
-    // The foreign server keeps one value of this key whatever it is told to send.
+    // The Go server always sends a single value of this key.
     on_server(|address| {
         let pool = pool(1, 4);
         let caller = caller(address).retry(quick()).build(&pool).unwrap();
@@ -632,7 +632,7 @@ fn waiting_inside_a_call_is_an_error_and_awaiting_is_not() {
 }
 
 #[test]
-fn no_connection_is_told_apart() {
+fn a_failed_connection_is_a_distinct_error() {
     with_watchdog(|| {
         let pool = pool(1, 4);
         let caller = caller(vacant_address()).retry(quick().max_attempts(3)).build(&pool).unwrap();
@@ -659,7 +659,7 @@ fn the_deadline_ends_a_call_that_waits_for_something_else_than_the_server() {
 }
 
 #[test]
-fn every_call_that_has_no_outcome_says_why_in_its_words_and_in_its_status() {
+fn every_call_without_an_outcome_has_a_reason_in_its_text_and_its_status() {
     with_watchdog(|| {
         let pool = pool(1, 4);
         let caller = caller(vacant_address()).build(&pool).unwrap();
@@ -718,7 +718,7 @@ fn a_handle_of_a_call_is_awaited_in_another_runtime() {
 }
 
 #[test]
-fn the_server_is_told_how_much_time_is_left_unless_the_request_says_it() {
+fn the_request_carries_the_time_left_unless_it_sets_its_own() {
     on_server(|address| {
         let pool = pool(1, 4);
         let caller = caller(address).timeout(Duration::from_secs(20)).build(&pool).unwrap();

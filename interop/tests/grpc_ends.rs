@@ -43,7 +43,7 @@ fn end_of(act: Act) -> CallError {
 
 /// Fault 180.
 #[test]
-fn what_the_server_did_not_process_is_never_sent_and_is_sent_again() {
+fn requests_that_the_server_did_not_process_count_as_unsent_and_are_retried() {
     with_watchdog(|| {
         for act in [Act::GoAway, Act::Reset(7)] {
             let error = end_of(act);
@@ -293,7 +293,7 @@ fn a_setting_that_cannot_work_is_an_error_that_names_it() {
 
 /// Fault 187.
 #[test]
-fn connecting_at_the_start_says_at_once_what_is_wrong_and_mends_itself_later() {
+fn connecting_at_the_start_fails_at_once_and_recovers_later() {
     with_watchdog(|| {
         let pool = pool(1, 4);
         let error = caller(vacant_address()).connect(&pool).unwrap_err();
@@ -343,7 +343,7 @@ fn a_call_that_waits_for_a_connection_spends_no_attempt_and_ends_by_its_timeout(
 
 /// Fault 188.
 #[test]
-fn an_error_hook_that_notifies_again_is_told_eight_times_in_a_row() {
+fn an_error_hook_that_notifies_again_is_called_eight_times_in_a_row() {
     with_watchdog(|| {
         let pool = WorkerPool::builder().workers(2).build().unwrap();
         let told = Arc::new(AtomicUsize::new(0));

@@ -211,7 +211,7 @@ fn a_stream_is_tried_again_before_its_first_message_and_never_after() {
 
 /// Fault 186.
 #[test]
-fn a_reader_that_is_slow_or_gone_holds_up_only_its_own_stream() {
+fn a_slow_or_dropped_reader_delays_only_its_own_stream() {
     on_both_servers(|address| {
         let pool = pool(2, 16);
         let caller = caller(address).max_in_flight(3).stream_buffer(1).build(&pool).unwrap();
@@ -294,7 +294,7 @@ where
 
 /// Fault 189.
 #[test]
-fn a_caller_over_a_service_with_several_endpoints_tries_again_what_the_service_did_not_send() {
+fn a_caller_over_a_service_with_several_endpoints_retries_unsent_requests() {
     with_watchdog(|| {
         let servers = [Server::start(&Script::default()), Server::start(&Script::default())];
         let endpoints = servers.each_ref().map(|server| Endpoint::from_shared(format!("http://{}", server.address())));

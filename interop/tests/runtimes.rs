@@ -18,14 +18,14 @@ use workcrew::{CancelReason, CancellationToken, JoinError, WorkerPool};
 
 /// Counts values that arise and values that are dropped.
 #[derive(Clone, Default)]
-struct Ledger {
+struct Balance {
     made: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
 }
 
-struct Value(Ledger);
+struct Value(Balance);
 
-impl Ledger {
+impl Balance {
     fn value(&self) -> Value {
         self.made.fetch_add(1, Ordering::SeqCst);
         Value(self.clone())
@@ -40,14 +40,14 @@ impl Drop for Value {
 
 /// Awaits 1,000 handles; some after time-outs, some raced against their drop. Each result arises once and goes once.
 async fn thousand<S: Future>(pool: Arc<WorkerPool>, sleep: impl Fn(Duration) -> S) -> usize {
-    let ledger = Ledger::default();
+    let balance = Balance::default();
     let awaited = AtomicUsize::new(0);
     let one = |n: usize| {
-        let (ledger, awaited, pool, sleep) = (ledger.clone(), &awaited, &pool, &sleep);
+        let (balance, awaited, pool, sleep) = (balance.clone(), &awaited, &pool, &sleep);
         async move {
             let handle = pool.spawn_async(move || {
                 (0..n % 97).for_each(|_| thread::yield_now());
-                ledger.value()
+                balance.value()
             });
             let mut handle = handle.await.unwrap();
             let pause = Duration::from_micros(n as u64 % 50);
@@ -69,7 +69,7 @@ async fn thousand<S: Future>(pool: Arc<WorkerPool>, sleep: impl Fn(Duration) -> 
     };
     join_all((0..1_000).map(one)).await;
     pool.wait_idle();
-    assert_eq!((ledger.made.load(Ordering::SeqCst), ledger.dropped.load(Ordering::SeqCst)), (1_000, 1_000));
+    assert_eq!((balance.made.load(Ordering::SeqCst), balance.dropped.load(Ordering::SeqCst)), (1_000, 1_000));
     awaited.load(Ordering::SeqCst)
 }
 
@@ -245,14 +245,14 @@ fn flights_that_panic_are_contained_and_the_output_of_others_goes_to_a_worker() 
 }
 
 #[test]
-fn a_flight_that_is_cancelled_while_it_ends_has_one_fate() {
+fn a_driven_future_that_is_cancelled_while_it_ends_has_one_outcome() {
     with_watchdog(|| {
         let pool = pool(2, 4);
         let driver = Driver::new(&pool, 64).unwrap();
-        let ledger = Ledger::default();
+        let balance = Balance::default();
         let mut cancelled = 0;
         for n in 0..2_000 {
-            let (made, then) = (ledger.clone(), n % 2 == 0);
+            let (made, then) = (balance.clone(), n % 2 == 0);
             let future = async move { made.value() };
             let flight = if then {
                 driver.spawn_then(future, |value| value)
@@ -267,7 +267,7 @@ fn a_flight_that_is_cancelled_while_it_ends_has_one_fate() {
         }
         pool.wait_idle();
         // The last futures may still be on their way out.
-        while ledger.made.load(Ordering::SeqCst) != ledger.dropped.load(Ordering::SeqCst) || driver.in_flight() > 0 {
+        while balance.made.load(Ordering::SeqCst) != balance.dropped.load(Ordering::SeqCst) || driver.in_flight() > 0 {
             thread::yield_now();
         }
         let metrics = pool.metrics();

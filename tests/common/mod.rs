@@ -245,7 +245,7 @@ pub fn grid(scenario: impl Fn(WorkerPoolBuilder)) {
     });
 }
 
-/// A pool of so many workers and places.
+/// Creates a pool with `workers` workers and a queue of `capacity`.
 pub fn pool(workers: usize, capacity: usize) -> Arc<WorkerPool> {
     Arc::new(WorkerPool::builder().workers(workers).queue_capacity(capacity).build().unwrap())
 }

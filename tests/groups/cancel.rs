@@ -12,7 +12,7 @@ use workcrew::{CancelReason, CancellationToken, GroupError, TrySubmitError};
 
 /// A task that a member runs in its own place leaves a gap between those that wait.
 #[test]
-fn what_is_cancelled_lands_where_it_was_spawned_whatever_ran_in_between() {
+fn outcomes_of_cancelled_tasks_keep_their_order_of_spawning() {
     let pool = pool(2, 64);
     let group = pool.group::<()>().capacity(2);
     let spawner = group.spawner();
@@ -36,7 +36,7 @@ fn what_is_cancelled_lands_where_it_was_spawned_whatever_ran_in_between() {
 
 /// A group makes its token when it is asked for; whether that is before or after the event makes no difference.
 #[test]
-fn a_token_asked_for_late_tells_what_one_asked_for_early_tells() {
+fn a_token_taken_late_agrees_with_a_token_taken_early() {
     on_grid(|pool| {
         for early in [true, false] {
             let group = pool.group::<Result<(), u8>>();
@@ -132,7 +132,7 @@ fn cancelling_after_all_have_succeeded_loses_nothing() {
 }
 
 #[test]
-fn a_deadline_cancels_what_has_not_started() {
+fn a_deadline_cancels_tasks_that_have_not_started() {
     on_grid(|pool| {
         let wedge = BlockedWorkers::new(&pool);
         let group = pool.group().deadline(Instant::now() + Duration::from_millis(20)).capacity(5);
@@ -215,7 +215,7 @@ fn a_group_dropped_without_a_wait_cancels_and_does_not_block() {
 
 /// Fault 88.
 #[test]
-fn a_group_of_a_pool_that_is_shut_down_says_so() {
+fn a_group_of_a_pool_that_is_shut_down_refuses_tasks() {
     on_grid(|pool| {
         let group = pool.group();
         pool.shutdown();

@@ -41,7 +41,7 @@ fn completions_come_as_tasks_end() {
 }
 
 #[test]
-fn completions_tell_of_cancelled_units_too() {
+fn completions_include_cancelled_tasks_that_return_units() {
     on_grid(|pool| {
         let mut group = pool.group().limit(1).capacity(10);
         let gate = Gate::new();
@@ -94,7 +94,7 @@ fn outcomes_streamed_one_by_one_take_no_memory() {
 }
 
 #[test]
-fn completions_that_would_wait_for_ever_panic() {
+fn completions_that_would_deadlock_panic() {
     common::quiet_panics();
     on_grid(|pool| {
         let (give, take) = mpsc::channel::<TaskGroup<Result<(), ()>>>();

@@ -62,7 +62,7 @@ fn new_workers_run_tasks_of_groups_that_were_there_before() {
     });
 }
 
-/// Spawns itself again and again, until so many tasks of all groups have run.
+/// Spawns itself again and again, until `until` tasks of all groups have run.
 fn go_on(spawner: &Spawner<()>, own: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>, until: usize) {
     let (again, own, all) = (spawner.clone(), Arc::clone(own), Arc::clone(all));
     spawner.spawn(move || {
@@ -74,7 +74,7 @@ fn go_on(spawner: &Spawner<()>, own: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>, 
 }
 
 #[test]
-fn groups_have_equal_shares_whoever_made_them() {
+fn groups_have_equal_shares_on_any_thread() {
     const GROUPS: usize = 16;
     let (pool, all) = (Arc::new(pool(1, 64)), Arc::new(AtomicUsize::new(0)));
     let shares: Vec<_> = (0..GROUPS).map(|_| Arc::new(AtomicUsize::new(0))).collect();

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::common::{Gate, on_grid, pool, with_watchdog};
 use workcrew::Spawner;
 
-/// A worker that waits for the group sleeps while the limit is reached, and is the only one who is left when the runner gives way.
+/// A worker that waits for the group sleeps while the limit is reached. When the runner gives way,
+/// it is the only worker left.
 #[test]
 fn a_waiting_worker_takes_over_from_a_runner_that_gives_way() {
     let pool = Arc::new(pool(2, 64));
@@ -103,12 +104,12 @@ fn a_ticket_that_comes_when_the_limit_is_reached_is_void() {
     let in_other = other.clone();
     let handle = pool.spawn(move || {
         inner.execute(move || in_other.pass()).unwrap();
-        other.wait_started(1); // The ticket comes to nobody,
+        other.wait_started(1); // No worker is free for the ticket
         let group = inner.group().limit(1);
         for _ in 0..2 {
             let (task, other) = (in_job.clone(), other.clone());
             group.spawn(move || {
-                other.open(); // until this worker, which waits, runs the first task.
+                other.open(); // until this waiting worker runs the first task.
                 task.run();
             });
         }

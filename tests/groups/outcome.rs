@@ -97,7 +97,7 @@ fn a_panic_is_a_first_error_too() {
 }
 
 #[test]
-fn collect_all_runs_all_and_tells_each_outcome() {
+fn collect_all_runs_all_tasks_and_returns_each_outcome() {
     common::quiet_panics();
     on_grid(|pool| {
         let group = pool.group().policy(GroupPolicy::CollectAll);

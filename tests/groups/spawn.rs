@@ -37,7 +37,7 @@ fn try_spawn_is_full_at_capacity_and_has_room_after_draining() {
 
 /// Fault 68.
 #[test]
-fn a_group_that_can_hold_nothing_says_so_and_never_hangs() {
+fn a_group_with_a_capacity_of_zero_is_full_and_never_hangs() {
     on_grid(|pool| {
         for group in [pool.group().limit(0), pool.group().capacity(0)] {
             for _ in 0..1_024 {
@@ -103,7 +103,7 @@ fn a_member_may_add_any_number_of_siblings_to_its_full_group() {
 }
 
 #[test]
-fn a_spawner_that_outlives_the_wait_drops_what_it_is_given() {
+fn a_spawner_that_outlives_the_wait_drops_its_tasks() {
     let pool = pool(1, 4);
     let group = pool.group();
     let spawner = group.spawner();
@@ -156,7 +156,7 @@ fn a_task_added_while_the_group_is_waited_for_is_run_or_dropped_and_never_lost()
 }
 
 #[test]
-fn a_part_is_never_mistaken_for_the_whole() {
+fn values_of_some_tasks_are_never_returned_as_all() {
     with_watchdog(|| {
         for round in 0..300 {
             let pool = pool(1, 2);

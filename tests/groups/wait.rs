@@ -73,7 +73,7 @@ fn groups_nest_on_one_worker_and_a_queue_of_one() {
 
 /// Fault 91.
 #[test]
-fn a_member_that_waits_for_its_group_is_told_so() {
+fn a_member_that_waits_for_its_group_gets_would_deadlock() {
     on_grid(|pool| {
         let (give, take) = mpsc::channel::<TaskGroup<()>>();
         let (told, tell) = mpsc::channel();
@@ -208,7 +208,7 @@ fn wait_any_on_a_worker_ends_when_another_worker_has_the_first_value() {
         let waiting = pool.spawn(move || {
             let group = inner.group::<Result<u32, ()>>();
             let (token, gate) = (group.token().clone(), Gate::new());
-            // The other worker is held, so this one comes to the first task, and lets it go from there.
+            // The other worker is held, so this worker runs the first task, which opens the gate.
             let held = gate.clone();
             inner.execute(move || held.pass()).unwrap();
             gate.wait_started(1);

@@ -147,7 +147,7 @@ impl Machine {
             Step::TrySpawn => self.try_spawn()?,
             Step::Succeed(which) => self.let_end(which, Order::Succeed, End::Succeeded),
             Step::Fail(which) => self.let_end(which, Order::Fail, End::Failed),
-            Step::TaskPanic(which) => self.let_end(which, Order::TaskPanic, End::Panicked),
+            Step::TaskPanic(which) => self.let_end(which, Order::Panic, End::Panicked),
             Step::Cancel => {
                 self.group.cancel();
                 self.close(CancelReason::Requested);
@@ -291,7 +291,7 @@ fn check_all(ends: &[End], outcomes: &[Result<usize, TaskError<usize>>]) -> Resu
     if ends.len() == outcomes.len() { Ok(()) } else { Err(format!("{} outcomes", outcomes.len())) }
 }
 
-/// All values, or the first trouble.
+/// Checks for all values, or the first failure.
 fn check_wait(
     ends: &[End],
     policy: GroupPolicy,

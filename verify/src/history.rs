@@ -129,10 +129,10 @@ impl Spec {
                 true
             }
             (Call::IsShutDown, answer) => self.closed == (answer == Answer::Yes),
-            (Call::IsIdle, Answer::No) => excused || self.tasks.iter().any(|task| task.may_be_unsettled()),
+            (Call::IsIdle, Answer::No) => excused || self.tasks.iter().any(|task| task.may_be_uncounted()),
             (Call::IsIdle, Answer::Yes) | (Call::WaitIdle, Answer::Done) => {
-                let unsettled = next.tasks.iter_mut().filter(|task| task.may_be_unsettled());
-                unsettled.for_each(|task| *task = State::Settled);
+                let uncounted = next.tasks.iter_mut().filter(|task| task.may_be_uncounted());
+                uncounted.for_each(|task| *task = State::Settled);
                 true
             }
             _ => false,
@@ -152,8 +152,9 @@ impl Spec {
 }
 
 impl State {
-    /// Whether the pool may still have to do with it: an outcome lands before the books are closed over it.
-    fn may_be_unsettled(self) -> bool {
+    /// Returns whether the pool may still count the task: an outcome is visible before the metrics
+    /// count it.
+    fn may_be_uncounted(self) -> bool {
         matches!(self, Self::Queued | Self::NotToBeCancelled | Self::Ended)
     }
 }
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_may_be_put_in_either_order_and_what_does_not_may_not() {
+    fn overlapping_calls_may_take_either_order_and_others_may_not() {
         let accepted = event(Call::Submit(0), Answer::Accepted, 0, 3);
         let closed = event(Call::Close, Answer::Done, 1, 2);
         assert!(is_linearizable(&[accepted, closed]));
@@ -369,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_means_that_what_was_accepted_has_ended() {
+    fn idle_means_that_accepted_tasks_have_ended() {
         let accepted = event(Call::Submit(0), Answer::Accepted, 0, 1);
         let idle = event(Call::WaitIdle, Answer::Done, 2, 3);
         let unfinished = event(Call::IsFinished(0), Answer::No, 4, 5);

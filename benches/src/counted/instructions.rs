@@ -51,7 +51,7 @@ fn collected(probe: &str, within: &[&str], operations: usize) -> Result<f64, Err
     number.ok_or(Error::Line(text))
 }
 
-/// Does so many operations under the eyes of callgrind.
+/// Performs `operations` operations while callgrind collects.
 #[inline(never)]
 fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(usize)) {
     (0..operations).for_each(&mut operate);

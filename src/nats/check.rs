@@ -18,7 +18,7 @@ const MAX_ID: usize = 1_024;
 /// The most bytes of all headers of one message. The server stores 65,535; a dead letter adds its own.
 const MAX_HEADERS: usize = 56 * 1_024;
 /// The most that may be handled or asked for at once.
-pub(super) const MAX_CONCURRENT: usize = 1 << 20;
+pub(crate) const MAX_CONCURRENT: usize = 1 << 20;
 /// The longest time that the server can count: it counts nanoseconds in 63 bits.
 const MAX_SERVER_TIME: Duration = Duration::from_nanos(i64::MAX as u64);
 /// The shortest limit of time that the server accepts for a stream.
@@ -34,7 +34,7 @@ pub struct InvalidArgument {
 }
 
 impl InvalidArgument {
-    pub(super) fn new(field: &'static str, reason: &'static str) -> Self {
+    pub(crate) fn new(field: &'static str, reason: &'static str) -> Self {
         Self { field, reason }
     }
 
@@ -60,16 +60,16 @@ impl fmt::Display for InvalidArgument {
 impl std::error::Error for InvalidArgument {}
 
 /// The outcome of a check.
-pub(super) type Checked = Result<(), InvalidArgument>;
+pub(crate) type Checked = Result<(), InvalidArgument>;
 
 /// Checks a subject that a message is published to.
-pub(super) fn subject(field: &'static str, subject: &str) -> Checked {
+pub(crate) fn subject(field: &'static str, subject: &str) -> Checked {
     words(field, subject, false)
 }
 
 /// Checks the subject of a job. Subjects that begin with `$` belong to the server: a job on one of
 /// them would be a command.
-pub(super) fn job_subject(field: &'static str, text: &str) -> Checked {
+pub(crate) fn job_subject(field: &'static str, text: &str) -> Checked {
     if text.starts_with('$') {
         return Err(InvalidArgument::new(field, "subjects that begin with $ belong to the server"));
     }
@@ -77,7 +77,7 @@ pub(super) fn job_subject(field: &'static str, text: &str) -> Checked {
 }
 
 /// Checks a subject that may hold wildcards.
-pub(super) fn filter(field: &'static str, filter: &str) -> Checked {
+pub(crate) fn filter(field: &'static str, filter: &str) -> Checked {
     words(field, filter, true)
 }
 
@@ -105,7 +105,7 @@ fn words(field: &'static str, subject: &str, allows_wildcards: bool) -> Checked 
 }
 
 /// Whether a subject is one of those that a filter stands for.
-pub(super) fn is_match(filter: &str, subject: &str) -> bool {
+pub(crate) fn is_match(filter: &str, subject: &str) -> bool {
     let mut words = subject.split('.');
     for wanted in filter.split('.') {
         match (wanted, words.next()) {
@@ -119,7 +119,7 @@ pub(super) fn is_match(filter: &str, subject: &str) -> bool {
 }
 
 /// Checks the subjects of one stream or consumer: each of them, and that no two overlap.
-pub(super) fn filters(field: &'static str, filters: &[String]) -> Checked {
+pub(crate) fn filters(field: &'static str, filters: &[String]) -> Checked {
     for (place, one) in filters.iter().enumerate() {
         filter(field, one)?;
         if filters[..place].iter().any(|other| overlaps(other, one)) {
@@ -130,7 +130,7 @@ pub(super) fn filters(field: &'static str, filters: &[String]) -> Checked {
 }
 
 /// Whether there is a subject that both filters stand for.
-pub(super) fn overlaps(one: &str, other: &str) -> bool {
+pub(crate) fn overlaps(one: &str, other: &str) -> bool {
     let mut others = other.split('.');
     for word in one.split('.') {
         match (word, others.next()) {
@@ -150,7 +150,7 @@ fn is_blank(character: char) -> bool {
 
 /// Checks the name of a stream or consumer. The name is one word of the subjects by which the server
 /// is asked for it, and the name of a folder there.
-pub(super) fn name(field: &'static str, name: &str) -> Checked {
+pub(crate) fn name(field: &'static str, name: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new(field, reason));
     match name {
         "" => wrong("it is empty"),
@@ -162,7 +162,7 @@ pub(super) fn name(field: &'static str, name: &str) -> Checked {
 }
 
 /// Checks the name of a queue group, or a prefix of subjects.
-pub(super) fn group(field: &'static str, name: &str) -> Checked {
+pub(crate) fn group(field: &'static str, name: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new(field, reason));
     match name {
         "" => wrong("it is empty"),
@@ -173,7 +173,7 @@ pub(super) fn group(field: &'static str, name: &str) -> Checked {
 }
 
 /// Checks a free text that the server shows.
-pub(super) fn text(field: &'static str, text: &str) -> Checked {
+pub(crate) fn text(field: &'static str, text: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new(field, reason));
     match text {
         _ if text.len() > MAX_ID => wrong("it is longer than 1,024 bytes"),
@@ -183,7 +183,7 @@ pub(super) fn text(field: &'static str, text: &str) -> Checked {
 }
 
 /// Checks the description and the metadata of a stream or a consumer.
-pub(super) fn descriptions(description: Option<&str>, metadata: &BTreeMap<String, String>) -> Checked {
+pub(crate) fn descriptions(description: Option<&str>, metadata: &BTreeMap<String, String>) -> Checked {
     text("description", description.unwrap_or_default())?;
     for (name, value) in metadata {
         text("metadata", name)?;
@@ -196,7 +196,7 @@ pub(super) fn descriptions(description: Option<&str>, metadata: &BTreeMap<String
 }
 
 /// Checks the id of a job, which travels in a header.
-pub(super) fn id(id: &str) -> Checked {
+pub(crate) fn id(id: &str) -> Checked {
     if id.is_empty() {
         return Err(InvalidArgument::new("id", "it is empty, so the store could not tell a duplicate"));
     }
@@ -207,7 +207,7 @@ pub(super) fn id(id: &str) -> Checked {
 }
 
 /// Checks the name of a header.
-pub(super) fn header_name(name: &str) -> Checked {
+pub(crate) fn header_name(name: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new("header name", reason));
     match name {
         "" => wrong("it is empty"),
@@ -220,7 +220,7 @@ pub(super) fn header_name(name: &str) -> Checked {
 }
 
 /// Checks the value of a header. Blanks at its ends would be lost on the way.
-pub(super) fn header_value(field: &'static str, value: &str) -> Checked {
+pub(crate) fn header_value(field: &'static str, value: &str) -> Checked {
     if value.contains(char::is_control) {
         return Err(InvalidArgument::new(field, "it holds a control character"));
     }
@@ -231,7 +231,7 @@ pub(super) fn header_value(field: &'static str, value: &str) -> Checked {
 }
 
 /// Checks how many bytes all headers of a message take.
-pub(super) fn header_bytes(bytes: usize) -> Checked {
+pub(crate) fn header_bytes(bytes: usize) -> Checked {
     if bytes > MAX_HEADERS {
         return Err(InvalidArgument::new("headers", "together they are longer than 56 KiB"));
     }
@@ -239,7 +239,7 @@ pub(super) fn header_bytes(bytes: usize) -> Checked {
 }
 
 /// Checks a time that makes no sense if it is zero.
-pub(super) fn not_zero(field: &'static str, time: Duration) -> Checked {
+pub(crate) fn not_zero(field: &'static str, time: Duration) -> Checked {
     if time.is_zero() {
         return Err(InvalidArgument::new(field, "it is zero"));
     }
@@ -247,7 +247,7 @@ pub(super) fn not_zero(field: &'static str, time: Duration) -> Checked {
 }
 
 /// Checks a limit of time that the server keeps.
-pub(super) fn server_time(field: &'static str, time: Duration) -> Checked {
+pub(crate) fn server_time(field: &'static str, time: Duration) -> Checked {
     if time < MIN_SERVER_TIME {
         return Err(InvalidArgument::new(field, "it is shorter than 100 ms"));
     }
@@ -258,7 +258,7 @@ pub(super) fn server_time(field: &'static str, time: Duration) -> Checked {
 }
 
 /// Checks the delay of a job, and that the queue keeps the job for longer.
-pub(super) fn delay(delay: Duration, max_age: Option<Duration>) -> Checked {
+pub(crate) fn delay(delay: Duration, max_age: Option<Duration>) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new("delay", reason));
     if delay > MAX_SERVER_TIME {
         return wrong("it is longer than the server can count, 292 years");
@@ -270,7 +270,7 @@ pub(super) fn delay(delay: Duration, max_age: Option<Duration>) -> Checked {
 }
 
 /// Checks a limit of a number, for which the server takes zero as no limit.
-pub(super) fn positive(field: &'static str, number: u64) -> Checked {
+pub(crate) fn positive(field: &'static str, number: u64) -> Checked {
     if number == 0 {
         return Err(InvalidArgument::new(field, "it is zero; leave it unset for no limit"));
     }
@@ -278,7 +278,7 @@ pub(super) fn positive(field: &'static str, number: u64) -> Checked {
 }
 
 /// Checks how many may be handled or asked for at once.
-pub(super) fn concurrency(field: &'static str, number: usize) -> Checked {
+pub(crate) fn concurrency(field: &'static str, number: usize) -> Checked {
     if number == 0 {
         return Err(InvalidArgument::new(field, "it is zero"));
     }
@@ -289,7 +289,7 @@ pub(super) fn concurrency(field: &'static str, number: usize) -> Checked {
 }
 
 /// Checks a number of servers on which each message is stored.
-pub(super) fn replicas(number: usize) -> Checked {
+pub(crate) fn replicas(number: usize) -> Checked {
     if !(1..=MAX_REPLICAS).contains(&number) {
         return Err(InvalidArgument::new("replicas", "it is not between 1 and 5"));
     }

@@ -7,7 +7,7 @@ use async_nats::jetstream::context::{PublishError as StoreError, PublishErrorKin
 use async_nats::jetstream::{self, ErrorCode};
 
 use super::check::InvalidArgument;
-use super::settings::Difference;
+use super::config_diff::Difference;
 
 /// What a payload's own code fails with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -186,7 +186,7 @@ pub enum WorkerError {
 
 /// The server does not permit something; its words.
 #[derive(Debug)]
-pub(super) struct Denied(pub(super) String);
+pub(crate) struct Denied(pub(crate) String);
 
 /// Makes an error of a denial, for each kind of call.
 macro_rules! from_denied {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::denied::Denial;
+use super::core::denied::Denial;
 use crate::sync::Arc;
 use crate::unwind;
 
@@ -128,18 +128,18 @@ impl fmt::Display for Event {
 
 /// Who is told of events, if anybody is.
 #[derive(Clone, Default)]
-pub(super) struct Listener(Option<Arc<Callback>>);
+pub(crate) struct Listener(Option<Arc<Callback>>);
 
 /// What the user gave.
 type Callback = dyn Fn(&Event) + Send + Sync;
 
 impl Listener {
-    pub(super) fn new(f: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(f: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(f)))
     }
 
     /// Calls what the user gave, and contains its panic.
-    pub(super) fn tell(&self, event: &Event) {
+    pub(crate) fn tell(&self, event: &Event) {
         if let Some(f) = &self.0 {
             let _ = unwind::catch(|| f(event)).map_err(unwind::discard);
         }
@@ -147,7 +147,7 @@ impl Listener {
 }
 
 /// What an event of the client means to users; `None`: nothing.
-pub(super) fn of_client(event: async_nats::Event) -> Option<Event> {
+pub(crate) fn of_client(event: async_nats::Event) -> Option<Event> {
     match event {
         async_nats::Event::Connected => Some(Event::Connected),
         async_nats::Event::Disconnected => Some(Event::Disconnected),

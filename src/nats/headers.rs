@@ -4,12 +4,13 @@ use std::fmt;
 
 use async_nats::HeaderMap;
 
-use super::check::{self, InvalidArgument};
+use super::check;
+use super::check::InvalidArgument;
 
 /// What the server reads as a command about the message at hand.
-pub(super) const SERVER_PREFIX: &str = "Nats-";
+pub(crate) const SERVER_PREFIX: &str = "Nats-";
 /// What this crate writes.
-pub(super) const OWN_PREFIX: &str = "Workcrew-";
+pub(crate) const OWN_PREFIX: &str = "Workcrew-";
 
 /// The headers of a message or job: names, each with one or more values.
 ///
@@ -64,7 +65,7 @@ impl Headers {
     }
 
     /// The headers in the client's words, checked.
-    pub(super) fn to_map(&self) -> Result<HeaderMap, InvalidArgument> {
+    pub(crate) fn to_map(&self) -> Result<HeaderMap, InvalidArgument> {
         let mut map = HeaderMap::new();
         let mut bytes = 0_usize;
         for (name, value) in self.iter() {
@@ -78,7 +79,7 @@ impl Headers {
     }
 
     /// Likewise, for a job, whose reserved headers are the server's and this crate's.
-    pub(super) fn to_job_map(&self) -> Result<HeaderMap, InvalidArgument> {
+    pub(crate) fn to_job_map(&self) -> Result<HeaderMap, InvalidArgument> {
         let is_reserved =
             |name: &str, prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
         let reserved = self.iter().find(|(name, _)| is_reserved(name, SERVER_PREFIX) || is_reserved(name, OWN_PREFIX));
@@ -102,12 +103,12 @@ impl fmt::Display for Headers {
 }
 
 /// The first value of a header of a message.
-pub(super) fn first<'a>(map: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
+pub(crate) fn first<'a>(map: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
     map?.get(name).map(async_nats::HeaderValue::as_str)
 }
 
 /// All names and values of a message, a name once for each of its values, sorted by name.
-pub(super) fn pairs(map: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn pairs(map: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
     let mut names: Vec<_> = map.into_iter().flat_map(HeaderMap::iter).collect();
     names.sort_by(|one, two| AsRef::<str>::as_ref(one.0).cmp(two.0.as_ref()));
     names.into_iter().flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())))

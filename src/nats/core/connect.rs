@@ -1,0 +1,385 @@
+//! How to connect.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, ServerAddr};
+
+use super::connection::Connection;
+use super::tls::{Pem, Tls};
+use crate::nats::check;
+use crate::nats::check::{Checked, InvalidArgument};
+use crate::nats::error::ConnectError;
+use crate::nats::event::{Event, Listener};
+use crate::pool::worker_pool::WorkerPool;
+
+/// The time for an answer of the server unless told otherwise.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the server is asked for a sign of life unless set: a dead connection is found in 15 seconds.
+const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest such time.
+const MIN_PING_INTERVAL: Duration = Duration::from_millis(10);
+/// What a longer one is cut to: the client's clock cannot hold any moment.
+const MAX_PING_INTERVAL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Configures a connection. From [`Connection::builder`]. Setters only store; [`connect`](Self::connect) checks.
+#[must_use = "a builder does nothing until `connect` is called"]
+pub struct ConnectionBuilder {
+    pub(crate) servers: Vec<String>,
+    pub(crate) name: String,
+    pub(crate) login: Option<Login>,
+    pub(crate) tls: Tls,
+    pub(crate) timeout: Duration,
+    /// Whether it goes on trying when there is no server at first.
+    pub(crate) waits_for_server: bool,
+    pub(crate) listener: Listener,
+    ping_interval: Duration,
+    pub(crate) inbox_prefix: Option<String>,
+    pub(crate) jetstream: JetStream,
+    reconnect: ReconnectSettings,
+}
+
+/// Where JetStream is asked.
+#[derive(Clone)]
+pub(crate) enum JetStream {
+    /// `$JS.API`.
+    Default,
+    Domain(String),
+    Prefix(String),
+}
+
+impl JetStream {
+    /// What the subjects of the API begin with.
+    pub(crate) fn api(&self) -> String {
+        match self {
+            Self::Default => "$JS.API".to_owned(),
+            Self::Domain(domain) => format!("$JS.{domain}.API"),
+            Self::Prefix(prefix) => prefix.clone(),
+        }
+    }
+}
+
+/// By what the server knows who it is.
+pub(crate) enum Login {
+    Token(String),
+    Password(String, String),
+    /// The seed of a key.
+    Nkey(String),
+    /// A `.creds` file.
+    CredentialsFile(PathBuf),
+    /// What would be in one.
+    Credentials(String),
+}
+
+/// When a connection that broke is made again. Set the fields of a default value, and give it to
+/// [`ConnectionBuilder::reconnect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReconnectSettings {
+    /// The pause before the second attempt; it doubles with each attempt. *Default: 100 ms.*
+    pub delay: Duration,
+    /// The longest pause. *Default: 4 s.*
+    pub max_delay: Duration,
+    /// After how many attempts in a row the connection is given up for good. Then every call fails.
+    /// *Default: never.*
+    pub max_attempts: Option<usize>,
+    /// Uses only the servers that were named, and no others of their cluster. *Default: no.*
+    pub ignores_discovered_servers: bool,
+    /// Tries the servers in the order in which they were named, not in a random one. *Default: no.*
+    pub keeps_order: bool,
+}
+
+impl Default for ReconnectSettings {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_millis(100),
+            max_delay: Duration::from_secs(4),
+            max_attempts: None,
+            ignores_discovered_servers: false,
+            keeps_order: false,
+        }
+    }
+}
+
+impl ReconnectSettings {
+    fn check(&self) -> Checked {
+        check::not_zero("reconnect.delay", self.delay)?;
+        if self.max_delay < self.delay {
+            return Err(InvalidArgument::new("reconnect.max_delay", "it is shorter than reconnect.delay"));
+        }
+        if self.max_attempts == Some(0) {
+            return Err(InvalidArgument::new("reconnect.max_attempts", "it is zero; leave it unset for no limit"));
+        }
+        Ok(())
+    }
+
+    /// The pause before an attempt; the first is made at once.
+    fn pause(&self, attempt: usize) -> Duration {
+        let doublings = u32::try_from(attempt.saturating_sub(2)).unwrap_or(u32::MAX).min(20);
+        if attempt <= 1 { Duration::ZERO } else { self.delay.saturating_mul(1 << doublings).min(self.max_delay) }
+    }
+}
+
+impl ConnectionBuilder {
+    pub(crate) fn new(server: String) -> Self {
+        Self {
+            servers: vec![server],
+            name: "workcrew".to_owned(),
+            login: None,
+            tls: Tls::default(),
+            timeout: DEFAULT_TIMEOUT,
+            waits_for_server: false,
+            listener: Listener::default(),
+            ping_interval: DEFAULT_PING_INTERVAL,
+            inbox_prefix: None,
+            jetstream: JetStream::Default,
+            reconnect: ReconnectSettings::default(),
+        }
+    }
+
+    /// Another server of the same cluster.
+    pub fn server(mut self, address: impl Into<String>) -> Self {
+        self.servers.push(address.into());
+        self
+    }
+
+    /// What the server's monitoring shows of the connection. Unless set, `workcrew`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Logs in by a token. The last of the ways to log in that is set counts.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.login = Some(Login::Token(token.into()));
+        self
+    }
+
+    /// Logs in by a user's name and password.
+    pub fn user_and_password(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.login = Some(Login::Password(user.into(), password.into()));
+        self
+    }
+
+    /// Logs in by an `nkey`, given as its seed.
+    pub fn nkey(mut self, seed: impl Into<String>) -> Self {
+        self.login = Some(Login::Nkey(seed.into()));
+        self
+    }
+
+    /// Logs in by a `.creds` file.
+    pub fn credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.login = Some(Login::CredentialsFile(path.into()));
+        self
+    }
+
+    /// Logs in by credentials, given as the text of a `.creds` file.
+    pub fn credentials(mut self, text: impl Into<String>) -> Self {
+        self.login = Some(Login::Credentials(text.into()));
+        self
+    }
+
+    /// Connects encrypted or not at all. (A server that asks for encryption gets it in any case.)
+    pub fn require_tls(mut self) -> Self {
+        self.tls.is_required = true;
+        self
+    }
+
+    /// Begins the encryption before the server greets, as a server with `handshake_first` wants it.
+    pub fn tls_first(mut self) -> Self {
+        (self.tls.is_first, self.tls.is_required) = (true, true);
+        self
+    }
+
+    /// Adds a file of certificates (PEM) of authorities to trust. *Default: those of the system,* which do
+    /// not count once there are others.
+    pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls.roots.push(Pem::File(path.into()));
+        self
+    }
+
+    /// Adds certificates of authorities to trust, given as text (PEM). Like
+    /// [`root_certificates`](Self::root_certificates) otherwise.
+    pub fn root_certificates_pem(mut self, pem: impl Into<String>) -> Self {
+        self.tls.roots.push(Pem::Text(pem.into()));
+        self
+    }
+
+    /// Sets the files (PEM) of this client's certificate and of its key.
+    pub fn client_certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.tls.client = Some((Pem::File(certificate.into()), Pem::File(key.into())));
+        self
+    }
+
+    /// Sets this client's certificate and its key, given as text (PEM).
+    pub fn client_certificate_pem(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.tls.client = Some((Pem::Text(certificate.into()), Pem::Text(key.into())));
+        self
+    }
+
+    /// The time for each answer of the server: to connect (for each address), to store, to confirm.
+    /// *Default: 5 seconds.* `Duration::MAX` waits forever; zero is refused.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How often the client asks the server for a sign of life. After three questions without an answer the
+    /// connection counts as lost, and is made again. *Default: 5 seconds*; 10 ms at least.
+    pub fn ping_interval(mut self, interval: Duration) -> Self {
+        self.ping_interval = interval;
+        self
+    }
+
+    /// What the subjects of answers begin with. *Default: `_INBOX`.* A user without permission for those
+    /// needs a prefix of its own.
+    pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.inbox_prefix = Some(prefix.into());
+        self
+    }
+
+    /// Asks the JetStream of this domain, behind a leaf node for example. The last call of this and
+    /// [`jetstream_api_prefix`](Self::jetstream_api_prefix) counts.
+    pub fn jetstream_domain(mut self, domain: impl Into<String>) -> Self {
+        self.jetstream = JetStream::Domain(domain.into());
+        self
+    }
+
+    /// Asks JetStream by subjects that begin with this instead of `$JS.API`, as imports from another
+    /// account may.
+    pub fn jetstream_api_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.jetstream = JetStream::Prefix(prefix.into());
+        self
+    }
+
+    /// Sets when a connection that broke is made again.
+    pub fn reconnect(mut self, settings: ReconnectSettings) -> Self {
+        self.reconnect = settings;
+        self
+    }
+
+    /// Returns a connection even when there is no server yet, and goes on trying. Without this only a connection that was
+    /// once there is made again, for ever.
+    pub fn retry_on_first_connect(mut self) -> Self {
+        self.waits_for_server = true;
+        self
+    }
+
+    /// Is told of [`Event`]s, on the I/O thread: it must not block. Its panics are contained.
+    pub fn observer(mut self, f: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.listener = Listener::new(f);
+        self
+    }
+
+    /// Connects. Blocks until there is a connection. It lives on the I/O thread of `pool`, which it shares with whatever
+    /// else that drives.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub fn connect(self, pool: &WorkerPool) -> Result<Connection, ConnectError> {
+        Connection::open(self, pool)
+    }
+
+    /// Refuses what makes no sense, before anything is tried.
+    pub(crate) fn check(&self) -> Result<(), ConnectError> {
+        for address in &self.servers {
+            if address.is_empty() || address.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                return Err(InvalidArgument::new("address", "it is empty, or holds a blank").into());
+            }
+            let parsed = address.parse::<ServerAddr>();
+            if !parsed.is_ok_and(|parsed| !parsed.host().is_empty() && ["nats", "tls"].contains(&parsed.scheme())) {
+                let reason = "it is not of the form host:port, nats://host:port or tls://host:port";
+                return Err(InvalidArgument::new("address", reason).into());
+            }
+        }
+        check::text("name", &self.name)?;
+        check::not_zero("timeout", self.timeout)?;
+        self.reconnect.check()?;
+        match &self.login {
+            Some(Login::Token(text)) if text.is_empty() => {
+                return Err(InvalidArgument::new("token", "it is empty").into());
+            }
+            Some(Login::Password(user, _)) if user.is_empty() => {
+                return Err(InvalidArgument::new("user", "it is empty").into());
+            }
+            _ => {}
+        }
+        if self.ping_interval < MIN_PING_INTERVAL {
+            return Err(InvalidArgument::new("ping_interval", "it is shorter than 10 ms").into());
+        }
+        if let Some(prefix) = &self.inbox_prefix {
+            check::subject("inbox_prefix", prefix)?;
+            check::group("inbox_prefix", prefix)?;
+        }
+        match &self.jetstream {
+            JetStream::Default => {}
+            JetStream::Domain(domain) => check::name("jetstream_domain", domain)?,
+            JetStream::Prefix(prefix) => check::subject("jetstream_api_prefix", prefix)?,
+        }
+        if let Some(Login::Nkey(seed)) = &self.login {
+            let is_seed = seed.len() == 58
+                && seed.starts_with("SU")
+                && seed.bytes().all(|byte| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte));
+            if !is_seed {
+                return Err(InvalidArgument::new("nkey", "it is not the seed of a user's key").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings in the words of the client.
+    pub(crate) async fn into_options(self) -> Result<ConnectOptions, ConnectError> {
+        let reconnect = self.reconnect;
+        let mut options = ConnectOptions::new()
+            .name(self.name)
+            .connection_timeout(self.timeout)
+            .request_timeout(Some(self.timeout))
+            .ping_interval(self.ping_interval.min(MAX_PING_INTERVAL))
+            .reconnect_delay_callback(move |attempt| reconnect.pause(attempt))
+            .require_tls(self.tls.is_required);
+        if let Some(attempts) = reconnect.max_attempts {
+            options = options.max_reconnects(attempts);
+        }
+        if reconnect.ignores_discovered_servers {
+            options = options.ignore_discovered_servers();
+        }
+        if reconnect.keeps_order {
+            options = options.retain_servers_order();
+        }
+        if self.tls.is_first {
+            options = options.tls_first();
+        }
+        if let Some(prefix) = self.inbox_prefix {
+            options = options.custom_inbox_prefix(prefix);
+        }
+        if self.waits_for_server {
+            options = options.retry_on_initial_connect();
+        }
+        if let Some(config) = self.tls.config()? {
+            options = options.tls_client_config(config);
+        }
+        Ok(match self.login {
+            None => options,
+            Some(Login::Token(token)) => options.token(token),
+            Some(Login::Password(user, password)) => options.user_and_password(user, password),
+            Some(Login::Nkey(seed)) => options.nkey(seed),
+            Some(Login::CredentialsFile(path)) => {
+                options.credentials_file(path).await.map_err(ConnectError::Credentials)?
+            }
+            Some(Login::Credentials(text)) => options.credentials(&text).map_err(ConnectError::Credentials)?,
+        })
+    }
+}
+
+impl fmt::Debug for ConnectionBuilder {
+    /// Leaves out what is secret; addresses may hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionBuilder")
+            .field("name", &self.name)
+            .field("timeout", &self.timeout)
+            .field("waits_for_server", &self.waits_for_server)
+            .finish_non_exhaustive()
+    }
+}

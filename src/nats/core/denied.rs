@@ -1,0 +1,225 @@
+//! What the server did not permit, as its complaints tell: they name a subject, and no call.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::{Arc, Mutex};
+
+/// How many complaints of each kind are kept.
+const MAX_KEPT: usize = 64;
+
+/// What the subject of a message of this crate to itself ends with.
+pub(crate) const PROBE: &str = ".probe";
+
+/// A complaint about a permission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Denial {
+    /// The subject that was published to, or subscribed to.
+    pub(crate) subject: String,
+    pub(crate) is_publish: bool,
+    /// The server's words.
+    pub(crate) text: String,
+}
+
+impl Denial {
+    /// Whether it is about a message of this crate to itself, which concerns no user.
+    pub(crate) fn is_of_probe(&self) -> bool {
+        self.subject.ends_with(PROBE)
+    }
+
+    /// Reads a complaint; `None`, if it is not about a permission.
+    pub(crate) fn read(complaint: &str) -> Option<Self> {
+        let lower = complaint.to_ascii_lowercase();
+        if !lower.contains("permissions violation") {
+            return None;
+        }
+        let (_, rest) = complaint.split_once('"')?;
+        let (subject, _) = rest.split_once('"')?;
+        let is_publish = lower.contains("for publish to ");
+        Some(Self { subject: subject.to_owned(), is_publish, text: complaint.to_owned() })
+    }
+}
+
+/// The complaints of the server about permissions. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Denials(Arc<Mutex<Kept>>);
+
+/// What is kept of them.
+#[derive(Default)]
+struct Kept {
+    /// Of subscriptions, the latest last.
+    subscriptions: VecDeque<Denial>,
+    /// Of publishes, the latest last, each with its number.
+    publishes: VecDeque<Noted>,
+    /// The number of the latest.
+    last: u64,
+    /// Of the inbox of all answers, if it is denied on this connection.
+    inbox: Option<Denial>,
+    /// The calls that wait, each woken by the next complaint. As many as there are threads that wait.
+    waiting: Vec<(u64, Waker)>,
+    /// The number of the next of them.
+    next: u64,
+}
+
+/// A denial of a publish.
+struct Noted {
+    number: u64,
+    denial: Denial,
+    /// Whether a call or a flush has told it.
+    is_told: bool,
+}
+
+/// A call that waits for a complaint about itself; out of the list when it is dropped.
+pub(crate) struct Watch<'a> {
+    denials: &'a Denials,
+    mark: Mark,
+    /// `None`: it has not waited yet.
+    number: Option<u64>,
+}
+
+impl<'a> Watch<'a> {
+    pub(crate) fn new(denials: &'a Denials, mark: Mark) -> Self {
+        Self { denials, mark, number: None }
+    }
+
+    /// Is ready when one of these subjects was denied since the mark, or the inbox of the answer is.
+    pub(crate) fn poll(&mut self, subjects: &[String], context: &Context<'_>) -> Poll<String> {
+        let mut kept = self.denials.0.lock();
+        let is_meant = |noted: &&mut Noted| noted.number > self.mark.0 && subjects.contains(&noted.denial.subject);
+        if let Some(noted) = kept.publishes.iter_mut().find(is_meant) {
+            noted.is_told = true;
+            return Poll::Ready(noted.denial.text.clone());
+        }
+        if let Some(denial) = &kept.inbox {
+            return Poll::Ready(denial.text.clone());
+        }
+        let next = kept.next;
+        let number = *self.number.get_or_insert_with(|| {
+            kept.next += 1;
+            next
+        });
+        match kept.waiting.iter_mut().find(|(other, _)| *other == number) {
+            Some((_, waker)) => waker.clone_from(context.waker()),
+            None => kept.waiting.push((number, context.waker().clone())),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.denials.0.lock().waiting.retain(|(other, _)| *other != number);
+        }
+    }
+}
+
+/// A place in the complaints: what comes after it concerns the call that took it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(u64);
+
+impl Denials {
+    /// Keeps a complaint. `inbox` is what the subjects of answers begin with.
+    pub(crate) fn note(&self, denial: &Denial, inbox: &str) {
+        let mut kept = self.0.lock();
+        if denial.is_publish {
+            kept.last += 1;
+            let noted = Noted { number: kept.last, denial: denial.clone(), is_told: false };
+            push(&mut kept.publishes, noted);
+        } else {
+            if denial.subject.strip_prefix(inbox).is_some_and(|rest| rest.starts_with('.')) {
+                kept.inbox = Some(denial.clone());
+            }
+            push(&mut kept.subscriptions, denial.clone());
+        }
+        let waiting = std::mem::take(&mut kept.waiting);
+        drop(kept);
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// The connection is gone, and with it its permissions.
+    pub(crate) fn forget_inbox(&self) {
+        self.0.lock().inbox = None;
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.0.lock().last)
+    }
+
+    /// Takes out what was said of a subscription to this subject.
+    pub(crate) fn take(&self, subject: &str) -> Option<String> {
+        let mut kept = self.0.lock();
+        let place = kept.subscriptions.iter().position(|denial| denial.subject == subject)?;
+        // It was a subscription of the user, and not the inbox.
+        kept.inbox.take_if(|denial| denial.subject == subject);
+        kept.subscriptions.remove(place).map(|denial| denial.text)
+    }
+
+    /// Takes the denials of publishes that were not told yet; returns the latest.
+    pub(crate) fn take_publish(&self) -> Option<String> {
+        let mut kept = self.0.lock();
+        let untold = kept.publishes.iter_mut().filter(|noted| !noted.is_told && !noted.denial.is_of_probe());
+        let told = untold.map(|noted| {
+            noted.is_told = true;
+            noted.denial.text.clone()
+        });
+        told.last()
+    }
+
+    pub(crate) fn is_inbox_denied(&self) -> bool {
+        self.0.lock().inbox.is_some()
+    }
+}
+
+fn push<T>(kept: &mut VecDeque<T>, entry: T) {
+    if kept.len() == MAX_KEPT {
+        kept.pop_front();
+    }
+    kept.push_back(entry);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_about_a_permission_names_its_subject_with_its_case() {
+        let read = |text: &str| Denial::read(text).map(|denial| (denial.subject, denial.is_publish));
+        let publish = "nats: Permissions Violation for Publish to \"Closed.a\"";
+        assert_eq!(read(publish), Some(("Closed.a".to_owned(), true)));
+        let subscribe = "nats: Permissions Violation for Subscription to \"b.>\" using queue \"q\"";
+        assert_eq!(read(subscribe), Some(("b.>".to_owned(), false)));
+        assert_eq!(read("nats: Maximum Payload Violation"), None);
+        assert_eq!(read("nats: permissions violation"), None);
+    }
+
+    #[test]
+    fn a_call_hears_of_its_own_subjects_since_its_mark_and_of_a_denied_inbox() {
+        let denials = Denials::default();
+        let denial = |subject: &str, is_publish| Denial { subject: subject.into(), is_publish, text: subject.into() };
+        let context = Context::from_waker(Waker::noop());
+        let subjects = ["a".to_owned(), "b".to_owned()];
+        denials.note(&denial("a", true), "_INBOX");
+        let mark = denials.mark();
+        let poll = |mark| Watch::new(&denials, mark).poll(&subjects, &context);
+        assert!(poll(mark).is_pending(), "that was before");
+        denials.note(&denial("c", true), "_INBOX");
+        denials.note(&denial("a", false), "_INBOX");
+        assert!(poll(mark).is_pending(), "that was another");
+        denials.note(&denial("b", true), "_INBOX");
+        assert_eq!(poll(mark), Poll::Ready("b".to_owned()));
+        assert_eq!(denials.take_publish(), Some("c".to_owned()), "the last that no call was told");
+        assert_eq!(denials.take_publish(), None);
+        denials.note(&denial("_INBOXES.x", false), "_INBOX");
+        assert!(poll(denials.mark()).is_pending());
+        denials.note(&denial("_INBOX.x.*", false), "_INBOX");
+        assert_eq!(poll(denials.mark()), Poll::Ready("_INBOX.x.*".to_owned()));
+        denials.forget_inbox();
+        assert!(poll(denials.mark()).is_pending());
+        for number in 0..200 {
+            denials.note(&denial(&number.to_string(), true), "_INBOX");
+        }
+        assert_eq!(denials.0.lock().publishes.len(), MAX_KEPT);
+        assert!(denials.0.lock().waiting.is_empty(), "each call that ended is forgotten");
+    }
+}

@@ -1,0 +1,111 @@
+//! A message of core NATS.
+
+use std::fmt;
+
+use super::connection::Link;
+use crate::nats::check;
+use crate::nats::error::{BoxError, PublishError};
+use crate::nats::headers;
+use crate::nats::headers::Headers;
+use crate::nats::payload::{Decode, Encode};
+use crate::sync::Arc;
+
+/// A message that came by a subscription, or as the answer to a request.
+pub struct Message {
+    message: async_nats::Message,
+    link: Arc<Link>,
+}
+
+impl Message {
+    pub(crate) fn new(message: async_nats::Message, link: Arc<Link>) -> Self {
+        Self { message, link }
+    }
+
+    /// What it was published to.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.message.subject
+    }
+
+    /// The payload as it came.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.message.payload
+    }
+
+    /// The payload, if it is text.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.message.payload).ok()
+    }
+
+    /// The payload as a value.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Decode::decode`].
+    pub fn decode<T: Decode>(&self) -> Result<T, BoxError> {
+        T::decode(&self.message.payload)
+    }
+
+    /// The first header of this name; the case of letters counts.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
+    }
+
+    /// Iterates over all headers, a name once for each of its values, sorted by name.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        headers::pairs(self.message.headers.as_ref())
+    }
+
+    /// Whether a caller waits for a [response](Self::respond).
+    #[must_use]
+    pub fn wants_response(&self) -> bool {
+        self.message.reply.is_some()
+    }
+
+    /// Answers a [request](crate::nats::Connection::request); does nothing, if nobody waits. Like
+    /// [`publish`](crate::nats::Connection::publish) otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn respond(&self, payload: &(impl Encode + ?Sized)) -> Result<(), PublishError> {
+        self.answer(None, payload)
+    }
+
+    /// Answers a request with headers. Like [`respond`](Self::respond) otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn respond_with_headers(
+        &self,
+        headers: &Headers,
+        payload: &(impl Encode + ?Sized),
+    ) -> Result<(), PublishError> {
+        self.answer(Some(headers), payload)
+    }
+
+    fn answer(&self, headers: Option<&Headers>, payload: &(impl Encode + ?Sized)) -> Result<(), PublishError> {
+        let Some(reply) = self.message.reply.clone() else { return Ok(()) };
+        let bytes = payload.encode().map_err(PublishError::Encode)?;
+        check::subject("reply subject", &reply)?;
+        let client = &self.link.client;
+        match headers {
+            None => self.link.wait(client.publish(reply, bytes.into()))??,
+            Some(headers) => self.link.wait(client.publish_with_headers(reply, headers.to_map()?, bytes.into()))??,
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("subject", &self.subject())
+            .field("bytes", &self.bytes().len())
+            .finish_non_exhaustive()
+    }
+}

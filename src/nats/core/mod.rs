@@ -1,0 +1,16 @@
+//! A connection to a server, and plain NATS over it: publish, request and subscribe, at most once.
+//!
+//! `inner` is what the clones of a connection share. `connect` makes one, `dispatch` passes on what
+//! the client library reports, `denied` and `permission` end calls that the server does not permit.
+//! This folder knows nothing of JetStream's streams and consumers.
+
+pub(crate) mod connect;
+pub(crate) mod connection;
+pub(crate) mod connection_info;
+pub(crate) mod publisher;
+pub(crate) mod subscription;
+pub(crate) mod message;
+pub(crate) mod denied;
+pub(crate) mod permission;
+pub(crate) mod time_limit;
+pub(crate) mod tls;

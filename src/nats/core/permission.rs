@@ -1,0 +1,88 @@
+//! Calls that end when the server does not permit them, and not when their time is over.
+//!
+//! Rules:
+//! 1. A call that publishes names its subjects. It ends when the server denies one of them, while it waits
+//!    for its answer. Permissions belong to the connection, so a denial of that subject is one of this call.
+//! 2. While the server denies the inbox of all answers, no call waits for one.
+//! 3. A publish does not wait. What was denied of it is told by the next flush.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_core::Stream;
+
+use super::connection::Link;
+use super::denied::{Mark, PROBE, Watch};
+use crate::io;
+use crate::nats::error::{BoxError, Denied, PublishError};
+use crate::time::deadline::Deadline;
+
+/// How long a subscription waits at most for the server's word.
+const LONGEST_PROBE: Duration = Duration::from_secs(1);
+
+impl Link {
+    /// Polls a call that publishes to these subjects and waits for an answer, until it ends or is denied.
+    pub(crate) async fn permitted<F: Future>(&self, subjects: &[String], call: F) -> Result<F::Output, Denied> {
+        self.permitted_since(self.denials.mark(), subjects, call).await
+    }
+
+    /// The same of a call that was begun at the mark.
+    pub(crate) async fn permitted_since<F: Future>(
+        &self,
+        mark: Mark,
+        subjects: &[String],
+        call: F,
+    ) -> Result<F::Output, Denied> {
+        let mut call = pin!(call);
+        let mut watch = Watch::new(&self.denials, mark);
+        poll_fn(|context| {
+            if let Poll::Ready(output) = call.as_mut().poll(context) {
+                return Poll::Ready(Ok(output));
+            }
+            watch.poll(subjects, context).map(|text| Err(Denied(text)))
+        })
+        .await
+    }
+
+    /// Likewise, of calls to the JetStream API: `STREAM.INFO.JOBS`.
+    pub(crate) async fn permitted_api<F: Future>(&self, calls: &[String], call: F) -> Result<F::Output, Denied> {
+        let subjects: Vec<_> = calls.iter().map(|call| format!("{}.{call}", self.api)).collect();
+        self.permitted(&subjects, call).await
+    }
+
+    /// Waits until the server has seen all that was sent, if that can be known, and what it said of it is here.
+    pub(crate) fn catch_up(&self, deadline: Deadline) -> Result<(), PublishError> {
+        if !self.is_connected() || self.denials.is_inbox_denied() {
+            return Ok(());
+        }
+        // A message to oneself. Others may listen to all subjects, so it is no request without a responder.
+        let subject = format!("{}{PROBE}", self.client.new_inbox());
+        let round_trip = async {
+            let mut probe = self.client.subscribe(subject.clone()).await.map_err(BoxError::from)?;
+            self.client.publish(subject.clone(), "".into()).await?;
+            poll_fn(|context| Pin::new(&mut probe).poll_next(context)).await;
+            Ok::<_, BoxError>(())
+        };
+        // A denial of the probe is an answer, too.
+        if let Ok(Err(error)) = self.wait_until(self.permitted(std::slice::from_ref(&subject), round_trip), deadline)? {
+            return Err(PublishError::Failed(error));
+        }
+        // What the server says of permissions reaches us by another task of the I/O thread.
+        let _ = self.io.block_on(async { io::sleep(Duration::from_millis(1)).await }, Deadline::after(LONGEST_PROBE));
+        Ok(())
+    }
+
+    /// What the server has denied of the publishes before this, if it was not told yet.
+    pub(crate) fn denied_publish(&self) -> Result<(), PublishError> {
+        self.denials.take_publish().map_or(Ok(()), |text| Err(PublishError::Denied(text)))
+    }
+}
+
+/// Waits until the server has seen a subscription, and says whether it is denied. While there is no
+/// connection, or no permission for the inbox of the answer, that is not known, and counts as no.
+pub(crate) fn check_subscription(link: &Link, subject: &str) -> Result<(), PublishError> {
+    let _ = link.catch_up(Deadline::after(link.timeout.min(LONGEST_PROBE)));
+    link.denials.take(subject).map_or(Ok(()), |complaint| Err(PublishError::Denied(complaint)))
+}

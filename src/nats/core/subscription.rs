@@ -1,0 +1,217 @@
+//! A subscription of core NATS, whose handler runs on the workers: at most once.
+//!
+//! A pump on the I/O thread takes a message when a slot is free and hands it to the pool. What waits for a slot waits with
+//! the client, which has a limit; past it messages are lost and [`Event::SlowSubscription`](crate::nats::Event) is told. Its
+//! destructor cannot wait for a handler that runs: it may be on that very worker.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use async_nats::Subscriber;
+use futures_core::Stream;
+
+use super::connection::{Link, WaitError};
+use super::message::Message;
+use super::permission;
+use crate::cancel::token::CancellationToken;
+use crate::io::mpsc;
+use crate::nats::check;
+use crate::nats::error::PublishError;
+use crate::sync::Arc;
+use crate::task::job::Job;
+
+/// Configures a subscription. From [`Connection::subscribe`](crate::nats::Connection::subscribe).
+#[must_use = "a builder does nothing until `start` is called"]
+pub struct SubscriptionBuilder {
+    link: Arc<Link>,
+    subject: String,
+    /// Each message reaches one member of the group.
+    group: Option<String>,
+    /// How many messages may be with the pool; `None`: as many as it has workers.
+    concurrent: Option<usize>,
+}
+
+impl SubscriptionBuilder {
+    pub(crate) fn new(link: Arc<Link>, subject: String) -> Self {
+        Self { link, subject, group: None, concurrent: None }
+    }
+
+    /// Joins a queue group: of all its members, on any machine, each message reaches one.
+    pub fn group(mut self, name: impl Into<String>) -> Self {
+        self.group = Some(name.into());
+        self
+    }
+
+    /// How many messages may be queued or handled at once, from 1 to 1,048,576. *Default: one for each worker
+    /// that the pool has now.*
+    pub fn concurrent(mut self, messages: usize) -> Self {
+        self.concurrent = Some(messages);
+        self
+    }
+
+    /// Subscribes. When this returns the server has taken the subscription, if there is a connection; the
+    /// wait for its word is one second at most. Without a connection the client subscribes when there is one.
+    ///
+    /// The handler runs as a task of the pool. A panic is contained, as one of the task.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]: [`Invalid`](PublishError::Invalid), [`Denied`](PublishError::Denied) if the server does
+    /// not permit the subject, [`Timeout`](PublishError::Timeout) if the client's buffers are full.
+    #[track_caller]
+    pub fn start(self, handler: impl Fn(&Message) + Send + Sync + 'static) -> Result<Subscription, PublishError> {
+        let Self { link, subject, group, concurrent } = self;
+        check::filter("subject", &subject)?;
+        if let Some(group) = &group {
+            check::group("group", group)?;
+        }
+        check::concurrency("concurrent", concurrent.unwrap_or(1))?;
+        let subscribing = async {
+            let client = &link.client;
+            match group {
+                Some(group) => client.queue_subscribe(subject.clone(), group).await,
+                None => client.subscribe(subject.clone()).await,
+            }
+        };
+        let subscriber = match link.wait(subscribing) {
+            Ok(subscribed) => subscribed.map_err(|error| PublishError::Failed(error.into()))?,
+            Err(WaitError::Timeout) => return Err(PublishError::Timeout),
+            Err(WaitError::OnIoThread) => return Err(PublishError::WouldDeadlock),
+        };
+        permission::check_subscription(&link, &subject)?;
+        let slots = concurrent.unwrap_or_else(|| link.engine.workers.target());
+        let ended = CancellationToken::new();
+        let (freed, free) = mpsc::unbounded_channel();
+        for _ in 0..slots {
+            let _ = freed.send(());
+        }
+        let pump = Pump {
+            link: Arc::clone(&link),
+            subscriber,
+            free,
+            freed,
+            handler: Arc::new(handler),
+            ended: ended.clone(),
+            location: Location::caller(),
+        };
+        link.io.spawn(pump.run());
+        Ok(Subscription { subject, ended, link })
+    }
+}
+
+/// A subscription that lasts until this is dropped. Then no handler starts any more; one that runs goes on.
+#[must_use = "dropping it ends the subscription"]
+pub struct Subscription {
+    subject: String,
+    /// Cancelled when it is dropped.
+    ended: CancellationToken,
+    /// Keeps the connection.
+    link: Arc<Link>,
+}
+
+impl Subscription {
+    /// What it listens to.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.ended.cancel();
+        // Besides this one the pump owns the connection, on a thread that cannot wait for it.
+        if Arc::strong_count(&self.link) <= 2 {
+            self.link.farewell();
+        }
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SubscriptionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionBuilder")
+            .field("subject", &self.subject)
+            .field("group", &self.group)
+            .field("concurrent", &self.concurrent)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes messages from the client and hands them to the pool.
+struct Pump<H> {
+    link: Arc<Link>,
+    subscriber: Subscriber,
+    /// One entry for each free slot.
+    free: mpsc::UnboundedReceiver<()>,
+    freed: mpsc::UnboundedSender<()>,
+    handler: Arc<H>,
+    ended: CancellationToken,
+    location: &'static Location<'static>,
+}
+
+impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
+    async fn run(mut self) {
+        let closing = self.link.engine.shutdown_token.clone();
+        let (mut closed, mut ended) = (closing.cancelled(), self.ended.cancelled());
+        loop {
+            let next = poll_fn(|context| {
+                let stops =
+                    Pin::new(&mut ended).poll(context).is_ready() || Pin::new(&mut closed).poll(context).is_ready();
+                if stops { Poll::Ready(None) } else { self.poll_next(context) }
+            });
+            let Some(message) = next.await else { break };
+            self.hand_over(message);
+        }
+        // Dropping the subscriber unsubscribes.
+    }
+
+    /// The next message, with a slot that is taken for it.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<async_nats::Message>> {
+        if self.free.is_empty() {
+            // Nothing is there: this only leaves the waker.
+            match self.free.poll_recv(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(_) => drop(self.freed.send(())),
+            }
+        }
+        let next = Pin::new(&mut self.subscriber).poll_next(context);
+        if next.is_ready() {
+            let _ = self.free.try_recv();
+        }
+        next
+    }
+
+    fn hand_over(&self, message: async_nats::Message) {
+        let engine = &self.link.engine;
+        let queued_at = engine.executor.now_if_timing();
+        let Some(id) = engine.executor.admit(self.location, None) else { return };
+        let message = Message::new(message, Arc::clone(&self.link));
+        let (handler, ended) = (Arc::clone(&self.handler), self.ended.clone());
+        let slot = Slot(self.freed.clone());
+        let job = move || {
+            let _slot = slot;
+            if !ended.is_cancelled() {
+                handler(&message);
+            }
+        };
+        engine.push_unbounded(Job::closure(job, id, self.location, queued_at));
+    }
+}
+
+/// A slot in use; free again when it is dropped.
+struct Slot(mpsc::UnboundedSender<()>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}

@@ -1,0 +1,45 @@
+//! Bounds what futures of the I/O thread await of the client.
+//!
+//! The client bounds the wait for an answer. It does not bound the wait for room in its own channel, which is full
+//! while a server is mute, or away, and other threads publish.
+//!
+//! Rules:
+//! 1. On the I/O thread each future of the client is awaited through [`Link::in_time`], [`Link::answer`] or
+//!    [`hand_over`]. Calls of other threads are bounded by `Link::wait`.
+//! 2. A future that runs out of time while it waits for room has sent nothing.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_nats::jetstream::context::{RequestError, RequestErrorKind};
+
+use super::connection::Link;
+use crate::io;
+
+/// How much longer than an answer a question may take: the client's own error, which says more, comes first.
+const GRACE: Duration = Duration::from_millis(100);
+
+impl Link {
+    /// Awaits one question and its answer; `None`: the time of an answer has passed.
+    pub(crate) async fn in_time<F: Future>(&self, question: F) -> Option<F::Output> {
+        io::timeout(self.timeout.saturating_add(GRACE), question).await.ok()
+    }
+
+    /// Awaits the answer of JetStream to one question.
+    pub(crate) async fn answer<T>(
+        &self,
+        asking: impl Future<Output = Result<T, RequestError>>,
+    ) -> Result<T, RequestError> {
+        self.in_time(asking).await.unwrap_or_else(|| Err(RequestErrorKind::TimedOut.into()))
+    }
+}
+
+/// Polls a future of the client once: it is ready if the client has room.
+pub(crate) fn hand_over<F: Future>(handing_over: F) -> Option<F::Output> {
+    let unconstrained = pin!(io::unconstrained(handing_over));
+    match unconstrained.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,363 @@
+//! Jobs that are given up: how they are written, and read again.
+//!
+//! A dead letter is the job's payload with the job's headers and headers of ours. Headers that are
+//! orders to the server are left out, and so is the job's delay: a requeued job runs at once.
+//!
+//! Rules:
+//! 1. A letter belongs to one job. Its id holds the stream, the job's place there and the time at which
+//!    the job was stored, so a stream that was made again has letters of its own.
+//! 2. A requeued job belongs to one letter, by the same rule, and keeps the job's first id.
+//! 3. A letter that the server finds too large is written again without the error, then without the
+//!    job's own headers, then without the payload. `Workcrew-Omitted` says what is missing.
+
+use std::fmt;
+use std::str::FromStr;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::stream::Stream;
+
+use super::delay::DELAY;
+use crate::nats::error::{BoxError, QueueError};
+use crate::nats::payload::Decode;
+use crate::nats::worker::server_clock::nanoseconds;
+
+/// The subject of the job.
+const SUBJECT: &str = "Workcrew-Subject";
+/// The stream the job was in.
+const STREAM: &str = "Workcrew-Stream";
+/// Its place there.
+const SEQUENCE: &str = "Workcrew-Sequence";
+/// Why it was given up; see [`DeadReason`].
+const REASON: &str = "Workcrew-Reason";
+/// How many attempts were made.
+const ATTEMPTS: &str = "Workcrew-Attempts";
+/// The last error.
+const ERROR: &str = "Workcrew-Error";
+/// The id under which the job was enqueued.
+const ID: &str = "Workcrew-Id";
+/// When the job was stored, in nanoseconds since 1970.
+const STORED: &str = "Workcrew-Stored";
+/// What the letter leaves out of the job.
+const OMITTED: &str = "Workcrew-Omitted";
+/// The letter that a job was made of.
+const REQUEUED: &str = "Workcrew-Requeued";
+/// What the server takes for an order about the message at hand.
+const ORDERS: &str = "Nats-";
+/// The id of a message.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// The longest error that is written down, in bytes.
+const LONGEST_ERROR: usize = 1_024;
+
+/// Why a job was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeadReason {
+    /// The policy says of the last error that it is permanent.
+    Permanent,
+    /// The attempts are used up.
+    Attempts,
+    /// The next attempt would have come after the policy's deadline.
+    Deadline,
+    /// The budget that the policy's jobs share is used up.
+    Budget,
+    /// It was delivered more often than [`max_deliveries`](crate::nats::WorkerBuilder::max_deliveries) allows without
+    /// an outcome: perhaps it ends its process.
+    Deliveries,
+    /// Its headers cannot be read here. The letter holds the payload, and the error says what is wrong.
+    Unreadable,
+}
+
+/// All reasons, and how they are written.
+const REASONS: [(DeadReason, &str); 6] = [
+    (DeadReason::Permanent, "permanent"),
+    (DeadReason::Attempts, "attempts"),
+    (DeadReason::Deadline, "deadline"),
+    (DeadReason::Budget, "budget"),
+    (DeadReason::Deliveries, "deliveries"),
+    (DeadReason::Unreadable, "unreadable"),
+];
+
+impl DeadReason {
+    /// The reason that is written by this word.
+    pub(crate) fn read(word: &str) -> Option<Self> {
+        REASONS.iter().find(|(_, written)| *written == word).map(|(reason, _)| *reason)
+    }
+}
+
+/// The id that a job was first enqueued with.
+pub(crate) fn id_of(headers: &HeaderMap) -> Option<&str> {
+    let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
+    // A job that had no id was requeued under one that is the letter's.
+    text(ID).or_else(|| text(MESSAGE_ID).filter(|_| text(REQUEUED).is_none()))
+}
+
+/// The name of the stream of a queue's dead letters.
+pub(crate) fn stream_of(queue: &str) -> String {
+    format!("{queue}_DEAD")
+}
+
+impl fmt::Display for DeadReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = REASONS.iter().find(|(reason, _)| reason == self).map_or("", |(_, word)| word);
+        f.write_str(word)
+    }
+}
+
+/// A job that was given up. From [`JobQueue::dead_letters`](crate::nats::JobQueue::dead_letters).
+#[derive(Clone)]
+pub struct DeadLetter {
+    message: StreamMessage,
+}
+
+impl DeadLetter {
+    pub(crate) fn new(message: StreamMessage) -> Self {
+        Self { message }
+    }
+
+    /// Its place among the dead letters.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.message.sequence
+    }
+
+    /// The subject of the job; the dead letters' own, if somebody else has written it without saying.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        self.header(SUBJECT).unwrap_or(&self.message.subject)
+    }
+
+    /// The id under which the job was enqueued, if it had one.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.header(ID)
+    }
+
+    /// Why the job was given up.
+    #[must_use]
+    pub fn reason(&self) -> Option<DeadReason> {
+        DeadReason::read(self.header(REASON)?)
+    }
+
+    /// How many attempts were made at the job.
+    #[must_use]
+    pub fn attempts(&self) -> Option<u32> {
+        self.header(ATTEMPTS).and_then(|number| u32::from_str(number).ok())
+    }
+
+    /// The last error, on one line and cut off after 1,024 bytes.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.header(ERROR)
+    }
+
+    /// The first header of this name, of the job's own or of those that begin with `Workcrew-`.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.message.headers.get(name).map(async_nats::HeaderValue::as_str)
+    }
+
+    /// The payload of the job.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.message.payload
+    }
+
+    /// The payload as a value.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Decode::decode`].
+    pub fn decode<T: Decode>(&self) -> Result<T, BoxError> {
+        T::decode(&self.message.payload)
+    }
+
+    /// Returns whether the payload did not fit into the letter. Such a letter cannot be requeued.
+    #[must_use]
+    pub fn is_without_payload(&self) -> bool {
+        self.header(OMITTED).is_some_and(|omitted| omitted.contains("payload"))
+    }
+
+    /// The job as it was, with an id that makes two requeueings one. Keeps rule 2.
+    pub(crate) fn revived(&self, queue: &str) -> PublishMessage {
+        let mut headers = HeaderMap::new();
+        for (name, values) in self.message.headers.iter() {
+            let own: &str = name.as_ref();
+            if (!is_ours(own) && !own.starts_with(ORDERS)) || own == ID {
+                values.iter().for_each(|value| headers.append(own, value.clone()));
+            }
+        }
+        let id = self.requeue_id(queue);
+        headers.insert(REQUEUED, self.sequence().to_string());
+        PublishMessage::build().payload(self.message.payload.clone()).headers(headers).message_id(id)
+    }
+
+    fn requeue_id(&self, queue: &str) -> String {
+        format!("requeue-{queue}-{}-{}", self.sequence(), nanoseconds(self.message.time))
+    }
+
+    /// Checks that the letter is still there: its place may be empty, or another letter's by now.
+    pub(crate) async fn check(&self, letters: &Stream<()>) -> Result<(), QueueError> {
+        let found = letters.get_raw_message(self.sequence()).await;
+        match found {
+            Ok(found) if found.time == self.message.time && found.headers == self.message.headers => Ok(()),
+            Ok(_) => Err(QueueError::Rejected("another letter has its place now".into())),
+            Err(error) => Err(QueueError::Rejected(error.into())),
+        }
+    }
+
+    /// Checks what the store says of a job that it has already: that it is the one of this letter.
+    pub(crate) async fn check_duplicate(
+        &self,
+        jobs: &Stream<()>,
+        queue: &str,
+        sequence: u64,
+    ) -> Result<(), QueueError> {
+        // If it is not there any more, it has been done.
+        let Ok(found) = jobs.get_raw_message(sequence).await else { return Ok(()) };
+        let id = found.headers.get(MESSAGE_ID).map(async_nats::HeaderValue::as_str);
+        if id == Some(&*self.requeue_id(queue)) {
+            return Ok(());
+        }
+        Err(QueueError::Rejected("the store takes the job for another of the same id".into()))
+    }
+}
+
+impl fmt::Debug for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetter")
+            .field("sequence", &self.sequence())
+            .field("subject", &self.subject())
+            .field("reason", &self.reason())
+            .field("attempts", &self.attempts())
+            .field("error", &self.error())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much of a job its letter holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// All of it.
+    Whole,
+    WithoutError,
+    /// Without the error and the job's own headers.
+    WithoutHeaders,
+    /// Without the payload as well.
+    Notice,
+}
+
+impl Form {
+    /// From the largest to the smallest.
+    pub(crate) const ALL: [Self; 4] = [Self::Whole, Self::WithoutError, Self::WithoutHeaders, Self::Notice];
+
+    /// What is left out.
+    fn omitted(self) -> Option<&'static str> {
+        match self {
+            Self::Whole => None,
+            Self::WithoutError => Some("error"),
+            Self::WithoutHeaders => Some("error, headers"),
+            Self::Notice => Some("error, headers, payload"),
+        }
+    }
+}
+
+/// What is written of a job that is given up.
+pub(crate) struct Obituary<'a> {
+    pub(crate) stream: &'a str,
+    pub(crate) sequence: u64,
+    /// When the job was stored, in nanoseconds since 1970.
+    pub(crate) stored_at: i64,
+    pub(crate) attempts: u32,
+    pub(crate) reason: DeadReason,
+    pub(crate) error: &'a str,
+    /// The job itself.
+    pub(crate) job: &'a async_nats::Message,
+}
+
+impl Obituary<'_> {
+    /// The letter, and how many bytes it has. Its id keeps rule 1; `copy` tells apart letters of one job of
+    /// which the first is not there any more.
+    pub(crate) fn letter(&self, form: Form, copy: u32) -> (PublishMessage, usize) {
+        let mut headers = HeaderMap::new();
+        let own_headers = self.job.headers.iter().filter(|_| form < Form::WithoutHeaders);
+        for (name, values) in own_headers.flat_map(HeaderMap::iter) {
+            let own: &str = name.as_ref();
+            if !own.starts_with(ORDERS) && !is_ours(own) {
+                values.iter().for_each(|value| headers.append(own, value.clone()));
+            }
+        }
+        if let Some(id) = self.job.headers.as_ref().and_then(id_of) {
+            headers.insert(ID, id);
+        }
+        headers.insert(SUBJECT, self.job.subject.as_str());
+        headers.insert(STREAM, self.stream);
+        headers.insert(SEQUENCE, self.sequence.to_string());
+        headers.insert(STORED, self.stored_at.to_string());
+        headers.insert(REASON, self.reason.to_string());
+        headers.insert(ATTEMPTS, self.attempts.to_string());
+        if form == Form::Whole {
+            headers.insert(ERROR, one_line(self.error));
+        }
+        if let Some(omitted) = form.omitted() {
+            headers.insert(OMITTED, omitted);
+        }
+        let mut id = format!("dead-{}-{}-{}", self.stream, self.sequence, self.stored_at);
+        if copy > 0 {
+            id = format!("{id}-{copy}");
+        }
+        let payload = if form == Form::Notice { "".into() } else { self.job.payload.clone() };
+        let size = payload.len() + wire_size(&headers) + MESSAGE_ID.len() + id.len() + self.stream.len() + 128;
+        (PublishMessage::build().payload(payload).headers(headers).message_id(id), size)
+    }
+
+    /// Whether a stored message is a letter of this very job.
+    pub(crate) fn is_of(&self, letter: &StreamMessage) -> bool {
+        let text = |name: &str| letter.headers.get(name).map(async_nats::HeaderValue::as_str);
+        text(STREAM) == Some(self.stream)
+            && text(SEQUENCE) == Some(&*self.sequence.to_string())
+            && text(STORED) == Some(&*self.stored_at.to_string())
+    }
+}
+
+/// How many bytes headers take on the way.
+fn wire_size(headers: &HeaderMap) -> usize {
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name: &str = name.as_ref();
+        values.iter().map(|value| name.len() + value.as_str().len() + 4)
+    });
+    lines.sum::<usize>() + 16
+}
+
+fn is_ours(name: &str) -> bool {
+    [SUBJECT, STREAM, SEQUENCE, STORED, REASON, ATTEMPTS, ERROR, ID, OMITTED, REQUEUED, DELAY].contains(&name)
+}
+
+/// A text as a header may hold it.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut end = text.len().min(LONGEST_ERROR);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].replace(['\r', '\n'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_written_on_one_line_and_cut_between_letters() {
+        assert_eq!(one_line("a\r\nb"), "a  b");
+        let long = "é".repeat(LONGEST_ERROR);
+        assert_eq!(one_line(&format!("x{long}")).len(), LONGEST_ERROR - 1);
+    }
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own() {
+        for (reason, word) in REASONS {
+            assert_eq!(reason.to_string(), word);
+            assert_eq!(REASONS.iter().filter(|(_, other)| *other == word).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! A queue of jobs that outlives processes: a JetStream stream, from which a job is gone when it is acknowledged.
+
+pub(crate) mod enqueue;
+pub(crate) mod delay;
+pub(crate) mod dead_letter;
+pub(crate) mod letters;
+pub(crate) mod stream_settings;
+pub(crate) mod status;
+
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+
+use self::stream_settings::StreamSettings;
+use crate::nats::check;
+use crate::nats::check::InvalidArgument;
+use crate::nats::config_diff;
+use crate::nats::core::connection::{Connection, Link, WaitError};
+use crate::nats::error::QueueError;
+use crate::sync::Arc;
+
+/// For how long an id is remembered unless told otherwise; the server's own default.
+const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// A queue of jobs on a JetStream server. From [`JobQueue::builder`]. Clones share it.
+///
+/// A job is stored before [`enqueue`](Self::enqueue) returns, and stays until a [`Worker`](crate::nats::Worker) has done it,
+/// or put it among the dead letters. Many processes on many machines may enqueue and work.
+///
+/// # Examples
+///
+/// ```no_run
+/// use workcrew::WorkerPool;
+/// use workcrew::nats::{Connection, JobQueue};
+///
+/// let pool = WorkerPool::new()?;
+/// let connection = Connection::builder("127.0.0.1:4222").connect(&pool)?;
+/// let queue = JobQueue::builder(&connection, "RESIZE").subject("resize.*").max_jobs(100_000).open()?;
+/// let first = queue.enqueue("resize.small", "image 7", "resize-7")?;
+/// let again = queue.enqueue("resize.small", "image 7", "resize-7")?;
+/// assert!(!first.is_duplicate() && again.is_duplicate());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct JobQueue {
+    pub(crate) link: Arc<Link>,
+    /// The name of the stream.
+    pub(crate) name: Arc<str>,
+    /// Where dead letters are published to.
+    pub(crate) dead_subject: Arc<str>,
+    /// After which time the server deletes a job; `None`: never.
+    pub(crate) max_age: Option<Duration>,
+}
+
+/// Configures a queue. From [`JobQueue::builder`]. Setters only store; [`open`](Self::open) checks.
+#[must_use = "a builder does nothing until `open` is called"]
+#[derive(Clone)]
+pub struct JobQueueBuilder {
+    link: Arc<Link>,
+    config: Config,
+    /// `None`: made of the name.
+    dead_subject: Option<String>,
+    /// `None`: jobs stay.
+    max_age: Option<Duration>,
+    /// `None`: two minutes, or the age if that is shorter.
+    duplicate_window: Option<Duration>,
+    settings: StreamSettings,
+}
+
+impl JobQueueBuilder {
+    /// A subject that the queue takes jobs of, one more with each call; `*` stands for one word, `>` for all that follow.
+    /// Unless set, the queue's name and what follows it: `NAME.>`.
+    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+        self.config.subjects.push(subject.into());
+        self
+    }
+
+    /// The most jobs that the queue holds, those that are being worked on included. Past it [`EnqueueError::Full`](crate::nats::EnqueueError).
+    /// Unless set, there is no limit.
+    pub fn max_jobs(mut self, jobs: u64) -> Self {
+        self.config.max_messages = saturate(jobs);
+        self
+    }
+
+    /// The most bytes that the queue holds, headers included. Unless set, there is no limit.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.config.max_bytes = saturate(bytes);
+        self
+    }
+
+    /// After which time a job that nobody has done is *deleted*. Unless set, never.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = Some(age);
+        self
+    }
+
+    /// For how long the id of a job is remembered, done or not: one that is enqueued again meanwhile is a duplicate. Unless
+    /// set, 2 minutes. Costs memory of the server for each id.
+    pub fn duplicate_window(mut self, window: Duration) -> Self {
+        self.duplicate_window = Some(window);
+        self
+    }
+
+    /// On how many servers of a cluster each job is stored, 1, 3 or 5. Unless set, 1.
+    pub fn replicas(mut self, servers: usize) -> Self {
+        self.config.num_replicas = servers;
+        self
+    }
+
+    /// Stores jobs in memory: faster, and gone when the server is restarted.
+    pub fn in_memory(mut self) -> Self {
+        self.config.storage = StorageType::Memory;
+        self
+    }
+
+    /// The subject of dead letters. Unless set, `dead.NAME`. They are stored in a stream of their own, `NAME_DEAD`, without a
+    /// limit and as safely as the jobs.
+    pub fn dead_letters(mut self, subject: impl Into<String>) -> Self {
+        self.dead_subject = Some(subject.into());
+        self
+    }
+
+    /// Sets what few users need: the size of jobs, limits per subject, compression, placement, metadata.
+    pub fn stream_settings(mut self, settings: StreamSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Creates the streams, or finds that they exist with these very settings. An existing stream is
+    /// never changed; [`plan`](Self::plan) is for that. Blocks for the time of two answers at most.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Invalid`] names a setting that was refused before anything was sent.
+    /// [`QueueError::Differs`] names each setting that is not what was asked for.
+    pub fn open(self) -> Result<JobQueue, QueueError> {
+        let Wanted { link, name, streams, dead_subject } = self.wanted()?;
+        open(link, name, &streams, dead_subject)
+    }
+
+    /// What is asked of the server, checked.
+    pub(crate) fn wanted(self) -> Result<Wanted, QueueError> {
+        let Self { link, mut config, dead_subject, max_age, duplicate_window, settings } = self;
+        let name = config.name.clone();
+        check::name("name of the queue", &name)?;
+        if config.subjects.is_empty() {
+            config.subjects.push(format!("{name}.>"));
+        }
+        check::filters("subject", &config.subjects)?;
+        if config.subjects.iter().any(|subject| subject.starts_with('$')) {
+            return Err(InvalidArgument::new("subject", "subjects that begin with $ belong to the server").into());
+        }
+        let dead_subject = dead_subject.unwrap_or_else(|| format!("dead.{name}"));
+        check::job_subject("dead_letters", &dead_subject)?;
+        if config.subjects.iter().any(|subject| check::is_match(subject, &dead_subject)) {
+            return Err(InvalidArgument::new("dead_letters", "it is a subject of the queue itself").into());
+        }
+        check::positive("max_jobs", config.max_messages.unsigned_abs())?;
+        check::positive("max_bytes", config.max_bytes.unsigned_abs())?;
+        check::replicas(config.num_replicas)?;
+        if let Some(age) = max_age {
+            check::server_time("max_age", age)?;
+            config.max_age = age;
+            // The server takes no window that is longer than the age.
+            config.duplicate_window = config.duplicate_window.min(age);
+        }
+        if let Some(window) = duplicate_window {
+            check::server_time("duplicate_window", window)?;
+            if max_age.is_some_and(|age| window > age) {
+                return Err(InvalidArgument::new("duplicate_window", "it is longer than max_age").into());
+            }
+            config.duplicate_window = window;
+        }
+        settings.apply(&mut config)?;
+        let dead = Config {
+            name: dead_letter::stream_of(&name),
+            subjects: vec![dead_subject.clone()],
+            retention: RetentionPolicy::Limits,
+            num_replicas: config.num_replicas,
+            storage: config.storage,
+            placement: config.placement.clone(),
+            ..plain()
+        };
+        Ok(Wanted { link, name, streams: vec![config, dead], dead_subject })
+    }
+}
+
+/// What a builder asks of the server.
+pub(crate) struct Wanted {
+    pub(crate) link: Arc<Link>,
+    pub(crate) name: String,
+    /// That of the jobs, and that of the dead letters.
+    pub(crate) streams: Vec<Config>,
+    pub(crate) dead_subject: String,
+}
+
+/// Creates or checks the streams of a queue.
+pub(crate) fn open(
+    link: Arc<Link>,
+    name: String,
+    streams: &[Config],
+    dead_subject: String,
+) -> Result<JobQueue, QueueError> {
+    for wanted in streams {
+        let calls = ["INFO", "CREATE"].map(|call| format!("STREAM.{call}.{}", wanted.name));
+        link.wait(link.permitted_api(&calls, create_or_check(&link.jetstream, wanted)))???;
+    }
+    let max_age = streams.first().map(|jobs| jobs.max_age).filter(|age| !age.is_zero());
+    Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into(), max_age })
+}
+
+impl JobQueue {
+    /// Configures a queue. The name is that of its stream: letters, digits, `-` and `_`.
+    pub fn builder(connection: &Connection, name: &str) -> JobQueueBuilder {
+        let config = Config { name: name.to_owned(), retention: RetentionPolicy::WorkQueue, ..plain() };
+        JobQueueBuilder {
+            link: Arc::clone(&connection.link),
+            config,
+            dead_subject: None,
+            max_age: None,
+            duplicate_window: None,
+            settings: StreamSettings::default(),
+        }
+    }
+
+    /// The name of the queue and its stream.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its dead letters are published to.
+    #[must_use]
+    pub fn dead_subject(&self) -> &str {
+        &self.dead_subject
+    }
+
+    /// How many jobs are stored: those that wait, those that are being worked on, those that wait for another attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`].
+    pub fn len(&self) -> Result<u64, QueueError> {
+        self.stored_in(&self.name)
+    }
+
+    /// Whether no job is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`].
+    pub fn is_empty(&self) -> Result<bool, QueueError> {
+        Ok(self.len()? == 0)
+    }
+
+    pub(crate) fn stored_in(&self, stream: &str) -> Result<u64, QueueError> {
+        self.look_up(&[format!("STREAM.INFO.{stream}")], async {
+            Ok(self.link.jetstream.get_stream(stream).await?.cached_info().state.messages)
+        })
+    }
+
+    /// Waits for what is asked of the server by these calls of its API, for the time of an answer.
+    pub(crate) fn look_up<T>(
+        &self,
+        calls: &[String],
+        looking: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, QueueError> {
+        self.link.wait(self.link.permitted_api(calls, looking))??
+    }
+}
+
+/// Creates a stream, or checks the one that exists.
+async fn create_or_check(jetstream: &jetstream::Context, wanted: &Config) -> Result<(), QueueError> {
+    let stream = jetstream.get_or_create_stream(wanted).await?;
+    let differences = config_diff::of_stream(wanted, &stream.cached_info().config);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(QueueError::Differs { stream: wanted.name.clone(), differences })
+}
+
+impl From<CreateStreamError> for QueueError {
+    fn from(error: CreateStreamError) -> Self {
+        use CreateStreamErrorKind::{JetStreamUnavailable, Response, ResponseParse, TimedOut};
+        match error.kind() {
+            JetStreamUnavailable | TimedOut | Response | ResponseParse => Self::Unavailable(error.into()),
+            _ => Self::Rejected(error.into()),
+        }
+    }
+}
+
+impl From<GetStreamError> for QueueError {
+    fn from(error: GetStreamError) -> Self {
+        match error.kind() {
+            GetStreamErrorKind::Request => Self::Unavailable(error.into()),
+            _ => Self::Rejected(error.into()),
+        }
+    }
+}
+
+impl From<WaitError> for QueueError {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::Timeout => Self::Unavailable("no answer in time".into()),
+            WaitError::OnIoThread => Self::WouldDeadlock,
+        }
+    }
+}
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl UnwindSafe for JobQueue {}
+impl RefUnwindSafe for JobQueue {}
+
+impl fmt::Debug for JobQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobQueue")
+            .field("name", &self.name)
+            .field("dead_subject", &self.dead_subject)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for JobQueueBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobQueueBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What all streams have in common: nothing is lost when they are full.
+fn plain() -> Config {
+    Config {
+        discard: DiscardPolicy::New,
+        max_messages: -1,
+        max_bytes: -1,
+        max_messages_per_subject: -1,
+        max_message_size: -1,
+        duplicate_window: DEFAULT_DUPLICATE_WINDOW,
+        num_replicas: 1,
+        ..Config::default()
+    }
+}
+
+fn saturate(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

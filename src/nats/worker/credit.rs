@@ -1,0 +1,96 @@
+//! How many jobs may be asked for: as many as there are free slots, less those that were asked for already.
+//!
+//! Asking costs a message each time, so it is done for a quarter of the slots at once, or when nothing is asked for any
+//! more. Nothing is lost by that: while something is asked for, the server has nothing to give, or it is on its way.
+
+/// The slots of a run, and what was asked for.
+#[derive(Debug)]
+pub(crate) struct Credit {
+    slots: usize,
+    /// Asked for, and neither received nor returned.
+    asked: usize,
+}
+
+impl Credit {
+    pub(crate) fn new(slots: usize) -> Self {
+        Self { slots, asked: 0 }
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Changes the slots while `taken` jobs hold one; returns whether more is asked for than fits now.
+    pub(crate) fn set_slots(&mut self, slots: usize, taken: usize) -> bool {
+        self.slots = slots;
+        self.asked > 0 && taken + self.asked > slots
+    }
+
+    /// Returns how many to ask for while `taken` jobs hold a slot, at most `most`; zero: nothing for now. What it says
+    /// counts as asked for.
+    pub(crate) fn ask(&mut self, taken: usize, most: usize) -> usize {
+        let free = self.slots.saturating_sub(taken + self.asked);
+        if free == 0 || (self.asked > 0 && free < self.slots.div_ceil(4)) {
+            return 0;
+        }
+        let asked = free.min(most);
+        self.asked += asked;
+        asked
+    }
+
+    /// A job has come.
+    pub(crate) fn received(&mut self) {
+        self.asked = self.asked.saturating_sub(1);
+    }
+
+    /// The server gives up on so many.
+    pub(crate) fn returned(&mut self, jobs: usize) {
+        self.asked = self.asked.saturating_sub(jobs);
+    }
+
+    /// Whether anything is asked for.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.asked > 0
+    }
+
+    /// Whatever was asked for will not come.
+    pub(crate) fn forget(&mut self) {
+        self.asked = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_and_questions_together_never_exceed_the_slots() {
+        let mut credit = Credit::new(8);
+        let mut taken = 0;
+        assert_eq!(credit.ask(taken, 99), 8);
+        for _ in 0..8 {
+            credit.received();
+            taken += 1;
+            assert_eq!(credit.ask(taken, 99), 0);
+        }
+        taken -= 1; // nothing is asked for: one free slot is enough
+        assert_eq!(credit.ask(taken, 99), 1);
+        taken -= 1; // now only a quarter is
+        assert_eq!(credit.ask(taken, 99), 0);
+        taken -= 1;
+        assert_eq!(credit.ask(taken, 99), 2);
+        assert_eq!(credit.ask(taken, 99), 0);
+    }
+
+    #[test]
+    fn what_the_server_returns_is_asked_for_again() {
+        let mut credit = Credit::new(4);
+        assert_eq!(credit.ask(0, 99), 4);
+        credit.received();
+        credit.returned(3);
+        assert!(!credit.is_asking());
+        assert_eq!(credit.ask(1, 99), 3);
+        credit.forget();
+        assert_eq!(credit.ask(1, 99), 3);
+    }
+}

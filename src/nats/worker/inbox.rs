@@ -1,0 +1,281 @@
+//! Where jobs arrive: a consumer that is as it was asked for, and a subscription of our own that the server delivers to.
+
+use std::fmt::Display;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::Consumer;
+use async_nats::jetstream::consumer::pull::{BatchConfig, Config};
+use async_nats::jetstream::stream::ConsumerErrorKind;
+use async_nats::{StatusCode, Subscriber};
+use futures_core::Stream;
+
+use super::config::Terms;
+use super::incarnation;
+use super::incarnation::{LEASE, Origin, Sight};
+use super::leftover;
+use super::server_clock::nanoseconds;
+use crate::io;
+use crate::nats::check;
+use crate::nats::config_diff;
+use crate::nats::core::connection::Link;
+use crate::nats::core::time_limit::hand_over;
+use crate::nats::error::{Denied, WorkerError};
+use crate::sync::Arc;
+
+/// For how long the server keeps a question.
+const QUESTION_LASTS: Duration = Duration::from_secs(30);
+/// How often the server says, while it has a question and no job, that it is there.
+const SERVER_HEARTBEAT: Duration = Duration::from_secs(5);
+/// After how long without a word it is looked whether the server is still there. That look has the time of an
+/// answer.
+const SILENCE: Duration = Duration::from_secs(11);
+/// What a message costs besides its payload and headers, for the server's sum.
+const MESSAGE_OVERHEAD: usize = 4_096;
+/// How many jobs of a question that has ended were not delivered.
+const PENDING: &str = "Nats-Pending-Messages";
+
+/// What is needed to ask for jobs.
+pub(crate) struct Prepared {
+    consumer: Arc<Consumer<Config>>,
+    pub(crate) origin: Origin,
+    pub(crate) inbox: Inbox,
+    /// Where answers to acknowledgements arrive, if the run had none.
+    pub(crate) replies: Option<Replies>,
+}
+
+/// A subscription that the server's answers to acknowledgements are delivered to.
+pub(crate) struct Replies {
+    subscriber: Subscriber,
+    /// What its subjects begin with.
+    name: String,
+}
+
+/// Why it is not there.
+pub(crate) enum PrepareError {
+    /// It is tried again.
+    Passing(String),
+    /// The server does not answer.
+    Silence,
+    /// It makes no sense to.
+    Final(WorkerError),
+}
+
+/// A subscription that jobs are delivered to.
+pub(crate) struct Inbox {
+    stage: Stage,
+    /// What its subjects begin with.
+    name: String,
+    /// Counts the questions.
+    asked: u64,
+    heard_at: Instant,
+    /// When it is given up for good, if that is not never; only of one that was closed.
+    overdue_at: Option<Instant>,
+}
+
+/// Whether the server has been told that nothing more shall come.
+enum Stage {
+    Subscribed(Subscriber),
+    /// It is being told.
+    Closing(Pin<Box<dyn Future<Output = Subscriber> + Send>>),
+    /// Only while it goes from one to the other.
+    Between,
+}
+
+/// Gets or makes the consumer, compares it with what was asked for, and makes an inbox.
+pub(crate) async fn prepare(link: &Link, terms: &Terms, needs_replies: bool) -> Result<Prepared, PrepareError> {
+    let Terms { stream, consumer, .. } = terms;
+    let mut calls = vec![
+        format!("STREAM.INFO.{stream}"),
+        terms.info_call(),
+        format!("CONSUMER.CREATE.{stream}.{consumer}"),
+        format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"),
+    ];
+    // The subject of a single filter is part of the call.
+    calls.extend(terms.filters.iter().map(|filter| format!("CONSUMER.CREATE.{stream}.{consumer}.{filter}")));
+    match link.permitted_api(&calls, prepare_if_permitted(link, terms, needs_replies)).await {
+        Ok(prepared) => prepared,
+        Err(Denied(text)) => Err(PrepareError::Passing(format!("permission denied: {text}"))),
+    }
+}
+
+async fn prepare_if_permitted(link: &Link, terms: &Terms, needs_replies: bool) -> Result<Prepared, PrepareError> {
+    if !link.is_connected() {
+        return Err(PrepareError::Passing("there is no connection".to_owned()));
+    }
+    terms.check_server(link).map_err(|error| PrepareError::Final(error.into()))?;
+    let wanted = terms.consumer_config();
+    let born = match incarnation::stream_created(link, &terms.stream).await {
+        Ok(Some(born)) => born,
+        Ok(None) => return Err(PrepareError::Passing("there is no such stream".to_owned())),
+        Err(Sight::Unknown(error)) => return Err(PrepareError::Passing(error)),
+        Err(_) => return Err(PrepareError::Silence),
+    };
+    if leftover::consumer_info(link, terms).await.is_err() {
+        io::sleep(2 * LEASE).await; // rule 3 of `incarnation`
+    }
+    let stream = link.jetstream.get_stream_no_info(&*terms.stream).await.map_err(passing)?;
+    if !terms.filters.is_empty() {
+        let looking = link.in_time(link.jetstream.get_stream(&*terms.stream));
+        let info = looking.await.ok_or(PrepareError::Silence)?.map_err(passing)?;
+        check_filters(terms, &info.cached_info().config.subjects)?;
+    }
+    let making = link.in_time(stream.get_or_create_consumer(&terms.consumer, wanted.clone()));
+    let consumer = match making.await.ok_or(PrepareError::Silence)? {
+        Ok(consumer) => consumer,
+        Err(error) => {
+            return Err(match error.kind() {
+                // What is missing may be made, and what fails now may be better later; a request that makes no sense
+                // never will.
+                ConsumerErrorKind::JetStream(said) if is_refusal(said.code(), said.error_code()) => {
+                    PrepareError::Final(WorkerError::Rejected(error.into()))
+                }
+                ConsumerErrorKind::InvalidConsumerType | ConsumerErrorKind::InvalidName => {
+                    PrepareError::Final(WorkerError::Rejected(error.into()))
+                }
+                _ => passing(error),
+            });
+        }
+    };
+    let differences = config_diff::of_consumer(&wanted, &consumer.cached_info().config);
+    if !differences.is_empty() {
+        let error = WorkerError::Differs { consumer: terms.consumer.clone(), differences };
+        return Err(PrepareError::Final(error));
+    }
+    let replies = if needs_replies { Some(subscribe(link).await?) } else { None };
+    let Replies { subscriber, name } = subscribe(link).await?;
+    let now = Instant::now();
+    let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, asked: 0, heard_at: now, overdue_at: None };
+    let origin = Origin { stream: born, consumer: nanoseconds(consumer.cached_info().created) };
+    Ok(Prepared { consumer: Arc::new(consumer), origin, inbox, replies })
+}
+
+async fn subscribe(link: &Link) -> Result<Replies, PrepareError> {
+    let name = link.client.new_inbox();
+    let subscribing = link.in_time(link.client.subscribe(format!("{name}.*"))).await;
+    let subscriber = subscribing.ok_or(PrepareError::Silence)?.map_err(passing)?;
+    Ok(Replies { subscriber, name })
+}
+
+/// Refuses a filter that no subject of the stream matches. Old servers refuse it too; new ones take it, and
+/// the worker would wait forever.
+fn check_filters(terms: &Terms, subjects: &[String]) -> Result<(), PrepareError> {
+    let is_dead = |filter: &&String| !subjects.iter().any(|subject| check::overlaps(filter, subject));
+    let Some(dead) = terms.filters.iter().find(is_dead) else { return Ok(()) };
+    let error = format!("no subject of the stream {} matches {dead}", terms.stream);
+    Err(PrepareError::Final(WorkerError::Rejected(error.into())))
+}
+
+/// Whether the server understood what was asked for and does not want it.
+fn is_refusal(code: usize, error: ErrorCode) -> bool {
+    code == 400 && error != ErrorCode::CLUSTER_NOT_AVAILABLE
+}
+
+fn passing(error: impl Display) -> PrepareError {
+    PrepareError::Passing(error.to_string())
+}
+
+impl Prepared {
+    /// Asks for `jobs` jobs, and for no more bytes than the limit unless a single job is larger.
+    pub(crate) fn ask(&mut self, jobs: usize, bytes: usize, link: &Link) {
+        self.inbox.asked += 1;
+        let reply = format!("{}.{}", self.inbox.name, self.inbox.asked);
+        let question = BatchConfig {
+            batch: jobs,
+            // One job is asked for by itself, whatever its size.
+            max_bytes: if jobs == 1 { 0 } else { bytes.max(link.client.max_payload() + MESSAGE_OVERHEAD) },
+            expires: Some(QUESTION_LASTS),
+            idle_heartbeat: SERVER_HEARTBEAT,
+            ..BatchConfig::default()
+        };
+        if hand_over(self.consumer.request_batch(question.clone(), reply.clone().into())).is_some() {
+            return;
+        }
+        let (consumer, limit) = (Arc::clone(&self.consumer), link.timeout.min(SILENCE));
+        link.io.spawn(async move {
+            // If there is no room, or the client is gone, the silence will tell.
+            let _ = io::timeout(limit, consumer.request_batch(question, reply.into())).await;
+        });
+    }
+}
+
+impl Replies {
+    /// Where the answer to an acknowledgement goes.
+    pub(crate) fn subject(&self, number: u64) -> String {
+        format!("{}.{number}", self.name)
+    }
+
+    /// Which acknowledgement an answer is for.
+    pub(crate) fn number(&self, subject: &str) -> Option<u64> {
+        subject.strip_prefix(&self.name)?.strip_prefix('.')?.parse().ok()
+    }
+
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<async_nats::Message>> {
+        Pin::new(&mut self.subscriber).poll_next(context)
+    }
+}
+
+impl Inbox {
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<async_nats::Message>> {
+        if let Stage::Closing(closing) = &mut self.stage {
+            match closing.as_mut().poll(context) {
+                Poll::Ready(subscriber) => self.stage = Stage::Subscribed(subscriber),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        match &mut self.stage {
+            Stage::Subscribed(subscriber) => Pin::new(subscriber).poll_next(context),
+            Stage::Closing(_) | Stage::Between => Poll::Ready(None),
+        }
+    }
+
+    /// The server is there.
+    pub(crate) fn heard(&mut self) {
+        self.heard_at = Instant::now();
+    }
+
+    /// When the server counts as gone, if something is asked for.
+    pub(crate) fn silent_at(&self) -> Instant {
+        self.heard_at + SILENCE
+    }
+
+    /// Whether a message to this subject is to this inbox.
+    pub(crate) fn owns(&self, subject: &str) -> bool {
+        subject.starts_with(&self.name)
+    }
+
+    /// Has the server send nothing more; what is on its way still arrives, and then the end.
+    pub(crate) fn close(mut self, link: &Link) -> Self {
+        self.overdue_at = Instant::now().checked_add(link.timeout);
+        if let Stage::Subscribed(mut subscriber) = mem::replace(&mut self.stage, Stage::Between) {
+            self.stage = Stage::Closing(Box::pin(async move {
+                let _ = subscriber.drain().await;
+                subscriber
+            }));
+        }
+        self
+    }
+
+    pub(crate) fn overdue_at(&self) -> Option<Instant> {
+        self.overdue_at
+    }
+
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+        self.overdue_at.is_some_and(|moment| moment <= now)
+    }
+}
+
+/// How many jobs of a question the server gives up on, if the message says that the question has ended in the usual way.
+pub(crate) fn returned(message: &async_nats::Message) -> Option<usize> {
+    let status = message.status?;
+    let pending = message.headers.as_ref()?.get(PENDING)?.as_str().parse().ok();
+    pending.filter(|_| status == StatusCode::TIMEOUT || status == StatusCode::REQUEST_TERMINATED)
+}
+
+/// Whether the server ended a question since the next job is larger than what is left of its bytes.
+pub(crate) fn is_too_large(message: &async_nats::Message) -> bool {
+    message.description.as_deref().is_some_and(|text| text.contains("MaxBytes"))
+}

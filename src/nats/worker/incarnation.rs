@@ -1,0 +1,135 @@
+//! Which stream and which consumer a delivery came from.
+//!
+//! A server counts the jobs of a stream from 1. A stream that was deleted and made again, or that came
+//! back empty, gives the same numbers to other jobs. An acknowledgement names a number only, and a
+//! work queue deletes the job of that number even if it was never delivered. So an outcome is told
+//! only under a *lease*.
+//!
+//! Rules:
+//! 1. The time of creation tells one incarnation of a stream, or of a consumer, from the next.
+//! 2. A lease is a look at both that is at most [`LEASE`] old. Acknowledgements and heartbeats are sent
+//!    under a lease only, and only for deliveries of the incarnation that the lease names.
+//! 3. A worker that finds no consumer waits for two leases before it makes one. A stream without a
+//!    consumer takes no acknowledgement, so each lease on an earlier stream has ended by then.
+
+use std::time::Duration;
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::RequestError;
+use async_nats::jetstream::context::RequestErrorKind;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream;
+use serde_json::{Value, json};
+
+use super::config::Terms;
+use super::server_clock::{ServerTime, nanoseconds};
+use crate::nats::core::connection::Link;
+use crate::nats::error::Denied;
+
+/// How old a look at the stream and the consumer may be when an outcome is told.
+pub(crate) const LEASE: Duration = Duration::from_millis(100);
+
+/// The times of creation, in nanoseconds since 1970 by the server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) stream: i128,
+    pub(crate) consumer: i128,
+}
+
+/// What a look at the stream and the consumer says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// Both are those that were known.
+    Same,
+    /// The stream is the same. Its consumer is gone, or is another.
+    OtherConsumer,
+    /// The stream is another.
+    OtherStream,
+    /// The server says that there is no stream now.
+    NoStream,
+    /// The server does not answer.
+    Silence,
+    /// It could not be seen.
+    Unknown(String),
+}
+
+/// A look, and the server's own time where the answer holds one.
+pub(crate) struct Look {
+    pub(crate) sight: Sight,
+    pub(crate) server_time: Option<ServerTime>,
+}
+
+/// Looks at the consumer, and at the stream if the consumer is not the one that is known.
+pub(crate) async fn look(link: &Link, terms: &Terms, known: Origin) -> Look {
+    let calls = [terms.info_call(), format!("STREAM.INFO.{}", terms.stream)];
+    match link.permitted_api(&calls, look_if_permitted(link, terms, known)).await {
+        Ok(look) => look,
+        Err(Denied(text)) => Look { sight: Sight::Unknown(text), server_time: None },
+    }
+}
+
+async fn look_if_permitted(link: &Link, terms: &Terms, known: Origin) -> Look {
+    let answer: Result<Value, _> = link.answer(link.jetstream.request(terms.info_call(), &json!({}))).await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return Look { sight: unseen(&error), server_time: None },
+    };
+    let server_time = time_in(&answer);
+    if let Some(error) = answer.get("error").filter(|error| error["code"] != 404) {
+        return Look { sight: Sight::Unknown(error.to_string()), server_time };
+    }
+    let created = answer.get("created").and_then(moment_of);
+    if created == Some(known.consumer) {
+        return Look { sight: Sight::Same, server_time };
+    }
+    let sight = match stream_created(link, &terms.stream).await {
+        Ok(Some(created)) if created == known.stream => Sight::OtherConsumer,
+        Ok(Some(_)) => Sight::OtherStream,
+        Ok(None) => Sight::NoStream,
+        Err(sight) => sight,
+    };
+    Look { sight, server_time }
+}
+
+/// When a stream was created; `None`, if there is none.
+pub(crate) async fn stream_created(link: &Link, name: &str) -> Result<Option<i128>, Sight> {
+    Ok(stream_info(link, name).await?.map(|info| nanoseconds(info.created)))
+}
+
+/// What the server says of a stream; `None`, if there is none.
+pub(crate) async fn stream_info(link: &Link, name: &str) -> Result<Option<stream::Info>, Sight> {
+    let (subject, question) = (format!("STREAM.INFO.{name}"), json!({}));
+    let answer: Result<Response<stream::Info>, _> = link.answer(link.jetstream.request(subject, &question)).await;
+    match answer {
+        Ok(Response::Ok(info)) => Ok(Some(info)),
+        Ok(Response::Err { error }) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+        Ok(Response::Err { error }) => Err(Sight::Unknown(error.to_string())),
+        Err(error) => Err(unseen(&error)),
+    }
+}
+
+fn unseen(error: &RequestError) -> Sight {
+    match error.kind() {
+        RequestErrorKind::TimedOut => Sight::Silence,
+        _ => Sight::Unknown(error.to_string()),
+    }
+}
+
+/// The server's time in an answer about a consumer. Servers before 2.10 do not say what time it is, but
+/// when the consumer was last active.
+fn time_in(answer: &Value) -> Option<ServerTime> {
+    let now = answer.get("ts");
+    let moment = moment_of(now.or_else(|| answer.get("delivered")?.get("last_active"))?)?;
+    Some(ServerTime { moment: i64::try_from(moment).ok()?, is_now: now.is_some() })
+}
+
+/// Asks the server for its time.
+pub(crate) async fn server_time(link: &Link, terms: &Terms) -> Option<ServerTime> {
+    let answer: Result<Value, _> = link.jetstream.request(terms.info_call(), &json!({})).await;
+    time_in(&answer.ok()?)
+}
+
+/// A time in an answer, in nanoseconds since 1970.
+pub(crate) fn moment_of(text: &Value) -> Option<i128> {
+    async_nats::datetime::parse_rfc3339(text.as_str()?).ok().map(nanoseconds)
+}

@@ -1,0 +1,150 @@
+//! Jobs that have run and are still stored.
+//!
+//! A server that is killed may keep what its consumer counts as done: everything up to the consumer's
+//! *ack floor* has been acknowledged, and none of it is delivered again. Such a job takes room and is counted.
+//! It is not deleted unasked: a server that lost its last jobs in a power cut gives their numbers
+//! to new ones, and the consumer may take those for done.
+//!
+//! A killed server may also keep a *ghost*: the consumer waits for the acknowledgement of a job that the
+//! stream no longer has. It holds the floor down, so that the jobs behind it seem not to be done. Its
+//! acknowledgement, which no worker can send any more, is sent here.
+
+use async_nats::jetstream::consumer;
+use async_nats::jetstream::response::Response;
+use serde_json::{Value, json};
+
+use super::config::Terms;
+use super::incarnation::moment_of;
+use crate::nats::core::connection::Link;
+use crate::nats::error::{BoxError, QueueError};
+
+/// How many are counted.
+const MAX_COUNTED: u64 = 1_000;
+/// The most ghosts that one search acknowledges.
+const MAX_GHOSTS: usize = 100;
+
+/// A job as it is stored: its headers need not make sense.
+pub(crate) struct StoredJob {
+    pub(crate) subject: String,
+    pub(crate) sequence: u64,
+    /// In nanoseconds since 1970, by the server's clock.
+    pub(crate) stored_at: i64,
+    /// In base64, as are the headers.
+    pub(crate) payload: String,
+    pub(crate) headers: String,
+}
+
+impl StoredJob {
+    fn read(message: &Value) -> Option<Self> {
+        let text = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Some(Self {
+            subject: text("subject"),
+            sequence: message.get("seq")?.as_u64()?,
+            stored_at: i64::try_from(moment_of(message.get("time")?)?).ok()?,
+            payload: text("data"),
+            headers: text("hdrs"),
+        })
+    }
+}
+
+/// What is left.
+pub(crate) struct DetachedOutput {
+    /// The place of the first.
+    pub(crate) first: u64,
+    /// How many there are, at least.
+    pub(crate) jobs: u64,
+}
+
+/// Looks for jobs that the consumer counts as done.
+pub(crate) async fn find(link: &Link, terms: &Terms) -> Option<DetachedOutput> {
+    let floor = floor(link, terms).await.ok()?;
+    let (mut found, mut next): (Option<DetachedOutput>, u64) = (None, 1);
+    while let Ok(Some(job)) = next_job(link, terms, next).await {
+        if job.sequence > floor || found.as_ref().is_some_and(|found| found.jobs >= MAX_COUNTED) {
+            break;
+        }
+        next = job.sequence + 1;
+        found.get_or_insert(DetachedOutput { first: job.sequence, jobs: 0 }).jobs += 1;
+    }
+    found
+}
+
+/// Returns the consumer's floor, after acknowledging the ghosts on top of it.
+pub(crate) async fn floor(link: &Link, terms: &Terms) -> Result<u64, QueueError> {
+    let mut info = consumer_info(link, terms).await?;
+    for _ in 0..MAX_GHOSTS {
+        let floor = info.ack_floor.stream_sequence;
+        // While acknowledgements are missing, the first of them is that of the next job.
+        if info.num_ack_pending == 0 || is_stored(link, terms, floor + 1).await? {
+            break;
+        }
+        // The server goes by the place in the stream. The second number must not be the next one of the consumer, by
+        // which a server would raise the floor for a job that is not pending.
+        let (ghost, delivery) = (floor + 1, info.ack_floor.consumer_sequence + 2);
+        let subject = format!("$JS.ACK.{}.{}.1.{ghost}.{delivery}.0.0", terms.stream, terms.consumer);
+        let acknowledged = link.in_time(link.client.request(subject, "+ACK".into())).await;
+        if !matches!(acknowledged, Some(Ok(_))) {
+            break;
+        }
+        let next = consumer_info(link, terms).await?;
+        let is_raised = next.ack_floor.stream_sequence > floor;
+        info = next;
+        if !is_raised {
+            break;
+        }
+    }
+    Ok(info.ack_floor.stream_sequence)
+}
+
+/// Returns whether the stream has a job at this place. Without an answer that says no, it has.
+async fn is_stored(link: &Link, terms: &Terms, place: u64) -> Result<bool, QueueError> {
+    let subject = format!("STREAM.MSG.GET.{}", terms.stream);
+    let answer: Result<Value, _> = link.answer(link.jetstream.request(subject, &json!({ "seq": place }))).await;
+    let answer = answer.map_err(|error| QueueError::Unavailable(error.into()))?;
+    Ok(answer["error"]["code"] != 404)
+}
+
+/// Deletes the jobs of one subject up to the consumer's floor; returns how many there were.
+pub(crate) async fn clear(link: &Link, terms: &Terms, subject: &str, floor: u64) -> Result<u64, QueueError> {
+    if floor == 0 {
+        return Ok(0); // the server would take the next place, 1, for "all"
+    }
+    let stream = link.jetstream.get_stream_no_info(&*terms.stream).await?;
+    let purged = stream.purge().sequence(floor + 1).filter(subject).await;
+    Ok(purged.map_err(|error| QueueError::Rejected(error.into()))?.purged)
+}
+
+/// What the server says of the consumer.
+pub(crate) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer::Info, QueueError> {
+    match link.answer(link.jetstream.request(terms.info_call(), &json!({}))).await {
+        Ok(Response::Ok(info)) => Ok(info),
+        Ok(Response::Err { error }) => Err(QueueError::Rejected(error.into())),
+        Err(error) => Err(QueueError::Unavailable(error.into())),
+    }
+}
+
+/// The next stored job of the consumer's subjects, at this place or after it, as it is stored: its
+/// headers need not make sense.
+pub(crate) async fn next_job(link: &Link, terms: &Terms, place: u64) -> Result<Option<StoredJob>, BoxError> {
+    let mut first: Option<StoredJob> = None;
+    for filter in terms.subjects() {
+        if let Some(next) = next_of(link, terms, filter, place).await?
+            && first.as_ref().is_none_or(|first| next.sequence < first.sequence)
+        {
+            first = Some(next);
+        }
+    }
+    Ok(first)
+}
+
+/// The next stored job of one subject.
+async fn next_of(link: &Link, terms: &Terms, subject: &str, place: u64) -> Result<Option<StoredJob>, BoxError> {
+    let question = json!({ "seq": place, "next_by_subj": subject });
+    let subject = format!("STREAM.MSG.GET.{}", terms.stream);
+    let answer: Value = link.answer(link.jetstream.request(subject, &question)).await?;
+    match answer.get("message") {
+        Some(message) => Ok(Some(StoredJob::read(message).ok_or("the answer makes no sense")?)),
+        None if answer["error"]["code"] == 404 => Ok(None),
+        None => Err(answer["error"]["description"].to_string().into()),
+    }
+}

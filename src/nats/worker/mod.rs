@@ -1,0 +1,444 @@
+//! Works on the jobs of a queue.
+
+pub(crate) mod config;
+pub(crate) mod consumer_settings;
+pub(crate) mod consumer_plan;
+pub(crate) mod control;
+pub(crate) mod metrics;
+pub(crate) mod job;
+pub(crate) mod job_task;
+pub(crate) mod in_flight;
+pub(crate) mod credit;
+pub(crate) mod inbox;
+pub(crate) mod ack;
+pub(crate) mod history;
+pub(crate) mod incarnation;
+pub(crate) mod server_clock;
+pub(crate) mod leftover;
+pub(crate) mod unreadable;
+pub(crate) mod run;
+
+use std::fmt;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::time::Duration;
+
+use self::ack::Registrar;
+use self::config::Terms;
+use self::consumer_settings::ConsumerSettings;
+use self::control::Control;
+use self::history::History;
+use self::job::Job;
+use self::job_task::{Duty, SharedDuty};
+use self::metrics::{Counters, WorkerMetrics};
+use self::run::{Course, Note, Outfit};
+use crate::cancel::token::CancellationToken;
+use crate::io::{BlockError, mpsc};
+use crate::nats::check;
+use crate::nats::check::InvalidArgument;
+use crate::nats::core::connection::Link;
+use crate::nats::error::WorkerError;
+use crate::nats::queue::JobQueue;
+use crate::pool::worker_pool::WorkerPool;
+use crate::retry::RetryPolicy;
+use crate::sync::Arc;
+use crate::task::context;
+use crate::time::deadline::Deadline;
+
+/// After what time without a word the server gives a job to another, unless told otherwise.
+const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
+/// The time a drain may take unless told otherwise.
+const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many deliveries more than the policy's attempts a job may have unless told otherwise.
+const SPARE_DELIVERIES: u32 = 3;
+/// How many jobs may be with all workers of a consumer together, those included that wait for another attempt.
+const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
+/// How many bytes one question to the server is for unless set. There are five at most at once, and a server cuts a client
+/// off that has 64 MB to read.
+const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
+
+/// Works on the jobs of a [`JobQueue`] by a handler on a pool. From [`Worker::builder`]. Clones share one.
+///
+/// Start as many as there are machines, under one name: each job goes to one of them. What a process has not finished when
+/// it dies goes to another. That makes it *at least once*: a job may run twice when a process, the server or the network
+/// fails at a bad moment, and the handler must bear that. The page `docs/nats.md` in the repository says when and how.
+///
+/// # Outcomes
+///
+/// | the handler | the job |
+/// |---|---|
+/// | returns `Ok` | is done: it is taken out of the queue |
+/// | returns an error that is worth another attempt, or panics | is delivered again, to any worker, after the policy's delay |
+/// | the same, and the policy allows no further attempt; or the error is permanent | goes to the dead letters |
+/// | does not return, since its process died | is delivered again when `ack_wait` is over |
+///
+/// A job holds one of the worker's *slots* from the moment it is given to the pool until the server has confirmed the
+/// outcome. The worker asks for the next job together with the acknowledgement. If that job comes first, it waits here for
+/// the confirmation: a process that dies leaves no more jobs to run twice than it has slots.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use workcrew::nats::{Connection, JobQueue, Worker};
+/// use workcrew::WorkerPool;
+/// use workcrew::retry::RetryPolicy;
+///
+/// let pool = WorkerPool::new()?;
+/// let connection = Connection::builder("127.0.0.1:4222").connect(&pool)?;
+/// let queue = JobQueue::builder(&connection, "RESIZE").subject("resize.*").open()?;
+/// let worker = Worker::builder(&queue, "resizer")
+///     .retry(RetryPolicy::exponential().base_delay(Duration::from_secs(1)).max_attempts(5))
+///     .build()?;
+/// // Somebody else, who handles Ctrl-C say, calls `drain` on a clone.
+/// let report = worker.run(&pool, |job| -> Result<(), std::io::Error> {
+///     println!("{} {:?}", job.subject(), job.text());
+///     Ok(())
+/// })?;
+/// assert!(report.drained);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Worker<E> {
+    pub(crate) link: Arc<Link>,
+    pub(crate) terms: Arc<Terms>,
+    policy: RetryPolicy<E>,
+    control: Arc<Control>,
+    registrar: Arc<Registrar>,
+    counters: Arc<Counters>,
+    /// Cancelled when the runs shall drain.
+    draining: CancellationToken,
+}
+
+/// Configures a worker. From [`Worker::builder`]. Setters only store; [`build`](Self::build) checks.
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct WorkerBuilder<E> {
+    queue: JobQueue,
+    policy: RetryPolicy<E>,
+    slots: Option<usize>,
+    ack_wait: Duration,
+    beats: bool,
+    stuck_after: Option<Duration>,
+    max_deliveries: Option<u32>,
+    max_ack_pending: u32,
+    drain_timeout: Duration,
+    pull_max_bytes: usize,
+    consumer: String,
+    filters: Vec<String>,
+    settings: ConsumerSettings,
+}
+
+impl<E> WorkerBuilder<E> {
+    /// When a job that failed is tried again. Unless set, [`RetryPolicy::exponential`].
+    ///
+    /// An attempt is a delivery whose handler began, or with which a process vanished, on whatever machine. What a drain
+    /// gives back unrun does not count. The policy's deadline counts from the moment the job was stored, by
+    /// the server's clock; its budget is that of this process.
+    pub fn retry(mut self, policy: RetryPolicy<E>) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// How many jobs a process runs at most, those included that wait for a worker of the pool or for the server's
+    /// confirmation. *Default: one for each worker of the pool.* [`Worker::set_slots`] changes it later.
+    ///
+    /// More make sense for handlers that take less time than a round trip to the server. Then jobs wait in the pool's
+    /// queue, where no other machine gets them.
+    pub fn slots(mut self, jobs: usize) -> Self {
+        self.slots = Some(jobs);
+        self
+    }
+
+    /// After what time without a word from here the server gives a job to another worker. Unless set, 30 seconds; 100 ms
+    /// to a year. It is no limit for the handler: a heartbeat goes out after each third of it. All workers of one
+    /// name must agree.
+    pub fn ack_wait(mut self, time: Duration) -> Self {
+        self.ack_wait = time;
+        self
+    }
+
+    /// Sends no heartbeats: then a handler must be done within `ack_wait`, or its job runs twice.
+    pub fn without_heartbeats(mut self) -> Self {
+        self.beats = false;
+        self
+    }
+
+    /// How long a handler may take, from the moment it begins. Waiting for a worker of the pool does not count. *Default:
+    /// forever.*
+    ///
+    /// Past this time the attempt has failed, and the job's [token](Job::token) is cancelled. The policy
+    /// decides whether the job is delivered again or goes to the dead letters. [`Event::JobStuck`](crate::nats::Event) names
+    /// the job. The slot stays taken until the handler returns. A worker all of whose threads are taken in that way asks for
+    /// no jobs.
+    pub fn stuck_after(mut self, time: Duration) -> Self {
+        self.stuck_after = Some(time);
+        self
+    }
+
+    /// How many attempts without an outcome a job may have before it goes to the dead letters *without being run*: a job
+    /// that ends its process each time leaves no outcome to go by. *Default: the policy's attempts and three more.*
+    ///
+    /// A job that has had more attempts than the policy allows runs alone: the worker gives back what has not
+    /// begun, waits for what runs, and asks for nothing until that job has ended.
+    pub fn max_deliveries(mut self, deliveries: u32) -> Self {
+        self.max_deliveries = Some(deliveries);
+        self
+    }
+
+    /// How many jobs may be with all workers of this name together, *those included that wait for another attempt*:
+    /// when they are as many, the server gives out nothing. Unless set, 100,000. All workers of one name must agree.
+    pub fn max_ack_pending(mut self, jobs: u32) -> Self {
+        self.max_ack_pending = jobs;
+        self
+    }
+
+    /// How many bytes the worker asks for at once, so that large jobs for many slots do not come faster than they are read.
+    /// A single job may be larger. *Default: 8 MiB.*
+    pub fn pull_max_bytes(mut self, bytes: usize) -> Self {
+        self.pull_max_bytes = bytes;
+        self
+    }
+
+    /// The time a [drain](Worker::drain) may take. Unless set, 30 seconds. `Duration::MAX` means for ever.
+    pub fn drain_timeout(mut self, time: Duration) -> Self {
+        self.drain_timeout = time;
+        self
+    }
+
+    /// Works only on jobs of this subject, one more with each call (server 2.10 and later); it may hold
+    /// `*` and `>`. *Default: all.* The server refuses workers of different names whose subjects overlap.
+    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+        self.filters.push(subject.into());
+        self
+    }
+
+    /// Sets what few users need: where the consumer's state is stored, a description, metadata.
+    pub fn consumer_settings(mut self, settings: ConsumerSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The worker. Asks nothing of the server: [`Worker::run`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError::Invalid`], which names the setting that makes no sense or contradicts another.
+    pub fn build(self) -> Result<Worker<E>, WorkerError> {
+        let attempts = self.policy.attempt_limit();
+        let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
+        let JobQueue { link, name, dead_subject, .. } = self.queue;
+        let registrar = Registrar {
+            link: Arc::clone(&link),
+            stream: Arc::clone(&name),
+            dead_subject,
+            ack_wait: self.ack_wait,
+            history: History::new(Arc::clone(&link), Arc::clone(&name)),
+        };
+        let terms = Terms {
+            stream: name,
+            consumer: self.consumer,
+            filters: self.filters,
+            ack_wait: self.ack_wait,
+            beats: self.beats,
+            stuck_after: self.stuck_after,
+            max_deliveries,
+            alone_from: attempts.saturating_add(1).min(max_deliveries),
+            max_bytes: self.pull_max_bytes,
+            max_ack_pending: self.max_ack_pending,
+            drain_timeout: self.drain_timeout,
+            settings: self.settings,
+        };
+        terms.check(attempts)?;
+        check::concurrency("slots", self.slots.unwrap_or(1))?;
+        Ok(Worker {
+            link,
+            terms: Arc::new(terms),
+            policy: self.policy,
+            control: Arc::new(Control::new(self.slots)),
+            registrar: Arc::new(registrar),
+            counters: Arc::new(Counters::new()),
+            draining: CancellationToken::new(),
+        })
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunReport {
+    /// Whether nothing was left: each job that was delivered here has an outcome, or went back.
+    pub drained: bool,
+    /// How many jobs were left when the drain took too long. Their handlers may still run; the server gives them to others
+    /// when `ack_wait` is over.
+    pub jobs_left: usize,
+}
+
+impl<E> Worker<E> {
+    /// Configures a worker of a queue. Workers of one name share its jobs, on as many machines as there are; the name
+    /// is that of the durable consumer on the server: letters, digits, `-` and `_`.
+    pub fn builder(queue: &JobQueue, name: impl Into<String>) -> WorkerBuilder<E> {
+        WorkerBuilder {
+            queue: queue.clone(),
+            policy: RetryPolicy::exponential(),
+            slots: None,
+            ack_wait: DEFAULT_ACK_WAIT,
+            beats: true,
+            stuck_after: None,
+            max_deliveries: None,
+            max_ack_pending: DEFAULT_MAX_ACK_PENDING,
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            pull_max_bytes: DEFAULT_PULL_MAX_BYTES,
+            consumer: name.into(),
+            filters: Vec::new(),
+            settings: ConsumerSettings::default(),
+        }
+    }
+
+    /// Works until it is [drained](Self::drain), or `pool` is closed, which drains it too. Blocks until then.
+    ///
+    /// A job is a task of the pool: metrics and observers know it, labelled by the name of the worker. It takes no
+    /// place in the pool's queue; there are never more than slots.
+    ///
+    /// What goes wrong is told to the [observer](crate::nats::ConnectionBuilder::observer) of the connection and tried again,
+    /// with pauses up to five seconds: no connection, no stream, no consumer (it is made anew). After a restart of the
+    /// server it goes on by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`]: what trying again would not mend. What was under way is finished first, as in a drain.
+    #[track_caller]
+    pub fn run<H>(&self, pool: &WorkerPool, handler: H) -> Result<RunReport, WorkerError>
+    where
+        H: Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
+        E: fmt::Display + 'static,
+    {
+        let engine = Arc::clone(pool.inner());
+        if context::is_inside(engine.id()) {
+            return Err(WorkerError::WouldDeadlock);
+        }
+        let notes = mpsc::unbounded_channel();
+        self.link.tell_of_connection(notes.0.clone(), Note::News);
+        let _guards = [&engine.shutdown_token, &self.draining].map(|token| {
+            let notes = notes.0.clone();
+            token.on_cancel(move || drop(notes.send(Note::Drain)))
+        });
+        let executor = Arc::clone(&engine.executor);
+        let duty = Duty {
+            handler,
+            policy: self.policy.clone(),
+            engine,
+            location: Location::caller(),
+            label: self.terms.consumer.as_str().into(),
+        };
+        let outfit = Outfit {
+            link: Arc::clone(&self.link),
+            terms: Arc::clone(&self.terms),
+            slots: self.control.join(&notes.0).unwrap_or_else(|| pool.workers()),
+            counters: Arc::clone(&self.counters),
+            registrar: Arc::clone(&self.registrar),
+            crew: Box::new(SharedDuty(Arc::new(duty))),
+            executor,
+            notes,
+        };
+        let course = async move { Course::new(outfit).run().await };
+        match self.link.io.block_on(course, Deadline::NEVER) {
+            Ok(ended) => ended,
+            Err(BlockError::OnIoThread) => Err(WorkerError::WouldDeadlock),
+            Err(BlockError::Timeout) => unreachable!("a wait without an end ends with the run"),
+            Err(BlockError::Panicked(panic)) => panic.resume(),
+        }
+    }
+
+    /// Has all runs of this worker and its clones end, and returns at once: they ask for nothing more, give back what
+    /// has not started, wait for what runs and for the server's confirmations, [so long](WorkerBuilder::drain_timeout)
+    /// at most. A run that begins later ends at once.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Changes how many slots each run of this worker and its clones has, now and in later runs. Returns at once.
+    ///
+    /// More slots are filled at once. With fewer, running jobs go on to their end, and what has not begun and does
+    /// not fit is given back, with no attempt counted. To take no jobs at all, [`pause`](Self::pause).
+    /// [`WorkerMetrics::slots`] shows the number.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`], if `slots` is zero or more than 1,048,576.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn halve(worker: &workcrew::nats::Worker<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// worker.set_slots(worker.metrics().slots.div_ceil(2))?;
+    /// assert!(worker.set_slots(0).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_slots(&self, slots: usize) -> Result<(), InvalidArgument> {
+        if slots == 0 {
+            return Err(InvalidArgument::new("slots", "it is zero; `pause` has a worker take no jobs"));
+        }
+        check::concurrency("slots", slots)?;
+        self.control.set_slots(slots);
+        Ok(())
+    }
+
+    /// Has all runs of this worker and its clones take no more jobs until [`resume`](Self::resume). Returns at once.
+    ///
+    /// Running jobs go on, and their outcomes are told. What was delivered and has not begun is given back at once,
+    /// with no attempt counted. A drain ends a run that is paused.
+    pub fn pause(&self) {
+        self.control.pause(true);
+    }
+
+    /// Ends a [pause](Self::pause). Without effect on a worker that is not paused.
+    pub fn resume(&self) {
+        self.control.pause(false);
+    }
+
+    /// A snapshot of the counters.
+    #[must_use]
+    pub fn metrics(&self) -> WorkerMetrics {
+        let mut metrics = self.counters.snapshot();
+        self.control.add_to(&mut metrics);
+        metrics
+    }
+}
+
+// By hand, since it needs no `E: Clone`.
+impl<E> Clone for Worker<E> {
+    fn clone(&self) -> Self {
+        Self {
+            link: Arc::clone(&self.link),
+            terms: Arc::clone(&self.terms),
+            policy: self.policy.clone(),
+            control: Arc::clone(&self.control),
+            registrar: Arc::clone(&self.registrar),
+            counters: Arc::clone(&self.counters),
+            draining: self.draining.clone(),
+        }
+    }
+}
+
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+impl<E> UnwindSafe for Worker<E> {}
+impl<E> RefUnwindSafe for Worker<E> {}
+
+impl<E> fmt::Debug for Worker<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("terms", &self.terms)
+            .field("slots", &self.control.slots())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E> fmt::Debug for WorkerBuilder<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerBuilder")
+            .field("queue", &self.queue)
+            .field("consumer", &self.consumer)
+            .field("policy", &self.policy)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
+}

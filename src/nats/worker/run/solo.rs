@@ -1,0 +1,87 @@
+//! A job that runs alone, since it may end the process.
+//!
+//! A job that was delivered more often than its policy has attempts has ended no attempt in some of
+//! them. Either it ends its process, or it was beside one that does. So it runs while this run has no other
+//! job in its hands: only the culprit gets nearer to `max_deliveries`, and its neighbours finish.
+//!
+//! | state | what it waits for | next |
+//! |---|---|---|
+//! | *none* | a job that has come too often | *waiting* |
+//! | *waiting* | all other jobs to end, for `ack_wait` at most; nothing is asked for | *running*; *none*, the job is given back |
+//! | *running* | the job's end; nothing is asked for | *none* |
+//!
+//! What comes meanwhile is given back, and what the pool has not begun is, too.
+
+use std::time::{Duration, Instant};
+
+use super::{Course, State};
+use crate::nats::worker::job_task::Verdict;
+
+/// See the table above.
+pub(crate) enum Solo {
+    None,
+    Waiting { number: u64, until: Option<Instant> },
+    Running { number: u64 },
+}
+
+impl Solo {
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        if let Self::Waiting { until, .. } = self { *until } else { None }
+    }
+
+    /// A delivery is out of the run's hands.
+    pub(crate) fn note_end(&mut self, ended: u64) {
+        if let Self::Waiting { number, .. } | Self::Running { number } = self
+            && *number == ended
+        {
+            *self = Self::None;
+        }
+    }
+}
+
+impl Course {
+    /// Has a delivery run alone, or gives it back if another one does.
+    pub(crate) fn take_alone(&mut self, number: u64) {
+        if !self.solo.is_none() {
+            return self.wait_to_tell(number, Verdict::Return(self.pause_of_return()));
+        }
+        self.solo = Solo::Waiting { number, until: Instant::now().checked_add(self.outfit.registrar.ack_wait) };
+        self.return_queued();
+        if matches!(self.state, State::Open(_)) {
+            self.prepare_anew(); // nothing more comes by the inbox that is asked for jobs
+        }
+    }
+
+    /// Begins the job that is to run alone, if it is alone.
+    pub(crate) fn go_on_alone(&mut self) {
+        let Solo::Waiting { number, .. } = self.solo else { return };
+        let others = self.hands.len() - self.hands.stuck();
+        if others == 1 && self.old.is_empty() && self.is_open() {
+            self.solo = Solo::Running { number };
+            self.begin(number);
+        }
+    }
+
+    /// Gives the job back that waits to be alone, if it has waited for too long.
+    pub(crate) fn solo_is_late(&mut self, now: Instant) {
+        if self.solo.due_at().is_some_and(|moment| moment <= now) {
+            self.give_solo_back(self.pause_of_return());
+        }
+    }
+
+    /// A drain has begun: a job that waits to be alone is given back.
+    pub(crate) fn solo_is_over(&mut self) {
+        self.give_solo_back(Duration::ZERO);
+    }
+
+    fn give_solo_back(&mut self, delay: Duration) {
+        if let Solo::Waiting { number, .. } = self.solo {
+            self.solo = Solo::Running { number };
+            self.wait_to_tell(number, Verdict::Return(delay));
+        }
+    }
+}

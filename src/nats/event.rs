@@ -3,10 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::core::denied::Denial;
-use crate::sync::Arc;
-use crate::unwind;
-
 /// Something that whoever runs the program may want to know of. Told to
 /// [`ConnectionBuilder::observer`](super::ConnectionBuilder::observer).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,42 +119,5 @@ impl fmt::Display for Event {
                 write!(f, "the outcome of job {sequence} ({subject}) could not be told")
             }
         }
-    }
-}
-
-/// Who is told of events, if anybody is.
-#[derive(Clone, Default)]
-pub(crate) struct Listener(Option<Arc<Callback>>);
-
-/// What the user gave.
-type Callback = dyn Fn(&Event) + Send + Sync;
-
-impl Listener {
-    pub(crate) fn new(f: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(f)))
-    }
-
-    /// Calls what the user gave, and contains its panic.
-    pub(crate) fn tell(&self, event: &Event) {
-        if let Some(f) = &self.0 {
-            let _ = unwind::catch(|| f(event)).map_err(unwind::discard);
-        }
-    }
-}
-
-/// What an event of the client means to users; `None`: nothing.
-pub(crate) fn of_client(event: async_nats::Event) -> Option<Event> {
-    match event {
-        async_nats::Event::Connected => Some(Event::Connected),
-        async_nats::Event::Disconnected => Some(Event::Disconnected),
-        async_nats::Event::LameDuckMode => Some(Event::LameDuck),
-        async_nats::Event::SlowConsumer(_) => Some(Event::SlowSubscription),
-        async_nats::Event::ServerError(error) => {
-            let text = error.to_string();
-            let is_denial = Denial::read(&text).is_some();
-            Some(if is_denial { Event::Denied(text) } else { Event::Complaint(text) })
-        }
-        async_nats::Event::ClientError(error) => Some(Event::Complaint(error.to_string())),
-        async_nats::Event::Draining | async_nats::Event::Closed => None,
     }
 }

@@ -4,8 +4,7 @@ use std::fmt;
 
 use async_nats::HeaderMap;
 
-use super::check;
-use super::check::InvalidArgument;
+use super::check::{self, InvalidArgument};
 
 /// What the server reads as a command about the message at hand.
 pub(crate) const SERVER_PREFIX: &str = "Nats-";

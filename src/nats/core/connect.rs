@@ -4,15 +4,25 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{ConnectOptions, ServerAddr};
 
 use super::connection::Connection;
+use super::dispatch::Hub;
+use super::dispatch::Listener;
 use super::tls::{Pem, Tls};
-use crate::nats::check;
-use crate::nats::check::{Checked, InvalidArgument};
+use crate::io::BlockError;
+use crate::io::IoThread;
+use crate::nats::check::{self, InvalidArgument};
+use crate::nats::core::denied::Denials;
+use crate::nats::core::inner::Link;
+use crate::nats::core::reconnect::ReconnectSettings;
 use crate::nats::error::ConnectError;
-use crate::nats::event::{Event, Listener};
+use crate::nats::event::Event;
 use crate::pool::worker_pool::WorkerPool;
+use crate::sync::Arc;
+use crate::sync::Mutex;
+use crate::time::deadline::Deadline;
 
 /// The time for an answer of the server unless told otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,6 +32,14 @@ const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(5);
 const MIN_PING_INTERVAL: Duration = Duration::from_millis(10);
 /// What a longer one is cut to: the client's clock cannot hold any moment.
 const MAX_PING_INTERVAL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// How long a connect may take beyond the time of an answer for each address, so that the client's own error,
+/// which says more, comes first.
+const LOOK_UP_GRACE: Duration = Duration::from_millis(500);
+/// What the subjects of answers begin with unless set.
+const DEFAULT_INBOX_PREFIX: &str = "_INBOX";
+/// How many jobs may wait for the store at once, over all threads that enqueue.
+const MOST_UNCONFIRMED: usize = 1 << 16;
 
 /// Configures a connection. From [`Connection::builder`]. Setters only store; [`connect`](Self::connect) checks.
 #[must_use = "a builder does nothing until `connect` is called"]
@@ -70,55 +88,6 @@ pub(crate) enum Login {
     CredentialsFile(PathBuf),
     /// What would be in one.
     Credentials(String),
-}
-
-/// When a connection that broke is made again. Set the fields of a default value, and give it to
-/// [`ConnectionBuilder::reconnect`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReconnectSettings {
-    /// The pause before the second attempt; it doubles with each attempt. *Default: 100 ms.*
-    pub delay: Duration,
-    /// The longest pause. *Default: 4 s.*
-    pub max_delay: Duration,
-    /// After how many attempts in a row the connection is given up for good. Then every call fails.
-    /// *Default: never.*
-    pub max_attempts: Option<usize>,
-    /// Uses only the servers that were named, and no others of their cluster. *Default: no.*
-    pub ignores_discovered_servers: bool,
-    /// Tries the servers in the order in which they were named, not in a random one. *Default: no.*
-    pub keeps_order: bool,
-}
-
-impl Default for ReconnectSettings {
-    fn default() -> Self {
-        Self {
-            delay: Duration::from_millis(100),
-            max_delay: Duration::from_secs(4),
-            max_attempts: None,
-            ignores_discovered_servers: false,
-            keeps_order: false,
-        }
-    }
-}
-
-impl ReconnectSettings {
-    fn check(&self) -> Checked {
-        check::not_zero("reconnect.delay", self.delay)?;
-        if self.max_delay < self.delay {
-            return Err(InvalidArgument::new("reconnect.max_delay", "it is shorter than reconnect.delay"));
-        }
-        if self.max_attempts == Some(0) {
-            return Err(InvalidArgument::new("reconnect.max_attempts", "it is zero; leave it unset for no limit"));
-        }
-        Ok(())
-    }
-
-    /// The pause before an attempt; the first is made at once.
-    fn pause(&self, attempt: usize) -> Duration {
-        let doublings = u32::try_from(attempt.saturating_sub(2)).unwrap_or(u32::MAX).min(20);
-        if attempt <= 1 { Duration::ZERO } else { self.delay.saturating_mul(1 << doublings).min(self.max_delay) }
-    }
 }
 
 impl ConnectionBuilder {
@@ -370,6 +339,54 @@ impl ConnectionBuilder {
             }
             Some(Login::Credentials(text)) => options.credentials(&text).map_err(ConnectError::Credentials)?,
         })
+    }
+}
+
+impl Connection {
+    /// Configures a connection to the server at `address`: `nats://host:4222`, `tls://…`, or `host:port`.
+    pub fn builder(address: impl Into<String>) -> ConnectionBuilder {
+        ConnectionBuilder::new(address.into())
+    }
+
+    pub(crate) fn open(builder: ConnectionBuilder, pool: &WorkerPool) -> Result<Self, ConnectError> {
+        builder.check()?;
+        let io = IoThread::of(pool).map_err(ConnectError::Start)?;
+        let (listener, timeout) = (builder.listener.clone(), builder.timeout);
+        let workers = Arc::new(Mutex::new(Vec::new()));
+        let denials = Denials::default();
+        let inbox = builder.inbox_prefix.clone().unwrap_or_else(|| DEFAULT_INBOX_PREFIX.to_owned());
+        let hub = Hub { listener: listener.clone(), workers: Arc::clone(&workers), denials: denials.clone(), inbox };
+        let jetstream = builder.jetstream.clone();
+        let api = jetstream.api();
+        // The client bounds each address, but not the look-up of a name.
+        let addresses = u32::try_from(builder.servers.len()).unwrap_or(u32::MAX);
+        let longest = timeout.saturating_mul(addresses).saturating_add(LOOK_UP_GRACE);
+        let connecting = async move {
+            let servers = builder.servers.clone();
+            let options = builder.into_options().await?.event_callback(move |event| {
+                hub.pass_on(event);
+                std::future::ready(())
+            });
+            let client = options.connect(servers).await?;
+            let context = ContextBuilder::new()
+                .timeout(timeout)
+                .max_ack_inflight(MOST_UNCONFIRMED)
+                .backpressure_on_inflight(true);
+            let jetstream = match jetstream {
+                JetStream::Default => context.build(client.clone()),
+                JetStream::Domain(domain) => context.domain(domain).build(client.clone()),
+                JetStream::Prefix(prefix) => context.api_prefix(prefix).build(client.clone()),
+            };
+            Ok::<_, ConnectError>((client, jetstream))
+        };
+        let (client, jetstream) = match io.block_on(connecting, Deadline::after(longest)) {
+            Ok(connected) => connected?,
+            Err(BlockError::Timeout) => return Err(ConnectError::Timeout),
+            Err(BlockError::OnIoThread) => return Err(ConnectError::WouldDeadlock),
+            Err(BlockError::Panicked(panic)) => panic.resume(),
+        };
+        let engine = Arc::clone(pool.inner());
+        Ok(Self { link: Arc::new(Link { client, jetstream, io, engine, timeout, listener, workers, denials, api }) })
     }
 }
 

@@ -1,40 +1,18 @@
 //! A connection to a server, as those who publish, subscribe and work share it.
 
 use std::fmt;
-use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::time::Duration;
 
-use async_nats::connection::State;
-use async_nats::jetstream::context::ContextBuilder;
-use async_nats::{Client, Request, jetstream};
+use async_nats::Request;
 
-use super::connect::{ConnectionBuilder, JetStream};
-use super::denied::{Denial, Denials};
 use super::message::Message;
-use super::publisher::Publisher;
-use super::subscription::SubscriptionBuilder;
-use crate::io::{self, BlockError, IoThread, mpsc};
 use crate::nats::check;
-use crate::nats::error::{ConnectError, PublishError};
-use crate::nats::event;
-use crate::nats::event::{Event, Listener};
+use crate::nats::core::inner::Link;
+use crate::nats::error::PublishError;
 use crate::nats::headers::Headers;
 use crate::nats::payload::Encode;
-use crate::pool::inner::PoolInner;
-use crate::pool::worker_pool::WorkerPool;
-use crate::sync::{Arc, Mutex};
+use crate::sync::Arc;
 use crate::time::deadline::Deadline;
-
-/// How long the last owner of a connection waits for the client to send what it was given.
-const LONGEST_FAREWELL: Duration = Duration::from_secs(2);
-/// How long a connect may take beyond the time of an answer for each address, so that the client's own error,
-/// which says more, comes first.
-const LOOK_UP_GRACE: Duration = Duration::from_millis(500);
-/// What the subjects of answers begin with unless set.
-const DEFAULT_INBOX_PREFIX: &str = "_INBOX";
-/// How many jobs may wait for the store at once, over all threads that enqueue.
-const MOST_UNCONFIRMED: usize = 1 << 16;
 
 /// A connection to a NATS server or cluster. Clones share it.
 ///
@@ -71,52 +49,6 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Configures a connection to the server at `address`: `nats://host:4222`, `tls://…`, or `host:port`.
-    pub fn builder(address: impl Into<String>) -> ConnectionBuilder {
-        ConnectionBuilder::new(address.into())
-    }
-
-    pub(crate) fn open(builder: ConnectionBuilder, pool: &WorkerPool) -> Result<Self, ConnectError> {
-        builder.check()?;
-        let io = IoThread::of(pool).map_err(ConnectError::Start)?;
-        let (listener, timeout) = (builder.listener.clone(), builder.timeout);
-        let workers = Arc::new(Mutex::new(Vec::new()));
-        let denials = Denials::default();
-        let inbox = builder.inbox_prefix.clone().unwrap_or_else(|| DEFAULT_INBOX_PREFIX.to_owned());
-        let hub = Hub { listener: listener.clone(), workers: Arc::clone(&workers), denials: denials.clone(), inbox };
-        let jetstream = builder.jetstream.clone();
-        let api = jetstream.api();
-        // The client bounds each address, but not the look-up of a name.
-        let addresses = u32::try_from(builder.servers.len()).unwrap_or(u32::MAX);
-        let longest = timeout.saturating_mul(addresses).saturating_add(LOOK_UP_GRACE);
-        let connecting = async move {
-            let servers = builder.servers.clone();
-            let options = builder.into_options().await?.event_callback(move |event| {
-                hub.pass_on(event);
-                std::future::ready(())
-            });
-            let client = options.connect(servers).await?;
-            let context = ContextBuilder::new()
-                .timeout(timeout)
-                .max_ack_inflight(MOST_UNCONFIRMED)
-                .backpressure_on_inflight(true);
-            let jetstream = match jetstream {
-                JetStream::Default => context.build(client.clone()),
-                JetStream::Domain(domain) => context.domain(domain).build(client.clone()),
-                JetStream::Prefix(prefix) => context.api_prefix(prefix).build(client.clone()),
-            };
-            Ok::<_, ConnectError>((client, jetstream))
-        };
-        let (client, jetstream) = match io.block_on(connecting, Deadline::after(longest)) {
-            Ok(connected) => connected?,
-            Err(BlockError::Timeout) => return Err(ConnectError::Timeout),
-            Err(BlockError::OnIoThread) => return Err(ConnectError::WouldDeadlock),
-            Err(BlockError::Panicked(panic)) => panic.resume(),
-        };
-        let engine = Arc::clone(pool.inner());
-        Ok(Self { link: Arc::new(Link { client, jetstream, io, engine, timeout, listener, workers, denials, api }) })
-    }
-
     /// Whether there is a connection right now; out of date when it arrives.
     #[must_use]
     pub fn is_connected(&self) -> bool {
@@ -226,18 +158,6 @@ impl Connection {
         let asked = self.link.wait(self.link.client.force_reconnect())?;
         asked.map_err(|error| PublishError::Failed(error.into()))
     }
-
-    /// The part of the connection that code needs which only publishes.
-    #[must_use]
-    pub fn publisher(&self) -> Publisher {
-        Publisher::new(self.clone())
-    }
-
-    /// Configures a subscription, whose handler runs on the workers of the connection's pool. The subject may hold `*`
-    /// for one word and `>` for all that follow.
-    pub fn subscribe(&self, subject: &str) -> SubscriptionBuilder {
-        SubscriptionBuilder::new(Arc::clone(&self.link), subject.to_owned())
-    }
 }
 
 // A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
@@ -247,159 +167,5 @@ impl RefUnwindSafe for Connection {}
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("is_connected", &self.is_connected()).finish_non_exhaustive()
-    }
-}
-
-/// What the owners of a connection share.
-pub(crate) struct Link {
-    pub(crate) client: Client,
-    pub(crate) jetstream: jetstream::Context,
-    pub(crate) io: Arc<IoThread>,
-    /// Of the pool it was connected for.
-    pub(crate) engine: Arc<PoolInner>,
-    /// The time for an answer.
-    pub(crate) timeout: Duration,
-    pub(crate) listener: Listener,
-    /// What the server did not permit.
-    pub(crate) denials: Denials,
-    /// What the subjects of the JetStream API begin with.
-    pub(crate) api: String,
-    /// Who works, and must know when the connection breaks or comes back.
-    workers: Workers,
-}
-
-/// Where the workers of a connection hear from it.
-type Workers = Arc<Mutex<Vec<Box<dyn Ear>>>>;
-
-/// Where one of them does.
-trait Ear: Send + Sync {
-    fn is_closed(&self) -> bool;
-    fn tell(&self, news: News);
-}
-
-/// What a worker hears of the connection.
-#[derive(Clone, Debug)]
-pub(crate) enum News {
-    /// There is a connection again.
-    Connected,
-    /// It broke.
-    Disconnected,
-    /// The server did not permit something.
-    Denied(Denial),
-}
-
-/// Whether a wait was tried where it would not have ended, or was too long.
-pub(crate) enum WaitError {
-    Timeout,
-    OnIoThread,
-}
-
-impl Link {
-    pub(crate) fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
-    }
-
-    /// Waits on this thread for what the client does on the I/O thread, for the time of an answer.
-    /// That time covers all of the future: the client bounds the answer, but not the wait for room in
-    /// its own channel.
-    pub(crate) fn wait<F: Future>(&self, future: F) -> Result<F::Output, WaitError> {
-        self.wait_until(future, Deadline::after(self.timeout))
-    }
-
-    /// Like [`wait`](Self::wait), until another moment.
-    pub(crate) fn wait_until<F: Future>(&self, future: F, deadline: Deadline) -> Result<F::Output, WaitError> {
-        if self.io.is_here() {
-            return Err(WaitError::OnIoThread);
-        }
-        let _clock = self.io.runtime().enter();
-        io::block_on(future, deadline).ok_or(WaitError::Timeout)
-    }
-
-    /// Sends what was published, if there is a connection; waits two seconds at most.
-    pub(crate) fn farewell(&self) {
-        if self.is_connected() {
-            let _ = self.wait_until(self.client.flush(), Deadline::after(LONGEST_FAREWELL));
-        }
-    }
-
-    /// Tells a worker, for as long as it can be told, what happens to the connection.
-    pub(crate) fn tell_of_connection<T: Send + 'static>(
-        &self,
-        notes: mpsc::UnboundedSender<T>,
-        make: impl Fn(News) -> T + Send + Sync + 'static,
-    ) {
-        let mut workers = self.workers.lock();
-        workers.retain(|ear| !ear.is_closed());
-        workers.push(Box::new((notes, make)));
-    }
-}
-
-impl<T: Send, F: Fn(News) -> T + Send + Sync> Ear for (mpsc::UnboundedSender<T>, F) {
-    fn is_closed(&self) -> bool {
-        self.0.is_closed()
-    }
-
-    fn tell(&self, news: News) {
-        let _ = self.0.send((self.1)(news));
-    }
-}
-
-impl Drop for Link {
-    /// Flushes. On the I/O thread, which must not wait, the flush is a future of that thread; it owns
-    /// the client, and the thread, until it ends.
-    fn drop(&mut self) {
-        if self.io.is_here() && self.is_connected() {
-            let (client, io) = (self.client.clone(), Arc::clone(&self.io));
-            self.io.spawn(async move {
-                let _ = io::timeout(LONGEST_FAREWELL, client.flush()).await;
-                drop(io);
-            });
-        } else {
-            self.farewell();
-        }
-    }
-}
-
-impl From<WaitError> for PublishError {
-    fn from(error: WaitError) -> Self {
-        match error {
-            WaitError::Timeout => Self::Timeout,
-            WaitError::OnIoThread => Self::WouldDeadlock,
-        }
-    }
-}
-
-/// Passes on what the client says of the connection.
-struct Hub {
-    listener: Listener,
-    workers: Workers,
-    denials: Denials,
-    /// What the subjects of answers begin with.
-    inbox: String,
-}
-
-impl Hub {
-    fn pass_on(&self, event: async_nats::Event) {
-        let Some(event) = event::of_client(event) else { return };
-        let news = match &event {
-            Event::Connected => Some(News::Connected),
-            Event::Disconnected => {
-                self.denials.forget_inbox();
-                Some(News::Disconnected)
-            }
-            Event::Denied(text) => {
-                let denial = Denial::read(text);
-                denial.iter().for_each(|denial| self.denials.note(denial, &self.inbox));
-                if denial.as_ref().is_some_and(Denial::is_of_probe) {
-                    return;
-                }
-                denial.map(News::Denied)
-            }
-            _ => None,
-        };
-        if let Some(news) = news {
-            self.workers.lock().iter().for_each(|ear| ear.tell(news.clone()));
-        }
-        self.listener.tell(&event);
     }
 }

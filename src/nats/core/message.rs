@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use super::connection::Link;
+use super::inner::Link;
 use crate::nats::check;
 use crate::nats::error::{BoxError, PublishError};
-use crate::nats::headers;
-use crate::nats::headers::Headers;
+use crate::nats::headers::{self, Headers};
 use crate::nats::payload::{Decode, Encode};
 use crate::sync::Arc;
 

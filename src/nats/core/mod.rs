@@ -5,11 +5,14 @@
 //! This folder knows nothing of JetStream's streams and consumers.
 
 pub(crate) mod connect;
+pub(crate) mod reconnect;
 pub(crate) mod connection;
 pub(crate) mod connection_info;
 pub(crate) mod publisher;
 pub(crate) mod subscription;
 pub(crate) mod message;
+pub(crate) mod inner;
+pub(crate) mod dispatch;
 pub(crate) mod denied;
 pub(crate) mod permission;
 pub(crate) mod time_limit;

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-use super::connection::Link;
 use super::denied::{Mark, PROBE, Watch};
+use super::inner::Link;
 use crate::io;
 use crate::nats::error::{BoxError, Denied, PublishError};
 use crate::time::deadline::Deadline;

@@ -93,6 +93,14 @@ impl Publisher {
     }
 }
 
+impl Connection {
+    /// The part of the connection that code needs which only publishes.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.clone())
+    }
+}
+
 // A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
 impl UnwindSafe for Publisher {}
 impl RefUnwindSafe for Publisher {}

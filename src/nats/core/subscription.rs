@@ -13,12 +13,13 @@ use std::task::{Context, Poll};
 use async_nats::Subscriber;
 use futures_core::Stream;
 
-use super::connection::{Link, WaitError};
+use super::inner::{Link, WaitError};
 use super::message::Message;
 use super::permission;
 use crate::cancel::token::CancellationToken;
 use crate::io::mpsc;
 use crate::nats::check;
+use crate::nats::core::connection::Connection;
 use crate::nats::error::PublishError;
 use crate::sync::Arc;
 use crate::task::job::Job;
@@ -99,6 +100,14 @@ impl SubscriptionBuilder {
         };
         link.io.spawn(pump.run());
         Ok(Subscription { subject, ended, link })
+    }
+}
+
+impl Connection {
+    /// Configures a subscription, whose handler runs on the workers of the connection's pool. The subject may hold `*`
+    /// for one word and `>` for all that follow.
+    pub fn subscribe(&self, subject: &str) -> SubscriptionBuilder {
+        SubscriptionBuilder::new(Arc::clone(&self.link), subject.to_owned())
     }
 }
 

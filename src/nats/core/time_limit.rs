@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{RequestError, RequestErrorKind};
 
-use super::connection::Link;
+use super::inner::Link;
 use crate::io;
 
 /// How much longer than an answer a question may take: the client's own error, which says more, comes first.

@@ -20,7 +20,7 @@ use async_nats::jetstream::stream::Stream;
 use super::delay::DELAY;
 use crate::nats::error::{BoxError, QueueError};
 use crate::nats::payload::Decode;
-use crate::nats::worker::server_clock::nanoseconds;
+use crate::nats::server_time::nanoseconds;
 
 /// The subject of the job.
 const SUBJECT: &str = "Workcrew-Subject";

@@ -17,8 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::HeaderMap;
 
-use crate::nats::check;
-use crate::nats::check::InvalidArgument;
+use crate::nats::check::{self, InvalidArgument};
 use crate::nats::headers;
 
 /// The delay of a job, in nanoseconds.

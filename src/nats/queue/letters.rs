@@ -11,8 +11,7 @@ use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind, Stream};
 use futures_core::Stream as _;
 
 use super::JobQueue;
-use super::dead_letter;
-use super::dead_letter::{DeadLetter, DeadReason};
+use super::dead_letter::{self, DeadLetter, DeadReason};
 use super::enqueue::Enqueued;
 use crate::nats::check;
 use crate::nats::error::QueueError;

@@ -5,6 +5,7 @@ pub(crate) mod delay;
 pub(crate) mod dead_letter;
 pub(crate) mod letters;
 pub(crate) mod stream_settings;
+pub(crate) mod plan;
 pub(crate) mod status;
 
 use std::fmt;
@@ -16,10 +17,10 @@ use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, G
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 
 use self::stream_settings::StreamSettings;
-use crate::nats::check;
-use crate::nats::check::InvalidArgument;
+use crate::nats::check::{self, InvalidArgument};
 use crate::nats::config_diff;
-use crate::nats::core::connection::{Connection, Link, WaitError};
+use crate::nats::core::connection::Connection;
+use crate::nats::core::inner::{Link, WaitError};
 use crate::nats::error::QueueError;
 use crate::sync::Arc;
 

@@ -15,11 +15,10 @@ use async_nats::jetstream::message::PublishMessage;
 use super::history::History;
 use super::job::Delivered;
 use super::job_task::Verdict;
-use crate::nats::core::connection::Link;
+use crate::nats::core::inner::Link;
 use crate::nats::error::EnqueueError;
 use crate::nats::event::Event;
-use crate::nats::queue::dead_letter;
-use crate::nats::queue::dead_letter::{DeadReason, Form, Obituary};
+use crate::nats::queue::dead_letter::{self, DeadReason, Form, Obituary};
 use crate::nats::queue::delay;
 use crate::sync::Arc;
 

@@ -6,9 +6,8 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
 
 use super::consumer_settings::ConsumerSettings;
-use crate::nats::check;
-use crate::nats::check::{Checked, InvalidArgument};
-use crate::nats::core::connection::Link;
+use crate::nats::check::{self, Checked, InvalidArgument};
+use crate::nats::core::inner::Link;
 use crate::sync::Arc;
 
 /// How many questions the server keeps for all workers of a consumer; each has five at most.
@@ -113,4 +112,15 @@ impl Terms {
         self.settings.apply(&mut config);
         config
     }
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunReport {
+    /// Whether nothing was left: each job that was delivered here has an outcome, or went back.
+    pub drained: bool,
+    /// How many jobs were left when the drain took too long. Their handlers may still run; the server gives them to others
+    /// when `ack_wait` is over.
+    pub jobs_left: usize,
 }

@@ -8,9 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::Worker;
 use super::config::Terms;
-use crate::nats::config_diff;
-use crate::nats::config_diff::Difference;
-use crate::nats::core::connection::{Link, WaitError};
+use crate::nats::config_diff::{self, Difference};
+use crate::nats::core::inner::{Link, WaitError};
 use crate::nats::error::{BoxError, WorkerError};
 use crate::sync::Arc;
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use async_nats::jetstream::consumer::pull::Config;
 
-use crate::nats::check;
-use crate::nats::check::Checked;
+use crate::nats::check::{self, Checked};
 
 /// Settings of a worker's consumer that few users need. Set the fields of a default value, and give it to
 /// [`WorkerBuilder::consumer_settings`](crate::nats::WorkerBuilder::consumer_settings).

@@ -1,7 +1,7 @@
 //! What can be changed while a worker runs: its slots, and whether it asks for jobs.
 
+use super::command::Note;
 use super::metrics::WorkerMetrics;
-use super::run::Note;
 use crate::io::mpsc;
 use crate::sync::Mutex;
 

@@ -21,11 +21,10 @@ use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 
-use super::incarnation;
-use super::incarnation::Sight;
+use super::incarnation::{self, Sight};
 use super::job::Delivered;
 use crate::io;
-use crate::nats::core::connection::Link;
+use crate::nats::core::inner::Link;
 use crate::nats::queue::dead_letter::{DeadReason, one_line};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 

@@ -14,16 +14,14 @@ use async_nats::{StatusCode, Subscriber};
 use futures_core::Stream;
 
 use super::config::Terms;
-use super::incarnation;
-use super::incarnation::{LEASE, Origin, Sight};
+use super::incarnation::{self, LEASE, Origin, Sight};
 use super::leftover;
-use super::server_clock::nanoseconds;
 use crate::io;
-use crate::nats::check;
-use crate::nats::config_diff;
-use crate::nats::core::connection::Link;
+use crate::nats::core::inner::Link;
 use crate::nats::core::time_limit::hand_over;
 use crate::nats::error::{Denied, WorkerError};
+use crate::nats::server_time::nanoseconds;
+use crate::nats::{check, config_diff};
 use crate::sync::Arc;
 
 /// For how long the server keeps a question.

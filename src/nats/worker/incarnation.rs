@@ -22,9 +22,11 @@ use async_nats::jetstream::stream;
 use serde_json::{Value, json};
 
 use super::config::Terms;
-use super::server_clock::{ServerTime, nanoseconds};
-use crate::nats::core::connection::Link;
+use super::server_clock::ServerTime;
+use crate::nats::core::inner::Link;
 use crate::nats::error::Denied;
+use crate::nats::server_time::moment_of;
+use crate::nats::server_time::nanoseconds;
 
 /// How old a look at the stream and the consumer may be when an outcome is told.
 pub(crate) const LEASE: Duration = Duration::from_millis(100);
@@ -127,9 +129,4 @@ fn time_in(answer: &Value) -> Option<ServerTime> {
 pub(crate) async fn server_time(link: &Link, terms: &Terms) -> Option<ServerTime> {
     let answer: Result<Value, _> = link.jetstream.request(terms.info_call(), &json!({})).await;
     time_in(&answer.ok()?)
-}
-
-/// A time in an answer, in nanoseconds since 1970.
-pub(crate) fn moment_of(text: &Value) -> Option<i128> {
-    async_nats::datetime::parse_rfc3339(text.as_str()?).ok().map(nanoseconds)
 }

@@ -9,8 +9,7 @@ use crate::cancel::token::CancellationToken;
 use crate::nats::error::BoxError;
 use crate::nats::headers;
 use crate::nats::payload::Decode;
-use crate::nats::queue::dead_letter;
-use crate::nats::queue::delay;
+use crate::nats::queue::{dead_letter, delay};
 use crate::retry::Attempt;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 

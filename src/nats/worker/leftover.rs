@@ -14,9 +14,9 @@ use async_nats::jetstream::response::Response;
 use serde_json::{Value, json};
 
 use super::config::Terms;
-use super::incarnation::moment_of;
-use crate::nats::core::connection::Link;
+use crate::nats::core::inner::Link;
 use crate::nats::error::{BoxError, QueueError};
+use crate::nats::server_time::moment_of;
 
 /// How many are counted.
 const MAX_COUNTED: u64 = 1_000;

@@ -5,6 +5,8 @@ pub(crate) mod consumer_settings;
 pub(crate) mod consumer_plan;
 pub(crate) mod control;
 pub(crate) mod metrics;
+pub(crate) mod status;
+pub(crate) mod command;
 pub(crate) mod job;
 pub(crate) mod job_task;
 pub(crate) mod in_flight;
@@ -23,6 +25,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use self::ack::Registrar;
+use self::command::Note;
 use self::config::Terms;
 use self::consumer_settings::ConsumerSettings;
 use self::control::Control;
@@ -30,14 +33,14 @@ use self::history::History;
 use self::job::Job;
 use self::job_task::{Duty, SharedDuty};
 use self::metrics::{Counters, WorkerMetrics};
-use self::run::{Course, Note, Outfit};
+use self::run::state::{Course, Outfit};
 use crate::cancel::token::CancellationToken;
 use crate::io::{BlockError, mpsc};
-use crate::nats::check;
-use crate::nats::check::InvalidArgument;
-use crate::nats::core::connection::Link;
+use crate::nats::check::{self, InvalidArgument};
+use crate::nats::core::inner::Link;
 use crate::nats::error::WorkerError;
 use crate::nats::queue::JobQueue;
+use crate::nats::worker::config::RunReport;
 use crate::pool::worker_pool::WorkerPool;
 use crate::retry::RetryPolicy;
 use crate::sync::Arc;
@@ -258,17 +261,6 @@ impl<E> WorkerBuilder<E> {
             draining: CancellationToken::new(),
         })
     }
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RunReport {
-    /// Whether nothing was left: each job that was delivered here has an outcome, or went back.
-    pub drained: bool,
-    /// How many jobs were left when the drain took too long. Their handlers may still run; the server gives them to others
-    /// when `ack_wait` is over.
-    pub jobs_left: usize,
 }
 
 impl<E> Worker<E> {

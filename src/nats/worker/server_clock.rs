@@ -80,11 +80,6 @@ impl ServerClock {
     }
 }
 
-/// A time of the client library, in nanoseconds since 1970.
-pub(crate) fn nanoseconds(moment: async_nats::datetime::DateTime) -> i128 {
-    moment.unix_timestamp_nanos()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

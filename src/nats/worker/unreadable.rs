@@ -18,8 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::ack::Registrar;
 use super::config::Terms;
-use super::incarnation;
-use super::incarnation::{Origin, Sight};
+use super::incarnation::{self, Origin, Sight};
 use super::leftover::{StoredJob, consumer_info, next_job};
 use super::metrics::{Counters, add};
 use crate::nats::event::Event;

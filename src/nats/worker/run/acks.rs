@@ -8,60 +8,22 @@
 //! An acknowledgement and the question for the next job are handed over together, so that they travel together.
 //! One that waits for room for longer than a lease is not sent: the lease is over.
 
-use std::collections::BTreeMap;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_nats::StatusCode;
 
-use super::{Course, Note};
+use super::state::Course;
 use crate::io;
 use crate::nats::core::time_limit::hand_over;
 use crate::nats::worker::ack::{Settled, word_of};
-use crate::nats::worker::inbox::Replies;
+use crate::nats::worker::command::Note;
 use crate::nats::worker::incarnation::LEASE;
 use crate::nats::worker::job_task::Verdict;
+use crate::nats::worker::run::pending_acks::Ack;
 use crate::sync::Arc;
 
 /// The longest that an answer is waited for, whatever the time of an answer is.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
-/// The acknowledgements that the server has not answered.
-#[derive(Default)]
-pub(crate) struct Acks {
-    /// Where the answers arrive, once there is a consumer.
-    pub(crate) replies: Option<Replies>,
-    /// Counts the acknowledgements; the answer to each names its number.
-    sent: u64,
-    /// By number, so the oldest comes first.
-    waiting: BTreeMap<u64, Ack>,
-}
-
-/// One of them.
-struct Ack {
-    /// The number of the delivery.
-    delivery: u64,
-    verdict: Verdict,
-    /// When the answer is given up.
-    until: Instant,
-}
-
-impl Acks {
-    /// When to look for answers that do not come.
-    pub(crate) fn due_at(&self) -> Option<Instant> {
-        self.waiting.first_key_value().map(|(_, ack)| ack.until)
-    }
-
-    /// The next answer.
-    pub(crate) fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<async_nats::Message> {
-        let Some(replies) = &mut self.replies else { return Poll::Pending };
-        match replies.poll_next(context) {
-            Poll::Ready(Some(message)) => Poll::Ready(message),
-            // It ends with the client only.
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
-        }
-    }
-}
 
 impl Course {
     /// Tells the consumer the outcome of a delivery.

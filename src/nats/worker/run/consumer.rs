@@ -1,17 +1,27 @@
 //! Getting the consumer, losing it, and leaving it for good.
 
+use std::time::Duration;
 use std::time::Instant;
 
 use async_nats::RequestErrorKind;
 
-use super::{Course, FIRST_PAUSE, LAST_CALL, LONGEST_PAUSE, Note, State};
+use super::state::{Course, State};
+
 use crate::error::CancelReason;
 use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
-use crate::nats::worker::inbox;
-use crate::nats::worker::inbox::{PrepareError, Prepared};
+use crate::nats::worker::command::Note;
+use crate::nats::worker::inbox::{self, PrepareError, Prepared};
 use crate::nats::worker::incarnation::Origin;
 use crate::sync::Arc;
+
+/// The first pause after a failure; doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long before the end of a drain the tokens are cancelled, so that a handler that heeds its token can still
+/// have its outcome told; at most a quarter of the drain's time.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 impl Course {
     pub(crate) fn prepare(&mut self) {

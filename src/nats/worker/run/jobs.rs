@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use async_nats::StatusCode;
 
-use super::{Course, Note, State};
+use super::state::{Course, State};
 use crate::io;
 use crate::nats::event::Event;
 use crate::nats::queue::dead_letter::DeadReason;
+use crate::nats::worker::command::Note;
 use crate::nats::worker::history::WorkerCounters;
-use crate::nats::worker::inbox;
-use crate::nats::worker::incarnation;
 use crate::nats::worker::job::Delivered;
 use crate::nats::worker::job_task::Verdict;
 use crate::nats::worker::metrics::add;
+use crate::nats::worker::{inbox, incarnation};
 use crate::sync::{Arc, Ordering};
 
 /// After what time a job comes again that this worker has no room for.
@@ -163,11 +163,6 @@ impl Course {
     /// asks for nothing.
     pub(crate) fn pause_of_return(&self) -> Duration {
         if self.is_open() && !self.is_paused { RETURN_PAUSE } else { Duration::ZERO }
-    }
-
-    /// Whether jobs may still be begun.
-    pub(crate) fn is_open(&self) -> bool {
-        !matches!(self.state, State::Draining { .. })
     }
 
     pub(crate) fn receive_status(&mut self, status: StatusCode, message: &async_nats::Message) {

@@ -20,6 +20,10 @@
 //! 6. A verdict comes from the thread that claims the task (see `attempt`), once. Everything else happens on this one future,
 //!    so it needs no lock.
 
+pub(crate) mod state;
+mod pending_acks;
+mod lease;
+mod health;
 mod acks;
 mod consumer;
 mod jobs;
@@ -28,131 +32,21 @@ mod resize;
 mod solo;
 mod watch;
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use self::acks::Acks;
-use self::outcomes::Lease;
-use self::solo::Solo;
-use self::watch::Watch;
-use super::RunReport;
-use super::ack::{Registrar, Settled};
-use super::config::Terms;
-use super::credit::Credit;
-use super::history::WorkerCounters;
-use super::in_flight::Hands;
-use super::inbox::{Inbox, PrepareError, Prepared};
-use super::incarnation::{Look, Origin};
-use super::job_task::{Crew, Verdict, Verdicts};
-use super::leftover::DetachedOutput;
-use super::metrics::{Counters, add};
-use super::server_clock::ServerClock;
-use crate::cancel::token::CancellationToken;
+use super::config::RunReport;
+use super::inbox::Inbox;
+use super::job_task::Verdict;
+use super::metrics::add;
 use crate::error::CancelReason;
-use crate::io::{self, Sleep, mpsc};
-use crate::nats::core::connection::{Link, News};
+use crate::nats::core::dispatch::News;
 use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
-use crate::sync::Arc;
-use crate::task::executor::Executor;
-
-/// The first pause after a failure; doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long before the end of a drain the tokens are cancelled, so that a handler that heeds its token can still
-/// have its outcome told; at most a quarter of the drain's time.
-const LAST_CALL: Duration = Duration::from_secs(1);
-
-/// What a run hears of, besides jobs and verdicts.
-pub(crate) enum Note {
-    /// What came of telling an outcome.
-    Settled(u64, Settled),
-    /// There was no room for an acknowledgement.
-    Unsent(u64),
-    /// Something happened to the connection.
-    News(News),
-    /// What came of preparing; the number is that of the try.
-    Prepared(u64, Result<Box<Prepared>, PrepareError>),
-    /// What a look at the stream and the consumer says; the number is that of the look.
-    Looked(u64, Look),
-    /// What is known of a job that comes again.
-    Known(u64, WorkerCounters),
-    /// The jobs that cannot be read have been looked for.
-    Swept,
-    /// Jobs that have run and are still stored, if there are any.
-    DetachedOutput(Option<DetachedOutput>),
-    /// The run has so many slots from now on.
-    Slots(usize),
-    /// Nothing is asked for from now on, or jobs are again.
-    Pause(bool),
-    /// Nothing new shall be begun.
-    Drain,
-}
-
-/// What a run is given.
-pub(crate) struct Outfit {
-    pub(crate) link: Arc<Link>,
-    pub(crate) terms: Arc<Terms>,
-    pub(crate) slots: usize,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) registrar: Arc<Registrar>,
-    pub(crate) crew: Box<dyn Crew>,
-    pub(crate) executor: Arc<Executor>,
-    pub(crate) notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
-}
-
-/// One run.
-pub(crate) struct Course {
-    outfit: Outfit,
-    verdicts: (Verdicts, mpsc::UnboundedReceiver<(u64, Verdict)>),
-    hands: Hands,
-    credit: Credit,
-    /// Deliveries that wait for a slot, the oldest first. A slot is confirmed free soon for each of them.
-    line: VecDeque<u64>,
-    acks: Acks,
-    state: State,
-    /// The stream and the consumer that deliveries come from, once there are any.
-    origin: Option<Origin>,
-    clock: Arc<ServerClock>,
-    lease: Lease,
-    solo: Solo,
-    /// Whether nothing is asked for since a caller wants it so.
-    is_paused: bool,
-    watch: Watch,
-    /// Inboxes that are given up and not yet empty.
-    old: Vec<Inbox>,
-    /// Counts the tries to prepare; the answer to an earlier one is stale.
-    tries: u64,
-    /// Failures to prepare since the last success.
-    failures: u32,
-    /// Whether the connection was lost since the last success.
-    was_disconnected: bool,
-    /// The parent of all jobs' tokens; cancelled when a drain takes too long.
-    token: CancellationToken,
-    sleep: Pin<Box<Sleep>>,
-    /// When `sleep` ends.
-    wakes_at: Instant,
-}
-
-/// See the table above.
-enum State {
-    Preparing,
-    Pausing {
-        until: Instant,
-    },
-    Open(Box<Prepared>),
-    /// With what went wrong, if that is why.
-    Draining {
-        /// When the tokens are cancelled; `None`: they are, or never.
-        last_call: Option<Instant>,
-        until: Option<Instant>,
-        error: Option<WorkerError>,
-    },
-}
+use crate::nats::worker::command::Note;
+use crate::nats::worker::run::state::Course;
+use crate::nats::worker::run::state::State;
 
 /// What happens next.
 enum Step {
@@ -166,36 +60,6 @@ enum Step {
 }
 
 impl Course {
-    pub(crate) fn new(outfit: Outfit) -> Self {
-        let terms = &outfit.terms;
-        let hands = Hands::new(terms.heartbeat_period(), terms.stuck_after);
-        let credit = Credit::new(outfit.slots);
-        outfit.counters.change_slots(0, outfit.slots);
-        let now = Instant::now();
-        Self {
-            verdicts: mpsc::unbounded_channel(),
-            hands,
-            credit,
-            line: VecDeque::new(),
-            acks: Acks::default(),
-            state: State::Pausing { until: now },
-            origin: None,
-            clock: Arc::new(ServerClock::new()),
-            lease: Lease::default(),
-            solo: Solo::None,
-            is_paused: false,
-            watch: Watch::default(),
-            old: Vec::new(),
-            tries: 0,
-            failures: 0,
-            was_disconnected: false,
-            token: CancellationToken::new(),
-            sleep: Box::pin(io::sleep(Duration::ZERO)),
-            wakes_at: now,
-            outfit,
-        }
-    }
-
     pub(crate) async fn run(mut self) -> Result<RunReport, WorkerError> {
         loop {
             if let Some(ended) = self.is_over() {
@@ -378,9 +242,5 @@ impl Course {
             Note::Pause(is_paused) => self.pause(is_paused),
             Note::Drain => self.drain(None),
         }
-    }
-
-    fn tell(&self, event: &Event) {
-        self.outfit.link.listener.tell(event);
     }
 }

@@ -9,15 +9,14 @@
 //!
 //! Each look has a number; an answer to a look that was begun before the lease was made void is ignored.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Course, Note, State};
+use super::state::{Course, State};
 use crate::io;
 use crate::nats::event::Event;
 use crate::nats::worker::ack::{Route, Settled};
-use crate::nats::worker::incarnation;
-use crate::nats::worker::incarnation::{LEASE, Look, Origin, Sight};
+use crate::nats::worker::command::Note;
+use crate::nats::worker::incarnation::{self, LEASE, Look, Origin, Sight};
 use crate::nats::worker::job_task::Verdict;
 use crate::nats::worker::metrics::add;
 use crate::sync::Arc;
@@ -27,42 +26,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Before a look whose reason is that the server knows no such consumer.
 const GONE_PAUSE: Duration = Duration::from_millis(20);
-
-/// The last look, and what waits for one.
-#[derive(Default)]
-pub(crate) struct Lease {
-    /// When the last look that found all the same was begun.
-    seen_at: Option<Instant>,
-    /// Counts the looks.
-    looks: u64,
-    /// The look that is under way: its number, and when it was begun.
-    looking: Option<(u64, Instant)>,
-    /// When the next look may be begun.
-    next_at: Option<Instant>,
-    /// Whether the look was begun since the inbox was silent.
-    pub(crate) is_for_silence: bool,
-    /// In a drain: the consumer that was found gone.
-    gone: Option<Origin>,
-    /// Deliveries whose outcome waits to be told.
-    waiting: VecDeque<u64>,
-    /// Deliveries that a heartbeat is due for.
-    pub(crate) beats: Vec<u64>,
-}
-
-impl Lease {
-    fn is_fresh(&self) -> bool {
-        self.seen_at.is_some_and(|moment| moment.elapsed() < LEASE)
-    }
-
-    /// What was seen before now counts no longer, nor does a look that is under way.
-    pub(crate) fn void(&mut self) {
-        (self.seen_at, self.looking) = (None, None);
-    }
-
-    fn is_consumer_gone(&self, origin: Origin) -> bool {
-        self.gone == Some(origin)
-    }
-}
 
 impl Course {
     /// There is a verdict of the pool.

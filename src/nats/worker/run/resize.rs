@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::{Course, State};
+use super::state::{Course, State};
 use crate::error::CancelReason;
 use crate::nats::worker::job_task::Verdict;
 

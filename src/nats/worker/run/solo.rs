@@ -14,34 +14,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Course, State};
+use super::state::{Course, State};
 use crate::nats::worker::job_task::Verdict;
-
-/// See the table above.
-pub(crate) enum Solo {
-    None,
-    Waiting { number: u64, until: Option<Instant> },
-    Running { number: u64 },
-}
-
-impl Solo {
-    pub(crate) fn is_none(&self) -> bool {
-        matches!(self, Self::None)
-    }
-
-    pub(crate) fn due_at(&self) -> Option<Instant> {
-        if let Self::Waiting { until, .. } = self { *until } else { None }
-    }
-
-    /// A delivery is out of the run's hands.
-    pub(crate) fn note_end(&mut self, ended: u64) {
-        if let Self::Waiting { number, .. } | Self::Running { number } = self
-            && *number == ended
-        {
-            *self = Self::None;
-        }
-    }
-}
+use crate::nats::worker::run::state::Solo;
 
 impl Course {
     /// Has a delivery run alone, or gives it back if another one does.

@@ -1,0 +1,109 @@
+//! Passes on what the client library reports of a connection: to workers, and to the user's callback.
+
+use super::denied::{Denial, Denials};
+use crate::io::mpsc;
+use crate::nats::event::Event;
+use crate::sync::{Arc, Mutex};
+use crate::unwind;
+
+/// Passes on what the client says of the connection.
+pub(crate) struct Hub {
+    pub(crate) listener: Listener,
+    pub(crate) workers: Workers,
+    pub(crate) denials: Denials,
+    /// What the subjects of answers begin with.
+    pub(crate) inbox: String,
+}
+
+impl Hub {
+    pub(crate) fn pass_on(&self, event: async_nats::Event) {
+        let Some(event) = of_client(event) else { return };
+        let news = match &event {
+            Event::Connected => Some(News::Connected),
+            Event::Disconnected => {
+                self.denials.forget_inbox();
+                Some(News::Disconnected)
+            }
+            Event::Denied(text) => {
+                let denial = Denial::read(text);
+                denial.iter().for_each(|denial| self.denials.note(denial, &self.inbox));
+                if denial.as_ref().is_some_and(Denial::is_of_probe) {
+                    return;
+                }
+                denial.map(News::Denied)
+            }
+            _ => None,
+        };
+        if let Some(news) = news {
+            self.workers.lock().iter().for_each(|ear| ear.tell(news.clone()));
+        }
+        self.listener.tell(&event);
+    }
+}
+
+/// Where the workers of a connection hear from it.
+pub(crate) type Workers = Arc<Mutex<Vec<Box<dyn Ear>>>>;
+
+/// Where one of them does.
+pub(crate) trait Ear: Send + Sync {
+    fn is_closed(&self) -> bool;
+    fn tell(&self, news: News);
+}
+
+/// What a worker hears of the connection.
+#[derive(Clone, Debug)]
+pub(crate) enum News {
+    /// There is a connection again.
+    Connected,
+    /// It broke.
+    Disconnected,
+    /// The server did not permit something.
+    Denied(Denial),
+}
+
+impl<T: Send, F: Fn(News) -> T + Send + Sync> Ear for (mpsc::UnboundedSender<T>, F) {
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn tell(&self, news: News) {
+        let _ = self.0.send((self.1)(news));
+    }
+}
+
+/// Who is told of events, if anybody is.
+#[derive(Clone, Default)]
+pub(crate) struct Listener(Option<Arc<Callback>>);
+
+/// What the user gave.
+type Callback = dyn Fn(&Event) + Send + Sync;
+
+impl Listener {
+    pub(crate) fn new(f: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(f)))
+    }
+
+    /// Calls what the user gave, and contains its panic.
+    pub(crate) fn tell(&self, event: &Event) {
+        if let Some(f) = &self.0 {
+            let _ = unwind::catch(|| f(event)).map_err(unwind::discard);
+        }
+    }
+}
+
+/// What an event of the client means to users; `None`: nothing.
+pub(crate) fn of_client(event: async_nats::Event) -> Option<Event> {
+    match event {
+        async_nats::Event::Connected => Some(Event::Connected),
+        async_nats::Event::Disconnected => Some(Event::Disconnected),
+        async_nats::Event::LameDuckMode => Some(Event::LameDuck),
+        async_nats::Event::SlowConsumer(_) => Some(Event::SlowSubscription),
+        async_nats::Event::ServerError(error) => {
+            let text = error.to_string();
+            let is_denial = Denial::read(&text).is_some();
+            Some(if is_denial { Event::Denied(text) } else { Event::Complaint(text) })
+        }
+        async_nats::Event::ClientError(error) => Some(Event::Complaint(error.to_string())),
+        async_nats::Event::Draining | async_nats::Event::Closed => None,
+    }
+}

@@ -1,0 +1,151 @@
+//! Changing the streams of a queue that exists, the differences shown first.
+
+use std::fmt;
+
+use async_nats::jetstream::stream::Config;
+
+use super::{JobQueue, JobQueueBuilder, Wanted};
+use crate::nats::config_diff::{self, Difference};
+use crate::nats::core::inner::Link;
+use crate::nats::error::QueueError;
+use crate::sync::Arc;
+
+/// What changes if a queue's streams get the settings of a builder. From [`JobQueueBuilder::plan`].
+#[must_use = "a plan changes nothing until `apply` is called"]
+pub struct QueuePlan {
+    link: Arc<Link>,
+    dead_subject: String,
+    streams: Vec<StreamPlan>,
+}
+
+/// What changes of one stream.
+struct StreamPlan {
+    wanted: Config,
+    /// `None`: there is no such stream yet.
+    found: Option<Config>,
+    differences: Vec<Difference>,
+}
+
+impl QueuePlan {
+    /// Returns the settings that would change, each with the name of its stream.
+    pub fn differences(&self) -> impl Iterator<Item = (&str, &Difference)> {
+        let streams = self.streams.iter();
+        streams.flat_map(|stream| stream.differences.iter().map(|difference| (&*stream.wanted.name, difference)))
+    }
+
+    /// Returns the names of the streams that would be created.
+    pub fn created(&self) -> impl Iterator<Item = &str> {
+        self.streams.iter().filter(|stream| stream.found.is_none()).map(|stream| &*stream.wanted.name)
+    }
+
+    /// Returns `true` if the streams exist with these very settings.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.streams.iter().all(|stream| stream.found.is_some() && stream.differences.is_empty())
+    }
+
+    /// Creates the streams that are missing, changes those that differ, and opens the queue. Settings that
+    /// [`differences`](Self::differences) does not list stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Rejected`] for what cannot be changed, such as the storage. [`QueueError::Differs`] if
+    /// the server took the change and kept another value. A change of the first stream stays if the second
+    /// fails.
+    pub fn apply(self) -> Result<JobQueue, QueueError> {
+        let name = self.streams[0].wanted.name.clone();
+        for StreamPlan { wanted, found, differences } in &self.streams {
+            if let (Some(found), false) = (found, differences.is_empty()) {
+                let changed = merged(wanted, found);
+                let calls = [format!("STREAM.UPDATE.{}", wanted.name)];
+                let update = async { self.link.jetstream.update_stream(&changed).await };
+                self.link.wait(self.link.permitted_api(&calls, update))???;
+            }
+        }
+        let wanted: Vec<_> = self.streams.into_iter().map(|stream| stream.wanted).collect();
+        super::open(self.link, name, &wanted, self.dead_subject)
+    }
+}
+
+impl fmt::Debug for QueuePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuePlan")
+            .field("created", &self.created().collect::<Vec<_>>())
+            .field("differences", &self.differences().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl JobQueueBuilder {
+    /// Finds out what [`apply`](QueuePlan::apply) would change. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use workcrew::WorkerPool;
+    /// use workcrew::nats::{Connection, JobQueue};
+    ///
+    /// let pool = WorkerPool::new()?;
+    /// let connection = Connection::builder("127.0.0.1:4222").connect(&pool)?;
+    /// let plan = JobQueue::builder(&connection, "RESIZE").max_jobs(200_000).plan()?;
+    /// for (stream, difference) in plan.differences() {
+    ///     println!("{stream}: {difference}");
+    /// }
+    /// let queue = plan.apply()?;
+    /// queue.enqueue("RESIZE.small", "image 7", "7")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn plan(self) -> Result<QueuePlan, QueueError> {
+        let Wanted { link, streams, dead_subject, .. } = self.wanted()?;
+        let mut plans = Vec::new();
+        for wanted in streams {
+            let looking = async { link.jetstream.get_stream(&wanted.name).await };
+            let calls = [format!("STREAM.INFO.{}", wanted.name)];
+            let found = match link.wait(link.permitted_api(&calls, looking))?? {
+                Ok(stream) => Some(stream.cached_info().config.clone()),
+                Err(error) if is_missing(&error) => None,
+                Err(error) => return Err(error.into()),
+            };
+            let differences = found.as_ref().map_or_else(Vec::new, |found| config_diff::of_stream(&wanted, found));
+            plans.push(StreamPlan { wanted, found, differences });
+        }
+        Ok(QueuePlan { link, dead_subject, streams: plans })
+    }
+}
+
+fn is_missing(error: &async_nats::jetstream::context::GetStreamError) -> bool {
+    use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
+    matches!(error.kind(), GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// The stream as it is, but for the settings that this crate knows of.
+fn merged(wanted: &Config, found: &Config) -> Config {
+    let mut config = found.clone();
+    config.subjects.clone_from(&wanted.subjects);
+    config.retention = wanted.retention;
+    config.discard = wanted.discard;
+    config.discard_new_per_subject = wanted.discard_new_per_subject;
+    config.max_messages = wanted.max_messages;
+    config.max_bytes = wanted.max_bytes;
+    config.max_messages_per_subject = wanted.max_messages_per_subject;
+    config.max_message_size = wanted.max_message_size;
+    config.max_age = wanted.max_age;
+    config.duplicate_window = wanted.duplicate_window;
+    config.num_replicas = wanted.num_replicas;
+    config.storage = wanted.storage;
+    config.compression.clone_from(&wanted.compression);
+    if wanted.placement.is_some() {
+        config.placement.clone_from(&wanted.placement);
+    }
+    if wanted.description.is_some() {
+        config.description.clone_from(&wanted.description);
+    }
+    for (name, value) in &wanted.metadata {
+        config.metadata.insert(name.clone(), value.clone());
+    }
+    config
+}

@@ -7,7 +7,7 @@ use async_nats::jetstream::context::{PublishError as StoreError, PublishErrorKin
 use async_nats::jetstream::{self, ErrorCode};
 
 use super::check::InvalidArgument;
-use super::config_diff::Difference;
+use super::config_diff::ConfigMismatch;
 
 /// What a payload's own code fails with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -134,7 +134,7 @@ pub enum QueueError {
         /// The name of the stream.
         stream: String,
         /// What differs.
-        differences: Vec<Difference>,
+        differences: Vec<ConfigMismatch>,
     },
     /// There is no answer from JetStream: no connection, or the server does not have it turned on.
     #[error("no answer from JetStream: {0}")]
@@ -167,7 +167,7 @@ pub enum WorkerError {
         /// The name of the consumer.
         consumer: String,
         /// What differs.
-        differences: Vec<Difference>,
+        differences: Vec<ConfigMismatch>,
     },
     /// The server refuses the settings.
     #[error("the server refuses: {0}")]
@@ -202,7 +202,7 @@ macro_rules! from_denied {
 from_denied!(PublishError, EnqueueError, QueueError, WorkerError);
 
 /// Shows differences in a sentence.
-struct Listed<'a>(&'a [Difference]);
+struct Listed<'a>(&'a [ConfigMismatch]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -15,9 +15,9 @@ pub enum Event {
     /// The server is about to be shut down, and asks its clients to go elsewhere.
     LameDuck,
     /// A subscription has lost messages, since it took them too slowly.
-    SlowSubscription,
+    SlowConsumer,
     /// The server, or the client, complains of something.
-    Complaint(String),
+    Warning(String),
     /// The server does not permit something to the user that is logged in. Its words name the subject.
     Denied(String),
     /// A worker found its consumer deleted, and makes it anew.
@@ -83,7 +83,7 @@ pub enum Event {
         error: String,
     },
     /// What became of a job could not be told to the server in time: it is delivered again.
-    OutcomeLost {
+    AckLost {
         /// The subject of the job.
         subject: String,
         /// Its place in the stream.
@@ -97,8 +97,8 @@ impl fmt::Display for Event {
             Self::Connected => f.write_str("connected"),
             Self::Disconnected => f.write_str("disconnected"),
             Self::LameDuck => f.write_str("the server is about to be shut down"),
-            Self::SlowSubscription => f.write_str("a subscription has lost messages"),
-            Self::Complaint(text) | Self::Denied(text) => f.write_str(text),
+            Self::SlowConsumer => f.write_str("a subscription has lost messages"),
+            Self::Warning(text) | Self::Denied(text) => f.write_str(text),
             Self::ConsumerLost { consumer } => write!(f, "the consumer {consumer} is gone"),
             Self::ConsumerReady { consumer } => write!(f, "the consumer {consumer} is ready"),
             Self::ConsumerFailed { consumer, error, retry_after } => {
@@ -115,7 +115,7 @@ impl fmt::Display for Event {
             Self::DeadLetterFailed { subject, sequence, error } => {
                 write!(f, "the dead letter of job {sequence} ({subject}) is not stored: {error}")
             }
-            Self::OutcomeLost { subject, sequence } => {
+            Self::AckLost { subject, sequence } => {
                 write!(f, "the outcome of job {sequence} ({subject}) could not be told")
             }
         }

@@ -44,7 +44,7 @@ mod payload;
 mod server_time;
 
 pub use self::check::InvalidArgument;
-pub use self::config_diff::Difference;
+pub use self::config_diff::ConfigMismatch;
 pub use self::core::connect::ConnectionBuilder;
 pub use self::core::connection::Connection;
 pub use self::core::connection_info::{ConnectionStatistics, ServerInfo};
@@ -56,7 +56,7 @@ pub use self::error::{BoxError, ConnectError, EnqueueError, PublishError, QueueE
 pub use self::event::Event;
 pub use self::headers::Headers;
 pub use self::payload::{Decode, Encode};
-pub use self::queue::dead_letter::{DeadLetter, DeadReason};
+pub use self::queue::dead_letter::{DeadLetter, DeadLetterReason};
 pub use self::queue::enqueue::{Enqueued, NewJob};
 pub use self::queue::letters::DeadLetterQuery;
 pub use self::queue::plan::QueuePlan;

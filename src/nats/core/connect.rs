@@ -8,14 +8,14 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{ConnectOptions, ServerAddr};
 
 use super::connection::Connection;
-use super::dispatch::Hub;
-use super::dispatch::Listener;
+use super::dispatch::EventCallback;
+use super::dispatch::EventDispatcher;
 use super::tls::{Pem, Tls};
 use crate::io::BlockError;
 use crate::io::IoThread;
 use crate::nats::check::{self, InvalidArgument};
 use crate::nats::core::denied::Denials;
-use crate::nats::core::inner::Link;
+use crate::nats::core::inner::ConnectionInner;
 use crate::nats::core::reconnect::ReconnectSettings;
 use crate::nats::error::ConnectError;
 use crate::nats::event::Event;
@@ -39,7 +39,7 @@ const LOOK_UP_GRACE: Duration = Duration::from_millis(500);
 /// What the subjects of answers begin with unless set.
 const DEFAULT_INBOX_PREFIX: &str = "_INBOX";
 /// How many jobs may wait for the store at once, over all threads that enqueue.
-const MOST_UNCONFIRMED: usize = 1 << 16;
+const MAX_UNCONFIRMED: usize = 1 << 16;
 
 /// Configures a connection. From [`Connection::builder`]. Setters only store; [`connect`](Self::connect) checks.
 #[must_use = "a builder does nothing until `connect` is called"]
@@ -51,7 +51,7 @@ pub struct ConnectionBuilder {
     pub(crate) timeout: Duration,
     /// Whether it goes on trying when there is no server at first.
     pub(crate) waits_for_server: bool,
-    pub(crate) listener: Listener,
+    pub(crate) callback: EventCallback,
     ping_interval: Duration,
     pub(crate) inbox_prefix: Option<String>,
     pub(crate) jetstream: JetStream,
@@ -99,7 +99,7 @@ impl ConnectionBuilder {
             tls: Tls::default(),
             timeout: DEFAULT_TIMEOUT,
             waits_for_server: false,
-            listener: Listener::default(),
+            callback: EventCallback::default(),
             ping_interval: DEFAULT_PING_INTERVAL,
             inbox_prefix: None,
             jetstream: JetStream::Default,
@@ -237,7 +237,7 @@ impl ConnectionBuilder {
 
     /// Is told of [`Event`]s, on the I/O thread: it must not block. Its panics are contained.
     pub fn observer(mut self, f: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        self.listener = Listener::new(f);
+        self.callback = EventCallback::new(f);
         self
     }
 
@@ -351,11 +351,16 @@ impl Connection {
     pub(crate) fn open(builder: ConnectionBuilder, pool: &WorkerPool) -> Result<Self, ConnectError> {
         builder.check()?;
         let io = IoThread::of(pool).map_err(ConnectError::Start)?;
-        let (listener, timeout) = (builder.listener.clone(), builder.timeout);
-        let workers = Arc::new(Mutex::new(Vec::new()));
+        let (callback, timeout) = (builder.callback.clone(), builder.timeout);
+        let listeners = Arc::new(Mutex::new(Vec::new()));
         let denials = Denials::default();
         let inbox = builder.inbox_prefix.clone().unwrap_or_else(|| DEFAULT_INBOX_PREFIX.to_owned());
-        let hub = Hub { listener: listener.clone(), workers: Arc::clone(&workers), denials: denials.clone(), inbox };
+        let dispatcher = EventDispatcher {
+            callback: callback.clone(),
+            listeners: Arc::clone(&listeners),
+            denials: denials.clone(),
+            inbox,
+        };
         let jetstream = builder.jetstream.clone();
         let api = jetstream.api();
         // The client bounds each address, but not the look-up of a name.
@@ -364,14 +369,12 @@ impl Connection {
         let connecting = async move {
             let servers = builder.servers.clone();
             let options = builder.into_options().await?.event_callback(move |event| {
-                hub.pass_on(event);
+                dispatcher.dispatch(event);
                 std::future::ready(())
             });
             let client = options.connect(servers).await?;
-            let context = ContextBuilder::new()
-                .timeout(timeout)
-                .max_ack_inflight(MOST_UNCONFIRMED)
-                .backpressure_on_inflight(true);
+            let context =
+                ContextBuilder::new().timeout(timeout).max_ack_inflight(MAX_UNCONFIRMED).backpressure_on_inflight(true);
             let jetstream = match jetstream {
                 JetStream::Default => context.build(client.clone()),
                 JetStream::Domain(domain) => context.domain(domain).build(client.clone()),
@@ -385,8 +388,20 @@ impl Connection {
             Err(BlockError::OnIoThread) => return Err(ConnectError::WouldDeadlock),
             Err(BlockError::Panicked(panic)) => panic.resume(),
         };
-        let engine = Arc::clone(pool.inner());
-        Ok(Self { link: Arc::new(Link { client, jetstream, io, engine, timeout, listener, workers, denials, api }) })
+        let pool_inner = Arc::clone(pool.inner());
+        Ok(Self {
+            inner: Arc::new(ConnectionInner {
+                client,
+                jetstream,
+                io,
+                pool: pool_inner,
+                timeout,
+                callback,
+                listeners,
+                denials,
+                api,
+            }),
+        })
     }
 }
 

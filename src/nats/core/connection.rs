@@ -7,7 +7,7 @@ use async_nats::Request;
 
 use super::message::Message;
 use crate::nats::check;
-use crate::nats::core::inner::Link;
+use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::PublishError;
 use crate::nats::headers::Headers;
 use crate::nats::payload::Encode;
@@ -45,17 +45,17 @@ use crate::time::deadline::Deadline;
 /// ```
 #[derive(Clone)]
 pub struct Connection {
-    pub(crate) link: Arc<Link>,
+    pub(crate) inner: Arc<ConnectionInner>,
 }
 
 impl Connection {
     /// Whether there is a connection right now; out of date when it arrives.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.link.is_connected()
+        self.inner.is_connected()
     }
 
-    /// Hands a message to the client, which sends it soon after, or when there is a connection again. At most once: see
+    /// InFlight a message to the client, which sends it soon after, or when there is a connection again. At most once: see
     /// [above](Self#at-most-once).
     ///
     /// Blocks only while the client holds back as much as it may, for the time of an answer at most. What the server
@@ -67,12 +67,12 @@ impl Connection {
     pub fn publish(&self, subject: &str, payload: &(impl Encode + ?Sized)) -> Result<(), PublishError> {
         check::subject("subject", subject)?;
         let bytes = payload.encode().map_err(PublishError::Encode)?;
-        let link = &self.link;
-        link.wait(link.client.publish(subject.to_owned(), bytes.into()))??;
+        let inner = &self.inner;
+        inner.wait(inner.client.publish(subject.to_owned(), bytes.into()))??;
         Ok(())
     }
 
-    /// Hands a message with headers to the client. Like [`publish`](Self::publish) otherwise.
+    /// InFlight a message with headers to the client. Like [`publish`](Self::publish) otherwise.
     ///
     /// # Errors
     ///
@@ -85,8 +85,8 @@ impl Connection {
     ) -> Result<(), PublishError> {
         check::subject("subject", subject)?;
         let (map, bytes) = (headers.to_map()?, payload.encode().map_err(PublishError::Encode)?);
-        let link = &self.link;
-        link.wait(link.client.publish_with_headers(subject.to_owned(), map, bytes.into()))??;
+        let inner = &self.inner;
+        inner.wait(inner.client.publish_with_headers(subject.to_owned(), map, bytes.into()))??;
         Ok(())
     }
 
@@ -98,11 +98,11 @@ impl Connection {
     /// the last flush; [`Timeout`](PublishError::Timeout) if there is no connection for the time of an answer. A
     /// user without permission for the inbox of answers gets `Ok` when all was handed to the operating system.
     pub fn flush(&self) -> Result<(), PublishError> {
-        let deadline = Deadline::after(self.link.timeout);
-        let flushed = self.link.wait_until(self.link.client.flush(), deadline)?;
+        let deadline = Deadline::after(self.inner.timeout);
+        let flushed = self.inner.wait_until(self.inner.client.flush(), deadline)?;
         flushed.map_err(|error| PublishError::Failed(error.into()))?;
-        self.link.catch_up(deadline)?;
-        self.link.denied_publish()
+        self.inner.catch_up(deadline)?;
+        self.inner.denied_publish()
     }
 
     /// Publishes a message and blocks until a handler [responds](Message::respond), for the time of
@@ -142,10 +142,10 @@ impl Connection {
             request = request.headers(headers.to_map()?);
         }
         let request = request.payload(payload.encode().map_err(PublishError::Encode)?.into());
-        let link = &self.link;
-        let asking = link.client.send_request(subject.to_owned(), request);
-        let answer = link.wait(link.permitted(&[subject.to_owned()], asking))???;
-        Ok(Message::new(answer, Arc::clone(link)))
+        let inner = &self.inner;
+        let asking = inner.client.send_request(subject.to_owned(), request);
+        let answer = inner.wait(inner.permitted(&[subject.to_owned()], asking))???;
+        Ok(Message::new(answer, Arc::clone(inner)))
     }
 
     /// Closes the connection and has the client make it again, to another server of the cluster for
@@ -155,7 +155,7 @@ impl Connection {
     ///
     /// [`PublishError`].
     pub fn reconnect(&self) -> Result<(), PublishError> {
-        let asked = self.link.wait(self.link.client.force_reconnect())?;
+        let asked = self.inner.wait(self.inner.client.force_reconnect())?;
         asked.map_err(|error| PublishError::Failed(error.into()))
     }
 }

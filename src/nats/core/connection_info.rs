@@ -43,7 +43,7 @@ impl Connection {
     /// it returns.
     #[must_use]
     pub fn server_info(&self) -> Option<ServerInfo> {
-        self.link.client.try_server_info().map(|info| ServerInfo {
+        self.inner.client.try_server_info().map(|info| ServerInfo {
             name: info.server_name,
             version: info.version,
             max_payload: info.max_payload,
@@ -56,7 +56,7 @@ impl Connection {
     /// Returns the counters of this connection since it was made.
     #[must_use]
     pub fn statistics(&self) -> ConnectionStatistics {
-        let statistics = self.link.client.statistics();
+        let statistics = self.inner.client.statistics();
         ConnectionStatistics {
             bytes_in: statistics.in_bytes.load(Relaxed),
             bytes_out: statistics.out_bytes.load(Relaxed),

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::sync::{Arc, Mutex};
 
-/// How many complaints of each kind are kept.
+/// How many complaints of each kind are state.
 const MAX_KEPT: usize = 64;
 
 /// What the subject of a message of this crate to itself ends with.
@@ -42,15 +42,15 @@ impl Denial {
 
 /// The complaints of the server about permissions. Clones share them.
 #[derive(Clone, Default)]
-pub(crate) struct Denials(Arc<Mutex<Kept>>);
+pub(crate) struct Denials(Arc<Mutex<State>>);
 
-/// What is kept of them.
+/// What is state of them.
 #[derive(Default)]
-struct Kept {
+struct State {
     /// Of subscriptions, the latest last.
     subscriptions: VecDeque<Denial>,
     /// Of publishes, the latest last, each with its number.
-    publishes: VecDeque<Noted>,
+    publishes: VecDeque<PublishDenial>,
     /// The number of the latest.
     last: u64,
     /// Of the inbox of all answers, if it is denied on this connection.
@@ -62,7 +62,7 @@ struct Kept {
 }
 
 /// A denial of a publish.
-struct Noted {
+struct PublishDenial {
     number: u64,
     denial: Denial,
     /// Whether a call or a flush has told it.
@@ -70,43 +70,44 @@ struct Noted {
 }
 
 /// A call that waits for a complaint about itself; out of the list when it is dropped.
-pub(crate) struct Watch<'a> {
+pub(crate) struct DenialWatcher<'a> {
     denials: &'a Denials,
     mark: Mark,
     /// `None`: it has not waited yet.
     number: Option<u64>,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> DenialWatcher<'a> {
     pub(crate) fn new(denials: &'a Denials, mark: Mark) -> Self {
         Self { denials, mark, number: None }
     }
 
     /// Is ready when one of these subjects was denied since the mark, or the inbox of the answer is.
     pub(crate) fn poll(&mut self, subjects: &[String], context: &Context<'_>) -> Poll<String> {
-        let mut kept = self.denials.0.lock();
-        let is_meant = |noted: &&mut Noted| noted.number > self.mark.0 && subjects.contains(&noted.denial.subject);
-        if let Some(noted) = kept.publishes.iter_mut().find(is_meant) {
-            noted.is_told = true;
-            return Poll::Ready(noted.denial.text.clone());
+        let mut state = self.denials.0.lock();
+        let is_meant =
+            |publish: &&mut PublishDenial| publish.number > self.mark.0 && subjects.contains(&publish.denial.subject);
+        if let Some(publish) = state.publishes.iter_mut().find(is_meant) {
+            publish.is_told = true;
+            return Poll::Ready(publish.denial.text.clone());
         }
-        if let Some(denial) = &kept.inbox {
+        if let Some(denial) = &state.inbox {
             return Poll::Ready(denial.text.clone());
         }
-        let next = kept.next;
+        let next = state.next;
         let number = *self.number.get_or_insert_with(|| {
-            kept.next += 1;
+            state.next += 1;
             next
         });
-        match kept.waiting.iter_mut().find(|(other, _)| *other == number) {
+        match state.waiting.iter_mut().find(|(other, _)| *other == number) {
             Some((_, waker)) => waker.clone_from(context.waker()),
-            None => kept.waiting.push((number, context.waker().clone())),
+            None => state.waiting.push((number, context.waker().clone())),
         }
         Poll::Pending
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for DenialWatcher<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             self.denials.0.lock().waiting.retain(|(other, _)| *other != number);
@@ -120,20 +121,20 @@ pub(crate) struct Mark(u64);
 
 impl Denials {
     /// Keeps a complaint. `inbox` is what the subjects of answers begin with.
-    pub(crate) fn note(&self, denial: &Denial, inbox: &str) {
-        let mut kept = self.0.lock();
+    pub(crate) fn record(&self, denial: &Denial, inbox: &str) {
+        let mut state = self.0.lock();
         if denial.is_publish {
-            kept.last += 1;
-            let noted = Noted { number: kept.last, denial: denial.clone(), is_told: false };
-            push(&mut kept.publishes, noted);
+            state.last += 1;
+            let publish = PublishDenial { number: state.last, denial: denial.clone(), is_told: false };
+            push(&mut state.publishes, publish);
         } else {
             if denial.subject.strip_prefix(inbox).is_some_and(|rest| rest.starts_with('.')) {
-                kept.inbox = Some(denial.clone());
+                state.inbox = Some(denial.clone());
             }
-            push(&mut kept.subscriptions, denial.clone());
+            push(&mut state.subscriptions, denial.clone());
         }
-        let waiting = std::mem::take(&mut kept.waiting);
-        drop(kept);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
@@ -148,20 +149,20 @@ impl Denials {
 
     /// Takes out what was said of a subscription to this subject.
     pub(crate) fn take(&self, subject: &str) -> Option<String> {
-        let mut kept = self.0.lock();
-        let place = kept.subscriptions.iter().position(|denial| denial.subject == subject)?;
+        let mut state = self.0.lock();
+        let place = state.subscriptions.iter().position(|denial| denial.subject == subject)?;
         // It was a subscription of the user, and not the inbox.
-        kept.inbox.take_if(|denial| denial.subject == subject);
-        kept.subscriptions.remove(place).map(|denial| denial.text)
+        state.inbox.take_if(|denial| denial.subject == subject);
+        state.subscriptions.remove(place).map(|denial| denial.text)
     }
 
     /// Takes the denials of publishes that were not told yet; returns the latest.
     pub(crate) fn take_publish(&self) -> Option<String> {
-        let mut kept = self.0.lock();
-        let untold = kept.publishes.iter_mut().filter(|noted| !noted.is_told && !noted.denial.is_of_probe());
-        let told = untold.map(|noted| {
-            noted.is_told = true;
-            noted.denial.text.clone()
+        let mut state = self.0.lock();
+        let untold = state.publishes.iter_mut().filter(|publish| !publish.is_told && !publish.denial.is_of_probe());
+        let told = untold.map(|publish| {
+            publish.is_told = true;
+            publish.denial.text.clone()
         });
         told.last()
     }
@@ -171,11 +172,11 @@ impl Denials {
     }
 }
 
-fn push<T>(kept: &mut VecDeque<T>, entry: T) {
-    if kept.len() == MAX_KEPT {
-        kept.pop_front();
+fn push<T>(state: &mut VecDeque<T>, entry: T) {
+    if state.len() == MAX_KEPT {
+        state.pop_front();
     }
-    kept.push_back(entry);
+    state.push_back(entry);
 }
 
 #[cfg(test)]
@@ -199,25 +200,25 @@ mod tests {
         let denial = |subject: &str, is_publish| Denial { subject: subject.into(), is_publish, text: subject.into() };
         let context = Context::from_waker(Waker::noop());
         let subjects = ["a".to_owned(), "b".to_owned()];
-        denials.note(&denial("a", true), "_INBOX");
+        denials.record(&denial("a", true), "_INBOX");
         let mark = denials.mark();
-        let poll = |mark| Watch::new(&denials, mark).poll(&subjects, &context);
+        let poll = |mark| DenialWatcher::new(&denials, mark).poll(&subjects, &context);
         assert!(poll(mark).is_pending(), "that was before");
-        denials.note(&denial("c", true), "_INBOX");
-        denials.note(&denial("a", false), "_INBOX");
+        denials.record(&denial("c", true), "_INBOX");
+        denials.record(&denial("a", false), "_INBOX");
         assert!(poll(mark).is_pending(), "that was another");
-        denials.note(&denial("b", true), "_INBOX");
+        denials.record(&denial("b", true), "_INBOX");
         assert_eq!(poll(mark), Poll::Ready("b".to_owned()));
         assert_eq!(denials.take_publish(), Some("c".to_owned()), "the last that no call was told");
         assert_eq!(denials.take_publish(), None);
-        denials.note(&denial("_INBOXES.x", false), "_INBOX");
+        denials.record(&denial("_INBOXES.x", false), "_INBOX");
         assert!(poll(denials.mark()).is_pending());
-        denials.note(&denial("_INBOX.x.*", false), "_INBOX");
+        denials.record(&denial("_INBOX.x.*", false), "_INBOX");
         assert_eq!(poll(denials.mark()), Poll::Ready("_INBOX.x.*".to_owned()));
         denials.forget_inbox();
         assert!(poll(denials.mark()).is_pending());
         for number in 0..200 {
-            denials.note(&denial(&number.to_string(), true), "_INBOX");
+            denials.record(&denial(&number.to_string(), true), "_INBOX");
         }
         assert_eq!(denials.0.lock().publishes.len(), MAX_KEPT);
         assert!(denials.0.lock().waiting.is_empty(), "each call that ended is forgotten");

@@ -1,4 +1,4 @@
-//! Passes on what the client library reports of a connection: to workers, and to the user's callback.
+//! Passes on what the client library reports of a connection: to listeners, and to the user's callback.
 
 use super::denied::{Denial, Denials};
 use crate::io::mpsc;
@@ -7,52 +7,52 @@ use crate::sync::{Arc, Mutex};
 use crate::unwind;
 
 /// Passes on what the client says of the connection.
-pub(crate) struct Hub {
-    pub(crate) listener: Listener,
-    pub(crate) workers: Workers,
+pub(crate) struct EventDispatcher {
+    pub(crate) callback: EventCallback,
+    pub(crate) listeners: ConnectionListeners,
     pub(crate) denials: Denials,
     /// What the subjects of answers begin with.
     pub(crate) inbox: String,
 }
 
-impl Hub {
-    pub(crate) fn pass_on(&self, event: async_nats::Event) {
+impl EventDispatcher {
+    pub(crate) fn dispatch(&self, event: async_nats::Event) {
         let Some(event) = of_client(event) else { return };
-        let news = match &event {
-            Event::Connected => Some(News::Connected),
+        let for_listeners = match &event {
+            Event::Connected => Some(ConnectionEvent::Connected),
             Event::Disconnected => {
                 self.denials.forget_inbox();
-                Some(News::Disconnected)
+                Some(ConnectionEvent::Disconnected)
             }
             Event::Denied(text) => {
                 let denial = Denial::read(text);
-                denial.iter().for_each(|denial| self.denials.note(denial, &self.inbox));
+                denial.iter().for_each(|denial| self.denials.record(denial, &self.inbox));
                 if denial.as_ref().is_some_and(Denial::is_of_probe) {
                     return;
                 }
-                denial.map(News::Denied)
+                denial.map(ConnectionEvent::Denied)
             }
             _ => None,
         };
-        if let Some(news) = news {
-            self.workers.lock().iter().for_each(|ear| ear.tell(news.clone()));
+        if let Some(for_listeners) = for_listeners {
+            self.listeners.lock().iter().for_each(|listener| listener.notify(for_listeners.clone()));
         }
-        self.listener.tell(&event);
+        self.callback.call(&event);
     }
 }
 
-/// Where the workers of a connection hear from it.
-pub(crate) type Workers = Arc<Mutex<Vec<Box<dyn Ear>>>>;
+/// Where the listeners of a connection hear from it.
+pub(crate) type ConnectionListeners = Arc<Mutex<Vec<Box<dyn ConnectionListener>>>>;
 
 /// Where one of them does.
-pub(crate) trait Ear: Send + Sync {
+pub(crate) trait ConnectionListener: Send + Sync {
     fn is_closed(&self) -> bool;
-    fn tell(&self, news: News);
+    fn notify(&self, event: ConnectionEvent);
 }
 
 /// What a worker hears of the connection.
 #[derive(Clone, Debug)]
-pub(crate) enum News {
+pub(crate) enum ConnectionEvent {
     /// There is a connection again.
     Connected,
     /// It broke.
@@ -61,30 +61,30 @@ pub(crate) enum News {
     Denied(Denial),
 }
 
-impl<T: Send, F: Fn(News) -> T + Send + Sync> Ear for (mpsc::UnboundedSender<T>, F) {
+impl<T: Send, F: Fn(ConnectionEvent) -> T + Send + Sync> ConnectionListener for (mpsc::UnboundedSender<T>, F) {
     fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 
-    fn tell(&self, news: News) {
-        let _ = self.0.send((self.1)(news));
+    fn notify(&self, event: ConnectionEvent) {
+        let _ = self.0.send((self.1)(event));
     }
 }
 
 /// Who is told of events, if anybody is.
 #[derive(Clone, Default)]
-pub(crate) struct Listener(Option<Arc<Callback>>);
+pub(crate) struct EventCallback(Option<Arc<Callback>>);
 
 /// What the user gave.
 type Callback = dyn Fn(&Event) + Send + Sync;
 
-impl Listener {
+impl EventCallback {
     pub(crate) fn new(f: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(f)))
     }
 
     /// Calls what the user gave, and contains its panic.
-    pub(crate) fn tell(&self, event: &Event) {
+    pub(crate) fn call(&self, event: &Event) {
         if let Some(f) = &self.0 {
             let _ = unwind::catch(|| f(event)).map_err(unwind::discard);
         }
@@ -97,13 +97,13 @@ pub(crate) fn of_client(event: async_nats::Event) -> Option<Event> {
         async_nats::Event::Connected => Some(Event::Connected),
         async_nats::Event::Disconnected => Some(Event::Disconnected),
         async_nats::Event::LameDuckMode => Some(Event::LameDuck),
-        async_nats::Event::SlowConsumer(_) => Some(Event::SlowSubscription),
+        async_nats::Event::SlowConsumer(_) => Some(Event::SlowConsumer),
         async_nats::Event::ServerError(error) => {
             let text = error.to_string();
             let is_denial = Denial::read(&text).is_some();
-            Some(if is_denial { Event::Denied(text) } else { Event::Complaint(text) })
+            Some(if is_denial { Event::Denied(text) } else { Event::Warning(text) })
         }
-        async_nats::Event::ClientError(error) => Some(Event::Complaint(error.to_string())),
+        async_nats::Event::ClientError(error) => Some(Event::Warning(error.to_string())),
         async_nats::Event::Draining | async_nats::Event::Closed => None,
     }
 }

@@ -7,7 +7,7 @@ use async_nats::connection::State;
 use async_nats::{Client, jetstream};
 
 use super::denied::Denials;
-use super::dispatch::{Listener, News, Workers};
+use super::dispatch::{ConnectionEvent, ConnectionListeners, EventCallback};
 use crate::io::{self, IoThread, mpsc};
 use crate::nats::error::PublishError;
 use crate::pool::inner::PoolInner;
@@ -15,24 +15,24 @@ use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
 /// How long the last owner of a connection waits for the client to send what it was given.
-const LONGEST_FAREWELL: Duration = Duration::from_secs(2);
+const MAX_FLUSH_ON_DROP: Duration = Duration::from_secs(2);
 
 /// What the owners of a connection share.
-pub(crate) struct Link {
+pub(crate) struct ConnectionInner {
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) io: Arc<IoThread>,
     /// Of the pool it was connected for.
-    pub(crate) engine: Arc<PoolInner>,
+    pub(crate) pool: Arc<PoolInner>,
     /// The time for an answer.
     pub(crate) timeout: Duration,
-    pub(crate) listener: Listener,
+    pub(crate) callback: EventCallback,
     /// What the server did not permit.
     pub(crate) denials: Denials,
     /// What the subjects of the JetStream API begin with.
     pub(crate) api: String,
     /// Who works, and must know when the connection breaks or comes back.
-    pub(crate) workers: Workers,
+    pub(crate) listeners: ConnectionListeners,
 }
 
 /// Whether a wait was tried where it would not have ended, or was too long.
@@ -41,7 +41,7 @@ pub(crate) enum WaitError {
     OnIoThread,
 }
 
-impl Link {
+impl ConnectionInner {
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
@@ -63,36 +63,36 @@ impl Link {
     }
 
     /// Sends what was published, if there is a connection; waits two seconds at most.
-    pub(crate) fn farewell(&self) {
+    pub(crate) fn flush_on_drop(&self) {
         if self.is_connected() {
-            let _ = self.wait_until(self.client.flush(), Deadline::after(LONGEST_FAREWELL));
+            let _ = self.wait_until(self.client.flush(), Deadline::after(MAX_FLUSH_ON_DROP));
         }
     }
 
     /// Tells a worker, for as long as it can be told, what happens to the connection.
-    pub(crate) fn tell_of_connection<T: Send + 'static>(
+    pub(crate) fn listen<T: Send + 'static>(
         &self,
         notes: mpsc::UnboundedSender<T>,
-        make: impl Fn(News) -> T + Send + Sync + 'static,
+        make: impl Fn(ConnectionEvent) -> T + Send + Sync + 'static,
     ) {
-        let mut workers = self.workers.lock();
-        workers.retain(|ear| !ear.is_closed());
-        workers.push(Box::new((notes, make)));
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| !listener.is_closed());
+        listeners.push(Box::new((notes, make)));
     }
 }
 
-impl Drop for Link {
+impl Drop for ConnectionInner {
     /// Flushes. On the I/O thread, which must not wait, the flush is a future of that thread; it owns
     /// the client, and the thread, until it ends.
     fn drop(&mut self) {
         if self.io.is_here() && self.is_connected() {
             let (client, io) = (self.client.clone(), Arc::clone(&self.io));
             self.io.spawn(async move {
-                let _ = io::timeout(LONGEST_FAREWELL, client.flush()).await;
+                let _ = io::timeout(MAX_FLUSH_ON_DROP, client.flush()).await;
                 drop(io);
             });
         } else {
-            self.farewell();
+            self.flush_on_drop();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::inner::Link;
+use super::inner::ConnectionInner;
 use crate::nats::check;
 use crate::nats::error::{BoxError, PublishError};
 use crate::nats::headers::{self, Headers};
@@ -12,12 +12,12 @@ use crate::sync::Arc;
 /// A message that came by a subscription, or as the answer to a request.
 pub struct Message {
     message: async_nats::Message,
-    link: Arc<Link>,
+    connection: Arc<ConnectionInner>,
 }
 
 impl Message {
-    pub(crate) fn new(message: async_nats::Message, link: Arc<Link>) -> Self {
-        Self { message, link }
+    pub(crate) fn new(message: async_nats::Message, connection: Arc<ConnectionInner>) -> Self {
+        Self { message, connection }
     }
 
     /// What it was published to.
@@ -91,10 +91,12 @@ impl Message {
         let Some(reply) = self.message.reply.clone() else { return Ok(()) };
         let bytes = payload.encode().map_err(PublishError::Encode)?;
         check::subject("reply subject", &reply)?;
-        let client = &self.link.client;
+        let client = &self.connection.client;
         match headers {
-            None => self.link.wait(client.publish(reply, bytes.into()))??,
-            Some(headers) => self.link.wait(client.publish_with_headers(reply, headers.to_map()?, bytes.into()))??,
+            None => self.connection.wait(client.publish(reply, bytes.into()))??,
+            Some(headers) => {
+                self.connection.wait(client.publish_with_headers(reply, headers.to_map()?, bytes.into()))??
+            }
         }
         Ok(())
     }

@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-use super::denied::{Mark, PROBE, Watch};
-use super::inner::Link;
+use super::denied::{DenialWatcher, Mark, PROBE};
+use super::inner::ConnectionInner;
 use crate::io;
 use crate::nats::error::{BoxError, Denied, PublishError};
 use crate::time::deadline::Deadline;
 
 /// How long a subscription waits at most for the server's word.
-const LONGEST_PROBE: Duration = Duration::from_secs(1);
+const MAX_PROBE: Duration = Duration::from_secs(1);
 
-impl Link {
+impl ConnectionInner {
     /// Polls a call that publishes to these subjects and waits for an answer, until it ends or is denied.
     pub(crate) async fn permitted<F: Future>(&self, subjects: &[String], call: F) -> Result<F::Output, Denied> {
         self.permitted_since(self.denials.mark(), subjects, call).await
@@ -36,7 +36,7 @@ impl Link {
         call: F,
     ) -> Result<F::Output, Denied> {
         let mut call = pin!(call);
-        let mut watch = Watch::new(&self.denials, mark);
+        let mut watch = DenialWatcher::new(&self.denials, mark);
         poll_fn(|context| {
             if let Poll::Ready(output) = call.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
@@ -70,7 +70,7 @@ impl Link {
             return Err(PublishError::Failed(error));
         }
         // What the server says of permissions reaches us by another task of the I/O thread.
-        let _ = self.io.block_on(async { io::sleep(Duration::from_millis(1)).await }, Deadline::after(LONGEST_PROBE));
+        let _ = self.io.block_on(async { io::sleep(Duration::from_millis(1)).await }, Deadline::after(MAX_PROBE));
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Link {
 
 /// Waits until the server has seen a subscription, and says whether it is denied. While there is no
 /// connection, or no permission for the inbox of the answer, that is not known, and counts as no.
-pub(crate) fn check_subscription(link: &Link, subject: &str) -> Result<(), PublishError> {
-    let _ = link.catch_up(Deadline::after(link.timeout.min(LONGEST_PROBE)));
-    link.denials.take(subject).map_or(Ok(()), |complaint| Err(PublishError::Denied(complaint)))
+pub(crate) fn check_subscription(connection: &ConnectionInner, subject: &str) -> Result<(), PublishError> {
+    let _ = connection.catch_up(Deadline::after(connection.timeout.min(MAX_PROBE)));
+    connection.denials.take(subject).map_or(Ok(()), |complaint| Err(PublishError::Denied(complaint)))
 }

@@ -1,7 +1,7 @@
 //! A subscription of core NATS, whose handler runs on the workers: at most once.
 //!
 //! A pump on the I/O thread takes a message when a slot is free and hands it to the pool. What waits for a slot waits with
-//! the client, which has a limit; past it messages are lost and [`Event::SlowSubscription`](crate::nats::Event) is told. Its
+//! the client, which has a limit; past it messages are lost and [`Event::SlowConsumer`](crate::nats::Event) is told. Its
 //! destructor cannot wait for a handler that runs: it may be on that very worker.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use async_nats::Subscriber;
 use futures_core::Stream;
 
-use super::inner::{Link, WaitError};
+use super::inner::{ConnectionInner, WaitError};
 use super::message::Message;
 use super::permission;
 use crate::cancel::token::CancellationToken;
@@ -27,7 +27,7 @@ use crate::task::job::Job;
 /// Configures a subscription. From [`Connection::subscribe`](crate::nats::Connection::subscribe).
 #[must_use = "a builder does nothing until `start` is called"]
 pub struct SubscriptionBuilder {
-    link: Arc<Link>,
+    connection: Arc<ConnectionInner>,
     subject: String,
     /// Each message reaches one member of the group.
     group: Option<String>,
@@ -36,8 +36,8 @@ pub struct SubscriptionBuilder {
 }
 
 impl SubscriptionBuilder {
-    pub(crate) fn new(link: Arc<Link>, subject: String) -> Self {
-        Self { link, subject, group: None, concurrent: None }
+    pub(crate) fn new(connection: Arc<ConnectionInner>, subject: String) -> Self {
+        Self { connection, subject, group: None, concurrent: None }
     }
 
     /// Joins a queue group: of all its members, on any machine, each message reaches one.
@@ -64,33 +64,33 @@ impl SubscriptionBuilder {
     /// not permit the subject, [`Timeout`](PublishError::Timeout) if the client's buffers are full.
     #[track_caller]
     pub fn start(self, handler: impl Fn(&Message) + Send + Sync + 'static) -> Result<Subscription, PublishError> {
-        let Self { link, subject, group, concurrent } = self;
+        let Self { connection, subject, group, concurrent } = self;
         check::filter("subject", &subject)?;
         if let Some(group) = &group {
             check::group("group", group)?;
         }
         check::concurrency("concurrent", concurrent.unwrap_or(1))?;
         let subscribing = async {
-            let client = &link.client;
+            let client = &connection.client;
             match group {
                 Some(group) => client.queue_subscribe(subject.clone(), group).await,
                 None => client.subscribe(subject.clone()).await,
             }
         };
-        let subscriber = match link.wait(subscribing) {
+        let subscriber = match connection.wait(subscribing) {
             Ok(subscribed) => subscribed.map_err(|error| PublishError::Failed(error.into()))?,
             Err(WaitError::Timeout) => return Err(PublishError::Timeout),
             Err(WaitError::OnIoThread) => return Err(PublishError::WouldDeadlock),
         };
-        permission::check_subscription(&link, &subject)?;
-        let slots = concurrent.unwrap_or_else(|| link.engine.workers.target());
+        permission::check_subscription(&connection, &subject)?;
+        let slots = concurrent.unwrap_or_else(|| connection.pool.workers.target());
         let ended = CancellationToken::new();
         let (freed, free) = mpsc::unbounded_channel();
         for _ in 0..slots {
             let _ = freed.send(());
         }
         let pump = Pump {
-            link: Arc::clone(&link),
+            connection: Arc::clone(&connection),
             subscriber,
             free,
             freed,
@@ -98,8 +98,8 @@ impl SubscriptionBuilder {
             ended: ended.clone(),
             location: Location::caller(),
         };
-        link.io.spawn(pump.run());
-        Ok(Subscription { subject, ended, link })
+        connection.io.spawn(pump.run());
+        Ok(Subscription { subject, ended, connection })
     }
 }
 
@@ -107,7 +107,7 @@ impl Connection {
     /// Configures a subscription, whose handler runs on the workers of the connection's pool. The subject may hold `*`
     /// for one word and `>` for all that follow.
     pub fn subscribe(&self, subject: &str) -> SubscriptionBuilder {
-        SubscriptionBuilder::new(Arc::clone(&self.link), subject.to_owned())
+        SubscriptionBuilder::new(Arc::clone(&self.inner), subject.to_owned())
     }
 }
 
@@ -118,7 +118,7 @@ pub struct Subscription {
     /// Cancelled when it is dropped.
     ended: CancellationToken,
     /// Keeps the connection.
-    link: Arc<Link>,
+    connection: Arc<ConnectionInner>,
 }
 
 impl Subscription {
@@ -133,8 +133,8 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         self.ended.cancel();
         // Besides this one the pump owns the connection, on a thread that cannot wait for it.
-        if Arc::strong_count(&self.link) <= 2 {
-            self.link.farewell();
+        if Arc::strong_count(&self.connection) <= 2 {
+            self.connection.flush_on_drop();
         }
     }
 }
@@ -157,7 +157,7 @@ impl fmt::Debug for SubscriptionBuilder {
 
 /// Takes messages from the client and hands them to the pool.
 struct Pump<H> {
-    link: Arc<Link>,
+    connection: Arc<ConnectionInner>,
     subscriber: Subscriber,
     /// One entry for each free slot.
     free: mpsc::UnboundedReceiver<()>,
@@ -169,7 +169,7 @@ struct Pump<H> {
 
 impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
     async fn run(mut self) {
-        let closing = self.link.engine.shutdown_token.clone();
+        let closing = self.connection.pool.shutdown_token.clone();
         let (mut closed, mut ended) = (closing.cancelled(), self.ended.cancelled());
         loop {
             let next = poll_fn(|context| {
@@ -178,7 +178,7 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
                 if stops { Poll::Ready(None) } else { self.poll_next(context) }
             });
             let Some(message) = next.await else { break };
-            self.hand_over(message);
+            self.push(message);
         }
         // Dropping the subscriber unsubscribes.
     }
@@ -199,11 +199,11 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
         next
     }
 
-    fn hand_over(&self, message: async_nats::Message) {
-        let engine = &self.link.engine;
-        let queued_at = engine.executor.now_if_timing();
-        let Some(id) = engine.executor.admit(self.location, None) else { return };
-        let message = Message::new(message, Arc::clone(&self.link));
+    fn push(&self, message: async_nats::Message) {
+        let pool = &self.connection.pool;
+        let queued_at = pool.executor.now_if_timing();
+        let Some(id) = pool.executor.admit(self.location, None) else { return };
+        let message = Message::new(message, Arc::clone(&self.connection));
         let (handler, ended) = (Arc::clone(&self.handler), self.ended.clone());
         let slot = Slot(self.freed.clone());
         let job = move || {
@@ -212,7 +212,7 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
                 handler(&message);
             }
         };
-        engine.push_unbounded(Job::closure(job, id, self.location, queued_at));
+        pool.push_unbounded(Job::closure(job, id, self.location, queued_at));
     }
 }
 

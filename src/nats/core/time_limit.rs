@@ -4,8 +4,8 @@
 //! while a server is mute, or away, and other threads publish.
 //!
 //! Rules:
-//! 1. On the I/O thread each future of the client is awaited through [`Link::in_time`], [`Link::answer`] or
-//!    [`hand_over`]. Calls of other threads are bounded by `Link::wait`.
+//! 1. On the I/O thread each future of the client is awaited through [`ConnectionInner::in_time`], [`ConnectionInner::answer`] or
+//!    [`hand_over`]. Calls of other threads are bounded by `ConnectionInner::wait`.
 //! 2. A future that runs out of time while it waits for room has sent nothing.
 
 use std::pin::pin;
@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{RequestError, RequestErrorKind};
 
-use super::inner::Link;
+use super::inner::ConnectionInner;
 use crate::io;
 
 /// How much longer than an answer a question may take: the client's own error, which says more, comes first.
 const GRACE: Duration = Duration::from_millis(100);
 
-impl Link {
+impl ConnectionInner {
     /// Awaits one question and its answer; `None`: the time of an answer has passed.
     pub(crate) async fn in_time<F: Future>(&self, question: F) -> Option<F::Output> {
         io::timeout(self.timeout.saturating_add(GRACE), question).await.ok()

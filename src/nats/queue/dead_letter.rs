@@ -28,7 +28,7 @@ const SUBJECT: &str = "Workcrew-Subject";
 const STREAM: &str = "Workcrew-Stream";
 /// Its place there.
 const SEQUENCE: &str = "Workcrew-Sequence";
-/// Why it was given up; see [`DeadReason`].
+/// Why it was given up; see [`DeadLetterReason`].
 const REASON: &str = "Workcrew-Reason";
 /// How many attempts were made.
 const ATTEMPTS: &str = "Workcrew-Attempts";
@@ -43,16 +43,16 @@ const OMITTED: &str = "Workcrew-Omitted";
 /// The letter that a job was made of.
 const REQUEUED: &str = "Workcrew-Requeued";
 /// What the server takes for an order about the message at hand.
-const ORDERS: &str = "Nats-";
+const SERVER_PREFIX: &str = "Nats-";
 /// The id of a message.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The longest error that is written down, in bytes.
-const LONGEST_ERROR: usize = 1_024;
+const MAX_ERROR: usize = 1_024;
 
 /// Why a job was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum DeadReason {
+pub enum DeadLetterReason {
     /// The policy says of the last error that it is permanent.
     Permanent,
     /// The attempts are used up.
@@ -69,16 +69,16 @@ pub enum DeadReason {
 }
 
 /// All reasons, and how they are written.
-const REASONS: [(DeadReason, &str); 6] = [
-    (DeadReason::Permanent, "permanent"),
-    (DeadReason::Attempts, "attempts"),
-    (DeadReason::Deadline, "deadline"),
-    (DeadReason::Budget, "budget"),
-    (DeadReason::Deliveries, "deliveries"),
-    (DeadReason::Unreadable, "unreadable"),
+const REASONS: [(DeadLetterReason, &str); 6] = [
+    (DeadLetterReason::Permanent, "permanent"),
+    (DeadLetterReason::Attempts, "attempts"),
+    (DeadLetterReason::Deadline, "deadline"),
+    (DeadLetterReason::Budget, "budget"),
+    (DeadLetterReason::Deliveries, "deliveries"),
+    (DeadLetterReason::Unreadable, "unreadable"),
 ];
 
-impl DeadReason {
+impl DeadLetterReason {
     /// The reason that is written by this word.
     pub(crate) fn read(word: &str) -> Option<Self> {
         REASONS.iter().find(|(_, written)| *written == word).map(|(reason, _)| *reason)
@@ -97,7 +97,7 @@ pub(crate) fn stream_of(queue: &str) -> String {
     format!("{queue}_DEAD")
 }
 
-impl fmt::Display for DeadReason {
+impl fmt::Display for DeadLetterReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = REASONS.iter().find(|(reason, _)| reason == self).map_or("", |(_, word)| word);
         f.write_str(word)
@@ -135,8 +135,8 @@ impl DeadLetter {
 
     /// Why the job was given up.
     #[must_use]
-    pub fn reason(&self) -> Option<DeadReason> {
-        DeadReason::read(self.header(REASON)?)
+    pub fn reason(&self) -> Option<DeadLetterReason> {
+        DeadLetterReason::read(self.header(REASON)?)
     }
 
     /// How many attempts were made at the job.
@@ -179,11 +179,11 @@ impl DeadLetter {
     }
 
     /// The job as it was, with an id that makes two requeueings one. Keeps rule 2.
-    pub(crate) fn revived(&self, queue: &str) -> PublishMessage {
+    pub(crate) fn to_job(&self, queue: &str) -> PublishMessage {
         let mut headers = HeaderMap::new();
         for (name, values) in self.message.headers.iter() {
             let own: &str = name.as_ref();
-            if (!is_ours(own) && !own.starts_with(ORDERS)) || own == ID {
+            if (!is_ours(own) && !own.starts_with(SERVER_PREFIX)) || own == ID {
                 values.iter().for_each(|value| headers.append(own, value.clone()));
             }
         }
@@ -263,19 +263,19 @@ impl Form {
 }
 
 /// What is written of a job that is given up.
-pub(crate) struct Obituary<'a> {
+pub(crate) struct DeadLetterDraft<'a> {
     pub(crate) stream: &'a str,
     pub(crate) sequence: u64,
     /// When the job was stored, in nanoseconds since 1970.
     pub(crate) stored_at: i64,
     pub(crate) attempts: u32,
-    pub(crate) reason: DeadReason,
+    pub(crate) reason: DeadLetterReason,
     pub(crate) error: &'a str,
     /// The job itself.
     pub(crate) job: &'a async_nats::Message,
 }
 
-impl Obituary<'_> {
+impl DeadLetterDraft<'_> {
     /// The letter, and how many bytes it has. Its id keeps rule 1; `copy` tells apart letters of one job of
     /// which the first is not there any more.
     pub(crate) fn letter(&self, form: Form, copy: u32) -> (PublishMessage, usize) {
@@ -283,7 +283,7 @@ impl Obituary<'_> {
         let own_headers = self.job.headers.iter().filter(|_| form < Form::WithoutHeaders);
         for (name, values) in own_headers.flat_map(HeaderMap::iter) {
             let own: &str = name.as_ref();
-            if !own.starts_with(ORDERS) && !is_ours(own) {
+            if !own.starts_with(SERVER_PREFIX) && !is_ours(own) {
                 values.iter().for_each(|value| headers.append(own, value.clone()));
             }
         }
@@ -335,7 +335,7 @@ fn is_ours(name: &str) -> bool {
 
 /// A text as a header may hold it.
 pub(crate) fn one_line(text: &str) -> String {
-    let mut end = text.len().min(LONGEST_ERROR);
+    let mut end = text.len().min(MAX_ERROR);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -349,8 +349,8 @@ mod tests {
     #[test]
     fn an_error_is_written_on_one_line_and_cut_between_letters() {
         assert_eq!(one_line("a\r\nb"), "a  b");
-        let long = "é".repeat(LONGEST_ERROR);
-        assert_eq!(one_line(&format!("x{long}")).len(), LONGEST_ERROR - 1);
+        let long = "é".repeat(MAX_ERROR);
+        assert_eq!(one_line(&format!("x{long}")).len(), MAX_ERROR - 1);
     }
 
     #[test]

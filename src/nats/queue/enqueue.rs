@@ -233,33 +233,33 @@ impl JobQueue {
         for job in jobs {
             batch.send(job);
         }
-        while batch.settle_oldest() {}
+        while batch.finish_oldest() {}
         let answered = batch.results.into_iter();
         answered.map(|result| result.unwrap_or(Err(EnqueueError::Timeout))).collect()
     }
 
     pub(crate) fn store(&self, subject: &str, message: PublishMessage) -> Result<Enqueued, EnqueueError> {
-        let deadline = Deadline::after(self.link.timeout);
+        let deadline = Deadline::after(self.connection.timeout);
         let sent = self.send(subject, message, deadline)?;
         self.confirmed(sent)
     }
 
     fn send(&self, subject: &str, message: PublishMessage, deadline: Deadline) -> Result<Sent, EnqueueError> {
         check::job_subject("subject", subject)?;
-        if !self.link.is_connected() {
+        if !self.connection.is_connected() {
             return Err(EnqueueError::Disconnected);
         }
         let message = message.expected_stream(&self.name);
-        let mark = self.link.denials.mark();
-        let sending = self.link.jetstream.send_publish(subject.to_owned(), message);
-        let answer = self.link.wait_until(sending, deadline)??;
+        let mark = self.connection.denials.mark();
+        let sending = self.connection.jetstream.send_publish(subject.to_owned(), message);
+        let answer = self.connection.wait_until(sending, deadline)??;
         Ok(Sent { answer, deadline, mark, subject: [subject.to_owned()] })
     }
 
     fn confirmed(&self, sent: Sent) -> Result<Enqueued, EnqueueError> {
         let Sent { answer, deadline, mark, subject } = sent;
-        let answered = self.link.permitted_since(mark, &subject, answer.into_future());
-        let ack = self.link.wait_until(answered, deadline)???;
+        let answered = self.connection.permitted_since(mark, &subject, answer.into_future());
+        let ack = self.connection.wait_until(answered, deadline)???;
         Ok(Enqueued { sequence: ack.sequence, is_duplicate: ack.duplicate })
     }
 }
@@ -285,7 +285,7 @@ struct Batch<'a> {
 impl Batch<'_> {
     fn send(&mut self, job: NewJob) {
         if self.sent.len() == MAX_IN_FLIGHT {
-            self.settle_oldest();
+            self.finish_oldest();
         }
         let place = self.results.len();
         self.results.push(None);
@@ -293,23 +293,23 @@ impl Batch<'_> {
             self.results[place] = Some(Err(stop()));
             return;
         }
-        let deadline = Deadline::after(self.queue.link.timeout);
+        let deadline = Deadline::after(self.queue.connection.timeout);
         let message = self.queue.message_of(job);
         match message.and_then(|(subject, message)| self.queue.send(&subject, message, deadline)) {
             Ok(sent) => self.sent.push_back((place, sent)),
-            Err(error) => self.settled(place, Err(error)),
+            Err(error) => self.record(place, Err(error)),
         }
     }
 
     /// Waits for the oldest answer; `false` if there is none to wait for.
-    fn settle_oldest(&mut self) -> bool {
+    fn finish_oldest(&mut self) -> bool {
         let Some((place, sent)) = self.sent.pop_front() else { return false };
         let result = self.queue.confirmed(sent);
-        self.settled(place, result);
+        self.record(place, result);
         true
     }
 
-    fn settled(&mut self, place: usize, result: Result<Enqueued, EnqueueError>) {
+    fn record(&mut self, place: usize, result: Result<Enqueued, EnqueueError>) {
         match &result {
             Err(EnqueueError::Timeout) => self.stop = Some(|| EnqueueError::Timeout),
             Err(EnqueueError::Disconnected) => self.stop = Some(|| EnqueueError::Disconnected),

@@ -11,7 +11,7 @@ use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind, Stream};
 use futures_core::Stream as _;
 
 use super::JobQueue;
-use super::dead_letter::{self, DeadLetter, DeadReason};
+use super::dead_letter::{self, DeadLetter, DeadLetterReason};
 use super::enqueue::Enqueued;
 use crate::nats::check;
 use crate::nats::error::QueueError;
@@ -21,7 +21,7 @@ const PAGE: usize = 64;
 /// How many bytes are asked for at once, unless one message may be larger.
 const PAGE_BYTES: usize = 8 << 20;
 /// How long the server keeps a reader that is not used.
-const READER_LASTS: Duration = Duration::from_secs(30);
+const READER_EXPIRES: Duration = Duration::from_secs(30);
 
 /// Which dead letters to read. Set the fields of a default value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct DeadLetterQuery {
     /// and dropped here. *Default: all.*
     pub subject: Option<String>,
     /// Only letters that were written for this reason. *Default: all.*
-    pub reason: Option<DeadReason>,
+    pub reason: Option<DeadLetterReason>,
 }
 
 impl Default for DeadLetterQuery {
@@ -112,7 +112,7 @@ impl JobQueue {
         let reader = self.look_up(&calls, self.read_dead_letters(query.after))?;
         let calls = [format!("CONSUMER.MSG.NEXT.{stream}.{}", reader.cached_info().name)];
         let outcome = loop {
-            match self.look_up(&calls, next_page(&reader, self.link.client.max_payload())) {
+            match self.look_up(&calls, next_page(&reader, self.connection.client.max_payload())) {
                 Err(error) => break Err(error),
                 Ok(page) => {
                     let is_last = page.is_empty();
@@ -138,7 +138,7 @@ impl JobQueue {
         let config = Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.saturating_add(1).max(1) },
             ack_policy: AckPolicy::None,
-            inactive_threshold: READER_LASTS,
+            inactive_threshold: READER_EXPIRES,
             memory_storage: true,
             ..Config::default()
         };
@@ -160,10 +160,10 @@ impl JobQueue {
         }
         let calls = [format!("STREAM.MSG.GET.{}", dead_letter::stream_of(&self.name))];
         self.look_up(&calls, async { letter.check(&self.dead_stream().await?).await })?;
-        let enqueued = self.store(letter.subject(), letter.revived(&self.name)).map_err(QueueError::Requeue)?;
+        let enqueued = self.store(letter.subject(), letter.to_job(&self.name)).map_err(QueueError::Requeue)?;
         if enqueued.is_duplicate() {
             self.look_up(&[format!("STREAM.MSG.GET.{}", self.name)], async {
-                let jobs = self.link.jetstream.get_stream_no_info(&*self.name).await?;
+                let jobs = self.connection.jetstream.get_stream_no_info(&*self.name).await?;
                 letter.check_duplicate(&jobs, &self.name, enqueued.sequence()).await
             })?;
         }
@@ -191,7 +191,7 @@ impl JobQueue {
 
     async fn dead_stream(&self) -> Result<Stream<()>, QueueError> {
         let name = dead_letter::stream_of(&self.name);
-        self.link.jetstream.get_stream_no_info(name).await.map_err(QueueError::from)
+        self.connection.jetstream.get_stream_no_info(name).await.map_err(QueueError::from)
     }
 }
 

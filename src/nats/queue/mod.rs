@@ -20,7 +20,7 @@ use self::stream_settings::StreamSettings;
 use crate::nats::check::{self, InvalidArgument};
 use crate::nats::config_diff;
 use crate::nats::core::connection::Connection;
-use crate::nats::core::inner::{Link, WaitError};
+use crate::nats::core::inner::{ConnectionInner, WaitError};
 use crate::nats::error::QueueError;
 use crate::sync::Arc;
 
@@ -48,7 +48,7 @@ const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// ```
 #[derive(Clone)]
 pub struct JobQueue {
-    pub(crate) link: Arc<Link>,
+    pub(crate) connection: Arc<ConnectionInner>,
     /// The name of the stream.
     pub(crate) name: Arc<str>,
     /// Where dead letters are published to.
@@ -61,7 +61,7 @@ pub struct JobQueue {
 #[must_use = "a builder does nothing until `open` is called"]
 #[derive(Clone)]
 pub struct JobQueueBuilder {
-    link: Arc<Link>,
+    connection: Arc<ConnectionInner>,
     config: Config,
     /// `None`: made of the name.
     dead_subject: Option<String>,
@@ -139,13 +139,13 @@ impl JobQueueBuilder {
     /// [`QueueError::Invalid`] names a setting that was refused before anything was sent.
     /// [`QueueError::Differs`] names each setting that is not what was asked for.
     pub fn open(self) -> Result<JobQueue, QueueError> {
-        let Wanted { link, name, streams, dead_subject } = self.wanted()?;
-        open(link, name, &streams, dead_subject)
+        let Wanted { connection, name, streams, dead_subject } = self.wanted()?;
+        open(connection, name, &streams, dead_subject)
     }
 
     /// What is asked of the server, checked.
     pub(crate) fn wanted(self) -> Result<Wanted, QueueError> {
-        let Self { link, mut config, dead_subject, max_age, duplicate_window, settings } = self;
+        let Self { connection, mut config, dead_subject, max_age, duplicate_window, settings } = self;
         let name = config.name.clone();
         check::name("name of the queue", &name)?;
         if config.subjects.is_empty() {
@@ -186,13 +186,13 @@ impl JobQueueBuilder {
             placement: config.placement.clone(),
             ..plain()
         };
-        Ok(Wanted { link, name, streams: vec![config, dead], dead_subject })
+        Ok(Wanted { connection, name, streams: vec![config, dead], dead_subject })
     }
 }
 
 /// What a builder asks of the server.
 pub(crate) struct Wanted {
-    pub(crate) link: Arc<Link>,
+    pub(crate) connection: Arc<ConnectionInner>,
     pub(crate) name: String,
     /// That of the jobs, and that of the dead letters.
     pub(crate) streams: Vec<Config>,
@@ -201,17 +201,17 @@ pub(crate) struct Wanted {
 
 /// Creates or checks the streams of a queue.
 pub(crate) fn open(
-    link: Arc<Link>,
+    connection: Arc<ConnectionInner>,
     name: String,
     streams: &[Config],
     dead_subject: String,
 ) -> Result<JobQueue, QueueError> {
     for wanted in streams {
         let calls = ["INFO", "CREATE"].map(|call| format!("STREAM.{call}.{}", wanted.name));
-        link.wait(link.permitted_api(&calls, create_or_check(&link.jetstream, wanted)))???;
+        connection.wait(connection.permitted_api(&calls, create_or_check(&connection.jetstream, wanted)))???;
     }
     let max_age = streams.first().map(|jobs| jobs.max_age).filter(|age| !age.is_zero());
-    Ok(JobQueue { link, name: name.into(), dead_subject: dead_subject.into(), max_age })
+    Ok(JobQueue { connection, name: name.into(), dead_subject: dead_subject.into(), max_age })
 }
 
 impl JobQueue {
@@ -219,7 +219,7 @@ impl JobQueue {
     pub fn builder(connection: &Connection, name: &str) -> JobQueueBuilder {
         let config = Config { name: name.to_owned(), retention: RetentionPolicy::WorkQueue, ..plain() };
         JobQueueBuilder {
-            link: Arc::clone(&connection.link),
+            connection: Arc::clone(&connection.inner),
             config,
             dead_subject: None,
             max_age: None,
@@ -260,7 +260,7 @@ impl JobQueue {
 
     pub(crate) fn stored_in(&self, stream: &str) -> Result<u64, QueueError> {
         self.look_up(&[format!("STREAM.INFO.{stream}")], async {
-            Ok(self.link.jetstream.get_stream(stream).await?.cached_info().state.messages)
+            Ok(self.connection.jetstream.get_stream(stream).await?.cached_info().state.messages)
         })
     }
 
@@ -270,7 +270,7 @@ impl JobQueue {
         calls: &[String],
         looking: impl Future<Output = Result<T, QueueError>>,
     ) -> Result<T, QueueError> {
-        self.link.wait(self.link.permitted_api(calls, looking))??
+        self.connection.wait(self.connection.permitted_api(calls, looking))??
     }
 }
 

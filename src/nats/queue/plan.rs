@@ -5,15 +5,15 @@ use std::fmt;
 use async_nats::jetstream::stream::Config;
 
 use super::{JobQueue, JobQueueBuilder, Wanted};
-use crate::nats::config_diff::{self, Difference};
-use crate::nats::core::inner::Link;
+use crate::nats::config_diff::{self, ConfigMismatch};
+use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::QueueError;
 use crate::sync::Arc;
 
 /// What changes if a queue's streams get the settings of a builder. From [`JobQueueBuilder::plan`].
 #[must_use = "a plan changes nothing until `apply` is called"]
 pub struct QueuePlan {
-    link: Arc<Link>,
+    connection: Arc<ConnectionInner>,
     dead_subject: String,
     streams: Vec<StreamPlan>,
 }
@@ -23,12 +23,12 @@ struct StreamPlan {
     wanted: Config,
     /// `None`: there is no such stream yet.
     found: Option<Config>,
-    differences: Vec<Difference>,
+    differences: Vec<ConfigMismatch>,
 }
 
 impl QueuePlan {
     /// Returns the settings that would change, each with the name of its stream.
-    pub fn differences(&self) -> impl Iterator<Item = (&str, &Difference)> {
+    pub fn differences(&self) -> impl Iterator<Item = (&str, &ConfigMismatch)> {
         let streams = self.streams.iter();
         streams.flat_map(|stream| stream.differences.iter().map(|difference| (&*stream.wanted.name, difference)))
     }
@@ -58,12 +58,12 @@ impl QueuePlan {
             if let (Some(found), false) = (found, differences.is_empty()) {
                 let changed = merged(wanted, found);
                 let calls = [format!("STREAM.UPDATE.{}", wanted.name)];
-                let update = async { self.link.jetstream.update_stream(&changed).await };
-                self.link.wait(self.link.permitted_api(&calls, update))???;
+                let update = async { self.connection.jetstream.update_stream(&changed).await };
+                self.connection.wait(self.connection.permitted_api(&calls, update))???;
             }
         }
         let wanted: Vec<_> = self.streams.into_iter().map(|stream| stream.wanted).collect();
-        super::open(self.link, name, &wanted, self.dead_subject)
+        super::open(self.connection, name, &wanted, self.dead_subject)
     }
 }
 
@@ -100,12 +100,12 @@ impl JobQueueBuilder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn plan(self) -> Result<QueuePlan, QueueError> {
-        let Wanted { link, streams, dead_subject, .. } = self.wanted()?;
+        let Wanted { connection, streams, dead_subject, .. } = self.wanted()?;
         let mut plans = Vec::new();
         for wanted in streams {
-            let looking = async { link.jetstream.get_stream(&wanted.name).await };
+            let looking = async { connection.jetstream.get_stream(&wanted.name).await };
             let calls = [format!("STREAM.INFO.{}", wanted.name)];
-            let found = match link.wait(link.permitted_api(&calls, looking))?? {
+            let found = match connection.wait(connection.permitted_api(&calls, looking))?? {
                 Ok(stream) => Some(stream.cached_info().config.clone()),
                 Err(error) if is_missing(&error) => None,
                 Err(error) => return Err(error.into()),
@@ -113,7 +113,7 @@ impl JobQueueBuilder {
             let differences = found.as_ref().map_or_else(Vec::new, |found| config_diff::of_stream(&wanted, found));
             plans.push(StreamPlan { wanted, found, differences });
         }
-        Ok(QueuePlan { link, dead_subject, streams: plans })
+        Ok(QueuePlan { connection, dead_subject, streams: plans })
     }
 }
 

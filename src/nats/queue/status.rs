@@ -48,7 +48,7 @@ impl JobQueue {
     pub fn status(&self) -> Result<QueueStatus, QueueError> {
         let question = format!("STREAM.INFO.{}", self.name);
         let answer: Value = self.look_up(std::slice::from_ref(&question), async {
-            match self.link.jetstream.request(question.clone(), &json!({})).await {
+            match self.connection.jetstream.request(question.clone(), &json!({})).await {
                 Ok(Response::Ok(info)) => Ok(info),
                 Ok(Response::Err { error }) => Err(QueueError::Rejected(error.into())),
                 Err(error) => Err(QueueError::Unavailable(error.into())),

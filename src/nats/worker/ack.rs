@@ -4,8 +4,8 @@
 //! 1. The last word to the consumer is the run's own (see `course::acks`), under a fresh lease. What comes
 //!    before it is done here, and then the delivery comes back to the run.
 //! 2. A job is terminated after its dead letter is stored, never before. If the letter cannot be stored,
-//!    the verdict is written down, and the job is delivered again without being run.
-//! 3. An outcome of a consumer that is gone is told to the stream: what has ended is deleted there. The
+//!    the disposition is written down, and the job is delivered again without being run.
+//! 3. An outcome of a consumer that is missing_consumer is reported to the stream: what has ended is deleted there. The
 //!    consumer that was made in its place delivers all else anyway.
 
 use std::time::Duration;
@@ -14,24 +14,24 @@ use async_nats::jetstream::message::PublishMessage;
 
 use super::history::History;
 use super::job::Delivered;
-use super::job_task::Verdict;
-use crate::nats::core::inner::Link;
+use super::job_task::Disposition;
+use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::EnqueueError;
 use crate::nats::event::Event;
-use crate::nats::queue::dead_letter::{self, DeadReason, Form, Obituary};
+use crate::nats::queue::dead_letter::{self, DeadLetterDraft, DeadLetterReason, Form};
 use crate::nats::queue::delay;
 use crate::sync::Arc;
 
 /// After how long a job is delivered again whose dead letter could not be stored; doubles with each delivery.
-const FIRST_DEAD_RETRY: Duration = Duration::from_secs(1);
+const MIN_DEAD_RETRY: Duration = Duration::from_secs(1);
 /// The longest of these.
-const LONGEST_DEAD_RETRY: Duration = Duration::from_secs(60);
+const MAX_DEAD_RETRY: Duration = Duration::from_secs(60);
 /// How many letters of one job are tried while the store takes each for a duplicate of another.
 const MAX_COPIES: u32 = 8;
 
 /// What came of telling it.
 #[derive(Debug)]
-pub(crate) enum Settled {
+pub(crate) enum AckResult {
     Done,
     Retried,
     Dead,
@@ -40,68 +40,73 @@ pub(crate) enum Settled {
     /// The server has confirmed nothing, and never will.
     Lost,
     /// What comes before the last word is done.
-    Ready(Verdict),
-    /// The server did not confirm it. It is to be told again.
-    Untold {
-        verdict: Verdict,
+    Ready(Disposition),
+    /// The server did not confirm it. It is to be reported again.
+    Unacked {
+        disposition: Disposition,
         /// Whether the server said that there is no such consumer.
-        is_gone: bool,
+        is_consumer_missing: bool,
     },
 }
 
-/// Where an outcome is told.
+/// Where an outcome is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     /// To the consumer that the delivery came from.
     Consumer,
-    /// To the stream, since that consumer is gone.
+    /// To the stream, since that consumer is missing_consumer.
     Stream,
 }
 
-/// Where outcomes are told.
-pub(crate) struct Registrar {
-    pub(crate) link: Arc<Link>,
+/// Where outcomes are reported.
+pub(crate) struct Acker {
+    pub(crate) connection: Arc<ConnectionInner>,
     pub(crate) stream: Arc<str>,
     pub(crate) dead_subject: Arc<str>,
     pub(crate) ack_wait: Duration,
     pub(crate) history: History,
 }
 
-impl Registrar {
-    /// Does what comes before the last word of an outcome, or all of it if that is told to the stream.
-    pub(crate) async fn settle(&self, delivered: &Delivered, verdict: Verdict, route: Route) -> Settled {
-        let verdict = match verdict {
-            Verdict::Dead { reason, error } => match self.bury_job(delivered, reason, &error).await {
-                Ok(()) => Verdict::Buried,
+impl Acker {
+    /// Does what comes before the last word of an outcome, or all of it if that is reported to the stream.
+    pub(crate) async fn prepare(&self, delivered: &Delivered, disposition: Disposition, route: Route) -> AckResult {
+        let disposition = match disposition {
+            Disposition::Dead { reason, error } => match self.store_letter_of(delivered, reason, &error).await {
+                Ok(()) => Disposition::DeadLetterStored,
                 Err(failure) => {
                     self.history.note_dead(delivered, reason, &error).await;
                     let (subject, sequence) = delivered.name();
-                    self.link.listener.tell(&Event::DeadLetterFailed { subject, sequence, error: failure });
-                    Verdict::Retry(dead_retry(delivered.deliveries))
+                    self.connection.callback.call(&Event::DeadLetterFailed { subject, sequence, error: failure });
+                    Disposition::Retry(dead_retry(delivered.deliveries))
                 }
             },
-            Verdict::Return(delay) if route == Route::Consumer => {
+            Disposition::Nak(delay) if route == Route::Consumer => {
                 self.history.note_return(delivered).await;
-                Verdict::Return(delay)
+                Disposition::Nak(delay)
             }
-            Verdict::Postpone(_) if route == Route::Consumer => {
+            Disposition::Postpone(_) if route == Route::Consumer => {
                 self.history.note_early(delivered).await;
-                Verdict::Postpone(delay::pause(delivered.until_due(), delivered.clock.is_known()))
+                Disposition::Postpone(delay::pause(delivered.until_due(), delivered.clock.is_known()))
             }
             other => other,
         };
         if route == Route::Consumer {
-            return Settled::Ready(verdict);
+            return AckResult::Ready(disposition);
         }
-        let settled = self.tell_stream(delivered, verdict).await;
-        if matches!(settled, Settled::Done | Settled::Dead) && delivered.is_recorded() {
+        let settled = self.ack_to_stream(delivered, disposition).await;
+        if matches!(settled, AckResult::Done | AckResult::Dead) && delivered.is_recorded() {
             self.history.erase(delivered).await;
         }
         settled
     }
 
-    async fn bury_job(&self, delivered: &Delivered, reason: DeadReason, error: &str) -> Result<(), String> {
-        let obituary = Obituary {
+    async fn store_letter_of(
+        &self,
+        delivered: &Delivered,
+        reason: DeadLetterReason,
+        error: &str,
+    ) -> Result<(), String> {
+        let draft = DeadLetterDraft {
             stream: &self.stream,
             sequence: delivered.sequence,
             stored_at: delivered.stored_at,
@@ -110,18 +115,18 @@ impl Registrar {
             error,
             job: &delivered.message,
         };
-        self.bury(&obituary).await
+        self.store_dead_letter(&draft).await
     }
 
     /// Stores a dead letter, in the largest form that fits.
-    pub(crate) async fn bury(&self, obituary: &Obituary<'_>) -> Result<(), String> {
-        let (largest, mut error) = (self.link.client.max_payload(), EnqueueError::TooLarge);
+    pub(crate) async fn store_dead_letter(&self, draft: &DeadLetterDraft<'_>) -> Result<(), String> {
+        let (largest, mut error) = (self.connection.client.max_payload(), EnqueueError::TooLarge);
         for form in Form::ALL {
-            let (_, size) = obituary.letter(form, 0);
+            let (_, size) = draft.letter(form, 0);
             if size > largest && form != Form::Notice {
                 continue;
             }
-            match self.store_letter(obituary, form).await {
+            match self.store_letter(draft, form).await {
                 Ok(()) => return Ok(()),
                 Err(EnqueueError::TooLarge) => error = EnqueueError::TooLarge,
                 Err(other) => {
@@ -134,21 +139,21 @@ impl Registrar {
     }
 
     /// Stores a letter. A duplicate counts only if the letter of this very job is there.
-    async fn store_letter(&self, obituary: &Obituary<'_>, form: Form) -> Result<(), EnqueueError> {
+    async fn store_letter(&self, draft: &DeadLetterDraft<'_>, form: Form) -> Result<(), EnqueueError> {
         for copy in 0..MAX_COPIES {
-            let (letter, _) = obituary.letter(form, copy);
+            let (letter, _) = draft.letter(form, copy);
             let stored = self.publish(letter).await?;
             if !stored.duplicate {
                 return Ok(());
             }
-            let letters = self.link.jetstream.get_stream_no_info(dead_letter::stream_of(&self.stream)).await;
+            let letters = self.connection.jetstream.get_stream_no_info(dead_letter::stream_of(&self.stream)).await;
             let Ok(letters) = letters else { break };
-            let found = self.link.in_time(letters.get_raw_message(stored.sequence)).await;
-            if found.is_some_and(|found| found.is_ok_and(|found| obituary.is_of(&found))) {
+            let found = self.connection.in_time(letters.get_raw_message(stored.sequence)).await;
+            if found.is_some_and(|found| found.is_ok_and(|found| draft.is_of(&found))) {
                 return Ok(());
             }
         }
-        Err(EnqueueError::Rejected("the store takes it for a duplicate of a letter that is gone".into()))
+        Err(EnqueueError::Rejected("the store takes it for a duplicate of a letter that is missing_consumer".into()))
     }
 
     async fn publish(
@@ -157,52 +162,52 @@ impl Registrar {
     ) -> Result<async_nats::jetstream::publish::PublishAck, EnqueueError> {
         let letter = letter.expected_stream(dead_letter::stream_of(&self.stream));
         let storing = async {
-            let sent = self.link.jetstream.send_publish(self.dead_subject.to_string(), letter).await?;
+            let sent = self.connection.jetstream.send_publish(self.dead_subject.to_string(), letter).await?;
             Ok(sent.await?)
         };
         let subjects = [self.dead_subject.to_string()];
-        match self.link.in_time(self.link.permitted(&subjects, storing)).await {
+        match self.connection.in_time(self.connection.permitted(&subjects, storing)).await {
             Some(stored) => stored?,
             None => Err(EnqueueError::Timeout),
         }
     }
 
     /// Keeps rule 3.
-    async fn tell_stream(&self, delivered: &Delivered, verdict: Verdict) -> Settled {
-        let settled = Settled::of(&verdict);
-        if !matches!(settled, Settled::Done | Settled::Dead) {
+    async fn ack_to_stream(&self, delivered: &Delivered, disposition: Disposition) -> AckResult {
+        let settled = AckResult::of(&disposition);
+        if !matches!(settled, AckResult::Done | AckResult::Dead) {
             return settled;
         }
-        let Ok(stream) = self.link.jetstream.get_stream_no_info(&*self.stream).await else {
-            return Settled::Untold { verdict, is_gone: false };
+        let Ok(stream) = self.connection.jetstream.get_stream_no_info(&*self.stream).await else {
+            return AckResult::Unacked { disposition, is_consumer_missing: false };
         };
-        match self.link.in_time(stream.delete_message(delivered.sequence)).await {
+        match self.connection.in_time(stream.delete_message(delivered.sequence)).await {
             Some(Ok(_)) => settled,
             Some(Err(error)) if error.to_string().contains("no message found") => settled,
-            _ => Settled::Untold { verdict, is_gone: false },
+            _ => AckResult::Unacked { disposition, is_consumer_missing: false },
         }
     }
 }
 
-impl Settled {
-    /// What a verdict comes to when the server has taken it.
-    pub(crate) fn of(verdict: &Verdict) -> Self {
-        match verdict {
-            Verdict::Done => Self::Done,
-            Verdict::Buried | Verdict::Dead { .. } => Self::Dead,
-            Verdict::Retry(_) => Self::Retried,
-            Verdict::Return(_) => Self::Returned,
-            Verdict::Postpone(_) => Self::Postponed,
+impl AckResult {
+    /// What a disposition comes to when the server has taken it.
+    pub(crate) fn of(disposition: &Disposition) -> Self {
+        match disposition {
+            Disposition::Done => Self::Done,
+            Disposition::DeadLetterStored | Disposition::Dead { .. } => Self::Dead,
+            Disposition::Retry(_) => Self::Retried,
+            Disposition::Nak(_) => Self::Returned,
+            Disposition::Postpone(_) => Self::Postponed,
         }
     }
 }
 
-/// A verdict in the server's words.
-pub(crate) fn word_of(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Done => "+ACK".to_owned(),
-        Verdict::Buried | Verdict::Dead { .. } => "+TERM".to_owned(),
-        Verdict::Retry(delay) | Verdict::Return(delay) | Verdict::Postpone(delay) => delayed(*delay),
+/// A disposition in the server's words.
+pub(crate) fn ack_payload(disposition: &Disposition) -> String {
+    match disposition {
+        Disposition::Done => "+ACK".to_owned(),
+        Disposition::DeadLetterStored | Disposition::Dead { .. } => "+TERM".to_owned(),
+        Disposition::Retry(delay) | Disposition::Nak(delay) | Disposition::Postpone(delay) => delayed(*delay),
     }
 }
 
@@ -216,6 +221,6 @@ fn delayed(delay: Duration) -> String {
 }
 
 fn dead_retry(deliveries: u32) -> Duration {
-    let doubled = FIRST_DEAD_RETRY.checked_mul(1 << (deliveries.saturating_sub(1)).min(16));
-    doubled.map_or(LONGEST_DEAD_RETRY, |delay| delay.min(LONGEST_DEAD_RETRY))
+    let doubled = MIN_DEAD_RETRY.checked_mul(1 << (deliveries.saturating_sub(1)).min(16));
+    doubled.map_or(MAX_DEAD_RETRY, |delay| delay.min(MAX_DEAD_RETRY))
 }

@@ -7,7 +7,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
 
 use super::consumer_settings::ConsumerSettings;
 use crate::nats::check::{self, Checked, InvalidArgument};
-use crate::nats::core::inner::Link;
+use crate::nats::core::inner::ConnectionInner;
 use crate::sync::Arc;
 
 /// How many questions the server keeps for all workers of a consumer; each has five at most.
@@ -22,14 +22,14 @@ const MAX_PULL_BYTES: usize = 1 << 30;
 
 /// What a worker agrees with the server, and holds itself to.
 #[derive(Debug)]
-pub(crate) struct Terms {
+pub(crate) struct ConsumerConfig {
     pub(crate) stream: Arc<str>,
     pub(crate) consumer: String,
     /// None: all subjects.
     pub(crate) filters: Vec<String>,
     pub(crate) ack_wait: Duration,
     /// Whether there are heartbeats.
-    pub(crate) beats: bool,
+    pub(crate) heartbeats: bool,
     pub(crate) stuck_after: Option<Duration>,
     pub(crate) max_deliveries: u32,
     /// From which attempt on a job runs alone.
@@ -41,7 +41,7 @@ pub(crate) struct Terms {
     pub(crate) settings: ConsumerSettings,
 }
 
-impl Terms {
+impl ConsumerConfig {
     /// The call by which the server is asked for the consumer.
     pub(crate) fn info_call(&self) -> String {
         format!("CONSUMER.INFO.{}.{}", self.stream, self.consumer)
@@ -81,20 +81,20 @@ impl Terms {
 
     /// Checks that the server is new enough. An older one would leave the subjects out, and give this worker all
     /// jobs.
-    pub(crate) fn check_server(&self, link: &Link) -> Checked {
-        if self.filters.len() > 1 && !link.client.is_server_compatible(2, 10, 0) {
+    pub(crate) fn check_server(&self, connection: &ConnectionInner) -> Checked {
+        if self.filters.len() > 1 && !connection.client.is_server_compatible(2, 10, 0) {
             return Err(InvalidArgument::new("subject", "several subjects need a server from 2.10 on"));
         }
         Ok(())
     }
 
     pub(crate) fn heartbeat_period(&self) -> Option<Duration> {
-        self.beats.then_some(self.ack_wait / 3)
+        self.heartbeats.then_some(self.ack_wait / 3)
     }
 
     /// The consumer. It has no limit of deliveries of its own: past it a job would stay in the stream for ever, and
     /// no event would tell of it.
-    pub(crate) fn consumer_config(&self) -> Config {
+    pub(crate) fn to_client_config(&self) -> Config {
         let mut config = Config {
             durable_name: Some(self.consumer.clone()),
             deliver_policy: DeliverPolicy::All,

@@ -7,20 +7,20 @@ use async_nats::jetstream::{ErrorCode, consumer};
 use serde_json::{Map, Value, json};
 
 use super::Worker;
-use super::config::Terms;
-use crate::nats::config_diff::{self, Difference};
-use crate::nats::core::inner::{Link, WaitError};
+use super::config::ConsumerConfig;
+use crate::nats::config_diff::{self, ConfigMismatch};
+use crate::nats::core::inner::{ConnectionInner, WaitError};
 use crate::nats::error::{BoxError, WorkerError};
 use crate::sync::Arc;
 
 /// What changes if a worker's consumer gets the settings of that worker. From [`Worker::plan`].
 #[must_use = "a plan changes nothing until `apply` is called"]
 pub struct ConsumerPlan {
-    link: Arc<Link>,
-    terms: Arc<Terms>,
+    connection: Arc<ConnectionInner>,
+    config: Arc<ConsumerConfig>,
     /// The settings on the server, with what this crate does not know of; `None`: there is no consumer.
     found: Option<Map<String, Value>>,
-    differences: Vec<Difference>,
+    differences: Vec<ConfigMismatch>,
 }
 
 impl<E> Worker<E> {
@@ -50,18 +50,18 @@ impl<E> Worker<E> {
     /// # let _ = lengthen;
     /// ```
     pub fn plan(&self) -> Result<ConsumerPlan, WorkerError> {
-        let (link, terms) = (Arc::clone(&self.link), Arc::clone(&self.terms));
-        terms.check_server(&link)?;
-        let found = look_up(&link, &terms)?;
-        let differences = found.as_ref().map_or(Ok(Vec::new()), |found| differences(&terms, found))?;
-        Ok(ConsumerPlan { link, terms, found, differences })
+        let (connection, config) = (Arc::clone(&self.connection), Arc::clone(&self.config));
+        config.check_server(&connection)?;
+        let found = look_up(&connection, &config)?;
+        let differences = found.as_ref().map_or(Ok(Vec::new()), |found| differences(&config, found))?;
+        Ok(ConsumerPlan { connection, config, found, differences })
     }
 }
 
 impl ConsumerPlan {
     /// Returns the settings that would change.
     #[must_use]
-    pub fn differences(&self) -> &[Difference] {
+    pub fn differences(&self) -> &[ConfigMismatch] {
         &self.differences
     }
 
@@ -82,21 +82,21 @@ impl ConsumerPlan {
     /// [`WorkerError::Rejected`] for what cannot be changed, such as `max_waiting`. [`WorkerError::Differs`] if the
     /// server took the change and kept another value.
     pub fn apply(self) -> Result<(), WorkerError> {
-        let Some(mut config) = self.found.filter(|_| !self.differences.is_empty()) else { return Ok(()) };
-        let Terms { stream, consumer, .. } = &*self.terms;
-        merge(&self.terms, &mut config);
-        let question = json!({ "stream_name": &**stream, "config": config, "action": "update" });
+        let Some(mut current) = self.found.filter(|_| !self.differences.is_empty()) else { return Ok(()) };
+        let ConsumerConfig { stream, consumer, .. } = &*self.config;
+        merge(&self.config, &mut current);
+        let question = json!({ "stream_name": &**stream, "config": current, "action": "update" });
         let request = format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}");
         let calls = [request.clone()];
-        let asking = self.link.jetstream.request(request, &question);
-        let answer = self.link.wait(self.link.permitted_api(&calls, asking))??;
+        let asking = self.connection.jetstream.request(request, &question);
+        let answer = self.connection.wait(self.connection.permitted_api(&calls, asking))??;
         match answer {
             Ok(Response::Ok::<Value>(_)) => {}
             Ok(Response::Err { error }) => return Err(WorkerError::Rejected(error.into())),
             Err(error) => return Err(WorkerError::Unavailable(error.into())),
         }
-        let found = look_up(&self.link, &self.terms)?.unwrap_or_default();
-        let differences = differences(&self.terms, &found)?;
+        let found = look_up(&self.connection, &self.config)?.unwrap_or_default();
+        let differences = differences(&self.config, &found)?;
         if differences.is_empty() {
             return Ok(());
         }
@@ -105,10 +105,10 @@ impl ConsumerPlan {
 }
 
 /// The settings of the consumer as the server shows them; `None`, if there is no consumer.
-fn look_up(link: &Link, terms: &Terms) -> Result<Option<Map<String, Value>>, WorkerError> {
+fn look_up(connection: &ConnectionInner, config: &ConsumerConfig) -> Result<Option<Map<String, Value>>, WorkerError> {
     let question = json!({});
-    let asking = link.jetstream.request(terms.info_call(), &question);
-    let mut answer: Value = match link.wait(link.permitted_api(&[terms.info_call()], asking))?? {
+    let asking = connection.jetstream.request(config.info_call(), &question);
+    let mut answer: Value = match connection.wait(connection.permitted_api(&[config.info_call()], asking))?? {
         Ok(Response::Ok(answer)) => answer,
         Ok(Response::Err { error }) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND => {
             return Ok(None);
@@ -122,23 +122,23 @@ fn look_up(link: &Link, terms: &Terms) -> Result<Option<Map<String, Value>>, Wor
     }
 }
 
-fn differences(terms: &Terms, found: &Map<String, Value>) -> Result<Vec<Difference>, WorkerError> {
+fn differences(config: &ConsumerConfig, found: &Map<String, Value>) -> Result<Vec<ConfigMismatch>, WorkerError> {
     let found: consumer::Config = serde_json::from_value(Value::Object(found.clone()))
         .map_err(|error| WorkerError::Unavailable(BoxError::from(error)))?;
-    Ok(config_diff::of_consumer(&terms.consumer_config(), &found))
+    Ok(config_diff::of_consumer(&config.to_client_config(), &found))
 }
 
 /// Writes what this crate sets into the settings that were found.
-fn merge(terms: &Terms, config: &mut Map<String, Value>) {
-    let Terms { filters, settings, .. } = terms;
+fn merge(config: &ConsumerConfig, current: &mut Map<String, Value>) {
+    let ConsumerConfig { filters, settings, .. } = config;
     let mut set = |name: &str, value: Option<Value>| match value {
-        Some(value) => drop(config.insert(name.to_owned(), value)),
-        None => drop(config.remove(name)),
+        Some(value) => drop(current.insert(name.to_owned(), value)),
+        None => drop(current.remove(name)),
     };
-    let wanted = terms.consumer_config();
-    set("ack_wait", Some(json!(u64::try_from(terms.ack_wait.as_nanos()).unwrap_or(u64::MAX))));
+    let wanted = config.to_client_config();
+    set("ack_wait", Some(json!(u64::try_from(config.ack_wait.as_nanos()).unwrap_or(u64::MAX))));
     set("max_deliver", Some(json!(-1)));
-    set("max_ack_pending", Some(json!(terms.max_ack_pending)));
+    set("max_ack_pending", Some(json!(config.max_ack_pending)));
     set("max_waiting", Some(json!(wanted.max_waiting)));
     set("filter_subject", (filters.len() == 1).then(|| json!(filters[0])));
     set("filter_subjects", (filters.len() > 1).then(|| json!(filters)));
@@ -156,7 +156,7 @@ fn merge(terms: &Terms, config: &mut Map<String, Value>) {
         set("description", Some(json!(description)));
     }
     if !settings.metadata.is_empty() {
-        let metadata = config.entry("metadata").or_insert_with(|| json!({}));
+        let metadata = current.entry("metadata").or_insert_with(|| json!({}));
         for (name, value) in &settings.metadata {
             metadata[name] = json!(value);
         }
@@ -166,7 +166,7 @@ fn merge(terms: &Terms, config: &mut Map<String, Value>) {
 impl fmt::Debug for ConsumerPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConsumerPlan")
-            .field("consumer", &self.terms.consumer)
+            .field("consumer", &self.config.consumer)
             .field("is_missing", &self.is_missing())
             .field("differences", &self.differences)
             .finish_non_exhaustive()

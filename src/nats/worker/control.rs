@@ -1,12 +1,12 @@
 //! What can be changed while a worker runs: its slots, and whether it asks for jobs.
 
-use super::command::Note;
+use super::command::Command;
 use super::metrics::WorkerMetrics;
 use crate::io::mpsc;
 use crate::sync::Mutex;
 
 /// Where a run hears of changes.
-type Run = mpsc::UnboundedSender<Note>;
+type Run = mpsc::UnboundedSender<Command>;
 
 /// What the clones of a worker and its runs share.
 pub(crate) struct Control(Mutex<State>);
@@ -31,7 +31,7 @@ impl Control {
         state.runs.retain(|other| !other.is_closed());
         state.runs.push(run.clone());
         if state.is_paused {
-            let _ = run.send(Note::Pause(true));
+            let _ = run.send(Command::Pause(true));
         }
         state.slots
     }
@@ -43,14 +43,14 @@ impl Control {
     pub(crate) fn set_slots(&self, slots: usize) {
         let mut state = self.0.lock();
         state.slots = Some(slots);
-        state.tell(|| Note::Slots(slots));
+        state.notify(|| Command::Slots(slots));
     }
 
     pub(crate) fn pause(&self, is_paused: bool) {
         let mut state = self.0.lock();
         if state.is_paused != is_paused {
             state.is_paused = is_paused;
-            state.tell(|| Note::Pause(is_paused));
+            state.notify(|| Command::Pause(is_paused));
         }
     }
 
@@ -61,7 +61,7 @@ impl Control {
 
 impl State {
     /// Tells all runs. It is called under the lock, so that each run hears of all changes in their order.
-    fn tell(&mut self, make: impl Fn() -> Note) {
+    fn notify(&mut self, make: impl Fn() -> Command) {
         self.runs.retain(|run| run.send(make()).is_ok());
     }
 }

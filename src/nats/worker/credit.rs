@@ -28,7 +28,7 @@ impl Credit {
 
     /// Returns how many to ask for while `taken` jobs hold a slot, at most `most`; zero: nothing for now. What it says
     /// counts as asked for.
-    pub(crate) fn ask(&mut self, taken: usize, most: usize) -> usize {
+    pub(crate) fn request(&mut self, taken: usize, most: usize) -> usize {
         let free = self.slots.saturating_sub(taken + self.asked);
         if free == 0 || (self.asked > 0 && free < self.slots.div_ceil(4)) {
             return 0;
@@ -67,30 +67,30 @@ mod tests {
     fn jobs_and_questions_together_never_exceed_the_slots() {
         let mut credit = Credit::new(8);
         let mut taken = 0;
-        assert_eq!(credit.ask(taken, 99), 8);
+        assert_eq!(credit.request(taken, 99), 8);
         for _ in 0..8 {
             credit.received();
             taken += 1;
-            assert_eq!(credit.ask(taken, 99), 0);
+            assert_eq!(credit.request(taken, 99), 0);
         }
         taken -= 1; // nothing is asked for: one free slot is enough
-        assert_eq!(credit.ask(taken, 99), 1);
+        assert_eq!(credit.request(taken, 99), 1);
         taken -= 1; // now only a quarter is
-        assert_eq!(credit.ask(taken, 99), 0);
+        assert_eq!(credit.request(taken, 99), 0);
         taken -= 1;
-        assert_eq!(credit.ask(taken, 99), 2);
-        assert_eq!(credit.ask(taken, 99), 0);
+        assert_eq!(credit.request(taken, 99), 2);
+        assert_eq!(credit.request(taken, 99), 0);
     }
 
     #[test]
     fn what_the_server_returns_is_asked_for_again() {
         let mut credit = Credit::new(4);
-        assert_eq!(credit.ask(0, 99), 4);
+        assert_eq!(credit.request(0, 99), 4);
         credit.received();
         credit.returned(3);
         assert!(!credit.is_asking());
-        assert_eq!(credit.ask(1, 99), 3);
+        assert_eq!(credit.request(1, 99), 3);
         credit.forget();
-        assert_eq!(credit.ask(1, 99), 3);
+        assert_eq!(credit.request(1, 99), 3);
     }
 }

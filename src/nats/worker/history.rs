@@ -1,13 +1,13 @@
 //! What the fleet knows of a job besides the server's count of deliveries.
 //!
 //! The server counts each delivery. A worker counts attempts: deliveries that began. The difference,
-//! and the verdict on a job whose dead letter could not be stored, are kept in a stream of their own,
+//! and the disposition on a job whose dead letter could not be stored, are kept in a stream of their own,
 //! `NAME_ATTEMPTS`, one small message for each such job.
 //!
 //! | when | what happens |
 //! |---|---|
 //! | a delivery is given back unrun | one more return is written down, then the job is given back |
-//! | a dead letter cannot be stored | the verdict is written down, then the job is given back |
+//! | a dead letter cannot be stored | the disposition is written down, then the job is given back |
 //! | a job comes again | its message is read before the job is run |
 //! | a job that has a message ends | the message is removed |
 //!
@@ -21,11 +21,11 @@ use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 
-use super::incarnation::{self, Sight};
+use super::incarnation::{self, OriginStatus};
 use super::job::Delivered;
 use crate::io;
-use crate::nats::core::inner::Link;
-use crate::nats::queue::dead_letter::{DeadReason, one_line};
+use crate::nats::core::inner::ConnectionInner;
+use crate::nats::queue::dead_letter::{DeadLetterReason, one_line};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
 const STORED: &str = "Workcrew-Stored";
@@ -37,19 +37,19 @@ const ERROR: &str = "Workcrew-Error";
 /// How long a message stays at most after its last change.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long a return waits for its message at most.
-const PATIENCE: Duration = Duration::from_secs(2);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the return of a job that is not due waits for its message at most.
-const LONG_PATIENCE: Duration = Duration::from_secs(15);
-/// How many verdicts are remembered here, for when they cannot be written down.
+const EARLY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How many dispositions are remembered here, for when they cannot be written down.
 const MAX_REMEMBERED: usize = 4_096;
 
 /// What is known of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct WorkerCounters {
+pub(crate) struct JobRecord {
     /// How many deliveries were given back unrun.
     pub(crate) returns: u32,
-    /// The verdict, if its dead letter is still to be stored.
-    pub(crate) dead: Option<(DeadReason, String)>,
+    /// The disposition, if its dead letter is still to be stored.
+    pub(crate) dead: Option<(DeadLetterReason, String)>,
 }
 
 /// Identifies a job: the creation of its stream, its place there, and when it was stored.
@@ -57,21 +57,21 @@ type JobKey = (i128, u64, i64);
 
 /// Reads and writes what is known.
 pub(crate) struct History {
-    link: Arc<Link>,
+    connection: Arc<ConnectionInner>,
     queue: Arc<str>,
     /// Set after a read that was not answered: each further one would hold a job up for as long.
-    is_mute: AtomicBool,
-    /// Verdicts of this process.
-    remembered: Mutex<Vec<(JobKey, (DeadReason, String))>>,
+    is_unanswered: AtomicBool,
+    /// DispositionSender of this process.
+    remembered: Mutex<Vec<(JobKey, (DeadLetterReason, String))>>,
 }
 
 impl History {
-    pub(crate) fn new(link: Arc<Link>, queue: Arc<str>) -> Self {
-        Self { link, queue, is_mute: AtomicBool::new(false), remembered: Mutex::new(Vec::new()) }
+    pub(crate) fn new(connection: Arc<ConnectionInner>, queue: Arc<str>) -> Self {
+        Self { connection, queue, is_unanswered: AtomicBool::new(false), remembered: Mutex::new(Vec::new()) }
     }
 
     /// What is known of a job that comes again.
-    pub(crate) async fn read(&self, delivered: &Delivered) -> WorkerCounters {
+    pub(crate) async fn read(&self, delivered: &Delivered) -> JobRecord {
         let mut record = self.read_stored(delivered).await.unwrap_or_default();
         let key = key(delivered);
         if let Some((_, dead)) = self.remembered.lock().iter().find(|(other, _)| *other == key) {
@@ -80,18 +80,19 @@ impl History {
         record
     }
 
-    async fn read_stored(&self, delivered: &Delivered) -> Option<WorkerCounters> {
-        if self.is_mute.load(Ordering::Relaxed) {
+    async fn read_stored(&self, delivered: &Delivered) -> Option<JobRecord> {
+        if self.is_unanswered.load(Ordering::Relaxed) {
             return None;
         }
-        let stream = self.link.jetstream.get_stream_no_info(self.stream()).await.ok()?;
-        let looking = stream.raw_message_builder().last_by_subject(self.subject(delivered.sequence)).send();
+        let stream = self.connection.jetstream.get_stream_no_info(self.stream()).await.ok()?;
+        let checking = stream.raw_message_builder().last_by_subject(self.subject(delivered.sequence)).send();
         let calls = [format!("STREAM.MSG.GET.{}", self.stream())];
-        let Ok(looked) = io::timeout(PATIENCE, self.link.permitted_api(&calls, looking)).await else {
-            self.is_mute.store(true, Ordering::Relaxed);
+        let Ok(on_origin_checked) = io::timeout(LOOKUP_TIMEOUT, self.connection.permitted_api(&calls, checking)).await
+        else {
+            self.is_unanswered.store(true, Ordering::Relaxed);
             return None;
         };
-        let headers = looked.ok()?.ok()?.headers;
+        let headers = on_origin_checked.ok()?.ok()?.headers;
         let number = |name: &str| headers.get(name)?.as_str().parse::<i128>().ok();
         if number(STORED) != Some(delivered.stored_at.into()) {
             return None; // another job had this place
@@ -100,31 +101,31 @@ impl History {
         let is_same_count = number(CONSUMER) == Some(delivered.origin.consumer);
         let returns = number(RETURNS).filter(|_| is_same_count).and_then(|returns| u32::try_from(returns).ok());
         let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
-        let reason = text(REASON).and_then(DeadReason::read);
+        let reason = text(REASON).and_then(DeadLetterReason::read);
         let dead = reason.map(|reason| (reason, text(ERROR).unwrap_or_default().to_owned()));
-        Some(WorkerCounters { returns: returns.unwrap_or(0), dead })
+        Some(JobRecord { returns: returns.unwrap_or(0), dead })
     }
 
     /// The connection is new: what did not answer may answer now.
-    pub(crate) fn forget_silence(&self) {
-        self.is_mute.store(false, Ordering::Relaxed);
+    pub(crate) fn retry_reads(&self) {
+        self.is_unanswered.store(false, Ordering::Relaxed);
     }
 
     /// Writes down that a delivery is given back unrun. Without effect when the server does not take it.
     pub(crate) async fn note_return(&self, delivered: &Delivered) {
         let returns = delivered.returns().saturating_add(1);
-        let _ = io::timeout(PATIENCE, self.write(delivered, &WorkerCounters { returns, dead: None })).await;
+        let _ = io::timeout(LOOKUP_TIMEOUT, self.write(delivered, &JobRecord { returns, dead: None })).await;
     }
 
     /// Writes down that no delivery so far was an attempt: the job is not due yet, so there is time.
     pub(crate) async fn note_early(&self, delivered: &Delivered) {
         delivered.set_returns(delivered.deliveries.saturating_sub(1));
-        let record = WorkerCounters { returns: delivered.deliveries, dead: None };
-        let _ = io::timeout(LONG_PATIENCE, self.write(delivered, &record)).await;
+        let record = JobRecord { returns: delivered.deliveries, dead: None };
+        let _ = io::timeout(EARLY_TIMEOUT, self.write(delivered, &record)).await;
     }
 
     /// Writes down that a job is dead, here at least.
-    pub(crate) async fn note_dead(&self, delivered: &Delivered, reason: DeadReason, error: &str) {
+    pub(crate) async fn note_dead(&self, delivered: &Delivered, reason: DeadLetterReason, error: &str) {
         let dead = (reason, error.to_owned());
         {
             let mut remembered = self.remembered.lock();
@@ -135,8 +136,8 @@ impl History {
             }
             remembered.push((key, dead.clone()));
         }
-        let record = WorkerCounters { returns: delivered.returns(), dead: Some(dead) };
-        let _ = io::timeout(PATIENCE, self.write(delivered, &record)).await;
+        let record = JobRecord { returns: delivered.returns(), dead: Some(dead) };
+        let _ = io::timeout(LOOKUP_TIMEOUT, self.write(delivered, &record)).await;
         delivered.set_recorded();
     }
 
@@ -144,13 +145,13 @@ impl History {
     pub(crate) async fn erase(&self, delivered: &Delivered) {
         let key = key(delivered);
         self.remembered.lock().retain(|(other, _)| *other != key);
-        if let Ok(stream) = self.link.jetstream.get_stream_no_info(self.stream()).await {
+        if let Ok(stream) = self.connection.jetstream.get_stream_no_info(self.stream()).await {
             let purging = stream.purge().filter(self.subject(delivered.sequence));
-            let _ = self.link.in_time(purging.into_future()).await;
+            let _ = self.connection.in_time(purging.into_future()).await;
         }
     }
 
-    async fn write(&self, delivered: &Delivered, record: &WorkerCounters) -> Result<(), ()> {
+    async fn write(&self, delivered: &Delivered, record: &JobRecord) -> Result<(), ()> {
         let mut headers = HeaderMap::new();
         headers.insert(STORED, delivered.stored_at.to_string());
         headers.insert(CONSUMER, delivered.origin.consumer.to_string());
@@ -162,10 +163,10 @@ impl History {
         for _ in 0..2 {
             let message = PublishMessage::build().headers(headers.clone()).expected_stream(self.stream());
             let stored = async {
-                let jetstream = &self.link.jetstream;
+                let jetstream = &self.connection.jetstream;
                 jetstream.send_publish(self.subject(delivered.sequence), message).await?.await
             };
-            match self.link.permitted(&[self.subject(delivered.sequence)], stored).await.map_err(|_| ())? {
+            match self.connection.permitted(&[self.subject(delivered.sequence)], stored).await.map_err(|_| ())? {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == PublishErrorKind::StreamNotFound => self.create().await?,
                 Err(_) => return Err(()),
@@ -176,7 +177,7 @@ impl History {
 
     /// Makes the stream, stored as safely as the jobs.
     async fn create(&self) -> Result<(), ()> {
-        let info: Result<_, Sight> = incarnation::stream_info(&self.link, &self.queue).await;
+        let info: Result<_, OriginStatus> = incarnation::stream_info(&self.connection, &self.queue).await;
         let jobs = info.map_err(|_| ())?.ok_or(())?.config;
         let config = Config {
             name: self.stream(),
@@ -192,7 +193,7 @@ impl History {
             storage: jobs.storage,
             ..Config::default()
         };
-        self.link.jetstream.get_or_create_stream(config).await.map(drop).map_err(|_| ())
+        self.connection.jetstream.get_or_create_stream(config).await.map(drop).map_err(|_| ())
     }
 
     fn stream(&self) -> String {

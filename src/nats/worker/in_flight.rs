@@ -1,14 +1,14 @@
-//! The deliveries that a run has in its hands, and their heartbeats.
+//! The deliveries that a run has in its in_flight, and their heartbeats.
 //!
 //! A heartbeat tells the server that a delivery is being worked on, so that it starts its clock anew. It is due when a
 //! third of `ack_wait` has passed since the delivery or the last one; some that are nearly due go with it.
 //!
-//! | state of a delivery | task | verdict | next |
+//! | state of a delivery | task | disposition | next |
 //! |---|---|---|---|
-//! | *looked up*: what the fleet knows of it is read | none | none | *with the pool*; *ended* |
+//! | *on_origin_checked up*: what the fleet knows of it is read | none | none | *with the pool*; *ended* |
 //! | *with the pool*: queued or running | some | none | *ended*; *stuck* |
-//! | *ended*: the outcome waits to be told, or is being told | none | some, or none while it is told | gone |
-//! | *stuck*: the handler outlasts `stuck_after` | some | as above, and then `told` | gone, when the handler has returned as well |
+//! | *ended*: the outcome waits to be reported, or is being reported | none | some, or none while it is reported | missing_consumer |
+//! | *stuck*: the handler outlasts `stuck_after` | some | as above, and then `reported` | missing_consumer, when the handler has returned as well |
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use async_nats::Subject;
 
 use super::job::Delivered;
-use super::job_task::{Started, Verdict};
+use super::job_task::{Disposition, Started};
 use crate::cancel::token::CancellationToken;
 use crate::sync::Arc;
 use crate::task::job::Task;
@@ -25,7 +25,7 @@ use crate::task::job::Task;
 const NEARLY: u32 = 8;
 
 /// One delivery.
-pub(crate) struct Hand {
+pub(crate) struct InFlightJob {
     pub(crate) delivered: Arc<Delivered>,
     /// Cancelled when the job counts as stuck, and with the run's token.
     pub(crate) token: CancellationToken,
@@ -33,64 +33,64 @@ pub(crate) struct Hand {
     pub(crate) task: Option<Arc<dyn Task>>,
     /// When its handler began.
     pub(crate) started: Started,
-    /// The outcome that waits to be told.
-    pub(crate) verdict: Option<Verdict>,
+    /// The outcome that waits to be reported.
+    pub(crate) disposition: Option<Disposition>,
     /// When the outcome is given up; `None`: there is none yet, or never.
     pub(crate) give_up_at: Option<Instant>,
     /// When the next heartbeat is due.
-    beat_at: Instant,
-    /// When to look whether it is stuck; `None`: never, or it is already, or there is a verdict.
+    heartbeat_at: Instant,
+    /// When to look whether it is stuck; `None`: never, or it is already, or there is a disposition.
     stuck_at: Option<Instant>,
     pub(crate) is_stuck: bool,
-    /// Of one that is stuck: whether its outcome has been told. It still holds its slot.
-    pub(crate) is_told: bool,
-    /// Of one that is stuck and told: whether its dead letter is stored.
+    /// Of one that is stuck: whether its outcome has been reported. It still holds its slot.
+    pub(crate) is_acked: bool,
+    /// Of one that is stuck and reported: whether its dead letter is stored.
     pub(crate) is_dead: bool,
     /// Whether what comes before its last word has been done: a return is written down, a letter is stored.
     pub(crate) is_ready: bool,
     /// Whether it holds a slot: it was given to the pool.
     has_slot: bool,
     /// Whether its outcome is with the server, for the first time.
-    is_leaving: bool,
+    is_acking: bool,
 }
 
 /// All of them.
-pub(crate) struct Hands {
-    held: BTreeMap<u64, Hand>,
+pub(crate) struct InFlight {
+    held: BTreeMap<u64, InFlightJob>,
     next_number: u64,
     /// How many hold a slot.
     slots_taken: usize,
     /// How many are queued in the pool, or run.
     with_pool: usize,
-    /// How many are leaving.
-    leaving: usize,
+    /// How many are acking.
+    acking: usize,
     /// Between two heartbeats; `None`: there are none.
     period: Option<Duration>,
     stuck_after: Option<Duration>,
     /// When to look for what is due, at the latest.
-    look_at: Option<Instant>,
+    next_check: Option<Instant>,
 }
 
 /// What is due.
 #[derive(Default)]
 pub(crate) struct Due {
     /// Deliveries that a heartbeat is due for.
-    pub(crate) beats: Vec<u64>,
+    pub(crate) heartbeats: Vec<u64>,
     /// Which have become stuck.
     pub(crate) stuck: Vec<u64>,
 }
 
-impl Hands {
+impl InFlight {
     pub(crate) fn new(period: Option<Duration>, stuck_after: Option<Duration>) -> Self {
         Self {
             held: BTreeMap::new(),
             next_number: 0,
             slots_taken: 0,
             with_pool: 0,
-            leaving: 0,
+            acking: 0,
             period,
             stuck_after,
-            look_at: None,
+            next_check: None,
         }
     }
 
@@ -113,8 +113,8 @@ impl Hands {
     }
 
     /// How many no next job may be asked for yet: all but those whose outcome is with the server.
-    pub(crate) fn staying(&self) -> usize {
-        self.held.len() - self.leaving
+    pub(crate) fn not_acking(&self) -> usize {
+        self.held.len() - self.acking
     }
 
     /// How many handlers have outlasted `stuck_after` and still run.
@@ -122,107 +122,107 @@ impl Hands {
         if self.stuck_after.is_none() {
             return 0;
         }
-        self.held.values().filter(|hand| hand.is_stuck).count()
+        self.held.values().filter(|job| job.is_stuck).count()
     }
 
     /// Takes a delivery; returns its number.
-    pub(crate) fn hold(&mut self, delivered: Arc<Delivered>, token: CancellationToken) -> u64 {
+    pub(crate) fn insert(&mut self, delivered: Arc<Delivered>, token: CancellationToken) -> u64 {
         let now = Instant::now();
-        let beat_at = self.period.and_then(|period| now.checked_add(period));
-        self.look_at = self.look_at.into_iter().chain(beat_at).min();
-        let hand = Hand {
+        let heartbeat_at = self.period.and_then(|period| now.checked_add(period));
+        self.next_check = self.next_check.into_iter().chain(heartbeat_at).min();
+        let job = InFlightJob {
             delivered,
             token,
             task: None,
             started: Started::default(),
-            verdict: None,
+            disposition: None,
             give_up_at: None,
-            beat_at: beat_at.unwrap_or(now),
+            heartbeat_at: heartbeat_at.unwrap_or(now),
             stuck_at: None,
             is_stuck: false,
-            is_told: false,
+            is_acked: false,
             is_dead: false,
             is_ready: false,
             has_slot: false,
-            is_leaving: false,
+            is_acking: false,
         };
         let number = self.next_number;
-        self.held.insert(number, hand);
+        self.held.insert(number, job);
         self.next_number += 1;
         number
     }
 
     /// The pool has the delivery. Its handler has `stuck_after` from the moment it begins.
-    pub(crate) fn begin(&mut self, number: u64, task: Arc<dyn Task>) {
-        let Some(hand) = self.held.get_mut(&number) else { return };
-        hand.task = Some(task);
-        hand.has_slot = true;
+    pub(crate) fn start(&mut self, number: u64, task: Arc<dyn Task>) {
+        let Some(job) = self.held.get_mut(&number) else { return };
+        job.task = Some(task);
+        job.has_slot = true;
         self.slots_taken += 1;
         self.with_pool += 1;
-        hand.stuck_at = self.stuck_after.and_then(|time| Instant::now().checked_add(time));
-        self.look_at = self.look_at.into_iter().chain(hand.stuck_at).min();
+        job.stuck_at = self.stuck_after.and_then(|time| Instant::now().checked_add(time));
+        self.next_check = self.next_check.into_iter().chain(job.stuck_at).min();
     }
 
-    /// Whether an earlier delivery of the same job is in hand: then it has not ended this process.
-    pub(crate) fn has_twin(&self, number: u64) -> bool {
-        let Some(hand) = self.held.get(&number) else { return false };
-        let (sequence, origin) = (hand.delivered.sequence, hand.delivered.origin);
+    /// Whether an earlier delivery of the same job is in job: then it has not ended this process.
+    pub(crate) fn has_duplicate(&self, number: u64) -> bool {
+        let Some(job) = self.held.get(&number) else { return false };
+        let (sequence, origin) = (job.delivered.sequence, job.delivered.origin);
         let mut others = self.held.iter().filter(|(other, _)| **other != number);
         others.any(|(_, other)| (other.delivered.sequence, other.delivered.origin) == (sequence, origin))
     }
 
-    pub(crate) fn get(&self, number: u64) -> Option<&Hand> {
+    pub(crate) fn get(&self, number: u64) -> Option<&InFlightJob> {
         self.held.get(&number)
     }
 
-    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut Hand> {
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut InFlightJob> {
         self.held.get_mut(&number)
     }
 
     /// The handler of a delivery has ended, or never began.
-    pub(crate) fn ended(&mut self, number: u64) -> Option<&mut Hand> {
-        let hand = self.held.get_mut(&number)?;
-        self.with_pool -= usize::from(hand.task.take().is_some());
-        hand.stuck_at = None;
-        Some(hand)
+    pub(crate) fn finish(&mut self, number: u64) -> Option<&mut InFlightJob> {
+        let job = self.held.get_mut(&number)?;
+        self.with_pool -= usize::from(job.task.take().is_some());
+        job.stuck_at = None;
+        Some(job)
     }
 
     /// The outcome of a delivery is with the server. Its slot is as good as free, unless its handler still runs.
-    pub(crate) fn leave(&mut self, number: u64) {
-        if let Some(hand) = self.held.get_mut(&number)
-            && !hand.is_stuck
-            && !std::mem::replace(&mut hand.is_leaving, true)
+    pub(crate) fn mark_acking(&mut self, number: u64) {
+        if let Some(job) = self.held.get_mut(&number)
+            && !job.is_stuck
+            && !std::mem::replace(&mut job.is_acking, true)
         {
-            self.leaving += 1;
+            self.acking += 1;
         }
     }
 
     /// The server has not taken the outcome of a delivery.
-    pub(crate) fn stay(&mut self, number: u64) {
-        if let Some(hand) = self.held.get_mut(&number) {
-            self.leaving -= usize::from(std::mem::take(&mut hand.is_leaving));
+    pub(crate) fn unmark_acking(&mut self, number: u64) {
+        if let Some(job) = self.held.get_mut(&number) {
+            self.acking -= usize::from(std::mem::take(&mut job.is_acking));
         }
     }
 
     /// Forgets a delivery; returns whether it held a slot.
     pub(crate) fn release(&mut self, number: u64) -> Option<bool> {
-        let hand = self.held.remove(&number)?;
-        self.leaving -= usize::from(hand.is_leaving);
-        self.with_pool -= usize::from(hand.task.is_some());
-        self.slots_taken -= usize::from(hand.has_slot);
-        Some(hand.has_slot)
+        let job = self.held.remove(&number)?;
+        self.acking -= usize::from(job.is_acking);
+        self.with_pool -= usize::from(job.task.is_some());
+        self.slots_taken -= usize::from(job.has_slot);
+        Some(job.has_slot)
     }
 
-    /// The delivery whose outcome is told, or waits to be told, to this subject.
-    pub(crate) fn told_by(&self, subject: &str) -> Option<u64> {
-        let is_told =
-            |hand: &Hand| hand.give_up_at.is_some() && hand.delivered.message.reply.as_deref() == Some(subject);
-        self.held.iter().find(|(_, hand)| is_told(hand)).map(|(number, _)| *number)
+    /// The delivery whose outcome is reported, or waits to be reported, to this subject.
+    pub(crate) fn with_reply_subject(&self, subject: &str) -> Option<u64> {
+        let is_acked =
+            |job: &InFlightJob| job.give_up_at.is_some() && job.delivered.message.reply.as_deref() == Some(subject);
+        self.held.iter().find(|(_, job)| is_acked(job)).map(|(number, _)| *number)
     }
 
     /// The tasks that may not have started.
     pub(crate) fn tasks(&self) -> Vec<Arc<dyn Task>> {
-        self.held.values().filter_map(|hand| hand.task.clone()).collect()
+        self.held.values().filter_map(|job| job.task.clone()).collect()
     }
 
     /// The numbers of all.
@@ -231,51 +231,51 @@ impl Hands {
     }
 
     /// When to ask [`due`](Self::due) again.
-    pub(crate) fn look_at(&self) -> Option<Instant> {
-        self.look_at
+    pub(crate) fn next_check(&self) -> Option<Instant> {
+        self.next_check
     }
 
-    /// Every heartbeat is due: the server may not have heard of us for a while.
-    pub(crate) fn hurry(&mut self) {
+    /// Every heartbeat is due: the server may not have touch of us for a while.
+    pub(crate) fn heartbeat_now(&mut self) {
         let now = Instant::now();
-        self.held.values_mut().for_each(|hand| hand.beat_at = now);
-        self.look_at = Some(now);
+        self.held.values_mut().for_each(|job| job.heartbeat_at = now);
+        self.next_check = Some(now);
     }
 
-    /// What is due, if it is time to look.
+    /// What is due, if it is time to check.
     pub(crate) fn due(&mut self, now: Instant) -> Due {
         let mut due = Due::default();
-        if self.look_at.is_none_or(|moment| moment > now) {
+        if self.next_check.is_none_or(|moment| moment > now) {
             return due;
         }
-        self.look_at = None;
-        for (number, hand) in &mut self.held {
-            if hand.stuck_at.is_some_and(|moment| moment <= now) {
+        self.next_check = None;
+        for (number, job) in &mut self.held {
+            if job.stuck_at.is_some_and(|moment| moment <= now) {
                 // Waiting for a worker of the pool is not being stuck.
-                let since = hand.started.get().copied().unwrap_or(now);
-                hand.stuck_at = self.stuck_after.and_then(|time| since.checked_add(time));
-                if hand.stuck_at.is_some_and(|moment| moment <= now) {
-                    (hand.stuck_at, hand.is_stuck) = (None, true);
+                let since = job.started.get().copied().unwrap_or(now);
+                job.stuck_at = self.stuck_after.and_then(|time| since.checked_add(time));
+                if job.stuck_at.is_some_and(|moment| moment <= now) {
+                    (job.stuck_at, job.is_stuck) = (None, true);
                     due.stuck.push(*number);
                 }
             }
-            let mut next = hand.stuck_at;
-            if let Some(period) = self.period.filter(|_| !hand.is_stuck) {
-                if hand.beat_at <= now + period / NEARLY {
-                    due.beats.push(*number);
-                    hand.beat_at = now + period;
+            let mut next = job.stuck_at;
+            if let Some(period) = self.period.filter(|_| !job.is_stuck) {
+                if job.heartbeat_at <= now + period / NEARLY {
+                    due.heartbeats.push(*number);
+                    job.heartbeat_at = now + period;
                 }
-                next = next.into_iter().chain([hand.beat_at]).min();
+                next = next.into_iter().chain([job.heartbeat_at]).min();
             }
-            self.look_at = self.look_at.into_iter().chain(next).min();
+            self.next_check = self.next_check.into_iter().chain(next).min();
         }
         due
     }
 
     /// The subjects by which the server hears of these deliveries.
     pub(crate) fn subjects(&self, numbers: &[u64], is_meant: impl Fn(&Delivered) -> bool) -> Vec<Subject> {
-        let meant = numbers.iter().filter_map(|number| self.held.get(number)).filter(|hand| is_meant(&hand.delivered));
-        meant.filter_map(|hand| hand.delivered.message.reply.clone()).collect()
+        let meant = numbers.iter().filter_map(|number| self.held.get(number)).filter(|job| is_meant(&job.delivered));
+        meant.filter_map(|job| job.delivered.message.reply.clone()).collect()
     }
 }
 
@@ -287,7 +287,7 @@ mod tests {
 
     const PERIOD: Duration = Duration::from_secs(8);
 
-    fn hold(hands: &mut Hands) -> u64 {
+    fn hold(in_flight: &mut InFlight) -> u64 {
         let message = async_nats::Message {
             subject: "jobs".into(),
             reply: Some("$JS.ACK.JOBS.worker.1.1.1.1.0".into()),
@@ -299,7 +299,7 @@ mod tests {
         };
         let origin = Origin { stream: 1, consumer: 1 };
         let delivered = Delivered::read(message, origin, &Arc::new(ServerClock::new())).expect("a job");
-        hands.hold(Arc::new(delivered), CancellationToken::new())
+        in_flight.insert(Arc::new(delivered), CancellationToken::new())
     }
 
     /// A task that a test only holds.
@@ -315,32 +315,32 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_due_after_each_period_and_none_when_nothing_is_held() {
-        let mut hands = Hands::new(Some(PERIOD), None);
+        let mut in_flight = InFlight::new(Some(PERIOD), None);
         let start = Instant::now();
-        let _ = hold(&mut hands);
-        assert_eq!(hands.due(start).beats.len(), 0);
+        let _ = hold(&mut in_flight);
+        assert_eq!(in_flight.due(start).heartbeats.len(), 0);
         let later = start + PERIOD + Duration::from_secs(1);
-        assert_eq!(hands.due(later).beats.len(), 1);
-        assert_eq!(hands.due(later).beats.len(), 0, "only once");
-        assert_eq!(hands.look_at(), Some(later + PERIOD));
-        hands.release(0);
-        assert_eq!(hands.due(later + PERIOD).beats.len(), 0);
-        assert_eq!(hands.look_at(), None, "an idle run does not look at the clock");
+        assert_eq!(in_flight.due(later).heartbeats.len(), 1);
+        assert_eq!(in_flight.due(later).heartbeats.len(), 0, "only once");
+        assert_eq!(in_flight.next_check(), Some(later + PERIOD));
+        in_flight.release(0);
+        assert_eq!(in_flight.due(later + PERIOD).heartbeats.len(), 0);
+        assert_eq!(in_flight.next_check(), None, "an idle run does not look at the clock");
     }
 
     #[test]
     fn a_stuck_job_has_no_more_heartbeats_and_one_with_a_verdict_is_never_stuck() {
-        let mut hands = Hands::new(Some(PERIOD), Some(3 * PERIOD));
+        let mut in_flight = InFlight::new(Some(PERIOD), Some(3 * PERIOD));
         let start = Instant::now();
-        for number in [hold(&mut hands), hold(&mut hands), hold(&mut hands)] {
-            hands.begin(number, Arc::new(Idle));
+        for number in [hold(&mut in_flight), hold(&mut in_flight), hold(&mut in_flight)] {
+            in_flight.start(number, Arc::new(Idle));
         }
-        let _ = hands.get(0).expect("held").started.set(start);
-        let _ = hands.get(1).expect("held").started.set(start);
-        hands.ended(1);
-        let due = hands.due(start + 4 * PERIOD);
-        assert_eq!((due.stuck, due.beats.len()), (vec![0], 2));
-        let due = hands.due(start + 6 * PERIOD);
-        assert_eq!((due.stuck, due.beats.len()), (vec![], 2), "the third waits for a worker of the pool");
+        let _ = in_flight.get(0).expect("held").started.set(start);
+        let _ = in_flight.get(1).expect("held").started.set(start);
+        in_flight.finish(1);
+        let due = in_flight.due(start + 4 * PERIOD);
+        assert_eq!((due.stuck, due.heartbeats.len()), (vec![0], 2));
+        let due = in_flight.due(start + 6 * PERIOD);
+        assert_eq!((due.stuck, due.heartbeats.len()), (vec![], 2), "the third waits for a worker of the pool");
     }
 }

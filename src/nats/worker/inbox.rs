@@ -13,11 +13,11 @@ use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::{StatusCode, Subscriber};
 use futures_core::Stream;
 
-use super::config::Terms;
-use super::incarnation::{self, LEASE, Origin, Sight};
+use super::config::ConsumerConfig;
+use super::incarnation::{self, LEASE, Origin, OriginStatus};
 use super::leftover;
 use crate::io;
-use crate::nats::core::inner::Link;
+use crate::nats::core::inner::ConnectionInner;
 use crate::nats::core::time_limit::hand_over;
 use crate::nats::error::{Denied, WorkerError};
 use crate::nats::server_time::nanoseconds;
@@ -25,10 +25,10 @@ use crate::nats::{check, config_diff};
 use crate::sync::Arc;
 
 /// For how long the server keeps a question.
-const QUESTION_LASTS: Duration = Duration::from_secs(30);
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says, while it has a question and no job, that it is there.
 const SERVER_HEARTBEAT: Duration = Duration::from_secs(5);
-/// After how long without a word it is looked whether the server is still there. That look has the time of an
+/// After how long without a word it is on_origin_checked whether the server is still there. That look has the time of an
 /// answer.
 const SILENCE: Duration = Duration::from_secs(11);
 /// What a message costs besides its payload and headers, for the server's sum.
@@ -74,54 +74,62 @@ pub(crate) struct Inbox {
     overdue_at: Option<Instant>,
 }
 
-/// Whether the server has been told that nothing more shall come.
+/// Whether the server has been reported that nothing more shall come.
 enum Stage {
     Subscribed(Subscriber),
-    /// It is being told.
+    /// It is being reported.
     Closing(Pin<Box<dyn Future<Output = Subscriber> + Send>>),
     /// Only while it goes from one to the other.
     Between,
 }
 
 /// Gets or makes the consumer, compares it with what was asked for, and makes an inbox.
-pub(crate) async fn prepare(link: &Link, terms: &Terms, needs_replies: bool) -> Result<Prepared, PrepareError> {
-    let Terms { stream, consumer, .. } = terms;
+pub(crate) async fn prepare(
+    connection: &ConnectionInner,
+    config: &ConsumerConfig,
+    needs_replies: bool,
+) -> Result<Prepared, PrepareError> {
+    let ConsumerConfig { stream, consumer, .. } = config;
     let mut calls = vec![
         format!("STREAM.INFO.{stream}"),
-        terms.info_call(),
+        config.info_call(),
         format!("CONSUMER.CREATE.{stream}.{consumer}"),
         format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"),
     ];
     // The subject of a single filter is part of the call.
-    calls.extend(terms.filters.iter().map(|filter| format!("CONSUMER.CREATE.{stream}.{consumer}.{filter}")));
-    match link.permitted_api(&calls, prepare_if_permitted(link, terms, needs_replies)).await {
+    calls.extend(config.filters.iter().map(|filter| format!("CONSUMER.CREATE.{stream}.{consumer}.{filter}")));
+    match connection.permitted_api(&calls, prepare_if_permitted(connection, config, needs_replies)).await {
         Ok(prepared) => prepared,
         Err(Denied(text)) => Err(PrepareError::Passing(format!("permission denied: {text}"))),
     }
 }
 
-async fn prepare_if_permitted(link: &Link, terms: &Terms, needs_replies: bool) -> Result<Prepared, PrepareError> {
-    if !link.is_connected() {
+async fn prepare_if_permitted(
+    connection: &ConnectionInner,
+    config: &ConsumerConfig,
+    needs_replies: bool,
+) -> Result<Prepared, PrepareError> {
+    if !connection.is_connected() {
         return Err(PrepareError::Passing("there is no connection".to_owned()));
     }
-    terms.check_server(link).map_err(|error| PrepareError::Final(error.into()))?;
-    let wanted = terms.consumer_config();
-    let born = match incarnation::stream_created(link, &terms.stream).await {
-        Ok(Some(born)) => born,
+    config.check_server(connection).map_err(|error| PrepareError::Final(error.into()))?;
+    let wanted = config.to_client_config();
+    let created = match incarnation::stream_created(connection, &config.stream).await {
+        Ok(Some(created)) => created,
         Ok(None) => return Err(PrepareError::Passing("there is no such stream".to_owned())),
-        Err(Sight::Unknown(error)) => return Err(PrepareError::Passing(error)),
+        Err(OriginStatus::Unknown(error)) => return Err(PrepareError::Passing(error)),
         Err(_) => return Err(PrepareError::Silence),
     };
-    if leftover::consumer_info(link, terms).await.is_err() {
+    if leftover::consumer_info(connection, config).await.is_err() {
         io::sleep(2 * LEASE).await; // rule 3 of `incarnation`
     }
-    let stream = link.jetstream.get_stream_no_info(&*terms.stream).await.map_err(passing)?;
-    if !terms.filters.is_empty() {
-        let looking = link.in_time(link.jetstream.get_stream(&*terms.stream));
-        let info = looking.await.ok_or(PrepareError::Silence)?.map_err(passing)?;
-        check_filters(terms, &info.cached_info().config.subjects)?;
+    let stream = connection.jetstream.get_stream_no_info(&*config.stream).await.map_err(passing)?;
+    if !config.filters.is_empty() {
+        let checking = connection.in_time(connection.jetstream.get_stream(&*config.stream));
+        let info = checking.await.ok_or(PrepareError::Silence)?.map_err(passing)?;
+        check_filters(config, &info.cached_info().config.subjects)?;
     }
-    let making = link.in_time(stream.get_or_create_consumer(&terms.consumer, wanted.clone()));
+    let making = connection.in_time(stream.get_or_create_consumer(&config.consumer, wanted.clone()));
     let consumer = match making.await.ok_or(PrepareError::Silence)? {
         Ok(consumer) => consumer,
         Err(error) => {
@@ -140,30 +148,30 @@ async fn prepare_if_permitted(link: &Link, terms: &Terms, needs_replies: bool) -
     };
     let differences = config_diff::of_consumer(&wanted, &consumer.cached_info().config);
     if !differences.is_empty() {
-        let error = WorkerError::Differs { consumer: terms.consumer.clone(), differences };
+        let error = WorkerError::Differs { consumer: config.consumer.clone(), differences };
         return Err(PrepareError::Final(error));
     }
-    let replies = if needs_replies { Some(subscribe(link).await?) } else { None };
-    let Replies { subscriber, name } = subscribe(link).await?;
+    let replies = if needs_replies { Some(subscribe(connection).await?) } else { None };
+    let Replies { subscriber, name } = subscribe(connection).await?;
     let now = Instant::now();
     let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, asked: 0, heard_at: now, overdue_at: None };
-    let origin = Origin { stream: born, consumer: nanoseconds(consumer.cached_info().created) };
+    let origin = Origin { stream: created, consumer: nanoseconds(consumer.cached_info().created) };
     Ok(Prepared { consumer: Arc::new(consumer), origin, inbox, replies })
 }
 
-async fn subscribe(link: &Link) -> Result<Replies, PrepareError> {
-    let name = link.client.new_inbox();
-    let subscribing = link.in_time(link.client.subscribe(format!("{name}.*"))).await;
+async fn subscribe(connection: &ConnectionInner) -> Result<Replies, PrepareError> {
+    let name = connection.client.new_inbox();
+    let subscribing = connection.in_time(connection.client.subscribe(format!("{name}.*"))).await;
     let subscriber = subscribing.ok_or(PrepareError::Silence)?.map_err(passing)?;
     Ok(Replies { subscriber, name })
 }
 
 /// Refuses a filter that no subject of the stream matches. Old servers refuse it too; new ones take it, and
 /// the worker would wait forever.
-fn check_filters(terms: &Terms, subjects: &[String]) -> Result<(), PrepareError> {
+fn check_filters(config: &ConsumerConfig, subjects: &[String]) -> Result<(), PrepareError> {
     let is_dead = |filter: &&String| !subjects.iter().any(|subject| check::overlaps(filter, subject));
-    let Some(dead) = terms.filters.iter().find(is_dead) else { return Ok(()) };
-    let error = format!("no subject of the stream {} matches {dead}", terms.stream);
+    let Some(dead) = config.filters.iter().find(is_dead) else { return Ok(()) };
+    let error = format!("no subject of the stream {} matches {dead}", config.stream);
     Err(PrepareError::Final(WorkerError::Rejected(error.into())))
 }
 
@@ -178,23 +186,23 @@ fn passing(error: impl Display) -> PrepareError {
 
 impl Prepared {
     /// Asks for `jobs` jobs, and for no more bytes than the limit unless a single job is larger.
-    pub(crate) fn ask(&mut self, jobs: usize, bytes: usize, link: &Link) {
+    pub(crate) fn request(&mut self, jobs: usize, bytes: usize, connection: &ConnectionInner) {
         self.inbox.asked += 1;
         let reply = format!("{}.{}", self.inbox.name, self.inbox.asked);
         let question = BatchConfig {
             batch: jobs,
             // One job is asked for by itself, whatever its size.
-            max_bytes: if jobs == 1 { 0 } else { bytes.max(link.client.max_payload() + MESSAGE_OVERHEAD) },
-            expires: Some(QUESTION_LASTS),
+            max_bytes: if jobs == 1 { 0 } else { bytes.max(connection.client.max_payload() + MESSAGE_OVERHEAD) },
+            expires: Some(PULL_EXPIRES),
             idle_heartbeat: SERVER_HEARTBEAT,
             ..BatchConfig::default()
         };
         if hand_over(self.consumer.request_batch(question.clone(), reply.clone().into())).is_some() {
             return;
         }
-        let (consumer, limit) = (Arc::clone(&self.consumer), link.timeout.min(SILENCE));
-        link.io.spawn(async move {
-            // If there is no room, or the client is gone, the silence will tell.
+        let (consumer, limit) = (Arc::clone(&self.consumer), connection.timeout.min(SILENCE));
+        connection.io.spawn(async move {
+            // If there is no room, or the client is missing_consumer, the silence will tell.
             let _ = io::timeout(limit, consumer.request_batch(question, reply.into())).await;
         });
     }
@@ -231,12 +239,12 @@ impl Inbox {
     }
 
     /// The server is there.
-    pub(crate) fn heard(&mut self) {
+    pub(crate) fn touch(&mut self) {
         self.heard_at = Instant::now();
     }
 
-    /// When the server counts as gone, if something is asked for.
-    pub(crate) fn silent_at(&self) -> Instant {
+    /// When the server counts as missing_consumer, if something is asked for.
+    pub(crate) fn heartbeat_deadline(&self) -> Instant {
         self.heard_at + SILENCE
     }
 
@@ -246,8 +254,8 @@ impl Inbox {
     }
 
     /// Has the server send nothing more; what is on its way still arrives, and then the end.
-    pub(crate) fn close(mut self, link: &Link) -> Self {
-        self.overdue_at = Instant::now().checked_add(link.timeout);
+    pub(crate) fn close(mut self, connection: &ConnectionInner) -> Self {
+        self.overdue_at = Instant::now().checked_add(connection.timeout);
         if let Stage::Subscribed(mut subscriber) = mem::replace(&mut self.stage, Stage::Between) {
             self.stage = Stage::Closing(Box::pin(async move {
                 let _ = subscriber.drain().await;

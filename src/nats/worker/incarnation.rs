@@ -2,7 +2,7 @@
 //!
 //! A server counts the jobs of a stream from 1. A stream that was deleted and made again, or that came
 //! back empty, gives the same numbers to other jobs. An acknowledgement names a number only, and a
-//! work queue deletes the job of that number even if it was never delivered. So an outcome is told
+//! work queue deletes the job of that number even if it was never delivered. So an outcome is reported
 //! only under a *lease*.
 //!
 //! Rules:
@@ -21,14 +21,14 @@ use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream;
 use serde_json::{Value, json};
 
-use super::config::Terms;
+use super::config::ConsumerConfig;
 use super::server_clock::ServerTime;
-use crate::nats::core::inner::Link;
+use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::Denied;
 use crate::nats::server_time::moment_of;
 use crate::nats::server_time::nanoseconds;
 
-/// How old a look at the stream and the consumer may be when an outcome is told.
+/// How old a look at the stream and the consumer may be when an outcome is reported.
 pub(crate) const LEASE: Duration = Duration::from_millis(100);
 
 /// The times of creation, in nanoseconds since 1970 by the server's clock.
@@ -40,10 +40,10 @@ pub(crate) struct Origin {
 
 /// What a look at the stream and the consumer says.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Sight {
+pub(crate) enum OriginStatus {
     /// Both are those that were known.
     Same,
-    /// The stream is the same. Its consumer is gone, or is another.
+    /// The stream is the same. Its consumer is missing_consumer, or is another.
     OtherConsumer,
     /// The stream is another.
     OtherStream,
@@ -55,65 +55,70 @@ pub(crate) enum Sight {
     Unknown(String),
 }
 
-/// A look, and the server's own time where the answer holds one.
-pub(crate) struct Look {
-    pub(crate) sight: Sight,
+/// A check, and the server's own time where the answer holds one.
+pub(crate) struct OriginCheck {
+    pub(crate) status: OriginStatus,
     pub(crate) server_time: Option<ServerTime>,
 }
 
 /// Looks at the consumer, and at the stream if the consumer is not the one that is known.
-pub(crate) async fn look(link: &Link, terms: &Terms, known: Origin) -> Look {
-    let calls = [terms.info_call(), format!("STREAM.INFO.{}", terms.stream)];
-    match link.permitted_api(&calls, look_if_permitted(link, terms, known)).await {
-        Ok(look) => look,
-        Err(Denied(text)) => Look { sight: Sight::Unknown(text), server_time: None },
+pub(crate) async fn check_origin(connection: &ConnectionInner, config: &ConsumerConfig, known: Origin) -> OriginCheck {
+    let calls = [config.info_call(), format!("STREAM.INFO.{}", config.stream)];
+    match connection.permitted_api(&calls, check_if_permitted(connection, config, known)).await {
+        Ok(check) => check,
+        Err(Denied(text)) => OriginCheck { status: OriginStatus::Unknown(text), server_time: None },
     }
 }
 
-async fn look_if_permitted(link: &Link, terms: &Terms, known: Origin) -> Look {
-    let answer: Result<Value, _> = link.answer(link.jetstream.request(terms.info_call(), &json!({}))).await;
+async fn check_if_permitted(connection: &ConnectionInner, config: &ConsumerConfig, known: Origin) -> OriginCheck {
+    let answer: Result<Value, _> =
+        connection.answer(connection.jetstream.request(config.info_call(), &json!({}))).await;
     let answer = match answer {
         Ok(answer) => answer,
-        Err(error) => return Look { sight: unseen(&error), server_time: None },
+        Err(error) => return OriginCheck { status: unseen(&error), server_time: None },
     };
     let server_time = time_in(&answer);
     if let Some(error) = answer.get("error").filter(|error| error["code"] != 404) {
-        return Look { sight: Sight::Unknown(error.to_string()), server_time };
+        return OriginCheck { status: OriginStatus::Unknown(error.to_string()), server_time };
     }
     let created = answer.get("created").and_then(moment_of);
     if created == Some(known.consumer) {
-        return Look { sight: Sight::Same, server_time };
+        return OriginCheck { status: OriginStatus::Same, server_time };
     }
-    let sight = match stream_created(link, &terms.stream).await {
-        Ok(Some(created)) if created == known.stream => Sight::OtherConsumer,
-        Ok(Some(_)) => Sight::OtherStream,
-        Ok(None) => Sight::NoStream,
-        Err(sight) => sight,
+    let status = match stream_created(connection, &config.stream).await {
+        Ok(Some(created)) if created == known.stream => OriginStatus::OtherConsumer,
+        Ok(Some(_)) => OriginStatus::OtherStream,
+        Ok(None) => OriginStatus::NoStream,
+        Err(status) => status,
     };
-    Look { sight, server_time }
+    OriginCheck { status, server_time }
 }
 
 /// When a stream was created; `None`, if there is none.
-pub(crate) async fn stream_created(link: &Link, name: &str) -> Result<Option<i128>, Sight> {
-    Ok(stream_info(link, name).await?.map(|info| nanoseconds(info.created)))
+pub(crate) async fn stream_created(connection: &ConnectionInner, name: &str) -> Result<Option<i128>, OriginStatus> {
+    Ok(stream_info(connection, name).await?.map(|info| nanoseconds(info.created)))
 }
 
 /// What the server says of a stream; `None`, if there is none.
-pub(crate) async fn stream_info(link: &Link, name: &str) -> Result<Option<stream::Info>, Sight> {
+pub(crate) async fn stream_info(
+    connection: &ConnectionInner,
+    name: &str,
+) -> Result<Option<stream::Info>, OriginStatus> {
     let (subject, question) = (format!("STREAM.INFO.{name}"), json!({}));
-    let answer: Result<Response<stream::Info>, _> = link.answer(link.jetstream.request(subject, &question)).await;
+    let answer: Result<Response<stream::Info>, _> =
+        connection.answer(connection.jetstream.request(subject, &question)).await;
     match answer {
         Ok(Response::Ok(info)) => Ok(Some(info)),
         Ok(Response::Err { error }) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
-        Ok(Response::Err { error }) => Err(Sight::Unknown(error.to_string())),
+        Ok(Response::Err { error }) => Err(OriginStatus::Unknown(error.to_string())),
         Err(error) => Err(unseen(&error)),
     }
 }
 
-fn unseen(error: &RequestError) -> Sight {
+fn unseen(error: &RequestError) -> OriginStatus {
     match error.kind() {
-        RequestErrorKind::TimedOut => Sight::Silence,
-        _ => Sight::Unknown(error.to_string()),
+        RequestErrorKind::TimedOut => OriginStatus::Silence,
+        _ => OriginStatus::Unknown(error.to_string()),
     }
 }
 
@@ -126,7 +131,7 @@ fn time_in(answer: &Value) -> Option<ServerTime> {
 }
 
 /// Asks the server for its time.
-pub(crate) async fn server_time(link: &Link, terms: &Terms) -> Option<ServerTime> {
-    let answer: Result<Value, _> = link.jetstream.request(terms.info_call(), &json!({})).await;
+pub(crate) async fn server_time(connection: &ConnectionInner, config: &ConsumerConfig) -> Option<ServerTime> {
+    let answer: Result<Value, _> = connection.jetstream.request(config.info_call(), &json!({})).await;
     time_in(&answer.ok()?)
 }

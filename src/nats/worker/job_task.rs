@@ -2,10 +2,10 @@
 //!
 //! | state | where the job is | next |
 //! |---|---|---|
-//! | *queued* | in the cell | *running*, by a worker; *returned*, by a drain or the end of the pool |
+//! | *queued* | in the task | *running*, by a worker; *returned*, by a drain or the end of the pool |
 //! | *running* | with the handler | *ended* |
 //!
-//! Whoever takes the job out of the cell decides, and tells the course. So each delivery has one verdict.
+//! Whoever takes the job out of the task decides, and tells the course. So each delivery has one disposition.
 
 use std::fmt::Display;
 use std::panic::Location;
@@ -15,7 +15,7 @@ use super::job::{Delivered, Job};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::io::mpsc;
-use crate::nats::queue::dead_letter::DeadReason;
+use crate::nats::queue::dead_letter::DeadLetterReason;
 use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
 use crate::pool::inner::PoolInner;
 use crate::retry::{ErrorClass, GiveUpReason, RetryDecision, RetryPolicy, RetryState};
@@ -27,45 +27,45 @@ use crate::time::clock::Timestamp;
 
 /// What is to become of a delivery.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum Disposition {
     /// The job is done.
     Done,
     /// It is to be delivered again after this delay.
     Retry(Duration),
     /// It is given up.
-    Dead { reason: DeadReason, error: String },
-    /// Its dead letter is stored, and the server is still to be told.
-    Buried,
+    Dead { reason: DeadLetterReason, error: String },
+    /// Its dead letter is stored, and the server is still to be reported.
+    DeadLetterStored,
     /// It has not run. Another worker gets it, after this delay.
-    Return(Duration),
+    Nak(Duration),
     /// It is not due yet. It comes again after this delay.
     Postpone(Duration),
 }
 
-impl Verdict {
+impl Disposition {
     /// Whether the job goes back without having run.
-    pub(crate) fn is_return(&self) -> bool {
-        matches!(self, Self::Return(_) | Self::Postpone(_))
+    pub(crate) fn is_nak(&self) -> bool {
+        matches!(self, Self::Nak(_) | Self::Postpone(_))
     }
 }
 
-/// Tells the course of a verdict; the number is that of the delivery.
-pub(crate) type Verdicts = mpsc::UnboundedSender<(u64, Verdict)>;
+/// Tells the course of a disposition; the number is that of the delivery.
+pub(crate) type DispositionSender = mpsc::UnboundedSender<(u64, Disposition)>;
 
-/// Hands deliveries to a pool.
-pub(crate) trait Crew: Send + Sync {
-    /// Hands over a delivery; `None`, if the pool is closed.
+/// InFlight deliveries to a pool.
+pub(crate) trait Dispatcher: Send + Sync {
+    /// InFlight over a delivery; `None`, if the pool is closed.
     fn take(
         &self,
         number: u64,
         delivered: Arc<Delivered>,
         token: &CancellationToken,
         started: &Started,
-        verdicts: &Verdicts,
+        dispositions: &DispositionSender,
     ) -> Option<Arc<dyn Task>>;
 
     /// What becomes of a delivery whose handler does not return.
-    fn give_up_on(&self, delivered: &Delivered) -> Verdict;
+    fn stuck_disposition(&self, delivered: &Delivered) -> Disposition;
 
     /// How many handlers can run at once.
     fn workers(&self) -> usize;
@@ -78,20 +78,17 @@ pub(crate) type Started = Arc<OnceLock<Instant>>;
 const STUCK: &str = "the handler ran for longer than `stuck_after`";
 
 /// A handler, and the pool that runs it.
-pub(crate) struct Duty<H, E> {
+pub(crate) struct HandlerContext<H, E> {
     pub(crate) handler: H,
     pub(crate) policy: RetryPolicy<E>,
-    pub(crate) engine: Arc<PoolInner>,
+    pub(crate) pool: Arc<PoolInner>,
     /// Where the worker was run; what observers see.
     pub(crate) location: &'static Location<'static>,
     /// The name of the consumer; observers see it.
     pub(crate) label: Arc<str>,
 }
 
-/// A handler behind an `Arc`, which each of its deliveries holds.
-pub(crate) struct SharedDuty<H, E>(pub(crate) Arc<Duty<H, E>>);
-
-impl<H, E> Crew for SharedDuty<H, E>
+impl<H, E> Dispatcher for Arc<HandlerContext<H, E>>
 where
     H: Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
     E: Display + 'static,
@@ -102,65 +99,72 @@ where
         delivered: Arc<Delivered>,
         token: &CancellationToken,
         started: &Started,
-        verdicts: &Verdicts,
+        dispositions: &DispositionSender,
     ) -> Option<Arc<dyn Task>> {
-        let duty = &self.0;
-        let queued_at = duty.engine.executor.now_if_timing();
-        let id = duty.engine.executor.admit(duty.location, Some(&duty.label))?;
-        let waiting = Mutex::new(Some((delivered, token.clone())));
-        let (started, verdicts) = (Arc::clone(started), verdicts.clone());
-        let cell = Arc::new(Cell { duty: Arc::clone(duty), number, id, queued_at, waiting, started, verdicts });
-        duty.engine.push_unbounded(PoolJob::Task(Arc::clone(&cell) as _));
-        Some(cell)
+        let queued_at = self.pool.executor.now_if_timing();
+        let id = self.pool.executor.admit(self.location, Some(&self.label))?;
+        let unclaimed = Mutex::new(Some((delivered, token.clone())));
+        let (started, dispositions) = (Arc::clone(started), dispositions.clone());
+        let task = Arc::new(JobTask {
+            handler_context: Arc::clone(self),
+            number,
+            id,
+            queued_at,
+            unclaimed,
+            started,
+            dispositions,
+        });
+        self.pool.push_unbounded(PoolJob::Task(Arc::clone(&task) as _));
+        Some(task)
     }
 
-    fn give_up_on(&self, delivered: &Delivered) -> Verdict {
-        verdict_on((ErrorClass::Transient, STUCK.to_owned()), &self.0.policy, delivered)
+    fn stuck_disposition(&self, delivered: &Delivered) -> Disposition {
+        disposition_of((ErrorClass::Transient, STUCK.to_owned()), &self.policy, delivered)
     }
 
     fn workers(&self) -> usize {
-        self.0.engine.workers.target()
+        self.pool.workers.target()
     }
 }
 
-/// The cell of one delivery.
-struct Cell<H, E> {
-    duty: Arc<Duty<H, E>>,
+/// The task of one delivery.
+struct JobTask<H, E> {
+    handler_context: Arc<HandlerContext<H, E>>,
     number: u64,
     id: TaskId,
     queued_at: Option<Timestamp>,
     /// `None` once it is claimed.
-    waiting: Mutex<Option<(Arc<Delivered>, CancellationToken)>>,
+    unclaimed: Mutex<Option<(Arc<Delivered>, CancellationToken)>>,
     /// Set when the handler is called.
     started: Started,
-    verdicts: Verdicts,
+    dispositions: DispositionSender,
 }
 
 /// An error as it was classified and written down where it arose.
 type Failure = (ErrorClass, String);
 
-impl<H, E> Cell<H, E> {
-    fn brief(&self) -> TaskMeta<'_> {
-        let duty = &*self.duty;
-        let info = TaskInfo { id: self.id, location: duty.location, label: Some(&duty.label) };
+impl<H, E> JobTask<H, E> {
+    fn meta(&self) -> TaskMeta<'_> {
+        let handler_context = &*self.handler_context;
+        let info = TaskInfo { id: self.id, location: handler_context.location, label: Some(&handler_context.label) };
         TaskMeta { info, queued_at: self.queued_at }
     }
 
-    fn tell(&self, verdict: Verdict) {
+    fn send(&self, disposition: Disposition) {
         // Nobody listens any more when the run has ended without it.
-        let _ = self.verdicts.send((self.number, verdict));
+        let _ = self.dispositions.send((self.number, disposition));
     }
 }
 
-impl<H, E> Task for Cell<H, E>
+impl<H, E> Task for JobTask<H, E>
 where
     H: Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
     E: Display + 'static,
 {
     fn run(&self, executor: &Executor) {
         executor.enter(GroupId::NONE, |record| {
-            let Some((delivered, token)) = self.waiting.lock().take() else { return };
-            let Duty { handler, policy, .. } = &*self.duty;
+            let Some((delivered, token)) = self.unclaimed.lock().take() else { return };
+            let HandlerContext { handler, policy, .. } = &*self.handler_context;
             let now = Instant::now();
             let _ = self.started.set(now);
             let mut attempts = attempts_of(policy, &delivered, now);
@@ -170,7 +174,7 @@ where
             };
             let outcome_of =
                 |result: &Result<_, _>| if result.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
-            let result = executor.run(record, &self.brief(), body, outcome_of);
+            let result = executor.run(record, &self.meta(), body, outcome_of);
             let failure = match result {
                 Ok(Ok(())) => {
                     attempts.succeeded();
@@ -179,19 +183,19 @@ where
                 Ok(Err(failure)) => Some(failure),
                 Err(panic) => Some((ErrorClass::Transient, panic.to_string())),
             };
-            self.tell(failure.map_or(Verdict::Done, |failure| verdict_on(failure, policy, &delivered)));
+            self.send(failure.map_or(Disposition::Done, |failure| disposition_of(failure, policy, &delivered)));
             executor.task_done(record, 1);
         });
     }
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         executor.enter(GroupId::NONE, |record| {
-            let waiting = self.waiting.lock().take();
-            if waiting.is_none() {
+            let claimed = self.unclaimed.lock().take();
+            if claimed.is_none() {
                 return false;
             }
-            executor.cancelled(record, &self.brief().info, reason);
-            self.tell(Verdict::Return(Duration::ZERO));
+            executor.cancelled(record, &self.meta().info, reason);
+            self.send(Disposition::Nak(Duration::ZERO));
             executor.task_done(record, 1);
             true
         })
@@ -201,21 +205,21 @@ where
 /// The attempts of a job before this one. Its deadline counts by the server's clock, and from the moment at
 /// which the job was due.
 fn attempts_of<E>(policy: &RetryPolicy<E>, delivered: &Delivered, now: Instant) -> RetryState<E> {
-    let due_at = now.checked_sub(delivered.since_due()).unwrap_or(now);
-    RetryState::resume(policy.clone(), due_at, delivered.attempts() - 1)
+    let next_due = now.checked_sub(delivered.since_due()).unwrap_or(now);
+    RetryState::resume(policy.clone(), next_due, delivered.attempts() - 1)
 }
 
-fn verdict_on<E>((class, error): Failure, policy: &RetryPolicy<E>, delivered: &Delivered) -> Verdict {
+fn disposition_of<E>((class, error): Failure, policy: &RetryPolicy<E>, delivered: &Delivered) -> Disposition {
     // Made anew, since the server's clock may be known better than when the handler began.
     let now = Instant::now();
     let mut attempts = attempts_of(policy, delivered, now);
     attempts.count();
     let reason = match attempts.failed(class, now) {
-        RetryDecision::After(delay) => return Verdict::Retry(delay),
-        RetryDecision::GiveUp(GiveUpReason::Permanent) => DeadReason::Permanent,
-        RetryDecision::GiveUp(GiveUpReason::Deadline) => DeadReason::Deadline,
-        RetryDecision::GiveUp(GiveUpReason::Budget) => DeadReason::Budget,
-        RetryDecision::GiveUp(GiveUpReason::Attempts | GiveUpReason::Cancelled(_)) => DeadReason::Attempts,
+        RetryDecision::After(delay) => return Disposition::Retry(delay),
+        RetryDecision::GiveUp(GiveUpReason::Permanent) => DeadLetterReason::Permanent,
+        RetryDecision::GiveUp(GiveUpReason::Deadline) => DeadLetterReason::Deadline,
+        RetryDecision::GiveUp(GiveUpReason::Budget) => DeadLetterReason::Budget,
+        RetryDecision::GiveUp(GiveUpReason::Attempts | GiveUpReason::Cancelled(_)) => DeadLetterReason::Attempts,
     };
-    Verdict::Dead { reason, error }
+    Disposition::Dead { reason, error }
 }

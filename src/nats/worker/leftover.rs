@@ -13,8 +13,8 @@ use async_nats::jetstream::consumer;
 use async_nats::jetstream::response::Response;
 use serde_json::{Value, json};
 
-use super::config::Terms;
-use crate::nats::core::inner::Link;
+use super::config::ConsumerConfig;
+use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::{BoxError, QueueError};
 use crate::nats::server_time::moment_of;
 
@@ -48,7 +48,7 @@ impl StoredJob {
 }
 
 /// What is left.
-pub(crate) struct DetachedOutput {
+pub(crate) struct Leftovers {
     /// The place of the first.
     pub(crate) first: u64,
     /// How many there are, at least.
@@ -56,37 +56,37 @@ pub(crate) struct DetachedOutput {
 }
 
 /// Looks for jobs that the consumer counts as done.
-pub(crate) async fn find(link: &Link, terms: &Terms) -> Option<DetachedOutput> {
-    let floor = floor(link, terms).await.ok()?;
-    let (mut found, mut next): (Option<DetachedOutput>, u64) = (None, 1);
-    while let Ok(Some(job)) = next_job(link, terms, next).await {
+pub(crate) async fn find(connection: &ConnectionInner, config: &ConsumerConfig) -> Option<Leftovers> {
+    let floor = floor(connection, config).await.ok()?;
+    let (mut found, mut next): (Option<Leftovers>, u64) = (None, 1);
+    while let Ok(Some(job)) = next_job(connection, config, next).await {
         if job.sequence > floor || found.as_ref().is_some_and(|found| found.jobs >= MAX_COUNTED) {
             break;
         }
         next = job.sequence + 1;
-        found.get_or_insert(DetachedOutput { first: job.sequence, jobs: 0 }).jobs += 1;
+        found.get_or_insert(Leftovers { first: job.sequence, jobs: 0 }).jobs += 1;
     }
     found
 }
 
 /// Returns the consumer's floor, after acknowledging the ghosts on top of it.
-pub(crate) async fn floor(link: &Link, terms: &Terms) -> Result<u64, QueueError> {
-    let mut info = consumer_info(link, terms).await?;
+pub(crate) async fn floor(connection: &ConnectionInner, config: &ConsumerConfig) -> Result<u64, QueueError> {
+    let mut info = consumer_info(connection, config).await?;
     for _ in 0..MAX_GHOSTS {
         let floor = info.ack_floor.stream_sequence;
         // While acknowledgements are missing, the first of them is that of the next job.
-        if info.num_ack_pending == 0 || is_stored(link, terms, floor + 1).await? {
+        if info.num_ack_pending == 0 || is_stored(connection, config, floor + 1).await? {
             break;
         }
         // The server goes by the place in the stream. The second number must not be the next one of the consumer, by
         // which a server would raise the floor for a job that is not pending.
         let (ghost, delivery) = (floor + 1, info.ack_floor.consumer_sequence + 2);
-        let subject = format!("$JS.ACK.{}.{}.1.{ghost}.{delivery}.0.0", terms.stream, terms.consumer);
-        let acknowledged = link.in_time(link.client.request(subject, "+ACK".into())).await;
+        let subject = format!("$JS.ACK.{}.{}.1.{ghost}.{delivery}.0.0", config.stream, config.consumer);
+        let acknowledged = connection.in_time(connection.client.request(subject, "+ACK".into())).await;
         if !matches!(acknowledged, Some(Ok(_))) {
             break;
         }
-        let next = consumer_info(link, terms).await?;
+        let next = consumer_info(connection, config).await?;
         let is_raised = next.ack_floor.stream_sequence > floor;
         info = next;
         if !is_raised {
@@ -97,26 +97,35 @@ pub(crate) async fn floor(link: &Link, terms: &Terms) -> Result<u64, QueueError>
 }
 
 /// Returns whether the stream has a job at this place. Without an answer that says no, it has.
-async fn is_stored(link: &Link, terms: &Terms, place: u64) -> Result<bool, QueueError> {
-    let subject = format!("STREAM.MSG.GET.{}", terms.stream);
-    let answer: Result<Value, _> = link.answer(link.jetstream.request(subject, &json!({ "seq": place }))).await;
+async fn is_stored(connection: &ConnectionInner, config: &ConsumerConfig, place: u64) -> Result<bool, QueueError> {
+    let subject = format!("STREAM.MSG.GET.{}", config.stream);
+    let answer: Result<Value, _> =
+        connection.answer(connection.jetstream.request(subject, &json!({ "seq": place }))).await;
     let answer = answer.map_err(|error| QueueError::Unavailable(error.into()))?;
     Ok(answer["error"]["code"] != 404)
 }
 
 /// Deletes the jobs of one subject up to the consumer's floor; returns how many there were.
-pub(crate) async fn clear(link: &Link, terms: &Terms, subject: &str, floor: u64) -> Result<u64, QueueError> {
+pub(crate) async fn clear(
+    connection: &ConnectionInner,
+    config: &ConsumerConfig,
+    subject: &str,
+    floor: u64,
+) -> Result<u64, QueueError> {
     if floor == 0 {
         return Ok(0); // the server would take the next place, 1, for "all"
     }
-    let stream = link.jetstream.get_stream_no_info(&*terms.stream).await?;
+    let stream = connection.jetstream.get_stream_no_info(&*config.stream).await?;
     let purged = stream.purge().sequence(floor + 1).filter(subject).await;
     Ok(purged.map_err(|error| QueueError::Rejected(error.into()))?.purged)
 }
 
 /// What the server says of the consumer.
-pub(crate) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer::Info, QueueError> {
-    match link.answer(link.jetstream.request(terms.info_call(), &json!({}))).await {
+pub(crate) async fn consumer_info(
+    connection: &ConnectionInner,
+    config: &ConsumerConfig,
+) -> Result<consumer::Info, QueueError> {
+    match connection.answer(connection.jetstream.request(config.info_call(), &json!({}))).await {
         Ok(Response::Ok(info)) => Ok(info),
         Ok(Response::Err { error }) => Err(QueueError::Rejected(error.into())),
         Err(error) => Err(QueueError::Unavailable(error.into())),
@@ -125,10 +134,14 @@ pub(crate) async fn consumer_info(link: &Link, terms: &Terms) -> Result<consumer
 
 /// The next stored job of the consumer's subjects, at this place or after it, as it is stored: its
 /// headers need not make sense.
-pub(crate) async fn next_job(link: &Link, terms: &Terms, place: u64) -> Result<Option<StoredJob>, BoxError> {
+pub(crate) async fn next_job(
+    connection: &ConnectionInner,
+    config: &ConsumerConfig,
+    place: u64,
+) -> Result<Option<StoredJob>, BoxError> {
     let mut first: Option<StoredJob> = None;
-    for filter in terms.subjects() {
-        if let Some(next) = next_of(link, terms, filter, place).await?
+    for filter in config.subjects() {
+        if let Some(next) = next_of(connection, config, filter, place).await?
             && first.as_ref().is_none_or(|first| next.sequence < first.sequence)
         {
             first = Some(next);
@@ -138,10 +151,15 @@ pub(crate) async fn next_job(link: &Link, terms: &Terms, place: u64) -> Result<O
 }
 
 /// The next stored job of one subject.
-async fn next_of(link: &Link, terms: &Terms, subject: &str, place: u64) -> Result<Option<StoredJob>, BoxError> {
+async fn next_of(
+    connection: &ConnectionInner,
+    config: &ConsumerConfig,
+    subject: &str,
+    place: u64,
+) -> Result<Option<StoredJob>, BoxError> {
     let question = json!({ "seq": place, "next_by_subj": subject });
-    let subject = format!("STREAM.MSG.GET.{}", terms.stream);
-    let answer: Value = link.answer(link.jetstream.request(subject, &question)).await?;
+    let subject = format!("STREAM.MSG.GET.{}", config.stream);
+    let answer: Value = connection.answer(connection.jetstream.request(subject, &question)).await?;
     match answer.get("message") {
         Some(message) => Ok(Some(StoredJob::read(message).ok_or("the answer makes no sense")?)),
         None if answer["error"]["code"] == 404 => Ok(None),

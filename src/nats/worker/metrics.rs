@@ -38,7 +38,7 @@ pub struct WorkerMetrics {
     pub jobs_dead: u64,
     /// Jobs that ran longer than [`stuck_after`](crate::nats::WorkerBuilder::stuck_after).
     pub jobs_stuck: u64,
-    /// Outcomes that could not be told to the server.
+    /// Outcomes that could not be reported to the server.
     pub outcomes_lost: u64,
     /// Heartbeats sent.
     pub heartbeats: u64,

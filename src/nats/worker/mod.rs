@@ -24,20 +24,20 @@ use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use self::ack::Registrar;
-use self::command::Note;
-use self::config::Terms;
+use self::ack::Acker;
+use self::command::Command;
+use self::config::ConsumerConfig;
 use self::consumer_settings::ConsumerSettings;
 use self::control::Control;
 use self::history::History;
 use self::job::Job;
-use self::job_task::{Duty, SharedDuty};
+use self::job_task::HandlerContext;
 use self::metrics::{Counters, WorkerMetrics};
-use self::run::state::{Course, Outfit};
+use self::run::state::{RunContext, WorkerRun};
 use crate::cancel::token::CancellationToken;
 use crate::io::{BlockError, mpsc};
 use crate::nats::check::{self, InvalidArgument};
-use crate::nats::core::inner::Link;
+use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::WorkerError;
 use crate::nats::queue::JobQueue;
 use crate::nats::worker::config::RunReport;
@@ -47,11 +47,11 @@ use crate::sync::Arc;
 use crate::task::context;
 use crate::time::deadline::Deadline;
 
-/// After what time without a word the server gives a job to another, unless told otherwise.
+/// After what time without a word the server gives a job to another, unless reported otherwise.
 const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
-/// The time a drain may take unless told otherwise.
+/// The time a drain may take unless reported otherwise.
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many deliveries more than the policy's attempts a job may have unless told otherwise.
+/// How many deliveries more than the policy's attempts a job may have unless reported otherwise.
 const SPARE_DELIVERIES: u32 = 3;
 /// How many jobs may be with all workers of a consumer together, those included that wait for another attempt.
 const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
@@ -101,11 +101,11 @@ const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Worker<E> {
-    pub(crate) link: Arc<Link>,
-    pub(crate) terms: Arc<Terms>,
+    pub(crate) connection: Arc<ConnectionInner>,
+    pub(crate) config: Arc<ConsumerConfig>,
     policy: RetryPolicy<E>,
     control: Arc<Control>,
-    registrar: Arc<Registrar>,
+    acker: Arc<Acker>,
     counters: Arc<Counters>,
     /// Cancelled when the runs shall drain.
     draining: CancellationToken,
@@ -118,7 +118,7 @@ pub struct WorkerBuilder<E> {
     policy: RetryPolicy<E>,
     slots: Option<usize>,
     ack_wait: Duration,
-    beats: bool,
+    heartbeats: bool,
     stuck_after: Option<Duration>,
     max_deliveries: Option<u32>,
     max_ack_pending: u32,
@@ -160,7 +160,7 @@ impl<E> WorkerBuilder<E> {
 
     /// Sends no heartbeats: then a handler must be done within `ack_wait`, or its job runs twice.
     pub fn without_heartbeats(mut self) -> Self {
-        self.beats = false;
+        self.heartbeats = false;
         self
     }
 
@@ -227,20 +227,20 @@ impl<E> WorkerBuilder<E> {
     pub fn build(self) -> Result<Worker<E>, WorkerError> {
         let attempts = self.policy.attempt_limit();
         let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
-        let JobQueue { link, name, dead_subject, .. } = self.queue;
-        let registrar = Registrar {
-            link: Arc::clone(&link),
+        let JobQueue { connection, name, dead_subject, .. } = self.queue;
+        let acker = Acker {
+            connection: Arc::clone(&connection),
             stream: Arc::clone(&name),
             dead_subject,
             ack_wait: self.ack_wait,
-            history: History::new(Arc::clone(&link), Arc::clone(&name)),
+            history: History::new(Arc::clone(&connection), Arc::clone(&name)),
         };
-        let terms = Terms {
+        let config = ConsumerConfig {
             stream: name,
             consumer: self.consumer,
             filters: self.filters,
             ack_wait: self.ack_wait,
-            beats: self.beats,
+            heartbeats: self.heartbeats,
             stuck_after: self.stuck_after,
             max_deliveries,
             alone_from: attempts.saturating_add(1).min(max_deliveries),
@@ -249,14 +249,14 @@ impl<E> WorkerBuilder<E> {
             drain_timeout: self.drain_timeout,
             settings: self.settings,
         };
-        terms.check(attempts)?;
+        config.check(attempts)?;
         check::concurrency("slots", self.slots.unwrap_or(1))?;
         Ok(Worker {
-            link,
-            terms: Arc::new(terms),
+            connection,
+            config: Arc::new(config),
             policy: self.policy,
             control: Arc::new(Control::new(self.slots)),
-            registrar: Arc::new(registrar),
+            acker: Arc::new(acker),
             counters: Arc::new(Counters::new()),
             draining: CancellationToken::new(),
         })
@@ -264,7 +264,7 @@ impl<E> WorkerBuilder<E> {
 }
 
 impl<E> Worker<E> {
-    /// Configures a worker of a queue. Workers of one name share its jobs, on as many machines as there are; the name
+    /// Configures a worker of a queue. ConnectionListeners of one name share its jobs, on as many machines as there are; the name
     /// is that of the durable consumer on the server: letters, digits, `-` and `_`.
     pub fn builder(queue: &JobQueue, name: impl Into<String>) -> WorkerBuilder<E> {
         WorkerBuilder {
@@ -272,7 +272,7 @@ impl<E> Worker<E> {
             policy: RetryPolicy::exponential(),
             slots: None,
             ack_wait: DEFAULT_ACK_WAIT,
-            beats: true,
+            heartbeats: true,
             stuck_after: None,
             max_deliveries: None,
             max_ack_pending: DEFAULT_MAX_ACK_PENDING,
@@ -289,7 +289,7 @@ impl<E> Worker<E> {
     /// A job is a task of the pool: metrics and observers know it, labelled by the name of the worker. It takes no
     /// place in the pool's queue; there are never more than slots.
     ///
-    /// What goes wrong is told to the [observer](crate::nats::ConnectionBuilder::observer) of the connection and tried again,
+    /// What goes wrong is reported to the [observer](crate::nats::ConnectionBuilder::observer) of the connection and tried again,
     /// with pauses up to five seconds: no connection, no stream, no consumer (it is made anew). After a restart of the
     /// server it goes on by itself.
     ///
@@ -302,36 +302,36 @@ impl<E> Worker<E> {
         H: Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
         E: fmt::Display + 'static,
     {
-        let engine = Arc::clone(pool.inner());
-        if context::is_inside(engine.id()) {
+        let pool_inner = Arc::clone(pool.inner());
+        if context::is_inside(pool_inner.id()) {
             return Err(WorkerError::WouldDeadlock);
         }
-        let notes = mpsc::unbounded_channel();
-        self.link.tell_of_connection(notes.0.clone(), Note::News);
-        let _guards = [&engine.shutdown_token, &self.draining].map(|token| {
-            let notes = notes.0.clone();
-            token.on_cancel(move || drop(notes.send(Note::Drain)))
+        let commands = mpsc::unbounded_channel();
+        self.connection.listen(commands.0.clone(), Command::Connection);
+        let _guards = [&pool_inner.shutdown_token, &self.draining].map(|token| {
+            let commands = commands.0.clone();
+            token.on_cancel(move || drop(commands.send(Command::Drain)))
         });
-        let executor = Arc::clone(&engine.executor);
-        let duty = Duty {
+        let executor = Arc::clone(&pool_inner.executor);
+        let handler_context = HandlerContext {
             handler,
             policy: self.policy.clone(),
-            engine,
+            pool: pool_inner,
             location: Location::caller(),
-            label: self.terms.consumer.as_str().into(),
+            label: self.config.consumer.as_str().into(),
         };
-        let outfit = Outfit {
-            link: Arc::clone(&self.link),
-            terms: Arc::clone(&self.terms),
-            slots: self.control.join(&notes.0).unwrap_or_else(|| pool.workers()),
+        let context = RunContext {
+            connection: Arc::clone(&self.connection),
+            config: Arc::clone(&self.config),
+            slots: self.control.join(&commands.0).unwrap_or_else(|| pool.workers()),
             counters: Arc::clone(&self.counters),
-            registrar: Arc::clone(&self.registrar),
-            crew: Box::new(SharedDuty(Arc::new(duty))),
+            acker: Arc::clone(&self.acker),
+            dispatcher: Box::new(Arc::new(handler_context)),
             executor,
-            notes,
+            commands,
         };
-        let course = async move { Course::new(outfit).run().await };
-        match self.link.io.block_on(course, Deadline::NEVER) {
+        let course = async move { WorkerRun::new(context).run().await };
+        match self.connection.io.block_on(course, Deadline::NEVER) {
             Ok(ended) => ended,
             Err(BlockError::OnIoThread) => Err(WorkerError::WouldDeadlock),
             Err(BlockError::Timeout) => unreachable!("a wait without an end ends with the run"),
@@ -376,7 +376,7 @@ impl<E> Worker<E> {
 
     /// Has all runs of this worker and its clones take no more jobs until [`resume`](Self::resume). Returns at once.
     ///
-    /// Running jobs go on, and their outcomes are told. What was delivered and has not begun is given back at once,
+    /// Running jobs go on, and their outcomes are reported. What was delivered and has not begun is given back at once,
     /// with no attempt counted. A drain ends a run that is paused.
     pub fn pause(&self) {
         self.control.pause(true);
@@ -396,15 +396,15 @@ impl<E> Worker<E> {
     }
 }
 
-// By hand, since it needs no `E: Clone`.
+// By job, since it needs no `E: Clone`.
 impl<E> Clone for Worker<E> {
     fn clone(&self) -> Self {
         Self {
-            link: Arc::clone(&self.link),
-            terms: Arc::clone(&self.terms),
+            connection: Arc::clone(&self.connection),
+            config: Arc::clone(&self.config),
             policy: self.policy.clone(),
             control: Arc::clone(&self.control),
-            registrar: Arc::clone(&self.registrar),
+            acker: Arc::clone(&self.acker),
             counters: Arc::clone(&self.counters),
             draining: self.draining.clone(),
         }
@@ -418,7 +418,7 @@ impl<E> RefUnwindSafe for Worker<E> {}
 impl<E> fmt::Debug for Worker<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker")
-            .field("terms", &self.terms)
+            .field("config", &self.config)
             .field("slots", &self.control.slots())
             .finish_non_exhaustive()
     }

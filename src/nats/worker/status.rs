@@ -56,24 +56,27 @@ impl<E> Worker<E> {
     ///
     /// [`QueueError`](crate::nats::QueueError), if the server does not answer or refuses. What was deleted stays deleted.
     pub fn clear_finished(&self) -> Result<u64, QueueError> {
-        let (stream, consumer) = (&self.terms.stream, &self.terms.consumer);
+        let (stream, consumer) = (&self.config.stream, &self.config.consumer);
         let calls = [
-            self.terms.info_call(),
+            self.config.info_call(),
             format!("STREAM.MSG.GET.{stream}"),
             format!("STREAM.PURGE.{stream}"),
             format!("$JS.ACK.{stream}.{consumer}"),
         ];
-        let floor = self.link.wait(self.link.permitted_api(&calls, leftover::floor(&self.link, &self.terms)))???;
+        let floor = self
+            .connection
+            .wait(self.connection.permitted_api(&calls, leftover::floor(&self.connection, &self.config)))???;
         let mut cleared = 0;
-        for subject in self.terms.subjects() {
-            let clearing = leftover::clear(&self.link, &self.terms, subject, floor);
-            cleared += self.link.wait(self.link.permitted_api(&calls, clearing))???;
+        for subject in self.config.subjects() {
+            let clearing = leftover::clear(&self.connection, &self.config, subject, floor);
+            cleared += self.connection.wait(self.connection.permitted_api(&calls, clearing))???;
         }
         Ok(cleared)
     }
 
     fn info(&self) -> Result<consumer::Info, QueueError> {
-        let calls = [self.terms.info_call()];
-        self.link.wait(self.link.permitted_api(&calls, leftover::consumer_info(&self.link, &self.terms)))??
+        let calls = [self.config.info_call()];
+        self.connection
+            .wait(self.connection.permitted_api(&calls, leftover::consumer_info(&self.connection, &self.config)))??
     }
 }

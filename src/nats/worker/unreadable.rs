@@ -16,35 +16,35 @@ use async_nats::header::{HeaderName, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::ack::Registrar;
-use super::config::Terms;
-use super::incarnation::{self, Origin, Sight};
+use super::ack::Acker;
+use super::config::ConsumerConfig;
+use super::incarnation::{self, Origin, OriginStatus};
 use super::leftover::{StoredJob, consumer_info, next_job};
 use super::metrics::{Counters, add};
 use crate::nats::event::Event;
-use crate::nats::queue::dead_letter::{DeadReason, Obituary};
+use crate::nats::queue::dead_letter::{DeadLetterDraft, DeadLetterReason};
 
-/// Sets jobs aside that cannot be read, of those that were delivered and have no outcome; looks at no more than `most`.
-pub(crate) async fn sweep(registrar: &Registrar, terms: &Terms, origin: Origin, most: usize, counters: &Counters) {
-    let Ok(info) = consumer_info(&registrar.link, terms).await else { return };
+/// Sets jobs aside that cannot be read, of those that were delivered and have no outcome; checks at no more than `most`.
+pub(crate) async fn sweep(acker: &Acker, config: &ConsumerConfig, origin: Origin, most: usize, counters: &Counters) {
+    let Ok(info) = consumer_info(&acker.connection, config).await else { return };
     let (mut next, last) = (info.ack_floor.stream_sequence + 1, info.delivered.stream_sequence);
     for _ in 0..most {
-        let Ok(Some(job)) = next_job(&registrar.link, terms, next).await else { return };
+        let Ok(Some(job)) = next_job(&acker.connection, config, next).await else { return };
         if job.sequence > last {
             return;
         }
         next = job.sequence + 1;
         let headers = STANDARD.decode(&job.headers).unwrap_or_default();
-        if let Some(fault) = fault_of(&headers) {
-            if incarnation::look(&registrar.link, terms, origin).await.sight != Sight::Same {
+        if let Some(fault) = find_fault(&headers) {
+            if incarnation::check_origin(&acker.connection, config, origin).await.status != OriginStatus::Same {
                 return;
             }
-            set_aside(registrar, &job, &headers, fault, counters).await;
+            set_aside(acker, &job, &headers, fault, counters).await;
         }
     }
 }
 
-async fn set_aside(registrar: &Registrar, job: &StoredJob, headers: &[u8], fault: &str, counters: &Counters) {
+async fn set_aside(acker: &Acker, job: &StoredJob, headers: &[u8], fault: &str, counters: &Counters) {
     let (subject, sequence) = (job.subject.clone(), job.sequence);
     let message = async_nats::Message {
         subject: subject.as_str().into(),
@@ -55,27 +55,27 @@ async fn set_aside(registrar: &Registrar, job: &StoredJob, headers: &[u8], fault
         description: None,
         length: 0,
     };
-    let obituary = Obituary {
-        stream: &registrar.stream,
+    let draft = DeadLetterDraft {
+        stream: &acker.stream,
         sequence,
         stored_at: job.stored_at,
         attempts: 0,
-        reason: DeadReason::Unreadable,
+        reason: DeadLetterReason::Unreadable,
         error: fault,
         job: &message,
     };
-    if let Err(error) = registrar.bury(&obituary).await {
-        return registrar.link.listener.tell(&Event::DeadLetterFailed { subject, sequence, error });
+    if let Err(error) = acker.store_dead_letter(&draft).await {
+        return acker.connection.callback.call(&Event::DeadLetterFailed { subject, sequence, error });
     }
-    if let Ok(stream) = registrar.link.jetstream.get_stream_no_info(&*registrar.stream).await {
-        let _ = registrar.link.in_time(stream.delete_message(sequence)).await;
+    if let Ok(stream) = acker.connection.jetstream.get_stream_no_info(&*acker.stream).await {
+        let _ = acker.connection.in_time(stream.delete_message(sequence)).await;
     }
     add(&counters.dead);
-    registrar.link.listener.tell(&Event::JobSetAside { subject, sequence, error: fault.to_owned() });
+    acker.connection.callback.call(&Event::JobSetAside { subject, sequence, error: fault.to_owned() });
 }
 
 /// What is wrong with headers, by the rules of the client library; `None`: nothing.
-fn fault_of(headers: &[u8]) -> Option<&'static str> {
+fn find_fault(headers: &[u8]) -> Option<&'static str> {
     if headers.is_empty() {
         return None;
     }
@@ -132,14 +132,14 @@ mod tests {
     fn headers_that_the_client_cannot_read_are_told_from_those_it_can() {
         let whole = |line: &[u8]| [b"NATS/1.0\r\n", line, b"\r\n\r\n"].concat();
         for line in [&b"Name: \xe9t\xe9"[..], b"Order Number: 7", b"no colon", "Größe: 1".as_bytes(), b"a\tb: 1"] {
-            assert!(fault_of(&whole(line)).is_some(), "{line:?}");
+            assert!(find_fault(&whole(line)).is_some(), "{line:?}");
         }
-        assert!(fault_of(b"NATS/2.0\r\n\r\n").is_some() && fault_of(b"NATS/1.0 abc\r\n\r\n").is_some());
+        assert!(find_fault(b"NATS/2.0\r\n\r\n").is_some() && find_fault(b"NATS/1.0 abc\r\n\r\n").is_some());
         for line in [&b"Name: value"[..], b"Name:", "Name: \u{e9}".as_bytes(), b"Name: a\r\n more"] {
-            assert_eq!(fault_of(&whole(line)), None, "{line:?}");
+            assert_eq!(find_fault(&whole(line)), None, "{line:?}");
         }
-        assert_eq!(fault_of(b""), None);
-        assert_eq!(fault_of(b"NATS/1.0 503\r\n\r\n"), None);
+        assert_eq!(find_fault(b""), None);
+        assert_eq!(find_fault(b"NATS/1.0 503\r\n\r\n"), None);
     }
 
     #[test]

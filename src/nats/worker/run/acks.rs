@@ -12,76 +12,79 @@ use std::time::{Duration, Instant};
 
 use async_nats::StatusCode;
 
-use super::state::Course;
+use super::state::WorkerRun;
 use crate::io;
 use crate::nats::core::time_limit::hand_over;
-use crate::nats::worker::ack::{Settled, word_of};
-use crate::nats::worker::command::Note;
+use crate::nats::worker::ack::{AckResult, ack_payload};
+use crate::nats::worker::command::Command;
 use crate::nats::worker::incarnation::LEASE;
-use crate::nats::worker::job_task::Verdict;
+use crate::nats::worker::job_task::Disposition;
 use crate::nats::worker::run::pending_acks::Ack;
 use crate::sync::Arc;
 
 /// The longest that an answer is waited for, whatever the time of an answer is.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const MAX_ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Course {
+impl WorkerRun {
     /// Tells the consumer the outcome of a delivery.
-    pub(crate) fn send_ack(&mut self, delivery: u64, verdict: Verdict) {
-        let (Some(hand), Some(replies)) = (self.hands.get(delivery), &self.acks.replies) else { return };
-        let Some(subject) = hand.delivered.message.reply.clone() else { return self.lose(delivery) };
+    pub(crate) fn send_ack(&mut self, delivery: u64, disposition: Disposition) {
+        let (Some(job), Some(replies)) = (self.in_flight.get(delivery), &self.acks.replies) else { return };
+        let Some(subject) = job.delivered.message.reply.clone() else { return self.lose_outcome(delivery) };
         self.acks.sent += 1;
         let number = self.acks.sent;
-        let (reply, word, link) = (replies.subject(number), word_of(&verdict), &self.outfit.link);
-        let sending = link.client.publish_with_reply(subject.clone(), reply.clone(), word.clone().into());
+        let (reply, word, connection) = (replies.subject(number), ack_payload(&disposition), &self.context.connection);
+        let sending = connection.client.publish_with_reply(subject.clone(), reply.clone(), word.clone().into());
         if hand_over(sending).is_none() {
-            let (link, notes) = (Arc::clone(link), self.outfit.notes.0.clone());
-            self.outfit.link.io.spawn(async move {
-                let sending = link.client.publish_with_reply(subject, reply, word.into());
+            let (connection, commands) = (Arc::clone(connection), self.context.commands.0.clone());
+            self.context.connection.io.spawn(async move {
+                let sending = connection.client.publish_with_reply(subject, reply, word.into());
                 if io::timeout(LEASE, sending).await.is_err() {
-                    let _ = notes.send(Note::Unsent(number));
+                    let _ = commands.send(Command::Unsent(number));
                 }
             });
         }
-        let until = Instant::now() + self.outfit.link.timeout.min(LONGEST_WAIT);
-        self.acks.waiting.insert(number, Ack { delivery, verdict, until });
-        self.hands.leave(delivery);
+        let until = Instant::now() + self.context.connection.timeout.min(MAX_ACK_TIMEOUT);
+        self.acks.waiting.insert(number, Ack { delivery, disposition, until });
+        self.in_flight.mark_acking(delivery);
     }
 
     /// The server has answered an acknowledgement.
-    pub(crate) fn hear_reply(&mut self, message: &async_nats::Message) {
+    pub(crate) fn on_ack_reply(&mut self, message: &async_nats::Message) {
         let number = self.acks.replies.as_ref().and_then(|replies| replies.number(&message.subject));
         let Some(ack) = number.and_then(|number| self.acks.waiting.remove(&number)) else { return };
         if message.status == Some(StatusCode::NO_RESPONDERS) {
-            return self.settled(ack.delivery, Settled::Untold { verdict: ack.verdict, is_gone: true });
+            return self.on_ack_result(
+                ack.delivery,
+                AckResult::Unacked { disposition: ack.disposition, is_consumer_missing: true },
+            );
         }
-        let settled = Settled::of(&ack.verdict);
-        let Some(hand) = self.hands.get(ack.delivery) else { return };
-        if !matches!(settled, Settled::Done | Settled::Dead) || !hand.delivered.is_recorded() {
-            return self.settled(ack.delivery, settled);
+        let settled = AckResult::of(&ack.disposition);
+        let Some(job) = self.in_flight.get(ack.delivery) else { return };
+        if !matches!(settled, AckResult::Done | AckResult::Dead) || !job.delivered.is_recorded() {
+            return self.on_ack_result(ack.delivery, settled);
         }
-        let (delivered, notes) = (Arc::clone(&hand.delivered), self.outfit.notes.0.clone());
-        let registrar = Arc::clone(&self.outfit.registrar);
-        self.outfit.link.io.spawn(async move {
-            registrar.history.erase(&delivered).await;
-            let _ = notes.send(Note::Settled(ack.delivery, settled));
+        let (delivered, commands) = (Arc::clone(&job.delivered), self.context.commands.0.clone());
+        let acker = Arc::clone(&self.context.acker);
+        self.context.connection.io.spawn(async move {
+            acker.history.erase(&delivered).await;
+            let _ = commands.send(Command::AckResult(ack.delivery, settled));
         });
     }
 
     /// An acknowledgement was not handed over in time.
-    pub(crate) fn unsent(&mut self, number: u64) {
-        if let Some(Ack { delivery, verdict, .. }) = self.acks.waiting.remove(&number) {
-            self.settled(delivery, Settled::Untold { verdict, is_gone: false });
+    pub(crate) fn on_unsent(&mut self, number: u64) {
+        if let Some(Ack { delivery, disposition, .. }) = self.acks.waiting.remove(&number) {
+            self.on_ack_result(delivery, AckResult::Unacked { disposition, is_consumer_missing: false });
         }
     }
 
     /// Gives answers up that do not come.
-    pub(crate) fn look_for_late_replies(&mut self, now: Instant) {
+    pub(crate) fn expire_acks(&mut self, now: Instant) {
         while let Some(oldest) = self.acks.waiting.first_entry()
             && oldest.get().until <= now
         {
             let number = *oldest.key();
-            self.unsent(number);
+            self.on_unsent(number);
         }
     }
 }

@@ -1,44 +1,44 @@
-//! Getting the consumer, losing it, and leaving it for good.
+//! Getting the consumer, losing it, and acking it for good.
 
 use std::time::Duration;
 use std::time::Instant;
 
 use async_nats::RequestErrorKind;
 
-use super::state::{Course, State};
+use super::state::{State, WorkerRun};
 
 use crate::error::CancelReason;
 use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
-use crate::nats::worker::command::Note;
+use crate::nats::worker::command::Command;
 use crate::nats::worker::inbox::{self, PrepareError, Prepared};
 use crate::nats::worker::incarnation::Origin;
 use crate::sync::Arc;
 
 /// The first pause after a failure; doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How long before the end of a drain the tokens are cancelled, so that a handler that heeds its token can still
-/// have its outcome told; at most a quarter of the drain's time.
-const LAST_CALL: Duration = Duration::from_secs(1);
+/// have its outcome reported; at most a quarter of the drain's time.
+const CANCEL_BEFORE_END: Duration = Duration::from_secs(1);
 
-impl Course {
+impl WorkerRun {
     pub(crate) fn prepare(&mut self) {
         self.tries += 1;
         self.state = State::Preparing;
-        let (number, notes) = (self.tries, self.outfit.notes.0.clone());
-        let (link, terms) = (Arc::clone(&self.outfit.link), Arc::clone(&self.outfit.terms));
+        let (number, commands) = (self.tries, self.context.commands.0.clone());
+        let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
         let needs_replies = self.acks.replies.is_none();
-        self.outfit.link.io.spawn(async move {
-            let prepared = inbox::prepare(&link, &terms, needs_replies).await;
+        self.context.connection.io.spawn(async move {
+            let prepared = inbox::prepare(&connection, &config, needs_replies).await;
             // The run may have ended, and then it drops the inbox.
-            let _ = notes.send(Note::Prepared(number, prepared.map(Box::new)));
+            let _ = commands.send(Command::Prepared(number, prepared.map(Box::new)));
         });
     }
 
     /// Gives the inbox up, if there is one, and prepares again at once.
-    pub(crate) fn prepare_anew(&mut self) {
+    pub(crate) fn prepare_again(&mut self) {
         self.close_inbox();
         self.was_disconnected = false;
         self.prepare();
@@ -49,11 +49,11 @@ impl Course {
         self.credit.forget();
         let open = std::mem::replace(&mut self.state, State::Preparing);
         if let State::Open(prepared) = open {
-            self.old.push(prepared.inbox.close(&self.outfit.link));
+            self.old.push(prepared.inbox.close(&self.context.connection));
         }
     }
 
-    pub(crate) fn prepared(&mut self, prepared: Result<Box<Prepared>, PrepareError>) {
+    pub(crate) fn on_prepared(&mut self, prepared: Result<Box<Prepared>, PrepareError>) {
         if !matches!(self.state, State::Preparing) {
             return;
         }
@@ -62,10 +62,10 @@ impl Course {
                 self.acks.replies = self.acks.replies.take().or(prepared.replies.take());
                 self.failures = 0;
                 self.was_disconnected = false;
-                self.came_from(prepared.origin);
+                self.set_origin(prepared.origin);
                 self.state = State::Open(prepared);
                 self.sweep();
-                self.tell(&Event::ConsumerReady { consumer: self.outfit.terms.consumer.clone() });
+                self.emit(&Event::ConsumerReady { consumer: self.context.config.consumer.clone() });
             }
             Err(PrepareError::Final(error)) => self.drain(Some(error)),
             Err(PrepareError::Passing(error)) => self.fail(error),
@@ -77,38 +77,38 @@ impl Course {
     }
 
     /// Deliveries come from this stream and this consumer from now on.
-    fn came_from(&mut self, origin: Origin) {
+    fn set_origin(&mut self, origin: Origin) {
         let known = self.origin.replace(origin);
         self.lease.void();
         if known.is_some_and(|known| known.stream != origin.stream) {
             self.stream_was_replaced();
         }
         if known.is_some_and(|known| known != origin) {
-            self.return_line(); // it is delivered again, or is gone
+            self.return_line(); // it is delivered again, or is missing_consumer
         }
     }
 
     /// Looks whether the server is there: it was to say something by now.
-    pub(crate) fn look_for_the_server(&mut self) {
+    pub(crate) fn check_server(&mut self) {
         if let State::Open(prepared) = &mut self.state {
-            prepared.inbox.heard(); // the next look is as far away
+            prepared.inbox.touch(); // the next look is as far away
         }
         self.lease.void();
         self.lease.is_for_silence = true;
-        self.look();
+        self.check_origin();
     }
 
-    /// Has the client connect anew, if the server is not heard at all. "No responders" is an answer, too.
+    /// Has the client connect anew, if the server is not touch at all. "No responders" is an answer, too.
     pub(crate) fn replace_dead_connection(&self) {
-        let link = Arc::clone(&self.outfit.link);
-        if !link.is_connected() {
+        let connection = Arc::clone(&self.context.connection);
+        if !connection.is_connected() {
             return;
         }
-        self.outfit.link.io.spawn(async move {
-            let probe = link.client.new_inbox();
-            let answer = link.in_time(link.client.request(probe, "".into())).await;
+        self.context.connection.io.spawn(async move {
+            let probe = connection.client.new_inbox();
+            let answer = connection.in_time(connection.client.request(probe, "".into())).await;
             if answer.is_none_or(|answer| answer.is_err_and(|error| error.kind() == RequestErrorKind::TimedOut)) {
-                let _ = link.in_time(link.client.force_reconnect()).await;
+                let _ = connection.in_time(connection.client.force_reconnect()).await;
             }
         });
     }
@@ -116,11 +116,11 @@ impl Course {
     /// Something is wrong: tries again after a pause.
     pub(crate) fn fail(&mut self, error: String) {
         self.close_inbox();
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        let pause = MIN_PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE);
         self.failures += 1;
         self.state = State::Pausing { until: Instant::now() + pause };
-        let consumer = self.outfit.terms.consumer.clone();
-        self.tell(&Event::ConsumerFailed { consumer, error, retry_after: pause });
+        let consumer = self.context.config.consumer.clone();
+        self.emit(&Event::ConsumerFailed { consumer, error, retry_after: pause });
     }
 
     pub(crate) fn drain(&mut self, error: Option<WorkerError>) {
@@ -129,18 +129,18 @@ impl Course {
         }
         self.close_inbox();
         self.tries += 1; // what is being prepared is not wanted any more
-        let (now, time) = (Instant::now(), self.outfit.terms.drain_timeout);
-        let last_call = now.checked_add(time.saturating_sub(LAST_CALL.min(time / 4)));
+        let (now, time) = (Instant::now(), self.context.config.drain_timeout);
+        let last_call = now.checked_add(time.saturating_sub(CANCEL_BEFORE_END.min(time / 4)));
         self.state = State::Draining { last_call, until: now.checked_add(time), error };
         self.return_queued();
-        self.solo_is_over();
+        self.cancel_solo();
     }
 
     /// What has not started goes back.
     pub(crate) fn return_queued(&mut self) {
         self.return_line();
-        for task in self.hands.tasks() {
-            task.cancel(CancelReason::Requested, &self.outfit.executor);
+        for task in self.in_flight.tasks() {
+            task.cancel(CancelReason::Requested, &self.context.executor);
         }
     }
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use async_nats::StatusCode;
 
-use super::state::{Course, State};
+use super::state::{State, WorkerRun};
 use crate::io;
 use crate::nats::event::Event;
-use crate::nats::queue::dead_letter::DeadReason;
-use crate::nats::worker::command::Note;
-use crate::nats::worker::history::WorkerCounters;
+use crate::nats::queue::dead_letter::DeadLetterReason;
+use crate::nats::worker::command::Command;
+use crate::nats::worker::history::JobRecord;
 use crate::nats::worker::job::Delivered;
-use crate::nats::worker::job_task::Verdict;
+use crate::nats::worker::job_task::Disposition;
 use crate::nats::worker::metrics::add;
 use crate::nats::worker::{inbox, incarnation};
 use crate::sync::{Arc, Ordering};
@@ -19,16 +19,16 @@ use crate::sync::{Arc, Ordering};
 /// After what time a job comes again that this worker has no room for.
 const RETURN_PAUSE: Duration = Duration::from_secs(1);
 /// How long a job that seems too early waits for the server's time at most.
-const PATIENCE: Duration = Duration::from_secs(2);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-impl Course {
-    pub(crate) fn ask(&mut self) {
+impl WorkerRun {
+    pub(crate) fn request_jobs(&mut self) {
         if !matches!(self.state, State::Open(_)) {
             return;
         }
         if self.was_disconnected
             || self.is_paused
-            || self.watch.is_sweeping
+            || self.health.is_sweeping
             || !self.solo.is_none()
             || self.is_full_of_stuck()
         {
@@ -36,21 +36,21 @@ impl Course {
         }
         let State::Open(prepared) = &mut self.state else { return };
         if !self.credit.is_asking() {
-            prepared.inbox.heard(); // the server had no reason to say anything until now
+            prepared.inbox.touch(); // the server had no reason to say anything until now
         }
-        let most = if self.watch.is_next_too_large { 1 } else { usize::MAX };
-        let jobs = self.credit.ask(self.hands.staying(), most);
+        let most = if self.health.is_next_too_large { 1 } else { usize::MAX };
+        let jobs = self.credit.request(self.in_flight.not_acking(), most);
         if jobs > 0 {
-            self.watch.is_next_too_large = false;
-            prepared.ask(jobs, self.outfit.terms.max_bytes, &self.outfit.link);
+            self.health.is_next_too_large = false;
+            prepared.request(jobs, self.context.config.max_bytes, &self.context.connection);
         }
     }
 
-    pub(crate) fn receive(&mut self, message: async_nats::Message) {
+    pub(crate) fn on_message(&mut self, message: async_nats::Message) {
         if let State::Open(prepared) = &mut self.state {
-            prepared.inbox.heard();
+            prepared.inbox.touch();
         }
-        self.watch.denied = 0;
+        self.health.denied = 0;
         // A job may have a status among its headers, too.
         let is_job = message.reply.as_deref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
         match message.status {
@@ -59,15 +59,15 @@ impl Course {
         }
     }
 
-    /// Takes a job. One that comes again is looked up first.
+    /// Takes a job. One that comes again is on_origin_checked up first.
     pub(crate) fn receive_job(&mut self, message: async_nats::Message) {
         self.credit.received();
         let read = self.origin.and_then(|origin| Delivered::read(message, origin, &self.clock));
         let Some(delivered) = read else {
-            self.tell(&Event::Complaint("a message came that is no job".to_owned()));
+            self.emit(&Event::Warning("a message came that is no job".to_owned()));
             return;
         };
-        let counters = &self.outfit.counters;
+        let counters = &self.context.counters;
         add(&counters.delivered);
         if delivered.deliveries > 1 {
             add(&counters.redelivered);
@@ -75,49 +75,51 @@ impl Course {
         counters.pending.store(delivered.pending, Ordering::Relaxed);
         let is_new = delivered.deliveries == 1;
         let delivered = Arc::new(delivered);
-        let number = self.hands.hold(Arc::clone(&delivered), self.token.child_token());
+        let number = self.in_flight.insert(Arc::clone(&delivered), self.token.child_token());
         if !self.clock.is_known() {
-            self.look();
+            self.check_origin();
         }
         let is_early = !delivered.until_due().is_zero();
         let asks_for_time = is_early && !self.clock.is_fresh();
         if is_new && !asks_for_time {
-            return self.decide(number, WorkerCounters::default());
+            return self.place(number, JobRecord::default());
         }
-        let (registrar, notes) = (Arc::clone(&self.outfit.registrar), self.outfit.notes.0.clone());
-        let (link, terms) = (Arc::clone(&self.outfit.link), Arc::clone(&self.outfit.terms));
-        self.outfit.link.io.spawn(async move {
+        let (acker, commands) = (Arc::clone(&self.context.acker), self.context.commands.0.clone());
+        let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
+        self.context.connection.io.spawn(async move {
             if asks_for_time {
-                let asking = incarnation::server_time(&link, &terms);
-                if let Ok(Some(time)) = io::timeout(PATIENCE, asking).await {
+                let asking = incarnation::server_time(&connection, &config);
+                if let Ok(Some(time)) = io::timeout(LOOKUP_TIMEOUT, asking).await {
                     delivered.clock.learn(time);
                 }
             }
-            let record = if is_new { WorkerCounters::default() } else { registrar.history.read(&delivered).await };
-            let _ = notes.send(Note::Known(number, record));
+            let record = if is_new { JobRecord::default() } else { acker.history.read(&delivered).await };
+            let _ = commands.send(Command::Known(number, record));
         });
     }
 
     /// Decides what becomes of a delivery, now that all is known of its job.
-    pub(crate) fn decide(&mut self, number: u64, record: WorkerCounters) {
-        let Some(hand) = self.hands.get(number) else { return };
-        let delivered = Arc::clone(&hand.delivered);
+    pub(crate) fn place(&mut self, number: u64, record: JobRecord) {
+        let Some(job) = self.in_flight.get(number) else { return };
+        let delivered = Arc::clone(&job.delivered);
         delivered.set_returns(record.returns);
-        if record != WorkerCounters::default() {
+        if record != JobRecord::default() {
             delivered.set_recorded();
         }
-        let terms = &self.outfit.terms;
+        let config = &self.context.config;
         if let Some((reason, error)) = record.dead {
-            self.wait_to_tell(number, Verdict::Dead { reason, error });
+            self.queue_outcome(number, Disposition::Dead { reason, error });
         } else if !delivered.until_due().is_zero() {
-            self.wait_to_tell(number, Verdict::Postpone(Duration::ZERO));
-        } else if delivered.attempts() > terms.max_deliveries {
+            self.queue_outcome(number, Disposition::Postpone(Duration::ZERO));
+        } else if delivered.attempts() > config.max_deliveries {
             let error = "it was delivered too often without an outcome".to_owned();
-            self.wait_to_tell(number, Verdict::Dead { reason: DeadReason::Deliveries, error });
+            self.queue_outcome(number, Disposition::Dead { reason: DeadLetterReason::Deliveries, error });
         } else if !self.is_open() || self.is_paused || self.is_line_full() || self.is_full_of_stuck() {
-            self.wait_to_tell(number, Verdict::Return(self.pause_of_return()));
-        } else if !self.solo.is_none() || (delivered.attempts() >= terms.alone_from && !self.hands.has_twin(number)) {
-            self.take_alone(number);
+            self.queue_outcome(number, Disposition::Nak(self.pause_of_return()));
+        } else if !self.solo.is_none()
+            || (delivered.attempts() >= config.alone_from && !self.in_flight.has_duplicate(number))
+        {
+            self.run_alone(number);
         } else {
             self.line.push_back(number);
         }
@@ -125,36 +127,36 @@ impl Course {
 
     /// Whether a further delivery would have to wait for more than the confirmation of an outcome.
     fn is_line_full(&self) -> bool {
-        self.hands.with_pool() + self.line.len() >= self.credit.slots()
+        self.in_flight.with_pool() + self.line.len() >= self.credit.slots()
     }
 
     /// Begins what waits, as far as there are slots.
-    pub(crate) fn begin_next(&mut self) {
-        while self.hands.slots_taken() < self.credit.slots()
+    pub(crate) fn start_next(&mut self) {
+        while self.in_flight.slots_taken() < self.credit.slots()
             && let Some(number) = self.line.pop_front()
         {
-            self.begin(number);
+            self.start(number);
         }
     }
 
     /// What waits for a slot goes back.
     pub(crate) fn return_line(&mut self) {
         for number in std::mem::take(&mut self.line) {
-            self.wait_to_tell(number, Verdict::Return(Duration::ZERO));
+            self.queue_outcome(number, Disposition::Nak(Duration::ZERO));
         }
     }
 
-    /// Hands a delivery to the pool.
-    pub(crate) fn begin(&mut self, number: u64) {
-        let Some(hand) = self.hands.get(number) else { return };
-        let (crew, counters) = (&self.outfit.crew, &self.outfit.counters);
+    /// InFlight a delivery to the pool.
+    pub(crate) fn start(&mut self, number: u64) {
+        let Some(job) = self.in_flight.get(number) else { return };
+        let (dispatcher, counters) = (&self.context.dispatcher, &self.context.counters);
         counters.enter(); // before its handler can begin
-        let task = crew.take(number, Arc::clone(&hand.delivered), &hand.token, &hand.started, &self.verdicts.0);
+        let task = dispatcher.take(number, Arc::clone(&job.delivered), &job.token, &job.started, &self.dispositions.0);
         match task {
-            Some(task) => self.hands.begin(number, task),
+            Some(task) => self.in_flight.start(number, task),
             None => {
                 counters.leave(1);
-                self.wait_to_tell(number, Verdict::Return(Duration::ZERO));
+                self.queue_outcome(number, Disposition::Nak(Duration::ZERO));
             }
         }
     }
@@ -174,12 +176,12 @@ impl Course {
         let is_lost = status == StatusCode::NO_RESPONDERS || text.contains("Deleted");
         if let Some(jobs) = inbox::returned(message) {
             self.credit.returned(jobs);
-            self.watch.is_next_too_large = inbox::is_too_large(message);
-            self.watch.note_idle(status == StatusCode::TIMEOUT);
+            self.health.is_next_too_large = inbox::is_too_large(message);
+            self.health.note_idle(status == StatusCode::TIMEOUT);
         } else if is_lost {
             self.lease.void();
-            self.tell(&Event::ConsumerLost { consumer: self.outfit.terms.consumer.clone() });
-            self.prepare_anew();
+            self.emit(&Event::ConsumerLost { consumer: self.context.config.consumer.clone() });
+            self.prepare_again();
         } else {
             self.fail(format!("{status} {text}"));
         }

@@ -2,217 +2,217 @@
 //!
 //! | what a look says | deliveries of this stream and consumer | deliveries of another consumer of this stream | deliveries of another stream |
 //! |---|---|---|---|
-//! | the same as known | outcomes and heartbeats are sent | what has ended is deleted from the stream; all else comes again anyway | dropped, counted as lost, told by an event |
+//! | the same as known | outcomes and heartbeats are sent | what has ended is deleted from the stream; all else comes again anyway | dropped, counted as lost, reported by an event |
 //! | another consumer, or none | wait until the consumer is made anew; in a drain as in the next column | | |
-//! | another stream | dropped, counted as lost, told by an event | dropped | dropped |
-//! | no stream, no answer | wait for the next look, up to `ack_wait` | wait | dropped |
+//! | another stream | dropped, counted as lost, reported by an event | dropped | dropped |
+//! | no stream, no answer | wait for the next check, up to `ack_wait` | wait | dropped |
 //!
 //! Each look has a number; an answer to a look that was begun before the lease was made void is ignored.
 
 use std::time::{Duration, Instant};
 
-use super::state::{Course, State};
+use super::state::{State, WorkerRun};
 use crate::io;
 use crate::nats::event::Event;
-use crate::nats::worker::ack::{Route, Settled};
-use crate::nats::worker::command::Note;
-use crate::nats::worker::incarnation::{self, LEASE, Look, Origin, Sight};
-use crate::nats::worker::job_task::Verdict;
+use crate::nats::worker::ack::{AckResult, Route};
+use crate::nats::worker::command::Command;
+use crate::nats::worker::incarnation::{self, LEASE, Origin, OriginCheck, OriginStatus};
+use crate::nats::worker::job_task::Disposition;
 use crate::nats::worker::metrics::add;
 use crate::sync::Arc;
 
-/// Between two looks of which the first saw nothing.
+/// Between two checks of which the first saw nothing.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Before a look whose reason is that the server knows no such consumer.
-const GONE_PAUSE: Duration = Duration::from_millis(20);
+const MISSING_CONSUMER_PAUSE: Duration = Duration::from_millis(20);
 
-impl Course {
-    /// There is a verdict of the pool.
-    pub(crate) fn settle(&mut self, number: u64, verdict: Verdict) {
-        let Some(hand) = self.hands.ended(number) else { return };
-        if !hand.is_stuck {
-            return self.wait_to_tell(number, verdict);
+impl WorkerRun {
+    /// There is a disposition of the pool.
+    pub(crate) fn on_disposition(&mut self, number: u64, disposition: Disposition) {
+        let Some(job) = self.in_flight.finish(number) else { return };
+        if !job.is_stuck {
+            return self.queue_outcome(number, disposition);
         }
         // The job was given up while its handler ran, and now the handler has returned.
-        let is_done = matches!(verdict, Verdict::Done);
-        if hand.is_told && is_done && !hand.is_dead {
-            (hand.is_stuck, hand.give_up_at) = (false, None);
-            self.wait_to_tell(number, verdict);
-        } else if hand.is_told {
+        let is_done = matches!(disposition, Disposition::Done);
+        if job.is_acked && is_done && !job.is_dead {
+            (job.is_stuck, job.give_up_at) = (false, None);
+            self.queue_outcome(number, disposition);
+        } else if job.is_acked {
             self.release(number);
         } else {
-            hand.is_stuck = false;
-            if is_done && hand.verdict.is_some() {
-                hand.verdict = Some(verdict);
+            job.is_stuck = false;
+            if is_done && job.disposition.is_some() {
+                job.disposition = Some(disposition);
             }
         }
     }
 
-    /// The outcome of a delivery waits to be told.
-    pub(crate) fn wait_to_tell(&mut self, number: u64, verdict: Verdict) {
-        let give_up_at = Instant::now().checked_add(self.outfit.registrar.ack_wait);
-        let Some(hand) = self.hands.get_mut(number) else { return };
-        hand.verdict = Some(verdict);
-        if hand.give_up_at.is_none() {
-            hand.give_up_at = give_up_at;
+    /// The outcome of a delivery waits to be reported.
+    pub(crate) fn queue_outcome(&mut self, number: u64, disposition: Disposition) {
+        let give_up_at = Instant::now().checked_add(self.context.acker.ack_wait);
+        let Some(job) = self.in_flight.get_mut(number) else { return };
+        job.disposition = Some(disposition);
+        if job.give_up_at.is_none() {
+            job.give_up_at = give_up_at;
         }
         self.lease.waiting.push_back(number);
     }
 
     /// Tells what waits, if the lease allows it, and sees to it that there is one.
-    pub(crate) fn tell_outcomes(&mut self) {
-        if self.lease.waiting.is_empty() && self.lease.beats.is_empty() {
+    pub(crate) fn send_outcomes(&mut self) {
+        if self.lease.waiting.is_empty() && self.lease.heartbeats.is_empty() {
             return;
         }
         let now = Instant::now();
         self.give_up_late_outcomes(now);
-        if !self.outfit.link.is_connected() {
-            self.lease.beats.clear(); // all are due when the connection is back
+        if !self.context.connection.is_connected() {
+            self.lease.heartbeats.clear(); // all are due when the connection is back
             return;
         }
         let Some(origin) = self.origin.filter(|_| self.lease.is_fresh()) else {
-            if self.lease.next_at.is_none_or(|moment| moment <= now) && self.needs_a_look() {
-                self.look();
+            if self.lease.next_at.is_none_or(|moment| moment <= now) && self.needs_origin_check() {
+                self.check_origin();
             }
             return;
         };
         self.send_heartbeats(origin);
         for _ in 0..self.lease.waiting.len() {
             let Some(number) = self.lease.waiting.pop_front() else { break };
-            let Some(hand) = self.hands.get_mut(number) else { continue };
-            let returns = hand.verdict.as_ref().is_some_and(Verdict::is_return);
+            let Some(job) = self.in_flight.get_mut(number) else { continue };
+            let returns = job.disposition.as_ref().is_some_and(Disposition::is_nak);
             if returns && !self.old.is_empty() {
                 self.lease.waiting.push_back(number); // rule 3 of the run
                 continue;
             }
-            let Some(verdict) = hand.verdict.take() else { continue };
-            let from = hand.delivered.origin;
+            let Some(disposition) = job.disposition.take() else { continue };
+            let from = job.delivered.origin;
             if from.stream != origin.stream {
-                self.lose(number);
+                self.lose_outcome(number);
                 continue;
             }
             let is_deserted = from.consumer != origin.consumer || self.lease.is_consumer_gone(origin);
             let route = if is_deserted { Route::Stream } else { Route::Consumer };
-            self.tell_outcome(number, verdict, route);
+            self.send_outcome(number, disposition, route);
         }
     }
 
     /// Whether something waits that a look would help on.
-    fn needs_a_look(&self) -> bool {
+    fn needs_origin_check(&self) -> bool {
         let helps = |number: &u64| {
-            let verdict = self.hands.get(*number).and_then(|hand| hand.verdict.as_ref());
-            verdict.is_some_and(|verdict| !verdict.is_return()) || self.old.is_empty()
+            let disposition = self.in_flight.get(*number).and_then(|job| job.disposition.as_ref());
+            disposition.is_some_and(|disposition| !disposition.is_nak()) || self.old.is_empty()
         };
         self.origin.is_some()
-            && self.lease.looking.is_none()
+            && self.lease.checking.is_none()
             && !matches!(self.state, State::Preparing | State::Pausing { .. })
-            && (!self.lease.beats.is_empty() || self.lease.waiting.iter().any(helps))
+            && (!self.lease.heartbeats.is_empty() || self.lease.waiting.iter().any(helps))
     }
 
-    fn tell_outcome(&mut self, number: u64, verdict: Verdict, route: Route) {
-        let Some(hand) = self.hands.get(number) else { return };
-        let needs_more = match verdict {
-            Verdict::Dead { .. } => true,
-            Verdict::Return(_) | Verdict::Postpone(_) => !hand.is_ready,
-            Verdict::Done | Verdict::Retry(_) | Verdict::Buried => false,
+    fn send_outcome(&mut self, number: u64, disposition: Disposition, route: Route) {
+        let Some(job) = self.in_flight.get(number) else { return };
+        let needs_more = match disposition {
+            Disposition::Dead { .. } => true,
+            Disposition::Nak(_) | Disposition::Postpone(_) => !job.is_ready,
+            Disposition::Done | Disposition::Retry(_) | Disposition::DeadLetterStored => false,
         };
         if route == Route::Consumer && !needs_more {
-            return self.send_ack(number, verdict);
+            return self.send_ack(number, disposition);
         }
-        let (delivered, notes) = (Arc::clone(&hand.delivered), self.outfit.notes.0.clone());
-        let registrar = Arc::clone(&self.outfit.registrar);
-        self.outfit.link.io.spawn(async move {
-            let settled = registrar.settle(&delivered, verdict, route).await;
-            let _ = notes.send(Note::Settled(number, settled));
+        let (delivered, commands) = (Arc::clone(&job.delivered), self.context.commands.0.clone());
+        let acker = Arc::clone(&self.context.acker);
+        self.context.connection.io.spawn(async move {
+            let settled = acker.prepare(&delivered, disposition, route).await;
+            let _ = commands.send(Command::AckResult(number, settled));
         });
     }
 
     fn send_heartbeats(&mut self, origin: Origin) {
-        let numbers = std::mem::take(&mut self.lease.beats);
-        let subjects = self.hands.subjects(&numbers, |delivered| delivered.origin == origin);
+        let numbers = std::mem::take(&mut self.lease.heartbeats);
+        let subjects = self.in_flight.subjects(&numbers, |delivered| delivered.origin == origin);
         if subjects.is_empty() {
             return;
         }
-        self.outfit.counters.note_heartbeats(subjects.len());
-        let client = self.outfit.link.client.clone();
+        self.context.counters.note_heartbeats(subjects.len());
+        let client = self.context.connection.client.clone();
         let sending = async move {
             for subject in subjects {
                 let _ = client.publish(subject, "+WPI".into()).await;
             }
         };
         // After that time the next ones are due.
-        let limit = self.outfit.terms.ack_wait / 3;
-        self.outfit.link.io.spawn(async move { io::timeout(limit, sending).await.unwrap_or(()) });
+        let limit = self.context.config.ack_wait / 3;
+        self.context.connection.io.spawn(async move { io::timeout(limit, sending).await.unwrap_or(()) });
     }
 
     /// Looks at the stream and the consumer.
-    pub(crate) fn look(&mut self) {
+    pub(crate) fn check_origin(&mut self) {
         let Some(known) = self.origin else { return };
-        if self.lease.looking.is_some() {
+        if self.lease.checking.is_some() {
             return;
         }
-        self.lease.looks += 1;
-        let number = self.lease.looks;
-        self.lease.looking = Some((number, Instant::now()));
-        let (link, terms) = (Arc::clone(&self.outfit.link), Arc::clone(&self.outfit.terms));
-        let notes = self.outfit.notes.0.clone();
-        self.outfit.link.io.spawn(async move {
-            let look = incarnation::look(&link, &terms, known).await;
-            let _ = notes.send(Note::Looked(number, look));
+        self.lease.checks += 1;
+        let number = self.lease.checks;
+        self.lease.checking = Some((number, Instant::now()));
+        let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
+        let commands = self.context.commands.0.clone();
+        self.context.connection.io.spawn(async move {
+            let check = incarnation::check_origin(&connection, &config, known).await;
+            let _ = commands.send(Command::OriginChecked(number, check));
         });
     }
 
-    pub(crate) fn looked(&mut self, number: u64, look: &Look) {
-        if let Some(time) = look.server_time {
+    pub(crate) fn on_origin_checked(&mut self, number: u64, check: &OriginCheck) {
+        if let Some(time) = check.server_time {
             self.clock.learn(time);
         }
-        let Some((_, begun_at)) = self.lease.looking.take_if(|(current, _)| *current == number) else { return };
+        let Some((_, begun_at)) = self.lease.checking.take_if(|(current, _)| *current == number) else { return };
         self.lease.next_at = None;
         if std::mem::take(&mut self.lease.is_for_silence) && matches!(self.state, State::Open(_)) {
             // Whatever the answer, what was asked for is not answered.
-            if look.sight == Sight::Silence {
+            if check.status == OriginStatus::Silence {
                 self.replace_dead_connection();
             }
-            return self.fail("nothing is heard of the server".to_owned());
+            return self.fail("nothing is touch of the server".to_owned());
         }
-        match look.sight {
-            Sight::Same => {
-                self.lease.gone = None;
-                // However long the answer took, what waits for it can be told.
+        match check.status {
+            OriginStatus::Same => {
+                self.lease.missing_consumer = None;
+                // However long the answer took, what waits for it can be reported.
                 let earliest = Instant::now().checked_sub(LEASE / 2);
-                self.lease.seen_at = Some(earliest.map_or(begun_at, |moment| moment.max(begun_at)));
+                self.lease.confirmed_at = Some(earliest.map_or(begun_at, |moment| moment.max(begun_at)));
                 return;
             }
-            Sight::OtherConsumer if self.is_open() => return self.lose_consumer(),
-            Sight::OtherConsumer => {
+            OriginStatus::OtherConsumer if self.is_open() => return self.on_consumer_lost(),
+            OriginStatus::OtherConsumer => {
                 // In a drain no consumer is made. What has ended is deleted from the stream.
-                (self.lease.gone, self.lease.seen_at) = (self.origin, Some(begun_at));
+                (self.lease.missing_consumer, self.lease.confirmed_at) = (self.origin, Some(begun_at));
                 return;
             }
-            Sight::OtherStream if self.is_open() => return self.prepare_anew(),
-            Sight::OtherStream => self.stream_was_replaced(),
-            Sight::NoStream if self.is_open() => self.prepare_anew(),
-            Sight::Silence => self.replace_dead_connection(),
-            Sight::NoStream | Sight::Unknown(_) => {}
+            OriginStatus::OtherStream if self.is_open() => return self.prepare_again(),
+            OriginStatus::OtherStream => self.stream_was_replaced(),
+            OriginStatus::NoStream if self.is_open() => self.prepare_again(),
+            OriginStatus::Silence => self.replace_dead_connection(),
+            OriginStatus::NoStream | OriginStatus::Unknown(_) => {}
         }
         self.lease.next_at = Instant::now().checked_add(PAUSE);
     }
 
-    fn lose_consumer(&mut self) {
-        self.tell(&Event::ConsumerLost { consumer: self.outfit.terms.consumer.clone() });
-        self.prepare_anew();
+    fn on_consumer_lost(&mut self) {
+        self.emit(&Event::ConsumerLost { consumer: self.context.config.consumer.clone() });
+        self.prepare_again();
     }
 
-    /// Another stream has the name. Outcomes of the old one are not told there.
+    /// Another stream has the name. Outcomes of the old one are not reported there.
     pub(crate) fn stream_was_replaced(&mut self) {
-        self.tell(&Event::StreamReplaced { stream: self.outfit.terms.stream.to_string() });
+        self.emit(&Event::StreamReplaced { stream: self.context.config.stream.to_string() });
         let now = self.origin.filter(|_| self.is_open());
-        for number in self.hands.numbers() {
-            let Some(hand) = self.hands.get_mut(number) else { continue };
-            let is_old = now.is_none_or(|now| hand.delivered.origin.stream != now.stream);
-            if is_old && hand.verdict.take().is_some() {
-                self.lose(number);
+        for number in self.in_flight.numbers() {
+            let Some(job) = self.in_flight.get_mut(number) else { continue };
+            let is_old = now.is_none_or(|now| job.delivered.origin.stream != now.stream);
+            if is_old && job.disposition.take().is_some() {
+                self.lose_outcome(number);
             }
         }
         if now.is_none() {
@@ -220,10 +220,10 @@ impl Course {
         }
     }
 
-    /// What waits for too long is told by an event: the server gives the job to another worker.
+    /// What waits for too long is reported by an event: the server gives the job to another worker.
     fn give_up_late_outcomes(&mut self, now: Instant) {
         let is_late = |number: &u64| {
-            let moment = self.hands.get(*number).and_then(|hand| hand.give_up_at);
+            let moment = self.in_flight.get(*number).and_then(|job| job.give_up_at);
             self.origin.is_none() || moment.is_some_and(|moment| moment <= now)
         };
         let late: Vec<_> = self.lease.waiting.iter().copied().filter(is_late).collect();
@@ -231,66 +231,67 @@ impl Course {
             return;
         }
         self.lease.waiting.retain(|number| !late.contains(number));
-        late.into_iter().for_each(|number| self.lose(number));
+        late.into_iter().for_each(|number| self.lose_outcome(number));
     }
 
-    pub(crate) fn lose(&mut self, number: u64) {
-        if let Some(hand) = self.hands.get(number) {
-            let (subject, sequence) = hand.delivered.name();
-            self.tell(&Event::OutcomeLost { subject, sequence });
+    pub(crate) fn lose_outcome(&mut self, number: u64) {
+        if let Some(job) = self.in_flight.get(number) {
+            let (subject, sequence) = job.delivered.name();
+            self.emit(&Event::AckLost { subject, sequence });
         }
-        self.settled(number, Settled::Lost);
+        self.on_ack_result(number, AckResult::Lost);
     }
 
-    /// An outcome was told, or not.
-    pub(crate) fn settled(&mut self, number: u64, settled: Settled) {
-        let Some(hand) = self.hands.get_mut(number) else { return };
-        let counters = &self.outfit.counters;
-        let is_dead = matches!(settled, Settled::Dead);
+    /// An outcome was reported, or not.
+    pub(crate) fn on_ack_result(&mut self, number: u64, settled: AckResult) {
+        let Some(job) = self.in_flight.get_mut(number) else { return };
+        let counters = &self.context.counters;
+        let is_dead = matches!(settled, AckResult::Dead);
         match settled {
-            Settled::Ready(verdict) => {
-                (hand.verdict, hand.is_ready) = (Some(verdict), true);
+            AckResult::Ready(disposition) => {
+                (job.disposition, job.is_ready) = (Some(disposition), true);
                 return self.lease.waiting.push_back(number);
             }
-            Settled::Untold { verdict, is_gone } => {
-                hand.verdict = Some(verdict);
-                self.hands.stay(number);
+            AckResult::Unacked { disposition, is_consumer_missing } => {
+                job.disposition = Some(disposition);
+                self.in_flight.unmark_acking(number);
                 self.lease.waiting.push_back(number);
-                if self.lease.seen_at.take().is_some() {
-                    let pause = if is_gone { GONE_PAUSE } else { PAUSE };
+                if self.lease.confirmed_at.take().is_some() {
+                    let pause = if is_consumer_missing { MISSING_CONSUMER_PAUSE } else { PAUSE };
                     self.lease.next_at = Instant::now().checked_add(pause);
                 }
                 return;
             }
-            Settled::Done => counters.note_done(hand.delivered.since_due()),
-            Settled::Retried => add(&counters.retried),
-            Settled::Dead => add(&counters.dead),
-            Settled::Returned => add(&counters.returned),
-            Settled::Postponed => add(&counters.postponed),
-            Settled::Lost => add(&counters.lost),
+            AckResult::Done => counters.note_done(job.delivered.since_due()),
+            AckResult::Retried => add(&counters.retried),
+            AckResult::Dead => add(&counters.dead),
+            AckResult::Returned => add(&counters.returned),
+            AckResult::Postponed => add(&counters.postponed),
+            AckResult::Lost => add(&counters.lost),
         }
-        if hand.is_stuck {
-            hand.is_dead = is_dead;
-            hand.is_told = true; // its handler still holds the slot
+        if job.is_stuck {
+            job.is_dead = is_dead;
+            job.is_acked = true; // its handler still holds the slot
         } else {
             self.release(number);
         }
     }
 
     fn release(&mut self, number: u64) {
-        if let Some(held_slot) = self.hands.release(number) {
-            self.outfit.counters.leave(held_slot.into());
+        if let Some(held_slot) = self.in_flight.release(number) {
+            self.context.counters.leave(held_slot.into());
             self.solo.note_end(number);
         }
     }
 
     /// When there is something to do about outcomes, if nothing happens before.
     pub(crate) fn outcomes_due_at(&self) -> Option<Instant> {
-        if self.lease.waiting.is_empty() && self.lease.beats.is_empty() {
+        if self.lease.waiting.is_empty() && self.lease.heartbeats.is_empty() {
             return None;
         }
-        let late = self.lease.waiting.iter().filter_map(|number| self.hands.get(*number)?.give_up_at).min();
-        let next = self.lease.next_at.filter(|_| self.lease.looking.is_none() && self.outfit.link.is_connected());
-        late.into_iter().chain(next.filter(|_| self.needs_a_look())).min()
+        let late = self.lease.waiting.iter().filter_map(|number| self.in_flight.get(*number)?.give_up_at).min();
+        let next =
+            self.lease.next_at.filter(|_| self.lease.checking.is_none() && self.context.connection.is_connected());
+        late.into_iter().chain(next.filter(|_| self.needs_origin_check())).min()
     }
 }

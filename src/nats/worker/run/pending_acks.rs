@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::nats::worker::inbox::Replies;
-use crate::nats::worker::job_task::Verdict;
+use crate::nats::worker::job_task::Disposition;
 
 /// The acknowledgements that the server has not answered.
 #[derive(Default)]
@@ -22,14 +22,14 @@ pub(crate) struct Acks {
 pub(crate) struct Ack {
     /// The number of the delivery.
     pub(crate) delivery: u64,
-    pub(crate) verdict: Verdict,
+    pub(crate) disposition: Disposition,
     /// When the answer is given up.
     pub(crate) until: Instant,
 }
 
 impl Acks {
     /// When to look for answers that do not come.
-    pub(crate) fn due_at(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         self.waiting.first_key_value().map(|(_, ack)| ack.until)
     }
 

@@ -11,29 +11,29 @@
 
 use std::time::Duration;
 
-use super::state::{Course, State};
+use super::state::{State, WorkerRun};
 use crate::error::CancelReason;
-use crate::nats::worker::job_task::Verdict;
+use crate::nats::worker::job_task::Disposition;
 
-impl Course {
+impl WorkerRun {
     pub(crate) fn set_slots(&mut self, slots: usize) {
-        self.outfit.counters.change_slots(self.credit.slots(), slots);
-        let asked_too_much = self.credit.set_slots(slots, self.hands.staying());
+        self.context.counters.change_slots(self.credit.slots(), slots);
+        let asked_too_much = self.credit.set_slots(slots, self.in_flight.not_acking());
         if !self.is_open() {
             return;
         }
-        let mut excess = (self.hands.with_pool() + self.line.len()).saturating_sub(slots);
+        let mut excess = (self.in_flight.with_pool() + self.line.len()).saturating_sub(slots);
         while excess > 0
             && let Some(number) = self.line.pop_back()
         {
-            self.wait_to_tell(number, Verdict::Return(Duration::ZERO));
+            self.queue_outcome(number, Disposition::Nak(Duration::ZERO));
             excess -= 1;
         }
-        let begun_last = self.hands.tasks().into_iter().rev();
-        let queued = begun_last.filter(|task| task.cancel(CancelReason::Requested, &self.outfit.executor));
+        let begun_last = self.in_flight.tasks().into_iter().rev();
+        let queued = begun_last.filter(|task| task.cancel(CancelReason::Requested, &self.context.executor));
         let _ = queued.take(excess).count();
         if asked_too_much && matches!(self.state, State::Open(_)) {
-            self.prepare_anew();
+            self.prepare_again();
         }
     }
 
@@ -43,9 +43,9 @@ impl Course {
             return;
         }
         self.return_queued();
-        self.solo_is_over();
+        self.cancel_solo();
         if matches!(self.state, State::Open(_)) {
-            self.prepare_anew(); // nothing more comes by the inbox that is asked for jobs
+            self.prepare_again(); // nothing more comes by the inbox that is asked for jobs
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A job that was delivered more often than its policy has attempts has ended no attempt in some of
 //! them. Either it ends its process, or it was beside one that does. So it runs while this run has no other
-//! job in its hands: only the culprit gets nearer to `max_deliveries`, and its neighbours finish.
+//! job in its in_flight: only the culprit gets nearer to `max_deliveries`, and its neighbours finish.
 //!
 //! | state | what it waits for | next |
 //! |---|---|---|
@@ -14,49 +14,49 @@
 
 use std::time::{Duration, Instant};
 
-use super::state::{Course, State};
-use crate::nats::worker::job_task::Verdict;
+use super::state::{State, WorkerRun};
+use crate::nats::worker::job_task::Disposition;
 use crate::nats::worker::run::state::Solo;
 
-impl Course {
+impl WorkerRun {
     /// Has a delivery run alone, or gives it back if another one does.
-    pub(crate) fn take_alone(&mut self, number: u64) {
+    pub(crate) fn run_alone(&mut self, number: u64) {
         if !self.solo.is_none() {
-            return self.wait_to_tell(number, Verdict::Return(self.pause_of_return()));
+            return self.queue_outcome(number, Disposition::Nak(self.pause_of_return()));
         }
-        self.solo = Solo::Waiting { number, until: Instant::now().checked_add(self.outfit.registrar.ack_wait) };
+        self.solo = Solo::Waiting { number, until: Instant::now().checked_add(self.context.acker.ack_wait) };
         self.return_queued();
         if matches!(self.state, State::Open(_)) {
-            self.prepare_anew(); // nothing more comes by the inbox that is asked for jobs
+            self.prepare_again(); // nothing more comes by the inbox that is asked for jobs
         }
     }
 
     /// Begins the job that is to run alone, if it is alone.
-    pub(crate) fn go_on_alone(&mut self) {
+    pub(crate) fn start_solo(&mut self) {
         let Solo::Waiting { number, .. } = self.solo else { return };
-        let others = self.hands.len() - self.hands.stuck();
+        let others = self.in_flight.len() - self.in_flight.stuck();
         if others == 1 && self.old.is_empty() && self.is_open() {
             self.solo = Solo::Running { number };
-            self.begin(number);
+            self.start(number);
         }
     }
 
     /// Gives the job back that waits to be alone, if it has waited for too long.
-    pub(crate) fn solo_is_late(&mut self, now: Instant) {
-        if self.solo.due_at().is_some_and(|moment| moment <= now) {
-            self.give_solo_back(self.pause_of_return());
+    pub(crate) fn expire_solo(&mut self, now: Instant) {
+        if self.solo.next_due().is_some_and(|moment| moment <= now) {
+            self.return_solo(self.pause_of_return());
         }
     }
 
     /// A drain has begun: a job that waits to be alone is given back.
-    pub(crate) fn solo_is_over(&mut self) {
-        self.give_solo_back(Duration::ZERO);
+    pub(crate) fn cancel_solo(&mut self) {
+        self.return_solo(Duration::ZERO);
     }
 
-    fn give_solo_back(&mut self, delay: Duration) {
+    fn return_solo(&mut self, delay: Duration) {
         if let Solo::Waiting { number, .. } = self.solo {
             self.solo = Solo::Running { number };
-            self.wait_to_tell(number, Verdict::Return(delay));
+            self.queue_outcome(number, Disposition::Nak(delay));
         }
     }
 }

@@ -4,25 +4,25 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use super::health::Watch;
+use super::health::Health;
 use crate::cancel::token::CancellationToken;
 use crate::io;
 use crate::io::Sleep;
 use crate::io::mpsc;
-use crate::nats::core::inner::Link;
+use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
-use crate::nats::worker::ack::Registrar;
-use crate::nats::worker::command::Note;
-use crate::nats::worker::config::Terms;
+use crate::nats::worker::ack::Acker;
+use crate::nats::worker::command::Command;
+use crate::nats::worker::config::ConsumerConfig;
 use crate::nats::worker::credit::Credit;
-use crate::nats::worker::in_flight::Hands;
+use crate::nats::worker::in_flight::InFlight;
 use crate::nats::worker::inbox::Inbox;
 use crate::nats::worker::inbox::Prepared;
 use crate::nats::worker::incarnation::Origin;
-use crate::nats::worker::job_task::Crew;
-use crate::nats::worker::job_task::Verdict;
-use crate::nats::worker::job_task::Verdicts;
+use crate::nats::worker::job_task::Dispatcher;
+use crate::nats::worker::job_task::Disposition;
+use crate::nats::worker::job_task::DispositionSender;
 use crate::nats::worker::metrics::Counters;
 use crate::nats::worker::run::lease::Lease;
 use crate::nats::worker::run::pending_acks::Acks;
@@ -31,22 +31,22 @@ use crate::sync::Arc;
 use crate::task::executor::Executor;
 
 /// What a run is given.
-pub(crate) struct Outfit {
-    pub(crate) link: Arc<Link>,
-    pub(crate) terms: Arc<Terms>,
+pub(crate) struct RunContext {
+    pub(crate) connection: Arc<ConnectionInner>,
+    pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) slots: usize,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) registrar: Arc<Registrar>,
-    pub(crate) crew: Box<dyn Crew>,
+    pub(crate) acker: Arc<Acker>,
+    pub(crate) dispatcher: Box<dyn Dispatcher>,
     pub(crate) executor: Arc<Executor>,
-    pub(crate) notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
+    pub(crate) commands: (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Command>),
 }
 
 /// One run.
-pub(crate) struct Course {
-    pub(crate) outfit: Outfit,
-    pub(crate) verdicts: (Verdicts, mpsc::UnboundedReceiver<(u64, Verdict)>),
-    pub(crate) hands: Hands,
+pub(crate) struct WorkerRun {
+    pub(crate) context: RunContext,
+    pub(crate) dispositions: (DispositionSender, mpsc::UnboundedReceiver<(u64, Disposition)>),
+    pub(crate) in_flight: InFlight,
     pub(crate) credit: Credit,
     /// Deliveries that wait for a slot, the oldest first. A slot is confirmed free soon for each of them.
     pub(crate) line: VecDeque<u64>,
@@ -59,7 +59,7 @@ pub(crate) struct Course {
     pub(crate) solo: Solo,
     /// Whether nothing is asked for since a caller wants it so.
     pub(crate) is_paused: bool,
-    pub(crate) watch: Watch,
+    pub(crate) health: Health,
     /// Inboxes that are given up and not yet empty.
     pub(crate) old: Vec<Inbox>,
     /// Counts the tries to prepare; the answer to an earlier one is stale.
@@ -91,16 +91,16 @@ pub(crate) enum State {
     },
 }
 
-impl Course {
-    pub(crate) fn new(outfit: Outfit) -> Self {
-        let terms = &outfit.terms;
-        let hands = Hands::new(terms.heartbeat_period(), terms.stuck_after);
-        let credit = Credit::new(outfit.slots);
-        outfit.counters.change_slots(0, outfit.slots);
+impl WorkerRun {
+    pub(crate) fn new(context: RunContext) -> Self {
+        let config = &context.config;
+        let in_flight = InFlight::new(config.heartbeat_period(), config.stuck_after);
+        let credit = Credit::new(context.slots);
+        context.counters.change_slots(0, context.slots);
         let now = Instant::now();
         Self {
-            verdicts: mpsc::unbounded_channel(),
-            hands,
+            dispositions: mpsc::unbounded_channel(),
+            in_flight,
             credit,
             line: VecDeque::new(),
             acks: Acks::default(),
@@ -110,7 +110,7 @@ impl Course {
             lease: Lease::default(),
             solo: Solo::None,
             is_paused: false,
-            watch: Watch::default(),
+            health: Health::default(),
             old: Vec::new(),
             tries: 0,
             failures: 0,
@@ -118,7 +118,7 @@ impl Course {
             token: CancellationToken::new(),
             sleep: Box::pin(io::sleep(Duration::ZERO)),
             wakes_at: now,
-            outfit,
+            context,
         }
     }
 
@@ -127,8 +127,8 @@ impl Course {
         !matches!(self.state, State::Draining { .. })
     }
 
-    pub(crate) fn tell(&self, event: &Event) {
-        self.outfit.link.listener.tell(event);
+    pub(crate) fn emit(&self, event: &Event) {
+        self.context.connection.callback.call(event);
     }
 }
 
@@ -144,11 +144,11 @@ impl Solo {
         matches!(self, Self::None)
     }
 
-    pub(crate) fn due_at(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         if let Self::Waiting { until, .. } = self { *until } else { None }
     }
 
-    /// A delivery is out of the run's hands.
+    /// A delivery is out of the run's in_flight.
     pub(crate) fn note_end(&mut self, ended: u64) {
         if let Self::Waiting { number, .. } | Self::Running { number } = self
             && *number == ended

@@ -2,85 +2,85 @@
 
 use std::time::{Duration, Instant};
 
-use super::state::{Course, State};
+use super::state::{State, WorkerRun};
 use crate::nats::core::denied::Denial;
 use crate::nats::event::Event;
-use crate::nats::worker::command::Note;
-use crate::nats::worker::leftover::{self, DetachedOutput};
+use crate::nats::worker::command::Command;
+use crate::nats::worker::leftover::{self, Leftovers};
 use crate::nats::worker::unreadable;
 use crate::sync::Arc;
 
-/// How long after a start, or between two looks, done jobs that stay are looked for.
-const LOOK_AFTER: Duration = Duration::from_secs(2);
+/// How long after a start, or between two checks, done jobs that stay are on_origin_checked for.
+const LEFTOVER_CHECK_PAUSE: Duration = Duration::from_secs(2);
 /// Two breaks within this time belong together.
-const BREAKS_APART: Duration = Duration::from_secs(60);
-/// How many jobs are looked at after a first break.
-const FIRST_SWEEP: usize = 256;
+const SAME_INCIDENT: Duration = Duration::from_secs(60);
+/// How many jobs are on_origin_checked at after a first break.
+const MIN_SWEEP: usize = 256;
 /// How many after a further one.
-const LARGEST_SWEEP: usize = 10_000;
+const MAX_SWEEP: usize = 10_000;
 
-impl Course {
-    /// The consumer is there, perhaps after a break: looks for jobs that break connections.
+impl WorkerRun {
+    /// The consumer is there, perhaps after a break: checks for jobs that break connections.
     pub(crate) fn sweep(&mut self) {
-        self.watch.broken_at = None;
-        self.watch.look_at = Some(Instant::now() + LOOK_AFTER);
+        self.health.disconnected_at = None;
+        self.health.next_check = Some(Instant::now() + LEFTOVER_CHECK_PAUSE);
         let Some(origin) = self.origin else { return };
-        if !std::mem::take(&mut self.watch.has_suspect) || self.watch.is_sweeping {
+        if !std::mem::take(&mut self.health.may_have_culprit) || self.health.is_sweeping {
             return;
         }
-        let is_first = self.watch.swept_at.is_none_or(|moment| moment.elapsed() > BREAKS_APART);
-        let most = if is_first { FIRST_SWEEP } else { LARGEST_SWEEP };
-        (self.watch.swept_at, self.watch.is_sweeping) = (Some(Instant::now()), true);
-        let (registrar, terms) = (Arc::clone(&self.outfit.registrar), Arc::clone(&self.outfit.terms));
-        let (notes, counters) = (self.outfit.notes.0.clone(), Arc::clone(&self.outfit.counters));
-        self.outfit.link.io.spawn(async move {
-            unreadable::sweep(&registrar, &terms, origin, most, &counters).await;
-            let _ = notes.send(Note::Swept);
+        let is_first = self.health.swept_at.is_none_or(|moment| moment.elapsed() > SAME_INCIDENT);
+        let most = if is_first { MIN_SWEEP } else { MAX_SWEEP };
+        (self.health.swept_at, self.health.is_sweeping) = (Some(Instant::now()), true);
+        let (acker, config) = (Arc::clone(&self.context.acker), Arc::clone(&self.context.config));
+        let (commands, counters) = (self.context.commands.0.clone(), Arc::clone(&self.context.counters));
+        self.context.connection.io.spawn(async move {
+            unreadable::sweep(&acker, &config, origin, most, &counters).await;
+            let _ = commands.send(Command::Swept);
         });
     }
 
     /// The server did not permit something: perhaps to ask for jobs, or to tell an outcome.
-    pub(crate) fn denied(&mut self, denial: &Denial) {
+    pub(crate) fn on_denied(&mut self, denial: &Denial) {
         if !denial.is_publish {
             return;
         }
-        let terms = &self.outfit.terms;
-        let asked = format!("{}.CONSUMER.MSG.NEXT.{}.{}", self.outfit.link.api, terms.stream, terms.consumer);
+        let config = &self.context.config;
+        let asked = format!("{}.CONSUMER.MSG.NEXT.{}.{}", self.context.connection.api, config.stream, config.consumer);
         if denial.subject == asked && matches!(self.state, State::Open(_)) {
-            self.failures = self.watch.denied;
-            self.watch.denied = self.watch.denied.saturating_add(1);
+            self.failures = self.health.denied;
+            self.health.denied = self.health.denied.saturating_add(1);
             return self.fail(format!("permission denied: {}", denial.text));
         }
         // The server hears of no outcome of this job. It gives it to another worker when `ack_wait` is over.
-        if let Some(number) = self.hands.told_by(&denial.subject) {
-            self.lose(number);
+        if let Some(number) = self.in_flight.with_reply_subject(&denial.subject) {
+            self.lose_outcome(number);
         }
     }
 
-    pub(crate) fn look_for_leftovers(&mut self, now: Instant) {
-        if self.watch.look_at.take_if(|moment| *moment <= now).is_none() || !matches!(self.state, State::Open(_)) {
+    pub(crate) fn find_leftovers(&mut self, now: Instant) {
+        if self.health.next_check.take_if(|moment| *moment <= now).is_none() || !matches!(self.state, State::Open(_)) {
             return;
         }
-        let (link, terms) = (Arc::clone(&self.outfit.link), Arc::clone(&self.outfit.terms));
-        let notes = self.outfit.notes.0.clone();
-        self.outfit.link.io.spawn(async move {
-            let found = leftover::find(&link, &terms).await;
-            let _ = notes.send(Note::DetachedOutput(found));
+        let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
+        let commands = self.context.commands.0.clone();
+        self.context.connection.io.spawn(async move {
+            let found = leftover::find(&connection, &config).await;
+            let _ = commands.send(Command::Leftovers(found));
         });
     }
 
-    /// What is there at two looks, one after the other, is left behind.
-    pub(crate) fn found_leftovers(&mut self, found: Option<DetachedOutput>) {
+    /// What is there at two checks, one after the other, is left behind.
+    pub(crate) fn on_leftovers(&mut self, found: Option<Leftovers>) {
         let first = found.as_ref().map(|found| found.first);
-        let is_confirmed = first.is_some() && self.watch.seen == first;
-        self.watch.seen = first;
-        let Some(found) = found.filter(|found| self.watch.told != Some(found.first)) else { return };
+        let is_confirmed = first.is_some() && self.health.seen == first;
+        self.health.seen = first;
+        let Some(found) = found.filter(|found| self.health.reported != Some(found.first)) else { return };
         if is_confirmed {
-            self.watch.told = first;
-            let consumer = self.outfit.terms.consumer.clone();
-            self.tell(&Event::JobsLeftBehind { consumer, first: found.first, jobs: found.jobs });
+            self.health.reported = first;
+            let consumer = self.context.config.consumer.clone();
+            self.emit(&Event::JobsLeftBehind { consumer, first: found.first, jobs: found.jobs });
         } else {
-            self.watch.look_at = Some(Instant::now() + LOOK_AFTER);
+            self.health.next_check = Some(Instant::now() + LEFTOVER_CHECK_PAUSE);
         }
     }
 }

@@ -513,7 +513,7 @@ fn a_worker_tells_that_it_hears_nothing_of_its_server_and_goes_on_when_it_does()
         wait_for(&events, is_ready);
         server.freeze();
         let event = wait_for(&events, |event| matches!(event, Event::ConsumerFailed { .. }));
-        assert!(event.to_string().contains("nothing is heard of the server"), "{event}");
+        assert!(event.to_string().contains("the server is silent"), "{event}");
         server.signal("CONT");
         wait_for(&events, is_ready);
         does_a_job_and_drains(&queue, &worker);

@@ -1,8 +1,8 @@
-//! Checks of what a caller hands over, made before anything is sent.
+//! Checks of arguments, made before anything is sent.
 //!
-//! The server and the client library answer some mistakes with silence, with a closed connection, or
-//! with a panic. Each check here returns an [`InvalidArgument`] that names the field instead. This
-//! module knows nothing of connections.
+//! The server and the client library answer some mistakes with silence, with a closed connection,
+//! or with a panic. Each check here returns an [`InvalidArgument`] that names the field instead.
+//! This module knows nothing of connections.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,9 +15,10 @@ const MAX_SUBJECT: usize = 2_048;
 const MAX_NAME: usize = 250;
 /// The longest id of a job and the longest name of a header, in bytes.
 const MAX_ID: usize = 1_024;
-/// The most bytes of all headers of one message. The server stores 65,535; a dead letter adds its own.
+/// The most bytes of all headers of one message. The server stores 65,535; a dead letter adds its
+/// own.
 const MAX_HEADERS: usize = 56 * 1_024;
-/// The most that may be handled or asked for at once.
+/// The largest number of messages or jobs that may be handled or requested at once.
 pub(crate) const MAX_CONCURRENT: usize = 1 << 20;
 /// The longest time that the server can count: it counts nanoseconds in 63 bits.
 const MAX_SERVER_TIME: Duration = Duration::from_nanos(i64::MAX as u64);
@@ -104,7 +105,7 @@ fn words(field: &'static str, subject: &str, allows_wildcards: bool) -> Checked 
     Ok(())
 }
 
-/// Whether a subject is one of those that a filter stands for.
+/// Returns `true` if a filter matches a subject.
 pub(crate) fn is_match(filter: &str, subject: &str) -> bool {
     let mut words = subject.split('.');
     for wanted in filter.split('.') {
@@ -129,7 +130,7 @@ pub(crate) fn filters(field: &'static str, filters: &[String]) -> Checked {
     Ok(())
 }
 
-/// Whether there is a subject that both filters stand for.
+/// Returns `true` if some subject matches both filters.
 pub(crate) fn overlaps(one: &str, other: &str) -> bool {
     let mut others = other.split('.');
     for word in one.split('.') {
@@ -148,8 +149,8 @@ fn is_blank(character: char) -> bool {
     character.is_whitespace() || character.is_control()
 }
 
-/// Checks the name of a stream or consumer. The name is one word of the subjects by which the server
-/// is asked for it, and the name of a folder there.
+/// Checks the name of a stream or consumer. The server uses it as one word of subjects, and as the
+/// name of a folder.
 pub(crate) fn name(field: &'static str, name: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new(field, reason));
     match name {
@@ -172,7 +173,7 @@ pub(crate) fn group(field: &'static str, name: &str) -> Checked {
     }
 }
 
-/// Checks a free text that the server shows.
+/// Checks a text that the server shows.
 pub(crate) fn text(field: &'static str, text: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new(field, reason));
     match text {
@@ -219,7 +220,7 @@ pub(crate) fn header_name(name: &str) -> Checked {
     }
 }
 
-/// Checks the value of a header. Blanks at its ends would be lost on the way.
+/// Checks the value of a header. Blanks at its ends would be lost in transfer.
 pub(crate) fn header_value(field: &'static str, value: &str) -> Checked {
     if value.contains(char::is_control) {
         return Err(InvalidArgument::new(field, "it holds a control character"));
@@ -230,7 +231,7 @@ pub(crate) fn header_value(field: &'static str, value: &str) -> Checked {
     Ok(())
 }
 
-/// Checks how many bytes all headers of a message take.
+/// Checks the size of all headers of a message.
 pub(crate) fn header_bytes(bytes: usize) -> Checked {
     if bytes > MAX_HEADERS {
         return Err(InvalidArgument::new("headers", "together they are longer than 56 KiB"));
@@ -238,7 +239,7 @@ pub(crate) fn header_bytes(bytes: usize) -> Checked {
     Ok(())
 }
 
-/// Checks a time that makes no sense if it is zero.
+/// Checks a time that must not be zero.
 pub(crate) fn not_zero(field: &'static str, time: Duration) -> Checked {
     if time.is_zero() {
         return Err(InvalidArgument::new(field, "it is zero"));
@@ -246,7 +247,7 @@ pub(crate) fn not_zero(field: &'static str, time: Duration) -> Checked {
     Ok(())
 }
 
-/// Checks a limit of time that the server keeps.
+/// Checks a time limit that the server enforces.
 pub(crate) fn server_time(field: &'static str, time: Duration) -> Checked {
     if time < MIN_SERVER_TIME {
         return Err(InvalidArgument::new(field, "it is shorter than 100 ms"));
@@ -257,7 +258,7 @@ pub(crate) fn server_time(field: &'static str, time: Duration) -> Checked {
     Ok(())
 }
 
-/// Checks the delay of a job, and that the queue keeps the job for longer.
+/// Checks that the delay of a job is shorter than the age at which the queue deletes it.
 pub(crate) fn delay(delay: Duration, max_age: Option<Duration>) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new("delay", reason));
     if delay > MAX_SERVER_TIME {
@@ -269,7 +270,7 @@ pub(crate) fn delay(delay: Duration, max_age: Option<Duration>) -> Checked {
     Ok(())
 }
 
-/// Checks a limit of a number, for which the server takes zero as no limit.
+/// Checks a limit. The server would take zero as no limit.
 pub(crate) fn positive(field: &'static str, number: u64) -> Checked {
     if number == 0 {
         return Err(InvalidArgument::new(field, "it is zero; leave it unset for no limit"));
@@ -277,7 +278,7 @@ pub(crate) fn positive(field: &'static str, number: u64) -> Checked {
     Ok(())
 }
 
-/// Checks how many may be handled or asked for at once.
+/// Checks how many messages or jobs may be handled or requested at once.
 pub(crate) fn concurrency(field: &'static str, number: usize) -> Checked {
     if number == 0 {
         return Err(InvalidArgument::new(field, "it is zero"));
@@ -288,7 +289,7 @@ pub(crate) fn concurrency(field: &'static str, number: usize) -> Checked {
     Ok(())
 }
 
-/// Checks a number of servers on which each message is stored.
+/// Checks the number of servers that store each message.
 pub(crate) fn replicas(number: usize) -> Checked {
     if !(1..=MAX_REPLICAS).contains(&number) {
         return Err(InvalidArgument::new("replicas", "it is not between 1 and 5"));

@@ -1,20 +1,20 @@
-//! What was asked of the server, held against what it says it has: a server leaves out what it is too old to know, and
-//! what exists keeps its settings.
+//! Compares requested settings with those on the server. A server ignores settings that it is too
+//! old for, and existing streams and consumers keep their settings.
 
 use std::fmt;
 use std::time::Duration;
 
 use async_nats::jetstream::{consumer, stream};
 
-/// A setting that is not what was asked for.
+/// A setting that is not as requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigMismatch {
-    /// The name of the setting in the server's own words.
+    /// The name of the setting, as the server spells it.
     pub field: &'static str,
-    /// What was asked for.
+    /// The requested value.
     pub wanted: String,
-    /// What there is.
+    /// The value on the server.
     pub found: String,
 }
 
@@ -24,7 +24,7 @@ impl fmt::Display for ConfigMismatch {
     }
 }
 
-/// Collects differences.
+/// Collects mismatches.
 #[derive(Default)]
 struct Differences(Vec<ConfigMismatch>);
 
@@ -36,7 +36,7 @@ impl Differences {
     }
 }
 
-/// In what a stream differs from what was asked for.
+/// Returns the settings of a stream that are not as requested.
 pub(crate) fn of_stream(wanted: &stream::Config, found: &stream::Config) -> Vec<ConfigMismatch> {
     let mut differences = Differences::default();
     let sorted = |subjects: &[String]| {
@@ -73,13 +73,13 @@ pub(crate) fn of_stream(wanted: &stream::Config, found: &stream::Config) -> Vec<
     differences.0
 }
 
-/// In what a consumer differs from what was asked for.
+/// Returns the settings of a consumer that are not as requested.
 pub(crate) fn of_consumer(wanted: &consumer::pull::Config, found: &consumer::Config) -> Vec<ConfigMismatch> {
     let mut differences = Differences::default();
     differences.compare("deliver_subject", &None, &found.deliver_subject);
     differences.compare("ack_policy", &wanted.ack_policy, &found.ack_policy);
     differences.compare("ack_wait", &wanted.ack_wait, &found.ack_wait);
-    // Delays of this list take the place of `ack_wait`, and heartbeats would come too late.
+    // The delays of this list replace `ack_wait`, so heartbeats would come too late.
     differences.compare("backoff", &wanted.backoff, &found.backoff);
     differences.compare("max_deliver", &limit(wanted.max_deliver), &limit(found.max_deliver));
     differences.compare("max_ack_pending", &limit(wanted.max_ack_pending), &limit(found.max_ack_pending));
@@ -114,7 +114,7 @@ pub(crate) fn of_consumer(wanted: &consumer::pull::Config, found: &consumer::Con
     differences.0
 }
 
-/// The server says "no limit" in more than one way.
+/// Returns a limit, of which "none" has several spellings on the server.
 fn limit(number: i64) -> Option<i64> {
     (number > 0).then_some(number)
 }

@@ -1,8 +1,9 @@
-//! Work shared by many processes on many machines, through a NATS server.
+//! Job queues shared by many processes on many machines, through a NATS server.
 //!
-//! When one machine is not enough, or work must survive its process, jobs go through a [`JobQueue`] on a NATS JetStream
-//! server. The same handler that ran on the pool runs in as many [`Worker`]s as are started. A job is stored before it
-//! is acknowledged to whoever enqueues it, and stays until it is done.
+//! Use them when one machine is not enough, or when work must survive its process. Jobs go through
+//! a [`JobQueue`] on a NATS JetStream server. The handler that ran on the pool runs in any number
+//! of [`Worker`]s. A job is stored before [`enqueue`](JobQueue::enqueue) returns, and stays stored
+//! until it is done.
 //!
 //! ```no_run
 //! use workcrew::WorkerPool;
@@ -21,15 +22,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Connection::publish`] and [`Connection::subscribe`] are plain NATS besides: fast, and at most once.
+//! [`Connection::publish`] and [`Connection::subscribe`] are plain NATS: fast, and at most once.
 //!
-//! What is guaranteed, which settings there are and how they interact, what a handler must bear: see `docs/nats.md` in
+//! The guarantees, the settings and what handlers must tolerate are described in `docs/nats.md` in
 //! the repository.
 //!
-//! `connection` is what all share. `queue` stores jobs, `dead_letter` writes and reads those that are given up.
-//! `worker` is the face of what works on jobs, `course` is one run of it: it asks for as many as `credit` allows, takes
-//! them from its `inbox`, keeps them in its `hands` with their heartbeats, gives each to the pool as an `attempt`, and
-//! has its `outcome` told. All of it runs on the I/O thread; handlers run on the workers.
+//! - `core` holds the connection, and publishing and subscribing over it.
+//! - `queue` stores jobs. It also writes and reads dead letters.
+//! - `worker` processes jobs. A run requests as many jobs as its `credit` allows, receives them in
+//!   its `inbox` and keeps them `in_flight` with their heartbeats. It passes each to the pool as a
+//!   `job_task`, and acknowledges it (`ack`).
+//!
+//! All of this runs on the I/O thread; handlers run on the pool's workers.
 
 mod core;
 mod queue;

@@ -1,4 +1,4 @@
-//! How to connect.
+//! Configures and opens a connection.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,24 +24,25 @@ use crate::sync::Arc;
 use crate::sync::Mutex;
 use crate::time::deadline::Deadline;
 
-/// The time for an answer of the server unless told otherwise.
+/// The default time for an answer of the server.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the server is asked for a sign of life unless set: a dead connection is found in 15 seconds.
+/// The default time between two pings. A dead connection is found in 15 seconds.
 const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(5);
-/// The shortest such time.
+/// The shortest time between two pings.
 const MIN_PING_INTERVAL: Duration = Duration::from_millis(10);
-/// What a longer one is cut to: the client's clock cannot hold any moment.
+/// Longer times are cut to this, since the client's clock cannot hold any moment.
 const MAX_PING_INTERVAL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How long a connect may take beyond the time of an answer for each address, so that the client's own error,
-/// which says more, comes first.
+/// How much longer than its timeout for each address a connect may take, so that the client's own,
+/// more precise error comes first.
 const LOOK_UP_GRACE: Duration = Duration::from_millis(500);
-/// What the subjects of answers begin with unless set.
+/// The default prefix of the subjects of answers.
 const DEFAULT_INBOX_PREFIX: &str = "_INBOX";
 /// How many jobs may wait for the store at once, over all threads that enqueue.
 const MAX_UNCONFIRMED: usize = 1 << 16;
 
-/// Configures a connection. From [`Connection::builder`]. Setters only store; [`connect`](Self::connect) checks.
+/// Configures a connection. From [`Connection::builder`]. Setters only store;
+/// [`connect`](Self::connect) checks.
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct ConnectionBuilder {
     pub(crate) servers: Vec<String>,
@@ -49,7 +50,7 @@ pub struct ConnectionBuilder {
     pub(crate) login: Option<Login>,
     pub(crate) tls: Tls,
     pub(crate) timeout: Duration,
-    /// Whether it goes on trying when there is no server at first.
+    /// Whether connecting continues if there is no server at first.
     pub(crate) waits_for_server: bool,
     pub(crate) callback: EventCallback,
     ping_interval: Duration,
@@ -58,7 +59,7 @@ pub struct ConnectionBuilder {
     reconnect: ReconnectSettings,
 }
 
-/// Where JetStream is asked.
+/// Where requests to JetStream go.
 #[derive(Clone)]
 pub(crate) enum JetStream {
     /// `$JS.API`.
@@ -68,7 +69,7 @@ pub(crate) enum JetStream {
 }
 
 impl JetStream {
-    /// What the subjects of the API begin with.
+    /// Returns the prefix of the subjects of the API.
     pub(crate) fn api(&self) -> String {
         match self {
             Self::Default => "$JS.API".to_owned(),
@@ -78,7 +79,7 @@ impl JetStream {
     }
 }
 
-/// By what the server knows who it is.
+/// How the client logs in.
 pub(crate) enum Login {
     Token(String),
     Password(String, String),
@@ -86,7 +87,7 @@ pub(crate) enum Login {
     Nkey(String),
     /// A `.creds` file.
     CredentialsFile(PathBuf),
-    /// What would be in one.
+    /// The contents of a `.creds` file.
     Credentials(String),
 }
 
@@ -107,62 +108,62 @@ impl ConnectionBuilder {
         }
     }
 
-    /// Another server of the same cluster.
+    /// Adds another server of the same cluster.
     pub fn server(mut self, address: impl Into<String>) -> Self {
         self.servers.push(address.into());
         self
     }
 
-    /// What the server's monitoring shows of the connection. Unless set, `workcrew`.
+    /// Sets the name that the server's monitoring shows. *Default: `workcrew`.*
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Logs in by a token. The last of the ways to log in that is set counts.
+    /// Logs in with a token. The last login method that is set counts.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.login = Some(Login::Token(token.into()));
         self
     }
 
-    /// Logs in by a user's name and password.
+    /// Logs in with a user name and a password.
     pub fn user_and_password(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.login = Some(Login::Password(user.into(), password.into()));
         self
     }
 
-    /// Logs in by an `nkey`, given as its seed.
+    /// Logs in with an `nkey`, given as its seed.
     pub fn nkey(mut self, seed: impl Into<String>) -> Self {
         self.login = Some(Login::Nkey(seed.into()));
         self
     }
 
-    /// Logs in by a `.creds` file.
+    /// Logs in with a `.creds` file.
     pub fn credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.login = Some(Login::CredentialsFile(path.into()));
         self
     }
 
-    /// Logs in by credentials, given as the text of a `.creds` file.
+    /// Logs in with credentials, given as the text of a `.creds` file.
     pub fn credentials(mut self, text: impl Into<String>) -> Self {
         self.login = Some(Login::Credentials(text.into()));
         self
     }
 
-    /// Connects encrypted or not at all. (A server that asks for encryption gets it in any case.)
+    /// Refuses connections without TLS. (A server that requires TLS gets it in any case.)
     pub fn require_tls(mut self) -> Self {
         self.tls.is_required = true;
         self
     }
 
-    /// Begins the encryption before the server greets, as a server with `handshake_first` wants it.
+    /// Starts TLS before the server's greeting, as `handshake_first` on the server requires.
     pub fn tls_first(mut self) -> Self {
         (self.tls.is_first, self.tls.is_required) = (true, true);
         self
     }
 
-    /// Adds a file of certificates (PEM) of authorities to trust. *Default: those of the system,* which do
-    /// not count once there are others.
+    /// Adds a file of certificates (PEM) of authorities to trust. *Default: those of the system,*
+    /// which are not used once there are others.
     pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls.roots.push(Pem::File(path.into()));
         self
@@ -187,62 +188,63 @@ impl ConnectionBuilder {
         self
     }
 
-    /// The time for each answer of the server: to connect (for each address), to store, to confirm.
-    /// *Default: 5 seconds.* `Duration::MAX` waits forever; zero is refused.
+    /// Sets the timeout for each answer of the server: to connect (for each address), to store, to
+    /// confirm. `Duration::MAX` waits forever; zero is refused. *Default: 5 seconds.*
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How often the client asks the server for a sign of life. After three questions without an answer the
-    /// connection counts as lost, and is made again. *Default: 5 seconds*; 10 ms at least.
+    /// Sets the time between two pings to the server; at least 10 ms. After three pings without an
+    /// answer the connection counts as lost, and the client reconnects. *Default: 5 seconds.*
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval;
         self
     }
 
-    /// What the subjects of answers begin with. *Default: `_INBOX`.* A user without permission for those
-    /// needs a prefix of its own.
+    /// Sets the prefix of the subjects of answers. A user without permission for `_INBOX` needs a
+    /// prefix of its own. *Default: `_INBOX`.*
     pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.inbox_prefix = Some(prefix.into());
         self
     }
 
-    /// Asks the JetStream of this domain, behind a leaf node for example. The last call of this and
+    /// Uses the JetStream of this domain, for example behind a leaf node. The last call of this and
     /// [`jetstream_api_prefix`](Self::jetstream_api_prefix) counts.
     pub fn jetstream_domain(mut self, domain: impl Into<String>) -> Self {
         self.jetstream = JetStream::Domain(domain.into());
         self
     }
 
-    /// Asks JetStream by subjects that begin with this instead of `$JS.API`, as imports from another
-    /// account may.
+    /// Uses this prefix instead of `$JS.API` for requests to JetStream, as imports from another
+    /// account may need.
     pub fn jetstream_api_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.jetstream = JetStream::Prefix(prefix.into());
         self
     }
 
-    /// Sets when a connection that broke is made again.
+    /// Sets when a broken connection is made again.
     pub fn reconnect(mut self, settings: ReconnectSettings) -> Self {
         self.reconnect = settings;
         self
     }
 
-    /// Returns a connection even when there is no server yet, and goes on trying. Without this only a connection that was
-    /// once there is made again, for ever.
+    /// Returns a connection even if there is no server yet, and keeps trying. *Default: only a
+    /// connection that existed once is made again.*
     pub fn retry_on_first_connect(mut self) -> Self {
         self.waits_for_server = true;
         self
     }
 
-    /// Is told of [`Event`]s, on the I/O thread: it must not block. Its panics are contained.
+    /// Sets a callback for [`Event`]s. It runs on the I/O thread and must not block. Its panics are
+    /// caught.
     pub fn observer(mut self, f: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.callback = EventCallback::new(f);
         self
     }
 
-    /// Connects. Blocks until there is a connection. It lives on the I/O thread of `pool`, which it shares with whatever
-    /// else that drives.
+    /// Connects. Blocks until there is a connection. It uses the I/O thread of `pool`, which it
+    /// shares with other connections and drivers.
     ///
     /// # Errors
     ///
@@ -251,7 +253,7 @@ impl ConnectionBuilder {
         Connection::open(self, pool)
     }
 
-    /// Refuses what makes no sense, before anything is tried.
+    /// Checks the settings before anything is sent.
     pub(crate) fn check(&self) -> Result<(), ConnectError> {
         for address in &self.servers {
             if address.is_empty() || address.contains(|c: char| c.is_whitespace() || c.is_control()) {
@@ -298,7 +300,7 @@ impl ConnectionBuilder {
         Ok(())
     }
 
-    /// The settings in the words of the client.
+    /// Converts the settings into those of the client library.
     pub(crate) async fn into_options(self) -> Result<ConnectOptions, ConnectError> {
         let reconnect = self.reconnect;
         let mut options = ConnectOptions::new()
@@ -343,7 +345,8 @@ impl ConnectionBuilder {
 }
 
 impl Connection {
-    /// Configures a connection to the server at `address`: `nats://host:4222`, `tls://…`, or `host:port`.
+    /// Configures a connection to the server at `address`: `nats://host:4222`, `tls://…`, or
+    /// `host:port`.
     pub fn builder(address: impl Into<String>) -> ConnectionBuilder {
         ConnectionBuilder::new(address.into())
     }
@@ -363,7 +366,7 @@ impl Connection {
         };
         let jetstream = builder.jetstream.clone();
         let api = jetstream.api();
-        // The client bounds each address, but not the look-up of a name.
+        // The client limits the time for each address, but not for the look-up of a name.
         let addresses = u32::try_from(builder.servers.len()).unwrap_or(u32::MAX);
         let longest = timeout.saturating_mul(addresses).saturating_add(LOOK_UP_GRACE);
         let connecting = async move {
@@ -406,7 +409,7 @@ impl Connection {
 }
 
 impl fmt::Debug for ConnectionBuilder {
-    /// Leaves out what is secret; addresses may hold passwords.
+    /// Omits secrets; addresses may hold passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionBuilder")
             .field("name", &self.name)

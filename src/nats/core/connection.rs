@@ -1,4 +1,4 @@
-//! A connection to a server, as those who publish, subscribe and work share it.
+//! A connection to a server, shared by publishers, subscriptions and workers.
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -16,17 +16,18 @@ use crate::time::deadline::Deadline;
 
 /// A connection to a NATS server or cluster. Clones share it.
 ///
-/// All of it is driven by the I/O thread of the pool it was [connected](ConnectionBuilder::connect) for. A connection that
-/// breaks is made again, for ever; meanwhile what is published is held back, up to a limit.
+/// It runs on the I/O thread of the pool it was
+/// [connected](crate::nats::ConnectionBuilder::connect) for. A broken connection is made again, by
+/// default forever. Meanwhile published messages are buffered, up to a limit.
 ///
-/// When the last owner lets go (clones, queues, workers and subscriptions are owners) what was published is sent, for two
-/// seconds at most, and the connection closed.
+/// Clones, queues, workers and subscriptions own the connection. When the last owner is dropped,
+/// buffered messages are sent, for at most two seconds, and the connection is closed.
 ///
 /// # At most once
 ///
-/// [`publish`](Self::publish) and [`subscribe`](Self::subscribe) are the core of NATS: a message reaches those who
-/// listen at that moment, at most once, and nobody learns of a loss. For work that must not be lost there is
-/// [`JobQueue`](crate::nats::JobQueue).
+/// [`publish`](Self::publish) and [`subscribe`](Self::subscribe) are core NATS. A message reaches
+/// the subscribers of that moment, at most once, and a loss is not reported. For work that must not
+/// be lost use [`JobQueue`](crate::nats::JobQueue).
 ///
 /// # Examples
 ///
@@ -49,17 +50,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Whether there is a connection right now; out of date when it arrives.
+    /// Returns `true` if there is a connection. May be stale when it returns.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.inner.is_connected()
     }
 
-    /// InFlight a message to the client, which sends it soon after, or when there is a connection again. At most once: see
-    /// [above](Self#at-most-once).
+    /// Passes a message to the client, which sends it soon, or when there is a connection again. At
+    /// most once: see [above](Self#at-most-once).
     ///
-    /// Blocks only while the client holds back as much as it may, for the time of an answer at most. What the server
-    /// does not permit is told by the next [`flush`](Self::flush), and by [`Event::Denied`].
+    /// Blocks only while the client's buffer is full, for at most the connection's timeout. A
+    /// missing permission is reported by the next [`flush`](Self::flush), and by
+    /// [`Event::Denied`](crate::nats::Event::Denied).
     ///
     /// # Errors
     ///
@@ -72,7 +74,7 @@ impl Connection {
         Ok(())
     }
 
-    /// InFlight a message with headers to the client. Like [`publish`](Self::publish) otherwise.
+    /// Passes a message with headers to the client. Otherwise like [`publish`](Self::publish).
     ///
     /// # Errors
     ///
@@ -90,13 +92,15 @@ impl Connection {
         Ok(())
     }
 
-    /// Blocks until the server has taken what was published, for the time of an answer at most.
+    /// Blocks until the server has received all published messages, for at most the connection's
+    /// timeout.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: [`Denied`](PublishError::Denied) if the server did not permit the subject of a publish since
-    /// the last flush; [`Timeout`](PublishError::Timeout) if there is no connection for the time of an answer. A
-    /// user without permission for the inbox of answers gets `Ok` when all was handed to the operating system.
+    /// [`PublishError`]: [`Denied`](PublishError::Denied) if the server did not permit the subject
+    /// of a publish since the last flush; [`Timeout`](PublishError::Timeout) if there is no
+    /// connection in time. For a user without permission for the inbox of answers, `Ok` means only
+    /// that all messages were passed to the operating system.
     pub fn flush(&self) -> Result<(), PublishError> {
         let deadline = Deadline::after(self.inner.timeout);
         let flushed = self.inner.wait_until(self.inner.client.flush(), deadline)?;
@@ -105,8 +109,8 @@ impl Connection {
         self.inner.denied_publish()
     }
 
-    /// Publishes a message and blocks until a handler [responds](Message::respond), for the time of
-    /// an answer at most.
+    /// Publishes a message and blocks until a handler [responds](Message::respond), for at most the
+    /// connection's timeout.
     ///
     /// # Errors
     ///
@@ -115,8 +119,8 @@ impl Connection {
         self.ask(subject, None, payload)
     }
 
-    /// Publishes a message with headers and blocks until a handler responds. Like
-    /// [`request`](Self::request) otherwise.
+    /// Publishes a message with headers and blocks until a handler responds. Otherwise like
+    /// [`request`](Self::request).
     ///
     /// # Errors
     ///
@@ -148,8 +152,8 @@ impl Connection {
         Ok(Message::new(answer, Arc::clone(inner)))
     }
 
-    /// Closes the connection and has the client make it again, to another server of the cluster for
-    /// example. Returns before there is a new one.
+    /// Closes the connection and has the client make a new one, for example to another server of
+    /// the cluster. Returns before there is a new connection.
     ///
     /// # Errors
     ///
@@ -160,7 +164,8 @@ impl Connection {
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// No panic happens while a lock of this crate is held, so no broken state can be observed through a
+// reference.
 impl UnwindSafe for Connection {}
 impl RefUnwindSafe for Connection {}
 

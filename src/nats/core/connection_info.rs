@@ -1,9 +1,9 @@
-//! What a server says of itself, and what passed over a connection.
+//! A server's description of itself, and the counters of a connection.
 
 use super::connection::Connection;
 use crate::sync::Ordering::Relaxed;
 
-/// What a server says of itself. From [`Connection::server_info`].
+/// A server's description of itself. From [`Connection::server_info`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerInfo {
@@ -11,7 +11,7 @@ pub struct ServerInfo {
     pub name: String,
     /// Its version, such as `2.9.10`.
     pub version: String,
-    /// The most bytes of a message, headers included.
+    /// The largest message in bytes, headers included.
     pub max_payload: usize,
     /// The name of its cluster, if it belongs to one.
     pub cluster: Option<String>,
@@ -33,14 +33,14 @@ pub struct ConnectionStatistics {
     pub messages_in: u64,
     /// Messages sent.
     pub messages_out: u64,
-    /// How often a connection was made, the first one included.
+    /// The number of connections made, the first one included.
     pub connects: u64,
 }
 
 /// # Monitoring
 impl Connection {
-    /// Returns what the server says of itself; `None` before the first connection. May be stale when
-    /// it returns.
+    /// Returns the server's description of itself; `None` before the first connection. May be stale
+    /// when it returns.
     #[must_use]
     pub fn server_info(&self) -> Option<ServerInfo> {
         self.inner.client.try_server_info().map(|info| ServerInfo {

@@ -1,33 +1,34 @@
-//! What the server did not permit, as its complaints tell: they name a subject, and no call.
+//! The permissions that the server denied. Its messages name a subject, but no call.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use crate::sync::{Arc, Mutex};
 
-/// How many complaints of each kind are state.
+/// How many denials of each kind are kept.
 const MAX_KEPT: usize = 64;
 
-/// What the subject of a message of this crate to itself ends with.
+/// The suffix of the subject of a message that this crate sends to itself.
 pub(crate) const PROBE: &str = ".probe";
 
-/// A complaint about a permission.
+/// The server's message about a denied permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Denial {
     /// The subject that was published to, or subscribed to.
     pub(crate) subject: String,
     pub(crate) is_publish: bool,
-    /// The server's words.
+    /// The server's message.
     pub(crate) text: String,
 }
 
 impl Denial {
-    /// Whether it is about a message of this crate to itself, which concerns no user.
+    /// Returns `true` if it is about a message that this crate sent to itself, which does not
+    /// concern the user.
     pub(crate) fn is_of_probe(&self) -> bool {
         self.subject.ends_with(PROBE)
     }
 
-    /// Reads a complaint; `None`, if it is not about a permission.
+    /// Reads an error message of the server; `None` if it is not about a permission.
     pub(crate) fn read(complaint: &str) -> Option<Self> {
         let lower = complaint.to_ascii_lowercase();
         if !lower.contains("permissions violation") {
@@ -40,24 +41,24 @@ impl Denial {
     }
 }
 
-/// The complaints of the server about permissions. Clones share them.
+/// The denied permissions of a connection. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Denials(Arc<Mutex<State>>);
 
-/// What is state of them.
+/// The denials that are kept, and the calls that wait for one.
 #[derive(Default)]
 struct State {
-    /// Of subscriptions, the latest last.
+    /// Denied subscriptions, the latest last.
     subscriptions: VecDeque<Denial>,
-    /// Of publishes, the latest last, each with its number.
+    /// Denied publishes, the latest last, each with its number.
     publishes: VecDeque<PublishDenial>,
-    /// The number of the latest.
+    /// The number of the latest denied publish.
     last: u64,
-    /// Of the inbox of all answers, if it is denied on this connection.
+    /// The denial of the inbox of all answers on this connection, if there is one.
     inbox: Option<Denial>,
-    /// The calls that wait, each woken by the next complaint. As many as there are threads that wait.
+    /// The waiting calls, each woken by the next denial. At most one for each waiting thread.
     waiting: Vec<(u64, Waker)>,
-    /// The number of the next of them.
+    /// The number of the next waiting call.
     next: u64,
 }
 
@@ -65,15 +66,15 @@ struct State {
 struct PublishDenial {
     number: u64,
     denial: Denial,
-    /// Whether a call or a flush has told it.
+    /// Whether a call or a flush has reported it.
     is_told: bool,
 }
 
-/// A call that waits for a complaint about itself; out of the list when it is dropped.
+/// A call that waits for a denial of its own subjects. Dropping it removes it from the list.
 pub(crate) struct DenialWatcher<'a> {
     denials: &'a Denials,
     mark: Mark,
-    /// `None`: it has not waited yet.
+    /// `None` until it first waits.
     number: Option<u64>,
 }
 
@@ -82,7 +83,8 @@ impl<'a> DenialWatcher<'a> {
         Self { denials, mark, number: None }
     }
 
-    /// Is ready when one of these subjects was denied since the mark, or the inbox of the answer is.
+    /// Is ready when one of these subjects was denied since the mark, or the inbox of answers is
+    /// denied.
     pub(crate) fn poll(&mut self, subjects: &[String], context: &Context<'_>) -> Poll<String> {
         let mut state = self.denials.0.lock();
         let is_meant =
@@ -115,12 +117,13 @@ impl Drop for DenialWatcher<'_> {
     }
 }
 
-/// A place in the complaints: what comes after it concerns the call that took it.
+/// A position among the denied publishes. Later ones concern the call that took the mark.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark(u64);
 
 impl Denials {
-    /// Keeps a complaint. `inbox` is what the subjects of answers begin with.
+    /// Keeps a denial and wakes the waiting calls. `inbox` is the prefix of the subjects of
+    /// answers.
     pub(crate) fn record(&self, denial: &Denial, inbox: &str) {
         let mut state = self.0.lock();
         if denial.is_publish {
@@ -138,7 +141,7 @@ impl Denials {
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// The connection is gone, and with it its permissions.
+    /// Forgets the denial of the inbox: the connection and its permissions are gone.
     pub(crate) fn forget_inbox(&self) {
         self.0.lock().inbox = None;
     }
@@ -147,7 +150,7 @@ impl Denials {
         Mark(self.0.lock().last)
     }
 
-    /// Takes out what was said of a subscription to this subject.
+    /// Removes and returns the denial of a subscription to this subject.
     pub(crate) fn take(&self, subject: &str) -> Option<String> {
         let mut state = self.0.lock();
         let place = state.subscriptions.iter().position(|denial| denial.subject == subject)?;
@@ -156,7 +159,7 @@ impl Denials {
         state.subscriptions.remove(place).map(|denial| denial.text)
     }
 
-    /// Takes the denials of publishes that were not told yet; returns the latest.
+    /// Takes the denied publishes that were not reported yet. Returns the latest.
     pub(crate) fn take_publish(&self) -> Option<String> {
         let mut state = self.0.lock();
         let untold = state.publishes.iter_mut().filter(|publish| !publish.is_told && !publish.denial.is_of_probe());

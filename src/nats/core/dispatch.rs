@@ -1,4 +1,4 @@
-//! Passes on what the client library reports of a connection: to listeners, and to the user's callback.
+//! Passes the events of the client library on, to workers and to the user's callback.
 
 use super::denied::{Denial, Denials};
 use crate::io::mpsc;
@@ -6,12 +6,12 @@ use crate::nats::event::Event;
 use crate::sync::{Arc, Mutex};
 use crate::unwind;
 
-/// Passes on what the client says of the connection.
+/// Passes on the events of one connection.
 pub(crate) struct EventDispatcher {
     pub(crate) callback: EventCallback,
     pub(crate) listeners: ConnectionListeners,
     pub(crate) denials: Denials,
-    /// What the subjects of answers begin with.
+    /// The prefix of the subjects of answers.
     pub(crate) inbox: String,
 }
 
@@ -41,23 +41,23 @@ impl EventDispatcher {
     }
 }
 
-/// Where the listeners of a connection hear from it.
+/// The listeners of a connection.
 pub(crate) type ConnectionListeners = Arc<Mutex<Vec<Box<dyn ConnectionListener>>>>;
 
-/// Where one of them does.
+/// A worker that listens to events of the connection.
 pub(crate) trait ConnectionListener: Send + Sync {
     fn is_closed(&self) -> bool;
     fn notify(&self, event: ConnectionEvent);
 }
 
-/// What a worker hears of the connection.
+/// A change of the connection that concerns workers.
 #[derive(Clone, Debug)]
 pub(crate) enum ConnectionEvent {
     /// There is a connection again.
     Connected,
-    /// It broke.
+    /// The connection is lost.
     Disconnected,
-    /// The server did not permit something.
+    /// The server denied a permission.
     Denied(Denial),
 }
 
@@ -71,11 +71,11 @@ impl<T: Send, F: Fn(ConnectionEvent) -> T + Send + Sync> ConnectionListener for 
     }
 }
 
-/// Who is told of events, if anybody is.
+/// The user's callback for events, if there is one.
 #[derive(Clone, Default)]
 pub(crate) struct EventCallback(Option<Arc<Callback>>);
 
-/// What the user gave.
+/// The type of the user's callback.
 type Callback = dyn Fn(&Event) + Send + Sync;
 
 impl EventCallback {
@@ -83,7 +83,7 @@ impl EventCallback {
         Self(Some(Arc::new(f)))
     }
 
-    /// Calls what the user gave, and contains its panic.
+    /// Calls the callback, and catches its panic.
     pub(crate) fn call(&self, event: &Event) {
         if let Some(f) = &self.0 {
             let _ = unwind::catch(|| f(event)).map_err(unwind::discard);
@@ -91,7 +91,7 @@ impl EventCallback {
     }
 }
 
-/// What an event of the client means to users; `None`: nothing.
+/// Converts an event of the client library; `None` if it does not concern users.
 pub(crate) fn of_client(event: async_nats::Event) -> Option<Event> {
     match event {
         async_nats::Event::Connected => Some(Event::Connected),

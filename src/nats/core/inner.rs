@@ -1,4 +1,4 @@
-//! What the owners of a connection share: the client, the I/O thread, and bounded waits for both.
+//! What the owners of a connection share: the client, the I/O thread, and waits with a limit.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,28 +14,28 @@ use crate::pool::inner::PoolInner;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
-/// How long the last owner of a connection waits for the client to send what it was given.
+/// How long the last owner of a connection waits at most for buffered messages to be sent.
 const MAX_FLUSH_ON_DROP: Duration = Duration::from_secs(2);
 
-/// What the owners of a connection share.
+/// The shared inside of a connection.
 pub(crate) struct ConnectionInner {
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) io: Arc<IoThread>,
-    /// Of the pool it was connected for.
+    /// The pool it was connected for.
     pub(crate) pool: Arc<PoolInner>,
-    /// The time for an answer.
+    /// The timeout for an answer.
     pub(crate) timeout: Duration,
     pub(crate) callback: EventCallback,
-    /// What the server did not permit.
+    /// The permissions that the server denied.
     pub(crate) denials: Denials,
-    /// What the subjects of the JetStream API begin with.
+    /// The prefix of the subjects of the JetStream API.
     pub(crate) api: String,
-    /// Who works, and must know when the connection breaks or comes back.
+    /// The workers that are notified when the connection breaks or comes back.
     pub(crate) listeners: ConnectionListeners,
 }
 
-/// Whether a wait was tried where it would not have ended, or was too long.
+/// Why a wait failed: it took too long, or would have waited for its own thread.
 pub(crate) enum WaitError {
     Timeout,
     OnIoThread,
@@ -46,14 +46,14 @@ impl ConnectionInner {
         self.client.connection_state() == State::Connected
     }
 
-    /// Waits on this thread for what the client does on the I/O thread, for the time of an answer.
-    /// That time covers all of the future: the client bounds the answer, but not the wait for room in
-    /// its own channel.
+    /// Waits on this thread for a future of the client, for at most the timeout. The timeout covers
+    /// the whole future: the client limits the wait for an answer, but not the wait for room in its
+    /// own channel.
     pub(crate) fn wait<F: Future>(&self, future: F) -> Result<F::Output, WaitError> {
         self.wait_until(future, Deadline::after(self.timeout))
     }
 
-    /// Like [`wait`](Self::wait), until another moment.
+    /// Like [`wait`](Self::wait), with another deadline.
     pub(crate) fn wait_until<F: Future>(&self, future: F, deadline: Deadline) -> Result<F::Output, WaitError> {
         if self.io.is_here() {
             return Err(WaitError::OnIoThread);
@@ -62,14 +62,14 @@ impl ConnectionInner {
         io::block_on(future, deadline).ok_or(WaitError::Timeout)
     }
 
-    /// Sends what was published, if there is a connection; waits two seconds at most.
+    /// Sends buffered messages if there is a connection. Waits for at most two seconds.
     pub(crate) fn flush_on_drop(&self) {
         if self.is_connected() {
             let _ = self.wait_until(self.client.flush(), Deadline::after(MAX_FLUSH_ON_DROP));
         }
     }
 
-    /// Tells a worker, for as long as it can be told, what happens to the connection.
+    /// Sends events of the connection to a worker, until it drops its receiver.
     pub(crate) fn listen<T: Send + 'static>(
         &self,
         notes: mpsc::UnboundedSender<T>,
@@ -82,8 +82,8 @@ impl ConnectionInner {
 }
 
 impl Drop for ConnectionInner {
-    /// Flushes. On the I/O thread, which must not wait, the flush is a future of that thread; it owns
-    /// the client, and the thread, until it ends.
+    /// Flushes. The I/O thread must not wait, so there the flush is spawned as a future. It owns
+    /// the client and the thread until it ends.
     fn drop(&mut self) {
         if self.io.is_here() && self.is_connected() {
             let (client, io) = (self.client.clone(), Arc::clone(&self.io));

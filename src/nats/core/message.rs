@@ -9,7 +9,7 @@ use crate::nats::headers::{self, Headers};
 use crate::nats::payload::{Decode, Encode};
 use crate::sync::Arc;
 
-/// A message that came by a subscription, or as the answer to a request.
+/// A message that arrived by a subscription, or as the answer to a request.
 pub struct Message {
     message: async_nats::Message,
     connection: Arc<ConnectionInner>,
@@ -20,25 +20,25 @@ impl Message {
         Self { message, connection }
     }
 
-    /// What it was published to.
+    /// Returns the subject to which it was published.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.message.subject
     }
 
-    /// The payload as it came.
+    /// Returns the payload.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.message.payload
     }
 
-    /// The payload, if it is text.
+    /// Returns the payload if it is text.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(&self.message.payload).ok()
     }
 
-    /// The payload as a value.
+    /// Decodes the payload.
     ///
     /// # Errors
     ///
@@ -47,25 +47,25 @@ impl Message {
         T::decode(&self.message.payload)
     }
 
-    /// The first header of this name; the case of letters counts.
+    /// Returns the first header of this name. Names are case-sensitive.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
     }
 
-    /// Iterates over all headers, a name once for each of its values, sorted by name.
+    /// Iterates over all headers, sorted by name; a name appears once for each of its values.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         headers::pairs(self.message.headers.as_ref())
     }
 
-    /// Whether a caller waits for a [response](Self::respond).
+    /// Returns `true` if a caller waits for a [response](Self::respond).
     #[must_use]
     pub fn wants_response(&self) -> bool {
         self.message.reply.is_some()
     }
 
-    /// Answers a [request](crate::nats::Connection::request); does nothing, if nobody waits. Like
-    /// [`publish`](crate::nats::Connection::publish) otherwise.
+    /// Answers a [request](crate::nats::Connection::request). Without effect if no caller waits.
+    /// Otherwise like [`publish`](crate::nats::Connection::publish).
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl Message {
         self.answer(None, payload)
     }
 
-    /// Answers a request with headers. Like [`respond`](Self::respond) otherwise.
+    /// Answers a request with headers. Otherwise like [`respond`](Self::respond).
     ///
     /// # Errors
     ///

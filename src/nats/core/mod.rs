@@ -1,8 +1,8 @@
-//! A connection to a server, and plain NATS over it: publish, request and subscribe, at most once.
+//! A connection to a server, and core NATS over it: publish, request and subscribe, at most once.
 //!
-//! `inner` is what the clones of a connection share. `connect` makes one, `dispatch` passes on what
-//! the client library reports, `denied` and `permission` end calls that the server does not permit.
-//! This folder knows nothing of JetStream's streams and consumers.
+//! `inner` is what the clones of a connection share. `connect` opens one. `dispatch` passes on the
+//! events of the client library. `denied` and `permission` end calls that the server does not
+//! permit. This folder knows nothing of streams and consumers.
 
 pub(crate) mod connect;
 pub(crate) mod reconnect;

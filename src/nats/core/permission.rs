@@ -1,10 +1,11 @@
-//! Calls that end when the server does not permit them, and not when their time is over.
+//! Ends calls as soon as the server denies them, instead of at their timeout.
 //!
 //! Rules:
-//! 1. A call that publishes names its subjects. It ends when the server denies one of them, while it waits
-//!    for its answer. Permissions belong to the connection, so a denial of that subject is one of this call.
+//! 1. A call that publishes names its subjects. It ends if the server denies one of them while the
+//!    call waits for its answer. Permissions belong to the connection, so any denial of that
+//!    subject concerns the call.
 //! 2. While the server denies the inbox of all answers, no call waits for one.
-//! 3. A publish does not wait. What was denied of it is told by the next flush.
+//! 3. A publish does not wait. The next flush reports its denial.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -19,16 +20,17 @@ use crate::io;
 use crate::nats::error::{BoxError, Denied, PublishError};
 use crate::time::deadline::Deadline;
 
-/// How long a subscription waits at most for the server's word.
+/// How long a subscription waits at most for the server.
 const MAX_PROBE: Duration = Duration::from_secs(1);
 
 impl ConnectionInner {
-    /// Polls a call that publishes to these subjects and waits for an answer, until it ends or is denied.
+    /// Polls a call that publishes to these subjects and waits for an answer, until it ends or is
+    /// denied.
     pub(crate) async fn permitted<F: Future>(&self, subjects: &[String], call: F) -> Result<F::Output, Denied> {
         self.permitted_since(self.denials.mark(), subjects, call).await
     }
 
-    /// The same of a call that was begun at the mark.
+    /// Like [`permitted`](Self::permitted), for a call that started at the mark.
     pub(crate) async fn permitted_since<F: Future>(
         &self,
         mark: Mark,
@@ -46,18 +48,21 @@ impl ConnectionInner {
         .await
     }
 
-    /// Likewise, of calls to the JetStream API: `STREAM.INFO.JOBS`.
+    /// Like [`permitted`](Self::permitted), for calls to the JetStream API such as
+    /// `STREAM.INFO.JOBS`.
     pub(crate) async fn permitted_api<F: Future>(&self, calls: &[String], call: F) -> Result<F::Output, Denied> {
         let subjects: Vec<_> = calls.iter().map(|call| format!("{}.{call}", self.api)).collect();
         self.permitted(&subjects, call).await
     }
 
-    /// Waits until the server has seen all that was sent, if that can be known, and what it said of it is here.
+    /// Waits until the server has received all messages that were sent, and its denials have
+    /// arrived here. Returns at once if that cannot be known.
     pub(crate) fn catch_up(&self, deadline: Deadline) -> Result<(), PublishError> {
         if !self.is_connected() || self.denials.is_inbox_denied() {
             return Ok(());
         }
-        // A message to oneself. Others may listen to all subjects, so it is no request without a responder.
+        // A message to this client itself. Other subscribers may receive all subjects, so a request
+        // without a responder would not do.
         let subject = format!("{}{PROBE}", self.client.new_inbox());
         let round_trip = async {
             let mut probe = self.client.subscribe(subject.clone()).await.map_err(BoxError::from)?;
@@ -65,23 +70,24 @@ impl ConnectionInner {
             poll_fn(|context| Pin::new(&mut probe).poll_next(context)).await;
             Ok::<_, BoxError>(())
         };
-        // A denial of the probe is an answer, too.
+        // A denial of the probe is an answer as well.
         if let Ok(Err(error)) = self.wait_until(self.permitted(std::slice::from_ref(&subject), round_trip), deadline)? {
             return Err(PublishError::Failed(error));
         }
-        // What the server says of permissions reaches us by another task of the I/O thread.
+        // Denials reach this thread through another task of the I/O thread.
         let _ = self.io.block_on(async { io::sleep(Duration::from_millis(1)).await }, Deadline::after(MAX_PROBE));
         Ok(())
     }
 
-    /// What the server has denied of the publishes before this, if it was not told yet.
+    /// Returns the denial of an earlier publish, if it was not reported yet.
     pub(crate) fn denied_publish(&self) -> Result<(), PublishError> {
         self.denials.take_publish().map_or(Ok(()), |text| Err(PublishError::Denied(text)))
     }
 }
 
-/// Waits until the server has seen a subscription, and says whether it is denied. While there is no
-/// connection, or no permission for the inbox of the answer, that is not known, and counts as no.
+/// Waits until the server has received a subscription, and returns an error if it is denied.
+/// Without a connection, or without permission for the inbox of the answer, a denial cannot be
+/// known; the result is then `Ok`.
 pub(crate) fn check_subscription(connection: &ConnectionInner, subject: &str) -> Result<(), PublishError> {
     let _ = connection.catch_up(Deadline::after(connection.timeout.min(MAX_PROBE)));
     connection.denials.take(subject).map_or(Ok(()), |complaint| Err(PublishError::Denied(complaint)))

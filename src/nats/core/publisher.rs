@@ -1,4 +1,4 @@
-//! The part of a connection that code needs which only publishes.
+//! The part of a connection that only publishes.
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -9,8 +9,8 @@ use crate::nats::error::PublishError;
 use crate::nats::headers::Headers;
 use crate::nats::payload::Encode;
 
-/// Publishes messages, at most once, and asks questions. From [`Connection::publisher`]; clones share the connection, and own
-/// it.
+/// Publishes messages, at most once, and sends requests. From [`Connection::publisher`]. Clones
+/// share the connection, and own it.
 ///
 /// # Examples
 ///
@@ -94,14 +94,15 @@ impl Publisher {
 }
 
 impl Connection {
-    /// The part of the connection that code needs which only publishes.
+    /// Returns the part of the connection that only publishes.
     #[must_use]
     pub fn publisher(&self) -> Publisher {
         Publisher::new(self.clone())
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// No panic happens while a lock of this crate is held, so no broken state can be observed through a
+// reference.
 impl UnwindSafe for Publisher {}
 impl RefUnwindSafe for Publisher {}
 

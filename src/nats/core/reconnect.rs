@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::nats::check::{self, Checked, InvalidArgument};
 
-/// When a connection that broke is made again. Set the fields of a default value, and give it to
-/// [`ConnectionBuilder::reconnect`].
+/// When a broken connection is made again. Set the fields of a default value, and pass it to
+/// [`ConnectionBuilder::reconnect`](crate::nats::ConnectionBuilder::reconnect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReconnectSettings {
@@ -13,8 +13,8 @@ pub struct ReconnectSettings {
     pub delay: Duration,
     /// The longest pause. *Default: 4 s.*
     pub max_delay: Duration,
-    /// After how many attempts in a row the connection is given up for good. Then every call fails.
-    /// *Default: never.*
+    /// How many consecutive attempts are made before the connection is given up for good. Then
+    /// every call fails. *Default: no limit.*
     pub max_attempts: Option<usize>,
     /// Uses only the servers that were named, and no others of their cluster. *Default: no.*
     pub ignores_discovered_servers: bool,
@@ -46,7 +46,7 @@ impl ReconnectSettings {
         Ok(())
     }
 
-    /// The pause before an attempt; the first is made at once.
+    /// Returns the pause before an attempt. The first attempt is made at once.
     pub(crate) fn pause(&self, attempt: usize) -> Duration {
         let doublings = u32::try_from(attempt.saturating_sub(2)).unwrap_or(u32::MAX).min(20);
         if attempt <= 1 { Duration::ZERO } else { self.delay.saturating_mul(1 << doublings).min(self.max_delay) }

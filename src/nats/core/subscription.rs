@@ -1,8 +1,9 @@
 //! A subscription of core NATS, whose handler runs on the workers: at most once.
 //!
-//! A pump on the I/O thread takes a message when a slot is free and hands it to the pool. What waits for a slot waits with
-//! the client, which has a limit; past it messages are lost and [`Event::SlowConsumer`](crate::nats::Event) is told. Its
-//! destructor cannot wait for a handler that runs: it may be on that very worker.
+//! A pump on the I/O thread takes a message when a slot is free, and passes it to the pool. Other
+//! messages wait in the client's buffer. When that is full, messages are lost and
+//! [`Event::SlowConsumer`](crate::nats::Event) is emitted. The destructor of a subscription cannot
+//! wait for a running handler: it may be on that very worker.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -29,9 +30,9 @@ use crate::task::job::Job;
 pub struct SubscriptionBuilder {
     connection: Arc<ConnectionInner>,
     subject: String,
-    /// Each message reaches one member of the group.
+    /// Each message reaches one member of this group.
     group: Option<String>,
-    /// How many messages may be with the pool; `None`: as many as it has workers.
+    /// How many messages may be queued or handled in the pool; `None`: as many as it has workers.
     concurrent: Option<usize>,
 }
 
@@ -40,28 +41,30 @@ impl SubscriptionBuilder {
         Self { connection, subject, group: None, concurrent: None }
     }
 
-    /// Joins a queue group: of all its members, on any machine, each message reaches one.
+    /// Joins a queue group: each message reaches one of its members, on any machine.
     pub fn group(mut self, name: impl Into<String>) -> Self {
         self.group = Some(name.into());
         self
     }
 
-    /// How many messages may be queued or handled at once, from 1 to 1,048,576. *Default: one for each worker
-    /// that the pool has now.*
+    /// Sets how many messages may be queued or handled at once, from 1 to 1,048,576. *Default: one
+    /// for each worker that the pool has now.*
     pub fn concurrent(mut self, messages: usize) -> Self {
         self.concurrent = Some(messages);
         self
     }
 
-    /// Subscribes. When this returns the server has taken the subscription, if there is a connection; the
-    /// wait for its word is one second at most. Without a connection the client subscribes when there is one.
+    /// Subscribes. If there is a connection, the server has received the subscription when this
+    /// returns; the wait for its answer is at most one second. Without a connection the client
+    /// subscribes when there is one.
     ///
-    /// The handler runs as a task of the pool. A panic is contained, as one of the task.
+    /// The handler runs as a task of the pool. A panic is caught like that of any task.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: [`Invalid`](PublishError::Invalid), [`Denied`](PublishError::Denied) if the server does
-    /// not permit the subject, [`Timeout`](PublishError::Timeout) if the client's buffers are full.
+    /// [`PublishError`]: [`Invalid`](PublishError::Invalid), [`Denied`](PublishError::Denied) if
+    /// the server does not permit the subject, [`Timeout`](PublishError::Timeout) if the client's
+    /// buffers are full.
     #[track_caller]
     pub fn start(self, handler: impl Fn(&Message) + Send + Sync + 'static) -> Result<Subscription, PublishError> {
         let Self { connection, subject, group, concurrent } = self;
@@ -104,25 +107,26 @@ impl SubscriptionBuilder {
 }
 
 impl Connection {
-    /// Configures a subscription, whose handler runs on the workers of the connection's pool. The subject may hold `*`
-    /// for one word and `>` for all that follow.
+    /// Configures a subscription, whose handler runs on the workers of the connection's pool. The
+    /// subject may hold `*` for one word and `>` for all words that follow.
     pub fn subscribe(&self, subject: &str) -> SubscriptionBuilder {
         SubscriptionBuilder::new(Arc::clone(&self.inner), subject.to_owned())
     }
 }
 
-/// A subscription that lasts until this is dropped. Then no handler starts any more; one that runs goes on.
+/// A subscription that lasts until it is dropped. After that no handler starts; a running one
+/// continues.
 #[must_use = "dropping it ends the subscription"]
 pub struct Subscription {
     subject: String,
-    /// Cancelled when it is dropped.
+    /// Cancelled when the subscription is dropped.
     ended: CancellationToken,
-    /// Keeps the connection.
+    /// Keeps the connection open.
     connection: Arc<ConnectionInner>,
 }
 
 impl Subscription {
-    /// What it listens to.
+    /// Returns the subject.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
@@ -132,7 +136,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.ended.cancel();
-        // Besides this one the pump owns the connection, on a thread that cannot wait for it.
+        // Apart from this subscription, the pump owns the connection, on a thread that cannot wait.
         if Arc::strong_count(&self.connection) <= 2 {
             self.connection.flush_on_drop();
         }
@@ -155,7 +159,7 @@ impl fmt::Debug for SubscriptionBuilder {
     }
 }
 
-/// Takes messages from the client and hands them to the pool.
+/// Takes messages from the client and passes them to the pool.
 struct Pump<H> {
     connection: Arc<ConnectionInner>,
     subscriber: Subscriber,
@@ -183,10 +187,10 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
         // Dropping the subscriber unsubscribes.
     }
 
-    /// The next message, with a slot that is taken for it.
+    /// Polls for the next message, and takes a slot for it.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<async_nats::Message>> {
         if self.free.is_empty() {
-            // Nothing is there: this only leaves the waker.
+            // The channel is empty: this only registers the waker.
             match self.free.poll_recv(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(_) => drop(self.freed.send(())),
@@ -216,7 +220,7 @@ impl<H: Fn(&Message) + Send + Sync + 'static> Pump<H> {
     }
 }
 
-/// A slot in use; free again when it is dropped.
+/// A slot in use. Dropping it frees the slot.
 struct Slot(mpsc::UnboundedSender<()>);
 
 impl Drop for Slot {

@@ -1,11 +1,12 @@
-//! Bounds what futures of the I/O thread await of the client.
+//! Limits on how long futures of the I/O thread wait for the client.
 //!
-//! The client bounds the wait for an answer. It does not bound the wait for room in its own channel, which is full
-//! while a server is mute, or away, and other threads publish.
+//! The client limits the wait for an answer. It does not limit the wait for room in its own
+//! channel, which is full while a server is silent or away and other threads publish.
 //!
 //! Rules:
-//! 1. On the I/O thread each future of the client is awaited through [`ConnectionInner::in_time`], [`ConnectionInner::answer`] or
-//!    [`hand_over`]. Calls of other threads are bounded by `ConnectionInner::wait`.
+//! 1. On the I/O thread each future of the client is awaited through [`ConnectionInner::in_time`],
+//!    [`ConnectionInner::answer`] or [`hand_over`]. Calls of other threads are limited by
+//!    `ConnectionInner::wait`.
 //! 2. A future that runs out of time while it waits for room has sent nothing.
 
 use std::pin::pin;
@@ -17,16 +18,17 @@ use async_nats::jetstream::context::{RequestError, RequestErrorKind};
 use super::inner::ConnectionInner;
 use crate::io;
 
-/// How much longer than an answer a question may take: the client's own error, which says more, comes first.
+/// How much longer than its timeout a request may take, so that the client's own, more precise
+/// error comes first.
 const GRACE: Duration = Duration::from_millis(100);
 
 impl ConnectionInner {
-    /// Awaits one question and its answer; `None`: the time of an answer has passed.
+    /// Awaits one request and its answer; `None` if the timeout has passed.
     pub(crate) async fn in_time<F: Future>(&self, question: F) -> Option<F::Output> {
         io::timeout(self.timeout.saturating_add(GRACE), question).await.ok()
     }
 
-    /// Awaits the answer of JetStream to one question.
+    /// Awaits the answer of JetStream to one request.
     pub(crate) async fn answer<T>(
         &self,
         asking: impl Future<Output = Result<T, RequestError>>,
@@ -35,7 +37,7 @@ impl ConnectionInner {
     }
 }
 
-/// Polls a future of the client once: it is ready if the client has room.
+/// Polls a future of the client once. It is ready if the client has room.
 pub(crate) fn hand_over<F: Future>(handing_over: F) -> Option<F::Output> {
     let unconstrained = pin!(io::unconstrained(handing_over));
     match unconstrained.poll(&mut Context::from_waker(Waker::noop())) {

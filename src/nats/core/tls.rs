@@ -1,4 +1,4 @@
-//! Certificates: read from files or text, checked, and made into the client's settings.
+//! Reads and checks certificates, and makes the client's TLS settings of them.
 
 use std::fs;
 use std::io::{Error, ErrorKind};
@@ -15,15 +15,15 @@ use crate::nats::error::ConnectError;
 #[derive(Default)]
 pub(crate) struct Tls {
     pub(crate) is_required: bool,
-    /// Whether encryption begins before the server greets.
+    /// Whether TLS starts before the server's greeting.
     pub(crate) is_first: bool,
-    /// Certificates of authorities. None: those of the system.
+    /// Certificates of authorities. Empty: those of the system.
     pub(crate) roots: Vec<Pem>,
     /// The certificate and the key of this client.
     pub(crate) client: Option<(Pem, Pem)>,
 }
 
-/// Where a text in PEM comes from.
+/// The source of a text in PEM.
 pub(crate) enum Pem {
     File(PathBuf),
     Text(String),
@@ -49,13 +49,14 @@ impl Pem {
 
     fn key(&self) -> Result<PrivateKeyDer<'static>, Error> {
         let pem = self.read()?;
-        // The error of the parser may hold a part of the key.
+        // The parser's error may hold a part of the key.
         PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Error::new(ErrorKind::InvalidData, "there is no key in it"))
     }
 }
 
 impl Tls {
-    /// The client's settings; `None` if there are no certificates, and the client's own will do.
+    /// Returns the TLS settings; `None` if there are no certificates, so that the client's own
+    /// settings serve.
     pub(crate) fn config(&self) -> Result<Option<ClientConfig>, ConnectError> {
         if self.roots.is_empty() && self.client.is_none() {
             return Ok(None);
@@ -73,7 +74,8 @@ impl Tls {
             let system = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(system.certs);
         }
-        // The provider is named, since a program may hold two, and rustls panics when it would have to choose.
+        // The provider is named because a program may contain two, and rustls panics if it has to
+        // choose.
         let builder = ClientConfig::builder_with_provider(ring::default_provider().into());
         let wrong = |error: async_nats::rustls::Error| Error::new(ErrorKind::InvalidData, error.to_string());
         let builder = builder.with_safe_default_protocol_versions().map_err(wrong).map_err(failed("TLS version"))?;

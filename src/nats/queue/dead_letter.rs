@@ -1,14 +1,15 @@
-//! Jobs that are given up: how they are written, and read again.
+//! The dead letters of a queue: how they are written and read.
 //!
-//! A dead letter is the job's payload with the job's headers and headers of ours. Headers that are
-//! orders to the server are left out, and so is the job's delay: a requeued job runs at once.
+//! A dead letter is the job's payload with the job's headers and headers of this crate. Headers
+//! that the server would execute are omitted, and so is the job's delay: a requeued job runs at
+//! once.
 //!
 //! Rules:
-//! 1. A letter belongs to one job. Its id holds the stream, the job's place there and the time at which
-//!    the job was stored, so a stream that was made again has letters of its own.
+//! 1. A letter belongs to one job. Its id holds the stream, the job's sequence number and the time
+//!    at which the job was stored. So a stream that was created again has letters of its own.
 //! 2. A requeued job belongs to one letter, by the same rule, and keeps the job's first id.
-//! 3. A letter that the server finds too large is written again without the error, then without the
-//!    job's own headers, then without the payload. `Workcrew-Omitted` says what is missing.
+//! 3. If the server finds a letter too large, it is written again without the error, then without
+//!    the job's own headers, then without the payload. `Workcrew-Omitted` says what is missing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,11 +25,11 @@ use crate::nats::server_time::nanoseconds;
 
 /// The subject of the job.
 const SUBJECT: &str = "Workcrew-Subject";
-/// The stream the job was in.
+/// The stream of the job.
 const STREAM: &str = "Workcrew-Stream";
-/// Its place there.
+/// The job's sequence number there.
 const SEQUENCE: &str = "Workcrew-Sequence";
-/// Why it was given up; see [`DeadLetterReason`].
+/// Why the job is dead; see [`DeadLetterReason`].
 const REASON: &str = "Workcrew-Reason";
 /// How many attempts were made.
 const ATTEMPTS: &str = "Workcrew-Attempts";
@@ -38,22 +39,22 @@ const ERROR: &str = "Workcrew-Error";
 const ID: &str = "Workcrew-Id";
 /// When the job was stored, in nanoseconds since 1970.
 const STORED: &str = "Workcrew-Stored";
-/// What the letter leaves out of the job.
+/// What the letter omits.
 const OMITTED: &str = "Workcrew-Omitted";
-/// The letter that a job was made of.
+/// The letter of a requeued job.
 const REQUEUED: &str = "Workcrew-Requeued";
-/// What the server takes for an order about the message at hand.
+/// The prefix of headers that the server executes.
 const SERVER_PREFIX: &str = "Nats-";
 /// The id of a message.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// The longest error that is written down, in bytes.
+/// The longest recorded error, in bytes.
 const MAX_ERROR: usize = 1_024;
 
-/// Why a job was given up.
+/// Why a job became a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeadLetterReason {
-    /// The policy says of the last error that it is permanent.
+    /// The policy classifies the last error as permanent.
     Permanent,
     /// The attempts are used up.
     Attempts,
@@ -61,14 +62,16 @@ pub enum DeadLetterReason {
     Deadline,
     /// The budget that the policy's jobs share is used up.
     Budget,
-    /// It was delivered more often than [`max_deliveries`](crate::nats::WorkerBuilder::max_deliveries) allows without
-    /// an outcome: perhaps it ends its process.
+    /// The job was delivered more often than
+    /// [`max_deliveries`](crate::nats::WorkerBuilder::max_deliveries) allows, without an outcome.
+    /// It may end its process.
     Deliveries,
-    /// Its headers cannot be read here. The letter holds the payload, and the error says what is wrong.
+    /// The client library cannot read the job's headers. The letter holds the payload, and the
+    /// error says what is wrong.
     Unreadable,
 }
 
-/// All reasons, and how they are written.
+/// All reasons and their words in a header.
 const REASONS: [(DeadLetterReason, &str); 6] = [
     (DeadLetterReason::Permanent, "permanent"),
     (DeadLetterReason::Attempts, "attempts"),
@@ -79,20 +82,20 @@ const REASONS: [(DeadLetterReason, &str); 6] = [
 ];
 
 impl DeadLetterReason {
-    /// The reason that is written by this word.
+    /// Returns the reason that a word stands for.
     pub(crate) fn read(word: &str) -> Option<Self> {
         REASONS.iter().find(|(_, written)| *written == word).map(|(reason, _)| *reason)
     }
 }
 
-/// The id that a job was first enqueued with.
+/// Returns the id with which a job was first enqueued.
 pub(crate) fn id_of(headers: &HeaderMap) -> Option<&str> {
     let text = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
-    // A job that had no id was requeued under one that is the letter's.
+    // A job without an id was requeued under an id of its letter.
     text(ID).or_else(|| text(MESSAGE_ID).filter(|_| text(REQUEUED).is_none()))
 }
 
-/// The name of the stream of a queue's dead letters.
+/// Returns the name of the stream of a queue's dead letters.
 pub(crate) fn stream_of(queue: &str) -> String {
     format!("{queue}_DEAD")
 }
@@ -104,7 +107,8 @@ impl fmt::Display for DeadLetterReason {
     }
 }
 
-/// A job that was given up. From [`JobQueue::dead_letters`](crate::nats::JobQueue::dead_letters).
+/// A job that failed for good. From
+/// [`JobQueue::dead_letters`](crate::nats::JobQueue::dead_letters).
 #[derive(Clone)]
 pub struct DeadLetter {
     message: StreamMessage,
@@ -115,55 +119,57 @@ impl DeadLetter {
         Self { message }
     }
 
-    /// Its place among the dead letters.
+    /// Returns its sequence number among the dead letters.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.message.sequence
     }
 
-    /// The subject of the job; the dead letters' own, if somebody else has written it without saying.
+    /// Returns the subject of the job. If another program wrote the letter without it, returns the
+    /// subject of the dead letters.
     #[must_use]
     pub fn subject(&self) -> &str {
         self.header(SUBJECT).unwrap_or(&self.message.subject)
     }
 
-    /// The id under which the job was enqueued, if it had one.
+    /// Returns the id under which the job was enqueued, if it had one.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.header(ID)
     }
 
-    /// Why the job was given up.
+    /// Returns why the job failed for good.
     #[must_use]
     pub fn reason(&self) -> Option<DeadLetterReason> {
         DeadLetterReason::read(self.header(REASON)?)
     }
 
-    /// How many attempts were made at the job.
+    /// Returns how many attempts the job had.
     #[must_use]
     pub fn attempts(&self) -> Option<u32> {
         self.header(ATTEMPTS).and_then(|number| u32::from_str(number).ok())
     }
 
-    /// The last error, on one line and cut off after 1,024 bytes.
+    /// Returns the last error, on one line and cut off after 1,024 bytes.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.header(ERROR)
     }
 
-    /// The first header of this name, of the job's own or of those that begin with `Workcrew-`.
+    /// Returns the first header of this name, of the job's own or of those that begin with
+    /// `Workcrew-`.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.message.headers.get(name).map(async_nats::HeaderValue::as_str)
     }
 
-    /// The payload of the job.
+    /// Returns the payload of the job.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.message.payload
     }
 
-    /// The payload as a value.
+    /// Decodes the payload.
     ///
     /// # Errors
     ///
@@ -172,13 +178,13 @@ impl DeadLetter {
         T::decode(&self.message.payload)
     }
 
-    /// Returns whether the payload did not fit into the letter. Such a letter cannot be requeued.
+    /// Returns `true` if the payload did not fit into the letter. Such a letter cannot be requeued.
     #[must_use]
     pub fn is_without_payload(&self) -> bool {
         self.header(OMITTED).is_some_and(|omitted| omitted.contains("payload"))
     }
 
-    /// The job as it was, with an id that makes two requeueings one. Keeps rule 2.
+    /// Returns the original job, with an id that makes two requeues one. See rule 2.
     pub(crate) fn to_job(&self, queue: &str) -> PublishMessage {
         let mut headers = HeaderMap::new();
         for (name, values) in self.message.headers.iter() {
@@ -196,7 +202,8 @@ impl DeadLetter {
         format!("requeue-{queue}-{}-{}", self.sequence(), nanoseconds(self.message.time))
     }
 
-    /// Checks that the letter is still there: its place may be empty, or another letter's by now.
+    /// Checks that the letter is still stored: by now it may be removed, or another letter may have
+    /// its number.
     pub(crate) async fn check(&self, letters: &Stream<()>) -> Result<(), QueueError> {
         let found = letters.get_raw_message(self.sequence()).await;
         match found {
@@ -206,14 +213,14 @@ impl DeadLetter {
         }
     }
 
-    /// Checks what the store says of a job that it has already: that it is the one of this letter.
+    /// Checks that a job which the server calls a duplicate is the job of this letter.
     pub(crate) async fn check_duplicate(
         &self,
         jobs: &Stream<()>,
         queue: &str,
         sequence: u64,
     ) -> Result<(), QueueError> {
-        // If it is not there any more, it has been done.
+        // A job that is not stored any more has been done.
         let Ok(found) = jobs.get_raw_message(sequence).await else { return Ok(()) };
         let id = found.headers.get(MESSAGE_ID).map(async_nats::HeaderValue::as_str);
         if id == Some(&*self.requeue_id(queue)) {
@@ -251,7 +258,7 @@ impl Form {
     /// From the largest to the smallest.
     pub(crate) const ALL: [Self; 4] = [Self::Whole, Self::WithoutError, Self::WithoutHeaders, Self::Notice];
 
-    /// What is left out.
+    /// Returns what is omitted.
     fn omitted(self) -> Option<&'static str> {
         match self {
             Self::Whole => None,
@@ -262,7 +269,7 @@ impl Form {
     }
 }
 
-/// What is written of a job that is given up.
+/// The contents of a dead letter.
 pub(crate) struct DeadLetterDraft<'a> {
     pub(crate) stream: &'a str,
     pub(crate) sequence: u64,
@@ -276,8 +283,8 @@ pub(crate) struct DeadLetterDraft<'a> {
 }
 
 impl DeadLetterDraft<'_> {
-    /// The letter, and how many bytes it has. Its id keeps rule 1; `copy` tells apart letters of one job of
-    /// which the first is not there any more.
+    /// Returns the letter and its size in bytes. Its id follows rule 1; `copy` distinguishes
+    /// letters of one job of which the first is no longer stored.
     pub(crate) fn letter(&self, form: Form, copy: u32) -> (PublishMessage, usize) {
         let mut headers = HeaderMap::new();
         let own_headers = self.job.headers.iter().filter(|_| form < Form::WithoutHeaders);
@@ -311,7 +318,7 @@ impl DeadLetterDraft<'_> {
         (PublishMessage::build().payload(payload).headers(headers).message_id(id), size)
     }
 
-    /// Whether a stored message is a letter of this very job.
+    /// Returns `true` if a stored message is a letter of this very job.
     pub(crate) fn is_of(&self, letter: &StreamMessage) -> bool {
         let text = |name: &str| letter.headers.get(name).map(async_nats::HeaderValue::as_str);
         text(STREAM) == Some(self.stream)
@@ -320,7 +327,7 @@ impl DeadLetterDraft<'_> {
     }
 }
 
-/// How many bytes headers take on the way.
+/// Returns how many bytes headers take in the protocol.
 fn wire_size(headers: &HeaderMap) -> usize {
     let lines = headers.iter().flat_map(|(name, values)| {
         let name: &str = name.as_ref();
@@ -333,7 +340,7 @@ fn is_ours(name: &str) -> bool {
     [SUBJECT, STREAM, SEQUENCE, STORED, REASON, ATTEMPTS, ERROR, ID, OMITTED, REQUEUED, DELAY].contains(&name)
 }
 
-/// A text as a header may hold it.
+/// Makes an error fit into a header: on one line, cut to the longest size.
 pub(crate) fn one_line(text: &str) -> String {
     let mut end = text.len().min(MAX_ERROR);
     while !text.is_char_boundary(end) {

@@ -1,17 +1,18 @@
-//! Jobs that are not to run yet.
+//! Jobs that may not run yet.
 //!
-//! The delay of a job travels in a header, in nanoseconds. It counts from the moment at which the server
-//! stored the job, by the server's clock, so the clocks of publishers and workers have no part in it.
+//! The delay of a job is stored in a header, in nanoseconds. It counts from the moment at which the
+//! server stored the job, by the server's clock. The clocks of publishers and workers have no
+//! influence.
 //!
 //! Rules:
-//! 1. A worker that gets a job too early gives it back with what is left of its delay, but with no more than
+//! 1. A worker that receives a job too early returns it for the rest of its delay, but for at most
 //!    [`MAX_PAUSE`]. So a delay of a day costs two deliveries, and one of a year some fifty.
-//! 2. What is left is computed anew at each delivery. A server that forgot how long it was to wait, as after
-//!    a restart, delivers the job early, and nothing is lost.
-//! 3. A delivery before that moment is no attempt, whatever became of it. All of them are written down as
-//!    returns (see `history`).
-//! 4. The clock may be behind the server's and is never ahead. So "due" is always right, and "too early"
-//!    is decided only after the server was asked for its time.
+//! 2. The rest is computed again at each delivery. A server that forgot the delay, as after a
+//!    restart, delivers the job early, and nothing is lost.
+//! 3. A delivery before that moment is never an attempt. All of them are recorded as returns (see
+//!    `history`).
+//! 4. The clock may be behind the server's and is never ahead. So "due" is always right, and "too
+//!    early" is decided only after the server was asked for its time.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,10 +23,10 @@ use crate::nats::headers;
 
 /// The delay of a job, in nanoseconds.
 pub(crate) const DELAY: &str = "Workcrew-Delay";
-/// The longest time for which a job is given back at once. Shorter than the age at which a message of the
-/// history is removed.
+/// The longest time for which a job is returned at once. It is shorter than the age at which a
+/// message of the history is removed.
 const MAX_PAUSE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// For how long a job is given back while the server's time is not known.
+/// How long a job is returned while the server's time is not known.
 const BLIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// When a new job may run.
@@ -33,14 +34,14 @@ const BLIND_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) enum Schedule {
     #[default]
     AtOnce,
-    /// After this time from its storing on.
+    /// This long after it was stored.
     After(Duration),
-    /// From this moment on, by the clock of this machine.
+    /// From this moment on, by this machine's clock.
     NotBefore(SystemTime),
 }
 
 impl Schedule {
-    /// The delay from now on.
+    /// Returns the delay from now on.
     fn delay(self) -> Duration {
         match self {
             Self::AtOnce => Duration::ZERO,
@@ -49,7 +50,7 @@ impl Schedule {
         }
     }
 
-    /// Writes the delay into the headers of a job, checked. `max_age` is that of the queue.
+    /// Checks the delay and writes it into the headers of a job. `max_age` is that of the queue.
     pub(crate) fn apply(self, headers: &mut HeaderMap, max_age: Option<Duration>) -> Result<(), InvalidArgument> {
         let delay = self.delay();
         check::delay(delay, max_age)?;
@@ -60,13 +61,13 @@ impl Schedule {
     }
 }
 
-/// The delay of a stored job. A header that is no number counts as none.
+/// Returns the delay of a stored job. A header that is not a number counts as none.
 pub(crate) fn read(message: &async_nats::Message) -> Duration {
     let text = headers::first(message.headers.as_ref(), DELAY);
     text.and_then(|text| text.parse().ok()).map_or(Duration::ZERO, Duration::from_nanos)
 }
 
-/// For how long a job is given back of whose delay this is left.
+/// Returns how long a job is returned if this much of its delay is left.
 pub(crate) fn pause(left: Duration, is_time_known: bool) -> Duration {
     left.min(if is_time_known { MAX_PAUSE } else { BLIND_PAUSE })
 }
@@ -96,7 +97,7 @@ mod tests {
         for refused in [Duration::MAX, 300 * YEAR] {
             assert_eq!(written(Schedule::After(refused)).expect_err("too long").field(), "delay");
         }
-        // A moment that no duration reaches is refused likewise, if the system's clock can hold it.
+        // A moment that no duration reaches is refused as well, if the system's clock can hold it.
         if let Some(moment) = SystemTime::now().checked_add(400 * YEAR) {
             assert_eq!(written(Schedule::NotBefore(moment)).expect_err("too long").field(), "delay");
         }

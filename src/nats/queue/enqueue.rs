@@ -1,4 +1,4 @@
-//! Storing jobs: one at a time, or many with their answers in flight.
+//! Stores jobs: one at a time, or many with several answers in flight.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::time::deadline::Deadline;
 /// How many jobs of one [`JobQueue::enqueue_all`] may wait for their answers at once.
 const MAX_IN_FLIGHT: usize = 512;
 
-/// What the store says of a job.
+/// The server's confirmation that a job is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enqueued {
     sequence: u64,
@@ -29,13 +29,14 @@ pub struct Enqueued {
 }
 
 impl Enqueued {
-    /// The place of the job in the stream; of a duplicate, that of the job that came first.
+    /// Returns the sequence number of the job in the stream; of a duplicate, that of the job that
+    /// came first.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Whether a job of this id had been stored before, so that this one was not.
+    /// Returns `true` if a job with this id had been stored before, so that this one was not.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
         self.is_duplicate
@@ -66,8 +67,8 @@ pub struct NewJob {
 }
 
 impl NewJob {
-    /// Makes a job of a subject, a payload and an id. The subject and the id are checked when the job
-    /// is enqueued.
+    /// Makes a job of a subject, a payload and an id. The subject and the id are checked when the
+    /// job is enqueued.
     ///
     /// # Errors
     ///
@@ -94,13 +95,14 @@ impl NewJob {
         self
     }
 
-    /// Sets how long the job is not run after it was stored, by the server's clock; at most 292 years, and
-    /// less than the queue's [`max_age`](crate::nats::JobQueueBuilder::max_age). *Default: zero.* The last call of this and
-    /// [`not_before`](Self::not_before) counts.
+    /// Sets how long the job may not run after it was stored, by the server's clock. At most 292
+    /// years, and less than the queue's [`max_age`](crate::nats::JobQueueBuilder::max_age). The
+    /// last call of this and [`not_before`](Self::not_before) counts. *Default: zero.*
     ///
-    /// The job is run soon after, as soon as a slot is free. Until then it counts in
-    /// [`JobQueue::len`] and against [`max_ack_pending`](crate::nats::WorkerBuilder::max_ack_pending), and holds no
-    /// slot. Its attempts and the policy's deadline count from that moment on. A dead letter is requeued
+    /// The job runs soon after that moment, as soon as a slot is free. Until then it counts in
+    /// [`JobQueue::len`] and against
+    /// [`max_ack_pending`](crate::nats::WorkerBuilder::max_ack_pending), and holds no slot. Its
+    /// attempts and the policy's deadline count from that moment on. A dead letter is requeued
     /// without the delay.
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> Self {
@@ -108,8 +110,8 @@ impl NewJob {
         self
     }
 
-    /// Sets a moment before which the job is not run. It is turned into a [delay](Self::delay) when the job is
-    /// enqueued, by the clock of this machine. A moment that is past means no delay.
+    /// Sets a moment before which the job does not run. It is converted into a [delay](Self::delay)
+    /// when the job is enqueued, by this machine's clock. A past moment means no delay.
     #[must_use]
     pub fn not_before(mut self, moment: SystemTime) -> Self {
         self.schedule = Schedule::NotBefore(moment);
@@ -143,19 +145,19 @@ impl fmt::Debug for NewJob {
 /// A job that was sent.
 struct Sent {
     answer: PublishAckFuture,
-    /// Until when the answer is waited for.
+    /// When to stop waiting for the answer.
     deadline: Deadline,
-    /// What the server denied since then may be this job's subject.
+    /// A subject that the server denied since then may be this job's.
     mark: Mark,
     subject: [String; 1],
 }
 
 impl JobQueue {
-    /// Stores a job, and blocks until the store confirms it, for the time of an answer at most.
+    /// Stores a job. Blocks until the server confirms it, for at most the connection's timeout.
     ///
-    /// The `id` says which job it is. A job whose id was enqueued within the [duplicate
-    /// window](crate::nats::JobQueueBuilder::duplicate_window) is not stored again. So a caller that does not
-    /// know whether a job was stored enqueues it again.
+    /// The `id` identifies the job. A job whose id was enqueued within the [duplicate
+    /// window](crate::nats::JobQueueBuilder::duplicate_window) is not stored again. So a caller
+    /// that does not know whether a job was stored enqueues it again.
     ///
     /// # Errors
     ///
@@ -170,8 +172,8 @@ impl JobQueue {
         self.store(subject, new_message(subject, id.as_ref(), HeaderMap::new(), bytes)?)
     }
 
-    /// Stores a job that is not to run before this time has passed; see [`NewJob::delay`]. Like
-    /// [`enqueue`](Self::enqueue) otherwise.
+    /// Stores a job that does not run before this time has passed; see [`NewJob::delay`]. Otherwise
+    /// like [`enqueue`](Self::enqueue).
     ///
     /// # Errors
     ///
@@ -186,7 +188,7 @@ impl JobQueue {
         self.enqueue_job(NewJob::new(subject, payload, id)?.delay(delay))
     }
 
-    /// Stores a job with headers, a delay, or both. Like [`enqueue`](Self::enqueue) otherwise.
+    /// Stores a job with headers, a delay, or both. Otherwise like [`enqueue`](Self::enqueue).
     ///
     /// # Errors
     ///
@@ -204,7 +206,7 @@ impl JobQueue {
         Ok((subject, message))
     }
 
-    /// Stores a job with headers. Like [`enqueue`](Self::enqueue) otherwise.
+    /// Stores a job with headers. Otherwise like [`enqueue`](Self::enqueue).
     ///
     /// # Errors
     ///
@@ -222,12 +224,13 @@ impl JobQueue {
 
     /// Stores many jobs. Returns one result for each job, in the order of the jobs.
     ///
-    /// Up to 512 jobs wait for their answers at once, so a round trip is not paid for each job. A job
-    /// that fails does not keep later ones from being stored, with one exception. After the first
-    /// [`Timeout`](EnqueueError::Timeout) or [`Disconnected`](EnqueueError::Disconnected) nothing more is
-    /// sent, and each later job gets the same error. Enqueue those again under the same ids.
+    /// Up to 512 jobs wait for their answers at once, so that not every job costs a round trip. A
+    /// failed job does not prevent later ones from being stored, with one exception. After the
+    /// first [`Timeout`](EnqueueError::Timeout) or [`Disconnected`](EnqueueError::Disconnected)
+    /// nothing more is sent, and each later job gets the same error. Enqueue those again with the
+    /// same ids.
     ///
-    /// Blocks until the last answer, or until one is late by the time of an answer.
+    /// Blocks until the last answer, or until one exceeds the connection's timeout.
     pub fn enqueue_all(&self, jobs: impl IntoIterator<Item = NewJob>) -> Vec<Result<Enqueued, EnqueueError>> {
         let mut batch = Batch { queue: self, sent: VecDeque::new(), results: Vec::new(), stop: None };
         for job in jobs {
@@ -264,21 +267,21 @@ impl JobQueue {
     }
 }
 
-/// The message of a job, checked.
+/// Checks a job and returns its message.
 fn new_message(subject: &str, id: &str, headers: HeaderMap, payload: Vec<u8>) -> Result<PublishMessage, EnqueueError> {
     check::job_subject("subject", subject)?;
     check::id(id)?;
     Ok(PublishMessage::build().headers(headers).payload(payload.into()).message_id(id))
 }
 
-/// What is on its way in one `enqueue_all`.
+/// The jobs of one `enqueue_all`.
 struct Batch<'a> {
     queue: &'a JobQueue,
-    /// The oldest first, each with its place among the results.
+    /// The unanswered jobs, the oldest first, each with its index among the results.
     sent: VecDeque<(usize, Sent)>,
-    /// `None`: not known yet.
+    /// `None` if not known yet.
     results: Vec<Option<Result<Enqueued, EnqueueError>>>,
-    /// Why nothing more is sent.
+    /// The error that stopped sending.
     stop: Option<fn() -> EnqueueError>,
 }
 
@@ -301,7 +304,7 @@ impl Batch<'_> {
         }
     }
 
-    /// Waits for the oldest answer; `false` if there is none to wait for.
+    /// Waits for the oldest answer; `false` if none is left.
     fn finish_oldest(&mut self) -> bool {
         let Some((place, sent)) = self.sent.pop_front() else { return false };
         let result = self.queue.confirmed(sent);

@@ -1,4 +1,4 @@
-//! Reading dead letters, and requeueing or discarding them.
+//! Reads dead letters, and requeues or discards them.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -16,11 +16,11 @@ use super::enqueue::Enqueued;
 use crate::nats::check;
 use crate::nats::error::QueueError;
 
-/// How many letters are asked for at once.
+/// How many letters are requested at once.
 const PAGE: usize = 64;
-/// How many bytes are asked for at once, unless one message may be larger.
+/// How many bytes are requested at once, unless a single message may be larger.
 const PAGE_BYTES: usize = 8 << 20;
-/// How long the server keeps a reader that is not used.
+/// How long the server keeps an unused reader.
 const READER_EXPIRES: Duration = Duration::from_secs(30);
 
 /// Which dead letters to read. Set the fields of a default value.
@@ -31,10 +31,10 @@ pub struct DeadLetterQuery {
     pub after: u64,
     /// At most this many. *Default: 100.*
     pub limit: usize,
-    /// Only jobs of this subject, which may hold wildcards. Letters of other jobs are read all the same,
-    /// and dropped here. *Default: all.*
+    /// Only jobs of this subject, which may hold wildcards. Letters of other jobs are transferred
+    /// as well, and dropped by the client. *Default: all.*
     pub subject: Option<String>,
-    /// Only letters that were written for this reason. *Default: all.*
+    /// Only letters with this reason. *Default: all.*
     pub reason: Option<DeadLetterReason>,
 }
 
@@ -53,7 +53,7 @@ impl DeadLetterQuery {
 
 /// # Dead letters
 impl JobQueue {
-    /// How many dead letters are stored.
+    /// Returns the number of stored dead letters.
     ///
     /// # Errors
     ///
@@ -62,9 +62,9 @@ impl JobQueue {
         self.stored_in(&dead_letter::stream_of(&self.name))
     }
 
-    /// Returns the oldest dead letters, at most `most`. They stay where they are.
+    /// Returns the oldest dead letters, at most `most`. They stay stored.
     ///
-    /// Costs about one round trip for each 64 letters. Each round trip has the time of an answer.
+    /// Costs about one round trip for each 64 letters. Each may take the connection's timeout.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl JobQueue {
         self.find_dead_letters(&DeadLetterQuery { limit: most, ..DeadLetterQuery::default() })
     }
 
-    /// Returns the dead letters that a query describes, the oldest first. They stay where they are.
+    /// Returns the dead letters that match a query, the oldest first. They stay stored.
     ///
     /// For the next page set [`after`](DeadLetterQuery::after) to the sequence of the last letter.
     ///
@@ -124,7 +124,7 @@ impl JobQueue {
                 }
             }
         };
-        // Without this the server removes the reader by itself, after half a minute.
+        // Otherwise the server removes the reader by itself, after half a minute.
         let calls = [format!("CONSUMER.DELETE.{stream}.{}", reader.cached_info().name)];
         let _ = self.look_up(&calls, async {
             let name = &reader.cached_info().name;
@@ -133,7 +133,7 @@ impl JobQueue {
         outcome
     }
 
-    /// Makes a consumer that reads the dead letters after a sequence and leaves them there.
+    /// Creates a consumer that reads the dead letters after a sequence and leaves them stored.
     async fn read_dead_letters(&self, after: u64) -> Result<Consumer<Config>, QueueError> {
         let config = Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.saturating_add(1).max(1) },
@@ -145,15 +145,16 @@ impl JobQueue {
         self.dead_stream().await?.create_consumer(config).await.map_err(QueueError::from)
     }
 
-    /// Enqueues the job of a dead letter again, and takes the letter out.
+    /// Enqueues the job of a dead letter again, and removes the letter.
     ///
-    /// The job keeps its payload, its headers and its [id](crate::nats::Job::id). Its count of attempts begins
-    /// anew. If this fails half-way, repeat it: within the duplicate window the job is enqueued once.
+    /// The job keeps its payload, its headers and its [id](crate::nats::Job::id). Its attempts are
+    /// counted from one again. If this fails half-way, repeat it: within the duplicate window the
+    /// job is enqueued once.
     ///
     /// # Errors
     ///
-    /// [`QueueError`], also if the letter was taken out before, or [holds no
-    /// payload](DeadLetter::is_without_payload). A letter that was there stays there then.
+    /// [`QueueError`], also if the letter was removed before, or [holds no
+    /// payload](DeadLetter::is_without_payload). Otherwise the letter stays stored after an error.
     pub fn requeue(&self, letter: &DeadLetter) -> Result<Enqueued, QueueError> {
         if letter.is_without_payload() {
             return Err(QueueError::Rejected("the letter does not hold the payload of the job".into()));
@@ -171,14 +172,14 @@ impl JobQueue {
         Ok(enqueued)
     }
 
-    /// Takes a dead letter out for good.
+    /// Removes a dead letter for good.
     ///
-    /// Does not touch another letter that has its place by now, after the stream was made anew. A stream
-    /// that is made anew in the very moment between the check and the removal is the exception.
+    /// Does not touch another letter that has its number by now because the stream was created
+    /// again. The exception is a stream that is created again between the check and the removal.
     ///
     /// # Errors
     ///
-    /// [`QueueError`], also if the letter was taken out before.
+    /// [`QueueError`], also if the letter was removed before.
     pub fn discard_dead_letter(&self, letter: &DeadLetter) -> Result<(), QueueError> {
         let calls = ["GET", "DELETE"].map(|call| format!("STREAM.MSG.{call}.{}", dead_letter::stream_of(&self.name)));
         self.look_up(&calls, async {
@@ -195,7 +196,7 @@ impl JobQueue {
     }
 }
 
-/// The next letters; none if there are no more.
+/// Returns the next letters; none if there are no more.
 async fn next_page(reader: &Consumer<Config>, max_payload: usize) -> Result<Vec<StreamMessage>, QueueError> {
     let unavailable = |error: async_nats::Error| QueueError::Unavailable(error);
     let bytes = PAGE_BYTES.max(max_payload.saturating_add(4_096));

@@ -1,4 +1,5 @@
-//! A queue of jobs that outlives processes: a JetStream stream, from which a job is gone when it is acknowledged.
+//! A queue of jobs that outlives processes: a JetStream stream, from which a job is removed when it
+//! is acknowledged.
 
 pub(crate) mod enqueue;
 pub(crate) mod delay;
@@ -24,13 +25,14 @@ use crate::nats::core::inner::{ConnectionInner, WaitError};
 use crate::nats::error::QueueError;
 use crate::sync::Arc;
 
-/// For how long an id is remembered unless told otherwise; the server's own default.
+/// The default time for which an id is remembered, which is the server's own default.
 const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// A queue of jobs on a JetStream server. From [`JobQueue::builder`]. Clones share it.
 ///
-/// A job is stored before [`enqueue`](Self::enqueue) returns, and stays until a [`Worker`](crate::nats::Worker) has done it,
-/// or put it among the dead letters. Many processes on many machines may enqueue and work.
+/// A job is stored before [`enqueue`](Self::enqueue) returns. It stays stored until a
+/// [`Worker`](crate::nats::Worker) has done it, or moved it to the dead letters. Any number of
+/// processes on any number of machines may enqueue and work.
 ///
 /// # Examples
 ///
@@ -51,9 +53,9 @@ pub struct JobQueue {
     pub(crate) connection: Arc<ConnectionInner>,
     /// The name of the stream.
     pub(crate) name: Arc<str>,
-    /// Where dead letters are published to.
+    /// The subject of dead letters.
     pub(crate) dead_subject: Arc<str>,
-    /// After which time the server deletes a job; `None`: never.
+    /// The age at which the server deletes a job; `None`: never.
     pub(crate) max_age: Option<Duration>,
 }
 
@@ -63,7 +65,7 @@ pub struct JobQueue {
 pub struct JobQueueBuilder {
     connection: Arc<ConnectionInner>,
     config: Config,
-    /// `None`: made of the name.
+    /// `None`: derived from the name.
     dead_subject: Option<String>,
     /// `None`: jobs stay.
     max_age: Option<Duration>,
@@ -73,77 +75,79 @@ pub struct JobQueueBuilder {
 }
 
 impl JobQueueBuilder {
-    /// A subject that the queue takes jobs of, one more with each call; `*` stands for one word, `>` for all that follow.
-    /// Unless set, the queue's name and what follows it: `NAME.>`.
+    /// Adds a subject of the queue's jobs; `*` stands for one word, `>` for all words that follow.
+    /// *Default: `NAME.>`, where `NAME` is that of the queue.*
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.config.subjects.push(subject.into());
         self
     }
 
-    /// The most jobs that the queue holds, those that are being worked on included. Past it [`EnqueueError::Full`](crate::nats::EnqueueError).
-    /// Unless set, there is no limit.
+    /// Limits the number of stored jobs, running ones included. At the limit, enqueueing fails with
+    /// [`EnqueueError::Full`](crate::nats::EnqueueError). *Default: no limit.*
     pub fn max_jobs(mut self, jobs: u64) -> Self {
         self.config.max_messages = saturate(jobs);
         self
     }
 
-    /// The most bytes that the queue holds, headers included. Unless set, there is no limit.
+    /// Limits the bytes of all stored jobs, headers included. *Default: no limit.*
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.config.max_bytes = saturate(bytes);
         self
     }
 
-    /// After which time a job that nobody has done is *deleted*. Unless set, never.
+    /// Sets the age at which a job that is not done is *deleted*. *Default: never.*
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = Some(age);
         self
     }
 
-    /// For how long the id of a job is remembered, done or not: one that is enqueued again meanwhile is a duplicate. Unless
-    /// set, 2 minutes. Costs memory of the server for each id.
+    /// Sets how long the id of a job is remembered, done or not. A job with a remembered id is a
+    /// duplicate. Each id costs memory of the server. *Default: 2 minutes.*
     pub fn duplicate_window(mut self, window: Duration) -> Self {
         self.duplicate_window = Some(window);
         self
     }
 
-    /// On how many servers of a cluster each job is stored, 1, 3 or 5. Unless set, 1.
+    /// Sets how many servers of a cluster store each job: 1, 3 or 5. *Default: 1.*
     pub fn replicas(mut self, servers: usize) -> Self {
         self.config.num_replicas = servers;
         self
     }
 
-    /// Stores jobs in memory: faster, and gone when the server is restarted.
+    /// Stores jobs in memory: faster, but lost when the server restarts.
     pub fn in_memory(mut self) -> Self {
         self.config.storage = StorageType::Memory;
         self
     }
 
-    /// The subject of dead letters. Unless set, `dead.NAME`. They are stored in a stream of their own, `NAME_DEAD`, without a
-    /// limit and as safely as the jobs.
+    /// Sets the subject of dead letters. They are stored in a stream of their own, `NAME_DEAD`,
+    /// without a limit and as safely as the jobs. *Default: `dead.NAME`.*
     pub fn dead_letters(mut self, subject: impl Into<String>) -> Self {
         self.dead_subject = Some(subject.into());
         self
     }
 
-    /// Sets what few users need: the size of jobs, limits per subject, compression, placement, metadata.
+    /// Sets less common settings: the size of jobs, limits per subject, compression, placement,
+    /// metadata.
     pub fn stream_settings(mut self, settings: StreamSettings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// Creates the streams, or finds that they exist with these very settings. An existing stream is
-    /// never changed; [`plan`](Self::plan) is for that. Blocks for the time of two answers at most.
+    /// Creates the streams, or checks that they exist with exactly these settings. Never changes an
+    /// existing stream; see [`plan`](Self::plan). Blocks for at most twice the connection's
+    /// timeout.
     ///
     /// # Errors
     ///
     /// [`QueueError::Invalid`] names a setting that was refused before anything was sent.
-    /// [`QueueError::Differs`] names each setting that is not what was asked for.
+    /// [`QueueError::Differs`] names each setting that is not as requested.
     pub fn open(self) -> Result<JobQueue, QueueError> {
         let Wanted { connection, name, streams, dead_subject } = self.wanted()?;
         open(connection, name, &streams, dead_subject)
     }
 
-    /// What is asked of the server, checked.
+    /// Checks the settings, and returns the configuration of the streams.
     pub(crate) fn wanted(self) -> Result<Wanted, QueueError> {
         let Self { connection, mut config, dead_subject, max_age, duplicate_window, settings } = self;
         let name = config.name.clone();
@@ -166,7 +170,7 @@ impl JobQueueBuilder {
         if let Some(age) = max_age {
             check::server_time("max_age", age)?;
             config.max_age = age;
-            // The server takes no window that is longer than the age.
+            // The server accepts no window longer than the age.
             config.duplicate_window = config.duplicate_window.min(age);
         }
         if let Some(window) = duplicate_window {
@@ -190,11 +194,11 @@ impl JobQueueBuilder {
     }
 }
 
-/// What a builder asks of the server.
+/// The configuration that a builder describes.
 pub(crate) struct Wanted {
     pub(crate) connection: Arc<ConnectionInner>,
     pub(crate) name: String,
-    /// That of the jobs, and that of the dead letters.
+    /// The stream of the jobs, and that of the dead letters.
     pub(crate) streams: Vec<Config>,
     pub(crate) dead_subject: String,
 }
@@ -228,19 +232,20 @@ impl JobQueue {
         }
     }
 
-    /// The name of the queue and its stream.
+    /// Returns the name of the queue and its stream.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where its dead letters are published to.
+    /// Returns the subject of its dead letters.
     #[must_use]
     pub fn dead_subject(&self) -> &str {
         &self.dead_subject
     }
 
-    /// How many jobs are stored: those that wait, those that are being worked on, those that wait for another attempt.
+    /// Returns the number of stored jobs: waiting ones, running ones, and those that wait for
+    /// another attempt.
     ///
     /// # Errors
     ///
@@ -249,7 +254,7 @@ impl JobQueue {
         self.stored_in(&self.name)
     }
 
-    /// Whether no job is stored.
+    /// Returns `true` if no job is stored.
     ///
     /// # Errors
     ///
@@ -264,7 +269,7 @@ impl JobQueue {
         })
     }
 
-    /// Waits for what is asked of the server by these calls of its API, for the time of an answer.
+    /// Waits for a request that consists of these API calls, for at most the connection's timeout.
     pub(crate) fn look_up<T>(
         &self,
         calls: &[String],
@@ -274,7 +279,7 @@ impl JobQueue {
     }
 }
 
-/// Creates a stream, or checks the one that exists.
+/// Creates a stream, or checks the existing one.
 async fn create_or_check(jetstream: &jetstream::Context, wanted: &Config) -> Result<(), QueueError> {
     let stream = jetstream.get_or_create_stream(wanted).await?;
     let differences = config_diff::of_stream(wanted, &stream.cached_info().config);
@@ -312,7 +317,8 @@ impl From<WaitError> for QueueError {
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// No panic happens while a lock of this crate is held, so no broken state can be observed through a
+// reference.
 impl UnwindSafe for JobQueue {}
 impl RefUnwindSafe for JobQueue {}
 
@@ -331,7 +337,7 @@ impl fmt::Debug for JobQueueBuilder {
     }
 }
 
-/// What all streams have in common: nothing is lost when they are full.
+/// Returns the settings that all streams share. A full stream refuses new messages and loses none.
 fn plain() -> Config {
     Config {
         discard: DiscardPolicy::New,

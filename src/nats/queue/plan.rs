@@ -1,4 +1,4 @@
-//! Changing the streams of a queue that exists, the differences shown first.
+//! Changes the streams of an existing queue, and shows the differences first.
 
 use std::fmt;
 
@@ -10,7 +10,8 @@ use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::QueueError;
 use crate::sync::Arc;
 
-/// What changes if a queue's streams get the settings of a builder. From [`JobQueueBuilder::plan`].
+/// The changes that would give a queue's streams the settings of a builder. From
+/// [`JobQueueBuilder::plan`].
 #[must_use = "a plan changes nothing until `apply` is called"]
 pub struct QueuePlan {
     connection: Arc<ConnectionInner>,
@@ -18,10 +19,10 @@ pub struct QueuePlan {
     streams: Vec<StreamPlan>,
 }
 
-/// What changes of one stream.
+/// The changes of one stream.
 struct StreamPlan {
     wanted: Config,
-    /// `None`: there is no such stream yet.
+    /// `None` if the stream does not exist yet.
     found: Option<Config>,
     differences: Vec<ConfigMismatch>,
 }
@@ -38,20 +39,20 @@ impl QueuePlan {
         self.streams.iter().filter(|stream| stream.found.is_none()).map(|stream| &*stream.wanted.name)
     }
 
-    /// Returns `true` if the streams exist with these very settings.
+    /// Returns `true` if the streams exist with exactly these settings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.streams.iter().all(|stream| stream.found.is_some() && stream.differences.is_empty())
     }
 
-    /// Creates the streams that are missing, changes those that differ, and opens the queue. Settings that
+    /// Creates missing streams, changes those that differ, and opens the queue. Settings that
     /// [`differences`](Self::differences) does not list stay as they are.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Rejected`] for what cannot be changed, such as the storage. [`QueueError::Differs`] if
-    /// the server took the change and kept another value. A change of the first stream stays if the second
-    /// fails.
+    /// [`QueueError::Rejected`] for a setting that cannot be changed, such as the storage.
+    /// [`QueueError::Differs`] if the server accepted the change and kept another value. If the
+    /// second stream fails, a change of the first stays.
     pub fn apply(self) -> Result<JobQueue, QueueError> {
         let name = self.streams[0].wanted.name.clone();
         for StreamPlan { wanted, found, differences } in &self.streams {
@@ -122,7 +123,7 @@ fn is_missing(error: &async_nats::jetstream::context::GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-/// The stream as it is, but for the settings that this crate knows of.
+/// Returns the settings on the server, with those of this crate replaced.
 fn merged(wanted: &Config, found: &Config) -> Config {
     let mut config = found.clone();
     config.subjects.clone_from(&wanted.subjects);

@@ -1,4 +1,4 @@
-//! What the server says of a queue and of a worker's consumer: figures for monitoring, and clearing up.
+//! What the server says of a queue: figures for monitoring.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,19 +9,19 @@ use super::JobQueue;
 use crate::nats::error::{BoxError, QueueError};
 use crate::nats::server_time::moment_of;
 
-/// What the server says of a queue. From [`JobQueue::status`].
+/// The server's figures of a queue. From [`JobQueue::status`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStatus {
-    /// The jobs that are stored: those that wait, those that run, those that wait for another attempt or for
+    /// The stored jobs: waiting ones, running ones, and those that wait for another attempt or for
     /// the end of their delay.
     pub jobs: u64,
-    /// The bytes that they take, headers included.
+    /// Their size in bytes, headers included.
     pub bytes: u64,
-    /// How long ago the oldest of them was stored; `None` if there is none. By the server's clock, or by this
-    /// machine's if the server is older than 2.10.
+    /// How long ago the oldest of them was stored; `None` if there is none. By the server's clock,
+    /// or by this machine's if the server is older than 2.10.
     pub oldest_age: Option<Duration>,
-    /// How many consumers there are, one for each name of a worker that has run.
+    /// The number of consumers, one for each name of a worker that has run.
     pub consumers: u64,
 }
 
@@ -73,7 +73,7 @@ fn number(figures: &Value, name: &str) -> Result<u64, QueueError> {
     figures.get(name).and_then(Value::as_u64).ok_or_else(|| QueueError::Unavailable(missing()))
 }
 
-/// This machine's time, in nanoseconds since 1970.
+/// Returns this machine's time, in nanoseconds since 1970.
 fn now_here() -> i128 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)

@@ -1,4 +1,4 @@
-//! Settings of streams that few users need, and changing those of streams that exist.
+//! Less common settings of streams.
 
 use std::collections::BTreeMap;
 
@@ -6,33 +6,34 @@ use async_nats::jetstream::stream::{Compression, Config, Placement};
 
 use crate::nats::check::{self, InvalidArgument};
 
-/// Settings of a queue's stream that few users need. Set the fields of a default value, and give it to
-/// [`JobQueueBuilder::stream_settings`].
+/// Less common settings of a queue's stream. Set the fields of a default value, and pass it to
+/// [`JobQueueBuilder::stream_settings`](crate::nats::JobQueueBuilder::stream_settings).
 ///
-/// A server that is too old for a setting leaves it out. [`JobQueueBuilder::open`] reads the settings
-/// back and returns [`QueueError::Differs`] then.
+/// A server that is too old for a setting ignores it.
+/// [`JobQueueBuilder::open`](crate::nats::JobQueueBuilder::open) reads the settings back and
+/// returns [`QueueError::Differs`](crate::nats::QueueError::Differs) then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamSettings {
-    /// The most bytes of a job, headers included. *Default: what the server allows for any message.*
+    /// The largest job in bytes, headers included. *Default: the server's limit for any message.*
     pub max_job_bytes: Option<u32>,
-    /// The most jobs of one subject. Past it [`EnqueueError::Full`](crate::nats::EnqueueError).
-    /// *Default: no limit.*
+    /// The largest number of jobs of one subject. At the limit, enqueueing fails with
+    /// [`EnqueueError::Full`](crate::nats::EnqueueError). *Default: no limit.*
     pub max_jobs_per_subject: Option<u64>,
-    /// Compresses what is stored in files. Needs a server from 2.10 on. *Default: no.*
+    /// Compresses jobs that are stored in files. Needs server 2.10 or later. *Default: no.*
     pub compression: bool,
     /// The cluster whose servers store the jobs. *Default: the server's choice.*
     pub cluster: Option<String>,
-    /// Tags that the servers which store the jobs must have. *Default: none.*
+    /// Tags of the servers that may store the jobs. *Default: none.*
     pub tags: Vec<String>,
-    /// A text that the server's tools show. *Default: none.*
+    /// A description for the server's tools. *Default: none.*
     pub description: Option<String>,
-    /// Names and values that the server's tools show. Needs a server from 2.10 on. *Default: none.*
+    /// Names and values for the server's tools. Needs server 2.10 or later. *Default: none.*
     pub metadata: BTreeMap<String, String>,
 }
 
 impl StreamSettings {
-    /// Writes the settings into those of a stream, checked.
+    /// Checks the settings and writes them into those of a stream.
     pub(crate) fn apply(self, config: &mut Config) -> Result<(), InvalidArgument> {
         if let Some(bytes) = self.max_job_bytes {
             check::positive("max_job_bytes", bytes.into())?;

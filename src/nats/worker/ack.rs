@@ -1,12 +1,12 @@
-//! What comes before and after the last word about a delivery: letters, and what is written down.
+//! The steps before an acknowledgement: dead letters are stored and returns are recorded.
 //!
 //! Rules:
-//! 1. The last word to the consumer is the run's own (see `course::acks`), under a fresh lease. What comes
-//!    before it is done here, and then the delivery comes back to the run.
-//! 2. A job is terminated after its dead letter is stored, never before. If the letter cannot be stored,
-//!    the disposition is written down, and the job is delivered again without being run.
-//! 3. An outcome of a consumer that is missing_consumer is reported to the stream: what has ended is deleted there. The
-//!    consumer that was made in its place delivers all else anyway.
+//! 1. The run itself sends the acknowledgement (see `run::acks`), under a fresh lease. The steps
+//!    before it are done here, and then the delivery goes back to the run.
+//! 2. A job is terminated after its dead letter is stored, never before. If the letter cannot be
+//!    stored, the disposition is recorded, and the job is delivered again without being run.
+//! 3. An outcome for a consumer that no longer exists is applied to the stream: a finished job is
+//!    deleted there. The consumer that replaced it delivers all other jobs anyway.
 
 use std::time::Duration;
 
@@ -22,14 +22,15 @@ use crate::nats::queue::dead_letter::{self, DeadLetterDraft, DeadLetterReason, F
 use crate::nats::queue::delay;
 use crate::sync::Arc;
 
-/// After how long a job is delivered again whose dead letter could not be stored; doubles with each delivery.
+/// The first delay before a job is delivered again whose dead letter could not be stored. It
+/// doubles with each delivery.
 const MIN_DEAD_RETRY: Duration = Duration::from_secs(1);
-/// The longest of these.
+/// The longest such delay.
 const MAX_DEAD_RETRY: Duration = Duration::from_secs(60);
-/// How many letters of one job are tried while the store takes each for a duplicate of another.
+/// How many letters of one job are tried while the server takes each for a duplicate of another.
 const MAX_COPIES: u32 = 8;
 
-/// What came of telling it.
+/// The result of sending an outcome.
 #[derive(Debug)]
 pub(crate) enum AckResult {
     Done,
@@ -39,26 +40,26 @@ pub(crate) enum AckResult {
     Postponed,
     /// The server has confirmed nothing, and never will.
     Lost,
-    /// What comes before the last word is done.
+    /// The steps before the acknowledgement are done.
     Ready(Disposition),
-    /// The server did not confirm it. It is to be reported again.
+    /// The server did not confirm it. It is to be sent again.
     Unacked {
         disposition: Disposition,
-        /// Whether the server said that there is no such consumer.
+        /// Whether the server does not know the consumer.
         is_consumer_missing: bool,
     },
 }
 
-/// Where an outcome is reported.
+/// Where an outcome is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// To the consumer that the delivery came from.
+    /// To the consumer of the delivery.
     Consumer,
-    /// To the stream, since that consumer is missing_consumer.
+    /// To the stream, since that consumer no longer exists.
     Stream,
 }
 
-/// Where outcomes are reported.
+/// Prepares acknowledgements, and stores dead letters.
 pub(crate) struct Acker {
     pub(crate) connection: Arc<ConnectionInner>,
     pub(crate) stream: Arc<str>,
@@ -68,7 +69,7 @@ pub(crate) struct Acker {
 }
 
 impl Acker {
-    /// Does what comes before the last word of an outcome, or all of it if that is reported to the stream.
+    /// Does the steps before the acknowledgement. Does all of it if the outcome goes to the stream.
     pub(crate) async fn prepare(&self, delivered: &Delivered, disposition: Disposition, route: Route) -> AckResult {
         let disposition = match disposition {
             Disposition::Dead { reason, error } => match self.store_letter_of(delivered, reason, &error).await {
@@ -93,11 +94,11 @@ impl Acker {
         if route == Route::Consumer {
             return AckResult::Ready(disposition);
         }
-        let settled = self.ack_to_stream(delivered, disposition).await;
-        if matches!(settled, AckResult::Done | AckResult::Dead) && delivered.is_recorded() {
+        let result = self.ack_to_stream(delivered, disposition).await;
+        if matches!(result, AckResult::Done | AckResult::Dead) && delivered.is_recorded() {
             self.history.erase(delivered).await;
         }
-        settled
+        result
     }
 
     async fn store_letter_of(
@@ -138,7 +139,7 @@ impl Acker {
         Err(error.to_string())
     }
 
-    /// Stores a letter. A duplicate counts only if the letter of this very job is there.
+    /// Stores a letter. A duplicate counts only if the letter of this very job is stored.
     async fn store_letter(&self, draft: &DeadLetterDraft<'_>, form: Form) -> Result<(), EnqueueError> {
         for copy in 0..MAX_COPIES {
             let (letter, _) = draft.letter(form, copy);
@@ -153,7 +154,7 @@ impl Acker {
                 return Ok(());
             }
         }
-        Err(EnqueueError::Rejected("the store takes it for a duplicate of a letter that is missing_consumer".into()))
+        Err(EnqueueError::Rejected("the store takes it for a duplicate of a letter that no longer exists".into()))
     }
 
     async fn publish(
@@ -172,25 +173,25 @@ impl Acker {
         }
     }
 
-    /// Keeps rule 3.
+    /// Applies an outcome to the stream. See rule 3.
     async fn ack_to_stream(&self, delivered: &Delivered, disposition: Disposition) -> AckResult {
-        let settled = AckResult::of(&disposition);
-        if !matches!(settled, AckResult::Done | AckResult::Dead) {
-            return settled;
+        let result = AckResult::of(&disposition);
+        if !matches!(result, AckResult::Done | AckResult::Dead) {
+            return result;
         }
         let Ok(stream) = self.connection.jetstream.get_stream_no_info(&*self.stream).await else {
             return AckResult::Unacked { disposition, is_consumer_missing: false };
         };
         match self.connection.in_time(stream.delete_message(delivered.sequence)).await {
-            Some(Ok(_)) => settled,
-            Some(Err(error)) if error.to_string().contains("no message found") => settled,
+            Some(Ok(_)) => result,
+            Some(Err(error)) if error.to_string().contains("no message found") => result,
             _ => AckResult::Unacked { disposition, is_consumer_missing: false },
         }
     }
 }
 
 impl AckResult {
-    /// What a disposition comes to when the server has taken it.
+    /// Returns the result of a disposition that the server has confirmed.
     pub(crate) fn of(disposition: &Disposition) -> Self {
         match disposition {
             Disposition::Done => Self::Done,
@@ -202,7 +203,7 @@ impl AckResult {
     }
 }
 
-/// A disposition in the server's words.
+/// Returns the payload of the acknowledgement.
 pub(crate) fn ack_payload(disposition: &Disposition) -> String {
     match disposition {
         Disposition::Done => "+ACK".to_owned(),
@@ -211,7 +212,7 @@ pub(crate) fn ack_payload(disposition: &Disposition) -> String {
     }
 }
 
-/// "Not now, but after so long", in the server's words.
+/// Returns the payload of a nak with a delay.
 fn delayed(delay: Duration) -> String {
     if delay.is_zero() {
         return "-NAK".to_owned();

@@ -1,4 +1,4 @@
-//! What a run of a worker is reported.
+//! What a run of a worker is told, besides jobs and dispositions.
 
 use super::ack::AckResult;
 use super::history::JobRecord;
@@ -7,28 +7,28 @@ use super::incarnation::OriginCheck;
 use super::leftover::Leftovers;
 use crate::nats::core::dispatch::ConnectionEvent;
 
-/// What a run hears of, besides jobs and dispositions.
+/// A message to a run.
 pub(crate) enum Command {
-    /// What came of telling an outcome.
+    /// The result of sending the outcome of this delivery.
     AckResult(u64, AckResult),
-    /// There was no room for an acknowledgement.
+    /// The client had no room for this acknowledgement.
     Unsent(u64),
-    /// Something happened to the connection.
+    /// The state of the connection has changed.
     Connection(ConnectionEvent),
-    /// What came of preparing; the number is that of the try.
+    /// The result of preparing; the number is that of the attempt.
     Prepared(u64, Result<Box<Prepared>, PrepareError>),
-    /// What a look at the stream and the consumer says; the number is that of the check.
+    /// The result of checking the stream and the consumer; the number is that of the check.
     OriginChecked(u64, OriginCheck),
-    /// What is known of a job that comes again.
+    /// The history of a job that was delivered before.
     Known(u64, JobRecord),
-    /// The jobs that cannot be read have been on_origin_checked for.
+    /// The search for unreadable jobs has ended.
     Swept,
-    /// Jobs that have run and are still stored, if there are any.
+    /// Finished jobs that are still stored, if there are any.
     Leftovers(Option<Leftovers>),
-    /// The run has so many slots from now on.
+    /// The new number of slots.
     Slots(usize),
-    /// Nothing is asked for from now on, or jobs are again.
+    /// Stop requesting jobs, or request jobs again.
     Pause(bool),
-    /// Nothing new shall be begun.
+    /// Start no further jobs, and end.
     Drain,
 }

@@ -1,4 +1,4 @@
-//! What a worker agrees with the server.
+//! The configuration of a worker's consumer, and the report of a run.
 
 use std::time::Duration;
 
@@ -10,31 +10,31 @@ use crate::nats::check::{self, Checked, InvalidArgument};
 use crate::nats::core::inner::ConnectionInner;
 use crate::sync::Arc;
 
-/// How many questions the server keeps for all workers of a consumer; each has five at most.
+/// How many requests the server keeps for all workers of a consumer. Each worker has at most five.
 const MAX_WAITING: i64 = 4_096;
 
 /// The shortest `ack_wait`: heartbeats and confirmations need some time.
 const MIN_ACK_WAIT: Duration = Duration::from_millis(100);
-/// The longest.
+/// The longest `ack_wait`.
 const MAX_ACK_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// The most bytes of one request for jobs.
+/// The largest size of one request for jobs, in bytes.
 const MAX_PULL_BYTES: usize = 1 << 30;
 
-/// What a worker agrees with the server, and holds itself to.
+/// What a worker and the server agree on.
 #[derive(Debug)]
 pub(crate) struct ConsumerConfig {
     pub(crate) stream: Arc<str>,
     pub(crate) consumer: String,
-    /// None: all subjects.
+    /// Empty: all subjects.
     pub(crate) filters: Vec<String>,
     pub(crate) ack_wait: Duration,
-    /// Whether there are heartbeats.
+    /// Whether heartbeats are sent.
     pub(crate) heartbeats: bool,
     pub(crate) stuck_after: Option<Duration>,
     pub(crate) max_deliveries: u32,
-    /// From which attempt on a job runs alone.
+    /// The attempt from which on a job runs alone.
     pub(crate) alone_from: u32,
-    /// How many bytes are asked for at once.
+    /// How many bytes are requested at once.
     pub(crate) max_bytes: usize,
     pub(crate) max_ack_pending: u32,
     pub(crate) drain_timeout: Duration,
@@ -42,18 +42,18 @@ pub(crate) struct ConsumerConfig {
 }
 
 impl ConsumerConfig {
-    /// The call by which the server is asked for the consumer.
+    /// Returns the API call that describes the consumer.
     pub(crate) fn info_call(&self) -> String {
         format!("CONSUMER.INFO.{}.{}", self.stream, self.consumer)
     }
 
-    /// The subjects of the consumer's jobs.
+    /// Returns the subjects of the consumer's jobs.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &str> {
         let all = self.filters.is_empty().then_some(">");
         self.filters.iter().map(String::as_str).chain(all)
     }
 
-    /// Checks all of it; `attempts` is how many the policy has.
+    /// Checks the configuration; `attempts` is the limit of the policy.
     pub(crate) fn check(&self, attempts: u32) -> Checked {
         let wrong = |field, reason| Err(InvalidArgument::new(field, reason));
         check::name("name of the worker", &self.consumer)?;
@@ -79,8 +79,8 @@ impl ConsumerConfig {
         self.settings.check()
     }
 
-    /// Checks that the server is new enough. An older one would leave the subjects out, and give this worker all
-    /// jobs.
+    /// Checks that the server is new enough. An older one would ignore the subjects, and give this
+    /// worker all jobs.
     pub(crate) fn check_server(&self, connection: &ConnectionInner) -> Checked {
         if self.filters.len() > 1 && !connection.client.is_server_compatible(2, 10, 0) {
             return Err(InvalidArgument::new("subject", "several subjects need a server from 2.10 on"));
@@ -92,8 +92,8 @@ impl ConsumerConfig {
         self.heartbeats.then_some(self.ack_wait / 3)
     }
 
-    /// The consumer. It has no limit of deliveries of its own: past it a job would stay in the stream for ever, and
-    /// no event would tell of it.
+    /// Returns the configuration of the consumer for the client library. The consumer has no limit
+    /// of deliveries of its own: past it a job would stay in the stream forever, without an event.
     pub(crate) fn to_client_config(&self) -> Config {
         let mut config = Config {
             durable_name: Some(self.consumer.clone()),
@@ -104,7 +104,7 @@ impl ConsumerConfig {
             max_deliver: -1,
             max_ack_pending: self.max_ack_pending.into(),
             max_waiting: MAX_WAITING,
-            // Old servers know of one only.
+            // Old servers know only one.
             filter_subject: if self.filters.len() == 1 { self.filters[0].clone() } else { String::new() },
             filter_subjects: if self.filters.len() > 1 { self.filters.clone() } else { Vec::new() },
             ..Config::default()
@@ -114,13 +114,13 @@ impl ConsumerConfig {
     }
 }
 
-/// How a run ended.
+/// The report of a run that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunReport {
-    /// Whether nothing was left: each job that was delivered here has an outcome, or went back.
+    /// Whether nothing was left: each job that was delivered here has an outcome, or was returned.
     pub drained: bool,
-    /// How many jobs were left when the drain took too long. Their handlers may still run; the server gives them to others
-    /// when `ack_wait` is over.
+    /// The number of jobs that were left when the drain took too long. Their handlers may still
+    /// run. The server gives the jobs to other workers when `ack_wait` is over.
     pub jobs_left: usize,
 }

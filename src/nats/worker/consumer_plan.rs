@@ -1,4 +1,4 @@
-//! Changing the settings of a consumer that exists, the difference shown first.
+//! Changes the settings of an existing consumer, and shows the differences first.
 
 use std::fmt;
 
@@ -13,24 +13,25 @@ use crate::nats::core::inner::{ConnectionInner, WaitError};
 use crate::nats::error::{BoxError, WorkerError};
 use crate::sync::Arc;
 
-/// What changes if a worker's consumer gets the settings of that worker. From [`Worker::plan`].
+/// The changes that would give a consumer the settings of a worker. From [`Worker::plan`].
 #[must_use = "a plan changes nothing until `apply` is called"]
 pub struct ConsumerPlan {
     connection: Arc<ConnectionInner>,
     config: Arc<ConsumerConfig>,
-    /// The settings on the server, with what this crate does not know of; `None`: there is no consumer.
+    /// The settings on the server, including those unknown to this crate; `None` if there is no
+    /// consumer.
     found: Option<Map<String, Value>>,
     differences: Vec<ConfigMismatch>,
 }
 
 impl<E> Worker<E> {
-    /// Finds out what [`apply`](ConsumerPlan::apply) would change of the consumer that all workers of this name
-    /// share. Changes nothing. Blocks for one round trip.
+    /// Finds out what [`apply`](ConsumerPlan::apply) would change of the consumer that all workers
+    /// of this name share. Changes nothing. Blocks for one round trip.
     ///
     /// # Errors
     ///
-    /// [`WorkerError::Unavailable`], [`WorkerError::Rejected`]; [`WorkerError::Invalid`] if the server is too old for
-    /// the worker's subjects.
+    /// [`WorkerError::Unavailable`], [`WorkerError::Rejected`]; [`WorkerError::Invalid`] if the
+    /// server is too old for the worker's subjects.
     ///
     /// # Examples
     ///
@@ -65,22 +66,23 @@ impl ConsumerPlan {
         &self.differences
     }
 
-    /// Returns `true` if there is no consumer yet. [`Worker::run`] makes it, with the worker's settings.
+    /// Returns `true` if there is no consumer yet. [`Worker::run`] creates it, with the worker's
+    /// settings.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         self.found.is_none()
     }
 
-    /// Changes the consumer where it differs. Without effect if nothing differs, or if there is no consumer.
-    /// Other settings of the consumer stay, and so does what it knows of the jobs.
+    /// Changes the consumer where it differs. Without effect if nothing differs, or if there is no
+    /// consumer. Other settings of the consumer stay, and so does its knowledge of the jobs.
     ///
-    /// Stop the workers of this name that have the old settings. One that runs goes on with them until it
-    /// prepares its consumer anew, and then ends with [`WorkerError::Differs`].
+    /// First stop the workers of this name that have the old settings. A run with the old settings
+    /// continues until it prepares its consumer again, and then ends with [`WorkerError::Differs`].
     ///
     /// # Errors
     ///
-    /// [`WorkerError::Rejected`] for what cannot be changed, such as `max_waiting`. [`WorkerError::Differs`] if the
-    /// server took the change and kept another value.
+    /// [`WorkerError::Rejected`] for a setting that cannot be changed, such as `max_waiting`.
+    /// [`WorkerError::Differs`] if the server accepted the change and kept another value.
     pub fn apply(self) -> Result<(), WorkerError> {
         let Some(mut current) = self.found.filter(|_| !self.differences.is_empty()) else { return Ok(()) };
         let ConsumerConfig { stream, consumer, .. } = &*self.config;
@@ -104,7 +106,7 @@ impl ConsumerPlan {
     }
 }
 
-/// The settings of the consumer as the server shows them; `None`, if there is no consumer.
+/// Returns the settings of the consumer on the server; `None` if there is no consumer.
 fn look_up(connection: &ConnectionInner, config: &ConsumerConfig) -> Result<Option<Map<String, Value>>, WorkerError> {
     let question = json!({});
     let asking = connection.jetstream.request(config.info_call(), &question);
@@ -128,7 +130,7 @@ fn differences(config: &ConsumerConfig, found: &Map<String, Value>) -> Result<Ve
     Ok(config_diff::of_consumer(&config.to_client_config(), &found))
 }
 
-/// Writes what this crate sets into the settings that were found.
+/// Writes the settings of this crate into those of the server.
 fn merge(config: &ConsumerConfig, current: &mut Map<String, Value>) {
     let ConsumerConfig { filters, settings, .. } = config;
     let mut set = |name: &str, value: Option<Value>| match value {

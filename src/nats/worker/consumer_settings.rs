@@ -1,4 +1,4 @@
-//! Settings of consumers that few users need.
+//! Less common settings of consumers.
 
 use std::collections::BTreeMap;
 
@@ -6,26 +6,27 @@ use async_nats::jetstream::consumer::pull::Config;
 
 use crate::nats::check::{self, Checked};
 
-/// Settings of a worker's consumer that few users need. Set the fields of a default value, and give it to
+/// Less common settings of a worker's consumer. Set the fields of a default value, and pass it to
 /// [`WorkerBuilder::consumer_settings`](crate::nats::WorkerBuilder::consumer_settings).
 ///
-/// All workers of one name must agree. A server that is too old for a setting leaves it out; the run then ends
-/// with [`WorkerError::Differs`](crate::nats::WorkerError).
+/// All workers of one name must agree. A server that is too old for a setting ignores it; the run
+/// then ends with [`WorkerError::Differs`](crate::nats::WorkerError).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerSettings {
-    /// On how many servers of a cluster the state of the consumer is stored, 1 to 5. *Default: as many as the
-    /// jobs.*
+    /// The number of servers of a cluster that store the state of the consumer, 1 to 5. *Default:
+    /// as many as the jobs.*
     pub replicas: Option<usize>,
-    /// Keeps the state of the consumer in memory, also if the jobs are in files. After a restart of the server
-    /// jobs are delivered again that were running, and attempts are counted from one. *Default: no.*
+    /// Keeps the state of the consumer in memory, even if the jobs are in files. After a restart of
+    /// the server, jobs that were running are delivered again, and attempts are counted from one.
+    /// *Default: no.*
     pub memory_storage: bool,
-    /// How many requests for jobs the server keeps for all workers of the name; each worker has at most five.
-    /// *Default: 4,096.* Cannot be changed later.
+    /// How many requests for jobs the server keeps for all workers of the name; each worker has at
+    /// most five. *Default: 4,096.* Cannot be changed later.
     pub max_waiting: Option<u32>,
-    /// A text that the server's tools show. *Default: none.*
+    /// A description for the server's tools. *Default: none.*
     pub description: Option<String>,
-    /// Names and values that the server's tools show. Needs a server from 2.10 on. *Default: none.*
+    /// Names and values for the server's tools. Needs server 2.10 or later. *Default: none.*
     pub metadata: BTreeMap<String, String>,
 }
 

@@ -1,21 +1,21 @@
-//! What can be changed while a worker runs: its slots, and whether it asks for jobs.
+//! The settings that can change while a worker runs: its slots, and whether it is paused.
 
 use super::command::Command;
 use super::metrics::WorkerMetrics;
 use crate::io::mpsc;
 use crate::sync::Mutex;
 
-/// Where a run hears of changes.
+/// The channel to a run.
 type Run = mpsc::UnboundedSender<Command>;
 
-/// What the clones of a worker and its runs share.
+/// The changeable settings, shared by the clones of a worker and its runs.
 pub(crate) struct Control(Mutex<State>);
 
 struct State {
     /// `None`: as many as the pool has workers.
     slots: Option<usize>,
     is_paused: bool,
-    /// Those that go on, and some that have ended.
+    /// The current runs, and some that have ended.
     runs: Vec<Run>,
 }
 
@@ -24,8 +24,8 @@ impl Control {
         Self(Mutex::new(State { slots, is_paused: false, runs: Vec::new() }))
     }
 
-    /// Tells a run of each change from now on; returns the slots that are set. A run of a worker that is paused
-    /// hears so first.
+    /// Adds a run, which is sent each change from now on. Returns the slots that are set. A run of
+    /// a paused worker is first told to pause.
     pub(crate) fn join(&self, run: &Run) -> Option<usize> {
         let mut state = self.0.lock();
         state.runs.retain(|other| !other.is_closed());
@@ -60,7 +60,8 @@ impl Control {
 }
 
 impl State {
-    /// Tells all runs. It is called under the lock, so that each run hears of all changes in their order.
+    /// Sends a command to all runs. Called under the lock, so that each run receives all changes in
+    /// their order.
     fn notify(&mut self, make: impl Fn() -> Command) {
         self.runs.retain(|run| run.send(make()).is_ok());
     }

@@ -1,13 +1,15 @@
-//! How many jobs may be asked for: as many as there are free slots, less those that were asked for already.
+//! How many jobs may be requested: as many as there are free slots, minus the jobs that are
+//! requested already.
 //!
-//! Asking costs a message each time, so it is done for a quarter of the slots at once, or when nothing is asked for any
-//! more. Nothing is lost by that: while something is asked for, the server has nothing to give, or it is on its way.
+//! A request costs a message. So one is sent for at least a quarter of the slots, or when no
+//! request is open. Nothing is lost by that: while a request is open, the server has no job, or a
+//! job is on its way.
 
-/// The slots of a run, and what was asked for.
+/// The slots of a run, and the requested jobs.
 #[derive(Debug)]
 pub(crate) struct Credit {
     slots: usize,
-    /// Asked for, and neither received nor returned.
+    /// Requested, and neither received nor returned.
     asked: usize,
 }
 
@@ -20,14 +22,15 @@ impl Credit {
         self.slots
     }
 
-    /// Changes the slots while `taken` jobs hold one; returns whether more is asked for than fits now.
+    /// Changes the slots while `taken` jobs hold one. Returns `true` if more jobs are requested
+    /// than fit.
     pub(crate) fn set_slots(&mut self, slots: usize, taken: usize) -> bool {
         self.slots = slots;
         self.asked > 0 && taken + self.asked > slots
     }
 
-    /// Returns how many to ask for while `taken` jobs hold a slot, at most `most`; zero: nothing for now. What it says
-    /// counts as asked for.
+    /// Returns how many jobs to request while `taken` jobs hold a slot, at most `most`; zero for
+    /// none at present. The returned number counts as requested.
     pub(crate) fn request(&mut self, taken: usize, most: usize) -> usize {
         let free = self.slots.saturating_sub(taken + self.asked);
         if free == 0 || (self.asked > 0 && free < self.slots.div_ceil(4)) {
@@ -38,22 +41,22 @@ impl Credit {
         asked
     }
 
-    /// A job has come.
+    /// Counts a received job.
     pub(crate) fn received(&mut self) {
         self.asked = self.asked.saturating_sub(1);
     }
 
-    /// The server gives up on so many.
+    /// Counts requested jobs that the server will not deliver.
     pub(crate) fn returned(&mut self, jobs: usize) {
         self.asked = self.asked.saturating_sub(jobs);
     }
 
-    /// Whether anything is asked for.
+    /// Returns `true` if jobs are requested.
     pub(crate) fn is_asking(&self) -> bool {
         self.asked > 0
     }
 
-    /// Whatever was asked for will not come.
+    /// Forgets all requests: the requested jobs will not arrive.
     pub(crate) fn forget(&mut self) {
         self.asked = 0;
     }

@@ -1,18 +1,18 @@
-//! What the fleet knows of a job besides the server's count of deliveries.
+//! What the workers of a queue know of a job besides the server's count of deliveries.
 //!
-//! The server counts each delivery. A worker counts attempts: deliveries that began. The difference,
-//! and the disposition on a job whose dead letter could not be stored, are kept in a stream of their own,
-//! `NAME_ATTEMPTS`, one small message for each such job.
+//! The server counts each delivery. A worker counts attempts: deliveries whose handler started. The
+//! difference is kept in a stream of its own, `NAME_ATTEMPTS`, with one small message for each such
+//! job. So is the disposition of a job whose dead letter could not be stored.
 //!
 //! | when | what happens |
 //! |---|---|
-//! | a delivery is given back unrun | one more return is written down, then the job is given back |
-//! | a dead letter cannot be stored | the disposition is written down, then the job is given back |
-//! | a job comes again | its message is read before the job is run |
+//! | a delivery is returned unrun | one more return is recorded, then the job is returned |
+//! | a dead letter cannot be stored | the disposition is recorded, then the job is returned |
+//! | a job is delivered again | its message is read before the job is run |
 //! | a job that has a message ends | the message is removed |
 //!
-//! So a job that is done at its first delivery costs nothing. The stream is made when it is first
-//! needed. Where it cannot be made or read, each delivery counts as an attempt.
+//! So a job that is done at its first delivery costs nothing. The stream is created when it is
+//! first needed. If it cannot be created or read, each delivery counts as an attempt.
 
 use std::time::Duration;
 
@@ -36,32 +36,32 @@ const ERROR: &str = "Workcrew-Error";
 
 /// How long a message stays at most after its last change.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How long a return waits for its message at most.
+/// How long a return waits at most for its message.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the return of a job that is not due waits for its message at most.
+/// How long the return of a job that is not due waits at most for its message.
 const EARLY_TIMEOUT: Duration = Duration::from_secs(15);
-/// How many dispositions are remembered here, for when they cannot be written down.
+/// How many dispositions are remembered in this process, for when they cannot be stored.
 const MAX_REMEMBERED: usize = 4_096;
 
-/// What is known of a job.
+/// The history of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct JobRecord {
-    /// How many deliveries were given back unrun.
+    /// The number of deliveries that were returned unrun.
     pub(crate) returns: u32,
-    /// The disposition, if its dead letter is still to be stored.
+    /// The reason and the error, if the dead letter is still to be stored.
     pub(crate) dead: Option<(DeadLetterReason, String)>,
 }
 
-/// Identifies a job: the creation of its stream, its place there, and when it was stored.
+/// Identifies a job: the creation of its stream, its sequence number, and when it was stored.
 type JobKey = (i128, u64, i64);
 
-/// Reads and writes what is known.
+/// Reads and writes the histories of jobs.
 pub(crate) struct History {
     connection: Arc<ConnectionInner>,
     queue: Arc<str>,
-    /// Set after a read that was not answered: each further one would hold a job up for as long.
+    /// Set after a read without an answer. Each further read would delay a job as long.
     is_unanswered: AtomicBool,
-    /// DispositionSender of this process.
+    /// The dead jobs that this process knows of.
     remembered: Mutex<Vec<(JobKey, (DeadLetterReason, String))>>,
 }
 
@@ -70,7 +70,7 @@ impl History {
         Self { connection, queue, is_unanswered: AtomicBool::new(false), remembered: Mutex::new(Vec::new()) }
     }
 
-    /// What is known of a job that comes again.
+    /// Returns the history of a job that was delivered before.
     pub(crate) async fn read(&self, delivered: &Delivered) -> JobRecord {
         let mut record = self.read_stored(delivered).await.unwrap_or_default();
         let key = key(delivered);
@@ -106,25 +106,25 @@ impl History {
         Some(JobRecord { returns: returns.unwrap_or(0), dead })
     }
 
-    /// The connection is new: what did not answer may answer now.
+    /// Allows reads again: there is a new connection.
     pub(crate) fn retry_reads(&self) {
         self.is_unanswered.store(false, Ordering::Relaxed);
     }
 
-    /// Writes down that a delivery is given back unrun. Without effect when the server does not take it.
+    /// Records that a delivery is returned unrun. Without effect if the server does not take it.
     pub(crate) async fn note_return(&self, delivered: &Delivered) {
         let returns = delivered.returns().saturating_add(1);
         let _ = io::timeout(LOOKUP_TIMEOUT, self.write(delivered, &JobRecord { returns, dead: None })).await;
     }
 
-    /// Writes down that no delivery so far was an attempt: the job is not due yet, so there is time.
+    /// Records that no delivery so far was an attempt. The job is not due yet, so there is time.
     pub(crate) async fn note_early(&self, delivered: &Delivered) {
         delivered.set_returns(delivered.deliveries.saturating_sub(1));
         let record = JobRecord { returns: delivered.deliveries, dead: None };
         let _ = io::timeout(EARLY_TIMEOUT, self.write(delivered, &record)).await;
     }
 
-    /// Writes down that a job is dead, here at least.
+    /// Records that a job is dead, at least in this process.
     pub(crate) async fn note_dead(&self, delivered: &Delivered, reason: DeadLetterReason, error: &str) {
         let dead = (reason, error.to_owned());
         {
@@ -141,7 +141,7 @@ impl History {
         delivered.set_recorded();
     }
 
-    /// Removes what is known: the job has ended.
+    /// Removes the history of a job that has ended.
     pub(crate) async fn erase(&self, delivered: &Delivered) {
         let key = key(delivered);
         self.remembered.lock().retain(|(other, _)| *other != key);
@@ -175,7 +175,7 @@ impl History {
         Err(())
     }
 
-    /// Makes the stream, stored as safely as the jobs.
+    /// Creates the stream, with the storage and replicas of the jobs.
     async fn create(&self) -> Result<(), ()> {
         let info: Result<_, OriginStatus> = incarnation::stream_info(&self.connection, &self.queue).await;
         let jobs = info.map_err(|_| ())?.ok_or(())?.config;

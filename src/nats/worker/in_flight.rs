@@ -1,14 +1,15 @@
-//! The deliveries that a run has in its in_flight, and their heartbeats.
+//! The deliveries of a run that are in flight, and their heartbeats.
 //!
-//! A heartbeat tells the server that a delivery is being worked on, so that it starts its clock anew. It is due when a
-//! third of `ack_wait` has passed since the delivery or the last one; some that are nearly due go with it.
+//! A heartbeat tells the server that a delivery is being processed, so that `ack_wait` starts
+//! again. It is due a third of `ack_wait` after the delivery or the last heartbeat. Heartbeats that
+//! are nearly due are sent with it.
 //!
 //! | state of a delivery | task | disposition | next |
 //! |---|---|---|---|
-//! | *on_origin_checked up*: what the fleet knows of it is read | none | none | *with the pool*; *ended* |
+//! | *looked up*: its history is read | none | none | *with the pool*; *ended* |
 //! | *with the pool*: queued or running | some | none | *ended*; *stuck* |
-//! | *ended*: the outcome waits to be reported, or is being reported | none | some, or none while it is reported | missing_consumer |
-//! | *stuck*: the handler outlasts `stuck_after` | some | as above, and then `reported` | missing_consumer, when the handler has returned as well |
+//! | *ended*: its outcome is queued or being sent | none | some, or none while it is sent | removed |
+//! | *stuck*: the handler has exceeded `stuck_after` | some | as above, and then `is_acked` | removed, when the handler has returned as well |
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,62 +22,64 @@ use crate::cancel::token::CancellationToken;
 use crate::sync::Arc;
 use crate::task::job::Task;
 
-/// Those due within this part of the period go along.
+/// Heartbeats that are due within this fraction of the period are sent early.
 const NEARLY: u32 = 8;
 
-/// One delivery.
+/// One delivery in flight.
 pub(crate) struct InFlightJob {
     pub(crate) delivered: Arc<Delivered>,
     /// Cancelled when the job counts as stuck, and with the run's token.
     pub(crate) token: CancellationToken,
-    /// The task of the pool, while the handler has not ended.
+    /// The task of the pool, until the handler has ended.
     pub(crate) task: Option<Arc<dyn Task>>,
-    /// When its handler began.
+    /// When the handler started.
     pub(crate) started: Started,
-    /// The outcome that waits to be reported.
+    /// The outcome that is to be sent.
     pub(crate) disposition: Option<Disposition>,
-    /// When the outcome is given up; `None`: there is none yet, or never.
+    /// When the outcome is given up; `None` if there is none yet, or never.
     pub(crate) give_up_at: Option<Instant>,
     /// When the next heartbeat is due.
     heartbeat_at: Instant,
-    /// When to look whether it is stuck; `None`: never, or it is already, or there is a disposition.
+    /// When the job may be stuck; `None` if never, if it is stuck already, or if there is a
+    /// disposition.
     stuck_at: Option<Instant>,
     pub(crate) is_stuck: bool,
-    /// Of one that is stuck: whether its outcome has been reported. It still holds its slot.
+    /// Of a stuck job: whether its outcome is confirmed. It still holds its slot.
     pub(crate) is_acked: bool,
-    /// Of one that is stuck and reported: whether its dead letter is stored.
+    /// Of a stuck job with a confirmed outcome: whether its dead letter is stored.
     pub(crate) is_dead: bool,
-    /// Whether what comes before its last word has been done: a return is written down, a letter is stored.
+    /// Whether the steps before the acknowledgement are done: a return is recorded, a dead letter
+    /// stored.
     pub(crate) is_ready: bool,
-    /// Whether it holds a slot: it was given to the pool.
+    /// Whether it holds a slot because it was given to the pool.
     has_slot: bool,
-    /// Whether its outcome is with the server, for the first time.
+    /// Whether its acknowledgement is on its way, for the first time.
     is_acking: bool,
 }
 
-/// All of them.
+/// All deliveries in flight, by number.
 pub(crate) struct InFlight {
     held: BTreeMap<u64, InFlightJob>,
     next_number: u64,
-    /// How many hold a slot.
+    /// The number of deliveries that hold a slot.
     slots_taken: usize,
-    /// How many are queued in the pool, or run.
+    /// The number of deliveries that are queued in the pool or running.
     with_pool: usize,
-    /// How many are acking.
+    /// The number of deliveries whose acknowledgement is on its way.
     acking: usize,
-    /// Between two heartbeats; `None`: there are none.
+    /// The time between two heartbeats; `None` if none are sent.
     period: Option<Duration>,
     stuck_after: Option<Duration>,
-    /// When to look for what is due, at the latest.
+    /// When to check for due deliveries, at the latest.
     next_check: Option<Instant>,
 }
 
-/// What is due.
+/// The deliveries that need attention.
 #[derive(Default)]
 pub(crate) struct Due {
-    /// Deliveries that a heartbeat is due for.
+    /// Deliveries that are due for a heartbeat.
     pub(crate) heartbeats: Vec<u64>,
-    /// Which have become stuck.
+    /// Deliveries that have become stuck.
     pub(crate) stuck: Vec<u64>,
 }
 
@@ -102,22 +105,24 @@ impl InFlight {
         self.held.is_empty()
     }
 
-    /// How many hold a slot: they were given to the pool, and their outcome is not confirmed.
+    /// Returns the number of deliveries that hold a slot: the pool has or had them, and their
+    /// outcome is not confirmed.
     pub(crate) fn slots_taken(&self) -> usize {
         self.slots_taken
     }
 
-    /// How many are queued in the pool, or run.
+    /// Returns the number of deliveries that are queued in the pool or running.
     pub(crate) fn with_pool(&self) -> usize {
         self.with_pool
     }
 
-    /// How many no next job may be asked for yet: all but those whose outcome is with the server.
+    /// Returns the number of deliveries that no next job may be requested for: all whose
+    /// acknowledgement is not on its way.
     pub(crate) fn not_acking(&self) -> usize {
         self.held.len() - self.acking
     }
 
-    /// How many handlers have outlasted `stuck_after` and still run.
+    /// Returns the number of handlers that have exceeded `stuck_after` and are still running.
     pub(crate) fn stuck(&self) -> usize {
         if self.stuck_after.is_none() {
             return 0;
@@ -125,7 +130,7 @@ impl InFlight {
         self.held.values().filter(|job| job.is_stuck).count()
     }
 
-    /// Takes a delivery; returns its number.
+    /// Adds a delivery and returns its number.
     pub(crate) fn insert(&mut self, delivered: Arc<Delivered>, token: CancellationToken) -> u64 {
         let now = Instant::now();
         let heartbeat_at = self.period.and_then(|period| now.checked_add(period));
@@ -152,7 +157,8 @@ impl InFlight {
         number
     }
 
-    /// The pool has the delivery. Its handler has `stuck_after` from the moment it begins.
+    /// Notes that the pool has the delivery. Its handler has `stuck_after` from the moment it
+    /// starts.
     pub(crate) fn start(&mut self, number: u64, task: Arc<dyn Task>) {
         let Some(job) = self.held.get_mut(&number) else { return };
         job.task = Some(task);
@@ -163,7 +169,8 @@ impl InFlight {
         self.next_check = self.next_check.into_iter().chain(job.stuck_at).min();
     }
 
-    /// Whether an earlier delivery of the same job is in job: then it has not ended this process.
+    /// Returns `true` if an earlier delivery of the same job is in flight. Then the job has not
+    /// ended this process.
     pub(crate) fn has_duplicate(&self, number: u64) -> bool {
         let Some(job) = self.held.get(&number) else { return false };
         let (sequence, origin) = (job.delivered.sequence, job.delivered.origin);
@@ -179,7 +186,7 @@ impl InFlight {
         self.held.get_mut(&number)
     }
 
-    /// The handler of a delivery has ended, or never began.
+    /// Notes that the handler of a delivery has ended, or never started.
     pub(crate) fn finish(&mut self, number: u64) -> Option<&mut InFlightJob> {
         let job = self.held.get_mut(&number)?;
         self.with_pool -= usize::from(job.task.take().is_some());
@@ -187,7 +194,8 @@ impl InFlight {
         Some(job)
     }
 
-    /// The outcome of a delivery is with the server. Its slot is as good as free, unless its handler still runs.
+    /// Notes that the acknowledgement of a delivery is on its way. Its slot counts as free for
+    /// requests, unless its handler still runs.
     pub(crate) fn mark_acking(&mut self, number: u64) {
         if let Some(job) = self.held.get_mut(&number)
             && !job.is_stuck
@@ -197,14 +205,14 @@ impl InFlight {
         }
     }
 
-    /// The server has not taken the outcome of a delivery.
+    /// Notes that the server has not taken the acknowledgement of a delivery.
     pub(crate) fn unmark_acking(&mut self, number: u64) {
         if let Some(job) = self.held.get_mut(&number) {
             self.acking -= usize::from(std::mem::take(&mut job.is_acking));
         }
     }
 
-    /// Forgets a delivery; returns whether it held a slot.
+    /// Removes a delivery. Returns whether it held a slot.
     pub(crate) fn release(&mut self, number: u64) -> Option<bool> {
         let job = self.held.remove(&number)?;
         self.acking -= usize::from(job.is_acking);
@@ -213,36 +221,36 @@ impl InFlight {
         Some(job.has_slot)
     }
 
-    /// The delivery whose outcome is reported, or waits to be reported, to this subject.
+    /// Returns the delivery whose acknowledgement goes to this subject.
     pub(crate) fn with_reply_subject(&self, subject: &str) -> Option<u64> {
         let is_acked =
             |job: &InFlightJob| job.give_up_at.is_some() && job.delivered.message.reply.as_deref() == Some(subject);
         self.held.iter().find(|(_, job)| is_acked(job)).map(|(number, _)| *number)
     }
 
-    /// The tasks that may not have started.
+    /// Returns the tasks that may not have started.
     pub(crate) fn tasks(&self) -> Vec<Arc<dyn Task>> {
         self.held.values().filter_map(|job| job.task.clone()).collect()
     }
 
-    /// The numbers of all.
+    /// Returns the numbers of all deliveries.
     pub(crate) fn numbers(&self) -> Vec<u64> {
         self.held.keys().copied().collect()
     }
 
-    /// When to ask [`due`](Self::due) again.
+    /// Returns when to call [`due`](Self::due) again.
     pub(crate) fn next_check(&self) -> Option<Instant> {
         self.next_check
     }
 
-    /// Every heartbeat is due: the server may not have touch of us for a while.
+    /// Makes every heartbeat due: the server may have missed some.
     pub(crate) fn heartbeat_now(&mut self) {
         let now = Instant::now();
         self.held.values_mut().for_each(|job| job.heartbeat_at = now);
         self.next_check = Some(now);
     }
 
-    /// What is due, if it is time to check.
+    /// Returns the deliveries that need attention, if it is time to check.
     pub(crate) fn due(&mut self, now: Instant) -> Due {
         let mut due = Due::default();
         if self.next_check.is_none_or(|moment| moment > now) {
@@ -251,7 +259,7 @@ impl InFlight {
         self.next_check = None;
         for (number, job) in &mut self.held {
             if job.stuck_at.is_some_and(|moment| moment <= now) {
-                // Waiting for a worker of the pool is not being stuck.
+                // Waiting for a worker of the pool does not count.
                 let since = job.started.get().copied().unwrap_or(now);
                 job.stuck_at = self.stuck_after.and_then(|time| since.checked_add(time));
                 if job.stuck_at.is_some_and(|moment| moment <= now) {
@@ -272,7 +280,7 @@ impl InFlight {
         due
     }
 
-    /// The subjects by which the server hears of these deliveries.
+    /// Returns the subjects for the heartbeats of these deliveries.
     pub(crate) fn subjects(&self, numbers: &[u64], is_meant: impl Fn(&Delivered) -> bool) -> Vec<Subject> {
         let meant = numbers.iter().filter_map(|number| self.held.get(number)).filter(|job| is_meant(&job.delivered));
         meant.filter_map(|job| job.delivered.message.reply.clone()).collect()
@@ -302,7 +310,7 @@ mod tests {
         in_flight.insert(Arc::new(delivered), CancellationToken::new())
     }
 
-    /// A task that a test only holds.
+    /// A task that does nothing.
     struct Idle;
 
     impl Task for Idle {

@@ -1,4 +1,5 @@
-//! Where jobs arrive: a consumer that is as it was asked for, and a subscription of our own that the server delivers to.
+//! The inbox of a run: a checked consumer, and a subscription to which the server delivers its
+//! jobs.
 
 use std::fmt::Display;
 use std::mem;
@@ -24,66 +25,65 @@ use crate::nats::server_time::nanoseconds;
 use crate::nats::{check, config_diff};
 use crate::sync::Arc;
 
-/// For how long the server keeps a question.
+/// How long the server keeps a request.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
-/// How often the server says, while it has a question and no job, that it is there.
+/// How often the server sends a heartbeat while it has a request and no job.
 const SERVER_HEARTBEAT: Duration = Duration::from_secs(5);
-/// After how long without a word it is on_origin_checked whether the server is still there. That look has the time of an
-/// answer.
+/// How long the server may be silent before it is checked. That check may take the request timeout.
 const SILENCE: Duration = Duration::from_secs(11);
-/// What a message costs besides its payload and headers, for the server's sum.
+/// How many bytes the server counts for a message besides its payload and headers.
 const MESSAGE_OVERHEAD: usize = 4_096;
-/// How many jobs of a question that has ended were not delivered.
+/// How many jobs of an ended request were not delivered.
 const PENDING: &str = "Nats-Pending-Messages";
 
-/// What is needed to ask for jobs.
+/// What a run needs to request jobs.
 pub(crate) struct Prepared {
     consumer: Arc<Consumer<Config>>,
     pub(crate) origin: Origin,
     pub(crate) inbox: Inbox,
-    /// Where answers to acknowledgements arrive, if the run had none.
+    /// The subscription for answers to acknowledgements, if the run had none.
     pub(crate) replies: Option<Replies>,
 }
 
-/// A subscription that the server's answers to acknowledgements are delivered to.
+/// The subscription for the server's answers to acknowledgements.
 pub(crate) struct Replies {
     subscriber: Subscriber,
-    /// What its subjects begin with.
+    /// The prefix of its subjects.
     name: String,
 }
 
-/// Why it is not there.
+/// Why preparing failed.
 pub(crate) enum PrepareError {
-    /// It is tried again.
+    /// It may succeed later.
     Passing(String),
     /// The server does not answer.
     Silence,
-    /// It makes no sense to.
+    /// It cannot succeed later.
     Final(WorkerError),
 }
 
-/// A subscription that jobs are delivered to.
+/// A subscription to which jobs are delivered.
 pub(crate) struct Inbox {
     stage: Stage,
-    /// What its subjects begin with.
+    /// The prefix of its subjects.
     name: String,
-    /// Counts the questions.
+    /// The number of requests.
     asked: u64,
     heard_at: Instant,
-    /// When it is given up for good, if that is not never; only of one that was closed.
+    /// When a closed inbox is dropped; `None` if it is open, or is never dropped.
     overdue_at: Option<Instant>,
 }
 
-/// Whether the server has been reported that nothing more shall come.
+/// Whether the inbox is open, or is being closed.
 enum Stage {
     Subscribed(Subscriber),
-    /// It is being reported.
+    /// The server is being told to send nothing more.
     Closing(Pin<Box<dyn Future<Output = Subscriber> + Send>>),
-    /// Only while it goes from one to the other.
+    /// Exists only during the transition.
     Between,
 }
 
-/// Gets or makes the consumer, compares it with what was asked for, and makes an inbox.
+/// Gets or creates the consumer, compares it with the configuration, and subscribes an inbox.
 pub(crate) async fn prepare(
     connection: &ConnectionInner,
     config: &ConsumerConfig,
@@ -134,8 +134,8 @@ async fn prepare_if_permitted(
         Ok(consumer) => consumer,
         Err(error) => {
             return Err(match error.kind() {
-                // What is missing may be made, and what fails now may be better later; a request that makes no sense
-                // never will.
+                // A missing stream may be created, and a failure may pass. A request that the
+                // server rejects stays rejected.
                 ConsumerErrorKind::JetStream(said) if is_refusal(said.code(), said.error_code()) => {
                     PrepareError::Final(WorkerError::Rejected(error.into()))
                 }
@@ -166,8 +166,8 @@ async fn subscribe(connection: &ConnectionInner) -> Result<Replies, PrepareError
     Ok(Replies { subscriber, name })
 }
 
-/// Refuses a filter that no subject of the stream matches. Old servers refuse it too; new ones take it, and
-/// the worker would wait forever.
+/// Refuses a filter that no subject of the stream matches. Old servers refuse it too. New ones
+/// accept it, and the worker would wait forever.
 fn check_filters(config: &ConsumerConfig, subjects: &[String]) -> Result<(), PrepareError> {
     let is_dead = |filter: &&String| !subjects.iter().any(|subject| check::overlaps(filter, subject));
     let Some(dead) = config.filters.iter().find(is_dead) else { return Ok(()) };
@@ -175,7 +175,7 @@ fn check_filters(config: &ConsumerConfig, subjects: &[String]) -> Result<(), Pre
     Err(PrepareError::Final(WorkerError::Rejected(error.into())))
 }
 
-/// Whether the server understood what was asked for and does not want it.
+/// Returns `true` if the server understood the request and rejects it.
 fn is_refusal(code: usize, error: ErrorCode) -> bool {
     code == 400 && error != ErrorCode::CLUSTER_NOT_AVAILABLE
 }
@@ -185,13 +185,13 @@ fn passing(error: impl Display) -> PrepareError {
 }
 
 impl Prepared {
-    /// Asks for `jobs` jobs, and for no more bytes than the limit unless a single job is larger.
+    /// Requests `jobs` jobs, and no more bytes than the limit unless a single job is larger.
     pub(crate) fn request(&mut self, jobs: usize, bytes: usize, connection: &ConnectionInner) {
         self.inbox.asked += 1;
         let reply = format!("{}.{}", self.inbox.name, self.inbox.asked);
         let question = BatchConfig {
             batch: jobs,
-            // One job is asked for by itself, whatever its size.
+            // A single job is requested without a limit of bytes.
             max_bytes: if jobs == 1 { 0 } else { bytes.max(connection.client.max_payload() + MESSAGE_OVERHEAD) },
             expires: Some(PULL_EXPIRES),
             idle_heartbeat: SERVER_HEARTBEAT,
@@ -202,19 +202,19 @@ impl Prepared {
         }
         let (consumer, limit) = (Arc::clone(&self.consumer), connection.timeout.min(SILENCE));
         connection.io.spawn(async move {
-            // If there is no room, or the client is missing_consumer, the silence will tell.
+            // If there is no room, or the client is closed, the silence of the server reveals it.
             let _ = io::timeout(limit, consumer.request_batch(question, reply.into())).await;
         });
     }
 }
 
 impl Replies {
-    /// Where the answer to an acknowledgement goes.
+    /// Returns the subject for the answer to an acknowledgement.
     pub(crate) fn subject(&self, number: u64) -> String {
         format!("{}.{number}", self.name)
     }
 
-    /// Which acknowledgement an answer is for.
+    /// Returns the number of the acknowledgement that an answer belongs to.
     pub(crate) fn number(&self, subject: &str) -> Option<u64> {
         subject.strip_prefix(&self.name)?.strip_prefix('.')?.parse().ok()
     }
@@ -238,22 +238,22 @@ impl Inbox {
         }
     }
 
-    /// The server is there.
+    /// Notes a sign of life of the server.
     pub(crate) fn touch(&mut self) {
         self.heard_at = Instant::now();
     }
 
-    /// When the server counts as missing_consumer, if something is asked for.
+    /// Returns when the server counts as silent, if jobs are requested.
     pub(crate) fn heartbeat_deadline(&self) -> Instant {
         self.heard_at + SILENCE
     }
 
-    /// Whether a message to this subject is to this inbox.
+    /// Returns `true` if this subject belongs to the inbox.
     pub(crate) fn owns(&self, subject: &str) -> bool {
         subject.starts_with(&self.name)
     }
 
-    /// Has the server send nothing more; what is on its way still arrives, and then the end.
+    /// Tells the server to send nothing more. Messages on their way still arrive, and then the end.
     pub(crate) fn close(mut self, connection: &ConnectionInner) -> Self {
         self.overdue_at = Instant::now().checked_add(connection.timeout);
         if let Stage::Subscribed(mut subscriber) = mem::replace(&mut self.stage, Stage::Between) {
@@ -274,14 +274,16 @@ impl Inbox {
     }
 }
 
-/// How many jobs of a question the server gives up on, if the message says that the question has ended in the usual way.
+/// Returns how many requested jobs the server will not deliver, if the message ends a request in
+/// the usual way.
 pub(crate) fn returned(message: &async_nats::Message) -> Option<usize> {
     let status = message.status?;
     let pending = message.headers.as_ref()?.get(PENDING)?.as_str().parse().ok();
     pending.filter(|_| status == StatusCode::TIMEOUT || status == StatusCode::REQUEST_TERMINATED)
 }
 
-/// Whether the server ended a question since the next job is larger than what is left of its bytes.
+/// Returns `true` if the server ended a request because the next job is larger than the rest of its
+/// bytes.
 pub(crate) fn is_too_large(message: &async_nats::Message) -> bool {
     message.description.as_deref().is_some_and(|text| text.contains("MaxBytes"))
 }

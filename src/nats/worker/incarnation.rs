@@ -1,16 +1,16 @@
-//! Which stream and which consumer a delivery came from.
+//! The stream and the consumer that a delivery came from.
 //!
-//! A server counts the jobs of a stream from 1. A stream that was deleted and made again, or that came
-//! back empty, gives the same numbers to other jobs. An acknowledgement names a number only, and a
-//! work queue deletes the job of that number even if it was never delivered. So an outcome is reported
-//! only under a *lease*.
+//! A server counts the jobs of a stream from 1. A stream that was deleted and created again, or
+//! that came back empty, gives the same numbers to other jobs. An acknowledgement names only a
+//! number, and a work queue deletes the job of that number even if it was never delivered. So an
+//! outcome is sent only under a *lease*.
 //!
 //! Rules:
-//! 1. The time of creation tells one incarnation of a stream, or of a consumer, from the next.
-//! 2. A lease is a look at both that is at most [`LEASE`] old. Acknowledgements and heartbeats are sent
-//!    under a lease only, and only for deliveries of the incarnation that the lease names.
-//! 3. A worker that finds no consumer waits for two leases before it makes one. A stream without a
-//!    consumer takes no acknowledgement, so each lease on an earlier stream has ended by then.
+//! 1. The time of creation distinguishes the incarnations of a stream, or of a consumer.
+//! 2. A lease is a check of both that is at most [`LEASE`] old. Acknowledgements and heartbeats are
+//!    sent only under a lease, and only for deliveries of the incarnation that the lease names.
+//! 3. A worker that finds no consumer waits for two leases before it creates one. A stream without
+//!    a consumer takes no acknowledgement, so each lease on an earlier stream has ended by then.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::nats::error::Denied;
 use crate::nats::server_time::moment_of;
 use crate::nats::server_time::nanoseconds;
 
-/// How old a look at the stream and the consumer may be when an outcome is reported.
+/// The maximum age of the check of the stream and the consumer when an outcome is sent.
 pub(crate) const LEASE: Duration = Duration::from_millis(100);
 
 /// The times of creation, in nanoseconds since 1970 by the server's clock.
@@ -38,30 +38,30 @@ pub(crate) struct Origin {
     pub(crate) consumer: i128,
 }
 
-/// What a look at the stream and the consumer says.
+/// The result of checking the stream and the consumer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum OriginStatus {
-    /// Both are those that were known.
+    /// Both are the known ones.
     Same,
-    /// The stream is the same. Its consumer is missing_consumer, or is another.
+    /// The stream is the same. Its consumer is missing, or is another one.
     OtherConsumer,
-    /// The stream is another.
+    /// The stream is another one.
     OtherStream,
-    /// The server says that there is no stream now.
+    /// The server has no such stream now.
     NoStream,
     /// The server does not answer.
     Silence,
-    /// It could not be seen.
+    /// The server answered with an error.
     Unknown(String),
 }
 
-/// A check, and the server's own time where the answer holds one.
+/// The result of a check, and the server's time if the answer holds one.
 pub(crate) struct OriginCheck {
     pub(crate) status: OriginStatus,
     pub(crate) server_time: Option<ServerTime>,
 }
 
-/// Looks at the consumer, and at the stream if the consumer is not the one that is known.
+/// Checks the consumer, and the stream if the consumer is not the known one.
 pub(crate) async fn check_origin(connection: &ConnectionInner, config: &ConsumerConfig, known: Origin) -> OriginCheck {
     let calls = [config.info_call(), format!("STREAM.INFO.{}", config.stream)];
     match connection.permitted_api(&calls, check_if_permitted(connection, config, known)).await {
@@ -94,12 +94,12 @@ async fn check_if_permitted(connection: &ConnectionInner, config: &ConsumerConfi
     OriginCheck { status, server_time }
 }
 
-/// When a stream was created; `None`, if there is none.
+/// Returns when a stream was created; `None` if it does not exist.
 pub(crate) async fn stream_created(connection: &ConnectionInner, name: &str) -> Result<Option<i128>, OriginStatus> {
     Ok(stream_info(connection, name).await?.map(|info| nanoseconds(info.created)))
 }
 
-/// What the server says of a stream; `None`, if there is none.
+/// Returns the server's description of a stream; `None` if it does not exist.
 pub(crate) async fn stream_info(
     connection: &ConnectionInner,
     name: &str,
@@ -122,8 +122,8 @@ fn unseen(error: &RequestError) -> OriginStatus {
     }
 }
 
-/// The server's time in an answer about a consumer. Servers before 2.10 do not say what time it is, but
-/// when the consumer was last active.
+/// Returns the server's time from an answer about a consumer. Servers before 2.10 do not send their
+/// time, but when the consumer was last active.
 fn time_in(answer: &Value) -> Option<ServerTime> {
     let now = answer.get("ts");
     let moment = moment_of(now.or_else(|| answer.get("delivered")?.get("last_active"))?)?;

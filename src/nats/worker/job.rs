@@ -13,16 +13,16 @@ use crate::nats::queue::{dead_letter, delay};
 use crate::retry::Attempt;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
-/// A job that a [`Worker`](crate::nats::Worker) was given.
+/// A job that was delivered to a [`Worker`](crate::nats::Worker).
 pub struct Job {
     pub(crate) delivered: Arc<Delivered>,
     pub(crate) attempt: Attempt,
 }
 
-/// What the server delivered.
+/// A job as the server delivered it.
 pub(crate) struct Delivered {
     pub(crate) message: async_nats::Message,
-    /// Its place in the stream.
+    /// Its sequence number in the stream.
     pub(crate) sequence: u64,
     /// How often it was delivered, this time included.
     pub(crate) deliveries: u32,
@@ -32,37 +32,37 @@ pub(crate) struct Delivered {
     pub(crate) stored_at: i64,
     /// The stream and the consumer that it came from.
     pub(crate) origin: Origin,
-    /// Follows the clock of the server that it came from.
+    /// The clock of the server that it came from.
     pub(crate) clock: Arc<ServerClock>,
-    /// For how long after it was stored it is not to run.
+    /// How long after it was stored it may not run.
     pub(crate) delay: Duration,
-    /// How many of the deliveries were given back unrun. Written before the job is handed to the pool,
-    /// whose queue makes it visible.
+    /// The number of deliveries that were returned unrun. Written before the job is given to the
+    /// pool, whose queue makes it visible.
     returns: AtomicU64,
     /// Whether the job has an entry in the history.
     is_recorded: AtomicBool,
 }
 
 impl Job {
-    /// What it was enqueued with.
+    /// Returns the subject under which it was enqueued.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.delivered.message.subject
     }
 
-    /// The payload as it came.
+    /// Returns the payload.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.delivered.message.payload
     }
 
-    /// The payload, if it is text.
+    /// Returns the payload if it is text.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(self.bytes()).ok()
     }
 
-    /// The payload as a value.
+    /// Decodes the payload.
     ///
     /// # Errors
     ///
@@ -71,33 +71,33 @@ impl Job {
         T::decode(self.bytes())
     }
 
-    /// The first header of this name; the case of letters counts.
+    /// Returns the first header of this name. Names are case-sensitive.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.delivered.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
     }
 
-    /// Iterates over all headers, a name once for each of its values, sorted by name. Those that
-    /// begin with `Nats-` and `Workcrew-` were written by the server and this crate.
+    /// Iterates over all headers, sorted by name; a name appears once for each of its values. Names
+    /// that begin with `Nats-` and `Workcrew-` were written by the server and this crate.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         headers::pairs(self.delivered.message.headers.as_ref())
     }
 
-    /// The id it was enqueued with, also after it was a dead letter and was requeued. A handler that must
-    /// not do things twice writes it down.
+    /// Returns the id under which it was enqueued, also after it was a dead letter and was
+    /// requeued. A handler that must not repeat its effects records the id.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         dead_letter::id_of(self.delivered.message.headers.as_ref()?)
     }
 
-    /// Its place in the stream, the same at each delivery.
+    /// Returns its sequence number in the stream. It is the same at each delivery.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.delivered.sequence
     }
 
-    /// Returns how long ago the job was stored, by the server's clock. This machine's clock has no part in
-    /// it. For a moment after a worker's start it may be too short, never too long.
+    /// Returns how long ago the job was stored, by the server's clock. This machine's clock has no
+    /// influence. For a moment after a worker's start it may be too short, never too long.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.delivered.age()
@@ -109,17 +109,18 @@ impl Job {
         self.delivered.delay
     }
 
-    /// Which attempt this is, from 1. A delivery counts if its handler began, or if the worker vanished
-    /// with it. A delivery that a drain gave back unrun does not count, nor does one before the job's
-    /// delay was over.
+    /// Returns the current attempt, counted from 1. A delivery counts if its handler started, or if
+    /// the worker vanished with it. A delivery that a drain returned unrun does not count, nor does
+    /// one before the job's delay was over.
     #[must_use]
     pub fn attempt(&self) -> &Attempt {
         &self.attempt
     }
 
-    /// Tells the handler to stop: when the attempt's time or the job's is over, the job counts as
-    /// [stuck](crate::nats::WorkerBuilder::stuck_after), or the drain has taken too long. A handler that stops for it returns
-    /// an error, and the job is delivered again.
+    /// Returns the token that tells the handler to stop. It is cancelled when the time of the
+    /// attempt or of the job is over, when the job counts as
+    /// [stuck](crate::nats::WorkerBuilder::stuck_after), or when the drain has taken too long. A
+    /// handler that stops for it returns an error, and the job is delivered again.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         self.attempt.token()
@@ -127,10 +128,11 @@ impl Job {
 }
 
 impl Delivered {
-    /// Reads what the server says of a job, in the subject that outcomes go to; `None`, if it is no job.
+    /// Reads a delivered message. Its reply subject holds what the server says of the job; `None`
+    /// if it is not a job.
     pub(crate) fn read(message: async_nats::Message, origin: Origin, clock: &Arc<ServerClock>) -> Option<Self> {
         let words: Vec<_> = message.reply.as_deref()?.strip_prefix("$JS.ACK.")?.split('.').collect();
-        // Newer servers put the domain and the account first, and perhaps more at the end.
+        // Newer servers put the domain and the account first, and may append more.
         let own = if words.len() >= 9 { &words[2..] } else { &words };
         let &[_stream, _consumer, deliveries, sequence, _, nanoseconds, pending, ..] = own else { return None };
         let stored_at = nanoseconds.parse().ok()?;
@@ -155,17 +157,17 @@ impl Delivered {
         self.clock.since(self.stored_at)
     }
 
-    /// How much of its delay is left. May be too much, never too little.
+    /// Returns how much of its delay is left. May be too much, never too little.
     pub(crate) fn until_due(&self) -> Duration {
         self.delay.saturating_sub(self.age())
     }
 
-    /// How long ago it was to run for the first time.
+    /// Returns how long ago its delay was over.
     pub(crate) fn since_due(&self) -> Duration {
         self.age().saturating_sub(self.delay)
     }
 
-    /// How many of the deliveries, this one included, count as attempts.
+    /// Returns how many deliveries, this one included, count as attempts.
     pub(crate) fn attempts(&self) -> u32 {
         self.deliveries.saturating_sub(self.returns()).max(1)
     }
@@ -174,12 +176,12 @@ impl Delivered {
         u32::try_from(self.returns.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
     }
 
-    /// Sets how many deliveries are known to have been given back unrun.
+    /// Sets how many deliveries are known to have been returned unrun.
     pub(crate) fn set_returns(&self, returns: u32) {
         self.returns.store(returns.into(), Ordering::Relaxed);
     }
 
-    /// The job has an entry in the history, which is to be removed when the job ends.
+    /// Notes that the job has an entry in the history, which is to be removed when the job ends.
     pub(crate) fn set_recorded(&self) {
         self.is_recorded.store(true, Ordering::Relaxed);
     }
@@ -188,7 +190,7 @@ impl Delivered {
         self.is_recorded.load(Ordering::Relaxed)
     }
 
-    /// Names the job in events.
+    /// Returns the subject and the sequence number, which name the job in events.
     pub(crate) fn name(&self) -> (String, u64) {
         (self.message.subject.to_string(), self.sequence)
     }

@@ -1,11 +1,12 @@
-//! A delivery as a task of the pool: calls the handler and finds out what that means.
+//! A delivery as a task of the pool: calls the handler and turns its result into a disposition.
 //!
 //! | state | where the job is | next |
 //! |---|---|---|
 //! | *queued* | in the task | *running*, by a worker; *returned*, by a drain or the end of the pool |
 //! | *running* | with the handler | *ended* |
 //!
-//! Whoever takes the job out of the task decides, and tells the course. So each delivery has one disposition.
+//! The thread that takes the job out of the task decides, and sends the disposition to the run. So
+//! each delivery has exactly one disposition.
 
 use std::fmt::Display;
 use std::panic::Location;
@@ -25,36 +26,36 @@ use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job as PoolJob, Task};
 use crate::time::clock::Timestamp;
 
-/// What is to become of a delivery.
+/// What the server is told about a delivery.
 #[derive(Debug)]
 pub(crate) enum Disposition {
     /// The job is done.
     Done,
-    /// It is to be delivered again after this delay.
+    /// The job failed, and is to be delivered again after this delay.
     Retry(Duration),
-    /// It is given up.
+    /// The job has failed for good.
     Dead { reason: DeadLetterReason, error: String },
-    /// Its dead letter is stored, and the server is still to be reported.
+    /// The dead letter of the job is stored; the acknowledgement is still to be sent.
     DeadLetterStored,
-    /// It has not run. Another worker gets it, after this delay.
+    /// The job has not run, and is to be delivered again after this delay.
     Nak(Duration),
-    /// It is not due yet. It comes again after this delay.
+    /// The job is not due yet, and is to be delivered again after this delay.
     Postpone(Duration),
 }
 
 impl Disposition {
-    /// Whether the job goes back without having run.
+    /// Returns `true` if the job goes back without having run.
     pub(crate) fn is_nak(&self) -> bool {
         matches!(self, Self::Nak(_) | Self::Postpone(_))
     }
 }
 
-/// Tells the course of a disposition; the number is that of the delivery.
+/// Sends dispositions to the run, each with the number of its delivery.
 pub(crate) type DispositionSender = mpsc::UnboundedSender<(u64, Disposition)>;
 
-/// InFlight deliveries to a pool.
+/// Passes deliveries to a pool.
 pub(crate) trait Dispatcher: Send + Sync {
-    /// InFlight over a delivery; `None`, if the pool is closed.
+    /// Passes a delivery to the pool; `None` if the pool is closed.
     fn take(
         &self,
         number: u64,
@@ -64,14 +65,14 @@ pub(crate) trait Dispatcher: Send + Sync {
         dispositions: &DispositionSender,
     ) -> Option<Arc<dyn Task>>;
 
-    /// What becomes of a delivery whose handler does not return.
+    /// Returns the disposition of a delivery whose handler does not return.
     fn stuck_disposition(&self, delivered: &Delivered) -> Disposition;
 
-    /// How many handlers can run at once.
+    /// Returns the number of handlers that can run at once.
     fn workers(&self) -> usize;
 }
 
-/// When the handler of a delivery began; empty before that.
+/// When the handler of a delivery started; empty before that.
 pub(crate) type Started = Arc<OnceLock<Instant>>;
 
 /// The error of a handler that does not return.
@@ -82,9 +83,9 @@ pub(crate) struct HandlerContext<H, E> {
     pub(crate) handler: H,
     pub(crate) policy: RetryPolicy<E>,
     pub(crate) pool: Arc<PoolInner>,
-    /// Where the worker was run; what observers see.
+    /// Where the worker was run. Observers see it.
     pub(crate) location: &'static Location<'static>,
-    /// The name of the consumer; observers see it.
+    /// The name of the consumer. Observers see it.
     pub(crate) label: Arc<str>,
 }
 
@@ -140,7 +141,7 @@ struct JobTask<H, E> {
     dispositions: DispositionSender,
 }
 
-/// An error as it was classified and written down where it arose.
+/// An error, classified and formatted where it occurred.
 type Failure = (ErrorClass, String);
 
 impl<H, E> JobTask<H, E> {
@@ -151,7 +152,7 @@ impl<H, E> JobTask<H, E> {
     }
 
     fn send(&self, disposition: Disposition) {
-        // Nobody listens any more when the run has ended without it.
+        // There is no receiver if the run has ended without this delivery.
         let _ = self.dispositions.send((self.number, disposition));
     }
 }
@@ -202,15 +203,15 @@ where
     }
 }
 
-/// The attempts of a job before this one. Its deadline counts by the server's clock, and from the moment at
-/// which the job was due.
+/// Returns the attempts of a job before this one. The deadline counts by the server's clock, from
+/// the moment at which the job was due.
 fn attempts_of<E>(policy: &RetryPolicy<E>, delivered: &Delivered, now: Instant) -> RetryState<E> {
     let next_due = now.checked_sub(delivered.since_due()).unwrap_or(now);
     RetryState::resume(policy.clone(), next_due, delivered.attempts() - 1)
 }
 
 fn disposition_of<E>((class, error): Failure, policy: &RetryPolicy<E>, delivered: &Delivered) -> Disposition {
-    // Made anew, since the server's clock may be known better than when the handler began.
+    // Computed again, since the server's clock may be known better than when the handler started.
     let now = Instant::now();
     let mut attempts = attempts_of(policy, delivered, now);
     attempts.count();

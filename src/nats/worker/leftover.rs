@@ -1,13 +1,13 @@
-//! Jobs that have run and are still stored.
+//! Finished jobs that are still stored.
 //!
-//! A server that is killed may keep what its consumer counts as done: everything up to the consumer's
-//! *ack floor* has been acknowledged, and none of it is delivered again. Such a job takes room and is counted.
-//! It is not deleted unasked: a server that lost its last jobs in a power cut gives their numbers
-//! to new ones, and the consumer may take those for done.
+//! A server that is killed may keep jobs that its consumer counts as done: everything up to the
+//! consumer's *ack floor* has been acknowledged, and none of it is delivered again. Such a job
+//! takes room and is counted. It is not deleted automatically: a server that lost its last jobs in
+//! a power cut gives their numbers to new jobs, and the consumer may take those for done.
 //!
-//! A killed server may also keep a *ghost*: the consumer waits for the acknowledgement of a job that the
-//! stream no longer has. It holds the floor down, so that the jobs behind it seem not to be done. Its
-//! acknowledgement, which no worker can send any more, is sent here.
+//! A killed server may also keep a *ghost*: the consumer waits for the acknowledgement of a job
+//! that the stream no longer has. It holds the floor down, so that the jobs behind it seem not to
+//! be done. No worker can send its acknowledgement any more, so it is sent here.
 
 use async_nats::jetstream::consumer;
 use async_nats::jetstream::response::Response;
@@ -18,18 +18,18 @@ use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::{BoxError, QueueError};
 use crate::nats::server_time::moment_of;
 
-/// How many are counted.
+/// How many jobs are counted at most.
 const MAX_COUNTED: u64 = 1_000;
-/// The most ghosts that one search acknowledges.
+/// How many ghosts one search acknowledges at most.
 const MAX_GHOSTS: usize = 100;
 
-/// A job as it is stored: its headers need not make sense.
+/// A job as it is stored. Its headers may be malformed.
 pub(crate) struct StoredJob {
     pub(crate) subject: String,
     pub(crate) sequence: u64,
     /// In nanoseconds since 1970, by the server's clock.
     pub(crate) stored_at: i64,
-    /// In base64, as are the headers.
+    /// In base64, like the headers.
     pub(crate) payload: String,
     pub(crate) headers: String,
 }
@@ -47,15 +47,15 @@ impl StoredJob {
     }
 }
 
-/// What is left.
+/// Finished jobs that are still stored.
 pub(crate) struct Leftovers {
-    /// The place of the first.
+    /// The sequence number of the first.
     pub(crate) first: u64,
     /// How many there are, at least.
     pub(crate) jobs: u64,
 }
 
-/// Looks for jobs that the consumer counts as done.
+/// Searches for stored jobs that the consumer counts as done.
 pub(crate) async fn find(connection: &ConnectionInner, config: &ConsumerConfig) -> Option<Leftovers> {
     let floor = floor(connection, config).await.ok()?;
     let (mut found, mut next): (Option<Leftovers>, u64) = (None, 1);
@@ -74,12 +74,13 @@ pub(crate) async fn floor(connection: &ConnectionInner, config: &ConsumerConfig)
     let mut info = consumer_info(connection, config).await?;
     for _ in 0..MAX_GHOSTS {
         let floor = info.ack_floor.stream_sequence;
-        // While acknowledgements are missing, the first of them is that of the next job.
+        // If acknowledgements are missing, the first missing one is that of the next job.
         if info.num_ack_pending == 0 || is_stored(connection, config, floor + 1).await? {
             break;
         }
-        // The server goes by the place in the stream. The second number must not be the next one of the consumer, by
-        // which a server would raise the floor for a job that is not pending.
+        // The server goes by the sequence number in the stream. The second number must not be the
+        // consumer's next one: with that, a server would raise the floor for a job that is not
+        // pending.
         let (ghost, delivery) = (floor + 1, info.ack_floor.consumer_sequence + 2);
         let subject = format!("$JS.ACK.{}.{}.1.{ghost}.{delivery}.0.0", config.stream, config.consumer);
         let acknowledged = connection.in_time(connection.client.request(subject, "+ACK".into())).await;
@@ -96,7 +97,7 @@ pub(crate) async fn floor(connection: &ConnectionInner, config: &ConsumerConfig)
     Ok(info.ack_floor.stream_sequence)
 }
 
-/// Returns whether the stream has a job at this place. Without an answer that says no, it has.
+/// Returns whether the stream has a job of this number. Unless the server denies it, it has.
 async fn is_stored(connection: &ConnectionInner, config: &ConsumerConfig, place: u64) -> Result<bool, QueueError> {
     let subject = format!("STREAM.MSG.GET.{}", config.stream);
     let answer: Result<Value, _> =
@@ -105,7 +106,7 @@ async fn is_stored(connection: &ConnectionInner, config: &ConsumerConfig, place:
     Ok(answer["error"]["code"] != 404)
 }
 
-/// Deletes the jobs of one subject up to the consumer's floor; returns how many there were.
+/// Deletes the jobs of one subject up to the consumer's floor. Returns how many there were.
 pub(crate) async fn clear(
     connection: &ConnectionInner,
     config: &ConsumerConfig,
@@ -120,7 +121,7 @@ pub(crate) async fn clear(
     Ok(purged.map_err(|error| QueueError::Rejected(error.into()))?.purged)
 }
 
-/// What the server says of the consumer.
+/// Returns the server's description of the consumer.
 pub(crate) async fn consumer_info(
     connection: &ConnectionInner,
     config: &ConsumerConfig,
@@ -132,8 +133,8 @@ pub(crate) async fn consumer_info(
     }
 }
 
-/// The next stored job of the consumer's subjects, at this place or after it, as it is stored: its
-/// headers need not make sense.
+/// Returns the next stored job of the consumer's subjects, from this number on. Its headers may be
+/// malformed.
 pub(crate) async fn next_job(
     connection: &ConnectionInner,
     config: &ConsumerConfig,
@@ -150,7 +151,7 @@ pub(crate) async fn next_job(
     Ok(first)
 }
 
-/// The next stored job of one subject.
+/// Returns the next stored job of one subject.
 async fn next_of(
     connection: &ConnectionInner,
     config: &ConsumerConfig,

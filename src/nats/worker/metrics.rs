@@ -1,4 +1,4 @@
-//! Figures about a worker.
+//! Counters and histograms of a worker.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,43 +6,47 @@ use std::time::Duration;
 use crate::observe::metrics::{Histogram, HistogramCounter};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
-/// A snapshot of the counters of a worker, from [`Worker::metrics`](crate::nats::Worker::metrics). They count all its runs
-/// together.
+/// A snapshot of the counters of a worker, over all its runs. From
+/// [`Worker::metrics`](crate::nats::Worker::metrics).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerMetrics {
-    /// Slots of all runs of this worker that go on.
+    /// The slots of all current runs of this worker.
     pub slots: usize,
     /// Whether the worker is [paused](crate::nats::Worker::pause).
     pub is_paused: bool,
-    /// Jobs that hold a slot: they were given to the pool, and the server has not confirmed their outcome.
+    /// Jobs that hold a slot: they were given to the pool, and the server has not confirmed their
+    /// outcome.
     pub jobs_in_flight: usize,
-    /// The most there have been at once.
+    /// The largest number of such jobs at one time.
     pub jobs_in_flight_max: usize,
-    /// Jobs that no worker of this name had been given, by what the server said with the last delivery here. It
-    /// may be stale when no job was delivered here since; [`Worker::status`](crate::nats::Worker::status) asks anew.
+    /// Jobs that were not delivered to any worker of this name, as the server said with the last
+    /// delivery here. May be stale if no job was delivered here since;
+    /// [`Worker::status`](crate::nats::Worker::status) asks the server.
     pub jobs_pending: u64,
     /// Deliveries.
     pub jobs_delivered: u64,
     /// Deliveries of jobs that had been delivered before, here or elsewhere.
     pub jobs_redelivered: u64,
-    /// Jobs done, and confirmed so.
+    /// Jobs done and confirmed.
     pub jobs_acked: u64,
     /// Jobs that failed and are to be delivered again, after a delay.
     pub jobs_retried: u64,
-    /// Jobs given back without having run, in a drain.
+    /// Jobs returned without having run, in a drain.
     pub jobs_returned: u64,
-    /// Deliveries of jobs whose [delay](crate::nats::NewJob::delay) was not over, given back for later.
+    /// Deliveries of jobs whose [delay](crate::nats::NewJob::delay) was not over, returned for
+    /// later.
     pub jobs_postponed: u64,
-    /// Jobs given up, and stored among the dead letters.
+    /// Jobs that failed for good and are stored among the dead letters.
     pub jobs_dead: u64,
     /// Jobs that ran longer than [`stuck_after`](crate::nats::WorkerBuilder::stuck_after).
     pub jobs_stuck: u64,
-    /// Outcomes that could not be reported to the server.
+    /// Outcomes that could not be sent to the server.
     pub outcomes_lost: u64,
     /// Heartbeats sent.
     pub heartbeats: u64,
-    /// From the moment a job was stored, or its delay was over, to its confirmed end, by the server's clock.
+    /// The time from a job's storing, or the end of its delay, to its confirmed end, by the
+    /// server's clock.
     pub time_to_done: Histogram,
 }
 
@@ -69,7 +73,7 @@ impl fmt::Display for WorkerMetrics {
     }
 }
 
-/// The counters. They are statistics: relaxed, each on its own.
+/// The counters of a worker. They are statistics: relaxed, each on its own.
 pub(crate) struct Counters {
     slots: AtomicUsize,
     in_flight: AtomicUsize,
@@ -110,19 +114,19 @@ impl Counters {
         }
     }
 
-    /// A run has another number of slots.
+    /// Changes the number of slots of a run.
     pub(crate) fn change_slots(&self, from: usize, to: usize) {
         self.slots.fetch_add(to, Ordering::Relaxed);
         self.slots.fetch_sub(from, Ordering::Relaxed);
     }
 
-    /// One more job holds a slot.
+    /// Counts one more job that holds a slot.
     pub(crate) fn enter(&self) {
         let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         self.in_flight_max.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// So many are so no longer.
+    /// Counts jobs that no longer hold a slot.
     pub(crate) fn leave(&self, jobs: usize) {
         self.in_flight.fetch_sub(jobs, Ordering::Relaxed);
     }
@@ -161,7 +165,7 @@ impl Counters {
     }
 }
 
-/// Counts one.
+/// Adds one to a counter.
 pub(crate) fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! Works on the jobs of a queue.
+//! Workers: they run the jobs of a queue on a pool.
 
 pub(crate) mod config;
 pub(crate) mod consumer_settings;
@@ -47,36 +47,41 @@ use crate::sync::Arc;
 use crate::task::context;
 use crate::time::deadline::Deadline;
 
-/// After what time without a word the server gives a job to another, unless reported otherwise.
+/// The default of `ack_wait`.
 const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
-/// The time a drain may take unless reported otherwise.
+/// The default time that a drain may take.
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many deliveries more than the policy's attempts a job may have unless reported otherwise.
+/// How many deliveries more than the policy's attempts a job may have by default.
 const SPARE_DELIVERIES: u32 = 3;
-/// How many jobs may be with all workers of a consumer together, those included that wait for another attempt.
+/// The default number of delivered jobs without an outcome, over all workers of a consumer. Jobs
+/// that wait for another attempt count.
 const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
-/// How many bytes one question to the server is for unless set. There are five at most at once, and a server cuts a client
-/// off that has 64 MB to read.
+/// The default size of one request to the server. At most five are open at once, and a server
+/// disconnects a client that has 64 MB to read.
 const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
 
-/// Works on the jobs of a [`JobQueue`] by a handler on a pool. From [`Worker::builder`]. Clones share one.
+/// Runs the jobs of a [`JobQueue`] with a handler on a pool. From [`Worker::builder`]. Clones share
+/// one worker.
 ///
-/// Start as many as there are machines, under one name: each job goes to one of them. What a process has not finished when
-/// it dies goes to another. That makes it *at least once*: a job may run twice when a process, the server or the network
-/// fails at a bad moment, and the handler must bear that. The page `docs/nats.md` in the repository says when and how.
+/// Start any number of them, on any machines, under one name: each job goes to one of them. Jobs
+/// that a process has not finished when it dies go to another process. Delivery is therefore *at
+/// least once*: a job may run twice when a process, the server or the network fails at a bad
+/// moment. The handler must tolerate that. `docs/nats.md` in the repository says when it happens,
+/// and how to handle it.
 ///
 /// # Outcomes
 ///
 /// | the handler | the job |
 /// |---|---|
-/// | returns `Ok` | is done: it is taken out of the queue |
+/// | returns `Ok` | is done, and removed from the queue |
 /// | returns an error that is worth another attempt, or panics | is delivered again, to any worker, after the policy's delay |
 /// | the same, and the policy allows no further attempt; or the error is permanent | goes to the dead letters |
-/// | does not return, since its process died | is delivered again when `ack_wait` is over |
+/// | does not return, because its process died | is delivered again when `ack_wait` is over |
 ///
-/// A job holds one of the worker's *slots* from the moment it is given to the pool until the server has confirmed the
-/// outcome. The worker asks for the next job together with the acknowledgement. If that job comes first, it waits here for
-/// the confirmation: a process that dies leaves no more jobs to run twice than it has slots.
+/// A job holds one of the worker's *slots* from the moment it is given to the pool until the server
+/// has confirmed the outcome. The worker requests the next job together with the acknowledgement.
+/// If that job arrives first, it waits for the confirmation. So a process that dies leaves at most
+/// as many jobs to run twice as it has slots.
 ///
 /// # Examples
 ///
@@ -107,11 +112,12 @@ pub struct Worker<E> {
     control: Arc<Control>,
     acker: Arc<Acker>,
     counters: Arc<Counters>,
-    /// Cancelled when the runs shall drain.
+    /// Cancelled to drain all runs.
     draining: CancellationToken,
 }
 
-/// Configures a worker. From [`Worker::builder`]. Setters only store; [`build`](Self::build) checks.
+/// Configures a worker. From [`Worker::builder`]. Setters only store; [`build`](Self::build)
+/// checks.
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct WorkerBuilder<E> {
     queue: JobQueue,
@@ -130,100 +136,108 @@ pub struct WorkerBuilder<E> {
 }
 
 impl<E> WorkerBuilder<E> {
-    /// When a job that failed is tried again. Unless set, [`RetryPolicy::exponential`].
+    /// Sets when a failed job is tried again. *Default: [`RetryPolicy::exponential`].*
     ///
-    /// An attempt is a delivery whose handler began, or with which a process vanished, on whatever machine. What a drain
-    /// gives back unrun does not count. The policy's deadline counts from the moment the job was stored, by
-    /// the server's clock; its budget is that of this process.
+    /// An attempt is a delivery whose handler started, or with which a process vanished, on any
+    /// machine. Jobs that a drain returns unrun do not count. The policy's deadline counts from the
+    /// moment the job was stored, by the server's clock. Its budget is that of this process.
     pub fn retry(mut self, policy: RetryPolicy<E>) -> Self {
         self.policy = policy;
         self
     }
 
-    /// How many jobs a process runs at most, those included that wait for a worker of the pool or for the server's
-    /// confirmation. *Default: one for each worker of the pool.* [`Worker::set_slots`] changes it later.
+    /// Sets how many jobs a run processes at once. Jobs that wait for a worker of the pool or for
+    /// the server's confirmation count. *Default: one for each worker of the pool.*
+    /// [`Worker::set_slots`] changes it later.
     ///
-    /// More make sense for handlers that take less time than a round trip to the server. Then jobs wait in the pool's
-    /// queue, where no other machine gets them.
+    /// More slots help handlers that take less time than a round trip to the server. The additional
+    /// jobs wait in the pool's queue, where no other machine gets them.
     pub fn slots(mut self, jobs: usize) -> Self {
         self.slots = Some(jobs);
         self
     }
 
-    /// After what time without a word from here the server gives a job to another worker. Unless set, 30 seconds; 100 ms
-    /// to a year. It is no limit for the handler: a heartbeat goes out after each third of it. All workers of one
-    /// name must agree.
+    /// Sets how long the server waits for an acknowledgement or a heartbeat before it gives a job
+    /// to another worker. From 100 ms to a year. *Default: 30 seconds.*
+    ///
+    /// It does not limit the handler: a heartbeat is sent after each third of it. All workers of
+    /// one name must agree.
     pub fn ack_wait(mut self, time: Duration) -> Self {
         self.ack_wait = time;
         self
     }
 
-    /// Sends no heartbeats: then a handler must be done within `ack_wait`, or its job runs twice.
+    /// Sends no heartbeats. Then a handler must finish within `ack_wait`, or its job runs twice.
     pub fn without_heartbeats(mut self) -> Self {
         self.heartbeats = false;
         self
     }
 
-    /// How long a handler may take, from the moment it begins. Waiting for a worker of the pool does not count. *Default:
-    /// forever.*
+    /// Sets how long a handler may take, from the moment it starts. Waiting for a worker of the
+    /// pool does not count. *Default: forever.*
     ///
-    /// Past this time the attempt has failed, and the job's [token](Job::token) is cancelled. The policy
-    /// decides whether the job is delivered again or goes to the dead letters. [`Event::JobStuck`](crate::nats::Event) names
-    /// the job. The slot stays taken until the handler returns. A worker all of whose threads are taken in that way asks for
-    /// no jobs.
+    /// After this time the attempt has failed, and the job's [token](Job::token) is cancelled. The
+    /// policy decides whether the job is delivered again or goes to the dead letters.
+    /// [`Event::JobStuck`](crate::nats::Event) names the job. The slot stays taken until the
+    /// handler returns. If stuck handlers occupy all threads of the pool, the worker requests no
+    /// jobs.
     pub fn stuck_after(mut self, time: Duration) -> Self {
         self.stuck_after = Some(time);
         self
     }
 
-    /// How many attempts without an outcome a job may have before it goes to the dead letters *without being run*: a job
-    /// that ends its process each time leaves no outcome to go by. *Default: the policy's attempts and three more.*
+    /// Sets how many attempts without an outcome a job may have before it goes to the dead letters
+    /// *without being run*. A job that ends its process at each attempt leaves no other outcome.
+    /// *Default: the policy's attempts and three more.*
     ///
-    /// A job that has had more attempts than the policy allows runs alone: the worker gives back what has not
-    /// begun, waits for what runs, and asks for nothing until that job has ended.
+    /// A job that has had more attempts than the policy allows runs alone. The worker returns jobs
+    /// that have not started, waits for running ones, and requests none until that job has ended.
     pub fn max_deliveries(mut self, deliveries: u32) -> Self {
         self.max_deliveries = Some(deliveries);
         self
     }
 
-    /// How many jobs may be with all workers of this name together, *those included that wait for another attempt*:
-    /// when they are as many, the server gives out nothing. Unless set, 100,000. All workers of one name must agree.
+    /// Sets how many jobs may be delivered to all workers of this name together without an outcome,
+    /// *including those that wait for another attempt*. At the limit the server delivers nothing.
+    /// *Default: 100,000.* All workers of one name must agree.
     pub fn max_ack_pending(mut self, jobs: u32) -> Self {
         self.max_ack_pending = jobs;
         self
     }
 
-    /// How many bytes the worker asks for at once, so that large jobs for many slots do not come faster than they are read.
-    /// A single job may be larger. *Default: 8 MiB.*
+    /// Sets how many bytes the worker requests at once, so that large jobs for many slots do not
+    /// arrive faster than they are read. A single job may be larger. *Default: 8 MiB.*
     pub fn pull_max_bytes(mut self, bytes: usize) -> Self {
         self.pull_max_bytes = bytes;
         self
     }
 
-    /// The time a [drain](Worker::drain) may take. Unless set, 30 seconds. `Duration::MAX` means for ever.
+    /// Sets how long a [drain](Worker::drain) may take. `Duration::MAX` means forever. *Default: 30
+    /// seconds.*
     pub fn drain_timeout(mut self, time: Duration) -> Self {
         self.drain_timeout = time;
         self
     }
 
-    /// Works only on jobs of this subject, one more with each call (server 2.10 and later); it may hold
-    /// `*` and `>`. *Default: all.* The server refuses workers of different names whose subjects overlap.
+    /// Restricts the worker to jobs of this subject, which may hold `*` and `>`. Each call adds one
+    /// (server 2.10 and later). *Default: all subjects.* The server refuses workers of different
+    /// names whose subjects overlap.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.filters.push(subject.into());
         self
     }
 
-    /// Sets what few users need: where the consumer's state is stored, a description, metadata.
+    /// Sets less common settings: where the consumer's state is stored, a description, metadata.
     pub fn consumer_settings(mut self, settings: ConsumerSettings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// The worker. Asks nothing of the server: [`Worker::run`] does.
+    /// Builds the worker. Asks nothing of the server; [`Worker::run`] does.
     ///
     /// # Errors
     ///
-    /// [`WorkerError::Invalid`], which names the setting that makes no sense or contradicts another.
+    /// [`WorkerError::Invalid`], which names the setting that is invalid or contradicts another.
     pub fn build(self) -> Result<Worker<E>, WorkerError> {
         let attempts = self.policy.attempt_limit();
         let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
@@ -264,8 +278,9 @@ impl<E> WorkerBuilder<E> {
 }
 
 impl<E> Worker<E> {
-    /// Configures a worker of a queue. ConnectionListeners of one name share its jobs, on as many machines as there are; the name
-    /// is that of the durable consumer on the server: letters, digits, `-` and `_`.
+    /// Configures a worker of a queue. Workers of one name share its jobs, on any number of
+    /// machines. The name is that of the durable consumer on the server: letters, digits, `-` and
+    /// `_`.
     pub fn builder(queue: &JobQueue, name: impl Into<String>) -> WorkerBuilder<E> {
         WorkerBuilder {
             queue: queue.clone(),
@@ -284,18 +299,21 @@ impl<E> Worker<E> {
         }
     }
 
-    /// Works until it is [drained](Self::drain), or `pool` is closed, which drains it too. Blocks until then.
+    /// Processes jobs until it is [drained](Self::drain), or until `pool` is closed, which drains
+    /// it as well. Blocks until then.
     ///
-    /// A job is a task of the pool: metrics and observers know it, labelled by the name of the worker. It takes no
-    /// place in the pool's queue; there are never more than slots.
+    /// A job is a task of the pool: metrics and observers include it, labelled with the name of the
+    /// worker. It takes no place in the pool's queue; there are never more of them than slots.
     ///
-    /// What goes wrong is reported to the [observer](crate::nats::ConnectionBuilder::observer) of the connection and tried again,
-    /// with pauses up to five seconds: no connection, no stream, no consumer (it is made anew). After a restart of the
-    /// server it goes on by itself.
+    /// Failures are reported to the [observer](crate::nats::ConnectionBuilder::observer) of the
+    /// connection and tried again, with pauses of at most five seconds: no connection, no stream,
+    /// no consumer (it is created again). After a restart of the server the run continues by
+    /// itself.
     ///
     /// # Errors
     ///
-    /// [`WorkerError`]: what trying again would not mend. What was under way is finished first, as in a drain.
+    /// [`WorkerError`]: a failure that another try would not cure. Jobs in flight are finished
+    /// first, as in a drain.
     #[track_caller]
     pub fn run<H>(&self, pool: &WorkerPool, handler: H) -> Result<RunReport, WorkerError>
     where
@@ -339,18 +357,21 @@ impl<E> Worker<E> {
         }
     }
 
-    /// Has all runs of this worker and its clones end, and returns at once: they ask for nothing more, give back what
-    /// has not started, wait for what runs and for the server's confirmations, [so long](WorkerBuilder::drain_timeout)
-    /// at most. A run that begins later ends at once.
+    /// Ends all runs of this worker and its clones. Returns at once.
+    ///
+    /// The runs request no more jobs and return those that have not started. They wait for running
+    /// jobs and for the server's confirmations, at most for the [drain
+    /// timeout](WorkerBuilder::drain_timeout). A run that starts later ends at once.
     pub fn drain(&self) {
         self.draining.cancel();
     }
 
-    /// Changes how many slots each run of this worker and its clones has, now and in later runs. Returns at once.
+    /// Changes how many slots each run of this worker and its clones has, now and in later runs.
+    /// Returns at once.
     ///
-    /// More slots are filled at once. With fewer, running jobs go on to their end, and what has not begun and does
-    /// not fit is given back, with no attempt counted. To take no jobs at all, [`pause`](Self::pause).
-    /// [`WorkerMetrics::slots`] shows the number.
+    /// Additional slots are filled at once. With fewer slots, running jobs continue to their end.
+    /// Jobs that have not started and no longer fit are returned, without counting an attempt. To
+    /// take no jobs at all, [`pause`](Self::pause). [`WorkerMetrics::slots`] shows the number.
     ///
     /// # Errors
     ///
@@ -374,10 +395,11 @@ impl<E> Worker<E> {
         Ok(())
     }
 
-    /// Has all runs of this worker and its clones take no more jobs until [`resume`](Self::resume). Returns at once.
+    /// Makes all runs of this worker and its clones take no more jobs until
+    /// [`resume`](Self::resume). Returns at once.
     ///
-    /// Running jobs go on, and their outcomes are reported. What was delivered and has not begun is given back at once,
-    /// with no attempt counted. A drain ends a run that is paused.
+    /// Running jobs continue, and their outcomes are sent. Delivered jobs that have not started are
+    /// returned at once, without counting an attempt. A drain ends a run that is paused.
     pub fn pause(&self) {
         self.control.pause(true);
     }
@@ -387,7 +409,7 @@ impl<E> Worker<E> {
         self.control.pause(false);
     }
 
-    /// A snapshot of the counters.
+    /// Returns a snapshot of the counters.
     #[must_use]
     pub fn metrics(&self) -> WorkerMetrics {
         let mut metrics = self.counters.snapshot();
@@ -396,7 +418,7 @@ impl<E> Worker<E> {
     }
 }
 
-// By job, since it needs no `E: Clone`.
+// Not derived, since it needs no `E: Clone`.
 impl<E> Clone for Worker<E> {
     fn clone(&self) -> Self {
         Self {
@@ -411,7 +433,8 @@ impl<E> Clone for Worker<E> {
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a
+// reference.
 impl<E> UnwindSafe for Worker<E> {}
 impl<E> RefUnwindSafe for Worker<E> {}
 

@@ -1,9 +1,9 @@
-//! The server's clock, as far as it is known here.
+//! An estimate of the server's clock.
 //!
-//! A job's age is the server's time less the time at which the server stored the job. This machine's
-//! wall clock has no part in it. Each time of the server that arrives here was past already, so the
-//! largest difference to this machine's monotonic clock is the nearest to the truth. The clock is
-//! never ahead of the server. It may be behind until a first answer of the server has arrived.
+//! A job's age is the server's time minus the time at which the server stored the job. This
+//! machine's wall clock is not used. Each time that arrives from the server is past already, so the
+//! largest difference to this machine's monotonic clock is the most accurate. The estimate is never
+//! ahead of the server. It may be behind until the first answer of the server has arrived.
 
 use std::time::{Duration, Instant};
 
@@ -13,23 +13,23 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct ServerClock {
     start: Instant,
-    /// The server's time at `start`, in nanoseconds since 1970; zero: not known yet.
+    /// The server's time at `start`, in nanoseconds since 1970; zero if not known yet.
     offset: AtomicU64,
     is_known: AtomicBool,
-    /// Until when the time that the server said last counts as fresh, in nanoseconds since `start`.
+    /// How long the last answer counts as fresh, in nanoseconds since `start`.
     fresh_until: AtomicU64,
 }
 
-/// For how long the server's time is not asked for again.
+/// How long the server is not asked for its time again.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A time that the server said.
+/// A time from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerTime {
     /// In nanoseconds since 1970.
     pub(crate) moment: i64,
-    /// Whether that was the time of the answer. Old servers say when the consumer was last active, which may
-    /// be long ago.
+    /// Whether it was the time of the answer. Old servers send when the consumer was last active,
+    /// which may be long ago.
     pub(crate) is_now: bool,
 }
 
@@ -43,23 +43,24 @@ impl ServerClock {
         }
     }
 
-    /// The server's clock has passed this moment, in nanoseconds since 1970.
+    /// Notes that the server's clock has passed this moment, in nanoseconds since 1970.
     pub(crate) fn has_passed(&self, moment: i64) {
         let offset = u64::try_from(moment).unwrap_or(0).saturating_sub(self.elapsed());
         self.offset.fetch_max(offset, Ordering::Relaxed);
     }
 
-    /// Whether the server has said what time it is, besides by the jobs themselves.
+    /// Returns `true` if the server has sent its time, other than with jobs.
     pub(crate) fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Relaxed)
     }
 
-    /// Whether the server has just said what time it is. A machine that was asleep does not know how long.
+    /// Returns `true` if the server has sent its time recently. A machine that was suspended does
+    /// not know for how long.
     pub(crate) fn is_fresh(&self) -> bool {
         self.elapsed() < self.fresh_until.load(Ordering::Relaxed)
     }
 
-    /// The server says what time it is.
+    /// Learns the time that the server sent.
     pub(crate) fn learn(&self, time: ServerTime) {
         self.has_passed(time.moment);
         if time.is_now {
@@ -69,7 +70,7 @@ impl ServerClock {
         self.is_known.store(true, Ordering::Relaxed);
     }
 
-    /// How long ago a moment of the server's clock was.
+    /// Returns how long ago a moment of the server's clock was.
     pub(crate) fn since(&self, moment: i64) -> Duration {
         let now = self.offset.load(Ordering::Relaxed).saturating_add(self.elapsed());
         Duration::from_nanos(now.saturating_sub(u64::try_from(moment).unwrap_or(0)))
@@ -90,7 +91,7 @@ mod tests {
     #[test]
     fn an_age_is_by_the_servers_clock_whatever_the_machine_believes() {
         let clock = ServerClock::new();
-        // The server is a hundred days in, which this machine's clock is far from.
+        // The server is a hundred days in, far from this machine's clock.
         clock.has_passed(100 * DAY);
         let age = clock.since(99 * DAY);
         assert!(age >= Duration::from_secs(86_400) && age < Duration::from_secs(86_500), "{age:?}");

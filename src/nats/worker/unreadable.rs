@@ -1,14 +1,14 @@
 //! Jobs whose headers the client library cannot read.
 //!
-//! Another client may store a job with a header that is no UTF-8, that has a blank in its name, or no colon.
-//! The client library ends the connection when such a job arrives. So no worker sees the job, and it would end
-//! the connection again and again.
+//! Another client may store a job with a header that is not UTF-8, that has a blank in its name, or
+//! no colon. The client library closes the connection when such a job arrives. So no worker sees
+//! the job, and it would close the connection again and again.
 //!
 //! Rules:
-//! 1. After a connection broke while jobs were asked for, the jobs that were delivered and have no outcome are
+//! 1. After a connection broke while jobs were requested, the delivered jobs without an outcome are
 //!    read from the stream. That answer holds the headers in a form that can always be read.
-//! 2. One whose headers would end the connection is stored among the dead letters, with what can be read, and
-//!    then deleted. An event names it.
+//! 2. A job whose headers would close the connection is stored among the dead letters, with
+//!    everything readable, and then deleted. An event names it.
 //! 3. If the letter cannot be stored, the job stays, and the event says so.
 
 use async_nats::HeaderMap;
@@ -24,7 +24,8 @@ use super::metrics::{Counters, add};
 use crate::nats::event::Event;
 use crate::nats::queue::dead_letter::{DeadLetterDraft, DeadLetterReason};
 
-/// Sets jobs aside that cannot be read, of those that were delivered and have no outcome; checks at no more than `most`.
+/// Moves unreadable jobs to the dead letters. Examines at most `most` of the delivered jobs without
+/// an outcome.
 pub(crate) async fn sweep(acker: &Acker, config: &ConsumerConfig, origin: Origin, most: usize, counters: &Counters) {
     let Ok(info) = consumer_info(&acker.connection, config).await else { return };
     let (mut next, last) = (info.ack_floor.stream_sequence + 1, info.delivered.stream_sequence);
@@ -74,7 +75,7 @@ async fn set_aside(acker: &Acker, job: &StoredJob, headers: &[u8], fault: &str, 
     acker.connection.callback.call(&Event::JobSetAside { subject, sequence, error: fault.to_owned() });
 }
 
-/// What is wrong with headers, by the rules of the client library; `None`: nothing.
+/// Returns what is wrong with headers, by the rules of the client library.
 fn find_fault(headers: &[u8]) -> Option<&'static str> {
     if headers.is_empty() {
         return None;
@@ -110,7 +111,7 @@ fn is_name(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_graphic() && c != ':')
 }
 
-/// The headers that can be read, each on its own.
+/// Returns the headers that can be read, each on its own.
 fn readable(headers: &[u8]) -> HeaderMap {
     let mut map = HeaderMap::new();
     let lines = headers.split(|byte| *byte == b'\n').skip(1).filter_map(|line| std::str::from_utf8(line).ok());

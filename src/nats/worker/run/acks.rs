@@ -1,12 +1,13 @@
-//! Tells outcomes to the consumer, and hears that the server has taken them.
+//! Sends acknowledgements to the consumer, and handles the server's answers.
 //!
 //! | state of an acknowledgement | what it waits for | next |
 //! |---|---|---|
-//! | *handed over* | the server's answer | *confirmed*; *untold*, after the time of an answer or when the server knows no such consumer |
-//! | *queued*: the client's channel is full | room, for the time of a lease | *handed over*; *untold* |
+//! | *passed to the client* | the server's answer | *confirmed*; *unacked*, after the request timeout or if the server does not know the consumer |
+//! | *queued*: the client's channel is full | room, for the time of a lease | *passed to the client*; *unacked* |
 //!
-//! An acknowledgement and the question for the next job are handed over together, so that they travel together.
-//! One that waits for room for longer than a lease is not sent: the lease is over.
+//! An acknowledgement and the request for the next job are passed to the client together, so that
+//! they travel together. One that waits for room for longer than a lease is not sent, since the
+//! lease is over.
 
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,11 @@ use crate::nats::worker::job_task::Disposition;
 use crate::nats::worker::run::pending_acks::Ack;
 use crate::sync::Arc;
 
-/// The longest that an answer is waited for, whatever the time of an answer is.
+/// The longest wait for an answer, even if the request timeout is longer.
 const MAX_ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl WorkerRun {
-    /// Tells the consumer the outcome of a delivery.
+    /// Acknowledges a delivery to the consumer.
     pub(crate) fn send_ack(&mut self, delivery: u64, disposition: Disposition) {
         let (Some(job), Some(replies)) = (self.in_flight.get(delivery), &self.acks.replies) else { return };
         let Some(subject) = job.delivered.message.reply.clone() else { return self.lose_outcome(delivery) };
@@ -48,7 +49,7 @@ impl WorkerRun {
         self.in_flight.mark_acking(delivery);
     }
 
-    /// The server has answered an acknowledgement.
+    /// Handles the server's answer to an acknowledgement.
     pub(crate) fn on_ack_reply(&mut self, message: &async_nats::Message) {
         let number = self.acks.replies.as_ref().and_then(|replies| replies.number(&message.subject));
         let Some(ack) = number.and_then(|number| self.acks.waiting.remove(&number)) else { return };
@@ -58,27 +59,27 @@ impl WorkerRun {
                 AckResult::Unacked { disposition: ack.disposition, is_consumer_missing: true },
             );
         }
-        let settled = AckResult::of(&ack.disposition);
+        let result = AckResult::of(&ack.disposition);
         let Some(job) = self.in_flight.get(ack.delivery) else { return };
-        if !matches!(settled, AckResult::Done | AckResult::Dead) || !job.delivered.is_recorded() {
-            return self.on_ack_result(ack.delivery, settled);
+        if !matches!(result, AckResult::Done | AckResult::Dead) || !job.delivered.is_recorded() {
+            return self.on_ack_result(ack.delivery, result);
         }
         let (delivered, commands) = (Arc::clone(&job.delivered), self.context.commands.0.clone());
         let acker = Arc::clone(&self.context.acker);
         self.context.connection.io.spawn(async move {
             acker.history.erase(&delivered).await;
-            let _ = commands.send(Command::AckResult(ack.delivery, settled));
+            let _ = commands.send(Command::AckResult(ack.delivery, result));
         });
     }
 
-    /// An acknowledgement was not handed over in time.
+    /// Handles an acknowledgement that was not sent, or not answered, in time.
     pub(crate) fn on_unsent(&mut self, number: u64) {
         if let Some(Ack { delivery, disposition, .. }) = self.acks.waiting.remove(&number) {
             self.on_ack_result(delivery, AckResult::Unacked { disposition, is_consumer_missing: false });
         }
     }
 
-    /// Gives answers up that do not come.
+    /// Gives up answers that are overdue.
     pub(crate) fn expire_acks(&mut self, now: Instant) {
         while let Some(oldest) = self.acks.waiting.first_entry()
             && oldest.get().until <= now

@@ -1,4 +1,4 @@
-//! Getting the consumer, losing it, and acking it for good.
+//! Creates the consumer, handles its loss, and drains the run.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -15,12 +15,12 @@ use crate::nats::worker::inbox::{self, PrepareError, Prepared};
 use crate::nats::worker::incarnation::Origin;
 use crate::sync::Arc;
 
-/// The first pause after a failure; doubles with each.
+/// The first pause after a failure. It doubles with each further one.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// How long before the end of a drain the tokens are cancelled, so that a handler that heeds its token can still
-/// have its outcome reported; at most a quarter of the drain's time.
+/// How long before the end of a drain the tokens are cancelled, so that a handler that checks its
+/// token still has its outcome sent. At most a quarter of the drain's time.
 const CANCEL_BEFORE_END: Duration = Duration::from_secs(1);
 
 impl WorkerRun {
@@ -32,19 +32,19 @@ impl WorkerRun {
         let needs_replies = self.acks.replies.is_none();
         self.context.connection.io.spawn(async move {
             let prepared = inbox::prepare(&connection, &config, needs_replies).await;
-            // The run may have ended, and then it drops the inbox.
+            // If the run has ended, the inbox is dropped with the command.
             let _ = commands.send(Command::Prepared(number, prepared.map(Box::new)));
         });
     }
 
-    /// Gives the inbox up, if there is one, and prepares again at once.
+    /// Closes the inbox, if there is one, and prepares again at once.
     pub(crate) fn prepare_again(&mut self) {
         self.close_inbox();
         self.was_disconnected = false;
         self.prepare();
     }
 
-    /// Keeps rule 3.
+    /// Closes the inbox. See rule 3.
     pub(crate) fn close_inbox(&mut self) {
         self.credit.forget();
         let open = std::mem::replace(&mut self.state, State::Preparing);
@@ -76,7 +76,7 @@ impl WorkerRun {
         }
     }
 
-    /// Deliveries come from this stream and this consumer from now on.
+    /// Sets the stream and the consumer of deliveries from now on.
     fn set_origin(&mut self, origin: Origin) {
         let known = self.origin.replace(origin);
         self.lease.void();
@@ -88,7 +88,7 @@ impl WorkerRun {
         }
     }
 
-    /// Looks whether the server is there: it was to say something by now.
+    /// Checks whether the server is alive: its heartbeat is overdue.
     pub(crate) fn check_server(&mut self) {
         if let State::Open(prepared) = &mut self.state {
             prepared.inbox.touch(); // the next look is as far away
@@ -98,7 +98,7 @@ impl WorkerRun {
         self.check_origin();
     }
 
-    /// Has the client connect anew, if the server is not touch at all. "No responders" is an answer, too.
+    /// Has the client reconnect if the server does not answer at all. "No responders" is an answer.
     pub(crate) fn replace_dead_connection(&self) {
         let connection = Arc::clone(&self.context.connection);
         if !connection.is_connected() {
@@ -113,7 +113,7 @@ impl WorkerRun {
         });
     }
 
-    /// Something is wrong: tries again after a pause.
+    /// Handles a failure: tries again after a pause.
     pub(crate) fn fail(&mut self, error: String) {
         self.close_inbox();
         let pause = MIN_PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE);
@@ -136,7 +136,7 @@ impl WorkerRun {
         self.cancel_solo();
     }
 
-    /// What has not started goes back.
+    /// Returns the jobs that have not started.
     pub(crate) fn return_queued(&mut self) {
         self.return_line();
         for task in self.in_flight.tasks() {

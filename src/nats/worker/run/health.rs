@@ -1,30 +1,30 @@
-//! What a run knows of its connection and of jobs that stay stored.
+//! What a run knows of its connection, and of finished jobs that are still stored.
 
 use std::time::{Duration, Instant};
 
-/// After how long without a connection the consumer counts as lost.
+/// The time without a connection after which the consumer counts as lost.
 const MAX_DISCONNECTED: Duration = Duration::from_secs(15);
 
-/// What is kept in mind.
+/// The state of the connection and of searches for faulty jobs.
 #[derive(Default)]
 pub(crate) struct Health {
-    /// When the connection broke.
+    /// When the connection broke; `None` if it is up.
     pub(crate) disconnected_at: Option<Instant>,
-    /// Whether the connection broke while jobs were asked for, so that one of them may be the cause.
+    /// Whether the connection broke while jobs were requested. One of those jobs may be the cause.
     pub(crate) may_have_culprit: bool,
-    /// When such jobs were last on_origin_checked for.
+    /// When the last search for such jobs started.
     pub(crate) swept_at: Option<Instant>,
-    /// Whether they are on_origin_checked for now; nothing is asked for meanwhile.
+    /// Whether such a search is running. No jobs are requested meanwhile.
     pub(crate) is_sweeping: bool,
-    /// Whether the next job is larger than what is left of the bytes that were asked for.
+    /// Whether the next job is larger than the rest of the requested bytes.
     pub(crate) is_next_too_large: bool,
-    /// How often in a row the server did not permit to ask for jobs.
+    /// The number of consecutive requests for jobs that the server did not permit.
     pub(crate) denied: u32,
-    /// When to look for done jobs that stay.
+    /// When to search for finished jobs that are still stored.
     pub(crate) next_check: Option<Instant>,
-    /// The first of those that were found last.
+    /// The first job that the last search found.
     pub(crate) seen: Option<u64>,
-    /// The first of those that were reported of.
+    /// The first job that an event reported.
     pub(crate) reported: Option<u64>,
 }
 
@@ -34,12 +34,12 @@ impl Health {
         self.may_have_culprit |= is_asking;
     }
 
-    /// Whether the connection is away for too long.
+    /// Returns `true`, once, if the connection has been down for too long.
     pub(crate) fn is_disconnected_too_long(&mut self, now: Instant) -> bool {
         self.disconnected_at.take_if(|moment| now.saturating_duration_since(*moment) >= MAX_DISCONNECTED).is_some()
     }
 
-    /// The server had no job for a while: a moment to check.
+    /// Notes that the server had no job for a while: a good moment for a search.
     pub(crate) fn note_idle(&mut self, is_idle: bool) {
         if is_idle && self.next_check.is_none() {
             self.next_check = Some(Instant::now());

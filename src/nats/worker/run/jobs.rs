@@ -1,4 +1,4 @@
-//! Asking for jobs, taking what arrives, and telling what became of it.
+//! Requests jobs, receives them and dispatches them.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::nats::worker::metrics::add;
 use crate::nats::worker::{inbox, incarnation};
 use crate::sync::{Arc, Ordering};
 
-/// After what time a job comes again that this worker has no room for.
+/// How long the server holds back a job that this worker had no room for.
 const RETURN_PAUSE: Duration = Duration::from_secs(1);
-/// How long a job that seems too early waits for the server's time at most.
+/// How long a job that seems early waits at most for the server's time.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl WorkerRun {
@@ -51,7 +51,7 @@ impl WorkerRun {
             prepared.inbox.touch();
         }
         self.health.denied = 0;
-        // A job may have a status among its headers, too.
+        // A job may carry a status among its headers.
         let is_job = message.reply.as_deref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
         match message.status {
             Some(status) if !is_job => self.receive_status(status, &message),
@@ -59,7 +59,7 @@ impl WorkerRun {
         }
     }
 
-    /// Takes a job. One that comes again is on_origin_checked up first.
+    /// Receives a job. One that was delivered before is looked up first.
     pub(crate) fn receive_job(&mut self, message: async_nats::Message) {
         self.credit.received();
         let read = self.origin.and_then(|origin| Delivered::read(message, origin, &self.clock));
@@ -98,7 +98,7 @@ impl WorkerRun {
         });
     }
 
-    /// Decides what becomes of a delivery, now that all is known of its job.
+    /// Decides what to do with a delivery, once everything is known of its job.
     pub(crate) fn place(&mut self, number: u64, record: JobRecord) {
         let Some(job) = self.in_flight.get(number) else { return };
         let delivered = Arc::clone(&job.delivered);
@@ -125,12 +125,13 @@ impl WorkerRun {
         }
     }
 
-    /// Whether a further delivery would have to wait for more than the confirmation of an outcome.
+    /// Returns `true` if a further delivery would have to wait for more than the confirmation of an
+    /// outcome.
     fn is_line_full(&self) -> bool {
         self.in_flight.with_pool() + self.line.len() >= self.credit.slots()
     }
 
-    /// Begins what waits, as far as there are slots.
+    /// Starts deliveries from the line while there are free slots.
     pub(crate) fn start_next(&mut self) {
         while self.in_flight.slots_taken() < self.credit.slots()
             && let Some(number) = self.line.pop_front()
@@ -139,14 +140,14 @@ impl WorkerRun {
         }
     }
 
-    /// What waits for a slot goes back.
+    /// Returns the deliveries that wait for a slot.
     pub(crate) fn return_line(&mut self) {
         for number in std::mem::take(&mut self.line) {
             self.queue_outcome(number, Disposition::Nak(Duration::ZERO));
         }
     }
 
-    /// InFlight a delivery to the pool.
+    /// Passes a delivery to the pool.
     pub(crate) fn start(&mut self, number: u64) {
         let Some(job) = self.in_flight.get(number) else { return };
         let (dispatcher, counters) = (&self.context.dispatcher, &self.context.counters);
@@ -161,8 +162,8 @@ impl WorkerRun {
         }
     }
 
-    /// After what time a job that is given back may come again: at once in a drain and in a pause, since this worker
-    /// asks for nothing.
+    /// Returns the delay of a returned job. It is zero in a drain and in a pause, since this worker
+    /// requests no jobs then.
     pub(crate) fn pause_of_return(&self) -> Duration {
         if self.is_open() && !self.is_paused { RETURN_PAUSE } else { Duration::ZERO }
     }

@@ -1,28 +1,28 @@
-//! The last look at the stream and the consumer, and what waits for one.
+//! The lease under which outcomes are sent: the last check of the stream and the consumer.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::nats::worker::incarnation::{LEASE, Origin};
 
-/// The last check, and what waits for one.
+/// The last check, and the messages that wait for one.
 #[derive(Default)]
 pub(crate) struct Lease {
-    /// When the last look that found all the same was begun.
+    /// When the last check that found no change was started.
     pub(crate) confirmed_at: Option<Instant>,
-    /// Counts the checks.
+    /// The number of checks.
     pub(crate) checks: u64,
-    /// The look that is under way: its number, and when it was begun.
+    /// The running check: its number and when it was started.
     pub(crate) checking: Option<(u64, Instant)>,
-    /// When the next look may be begun.
+    /// The earliest time of the next check.
     pub(crate) next_at: Option<Instant>,
-    /// Whether the look was begun since the inbox was silent.
+    /// Whether the check was started because the inbox was silent.
     pub(crate) is_for_silence: bool,
-    /// In a drain: the consumer that was found missing_consumer.
+    /// While draining: the consumer that was found missing.
     pub(crate) missing_consumer: Option<Origin>,
-    /// Deliveries whose outcome waits to be reported.
+    /// Deliveries whose outcome is to be sent.
     pub(crate) waiting: VecDeque<u64>,
-    /// Deliveries that a heartbeat is due for.
+    /// Deliveries that are due for a heartbeat.
     pub(crate) heartbeats: Vec<u64>,
 }
 
@@ -31,7 +31,7 @@ impl Lease {
         self.confirmed_at.is_some_and(|moment| moment.elapsed() < LEASE)
     }
 
-    /// What was seen before now counts no longer, nor does a look that is under way.
+    /// Voids the lease and any running check.
     pub(crate) fn void(&mut self) {
         (self.confirmed_at, self.checking) = (None, None);
     }

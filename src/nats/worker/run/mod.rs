@@ -1,24 +1,30 @@
-//! The course of one run of a worker: one future on the I/O thread that asks for jobs, in_flight them out, and tells outcomes.
+//! One run of a worker: a future on the I/O thread that requests jobs, dispatches them and sends
+//! acknowledgements.
 //!
 //! | state | what it waits for | next |
 //! |---|---|---|
 //! | *preparing* | the consumer and an inbox | *open*; *pausing* |
 //! | *pausing* | a moment, or the connection | *preparing* |
 //! | *open* | jobs | *preparing*, when the consumer, the connection or the server's heartbeat is lost; *draining* |
-//! | *draining* | those who run, and what is on its way here | *ended*, at the deadline at the latest |
+//! | *draining* | running handlers, and messages on their way | *ended*, at the deadline at the latest |
 //!
 //! Rules:
-//! 1. A delivery is in the run's in_flight from its arrival until the server has confirmed its outcome. It holds a slot from
-//!    the moment it is given to the pool.
-//! 2. What is asked for and what is in job never exceed the slots, but for deliveries whose outcome is with the server:
-//!    the next job is asked for as its acknowledgement is sent, and waits in the *line* until a slot is confirmed free.
-//!    Should more arrive all the same (what was asked for was thought lost), it goes back.
-//! 3. An inbox that is given up is closed: what the server had sent by then is taken, or goes back. Nothing is given
-//!    back before the server has closed it, or it would come again by that inbox.
-//! 4. Outcomes and heartbeats are sent under a lease (see `incarnation`), which `outcomes` takes.
-//! 5. A job that has come often without an outcome runs alone (see `solo`).
-//! 6. A disposition comes from the thread that claims the task (see `attempt`), once. Everything else happens on this one future,
-//!    so it needs no lock.
+//! 1. A delivery is in flight from its arrival until the server has confirmed its outcome. It holds
+//!    a slot from the moment it is given to the pool.
+//! 2. Requested and in-flight jobs together never exceed the slots, except for deliveries whose
+//!    acknowledgement is on its way. The next job is requested together with that acknowledgement,
+//!    and waits in the *line* until the slot is confirmed free. Excess jobs, which arrive if a
+//!    request was wrongly presumed lost, are returned with a nak.
+//! 3. An inbox that is abandoned is closed. The messages that the server sent before that are taken
+//!    or returned. No job is returned before the server has closed the inbox, or the job would
+//!    arrive by it again.
+//! 4. Acknowledgements and heartbeats are sent under a lease (see `incarnation`), which `outcomes`
+//!    takes.
+//! 5. A job that was delivered many times without an outcome runs alone (see `solo`).
+//! 6. A disposition is sent once, by the thread that claims the task (see `job_task`). Everything
+//!    else happens in this one future, so it needs no lock.
+//!
+//! `state` holds the data of a run, and depends on none of the files that act on it.
 
 pub(crate) mod state;
 mod pending_acks;
@@ -48,14 +54,14 @@ use crate::nats::worker::command::Command;
 use crate::nats::worker::run::state::State;
 use crate::nats::worker::run::state::WorkerRun;
 
-/// What happens next.
+/// The next event that a run handles.
 enum Step {
     Command(Command),
     Disposition(u64, Disposition),
     Arrival(async_nats::Message),
-    /// An answer to an acknowledgement.
+    /// The server's answer to an acknowledgement.
     Reply(async_nats::Message),
-    /// Something is due.
+    /// A deadline has passed.
     Time,
 }
 
@@ -82,7 +88,7 @@ impl WorkerRun {
         }
     }
 
-    /// What the run comes to, if it has ended.
+    /// Returns the result of the run, if it has ended.
     fn is_over(&mut self) -> Option<Result<RunReport, WorkerError>> {
         let State::Draining { until, error, .. } = &mut self.state else { return None };
         let is_empty = self.in_flight.is_empty() && self.old.is_empty();
@@ -93,7 +99,8 @@ impl WorkerRun {
         Some(error.take().map_or(Ok(report), Err))
     }
 
-    /// DispositionSender and answers come first, since they make room; then what is touch, what arrives, and the clock.
+    /// Polls the sources of events. Dispositions and acknowledgements come first, since they free
+    /// slots; then commands, messages and the clock.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         if let Poll::Ready(Some((number, disposition))) = self.dispositions.1.poll_recv(context) {
             return Poll::Ready(Step::Disposition(number, disposition));
@@ -118,7 +125,7 @@ impl WorkerRun {
         self.poll_old(context, now).map_or_else(|| self.poll_clock(context, now), Poll::Ready)
     }
 
-    /// What still comes by inboxes that are given up; the end of one is a step too.
+    /// Polls the inboxes that are being closed. The end of an inbox is a step as well.
     fn poll_old(&mut self, context: &mut Context<'_>, now: Instant) -> Option<Step> {
         for place in 0..self.old.len() {
             match self.old[place].poll_next(context) {
@@ -126,7 +133,7 @@ impl WorkerRun {
                 Poll::Pending if !self.old[place].is_overdue(now) => {}
                 Poll::Ready(None) | Poll::Pending => {
                     self.old.swap_remove(place);
-                    // A look that is begun now ends after the server has closed the inbox.
+                    // A check that starts now ends after the server has closed the inbox.
                     self.lease.void();
                     return Some(Step::Time);
                 }
@@ -140,7 +147,7 @@ impl WorkerRun {
         if due <= now {
             return Poll::Ready(Step::Time);
         }
-        // It is set anew only to ring earlier: what is due changes with each job.
+        // Only an earlier deadline resets the timer: the deadline changes with each job.
         if due < self.wakes_at || self.wakes_at <= now {
             self.wakes_at = due;
             self.sleep.as_mut().reset(due.into());
@@ -148,7 +155,7 @@ impl WorkerRun {
         self.sleep.as_mut().poll(context).map(|()| Step::Time)
     }
 
-    /// When there is something to do, if nothing happens before.
+    /// Returns the time of the next deadline, if there is one.
     fn next_due(&self) -> Option<Instant> {
         let of_state = match &self.state {
             State::Pausing { until } => Some(*until),
@@ -176,7 +183,7 @@ impl WorkerRun {
             _ => {}
         }
         if self.health.is_disconnected_too_long(now) && self.was_disconnected && matches!(self.state, State::Open(_)) {
-            self.fail("nothing is touch of the server".to_owned());
+            self.fail("the server is silent".to_owned());
         }
         self.expire_acks(now);
         let due = self.in_flight.due(now);
@@ -188,7 +195,7 @@ impl WorkerRun {
         self.expire_solo(now);
     }
 
-    /// A job has run for too long: that was an attempt, and it failed.
+    /// Treats the attempt of a job that has run too long as failed.
     fn on_stuck(&mut self, number: u64) {
         let Some(job) = self.in_flight.get_mut(number) else { return };
         job.token.cancel();
@@ -198,7 +205,7 @@ impl WorkerRun {
         self.queue_outcome(number, disposition);
         self.emit(&Event::JobStuck { subject, sequence });
         if self.is_full_of_stuck() {
-            // What waits for a worker here could run elsewhere.
+            // Jobs that wait for a worker of this pool could run elsewhere.
             self.return_queued();
             if matches!(self.state, State::Open(_)) {
                 self.prepare_again();
@@ -206,7 +213,7 @@ impl WorkerRun {
         }
     }
 
-    /// Whether no worker of the pool is left for another job.
+    /// Returns `true` if stuck handlers occupy all workers of the pool.
     fn is_full_of_stuck(&self) -> bool {
         let stuck = self.in_flight.stuck();
         stuck > 0 && stuck >= self.context.dispatcher.workers()
@@ -214,7 +221,7 @@ impl WorkerRun {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::AckResult(number, settled) => self.on_ack_result(number, settled),
+            Command::AckResult(number, result) => self.on_ack_result(number, result),
             Command::Unsent(number) => self.on_unsent(number),
             Command::Connection(ConnectionEvent::Disconnected) => {
                 self.health.note_disconnected(self.credit.is_asking());

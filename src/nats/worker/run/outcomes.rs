@@ -1,13 +1,15 @@
-//! Telling outcomes and heartbeats under a lease: a look at the stream and the consumer that is fresh.
+//! Sends outcomes and heartbeats under a lease, which is a recent check of the stream and the
+//! consumer.
 //!
-//! | what a look says | deliveries of this stream and consumer | deliveries of another consumer of this stream | deliveries of another stream |
+//! | result of a check | deliveries of this stream and consumer | deliveries of another consumer of this stream | deliveries of another stream |
 //! |---|---|---|---|
-//! | the same as known | outcomes and heartbeats are sent | what has ended is deleted from the stream; all else comes again anyway | dropped, counted as lost, reported by an event |
-//! | another consumer, or none | wait until the consumer is made anew; in a drain as in the next column | | |
+//! | unchanged | outcomes and heartbeats are sent | finished jobs are deleted from the stream; all others are delivered again anyway | dropped, counted as lost, reported by an event |
+//! | another consumer, or none | wait until the consumer is created again; while draining, as in the next column | | |
 //! | another stream | dropped, counted as lost, reported by an event | dropped | dropped |
 //! | no stream, no answer | wait for the next check, up to `ack_wait` | wait | dropped |
 //!
-//! Each look has a number; an answer to a look that was begun before the lease was made void is ignored.
+//! Each check has a number. The result of a check that was started before the lease was voided is
+//! ignored.
 
 use std::time::{Duration, Instant};
 
@@ -21,20 +23,20 @@ use crate::nats::worker::job_task::Disposition;
 use crate::nats::worker::metrics::add;
 use crate::sync::Arc;
 
-/// Between two checks of which the first saw nothing.
+/// The pause between two checks if the first found no answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Before a look whose reason is that the server knows no such consumer.
+/// The pause before a check that was caused by an unknown consumer.
 const MISSING_CONSUMER_PAUSE: Duration = Duration::from_millis(20);
 
 impl WorkerRun {
-    /// There is a disposition of the pool.
+    /// Handles the disposition of a delivery, sent by the pool.
     pub(crate) fn on_disposition(&mut self, number: u64, disposition: Disposition) {
         let Some(job) = self.in_flight.finish(number) else { return };
         if !job.is_stuck {
             return self.queue_outcome(number, disposition);
         }
-        // The job was given up while its handler ran, and now the handler has returned.
+        // The attempt was given up while its handler ran; the handler has returned now.
         let is_done = matches!(disposition, Disposition::Done);
         if job.is_acked && is_done && !job.is_dead {
             (job.is_stuck, job.give_up_at) = (false, None);
@@ -49,7 +51,7 @@ impl WorkerRun {
         }
     }
 
-    /// The outcome of a delivery waits to be reported.
+    /// Queues the outcome of a delivery for sending.
     pub(crate) fn queue_outcome(&mut self, number: u64, disposition: Disposition) {
         let give_up_at = Instant::now().checked_add(self.context.acker.ack_wait);
         let Some(job) = self.in_flight.get_mut(number) else { return };
@@ -60,7 +62,7 @@ impl WorkerRun {
         self.lease.waiting.push_back(number);
     }
 
-    /// Tells what waits, if the lease allows it, and sees to it that there is one.
+    /// Sends the queued outcomes and heartbeats if there is a lease; otherwise starts a check.
     pub(crate) fn send_outcomes(&mut self) {
         if self.lease.waiting.is_empty() && self.lease.heartbeats.is_empty() {
             return;
@@ -98,7 +100,7 @@ impl WorkerRun {
         }
     }
 
-    /// Whether something waits that a look would help on.
+    /// Returns `true` if a check would let a queued message be sent.
     fn needs_origin_check(&self) -> bool {
         let helps = |number: &u64| {
             let disposition = self.in_flight.get(*number).and_then(|job| job.disposition.as_ref());
@@ -123,8 +125,8 @@ impl WorkerRun {
         let (delivered, commands) = (Arc::clone(&job.delivered), self.context.commands.0.clone());
         let acker = Arc::clone(&self.context.acker);
         self.context.connection.io.spawn(async move {
-            let settled = acker.prepare(&delivered, disposition, route).await;
-            let _ = commands.send(Command::AckResult(number, settled));
+            let result = acker.prepare(&delivered, disposition, route).await;
+            let _ = commands.send(Command::AckResult(number, result));
         });
     }
 
@@ -141,12 +143,12 @@ impl WorkerRun {
                 let _ = client.publish(subject, "+WPI".into()).await;
             }
         };
-        // After that time the next ones are due.
+        // After this time the next heartbeats are due.
         let limit = self.context.config.ack_wait / 3;
         self.context.connection.io.spawn(async move { io::timeout(limit, sending).await.unwrap_or(()) });
     }
 
-    /// Looks at the stream and the consumer.
+    /// Starts a check of the stream and the consumer.
     pub(crate) fn check_origin(&mut self) {
         let Some(known) = self.origin else { return };
         if self.lease.checking.is_some() {
@@ -170,23 +172,23 @@ impl WorkerRun {
         let Some((_, begun_at)) = self.lease.checking.take_if(|(current, _)| *current == number) else { return };
         self.lease.next_at = None;
         if std::mem::take(&mut self.lease.is_for_silence) && matches!(self.state, State::Open(_)) {
-            // Whatever the answer, what was asked for is not answered.
+            // In any case the request was not answered.
             if check.status == OriginStatus::Silence {
                 self.replace_dead_connection();
             }
-            return self.fail("nothing is touch of the server".to_owned());
+            return self.fail("the server is silent".to_owned());
         }
         match check.status {
             OriginStatus::Same => {
                 self.lease.missing_consumer = None;
-                // However long the answer took, what waits for it can be reported.
+                // Even if the answer took long, the messages that waited for it can be sent.
                 let earliest = Instant::now().checked_sub(LEASE / 2);
                 self.lease.confirmed_at = Some(earliest.map_or(begun_at, |moment| moment.max(begun_at)));
                 return;
             }
             OriginStatus::OtherConsumer if self.is_open() => return self.on_consumer_lost(),
             OriginStatus::OtherConsumer => {
-                // In a drain no consumer is made. What has ended is deleted from the stream.
+                // While draining no consumer is created. Finished jobs are deleted from the stream.
                 (self.lease.missing_consumer, self.lease.confirmed_at) = (self.origin, Some(begun_at));
                 return;
             }
@@ -204,7 +206,7 @@ impl WorkerRun {
         self.prepare_again();
     }
 
-    /// Another stream has the name. Outcomes of the old one are not reported there.
+    /// Drops the outcomes of the old stream: another stream has its name now.
     pub(crate) fn stream_was_replaced(&mut self) {
         self.emit(&Event::StreamReplaced { stream: self.context.config.stream.to_string() });
         let now = self.origin.filter(|_| self.is_open());
@@ -220,7 +222,7 @@ impl WorkerRun {
         }
     }
 
-    /// What waits for too long is reported by an event: the server gives the job to another worker.
+    /// Gives up outcomes that have waited too long. The server gives those jobs to another worker.
     fn give_up_late_outcomes(&mut self, now: Instant) {
         let is_late = |number: &u64| {
             let moment = self.in_flight.get(*number).and_then(|job| job.give_up_at);
@@ -242,12 +244,12 @@ impl WorkerRun {
         self.on_ack_result(number, AckResult::Lost);
     }
 
-    /// An outcome was reported, or not.
-    pub(crate) fn on_ack_result(&mut self, number: u64, settled: AckResult) {
+    /// Handles the result of sending an outcome.
+    pub(crate) fn on_ack_result(&mut self, number: u64, result: AckResult) {
         let Some(job) = self.in_flight.get_mut(number) else { return };
         let counters = &self.context.counters;
-        let is_dead = matches!(settled, AckResult::Dead);
-        match settled {
+        let is_dead = matches!(result, AckResult::Dead);
+        match result {
             AckResult::Ready(disposition) => {
                 (job.disposition, job.is_ready) = (Some(disposition), true);
                 return self.lease.waiting.push_back(number);
@@ -284,7 +286,7 @@ impl WorkerRun {
         }
     }
 
-    /// When there is something to do about outcomes, if nothing happens before.
+    /// Returns when outcomes need attention next.
     pub(crate) fn outcomes_due_at(&self) -> Option<Instant> {
         if self.lease.waiting.is_empty() && self.lease.heartbeats.is_empty() {
             return None;

@@ -1,13 +1,13 @@
-//! Changes while a run goes on: more slots or fewer, a pause and its end.
+//! Changes to a run in progress: more or fewer slots, a pause and its end.
 //!
-//! | change | what runs | what has not begun | what is asked for |
+//! | change | running jobs | jobs that have not started | requests |
 //! |---|---|---|---|
-//! | more slots | goes on | goes on | more, at once |
-//! | fewer slots | goes on to its end | what is too much is given back, the newest first | is taken back, and then as many as fit |
-//! | pause | goes on to its end | is given back | is taken back |
-//! | end of a pause | goes on | | as many as fit |
+//! | more slots | continue | continue | for more jobs, at once |
+//! | fewer slots | continue to their end | the excess is returned, the newest first | are withdrawn, and sent again for as many as fit |
+//! | pause | continue to their end | are returned | are withdrawn |
+//! | end of a pause | continue | | for as many as fit |
 //!
-//! What is given back comes again at once, here or elsewhere, and counts no attempt.
+//! A returned job is delivered again at once, here or elsewhere, without counting an attempt.
 
 use std::time::Duration;
 

@@ -1,16 +1,17 @@
-//! A job that runs alone, since it may end the process.
+//! Runs a job alone that may end the process.
 //!
-//! A job that was delivered more often than its policy has attempts has ended no attempt in some of
-//! them. Either it ends its process, or it was beside one that does. So it runs while this run has no other
-//! job in its in_flight: only the culprit gets nearer to `max_deliveries`, and its neighbours finish.
+//! A job that was delivered more often than its policy allows attempts left some attempts without
+//! an outcome. Either it ends its process, or it ran beside a job that does. So it runs while no
+//! other job of this run is in flight. Then only the culprit approaches `max_deliveries`, and its
+//! neighbours finish.
 //!
 //! | state | what it waits for | next |
 //! |---|---|---|
-//! | *none* | a job that has come too often | *waiting* |
-//! | *waiting* | all other jobs to end, for `ack_wait` at most; nothing is asked for | *running*; *none*, the job is given back |
-//! | *running* | the job's end; nothing is asked for | *none* |
+//! | *none* | a job with too many deliveries | *waiting* |
+//! | *waiting* | the end of all other jobs, for at most `ack_wait`; no jobs are requested | *running*; *none*, the job is returned |
+//! | *running* | the end of the job; no jobs are requested | *none* |
 //!
-//! What comes meanwhile is given back, and what the pool has not begun is, too.
+//! Jobs that arrive meanwhile are returned, and so are jobs that the pool has not started.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::nats::worker::job_task::Disposition;
 use crate::nats::worker::run::state::Solo;
 
 impl WorkerRun {
-    /// Has a delivery run alone, or gives it back if another one does.
+    /// Has a delivery run alone, or returns it if another one does.
     pub(crate) fn run_alone(&mut self, number: u64) {
         if !self.solo.is_none() {
             return self.queue_outcome(number, Disposition::Nak(self.pause_of_return()));
@@ -31,7 +32,7 @@ impl WorkerRun {
         }
     }
 
-    /// Begins the job that is to run alone, if it is alone.
+    /// Starts the job that is to run alone, if all others have ended.
     pub(crate) fn start_solo(&mut self) {
         let Solo::Waiting { number, .. } = self.solo else { return };
         let others = self.in_flight.len() - self.in_flight.stuck();
@@ -41,14 +42,14 @@ impl WorkerRun {
         }
     }
 
-    /// Gives the job back that waits to be alone, if it has waited for too long.
+    /// Returns the job that waits to run alone, if it has waited too long.
     pub(crate) fn expire_solo(&mut self, now: Instant) {
         if self.solo.next_due().is_some_and(|moment| moment <= now) {
             self.return_solo(self.pause_of_return());
         }
     }
 
-    /// A drain has begun: a job that waits to be alone is given back.
+    /// Returns the job that waits to run alone: the run drains or pauses.
     pub(crate) fn cancel_solo(&mut self) {
         self.return_solo(Duration::ZERO);
     }

@@ -1,4 +1,4 @@
-//! The state of one run of a worker.
+//! The data of one run of a worker.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -30,7 +30,7 @@ use crate::nats::worker::server_clock::ServerClock;
 use crate::sync::Arc;
 use crate::task::executor::Executor;
 
-/// What a run is given.
+/// What a run works with.
 pub(crate) struct RunContext {
     pub(crate) connection: Arc<ConnectionInner>,
     pub(crate) config: Arc<ConsumerConfig>,
@@ -42,49 +42,49 @@ pub(crate) struct RunContext {
     pub(crate) commands: (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Command>),
 }
 
-/// One run.
+/// The data of one run.
 pub(crate) struct WorkerRun {
     pub(crate) context: RunContext,
     pub(crate) dispositions: (DispositionSender, mpsc::UnboundedReceiver<(u64, Disposition)>),
     pub(crate) in_flight: InFlight,
     pub(crate) credit: Credit,
-    /// Deliveries that wait for a slot, the oldest first. A slot is confirmed free soon for each of them.
+    /// Deliveries that wait for a slot, the oldest first. A slot is confirmed free soon for each.
     pub(crate) line: VecDeque<u64>,
     pub(crate) acks: Acks,
     pub(crate) state: State,
-    /// The stream and the consumer that deliveries come from, once there are any.
+    /// The stream and the consumer of current deliveries, once they are known.
     pub(crate) origin: Option<Origin>,
     pub(crate) clock: Arc<ServerClock>,
     pub(crate) lease: Lease,
     pub(crate) solo: Solo,
-    /// Whether nothing is asked for since a caller wants it so.
+    /// Whether the user paused the worker: no jobs are requested.
     pub(crate) is_paused: bool,
     pub(crate) health: Health,
-    /// Inboxes that are given up and not yet empty.
+    /// Inboxes that are being closed and may still receive messages.
     pub(crate) old: Vec<Inbox>,
-    /// Counts the tries to prepare; the answer to an earlier one is stale.
+    /// The number of attempts to prepare; the result of an earlier one is stale.
     pub(crate) tries: u64,
-    /// Failures to prepare since the last success.
+    /// The number of failures to prepare since the last success.
     pub(crate) failures: u32,
     /// Whether the connection was lost since the last success.
     pub(crate) was_disconnected: bool,
     /// The parent of all jobs' tokens; cancelled when a drain takes too long.
     pub(crate) token: CancellationToken,
     pub(crate) sleep: Pin<Box<Sleep>>,
-    /// When `sleep` ends.
+    /// The deadline of `sleep`.
     pub(crate) wakes_at: Instant,
 }
 
-/// See the table above.
+/// The phase of a run. See the table in `run`.
 pub(crate) enum State {
     Preparing,
     Pausing {
         until: Instant,
     },
     Open(Box<Prepared>),
-    /// With what went wrong, if that is why.
+    /// The run is ending, with the error that ended it, if there is one.
     Draining {
-        /// When the tokens are cancelled; `None`: they are, or never.
+        /// When the tokens are cancelled; `None` if they have been, or never are.
         last_call: Option<Instant>,
         until: Option<Instant>,
         error: Option<WorkerError>,
@@ -122,7 +122,7 @@ impl WorkerRun {
         }
     }
 
-    /// Whether jobs may still be begun.
+    /// Returns `true` if jobs may still be started.
     pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state, State::Draining { .. })
     }
@@ -148,7 +148,7 @@ impl Solo {
         if let Self::Waiting { until, .. } = self { *until } else { None }
     }
 
-    /// A delivery is out of the run's in_flight.
+    /// Notes that a delivery is no longer in flight.
     pub(crate) fn note_end(&mut self, ended: u64) {
         if let Self::Waiting { number, .. } | Self::Running { number } = self
             && *number == ended

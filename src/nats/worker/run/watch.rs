@@ -1,4 +1,4 @@
-//! What a run keeps an eye on besides its jobs: connections that break at a job, and done jobs that stay.
+//! Watches for jobs that break connections, and for finished jobs that are still stored.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use crate::nats::worker::leftover::{self, Leftovers};
 use crate::nats::worker::unreadable;
 use crate::sync::Arc;
 
-/// How long after a start, or between two checks, done jobs that stay are on_origin_checked for.
+/// The pause before the first search for finished jobs, and between two searches.
 const LEFTOVER_CHECK_PAUSE: Duration = Duration::from_secs(2);
-/// Two breaks within this time belong together.
+/// Two lost connections within this time have one cause.
 const SAME_INCIDENT: Duration = Duration::from_secs(60);
-/// How many jobs are on_origin_checked at after a first break.
+/// How many jobs are examined after a first lost connection.
 const MIN_SWEEP: usize = 256;
-/// How many after a further one.
+/// How many jobs are examined after a further one.
 const MAX_SWEEP: usize = 10_000;
 
 impl WorkerRun {
-    /// The consumer is there, perhaps after a break: checks for jobs that break connections.
+    /// Searches for jobs that break connections. Called when there is a consumer, perhaps again.
     pub(crate) fn sweep(&mut self) {
         self.health.disconnected_at = None;
         self.health.next_check = Some(Instant::now() + LEFTOVER_CHECK_PAUSE);
@@ -39,7 +39,7 @@ impl WorkerRun {
         });
     }
 
-    /// The server did not permit something: perhaps to ask for jobs, or to tell an outcome.
+    /// Handles a denied permission: perhaps to request jobs, or to acknowledge one.
     pub(crate) fn on_denied(&mut self, denial: &Denial) {
         if !denial.is_publish {
             return;
@@ -51,7 +51,8 @@ impl WorkerRun {
             self.health.denied = self.health.denied.saturating_add(1);
             return self.fail(format!("permission denied: {}", denial.text));
         }
-        // The server hears of no outcome of this job. It gives it to another worker when `ack_wait` is over.
+        // The server does not receive the outcome of this job. It gives the job to another worker
+        // when `ack_wait` is over.
         if let Some(number) = self.in_flight.with_reply_subject(&denial.subject) {
             self.lose_outcome(number);
         }
@@ -69,7 +70,7 @@ impl WorkerRun {
         });
     }
 
-    /// What is there at two checks, one after the other, is left behind.
+    /// Reports finished jobs that two consecutive searches found.
     pub(crate) fn on_leftovers(&mut self, found: Option<Leftovers>) {
         let first = found.as_ref().map(|found| found.first);
         let is_confirmed = first.is_some() && self.health.seen == first;

@@ -489,7 +489,7 @@ fn a_worker_asks_again_when_its_question_has_run_out_and_makes_sense_of_what_it_
         assert_eq!((jobs, again, first == second), (3, 3, false));
         server.say(&format!("PUB {second} 0\r\n\r\n"));
         let complaint = wait_for(&events, |event| matches!(event, Event::Warning(_)));
-        assert_eq!(complaint.to_string(), "a message came that is no job");
+        assert_eq!(complaint.to_string(), "a message arrived that is not a job");
         status(&second, "499 Out Of Cheese");
         let failure = wait_for(&events, |event| matches!(event, Event::ConsumerFailed { .. })).to_string();
         assert!(failure.contains("499") && failure.ends_with("Out Of Cheese"), "{failure}");

@@ -94,7 +94,7 @@ fn words(field: &'static str, subject: &str, allows_wildcards: bool) -> Checked 
     while let Some(word) = words.next() {
         match word {
             "" => return wrong("it has an empty word: a dot at an end, or two in a row"),
-            "*" | ">" if !allows_wildcards => return wrong("a wildcard is no place to publish to"),
+            "*" | ">" if !allows_wildcards => return wrong("a message cannot be published to a wildcard"),
             ">" if words.peek().is_some() => return wrong("words follow `>`"),
             "*" | ">" => {}
             _ if word.contains(['*', '>']) => return wrong("a wildcard is not a whole word"),
@@ -199,7 +199,7 @@ pub(crate) fn descriptions(description: Option<&str>, metadata: &BTreeMap<String
 /// Checks the id of a job, which travels in a header.
 pub(crate) fn id(id: &str) -> Checked {
     if id.is_empty() {
-        return Err(InvalidArgument::new("id", "it is empty, so the store could not tell a duplicate"));
+        return Err(InvalidArgument::new("id", "it is empty, so the server could not detect a duplicate"));
     }
     if id.len() > MAX_ID {
         return Err(InvalidArgument::new("id", "it is longer than 1,024 bytes"));
@@ -214,7 +214,7 @@ pub(crate) fn header_name(name: &str) -> Checked {
         "" => wrong("it is empty"),
         _ if name.len() > MAX_ID => wrong("it is longer than 1,024 bytes"),
         _ if !name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') => {
-            wrong("it holds a colon, or what is no visible ASCII character")
+            wrong("it holds a colon, or a character that is not visible ASCII")
         }
         _ => Ok(()),
     }
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_stand_for_whole_words_and_only_where_they_may() {
+    fn wildcards_are_whole_words_and_only_allowed_in_filters() {
         for good in ["a", "a.b", "ä.b-c_d", "$JS.API.INFO"] {
             assert_eq!(subject("subject", good), Ok(()), "{good:?}");
         }
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_matches_as_it_does_on_the_server() {
+    fn a_filter_matches_as_on_the_server() {
         for (filter, subject, expected) in [
             ("a", "a", true),
             ("a", "a.b", false),
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_overlap_where_one_subject_is_for_both() {
+    fn filters_overlap_if_a_subject_matches_both() {
         for (one, other, expected) in [
             ("a.>", "a.b", true),
             ("a.*", "*.b", true),
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn times_fit_into_what_the_server_counts() {
+    fn times_fit_into_63_bits_of_nanoseconds() {
         for bad in [Duration::ZERO, Duration::from_millis(99), Duration::MAX, MAX_SERVER_TIME + Duration::from_nanos(1)]
         {
             assert!(server_time("max_age", bad).is_err(), "{bad:?}");

@@ -26,9 +26,9 @@ impl fmt::Display for ConfigMismatch {
 
 /// Collects mismatches.
 #[derive(Default)]
-struct Differences(Vec<ConfigMismatch>);
+struct Mismatches(Vec<ConfigMismatch>);
 
-impl Differences {
+impl Mismatches {
     fn compare<T: PartialEq + fmt::Debug>(&mut self, field: &'static str, wanted: &T, found: &T) {
         if wanted != found {
             self.0.push(ConfigMismatch { field, wanted: format!("{wanted:?}"), found: format!("{found:?}") });
@@ -38,7 +38,7 @@ impl Differences {
 
 /// Returns the settings of a stream that are not as requested.
 pub(crate) fn of_stream(wanted: &stream::Config, found: &stream::Config) -> Vec<ConfigMismatch> {
-    let mut differences = Differences::default();
+    let mut differences = Mismatches::default();
     let sorted = |subjects: &[String]| {
         let mut subjects = subjects.to_vec();
         subjects.sort();
@@ -75,7 +75,7 @@ pub(crate) fn of_stream(wanted: &stream::Config, found: &stream::Config) -> Vec<
 
 /// Returns the settings of a consumer that are not as requested.
 pub(crate) fn of_consumer(wanted: &consumer::pull::Config, found: &consumer::Config) -> Vec<ConfigMismatch> {
-    let mut differences = Differences::default();
+    let mut differences = Mismatches::default();
     differences.compare("deliver_subject", &None, &found.deliver_subject);
     differences.compare("ack_policy", &wanted.ack_policy, &found.ack_policy);
     differences.compare("ack_wait", &wanted.ack_wait, &found.ack_wait);

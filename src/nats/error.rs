@@ -59,10 +59,10 @@ pub enum PublishError {
     #[error("the payload could not be encoded")]
     Encode(#[source] BoxError),
     /// The subject has no subscriber. Only requests fail with it.
-    #[error("nobody answers on this subject")]
+    #[error("the subject has no responder")]
     NoResponders,
     /// There was no answer in time, or no room in the client's buffer while there is no connection.
-    #[error("not done in time")]
+    #[error("no answer in time")]
     Timeout,
     /// The server does not allow so large a payload.
     #[error("the payload is larger than the server allows")]
@@ -96,20 +96,20 @@ pub enum EnqueueError {
     Full(#[source] BoxError),
     /// No stream answers on this subject: the subject is not one of the queue's, the stream was
     /// deleted, or its servers are electing a leader. An election ends within seconds.
-    #[error("no stream answers on this subject (during the election of a leader this passes)")]
+    #[error("no stream answers on this subject (temporary while a leader is elected)")]
     NoStream,
     /// There is no connection.
     #[error("there is no connection")]
     Disconnected,
     /// The server did not confirm in time.
-    #[error("the store did not confirm in time")]
+    #[error("the server did not confirm in time")]
     Timeout,
     /// The server does not permit the subject to the user that is logged in. If the inbox of
     /// answers is denied, the job may be stored.
     #[error("permission denied: {0}")]
     Denied(String),
     /// The payload is larger than the server or the stream allows.
-    #[error("the payload is larger than is allowed")]
+    #[error("the payload is larger than the server or the stream allows")]
     TooLarge,
     /// The server refuses the job for another reason.
     #[error("not stored: {0}")]

@@ -98,27 +98,27 @@ impl fmt::Display for Event {
         match self {
             Self::Connected => f.write_str("connected"),
             Self::Disconnected => f.write_str("disconnected"),
-            Self::LameDuck => f.write_str("the server is about to be shut down"),
+            Self::LameDuck => f.write_str("the server is about to shut down"),
             Self::SlowConsumer => f.write_str("a subscription has lost messages"),
             Self::Warning(text) | Self::Denied(text) => f.write_str(text),
-            Self::ConsumerLost { consumer } => write!(f, "the consumer {consumer} is gone"),
+            Self::ConsumerLost { consumer } => write!(f, "the consumer {consumer} was deleted"),
             Self::ConsumerReady { consumer } => write!(f, "the consumer {consumer} is ready"),
             Self::ConsumerFailed { consumer, error, retry_after } => {
                 write!(f, "the consumer {consumer} cannot be used, next try in {retry_after:?}: {error}")
             }
-            Self::StreamReplaced { stream } => write!(f, "the stream {stream} is another one now"),
+            Self::StreamReplaced { stream } => write!(f, "the stream {stream} was replaced by another one"),
             Self::JobSetAside { subject, sequence, error } => {
-                write!(f, "job {sequence} ({subject}) cannot be read and is set aside: {error}")
+                write!(f, "job {sequence} ({subject}) cannot be read and was moved to the dead letters: {error}")
             }
             Self::JobsLeftBehind { consumer, first, jobs } => {
-                write!(f, "{jobs} jobs that {consumer} has done are still stored, from {first} on")
+                write!(f, "{jobs} finished jobs of {consumer} are still stored, from {first} on")
             }
             Self::JobStuck { subject, sequence } => write!(f, "job {sequence} ({subject}) is stuck"),
             Self::DeadLetterFailed { subject, sequence, error } => {
                 write!(f, "the dead letter of job {sequence} ({subject}) is not stored: {error}")
             }
             Self::AckLost { subject, sequence } => {
-                write!(f, "the outcome of job {sequence} ({subject}) could not be told")
+                write!(f, "the outcome of job {sequence} ({subject}) could not be sent")
             }
         }
     }

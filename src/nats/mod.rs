@@ -18,7 +18,7 @@
 //! let connection = Connection::builder("127.0.0.1:4222").connect(&pool)?;
 //! let queue = JobQueue::builder(&connection, "RESIZE").subject("resize.*").open()?;
 //! queue.enqueue("resize.small", "image 7", "resize-7")?;
-//! Worker::builder(&queue, "resizer").build()?.run(&pool, resize)?; // until somebody drains it
+//! Worker::builder(&queue, "resizer").build()?.run(&pool, resize)?; // until it is drained
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -22,7 +22,7 @@ use super::error::BoxError;
 /// impl Decode for Resize {
 ///     fn decode(bytes: &[u8]) -> Result<Self, BoxError> {
 ///         let text = std::str::from_utf8(bytes)?;
-///         let (image, width) = text.split_once(' ').ok_or("two numbers are wanted")?;
+///         let (image, width) = text.split_once(' ').ok_or("two numbers are needed")?;
 ///         Ok(Self { image: image.parse()?, width: width.parse()? })
 ///     }
 /// }

@@ -11,8 +11,7 @@ use super::connection::Connection;
 use super::dispatch::EventCallback;
 use super::dispatch::EventDispatcher;
 use super::tls::{Pem, Tls};
-use crate::io::BlockError;
-use crate::io::IoThread;
+use crate::io::{BlockError, IoThread};
 use crate::nats::check::{self, InvalidArgument};
 use crate::nats::core::denied::Denials;
 use crate::nats::core::inner::ConnectionInner;
@@ -20,8 +19,7 @@ use crate::nats::core::reconnect::ReconnectSettings;
 use crate::nats::error::ConnectError;
 use crate::nats::event::Event;
 use crate::pool::worker_pool::WorkerPool;
-use crate::sync::Arc;
-use crate::sync::Mutex;
+use crate::sync::{Arc, Mutex};
 use crate::time::deadline::Deadline;
 
 /// The default time for an answer of the server.

@@ -105,7 +105,7 @@ impl Connection {
         let deadline = Deadline::after(self.inner.timeout);
         let flushed = self.inner.wait_until(self.inner.client.flush(), deadline)?;
         flushed.map_err(|error| PublishError::Failed(error.into()))?;
-        self.inner.catch_up(deadline)?;
+        self.inner.await_denials(deadline)?;
         self.inner.denied_publish()
     }
 

@@ -29,15 +29,15 @@ impl Denial {
     }
 
     /// Reads an error message of the server; `None` if it is not about a permission.
-    pub(crate) fn read(complaint: &str) -> Option<Self> {
-        let lower = complaint.to_ascii_lowercase();
+    pub(crate) fn read(message: &str) -> Option<Self> {
+        let lower = message.to_ascii_lowercase();
         if !lower.contains("permissions violation") {
             return None;
         }
-        let (_, rest) = complaint.split_once('"')?;
+        let (_, rest) = message.split_once('"')?;
         let (subject, _) = rest.split_once('"')?;
         let is_publish = lower.contains("for publish to ");
-        Some(Self { subject: subject.to_owned(), is_publish, text: complaint.to_owned() })
+        Some(Self { subject: subject.to_owned(), is_publish, text: message.to_owned() })
     }
 }
 
@@ -67,7 +67,7 @@ struct PublishDenial {
     number: u64,
     denial: Denial,
     /// Whether a call or a flush has reported it.
-    is_told: bool,
+    is_reported: bool,
 }
 
 /// A call that waits for a denial of its own subjects. Dropping it removes it from the list.
@@ -90,7 +90,7 @@ impl<'a> DenialWatcher<'a> {
         let is_meant =
             |publish: &&mut PublishDenial| publish.number > self.mark.0 && subjects.contains(&publish.denial.subject);
         if let Some(publish) = state.publishes.iter_mut().find(is_meant) {
-            publish.is_told = true;
+            publish.is_reported = true;
             return Poll::Ready(publish.denial.text.clone());
         }
         if let Some(denial) = &state.inbox {
@@ -128,7 +128,7 @@ impl Denials {
         let mut state = self.0.lock();
         if denial.is_publish {
             state.last += 1;
-            let publish = PublishDenial { number: state.last, denial: denial.clone(), is_told: false };
+            let publish = PublishDenial { number: state.last, denial: denial.clone(), is_reported: false };
             push(&mut state.publishes, publish);
         } else {
             if denial.subject.strip_prefix(inbox).is_some_and(|rest| rest.starts_with('.')) {
@@ -162,12 +162,13 @@ impl Denials {
     /// Takes the denied publishes that were not reported yet. Returns the latest.
     pub(crate) fn take_publish(&self) -> Option<String> {
         let mut state = self.0.lock();
-        let untold = state.publishes.iter_mut().filter(|publish| !publish.is_told && !publish.denial.is_of_probe());
-        let told = untold.map(|publish| {
-            publish.is_told = true;
+        let unreported =
+            state.publishes.iter_mut().filter(|publish| !publish.is_reported && !publish.denial.is_of_probe());
+        let reported = unreported.map(|publish| {
+            publish.is_reported = true;
             publish.denial.text.clone()
         });
-        told.last()
+        reported.last()
     }
 
     pub(crate) fn is_inbox_denied(&self) -> bool {
@@ -187,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_complaint_about_a_permission_names_its_subject_with_its_case() {
+    fn a_message_about_a_permission_names_its_subject_with_its_case() {
         let read = |text: &str| Denial::read(text).map(|denial| (denial.subject, denial.is_publish));
         let publish = "nats: Permissions Violation for Publish to \"Closed.a\"";
         assert_eq!(read(publish), Some(("Closed.a".to_owned(), true)));
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_hears_of_its_own_subjects_since_its_mark_and_of_a_denied_inbox() {
+    fn a_call_ends_by_a_denial_of_its_subjects_or_of_the_inbox() {
         let denials = Denials::default();
         let denial = |subject: &str, is_publish| Denial { subject: subject.into(), is_publish, text: subject.into() };
         let context = Context::from_waker(Waker::noop());
@@ -212,7 +213,7 @@ mod tests {
         assert!(poll(mark).is_pending(), "that was another");
         denials.record(&denial("b", true), "_INBOX");
         assert_eq!(poll(mark), Poll::Ready("b".to_owned()));
-        assert_eq!(denials.take_publish(), Some("c".to_owned()), "the last that no call was told");
+        assert_eq!(denials.take_publish(), Some("c".to_owned()), "the last that no call was reported");
         assert_eq!(denials.take_publish(), None);
         denials.record(&denial("_INBOXES.x", false), "_INBOX");
         assert!(poll(denials.mark()).is_pending());

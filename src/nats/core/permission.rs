@@ -57,7 +57,7 @@ impl ConnectionInner {
 
     /// Waits until the server has received all messages that were sent, and its denials have
     /// arrived here. Returns at once if that cannot be known.
-    pub(crate) fn catch_up(&self, deadline: Deadline) -> Result<(), PublishError> {
+    pub(crate) fn await_denials(&self, deadline: Deadline) -> Result<(), PublishError> {
         if !self.is_connected() || self.denials.is_inbox_denied() {
             return Ok(());
         }
@@ -89,6 +89,6 @@ impl ConnectionInner {
 /// Without a connection, or without permission for the inbox of the answer, a denial cannot be
 /// known; the result is then `Ok`.
 pub(crate) fn check_subscription(connection: &ConnectionInner, subject: &str) -> Result<(), PublishError> {
-    let _ = connection.catch_up(Deadline::after(connection.timeout.min(MAX_PROBE)));
-    connection.denials.take(subject).map_or(Ok(()), |complaint| Err(PublishError::Denied(complaint)))
+    let _ = connection.await_denials(Deadline::after(connection.timeout.min(MAX_PROBE)));
+    connection.denials.take(subject).map_or(Ok(()), |message| Err(PublishError::Denied(message)))
 }

@@ -4,8 +4,8 @@
 //! channel, which is full while a server is silent or away and other threads publish.
 //!
 //! Rules:
-//! 1. On the I/O thread each future of the client is awaited through [`ConnectionInner::in_time`],
-//!    [`ConnectionInner::answer`] or [`hand_over`]. Calls of other threads are limited by
+//! 1. On the I/O thread each future of the client is awaited through [`ConnectionInner::with_timeout`],
+//!    [`ConnectionInner::answer`] or [`poll_once`]. Calls of other threads are limited by
 //!    `ConnectionInner::wait`.
 //! 2. A future that runs out of time while it waits for room has sent nothing.
 
@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_millis(100);
 
 impl ConnectionInner {
     /// Awaits one request and its answer; `None` if the timeout has passed.
-    pub(crate) async fn in_time<F: Future>(&self, question: F) -> Option<F::Output> {
+    pub(crate) async fn with_timeout<F: Future>(&self, question: F) -> Option<F::Output> {
         io::timeout(self.timeout.saturating_add(GRACE), question).await.ok()
     }
 
@@ -33,12 +33,12 @@ impl ConnectionInner {
         &self,
         asking: impl Future<Output = Result<T, RequestError>>,
     ) -> Result<T, RequestError> {
-        self.in_time(asking).await.unwrap_or_else(|| Err(RequestErrorKind::TimedOut.into()))
+        self.with_timeout(asking).await.unwrap_or_else(|| Err(RequestErrorKind::TimedOut.into()))
     }
 }
 
 /// Polls a future of the client once. It is ready if the client has room.
-pub(crate) fn hand_over<F: Future>(handing_over: F) -> Option<F::Output> {
+pub(crate) fn poll_once<F: Future>(handing_over: F) -> Option<F::Output> {
     let unconstrained = pin!(io::unconstrained(handing_over));
     match unconstrained.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),

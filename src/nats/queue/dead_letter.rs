@@ -208,7 +208,7 @@ impl DeadLetter {
         let found = letters.get_raw_message(self.sequence()).await;
         match found {
             Ok(found) if found.time == self.message.time && found.headers == self.message.headers => Ok(()),
-            Ok(_) => Err(QueueError::Rejected("another letter has its place now".into())),
+            Ok(_) => Err(QueueError::Rejected("another letter has its number now".into())),
             Err(error) => Err(QueueError::Rejected(error.into())),
         }
     }
@@ -226,7 +226,7 @@ impl DeadLetter {
         if id == Some(&*self.requeue_id(queue)) {
             return Ok(());
         }
-        Err(QueueError::Rejected("the store takes the job for another of the same id".into()))
+        Err(QueueError::Rejected("the server takes the job for another one with the same id".into()))
     }
 }
 
@@ -246,7 +246,7 @@ impl fmt::Debug for DeadLetter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Form {
     /// All of it.
-    Whole,
+    Full,
     WithoutError,
     /// Without the error and the job's own headers.
     WithoutHeaders,
@@ -256,12 +256,12 @@ pub(crate) enum Form {
 
 impl Form {
     /// From the largest to the smallest.
-    pub(crate) const ALL: [Self; 4] = [Self::Whole, Self::WithoutError, Self::WithoutHeaders, Self::Notice];
+    pub(crate) const ALL: [Self; 4] = [Self::Full, Self::WithoutError, Self::WithoutHeaders, Self::Notice];
 
     /// Returns what is omitted.
     fn omitted(self) -> Option<&'static str> {
         match self {
-            Self::Whole => None,
+            Self::Full => None,
             Self::WithoutError => Some("error"),
             Self::WithoutHeaders => Some("error, headers"),
             Self::Notice => Some("error, headers, payload"),
@@ -303,7 +303,7 @@ impl DeadLetterDraft<'_> {
         headers.insert(STORED, self.stored_at.to_string());
         headers.insert(REASON, self.reason.to_string());
         headers.insert(ATTEMPTS, self.attempts.to_string());
-        if form == Form::Whole {
+        if form == Form::Full {
             headers.insert(ERROR, one_line(self.error));
         }
         if let Some(omitted) = form.omitted() {
@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_written_on_one_line_and_cut_between_letters() {
+    fn an_error_is_written_on_one_line_and_cut_between_characters() {
         assert_eq!(one_line("a\r\nb"), "a  b");
         let long = "é".repeat(MAX_ERROR);
         assert_eq!(one_line(&format!("x{long}")).len(), MAX_ERROR - 1);

@@ -86,7 +86,7 @@ mod tests {
 
     /// Fault 231.
     #[test]
-    fn a_delay_is_written_in_nanoseconds_and_a_moment_that_is_past_is_none() {
+    fn a_delay_is_written_in_nanoseconds_and_a_past_moment_is_none() {
         assert_eq!(written(Schedule::AtOnce), Ok(None));
         assert_eq!(written(Schedule::After(Duration::ZERO)), Ok(None));
         assert_eq!(written(Schedule::After(Duration::from_micros(3))), Ok(Some(3_000)));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_given_back_for_a_week_at_most_and_for_a_second_without_a_clock() {
+    fn a_job_is_returned_for_at_most_a_week_or_a_second_without_a_clock() {
         assert_eq!(pause(YEAR, true), MAX_PAUSE);
         assert_eq!(pause(Duration::from_secs(60), true), Duration::from_secs(60));
         assert_eq!(pause(YEAR, false), BLIND_PAUSE);

@@ -157,7 +157,7 @@ impl JobQueue {
     /// payload](DeadLetter::is_without_payload). Otherwise the letter stays stored after an error.
     pub fn requeue(&self, letter: &DeadLetter) -> Result<Enqueued, QueueError> {
         if letter.is_without_payload() {
-            return Err(QueueError::Rejected("the letter does not hold the payload of the job".into()));
+            return Err(QueueError::Rejected("the letter does not hold the job's payload".into()));
         }
         let calls = [format!("STREAM.MSG.GET.{}", dead_letter::stream_of(&self.name))];
         self.look_up(&calls, async { letter.check(&self.dead_stream().await?).await })?;

@@ -143,12 +143,12 @@ impl JobQueueBuilder {
     /// [`QueueError::Invalid`] names a setting that was refused before anything was sent.
     /// [`QueueError::Differs`] names each setting that is not as requested.
     pub fn open(self) -> Result<JobQueue, QueueError> {
-        let Wanted { connection, name, streams, dead_subject } = self.wanted()?;
+        let QueueConfig { connection, name, streams, dead_subject } = self.config()?;
         open(connection, name, &streams, dead_subject)
     }
 
     /// Checks the settings, and returns the configuration of the streams.
-    pub(crate) fn wanted(self) -> Result<Wanted, QueueError> {
+    pub(crate) fn config(self) -> Result<QueueConfig, QueueError> {
         let Self { connection, mut config, dead_subject, max_age, duplicate_window, settings } = self;
         let name = config.name.clone();
         check::name("name of the queue", &name)?;
@@ -188,14 +188,14 @@ impl JobQueueBuilder {
             num_replicas: config.num_replicas,
             storage: config.storage,
             placement: config.placement.clone(),
-            ..plain()
+            ..base_config()
         };
-        Ok(Wanted { connection, name, streams: vec![config, dead], dead_subject })
+        Ok(QueueConfig { connection, name, streams: vec![config, dead], dead_subject })
     }
 }
 
 /// The configuration that a builder describes.
-pub(crate) struct Wanted {
+pub(crate) struct QueueConfig {
     pub(crate) connection: Arc<ConnectionInner>,
     pub(crate) name: String,
     /// The stream of the jobs, and that of the dead letters.
@@ -221,7 +221,7 @@ pub(crate) fn open(
 impl JobQueue {
     /// Configures a queue. The name is that of its stream: letters, digits, `-` and `_`.
     pub fn builder(connection: &Connection, name: &str) -> JobQueueBuilder {
-        let config = Config { name: name.to_owned(), retention: RetentionPolicy::WorkQueue, ..plain() };
+        let config = Config { name: name.to_owned(), retention: RetentionPolicy::WorkQueue, ..base_config() };
         JobQueueBuilder {
             connection: Arc::clone(&connection.inner),
             config,
@@ -338,7 +338,7 @@ impl fmt::Debug for JobQueueBuilder {
 }
 
 /// Returns the settings that all streams share. A full stream refuses new messages and loses none.
-fn plain() -> Config {
+fn base_config() -> Config {
     Config {
         discard: DiscardPolicy::New,
         max_messages: -1,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_nats::jetstream::stream::Config;
 
-use super::{JobQueue, JobQueueBuilder, Wanted};
+use super::{JobQueue, JobQueueBuilder, QueueConfig};
 use crate::nats::config_diff::{self, ConfigMismatch};
 use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::QueueError;
@@ -101,7 +101,7 @@ impl JobQueueBuilder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn plan(self) -> Result<QueuePlan, QueueError> {
-        let Wanted { connection, streams, dead_subject, .. } = self.wanted()?;
+        let QueueConfig { connection, streams, dead_subject, .. } = self.config()?;
         let mut plans = Vec::new();
         for wanted in streams {
             let looking = async { connection.jetstream.get_stream(&wanted.name).await };

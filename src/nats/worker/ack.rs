@@ -149,12 +149,12 @@ impl Acker {
             }
             let letters = self.connection.jetstream.get_stream_no_info(dead_letter::stream_of(&self.stream)).await;
             let Ok(letters) = letters else { break };
-            let found = self.connection.in_time(letters.get_raw_message(stored.sequence)).await;
+            let found = self.connection.with_timeout(letters.get_raw_message(stored.sequence)).await;
             if found.is_some_and(|found| found.is_ok_and(|found| draft.is_of(&found))) {
                 return Ok(());
             }
         }
-        Err(EnqueueError::Rejected("the store takes it for a duplicate of a letter that no longer exists".into()))
+        Err(EnqueueError::Rejected("the server takes it for a duplicate of a letter that no longer exists".into()))
     }
 
     async fn publish(
@@ -167,7 +167,7 @@ impl Acker {
             Ok(sent.await?)
         };
         let subjects = [self.dead_subject.to_string()];
-        match self.connection.in_time(self.connection.permitted(&subjects, storing)).await {
+        match self.connection.with_timeout(self.connection.permitted(&subjects, storing)).await {
             Some(stored) => stored?,
             None => Err(EnqueueError::Timeout),
         }
@@ -182,7 +182,7 @@ impl Acker {
         let Ok(stream) = self.connection.jetstream.get_stream_no_info(&*self.stream).await else {
             return AckResult::Unacked { disposition, is_consumer_missing: false };
         };
-        match self.connection.in_time(stream.delete_message(delivered.sequence)).await {
+        match self.connection.with_timeout(stream.delete_message(delivered.sequence)).await {
             Some(Ok(_)) => result,
             Some(Err(error)) if error.to_string().contains("no message found") => result,
             _ => AckResult::Unacked { disposition, is_consumer_missing: false },

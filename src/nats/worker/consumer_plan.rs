@@ -120,7 +120,7 @@ fn look_up(connection: &ConnectionInner, config: &ConsumerConfig) -> Result<Opti
     };
     match answer.get_mut("config").map(Value::take) {
         Some(Value::Object(config)) => Ok(Some(config)),
-        _ => Err(WorkerError::Unavailable("the answer makes no sense".into())),
+        _ => Err(WorkerError::Unavailable("the answer is malformed".into())),
     }
 }
 

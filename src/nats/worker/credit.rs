@@ -10,12 +10,12 @@
 pub(crate) struct Credit {
     slots: usize,
     /// Requested, and neither received nor returned.
-    asked: usize,
+    requested: usize,
 }
 
 impl Credit {
     pub(crate) fn new(slots: usize) -> Self {
-        Self { slots, asked: 0 }
+        Self { slots, requested: 0 }
     }
 
     pub(crate) fn slots(&self) -> usize {
@@ -26,39 +26,39 @@ impl Credit {
     /// than fit.
     pub(crate) fn set_slots(&mut self, slots: usize, taken: usize) -> bool {
         self.slots = slots;
-        self.asked > 0 && taken + self.asked > slots
+        self.requested > 0 && taken + self.requested > slots
     }
 
     /// Returns how many jobs to request while `taken` jobs hold a slot, at most `most`; zero for
     /// none at present. The returned number counts as requested.
     pub(crate) fn request(&mut self, taken: usize, most: usize) -> usize {
-        let free = self.slots.saturating_sub(taken + self.asked);
-        if free == 0 || (self.asked > 0 && free < self.slots.div_ceil(4)) {
+        let free = self.slots.saturating_sub(taken + self.requested);
+        if free == 0 || (self.requested > 0 && free < self.slots.div_ceil(4)) {
             return 0;
         }
-        let asked = free.min(most);
-        self.asked += asked;
-        asked
+        let requested = free.min(most);
+        self.requested += requested;
+        requested
     }
 
     /// Counts a received job.
     pub(crate) fn received(&mut self) {
-        self.asked = self.asked.saturating_sub(1);
+        self.requested = self.requested.saturating_sub(1);
     }
 
     /// Counts requested jobs that the server will not deliver.
     pub(crate) fn returned(&mut self, jobs: usize) {
-        self.asked = self.asked.saturating_sub(jobs);
+        self.requested = self.requested.saturating_sub(jobs);
     }
 
     /// Returns `true` if jobs are requested.
-    pub(crate) fn is_asking(&self) -> bool {
-        self.asked > 0
+    pub(crate) fn has_requests(&self) -> bool {
+        self.requested > 0
     }
 
     /// Forgets all requests: the requested jobs will not arrive.
     pub(crate) fn forget(&mut self) {
-        self.asked = 0;
+        self.requested = 0;
     }
 }
 
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_and_questions_together_never_exceed_the_slots() {
+    fn jobs_and_requests_together_never_exceed_the_slots() {
         let mut credit = Credit::new(8);
         let mut taken = 0;
         assert_eq!(credit.request(taken, 99), 8);
@@ -76,9 +76,9 @@ mod tests {
             taken += 1;
             assert_eq!(credit.request(taken, 99), 0);
         }
-        taken -= 1; // nothing is asked for: one free slot is enough
+        taken -= 1; // nothing is requested for: one free slot is enough
         assert_eq!(credit.request(taken, 99), 1);
-        taken -= 1; // now only a quarter is
+        taken -= 1; // now a quarter of the slots is needed
         assert_eq!(credit.request(taken, 99), 0);
         taken -= 1;
         assert_eq!(credit.request(taken, 99), 2);
@@ -86,12 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_returns_is_asked_for_again() {
+    fn jobs_that_the_server_returns_are_requested_again() {
         let mut credit = Credit::new(4);
         assert_eq!(credit.request(0, 99), 4);
         credit.received();
         credit.returned(3);
-        assert!(!credit.is_asking());
+        assert!(!credit.has_requests());
         assert_eq!(credit.request(1, 99), 3);
         credit.forget();
         assert_eq!(credit.request(1, 99), 3);

@@ -95,7 +95,7 @@ impl History {
         let headers = on_origin_checked.ok()?.ok()?.headers;
         let number = |name: &str| headers.get(name)?.as_str().parse::<i128>().ok();
         if number(STORED) != Some(delivered.stored_at.into()) {
-            return None; // another job had this place
+            return None; // another job had this number
         }
         // A new consumer counts deliveries from one again.
         let is_same_count = number(CONSUMER) == Some(delivered.origin.consumer);
@@ -147,7 +147,7 @@ impl History {
         self.remembered.lock().retain(|(other, _)| *other != key);
         if let Ok(stream) = self.connection.jetstream.get_stream_no_info(self.stream()).await {
             let purging = stream.purge().filter(self.subject(delivered.sequence));
-            let _ = self.connection.in_time(purging.into_future()).await;
+            let _ = self.connection.with_timeout(purging.into_future()).await;
         }
     }
 

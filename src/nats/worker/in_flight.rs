@@ -59,7 +59,7 @@ pub(crate) struct InFlightJob {
 
 /// All deliveries in flight, by number.
 pub(crate) struct InFlight {
-    held: BTreeMap<u64, InFlightJob>,
+    jobs: BTreeMap<u64, InFlightJob>,
     next_number: u64,
     /// The number of deliveries that hold a slot.
     slots_taken: usize,
@@ -86,7 +86,7 @@ pub(crate) struct Due {
 impl InFlight {
     pub(crate) fn new(period: Option<Duration>, stuck_after: Option<Duration>) -> Self {
         Self {
-            held: BTreeMap::new(),
+            jobs: BTreeMap::new(),
             next_number: 0,
             slots_taken: 0,
             with_pool: 0,
@@ -98,11 +98,11 @@ impl InFlight {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.held.len()
+        self.jobs.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.jobs.is_empty()
     }
 
     /// Returns the number of deliveries that hold a slot: the pool has or had them, and their
@@ -119,7 +119,7 @@ impl InFlight {
     /// Returns the number of deliveries that no next job may be requested for: all whose
     /// acknowledgement is not on its way.
     pub(crate) fn not_acking(&self) -> usize {
-        self.held.len() - self.acking
+        self.jobs.len() - self.acking
     }
 
     /// Returns the number of handlers that have exceeded `stuck_after` and are still running.
@@ -127,7 +127,7 @@ impl InFlight {
         if self.stuck_after.is_none() {
             return 0;
         }
-        self.held.values().filter(|job| job.is_stuck).count()
+        self.jobs.values().filter(|job| job.is_stuck).count()
     }
 
     /// Adds a delivery and returns its number.
@@ -152,7 +152,7 @@ impl InFlight {
             is_acking: false,
         };
         let number = self.next_number;
-        self.held.insert(number, job);
+        self.jobs.insert(number, job);
         self.next_number += 1;
         number
     }
@@ -160,7 +160,7 @@ impl InFlight {
     /// Notes that the pool has the delivery. Its handler has `stuck_after` from the moment it
     /// starts.
     pub(crate) fn start(&mut self, number: u64, task: Arc<dyn Task>) {
-        let Some(job) = self.held.get_mut(&number) else { return };
+        let Some(job) = self.jobs.get_mut(&number) else { return };
         job.task = Some(task);
         job.has_slot = true;
         self.slots_taken += 1;
@@ -172,23 +172,23 @@ impl InFlight {
     /// Returns `true` if an earlier delivery of the same job is in flight. Then the job has not
     /// ended this process.
     pub(crate) fn has_duplicate(&self, number: u64) -> bool {
-        let Some(job) = self.held.get(&number) else { return false };
+        let Some(job) = self.jobs.get(&number) else { return false };
         let (sequence, origin) = (job.delivered.sequence, job.delivered.origin);
-        let mut others = self.held.iter().filter(|(other, _)| **other != number);
+        let mut others = self.jobs.iter().filter(|(other, _)| **other != number);
         others.any(|(_, other)| (other.delivered.sequence, other.delivered.origin) == (sequence, origin))
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&InFlightJob> {
-        self.held.get(&number)
+        self.jobs.get(&number)
     }
 
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut InFlightJob> {
-        self.held.get_mut(&number)
+        self.jobs.get_mut(&number)
     }
 
     /// Notes that the handler of a delivery has ended, or never started.
     pub(crate) fn finish(&mut self, number: u64) -> Option<&mut InFlightJob> {
-        let job = self.held.get_mut(&number)?;
+        let job = self.jobs.get_mut(&number)?;
         self.with_pool -= usize::from(job.task.take().is_some());
         job.stuck_at = None;
         Some(job)
@@ -197,7 +197,7 @@ impl InFlight {
     /// Notes that the acknowledgement of a delivery is on its way. Its slot counts as free for
     /// requests, unless its handler still runs.
     pub(crate) fn mark_acking(&mut self, number: u64) {
-        if let Some(job) = self.held.get_mut(&number)
+        if let Some(job) = self.jobs.get_mut(&number)
             && !job.is_stuck
             && !std::mem::replace(&mut job.is_acking, true)
         {
@@ -207,14 +207,14 @@ impl InFlight {
 
     /// Notes that the server has not taken the acknowledgement of a delivery.
     pub(crate) fn unmark_acking(&mut self, number: u64) {
-        if let Some(job) = self.held.get_mut(&number) {
+        if let Some(job) = self.jobs.get_mut(&number) {
             self.acking -= usize::from(std::mem::take(&mut job.is_acking));
         }
     }
 
-    /// Removes a delivery. Returns whether it held a slot.
+    /// Removes a delivery. Returns whether it jobs a slot.
     pub(crate) fn release(&mut self, number: u64) -> Option<bool> {
-        let job = self.held.remove(&number)?;
+        let job = self.jobs.remove(&number)?;
         self.acking -= usize::from(job.is_acking);
         self.with_pool -= usize::from(job.task.is_some());
         self.slots_taken -= usize::from(job.has_slot);
@@ -225,17 +225,17 @@ impl InFlight {
     pub(crate) fn with_reply_subject(&self, subject: &str) -> Option<u64> {
         let is_acked =
             |job: &InFlightJob| job.give_up_at.is_some() && job.delivered.message.reply.as_deref() == Some(subject);
-        self.held.iter().find(|(_, job)| is_acked(job)).map(|(number, _)| *number)
+        self.jobs.iter().find(|(_, job)| is_acked(job)).map(|(number, _)| *number)
     }
 
     /// Returns the tasks that may not have started.
     pub(crate) fn tasks(&self) -> Vec<Arc<dyn Task>> {
-        self.held.values().filter_map(|job| job.task.clone()).collect()
+        self.jobs.values().filter_map(|job| job.task.clone()).collect()
     }
 
     /// Returns the numbers of all deliveries.
     pub(crate) fn numbers(&self) -> Vec<u64> {
-        self.held.keys().copied().collect()
+        self.jobs.keys().copied().collect()
     }
 
     /// Returns when to call [`due`](Self::due) again.
@@ -246,7 +246,7 @@ impl InFlight {
     /// Makes every heartbeat due: the server may have missed some.
     pub(crate) fn heartbeat_now(&mut self) {
         let now = Instant::now();
-        self.held.values_mut().for_each(|job| job.heartbeat_at = now);
+        self.jobs.values_mut().for_each(|job| job.heartbeat_at = now);
         self.next_check = Some(now);
     }
 
@@ -257,7 +257,7 @@ impl InFlight {
             return due;
         }
         self.next_check = None;
-        for (number, job) in &mut self.held {
+        for (number, job) in &mut self.jobs {
             if job.stuck_at.is_some_and(|moment| moment <= now) {
                 // Waiting for a worker of the pool does not count.
                 let since = job.started.get().copied().unwrap_or(now);
@@ -282,7 +282,7 @@ impl InFlight {
 
     /// Returns the subjects for the heartbeats of these deliveries.
     pub(crate) fn subjects(&self, numbers: &[u64], is_meant: impl Fn(&Delivered) -> bool) -> Vec<Subject> {
-        let meant = numbers.iter().filter_map(|number| self.held.get(number)).filter(|job| is_meant(&job.delivered));
+        let meant = numbers.iter().filter_map(|number| self.jobs.get(number)).filter(|job| is_meant(&job.delivered));
         meant.filter_map(|job| job.delivered.message.reply.clone()).collect()
     }
 }
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_is_due_after_each_period_and_none_when_nothing_is_held() {
+    fn a_heartbeat_is_due_after_each_period_and_none_without_jobs() {
         let mut in_flight = InFlight::new(Some(PERIOD), None);
         let start = Instant::now();
         let _ = hold(&mut in_flight);
@@ -333,18 +333,18 @@ mod tests {
         assert_eq!(in_flight.next_check(), Some(later + PERIOD));
         in_flight.release(0);
         assert_eq!(in_flight.due(later + PERIOD).heartbeats.len(), 0);
-        assert_eq!(in_flight.next_check(), None, "an idle run does not look at the clock");
+        assert_eq!(in_flight.next_check(), None, "an idle run has no deadline");
     }
 
     #[test]
-    fn a_stuck_job_has_no_more_heartbeats_and_one_with_a_verdict_is_never_stuck() {
+    fn a_stuck_job_has_no_more_heartbeats_and_a_finished_one_is_never_stuck() {
         let mut in_flight = InFlight::new(Some(PERIOD), Some(3 * PERIOD));
         let start = Instant::now();
         for number in [hold(&mut in_flight), hold(&mut in_flight), hold(&mut in_flight)] {
             in_flight.start(number, Arc::new(Idle));
         }
-        let _ = in_flight.get(0).expect("held").started.set(start);
-        let _ = in_flight.get(1).expect("held").started.set(start);
+        let _ = in_flight.get(0).expect("jobs").started.set(start);
+        let _ = in_flight.get(1).expect("jobs").started.set(start);
         in_flight.finish(1);
         let due = in_flight.due(start + 4 * PERIOD);
         assert_eq!((due.stuck, due.heartbeats.len()), (vec![0], 2));

@@ -19,7 +19,7 @@ use super::incarnation::{self, LEASE, Origin, OriginStatus};
 use super::leftover;
 use crate::io;
 use crate::nats::core::inner::ConnectionInner;
-use crate::nats::core::time_limit::hand_over;
+use crate::nats::core::time_limit::poll_once;
 use crate::nats::error::{Denied, WorkerError};
 use crate::nats::server_time::nanoseconds;
 use crate::nats::{check, config_diff};
@@ -55,11 +55,11 @@ pub(crate) struct Replies {
 /// Why preparing failed.
 pub(crate) enum PrepareError {
     /// It may succeed later.
-    Passing(String),
+    Transient(String),
     /// The server does not answer.
     Silence,
     /// It cannot succeed later.
-    Final(WorkerError),
+    Permanent(WorkerError),
 }
 
 /// A subscription to which jobs are delivered.
@@ -68,7 +68,7 @@ pub(crate) struct Inbox {
     /// The prefix of its subjects.
     name: String,
     /// The number of requests.
-    asked: u64,
+    requested: u64,
     heard_at: Instant,
     /// When a closed inbox is dropped; `None` if it is open, or is never dropped.
     overdue_at: Option<Instant>,
@@ -100,7 +100,7 @@ pub(crate) async fn prepare(
     calls.extend(config.filters.iter().map(|filter| format!("CONSUMER.CREATE.{stream}.{consumer}.{filter}")));
     match connection.permitted_api(&calls, prepare_if_permitted(connection, config, needs_replies)).await {
         Ok(prepared) => prepared,
-        Err(Denied(text)) => Err(PrepareError::Passing(format!("permission denied: {text}"))),
+        Err(Denied(text)) => Err(PrepareError::Transient(format!("permission denied: {text}"))),
     }
 }
 
@@ -110,26 +110,26 @@ async fn prepare_if_permitted(
     needs_replies: bool,
 ) -> Result<Prepared, PrepareError> {
     if !connection.is_connected() {
-        return Err(PrepareError::Passing("there is no connection".to_owned()));
+        return Err(PrepareError::Transient("there is no connection".to_owned()));
     }
-    config.check_server(connection).map_err(|error| PrepareError::Final(error.into()))?;
+    config.check_server(connection).map_err(|error| PrepareError::Permanent(error.into()))?;
     let wanted = config.to_client_config();
     let created = match incarnation::stream_created(connection, &config.stream).await {
         Ok(Some(created)) => created,
-        Ok(None) => return Err(PrepareError::Passing("there is no such stream".to_owned())),
-        Err(OriginStatus::Unknown(error)) => return Err(PrepareError::Passing(error)),
+        Ok(None) => return Err(PrepareError::Transient("there is no such stream".to_owned())),
+        Err(OriginStatus::Unknown(error)) => return Err(PrepareError::Transient(error)),
         Err(_) => return Err(PrepareError::Silence),
     };
     if leftover::consumer_info(connection, config).await.is_err() {
         io::sleep(2 * LEASE).await; // rule 3 of `incarnation`
     }
-    let stream = connection.jetstream.get_stream_no_info(&*config.stream).await.map_err(passing)?;
+    let stream = connection.jetstream.get_stream_no_info(&*config.stream).await.map_err(transient)?;
     if !config.filters.is_empty() {
-        let checking = connection.in_time(connection.jetstream.get_stream(&*config.stream));
-        let info = checking.await.ok_or(PrepareError::Silence)?.map_err(passing)?;
+        let checking = connection.with_timeout(connection.jetstream.get_stream(&*config.stream));
+        let info = checking.await.ok_or(PrepareError::Silence)?.map_err(transient)?;
         check_filters(config, &info.cached_info().config.subjects)?;
     }
-    let making = connection.in_time(stream.get_or_create_consumer(&config.consumer, wanted.clone()));
+    let making = connection.with_timeout(stream.get_or_create_consumer(&config.consumer, wanted.clone()));
     let consumer = match making.await.ok_or(PrepareError::Silence)? {
         Ok(consumer) => consumer,
         Err(error) => {
@@ -137,32 +137,32 @@ async fn prepare_if_permitted(
                 // A missing stream may be created, and a failure may pass. A request that the
                 // server rejects stays rejected.
                 ConsumerErrorKind::JetStream(said) if is_refusal(said.code(), said.error_code()) => {
-                    PrepareError::Final(WorkerError::Rejected(error.into()))
+                    PrepareError::Permanent(WorkerError::Rejected(error.into()))
                 }
                 ConsumerErrorKind::InvalidConsumerType | ConsumerErrorKind::InvalidName => {
-                    PrepareError::Final(WorkerError::Rejected(error.into()))
+                    PrepareError::Permanent(WorkerError::Rejected(error.into()))
                 }
-                _ => passing(error),
+                _ => transient(error),
             });
         }
     };
     let differences = config_diff::of_consumer(&wanted, &consumer.cached_info().config);
     if !differences.is_empty() {
         let error = WorkerError::Differs { consumer: config.consumer.clone(), differences };
-        return Err(PrepareError::Final(error));
+        return Err(PrepareError::Permanent(error));
     }
     let replies = if needs_replies { Some(subscribe(connection).await?) } else { None };
     let Replies { subscriber, name } = subscribe(connection).await?;
     let now = Instant::now();
-    let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, asked: 0, heard_at: now, overdue_at: None };
+    let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, requested: 0, heard_at: now, overdue_at: None };
     let origin = Origin { stream: created, consumer: nanoseconds(consumer.cached_info().created) };
     Ok(Prepared { consumer: Arc::new(consumer), origin, inbox, replies })
 }
 
 async fn subscribe(connection: &ConnectionInner) -> Result<Replies, PrepareError> {
     let name = connection.client.new_inbox();
-    let subscribing = connection.in_time(connection.client.subscribe(format!("{name}.*"))).await;
-    let subscriber = subscribing.ok_or(PrepareError::Silence)?.map_err(passing)?;
+    let subscribing = connection.with_timeout(connection.client.subscribe(format!("{name}.*"))).await;
+    let subscriber = subscribing.ok_or(PrepareError::Silence)?.map_err(transient)?;
     Ok(Replies { subscriber, name })
 }
 
@@ -172,7 +172,7 @@ fn check_filters(config: &ConsumerConfig, subjects: &[String]) -> Result<(), Pre
     let is_dead = |filter: &&String| !subjects.iter().any(|subject| check::overlaps(filter, subject));
     let Some(dead) = config.filters.iter().find(is_dead) else { return Ok(()) };
     let error = format!("no subject of the stream {} matches {dead}", config.stream);
-    Err(PrepareError::Final(WorkerError::Rejected(error.into())))
+    Err(PrepareError::Permanent(WorkerError::Rejected(error.into())))
 }
 
 /// Returns `true` if the server understood the request and rejects it.
@@ -180,16 +180,16 @@ fn is_refusal(code: usize, error: ErrorCode) -> bool {
     code == 400 && error != ErrorCode::CLUSTER_NOT_AVAILABLE
 }
 
-fn passing(error: impl Display) -> PrepareError {
-    PrepareError::Passing(error.to_string())
+fn transient(error: impl Display) -> PrepareError {
+    PrepareError::Transient(error.to_string())
 }
 
 impl Prepared {
     /// Requests `jobs` jobs, and no more bytes than the limit unless a single job is larger.
     pub(crate) fn request(&mut self, jobs: usize, bytes: usize, connection: &ConnectionInner) {
-        self.inbox.asked += 1;
-        let reply = format!("{}.{}", self.inbox.name, self.inbox.asked);
-        let question = BatchConfig {
+        self.inbox.requested += 1;
+        let reply = format!("{}.{}", self.inbox.name, self.inbox.requested);
+        let request = BatchConfig {
             batch: jobs,
             // A single job is requested without a limit of bytes.
             max_bytes: if jobs == 1 { 0 } else { bytes.max(connection.client.max_payload() + MESSAGE_OVERHEAD) },
@@ -197,13 +197,13 @@ impl Prepared {
             idle_heartbeat: SERVER_HEARTBEAT,
             ..BatchConfig::default()
         };
-        if hand_over(self.consumer.request_batch(question.clone(), reply.clone().into())).is_some() {
+        if poll_once(self.consumer.request_batch(request.clone(), reply.clone().into())).is_some() {
             return;
         }
         let (consumer, limit) = (Arc::clone(&self.consumer), connection.timeout.min(SILENCE));
         connection.io.spawn(async move {
             // If there is no room, or the client is closed, the silence of the server reveals it.
-            let _ = io::timeout(limit, consumer.request_batch(question, reply.into())).await;
+            let _ = io::timeout(limit, consumer.request_batch(request, reply.into())).await;
         });
     }
 }

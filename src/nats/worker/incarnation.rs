@@ -25,8 +25,7 @@ use super::config::ConsumerConfig;
 use super::server_clock::ServerTime;
 use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::Denied;
-use crate::nats::server_time::moment_of;
-use crate::nats::server_time::nanoseconds;
+use crate::nats::server_time::{moment_of, nanoseconds};
 
 /// The maximum age of the check of the stream and the consumer when an outcome is sent.
 pub(crate) const LEASE: Duration = Duration::from_millis(100);
@@ -75,7 +74,7 @@ async fn check_if_permitted(connection: &ConnectionInner, config: &ConsumerConfi
         connection.answer(connection.jetstream.request(config.info_call(), &json!({}))).await;
     let answer = match answer {
         Ok(answer) => answer,
-        Err(error) => return OriginCheck { status: unseen(&error), server_time: None },
+        Err(error) => return OriginCheck { status: status_of(&error), server_time: None },
     };
     let server_time = time_in(&answer);
     if let Some(error) = answer.get("error").filter(|error| error["code"] != 404) {
@@ -111,11 +110,11 @@ pub(crate) async fn stream_info(
         Ok(Response::Ok(info)) => Ok(Some(info)),
         Ok(Response::Err { error }) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
         Ok(Response::Err { error }) => Err(OriginStatus::Unknown(error.to_string())),
-        Err(error) => Err(unseen(&error)),
+        Err(error) => Err(status_of(&error)),
     }
 }
 
-fn unseen(error: &RequestError) -> OriginStatus {
+fn status_of(error: &RequestError) -> OriginStatus {
     match error.kind() {
         RequestErrorKind::TimedOut => OriginStatus::Silence,
         _ => OriginStatus::Unknown(error.to_string()),

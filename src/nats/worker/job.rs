@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn old_and_new_servers_say_the_same_of_a_job() {
+    fn the_replies_of_old_and_new_servers_are_read() {
         for reply in [
             "$JS.ACK.JOBS.worker.3.41.77.1700000000000000000.5",
             "$JS.ACK._.hash.JOBS.worker.3.41.77.1700000000000000000.5",

@@ -83,7 +83,7 @@ pub(crate) async fn floor(connection: &ConnectionInner, config: &ConsumerConfig)
         // pending.
         let (ghost, delivery) = (floor + 1, info.ack_floor.consumer_sequence + 2);
         let subject = format!("$JS.ACK.{}.{}.1.{ghost}.{delivery}.0.0", config.stream, config.consumer);
-        let acknowledged = connection.in_time(connection.client.request(subject, "+ACK".into())).await;
+        let acknowledged = connection.with_timeout(connection.client.request(subject, "+ACK".into())).await;
         if !matches!(acknowledged, Some(Ok(_))) {
             break;
         }
@@ -114,7 +114,7 @@ pub(crate) async fn clear(
     floor: u64,
 ) -> Result<u64, QueueError> {
     if floor == 0 {
-        return Ok(0); // the server would take the next place, 1, for "all"
+        return Ok(0); // the server would take the next number, 1, for "all"
     }
     let stream = connection.jetstream.get_stream_no_info(&*config.stream).await?;
     let purged = stream.purge().sequence(floor + 1).filter(subject).await;
@@ -162,7 +162,7 @@ async fn next_of(
     let subject = format!("STREAM.MSG.GET.{}", config.stream);
     let answer: Value = connection.answer(connection.jetstream.request(subject, &question)).await?;
     match answer.get("message") {
-        Some(message) => Ok(Some(StoredJob::read(message).ok_or("the answer makes no sense")?)),
+        Some(message) => Ok(Some(StoredJob::read(message).ok_or("the answer is malformed")?)),
         None if answer["error"]["code"] == 404 => Ok(None),
         None => Err(answer["error"]["description"].to_string().into()),
     }

@@ -97,7 +97,7 @@ const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
 /// let worker = Worker::builder(&queue, "resizer")
 ///     .retry(RetryPolicy::exponential().base_delay(Duration::from_secs(1)).max_attempts(5))
 ///     .build()?;
-/// // Somebody else, who handles Ctrl-C say, calls `drain` on a clone.
+/// // Another thread, such as a Ctrl-C handler, calls `drain` on a clone.
 /// let report = worker.run(&pool, |job| -> Result<(), std::io::Error> {
 ///     println!("{} {:?}", job.subject(), job.text());
 ///     Ok(())
@@ -352,7 +352,7 @@ impl<E> Worker<E> {
         match self.connection.io.block_on(course, Deadline::NEVER) {
             Ok(ended) => ended,
             Err(BlockError::OnIoThread) => Err(WorkerError::WouldDeadlock),
-            Err(BlockError::Timeout) => unreachable!("a wait without an end ends with the run"),
+            Err(BlockError::Timeout) => unreachable!("a wait without a deadline ends only with the run"),
             Err(BlockError::Panicked(panic)) => panic.resume(),
         }
     }

@@ -89,7 +89,7 @@ mod tests {
 
     /// Fault 206.
     #[test]
-    fn an_age_is_by_the_servers_clock_whatever_the_machine_believes() {
+    fn an_age_is_measured_by_the_servers_clock_alone() {
         let clock = ServerClock::new();
         // The server is a hundred days in, far from this machine's clock.
         clock.has_passed(100 * DAY);

@@ -69,7 +69,7 @@ async fn set_aside(acker: &Acker, job: &StoredJob, headers: &[u8], fault: &str, 
         return acker.connection.callback.call(&Event::DeadLetterFailed { subject, sequence, error });
     }
     if let Ok(stream) = acker.connection.jetstream.get_stream_no_info(&*acker.stream).await {
-        let _ = acker.connection.in_time(stream.delete_message(sequence)).await;
+        let _ = acker.connection.with_timeout(stream.delete_message(sequence)).await;
     }
     add(&counters.dead);
     acker.connection.callback.call(&Event::JobSetAside { subject, sequence, error: fault.to_owned() });
@@ -92,7 +92,7 @@ fn find_fault(headers: &[u8]) -> Option<&'static str> {
     let mut is_first = true;
     for line in lines.filter(|line| !line.is_empty()) {
         if !is_first && line.starts_with(char::is_whitespace) {
-            continue; // goes on with the header before it
+            continue; // continues the previous header
         }
         is_first = false;
         let Some((name, _)) = line.split_once(':') else { return Some("a header has no colon") };
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_that_the_client_cannot_read_are_told_from_those_it_can() {
+    fn headers_that_the_client_cannot_read_are_recognised() {
         let whole = |line: &[u8]| [b"NATS/1.0\r\n", line, b"\r\n\r\n"].concat();
         for line in [&b"Name: \xe9t\xe9"[..], b"Order Number: 7", b"no colon", "Größe: 1".as_bytes(), b"a\tb: 1"] {
             assert!(find_fault(&whole(line)).is_some(), "{line:?}");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_is_kept() {
+    fn readable_headers_are_kept() {
         let map = readable(b"NATS/1.0\r\nGood: 1\r\nBad Name: 2\r\nNats-Msg-Id: x\r\nN: \xff\r\n\r\n");
         assert_eq!(map.len(), 2, "{map:?}");
         assert_eq!(map.get("Nats-Msg-Id").map(HeaderValue::as_str), Some("x"));

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use async_nats::StatusCode;
 
+use super::pending_acks::Ack;
 use super::state::WorkerRun;
 use crate::io;
-use crate::nats::core::time_limit::hand_over;
+use crate::nats::core::time_limit::poll_once;
 use crate::nats::worker::ack::{AckResult, ack_payload};
 use crate::nats::worker::command::Command;
 use crate::nats::worker::incarnation::LEASE;
 use crate::nats::worker::job_task::Disposition;
-use crate::nats::worker::run::pending_acks::Ack;
 use crate::sync::Arc;
 
 /// The longest wait for an answer, even if the request timeout is longer.
@@ -35,7 +35,7 @@ impl WorkerRun {
         let number = self.acks.sent;
         let (reply, word, connection) = (replies.subject(number), ack_payload(&disposition), &self.context.connection);
         let sending = connection.client.publish_with_reply(subject.clone(), reply.clone(), word.clone().into());
-        if hand_over(sending).is_none() {
+        if poll_once(sending).is_none() {
             let (connection, commands) = (Arc::clone(connection), self.context.commands.0.clone());
             self.context.connection.io.spawn(async move {
                 let sending = connection.client.publish_with_reply(subject, reply, word.into());

@@ -25,9 +25,9 @@ const CANCEL_BEFORE_END: Duration = Duration::from_secs(1);
 
 impl WorkerRun {
     pub(crate) fn prepare(&mut self) {
-        self.tries += 1;
+        self.prepare_count += 1;
         self.state = State::Preparing;
-        let (number, commands) = (self.tries, self.context.commands.0.clone());
+        let (number, commands) = (self.prepare_count, self.context.commands.0.clone());
         let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
         let needs_replies = self.acks.replies.is_none();
         self.context.connection.io.spawn(async move {
@@ -49,7 +49,7 @@ impl WorkerRun {
         self.credit.forget();
         let open = std::mem::replace(&mut self.state, State::Preparing);
         if let State::Open(prepared) = open {
-            self.old.push(prepared.inbox.close(&self.context.connection));
+            self.closing.push(prepared.inbox.close(&self.context.connection));
         }
     }
 
@@ -67,8 +67,8 @@ impl WorkerRun {
                 self.sweep();
                 self.emit(&Event::ConsumerReady { consumer: self.context.config.consumer.clone() });
             }
-            Err(PrepareError::Final(error)) => self.drain(Some(error)),
-            Err(PrepareError::Passing(error)) => self.fail(error),
+            Err(PrepareError::Permanent(error)) => self.drain(Some(error)),
+            Err(PrepareError::Transient(error)) => self.fail(error),
             Err(PrepareError::Silence) => {
                 self.replace_dead_connection();
                 self.fail("the server does not answer".to_owned());
@@ -84,14 +84,14 @@ impl WorkerRun {
             self.stream_was_replaced();
         }
         if known.is_some_and(|known| known != origin) {
-            self.return_line(); // it is delivered again, or is missing_consumer
+            self.return_pending(); // they are delivered again, or no longer exist
         }
     }
 
     /// Checks whether the server is alive: its heartbeat is overdue.
     pub(crate) fn check_server(&mut self) {
         if let State::Open(prepared) = &mut self.state {
-            prepared.inbox.touch(); // the next look is as far away
+            prepared.inbox.touch(); // the next check is as far away
         }
         self.lease.void();
         self.lease.is_for_silence = true;
@@ -106,14 +106,14 @@ impl WorkerRun {
         }
         self.context.connection.io.spawn(async move {
             let probe = connection.client.new_inbox();
-            let answer = connection.in_time(connection.client.request(probe, "".into())).await;
+            let answer = connection.with_timeout(connection.client.request(probe, "".into())).await;
             if answer.is_none_or(|answer| answer.is_err_and(|error| error.kind() == RequestErrorKind::TimedOut)) {
-                let _ = connection.in_time(connection.client.force_reconnect()).await;
+                let _ = connection.with_timeout(connection.client.force_reconnect()).await;
             }
         });
     }
 
-    /// Handles a failure: tries again after a pause.
+    /// Handles a failure: prepare_count again after a pause.
     pub(crate) fn fail(&mut self, error: String) {
         self.close_inbox();
         let pause = MIN_PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE);
@@ -128,7 +128,7 @@ impl WorkerRun {
             return;
         }
         self.close_inbox();
-        self.tries += 1; // what is being prepared is not wanted any more
+        self.prepare_count += 1; // the result of preparing is stale
         let (now, time) = (Instant::now(), self.context.config.drain_timeout);
         let last_call = now.checked_add(time.saturating_sub(CANCEL_BEFORE_END.min(time / 4)));
         self.state = State::Draining { last_call, until: now.checked_add(time), error };
@@ -138,7 +138,7 @@ impl WorkerRun {
 
     /// Returns the jobs that have not started.
     pub(crate) fn return_queued(&mut self) {
-        self.return_line();
+        self.return_pending();
         for task in self.in_flight.tasks() {
             task.cancel(CancelReason::Requested, &self.context.executor);
         }

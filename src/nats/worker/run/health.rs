@@ -29,9 +29,9 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn note_disconnected(&mut self, is_asking: bool) {
+    pub(crate) fn note_disconnected(&mut self, has_requests: bool) {
         self.disconnected_at = Some(Instant::now());
-        self.may_have_culprit |= is_asking;
+        self.may_have_culprit |= has_requests;
     }
 
     /// Returns `true`, once, if the connection has been down for too long.

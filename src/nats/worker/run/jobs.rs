@@ -30,13 +30,13 @@ impl WorkerRun {
             || self.is_paused
             || self.health.is_sweeping
             || !self.solo.is_none()
-            || self.is_full_of_stuck()
+            || self.is_pool_stuck()
         {
             return;
         }
         let State::Open(prepared) = &mut self.state else { return };
-        if !self.credit.is_asking() {
-            prepared.inbox.touch(); // the server had no reason to say anything until now
+        if !self.credit.has_requests() {
+            prepared.inbox.touch(); // the server had no reason to send anything until now
         }
         let most = if self.health.is_next_too_large { 1 } else { usize::MAX };
         let jobs = self.credit.request(self.in_flight.not_acking(), most);
@@ -64,7 +64,7 @@ impl WorkerRun {
         self.credit.received();
         let read = self.origin.and_then(|origin| Delivered::read(message, origin, &self.clock));
         let Some(delivered) = read else {
-            self.emit(&Event::Warning("a message came that is no job".to_owned()));
+            self.emit(&Event::Warning("a message arrived that is not a job".to_owned()));
             return;
         };
         let counters = &self.context.counters;
@@ -82,7 +82,7 @@ impl WorkerRun {
         let is_early = !delivered.until_due().is_zero();
         let asks_for_time = is_early && !self.clock.is_fresh();
         if is_new && !asks_for_time {
-            return self.place(number, JobRecord::default());
+            return self.dispatch(number, JobRecord::default());
         }
         let (acker, commands) = (Arc::clone(&self.context.acker), self.context.commands.0.clone());
         let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
@@ -99,7 +99,7 @@ impl WorkerRun {
     }
 
     /// Decides what to do with a delivery, once everything is known of its job.
-    pub(crate) fn place(&mut self, number: u64, record: JobRecord) {
+    pub(crate) fn dispatch(&mut self, number: u64, record: JobRecord) {
         let Some(job) = self.in_flight.get(number) else { return };
         let delivered = Arc::clone(&job.delivered);
         delivered.set_returns(record.returns);
@@ -114,35 +114,35 @@ impl WorkerRun {
         } else if delivered.attempts() > config.max_deliveries {
             let error = "it was delivered too often without an outcome".to_owned();
             self.queue_outcome(number, Disposition::Dead { reason: DeadLetterReason::Deliveries, error });
-        } else if !self.is_open() || self.is_paused || self.is_line_full() || self.is_full_of_stuck() {
+        } else if !self.is_open() || self.is_paused || self.is_pending_full() || self.is_pool_stuck() {
             self.queue_outcome(number, Disposition::Nak(self.pause_of_return()));
         } else if !self.solo.is_none()
             || (delivered.attempts() >= config.alone_from && !self.in_flight.has_duplicate(number))
         {
             self.run_alone(number);
         } else {
-            self.line.push_back(number);
+            self.pending.push_back(number);
         }
     }
 
     /// Returns `true` if a further delivery would have to wait for more than the confirmation of an
     /// outcome.
-    fn is_line_full(&self) -> bool {
-        self.in_flight.with_pool() + self.line.len() >= self.credit.slots()
+    fn is_pending_full(&self) -> bool {
+        self.in_flight.with_pool() + self.pending.len() >= self.credit.slots()
     }
 
-    /// Starts deliveries from the line while there are free slots.
+    /// Starts deliveries from the pending list while there are free slots.
     pub(crate) fn start_next(&mut self) {
         while self.in_flight.slots_taken() < self.credit.slots()
-            && let Some(number) = self.line.pop_front()
+            && let Some(number) = self.pending.pop_front()
         {
             self.start(number);
         }
     }
 
     /// Returns the deliveries that wait for a slot.
-    pub(crate) fn return_line(&mut self) {
-        for number in std::mem::take(&mut self.line) {
+    pub(crate) fn return_pending(&mut self) {
+        for number in std::mem::take(&mut self.pending) {
             self.queue_outcome(number, Disposition::Nak(Duration::ZERO));
         }
     }
@@ -151,7 +151,7 @@ impl WorkerRun {
     pub(crate) fn start(&mut self, number: u64) {
         let Some(job) = self.in_flight.get(number) else { return };
         let (dispatcher, counters) = (&self.context.dispatcher, &self.context.counters);
-        counters.enter(); // before its handler can begin
+        counters.enter(); // before its handler can start
         let task = dispatcher.take(number, Arc::clone(&job.delivered), &job.token, &job.started, &self.dispositions.0);
         match task {
             Some(task) => self.in_flight.start(number, task),

@@ -13,7 +13,7 @@
 //!    a slot from the moment it is given to the pool.
 //! 2. Requested and in-flight jobs together never exceed the slots, except for deliveries whose
 //!    acknowledgement is on its way. The next job is requested together with that acknowledgement,
-//!    and waits in the *line* until the slot is confirmed free. Excess jobs, which arrive if a
+//!    and waits in the *pending* list until the slot is confirmed free. Excess jobs, which arrive if a
 //!    request was wrongly presumed lost, are returned with a nak.
 //! 3. An inbox that is abandoned is closed. The messages that the server sent before that are taken
 //!    or returned. No job is returned before the server has closed the inbox, or the job would
@@ -42,6 +42,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use self::state::{State, WorkerRun};
 use super::config::RunReport;
 use super::inbox::Inbox;
 use super::job_task::Disposition;
@@ -51,8 +52,6 @@ use crate::nats::core::dispatch::ConnectionEvent;
 use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
 use crate::nats::worker::command::Command;
-use crate::nats::worker::run::state::State;
-use crate::nats::worker::run::state::WorkerRun;
 
 /// The next event that a run handles.
 enum Step {
@@ -91,7 +90,7 @@ impl WorkerRun {
     /// Returns the result of the run, if it has ended.
     fn is_over(&mut self) -> Option<Result<RunReport, WorkerError>> {
         let State::Draining { until, error, .. } = &mut self.state else { return None };
-        let is_empty = self.in_flight.is_empty() && self.old.is_empty();
+        let is_empty = self.in_flight.is_empty() && self.closing.is_empty();
         if !is_empty && until.is_none_or(|moment| Instant::now() < moment) {
             return None;
         }
@@ -122,17 +121,17 @@ impl WorkerRun {
             }
         }
         let now = Instant::now();
-        self.poll_old(context, now).map_or_else(|| self.poll_clock(context, now), Poll::Ready)
+        self.poll_closing(context, now).map_or_else(|| self.poll_clock(context, now), Poll::Ready)
     }
 
     /// Polls the inboxes that are being closed. The end of an inbox is a step as well.
-    fn poll_old(&mut self, context: &mut Context<'_>, now: Instant) -> Option<Step> {
-        for place in 0..self.old.len() {
-            match self.old[place].poll_next(context) {
+    fn poll_closing(&mut self, context: &mut Context<'_>, now: Instant) -> Option<Step> {
+        for place in 0..self.closing.len() {
+            match self.closing[place].poll_next(context) {
                 Poll::Ready(Some(message)) => return Some(Step::Arrival(message)),
-                Poll::Pending if !self.old[place].is_overdue(now) => {}
+                Poll::Pending if !self.closing[place].is_overdue(now) => {}
                 Poll::Ready(None) | Poll::Pending => {
-                    self.old.swap_remove(place);
+                    self.closing.swap_remove(place);
                     // A check that starts now ends after the server has closed the inbox.
                     self.lease.void();
                     return Some(Step::Time);
@@ -159,11 +158,11 @@ impl WorkerRun {
     fn next_due(&self) -> Option<Instant> {
         let of_state = match &self.state {
             State::Pausing { until } => Some(*until),
-            State::Open(prepared) if self.credit.is_asking() => Some(prepared.inbox.heartbeat_deadline()),
+            State::Open(prepared) if self.credit.has_requests() => Some(prepared.inbox.heartbeat_deadline()),
             State::Draining { last_call, until, .. } => last_call.or(*until),
             State::Preparing | State::Open(_) => None,
         };
-        let overdue = self.old.iter().filter_map(Inbox::overdue_at);
+        let overdue = self.closing.iter().filter_map(Inbox::overdue_at);
         let (in_flight, acks) = (self.in_flight.next_check(), self.acks.next_due());
         let own = [in_flight, acks, self.outcomes_due_at(), self.solo.next_due(), self.health.next_due()];
         overdue.chain(of_state).chain(own.into_iter().flatten()).min()
@@ -173,7 +172,7 @@ impl WorkerRun {
         let now = Instant::now();
         match &mut self.state {
             State::Pausing { until } if *until <= now => self.prepare(),
-            State::Open(prepared) if prepared.inbox.heartbeat_deadline() <= now && (self.credit.is_asking()) => {
+            State::Open(prepared) if prepared.inbox.heartbeat_deadline() <= now && (self.credit.has_requests()) => {
                 self.check_server();
             }
             State::Draining { last_call, .. } if last_call.is_some_and(|moment| moment <= now) => {
@@ -204,7 +203,7 @@ impl WorkerRun {
         let disposition = self.context.dispatcher.stuck_disposition(&job.delivered);
         self.queue_outcome(number, disposition);
         self.emit(&Event::JobStuck { subject, sequence });
-        if self.is_full_of_stuck() {
+        if self.is_pool_stuck() {
             // Jobs that wait for a worker of this pool could run elsewhere.
             self.return_queued();
             if matches!(self.state, State::Open(_)) {
@@ -214,7 +213,7 @@ impl WorkerRun {
     }
 
     /// Returns `true` if stuck handlers occupy all workers of the pool.
-    fn is_full_of_stuck(&self) -> bool {
+    fn is_pool_stuck(&self) -> bool {
         let stuck = self.in_flight.stuck();
         stuck > 0 && stuck >= self.context.dispatcher.workers()
     }
@@ -224,7 +223,7 @@ impl WorkerRun {
             Command::AckResult(number, result) => self.on_ack_result(number, result),
             Command::Unsent(number) => self.on_unsent(number),
             Command::Connection(ConnectionEvent::Disconnected) => {
-                self.health.note_disconnected(self.credit.is_asking());
+                self.health.note_disconnected(self.credit.has_requests());
                 self.was_disconnected = true;
                 self.lease.void();
                 self.credit.forget();
@@ -239,10 +238,10 @@ impl WorkerRun {
                     self.prepare_again();
                 }
             }
-            Command::Prepared(number, prepared) if number == self.tries => self.on_prepared(prepared),
+            Command::Prepared(number, prepared) if number == self.prepare_count => self.on_prepared(prepared),
             Command::Prepared(..) => {}
             Command::OriginChecked(number, check) => self.on_origin_checked(number, &check),
-            Command::Known(number, record) => self.place(number, record),
+            Command::Known(number, record) => self.dispatch(number, record),
             Command::Swept => self.health.is_sweeping = false,
             Command::Leftovers(found) => self.on_leftovers(found),
             Command::Slots(slots) => self.set_slots(slots),

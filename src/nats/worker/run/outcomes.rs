@@ -68,9 +68,9 @@ impl WorkerRun {
             return;
         }
         let now = Instant::now();
-        self.give_up_late_outcomes(now);
+        self.expire_outcomes(now);
         if !self.context.connection.is_connected() {
-            self.lease.heartbeats.clear(); // all are due when the connection is back
+            self.lease.heartbeats.clear(); // all become due when the connection is back
             return;
         }
         let Some(origin) = self.origin.filter(|_| self.lease.is_fresh()) else {
@@ -84,7 +84,7 @@ impl WorkerRun {
             let Some(number) = self.lease.waiting.pop_front() else { break };
             let Some(job) = self.in_flight.get_mut(number) else { continue };
             let returns = job.disposition.as_ref().is_some_and(Disposition::is_nak);
-            if returns && !self.old.is_empty() {
+            if returns && !self.closing.is_empty() {
                 self.lease.waiting.push_back(number); // rule 3 of the run
                 continue;
             }
@@ -94,8 +94,8 @@ impl WorkerRun {
                 self.lose_outcome(number);
                 continue;
             }
-            let is_deserted = from.consumer != origin.consumer || self.lease.is_consumer_gone(origin);
-            let route = if is_deserted { Route::Stream } else { Route::Consumer };
+            let is_consumer_lost = from.consumer != origin.consumer || self.lease.is_consumer_gone(origin);
+            let route = if is_consumer_lost { Route::Stream } else { Route::Consumer };
             self.send_outcome(number, disposition, route);
         }
     }
@@ -104,7 +104,7 @@ impl WorkerRun {
     fn needs_origin_check(&self) -> bool {
         let helps = |number: &u64| {
             let disposition = self.in_flight.get(*number).and_then(|job| job.disposition.as_ref());
-            disposition.is_some_and(|disposition| !disposition.is_nak()) || self.old.is_empty()
+            disposition.is_some_and(|disposition| !disposition.is_nak()) || self.closing.is_empty()
         };
         self.origin.is_some()
             && self.lease.checking.is_none()
@@ -223,7 +223,7 @@ impl WorkerRun {
     }
 
     /// Gives up outcomes that have waited too long. The server gives those jobs to another worker.
-    fn give_up_late_outcomes(&mut self, now: Instant) {
+    fn expire_outcomes(&mut self, now: Instant) {
         let is_late = |number: &u64| {
             let moment = self.in_flight.get(*number).and_then(|job| job.give_up_at);
             self.origin.is_none() || moment.is_some_and(|moment| moment <= now)

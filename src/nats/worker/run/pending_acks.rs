@@ -9,7 +9,7 @@ use crate::nats::worker::job_task::Disposition;
 
 /// The acknowledgements that the server has not answered.
 #[derive(Default)]
-pub(crate) struct Acks {
+pub(crate) struct PendingAcks {
     /// The subscription for the answers, once there is a consumer.
     pub(crate) replies: Option<Replies>,
     /// The number of acknowledgements; each answer names the number of its own.
@@ -27,7 +27,7 @@ pub(crate) struct Ack {
     pub(crate) until: Instant,
 }
 
-impl Acks {
+impl PendingAcks {
     /// Returns when the oldest answer is overdue.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.waiting.first_key_value().map(|(_, ack)| ack.until)

@@ -22,9 +22,9 @@ impl WorkerRun {
         if !self.is_open() {
             return;
         }
-        let mut excess = (self.in_flight.with_pool() + self.line.len()).saturating_sub(slots);
+        let mut excess = (self.in_flight.with_pool() + self.pending.len()).saturating_sub(slots);
         while excess > 0
-            && let Some(number) = self.line.pop_back()
+            && let Some(number) = self.pending.pop_back()
         {
             self.queue_outcome(number, Disposition::Nak(Duration::ZERO));
             excess -= 1;
@@ -45,7 +45,7 @@ impl WorkerRun {
         self.return_queued();
         self.cancel_solo();
         if matches!(self.state, State::Open(_)) {
-            self.prepare_again(); // nothing more comes by the inbox that is asked for jobs
+            self.prepare_again(); // no further job arrives by the current inbox
         }
     }
 }

@@ -15,9 +15,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::state::Solo;
 use super::state::{State, WorkerRun};
 use crate::nats::worker::job_task::Disposition;
-use crate::nats::worker::run::state::Solo;
 
 impl WorkerRun {
     /// Has a delivery run alone, or returns it if another one does.
@@ -28,7 +28,7 @@ impl WorkerRun {
         self.solo = Solo::Waiting { number, until: Instant::now().checked_add(self.context.acker.ack_wait) };
         self.return_queued();
         if matches!(self.state, State::Open(_)) {
-            self.prepare_again(); // nothing more comes by the inbox that is asked for jobs
+            self.prepare_again(); // no further job arrives by the current inbox
         }
     }
 
@@ -36,7 +36,7 @@ impl WorkerRun {
     pub(crate) fn start_solo(&mut self) {
         let Solo::Waiting { number, .. } = self.solo else { return };
         let others = self.in_flight.len() - self.in_flight.stuck();
-        if others == 1 && self.old.is_empty() && self.is_open() {
+        if others == 1 && self.closing.is_empty() && self.is_open() {
             self.solo = Solo::Running { number };
             self.start(number);
         }

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use super::health::Health;
+use super::lease::Lease;
+use super::pending_acks::PendingAcks;
 use crate::cancel::token::CancellationToken;
-use crate::io;
-use crate::io::Sleep;
-use crate::io::mpsc;
+use crate::io::{self, Sleep, mpsc};
 use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
@@ -17,15 +17,10 @@ use crate::nats::worker::command::Command;
 use crate::nats::worker::config::ConsumerConfig;
 use crate::nats::worker::credit::Credit;
 use crate::nats::worker::in_flight::InFlight;
-use crate::nats::worker::inbox::Inbox;
-use crate::nats::worker::inbox::Prepared;
+use crate::nats::worker::inbox::{Inbox, Prepared};
 use crate::nats::worker::incarnation::Origin;
-use crate::nats::worker::job_task::Dispatcher;
-use crate::nats::worker::job_task::Disposition;
-use crate::nats::worker::job_task::DispositionSender;
+use crate::nats::worker::job_task::{Dispatcher, Disposition, DispositionSender};
 use crate::nats::worker::metrics::Counters;
-use crate::nats::worker::run::lease::Lease;
-use crate::nats::worker::run::pending_acks::Acks;
 use crate::nats::worker::server_clock::ServerClock;
 use crate::sync::Arc;
 use crate::task::executor::Executor;
@@ -49,8 +44,8 @@ pub(crate) struct WorkerRun {
     pub(crate) in_flight: InFlight,
     pub(crate) credit: Credit,
     /// Deliveries that wait for a slot, the oldest first. A slot is confirmed free soon for each.
-    pub(crate) line: VecDeque<u64>,
-    pub(crate) acks: Acks,
+    pub(crate) pending: VecDeque<u64>,
+    pub(crate) acks: PendingAcks,
     pub(crate) state: State,
     /// The stream and the consumer of current deliveries, once they are known.
     pub(crate) origin: Option<Origin>,
@@ -61,9 +56,9 @@ pub(crate) struct WorkerRun {
     pub(crate) is_paused: bool,
     pub(crate) health: Health,
     /// Inboxes that are being closed and may still receive messages.
-    pub(crate) old: Vec<Inbox>,
+    pub(crate) closing: Vec<Inbox>,
     /// The number of attempts to prepare; the result of an earlier one is stale.
-    pub(crate) tries: u64,
+    pub(crate) prepare_count: u64,
     /// The number of failures to prepare since the last success.
     pub(crate) failures: u32,
     /// Whether the connection was lost since the last success.
@@ -102,8 +97,8 @@ impl WorkerRun {
             dispositions: mpsc::unbounded_channel(),
             in_flight,
             credit,
-            line: VecDeque::new(),
-            acks: Acks::default(),
+            pending: VecDeque::new(),
+            acks: PendingAcks::default(),
             state: State::Pausing { until: now },
             origin: None,
             clock: Arc::new(ServerClock::new()),
@@ -111,8 +106,8 @@ impl WorkerRun {
             solo: Solo::None,
             is_paused: false,
             health: Health::default(),
-            old: Vec::new(),
-            tries: 0,
+            closing: Vec::new(),
+            prepare_count: 0,
             failures: 0,
             was_disconnected: false,
             token: CancellationToken::new(),

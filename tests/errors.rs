@@ -88,8 +88,8 @@ fn timers_retries_and_events_travel_too() {
         travels::<nats::WorkerError>();
         is_send_sync::<(nats::Connection, nats::ConnectionBuilder, nats::Event, nats::Message)>();
         is_send_sync::<(nats::Subscription, nats::SubscriptionBuilder)>();
-        is_send_sync::<(nats::JobQueue, nats::JobQueueBuilder, nats::Enqueued, nats::Difference)>();
-        is_send_sync::<(nats::DeadLetter, nats::DeadReason, nats::Job, nats::RunReport, nats::WorkerMetrics)>();
+        is_send_sync::<(nats::JobQueue, nats::JobQueueBuilder, nats::Enqueued, nats::ConfigMismatch)>();
+        is_send_sync::<(nats::DeadLetter, nats::DeadLetterReason, nats::Job, nats::RunReport, nats::WorkerMetrics)>();
         is_send_sync::<(nats::Worker<OnlySend>, nats::WorkerBuilder<OnlySend>)>();
     }
     travels::<TimerError<OnlySend>>();

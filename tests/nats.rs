@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until, work_until};
 use workcrew::WorkerPool;
 use workcrew::nats::{
-    ConnectError, Connection, DeadReason, EnqueueError, Event, Job, JobQueue, PublishError, QueueError, Worker,
+    ConnectError, Connection, DeadLetterReason, EnqueueError, Event, Job, JobQueue, PublishError, QueueError, Worker,
     WorkerError,
 };
 use workcrew::retry::{ErrorClass, RetryPolicy};
@@ -288,7 +288,7 @@ fn a_permanent_error_makes_one_dead_letter_which_can_be_requeued() {
     assert_eq!((letters.len(), queue.dead_letters_len().unwrap()), (1, 1));
     let letter = &letters[0];
     assert_eq!((letter.subject(), letter.id(), letter.bytes()), ("jobs.a", Some("job-1"), &b"broken"[..]));
-    assert_eq!((letter.reason(), letter.attempts()), (Some(DeadReason::Permanent), Some(1)));
+    assert_eq!((letter.reason(), letter.attempts()), (Some(DeadLetterReason::Permanent), Some(1)));
     assert_eq!(letter.error(), Some("no such image"));
 
     is_mended.store(true, Ordering::SeqCst);
@@ -312,7 +312,7 @@ fn a_job_that_always_panics_is_given_up_after_the_last_attempt() {
     work_until(&worker, &pool, |_| panic!("out of cheese"), || queue.is_empty().unwrap());
     let letters = queue.dead_letters(10).unwrap();
     assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].reason(), letters[0].attempts()), (Some(DeadReason::Attempts), Some(3)));
+    assert_eq!((letters[0].reason(), letters[0].attempts()), (Some(DeadLetterReason::Attempts), Some(3)));
     assert!(letters[0].error().unwrap().contains("out of cheese"), "{letters:?}");
     assert_eq!(pool.metrics().tasks_panicked, 3);
 }
@@ -442,7 +442,7 @@ fn what_is_delivered_too_often_without_an_outcome_is_given_up_unrun() {
     };
     work_until(&worker, &nats_common::pool(3), handler, is_done);
     assert_eq!(runs.load(Ordering::SeqCst), 2);
-    assert_eq!(queue.dead_letters(1).unwrap()[0].reason(), Some(DeadReason::Deliveries));
+    assert_eq!(queue.dead_letters(1).unwrap()[0].reason(), Some(DeadLetterReason::Deliveries));
 }
 
 #[test]

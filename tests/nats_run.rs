@@ -140,7 +140,7 @@ fn with_the_clients_channel_full_and_the_server_mute_a_drain_ends_when_its_outco
         assert!(ended < Duration::from_secs(10), "{ended:?}");
         assert!(run.join().unwrap().drained);
     });
-    assert!(heard.try_iter().any(|event| event.contains("OutcomeLost")));
+    assert!(heard.try_iter().any(|event| event.contains("AckLost")));
     assert_eq!(worker.metrics().jobs_in_flight, 0);
     server.signal("CONT");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
-use workcrew::nats::{DeadLetter, DeadReason};
+use workcrew::nats::{DeadLetter, DeadLetterReason};
 
 use crate::crew::{self, Ending, PROCESSES};
 use crate::drill::{Drill, Failure};
@@ -115,7 +115,7 @@ impl Drill {
     fn is_set_aside(&self, letters: &[DeadLetter], record: &Record) -> bool {
         let Some(place) = self.outcome.unparsable else { return false };
         let is_it = |letter: &DeadLetter| {
-            letter.reason() == Some(DeadReason::Unreadable)
+            letter.reason() == Some(DeadLetterReason::Unreadable)
                 && letter.header(SEQUENCE).and_then(|place| place.parse().ok()) == Some(place)
         };
         record.set_aside.contains(&place) || letters.iter().any(is_it)

@@ -141,7 +141,7 @@ fn handle(job: &Job, journal: &Journal, running: &AtomicUsize) -> Result<(), Str
 fn note(event: &Event, journal: &Journal) {
     match event {
         Event::JobSetAside { sequence, .. } => journal.note("aside", sequence),
-        Event::OutcomeLost { sequence, .. } => journal.note("lost", sequence),
+        Event::AckLost { sequence, .. } => journal.note("lost", sequence),
         Event::JobsLeftBehind { jobs, .. } => journal.note("left", jobs),
         _ => journal.note("event", event),
     }

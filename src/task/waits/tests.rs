@@ -1,3 +1,5 @@
+//! Costs of the registry, counted.
+
 use super::registry::{Decision, Entry, deregister, register};
 use super::{Awaited, Kind, Needs};
 use crate::sync::{Arc, AtomicUsize, Ordering};

@@ -171,7 +171,8 @@ impl<E: Send + Sync + 'static> TicketHolder for Mailbox<E> {
     fn run_ticket(self: Arc<Self>) {
         let mut state = self.state.lock();
         state.tickets -= 1;
-        if state.runners >= self.limit() {
+        // A ticket may come late. A runner without deliveries would be seen by `unsubscribe`.
+        if !self.can_run(&state) {
             return;
         }
         state.runners += 1;

@@ -95,7 +95,7 @@ impl Message {
         match headers {
             None => self.connection.wait(client.publish(reply, bytes.into()))??,
             Some(headers) => {
-                self.connection.wait(client.publish_with_headers(reply, headers.to_map()?, bytes.into()))??
+                self.connection.wait(client.publish_with_headers(reply, headers.to_map()?, bytes.into()))??;
             }
         }
         Ok(())

@@ -113,7 +113,7 @@ impl WorkerRun {
         });
     }
 
-    /// Handles a failure: prepare_count again after a pause.
+    /// Handles a failure: prepares again after a pause.
     pub(crate) fn fail(&mut self, error: String) {
         self.close_inbox();
         let pause = MIN_PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_PAUSE);

@@ -149,7 +149,7 @@ fn is_blank(character: char) -> bool {
     character.is_whitespace() || character.is_control()
 }
 
-/// Checks the name of a stream or consumer. The server uses it as one word of subjects, and as the
+/// Checks the name of a stream or consumer. The server uses it as a token in subjects, and as the
 /// name of a folder.
 pub(crate) fn name(field: &'static str, name: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new(field, reason));

@@ -72,12 +72,12 @@ impl ConnectionInner {
     /// Sends events of the connection to a worker, until it drops its receiver.
     pub(crate) fn listen<T: Send + 'static>(
         &self,
-        notes: mpsc::UnboundedSender<T>,
+        sender: mpsc::UnboundedSender<T>,
         make: impl Fn(ConnectionEvent) -> T + Send + Sync + 'static,
     ) {
         let mut listeners = self.listeners.lock();
         listeners.retain(|listener| !listener.is_closed());
-        listeners.push(Box::new((notes, make)));
+        listeners.push(Box::new((sender, make)));
     }
 }
 

@@ -4,9 +4,9 @@
 //! channel, which is full while a server is silent or away and other threads publish.
 //!
 //! Rules:
-//! 1. On the I/O thread each future of the client is awaited through [`ConnectionInner::with_timeout`],
-//!    [`ConnectionInner::answer`] or [`poll_once`]. Calls of other threads are limited by
-//!    `ConnectionInner::wait`.
+//! 1. On the I/O thread each future of the client is awaited through
+//!    [`ConnectionInner::with_timeout`], [`ConnectionInner::answer`] or [`poll_once`]. Calls of
+//!    other threads are limited by `ConnectionInner::wait`.
 //! 2. A future that runs out of time while it waits for room has sent nothing.
 
 use std::pin::pin;

@@ -61,10 +61,15 @@ pub(crate) enum Route {
 
 /// Prepares acknowledgements, and stores dead letters.
 pub(crate) struct Acker {
+    /// The connection to the server.
     pub(crate) connection: Arc<ConnectionInner>,
+    /// The stream of the jobs.
     pub(crate) stream: Arc<str>,
+    /// The subject of dead letters.
     pub(crate) dead_subject: Arc<str>,
+    /// How long an outcome may wait to be sent.
     pub(crate) ack_wait: Duration,
+    /// The histories of jobs.
     pub(crate) history: History,
 }
 

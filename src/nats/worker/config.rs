@@ -23,21 +23,29 @@ const MAX_PULL_BYTES: usize = 1 << 30;
 /// What a worker and the server agree on.
 #[derive(Debug)]
 pub(crate) struct ConsumerConfig {
+    /// The stream of the jobs.
     pub(crate) stream: Arc<str>,
+    /// The name of the consumer.
     pub(crate) consumer: String,
     /// Empty: all subjects.
     pub(crate) filters: Vec<String>,
+    /// How long the server waits for an acknowledgement or a heartbeat.
     pub(crate) ack_wait: Duration,
     /// Whether heartbeats are sent.
     pub(crate) heartbeats: bool,
+    /// The longest time of a handler; `None` for no limit.
     pub(crate) stuck_after: Option<Duration>,
+    /// The attempts after which a job is dead without being run.
     pub(crate) max_deliveries: u32,
     /// The attempt from which on a job runs alone.
     pub(crate) alone_from: u32,
     /// How many bytes are requested at once.
     pub(crate) max_bytes: usize,
+    /// The largest number of delivered jobs without an outcome.
     pub(crate) max_ack_pending: u32,
+    /// The longest time of a drain.
     pub(crate) drain_timeout: Duration,
+    /// Less common settings.
     pub(crate) settings: ConsumerSettings,
 }
 

@@ -14,6 +14,7 @@ pub(crate) struct Control(Mutex<State>);
 struct State {
     /// `None`: as many as the pool has workers.
     slots: Option<usize>,
+    /// Whether runs request no jobs.
     is_paused: bool,
     /// The current runs, and some that have ended.
     runs: Vec<Run>,

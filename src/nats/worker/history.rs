@@ -57,7 +57,9 @@ type JobKey = (i128, u64, i64);
 
 /// Reads and writes the histories of jobs.
 pub(crate) struct History {
+    /// The connection to the server.
     connection: Arc<ConnectionInner>,
+    /// The name of the queue.
     queue: Arc<str>,
     /// Set after a read without an answer. Each further read would delay a job as long.
     is_unanswered: AtomicBool,

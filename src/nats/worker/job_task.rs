@@ -80,8 +80,11 @@ const STUCK: &str = "the handler ran for longer than `stuck_after`";
 
 /// A handler, and the pool that runs it.
 pub(crate) struct HandlerContext<H, E> {
+    /// The user's handler.
     pub(crate) handler: H,
+    /// Decides on failed attempts.
     pub(crate) policy: RetryPolicy<E>,
+    /// The pool that runs the handler.
     pub(crate) pool: Arc<PoolInner>,
     /// Where the worker was run. Observers see it.
     pub(crate) location: &'static Location<'static>,
@@ -130,14 +133,19 @@ where
 
 /// The task of one delivery.
 struct JobTask<H, E> {
+    /// The handler and its pool.
     handler_context: Arc<HandlerContext<H, E>>,
+    /// The number of the delivery.
     number: u64,
+    /// The id of the task.
     id: TaskId,
+    /// The time of submission, if durations are recorded.
     queued_at: Option<Timestamp>,
     /// `None` once it is claimed.
     unclaimed: Mutex<Option<(Arc<Delivered>, CancellationToken)>>,
     /// Set when the handler is called.
     started: Started,
+    /// Where the disposition goes.
     dispositions: DispositionSender,
 }
 
@@ -206,8 +214,8 @@ where
 /// Returns the attempts of a job before this one. The deadline counts by the server's clock, from
 /// the moment at which the job was due.
 fn attempts_of<E>(policy: &RetryPolicy<E>, delivered: &Delivered, now: Instant) -> RetryState<E> {
-    let next_due = now.checked_sub(delivered.since_due()).unwrap_or(now);
-    RetryState::resume(policy.clone(), next_due, delivered.attempts() - 1)
+    let due_at = now.checked_sub(delivered.since_due()).unwrap_or(now);
+    RetryState::resume(policy.clone(), due_at, delivered.attempts() - 1)
 }
 
 fn disposition_of<E>((class, error): Failure, policy: &RetryPolicy<E>, delivered: &Delivered) -> Disposition {

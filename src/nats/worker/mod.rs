@@ -348,8 +348,8 @@ impl<E> Worker<E> {
             executor,
             commands,
         };
-        let course = async move { WorkerRun::new(context).run().await };
-        match self.connection.io.block_on(course, Deadline::NEVER) {
+        let run = async move { WorkerRun::new(context).run().await };
+        match self.connection.io.block_on(run, Deadline::NEVER) {
             Ok(ended) => ended,
             Err(BlockError::OnIoThread) => Err(WorkerError::WouldDeadlock),
             Err(BlockError::Timeout) => unreachable!("a wait without a deadline ends only with the run"),

@@ -24,6 +24,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 const CANCEL_BEFORE_END: Duration = Duration::from_secs(1);
 
 impl WorkerRun {
+    /// Starts to get the consumer and an inbox.
     pub(crate) fn prepare(&mut self) {
         self.prepare_count += 1;
         self.state = State::Preparing;
@@ -53,6 +54,7 @@ impl WorkerRun {
         }
     }
 
+    /// Handles the result of preparing.
     pub(crate) fn on_prepared(&mut self, prepared: Result<Box<Prepared>, PrepareError>) {
         if !matches!(self.state, State::Preparing) {
             return;
@@ -123,6 +125,7 @@ impl WorkerRun {
         self.emit(&Event::ConsumerFailed { consumer, error, retry_after: pause });
     }
 
+    /// Starts to drain; `error` is the reason, if it is one.
     pub(crate) fn drain(&mut self, error: Option<WorkerError>) {
         if !self.is_open() {
             return;

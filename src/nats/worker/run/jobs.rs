@@ -22,6 +22,7 @@ const RETURN_PAUSE: Duration = Duration::from_secs(1);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl WorkerRun {
+    /// Requests as many jobs as there is credit for, if jobs may be requested.
     pub(crate) fn request_jobs(&mut self) {
         if !matches!(self.state, State::Open(_)) {
             return;
@@ -46,6 +47,7 @@ impl WorkerRun {
         }
     }
 
+    /// Handles a message that arrived in an inbox.
     pub(crate) fn on_message(&mut self, message: async_nats::Message) {
         if let State::Open(prepared) = &mut self.state {
             prepared.inbox.touch();
@@ -168,6 +170,7 @@ impl WorkerRun {
         if self.is_open() && !self.is_paused { RETURN_PAUSE } else { Duration::ZERO }
     }
 
+    /// Handles a status message of the server.
     pub(crate) fn receive_status(&mut self, status: StatusCode, message: &async_nats::Message) {
         let text = message.description.as_deref().unwrap_or_default();
         let State::Open(prepared) = &self.state else { return };

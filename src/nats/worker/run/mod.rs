@@ -13,8 +13,8 @@
 //!    a slot from the moment it is given to the pool.
 //! 2. Requested and in-flight jobs together never exceed the slots, except for deliveries whose
 //!    acknowledgement is on its way. The next job is requested together with that acknowledgement,
-//!    and waits in the *pending* list until the slot is confirmed free. Excess jobs, which arrive if a
-//!    request was wrongly presumed lost, are returned with a nak.
+//!    and waits in the *pending* list until the slot is confirmed free. Excess jobs, which arrive
+//!    if a request was wrongly presumed lost, are returned with a nak.
 //! 3. An inbox that is abandoned is closed. The messages that the server sent before that are taken
 //!    or returned. No job is returned before the server has closed the inbox, or the job would
 //!    arrive by it again.
@@ -65,6 +65,7 @@ enum Step {
 }
 
 impl WorkerRun {
+    /// Runs until the run has drained, or has failed for good.
     pub(crate) async fn run(mut self) -> Result<RunReport, WorkerError> {
         loop {
             if let Some(ended) = self.is_over() {
@@ -141,6 +142,7 @@ impl WorkerRun {
         None
     }
 
+    /// Polls the timer for the next deadline.
     fn poll_clock(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<Step> {
         let Some(due) = self.next_due() else { return Poll::Pending };
         if due <= now {
@@ -168,6 +170,7 @@ impl WorkerRun {
         overdue.chain(of_state).chain(own.into_iter().flatten()).min()
     }
 
+    /// Handles every deadline that has passed.
     fn on_tick(&mut self) {
         let now = Instant::now();
         match &mut self.state {
@@ -218,6 +221,7 @@ impl WorkerRun {
         stuck > 0 && stuck >= self.context.dispatcher.workers()
     }
 
+    /// Handles a command.
     fn on_command(&mut self, command: Command) {
         match command {
             Command::AckResult(number, result) => self.on_ack_result(number, result),

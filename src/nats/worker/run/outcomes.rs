@@ -112,6 +112,7 @@ impl WorkerRun {
             && (!self.lease.heartbeats.is_empty() || self.lease.waiting.iter().any(helps))
     }
 
+    /// Sends one outcome, after the steps that come before it.
     fn send_outcome(&mut self, number: u64, disposition: Disposition, route: Route) {
         let Some(job) = self.in_flight.get(number) else { return };
         let needs_more = match disposition {
@@ -130,6 +131,7 @@ impl WorkerRun {
         });
     }
 
+    /// Sends the heartbeats that are due.
     fn send_heartbeats(&mut self, origin: Origin) {
         let numbers = std::mem::take(&mut self.lease.heartbeats);
         let subjects = self.in_flight.subjects(&numbers, |delivered| delivered.origin == origin);
@@ -201,6 +203,7 @@ impl WorkerRun {
         self.lease.next_at = Instant::now().checked_add(PAUSE);
     }
 
+    /// Creates the consumer again: the server no longer has it.
     fn on_consumer_lost(&mut self) {
         self.emit(&Event::ConsumerLost { consumer: self.context.config.consumer.clone() });
         self.prepare_again();
@@ -236,6 +239,7 @@ impl WorkerRun {
         late.into_iter().for_each(|number| self.lose_outcome(number));
     }
 
+    /// Gives up an outcome, and reports that.
     pub(crate) fn lose_outcome(&mut self, number: u64) {
         if let Some(job) = self.in_flight.get(number) {
             let (subject, sequence) = job.delivered.name();
@@ -279,6 +283,7 @@ impl WorkerRun {
         }
     }
 
+    /// Removes a delivery whose outcome is final.
     fn release(&mut self, number: u64) {
         if let Some(held_slot) = self.in_flight.release(number) {
             self.context.counters.leave(held_slot.into());

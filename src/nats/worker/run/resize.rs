@@ -16,6 +16,7 @@ use crate::error::CancelReason;
 use crate::nats::worker::job_task::Disposition;
 
 impl WorkerRun {
+    /// Changes the number of slots.
     pub(crate) fn set_slots(&mut self, slots: usize) {
         self.context.counters.change_slots(self.credit.slots(), slots);
         let asked_too_much = self.credit.set_slots(slots, self.in_flight.not_acking());
@@ -37,6 +38,7 @@ impl WorkerRun {
         }
     }
 
+    /// Starts or ends a pause.
     pub(crate) fn pause(&mut self, is_paused: bool) {
         self.is_paused = is_paused;
         if !is_paused || !self.is_open() {

@@ -8,7 +8,7 @@ use crate::common::{
 };
 use crate::{LONG, bus_with_letters, outcomes, wait_until};
 use workcrew::Overflow;
-use workcrew::events::{EventBus};
+use workcrew::events::EventBus;
 use workcrew::retry::RetryPolicy;
 
 #[test]

@@ -22,7 +22,7 @@ use workcrew::retry::{ErrorClass, RetryPolicy};
 /// Longer than any test: what waits for this hangs.
 const AGES: Duration = Duration::from_secs(600);
 
-/// Stores so many jobs without a payload, each with its number for an id.
+/// Stores `jobs` jobs without a payload, each with its number for an id.
 fn enqueue(queue: &JobQueue, jobs: usize) {
     for number in 0..jobs {
         queue.enqueue("jobs.a", "", number.to_string()).unwrap();
@@ -144,7 +144,7 @@ fn an_encrypted_connection_needs_to_know_the_authority() {
     if let Some(server) = &Server::with_config(&config) {
         let pool = pool(1);
         let builder = || server.builder().require_tls().root_certificates(&certificate);
-        assert!(builder().connect(&pool).is_err(), "it does not say who it is");
+        assert!(builder().connect(&pool).is_err(), "it gives no credentials");
         assert!(builder().client_certificate(&certificate, &key).connect(&pool).unwrap().is_connected());
     }
     std::fs::remove_dir_all(folder).unwrap();
@@ -476,7 +476,7 @@ fn a_drain_finishes_what_runs_and_gives_back_what_waits() {
     all_went_back(&connection, &worker, 9);
 }
 
-/// So many jobs are left, and what a drained worker had of them can be had at once: nobody need wait for `ack_wait`.
+/// This number of jobs is left. Another worker gets the returned ones at once, without waiting for `ack_wait`.
 fn all_went_back(connection: &Connection, drained: &Worker<String>, left: u64) {
     let queue = queue(connection);
     assert_eq!(queue.len().unwrap(), left);

@@ -180,7 +180,7 @@ fn a_message_is_read_in_every_way_and_says_whether_an_answer_is_wanted() {
     let listening = connection.subscribe("news").start(move |message| {
         let text = message.decode::<String>().unwrap();
         assert_eq!(message.bytes(), text.as_bytes());
-        message.respond("thanks").unwrap(); // nothing, where nobody waits
+        message.respond("thanks").unwrap(); // without effect, if no requester waits
         let trace = message.header("Trace").map(str::to_owned);
         sender.send((text, message.wants_response(), trace)).unwrap();
     });
@@ -228,7 +228,7 @@ fn headers_and_payload_of_another_clients_job_live_on_in_its_dead_letter_and_whe
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
     let queue = queue(&server.connect(&pool));
-    queue.enqueue("jobs.b", "for somebody else", "1").unwrap();
+    queue.enqueue("jobs.b", "for another worker", "1").unwrap();
     server.say(&with_headers("jobs.a", "Trace: t1\r\nNats-Msg-Id: it-2\r\n", "seven"));
     let (sender, seen) = channel();
     let handler = move |job: &Job| {
@@ -250,7 +250,7 @@ fn headers_and_payload_of_another_clients_job_live_on_in_its_dead_letter_and_whe
         );
         queue.requeue(&letter).unwrap();
     }
-    assert_eq!(queue.len().unwrap(), 2, "the job that nobody has worked on, and the one that was requeued");
+    assert_eq!(queue.len().unwrap(), 2, "the job that was not started, and the one that was requeued");
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn held() -> (impl Fn(&Job) -> Result<(), String> + Send + Sync + 'static, Ran, 
 }
 
 /// Four jobs run while `harm` is done to their stream; then it is opened again and takes eight others. All of
-/// those run, whatever becomes of the four.
+/// those run, independent of the four.
 fn new_jobs_run_after(harm: impl FnOnce(&mut Server, &Connection)) {
     let Some(mut server) = Server::start() else { return };
     let pool = pool(8);

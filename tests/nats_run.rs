@@ -1,4 +1,4 @@
-//! The run of a worker: it ends in its time whatever the client's channel holds, asks for the next job as it tells an
+//! The run of a worker: it ends in its time even if the client's channel is full, asks for the next job as it tells an
 //! outcome, and changes while it works.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(unix)]

@@ -1,4 +1,4 @@
-//! What monitoring asks: how many jobs wait, with whom, and since when; and clearing up what is done.
+//! Monitoring: how many jobs wait, at which worker, and since when; and clearing finished jobs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod nats_common;

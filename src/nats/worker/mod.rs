@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod consumer_settings;
 pub(crate) mod consumer_plan;
 pub(crate) mod control;
+pub(crate) mod slots;
 pub(crate) mod metrics;
 pub(crate) mod status;
 pub(crate) mod command;
@@ -36,7 +37,7 @@ use self::metrics::{Counters, WorkerMetrics};
 use self::run::state::{RunContext, WorkerRun};
 use crate::cancel::token::CancellationToken;
 use crate::io::{BlockError, mpsc};
-use crate::nats::check::{self, InvalidArgument};
+use crate::nats::check;
 use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::WorkerError;
 use crate::nats::queue::JobQueue;
@@ -109,7 +110,7 @@ pub struct Worker<E> {
     pub(crate) connection: Arc<ConnectionInner>,
     pub(crate) config: Arc<ConsumerConfig>,
     policy: RetryPolicy<E>,
-    control: Arc<Control>,
+    pub(super) control: Arc<Control>,
     acker: Arc<Acker>,
     counters: Arc<Counters>,
     /// Cancelled to drain all runs.
@@ -364,49 +365,6 @@ impl<E> Worker<E> {
     /// timeout](WorkerBuilder::drain_timeout). A run that starts later ends at once.
     pub fn drain(&self) {
         self.draining.cancel();
-    }
-
-    /// Changes how many slots each run of this worker and its clones has, now and in later runs.
-    /// Returns at once.
-    ///
-    /// Additional slots are filled at once. With fewer slots, running jobs continue to their end.
-    /// Jobs that have not started and no longer fit are returned, without counting an attempt. To
-    /// take no jobs at all, [`pause`](Self::pause). [`WorkerMetrics::slots`] shows the number.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidArgument`], if `slots` is zero or more than 1,048,576.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// # fn halve(worker: &workcrew::nats::Worker<String>) -> Result<(), Box<dyn std::error::Error>> {
-    /// worker.set_slots(worker.metrics().slots.div_ceil(2))?;
-    /// assert!(worker.set_slots(0).is_err());
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn set_slots(&self, slots: usize) -> Result<(), InvalidArgument> {
-        if slots == 0 {
-            return Err(InvalidArgument::new("slots", "it is zero; `pause` has a worker take no jobs"));
-        }
-        check::concurrency("slots", slots)?;
-        self.control.set_slots(slots);
-        Ok(())
-    }
-
-    /// Makes all runs of this worker and its clones take no more jobs until
-    /// [`resume`](Self::resume). Returns at once.
-    ///
-    /// Running jobs continue, and their outcomes are sent. Delivered jobs that have not started are
-    /// returned at once, without counting an attempt. A drain ends a run that is paused.
-    pub fn pause(&self) {
-        self.control.pause(true);
-    }
-
-    /// Ends a [pause](Self::pause). Without effect on a worker that is not paused.
-    pub fn resume(&self) {
-        self.control.pause(false);
     }
 
     /// Returns a snapshot of the counters.

@@ -37,7 +37,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("the longest way below 10,000 has {longest} steps");
         assert_eq!(longest, 261);
 
-        // A panic does not cross into the runtime: it is an error for whoever awaits. (The standard library prints it.)
+        // A panic does not reach the runtime: the awaiting task gets an error. (The standard library
+        // prints the panic.)
         let empty: [usize; 0] = [];
         let outcome = pool.try_spawn(move || *empty.iter().max().expect("a maximum of something"))?.await;
         let Err(JoinError::Panicked(panic)) = outcome else { return Err("the task must panic".into()) };

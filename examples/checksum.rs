@@ -8,13 +8,14 @@
 //!
 //! 1. The *walker* (the main thread) finds the files in a stable order. For each it puts a *slot* into a line of at
 //!    most [`WINDOW`], then spawns the task that fills the slot. It waits while the line is full, or the group is.
-//! 2. The *tasks*, all of one group, hash files on the workers. They wait for nobody.
+//! 2. The *tasks*, all of one group, hash files on the workers. They never wait.
 //! 3. The *printer* (a thread) takes the slots in their order, waits for each to be filled, and prints.
 //!
-//! So a huge file at the front holds up the printer, and at last the walker, but no task that is in the line.
-//! The first task that fails cancels the group: tasks that have not started are dropped, and their ends of the slots
-//! with them. The printer stops at the first slot that nobody will fill, so what it printed has no gap; the walker
-//! finds the printer gone, and stops as well. Only the names in one directory are held all at once, to be sorted.
+//! A huge file at the front delays the printer, and eventually the walker, but no task in the line.
+//! The first task that fails cancels the group. Tasks that have not started are dropped, with their
+//! ends of the slots. The printer stops at the first slot whose task was dropped, so its output has
+//! no gap. The walker then notices that the printer has ended, and stops too. Only the names of one
+//! directory are in memory at once, to be sorted.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
     let ended = match Options::parse(env::args_os().skip(1)) {
         Ok(Some(options)) => run(&options),
         Ok(None) => {
-            let _ = io::stdout().write_all(USAGE.as_bytes()); // Nothing is lost if nobody reads it.
+            let _ = io::stdout().write_all(USAGE.as_bytes()); // Nothing is lost if the output is closed.
             Ok(ExitCode::SUCCESS)
         }
         Err(message) => Err(format!("{message} (see --help)").into()),
@@ -90,7 +91,7 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
             let printed = Printer::new(&hasher.tally).print(&slots);
             drop(slots); // Tells the walker that the printer has gone.
             if printed.is_err() {
-                hasher.token.cancel(); // What nobody can read need not be hashed.
+                hasher.token.cancel(); // The output is closed, so no more hashes are needed.
             }
             printed
         });
@@ -128,7 +129,7 @@ fn conclude(
         }
         (Ok(_) | Err(GroupError::Cancelled(_)), Err(error)) => {
             if error.kind() == ErrorKind::BrokenPipe {
-                return ExitCode::SUCCESS; // Whoever read the output has seen enough.
+                return ExitCode::SUCCESS; // The reader of the output has seen enough.
             }
             say(format_args!("standard output: {error}"));
         }
@@ -142,7 +143,7 @@ fn conclude(
     ExitCode::FAILURE
 }
 
-/// Writes a message to standard error. If even that fails, there is nobody left to tell.
+/// Writes a message to standard error. Ignores an error, which could not be reported anyway.
 fn say(message: impl Display) {
     let _ = writeln!(io::stderr(), "checksum: {message}");
 }
@@ -189,7 +190,7 @@ fn walk(
     roots: &[PathBuf],
     group: &TaskGroup<io::Result<()>>,
     hasher: &Arc<Hasher>,
-    line: &SyncSender<Receiver<Outcome>>,
+    line: &SyncSender<Receiver<TaskOutcome>>,
 ) {
     let files = roots.iter().flat_map(|root| regular_files(root));
     group.spawn_all(files.map_while(|file| {
@@ -218,7 +219,7 @@ fn unreadable(path: &Path, error: &io::Error) -> io::Error {
 }
 
 /// What a slot is filled with: the line of a file, or why there is none.
-type Outcome = io::Result<Vec<u8>>;
+type TaskOutcome = io::Result<Vec<u8>>;
 
 /// What has been done so far. Statistics: each counter stands alone.
 #[derive(Default)]
@@ -247,12 +248,13 @@ struct Hasher {
 }
 
 impl Hasher {
-    /// The task: hashes one file and fills its slot. If it fails or is told to stop, the slot stays empty for ever.
-    fn fill(&self, filler: &SyncSender<Outcome>, file: io::Result<PathBuf>) -> io::Result<()> {
+    /// The task: hashes one file and fills its slot. If it fails or is cancelled, the slot stays
+    /// empty.
+    fn fill(&self, filler: &SyncSender<TaskOutcome>, file: io::Result<PathBuf>) -> io::Result<()> {
         let outcome = file.and_then(|path| self.checksum(&path).map_err(|error| unreadable(&path, &error)));
         let outcome = if self.keep_going { outcome } else { Ok(outcome?) };
         if let Some(outcome) = outcome.transpose() {
-            let _ = filler.send(outcome); // Refused if the printer has gone; then nobody misses it.
+            let _ = filler.send(outcome); // Refused if the printer has ended, which needs no outcome.
         }
         Ok(())
     }
@@ -298,7 +300,8 @@ fn escape(byte: &u8) -> &[u8] {
     }
 }
 
-/// Prints outcomes in the order of their slots, and the progress. While it runs, nobody else writes to the terminal.
+/// Prints outcomes in the order of their slots, and the progress. While it runs, no other thread
+/// writes to the terminal.
 struct Printer<'a> {
     tally: &'a Tally,
     /// Whole lines that are still to be written; at most a block and one line.
@@ -316,7 +319,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Prints until there are no more slots, or one will never be filled. Fails if standard output does.
-    fn print(mut self, slots: &Receiver<Receiver<Outcome>>) -> io::Result<()> {
+    fn print(mut self, slots: &Receiver<Receiver<TaskOutcome>>) -> io::Result<()> {
         while let Some(slot) = self.next(slots)? {
             match self.next(&slot)? {
                 Some(Ok(line)) => {

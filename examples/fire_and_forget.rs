@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use workcrew::WorkerPool;
 
-/// The part of a request that nobody waits for.
+/// A part of the request that the client does not wait for.
 fn send_welcome_mail(address: &str) {
     assert!(address.contains('@'), "{address} is no address");
     thread::sleep(Duration::from_millis(5)); // Stands for the mail server.

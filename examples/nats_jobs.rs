@@ -9,8 +9,9 @@ use std::error::Error;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use workcrew::WorkerPool;
 use workcrew::nats::{Connection, Job, JobQueue, Worker};
-use workcrew::{RetryPolicy, WorkerPool};
+use workcrew::retry::RetryPolicy;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("NATS_URL").unwrap_or_else(|_| "nats://127.0.0.1:4222".to_owned());

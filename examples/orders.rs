@@ -5,7 +5,9 @@ use std::error::Error;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use workcrew::{DeadLetter, DeliveryOutcome, EventBus, RetryPolicy, WorkerPool};
+use workcrew::WorkerPool;
+use workcrew::events::{DeadLetter, DeliveryOutcome, EventBus};
+use workcrew::retry::RetryPolicy;
 
 struct OrderPlaced {
     number: u32,

@@ -1,5 +1,6 @@
-//! What a full queue does to whoever submits. The `try_` and `_timeout` forms give the closure back; the plain forms
-//! follow one of four policies: wait, run it here, give up the oldest, or give up the new one.
+//! What a submitter experiences at a full queue. The `try_` and `_for` forms return the closure. The
+//! plain forms follow one of four policies: block, run on the caller, discard the oldest, or discard
+//! the newest.
 
 use std::error::Error;
 use std::sync::mpsc::{Sender, channel};
@@ -29,8 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let refused = pool.try_execute(|| println!("the closure came back whole")).expect_err("the queue is full");
     assert!(refused.is_full());
     refused.into_inner()();
-    let late = pool.execute_timeout(|| (), Duration::from_millis(10)).expect_err("the queue stays full");
-    println!("execute_timeout: {late}");
+    let late = pool.try_execute_for(Duration::from_millis(10), || ()).expect_err("the queue stays full");
+    println!("try_execute_for: {late}");
     assert!(late.is_timeout());
     drop(gate);
     let new = pool.spawn(|| "new")?; // Waits until the worker has taken the old task.

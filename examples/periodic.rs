@@ -25,7 +25,7 @@ impl Document<'_> {
             timer.cancel(); // if it is not too late, the save before this change never happens
         }
         let (text, saved) = (self.text.clone(), self.saved.clone());
-        self.pending = Some(self.pool.execute_after(QUIET, move || saved.send(text).expect("somebody listens"))?);
+        self.pending = Some(self.pool.execute_after(QUIET, move || saved.send(text).expect("the receiver is alive"))?);
         Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! A bounded worker-pool task executor for synchronous Rust.
 //!
-//! Closures go through one bounded channel to the worker threads. Handles wait for one task; groups, as
-//! Go's `errgroup`, wait for many and cancel the rest on the first error; scopes do so for tasks that borrow. This page
-//! answers a user's questions in the order in which they come up.
+//! Closures go through one bounded queue to the worker threads. A handle waits for one task. A
+//! group, like Go's `errgroup`, waits for many tasks and cancels the rest at the first error. A
+//! scope does the same for tasks that borrow. This page answers questions in the order in which
+//! users have them.
 //!
 //! # How do I run something in the background?
 //!
-//! Build a [`WorkerPool`], once, and hand it closures. [`execute`](WorkerPool::execute) is fire and forget:
+//! Build a [`WorkerPool`] once, and submit closures to it. [`execute`](WorkerPool::execute) submits
+//! a closure without a result:
 //!
 //! ```
 //! use workcrew::WorkerPool;
@@ -17,12 +19,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`WorkerPool::new`] takes one worker for each CPU; [`WorkerPool::global`] is a pool for the whole process.
+//! [`WorkerPool::new`] creates one worker for each CPU. [`WorkerPool::global`] is a pool for the
+//! whole process.
 //!
 //! # How do I get a result back?
 //!
-//! [`spawn`](WorkerPool::spawn) returns a [`JoinHandle`]. Join it, wait for it with a timeout, cancel it, drop it to
-//! detach the task, or `.await` it: it is a future as well.
+//! [`spawn`](WorkerPool::spawn) returns a [`JoinHandle`]. Join it, wait for it with a timeout,
+//! cancel it, `.await` it, or drop it to detach the task.
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -33,9 +36,9 @@
 //!
 //! # How do I wait for many, and stop at the first error?
 //!
-//! A [`TaskGroup`] does what Go's `errgroup` does: the first error (or panic) cancels the rest,
-//! [`wait`](TaskGroup::wait) returns it when everything that had started has ended, and otherwise the values in the
-//! order of spawning.
+//! With a [`TaskGroup`]. The first error or panic cancels the rest. [`wait`](TaskGroup::wait)
+//! returns when every started task has ended, with the first error, or with the values in the order
+//! of spawning.
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -47,38 +50,44 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A group has a [`limit`](TaskGroup::limit) of tasks at once, a [`capacity`](TaskGroup::capacity) for those that wait,
-//! a [`policy`](TaskGroup::policy) (first error, collect all, first success), a [`deadline`](TaskGroup::deadline), a
-//! [`parent`](TaskGroup::parent) token. Besides `wait` there are [`wait_timeout`](TaskGroup::wait_timeout),
-//! [`wait_all`](TaskGroup::wait_all), [`wait_any`](TaskGroup::wait_any) and [`completions`](TaskGroup::completions).
-//! Tasks add siblings through a [`Spawner`].
+//! A group has a [`limit`](TaskGroup::limit) of running tasks, a [`capacity`](TaskGroup::capacity)
+//! for waiting tasks, a [`policy`](TaskGroup::policy) (first error, collect all, first success), a
+//! [`deadline`](TaskGroup::deadline) and a [`parent`](TaskGroup::parent) token. Besides `wait`
+//! there are [`wait_timeout`](TaskGroup::wait_timeout), [`wait_all`](TaskGroup::wait_all),
+//! [`wait_any`](TaskGroup::wait_any) and [`completions`](TaskGroup::completions). Tasks add
+//! siblings through a [`Spawner`].
 //!
-//! For one function over many items there are [`map`](WorkerPool::map), a lazy iterator in the order of the items, and
-//! [`try_map`](WorkerPool::try_map).
+//! For one function over many items there are [`map`](WorkerPool::map), a lazy iterator in the
+//! order of the items, and [`try_map`](WorkerPool::try_map).
 //!
 //! # Which for many items?
 //!
 //! | | results | memory |
 //! |---|---|---|
-//! | [`map`](WorkerPool::map) | each its own, in the order of the items, as they are asked for | bounded, from an endless source too |
+//! | [`map`](WorkerPool::map) | one for each item, in their order, on demand | bounded, from an endless source too |
 //! | [`try_map`](WorkerPool::try_map), [`TaskGroup::wait`] | all values, or the first error | that of the values |
-//! | [`TaskGroup::completions`] | each as it comes | that of the results that were not yet asked for |
+//! | [`TaskGroup::completions`] | in the order of completion | that of the results not yet taken |
 //!
 //! # In which order do tasks start?
 //!
-//! - **Jobs** of `execute` and `spawn` start in the order in which the queue accepted them. So the jobs of one submitter
-//!   start in the order of submission. With one worker they also end in that order.
-//! - **Tasks of a group** start in the order of spawning. A group holds its tasks itself and asks for workers.
-//! - **Due timers**, and attempts after the first, start in the order in which they are due.
+//! - **Jobs** of `execute` and `spawn` start in the order in which the queue accepted them. So the
+//!   jobs of one submitter start in the order of submission. With one worker they also end in that
+//!   order.
+//! - **Tasks of a group** start in the order of spawning. A group stores its tasks itself and sends
+//!   tickets to the workers.
+//! - **Due timers**, and retries, start in the order in which they are due.
 //!
-//! A worker takes from the queue and from what does not wait in the queue by turns: requests of groups, and due timers.
-//! While both are there, it starts one job, then one due timer or at most 16 tasks of one group, then one job again. So
-//! neither starves, and a due timer does not wait for the whole queue. It waits for what was due before it and for one turn
-//! of each group that asked before it, and for one job before each of these and itself.
+//! A worker alternates between queued jobs and everything that does not wait in the queue: tickets
+//! of groups, and due timers. While there are both, it starts one job, then one due timer or at
+//! most 16 tasks of one group, then one job again. So neither starves, and a due timer does not
+//! wait for the whole queue. It waits for the timers that were due before it, and for at most 16
+//! tasks of each group whose ticket came before it. It also waits for one job before each of these
+//! and before itself.
 //!
-//! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs in place because the queue is
-//! full. A job that is put aside, since it was submitted from nested tasks into a full queue, starts like a due timer.
-//! If a task must start after another one has ended, join that one first, or submit it there.
+//! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs in place
+//! because the queue is full. A job that nested tasks submit into a full queue may be queued beyond
+//! the capacity; it then starts like a due timer. If a task must start after another one has ended,
+//! join that one first, or submit the task there.
 //!
 //! # May tasks borrow?
 //!
@@ -99,33 +108,36 @@
 //!
 //! # What if the queue is full?
 //!
-//! The plain forms do what the pool's [`Overflow`] policy says: block (the default), run on the caller, discard the
-//! oldest or the newest. The `try_` forms never block and give the closure back, the `_timeout` forms block at most
-//! that long. Every refusal [returns the closure](SubmitError), neither run nor dropped.
+//! The plain forms follow the pool's [`Overflow`] policy: block (the default), run on the caller,
+//! discard the oldest or the newest. The `try_` forms never block and give the closure back. The
+//! `_for` forms block at most for the given time. Every refusal [returns the closure](SubmitError),
+//! neither run nor dropped.
 //!
 //! # May I hold a lock while I submit?
 //!
-//! Not a lock that tasks take, and not while you call a form that may wait or run the task in place. The tasks that
-//! would make room may wait for that lock, and a task that runs in place takes it on your own thread. Every bounded
-//! queue has this hazard.
+//! Not a lock that tasks take, in a form that may wait or run the task in place. The tasks that
+//! would make room may wait for that lock, and a task that runs in place takes it on your own
+//! thread. Every bounded queue has this hazard.
 //!
-//! - The plain forms may wait for room, or run the task in place: `execute`, `spawn`, `spawn_all`, `map`, `publish` and
-//!   their kin, on the pool and on all that is built on it. On a worker of the pool they run it in place.
-//! - The `_timeout` forms may wait that long. They never run a task in place.
-//! - The `try_` forms never wait and never run a task in place, nor do timers.
+//! - The plain forms may wait for room, or run the task in place. These are `execute`, `spawn`,
+//!   `spawn_all`, `map`, `publish` and the like, on the pool and on everything that is built on it.
+//!   On a worker of the pool they run it in place.
+//! - The `_for` forms may wait for the given time. They never run a task in place.
+//! - The `try_` forms never wait and never run a task in place. Neither do timers.
 //!
-//! So release the lock first, or use a `try_` form and submit later what it gives back. The example `lock_held` shows
-//! both.
+//! So release the lock first, or use a `try_` form and submit later what it gives back. The example
+//! `lock_held` shows both.
 //!
 //! # May a task submit, and wait for what it submitted?
 //!
-//! Yes, to any depth up to 64 and with a single worker. A worker that waits runs what it waits for, and nothing else,
-//! so it cannot pick up a job that wants a lock it holds. A worker that finds its own queue full runs the job at once.
-//! What can never end, such as a task that joins itself, is an [error](JoinError::WouldDeadlock).
+//! Yes, up to 64 tasks deep, even with a single worker. A worker that waits runs only what it waits
+//! for, so it never picks up a job that wants a lock it holds. A worker that finds its own queue
+//! full runs the job at once. A wait that can never end, such as that of a task that joins itself,
+//! is an [error](JoinError::WouldDeadlock).
 //!
-//! # How do I cancel what is running?
+//! # How do I cancel a running task?
 //!
-//! Cooperatively: a task looks at a [`CancellationToken`], its group's or any other.
+//! Cooperatively: the task checks a [`CancellationToken`], that of its group or any other.
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -142,18 +154,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What is queued and not started is dropped unrun. A running task is never killed.
+//! Queued tasks that have not started are dropped without being run. A running task is never
+//! killed.
 //!
 //! # How do I run something later, or try it again?
 //!
-//! [`execute_after`](WorkerPool::execute_after) runs a closure once, [`execute_every`](WorkerPool::execute_every) again and
-//! again. [`spawn_with_retry`](WorkerPool::spawn_with_retry) tries a task again when it fails, by a [`RetryPolicy`]: one
-//! task and one handle over all attempts. Delays hold no worker.
+//! [`execute_after`](WorkerPool::execute_after) runs a closure once,
+//! [`execute_every`](WorkerPool::execute_every) repeatedly.
+//! [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries a task that fails, by a
+//! [`RetryPolicy`](retry::RetryPolicy): one task and one handle over all attempts. Delays occupy no
+//! worker.
 //!
 #![cfg_attr(feature = "retry", doc = "```")]
 #![cfg_attr(not(feature = "retry"), doc = "```ignore")]
 //! use std::time::Duration;
-//! use workcrew::RetryPolicy;
+//! use workcrew::retry::RetryPolicy;
 //!
 //! # let pool = workcrew::WorkerPool::builder().workers(1).build()?;
 //! let timer = pool.execute_every(Duration::from_secs(60), || println!("once a minute"))?;
@@ -164,14 +179,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # How do I tell others that something has happened?
+//! # How do I publish events?
 //!
-//! With an [`EventBus`]: handlers subscribe to a type of events, and run on the workers. Each has a mailbox, a retry policy
-//! if it wants one, and no part in the troubles of the others.
+//! With an [`EventBus`](events::EventBus). Handlers subscribe to a type of events and run on the
+//! workers. Each subscription has its own mailbox and an optional retry policy. A failing handler
+//! does not affect the others.
 //!
 #![cfg_attr(feature = "events", doc = "```")]
 #![cfg_attr(not(feature = "events"), doc = "```ignore")]
-//! use workcrew::EventBus;
+//! use workcrew::events::EventBus;
 //!
 //! struct OrderPlaced(u32);
 //!
@@ -185,9 +201,9 @@
 //!
 //! # How do I use it from async code?
 //!
-//! [`spawn_async`](WorkerPool::spawn_async) waits for room as a future, a [`JoinHandle`] is one, and so is
-//! [`CancellationToken::cancelled`]; all by the standard library alone, in any runtime. The drop of the last reference to
-//! a pool blocks, unless the pool was built with [`OnDrop::Detach`].
+//! [`spawn_async`](WorkerPool::spawn_async) returns a future that waits for room. A [`JoinHandle`]
+//! and [`CancellationToken::cancelled`] are futures too. All of them work with any runtime. The
+//! drop of the last reference to a pool blocks, unless the pool was built with [`OnDrop::Detach`].
 //!
 //! ```
 //! # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
@@ -200,150 +216,119 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The other way round, the feature `io` drives futures for synchronous code (`Driver`), and the feature `grpc` makes calls to gRPC
-//! servers that hold no worker (`grpc::Caller`).
+//! In the other direction, the feature `driver` drives futures for synchronous code
+//! (`driver::Driver`). The feature `grpc` makes calls to gRPC servers that occupy no worker
+//! (`grpc::Caller`).
 //!
-//! # What when one machine is not enough?
+//! # What if one machine is not enough?
 //!
-//! The feature `nats` puts the same handlers behind a queue on a NATS JetStream server: `nats::JobQueue` stores jobs that
-//! outlive the process, and a `nats::Worker` on each machine takes as many as its pool has free workers. At least once, with
-//! retries and dead letters.
+//! The feature `nats` puts the same handlers behind a queue on a NATS JetStream server. A
+//! `nats::JobQueue` stores jobs that outlive the process. A `nats::Worker` on each machine takes as
+//! many jobs as its pool has free workers. Delivery is at least once, with retries and dead
+//! letters.
 //!
 //! # How do I shut down?
 //!
-//! Drop the pool, or call [`shutdown`](WorkerPool::shutdown): nothing new, run what is queued, join the workers.
-//! [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so within a time and [reports](ShutdownReport) what was
-//! left, [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued, [`close`](WorkerPool::close) only refuses
-//! what is new. A task that a report counts as still running is left behind for good: neither the drop of the pool nor
-//! another `shutdown` waits for it, so it cannot keep the process alive.
+//! Drop the pool, or call [`shutdown`](WorkerPool::shutdown). Either refuses new tasks, runs what
+//! is queued and joins the workers. [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so
+//! within a time and [reports](ShutdownReport) what was left.
+//! [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued. [`close`](WorkerPool::close)
+//! only refuses new tasks.
+//!
+//! A task that a report counts as still running is left behind for good. Neither the drop of the
+//! pool nor another `shutdown` waits for it, so it cannot keep the process alive.
 //!
 //! # What happens when a task panics?
 //!
-//! The worker lives on. Who waits gets the [`Panic`] as an error, with its payload; it is also counted, and told to
-//! [`on_panic`](Builder::on_panic) at once. This includes panics in destructors. The process ends only where the
-//! standard library aborts: a panic while panicking, a panicking panic hook, a thread local's destructor that panics,
-//! and builds with `panic = "abort"`. Code that leaves a task by other means (`longjmp`, `pthread_exit`) is outside of
-//! the contract.
+//! The worker continues. The waiter gets the [`TaskPanic`] with its payload as an error. The panic
+//! is also counted, and passed to [`on_panic`](WorkerPoolBuilder::on_panic) at once. This includes
+//! panics in destructors.
 //!
-//! # How do I see what is going on?
+//! The process ends only where the standard library aborts. That is at a panic while panicking, in
+//! a panic hook or in a destructor of a thread local, and with `panic = "abort"`. Code that leaves
+//! a task by other means (`longjmp`, `pthread_exit`) is not supported.
 //!
-//! [`metrics`](WorkerPool::metrics) counts every task once: submitted, and succeeded, failed, panicked, cancelled,
-//! queued or running; [`Builder::timing`] adds histograms. [`running`](WorkerPool::running) tells what each worker is
-//! doing, submitted where and since when. An [`Observer`] follows each task.
+//! # How do I observe a pool?
+//!
+//! [`metrics`](WorkerPool::metrics) counts every task once, as succeeded, failed, panicked,
+//! cancelled, queued or running. [`WorkerPoolBuilder::timing`] adds histograms.
+//! [`running`](WorkerPool::running) returns what each worker is running, where it was submitted and
+//! since when it runs. An [`Observer`] follows each task.
 //!
 //! # What are the limits?
 //!
-//! 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at once), 1,048,576 pending timers. A pool takes
-//! a thread for each worker, one more from its first timer on, and one more while futures are driven for it. An idle pool uses no CPU.
+//! 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at once) and 1,048,576
+//! pending timers. A pool takes one thread for each worker, one more from its first timer on, and
+//! one more while futures are driven for it. An idle pool uses no CPU time.
 //!
 //! # What can be left out?
 //!
-//! The feature `events` (on by default) brings the [`EventBus`] and the feature `retry`, which brings [`RetryPolicy`] and
-//! the crate `backon`. Without default features there are neither. The features `io` (which brings tokio), `grpc` (which
-//! brings tonic as well) and `nats` (which brings async-nats) are off by default.
+//! The feature `events` (on by default) adds the [`EventBus`](events::EventBus) and enables the
+//! feature `retry`, which adds [`RetryPolicy`](retry::RetryPolicy) and the dependency `backon`. The
+//! features `driver` (which adds tokio), `grpc` (which also adds tonic) and `nats` (which adds
+//! async-nats) are off by default.
 //!
 //! # When not to use it?
 //!
-//! For data-parallel iterators use rayon, for many connections at once an async runtime. A pool of threads cannot kill
-//! a task, and it forgets its queue when the process ends; that of the feature `nats` does not.
+//! For data-parallel iterators use rayon, for many connections at once an async runtime. A pool of
+//! threads cannot kill a task. Its queue is lost when the process ends; that of the feature `nats`
+//! is not.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings))))]
 
 mod pool;
-mod ending;
-mod builder;
-mod handle;
-mod submission;
 mod group;
-mod scope;
-mod map;
-mod timer;
 #[cfg(feature = "retry")]
-mod retry;
+pub mod retry;
 #[cfg(feature = "events")]
-mod bus;
+pub mod events;
+#[cfg(feature = "driver")]
+pub mod driver;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 #[cfg(feature = "nats")]
 pub mod nats;
-#[cfg(feature = "io")]
+#[cfg(feature = "driver")]
 mod io;
-mod cancel;
-mod awaiting;
-mod error;
-mod panic;
-mod observer;
-mod metrics;
-mod engine;
-mod worker;
-mod shutdown;
-mod roster;
-mod timekeeper;
-mod room;
-mod agenda;
-mod queue;
-mod job;
-mod closure;
+mod timer;
 mod task;
-mod supervisor;
-mod idle;
-mod lifecycle;
-mod ledger;
-mod record;
-mod seats;
-mod waits;
-mod local;
+mod queue;
+mod cancel;
+mod observe;
+mod error;
+mod time;
+mod failpoint;
 mod nesting;
 mod unwind;
-mod clock;
-mod deadline;
-mod fault;
-mod thread_name;
-mod hope;
 mod sync;
 #[cfg(all(test, any(workcrew_loom, workcrew_shuttle)))]
 mod models;
 #[cfg(doctest)]
-mod misuse;
-// Both speak of the default features.
-#[cfg(all(doctest, feature = "events"))]
-mod readme;
-#[cfg(all(doctest, feature = "events"))]
-mod events_page;
-#[cfg(all(doctest, feature = "grpc"))]
-mod grpc_page;
-#[cfg(all(doctest, feature = "nats"))]
-mod nats_page;
+mod compile_fail;
+#[cfg(doctest)]
+mod doctests;
 
-pub use awaiting::WaitForCancellation;
-pub use builder::Builder;
-#[cfg(feature = "events")]
-pub use bus::{
-    BoxError, DeadLetter, Delivery, DeliveryOutcome, EventBus, EventBusBuilder, HandlerResult, Receipt, Subscription,
-    SubscriptionBuilder, UnhandledEvent, WouldDeadlock,
-};
-pub use cancel::{CancelGuard, CancellationToken};
-pub use engine::Overflow;
+pub use cancel::future::WaitForCancellation;
+pub use cancel::token::{CancelGuard, CancellationToken};
+pub use error::panic::TaskPanic;
 pub use error::{
     BuildError, CancelReason, Cancelled, GroupError, JoinError, Refused, SubmitError, SubmitTimeoutError, TaskError,
     TimerError, TrySubmitError,
 };
 #[cfg(workcrew_faults)]
 #[doc(hidden)]
-pub use fault::{Armed, Place, arm};
-pub use group::{Completions, Policy, Progress, Spawner, TaskGroup, TaskResult};
-pub use handle::JoinHandle;
-#[cfg(feature = "io")]
-pub use io::{Driver, DriverError};
-pub use map::Map;
-pub use metrics::{Histogram, Metrics};
-pub use observer::{Observer, Outcome, RunningTask, TaskId, TaskInfo};
-pub use panic::Panic;
-pub use pool::WorkerPool;
-#[cfg(feature = "retry")]
-pub use retry::{Attempt, AttemptError, ErrorClass, GiveUp, RetryBudget, RetryError, RetryPolicy};
-pub use scope::Scope;
-pub use shutdown::{OnDrop, ShutdownReport};
-pub use submission::SpawnAsync;
-pub use timer::TimerHandle;
+pub use failpoint::{FailGuard, Failpoint, configure};
+pub use group::map::Map;
+pub use group::scope::Scope;
+pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResult};
+pub use observe::metrics::{Histogram, Metrics};
+pub use observe::observer::Observer;
+pub use observe::task_info::{RunningTask, TaskId, TaskInfo, TaskOutcome};
+pub use pool::builder::WorkerPoolBuilder;
+pub use pool::overflow::Overflow;
+pub use pool::shutdown::{OnDrop, ShutdownReport};
+pub use pool::spawn_async::SpawnAsync;
+pub use pool::worker_pool::WorkerPool;
+pub use task::handle::JoinHandle;
+pub use timer::handle::TimerHandle;

@@ -1,16 +1,18 @@
-//! How deep user code that the crate calls is nested on this thread, and what happens past the bound.
+//! A limit for user code that calls itself through the crate on one stack.
 //!
-//! A hook or a callback may do the very thing that calls it again. Three rules keep it off the stack:
-//! 1. A *hook* (an observer, a panic hook, a hook of a bus or a worker) only reports something. While
-//!    [`DEPTH`] hooks are on the stack a further one is skipped, and the caller counts that.
-//! 2. A *callback* (of a token, a waker, the destructor of a closure that is cancelled) must be called
-//!    once. While [`DEPTH`] callbacks are on the stack a further one is put off. The innermost callback's
-//!    frame calls what was put off, in order, when its own callback has returned. So a chain of any
-//!    length takes the stack of `DEPTH` links.
-//! 3. An event that a hook of a bus publishes is of a *generation* one higher than the event that the
-//!    hook reports. The bus compares it with `DEPTH` as well: that bounds loops through the pool.
+//! A hook or a callback may do what caused its own call. Three rules bound the recursion:
+//! 1. A *hook* (an observer, a panic hook, a hook of a bus or a worker) only reports an event.
+//!    While [`MAX_DEPTH`] hooks are on the stack, a further hook is skipped, and the caller counts
+//!    that.
+//! 2. A *callback* (of a token, a waker, the destructor of a closure that is cancelled) must be
+//!    called once. While [`MAX_DEPTH`] callbacks are on the stack, a further callback is deferred.
+//!    The frame of the innermost callback calls deferred callbacks in order, when its own callback
+//!    has returned. So a chain of any length takes the stack of `MAX_DEPTH` callbacks.
+//! 3. An event that a hook of a bus publishes has a *generation* one higher than the event that the
+//!    hook reports. The bus limits the generation to `MAX_DEPTH` too, which bounds loops through
+//!    the pool.
 //!
-//! What the callbacks share with the code around them is not known here, and no lock is held.
+//! This module does not know what callbacks share with the code around them. It holds no lock.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,46 +20,48 @@ use std::collections::VecDeque;
 use crate::sync::thread_local;
 use crate::unwind;
 
-/// How many hooks may be nested on one stack, how many callbacks, and how many generations events have.
-pub(crate) const DEPTH: usize = 16;
+/// The limit of nested hooks on one stack, of nested callbacks, and of generations of events.
+pub(crate) const MAX_DEPTH: usize = 16;
 
-/// What is nested on the stack of one thread.
+/// The nesting on the stack of one thread.
 struct Nesting {
-    /// Hooks on this stack.
+    /// The number of hooks on this stack.
     hooks: Cell<usize>,
-    /// Callbacks on this stack.
+    /// The number of callbacks on this stack.
     callbacks: Cell<usize>,
-    /// The generation of the event that this thread handles or reports; zero outside of both.
-    #[cfg_attr(not(feature = "events"), allow(dead_code, reason = "only buses have generations"))]
+    /// The generation of the event that this thread handles or reports; zero if it does neither.
+    #[cfg_attr(not(feature = "events"), allow(dead_code, reason = "used with the feature `events`"))]
     generation: Cell<usize>,
 }
 
 thread_local! {
-    /// Has no destructor: it can be read to the very end.
+    /// Has no destructor, so it can be accessed until the thread has ended.
     static NESTING: Nesting =
         const { Nesting { hooks: Cell::new(0), callbacks: Cell::new(0), generation: Cell::new(0) } };
-    /// Callbacks that were put off. Empty while fewer than `DEPTH` callbacks are on the stack.
-    static PUT_OFF: RefCell<VecDeque<Box<dyn FnOnce()>>> = const { RefCell::new(VecDeque::new()) };
+    /// Deferred callbacks. Empty while fewer than `MAX_DEPTH` callbacks are on the stack.
+    static DEFERRED: RefCell<VecDeque<Box<dyn FnOnce()>>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// Calls a hook; returns `None` without calling it while [`DEPTH`] hooks are on the stack.
+/// Calls a hook. Returns `None` without calling it while [`MAX_DEPTH`] hooks are on the stack.
 pub(crate) fn hook<T>(f: impl FnOnce() -> T) -> Option<T> {
     let nested = NESTING.with(|nesting| nesting.hooks.get());
-    (nested < DEPTH).then(|| with(|nesting| &nesting.hooks, nested + 1, f))
+    (nested < MAX_DEPTH).then(|| with(|nesting| &nesting.hooks, nested + 1, f))
 }
 
-/// Calls a callback once and contains its panic: now, or, while [`DEPTH`] callbacks are on the stack, when
-/// the innermost of them has returned.
+/// Calls a callback once and contains its panic.
+///
+/// While [`MAX_DEPTH`] callbacks are on the stack, the callback is deferred until the innermost has
+/// returned.
 pub(crate) fn call_back(f: impl FnOnce() + 'static) {
     let nested = NESTING.with(|nesting| nesting.callbacks.get());
-    let Some(f) = (if nested < DEPTH { Some(f) } else { put_off(f) }) else { return };
+    let Some(f) = (if nested < MAX_DEPTH { Some(f) } else { defer(f) }) else { return };
     with(
         |nesting| &nesting.callbacks,
         nested + 1,
         || {
             contain(f);
-            if nested + 1 == DEPTH {
-                while let Some(next) = next_put_off() {
+            if nested + 1 == MAX_DEPTH {
+                while let Some(next) = next_deferred() {
                     contain(next);
                 }
             }
@@ -65,42 +69,42 @@ pub(crate) fn call_back(f: impl FnOnce() + 'static) {
     );
 }
 
-/// Drops a value as a callback, since its destructor is user code that may drop the next one.
+/// Drops a value as a callback, because its destructor is user code that may drop further values.
 pub(crate) fn discard<T: 'static>(value: T) {
     call_back(move || drop(value));
 }
 
-/// Whether a further callback would be put off.
-pub(crate) fn is_deep() -> bool {
-    NESTING.with(|nesting| nesting.callbacks.get()) >= DEPTH
+/// Returns whether a further callback would be deferred.
+pub(crate) fn is_at_max_depth() -> bool {
+    NESTING.with(|nesting| nesting.callbacks.get()) >= MAX_DEPTH
 }
 
-/// The generation of an event that this thread would publish.
+/// Returns the generation of an event that this thread would publish.
 #[cfg(feature = "events")]
 pub(crate) fn generation() -> usize {
     NESTING.with(|nesting| nesting.generation.get())
 }
 
-/// Calls `f`; what it publishes is of this generation.
+/// Calls `f`. Events that it publishes have this generation.
 #[cfg(feature = "events")]
 pub(crate) fn in_generation<T>(generation: usize, f: impl FnOnce() -> T) -> T {
     with(|nesting| &nesting.generation, generation, f)
 }
 
-/// Puts a callback off; gives it back if this thread is about to end and keeps nothing any more.
-fn put_off<F: FnOnce() + 'static>(f: F) -> Option<F> {
+/// Defers a callback. Returns it if the thread is about to end and its thread locals are gone.
+fn defer<F: FnOnce() + 'static>(f: F) -> Option<F> {
     let mut f = Some(f);
-    let kept = PUT_OFF.try_with(|waiting| {
+    let deferred = DEFERRED.try_with(|deferred| {
         if let Some(f) = f.take() {
-            waiting.borrow_mut().push_back(Box::new(f));
+            deferred.borrow_mut().push_back(Box::new(f));
         }
     });
-    debug_assert!(kept.is_ok() || f.is_some(), "what is not kept is given back");
+    debug_assert!(deferred.is_ok() || f.is_some(), "a callback is either deferred or returned");
     f
 }
 
-fn next_put_off() -> Option<Box<dyn FnOnce()>> {
-    PUT_OFF.try_with(|waiting| waiting.borrow_mut().pop_front()).ok().flatten()
+fn next_deferred() -> Option<Box<dyn FnOnce()>> {
+    DEFERRED.try_with(|deferred| deferred.borrow_mut().pop_front()).ok().flatten()
 }
 
 fn contain(f: impl FnOnce()) {
@@ -110,21 +114,21 @@ fn contain(f: impl FnOnce()) {
 /// Selects one of the cells of a thread.
 type Select = fn(&Nesting) -> &Cell<usize>;
 
-/// Calls `f` while a cell of this thread holds `value`; then the cell holds again what it held before.
+/// Calls `f` while a cell of this thread holds `value`, and restores the cell afterwards.
 fn with<T>(select: Select, value: usize, f: impl FnOnce() -> T) -> T {
-    let _restore = Restore { select, before: NESTING.with(|nesting| select(nesting).replace(value)) };
+    let _restore = Restore { select, previous: NESTING.with(|nesting| select(nesting).replace(value)) };
     f()
 }
 
-/// Restores a cell when dropped.
+/// A guard that restores a cell when dropped.
 struct Restore {
     select: Select,
-    before: usize,
+    previous: usize,
 }
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        NESTING.with(|nesting| (self.select)(nesting).set(self.before));
+        NESTING.with(|nesting| (self.select)(nesting).set(self.previous));
     }
 }
 
@@ -133,7 +137,7 @@ mod tests {
     use super::*;
     use std::rc::Rc;
 
-    /// Calls back `left` more times, each from within the one before.
+    /// Calls `left` nested callbacks.
     fn chain(left: usize, deepest: &Rc<Cell<usize>>, called: &Rc<Cell<usize>>) {
         let (deepest, called) = (Rc::clone(deepest), Rc::clone(called));
         call_back(move || {
@@ -146,18 +150,18 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_of_callbacks_is_called_in_full_and_takes_the_stack_of_a_few() {
+    fn a_long_chain_of_callbacks_is_called_with_bounded_stack() {
         let (deepest, called) = <(Rc<Cell<usize>>, Rc<Cell<usize>>)>::default();
         chain(100_000, &deepest, &called);
-        assert_eq!((called.get(), deepest.get()), (100_000, DEPTH));
-        assert!(!is_deep() && next_put_off().is_none());
+        assert_eq!((called.get(), deepest.get()), (100_000, MAX_DEPTH));
+        assert!(!is_at_max_depth() && next_deferred().is_none());
     }
 
     #[test]
-    fn hooks_are_skipped_past_the_bound_and_called_again_afterwards() {
+    fn hooks_are_skipped_beyond_the_limit_and_called_again_afterwards() {
         fn nest() -> usize {
             hook(nest).map_or(0, |below| below + 1)
         }
-        assert_eq!((nest(), nest()), (DEPTH, DEPTH));
+        assert_eq!((nest(), nest()), (MAX_DEPTH, MAX_DEPTH));
     }
 }

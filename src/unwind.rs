@@ -1,31 +1,32 @@
-//! The one place where panics are caught.
+//! The only module that catches panics.
 //!
-//! Foreign code is called through [`catch`], foreign values that nobody is waiting for are dropped through [`discard`].
-//! What a caught panic means is decided elsewhere.
+//! User code is called through [`catch`]. User values without an owner that could handle a panic
+//! are dropped through [`discard`]. Callers decide what a caught panic means.
 
 use std::any::Any;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 
-/// What a panic carries.
+/// The payload of a panic.
 pub(crate) type Payload = Box<dyn Any + Send>;
 
 /// Calls `f` and returns its value, or the payload of the panic that ended it.
 ///
-/// Unwind safety is asserted: `f` is consumed, and whatever it shared with others it shared through types that answer
-/// for themselves (locks that poison, atomics), as with a thread that panics.
+/// Unwind safety is asserted: `f` is consumed. It shares state with other code only through types
+/// that handle panics themselves (locks with poisoning, atomics), as a thread that panics does.
 pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Payload> {
     panic::catch_unwind(AssertUnwindSafe(f))
 }
 
-/// Goes on unwinding with a payload caught before, without calling the panic hook again.
+/// Resumes unwinding with a caught payload, without calling the panic hook again.
 pub(crate) fn resume(payload: Payload) -> ! {
     panic::resume_unwind(payload)
 }
 
-/// Drops `value` and contains a panic of its destructor. Returns whether there was none.
+/// Drops `value` and contains a panic of its destructor. Returns `true` if there was no panic.
 ///
-/// The payload of such a panic may itself panic when dropped; after two rounds it is leaked rather than chased.
+/// The payload of such a panic may itself panic when it is dropped. The payload of that second
+/// panic is leaked.
 pub(crate) fn discard<T>(value: T) -> bool {
     match catch(move || drop(value)) {
         Ok(()) => true,

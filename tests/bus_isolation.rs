@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::{Counter, Gate, Mutex, assert_books_balance, in_threads, on_grid, pool, within_limit};
-use workcrew::{DeliveryOutcome, EventBus, Overflow, Receipt, RetryPolicy, Subscription, WorkerPool};
+use common::{Counter, Gate, Mutex, assert_counts_add_up, in_threads, on_grid, pool, with_watchdog};
+use workcrew::events::{DeliveryOutcome, EventBus, Receipt, Subscription};
+use workcrew::retry::RetryPolicy;
+use workcrew::{Overflow, WorkerPool};
 
 /// How many deliveries a subscription makes before it gives way to jobs that wait.
 const TURN: usize = 16;
@@ -30,7 +32,7 @@ fn keeps(bus: &EventBus) -> (Subscription, Log) {
 }
 
 fn wait_until(done: impl Fn() -> bool) {
-    within_limit(|| {
+    with_watchdog(|| {
         while !done() {
             thread::yield_now();
         }
@@ -74,7 +76,7 @@ fn a_full_mailbox_keeps_an_event_from_no_other_subscription_whatever_the_order_o
         }
         assert!(!publisher.is_finished(), "the policy of the slow one is to hold the publisher up");
         gate.open();
-        let receipt = within_limit(|| publisher.join().unwrap());
+        let receipt = with_watchdog(|| publisher.join().unwrap());
         assert_eq!((receipt.handlers(), handled(&receipt)), (4, 4));
         bus.wait_idle();
         assert_eq!(gate.started(), 3, "none was lost and none came twice");
@@ -82,7 +84,7 @@ fn a_full_mailbox_keeps_an_event_from_no_other_subscription_whatever_the_order_o
             assert_eq!(*log.lock().unwrap(), [0, 1, 2]);
         }
         drop((first, slow, last, here));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     }
 }
 
@@ -116,18 +118,18 @@ fn a_publisher_gives_each_of_several_full_mailboxes_the_event_as_soon_as_it_has_
             gates[opened].open();
             wait_until(|| logs[opened].lock().unwrap().len() == 3);
         }
-        let receipt = within_limit(|| publisher.join().unwrap());
+        let receipt = with_watchdog(|| publisher.join().unwrap());
         assert_eq!(handled(&receipt), 3);
         bus.wait_idle();
         assert!(logs.iter().all(|log| *log.lock().unwrap() == [0, 1, 2]));
         drop(guards);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     }
 }
 
 /// Fault 176.
 #[test]
-fn a_publisher_that_waits_for_several_mailboxes_is_let_go_by_the_end_of_their_subscriptions_or_of_the_pool() {
+fn the_end_of_the_subscriptions_or_the_pool_releases_a_publisher_that_waits_for_several_mailboxes() {
     for by_shutdown in [false, true] {
         let pool = pool(2, 1);
         let bus = EventBus::new(&pool);
@@ -138,18 +140,18 @@ fn a_publisher_that_waits_for_several_mailboxes_is_let_go_by_the_end_of_their_su
         assert!(!publisher.is_finished());
         let [first, second] = guards;
         if by_shutdown {
-            within_limit(|| pool.shutdown_now());
+            with_watchdog(|| pool.shutdown_now());
         } else {
             drop(first);
             assert!(!publisher.is_finished(), "the other one is full still");
             drop(second);
         }
-        let receipt = within_limit(|| publisher.join().unwrap());
+        let receipt = with_watchdog(|| publisher.join().unwrap());
         assert_eq!((receipt.handlers(), receipt.wait().unwrap().len()), (0, 0), "no subscription took it");
         gate.open();
         bus.wait_idle();
         pool.shutdown();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     }
 }
 
@@ -183,13 +185,13 @@ fn many_publishers_and_full_mailboxes_lose_nothing_and_keep_the_order_of_each_pu
             }
         }
         drop(guards);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 /// Fault 176.
 #[test]
-fn a_publisher_that_is_held_up_holds_up_no_other_thread_for_subscriptions_that_have_room() {
+fn a_blocked_publisher_delays_no_other_thread_for_subscriptions_with_room() {
     let pool = pool(2, 1);
     let bus = EventBus::new(&pool);
     let gate = Gate::new();
@@ -212,11 +214,11 @@ fn a_publisher_that_is_held_up_holds_up_no_other_thread_for_subscriptions_that_h
     let text = Counter::new();
     let counted = text.clone();
     let texts = bus.subscribe(move |_: &String| counted.add());
-    assert_eq!(within_limit(|| handled(&bus.publish("text".to_owned()))), 1);
+    assert_eq!(with_watchdog(|| handled(&bus.publish("text".to_owned()))), 1);
     gate.open();
-    within_limit(|| others.into_iter().for_each(|publisher| assert_eq!(handled(&publisher.join().unwrap()), 2)));
+    with_watchdog(|| others.into_iter().for_each(|publisher| assert_eq!(handled(&publisher.join().unwrap()), 2)));
     drop((slow, quick, texts));
-    assert_books_balance(&pool);
+    assert_counts_add_up(&pool);
 }
 
 /// Fault 176.
@@ -231,19 +233,19 @@ fn a_worker_that_publishes_serves_those_with_room_before_it_makes_room_elsewhere
     gate.wait_started(1);
     bus.publish(1_u32);
     let inner = bus.clone();
-    let receipt = within_limit(|| pool.spawn(move || inner.publish(2_u32)).unwrap().join().unwrap());
+    let receipt = with_watchdog(|| pool.spawn(move || inner.publish(2_u32)).unwrap().join().unwrap());
     wait_until(|| log.lock().unwrap().len() == 3);
     gate.open();
     let outcomes: Vec<_> = receipt.wait().unwrap().into_iter().map(|delivery| delivery.outcome).collect();
     assert!(matches!(outcomes[..], [DeliveryOutcome::Refused, DeliveryOutcome::Handled]), "{outcomes:?}");
     drop((slow, quick));
     bus.wait_idle();
-    assert_books_balance(&pool);
+    assert_counts_add_up(&pool);
 }
 
 /// Fault 178.
 #[test]
-fn an_ordered_subscription_handles_what_each_thread_publishes_in_order_retries_included() {
+fn an_ordered_subscription_handles_the_events_of_each_thread_in_order_retries_included() {
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
         let (log, tries) = (Arc::new(Mutex::new(Vec::new())), Counter::new());
@@ -395,16 +397,16 @@ fn a_stuck_handler_keeps_no_other_from_being_unsubscribed_and_a_stuck_hook_only_
     let publisher = bus.clone();
     let publisher = thread::spawn(move || publisher.publish("to no subscription")); // and so is this publisher
     gate.wait_started(3);
-    within_limit(|| assert!(ends.unsubscribe(), "the stuck one is another"));
+    with_watchdog(|| assert!(ends.unsubscribe(), "the stuck one is another"));
     bus.publish(2_u32);
     bus.publish(2_i64); // waits behind the stuck letter
     wait_until(|| *log.lock().unwrap() == [1, 2]);
     assert!(!bus.wait_idle_timeout(Duration::ZERO), "idle means that all have ended");
     gate.open();
-    within_limit(|| publisher.join().unwrap());
+    with_watchdog(|| publisher.join().unwrap());
     bus.wait_idle();
     drop((stuck_handler, fails, other));
-    assert_books_balance(&pool);
+    assert_counts_add_up(&pool);
 }
 
 /// Fault 179.
@@ -428,5 +430,5 @@ fn a_topic_whose_handler_is_stuck_or_backs_off_holds_up_no_other_topic() {
     gate.open();
     drop(guards);
     bus.wait_idle();
-    assert_books_balance(&pool);
+    assert_counts_add_up(&pool);
 }

@@ -10,11 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Counter, Gate, LIMIT, Mutex, assert_books_balance, on_grid, pool, quiet_panics, spawn_and_let_sleep, within_limit,
+    Counter, Gate, LIMIT, Mutex, assert_counts_add_up, on_grid, pool, quiet_panics, spawn_parked, with_watchdog,
 };
-use workcrew::{
-    CancelReason, Delivery, DeliveryOutcome, EventBus, JoinError, Receipt, RetryPolicy, Subscription, WorkerPool,
-};
+use workcrew::events::{Delivery, DeliveryOutcome, EventBus, Receipt, Subscription};
+use workcrew::retry::RetryPolicy;
+use workcrew::{CancelReason, JoinError, WorkerPool};
 
 const SHORT: Duration = Duration::from_millis(10);
 const SIZES: [usize; 3] = [1, 2, 8];
@@ -60,7 +60,7 @@ fn no_wait_of_a_bus_goes_on_after_a_timed_shutdown_has_left_its_handler_behind()
                 let mut waits = waits(&bus, subscription, &receipt);
                 let mut waiting = Vec::new();
                 if !is_late {
-                    waiting.extend(waits.drain(..).map(spawn_and_let_sleep));
+                    waiting.extend(waits.drain(..).map(spawn_parked));
                     assert!(waiting.iter().all(|wait| !wait.is_finished()), "nothing was reported yet");
                 }
                 assert_eq!(pool.shutdown_timeout(limit).tasks_running, 1);
@@ -85,7 +85,7 @@ fn the_drops_of_a_bus_wait_for_nothing_that_was_left_behind() {
         let waits = bus.publish(1_u32);
         let held = [1, 2].map(|event| {
             let bus = bus.clone();
-            spawn_and_let_sleep(move || outcomes(&bus.publish(event + 1_u32)))
+            spawn_parked(move || outcomes(&bus.publish(event + 1_u32)))
         });
         assert_eq!(pool.shutdown_timeout(SHORT).tasks_running, 1);
         let cancelled = DeliveryOutcome::Cancelled(CancelReason::ShutDown);
@@ -112,7 +112,7 @@ fn a_synchronous_handler_that_was_left_behind_is_not_waited_for() {
         let publisher = bus.clone();
         let publisher = thread::spawn(move || publisher.publish(0_u32).handlers());
         gate.wait_started(1);
-        let ending = spawn_and_let_sleep(move || subscription.unsubscribe());
+        let ending = spawn_parked(move || subscription.unsubscribe());
         assert!(!ending.is_finished());
         assert_eq!(pool.shutdown_timeout(SHORT).tasks_running, 1);
         assert!(!ending.join().unwrap());
@@ -161,7 +161,7 @@ fn a_shutdown_now_cuts_no_wait_of_a_bus_short() {
         let (subscription, receipt) = stuck(&bus, &gate);
         let waits = waits(&bus, subscription, &Arc::new(receipt));
         let _ = pool.shutdown_now(); // it has no limit that could have passed
-        let waiting: Vec<_> = waits.into_iter().map(spawn_and_let_sleep).collect();
+        let waiting: Vec<_> = waits.into_iter().map(spawn_parked).collect();
         assert!(waiting.iter().all(|wait| !wait.is_finished()));
         gate.open();
         assert!(waiting.into_iter().all(|wait| wait.join().unwrap()));
@@ -206,7 +206,7 @@ fn counting(pool: &WorkerPool, capacity: usize) -> (EventBus, Vec<Subscription>,
 fn a_publisher_on_another_pool_that_waits_for_room_is_helped_by_a_worker_that_waits_for_it() {
     for workers in SIZES {
         for capacity in CAPACITIES {
-            within_limit(|| {
+            with_watchdog(|| {
                 let home = pool(workers, 64);
                 let (bus, mut subscriptions, handled) = counting(&home, capacity);
                 let events = 2 * capacity + 3;
@@ -226,7 +226,7 @@ fn a_publisher_on_another_pool_that_waits_for_room_is_helped_by_a_worker_that_wa
                 }
                 home.wait_idle();
                 assert_eq!(home.metrics().tasks_refused, 0);
-                assert_books_balance(&home);
+                assert_counts_add_up(&home);
             });
         }
     }
@@ -237,7 +237,7 @@ fn a_publisher_on_another_pool_that_waits_for_room_is_helped_by_a_worker_that_wa
 fn a_wait_on_another_pool_for_an_idle_bus_is_helped_by_a_worker_that_waits_for_it() {
     for workers in SIZES {
         for capacity in CAPACITIES {
-            within_limit(|| {
+            with_watchdog(|| {
                 let home = pool(workers, 64);
                 let (bus, subscriptions, handled) = counting(&home, capacity);
                 // One of its deliveries is tried again after a delay: the worker waits for that moment, too.
@@ -265,7 +265,7 @@ fn a_wait_on_another_pool_for_an_idle_bus_is_helped_by_a_worker_that_waits_for_i
 #[test]
 fn a_wait_on_another_pool_for_the_end_of_a_subscription_ends_with_its_handler() {
     for workers in SIZES {
-        within_limit(|| {
+        with_watchdog(|| {
             let (home, abroad) = (pool(workers, 64), pool(1, 64));
             let (bus, gate) = (EventBus::new(&home), Gate::new());
             let (far, inside) = (Arc::clone(&abroad), gate.clone());
@@ -292,7 +292,7 @@ fn the_runner_of_a_subscription_is_helped_by_a_worker_that_waits_for_another_eve
     for workers in SIZES {
         for wait in 0..2 {
             for _ in 0..20 {
-                within_limit(|| {
+                with_watchdog(|| {
                     let (home, abroad) = (pool(workers, 64), pool(1, 64));
                     let (bus, gate) = (EventBus::new(&home), Gate::new());
                     let (far, inside) = (Arc::clone(&abroad), gate.clone());
@@ -329,11 +329,11 @@ fn the_runner_of_a_subscription_is_helped_by_a_worker_that_waits_for_another_eve
 
 /// Fault 271.
 #[test]
-fn a_handler_that_joins_a_publisher_to_its_own_full_mailbox_is_told() {
+fn a_handler_that_joins_a_publisher_to_its_own_full_mailbox_gets_would_deadlock() {
     for workers in SIZES {
         for capacity in CAPACITIES {
             for mailboxes in [1, 2] {
-                within_limit(|| publish_through_another_pool_to_its_own(workers, capacity, mailboxes));
+                with_watchdog(|| publish_through_another_pool_to_its_own(workers, capacity, mailboxes));
             }
         }
     }
@@ -377,17 +377,17 @@ fn publish_through_another_pool_to_its_own(workers: usize, capacity: usize, mail
     assert!(refused + told.get() > 0, "the publisher waited for the handler that waited for it");
     assert_eq!(handled.get() + refused, mailboxes * (capacity + 3), "each delivery was made or refused");
     assert_eq!(home.metrics().tasks_refused, refused as u64);
-    assert_books_balance(&home);
+    assert_counts_add_up(&home);
 }
 
 /// Fault 271.
 #[test]
-fn a_handler_that_joins_a_wait_for_its_own_end_is_told() {
+fn a_handler_that_joins_a_wait_for_its_own_end_gets_would_deadlock() {
     quiet_panics();
     for workers in SIZES {
         for concurrent in [1, 3] {
             for way in 0..2 {
-                within_limit(|| {
+                with_watchdog(|| {
                     let (home, abroad) = (pool(workers, 64), pool(1, 64));
                     let bus = EventBus::new(&home);
                     let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
@@ -428,7 +428,7 @@ fn a_handler_that_joins_a_wait_for_its_own_end_is_told() {
 
 /// Fault 271.
 #[test]
-fn ordered_subscriptions_that_wait_for_each_other_are_told_on_any_pool() {
+fn ordered_subscriptions_that_wait_for_each_other_get_would_deadlock_on_any_pool() {
     on_grid(|pool| {
         for capacity in CAPACITIES {
             let bus = EventBus::new(&pool);
@@ -458,7 +458,7 @@ fn ordered_subscriptions_that_wait_for_each_other_are_told_on_any_pool() {
 
 /// Fault 272.
 #[test]
-fn what_a_handler_publishes_to_its_own_full_mailbox_is_handled_or_refused_and_counted() {
+fn events_published_to_the_handlers_own_full_mailbox_are_handled_or_refused_and_counted() {
     on_grid(|pool| {
         for capacity in CAPACITIES {
             let bus = EventBus::new(&pool);
@@ -487,22 +487,22 @@ fn what_a_handler_publishes_to_its_own_full_mailbox_is_handled_or_refused_and_co
             assert_eq!(metrics.tasks_refused - before.tasks_refused, refused as u64);
             assert_eq!(metrics.tasks_succeeded - before.tasks_succeeded, handled.get() as u64);
             assert!(capacity > 1 || refused > 0, "a mailbox of one place has held them all");
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
 
-#[cfg(feature = "io")]
+#[cfg(feature = "driver")]
 mod futures {
     use super::*;
-    use workcrew::Driver;
+    use workcrew::driver::Driver;
 
     /// Fault 149.
     #[test]
     fn the_drop_of_a_driver_that_waits_for_a_stuck_future_ends_with_the_report() {
         for workers in SIZES {
             for ends_now in [false, true] {
-                within_limit(|| {
+                with_watchdog(|| {
                     let pool = pool(workers, 64);
                     let (driver, gate) = (Driver::new(&pool, 4).unwrap(), Gate::new());
                     let inside = gate.clone();
@@ -510,7 +510,7 @@ mod futures {
                     let outer = async move { drop(tokio::spawn(async move { inside.pass() })) };
                     driver.spawn(outer).unwrap().join().unwrap();
                     gate.wait_started(1);
-                    let dropping = spawn_and_let_sleep(move || drop(driver));
+                    let dropping = spawn_parked(move || drop(driver));
                     assert!(!dropping.is_finished());
                     let _ = if ends_now { pool.shutdown_now() } else { pool.shutdown_timeout(SHORT) };
                     dropping.join().unwrap();
@@ -525,7 +525,7 @@ mod futures {
     fn a_future_that_publishes_and_waits_for_room_is_helped_by_the_worker_that_joins_it() {
         for workers in SIZES {
             for capacity in CAPACITIES {
-                within_limit(|| {
+                with_watchdog(|| {
                     let home = pool(workers, 64);
                     let driver = Arc::new(Driver::new(&home, 8).unwrap());
                     let (bus, subscriptions, handled) = counting(&home, capacity);

@@ -1,4 +1,5 @@
-//! The main job, `examples/checksum.rs`, on real files: against fixed digests, against `sha256sum`, and in trouble.
+//! Tests of `examples/checksum.rs` on real files: fixed digests, comparison with `sha256sum`, and
+//! failures.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(target_os = "linux")]
 
@@ -15,7 +16,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, thread};
 
-use common::within_limit;
+use common::with_watchdog;
 
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -153,7 +154,7 @@ fn only_regular_files_count() {
 }
 
 #[test]
-fn what_is_missing_stops_the_rest_or_is_listed_at_the_end() {
+fn missing_files_stop_the_rest_or_are_listed_at_the_end() {
     let folder = Folder::new();
     folder.file("file", b"abc");
     let stopped = run(&folder.0, &["missing", "file"]);
@@ -166,8 +167,8 @@ fn what_is_missing_stops_the_rest_or_is_listed_at_the_end() {
     assert!(errors.contains("missing: ") && errors.contains("gone: ") && errors.contains("2 errors, 1 file hashed"));
 }
 
-/// Runs the example as a user who is not root, from a place that everybody can read.
-fn run_as_nobody(folder: &Folder, arguments: &[&str]) -> Output {
+/// Runs the example as an unprivileged user, from a directory that every user can read.
+fn run_unprivileged(folder: &Folder, arguments: &[&str]) -> Output {
     let is_root = text(&Command::new("id").arg("-u").output().unwrap().stdout).trim() == "0";
     if !is_root {
         return run(&folder.0, arguments);
@@ -189,14 +190,14 @@ fn an_unreadable_file_stops_the_rest_or_is_listed_at_the_end() {
     }
     let secret = folder.file("100", b"abc");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).unwrap();
-    let stopped = run_as_nobody(&folder, &["."]);
+    let stopped = run_unprivileged(&folder, &["."]);
     assert_eq!(stopped.status.code(), Some(1));
     assert!(text(&stopped.stderr).starts_with("checksum: ./100: Permission denied"), "{}", text(&stopped.stderr));
     let expected: Vec<String> = (0..200).map(|n| format!("{ABC}  ./{n:03}")).collect();
     let printed: Vec<String> = text(&stopped.stdout).lines().map(str::to_owned).collect();
     assert!(printed.len() <= 100 && expected.starts_with(&printed), "the lines printed are not a prefix");
 
-    let kept = run_as_nobody(&folder, &["-k", "."]);
+    let kept = run_unprivileged(&folder, &["-k", "."]);
     assert_eq!(kept.status.code(), Some(1));
     assert_eq!(text(&kept.stdout).lines().count(), 199);
     assert!(text(&kept.stderr).contains("./100: Permission denied"));
@@ -204,7 +205,7 @@ fn an_unreadable_file_stops_the_rest_or_is_listed_at_the_end() {
 }
 
 #[test]
-fn wrong_usage_is_told_with_status_two() {
+fn wrong_usage_exits_with_status_two() {
     let folder = Folder::new();
     for (arguments, message) in [
         (&["--workers", "0"][..], "a pool needs at least one worker"),
@@ -226,7 +227,7 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
     for n in 0..3_000 {
         folder.file(format!("{n}"), b"abc");
     }
-    within_limit(|| {
+    with_watchdog(|| {
         let mut child = start(&folder.0, &[]);
         let mut output = child.stdout.take().unwrap();
         output.read_exact(&mut [0; 64]).unwrap();
@@ -237,11 +238,11 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
 }
 
 #[test]
-fn an_interrupt_stops_it_and_says_what_was_done() {
+fn an_interrupt_stops_the_run_and_reports_the_progress() {
     let folder = Folder::new();
     folder.file("0", b"abc");
     File::create(folder.0.join("1")).unwrap().set_len(1 << 40).unwrap(); // takes hours
-    within_limit(|| {
+    with_watchdog(|| {
         let mut child = start(&folder.0, &[]);
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -256,13 +257,14 @@ fn an_interrupt_stops_it_and_says_what_was_done() {
 
 #[test]
 fn memory_stays_flat_when_the_tree_grows_tenfold() {
-    /// The most memory that hashing so many files ever took, in KiB, read while the process is held up near its end.
+    /// Returns the peak memory of hashing `files` files, in KiB. It is read while the process is
+    /// held up near its end.
     fn peak(files: usize) -> u64 {
         let folder = Folder::new();
         for n in 0..files {
             folder.file(format!("{:04}/{:02}", n / 100, n % 100), b"abc");
         }
-        within_limit(|| {
+        with_watchdog(|| {
             let mut child = start(&folder.0, &[]);
             let mut output = BufReader::new(child.stdout.take().unwrap());
             let mut line = Vec::new();

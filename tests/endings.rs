@@ -9,10 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Counter, Gate, LIMIT, Wedge, assert_books_balance, grid, join_all, on_grid, pool, quiet_panics, run_child,
-    spawn_and_let_sleep, within_limit,
+    BlockedWorkers, Counter, Gate, LIMIT, assert_counts_add_up, grid, join_all, on_grid, pool, quiet_panics, run_child,
+    spawn_parked, with_watchdog,
 };
-use workcrew::{Builder, CancelReason, JoinError, Observer, OnDrop, Outcome, ShutdownReport, TaskInfo, WorkerPool};
+use workcrew::{
+    CancelReason, JoinError, Observer, OnDrop, ShutdownReport, TaskInfo, TaskOutcome, WorkerPool, WorkerPoolBuilder,
+};
 
 const SHORT: Duration = Duration::from_millis(10);
 
@@ -37,7 +39,7 @@ fn stuck(pool: &WorkerPool) -> (Gate, Counter) {
 
 /// Fault 140.
 #[test]
-fn a_drop_after_a_report_does_not_wait_for_what_was_left_behind() {
+fn a_drop_after_a_report_does_not_wait_for_tasks_left_behind() {
     for policy in [OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach] {
         for end in ENDS {
             grid(|builder| {
@@ -61,7 +63,7 @@ fn a_drop_after_a_report_does_not_wait_for_what_was_left_behind() {
 
 /// Fault 140.
 #[test]
-fn a_second_shutdown_does_not_wait_for_what_was_left_behind() {
+fn a_second_shutdown_does_not_wait_for_tasks_left_behind() {
     for end in ENDS {
         on_grid(|pool| {
             let (gate, ended) = stuck(&pool);
@@ -122,12 +124,12 @@ fn the_last_reference_may_be_dropped_anywhere_after_a_report() {
 fn a_shutdown_that_waits_returns_when_another_thread_reports() {
     for end in ENDS {
         for workers in [1, 2, 8] {
-            within_limit(|| {
+            with_watchdog(|| {
                 let pool = pool(workers, 64);
                 let (gate, ended) = stuck(&pool);
                 let waiting = [(); 3].map(|()| {
                     let pool = Arc::clone(&pool);
-                    spawn_and_let_sleep(move || pool.shutdown())
+                    spawn_parked(move || pool.shutdown())
                 });
                 assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "nothing was reported yet");
                 let report = end(&pool);
@@ -143,13 +145,13 @@ fn a_shutdown_that_waits_returns_when_another_thread_reports() {
 /// Fault 141.
 #[test]
 fn of_many_limits_at_once_the_shortest_ends_all() {
-    within_limit(|| {
+    with_watchdog(|| {
         for round in 0..50 {
             let pool = pool(1 + round % 3, 4);
             let (gate, ended) = stuck(&pool);
             let patient = [LIMIT * 2, Duration::MAX].map(|limit| {
                 let pool = Arc::clone(&pool);
-                spawn_and_let_sleep(move || pool.shutdown_timeout(limit))
+                spawn_parked(move || pool.shutdown_timeout(limit))
             });
             assert!(patient.iter().all(|patient| !patient.is_finished()), "nothing was reported yet");
             let _ = pool.shutdown_now(); // waits for nothing, and shortens no limit
@@ -203,7 +205,7 @@ fn a_task_that_was_left_behind_ends_like_any_other() {
             let metrics = pool.metrics();
             assert_eq!((metrics.tasks_succeeded, metrics.tasks_running, metrics.tasks_cancelled), (1, 0, 0));
             assert!(pool.running().is_empty());
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         });
     }
 }
@@ -212,9 +214,9 @@ fn a_task_that_was_left_behind_ends_like_any_other() {
 #[test]
 fn a_pool_that_was_resized_leaves_its_stuck_worker_behind() {
     for size in [1, 3] {
-        within_limit(|| {
+        with_watchdog(|| {
             let pool = pool(2, 4);
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             pool.resize(size).unwrap();
             let report = pool.shutdown_timeout(Duration::ZERO);
             assert_eq!(report.tasks_running, 2);
@@ -239,7 +241,7 @@ impl Observer for Sticks {
         }
     }
 
-    fn task_ended(&self, _: &TaskInfo<'_>, _: Outcome) {
+    fn task_ended(&self, _: &TaskInfo<'_>, _: TaskOutcome) {
         if !self.at_start {
             self.gate.pass();
         }
@@ -247,7 +249,7 @@ impl Observer for Sticks {
 }
 
 /// Something stuck in user code other than a plain task: sets the pool up, and starts it.
-type Sticking = fn(Builder, Gate) -> WorkerPool;
+type Sticking = fn(WorkerPoolBuilder, Gate) -> WorkerPool;
 
 const STICKING: &[(&str, Sticking)] = &[
     ("start hook", |builder, gate| builder.on_thread_start(move |_| gate.pass()).build().unwrap()),
@@ -312,7 +314,7 @@ const STICKING: &[(&str, Sticking)] = &[
     #[cfg(feature = "retry")]
     ("retried task", |builder, gate| {
         let pool = builder.build().unwrap();
-        let policy = workcrew::RetryPolicy::<()>::fixed(Duration::from_millis(1));
+        let policy = workcrew::retry::RetryPolicy::<()>::fixed(Duration::from_millis(1));
         drop(pool.spawn_with_retry(policy, move |attempt| {
             if attempt.number() > 1 {
                 gate.pass();
@@ -324,7 +326,7 @@ const STICKING: &[(&str, Sticking)] = &[
     #[cfg(feature = "events")]
     ("event handler", |builder, gate| {
         let pool = builder.build().unwrap();
-        let bus = workcrew::EventBus::new(&pool);
+        let bus = workcrew::events::EventBus::new(&pool);
         bus.subscribe(move |_: &u8| gate.pass()).detach();
         bus.publish(1_u8);
         pool
@@ -361,7 +363,7 @@ fn a_limit_that_was_kept_binds_the_drop_too() {
     }
     thread_local! { static SLOW: RefCell<Option<Slow>> = const { RefCell::new(None) } }
     for policy in [OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach] {
-        within_limit(|| {
+        with_watchdog(|| {
             let pool = WorkerPool::builder().workers(1).on_drop(policy).build().unwrap();
             let gate = Gate::new();
             let held = gate.clone();
@@ -386,14 +388,14 @@ fn a_report_that_leaves_nothing_behind_shortens_no_other_wait() {
     }
     thread_local! { static ENDS: RefCell<Option<Ends>> = const { RefCell::new(None) } }
     // `shutdown` after a limit that was kept joins the threads.
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let (gate, ended) = (Gate::new(), Counter::new());
         let ends = Ends(gate.clone(), ended.clone());
         pool.spawn(move || ENDS.set(Some(ends))).unwrap().join().unwrap();
         assert!(pool.shutdown_timeout(LIMIT).drained);
         gate.wait_started(1);
-        let ending = spawn_and_let_sleep(move || pool.shutdown());
+        let ending = spawn_parked(move || pool.shutdown());
         assert!(!ending.is_finished() && ended.get() == 0);
         gate.open();
         ending.join().unwrap();
@@ -438,7 +440,7 @@ fn a_timed_shutdown_by_a_task_leaves_nothing_behind() {
 /// Fault 144.
 #[test]
 fn a_task_may_give_its_pool_up_beside_one_that_is_stuck() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         let (gate, ended) = stuck(&pool);
         let inner = Arc::downgrade(&pool);
@@ -453,10 +455,10 @@ fn a_task_may_give_its_pool_up_beside_one_that_is_stuck() {
 
 /// Fault 144.
 #[test]
-fn what_was_queued_behind_a_stuck_task_is_cancelled_once() {
+fn tasks_queued_behind_a_stuck_task_are_cancelled_once() {
     for end in ENDS {
         on_grid(|pool| {
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let queued = pool.spawn(|| ()).unwrap();
             let timer = pool.execute_after(LIMIT, || ()).unwrap();
             let report = end(&pool);
@@ -468,7 +470,7 @@ fn what_was_queued_behind_a_stuck_task_is_cancelled_once() {
             assert_eq!(pool.metrics().tasks_cancelled, 2);
             wedge.open();
             pool.wait_idle();
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         });
     }
 }
@@ -476,7 +478,7 @@ fn what_was_queued_behind_a_stuck_task_is_cancelled_once() {
 /// Ends the pool by each way in a process of its own, whose `main` then returns. `stick` sets a thread of the pool up to
 /// be stuck forever, and returns once it is; what it returns is dropped after the pool.
 fn leave_behind_and_return<T>(stick: impl Fn(&WorkerPool) -> T) {
-    within_limit(|| {
+    with_watchdog(|| {
         for end in ENDS {
             let pool = WorkerPool::builder().workers(2).build().unwrap();
             let kept = stick(&pool);
@@ -494,8 +496,8 @@ fn a_process_with_a_stuck_thread_ends_when_main_returns() {
     let children = [
         ("child_with_a_stuck_worker", true),
         ("child_with_a_stuck_timer", true),
-        ("child_with_a_stuck_future", cfg!(feature = "io")),
-        ("child_with_a_stuck_task_of_the_runtime", cfg!(feature = "io")),
+        ("child_with_a_stuck_future", cfg!(feature = "driver")),
+        ("child_with_a_stuck_task_of_the_runtime", cfg!(feature = "driver")),
     ];
     for (child, _) in children.iter().filter(|(_, is_built)| *is_built) {
         let output = run_child(child, &[]);
@@ -530,10 +532,10 @@ fn child_with_a_stuck_timer() {
 
 #[test]
 #[ignore = "run by the test above in a process of its own"]
-#[cfg(feature = "io")]
+#[cfg(feature = "driver")]
 fn child_with_a_stuck_future() {
     leave_behind_and_return(|pool| {
-        let driver = workcrew::Driver::new(pool, 4).unwrap();
+        let driver = workcrew::driver::Driver::new(pool, 4).unwrap();
         let gate = Gate::new();
         let inside = gate.clone();
         let handle = driver.spawn(async move { inside.pass() }).unwrap();
@@ -545,10 +547,10 @@ fn child_with_a_stuck_future() {
 /// What a future gives to the runtime by itself is no task of the pool, so no report names it.
 #[test]
 #[ignore = "run by the test above in a process of its own"]
-#[cfg(feature = "io")]
+#[cfg(feature = "driver")]
 fn child_with_a_stuck_task_of_the_runtime() {
     leave_behind_and_return(|pool| {
-        let driver = workcrew::Driver::new(pool, 4).unwrap();
+        let driver = workcrew::driver::Driver::new(pool, 4).unwrap();
         let gate = Gate::new();
         let inside = gate.clone();
         driver.spawn(async move { drop(tokio::spawn(async move { inside.pass() })) }).unwrap().join().unwrap();

@@ -11,7 +11,7 @@ use std::process::{self, Command};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, thread};
 
-use common::{Counter, LIMIT, Wedge, assert_ran_one_test, pool, within_limit};
+use common::{BlockedWorkers, Counter, LIMIT, assert_ran_one_test, pool, with_watchdog};
 use workcrew::{CancelReason, CancellationToken, GroupError, WorkerPool};
 
 /// Fault 119.
@@ -28,10 +28,10 @@ fn a_pool_by_default_has_a_worker_whatever_the_machine_has() {
 /// What follows must hold while the wall clock says anything at all: nothing here looks at it.
 #[test]
 fn waits_and_deadlines_follow_the_monotonic_clock() {
-    within_limit(|| {
+    with_watchdog(|| {
         println!("the wall clock says {:?}", SystemTime::now());
         let pool = pool(1, 4);
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let handle = pool.spawn(|| ()).unwrap();
         for timeout in [Duration::ZERO, Duration::from_millis(20)] {
             let since = Instant::now();
@@ -39,7 +39,7 @@ fn waits_and_deadlines_follow_the_monotonic_clock() {
             assert!(pool.try_execute(|| ()).is_ok());
             assert!(since.elapsed() >= timeout && since.elapsed() < LIMIT);
         }
-        let token = CancellationToken::new().with_deadline(Instant::now() + Duration::from_millis(20));
+        let token = CancellationToken::with_deadline(Instant::now() + Duration::from_millis(20));
         assert!(!token.is_cancelled() && token.wait_timeout(Duration::MAX));
         assert_eq!(token.reason(), Some(CancelReason::Expired));
         let group = pool.group().deadline(Instant::now() + Duration::from_millis(20));
@@ -86,18 +86,18 @@ fn a_wall_clock_that_jumps_a_day_either_way_changes_no_wait_and_no_timer() {
 fn child_lives_through_jumps_of_the_wall_clock() {
     const SOON: Duration = Duration::from_millis(30);
     const HALF_A_DAY: Duration = Duration::from_secs(12 * 3600);
-    within_limit(|| {
+    with_watchdog(|| {
         let (shift, start) = (env::var_os("FAKETIME_TIMESTAMP_FILE").unwrap(), SystemTime::now());
         let pool = pool(2, 4);
-        let (held, woken, far) = (Wedge::new(&pool), Counter::new(), Counter::new());
+        let (held, woken, far) = (BlockedWorkers::new(&pool), Counter::new(), Counter::new());
         let counted = far.clone();
         let timer = pool.execute_after(HALF_A_DAY, move || counted.add()).unwrap();
-        let token = CancellationToken::new().with_deadline(Instant::now() + HALF_A_DAY);
+        let token = CancellationToken::with_deadline(Instant::now() + HALF_A_DAY);
         let handle = pool.spawn(|| ()).unwrap();
         for jump in ["+1d", "-1d", "+0"] {
             let (since, counted, soon) = (Instant::now(), woken.clone(), woken.get());
             pool.execute_after(SOON, move || counted.add()).unwrap();
-            let expired = CancellationToken::new().with_deadline(since + SOON);
+            let expired = CancellationToken::with_deadline(since + SOON);
             thread::scope(|threads| {
                 // These wait while the clock jumps.
                 let waits = threads.spawn(|| handle.wait_timeout(SOON) || pool.wait_idle_timeout(SOON));
@@ -129,8 +129,8 @@ fn child_lives_through_jumps_of_the_wall_clock() {
 
 /// Fault 118.
 #[test]
-fn a_busy_submitter_on_the_same_cpu_starves_nobody() {
-    within_limit(|| {
+fn a_busy_submitter_on_the_same_cpu_starves_no_worker() {
+    with_watchdog(|| {
         let pool = pool(2, 1);
         let ran = Counter::new();
         for _ in 0..2_000 {
@@ -146,8 +146,8 @@ fn a_busy_submitter_on_the_same_cpu_starves_nobody() {
 /// Fault 111.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_user_who_may_start_few_threads_gets_a_typed_error() {
-    // The superuser is bound by no limit, so there the child is somebody else.
+fn a_thread_limit_of_the_system_is_a_typed_error() {
+    // No limit binds the superuser, so the child then runs as another user.
     let binary = env::current_exe().unwrap();
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
     let folder = env::temp_dir().join(format!("workcrew-{}", process::id()));

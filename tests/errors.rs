@@ -8,6 +8,10 @@ use std::io;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
+#[cfg(feature = "events")]
+use workcrew::events::*;
+#[cfg(feature = "retry")]
+use workcrew::retry::*;
 use workcrew::*;
 
 /// A closure's companion that is `Send` and not `Sync`.
@@ -43,15 +47,15 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
     is_send_sync::<Scope<'_, '_, Result<(), OnlySend>>>();
     is_send_sync::<CancellationToken>();
     is_send_sync::<CancelGuard>();
-    is_send_sync::<Builder>();
+    is_send_sync::<WorkerPoolBuilder>();
     is_send_sync::<Metrics>();
     is_send_sync::<Histogram>();
     is_send_sync::<ShutdownReport>();
     is_send_sync::<RunningTask>();
     is_send_sync::<TaskInfo<'_>>();
-    is_send_sync::<Panic>();
+    is_send_sync::<TaskPanic>();
     is_send_sync::<Refused<OnlySend>>();
-    is_send_sync::<(TaskId, Outcome, CancelReason, Overflow, OnDrop, Policy, Progress)>();
+    is_send_sync::<(TaskId, TaskOutcome, CancelReason, Overflow, OnDrop, GroupPolicy, Progress)>();
     is_send_sync::<Completions<'_, Result<OnlySend, OnlySend>>>();
     // One thread at a time asks an iterator, and what it holds back need not be `Sync`.
     is_send::<(Overflow, Map<'_, std::ops::Range<u8>, fn(u8), OnlySend>)>();
@@ -60,9 +64,9 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
 #[test]
 fn timers_retries_and_events_travel_too() {
     is_send_sync::<(WaitForCancellation, SpawnAsync<fn(), ()>)>();
-    #[cfg(feature = "io")]
+    #[cfg(feature = "driver")]
     {
-        use workcrew::{Driver, DriverError};
+        use workcrew::driver::{Driver, DriverError};
         travels::<DriverError>();
         is_send_sync::<Driver>();
     }
@@ -84,8 +88,8 @@ fn timers_retries_and_events_travel_too() {
         travels::<nats::WorkerError>();
         is_send_sync::<(nats::Connection, nats::ConnectionBuilder, nats::Event, nats::Message)>();
         is_send_sync::<(nats::Subscription, nats::SubscriptionBuilder)>();
-        is_send_sync::<(nats::JobQueue, nats::JobQueueBuilder, nats::Enqueued, nats::Difference)>();
-        is_send_sync::<(nats::DeadLetter, nats::DeadReason, nats::Job, nats::RunReport, nats::WorkerMetrics)>();
+        is_send_sync::<(nats::JobQueue, nats::JobQueueBuilder, nats::Enqueued, nats::ConfigMismatch)>();
+        is_send_sync::<(nats::DeadLetter, nats::DeadLetterReason, nats::Job, nats::RunReport, nats::WorkerMetrics)>();
         is_send_sync::<(nats::Worker<OnlySend>, nats::WorkerBuilder<OnlySend>)>();
     }
     travels::<TimerError<OnlySend>>();
@@ -96,7 +100,7 @@ fn timers_retries_and_events_travel_too() {
         travels::<RetryError<anyhow::Error>>();
         travels::<AttemptError<String>>();
         is_send_sync::<JoinHandle<Result<OnlySend, RetryError<OnlySend>>>>();
-        is_send_sync::<(RetryPolicy<OnlySend>, RetryBudget, Attempt, ErrorClass, GiveUp)>();
+        is_send_sync::<(RetryPolicy<OnlySend>, RetryBudget, Attempt, ErrorClass, GiveUpReason)>();
     }
     #[cfg(feature = "events")]
     {
@@ -108,7 +112,7 @@ fn timers_retries_and_events_travel_too() {
 }
 
 #[test]
-fn what_users_hold_may_cross_a_catch() {
+fn public_types_are_unwind_safe() {
     fn crosses<T: UnwindSafe + RefUnwindSafe>() {}
     crosses::<WorkerPool>();
     crosses::<JoinHandle<u8>>();
@@ -191,7 +195,7 @@ fn the_question_mark_takes_every_error_into_anyhow_and_boxes() {
     assert_eq!(into_anyhow(&pool).unwrap_err().to_string(), "the pool is shut down");
     let into_box = |pool: &WorkerPool| -> Result<(), Boxed> {
         let (one, two) = (only_send(), only_send());
-        pool.try_execute(move || one.set(2)).or_else(|_| pool.execute_timeout(move || two.set(2), Duration::ZERO))?;
+        pool.try_execute(move || one.set(2)).or_else(|_| pool.try_execute_for(Duration::ZERO, move || two.set(2)))?;
         Ok(())
     };
     assert_eq!(into_box(&pool).unwrap_err().to_string(), "the pool is shut down");
@@ -224,7 +228,7 @@ fn messages_are_lower_case_and_name_what_failed() {
         GroupError::<String>::Cancelled(CancelReason::Expired).to_string(),
         TaskError::<String>::Cancelled(CancelReason::Discarded).to_string(),
         CancelReason::Requested.to_string(),
-        CancelReason::GroupFailed.to_string(),
+        CancelReason::GroupEnded.to_string(),
         WorkerPool::builder().queue_capacity(usize::MAX).build().unwrap_err().to_string(),
         WorkerPool::builder().workers(usize::MAX).build().unwrap_err().to_string(),
     ];

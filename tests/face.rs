@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use common::{Counter, Gate, LIMIT, Mutex, Wedge, fill, pool, spawn_and_let_sleep, within_limit};
+use common::{BlockedWorkers, Counter, Gate, LIMIT, Mutex, fill, pool, spawn_parked, with_watchdog};
 use workcrew::{
-    BuildError, Builder, CancelReason, CancellationToken, GroupError, JoinError, Observer, Outcome, Panic, Policy,
-    TaskError, TaskInfo, WorkerPool,
+    BuildError, CancelReason, CancellationToken, GroupError, GroupPolicy, JoinError, Observer, TaskError, TaskInfo,
+    TaskOutcome, TaskPanic, WorkerPool, WorkerPoolBuilder,
 };
 
-fn panic_of(payload: impl FnOnce() + Send + 'static) -> Panic {
+fn panic_of(payload: impl FnOnce() + Send + 'static) -> TaskPanic {
     common::quiet_panics();
     match pool(1, 1).spawn(payload).unwrap().join() {
         Err(JoinError::Panicked(panic)) => panic,
@@ -27,8 +27,8 @@ fn panic_of(payload: impl FnOnce() + Send + 'static) -> Panic {
 #[test]
 fn every_reason_of_a_cancellation_reads_differently() {
     use CancelReason::*;
-    let mut texts: Vec<_> = [Requested, GroupFailed, ShutDown, Discarded, Expired].map(|r| r.to_string()).into();
-    let ends = [Outcome::Succeeded, Outcome::Failed, Outcome::Panicked, Outcome::Cancelled(Requested)];
+    let mut texts: Vec<_> = [Requested, GroupEnded, ShutDown, Discarded, Expired].map(|r| r.to_string()).into();
+    let ends = [TaskOutcome::Succeeded, TaskOutcome::Failed, TaskOutcome::Panicked, TaskOutcome::Cancelled(Requested)];
     texts.extend(ends[..3].iter().map(ToString::to_string));
     assert!(texts.iter().all(|text| text.starts_with(char::is_lowercase) && text.len() > 5), "{texts:?}");
     assert_eq!(ends[3].to_string(), Requested.to_string());
@@ -39,25 +39,25 @@ fn every_reason_of_a_cancellation_reads_differently() {
 }
 
 #[test]
-fn every_error_of_a_task_and_a_group_says_what_happened() {
+fn every_error_of_a_task_and_a_group_describes_the_failure() {
     let silent = || panic_of(|| std::panic::panic_any(7));
     let loud = || panic_of(|| panic!("out of paper"));
     assert!(loud().to_string().ends_with("panicked: out of paper") && silent().to_string().ends_with("panicked"));
-    assert!(format!("{:?}", silent()).starts_with("Panic(task submitted at tests"));
+    assert!(format!("{:?}", silent()).starts_with("TaskPanic(task submitted at tests"));
     assert_eq!(TaskError::Failed("no toner").to_string(), "no toner");
     assert!(TaskError::<&str>::Panicked(loud()).to_string().contains("out of paper"));
     assert!(TaskError::<&str>::Cancelled(CancelReason::Expired).to_string().contains("deadline"));
     assert_eq!(GroupError::Failed("no toner").to_string(), "no toner");
     assert!(GroupError::<&str>::Panicked(loud()).to_string().contains("out of paper"));
     assert!(GroupError::<&str>::Cancelled(CancelReason::ShutDown).to_string().contains("shut down"));
-    assert!(GroupError::<&str>::WouldDeadlock.to_string().contains("for ever"));
+    assert!(GroupError::<&str>::WouldDeadlock.to_string().contains("forever"));
     assert!(JoinError::Panicked(loud()).to_string().contains("out of paper"));
     assert!(JoinError::Cancelled(CancelReason::Requested).to_string().contains("on request"));
-    assert!(JoinError::WouldDeadlock.to_string().contains("for ever"));
+    assert!(JoinError::WouldDeadlock.to_string().contains("forever"));
 }
 
 #[test]
-fn errors_turn_into_those_of_groups_and_give_back_what_failed() {
+fn errors_convert_to_group_errors_and_return_the_cause() {
     let panicked: GroupError<u8> = JoinError::Panicked(panic_of(|| panic!())).into();
     assert!(matches!(panicked, GroupError::Panicked(_)));
     assert!(matches!(GroupError::<u8>::from(JoinError::WouldDeadlock), GroupError::WouldDeadlock));
@@ -69,9 +69,9 @@ fn errors_turn_into_those_of_groups_and_give_back_what_failed() {
 }
 
 #[test]
-fn every_refusal_says_why_and_answers_each_question() {
+fn every_refusal_has_a_reason_and_answers_each_question() {
     let pool = pool(1, 1);
-    let wedge = Wedge::new(&pool);
+    let wedge = BlockedWorkers::new(&pool);
     fill(&pool, &Counter::new());
     let full = pool.try_execute(|| ()).unwrap_err();
     assert_eq!((full.is_full(), full.is_timeout(), full.is_shut_down()), (true, false, false));
@@ -79,7 +79,7 @@ fn every_refusal_says_why_and_answers_each_question() {
         (full.to_string(), format!("{full:?}")),
         ("there is no room".into(), "TrySubmitError(there is no room)".into())
     );
-    let late = pool.execute_timeout(|| (), Duration::ZERO).unwrap_err();
+    let late = pool.try_execute_for(Duration::ZERO, || ()).unwrap_err();
     assert_eq!((late.is_full(), late.is_timeout(), late.is_shut_down()), (false, true, false));
     assert!(late.to_string().contains("in time"));
     pool.close();
@@ -95,7 +95,7 @@ fn every_refusal_says_why_and_answers_each_question() {
 
 #[test]
 fn every_reason_not_to_build_a_pool_reads_differently() {
-    let small = || Builder::default().workers(1);
+    let small = || WorkerPoolBuilder::default().workers(1);
     let shut = pool(1, 1);
     shut.shutdown();
     let errors: [BuildError; 7] = [
@@ -115,13 +115,13 @@ fn every_reason_not_to_build_a_pool_reads_differently() {
 }
 
 #[test]
-fn debug_of_what_users_hold_shows_its_state_and_does_not_wait() {
+fn debug_of_public_types_shows_their_state_and_does_not_wait() {
     let shows = |thing: &dyn Debug, word: &str| {
         let text = format!("{thing:?}");
         assert!(text.contains(word), "{text}");
     };
     let pool = pool(1, 4);
-    let wedge = Wedge::new(&pool);
+    let wedge = BlockedWorkers::new(&pool);
     let mut group = pool.group().label("reports");
     group.spawn(|| ());
     shows(&group, "reports");
@@ -132,7 +132,7 @@ fn debug_of_what_users_hold_shows_its_state_and_does_not_wait() {
     let token = CancellationToken::new();
     shows(&token.on_cancel(|| ()), "CancelGuard");
     shows(&pool.spawn(|| ()).unwrap(), "finished: false");
-    shows(&Builder::default(), "queue_capacity: 1024");
+    shows(&WorkerPoolBuilder::default(), "queue_capacity: 1024");
     shows(&pool.metrics(), "tasks_running: 1");
     let report = pool.shutdown_timeout(Duration::ZERO);
     assert_eq!(report.to_string(), "not drained (tasks cancelled: 2, still running: 1)");
@@ -142,7 +142,7 @@ fn debug_of_what_users_hold_shows_its_state_and_does_not_wait() {
 }
 
 #[test]
-fn every_refusal_of_a_timer_says_why_and_answers_each_question() {
+fn every_refusal_of_a_timer_has_a_reason_and_answers_each_question() {
     let pool = pool(1, 1);
     let zero = pool.execute_every(Duration::ZERO, || ()).unwrap_err();
     assert_eq!((zero.is_full(), zero.is_shut_down(), zero.is_zero_period()), (false, false, true));
@@ -168,7 +168,7 @@ fn debug_of_a_timer_and_of_a_submission_shows_how_far_they_are() {
     assert_eq!(format!("{often:?}"), "TimerHandle { periodic: true, finished: true }");
     assert!(once.cancel());
 
-    let wedge = Wedge::new(&pool);
+    let wedge = BlockedWorkers::new(&pool);
     fill(&pool, &Counter::new());
     let mut submission = std::pin::pin!(pool.spawn_async(|| ()));
     let mut context = Context::from_waker(Waker::noop());
@@ -184,14 +184,14 @@ fn debug_of_a_timer_and_of_a_submission_shows_how_far_they_are() {
 
 #[cfg(feature = "retry")]
 #[test]
-fn every_reason_to_give_up_reads_differently_and_what_retries_are_made_of_shows_itself() {
-    use workcrew::{GiveUp, RetryBudget, RetryPolicy};
+fn every_reason_to_give_up_has_its_own_text_and_retry_types_have_debug() {
+    use workcrew::retry::{GiveUpReason, RetryBudget, RetryPolicy};
     let reasons = [
-        GiveUp::Permanent,
-        GiveUp::Attempts,
-        GiveUp::Deadline,
-        GiveUp::Budget,
-        GiveUp::Cancelled(CancelReason::ShutDown),
+        GiveUpReason::Permanent,
+        GiveUpReason::Attempts,
+        GiveUpReason::Deadline,
+        GiveUpReason::Budget,
+        GiveUpReason::Cancelled(CancelReason::ShutDown),
     ];
     let mut texts = reasons.map(|reason| reason.to_string());
     texts.sort();
@@ -207,8 +207,8 @@ fn every_reason_to_give_up_reads_differently_and_what_retries_are_made_of_shows_
 
 #[cfg(feature = "events")]
 #[test]
-fn debug_of_a_bus_and_what_comes_of_it_shows_everything_but_the_events() {
-    use workcrew::EventBus;
+fn debug_of_a_bus_and_its_types_shows_everything_but_the_events() {
+    use workcrew::events::EventBus;
     struct Secret;
     let pool = pool(1, 1);
     let texts = Arc::new(Mutex::new(Vec::new()));
@@ -254,7 +254,7 @@ fn metrics_read_well_with_and_without_times() {
 }
 
 #[test]
-fn an_observer_that_listens_to_nothing_hears_nothing_and_one_that_listens_is_told_who_and_where() {
+fn an_observer_gets_only_the_calls_it_implements_with_worker_and_place() {
     struct Deaf;
     impl Observer for Deaf {}
     #[derive(Default)]
@@ -263,7 +263,7 @@ fn an_observer_that_listens_to_nothing_hears_nothing_and_one_that_listens_is_tol
         fn task_refused(&self, task: &TaskInfo<'_>) {
             self.0.lock().unwrap().push(format!("refused {}", task.id()));
         }
-        fn task_ended(&self, task: &TaskInfo<'_>, outcome: Outcome) {
+        fn task_ended(&self, task: &TaskInfo<'_>, outcome: TaskOutcome) {
             let Some(label) = task.label() else { return };
             self.0.lock().unwrap().push(format!("{label} {outcome} {}", task.location().file()));
         }
@@ -271,7 +271,7 @@ fn an_observer_that_listens_to_nothing_hears_nothing_and_one_that_listens_is_tol
     let listens = Arc::new(Listens::default());
     for observed in [WorkerPool::builder().observer(Deaf), WorkerPool::builder().observer(Arc::clone(&listens))] {
         let pool = Arc::new(observed.workers(1).queue_capacity(1).build().unwrap());
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         pool.execute(|| ()).unwrap();
         assert!(pool.try_execute(|| ()).is_err());
         wedge.open();
@@ -304,12 +304,12 @@ fn a_running_task_is_shown_with_its_worker_and_its_beginning() {
 
 #[test]
 fn a_token_is_waited_for_and_its_callback_may_outlive_its_guard() {
-    within_limit(|| {
+    with_watchdog(|| {
         let token = CancellationToken::new();
         let called = Counter::new();
         let counted = called.clone();
         token.on_cancel(move || counted.add()).detach();
-        let waiter = spawn_and_let_sleep({
+        let waiter = spawn_parked({
             let token = token.clone();
             move || token.wait()
         });
@@ -326,7 +326,7 @@ fn dive(pool: &Arc<WorkerPool>, levels: u32, way: u32) -> bool {
     if levels == 0 {
         return false;
     }
-    let group = pool.group().policy(Policy::CollectAll);
+    let group = pool.group().policy(GroupPolicy::CollectAll);
     let inner = Arc::clone(pool);
     group.spawn(move || Ok::<_, ()>(dive(&inner, levels - 1, way)));
     match way {
@@ -348,14 +348,14 @@ fn dive(pool: &Arc<WorkerPool>, levels: u32, way: u32) -> bool {
 /// Fault 46.
 #[test]
 fn groups_nested_past_the_depth_are_an_error_in_every_way_to_wait() {
-    within_limit(|| {
+    with_watchdog(|| {
         for way in 0..3 {
             let pool = pool(1, 4);
             assert!(!dive(&pool, 40, way), "not too deep");
             assert!(dive(&pool, 200, way), "too deep");
             pool.shutdown();
             assert_eq!(pool.metrics().tasks_panicked, 0);
-            common::assert_books_balance(&pool);
+            common::assert_counts_add_up(&pool);
         }
     });
 }
@@ -365,7 +365,7 @@ fn dive_for_all(pool: &Arc<WorkerPool>, levels: u32) -> u32 {
     if levels == 0 {
         return 0;
     }
-    let group = pool.group().policy(Policy::CollectAll);
+    let group = pool.group().policy(GroupPolicy::CollectAll);
     let inner = Arc::clone(pool);
     group.spawn(move || Ok::<_, ()>(dive_for_all(&inner, levels - 1)));
     1 + group.wait_all().remove(0).unwrap_or(0)
@@ -375,19 +375,19 @@ fn dive_for_all(pool: &Arc<WorkerPool>, levels: u32) -> u32 {
 #[test]
 fn a_wait_for_all_outcomes_has_no_error_and_panics_past_the_depth() {
     common::quiet_panics();
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         assert_eq!(dive_for_all(&pool, 40), 40);
         let reached = dive_for_all(&pool, 200);
         assert!((40..200).contains(&reached), "{reached}");
         pool.shutdown();
         assert_eq!(pool.metrics().tasks_panicked, 1);
-        common::assert_books_balance(&pool);
+        common::assert_counts_add_up(&pool);
     });
 }
 
 #[test]
-fn a_group_that_can_hold_nothing_answers_every_wait() {
+fn a_group_with_a_capacity_of_zero_ends_every_wait() {
     let pool = pool(1, 4);
     let impossible = || {
         let group = pool.group().limit(0);

@@ -1,13 +1,13 @@
 //! Faults of the pool itself: threads that do not start, workers that fail with a job in their hand, and a pool that dawdles
-//! between any two steps. The ledger is exact afterwards.
+//! between any two steps. The metrics are exact afterwards.
 //!
 //! `RUSTFLAGS="--cfg workcrew_faults" cargo test --test faults --target-dir target/faults`
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(workcrew_faults)]
 
 mod common;
-#[path = "common/dice.rs"]
-mod dice;
+#[path = "common/rng.rs"]
+mod rng;
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -15,9 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, pool, quiet_panics, within_limit};
-use dice::Dice;
-use workcrew::{Armed, BuildError, CancelReason, GroupError, JoinError, Place, Policy, TaskError, WorkerPool, arm};
+use common::{
+    BlockedWorkers, Counter, DropCounter, Gate, LIMIT, assert_counts_add_up, pool, quiet_panics, with_watchdog,
+};
+use rng::Rng;
+use workcrew::{
+    BuildError, CancelReason, FailGuard, Failpoint, GroupError, GroupPolicy, JoinError, TaskError, WorkerPool,
+    configure,
+};
 
 /// One test at a time: what is armed is armed for the process.
 fn alone() -> MutexGuard<'static, ()> {
@@ -27,16 +32,16 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Lets the visits of a place fail whose number, counted from zero, is one of these.
-fn fail_at(place: Place, visits: &'static [usize]) -> Armed {
+fn fail_at(place: Failpoint, visits: &'static [usize]) -> FailGuard {
     let seen = AtomicUsize::new(0);
-    arm(move |visited| visited == place && visits.contains(&seen.fetch_add(1, SeqCst)))
+    configure(move |visited| visited == place && visits.contains(&seen.fetch_add(1, SeqCst)))
 }
 
 /// Holds every visitor of a place at a gate.
-fn hold_at(place: Place) -> (Gate, Armed) {
+fn hold_at(place: Failpoint) -> (Gate, FailGuard) {
     let gate = Gate::new();
     let inside = gate.clone();
-    let armed = arm(move |visited| {
+    let armed = configure(move |visited| {
         if visited == place {
             inside.pass();
         }
@@ -59,7 +64,7 @@ fn a_thread_that_does_not_start_is_an_error_whichever_it_is() {
         let (started, stopped) = (Counter::new(), Counter::new());
         let (start, stop) = (started.clone(), stopped.clone());
         let builder = WorkerPool::builder().workers(5).on_thread_start(move |_| start.add());
-        let armed = fail_at(Place::ThreadStart, [&[0][..], &[2], &[4]][refused / 2]);
+        let armed = fail_at(Failpoint::ThreadStart, [&[0][..], &[2], &[4]][refused / 2]);
         let error = builder.on_thread_stop(move |_| stop.add()).build().unwrap_err();
         drop(armed);
         assert!(matches!(error, BuildError::Spawn { worker, .. } if worker == refused), "{error}");
@@ -76,11 +81,11 @@ fn a_thread_that_does_not_start_is_an_error_whichever_it_is() {
 #[test]
 fn a_pool_that_cannot_grow_keeps_its_size_and_loses_nothing() {
     let _alone = alone();
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let handles: Vec<_> = (0..20).map(|n| pool.spawn(move || n).unwrap()).collect();
-        let armed = fail_at(Place::ThreadStart, &[2]);
+        let armed = fail_at(Failpoint::ThreadStart, &[2]);
         assert!(matches!(pool.resize(6), Err(BuildError::Spawn { .. })));
         drop(armed);
         assert_eq!(pool.workers(), 1);
@@ -89,23 +94,23 @@ fn a_pool_that_cannot_grow_keeps_its_size_and_loses_nothing() {
             assert_eq!(handle.join().unwrap(), n);
         }
         pool.resize(3).unwrap();
-        Wedge::new(&pool).open();
+        BlockedWorkers::new(&pool).open();
         pool.shutdown();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 /// Fault 92.
 #[test]
-fn what_a_failing_worker_had_in_its_hand_is_cancelled_and_the_worker_lives() {
+fn a_failing_worker_cancels_its_current_task_and_survives() {
     let _alone = alone();
     for workers in [1, 2, 8] {
-        within_limit(|| {
+        with_watchdog(|| {
             let pool = pool(workers, 64);
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let (ran, dropped) = (Counter::new(), Counter::new());
             let duty = || {
-                let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+                let (ran, held) = (ran.clone(), DropCounter(dropped.clone()));
                 move || {
                     let _held = held;
                     ran.add();
@@ -113,7 +118,7 @@ fn what_a_failing_worker_had_in_its_hand_is_cancelled_and_the_worker_lives() {
             };
             let handles: Vec<_> = (0..20).map(|_| pool.spawn(duty()).unwrap()).collect();
             (0..20).for_each(|_| pool.execute(duty()).unwrap());
-            let armed = fail_at(Place::Taken, &[0, 1, 7, 20, 21, 22]);
+            let armed = fail_at(Failpoint::Taken, &[0, 1, 7, 20, 21, 22]);
             wedge.open();
             pool.wait_idle();
             drop(armed);
@@ -122,8 +127,8 @@ fn what_a_failing_worker_had_in_its_hand_is_cancelled_and_the_worker_lives() {
             let metrics = pool.metrics();
             assert_eq!((metrics.tasks_cancelled, ran.get(), dropped.get()), (6, 34, 40));
             assert!((1..=6).contains(&lost.len()));
-            assert_books_balance(&pool);
-            Wedge::new(&pool).open(); // needs every worker
+            assert_counts_add_up(&pool);
+            BlockedWorkers::new(&pool).open(); // needs every worker
             pool.shutdown();
             assert_eq!(dropped.get(), 40);
         });
@@ -134,19 +139,19 @@ fn what_a_failing_worker_had_in_its_hand_is_cancelled_and_the_worker_lives() {
 #[test]
 fn a_group_whose_ticket_was_lost_with_a_failing_worker_still_ends() {
     let _alone = alone();
-    within_limit(|| {
-        for policy in [Policy::FailFast, Policy::CollectAll] {
+    with_watchdog(|| {
+        for policy in [GroupPolicy::FailFast, GroupPolicy::CollectAll] {
             let pool = pool(1, 64);
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let (group, dropped) = (pool.group().policy(policy).capacity(30), Counter::new());
             for n in 0..30 {
-                let held = CountsDrop(dropped.clone());
+                let held = DropCounter(dropped.clone());
                 group.spawn(move || {
                     drop(held);
                     Ok::<_, ()>(n)
                 });
             }
-            let armed = fail_at(Place::Taken, &[0]);
+            let armed = fail_at(Failpoint::Taken, &[0]);
             wedge.open();
             let outcomes = group.wait_all();
             drop(armed);
@@ -156,7 +161,7 @@ fn a_group_whose_ticket_was_lost_with_a_failing_worker_still_ends() {
             assert_eq!(dropped.get(), 30);
             assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
             pool.shutdown();
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -164,39 +169,39 @@ fn a_group_whose_ticket_was_lost_with_a_failing_worker_still_ends() {
 #[test]
 fn a_fault_before_the_closure_is_the_tasks_panic() {
     let _alone = alone();
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         let (ran, dropped) = (Counter::new(), Counter::new());
-        let (counted, held) = (ran.clone(), CountsDrop(dropped.clone()));
-        let armed = fail_at(Place::Starting, &[0]);
+        let (counted, held) = (ran.clone(), DropCounter(dropped.clone()));
+        let armed = fail_at(Failpoint::Starting, &[0]);
         let handle = pool.spawn(move || {
             let _held = held;
             counted.add();
         });
         assert!(matches!(handle.unwrap().join(), Err(JoinError::Panicked(_))));
         drop(armed);
-        let armed = fail_at(Place::Starting, &[3]);
+        let armed = fail_at(Failpoint::Starting, &[3]);
         let group = pool.group();
         group.spawn_all((0..8).map(|n| move || Ok::<_, ()>(n)));
         assert!(matches!(group.wait(), Err(GroupError::Panicked(_))));
         drop(armed);
         pool.wait_idle();
         assert_eq!((ran.get(), dropped.get(), pool.metrics().tasks_panicked), (0, 1, 2));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 /// Fault 16.
 #[test]
-fn what_lies_in_the_queue_was_accepted_whatever_happens_before_its_submitter_returns() {
+fn a_queued_task_was_accepted_before_its_submitter_returns() {
     let _alone = alone();
-    within_limit(|| {
+    with_watchdog(|| {
         for ends_now in [false, true] {
             let pool = pool(1, 4);
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let (ran, dropped) = (Counter::new(), Counter::new());
-            let (counted, held) = (ran.clone(), CountsDrop(dropped.clone()));
-            let (gate, armed) = hold_at(Place::Queued);
+            let (counted, held) = (ran.clone(), DropCounter(dropped.clone()));
+            let (gate, armed) = hold_at(Failpoint::Queued);
             let submitter = thread::spawn({
                 let pool = Arc::clone(&pool);
                 move || {
@@ -219,7 +224,7 @@ fn what_lies_in_the_queue_was_accepted_whatever_happens_before_its_submitter_ret
             gate.open();
             assert!(submitter.join().unwrap(), "accepted, and that is what it says");
             drop(armed);
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
@@ -227,11 +232,11 @@ fn what_lies_in_the_queue_was_accepted_whatever_happens_before_its_submitter_ret
 #[test]
 fn a_drain_waits_for_a_submission_that_was_admitted_and_is_on_its_way() {
     let _alone = alone();
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let ran = Counter::new();
         let counted = ran.clone();
-        let (gate, armed) = hold_at(Place::Admitted);
+        let (gate, armed) = hold_at(Failpoint::Admitted);
         let submitter = thread::spawn({
             let pool = Arc::clone(&pool);
             move || pool.execute(move || counted.add()).is_ok()
@@ -245,23 +250,23 @@ fn a_drain_waits_for_a_submission_that_was_admitted_and_is_on_its_way() {
         drop(armed);
         assert!(pool.wait_idle_timeout(LIMIT));
         assert!(accepted, "it was admitted before the closing");
-        // The time of the shutdown had run out, so it was cancelled; one fate all the same.
+        // The timeout of the shutdown had expired, so the task was cancelled. It has one outcome.
         assert_eq!((ran.get(), pool.metrics().tasks_cancelled), (0, 1));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
-fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
+fn a_delayed_completion_happens_once_for_every_kind_of_waiter() {
     let _alone = alone();
-    within_limit(|| {
+    with_watchdog(|| {
         for way in 0..4 {
             let pool = pool(1, 4);
             let dropped = Counter::new();
-            let held = CountsDrop(dropped.clone());
-            let (gate, armed) = hold_at(Place::Landing);
+            let held = DropCounter(dropped.clone());
+            let (gate, armed) = hold_at(Failpoint::Completing);
             let handle = pool.spawn(move || held).unwrap();
-            gate.wait_started(1); // it has returned, and nobody knows
+            gate.wait_started(1); // the task has returned, but is not complete
             assert!(!handle.is_finished() && !handle.wait_timeout(Duration::ZERO) && !handle.cancel());
             match way {
                 0 => drop(handle),
@@ -285,47 +290,47 @@ fn an_outcome_that_takes_its_time_to_land_lands_once_for_whoever_is_there() {
             assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
             drop(armed);
             assert_eq!(dropped.get(), 1);
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
 
 /// Every place dawdles or fails at random, under everything at once.
 #[test]
-fn random_faults_keep_the_ledger() {
+fn random_faults_keep_the_counts() {
     let _alone = alone();
-    let mut seeds = Dice::new(dice::asked_seed().unwrap_or_else(dice::fresh_seed));
+    let mut seeds = Rng::new(rng::asked_seed().unwrap_or_else(rng::fresh_seed));
     for _ in 0..400 {
-        let seed = seeds.clone().roll();
-        within_limit(|| live_with_faults(&mut seeds.fork(), seed));
+        let seed = seeds.clone().number();
+        with_watchdog(|| live_with_faults(&mut seeds.fork(), seed));
     }
 }
 
-fn live_with_faults(dice: &mut Dice, seed: u64) {
-    let pool = pool(1 + dice.below(3), dice.pick(&[1, 4, 64]));
-    let chance = Mutex::new(dice.fork());
+fn live_with_faults(rng: &mut Rng, seed: u64) {
+    let pool = pool(1 + rng.below(3), rng.pick(&[1, 4, 64]));
+    let chance = Mutex::new(rng.fork());
     let faults = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&faults);
-    let armed = arm(move |place| {
+    let armed = configure(move |place| {
         let (fails, yields) = {
             let mut chance = chance.lock().unwrap();
             (chance.one_in(12), chance.below(3))
         };
         (0..yields).for_each(|_| thread::yield_now());
-        let fails = fails && matches!(place, Place::Taken | Place::Starting);
+        let fails = fails && matches!(place, Failpoint::Taken | Failpoint::Starting);
         counted.fetch_add(usize::from(fails), SeqCst);
         fails
     });
     let (made, dropped) = (Counter::new(), Counter::new());
     let duty = || {
         made.add();
-        let held = CountsDrop(dropped.clone());
+        let held = DropCounter(dropped.clone());
         move || drop(held)
     };
     let mut handles = Vec::new();
-    let group = pool.group().policy(Policy::CollectAll);
+    let group = pool.group().policy(GroupPolicy::CollectAll);
     for _ in 0..30 {
-        match dice.below(5) {
+        match rng.below(5) {
             0 => pool.execute(duty()).unwrap(),
             1 => drop(pool.try_execute(duty())),
             2 | 3 => handles.push(pool.spawn(duty()).unwrap()),
@@ -343,12 +348,12 @@ fn live_with_faults(dice: &mut Dice, seed: u64) {
     }
     let total = group.progress().total;
     assert_eq!(group.wait_all().len(), total, "seed {seed}");
-    if dice.one_in(2) {
+    if rng.one_in(2) {
         pool.shutdown_now();
     }
     assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
     drop(armed);
-    assert_books_balance(&pool);
+    assert_counts_add_up(&pool);
     let metrics = pool.metrics();
     assert_eq!((metrics.tasks_queued, metrics.tasks_running), (0, 0), "seed {seed}: {metrics}");
     assert_eq!(dropped.get(), made.get(), "seed {seed}");

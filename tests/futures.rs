@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Counter, CountsDrop, Gate, LIMIT, Wedge, assert_books_balance, fill, in_threads, on_grid, pool,
-    spawn_and_let_sleep, within_limit,
+    BlockedWorkers, Counter, DropCounter, Gate, LIMIT, assert_counts_add_up, fill, in_threads, on_grid, pool,
+    spawn_parked, with_watchdog,
 };
 use pollster::block_on;
 use workcrew::{CancelReason, CancellationToken, JoinError, JoinHandle, Overflow, SpawnAsync, WorkerPool};
@@ -53,8 +53,8 @@ fn poll<F: Future + Unpin>(future: &mut F, alarm: &Arc<Alarm>) -> Poll<F::Output
 }
 
 /// A pool whose workers are held and whose queue is full.
-fn full(pool: &WorkerPool) -> (Wedge, Counter) {
-    let (wedge, ran) = (Wedge::new(pool), Counter::new());
+fn full(pool: &WorkerPool) -> (BlockedWorkers, Counter) {
+    let (wedge, ran) = (BlockedWorkers::new(pool), Counter::new());
     fill(pool, &ran);
     (wedge, ran)
 }
@@ -63,19 +63,19 @@ fn full(pool: &WorkerPool) -> (Wedge, Counter) {
 fn nothing_is_submitted_before_the_first_poll_and_where_there_is_room_the_first_is_enough() {
     on_grid(|pool| {
         let dropped = Counter::new();
-        let held = CountsDrop(dropped.clone());
+        let held = DropCounter(dropped.clone());
         drop(pool.spawn_async(move || drop(held)));
         assert_eq!((dropped.get(), pool.metrics().tasks_submitted), (1, 0));
         let mut submission = pool.spawn_async(|| 3);
         let alarm = Alarm::new();
         let Poll::Ready(Ok(handle)) = poll(&mut submission, &alarm) else { panic!("there is room") };
-        assert!(poll(&mut submission, &alarm).is_pending(), "ready once, then pending for ever");
+        assert!(poll(&mut submission, &alarm).is_pending(), "ready once, then pending forever");
         assert_eq!((handle.join().unwrap(), alarm.rung.get()), (3, 0));
     });
 }
 
 #[test]
-fn a_submission_waits_for_room_and_the_last_waker_is_told() {
+fn a_submission_waits_for_room_and_wakes_the_last_waker() {
     on_grid(|pool| {
         let (wedge, ran) = full(&pool);
         let mut submission = pool.spawn_async(|| 3);
@@ -93,7 +93,7 @@ fn a_submission_waits_for_room_and_the_last_waker_is_told() {
         assert_eq!((block_on(handle).unwrap(), first.rung.get()), (3, 0));
         pool.wait_idle();
         assert_eq!(ran.get(), pool.queue_capacity());
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -103,7 +103,7 @@ fn a_submission_that_is_dropped_while_it_waits_is_withdrawn() {
         let (wedge, _ran) = full(&pool);
         let before = pool.metrics().tasks_submitted;
         let (ran, dropped) = (Counter::new(), Counter::new());
-        let (counted, held) = (ran.clone(), CountsDrop(dropped.clone()));
+        let (counted, held) = (ran.clone(), DropCounter(dropped.clone()));
         let mut submission = pool.spawn_async(move || {
             let _held = held;
             counted.add();
@@ -115,13 +115,13 @@ fn a_submission_that_is_dropped_while_it_waits_is_withdrawn() {
         wedge.open();
         pool.wait_idle();
         assert_eq!((ran.get(), alarm.rung.get(), Arc::strong_count(&alarm)), (0, 0, 1));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
-fn who_is_told_of_room_and_dropped_passes_the_word_on() {
-    within_limit(|| {
+fn a_notified_future_that_is_dropped_passes_the_notification_on() {
+    with_watchdog(|| {
         let pool = pool(1, 1);
         for _ in 0..200 {
             let (wedge, _ran) = full(&pool);
@@ -140,7 +140,7 @@ fn who_is_told_of_room_and_dropped_passes_the_word_on() {
 }
 
 #[test]
-fn closing_gives_the_closure_back_and_wakes_who_waits() {
+fn closing_returns_the_closure_and_wakes_waiting_submitters() {
     on_grid(|pool| {
         let (wedge, _ran) = full(&pool);
         let mut submission = pool.spawn_async(|| 3);
@@ -155,7 +155,7 @@ fn closing_gives_the_closure_back_and_wakes_who_waits() {
         assert_eq!(late.into_inner()(), 4);
         wedge.open();
         pool.shutdown();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -169,7 +169,7 @@ fn forgotten_submissions_do_not_hold_up_a_shutdown() {
         assert!(poll(&mut late, &Alarm::new()).is_pending());
         mem::forget(forgotten);
         wedge.open();
-        pool.shutdown(); // nobody polls
+        pool.shutdown(); // no thread polls
         let refused = block_on(late).map(drop).unwrap_err();
         assert_eq!(refused.into_inner()(), 5);
     });
@@ -177,7 +177,7 @@ fn forgotten_submissions_do_not_hold_up_a_shutdown() {
 
 #[test]
 fn on_the_only_worker_a_submission_never_waits() {
-    within_limit(|| {
+    with_watchdog(|| {
         for policy in [Overflow::Block, Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest] {
             let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(policy).build().unwrap();
             let pool = Arc::new(pool);
@@ -190,14 +190,14 @@ fn on_the_only_worker_a_submission_never_waits() {
             let discards = matches!(policy, Overflow::DiscardOldest | Overflow::DiscardNewest);
             assert!(if discards { ended >= 1 } else { ended == 50 }, "{policy:?}: {ended}");
             pool.wait_idle();
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
 
 #[test]
-fn a_full_queue_is_met_as_the_policy_says_but_never_by_running_the_job_here() {
-    within_limit(|| {
+fn a_full_queue_follows_the_policy_but_never_runs_the_job_in_place() {
+    with_watchdog(|| {
         for policy in [Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest] {
             let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(policy).build().unwrap();
             let (wedge, ran) = full(&pool);
@@ -252,7 +252,7 @@ fn wakers_that_panic_or_come_back_to_the_pool_do_no_harm() {
         let handles: Vec<_> = submissions.into_iter().map(|submission| block_on(submission).unwrap()).collect();
         handles.into_iter().for_each(|handle| handle.join().unwrap());
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -285,19 +285,19 @@ fn futures_and_threads_that_wait_for_room_all_get_it() {
         });
         pool.wait_idle();
         assert_eq!(ran.get(), accepted.get());
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
 fn a_submission_racing_the_shutdown_is_run_or_comes_back() {
-    within_limit(|| {
+    with_watchdog(|| {
         for _ in 0..500 {
             let pool = pool(1, 1);
             let (ran, dropped) = (Counter::new(), Counter::new());
             let submitters: Vec<_> = (0..3)
                 .map(|_| {
-                    let (pool, ran, held) = (Arc::clone(&pool), ran.clone(), CountsDrop(dropped.clone()));
+                    let (pool, ran, held) = (Arc::clone(&pool), ran.clone(), DropCounter(dropped.clone()));
                     thread::spawn(move || {
                         let job = move || {
                             let _held = &held;
@@ -318,15 +318,15 @@ fn a_submission_racing_the_shutdown_is_run_or_comes_back() {
             let run = outcomes.iter().filter(|outcome| **outcome == 1).count();
             let back = outcomes.iter().filter(|outcome| **outcome == 10).count();
             assert_eq!((run + back, run, run), (3, ran.get(), dropped.get()));
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         }
     });
 }
 
 #[test]
-fn a_handle_is_told_of_its_end_during_a_shutdown() {
+fn a_handle_is_notified_of_completion_during_a_shutdown() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let mut queued = pool.spawn(|| 3).unwrap();
         let (alarm, rings) = Alarm::with_bell();
         assert!(poll(&mut queued, &alarm).is_pending());
@@ -342,7 +342,7 @@ fn handles_polled_and_dropped_while_they_end_yield_each_result_once() {
     on_grid(|pool| {
         let (made, dropped, taken) = (Counter::new(), Counter::new(), Counter::new());
         for n in 0..1_000 {
-            let (counted, value) = (made.clone(), CountsDrop(dropped.clone()));
+            let (counted, value) = (made.clone(), DropCounter(dropped.clone()));
             let mut handle = pool
                 .spawn(move || {
                     counted.add();
@@ -363,7 +363,7 @@ fn handles_polled_and_dropped_while_they_end_yield_each_result_once() {
 }
 
 #[test]
-fn a_cancellation_is_awaited_and_told_to_the_last_waker_once() {
+fn a_cancellation_wakes_the_last_waker_once() {
     let token = CancellationToken::new();
     let child = token.child_token();
     let (first, last) = (Alarm::new(), Alarm::new());
@@ -373,7 +373,7 @@ fn a_cancellation_is_awaited_and_told_to_the_last_waker_once() {
     token.cancel();
     assert_eq!((first.rung.get(), last.rung.get()), (0, 1));
     assert_eq!(poll(&mut cancelled, &last), Poll::Ready(CancelReason::Requested));
-    assert_eq!(poll(&mut cancelled, &last), Poll::Ready(CancelReason::Requested), "ready is for ever");
+    assert_eq!(poll(&mut cancelled, &last), Poll::Ready(CancelReason::Requested), "stays ready");
     assert_eq!(block_on(token.cancelled()), CancelReason::Requested);
     assert!(format!("{cancelled:?}").contains("WaitForCancellation"));
 }
@@ -393,7 +393,7 @@ fn a_wait_for_a_cancellation_that_is_dropped_leaves_nothing_behind() {
 
 #[test]
 fn a_cancellation_racing_the_poll_is_never_missed() {
-    within_limit(|| {
+    with_watchdog(|| {
         for _ in 0..2_000 {
             let token = CancellationToken::new();
             let waiter = thread::spawn({
@@ -407,7 +407,7 @@ fn a_cancellation_racing_the_poll_is_never_missed() {
 }
 
 #[test]
-fn a_waker_that_panics_or_drops_its_future_keeps_no_other_from_being_told() {
+fn a_waker_that_panics_or_drops_its_future_does_not_keep_others_asleep() {
     let thread = thread::Builder::new().name("workcrew-test".into());
     common::quiet_panics();
     let run = || {
@@ -431,7 +431,7 @@ fn a_waker_that_panics_or_drops_its_future_keeps_no_other_from_being_told() {
 }
 
 #[test]
-fn a_task_that_awaits_itself_is_told_that_it_would_wait_for_ever() {
+fn a_task_that_awaits_itself_gets_would_deadlock() {
     on_grid(|pool| {
         let (give, given) = mpsc::channel::<JoinHandle<()>>();
         let (tell, told) = mpsc::channel();
@@ -444,11 +444,11 @@ fn a_task_that_awaits_itself_is_told_that_it_would_wait_for_ever() {
     });
 }
 
-#[cfg(feature = "io")]
+#[cfg(feature = "driver")]
 #[test]
-fn what_follows_a_future_and_joins_itself_is_told_so_and_each_has_an_id_of_its_own() {
+fn a_continuation_that_joins_itself_gets_would_deadlock_and_has_its_own_id() {
     on_grid(|pool| {
-        let driver = workcrew::Driver::new(&pool, 2).unwrap();
+        let driver = workcrew::driver::Driver::new(&pool, 2).unwrap();
         let (give, given) = mpsc::channel::<JoinHandle<()>>();
         let (tell, told) = mpsc::channel();
         let joins_itself = move |()| tell.send(given.recv().unwrap().join()).unwrap();
@@ -469,14 +469,14 @@ fn futures_may_be_sent_and_moved() {
 }
 
 #[test]
-fn a_future_that_is_told_of_room_and_not_polled_holds_up_no_thread() {
-    within_limit(|| {
+fn a_notified_future_that_is_not_polled_blocks_no_thread() {
+    with_watchdog(|| {
         let pool = Arc::new(pool(1, 1));
         let (wedge, _) = full(&pool);
         let mut submission = pool.spawn_async(|| ());
         assert!(poll(&mut submission, &Alarm::new()).is_pending());
         let inner = Arc::clone(&pool);
-        let submitter = spawn_and_let_sleep(move || inner.execute(|| ()));
+        let submitter = spawn_parked(move || inner.execute(|| ()));
         thread::sleep(Duration::from_millis(2)); // its patience is over: it wants the first room there is
         wedge.open();
         submitter.join().unwrap().unwrap();
@@ -485,8 +485,8 @@ fn a_future_that_is_told_of_room_and_not_polled_holds_up_no_thread() {
 }
 
 #[test]
-fn a_waiting_future_that_is_polled_on_a_worker_passes_on_what_it_was_told() {
-    within_limit(|| {
+fn a_notified_future_that_is_polled_on_a_worker_passes_the_notification_on() {
+    with_watchdog(|| {
         let pool = Arc::new(pool(2, 1));
         let (first, second, inside) = (Gate::new(), Gate::new(), Gate::new());
         let (hand, polled_by) = mpsc::channel::<SpawnAsync<Box<dyn FnOnce() + Send>, ()>>();
@@ -519,7 +519,7 @@ fn a_waiting_future_that_is_polled_on_a_worker_passes_on_what_it_was_told() {
         submitters.into_iter().for_each(|submitter| submitter.join().unwrap().unwrap());
         inside.open();
         polling.unwrap().join().unwrap();
-        assert!(rings.try_recv().is_err(), "who does not wait any more is not told");
+        assert!(rings.try_recv().is_err(), "a thread that no longer waits is not notified");
     });
 }
 
@@ -528,7 +528,7 @@ fn a_waiting_future_that_is_polled_on_a_worker_passes_on_what_it_was_told() {
 fn a_waker_that_cannot_be_cloned_leaves_no_task_behind() {
     use std::task::{RawWaker, RawWakerVTable};
     static VTABLE: RawWakerVTable = RawWakerVTable::new(|_| panic!("no second one"), |_| (), |_| (), |_| ());
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 1);
         let (wedge, _) = full(&pool);
         // SAFETY: the functions of the table are sound for any pointer, which they do not look at.
@@ -541,6 +541,6 @@ fn a_waker_that_cannot_be_cloned_leaves_no_task_behind() {
         drop(submission);
         wedge.open();
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }

@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, nest, on_grid, pool, spawn_and_let_sleep,
-    within_limit,
+    BlockedWorkers, Counter, DropCounter, Gate, LIMIT, Mutex, assert_counts_add_up, nest, on_grid, pool, spawn_parked,
+    with_watchdog,
 };
 use workcrew::{CancelReason, JoinError, JoinHandle, WorkerPool};
 
@@ -49,7 +49,7 @@ fn join_returns_the_result_whenever_it_is_called() {
 /// Fault 41.
 #[test]
 fn a_finished_handle_joins_at_once() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         for n in 0..20_000 {
             let handle = pool.spawn(move || n).unwrap();
@@ -72,7 +72,7 @@ fn a_timed_wait_gives_either_the_end_or_the_time() {
         for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1)] {
             assert!(!handle.wait_timeout(timeout));
         }
-        let waiter = spawn_and_let_sleep(move || {
+        let waiter = spawn_parked(move || {
             assert!(handle.wait_timeout(Duration::MAX));
             handle.join().unwrap();
         });
@@ -85,7 +85,7 @@ fn a_timed_wait_gives_either_the_end_or_the_time() {
 /// Fault 43.
 #[test]
 fn a_timed_wait_on_a_worker_does_not_run_the_task() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let inner = Arc::clone(&pool);
         let outcome = pool.spawn(move || {
@@ -100,7 +100,7 @@ fn a_timed_wait_on_a_worker_does_not_run_the_task() {
 /// Fault 46.
 #[test]
 fn joins_nest_to_64_and_then_are_an_error_on_a_small_stack() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = Arc::new(WorkerPool::builder().workers(1).stack_size(256 << 10).build().unwrap());
         assert_eq!(nest(&pool, 64).unwrap(), 64);
         for levels in [66, 129, 5_000] {
@@ -128,13 +128,13 @@ fn a_joining_worker_claims_its_task_and_the_entry_in_the_queue_is_empty() {
         .unwrap();
         pool.wait_idle();
         assert_eq!(runs.get(), 200);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 /// Fault 61.
 #[test]
-fn a_claimed_task_that_panics_leaves_the_joiner_whole() {
+fn a_claimed_task_that_panics_does_not_harm_the_joiner() {
     common::quiet_panics();
     let pool = pool(1, 4);
     let inner = Arc::clone(&pool);
@@ -154,7 +154,7 @@ fn a_claimed_task_that_panics_leaves_the_joiner_whole() {
 /// Fault 52.
 #[test]
 fn the_workers_of_two_pools_may_wait_for_each_other() {
-    within_limit(|| {
+    with_watchdog(|| {
         let (here, there) = (pool(1, 1), pool(1, 1));
         let back = Arc::clone(&here);
         let remote = Arc::clone(&there);
@@ -170,7 +170,7 @@ fn the_workers_of_two_pools_may_wait_for_each_other() {
 
 /// Fault 53.
 #[test]
-fn a_task_that_joins_itself_is_told_so() {
+fn a_task_that_joins_itself_gets_would_deadlock() {
     on_grid(|pool| {
         let (give, take) = mpsc::channel::<JoinHandle<()>>();
         let (told, tell) = mpsc::channel();
@@ -182,8 +182,8 @@ fn a_task_that_joins_itself_is_told_so() {
 
 /// Fault 63.
 #[test]
-fn a_task_that_joins_what_runs_below_it_on_the_stack_is_told_so() {
-    within_limit(|| {
+fn a_task_that_joins_a_task_below_it_on_the_stack_gets_would_deadlock() {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let (give, take) = mpsc::channel::<JoinHandle<()>>();
         let inner = Arc::clone(&pool);
@@ -206,7 +206,7 @@ fn dropping_a_handle_detaches_and_drops_the_result_once() {
     on_grid(|pool| {
         let (ran, dropped) = (Counter::new(), Counter::new());
         for _ in 0..100 {
-            let (counted, result) = (ran.clone(), CountsDrop(dropped.clone()));
+            let (counted, result) = (ran.clone(), DropCounter(dropped.clone()));
             drop(pool.spawn(move || {
                 counted.add();
                 result
@@ -222,7 +222,7 @@ fn dropping_a_handle_detaches_and_drops_the_result_once() {
 fn a_forgotten_handle_leaks_its_result_and_nothing_else() {
     let pool = pool(1, 4);
     let (ran, dropped) = (Counter::new(), Counter::new());
-    let (counted, result) = (ran.clone(), CountsDrop(dropped.clone()));
+    let (counted, result) = (ran.clone(), DropCounter(dropped.clone()));
     std::mem::forget(pool.spawn(move || {
         counted.add();
         result
@@ -235,9 +235,9 @@ fn a_forgotten_handle_leaks_its_result_and_nothing_else() {
 #[test]
 fn cancel_before_the_start_drops_the_closure_and_is_final() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let (ran, dropped) = (Counter::new(), Counter::new());
-        let (counted, held) = (ran.clone(), CountsDrop(dropped.clone()));
+        let (counted, held) = (ran.clone(), DropCounter(dropped.clone()));
         let handle = pool
             .spawn(move || {
                 let _held = held;
@@ -277,7 +277,7 @@ fn cancel_while_running_or_after_the_end_changes_nothing() {
 /// Fault 58.
 #[test]
 fn cancel_racing_the_start_leaves_exactly_one_of_ran_and_cancelled() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         for _ in 0..20_000 {
             let ran = Counter::new();
@@ -289,7 +289,7 @@ fn cancel_racing_the_start_leaves_exactly_one_of_ran_and_cancelled() {
             assert_eq!(ran.get(), usize::from(!cancelled));
         }
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -303,7 +303,7 @@ fn many_threads_may_watch_one_handle() {
     let watchers: Vec<_> = (0..16)
         .map(|_| {
             let handle = Arc::clone(&handle);
-            spawn_and_let_sleep(move || handle.wait_timeout(LIMIT))
+            spawn_parked(move || handle.wait_timeout(LIMIT))
         })
         .collect();
     assert!(watchers.iter().all(|watcher| !watcher.is_finished()));
@@ -360,13 +360,13 @@ fn a_handle_is_a_future_that_wakes_the_last_waker() {
         rings.recv_timeout(LIMIT).unwrap();
         assert!(matches!(poll(&mut handle, &last), Poll::Ready(Ok(8))));
         assert_eq!((first.rung.get(), last.rung.get()), (0, 1));
-        assert!(poll(&mut handle, &last).is_pending(), "ready once, then pending for ever");
+        assert!(poll(&mut handle, &last).is_pending(), "ready once, then pending forever");
     });
 }
 
 /// Fault 137c.
 #[test]
-fn a_future_dropped_after_a_poll_wakes_nobody() {
+fn a_future_dropped_after_a_poll_calls_no_waker() {
     on_grid(|pool| {
         let gate = Gate::new();
         let inside = gate.clone();
@@ -427,9 +427,9 @@ fn a_waker_may_use_the_pool() {
 
 /// Fault 137f.
 #[test]
-fn a_shutdown_wakes_who_awaits_a_task_that_never_runs() {
+fn a_shutdown_wakes_the_waiter_of_a_task_that_never_runs() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let mut handle = pool.spawn(|| ()).unwrap();
         let alarm = Arc::new(Alarm::default());
         let (bell, rings) = mpsc::channel();
@@ -447,7 +447,7 @@ fn a_shutdown_wakes_who_awaits_a_task_that_never_runs() {
 /// Fault 137g.
 #[test]
 fn awaiting_on_the_only_worker_runs_the_task_there() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let inner = Arc::clone(&pool);
         let outer = pool.spawn(move || {
@@ -459,8 +459,8 @@ fn awaiting_on_the_only_worker_runs_the_task_there() {
 }
 
 #[test]
-fn after_idle_every_handle_is_finished_and_after_join_the_books_know() {
-    within_limit(|| {
+fn after_idle_every_handle_is_finished_and_after_join_the_metrics_count_it() {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         for _ in 0..2_000 {
             let handle = pool.spawn(|| ()).unwrap();
@@ -486,7 +486,7 @@ fn map_is_lazy_ordered_and_bounded() {
         }
         drop(squares);
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -522,8 +522,8 @@ fn try_map_stops_at_the_first_error() {
 }
 
 #[test]
-fn a_wait_for_ever_on_the_only_worker_runs_the_task() {
-    within_limit(|| {
+fn a_wait_with_the_longest_timeout_on_the_only_worker_runs_the_task() {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let inner = Arc::clone(&pool);
         let ended = pool.spawn(move || inner.spawn(|| ()).unwrap().wait_timeout(Duration::MAX));
@@ -553,7 +553,7 @@ fn results_whose_destructors_spawn_do_not_exhaust_the_stack() {
             }
         }
     }
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = Arc::new(WorkerPool::builder().workers(1).queue_capacity(1).stack_size(512 << 10).build().unwrap());
         let inner = Arc::clone(&pool);
         pool.execute(move || {
@@ -586,7 +586,7 @@ fn panics_handed_up_through_many_joins_stay_short() {
 
 /// Fault 137a.
 #[test]
-fn joining_what_was_awaited_panics_and_says_so() {
+fn joining_an_awaited_handle_panics_with_a_reason() {
     let pool = pool(1, 4);
     let mut handle = pool.spawn(|| 5).unwrap();
     assert!(handle.wait_timeout(LIMIT));

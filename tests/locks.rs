@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use common::{Counter, Mutex, Wedge, assert_books_balance, fill, pool, within_limit};
+use common::{BlockedWorkers, Counter, Mutex, assert_counts_add_up, fill, pool, with_watchdog};
 use workcrew::{Overflow, WorkerPool};
 
 /// What every task does with a lock that its submitter may hold, and where it did it.
@@ -40,7 +40,7 @@ fn submit_under_the_lock(pool: &Arc<WorkerPool>, lock: &Lock) -> usize {
 /// Fault 168.
 #[test]
 fn the_try_forms_neither_wait_nor_run_in_place() {
-    within_limit(|| {
+    with_watchdog(|| {
         use Overflow::{Block, CallerRuns, DiscardNewest, DiscardOldest};
         for policy in [Block, CallerRuns, DiscardOldest, DiscardNewest] {
             for (workers, capacity) in [(1, 1), (1, 64), (2, 1), (8, 2)] {
@@ -48,7 +48,7 @@ fn the_try_forms_neither_wait_nor_run_in_place() {
                 let pool = Arc::new(builder.build().unwrap());
                 let lock = Lock::default();
                 // Outside, with every worker busy and the queue full.
-                let wedge = Wedge::new(&pool);
+                let wedge = BlockedWorkers::new(&pool);
                 fill(&pool, &Counter::new());
                 let (inner, outer) = (Arc::clone(&pool), Arc::clone(&lock));
                 let submitter = thread::spawn(move || submit_under_the_lock(&inner, &outer));
@@ -61,7 +61,7 @@ fn the_try_forms_neither_wait_nor_run_in_place() {
                 pool.wait_idle();
                 assert_eq!(lock.lock().unwrap().len(), accepted);
                 assert!(!lock.lock().unwrap().contains(&id), "a task ran on the thread that submitted it");
-                assert_books_balance(&pool);
+                assert_counts_add_up(&pool);
             }
         }
     });
@@ -70,7 +70,7 @@ fn the_try_forms_neither_wait_nor_run_in_place() {
 /// Fault 168.
 #[test]
 fn the_try_forms_neither_wait_nor_run_in_place_on_a_worker() {
-    within_limit(|| {
+    with_watchdog(|| {
         for capacity in [1, 64] {
             let pool = pool(1, capacity);
             let lock = Lock::default();
@@ -80,7 +80,7 @@ fn the_try_forms_neither_wait_nor_run_in_place_on_a_worker() {
                 while inner.try_execute(note(&under)).is_ok() {}
                 assert!(inner.try_execute(note(&under)).is_err_and(|error| error.is_full()));
                 assert!(inner.try_spawn(note(&under)).is_err_and(|error| error.is_full()));
-                assert!(inner.execute_timeout(note(&under), Duration::MAX).is_err_and(|error| error.is_timeout()));
+                assert!(inner.try_execute_for(Duration::MAX, note(&under)).is_err_and(|error| error.is_timeout()));
                 assert_eq!(guard.len(), 0, "a task ran while the lock was held");
             });
             task.unwrap().join().unwrap();
@@ -93,7 +93,7 @@ fn the_try_forms_neither_wait_nor_run_in_place_on_a_worker() {
 /// Fault 168.
 #[test]
 fn the_plain_forms_may_run_a_job_in_place_as_their_docs_say() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 1);
         let (seen, lock) = (Lock::default(), Lock::default());
         let (inner, notes, spare) = (Arc::clone(&pool), Arc::clone(&seen), Arc::clone(&lock));
@@ -109,12 +109,12 @@ fn the_plain_forms_may_run_a_job_in_place_as_their_docs_say() {
 
 /// Fault 169.
 #[test]
-fn what_many_strangers_left_does_not_slow_down_the_work_of_one() {
+fn threads_that_have_ended_do_not_slow_down_later_ones() {
     /// With this number a search through all of them, for each of them, would not end within the limit.
     const STRANGERS: usize = 100_000;
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 1);
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let root = workcrew::CancellationToken::new();
 
         let children: Vec<_> = (0..STRANGERS).map(|_| root.child_token()).collect();

@@ -9,7 +9,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use common::within_limit;
+use common::with_watchdog;
 use workcrew::WorkerPool;
 
 /// What the system calls the threads of this process.
@@ -28,10 +28,10 @@ fn names_of(base: &str, workers: usize) -> Vec<String> {
     let before = names();
     let pool = WorkerPool::builder().thread_name(base).workers(workers).stack_size(64 << 10).build().unwrap();
     pool.execute_after(Duration::MAX, || ()).unwrap();
-    #[cfg(feature = "io")]
-    let _driver = workcrew::Driver::new(&pool, 1).unwrap();
-    let all = workers + 1 + usize::from(cfg!(feature = "io"));
-    within_limit(|| {
+    #[cfg(feature = "driver")]
+    let _driver = workcrew::driver::Driver::new(&pool, 1).unwrap();
+    let all = workers + 1 + usize::from(cfg!(feature = "driver"));
+    with_watchdog(|| {
         loop {
             // A thread names itself, soon after it was started; until then it bears the name of the one that started it.
             let mut now = names();
@@ -55,7 +55,7 @@ fn check(base: &str, workers: usize) {
     let suffixes: BTreeSet<&str> = names.iter().map(|name| name.rsplit_once('-').unwrap().1).collect();
     let mut expected: BTreeSet<String> = (0..workers).map(|index| index.to_string()).collect();
     expected.insert("timer".to_owned());
-    if cfg!(feature = "io") {
+    if cfg!(feature = "driver") {
         expected.insert("io".to_owned());
     }
     assert!(suffixes.iter().copied().eq(expected.iter().map(String::as_str)), "{base}: {names:?}");
@@ -91,7 +91,7 @@ fn the_system_shows_the_index_of_each_worker_however_long_the_name() {
     assert!(name.starts_with("workcrew-glob") && names().contains(&name), "{name}");
     // The name of a worker that was added later.
     pool.resize(12).unwrap();
-    within_limit(|| {
+    with_watchdog(|| {
         while !(10..12).all(|index| names().contains(&format!("workcrew-glo-{index}"))) {
             thread::yield_now();
         }

@@ -12,16 +12,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until, work_until};
+use workcrew::WorkerPool;
 use workcrew::nats::{
-    ConnectError, Connection, DeadReason, EnqueueError, Event, Job, JobQueue, PublishError, QueueError, Worker,
+    ConnectError, Connection, DeadLetterReason, EnqueueError, Event, Job, JobQueue, PublishError, QueueError, Worker,
     WorkerError,
 };
-use workcrew::{ErrorClass, RetryPolicy, WorkerPool};
+use workcrew::retry::{ErrorClass, RetryPolicy};
 
 /// Longer than any test: what waits for this hangs.
 const AGES: Duration = Duration::from_secs(600);
 
-/// Stores so many jobs without a payload, each with its number for an id.
+/// Stores `jobs` jobs without a payload, each with its number for an id.
 fn enqueue(queue: &JobQueue, jobs: usize) {
     for number in 0..jobs {
         queue.enqueue("jobs.a", "", number.to_string()).unwrap();
@@ -143,7 +144,7 @@ fn an_encrypted_connection_needs_to_know_the_authority() {
     if let Some(server) = &Server::with_config(&config) {
         let pool = pool(1);
         let builder = || server.builder().require_tls().root_certificates(&certificate);
-        assert!(builder().connect(&pool).is_err(), "it does not say who it is");
+        assert!(builder().connect(&pool).is_err(), "it gives no credentials");
         assert!(builder().client_certificate(&certificate, &key).connect(&pool).unwrap().is_connected());
     }
     std::fs::remove_dir_all(folder).unwrap();
@@ -287,7 +288,7 @@ fn a_permanent_error_makes_one_dead_letter_which_can_be_requeued() {
     assert_eq!((letters.len(), queue.dead_letters_len().unwrap()), (1, 1));
     let letter = &letters[0];
     assert_eq!((letter.subject(), letter.id(), letter.bytes()), ("jobs.a", Some("job-1"), &b"broken"[..]));
-    assert_eq!((letter.reason(), letter.attempts()), (Some(DeadReason::Permanent), Some(1)));
+    assert_eq!((letter.reason(), letter.attempts()), (Some(DeadLetterReason::Permanent), Some(1)));
     assert_eq!(letter.error(), Some("no such image"));
 
     is_mended.store(true, Ordering::SeqCst);
@@ -311,7 +312,7 @@ fn a_job_that_always_panics_is_given_up_after_the_last_attempt() {
     work_until(&worker, &pool, |_| panic!("out of cheese"), || queue.is_empty().unwrap());
     let letters = queue.dead_letters(10).unwrap();
     assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].reason(), letters[0].attempts()), (Some(DeadReason::Attempts), Some(3)));
+    assert_eq!((letters[0].reason(), letters[0].attempts()), (Some(DeadLetterReason::Attempts), Some(3)));
     assert!(letters[0].error().unwrap().contains("out of cheese"), "{letters:?}");
     assert_eq!(pool.metrics().tasks_panicked, 3);
 }
@@ -441,7 +442,7 @@ fn what_is_delivered_too_often_without_an_outcome_is_given_up_unrun() {
     };
     work_until(&worker, &nats_common::pool(3), handler, is_done);
     assert_eq!(runs.load(Ordering::SeqCst), 2);
-    assert_eq!(queue.dead_letters(1).unwrap()[0].reason(), Some(DeadReason::Deliveries));
+    assert_eq!(queue.dead_letters(1).unwrap()[0].reason(), Some(DeadLetterReason::Deliveries));
 }
 
 #[test]
@@ -475,7 +476,7 @@ fn a_drain_finishes_what_runs_and_gives_back_what_waits() {
     all_went_back(&connection, &worker, 9);
 }
 
-/// So many jobs are left, and what a drained worker had of them can be had at once: nobody need wait for `ack_wait`.
+/// This number of jobs is left. Another worker gets the returned ones at once, without waiting for `ack_wait`.
 fn all_went_back(connection: &Connection, drained: &Worker<String>, left: u64) {
     let queue = queue(connection);
     assert_eq!(queue.len().unwrap(), left);

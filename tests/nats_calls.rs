@@ -1,4 +1,4 @@
-//! Every call ends in its time, whatever the server and the network do, and what was published before a drop is sent.
+//! Every call ends in its time, for every fault of the server and the network, and what was published before a drop is sent.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(unix)]
 

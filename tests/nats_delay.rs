@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use nats_common::{Server, consumer_figure, pool, queue, wait_until, work_until};
-use workcrew::RetryPolicy;
 use workcrew::nats::{EnqueueError, Headers, Job, JobQueue, NewJob, Worker};
+use workcrew::retry::RetryPolicy;
 
 const DELAY: Duration = Duration::from_millis(1_200);
 
@@ -136,7 +136,7 @@ fn the_policys_deadline_of_a_delayed_job_begins_when_the_delay_is_over() {
     let queue = queue(&server.connect(&pool));
     let delay = Duration::from_secs(3);
     queue.enqueue_after(delay, "jobs.a", "", "1").unwrap();
-    let policy = RetryPolicy::exponential().base_delay(Duration::from_millis(1)).max_attempts(3).deadline(delay);
+    let policy = RetryPolicy::exponential().base_delay(Duration::from_millis(1)).max_attempts(3).timeout(delay);
     let worker = Worker::builder(&queue, "worker").retry(policy).build().unwrap();
     let fails_twice = |job: &Job| if job.attempt().number() < 3 { Err("not yet".to_owned()) } else { Ok(()) };
     work_until(&worker, &pool, fails_twice, || queue.is_empty().unwrap());

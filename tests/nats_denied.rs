@@ -10,10 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nats_common::{LONG, Server, pool, queue, wait_until, work_until};
+use workcrew::WorkerPool;
 use workcrew::nats::{
     Connection, EnqueueError, Event, JobQueue, NewJob, PublishError, QueueError, Worker, WorkerError,
 };
-use workcrew::{RetryPolicy, WorkerPool};
+use workcrew::retry::RetryPolicy;
 
 /// The time for an answer. No call may wait for its end.
 const ANSWER: Duration = Duration::from_secs(600);

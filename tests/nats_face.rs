@@ -14,11 +14,12 @@ use std::thread;
 use std::time::Duration;
 
 use nats_common::{LONG, Server, figure, pool, queue, wait_until, work_until};
+use workcrew::driver::Driver;
 use workcrew::nats::{
-    BoxError, ConnectError, Connection, ConnectionBuilder, DeadReason, Decode, Encode, EnqueueError, Event, Job,
+    BoxError, ConnectError, Connection, ConnectionBuilder, DeadLetterReason, Decode, Encode, EnqueueError, Event, Job,
     JobQueue, PublishError, QueueError, Worker, WorkerError,
 };
-use workcrew::{Driver, RetryBudget, RetryPolicy};
+use workcrew::retry::{RetryBudget, RetryPolicy};
 
 /// What is never shown.
 const SECRET: &str = "hush";
@@ -107,15 +108,15 @@ fn every_event_reads_differently() {
         Event::Connected,
         Event::Disconnected,
         Event::LameDuck,
-        Event::SlowSubscription,
-        Event::Complaint(error.clone()),
+        Event::SlowConsumer,
+        Event::Warning(error.clone()),
         Event::Denied("no permission".to_owned()),
         Event::ConsumerLost { consumer: consumer.clone() },
         Event::ConsumerReady { consumer: consumer.clone() },
         Event::ConsumerFailed { consumer, error: error.clone(), retry_after },
         Event::JobStuck { subject: subject.clone(), sequence: 7 },
         Event::DeadLetterFailed { subject: subject.clone(), sequence: 7, error },
-        Event::OutcomeLost { subject, sequence: 7 },
+        Event::AckLost { subject, sequence: 7 },
     ];
     let mut texts = events.map(|event| event.to_string());
     assert!(texts.iter().all(|text| text.starts_with(char::is_lowercase) && !text.ends_with('.')), "{texts:?}");
@@ -179,7 +180,7 @@ fn a_message_is_read_in_every_way_and_says_whether_an_answer_is_wanted() {
     let listening = connection.subscribe("news").start(move |message| {
         let text = message.decode::<String>().unwrap();
         assert_eq!(message.bytes(), text.as_bytes());
-        message.respond("thanks").unwrap(); // nothing, where nobody waits
+        message.respond("thanks").unwrap(); // without effect, if no requester waits
         let trace = message.header("Trace").map(str::to_owned);
         sender.send((text, message.wants_response(), trace)).unwrap();
     });
@@ -227,7 +228,7 @@ fn headers_and_payload_of_another_clients_job_live_on_in_its_dead_letter_and_whe
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
     let queue = queue(&server.connect(&pool));
-    queue.enqueue("jobs.b", "for somebody else", "1").unwrap();
+    queue.enqueue("jobs.b", "for another worker", "1").unwrap();
     server.say(&with_headers("jobs.a", "Trace: t1\r\nNats-Msg-Id: it-2\r\n", "seven"));
     let (sender, seen) = channel();
     let handler = move |job: &Job| {
@@ -249,7 +250,7 @@ fn headers_and_payload_of_another_clients_job_live_on_in_its_dead_letter_and_whe
         );
         queue.requeue(&letter).unwrap();
     }
-    assert_eq!(queue.len().unwrap(), 2, "the job that nobody has worked on, and the one that was requeued");
+    assert_eq!(queue.len().unwrap(), 2, "the job that was not started, and the one that was requeued");
 }
 
 #[test]
@@ -258,9 +259,9 @@ fn a_job_is_given_up_when_its_policy_has_no_time_left_or_no_budget() {
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
     let queue = queue(&server.connect(&pool));
-    let late = RetryPolicy::fixed(HOUR).deadline(HOUR / 2);
+    let late = RetryPolicy::fixed(HOUR).timeout(HOUR / 2);
     let poor = RetryPolicy::fixed(Duration::ZERO).budget(RetryBudget::new(0));
-    for (policy, reason) in [(late, DeadReason::Deadline), (poor, DeadReason::Budget)] {
+    for (policy, reason) in [(late, DeadLetterReason::Deadline), (poor, DeadLetterReason::Budget)] {
         queue.enqueue("jobs.a", "", reason.to_string()).unwrap();
         let worker = Worker::builder(&queue, "worker").retry(policy).build().unwrap();
         work_until(&worker, &pool, |_| Err("no luck"), || queue.is_empty().unwrap());
@@ -421,7 +422,7 @@ fn an_outcome_that_the_server_does_not_confirm_is_told_to_be_lost_and_the_job_co
         assert_eq!(start.recv_timeout(LONG).unwrap(), 1);
         server.freeze();
         drop(open);
-        wait_for(&events, |event| matches!(event, Event::OutcomeLost { sequence: 1, .. }));
+        wait_for(&events, |event| matches!(event, Event::AckLost { sequence: 1, .. }));
         server.signal("CONT");
         wait_until("the job is gone", || queue.is_empty().is_ok_and(|is_empty| is_empty));
         worker.drain();
@@ -487,8 +488,8 @@ fn a_worker_asks_again_when_its_question_has_run_out_and_makes_sense_of_what_it_
         let (second, again) = spy.question();
         assert_eq!((jobs, again, first == second), (3, 3, false));
         server.say(&format!("PUB {second} 0\r\n\r\n"));
-        let complaint = wait_for(&events, |event| matches!(event, Event::Complaint(_)));
-        assert_eq!(complaint.to_string(), "a message came that is no job");
+        let complaint = wait_for(&events, |event| matches!(event, Event::Warning(_)));
+        assert_eq!(complaint.to_string(), "a message arrived that is not a job");
         status(&second, "499 Out Of Cheese");
         let failure = wait_for(&events, |event| matches!(event, Event::ConsumerFailed { .. })).to_string();
         assert!(failure.contains("499") && failure.ends_with("Out Of Cheese"), "{failure}");
@@ -512,7 +513,7 @@ fn a_worker_tells_that_it_hears_nothing_of_its_server_and_goes_on_when_it_does()
         wait_for(&events, is_ready);
         server.freeze();
         let event = wait_for(&events, |event| matches!(event, Event::ConsumerFailed { .. }));
-        assert!(event.to_string().contains("nothing is heard of the server"), "{event}");
+        assert!(event.to_string().contains("the server is silent"), "{event}");
         server.signal("CONT");
         wait_for(&events, is_ready);
         does_a_job_and_drains(&queue, &worker);
@@ -550,5 +551,5 @@ fn a_subscription_that_takes_its_messages_too_slowly_is_told_of() {
     let asked = connection.request("nobody", ""); // when this is answered the server knows of the subscription
     assert!(matches!(asked, Err(PublishError::NoResponders)), "{asked:?}");
     server.say(&"PUB flood 0\r\n\r\n".repeat(MESSAGES));
-    wait_for(&events, |event| *event == Event::SlowSubscription);
+    wait_for(&events, |event| *event == Event::SlowConsumer);
 }

@@ -10,8 +10,8 @@ use std::process::Command;
 use std::thread;
 
 use nats_common::{Server, pool, queue, wait_until};
-use workcrew::RetryPolicy;
 use workcrew::nats::{Job, Worker};
+use workcrew::retry::RetryPolicy;
 
 /// What the script prints; `None`, said loudly, if there is no Python for it. Under `CI` that is a failure.
 fn foreign(server: &Server, command: &str, number: usize) -> Option<String> {

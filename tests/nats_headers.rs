@@ -7,11 +7,11 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use nats_common::{LONG, Server, pool, queue, work_until};
-use workcrew::RetryPolicy;
 use workcrew::nats::{
-    Connection, DeadLetter, DeadLetterQuery, DeadReason, EnqueueError, Headers, Job, JobQueue, NewJob, PublishError,
-    QueueError, StreamSettings, Worker, WorkerError,
+    Connection, DeadLetter, DeadLetterQuery, DeadLetterReason, EnqueueError, Headers, Job, JobQueue, NewJob,
+    PublishError, QueueError, StreamSettings, Worker, WorkerError,
 };
+use workcrew::retry::RetryPolicy;
 
 /// Whether the server knows what came with 2.10.
 fn is_new(connection: &Connection) -> bool {
@@ -116,7 +116,7 @@ fn dead_letters_are_read_in_pages_and_by_subject_and_reason() {
     (query.after, query.limit, query.subject) = (0, usize::MAX, Some("jobs.a".to_owned()));
     let of_a = queue.find_dead_letters(&query).unwrap();
     assert!(of_a.len() as u64 == LETTERS / 2 && of_a.iter().all(|letter| letter.subject() == "jobs.a"));
-    query.reason = Some(DeadReason::Budget);
+    query.reason = Some(DeadLetterReason::Budget);
     assert!(queue.find_dead_letters(&query).unwrap().is_empty());
     query.after = u64::MAX;
     assert!(queue.find_dead_letters(&query).unwrap().is_empty());

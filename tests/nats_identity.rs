@@ -12,8 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until, work_until};
-use workcrew::nats::{Connection, DeadReason, Event, Job, JobQueue, QueueError, Worker, WorkerBuilder};
-use workcrew::{RetryPolicy, WorkerPool};
+use workcrew::WorkerPool;
+use workcrew::nats::{Connection, DeadLetterReason, Event, Job, JobQueue, QueueError, Worker, WorkerBuilder};
+use workcrew::retry::RetryPolicy;
 
 /// Longer than any test: what waits for this hangs.
 const AGES: Duration = Duration::from_secs(600);
@@ -63,7 +64,7 @@ fn held() -> (impl Fn(&Job) -> Result<(), String> + Send + Sync + 'static, Ran, 
 }
 
 /// Four jobs run while `harm` is done to their stream; then it is opened again and takes eight others. All of
-/// those run, whatever becomes of the four.
+/// those run, independent of the four.
 fn new_jobs_run_after(harm: impl FnOnce(&mut Server, &Connection)) {
     let Some(mut server) = Server::start() else { return };
     let pool = pool(8);
@@ -229,7 +230,7 @@ fn a_job_that_never_returns_has_the_attempts_of_its_policy_and_a_letter() {
     });
     assert_eq!(ran.lock().unwrap().iter().filter(|text| *text == "held").count(), 3);
     let letter = &queue.dead_letters(1).unwrap()[0];
-    assert_eq!((letter.reason(), letter.attempts()), (Some(DeadReason::Attempts), Some(3)));
+    assert_eq!((letter.reason(), letter.attempts()), (Some(DeadLetterReason::Attempts), Some(3)));
 }
 
 /// Fault 194.
@@ -284,7 +285,7 @@ fn a_job_whose_headers_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
         work_until(&worker, &pool, |_| Ok(()), || queue.is_empty().unwrap_or(false));
         assert_eq!(worker.metrics().jobs_acked, 20);
         let letters = queue.dead_letters(9).unwrap();
-        assert_eq!((letters.len(), letters[0].reason()), (1, Some(DeadReason::Unreadable)), "{letters:?}");
+        assert_eq!((letters.len(), letters[0].reason()), (1, Some(DeadLetterReason::Unreadable)), "{letters:?}");
         assert_eq!((letters[0].bytes(), letters[0].subject()), (&b"bad"[..], "jobs.a"));
         let is_named = |event: &Event| matches!(event, Event::JobSetAside { sequence: 1, .. });
         assert!(events.try_iter().any(|event| is_named(&event)));
@@ -311,7 +312,7 @@ fn a_letter_that_is_too_large_is_shortened_and_the_job_is_run_once() {
         assert_eq!(runs.load(Ordering::SeqCst), 1);
         let letter = queue.dead_letters(1).unwrap().remove(0);
         assert_eq!((letter.bytes().len() == size, letter.is_without_payload()), (is_whole, !is_whole));
-        assert_eq!((letter.reason(), letter.error()), (Some(DeadReason::Permanent), None));
+        assert_eq!((letter.reason(), letter.error()), (Some(DeadLetterReason::Permanent), None));
         assert!(letter.header("Workcrew-Omitted").unwrap().contains("error"));
         if !is_whole {
             assert!(matches!(queue.requeue(&letter), Err(QueueError::Rejected(_))));
@@ -618,7 +619,7 @@ fn the_neighbours_of_a_job_that_ends_its_process_finish() {
     }
     let letters = queue.dead_letters(9).unwrap();
     assert_eq!(texts(&queue), ["abort"], "{letters:?}");
-    assert_eq!(letters[0].reason(), Some(DeadReason::Deliveries));
+    assert_eq!(letters[0].reason(), Some(DeadLetterReason::Deliveries));
 }
 
 fn enqueue_until_it_works(queue: &JobQueue) {

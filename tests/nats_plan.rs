@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use nats_common::{Server, consumer_figure, is_refused, pool, queue, wait_until, work_until};
-use workcrew::RetryPolicy;
 use workcrew::nats::{Connection, ConsumerSettings, Job, JobQueue, QueueError, Worker, WorkerBuilder, WorkerError};
+use workcrew::retry::RetryPolicy;
 
 /// Asks the JetStream of the server, as another client may.
 #[track_caller]
@@ -152,7 +152,7 @@ fn a_consumer_of_another_client_is_told_by_its_settings_and_loses_no_job() {
     let error = built.run(&pool, |_| panic!("it ran")).unwrap_err();
     assert!(matches!(error, WorkerError::Rejected(_)), "{error:?}");
     ask(&connection, "CONSUMER.DELETE.JOBS.other", "");
-    // Whatever was there, the job is.
+    // The job is there in each case.
     work_until(&built, &pool, |_| Ok(()), || queue.is_empty().unwrap());
     assert_eq!(built.metrics().jobs_acked, 1);
 }

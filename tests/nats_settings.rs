@@ -7,11 +7,12 @@ use std::error::Error;
 use std::time::Duration;
 
 use nats_common::{Server, is_refused, pool, queue, work_until};
+use workcrew::WorkerPool;
 use workcrew::nats::{
     ConnectionBuilder, ConsumerSettings, DeadLetterQuery, JobQueueBuilder, ReconnectSettings, StreamSettings, Worker,
     WorkerBuilder,
 };
-use workcrew::{RetryPolicy, WorkerPool};
+use workcrew::retry::RetryPolicy;
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -1,4 +1,4 @@
-//! What monitoring asks: how many jobs wait, with whom, and since when; and clearing up what is done.
+//! Monitoring: how many jobs wait, at which worker, and since when; and clearing finished jobs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod nats_common;
@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nats_common::{Server, pool, queue, wait_until, work_until};
-use workcrew::RetryPolicy;
 use workcrew::nats::{Job, QueueError, Worker};
+use workcrew::retry::RetryPolicy;
 
 /// Fault 236.
 #[test]

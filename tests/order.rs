@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, Mutex, Wedge, pool, within_limit};
+use common::{BlockedWorkers, Gate, Mutex, pool, with_watchdog};
 use workcrew::{TaskGroup, WorkerPool};
 
 /// What was done, in order.
@@ -43,11 +43,11 @@ fn due_timers(pool: &WorkerPool, log: &Log, count: usize) {
 /// Fault 165.
 #[test]
 fn a_due_timer_and_a_queued_job_wait_for_each_other_once_at_most() {
-    within_limit(|| {
+    with_watchdog(|| {
         for (jobs, timers) in [(20, 1), (20, 5), (5, 20), (1, 20), (0, 3)] {
             let pool = pool(1, 64);
             let log = Log::default();
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             (0..jobs).for_each(|number| pool.execute(log.note("job", number)).unwrap());
             due_timers(&pool, &log, timers);
             wedge.open();
@@ -66,7 +66,7 @@ fn a_due_timer_and_a_queued_job_wait_for_each_other_once_at_most() {
 /// Fault 165.
 #[test]
 fn a_stream_of_jobs_does_not_starve_a_due_timer() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 1);
         let (log, gate) = (Log::default(), Gate::new());
         let (inner, notes, inside) = (Arc::clone(&pool), log.clone(), gate.clone());
@@ -99,10 +99,10 @@ const GROUPS: usize = 16;
 /// Fault 166.
 #[test]
 fn groups_jobs_and_timers_wait_a_bounded_time_for_each_other() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
         let log = Log::default();
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let groups: Vec<TaskGroup<()>> = (0..GROUPS)
             .map(|_| {
                 let group = pool.group();
@@ -127,7 +127,7 @@ fn groups_jobs_and_timers_wait_a_bounded_time_for_each_other() {
 /// Fault 167.
 #[test]
 fn jobs_that_wait_for_room_and_jobs_that_do_not_keep_the_order_of_their_submitter() {
-    within_limit(|| {
+    with_watchdog(|| {
         for capacity in [1, 2, 64] {
             let pool = pool(1, capacity);
             let log = Log::default();
@@ -136,7 +136,7 @@ fn jobs_that_wait_for_room_and_jobs_that_do_not_keep_the_order_of_their_submitte
                 match number % 3 {
                     0 => pool.execute(job).unwrap(),
                     1 => drop(pool.spawn(job).unwrap()),
-                    _ => pool.execute_timeout(job, Duration::MAX).unwrap(),
+                    _ => pool.try_execute_for(Duration::MAX, job).unwrap(),
                 }
             }
             pool.wait_idle();
@@ -148,7 +148,7 @@ fn jobs_that_wait_for_room_and_jobs_that_do_not_keep_the_order_of_their_submitte
 /// Fault 167.
 #[test]
 fn tasks_of_a_group_with_a_limit_of_one_run_in_the_order_of_spawning() {
-    within_limit(|| {
+    with_watchdog(|| {
         for workers in [1, 2, 8] {
             let pool = pool(workers, 64);
             let log = Log::default();

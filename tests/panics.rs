@@ -1,4 +1,5 @@
-//! Panics everywhere: what is contained, what reaches whom, and what ends the process.
+//! Panics in user code: which are contained, which reach a waiter or a hook, and which abort the
+//! process.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(panic = "unwind")]
 
@@ -11,10 +12,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{Bomb, Counter, Gate, LIMIT, Mutex, Wedge, assert_books_balance, on_grid, pool, run_child, within_limit};
-use workcrew::{JoinError, Panic, WorkerPool};
+use common::{
+    BlockedWorkers, Bomb, Counter, Gate, LIMIT, Mutex, assert_counts_add_up, on_grid, pool, run_child, with_watchdog,
+};
+use workcrew::{JoinError, TaskPanic, WorkerPool};
 
-fn panic_of<T: std::fmt::Debug>(outcome: Result<T, JoinError>) -> Panic {
+fn panic_of<T: std::fmt::Debug>(outcome: Result<T, JoinError>) -> TaskPanic {
     match outcome {
         Err(JoinError::Panicked(panic)) => panic,
         other => panic!("expected a panic, found {other:?}"),
@@ -82,11 +85,11 @@ fn workers_are_reused_after_panics() {
         for _ in 0..pool.workers() * 3 {
             pool.execute(|| panic!()).unwrap();
         }
-        let wedge = Wedge::new(&pool); // needs all workers at once
+        let wedge = BlockedWorkers::new(&pool); // needs all workers at once
         wedge.open();
         pool.wait_idle();
         assert_eq!(pool.metrics().tasks_panicked as usize, pool.workers() * 3);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -110,7 +113,7 @@ fn a_bomb_captured_by_a_closure_counts_as_the_tasks_panic() {
 fn bombs_in_closures_that_never_run_are_contained() {
     common::quiet_panics();
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let bombs = Counter::new();
         let armed = || {
             let bomb = Bomb(bombs.clone());
@@ -134,13 +137,13 @@ fn bombs_in_closures_that_never_run_are_contained() {
         assert!(panic::catch_unwind(AssertUnwindSafe(|| drop(refused))).is_err(), "what came back is the caller's");
         wedge.open();
         assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 /// Faults 24, 25, 54.
 #[test]
-fn a_result_that_is_a_bomb_is_contained_unless_somebody_took_it() {
+fn a_panicking_destructor_of_a_result_is_contained_unless_it_was_taken() {
     common::quiet_panics();
     on_grid(|pool| {
         let bombs = Counter::new();
@@ -209,7 +212,7 @@ fn values_and_errors_of_an_abandoned_group_that_are_bombs_are_contained_one_by_o
     common::quiet_panics();
     on_grid(|pool| {
         let bombs = Counter::new();
-        let group = pool.group().policy(workcrew::Policy::CollectAll);
+        let group = pool.group().policy(workcrew::GroupPolicy::CollectAll);
         for n in 0..10 {
             let bomb = Bomb(bombs.clone());
             group.spawn(move || if n % 2 == 0 { Ok(bomb) } else { Err(bomb) });
@@ -218,7 +221,7 @@ fn values_and_errors_of_an_abandoned_group_that_are_bombs_are_contained_one_by_o
         pool.wait_idle();
         drop(group);
         drop(spawner);
-        pool.shutdown(); // a worker may have been the last to let go of the group
+        pool.shutdown(); // a worker may have been the last owner of the group
         assert_eq!(bombs.get(), 10);
     });
 }
@@ -307,7 +310,7 @@ fn the_process_panic_hook_may_submit() {
 #[test]
 #[ignore = "run by the test above in a process of its own"]
 fn child_submits_in_the_panic_hook() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let (told, tell) = mpsc::channel();
         let (weak, told) = (Arc::downgrade(&pool), Mutex::new(told));
@@ -335,8 +338,8 @@ fn child_exits_in_a_task() {
 
 /// Faults 28, 29, 30.
 #[test]
-fn what_cannot_be_contained_aborts_the_process() {
-    // A panic while panicking, and a panicking panic hook: the standard library aborts before anybody could catch.
+fn panics_that_cannot_be_contained_abort_the_process() {
+    // A panic while panicking, and a panicking panic hook: the standard library aborts before any code can catch it.
     for test in ["child_panics_while_panicking", "child_panics_in_the_panic_hook", "child_throws_two_bombs"] {
         let output = run_child(test, &[]);
         assert!(!output.status.success() && output.status.code().is_none(), "{test}: {output:?}");
@@ -413,7 +416,7 @@ fn a_task_that_never_ends_is_reported_as_a_straggler_and_left_behind() {
 #[test]
 #[ignore = "run by the test above in a process of its own"]
 fn child_leaves_a_task_that_never_ends() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         let gate = Gate::new();
         let inside = gate.clone();

@@ -11,16 +11,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, grid, join_all, on_grid, pool,
-    spawn_and_let_sleep, within_limit,
+    BlockedWorkers, Bomb, Counter, DropCounter, Gate, LIMIT, Mutex, assert_counts_add_up, fill, grid, join_all,
+    on_grid, pool, spawn_parked, with_watchdog,
 };
-use workcrew::{CancelReason, GroupError, JoinError, Overflow, Policy, TaskError, WorkerPool};
+use workcrew::{CancelReason, GroupError, GroupPolicy, JoinError, Overflow, TaskError, WorkerPool};
 
 /// From the JDK's `testGetActiveCount` and `testGetCompletedTaskCount`.
 #[test]
 fn a_task_is_counted_as_queued_then_running_then_succeeded() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let workers = pool.workers() as u64;
         let handle = pool.spawn(|| ()).unwrap();
         let metrics = pool.metrics();
@@ -45,7 +45,7 @@ fn no_more_threads_than_workers_ever_run_tasks() {
             })
             .unwrap();
         }
-        Wedge::new(&pool).open();
+        BlockedWorkers::new(&pool).open();
         pool.wait_idle();
         assert!(threads.lock().unwrap().len() <= pool.workers());
     });
@@ -60,14 +60,14 @@ fn after_a_shutdown_every_policy_refuses_and_gives_the_closure_back() {
             let (ran, dropped) = (Counter::new(), Counter::new());
             pool.shutdown();
             let closure = || {
-                let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+                let (ran, held) = (ran.clone(), DropCounter(dropped.clone()));
                 move || {
                     let _held = held;
                     ran.add();
                 }
             };
             let kept = (pool.execute(closure()).unwrap_err(), pool.spawn(closure()).unwrap_err());
-            let timed = pool.execute_timeout(closure(), Duration::ZERO).unwrap_err();
+            let timed = pool.try_execute_for(Duration::ZERO, closure()).unwrap_err();
             assert!(kept.0.is_shut_down() && kept.1.is_shut_down() && timed.is_shut_down());
             assert_eq!((ran.get(), dropped.get()), (0, 0));
             kept.0.into_inner()();
@@ -82,8 +82,8 @@ fn after_a_shutdown_every_policy_refuses_and_gives_the_closure_back() {
 /// Fault 42.
 /// From folly's and rayon's tests of latches: the end of a task meets the beginning of the wait.
 #[test]
-fn a_join_that_meets_the_end_of_its_task_is_not_left_sleeping() {
-    within_limit(|| {
+fn a_join_that_overlaps_the_end_of_its_task_returns() {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         for round in 0..4_000_u32 {
             let (go, wait) = mpsc::channel::<()>();
@@ -103,7 +103,7 @@ fn a_join_that_meets_the_end_of_its_task_is_not_left_sleeping() {
 /// Fault 66.
 /// From errgroup's `TestCancelCause`: what the token tells is what ended the group.
 #[test]
-fn the_token_tells_why_the_group_was_cancelled() {
+fn the_token_has_the_reason_of_the_groups_cancellation() {
     common::quiet_panics();
     on_grid(|pool| {
         for fails in [true, false] {
@@ -111,7 +111,7 @@ fn the_token_tells_why_the_group_was_cancelled() {
             let token = group.token().clone();
             group.spawn(move || if fails { Err::<(), _>("first") } else { panic!("first") });
             assert!(group.wait().is_err());
-            assert_eq!(token.check().unwrap_err().reason(), CancelReason::GroupFailed);
+            assert_eq!(token.check().unwrap_err().reason(), CancelReason::GroupEnded);
         }
         let group = pool.group();
         let token = group.token().clone();
@@ -157,14 +157,14 @@ fn a_group_takes_tasks_again_each_time_it_has_drained() {
 fn a_wait_that_has_begun_ends_when_queued_tasks_are_cancelled() {
     on_grid(|pool| {
         for way in 0..3 {
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let parent = workcrew::CancellationToken::new();
             let group = pool.group().parent(&parent).capacity(20);
             let token = group.token().clone();
             for _ in 0..20 {
                 group.spawn(|| ());
             }
-            let waiter = spawn_and_let_sleep(move || group.wait());
+            let waiter = spawn_parked(move || group.wait());
             assert!(!waiter.is_finished());
             match way {
                 0 => token.cancel(),
@@ -176,16 +176,16 @@ fn a_wait_that_has_begun_ends_when_queued_tasks_are_cancelled() {
             wedge.open();
         }
         assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 /// From conc's tests of panics: many panic, one is told, the others are only counted.
 #[test]
-fn of_many_panics_in_a_group_one_is_told_and_all_are_counted() {
+fn of_many_panics_in_a_group_one_is_returned_and_all_are_counted() {
     common::quiet_panics();
     on_grid(|pool| {
-        let group = pool.group().policy(Policy::CollectAll);
+        let group = pool.group().policy(GroupPolicy::CollectAll);
         for n in 0..10 {
             group.spawn(move || -> () { panic!("number {n}") });
         }
@@ -218,7 +218,7 @@ fn one_success_among_failures_and_panics_is_enough() {
     common::quiet_panics();
     on_grid(|pool| {
         for winner in 0..6 {
-            let group = pool.group().policy(Policy::FirstSuccess).limit(1);
+            let group = pool.group().policy(GroupPolicy::FirstSuccess).limit(1);
             for n in 0..6 {
                 group.spawn(move || match n {
                     _ if n == winner => Ok(n),
@@ -234,10 +234,10 @@ fn one_success_among_failures_and_panics_is_enough() {
 /// From the JDK's `testTimedInvokeAll6`: what is not done by the deadline is cancelled, what is done keeps its value.
 #[test]
 fn at_the_deadline_finished_tasks_keep_their_values() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
         let (gate, ran) = (Gate::new(), Counter::new());
-        let group = pool.group().policy(Policy::CollectAll).deadline(Instant::now() + Duration::from_millis(300));
+        let group = pool.group().policy(GroupPolicy::CollectAll).deadline(Instant::now() + Duration::from_millis(300));
         group.spawn(|| Ok::<_, ()>("in time"));
         let (inside, token) = (gate.clone(), group.token().clone());
         group.spawn(move || {
@@ -304,7 +304,7 @@ fn a_freed_worker_makes_room_for_one_job() {
 
 /// From rayon's `custom_panic_handler_and_nested_spawn`: each panic is told once, wherever it was spawned.
 #[test]
-fn the_panic_hook_is_told_of_each_panic_once() {
+fn the_panic_hook_is_called_once_for_each_panic() {
     common::quiet_panics();
     grid(|builder| {
         let told = Counter::new();
@@ -312,7 +312,7 @@ fn the_panic_hook_is_told_of_each_panic_once() {
         let pool = Arc::new(builder.on_panic(move |_| counted.add()).build().unwrap());
         let inner = Arc::clone(&pool);
         pool.execute(move || {
-            let group = inner.group().policy(Policy::CollectAll);
+            let group = inner.group().policy(GroupPolicy::CollectAll);
             for _ in 0..3 {
                 group.spawn(|| -> () { panic!() });
             }
@@ -331,7 +331,7 @@ fn the_panic_hook_is_told_of_each_panic_once() {
 fn draining_runs_all_that_is_pending_and_stopping_runs_none_of_it() {
     for drains in [true, false] {
         on_grid(|pool| {
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let ran = Counter::new();
             let pending = fill(&pool, &ran);
             if drains {
@@ -365,13 +365,13 @@ fn resizing_under_load_loses_nothing() {
         pool.shutdown();
         assert_eq!(ran.get(), 1_000);
         assert_eq!(started.get(), stopped.get());
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 /// From tokio's `JoinSet`: all are joined as they end, and then there is nothing.
 #[test]
-fn completions_hand_out_every_task_and_then_nothing() {
+fn completions_return_every_task_and_then_none() {
     on_grid(|pool| {
         let mut group = pool.group();
         group.spawn_all((0..10).map(|n| move || Ok::<_, ()>(n)));
@@ -389,7 +389,7 @@ fn completions_hand_out_every_task_and_then_nothing() {
 #[test]
 fn cancelling_some_tasks_leaves_the_others_their_values() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let handles: Vec<_> = (0..pool.queue_capacity()).map(|n| pool.spawn(move || n).unwrap()).collect();
         handles.iter().step_by(2).for_each(|handle| assert!(handle.cancel()));
         wedge.open();
@@ -405,7 +405,7 @@ fn cancelling_some_tasks_leaves_the_others_their_values() {
 /// From tokio's `loom_blocking`, `spawn_mandatory_blocking_should_run_even_when_shutting_down_from_other_thread`.
 #[test]
 fn a_job_accepted_while_another_thread_closes_is_run() {
-    within_limit(|| {
+    with_watchdog(|| {
         for _ in 0..1_000 {
             let pool = pool(1, 4);
             let ran = Counter::new();
@@ -478,7 +478,7 @@ fn as_many_tasks_as_workers_run_at_the_same_time() {
 /// From rayon's `sleeper_stop` and `workers_stop`.
 #[test]
 fn sleeping_workers_end_when_an_idle_pool_is_shut_down() {
-    within_limit(|| {
+    with_watchdog(|| {
         let stopped = Counter::new();
         let stop = stopped.clone();
         let pool = WorkerPool::builder().workers(22).on_thread_stop(move |_| stop.add()).build().unwrap();
@@ -496,7 +496,7 @@ fn sleeping_workers_end_when_an_idle_pool_is_shut_down() {
 fn a_pool_goes_from_open_to_closed_to_drained_and_never_back() {
     on_grid(|pool| {
         assert!(!pool.is_shut_down());
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         pool.close();
         let report = pool.shutdown_timeout(Duration::ZERO);
         assert!(pool.is_shut_down() && !report.drained);
@@ -510,13 +510,14 @@ fn a_pool_goes_from_open_to_closed_to_drained_and_never_back() {
     });
 }
 
-/// From the JDK's `ThrowingTasks`: whatever a task throws, the pool counts it and goes on.
+/// From the JDK's `ThrowingTasks`: the pool counts every kind of panic and continues.
 #[test]
 fn every_kind_of_panic_in_every_form_of_submission_is_counted() {
     common::quiet_panics();
     on_grid(|pool| {
         let bombs = Counter::new();
-        // A bomb that is captured and not thrown would go off while the stack unwinds, which nobody can contain.
+        // A captured bomb that is not thrown would panic while the stack unwinds, which aborts the
+        // process.
         let throws = |kind: usize| {
             let bomb = (kind > 2).then(|| Bomb(bombs.clone()));
             move || match (kind, bomb) {
@@ -537,6 +538,6 @@ fn every_kind_of_panic_in_every_form_of_submission_is_counted() {
         }
         pool.wait_idle();
         assert_eq!((pool.metrics().tasks_panicked, bombs.get()), (20, 8));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }

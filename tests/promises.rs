@@ -10,30 +10,30 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, nest, on_grid, pool,
-    spawn_and_let_sleep, within_limit,
+    BlockedWorkers, Bomb, Counter, DropCounter, Gate, LIMIT, Mutex, assert_counts_add_up, fill, nest, on_grid, pool,
+    spawn_parked, with_watchdog,
 };
 use workcrew::{
-    CancelReason, GroupError, JoinError, Observer, Outcome, Overflow, Policy, TaskId, TaskInfo, WorkerPool,
+    CancelReason, GroupError, GroupPolicy, JoinError, Observer, Overflow, TaskId, TaskInfo, TaskOutcome, WorkerPool,
 };
 
 /// Remembers every outcome by task.
 #[derive(Default)]
-struct Fates(Mutex<Vec<(TaskId, Outcome)>>);
+struct Outcomes(Mutex<Vec<(TaskId, TaskOutcome)>>);
 
-impl Observer for Fates {
-    fn task_ended(&self, task: &TaskInfo<'_>, outcome: Outcome) {
+impl Observer for Outcomes {
+    fn task_ended(&self, task: &TaskInfo<'_>, outcome: TaskOutcome) {
         self.0.lock().unwrap().push((task.id(), outcome));
     }
 }
 
 #[test]
-fn promise_01_one_fate() {
+fn promise_01_one_outcome() {
     common::quiet_panics();
     common::grid(|builder| {
-        let fates = Arc::new(Fates::default());
-        let pool = builder.observer(Arc::clone(&fates)).build().unwrap();
-        let wedge = Wedge::new(&pool);
+        let outcomes = Arc::new(Outcomes::default());
+        let pool = builder.observer(Arc::clone(&outcomes)).build().unwrap();
+        let wedge = BlockedWorkers::new(&pool);
         let cancelled = pool.spawn(|| ()).unwrap();
         assert!(cancelled.cancel());
         assert!(!cancelled.cancel());
@@ -41,7 +41,7 @@ fn promise_01_one_fate() {
         for n in 0..100 {
             pool.execute(move || assert!(n % 10 > 0)).unwrap();
         }
-        let group = pool.group().policy(Policy::CollectAll);
+        let group = pool.group().policy(GroupPolicy::CollectAll);
         group.spawn_all((0..100).map(|n| move || if n % 4 == 0 { Err(n) } else { Ok(n) }));
         assert_eq!(group.wait_all().iter().filter(|outcome| outcome.is_err()).count(), 25);
         pool.wait_idle();
@@ -51,15 +51,15 @@ fn promise_01_one_fate() {
         assert_eq!(metrics.tasks_submitted, workers + 201);
         assert_eq!(metrics.tasks_succeeded, workers + 90 + 75);
         assert_eq!((metrics.tasks_failed, metrics.tasks_panicked, metrics.tasks_cancelled), (25, 10, 1));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
 
-        let mut fates = fates.0.lock().unwrap().clone();
-        assert_eq!(fates.len() as u64, metrics.tasks_submitted);
-        assert_eq!(fates.iter().filter(|(_, fate)| *fate == Outcome::Panicked).count(), 10);
-        assert!(fates.contains(&(cancelled.id(), Outcome::Cancelled(CancelReason::Requested))));
-        fates.sort_by_key(|(id, _)| *id);
-        fates.dedup_by_key(|(id, _)| *id);
-        assert_eq!(fates.len() as u64, metrics.tasks_submitted, "a task met two fates");
+        let mut outcomes = outcomes.0.lock().unwrap().clone();
+        assert_eq!(outcomes.len() as u64, metrics.tasks_submitted);
+        assert_eq!(outcomes.iter().filter(|(_, outcome)| *outcome == TaskOutcome::Panicked).count(), 10);
+        assert!(outcomes.contains(&(cancelled.id(), TaskOutcome::Cancelled(CancelReason::Requested))));
+        outcomes.sort_by_key(|(id, _)| *id);
+        outcomes.dedup_by_key(|(id, _)| *id);
+        assert_eq!(outcomes.len() as u64, metrics.tasks_submitted, "a task has two outcomes");
     });
 }
 
@@ -67,12 +67,12 @@ fn promise_01_one_fate() {
 #[test]
 fn promise_02_refused_is_returned() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let (ran, dropped) = (Counter::new(), Counter::new());
         let jobs = fill(&pool, &ran);
         assert_eq!(jobs, pool.queue_capacity());
         let closure = |ran: &Counter| {
-            let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+            let (ran, held) = (ran.clone(), DropCounter(dropped.clone()));
             move || {
                 let _held = &held;
                 ran.add();
@@ -81,8 +81,8 @@ fn promise_02_refused_is_returned() {
         let refused = Counter::new();
         let full = pool.try_execute(closure(&refused)).unwrap_err();
         let full_task = pool.try_spawn(closure(&refused)).unwrap_err();
-        let timeout = pool.execute_timeout(closure(&refused), Duration::ZERO).unwrap_err();
-        let timeout_task = pool.spawn_timeout(closure(&refused), Duration::from_nanos(1)).unwrap_err();
+        let timeout = pool.try_execute_for(Duration::ZERO, closure(&refused)).unwrap_err();
+        let timeout_task = pool.try_spawn_for(Duration::from_nanos(1), closure(&refused)).unwrap_err();
         assert!(full.is_full() && full_task.is_full() && timeout.is_timeout() && timeout_task.is_timeout());
         pool.close();
         let shut_down = pool.execute(closure(&refused)).unwrap_err();
@@ -211,7 +211,7 @@ fn promise_05_a_worker_never_parks_on_its_own_full_queue() {
             }
             let full = iter::repeat_with(|| inner.try_execute(|| ())).find_map(Result::err).unwrap();
             assert!(full.is_full());
-            let timeout = iter::repeat_with(|| inner.execute_timeout(|| (), Duration::MAX)).find_map(Result::err);
+            let timeout = iter::repeat_with(|| inner.try_execute_for(Duration::MAX, || ())).find_map(Result::err);
             assert!(timeout.unwrap().is_timeout());
             refused.add();
         })
@@ -227,7 +227,7 @@ fn promise_05_a_worker_never_parks_on_its_own_full_queue() {
 fn promise_06_work_conserving() {
     // A worker submits to its full queue while too deep to run jobs at once, and then runs on: others must find those
     // jobs.
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 1);
         let (told, tell) = mpsc::channel();
         let gate = Gate::new();
@@ -256,7 +256,7 @@ fn promise_06_work_conserving() {
         assert!(seen.into_iter().eq(0..50));
     });
     // Tasks of a group do not wait behind a running sibling either.
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 1);
         let (group, gate, ran) = (pool.group(), Gate::new(), Counter::new());
         let inside = gate.clone();
@@ -299,7 +299,7 @@ fn promise_07_first_error_wins() {
         });
         hold.wait_started(1);
         for _ in 0..50 {
-            let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+            let (ran, held) = (ran.clone(), DropCounter(dropped.clone()));
             group.spawn(move || {
                 let _held = held;
                 ran.add();
@@ -383,13 +383,13 @@ fn promise_09_a_scope_is_sound() {
 fn promise_10_shutdown_ends() {
     on_grid(|pool| {
         // Submitters are parked on the full queue, several threads and a worker shut down at once.
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let ran = Counter::new();
         let mut accepted = fill(&pool, &ran);
         let parked: Vec<_> = (0..4)
             .map(|_| {
                 let (pool, ran) = (Arc::clone(&pool), ran.clone());
-                spawn_and_let_sleep(move || pool.execute(move || ran.add()).is_ok())
+                spawn_parked(move || pool.execute(move || ran.add()).is_ok())
             })
             .collect();
         while pool.metrics().tasks_submitted < (pool.workers() + accepted + 4) as u64 {
@@ -409,13 +409,13 @@ fn promise_10_shutdown_ends() {
         closers.into_iter().for_each(|closer| closer.join().unwrap());
         assert_eq!(ran.get(), accepted);
         assert!(pool.shutdown_now().drained && pool.shutdown_timeout(Duration::ZERO).drained);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 #[test]
-fn promise_11_foreign_code_runs_under_no_lock() {
-    // Every kind of foreign code calls back into the pool; under a lock of ours that would hang.
+fn promise_11_user_code_runs_under_no_lock() {
+    // Every kind of user code calls back into the pool. Under a lock of the pool that would hang.
     struct CallsBack(Arc<Mutex<Option<Arc<WorkerPool>>>>);
     impl CallsBack {
         fn look(&self) -> Option<Arc<WorkerPool>> {
@@ -439,7 +439,7 @@ fn promise_11_foreign_code_runs_under_no_lock() {
         fn task_started(&self, _: &TaskInfo<'_>) {
             self.look();
         }
-        fn task_ended(&self, _: &TaskInfo<'_>, _: Outcome) {
+        fn task_ended(&self, _: &TaskInfo<'_>, _: TaskOutcome) {
             self.look();
         }
     }
@@ -485,8 +485,8 @@ fn promise_13_time_is_monotonic_and_saturating() {
             let in_time = handle.wait_timeout(timeout);
             assert!(in_time || timeout < Duration::from_secs(1));
             handle.join().unwrap();
-            while pool.execute_timeout(|| (), timeout).is_err() {}
-            while pool.spawn_timeout(|| (), timeout).is_err() {}
+            while pool.try_execute_for(timeout, || ()).is_err() {}
+            while pool.try_spawn_for(timeout, || ()).is_err() {}
             assert!(pool.wait_idle_timeout(timeout) || timeout < Duration::from_secs(1));
             let mut group = pool.group().deadline(Instant::now() + LIMIT);
             group.spawn(|| ());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counter, LIMIT, Wedge, assert_ran_one_test, pool, run_child};
+use common::{BlockedWorkers, Counter, LIMIT, assert_ran_one_test, pool, run_child};
 use workcrew::{BuildError, WorkerPool};
 
 fn passes(test: &str) {
@@ -31,7 +31,7 @@ fn threads() -> usize {
     fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// Waits until so many threads are left: the system takes a moment to bury a thread that was joined.
+/// Waits until `expected` threads are left. The system needs a moment to remove a joined thread.
 fn wait_for_threads(expected: usize) {
     let since = Instant::now();
     while threads() != expected {
@@ -75,14 +75,14 @@ fn child_is_idle_for_two_seconds() {
 /// Fault 124.
 #[test]
 fn one_job_wakes_one_worker_of_an_idle_pool() {
-    passes("child_counts_who_wakes");
+    passes("child_counts_woken_workers");
 }
 
 #[test]
 #[ignore = "run by the test above in a process of its own"]
-fn child_counts_who_wakes() {
+fn child_counts_woken_workers() {
     let pool = pool(8, 64);
-    Wedge::new(&pool).open(); // all have worked
+    BlockedWorkers::new(&pool).open(); // all have worked
     pool.wait_idle();
     let mut quietest = u64::MAX;
     for _ in 0..20 {
@@ -237,7 +237,7 @@ fn child_cannot_start_all_workers() {
 
 /// Fault 111.
 #[test]
-fn what_needs_a_thread_that_does_not_start_is_an_error_and_gives_its_closure_back() {
+fn a_thread_that_does_not_start_is_an_error_and_the_closure_is_returned() {
     // No address space has room for a stack of this size, which threads have that are told no other.
     let output = run_child("child_can_start_no_thread_but_its_workers", &[("RUST_MIN_STACK", "140737488355328")]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -258,21 +258,21 @@ fn child_can_start_no_thread_but_its_workers() {
     }
     #[cfg(feature = "retry")]
     {
-        let policy = workcrew::RetryPolicy::<()>::exponential();
+        let policy = workcrew::retry::RetryPolicy::<()>::exponential();
         let retried = pool.spawn_with_retry(policy.clone(), |_| Ok(7)).unwrap_err();
         assert!(!retried.is_full() && retried.source().is_some());
     }
     #[cfg(feature = "events")]
     {
-        let bus = workcrew::EventBus::new(&pool);
-        let policy = workcrew::RetryPolicy::fixed(Duration::from_secs(1));
+        let bus = workcrew::events::EventBus::new(&pool);
+        let policy = workcrew::retry::RetryPolicy::fixed(Duration::from_secs(1));
         let _guard = bus.subscription::<u8>().retry(policy).handle(|_| Err::<(), _>("not now"));
         let delivery = bus.publish(1_u8).wait().unwrap().remove(0);
-        let workcrew::DeliveryOutcome::Failed(error) = delivery.outcome else { panic!("{delivery:?}") };
-        assert_eq!(error.reason(), workcrew::GiveUp::Cancelled(workcrew::CancelReason::Discarded));
+        let workcrew::events::DeliveryOutcome::Failed(error) = delivery.outcome else { panic!("{delivery:?}") };
+        assert_eq!(error.reason(), workcrew::retry::GiveUpReason::Cancelled(workcrew::CancelReason::Discarded));
     }
-    #[cfg(feature = "io")]
-    assert!(matches!(workcrew::Driver::new(&pool, 1), Err(workcrew::DriverError::Start(_))));
+    #[cfg(feature = "driver")]
+    assert!(matches!(workcrew::driver::Driver::new(&pool, 1), Err(workcrew::driver::DriverError::Start(_))));
     #[cfg(feature = "nats")]
     {
         use workcrew::nats::{ConnectError, Connection};
@@ -280,7 +280,7 @@ fn child_can_start_no_thread_but_its_workers() {
     }
     assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
     pool.shutdown();
-    common::assert_books_balance(&pool);
+    common::assert_counts_add_up(&pool);
 }
 
 /// Fault 114.
@@ -305,7 +305,7 @@ fn child_asks_for_more_memory_than_there_is() {
 }
 
 #[test]
-fn what_is_over_leaves_nothing_behind() {
+fn ended_tasks_and_timers_use_no_memory() {
     passes("child_outlives_timers_attempts_and_groups");
 }
 
@@ -323,7 +323,7 @@ fn child_outlives_timers_attempts_and_groups() {
         }
         let inner = Arc::clone(&pool);
         let waiting = pool.spawn(move || {
-            // The only worker is here, so nobody takes out of the queue what the timekeeper puts there.
+            // This task holds the only worker, so no worker takes what the timer thread queues.
             for _ in 0..rounds {
                 let timer = inner.execute_after(Duration::ZERO, || ()).unwrap();
                 while inner.metrics().timers_pending > 0 {
@@ -333,7 +333,7 @@ fn child_outlives_timers_attempts_and_groups() {
             }
             #[cfg(feature = "retry")]
             {
-                let policy = workcrew::RetryPolicy::fixed(Duration::from_nanos(1)).max_attempts(rounds);
+                let policy = workcrew::retry::RetryPolicy::fixed(Duration::from_nanos(1)).max_attempts(rounds);
                 let attempts = inner.spawn_with_retry(policy, |_| {
                     thread::yield_now();
                     Err::<(), _>("not yet")

@@ -1,4 +1,4 @@
-//! Room in a group: who waits for it, who makes it, and that no limit gives way meanwhile.
+//! Room in a group: waiting for it, making it, and limits that hold meanwhile.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use common::{Counter, Gate, Mutex, Wedge, in_threads, on_grid, pool, within_limit};
+use common::{BlockedWorkers, Counter, Gate, Mutex, in_threads, on_grid, pool, with_watchdog};
 use workcrew::{CancelReason, GroupError, TaskError};
 
 #[test]
@@ -22,7 +22,8 @@ fn a_member_that_finds_its_group_full_runs_the_task_before_it_goes_on() {
                 let noted = Arc::clone(&noted);
                 spawner.spawn(move || noted.lock().unwrap().push(number));
             }
-            // The first waits in the only place, and nobody else may run it; there is none for the others.
+            // The first task waits in the only place, and no other worker may run it. The
+            // other tasks have no place.
             assert_eq!(*noted.lock().unwrap(), [1, 2, 3]);
         });
         group.wait().unwrap();
@@ -32,7 +33,7 @@ fn a_member_that_finds_its_group_full_runs_the_task_before_it_goes_on() {
 
 #[test]
 fn a_worker_that_makes_room_itself_runs_one_task_for_one_place() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
         let inner = Arc::clone(&pool);
         let ran = pool.spawn(move || {
@@ -51,7 +52,7 @@ fn a_worker_that_makes_room_itself_runs_one_task_for_one_place() {
 
 #[test]
 fn workers_that_make_room_themselves_keep_the_limit() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(4, 64);
         for limit in [1, 2] {
             let group = pool.group().limit(limit).capacity(1);
@@ -83,7 +84,7 @@ fn workers_that_make_room_themselves_keep_the_limit() {
 
 #[test]
 fn workers_that_wait_keep_the_limit() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(4, 64);
         let (most, ran) = (Arc::new(AtomicUsize::new(0)), Counter::new());
         let wait = || {
@@ -113,7 +114,7 @@ fn workers_that_wait_keep_the_limit() {
 
 #[test]
 fn a_worker_that_has_waited_long_for_room_wakes_when_a_runner_leaves_tasks_behind() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         let (gate, about_to_wait) = (Gate::new(), Gate::new());
         let (inner, inside, soon) = (Arc::clone(&pool), gate.clone(), about_to_wait.clone());
@@ -149,7 +150,7 @@ fn a_worker_that_has_waited_long_for_room_wakes_when_a_runner_leaves_tasks_behin
 
 #[test]
 fn a_worker_that_waits_at_the_limit_wakes_when_the_runner_gives_way_to_other_jobs() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 64);
         let (gate, waited) = (Gate::new(), Gate::new());
         let (inner, inside, over) = (Arc::clone(&pool), gate.clone(), waited.clone());
@@ -183,9 +184,9 @@ impl Drop for HeldAtDrop {
 
 #[test]
 fn completions_wait_for_tasks_whose_closures_are_being_dropped() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
-        let _wedge = Wedge::new(&pool);
+        let _wedge = BlockedWorkers::new(&pool);
         for round in 0..20 {
             let mut group = pool.group();
             let gate = Gate::new();
@@ -210,7 +211,7 @@ fn completions_wait_for_tasks_whose_closures_are_being_dropped() {
 #[test]
 fn the_token_of_a_spawner_is_the_token_of_its_group() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let group = pool.group();
         let spawner = group.spawner();
         group.spawn(|| ());

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use common::{Counter, Gate, Mutex, assert_books_balance, on_grid, pool, within_limit};
-use workcrew::{CancelReason, GroupError, JoinError, Policy, WorkerPool};
+use common::{Counter, Gate, Mutex, assert_counts_add_up, on_grid, pool, with_watchdog};
+use workcrew::{CancelReason, GroupError, GroupPolicy, JoinError, WorkerPool};
 
 /// Pools of 1, 2 and 8 workers with queues of 1, 2 and 64.
 fn on_pools(scenario: impl Fn(Arc<WorkerPool>)) {
-    within_limit(|| {
+    with_watchdog(|| {
         for workers in [1, 2, 8] {
             for capacity in [1, 2, 64] {
                 scenario(pool(workers, capacity));
@@ -40,7 +40,7 @@ fn a_source_that_is_fed_by_the_results_never_hangs() {
         }
         assert_eq!(results, [2, 4, 8, 16, 32, 64, 128]);
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -82,7 +82,7 @@ fn a_fed_source_never_hangs_on_a_worker() {
 
 /// Fault 160.
 #[test]
-fn a_window_of_one_serves_a_source_that_promises_what_it_does_not_have() {
+fn a_window_of_one_serves_a_source_with_a_wrong_size_hint() {
     on_pools(|pool| {
         for window in [0, 1] {
             let (todo, source) = channel();
@@ -99,7 +99,7 @@ fn a_window_of_one_serves_a_source_that_promises_what_it_does_not_have() {
 
 /// Fault 160.
 #[test]
-fn a_window_as_large_as_what_was_fed_never_hangs() {
+fn a_window_as_large_as_the_fed_items_never_hangs() {
     on_pools(|pool| {
         for fed in 1..5 {
             let (todo, source) = channel();
@@ -116,7 +116,7 @@ fn a_window_as_large_as_what_was_fed_never_hangs() {
 /// Fault 161.
 #[test]
 fn a_ready_first_result_is_handed_out_before_the_source_is_asked_again() {
-    within_limit(|| {
+    with_watchdog(|| {
         [1, 2, 8].map(|workers| pool(workers, 64)).into_iter().for_each(|pool| {
             let taken = Cell::new(0);
             let gate = Gate::new();
@@ -173,7 +173,7 @@ fn the_first_result_waits_for_one_item_at_most() {
 
 /// Fault 162.
 #[test]
-fn the_window_bounds_what_was_taken_and_not_yet_handed_out() {
+fn the_window_bounds_the_items_taken_and_not_yet_returned() {
     on_pools(|pool| {
         let whole = (4 * pool.workers()).min(pool.queue_capacity() + 1);
         for (window, bound) in [(None, whole), (Some(0), 1), (Some(1), 1), (Some(3), 3), (Some(100), 100)] {
@@ -187,14 +187,14 @@ fn the_window_bounds_what_was_taken_and_not_yet_handed_out() {
             }
         }
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
 /// Fault 162.
 #[test]
 fn promised_items_keep_every_worker_busy() {
-    within_limit(|| {
+    with_watchdog(|| {
         for workers in [1, 2, 8] {
             let pool = pool(workers, 64);
             // Each task waits until every worker has one.
@@ -209,7 +209,7 @@ fn promised_items_keep_every_worker_busy() {
             };
             assert_eq!(pool.map(0..2 * workers, meets()).filter(Result::is_ok).count(), 2 * workers);
             assert_eq!(pool.map(0.., meets()).take(workers).filter(Result::is_ok).count(), workers);
-            // A source that promises nothing, and a user who does.
+            // The source promises no items, but the user sets a window.
             let vouched = pool.map((0..2 * workers).filter(|_| true), meets()).window(workers);
             assert_eq!(vouched.filter(Result::is_ok).count(), 2 * workers);
         }
@@ -234,7 +234,7 @@ fn a_source_that_promises_nothing_is_asked_when_all_results_were_handed_out() {
 
 /// Fault 162.
 #[test]
-fn the_concurrency_bounds_what_has_not_ended() {
+fn the_concurrency_bounds_the_tasks_that_have_not_ended() {
     on_pools(|pool| {
         for limit in [0, 1, 3] {
             let (under_way, most) = (Counter::new(), Arc::new(Mutex::new(0)));
@@ -256,7 +256,7 @@ fn the_concurrency_bounds_what_has_not_ended() {
 }
 
 #[test]
-fn a_map_ends_for_good_and_says_how_much_is_left() {
+fn a_map_is_fused_and_has_a_size_hint() {
     on_grid(|pool| {
         let mut results = pool.map(0..5, |n| n).window(3);
         for left in (0..5).rev() {
@@ -293,7 +293,7 @@ fn a_panic_of_the_source_reaches_the_caller_and_loses_no_result() {
         }
         assert_eq!((seen, panics), (vec![0, 1, 3, 4, 5], 1));
         drop(results);
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -301,7 +301,7 @@ fn a_panic_of_the_source_reaches_the_caller_and_loses_no_result() {
 #[test]
 fn a_closed_group_takes_nothing_from_a_source() {
     on_pools(|pool| {
-        // The sources would block for ever.
+        // The sources would block forever.
         let (_keep, silent) = channel::<fn() -> Result<u32, u32>>();
         let group = pool.group();
         group.cancel();
@@ -320,7 +320,7 @@ fn a_closed_group_takes_nothing_from_a_source() {
         group.spawn_all(silent.iter());
         assert!(matches!(group.wait_any(), Err(GroupError::Cancelled(_))));
 
-        let group = pool.group().policy(Policy::FirstSuccess);
+        let group = pool.group().policy(GroupPolicy::FirstSuccess);
         group.spawn(|| Ok(1));
         group.token().wait();
         group.spawn_all(silent.iter());
@@ -385,7 +385,7 @@ fn try_map_takes_nothing_more_once_the_first_error_is_known() {
 /// Fault 163.
 #[test]
 fn try_map_takes_nothing_after_an_error_that_its_own_worker_has_met() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 64);
         let inner = Arc::clone(&pool);
         let task = pool.spawn(move || {
@@ -403,8 +403,8 @@ fn try_map_takes_nothing_after_an_error_that_its_own_worker_has_met() {
 
 /// Fault 164.
 #[test]
-fn a_worker_runs_what_only_it_can_before_it_blocks_in_a_source() {
-    within_limit(|| {
+fn a_worker_runs_tasks_that_only_it_can_run_before_it_blocks_in_a_source() {
+    with_watchdog(|| {
         for workers in [1, 2, 8] {
             let pool = pool(workers, 64);
             // As many callers as workers: none is free.

@@ -1,14 +1,18 @@
-//! Random lifecycles of pools: two threads and the tasks themselves do what comes, while one of them ends the pool. At
-//! the end the ledger is checked: every closure ran or was dropped or came back, once; every task met one fate, the one
-//! it was made for; every handle resolved.
+//! Random lifecycles of pools. Two threads and the tasks themselves perform random operations until
+//! a thread ends the pool. Then the test checks the counts:
 //!
-//! A failure prints its seed. `WORKCREW_SEED=… cargo test --test stress` lives that lifecycle again, many times, since the
-//! seed determines what is done and not when. `WORKCREW_SECONDS` says how long to go on.
+//! - every closure ran, was dropped or was returned, exactly once;
+//! - every task has one outcome, the expected one;
+//! - every handle resolved.
+//!
+//! A failure prints its seed. `WORKCREW_SEED=… cargo test --test stress` repeats that lifecycle many
+//! times, because the seed determines the operations but not their timing. `WORKCREW_SECONDS` sets
+//! how long the test runs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(panic = "unwind")]
 
-#[path = "common/dice.rs"]
-mod dice;
+#[path = "common/rng.rs"]
+mod rng;
 
 use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
@@ -17,8 +21,10 @@ use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 use std::{env, io, process, thread};
 
-use dice::Dice;
-use workcrew::{CancellationToken, GroupError, JoinError, JoinHandle, OnDrop, Overflow, Policy, TaskGroup, WorkerPool};
+use rng::Rng;
+use workcrew::{
+    CancellationToken, GroupError, GroupPolicy, JoinError, JoinHandle, OnDrop, Overflow, TaskGroup, WorkerPool,
+};
 
 /// How long one lifecycle may take. Only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -80,21 +86,21 @@ enum Deed {
 
 impl Life {
     /// A task that knows what it will do. If it may not fail, it does not.
-    fn task(&self, dice: &mut Dice, level: u32, may_fail: bool) -> impl FnOnce() -> Result<u32, ()> + Send + use<> {
+    fn task(&self, rng: &mut Rng, level: u32, may_fail: bool) -> impl FnOnce() -> Result<u32, ()> + Send + use<> {
         use Deed::*;
-        let deed = match dice.pick(&[Nothing, Nothing, Yields, Acts, Acts, Fails, Panics, GoesOffAsABomb]) {
+        let deed = match rng.pick(&[Nothing, Nothing, Yields, Acts, Acts, Fails, Panics, GoesOffAsABomb]) {
             Fails if !may_fail => Nothing,
             Acts if level == 0 => Yields,
             deed => deed,
         };
         let duty = Duty::new(&self.tally, deed == GoesOffAsABomb);
-        let (life, mut dice) = (self.clone(), dice.fork());
+        let (life, mut rng) = (self.clone(), rng.fork());
         move || {
             let tally = Arc::clone(&duty.tally);
             match deed {
                 Nothing => {}
                 Yields => thread::yield_now(),
-                Acts => life.act(&mut dice, level - 1, &mut Vec::new()),
+                Acts => life.act(&mut rng, level - 1, &mut Vec::new()),
                 Fails => {
                     tally.failed.fetch_add(1, SeqCst);
                     return Err(());
@@ -115,8 +121,8 @@ impl Life {
     }
 
     /// The same for a plain job.
-    fn job(&self, dice: &mut Dice, level: u32) -> impl FnOnce() + Send + use<> {
-        let task = self.task(dice, level, false);
+    fn job(&self, rng: &mut Rng, level: u32) -> impl FnOnce() + Send + use<> {
+        let task = self.task(rng, level, false);
         move || {
             let _ = task();
         }
@@ -128,32 +134,32 @@ impl Life {
         let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(closure)));
     }
 
-    /// Does one thing, whatever it is.
-    fn act(&self, dice: &mut Dice, level: u32, handles: &mut Vec<JoinHandle<Result<u32, ()>>>) {
+    /// Performs one random operation.
+    fn act(&self, rng: &mut Rng, level: u32, handles: &mut Vec<JoinHandle<Result<u32, ()>>>) {
         let Some(pool) = self.pool.upgrade() else { return };
-        match dice.below(16) {
+        match rng.below(16) {
             0..=2 => {
-                let _ = pool.execute(self.job(dice, level)).map_err(|error| self.take_back(error.into_inner()));
+                let _ = pool.execute(self.job(rng, level)).map_err(|error| self.take_back(error.into_inner()));
             }
             3 => {
-                let _ = pool.try_execute(self.job(dice, level)).map_err(|error| self.take_back(error.into_inner()));
+                let _ = pool.try_execute(self.job(rng, level)).map_err(|error| self.take_back(error.into_inner()));
             }
             4 => {
-                let timeout = dice.pick(&[Duration::ZERO, Duration::from_nanos(1), Duration::MAX]);
-                let timed = pool.execute_timeout(self.job(dice, level), timeout);
+                let timeout = rng.pick(&[Duration::ZERO, Duration::from_nanos(1), Duration::MAX]);
+                let timed = pool.try_execute_for(timeout, self.job(rng, level));
                 let _ = timed.map_err(|error| self.take_back(error.into_inner()));
             }
-            5..=7 => match pool.spawn(self.task(dice, level, false)) {
+            5..=7 => match pool.spawn(self.task(rng, level, false)) {
                 Ok(handle) => handles.push(handle),
                 Err(error) => self.take_back(|| drop(error.into_inner())),
             },
-            8 => match pool.try_spawn(self.task(dice, level, false)) {
+            8 => match pool.try_spawn(self.task(rng, level, false)) {
                 Ok(handle) => handles.push(handle),
                 Err(error) => self.take_back(|| drop(error.into_inner())),
             },
-            9..=10 => self.use_handle(dice, handles),
-            11..=12 => self.use_group(dice, level, &pool),
-            13 => self.use_scope(dice, level, &pool),
+            9..=10 => self.use_handle(rng, handles),
+            11..=12 => self.use_group(rng, level, &pool),
+            13 => self.use_scope(rng, level, &pool),
             14 => {
                 let metrics = pool.metrics();
                 assert!(metrics.tasks_queued <= metrics.tasks_submitted, "{metrics}");
@@ -161,24 +167,24 @@ impl Life {
                 assert!(pool.running().len() <= 4);
                 let _ = pool.wait_idle_timeout(Duration::ZERO);
             }
-            _ => match dice.below(12) {
+            _ => match rng.below(12) {
                 0 => pool.close(),
                 1 => drop(pool.shutdown_now()),
-                2 => drop(pool.shutdown_timeout(dice.pick(&[Duration::ZERO, Duration::from_micros(50)]))),
+                2 => drop(pool.shutdown_timeout(rng.pick(&[Duration::ZERO, Duration::from_micros(50)]))),
                 3 => pool.shutdown(),
-                4 | 5 => drop(pool.resize(1 + dice.below(3))),
+                4 | 5 => drop(pool.resize(1 + rng.below(3))),
                 _ => thread::yield_now(),
             },
         }
     }
 
     /// Does something with a handle; it may be gone afterwards.
-    fn use_handle(&self, dice: &mut Dice, handles: &mut Vec<JoinHandle<Result<u32, ()>>>) {
+    fn use_handle(&self, rng: &mut Rng, handles: &mut Vec<JoinHandle<Result<u32, ()>>>) {
         if handles.is_empty() {
             return;
         }
-        let place = dice.below(handles.len());
-        match dice.below(6) {
+        let place = rng.below(handles.len());
+        match rng.below(6) {
             0 => {
                 let never_runs = handles[place].cancel();
                 assert!(!never_runs || handles[place].is_finished());
@@ -194,32 +200,34 @@ impl Life {
     }
 
     /// Makes a group, fills it, and waits for it in one of the ways.
-    fn use_group(&self, dice: &mut Dice, level: u32, pool: &WorkerPool) {
+    fn use_group(&self, rng: &mut Rng, level: u32, pool: &WorkerPool) {
         let parent = CancellationToken::new();
         let mut group: TaskGroup<Result<u32, ()>> = pool.group();
-        if dice.one_in(2) {
-            group = group.limit(dice.pick(&[1, 2, 3])).capacity(dice.pick(&[1, 2, 8]));
+        if rng.one_in(2) {
+            group = group.limit(rng.pick(&[1, 2, 3])).capacity(rng.pick(&[1, 2, 8]));
         }
-        group = group.policy(dice.pick(&[Policy::FailFast, Policy::CollectAll, Policy::FirstSuccess])).parent(&parent);
-        if dice.one_in(8) {
-            group = group.deadline(Instant::now() + Duration::from_micros(dice.roll() % 100));
+        group = group
+            .policy(rng.pick(&[GroupPolicy::FailFast, GroupPolicy::CollectAll, GroupPolicy::FirstSuccess]))
+            .parent(&parent);
+        if rng.one_in(8) {
+            group = group.deadline(Instant::now() + Duration::from_micros(rng.number() % 100));
         }
-        let tasks = dice.below(6);
+        let tasks = rng.below(6);
         for _ in 0..tasks {
-            if dice.one_in(3) {
-                let tried = group.try_spawn(self.task(dice, level, true));
+            if rng.one_in(3) {
+                let tried = group.try_spawn(self.task(rng, level, true));
                 let _ = tried.map_err(|error| self.take_back(|| drop(error.into_inner())));
             } else {
-                group.spawn(self.task(dice, level, true));
+                group.spawn(self.task(rng, level, true));
             }
         }
-        match dice.below(12) {
+        match rng.below(12) {
             0 => group.cancel(),
             1 => parent.cancel(),
             _ => {}
         }
         let total = group.progress().total;
-        match dice.below(7) {
+        match rng.below(7) {
             0 => drop(group),
             1 => assert_eq!(group.wait_all().len(), total),
             2 => drop(group.wait_any()),
@@ -229,18 +237,18 @@ impl Life {
             4 => drop(group.wait_timeout(Duration::ZERO).map_err(TaskGroup::wait)),
             _ => match group.wait() {
                 Ok(values) => assert!(values.len() <= total),
-                Err(GroupError::WouldDeadlock) => panic!("nobody waits for a group of his own here"),
+                Err(GroupError::WouldDeadlock) => panic!("no task waits for its own group here"),
                 Err(_) => assert!(total > 0),
             },
         }
     }
 
     /// Opens a scope whose tasks borrow.
-    fn use_scope(&self, dice: &mut Dice, level: u32, pool: &WorkerPool) {
-        let (touched, tasks) = (AtomicUsize::new(0), dice.below(4));
+    fn use_scope(&self, rng: &mut Rng, level: u32, pool: &WorkerPool) {
+        let (touched, tasks) = (AtomicUsize::new(0), rng.below(4));
         let outcome = pool.scope(|scope| {
             for _ in 0..tasks {
-                let (task, touched) = (self.task(dice, level, true), &touched);
+                let (task, touched) = (self.task(rng, level, true), &touched);
                 scope.spawn(move || {
                     touched.fetch_add(1, SeqCst);
                     task().map(drop)
@@ -267,19 +275,19 @@ fn settle(handle: JoinHandle<Result<u32, ()>>) {
 
 /// A thread that acts beside the main one, and tells when it is through.
 struct Rival {
-    give: mpsc::Sender<(Life, Dice, usize)>,
+    give: mpsc::Sender<(Life, Rng, usize)>,
     through: mpsc::Receiver<Result<(), Box<dyn std::any::Any + Send>>>,
 }
 
 impl Rival {
     fn new() -> Self {
-        let (give, take) = mpsc::channel::<(Life, Dice, usize)>();
+        let (give, take) = mpsc::channel::<(Life, Rng, usize)>();
         let (tell, through) = mpsc::channel();
         thread::spawn(move || {
-            for (life, mut dice, acts) in take {
+            for (life, mut rng, acts) in take {
                 let lived = panic::catch_unwind(AssertUnwindSafe(|| {
                     let mut handles = Vec::new();
-                    (0..acts).for_each(|_| life.act(&mut dice, LEVELS, &mut handles));
+                    (0..acts).for_each(|_| life.act(&mut rng, LEVELS, &mut handles));
                     handles.into_iter().for_each(settle);
                 }));
                 drop(life);
@@ -292,24 +300,24 @@ impl Rival {
 
 /// One lifecycle; returns how many closures it made.
 fn live(seed: u64, rival: &Rival) -> usize {
-    let mut dice = Dice::new(seed);
-    let builder = WorkerPool::builder().workers(1 + dice.below(2)).queue_capacity(dice.pick(&[1, 2, 3, 8]));
+    let mut rng = Rng::new(seed);
+    let builder = WorkerPool::builder().workers(1 + rng.below(2)).queue_capacity(rng.pick(&[1, 2, 3, 8]));
     let policies =
         [Overflow::Block, Overflow::Block, Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest];
-    let builder = builder.overflow(dice.pick(&policies)).timing(dice.one_in(8));
-    let on_drop = dice.pick(&[OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach]);
+    let builder = builder.overflow(rng.pick(&policies)).timing(rng.one_in(8));
+    let on_drop = rng.pick(&[OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach]);
     let pool = Arc::new(builder.on_drop(on_drop).build().unwrap());
     let life = Life { pool: Arc::downgrade(&pool), tally: Arc::default() };
-    let has_rival = dice.one_in(2);
+    let has_rival = rng.one_in(2);
     if has_rival {
-        let acts = 1 + dice.below(8);
-        rival.give.send((life.clone(), dice.fork(), acts)).unwrap();
+        let acts = 1 + rng.below(8);
+        rival.give.send((life.clone(), rng.fork(), acts)).unwrap();
     }
     let mut handles = Vec::new();
-    for _ in 0..dice.below(12) {
-        life.act(&mut dice, LEVELS, &mut handles);
+    for _ in 0..rng.below(12) {
+        life.act(&mut rng, LEVELS, &mut handles);
     }
-    let ends_by_drop = dice.one_in(4);
+    let ends_by_drop = rng.one_in(4);
     if ends_by_drop {
         drop(pool);
         end(rival, has_rival, handles);
@@ -317,7 +325,7 @@ fn live(seed: u64, rival: &Rival) -> usize {
             thread::yield_now(); // the last reference may be a task's
         }
     } else {
-        match dice.below(4) {
+        match rng.below(4) {
             0 => drop(pool.shutdown_now()),
             1 => drop(pool.shutdown_timeout(Duration::ZERO)),
             _ => pool.close(),
@@ -325,7 +333,7 @@ fn live(seed: u64, rival: &Rival) -> usize {
         end(rival, has_rival, handles);
         assert!(pool.wait_idle_timeout(LIMIT));
         assert_eq!(pool.shutdown_timeout(LIMIT).tasks_running, 0);
-        check_books(&pool, &life.tally);
+        check_metrics(&pool, &life.tally);
     }
     let made = life.tally.made.load(SeqCst);
     assert_eq!(life.tally.gone.load(SeqCst), made, "every closure is gone, and once");
@@ -340,8 +348,8 @@ fn end(rival: &Rival, has_rival: bool, handles: Vec<JoinHandle<Result<u32, ()>>>
     }
 }
 
-/// The books of a pool that has ended agree with what its closures counted.
-fn check_books(pool: &WorkerPool, tally: &Tally) {
+/// Checks that the metrics of a pool that has ended agree with the counts of its closures.
+fn check_metrics(pool: &WorkerPool, tally: &Tally) {
     let m = pool.metrics();
     let of = |counter: &AtomicUsize| counter.load(SeqCst) as u64;
     assert_eq!((m.tasks_queued, m.tasks_running), (0, 0), "{m}");
@@ -382,14 +390,14 @@ fn watch() -> Arc<Progress> {
 }
 
 #[test]
-fn random_lifecycles_keep_the_ledger() {
+fn random_lifecycles_keep_the_counts() {
     let seconds = env::var("WORKCREW_SECONDS").map_or(2.0, |text| text.parse().unwrap());
-    let asked = dice::asked_seed();
-    let mut seeds = Dice::new(dice::fresh_seed());
+    let asked = rng::asked_seed();
+    let mut seeds = Rng::new(rng::fresh_seed());
     let (rival, progress, since) = (Rival::new(), watch(), Instant::now());
     let (mut lives, mut closures) = (0, 0);
     while asked.map_or_else(|| since.elapsed().as_secs_f64() < seconds, |_| lives < REPLAYS) {
-        let seed = asked.unwrap_or_else(|| seeds.roll());
+        let seed = asked.unwrap_or_else(|| seeds.number());
         progress.seed.store(seed, SeqCst);
         match panic::catch_unwind(AssertUnwindSafe(|| live(seed, &rival))) {
             Ok(made) => closures += made,

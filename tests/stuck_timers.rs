@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{LIMIT, run_child, within_limit};
+use common::{LIMIT, run_child, with_watchdog};
 use workcrew::WorkerPool;
 
 /// The system's allocator, which holds what it is told to.
@@ -54,7 +54,7 @@ unsafe impl GlobalAlloc for Holds {
 
 /// Fault 145.
 #[test]
-fn a_process_whose_thread_of_the_timers_is_stuck_ends_when_main_returns() {
+fn a_process_with_a_stuck_timer_thread_ends_when_main_returns() {
     let output = run_child("child_with_a_stuck_thread_of_the_timers", &[]);
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && told.contains("main returns"), "{output:?}");
@@ -63,7 +63,7 @@ fn a_process_whose_thread_of_the_timers_is_stuck_ends_when_main_returns() {
 #[test]
 #[ignore = "run by the test above in a process of its own"]
 fn child_with_a_stuck_thread_of_the_timers() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = WorkerPool::builder().workers(1).build().unwrap();
         pool.execute_after(Duration::from_millis(1), || ()).unwrap();
         pool.wait_idle();

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, grid, on_grid, pool,
-    spawn_and_let_sleep, within_limit,
+    BlockedWorkers, Counter, DropCounter, Gate, LIMIT, Mutex, assert_counts_add_up, fill, grid, on_grid, pool,
+    spawn_parked, with_watchdog,
 };
 use workcrew::{BuildError, CancelReason, JoinError, Overflow, WorkerPool};
 
@@ -71,10 +71,10 @@ fn a_thread_name_with_nul_is_refused_and_others_are_kept() {
 #[test]
 fn a_refused_try_leaves_the_closure_unrun_and_undropped() {
     let pool = pool(1, 1);
-    let wedge = Wedge::new(&pool);
+    let wedge = BlockedWorkers::new(&pool);
     let (ran, dropped) = (Counter::new(), Counter::new());
     fill(&pool, &ran);
-    let (result, held) = (Counter::new(), CountsDrop(dropped.clone()));
+    let (result, held) = (Counter::new(), DropCounter(dropped.clone()));
     let inside = result.clone();
     let error = pool
         .try_spawn(move || {
@@ -88,13 +88,13 @@ fn a_refused_try_leaves_the_closure_unrun_and_undropped() {
     assert_eq!((result.get(), dropped.get()), (1, 1));
     wedge.open();
     pool.wait_idle();
-    assert_books_balance(&pool);
+    assert_counts_add_up(&pool);
 }
 
 /// Fault 6.
 #[test]
 fn one_free_place_wakes_one_parked_submitter() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 1);
         let gates: Vec<Gate> = (0..5).map(|_| Gate::new()).collect();
         let hold = |gate: &Gate| {
@@ -108,7 +108,7 @@ fn one_free_place_wakes_one_parked_submitter() {
         let submitters: Vec<_> = (2..5)
             .map(|n| {
                 let (pool, told, job) = (Arc::clone(&pool), told.clone(), hold(&gates[n]));
-                spawn_and_let_sleep(move || {
+                spawn_parked(move || {
                     pool.execute(job).unwrap();
                     told.send(n).unwrap();
                 })
@@ -135,15 +135,15 @@ fn one_free_place_wakes_one_parked_submitter() {
 #[test]
 fn a_timeout_of_zero_or_little_gives_back_and_an_endless_one_waits() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let ran = Counter::new();
         fill(&pool, &ran);
-        assert!(pool.execute_timeout(|| (), Duration::ZERO).unwrap_err().is_timeout());
-        assert!(pool.execute_timeout(|| (), Duration::from_nanos(1)).unwrap_err().is_timeout());
-        assert!(pool.spawn_timeout(|| (), Duration::from_millis(1)).unwrap_err().is_timeout());
-        let waiter = spawn_and_let_sleep({
+        assert!(pool.try_execute_for(Duration::ZERO, || ()).unwrap_err().is_timeout());
+        assert!(pool.try_execute_for(Duration::from_nanos(1), || ()).unwrap_err().is_timeout());
+        assert!(pool.try_spawn_for(Duration::from_millis(1), || ()).unwrap_err().is_timeout());
+        let waiter = spawn_parked({
             let pool = Arc::clone(&pool);
-            move || pool.spawn_timeout(|| 3, Duration::MAX).unwrap().join().unwrap()
+            move || pool.try_spawn_for(Duration::MAX, || 3).unwrap().join().unwrap()
         });
         assert!(!waiter.is_finished());
         wedge.open();
@@ -193,11 +193,11 @@ fn the_length_of_the_queue_never_exceeds_its_capacity() {
 #[test]
 fn a_cancelled_task_frees_its_closure_at_once_and_its_place_later() {
     let pool = pool(1, 4);
-    let wedge = Wedge::new(&pool);
+    let wedge = BlockedWorkers::new(&pool);
     let dropped = Counter::new();
     let handles: Vec<_> = (0..4)
         .map(|_| {
-            let held = CountsDrop(dropped.clone());
+            let held = DropCounter(dropped.clone());
             pool.spawn(move || drop(held)).unwrap()
         })
         .collect();
@@ -207,7 +207,7 @@ fn a_cancelled_task_frees_its_closure_at_once_and_its_place_later() {
     assert_eq!(pool.metrics().tasks_queued, 0);
     wedge.open();
     pool.wait_idle();
-    assert_books_balance(&pool);
+    assert_counts_add_up(&pool);
 }
 
 /// Fault 18.
@@ -253,14 +253,14 @@ fn one_worker_keeps_the_order_of_each_submitter() {
 fn caller_runs_runs_on_the_caller_when_the_queue_is_full() {
     grid(|builder| {
         let pool = builder.overflow(Overflow::CallerRuns).build().unwrap();
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         fill(&pool, &Counter::new());
         let here = thread::current().id();
         let ran_by = pool.spawn(|| thread::current().id()).unwrap().join().unwrap();
         assert_eq!(ran_by, here);
         wedge.open();
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -273,7 +273,7 @@ fn caller_runs_in_a_long_chain_does_not_exhaust_the_callers_stack() {
         let inner = Arc::clone(pool);
         pool.execute(move || chain(&inner, left - 1, done)).unwrap();
     }
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(Overflow::CallerRuns);
         let pool = Arc::new(pool.build().unwrap());
         let (told, tell) = mpsc::channel();
@@ -290,12 +290,12 @@ fn caller_runs_in_a_long_chain_does_not_exhaust_the_callers_stack() {
 fn discard_oldest_cancels_the_oldest_and_keeps_the_newest() {
     grid(|builder| {
         let pool = builder.overflow(Overflow::DiscardOldest).build().unwrap();
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let dropped = Counter::new();
         let extra = 3;
         let handles: Vec<_> = (0..pool.queue_capacity() + extra)
             .map(|n| {
-                let held = CountsDrop(dropped.clone());
+                let held = DropCounter(dropped.clone());
                 pool.spawn(move || {
                     drop(held);
                     n
@@ -313,7 +313,7 @@ fn discard_oldest_cancels_the_oldest_and_keeps_the_newest() {
             }
         }
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -322,7 +322,7 @@ fn discarding_never_touches_the_tasks_of_a_group() {
     for policy in [Overflow::DiscardOldest, Overflow::DiscardNewest] {
         grid(|builder| {
             let pool = builder.overflow(policy).build().unwrap();
-            let wedge = Wedge::new(&pool);
+            let wedge = BlockedWorkers::new(&pool);
             let group = pool.group();
             group.spawn(|| ());
             for _ in 0..200 {
@@ -331,7 +331,7 @@ fn discarding_never_touches_the_tasks_of_a_group() {
             wedge.open();
             group.wait().unwrap();
             pool.wait_idle();
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         });
     }
 }
@@ -340,7 +340,7 @@ fn discarding_never_touches_the_tasks_of_a_group() {
 fn discard_newest_cancels_the_new_one() {
     grid(|builder| {
         let pool = builder.overflow(Overflow::DiscardNewest).build().unwrap();
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let ran = Counter::new();
         let jobs = fill(&pool, &ran);
         let newest = pool.spawn(|| ()).unwrap();
@@ -355,11 +355,11 @@ fn discard_newest_cancels_the_new_one() {
 fn the_timeout_and_try_forms_do_not_follow_the_policy() {
     for policy in [Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest] {
         let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(policy).build().unwrap();
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let ran = Counter::new();
         fill(&pool, &ran);
         assert!(pool.try_execute(|| ()).unwrap_err().is_full());
-        assert!(pool.execute_timeout(|| (), Duration::from_millis(1)).unwrap_err().is_timeout());
+        assert!(pool.try_execute_for(Duration::from_millis(1), || ()).unwrap_err().is_timeout());
         wedge.open();
         pool.wait_idle();
         assert_eq!(ran.get(), 1);
@@ -376,7 +376,7 @@ fn the_nested_program_ends() {
             pool.execute(move || chain(&inner, left - 1)).unwrap();
         }
     }
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = WorkerPool::builder().workers(1).queue_capacity(1).stack_size(256 << 10).build();
         let pool = Arc::new(pool.unwrap());
         let inner = Arc::clone(&pool);
@@ -407,7 +407,7 @@ fn the_nested_program_ends() {
 }
 
 #[test]
-fn running_tells_who_does_what_submitted_where() {
+fn running_shows_worker_task_and_place_of_submission() {
     let pool = pool(2, 4);
     let gate = Gate::new();
     let inside = gate.clone();
@@ -430,8 +430,8 @@ fn running_tells_who_does_what_submitted_where() {
 }
 
 #[test]
-fn running_never_mixes_a_task_with_the_one_it_has_lent_its_worker_to() {
-    within_limit(|| {
+fn running_never_mixes_a_waiting_task_with_the_task_it_runs() {
+    with_watchdog(|| {
         let pool = Arc::new(pool(1, 4));
         let ended = Arc::new(AtomicBool::new(false));
         let (inner, end) = (Arc::clone(&pool), Arc::clone(&ended));
@@ -466,7 +466,7 @@ fn timing_counts_every_task_that_ran() {
 
 #[test]
 fn resize_grows_and_shrinks_a_working_pool() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let gate = Gate::new();
         for workers in [8, 2, 5, 1, 3] {
@@ -485,7 +485,7 @@ fn resize_grows_and_shrinks_a_working_pool() {
         assert_eq!((pool.queue_len(), pool.running().len()), (1, 3));
         gate.open();
         pool.wait_idle();
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
         pool.shutdown();
         assert!(matches!(pool.resize(2), Err(BuildError::ShutDown)));
     });

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Bomb, Counter, CountsDrop, Gate, LIMIT, Mutex, Wedge, assert_books_balance, fill, in_threads, on_grid, pool,
-    quiet_panics, within_limit,
+    BlockedWorkers, Bomb, Counter, DropCounter, Gate, LIMIT, Mutex, assert_counts_add_up, fill, in_threads, on_grid,
+    pool, quiet_panics, with_watchdog,
 };
 use workcrew::{OnDrop, TimerHandle, WorkerPool};
 
@@ -19,7 +19,7 @@ const LONG: Duration = Duration::from_secs(86_400);
 const SHORT: Duration = Duration::from_millis(1);
 
 fn wait_until(done: impl Fn() -> bool) {
-    within_limit(|| {
+    with_watchdog(|| {
         while !done() {
             thread::yield_now();
         }
@@ -55,7 +55,7 @@ fn a_delay_of_nothing_is_over_now_and_one_beyond_the_clock_never() {
         assert!(never.iter().all(TimerHandle::cancel));
         pool.wait_idle();
         assert_eq!((ran.get(), pool.metrics().timers_pending), (2, 0));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -80,9 +80,9 @@ fn no_task_runs_before_its_time_and_a_wait_for_idle_waits_for_it() {
 
 /// Fault 126.
 #[test]
-fn what_is_due_comes_to_the_workers_in_due_order() {
+fn due_timers_run_in_due_order() {
     let pool = pool(1, 1);
-    let wedge = Wedge::new(&pool);
+    let wedge = BlockedWorkers::new(&pool);
     let order = Arc::new(Mutex::new(Vec::new()));
     let timer = |delay: u64, name: &'static str| {
         let order = Arc::clone(&order);
@@ -103,7 +103,7 @@ fn what_is_due_comes_to_the_workers_in_due_order() {
 #[test]
 fn a_full_queue_holds_up_neither_a_due_task_nor_the_timers_behind_it() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let ran = Counter::new();
         let queued = fill(&pool, &ran);
         let timers: Vec<_> = (0..200)
@@ -123,7 +123,7 @@ fn a_full_queue_holds_up_neither_a_due_task_nor_the_timers_behind_it() {
         assert!(ticks.cancel());
         pool.wait_idle();
         assert!(timers.iter().all(TimerHandle::is_finished));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -134,7 +134,7 @@ fn a_hundred_thousand_cancelled_timers_leave_nothing_behind() {
     let (ran, dropped) = (Counter::new(), Counter::new());
     let timers: Vec<_> = (0..100_000)
         .map(|timer| {
-            let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+            let (ran, held) = (ran.clone(), DropCounter(dropped.clone()));
             let f = move || {
                 ran.add();
                 let _ = &held;
@@ -159,7 +159,7 @@ type End = fn(&WorkerPool) -> usize;
 /// Fault 131.
 /// Ways × {delayed, periodic}.
 #[test]
-fn every_way_to_end_a_pool_cancels_what_waits_for_its_time_and_reports_it() {
+fn every_end_of_a_pool_cancels_pending_timers_and_reports_them() {
     let ends: [(End, bool); 4] = [
         (
             |pool| {
@@ -182,7 +182,7 @@ fn every_way_to_end_a_pool_cancels_what_waits_for_its_time_and_reports_it() {
         on_grid(|pool| {
             let (ran, dropped) = (Counter::new(), Counter::new());
             let closure = || {
-                let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+                let (ran, held) = (ran.clone(), DropCounter(dropped.clone()));
                 move || {
                     ran.add();
                     let _ = &held;
@@ -200,7 +200,7 @@ fn every_way_to_end_a_pool_cancels_what_waits_for_its_time_and_reports_it() {
             assert!(pool.execute_every(SHORT, closure()).unwrap_err().is_shut_down());
             pool.shutdown();
             assert_eq!((ran.get(), pool.metrics().tasks_cancelled, pool.metrics().timers_pending), (1, 1, 0));
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         });
     }
 }
@@ -240,9 +240,9 @@ fn a_report_is_not_drained_when_a_delayed_task_was_cancelled() {
 }
 
 #[test]
-fn what_is_due_before_the_end_runs_in_it() {
+fn timers_due_before_the_shutdown_run_in_it() {
     on_grid(|pool| {
-        let wedge = Wedge::new(&pool);
+        let wedge = BlockedWorkers::new(&pool);
         let ran = Counter::new();
         let counted = ran.clone();
         pool.execute_after(Duration::ZERO, move || counted.add()).unwrap();
@@ -298,7 +298,7 @@ fn the_timer_thread_runs_nothing_foreign_no_destructor_either() {
 }
 
 #[test]
-fn a_timer_that_panics_goes_on_and_each_run_has_its_own_fate() {
+fn a_timer_that_panics_continues_and_each_run_has_its_own_outcome() {
     quiet_panics();
     on_grid(|pool| {
         let runs = Counter::new();
@@ -315,7 +315,7 @@ fn a_timer_that_panics_goes_on_and_each_run_has_its_own_fate() {
         let metrics = pool.metrics();
         assert_eq!(metrics.tasks_submitted as usize, runs.get());
         assert_eq!(metrics.tasks_panicked as usize, runs.get().div_ceil(2));
-        assert_books_balance(&pool);
+        assert_counts_add_up(&pool);
     });
 }
 
@@ -345,7 +345,7 @@ fn a_timer_cancelled_by_its_own_run_is_over_and_its_closure_goes_with_the_run() 
     on_grid(|pool| {
         let (runs, dropped) = (Counter::new(), Counter::new());
         let handle: Arc<OnceLock<TimerHandle>> = Arc::default();
-        let (counted, held, own) = (runs.clone(), CountsDrop(dropped.clone()), Arc::clone(&handle));
+        let (counted, held, own) = (runs.clone(), DropCounter(dropped.clone()), Arc::clone(&handle));
         let ready = Gate::new();
         let set = ready.clone();
         let timer = pool
@@ -387,12 +387,12 @@ fn a_dropped_handle_lets_the_timer_go_on() {
     let pool = pool(1, 1);
     let (sender, ticks) = channel();
     drop(pool.execute_every(SHORT, move || sender.send(()).unwrap_or(())).unwrap());
-    within_limit(|| assert_eq!(ticks.iter().take(3).count(), 3));
+    with_watchdog(|| assert_eq!(ticks.iter().take(3).count(), 3));
 }
 
 #[test]
 fn a_pool_may_be_dropped_by_its_own_timer() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 1);
         let (sender, done) = channel();
         let own = Mutex::new(Some(Arc::clone(&pool)));
@@ -407,10 +407,10 @@ fn a_pool_may_be_dropped_by_its_own_timer() {
 }
 
 #[test]
-fn setting_cancelling_and_ending_meet_without_a_loss() {
-    // Each delayed task runs or is cancelled or comes back, once; the books say so.
+fn concurrent_setting_cancelling_and_shutdown_lose_no_timer() {
+    // Each delayed task runs, is cancelled or is returned, exactly once. The metrics agree.
     for round in 0..60 {
-        within_limit(|| {
+        with_watchdog(|| {
             let pool = pool(2, 2);
             let (ran, dropped, made) = (Counter::new(), Counter::new(), Counter::new());
             in_threads(|threads| {
@@ -418,7 +418,7 @@ fn setting_cancelling_and_ending_meet_without_a_loss() {
                     let (pool, ran, dropped, made) = (&pool, &ran, &dropped, &made);
                     threads.spawn(move || {
                         for timer in 0..40_u64 {
-                            let (ran, held) = (ran.clone(), CountsDrop(dropped.clone()));
+                            let (ran, held) = (ran.clone(), DropCounter(dropped.clone()));
                             made.add();
                             let f = move || {
                                 ran.add();
@@ -441,7 +441,7 @@ fn setting_cancelling_and_ending_meet_without_a_loss() {
             assert_eq!((dropped.get(), made.get()), (120, 120));
             assert_eq!(metrics.tasks_succeeded as usize, ran.get());
             assert_eq!((metrics.tasks_queued, metrics.tasks_running, metrics.timers_pending), (0, 0, 0));
-            assert_books_balance(&pool);
+            assert_counts_add_up(&pool);
         });
     }
 }
@@ -449,11 +449,11 @@ fn setting_cancelling_and_ending_meet_without_a_loss() {
 #[test]
 fn a_periodic_timer_that_is_due_at_the_end_of_the_pool_ends_with_it() {
     // The model `timers_and_shutdown` finds the one schedule; here many rounds come close to it.
-    within_limit(|| {
+    with_watchdog(|| {
         for round in 0..100 {
             let pool = pool(1, 1);
             let dropped = Counter::new();
-            let held = CountsDrop(dropped.clone());
+            let held = DropCounter(dropped.clone());
             let timer = pool.execute_every(Duration::from_nanos(1), move || {
                 let _held = &held;
             });

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counter, CountsDrop, LIMIT, Mutex, spawn_and_let_sleep, within_limit};
+use common::{Counter, DropCounter, LIMIT, Mutex, spawn_parked, with_watchdog};
 use workcrew::{CancelReason, CancellationToken};
 
 #[test]
@@ -39,20 +39,20 @@ fn clones_share_one_flag() {
 #[test]
 fn a_deadline_expires_the_token_and_its_children() {
     let token = CancellationToken::new();
-    let soon = token.with_deadline(Instant::now() + Duration::from_millis(5));
+    let soon = token.child_with_deadline(Instant::now() + Duration::from_millis(5));
     let child = soon.child_token();
     assert!(soon.wait_timeout(Duration::MAX));
     assert_eq!(soon.check().unwrap_err().reason(), CancelReason::Expired);
     assert!(child.is_cancelled() && !token.is_cancelled());
-    let late = soon.with_deadline(Instant::now() + LIMIT);
+    let late = soon.child_with_deadline(Instant::now() + LIMIT);
     assert!(late.is_cancelled(), "a child is never later than its parent");
-    let capped = token.with_deadline(Instant::now()).with_deadline(Instant::now() + LIMIT);
+    let capped = token.child_with_deadline(Instant::now()).child_with_deadline(Instant::now() + LIMIT);
     assert!(capped.is_cancelled());
 }
 
 #[test]
 fn a_wait_ends_with_the_time_or_the_cancellation() {
-    within_limit(|| {
+    with_watchdog(|| {
         let token = CancellationToken::new();
         for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(2)] {
             let since = Instant::now();
@@ -61,7 +61,7 @@ fn a_wait_ends_with_the_time_or_the_cancellation() {
         let waiters: Vec<_> = (0..4)
             .map(|_| {
                 let child = token.child_token();
-                spawn_and_let_sleep(move || child.wait_timeout(Duration::MAX))
+                spawn_parked(move || child.wait_timeout(Duration::MAX))
             })
             .collect();
         token.cancel();
@@ -91,7 +91,7 @@ fn callbacks_run_once_on_the_cancelling_thread_and_under_no_lock() {
 fn a_dropped_guard_withdraws_its_callback() {
     let token = CancellationToken::new();
     let (called, dropped) = (Counter::new(), Counter::new());
-    let (counted, held) = (called.clone(), CountsDrop(dropped.clone()));
+    let (counted, held) = (called.clone(), DropCounter(dropped.clone()));
     let guard = token.on_cancel(move || {
         let _held = held;
         counted.add();
@@ -104,7 +104,7 @@ fn a_dropped_guard_withdraws_its_callback() {
 
 #[test]
 fn a_callback_that_panics_keeps_no_other_from_running() {
-    within_limit(|| {
+    with_watchdog(|| {
         let quiet = thread::Builder::new().name("workcrew-test".into());
         common::quiet_panics();
         let run = || {
@@ -130,7 +130,7 @@ fn a_callback_that_panics_keeps_no_other_from_running() {
 
 #[test]
 fn a_registration_racing_the_cancellation_is_called_exactly_once() {
-    within_limit(|| {
+    with_watchdog(|| {
         for _ in 0..2_000 {
             let token = CancellationToken::new();
             let called = Counter::new();
@@ -155,8 +155,8 @@ fn a_registration_racing_the_cancellation_is_called_exactly_once() {
 }
 
 #[test]
-fn a_deadline_that_has_passed_runs_callbacks_when_somebody_looks() {
-    let token = CancellationToken::new().with_deadline(Instant::now());
+fn a_passed_deadline_runs_callbacks_when_the_token_is_read() {
+    let token = CancellationToken::with_deadline(Instant::now());
     let called = Counter::new();
     let counted = called.clone();
     let _guard = token.on_cancel(move || counted.add());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use common::{Counter, Gate, pool, within_limit};
+use common::{Counter, Gate, pool, with_watchdog};
 use workcrew::{JoinError, JoinHandle, WorkerPool};
 
 const SIZES: [usize; 3] = [1, 2, 8];
@@ -31,7 +31,7 @@ fn on_each_worker<T: Send + 'static>(
         .collect();
     gate.wait_started(pool.workers());
     gate.open();
-    within_limit(|| handles.into_iter().map(JoinHandle::join).collect())
+    with_watchdog(|| handles.into_iter().map(JoinHandle::join).collect())
 }
 
 fn all_are<T: PartialEq + std::fmt::Debug>(results: Vec<Result<T, JoinError>>, expected: &T) {
@@ -87,7 +87,7 @@ fn pools_whose_workers_all_wait_for_queued_tasks_of_each_other_end() {
         }
         gate.wait_started(2 * workers);
         gate.open();
-        all_are(within_limit(|| handles.into_iter().map(JoinHandle::join).collect()), &1);
+        all_are(with_watchdog(|| handles.into_iter().map(JoinHandle::join).collect()), &1);
     }
 }
 
@@ -191,7 +191,7 @@ fn waiting_for_another_pool_to_be_idle_or_to_end_helps_its_tasks() {
 
 /// Fault 157.
 #[test]
-fn tasks_of_two_pools_that_join_each_other_are_told() {
+fn tasks_of_two_pools_that_join_each_other_get_would_deadlock() {
     for first in [0, 1] {
         let pools = [pool(1, 64), pool(1, 64)];
         let gates = [Gate::new(), Gate::new()];
@@ -215,14 +215,14 @@ fn tasks_of_two_pools_that_join_each_other_are_told() {
         // Each may be the one that closes the cycle.
         gates[first].open();
         gates[1 - first].open();
-        let answers = within_limit(|| [told.recv().unwrap(), told.recv().unwrap()]);
+        let answers = with_watchdog(|| [told.recv().unwrap(), told.recv().unwrap()]);
         assert_eq!(answers.iter().filter(|refused| **refused).count(), 1, "one is refused, then the other ends");
     }
 }
 
 /// Fault 157.
 #[test]
-fn a_task_that_joins_the_task_whose_scope_waits_for_it_is_told() {
+fn a_task_that_joins_the_task_whose_scope_waits_for_it_gets_would_deadlock() {
     let pool = pool(2, 64);
     let (send, receive) = channel::<JoinHandle<bool>>();
     let receive = common::Mutex::new(receive);
@@ -242,12 +242,12 @@ fn a_task_that_joins_the_task_whose_scope_waits_for_it_is_told() {
         .unwrap();
     // The task keeps its own handle: that it ends says that the join was refused.
     send.send(outer).unwrap();
-    within_limit(|| pool.shutdown());
+    with_watchdog(|| pool.shutdown());
 }
 
 /// Fault 157.
 #[test]
-fn a_wait_for_a_pool_that_waits_for_the_waiting_task_is_told() {
+fn a_wait_for_a_pool_that_waits_for_the_waiting_task_returns_would_deadlock() {
     let (home, abroad) = (pool(1, 64), pool(1, 64));
     let (send, receive) = channel::<JoinHandle<()>>();
     let (answer, answered) = channel();
@@ -266,7 +266,7 @@ fn a_wait_for_a_pool_that_waits_for_the_waiting_task_is_told() {
         answer.send(idle.is_err()).unwrap();
     };
     send.send(home.spawn(task).unwrap()).unwrap();
-    let answers = within_limit(|| [answered.recv().unwrap(), answered.recv().unwrap()]);
+    let answers = with_watchdog(|| [answered.recv().unwrap(), answered.recv().unwrap()]);
     assert_eq!(answers.iter().filter(|refused| **refused).count(), 1, "one of the two waits is refused");
 }
 
@@ -291,13 +291,13 @@ fn a_wait_that_can_end_is_never_refused() {
         gate.open();
         assert!(!waiter.wait_timeout(Duration::from_millis(20)));
         busy.open();
-        assert!(within_limit(|| waiter.join()).unwrap().is_ok());
+        assert!(with_watchdog(|| waiter.join()).unwrap().is_ok());
     }
 }
 
 /// Fault 158.
 #[test]
-fn a_wait_helps_only_with_what_it_needs() {
+fn a_wait_runs_only_the_tasks_that_it_needs() {
     let (home, abroad) = (pool(1, 64), pool(1, 64));
     let unrelated = Counter::new();
     let counted = unrelated.clone();
@@ -311,7 +311,7 @@ fn a_wait_helps_only_with_what_it_needs() {
         counted.get()
     };
     all_are(on_each_worker(&home, task), &0);
-    within_limit(|| home.wait_idle());
+    with_watchdog(|| home.wait_idle());
     assert_eq!(unrelated.get(), 8);
 }
 
@@ -330,7 +330,7 @@ fn chains_of_waits_end_past_the_depth_to_which_a_worker_helps() {
     for (levels, ends_well) in [(100, true), (1_000, false)] {
         let (home, abroad) = (pool(1, 64), pool(1, 64));
         let (one, two) = (Arc::clone(&home), Arc::clone(&abroad));
-        let outcome = within_limit(|| home.spawn(move || descend(&one, &two, levels)).unwrap().join().unwrap());
+        let outcome = with_watchdog(|| home.spawn(move || descend(&one, &two, levels)).unwrap().join().unwrap());
         match outcome {
             Ok(depth) => assert!(ends_well && depth == levels),
             Err(error) => assert!(!ends_well && matches!(error, JoinError::WouldDeadlock), "{error}"),
@@ -338,10 +338,10 @@ fn chains_of_waits_end_past_the_depth_to_which_a_worker_helps() {
     }
 }
 
-#[cfg(feature = "io")]
+#[cfg(feature = "driver")]
 mod futures {
     use super::*;
-    use workcrew::Driver;
+    use workcrew::driver::Driver;
 
     /// Fault 150.
     #[test]
@@ -412,7 +412,7 @@ mod futures {
 
     /// Fault 152.
     #[test]
-    fn blocking_on_a_handle_inside_a_task_helps_what_the_future_awaits() {
+    fn blocking_on_a_handle_inside_a_task_runs_the_awaited_task() {
         for workers in SIZES {
             let pool = pool(workers, 64);
             let driver = Arc::new(Driver::new(&pool, 64).unwrap());
@@ -555,7 +555,7 @@ mod calls {
 #[cfg(feature = "retry")]
 mod retries {
     use super::*;
-    use workcrew::{Attempt, RetryPolicy};
+    use workcrew::retry::{Attempt, RetryPolicy};
 
     /// Fault 159.
     #[test]
@@ -578,7 +578,7 @@ mod retries {
 #[cfg(feature = "events")]
 mod receipts {
     use super::*;
-    use workcrew::EventBus;
+    use workcrew::events::EventBus;
 
     /// Fault 156.
     #[test]
@@ -604,7 +604,7 @@ mod receipts {
 
     /// Fault 156.
     #[test]
-    fn ordered_subscriptions_that_wait_for_the_receipts_of_each_other_are_told() {
+    fn ordered_subscriptions_that_wait_for_the_receipts_of_each_other_get_would_deadlock() {
         let pool = pool(2, 64);
         let bus = EventBus::new(&pool);
         let gate = Gate::new();
@@ -629,7 +629,7 @@ mod receipts {
         let receipts = (bus.publish(0_u32), bus.publish(0_u64));
         gate.wait_started(2);
         gate.open();
-        within_limit(|| (receipts.0.wait().unwrap(), receipts.1.wait().unwrap()));
+        with_watchdog(|| (receipts.0.wait().unwrap(), receipts.1.wait().unwrap()));
         assert_eq!(refused.get(), 1, "one wait is refused, and then the other ends");
     }
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The system's allocator, with two counters.
 ///
-/// Statistics, hence relaxed; whoever reads them has waited for the threads whose allocations are to be seen.
+/// The counters are statistics, hence relaxed. A reader has joined or waited for the threads whose
+/// allocations it wants to see.
 #[derive(Debug)]
 pub(crate) struct CountingAllocator;
 

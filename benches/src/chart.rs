@@ -90,7 +90,7 @@ fn shown<'a>(results: &'a Results, placement: Placement, workload: &str) -> Vec<
     let mut others = results.candidates(placement, workload);
     others.retain(|figures| figures.kind != Kind::Workcrew && figures.candidate != "no_pool");
     others.sort_by(by_median);
-    // By the first word of its name.
+    // A name begins with the name of its peer.
     let mut peers = Vec::new();
     others.retain(|figures| {
         let peer = figures.candidate.split('_').next();

@@ -5,10 +5,10 @@
 //! workloads whose names contain it. Without the option `--bench`, which `cargo bench` adds, each runs once, small.
 //!
 //! The peers do less: `bus` and the channels have a thread for each subscriber, no receipts, no errors, no containment of
-//! panics, no shutdown; `DelayQueue` belongs to one thread and calls nothing. They show what the rest costs. For those who come
-//! from Go, watermill states for its in-memory `GoChannel`, with messages of 16 bytes, 318,686 published and 137,239
+//! panics, no shutdown; `DelayQueue` belongs to one thread and calls nothing. They show what the rest costs. A yardstick
+//! from Go: watermill states for its in-memory `GoChannel`, with messages of 16 bytes, 318,686 published and 137,239
 //! received per second, one after the other, on 16 CPUs of another machine (its benchmark's README, as of 1 November
-//! 2024): some 3,100 and 7,300 ns for each message. That is a yardstick and no comparison.
+//! 2024): some 3,100 and 7,300 ns for each message. That is no comparison.
 
 use std::env;
 use std::hint::black_box;
@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio_util::time::DelayQueue;
-use workcrew::{EventBus, Subscription, WorkerPool};
+use workcrew::WorkerPool;
+use workcrew::events::{EventBus, Subscription};
 
 /// Places in each mailbox, channel and queue.
 const CAPACITY: usize = 1024;
@@ -42,7 +43,7 @@ struct Workload {
     candidates: Vec<(&'static str, Candidate)>,
 }
 
-/// Plays so many steps, and returns when all is done.
+/// Performs the given number of steps, and returns when all are done.
 type Candidate = Box<dyn Fn(usize)>;
 
 fn main() {

@@ -12,13 +12,13 @@ use crate::error::Error;
 
 /// Overrides the number of workers of every pool.
 pub(crate) const WORKERS_VARIABLE: &str = "BENCH_WORKERS";
-/// The number of workers unless told otherwise.
+/// The default number of workers.
 const DEFAULT_WORKERS: usize = 2;
 /// The places in the queue of workcrew and of the loop. The queues of all other Rust pools have no bound, so their
 /// producers never wait for room.
 pub(crate) const QUEUE_CAPACITY: usize = 1024;
 /// Longer than any run: threads that a pool ends when they idle would have to be started again.
-const FOR_EVER: Duration = Duration::from_secs(24 * 60 * 60);
+const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One pool of each kind, with the same number of workers.
 pub(crate) struct Pools {
@@ -44,7 +44,7 @@ impl Pools {
             workcrew_caller_runs: workcrew(workers, Overflow::CallerRuns),
             rayon: rayon(workers),
             threadpool: threadpool::ThreadPool::new(workers),
-            rusty_pool: rusty_pool::ThreadPool::new(workers, workers, FOR_EVER),
+            rusty_pool: rusty_pool::ThreadPool::new(workers, workers, FOREVER),
             affinitypool: affinitypool::Threadpool::new(workers),
             futures: futures(workers),
             tokio: tokio(workers),
@@ -70,7 +70,7 @@ pub(crate) fn tokio(workers: usize) -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(workers)
-        .thread_keep_alive(FOR_EVER)
+        .thread_keep_alive(FOREVER)
         .build()
         .expect("the threads of tokio start")
 }
@@ -99,7 +99,8 @@ impl ChannelLoop {
         self.sender.send(Box::new(job)).expect("the threads receive as long as the sender lives");
     }
 
-    /// Runs the job at once when the channel is full: one of its own threads that waited for room could wait for ever.
+    /// Runs the job at once if the channel is full. A thread of the loop that waited for room could
+    /// wait forever.
     pub(crate) fn execute_or_run(&self, job: impl FnOnce() + Send + 'static) {
         match self.sender.try_send(Box::new(job)) {
             Ok(()) => {}

@@ -1,7 +1,8 @@
 //! What workcrew wants to reach, and whether it does.
 //!
 //! Targets are ratios of what was measured side by side in one run; "the best" is the pool with the lowest median there.
-//! That what is switched off costs nothing (target 10) is no comparison with anybody; `counts` bounds the instructions.
+//! Target 10, that disabled features cost nothing, is no comparison with a peer; `counts` bounds
+//! the instructions.
 
 use crate::candidate::Kind;
 use crate::figures::Figures;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
+use workcrew::WorkerPool;
 use workcrew::grpc::{Caller, Target};
-use workcrew::{RetryPolicy, WorkerPool};
+use workcrew::retry::RetryPolicy;
 use workcrew_interop::{RawClient, Script, Server};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -43,8 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("packing the parcel");
     println!("order-1 is paid, by attempt {}", payment.join()??.into_inner());
 
-    // By callback on a worker: nobody waits.
-    let told = caller.call_then(pay("order-2", "INVALID_ARGUMENT 9"), |paid| match paid {
+    // By callback on a worker, without a wait.
+    let callback = caller.call_then(pay("order-2", "INVALID_ARGUMENT 9"), |paid| match paid {
         Ok(_) => "order-2 is paid".to_owned(),
         Err(error) => format!("order-2 is declined, after {} attempt: {error}", error.attempts()),
     })?;
@@ -54,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let error = failures.recv()?;
     println!("order-3 failed after {} attempts: {error}", error.attempts());
     assert_eq!((error.code(), error.attempts()), (Code::Aborted, 4));
-    println!("{}", told.join()?);
+    println!("{}", callback.join()?);
     pool.shutdown(); // waits for the calls in flight
     Ok(())
 }

@@ -91,7 +91,7 @@ impl Drop for Server {
     }
 }
 
-/// An address of the loopback device at which nobody listens.
+/// Returns an address of the loopback device at which no server listens.
 #[must_use]
 pub fn vacant_address() -> SocketAddr {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()

@@ -12,14 +12,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Foreign, LIMIT, caller, pool, within_limit};
+use common::{Foreign, LIMIT, caller, pool, with_watchdog};
 use tonic::codegen::BoxFuture;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 use workcrew::grpc::{CallError, Caller, Target};
-use workcrew::{
-    CancelReason, GiveUp, JoinError, JoinHandle, Observer, Outcome, RetryBudget, RetryPolicy, TaskInfo, WorkerPool,
-};
+use workcrew::retry::{GiveUpReason, RetryBudget, RetryPolicy};
+use workcrew::{CancelReason, JoinError, JoinHandle, Observer, TaskInfo, TaskOutcome, WorkerPool};
 use workcrew_interop::{RawClient, Script, Server, vacant_address};
 
 type Called = Result<Response<String>, CallError>;
@@ -60,7 +59,10 @@ fn permanent_errors_are_not_tried_again(address: SocketAddr) {
     let pool = pool(2, 64);
     let caller = caller(address).retry(quick()).build(&pool).unwrap();
     let error = caller.call(attempt("Fail", "bad INVALID_ARGUMENT 9")).unwrap().join().unwrap().unwrap_err();
-    assert_eq!((error.code(), error.attempts(), error.reason()), (Code::InvalidArgument, 1, Some(GiveUp::Permanent)));
+    assert_eq!(
+        (error.code(), error.attempts(), error.reason()),
+        (Code::InvalidArgument, 1, Some(GiveUpReason::Permanent))
+    );
     assert!(!error.is_connect() && !error.is_deadline() && !error.is_shut_down());
     assert_eq!(error.to_string(), "InvalidArgument: as the script says");
     assert_eq!(stats(&caller, "bad")["attempts"], "1");
@@ -71,7 +73,7 @@ fn permanent_errors_are_not_tried_again(address: SocketAddr) {
     assert_eq!(again.unwrap().into_inner(), "2");
 }
 
-fn transient_errors_are_tried_again_and_the_server_is_told_how_often(address: SocketAddr) {
+fn transient_errors_are_retried_and_the_request_counts_the_attempts(address: SocketAddr) {
     let pool = pool(2, 64);
     let caller = caller(address).retry(quick()).build(&pool).unwrap();
     for code in ["UNAVAILABLE", "ABORTED", "RESOURCE_EXHAUSTED"] {
@@ -81,11 +83,11 @@ fn transient_errors_are_tried_again_and_the_server_is_told_how_often(address: So
         assert_eq!((&*seen["attempts"], &*seen["headers"]), ("3", "0,1,2"));
     }
     let error = caller.call_blocking(attempt("Fail", "down UNAVAILABLE 99")).unwrap_err();
-    assert_eq!((error.attempts(), error.reason()), (5, Some(GiveUp::Attempts)));
+    assert_eq!((error.attempts(), error.reason()), (5, Some(GiveUpReason::Attempts)));
     assert_eq!(stats(&caller, "down")["attempts"], "5");
 }
 
-fn the_policys_word_on_errors_counts(address: SocketAddr) {
+fn the_policy_decides_which_errors_are_retried(address: SocketAddr) {
     let pool = pool(2, 64);
     let policy = quick().retry_if(|status: &Status| status.code() == Code::InvalidArgument);
     let caller = caller(address).retry(policy).build(&pool).unwrap();
@@ -95,7 +97,7 @@ fn the_policys_word_on_errors_counts(address: SocketAddr) {
 
 fn the_deadline_is_for_all_attempts_together(address: SocketAddr) {
     let pool = pool(2, 64);
-    let policy = quick().max_attempts(5).attempt_deadline(Duration::from_millis(200));
+    let policy = quick().max_attempts(5).attempt_timeout(Duration::from_millis(200));
     let caller = caller(address).retry(policy).build(&pool).unwrap();
     stats(&caller, ""); // connects
     let short = caller.clone().idempotent().with_timeout(Duration::from_millis(500));
@@ -103,7 +105,7 @@ fn the_deadline_is_for_all_attempts_together(address: SocketAddr) {
     let error = short.call_blocking(attempt("Slow", "slow 60000")).unwrap_err();
     let took = since.elapsed();
     assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
-    assert_eq!(error.reason(), Some(GiveUp::Deadline));
+    assert_eq!(error.reason(), Some(GiveUpReason::Deadline));
     assert!(took >= Duration::from_millis(400) && took < Duration::from_secs(5), "{took:?}");
     assert!((2..=3).contains(&error.attempts()), "{error:?}");
     // The last one may be given up on its way there.
@@ -121,7 +123,7 @@ fn running_out_of_time_resets_the_stream_and_is_final(address: SocketAddr) {
         .call_blocking(attempt("Slow", "slow 60000"))
         .unwrap_err();
     assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
-    assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Deadline)));
+    assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Deadline)));
     wait_for(&caller, "slow", "cancelled", "1");
     // A time-out that tonic keeps says `Cancelled`; here it is what it is.
     let text = "slower 60000".to_owned();
@@ -132,7 +134,7 @@ fn running_out_of_time_resets_the_stream_and_is_final(address: SocketAddr) {
     };
     let error = caller.call_blocking(timed).unwrap_err();
     assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
-    assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Permanent)));
+    assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Permanent)));
 }
 
 fn pushback_is_kept_and_a_negative_one_stops(address: SocketAddr) {
@@ -148,17 +150,17 @@ fn pushback_is_kept_and_a_negative_one_stops(address: SocketAddr) {
     // Never beyond the deadline: it is given up at once.
     let short = caller.clone().with_timeout(Duration::from_secs(20));
     let error = short.call_blocking(attempt("Pushback", "far 600000 1")).unwrap_err();
-    assert_eq!((error.attempts(), error.reason(), error.is_deadline()), (1, Some(GiveUp::Deadline), true));
+    assert_eq!((error.attempts(), error.reason(), error.is_deadline()), (1, Some(GiveUpReason::Deadline), true));
 }
 
 fn a_budget_stops_a_storm_of_retries(address: SocketAddr) {
     let pool = pool(2, 64);
-    let policy = quick().max_attempts(5).budget(RetryBudget::new(10).earn(0.0));
+    let policy = quick().max_attempts(5).budget(RetryBudget::new(10).deposit_ratio(0.0));
     let caller = caller(address).retry(policy).build(&pool).unwrap();
     let calls: Vec<_> = (0..20).map(|_| caller.call(attempt("Fail", "storm UNAVAILABLE 999")).unwrap()).collect();
     let errors: Vec<_> = calls.into_iter().map(|call| call.join().unwrap().unwrap_err()).collect();
     assert_eq!(errors.iter().map(CallError::attempts).sum::<u32>(), 30);
-    assert!(errors.iter().any(|error| error.reason() == Some(GiveUp::Budget)));
+    assert!(errors.iter().any(|error| error.reason() == Some(GiveUpReason::Budget)));
     assert_eq!(stats(&caller, "storm")["attempts"], "30");
 }
 
@@ -187,7 +189,7 @@ fn cancelling_resets_the_stream(address: SocketAddr) {
     wait_for(&caller, "gone", "cancelled", "1");
 }
 
-fn a_call_outlives_whoever_made_it(address: SocketAddr) {
+fn a_call_outlives_its_submitter(address: SocketAddr) {
     // A request's own context is gone when its handler returns; the call it made is not.
     let pool = pool(2, 64);
     let other = caller(address).build(&pool).unwrap();
@@ -208,7 +210,7 @@ fn metadata_is_carried(address: SocketAddr) {
     incoming.insert("authorization", "secret".parse().unwrap());
     incoming.insert("grpc-timeout", "1n".parse().unwrap());
     let plain = caller(address).build(&pool).unwrap();
-    let carrying = plain.clone().carry(&incoming, &["traceparent", "grpc-timeout", "absent"]);
+    let carrying = plain.clone().propagate(&incoming, &["traceparent", "grpc-timeout", "absent"]);
     let trace = |caller: &Caller, key: &str| {
         caller.call_blocking(attempt("Trace", &format!("trace {key}"))).unwrap().into_inner()
     };
@@ -230,7 +232,7 @@ macro_rules! on_both_servers {
         mod own_server {
             $(#[test]
             fn $scenario() {
-                super::within_limit(|| {
+                super::with_watchdog(|| {
                     let server = super::Server::start(&super::Script::default());
                     super::$scenario(server.address());
                 });
@@ -239,7 +241,7 @@ macro_rules! on_both_servers {
         mod foreign_server {
             $(#[test]
             fn $scenario() {
-                super::within_limit(|| {
+                super::with_watchdog(|| {
                     let Some(server) = super::Foreign::start(0) else { return };
                     super::$scenario(server.address);
                 });
@@ -250,15 +252,15 @@ macro_rules! on_both_servers {
 
 on_both_servers! {
     permanent_errors_are_not_tried_again
-    transient_errors_are_tried_again_and_the_server_is_told_how_often
-    the_policys_word_on_errors_counts
+    transient_errors_are_retried_and_the_request_counts_the_attempts
+    the_policy_decides_which_errors_are_retried
     the_deadline_is_for_all_attempts_together
     running_out_of_time_resets_the_stream_and_is_final
     pushback_is_kept_and_a_negative_one_stops
     a_budget_stops_a_storm_of_retries
     the_limit_holds_at_the_server
     cancelling_resets_the_stream
-    a_call_outlives_whoever_made_it
+    a_call_outlives_its_submitter
     metadata_is_carried
 }
 
@@ -286,8 +288,8 @@ impl Mortal for Server {
     }
 }
 
-/// Kills the server while calls are in flight. Whatever was in flight has an outcome, what comes while it is down is told so,
-/// and when it is back the same caller works.
+/// Kills the server while calls are in flight. Every call in flight has an outcome, calls made while
+/// the server is down fail, and after its restart the same caller works.
 fn a_server_may_die_and_come_back<S: Mortal>() {
     let Some(server) = S::start(0) else { return };
     let pool = pool(2, 64);
@@ -324,17 +326,17 @@ fn a_server_may_die_and_come_back<S: Mortal>() {
 
 #[test]
 fn a_server_in_this_process_may_die_and_come_back() {
-    within_limit(a_server_may_die_and_come_back::<Server>);
+    with_watchdog(a_server_may_die_and_come_back::<Server>);
 }
 
 #[test]
 fn a_foreign_server_may_die_and_come_back() {
-    within_limit(a_server_may_die_and_come_back::<Foreign>);
+    with_watchdog(a_server_may_die_and_come_back::<Foreign>);
 }
 
 /// Runs a test against a server in this process.
 fn on_server(test: impl FnOnce(SocketAddr)) {
-    within_limit(|| {
+    with_watchdog(|| {
         let server = Server::start(&Script::default());
         test(server.address());
     });
@@ -364,7 +366,7 @@ fn calls_that_wait_for_their_next_attempt_hold_no_worker_and_end_with_the_pool()
         for call in calls {
             let error = call.join().unwrap().unwrap_err();
             assert_eq!((error.attempts(), error.code(), error.is_shut_down()), (1, Code::Unavailable, true));
-            assert_eq!(error.reason(), Some(GiveUp::Cancelled(CancelReason::ShutDown)));
+            assert_eq!(error.reason(), Some(GiveUpReason::Cancelled(CancelReason::ShutDown)));
         }
         assert!(caller.call_blocking(attempt("Echo", "x y")).unwrap_err().is_shut_down());
     });
@@ -419,7 +421,7 @@ fn a_full_caller_blocks_or_refuses_like_the_pool_and_gives_the_closure_back() {
         let refused = caller.try_call(attempt("Echo", "a b")).unwrap_err();
         assert!(refused.is_full());
         let echo = refused.into_inner(); // whole: it can be called again
-        assert!(caller.call_timeout(attempt("Echo", "a b"), Duration::from_millis(5)).unwrap_err().is_timeout());
+        assert!(caller.try_call_for(Duration::from_millis(5), attempt("Echo", "a b")).unwrap_err().is_timeout());
         assert!(caller.try_notify(attempt("Echo", "a b")).unwrap_err().is_full());
         let blocked = thread::spawn({
             let caller = caller.clone();
@@ -427,7 +429,7 @@ fn a_full_caller_blocks_or_refuses_like_the_pool_and_gives_the_closure_back() {
         });
         assert!(first.cancel());
         assert_eq!(blocked.join().unwrap(), "b");
-        // And the closing wakes who waits.
+        // Closing wakes a call that waits.
         let last = caller.call(attempt("Slow", "last 60000")).unwrap();
         wait_for(&other, "last", "attempts", "1");
         let (told, tell) = mpsc::channel();
@@ -462,7 +464,7 @@ fn on_the_only_worker_a_full_caller_neither_blocks_nor_hangs() {
                 });
                 drop(call.unwrap());
             }
-            assert!(inner.call_timeout(attempt("Echo", "one x"), Duration::MAX).unwrap_err().is_timeout());
+            assert!(inner.try_call_for(Duration::MAX, attempt("Echo", "one x")).unwrap_err().is_timeout());
         })
         .unwrap()
         .join()
@@ -489,16 +491,16 @@ fn on_the_only_worker_a_full_caller_neither_blocks_nor_hangs() {
 
 /// Remembers how tasks with a label ended.
 #[derive(Default)]
-struct Ends(Mutex<Vec<(String, Outcome)>>);
+struct Ends(Mutex<Vec<(String, TaskOutcome)>>);
 
 impl Observer for Ends {
-    fn task_ended(&self, task: &TaskInfo<'_>, outcome: Outcome) {
+    fn task_ended(&self, task: &TaskInfo<'_>, outcome: TaskOutcome) {
         self.0.lock().unwrap().extend(task.label().map(|label| (label.to_owned(), outcome)));
     }
 }
 
 #[test]
-fn errors_that_nobody_waits_for_reach_the_hook_on_a_worker_and_the_observer() {
+fn errors_without_a_waiter_reach_the_hook_on_a_worker_and_the_observer() {
     on_server(|address| {
         let ends = Arc::new(Ends::default());
         let pool = WorkerPool::builder().workers(1).observer(Arc::clone(&ends)).build().unwrap();
@@ -519,7 +521,7 @@ fn errors_that_nobody_waits_for_reach_the_hook_on_a_worker_and_the_observer() {
         pool.wait_idle();
         let seen = ends.0.lock().unwrap().clone();
         let named = |outcome| ("payments".to_owned(), outcome);
-        assert_eq!(seen, [Outcome::Succeeded, Outcome::Failed, Outcome::Failed].map(named));
+        assert_eq!(seen, [TaskOutcome::Succeeded, TaskOutcome::Failed, TaskOutcome::Failed].map(named));
         let metrics = pool.metrics();
         assert_eq!((metrics.tasks_succeeded, metrics.tasks_failed), (1, 2));
     });
@@ -551,18 +553,21 @@ fn shutting_down_waits_for_calls_in_flight_and_now_cancels_them() {
 
 #[test]
 fn pushback_that_is_said_twice_stops() {
-    // The foreign server keeps one value of this key whatever it is told to send.
+    // The Go server always sends a single value of this key.
     on_server(|address| {
         let pool = pool(1, 4);
         let caller = caller(address).retry(quick()).build(&pool).unwrap();
         let error = caller.call_blocking(attempt("Pushback", "twice 1+1 9")).unwrap_err();
-        assert_eq!((error.code(), error.attempts(), error.reason()), (Code::Unavailable, 1, Some(GiveUp::Permanent)));
+        assert_eq!(
+            (error.code(), error.attempts(), error.reason()),
+            (Code::Unavailable, 1, Some(GiveUpReason::Permanent))
+        );
     });
 }
 
 #[test]
 fn a_call_that_fails_after_the_pool_was_closed_takes_nothing_out_of_the_budget() {
-    within_limit(|| {
+    with_watchdog(|| {
         let (pool, budget) = (pool(1, 4), RetryBudget::new(1));
         let policy = quick().budget(budget.clone());
         let caller = caller(vacant_address()).retry(policy).build(&pool).unwrap();
@@ -578,7 +583,7 @@ fn a_call_that_fails_after_the_pool_was_closed_takes_nothing_out_of_the_budget()
         pool.close();
         fail.send(()).unwrap();
         let error = call.unwrap().join().unwrap().unwrap_err();
-        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Cancelled(CancelReason::ShutDown))));
+        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Cancelled(CancelReason::ShutDown))));
         assert_eq!(budget.retries_left(), 1);
     });
 }
@@ -627,8 +632,8 @@ fn waiting_inside_a_call_is_an_error_and_awaiting_is_not() {
 }
 
 #[test]
-fn no_connection_is_told_apart() {
-    within_limit(|| {
+fn a_failed_connection_is_a_distinct_error() {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let caller = caller(vacant_address()).retry(quick().max_attempts(3)).build(&pool).unwrap();
         let error = caller.call_blocking(attempt("Echo", "x y")).unwrap_err();
@@ -642,20 +647,20 @@ fn no_connection_is_told_apart() {
 
 #[test]
 fn the_deadline_ends_a_call_that_waits_for_something_else_than_the_server() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let caller = caller(vacant_address()).timeout(Duration::from_millis(20)).build(&pool).unwrap();
         let error = caller.call_blocking(|_: Target| pending()) as Called;
         let error = error.unwrap_err();
         assert!(error.is_deadline() && error.code() == Code::DeadlineExceeded, "{error:?}");
-        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Deadline)));
+        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Deadline)));
         assert_eq!(error.to_string(), "no answer in time: the deadline passed");
     });
 }
 
 #[test]
-fn every_call_that_has_no_outcome_says_why_in_its_words_and_in_its_status() {
-    within_limit(|| {
+fn every_call_without_an_outcome_has_a_reason_in_its_text_and_its_status() {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let caller = caller(vacant_address()).build(&pool).unwrap();
         let (started, start) = mpsc::channel();
@@ -687,7 +692,7 @@ fn an_idempotent_call_after_the_other_is_unaffected_and_debug_shows_no_secret() 
         incoming.insert("authorization", "secret".parse().unwrap());
         let builder = caller(address).max_in_flight(7);
         assert!(format!("{builder:?}").contains("max_in_flight: 7"), "{builder:?}");
-        let caller = builder.build(&pool).unwrap().carry(&incoming, &["authorization"]);
+        let caller = builder.build(&pool).unwrap().propagate(&incoming, &["authorization"]);
         assert!(caller.max_in_flight() == 7 && !format!("{caller:?}").contains("secret"));
         let shown = caller.call_blocking(|target: Target| async move { Ok(Response::new(format!("{target:?}"))) });
         assert!(!shown.unwrap().into_inner().contains("secret"));
@@ -713,7 +718,7 @@ fn a_handle_of_a_call_is_awaited_in_another_runtime() {
 }
 
 #[test]
-fn the_server_is_told_how_much_time_is_left_unless_the_request_says_it() {
+fn the_request_carries_the_time_left_unless_it_sets_its_own() {
     on_server(|address| {
         let pool = pool(1, 4);
         let caller = caller(address).timeout(Duration::from_secs(20)).build(&pool).unwrap();

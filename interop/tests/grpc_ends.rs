@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Foreign, LIMIT, caller, pool, within_limit};
+use common::{Foreign, LIMIT, caller, pool, with_watchdog};
 use tonic::codegen::BoxFuture;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
+use workcrew::WorkerPool;
 use workcrew::grpc::{CallError, Caller, CallerError, MethodConfig, Target, is_unsent};
-use workcrew::{GiveUp, RetryPolicy, WorkerPool};
+use workcrew::retry::{GiveUpReason, RetryPolicy};
 use workcrew_interop::{Act, Peer, RawClient, Script, Server, vacant_address};
 
 /// The closure of a call: one attempt of a method of the script.
@@ -42,8 +43,8 @@ fn end_of(act: Act) -> CallError {
 
 /// Fault 180.
 #[test]
-fn what_the_server_did_not_process_is_never_sent_and_is_sent_again() {
-    within_limit(|| {
+fn requests_that_the_server_did_not_process_count_as_unsent_and_are_retried() {
+    with_watchdog(|| {
         for act in [Act::GoAway, Act::Reset(7)] {
             let error = end_of(act);
             assert_eq!((error.code(), error.is_unsent()), (Code::Unavailable, true), "{act:?}: {error:?}");
@@ -60,7 +61,7 @@ fn what_the_server_did_not_process_is_never_sent_and_is_sent_again() {
 /// Fault 181.
 #[test]
 fn every_other_end_has_the_code_of_the_protocol_and_may_have_been_sent() {
-    within_limit(|| {
+    with_watchdog(|| {
         let ends = [
             (Act::Close, Code::Unavailable),
             (Act::CloseInBody, Code::Unavailable),
@@ -83,14 +84,14 @@ fn every_other_end_has_the_code_of_the_protocol_and_may_have_been_sent() {
         let (pool, peer) = (pool(1, 4), Peer::start(&[Act::Reset(8)]));
         let caller = caller(peer.address()).retry(quick()).build(&pool).unwrap();
         let error = caller.call_blocking(attempt("Echo", "a b")).unwrap_err();
-        assert_eq!((error.attempts(), error.reason(), peer.requests()), (1, Some(GiveUp::Permanent), 1));
+        assert_eq!((error.attempts(), error.reason(), peer.requests()), (1, Some(GiveUpReason::Permanent), 1));
     });
 }
 
 /// Fault 180. A server of grpcio that ends its connections, and a call that holds the old connection open.
 #[test]
 fn a_graceful_restart_fails_no_call() {
-    within_limit(|| {
+    with_watchdog(|| {
         let options = ["grpc.max_connection_age_ms=100", "grpc.max_connection_age_grace_ms=10000"];
         let Some(server) = Foreign::start_with(0, &options) else { return };
         let pool = pool(4, 64);
@@ -111,20 +112,20 @@ fn a_graceful_restart_fails_no_call() {
 /// Fault 180.
 #[test]
 fn time_that_ran_out_before_anything_was_sent_is_worth_another_attempt() {
-    within_limit(|| {
+    with_watchdog(|| {
         // Takes connections into its backlog, and never answers them.
         let mute = TcpListener::bind("127.0.0.1:0").unwrap();
         let pool = pool(1, 4);
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(CA)).domain_name("localhost");
         let endpoint = Endpoint::from_shared(format!("https://{}", mute.local_addr().unwrap())).unwrap();
-        let policy = quick().max_attempts(3).attempt_deadline(Duration::from_millis(30));
+        let policy = quick().max_attempts(3).attempt_timeout(Duration::from_millis(30));
         let caller = Caller::builder(endpoint.tls_config(tls).unwrap()).retry(policy).build(&pool).unwrap();
         let error = caller.call_blocking(attempt("Echo", "a b")).unwrap_err();
         assert_eq!((error.code(), error.is_unsent()), (Code::DeadlineExceeded, true), "{error:?}");
-        assert_eq!((error.attempts(), error.reason()), (3, Some(GiveUp::Attempts)));
+        assert_eq!((error.attempts(), error.reason()), (3, Some(GiveUpReason::Attempts)));
         // One that was sent is not.
         let server = Server::start(&Script::default());
-        let policy = quick().attempt_deadline(Duration::from_millis(100));
+        let policy = quick().attempt_timeout(Duration::from_millis(100));
         let caller = common::caller(server.address()).retry(policy).build(&pool).unwrap();
         let error = caller.call_blocking(attempt("Slow", "slow 60000")).unwrap_err();
         assert_eq!((error.attempts(), error.is_unsent()), (1, false), "{error:?}");
@@ -135,7 +136,7 @@ fn time_that_ran_out_before_anything_was_sent_is_worth_another_attempt() {
 /// Fault 182.
 #[test]
 fn a_message_that_is_too_large_is_sent_once() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 16);
         let own = Server::start(&Script::default());
         let foreign = Foreign::start(0);
@@ -146,7 +147,7 @@ fn a_message_that_is_too_large_is_sent_once() {
             let error = caller.call_blocking(attempt("Echo", &big)).unwrap_err();
             let is_size = matches!(error.code(), Code::ResourceExhausted | Code::OutOfRange);
             assert!(is_size, "{error:?}");
-            assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Permanent)), "{error:?}");
+            assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Permanent)), "{error:?}");
             // Metadata.
             let error = caller
                 .call_blocking(|target| {
@@ -172,7 +173,7 @@ fn a_message_that_is_too_large_is_sent_once() {
 /// Fault 184.
 #[test]
 fn a_retry_info_is_kept_and_one_that_is_too_long_ends_the_call() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 16);
         let own = Server::start(&Script::default());
         let foreign = Foreign::start(0);
@@ -185,7 +186,7 @@ fn a_retry_info_is_kept_and_one_that_is_too_long_ends_the_call() {
             // A server that says when to come back does not mean the size.
             assert_eq!(caller.call_blocking(attempt("Limit", "limit 0 1")).unwrap().into_inner(), "2");
             let error = caller.call_blocking(attempt("Details", "far 100 1")).unwrap_err();
-            assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Deadline)), "{error:?}");
+            assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Deadline)), "{error:?}");
             assert!(error.is_deadline() && error.code() == Code::Unavailable);
         }
     });
@@ -194,7 +195,7 @@ fn a_retry_info_is_kept_and_one_that_is_too_long_ends_the_call() {
 /// Fault 185.
 #[test]
 fn details_that_are_no_base64_are_ignored() {
-    within_limit(|| {
+    with_watchdog(|| {
         for details in ["%%%", "====", "GgA", "Gv//////////"] {
             let error = end_of(Act::Status(14, details));
             assert_eq!((error.code(), error.attempts()), (Code::Unavailable, 1), "{details:?}: {error:?}");
@@ -223,7 +224,7 @@ fn endpoint(scheme: &str, address: SocketAddr, ca: Option<&str>) -> Endpoint {
 /// Fault 183.
 #[test]
 fn a_wrong_certificate_or_setting_is_tried_once_and_names_its_cause() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let (plain, tls, mutual) = (Server::start(&Script::default()), tls_server(None), tls_server(Some(CA)));
         let works = Caller::builder(endpoint("https", tls.address(), Some(CA))).build(&pool).unwrap();
@@ -238,7 +239,11 @@ fn a_wrong_certificate_or_setting_is_tried_once_and_names_its_cause() {
                 let builder = Caller::builder(endpoint(scheme, address, ca)).retry(quick());
                 let caller = if waits { builder.wait_for_ready() } else { builder }.build(&pool).unwrap();
                 let error = caller.call_blocking(attempt("Echo", "a b")).unwrap_err();
-                assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Permanent)), "{cause}: {error:?}");
+                assert_eq!(
+                    (error.attempts(), error.reason()),
+                    (1, Some(GiveUpReason::Permanent)),
+                    "{cause}: {error:?}"
+                );
                 let text = error.to_string();
                 assert!(text.contains(cause) && error.source().is_some(), "{cause}: {text}");
             }
@@ -256,7 +261,7 @@ fn a_wrong_certificate_or_setting_is_tried_once_and_names_its_cause() {
 /// Fault 187.
 #[test]
 fn a_setting_that_cannot_work_is_an_error_that_names_it() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let to = |uri: &str| Caller::builder(Endpoint::from_shared(uri.to_owned()).unwrap());
         let good = || to("http://127.0.0.1:1");
@@ -273,7 +278,7 @@ fn a_setting_that_cannot_work_is_an_error_that_names_it() {
         // Times at both ends never panic.
         for time in [Duration::ZERO, Duration::MAX] {
             let server = Server::start(&Script::default());
-            let policy = RetryPolicy::fixed(time).attempt_deadline(time).deadline(time).max_attempts(u32::MAX);
+            let policy = RetryPolicy::fixed(time).attempt_timeout(time).timeout(time).max_attempts(u32::MAX);
             let builder = caller(server.address())
                 .timeout(time)
                 .retry(policy)
@@ -288,8 +293,8 @@ fn a_setting_that_cannot_work_is_an_error_that_names_it() {
 
 /// Fault 187.
 #[test]
-fn connecting_at_the_start_says_at_once_what_is_wrong_and_mends_itself_later() {
-    within_limit(|| {
+fn connecting_at_the_start_fails_at_once_and_recovers_later() {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let error = caller(vacant_address()).connect(&pool).unwrap_err();
         let CallerError::Connect(cause) = &error else { panic!("{error:?}") };
@@ -315,7 +320,7 @@ fn connecting_at_the_start_says_at_once_what_is_wrong_and_mends_itself_later() {
 /// Fault 180.
 #[test]
 fn a_call_that_waits_for_a_connection_spends_no_attempt_and_ends_by_its_timeout() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 16);
         let address = vacant_address();
         let once = caller(address).retry(quick().max_attempts(1)).timeout(LIMIT).build(&pool).unwrap();
@@ -327,7 +332,7 @@ fn a_call_that_waits_for_a_connection_spends_no_attempt_and_ends_by_its_timeout(
         let short = caller(vacant_address()).wait_for_ready().timeout(Duration::from_millis(100)).build(&pool).unwrap();
         let error = short.call_blocking(attempt("Echo", "a b")).unwrap_err();
         assert!(error.is_connect() && error.is_deadline(), "{error:?}");
-        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUp::Deadline)));
+        assert_eq!((error.attempts(), error.reason()), (1, Some(GiveUpReason::Deadline)));
         // The pool's end ends it too.
         let endless = caller(vacant_address()).wait_for_ready().timeout(Duration::MAX).build(&pool).unwrap();
         let call = endless.call(attempt("Echo", "a b")).unwrap();
@@ -338,8 +343,8 @@ fn a_call_that_waits_for_a_connection_spends_no_attempt_and_ends_by_its_timeout(
 
 /// Fault 188.
 #[test]
-fn an_error_hook_that_notifies_again_is_told_eight_times_in_a_row() {
-    within_limit(|| {
+fn an_error_hook_that_notifies_again_is_called_eight_times_in_a_row() {
+    with_watchdog(|| {
         let pool = WorkerPool::builder().workers(2).build().unwrap();
         let told = Arc::new(AtomicUsize::new(0));
         let slot: Arc<std::sync::OnceLock<Caller>> = Arc::default();

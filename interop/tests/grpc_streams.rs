@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use common::{Foreign, LIMIT, caller, pool, within_limit};
+use common::{Foreign, LIMIT, caller, pool, with_watchdog};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, StdError, http};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
+use workcrew::JoinError;
 use workcrew::grpc::{CallError, Caller, MessageStream, MethodConfig, Target};
-use workcrew::{GiveUp, JoinError, RetryPolicy};
+use workcrew::retry::{GiveUpReason, RetryPolicy};
 use workcrew_interop::{RawClient, Script, Server, vacant_address};
 
 fn attempt(
@@ -81,7 +82,7 @@ fn wait_for(caller: &Caller, key: &str, figure: &str, value: usize) {
 }
 
 fn on_both_servers(test: impl Fn(SocketAddr)) {
-    within_limit(|| {
+    with_watchdog(|| {
         let own = Server::start(&Script::default());
         test(own.address());
         drop(own);
@@ -122,7 +123,7 @@ fn ten_streams_with_a_limit_of_two_are_never_more_than_two() {
         for n in 1..=10 {
             let error = two.call_blocking(streaming("Hold", "out 1")).map(drop).unwrap_err();
             assert_eq!((error.code(), error.attempts()), (Code::FailedPrecondition, 1));
-            assert_eq!(error.reason(), Some(GiveUp::Permanent));
+            assert_eq!(error.reason(), Some(GiveUpReason::Permanent));
             assert!(error.to_string().contains("Caller::stream"), "{error}");
             wait_for(&watcher, "out", "cancelled", n);
         }
@@ -168,7 +169,7 @@ fn the_timeout_of_a_stream_is_for_the_whole_stream() {
     on_both_servers(|address| {
         let pool = pool(2, 16);
         let watcher = caller(address).build(&pool).unwrap();
-        let policy = quick().attempt_deadline(Duration::from_millis(50));
+        let policy = quick().attempt_timeout(Duration::from_millis(50));
         let short = caller(address).timeout(Duration::from_millis(400)).retry(policy).build(&pool).unwrap();
         assert_eq!(seen(&short, "slow", "attempts"), 0); // connects
         let since = Instant::now();
@@ -197,9 +198,12 @@ fn a_stream_is_tried_again_before_its_first_message_and_never_after() {
         let mut read = caller.stream(streaming("Broken", "two 2")).unwrap();
         assert_eq!([read.next().unwrap().unwrap(), read.next().unwrap().unwrap()], [b"0", b"1"]);
         let error = read.next().unwrap().unwrap_err();
-        assert_eq!((error.code(), error.attempts(), error.reason()), (Code::Unavailable, 1, Some(GiveUp::Permanent)));
+        assert_eq!(
+            (error.code(), error.attempts(), error.reason()),
+            (Code::Unavailable, 1, Some(GiveUpReason::Permanent))
+        );
         let error = caller.stream(streaming("Broken", "none 0")).unwrap().next().unwrap().unwrap_err();
-        assert_eq!((error.attempts(), error.reason()), (3, Some(GiveUp::Attempts)));
+        assert_eq!((error.attempts(), error.reason()), (3, Some(GiveUpReason::Attempts)));
         assert_eq!((seen(&caller, "two", "attempts"), seen(&caller, "none", "attempts")), (1, 3));
         assert_eq!(caller.stream(streaming("Stream", "empty 0")).unwrap().count(), 0);
     });
@@ -207,7 +211,7 @@ fn a_stream_is_tried_again_before_its_first_message_and_never_after() {
 
 /// Fault 186.
 #[test]
-fn a_reader_that_is_slow_or_gone_holds_up_only_its_own_stream() {
+fn a_slow_or_dropped_reader_delays_only_its_own_stream() {
     on_both_servers(|address| {
         let pool = pool(2, 16);
         let caller = caller(address).max_in_flight(3).stream_buffer(1).build(&pool).unwrap();
@@ -290,8 +294,8 @@ where
 
 /// Fault 189.
 #[test]
-fn a_caller_over_a_service_with_several_endpoints_tries_again_what_the_service_did_not_send() {
-    within_limit(|| {
+fn a_caller_over_a_service_with_several_endpoints_retries_unsent_requests() {
+    with_watchdog(|| {
         let servers = [Server::start(&Script::default()), Server::start(&Script::default())];
         let endpoints = servers.each_ref().map(|server| Endpoint::from_shared(format!("http://{}", server.address())));
         let (calls, unready) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -410,13 +414,13 @@ fn metadata_that_is_absurd_is_carried_or_refused_and_never_panics() {
         }
         incoming.insert("blank", "".parse().unwrap());
         let plain = caller(address).retry(quick()).build(&pool).unwrap();
-        let carrying = plain.clone().carry(&incoming, &["many", "", "blank", "no such", "\u{fc}"]);
+        let carrying = plain.clone().propagate(&incoming, &["many", "", "blank", "no such", "\u{fc}"]);
         let answer = carrying.call_blocking(attempt("Echo", "a b"));
         // grpcio refuses this number of entries without a text, so the call looks like one to a full server.
         let is_told = |error: &CallError| !error.status().message().is_empty();
         let is_once = answer.as_ref().is_err_and(|error| error.attempts() == 1 || !is_told(error));
         assert!(answer.is_ok() || is_once, "{answer:?}");
         assert!(plain.call_blocking(attempt("Echo", "a b")).is_ok());
-        assert!(caller(vacant_address()).build(&pool).unwrap().carry(&incoming, &[]).in_flight() == 0);
+        assert!(caller(vacant_address()).build(&pool).unwrap().propagate(&incoming, &[]).in_flight() == 0);
     });
 }

@@ -203,7 +203,7 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// Whether a loop is measured with so many slots.
+/// Returns whether a loop is measured with this number of slots.
 fn is_meant(how: Plain, slots: usize) -> bool {
     how != Plain::ThreadForEach || slots <= MAX_THREADS
 }

@@ -10,21 +10,22 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{LIMIT, pool, within_limit};
+use common::{LIMIT, pool, with_watchdog};
 use futures::FutureExt;
 use futures::future::{Either, join_all, select};
-use workcrew::{CancelReason, CancellationToken, Driver, DriverError, JoinError, WorkerPool};
+use workcrew::driver::{Driver, DriverError};
+use workcrew::{CancelReason, CancellationToken, JoinError, WorkerPool};
 
 /// Counts values that arise and values that are dropped.
 #[derive(Clone, Default)]
-struct Ledger {
+struct Balance {
     made: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
 }
 
-struct Value(Ledger);
+struct Value(Balance);
 
-impl Ledger {
+impl Balance {
     fn value(&self) -> Value {
         self.made.fetch_add(1, Ordering::SeqCst);
         Value(self.clone())
@@ -39,14 +40,14 @@ impl Drop for Value {
 
 /// Awaits 1,000 handles; some after time-outs, some raced against their drop. Each result arises once and goes once.
 async fn thousand<S: Future>(pool: Arc<WorkerPool>, sleep: impl Fn(Duration) -> S) -> usize {
-    let ledger = Ledger::default();
+    let balance = Balance::default();
     let awaited = AtomicUsize::new(0);
     let one = |n: usize| {
-        let (ledger, awaited, pool, sleep) = (ledger.clone(), &awaited, &pool, &sleep);
+        let (balance, awaited, pool, sleep) = (balance.clone(), &awaited, &pool, &sleep);
         async move {
             let handle = pool.spawn_async(move || {
                 (0..n % 97).for_each(|_| thread::yield_now());
-                ledger.value()
+                balance.value()
             });
             let mut handle = handle.await.unwrap();
             let pause = Duration::from_micros(n as u64 % 50);
@@ -68,13 +69,13 @@ async fn thousand<S: Future>(pool: Arc<WorkerPool>, sleep: impl Fn(Duration) -> 
     };
     join_all((0..1_000).map(one)).await;
     pool.wait_idle();
-    assert_eq!((ledger.made.load(Ordering::SeqCst), ledger.dropped.load(Ordering::SeqCst)), (1_000, 1_000));
+    assert_eq!((balance.made.load(Ordering::SeqCst), balance.dropped.load(Ordering::SeqCst)), (1_000, 1_000));
     awaited.load(Ordering::SeqCst)
 }
 
 #[test]
 fn a_thousand_handles_awaited_in_tokio_resolve_once() {
-    within_limit(|| {
+    with_watchdog(|| {
         for threads in [1, 2] {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
@@ -88,7 +89,7 @@ fn a_thousand_handles_awaited_in_tokio_resolve_once() {
 
 #[test]
 fn a_thousand_handles_awaited_in_smol_resolve_once() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 8);
         let awaited = smol::block_on(thousand(Arc::clone(&pool), smol::Timer::after));
         assert!((667..=1_000).contains(&awaited));
@@ -98,7 +99,7 @@ fn a_thousand_handles_awaited_in_smol_resolve_once() {
 
 #[test]
 fn a_thousand_handles_awaited_in_the_executor_of_futures_resolve_once() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(2, 8);
         let awaited = futures::executor::block_on(thousand(Arc::clone(&pool), smol::Timer::after));
         assert!((667..=1_000).contains(&awaited));
@@ -107,7 +108,7 @@ fn a_thousand_handles_awaited_in_the_executor_of_futures_resolve_once() {
 
 #[test]
 fn a_time_out_keeps_the_handle() {
-    within_limit(|| {
+    with_watchdog(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let pool = pool(1, 4);
         let (open, gate) = mpsc::channel::<()>();
@@ -124,7 +125,7 @@ fn a_time_out_keeps_the_handle() {
 
 #[test]
 fn waiting_for_room_does_not_hold_up_the_runtime() {
-    within_limit(|| {
+    with_watchdog(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let pool = pool(1, 1);
         let (open, gate) = mpsc::channel::<()>();
@@ -154,7 +155,7 @@ fn waiting_for_room_does_not_hold_up_the_runtime() {
 
 #[test]
 fn a_cancellation_ends_a_select() {
-    within_limit(|| {
+    with_watchdog(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (token, pool) = (CancellationToken::new(), pool(1, 4));
         let reason = runtime.block_on(async {
@@ -171,7 +172,7 @@ fn a_cancellation_ends_a_select() {
 
 #[test]
 fn a_driver_refuses_nonsense_and_keeps_its_limit() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         assert!(matches!(Driver::new(&pool, 0), Err(DriverError::ZeroInFlight)));
         assert!(matches!(Driver::new(&pool, usize::MAX), Err(DriverError::TooManyInFlight { .. })));
@@ -198,7 +199,7 @@ fn a_driver_refuses_nonsense_and_keeps_its_limit() {
 #[test]
 fn launches_that_block_go_on_inside_a_task_of_another_runtime() {
     // More of them than tokio lets a task do before it is to yield, which a thread that blocks cannot.
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let driver = Driver::new(&pool, 1).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -211,7 +212,7 @@ fn launches_that_block_go_on_inside_a_task_of_another_runtime() {
 
 #[test]
 fn flights_that_panic_are_contained_and_the_output_of_others_goes_to_a_worker() {
-    within_limit(|| {
+    with_watchdog(|| {
         let report = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             if !thread::current().name().is_some_and(|name| name.starts_with("workcrew-")) {
@@ -244,14 +245,14 @@ fn flights_that_panic_are_contained_and_the_output_of_others_goes_to_a_worker() 
 }
 
 #[test]
-fn a_flight_that_is_cancelled_while_it_ends_has_one_fate() {
-    within_limit(|| {
+fn a_driven_future_that_is_cancelled_while_it_ends_has_one_outcome() {
+    with_watchdog(|| {
         let pool = pool(2, 4);
         let driver = Driver::new(&pool, 64).unwrap();
-        let ledger = Ledger::default();
+        let balance = Balance::default();
         let mut cancelled = 0;
         for n in 0..2_000 {
-            let (made, then) = (ledger.clone(), n % 2 == 0);
+            let (made, then) = (balance.clone(), n % 2 == 0);
             let future = async move { made.value() };
             let flight = if then {
                 driver.spawn_then(future, |value| value)
@@ -266,7 +267,7 @@ fn a_flight_that_is_cancelled_while_it_ends_has_one_fate() {
         }
         pool.wait_idle();
         // The last futures may still be on their way out.
-        while ledger.made.load(Ordering::SeqCst) != ledger.dropped.load(Ordering::SeqCst) || driver.in_flight() > 0 {
+        while balance.made.load(Ordering::SeqCst) != balance.dropped.load(Ordering::SeqCst) || driver.in_flight() > 0 {
             thread::yield_now();
         }
         let metrics = pool.metrics();
@@ -277,7 +278,7 @@ fn a_flight_that_is_cancelled_while_it_ends_has_one_fate() {
 
 #[test]
 fn a_flight_awaited_on_the_io_thread_is_ready_when_the_other_is() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let driver = Arc::new(Driver::new(&pool, 1).unwrap());
         let inner = Arc::clone(&driver);
@@ -295,7 +296,7 @@ fn a_flight_awaited_on_the_io_thread_is_ready_when_the_other_is() {
 
 #[test]
 fn the_only_worker_may_wait_for_a_flight_behind_an_output_that_waits_for_it() {
-    within_limit(|| {
+    with_watchdog(|| {
         let pool = pool(1, 4);
         let driver = Arc::new(Driver::new(&pool, 1).unwrap());
         for _ in 0..200 {

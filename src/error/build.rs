@@ -2,51 +2,51 @@
 
 use std::io;
 
-/// Why a pool could not be built or resized. Nothing is left behind: threads that had started are joined.
+/// An error of building or resizing a pool. Threads that had started are joined.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// A pool needs at least one worker.
     #[error("a pool needs at least one worker")]
     ZeroWorkers,
-    /// More workers than a pool may have.
+    /// The requested number of workers is too large.
     #[error("a pool may have at most {limit} workers, {requested} were requested")]
     #[non_exhaustive]
     TooManyWorkers {
-        /// The number asked for.
+        /// The requested number.
         requested: usize,
-        /// The largest number allowed.
+        /// The largest allowed number.
         limit: usize,
     },
     /// A queue needs room for at least one job.
     #[error("a queue needs a capacity of at least one")]
     ZeroQueueCapacity,
-    /// A larger queue than a pool may have. Its memory would be allocated at once.
+    /// The requested queue is too large. Its memory would be allocated at once.
     #[error("a queue may hold at most {limit} jobs, {requested} were requested")]
     #[non_exhaustive]
     QueueTooLarge {
-        /// The capacity asked for.
+        /// The requested capacity.
         requested: usize,
-        /// The largest capacity allowed.
+        /// The largest allowed capacity.
         limit: usize,
     },
-    /// A thread name with a NUL byte, which the operating system cannot take.
+    /// The thread name contains a NUL byte, which the operating system does not accept.
     #[error("the thread name contains a NUL byte")]
     InvalidThreadName,
-    /// A larger stack than a worker may have, in bytes.
+    /// The requested stack of a worker is too large.
     #[error("a stack may have at most {limit} bytes, {requested} were requested")]
     #[non_exhaustive]
     StackTooLarge {
-        /// The size asked for, in bytes.
+        /// The requested size in bytes.
         requested: usize,
-        /// The largest size allowed, in bytes.
+        /// The largest allowed size in bytes.
         limit: usize,
     },
-    /// The environment variable that sizes the global pool holds something other than a number.
+    /// The environment variable `WORKCREW_WORKERS`, which sizes the global pool, is not a number.
     #[error("WORKCREW_WORKERS is {value:?}, not a number of workers")]
     #[non_exhaustive]
     InvalidEnvironment {
-        /// What the variable holds.
+        /// The value of the variable.
         value: String,
     },
     /// The operating system refused to start a worker's thread.
@@ -55,7 +55,7 @@ pub enum BuildError {
     Spawn {
         /// The index of the worker, counted from zero.
         worker: usize,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The pool has been shut down and cannot be resized.

@@ -1,11 +1,12 @@
-//! What can go wrong, one type per set of outcomes.
+//! Errors, one type per set of outcomes.
 //!
-//! Every error is `Send + Sync + 'static` when the task is `Send + 'static`, so that `?` carries it into any error box.
-//! The files follow the life of a task: building the pool, submitting (now or for later), waiting for the
-//! outcome.
+//! Every error is `Send + Sync + 'static` if the task is `Send + 'static`, so that `?` converts it
+//! into any boxed error. The files follow the life of a task: building the pool, submitting the
+//! task now or for later, and waiting for its outcome.
 
 mod build;
 mod outcome;
+pub(crate) mod panic;
 mod submit;
 mod timer;
 

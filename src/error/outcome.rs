@@ -1,23 +1,27 @@
-//! Errors of waiting: how a task or a group can end other than well.
+//! Errors of waiting for a task or a group.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 
-use crate::panic::Panic;
+use super::panic::TaskPanic;
 
-/// Why something was cancelled. The closure of a task that was cancelled never ran, but for one that is tried again, which may
-/// have been tried before; a future that was cancelled may have been on its way. A token tells the reason to tasks that run.
+/// The reason of a cancellation.
+///
+/// The closure of a cancelled task never ran, with two exceptions: a retried task may have made
+/// earlier attempts, and a future may have been polled. A running task gets the reason from its
+/// token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CancelReason {
-    /// Somebody asked for it: a `cancel` call, or a group dropped without a wait.
+    /// The caller asked for it, by `cancel` or by dropping a group without waiting for it.
     Requested,
-    /// The group had come to its end: a sibling failed or panicked, or succeeded where one success is enough.
-    GroupFailed,
+    /// The group had ended: a sibling failed or panicked, or succeeded where one success is enough.
+    GroupEnded,
     /// The pool was shut down.
     ShutDown,
-    /// The overflow policy gave it up. (So would a worker that panicked by a fault of this crate; none is known.)
+    /// The overflow policy discarded the task. (So would a worker that panics because of a bug in
+    /// this crate; none is known.)
     Discarded,
     /// The deadline passed.
     Expired,
@@ -27,7 +31,7 @@ impl fmt::Display for CancelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Requested => "cancelled on request",
-            Self::GroupFailed => "cancelled because its group had already ended",
+            Self::GroupEnded => "cancelled because its group had already ended",
             Self::ShutDown => "cancelled because the pool was shut down",
             Self::Discarded => "discarded because the queue was full",
             Self::Expired => "cancelled because its deadline passed",
@@ -35,69 +39,80 @@ impl fmt::Display for CancelReason {
     }
 }
 
-/// The error of [`CancellationToken::check`](crate::CancellationToken::check): stop now.
+/// The error of [`CancellationToken::check`](crate::CancellationToken::check): the token is
+/// cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Cancelled {
-    /// Why the token was cancelled.
+    /// The reason why the token was cancelled.
     pub(crate) reason: CancelReason,
 }
 
 impl Cancelled {
-    /// Why the token was cancelled.
+    /// Returns why the token was cancelled.
     #[must_use]
     pub fn reason(&self) -> CancelReason {
         self.reason
     }
 }
 
-/// Why [`JoinHandle::join`](crate::JoinHandle::join) has no value to return.
+/// The error of [`JoinHandle::join`](crate::JoinHandle::join).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
     /// The task panicked.
     #[error("{0}")]
-    Panicked(Panic),
-    /// The task was cancelled: a closure before it started, a future that is [driven](crate#how-do-i-use-it-from-async-code) or
-    /// a remote call perhaps on its way, so that the other side may have acted on it.
+    Panicked(TaskPanic),
+    /// The task was cancelled.
+    ///
+    /// A closure was cancelled before it started. A future that is
+    /// [driven](crate#how-do-i-use-it-from-async-code), such as a remote call, may have been
+    /// polled, so the remote side may have acted.
     #[error("task {0}")]
     Cancelled(CancelReason),
-    /// The wait could not end: a task joining itself, or joins nested deeper than a worker's stack is trusted to go.
-    #[error("joining here would wait for ever")]
+    /// The wait could not end: a task joined itself, or joins were nested too deep for a worker's
+    /// stack.
+    #[error("joining here would wait forever")]
     WouldDeadlock,
 }
 
-/// How one task of a group ended, if not well.
+/// The error of one task of a group.
 #[derive(Debug)]
 pub enum TaskError<E> {
     /// The task returned an error.
     Failed(E),
     /// The task panicked.
-    Panicked(Panic),
+    Panicked(TaskPanic),
     /// The task was cancelled before it started.
     Cancelled(CancelReason),
 }
 
-/// How a group or a scope ended, if not well: the first failure or panic, or the cancellation that nothing had
-/// preceded.
+/// The error of a group or a scope: the first failure or panic, or the cancellation if it came
+/// before any failure.
 #[derive(Debug)]
 pub enum GroupError<E> {
-    /// A task returned this error, before any other failed.
+    /// A task returned this error before any other task failed.
     Failed(E),
-    /// A task panicked, before any other failed.
-    Panicked(Panic),
-    /// The group was cancelled while it had tasks to run, and none had failed. A running task that obeys its token by
-    /// returning an error is a failure, the first one perhaps; to tell the two apart, let it return `Ok`, or look
-    /// for the error it returns.
+    /// A task panicked before any other task failed.
+    Panicked(TaskPanic),
+    /// The group was cancelled while it had tasks to run, and no task had failed.
+    ///
+    /// A running task that reacts to its token by returning an error counts as a failure, and may
+    /// be the first. To tell the two apart, let the task return `Ok`, or check for the error that
+    /// it returns.
     Cancelled(CancelReason),
-    /// The wait could not end: it was called by a task of the group itself, or nested deeper than a worker's stack is
-    /// trusted to go, or the group can hold no task at all.
+    /// The wait could not end.
+    ///
+    /// It was called by a task of the group itself, or waits were nested too deep for a worker's
+    /// stack, or the group has no room for any task.
     WouldDeadlock,
 }
 
 impl<E> TaskError<E> {
-    /// Becomes an error of yours: a failure by its own conversion, so that its causes are kept and it can be told what it
-    /// is; anything else by the other. See [`GroupError::into_error`].
+    /// Converts into an error type of the caller.
+    ///
+    /// A failure is converted by `From<E>`, which keeps its type and its causes; a panic or a
+    /// cancellation by the other conversion. See [`GroupError::into_error`].
     pub fn into_error<X>(self) -> X
     where
         X: From<E> + From<TaskError<Infallible>>,
@@ -109,11 +124,11 @@ impl<E> TaskError<E> {
         }
     }
 
-    /// The error that the task returned, if it did.
+    /// Returns the error that the task returned, if it did.
     ///
     /// # Errors
     ///
-    /// The error itself, if the task panicked or was cancelled.
+    /// Returns `self` if the task panicked or was cancelled.
     pub fn into_failed(self) -> Result<E, Self> {
         match self {
             Self::Failed(error) => Ok(error),
@@ -123,11 +138,13 @@ impl<E> TaskError<E> {
 }
 
 impl<E> GroupError<E> {
-    /// Becomes an error of yours: a failure by its own conversion, as Go's `errgroup` returns the task's error itself;
-    /// anything else, which no task returned, by the other.
+    /// Converts into an error type of the caller.
     ///
-    /// The conversion by `?` alone suits every `E` that can be displayed, but then the failure is a text of the group's error,
-    /// without its causes and with its type forgotten.
+    /// A failure is converted by `From<E>`, as Go's `errgroup` returns the task's own error. Any
+    /// other variant, which no task returned, is converted by the other conversion.
+    ///
+    /// The operator `?` alone works for every `E` that implements `Display`. But then the failure
+    /// is only part of the message of the group's error, without its type and causes.
     ///
     /// # Examples
     ///
@@ -156,12 +173,14 @@ impl<E> GroupError<E> {
         }
     }
 
-    /// The error that a task returned, if one did. This is the way to its source: an error of a group cannot know the
-    /// source of an `E` of which it knows only how to display it.
+    /// Returns the error that a task returned, if it is one.
+    ///
+    /// This gives access to the source of the error. `GroupError` itself has no `source`, because
+    /// it requires only `Display` of `E`.
     ///
     /// # Errors
     ///
-    /// The error itself, if it is none that a task returned.
+    /// Returns `self` if it is not an error that a task returned.
     ///
     /// # Examples
     ///
@@ -171,7 +190,7 @@ impl<E> GroupError<E> {
     /// fn sum(pool: &workcrew::WorkerPool, texts: [&'static str; 2]) -> Result<u32, ParseIntError> {
     ///     match pool.try_map(texts, str::parse::<u32>) {
     ///         Ok(numbers) => Ok(numbers.into_iter().sum()),
-    ///         Err(error) => Err(error.into_failed().expect("nothing panics here, and nobody cancels")),
+    ///         Err(error) => Err(error.into_failed().expect("no task panics or is cancelled")),
     ///     }
     /// }
     ///
@@ -211,7 +230,7 @@ impl<E> From<TaskError<E>> for GroupError<E> {
 impl<E: fmt::Display> fmt::Display for TaskError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => write!(f, "{error:#}"), // with its causes, where the type can show them
+            Self::Failed(error) => write!(f, "{error:#}"), // with its causes, if the type shows them
             Self::Panicked(panic) => write!(f, "{panic}"),
             Self::Cancelled(reason) => write!(f, "task {reason}"),
         }
@@ -221,14 +240,15 @@ impl<E: fmt::Display> fmt::Display for TaskError<E> {
 impl<E: fmt::Display> fmt::Display for GroupError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => write!(f, "{error:#}"), // with its causes, where the type can show them
+            Self::Failed(error) => write!(f, "{error:#}"), // with its causes, if the type shows them
             Self::Panicked(panic) => write!(f, "{panic}"),
             Self::Cancelled(reason) => write!(f, "group {reason}"),
-            Self::WouldDeadlock => f.write_str("waiting for the group here would wait for ever"),
+            Self::WouldDeadlock => f.write_str("waiting for the group here would wait forever"),
         }
     }
 }
 
-// No `source`: it would need `E: Error`, which `String`, `anyhow::Error` and boxed errors are not. See `into_error`.
+// No `source`: it would need `E: Error`, which `String`, `anyhow::Error` and boxed errors are not.
+// See `into_error`.
 impl<E: fmt::Debug + fmt::Display> Error for TaskError<E> {}
 impl<E: fmt::Debug + fmt::Display> Error for GroupError<E> {}

@@ -1,16 +1,16 @@
-//! Errors of submitting: each gives the refused closure back.
+//! Errors of submitting a task. Each returns the refused closure.
 
 use std::error::Error;
 use std::fmt;
 
 use crate::sync::Mutex;
 
-/// A closure that was refused: not run, not dropped, to be taken back with [`into_inner`](Self::into_inner).
+/// A closure that was refused. It was not run, and [`into_inner`](Self::into_inner) returns it.
 ///
-/// The wrapper makes an error `Sync` whose closure is only `Send`: through a shared reference there is no way to the
-/// closure.
+/// The wrapper is `Sync` even if the closure is only `Send`, because a shared reference gives no
+/// access to the closure.
 pub struct Refused<F>(
-    /// The closure; the lock is never taken, it only makes the wrapper `Sync`.
+    /// The closure. The lock is never taken; it only makes the wrapper `Sync`.
     Mutex<F>,
 );
 
@@ -19,7 +19,7 @@ impl<F> Refused<F> {
         Self(Mutex::new(closure))
     }
 
-    /// The closure itself.
+    /// Returns the closure.
     #[must_use]
     pub fn into_inner(self) -> F {
         self.0.into_inner()
@@ -32,7 +32,7 @@ impl<F> fmt::Debug for Refused<F> {
     }
 }
 
-/// Why a plain form refused a task: the pool is shut down.
+/// The error of a plain submission, such as `execute`: the pool is shut down.
 ///
 /// # Examples
 ///
@@ -47,15 +47,15 @@ impl<F> fmt::Debug for Refused<F> {
 /// ```
 pub struct SubmitError<F>(Refused<F>);
 
-/// Why a `try_` form refused a task.
+/// The error of a submission that does not wait, such as `try_execute`.
 pub enum TrySubmitError<F> {
-    /// The queue, or the group, has no room now.
+    /// The queue or the group has no room.
     Full(Refused<F>),
     /// The pool is shut down, or the group cancelled.
     ShutDown(Refused<F>),
 }
 
-/// Why a `_timeout` form refused a task.
+/// The error of a submission that waits for a limited time, such as `try_execute_for`.
 pub enum SubmitTimeoutError<F> {
     /// There was no room in time.
     Timeout(Refused<F>),
@@ -63,14 +63,14 @@ pub enum SubmitTimeoutError<F> {
     ShutDown(Refused<F>),
 }
 
-/// Why a submission was refused, apart from what was refused.
+/// The reason of a refusal, without the closure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// No room, and the caller does not wait.
+    /// There is no room, and the caller does not wait.
     Full,
-    /// No room in time.
+    /// There was no room in time.
     Timeout,
-    /// The pool accepts nothing any more.
+    /// The pool is closed.
     ShutDown,
 }
 
@@ -79,7 +79,7 @@ impl<F> SubmitError<F> {
         Self(Refused::new(closure))
     }
 
-    /// The refused closure.
+    /// Returns the refused closure.
     #[must_use]
     pub fn into_inner(self) -> F {
         self.0.into_inner()
@@ -94,7 +94,7 @@ impl<F> TrySubmitError<F> {
         }
     }
 
-    /// The refused closure.
+    /// Returns the refused closure.
     #[must_use]
     pub fn into_inner(self) -> F {
         match self {
@@ -111,7 +111,7 @@ impl<F> SubmitTimeoutError<F> {
         }
     }
 
-    /// The refused closure.
+    /// Returns the refused closure.
     #[must_use]
     pub fn into_inner(self) -> F {
         match self {
@@ -120,31 +120,32 @@ impl<F> SubmitTimeoutError<F> {
     }
 }
 
-/// The questions, the words and the traits that the three errors share; `$full`, `$timeout` and `$shut_down` are what
-/// each of them can be,
-/// `$closed` what it says when nothing is accepted any more.
-macro_rules! refusal_face {
+/// Implements the methods and traits that the three errors share. `$full`, `$timeout` and
+/// `$shut_down` are the conditions, `$closed` is the message of a closed pool.
+macro_rules! impl_submit_error {
     ($name:ident, $self:ident, full: $full:expr, timeout: $timeout:expr, shut_down: $shut_down:expr, $closed:literal) => {
         impl<F> $name<F> {
-            /// Whether there was no room at that moment; true of [`TrySubmitError::Full`] alone.
+            /// Returns whether there was no room. Only [`TrySubmitError::Full`] returns `true`.
             #[must_use]
             pub fn is_full(&$self) -> bool {
                 $full
             }
 
-            /// Whether there was no room in time; true of [`SubmitTimeoutError::Timeout`] alone.
+            /// Returns whether there was no room in time. Only [`SubmitTimeoutError::Timeout`]
+            /// returns `true`.
             #[must_use]
             pub fn is_timeout(&$self) -> bool {
                 $timeout
             }
 
-            /// Whether nothing is accepted any more, so that trying again is useless.
+            /// Returns whether the pool is shut down or the group cancelled, so that a retry is
+            /// useless.
             #[must_use]
             pub fn is_shut_down(&$self) -> bool {
                 $shut_down
             }
 
-            fn words(&$self) -> &'static str {
+            fn message(&$self) -> &'static str {
                 if $self.is_full() {
                     "there is no room"
                 } else if $self.is_timeout() {
@@ -157,13 +158,13 @@ macro_rules! refusal_face {
 
         impl<F> fmt::Debug for $name<F> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({})", stringify!($name), self.words())
+                write!(f, "{}({})", stringify!($name), self.message())
             }
         }
 
         impl<F> fmt::Display for $name<F> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.words())
+                f.write_str(self.message())
             }
         }
 
@@ -171,8 +172,8 @@ macro_rules! refusal_face {
     };
 }
 
-refusal_face!(SubmitError, self, full: false, timeout: false, shut_down: true, "the pool is shut down");
-refusal_face!(TrySubmitError, self, full: matches!(self, Self::Full(_)), timeout: false,
+impl_submit_error!(SubmitError, self, full: false, timeout: false, shut_down: true, "the pool is shut down");
+impl_submit_error!(TrySubmitError, self, full: matches!(self, Self::Full(_)), timeout: false,
     shut_down: matches!(self, Self::ShutDown(_)), "the pool is shut down, or the group cancelled");
-refusal_face!(SubmitTimeoutError, self, full: false, timeout: matches!(self, Self::Timeout(_)),
+impl_submit_error!(SubmitTimeoutError, self, full: false, timeout: matches!(self, Self::Timeout(_)),
     shut_down: matches!(self, Self::ShutDown(_)), "the pool is shut down");

@@ -6,7 +6,7 @@ use std::io;
 
 use super::Refused;
 
-/// Why a timer was not set, or a task that may be tried again not accepted. The closure is inside.
+/// The error of setting a timer or of submitting a retried task. It contains the refused closure.
 ///
 /// # Examples
 ///
@@ -26,14 +26,14 @@ pub struct TimerError<F> {
     closure: Refused<F>,
 }
 
-/// What stood in the way.
+/// The cause of the error.
 #[derive(Debug)]
 enum Cause {
-    /// As many timers are pending as may be.
+    /// The limit of pending timers is reached.
     Full,
-    /// The pool accepts nothing any more.
+    /// The pool is shut down.
     ShutDown,
-    /// A period that never lets anything else happen.
+    /// The period, or the delay between two runs, is zero.
     ZeroPeriod,
     /// The operating system refused to start the timer thread.
     NoThread(io::Error),
@@ -56,25 +56,25 @@ impl<F> TimerError<F> {
         Self { cause: Cause::NoThread(source), closure: Refused::new(closure) }
     }
 
-    /// The refused closure.
+    /// Returns the refused closure.
     #[must_use]
     pub fn into_inner(self) -> F {
         self.closure.into_inner()
     }
 
-    /// Whether as many timers were pending as a pool may have.
+    /// Returns whether the limit of pending timers was reached.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self.cause, Cause::Full)
     }
 
-    /// Whether the pool is shut down, so that trying again is useless.
+    /// Returns whether the pool is shut down, so that a retry is useless.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         matches!(self.cause, Cause::ShutDown)
     }
 
-    /// Whether the period, or the delay between two runs, was zero.
+    /// Returns whether the period, or the delay between two runs, was zero.
     #[must_use]
     pub fn is_zero_period(&self) -> bool {
         matches!(self.cause, Cause::ZeroPeriod)

@@ -1,44 +1,47 @@
-//! The outcomes of a group, one by one, as they come.
+//! An iterator over the outcomes of a group, in the order in which tasks end.
 
 use std::fmt;
 use std::iter::FusedIterator;
 
-use super::core::{Ended, GroupCore, WouldDeadlock};
 use super::result::TaskResult;
+use super::state::{GroupInner, Outcome, WouldDeadlock};
 use crate::sync::Arc;
 
-/// Yields each task of a group when it has ended: its index in spawn order, and its outcome. From
+/// An iterator over the outcomes of a group, each with the index of its task in spawn order. From
 /// [`TaskGroup::completions`](crate::TaskGroup::completions).
 ///
-/// `next` blocks until a task has ended; it ends when every task that was spawned has been yielded. On a worker of the
-/// pool it helps.
+/// `next` blocks until a task has ended, and returns `None` when every task that was spawned has
+/// been yielded. On a worker of the pool it helps.
 ///
 /// # Panics
 ///
-/// `next` panics where a wait would answer [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock): in a task
-/// of the group itself, and when it would have to help more than 64 tasks deep.
+/// `next` panics if a wait would return
+/// [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock): in a task of the group itself,
+/// and if it would have to help more than 64 tasks deep.
 #[must_use = "iterators are lazy"]
 pub struct Completions<'a, R: TaskResult> {
-    core: &'a Arc<GroupCore<R>>,
-    /// Whether every task had been yielded. A spawner may add more later, for another iterator to yield.
+    /// The group.
+    inner: &'a Arc<GroupInner<R>>,
+    /// Whether every task has been yielded. A spawner may add more later, which another iterator
+    /// yields.
     is_over: bool,
 }
 
 impl<'a, R: TaskResult> Completions<'a, R> {
-    pub(super) fn new(core: &'a Arc<GroupCore<R>>) -> Self {
-        Self { core, is_over: false }
+    pub(super) fn new(inner: &'a Arc<GroupInner<R>>) -> Self {
+        Self { inner, is_over: false }
     }
 }
 
 impl<R: TaskResult> Iterator for Completions<'_, R> {
-    type Item = (usize, Ended<R>);
+    type Item = (usize, Outcome<R>);
 
     #[track_caller]
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
             return None;
         }
-        match self.core.next_ended() {
+        match self.inner.next_completion() {
             Ok(next) => {
                 self.is_over = next.is_none();
                 next
@@ -52,6 +55,6 @@ impl<R: TaskResult> FusedIterator for Completions<'_, R> {}
 
 impl<R: TaskResult> fmt::Debug for Completions<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Completions").field("progress", &self.core.progress()).finish()
+        f.debug_struct("Completions").field("progress", &self.inner.progress()).finish()
     }
 }

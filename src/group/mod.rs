@@ -1,29 +1,34 @@
-//! Groups: tasks with one fate.
+//! Groups of tasks that are waited for and cancelled together.
 //!
-//! A group keeps its unstarted tasks to itself and sends the pool *tickets*: "run tasks of this group". `core` holds
-//! the protocol, with its rules; `adding`, `running` and `waiting` are its three sides, `outcomes` what the tasks left
-//! behind, with `troubles` for those that brought no value. The others are the faces that users see.
+//! A group keeps its unstarted tasks to itself and sends the pool *tickets*: requests to run tasks
+//! of this group. `state` holds the protocol with its rules; `spawn`, `run`, `wait` and `close` are
+//! its four sides. `outcomes` holds the outcomes of the tasks: `values` the values, `failures` the
+//! rest. The other modules are the public types.
 
 mod task_group;
 mod spawner;
+pub(crate) mod map;
+pub(crate) mod scope;
 mod completions;
 mod settings;
 mod result;
 mod small_deque;
-mod core;
-mod adding;
-mod running;
-mod waiting;
+mod state;
+mod spawn;
+mod run;
+mod wait;
+mod close;
 mod outcomes;
-mod troubles;
+mod values;
+mod failures;
 #[cfg(test)]
 mod tests;
 
 pub use self::completions::Completions;
-pub(crate) use self::core::GroupCore;
 pub use self::result::TaskResult;
 pub(crate) use self::settings::GroupSettings;
-pub use self::settings::{Policy, Progress};
+pub use self::settings::{GroupPolicy, Progress};
 pub use self::spawner::Spawner;
+pub(crate) use self::state::GroupInner;
 pub use self::task_group::TaskGroup;
-pub(crate) use self::waiting::Values;
+pub(crate) use self::wait::WaitResult;

@@ -1,11 +1,12 @@
-//! What the closures of a group may return.
+//! The types that tasks of a group may return.
 
 use std::convert::Infallible;
 
-/// What tasks of a [`TaskGroup`](crate::TaskGroup) or a [`Scope`](crate::Scope) return: `()`, or a `Result`.
+/// The types that tasks of a [`TaskGroup`](crate::TaskGroup) or a [`Scope`](crate::Scope) may
+/// return: `()` and `Result`.
 ///
-/// It is sealed: nothing else can be returned, because a group must know a failure when it sees one. A task that cannot
-/// fail and has a value returns `Ok::<_, Infallible>(value)`.
+/// The trait is sealed, because a group must recognize a failure. A task that has a value and
+/// cannot fail returns `Ok::<_, Infallible>(value)`.
 #[diagnostic::on_unimplemented(
     message = "a task of a group or a scope returns `()` or a `Result`, not `{Self}`",
     note = "in a group, return `Ok::<_, std::convert::Infallible>(value)` from a task that cannot fail",
@@ -13,9 +14,9 @@ use std::convert::Infallible;
     note = "for a closure that only panics, write its type: `|| -> () {{ panic!() }}`"
 )]
 pub trait TaskResult: Sealed + Send + 'static {
-    /// What a task that succeeded has for the group's owner.
+    /// The value of a task that succeeded.
     type Value: Send + 'static;
-    /// What a task that failed has for the group's owner.
+    /// The error of a task that failed.
     type Error: Send + 'static;
 
     #[doc(hidden)]
@@ -25,7 +26,7 @@ pub trait TaskResult: Sealed + Send + 'static {
     fn into_result(self) -> Result<Self::Value, Self::Error>;
 }
 
-/// Keeps [`TaskResult`] to this crate.
+/// Prevents implementations of [`TaskResult`] outside of this crate.
 pub trait Sealed {}
 
 impl Sealed for () {}

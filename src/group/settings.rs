@@ -1,32 +1,32 @@
-//! What can be chosen about a group, and how far it is.
+//! The settings and the progress of a group.
 
 use std::fmt;
 use std::time::Instant;
 
-use crate::cancel::CancellationToken;
-use crate::engine::Engine;
+use crate::cancel::token::CancellationToken;
+use crate::pool::inner::PoolInner;
 use crate::sync::Arc;
 
 /// When a group cancels the tasks that are left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Policy {
+pub enum GroupPolicy {
     /// The first failure or panic cancels the rest.
     #[default]
     FailFast,
-    /// Failures cancel nothing; all tasks run.
+    /// Failures cancel nothing, and all tasks run.
     CollectAll,
-    /// The first success cancels the rest; failures cancel nothing.
+    /// The first success cancels the rest, and failures cancel nothing.
     FirstSuccess,
 }
 
-/// How far a group has got.
+/// The progress of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Tasks that have met their fate.
+    /// How many tasks are done: run to the end, or cancelled.
     pub done: usize,
-    /// Tasks spawned so far.
+    /// How many tasks were spawned so far.
     pub total: usize,
 }
 
@@ -39,33 +39,38 @@ impl fmt::Display for Progress {
 /// The settings of a group, final once it has started.
 #[derive(Clone)]
 pub(crate) struct GroupSettings {
-    /// The most tasks running at once.
+    /// How many runners may be at work at once.
     pub(crate) limit: usize,
-    /// The most unstarted tasks. A group that runs nothing holds nothing.
+    /// How many unstarted tasks the group may hold; zero if the limit is zero.
     pub(crate) capacity: usize,
-    pub(crate) policy: Policy,
+    /// When the group cancels its remaining tasks.
+    pub(crate) policy: GroupPolicy,
+    /// When the clock cancels the group; `None` for never.
     pub(crate) deadline: Option<Instant>,
+    /// A token whose cancellation cancels the group.
     pub(crate) parent: Option<CancellationToken>,
+    /// What observers see of the group's tasks.
     pub(crate) label: Option<Arc<str>>,
 }
 
 impl GroupSettings {
-    pub(crate) fn new(engine: &Engine) -> Self {
+    /// Returns the defaults for a group of this pool.
+    pub(crate) fn new(pool: &PoolInner) -> Self {
         Self {
             limit: usize::MAX,
-            capacity: engine.queue_capacity(),
-            policy: Policy::default(),
+            capacity: pool.queue_capacity(),
+            policy: GroupPolicy::default(),
             deadline: None,
             parent: None,
             label: None,
         }
     }
 
-    /// The token of the group, if others can cancel it from the beginning: they or the clock.
+    /// Makes the token of the group, if a parent or a deadline can cancel the group from the start.
     pub(super) fn token(&self) -> Option<CancellationToken> {
         let parent = || self.parent.clone().unwrap_or_default();
         match self.deadline {
-            Some(deadline) => Some(parent().with_deadline(deadline)),
+            Some(deadline) => Some(parent().child_with_deadline(deadline)),
             None => self.parent.as_ref().map(CancellationToken::child_token),
         }
     }

@@ -1,15 +1,16 @@
-//! A queue whose first item lies within it: most groups of a nested program never hold a second.
+//! A deque that stores its first item inline. Most groups of a nested program never hold a second.
 
 use std::collections::{VecDeque, vec_deque};
 use std::iter::Chain;
 use std::{mem, option};
 
-/// A queue that takes heap memory for its second item only.
+/// A deque that allocates only from its second item on.
 pub(super) struct SmallDeque<T> {
     /// Older than all of `rest`.
     first: Option<T>,
+    /// Empty unless a second item was pushed.
     rest: VecDeque<T>,
-    /// How many there are in both.
+    /// How many items there are in both.
     len: usize,
 }
 
@@ -51,7 +52,7 @@ impl<T> SmallDeque<T> {
         self.first.iter().chain(&self.rest)
     }
 
-    /// Takes all items at one stroke, however many they are.
+    /// Takes all items, in constant time.
     pub(super) fn take_all(&mut self) -> Self {
         mem::replace(self, Self::new())
     }
@@ -67,21 +68,21 @@ impl<T> IntoIterator for SmallDeque<T> {
     type Item = T;
     type IntoIter = Chain<option::IntoIter<T>, vec_deque::IntoIter<T>>;
 
-    /// All items, oldest first.
+    /// Yields all items, oldest first.
     fn into_iter(self) -> Self::IntoIter {
         self.first.into_iter().chain(self.rest)
     }
 }
 
 impl<T: PartialEq> SmallDeque<T> {
-    /// Removes an item, wherever it is; those that came last are found first. No two are equal.
+    /// Removes an item, wherever it is. Searches from the back. No two items are equal.
     #[inline]
     pub(super) fn remove(&mut self, item: &T) {
         if self.first.as_ref() == Some(item) {
             self.first = None;
             self.len -= 1;
-        } else if let Some(place) = self.rest.iter().rposition(|other| other == item) {
-            self.rest.remove(place);
+        } else if let Some(position) = self.rest.iter().rposition(|other| other == item) {
+            self.rest.remove(position);
             self.len -= 1;
         }
     }
@@ -92,14 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_come_out_in_the_order_they_went_in() {
-        for taken_between in 0..4 {
+    fn items_are_popped_in_the_order_of_their_pushes() {
+        for popped_between in 0..4 {
             let mut items = SmallDeque::new();
             let mut out = Vec::new();
             for item in 0..10 {
                 items.push_back(item);
-                if item % 4 < taken_between {
-                    out.push(items.pop_front().expect("one at least is there"));
+                if item % 4 < popped_between {
+                    out.push(items.pop_front().expect("an item was just pushed"));
                 }
                 assert_eq!(items.len() + out.len(), item + 1);
                 assert!(items.iter().copied().eq(out.len()..=item));

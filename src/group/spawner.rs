@@ -1,19 +1,20 @@
-//! Adding tasks to a group from elsewhere, its own tasks included.
+//! A handle that adds tasks to a group from elsewhere, such as from its own tasks.
 
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
-use super::core::GroupCore;
 use super::result::TaskResult;
-use crate::cancel::CancellationToken;
-use crate::closure::Closure;
+use super::state::GroupInner;
+use crate::cancel::token::CancellationToken;
 use crate::error::TrySubmitError;
 use crate::sync::Arc;
+use crate::task::closure::Closure;
 
-/// Adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the group's own tasks.
+/// A handle that adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the
+/// group's own tasks.
 ///
-/// It does not keep the group going: once the group has been waited for, cancelled or dropped, what is spawned is
-/// dropped unrun.
+/// It does not keep the group open: once the group has been waited for, cancelled or dropped, a
+/// closure that is spawned is dropped unrun.
 ///
 /// # Examples
 ///
@@ -37,12 +38,12 @@ use crate::sync::Arc;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Spawner<R: TaskResult> {
-    core: Arc<GroupCore<R>>,
+    inner: Arc<GroupInner<R>>,
 }
 
 impl<R: TaskResult> Spawner<R> {
-    pub(super) fn new(core: Arc<GroupCore<R>>) -> Self {
-        Self { core }
+    pub(super) fn new(inner: Arc<GroupInner<R>>) -> Self {
+        Self { inner }
     }
 
     /// Adds a task; see [`TaskGroup::spawn`](crate::TaskGroup::spawn).
@@ -51,42 +52,43 @@ impl<R: TaskResult> Spawner<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.core.add(|| Closure::new(f), Location::caller());
+        let _ = self.inner.spawn(|| Closure::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).
     ///
     /// # Errors
     ///
-    /// [`TrySubmitError`] with the closure, if the group is full, or closed for good.
+    /// [`TrySubmitError`] with the closure, if the group is full or closed.
     #[track_caller]
     pub fn try_spawn<F>(&self, f: F) -> Result<(), TrySubmitError<F>>
     where
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.core.try_add(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner.try_spawn(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// The token of the group.
+    /// Returns the token of the group.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
-        self.core.token()
+        self.inner.token()
     }
 }
 
 impl<R: TaskResult> Clone for Spawner<R> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core) }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// User code never panics under a lock of this crate, so no broken state can be seen through a
+// reference.
 impl<R: TaskResult> UnwindSafe for Spawner<R> {}
 impl<R: TaskResult> RefUnwindSafe for Spawner<R> {}
 
 impl<R: TaskResult> fmt::Debug for Spawner<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spawner").field("progress", &self.core.progress()).finish()
+        f.debug_struct("Spawner").field("progress", &self.inner.progress()).finish()
     }
 }

@@ -1,4 +1,4 @@
-//! A group as its owner sees it.
+//! The public face of a group: settings, spawning and waiting.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,36 +6,39 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::completions::Completions;
-use super::core::{Ended, GroupCore, WouldDeadlock};
 use super::result::TaskResult;
-use super::settings::{GroupSettings, Policy, Progress};
+use super::settings::{GroupPolicy, GroupSettings, Progress};
 use super::spawner::Spawner;
-use crate::cancel::CancellationToken;
-use crate::closure::Closure;
-use crate::deadline::Deadline;
-use crate::engine::Engine;
+use super::state::{GroupInner, Outcome, WouldDeadlock};
+use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError, TrySubmitError};
-use crate::pool::WorkerPool;
+use crate::pool::inner::PoolInner;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, OnceLock};
-use crate::waits::Kind;
+use crate::task::closure::Closure;
+use crate::task::waits::Kind;
+use crate::time::deadline::Deadline;
 
-/// Tasks with one fate: wait for all of them, and let the first error cancel the rest. From [`WorkerPool::group`].
+/// A group of tasks that are waited for together and cancelled together. From
+/// [`WorkerPool::group`].
 ///
-/// Unless the [policy](Self::policy) says otherwise, the first task that fails or panics cancels the group: tasks that
-/// have not started never do and their closures are dropped at once, tasks that run can see it in the
-/// [token](Self::token), and [`wait`](Self::wait) returns that first error when all that ran have ended.
+/// By default the first task that fails or panics cancels the group; see [`policy`](Self::policy).
+/// Tasks that have not started never do, and their closures are dropped at once. Running tasks can
+/// see the cancellation in the [token](Self::token). [`wait`](Self::wait) returns the first error
+/// when all tasks that ran have ended.
 ///
-/// Dropping a group without waiting cancels it and does not block.
+/// Dropping a group without waiting cancels it, and does not block.
 ///
 /// # What tasks return
 ///
-/// All tasks of a group return one type, `()` or a `Result`. A task that has a value and cannot fail returns
-/// `Ok::<_, Infallible>(value)`. A task that stops because the token tells it to had better return `Ok`: an `Err` is a
-/// failure like any other, and if nothing has failed before, it is the first.
+/// All tasks of a group return one type, `()` or a `Result`. A task that has a value and cannot
+/// fail returns `Ok::<_, Infallible>(value)`. A task that stops because of the token should return
+/// `Ok`: an `Err` is a failure like any other, and becomes the first error if nothing has failed
+/// before.
 ///
 /// # What waits return
 ///
-/// | | [`FailFast`](Policy::FailFast) | [`CollectAll`](Policy::CollectAll) | [`FirstSuccess`](Policy::FirstSuccess) |
+/// | | [`FailFast`](GroupPolicy::FailFast) | [`CollectAll`](GroupPolicy::CollectAll) | [`FirstSuccess`](GroupPolicy::FirstSuccess) |
 /// |---|---|---|---|
 /// | [`wait`](Self::wait) | all values, or the first error, which cancelled the rest | all values, or the first error, after all have run | the values of those that succeeded; the first error if none did |
 /// | [`wait_all`](Self::wait_all) | every outcome; the rest is cancelled | every outcome | every outcome; the rest is cancelled |
@@ -43,14 +46,15 @@ use crate::waits::Kind;
 ///
 /// # Settings
 ///
-/// The settings are made before the first task: `limit`, `capacity`, `policy`, `deadline`, `parent` and `label` panic
-/// once the group has spawned, or has given out its token or a spawner.
+/// The settings are made before the first task. `limit`, `capacity`, `policy`, `deadline`, `parent`
+/// and `label` panic once the group has spawned a task or has returned its token or a spawner.
 ///
 /// # Waiting on a worker
 ///
-/// A task may make a group of its own pool and wait for it: the waiting worker runs tasks of that group, and of nothing
-/// else. A task that waits for the group it belongs to gets [`GroupError::WouldDeadlock`]; so do waits nested more than
-/// 64 tasks deep on one stack.
+/// A task may make a group of its own pool and wait for it. The waiting worker runs tasks of that
+/// group, and other tasks only if the group needs them to end. A task that waits for its own group
+/// gets [`GroupError::WouldDeadlock`]. So does a wait that is nested more than 64 tasks deep on one
+/// stack.
 ///
 /// # Examples
 ///
@@ -74,27 +78,29 @@ use crate::waits::Kind;
 /// ```
 #[must_use = "dropping a group cancels it"]
 pub struct TaskGroup<R: TaskResult> {
-    engine: Arc<Engine>,
+    /// The pool whose workers run the tasks.
+    pool: Arc<PoolInner>,
+    /// What the setters have set so far.
     settings: GroupSettings,
-    /// The inside, made when it is first needed: the settings are final then.
-    core: OnceLock<Arc<GroupCore<R>>>,
+    /// Made on first use; the settings are final from then on.
+    inner: OnceLock<Arc<GroupInner<R>>>,
 }
 
 impl<R: TaskResult> TaskGroup<R> {
-    fn new(engine: Arc<Engine>) -> Self {
-        let settings = GroupSettings::new(&engine);
-        Self { engine, settings, core: OnceLock::new() }
+    fn new(pool: Arc<PoolInner>) -> Self {
+        let settings = GroupSettings::new(&pool);
+        Self { pool, settings, inner: OnceLock::new() }
     }
 
-    /// Runs at most so many tasks at once. Unless set, as many as there are workers.
+    /// Sets how many tasks may run at once. *Default: as many as there are workers.*
     ///
-    /// A task that another task of the group runs in its own place (see [`spawn`](Self::spawn)) does not count. With a
-    /// limit of zero nothing can run: `try_spawn` finds the group full, and `wait` answers
-    /// [`GroupError::WouldDeadlock`] if something was spawned.
+    /// A task that another task of the group runs inline does not count; see
+    /// [`spawn`](Self::spawn). With a limit of zero nothing can run: `try_spawn` finds the group
+    /// full, and `wait` returns [`GroupError::WouldDeadlock`] if a task was spawned.
     ///
-    /// Groups with limits are like semaphores: a task that adds to a full group whose limit is reached waits for it, on a
-    /// worker too, and two groups with limits whose tasks fill each other may wait for each other for ever. The default
-    /// limit cannot do that.
+    /// A limit works as a semaphore: a task that spawns on another group that is full and at its
+    /// limit waits, on a worker as well. Two groups with limits whose tasks fill each other may
+    /// wait for each other forever. With the default limit this cannot happen.
     ///
     /// # Panics
     ///
@@ -104,8 +110,8 @@ impl<R: TaskResult> TaskGroup<R> {
         self.set(|settings| settings.limit = tasks)
     }
 
-    /// Holds at most so many tasks that have not started; then `spawn` waits. Unless set, the capacity of the pool's
-    /// queue. Zero is like a [limit](Self::limit) of zero.
+    /// Sets how many tasks the group holds that have not started. At that number `spawn` blocks.
+    /// Zero is like a [limit](Self::limit) of zero. *Default: the capacity of the pool's queue.*
     ///
     /// # Panics
     ///
@@ -115,22 +121,24 @@ impl<R: TaskResult> TaskGroup<R> {
         self.set(|settings| settings.capacity = tasks)
     }
 
-    /// When the group cancels the tasks that are left. Unless set, at the first failure.
+    /// Sets when the group cancels its remaining tasks. *Default: at the first failure.*
     ///
     /// # Panics
     ///
     /// If the group has [started](Self#settings).
     #[track_caller]
-    pub fn policy(self, policy: Policy) -> Self {
+    pub fn policy(self, policy: GroupPolicy) -> Self {
         self.set(|settings| settings.policy = policy)
     }
 
-    /// Cancels the group, with [`CancelReason::Expired`], when the moment has come. The earliest of several counts.
+    /// Cancels the group with [`CancelReason::Expired`] at `deadline`. If it is set several times,
+    /// the earliest counts.
     ///
-    /// No thread watches the clock: who waits for the group, or is about to start one of its tasks, finds that the time
-    /// has come. The wait then says [`GroupError::Cancelled`] if nothing had failed before; a task that heeds the time by
-    /// `token.check()?` fails by that, so ask the [token's](Self::token) [`reason`](CancellationToken::reason) if you need to
-    /// tell them apart.
+    /// No thread watches the clock. The deadline takes effect when a thread waits for the group,
+    /// adds a task to it, or is about to start one of its tasks. The wait then returns
+    /// [`GroupError::Cancelled`] if nothing had failed before. A task that stops at the deadline by
+    /// `token.check()?` has failed. To tell the two apart, ask the [token](Self::token) for its
+    /// [`reason`](CancellationToken::reason).
     ///
     /// # Panics
     ///
@@ -162,51 +170,54 @@ impl<R: TaskResult> TaskGroup<R> {
         self.set(|settings| settings.label = Some(Arc::from(&*label.into())))
     }
 
-    /// Adds a task. Blocks while the group is at [capacity](Self::capacity). A task of the group that adds siblings needs a
-    /// [`spawner`](Self::spawner).
+    /// Adds a task. Blocks while the group is at [capacity](Self::capacity). A task of the group
+    /// that adds siblings needs a [`spawner`](Self::spawner).
     ///
-    /// If the group has been cancelled, or the pool shut down, the closure is dropped unrun and the task counts as
-    /// cancelled.
+    /// If the group is cancelled or the pool shut down, the closure is dropped unrun and the task
+    /// counts as cancelled.
     ///
-    /// On a worker of the pool it makes room by itself: a task of the group that adds to the full group runs the new
-    /// task at once, in its own place (or adds it beyond the capacity, when tasks are nested 16 deep on that
-    /// worker); any other worker runs tasks of the group until there is room.
+    /// A worker of the pool makes room by itself:
+    /// - A task of the group that adds to the full group runs the new task inline. If tasks are
+    ///   nested 16 deep on that worker, it adds the task beyond the capacity instead.
+    /// - Any other worker runs tasks of the group until there is room.
     ///
-    /// May wait or run tasks in place: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
+    /// May block or run tasks inline: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that
+    /// tasks take.
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.core().add(|| Closure::new(f), Location::caller());
+        let _ = self.inner().spawn(|| Closure::new(f), Location::caller());
     }
 
-    /// Adds a task if there is room now. Never blocks, and never runs a task in place.
+    /// Adds a task if there is room now. Never blocks, and never runs a task inline.
     ///
     /// # Errors
     ///
-    /// [`TrySubmitError`] with the closure: `Full` if the group is at capacity, `ShutDown` if it was cancelled or the
-    /// pool shut down.
+    /// [`TrySubmitError`] with the closure: `Full` if the group is at capacity, `ShutDown` if the
+    /// group is cancelled or the pool shut down.
     #[track_caller]
     pub fn try_spawn<F>(&self, f: F) -> Result<(), TrySubmitError<F>>
     where
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.core().try_add(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner().try_spawn(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and while the source does.
+    /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and
+    /// while the source blocks.
     ///
-    /// Like [`spawn`](Self::spawn) for each closure, also as to locks. A closure is taken on the calling thread, and then
-    /// waits there for room. Once the group was cancelled, or
-    /// the pool shut down, no further closure is taken. [`wait`](Self::wait) then returns an error also if every task
-    /// that was added has succeeded, so that it does not mistake the part for the whole; but not by
-    /// [`Policy::FirstSuccess`], where success is what ends the group.
+    /// Behaves as [`spawn`](Self::spawn) for each closure, also with regard to locks. The calling
+    /// thread takes a closure, and then waits for room. It takes none once the group is cancelled
+    /// or the pool shut down. Then [`wait`](Self::wait) returns an error even if every task that
+    /// was added has succeeded; except by [`GroupPolicy::FirstSuccess`], where a success ends the
+    /// group.
     ///
-    /// The source may wait for tasks of the group. On a worker of the pool this first runs the tasks that have not
-    /// started, if no other worker is free and the source [promises](Iterator::size_hint) no further closure. A source
-    /// that blocks in `next` cannot be interrupted: a cancellation is seen when `next` has returned.
+    /// The source may wait for tasks of the group. On a worker of the pool, the calling thread
+    /// first runs the tasks that have not started, if no other worker is free and the source
+    /// [promises](Iterator::size_hint) no further closure. A `next` that blocks is not interrupted.
     ///
     /// # Examples
     ///
@@ -222,64 +233,68 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        self.core().add_all(closures.into_iter(), Location::caller());
+        self.inner().spawn_all(closures.into_iter(), Location::caller());
     }
 
-    /// Something that adds tasks from elsewhere, also from the group's own tasks.
+    /// Returns a handle that adds tasks from elsewhere, such as from the group's own tasks.
     #[must_use]
     pub fn spawner(&self) -> Spawner<R> {
-        Spawner::new(Arc::clone(self.core()))
+        Spawner::new(Arc::clone(self.inner()))
     }
 
-    /// The token that is cancelled with the group, for tasks to look at; cancelling it cancels the group.
+    /// Returns the token that is cancelled with the group, for tasks to check. Cancelling the token
+    /// cancels the group.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
-        self.core().token()
+        self.inner().token()
     }
 
-    /// Cancels the group: tasks that have not started never do, and their closures are dropped before this returns;
-    /// running tasks can see it in the token. Cancelling twice does nothing; the second call may return before the first has
-    /// dropped every closure.
+    /// Cancels the group. Tasks that have not started never do, and their closures are dropped
+    /// before this returns. Running tasks can see the cancellation in the token.
+    ///
+    /// A second call is without effect, and may return before the first has dropped every closure.
     pub fn cancel(&self) {
-        self.core().close(CancelReason::Requested);
+        self.inner().close(CancelReason::Requested);
     }
 
-    /// Whether the group was cancelled, by whatever cause. `true` is final.
+    /// Returns `true` if the group was cancelled, for any reason. `true` is final.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.core().is_cancelled()
+        self.inner().is_cancelled()
     }
 
-    /// How many tasks were spawned and how many of them have met their fate; out of date when it arrives.
+    /// Returns how many tasks were spawned and how many are done. May be stale when it returns.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        self.core().progress()
+        self.inner().progress()
     }
 
-    /// Blocks until every task has met its fate and returns the values in the order of spawning. A group without tasks
-    /// returns at once.
+    /// Blocks until every task is done, and returns the values in the order of spawning. Returns at
+    /// once if the group has no tasks.
     ///
-    /// With [`Policy::FirstSuccess`] these are the values of the tasks that did succeed.
+    /// With [`GroupPolicy::FirstSuccess`] these are the values of the tasks that succeeded.
     ///
     /// # Errors
     ///
-    /// The first failure or panic, by time. Else [`GroupError::Cancelled`], if a task was cancelled.
-    /// [`GroupError::WouldDeadlock`], if a task of the group itself waits, and in the cases
-    /// [above](Self#waiting-on-a-worker); the group is cancelled then.
+    /// The first failure or panic by time, or else [`GroupError::Cancelled`] if a task was
+    /// cancelled. [`GroupError::WouldDeadlock`] if a task of the group itself waits, and in the
+    /// cases [above](Self#waiting-on-a-worker). The group is cancelled then.
     pub fn wait(self) -> Result<Vec<R::Value>, GroupError<R::Error>> {
-        match self.core().wait_values(Deadline::NEVER, Kind::Certain) {
+        match self.inner().wait_values(Deadline::NEVER, Kind::Certain) {
             Ok(Some(values)) => values,
             Ok(None) | Err(WouldDeadlock) => Err(GroupError::WouldDeadlock),
         }
     }
 
-    /// Like [`wait`](Self::wait), but blocks at most `timeout`, and then gives the group back. `Duration::MAX` waits
-    /// for ever. On a worker it does not help, unless the wait is for ever: a task run on the way could take longer
-    /// than the timeout.
+    /// Waits as [`wait`](Self::wait) does, but for at most `timeout`. `Duration::MAX` waits
+    /// forever.
+    ///
+    /// On a worker this does not help, unless it waits forever: a task that it ran could take
+    /// longer than the timeout.
     ///
     /// # Errors
     ///
-    /// The group itself, if it was not done in time.
+    /// The group itself, if not all tasks were done in time.
     ///
     /// # Examples
     ///
@@ -295,32 +310,29 @@ impl<R: TaskResult> TaskGroup<R> {
     /// }
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
-    #[allow(
-        clippy::type_complexity,
-        reason = "the outer result says whether it was in time, the inner one is `wait`'s"
-    )]
+    #[allow(clippy::type_complexity, reason = "the outer result is about the time, the inner one is that of `wait`")]
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Vec<R::Value>, GroupError<R::Error>>, Self> {
-        match self.core().wait_values(Deadline::after(timeout), Kind::Certain) {
+        match self.inner().wait_values(Deadline::after(timeout), Kind::Certain) {
             Ok(Some(values)) => Ok(values),
             Ok(None) => Err(self),
             Err(WouldDeadlock) => Ok(Err(GroupError::WouldDeadlock)),
         }
     }
 
-    /// Blocks until every task has met its fate and returns every outcome in the order of spawning. With
-    /// [`Policy::CollectAll`] all tasks run.
+    /// Blocks until every task is done, and returns every outcome in the order of spawning. With
+    /// [`GroupPolicy::CollectAll`] all tasks run.
     ///
     /// # Panics
     ///
-    /// Where [`wait`](Self::wait) would answer [`GroupError::WouldDeadlock`], which has no place in the list.
+    /// In the cases in which [`wait`](Self::wait) returns [`GroupError::WouldDeadlock`].
     ///
     /// # Examples
     ///
     /// ```
-    /// use workcrew::{Policy, WorkerPool};
+    /// use workcrew::{GroupPolicy, WorkerPool};
     ///
     /// let pool = WorkerPool::builder().workers(2).build()?;
-    /// let group = pool.group().policy(Policy::CollectAll);
+    /// let group = pool.group().policy(GroupPolicy::CollectAll);
     /// group.spawn_all(["1", "two", "3"].map(|text| move || text.parse::<u32>()));
     /// let outcomes = group.wait_all();
     /// assert!(outcomes[0].is_ok() && outcomes[1].is_err() && outcomes[2].is_ok());
@@ -328,17 +340,19 @@ impl<R: TaskResult> TaskGroup<R> {
     /// ```
     #[must_use]
     #[track_caller]
-    pub fn wait_all(self) -> Vec<Ended<R>> {
-        match self.core().wait_outcomes() {
+    pub fn wait_all(self) -> Vec<Outcome<R>> {
+        match self.inner().wait_outcomes() {
             Ok(outcomes) => outcomes,
             Err(WouldDeadlock) => panic!("a task cannot wait for its own group, nor help more than 64 tasks deep"),
         }
     }
 
-    /// Yields each outcome as it comes, with the task's index in spawn order. Outcomes that were yielded are not
-    /// returned again by a wait, and take no memory any more. Those that wait to be yielded do: the
-    /// [capacity](Self::capacity) is about tasks that have not started. What holds its source back until results are taken is
-    /// [`map`](crate::WorkerPool::map).
+    /// Returns an iterator over the outcomes in the order in which tasks end, each with the index
+    /// of its task in spawn order.
+    ///
+    /// A wait does not return outcomes that were yielded, and they take no memory any more. Other
+    /// outcomes do: the [capacity](Self::capacity) limits only unstarted tasks. To apply
+    /// back-pressure to the source until results are consumed, use [`map`](crate::WorkerPool::map).
     ///
     /// # Examples
     ///
@@ -353,42 +367,49 @@ impl<R: TaskResult> TaskGroup<R> {
     /// ```
     #[track_caller]
     pub fn completions(&mut self) -> Completions<'_, R> {
-        Completions::new(self.core())
+        Completions::new(self.inner())
     }
 
-    /// Blocks until a task succeeds, and returns its value; the rest is cancelled at that moment. It does not wait for tasks
-    /// that are still running, but for one that this worker, helping, has begun itself.
+    /// Blocks until a task succeeds, and returns its value. The other tasks are cancelled at that
+    /// moment.
+    ///
+    /// Does not wait for tasks that are still running, except for a task that this worker started
+    /// while it helped.
     ///
     /// # Errors
     ///
-    /// If no task succeeded, or by [`Policy::FailFast`] none before: the first failure or panic, else the cancellation. [`GroupError::WouldDeadlock`] also for
-    /// a group without tasks.
+    /// If no task succeeds, the first failure or panic, or else the cancellation. With
+    /// [`GroupPolicy::FailFast`] also if a task failed before the first success.
+    /// [`GroupError::WouldDeadlock`] in the cases of [`wait`](Self::wait), and for a group without
+    /// tasks.
     ///
     /// # Examples
     ///
     /// ```
-    /// use workcrew::{Policy, WorkerPool};
+    /// use workcrew::{GroupPolicy, WorkerPool};
     ///
     /// let pool = WorkerPool::builder().workers(2).build()?;
-    /// let mirrors = pool.group().policy(Policy::FirstSuccess);
+    /// let mirrors = pool.group().policy(GroupPolicy::FirstSuccess);
     /// mirrors.spawn(|| Err("unreachable"));
     /// mirrors.spawn(|| Ok("the page"));
     /// assert_eq!(mirrors.wait_any().unwrap(), "the page");
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     pub fn wait_any(self) -> Result<R::Value, GroupError<R::Error>> {
-        self.core().wait_first()
+        self.inner().wait_first()
     }
 
-    fn core(&self) -> &Arc<GroupCore<R>> {
-        self.core.get_or_init(|| GroupCore::new(Arc::clone(&self.engine), self.settings.clone()))
+    /// Returns the shared state. Makes it on first use.
+    fn inner(&self) -> &Arc<GroupInner<R>> {
+        self.inner.get_or_init(|| GroupInner::new(Arc::clone(&self.pool), self.settings.clone()))
     }
 
+    /// Changes a setting. Panics if the settings are final.
     #[track_caller]
     fn set(mut self, change: impl FnOnce(&mut GroupSettings)) -> Self {
         assert!(
-            self.core.get().is_none(),
-            "the settings of a group are made before its first task, and before it gives out its token or a spawner"
+            self.inner.get().is_none(),
+            "the settings of a group are made before its first task, and before it returns its token or a spawner"
         );
         change(&mut self.settings);
         self
@@ -397,19 +418,20 @@ impl<R: TaskResult> TaskGroup<R> {
 
 impl<R: TaskResult> Drop for TaskGroup<R> {
     fn drop(&mut self) {
-        if let Some(core) = self.core.get() {
-            core.abandon();
+        if let Some(inner) = self.inner.get() {
+            inner.abandon();
         }
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// User code never panics under a lock of this crate, so no broken state can be seen through a
+// reference.
 impl<R: TaskResult> UnwindSafe for TaskGroup<R> {}
 impl<R: TaskResult> RefUnwindSafe for TaskGroup<R> {}
 
 impl<R: TaskResult> fmt::Debug for TaskGroup<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let progress = self.core.get().map(|core| core.progress()).unwrap_or_default();
+        let progress = self.inner.get().map(|inner| inner.progress()).unwrap_or_default();
         f.debug_struct("TaskGroup")
             .field("label", &self.settings.label)
             .field("policy", &self.settings.policy)
@@ -420,8 +442,9 @@ impl<R: TaskResult> fmt::Debug for TaskGroup<R> {
 
 /// # Groups
 impl WorkerPool {
-    /// A group of tasks on this pool. What its closures return, `()` or a `Result`, is inferred from the first `spawn`.
+    /// Returns a new group of tasks on this pool. What its closures return, `()` or a `Result`, is
+    /// inferred from the first `spawn`.
     pub fn group<R: TaskResult>(&self) -> TaskGroup<R> {
-        TaskGroup::new(Arc::clone(self.engine()))
+        TaskGroup::new(Arc::clone(self.inner()))
     }
 }

@@ -1,4 +1,4 @@
-//! Configures and builds a caller.
+//! The builder of a caller.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -10,35 +10,33 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 
-use super::caller::Caller;
-use super::course::Plan;
+use super::call::CallConfig;
+use super::caller::{Caller, ErrorHook};
 use super::error::CallError;
-use super::method::{MethodConfig, Methods};
-use super::target::{Interceptor, Line};
+use super::method::{MethodConfig, MethodTable};
+use super::target::{CallerInner, Interceptor};
 use super::transport::Transport;
-use crate::deadline::Deadline;
 use crate::io::{Driver, DriverError};
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, Mutex};
+use crate::time::deadline::Deadline;
 
-/// Calls in flight unless set: what servers commonly grant one connection.
+/// The default limit of calls in flight. Servers commonly allow as many on one connection.
 const DEFAULT_IN_FLIGHT: usize = 100;
-/// The time for a call unless set.
+/// The default time for a call.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Messages of a stream that wait for their reader unless set.
+/// The default number of messages of a stream that are read ahead.
 const DEFAULT_STREAM_BUFFER: usize = 16;
-/// The most that may be set.
+/// The largest number of messages of a stream that may be read ahead.
 const MAX_STREAM_BUFFER: usize = 1 << 20;
 
-/// Told of errors that no thread waits for.
-pub(super) type ErrorHook = Arc<dyn Fn(CallError) + Send + Sync>;
-
-/// Makes a transport inside the runtime of the I/O thread.
+/// A function that makes a transport. Called inside the runtime of the I/O thread.
 type MakeTransport = Box<dyn FnOnce() -> Transport + Send>;
 
-/// Configures a caller. From [`Caller::builder`] or [`Caller::over`]. Setters only store;
-/// [`build`](Self::build) and [`connect`](Self::connect) check.
+/// A builder that configures a caller. From [`Caller::builder`] or [`Caller::over`].
+///
+/// Setters only store; [`build`](Self::build) and [`connect`](Self::connect) check.
 #[must_use = "a builder does nothing until `build` or `connect` is called"]
 pub struct CallerBuilder {
     source: Source,
@@ -53,10 +51,11 @@ pub struct CallerBuilder {
     on_error: Option<ErrorHook>,
 }
 
-/// What the transport is made of.
+/// The source of the transport.
 enum Source {
+    /// A channel to this endpoint.
     Endpoint(Box<Endpoint>),
-    /// The lock lets the builder be shared; it is never taken.
+    /// A service of the user. The lock only makes the builder `Sync`, and is never taken.
     Service(Mutex<MakeTransport>),
 }
 
@@ -67,10 +66,10 @@ pub enum CallerError {
     /// The limit of calls in flight is zero or too high.
     #[error("max_in_flight: {0}")]
     MaxInFlight(#[source] DriverError),
-    /// The operating system refused to start the I/O thread, or what it needs.
+    /// The operating system refused to start the I/O thread, or a resource that the thread needs.
     #[error(transparent)]
     IoThread(DriverError),
-    /// No connection can be made to such an address.
+    /// The address is invalid.
     #[error("endpoint: `{uri}` {problem}")]
     #[non_exhaustive]
     Endpoint {
@@ -86,7 +85,7 @@ pub enum CallerError {
         /// The name.
         name: String,
     },
-    /// A stream needs room for one message at least, and at most for 1,048,576.
+    /// The buffer of a stream holds no message, or more than 1,048,576.
     #[error("stream_buffer: {requested} is not between 1 and {limit}")]
     #[non_exhaustive]
     StreamBuffer {
@@ -95,12 +94,13 @@ pub enum CallerError {
         /// The largest number allowed.
         limit: usize,
     },
-    /// There is no connection; only [`CallerBuilder::connect`] says so.
+    /// There is no connection. Only [`CallerBuilder::connect`] returns this.
     #[error("endpoint: {0}")]
     Connect(#[source] CallError),
 }
 
 impl CallerBuilder {
+    /// Returns a builder with the defaults.
     fn new(source: Source) -> Self {
         Self {
             source,
@@ -116,58 +116,59 @@ impl CallerBuilder {
         }
     }
 
-    /// Sets how many calls may be in flight, 1 to 1,048,576. Calls that wait for their next attempt count. *Default: 100*.
+    /// Sets how many calls may be in flight, 1 to 1,048,576. Calls that wait for their next attempt
+    /// count. *Default: 100*.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.max_in_flight = calls;
         self
     }
 
-    /// Sets the time for a call, all attempts and delays together, from the moment it has its slot. The server is told
-    /// what is left of it. `Duration::MAX` means forever. *Default: 30 seconds*.
+    /// Sets the time for a call, all attempts and delays together, from the moment it has its slot.
+    /// The server receives the time that is left. `Duration::MAX` means forever. *Default: 30
+    /// seconds*.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The former name of [`timeout`](Self::timeout).
-    #[doc(hidden)]
-    pub fn deadline(self, timeout: Duration) -> Self {
-        self.timeout(timeout)
-    }
-
     /// Sets when a failed attempt is followed by another. *Default: [`RetryPolicy::exponential`]*.
     ///
-    /// A policy that does not say which errors are worth it gets the usual answer:
-    /// - `UNAVAILABLE` and `ABORTED`;
-    /// - `RESOURCE_EXHAUSTED`, unless it is about the size of a message or of metadata;
-    /// - `DEADLINE_EXCEEDED` of calls that are [idempotent](Caller::idempotent), or whose request was not sent in time.
+    /// A policy without a function that classifies errors retries these:
+    /// - `UNAVAILABLE` and `ABORTED`,
+    /// - `RESOURCE_EXHAUSTED`, unless it is about the size of a message or of metadata,
+    /// - `DEADLINE_EXCEEDED` of calls that are [idempotent](Caller::idempotent), or whose request
+    ///   was not sent in time.
     ///
-    /// The server's `grpc-retry-pushback-ms` counts in any case, and so does its `google.rpc.RetryInfo`. A wrong
-    /// certificate or address is never worth another attempt. The deadline of the policy, if it is earlier than the
-    /// caller's timeout, takes its place. The policy's attempt deadline is the time for one attempt.
+    /// The server's `grpc-retry-pushback-ms` and `google.rpc.RetryInfo` count with every policy. A
+    /// wrong certificate or address is never retried. If the timeout of the policy is shorter than
+    /// that of the caller, it applies instead. The policy's attempt timeout is the time for one
+    /// attempt.
     ///
-    /// What the policy was given to judge errors by is called on the I/O thread, so it must not block. Its panic ends the
-    /// call.
+    /// The function that classifies errors is called on the I/O thread, so it must not block. A
+    /// panic of the function ends the call.
     pub fn retry(mut self, policy: RetryPolicy<Status>) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Sets what differs for one method, `/package.Service/Method`, or for all methods of a service, `/package.Service/`.
-    /// A method comes before its service, and of two settings for the same name the later one counts.
+    /// Sets what differs for one method, `/package.Service/Method`, or for all methods of a
+    /// service, `/package.Service/`. A method takes precedence over its service. If a name is set
+    /// twice, the later setting counts.
     ///
-    /// The name is compared with the path of the first request that a call makes. Until that request is made, the caller's
-    /// own timeout applies.
+    /// The name is compared with the path of the first request that a call makes. Until that
+    /// request is made, the caller's own timeout applies.
     pub fn method(mut self, name: impl Into<String>, config: MethodConfig) -> Self {
         self.methods.push((name.into(), config));
         self
     }
 
-    /// Adds a closure that edits each request before it is sent, or refuses it: adds a token, say. It sees what the request
-    /// and the caller have set. Interceptors run in the order in which they were added, for each attempt anew.
+    /// Adds a closure that edits each request before it is sent, or refuses it. For example, it
+    /// adds a token. It sees the metadata that the request and the caller have set. Interceptors
+    /// run for each attempt, in the order in which they were added.
     ///
-    /// It runs on the I/O thread, so it must not block; a token that must be awaited is awaited in the closure of the call.
-    /// An error is that of the attempt. A panic ends the call.
+    /// The closure runs on the I/O thread, so it must not block. If a token must be awaited, await
+    /// it in the closure of the call. An error of the closure is the error of the attempt. A panic
+    /// ends the call.
     pub fn intercept(mut self, f: impl Fn(Request<()>) -> Result<Request<()>, Status> + Send + Sync + 'static) -> Self {
         self.interceptors.push(Arc::new(f));
         self
@@ -179,33 +180,37 @@ impl CallerBuilder {
         self
     }
 
-    /// Sets how many messages of a [stream](Caller::stream) wait for their reader, 1 to 1,048,576. *Default: 16*.
+    /// Sets how many messages of a [stream](Caller::stream) are read ahead, 1 to 1,048,576.
+    /// *Default: 16*.
     pub fn stream_buffer(mut self, messages: usize) -> Self {
         self.stream_buffer = messages;
         self
     }
 
-    /// Sets the label of the calls that observers see. *Default: the endpoint's address*, or `grpc` over a service.
+    /// Sets the label of the calls, which observers see. *Default: the endpoint's address, or
+    /// `grpc` over a service*.
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
         self.label = Some(label.into());
         self
     }
 
-    /// Sets what is told, on a worker, of each [`notify`](Caller::notify) that failed. A panic of `f` is one of the call.
+    /// Sets a hook that is called, on a worker, with the error of each [`notify`](Caller::notify)
+    /// that failed. A panic of `f` is a panic of the call.
     ///
-    /// `f` may notify again. An error of that is told too, up to eight such errors in a row. After that an error counts as
-    /// a failed task, and `f` is not told: otherwise a target that is down would keep the pool busy forever.
+    /// `f` may notify again. It is called with an error of that call too, up to eight such errors
+    /// in a row. A further error counts as a failed task, but `f` is not called. Otherwise a target
+    /// that is down would keep the pool busy forever.
     pub fn on_error(mut self, f: impl Fn(CallError) + Send + Sync + 'static) -> Self {
         self.on_error = Some(Arc::new(f));
         self
     }
 
-    /// Builds a caller whose calls are tasks of `pool`. Does not connect: the first call does, and any later one that finds
-    /// the connection broken. Does not block.
+    /// Builds a caller whose calls are tasks of `pool`. Does not block and does not connect. The
+    /// first call connects, and so does a later call that finds the connection lost.
     ///
     /// # Errors
     ///
-    /// [`CallerError`], which names the setting, or says that the I/O thread could not be started.
+    /// [`CallerError`], if a setting is invalid or the I/O thread could not be started.
     pub fn build(self, pool: &WorkerPool) -> Result<Caller, CallerError> {
         self.assemble(pool, |source, driver| {
             let _runtime = driver.io().runtime().enter();
@@ -216,15 +221,17 @@ impl CallerBuilder {
         })
     }
 
-    /// Builds a caller as [`build`](Self::build) does, and connects first, so that a wrong address or certificate is found
-    /// at the start. Blocks until there is a connection, for the [timeout](Self::timeout) at most. On a worker this holds
-    /// the worker. A connection that is lost later is made anew.
+    /// Builds a caller as [`build`](Self::build) does, and connects first, so that a wrong address
+    /// or certificate is found at the start. Blocks until there is a connection, for at most the
+    /// [timeout](Self::timeout). On a worker this holds the worker. If the connection is lost
+    /// later, the next call connects again.
     ///
-    /// Over a service it blocks until the service says that it is ready. A channel that connects lazily always says so.
+    /// Over a service it blocks until the service is ready. A channel that connects lazily is
+    /// always ready.
     ///
     /// # Errors
     ///
-    /// [`CallerError`]: as `build`, or [`CallerError::Connect`].
+    /// [`CallerError`], in the cases of `build`, or if there is no connection in time.
     #[track_caller]
     pub fn connect(self, pool: &WorkerPool) -> Result<Caller, CallerError> {
         let deadline = Deadline::after(self.timeout);
@@ -247,6 +254,7 @@ impl CallerBuilder {
         })
     }
 
+    /// Checks the settings and builds the caller over the transport that `transport` makes.
     fn assemble(
         self,
         pool: &WorkerPool,
@@ -254,7 +262,7 @@ impl CallerBuilder {
     ) -> Result<Caller, CallerError> {
         let label = match &self.source {
             Source::Endpoint(endpoint) => {
-                check(endpoint)?;
+                check_endpoint(endpoint)?;
                 endpoint.uri().to_string().into()
             }
             Source::Service(_) => "grpc".into(),
@@ -262,7 +270,7 @@ impl CallerBuilder {
         if !(1..=MAX_STREAM_BUFFER).contains(&self.stream_buffer) {
             return Err(CallerError::StreamBuffer { requested: self.stream_buffer, limit: MAX_STREAM_BUFFER });
         }
-        let methods = Methods::new(self.policy, self.timeout, self.methods);
+        let methods = MethodTable::new(self.policy, self.timeout, self.methods);
         let methods = methods.map_err(|name| CallerError::Method { name })?;
         let driver = Driver::new(pool, self.max_in_flight).map_err(|error| match error {
             DriverError::Start(_) => CallerError::IoThread(error),
@@ -270,14 +278,14 @@ impl CallerBuilder {
         })?;
         let driver = driver.label(self.label.unwrap_or(label));
         let transport = transport(self.source, &driver)?;
-        let plan = Plan {
-            line: Arc::new(Line { transport, methods, interceptors: self.interceptors }),
+        let config = CallConfig {
+            inner: Arc::new(CallerInner { transport, methods, interceptors: self.interceptors }),
             overrides: self.overrides,
-            carried: Arc::new(MetadataMap::new()),
+            propagated: Arc::new(MetadataMap::new()),
             is_stream: false,
-            closing: driver.engine().closing.clone(),
+            closing: driver.pool().shutdown_token.clone(),
         };
-        Ok(Caller { driver: Arc::new(driver), plan, on_error: self.on_error, stream_buffer: self.stream_buffer })
+        Ok(Caller { driver: Arc::new(driver), config, on_error: self.on_error, stream_buffer: self.stream_buffer })
     }
 }
 
@@ -288,11 +296,12 @@ impl Caller {
         CallerBuilder::new(Source::Endpoint(Box::new(endpoint)))
     }
 
-    /// Configures a caller over a channel that exists, or over a tower service around one: with layers, with a connector of
-    /// its own, with several endpoints.
+    /// Configures a caller over an existing channel, or over a tower service around one: with
+    /// layers, a custom connector or several endpoints.
     ///
-    /// The connection of a channel is driven by the runtime in which it was made. If that runtime stops, so do the calls.
-    /// [`over_with`](Self::over_with) makes it in the runtime that drives the calls.
+    /// The runtime in which a channel was made drives its connection. If that runtime stops, so do
+    /// the calls. [`over_with`](Self::over_with) makes the channel in the runtime that drives the
+    /// calls.
     ///
     /// # Examples
     ///
@@ -338,9 +347,10 @@ impl Caller {
         Self::over_with(|| service)
     }
 
-    /// Configures a caller as [`over`](Self::over) does. `make` is called when the caller is built, inside the runtime of
-    /// the pool's I/O thread, as [`Channel::balance_list`](tonic::transport::Channel::balance_list) and
-    /// [`Endpoint::connect_lazy`] need it.
+    /// Configures a caller as [`over`](Self::over) does. `make` is called when the caller is built,
+    /// inside the runtime of the pool's I/O thread.
+    /// [`Channel::balance_list`](tonic::transport::Channel::balance_list) and
+    /// [`Endpoint::connect_lazy`] need that.
     pub fn over_with<S, B>(make: impl FnOnce() -> S + Send + 'static) -> CallerBuilder
     where
         S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
@@ -353,8 +363,9 @@ impl Caller {
     }
 }
 
-/// An address without a scheme or a host is an error that no attempt mends. (A Unix socket has a stand-in for both.)
-fn check(endpoint: &Endpoint) -> Result<(), CallerError> {
+/// Checks that an address has a scheme and a host, because no attempt can succeed without. (For a
+/// Unix socket tonic puts in both.)
+fn check_endpoint(endpoint: &Endpoint) -> Result<(), CallerError> {
     let uri = endpoint.uri();
     let problem = match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(host)) if !host.is_empty() => return Ok(()),

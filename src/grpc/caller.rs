@@ -1,4 +1,4 @@
-//! Launches calls to one target.
+//! A caller, which makes calls to one target.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,120 +9,130 @@ use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
-use super::builder::ErrorHook;
-use super::course::Plan;
+use super::call::CallConfig;
 use super::error::CallError;
 use super::target::{self, Target};
-use crate::deadline::Deadline;
-use crate::engine::Patience;
 use crate::error::{JoinError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
-use crate::handle::JoinHandle;
-use crate::io::{Driver, Fate};
-use crate::observer::Outcome;
+use crate::io::{Driver, OnOutput};
+use crate::observe::task_info::TaskOutcome;
+use crate::pool::submit::WaitMode;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, thread_local};
+use crate::task::handle::JoinHandle;
+use crate::time::deadline::Deadline;
 
-/// How many errors of `notify` in a row the error hook is told of, each made by the hook itself.
-const MOST_HOOKS: u32 = 8;
+/// A hook that is called with errors that no thread waits for. User code.
+pub(super) type ErrorHook = Arc<dyn Fn(CallError) + Send + Sync>;
+
+/// How many errors in a row the error hook is called with, if the hook itself made each of those
+/// calls by `notify`.
+const MAX_HOOK_DEPTH: u32 = 8;
 
 /// The result of a call.
-pub(super) type Called<T> = Result<Response<T>, CallError>;
+pub(super) type CallResult<T> = Result<Response<T>, CallError>;
 
-/// Makes calls to one gRPC target, at most a set number at a time. From [`Caller::builder`] or [`Caller::over`].
+/// A caller of one gRPC target, with a limit of calls in flight. From [`Caller::builder`] or
+/// [`Caller::over`].
 ///
-/// Clones share the connection and the limit. A caller may differ from its clones in [timeout](Self::with_timeout),
-/// [retries](Self::with_retry), [metadata](Self::carry), [idempotence](Self::idempotent) and
-/// [readiness](Self::wait_for_ready).
+/// Clones share the connection and the limit. A caller may differ from its clones in
+/// [timeout](Self::with_timeout), [retries](Self::with_retry), [metadata](Self::propagate),
+/// [idempotence](Self::idempotent) and [readiness](Self::wait_for_ready).
 ///
 /// # A call
 ///
-/// Each form takes a closure that makes *one attempt*. It gets a [`Target`], wraps a client around it, and returns the
-/// future of the client's method. It is called anew for each attempt, on the I/O thread, and must not block.
+/// Each method takes a closure that makes *one attempt*. The closure gets a [`Target`], wraps a
+/// client around it, and returns the future of the client's method. It is called for each attempt,
+/// on the I/O thread, and must not block.
 ///
-/// A call is a task of the pool, with one outcome over all attempts. While it is in flight, or waits for the next attempt,
-/// it holds one of the caller's slots and no worker, and counts as queued. It outlives the task that made it. It ends by
-/// its answer, by its deadline, by [`JoinHandle::cancel`] (which resets the stream), or by `shutdown_now`. The pool's
-/// `shutdown` waits for calls in flight, but begins no further attempts. A call that fails counts as failed in the pool's
-/// metrics and for its [`Observer`](crate::Observer), whether a thread waits for it or not. A panic is not tried again: it
-/// ends the call.
+/// A call is a task of the pool, with one outcome over all attempts. While it is in flight, or
+/// waits for the next attempt, it holds one of the caller's slots and no worker, and counts as
+/// queued. It may outlive the task that made it. It ends by its response, by its deadline, by
+/// [`JoinHandle::cancel`] (which resets the stream), or by `shutdown_now`. The pool's `shutdown`
+/// waits for calls in flight, but no further attempts begin.
 ///
-/// When all slots are taken the plain forms block until one is free, `try_` refuses, `_timeout` blocks at most that long.
-/// On a worker of the pool, and inside a call, no form blocks: the plain ones launch the call, which then waits for its
-/// slot without the thread.
+/// A call that fails counts as failed in the pool's metrics and for its
+/// [`Observer`](crate::Observer), even if no thread waits for it. A panic is not retried: it ends
+/// the call.
+///
+/// If all slots are taken, the plain methods block until one is free, `try_` methods return an
+/// error at once, and [`try_call_for`](Self::try_call_for) blocks for at most its timeout. On a
+/// worker of the pool, and inside a call, no method blocks. There the plain methods make the call
+/// at once, and it waits for its slot on the I/O thread.
 ///
 /// # Streams
 ///
-/// A call is over when its future is ready, and gives its slot back. So a response stream must not outlive the future: a
-/// call that would hand one out fails with `FAILED_PRECONDITION`. Read the stream inside the closure, or use
-/// [`stream`](Self::stream).
+/// A call ends when its future is ready, and then releases its slot. So a response stream must not
+/// outlive the future: a call that returns an open stream fails with `FAILED_PRECONDITION`. Read
+/// the stream inside the closure, or use [`stream`](Self::stream).
 ///
 /// # Awaiting
 ///
-/// The handle is a future: an async server can `.await` the call. Its own request may be cancelled meanwhile; the call
-/// goes on.
+/// The handle is a future, so an async server can `.await` the call. If the server's own request is
+/// cancelled meanwhile, the call continues.
 ///
 /// See the [module](super) for an example.
 #[derive(Clone)]
 pub struct Caller {
+    /// Runs the calls, and has the slots.
     pub(super) driver: Arc<Driver>,
-    pub(super) plan: Plan,
+    /// The configuration of the calls.
+    pub(super) config: CallConfig,
+    /// Called with the errors of `notify`.
     pub(super) on_error: Option<ErrorHook>,
+    /// How many messages of a stream are read ahead.
     pub(super) stream_buffer: usize,
 }
 
 thread_local! {
-    /// How many error hooks in a row have led to what runs on this thread.
-    static HOOKS: Cell<u32> = const { Cell::new(0) };
+    /// How many error hooks in a row have led to the code that runs on this thread.
+    static HOOK_DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
 /// # Clones that differ
 impl Caller {
-    /// Returns the same caller with another timeout. If the builder sets one for the [method](super::CallerBuilder::method)
-    /// too, the shorter one counts.
+    /// Returns the same caller with another timeout. If the [method](super::CallerBuilder::method)
+    /// has its own timeout, the shorter one counts.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.plan.overrides.timeout = Some(timeout);
+        self.config.overrides.timeout = Some(timeout);
         self
     }
 
-    /// The former name of [`with_timeout`](Self::with_timeout).
-    #[doc(hidden)]
-    #[must_use]
-    pub fn with_deadline(self, timeout: Duration) -> Self {
-        self.with_timeout(timeout)
-    }
-
-    /// Returns the same caller with another policy, which also takes the place of those of methods.
+    /// Returns the same caller with another policy, which also replaces those of methods.
     #[must_use]
     pub fn with_retry(mut self, policy: RetryPolicy<Status>) -> Self {
-        self.plan.overrides.retry = Some(policy);
+        self.config.overrides.retry = Some(policy);
         self
     }
 
-    /// Returns the same caller for calls that may run twice on the server: `DEADLINE_EXCEEDED` is worth another attempt. (It
-    /// cannot be known whether the server has acted on an attempt that ran out of time.)
+    /// Returns the same caller for calls that may run twice on the server. Then `DEADLINE_EXCEEDED`
+    /// is retried, although the server may have acted on the attempt.
     #[must_use]
     pub fn idempotent(mut self) -> Self {
-        self.plan.overrides.is_idempotent = true;
+        self.config.overrides.is_idempotent = true;
         self
     }
 
-    /// Returns the same caller for calls that wait for a connection, until their timeout, instead of failing when there is
-    /// none. The time without a connection costs no attempt. Tries to connect again after 20 ms, then after twice as long
-    /// each time, up to a second. A wrong certificate or address still ends the call at once.
+    /// Returns the same caller for calls that wait for a connection, until their timeout, instead
+    /// of failing without one. The time without a connection does not count as an attempt. A call
+    /// tries to connect again after 20 ms, and doubles the delay each time up to one second. A
+    /// wrong certificate or address still ends the call at once.
     #[must_use]
     pub fn wait_for_ready(mut self) -> Self {
-        self.plan.overrides.waits_for_ready = true;
+        self.config.overrides.waits_for_ready = true;
         self
     }
 
-    /// Returns the same caller, which sends with each request what `keys` name in `incoming`, in any case and with all
-    /// values: trace ids, say, of the request that is being served. What was carried of the same keys before gives way. What
-    /// the protocol uses itself (`grpc-…`, `te`, `content-type`, `user-agent`) is not carried. What a request sets by itself
-    /// comes first.
+    /// Returns the same caller, which adds the entries of `incoming` that `keys` name to each
+    /// request. For example, it propagates the trace ids of the request that is being served.
+    ///
+    /// Keys match in any case, and all their values are sent. They replace values that were
+    /// propagated for the same key before. Keys that the protocol reserves (`grpc-…`, `te`,
+    /// `content-type`, `user-agent`) are not propagated. A value that a request sets itself takes
+    /// precedence.
     #[must_use]
-    pub fn carry(mut self, incoming: &MetadataMap, keys: &[&str]) -> Self {
-        target::carry(Arc::make_mut(&mut self.plan.carried), incoming, keys);
+    pub fn propagate(mut self, incoming: &MetadataMap, keys: &[&str]) -> Self {
+        target::propagate(Arc::make_mut(&mut self.config.propagated), incoming, keys);
         self
     }
 
@@ -132,10 +142,12 @@ impl Caller {
         self.driver.max_in_flight()
     }
 
-    /// Returns how many calls are in flight, those between two attempts included. May be stale when it returns. A call that
-    /// waits for its slot without a thread is not counted. Nor is one that has ended and whose
-    /// [`call_then`](Self::call_then) or error still waits for a worker, though it may still hold up other threads that
-    /// call.
+    /// Returns how many calls are in flight, including those between two attempts. May be stale
+    /// when it returns.
+    ///
+    /// A call that waits for its slot on the I/O thread is not counted. Nor is a call that has
+    /// ended and whose [`call_then`](Self::call_then) closure or error waits for a worker, though
+    /// it may still block other threads that call.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.driver.in_flight()
@@ -144,67 +156,72 @@ impl Caller {
 
 /// # Calling
 impl Caller {
-    /// Makes a call, and returns the handle to wait for the answer. Dropping the handle leaves the call alone; to learn
-    /// of its errors then, use [`notify`](Self::notify). May wait for a slot: hold no [lock](crate#may-i-hold-a-lock-while-i-submit)
-    /// that the calls take.
+    /// Makes a call, and returns a handle to wait for the response. Dropping the handle does not
+    /// affect the call; to learn of errors without a handle, use [`notify`](Self::notify).
+    ///
+    /// May block until there is a slot: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that
+    /// the calls take.
     ///
     /// # Errors
     ///
     /// [`SubmitError`] with the closure, if the pool is shut down.
     #[track_caller]
-    pub fn call<F, Fut, T>(&self, f: F) -> Result<JoinHandle<Called<T>>, SubmitError<F>>
+    pub fn call<F, Fut, T>(&self, f: F) -> Result<JoinHandle<CallResult<T>>, SubmitError<F>>
     where
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch(Patience::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.spawn_call(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
     }
 
-    /// Like [`call`](Self::call), but never blocks.
+    /// Makes a call as [`call`](Self::call) does, but never blocks.
     ///
     /// # Errors
     ///
-    /// [`TrySubmitError`] with the closure: full, if all slots are taken; or the pool is shut down.
+    /// [`TrySubmitError`] with the closure, if all slots are taken or the pool is shut down.
     #[track_caller]
-    pub fn try_call<F, Fut, T>(&self, f: F) -> Result<JoinHandle<Called<T>>, TrySubmitError<F>>
+    pub fn try_call<F, Fut, T>(&self, f: F) -> Result<JoinHandle<CallResult<T>>, TrySubmitError<F>>
     where
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch(Patience::Try, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.spawn_call(WaitMode::Never, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    /// Like [`call`](Self::call), but blocks at most `timeout` for a slot; `Duration::MAX` means forever. (For the call
-    /// itself see [`with_timeout`](Self::with_timeout).)
+    /// Makes a call as [`call`](Self::call) does, but blocks for at most `timeout` until there is a
+    /// slot. `Duration::MAX` means forever. (For the time of the call itself, see
+    /// [`with_timeout`](Self::with_timeout).)
     ///
     /// # Errors
     ///
-    /// [`SubmitTimeoutError`] with the closure, if no slot came free in time or the pool is shut down.
+    /// [`SubmitTimeoutError`] with the closure, if no slot became free in time or the pool is shut
+    /// down.
     #[track_caller]
-    pub fn call_timeout<F, Fut, T>(
+    pub fn try_call_for<F, Fut, T>(
         &self,
-        f: F,
         timeout: Duration,
-    ) -> Result<JoinHandle<Called<T>>, SubmitTimeoutError<F>>
+        f: F,
+    ) -> Result<JoinHandle<CallResult<T>>, SubmitTimeoutError<F>>
     where
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        let patience = Patience::Until(Deadline::after(timeout));
-        self.launch(patience, Location::caller(), f).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+        let wait_mode = WaitMode::Until(Deadline::after(timeout));
+        self.spawn_call(wait_mode, Location::caller(), f).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
     }
 
     /// Makes a call and blocks until it has ended. On a worker this holds the worker.
     ///
     /// # Errors
     ///
-    /// [`CallError`], also if the pool is shut down, the call panicked or was cancelled. Inside a call it answers
-    /// [`JoinError::WouldDeadlock`](crate::JoinError) in [`CallError::join_error`].
+    /// [`CallError`], also if the pool is shut down, or the call panicked or was cancelled. Inside
+    /// a call it returns [`JoinError::WouldDeadlock`](crate::JoinError) in
+    /// [`CallError::join_error`].
     #[track_caller]
-    pub fn call_blocking<F, Fut, T>(&self, f: F) -> Called<T>
+    pub fn call_blocking<F, Fut, T>(&self, f: F) -> CallResult<T>
     where
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
@@ -213,17 +230,19 @@ impl Caller {
         if self.driver.io().is_here() {
             return Err(CallError::join(JoinError::WouldDeadlock));
         }
-        let call = self.launch(Patience::Policy, Location::caller(), f).map_err(|_| CallError::shut_down())?;
+        let call = self.spawn_call(WaitMode::Policy, Location::caller(), f).map_err(|_| CallError::shut_down())?;
         call.join().unwrap_or_else(|error| Err(CallError::join(error)))
     }
 
-    /// Makes a call and hands what it comes to to `then`, which runs on a worker. The value of `then` is that of the handle,
-    /// which may be dropped. Until a worker comes to `then`, it counts towards the limit of other threads that call, though not
-    /// in [`in_flight`](Self::in_flight). A worker that
-    /// joins or polls the handle waits for the answer and runs `then` itself.
+    /// Makes a call, and then calls `then` with its result on a worker. The value of `then` is that
+    /// of the handle, which may be dropped.
     ///
-    /// Whatever `then` makes of an error, the task counts as succeeded: it has been told. If the call is cancelled, `then`
-    /// is dropped.
+    /// Until a worker runs `then`, the call counts towards the limit for other threads that call,
+    /// though not in [`in_flight`](Self::in_flight). A worker that joins or polls the handle waits
+    /// for the response and runs `then` itself.
+    ///
+    /// If the call fails, the task still counts as succeeded, because `then` has received the
+    /// error. If the call is cancelled, `then` is dropped.
     ///
     /// # Errors
     ///
@@ -234,21 +253,22 @@ impl Caller {
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
-        C: FnOnce(Called<T>) -> U + Send + 'static,
+        C: FnOnce(CallResult<T>) -> U + Send + 'static,
         U: Send + 'static,
     {
-        let plan = self.plan.clone();
+        let config = self.config.clone();
         let make = |(f, then)| {
-            let fate = Fate { f: then, on_worker: Some(|_: &_| true), outcome_of: |_: &_| Outcome::Succeeded };
-            (plan.run(f), fate)
+            let on_output =
+                OnOutput { f: then, on_worker: Some(|_: &_| true), outcome_of: |_: &_| TaskOutcome::Succeeded };
+            (config.run(f), on_output)
         };
         self.driver
-            .launch(Patience::Policy, Location::caller(), (f, then), make)
+            .spawn_with(WaitMode::Policy, Location::caller(), (f, then), make)
             .map_err(|(_, both)| SubmitError::new(both))
     }
 
-    /// Makes a call and waits for no answer. An error goes to [`on_error`](super::CallerBuilder::on_error), on a worker, and to the
-    /// pool's observer as a task that failed.
+    /// Makes a call without a handle. If it fails, [`on_error`](super::CallerBuilder::on_error) is
+    /// called on a worker, and the task counts as failed.
     ///
     /// # Errors
     ///
@@ -260,14 +280,14 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch_unheard(Patience::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.spawn_notify(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
     }
 
-    /// Like [`notify`](Self::notify), but never blocks.
+    /// Makes a call as [`notify`](Self::notify) does, but never blocks.
     ///
     /// # Errors
     ///
-    /// [`TrySubmitError`] with the closure: full, if all slots are taken; or the pool is shut down.
+    /// [`TrySubmitError`] with the closure, if all slots are taken or the pool is shut down.
     #[track_caller]
     pub fn try_notify<F, Fut, T>(&self, f: F) -> Result<(), TrySubmitError<F>>
     where
@@ -275,34 +295,36 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch_unheard(Patience::Try, Location::caller(), f)
+        self.spawn_notify(WaitMode::Never, Location::caller(), f)
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
-    fn launch<F, Fut, T>(
+    /// Spawns a call whose result is that of the handle.
+    fn spawn_call<F, Fut, T>(
         &self,
-        patience: Patience,
+        wait_mode: WaitMode,
         location: &'static Location<'static>,
         f: F,
-    ) -> Result<JoinHandle<Called<T>>, (Refusal, F)>
+    ) -> Result<JoinHandle<CallResult<T>>, (Refusal, F)>
     where
         F: FnMut(Target) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        let plan = self.plan.clone();
+        let config = self.config.clone();
         let make = |f| {
-            let unchanged: fn(Called<T>) -> Called<T> = |called| called;
-            let outcome_of: fn(&Called<T>) -> Outcome =
-                |called| if called.is_ok() { Outcome::Succeeded } else { Outcome::Failed };
-            (plan.run(f), Fate { f: unchanged, on_worker: None, outcome_of })
+            let unchanged: fn(CallResult<T>) -> CallResult<T> = |result| result;
+            let outcome_of: fn(&CallResult<T>) -> TaskOutcome =
+                |result| if result.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
+            (config.run(f), OnOutput { f: unchanged, on_worker: None, outcome_of })
         };
-        self.driver.launch(patience, location, f, make)
+        self.driver.spawn_with(wait_mode, location, f, make)
     }
 
-    fn launch_unheard<F, Fut, T>(
+    /// Spawns a call whose error goes to the error hook.
+    fn spawn_notify<F, Fut, T>(
         &self,
-        patience: Patience,
+        wait_mode: WaitMode,
         location: &'static Location<'static>,
         f: F,
     ) -> Result<(), (Refusal, F)>
@@ -311,36 +333,37 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        let (plan, on_error, hooks) = (self.plan.clone(), self.on_error.clone(), HOOKS.get());
+        let (config, on_error, depth) = (self.config.clone(), self.on_error.clone(), HOOK_DEPTH.get());
         let make = |f| {
-            let tell = move |called: Called<T>| {
-                let error = called.err()?;
+            let report = move |result: CallResult<T>| {
+                let error = result.err()?;
                 if let Some(on_error) = on_error
-                    && hooks < MOST_HOOKS
+                    && depth < MAX_HOOK_DEPTH
                 {
-                    let _depth = Depth(HOOKS.replace(hooks + 1));
+                    let _depth = DepthGuard(HOOK_DEPTH.replace(depth + 1));
                     on_error(error);
                 }
                 Some(())
             };
-            let outcome_of: fn(&Option<()>) -> Outcome =
-                |failed| if failed.is_none() { Outcome::Succeeded } else { Outcome::Failed };
-            (plan.run(f), Fate { f: tell, on_worker: Some(Called::<T>::is_err as _), outcome_of })
+            let outcome_of: fn(&Option<()>) -> TaskOutcome =
+                |failed| if failed.is_none() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
+            (config.run(f), OnOutput { f: report, on_worker: Some(CallResult::<T>::is_err as _), outcome_of })
         };
-        self.driver.launch(patience, location, f, make).map(drop)
+        self.driver.spawn_with(wait_mode, location, f, make).map(drop)
     }
 }
 
-/// Puts back, after a panic too, how many hooks there were before.
-struct Depth(u32);
+/// A guard that restores the previous depth, also after a panic.
+struct DepthGuard(u32);
 
-impl Drop for Depth {
+impl Drop for DepthGuard {
     fn drop(&mut self) {
-        HOOKS.set(self.0);
+        HOOK_DEPTH.set(self.0);
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// User code never panics under a lock of this crate, so no broken state can be seen through a
+// reference.
 impl UnwindSafe for Caller {}
 impl RefUnwindSafe for Caller {}
 
@@ -348,7 +371,7 @@ impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Caller")
             .field("driver", &self.driver)
-            .field("timeout", &self.plan.timeout())
+            .field("timeout", &self.config.timeout())
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,8 @@
-//! A server's word on when to try again: the pushback header, and `google.rpc.RetryInfo` among the details of a status.
+//! Reads when a server asks to be called again: from the pushback header, and from
+//! `google.rpc.RetryInfo` among the details of a status.
 //!
-//! The details are a Protocol Buffers message. Three fields of it matter, so it is read by hand:
+//! The details are a Protocol Buffers message. Only a few fields matter, so the parser is
+//! handwritten:
 //!
 //! | message | field | type |
 //! |---|---|---|
@@ -8,38 +10,42 @@
 //! | `google.protobuf.Any` | 1 `type_url`, 2 `value` | string, bytes |
 //! | `google.rpc.RetryInfo` | 1 `retry_delay` | `google.protobuf.Duration`: 1 `seconds` (`int64`), 2 `nanos` (`int32`) |
 //!
-//! What cannot be read says nothing: details that are malformed are ignored.
+//! Malformed details are ignored.
 
 use std::time::Duration;
 
 use tonic::Status;
 
-/// A server's word on when to try again.
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// The key of the pushback header.
+const PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
+/// The end of the type URL of a `RetryInfo`.
 const RETRY_INFO: &[u8] = b"google.rpc.RetryInfo";
 
-/// What a server says about another attempt.
+/// A server's request about another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum Pushback {
+    /// Retry after this delay.
     After(Duration),
+    /// Do not retry.
     Never,
 }
 
-/// The word of the server that sent this status. The header comes first: it is part of the protocol.
-pub(super) fn word(status: &Status) -> Option<Word> {
-    let mut words = status.metadata().get_all(PUSHBACK).iter();
-    match (words.next(), words.next()) {
-        (None, _) => retry_delay(status.details()).map(Word::After),
-        // A header with several values, or with one that is no number from zero up, asks not to try again.
-        (Some(_), Some(_)) => Some(Word::Never),
-        (Some(word), None) => {
-            let delay = word.to_str().ok().and_then(|text| text.parse().ok()).map(Duration::from_millis);
-            Some(delay.map_or(Word::Never, Word::After))
+/// Returns the pushback of the server that sent this status. The header takes precedence, because
+/// it is part of the protocol.
+pub(super) fn pushback(status: &Status) -> Option<Pushback> {
+    let mut values = status.metadata().get_all(PUSHBACK_KEY).iter();
+    match (values.next(), values.next()) {
+        (None, _) => retry_delay(status.details()).map(Pushback::After),
+        // Several values, or a value that is not a number from zero up, mean "do not retry".
+        (Some(_), Some(_)) => Some(Pushback::Never),
+        (Some(value), None) => {
+            let delay = value.to_str().ok().and_then(|text| text.parse().ok()).map(Duration::from_millis);
+            Some(delay.map_or(Pushback::Never, Pushback::After))
         }
     }
 }
 
-/// The delay of the first `RetryInfo` that names one.
+/// Returns the delay of the first `RetryInfo` that has one.
 fn retry_delay(details: &[u8]) -> Option<Duration> {
     fields(details)?.into_iter().filter_map(|field| field.bytes(3)).find_map(|any| {
         let any = fields(any)?;
@@ -54,10 +60,10 @@ fn retry_delay(details: &[u8]) -> Option<Duration> {
     })
 }
 
-/// A negative duration counts as zero.
+/// Reads a `google.protobuf.Duration`. A negative one counts as zero.
 fn duration(fields: &[Field<'_>]) -> Option<Duration> {
     let last = |number| fields.iter().filter_map(|field| field.varint(number)).next_back().unwrap_or(0);
-    // Both are signed, and written in the two's complement of 64 bits.
+    // Both are signed, and encoded in the two's complement of 64 bits.
     let (seconds, nanos) = (last(1) as i64, last(2) as i64);
     if nanos.unsigned_abs() > 999_999_999 {
         return None;
@@ -74,10 +80,11 @@ struct Field<'a> {
     value: Value<'a>,
 }
 
+/// The value of a field.
 enum Value<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
-    /// Of a fixed size: no field that matters.
+    /// A value of fixed size. No field that matters has one.
     Fixed,
 }
 
@@ -97,7 +104,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of a message; `None`, if it is malformed.
+/// Returns the fields of a message, or `None` if it is malformed.
 fn fields(mut message: &[u8]) -> Option<Vec<Field<'_>>> {
     let mut fields = Vec::new();
     while !message.is_empty() {
@@ -117,13 +124,14 @@ fn fields(mut message: &[u8]) -> Option<Vec<Field<'_>>> {
     Some(fields)
 }
 
+/// Takes the first `length` bytes.
 fn take<'a>(message: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (taken, rest) = message.split_at_checked(length)?;
     *message = rest;
     Some(taken)
 }
 
-/// Seven bits a byte, the lowest first; ten bytes at most.
+/// Takes a varint: seven bits a byte, the lowest first, at most ten bytes.
 fn take_varint(message: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
@@ -173,10 +181,10 @@ mod tests {
         any("type.googleapis.com/google.rpc.RetryInfo", &field(1, &[number(1, seconds), number(2, nanos)].concat()))
     }
 
-    fn status(details: &[u8], words: &[&'static str]) -> Status {
+    fn status(details: &[u8], values: &[&'static str]) -> Status {
         let mut metadata = MetadataMap::new();
-        for word in words {
-            metadata.append(PUSHBACK, word.parse().expect("it is a value"));
+        for value in values {
+            metadata.append(PUSHBACK_KEY, value.parse().expect("it is a value"));
         }
         Status::with_details_and_metadata(Code::Unavailable, "", details.to_vec().into(), metadata)
     }
@@ -189,7 +197,7 @@ mod tests {
         let details = [others.concat(), info(1, 500_000_000), info(7, 0)].concat();
         assert_eq!(seconds(&details), Some(1.5));
         assert_eq!(seconds(&[number(1, 14), field(2, b"busy")].concat()), None);
-        assert_eq!(seconds(&any("type.googleapis.com/google.rpc.RetryInfo", b"")), None, "it names no delay");
+        assert_eq!(seconds(&any("type.googleapis.com/google.rpc.RetryInfo", b"")), None, "it has no delay");
         assert_eq!(seconds(&any("type.googleapis.com/not.google.rpc.RetryInfo", &field(1, &number(1, 3)))), None);
         assert_eq!(seconds(&info(-5, -1)), Some(0.0));
         assert_eq!(seconds(&info(i64::MIN, -999_999_999)), Some(0.0));
@@ -199,7 +207,7 @@ mod tests {
 
     /// Fault 184.
     #[test]
-    fn malformed_details_say_nothing_and_never_panic() {
+    fn malformed_details_are_ignored_and_never_panic() {
         let whole = [number(1, 14), field(2, b"busy"), vec![0x0d, 1, 2, 3, 4], vec![0x09; 9], info(3, 4)].concat();
         assert!(retry_delay(&whole).is_some());
         for length in 0..whole.len() {
@@ -217,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn the_header_comes_before_the_details_and_several_or_strange_words_mean_never() {
-        let delay = |millis| Some(Word::After(Duration::from_millis(millis)));
-        assert_eq!(word(&status(&info(2, 0), &[])), delay(2_000));
-        assert_eq!(word(&status(&info(2, 0), &["30"])), delay(30));
-        assert_eq!(word(&status(&[], &["18446744073709551615"])), delay(u64::MAX));
-        for words in [&["-1"][..], &["soon"], &["1", "1"], &[""], &["18446744073709551616"]] {
-            assert_eq!(word(&status(&info(2, 0), words)), Some(Word::Never), "{words:?}");
+    fn the_header_precedes_the_details_and_several_or_invalid_values_mean_never() {
+        let delay = |millis| Some(Pushback::After(Duration::from_millis(millis)));
+        assert_eq!(pushback(&status(&info(2, 0), &[])), delay(2_000));
+        assert_eq!(pushback(&status(&info(2, 0), &["30"])), delay(30));
+        assert_eq!(pushback(&status(&[], &["18446744073709551615"])), delay(u64::MAX));
+        for values in [&["-1"][..], &["soon"], &["1", "1"], &[""], &["18446744073709551616"]] {
+            assert_eq!(pushback(&status(&info(2, 0), values)), Some(Pushback::Never), "{values:?}");
         }
-        assert_eq!(word(&status(&[], &[])), None);
+        assert_eq!(pushback(&status(&[], &[])), None);
     }
 }

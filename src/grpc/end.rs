@@ -1,13 +1,13 @@
-//! How an attempt ended, read from its status and from whether its request was sent.
+//! Classifies how an attempt ended, by its status and by whether its request was sent.
 //!
-//! tonic, hyper and h2 name one end in several ways, and tonic's names depend on its features. Here each end has one code,
-//! that of the protocol:
+//! tonic, hyper and h2 report the same end in several ways, and those of tonic depend on its
+//! features. Here each end has one code, that of the protocol:
 //!
 //! | end | code | kind |
 //! |---|---|---|
 //! | a transport error, and no message was sent | `UNAVAILABLE` | never sent |
 //! | `GOAWAY` because the metadata is too large | `RESOURCE_EXHAUSTED` | never sent, and another attempt fails as well |
-//! | `GOAWAY` that leaves the stream out, `RST_STREAM` with `REFUSED_STREAM` | `UNAVAILABLE` | never sent: the server did not act |
+//! | `GOAWAY` that excludes the stream, `RST_STREAM` with `REFUSED_STREAM` | `UNAVAILABLE` | never sent: the server did not act |
 //! | no connection | `UNAVAILABLE` | never sent |
 //! | no connection, by a certificate or a setting | `UNAVAILABLE` | never sent, and another attempt fails as well |
 //! | time over before the message was sent | `DEADLINE_EXCEEDED` | never sent |
@@ -17,8 +17,9 @@
 //! | a local violation of HTTP/2 | `INTERNAL` | may have been sent |
 //! | a status of the server, the interceptor, the codec or the closure | as it is | answered |
 //!
-//! An attempt may make several requests. That the server did not act on the last one says nothing of the others, so an
-//! attempt that has sent several was never "never sent".
+//! An attempt may make several requests. If the server did not act on the last one, it may have
+//! acted on the others. So an attempt that has sent several requests is never classified as "never
+//! sent".
 
 use std::error::Error;
 use std::fmt;
@@ -28,22 +29,23 @@ use h2::Reason;
 use tonic::{Code, ConnectError, Status, TimeoutExpired, transport};
 
 use super::target::NotReady;
-use super::transport::Failed;
+use super::transport::ServiceError;
 use crate::sync::Arc;
 
-/// Causes that are told in a message.
-const MOST_CAUSES: usize = 8;
+/// How many causes are added to a message.
+const MAX_CAUSES: usize = 8;
 
-/// How an attempt ended.
+/// The end of an attempt.
 pub(super) struct End {
-    /// With the protocol's code, and with the causes in its message.
+    /// The status, with the code of the protocol and with the causes in its message.
     pub(super) status: Status,
+    /// Whether there was no connection.
     pub(super) is_connect: bool,
-    /// A certificate or a setting is wrong: another attempt fails as well.
-    pub(super) is_setup: bool,
+    /// Whether a certificate or a setting is wrong, so that another attempt fails as well.
+    pub(super) is_misconfigured: bool,
 }
 
-/// Stands among the sources of a status when the server surely did not act on the attempt.
+/// A marker among the sources of a status: the server certainly did not act on the attempt.
 #[derive(Debug)]
 struct Unsent(Status);
 
@@ -59,20 +61,22 @@ impl Error for Unsent {
     }
 }
 
-/// Returns `true` if the server surely did not act on the attempt that ended with this status.
+/// Returns `true` if the server certainly did not act on the attempt that ended with this status.
 ///
-/// That is so when no message was sent, and when HTTP/2 says that the server did not process it: the connection was
-/// refused or lost before, the server was about to close it (`GOAWAY`), or the stream was refused. It is `false` where it
-/// is not known. It knows statuses that a [`Caller`](super::Caller) made: those of a [`CallError`](super::CallError), and
-/// those that a policy's `retry_if` and `classify` see.
+/// This is so if no message was sent, or if HTTP/2 reports that the server did not process it: the
+/// connection was refused or lost before, the server was about to close it (`GOAWAY`), or the
+/// stream was refused. Returns `false` if it is not known.
+///
+/// The status must be from a [`Caller`](super::Caller): that of a [`CallError`](super::CallError),
+/// or one that is passed to a policy's `retry_if` or `classify`.
 ///
 /// # Examples
 ///
-/// A call that must not run twice is tried again only where nothing can have happened:
+/// A call that must not run twice is retried only if the server did not act:
 ///
 /// ```
 /// use tonic::Status;
-/// use workcrew::RetryPolicy;
+/// use workcrew::retry::RetryPolicy;
 /// use workcrew::grpc::is_unsent;
 ///
 /// let policy = RetryPolicy::exponential().retry_if(|status: &Status| is_unsent(status));
@@ -85,8 +89,9 @@ pub fn is_unsent(status: &Status) -> bool {
 }
 
 impl End {
-    /// The end of an attempt that returned an error, after this number of requests may have been sent. `own` is the error of a
-    /// request's own messages, of which the transport may tell the consequence only.
+    /// Classifies an attempt that returned an error, after `sent` requests may have been sent.
+    /// `own` is the error of a request's own messages, of which the transport may report only the
+    /// consequence.
     pub(super) fn of(status: Status, sent: usize, own: Option<Status>) -> Self {
         let is_sent = sent > 0;
         if let Some(own) = own
@@ -95,19 +100,19 @@ impl End {
             return Self::answered(own);
         }
         if find::<Unsent>(&status).is_some() {
-            return Self::answered(without_sources(&status)); // of another call, so not about this attempt
+            return Self::answered(without_sources(&status)); // the marker is about another call
         }
         if let Some(own) = find::<Status>(&status)
             && own.code() == status.code()
         {
-            // The error of the request's own stream or codec, which the transport has carried round.
+            // The error of the request's own stream or codec, which the transport has passed on.
             return Self::answered(status);
         }
         let is_connect = find::<ConnectError>(&status).is_some();
         let h2 = find::<h2::Error>(&status);
         let (code, is_unsent) = if find::<TimeoutExpired>(&status).is_some() {
             (Code::DeadlineExceeded, !is_sent)
-        } else if let Some((code, is_unprocessed)) = h2.and_then(meaning) {
+        } else if let Some((code, is_unprocessed)) = h2.and_then(code_of) {
             (code, (is_unprocessed && sent <= 1) || (code == Code::Unavailable && !is_sent))
         } else if is_connect || find::<NotReady>(&status).is_some() {
             (Code::Unavailable, !is_sent)
@@ -119,37 +124,41 @@ impl End {
         } else {
             return Self::answered(status);
         };
-        let is_setup = is_wrong_setup(&status, is_connect);
-        Self { status: rewritten(status, code, is_unsent), is_connect, is_setup }
+        let is_misconfigured = has_misconfiguration(&status, is_connect);
+        Self { status: rewritten(status, code, is_unsent), is_connect, is_misconfigured }
     }
 
-    /// The end of an attempt whose time was over.
+    /// Classifies an attempt whose time was over.
     pub(super) fn out_of_time(is_sent: bool) -> Self {
         let status = Status::deadline_exceeded("the deadline passed");
         let status = if is_sent { status } else { rewritten(status, Code::DeadlineExceeded, true) };
-        Self { status, is_connect: false, is_setup: false }
+        Self { status, is_connect: false, is_misconfigured: false }
     }
 
-    /// Whether the time was over before anything was sent.
+    /// Returns `true` if the time was over before a message was sent.
     pub(super) fn is_out_of_time(&self) -> bool {
         self.status.code() == Code::DeadlineExceeded && is_unsent(&self.status)
     }
 
+    /// Returns the end of an attempt whose status stays as it is.
     fn answered(status: Status) -> Self {
-        Self { status, is_connect: false, is_setup: false }
+        Self { status, is_connect: false, is_misconfigured: false }
     }
 }
 
+/// Returns `true` if the transport made the status.
 fn is_of_transport(status: &Status) -> bool {
-    sources(status).any(|error| error.is::<transport::Error>() || error.is::<Failed>() || error.is::<h2::Error>())
+    sources(status).any(|error| error.is::<transport::Error>() || error.is::<ServiceError>() || error.is::<h2::Error>())
 }
 
-/// What an error of HTTP/2 means, and whether the server surely did not act; `None`, if that depends on more.
-fn meaning(error: &h2::Error) -> Option<(Code, bool)> {
-    // A stream that a `GOAWAY` leaves out, or that is opened after one, ends with that frame; others go on.
+/// Returns the code of an HTTP/2 error, and `true` if the server certainly did not act. Returns
+/// `None` if that depends on more than the error.
+fn code_of(error: &h2::Error) -> Option<(Code, bool)> {
+    // A stream that a `GOAWAY` excludes, or that is opened after one, ends with that frame. Other
+    // streams continue.
     if error.is_go_away() && error.is_remote() {
-        if names_a_size(&error.to_string()) {
-            return Some((Code::ResourceExhausted, true)); // metadata beyond all measure ends the connection
+        if is_about_size(&error.to_string()) {
+            return Some((Code::ResourceExhausted, true)); // far too much metadata ends the connection
         }
         return Some((Code::Unavailable, true));
     }
@@ -173,11 +182,12 @@ fn meaning(error: &h2::Error) -> Option<(Code, bool)> {
     }
 }
 
-/// Whether a certificate or a setting is wrong.
-fn is_wrong_setup(status: &Status, is_connect: bool) -> bool {
-    // What TLS refuses, ours or the other side, is `InvalidData`; that the other side goes away is another kind.
+/// Returns `true` if a certificate or a setting is wrong.
+fn has_misconfiguration(status: &Status, is_connect: bool) -> bool {
+    // A refusal by TLS, on either side, is `InvalidData`. A peer that closes the connection has
+    // another kind.
     let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
-    // These have no type that can be named.
+    // These errors have no public type.
     let is_setting = |text: &str| {
         ["HTTP/2 was not negotiated", "HTTPS without TLS", "scheme is missing", "scheme is not http"]
             .iter()
@@ -189,10 +199,10 @@ fn is_wrong_setup(status: &Status, is_connect: bool) -> bool {
         || (is_connect && sources(status).any(|error| is_setting(&error.to_string())))
 }
 
-/// The same status with the code that the protocol has for it, and with its causes in the message.
+/// Returns the status with the code of the protocol, and with its causes in the message.
 fn rewritten(status: Status, code: Code, is_unsent: bool) -> Status {
     let mut message = status.message().to_owned();
-    for cause in sources(&status).take(MOST_CAUSES).map(ToString::to_string) {
+    for cause in sources(&status).take(MAX_CAUSES).map(ToString::to_string) {
         if !message.contains(&cause) {
             message = if message.is_empty() { cause } else { format!("{message}: {cause}") };
         }
@@ -207,27 +217,30 @@ fn rewritten(status: Status, code: Code, is_unsent: bool) -> Status {
     rewritten
 }
 
+/// Returns the status without its sources.
 fn without_sources(status: &Status) -> Status {
     let (details, metadata) = (status.details().to_vec().into(), status.metadata().clone());
     Status::with_details_and_metadata(status.code(), status.message(), details, metadata)
 }
 
+/// Returns the sources of a status, the outermost first.
 fn sources(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(status.source(), |error| (**error).source())
 }
 
-/// The first source of this type.
+/// Returns the first source of this type.
 fn find<E: Error + 'static>(status: &Status) -> Option<&E> {
     sources(status).find_map(|error| error.downcast_ref())
 }
 
-/// Whether a `RESOURCE_EXHAUSTED` is about the size of a message or of metadata, which another attempt does not change.
-/// There is no other sign than the words of the implementations.
+/// Returns `true` if a `RESOURCE_EXHAUSTED` is about the size of a message or of metadata, which
+/// another attempt does not change. Only the texts of the implementations tell.
 pub(super) fn is_too_large(status: &Status) -> bool {
-    names_a_size(status.message())
+    is_about_size(status.message())
 }
 
-fn names_a_size(message: &str) -> bool {
+/// Returns `true` if a text says that a message or metadata is too large.
+fn is_about_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase().replace('_', " ");
     let is_about =
         ["message", "metadata", "header", "body", "payload", "frame"].iter().any(|noun| message.contains(noun));
@@ -258,7 +271,7 @@ mod tests {
         let mut status = Status::unknown("as tonic says");
         status.set_source(Arc::new(error));
         let end = End::of(status, usize::from(is_sent), None);
-        (end.status.code(), is_unsent(&end.status), end.is_setup)
+        (end.status.code(), is_unsent(&end.status), end.is_misconfigured)
     }
 
     /// Fault 181.
@@ -281,7 +294,7 @@ mod tests {
 
     /// Fault 182.
     #[test]
-    fn what_implementations_say_of_a_size_is_told_from_a_quota() {
+    fn texts_about_a_size_are_told_from_texts_about_a_quota() {
         let too_large = [
             "SERVER: Received message larger than max (5242880 vs. 4194304)",
             "Sent message larger than max (5242880 vs. 4194304)",
@@ -315,12 +328,12 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_no_transport_made_stays_as_it_is() {
+    fn a_status_that_the_transport_did_not_make_is_not_changed() {
         for code in [Code::Unknown, Code::Cancelled, Code::Unavailable] {
             let mut status = Status::new(code, "own");
             status.set_source(Arc::new(io::Error::from(io::ErrorKind::InvalidData)));
             let end = End::of(status, 0, None);
-            assert_eq!((end.status.code(), end.status.message(), end.is_setup), (code, "own", false));
+            assert_eq!((end.status.code(), end.status.message(), end.is_misconfigured), (code, "own", false));
             assert!(!is_unsent(&end.status));
         }
     }

@@ -1,4 +1,4 @@
-//! How a call fails.
+//! The error of a call.
 
 use std::error::Error;
 use std::fmt;
@@ -8,37 +8,39 @@ use tonic::{Code, Status};
 
 use super::end::{self, End};
 use crate::error::JoinError;
-use crate::retry::GiveUp;
+use crate::retry::GiveUpReason;
 
 /// The error of a call.
 ///
-/// It is always about the last attempt, and [converts into](Status) the status that says so.
+/// It is always about the last attempt, and converts into the [status](Status) of that attempt.
 pub struct CallError {
     kind: Kind,
+    /// The status of the last attempt, or one that stands for it.
     status: Status,
     /// How many attempts were made.
     attempts: u32,
-    /// Why there was no other; `None`, if there was none at all or the call did not come to an end.
-    reason: Option<GiveUp>,
+    /// Why there was no other attempt. `None` if there was no attempt, or the call did not end by
+    /// itself.
+    reason: Option<GiveUpReason>,
 }
 
-/// What the questions are about.
+/// The kind of an error.
 #[derive(Debug)]
 enum Kind {
-    /// No connection.
+    /// There was no connection.
     Connect,
     /// The time was over.
     Deadline,
-    /// The server said so, or the connection broke.
+    /// The server answered with an error, or the connection was lost.
     Status,
-    /// The pool did not take the call in.
+    /// The pool did not accept the call.
     ShutDown,
-    /// The call was cancelled, or it panicked, or waiting for it would not have ended.
+    /// The call was cancelled or panicked, or a wait for it would never have ended.
     Join(JoinError),
 }
 
 impl CallError {
-    /// The error of an attempt.
+    /// Returns the error of an attempt.
     pub(super) fn of(end: End, attempts: u32) -> Self {
         let kind = if end.status.code() == Code::DeadlineExceeded {
             Kind::Deadline
@@ -50,21 +52,24 @@ impl CallError {
         Self { kind, status: end.status, attempts, reason: None }
     }
 
-    pub(super) fn because(self, reason: GiveUp) -> Self {
+    /// Sets why there was no other attempt.
+    pub(super) fn with_reason(self, reason: GiveUpReason) -> Self {
         Self { reason: Some(reason), ..self }
     }
 
+    /// Returns the error of a call that a closed pool did not accept.
     pub(super) fn shut_down() -> Self {
         let status = Status::unavailable("the pool is shut down");
         Self { kind: Kind::ShutDown, status, attempts: 0, reason: None }
     }
 
-    /// There is no connection at the start.
+    /// Returns the error of a caller that could not connect when it was built.
     pub(super) fn no_connection(error: StdError) -> Self {
         let End { status, .. } = End::of(Status::from_error(error), 0, None);
         Self { kind: Kind::Connect, status, attempts: 1, reason: None }
     }
 
+    /// Returns the error of a call without an outcome of its own.
     pub(super) fn join(error: JoinError) -> Self {
         let status = match &error {
             JoinError::Cancelled(reason) => Status::cancelled(reason.to_string()),
@@ -74,35 +79,38 @@ impl CallError {
         Self { kind: Kind::Join(error), status, attempts: 0, reason: None }
     }
 
-    /// Returns `true` if there was no connection to the target, so that the server has seen nothing of the last attempt.
+    /// Returns `true` if there was no connection to the target, so that the last attempt did not
+    /// reach the server.
     #[must_use]
     pub fn is_connect(&self) -> bool {
         matches!(self.kind, Kind::Connect)
     }
 
-    /// Returns `true` if the server surely did not act on the last attempt; see [`is_unsent`](super::is_unsent). Earlier
-    /// attempts are another matter.
+    /// Returns `true` if the server certainly did not act on the last attempt; see
+    /// [`is_unsent`](super::is_unsent). It may have acted on earlier attempts.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         end::is_unsent(&self.status)
     }
 
-    /// Whether the last attempt ran out of time, ours or the server's, or no time was left for another.
+    /// Returns `true` if the last attempt ran out of time, on the client or on the server, or no
+    /// time was left for another attempt.
     #[must_use]
     pub fn is_deadline(&self) -> bool {
-        matches!(self.kind, Kind::Deadline) || self.reason == Some(GiveUp::Deadline)
+        matches!(self.kind, Kind::Deadline) || self.reason == Some(GiveUpReason::Deadline)
     }
 
-    /// Whether the pool is shut down, or its shutdown cancelled the call.
+    /// Returns `true` if the pool is shut down, or its shutdown cancelled the call.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         use crate::error::CancelReason::ShutDown;
         matches!(self.kind, Kind::ShutDown | Kind::Join(JoinError::Cancelled(ShutDown)))
-            || self.reason == Some(GiveUp::Cancelled(ShutDown))
+            || self.reason == Some(GiveUpReason::Cancelled(ShutDown))
     }
 
-    /// The panic or the cancellation of the call, if it had no outcome of its own; with
-    /// [`call_blocking`](super::Caller::call_blocking) only.
+    /// Returns the panic or the cancellation of the call, if it had no outcome of its own. Only
+    /// [`call_blocking`](super::Caller::call_blocking) and [`MessageStream`](super::MessageStream)
+    /// report it here.
     #[must_use]
     pub fn join_error(&self) -> Option<&JoinError> {
         match &self.kind {
@@ -111,29 +119,30 @@ impl CallError {
         }
     }
 
-    /// The code of the status, as the protocol has it. A time-out of the client, which tonic calls `Cancelled`, is
-    /// `DeadlineExceeded`. A connection that broke, which tonic calls `Unknown` or `Cancelled`, is `Unavailable`.
+    /// Returns the code of the status, as the protocol defines it. A timeout of the client, which
+    /// tonic reports as `Cancelled`, is `DeadlineExceeded`. A lost connection, which tonic reports
+    /// as `Unknown` or `Cancelled`, is `Unavailable`.
     #[must_use]
     pub fn code(&self) -> Code {
         self.status.code()
     }
 
-    /// What the server said, or what stands for it.
+    /// Returns the status that the server sent, or one that stands for it.
     #[must_use]
     pub fn status(&self) -> &Status {
         &self.status
     }
 
-    /// How many attempts came to an end. A call that panicked or was cancelled, which only
-    /// [`call_blocking`](super::Caller::call_blocking) says by this error, says zero.
+    /// Returns how many attempts have ended. Zero if there is a [`join_error`](Self::join_error),
+    /// or the pool did not accept the call.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Why there was no other attempt, if one was made and ended.
+    /// Returns why there was no other attempt, if an attempt has ended.
     #[must_use]
-    pub fn reason(&self) -> Option<GiveUp> {
+    pub fn reason(&self) -> Option<GiveUpReason> {
         self.reason
     }
 }
@@ -175,7 +184,7 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        // The status itself is in the words, and a method away.
+        // The status itself is part of the message, and `status` returns it.
         self.status.source()
     }
 }

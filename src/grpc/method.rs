@@ -1,4 +1,4 @@
-//! What applies to the calls of one method, and the table of methods.
+//! The settings of methods, and their table.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -7,14 +7,14 @@ use tonic::Status;
 
 use crate::retry::RetryPolicy;
 
-/// The settings of one method, or of all methods of a service, where they differ from the caller's. For
+/// The settings in which one method, or all methods of a service, differ from the caller. For
 /// [`CallerBuilder::method`](super::CallerBuilder::method).
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
-/// use workcrew::RetryPolicy;
+/// use workcrew::retry::RetryPolicy;
 /// use workcrew::grpc::MethodConfig;
 ///
 /// let reads = MethodConfig::new().idempotent().timeout(Duration::from_secs(2));
@@ -25,14 +25,18 @@ use crate::retry::RetryPolicy;
 #[derive(Clone, Default)]
 #[must_use = "a configuration does nothing by itself"]
 pub struct MethodConfig {
+    /// See [`retry`](Self::retry).
     pub(super) retry: Option<RetryPolicy<Status>>,
+    /// See [`timeout`](Self::timeout).
     pub(super) timeout: Option<Duration>,
+    /// Whether a call may run twice on the server.
     pub(super) is_idempotent: bool,
+    /// Whether calls wait for a connection.
     pub(super) waits_for_ready: bool,
 }
 
 impl MethodConfig {
-    /// Settings that are those of the caller.
+    /// Returns a configuration that does not differ from the caller.
     pub fn new() -> Self {
         Self::default()
     }
@@ -49,13 +53,15 @@ impl MethodConfig {
         self
     }
 
-    /// States that a call may run twice on the server; see [`Caller::idempotent`](super::Caller::idempotent).
+    /// States that a call may run twice on the server; see
+    /// [`Caller::idempotent`](super::Caller::idempotent).
     pub fn idempotent(mut self) -> Self {
         self.is_idempotent = true;
         self
     }
 
-    /// Lets calls wait for a connection; see [`Caller::wait_for_ready`](super::Caller::wait_for_ready).
+    /// Lets calls wait for a connection; see
+    /// [`Caller::wait_for_ready`](super::Caller::wait_for_ready).
     pub fn wait_for_ready(mut self) -> Self {
         self.waits_for_ready = true;
         self
@@ -73,16 +79,21 @@ impl fmt::Debug for MethodConfig {
     }
 }
 
-/// What the caller's builder sets for all methods, and the table of the methods that differ.
-pub(super) struct Methods {
+/// The settings for all methods, and the table of the methods that differ.
+pub(super) struct MethodTable {
     pub(super) policy: RetryPolicy<Status>,
     pub(super) timeout: Duration,
-    /// Sorted by what they are for, the longest first: a method comes before its service.
+    /// Sorted by the length of their names, the longest first, so that a method precedes its
+    /// service.
     rows: Vec<(String, MethodConfig)>,
 }
 
-impl Methods {
-    /// Of two rows for the same method the later one counts.
+impl MethodTable {
+    /// Makes the table. If there are two rows for the same name, the later one counts.
+    ///
+    /// # Errors
+    ///
+    /// The first name that is neither that of a method nor that of a service.
     pub(super) fn new(
         policy: RetryPolicy<Status>,
         timeout: Duration,
@@ -96,32 +107,34 @@ impl Methods {
         Ok(Self { policy, timeout, rows })
     }
 
-    /// The row for the method at a path. Looks at every row: there are few.
+    /// Returns the row for the method at a path. Searches linearly, because there are few rows.
     pub(super) fn row(&self, path: &str) -> usize {
         let applies = |name: &str| if name.ends_with('/') { path.starts_with(name) } else { path == name };
         self.rows.iter().position(|(name, _)| applies(name)).unwrap_or(self.rows.len())
     }
 
+    /// Returns the settings of a row, if the method has its own.
     pub(super) fn config(&self, row: Option<usize>) -> Option<&MethodConfig> {
         self.rows.get(row?).map(|(_, config)| config)
     }
 
-    /// What applies to a call: what its caller overrides first, then the method's row, then what the builder sets. The
-    /// shorter of the caller's time and the method's counts.
-    pub(super) fn terms(&self, row: Option<usize>, caller: &MethodConfig) -> Terms {
+    /// Returns the settings that apply to a call. The overrides of its caller take precedence over
+    /// the row of the method, and that over the settings for all methods. Of two timeouts, the
+    /// shorter one counts.
+    pub(super) fn settings(&self, row: Option<usize>, caller: &MethodConfig) -> CallSettings {
         let config = self.config(row);
         let policy = caller.retry.as_ref().or(config.and_then(|config| config.retry.as_ref())).unwrap_or(&self.policy);
         let times = caller.timeout.into_iter().chain(config.and_then(|config| config.timeout));
         let timeout = times.min().unwrap_or(self.timeout);
-        Terms {
-            policy: policy.clone().within(timeout),
+        CallSettings {
+            policy: policy.clone().with_timeout_at_most(timeout),
             is_idempotent: caller.is_idempotent || config.is_some_and(|config| config.is_idempotent),
             waits_for_ready: caller.waits_for_ready || config.is_some_and(|config| config.waits_for_ready),
         }
     }
 }
 
-/// Whether it is `/package.Service/Method` or `/package.Service/`.
+/// Returns `true` if the name has the form `/package.Service/Method` or `/package.Service/`.
 fn is_method(name: &str) -> bool {
     let mut parts = name.split('/');
     let is_word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_graphic() && !"?#*%".contains(c));
@@ -132,22 +145,25 @@ fn is_method(name: &str) -> bool {
         && after.is_none()
 }
 
-/// What applies to one call.
-pub(super) struct Terms {
-    /// Its deadline is for all attempts and delays of the call.
+/// The settings that apply to one call.
+pub(super) struct CallSettings {
+    /// The policy. Its timeout is the time for all attempts and delays of the call.
     pub(super) policy: RetryPolicy<Status>,
+    /// Whether the call may run twice on the server.
     pub(super) is_idempotent: bool,
+    /// Whether the call waits for a connection.
     pub(super) waits_for_ready: bool,
 }
 
-impl Terms {
-    /// When the time for the whole call is over; `None`: never.
+impl CallSettings {
+    /// Returns when the time for the whole call is over; `None` for never.
     pub(super) fn deadline(&self, started: Instant) -> Option<Instant> {
         let (_, all) = self.policy.times();
         all.and_then(|all| started.checked_add(all))
     }
 
-    /// When an attempt is given up; `None`: never. A stream has no limit of an attempt after its first message.
+    /// Returns when an attempt is given up; `None` for never. After the first message of a stream,
+    /// only the deadline of the call applies.
     pub(super) fn deadline_of_attempt(&self, started: Instant, begun: Instant, is_delivered: bool) -> Option<Instant> {
         let (one, _) = self.policy.times();
         let own = one.filter(|_| !is_delivered).and_then(|one| begun.checked_add(one));
@@ -159,27 +175,27 @@ impl Terms {
 mod tests {
     use super::*;
 
-    fn methods(names: &[&str]) -> Result<Methods, String> {
+    fn methods(names: &[&str]) -> Result<MethodTable, String> {
         let rows = names
             .iter()
             .zip(1..)
             .map(|(name, n)| ((*name).into(), MethodConfig::new().timeout(Duration::from_secs(n))));
-        Methods::new(RetryPolicy::exponential(), Duration::from_secs(99), rows.collect())
+        MethodTable::new(RetryPolicy::exponential(), Duration::from_secs(99), rows.collect())
     }
 
     #[test]
-    fn a_method_comes_before_its_service_and_the_later_row_before_the_earlier() {
+    fn a_method_precedes_its_service_and_a_later_row_precedes_an_earlier_one() {
         let methods = methods(&["/a.B/", "/a.B/C", "/a.B/C", "/a.B.C/"]).expect("all are valid");
         let time = |path, own: Option<u64>| {
             let caller = MethodConfig { timeout: own.map(Duration::from_secs), ..MethodConfig::default() };
-            methods.terms(Some(methods.row(path)), &caller).policy.times().1.map_or(0, |time| time.as_secs())
+            methods.settings(Some(methods.row(path)), &caller).policy.times().1.map_or(0, |time| time.as_secs())
         };
         assert_eq!(["/a.B/C", "/a.B/D", "/a.B.C/C", "/a/B", "/a.B/C/"].map(|path| time(path, None)), [3, 1, 4, 99, 1]);
         assert_eq!((time("/a.B/C", Some(2)), time("/a.B/C", Some(7)), time("/x/Y", Some(100))), (2, 3, 100));
     }
 
     #[test]
-    fn a_name_that_is_no_method_and_no_service_is_refused() {
+    fn a_name_that_is_neither_a_method_nor_a_service_is_refused() {
         for bad in ["", "/", "//", "a.B/C", "/a.B", "/a.B/C/D", "/a.B/*", "/a B/C", "/a.B/C?x"] {
             assert_eq!(methods(&["/ok.Ok/", bad]).err().as_deref(), Some(bad));
         }

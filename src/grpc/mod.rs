@@ -1,8 +1,10 @@
-//! Calls to gRPC servers from synchronous code, bounded and tried again, that hold no worker while they wait.
+//! Calls to gRPC servers from synchronous code, with limits and retries. A call holds no worker
+//! while it waits.
 //!
-//! A [`Caller`] has one target, a limit of calls in flight, a deadline and a policy for retries. A call returns a
-//! [`JoinHandle`](crate::JoinHandle), or ends in a callback on a worker; it outlives whoever made it. Any client made by
-//! `tonic-build`, and any made by hand, works: it gets a [`Target`] where it would get a channel.
+//! A [`Caller`] has one target, a limit of calls in flight, a timeout and a retry policy. A call
+//! returns a [`JoinHandle`](crate::JoinHandle), or ends in a callback on a worker. It may outlive
+//! the task that made it. Every client that `tonic-build` generates works, and so does a
+//! handwritten one: it takes a [`Target`] in place of a channel.
 //!
 //! ```
 //! # // A client as `tonic-build` makes them.
@@ -20,7 +22,8 @@
 //! use std::time::Duration;
 //! use tonic::transport::Endpoint;
 //! use workcrew::grpc::Caller;
-//! use workcrew::{RetryPolicy, WorkerPool};
+//! use workcrew::WorkerPool;
+//! use workcrew::retry::RetryPolicy;
 //!
 //! let pool = WorkerPool::new()?;
 //! let caller = Caller::builder(Endpoint::from_static("http://127.0.0.1:50051"))
@@ -36,16 +39,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What is retried and why, whose deadline counts, and the traps: see `docs/grpc.md` in the repository.
+//! `docs/grpc.md` in the repository explains what is retried and why, which deadline counts, and
+//! the pitfalls.
 
-// `builder` makes a caller, `caller` launches calls, `stream` reads streams of responses. `course` is what becomes of a call
-// on the I/O thread. `target` is what an attempt is given, over a `transport`; `wire` is what its bodies tell; `end` is how
-// it ended, and `details` what the server adds. `method` holds the settings, `error` is how a call fails. None of it waits
-// or knows threads: that is the business of the futures' driver.
+// `builder` makes a caller, `caller` makes calls, and `stream` reads streams of responses. `call`
+// runs a call on the I/O thread. `target` is the channel of an attempt, over a `transport`. `wire`
+// observes the bodies of an attempt, `end` classifies how it ended, and `details` reads the
+// server's pushback. `method` holds the settings of methods, and `error` is the error of a call.
+// None of these modules blocks or knows threads: the driver of `io` does.
 
 mod builder;
 mod caller;
-mod course;
+mod call;
 mod details;
 mod end;
 mod error;

@@ -1,5 +1,5 @@
-//! Streams of responses: the call holds its slot until the stream has ended, and its reader takes messages from a bounded
-//! buffer.
+//! Streams of responses. A call holds its slot until the stream has ended, and its reader takes
+//! messages from a bounded buffer.
 
 use std::fmt;
 use std::future::Future;
@@ -7,29 +7,33 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
 use tonic::{Response, Status, Streaming};
 
-use super::caller::{Called, Caller};
-use super::course::Plan;
+use super::call::CallConfig;
+use super::caller::{CallResult, Caller};
 use super::error::CallError;
 use super::target::Target;
-use crate::deadline::Deadline;
-use crate::engine::Patience;
 use crate::error::{JoinError, Refusal, SubmitError, TrySubmitError};
-use crate::handle::JoinHandle;
-use crate::io::{self, Driver, Fate, mpsc};
-use crate::observer::Outcome;
+use crate::io::{self, Driver, OnOutput, mpsc};
+use crate::observe::task_info::TaskOutcome;
+use crate::pool::submit::WaitMode;
 use crate::sync::Arc;
+use crate::task::handle::JoinHandle;
+use crate::time::deadline::Deadline;
 
 /// # Streams
 impl Caller {
-    /// Makes a call whose answer is a stream of messages, and returns the reader of the stream.
+    /// Makes a call whose response is a stream of messages, and returns the reader of the stream.
     ///
-    /// The call is in flight until the stream has ended: it holds its slot, and its timeout is for the whole stream. The
-    /// I/O thread reads ahead as many messages as the [buffer](super::CallerBuilder::stream_buffer) holds; then the server
-    /// has to wait, by HTTP/2's flow control. An attempt that fails before the first message is delivered may be followed
-    /// by another. After that an error is final, with [`GiveUp::Permanent`](crate::GiveUp::Permanent). The policy's attempt
-    /// deadline is the time until the first message.
+    /// The call is in flight until the stream has ended: it holds its slot, and its timeout applies
+    /// to the whole stream. The I/O thread reads ahead at most as many messages as the
+    /// [buffer](super::CallerBuilder::stream_buffer) holds. Then the server has to wait, by the
+    /// flow control of HTTP/2.
     ///
-    /// When all slots are taken this blocks as [`call`](Self::call) does.
+    /// An attempt that fails before the first message may be followed by another. After the first
+    /// message an error is final, with
+    /// [`GiveUpReason::Permanent`](crate::retry::GiveUpReason::Permanent). The policy's attempt
+    /// timeout is the time until the first message.
+    ///
+    /// If all slots are taken, this blocks as [`call`](Self::call) does.
     ///
     /// # Errors
     ///
@@ -70,14 +74,14 @@ impl Caller {
         Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.open(Patience::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.open(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
     }
 
-    /// Like [`stream`](Self::stream), but never blocks.
+    /// Opens a stream as [`stream`](Self::stream) does, but never blocks.
     ///
     /// # Errors
     ///
-    /// [`TrySubmitError`] with the closure: full, if all slots are taken; or the pool is shut down.
+    /// [`TrySubmitError`] with the closure, if all slots are taken or the pool is shut down.
     #[track_caller]
     pub fn try_stream<F, Fut, T>(&self, f: F) -> Result<MessageStream<T>, TrySubmitError<F>>
     where
@@ -85,12 +89,13 @@ impl Caller {
         Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.open(Patience::Try, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.open(WaitMode::Never, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
+    /// Makes the call of a stream.
     fn open<F, Fut, T>(
         &self,
-        patience: Patience,
+        wait_mode: WaitMode,
         location: &'static Location<'static>,
         f: F,
     ) -> Result<MessageStream<T>, (Refusal, F)>
@@ -100,7 +105,7 @@ impl Caller {
         T: Send + 'static,
     {
         let (sender, messages) = mpsc::channel(self.stream_buffer);
-        let plan = Plan { is_stream: true, ..self.plan.clone() };
+        let config = CallConfig { is_stream: true, ..self.config.clone() };
         let make = |mut f: F| {
             let attempt = move |target: Target| {
                 let (sender, wire) = (sender.clone(), Arc::clone(target.wire()));
@@ -110,47 +115,49 @@ impl Caller {
                     while let Some(message) = stream.message().await? {
                         wire.note_delivered();
                         if sender.send(message).await.is_err() {
-                            break; // the reader is gone, and the call is about to be cancelled
+                            break; // the reader was dropped, and the call is about to be cancelled
                         }
                     }
                     drop(stream);
                     Ok(Response::from_parts(metadata, (), extensions))
                 }
             };
-            let unchanged: fn(Called<()>) -> Called<()> = |called| called;
-            let outcome_of: fn(&Called<()>) -> Outcome =
-                |called| if called.is_ok() { Outcome::Succeeded } else { Outcome::Failed };
-            (plan.run(attempt), Fate { f: unchanged, on_worker: None, outcome_of })
+            let unchanged: fn(CallResult<()>) -> CallResult<()> = |result| result;
+            let outcome_of: fn(&CallResult<()>) -> TaskOutcome =
+                |result| if result.is_ok() { TaskOutcome::Succeeded } else { TaskOutcome::Failed };
+            (config.run(attempt), OnOutput { f: unchanged, on_worker: None, outcome_of })
         };
-        let call = self.driver.launch(patience, location, f, make)?;
+        let call = self.driver.spawn_with(wait_mode, location, f, make)?;
         Ok(MessageStream { driver: Arc::clone(&self.driver), messages, call: Some(call) })
     }
 }
 
-/// Reads the messages of a stream. From [`Caller::stream`].
+/// The reader of a stream of messages. From [`Caller::stream`].
 ///
-/// As an iterator it blocks until the next message is there. On a worker this holds the worker; the stream itself needs
-/// none. Async code awaits [`message`](Self::message) instead. A message that has arrived is always delivered before the
-/// error that ends the stream.
+/// As an iterator it blocks until there is a message. On a worker this holds the worker; the stream
+/// itself needs no worker. Async code awaits [`message`](Self::message) instead. Messages that were
+/// received are returned before the error that ends the stream.
 ///
-/// Dropping the reader cancels the call, which resets the stream and frees the slot. The pool's `shutdown` waits for the
-/// stream: a thread that shuts the pool down first reads the stream to its end, or drops the reader.
+/// Dropping the reader cancels the call, which resets the stream and frees the slot. The pool's
+/// `shutdown` waits for the stream. So a thread that reads a stream must read it to its end, or
+/// drop the reader, before it shuts the pool down.
 #[must_use = "dropping the reader cancels the stream"]
 pub struct MessageStream<T> {
     driver: Arc<Driver>,
+    /// The buffer.
     messages: mpsc::Receiver<T>,
-    /// `None` once the end was told.
-    call: Option<JoinHandle<Called<()>>>,
+    /// The call; `None` once its end was returned.
+    call: Option<JoinHandle<CallResult<()>>>,
 }
 
 impl<T> MessageStream<T> {
-    /// Returns the next message, or `None` at the end of the stream. Does not block; when it is dropped before it is ready,
-    /// no message is lost.
+    /// Returns the next message, or `None` at the end of the stream. Does not block. It is cancel
+    /// safe: if the future is dropped before it is ready, no message is lost.
     ///
     /// # Errors
     ///
-    /// [`CallError`], once: the stream has failed, and ends. It tells of a cancellation or a panic as
-    /// [`Caller::call_blocking`] does.
+    /// [`CallError`] if the stream has failed, once; then the stream ends. A cancellation or a
+    /// panic is reported as [`Caller::call_blocking`] does.
     pub async fn message(&mut self) -> Result<Option<T>, CallError> {
         if let Some(message) = self.messages.recv().await {
             return Ok(Some(message));
@@ -165,8 +172,9 @@ impl<T> MessageStream<T> {
 impl<T> Iterator for MessageStream<T> {
     type Item = Result<T, CallError>;
 
-    /// Blocks until there is a message, or the stream has ended. On the I/O thread, where it would wait for itself, it
-    /// answers [`JoinError::WouldDeadlock`] in [`CallError::join_error`], and the stream ends.
+    /// Blocks until there is a message, or the stream has ended. On the I/O thread, which would
+    /// wait for itself, it returns [`JoinError::WouldDeadlock`] in [`CallError::join_error`], and
+    /// the stream ends.
     fn next(&mut self) -> Option<Self::Item> {
         self.call.as_ref()?;
         if self.driver.io().is_here() {
@@ -175,7 +183,7 @@ impl<T> Iterator for MessageStream<T> {
             call.cancel();
             return Some(Err(CallError::join(JoinError::WouldDeadlock)));
         }
-        let next = io::wait_for(self.message(), Deadline::NEVER).expect("it waits forever");
+        let next = io::block_on(self.message(), Deadline::NEVER).expect("a wait without a deadline does not time out");
         next.transpose()
     }
 }
@@ -190,7 +198,8 @@ impl<T> Drop for MessageStream<T> {
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// User code never panics under a lock of this crate, so no broken state can be seen through a
+// reference.
 impl<T> UnwindSafe for MessageStream<T> {}
 impl<T> RefUnwindSafe for MessageStream<T> {}
 

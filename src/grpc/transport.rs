@@ -1,4 +1,4 @@
-//! What carries requests: a tonic channel, or a service of the user's.
+//! The transport of requests: a tonic channel, or a service of the user.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,26 +8,27 @@ use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, BoxFuture, Bytes, Service, StdError, http};
 use tonic::transport::Channel;
 
-/// Carries requests. Clones share what is behind it.
+/// A transport of requests. Clones share the connection.
 pub(super) enum Transport {
-    /// Of an endpoint; spares two boxes a call.
+    /// The channel of an endpoint. Saves two boxes a call.
     Channel(Channel),
-    Service(Box<dyn Carrier>),
+    /// A service of the user.
+    Service(Box<dyn AnyService>),
 }
 
-/// A service of the user's gave an error instead of a response.
+/// The error of a service of the user.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Failed(#[source] StdError);
+pub(super) struct ServiceError(#[source] StdError);
 
-/// A service whose type is forgotten.
-pub(super) trait Carrier: Send + Sync {
-    fn another(&self) -> Box<dyn Carrier>;
+/// A service of any type.
+pub(super) trait AnyService: Send + Sync {
+    fn clone_box(&self) -> Box<dyn AnyService>;
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>>;
     fn call(&mut self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, StdError>;
 }
 
-impl<S, B> Carrier for S
+impl<S, B> AnyService for S
 where
     S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
     S::Error: Into<StdError>,
@@ -35,7 +36,7 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<StdError>,
 {
-    fn another(&self) -> Box<dyn Carrier> {
+    fn clone_box(&self) -> Box<dyn AnyService> {
         Box::new(self.clone())
     }
 
@@ -44,9 +45,9 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, StdError> {
-        let answer = Service::call(self, request);
+        let response = Service::call(self, request);
         Box::pin(async move {
-            let response = answer.await.map_err(|error| Failed(error.into()))?;
+            let response = response.await.map_err(|error| ServiceError(error.into()))?;
             Ok(response.map(Body::new))
         })
     }
@@ -60,10 +61,10 @@ impl Transport {
         }
     }
 
-    pub(super) fn call(&mut self, request: http::Request<Body>) -> Answer {
+    pub(super) fn call(&mut self, request: http::Request<Body>) -> ResponseFuture {
         match self {
-            Self::Channel(channel) => Answer::Channel(Service::call(channel, request)),
-            Self::Service(service) => Answer::Service(service.call(request)),
+            Self::Channel(channel) => ResponseFuture::Channel(Service::call(channel, request)),
+            Self::Service(service) => ResponseFuture::Service(service.call(request)),
         }
     }
 }
@@ -72,27 +73,29 @@ impl Clone for Transport {
     fn clone(&self) -> Self {
         match self {
             Self::Channel(channel) => Self::Channel(channel.clone()),
-            Self::Service(service) => Self::Service((**service).another()),
+            Self::Service(service) => Self::Service((**service).clone_box()),
         }
     }
 }
 
-/// The head of a response that is on its way.
-pub(super) enum Answer {
+/// A future of the head of a response.
+pub(super) enum ResponseFuture {
     Channel(<Channel as Service<http::Request<Body>>>::Future),
     Service(BoxFuture<http::Response<Body>, StdError>),
-    /// Known without a request. `None` once it was told.
-    Known(Option<Result<http::Response<Body>, StdError>>),
+    /// Known without a request. `None` once it was returned.
+    Ready(Option<Result<http::Response<Body>, StdError>>),
 }
 
-impl Future for Answer {
+impl Future for ResponseFuture {
     type Output = Result<http::Response<Body>, StdError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Self::Channel(answer) => Pin::new(answer).poll(context).map_err(Into::into),
-            Self::Service(answer) => answer.as_mut().poll(context),
-            Self::Known(answer) => Poll::Ready(answer.take().expect("a future is not polled after it was ready")),
+            Self::Channel(response) => Pin::new(response).poll(context).map_err(Into::into),
+            Self::Service(response) => response.as_mut().poll(context),
+            Self::Ready(response) => {
+                Poll::Ready(response.take().expect("a future is not polled after it returned `Ready`"))
+            }
         }
     }
 }

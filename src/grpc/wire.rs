@@ -1,17 +1,18 @@
-//! What is known of the requests and responses of one attempt, seen from the bodies that carry them.
+//! Observes the requests and responses of one attempt, through their bodies.
 //!
-//! Whether a request was sent cannot be read from an error: each library below names the same end differently. It can be
-//! seen on the body. The transport asks a body for its first frame when the stream is open, and a server that has not
-//! received the message has not run the method. So a request whose body was never polled was never sent.
+//! An error does not tell whether a request was sent, because each library below reports the same
+//! end differently. The body tells. The transport polls a body for its first frame when the stream
+//! is open, and a server that has not received the message has not run the method. So a request
+//! whose body was never polled was never sent.
 //!
 //! | state | meaning | next |
 //! |---|---|---|
-//! | `UNSENT` | no body was polled | `SENT`, by the first poll; `REVOKED`, by a call that gives the attempt up |
+//! | `UNSENT` | no body was polled | `SENT`, by the first poll; `REVOKED`, by a call that gives up the attempt |
 //! | `SENT` | a message may be on its way | |
-//! | `REVOKED` | no message will be sent any more | |
+//! | `REVOKED` | no message will be sent | |
 //!
-//! Meetings: *first poll and revoke*: one of the two exchanges wins. If the poll wins, the attempt may have been sent. If
-//! the call wins, the poll fails, and nothing is sent.
+//! Race: *first poll and revoke*: one of the two exchanges wins. If the poll wins, the attempt may
+//! have been sent. If the call wins, the poll fails, and nothing is sent.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -28,27 +29,27 @@ const UNSENT: usize = 0;
 const SENT: usize = 1;
 const REVOKED: usize = 2;
 
-/// No method is known yet.
+/// The row while no method is known.
 const NO_METHOD: usize = usize::MAX;
 
-/// An encoded `google.rpc.Status`, beside the code and the message.
+/// The key of an encoded `google.rpc.Status`, which accompanies the code and the message.
 const DETAILS: &str = "grpc-status-details-bin";
 
-/// What is known of one attempt.
+/// The observed state of one attempt.
 pub(super) struct Wire {
     /// See the table above.
     state: AtomicUsize,
     /// How many requests may have been sent.
     sent: AtomicUsize,
-    /// The error of a request's own messages: one that is too large, say.
+    /// The error of a request's own messages, for example a message that is too large.
     failure: Mutex<Option<Status>>,
     /// How many response bodies are neither read to their end nor dropped.
     open: AtomicUsize,
-    /// Whether response bodies give no more: the attempt has ended.
+    /// Whether the attempt has ended, so that response bodies yield no more frames.
     is_closed: AtomicBool,
     /// Which row of the caller's table of methods applies, or `NO_METHOD`.
     method: AtomicUsize,
-    /// Whether a message of a stream was handed to its reader.
+    /// Whether a message of a stream was received for its reader.
     is_delivered: AtomicBool,
 }
 
@@ -65,19 +66,21 @@ impl Wire {
         })
     }
 
-    /// How many requests may have been sent.
+    /// Returns how many requests may have been sent.
     pub(super) fn sent(&self) -> usize {
-        // ORDERING: the count alone decides. The transport has told the end of a request after it polled the body.
+        // ORDERING: Relaxed; the count alone decides. The transport reports the end of a request
+        // after it polled the body.
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Keeps what was not sent from being sent. Returns `true` if a message may have been sent before.
+    /// Prevents a message from being sent. Returns `true` if one may have been sent before.
     pub(super) fn revoke(&self) -> bool {
         // ORDERING: the exchange meets that of `begin_sending`, and the one value decides.
         self.state.compare_exchange(UNSENT, REVOKED, Ordering::Relaxed, Ordering::Relaxed) == Err(SENT)
     }
 
-    /// Returns `false` if the attempt was given up before anything was sent.
+    /// Counts a request that is about to be sent. Returns `false` if the attempt was revoked
+    /// before.
     fn begin_sending(&self) -> bool {
         // ORDERING: see `revoke`.
         let before = self.state.compare_exchange(UNSENT, SENT, Ordering::Relaxed, Ordering::Relaxed);
@@ -88,19 +91,22 @@ impl Wire {
         true
     }
 
+    /// Takes the error of a request's own messages.
     pub(super) fn take_failure(&self) -> Option<Status> {
         self.failure.lock().take()
     }
 
-    /// Ends what is left open. Returns `true` if a response body was neither read to its end nor dropped.
+    /// Ends the open response bodies. Returns `true` if there is one: neither read to its end nor
+    /// dropped.
     pub(super) fn close(&self) -> bool {
-        // ORDERING: a body that is read elsewhere sees the flag at its next poll, whenever that is.
+        // ORDERING: Relaxed; a body that another thread reads sees the flag at a later poll.
         self.is_closed.store(true, Ordering::Relaxed);
-        // ORDERING: Acquire pairs with the Release of `Open`'s drop.
+        // ORDERING: Acquire pairs with the Release of `OpenBody`'s drop.
         self.open.load(Ordering::Acquire) > 0
     }
 
-    /// Notes the row of the method that is called, if it is the first. Returns the row that counts.
+    /// Notes the row of the method that is called, unless another was noted before. Returns the row
+    /// that counts.
     pub(super) fn note_method(&self, method: usize) -> usize {
         // ORDERING: an index into a table that never changes.
         match self.method.compare_exchange(NO_METHOD, method, Ordering::Relaxed, Ordering::Relaxed) {
@@ -109,16 +115,19 @@ impl Wire {
         }
     }
 
+    /// Returns the row of the method, once it is known.
     pub(super) fn method(&self) -> Option<usize> {
         // ORDERING: see `note_method`.
         Some(self.method.load(Ordering::Relaxed)).filter(|method| *method != NO_METHOD)
     }
 
+    /// Notes that a message of a stream was received.
     pub(super) fn note_delivered(&self) {
         // ORDERING: written and read by the future of the call.
         self.is_delivered.store(true, Ordering::Relaxed);
     }
 
+    /// Returns `true` if a message of a stream was received.
     pub(super) fn is_delivered(&self) -> bool {
         // ORDERING: see `note_delivered`.
         self.is_delivered.load(Ordering::Relaxed)
@@ -130,23 +139,26 @@ pub(super) fn outgoing(request: http::Request<Body>, wire: &Arc<Wire>) -> http::
     if request.body().is_end_stream() {
         wire.begin_sending(); // an empty body is never polled
     }
-    request.map(|body| Body::new(Outgoing { body, wire: Arc::clone(wire), has_begun: false }))
+    request.map(|body| Body::new(RequestBody { body, wire: Arc::clone(wire), has_begun: false }))
 }
 
-/// Wraps the body of a response, so that its end is noted. Removes details that tonic would panic on.
+/// Wraps the body of a response, so that its end is noted. Removes details that tonic would panic
+/// on.
 pub(super) fn incoming(mut response: http::Response<Body>, wire: &Arc<Wire>) -> http::Response<Body> {
     sanitize(response.headers_mut());
     response.map(|body| {
         if body.is_end_stream() {
             return body;
         }
-        // ORDERING: the course reads this count on its own thread after the closure's future has ended.
+        // ORDERING: the call reads this count on its own thread, after the closure's future has
+        // ended.
         wire.open.fetch_add(1, Ordering::Relaxed);
-        Body::new(Incoming { body, open: Some(Open(Arc::clone(wire))) })
+        Body::new(ResponseBody { body, open: Some(OpenBody(Arc::clone(wire))) })
     })
 }
 
-/// tonic expects the details of a status to be base64, and panics on others. The code and the message are enough.
+/// tonic expects the details of a status to be base64, and panics on others. The code and the
+/// message are enough.
 fn sanitize(headers: &mut http::HeaderMap) {
     if !headers.contains_key(DETAILS) {
         return;
@@ -160,20 +172,21 @@ fn sanitize(headers: &mut http::HeaderMap) {
 }
 
 /// The body of a request.
-struct Outgoing {
+struct RequestBody {
     body: Body,
     wire: Arc<Wire>,
+    /// Whether the body was polled.
     has_begun: bool,
 }
 
-impl HttpBody for Outgoing {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         if !this.has_begun && !this.wire.begin_sending() {
-            return Poll::Ready(Some(Err(Status::cancelled("given up before it was sent"))));
+            return Poll::Ready(Some(Err(Status::cancelled("the attempt was given up before the request was sent"))));
         }
         this.has_begun = true;
         let polled = Pin::new(&mut this.body).poll_frame(context);
@@ -195,13 +208,13 @@ impl HttpBody for Outgoing {
 }
 
 /// The body of a response.
-struct Incoming {
+struct ResponseBody {
     body: Body,
     /// `None` once the body has ended.
-    open: Option<Open>,
+    open: Option<OpenBody>,
 }
 
-impl HttpBody for Incoming {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -212,7 +225,7 @@ impl HttpBody for Incoming {
         if open.0.is_closed.load(Ordering::Relaxed) {
             this.open = None;
             this.body = Body::empty(); // resets the stream
-            return Poll::Ready(Some(Err(handed_out())));
+            return Poll::Ready(Some(Err(escaped_stream())));
         }
         let mut polled = Pin::new(&mut this.body).poll_frame(context);
         match &mut polled {
@@ -237,18 +250,18 @@ impl HttpBody for Incoming {
     }
 }
 
-/// What a call says that would hand out a stream.
-pub(super) fn handed_out() -> Status {
+/// Returns the status of a call that returned an open stream.
+pub(super) fn escaped_stream() -> Status {
     Status::failed_precondition(
         "a response stream outlives its call, so it would have neither slot nor deadline: \
          read it in the closure, or use `Caller::stream`",
     )
 }
 
-/// Counts an open response body.
-struct Open(Arc<Wire>);
+/// A guard that counts an open response body.
+struct OpenBody(Arc<Wire>);
 
-impl Drop for Open {
+impl Drop for OpenBody {
     fn drop(&mut self) {
         // ORDERING: Release pairs with the Acquire of `Wire::close`.
         self.0.open.fetch_sub(1, Ordering::Release);

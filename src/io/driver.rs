@@ -1,12 +1,13 @@
-//! Launches futures, so many at a time.
+//! A driver: spawns futures, with a limit on how many are in flight.
 //!
-//! | who launches when no place is free | plain form | `_timeout` form | `try_` form |
+//! | submitter, if no submit permit is free | `spawn` | `try_spawn_for` | `try_spawn` |
 //! |---|---|---|---|
-//! | an outside thread | waits for a place | waits at most so long | refused |
-//! | a worker of the pool, or the I/O thread | launched; the future waits for its slot without the thread | refused | refused |
+//! | an external thread | waits for a permit | waits at most the timeout | refused |
+//! | a worker of the pool, or the I/O thread | spawned without a permit; the future waits for its run permit on the I/O thread | refused | refused |
 //!
-//! Places and slots are explained in `flight`. A worker does not wait for a place since the place may be waiting for the
-//! worker. What is launched without a place is bounded by what running tasks launch.
+//! The two kinds of permits are explained in `future_task`. A worker does not wait for a submit
+//! permit, because the permit may be held by an output that waits for the worker. The number of
+//! futures without a permit is bounded by what running tasks spawn.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -18,36 +19,42 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::flight::{Fate, Flight, Place};
-use super::parker;
+use super::block_on;
+use super::future_task::{FutureTask, OnOutput, SubmitPermit};
 use super::thread::IoThread;
-use crate::deadline::Deadline;
-use crate::engine::{Engine, Patience};
 use crate::error::{Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
-use crate::handle::JoinHandle;
-use crate::local;
-use crate::observer::Outcome;
-use crate::pool::WorkerPool;
+use crate::observe::task_info::TaskOutcome;
+use crate::pool::inner::PoolInner;
+use crate::pool::submit::WaitMode;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
+use crate::task::context;
+use crate::task::handle::JoinHandle;
+use crate::time::deadline::Deadline;
 
-/// The most futures that one driver may have in flight.
+/// How many futures one driver may have in flight.
 const MAX_IN_FLIGHT: usize = 1 << 20;
 
-/// Drives futures for a pool, so many at a time, on one thread: what waits for the network holds no worker.
+/// A driver that runs futures for a pool on one thread, with a limit on how many are in flight. A
+/// future that waits for the network holds no worker.
 ///
-/// All drivers of a pool share that thread; the first one starts it, and it ends with the last driver and the last
-/// future. It is a [tokio](https://docs.rs/tokio) runtime, so libraries built on tokio work inside. The futures must not
-/// block: they hold up one another. Work for the CPU goes to the pool.
+/// All drivers of a pool share that thread. The first driver starts it, and it ends with the last
+/// driver and the last future. It is a [tokio](https://docs.rs/tokio) runtime, so libraries built
+/// on tokio work inside. The futures must not block, because they would delay each other. CPU-bound
+/// work belongs on the pool.
 ///
-/// A future is a task of the pool with one fate: the pool's shutdown waits for it, `shutdown_now` cancels it, metrics and
-/// observer know it. While it is in flight it counts as queued. Dropping the driver leaves what is in flight alone.
-/// The pool's observer and its panic hook are told of an output on the thread where it lands, which is the I/O thread unless it
-/// goes on to a worker: they must not block either.
+/// A future is a task of the pool: the pool's shutdown waits for it, `shutdown_now` cancels it, and
+/// metrics and observer count it. While it is in flight, it counts as queued. Dropping the driver
+/// does not affect futures in flight.
+///
+/// The pool's observer and panic hook are called on the thread where the task completes. This is
+/// the I/O thread, unless the output goes on to a worker, so they must not block either.
 ///
 /// # Examples
 ///
 /// ```
-/// use workcrew::{Driver, WorkerPool};
+/// use workcrew::WorkerPool;
+/// use workcrew::driver::Driver;
 ///
 /// let pool = WorkerPool::builder().workers(1).build()?;
 /// let driver = Driver::new(&pool, 100)?;
@@ -59,25 +66,26 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Driver {
-    engine: Arc<Engine>,
+    pool: Arc<PoolInner>,
     io: Arc<IoThread>,
     /// One permit for each future that is driven. Never closed.
-    slots: Arc<Semaphore>,
-    /// One permit for each flight of an outside thread that nobody has dealt with. Never closed.
-    places: Arc<Semaphore>,
+    run_permits: Arc<Semaphore>,
+    /// One permit for each task of an external submitter. Never closed.
+    submit_permits: Arc<Semaphore>,
+    /// The number of permits of either kind.
     limit: usize,
-    /// Observers see it.
+    /// What observers see of the tasks.
     label: Option<Arc<str>>,
 }
 
-/// Why there is no driver.
+/// The error of a driver that could not be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DriverError {
-    /// A driver needs room for one future at least.
-    #[error("at most zero in flight: there must be room for one at least")]
+    /// The limit is zero: a driver needs room for at least one future.
+    #[error("a driver needs room for at least one future in flight")]
     ZeroInFlight,
-    /// More futures in flight than a driver may have.
+    /// The limit is too high.
     #[error("a driver may have at most {limit} futures in flight, {requested} were requested")]
     #[non_exhaustive]
     TooManyInFlight {
@@ -86,13 +94,13 @@ pub enum DriverError {
         /// The largest number allowed.
         limit: usize,
     },
-    /// The operating system refused to start the I/O thread, or what it needs.
+    /// The operating system refused to start the I/O thread, or a resource that the thread needs.
     #[error("the I/O thread could not be started")]
     Start(#[source] io::Error),
 }
 
 impl Driver {
-    /// A driver with room for so many futures in flight, 1 to 1,048,576.
+    /// Creates a driver that has at most `max_in_flight` futures in flight, 1 to 1,048,576.
     ///
     /// # Errors
     ///
@@ -102,30 +110,41 @@ impl Driver {
             0 => Err(DriverError::ZeroInFlight),
             1..=MAX_IN_FLIGHT => {
                 let io = IoThread::of(pool).map_err(DriverError::Start)?;
-                let [slots, places] = [(); 2].map(|()| Arc::new(Semaphore::new(max_in_flight)));
-                Ok(Self { engine: Arc::clone(pool.engine()), io, slots, places, limit: max_in_flight, label: None })
+                let [run_permits, submit_permits] = [(); 2].map(|()| Arc::new(Semaphore::new(max_in_flight)));
+                Ok(Self {
+                    pool: Arc::clone(pool.inner()),
+                    io,
+                    run_permits,
+                    submit_permits,
+                    limit: max_in_flight,
+                    label: None,
+                })
             }
             requested => Err(DriverError::TooManyInFlight { requested, limit: MAX_IN_FLIGHT }),
         }
     }
 
-    /// Gives the tasks a label, which observers see.
+    /// Sets the label of the tasks, which observers see.
     #[must_use]
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
         self.label = Some(label.into());
         self
     }
 
-    /// Launches a future and returns the handle to wait for its output.
+    /// Spawns a future and returns a handle to wait for its output.
     ///
-    /// Blocks while as many are in flight as may, until one has ended or the pool is closed. On a worker of the pool, and inside a future, it
-    /// does not block: the future is launched and waits for its slot by itself. Where it may block, hold no
+    /// If the limit of futures in flight is reached, blocks until one has ended or the pool is
+    /// closed. On a worker of the pool, and inside a future, it does not block: the future is
+    /// spawned, and starts when another has ended. Where this may block, hold no
     /// [lock](crate#may-i-hold-a-lock-while-i-submit) that the futures take.
     ///
-    /// [`JoinHandle::cancel`] drops the future, on the I/O thread, soon after it returns. Joining on a worker holds the
-    /// worker. If the future awaits a handle of a task of that worker's pool, the worker runs that task meanwhile, see
-    /// [`JoinHandle`](JoinHandle#waiting-on-a-worker); what the future hands to another runtime is not seen. Joining a
-    /// future inside a future is [`JoinError::WouldDeadlock`](crate::JoinError): `.await` the handle there.
+    /// [`JoinHandle::cancel`] drops the future on the I/O thread, soon after it returns.
+    ///
+    /// Joining on a worker holds the worker. If the future awaits a handle of a task of that
+    /// worker's pool, the worker runs that task meanwhile; see
+    /// [`JoinHandle`](JoinHandle#waiting-on-a-worker). Work that the future gives to another
+    /// runtime is not seen. Joining a future inside a future returns
+    /// [`JoinError::WouldDeadlock`](crate::JoinError): `.await` the handle there.
     ///
     /// # Errors
     ///
@@ -136,47 +155,53 @@ impl Driver {
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
     {
-        self.launch(Patience::Policy, Location::caller(), future, plain).map_err(|(_, future)| SubmitError::new(future))
+        self.spawn_with(WaitMode::Policy, Location::caller(), future, unchanged)
+            .map_err(|(_, future)| SubmitError::new(future))
     }
 
-    /// Like [`spawn`](Self::spawn), but never blocks.
+    /// Spawns a future as [`spawn`](Self::spawn) does, but never blocks.
     ///
     /// # Errors
     ///
-    /// [`TrySubmitError`] with the future, if as many are in flight as may or the pool is shut down.
+    /// [`TrySubmitError`] with the future, if the limit of futures in flight is reached or the pool
+    /// is shut down.
     #[track_caller]
     pub fn try_spawn<Fut>(&self, future: Fut) -> Result<JoinHandle<Fut::Output>, TrySubmitError<Fut>>
     where
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
     {
-        self.launch(Patience::Try, Location::caller(), future, plain)
+        self.spawn_with(WaitMode::Never, Location::caller(), future, unchanged)
             .map_err(|(refusal, future)| TrySubmitError::new(refusal, future))
     }
 
-    /// Like [`spawn`](Self::spawn), but blocks at most `timeout`; `Duration::MAX` means for ever. On a worker of the pool,
-    /// and inside a future, it refuses at once when as many are in flight as may.
+    /// Spawns a future as [`spawn`](Self::spawn) does, but blocks for at most `timeout`.
+    /// `Duration::MAX` means forever. On a worker of the pool, and inside a future, it does not
+    /// block: if the limit is reached, it returns the error at once.
     ///
     /// # Errors
     ///
-    /// [`SubmitTimeoutError`] with the future, if none had ended in time or the pool is shut down.
+    /// [`SubmitTimeoutError`] with the future, if no future ended in time or the pool is shut down.
     #[track_caller]
-    pub fn spawn_timeout<Fut>(
+    pub fn try_spawn_for<Fut>(
         &self,
-        future: Fut,
         timeout: Duration,
+        future: Fut,
     ) -> Result<JoinHandle<Fut::Output>, SubmitTimeoutError<Fut>>
     where
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
     {
-        self.launch(Patience::Until(Deadline::after(timeout)), Location::caller(), future, plain)
+        self.spawn_with(WaitMode::Until(Deadline::after(timeout)), Location::caller(), future, unchanged)
             .map_err(|(refusal, future)| SubmitTimeoutError::new(refusal, future))
     }
 
-    /// Like [`spawn`](Self::spawn), and hands the output to `f`, which runs on a worker. Its value is the task's. An output
-    /// that waits for a worker counts towards the limit of other threads that launch. A worker that joins the task, or polls
-    /// its handle, runs `f` itself if the output has come and no other worker has taken it.
+    /// Spawns a future as [`spawn`](Self::spawn) does, and then calls `f` with its output on a
+    /// worker. The value of `f` is that of the task.
+    ///
+    /// An output that waits for a worker counts towards the limit for external threads. A worker
+    /// that joins the task, or polls its handle, runs `f` itself if the output is ready and no
+    /// other worker has taken it.
     ///
     /// # Errors
     ///
@@ -189,59 +214,64 @@ impl Driver {
         F: FnOnce(Fut::Output) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let make = |(future, f)| (future, Fate { f, on_worker: Some(|_| true), outcome_of: |_| Outcome::Succeeded });
-        self.launch(Patience::Policy, Location::caller(), (future, f), make).map_err(|(_, both)| SubmitError::new(both))
+        let make =
+            |(future, f)| (future, OnOutput { f, on_worker: Some(|_| true), outcome_of: |_| TaskOutcome::Succeeded });
+        self.spawn_with(WaitMode::Policy, Location::caller(), (future, f), make)
+            .map_err(|(_, both)| SubmitError::new(both))
     }
 
-    /// How many futures may be in flight.
+    /// Returns how many futures may be in flight.
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
         self.limit
     }
 
-    /// How many futures are in flight: have their slot, and have not ended. Out of date when it arrives. An output that waits
-    /// for a worker is not counted, though it may still hold up other threads that launch.
+    /// Returns how many futures are in flight: started, and not ended. May be stale when it
+    /// returns.
+    ///
+    /// An output that waits for a worker is not counted, though it may still block external threads
+    /// that spawn.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.limit - self.slots.available_permits()
+        self.limit - self.run_permits.available_permits()
     }
 }
 
-/// The seam for what is built on it.
+/// The internal API for features that are built on a driver.
 impl Driver {
-    /// Launches what `make` makes of `what`, or gives `what` back.
-    pub(crate) fn launch<W, Fut, F, T>(
+    /// Spawns the future that `make` makes of `input`. Returns `input` if it is refused.
+    pub(crate) fn spawn_with<I, Fut, F, T>(
         &self,
-        patience: Patience,
+        wait_mode: WaitMode,
         location: &'static Location<'static>,
-        what: W,
-        make: impl FnOnce(W) -> (Fut, Fate<F, Fut::Output, T>),
-    ) -> Result<JoinHandle<T>, (Refusal, W)>
+        input: I,
+        make: impl FnOnce(I) -> (Fut, OnOutput<F, Fut::Output, T>),
+    ) -> Result<JoinHandle<T>, (Refusal, I)>
     where
         Fut: Future + Send + 'static,
         Fut::Output: Send + 'static,
         F: FnOnce(Fut::Output) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let place = match self.place(patience) {
-            Ok(place) => place,
+        let submit_permit = match self.acquire_submit_permit(wait_mode) {
+            Ok(submit_permit) => submit_permit,
             Err(refusal) => {
-                self.engine.supervisor.lifecycle.ledger.turn_away();
-                return Err((refusal, what));
+                self.pool.executor.tracker.count_refused();
+                return Err((refusal, input));
             }
         };
-        let supervisor = &self.engine.supervisor;
-        let queued_at = supervisor.now_if_timing();
-        let Some(id) = supervisor.admit(location, self.label.as_ref()) else { return Err((Refusal::ShutDown, what)) };
-        let (future, fate) = make(what);
-        let flight = Flight::new(fate, Arc::clone(&self.io), self.label.clone(), (id, location, queued_at));
-        flight.launch(future, place, &self.slots, &self.engine);
-        Ok(JoinHandle::new(flight, Arc::clone(supervisor)))
+        let executor = &self.pool.executor;
+        let queued_at = executor.now_if_timing();
+        let Some(id) = executor.admit(location, self.label.as_ref()) else { return Err((Refusal::ShutDown, input)) };
+        let (future, on_output) = make(input);
+        let task = FutureTask::new(on_output, Arc::clone(&self.io), self.label.clone(), (id, location, queued_at));
+        task.spawn(future, submit_permit, &self.run_permits, &self.pool);
+        Ok(JoinHandle::new(task, Arc::clone(executor)))
     }
 
     #[cfg(feature = "grpc")]
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
+    pub(crate) fn pool(&self) -> &Arc<PoolInner> {
+        &self.pool
     }
 
     #[cfg(feature = "grpc")]
@@ -249,44 +279,46 @@ impl Driver {
         &self.io
     }
 
-    /// A place, or leave to go without one; see the table above.
-    fn place(&self, patience: Patience) -> Result<Option<Place>, Refusal> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(Some(place));
+    /// Returns a submit permit, or `None` if the caller may spawn without one; see the table above.
+    fn acquire_submit_permit(&self, wait_mode: WaitMode) -> Result<Option<SubmitPermit>, Refusal> {
+        if let Ok(permit) = Arc::clone(&self.submit_permits).try_acquire_owned() {
+            return Ok(Some(permit));
         }
-        let may_wait = !self.io.is_here() && !local::is_worker_of(self.engine.pool());
-        match patience {
-            Patience::Try => Err(Refusal::Full),
-            Patience::Policy if !may_wait => Ok(None),
-            Patience::Until(_) if !may_wait => Err(Refusal::Timeout),
-            Patience::Policy => self.wait_for_place(Deadline::NEVER).map(Some),
-            Patience::Until(deadline) => self.wait_for_place(deadline).map(Some),
+        let may_wait = !self.io.is_here() && !context::is_worker_of(self.pool.id());
+        match wait_mode {
+            WaitMode::Never => Err(Refusal::Full),
+            WaitMode::Policy if !may_wait => Ok(None),
+            WaitMode::Until(_) if !may_wait => Err(Refusal::Timeout),
+            WaitMode::Policy => self.wait_for_submit_permit(Deadline::NEVER).map(Some),
+            WaitMode::Until(deadline) => self.wait_for_submit_permit(deadline).map(Some),
         }
     }
 
-    fn wait_for_place(&self, deadline: Deadline) -> Result<Place, Refusal> {
-        let mut acquire = pin!(Arc::clone(&self.places).acquire_owned());
-        let mut closing = pin!(self.engine.closing.cancelled());
-        let place_or_closing = poll_fn(|context| match acquire.as_mut().poll(context) {
-            Poll::Ready(place) => Poll::Ready(place.ok()),
+    /// Blocks until there is a submit permit, the pool is closed, or the deadline has passed.
+    fn wait_for_submit_permit(&self, deadline: Deadline) -> Result<SubmitPermit, Refusal> {
+        let mut acquire = pin!(Arc::clone(&self.submit_permits).acquire_owned());
+        let mut closing = pin!(self.pool.shutdown_token.cancelled());
+        let permit_or_closing = poll_fn(|context| match acquire.as_mut().poll(context) {
+            Poll::Ready(permit) => Poll::Ready(permit.ok()),
             Poll::Pending => closing.as_mut().poll(context).map(|_| None),
         });
-        match parker::wait_for(place_or_closing, deadline) {
-            Some(place) => place.ok_or(Refusal::ShutDown),
+        match block_on::block_on(permit_or_closing, deadline) {
+            Some(permit) => permit.ok_or(Refusal::ShutDown),
             None => Err(Refusal::Timeout),
         }
     }
 }
 
-/// The fate of an output that is the task's value as it is.
-type Unchanged<O> = Fate<fn(O) -> O, O, O>;
+/// An output that is the task's value as it is.
+type Unchanged<O> = OnOutput<fn(O) -> O, O, O>;
 
-/// The output is the task's value, and lands where it arises.
-fn plain<Fut: Future>(future: Fut) -> (Fut, Unchanged<Fut::Output>) {
-    (future, Fate { f: |output| output, on_worker: None, outcome_of: |_| Outcome::Succeeded })
+/// Makes the output the task's value, on the I/O thread.
+fn unchanged<Fut: Future>(future: Fut) -> (Fut, Unchanged<Fut::Output>) {
+    (future, OnOutput { f: |output| output, on_worker: None, outcome_of: |_| TaskOutcome::Succeeded })
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// User code never panics under a lock of this crate, so no broken state can be seen through a
+// reference.
 impl UnwindSafe for Driver {}
 impl RefUnwindSafe for Driver {}
 

@@ -1,35 +1,37 @@
-//! Futures driven for a pool by one thread of their own, so that what waits for the network holds no worker.
+//! Futures that one thread drives for a pool, so that waiting for the network holds no worker.
 //!
-//! `thread` is the I/O thread: a runtime that drives whatever it is given. `flight` is a future as a task of the pool,
-//! `driver` launches flights, so many at a time. What the futures do, a call or a subscription, is decided above.
+//! `thread` is the I/O thread: a runtime that drives any future. `future_task` is a future as a
+//! task of the pool, and `driver` spawns such tasks, with a limit on how many are in flight.
+//! `block_on` waits for a future on a thread without a runtime. What the futures do is decided by
+//! the features above.
 //!
 //! Rules:
-//! 1. One I/O thread for each pool, started when it is first needed, ended when the last of those who need it is gone:
-//!    drivers, flights, and whoever else holds an [`IoThread`]. An idle one sleeps.
-//! 2. Futures, and what they leave behind, run and are dropped on that thread; a panic ends its own future and no other.
-//!    User code that has an outcome to deal with runs on the workers. What is told of each task, observer and panic hook, and
-//!    what says whether an error is worth another attempt, is called where the outcome arises.
-//! 3. Nothing here blocks the I/O thread, and nothing waits *for* it on it: such a wait is an error. A future that blocks
-//!    holds up all others.
-//! 4. The I/O thread needs no worker to go on. So a worker that waits for a flight waits for something that goes on
-//!    without it.
+//! 1. Each pool has at most one I/O thread. It is started on first use, and ends when its last
+//!    owner is dropped: a driver, a future task, or another holder of an [`IoThread`]. An idle
+//!    thread sleeps.
+//! 2. Futures run and are dropped on that thread. A panic ends only its own future. User code that
+//!    handles an output runs on the workers. Observers, panic hooks and the functions that classify
+//!    errors are called on the thread where a task completes.
+//! 3. Nothing here blocks the I/O thread. A wait for the I/O thread on that thread itself is an
+//!    error. A future that blocks delays all others.
+//! 4. The I/O thread makes progress without any worker. So a worker that waits for a future task
+//!    waits for a thread that does not need it.
 
 mod driver;
-mod flight;
-mod parker;
+mod future_task;
+mod thread;
+mod block_on;
 #[cfg(test)]
 mod tests;
-mod thread;
 
 pub use self::driver::{Driver, DriverError};
 
+pub(crate) use self::block_on::block_on;
 #[allow(unused_imports, reason = "not every feature needs all of it")]
-pub(crate) use self::{
-    flight::Fate,
-    parker::wait_for,
-    thread::{BlockError, IoThread},
-};
-/// How threads hand something to a future that the I/O thread drives.
+pub(crate) use self::future_task::OnOutput;
+#[allow(unused_imports, reason = "not every feature needs all of it")]
+pub(crate) use self::thread::{BlockError, IoThread};
+/// Channels to a future that the I/O thread drives.
 #[allow(unused_imports, reason = "not every feature needs it")]
 pub(crate) use tokio::sync::mpsc;
 /// Takes a future out of the runtime's budget, for one that is polled once.

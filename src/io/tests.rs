@@ -1,17 +1,17 @@
-//! What the seam promises to features, and how flights end. Users' promises are tested in `tests/futures.rs`.
+//! Tests of the internal API, and of how future tasks end. `tests/futures.rs` tests the public API.
 
 use std::future::pending;
 use std::time::Duration;
 
+use super::Driver;
 use super::thread::{BlockError, IoThread};
-use crate::deadline::Deadline;
 use crate::error::{CancelReason, JoinError};
-use crate::io::Driver;
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Ordering, thread};
+use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// Longer than anything here takes on a busy machine. Only a hang reaches it.
+/// Longer than any test takes on a busy machine. Only a hang reaches it.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn limit() -> Deadline {
@@ -23,16 +23,16 @@ fn pool() -> WorkerPool {
 }
 
 /// Counts its drops.
-struct CountsDrop(Arc<AtomicUsize>);
+struct DropCounter(Arc<AtomicUsize>);
 
-impl Drop for CountsDrop {
+impl Drop for DropCounter {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
 #[test]
-fn a_pool_has_one_io_thread_while_somebody_needs_it() {
+fn a_pool_has_one_io_thread_while_it_has_owners() {
     let pool = pool();
     let one = IoThread::of(&pool).expect("it starts");
     let two = IoThread::of(&pool).expect("it runs");
@@ -45,12 +45,12 @@ fn a_pool_has_one_io_thread_while_somebody_needs_it() {
 }
 
 #[test]
-fn a_blocking_wait_ends_with_the_output_the_time_or_the_panic_but_is_refused_on_the_io_thread() {
+fn block_on_returns_the_output_the_timeout_or_the_panic_and_is_refused_on_the_io_thread() {
     let pool = pool();
     let io = IoThread::of(&pool).expect("it starts");
     let dropped = Arc::new(AtomicUsize::new(0));
     for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(2)] {
-        let held = CountsDrop(Arc::clone(&dropped));
+        let held = DropCounter(Arc::clone(&dropped));
         let waits = async move {
             let _held = held;
             pending::<()>().await;
@@ -62,17 +62,17 @@ fn a_blocking_wait_ends_with_the_output_the_time_or_the_panic_but_is_refused_on_
     assert!(matches!(nested, Ok(Err(BlockError::OnIoThread))));
     let panicked = io.block_on(async { unwind::resume(Box::new("oh no")) }, limit());
     assert!(matches!(panicked, Err(BlockError::Panicked(panic)) if panic.message() == Some("oh no")));
-    assert_eq!(io.block_on(async { 1 }, limit()).expect("it lives on"), 1);
-    assert_eq!(dropped.load(Ordering::SeqCst), 3, "what timed out was dropped before the later ones were driven");
+    assert_eq!(io.block_on(async { 1 }, limit()).expect("the thread still runs"), 1);
+    assert_eq!(dropped.load(Ordering::SeqCst), 3, "a future that timed out was dropped before the next was driven");
 }
 
 #[test]
-fn the_last_owner_ends_the_thread_and_what_it_still_drives_is_dropped() {
+fn the_last_owner_ends_the_thread_and_its_remaining_futures_are_dropped() {
     let pool = pool();
     let dropped = Arc::new(AtomicUsize::new(0));
     for round in 1..=20 {
         let io = IoThread::of(&pool).expect("it starts");
-        let held = CountsDrop(Arc::clone(&dropped));
+        let held = DropCounter(Arc::clone(&dropped));
         io.spawn(async move {
             let _held = held;
             pending::<()>().await;
@@ -83,42 +83,42 @@ fn the_last_owner_ends_the_thread_and_what_it_still_drives_is_dropped() {
 }
 
 #[test]
-fn the_thread_may_be_let_go_of_on_itself() {
+fn the_last_owner_may_be_dropped_on_the_thread_itself() {
     let pool = pool();
     let io = IoThread::of(&pool).expect("it starts");
-    let (told, tell) = tokio::sync::oneshot::channel();
+    let (done, is_done) = tokio::sync::oneshot::channel();
     let owner = Arc::clone(&io);
     io.spawn(async move {
         while Arc::strong_count(&owner) > 1 {
             tokio::task::yield_now().await;
         }
         drop(owner);
-        told.send(()).expect("the test waits");
+        done.send(()).expect("the test waits");
     });
     drop(io);
-    assert_eq!(tell.blocking_recv(), Ok(()));
+    assert_eq!(is_done.blocking_recv(), Ok(()));
 }
 
 #[test]
-fn a_cancelled_flight_is_dropped_and_gives_its_slot_back() {
+fn a_cancelled_future_is_dropped_and_returns_its_permits() {
     let pool = pool();
     let driver = Driver::new(&pool, 1).expect("it starts");
     let dropped = Arc::new(AtomicUsize::new(0));
     for round in 0..200 {
-        let held = CountsDrop(Arc::clone(&dropped));
+        let held = DropCounter(Arc::clone(&dropped));
         let future = async move {
             let _held = held;
             pending::<()>().await;
         };
-        let flight = driver.spawn_timeout(future, LIMIT).expect("there is a slot, once the last was dropped");
+        let task = driver.try_spawn_for(LIMIT, future).expect("there is a permit, once the last future was dropped");
         if round % 2 == 0 {
             thread::yield_now();
         }
-        assert!(flight.cancel() && !flight.cancel());
-        assert!(matches!(flight.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
+        assert!(task.cancel() && !task.cancel());
+        assert!(matches!(task.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
     }
-    // With one slot, the next to be driven comes after the last that was dropped.
-    let next = driver.spawn_timeout(async { 1 }, LIMIT).expect("there is a slot");
+    // With one run permit, the next future is driven after the last one was dropped.
+    let next = driver.try_spawn_for(LIMIT, async { 1 }).expect("there is a permit");
     assert_eq!(next.join().expect("no panic"), 1);
     assert_eq!(dropped.load(Ordering::SeqCst), 200);
     pool.wait_idle();
@@ -126,7 +126,7 @@ fn a_cancelled_flight_is_dropped_and_gives_its_slot_back() {
 }
 
 #[test]
-fn shutting_down_drains_flights_and_shutting_down_now_cancels_them() {
+fn shutdown_drains_futures_and_a_shutdown_that_times_out_cancels_them() {
     let dropped = Arc::new(AtomicUsize::new(0));
     let drained = pool();
     let driver = Driver::new(&drained, 4).expect("it starts");
@@ -135,20 +135,23 @@ fn shutting_down_drains_flights_and_shutting_down_now_cancels_them() {
         5
     });
     drained.shutdown();
-    assert!(matches!(late.expect("it came before").join(), Ok(5)));
+    assert!(matches!(late.expect("it was spawned before the shutdown").join(), Ok(5)));
     assert!(driver.spawn(async {}).expect_err("the pool is closed").is_shut_down());
     assert!(drained.metrics().tasks_succeeded == 1);
 
     let cancelled = pool();
     let driver = Driver::new(&cancelled, 1).expect("it starts");
-    let held = CountsDrop(Arc::clone(&dropped));
+    let held = DropCounter(Arc::clone(&dropped));
     let stuck = driver.spawn(async move {
         let _held = held;
         pending::<()>().await;
     });
     let report = cancelled.shutdown_timeout(Duration::from_millis(5));
     assert_eq!((report.drained, report.tasks_cancelled, report.tasks_running), (false, 1, 0));
-    assert!(matches!(stuck.expect("it came before").join(), Err(JoinError::Cancelled(CancelReason::ShutDown))));
+    assert!(matches!(
+        stuck.expect("it was spawned before the shutdown").join(),
+        Err(JoinError::Cancelled(CancelReason::ShutDown))
+    ));
     drop(driver);
     drop(cancelled);
     let limit = limit();

@@ -1,8 +1,9 @@
 //! The I/O thread of a pool: a runtime on a thread of its own.
 //!
-//! It is owned together by all that need it. When the last owner is dropped, the runtime ends, the futures that are left
-//! are dropped, and the thread is joined. It is not joined by itself, nor after a report about the end of the pool: a
-//! future that blocks would hold up the drop for as long. A report that comes while the drop waits ends that wait.
+//! Its owners share it by reference count. When the last reference is dropped, the runtime ends,
+//! the remaining futures are dropped, and the thread is joined. It is not joined in two cases: by
+//! itself, and after a report about the end of the pool. Then a future that blocks would delay the
+//! drop. A report that comes while the drop waits ends that wait.
 
 use std::any::Any;
 use std::future::Future;
@@ -15,87 +16,91 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::parker;
-use crate::deadline::Deadline;
-use crate::lifecycle::Reported;
-use crate::local::Name;
-use crate::panic::Panic;
-use crate::pool::WorkerPool;
-use crate::supervisor::Supervisor;
+use super::block_on;
+use crate::error::panic::TaskPanic;
+use crate::pool::worker_pool::WorkerPool;
+use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, AtomicBool, Ordering, Weak, thread};
-use crate::thread_name::thread_name;
+use crate::task::context::GroupId;
+use crate::task::executor::Executor;
+use crate::task::tracker::Reported;
+use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
 
 /// The thread that drives the futures of one pool.
 pub(crate) struct IoThread {
     runtime: Handle,
-    supervisor: Arc<Supervisor>,
-    /// Dropped to end the runtime. `None` only while this is dropped.
+    /// The executor of the pool.
+    executor: Arc<Executor>,
+    /// Dropped to end the runtime. `None` only in the destructor.
     stop: Option<oneshot::Sender<()>>,
-    /// `None` only while this is dropped.
+    /// Joined in the destructor, and `None` only there.
     thread: Option<thread::JoinHandle<()>>,
     /// Set when the thread runs nothing more but the destructors of its thread locals.
     ended: Arc<AtomicBool>,
 }
 
-/// Why waiting for a future gave no value.
+/// The reason why a wait for a future returned no output.
 #[derive(Debug, thiserror::Error)]
 #[allow(dead_code, reason = "for features that wait for an answer on the caller's thread")]
 pub(crate) enum BlockError {
-    /// The deadline passed first; the future is dropped.
+    /// The deadline passed first. The future is dropped.
     #[error("there was no answer in time")]
     Timeout,
-    /// The wait was tried on the I/O thread, which would have waited for itself.
+    /// The caller is the I/O thread, which would have waited for itself.
     #[error("the I/O thread cannot wait for itself")]
     OnIoThread,
     /// The future panicked.
     #[error("{0}")]
-    Panicked(Panic),
+    Panicked(TaskPanic),
 }
 
 impl IoThread {
-    /// The I/O thread of the pool, which runs from now on.
+    /// Returns the I/O thread of the pool. Starts it if it does not run.
     pub(crate) fn of(pool: &WorkerPool) -> io::Result<Arc<Self>> {
-        let engine = pool.engine();
-        let mut shared = engine.futures.shared.lock();
+        let inner = pool.inner();
+        let mut shared = inner.io.shared.lock();
         if let Some(running) = shared.as_ref().and_then(Weak::upgrade) {
-            drop(shared); // what was upgraded may be the last reference when it is dropped
-            return Ok(running.downcast().unwrap_or_else(|_| unreachable!("nothing else is kept there")));
+            drop(shared); // before the new reference is dropped, which may be the last
+            return Ok(running.downcast().unwrap_or_else(|_| unreachable!("only an `IoThread` is stored there")));
         }
-        let started = Arc::new(Self::start(pool.thread_name(), &engine.supervisor)?);
+        let started = Arc::new(Self::start(pool.thread_name(), &inner.executor)?);
         let any: Arc<dyn Any + Send + Sync> = Arc::clone(&started) as _;
         *shared = Some(Arc::downgrade(&any));
         Ok(started)
     }
 
-    fn start(base: &str, supervisor: &Arc<Supervisor>) -> io::Result<Self> {
+    fn start(base: &str, executor: &Arc<Executor>) -> io::Result<Self> {
         let [name, blocking] = ["io", "blocking"].map(|suffix| thread_name(base, suffix));
         let runtime = Builder::new_current_thread().enable_all().thread_name(blocking).build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = Arc::new(AtomicBool::new(false));
-        let end = End { ended: Arc::clone(&ended), supervisor: Arc::clone(supervisor) };
+        let end = End { ended: Arc::clone(&ended), executor: Arc::clone(executor) };
         let thread = thread::Builder::new().name(name).spawn(move || {
             let _end = end;
             let _ = runtime.block_on(stopped);
-            // Look-ups of names run on threads of the runtime, and may take any time.
+            // Name look-ups run on other threads of the runtime, and may take any time, so do not
+            // wait for them.
             runtime.shutdown_background();
         })?;
-        Ok(Self { runtime: handle, supervisor: Arc::clone(supervisor), stop: Some(stop), thread: Some(thread), ended })
+        Ok(Self { runtime: handle, executor: Arc::clone(executor), stop: Some(stop), thread: Some(thread), ended })
     }
 
+    /// Returns the runtime, for libraries that spawn by themselves. The pool does not count those
+    /// futures.
     #[allow(dead_code, reason = "not every feature needs it")]
-    /// For libraries that want to spawn by themselves; what they spawn is in nobody's books.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
     }
 
-    /// Whether the calling thread is the I/O thread.
+    /// Returns `true` if the calling thread is the I/O thread.
     pub(crate) fn is_here(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| thread.thread().id() == thread::current().id())
     }
 
-    /// Drives a future that is no task of the pool; it may be given up by the returned handle. A panic ends it.
+    /// Drives a future that is not a task of the pool. The returned handle can abort it. A panic
+    /// ends only this future.
     pub(crate) fn spawn<F>(&self, future: F) -> AbortHandle
     where
         F: Future<Output = ()> + Send + 'static,
@@ -103,8 +108,8 @@ impl IoThread {
         self.runtime.spawn(future).abort_handle()
     }
 
-    /// Blocks until the future, driven by the I/O thread, is ready or the deadline has passed. On a worker this holds
-    /// the worker.
+    /// Blocks until a future is ready or the deadline has passed. The I/O thread drives the future.
+    /// On a worker this holds the worker.
     #[track_caller]
     #[allow(dead_code, reason = "for features that wait for an answer on the caller's thread")]
     pub(crate) fn block_on<F>(&self, future: F, deadline: Deadline) -> Result<F::Output, BlockError>
@@ -117,16 +122,16 @@ impl IoThread {
         }
         let location = Location::caller();
         let (answer, answered) = oneshot::channel();
-        let contained = Contained::new(future, &self.supervisor, 0);
-        let task = self.spawn(async move {
+        let contained = CatchUnwind::new(future, &self.executor, GroupId::NONE);
+        let abort_handle = self.spawn(async move {
             let _ = answer.send(contained.await).map_err(unwind::discard);
         });
-        match parker::wait_for(answered, deadline) {
+        match block_on::block_on(answered, deadline) {
             Some(Ok(Ok(output))) => Ok(output),
-            Some(Ok(Err(payload))) => Err(BlockError::Panicked(Panic::new(payload, location))),
-            Some(Err(_)) => unreachable!("the runtime goes on while somebody holds the thread"),
+            Some(Ok(Err(payload))) => Err(BlockError::Panicked(TaskPanic::new(payload, location))),
+            Some(Err(_)) => unreachable!("the runtime runs while there is a reference to the thread"),
             None => {
-                task.abort();
+                abort_handle.abort();
                 Err(BlockError::Timeout)
             }
         }
@@ -138,8 +143,8 @@ impl Drop for IoThread {
         let is_here = self.is_here();
         drop(self.stop.take());
         let Some(thread) = self.thread.take().filter(|_| !is_here) else { return };
-        let lifecycle = &self.supervisor.lifecycle;
-        let is_given_up = || lifecycle.has_reported(Reported::Quiet);
+        let lifecycle = &self.executor.tracker;
+        let is_given_up = || lifecycle.has_reported(Reported::Idle);
         // ORDERING: Acquire pairs with the Release of `End`; the lock of `wake_waiters` decides.
         lifecycle.wait_until(|| self.ended.load(Ordering::Acquire) || is_given_up());
         if !is_given_up() {
@@ -152,52 +157,53 @@ impl Drop for IoThread {
 /// Tells that the I/O thread ends, when it is dropped.
 struct End {
     ended: Arc<AtomicBool>,
-    supervisor: Arc<Supervisor>,
+    executor: Arc<Executor>,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
         // ORDERING: see the drop of `IoThread`.
         self.ended.store(true, Ordering::Release);
-        self.supervisor.lifecycle.wake_waiters();
+        self.executor.tracker.wake_waiters();
     }
 }
 
-/// A future whose panics are values. While it is polled the thread counts as being inside the pool, so a future that
-/// ends the pool does not wait for itself.
-pub(super) struct Contained<F> {
-    /// `None` once it has ended: it is dropped on the spot.
+/// A future that returns panics of another future as errors. While it is polled, the thread counts
+/// as being inside of the pool, so a future that ends the pool does not wait for itself.
+pub(super) struct CatchUnwind<F> {
+    /// The other future; `None` once it has ended and was dropped.
     future: Option<Pin<Box<F>>>,
-    supervisor: Arc<Supervisor>,
-    /// Names it on the stack of the I/O thread, or zero.
-    name: Name,
+    /// The executor of the pool.
+    executor: Arc<Executor>,
+    /// The identity of the task on the stack of the I/O thread; zero if the future is not a task.
+    group: GroupId,
 }
 
-impl<F> Contained<F> {
-    pub(super) fn new(future: F, supervisor: &Arc<Supervisor>, name: Name) -> Self {
-        Self { future: Some(Box::pin(future)), supervisor: Arc::clone(supervisor), name }
+impl<F> CatchUnwind<F> {
+    pub(super) fn new(future: F, executor: &Arc<Executor>, group: GroupId) -> Self {
+        Self { future: Some(Box::pin(future)), executor: Arc::clone(executor), group }
     }
 }
 
-impl<F: Future> Future for Contained<F> {
+impl<F: Future> Future for CatchUnwind<F> {
     type Output = Result<F::Output, Payload>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { future, supervisor, name } = &mut *self;
-        let inner = future.as_mut().expect("a future is not polled after it was ready");
-        let output = match supervisor.enter(*name, |_| unwind::catch(|| inner.as_mut().poll(context))) {
+        let Self { future, executor, group } = &mut *self;
+        let inner = future.as_mut().expect("a future is not polled after it returned `Ready`");
+        let output = match executor.enter(*group, |_| unwind::catch(|| inner.as_mut().poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => Err(payload),
         };
-        supervisor.enter(*name, |_| unwind::discard(future.take()));
+        executor.enter(*group, |_| unwind::discard(future.take()));
         Poll::Ready(output)
     }
 }
 
-impl<F> Drop for Contained<F> {
+impl<F> Drop for CatchUnwind<F> {
     fn drop(&mut self) {
         let future = self.future.take();
-        self.supervisor.enter(self.name, |_| unwind::discard(future));
+        self.executor.enter(self.group, |_| unwind::discard(future));
     }
 }

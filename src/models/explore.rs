@@ -1,8 +1,9 @@
-//! How models are run, and how much: the variable `WORKCREW_MODELS` says `slice` (the default) or `full`.
+//! How models are run and how thoroughly: the variable `WORKCREW_MODELS` is `slice` (the default)
+//! or `full`.
 //!
-//! loom remembers only the last access to each object. So it does not try to run a thread that reads
-//! and then writes before an earlier reader. A race is therefore explored twice: with either operation
-//! on the first thread. See [`race`].
+//! loom remembers only the last access to each object. So it does not try to move a thread that
+//! reads and then writes before an earlier reader. A race is therefore explored twice, once with
+//! each operation on the main thread; see [`race`].
 
 use std::env;
 use std::fmt;
@@ -12,10 +13,10 @@ use std::time::Duration;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{real, thread};
 
-/// Whether the second operation of a race is on the first thread.
+/// Whether the second operation of a race runs on the main thread, instead of the first.
 static SWAPPED: real::AtomicBool = real::AtomicBool::new(false);
 
-/// Runs two operations at the same time; returns the results of both.
+/// Runs two operations concurrently; returns the results of both.
 pub(super) fn race<A, B>(one: impl FnOnce() -> A + Send + 'static, other: impl FnOnce() -> B + Send + 'static) -> (A, B)
 where
     A: Send + 'static,
@@ -31,17 +32,17 @@ where
     }
 }
 
-/// Waits for a thread of the model.
+/// Joins a thread of the model.
 pub(super) fn join<T>(thread: thread::JoinHandle<T>) -> T {
     thread.join().unwrap_or_else(|_| panic!("a thread of the model has panicked"))
 }
 
-/// How much a run explores.
+/// How thoroughly models are explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extent {
-    /// As much as each change has to pass.
+    /// A quick run, for each change.
     Slice,
-    /// As much as a release has to pass.
+    /// A full run, for each release.
     Full,
 }
 
@@ -50,85 +51,87 @@ impl Extent {
         match env::var("WORKCREW_MODELS").as_deref() {
             Ok("full") => Self::Full,
             Ok("slice") | Err(_) => Self::Slice,
-            Ok(other) => panic!("WORKCREW_MODELS is `slice` or `full`, not `{other}`"),
+            Ok(other) => panic!("WORKCREW_MODELS must be `slice` or `full`, not `{other}`"),
         }
     }
 }
 
-/// Reports what was explored, past the capture of the test harness.
-fn report(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "model {line}");
+/// Reports what was explored. Writes to stderr directly, which the test harness does not capture.
+fn report(message: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "model {message}");
 }
 
-/// Seconds with a tenth.
+/// Returns the seconds, rounded to a tenth.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 10.0).round() / 10.0
 }
 
 #[cfg(workcrew_loom)]
-pub(super) use self::every_schedule::{explore, explore_deeper};
+pub(super) use super::explore::every_schedule::{explore, explore_deeper};
 #[cfg(workcrew_shuttle)]
-pub(super) use self::random_schedules::{explore, explore as explore_deeper, explore_scenario};
+pub(super) use super::explore::random_schedules::{explore, explore as explore_deeper, explore_scenario};
 
 #[cfg(workcrew_loom)]
 mod every_schedule {
     use super::{Extent, Relaxed, SWAPPED, report, seconds};
-    use crate::sync::checker::model::Builder;
-    use crate::sync::{Arc, Serial, Time, real};
+    use crate::sync::model::checker::model::Builder;
+    use crate::sync::{Arc, IdGenerator, Time, real};
     use std::panic;
     use std::process;
     use std::time::{Duration, Instant};
 
-    /// The most preemptions in one schedule, and in one of a race that fails only with one more.
+    /// The limit of preemptions in one schedule.
     const BOUND: usize = 3;
-    const DEEPER: usize = 4;
-    /// How long a race is explored, either way, in a slice and in a full run.
+    /// The same limit, for races whose bugs take one more preemption.
+    const DEEPER_BOUND: usize = 4;
+    /// How long a race is explored in a slice, with each operation on the main thread.
     const SLICE: Duration = Duration::from_secs(1);
+    /// The same in a full run.
     const FULL: Duration = Duration::from_secs(60);
-    /// The most steps of one schedule; more are a livelock.
-    const STEPS: usize = 20_000;
-    /// How many executions pass between two looks at the clock.
+    /// The limit of steps in one schedule; more are a livelock.
+    const MAX_STEPS: usize = 20_000;
+    /// The number of executions between two readings of the clock.
     const STRIDE: usize = 200;
 
-    /// How many executions there have been.
-    static EXECUTIONS: Serial = Serial::new();
+    /// Counts executions.
+    static EXECUTIONS: IdGenerator = IdGenerator::new();
     static HOOK: real::Once = real::Once::new();
 
-    /// Runs `model` in every schedule of one preemption, then of two, up to [`BOUND`], until the time
-    /// is over.
+    /// Runs `model` in every schedule of one preemption, then of two, up to [`BOUND`], while the
+    /// time lasts.
     pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
         explore_up_to(BOUND, name, time, model);
     }
 
-    /// The same, up to [`DEEPER`].
+    /// Like [`explore`], but up to [`DEEPER_BOUND`].
     pub(in crate::models) fn explore_deeper(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
-        explore_up_to(DEEPER, name, time, model);
+        explore_up_to(DEEPER_BOUND, name, time, model);
     }
 
-    fn explore_up_to(most: usize, name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
+    fn explore_up_to(max_bound: usize, name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
         HOOK.call_once(stop_at_panics);
         let before = EXECUTIONS.next();
         let limit = if Extent::of_this_run() == Extent::Full { FULL } else { SLICE };
         let model = Arc::new(model);
-        let (started, mut bound) = (Instant::now(), most);
+        let (started, mut bound) = (Instant::now(), max_bound);
         for swapped in [false, true] {
             SWAPPED.store(swapped, Relaxed);
             let end = Instant::now() + limit;
-            bound = bound.min((1..=most).take_while(|bound| is_explored(*bound, end, time, &model)).count());
+            bound = bound.min((1..=max_bound).take_while(|bound| is_explored(*bound, end, time, &model)).count());
         }
         let executions = EXECUTIONS.next() - before - 1;
-        let extent = if bound == most { "all" } else { "and a part of the next" };
+        let extent = if bound == max_bound { "all" } else { "and a part of the next" };
         let time = seconds(started.elapsed());
         report(format_args!("{name}: {executions} executions, bound {bound} {extent}, {time} s"));
     }
 
-    /// Runs `model` in every schedule of at most `bound` preemptions; returns whether that ended before
-    /// `end`.
+    /// Runs `model` in every schedule of at most `bound` preemptions; returns whether it finished
+    /// by `end`.
     fn is_explored(bound: usize, end: Instant, time: Time, model: &Arc<impl Fn() + Send + Sync + 'static>) -> bool {
         let left = end.saturating_duration_since(Instant::now());
         let mut builder = Builder::new();
         builder.preemption_bound = Some(bound);
-        builder.max_branches = STEPS;
+        builder.max_branches = MAX_STEPS;
         builder.checkpoint_interval = STRIDE;
         builder.max_duration = Some(left);
         let model = Arc::clone(model);
@@ -140,8 +143,8 @@ mod every_schedule {
         Instant::now() < end
     }
 
-    /// Ends the process at the first panic. The crate would catch it, even the one by which the checker
-    /// reports a deadlock.
+    /// Ends the process at the first panic. The crate would contain it, even if the checker reports
+    /// a deadlock by it.
     fn stop_at_panics() {
         panic::set_hook(Box::new(|panic| {
             report(format_args!("FAILED in execution {}: {panic}", EXECUTIONS.next()));
@@ -153,19 +156,20 @@ mod every_schedule {
 #[cfg(workcrew_shuttle)]
 mod random_schedules {
     use super::{Extent, Relaxed, SWAPPED, report, seconds};
-    use crate::sync::checker::scheduler::{PctScheduler, RandomScheduler};
-    use crate::sync::checker::{Config, FailurePersistence, Runner};
+    use crate::sync::model::checker::scheduler::{PctScheduler, RandomScheduler};
+    use crate::sync::model::checker::{Config, FailurePersistence, Runner};
     use crate::sync::{Arc, Time};
     use std::time::Instant;
 
-    /// How many schedules of each kind a race gets either way, in a slice and in a full run.
+    /// The number of schedules of each kind for a race, with each operation on the main thread: in
+    /// a slice and in a full run.
     const RACE: [usize; 2] = [500, 20_000];
-    /// How many a scenario gets.
+    /// The number of schedules of each kind for a scenario.
     const SCENARIO: [usize; 2] = [2_000, 200_000];
-    /// At how many points a schedule departs from strict priorities.
+    /// The number of priority changes in a PCT schedule.
     const CHANGES: usize = 3;
 
-    /// Runs a race in random schedules, either way.
+    /// Runs a race in random schedules, with each operation on the main thread.
     pub(in crate::models) fn explore(name: &str, time: Time, model: impl Fn() + Send + Sync + 'static) {
         run(name, time, &[false, true], RACE, model);
     }
@@ -175,11 +179,17 @@ mod random_schedules {
         run(name, time, &[false], SCENARIO, model);
     }
 
-    fn run(name: &str, time: Time, ways: &[bool], [slice, full]: [usize; 2], model: impl Fn() + Send + Sync + 'static) {
+    fn run(
+        name: &str,
+        time: Time,
+        orders: &[bool],
+        [slice, full]: [usize; 2],
+        model: impl Fn() + Send + Sync + 'static,
+    ) {
         let schedules = if Extent::of_this_run() == Extent::Full { full } else { slice };
         let model = Arc::new(model);
         let started = Instant::now();
-        for swapped in ways {
+        for swapped in orders {
             SWAPPED.store(*swapped, Relaxed);
             let body = || {
                 let model = Arc::clone(&model);
@@ -191,7 +201,7 @@ mod random_schedules {
             Runner::new(RandomScheduler::new(schedules), config()).run(body());
             Runner::new(PctScheduler::new(CHANGES, schedules), config()).run(body());
         }
-        let (each, time) = (schedules * ways.len(), seconds(started.elapsed()));
+        let (each, time) = (schedules * orders.len(), seconds(started.elapsed()));
         report(format_args!("{name}: {each} random and {each} PCT schedules, {time} s"));
     }
 

@@ -1,8 +1,8 @@
-//! Checks of what a caller hands over, made before anything is sent.
+//! Checks of arguments, made before anything is sent.
 //!
-//! The server and the client library answer some mistakes with silence, with a closed connection, or
-//! with a panic. Each check here returns an [`InvalidArgument`] that names the field instead. This
-//! module knows nothing of connections.
+//! The server and the client library answer some mistakes with silence, with a closed connection,
+//! or with a panic. Each check here returns an [`InvalidArgument`] that names the field instead.
+//! This module knows nothing of connections.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,10 +15,11 @@ const MAX_SUBJECT: usize = 2_048;
 const MAX_NAME: usize = 250;
 /// The longest id of a job and the longest name of a header, in bytes.
 const MAX_ID: usize = 1_024;
-/// The most bytes of all headers of one message. The server stores 65,535; a dead letter adds its own.
+/// The most bytes of all headers of one message. The server stores 65,535; a dead letter adds its
+/// own.
 const MAX_HEADERS: usize = 56 * 1_024;
-/// The most that may be handled or asked for at once.
-pub(super) const MAX_CONCURRENT: usize = 1 << 20;
+/// The largest number of messages or jobs that may be handled or requested at once.
+pub(crate) const MAX_CONCURRENT: usize = 1 << 20;
 /// The longest time that the server can count: it counts nanoseconds in 63 bits.
 const MAX_SERVER_TIME: Duration = Duration::from_nanos(i64::MAX as u64);
 /// The shortest limit of time that the server accepts for a stream.
@@ -34,7 +35,7 @@ pub struct InvalidArgument {
 }
 
 impl InvalidArgument {
-    pub(super) fn new(field: &'static str, reason: &'static str) -> Self {
+    pub(crate) fn new(field: &'static str, reason: &'static str) -> Self {
         Self { field, reason }
     }
 
@@ -60,16 +61,16 @@ impl fmt::Display for InvalidArgument {
 impl std::error::Error for InvalidArgument {}
 
 /// The outcome of a check.
-pub(super) type Checked = Result<(), InvalidArgument>;
+pub(crate) type Checked = Result<(), InvalidArgument>;
 
 /// Checks a subject that a message is published to.
-pub(super) fn subject(field: &'static str, subject: &str) -> Checked {
+pub(crate) fn subject(field: &'static str, subject: &str) -> Checked {
     words(field, subject, false)
 }
 
 /// Checks the subject of a job. Subjects that begin with `$` belong to the server: a job on one of
 /// them would be a command.
-pub(super) fn job_subject(field: &'static str, text: &str) -> Checked {
+pub(crate) fn job_subject(field: &'static str, text: &str) -> Checked {
     if text.starts_with('$') {
         return Err(InvalidArgument::new(field, "subjects that begin with $ belong to the server"));
     }
@@ -77,7 +78,7 @@ pub(super) fn job_subject(field: &'static str, text: &str) -> Checked {
 }
 
 /// Checks a subject that may hold wildcards.
-pub(super) fn filter(field: &'static str, filter: &str) -> Checked {
+pub(crate) fn filter(field: &'static str, filter: &str) -> Checked {
     words(field, filter, true)
 }
 
@@ -93,7 +94,7 @@ fn words(field: &'static str, subject: &str, allows_wildcards: bool) -> Checked 
     while let Some(word) = words.next() {
         match word {
             "" => return wrong("it has an empty word: a dot at an end, or two in a row"),
-            "*" | ">" if !allows_wildcards => return wrong("a wildcard is no place to publish to"),
+            "*" | ">" if !allows_wildcards => return wrong("a message cannot be published to a wildcard"),
             ">" if words.peek().is_some() => return wrong("words follow `>`"),
             "*" | ">" => {}
             _ if word.contains(['*', '>']) => return wrong("a wildcard is not a whole word"),
@@ -104,8 +105,8 @@ fn words(field: &'static str, subject: &str, allows_wildcards: bool) -> Checked 
     Ok(())
 }
 
-/// Whether a subject is one of those that a filter stands for.
-pub(super) fn is_match(filter: &str, subject: &str) -> bool {
+/// Returns `true` if a filter matches a subject.
+pub(crate) fn is_match(filter: &str, subject: &str) -> bool {
     let mut words = subject.split('.');
     for wanted in filter.split('.') {
         match (wanted, words.next()) {
@@ -119,7 +120,7 @@ pub(super) fn is_match(filter: &str, subject: &str) -> bool {
 }
 
 /// Checks the subjects of one stream or consumer: each of them, and that no two overlap.
-pub(super) fn filters(field: &'static str, filters: &[String]) -> Checked {
+pub(crate) fn filters(field: &'static str, filters: &[String]) -> Checked {
     for (place, one) in filters.iter().enumerate() {
         filter(field, one)?;
         if filters[..place].iter().any(|other| overlaps(other, one)) {
@@ -129,8 +130,8 @@ pub(super) fn filters(field: &'static str, filters: &[String]) -> Checked {
     Ok(())
 }
 
-/// Whether there is a subject that both filters stand for.
-pub(super) fn overlaps(one: &str, other: &str) -> bool {
+/// Returns `true` if some subject matches both filters.
+pub(crate) fn overlaps(one: &str, other: &str) -> bool {
     let mut others = other.split('.');
     for word in one.split('.') {
         match (word, others.next()) {
@@ -148,9 +149,9 @@ fn is_blank(character: char) -> bool {
     character.is_whitespace() || character.is_control()
 }
 
-/// Checks the name of a stream or consumer. The name is one word of the subjects by which the server
-/// is asked for it, and the name of a folder there.
-pub(super) fn name(field: &'static str, name: &str) -> Checked {
+/// Checks the name of a stream or consumer. The server uses it as a token in subjects, and as the
+/// name of a folder.
+pub(crate) fn name(field: &'static str, name: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new(field, reason));
     match name {
         "" => wrong("it is empty"),
@@ -162,7 +163,7 @@ pub(super) fn name(field: &'static str, name: &str) -> Checked {
 }
 
 /// Checks the name of a queue group, or a prefix of subjects.
-pub(super) fn group(field: &'static str, name: &str) -> Checked {
+pub(crate) fn group(field: &'static str, name: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new(field, reason));
     match name {
         "" => wrong("it is empty"),
@@ -172,8 +173,8 @@ pub(super) fn group(field: &'static str, name: &str) -> Checked {
     }
 }
 
-/// Checks a free text that the server shows.
-pub(super) fn text(field: &'static str, text: &str) -> Checked {
+/// Checks a text that the server shows.
+pub(crate) fn text(field: &'static str, text: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new(field, reason));
     match text {
         _ if text.len() > MAX_ID => wrong("it is longer than 1,024 bytes"),
@@ -183,7 +184,7 @@ pub(super) fn text(field: &'static str, text: &str) -> Checked {
 }
 
 /// Checks the description and the metadata of a stream or a consumer.
-pub(super) fn descriptions(description: Option<&str>, metadata: &BTreeMap<String, String>) -> Checked {
+pub(crate) fn descriptions(description: Option<&str>, metadata: &BTreeMap<String, String>) -> Checked {
     text("description", description.unwrap_or_default())?;
     for (name, value) in metadata {
         text("metadata", name)?;
@@ -196,9 +197,9 @@ pub(super) fn descriptions(description: Option<&str>, metadata: &BTreeMap<String
 }
 
 /// Checks the id of a job, which travels in a header.
-pub(super) fn id(id: &str) -> Checked {
+pub(crate) fn id(id: &str) -> Checked {
     if id.is_empty() {
-        return Err(InvalidArgument::new("id", "it is empty, so the store could not tell a duplicate"));
+        return Err(InvalidArgument::new("id", "it is empty, so the server could not detect a duplicate"));
     }
     if id.len() > MAX_ID {
         return Err(InvalidArgument::new("id", "it is longer than 1,024 bytes"));
@@ -207,20 +208,20 @@ pub(super) fn id(id: &str) -> Checked {
 }
 
 /// Checks the name of a header.
-pub(super) fn header_name(name: &str) -> Checked {
+pub(crate) fn header_name(name: &str) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new("header name", reason));
     match name {
         "" => wrong("it is empty"),
         _ if name.len() > MAX_ID => wrong("it is longer than 1,024 bytes"),
         _ if !name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') => {
-            wrong("it holds a colon, or what is no visible ASCII character")
+            wrong("it holds a colon, or a character that is not visible ASCII")
         }
         _ => Ok(()),
     }
 }
 
-/// Checks the value of a header. Blanks at its ends would be lost on the way.
-pub(super) fn header_value(field: &'static str, value: &str) -> Checked {
+/// Checks the value of a header. Blanks at its ends would be lost in transfer.
+pub(crate) fn header_value(field: &'static str, value: &str) -> Checked {
     if value.contains(char::is_control) {
         return Err(InvalidArgument::new(field, "it holds a control character"));
     }
@@ -230,24 +231,24 @@ pub(super) fn header_value(field: &'static str, value: &str) -> Checked {
     Ok(())
 }
 
-/// Checks how many bytes all headers of a message take.
-pub(super) fn header_bytes(bytes: usize) -> Checked {
+/// Checks the size of all headers of a message.
+pub(crate) fn header_bytes(bytes: usize) -> Checked {
     if bytes > MAX_HEADERS {
         return Err(InvalidArgument::new("headers", "together they are longer than 56 KiB"));
     }
     Ok(())
 }
 
-/// Checks a time that makes no sense if it is zero.
-pub(super) fn not_zero(field: &'static str, time: Duration) -> Checked {
+/// Checks a time that must not be zero.
+pub(crate) fn not_zero(field: &'static str, time: Duration) -> Checked {
     if time.is_zero() {
         return Err(InvalidArgument::new(field, "it is zero"));
     }
     Ok(())
 }
 
-/// Checks a limit of time that the server keeps.
-pub(super) fn server_time(field: &'static str, time: Duration) -> Checked {
+/// Checks a time limit that the server enforces.
+pub(crate) fn server_time(field: &'static str, time: Duration) -> Checked {
     if time < MIN_SERVER_TIME {
         return Err(InvalidArgument::new(field, "it is shorter than 100 ms"));
     }
@@ -257,8 +258,8 @@ pub(super) fn server_time(field: &'static str, time: Duration) -> Checked {
     Ok(())
 }
 
-/// Checks the delay of a job, and that the queue keeps the job for longer.
-pub(super) fn delay(delay: Duration, max_age: Option<Duration>) -> Checked {
+/// Checks that the delay of a job is shorter than the age at which the queue deletes it.
+pub(crate) fn delay(delay: Duration, max_age: Option<Duration>) -> Checked {
     let wrong = |reason| Err(InvalidArgument::new("delay", reason));
     if delay > MAX_SERVER_TIME {
         return wrong("it is longer than the server can count, 292 years");
@@ -269,16 +270,16 @@ pub(super) fn delay(delay: Duration, max_age: Option<Duration>) -> Checked {
     Ok(())
 }
 
-/// Checks a limit of a number, for which the server takes zero as no limit.
-pub(super) fn positive(field: &'static str, number: u64) -> Checked {
+/// Checks a limit. The server would take zero as no limit.
+pub(crate) fn positive(field: &'static str, number: u64) -> Checked {
     if number == 0 {
         return Err(InvalidArgument::new(field, "it is zero; leave it unset for no limit"));
     }
     Ok(())
 }
 
-/// Checks how many may be handled or asked for at once.
-pub(super) fn concurrency(field: &'static str, number: usize) -> Checked {
+/// Checks how many messages or jobs may be handled or requested at once.
+pub(crate) fn concurrency(field: &'static str, number: usize) -> Checked {
     if number == 0 {
         return Err(InvalidArgument::new(field, "it is zero"));
     }
@@ -288,8 +289,8 @@ pub(super) fn concurrency(field: &'static str, number: usize) -> Checked {
     Ok(())
 }
 
-/// Checks a number of servers on which each message is stored.
-pub(super) fn replicas(number: usize) -> Checked {
+/// Checks the number of servers that store each message.
+pub(crate) fn replicas(number: usize) -> Checked {
     if !(1..=MAX_REPLICAS).contains(&number) {
         return Err(InvalidArgument::new("replicas", "it is not between 1 and 5"));
     }
@@ -301,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_stand_for_whole_words_and_only_where_they_may() {
+    fn wildcards_are_whole_words_and_only_allowed_in_filters() {
         for good in ["a", "a.b", "ä.b-c_d", "$JS.API.INFO"] {
             assert_eq!(subject("subject", good), Ok(()), "{good:?}");
         }
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_matches_as_it_does_on_the_server() {
+    fn a_filter_matches_as_on_the_server() {
         for (filter, subject, expected) in [
             ("a", "a", true),
             ("a", "a.b", false),
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_overlap_where_one_subject_is_for_both() {
+    fn filters_overlap_if_a_subject_matches_both() {
         for (one, other, expected) in [
             ("a.>", "a.b", true),
             ("a.*", "*.b", true),
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn times_fit_into_what_the_server_counts() {
+    fn times_fit_into_63_bits_of_nanoseconds() {
         for bad in [Duration::ZERO, Duration::from_millis(99), Duration::MAX, MAX_SERVER_TIME + Duration::from_nanos(1)]
         {
             assert!(server_time("max_age", bad).is_err(), "{bad:?}");

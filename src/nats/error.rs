@@ -1,4 +1,4 @@
-//! How things fail here.
+//! The errors of connections, queues and workers.
 
 use std::error::Error;
 use std::fmt;
@@ -7,12 +7,12 @@ use async_nats::jetstream::context::{PublishError as StoreError, PublishErrorKin
 use async_nats::jetstream::{self, ErrorCode};
 
 use super::check::InvalidArgument;
-use super::settings::Difference;
+use super::config_diff::ConfigMismatch;
 
-/// What a payload's own code fails with.
+/// An error of user code that encodes or decodes a payload, or of the client library.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why there is no connection.
+/// Why connecting failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -22,14 +22,14 @@ pub enum ConnectError {
     /// The operating system refused to start the I/O thread, or what it needs.
     #[error("the I/O thread could not be started")]
     Start(#[source] std::io::Error),
-    /// The credentials could not be read, or make no sense.
+    /// The credentials could not be read, or are malformed.
     #[error("the credentials cannot be used")]
     Credentials(#[source] std::io::Error),
     /// A certificate or a key could not be read, or the file or text holds none.
     #[error("the {what} cannot be used: {source}")]
     #[non_exhaustive]
     Certificate {
-        /// Which setting it is.
+        /// The setting that is wrong.
         what: &'static str,
         /// What is wrong with it.
         source: std::io::Error,
@@ -37,18 +37,18 @@ pub enum ConnectError {
     /// No server answered in time.
     #[error("no server answered in time")]
     Timeout,
-    /// The server wants other credentials.
+    /// The server refuses the credentials.
     #[error("the server refuses the credentials")]
     Refused(#[source] BoxError),
-    /// No server could be reached, or not in the way that was asked for (TLS, say).
+    /// No server could be reached, or not as requested (with TLS, for example).
     #[error("no connection: {0}")]
     Failed(#[source] BoxError),
-    /// It was tried inside the I/O thread, which would have waited for itself.
+    /// The call was made on the I/O thread, which would have waited for itself.
     #[error("the I/O thread cannot wait for itself")]
     WouldDeadlock,
 }
 
-/// Why a message was not handed over, or a request has no answer.
+/// Why a message was not published, or a request has no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -58,31 +58,30 @@ pub enum PublishError {
     /// The payload could not be encoded.
     #[error("the payload could not be encoded")]
     Encode(#[source] BoxError),
-    /// Nobody listens to the subject; of requests only.
-    #[error("nobody answers on this subject")]
+    /// The subject has no subscriber. Only requests fail with it.
+    #[error("the subject has no responder")]
     NoResponders,
-    /// There was no answer in time, or no room in what the client holds back while there is no
-    /// connection.
-    #[error("not done in time")]
+    /// There was no answer in time, or no room in the client's buffer while there is no connection.
+    #[error("no answer in time")]
     Timeout,
-    /// The server allows no payload as large as this.
+    /// The server does not allow so large a payload.
     #[error("the payload is larger than the server allows")]
     TooLarge,
     /// The server does not permit this subject to the user that is logged in.
     #[error("permission denied: {0}")]
     Denied(String),
-    /// The client refuses it: the connection is closed.
+    /// The client refuses the message because the connection is closed.
     #[error("not published: {0}")]
     Failed(#[source] BoxError),
-    /// It was tried inside the I/O thread, which would have waited for itself.
+    /// The call was made on the I/O thread, which would have waited for itself.
     #[error("the I/O thread cannot wait for itself")]
     WouldDeadlock,
 }
 
 /// Why a job is not known to be stored.
 ///
-/// After [`Timeout`](Self::Timeout) and [`Disconnected`](Self::Disconnected) it may be stored all the same. Enqueue it
-/// again with the same id: within the duplicate window it is stored once.
+/// After [`Timeout`](Self::Timeout) and [`Disconnected`](Self::Disconnected) it may be stored
+/// nevertheless. Enqueue it again with the same id: within the duplicate window it is stored once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnqueueError {
@@ -92,51 +91,51 @@ pub enum EnqueueError {
     /// The payload could not be encoded.
     #[error("the payload could not be encoded")]
     Encode(#[source] BoxError),
-    /// The queue holds as many jobs or bytes as it may, or the server has no room.
+    /// The queue has reached its limit of jobs or bytes, or the server has no room.
     #[error("the queue is full: {0}")]
     Full(#[source] BoxError),
     /// No stream answers on this subject: the subject is not one of the queue's, the stream was
-    /// deleted, or its servers are electing a leader. The last case passes within seconds.
-    #[error("no stream answers on this subject (during the election of a leader this passes)")]
+    /// deleted, or its servers are electing a leader. An election ends within seconds.
+    #[error("no stream answers on this subject (temporary while a leader is elected)")]
     NoStream,
     /// There is no connection.
     #[error("there is no connection")]
     Disconnected,
-    /// The store did not confirm in time.
-    #[error("the store did not confirm in time")]
+    /// The server did not confirm in time.
+    #[error("the server did not confirm in time")]
     Timeout,
-    /// The server does not permit the subject to the user that is logged in. If it is the inbox of answers that
-    /// is denied, the job may be stored.
+    /// The server does not permit the subject to the user that is logged in. If the inbox of
+    /// answers is denied, the job may be stored.
     #[error("permission denied: {0}")]
     Denied(String),
     /// The payload is larger than the server or the stream allows.
-    #[error("the payload is larger than is allowed")]
+    #[error("the payload is larger than the server or the stream allows")]
     TooLarge,
-    /// The server refuses it for another reason.
+    /// The server refuses the job for another reason.
     #[error("not stored: {0}")]
     Rejected(#[source] BoxError),
-    /// It was tried inside the I/O thread, which would have waited for itself.
+    /// The call was made on the I/O thread, which would have waited for itself.
     #[error("the I/O thread cannot wait for itself")]
     WouldDeadlock,
 }
 
-/// Why there is no queue, or it cannot be looked into.
+/// Why a queue could not be opened or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
     /// An argument was refused before anything was sent.
     #[error(transparent)]
     Invalid(#[from] InvalidArgument),
-    /// A stream of this name exists, with other settings.
+    /// A stream of this name exists with other settings.
     #[error("the stream {stream} exists with other settings: {}", Listed(.differences))]
     #[non_exhaustive]
     Differs {
         /// The name of the stream.
         stream: String,
-        /// What differs.
-        differences: Vec<Difference>,
+        /// The settings that differ.
+        differences: Vec<ConfigMismatch>,
     },
-    /// There is no answer from JetStream: no connection, or the server does not have it turned on.
+    /// JetStream does not answer: there is no connection, or the server does not have it turned on.
     #[error("no answer from JetStream: {0}")]
     Unavailable(#[source] BoxError),
     /// The server does not permit the call to the user that is logged in.
@@ -148,12 +147,12 @@ pub enum QueueError {
     /// A dead letter could not be enqueued again. It is still among the dead letters.
     #[error("the dead letter was not requeued")]
     Requeue(#[source] EnqueueError),
-    /// It was tried inside the I/O thread, which would have waited for itself.
+    /// The call was made on the I/O thread, which would have waited for itself.
     #[error("the I/O thread cannot wait for itself")]
     WouldDeadlock,
 }
 
-/// Why a worker does not work.
+/// Why a worker cannot work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
@@ -166,29 +165,31 @@ pub enum WorkerError {
     Differs {
         /// The name of the consumer.
         consumer: String,
-        /// What differs.
-        differences: Vec<Difference>,
+        /// The settings that differ.
+        differences: Vec<ConfigMismatch>,
     },
     /// The server refuses the settings.
     #[error("the server refuses: {0}")]
     Rejected(#[source] BoxError),
-    /// The server does not permit the call to the user that is logged in; of [`plan`](super::Worker::plan) and its
-    /// change only. A run tells [`Event::Denied`](super::Event) and tries again.
+    /// The server does not permit the call to the user that is logged in. Only
+    /// [`plan`](super::Worker::plan) and its change fail with it. A run reports
+    /// [`Event::Denied`](super::Event) and tries again.
     #[error("permission denied: {0}")]
     Denied(String),
-    /// There is no answer from JetStream; of [`plan`](super::Worker::plan) and its change only. A run tries again.
+    /// JetStream does not answer. Only [`plan`](super::Worker::plan) and its change fail with it. A
+    /// run tries again.
     #[error("no answer from JetStream: {0}")]
     Unavailable(#[source] BoxError),
-    /// It was to run on a worker of the pool that it needs, or on the I/O thread.
+    /// The call was made on a worker of the pool that it needs, or on the I/O thread.
     #[error("a worker cannot be run by a task of its own pool")]
     WouldDeadlock,
 }
 
-/// The server does not permit something; its words.
+/// A denied permission, with the server's message.
 #[derive(Debug)]
-pub(super) struct Denied(pub(super) String);
+pub(crate) struct Denied(pub(crate) String);
 
-/// Makes an error of a denial, for each kind of call.
+/// Converts a denial into the error of each kind of call.
 macro_rules! from_denied {
     ($($error:ty),*) => {
         $(impl From<Denied> for $error {
@@ -201,8 +202,8 @@ macro_rules! from_denied {
 
 from_denied!(PublishError, EnqueueError, QueueError, WorkerError);
 
-/// Shows differences in a sentence.
-struct Listed<'a>(&'a [Difference]);
+/// Displays mismatches in a sentence.
+struct Listed<'a>(&'a [ConfigMismatch]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -262,7 +263,7 @@ impl From<StoreError> for EnqueueError {
     }
 }
 
-/// Whether the server says by this that it has no room.
+/// Returns `true` if the error means that the server has no room.
 fn means_full(error: &jetstream::Error) -> bool {
     const NO_ROOM: [ErrorCode; 5] = [
         ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
@@ -271,7 +272,8 @@ fn means_full(error: &jetstream::Error) -> bool {
         ErrorCode::MEMORY_RESOURCES_EXCEEDED,
         ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED,
     ];
-    // The store says so of limits of the stream ("maximum messages exceeded"), and of troubles with its files.
+    // The server uses this code for limits of the stream ("maximum messages exceeded"), and for
+    // failures of its files.
     let is_limit = error.error_code() == ErrorCode::STREAM_STORE_FAILED && error.to_string().contains("maximum");
     is_limit || NO_ROOM.contains(&error.error_code())
 }

@@ -1,96 +1,94 @@
-//! What users are told while a connection lives and workers work.
+//! The events of connections and workers.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::denied::Denial;
-use crate::sync::Arc;
-use crate::unwind;
-
-/// Something that whoever runs the program may want to know of. Told to
+/// A change or failure that the operator of a program may want to see. Passed to
 /// [`ConnectionBuilder::observer`](super::ConnectionBuilder::observer).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// There is a connection, for the first time or again.
     Connected,
-    /// The connection is lost; the client tries to get it back.
+    /// The connection is lost. The client tries to reconnect.
     Disconnected,
-    /// The server is about to be shut down, and asks its clients to go elsewhere.
+    /// The server is about to shut down, and asks its clients to move to another one.
     LameDuck,
-    /// A subscription has lost messages, since it took them too slowly.
-    SlowSubscription,
-    /// The server, or the client, complains of something.
-    Complaint(String),
-    /// The server does not permit something to the user that is logged in. Its words name the subject.
+    /// A subscription was too slow and has lost messages.
+    SlowConsumer,
+    /// The server or the client reports a problem.
+    Warning(String),
+    /// The server does not permit something to the user that is logged in. Its message names the
+    /// subject.
     Denied(String),
-    /// A worker found its consumer deleted, and makes it anew.
+    /// A worker found its consumer deleted, and creates it again.
     ConsumerLost {
         /// The name of the consumer.
         consumer: String,
     },
-    /// A worker has its consumer and asks for jobs.
+    /// A worker has its consumer and requests jobs.
     ConsumerReady {
         /// The name of the consumer.
         consumer: String,
     },
-    /// A worker cannot ask for jobs, and tries again after a while.
+    /// A worker cannot request jobs, and tries again after a while.
     ConsumerFailed {
         /// The name of the consumer.
         consumer: String,
-        /// What the server says, or that it says nothing.
+        /// The server's error, or that it does not answer.
         error: String,
-        /// When it tries again.
+        /// When the worker tries again.
         retry_after: Duration,
     },
-    /// A worker found another stream of the same name: its stream was deleted and made again, or the server
-    /// lost it. Outcomes of jobs of the old stream are told to no server.
+    /// A worker found another stream of the same name: its stream was deleted and created again, or
+    /// the server lost it. Outcomes of jobs of the old stream are not sent.
     StreamReplaced {
         /// The name of the stream.
         stream: String,
     },
-    /// A job has headers that the client cannot read. It is among the dead letters, and out of the queue.
+    /// A job has headers that the client cannot read. It was moved to the dead letters.
     JobSetAside {
         /// The subject of the job.
         subject: String,
-        /// Its place in the stream.
+        /// Its sequence number in the stream.
         sequence: u64,
         /// What is wrong with its headers.
         error: String,
     },
-    /// Jobs that have run are still stored, as happens after a server was killed. They are not delivered again, but
-    /// take room. [`Worker::clear_finished`](super::Worker::clear_finished) deletes them.
+    /// Finished jobs are still stored, as happens after a server was killed. They are not delivered
+    /// again, but take room. [`Worker::clear_finished`](super::Worker::clear_finished) deletes
+    /// them.
     JobsLeftBehind {
         /// The name of the consumer that counts them as done.
         consumer: String,
-        /// The place of the first.
+        /// The sequence number of the first.
         first: u64,
-        /// How many there are; of more than 1,000, 1,000.
+        /// How many there are, counted up to 1,000.
         jobs: u64,
     },
-    /// A job ran longer than [`stuck_after`](super::WorkerBuilder::stuck_after). The attempt counts as failed:
-    /// the job is delivered again by the policy, or goes to the dead letters.
+    /// A job ran longer than [`stuck_after`](super::WorkerBuilder::stuck_after). The attempt counts
+    /// as failed: by the policy, the job is delivered again or goes to the dead letters.
     JobStuck {
         /// The subject of the job.
         subject: String,
-        /// Its place in the stream.
+        /// Its sequence number in the stream.
         sequence: u64,
     },
-    /// A dead letter could not be stored. The job is delivered again later, for another try to store the
-    /// letter; its handler is not called again.
+    /// A dead letter could not be stored. The job is delivered again later, to store the letter;
+    /// its handler is not called again.
     DeadLetterFailed {
         /// The subject of the job.
         subject: String,
-        /// Its place in the stream.
+        /// Its sequence number in the stream.
         sequence: u64,
         /// Why it could not be stored.
         error: String,
     },
-    /// What became of a job could not be told to the server in time: it is delivered again.
-    OutcomeLost {
+    /// The outcome of a job could not be sent to the server in time. The job is delivered again.
+    AckLost {
         /// The subject of the job.
         subject: String,
-        /// Its place in the stream.
+        /// Its sequence number in the stream.
         sequence: u64,
     },
 }
@@ -100,65 +98,28 @@ impl fmt::Display for Event {
         match self {
             Self::Connected => f.write_str("connected"),
             Self::Disconnected => f.write_str("disconnected"),
-            Self::LameDuck => f.write_str("the server is about to be shut down"),
-            Self::SlowSubscription => f.write_str("a subscription has lost messages"),
-            Self::Complaint(text) | Self::Denied(text) => f.write_str(text),
-            Self::ConsumerLost { consumer } => write!(f, "the consumer {consumer} is gone"),
+            Self::LameDuck => f.write_str("the server is about to shut down"),
+            Self::SlowConsumer => f.write_str("a subscription has lost messages"),
+            Self::Warning(text) | Self::Denied(text) => f.write_str(text),
+            Self::ConsumerLost { consumer } => write!(f, "the consumer {consumer} was deleted"),
             Self::ConsumerReady { consumer } => write!(f, "the consumer {consumer} is ready"),
             Self::ConsumerFailed { consumer, error, retry_after } => {
                 write!(f, "the consumer {consumer} cannot be used, next try in {retry_after:?}: {error}")
             }
-            Self::StreamReplaced { stream } => write!(f, "the stream {stream} is another one now"),
+            Self::StreamReplaced { stream } => write!(f, "the stream {stream} was replaced by another one"),
             Self::JobSetAside { subject, sequence, error } => {
-                write!(f, "job {sequence} ({subject}) cannot be read and is set aside: {error}")
+                write!(f, "job {sequence} ({subject}) cannot be read and was moved to the dead letters: {error}")
             }
             Self::JobsLeftBehind { consumer, first, jobs } => {
-                write!(f, "{jobs} jobs that {consumer} has done are still stored, from {first} on")
+                write!(f, "{jobs} finished jobs of {consumer} are still stored, from {first} on")
             }
             Self::JobStuck { subject, sequence } => write!(f, "job {sequence} ({subject}) is stuck"),
             Self::DeadLetterFailed { subject, sequence, error } => {
                 write!(f, "the dead letter of job {sequence} ({subject}) is not stored: {error}")
             }
-            Self::OutcomeLost { subject, sequence } => {
-                write!(f, "the outcome of job {sequence} ({subject}) could not be told")
+            Self::AckLost { subject, sequence } => {
+                write!(f, "the outcome of job {sequence} ({subject}) could not be sent")
             }
         }
-    }
-}
-
-/// Who is told of events, if anybody is.
-#[derive(Clone, Default)]
-pub(super) struct Listener(Option<Arc<Callback>>);
-
-/// What the user gave.
-type Callback = dyn Fn(&Event) + Send + Sync;
-
-impl Listener {
-    pub(super) fn new(f: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(f)))
-    }
-
-    /// Calls what the user gave, and contains its panic.
-    pub(super) fn tell(&self, event: &Event) {
-        if let Some(f) = &self.0 {
-            let _ = unwind::catch(|| f(event)).map_err(unwind::discard);
-        }
-    }
-}
-
-/// What an event of the client means to users; `None`: nothing.
-pub(super) fn of_client(event: async_nats::Event) -> Option<Event> {
-    match event {
-        async_nats::Event::Connected => Some(Event::Connected),
-        async_nats::Event::Disconnected => Some(Event::Disconnected),
-        async_nats::Event::LameDuckMode => Some(Event::LameDuck),
-        async_nats::Event::SlowConsumer(_) => Some(Event::SlowSubscription),
-        async_nats::Event::ServerError(error) => {
-            let text = error.to_string();
-            let is_denial = Denial::read(&text).is_some();
-            Some(if is_denial { Event::Denied(text) } else { Event::Complaint(text) })
-        }
-        async_nats::Event::ClientError(error) => Some(Event::Complaint(error.to_string())),
-        async_nats::Event::Draining | async_nats::Event::Closed => None,
     }
 }

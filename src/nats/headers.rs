@@ -6,16 +6,16 @@ use async_nats::HeaderMap;
 
 use super::check::{self, InvalidArgument};
 
-/// What the server reads as a command about the message at hand.
-pub(super) const SERVER_PREFIX: &str = "Nats-";
-/// What this crate writes.
-pub(super) const OWN_PREFIX: &str = "Workcrew-";
+/// The prefix of headers that the server executes.
+pub(crate) const SERVER_PREFIX: &str = "Nats-";
+/// The prefix of headers that this crate writes.
+pub(crate) const OWN_PREFIX: &str = "Workcrew-";
 
 /// The headers of a message or job: names, each with one or more values.
 ///
-/// The case of letters counts. Names are visible ASCII without a colon. Values are text without
-/// control characters and without blanks at their ends. The checks run when a message is handed over:
-/// [`append`](Self::append) only stores.
+/// Names are case-sensitive, and consist of visible ASCII characters other than the colon. Values
+/// are text without control characters, and without blanks at their ends. Headers are checked when
+/// a message is sent; [`append`](Self::append) only stores.
 ///
 /// # Examples
 ///
@@ -46,13 +46,13 @@ impl Headers {
         self
     }
 
-    /// Returns the first value of a header. The case of letters counts.
+    /// Returns the first value of a header. Names are case-sensitive.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
     }
 
-    /// Iterates over all names and values, a name once for each of its values.
+    /// Iterates over all names and values; a name appears once for each of its values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -63,8 +63,8 @@ impl Headers {
         self.entries.is_empty()
     }
 
-    /// The headers in the client's words, checked.
-    pub(super) fn to_map(&self) -> Result<HeaderMap, InvalidArgument> {
+    /// Checks the headers and converts them for the client library.
+    pub(crate) fn to_map(&self) -> Result<HeaderMap, InvalidArgument> {
         let mut map = HeaderMap::new();
         let mut bytes = 0_usize;
         for (name, value) in self.iter() {
@@ -77,8 +77,8 @@ impl Headers {
         Ok(map)
     }
 
-    /// Likewise, for a job, whose reserved headers are the server's and this crate's.
-    pub(super) fn to_job_map(&self) -> Result<HeaderMap, InvalidArgument> {
+    /// Like [`to_map`](Self::to_map), for a job: reserved names are refused.
+    pub(crate) fn to_job_map(&self) -> Result<HeaderMap, InvalidArgument> {
         let is_reserved =
             |name: &str, prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
         let reserved = self.iter().find(|(name, _)| is_reserved(name, SERVER_PREFIX) || is_reserved(name, OWN_PREFIX));
@@ -101,13 +101,14 @@ impl fmt::Display for Headers {
     }
 }
 
-/// The first value of a header of a message.
-pub(super) fn first<'a>(map: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
+/// Returns the first value of a header of a message.
+pub(crate) fn first<'a>(map: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
     map?.get(name).map(async_nats::HeaderValue::as_str)
 }
 
-/// All names and values of a message, a name once for each of its values, sorted by name.
-pub(super) fn pairs(map: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
+/// Returns all names and values of a message, sorted by name; a name appears once for each of its
+/// values.
+pub(crate) fn pairs(map: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
     let mut names: Vec<_> = map.into_iter().flat_map(HeaderMap::iter).collect();
     names.sort_by(|one, two| AsRef::<str>::as_ref(one.0).cmp(two.0.as_ref()));
     names.into_iter().flat_map(|(name, values)| values.iter().map(move |value| (name.as_ref(), value.as_str())))
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_break_the_protocol_is_refused_and_what_is_text_passes() {
+    fn headers_that_would_break_the_protocol_are_refused() {
         for (name, value) in [("", "v"), ("a b", "v"), ("a:", "v"), ("é", "v"), ("a\r\nb", "v"), ("a", "v\r\nb: c")] {
             assert!(Headers::new().append(name, value).to_map().is_err(), "{name:?} {value:?}");
         }

@@ -1,8 +1,9 @@
-//! Work shared by many processes on many machines, through a NATS server.
+//! Job queues shared by many processes on many machines, through a NATS server.
 //!
-//! When one machine is not enough, or work must survive its process, jobs go through a [`JobQueue`] on a NATS JetStream
-//! server. The same handler that ran on the pool runs in as many [`Worker`]s as are started. A job is stored before it
-//! is acknowledged to whoever enqueues it, and stays until it is done.
+//! Use them when one machine is not enough, or when work must survive its process. Jobs go through
+//! a [`JobQueue`] on a NATS JetStream server. The handler that ran on the pool runs in any number
+//! of [`Worker`]s. A job is stored before [`enqueue`](JobQueue::enqueue) returns, and stays stored
+//! until it is done.
 //!
 //! ```no_run
 //! use workcrew::WorkerPool;
@@ -17,82 +18,59 @@
 //! let connection = Connection::builder("127.0.0.1:4222").connect(&pool)?;
 //! let queue = JobQueue::builder(&connection, "RESIZE").subject("resize.*").open()?;
 //! queue.enqueue("resize.small", "image 7", "resize-7")?;
-//! Worker::builder(&queue, "resizer").build()?.run(&pool, resize)?; // until somebody drains it
+//! Worker::builder(&queue, "resizer").build()?.run(&pool, resize)?; // until it is drained
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Connection::publish`] and [`Connection::subscribe`] are plain NATS besides: fast, and at most once.
+//! [`Connection::publish`] and [`Connection::subscribe`] are plain NATS: fast, and at most once.
 //!
-//! What is guaranteed, which settings there are and how they interact, what a handler must bear: see `docs/nats.md` in
+//! The guarantees, the settings and what handlers must tolerate are described in `docs/nats.md` in
 //! the repository.
 //!
-//! `connection` is what all share. `queue` stores jobs, `dead_letter` writes and reads those that are given up.
-//! `worker` is the face of what works on jobs, `course` is one run of it: it asks for as many as `credit` allows, takes
-//! them from its `inbox`, keeps them in its `hands` with their heartbeats, gives each to the pool as an `attempt`, and
-//! has its `outcome` told. All of it runs on the I/O thread; handlers run on the workers.
+//! - `core` holds the connection, and publishing and subscribing over it.
+//! - `queue` stores jobs. It also writes and reads dead letters.
+//! - `worker` processes jobs. A run requests as many jobs as its `credit` allows, receives them in
+//!   its `inbox` and keeps them `in_flight` with their heartbeats. It passes each to the pool as a
+//!   `job_task`, and acknowledges it (`ack`).
+//!
+//! All of this runs on the I/O thread; handlers run on the pool's workers.
 
-mod attempt;
-mod check;
-mod connection;
-mod connection_info;
-mod consumer_plan;
-mod consumer_settings;
-mod control;
-mod course;
-mod credit;
-mod dead_letter;
-mod delay;
-mod denied;
-mod enqueue;
-mod error;
-mod event;
-mod hands;
-mod headers;
-mod history;
-mod inbox;
-mod incarnation;
-mod job;
-mod leftover;
-mod letters;
-mod message;
-mod metrics;
-mod options;
-mod outcome;
-mod payload;
-mod permission;
-mod publisher;
+mod core;
 mod queue;
-mod server_clock;
-mod settings;
-mod status;
-mod stream_settings;
-mod subscription;
-mod terms;
-mod time_limit;
-mod tls;
-mod unreadable;
 mod worker;
 
+mod check;
+mod config_diff;
+mod error;
+mod event;
+mod headers;
+mod payload;
+mod server_time;
+
 pub use self::check::InvalidArgument;
-pub use self::connection::Connection;
-pub use self::connection_info::{ConnectionStatistics, ServerInfo};
-pub use self::consumer_plan::ConsumerPlan;
-pub use self::consumer_settings::ConsumerSettings;
-pub use self::dead_letter::{DeadLetter, DeadReason};
-pub use self::enqueue::{Enqueued, NewJob};
+pub use self::config_diff::ConfigMismatch;
+pub use self::core::connect::ConnectionBuilder;
+pub use self::core::connection::Connection;
+pub use self::core::connection_info::{ConnectionStatistics, ServerInfo};
+pub use self::core::message::Message;
+pub use self::core::publisher::Publisher;
+pub use self::core::reconnect::ReconnectSettings;
+pub use self::core::subscription::{Subscription, SubscriptionBuilder};
 pub use self::error::{BoxError, ConnectError, EnqueueError, PublishError, QueueError, WorkerError};
 pub use self::event::Event;
 pub use self::headers::Headers;
-pub use self::job::Job;
-pub use self::letters::DeadLetterQuery;
-pub use self::message::Message;
-pub use self::metrics::WorkerMetrics;
-pub use self::options::{ConnectionBuilder, ReconnectSettings};
 pub use self::payload::{Decode, Encode};
-pub use self::publisher::Publisher;
+pub use self::queue::dead_letter::{DeadLetter, DeadLetterReason};
+pub use self::queue::enqueue::{Enqueued, NewJob};
+pub use self::queue::letters::DeadLetterQuery;
+pub use self::queue::plan::QueuePlan;
+pub use self::queue::status::QueueStatus;
+pub use self::queue::stream_settings::StreamSettings;
 pub use self::queue::{JobQueue, JobQueueBuilder};
-pub use self::settings::Difference;
-pub use self::status::{ConsumerStatus, QueueStatus};
-pub use self::stream_settings::{QueuePlan, StreamSettings};
-pub use self::subscription::{Subscription, SubscriptionBuilder};
-pub use self::worker::{RunReport, Worker, WorkerBuilder};
+pub use self::worker::config::RunReport;
+pub use self::worker::consumer_plan::ConsumerPlan;
+pub use self::worker::consumer_settings::ConsumerSettings;
+pub use self::worker::job::Job;
+pub use self::worker::metrics::WorkerMetrics;
+pub use self::worker::status::ConsumerStatus;
+pub use self::worker::{Worker, WorkerBuilder};

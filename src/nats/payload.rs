@@ -1,8 +1,9 @@
-//! What travels in messages, as bytes.
+//! Payloads: how values become bytes, and bytes values.
 
 use super::error::BoxError;
 
-/// Makes bytes of a value. Bytes and text are themselves; for JSON and the like, implement it for a wrapper.
+/// Converts a value into bytes. Bytes and text are themselves; for JSON and other formats,
+/// implement it for a wrapper.
 ///
 /// # Examples
 ///
@@ -21,7 +22,7 @@ use super::error::BoxError;
 /// impl Decode for Resize {
 ///     fn decode(bytes: &[u8]) -> Result<Self, BoxError> {
 ///         let text = std::str::from_utf8(bytes)?;
-///         let (image, width) = text.split_once(' ').ok_or("two numbers are wanted")?;
+///         let (image, width) = text.split_once(' ').ok_or("two numbers are needed")?;
 ///         Ok(Self { image: image.parse()?, width: width.parse()? })
 ///     }
 /// }
@@ -31,21 +32,21 @@ use super::error::BoxError;
 /// # Ok::<(), BoxError>(())
 /// ```
 pub trait Encode {
-    /// The bytes.
+    /// Returns the bytes.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the value from being written.
+    /// Any error that prevents the value from being encoded.
     fn encode(&self) -> Result<Vec<u8>, BoxError>;
 }
 
-/// Makes a value of bytes. The other half of [`Encode`].
+/// Converts bytes into a value. The counterpart of [`Encode`].
 pub trait Decode: Sized {
-    /// The value.
+    /// Returns the value.
     ///
     /// # Errors
     ///
-    /// Whatever is wrong with the bytes.
+    /// Any error in the bytes.
     fn decode(bytes: &[u8]) -> Result<Self, BoxError>;
 }
 

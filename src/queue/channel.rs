@@ -1,15 +1,17 @@
-//! The engine of the product: a bounded crossbeam channel, of which only the forms that do not block are used.
+//! The bounded lane in production: a bounded crossbeam channel. Only its non-blocking methods are
+//! used.
 //!
-//! It keeps the contract of the engines because it moves its head and its tail by `SeqCst` compare-and-exchange, and
-//! has a `SeqCst` fence before it calls itself full or empty; the channel's own blocking forms rely on the same.
+//! It keeps the contract of bounded lanes. The channel moves its head and its tail by a `SeqCst`
+//! compare-and-exchange. It has a `SeqCst` fence before it reports that it is full or empty. The
+//! channel's own blocking methods rely on the same.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 /// A bounded multi-producer, multi-consumer lane.
 pub(super) struct Lane<T> {
-    /// The end that takes items in.
+    /// The end that items are pushed to.
     sender: Sender<T>,
-    /// The end that hands items out.
+    /// The end that items are popped from.
     receiver: Receiver<T>,
 }
 
@@ -19,19 +21,19 @@ impl<T> Lane<T> {
         Self { sender, receiver }
     }
 
-    /// Takes the item in, or gives it back if there is no room.
+    /// Pushes the item, or returns it if the lane is full.
     #[inline]
     pub(super) fn try_push(&self, item: T) -> Result<(), T> {
         self.sender.try_send(item).map_err(TrySendError::into_inner)
     }
 
-    /// Hands out the oldest item, if there is one.
+    /// Pops the oldest item, if there is one.
     #[inline]
     pub(super) fn try_pop(&self) -> Option<T> {
         self.receiver.try_recv().ok()
     }
 
-    /// How many items it holds; out of date when it arrives, but never above the capacity.
+    /// Returns the number of items, which never exceeds the capacity; may be stale when it returns.
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.receiver.len()

@@ -1,132 +1,139 @@
-//! Where workers look for work before they sleep, and who wakes them.
+//! The workers without work: how they search for items, sleep and are notified.
 //!
-//! A worker without work *searches* for a few microseconds, if that has paid lately, then sleeps. To wake a sleeper is
-//! dear (a system call for the waker, tens of microseconds until the sleeper runs on another CPU), so it is done for one
-//! worker at a time, and only when none is searching. This is how the schedulers of Go and tokio do it.
+//! A worker without work *searches* for a few microseconds, if that has succeeded lately, and then
+//! sleeps. A wake-up is expensive: it takes a system call in the notifier, and tens of microseconds
+//! until the worker runs on another CPU. So items wake one worker at a time, and only while no
+//! worker is searching. The schedulers of Go and tokio work the same way.
 //!
 //! Rules:
-//! 1. `searching` counts the workers that search, those included that were woken and are on their way: the waker counts
-//!    them before it wakes them.
-//! 2. Who brings an item wakes a worker if none is searching, after the item is there.
-//! 3. A worker ends its search before its last look: when it is about to sleep, after its announcement; when it has found
-//!    an item, before it looks whether there are more. If it was the last to search and there are more, it does what rule
-//!    2 says, in the place of those who brought them.
+//! 1. `searching` counts the workers that search. It includes workers that were notified and have
+//!    not woken yet: the notifier counts them before it notifies them.
+//! 2. A thread that has pushed an item notifies a worker if no worker is searching.
+//! 3. A worker ends its search before its last check for items. Before it sleeps, that check
+//!    follows its registration. When it has found an item, it checks whether there are more. If it
+//!    was the last searching worker and there are more items, it notifies a worker by rule 2 on
+//!    behalf of their submitters.
 //!
-//! So an item is never left to sleepers: who brought it found nobody searching and woke one, or found somebody
-//! searching, whose last look comes later and finds it. [All these steps are `SeqCst`; see also the rules of
-//! [`Parking`].]
+//! So no item is left to sleeping workers. Its submitter found no worker searching, and notified
+//! one; or it found a searching worker, whose last check comes later and finds the item. All these
+//! steps are `SeqCst`; see also the rules of [`EventCount`].
 
 use std::time::Duration;
 
-use super::parking::{Parking, Woken};
-use crate::deadline::Deadline;
-use crate::hope::Hope;
-use crate::sync::{AtomicUsize, CacheAligned, Ordering, linger};
+use super::event_count::{EventCount, Wakeup};
+use crate::sync::adaptive_spin::AdaptiveSpin;
+use crate::sync::{AtomicUsize, CachePadded, Ordering, spin_wait};
+use crate::time::deadline::Deadline;
 
 /// How long a worker searches before it sleeps.
-const LINGER: Duration = Duration::from_micros(5);
+const SPIN_TIME: Duration = Duration::from_micros(5);
 
-/// Whether it pays for one worker to linger before it sleeps. Where jobs come one by one and far apart it never does,
-/// and costs more than the time: who has just slept is let onto a CPU before those who have not, and lingering forfeits
-/// that.
-pub(super) type Lingering = Hope<15>;
+/// Decides whether one worker spins before it sleeps. With jobs that come one by one and far apart,
+/// spinning never succeeds and costs more than its time: the kernel favours threads that have just
+/// slept, and a worker that spins first loses that advantage.
+pub(super) type IdleSpin = AdaptiveSpin<15>;
 
-/// The workers that have no work.
+/// The workers without work; see the rules above.
 pub(super) struct Idle {
-    sleeping: Parking,
+    sleeping: EventCount,
     /// See rule 1.
-    searching: CacheAligned<AtomicUsize>,
+    searching: CachePadded<AtomicUsize>,
 }
 
 impl Idle {
     pub(super) fn new() -> Self {
-        Self { sleeping: Parking::new(), searching: CacheAligned::default() }
+        Self { sleeping: EventCount::new(), searching: CachePadded::default() }
     }
 
-    /// There is an item: wakes a worker, if need be. `has_more` tells whether there is an item still.
+    /// Notifies a worker of an item, unless one is searching. `has_more` returns whether there
+    /// still is an item.
     #[inline]
-    pub(super) fn call_one(&self, has_more: impl Fn() -> bool) {
-        if self.must_wake() {
-            self.wake_one(has_more);
+    pub(super) fn notify_one(&self, has_more: impl Fn() -> bool) {
+        if self.should_notify() {
+            self.notify_sleeping(has_more);
         }
     }
 
-    /// Makes every worker look up from its sleep.
-    pub(super) fn call_all(&self) {
-        self.sleeping.wake_all(|woken| {
-            // ORDERING: SeqCst, before those who are woken can end their search.
-            self.searching.0.fetch_add(woken, Ordering::SeqCst);
+    /// Notifies all sleeping workers.
+    pub(super) fn notify_all(&self) {
+        self.sleeping.notify_all(|notified| {
+            // ORDERING: SeqCst, before the notified workers can end their search.
+            self.searching.0.fetch_add(notified, Ordering::SeqCst);
         });
     }
 
-    /// Searches with `look`, and sleeps between two searches, until it has found something or `look_up` says that
-    /// there is something else to do. `has_more` tells whether a search would find something. `hope` is the worker's.
-    pub(super) fn search<T>(
+    /// Blocks until `pop` returns an item or `should_stop` returns `true`. The worker calls both
+    /// while it searches, and sleeps between two searches. `has_more` returns whether a search
+    /// would find an item. `spin` belongs to the worker.
+    pub(super) fn wait<T>(
         &self,
-        hope: &mut Lingering,
-        mut look: impl FnMut() -> Option<T>,
-        look_up: impl Fn() -> bool,
+        spin: &mut IdleSpin,
+        mut pop: impl FnMut() -> Option<T>,
+        should_stop: impl Fn() -> bool,
         has_more: impl Fn() -> bool,
     ) -> Option<T> {
         // ORDERING: SeqCst throughout; the rules.
         self.searching.0.fetch_add(1, Ordering::SeqCst);
         loop {
             let mut item = None;
-            let mut found = || {
-                item = look();
-                item.is_some() || look_up()
+            let mut is_done = || {
+                item = pop();
+                item.is_some() || should_stop()
             };
-            if hope.tries() {
-                let paid = linger(LINGER, &mut found);
-                hope.learn(paid);
-                if paid {
+            if spin.should_spin() {
+                let succeeded = spin_wait(SPIN_TIME, &mut is_done);
+                spin.record(succeeded);
+                if succeeded {
                     self.end_search(&has_more);
                     return item;
                 }
             }
-            let woken = self.sleeping.park(Deadline::NEVER, || {
+            let wakeup = self.sleeping.wait(Deadline::NEVER, || {
                 self.searching.0.fetch_sub(1, Ordering::SeqCst);
-                found()
+                is_done()
             });
-            match woken {
-                Woken::Told => {
-                    if found() {
+            match wakeup {
+                Wakeup::Notified => {
+                    if is_done() {
                         self.end_search(&has_more);
                         return item;
                     }
                 }
-                // The waker has counted this worker as searching.
-                Woken::Early { told: true } => {
+                // The notifier has counted this worker as searching.
+                Wakeup::Ready { notified: true } => {
                     self.end_search(&has_more);
                     return item;
                 }
-                Woken::Early { told: false } | Woken::Late => {
-                    self.call_one_for_more(&has_more);
+                Wakeup::Ready { notified: false } | Wakeup::TimedOut => {
+                    self.notify_if_more(&has_more);
                     return item;
                 }
             }
         }
     }
 
-    /// Whether a worker searches or sleeps; may be stale when it returns.
-    pub(super) fn is_any(&self) -> bool {
-        self.searching.0.load(Ordering::SeqCst) > 0 || self.sleeping.has_sleepers()
+    /// Returns whether a worker searches or sleeps; may be stale when it returns.
+    pub(super) fn has_workers(&self) -> bool {
+        self.searching.0.load(Ordering::SeqCst) > 0 || self.sleeping.has_waiters()
     }
 
     #[inline]
-    fn must_wake(&self) -> bool {
-        // ORDERING: SeqCst, after the item was brought; pairs with the end of a search (rule 3).
-        self.searching.0.load(Ordering::SeqCst) == 0 && self.sleeping.has_sleepers()
+    fn should_notify(&self) -> bool {
+        // ORDERING: SeqCst, after the item was pushed; pairs with the end of a search (rule 3).
+        self.searching.0.load(Ordering::SeqCst) == 0 && self.sleeping.has_waiters()
     }
 
-    fn wake_one(&self, has_more: impl Fn() -> bool) {
-        // ORDERING: SeqCst; of several who bring items at the same time, one wakes a worker, and the others find it
-        // searching.
-        while self.must_wake() && self.searching.0.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            let mut nobody = true;
-            self.sleeping.wake(1, |woken| nobody = woken == 0);
-            // If nobody slept any more, others have meanwhile been deceived by the count, and are stood in for.
-            let was_last = nobody && self.searching.0.fetch_sub(1, Ordering::SeqCst) == 1;
+    fn notify_sleeping(&self, has_more: impl Fn() -> bool) {
+        // ORDERING: SeqCst; of several threads that push items at the same time, one notifies a
+        // worker, and the others find it searching.
+        while self.should_notify()
+            && self.searching.0.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        {
+            let mut none_slept = true;
+            self.sleeping.notify(1, |notified| none_slept = notified == 0);
+            // If no worker slept any more, the count has misled other submitters meanwhile. This
+            // thread acts for them.
+            let was_last = none_slept && self.searching.0.fetch_sub(1, Ordering::SeqCst) == 1;
             if !(was_last && has_more()) {
                 return;
             }
@@ -135,13 +142,13 @@ impl Idle {
 
     fn end_search(&self, has_more: impl Fn() -> bool) {
         if self.searching.0.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.call_one_for_more(has_more);
+            self.notify_if_more(has_more);
         }
     }
 
-    fn call_one_for_more(&self, has_more: impl Fn() -> bool) {
+    fn notify_if_more(&self, has_more: impl Fn() -> bool) {
         if has_more() {
-            self.call_one(has_more);
+            self.notify_one(has_more);
         }
     }
 }

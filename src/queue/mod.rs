@@ -1,75 +1,84 @@
-//! The bounded queue between those who submit and the workers, and where both sleep.
+//! The queue between submitters and workers, in which both may block.
 //!
-//! It has two lanes. The *bounded* lane takes what is submitted and refuses it when full. The *side* lane takes what
-//! must not be refused and may not wait, such as the tickets of groups; it has no bound of its own, so only what is
-//! bounded otherwise may go there. It has *rows*, for threads that would else wait for each other; what shall
-//! have its turn among all others goes into the [`COMMON_ROW`].
+//! It has two lanes. The *bounded* lane takes submitted jobs and refuses them when it is full. The
+//! *unbounded* lane takes items that must not be refused and whose submitters may not wait, such as
+//! the tickets of groups. It has no limit of its own, so its items must be bounded by other means.
+//! It consists of *shards*, so that threads do not contend for one lock. Items that must come out
+//! in one common order go into the [`FIFO_SHARD`].
 //!
 //! The contract:
 //!
-//! 1. The bounded lane never holds more than its capacity. It and each row of the side lane hand out in the order of
-//!    arrival. A worker takes from the lanes by turns, and from the rows of the side lane by turns. So with `r` rows the
-//!    oldest item of the bounded lane waits for one other item at most, the oldest of a row for `2r - 1`. (This holds
-//!    for each worker, and users are told so in the crate's docs.)
-//! 2. An item that is not taken in comes back; an item that is taken in comes out once.
-//! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is closed. Closing refuses
-//!    blocked pushes only: `try_push` asks no one, because admission is decided before (see `ledger`). It is *patient*
-//!    first: it lets the lane drain to the half, so that pushers and poppers work in long turns instead of waking each
-//!    other for each item; but not longer than [`PATIENCE`], and from then on it takes the first room there is.
-//! 4. A blocked `pop` ends when there is an item, or when it is told to look up from its sleep. While an item lies in
-//!    either lane and a worker sleeps, another worker is on its way to the item (see [`idle`]).
+//! 1. The bounded lane never holds more than its capacity. It is first in, first out, and so is
+//!    each shard of the unbounded lane. A worker takes from the two lanes alternately, and from the
+//!    shards in turn. So the oldest item of the bounded lane waits for at most one other item.
+//!    With `r` shards, the oldest item of a shard waits for at most `2r - 1` others. (This holds
+//!    for each worker, and the crate's docs promise it to users.)
+//! 2. A refused item is returned. An accepted item is popped exactly once.
+//! 3. A blocked `push` ends when there is room, when its deadline passes, or when the queue is
+//!    closed. Closing refuses only blocked pushes. `try_push` does not check it, because a
+//!    submission is admitted before its push. A blocked `push` first waits until the lane is half
+//!    empty. So pushers and poppers work in long runs, and do not wake each other for each item.
+//!    After [`LOW_WATER_WAIT`] it takes the first room.
+//! 4. A blocked `pop` ends when there is an item, or when it is woken and `should_stop` returns
+//!    `true`. While a lane holds an item and a worker sleeps, another worker is on its way to the
+//!    item (see [`idle`]).
 //!
-//! Two engines can be the bounded lane: `channel`, a crossbeam channel, in the product, and `ring`, its twin for model
-//! checks. Their contract: neither operation blocks; and of a successful operation followed by a `SeqCst` load, and a
-//! `SeqCst` write to the same place followed by the opposite operation failing for fullness or emptiness, at least one
-//! sees the other. Which engine is used is decided here and nowhere else. The queue knows nothing of jobs.
+//! The bounded lane has two implementations: [`channel`], a crossbeam channel, in production, and
+//! `locked`, a deque behind a lock, for model checks. Their contract: no operation blocks, and of
+//! the following two threads at least one sees the other:
+//! - a thread whose operation succeeds and that then makes a `SeqCst` load;
+//! - a thread that makes a `SeqCst` write to the same location and whose opposite operation then
+//!   fails, because the lane is full or empty.
+//!
+//! This module alone selects the implementation. The queue knows nothing of jobs.
 
 #[cfg_attr(workcrew_model, allow(dead_code))]
 mod channel;
 mod idle;
-mod parking;
+mod event_count;
 #[cfg(any(test, workcrew_model))]
 #[cfg_attr(not(workcrew_model), allow(dead_code))]
-mod ring;
-mod side;
+mod locked;
+mod unbounded;
 
 #[cfg(not(workcrew_model))]
 use self::channel::Lane;
-use self::idle::{Idle, Lingering};
-pub(crate) use self::parking::Spot;
-use self::parking::{Parking, Woken};
+pub(crate) use self::event_count::WaiterId;
+use self::event_count::{EventCount, Wakeup};
+use self::idle::{Idle, IdleSpin};
 #[cfg(workcrew_model)]
-use self::ring::Lane;
-use self::side::SideLane;
+use self::locked::Lane;
+use self::unbounded::UnboundedLane;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::deadline::Deadline;
-use crate::fault::{self, Place};
+use crate::failpoint::{self, Failpoint};
 use crate::sync::{AtomicBool, Ordering, thread};
+use crate::time::deadline::Deadline;
 
-/// How often a blocked pusher lets poppers run before it sleeps.
+/// How often a blocked pusher yields to poppers before it sleeps.
 const YIELDS: u32 = 2;
-/// The row of the side lane for what is to come out in the order of its arrival, whoever brought it.
-pub(crate) const COMMON_ROW: usize = 0;
-/// How long a blocked pusher lets poppers work before it wants the first room there is.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// The shard of the unbounded lane for items of all threads that must come out in the order of
+/// their arrival.
+pub(crate) const FIFO_SHARD: usize = 0;
+/// How long a blocked pusher waits for the bounded lane to be half empty before it takes any room.
+const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
 /// The queue; see the contract above.
 pub(crate) struct Queue<T> {
     bounded: Lane<T>,
-    side: SideLane<T>,
-    /// Where workers search and sleep.
+    unbounded: UnboundedLane<T>,
+    /// The workers without work.
     idle: Idle,
-    /// Where patient pushers wait for half of the room.
-    half_room: Parking,
-    /// Where other pushers wait for any room.
-    room: Parking,
-    /// Blocked pushes are refused.
+    /// Pushers that wait until the bounded lane is half empty.
+    low_water: EventCount,
+    /// Pushers that wait for any room.
+    room: EventCount,
+    /// Whether blocked pushes are refused.
     closed: AtomicBool,
 }
 
-/// Why a `push` gave the item back.
+/// The error of a `push`, with the item.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PushError<T> {
     /// There was no room in time.
@@ -78,192 +87,201 @@ pub(crate) enum PushError<T> {
     Closed(T),
 }
 
-/// What a worker remembers from one item to the next.
+/// The state of a worker between two pops.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
-    /// Which lane it looks into first; that alternates, so that neither starves.
-    side_first: bool,
-    /// The row of the side lane that it looks into first.
-    next_row: usize,
-    /// Whether it lingers before it sleeps.
-    hope: Lingering,
+pub(crate) struct PopCursor {
+    /// Which lane comes first. It alternates, so that neither lane starves.
+    unbounded_first: bool,
+    /// The shard of the unbounded lane that comes first.
+    next_shard: usize,
+    /// Whether the worker spins before it sleeps.
+    spin: IdleSpin,
 }
 
 impl<T> Queue<T> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             bounded: Lane::new(capacity),
-            side: SideLane::new(),
+            unbounded: UnboundedLane::new(),
             idle: Idle::new(),
-            half_room: Parking::new(),
-            room: Parking::new(),
+            low_water: EventCount::new(),
+            room: EventCount::new(),
             closed: AtomicBool::new(false),
         }
     }
 
-    /// Takes the item in, or gives it back if there is no room.
+    /// Pushes the item to the bounded lane, or returns it if there is no room.
     #[inline]
     pub(crate) fn try_push(&self, item: T) -> Result<(), T> {
         self.bounded.try_push(item)?;
-        fault::at(Place::Queued);
-        self.call_worker();
+        failpoint::hit(Failpoint::Queued);
+        self.notify_worker();
         Ok(())
     }
 
-    /// Takes the item in, waiting for room.
+    /// Pushes the item to the bounded lane, and blocks until there is room.
     pub(crate) fn push(&self, item: T, deadline: Deadline) -> Result<(), PushError<T>> {
         self.push_unless(item, deadline, || false)
     }
 
-    /// The same, but gives up early if `is_called` says so. What makes it say so must call
-    /// [`wake_pushers`](Self::wake_pushers) afterwards.
+    /// Like [`push`](Self::push), but ends early with a timeout when `should_stop` returns `true`.
+    /// A thread that changes its result must call [`wake_pushers`](Self::wake_pushers) afterwards.
     pub(crate) fn push_unless(
         &self,
         item: T,
         deadline: Deadline,
-        is_called: impl Fn() -> bool,
+        should_stop: impl Fn() -> bool,
     ) -> Result<(), PushError<T>> {
         let mut item = Some(item);
-        // The first two waits are short and let poppers work; the last is as long as need be.
+        // The first two waits are short and let poppers work. The last one has no limit but the
+        // deadline.
         for _ in 0..YIELDS {
             if self.is_closed() || self.is_half_empty() || deadline.is_past() {
                 break;
             }
             thread::yield_now();
         }
-        let is_called = &is_called;
-        let mut woken = self.wait_for_room(&self.half_room, deadline.sooner(PATIENCE), &mut item, is_called);
-        while woken == Woken::Told || (woken == Woken::Late && !deadline.is_past()) {
-            woken = self.wait_for_room(&self.room, deadline, &mut item, is_called);
+        let should_stop = &should_stop;
+        let mut wakeup = self.wait_for_room(&self.low_water, deadline.sooner(LOW_WATER_WAIT), &mut item, should_stop);
+        while wakeup == Wakeup::Notified || (wakeup == Wakeup::TimedOut && !deadline.is_past()) {
+            wakeup = self.wait_for_room(&self.room, deadline, &mut item, should_stop);
         }
         match item {
             None => {
-                self.call_worker();
+                self.notify_worker();
                 Ok(())
             }
-            Some(refused) if matches!(woken, Woken::Early { .. }) && self.is_closed() => {
+            Some(refused) if matches!(wakeup, Wakeup::Ready { .. }) && self.is_closed() => {
                 Err(PushError::Closed(refused))
             }
             Some(refused) => Err(PushError::Timeout(refused)),
         }
     }
 
-    /// Waits in `parking` until the item has been taken in, the queue is closed (woken early, item kept), somebody says
-    /// that there is room, or the deadline has passed.
+    /// Blocks until the item was pushed, the queue is closed, `should_stop` returns `true`, a
+    /// popper notifies `event_count`, or the deadline passes. Keeps an item that was not pushed.
     fn wait_for_room(
         &self,
-        parking: &Parking,
+        event_count: &EventCount,
         deadline: Deadline,
         item: &mut Option<T>,
-        is_called: impl Fn() -> bool,
-    ) -> Woken {
-        parking.park(deadline, || {
+        should_stop: impl Fn() -> bool,
+    ) -> Wakeup {
+        event_count.wait(deadline, || {
             let closed = self.is_closed();
-            let tried = self.bounded.try_push(item.take().expect("the item is here until it is taken in"));
+            let tried = self.bounded.try_push(item.take().expect("the item is kept until it is pushed"));
             *item = tried.err();
-            item.is_none() || closed || is_called()
+            item.is_none() || closed || should_stop()
         })
     }
 
-    /// Takes the item in, or gives it back and has the waker called when there may be room. To be tried again then, with
-    /// the same spot, or [`leave`](Self::leave) is to be called. Neither patient nor closed: who waits as a future is
-    /// told of the closing by others.
-    pub(crate) fn push_or_enroll(&self, item: T, spot: &mut Option<Spot>, waker: Waker) -> Result<(), T> {
+    /// Pushes the item to the bounded lane, or returns it and registers the waker to be called when
+    /// there may be room.
+    ///
+    /// The caller then tries again with the same id, or calls [`deregister`](Self::deregister).
+    /// Unlike `push`, this method takes the first room and ignores closing: a future is notified of
+    /// closing by other means.
+    pub(crate) fn push_or_register(&self, item: T, id: &mut Option<WaiterId>, waker: Waker) -> Result<(), T> {
         let Err(item) = self.bounded.try_push(item) else {
-            self.call_worker();
+            self.notify_worker();
             return Ok(());
         };
-        self.room.enroll(spot, waker);
+        self.room.register(id, waker);
         self.try_push(item)
     }
 
-    /// A future that had a spot waits no longer. `took_room` tells whether it has pushed what it waited to push.
-    pub(crate) fn leave(&self, spot: Spot, took_room: bool) {
-        if self.room.withdraw(spot) && !took_room {
-            self.room.wake(1, |_| ());
+    /// Removes the registration of a future. `took_room` tells whether the future has pushed its
+    /// item. If it has not, a notification that it received is forwarded.
+    pub(crate) fn deregister(&self, id: WaiterId, took_room: bool) {
+        if self.room.deregister(id) && !took_room {
+            self.room.notify(1, |_| ());
         }
     }
 
-    /// Takes the item into a row of the side lane; any number is a row. `is_dead` tells which items there need not be kept.
-    pub(crate) fn push_aside(&self, item: T, row: usize, is_dead: impl Fn(&T) -> bool) {
-        let dead = self.side.push(item, row, is_dead);
-        self.call_worker();
-        drop(dead);
+    /// Pushes the item to a shard of the unbounded lane; any number is valid. Items there for which
+    /// `is_stale` returns `true` may be dropped.
+    pub(crate) fn push_unbounded(&self, item: T, shard: usize, is_stale: impl Fn(&T) -> bool) {
+        let stale = self.unbounded.push(item, shard, is_stale);
+        self.notify_worker();
+        drop(stale);
     }
 
-    /// Takes back what was brought to a row of the side lane last, if `is_it` tells that one. A worker that was called for
-    /// it looks in vain.
+    /// Removes the last item that was pushed to a shard of the unbounded lane, if `matches` returns
+    /// `true` for it. A worker that was notified of the item finds nothing.
     #[inline]
-    pub(crate) fn take_back_aside(&self, row: usize, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.side.take_back(row, is_it)
+    pub(crate) fn unpush(&self, shard: usize, matches: impl FnOnce(&T) -> bool) -> Option<T> {
+        self.unbounded.unpush(shard, matches)
     }
 
-    /// Hands out an item of the bounded lane.
+    /// Pops the oldest item of the bounded lane, if there is one.
     #[inline]
     pub(crate) fn try_pop_bounded(&self) -> Option<T> {
         let item = self.bounded.try_pop();
         if item.is_some() {
-            self.room.wake(1, |_| ());
-            if self.half_room.has_sleepers() && self.is_half_empty() {
-                self.half_room.wake(self.bounded.capacity() - self.bounded.len(), |_| ());
+            self.room.notify(1, |_| ());
+            if self.low_water.has_waiters() && self.is_half_empty() {
+                self.low_water.notify(self.bounded.capacity() - self.bounded.len(), |_| ());
             }
         }
         item
     }
 
-    /// Hands out the next item, if there is one.
+    /// Pops the next item, if there is one.
     #[inline]
-    pub(crate) fn try_pop(&self, turn: &mut Turn) -> Option<T> {
-        turn.side_first = !turn.side_first;
-        if turn.side_first
-            && let Some(item) = self.side.pop(&mut turn.next_row)
+    pub(crate) fn try_pop(&self, cursor: &mut PopCursor) -> Option<T> {
+        cursor.unbounded_first = !cursor.unbounded_first;
+        if cursor.unbounded_first
+            && let Some(item) = self.unbounded.pop(&mut cursor.next_shard)
         {
             return Some(item);
         }
-        self.try_pop_bounded().or_else(|| self.side.pop(&mut turn.next_row))
+        self.try_pop_bounded().or_else(|| self.unbounded.pop(&mut cursor.next_shard))
     }
 
-    /// Hands out the next item, waiting for one; `None` if `look_up` says so, or for no reason. What makes `look_up`
-    /// change its mind must call [`wake_all`](Self::wake_all) afterwards.
-    pub(crate) fn pop(&self, turn: &mut Turn, look_up: impl Fn() -> bool) -> Option<T> {
-        let mut hope = turn.hope;
-        let item = self.idle.search(&mut hope, || self.try_pop(turn), look_up, || !self.seems_empty());
-        turn.hope = hope;
+    /// Pops the next item, and blocks until there is one.
+    ///
+    /// Returns `None` if `should_stop` returns `true`, or spuriously. A thread that changes the
+    /// result of `should_stop` must call [`wake_workers`](Self::wake_workers) afterwards.
+    pub(crate) fn pop(&self, cursor: &mut PopCursor, should_stop: impl Fn() -> bool) -> Option<T> {
+        let mut spin = cursor.spin;
+        let item = self.idle.wait(&mut spin, || self.try_pop(cursor), should_stop, || !self.is_empty());
+        cursor.spin = spin;
         item
     }
 
-    /// Whether a worker has nothing to do; may be stale when it returns.
+    /// Returns whether a worker is idle; may be stale when it returns.
     pub(crate) fn has_idle_worker(&self) -> bool {
-        self.idle.is_any()
+        self.idle.has_workers()
     }
 
-    /// Makes every sleeping worker look up.
-    pub(crate) fn wake_all(&self) {
-        self.idle.call_all();
+    /// Wakes all sleeping workers, which then check `should_stop`.
+    pub(crate) fn wake_workers(&self) {
+        self.idle.notify_all();
     }
 
-    /// Refuses pushes that are blocked, now and later.
+    /// Closes the queue: blocked pushes are refused, now and later.
     pub(crate) fn close(&self) {
-        // ORDERING: SeqCst, before the wake-up; see `push`.
+        // ORDERING: SeqCst, before the notification; pairs with `is_closed`.
         self.closed.store(true, Ordering::SeqCst);
-        self.half_room.wake_all(|_| ());
-        self.room.wake_all(|_| ());
+        self.low_water.notify_all(|_| ());
+        self.room.notify_all(|_| ());
     }
 
-    /// Makes every push that waits look up.
+    /// Wakes all blocked pushers, which then check `should_stop`.
     pub(crate) fn wake_pushers(&self) {
-        self.half_room.wake_all(|_| ());
-        self.room.wake_all(|_| ());
+        self.low_water.notify_all(|_| ());
+        self.room.notify_all(|_| ());
     }
 
-    /// There is an item for a worker.
+    /// Notifies a worker that there is an item.
     #[inline]
-    fn call_worker(&self) {
-        self.idle.call_one(|| !self.seems_empty());
+    fn notify_worker(&self) {
+        self.idle.notify_one(|| !self.is_empty());
     }
 
     fn is_closed(&self) -> bool {
-        // ORDERING: SeqCst, like the announcement of a sleeper before it; `close` writes the flag before it wakes.
+        // ORDERING: SeqCst, like the registration of a waiter before it; `close` writes the flag
+        // before it notifies.
         self.closed.load(Ordering::SeqCst)
     }
 
@@ -272,8 +290,9 @@ impl<T> Queue<T> {
         self.bounded.len() <= self.bounded.capacity() / 2
     }
 
-    /// How many items the bounded lane holds; out of date when it arrives, but never above the capacity.
-    pub(crate) fn len(&self) -> usize {
+    /// Returns the number of items in the bounded lane, which never exceeds the capacity; may be
+    /// stale when it returns.
+    pub(crate) fn bounded_len(&self) -> usize {
         self.bounded.len()
     }
 
@@ -281,19 +300,19 @@ impl<T> Queue<T> {
         self.bounded.capacity()
     }
 
-    /// How many items the side lane holds; out of date when it arrives.
-    pub(crate) fn side_len(&self) -> usize {
-        self.side.len()
+    /// Returns the number of items in the unbounded lane; may be stale when it returns.
+    pub(crate) fn unbounded_len(&self) -> usize {
+        self.unbounded.len()
     }
 
-    /// How many items both lanes hold; out of date when it arrives.
-    pub(crate) fn len_of_both(&self) -> usize {
-        self.bounded.len() + self.side.len()
+    /// Returns the number of items in both lanes; may be stale when it returns.
+    pub(crate) fn total_len(&self) -> usize {
+        self.bounded.len() + self.unbounded.len()
     }
 
-    /// Whether neither lane holds anything; out of date when it arrives.
-    pub(crate) fn seems_empty(&self) -> bool {
-        self.bounded.len() == 0 && self.side.is_empty()
+    /// Returns whether both lanes are empty; may be stale when it returns.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bounded.len() == 0 && self.unbounded.is_empty()
     }
 }
 

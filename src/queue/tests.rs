@@ -1,19 +1,19 @@
-//! The contract of the queue and of its engines, as tests.
+//! Tests of the contract of the queue and of the bounded lanes.
 
 use super::*;
 use crate::sync::{Arc, AtomicUsize};
 use std::cell::Cell;
 use std::time::Duration;
 
-/// The contract of the engines as tests, once for each.
-macro_rules! engine {
-    ($engine:ident) => {
-        mod $engine {
-            use crate::queue::$engine::Lane;
+/// Tests of the contract of bounded lanes, for each implementation.
+macro_rules! lane_tests {
+    ($lane:ident) => {
+        mod $lane {
+            use crate::queue::$lane::Lane;
             use crate::sync::{Arc, thread};
 
             #[test]
-            fn items_come_out_in_the_order_of_arrival_and_a_full_lane_gives_back() {
+            fn items_come_out_in_the_order_of_arrival_and_a_full_lane_returns_the_item() {
                 for capacity in [1, 2, 64] {
                     let lane = Lane::new(capacity);
                     assert_eq!(lane.try_pop(), None);
@@ -28,7 +28,7 @@ macro_rules! engine {
             }
 
             #[test]
-            fn every_item_comes_out_once_whoever_takes_it() {
+            fn every_item_comes_out_once_with_several_poppers() {
                 let lane = Arc::new(Lane::new(3));
                 let takers: Vec<_> = (0..2)
                     .map(|_| {
@@ -57,8 +57,8 @@ macro_rules! engine {
     };
 }
 
-engine!(channel);
-engine!(ring);
+lane_tests!(channel);
+lane_tests!(locked);
 
 #[test]
 fn a_push_times_out_with_its_item() {
@@ -80,35 +80,36 @@ fn closing_wakes_a_blocked_push_and_a_wake_up_a_blocked_pop() {
         });
         queue.close();
         assert_eq!(pusher.join().expect("no panic"), Err(PushError::Closed(2)));
-        assert_eq!(queue.pop(&mut Turn::default(), || false), Some(1));
+        assert_eq!(queue.pop(&mut PopCursor::default(), || false), Some(1));
         let stopped = Arc::new(AtomicBool::new(false));
         let popper = thread::spawn({
             let (queue, stopped) = (Arc::clone(&queue), Arc::clone(&stopped));
-            move || queue.pop(&mut Turn::default(), || stopped.load(Ordering::SeqCst))
+            move || queue.pop(&mut PopCursor::default(), || stopped.load(Ordering::SeqCst))
         });
         stopped.store(true, Ordering::SeqCst);
-        queue.wake_all();
+        queue.wake_workers();
         assert_eq!(popper.join().expect("no panic"), None);
     }
 }
 
 #[test]
-fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
-    // Each item is pushed only when the one before was taken, so each push may find all workers falling asleep.
+fn a_sleeping_worker_takes_an_item_of_either_lane() {
+    // Each item is pushed after the one before was popped, so each push may find all workers
+    // falling asleep.
     let queue = Arc::new(Queue::new(1));
     let taken = Arc::new(AtomicUsize::new(0));
     let workers: Vec<_> = (0..3)
         .map(|_| {
             let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
             thread::spawn(move || {
-                let mut turn = Turn::default();
+                let mut cursor = PopCursor::default();
                 let done = || taken.load(Ordering::SeqCst) >= 20_000;
                 while !done() {
-                    if queue.pop(&mut turn, done).is_some() {
+                    if queue.pop(&mut cursor, done).is_some() {
                         taken.fetch_add(1, Ordering::SeqCst);
                     }
                 }
-                queue.wake_all();
+                queue.wake_workers();
             })
         })
         .collect();
@@ -116,7 +117,7 @@ fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
         if item % 2 == 0 {
             assert_eq!(queue.push(item, Deadline::after(Duration::MAX)), Ok(()));
         } else {
-            queue.push_aside(item, item, |_| false);
+            queue.push_unbounded(item, item, |_| false);
         }
         while taken.load(Ordering::SeqCst) <= item {
             thread::yield_now();
@@ -126,43 +127,44 @@ fn whatever_lane_an_item_goes_into_a_sleeping_worker_takes_it() {
 }
 
 #[test]
-fn dead_items_of_the_side_lane_are_let_go() {
+fn stale_items_of_the_unbounded_lane_are_dropped() {
     let queue = Queue::new(1);
     for item in 0..100_000 {
-        queue.push_aside(item, 0, |item| *item > 0);
+        queue.push_unbounded(item, 0, |item| *item > 0);
     }
     let mut left = 0;
-    while queue.try_pop(&mut Turn::default()).is_some() {
+    while queue.try_pop(&mut PopCursor::default()).is_some() {
         left += 1;
     }
-    assert!(left < 1_000, "{left} dead items were kept");
+    assert!(left < 1_000, "{left} stale items were kept");
 }
 
 #[test]
-fn to_look_for_dead_items_costs_each_item_a_constant() {
+fn the_search_for_stale_items_takes_constant_time_per_item() {
     let queue = Queue::new(1);
     let looks = Cell::new(0);
-    let is_dead = |_: &i32| {
+    let is_stale = |_: &i32| {
         looks.set(looks.get() + 1);
         false
     };
-    (0..10_000).for_each(|item| queue.push_aside(item, 0, is_dead));
+    (0..10_000).for_each(|item| queue.push_unbounded(item, 0, is_stale));
     assert!((1..=20_000).contains(&looks.get()), "{} looks", looks.get());
 }
 
-/// Counts how often it is told.
+/// A waker that counts its calls.
 #[derive(Default)]
-struct Told(AtomicUsize);
+struct CountWakes(AtomicUsize);
 
-impl std::task::Wake for Told {
+impl std::task::Wake for CountWakes {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
 #[test]
-fn a_future_that_finds_no_room_is_told_of_room_that_comes_meanwhile() {
-    // Each item is taken out at about the time at which the future enrolls: it sees the room, or it is told.
+fn a_future_that_finds_no_room_is_notified_of_room_that_comes_meanwhile() {
+    // Each item is popped at about the time at which the future registers. It sees the room, or it
+    // is notified.
     const ROUNDS: usize = 50_000;
     let queue = Arc::new(Queue::new(1));
     let (filled, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -179,72 +181,72 @@ fn a_future_that_finds_no_room_is_told_of_room_that_comes_meanwhile() {
         }
     });
     for round in 1..=ROUNDS {
-        let told = Arc::new(Told::default());
+        let wakes = Arc::new(CountWakes::default());
         assert_eq!(queue.try_push(0), Ok(()));
         filled.store(round, Ordering::SeqCst);
         (0..round % 64).for_each(|_| std::hint::spin_loop());
-        let mut spot = None;
-        let pushed = queue.push_or_enroll(1, &mut spot, Waker::from(Arc::clone(&told)));
+        let mut id = None;
+        let pushed = queue.push_or_register(1, &mut id, Waker::from(Arc::clone(&wakes)));
         while taken.load(Ordering::SeqCst) < round {
             thread::yield_now();
         }
-        assert!(pushed.is_ok() || told.0.load(Ordering::SeqCst) == 1, "nobody will come in round {round}");
-        if let Some(spot) = spot {
-            queue.leave(spot, pushed.is_ok());
+        assert!(pushed.is_ok() || wakes.0.load(Ordering::SeqCst) == 1, "the notification of round {round} is lost");
+        if let Some(id) = id {
+            queue.deregister(id, pushed.is_ok());
         }
         let _ = queue.try_pop_bounded();
     }
     popper.join().expect("no panic");
-    assert!(!queue.room.has_sleepers());
+    assert!(!queue.room.has_waiters());
 }
 
 #[test]
-fn only_what_came_to_a_row_last_is_taken_back() {
+fn unpush_removes_only_the_last_item_of_a_shard() {
     let queue = Queue::new(1);
-    assert_eq!(queue.take_back_aside(0, |_| true), None);
-    (0..3).for_each(|item| queue.push_aside(item, 0, |_| false));
-    assert_eq!(queue.take_back_aside(0, |item| *item == 0), None);
-    assert_eq!(queue.take_back_aside(1, |item| *item == 2), None);
-    assert_eq!(queue.take_back_aside(0, |item| *item == 2), Some(2));
-    assert_eq!(queue.side_len(), 2);
-    let mut turn = Turn::default();
-    assert_eq!([queue.try_pop(&mut turn), queue.try_pop(&mut turn)], [Some(0), Some(1)]);
-    assert_eq!(queue.take_back_aside(0, |_| true), None);
-    assert!(queue.seems_empty());
+    assert_eq!(queue.unpush(0, |_| true), None);
+    (0..3).for_each(|item| queue.push_unbounded(item, 0, |_| false));
+    assert_eq!(queue.unpush(0, |item| *item == 0), None);
+    assert_eq!(queue.unpush(1, |item| *item == 2), None);
+    assert_eq!(queue.unpush(0, |item| *item == 2), Some(2));
+    assert_eq!(queue.unbounded_len(), 2);
+    let mut cursor = PopCursor::default();
+    assert_eq!([queue.try_pop(&mut cursor), queue.try_pop(&mut cursor)], [Some(0), Some(1)]);
+    assert_eq!(queue.unpush(0, |_| true), None);
+    assert!(queue.is_empty());
 }
 
 #[test]
-fn rows_and_lanes_take_turns_and_keep_their_order() {
+fn shards_and_lanes_alternate_and_keep_their_order() {
     let queue = Queue::new(100);
     for item in 0..30 {
-        // Numbers that mean the same row as well.
-        queue.push_aside(("side", item % 3, item), (item % 3) + 1024 * item, |_| false);
+        // Different numbers stand for one shard.
+        queue.push_unbounded(("unbounded", item % 3, item), (item % 3) + 1024 * item, |_| false);
         assert_eq!(queue.try_push(("bounded", 0, item)), Ok(()));
     }
-    assert_eq!((queue.side_len(), queue.len_of_both()), (30, 60));
-    let mut turn = Turn::default();
-    let out: Vec<_> = std::iter::from_fn(|| queue.try_pop(&mut turn)).collect();
-    assert!(queue.seems_empty());
-    let expected: Vec<_> = (0..30).flat_map(|item| [("side", item % 3, item), ("bounded", 0, item)]).collect();
-    assert_eq!(out, expected, "one of each lane, and of each row, in turn");
+    assert_eq!((queue.unbounded_len(), queue.total_len()), (30, 60));
+    let mut cursor = PopCursor::default();
+    let out: Vec<_> = std::iter::from_fn(|| queue.try_pop(&mut cursor)).collect();
+    assert!(queue.is_empty());
+    let expected: Vec<_> = (0..30).flat_map(|item| [("unbounded", item % 3, item), ("bounded", 0, item)]).collect();
+    assert_eq!(out, expected, "one of each lane, and of each shard, in turn");
 }
 
 /// Fault 166.
 #[test]
-fn the_oldest_item_of_a_row_waits_for_fifteen_others_at_most_and_that_of_the_bounded_lane_for_one() {
+fn the_oldest_item_of_a_shard_waits_for_at_most_fifteen_others_and_that_of_the_bounded_lane_for_one() {
     let queue = Queue::new(512);
-    let rows = side::ROWS;
-    (0..512).for_each(|_| assert!(queue.try_push(rows).is_ok()));
-    (0..rows).for_each(|row| (0..40).for_each(|_| queue.push_aside(row, row, |_| false)));
+    let shards = unbounded::SHARDS;
+    (0..512).for_each(|_| assert!(queue.try_push(shards).is_ok()));
+    (0..shards).for_each(|shard| (0..40).for_each(|_| queue.push_unbounded(shard, shard, |_| false)));
     for first in [0, 3, 7] {
-        let mut turn = Turn { next_row: first, ..Turn::default() };
-        let mut waited = vec![0; rows + 1];
-        for _ in 0..6 * 2 * rows {
-            let lane = queue.try_pop(&mut turn).expect("neither lane is empty");
+        let mut cursor = PopCursor { next_shard: first, ..PopCursor::default() };
+        let mut waited = vec![0; shards + 1];
+        for _ in 0..6 * 2 * shards {
+            let lane = queue.try_pop(&mut cursor).expect("neither lane is empty");
             waited.iter_mut().for_each(|waits| *waits += 1);
             waited[lane] = 0;
-            assert!(waited[..rows].iter().all(|waits| *waits < 2 * rows), "{waited:?}");
-            assert!(waited[rows] < 2, "{waited:?}");
+            assert!(waited[..shards].iter().all(|waits| *waits < 2 * shards), "{waited:?}");
+            assert!(waited[shards] < 2, "{waited:?}");
         }
     }
 }

@@ -1,25 +1,27 @@
-//! The course of one task under a policy: which attempt is next, after which delay, or why there is none.
+//! The retry state of one task under a policy: which attempt is next, after which delay, or why
+//! there is none.
 //!
-//! It reads no clock and knows no pool: whoever drives it says what time it is. So it serves tasks, handlers of events and
-//! calls to other machines alike.
+//! It reads no clock and knows no pool: the caller passes the time. So it serves tasks, event
+//! handlers and remote calls alike.
 
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::budget::RetryBudget;
-use super::error::GiveUp;
+use super::error::GiveUpReason;
 use super::policy::{ErrorClass, RetryPolicy};
-use crate::cancel::CancellationToken;
+use crate::cancel::token::CancellationToken;
 
-/// A delay longer than any that is meant, which all arithmetic can bear: some hundred years.
-const LONGEST: Duration = Duration::from_secs(3_155_760_000);
+/// The longest delay, about a hundred years, so that no arithmetic overflows.
+const MAX_DELAY: Duration = Duration::from_secs(3_155_760_000);
 
-/// After so many delays a schedule that doubles has grown from a nanosecond past [`LONGEST`].
+/// The number of delays after which a backoff that doubles has grown from a nanosecond past
+/// [`MAX_DELAY`].
 #[cfg(feature = "nats")]
-const MOST_GROWN: u32 = 64;
+const MAX_GROWTH_STEPS: u32 = 64;
 
-/// One attempt, as the task sees it.
+/// One attempt of a task that is retried.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     number: u32,
@@ -28,87 +30,90 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Which attempt it is, counted from one.
+    /// Returns the number of the attempt, counted from one.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Whether the policy allows no attempt after this one.
+    /// Returns `true` if the policy allows no attempt after this one.
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.number >= self.max
     }
 
-    /// Tells the attempt to stop: when its deadline or that of the whole task passes, or when the task is cancelled. An
-    /// attempt that stops for it returns an error.
+    /// Returns the token of the attempt. It is cancelled when the time for the attempt or for the
+    /// whole task is over, and when the task is cancelled. An attempt that stops because of it
+    /// should return an error.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }
 }
 
-/// What follows a failed attempt.
+/// The decision after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Next {
-    /// Another attempt, after so long.
+pub(crate) enum RetryDecision {
+    /// Another attempt follows after this delay.
     After(Duration),
-    /// Nothing, for this reason.
-    GiveUp(GiveUp),
+    /// No attempt follows, for this reason.
+    GiveUp(GiveUpReason),
 }
 
-/// The attempts of one task.
-pub(crate) struct Attempts<E> {
+/// The retry state of one task.
+pub(crate) struct RetryState<E> {
     policy: RetryPolicy<E>,
-    /// Grows to the cap, and jitter may carry it past that.
+    /// The delays. They grow to `max_delay`; jitter may carry one past it.
     delays: ExponentialBackoff,
-    /// The longest delay of the schedule.
-    cap: Duration,
+    /// The longest delay.
+    max_delay: Duration,
     /// How many attempts have begun.
     made: u32,
-    /// When the time for all attempts together is over; `None`: never.
+    /// When the time for all attempts together is over; `None` for never.
     deadline: Option<Instant>,
 }
 
-impl<E> Attempts<E> {
-    /// The attempts of a task that is submitted at `now`.
+impl<E> RetryState<E> {
+    /// Returns the state of a task that is submitted at `now`.
     pub(crate) fn new(policy: RetryPolicy<E>, now: Instant) -> Self {
-        // The first delay is the base: the schedule's cap does not concern it, so the base is capped here. Zero as a cap
-        // would be grown past.
-        let cap = policy.max_delay.min(LONGEST);
-        let schedule = policy.schedule;
-        let base = schedule.base_delay.min(cap);
-        // What is at its own cap is not multiplied, in floating point, by one.
-        let top = if schedule.factor > 1.0 { cap } else { base };
+        // `backon` does not apply its cap to the first delay, and grows past a cap of zero. So the
+        // base is capped here.
+        let max_delay = policy.max_delay.min(MAX_DELAY);
+        let backoff = policy.backoff;
+        let base = backoff.base_delay.min(max_delay);
+        // A fixed delay is at its own cap, so `backon` does not multiply it by one in floating
+        // point.
+        let top = if backoff.factor > 1.0 { max_delay } else { base };
         let builder = ExponentialBuilder::new()
             .with_min_delay(base)
             .with_max_delay(top)
-            .with_factor(schedule.factor)
+            .with_factor(backoff.factor)
             .without_max_times();
-        let delays = if schedule.jitter { builder.with_jitter() } else { builder }.build();
-        let deadline = policy.deadline.and_then(|deadline| now.checked_add(deadline));
-        Self { policy, delays, cap, made: 0, deadline }
+        let delays = if backoff.jitter { builder.with_jitter() } else { builder }.build();
+        let deadline = policy.timeout.and_then(|timeout| now.checked_add(timeout));
+        Self { policy, delays, max_delay, made: 0, deadline }
     }
 
-    /// The attempts of a task of which so many have been made elsewhere. The delays go on where those have left off.
+    /// Returns the state of a task of which `made` attempts were made elsewhere. Its delays
+    /// continue from there.
     #[cfg(feature = "nats")]
     pub(crate) fn resume(policy: RetryPolicy<E>, submitted: Instant, made: u32) -> Self {
         let mut attempts = Self::new(policy, submitted);
-        // Each delay of the schedule that grows is longer than the one before, so after so many it grows no more.
-        for _ in 0..made.min(MOST_GROWN) {
+        // A growing backoff at least doubles, so after these delays it has reached its cap.
+        for _ in 0..made.min(MAX_GROWTH_STEPS) {
             let _ = attempts.delays.next();
         }
         attempts.made = made;
         attempts
     }
 
-    /// How many attempts have begun.
+    /// Returns how many attempts have begun.
     pub(crate) fn made(&self) -> u32 {
         self.made
     }
 
-    /// When the time for all attempts together is over; `None`: never.
+    /// Returns when the time for all attempts together is over; `None` for never.
     #[cfg(feature = "grpc")]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
@@ -122,47 +127,49 @@ impl<E> Attempts<E> {
     /// Begins the next attempt, whose token is a child of `parent`.
     pub(crate) fn begin(&mut self, parent: &CancellationToken, now: Instant) -> Attempt {
         self.count();
-        let own = self.policy.attempt_deadline.and_then(|deadline| now.checked_add(deadline));
+        let own = self.policy.attempt_timeout.and_then(|timeout| now.checked_add(timeout));
         let deadline = own.into_iter().chain(self.deadline).min();
-        let token = deadline.map_or_else(|| parent.child_token(), |deadline| parent.with_deadline(deadline));
+        let token = deadline.map_or_else(|| parent.child_token(), |deadline| parent.child_with_deadline(deadline));
         Attempt { number: self.made, max: self.policy.max_attempts, token }
     }
 
-    /// What an error means. Calls what the user gave.
+    /// Classifies an error. Calls user code.
     pub(crate) fn classify(&self, error: &E) -> ErrorClass {
         self.policy.class_of(error)
     }
 
-    /// The attempt that was begun has succeeded.
+    /// Records that the last attempt has succeeded.
     pub(crate) fn succeeded(&self) {
         self.policy.note_success();
     }
 
-    /// The attempt that was begun has failed; what follows? A panic counts as transient.
-    pub(crate) fn failed(&mut self, class: ErrorClass, now: Instant) -> Next {
-        let asked_for = match class {
-            ErrorClass::Permanent => return Next::GiveUp(GiveUp::Permanent),
+    /// Records that the last attempt has failed, and decides what follows. A panic counts as
+    /// transient.
+    pub(crate) fn failed(&mut self, class: ErrorClass, now: Instant) -> RetryDecision {
+        let requested = match class {
+            ErrorClass::Permanent => return RetryDecision::GiveUp(GiveUpReason::Permanent),
             ErrorClass::Transient => None,
             ErrorClass::RetryAfter(delay) => Some(delay),
         };
         if self.made >= self.policy.max_attempts {
-            return Next::GiveUp(GiveUp::Attempts);
+            return RetryDecision::GiveUp(GiveUpReason::Attempts);
         }
-        let delay = asked_for.unwrap_or_else(|| self.next_delay());
+        let delay = requested.unwrap_or_else(|| self.next_delay());
         let in_time = |deadline: Instant| now.checked_add(delay).is_some_and(|due| due < deadline);
         if !self.deadline.is_none_or(in_time) {
-            return Next::GiveUp(GiveUp::Deadline);
+            return RetryDecision::GiveUp(GiveUpReason::Deadline);
         }
         if !self.policy.budget.as_ref().is_none_or(RetryBudget::withdraw) {
-            return Next::GiveUp(GiveUp::Budget);
+            return RetryDecision::GiveUp(GiveUpReason::Budget);
         }
-        Next::After(delay)
+        RetryDecision::After(delay)
     }
 
-    /// The next delay of the schedule. Jitter less than doubles it, so what it has carried past the cap lies between half of
-    /// the cap and all of it when halved: at the cap, too, delays differ.
+    /// Returns the next delay. Jitter less than doubles a delay. A delay that jitter carried past
+    /// the cap is halved, and so lies between half of the cap and the cap. So delays differ at the
+    /// cap as well.
     fn next_delay(&mut self) -> Duration {
-        let delay = self.delays.next().unwrap_or(self.cap);
-        if delay > self.cap { delay / 2 } else { delay }
+        let delay = self.delays.next().unwrap_or(self.max_delay);
+        if delay > self.max_delay { delay / 2 } else { delay }
     }
 }

@@ -1,78 +1,81 @@
-//! How much trying again is worth, over many tasks.
+//! A budget of retries that many tasks share.
 
 use std::fmt;
 
 use crate::sync::{Arc, Mutex};
 
-/// What one retry costs, in the smallest unit of the account.
+/// The cost of one retry, in the smallest unit of the balance.
 const RETRY: u64 = 1_000;
-/// What a success earns unless told otherwise: a tenth of a retry.
-const DEFAULT_SHARE: f64 = 0.1;
+/// The default share of a retry that a success deposits.
+const DEFAULT_DEPOSIT_RATIO: f64 = 0.1;
 
-/// Limits how often the tasks of a [`RetryPolicy`](crate::RetryPolicy) are tried again, all together: when what they call
-/// is down for all of them, trying again makes it worse.
+/// A limit on the retries of all tasks of a [`RetryPolicy`](crate::retry::RetryPolicy) together. If
+/// the service that they call is down for all of them, retries make it worse.
 ///
-/// The budget starts with a number of retries and never holds more. A retry takes one out, a success puts a share of one
-/// back, a tenth unless [told](Self::earn) otherwise. While it is empty, a failure is final. Clones share one budget, and so
-/// do clones of a policy.
+/// The budget starts with a number of retries and never holds more. A retry withdraws one, and a
+/// success deposits a [share](Self::deposit_ratio) of one. While the budget holds less than one
+/// retry, a failure is final. Clones share one budget, and so do clones of a policy.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
-/// use workcrew::{GiveUp, RetryBudget, RetryPolicy, WorkerPool};
+/// use workcrew::WorkerPool;
+/// use workcrew::retry::{GiveUpReason, RetryBudget, RetryPolicy};
 ///
 /// let pool = WorkerPool::builder().workers(1).build()?;
 /// let policy = RetryPolicy::fixed(Duration::ZERO).budget(RetryBudget::new(3));
 /// let fails = || pool.spawn_with_retry(policy.clone().max_attempts(3), |_| Err::<(), _>("down"));
-/// assert_eq!(fails()?.join()?.unwrap_err().reason(), GiveUp::Attempts); // two retries
-/// assert_eq!(fails()?.join()?.unwrap_err().reason(), GiveUp::Budget); // and one
+/// assert_eq!(fails()?.join()?.unwrap_err().reason(), GiveUpReason::Attempts); // two retries
+/// assert_eq!(fails()?.join()?.unwrap_err().reason(), GiveUpReason::Budget); // and one
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct RetryBudget {
-    account: Arc<Mutex<u64>>,
-    /// The most the account holds.
-    limit: u64,
-    /// What a success puts in.
-    share: u64,
+    /// What is left, in units of which a retry costs [`RETRY`].
+    balance: Arc<Mutex<u64>>,
+    /// The largest balance.
+    max_balance: u64,
+    /// The units that a success deposits.
+    deposit: u64,
 }
 
 impl RetryBudget {
-    /// A budget of so many retries.
+    /// Returns a budget of `retries` retries.
     #[must_use]
     pub fn new(retries: u32) -> Self {
-        let limit = u64::from(retries) * RETRY;
-        Self { account: Arc::new(Mutex::new(limit)), limit, share: 0 }.earn(DEFAULT_SHARE)
+        let max_balance = u64::from(retries) * RETRY;
+        Self { balance: Arc::new(Mutex::new(max_balance)), max_balance, deposit: 0 }
+            .deposit_ratio(DEFAULT_DEPOSIT_RATIO)
     }
 
-    /// What a success puts back, as a share of a retry; from 0 to 1, in steps of a thousandth. What lies outside, or is
-    /// not a number, counts as the nearest, or as 0.
+    /// Sets the share of a retry that a success deposits, from 0 to 1 in steps of a thousandth. A
+    /// number outside of that range counts as the nearest end, and NaN as 0. *Default: 0.1*.
     #[must_use]
-    pub fn earn(mut self, share: f64) -> Self {
-        // A cast makes 0 of what is not a number.
-        self.share = (share.clamp(0.0, 1.0) * RETRY as f64).round() as u64;
+    pub fn deposit_ratio(mut self, ratio: f64) -> Self {
+        // The cast turns NaN into 0.
+        self.deposit = (ratio.clamp(0.0, 1.0) * RETRY as f64).round() as u64;
         self
     }
 
-    /// How many whole retries are left; out of date when it arrives.
+    /// Returns how many whole retries are left. May be stale when it returns.
     #[must_use]
     pub fn retries_left(&self) -> u32 {
-        u32::try_from(*self.account.lock() / RETRY).unwrap_or(u32::MAX)
+        u32::try_from(*self.balance.lock() / RETRY).unwrap_or(u32::MAX)
     }
 
-    /// Takes one retry out, if there is one.
+    /// Withdraws one retry. Returns `true` if there was one.
     pub(super) fn withdraw(&self) -> bool {
-        let mut account = self.account.lock();
-        let left = account.checked_sub(RETRY);
-        *account = left.unwrap_or(*account);
+        let mut balance = self.balance.lock();
+        let left = balance.checked_sub(RETRY);
+        *balance = left.unwrap_or(*balance);
         left.is_some()
     }
 
-    /// Puts the share of a success in.
+    /// Deposits the share of a success.
     pub(super) fn deposit(&self) {
-        let mut account = self.account.lock();
-        *account = self.limit.min(*account + self.share);
+        let mut balance = self.balance.lock();
+        *balance = self.max_balance.min(*balance + self.deposit);
     }
 }
 

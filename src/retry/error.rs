@@ -1,93 +1,96 @@
-//! How a task ends that was tried in vain.
+//! The error of a task that was retried without success.
 
 use std::error::Error;
 use std::fmt;
 
 use crate::error::CancelReason;
-use crate::panic::Panic;
+use crate::error::panic::TaskPanic;
 use crate::unwind;
 
-/// Why a task was not tried again.
+/// The reason why a task was not retried any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum GiveUp {
-    /// The policy says of the last error that it is permanent.
+pub enum GiveUpReason {
+    /// The policy classified the last error as permanent.
     Permanent,
-    /// The attempts are used up.
+    /// The policy allows no more attempts.
     Attempts,
     /// The next attempt would have come after the deadline.
     Deadline,
-    /// The budget that the policy's tasks share is used up.
+    /// The shared [budget](crate::retry::RetryBudget) of the policy's tasks is used up.
     Budget,
-    /// The task was cancelled, while it waited for the next attempt or during the last one; by the end of its pool,
-    /// perhaps.
+    /// The task was cancelled, by its handle or by the end of its pool. It was waiting for its next
+    /// attempt, or an attempt was running.
     Cancelled(CancelReason),
 }
 
-/// How one attempt ended, if not well.
+/// The failure of one attempt.
 #[derive(Debug)]
 pub enum AttemptError<E> {
-    /// It returned an error.
+    /// The attempt returned an error.
     Failed(E),
-    /// It panicked.
-    Panicked(Panic),
+    /// The attempt panicked.
+    Panicked(TaskPanic),
 }
 
-/// How a task ended that was tried, and given up. Dropping it contains a panic of the errors' destructors.
+/// The error of a task that was given up after at least one attempt. Dropping it contains panics in
+/// the destructors of the errors.
 pub struct RetryError<E> {
-    reason: GiveUp,
+    reason: GiveUpReason,
     attempts: u32,
-    /// There is one at least.
-    errors: Errors<E>,
+    /// At least one.
+    errors: AttemptErrors<E>,
 }
 
-/// The errors of a task so far: the first and the last are kept.
-pub(crate) struct Errors<E> {
-    /// The error of the first attempt, unless that was the only one.
+/// The first and the last error of a task so far.
+pub(crate) struct AttemptErrors<E> {
+    /// The error of the first attempt, if another attempt has failed since.
     first: Option<AttemptError<E>>,
+    /// The error of the last attempt, if there was one.
     last: Option<AttemptError<E>>,
 }
 
 impl<E> RetryError<E> {
-    /// Why the task was not tried again.
+    /// Returns the reason why the task was not retried any more.
     #[must_use]
-    pub fn reason(&self) -> GiveUp {
+    pub fn reason(&self) -> GiveUpReason {
         self.reason
     }
 
-    /// How many attempts were made.
+    /// Returns how many attempts were made.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// The error of the first attempt.
+    /// Returns the error of the first attempt.
     #[must_use]
     pub fn first(&self) -> &AttemptError<E> {
         self.errors.first.as_ref().unwrap_or_else(|| self.last())
     }
 
-    /// The error of the last attempt.
+    /// Returns the error of the last attempt.
     #[must_use]
     pub fn last(&self) -> &AttemptError<E> {
-        self.errors.last.as_ref().expect("what is given up has failed")
+        self.errors.last.as_ref().expect("a task that is given up has failed")
     }
 
-    /// The error of the last attempt itself. This is the way to its source, as with
-    /// [`GroupError::into_failed`](crate::GroupError::into_failed).
+    /// Returns the error of the last attempt by value. Use it to reach the source of the error, as
+    /// with [`GroupError::into_failed`](crate::GroupError::into_failed).
     #[must_use]
     pub fn into_last(mut self) -> AttemptError<E> {
-        self.errors.last.take().expect("what is given up has failed")
+        self.errors.last.take().expect("a task that is given up has failed")
     }
 }
 
-impl<E> Errors<E> {
+impl<E> AttemptErrors<E> {
     pub(crate) fn new() -> Self {
         Self { first: None, last: None }
     }
 
-    /// Adds the error of an attempt. Returns the one that is kept no more: foreign code drops it.
-    #[must_use = "it is dropped with care"]
+    /// Adds the error of an attempt. Returns an error that is no longer kept, because dropping it
+    /// runs user code.
+    #[must_use = "the destructor is user code, which may panic"]
     pub(crate) fn add(&mut self, error: AttemptError<E>) -> Option<AttemptError<E>> {
         let before = self.last.replace(error)?;
         match self.first {
@@ -99,14 +102,15 @@ impl<E> Errors<E> {
         }
     }
 
-    /// Makes the task's error of them; `None`, if there was no attempt.
-    pub(crate) fn give_up(self, reason: GiveUp, attempts: u32) -> Option<RetryError<E>> {
+    /// Returns the error of the task, or `None` if there was no attempt.
+    pub(crate) fn give_up(self, reason: GiveUpReason, attempts: u32) -> Option<RetryError<E>> {
         self.last.is_some().then_some(RetryError { reason, attempts, errors: self })
     }
 }
 
-impl<E> Drop for Errors<E> {
-    /// One after the other: two destructors that panic together would end the process.
+impl<E> Drop for AttemptErrors<E> {
+    /// Drops the errors one by one, because two destructors that panic together would abort the
+    /// process.
     fn drop(&mut self) {
         unwind::discard(self.first.take());
         unwind::discard(self.last.take());
@@ -124,7 +128,7 @@ impl<E: fmt::Debug> fmt::Debug for RetryError<E> {
     }
 }
 
-impl fmt::Display for GiveUp {
+impl fmt::Display for GiveUpReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Permanent => f.write_str("the error is permanent"),
@@ -139,7 +143,7 @@ impl fmt::Display for GiveUp {
 impl<E: fmt::Display> fmt::Display for AttemptError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => write!(f, "{error:#}"), // with its causes, where the type can show them
+            Self::Failed(error) => write!(f, "{error:#}"), // with its causes, if the type shows them
             Self::Panicked(panic) => write!(f, "{panic}"),
         }
     }
@@ -151,6 +155,7 @@ impl<E: fmt::Display> fmt::Display for RetryError<E> {
     }
 }
 
-// No `source`: it would need `E: Error`, which `String`, `anyhow::Error` and boxed errors are not. See `into_last`.
+// No `source`: it would need `E: Error`, which `String`, `anyhow::Error` and boxed errors are not.
+// See `into_last`.
 impl<E: fmt::Debug + fmt::Display> Error for AttemptError<E> {}
 impl<E: fmt::Debug + fmt::Display> Error for RetryError<E> {}

@@ -1,4 +1,4 @@
-//! Whether and when to try again, as users say it.
+//! The settings of retries: whether and when a failed task is retried.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,138 +6,152 @@ use std::time::Duration;
 use super::budget::RetryBudget;
 use crate::sync::Arc;
 
-/// Tries unless told otherwise, the first included.
+/// The default number of attempts, the first included.
 const DEFAULT_ATTEMPTS: u32 = 5;
-/// The first delay of an exponential policy unless told otherwise.
-const DEFAULT_BASE: Duration = Duration::from_millis(100);
-/// The longest delay unless told otherwise.
-const DEFAULT_CAP: Duration = Duration::from_secs(30);
+/// The default first delay of an exponential policy.
+const DEFAULT_BASE_DELAY: Duration = Duration::from_millis(100);
+/// The default longest delay of an exponential policy.
+const DEFAULT_MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// When a task that failed is tried again, and when it is given up.
+/// A policy that says when a failed task is retried, and when it is given up.
 ///
-/// One policy serves many tasks, by clones, which share its [budget](Self::budget). Unless told otherwise a task is tried
-/// five times in all, any error and any panic counts as worth another attempt, and there is no deadline.
+/// Clones of a policy serve many tasks and share its [budget](Self::budget). By default a task has
+/// five attempts, every error and every panic is worth another attempt, and there is no timeout.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::io::{Error, ErrorKind};
 /// use std::time::Duration;
-/// use workcrew::RetryPolicy;
+/// use workcrew::retry::RetryPolicy;
 ///
 /// let policy = RetryPolicy::exponential() // 100 ms, 200 ms, 400 ms …
 ///     .base_delay(Duration::from_millis(50))
 ///     .max_delay(Duration::from_secs(5))
 ///     .max_attempts(8)
-///     .deadline(Duration::from_secs(60))
+///     .timeout(Duration::from_secs(60))
 ///     .retry_if(|error: &Error| error.kind() == ErrorKind::ConnectionRefused);
 /// # let _ = policy;
 /// ```
 #[must_use = "a policy does nothing by itself"]
 pub struct RetryPolicy<E> {
-    pub(super) schedule: Schedule,
+    /// How delays grow.
+    pub(super) backoff: Backoff,
     /// The longest delay, jitter included.
     pub(super) max_delay: Duration,
-    /// In all, the first included; not zero.
+    /// The number of attempts, the first included; not zero.
     pub(super) max_attempts: u32,
-    /// For all attempts and delays together.
-    pub(super) deadline: Option<Duration>,
-    /// For one attempt.
-    pub(super) attempt_deadline: Option<Duration>,
-    /// Tells what an error means; `None`: all are worth another attempt.
+    /// The time for all attempts and delays together; `None` for no limit.
+    pub(super) timeout: Option<Duration>,
+    /// The time for one attempt; `None` for no limit.
+    pub(super) attempt_timeout: Option<Duration>,
+    /// Classifies errors; `None` if all are transient.
     pub(super) classify: Option<Classify<E>>,
+    /// Limits the retries of all clones together.
     pub(super) budget: Option<RetryBudget>,
 }
 
-/// Tells what an error means.
+/// A function that classifies errors. User code.
 pub(super) type Classify<E> = Arc<dyn Fn(&E) -> ErrorClass + Send + Sync>;
 
-/// How delays grow.
+/// The growth of delays.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Schedule {
+pub(super) struct Backoff {
+    /// The first delay.
     pub(super) base_delay: Duration,
-    /// By what a delay is longer than the one before.
+    /// The ratio of a delay to the one before; one for a fixed delay.
     pub(super) factor: f32,
-    /// Whether a delay is lengthened by a random part of itself.
+    /// Whether a random part of a delay is added to it.
     pub(super) jitter: bool,
 }
 
-/// What an error means for another attempt.
+/// The class of an error, which decides about another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
     /// Another attempt would fail as well.
     Permanent,
     /// Another attempt may succeed, after the policy's delay.
     Transient,
-    /// Another attempt may succeed after this delay, which takes the place of the policy's, as when a server says so.
+    /// Another attempt may succeed after this delay, which replaces the delay of the policy. For
+    /// example, a server has asked for it.
     RetryAfter(Duration),
 }
 
 impl<E> RetryPolicy<E> {
-    /// Delays that double from 100 ms up to 30 s, with jitter.
+    /// Returns a policy whose delays double from 100 ms up to 30 s, with jitter.
     pub fn exponential() -> Self {
-        Self::by(Schedule { base_delay: DEFAULT_BASE, factor: 2.0, jitter: true }, DEFAULT_CAP)
+        Self::with_backoff(Backoff { base_delay: DEFAULT_BASE_DELAY, factor: 2.0, jitter: true }, DEFAULT_MAX_DELAY)
     }
 
-    /// Delays that are always the same, without jitter.
+    /// Returns a policy whose delays are always the same, without jitter.
     pub fn fixed(delay: Duration) -> Self {
-        Self::by(Schedule { base_delay: delay, factor: 1.0, jitter: false }, Duration::MAX)
+        Self::with_backoff(Backoff { base_delay: delay, factor: 1.0, jitter: false }, Duration::MAX)
     }
 
-    fn by(schedule: Schedule, max_delay: Duration) -> Self {
-        let (max_attempts, deadline, attempt_deadline) = (DEFAULT_ATTEMPTS, None, None);
-        Self { schedule, max_delay, max_attempts, deadline, attempt_deadline, classify: None, budget: None }
+    fn with_backoff(backoff: Backoff, max_delay: Duration) -> Self {
+        let (max_attempts, timeout, attempt_timeout) = (DEFAULT_ATTEMPTS, None, None);
+        Self { backoff, max_delay, max_attempts, timeout, attempt_timeout, classify: None, budget: None }
     }
 
-    /// The most attempts, the first included. Zero counts as one: a task that was accepted is tried.
+    /// Sets the number of attempts, the first included. Zero counts as one, because an accepted
+    /// task is run. *Default: 5*.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts.max(1);
         self
     }
 
-    /// The first delay.
+    /// Sets the first delay.
     pub fn base_delay(mut self, delay: Duration) -> Self {
-        self.schedule.base_delay = delay;
+        self.backoff.base_delay = delay;
         self
     }
 
-    /// The longest delay, jitter included. Does not shorten what [`ErrorClass::RetryAfter`] asks for.
+    /// Sets the longest delay, jitter included. Does not shorten the delay of an
+    /// [`ErrorClass::RetryAfter`].
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// Whether each delay is lengthened by a random part of itself, so that what failed together is not tried again
-    /// together. What that would carry past the longest delay is halved: once delays have grown to the longest, they lie
-    /// anywhere between half of it and all of it.
+    /// Sets whether a random part of each delay is added to it, so that tasks that failed together
+    /// are not retried together. A delay that would exceed the longest delay is halved. So once
+    /// delays have grown to the longest, they lie between half of it and all of it.
     pub fn jitter(mut self, jitter: bool) -> Self {
-        self.schedule.jitter = jitter;
+        self.backoff.jitter = jitter;
         self
     }
 
-    /// The time for all attempts and delays together, from the submission on. A delay that would end later is not begun:
-    /// the failure is final at once. An attempt that is under way is not stopped; it can see the deadline in its
-    /// [token](crate::Attempt::token).
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+    /// Sets the time for all attempts and delays together, from the submission on. A delay that
+    /// would end later is not begun: the failure is final at once. A running attempt is not
+    /// stopped, but its [token](crate::retry::Attempt::token) is cancelled. *Default: no limit*.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
         self
     }
 
-    /// The time for one attempt, which can see it in its [token](crate::Attempt::token). Where attempts have no token, as
-    /// handlers of events, it has no effect.
-    pub fn attempt_deadline(mut self, deadline: Duration) -> Self {
-        self.attempt_deadline = Some(deadline);
+    /// Sets the time for one attempt, after which its [token](crate::retry::Attempt::token) is
+    /// cancelled. Attempts of event handlers have no token, so there it is without effect.
+    /// *Default: no limit*.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = Some(timeout);
         self
     }
 
-    /// Which errors are worth another attempt. Takes the place of what [`classify`](Self::classify) was given.
+    /// Sets which errors are worth another attempt. Replaces the function of
+    /// [`classify`](Self::classify). *Default: all*.
     pub fn retry_if(self, f: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
         self.classify(move |error| if f(error) { ErrorClass::Transient } else { ErrorClass::Permanent })
     }
 
-    /// What each error means. Called after the attempt, on the thread that made it: a worker, or the publisher's, if the handler
-    /// of an event is synchronous, or the I/O thread, if it was a remote call, where it must not block. Its panic counts as one
-    /// of the attempt. Takes the place of what [`retry_if`](Self::retry_if) was given.
+    /// Sets the function that classifies errors. Replaces the function of
+    /// [`retry_if`](Self::retry_if).
+    ///
+    /// It is called after an attempt, on the thread that made the attempt:
+    /// - a worker,
+    /// - the publishing thread, for a synchronous event handler,
+    /// - the I/O thread, for a remote call. There it must not block.
+    ///
+    /// A panic of the function counts as a panic of the attempt.
     pub fn classify(mut self, f: impl Fn(&E) -> ErrorClass + Send + Sync + 'static) -> Self {
         self.classify = Some(Arc::new(f));
         self
@@ -150,53 +164,52 @@ impl<E> RetryPolicy<E> {
     }
 }
 
-/// For those who keep to a policy.
 impl<E> RetryPolicy<E> {
-    /// What an error means. Calls what the user gave.
+    /// Classifies an error. Calls user code.
     pub(crate) fn class_of(&self, error: &E) -> ErrorClass {
         self.classify.as_ref().map_or(ErrorClass::Transient, |classify| classify(error))
     }
 
-    /// A task has succeeded.
+    /// Records that a task has succeeded.
     pub(crate) fn note_success(&self) {
         if let Some(budget) = &self.budget {
             budget.deposit();
         }
     }
 
-    /// Whether the user says what an error means.
+    /// Returns `true` if the user has set a function that classifies errors.
     #[cfg(feature = "grpc")]
     pub(crate) fn has_classifier(&self) -> bool {
         self.classify.is_some()
     }
 
-    /// The most attempts, the first included.
+    /// Returns the number of attempts, the first included.
     #[cfg(feature = "nats")]
-    pub(crate) fn most_attempts(&self) -> u32 {
+    pub(crate) fn attempt_limit(&self) -> u32 {
         self.max_attempts
     }
 
-    /// The same policy, with a deadline that is not later than this.
+    /// Lowers the time for all attempts together to `timeout`, if it is longer.
     #[cfg(feature = "grpc")]
-    pub(crate) fn within(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
+    pub(crate) fn with_timeout_at_most(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(self.timeout.map_or(timeout, |own| own.min(timeout)));
         self
     }
 
-    /// The time for one attempt, and the time for all of them together.
+    /// Returns the time for one attempt, and the time for all of them together.
     #[cfg(feature = "grpc")]
     pub(crate) fn times(&self) -> (Option<Duration>, Option<Duration>) {
-        (self.attempt_deadline, self.deadline)
+        (self.attempt_timeout, self.timeout)
     }
 
-    /// Whether it matters when a task was submitted.
+    /// Returns `true` if the time of a task's submission matters.
     #[cfg(feature = "events")]
-    pub(crate) fn has_deadline(&self) -> bool {
-        self.deadline.is_some()
+    pub(crate) fn has_timeout(&self) -> bool {
+        self.timeout.is_some()
     }
 }
 
-// By hand, since it needs no `E: Clone`.
+// Written by hand, because a derive would require `E: Clone`.
 impl<E> Clone for RetryPolicy<E> {
     fn clone(&self) -> Self {
         Self { classify: self.classify.clone(), budget: self.budget.clone(), ..*self }
@@ -206,11 +219,11 @@ impl<E> Clone for RetryPolicy<E> {
 impl<E> fmt::Debug for RetryPolicy<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryPolicy")
-            .field("schedule", &self.schedule)
+            .field("backoff", &self.backoff)
             .field("max_delay", &self.max_delay)
             .field("max_attempts", &self.max_attempts)
-            .field("deadline", &self.deadline)
-            .field("attempt_deadline", &self.attempt_deadline)
+            .field("timeout", &self.timeout)
+            .field("attempt_timeout", &self.attempt_timeout)
             .field("budget", &self.budget)
             .finish_non_exhaustive()
     }

@@ -1,21 +1,22 @@
-//! What the caller holds of a timer.
+//! The handle of a timer.
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use crate::agenda::Place;
+use super::heap::TimerKey;
+use super::thread::TimerThread;
 use crate::error::CancelReason;
-use crate::handle::JoinHandle;
-use crate::job::Task;
-use crate::supervisor::Supervisor;
 use crate::sync::Arc;
-use crate::timekeeper::Timekeeper;
+use crate::task::executor::Executor;
+use crate::task::handle::JoinHandle;
+use crate::task::job::Task;
 
-/// Stops a timer. From [`execute_after`](crate::WorkerPool::execute_after),
-/// [`execute_every`](crate::WorkerPool::execute_every) and
-/// [`execute_with_fixed_delay`](crate::WorkerPool::execute_with_fixed_delay).
+/// A handle that cancels a timer.
 ///
-/// Dropping the handle detaches the timer, which goes on.
+/// It is returned by [`execute_after`](crate::WorkerPool::execute_after),
+/// [`execute_every`](crate::WorkerPool::execute_every) and
+/// [`execute_with_fixed_delay`](crate::WorkerPool::execute_with_fixed_delay). Dropping the handle
+/// detaches the timer, which goes on.
 ///
 /// # Examples
 ///
@@ -30,58 +31,59 @@ use crate::timekeeper::Timekeeper;
 /// ```
 pub struct TimerHandle {
     kind: Kind,
-    /// Of the pool the timer belongs to.
-    supervisor: Arc<Supervisor>,
+    /// The executor of the timer's pool.
+    executor: Arc<Executor>,
 }
 
-/// What a handle is of.
+/// The kind of a timer.
 enum Kind {
-    /// A task that waits for its time.
-    Once { task: JoinHandle<()>, place: Place, timekeeper: Arc<Timekeeper> },
-    /// A closure that is run again and again.
+    /// A delayed task.
+    Once { task: JoinHandle<()>, key: TimerKey, timers: Arc<TimerThread> },
+    /// A closure that runs repeatedly.
     Periodic(Arc<dyn Repeating>),
 }
 
-/// What a handle needs of a periodic timer, whatever the type of its closure.
-pub(super) trait Repeating: Task {
-    /// Whether it will not start again.
+/// A periodic timer with any type of closure.
+pub(crate) trait Repeating: Task {
+    /// Returns whether the timer will not start again.
     fn is_stopped(&self) -> bool;
 }
 
 impl TimerHandle {
-    pub(super) fn once(
-        task: JoinHandle<()>,
-        place: Place,
-        timekeeper: Arc<Timekeeper>,
-        supervisor: Arc<Supervisor>,
-    ) -> Self {
-        Self { kind: Kind::Once { task, place, timekeeper }, supervisor }
+    pub(crate) fn once(task: JoinHandle<()>, key: TimerKey, timers: Arc<TimerThread>, executor: Arc<Executor>) -> Self {
+        Self { kind: Kind::Once { task, key, timers }, executor }
     }
 
-    pub(super) fn periodic(timer: Arc<dyn Repeating>, supervisor: Arc<Supervisor>) -> Self {
-        Self { kind: Kind::Periodic(timer), supervisor }
+    pub(crate) fn periodic(timer: Arc<dyn Repeating>, executor: Arc<Executor>) -> Self {
+        Self { kind: Kind::Periodic(timer), executor }
     }
 
-    /// Stops the timer: it does not start any more. The closure, and the timer's memory, are freed before this returns;
-    /// while a periodic timer is running, when the run is over. A run that has started is not touched.
+    /// Cancels the timer, so that it does not start again.
     ///
-    /// Returns whether this call made the difference: `false` for a delayed task that has started, and for what was
-    /// stopped before. Costs a logarithm of the number of pending timers.
-    #[allow(clippy::must_use_candidate, reason = "stopping what may be over is a fine thing to do")]
+    /// The closure and the timer's memory are freed before this method returns or, if a periodic
+    /// timer is running, when that run ends. A run that has started is not interrupted.
+    ///
+    /// Returns `true` if this call cancelled the timer. Returns `false` if a delayed task has
+    /// started, or if the timer was cancelled before. The cost is logarithmic in the number of
+    /// pending timers.
+    #[allow(clippy::must_use_candidate, reason = "a caller may cancel a timer whether or not it is over")]
     pub fn cancel(&self) -> bool {
         match &self.kind {
-            Kind::Once { task, place, timekeeper } => {
+            Kind::Once { task, key, timers } => {
                 let cancelled = task.cancel();
-                let out_of_agenda = timekeeper.strike_out(*place);
-                drop(out_of_agenda);
+                let removed = timers.remove(*key);
+                drop(removed);
                 cancelled
             }
-            Kind::Periodic(timer) => timer.cancel(CancelReason::Requested, &self.supervisor),
+            Kind::Periodic(timer) => timer.cancel(CancelReason::Requested, &self.executor),
         }
     }
 
-    /// Whether the timer has nothing left to start: a delayed task has ended or was cancelled, a periodic timer was
-    /// stopped, if only by the end of its pool. `true` is final; `false` may be out of date.
+    /// Returns whether the timer will not start again.
+    ///
+    /// This is the case for a delayed task that has ended or was cancelled. It is also the case for
+    /// a periodic timer that was cancelled or whose pool has ended. `true` is final; `false` may be
+    /// stale when it returns.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match &self.kind {
@@ -91,7 +93,7 @@ impl TimerHandle {
     }
 }
 
-// A panic never happens under a lock of this crate, so nothing that is broken can be seen through a reference.
+// No panic happens under a lock of this crate, so no broken state can be seen through a reference.
 impl UnwindSafe for TimerHandle {}
 impl RefUnwindSafe for TimerHandle {}
 

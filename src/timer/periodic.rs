@@ -1,89 +1,93 @@
-//! A closure that is run again and again.
+//! A closure that runs repeatedly.
 //!
-//! A periodic timer is no task: it *submits* one for each run, at the moment a worker comes to it. So it does not keep a
-//! pool from being idle, and each run has an identity and a fate of its own.
+//! A periodic timer is not a task. For each run a worker admits a new task. So a periodic timer
+//! does not keep its pool from being idle, and each run has its own identity and outcome.
 //!
-//! | state | meaning | who may change it | next |
+//! | state | meaning | changed by | next |
 //! |---|---|---|---|
-//! | `Waiting` | holds the closure; in the agenda, or in the queue | any thread | `Running`, by a worker; `Stopped`, by cancel |
-//! | `Running` | the closure is on a worker's stack, or is being set | that worker; cancel | `Waiting`, with its next place in the agenda; `Stopping` |
-//! | `Stopping` | the same, but it will not run again | that worker | `Stopped` |
-//! | `Stopped` | nothing is left | nobody | none |
+//! | `Waiting` | holds the closure; in the heap or in the queue | any thread | `Running`, by a worker; `Stopped`, by a cancellation |
+//! | `Running` | the closure is on a worker's stack, or is being scheduled | that worker; a cancellation | `Waiting`, with its next key; `Stopping` |
+//! | `Stopping` | as `Running`, but the closure will not run again | that worker | `Stopped` |
+//! | `Stopped` | the closure is dropped | – | none |
 //!
-//! All changes are made under the lock; the closure is called and dropped outside of it.
+//! All transitions happen under the lock. The closure is called and dropped outside of it.
 //!
-//! Meetings: *cancel and start*: one finds `Waiting` and wins. *Cancel and end of a run*: the worker finds `Stopping`, or
-//! cancel finds `Waiting`. *Closing and end of a run*: the agenda refuses the next place, or the closing finds the timer
-//! in it.
+//! Races:
+//! - *Cancel and start*: one of them finds `Waiting` and wins.
+//! - *Cancel and end of a run*: the worker finds `Stopping`, or the cancellation finds `Waiting`.
+//! - *Close and end of a run*: the heap refuses the next run, or closing removes the timer from the
+//!   heap.
 
 use std::mem;
 use std::panic::Location;
 
 use super::handle::Repeating;
-use super::rhythm::Rhythm;
-use crate::agenda::{Due, Place};
+use super::heap::TimerKey;
+use super::schedule::Schedule;
+use super::thread::{Reservation, TimerRefused, TimerThread};
 use crate::error::CancelReason;
-use crate::job::Task;
 use crate::nesting;
-use crate::observer::Outcome;
-use crate::supervisor::{Brief, Supervisor};
+use crate::observe::task_info::TaskOutcome;
 use crate::sync::{Arc, Mutex, Weak};
-use crate::timekeeper::{NoPlace, Reservation, Timekeeper};
+use crate::task::context::GroupId;
+use crate::task::executor::{Executor, TaskMeta};
+use crate::task::job::Task;
+use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// A closure and its rhythm.
-pub(super) struct Periodic<F> {
-    rhythm: Rhythm,
+/// A closure and its schedule.
+pub(crate) struct Periodic<F> {
+    schedule: Schedule,
     location: &'static Location<'static>,
-    timekeeper: Arc<Timekeeper>,
-    /// Itself, for the agenda.
+    timers: Arc<TimerThread>,
+    /// A reference to itself, for the heap.
     me: Weak<Self>,
     state: Mutex<State<F>>,
 }
 
 /// See the table above.
 enum State<F> {
-    Waiting { body: Body<F>, place: Place },
+    Waiting { body: Body<F>, key: TimerKey },
     Running,
     Stopping,
     Stopped,
 }
 
-/// What is run.
+/// The closure, and its slot in the heap.
 struct Body<F> {
     closure: F,
-    /// Its place in the agenda, between the runs.
+    /// Its slot in the heap, which it keeps between runs.
     reservation: Reservation,
 }
 
 impl<F: FnMut() + Send + 'static> Periodic<F> {
-    /// Makes a timer and puts its first run into the agenda, or gives the closure back.
-    pub(super) fn set(
+    /// Creates a timer and schedules its first run, or returns the closure.
+    pub(crate) fn set(
         closure: F,
-        rhythm: Rhythm,
+        schedule: Schedule,
         location: &'static Location<'static>,
-        timekeeper: &Arc<Timekeeper>,
-    ) -> Result<Arc<Self>, (NoPlace, F)> {
-        let reservation = match timekeeper.reserve() {
+        timers: &Arc<TimerThread>,
+    ) -> Result<Arc<Self>, (TimerRefused, F)> {
+        let reservation = match timers.reserve() {
             Ok(reservation) => reservation,
             Err(refusal) => return Err((refusal, closure)),
         };
-        let first = rhythm.first(timekeeper.watch().now());
+        let first = schedule.first(timers.clock().now());
         let timer = Arc::new_cyclic(|me| {
-            let (timekeeper, me) = (Arc::clone(timekeeper), Weak::clone(me));
-            Self { rhythm, location, timekeeper, me, state: Mutex::new(State::Running) }
+            let (timers, me) = (Arc::clone(timers), Weak::clone(me));
+            Self { schedule, location, timers, me, state: Mutex::new(State::Running) }
         });
-        match timer.put_down(Body { closure, reservation }, first) {
+        match timer.schedule_next(Body { closure, reservation }, first) {
             None => Ok(timer),
-            Some(body) => Err((NoPlace::Closed, body.closure)),
+            Some(body) => Err((TimerRefused::Closed, body.closure)),
         }
     }
 
-    /// Takes out what is to be run; also says when that was due.
-    fn start(&self) -> Option<(Body<F>, Due)> {
+    /// Starts a run: takes the body out and returns it with its deadline.
+    fn start(&self) -> Option<(Body<F>, Deadline)> {
         let mut state = self.state.lock();
         match mem::replace(&mut *state, State::Running) {
-            State::Waiting { body, place } => Some((body, place.due())),
+            State::Waiting { body, key } => Some((body, key.deadline())),
             other => {
                 *state = other;
                 None
@@ -91,25 +95,25 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
         }
     }
 
-    /// Runs the closure as a task of its own; says whether the pool let it.
-    fn run_once(&self, closure: &mut F, supervisor: &Supervisor) -> bool {
-        let Some(id) = supervisor.admit(self.location, None) else { return false };
-        supervisor.enter(0, |record| {
-            let brief = Brief::single(id, self.location, None);
-            let result = supervisor.perform(record, &brief, closure, |()| Outcome::Succeeded);
+    /// Runs the closure as a new task. Returns `false` if the pool has not admitted it.
+    fn run_once(&self, closure: &mut F, executor: &Executor) -> bool {
+        let Some(id) = executor.admit(self.location, None) else { return false };
+        executor.enter(GroupId::NONE, |record| {
+            let brief = TaskMeta::single(id, self.location, None);
+            let result = executor.run(record, &brief, closure, |()| TaskOutcome::Succeeded);
             drop(result);
-            supervisor.settle(record, 1);
+            executor.task_done(record, 1);
         });
         true
     }
 
-    /// Puts the next run into the agenda. Gives the body back if there is none.
-    fn put_down(&self, body: Body<F>, due: Due) -> Option<Body<F>> {
+    /// Schedules the next run. Returns the body if there is no next run.
+    fn schedule_next(&self, body: Body<F>, deadline: Deadline) -> Option<Body<F>> {
         let mut state = self.state.lock();
         if matches!(*state, State::Running)
-            && let Ok(place) = body.reservation.put(due, self.me())
+            && let Ok(key) = body.reservation.insert(deadline, self.me())
         {
-            *state = State::Waiting { body, place };
+            *state = State::Waiting { body, key };
             return None;
         }
         *state = State::Stopped;
@@ -117,24 +121,24 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
     }
 
     fn me(&self) -> Arc<dyn Task> {
-        self.me.upgrade().expect("whoever calls a method holds a reference")
+        self.me.upgrade().expect("the caller of a method holds a reference")
     }
 }
 
 impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
-    fn run(&self, supervisor: &Supervisor) {
+    fn run(&self, executor: &Executor) {
         let Some((mut body, last)) = self.start() else { return };
-        let left = if self.run_once(&mut body.closure, supervisor) {
-            let next = self.rhythm.next(last, self.timekeeper.watch().now());
-            self.put_down(body, next)
+        let left = if self.run_once(&mut body.closure, executor) {
+            let next = self.schedule.next(last, self.timers.clock().now());
+            self.schedule_next(body, next)
         } else {
             *self.state.lock() = State::Stopped;
             Some(body)
         };
-        supervisor.enter(0, |_| unwind::discard(left));
+        executor.enter(GroupId::NONE, |_| unwind::discard(left));
     }
 
-    fn cancel(&self, _: CancelReason, supervisor: &Supervisor) -> bool {
+    fn cancel(&self, _: CancelReason, executor: &Executor) -> bool {
         let mut state = self.state.lock();
         let next = match &*state {
             State::Waiting { .. } | State::Stopped => State::Stopped,
@@ -143,10 +147,10 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
         let before = mem::replace(&mut *state, next);
         drop(state);
         match before {
-            State::Waiting { body, place } => {
-                supervisor.enter(0, |_| nesting::discard(body));
-                let out_of_agenda = self.timekeeper.strike_out(place);
-                drop(out_of_agenda);
+            State::Waiting { body, key } => {
+                executor.enter(GroupId::NONE, |_| nesting::discard(body));
+                let removed = self.timers.remove(key);
+                drop(removed);
                 true
             }
             State::Running => true,
@@ -162,7 +166,7 @@ impl<F: FnMut() + Send + 'static> Repeating for Periodic<F> {
 }
 
 impl<F> Drop for Periodic<F> {
-    /// A pool that has ended may leave a timer in its queue.
+    /// Drops the closure of a timer that was left in the queue of a pool that has ended.
     fn drop(&mut self) {
         let state = mem::replace(&mut *self.state.lock(), State::Stopped);
         unwind::discard(state);

@@ -1,8 +1,8 @@
-//! What every bus must do, whatever carries its events. A backend says how it subscribes and publishes;
-//! `bus_conformance!` makes a test of each promise.
+//! The promises that every backend of a bus must keep. A backend defines how it subscribes and
+//! publishes; `bus_conformance!` creates a test for each promise.
 //!
-//! A backend whose events may be delivered more than once says so in `EXACTLY_ONCE`; the promises are then held against
-//! the set of events instead of their number.
+//! A backend that may deliver an event more than once sets `EXACTLY_ONCE` to false. The tests then
+//! compare the set of events instead of their number.
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests fail by panicking, and share by `pub`")]
 
@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 
-use super::common::{Counter, Gate, Mutex, in_threads, quiet_panics, within_limit};
+use super::common::{Counter, Gate, Mutex, in_threads, quiet_panics, with_watchdog};
 
-/// What goes around: who published it, and which of theirs it is.
+/// An event: the number of its publisher, and its number among that publisher's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Numbered {
     pub publisher: usize,
@@ -25,7 +25,7 @@ pub struct How {
     /// `None`: every topic.
     pub topic: Option<&'static str>,
     pub once: bool,
-    /// At most so many at once; one means in order.
+    /// The maximum number of concurrent deliveries; 1 means in order.
     pub concurrent: usize,
     /// In all, without delay.
     pub attempts: u32,
@@ -82,8 +82,8 @@ fn assert_complete<B: Backend>(log: &Log, publishers: usize, each: usize) {
     assert!(events.iter().copied().eq(all), "{} events", events.len());
 }
 
-/// Every subscription gets every event, whoever publishes.
-pub fn everybody_gets_everything<B: Backend>(bus: &B) {
+/// Every subscription gets every event of every publisher.
+pub fn every_subscription_gets_every_event<B: Backend>(bus: &B) {
     let logs: Vec<Log> = (0..5).map(|_| Log::default()).collect();
     let _guards: Vec<_> = logs.iter().map(|log| bus.subscribe(How::PLAIN, logging(log))).collect();
     publish_all(bus, 4, 500);
@@ -117,7 +117,7 @@ pub fn order_is_kept<B: Backend>(bus: &B) {
     }
 }
 
-/// A concurrent subscription handles at most so many at once, and that many where it can.
+/// A concurrent subscription handles up to `concurrent` events at once, and never more.
 pub fn concurrency_is_bounded<B: Backend>(bus: &B) {
     let (most, ran) = (Arc::new(Mutex::new(0)), Counter::new());
     let now: Arc<Mutex<usize>> = Arc::default();
@@ -139,8 +139,8 @@ pub fn concurrency_is_bounded<B: Backend>(bus: &B) {
     assert!(ran.get() >= 400 && *most.lock().unwrap() <= 3, "{}", most.lock().unwrap());
 }
 
-/// One that fails or panics harms nobody else, and gets the next event.
-pub fn failures_stay_at_home<B: Backend>(bus: &B) {
+/// A handler that fails or panics does not affect other subscriptions, and gets the next event.
+pub fn a_failing_handler_affects_no_other_subscription<B: Backend>(bus: &B) {
     quiet_panics();
     let (good, called) = (Log::default(), Counter::new());
     let (panics, fails) = (called.clone(), called.clone());
@@ -212,7 +212,7 @@ pub fn topics_are_kept_apart<B: Backend>(bus: &B) {
 }
 
 /// After the guard is gone nothing is taken up, though events wait and more are published.
-pub fn nothing_starts_after_the_guard_is_gone<B: Backend>(bus: &B) {
+pub fn no_delivery_starts_after_the_guard_is_dropped<B: Backend>(bus: &B) {
     let (gate, starts) = (Gate::new(), Counter::new());
     let (inside, counted) = (gate.clone(), starts.clone());
     let guard = bus.subscribe(
@@ -230,7 +230,7 @@ pub fn nothing_starts_after_the_guard_is_gone<B: Backend>(bus: &B) {
     drop(guard);
     bus.publish(None, Numbered { publisher: 0, number: 10 });
     gate.open();
-    within_limit(|| bus.wait_idle());
+    with_watchdog(|| bus.wait_idle());
     assert_eq!(starts.get(), 1);
 }
 
@@ -240,7 +240,7 @@ macro_rules! bus_conformance {
     ($make:expr; $($promise:ident)*) => { $(
         #[test]
         fn $promise() {
-            $crate::common::within_limit(|| {
+            $crate::common::with_watchdog(|| {
                 for bus in $make {
                     $crate::bus_conformance::$promise(&bus);
                 }
@@ -249,14 +249,14 @@ macro_rules! bus_conformance {
     )* };
     ($make:expr) => {
         $crate::bus_conformance! { $make;
-            everybody_gets_everything
+            every_subscription_gets_every_event
             order_is_kept
             concurrency_is_bounded
-            failures_stay_at_home
+            a_failing_handler_affects_no_other_subscription
             attempts_end_in_one_dead_letter
             once_is_once
             topics_are_kept_apart
-            nothing_starts_after_the_guard_is_gone
+            no_delivery_starts_after_the_guard_is_dropped
         }
     };
 }

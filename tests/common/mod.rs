@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Condvar, MutexGuard}; // unlike the standard ones, a sanitizer sees through them
-use workcrew::{Builder, JoinHandle, WorkerPool};
+use workcrew::{JoinHandle, WorkerPool, WorkerPoolBuilder};
 
 /// Longer than anything here takes on a busy machine. Only a hang reaches it.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -69,11 +69,11 @@ impl Gate {
 }
 
 /// All workers of a pool held at a gate.
-pub struct Wedge {
+pub struct BlockedWorkers {
     pub gate: Gate,
 }
 
-impl Wedge {
+impl BlockedWorkers {
     pub fn new(pool: &WorkerPool) -> Self {
         let gate = Gate::new();
         for worker in 0..pool.workers() {
@@ -89,7 +89,7 @@ impl Wedge {
     }
 }
 
-impl Drop for Wedge {
+impl Drop for BlockedWorkers {
     fn drop(&mut self) {
         self.gate.open();
     }
@@ -151,9 +151,9 @@ impl Counter {
 }
 
 /// Counts its drops.
-pub struct CountsDrop(pub Counter);
+pub struct DropCounter(pub Counter);
 
-impl Drop for CountsDrop {
+impl Drop for DropCounter {
     fn drop(&mut self) {
         self.0.add();
     }
@@ -171,7 +171,7 @@ impl Drop for Bomb {
 
 /// Starts a thread and returns when it sleeps, as it does once it waits for something. Elsewhere than on Linux it may return
 /// earlier, and the test sees less.
-pub fn spawn_and_let_sleep<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+pub fn spawn_parked<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     let (tell, told) = mpsc::channel();
     let thread = thread::spawn(move || {
         tell.send(fs::read_link("/proc/thread-self")).unwrap();
@@ -188,7 +188,7 @@ pub fn spawn_and_let_sleep<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'st
 }
 
 /// Fails the test process, loudly, if `f` takes longer than the limit.
-pub fn within_limit<T>(f: impl FnOnce() -> T) -> T {
+pub fn with_watchdog<T>(f: impl FnOnce() -> T) -> T {
     let (done, watched) = mpsc::channel::<()>();
     let name = thread::current().name().unwrap_or("?").to_owned();
     thread::spawn(move || {
@@ -235,8 +235,8 @@ pub fn on_grid(scenario: impl Fn(Arc<WorkerPool>)) {
 }
 
 /// Runs a scenario with builders of 1, 2 and 8 workers and queues of 1 and 64.
-pub fn grid(scenario: impl Fn(Builder)) {
-    within_limit(|| {
+pub fn grid(scenario: impl Fn(WorkerPoolBuilder)) {
+    with_watchdog(|| {
         for workers in [1, 2, 8] {
             for capacity in [1, 64] {
                 scenario(WorkerPool::builder().workers(workers).queue_capacity(capacity));
@@ -245,7 +245,7 @@ pub fn grid(scenario: impl Fn(Builder)) {
     });
 }
 
-/// A pool of so many workers and places.
+/// Creates a pool with `workers` workers and a queue of `capacity`.
 pub fn pool(workers: usize, capacity: usize) -> Arc<WorkerPool> {
     Arc::new(WorkerPool::builder().workers(workers).queue_capacity(capacity).build().unwrap())
 }
@@ -275,7 +275,7 @@ pub fn nest(pool: &Arc<WorkerPool>, levels: u32) -> Result<u32, workcrew::JoinEr
 }
 
 /// Checks the conservation law on a pool that is quiet.
-pub fn assert_books_balance(pool: &WorkerPool) {
+pub fn assert_counts_add_up(pool: &WorkerPool) {
     let m = pool.metrics();
     let sum =
         m.tasks_succeeded + m.tasks_failed + m.tasks_panicked + m.tasks_cancelled + m.tasks_queued + m.tasks_running;

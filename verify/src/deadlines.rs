@@ -27,7 +27,7 @@ pub fn run(pool: &WorkerPool, duration: Duration) -> Result<(), String> {
 
     // A deadline the clock cannot hold is none; one that has passed is there at once.
     if let Some(deadline) = Instant::now().checked_add(duration) {
-        let token = live.with_deadline(deadline);
+        let token = live.child_with_deadline(deadline);
         let expired = Instant::now() >= deadline;
         check(!expired || token.reason() == Some(CancelReason::Expired), "a deadline that has passed is not seen")?;
         check(!short || token.wait_timeout(Duration::MAX), "a deadline is not waited for")?;
@@ -49,7 +49,7 @@ pub fn run(pool: &WorkerPool, duration: Duration) -> Result<(), String> {
         }
     }
     pool.wait_idle();
-    let accepted = pool.execute_timeout(|| (), duration);
+    let accepted = pool.try_execute_for(duration, || ());
     check(accepted.is_ok(), "a queue with room refuses")?;
     pool.wait_idle();
     Ok(())

@@ -1,4 +1,4 @@
-//! Tasks that say that they have started, then wait for what they are told.
+//! Tasks that record their start, then wait at a gate for orders.
 
 use std::panic;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,20 +11,20 @@ use workcrew::{JoinError, JoinHandle};
 /// How long model and reality may take to agree. Only a defect reaches it.
 pub const LIMIT: Duration = Duration::from_secs(5);
 
-/// What a task can be told at its gate.
+/// An order for a task that waits at its gate.
 #[derive(Debug)]
 pub enum Order {
-    /// End, and return your number.
+    /// End with the task's number.
     Succeed,
-    /// End, and return an error, if you are such a task; else as `Succeed`.
+    /// End with an error, if the task is fallible; otherwise like `Succeed`.
     Fail,
     /// Panic.
     Panic,
-    /// Join this task, tell what came of it, and wait for the next order.
+    /// Join this task, report its outcome, and wait for the next order.
     Join(JoinHandle<usize>),
 }
 
-/// Who has started, in the order of starting.
+/// The numbers of the tasks that have started, in the order of starting.
 #[derive(Clone, Debug, Default)]
 pub struct Started(Arc<Mutex<Vec<usize>>>);
 
@@ -32,7 +32,7 @@ impl Started {
     /// The tasks that have started, sorted.
     #[must_use]
     pub fn sorted(&self) -> Vec<usize> {
-        let mut started = self.0.lock().expect("nobody panics under this lock").clone();
+        let mut started = self.0.lock().expect("no thread panics under this lock").clone();
         started.sort_unstable();
         started
     }
@@ -41,27 +41,27 @@ impl Started {
 /// The outside of a gate.
 #[derive(Debug)]
 pub struct Gate {
-    /// Where orders go.
+    /// Orders for the task.
     orders: Sender<Order>,
-    /// Where it tells what came of a join.
+    /// The outcomes of joins.
     joined: Receiver<Result<usize, JoinError>>,
 }
 
 impl Gate {
-    /// A gate, and the task that waits at it.
+    /// Creates a gate, and the task that waits at it.
     pub fn new(task: usize, started: &Started) -> (Self, impl FnOnce() -> Result<usize, usize> + Send + use<>) {
         let (orders, ordered) = channel();
-        let (told, joined) = channel();
+        let (report, joined) = channel();
         let started = started.clone();
         let body = move || {
-            started.0.lock().expect("nobody panics under this lock").push(task);
+            started.0.lock().expect("no thread panics under this lock").push(task);
             loop {
                 match ordered.recv().unwrap_or(Order::Succeed) {
                     Order::Succeed => return Ok(task),
                     Order::Fail => return Err(task),
                     Order::Panic => panic::resume_unwind(Box::new(task)),
                     Order::Join(handle) => {
-                        let _ = told.send(handle.join());
+                        let _ = report.send(handle.join());
                     }
                 }
             }
@@ -69,18 +69,18 @@ impl Gate {
         (Self { orders, joined }, body)
     }
 
-    /// Gives an order; nobody may be there to hear it.
+    /// Gives an order, without effect if the task has ended.
     pub fn order(&self, order: Order) {
         let _ = self.orders.send(order);
     }
 
-    /// What came of the join that was ordered.
+    /// Returns the outcome of the join that was ordered.
     pub fn joined(&self) -> Result<Result<usize, JoinError>, String> {
         self.joined.recv_timeout(LIMIT).map_err(|error| format!("a join does not end: {error}"))
     }
 }
 
-/// Looks until `real` is what the model says.
+/// Polls until `real` returns what the model predicts.
 pub fn agree<T: PartialEq + std::fmt::Debug>(what: &str, model: &T, real: impl Fn() -> T) -> Result<(), String> {
     let since = Instant::now();
     loop {

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use workcrew::{CancelReason, GroupError, Policy, Progress, TaskError, TaskGroup, WorkerPool};
+use workcrew::{CancelReason, GroupError, GroupPolicy, Progress, TaskError, TaskGroup, WorkerPool};
 
 use crate::gates::{Gate, Order, Started, agree};
 
@@ -19,7 +19,7 @@ pub enum Step {
     /// Let a running task return an error.
     Fail(u8),
     /// Let a running task panic.
-    Panic(u8),
+    TaskPanic(u8),
     /// Cancel the group.
     Cancel,
     /// Cancel the group through its token.
@@ -38,7 +38,7 @@ impl Step {
             0..=7 => Self::TrySpawn,
             8..=10 => Self::Succeed(which),
             11 => Self::Fail(which),
-            12 => Self::Panic(which),
+            12 => Self::TaskPanic(which),
             13 => Self::Resize(which),
             _ if which > 60 => Self::TrySpawn,
             14 if which % 2 == 0 => Self::Cancel,
@@ -58,7 +58,7 @@ pub struct Settings {
     /// The most tasks that wait.
     pub capacity: usize,
     /// What cancels the rest.
-    pub policy: Policy,
+    pub policy: GroupPolicy,
 }
 
 impl Settings {
@@ -69,7 +69,8 @@ impl Settings {
             workers: 1 + usize::from(workers % 3),
             limit: [1, 2, 3, usize::MAX][usize::from(limit % 4)],
             capacity: [1, 2, 5, 64][usize::from(capacity % 4)],
-            policy: [Policy::FailFast, Policy::CollectAll, Policy::FirstSuccess][usize::from(policy % 3)],
+            policy: [GroupPolicy::FailFast, GroupPolicy::CollectAll, GroupPolicy::FirstSuccess]
+                [usize::from(policy % 3)],
         }
     }
 }
@@ -146,7 +147,7 @@ impl Machine {
             Step::TrySpawn => self.try_spawn()?,
             Step::Succeed(which) => self.let_end(which, Order::Succeed, End::Succeeded),
             Step::Fail(which) => self.let_end(which, Order::Fail, End::Failed),
-            Step::Panic(which) => self.let_end(which, Order::Panic, End::Panicked),
+            Step::TaskPanic(which) => self.let_end(which, Order::Panic, End::Panicked),
             Step::Cancel => {
                 self.group.cancel();
                 self.close(CancelReason::Requested);
@@ -202,12 +203,12 @@ impl Machine {
             self.trouble_came_first |= self.first_success.is_none();
         }
         let decides = match self.settings.policy {
-            Policy::FailFast => end != End::Succeeded,
-            Policy::FirstSuccess => end == End::Succeeded,
+            GroupPolicy::FailFast => end != End::Succeeded,
+            GroupPolicy::FirstSuccess => end == End::Succeeded,
             _ => false,
         };
         if decides {
-            self.close(CancelReason::GroupFailed);
+            self.close(CancelReason::GroupEnded);
         }
     }
 
@@ -239,7 +240,7 @@ impl Machine {
 
     fn wait(self, waits: u8) -> Result<(), String> {
         let Self { group, ends, pool, settings, first_trouble, first_success, trouble_came_first, .. } = self;
-        let first_value = first_success.filter(|_| settings.policy != Policy::FailFast || !trouble_came_first);
+        let first_value = first_success.filter(|_| settings.policy != GroupPolicy::FailFast || !trouble_came_first);
         let ends: Vec<End> = ends.into_iter().flatten().collect();
         match waits % 4 {
             0 => check_all(&ends, &group.wait_all())?,
@@ -290,16 +291,16 @@ fn check_all(ends: &[End], outcomes: &[Result<usize, TaskError<usize>>]) -> Resu
     if ends.len() == outcomes.len() { Ok(()) } else { Err(format!("{} outcomes", outcomes.len())) }
 }
 
-/// All values, or the first trouble.
+/// Checks for all values, or the first failure.
 fn check_wait(
     ends: &[End],
-    policy: Policy,
+    policy: GroupPolicy,
     first_trouble: Option<usize>,
     first_success: Option<usize>,
     answer: &Result<Vec<usize>, GroupError<usize>>,
 ) -> Result<(), String> {
     let values: Vec<usize> = (0..ends.len()).filter(|task| ends[*task] == End::Succeeded).collect();
-    let is_success = values.len() == ends.len() || (policy == Policy::FirstSuccess && first_success.is_some());
+    let is_success = values.len() == ends.len() || (policy == GroupPolicy::FirstSuccess && first_success.is_some());
     let agrees = match answer {
         Ok(found) => is_success && *found == values,
         Err(GroupError::Failed(task)) => !is_success && first_trouble == Some(*task) && ends[*task] == End::Failed,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use workcrew::{CancelReason, JoinError, JoinHandle, WorkerPool};
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// Threads that call.
 pub const THREADS: usize = 4;
@@ -129,10 +129,10 @@ impl Spec {
                 true
             }
             (Call::IsShutDown, answer) => self.closed == (answer == Answer::Yes),
-            (Call::IsIdle, Answer::No) => excused || self.tasks.iter().any(|task| task.may_be_unsettled()),
+            (Call::IsIdle, Answer::No) => excused || self.tasks.iter().any(|task| task.may_be_uncounted()),
             (Call::IsIdle, Answer::Yes) | (Call::WaitIdle, Answer::Done) => {
-                let unsettled = next.tasks.iter_mut().filter(|task| task.may_be_unsettled());
-                unsettled.for_each(|task| *task = State::Settled);
+                let uncounted = next.tasks.iter_mut().filter(|task| task.may_be_uncounted());
+                uncounted.for_each(|task| *task = State::Settled);
                 true
             }
             _ => false,
@@ -152,8 +152,9 @@ impl Spec {
 }
 
 impl State {
-    /// Whether the pool may still have to do with it: an outcome lands before the books are closed over it.
-    fn may_be_unsettled(self) -> bool {
+    /// Returns whether the pool may still count the task: an outcome is visible before the metrics
+    /// count it.
+    fn may_be_uncounted(self) -> bool {
         matches!(self, Self::Queued | Self::NotToBeCancelled | Self::Ended)
     }
 }
@@ -221,9 +222,9 @@ struct Stage {
 /// If a task ran twice, or ran and was cancelled, or has an outcome that nothing explains.
 #[must_use]
 pub fn record(seed: u64) -> Vec<Event> {
-    let mut dice = Dice::new(seed);
-    let workers = 1 + dice.below(3);
-    let pool = WorkerPool::builder().workers(workers).queue_capacity(dice.pick(&[1, 2, 64])).build();
+    let mut rng = Rng::new(seed);
+    let workers = 1 + rng.below(3);
+    let pool = WorkerPool::builder().workers(workers).queue_capacity(rng.pick(&[1, 2, 64])).build();
     let places = THREADS * CALLS;
     let stage = Arc::new(Stage {
         pool: pool.expect("a small pool can be built"),
@@ -235,10 +236,10 @@ pub fn record(seed: u64) -> Vec<Event> {
     let start = Arc::new(Barrier::new(THREADS));
     let threads: Vec<_> = (0..THREADS)
         .map(|_| {
-            let (stage, start, mut dice) = (Arc::clone(&stage), Arc::clone(&start), dice.fork());
+            let (stage, start, mut rng) = (Arc::clone(&stage), Arc::clone(&start), rng.fork());
             thread::spawn(move || {
                 start.wait();
-                (0..1 + dice.below(CALLS)).filter_map(|_| call(&stage, &mut dice)).collect::<Vec<_>>()
+                (0..1 + rng.below(CALLS)).filter_map(|_| call(&stage, &mut rng)).collect::<Vec<_>>()
             })
         })
         .collect();
@@ -248,14 +249,14 @@ pub fn record(seed: u64) -> Vec<Event> {
 }
 
 /// Makes one call and notes it; `None` if there was nothing to be called about.
-fn call(stage: &Arc<Stage>, dice: &mut Dice) -> Option<Event> {
+fn call(stage: &Arc<Stage>, rng: &mut Rng) -> Option<Event> {
     let known = stage.submitted.load(SeqCst).min(stage.handles.len());
-    let call = match dice.below(14) {
+    let call = match rng.below(14) {
         0..=4 => Call::Submit(stage.submitted.fetch_add(1, SeqCst)),
-        5 | 6 => Call::Cancel(dice.below(known.max(1))),
-        7 => Call::IsFinished(dice.below(known.max(1))),
-        8 => Call::WaitFor(dice.below(known.max(1))),
-        9 => dice.pick(&[Call::Close, Call::ShutdownNow, Call::IsShutDown]),
+        5 | 6 => Call::Cancel(rng.below(known.max(1))),
+        7 => Call::IsFinished(rng.below(known.max(1))),
+        8 => Call::WaitFor(rng.below(known.max(1))),
+        9 => rng.pick(&[Call::Close, Call::ShutdownNow, Call::IsShutDown]),
         10 => Call::IsShutDown,
         11 | 12 => Call::IsIdle,
         _ => Call::WaitIdle,
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_may_be_put_in_either_order_and_what_does_not_may_not() {
+    fn overlapping_calls_may_take_either_order_and_others_may_not() {
         let accepted = event(Call::Submit(0), Answer::Accepted, 0, 3);
         let closed = event(Call::Close, Answer::Done, 1, 2);
         assert!(is_linearizable(&[accepted, closed]));
@@ -369,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_means_that_what_was_accepted_has_ended() {
+    fn idle_means_that_accepted_tasks_have_ended() {
         let accepted = event(Call::Submit(0), Answer::Accepted, 0, 1);
         let idle = event(Call::WaitIdle, Answer::Done, 2, 3);
         let unfinished = event(Call::IsFinished(0), Answer::No, 4, 5);

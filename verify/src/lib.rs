@@ -12,5 +12,5 @@ pub mod group;
 pub mod history;
 pub mod pool;
 
-#[path = "../../tests/common/dice.rs"]
-pub mod dice;
+#[path = "../../tests/common/rng.rs"]
+pub mod rng;

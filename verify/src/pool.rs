@@ -2,7 +2,7 @@
 //!
 //! While every task that has started waits at its gate, a pool does nothing by itself, and what it will do next is
 //! determined: workers take the oldest entries, one each. So the model can say after each step which tasks have started, how
-//! long the queue is, and what the books hold.
+//! long the queue is, and what the metrics are.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub enum Step {
     /// Let a running task return.
     Succeed(u8),
     /// Let a running task panic.
-    Panic(u8),
+    TaskPanic(u8),
     /// Cancel a task through its handle.
     Cancel(u8),
     /// Join a task that has ended, or see that one has not.
@@ -48,7 +48,7 @@ impl Step {
             0..=3 => Self::Spawn,
             4 => Self::Execute,
             5 | 6 => Self::Succeed(one),
-            7 => Self::Panic(one),
+            7 => Self::TaskPanic(one),
             8 => Self::Cancel(one),
             9 => Self::Join(one),
             10..=12 => Self::JoinInside(one, two),
@@ -140,7 +140,7 @@ impl Machine {
         match step {
             Step::Spawn | Step::Execute => self.submit(step == Step::Spawn),
             Step::Succeed(which) => self.let_end(which, Order::Succeed, State::Succeeded),
-            Step::Panic(which) => self.let_end(which, Order::Panic, State::Panicked),
+            Step::TaskPanic(which) => self.let_end(which, Order::Panic, State::Panicked),
             Step::Cancel(which) => self.cancel(which),
             Step::Join(which) => self.join(which),
             Step::JoinInside(who, which) => self.join_inside(who, which),
@@ -201,11 +201,11 @@ impl Machine {
         };
         self.tasks[task].gate.order(order);
         self.tasks[task].state = state;
-        self.tell_joiners(task)
+        self.notify_joiners(task)
     }
 
-    /// Whoever joins this task learns its outcome.
-    fn tell_joiners(&mut self, ended: usize) -> Result<(), String> {
+    /// Gives the outcome of the task to the tasks that join it.
+    fn notify_joiners(&mut self, ended: usize) -> Result<(), String> {
         for joiner in 0..self.tasks.len() {
             if self.tasks[joiner].joins == Some(ended) {
                 self.tasks[joiner].joins = None;
@@ -309,7 +309,7 @@ impl Machine {
         self.has_started.sort_unstable();
         agree("started", &self.has_started, || self.started.sorted())?;
         agree("queue length", &self.queue.len(), || self.pool.queue_len())?;
-        agree("books", &self.books(), || {
+        agree("metrics", &self.metrics(), || {
             let m = self.pool.metrics();
             let ends = [m.tasks_succeeded, m.tasks_panicked, m.tasks_cancelled];
             (m.tasks_submitted, ends, [m.tasks_queued, m.tasks_running, m.tasks_refused])
@@ -323,7 +323,7 @@ impl Machine {
         agree("shut down", &self.closed, || self.pool.is_shut_down())
     }
 
-    /// Lets everything end and checks the last books.
+    /// Ends all tasks and checks the final metrics.
     fn end(mut self) -> Result<(), String> {
         while let Some(task) = (0..self.tasks.len()).rev().find(|task| self.is_free(*task)) {
             let which = self.tasks.iter().take(task).filter(|task| is_free(task)).count();
@@ -397,8 +397,8 @@ impl Machine {
         self.tasks.iter().filter(|task| matches!(task.state, State::Running { on: None })).count()
     }
 
-    /// What the books must hold: submitted; succeeded, panicked, cancelled; queued, running, refused.
-    fn books(&self) -> (u64, [u64; 3], [u64; 3]) {
+    /// The expected metrics: submitted; succeeded, panicked, cancelled; queued, running, refused.
+    fn metrics(&self) -> (u64, [u64; 3], [u64; 3]) {
         let count = |test: fn(State) -> bool| self.tasks.iter().filter(|task| test(task.state)).count() as u64;
         let ends = [
             count(|state| state == State::Succeeded),

@@ -7,15 +7,15 @@ use std::env;
 use std::time::Instant;
 
 use workcrew_verify::bytes;
-use workcrew_verify::dice::{Dice, asked_seed, fresh_seed};
+use workcrew_verify::rng::{Rng, asked_seed, fresh_seed};
 
 fn drive(name: &str, length: usize, target: fn(&[u8]) -> Result<(), String>) {
     let seconds = env::var("WORKCREW_SECONDS").map_or(1.0, |text| text.parse().unwrap());
-    let (mut seeds, since, mut programs) = (Dice::new(fresh_seed()), Instant::now(), 0);
+    let (mut seeds, since, mut programs) = (Rng::new(fresh_seed()), Instant::now(), 0);
     while since.elapsed().as_secs_f64() < seconds {
-        let seed = asked_seed().unwrap_or_else(|| seeds.roll());
-        let mut dice = Dice::new(seed);
-        let program: Vec<u8> = (0..dice.below(length)).map(|_| dice.roll() as u8).collect();
+        let seed = asked_seed().unwrap_or_else(|| seeds.number());
+        let mut rng = Rng::new(seed);
+        let program: Vec<u8> = (0..rng.below(length)).map(|_| rng.number() as u8).collect();
         if let Err(difference) = target(&program) {
             panic!("{difference}; again: WORKCREW_SEED={seed} cargo test -p workcrew-verify --test bytes {name}");
         }

@@ -18,12 +18,12 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_pool_does_what_its_model_does(workers in 1..4_usize, capacity in 1..6_usize, steps in pool_steps()) {
+    fn a_pool_behaves_like_its_model(workers in 1..4_usize, capacity in 1..6_usize, steps in pool_steps()) {
         pool::run(workers, capacity, &steps).map_err(TestCaseError::fail)?;
     }
 
     #[test]
-    fn a_group_does_what_its_model_does(settings: [u8; 4], steps in group_steps(), waits: u8) {
+    fn a_group_behaves_like_its_model(settings: [u8; 4], steps in group_steps(), waits: u8) {
         group::run(group::Settings::from_bytes(settings), &steps, waits).map_err(TestCaseError::fail)?;
     }
 

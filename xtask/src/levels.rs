@@ -50,7 +50,7 @@ fn sources(run: &mut Run) {
         &mut cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
     );
     run.step("shape and auto traits", &mut cargo(&["test", "--test", "architecture", "--test", "errors"]));
-    run.step("what must not compile", &mut cargo(&["test", "-p", "workcrew", "--doc", "misuse"]));
+    run.step("what must not compile", &mut cargo(&["test", "-p", "workcrew", "--doc", "compile_fail"]));
     run.check("catalogue of faults", catalogue::check_faults());
 }
 

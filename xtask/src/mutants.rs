@@ -22,17 +22,13 @@ struct MutantGroup {
 const GROUPS: &[MutantGroup] = &[
     MutantGroup {
         name: "group",
-        files: &["src/group/*.rs", "src/seats.rs", "src/hope.rs"],
-        tests: &["groups", "room"],
+        files: &["src/group/*.rs", "src/pool/group_registry.rs", "src/sync/adaptive_spin.rs"],
+        tests: &["groups", "room", "scopes"],
     },
-    MutantGroup {
-        name: "task",
-        files: &["src/task.rs", "src/handle.rs", "src/scope.rs"],
-        tests: &["handles", "scopes"],
-    },
+    MutantGroup { name: "task", files: &["src/task/cell.rs", "src/task/handle.rs"], tests: &["handles", "scopes"] },
     MutantGroup { name: "queue", files: &["src/queue/*.rs"], tests: &["submit", "futures", "groups", "room"] },
-    MutantGroup { name: "timer", files: &["src/timer/*.rs", "src/agenda.rs", "src/timekeeper.rs"], tests: &["timers"] },
-    MutantGroup { name: "lifecycle", files: &["src/lifecycle.rs"], tests: &["shutdown"] },
+    MutantGroup { name: "timer", files: &["src/timer/*.rs", "src/pool/timers.rs"], tests: &["timers"] },
+    MutantGroup { name: "tracker", files: &["src/task/tracker.rs"], tests: &["shutdown", "submit"] },
 ];
 
 const FOLDER: &str = "target/verify/mutants";
@@ -82,7 +78,7 @@ impl MutantGroup {
         let known = ["--no-default-features", "--lib"].into_iter().chain(tests).collect();
         let rounds = [
             Round { name: "the tests of its files", seconds: "20", targets: known },
-            Round { name: "all tests", seconds: "90", targets: vec!["--features", "io", "--lib", "--tests"] },
+            Round { name: "all tests", seconds: "90", targets: vec!["--features", "driver", "--lib", "--tests"] },
         ];
         let mut alive = Vec::new();
         for round in rounds {

@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use workcrew::WorkerPool;
 
-use super::wedge::Wedge;
+use super::wedge::BlockedWorkers;
 use super::{Counted, job, ours};
 use crate::error::Error;
 use crate::probe;
@@ -51,7 +51,7 @@ fn collected(probe: &str, within: &[&str], operations: usize) -> Result<f64, Err
     number.ok_or(Error::Line(text))
 }
 
-/// Does so many operations under the eyes of callgrind.
+/// Performs `operations` operations while callgrind collects.
 #[inline(never)]
 fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(usize)) {
     (0..operations).for_each(&mut operate);
@@ -59,7 +59,7 @@ fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(usize)) {
 
 fn on_busy_pool(operations: usize, mut operate: impl FnMut(&WorkerPool, usize)) -> u64 {
     let pool = WorkerPool::builder().workers(1).queue_capacity(CAPACITY).build().expect("its thread starts");
-    let wedge = Wedge::of(&pool);
+    let wedge = BlockedWorkers::of(&pool);
     collected_by_callgrind(operations, |number| operate(&pool, number));
     drop(wedge);
     operations as u64
@@ -79,7 +79,7 @@ pub(super) fn spawn(operations: usize) -> u64 {
 
 pub(super) fn group(operations: usize) -> u64 {
     let pool = WorkerPool::builder().workers(1).queue_capacity(CAPACITY).build().expect("its thread starts");
-    let wedge = Wedge::of(&pool);
+    let wedge = BlockedWorkers::of(&pool);
     let group = pool.group();
     collected_by_callgrind(operations, |number| group.spawn(job::<3>(number)));
     drop(wedge);

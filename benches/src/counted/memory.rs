@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use workcrew::WorkerPool;
 
-use super::wedge::Wedge;
+use super::wedge::BlockedWorkers;
 use super::{Counted, job, ours, theirs};
 use crate::allocations;
 use crate::pools::{self, Job};
@@ -44,7 +44,7 @@ fn idle_pool(capacity: usize) -> WorkerPool {
 
 /// The pool, after all its workers have worked and come to rest: some need memory only to sleep.
 fn rested<P>(pool: P, execute: impl Fn(&P, Job)) -> P {
-    drop(Wedge::new(WORKERS, |job| execute(&pool, job)));
+    drop(BlockedWorkers::new(WORKERS, |job| execute(&pool, job)));
     thread::sleep(REST);
     pool
 }
@@ -58,13 +58,13 @@ fn grown<T>(make: impl FnOnce() -> T) -> (T, f64) {
 
 /// Bytes of a job that captures a word, beside the place in the queue, if there is one before it comes.
 fn queued(execute: impl Fn(Job), submit: impl Fn(usize)) -> f64 {
-    let wedge = Wedge::new(WORKERS, &execute);
+    let wedge = BlockedWorkers::new(WORKERS, &execute);
     let before = allocations::bytes();
     (0..QUEUED_JOBS).for_each(submit);
     let after = allocations::bytes();
     drop(wedge);
     // When the workers can be held up again, what was queued is over, and will not be freed while others are counted.
-    drop(Wedge::new(WORKERS, execute));
+    drop(BlockedWorkers::new(WORKERS, execute));
     (after as f64 - before as f64) / QUEUED_JOBS as f64
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn all() -> impl Iterator<Item = Counted> {
     ours.chain(instructions::counts()).chain(memory::theirs_all()).chain(heap::theirs_all())
 }
 
-/// A job that captures so many words.
+/// Returns a job that captures `WORDS` words.
 fn job<const WORDS: usize>(number: usize) -> impl FnOnce() + Send + 'static {
     let words = [number; WORDS];
     move || {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use workcrew::{Overflow, WorkerPool};
 
-use super::wedge::Wedge;
+use super::wedge::BlockedWorkers;
 use super::{Counted, job, ours};
 use crate::pools;
 use crate::probe;
@@ -66,7 +66,7 @@ fn sleeps(main: bool) -> u64 {
 /// Something of a pool with many workers that has worked and has nothing to do.
 fn while_idle(count: impl Fn() -> u64) -> u64 {
     let pool = pools::workcrew(MANY_WORKERS, Overflow::Block);
-    drop(Wedge::of(&pool));
+    drop(BlockedWorkers::of(&pool));
     pool.wait_idle();
     thread::sleep(REST);
     let before = count();
@@ -93,7 +93,7 @@ pub(super) fn idle_switches(_: usize) -> u64 {
 /// The sleeps of a worker between the first and the last of the jobs that it finds in its queue.
 pub(super) fn drain_switches(jobs: usize) -> u64 {
     let pool = one_worker();
-    let wedge = Wedge::of(&pool);
+    let wedge = BlockedWorkers::of(&pool);
     let (sender, receiver) = mpsc::channel();
     let own_sleeps = move || {
         let status = fs::read_to_string("/proc/thread-self/status").expect("Linux has it");

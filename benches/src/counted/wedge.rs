@@ -7,11 +7,11 @@ use workcrew::WorkerPool;
 use crate::pools::Job;
 
 /// Dropping it lets the workers go on.
-pub(super) struct Wedge {
+pub(super) struct BlockedWorkers {
     leave: Arc<Barrier>,
 }
 
-impl Wedge {
+impl BlockedWorkers {
     /// Gives each worker a job that it cannot end, and waits until all have begun.
     pub(super) fn new(workers: usize, execute: impl Fn(Job)) -> Self {
         let [begun, leave] = [(); 2].map(|()| Arc::new(Barrier::new(workers + 1)));
@@ -31,7 +31,7 @@ impl Wedge {
     }
 }
 
-impl Drop for Wedge {
+impl Drop for BlockedWorkers {
     fn drop(&mut self) {
         self.leave.wait();
     }

@@ -1,4 +1,4 @@
-//! Batches of jobs that nobody waits for one by one: how each pool takes them in, and how it is waited for.
+//! Batches of jobs without a wait for each single job: submission, and the wait for the whole batch.
 //!
 //! workcrew, threadpool and `rusty_pool` are waited for by their own means. For rayon's `spawn`, tokio's `spawn_blocking`,
 //! futures' `spawn_ok` and the loop there are none that do not add to each job; a barrier after the last job takes their
@@ -109,7 +109,7 @@ where
     }
 }
 
-/// Calls it on the calling thread and on other threads, so many in all.
+/// Calls `call` on `threads` threads, of which the calling thread is one.
 fn on_each(threads: usize, call: impl Fn() + Sync) {
     if threads == 1 {
         return call();

@@ -3,7 +3,7 @@
 //! Both workloads follow the calls of the doubly recursive Fibonacci function. workcrew, rayon's scope, threadpool and
 //! `rusty_pool` are waited for by their own means. tokio, futures, affinitypool and the loop count their jobs down, one
 //! atomic step for each. affinitypool would cancel a job whose future is dropped, so the futures are leaked, which is
-//! its cheapest way to let go of a job. The loop runs a job at once when its channel is full.
+//! the cheapest way to detach a job there. The loop runs a job at once when its channel is full.
 
 use std::hint::black_box;
 use std::mem;

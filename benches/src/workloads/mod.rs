@@ -1,4 +1,4 @@
-//! What the pools are made to do, and who takes part.
+//! The workloads, and the candidates of each.
 //!
 //! Jobs are empty where their own cost is not the question, but each captures a word, as real closures do: a box around
 //! nothing would not be allocated. Each candidate is waited for by its own means where it has any; the head of each

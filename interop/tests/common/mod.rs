@@ -57,7 +57,7 @@ impl Drop for Foreign {
 }
 
 /// Fails the test process, loudly, if `f` takes longer than the limit.
-pub fn within_limit<T>(f: impl FnOnce() -> T) -> T {
+pub fn with_watchdog<T>(f: impl FnOnce() -> T) -> T {
     let (done, watched) = mpsc::channel::<()>();
     let name = thread::current().name().unwrap_or("?").to_owned();
     thread::spawn(move || {
@@ -71,7 +71,7 @@ pub fn within_limit<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A pool of so many workers and places.
+/// Creates a pool with `workers` workers and a queue of `capacity`.
 pub fn pool(workers: usize, capacity: usize) -> Arc<WorkerPool> {
     Arc::new(WorkerPool::builder().workers(workers).queue_capacity(capacity).build().unwrap())
 }

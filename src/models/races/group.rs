@@ -1,5 +1,5 @@
-//! Groups and scopes: the last task and the waiter, two failures, cancellation and start, spawn and
-//! close.
+//! Groups and scopes: the last task and the waiter, two failures, cancelling and starting, spawning
+//! and closing.
 
 use std::convert::Infallible;
 
@@ -9,7 +9,7 @@ use crate::group::Progress;
 use crate::models::explore::{explore, race};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time};
 
-/// What a task returns that cannot fail.
+/// Returns the result of a task that cannot fail.
 fn certain<T>(value: T) -> Result<T, Infallible> {
     Ok(value)
 }
@@ -20,7 +20,7 @@ fn last_task_and_waiter() {
         let pool = one_worker(1);
         let group = pool.group();
         group.spawn(|| certain(7));
-        assert_eq!(group.wait().ok(), Some(vec![7]), "who waits is woken by the last task");
+        assert_eq!(group.wait().ok(), Some(vec![7]), "the last task wakes the waiter");
         drop(pool);
     });
 }
@@ -55,11 +55,14 @@ fn failure_and_failure() {
         let token = group.token().clone();
         let failed = group.wait();
         assert!(matches!(failed, Err(GroupError::Failed(1 | 2))), "the first failure, and no cancellation");
-        assert_eq!(dropped.load(Ordering::Relaxed), 2, "nothing of any task is left when the wait is over");
-        assert_eq!(token.reason(), Some(CancelReason::GroupFailed));
+        assert_eq!(dropped.load(Ordering::Relaxed), 2, "all tasks are dropped when the wait ends");
+        assert_eq!(token.reason(), Some(CancelReason::GroupEnded));
         drop(pool);
         if order.load(Ordering::Relaxed) == 1 {
-            assert!(matches!(failed, Err(GroupError::Failed(1))), "what was cancelled unrun has not failed");
+            assert!(
+                matches!(failed, Err(GroupError::Failed(1))),
+                "a task that was cancelled before it ran has not failed"
+            );
         }
     });
 }
@@ -67,14 +70,15 @@ fn failure_and_failure() {
 #[test]
 fn first_failure_is_kept() {
     explore("first_failure_is_kept", Time::Frozen, || {
-        // One task is cancelled by the failure of the other, and says so: a failure as well, but not the first.
+        // The failure of one task cancels the other, which returns an error. That is a failure, but
+        // not the first.
         let pool = workers(2, 1);
         let group = pool.group();
         let token = group.token().clone();
         group.spawn(|| Err("the cause"));
         group.spawn(move || {
             token.wait();
-            Err("told to end")
+            Err("cancelled")
         });
         let outcome: Result<Vec<()>, _> = group.wait();
         assert!(matches!(outcome, Err(GroupError::Failed("the cause"))), "first error wins");
@@ -97,9 +101,9 @@ fn group_cancel_and_start() {
         }
         group.cancel();
         let outcome = group.wait();
-        assert_eq!(dropped.load(Ordering::Relaxed), 2, "run or not, nothing of a task is left");
+        assert_eq!(dropped.load(Ordering::Relaxed), 2, "a task is dropped whether or not it ran");
         let run = runs.load(Ordering::Relaxed);
-        assert_eq!(outcome.is_ok(), run == 2, "cancelled unless all had started");
+        assert_eq!(outcome.is_ok(), run == 2, "the group is cancelled unless all tasks had started");
         drop(pool);
     });
 }
@@ -113,9 +117,9 @@ fn group_full_and_room() {
             for value in 0..3 {
                 group.spawn(move || certain(value));
                 let Progress { done, total } = group.progress();
-                assert!(total - done <= 2, "one waits and one runs");
+                assert!(total - done <= 2, "at most one task waits and one runs");
             }
-            assert_eq!(group.wait().ok(), Some(vec![0, 1, 2]), "who waits for room is told of it");
+            assert_eq!(group.wait().ok(), Some(vec![0, 1, 2]), "a submitter that waits for room is notified of it");
             drop(pool);
         });
     }
@@ -162,14 +166,19 @@ fn group_and_shutdown() {
             },
             move || ending.shutdown(),
         );
-        assert_eq!(runs.load(Ordering::Relaxed), usize::from(outcome), "accepted is drained, refused is not run");
+        assert_eq!(
+            runs.load(Ordering::Relaxed),
+            usize::from(outcome),
+            "an accepted task is drained, and a refused task does not run"
+        );
     });
 }
 
 #[test]
 fn helping_waiter_and_worker() {
     explore("helping_waiter_and_worker", Time::Frozen, || {
-        // A task waits for a group of its own pool, which the other worker may serve, or not.
+        // A task waits for a group of its own pool. The other worker may or may not run the task of
+        // the group.
         let pool = Arc::new(workers(2, 1));
         let inner = Arc::downgrade(&pool);
         let handle = pool.spawn(move || {
@@ -219,7 +228,7 @@ fn scope_end_and_failure() {
                 }
             });
             assert!(matches!(ended, Err(GroupError::Failed(()))));
-            assert_eq!(borrows.load(Ordering::Relaxed), 2, "run or dropped, no borrow outlives the scope");
+            assert_eq!(borrows.load(Ordering::Relaxed), 2, "no borrow outlives the scope, whether or not its task ran");
         }
         drop(pool);
     });
@@ -228,7 +237,7 @@ fn scope_end_and_failure() {
 #[test]
 fn group_after_group_on_a_worker() {
     explore("group_after_group_on_a_worker", Time::Frozen, || {
-        // The other worker comes to the tickets, or they are taken back.
+        // The other worker takes the tickets, or they are taken back.
         let pool = Arc::new(workers(2, 1));
         let inner = Arc::downgrade(&pool);
         let sums = pool.spawn(move || {

@@ -1,4 +1,4 @@
-//! Models for loom: each is a race of two or three operations, in every schedule.
+//! Models for loom: each is a race of two or three operations, run in every schedule.
 
 mod futures;
 mod group;
@@ -9,10 +9,10 @@ mod token;
 
 use std::task::{Wake, Waker};
 
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering};
 
-/// A waker that a thread can wait for, as an executor does.
+/// A waker that a thread can wait for, as an async executor does.
 #[derive(Default)]
 struct Bell {
     rung: Mutex<bool>,
@@ -24,7 +24,7 @@ impl Bell {
         Waker::from(Arc::clone(self))
     }
 
-    /// Waits until the waker has been called since the last wait.
+    /// Blocks until the waker was called since the last wait.
     fn wait(&self) {
         let mut rung = self.rung.lock();
         while !*rung {
@@ -41,8 +41,8 @@ impl Wake for Bell {
     }
 }
 
-/// Counts its drops with relaxed accesses: a checker shows an old count unless something has made the
-/// new one visible.
+/// A counter of its drops, which is relaxed: a checker shows a stale count if nothing has made the
+/// drop visible.
 struct Dropped(Arc<AtomicUsize>);
 
 impl Drop for Dropped {
@@ -51,18 +51,18 @@ impl Drop for Dropped {
     }
 }
 
-/// A counter for relaxed accesses.
+/// Returns a counter for relaxed accesses.
 fn counter() -> Arc<AtomicUsize> {
     Arc::default()
 }
 
-/// A pool of `workers` workers.
+/// Builds a pool with `workers` workers.
 fn workers(workers: usize, queue_capacity: usize) -> WorkerPool {
     let builder = WorkerPool::builder().workers(workers).queue_capacity(queue_capacity);
     builder.build().expect("the model has room for its threads")
 }
 
-/// A pool of one worker.
+/// Builds a pool with one worker.
 fn one_worker(queue_capacity: usize) -> WorkerPool {
     workers(1, queue_capacity)
 }

@@ -1,22 +1,20 @@
-//! Whole pools, of one or two workers: submitting and ending, waiting for idle, resizing.
+//! Whole pools of one or two workers: submitting and shutting down, waiting for idle, resizing.
 
 use std::time::Duration;
 
 use super::{counter, one_worker, workers};
-use crate::agenda::Due;
-use crate::deadline::Deadline;
 use crate::error::{CancelReason, JoinError};
-use crate::handle::JoinHandle;
-use crate::job::Task;
-use crate::ledger::Ledger;
-use crate::lifecycle::Lifecycle;
 use crate::models::explore::{explore, join, race};
-use crate::queue::{Queue, Turn};
-use crate::supervisor::Supervisor;
+use crate::queue::{PopCursor, Queue};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time, now, thread};
-use crate::timekeeper::{NoPlace, Timekeeper};
+use crate::task::executor::Executor;
+use crate::task::handle::JoinHandle;
+use crate::task::job::Task;
+use crate::task::tracker::TaskTracker;
+use crate::time::deadline::Deadline;
+use crate::timer::thread::{TimerRefused, TimerThread};
 
-/// A closure that counts its runs.
+/// Returns a closure that counts its runs.
 fn counted(runs: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
     let runs = Arc::clone(runs);
     move || {
@@ -27,27 +25,27 @@ fn counted(runs: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
 #[test]
 fn admit_and_close() {
     explore("admit_and_close", Time::Frozen, || {
-        let lifecycle = Arc::new(Lifecycle::new(Ledger::new(false)));
-        let told = counter();
-        lifecycle.on_drained(counted_often(&told));
+        let tracker = Arc::new(TaskTracker::new(false));
+        let calls = counter();
+        tracker.on_drained(counted_often(&calls));
         let submitter = || {
-            let lifecycle = Arc::clone(&lifecycle);
+            let tracker = Arc::clone(&tracker);
             move || {
-                if lifecycle.ledger.admit().is_some() {
-                    lifecycle.ledger.outside().settle(1);
+                if tracker.admit().is_some() {
+                    tracker.external().count_completed(1);
                 }
-                lifecycle.check();
+                tracker.check_idle();
             }
         };
         let other = thread::spawn(submitter());
-        let closing = Arc::clone(&lifecycle);
-        let ((), quiet) = race(submitter(), move || {
+        let closing = Arc::clone(&tracker);
+        let ((), is_idle) = race(submitter(), move || {
             closing.close();
-            closing.wait_quiet_unless(|| false, Deadline::NEVER)
+            closing.wait_idle_unless(|| false, Deadline::NEVER)
         });
         join(other);
-        assert!(quiet && lifecycle.is_drained(), "whoever settles last finds the pool drained");
-        assert!(told.load(Ordering::Relaxed) > 0, "the workers are told to leave");
+        assert!(is_idle && tracker.is_drained(), "the last of the three finds the pool drained");
+        assert!(calls.load(Ordering::Relaxed) > 0, "the workers are notified to end");
     });
 }
 
@@ -59,49 +57,49 @@ fn counted_often(calls: &Arc<AtomicUsize>) -> impl Fn() + Send + Sync + use<> {
 }
 
 #[test]
-fn settle_and_wait_for_quiet() {
-    explore("settle_and_wait_for_quiet", Time::Frozen, || {
-        let lifecycle = Arc::new(Lifecycle::new(Ledger::new(false)));
+fn task_done_and_wait_idle() {
+    explore("task_done_and_wait_idle", Time::Frozen, || {
+        let tracker = Arc::new(TaskTracker::new(false));
         let done = counter();
         for _ in 0..2 {
-            assert!(lifecycle.ledger.admit().is_some());
+            assert!(tracker.admit().is_some());
         }
-        let settler = || {
-            let (lifecycle, done) = (Arc::clone(&lifecycle), Arc::clone(&done));
+        let worker = || {
+            let (tracker, done) = (Arc::clone(&tracker), Arc::clone(&done));
             move || {
                 done.fetch_add(1, Ordering::Relaxed);
-                lifecycle.ledger.outside().settle(1);
-                lifecycle.check();
+                tracker.external().count_completed(1);
+                tracker.check_idle();
             }
         };
-        let other = thread::spawn(settler());
-        let (waiting, look) = (Arc::clone(&lifecycle), Arc::clone(&done));
-        let waiter = move || (waiting.wait_quiet_unless(|| false, Deadline::NEVER), look.load(Ordering::Relaxed));
-        let (waited, ()) = race(waiter, settler());
-        assert_eq!(waited, (true, 2), "quiet means that all is done, and shows it");
+        let other = thread::spawn(worker());
+        let (waiting, look) = (Arc::clone(&tracker), Arc::clone(&done));
+        let waiter = move || (waiting.wait_idle_unless(|| false, Deadline::NEVER), look.load(Ordering::Relaxed));
+        let (waited, ()) = race(waiter, worker());
+        assert_eq!(waited, (true, 2), "idle means that all tasks are done and their effects visible");
         join(other);
     });
 }
 
 #[test]
-fn books_that_are_read_at_any_time() {
-    explore("books_that_are_read_at_any_time", Time::Frozen, || {
-        let ledger = Arc::new(Ledger::new(false));
-        let writing = Arc::clone(&ledger);
+fn snapshot_at_any_time() {
+    explore("snapshot_at_any_time", Time::Frozen, || {
+        let tracker = Arc::new(TaskTracker::new(false));
+        let writing = Arc::clone(&tracker);
         let writer = move || {
             for _ in 0..2 {
                 assert!(writing.admit().is_some());
-                writing.outside().count_cancelled(CancelReason::Requested, 1);
-                writing.outside().settle(1);
+                writing.external().count_cancelled(CancelReason::Requested, 1);
+                writing.external().count_completed(1);
             }
         };
         let reader = move || {
-            let quiet = ledger.is_quiet();
-            (quiet, ledger.snapshot())
+            let is_idle = tracker.is_idle();
+            (is_idle, tracker.snapshot())
         };
         let ((_, metrics), ()) = race(reader, writer);
-        let met = metrics.tasks_cancelled + metrics.tasks_queued + metrics.tasks_running;
-        assert_eq!(metrics.tasks_submitted, met, "every reading of the books adds up");
+        let counted = metrics.tasks_cancelled + metrics.tasks_queued + metrics.tasks_running;
+        assert_eq!(metrics.tasks_submitted, counted, "every snapshot of the counts adds up");
     });
 }
 
@@ -115,15 +113,19 @@ fn submit_and_shutdown() {
             let pool = Arc::clone(&pool);
             move || pool.shutdown()
         });
-        assert_eq!(runs.load(Ordering::Relaxed), usize::from(accepted), "accepted runs, refused does not");
+        assert_eq!(
+            runs.load(Ordering::Relaxed),
+            usize::from(accepted),
+            "an accepted task runs, and a refused task does not"
+        );
         let metrics = pool.metrics();
         assert_eq!((metrics.tasks_submitted, metrics.tasks_queued), (u64::from(accepted), 0));
     });
 }
 
 #[test]
-fn parked_submitter_and_close() {
-    explore("parked_submitter_and_close", Time::Frozen, || {
+fn blocked_submitter_and_close() {
+    explore("blocked_submitter_and_close", Time::Frozen, || {
         let pool = Arc::new(one_worker(1));
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());
@@ -133,7 +135,11 @@ fn parked_submitter_and_close() {
             move || pool.close()
         });
         pool.shutdown();
-        assert_eq!(runs.load(Ordering::Relaxed), 1 + usize::from(accepted), "accepted runs, refused does not");
+        assert_eq!(
+            runs.load(Ordering::Relaxed),
+            1 + usize::from(accepted),
+            "an accepted task runs, and a refused task does not"
+        );
     });
 }
 
@@ -150,7 +156,7 @@ fn shutdown_and_shutdown() {
                 runs.load(Ordering::Relaxed)
             }
         };
-        assert_eq!(race(end(), end()), (1, 1), "both return when everything has run");
+        assert_eq!(race(end(), end()), (1, 1), "both return when all tasks have run");
     });
 }
 
@@ -160,7 +166,7 @@ fn cancelling_and_start() {
         let pool = Arc::new(one_worker(2));
         let runs = counter();
         let handles = [(); 2].map(|()| pool.spawn(counted(&runs)).expect("there is room"));
-        pool.engine().cancel_queued();
+        pool.inner().cancel_queued();
         pool.shutdown();
         let ran = handles.into_iter().filter(JoinHandle::is_finished).map(JoinHandle::join);
         let ended: Vec<_> = ran.collect();
@@ -181,7 +187,7 @@ fn wait_idle_and_last_task() {
         let runs = counter();
         assert!(pool.execute(counted(&runs)).is_ok());
         pool.wait_idle();
-        assert_eq!(runs.load(Ordering::Relaxed), 1, "idle means that all has run");
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "idle means that all tasks have run");
         drop(pool);
     });
 }
@@ -211,7 +217,7 @@ fn resize_and_submit() {
         });
         assert!(accepted && resized);
         pool.shutdown();
-        assert_eq!(runs.load(Ordering::Relaxed), 1, "who departs leaves no job behind");
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "a worker that ends leaves no job behind");
     });
 }
 
@@ -228,15 +234,15 @@ fn resize_and_shutdown() {
     });
 }
 
-/// A task that counts who ends it.
+/// A task that counts how often it is cancelled.
 struct Ended(AtomicUsize);
 
 impl Task for Ended {
-    fn run(&self, _: &Supervisor) {
-        unreachable!("the timekeeper runs nothing");
+    fn run(&self, _: &Executor) {
+        unreachable!("the timer thread runs no task");
     }
 
-    fn cancel(&self, _: CancelReason, _: &Supervisor) -> bool {
+    fn cancel(&self, _: CancelReason, _: &Executor) -> bool {
         self.0.fetch_add(1, Ordering::Relaxed);
         true
     }
@@ -244,23 +250,23 @@ impl Task for Ended {
 
 #[test]
 fn timer_and_close() {
-    // The second never passes, or at once.
+    // The second never passes, or passes at once.
     for time in [Time::Frozen, Time::Skips] {
         explore("timer_and_close", time, || {
             let queue = Arc::new(Queue::new(1));
-            let keeper = Arc::new(Timekeeper::new(&queue));
-            keeper.start(String::new).expect("the model has room for a thread");
+            let timers = Arc::new(TimerThread::new(&queue));
+            timers.start(String::new).expect("the model has room for a thread");
             let task = Arc::new(Ended(AtomicUsize::new(0)));
-            let (putting, to_put) = (Arc::clone(&keeper), Arc::clone(&task));
-            let closing = Arc::clone(&keeper);
+            let (putting, to_put) = (Arc::clone(&timers), Arc::clone(&task));
+            let closing = Arc::clone(&timers);
             let (put, struck) = race(
-                move || putting.put(Due::after(now(), Duration::from_secs(1)), to_put as _),
+                move || putting.insert(Deadline::after_instant(now(), Duration::from_secs(1)), to_put as _),
                 move || closing.close().len(),
             );
-            keeper.join();
-            let handed = usize::from(queue.try_pop(&mut Turn::default()).is_some());
-            assert_eq!(handed + struck, usize::from(put.is_ok()), "handed over or taken out, and once");
-            assert!(put != Err(NoPlace::Full));
+            timers.join();
+            let handed = usize::from(queue.try_pop(&mut PopCursor::default()).is_some());
+            assert_eq!(handed + struck, usize::from(put.is_ok()), "the task is fired or removed, exactly once");
+            assert!(put != Err(TimerRefused::Full));
         });
     }
 }

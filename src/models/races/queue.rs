@@ -1,33 +1,33 @@
-//! The queue: pushing, popping, sleeping, waking, closing, on both lanes.
+//! The queue: pushing, popping, sleeping, waking and closing, on both lanes.
 
-use crate::deadline::Deadline;
 use crate::models::explore::{explore, explore_deeper, join, race};
-use crate::queue::{PushError, Queue, Turn};
+use crate::queue::{PopCursor, PushError, Queue};
 use crate::sync::Ordering::SeqCst;
 use crate::sync::{Arc, AtomicBool, Time, thread};
+use crate::time::deadline::Deadline;
 
-/// Takes so many items, sleeping if there is none, and adds them up.
+/// Returns a closure that pops `items` items, and blocks while there is none. It returns their sum.
 fn popper(queue: &Arc<Queue<usize>>, items: usize) -> impl FnOnce() -> usize + Send + use<> {
     let queue = Arc::clone(queue);
     move || {
-        let mut turn = Turn::default();
+        let mut turn = PopCursor::default();
         (0..items).filter_map(|_| queue.pop(&mut turn, || false)).sum()
     }
 }
 
-/// Pushes one item, waiting for room for ever.
+/// Returns a closure that pushes one item, and blocks until there is room.
 fn pusher(queue: &Arc<Queue<usize>>, item: usize) -> impl FnOnce() -> Result<(), PushError<usize>> + Send + use<> {
     let queue = Arc::clone(queue);
     move || queue.push(item, Deadline::NEVER)
 }
 
-/// Closes the queue.
+/// Returns a closure that closes the queue.
 fn closer(queue: &Arc<Queue<usize>>) -> impl FnOnce() + Send + use<> {
     let queue = Arc::clone(queue);
     move || queue.close()
 }
 
-/// A queue of capacity one, with an item in it.
+/// Returns a queue of capacity one that holds an item.
 fn full_queue() -> Arc<Queue<usize>> {
     let queue = Arc::new(Queue::new(1));
     assert_eq!(queue.try_push(1), Ok(()));
@@ -41,12 +41,12 @@ fn push_and_pop() {
         let sleeper = thread::spawn(popper(&queue, 1));
         let both_lanes = Arc::clone(&queue);
         let pusher = move || {
-            both_lanes.push_aside(2, 1, |_| false);
+            both_lanes.push_unbounded(2, 1, |_| false);
             both_lanes.push(1, Deadline::NEVER)
         };
         let (one, pushed) = race(popper(&queue, 1), pusher);
         assert_eq!(pushed, Ok(()));
-        assert_eq!(one + join(sleeper), 3, "each item comes out once, and no sleeper is left with one");
+        assert_eq!(one + join(sleeper), 3, "each item is popped once, and no worker sleeps while there is one");
     });
 }
 
@@ -64,7 +64,8 @@ fn two_pushes_and_one_sleeper() {
     });
 }
 
-/// A waker whose sleeper has found the item by itself, another push that believes it, and a worker that falls asleep meanwhile.
+/// A notifier whose sleeping worker has found the item by itself, another push that relies on it,
+/// and a worker that falls asleep meanwhile.
 #[test]
 fn two_pushes_and_a_sleeper_after_another() {
     explore_deeper("two_pushes_and_a_sleeper_after_another", Time::Frozen, || {
@@ -86,36 +87,36 @@ fn two_pushes_and_a_sleeper_after_another() {
 }
 
 #[test]
-fn push_aside_and_falling_asleep() {
-    explore("push_aside_and_falling_asleep", Time::Frozen, || {
+fn unbounded_pushes_and_sleeper() {
+    explore("unbounded_pushes_and_sleeper", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let (sum, ()) = race(popper(&queue, 2), {
             let queue = Arc::clone(&queue);
             move || {
-                queue.push_aside(1, 0, |_| false);
-                queue.push_aside(2, 1, |_| false);
+                queue.push_unbounded(1, 0, |_| false);
+                queue.push_unbounded(2, 1, |_| false);
             }
         });
-        assert_eq!(sum, 3, "the side lane is looked at after the announcement");
+        assert_eq!(sum, 3, "a worker checks the unbounded lane after its registration");
     });
 }
 
 #[test]
-fn parked_push_and_pop() {
-    // Patient for ever, and not at all.
+fn blocked_push_and_pop() {
+    // The wait for low water never ends, or ends at once.
     for time in [Time::Frozen, Time::Skips] {
-        explore("parked_push_and_pop", time, || {
+        explore("blocked_push_and_pop", time, || {
             let queue = full_queue();
             let (sum, pushed) = race(popper(&queue, 2), pusher(&queue, 2));
-            assert_eq!((sum, pushed), (3, Ok(())), "room is told to who waits for it");
+            assert_eq!((sum, pushed), (3, Ok(())), "a waiting pusher is notified of room");
         });
     }
 }
 
 #[test]
-fn two_parked_pushes_and_pop() {
+fn two_blocked_pushes_and_pop() {
     for time in [Time::Frozen, Time::Skips] {
-        explore("two_parked_pushes_and_pop", time, || {
+        explore("two_blocked_pushes_and_pop", time, || {
             let queue = full_queue();
             let other = thread::spawn(pusher(&queue, 4));
             let (sum, pushed) = race(popper(&queue, 3), pusher(&queue, 2));
@@ -125,45 +126,51 @@ fn two_parked_pushes_and_pop() {
 }
 
 #[test]
-fn parked_push_and_close() {
+fn blocked_push_and_close() {
     for time in [Time::Frozen, Time::Skips] {
-        explore("parked_push_and_close", time, || {
+        explore("blocked_push_and_close", time, || {
             let queue = full_queue();
             let other = thread::spawn(pusher(&queue, 2));
             let (pushed, ()) = race(pusher(&queue, 2), closer(&queue));
             let refused = Err(PushError::Closed(2));
-            assert_eq!((pushed, join(other)), (refused, Err(PushError::Closed(2))), "closing wakes all who wait");
-            assert_eq!(queue.pop(&mut Turn::default(), || false), Some(1));
+            assert_eq!(
+                (pushed, join(other)),
+                (refused, Err(PushError::Closed(2))),
+                "closing wakes all waiting pushers"
+            );
+            assert_eq!(queue.pop(&mut PopCursor::default(), || false), Some(1));
         });
     }
 }
 
 #[test]
-fn parked_push_and_close_and_pop() {
+fn blocked_push_and_close_and_pop() {
     for time in [Time::Frozen, Time::Skips] {
-        explore("parked_push_and_close_and_pop", time, || {
+        explore("blocked_push_and_close_and_pop", time, || {
             let queue = full_queue();
             let popper = thread::spawn(popper(&queue, 1));
             let (pushed, ()) = race(pusher(&queue, 2), closer(&queue));
             assert_eq!(join(popper), 1);
             match pushed {
-                Ok(()) => assert_eq!(queue.pop(&mut Turn::default(), || false), Some(2), "taken in means it comes out"),
+                Ok(()) => {
+                    assert_eq!(queue.pop(&mut PopCursor::default(), || false), Some(2), "an accepted item is popped")
+                }
                 Err(refused) => assert_eq!(refused, PushError::Closed(2)),
             }
-            assert_eq!(queue.len_of_both(), 0);
+            assert_eq!(queue.total_len(), 0);
         });
     }
 }
 
 #[test]
-fn sleep_and_call_to_look_up() {
-    explore("sleep_and_call_to_look_up", Time::Frozen, || {
+fn sleep_and_wake_workers() {
+    explore("sleep_and_wake_workers", Time::Frozen, || {
         let queue = Arc::new(Queue::<usize>::new(1));
         let stopped = Arc::new(AtomicBool::new(false));
         let sleeper = || {
             let (queue, stopped) = (Arc::clone(&queue), Arc::clone(&stopped));
             move || {
-                let mut turn = Turn::default();
+                let mut turn = PopCursor::default();
                 while !stopped.load(SeqCst) {
                     assert_eq!(queue.pop(&mut turn, || stopped.load(SeqCst)), None);
                 }
@@ -173,7 +180,7 @@ fn sleep_and_call_to_look_up() {
         let (queue_to_wake, flag) = (Arc::clone(&queue), Arc::clone(&stopped));
         let caller = move || {
             flag.store(true, SeqCst);
-            queue_to_wake.wake_all();
+            queue_to_wake.wake_workers();
         };
         race(sleeper(), caller);
         join(other);
@@ -181,34 +188,34 @@ fn sleep_and_call_to_look_up() {
 }
 
 #[test]
-fn two_pushes_to_one_row_and_two_sleepers() {
-    explore("two_pushes_to_one_row_and_two_sleepers", Time::Frozen, || {
+fn two_pushes_to_one_shard_and_two_sleepers() {
+    explore("two_pushes_to_one_shard_and_two_sleepers", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let pusher = |item| {
             let queue = Arc::clone(&queue);
-            move || queue.push_aside(item, 3, |_| false)
+            move || queue.push_unbounded(item, 3, |_| false)
         };
         let (sleeper, first) = (thread::spawn(popper(&queue, 1)), thread::spawn(pusher(1)));
         let (item, ()) = race(popper(&queue, 1), pusher(2));
         join(first);
-        assert_eq!(item + join(sleeper), 3, "who brings to a row that is not empty relies on who came before");
-        assert!(queue.seems_empty());
+        assert_eq!(item + join(sleeper), 3, "a push to a shard that is not empty relies on the push before");
+        assert!(queue.is_empty());
     });
 }
 
 #[test]
-fn take_back_and_push_to_one_row() {
-    explore("take_back_and_push_to_one_row", Time::Frozen, || {
+fn unpush_and_push_to_one_shard() {
+    explore("unpush_and_push_to_one_shard", Time::Frozen, || {
         let queue = Arc::new(Queue::new(1));
         let (other, maker) = (Arc::clone(&queue), Arc::clone(&queue));
         let maker = thread::spawn(move || {
-            maker.push_aside(10, 3, |_| false);
-            maker.take_back_aside(3, |item| *item == 10).is_some()
+            maker.push_unbounded(10, 3, |_| false);
+            maker.unpush(3, |item| *item == 10).is_some()
         });
-        let (item, ()) = race(popper(&queue, 1), move || other.push_aside(1, 3, |_| false));
+        let (item, ()) = race(popper(&queue, 1), move || other.push_unbounded(1, 3, |_| false));
         let was_taken_back = join(maker);
-        let left = queue.try_pop(&mut Turn::default()).unwrap_or(0);
+        let left = queue.try_pop(&mut PopCursor::default()).unwrap_or(0);
         assert_eq!(item + left, if was_taken_back { 1 } else { 11 });
-        assert!(queue.seems_empty());
+        assert!(queue.is_empty());
     });
 }

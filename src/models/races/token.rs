@@ -1,15 +1,15 @@
-//! Tokens: cancellation beside new children, callbacks, waiting threads and waiting futures.
+//! Tokens: cancelling races with children, callbacks, waiting threads and waiting futures.
 
 use std::pin::pin;
 use std::task::{Context, Poll};
 
 use super::{Bell, counter};
-use crate::cancel::CancellationToken;
+use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::models::explore::{explore, join, race};
 use crate::sync::{Arc, AtomicUsize, Ordering, Time, thread};
 
-/// Cancels.
+/// Returns a closure that cancels the token.
 fn canceller(token: &CancellationToken) -> impl FnOnce() + Send + use<> {
     let token = token.clone();
     move || token.cancel()
@@ -32,16 +32,16 @@ fn cancel_and_wait() {
 }
 
 #[test]
-fn cancel_and_birth_of_a_child() {
-    explore("cancel_and_birth_of_a_child", Time::Frozen, || {
+fn cancel_and_new_child() {
+    explore("cancel_and_new_child", Time::Frozen, || {
         let parent = CancellationToken::new();
         let ancestor = parent.clone();
         let (grandchild, ()) = race(move || ancestor.child_token().child_token(), canceller(&parent));
-        assert!(grandchild.is_cancelled(), "a child is found by the cancellation, or finds it");
+        assert!(grandchild.is_cancelled(), "the cancellation finds a child, or the child finds the cancellation");
     });
 }
 
-/// A callback that counts its calls.
+/// Returns a callback that counts its calls.
 fn counted(called: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
     let called = Arc::clone(called);
     move || {
@@ -50,8 +50,8 @@ fn counted(called: &Arc<AtomicUsize>) -> impl FnOnce() + Send + use<> {
 }
 
 #[test]
-fn cancel_and_cancel_and_callback() {
-    explore("cancel_and_cancel_and_callback", Time::Frozen, || {
+fn cancel_and_cancel_and_register() {
+    explore("cancel_and_cancel_and_register", Time::Frozen, || {
         let token = CancellationToken::new();
         let called = counter();
         let other = thread::spawn(canceller(&token));
@@ -64,20 +64,20 @@ fn cancel_and_cancel_and_callback() {
 }
 
 #[test]
-fn cancel_and_withdrawal_of_a_callback() {
-    explore("cancel_and_withdrawal_of_a_callback", Time::Frozen, || {
+fn cancel_and_deregister() {
+    explore("cancel_and_deregister", Time::Frozen, || {
         let token = CancellationToken::new();
         let called = counter();
         let guard = token.on_cancel(counted(&called));
         race(move || drop(guard), canceller(&token));
         assert!(called.load(Ordering::Relaxed) <= 1);
-        assert_eq!(Arc::strong_count(&called), 1, "called or not, it is dropped");
+        assert_eq!(Arc::strong_count(&called), 1, "a callback is dropped whether or not it was called");
     });
 }
 
 #[test]
-fn cancelled_shows_what_was_done() {
-    explore("cancelled_shows_what_was_done", Time::Frozen, || {
+fn cancelled_shows_effects() {
+    explore("cancelled_shows_effects", Time::Frozen, || {
         let token = CancellationToken::new();
         let (done, cancelled) = (counter(), token.clone());
         let written = Arc::clone(&done);
@@ -88,7 +88,7 @@ fn cancelled_shows_what_was_done() {
                 cancelled.cancel();
             },
         );
-        assert!(!seen || done == 1, "who sees the token cancelled sees what was done before");
+        assert!(!seen || done == 1, "a thread that sees the token cancelled sees what happened before");
     });
 }
 
@@ -101,7 +101,7 @@ fn cancel_and_await() {
         let awaiter = move || {
             let mut cancelled = pin!(awaited.cancelled());
             let _ = cancelled.as_mut().poll(&mut Context::from_waker(&bells[0].waker()));
-            // Polled by another executor meanwhile: the last waker is the one to be called.
+            // The future moves to another async executor, so the last waker must be called.
             loop {
                 match cancelled.as_mut().poll(&mut Context::from_waker(&bells[1].waker())) {
                     Poll::Ready(reason) => break reason,
@@ -123,6 +123,6 @@ fn cancel_and_drop_of_the_future() {
         let (waker, mut cancelled) = (bell.waker(), token.cancelled());
         let awaiter = move || pin!(&mut cancelled).poll(&mut Context::from_waker(&waker)).is_ready();
         let _ = race(awaiter, canceller(&token));
-        assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept when the future is gone");
+        assert_eq!(Arc::strong_count(&bell), 1, "no waker is kept after the future was dropped");
     });
 }

@@ -1,11 +1,12 @@
-//! The event bus: unsubscribe beside publish, handlers that are called once, the order of a mailbox.
+//! The event bus: unsubscribing and publishing, handlers that are called once, the order of a
+//! mailbox.
 
 use super::{Count, assert_balanced, pool};
-use crate::bus::EventBus;
+use crate::events::EventBus;
 use crate::models::explore::{explore_scenario, join};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Time, thread};
 
-/// Publishes so many events.
+/// Starts a thread that publishes `events` events.
 fn publisher(bus: &Arc<EventBus>, events: usize) -> thread::JoinHandle<()> {
     let bus = Arc::clone(bus);
     thread::spawn(move || {
@@ -28,7 +29,7 @@ fn unsubscribe_and_publish() {
             }
         });
         let publishers = [publisher(&bus, 2), publisher(&bus, 1)];
-        assert!(subscription.unsubscribe(), "outside of the pool it waits for the handler");
+        assert!(subscription.unsubscribe(), "outside of the pool `unsubscribe` waits for the handler");
         ended.add();
         publishers.into_iter().for_each(join);
         bus.wait_idle();
@@ -71,8 +72,8 @@ fn once_and_concurrent_publishers() {
         let publishers = [publisher(&bus, 1), publisher(&bus, 2)];
         publishers.into_iter().for_each(join);
         bus.wait_idle();
-        assert_eq!(calls.get(), 2, "each is called once, however many publish");
-        assert!(!bus.has_subscribers::<usize>(), "and ends by itself");
+        assert_eq!(calls.get(), 2, "each handler is called once by concurrent publishers");
+        assert!(!bus.has_subscribers::<usize>(), "each subscription ends by itself");
         drop(subscriptions);
         pool.shutdown();
         assert_balanced(&pool);
@@ -94,7 +95,11 @@ fn ordered_mailbox() {
         let publishers = [publisher(&bus, 3), publisher(&bus, 0)];
         publishers.into_iter().for_each(join);
         bus.wait_idle();
-        assert_eq!(*seen.lock(), [(0, 0), (1, 0), (2, 0)], "one at a time, in the order of publishing");
+        assert_eq!(
+            *seen.lock(),
+            [(0, 0), (1, 0), (2, 0)],
+            "events are delivered one at a time, in the order of publishing"
+        );
         drop(subscription);
         pool.shutdown();
         assert_balanced(&pool);
@@ -114,7 +119,7 @@ fn receipt_and_handlers() {
         let other = publisher(&bus, 1);
         let receipt = bus.publish(7_usize);
         let _ = receipt.wait();
-        assert!(calls.get() >= 2, "who waits for the receipt finds that all have handled the event");
+        assert!(calls.get() >= 2, "all handlers have run when the wait for the receipt ends");
         join(other);
         bus.wait_idle();
         assert_eq!(calls.get(), 4);

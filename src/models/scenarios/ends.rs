@@ -1,37 +1,41 @@
-//! Pools that end, or change their size, while others are at work; timers and retries.
+//! Pools that end or are resized while other threads use them; timers and retries.
 
 use std::time::Duration;
 
 use super::{Count, assert_balanced, pool};
-use crate::engine::Overflow;
 use crate::error::{CancelReason, JoinError};
 use crate::models::explore::{explore_scenario, join};
-use crate::pool::WorkerPool;
+use crate::pool::overflow::Overflow;
+use crate::pool::worker_pool::WorkerPool;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, Time, thread};
 
-/// Submits so many closures; returns how many were accepted.
+/// Starts a thread that submits `jobs` closures and returns how many were accepted.
 fn submitter(pool: &Arc<WorkerPool>, runs: &Count, jobs: usize) -> thread::JoinHandle<usize> {
     let (pool, runs) = (Arc::clone(pool), runs.clone());
     thread::spawn(move || (0..jobs).filter(|_| pool.execute(runs.adder()).is_ok()).count())
 }
 
 #[test]
-fn shutdown_now_and_submit_and_parked() {
+fn shutdown_now_and_submit_and_blocked() {
     for time in [Time::Frozen, Time::Skips] {
-        explore_scenario("shutdown_now_and_submit_and_parked", time, || {
+        explore_scenario("shutdown_now_and_submit_and_blocked", time, || {
             let (pool, runs) = (pool(1, 1), Count::default());
             let submitters = [submitter(&pool, &runs, 2), submitter(&pool, &runs, 1)];
             let handle = pool.try_spawn(runs.adder()).ok();
             let report = pool.shutdown_now();
             let accepted: usize = submitters.into_iter().map(join).sum();
-            pool.wait_idle(); // the shutdown does not wait for what was reported as running
+            pool.wait_idle(); // the shutdown does not wait for tasks that were reported as running
             pool.shutdown();
             let spawned = usize::from(handle.is_some());
             let (metrics, run) = (pool.metrics(), runs.get());
-            assert_eq!(accepted + spawned, run + metrics.tasks_cancelled as usize, "accepted means one fate");
+            assert_eq!(
+                accepted + spawned,
+                run + metrics.tasks_cancelled as usize,
+                "an accepted task has exactly one outcome"
+            );
             assert!(report.tasks_cancelled <= accepted + spawned);
-            if let Some(Err(error)) = handle.map(crate::handle::JoinHandle::join) {
+            if let Some(Err(error)) = handle.map(crate::task::handle::JoinHandle::join) {
                 assert!(matches!(error, JoinError::Cancelled(CancelReason::ShutDown)));
             }
             assert_balanced(&pool);
@@ -52,11 +56,11 @@ fn resize_under_load() {
         for value in 0..2 {
             group.spawn(move || Ok::<_, ()>(value));
         }
-        assert_eq!(group.wait().ok(), Some(vec![0, 1]), "a group finds workers, however many there are");
+        assert_eq!(group.wait().ok(), Some(vec![0, 1]), "a group finds workers at any size of the pool");
         assert_eq!(join(resizer), [true; 3]);
         let accepted: usize = submitters.into_iter().map(join).sum();
         pool.shutdown();
-        assert_eq!((accepted, runs.get()), (4, 4), "who departs leaves nothing behind");
+        assert_eq!((accepted, runs.get()), (4, 4), "a worker that ends leaves no job behind");
         assert_balanced(&pool);
     });
 }
@@ -72,7 +76,11 @@ fn resize_and_shutdown_and_submit() {
         });
         pool.shutdown();
         let _ = join(resizer);
-        assert_eq!(join(submitter), runs.get(), "accepted runs before the shutdown returns, refused does not");
+        assert_eq!(
+            join(submitter),
+            runs.get(),
+            "an accepted task runs before the shutdown returns, and a refused task does not run"
+        );
         assert_balanced(&pool);
     });
 }
@@ -88,7 +96,7 @@ fn overflow_policies() {
             let accepted = (0..2).filter(|_| pool.execute(runs.adder()).is_ok()).count() + join(others);
             pool.shutdown();
             let cancelled = pool.metrics().tasks_cancelled as usize;
-            assert_eq!((accepted, runs.get() + cancelled), (4, 4), "run or discarded, and once");
+            assert_eq!((accepted, runs.get() + cancelled), (4, 4), "each task is either run or discarded");
             assert_balanced(&pool);
         }
     });
@@ -123,7 +131,7 @@ fn retry() {
         let hopeless = pool.spawn_with_retry(policy, |_| Err::<(), _>("no answer"));
         let other = submitter(&pool, &runs, 1);
         let flaky = flaky.unwrap_or_else(|_| panic!("the pool is open")).join();
-        assert!(matches!(flaky, Ok(Ok(3))), "it is tried until it succeeds");
+        assert!(matches!(flaky, Ok(Ok(3))), "a task is retried until it succeeds");
         let hopeless = hopeless.unwrap_or_else(|_| panic!("the pool is open")).join();
         assert!(matches!(hopeless, Ok(Err(error)) if error.attempts() == 3));
         assert_eq!(join(other), 1);
@@ -146,11 +154,11 @@ fn retry_and_shutdown() {
         });
         match task.join() {
             Ok(Ok(())) => {}
-            Ok(Err(given_up)) => assert!(given_up.attempts() < 3, "it fails when it cannot be tried again"),
+            Ok(Err(given_up)) => assert!(given_up.attempts() < 3, "a task fails when it cannot be retried"),
             Err(error) => assert!(matches!(error, JoinError::Cancelled(CancelReason::ShutDown))),
         }
         let _ = join(ender);
-        pool.wait_idle(); // the shutdown does not wait for what was reported as running
+        pool.wait_idle(); // the shutdown does not wait for tasks that were reported as running
         pool.shutdown();
         assert_balanced(&pool);
     });

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 
 use super::{Count, assert_balanced, pool};
 use crate::error::{GroupError, JoinError};
-use crate::handle::JoinHandle;
 use crate::models::explore::{explore_scenario, join};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Time, thread};
+use crate::task::handle::JoinHandle;
 use crate::unwind;
 
 #[test]
@@ -45,11 +45,14 @@ fn nested_helping_on_two_pools() {
             let home = Arc::downgrade(&one);
             let abroad = Arc::downgrade(&two);
             let task = move || {
-                let (home, abroad) = (home.upgrade().expect("kept"), abroad.upgrade().expect("kept"));
-                let foreign = Arc::downgrade(&abroad);
-                // On the other pool a group is waited for by its only worker.
+                let (home, abroad) = (
+                    home.upgrade().expect("the model keeps the pool"),
+                    abroad.upgrade().expect("the model keeps the pool"),
+                );
+                let weak = Arc::downgrade(&abroad);
+                // The only worker of the other pool waits for a group.
                 let far = abroad.spawn(move || {
-                    let group = foreign.upgrade().expect("kept").group();
+                    let group = weak.upgrade().expect("the model keeps the pool").group();
                     for value in 0..2 {
                         group.spawn(move || Ok::<_, Infallible>(value));
                     }
@@ -70,7 +73,8 @@ fn nested_helping_on_two_pools() {
     });
 }
 
-/// The tasks of each pool wait on the other one for a task that is queued at home.
+/// The tasks of each pool wait on a worker of the other pool for a task that is queued in their
+/// own.
 #[test]
 fn helping_along_a_chain_through_two_pools() {
     explore_scenario("helping_along_a_chain_through_two_pools", Time::Frozen, || {
@@ -96,7 +100,7 @@ fn helping_along_a_chain_through_two_pools() {
     });
 }
 
-/// Two tasks that join each other: the join that closes the circle is refused, and the other one ends.
+/// Two tasks join each other. The join that closes the circle is refused, and the other one ends.
 #[test]
 fn joins_in_a_circle() {
     explore_scenario("joins_in_a_circle", Time::Frozen, || {
@@ -142,7 +146,7 @@ fn group_in_group() {
             });
         }
         let sums = outer.wait().ok();
-        assert_eq!(sums, Some(vec![1, 3]), "a group is waited for within a task of another");
+        assert_eq!(sums, Some(vec![1, 3]), "a task of one group can wait for another group");
         pool.shutdown();
         assert_balanced(&pool);
     });
@@ -169,7 +173,7 @@ fn failing_group_with_spawners() {
         assert!(matches!(outcome, Err(GroupError::Failed("the cause"))), "first error wins");
         let started_when_over = started.get();
         pool.shutdown();
-        assert_eq!(started.get(), started_when_over, "nothing starts after the wait");
+        assert_eq!(started.get(), started_when_over, "no task starts after the wait");
         assert_balanced(&pool);
     });
 }
@@ -190,7 +194,7 @@ fn scope_with_panics() {
                     });
                 }
                 if ended.get() > 1 {
-                    unwind::resume(Box::new("the body panics as well"));
+                    unwind::resume(Box::new("the body panics too"));
                 }
             })
         });
@@ -205,7 +209,7 @@ fn scope_with_panics() {
     });
 }
 
-/// Counts when it is dropped.
+/// A value that counts its drop.
 struct OnDrop<'a>(&'a Count);
 
 impl Drop for OnDrop<'_> {
@@ -228,7 +232,7 @@ fn cancel_and_join_and_help() {
         let waited = waiter.unwrap_or_else(|_| panic!("the pool is open")).join();
         assert!(matches!(waited, Ok(true)));
         let cancelled = join(canceller);
-        let task = Arc::into_inner(task).expect("the others are joined");
+        let task = Arc::into_inner(task).expect("the other threads were joined");
         match task.join() {
             Ok(()) => assert!(!cancelled && runs.get() == 1),
             Err(error) => assert!(cancelled && runs.get() == 0 && matches!(error, JoinError::Cancelled(_))),
@@ -238,7 +242,7 @@ fn cancel_and_join_and_help() {
     });
 }
 
-/// A result that nobody takes, and that panics when it is dropped.
+/// A result that is not taken, and panics when it is dropped.
 struct Bomb;
 
 impl Drop for Bomb {

@@ -1,19 +1,19 @@
-//! Scenarios for shuttle: whole pools with several threads around them, in very many random schedules.
+//! Scenarios for shuttle: whole pools with several threads around them, in many random schedules.
 
 mod bus;
 mod ends;
 mod helping;
 
-use crate::pool::WorkerPool;
+use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Ordering};
 
-/// A pool of so many workers.
+/// Builds a pool with `workers` workers.
 fn pool(workers: usize, queue_capacity: usize) -> Arc<WorkerPool> {
     let builder = WorkerPool::builder().workers(workers).queue_capacity(queue_capacity);
     Arc::new(builder.build().expect("the model has room for its threads"))
 }
 
-/// A counter, to be read when all who count have been joined.
+/// A counter, to be read after all threads that count were joined.
 #[derive(Clone, Default)]
 struct Count(Arc<AtomicUsize>);
 
@@ -26,14 +26,14 @@ impl Count {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// A closure that counts its call.
+    /// Returns a closure that counts its call.
     fn adder(&self) -> impl FnOnce() + Send + use<> {
         let count = self.clone();
         move || count.add()
     }
 }
 
-/// Every task of a pool that has ended met one fate.
+/// Asserts that every task of a pool that has ended has exactly one outcome.
 fn assert_balanced(pool: &WorkerPool) {
     let metrics = pool.metrics();
     let ended = metrics.tasks_succeeded + metrics.tasks_failed + metrics.tasks_panicked + metrics.tasks_cancelled;

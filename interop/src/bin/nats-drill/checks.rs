@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
-use workcrew::nats::{DeadLetter, DeadReason};
+use workcrew::nats::{DeadLetter, DeadLetterReason};
 
 use crate::crew::{self, Ending, PROCESSES};
 use crate::drill::{Drill, Failure};
@@ -33,7 +33,7 @@ pub(crate) fn all(drill: &mut Drill, report: &mut Report) -> Result<(), Failure>
 }
 
 fn evils_happened(drill: &Drill, record: &Record, report: &mut Report) {
-    let (rest, outcome) = (drill.plan.rest(), &drill.outcome);
+    let (rest, outcome) = (drill.plan.rest(), &drill.results);
     report.must(rest.is_empty(), &format_args!("deeds of the plan that did not happen: {rest:?}"));
     report.some(outcome.streams_replaced, &"streams were made anew");
     report.some(outcome.consumers_replaced, &"consumers were made anew");
@@ -90,7 +90,7 @@ fn bad_jobs(drill: &Drill, record: &Record, report: &mut Report) -> Result<(), F
     let is_shortened = large.is_some_and(|letter| letter.header(OMITTED).is_some());
     report.must(is_shortened, &"the letter of the oversized job is shortened and says so");
     let is_aside = drill.is_set_aside(&letters, record);
-    let place = drill.outcome.unparsable;
+    let place = drill.results.unparsable;
     report.must(is_aside, &format_args!("a letter or an event names the unparsable job, which has place {place:?}"));
     let others: Vec<_> = letters.iter().filter(|letter| !is_of_bad_job(letter)).collect();
     report.must(others.is_empty(), &format_args!("letters of other jobs: {others:?}"));
@@ -113,9 +113,9 @@ impl Drill {
 
     /// Returns whether a letter or an event names the place of the job that cannot be parsed.
     fn is_set_aside(&self, letters: &[DeadLetter], record: &Record) -> bool {
-        let Some(place) = self.outcome.unparsable else { return false };
+        let Some(place) = self.results.unparsable else { return false };
         let is_it = |letter: &DeadLetter| {
-            letter.reason() == Some(DeadReason::Unreadable)
+            letter.reason() == Some(DeadLetterReason::Unreadable)
                 && letter.header(SEQUENCE).and_then(|place| place.parse().ok()) == Some(place)
         };
         record.set_aside.contains(&place) || letters.iter().any(is_it)

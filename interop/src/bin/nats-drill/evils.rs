@@ -25,20 +25,6 @@ const FELT: Duration = Duration::from_millis(300);
 /// How long it may take until something can be done to the servers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The outcome of the deeds.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    /// How often the stream and the consumer were found to be other ones after their deletion.
-    pub(crate) streams_replaced: usize,
-    pub(crate) consumers_replaced: usize,
-    /// The place of the job that cannot be parsed.
-    pub(crate) unparsable: Option<u64>,
-    /// How many times the store was listed.
-    pub(crate) looks: usize,
-    /// The accepted jobs that were neither stored nor done at one of those times.
-    pub(crate) lost: BTreeSet<usize>,
-}
-
 impl Drill {
     pub(crate) fn perform(&mut self, deed: Deed, feed: &Feed) -> Result<(), Failure> {
         match deed {
@@ -95,8 +81,8 @@ impl Drill {
     fn look_for_lost(&mut self, accepted: &BTreeSet<usize>, stored: &BTreeMap<u64, String>, record: &Record) {
         let stored: BTreeSet<usize> = stored.values().filter_map(|id| jobs::number(id)).collect();
         let lost = accepted.iter().filter(|number| !stored.contains(number) && !record.has_done(**number));
-        self.outcome.lost.extend(lost);
-        self.outcome.looks += 1;
+        self.results.lost.extend(lost);
+        self.results.looks += 1;
     }
 
     /// Returns the server that leads the stream or the consumer; the only one, if there is one.
@@ -124,7 +110,7 @@ impl Drill {
         let broken = Broken { end: End::Deleted, from: at, at, until: record::now(), stored: BTreeSet::new() };
         self.broke(broken, &accepted, &stored?)?;
         let after = self.created("CONSUMER.INFO", &name)?;
-        self.outcome.consumers_replaced += usize::from(before != after);
+        self.results.consumers_replaced += usize::from(before != after);
         Ok(())
     }
 
@@ -148,7 +134,7 @@ impl Drill {
         })?;
         println!("  the stream was made anew; {again} jobs went with it and are enqueued again");
         let after = self.created("STREAM.INFO", jobs::QUEUE)?;
-        self.outcome.streams_replaced += usize::from(before != after);
+        self.results.streams_replaced += usize::from(before != after);
         Ok(())
     }
 
@@ -207,7 +193,7 @@ impl Drill {
         }
         let headers = format!("Nats-Msg-Id: {}\r\nOrder Number: 7\r\n", jobs::UNPARSABLE);
         let publish = |port| Store::connect(port)?.publish(&headers, "bad");
-        self.outcome.unparsable = Some(servers::first_answer(&self.servers, PATIENCE, publish)?);
+        self.results.unparsable = Some(servers::first_answer(&self.servers, PATIENCE, publish)?);
         Ok(())
     }
 }

@@ -29,6 +29,7 @@
 mod calls;
 mod checks;
 mod crew;
+mod day;
 mod drill;
 mod evils;
 mod feed;
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
         return worker::run(urls, journal);
     }
     match options::read(&words) {
-        Ok(options) => drill::run(&options),
+        Ok(options) => day::run(&options),
         Err(words) => {
             eprintln!("{words}\n{}", options::USAGE);
             ExitCode::from(2)

@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use workcrew::WorkerPool;
 use workcrew::nats::{Connection, Event, Job, JobQueue, QueueError, Worker, WorkerError};
-use workcrew::{RetryPolicy, WorkerPool};
+use workcrew::retry::RetryPolicy;
 
 use crate::calls::allowed;
 use crate::jobs;
@@ -140,7 +141,7 @@ fn handle(job: &Job, journal: &Journal, running: &AtomicUsize) -> Result<(), Str
 fn note(event: &Event, journal: &Journal) {
     match event {
         Event::JobSetAside { sequence, .. } => journal.note("aside", sequence),
-        Event::OutcomeLost { sequence, .. } => journal.note("lost", sequence),
+        Event::AckLost { sequence, .. } => journal.note("lost", sequence),
         Event::JobsLeftBehind { jobs, .. } => journal.note("left", jobs),
         _ => journal.note("event", event),
     }

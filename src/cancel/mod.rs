@@ -1,0 +1,4 @@
+//! Cancellation tokens, and the future that waits for one.
+
+pub(crate) mod future;
+pub(crate) mod token;

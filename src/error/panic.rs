@@ -1,0 +1,102 @@
+//! The panic of a task as a value.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt;
+use std::mem;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+
+use crate::sync::Mutex;
+use crate::unwind::{self, Payload};
+
+/// The panic that ended a task.
+///
+/// It holds the payload, the message if the payload is a string, and the place where the task was
+/// submitted. (The place of the panic itself is reported to the panic hook only.) If the destructor
+/// of the payload panics, dropping a `TaskPanic` contains that panic.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::{JoinError, WorkerPool};
+///
+/// let pool = WorkerPool::builder().workers(1).build()?;
+/// match pool.spawn(|| { if true { panic!("no such user") } })?.join() {
+///     Err(JoinError::Panicked(panic)) => assert_eq!(panic.message(), Some("no such user")),
+///     other => unreachable!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct TaskPanic {
+    /// The payload of the panic. The lock only makes `TaskPanic` implement `Sync`.
+    payload: Mutex<Option<Payload>>,
+    /// The payload as text, if it was a `&'static str` or a `String`.
+    message: Option<Cow<'static, str>>,
+    /// Where the task was submitted.
+    location: &'static Location<'static>,
+}
+
+impl TaskPanic {
+    pub(crate) fn new(payload: Payload, location: &'static Location<'static>) -> Self {
+        let message = match payload.downcast_ref::<&'static str>() {
+            Some(text) => Some(Cow::Borrowed(*text)),
+            None => payload.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
+        };
+        Self { payload: Mutex::new(Some(payload)), message, location }
+    }
+
+    /// Returns the message, if the payload is a string, as with `panic!`.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// Returns the place where the task was submitted: the caller of `execute`, `spawn` and similar
+    /// methods.
+    #[must_use]
+    pub fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    /// Returns the payload, as `std::thread::JoinHandle::join` does.
+    #[must_use]
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        self.payload.lock().take().expect("only `into_payload` takes the payload, and it consumes the panic")
+    }
+
+    /// Resumes the panic on this thread with the same payload. The panic hook is not called again.
+    ///
+    /// # Panics
+    ///
+    /// Always.
+    pub fn resume(self) -> ! {
+        unwind::resume(self.into_payload())
+    }
+}
+
+impl Drop for TaskPanic {
+    fn drop(&mut self) {
+        unwind::discard(mem::take(&mut self.payload).into_inner());
+    }
+}
+
+// No panic happens under a lock of this crate, so no broken state can be seen through a reference.
+impl UnwindSafe for TaskPanic {}
+impl RefUnwindSafe for TaskPanic {}
+
+impl fmt::Debug for TaskPanic {
+    /// Formats the message without escapes. Escapes would double its length with each task that
+    /// unwraps the error of another task and panics with it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskPanic({self})")
+    }
+}
+
+impl fmt::Display for TaskPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.message() {
+            Some(message) => write!(f, "task submitted at {} panicked: {message}", self.location),
+            None => write!(f, "task submitted at {} panicked", self.location),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! How deliveries and subscriptions end, by the rules 5 and 7 of `mailbox`.
+
+use std::mem;
+
+use super::dead_letter::DeadLetter;
+use super::handler::BoxError;
+use super::mailbox::{Mailbox, PendingDelivery};
+use super::progress::DeliveryOutcome;
+use super::watcher::Watch;
+use crate::error::CancelReason;
+use crate::observe::worker_counters::WorkerCounters;
+use crate::retry::{GiveUpReason, RetryError};
+use crate::sync::{Arc, Ordering};
+use crate::task::context;
+use crate::unwind;
+
+impl<E: Send + Sync + 'static> Mailbox<E> {
+    /// Closes the subscription: no handler is called any more. Cancels its waiting and delayed
+    /// deliveries before it returns.
+    pub(super) fn close(&self, reason: CancelReason) {
+        let mut state = self.state.lock();
+        if state.closed.is_some() {
+            return;
+        }
+        state.closed = Some(reason);
+        // ORDERING: Release pairs with the Acquire of `offer`, and of `call`.
+        self.open.store(false, Ordering::Release);
+        self.closed.store(true, Ordering::Release);
+        let waiting = mem::take(&mut state.waiting);
+        let delayed = mem::take(&mut state.delayed);
+        let handler = state.handler.take();
+        self.room.notify_all();
+        self.low_water.notify_all();
+        let watches = mem::take(&mut state.watches);
+        drop(state);
+        watches.into_iter().for_each(Watch::notify);
+        self.as_member(|_| unwind::discard(handler));
+        self.cancel_deliveries(waiting, reason);
+        for (delayed, place) in delayed.into_values() {
+            let removed = self.inner.pool.timers.remove(place);
+            drop(removed);
+            // A thread that is requeuing it finds the subscription closed.
+            self.cancel_deliveries(delayed.take(), reason);
+        }
+        self.stopped.notify_all();
+        self.inner.steps.notify();
+    }
+
+    /// Cancels deliveries that will not start, or not again.
+    pub(super) fn cancel_deliveries(
+        &self,
+        deliveries: impl IntoIterator<Item = PendingDelivery<E>>,
+        reason: CancelReason,
+    ) {
+        for delivery in deliveries {
+            self.as_member(|counters| self.cancel_delivery(counters, delivery, reason));
+        }
+    }
+
+    /// Cancels a delivery that will not start, or not again. Called by members only.
+    pub(super) fn cancel_delivery(
+        &self,
+        counters: &WorkerCounters,
+        mut delivery: PendingDelivery<E>,
+        reason: CancelReason,
+    ) {
+        self.inner.pool.executor.cancelled(counters, &self.info(&delivery), reason);
+        let tried = delivery.retry.take().and_then(|retry| retry.give_up(GiveUpReason::Cancelled(reason)));
+        match tried {
+            Some(error) => self.complete_failed(counters, delivery, error),
+            None => self.complete(counters, delivery, DeliveryOutcome::Cancelled(reason)),
+        }
+    }
+
+    /// Completes a delivery: its last step. Called by members only.
+    pub(super) fn complete(&self, counters: &WorkerCounters, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
+        let PendingDelivery { envelope, index, .. } = delivery;
+        envelope.complete(&self.inner, index, Some(outcome));
+        context::set_item(0); // the address may be reused from here on
+        drop(envelope);
+        self.inner.pool.executor.task_done(counters, 1);
+        if self.settings.once {
+            self.close(CancelReason::Requested);
+        }
+    }
+
+    /// Completes a delivery whose last attempt has failed. Called by members only.
+    pub(super) fn complete_failed(
+        &self,
+        counters: &WorkerCounters,
+        delivery: PendingDelivery<E>,
+        error: RetryError<BoxError>,
+    ) {
+        let error = Arc::new(error);
+        if let Some(on_dead_letter) = &self.inner.hooks.on_dead_letter {
+            let (envelope, subscription) = (Arc::clone(&delivery.envelope) as _, Arc::clone(&self.settings.name));
+            let dead_letter = DeadLetter { envelope, subscription, error: Arc::clone(&error) };
+            self.inner.call_hook(delivery.envelope.generation(), || on_dead_letter(dead_letter));
+        }
+        self.complete(counters, delivery, DeliveryOutcome::Failed(error));
+    }
+}
+
+impl<E> Drop for Mailbox<E> {
+    fn drop(&mut self) {
+        self.inner.mailboxes.lock().remove(&self.group);
+        self.inner.pool.groups.deregister(&self.registration);
+        unwind::discard(self.state.get_mut().handler.take());
+    }
+}

@@ -1,0 +1,197 @@
+//! The public face of an event bus.
+
+use std::any::type_name;
+use std::fmt;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::time::Duration;
+
+use super::dead_letter::UnhandledEvent;
+use super::envelope::Envelope;
+use super::inner::BusInner;
+use super::progress::PUBLISHING;
+use super::publish;
+use super::receipt::Receipt;
+use super::registry::Registry;
+use crate::nesting;
+use crate::sync::Arc;
+use crate::task::context;
+use crate::time::deadline::Deadline;
+
+/// An event bus: delivers events to their handlers on the workers of a pool.
+///
+/// An event is a value of any type; a handler subscribes to a type, and optionally to a topic. Each
+/// subscription has a bounded mailbox of its own. So a slow, failing or panicking handler does not
+/// keep an event from other subscriptions. Clones refer to the same bus.
+///
+/// When the last clone has been dropped, nothing more can be published, but everything published
+/// before is still delivered. Each delivery is a task of the pool: [`metrics`](crate::WorkerPool::metrics) counts
+/// it, [`running`](crate::WorkerPool::running) shows it with the name of its subscription, and a
+/// [shutdown](crate::WorkerPool::shutdown) drains it.
+///
+/// # Inside a handler
+///
+/// A handler may publish, subscribe, unsubscribe (itself too), and wait for a [`Receipt`]. It runs
+/// with no lock held.
+///
+/// On a worker of the pool, `publish` never blocks. If a mailbox with the policy to block is full,
+/// the worker makes deliveries of that subscription itself until there is room. The event is
+/// [refused](crate::events::DeliveryOutcome::Refused) for that subscription if the worker cannot do
+/// that:
+///
+/// - while the handler is at its limit, on other threads or below on this stack;
+/// - while an ordered subscription waits for another attempt, which holds up all its other
+///   deliveries;
+/// - where tasks are nested 16 deep.
+///
+/// The receipt reports the refusal, and [`Metrics::tasks_refused`](crate::Metrics::tasks_refused)
+/// counts it.
+///
+/// A task of another pool that publishes waits for room. If a worker of the bus's pool waits for
+/// that task, the worker makes the deliveries meanwhile. If the handler that would have to make
+/// room waits for the task, the event is refused.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::WorkerPool;
+/// use workcrew::events::EventBus;
+///
+/// struct OrderPlaced { number: u32 }
+///
+/// let pool = WorkerPool::builder().workers(2).build()?;
+/// let bus = EventBus::new(&pool);
+/// let _mail = bus.subscribe(|order: &OrderPlaced| println!("mail for {}", order.number));
+/// let _stock = bus.subscribe(|order: &OrderPlaced| if order.number > 0 { Ok(()) } else { Err("no such order") });
+///
+/// let receipt = bus.publish(OrderPlaced { number: 7 });
+/// assert_eq!(receipt.handlers(), 2);
+/// bus.wait_idle();
+/// assert!(receipt.is_finished());
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
+#[derive(Clone)]
+pub struct EventBus {
+    /// What the bus shares with its mailboxes.
+    pub(super) inner: Arc<BusInner>,
+    /// The subscriptions.
+    pub(super) registry: Arc<Registry>,
+}
+
+impl EventBus {
+    /// Publishes an event to the subscriptions to its type that have no topic. Returns when the
+    /// event is in their mailboxes and the synchronous handlers have returned.
+    ///
+    /// First, the event goes into every mailbox that has room, and the synchronous handlers are
+    /// called. Then the publisher blocks while a mailbox is full whose policy is to block; on
+    /// several such mailboxes at the same time. It never blocks on a worker of the pool; see
+    /// [above](Self#inside-a-handler).
+    ///
+    /// The event goes to the subscriptions that exist when this method begins. If there are none,
+    /// [`on_unhandled`](crate::events::EventBusBuilder::on_unhandled) is called. If the pool is
+    /// shut down, the deliveries are cancelled.
+    ///
+    /// This method may block, and it calls synchronous handlers in place. Hold no
+    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that handlers take.
+    ///
+    /// Costs one allocation; for each handler a lock and, if the handler is idle, a ticket in the
+    /// pool's queue.
+    #[track_caller]
+    #[allow(clippy::must_use_candidate, reason = "most publishers do not use the receipt")]
+    pub fn publish<E: Send + Sync + 'static>(&self, event: E) -> Receipt {
+        self.send(None, event, Location::caller())
+    }
+
+    /// Like [`publish`](Self::publish), but also publishes to the subscriptions to `topic`.
+    #[track_caller]
+    #[allow(clippy::must_use_candidate, reason = "most publishers do not use the receipt")]
+    pub fn publish_to<E: Send + Sync + 'static>(&self, topic: &str, event: E) -> Receipt {
+        self.send(Some(topic), event, Location::caller())
+    }
+
+    /// Returns `true` if an event of type `E` would have a handler. May be stale when it returns.
+    #[must_use]
+    pub fn has_subscribers<E: Send + Sync + 'static>(&self) -> bool {
+        self.registry.has_recipients::<E>(None)
+    }
+
+    /// Returns `true` if an event of type `E` published to `topic` would have a handler. May be
+    /// stale when it returns.
+    #[must_use]
+    pub fn has_subscribers_to<E: Send + Sync + 'static>(&self, topic: &str) -> bool {
+        self.registry.has_recipients::<E>(Some(topic))
+    }
+
+    /// Blocks until each subscription has handled every published event, or given it up. This
+    /// includes delays before further attempts. Other threads may publish meanwhile and prolong the
+    /// wait.
+    ///
+    /// If a task of another pool calls this and a worker of the bus's pool waits for that task, the
+    /// worker helps. A handler that a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool
+    /// left behind is not waited for.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is called by a handler or another task of the pool, because it would wait for
+    /// itself. Also panics if it is called by a task of another pool that a handler of this bus
+    /// waits for.
+    #[track_caller]
+    pub fn wait_idle(&self) {
+        assert!(!self.is_inside(), "a handler cannot wait for its own bus to be idle");
+        let waited = self.inner.wait_idle(Deadline::NEVER);
+        assert!(waited.is_ok(), "a task cannot wait for a bus that waits for that task to be idle");
+    }
+
+    /// Like [`wait_idle`](Self::wait_idle), but blocks for at most `timeout`. Returns `true` if the
+    /// bus was idle.
+    ///
+    /// In a task of the pool, returns `false` at once. With a timeout below `Duration::MAX`, it
+    /// also waits for handlers that a shutdown has left behind.
+    #[must_use]
+    pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
+        !self.is_inside() && self.inner.wait_idle(Deadline::after(timeout)).unwrap_or(false)
+    }
+
+    fn is_inside(&self) -> bool {
+        context::is_inside(self.inner.pool.id())
+    }
+
+    fn send<E: Send + Sync + 'static>(
+        &self,
+        topic: Option<&str>,
+        event: E,
+        location: &'static Location<'static>,
+    ) -> Receipt {
+        let recipients = self.registry.recipients::<E>(topic).filter(|recipients| !recipients.mailboxes.is_empty());
+        let Some(recipients) = recipients else {
+            self.report_unhandled(topic, &event);
+            nesting::discard(event); // its destructor may publish the next event, and so on
+            return Receipt::empty();
+        };
+        let envelope = Arc::new(Envelope::new(event, topic, Arc::clone(&recipients) as _));
+        self.inner.begin_event();
+        let handlers = publish::publish(&self.registry, &recipients.mailboxes, &envelope, location);
+        if handlers == 0 {
+            self.report_unhandled(topic, envelope.event());
+        }
+        envelope.complete(&self.inner, PUBLISHING, None);
+        Receipt { event: Some((envelope, Arc::clone(&recipients.names))), handlers }
+    }
+
+    fn report_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {
+        if let Some(on_unhandled) = &self.inner.hooks.on_unhandled {
+            let unhandled = UnhandledEvent { event, event_type: type_name::<E>(), topic };
+            self.inner.call_hook(nesting::generation(), || on_unhandled(&unhandled));
+        }
+    }
+}
+
+// No user code runs under a lock of this crate, so a panic leaves nothing broken behind a
+// reference.
+impl UnwindSafe for EventBus {}
+impl RefUnwindSafe for EventBus {}
+
+impl fmt::Debug for EventBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventBus").field("mailbox_capacity", &self.inner.mailbox_capacity).finish_non_exhaustive()
+    }
+}

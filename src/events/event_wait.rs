@@ -1,0 +1,254 @@
+//! The wait for the deliveries of an event. A worker makes the deliveries that it waits for.
+//!
+//! The worker goes through the recipients whose delivery has not ended:
+//!
+//! - If one more runner is allowed, the worker makes deliveries, at most those that can be taken
+//!   now. So it does not serve other events forever.
+//! - If a delay is over, the worker requeues the delivery.
+//! - Otherwise it sleeps until the next step of the bus, or until the next delay is over.
+//!
+//! So a wait ends even if all workers wait. There are two exceptions, and both are errors:
+//!
+//! - A delivery that is below on the same stack cannot end before the wait does.
+//! - A delivery may never start if its subscription is at its limit and one of its runners is on
+//!   this stack. The other runners may be waiting in the same way.
+
+use super::envelope::{AnyEnvelope, AnyRecipients, Help};
+use super::inner::BusInner;
+use super::mailbox::{Budget, Mailbox, State};
+use super::registry::Recipients;
+use crate::cancel::token::CancelGuard;
+use crate::sync::{Arc, MutexGuard};
+use crate::task::context::{self, AwaitedId, GroupId, PoolId};
+use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
+use crate::time::deadline::Deadline;
+
+/// The error of a wait for an event that would never end, or might not end.
+///
+/// Returned in these cases:
+///
+/// - A handler waits for the event that it is handling.
+/// - A handler waits for another event of its own subscription, and all runners that could deliver
+///   it are on this stack. An ordered subscription has a single runner. If all runners of a
+///   concurrent subscription waited like this, none would ever be free.
+/// - Waits are nested deeper than a worker's stack allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("waiting for the event here would never end")]
+#[non_exhaustive]
+pub struct WouldDeadlock;
+
+impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
+    fn len(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    fn inner(&self) -> &BusInner {
+        &self.mailboxes[0].inner // an event with recipients has at least one
+    }
+
+    fn group(&self, index: usize) -> GroupId {
+        self.mailboxes[index].group
+    }
+
+    fn help(&self, index: usize, item: usize) -> Help {
+        self.mailboxes[index].help(item)
+    }
+
+    fn report_needs(&self, index: usize, needs: &mut Needs) {
+        self.mailboxes[index].report_needs(needs);
+    }
+
+    fn advance(&self, index: usize) {
+        self.mailboxes[index].advance();
+    }
+}
+
+impl<E: Send + Sync + 'static> Mailbox<E> {
+    fn help(self: &Arc<Self>, item: usize) -> Help {
+        if context::is_handling(self.group, item) {
+            return Help::Deadlock;
+        }
+        let state = self.state.lock();
+        if self.can_run(&state) {
+            self.run_takeable(state);
+            return Help::Helped;
+        }
+        if state.runners >= self.limit() {
+            let is_deadlock = context::is_member_of(self.group) && state.may_wait(item);
+            return if is_deadlock { Help::Deadlock } else { Help::Later(Deadline::NEVER) };
+        }
+        drop(state);
+        match self.requeue_due(self.inner.pool.timers.clock().now()) {
+            Ok(()) => Help::Helped,
+            Err(due) => Help::Later(Deadline::NEVER.earlier(due.and_then(Deadline::instant))),
+        }
+    }
+
+    /// Makes deliveries as one more runner; at most those that can be taken now.
+    fn run_takeable(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
+        let number = self.takeable(&state);
+        state.runners += 1;
+        drop(state);
+        self.run(Budget::Deliveries(number));
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        self.report_runner_needs(&self.state.lock(), needs);
+    }
+
+    /// Reports what a runner needs to take the next delivery.
+    pub(super) fn report_runner_needs(&self, state: &State<E>, needs: &mut Needs) {
+        self.report_work(state, needs);
+        match self.limit() {
+            _ if state.runners == 0 => {}
+            1 => needs.end_of(self.group),
+            _ => needs.possible_end_of(self.group),
+        }
+    }
+
+    /// Reports whether there is work for a worker, or when there will be.
+    pub(super) fn report_work(&self, state: &State<E>, needs: &mut Needs) {
+        needs.worker |= self.can_run(state);
+        if state.runners < self.limit() {
+            let due = state.delayed.values().map(|(_, place)| place.deadline()).min();
+            let is_due = due.is_some_and(|due| due <= Deadline::at(self.inner.pool.timers.clock().now()));
+            needs.worker |= is_due;
+            needs.worker_at =
+                needs.worker_at.into_iter().chain(due.filter(|_| !is_due).and_then(Deadline::instant)).min();
+        }
+    }
+
+    /// Makes deliveries, if one more runner can.
+    pub(super) fn advance(self: &Arc<Self>) {
+        let state = self.state.lock();
+        if self.can_run(&state) {
+            self.run_takeable(state);
+        } else if state.runners < self.limit() {
+            drop(state);
+            let _ = self.requeue_due(self.inner.pool.timers.clock().now());
+        }
+    }
+}
+
+impl<E: Send + Sync + 'static> State<E> {
+    /// Returns `true` if the delivery of the event that `item` stands for may be waiting or
+    /// delayed, rather than running.
+    fn may_wait(&self, item: usize) -> bool {
+        !self.delayed.is_empty() || self.waiting.iter().any(|delivery| delivery.envelope.item() == item)
+    }
+}
+
+/// Within a task, waits until all deliveries of the event have ended or a report has left something
+/// behind. Helps with what the wait needs. Outside of tasks, returns at once.
+///
+/// While the thread sleeps, the wait is in the registry of waits.
+pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), WouldDeadlock> {
+    let Some(recipients) = envelope.recipients() else { return Ok(()) };
+    let depth = context::depth();
+    if envelope.progress().is_finished() || depth == 0 {
+        return Ok(());
+    }
+    let is_worker = context::is_worker_of(recipients.inner().pool.id());
+    if is_worker && depth >= context::MAX_HELP_DEPTH {
+        return Err(WouldDeadlock);
+    }
+    let outstanding = Outstanding { envelope: Arc::clone(envelope), recipients: Arc::clone(&recipients) };
+    let target: Arc<dyn Awaited> = Arc::new(outstanding);
+    let mut registered: Option<Wait> = None;
+    let mut guard: Option<CancelGuard> = None;
+    recipients.inner().steps.wait_until(|| {
+        while !envelope.progress().is_finished() {
+            if registered.take().is_some_and(|wait| wait.is_refused()) {
+                return Ok(Err(WouldDeadlock));
+            }
+            let help = if is_worker { help_once(&**envelope, &*recipients) } else { Help::Later(Deadline::NEVER) };
+            let deadline = match help {
+                Help::Helped => continue,
+                Help::Later(deadline) => deadline,
+                Help::Deadlock => return Ok(Err(WouldDeadlock)),
+            };
+            match waits::register(Arc::clone(&target), Kind::Certain) {
+                Ok(Next::Help(awaited)) => awaited.help(),
+                Ok(Next::Sleep(wait, moment)) => {
+                    // Only now that this wait is announced: either the notification wakes it, or
+                    // the check below finds the report.
+                    guard.get_or_insert_with(|| {
+                        let woken = Arc::clone(&recipients);
+                        recipients.left_behind().on_cancel(move || woken.inner().steps.notify())
+                    });
+                    if recipients.inner().is_left_behind() {
+                        return Ok(Ok(()));
+                    }
+                    registered = Some(wait);
+                    return Err(deadline.earlier(moment));
+                }
+                Err(Refused) => return Ok(Err(WouldDeadlock)),
+            }
+        }
+        Ok(Ok(()))
+    })
+}
+
+/// The deliveries of an event, as something that is waited for.
+struct Outstanding {
+    /// The event.
+    envelope: Arc<dyn AnyEnvelope>,
+    /// Kept here, so that a report of needs drops nothing.
+    recipients: Arc<dyn AnyRecipients>,
+}
+
+impl Outstanding {
+    /// Returns the recipients whose delivery has not ended.
+    fn unfinished(&self) -> impl Iterator<Item = usize> {
+        (0..self.recipients.len()).filter(|index| !self.envelope.progress().has_ended(*index))
+    }
+}
+
+impl Awaited for Outstanding {
+    fn awaited_id(&self) -> AwaitedId {
+        AwaitedId::of_item(self.envelope.item())
+    }
+
+    /// A delivery needs the runners of its subscription, which may be busy with other events.
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        self.unfinished().map(|index| self.recipients.group(index).into()).collect()
+    }
+
+    fn pool(&self) -> PoolId {
+        self.recipients.inner().pool.id()
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        if !self.envelope.progress().is_finished() {
+            needs.end_of(self.awaited_id());
+            self.unfinished().for_each(|index| self.recipients.report_needs(index, needs));
+        }
+    }
+
+    fn help(self: Arc<Self>) {
+        self.unfinished().for_each(|index| self.recipients.advance(index));
+    }
+
+    fn wake_waiters(&self) {
+        self.recipients.inner().steps.notify();
+    }
+}
+
+/// Tries to help with each recipient once.
+fn help_once(envelope: &dyn AnyEnvelope, recipients: &dyn AnyRecipients) -> Help {
+    let (mut helped, mut earliest) = (false, Deadline::NEVER);
+    for index in 0..recipients.len() {
+        if envelope.progress().has_ended(index) {
+            continue;
+        }
+        match recipients.help(index, envelope.item()) {
+            Help::Helped => helped = true,
+            Help::Later(deadline) => earliest = earliest.earlier(deadline.instant()),
+            // Other threads may have been at work before the answer was found; then there was still
+            // a step to take.
+            Help::Deadlock if envelope.progress().has_ended(index) => helped = true,
+            Help::Deadlock => return Help::Deadlock,
+        }
+    }
+    if helped { Help::Helped } else { Help::Later(earliest) }
+}

@@ -1,0 +1,102 @@
+//! The wait for an idle bus; see the table of the module.
+
+use std::collections::BTreeMap;
+
+use super::erased::AnyMailbox;
+use super::inner::BusInner;
+use crate::cancel::token::CancelGuard;
+use crate::sync::{Arc, Mutex};
+use crate::task::context::{self, AwaitedId, GroupId, PoolId};
+use crate::task::waits::{self, ANYTHING, Awaited, Kind, Needs, Next, Refused, Wait};
+use crate::time::deadline::Deadline;
+
+impl BusInner {
+    /// Blocks until all deliveries of all events have ended or the deadline has passed. Returns
+    /// `true` if they have ended. Without a deadline, it does not wait for what was left behind.
+    pub(super) fn wait_idle(self: &Arc<Self>, deadline: Deadline) -> Result<bool, Refused> {
+        if deadline != Deadline::NEVER {
+            let check = || if self.is_idle() || deadline.is_past() { Ok(self.is_idle()) } else { Err(deadline) };
+            return Ok(self.idle.wait_until(check));
+        }
+        let is_within_task = context::depth() > 0;
+        let target: Arc<dyn Awaited> = Arc::new(Idleness { inner: Arc::clone(self), kept: Mutex::default() });
+        let (mut guard, mut registered): (Option<CancelGuard>, Option<Wait>) = (None, None);
+        self.idle.wait_until(|| {
+            if self.is_idle() {
+                return Ok(Ok(true));
+            }
+            // Only now that this wait is announced: either the notification wakes it, or the check
+            // below finds the report.
+            guard.get_or_insert_with(|| {
+                let inner = Arc::clone(self);
+                self.pool.left_behind.on_cancel(move || inner.idle.notify())
+            });
+            loop {
+                let is_refused = registered.take().is_some_and(|wait| wait.is_refused());
+                if self.is_idle() || self.is_left_behind() {
+                    return Ok(Ok(self.is_idle()));
+                }
+                if is_refused {
+                    return Ok(Err(Refused));
+                }
+                if !is_within_task {
+                    return Err(Deadline::NEVER);
+                }
+                match waits::register(Arc::clone(&target), Kind::Certain) {
+                    Ok(Next::Help(awaited)) => awaited.help(),
+                    Ok(Next::Sleep(wait, until)) => {
+                        registered = Some(wait);
+                        return Err(Deadline::NEVER.earlier(until));
+                    }
+                    Err(Refused) => return Ok(Err(Refused)),
+                }
+            }
+        })
+    }
+}
+
+/// The idleness of a bus, as something that is waited for.
+struct Idleness {
+    /// The bus.
+    inner: Arc<BusInner>,
+    /// Every mailbox that reported its needs, so that a report drops none.
+    kept: Mutex<BTreeMap<GroupId, Arc<dyn AnyMailbox>>>,
+}
+
+impl Awaited for Idleness {
+    fn awaited_id(&self) -> AwaitedId {
+        AwaitedId::of(&*self.inner)
+    }
+
+    /// Any subscription may have deliveries by then, including one that is made meanwhile.
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        vec![ANYTHING]
+    }
+
+    fn pool(&self) -> PoolId {
+        self.inner.pool.id()
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        if self.inner.is_idle() {
+            return;
+        }
+        let mut kept = self.kept.lock();
+        let mailboxes = self.inner.mailboxes.lock();
+        kept.extend(mailboxes.iter().filter_map(|(group, mailbox)| Some((*group, mailbox.upgrade()?))));
+        drop(mailboxes);
+        kept.values().for_each(|mailbox| mailbox.report_drain_needs(needs));
+        // An event cannot end before its publishing, which cannot end before the tasks above it on
+        // that stack.
+        self.inner.publishers.lock().values().for_each(|thread| needs.end_of(*thread));
+    }
+
+    fn help(self: Arc<Self>) {
+        let mailboxes: Vec<_> = self.kept.lock().values().cloned().collect();
+        mailboxes.into_iter().for_each(AnyMailbox::advance);
+    }
+
+    fn wake_waiters(&self) {
+        self.inner.idle.notify();
+    }
+}

@@ -1,0 +1,338 @@
+//! The protocol of a subscription: its state and its rules.
+//!
+//! Its sides are in `post`, `deliver`, `delay`, `close` and the files of the waits.
+//!
+//! | a delivery is | meaning | next |
+//! |---|---|---|
+//! | *waiting* | in the mailbox | *running*; cancelled, by the overflow policy or the end of the subscription |
+//! | *running* | its handler is on a thread's stack, or is about to be called | handled; failed; *delayed*, by the retry policy; cancelled, if the subscription is closed before the handler is called |
+//! | *delayed* | in the timer heap until its next attempt | *waiting*, first in line; failed, by the end of the subscription or of the pool |
+//!
+//! | a subscription is | meaning | next |
+//! |---|---|---|
+//! | *open* | accepts events | *exhausted*; *closed* |
+//! | *exhausted* | a `once` subscription that has accepted its event | *closed* |
+//! | *closed* | accepts no events and starts no deliveries; its handler is dropped | none |
+//!
+//! - A *ticket* is an entry in the pool's queue that asks a worker to make deliveries of the
+//!   subscription.
+//! - A *runner* is a thread that makes deliveries: a worker with a ticket, a worker that requeues a
+//!   delayed delivery, or a worker that helps.
+//! - A *member* is a thread with a delivery of the subscription on its stack.
+//!
+//! Rules:
+//! 1. All changes of the state are made under its lock. Handlers, events, hooks and observers are
+//!    called and dropped outside of it.
+//! 2. While a delivery can be taken, there is a ticket on its way or a runner at work. There are
+//!    more of them while there are fewer than can be at work: the limit or the number of workers,
+//!    whichever is less.
+//! 3. Runners never exceed the limit. An ordered subscription has a limit of one; while one of its
+//!    deliveries is delayed, none can be taken, so later deliveries wait. In other subscriptions a
+//!    delayed delivery frees its runner.
+//! 4. Waiting and delayed deliveries together exceed the capacity by at most the limit. No delivery
+//!    is put in beyond the capacity, but a running delivery may become delayed.
+//! 5. A delivery is taken under the lock that finds the subscription open. As its last step before
+//!    the handler, the runner checks again, and cancels the delivery if the subscription was closed
+//!    meanwhile. So when `close` has returned, the handler is not called any more. `close` does not
+//!    wait for a handler that is running.
+//! 6. A publisher waits for room only outside of the pool's workers. A worker makes deliveries
+//!    until there is room, if one more runner is allowed; otherwise the event is refused. So
+//!    workers never wait for workers. Every other mailbox has the event before the publisher waits
+//!    or helps.
+//! 7. A delivery has ended when its outcome is recorded in the envelope. After that, its task
+//!    counts as done.
+//!
+//! Races:
+//! - *Publish and close*: the delivery is among those that `close` takes, or it finds the
+//!   subscription closed.
+//! - *Publish and publish to a `once` subscription*: the first under the lock exhausts it.
+//! - *Take and close*, *call and close*: see rule 5.
+//! - *Delay and close*: the delayed delivery is among those that `close` takes, or it is not
+//!   delayed.
+//! - *Requeue and close*: the thread that takes the delivery out of its cell (see `delay`) ends it.
+//! - *Room and a publisher that checks for it*: the publisher checks and registers under the lock
+//!   under which room is made. So it finds the room or is notified.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::Location;
+use std::time::Instant;
+
+use super::envelope::Envelope;
+use super::erased::AnyMailbox;
+use super::handler::{BoxError, Handler};
+use super::inner::BusInner;
+use super::watcher::Watch;
+use crate::error::CancelReason;
+use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::observe::worker_counters::WorkerCounters;
+use crate::pool::group_registry::Registration;
+use crate::pool::overflow::Overflow;
+use crate::retry::{AttemptErrors, GiveUpReason, RetryError, RetryPolicy, RetryState};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Weak};
+use crate::task::context::{self, GroupId};
+use crate::time::clock::Timestamp;
+use crate::time::deadline::Deadline;
+use crate::timer::heap::TimerKey;
+
+/// A mailbox: one subscription with its deliveries.
+pub(super) struct Mailbox<E> {
+    /// Identifies its deliveries among the frames of a stack.
+    pub(super) group: GroupId,
+    /// Its entry in the registry of the pool's groups.
+    pub(super) registration: Registration,
+    /// Final from the start.
+    pub(super) settings: Settings,
+    /// What all mailboxes of the bus share.
+    pub(super) inner: Arc<BusInner>,
+    /// Everything that changes; see rule 1.
+    pub(super) state: Mutex<State<E>>,
+    /// Whether it accepts events: a copy for publishers that do not hold the lock. May stay `true`
+    /// for a moment too long.
+    pub(super) open: AtomicBool,
+    /// Whether it is closed: a copy for runners that are about to call the handler.
+    pub(super) closed: AtomicBool,
+    /// Notified when there is room, or the subscription is closed.
+    pub(super) room: Condvar,
+    /// Notified when half of the capacity is free, or the subscription is closed.
+    pub(super) low_water: Condvar,
+    /// Notified when a closed subscription has no runner any more.
+    pub(super) stopped: Condvar,
+}
+
+/// The settings of a subscription.
+pub(super) struct Settings {
+    /// The name in receipts and dead letters, and the label of its tasks.
+    pub(super) name: Arc<str>,
+    /// The topic; `None` for events with any topic or none.
+    pub(super) topic: Option<Arc<str>>,
+    /// Whether it accepts only one event.
+    pub(super) once: bool,
+    /// The order and number of deliveries at a time.
+    pub(super) mode: Mode,
+    /// The maximum number of waiting and delayed deliveries; not zero.
+    pub(super) capacity: usize,
+    /// The policy for a full mailbox.
+    pub(super) overflow: Overflow,
+    /// The retry policy; `None` for a single attempt.
+    pub(super) policy: Option<RetryPolicy<BoxError>>,
+}
+
+/// The order and number of deliveries that are made at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// One at a time, in the order of publishing.
+    Ordered,
+    /// At most that many at a time; not zero.
+    Concurrent(usize),
+    /// On the publisher's thread, before `publish` returns.
+    Synchronous,
+}
+
+/// What the lock guards.
+pub(super) struct State<E> {
+    /// The waiting deliveries, oldest first.
+    pub(super) waiting: VecDeque<PendingDelivery<E>>,
+    /// The delayed deliveries, ordered by their due times, and their keys in the timer heap.
+    pub(super) delayed: BTreeMap<DelayKey, (Arc<Delayed<E>>, TimerKey)>,
+    /// The number of the next delayed delivery.
+    pub(super) next_delay: u64,
+    /// The handler; `None` if the subscription is closed.
+    pub(super) handler: Option<Arc<Handler<E>>>,
+    /// Whether a `once` subscription has accepted its event. It stays open for that event.
+    pub(super) exhausted: bool,
+    /// Why no more deliveries are started; `None` while the subscription is open.
+    pub(super) closed: Option<CancelReason>,
+    /// How many tickets are on their way.
+    pub(super) tickets: usize,
+    /// How many threads make deliveries.
+    pub(super) runners: usize,
+    /// How many publishers wait for any room.
+    pub(super) room_waiters: usize,
+    /// How many publishers wait for the low-water mark; each for a short time.
+    pub(super) low_water_waiters: usize,
+    /// The watches of publishers that wait for room here and possibly in other mailboxes. Each is
+    /// notified once.
+    pub(super) watches: VecDeque<Watch>,
+}
+
+/// The key of a delayed delivery: its due time, and a number that distinguishes equal times.
+pub(super) type DelayKey = (Deadline, u64);
+
+/// A delivery that has not ended.
+pub(super) struct PendingDelivery<E> {
+    /// The event.
+    pub(super) envelope: Arc<Envelope<E>>,
+    /// The position of this subscription among the recipients.
+    pub(super) index: usize,
+    /// The id of the task.
+    pub(super) id: TaskId,
+    /// Where the event was published.
+    pub(super) location: &'static Location<'static>,
+    /// The time of publishing, if durations are recorded.
+    pub(super) queued_at: Option<Timestamp>,
+    /// The time of publishing, if the retry policy has a timeout.
+    pub(super) published_at: Option<Instant>,
+    /// The attempts and their errors; set with the first failure.
+    pub(super) retry: Option<Box<RetryProgress>>,
+}
+
+/// The attempts of a delivery that has failed.
+pub(super) struct RetryProgress {
+    /// The attempts so far.
+    pub(super) attempts: RetryState<BoxError>,
+    /// The first and the last error.
+    pub(super) errors: AttemptErrors<BoxError>,
+}
+
+impl RetryProgress {
+    pub(super) fn new(policy: RetryPolicy<BoxError>, begun: Instant) -> Self {
+        Self { attempts: RetryState::new(policy, begun), errors: AttemptErrors::new() }
+    }
+
+    /// Returns the error for a delivery that is given up; `None` if no attempt was made.
+    pub(super) fn give_up(self, reason: GiveUpReason) -> Option<RetryError<BoxError>> {
+        self.errors.give_up(reason, self.attempts.made())
+    }
+}
+
+/// The cell of a delayed delivery.
+pub(super) struct Delayed<E> {
+    /// Its key in the mailbox.
+    pub(super) key: DelayKey,
+    /// The mailbox to which the delivery returns.
+    pub(super) mailbox: Arc<Mailbox<E>>,
+    /// The delivery, until a thread takes it.
+    pub(super) delivery: Mutex<Option<PendingDelivery<E>>>,
+}
+
+impl<E> Delayed<E> {
+    /// Takes the delivery out. The caller decides about it.
+    pub(super) fn take(&self) -> Option<PendingDelivery<E>> {
+        self.delivery.lock().take()
+    }
+}
+
+/// How long a runner goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Budget {
+    /// For a quantum if the pool's queue holds other jobs, otherwise until none can be taken.
+    Quantum,
+    /// For at most that many deliveries.
+    Deliveries(usize),
+}
+
+impl<E> Mailbox<E> {
+    /// Returns the topic of the subscription.
+    pub(super) fn topic(&self) -> Option<&Arc<str>> {
+        self.settings.topic.as_ref()
+    }
+}
+
+impl<E: Send + Sync + 'static> Mailbox<E> {
+    pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, inner: Arc<BusInner>) -> Arc<Self> {
+        let group = GroupId::new();
+        let mailboxes = Arc::clone(&inner);
+        let made = Arc::new_cyclic(|weak: &Weak<Self>| Self {
+            group,
+            registration: inner.pool.groups.register(weak.clone(), context::shard()),
+            settings,
+            inner,
+            state: Mutex::new(State::new(handler)),
+            open: AtomicBool::new(true),
+            closed: AtomicBool::new(false),
+            room: Condvar::new(),
+            low_water: Condvar::new(),
+            stopped: Condvar::new(),
+        });
+        let member: Arc<dyn AnyMailbox> = Arc::clone(&made) as _;
+        mailboxes.mailboxes.lock().insert(group, Arc::downgrade(&member));
+        made
+    }
+
+    /// Calls `f` as a member. Passes the counters that this thread uses.
+    pub(super) fn as_member<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
+        self.inner.pool.executor.enter(self.group, f)
+    }
+
+    /// Returns what observers see of a delivery.
+    pub(super) fn info(&self, delivery: &PendingDelivery<E>) -> TaskInfo<'_> {
+        TaskInfo { id: delivery.id, location: delivery.location, label: Some(&self.settings.name) }
+    }
+
+    /// Keeps rule 2 after a change that may have broken it. Returns `true` if it sent a ticket.
+    pub(super) fn send_ticket_if_needed(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) -> bool {
+        let useful = self.limit().min(self.inner.pool.workers.target());
+        let active = state.tickets + state.runners;
+        let needed = active < useful && active < state.runners + self.takeable(&state);
+        if needed {
+            state.tickets += 1;
+        }
+        drop(state);
+        if needed {
+            let weak: Weak<Self> = Arc::downgrade(self);
+            self.inner.pool.send_ticket(weak);
+        }
+        needed
+    }
+
+    /// Returns the maximum number of runners.
+    pub(super) fn limit(&self) -> usize {
+        match self.settings.mode {
+            Mode::Ordered => 1,
+            Mode::Concurrent(limit) => limit,
+            Mode::Synchronous => usize::MAX,
+        }
+    }
+
+    /// Returns how many deliveries could be taken if there were runners.
+    pub(super) fn takeable(&self, state: &State<E>) -> usize {
+        let is_held = self.settings.mode == Mode::Ordered && !state.delayed.is_empty();
+        if is_held { 0 } else { state.waiting.len() }
+    }
+
+    /// Returns `true` if one more runner is allowed and would find a delivery to take.
+    pub(super) fn can_run(&self, state: &State<E>) -> bool {
+        state.runners < self.limit() && self.takeable(state) > 0
+    }
+
+    /// Notifies publishers after a delivery has left the mailbox.
+    pub(super) fn notify_publishers(&self, state: &mut State<E>) {
+        if let Some(watch) = state.watches.pop_front() {
+            watch.notify();
+        }
+        if state.room_waiters > 0 {
+            self.room.notify_one();
+        }
+        if state.low_water_waiters > 0 && state.occupied() <= self.settings.capacity / 2 {
+            self.low_water.notify_all();
+        }
+    }
+}
+
+impl<E> State<E> {
+    fn new(handler: Arc<Handler<E>>) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            next_delay: 0,
+            handler: Some(handler),
+            exhausted: false,
+            closed: None,
+            tickets: 0,
+            runners: 0,
+            room_waiters: 0,
+            low_water_waiters: 0,
+            watches: VecDeque::new(),
+        }
+    }
+
+    /// Returns how much of the capacity is in use.
+    pub(super) fn occupied(&self) -> usize {
+        self.waiting.len() + self.delayed.len()
+    }
+
+    /// Returns `true` if the mailbox accepts events.
+    pub(super) fn accepts_events(&self) -> bool {
+        self.closed.is_none() && !self.exhausted
+    }
+}

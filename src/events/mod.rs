@@ -1,0 +1,63 @@
+//! An event bus: values that are delivered to their handlers through the pool.
+//!
+//! - An *event* is a value of any type.
+//! - A *subscription* is a handler for events of one type, optionally of one topic.
+//! - A *mailbox* is the bounded queue of a subscription's deliveries.
+//! - A *delivery* is one event for one subscription. It is a task of the pool: admitted when it is
+//!   put into the mailbox, and done when the handler has returned for the last time.
+//! - A *receipt* reports the outcomes of all deliveries of one event.
+//!
+//! `event_bus`, `builder`, `subscription` and `receipt` are the public face. `registry` holds the
+//! subscriptions by type and topic; `envelope` holds an event while it is delivered; `publish`
+//! takes an event to its recipients. `mailbox` states the rules of a subscription, which `post`,
+//! `deliver`, `delay` and `close` keep.
+//!
+//! # Waits
+//!
+//! | a wait for | file | on an empty stack | within a task of another pool | within a task of the bus's pool |
+//! |---|---|---|---|---|
+//! | an event's deliveries | `event_wait` | sleeps | registered | registered; makes deliveries itself |
+//! | room in mailboxes | `room_wait` | sleeps | registered | none; see rule 6 of `mailbox` |
+//! | the end of a subscription's runners | `stop_wait` | sleeps | registered | none: checks once |
+//! | an idle bus | `idle_wait` | sleeps | registered | a panic |
+//!
+//! A *registered* wait is in the registry of waits and blocks the tasks on its stack. So a worker
+//! of the bus's pool that waits for such a task makes the deliveries that the wait needs. A wait
+//! that closes a cycle is refused.
+//!
+//! Without a limit, no wait continues when a report has left something behind; see
+//! [`Reported`](crate::task::tracker::Reported). Waits for room need no such rule, because the end
+//! of the pool closes the mailboxes.
+
+mod event_bus;
+mod builder;
+mod subscription;
+mod receipt;
+mod progress;
+mod dead_letter;
+mod handler;
+mod registry;
+mod envelope;
+mod publish;
+mod mailbox;
+mod watcher;
+mod post;
+mod deliver;
+mod delay;
+mod event_wait;
+mod close;
+mod room_wait;
+mod stop_wait;
+mod idle_wait;
+mod inner;
+mod erased;
+mod notify;
+
+pub use self::builder::EventBusBuilder;
+pub use self::dead_letter::{DeadLetter, UnhandledEvent};
+pub use self::event_bus::EventBus;
+pub use self::event_wait::WouldDeadlock;
+pub use self::handler::{BoxError, HandlerResult};
+pub use self::progress::DeliveryOutcome;
+pub use self::receipt::{Delivery, Receipt};
+pub use self::subscription::{Subscription, SubscriptionBuilder};

@@ -1,0 +1,214 @@
+//! How events get into a mailbox, by the rules 1 and 6 of `mailbox`.
+//!
+//! The publisher first *offers* the event to each mailbox, which never blocks. If a mailbox is full
+//! and its policy is to block, the publisher *holds* the delivery. Afterwards it puts the
+//! deliveries that it holds into their mailboxes in one of three ways:
+//!
+//! - A worker of the pool makes room.
+//! - A thread that has no tasks on its stack and holds a single delivery blocks on that mailbox.
+//! - Any other thread leaves a *watch* in each mailbox of its held deliveries, and is notified by
+//!   each that has room.
+
+use std::mem;
+use std::panic::Location;
+use std::time::Duration;
+
+use super::envelope::Envelope;
+use super::mailbox::{Budget, Mailbox, Mode, PendingDelivery, State};
+use super::progress::DeliveryOutcome;
+use super::watcher::{Watch, Watcher};
+use crate::error::CancelReason;
+use crate::pool::overflow::Overflow;
+use crate::retry::RetryPolicy;
+use crate::sync::{Arc, MutexGuard, Ordering};
+use crate::task::context;
+use crate::time::deadline::Deadline;
+
+/// How long a publisher waits for the low-water mark before it waits for any room.
+const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
+
+/// The result of posting an event to a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum PostResult {
+    /// There is a delivery, which has ended or will end.
+    Posted,
+    /// As above, and the subscription accepts no more events.
+    Exhausted,
+    /// The subscription is closed or exhausted.
+    Declined,
+}
+
+/// The result of offering an event.
+#[must_use]
+pub(super) enum Offered<E> {
+    /// The mailbox has decided.
+    Decided(PostResult),
+    /// The mailbox is full, and its policy is to wait for room.
+    Held(PendingDelivery<E>),
+    /// The handler is to be called on this thread.
+    Inline(PendingDelivery<E>),
+}
+
+impl<E: Send + Sync + 'static> Mailbox<E> {
+    /// Offers an event; never blocks.
+    pub(super) fn offer(
+        self: &Arc<Self>,
+        envelope: &Arc<Envelope<E>>,
+        index: usize,
+        location: &'static Location<'static>,
+    ) -> Offered<E> {
+        // ORDERING: Acquire pairs with the Release of `exhaust_if_once` and `close`; the lock
+        // decides.
+        if !self.open.load(Ordering::Acquire) {
+            let ended_with_pool = self.state.lock().closed == Some(CancelReason::ShutDown);
+            let outcome = ended_with_pool.then_some(DeliveryOutcome::Cancelled(CancelReason::ShutDown));
+            let result = if ended_with_pool { PostResult::Posted } else { PostResult::Declined };
+            envelope.complete(&self.inner, index, outcome);
+            return Offered::Decided(result);
+        }
+        let executor = &self.inner.pool.executor;
+        let Some(id) = executor.admit(location, Some(&self.settings.name)) else {
+            envelope.complete(&self.inner, index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
+            return Offered::Decided(PostResult::Posted);
+        };
+        let has_timeout = self.settings.policy.as_ref().is_some_and(RetryPolicy::has_timeout);
+        let delivery = PendingDelivery {
+            envelope: Arc::clone(envelope),
+            index,
+            id,
+            location,
+            queued_at: executor.now_if_timing(),
+            published_at: has_timeout.then(|| self.inner.pool.timers.clock().now()),
+            retry: None,
+        };
+        match self.settings.mode {
+            Mode::Synchronous => Offered::Inline(delivery),
+            Mode::Ordered | Mode::Concurrent(_) => match self.put(delivery) {
+                Ok(result) => Offered::Decided(result),
+                Err((_, delivery)) => Offered::Held(delivery),
+            },
+        }
+    }
+
+    /// Puts a held delivery into the mailbox. If the mailbox is full, leaves the watch there and
+    /// returns the delivery.
+    pub(super) fn put_or_watch(
+        self: &Arc<Self>,
+        delivery: PendingDelivery<E>,
+        watch: Watch,
+    ) -> Result<PostResult, PendingDelivery<E>> {
+        self.put(delivery).map_err(|(mut state, delivery)| {
+            state.watches.push_back(watch);
+            delivery
+        })
+    }
+
+    /// Puts a held delivery into the mailbox, or returns it if there is no room now.
+    pub(super) fn put_now(self: &Arc<Self>, delivery: PendingDelivery<E>) -> Result<PostResult, PendingDelivery<E>> {
+        self.put(delivery).map_err(|(_, delivery)| delivery)
+    }
+
+    /// Removes the watches of a publisher that no longer waits.
+    pub(super) fn unwatch(&self, watcher: &Arc<Watcher>) {
+        self.state.lock().watches.retain(|watch| !Arc::ptr_eq(&watch.watcher, watcher));
+    }
+
+    /// Puts a held delivery into the mailbox; waits for room or makes it, by rule 6.
+    pub(super) fn put_blocking(self: &Arc<Self>, delivery: PendingDelivery<E>) -> PostResult {
+        let (mut delivery, mut first_wait) = (delivery, true);
+        loop {
+            let (state, held) = match self.put(delivery) {
+                Ok(result) => return result,
+                Err(full) => full,
+            };
+            if !self.make_room(state, mem::take(&mut first_wait)) {
+                return self.refuse(held, Some(DeliveryOutcome::Refused));
+            }
+            delivery = held;
+        }
+    }
+
+    /// Puts a delivery into the mailbox, or does what the overflow policy says.
+    ///
+    /// If the policy is to wait for room, returns the delivery, with the lock under which the
+    /// mailbox was found full.
+    fn put(
+        self: &Arc<Self>,
+        delivery: PendingDelivery<E>,
+    ) -> Result<PostResult, (MutexGuard<'_, State<E>>, PendingDelivery<E>)> {
+        let mut state = self.state.lock();
+        if !state.accepts_events() {
+            drop(state);
+            return Ok(self.refuse(delivery, None));
+        }
+        if state.occupied() < self.settings.capacity {
+            return Ok(self.put_locked(state, delivery));
+        }
+        let oldest = match self.settings.overflow {
+            Overflow::Block | Overflow::CallerRuns => return Err((state, delivery)),
+            Overflow::DiscardNewest => None,
+            // If all are delayed, there is none to discard, so the new one is discarded.
+            Overflow::DiscardOldest => state.waiting.pop_front(),
+        };
+        let (result, discarded) = match oldest {
+            Some(oldest) => (self.put_locked(state, delivery), oldest),
+            None => {
+                drop(state);
+                (PostResult::Posted, delivery)
+            }
+        };
+        self.cancel_deliveries([discarded], CancelReason::Discarded);
+        Ok(result)
+    }
+
+    fn put_locked(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, delivery: PendingDelivery<E>) -> PostResult {
+        state.waiting.push_back(delivery);
+        let result = self.exhaust_if_once(&mut state);
+        self.send_ticket_if_needed(state);
+        result
+    }
+
+    /// Waits until there may be room, or makes room. Returns `false` if this thread can do neither;
+    /// see rule 6.
+    fn make_room(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, first_wait: bool) -> bool {
+        if context::is_worker_of(self.inner.pool.id()) {
+            if context::depth() >= context::MAX_INLINE_DEPTH || !self.can_run(&state) {
+                return false;
+            }
+            state.runners += 1;
+            drop(state);
+            self.run(Budget::Deliveries(1));
+        } else if first_wait {
+            // Publisher and handler work in long turns instead of waking each other for each event.
+            state.low_water_waiters += 1;
+            state = self.low_water.wait_until(state, Deadline::after(LOW_WATER_WAIT).instant());
+            state.low_water_waiters -= 1;
+        } else {
+            state.room_waiters += 1;
+            state = self.room.wait_until(state, None);
+            state.room_waiters -= 1;
+        }
+        true
+    }
+
+    /// Withdraws a delivery whose event was not accepted.
+    pub(super) fn refuse(&self, delivery: PendingDelivery<E>, outcome: Option<DeliveryOutcome>) -> PostResult {
+        let result = if outcome.is_some() { PostResult::Posted } else { PostResult::Declined };
+        self.inner.pool.executor.refuse(&self.info(&delivery));
+        let PendingDelivery { envelope, index, .. } = delivery;
+        envelope.complete(&self.inner, index, outcome);
+        result
+    }
+
+    /// Closes a `once` subscription to further events.
+    pub(super) fn exhaust_if_once(&self, state: &mut State<E>) -> PostResult {
+        if !self.settings.once {
+            return PostResult::Posted;
+        }
+        state.exhausted = true;
+        // ORDERING: Release pairs with the Acquire of `offer`.
+        self.open.store(false, Ordering::Release);
+        PostResult::Exhausted
+    }
+}

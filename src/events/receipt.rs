@@ -1,0 +1,151 @@
+//! The outcomes of an event, as its publisher sees them.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::envelope::{AnyEnvelope, Names};
+use super::event_wait::{self, WouldDeadlock};
+use super::progress::{DeliveryOutcome, Progress};
+use crate::sync::Arc;
+use crate::time::deadline::Deadline;
+
+/// A receipt for a published event: reports the outcomes of its deliveries. Returned by
+/// [`EventBus::publish`](crate::events::EventBus::publish).
+///
+/// Dropping a receipt has no effect on the deliveries. A receipt keeps the event alive. The event's
+/// destructor runs on the thread that drops the last reference, and its panic is caught.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::WorkerPool;
+/// use workcrew::events::{DeliveryOutcome, EventBus};
+///
+/// let pool = WorkerPool::builder().workers(1).build()?;
+/// let bus = EventBus::new(&pool);
+/// let _even = bus.subscribe(|n: &u32| if n % 2 == 0 { Ok(()) } else { Err(format!("{n} is odd")) });
+/// let _any = bus.subscribe(|_: &u32| ());
+///
+/// let receipt = bus.publish(7_u32);
+/// assert_eq!(receipt.handlers(), 2);
+/// let outcomes: Vec<_> = receipt.wait()?.into_iter().map(|delivery| delivery.outcome).collect();
+/// assert!(matches!(&outcomes[0], DeliveryOutcome::Failed(error) if error.last().to_string() == "7 is odd"));
+/// assert!(matches!(outcomes[1], DeliveryOutcome::Handled));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Receipt {
+    /// The event and the names of its recipients; `None` if there were none.
+    pub(super) event: Option<(Arc<dyn AnyEnvelope>, Names)>,
+    /// How many subscriptions the event was published to.
+    pub(super) handlers: usize,
+}
+
+/// The outcome of one event at one subscription.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// The name of the subscription.
+    pub subscription: Arc<str>,
+    /// The outcome of the delivery.
+    pub outcome: DeliveryOutcome,
+}
+
+impl Receipt {
+    /// Returns the receipt of an event without recipients.
+    pub(super) fn empty() -> Self {
+        Self { event: None, handlers: 0 }
+    }
+
+    /// Returns the number of subscriptions that the event was published to.
+    #[must_use]
+    pub fn handlers(&self) -> usize {
+        self.handlers
+    }
+
+    /// Returns `true` if all deliveries have ended. `true` is final.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.event.as_ref().is_none_or(|(envelope, _)| envelope.progress().is_finished())
+    }
+
+    /// Blocks until all deliveries have ended, and returns them in the order of subscribing.
+    ///
+    /// On a worker of the pool, this method helps instead of blocking: it makes the deliveries that
+    /// it waits for if no other worker does. So a handler may publish and wait even on a pool of
+    /// one worker. A task of another pool may wait as well: a worker of the bus's pool that waits
+    /// for that task makes the deliveries.
+    ///
+    /// A handler that a timed shutdown of the pool left behind is not waited for: its delivery is
+    /// [`LeftBehind`](DeliveryOutcome::LeftBehind).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`WouldDeadlock`] in these cases:
+    ///
+    /// - A handler waits for the event that it is handling.
+    /// - A handler waits for another event of its own subscription, and all runners that could
+    ///   deliver it are on this stack.
+    /// - Handlers of ordered subscriptions wait for receipts of each other's events. One of the
+    ///   waits gets the error.
+    /// - Waits are nested more than 64 tasks deep.
+    pub fn wait(&self) -> Result<Vec<Delivery>, WouldDeadlock> {
+        let Some((envelope, names)) = &self.event else { return Ok(Vec::new()) };
+        event_wait::wait_and_help(envelope)?;
+        wait_without_limit(envelope);
+        Ok(self.deliveries(envelope.progress(), names))
+    }
+
+    /// Blocks until all deliveries have ended or `timeout` has passed. Returns `true` if all have
+    /// ended; then [`wait`](Self::wait) returns at once.
+    ///
+    /// On a worker, this method does not help, because a handler could take longer than the
+    /// timeout. Two rules depend on the timeout:
+    ///
+    /// - With `Duration::MAX`, it does help, and it returns `false` at once where `wait` would
+    ///   return [`WouldDeadlock`].
+    /// - With a shorter timeout, it also waits for handlers that a shutdown has left behind.
+    #[must_use]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        let deadline = Deadline::after(timeout);
+        self.event.as_ref().is_none_or(|(envelope, _)| match deadline {
+            Deadline::NEVER => event_wait::wait_and_help(envelope).is_ok() && wait_without_limit(envelope),
+            deadline => envelope.progress().wait_unless(|| false, deadline),
+        })
+    }
+
+    /// Returns the outcomes of all deliveries, once they have ended or were left behind.
+    fn deliveries(&self, progress: &Progress, names: &[Arc<str>]) -> Vec<Delivery> {
+        // Read before the outcomes: a delivery that has ended by now and is not among those that
+        // were not handled was handled.
+        let ended: Vec<bool> = (0..names.len()).map(|index| progress.has_ended(index)).collect();
+        let mut not_handled = progress.not_handled().into_iter().peekable();
+        let mut deliveries = Vec::with_capacity(self.handlers);
+        for (index, name) in names.iter().enumerate() {
+            let outcome = match not_handled.next_if(|(other, _)| *other == index) {
+                None if ended[index] => DeliveryOutcome::Handled,
+                None => DeliveryOutcome::LeftBehind,
+                Some((_, Some(outcome))) => outcome,
+                Some((_, None)) => continue,
+            };
+            deliveries.push(Delivery { subscription: Arc::clone(name), outcome });
+        }
+        deliveries
+    }
+}
+
+/// Waits until all deliveries have ended, but not for those that were left behind. Returns `true`
+/// if all have ended.
+fn wait_without_limit(envelope: &Arc<dyn AnyEnvelope>) -> bool {
+    let Some(recipients) = envelope.recipients() else { return true };
+    let left_behind = recipients.left_behind().clone();
+    drop(recipients);
+    let woken = Arc::clone(envelope);
+    let _guard = left_behind.on_cancel(move || woken.progress().wake());
+    envelope.progress().wait_unless(|| left_behind.reason().is_some(), Deadline::NEVER)
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt").field("handlers", &self.handlers).field("finished", &self.is_finished()).finish()
+    }
+}

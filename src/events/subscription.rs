@@ -1,0 +1,298 @@
+//! Subscriptions and their builder, the public face of a mailbox.
+
+use std::any::type_name;
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use super::event_bus::EventBus;
+use super::handler::{BoxError, Handler, HandlerResult};
+use super::mailbox::{Mailbox, Mode, Settings};
+use super::registry::Registry;
+use crate::error::CancelReason;
+use crate::pool::overflow::Overflow;
+use crate::retry::RetryPolicy;
+use crate::sync::{Arc, Weak};
+
+/// A builder of a subscription. Created by [`EventBus::subscription`].
+///
+/// Of the settings that exclude each other ([`ordered`](Self::ordered),
+/// [`concurrent`](Self::concurrent), [`synchronous`](Self::synchronous)), the last one counts.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use workcrew::{Overflow, WorkerPool};
+/// use workcrew::events::EventBus;
+/// use workcrew::retry::RetryPolicy;
+///
+/// struct Uploaded(String);
+///
+/// let pool = WorkerPool::builder().workers(2).build()?;
+/// let bus = EventBus::new(&pool);
+/// let _thumbnails = bus
+///     .subscription::<Uploaded>()
+///     .name("thumbnails")
+///     .topic("images")
+///     .concurrent(4)
+///     .mailbox_capacity(256)
+///     .overflow(Overflow::DiscardOldest)
+///     .retry(RetryPolicy::fixed(Duration::from_millis(1)).max_attempts(3))
+///     .handle(|upload| if upload.0.is_empty() { Err("nothing to show") } else { Ok(()) });
+/// assert!(bus.has_subscribers_to::<Uploaded>("images") && !bus.has_subscribers::<Uploaded>());
+/// assert_eq!(bus.publish_to("images", Uploaded("cat".to_owned())).handlers(), 1);
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
+#[must_use = "a subscription begins with `handle`"]
+pub struct SubscriptionBuilder<'a, E> {
+    /// The bus to subscribe to.
+    bus: &'a EventBus,
+    /// The settings so far.
+    settings: Settings,
+    /// The type of events.
+    event: PhantomData<fn(&E)>,
+}
+
+impl EventBus {
+    /// Subscribes `handler` to the events of type `E` that are published from now on, with any
+    /// topic or none.
+    ///
+    /// It is called on workers of the pool, for one event at a time, in the order in which each
+    /// thread publishes. For other settings, see [`subscription`](Self::subscription).
+    pub fn subscribe<E, R>(&self, handler: impl Fn(&E) -> R + Send + Sync + 'static) -> Subscription
+    where
+        E: Send + Sync + 'static,
+        R: HandlerResult,
+    {
+        self.subscription().handle(handler)
+    }
+
+    /// Creates a builder of a subscription to events of type `E`.
+    pub fn subscription<E: Send + Sync + 'static>(&self) -> SubscriptionBuilder<'_, E> {
+        SubscriptionBuilder::new(self)
+    }
+}
+
+impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
+    pub(super) fn new(bus: &'a EventBus) -> Self {
+        let settings = Settings {
+            name: Arc::from(type_name::<E>()),
+            topic: None,
+            once: false,
+            mode: Mode::Ordered,
+            capacity: bus.inner.mailbox_capacity,
+            overflow: Overflow::default(),
+            policy: None,
+        };
+        Self { bus, settings, event: PhantomData }
+    }
+
+    /// Sets the name for receipts and dead letters, which is also the label of the subscription's
+    /// tasks. Default: the type of its events.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.settings.name = Arc::from(&*name.into());
+        self
+    }
+
+    /// Subscribes only to events that are published to this topic. Default: all events of the type,
+    /// with any topic or none.
+    pub fn topic(mut self, topic: impl Into<Cow<'static, str>>) -> Self {
+        self.settings.topic = Some(Arc::from(&*topic.into()));
+        self
+    }
+
+    /// Handles a single event and then unsubscribes, however many threads publish. If the handler
+    /// fails and there is a [retry policy](Self::retry), it is called again with that event.
+    pub fn once(mut self) -> Self {
+        self.settings.once = true;
+        self
+    }
+
+    /// Handles one event at a time, in the order in which each thread publishes. An event that
+    /// waits for another attempt holds up the events behind it. This is the default.
+    pub fn ordered(mut self) -> Self {
+        self.settings.mode = Mode::Ordered;
+        self
+    }
+
+    /// Handles at most `handlers` events at a time, in no order. Zero counts as one. An event that
+    /// waits for another attempt holds up no other event.
+    pub fn concurrent(mut self, handlers: usize) -> Self {
+        self.settings.mode = Mode::Concurrent(handlers.max(1));
+        self
+    }
+
+    /// Handles each event on the thread that publishes it, before `publish` returns. There is no
+    /// order among threads.
+    ///
+    /// Attempts after the first are made on workers. An event that is published more than 64 tasks
+    /// deep on a stack is [refused](crate::events::DeliveryOutcome::Refused).
+    pub fn synchronous(mut self) -> Self {
+        self.settings.mode = Mode::Synchronous;
+        self
+    }
+
+    /// Sets how many events the mailbox holds, including those that wait for another attempt. Zero
+    /// counts as one. Default: the [capacity](crate::events::EventBusBuilder::mailbox_capacity) set
+    /// for the bus.
+    pub fn mailbox_capacity(mut self, events: usize) -> Self {
+        self.settings.capacity = events.max(1);
+        self
+    }
+
+    /// Sets the policy for an event that finds the mailbox full.
+    ///
+    /// | policy | the event | the publisher |
+    /// |---|---|---|
+    /// | `Block` (default), `CallerRuns` | waits for room | blocks; a worker makes deliveries until there is room, and if it cannot, the event is refused |
+    /// | `DiscardOldest` | takes the place of the oldest waiting event | continues |
+    /// | `DiscardNewest` | is dropped | continues |
+    ///
+    /// `CallerRuns` is the same as `Block` here, because an external thread could not keep the
+    /// order of the events.
+    pub fn overflow(mut self, policy: Overflow) -> Self {
+        self.settings.overflow = policy;
+        self
+    }
+
+    /// Calls the handler again with an event for which it failed or panicked. Default: the first
+    /// failure is final.
+    ///
+    /// A policy's timeout counts from the publishing. An attempt's timeout has no effect, because a
+    /// handler has no token that could report it.
+    pub fn retry(mut self, policy: RetryPolicy<BoxError>) -> Self {
+        self.settings.policy = Some(policy);
+        self
+    }
+
+    /// Subscribes the handler.
+    pub fn handle<R: HandlerResult>(self, handler: impl Fn(&E) -> R + Send + Sync + 'static) -> Subscription {
+        let handler: Arc<Handler<E>> = Arc::new(move |event: &E| handler(event).into_result());
+        let mailbox = Mailbox::new(self.settings, handler, Arc::clone(&self.bus.inner));
+        self.bus.registry.add(Arc::clone(&mailbox));
+        Subscription { active: Some((mailbox, Arc::downgrade(&self.bus.registry))) }
+    }
+}
+
+impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { name, topic, once, mode, capacity, overflow, policy } = &self.settings;
+        f.debug_struct("SubscriptionBuilder")
+            .field("name", name)
+            .field("topic", topic)
+            .field("once", once)
+            .field("mode", mode)
+            .field("mailbox_capacity", capacity)
+            .field("overflow", overflow)
+            .field("retry", policy)
+            .finish()
+    }
+}
+
+/// A guard that keeps a handler subscribed until it is dropped. Returned by
+/// [`EventBus::subscribe`].
+///
+/// When the drop has returned, the handler is not called any more. Waiting events are cancelled,
+/// events that wait for another attempt become dead letters, and the handler is dropped. The drop
+/// does not wait for a handler that is running; [`unsubscribe`](Self::unsubscribe) does.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::WorkerPool;
+/// use workcrew::events::EventBus;
+///
+/// let pool = WorkerPool::builder().workers(1).build()?;
+/// let bus = EventBus::new(&pool);
+/// let subscription = bus.subscribe(|text: &String| println!("{text}"));
+/// assert!(bus.has_subscribers::<String>());
+/// drop(subscription);
+/// assert!(!bus.has_subscribers::<String>());
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
+#[must_use = "dropping the guard unsubscribes, as `let _ =` does at once: bind it to a name, or call `detach`"]
+pub struct Subscription {
+    /// The mailbox and its registry; `None` if the subscription is detached or has ended.
+    active: Option<(Arc<dyn Subscribed>, Weak<Registry>)>,
+}
+
+impl Subscription {
+    /// Unsubscribes, and blocks until the handler is not running any more. Returns `true` if the
+    /// handler is not running.
+    ///
+    /// It does not block, and may return `false`, where the wait could not end: in a task of the
+    /// pool, such as the handler itself, and in a task of another pool that the handler waits for.
+    /// It does not wait for a handler that a [timed shutdown](crate::WorkerPool::shutdown_timeout)
+    /// of the pool left behind either.
+    #[allow(clippy::must_use_candidate, reason = "it is nearly always `true`")]
+    pub fn unsubscribe(mut self) -> bool {
+        let Some((mailbox, registry)) = self.active.take() else { return true };
+        Arc::clone(&mailbox).end(registry.upgrade().as_deref());
+        mailbox.wait_stopped()
+    }
+
+    /// Keeps the handler subscribed as long as the bus lives: until the last clone has been dropped
+    /// and all published events have been delivered.
+    ///
+    /// A detached handler that holds a clone of its own bus keeps both alive forever. For a handler
+    /// that publishes, keep the guard and drop it when the handler is no longer needed.
+    pub fn detach(mut self) {
+        self.active = None;
+    }
+
+    /// Returns the name of the subscription.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.active.as_ref().map_or("", |(mailbox, _)| mailbox.name())
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some((mailbox, registry)) = self.active.take() {
+            mailbox.end(registry.upgrade().as_deref());
+        }
+    }
+}
+
+// No user code runs under a lock of this crate, so a panic leaves nothing broken behind a
+// reference.
+impl UnwindSafe for Subscription {}
+impl RefUnwindSafe for Subscription {}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// What a guard needs of its subscription, independent of the type of events.
+trait Subscribed: Send + Sync {
+    /// Returns the name of the subscription.
+    fn name(&self) -> &str;
+
+    /// Unsubscribes.
+    fn end(self: Arc<Self>, registry: Option<&Registry>);
+
+    /// Blocks until the handler is not running. Returns `true` if it is not.
+    fn wait_stopped(self: Arc<Self>) -> bool;
+}
+
+impl<E: Send + Sync + 'static> Subscribed for Mailbox<E> {
+    fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    fn end(self: Arc<Self>, registry: Option<&Registry>) {
+        if let Some(registry) = registry {
+            registry.remove(&self);
+        }
+        self.close(CancelReason::Requested);
+    }
+
+    fn wait_stopped(self: Arc<Self>) -> bool {
+        Mailbox::wait_stopped(&self)
+    }
+}

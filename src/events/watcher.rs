@@ -1,0 +1,61 @@
+//! How mailboxes notify a publisher that waits for room in several of them.
+
+use std::mem;
+
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::time::deadline::Deadline;
+
+/// A publisher that waits for room in several mailboxes.
+#[derive(Default)]
+pub(super) struct Watcher {
+    /// The mailboxes that have notified the publisher, by their indices among the recipients.
+    notified: Mutex<Vec<usize>>,
+    /// Notified with each notification of a mailbox.
+    changed: Condvar,
+}
+
+/// A watcher, and the index of the mailbox that is to notify it. Kept in the mailbox from when that
+/// was found full until the notification.
+pub(super) struct Watch {
+    /// The watcher.
+    pub(super) watcher: Arc<Watcher>,
+    /// The index of the mailbox among the recipients.
+    pub(super) index: usize,
+}
+
+impl Watcher {
+    /// Blocks until mailboxes have notified this watcher, and returns their indices.
+    pub(super) fn wait(&self) -> Vec<usize> {
+        self.wait_unless(|| false, Deadline::NEVER)
+    }
+
+    /// Like [`wait`](Self::wait), but also returns, with no indices, when the deadline has passed
+    /// or `is_over` returns `true` after [`wake`](Self::wake).
+    pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> Vec<usize> {
+        let mut notified = self.notified.lock();
+        while notified.is_empty() && !is_over() && !deadline.is_past() {
+            notified = self.changed.wait_until(notified, deadline.instant());
+        }
+        mem::take(&mut *notified)
+    }
+
+    /// Takes the indices of the mailboxes that have notified this watcher.
+    pub(super) fn take_notified(&self) -> Vec<usize> {
+        mem::take(&mut *self.notified.lock())
+    }
+
+    /// Wakes the publisher, so that it checks its condition again.
+    pub(super) fn wake(&self) {
+        drop(self.notified.lock()); // the publisher has checked before and sleeps, or checks after
+        self.changed.notify_all();
+    }
+}
+
+impl Watch {
+    /// Notifies the watcher. May be called under the lock of a mailbox: the lock of a watcher is
+    /// taken last.
+    pub(super) fn notify(self) {
+        self.watcher.notified.lock().push(self.index);
+        self.watcher.changed.notify_one();
+    }
+}

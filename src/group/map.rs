@@ -1,0 +1,384 @@
+//! Maps a function over an iterator on the workers.
+//!
+//! The source is user code that may block: forever, if it waits for one of the results. It need not
+//! be `Send`, so only the thread that calls `next` can take items from it. Hence the rules:
+//!
+//! 1. If the first result is ready, `next` takes no item and returns the result.
+//! 2. While a task is in progress, `next` takes only items that the source has promised by the
+//!    lower bound of its `size_hint`. A window or a concurrency that the user has set counts as
+//!    such a promise.
+//! 3. While no task is in progress, `next` takes an item, because there is nothing else to wait
+//!    for.
+//!
+//! A source that is fed by the results promises nothing while it is empty. So rule 3 applies, after
+//! all results were returned. A collection or a range has promised its items, so rule 2 keeps the
+//! workers busy.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::iter::{Fuse, FusedIterator};
+use std::panic::Location;
+
+use crate::error::{CancelReason, GroupError, JoinError, Refusal};
+use crate::pool::submit::WaitMode;
+use crate::pool::worker_pool::WorkerPool;
+use crate::sync::{Arc, AtomicUsize, Ordering};
+use crate::task::handle::JoinHandle;
+use crate::unwind;
+
+/// The default window for each worker: one item runs, and the others are queued for workers that
+/// outpace the caller.
+const WINDOW_PER_WORKER: usize = 4;
+
+/// # Maps
+impl WorkerPool {
+    /// Applies `f` to each item on the workers, and yields the results in the order of the items.
+    ///
+    /// The returned [`Map`] is a lazy iterator: `next` takes items from `items` on the calling
+    /// thread, and blocks until the first result is ready. An endless iterator takes bounded
+    /// memory. [`Map`](Map#how-far-it-reads-ahead) says how far it reads ahead, and how to change
+    /// that.
+    ///
+    /// Each item has its own result: a panic of `f` is an `Err` in its place, and the other items
+    /// are not affected. If the pool is shut down, the remaining items yield
+    /// [`JoinError::Cancelled`]. For an endless iterator these errors do not end, so stop at the
+    /// first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
+    /// let squares: Result<Vec<_>, _> = pool.map(1..=5, |n| n * n).collect();
+    /// assert_eq!(squares?, [1, 4, 9, 16, 25]);
+    ///
+    /// let first = pool.map(1.., |n| n * n).map(Result::unwrap).find(|square| *square > 1_000);
+    /// assert_eq!(first, Some(1_024));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn map<I, F, T>(&self, items: I, f: F) -> Map<'_, I::IntoIter, F, T>
+    where
+        I: IntoIterator,
+        I::Item: Send + 'static,
+        F: Fn(I::Item) -> T + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        Map {
+            pool: self,
+            items: items.into_iter().fuse(),
+            f: Arc::new(f),
+            results: VecDeque::new(),
+            held_back: None,
+            window: None,
+            concurrency: None,
+            location: Location::caller(),
+        }
+    }
+
+    /// Applies `f` to each item on the workers, and returns all values in the order of the items.
+    /// The first error cancels the rest. If `f` cannot fail, name its error,
+    /// `Ok::<_, Infallible>(value)`, or use [`map`](Self::map).
+    ///
+    /// Takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all) does: at
+    /// most a queue's capacity ahead of the workers, and none after the first error or a shutdown.
+    /// A source that blocks in `next` cannot be interrupted: this call sees an error or a shutdown
+    /// when `next` has returned.
+    ///
+    /// # Errors
+    ///
+    /// The first failure or panic by time, or [`GroupError::Cancelled`] if the pool was shut down,
+    /// as in [`TaskGroup::wait`](crate::TaskGroup::wait).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
+    /// let sizes = pool.try_map(["Cargo.toml", "src"], |path| std::fs::metadata(path).map(|data| data.len()))?;
+    /// assert_eq!(sizes.len(), 2);
+    /// assert!(pool.try_map(["no such file"], std::fs::metadata).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn try_map<I, F, T, E>(&self, items: I, f: F) -> Result<Vec<T>, GroupError<E>>
+    where
+        I: IntoIterator,
+        I::Item: Send + 'static,
+        F: Fn(I::Item) -> Result<T, E> + Send + Sync + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let f = Arc::new(f);
+        let group = self.group();
+        group.spawn_all(items.into_iter().map(|item| {
+            let f = Arc::clone(&f);
+            move || f(item)
+        }));
+        group.wait()
+    }
+}
+
+/// A lazy iterator over the results of one function for each item of a source. From
+/// [`WorkerPool::map`].
+///
+/// Dropping it cancels the tasks that have not started.
+///
+/// # How far it reads ahead
+///
+/// Creating it takes no item. `next` blocks and may run tasks inline: hold no
+/// [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take. Each call of `next` follows
+/// these rules:
+///
+/// - If the first result is ready, `next` returns it and takes no item.
+/// - Otherwise `next` takes items until the first result is ready or the [window](Self::window) is
+///   full. *Default window: four items for each worker, but at most the queue's capacity plus one.*
+/// - While a task is in progress, `next` by default takes only items that the source promises by
+///   the lower bound of its [`size_hint`](Iterator::size_hint). Ranges and collections promise all
+///   their items, and so do `map` and `enumerate` over them.
+///
+/// A channel, the lines of a reader and a [`filter`](Iterator::filter) promise nothing: such a
+/// source may wait for the very result that it would delay. From it, `next` by default takes an
+/// item only when all results were returned, so **one task runs at a time**. If the source does not
+/// wait for results, set a [window](Self::window) or a [concurrency](Self::concurrency), and the
+/// tasks run in parallel:
+///
+/// ```
+/// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
+/// let words = "to be or not to be".split(' ').filter(|word| word.len() == 2);
+/// let lengths = pool.map(words, str::len).window(16);
+/// assert_eq!(lengths.filter(|length| matches!(length, Ok(2))).count(), 5);
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
+///
+/// A source that is fed by the results never hangs, at any pool size, unless it promises items that
+/// it does not have. [`repeat_with`](std::iter::repeat_with) promises items without end: with
+/// `recv` inside, set a window of one.
+///
+/// ```
+/// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+/// let (todo, source) = std::sync::mpsc::channel();
+/// todo.send(1)?;
+/// for doubled in pool.map(source, |n: u32| 2 * n) {
+///     let doubled = doubled?;
+///     if doubled > 100 {
+///         assert_eq!(doubled, 128);
+///         break;
+///     }
+///     todo.send(doubled)?; // the next item is there only now
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "iterators are lazy: no item is taken and no task runs before `next` is called"]
+pub struct Map<'a, I: Iterator, F, T> {
+    /// The pool whose workers call `f`.
+    pool: &'a WorkerPool,
+    /// The source.
+    items: Fuse<I>,
+    /// The function.
+    f: Arc<F>,
+    /// The results of the items that were taken, in the order of the items. They are pending or
+    /// ready.
+    results: VecDeque<Result<JoinHandle<T>, JoinError>>,
+    /// The task of an item that was taken when the queue was full. `None` while `results` is empty.
+    held_back: Option<Box<dyn FnOnce() -> T + Send>>,
+    /// The window, if the user has set it; at least one.
+    window: Option<usize>,
+    /// The limit of tasks in progress, if the user has set it.
+    concurrency: Option<Concurrency>,
+    /// Where `map` was called.
+    location: &'static Location<'static>,
+}
+
+impl<I: Iterator, F, T> Map<'_, I, F, T> {
+    /// Sets how many items may be taken whose results were not yet returned, ready results
+    /// included. Zero counts as one.
+    ///
+    /// A window also states that the source has that many items without waiting for a result. Then
+    /// `next` takes them even if the source does not [promise](Self#how-far-it-reads-ahead) them. A
+    /// window of one works on any source: an item is taken when the previous result was returned.
+    ///
+    /// *Default: four items for each worker, but at most the queue's capacity plus one, and only
+    /// items that the source promises.*
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
+    /// let taken = Cell::new(0);
+    /// let mut results = pool.map((0..100).inspect(|_| taken.set(taken.get() + 1)), |n| n).window(3);
+    /// assert_eq!(taken.get(), 0);
+    /// assert_eq!(results.next().unwrap()?, 0);
+    /// assert!(taken.get() <= 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn window(mut self, items: usize) -> Self {
+        self.window = Some(items.max(1));
+        self
+    }
+
+    /// Sets how many tasks of this map may be in progress at once, queued or running. Zero counts
+    /// as one.
+    ///
+    /// The [window](Self::window) limits ready results as well; this limits only tasks that have
+    /// not ended. A number above one also states that the source has that many items without
+    /// waiting for a result, as a window does.
+    ///
+    /// *Default: the window.*
+    pub fn concurrency(mut self, tasks: usize) -> Self {
+        self.concurrency = Some(Concurrency { limit: tasks.max(1), tasks: Arc::default() });
+        self
+    }
+
+    /// Returns `true` if the next result can be returned without waiting.
+    fn is_first_ready(&self) -> bool {
+        match self.results.front() {
+            Some(Ok(handle)) => handle.is_finished(),
+            Some(Err(_)) => true,
+            None => false,
+        }
+    }
+
+    /// Returns `true` if another task may be submitted, by the rules at the head of this file.
+    fn may_submit(&self) -> bool {
+        if self.results.is_empty() || self.held_back.is_some() {
+            return true;
+        }
+        let window = self.window.unwrap_or_else(|| default_window(self.pool));
+        let is_concurrent = || self.concurrency.as_ref().is_some_and(|concurrency| concurrency.limit > 1);
+        let is_promised = || self.window.is_some() || is_concurrent() || self.items.size_hint().0 > 0;
+        self.results.len() < window && self.concurrency.as_ref().is_none_or(Concurrency::has_room) && is_promised()
+    }
+}
+
+impl<I, F, T> Map<'_, I, F, T>
+where
+    I: Iterator,
+    I::Item: Send + 'static,
+    F: Fn(I::Item) -> T + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    /// Submits the task held back, or that of the next item. Returns `true` if that succeeded.
+    fn submit(&mut self) -> bool {
+        let Some(task) = self.held_back.take().or_else(|| self.make_task()) else { return false };
+        // Without a task in progress, there is only room to wait for.
+        let wait_mode = if self.results.is_empty() { WaitMode::Policy } else { WaitMode::Never };
+        match self.pool.submit_task(task, wait_mode, self.location) {
+            Ok(handle) => self.results.push_back(Ok(handle)),
+            Err((Refusal::ShutDown, _)) => {
+                self.results.push_back(Err(JoinError::Cancelled(CancelReason::ShutDown)));
+            }
+            Err((Refusal::Full | Refusal::Timeout, task)) => {
+                self.held_back = Some(task);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes the next item and makes its task.
+    fn make_task(&mut self) -> Option<Box<dyn FnOnce() -> T + Send>> {
+        let item = self.items.next()?;
+        let f = Arc::clone(&self.f);
+        Some(match &self.concurrency {
+            None => Box::new(move || f(item)),
+            Some(concurrency) => {
+                let in_progress = concurrency.count();
+                Box::new(move || {
+                    let _in_progress = in_progress;
+                    f(item)
+                })
+            }
+        })
+    }
+}
+
+impl<I, F, T> Iterator for Map<'_, I, F, T>
+where
+    I: Iterator,
+    I::Item: Send + 'static,
+    F: Fn(I::Item) -> T + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    type Item = Result<T, JoinError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.is_first_ready() && self.may_submit() && self.submit() {}
+        match self.results.pop_front()? {
+            Ok(handle) => Some(handle.join()),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let taken = self.results.len() + usize::from(self.held_back.is_some());
+        let (lower, upper) = self.items.size_hint();
+        (lower.saturating_add(taken), upper.and_then(|upper| upper.checked_add(taken)))
+    }
+}
+
+impl<I, F, T> FusedIterator for Map<'_, I, F, T>
+where
+    I: Iterator,
+    I::Item: Send + 'static,
+    F: Fn(I::Item) -> T + Send + Sync + 'static,
+    T: Send + 'static,
+{
+}
+
+impl<I: Iterator, F, T> Drop for Map<'_, I, F, T> {
+    fn drop(&mut self) {
+        for handle in self.results.iter().flatten() {
+            handle.cancel();
+        }
+        unwind::discard(self.held_back.take());
+    }
+}
+
+impl<I: Iterator, F, T> fmt::Debug for Map<'_, I, F, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map")
+            .field("results", &self.results.len())
+            .field("window", &self.window)
+            .field("concurrency", &self.concurrency.as_ref().map(|concurrency| concurrency.limit))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns the window of a map for which the user has set none.
+fn default_window(pool: &WorkerPool) -> usize {
+    pool.workers().saturating_mul(WINDOW_PER_WORKER).min(pool.queue_capacity() + 1)
+}
+
+/// A limit of tasks in progress.
+struct Concurrency {
+    /// At least one.
+    limit: usize,
+    /// How many closures exist: queued, running, or held back.
+    tasks: Arc<AtomicUsize>,
+}
+
+impl Concurrency {
+    fn has_room(&self) -> bool {
+        // ORDERING: Relaxed, because the count guards only itself, and only this thread increments
+        // it.
+        self.tasks.load(Ordering::Relaxed) < self.limit
+    }
+
+    /// Counts a task until the returned guard is dropped.
+    fn count(&self) -> InProgress {
+        self.tasks.fetch_add(1, Ordering::Relaxed);
+        InProgress { tasks: Arc::clone(&self.tasks) }
+    }
+}
+
+/// A guard that counts a task. It is part of the task's closure, and dropped with it.
+struct InProgress {
+    tasks: Arc<AtomicUsize>,
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.tasks.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,158 @@
+//! How the tasks of a group are run, by the rules 2 to 5 of `state`.
+
+use super::result::TaskResult;
+use super::settings::GroupPolicy;
+use super::state::{GroupInner, Outcome, PendingTask, State};
+use crate::error::{CancelReason, TaskError};
+use crate::failpoint::{self, Failpoint};
+use crate::observe::task_info::TaskOutcome;
+use crate::observe::worker_counters::WorkerCounters;
+use crate::sync::{Arc, MutexGuard};
+use crate::task::executor::TaskMeta;
+use crate::task::job::TicketHolder;
+
+/// How many tasks a runner takes before it yields to waiting jobs other than tickets of its own
+/// group.
+const QUANTUM: usize = 16;
+
+/// How long a runner goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Budget {
+    /// Until no task is left, as a worker that waits for the group does.
+    Unlimited,
+    /// For a quantum if the pool's queue holds other jobs, else until no task is left.
+    Quantum,
+}
+
+impl<R: TaskResult> GroupInner<R> {
+    /// Runs unstarted tasks as one more runner, until there are none, `should_stop` returns `true`,
+    /// or the budget is used up. Takes the lock and returns it; each outcome is recorded under the
+    /// hold of the lock that takes the next task.
+    pub(super) fn run_unstarted<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State<R>>,
+        budget: Budget,
+        should_stop: impl Fn(&State<R>) -> bool,
+    ) -> MutexGuard<'a, State<R>> {
+        state.runners += 1;
+        self.as_member(|counters| {
+            for taken in 0.. {
+                let is_over = budget == Budget::Quantum && taken >= QUANTUM && self.pool.queued() > state.tickets;
+                let task = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
+                let Some(mut task) = task else { break };
+                state.running.push_back(task.index);
+                self.notify_room(&state);
+                drop(state);
+                let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
+                drop(task); // before the task counts as done, and without the lock
+                self.close_if_cancelled();
+                state = self.complete(counters, index, outcome);
+                self.pool.executor.task_done(counters, 1);
+            }
+            self.stop_runner(state)
+        })
+    }
+
+    /// Runs one task inline, on the stack of the member that calls this.
+    pub(super) fn run_inline(&self, mut task: PendingTask<R>) {
+        self.as_member(|counters| {
+            let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
+            drop(task);
+            drop(self.complete(counters, index, outcome));
+            self.pool.executor.task_done(counters, 1);
+        });
+    }
+
+    /// Ends a runner; see the rules 2 and 9 of `state`. Releases the lock for a moment only if it
+    /// leaves tasks behind.
+    fn stop_runner<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
+        state.runners -= 1;
+        if state.unstarted.is_empty() {
+            return state;
+        }
+        let helpers = state.helpers > 0;
+        let for_room = state.waits_for_room();
+        let needed = self.count_ticket_if_needed(&mut state);
+        drop(state);
+        if needed {
+            self.send_ticket();
+        }
+        if helpers {
+            self.changed.notify_all();
+        }
+        if for_room {
+            // One of the waiters may be a worker that can run tasks itself.
+            self.low_water.notify_all();
+            self.room.notify_all();
+        }
+        self.state.lock()
+    }
+
+    /// Calls the closure of a task and returns its outcome.
+    fn call_closure(&self, counters: &WorkerCounters, task: &mut PendingTask<R>) -> Outcome<R> {
+        let outcome_of = |result: &R| if result.is_failure() { TaskOutcome::Failed } else { TaskOutcome::Succeeded };
+        let meta = TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at };
+        match self.pool.executor.run(counters, &meta, || task.body.call(), outcome_of) {
+            Ok(result) => result.into_result().map_err(TaskError::Failed),
+            Err(panic) => Err(TaskError::Panicked(panic)),
+        }
+    }
+
+    /// Records the outcome of a task, and closes the group if the policy says so. Returns the lock
+    /// under which the outcome was recorded. The caller then counts the task as done for the pool.
+    fn complete(&self, counters: &WorkerCounters, index: usize, outcome: Outcome<R>) -> MutexGuard<'_, State<R>> {
+        failpoint::hit(Failpoint::Completing);
+        let decides = match self.settings.policy {
+            GroupPolicy::FailFast => outcome.is_err(),
+            GroupPolicy::CollectAll => false,
+            GroupPolicy::FirstSuccess => outcome.is_ok(),
+        };
+        let mut state = self.state.lock();
+        if (decides || state.wants_first && outcome.is_ok()) && state.closed.is_none() {
+            state = self.close_on_outcome(counters, index, &outcome, state);
+        }
+        state.outcomes.record(index, outcome);
+        state.running.remove(&index);
+        self.count_done(&mut state, 1);
+        state
+    }
+
+    /// Closes the group because of an outcome that is about to be recorded.
+    #[cold]
+    fn close_on_outcome<'a>(
+        &'a self,
+        counters: &WorkerCounters,
+        index: usize,
+        outcome: &Outcome<R>,
+        mut state: MutexGuard<'a, State<R>>,
+    ) -> MutexGuard<'a, State<R>> {
+        state.outcomes.note_decision(index, outcome);
+        let unstarted = self.close_state(&mut state, CancelReason::GroupEnded);
+        drop(state);
+        self.cancel_token(CancelReason::GroupEnded);
+        self.drop_unstarted(counters, unstarted, CancelReason::GroupEnded);
+        self.state.lock()
+    }
+}
+
+impl<R: TaskResult> TicketHolder for GroupInner<R> {
+    /// Runs tasks as a worker that has taken a ticket.
+    fn run_ticket(self: Arc<Self>) {
+        self.close_if_cancelled();
+        let mut state = self.state.lock();
+        state.tickets -= 1;
+        if state.runners < self.settings.limit {
+            drop(self.run_unstarted(state, Budget::Quantum, |_| false));
+        }
+    }
+
+    fn send_tickets(self: Arc<Self>) {
+        while self.count_ticket_if_needed(&mut self.state.lock()) {
+            self.send_ticket();
+        }
+    }
+
+    fn cancel(&self, reason: CancelReason) {
+        self.close(reason);
+    }
+}

@@ -1,0 +1,286 @@
+//! How tasks are added to a group, by the rules 6 to 10 of `state`.
+
+use std::panic::Location;
+use std::time::Duration;
+
+use super::result::TaskResult;
+use super::run::Budget;
+use super::small_deque::SmallDeque;
+use super::state::{Body, GroupInner, PendingTask, State};
+use crate::error::{CancelReason, Refusal};
+use crate::sync::{Arc, MutexGuard};
+use crate::task::closure::Closure;
+use crate::task::context;
+use crate::task::waits::{self, Kind, Next, Refused};
+use crate::time::deadline::Deadline;
+use crate::unwind;
+
+/// How long a submitter waits for the low-water mark. After that it takes the first room there is.
+const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
+
+/// Whether a task was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a group that dropped a task accepts no more"]
+pub(crate) enum Spawned {
+    /// The task will run, unless it is cancelled later.
+    Accepted,
+    /// The task was dropped unrun, and is recorded as cancelled.
+    Dropped,
+}
+
+impl<R: TaskResult> GroupInner<R> {
+    /// Adds a task. Blocks while the group is full. Calls `make_body` once, under the group's lock:
+    /// a body that is made in its place in the queue need not be moved there.
+    #[inline]
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        make_body: impl FnOnce() -> Body<R>,
+        location: &'static Location<'static>,
+    ) -> Spawned {
+        let executor = &self.pool.executor;
+        let queued_at = executor.now_if_timing();
+        let Some(id) = executor.admit(location, self.settings.label.as_ref()) else {
+            return self.refuse(make_body());
+        };
+        match self.admit() {
+            Admission::Queue(mut state) => {
+                let index = state.next_index();
+                state.unstarted.push_back(PendingTask { index, body: make_body(), id, location, queued_at });
+                self.notify_workers(state);
+                Spawned::Accepted
+            }
+            admission => {
+                self.spawn_unqueued(admission, PendingTask { index: 0, body: make_body(), id, location, queued_at })
+            }
+        }
+    }
+
+    /// Adds a task for each closure, until the source ends or the group accepts no more. The source
+    /// is user code, which may block, also on tasks of the group.
+    pub(crate) fn spawn_all<F>(
+        self: &Arc<Self>,
+        mut closures: impl Iterator<Item = F>,
+        location: &'static Location<'static>,
+    ) where
+        F: FnOnce() -> R + Send + 'static,
+    {
+        loop {
+            if closures.size_hint().0 == 0 {
+                self.run_before_blocking();
+            }
+            if let Some(reason) = self.refusal() {
+                // A source that reports its end was not cut short.
+                if closures.size_hint().1 != Some(0) {
+                    self.state.lock().cut_short.get_or_insert(reason);
+                }
+                return;
+            }
+            let Some(closure) = closures.next() else { return };
+            if self.spawn(|| Closure::new(closure), location) == Spawned::Dropped {
+                return;
+            }
+        }
+    }
+
+    /// Returns the reason if a task that is added now would be dropped unrun.
+    fn refusal(&self) -> Option<CancelReason> {
+        if self.pool.executor.tracker.is_closed() {
+            return Some(CancelReason::ShutDown);
+        }
+        if !self.is_cancelled() {
+            return None;
+        }
+        self.close_if_cancelled();
+        Some(self.state.lock().closed.unwrap_or(CancelReason::Requested))
+    }
+
+    /// Runs unstarted tasks before this thread blocks in user code, if it is a worker and no other
+    /// worker is free.
+    fn run_before_blocking(self: &Arc<Self>) {
+        let position = context::position(self.pool.id(), self.id());
+        let can_run = position.is_worker && !position.is_member && position.depth < context::MAX_HELP_DEPTH;
+        if can_run && !self.pool.has_idle_worker() {
+            let state = self.state.lock();
+            if self.can_run(&state) {
+                drop(self.run_unstarted(state, Budget::Unlimited, |_| false));
+            }
+        }
+    }
+
+    /// Drops the body of a task that the pool did not admit, and records the cancellation.
+    fn refuse(&self, body: Body<R>) -> Spawned {
+        unwind::discard(body);
+        let mut state = self.state.lock();
+        let index = state.next_index();
+        state.record_cancelled(index..index + 1, CancelReason::ShutDown);
+        self.count_done(&mut state, 1);
+        Spawned::Dropped
+    }
+
+    /// Adds a task that does not go to the queue of the group: runs it inline, or drops it.
+    fn spawn_unqueued(self: &Arc<Self>, admission: Admission<'_, R>, mut task: PendingTask<R>) -> Spawned {
+        match admission {
+            Admission::Queue(_) => unreachable!("the caller queues the task"),
+            Admission::RunInline(mut state) => {
+                task.index = state.next_index();
+                state.running.push_back(task.index);
+                drop(state);
+                self.run_inline(task);
+                Spawned::Accepted
+            }
+            Admission::Closed(mut state, reason) => {
+                task.index = state.next_index();
+                drop(state);
+                self.as_member(|counters| self.drop_unstarted(counters, SmallDeque::from(task), reason));
+                Spawned::Dropped
+            }
+        }
+    }
+
+    /// Adds a task if there is room now. Calls `make_body` only in that case.
+    pub(crate) fn try_spawn<F>(
+        self: &Arc<Self>,
+        f: F,
+        make_body: impl FnOnce(F) -> Body<R>,
+        location: &'static Location<'static>,
+    ) -> Result<(), (Refusal, F)> {
+        let executor = &self.pool.executor;
+        let queued_at = executor.now_if_timing();
+        let Some(id) = executor.admit(location, self.settings.label.as_ref()) else {
+            return Err((Refusal::ShutDown, f));
+        };
+        self.close_if_cancelled();
+        let mut state = self.state.lock();
+        let refusal = if state.closed.is_some() {
+            Some(Refusal::ShutDown)
+        } else if state.unstarted.len() >= self.settings.capacity {
+            Some(Refusal::Full)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            drop(state);
+            executor.refuse(&self.info(id, location));
+            return Err((refusal, f));
+        }
+        let index = state.next_index();
+        state.unstarted.push_back(PendingTask { index, body: make_body(f), id, location, queued_at });
+        self.notify_workers(state);
+        Ok(())
+    }
+
+    /// Notifies the threads that can run a task that was just added.
+    #[inline]
+    fn notify_workers(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
+        let helpers = state.helpers > 0;
+        let needed = self.count_ticket_if_needed(&mut state);
+        drop(state);
+        if needed {
+            self.send_first_ticket();
+        }
+        if helpers {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until a task may be added, or the group is closed.
+    #[inline]
+    fn admit(self: &Arc<Self>) -> Admission<'_, R> {
+        self.close_if_cancelled();
+        let state = self.state.lock();
+        if state.closed.is_none() && state.unstarted.len() < self.settings.capacity {
+            Admission::Queue(state)
+        } else {
+            self.admit_slow(state)
+        }
+    }
+
+    /// Waits for room in a group that is full or closed.
+    fn admit_slow<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> Admission<'a, R> {
+        let position = context::position(self.pool.id(), self.id());
+        let mut low_water_until = None;
+        loop {
+            if let Some(reason) = state.closed {
+                return Admission::Closed(state, reason);
+            }
+            // Such a group can hold no task, now or later.
+            if self.settings.capacity == 0 {
+                state.can_never_run = true;
+                return Admission::Closed(state, CancelReason::Requested);
+            }
+            if state.unstarted.len() < self.settings.capacity {
+                return Admission::Queue(state);
+            }
+            if position.is_member {
+                let deep = position.depth >= context::MAX_INLINE_DEPTH;
+                return if deep { Admission::Queue(state) } else { Admission::RunInline(state) };
+            }
+            if position.is_worker && position.depth >= context::MAX_HELP_DEPTH {
+                return Admission::Queue(state);
+            }
+            if position.is_worker && state.runners < self.settings.limit {
+                state = self
+                    .run_unstarted(state, Budget::Unlimited, |state| state.unstarted.len() < self.settings.capacity);
+            } else {
+                let low_water_until = *low_water_until.get_or_insert_with(|| Deadline::after(LOW_WATER_WAIT));
+                state = if position.depth == 0 {
+                    self.wait_for_room(state, low_water_until)
+                } else {
+                    drop(state);
+                    self.wait_for_room_registered(low_water_until);
+                    self.state.lock()
+                };
+            }
+            drop(state);
+            self.close_if_cancelled();
+            state = self.state.lock();
+        }
+    }
+
+    /// Waits for room on a thread with tasks on its stack. The wait is in the registry of waits
+    /// meanwhile, which may have this thread help first.
+    fn wait_for_room_registered(self: &Arc<Self>, low_water_until: Deadline) {
+        match waits::register(Arc::clone(self) as _, Kind::Open) {
+            Ok(Next::Help(awaited)) => awaited.help(),
+            Ok(Next::Sleep(wait, moment)) => {
+                let state = self.state.lock();
+                let is_full = state.closed.is_none() && state.unstarted.len() >= self.settings.capacity;
+                if is_full && !wait.is_notified() {
+                    drop(self.wait_for_room(state, low_water_until.earlier(moment)));
+                }
+            }
+            Err(Refused) => unreachable!("an open wait is not refused"),
+        }
+    }
+
+    /// Sleeps until there is room, the group is closed, or its deadline has passed; see rule 10 of
+    /// `state`. May wake early. Waits for the low-water mark until the moment given, and then for
+    /// any room.
+    fn wait_for_room<'a>(
+        &self,
+        mut state: MutexGuard<'a, State<R>>,
+        low_water_until: Deadline,
+    ) -> MutexGuard<'a, State<R>> {
+        let deadline = self.deadline();
+        if low_water_until.is_past() {
+            state.room_waiters += 1;
+            state = self.room.wait_until(state, deadline);
+            state.room_waiters -= 1;
+        } else {
+            state.low_water_waiters += 1;
+            state = self.low_water.wait_until(state, low_water_until.earlier(deadline).instant());
+            state.low_water_waiters -= 1;
+        }
+        state
+    }
+}
+
+/// How a task may be added. The lock is still held.
+enum Admission<'a, R: TaskResult> {
+    /// The task goes to the queue of the group.
+    Queue(MutexGuard<'a, State<R>>),
+    /// The caller runs the task at once.
+    RunInline(MutexGuard<'a, State<R>>),
+    /// The task is dropped unrun.
+    Closed(MutexGuard<'a, State<R>>, CancelReason),
+}

@@ -1,0 +1,342 @@
+//! The protocol of a group: its state, its rules, and how it asks the pool for workers.
+//!
+//! Its sides are in `spawn`, `run`, `wait` and `close`.
+//!
+//! - A task is *unstarted* (in the group's own queue), *running*, or *done*. A cancelled task goes
+//!   from unstarted to done.
+//! - A *ticket* is an entry in the pool's queue that asks a worker to run tasks of the group.
+//! - A *runner* is a thread that runs tasks of the group: a worker with a ticket, or a worker that
+//!   waits for the group.
+//! - A *member* is a thread with a task of the group on its stack.
+//! - A *helper* is a worker that sleeps in a wait for the group and would run tasks if there were
+//!   any.
+//!
+//! Rules:
+//! 1. All changes of the state are made under the group's lock. Closures and outcomes are called
+//!    and dropped outside of it.
+//! 2. While the group has unstarted tasks, it has a ticket on its way or a runner at work. A thread
+//!    that adds a task sends a ticket if there are fewer tickets and runners than can be at work:
+//!    the limit or the number of workers, whichever is less. A runner that stops before the queue
+//!    is empty does the same, and so does a pool that has got more workers.
+//! 3. Runners never exceed the limit. A ticket that a worker takes when they have reached it is
+//!    void: by rule 2 it is not needed.
+//! 4. A runner yields its worker after a quantum if the pool's queue holds jobs other than tickets
+//!    of its group.
+//! 5. A task counts as done when nothing of it is left: its closure is consumed or dropped, its
+//!    outcome is recorded, and the cancellation that it caused is finished. So a thread that finds
+//!    all tasks done finds no borrow alive. (`scope` is sound because of this rule.) Until then the
+//!    task's frame is on the stack, so user code that runs meanwhile (destructors, callbacks) is
+//!    known to come from a member.
+//! 6. The group is *closed* when it is cancelled, has failed, or has been waited for. In the last
+//!    case it is closed under the same hold of the lock that found all tasks done. A closed group
+//!    has no unstarted tasks, and a task that is added to it is dropped unrun.
+//! 7. A cancelled token closes the group: by its callback, or through the first thread that looks
+//!    at the token. A group without a parent and without a deadline makes its token on demand,
+//!    under the lock. Until then only the group itself can cancel it. A group that is already
+//!    cancelled makes a token that is cancelled.
+//! 8. A member cannot wait for its group. A member that adds a task to a full group runs it inline,
+//!    without counting as another runner. If its stack is already deep, it adds the task beyond the
+//!    capacity instead. So does another worker whose stack is too deep to help.
+//! 9. A worker that sleeps in a wait for the group or for room in it is woken when a runner leaves
+//!    tasks behind. A helper is also woken when a task is added. It may be the only worker that can
+//!    run the task.
+//! 10. A submitter that waits for room first waits for the low-water mark, as in the pool's queue:
+//!     half of the capacity must be free. So submitters and runners work in long turns instead of
+//!     waking each other for each task.
+//! 11. Tickets that no worker has taken when the group ends are taken back, as far as they are the
+//!     last of their shard. Otherwise they would keep the group's memory until a worker takes them.
+//!     A ticket that remains is without effect.
+//!
+//! Races:
+//! - *Failure and failure*: the first under the lock is the first error, and closes the group.
+//! - *Cancel and start*: the queue is taken whole under the lock, so a task was either started or
+//!   is dropped.
+//! - *Add and close*: the task is in the queue that the close takes, or it finds the group closed.
+//! - *Last task and waiter*: `done` changes under the lock that the waiter sleeps with.
+//! - *Cancel and the making of the token*: both happen under the lock, and the later one cancels
+//!   the token.
+
+use std::ops::Range;
+use std::panic::Location;
+
+use super::outcomes::Outcomes;
+use super::result::TaskResult;
+use super::settings::{GroupSettings, Progress};
+use super::small_deque::SmallDeque;
+use crate::cancel::token::{CancelGuard, CancellationToken};
+use crate::error::{CancelReason, GroupError, TaskError};
+use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::observe::worker_counters::WorkerCounters;
+use crate::pool::group_registry::Registration;
+use crate::pool::inner::PoolInner;
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
+use crate::task::closure::Closure;
+use crate::task::context::{self, GroupId};
+use crate::time::clock::Timestamp;
+
+/// The closure of a task of the group.
+pub(crate) type Body<R> = Closure<'static, R>;
+
+/// The outcome of one task: its value, or why there is none.
+pub(crate) type Outcome<R> = Result<<R as TaskResult>::Value, TaskError<<R as TaskResult>::Error>>;
+
+/// The state that a group's owner, spawners and runners share. Tickets refer to it weakly.
+pub(crate) struct GroupInner<R: TaskResult> {
+    /// The group's entry in the registry of its pool.
+    pub(super) registration: Registration,
+    /// The pool whose workers run the tasks.
+    pub(super) pool: Arc<PoolInner>,
+    /// Final from the start.
+    pub(super) settings: GroupSettings,
+    /// Cancelled with the group, and cancels it. Set once; see rule 7.
+    pub(super) token: OnceLock<CancellationToken>,
+    /// Registers the callback by which the token closes the group. Set after the token, unless the
+    /// token was made cancelled.
+    pub(super) token_guard: OnceLock<CancelGuard>,
+    /// Whether the group is closed by a cancellation or an outcome. Changed under the lock.
+    pub(super) cancelled: AtomicBool,
+    /// Everything that changes; see rule 1.
+    pub(super) state: Mutex<State<R>>,
+    /// Whether all tasks were done at some time since a waiter last cleared it. A hint for a
+    /// spinning waiter.
+    pub(super) all_done_hint: Padded<AtomicBool>,
+    /// Notified when all tasks are done, and after each task while `change_waiters` is not zero.
+    pub(super) changed: Condvar,
+    /// Notified when half of the capacity is free, or the group is closed.
+    pub(super) low_water: Condvar,
+    /// Notified when there is room for an unstarted task, or the group is closed.
+    pub(super) room: Condvar,
+}
+
+/// What the lock guards.
+pub(super) struct State<R: TaskResult> {
+    /// The queue of tasks that have not started, oldest first.
+    pub(super) unstarted: SmallDeque<PendingTask<R>>,
+    /// The indices of running tasks; few.
+    pub(super) running: SmallDeque<usize>,
+    /// How many tasks were added; the index of the next.
+    pub(super) total: usize,
+    /// How many tasks are done; see rule 5.
+    pub(super) done: usize,
+    /// How many tickets are on their way.
+    pub(super) tickets: usize,
+    /// How many threads run tasks of the group. Tasks that a member runs inline do not count.
+    pub(super) runners: usize,
+    /// Why no more tasks are started; `None` while the group is open.
+    pub(super) closed: Option<CancelReason>,
+    /// Whether the owner has dropped the group without waiting. Outcomes of tasks that do not start
+    /// are then not kept, because a spawner that outlives the group would fill the memory.
+    pub(super) abandoned: bool,
+    /// Whether a waiter waits for the first success only, by any policy.
+    pub(super) wants_first: bool,
+    /// Whether a task was added that can never start.
+    pub(super) can_never_run: bool,
+    /// Why `spawn_all` left closures in its source: the group or the pool had been closed.
+    pub(super) cut_short: Option<CancelReason>,
+    /// The outcomes of the tasks that are done.
+    pub(super) outcomes: Outcomes<R::Value, R::Error>,
+    /// How many threads wait for the low-water mark.
+    pub(super) low_water_waiters: usize,
+    /// How many threads wait for any room.
+    pub(super) room_waiters: usize,
+    /// How many threads wait for any task to be done.
+    pub(super) change_waiters: usize,
+    /// How many helpers sleep.
+    pub(super) helpers: usize,
+}
+
+/// A task in the group's queue.
+pub(super) struct PendingTask<R: 'static> {
+    /// The task's position in spawn order.
+    pub(super) index: usize,
+    /// Called or dropped once.
+    pub(super) body: Body<R>,
+    /// The identity that observers see.
+    pub(super) id: TaskId,
+    /// Where the task was spawned.
+    pub(super) location: &'static Location<'static>,
+    /// When the task was spawned, if the pool takes times.
+    pub(super) queued_at: Option<Timestamp>,
+}
+
+impl<R: TaskResult> GroupInner<R> {
+    /// Makes a group and registers it with the pool.
+    pub(crate) fn new(pool: Arc<PoolInner>, mut settings: GroupSettings) -> Arc<Self> {
+        if settings.limit == 0 {
+            settings.capacity = 0;
+        }
+        let inner = Arc::new_cyclic(|weak: &Weak<Self>| Self {
+            registration: pool.groups.register(weak.clone(), context::shard()),
+            pool,
+            token: settings.token().map(OnceLock::from).unwrap_or_default(),
+            settings,
+            token_guard: OnceLock::new(),
+            cancelled: AtomicBool::new(false),
+            state: Mutex::new(State::new()),
+            all_done_hint: Padded::new(AtomicBool::new(false)),
+            changed: Condvar::new(),
+            low_water: Condvar::new(),
+            room: Condvar::new(),
+        });
+        if let Some(token) = inner.token.get() {
+            inner.link_token(token);
+        }
+        inner
+    }
+
+    /// Returns how many tasks were added and how many are done.
+    pub(crate) fn progress(&self) -> Progress {
+        let state = self.state.lock();
+        Progress { done: state.done, total: state.total }
+    }
+
+    /// Returns the identity of the group among the frames of a stack.
+    #[inline]
+    pub(super) fn id(&self) -> GroupId {
+        GroupId::of(self)
+    }
+
+    /// Calls `f` as a member of the group, with the counters of this thread.
+    pub(super) fn as_member<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
+        self.pool.executor.enter(self.id(), f)
+    }
+
+    /// Returns what observers see of a task.
+    pub(super) fn info(&self, id: TaskId, location: &'static Location<'static>) -> TaskInfo<'_> {
+        TaskInfo { id, location, label: self.settings.label.as_ref() }
+    }
+
+    /// Counts a ticket if rule 2 needs one after a change. Returns `true` if it did; the caller
+    /// then sends the ticket, without the lock.
+    #[inline]
+    pub(super) fn count_ticket_if_needed(&self, state: &mut State<R>) -> bool {
+        let useful = self.settings.limit.min(self.pool.workers.target());
+        let needed = state.tickets + state.runners < useful && state.tickets < state.unstarted.len();
+        state.tickets += usize::from(needed);
+        needed
+    }
+
+    /// Sends a counted ticket to the shard of the group's registration, because the group has tasks
+    /// to start.
+    #[cold]
+    pub(super) fn send_first_ticket(self: &Arc<Self>) {
+        let weak: Weak<Self> = Arc::downgrade(self);
+        self.pool.send_first_ticket(weak, &self.registration);
+    }
+
+    /// Sends a counted ticket to the end of the queue, because the group has just had a quantum.
+    #[cold]
+    pub(super) fn send_ticket(self: &Arc<Self>) {
+        let weak: Weak<Self> = Arc::downgrade(self);
+        self.pool.send_ticket(weak);
+    }
+
+    /// Returns `true` if one more runner may start, and would find a task.
+    #[inline]
+    pub(super) fn can_run(&self, state: &State<R>) -> bool {
+        !state.unstarted.is_empty() && state.runners < self.settings.limit
+    }
+
+    /// Notifies the threads that wait for room that a task has left the queue.
+    #[inline]
+    pub(super) fn notify_room(&self, state: &State<R>) {
+        if state.waits_for_room() {
+            self.notify_waiters(state);
+        }
+    }
+
+    /// Wakes one thread that waits for any room, and all that wait for the low-water mark if it is
+    /// reached.
+    fn notify_waiters(&self, state: &State<R>) {
+        if state.room_waiters > 0 {
+            self.room.notify_one();
+        }
+        if state.low_water_waiters > 0 && state.unstarted.len() <= self.settings.capacity / 2 {
+            self.low_water.notify_all();
+        }
+    }
+
+    /// Counts tasks as done, and notifies the threads that wait for that.
+    pub(super) fn count_done(&self, state: &mut State<R>, tasks: usize) {
+        state.done += tasks;
+        let all_done = state.all_done();
+        if all_done {
+            // ORDERING: Release pairs with the Acquire of a spinning waiter, which then looks under
+            // the lock in any case.
+            self.all_done_hint.value.store(true, Ordering::Release);
+        }
+        if all_done || state.change_waiters > 0 {
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl<R: TaskResult> Drop for GroupInner<R> {
+    fn drop(&mut self) {
+        self.pool.groups.deregister(&self.registration);
+    }
+}
+
+impl<R: TaskResult> State<R> {
+    /// Returns the state of an open group without tasks.
+    fn new() -> Self {
+        Self {
+            unstarted: SmallDeque::new(),
+            running: SmallDeque::new(),
+            total: 0,
+            done: 0,
+            tickets: 0,
+            runners: 0,
+            closed: None,
+            abandoned: false,
+            wants_first: false,
+            can_never_run: false,
+            cut_short: None,
+            outcomes: Outcomes::new(),
+            low_water_waiters: 0,
+            room_waiters: 0,
+            change_waiters: 0,
+            helpers: 0,
+        }
+    }
+
+    /// Records the same cancellation for a range of tasks, if an owner can still ask for it.
+    pub(super) fn record_cancelled(&mut self, tasks: Range<usize>, reason: CancelReason) {
+        if !self.abandoned {
+            self.outcomes.record_cancelled(tasks, reason);
+        }
+    }
+
+    /// Returns `true` if threads wait for room.
+    #[inline]
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.room_waiters + self.low_water_waiters > 0
+    }
+
+    /// Takes the first failure or panic by time, or else a cancellation.
+    pub(super) fn take_error(&mut self) -> Option<GroupError<R::Error>> {
+        let failure = self.outcomes.take_failure().map(GroupError::from);
+        failure.or_else(|| self.cut_short.map(GroupError::Cancelled))
+    }
+
+    /// Returns `true` if every task that was added is done.
+    pub(super) fn all_done(&self) -> bool {
+        self.done == self.total
+    }
+
+    /// Counts a task that is added, and returns its index.
+    pub(super) fn next_index(&mut self) -> usize {
+        self.total += 1;
+        self.total - 1
+    }
+}
+
+/// A wait for the group on this thread would never end.
+#[derive(Debug)]
+pub(crate) struct WouldDeadlock;
+
+impl<E> From<WouldDeadlock> for GroupError<E> {
+    fn from(_: WouldDeadlock) -> Self {
+        Self::WouldDeadlock
+    }
+}

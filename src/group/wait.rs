@@ -1,0 +1,278 @@
+//! How a thread waits for a group, and what it gets.
+//!
+//! A waiter takes its result under the same hold of the lock that found it ready, so no later event
+//! changes the result.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::mem;
+use std::time::Duration;
+
+use super::result::TaskResult;
+use super::run::Budget;
+use super::settings::GroupPolicy;
+use super::state::{GroupInner, Outcome, State, WouldDeadlock};
+use crate::error::{CancelReason, GroupError};
+use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
+use crate::task::context::{self, AwaitedId, PoolId};
+use crate::task::waits::{self, Awaited, Kind, Needs, Next};
+use crate::time::deadline::Deadline;
+
+/// All values of a group in spawn order, or its first error.
+pub(crate) type WaitResult<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
+
+/// How long a waiter spins for the end of the last task before it sleeps: about as long as a
+/// wake-up takes.
+const SPIN_TIME: Duration = Duration::from_micros(50);
+
+/// The event that wakes a waiter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WaitFor {
+    /// The end of the last task.
+    All,
+    /// The end of any task.
+    Any,
+}
+
+impl<R: TaskResult> GroupInner<R> {
+    /// Waits until all tasks are done, closes the group, and takes the values or the first error.
+    /// Returns `None` if the deadline passed first. Helps if there is no deadline and this thread
+    /// has tasks on its stack.
+    pub(crate) fn wait_values(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        kind: Kind,
+    ) -> Result<Option<WaitResult<R>>, WouldDeadlock> {
+        let Some(mut state) = self.wait_until(deadline, (WaitFor::All, kind), State::all_done)? else {
+            return Ok(None);
+        };
+        self.finish(&mut state);
+        let values = if state.can_never_run {
+            Err(GroupError::WouldDeadlock)
+        } else if self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success() {
+            Ok(state.outcomes.take_values())
+        } else {
+            match state.take_error() {
+                Some(error) => Err(error),
+                None => Ok(state.outcomes.take_values()),
+            }
+        };
+        // A worker may hold the group a little longer than this waiter. Errors and values that the
+        // caller does not get are dropped here, so that none outlives the wait.
+        let unclaimed = state.outcomes.take_unclaimed();
+        drop(state);
+        drop(unclaimed);
+        Ok(Some(values))
+    }
+
+    /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
+    pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Outcome<R>>, WouldDeadlock> {
+        let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::All, Kind::Certain), State::all_done)? else {
+            return Err(WouldDeadlock);
+        };
+        self.finish(&mut state);
+        let total = state.total;
+        Ok((0..total).filter_map(|index| state.outcomes.take(index)).collect())
+    }
+
+    /// Waits until a task has succeeded or all are done, and takes the first value or the first
+    /// error.
+    pub(crate) fn wait_first(self: &Arc<Self>) -> Result<R::Value, GroupError<R::Error>> {
+        self.state.lock().wants_first = true;
+        let has_failed =
+            |state: &State<R>| self.settings.policy == GroupPolicy::FailFast && state.outcomes.failure_came_first();
+        let condition = |state: &State<R>| state.outcomes.has_success() || has_failed(state) || state.all_done();
+        let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)? else {
+            return Err(GroupError::WouldDeadlock);
+        };
+        let success = if has_failed(&state) { None } else { state.outcomes.take_success() };
+        let first = match success {
+            Some(value) => Ok(value),
+            None if state.can_never_run => Err(GroupError::WouldDeadlock),
+            // Without tasks there is no success to wait for.
+            None => Err(state.take_error().unwrap_or(GroupError::WouldDeadlock)),
+        };
+        let unclaimed = state.outcomes.take_unclaimed();
+        drop(state);
+        drop(unclaimed);
+        first
+    }
+
+    /// Waits for the next task that ends, and yields its outcome. Returns `None` when all tasks
+    /// were yielded.
+    pub(crate) fn next_completion(self: &Arc<Self>) -> Result<Option<(usize, Outcome<R>)>, WouldDeadlock> {
+        if context::is_member_of(self.id()) {
+            return Err(WouldDeadlock);
+        }
+        self.track_completions();
+        let condition = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
+        let state = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)?;
+        Ok(state.and_then(|mut state| state.outcomes.next_completion()))
+    }
+
+    /// Drops every outcome, and contains panics in their destructors.
+    pub(crate) fn discard_outcomes(&self) {
+        let outcomes = self.state.lock().outcomes.take_all();
+        drop(outcomes);
+    }
+
+    /// Closes the group, all of whose tasks are done, and takes back its tickets; see rule 11 of
+    /// `state`.
+    #[inline]
+    fn finish(self: &Arc<Self>, state: &mut State<R>) {
+        state.closed.get_or_insert(CancelReason::Requested);
+        while state.tickets > 0 && self.pool.unpush_ticket(self, &self.registration) {
+            state.tickets -= 1;
+        }
+    }
+
+    /// Keeps the order in which tasks end from now on.
+    fn track_completions(&self) {
+        let mut state = self.state.lock();
+        // Tasks that are just being dropped are in neither list. That ends soon, and then the
+        // waiter is notified.
+        while !state.outcomes.tracks_completions()
+            && state.total - state.done != state.unstarted.len() + state.running.len()
+        {
+            state.change_waiters += 1;
+            state = self.changed.wait_until(state, None);
+            state.change_waiters -= 1;
+        }
+        let State { outcomes, unstarted, running, total, .. } = &mut *state;
+        if !outcomes.tracks_completions() {
+            let pending: BTreeSet<usize> =
+                running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
+            outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
+        }
+    }
+
+    /// Waits until `condition` holds, and returns the lock under which it did. Returns `None` if
+    /// the deadline passed first. Helps if there is no deadline and this thread has tasks on its
+    /// stack.
+    fn wait_until(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        (wait_for, kind): (WaitFor, Kind),
+        condition: impl Fn(&State<R>) -> bool,
+    ) -> Result<Option<MutexGuard<'_, State<R>>>, WouldDeadlock> {
+        let position = context::position(self.pool.id(), self.id());
+        if position.is_member {
+            return Err(WouldDeadlock);
+        }
+        let waits = deadline == Deadline::NEVER && position.depth > 0;
+        let helps = waits && position.is_worker;
+        let mut may_spin = wait_for == WaitFor::All;
+        loop {
+            self.close_if_cancelled();
+            let mut state = self.state.lock();
+            // In a loop: tasks may have been added while a runner that stopped did not hold the
+            // lock.
+            while helps && !condition(&state) && self.can_run(&state) {
+                if position.depth >= context::MAX_HELP_DEPTH {
+                    return Err(WouldDeadlock);
+                }
+                state = self.run_unstarted(state, Budget::Unlimited, &condition);
+            }
+            if condition(&state) {
+                return Ok(Some(state));
+            }
+            if deadline.is_past() {
+                return Ok(None);
+            }
+            // While tasks are unstarted, the end is far, and the runners need the CPUs.
+            if state.unstarted.is_empty() && mem::take(&mut may_spin) {
+                self.all_done_hint.value.store(false, Ordering::Relaxed);
+                drop(state);
+                // ORDERING: Acquire pairs with the Release of `count_done`.
+                spin_wait(SPIN_TIME, || self.all_done_hint.value.load(Ordering::Acquire) || deadline.is_past());
+                continue;
+            }
+            let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.deadline()) };
+            if waits {
+                drop(state);
+                self.sleep_registered((wait_for, kind), until, |state| {
+                    condition(state) || helps && self.can_run(state)
+                })?;
+            } else {
+                drop(self.sleep(state, wait_for, false, until));
+            }
+        }
+    }
+
+    /// Sleeps until the group has changed, unless it is `ready`. The wait is in the registry of
+    /// waits meanwhile, which may have this thread help first.
+    fn sleep_registered(
+        self: &Arc<Self>,
+        (wait_for, kind): (WaitFor, Kind),
+        until: Deadline,
+        ready: impl Fn(&State<R>) -> bool,
+    ) -> Result<(), WouldDeadlock> {
+        match waits::register(Arc::clone(self) as _, kind).map_err(|_| WouldDeadlock)? {
+            Next::Help(awaited) => awaited.help(),
+            Next::Sleep(wait, moment) => {
+                let state = self.state.lock();
+                if !ready(&state) && !wait.is_notified() {
+                    drop(self.sleep(state, wait_for, true, until.earlier(moment)));
+                } else {
+                    drop(state);
+                }
+                if wait.is_refused() {
+                    return Err(WouldDeadlock);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the group has changed or the deadline has passed. May wake early.
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State<R>>,
+        wait_for: WaitFor,
+        helps: bool,
+        until: Deadline,
+    ) -> MutexGuard<'a, State<R>> {
+        let (waits_for_any, helpers) = (usize::from(wait_for == WaitFor::Any), usize::from(helps));
+        state.change_waiters += waits_for_any;
+        state.helpers += helpers;
+        state = self.changed.wait_until(state, until.instant());
+        state.change_waiters -= waits_for_any;
+        state.helpers -= helpers;
+        state
+    }
+}
+
+/// The group as the registry of waits sees it.
+impl<R: TaskResult> Awaited for GroupInner<R> {
+    fn awaited_id(&self) -> AwaitedId {
+        self.id().into()
+    }
+
+    fn pool(&self) -> PoolId {
+        self.pool.id()
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        let state = self.state.lock();
+        if !state.all_done() {
+            needs.worker = self.can_run(&state);
+            needs.end_of(self.id());
+        }
+    }
+
+    /// Runs one task, as one more runner.
+    fn help(self: Arc<Self>) {
+        let has_run = Cell::new(false);
+        let state = self.state.lock();
+        if self.can_run(&state) {
+            drop(self.run_unstarted(state, Budget::Unlimited, |_| has_run.replace(true)));
+        }
+    }
+
+    fn wake_waiters(&self) {
+        drop(self.state.lock()); // so a waiter is either asleep by now, or has yet to check its condition
+        self.changed.notify_all();
+        self.low_water.notify_all();
+        self.room.notify_all();
+    }
+}

@@ -1,0 +1,51 @@
+//! Waits for a future on a thread that has no runtime.
+
+use std::future::Future;
+use std::mem;
+use std::pin::pin;
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::time::deadline::Deadline;
+
+/// Blocks until the future is ready or the deadline has passed. The future is dropped then.
+pub(crate) fn block_on<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
+    let thread_waker = Arc::new(ThreadWaker::default());
+    let waker = Waker::from(Arc::clone(&thread_waker));
+    let mut future = pin!(tokio::task::unconstrained(future));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(output);
+        }
+        if !thread_waker.wait(deadline) {
+            return None;
+        }
+    }
+}
+
+/// A waker that unblocks the waiting thread.
+#[derive(Default)]
+struct ThreadWaker {
+    /// Whether the future was woken since its last poll.
+    notified: Mutex<bool>,
+    /// Notified when `notified` is set.
+    changed: Condvar,
+}
+
+impl ThreadWaker {
+    /// Waits for a wake-up. Returns `false` if the deadline passed first.
+    fn wait(&self, deadline: Deadline) -> bool {
+        let mut notified = self.notified.lock();
+        while !*notified && !deadline.is_past() {
+            notified = self.changed.wait_until(notified, deadline.instant());
+        }
+        mem::take(&mut *notified)
+    }
+}
+
+impl Wake for ThreadWaker {
+    fn wake(self: Arc<Self>) {
+        *self.notified.lock() = true;
+        self.changed.notify_one();
+    }
+}

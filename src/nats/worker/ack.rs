@@ -1,0 +1,232 @@
+//! The steps before an acknowledgement: dead letters are stored and returns are recorded.
+//!
+//! Rules:
+//! 1. The run itself sends the acknowledgement (see `run::acks`), under a fresh lease. The steps
+//!    before it are done here, and then the delivery goes back to the run.
+//! 2. A job is terminated after its dead letter is stored, never before. If the letter cannot be
+//!    stored, the disposition is recorded, and the job is delivered again without being run.
+//! 3. An outcome for a consumer that no longer exists is applied to the stream: a finished job is
+//!    deleted there. The consumer that replaced it delivers all other jobs anyway.
+
+use std::time::Duration;
+
+use async_nats::jetstream::message::PublishMessage;
+
+use super::history::History;
+use super::job::Delivered;
+use super::job_task::Disposition;
+use crate::nats::core::inner::ConnectionInner;
+use crate::nats::error::EnqueueError;
+use crate::nats::event::Event;
+use crate::nats::queue::dead_letter::{self, DeadLetterDraft, DeadLetterReason, Form};
+use crate::nats::queue::delay;
+use crate::sync::Arc;
+
+/// The first delay before a job is delivered again whose dead letter could not be stored. It
+/// doubles with each delivery.
+const MIN_DEAD_RETRY: Duration = Duration::from_secs(1);
+/// The longest such delay.
+const MAX_DEAD_RETRY: Duration = Duration::from_secs(60);
+/// How many letters of one job are tried while the server takes each for a duplicate of another.
+const MAX_COPIES: u32 = 8;
+
+/// The result of sending an outcome.
+#[derive(Debug)]
+pub(crate) enum AckResult {
+    Done,
+    Retried,
+    Dead,
+    Returned,
+    Postponed,
+    /// The server has confirmed nothing, and never will.
+    Lost,
+    /// The steps before the acknowledgement are done.
+    Ready(Disposition),
+    /// The server did not confirm it. It is to be sent again.
+    Unacked {
+        disposition: Disposition,
+        /// Whether the server does not know the consumer.
+        is_consumer_missing: bool,
+    },
+}
+
+/// Where an outcome is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To the consumer of the delivery.
+    Consumer,
+    /// To the stream, since that consumer no longer exists.
+    Stream,
+}
+
+/// Prepares acknowledgements, and stores dead letters.
+pub(crate) struct Acker {
+    /// The connection to the server.
+    pub(crate) connection: Arc<ConnectionInner>,
+    /// The stream of the jobs.
+    pub(crate) stream: Arc<str>,
+    /// The subject of dead letters.
+    pub(crate) dead_subject: Arc<str>,
+    /// How long an outcome may wait to be sent.
+    pub(crate) ack_wait: Duration,
+    /// The histories of jobs.
+    pub(crate) history: History,
+}
+
+impl Acker {
+    /// Does the steps before the acknowledgement. Does all of it if the outcome goes to the stream.
+    pub(crate) async fn prepare(&self, delivered: &Delivered, disposition: Disposition, route: Route) -> AckResult {
+        let disposition = match disposition {
+            Disposition::Dead { reason, error } => match self.store_letter_of(delivered, reason, &error).await {
+                Ok(()) => Disposition::DeadLetterStored,
+                Err(failure) => {
+                    self.history.note_dead(delivered, reason, &error).await;
+                    let (subject, sequence) = delivered.name();
+                    self.connection.callback.call(&Event::DeadLetterFailed { subject, sequence, error: failure });
+                    Disposition::Retry(dead_retry(delivered.deliveries))
+                }
+            },
+            Disposition::Nak(delay) if route == Route::Consumer => {
+                self.history.note_return(delivered).await;
+                Disposition::Nak(delay)
+            }
+            Disposition::Postpone(_) if route == Route::Consumer => {
+                self.history.note_early(delivered).await;
+                Disposition::Postpone(delay::pause(delivered.until_due(), delivered.clock.is_known()))
+            }
+            other => other,
+        };
+        if route == Route::Consumer {
+            return AckResult::Ready(disposition);
+        }
+        let result = self.ack_to_stream(delivered, disposition).await;
+        if matches!(result, AckResult::Done | AckResult::Dead) && delivered.is_recorded() {
+            self.history.erase(delivered).await;
+        }
+        result
+    }
+
+    async fn store_letter_of(
+        &self,
+        delivered: &Delivered,
+        reason: DeadLetterReason,
+        error: &str,
+    ) -> Result<(), String> {
+        let draft = DeadLetterDraft {
+            stream: &self.stream,
+            sequence: delivered.sequence,
+            stored_at: delivered.stored_at,
+            attempts: delivered.attempts(),
+            reason,
+            error,
+            job: &delivered.message,
+        };
+        self.store_dead_letter(&draft).await
+    }
+
+    /// Stores a dead letter, in the largest form that fits.
+    pub(crate) async fn store_dead_letter(&self, draft: &DeadLetterDraft<'_>) -> Result<(), String> {
+        let (largest, mut error) = (self.connection.client.max_payload(), EnqueueError::TooLarge);
+        for form in Form::ALL {
+            let (_, size) = draft.letter(form, 0);
+            if size > largest && form != Form::Notice {
+                continue;
+            }
+            match self.store_letter(draft, form).await {
+                Ok(()) => return Ok(()),
+                Err(EnqueueError::TooLarge) => error = EnqueueError::TooLarge,
+                Err(other) => {
+                    error = other;
+                    break;
+                }
+            }
+        }
+        Err(error.to_string())
+    }
+
+    /// Stores a letter. A duplicate counts only if the letter of this very job is stored.
+    async fn store_letter(&self, draft: &DeadLetterDraft<'_>, form: Form) -> Result<(), EnqueueError> {
+        for copy in 0..MAX_COPIES {
+            let (letter, _) = draft.letter(form, copy);
+            let stored = self.publish(letter).await?;
+            if !stored.duplicate {
+                return Ok(());
+            }
+            let letters = self.connection.jetstream.get_stream_no_info(dead_letter::stream_of(&self.stream)).await;
+            let Ok(letters) = letters else { break };
+            let found = self.connection.with_timeout(letters.get_raw_message(stored.sequence)).await;
+            if found.is_some_and(|found| found.is_ok_and(|found| draft.is_of(&found))) {
+                return Ok(());
+            }
+        }
+        Err(EnqueueError::Rejected("the server takes it for a duplicate of a letter that no longer exists".into()))
+    }
+
+    async fn publish(
+        &self,
+        letter: PublishMessage,
+    ) -> Result<async_nats::jetstream::publish::PublishAck, EnqueueError> {
+        let letter = letter.expected_stream(dead_letter::stream_of(&self.stream));
+        let storing = async {
+            let sent = self.connection.jetstream.send_publish(self.dead_subject.to_string(), letter).await?;
+            Ok(sent.await?)
+        };
+        let subjects = [self.dead_subject.to_string()];
+        match self.connection.with_timeout(self.connection.permitted(&subjects, storing)).await {
+            Some(stored) => stored?,
+            None => Err(EnqueueError::Timeout),
+        }
+    }
+
+    /// Applies an outcome to the stream. See rule 3.
+    async fn ack_to_stream(&self, delivered: &Delivered, disposition: Disposition) -> AckResult {
+        let result = AckResult::of(&disposition);
+        if !matches!(result, AckResult::Done | AckResult::Dead) {
+            return result;
+        }
+        let Ok(stream) = self.connection.jetstream.get_stream_no_info(&*self.stream).await else {
+            return AckResult::Unacked { disposition, is_consumer_missing: false };
+        };
+        match self.connection.with_timeout(stream.delete_message(delivered.sequence)).await {
+            Some(Ok(_)) => result,
+            Some(Err(error)) if error.to_string().contains("no message found") => result,
+            _ => AckResult::Unacked { disposition, is_consumer_missing: false },
+        }
+    }
+}
+
+impl AckResult {
+    /// Returns the result of a disposition that the server has confirmed.
+    pub(crate) fn of(disposition: &Disposition) -> Self {
+        match disposition {
+            Disposition::Done => Self::Done,
+            Disposition::DeadLetterStored | Disposition::Dead { .. } => Self::Dead,
+            Disposition::Retry(_) => Self::Retried,
+            Disposition::Nak(_) => Self::Returned,
+            Disposition::Postpone(_) => Self::Postponed,
+        }
+    }
+}
+
+/// Returns the payload of the acknowledgement.
+pub(crate) fn ack_payload(disposition: &Disposition) -> String {
+    match disposition {
+        Disposition::Done => "+ACK".to_owned(),
+        Disposition::DeadLetterStored | Disposition::Dead { .. } => "+TERM".to_owned(),
+        Disposition::Retry(delay) | Disposition::Nak(delay) | Disposition::Postpone(delay) => delayed(*delay),
+    }
+}
+
+/// Returns the payload of a nak with a delay.
+fn delayed(delay: Duration) -> String {
+    if delay.is_zero() {
+        return "-NAK".to_owned();
+    }
+    let nanoseconds = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX).min(i64::MAX as u64);
+    format!("-NAK {{\"delay\": {nanoseconds}}}")
+}
+
+fn dead_retry(deliveries: u32) -> Duration {
+    let doubled = MIN_DEAD_RETRY.checked_mul(1 << (deliveries.saturating_sub(1)).min(16));
+    doubled.map_or(MAX_DEAD_RETRY, |delay| delay.min(MAX_DEAD_RETRY))
+}

@@ -1,0 +1,34 @@
+//! What a run of a worker is told, besides jobs and dispositions.
+
+use super::ack::AckResult;
+use super::history::JobRecord;
+use super::inbox::{PrepareError, Prepared};
+use super::incarnation::OriginCheck;
+use super::leftover::Leftovers;
+use crate::nats::core::dispatch::ConnectionEvent;
+
+/// A message to a run.
+pub(crate) enum Command {
+    /// The result of sending the outcome of this delivery.
+    AckResult(u64, AckResult),
+    /// The client had no room for this acknowledgement.
+    Unsent(u64),
+    /// The state of the connection has changed.
+    Connection(ConnectionEvent),
+    /// The result of preparing; the number is that of the attempt.
+    Prepared(u64, Result<Box<Prepared>, PrepareError>),
+    /// The result of checking the stream and the consumer; the number is that of the check.
+    OriginChecked(u64, OriginCheck),
+    /// The history of a job that was delivered before.
+    Known(u64, JobRecord),
+    /// The search for unreadable jobs has ended.
+    Swept,
+    /// Finished jobs that are still stored, if there are any.
+    Leftovers(Option<Leftovers>),
+    /// The new number of slots.
+    Slots(usize),
+    /// Stop requesting jobs, or request jobs again.
+    Pause(bool),
+    /// Start no further jobs, and end.
+    Drain,
+}

@@ -1,0 +1,354 @@
+//! The deliveries of a run that are in flight, and their heartbeats.
+//!
+//! A heartbeat tells the server that a delivery is being processed, so that `ack_wait` starts
+//! again. It is due a third of `ack_wait` after the delivery or the last heartbeat. Heartbeats that
+//! are nearly due are sent with it.
+//!
+//! | state of a delivery | task | disposition | next |
+//! |---|---|---|---|
+//! | *looked up*: its history is read | none | none | *with the pool*; *ended* |
+//! | *with the pool*: queued or running | some | none | *ended*; *stuck* |
+//! | *ended*: its outcome is queued or being sent | none | some, or none while it is sent | removed |
+//! | *stuck*: the handler has exceeded `stuck_after` | some | as above, and then `is_acked` | removed, when the handler has returned as well |
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use async_nats::Subject;
+
+use super::job::Delivered;
+use super::job_task::{Disposition, Started};
+use crate::cancel::token::CancellationToken;
+use crate::sync::Arc;
+use crate::task::job::Task;
+
+/// Heartbeats that are due within this fraction of the period are sent early.
+const NEARLY: u32 = 8;
+
+/// One delivery in flight.
+pub(crate) struct InFlightJob {
+    pub(crate) delivered: Arc<Delivered>,
+    /// Cancelled when the job counts as stuck, and with the run's token.
+    pub(crate) token: CancellationToken,
+    /// The task of the pool, until the handler has ended.
+    pub(crate) task: Option<Arc<dyn Task>>,
+    /// When the handler started.
+    pub(crate) started: Started,
+    /// The outcome that is to be sent.
+    pub(crate) disposition: Option<Disposition>,
+    /// When the outcome is given up; `None` if there is none yet, or never.
+    pub(crate) give_up_at: Option<Instant>,
+    /// When the next heartbeat is due.
+    heartbeat_at: Instant,
+    /// When the job may be stuck; `None` if never, if it is stuck already, or if there is a
+    /// disposition.
+    stuck_at: Option<Instant>,
+    pub(crate) is_stuck: bool,
+    /// Of a stuck job: whether its outcome is confirmed. It still holds its slot.
+    pub(crate) is_acked: bool,
+    /// Of a stuck job with a confirmed outcome: whether its dead letter is stored.
+    pub(crate) is_dead: bool,
+    /// Whether the steps before the acknowledgement are done: a return is recorded, a dead letter
+    /// stored.
+    pub(crate) is_ready: bool,
+    /// Whether it holds a slot because it was given to the pool.
+    has_slot: bool,
+    /// Whether its acknowledgement is on its way, for the first time.
+    is_acking: bool,
+}
+
+/// All deliveries in flight, by number.
+pub(crate) struct InFlight {
+    jobs: BTreeMap<u64, InFlightJob>,
+    next_number: u64,
+    /// The number of deliveries that hold a slot.
+    slots_taken: usize,
+    /// The number of deliveries that are queued in the pool or running.
+    with_pool: usize,
+    /// The number of deliveries whose acknowledgement is on its way.
+    acking: usize,
+    /// The time between two heartbeats; `None` if none are sent.
+    period: Option<Duration>,
+    stuck_after: Option<Duration>,
+    /// When to check for due deliveries, at the latest.
+    next_check: Option<Instant>,
+}
+
+/// The deliveries that need attention.
+#[derive(Default)]
+pub(crate) struct Due {
+    /// Deliveries that are due for a heartbeat.
+    pub(crate) heartbeats: Vec<u64>,
+    /// Deliveries that have become stuck.
+    pub(crate) stuck: Vec<u64>,
+}
+
+impl InFlight {
+    pub(crate) fn new(period: Option<Duration>, stuck_after: Option<Duration>) -> Self {
+        Self {
+            jobs: BTreeMap::new(),
+            next_number: 0,
+            slots_taken: 0,
+            with_pool: 0,
+            acking: 0,
+            period,
+            stuck_after,
+            next_check: None,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Returns the number of deliveries that hold a slot: the pool has or had them, and their
+    /// outcome is not confirmed.
+    pub(crate) fn slots_taken(&self) -> usize {
+        self.slots_taken
+    }
+
+    /// Returns the number of deliveries that are queued in the pool or running.
+    pub(crate) fn with_pool(&self) -> usize {
+        self.with_pool
+    }
+
+    /// Returns the number of deliveries that no next job may be requested for: all whose
+    /// acknowledgement is not on its way.
+    pub(crate) fn not_acking(&self) -> usize {
+        self.jobs.len() - self.acking
+    }
+
+    /// Returns the number of handlers that have exceeded `stuck_after` and are still running.
+    pub(crate) fn stuck(&self) -> usize {
+        if self.stuck_after.is_none() {
+            return 0;
+        }
+        self.jobs.values().filter(|job| job.is_stuck).count()
+    }
+
+    /// Adds a delivery and returns its number.
+    pub(crate) fn insert(&mut self, delivered: Arc<Delivered>, token: CancellationToken) -> u64 {
+        let now = Instant::now();
+        let heartbeat_at = self.period.and_then(|period| now.checked_add(period));
+        self.next_check = self.next_check.into_iter().chain(heartbeat_at).min();
+        let job = InFlightJob {
+            delivered,
+            token,
+            task: None,
+            started: Started::default(),
+            disposition: None,
+            give_up_at: None,
+            heartbeat_at: heartbeat_at.unwrap_or(now),
+            stuck_at: None,
+            is_stuck: false,
+            is_acked: false,
+            is_dead: false,
+            is_ready: false,
+            has_slot: false,
+            is_acking: false,
+        };
+        let number = self.next_number;
+        self.jobs.insert(number, job);
+        self.next_number += 1;
+        number
+    }
+
+    /// Notes that the pool has the delivery. Its handler has `stuck_after` from the moment it
+    /// starts.
+    pub(crate) fn start(&mut self, number: u64, task: Arc<dyn Task>) {
+        let Some(job) = self.jobs.get_mut(&number) else { return };
+        job.task = Some(task);
+        job.has_slot = true;
+        self.slots_taken += 1;
+        self.with_pool += 1;
+        job.stuck_at = self.stuck_after.and_then(|time| Instant::now().checked_add(time));
+        self.next_check = self.next_check.into_iter().chain(job.stuck_at).min();
+    }
+
+    /// Returns `true` if an earlier delivery of the same job is in flight. Then the job has not
+    /// ended this process.
+    pub(crate) fn has_duplicate(&self, number: u64) -> bool {
+        let Some(job) = self.jobs.get(&number) else { return false };
+        let (sequence, origin) = (job.delivered.sequence, job.delivered.origin);
+        let mut others = self.jobs.iter().filter(|(other, _)| **other != number);
+        others.any(|(_, other)| (other.delivered.sequence, other.delivered.origin) == (sequence, origin))
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&InFlightJob> {
+        self.jobs.get(&number)
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut InFlightJob> {
+        self.jobs.get_mut(&number)
+    }
+
+    /// Notes that the handler of a delivery has ended, or never started.
+    pub(crate) fn finish(&mut self, number: u64) -> Option<&mut InFlightJob> {
+        let job = self.jobs.get_mut(&number)?;
+        self.with_pool -= usize::from(job.task.take().is_some());
+        job.stuck_at = None;
+        Some(job)
+    }
+
+    /// Notes that the acknowledgement of a delivery is on its way. Its slot counts as free for
+    /// requests, unless its handler still runs.
+    pub(crate) fn mark_acking(&mut self, number: u64) {
+        if let Some(job) = self.jobs.get_mut(&number)
+            && !job.is_stuck
+            && !std::mem::replace(&mut job.is_acking, true)
+        {
+            self.acking += 1;
+        }
+    }
+
+    /// Notes that the server has not taken the acknowledgement of a delivery.
+    pub(crate) fn unmark_acking(&mut self, number: u64) {
+        if let Some(job) = self.jobs.get_mut(&number) {
+            self.acking -= usize::from(std::mem::take(&mut job.is_acking));
+        }
+    }
+
+    /// Removes a delivery. Returns whether it jobs a slot.
+    pub(crate) fn release(&mut self, number: u64) -> Option<bool> {
+        let job = self.jobs.remove(&number)?;
+        self.acking -= usize::from(job.is_acking);
+        self.with_pool -= usize::from(job.task.is_some());
+        self.slots_taken -= usize::from(job.has_slot);
+        Some(job.has_slot)
+    }
+
+    /// Returns the delivery whose acknowledgement goes to this subject.
+    pub(crate) fn with_reply_subject(&self, subject: &str) -> Option<u64> {
+        let is_acked =
+            |job: &InFlightJob| job.give_up_at.is_some() && job.delivered.message.reply.as_deref() == Some(subject);
+        self.jobs.iter().find(|(_, job)| is_acked(job)).map(|(number, _)| *number)
+    }
+
+    /// Returns the tasks that may not have started.
+    pub(crate) fn tasks(&self) -> Vec<Arc<dyn Task>> {
+        self.jobs.values().filter_map(|job| job.task.clone()).collect()
+    }
+
+    /// Returns the numbers of all deliveries.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        self.jobs.keys().copied().collect()
+    }
+
+    /// Returns when to call [`due`](Self::due) again.
+    pub(crate) fn next_check(&self) -> Option<Instant> {
+        self.next_check
+    }
+
+    /// Makes every heartbeat due: the server may have missed some.
+    pub(crate) fn heartbeat_now(&mut self) {
+        let now = Instant::now();
+        self.jobs.values_mut().for_each(|job| job.heartbeat_at = now);
+        self.next_check = Some(now);
+    }
+
+    /// Returns the deliveries that need attention, if it is time to check.
+    pub(crate) fn due(&mut self, now: Instant) -> Due {
+        let mut due = Due::default();
+        if self.next_check.is_none_or(|moment| moment > now) {
+            return due;
+        }
+        self.next_check = None;
+        for (number, job) in &mut self.jobs {
+            if job.stuck_at.is_some_and(|moment| moment <= now) {
+                // Waiting for a worker of the pool does not count.
+                let since = job.started.get().copied().unwrap_or(now);
+                job.stuck_at = self.stuck_after.and_then(|time| since.checked_add(time));
+                if job.stuck_at.is_some_and(|moment| moment <= now) {
+                    (job.stuck_at, job.is_stuck) = (None, true);
+                    due.stuck.push(*number);
+                }
+            }
+            let mut next = job.stuck_at;
+            if let Some(period) = self.period.filter(|_| !job.is_stuck) {
+                if job.heartbeat_at <= now + period / NEARLY {
+                    due.heartbeats.push(*number);
+                    job.heartbeat_at = now + period;
+                }
+                next = next.into_iter().chain([job.heartbeat_at]).min();
+            }
+            self.next_check = self.next_check.into_iter().chain(next).min();
+        }
+        due
+    }
+
+    /// Returns the subjects for the heartbeats of these deliveries.
+    pub(crate) fn subjects(&self, numbers: &[u64], is_meant: impl Fn(&Delivered) -> bool) -> Vec<Subject> {
+        let meant = numbers.iter().filter_map(|number| self.jobs.get(number)).filter(|job| is_meant(&job.delivered));
+        meant.filter_map(|job| job.delivered.message.reply.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nats::worker::incarnation::Origin;
+    use crate::nats::worker::server_clock::ServerClock;
+
+    const PERIOD: Duration = Duration::from_secs(8);
+
+    fn hold(in_flight: &mut InFlight) -> u64 {
+        let message = async_nats::Message {
+            subject: "jobs".into(),
+            reply: Some("$JS.ACK.JOBS.worker.1.1.1.1.0".into()),
+            payload: "".into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        };
+        let origin = Origin { stream: 1, consumer: 1 };
+        let delivered = Delivered::read(message, origin, &Arc::new(ServerClock::new())).expect("a job");
+        in_flight.insert(Arc::new(delivered), CancellationToken::new())
+    }
+
+    /// A task that does nothing.
+    struct Idle;
+
+    impl Task for Idle {
+        fn run(&self, _: &crate::task::executor::Executor) {}
+
+        fn cancel(&self, _: crate::error::CancelReason, _: &crate::task::executor::Executor) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_is_due_after_each_period_and_none_without_jobs() {
+        let mut in_flight = InFlight::new(Some(PERIOD), None);
+        let start = Instant::now();
+        let _ = hold(&mut in_flight);
+        assert_eq!(in_flight.due(start).heartbeats.len(), 0);
+        let later = start + PERIOD + Duration::from_secs(1);
+        assert_eq!(in_flight.due(later).heartbeats.len(), 1);
+        assert_eq!(in_flight.due(later).heartbeats.len(), 0, "only once");
+        assert_eq!(in_flight.next_check(), Some(later + PERIOD));
+        in_flight.release(0);
+        assert_eq!(in_flight.due(later + PERIOD).heartbeats.len(), 0);
+        assert_eq!(in_flight.next_check(), None, "an idle run has no deadline");
+    }
+
+    #[test]
+    fn a_stuck_job_has_no_more_heartbeats_and_a_finished_one_is_never_stuck() {
+        let mut in_flight = InFlight::new(Some(PERIOD), Some(3 * PERIOD));
+        let start = Instant::now();
+        for number in [hold(&mut in_flight), hold(&mut in_flight), hold(&mut in_flight)] {
+            in_flight.start(number, Arc::new(Idle));
+        }
+        let _ = in_flight.get(0).expect("jobs").started.set(start);
+        let _ = in_flight.get(1).expect("jobs").started.set(start);
+        in_flight.finish(1);
+        let due = in_flight.due(start + 4 * PERIOD);
+        assert_eq!((due.stuck, due.heartbeats.len()), (vec![0], 2));
+        let due = in_flight.due(start + 6 * PERIOD);
+        assert_eq!((due.stuck, due.heartbeats.len()), (vec![], 2), "the third waits for a worker of the pool");
+    }
+}

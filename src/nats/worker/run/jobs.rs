@@ -1,0 +1,193 @@
+//! Requests jobs, receives them and dispatches them.
+
+use std::time::Duration;
+
+use async_nats::StatusCode;
+
+use super::state::{State, WorkerRun};
+use crate::io;
+use crate::nats::event::Event;
+use crate::nats::queue::dead_letter::DeadLetterReason;
+use crate::nats::worker::command::Command;
+use crate::nats::worker::history::JobRecord;
+use crate::nats::worker::job::Delivered;
+use crate::nats::worker::job_task::Disposition;
+use crate::nats::worker::metrics::add;
+use crate::nats::worker::{inbox, incarnation};
+use crate::sync::{Arc, Ordering};
+
+/// How long the server holds back a job that this worker had no room for.
+const RETURN_PAUSE: Duration = Duration::from_secs(1);
+/// How long a job that seems early waits at most for the server's time.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl WorkerRun {
+    /// Requests as many jobs as there is credit for, if jobs may be requested.
+    pub(crate) fn request_jobs(&mut self) {
+        if !matches!(self.state, State::Open(_)) {
+            return;
+        }
+        if self.was_disconnected
+            || self.is_paused
+            || self.health.is_sweeping
+            || !self.solo.is_none()
+            || self.is_pool_stuck()
+        {
+            return;
+        }
+        let State::Open(prepared) = &mut self.state else { return };
+        if !self.credit.has_requests() {
+            prepared.inbox.touch(); // the server had no reason to send anything until now
+        }
+        let most = if self.health.is_next_too_large { 1 } else { usize::MAX };
+        let jobs = self.credit.request(self.in_flight.not_acking(), most);
+        if jobs > 0 {
+            self.health.is_next_too_large = false;
+            prepared.request(jobs, self.context.config.max_bytes, &self.context.connection);
+        }
+    }
+
+    /// Handles a message that arrived in an inbox.
+    pub(crate) fn on_message(&mut self, message: async_nats::Message) {
+        if let State::Open(prepared) = &mut self.state {
+            prepared.inbox.touch();
+        }
+        self.health.denied = 0;
+        // A job may carry a status among its headers.
+        let is_job = message.reply.as_deref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
+        match message.status {
+            Some(status) if !is_job => self.receive_status(status, &message),
+            _ => self.receive_job(message),
+        }
+    }
+
+    /// Receives a job. One that was delivered before is looked up first.
+    pub(crate) fn receive_job(&mut self, message: async_nats::Message) {
+        self.credit.received();
+        let read = self.origin.and_then(|origin| Delivered::read(message, origin, &self.clock));
+        let Some(delivered) = read else {
+            self.emit(&Event::Warning("a message arrived that is not a job".to_owned()));
+            return;
+        };
+        let counters = &self.context.counters;
+        add(&counters.delivered);
+        if delivered.deliveries > 1 {
+            add(&counters.redelivered);
+        }
+        counters.pending.store(delivered.pending, Ordering::Relaxed);
+        let is_new = delivered.deliveries == 1;
+        let delivered = Arc::new(delivered);
+        let number = self.in_flight.insert(Arc::clone(&delivered), self.token.child_token());
+        if !self.clock.is_known() {
+            self.check_origin();
+        }
+        let is_early = !delivered.until_due().is_zero();
+        let asks_for_time = is_early && !self.clock.is_fresh();
+        if is_new && !asks_for_time {
+            return self.dispatch(number, JobRecord::default());
+        }
+        let (acker, commands) = (Arc::clone(&self.context.acker), self.context.commands.0.clone());
+        let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
+        self.context.connection.io.spawn(async move {
+            if asks_for_time {
+                let asking = incarnation::server_time(&connection, &config);
+                if let Ok(Some(time)) = io::timeout(LOOKUP_TIMEOUT, asking).await {
+                    delivered.clock.learn(time);
+                }
+            }
+            let record = if is_new { JobRecord::default() } else { acker.history.read(&delivered).await };
+            let _ = commands.send(Command::Known(number, record));
+        });
+    }
+
+    /// Decides what to do with a delivery, once everything is known of its job.
+    pub(crate) fn dispatch(&mut self, number: u64, record: JobRecord) {
+        let Some(job) = self.in_flight.get(number) else { return };
+        let delivered = Arc::clone(&job.delivered);
+        delivered.set_returns(record.returns);
+        if record != JobRecord::default() {
+            delivered.set_recorded();
+        }
+        let config = &self.context.config;
+        if let Some((reason, error)) = record.dead {
+            self.queue_outcome(number, Disposition::Dead { reason, error });
+        } else if !delivered.until_due().is_zero() {
+            self.queue_outcome(number, Disposition::Postpone(Duration::ZERO));
+        } else if delivered.attempts() > config.max_deliveries {
+            let error = "it was delivered too often without an outcome".to_owned();
+            self.queue_outcome(number, Disposition::Dead { reason: DeadLetterReason::Deliveries, error });
+        } else if !self.is_open() || self.is_paused || self.is_pending_full() || self.is_pool_stuck() {
+            self.queue_outcome(number, Disposition::Nak(self.pause_of_return()));
+        } else if !self.solo.is_none()
+            || (delivered.attempts() >= config.alone_from && !self.in_flight.has_duplicate(number))
+        {
+            self.run_alone(number);
+        } else {
+            self.pending.push_back(number);
+        }
+    }
+
+    /// Returns `true` if a further delivery would have to wait for more than the confirmation of an
+    /// outcome.
+    fn is_pending_full(&self) -> bool {
+        self.in_flight.with_pool() + self.pending.len() >= self.credit.slots()
+    }
+
+    /// Starts deliveries from the pending list while there are free slots.
+    pub(crate) fn start_next(&mut self) {
+        while self.in_flight.slots_taken() < self.credit.slots()
+            && let Some(number) = self.pending.pop_front()
+        {
+            self.start(number);
+        }
+    }
+
+    /// Returns the deliveries that wait for a slot.
+    pub(crate) fn return_pending(&mut self) {
+        for number in std::mem::take(&mut self.pending) {
+            self.queue_outcome(number, Disposition::Nak(Duration::ZERO));
+        }
+    }
+
+    /// Passes a delivery to the pool.
+    pub(crate) fn start(&mut self, number: u64) {
+        let Some(job) = self.in_flight.get(number) else { return };
+        let (dispatcher, counters) = (&self.context.dispatcher, &self.context.counters);
+        counters.enter(); // before its handler can start
+        let task = dispatcher.take(number, Arc::clone(&job.delivered), &job.token, &job.started, &self.dispositions.0);
+        match task {
+            Some(task) => self.in_flight.start(number, task),
+            None => {
+                counters.leave(1);
+                self.queue_outcome(number, Disposition::Nak(Duration::ZERO));
+            }
+        }
+    }
+
+    /// Returns the delay of a returned job. It is zero in a drain and in a pause, since this worker
+    /// requests no jobs then.
+    pub(crate) fn pause_of_return(&self) -> Duration {
+        if self.is_open() && !self.is_paused { RETURN_PAUSE } else { Duration::ZERO }
+    }
+
+    /// Handles a status message of the server.
+    pub(crate) fn receive_status(&mut self, status: StatusCode, message: &async_nats::Message) {
+        let text = message.description.as_deref().unwrap_or_default();
+        let State::Open(prepared) = &self.state else { return };
+        if status == StatusCode::IDLE_HEARTBEAT || !prepared.inbox.owns(&message.subject) {
+            return;
+        }
+        let is_lost = status == StatusCode::NO_RESPONDERS || text.contains("Deleted");
+        if let Some(jobs) = inbox::returned(message) {
+            self.credit.returned(jobs);
+            self.health.is_next_too_large = inbox::is_too_large(message);
+            self.health.note_idle(status == StatusCode::TIMEOUT);
+        } else if is_lost {
+            self.lease.void();
+            self.emit(&Event::ConsumerLost { consumer: self.context.config.consumer.clone() });
+            self.prepare_again();
+        } else {
+            self.fail(format!("{status} {text}"));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The data of one run of a worker.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use super::health::Health;
+use super::lease::Lease;
+use super::pending_acks::PendingAcks;
+use crate::cancel::token::CancellationToken;
+use crate::io::{self, Sleep, mpsc};
+use crate::nats::core::inner::ConnectionInner;
+use crate::nats::error::WorkerError;
+use crate::nats::event::Event;
+use crate::nats::worker::ack::Acker;
+use crate::nats::worker::command::Command;
+use crate::nats::worker::config::ConsumerConfig;
+use crate::nats::worker::credit::Credit;
+use crate::nats::worker::in_flight::InFlight;
+use crate::nats::worker::inbox::{Inbox, Prepared};
+use crate::nats::worker::incarnation::Origin;
+use crate::nats::worker::job_task::{Dispatcher, Disposition, DispositionSender};
+use crate::nats::worker::metrics::Counters;
+use crate::nats::worker::server_clock::ServerClock;
+use crate::sync::Arc;
+use crate::task::executor::Executor;
+
+/// What a run works with.
+pub(crate) struct RunContext {
+    pub(crate) connection: Arc<ConnectionInner>,
+    pub(crate) config: Arc<ConsumerConfig>,
+    pub(crate) slots: usize,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) acker: Arc<Acker>,
+    pub(crate) dispatcher: Box<dyn Dispatcher>,
+    pub(crate) executor: Arc<Executor>,
+    pub(crate) commands: (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Command>),
+}
+
+/// The data of one run.
+pub(crate) struct WorkerRun {
+    pub(crate) context: RunContext,
+    pub(crate) dispositions: (DispositionSender, mpsc::UnboundedReceiver<(u64, Disposition)>),
+    pub(crate) in_flight: InFlight,
+    pub(crate) credit: Credit,
+    /// Deliveries that wait for a slot, the oldest first. A slot is confirmed free soon for each.
+    pub(crate) pending: VecDeque<u64>,
+    pub(crate) acks: PendingAcks,
+    pub(crate) state: State,
+    /// The stream and the consumer of current deliveries, once they are known.
+    pub(crate) origin: Option<Origin>,
+    pub(crate) clock: Arc<ServerClock>,
+    pub(crate) lease: Lease,
+    pub(crate) solo: Solo,
+    /// Whether the user paused the worker: no jobs are requested.
+    pub(crate) is_paused: bool,
+    pub(crate) health: Health,
+    /// Inboxes that are being closed and may still receive messages.
+    pub(crate) closing: Vec<Inbox>,
+    /// The number of attempts to prepare; the result of an earlier one is stale.
+    pub(crate) prepare_count: u64,
+    /// The number of failures to prepare since the last success.
+    pub(crate) failures: u32,
+    /// Whether the connection was lost since the last success.
+    pub(crate) was_disconnected: bool,
+    /// The parent of all jobs' tokens; cancelled when a drain takes too long.
+    pub(crate) token: CancellationToken,
+    pub(crate) sleep: Pin<Box<Sleep>>,
+    /// The deadline of `sleep`.
+    pub(crate) wakes_at: Instant,
+}
+
+/// The phase of a run. See the table in `run`.
+pub(crate) enum State {
+    Preparing,
+    Pausing {
+        until: Instant,
+    },
+    Open(Box<Prepared>),
+    /// The run is ending, with the error that ended it, if there is one.
+    Draining {
+        /// When the tokens are cancelled; `None` if they have been, or never are.
+        last_call: Option<Instant>,
+        until: Option<Instant>,
+        error: Option<WorkerError>,
+    },
+}
+
+impl WorkerRun {
+    pub(crate) fn new(context: RunContext) -> Self {
+        let config = &context.config;
+        let in_flight = InFlight::new(config.heartbeat_period(), config.stuck_after);
+        let credit = Credit::new(context.slots);
+        context.counters.change_slots(0, context.slots);
+        let now = Instant::now();
+        Self {
+            dispositions: mpsc::unbounded_channel(),
+            in_flight,
+            credit,
+            pending: VecDeque::new(),
+            acks: PendingAcks::default(),
+            state: State::Pausing { until: now },
+            origin: None,
+            clock: Arc::new(ServerClock::new()),
+            lease: Lease::default(),
+            solo: Solo::None,
+            is_paused: false,
+            health: Health::default(),
+            closing: Vec::new(),
+            prepare_count: 0,
+            failures: 0,
+            was_disconnected: false,
+            token: CancellationToken::new(),
+            sleep: Box::pin(io::sleep(Duration::ZERO)),
+            wakes_at: now,
+            context,
+        }
+    }
+
+    /// Returns `true` if jobs may still be started.
+    pub(crate) fn is_open(&self) -> bool {
+        !matches!(self.state, State::Draining { .. })
+    }
+
+    pub(crate) fn emit(&self, event: &Event) {
+        self.context.connection.callback.call(event);
+    }
+}
+
+/// The job that runs alone, if there is one. See the table in `solo`.
+pub(crate) enum Solo {
+    None,
+    Waiting { number: u64, until: Option<Instant> },
+    Running { number: u64 },
+}
+
+impl Solo {
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        if let Self::Waiting { until, .. } = self { *until } else { None }
+    }
+
+    /// Notes that a delivery is no longer in flight.
+    pub(crate) fn note_end(&mut self, ended: u64) {
+        if let Self::Waiting { number, .. } | Self::Running { number } = self
+            && *number == ended
+        {
+            *self = Self::None;
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The builder of pools. Setters store, `build` checks once, and the settings are final from then
+//! on.
+
+use std::env;
+use std::fmt;
+
+use super::inner::PoolInner;
+use super::overflow::Overflow;
+use super::shutdown::{self, OnDrop};
+use super::worker::{self, WorkerSettings};
+use super::worker_pool::{PoolSettings, WorkerPool, check_workers};
+use crate::error::BuildError;
+use crate::error::panic::TaskPanic;
+use crate::observe::observer::Observer;
+use crate::sync::{self, Arc, StaticOnceLock};
+use crate::task::executor::Hooks;
+
+/// The default capacity of a queue.
+const DEFAULT_QUEUE_CAPACITY: usize = 1024;
+/// The largest capacity of a queue. Its memory, 64 bytes for each place, is allocated at once.
+const MAX_QUEUE_CAPACITY: usize = 1 << 24;
+/// The largest stack of a worker, in bytes.
+const MAX_STACK_SIZE: usize = isize::MAX as usize / 2;
+/// The environment variable that overrides the number of workers of the global pool.
+const WORKERS_VARIABLE: &str = "WORKCREW_WORKERS";
+
+/// A builder of pools. Returned by [`WorkerPool::builder`].
+///
+/// Setters only store, and [`build`](Self::build) checks the settings. If a setter is called twice,
+/// the last call counts; this includes hooks and observers.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::{OnDrop, Overflow, WorkerPool};
+///
+/// let pool = WorkerPool::builder()
+///     .workers(4)
+///     .queue_capacity(256)
+///     .thread_name("mailer")
+///     .overflow(Overflow::CallerRuns)
+///     .on_drop(OnDrop::Cancel)
+///     .on_panic(|panic| eprintln!("{panic}"))
+///     .build()?;
+/// assert_eq!((pool.workers(), pool.queue_capacity()), (4, 256));
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct WorkerPoolBuilder {
+    /// `None` means one worker for each CPU.
+    workers: Option<usize>,
+    queue_capacity: usize,
+    worker_settings: WorkerSettings,
+    overflow: Overflow,
+    on_drop: OnDrop,
+    hooks: Hooks,
+    timing: bool,
+}
+
+impl WorkerPoolBuilder {
+    fn new() -> Self {
+        Self {
+            workers: None,
+            queue_capacity: DEFAULT_QUEUE_CAPACITY,
+            worker_settings: WorkerSettings { thread_name: "workcrew".to_owned(), ..WorkerSettings::default() },
+            overflow: Overflow::default(),
+            on_drop: OnDrop::default(),
+            hooks: Hooks::default(),
+            timing: false,
+        }
+    }
+
+    /// Sets the number of workers, from 1 to 65,536.
+    ///
+    /// Default: the number of CPUs that this process may use, limits of a container included.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Sets the capacity of the queue, from 1 to 16,777,216 jobs. `build` allocates 64 bytes for
+    /// each.
+    ///
+    /// Default: 1,024.
+    pub fn queue_capacity(mut self, jobs: usize) -> Self {
+        self.queue_capacity = jobs;
+        self
+    }
+
+    /// Sets the first part of the names of the pool's threads.
+    ///
+    /// Default: `workcrew`. The threads are then named:
+    ///
+    /// | thread | name |
+    /// |---|---|
+    /// | worker | `workcrew-0` and so on, by its index |
+    /// | timer thread | `workcrew-timer` |
+    /// | I/O thread and its blocking helpers | `workcrew-io`, `workcr-blocking` |
+    ///
+    /// Linux keeps the first 15 bytes of a thread's name. A longer name loses the end of its first
+    /// part there, never the index: worker 11 of `image-processing` is `image-proces-11`.
+    /// [`std::thread::Thread::name`] returns the same name as the system. At least 9 bytes of the
+    /// first part remain for workers and for the timer thread, so choose names that differ in
+    /// these. On other systems the name is cut to their own limit, if they have one; Windows has
+    /// none.
+    ///
+    /// [`build`](Self::build) returns an error for a name that contains a NUL.
+    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
+        self.worker_settings.thread_name = name.into();
+        self
+    }
+
+    /// Sets the stack size of each worker, in bytes. The operating system may round it up.
+    ///
+    /// Default: that of the standard library (2 MiB, or `RUST_MIN_STACK`).
+    ///
+    /// A worker runs tasks nested in each other up to 64 deep, so a small stack must have room for
+    /// that many frames of *your* tasks. For 64 joins of tasks that do nothing else, a debug build
+    /// takes less than 192 KiB (x86-64, rustc 1.95).
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.worker_settings.stack_size = Some(bytes);
+        self
+    }
+
+    /// Sets what `execute` and `spawn` do when the queue is full.
+    ///
+    /// Default: [`Overflow::Block`].
+    pub fn overflow(mut self, policy: Overflow) -> Self {
+        self.overflow = policy;
+        self
+    }
+
+    /// Sets what dropping the pool does.
+    ///
+    /// Default: [`OnDrop::Drain`], which blocks. In async code choose [`OnDrop::Detach`].
+    pub fn on_drop(mut self, policy: OnDrop) -> Self {
+        self.on_drop = policy;
+        self
+    }
+
+    /// Sets a hook that each worker calls when its thread starts, with its index.
+    ///
+    /// A panic of the hook is contained and counted.
+    pub fn on_thread_start(mut self, f: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        self.worker_settings.on_start = Some(Arc::new(f));
+        self
+    }
+
+    /// Sets a hook that each worker calls when its thread ends, with its index.
+    ///
+    /// A panic of the hook is contained and counted.
+    pub fn on_thread_stop(mut self, f: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        self.worker_settings.on_stop = Some(Arc::new(f));
+        self
+    }
+
+    /// Sets a hook that is called with each panic of a task.
+    ///
+    /// It is called at once, on the thread that ran the task, before any waiter of the task is
+    /// notified. A panic of the hook itself is contained and counted. The hook may submit tasks.
+    /// Hooks are nested at most 16 deep; see [`Observer`].
+    pub fn on_panic(mut self, f: impl Fn(&TaskPanic) + Send + Sync + 'static) -> Self {
+        self.hooks.on_panic = Some(Box::new(f));
+        self
+    }
+
+    /// Sets an observer, which is called at each step of each task.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.hooks.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Sets whether [`Metrics`](crate::Metrics) include histograms of queue wait and run time.
+    ///
+    /// Default: `false`. Costs three readings of the clock for each task, instead of at most one
+    /// for [`WorkerPool::running`].
+    pub fn timing(mut self, timing: bool) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Checks the settings and starts the workers.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], if a setting is out of range or a thread could not be started. Threads that
+    /// had been started are joined.
+    pub fn build(self) -> Result<WorkerPool, BuildError> {
+        let cpus = num_cpus::get();
+        sync::set_cpu_count(cpus);
+        let workers = self.workers.unwrap_or(cpus);
+        check_workers(workers)?;
+        self.check()?;
+        let inner = Arc::new(PoolInner::new(self.queue_capacity, self.overflow, self.hooks, self.timing));
+        let resize = inner.workers.set_target(workers);
+        if let Err(error) = worker::start(&inner, &self.worker_settings, resize.missing) {
+            shutdown::shutdown(&inner);
+            return Err(error);
+        }
+        let settings = PoolSettings { workers: self.worker_settings, on_drop: self.on_drop };
+        Ok(WorkerPool::assemble(inner, settings))
+    }
+
+    /// Checks all settings except the number of workers.
+    fn check(&self) -> Result<(), BuildError> {
+        let stack_size = self.worker_settings.stack_size.unwrap_or(0);
+        if self.queue_capacity == 0 {
+            Err(BuildError::ZeroQueueCapacity)
+        } else if self.queue_capacity > MAX_QUEUE_CAPACITY {
+            Err(BuildError::QueueTooLarge { requested: self.queue_capacity, limit: MAX_QUEUE_CAPACITY })
+        } else if self.worker_settings.thread_name.contains('\0') {
+            Err(BuildError::InvalidThreadName)
+        } else if stack_size > MAX_STACK_SIZE {
+            Err(BuildError::StackTooLarge { requested: stack_size, limit: MAX_STACK_SIZE })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Default for WorkerPoolBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for WorkerPoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerPoolBuilder")
+            .field("workers", &self.workers)
+            .field("queue_capacity", &self.queue_capacity)
+            .field("thread_name", &self.worker_settings.thread_name)
+            .field("stack_size", &self.worker_settings.stack_size)
+            .field("overflow", &self.overflow)
+            .field("on_drop", &self.on_drop)
+            .field("timing", &self.timing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// # Creating pools
+impl WorkerPool {
+    /// Creates a pool with one worker for each CPU and a queue of 1,024 jobs.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Spawn`], if a thread could not be started.
+    pub fn new() -> Result<Self, BuildError> {
+        Self::builder().build()
+    }
+
+    /// Returns a builder with default settings.
+    pub fn builder() -> WorkerPoolBuilder {
+        WorkerPoolBuilder::new()
+    }
+
+    /// Returns the global pool of the process, which is built at the first call.
+    ///
+    /// It is never dropped, so what is queued when `main` returns is lost. To prevent that, call
+    /// [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) on it at the end of `main`.
+    ///
+    /// It is built like that of [`new`](Self::new), but the environment variable `WORKCREW_WORKERS`
+    /// overrides the number of workers. Libraries should take a pool from their caller instead.
+    ///
+    /// # Panics
+    ///
+    /// If the pool cannot be built, because a thread could not be started or the variable is not a
+    /// valid number of workers. The next call tries again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let sum = workcrew::WorkerPool::global().spawn(|| 1 + 2)?.join()?;
+    /// assert_eq!(sum, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn global() -> &'static Self {
+        static GLOBAL: StaticOnceLock<WorkerPool> = StaticOnceLock::new();
+        GLOBAL.get_or_init(|| {
+            let built = builder_from_environment().and_then(WorkerPoolBuilder::build);
+            built.unwrap_or_else(|error| panic!("the global pool cannot be built: {error}"))
+        })
+    }
+}
+
+fn builder_from_environment() -> Result<WorkerPoolBuilder, BuildError> {
+    let builder = WorkerPoolBuilder::new().thread_name("workcrew-global");
+    match env::var_os(WORKERS_VARIABLE) {
+        None => Ok(builder),
+        Some(value) => match value.to_str().and_then(|text| text.trim().parse().ok()) {
+            Some(workers) => Ok(builder.workers(workers)),
+            None => Err(BuildError::InvalidEnvironment { value: value.to_string_lossy().into_owned() }),
+        },
+    }
+}

@@ -1,0 +1,113 @@
+//! The public methods that end a pool. `shutdown` implements them.
+
+use std::time::Duration;
+
+use super::shutdown::{self, ShutdownReport};
+use super::worker_pool::WorkerPool;
+
+/// # Ending
+///
+/// Each of these methods may be called from any thread, more than once, and while other threads
+/// submit. A submitter that waits for room gets its closure back.
+///
+/// A task that never ends cannot be stopped, but it can be left behind.
+/// [`shutdown_timeout`](Self::shutdown_timeout) and [`shutdown_now`](Self::shutdown_now) report
+/// which tasks are still running when they return. From then on, these do not wait for them:
+///
+/// - the drop of the pool, under any [`OnDrop`](crate::OnDrop) policy and on any thread;
+/// - [`shutdown`](Self::shutdown), whether it is called later or already waits in another thread;
+/// - the drop of a driver, an event bus, or a gRPC or NATS client of the pool.
+///
+/// So a process whose `main` returns after such a report ends, and the stuck task ends with it. A
+/// task that was left behind and does end is counted like any other, and its worker leaves.
+///
+/// Calls that ask for more time still wait: another `shutdown_timeout` up to its own limit, and the
+/// waits for the tasks themselves. Those are [`JoinHandle::join`](crate::JoinHandle::join),
+/// [`wait_idle`](Self::wait_idle), the end of a [scope](Self::scope), and the like.
+///
+/// # Async code
+///
+/// `shutdown`, `shutdown_timeout` and the drop of the last reference block the thread of the async
+/// runtime. Build the pool with [`OnDrop::Detach`](crate::OnDrop::Detach), or end it on a thread
+/// that may block.
+impl WorkerPool {
+    /// Refuses new tasks and returns at once. Queued tasks still run, and then the workers end.
+    /// Tasks that wait for their time are cancelled.
+    ///
+    /// To wait for the end, call [`shutdown`](Self::shutdown) or drop the pool.
+    pub fn close(&self) {
+        shutdown::close(self.inner());
+    }
+
+    /// Refuses new tasks, runs what is queued and joins the workers. Blocks until then.
+    ///
+    /// A task that never ends makes it wait forever, unless another thread calls
+    /// [`shutdown_timeout`](Self::shutdown_timeout) or [`shutdown_now`](Self::shutdown_now). When
+    /// such a call reports a task as still running, `shutdown` returns. After such a report it
+    /// returns at once.
+    ///
+    /// If a task of this pool calls it, it does not wait: the pool runs what is queued and ends
+    /// after that task. The same holds for a task of another pool that a task of this pool waits
+    /// for.
+    pub fn shutdown(&self) {
+        shutdown::shutdown(self.inner());
+    }
+
+    /// Like [`shutdown`](Self::shutdown), but waits at most for `timeout` and reports what was
+    /// left.
+    ///
+    /// When the limit has passed, tasks that have not started are cancelled, and so are the tokens
+    /// of running groups and scopes. A plain task has a token only if you gave it one. Tasks that
+    /// are still running are left behind for good: no drop and no other shutdown waits for them. A
+    /// second call returns at once, and reports the tasks that are still running. To give them more
+    /// time, call [`wait_idle_timeout`](Self::wait_idle_timeout).
+    ///
+    /// `Duration::ZERO` checks once, and `Duration::MAX` waits forever. Neither this nor the later
+    /// drop of the pool waits for destructors of the workers' thread locals. If the report says
+    /// `drained`, `shutdown` waits for them.
+    ///
+    /// The calling thread drops the closures that it cancels and calls the observer about them. If
+    /// that user code blocks, this call returns after its limit.
+    ///
+    /// If a task of this pool calls it, it does not wait, cancel or leave anything behind. It then
+    /// acts like [`close`](Self::close), with a report.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let (started, start) = channel();
+    /// pool.execute(move || {
+    ///     started.send(()).unwrap();
+    ///     loop {
+    ///         std::thread::park(); // never ends
+    ///     }
+    /// })?;
+    /// start.recv()?;
+    /// let report = pool.shutdown_timeout(Duration::from_millis(5));
+    /// assert_eq!((report.drained, report.tasks_running), (false, 1));
+    /// drop(pool); // returns at once
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use = "the report says whether the pool was drained"]
+    pub fn shutdown_timeout(&self, timeout: Duration) -> ShutdownReport {
+        shutdown::shutdown_timeout(self.inner(), timeout)
+    }
+
+    /// Refuses new tasks, cancels the tasks that have not started and the tokens of running groups
+    /// and scopes, and returns a report. Does not wait for running tasks.
+    ///
+    /// Tasks that the report counts as running are left behind for good: no drop and no
+    /// [`shutdown`](Self::shutdown) waits for them. To wait for them up to a limit, call
+    /// [`shutdown_timeout`](Self::shutdown_timeout) next. If no task was running, the drop of the
+    /// pool still waits until the workers have left.
+    ///
+    /// The same holds if a task of this pool calls it. The report counts that task too.
+    #[allow(clippy::must_use_candidate, reason = "the report is often not needed")]
+    pub fn shutdown_now(&self) -> ShutdownReport {
+        shutdown::shutdown_now(self.inner())
+    }
+}

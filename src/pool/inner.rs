@@ -1,0 +1,238 @@
+//! The inside of a pool, which the pool, its workers and its groups share.
+//!
+//! It joins the executor, the queue, the workers and the timers. How jobs get into the queue is the
+//! subject of `submit`; how the pool ends is that of `shutdown`.
+
+#[cfg(feature = "driver")]
+use std::any::Any;
+
+use super::group_registry::{GroupRegistry, Registration};
+use super::overflow::Overflow;
+use super::worker_set::WorkerSet;
+use crate::cancel::token::CancellationToken;
+use crate::error::CancelReason;
+use crate::observe::metrics::Metrics;
+use crate::observe::worker_counters::WorkerCounters;
+use crate::queue::{FIFO_SHARD, PopCursor, Queue};
+#[cfg(feature = "driver")]
+use crate::sync::Mutex;
+use crate::sync::{Arc, Weak};
+use crate::task::context::PoolId;
+use crate::task::executor::{Executor, Hooks};
+use crate::task::job::{Job, TicketHolder};
+use crate::timer::thread::TimerThread;
+
+/// The inside of one pool. Owned by the pool, its workers and its groups, never by a job in its
+/// queue.
+///
+/// Aligned, so that its reference count, which every group changes, is not on the cache line of the
+/// fields that every task reads.
+#[repr(align(128))]
+pub(crate) struct PoolInner {
+    /// Runs the tasks.
+    pub(crate) executor: Arc<Executor>,
+    /// The worker threads.
+    pub(crate) workers: WorkerSet,
+    /// The tasks that wait for their time.
+    pub(crate) timers: Arc<TimerThread>,
+    /// The jobs that wait for a worker.
+    pub(super) queue: Arc<Queue<Job>>,
+    /// The policy for a full queue.
+    pub(super) overflow: Overflow,
+    /// The groups and subscriptions that may have tasks.
+    pub(crate) groups: GroupRegistry<dyn TicketHolder>,
+    /// Cancelled when the pool is closed: notifies waiters without a thread.
+    pub(crate) shutdown_token: CancellationToken,
+    /// Cancelled when a report has left something behind: notifies waits that sleep with locks of
+    /// their own.
+    pub(crate) left_behind: CancellationToken,
+    /// The state of the `io` module.
+    #[cfg(feature = "driver")]
+    pub(crate) io: IoState,
+}
+
+/// The state that the `io` module keeps in each pool.
+#[cfg(feature = "driver")]
+#[derive(Default)]
+pub(crate) struct IoState {
+    /// What all drivers of the pool share. The drivers own it.
+    pub(crate) shared: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// Cancelled when tasks that have not started are cancelled.
+    pub(crate) cancelling: CancellationToken,
+}
+
+impl PoolInner {
+    pub(crate) fn new(queue_capacity: usize, overflow: Overflow, hooks: Hooks, timing: bool) -> Self {
+        let executor = Arc::new(Executor::new(hooks, timing));
+        let queue = Arc::new(Queue::new(queue_capacity));
+        let weak_queue = Arc::downgrade(&queue);
+        executor.tracker.on_drained(move || {
+            if let Some(queue) = weak_queue.upgrade() {
+                queue.wake_workers();
+            }
+        });
+        let timers = Arc::new(TimerThread::new(&queue));
+        let workers = WorkerSet::new(executor.pool_id);
+        Self {
+            executor,
+            workers,
+            timers,
+            queue,
+            overflow,
+            groups: GroupRegistry::new(),
+            shutdown_token: CancellationToken::new(),
+            left_behind: CancellationToken::new(),
+            #[cfg(feature = "driver")]
+            io: IoState::default(),
+        }
+    }
+
+    /// Returns the id of the pool.
+    pub(crate) fn id(&self) -> PoolId {
+        self.executor.pool_id
+    }
+}
+
+/// # Jobs
+impl PoolInner {
+    /// Returns the next job for a worker, blocking until there is one. Returns `None` if the pool
+    /// is drained or workers must retire, and may also do so spuriously.
+    #[inline]
+    pub(crate) fn next_job(&self, cursor: &mut PopCursor, counters: &WorkerCounters) -> Option<Job> {
+        if let Some(job) = self.queue.try_pop(cursor) {
+            return Some(job);
+        }
+        self.executor.tracker.check_idle();
+        let job = self.queue.pop(cursor, || self.executor.tracker.is_drained() || self.workers.has_surplus());
+        counters.invalidate_clock();
+        // A timer may have been queued after the last look and before the closing that this worker
+        // has seen.
+        job.or_else(|| if self.executor.tracker.is_drained() { self.queue.try_pop(cursor) } else { None })
+    }
+
+    /// Runs a dequeued job, or cancels it if the pool is being cancelled.
+    #[inline]
+    pub(crate) fn run(&self, current: &mut Option<Job>) {
+        if self.executor.tracker.is_cancelling() {
+            self.cancel_current(current, CancelReason::ShutDown);
+        } else if let Some(job) = current {
+            job.run(&self.executor);
+        }
+    }
+
+    /// Cancels a dequeued job, unless it was started.
+    pub(crate) fn cancel_current(&self, current: &mut Option<Job>, reason: CancelReason) {
+        if let Some(job) = current.take()
+            && !job.is_consumed()
+        {
+            job.cancel(reason, &self.executor);
+        }
+    }
+
+    /// Pushes a job into the unbounded lane. Never refuses it, never waits.
+    pub(crate) fn push_unbounded(&self, job: Job) {
+        self.queue.push_unbounded(job, FIFO_SHARD, Job::is_stale);
+    }
+
+    /// Returns `true` if a worker is idle. May be stale when it returns.
+    pub(crate) fn has_idle_worker(&self) -> bool {
+        self.queue.has_idle_worker()
+    }
+
+    /// Returns the number of queued jobs, tickets included. May be stale when it returns.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.total_len()
+    }
+
+    /// Wakes every sleeping worker, so that it checks whether it must retire.
+    pub(crate) fn wake_workers(&self) {
+        self.queue.wake_workers();
+    }
+}
+
+/// # Tickets
+impl PoolInner {
+    /// Queues a ticket behind all others. Never refuses it, never waits.
+    pub(crate) fn send_ticket(&self, group: Weak<dyn TicketHolder>) {
+        self.push_unbounded(Job::Ticket(group));
+    }
+
+    /// Queues the first ticket of a group that has become ready. Uses the shard of its
+    /// registration, so that threads that create groups do not contend with each other.
+    pub(crate) fn send_first_ticket(&self, group: Weak<dyn TicketHolder>, registration: &Registration) {
+        self.queue.push_unbounded(Job::Ticket(group), registration.shard, Job::is_stale);
+    }
+
+    /// Takes back the last ticket of the registration's shard, if it is one of this group. Returns
+    /// `true` if it was.
+    ///
+    /// A useless ticket need not be in the queue, where it would keep the memory of its group.
+    #[inline]
+    pub(crate) fn unpush_ticket<G>(&self, group: &Arc<G>, registration: &Registration) -> bool {
+        self.queue.unpush(registration.shard, |job| job.is_ticket_of(group)).is_some()
+    }
+
+    /// Has every group send the tickets that additional workers can run.
+    ///
+    /// May miss a group that is being created. That group sees the new number of workers when it
+    /// gets its next task, if not before.
+    pub(crate) fn send_missing_tickets(&self) {
+        for group in self.groups.live() {
+            group.send_tickets();
+        }
+    }
+}
+
+/// # Closing
+impl PoolInner {
+    /// Refuses new tasks. Submitters that wait for room get their closures back, and tasks that
+    /// wait for their time are cancelled.
+    pub(crate) fn close(&self) {
+        // First, so that no timer is queued in a pool whose workers have left.
+        let waiting = self.timers.close();
+        self.executor.tracker.close();
+        self.queue.close();
+        self.shutdown_token.cancel_with(CancelReason::ShutDown);
+        for task in waiting {
+            task.cancel(CancelReason::ShutDown, &self.executor);
+        }
+    }
+
+    /// Closes the pool and cancels every task that has not started.
+    pub(crate) fn cancel_queued(&self) {
+        self.executor.tracker.start_cancelling();
+        self.close();
+        for group in self.groups.live() {
+            group.cancel(CancelReason::ShutDown);
+        }
+        #[cfg(feature = "driver")]
+        self.io.cancelling.cancel_with(CancelReason::ShutDown);
+        let mut cursor = PopCursor::default();
+        while let Some(job) = self.queue.try_pop(&mut cursor) {
+            job.cancel(CancelReason::ShutDown, &self.executor);
+        }
+    }
+}
+
+/// # Metrics
+impl PoolInner {
+    /// Returns the number of jobs in the bounded lane. May be stale when it returns.
+    pub(crate) fn queue_len(&self) -> usize {
+        self.queue.bounded_len()
+    }
+
+    /// Returns the capacity of the bounded lane.
+    pub(crate) fn queue_capacity(&self) -> usize {
+        self.queue.capacity()
+    }
+
+    /// Returns a snapshot of the pool's metrics.
+    pub(crate) fn metrics(&self) -> Metrics {
+        Metrics {
+            workers: self.workers.target(),
+            queue_capacity: self.queue_capacity(),
+            timers_pending: self.timers.len(),
+            ..self.executor.tracker.snapshot()
+        }
+    }
+}

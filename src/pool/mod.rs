@@ -1,0 +1,18 @@
+//! The pool: worker threads, one queue and timers.
+//!
+//! Users see `worker_pool`, `builder`, `submit`, `overflow`, `spawn_async`, `timers` and `ending`.
+//! The workers share `inner`.
+
+pub(crate) mod builder;
+pub(crate) mod ending;
+pub(crate) mod group_registry;
+pub(crate) mod inner;
+pub(crate) mod overflow;
+pub(crate) mod queue_room;
+pub(crate) mod shutdown;
+pub(crate) mod spawn_async;
+pub(crate) mod submit;
+pub(crate) mod timers;
+pub(crate) mod worker;
+pub(crate) mod worker_pool;
+pub(crate) mod worker_set;

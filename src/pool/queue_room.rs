@@ -1,0 +1,71 @@
+//! Waiting for room in the queue of a pool, from a task of another pool, known to the registry of
+//! waits.
+//!
+//! A worker makes room when it takes the oldest job. If no worker of the pool is awake, a worker
+//! that waits for the submitting task does so. Its wait may therefore run a job that it did not ask
+//! for, because the submission needs the place of that job.
+
+use std::time::Instant;
+
+use crate::error::CancelReason;
+use crate::queue::{PushError, Queue};
+use crate::sync::Arc;
+use crate::task::context::{AwaitedId, PoolId};
+use crate::task::executor::Executor;
+use crate::task::job::Job;
+use crate::task::waits::{self, Awaited, Kind, Needs, Refused, Wait};
+use crate::time::deadline::Deadline;
+
+/// Room in the queue of a pool, as something that is waited for.
+pub(crate) struct QueueRoom {
+    pub(crate) queue: Arc<Queue<Job>>,
+    pub(crate) executor: Arc<Executor>,
+}
+
+impl QueueRoom {
+    /// Pushes a job as soon as there is room, and helps meanwhile. Called on a thread with tasks on
+    /// its stack.
+    pub(crate) fn push(self, job: Job) -> Result<(), PushError<Job>> {
+        let queue = Arc::clone(&self.queue);
+        let mut left = Some(job);
+        let target: Arc<dyn Awaited> = Arc::new(self);
+        let sleep = |wait: &Wait, until: Option<Instant>| {
+            let job = left.take().expect("the job is here until it is pushed or refused");
+            let pushed = queue.push_unless(job, Deadline::NEVER.earlier(until), || wait.is_notified());
+            let is_over = !matches!(pushed, Err(PushError::Timeout(_)));
+            left = pushed.err().map(|(PushError::Timeout(job) | PushError::Closed(job))| job);
+            is_over
+        };
+        match waits::wait(&target, Kind::Open, sleep) {
+            Ok(()) => left.map_or(Ok(()), |job| Err(PushError::Closed(job))),
+            Err(Refused) => unreachable!("an open wait is not refused"),
+        }
+    }
+}
+
+impl Awaited for QueueRoom {
+    fn awaited_id(&self) -> AwaitedId {
+        AwaitedId::of(&*self.queue)
+    }
+
+    fn pool(&self) -> PoolId {
+        self.executor.pool_id
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        needs.worker = self.queue.bounded_len() >= self.queue.capacity();
+    }
+
+    fn help(self: Arc<Self>) {
+        let Some(mut job) = self.queue.try_pop_bounded() else { return };
+        if self.executor.tracker.is_cancelling() {
+            job.cancel(CancelReason::ShutDown, &self.executor);
+        } else {
+            job.run(&self.executor);
+        }
+    }
+
+    fn wake_waiters(&self) {
+        self.queue.wake_pushers();
+    }
+}

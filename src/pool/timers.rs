@@ -1,0 +1,178 @@
+//! The timer methods of a pool: closures that run later, once or repeatedly.
+//!
+//! A delayed task is an ordinary task. It is admitted at once, and waits in the timer heap before
+//! it waits in the queue. A periodic timer is a source of tasks. The timer thread queues both; how
+//! it does so is not known here.
+
+use std::io;
+use std::panic::Location;
+use std::time::Duration;
+
+use super::worker_pool::WorkerPool;
+use crate::error::TimerError;
+use crate::observe::task_info::TaskInfo;
+use crate::sync::Arc;
+use crate::sync::thread_name::thread_name;
+use crate::task::cell::TaskCell;
+use crate::task::handle::JoinHandle;
+use crate::time::deadline::Deadline;
+use crate::timer::handle::TimerHandle;
+use crate::timer::periodic::Periodic;
+use crate::timer::schedule::Schedule;
+use crate::timer::thread::{TimerRefused, TimerThread};
+
+/// # Timers
+///
+/// Closures that run on the workers when they are due. The first timer of a pool starts one more
+/// thread, which sleeps until a timer is due. A pending timer costs some 200 bytes of memory and no
+/// time. At most 1,048,576 timers may be pending at once.
+///
+/// A timer that is due waits for a free worker, but not for room in the queue, so a full queue does
+/// not delay it. Due timers start in the order in which they are due. A worker alternates between
+/// due timers and queued jobs, so neither waits until the other is used up. Groups take part in
+/// this too; the [order of tasks](crate#in-which-order-do-tasks-start) says how long each can wait.
+/// A timer never starts before its time, and may start later.
+///
+/// Every way to close the pool cancels pending timers. Delayed tasks then count as cancelled, also
+/// in the [`ShutdownReport`](crate::ShutdownReport). To let them run, call
+/// [`wait_idle`](Self::wait_idle) first.
+impl WorkerPool {
+    /// Runs a closure on a worker once, after `delay`.
+    ///
+    /// The task is accepted now and counts as queued while it waits, so
+    /// [`wait_idle`](Self::wait_idle) waits for it. `Duration::MAX` means never. Never blocks.
+    /// Takes logarithmic time in the number of pending timers.
+    ///
+    /// # Errors
+    ///
+    /// [`TimerError`] with the closure, if the pool is shut down, if too many timers are pending,
+    /// or if the timer thread could not be started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let since = Instant::now();
+    /// pool.execute_after(Duration::from_millis(20), move || assert!(since.elapsed() >= Duration::from_millis(20)))?;
+    /// pool.wait_idle();
+    /// assert_eq!(pool.metrics().tasks_succeeded, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn execute_after<F>(&self, delay: Duration, f: F) -> Result<TimerHandle, TimerError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let location = Location::caller();
+        let timers = match self.timers() {
+            Ok(timers) => timers,
+            Err(source) => return Err(TimerError::no_thread(source, f)),
+        };
+        let executor = &self.inner().executor;
+        let due = Deadline::after_instant(timers.clock().now(), delay);
+        let Some(id) = executor.admit(location, None) else { return Err(TimerError::shut_down(f)) };
+        let task = Arc::new(TaskCell::new(f, id, location, None));
+        match timers.insert(due, Arc::clone(&task) as _) {
+            Ok(place) => {
+                let handle = JoinHandle::new(task, Arc::clone(executor));
+                Ok(TimerHandle::once(handle, place, Arc::clone(timers), Arc::clone(executor)))
+            }
+            Err(refusal) => {
+                executor.refuse(&TaskInfo { id, location, label: None });
+                Err(timer_error(refusal, task.withdraw()))
+            }
+        }
+    }
+
+    /// Runs a closure on a worker repeatedly at a fixed rate: first after one `period`, then at
+    /// every multiple of it.
+    ///
+    /// Runs of one timer never overlap. Multiples that pass while the timer runs, while it waits
+    /// for a worker, or while the machine sleeps, are skipped. A late timer makes at most one run
+    /// to catch up, never a burst, and the next run is at a multiple again.
+    ///
+    /// Each run is a task of its own, submitted when a worker takes it: between two runs the pool
+    /// may be idle. A panic is contained like that of any task, and the timer continues. It ends by
+    /// [`TimerHandle::cancel`] or with the pool. `Duration::MAX` means never.
+    ///
+    /// # Errors
+    ///
+    /// [`TimerError`] with the closure, if the period is zero, and as for
+    /// [`execute_after`](Self::execute_after).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let (sender, ticks) = channel();
+    /// let timer = pool.execute_every(Duration::from_millis(2), move || sender.send("tick").unwrap_or(()))?;
+    /// assert_eq!(ticks.iter().take(3).collect::<Vec<_>>(), ["tick"; 3]);
+    /// timer.cancel();
+    /// assert!(pool.execute_every(Duration::ZERO, || ()).unwrap_err().is_zero_period());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn execute_every<F>(&self, period: Duration, f: F) -> Result<TimerHandle, TimerError<F>>
+    where
+        F: FnMut() + Send + 'static,
+    {
+        self.repeat(Schedule::FixedRate(period), f, Location::caller())
+    }
+
+    /// Like [`execute_every`](Self::execute_every), but `delay` is the time from the end of one run
+    /// to the start of the next.
+    ///
+    /// # Errors
+    ///
+    /// [`TimerError`] with the closure, if the delay is zero, and as for
+    /// [`execute_after`](Self::execute_after).
+    #[track_caller]
+    pub fn execute_with_fixed_delay<F>(&self, delay: Duration, f: F) -> Result<TimerHandle, TimerError<F>>
+    where
+        F: FnMut() + Send + 'static,
+    {
+        self.repeat(Schedule::FixedDelay(delay), f, Location::caller())
+    }
+
+    /// Starts a periodic timer.
+    fn repeat<F>(
+        &self,
+        schedule: Schedule,
+        f: F,
+        location: &'static Location<'static>,
+    ) -> Result<TimerHandle, TimerError<F>>
+    where
+        F: FnMut() + Send + 'static,
+    {
+        if schedule.is_zero() {
+            return Err(TimerError::zero_period(f));
+        }
+        match self.timers() {
+            Err(source) => Err(TimerError::no_thread(source, f)),
+            Ok(timers) => match Periodic::set(f, schedule, location, timers) {
+                Ok(timer) => Ok(TimerHandle::periodic(timer, Arc::clone(&self.inner().executor))),
+                Err((refusal, f)) => Err(timer_error(refusal, f)),
+            },
+        }
+    }
+
+    /// Returns the timers of the pool. Starts their thread if it is not running.
+    pub(crate) fn timers(&self) -> io::Result<&Arc<TimerThread>> {
+        let timers = &self.inner().timers;
+        timers.start(|| thread_name(self.thread_name(), "timer"))?;
+        Ok(timers)
+    }
+}
+
+/// Returns the error for a closure that the timer thread refused.
+pub(crate) fn timer_error<F>(refusal: TimerRefused, closure: F) -> TimerError<F> {
+    match refusal {
+        TimerRefused::Full => TimerError::full(closure),
+        TimerRefused::Closed => TimerError::shut_down(closure),
+    }
+}

@@ -1,0 +1,230 @@
+//! The pool as users see it: its type, observing it, resizing it, dropping it.
+//!
+//! `submit` has the methods that submit, and `ending` those that end the pool. Everything else that
+//! is built on a pool (groups, scopes, maps, timers) adds its own methods to [`WorkerPool`] in its
+//! own file.
+
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::time::Duration;
+
+use super::inner::PoolInner;
+use super::shutdown::{self, OnDrop};
+use super::worker::{self, WorkerSettings};
+use crate::error::BuildError;
+use crate::observe::metrics::Metrics;
+use crate::observe::task_info::RunningTask;
+use crate::sync::Arc;
+use crate::task::context;
+use crate::task::idle;
+use crate::time::deadline::Deadline;
+
+/// A pool of worker threads with one bounded queue.
+///
+/// All methods take `&self`, so a pool is shared by reference, in an [`Arc`] or as a `static`. A
+/// `static` is never dropped, so what is queued when `main` returns is lost. To prevent that, call
+/// [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) at the end of `main`.
+///
+/// Dropping a pool runs what is queued and joins the workers, with three exceptions:
+/// - [`WorkerPoolBuilder::on_drop`](crate::WorkerPoolBuilder::on_drop) has set another policy.
+/// - A [report](crate::ShutdownReport) has ended the waiting; see
+///   [`shutdown_timeout`](Self::shutdown_timeout).
+/// - A pool that is dropped on one of its own workers does not wait, and ends after that worker's
+///   task.
+///
+/// Workers are reused and their thread locals are not reset. A task finds there what the previous
+/// task on that worker has left.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::WorkerPool;
+///
+/// let pool = WorkerPool::new()?; // one worker for each CPU, a queue of 1,024
+/// pool.execute(|| println!("somewhere else"))?; // without a result
+/// let handle = pool.spawn(|| 1 + 1)?; // or wait for the result
+/// assert_eq!(handle.join()?, 2);
+/// pool.shutdown(); // runs what is queued; so does dropping the pool
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct WorkerPool {
+    inner: Arc<PoolInner>,
+    settings: PoolSettings,
+}
+
+/// The settings of the builder that a pool keeps.
+pub(crate) struct PoolSettings {
+    pub(crate) workers: WorkerSettings,
+    pub(crate) on_drop: OnDrop,
+}
+
+/// # Observing
+impl WorkerPool {
+    /// Blocks until no task is queued or running. A delayed task, and a task that waits for a
+    /// retry, count as queued.
+    ///
+    /// The result may be stale when it returns, if other threads submit tasks.
+    ///
+    /// # Panics
+    ///
+    /// If called by a task of this pool, or by a task that a task of this pool waits for, because
+    /// it would wait for itself.
+    #[track_caller]
+    pub fn wait_idle(&self) {
+        assert!(!context::is_inside(self.inner.id()), "a task cannot wait for its own pool to be idle");
+        let waited = idle::wait_idle(&self.inner.executor, Deadline::NEVER, || false);
+        assert!(waited.is_ok(), "a task cannot wait for a pool that waits for that task");
+    }
+
+    /// Like [`wait_idle`](Self::wait_idle), but blocks at most for `timeout`. Returns `true` if the
+    /// pool was idle. In a task of this pool it returns `false` at once.
+    #[must_use]
+    pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
+        let wait = || idle::wait_idle(&self.inner.executor, Deadline::after(timeout), || false).unwrap_or(false);
+        !context::is_inside(self.inner.id()) && wait()
+    }
+
+    /// Returns `true` if the pool refuses new tasks, because of [`close`](Self::close) or any other
+    /// way to end it. `true` is final.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.inner.executor.tracker.is_closed()
+    }
+
+    /// Returns the number of workers. After a [`resize`](Self::resize) to fewer, surplus workers
+    /// may still be running.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.inner.workers.target()
+    }
+
+    /// Returns the capacity of the queue.
+    #[must_use]
+    pub fn queue_capacity(&self) -> usize {
+        self.inner.queue_capacity()
+    }
+
+    /// Returns the number of jobs in the queue, at most its capacity. May be stale when it returns.
+    ///
+    /// A cancelled task keeps its place until a worker reaches it. The tasks of groups take no
+    /// places.
+    #[must_use]
+    pub fn queue_len(&self) -> usize {
+        self.inner.queue_len()
+    }
+
+    /// Returns a snapshot of the pool's counters. Reads a few cache lines for each worker.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.inner.metrics()
+    }
+
+    /// Returns what each busy worker is running, where it was submitted, and since when it runs.
+    /// Useful if a pool seems stuck.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let (started, start) = channel();
+    /// let (open, gate) = channel::<()>();
+    /// pool.execute(move || { started.send(()).unwrap(); gate.recv().unwrap() })?;
+    /// start.recv()?;
+    /// for task in pool.running() {
+    ///     println!("{task}"); // worker 0: task 0 from src/main.rs:6:6, for 0.000 s
+    /// }
+    /// assert_eq!(pool.running().len(), 1);
+    /// open.send(())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningTask> {
+        self.inner.executor.tracker.running()
+    }
+
+    /// Changes the number of workers.
+    ///
+    /// New workers have been started when this returns. Surplus workers end after their current
+    /// task, and this does not wait for them.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], if the number is zero or too large, if the pool is shut down, or if a thread
+    /// could not be started. In the last case the target is the former number of workers again.
+    pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
+        check_workers(workers)?;
+        let one_at_a_time = self.inner.workers.lock_resize();
+        if self.is_shut_down() {
+            return Err(BuildError::ShutDown);
+        }
+        let before = self.workers();
+        let resize = self.inner.workers.set_target(workers);
+        let started = worker::start(&self.inner, &self.settings.workers, resize.missing);
+        let surplus = match &started {
+            Ok(()) => resize.surplus,
+            Err(_) => self.inner.workers.set_target(before).surplus,
+        };
+        if surplus > 0 {
+            self.inner.wake_workers();
+        }
+        // Sending tickets may drop the last reference to a group and the values of its tasks, which
+        // is user code.
+        drop(one_at_a_time);
+        self.inner.send_missing_tickets();
+        started
+    }
+}
+
+/// Used by what is built on a pool.
+impl WorkerPool {
+    /// Creates a pool from its inside.
+    pub(crate) fn assemble(inner: Arc<PoolInner>, settings: PoolSettings) -> Self {
+        Self { inner, settings }
+    }
+
+    /// Returns the inside of the pool.
+    pub(crate) fn inner(&self) -> &Arc<PoolInner> {
+        &self.inner
+    }
+
+    /// Returns the first part of the names of the pool's threads.
+    pub(crate) fn thread_name(&self) -> &str {
+        &self.settings.workers.thread_name
+    }
+}
+
+// No lock of this crate is held while user code may panic, so a reference never shows a broken
+// state.
+impl UnwindSafe for WorkerPool {}
+impl RefUnwindSafe for WorkerPool {}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        shutdown::on_drop(&self.inner, self.settings.on_drop);
+    }
+}
+
+impl fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerPool")
+            .field("workers", &self.workers())
+            .field("queue_len", &self.queue_len())
+            .field("queue_capacity", &self.queue_capacity())
+            .field("is_shut_down", &self.is_shut_down())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The largest number of workers of a pool.
+const MAX_WORKERS: usize = 1 << 16;
+
+/// Checks that a pool may have this number of workers.
+pub(crate) fn check_workers(workers: usize) -> Result<(), BuildError> {
+    match workers {
+        0 => Err(BuildError::ZeroWorkers),
+        1..=MAX_WORKERS => Ok(()),
+        requested => Err(BuildError::TooManyWorkers { requested, limit: MAX_WORKERS }),
+    }
+}

@@ -1,0 +1,244 @@
+//! The worker threads of a pool: their target number, current number and join handles.
+//!
+//! Rules:
+//! 1. `alive` counts a worker from before its thread is started until the worker no longer touches
+//!    the pool.
+//! 2. A worker checks between two jobs whether it must retire, which it must while more workers are
+//!    active than the target. The check costs one load of a flag while none must.
+//! 3. The counters of a worker are reused after the worker was removed, not after it has retired.
+//!    Its stop hook runs in between, and may count.
+
+use crate::observe::worker_counters::WorkerCounters;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
+use crate::task::context::{self, PoolId};
+use crate::time::deadline::Deadline;
+
+/// The workers of one pool.
+pub(crate) struct WorkerSet {
+    pool: PoolId,
+    /// Held while the number of workers is changed, so that two resizes do not overlap, and a
+    /// shutdown waits for a resize before it.
+    resizing: Mutex<()>,
+    /// Held while threads are joined, so that every thread that ends the pool returns only when the
+    /// workers' threads have ended. A worker that ends never takes it; see
+    /// [`may_wait`](Self::may_wait).
+    joining: Mutex<()>,
+    state: Mutex<State>,
+    /// Notified when the last worker is removed, and when the workers are given up.
+    empty: Condvar,
+    /// The target number of workers, for readers without the lock.
+    target: AtomicUsize,
+    /// Whether a worker must retire.
+    surplus: AtomicBool,
+}
+
+/// What the lock guards.
+#[derive(Default)]
+struct State {
+    /// Workers that have not been removed.
+    alive: usize,
+    /// Those of them that have retired: they take no more jobs.
+    retired: usize,
+    /// The target number of workers.
+    target: usize,
+    /// The counters of workers that were removed.
+    unused_counters: Vec<Arc<WorkerCounters>>,
+    /// Threads that have not been joined.
+    threads: Vec<thread::JoinHandle<()>>,
+    /// The number of threads at which those that have ended are dropped.
+    sweep_at: usize,
+    /// The number of threads that all sweeps have looked at.
+    #[cfg(test)]
+    looks: usize,
+}
+
+/// The smallest number of threads that are searched for those that have ended.
+const MIN_SWEEP: usize = 64;
+
+impl WorkerSet {
+    pub(crate) fn new(pool: PoolId) -> Self {
+        Self {
+            pool,
+            resizing: Mutex::default(),
+            joining: Mutex::default(),
+            state: Mutex::default(),
+            empty: Condvar::new(),
+            target: AtomicUsize::new(0),
+            surplus: AtomicBool::new(false),
+        }
+    }
+
+    /// Blocks other resizes until the guard is dropped.
+    pub(crate) fn lock_resize(&self) -> MutexGuard<'_, ()> {
+        self.resizing.lock()
+    }
+
+    /// Returns the target number of workers.
+    pub(crate) fn target(&self) -> usize {
+        self.target.load(Ordering::Relaxed)
+    }
+
+    /// Sets the target number of workers. Returns how many workers are missing or surplus.
+    pub(crate) fn set_target(&self, workers: usize) -> Resize {
+        let mut state = self.state.lock();
+        state.target = workers;
+        self.target.store(workers, Ordering::Relaxed);
+        let active = state.active();
+        self.surplus.store(active > workers, Ordering::Release);
+        Resize { missing: workers.saturating_sub(active), surplus: active.saturating_sub(workers) }
+    }
+
+    /// Adds a worker. Returns its counters: those of a removed worker, or new ones.
+    pub(crate) fn add(&self, new_counters: impl FnOnce() -> Arc<WorkerCounters>) -> Arc<WorkerCounters> {
+        let mut state = self.state.lock();
+        state.alive += 1;
+        let counters = state.unused_counters.pop();
+        drop(state);
+        counters.unwrap_or_else(new_counters)
+    }
+
+    /// Stores the thread of a worker to be joined. Drops those that have ended when their number has
+    /// doubled since the last time, so each thread is looked at about twice.
+    pub(crate) fn push_thread(&self, thread: thread::JoinHandle<()>) {
+        let mut state = self.state.lock();
+        state.threads.push(thread);
+        if state.threads.len() >= state.sweep_at.max(MIN_SWEEP) {
+            #[cfg(test)]
+            {
+                state.looks += state.threads.len();
+            }
+            state.threads.retain(|thread| !thread.is_finished());
+            state.sweep_at = 2 * state.threads.len();
+        }
+    }
+
+    /// Returns `true` if the calling worker must retire because of a lowered target. It has retired
+    /// then.
+    pub(crate) fn should_retire(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release stores of the flag; the lock decides.
+        if !self.surplus.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let retires = state.active() > state.target;
+        if retires {
+            state.retired += 1;
+        }
+        self.surplus.store(state.active() > state.target, Ordering::Release);
+        retires
+    }
+
+    /// Returns `true` if a worker must retire. A hint: the lock decides in
+    /// [`should_retire`](Self::should_retire).
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.surplus.load(Ordering::Acquire)
+    }
+
+    /// Retires a worker because the pool is drained or its thread could not be started.
+    pub(crate) fn retire(&self) {
+        self.state.lock().retired += 1;
+    }
+
+    /// Removes a worker that has retired and no longer uses its counters.
+    pub(crate) fn remove(&self, counters: Arc<WorkerCounters>) {
+        let mut state = self.state.lock();
+        state.alive -= 1;
+        state.retired -= 1;
+        state.unused_counters.push(counters);
+        if state.alive == 0 {
+            self.empty.notify_all();
+        }
+    }
+
+    /// Blocks until every worker was removed, the deadline has passed, or `gives_up` returns
+    /// `true`. Returns `true` if every worker was removed.
+    ///
+    /// Call [`give_up`](Self::give_up) after a change that makes `gives_up` return `true`.
+    pub(crate) fn wait_empty(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
+        let mut state = self.state.lock();
+        while state.alive > 0 && !gives_up() && !deadline.is_past() {
+            state = self.empty.wait_until(state, deadline.instant());
+        }
+        state.alive == 0
+    }
+
+    /// Wakes the threads in [`wait_empty`](Self::wait_empty), and detaches the workers' threads: no
+    /// call joins them.
+    pub(crate) fn give_up(&self) {
+        let threads = std::mem::take(&mut self.state.lock().threads);
+        self.empty.notify_all();
+        drop(threads);
+    }
+
+    /// Joins the threads of workers that have ended. Call it when every worker was removed.
+    pub(crate) fn join_threads(&self) {
+        let _one_at_a_time = self.joining.lock();
+        let threads = std::mem::take(&mut self.state.lock().threads);
+        for thread in threads {
+            // A worker contains every panic, and a panic in a destructor of a thread local aborts
+            // the process.
+            let _ = thread.join();
+        }
+    }
+
+    /// Returns `true` if the calling thread may wait for the workers. A worker would wait for
+    /// itself, also in the destructors of its thread locals, when it is no longer a worker.
+    pub(crate) fn may_wait(&self) -> bool {
+        !context::is_inside(self.pool) && !context::was_worker_of(self.pool)
+    }
+}
+
+impl State {
+    /// Returns the number of workers that take jobs.
+    fn active(&self) -> usize {
+        self.alive - self.retired
+    }
+}
+
+/// What a new target requires.
+#[must_use]
+pub(crate) struct Resize {
+    /// The number of workers to start.
+    pub(crate) missing: usize,
+    /// The number of workers that must retire.
+    pub(crate) surplus: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// Fault 169.
+    #[test]
+    fn a_thread_that_is_kept_costs_nothing_for_those_kept_before() {
+        const THREADS: usize = 500;
+        let workers = WorkerSet::new(PoolId::new());
+        let (end, ending) = channel::<()>();
+        let ending = Arc::new(Mutex::new(ending));
+        for _ in 0..THREADS {
+            let ending = Arc::clone(&ending);
+            workers.push_thread(
+                thread::Builder::new()
+                    .spawn(move || {
+                        let _ = ending.lock().recv();
+                    })
+                    .expect("a thread"),
+            );
+        }
+        let looks = workers.state.lock().looks;
+        assert!(looks <= 3 * THREADS, "{looks} looks at {THREADS} threads");
+        drop(end);
+        workers.join_threads();
+        // Those that have ended do not pile up.
+        for _ in 0..4 * MIN_SWEEP {
+            let thread = thread::Builder::new().spawn(|| ()).expect("a thread");
+            while !thread.is_finished() {
+                thread::yield_now();
+            }
+            workers.push_thread(thread);
+        }
+        assert!(workers.state.lock().threads.len() <= MIN_SWEEP.max(2 * THREADS), "ended threads pile up");
+    }
+}

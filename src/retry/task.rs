@@ -1,0 +1,356 @@
+//! A task that is retried: a cell that holds the closure or the output, and a timer.
+//!
+//! The cell is that of a plain task. After an attempt that will be followed by another, the closure
+//! is *put back* into the cell, and the timer is set to the end of the delay.
+//!
+//! | state | cell | timer | next |
+//! |---|---|---|---|
+//! | *queued* | `Queued` | none, or fired; an entry is in the pool's queue | *running*, by a worker; done, by cancel |
+//! | *running* | `Running` | none | *delayed*, by a failure that is retried; done |
+//! | *delayed* | `Queued` | set | *queued*, when the timer fires; *running*, by a waiting worker once the delay is over; done, by cancel |
+//!
+//! Rules:
+//! 1. A thread that claims the closure also removes the timer. `timer` is locked while the closure
+//!    is put back and the timer is set, and while the closure is claimed and the timer is removed.
+//!    So a claim comes before both steps or after both.
+//! 2. The pool counts the task once. After an attempt that will be followed by another, the task
+//!    counts as queued again.
+//! 3. A worker that waits for the task makes an attempt itself if one is due and no other thread
+//!    makes it. The registry of waits tells the worker of each delay, and the worker keeps time by
+//!    its own clock. There may be no other worker to which the timer thread could hand the task.
+//! 4. The queue holds at most one entry for the task, however many attempts waiting workers make:
+//!    - A thread that dequeues the entry clears `is_enqueued`. Only then does it check whether an
+//!      attempt is due.
+//!    - The timer thread enqueues an entry only if `is_enqueued` was clear, and sets it. The
+//!      closure is back by then.
+//!    - If `is_enqueued` was set, the existing entry serves: the thread that dequeues it later
+//!      finds the attempt due.
+//! 5. An entry that is dequeued before the delay is over is *stale*: it belongs to an earlier
+//!    attempt, which a waiting worker has made. The thread that dequeues it, to run the task or to
+//!    discard it for a newer job, leaves the task alone.
+//!
+//! Races:
+//! - *Cancel and put back*: cancel finds `Queued` and wins, or it finds `Running` and cancels the
+//!   token. In the second case it then looks at the cell again, and the thread that puts the
+//!   closure back looks at the token after that. So one of them ends the task.
+//! - *Close and reschedule*: the timer thread refuses the timer and the task is cancelled here, or
+//!   the close finds the timer.
+//! - *Fire and claim by a waiting worker*: the entry that is left in the queue is stale.
+
+use std::panic::Location;
+use std::time::Instant;
+
+use super::attempts::{Attempt, RetryDecision, RetryState};
+use super::error::{AttemptError, AttemptErrors, GiveUpReason, RetryError};
+use super::policy::ErrorClass;
+use crate::cancel::token::CancellationToken;
+use crate::error::{CancelReason, JoinError};
+use crate::nesting;
+use crate::observe::task_info::{TaskId, TaskOutcome};
+use crate::observe::worker_counters::WorkerCounters;
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
+use crate::task::cell::{CellTask, TaskCell};
+use crate::task::context::GroupId;
+use crate::task::executor::Executor;
+use crate::task::job::Task;
+use crate::task::join::JoinStatus;
+use crate::task::waits::{self, Needs};
+use crate::time::clock::Timestamp;
+use crate::time::deadline::Deadline;
+use crate::timer::heap::TimerKey;
+use crate::timer::thread::{Reservation, TimerThread};
+use crate::unwind;
+
+/// The output of the task, as its handle returns it.
+type RetryOutput<T, E> = Result<T, RetryError<E>>;
+
+/// A task that is retried.
+pub(super) struct RetryTask<F, T, E> {
+    /// The closure or the output, and the waiters.
+    cell: TaskCell<RetryClosure<F, E>, RetryOutput<T, E>>,
+    /// Cancelled with the task. The parent of the tokens of the attempts.
+    token: CancellationToken,
+    /// The timer thread of the pool.
+    timers: Arc<TimerThread>,
+    /// The key of the timer; it may have fired. See rule 1.
+    timer: Mutex<Option<TimerKey>>,
+    /// Whether the pool's queue holds an entry for the task; see rule 4.
+    is_enqueued: AtomicBool,
+    /// A reference to the task itself, for the timer.
+    weak_self: Weak<Self>,
+}
+
+/// The closure of the task with its state: claimed for an attempt, and put back after it.
+pub(super) struct RetryClosure<F, E> {
+    f: F,
+    /// The attempts so far, and when the next one is due.
+    attempts: RetryState<E>,
+    /// The errors of the attempts so far.
+    errors: AttemptErrors<E>,
+    /// The place that is reserved for the timer.
+    reservation: Reservation,
+}
+
+/// The result of an attempt that did not panic.
+enum AttemptResult<T, E> {
+    Succeeded(T),
+    Failed(E, ErrorClass),
+}
+
+impl<F, T, E> RetryTask<F, T, E>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    /// Makes a task that the caller submits at once.
+    pub(super) fn new(
+        f: F,
+        attempts: RetryState<E>,
+        reservation: Reservation,
+        timers: Arc<TimerThread>,
+        (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
+    ) -> Arc<Self> {
+        let body = RetryClosure { f, attempts, errors: AttemptErrors::new(), reservation };
+        Arc::new_cyclic(|weak_self| Self {
+            cell: TaskCell::new(body, id, location, queued_at),
+            token: CancellationToken::new(),
+            timers,
+            timer: Mutex::new(None),
+            is_enqueued: AtomicBool::new(true), // by the submission
+            weak_self: Weak::clone(weak_self),
+        })
+    }
+
+    /// Takes the closure back out of a task whose submission was refused.
+    pub(super) fn withdraw(&self) -> F {
+        self.cell.withdraw().f
+    }
+
+    /// Claims the closure, if it is in the cell; see rule 1.
+    fn claim(&self) -> Option<RetryClosure<F, E>> {
+        self.claim_if(|_| true)
+    }
+
+    /// Claims the closure, unless the delay is not over: then the caller has dequeued a stale
+    /// entry. The timer fires after the delay is over, so the entry of the next attempt is never
+    /// taken for a stale one.
+    fn claim_if_due(&self) -> Option<RetryClosure<F, E>> {
+        self.claim_if(|key| key.deadline() <= Deadline::at(self.now()))
+    }
+
+    /// Claims the closure and removes the timer, unless the timer's key says not to.
+    fn claim_if(&self, may_start: impl FnOnce(TimerKey) -> bool) -> Option<RetryClosure<F, E>> {
+        let mut timer = self.timer.lock();
+        if !timer.is_none_or(may_start) {
+            return None;
+        }
+        let removed = timer.take().and_then(|key| self.timers.remove(key));
+        let body = self.cell.claim();
+        drop(timer);
+        drop(removed);
+        body
+    }
+
+    /// Makes one attempt, and then completes, reschedules or gives up the task.
+    fn attempt(&self, mut body: RetryClosure<F, E>, counters: &WorkerCounters, executor: &Executor) {
+        let mut meta = self.cell.meta();
+        if body.attempts.made() > 0 {
+            meta.queued_at = None; // the first attempt has recorded how long the task was queued
+        }
+        let attempt = body.attempts.begin(&self.token, self.now());
+        let (f, attempts) = (&mut body.f, &body.attempts);
+        let (started, result) = executor.run_attempt(counters, &meta, || match f(attempt) {
+            Ok(value) => AttemptResult::Succeeded(value),
+            Err(error) => {
+                let class = attempts.classify(&error);
+                AttemptResult::Failed(error, class)
+            }
+        });
+        let (next, outcome) = match &result {
+            Ok(AttemptResult::Succeeded(_)) => (None, TaskOutcome::Succeeded),
+            Ok(AttemptResult::Failed(_, class)) => (Some(self.decide(&mut body.attempts, *class)), TaskOutcome::Failed),
+            Err(_) => (Some(self.decide(&mut body.attempts, ErrorClass::Transient)), TaskOutcome::Panicked),
+        };
+        let ends = !matches!(next, Some(RetryDecision::After(_)));
+        executor.finish_attempt(counters, &meta, started, result.as_ref().err(), ends.then_some(outcome));
+        let error = match result {
+            Ok(AttemptResult::Succeeded(value)) => {
+                body.attempts.succeeded();
+                unwind::discard(body);
+                self.cell.complete(Ok(Ok(value)));
+                executor.task_done(counters, 1);
+                return;
+            }
+            Ok(AttemptResult::Failed(error, _)) => AttemptError::Failed(error),
+            Err(panic) => AttemptError::Panicked(panic),
+        };
+        unwind::discard(body.errors.add(error));
+        match next {
+            Some(RetryDecision::After(delay)) => {
+                self.reschedule(body, Deadline::after_instant(self.now(), delay), counters, executor);
+            }
+            Some(RetryDecision::GiveUp(reason)) => self.give_up(body, reason, counters, executor),
+            None => unreachable!("an attempt without an error has succeeded"),
+        }
+    }
+
+    /// Decides whether a failed attempt is followed by another.
+    fn decide(&self, attempts: &mut RetryState<E>, class: ErrorClass) -> RetryDecision {
+        match self.token.reason() {
+            Some(reason) => RetryDecision::GiveUp(GiveUpReason::Cancelled(reason)),
+            None => attempts.failed(class, self.now()),
+        }
+    }
+
+    /// Puts the closure back and sets the timer. Cancels the task if the pool is closed or the
+    /// token is cancelled.
+    fn reschedule(&self, body: RetryClosure<F, E>, due: Deadline, counters: &WorkerCounters, executor: &Executor) {
+        let mut timer = self.timer.lock();
+        let this = self.weak_self.upgrade().expect("the caller of a method holds a reference");
+        match body.reservation.insert(due, this) {
+            Ok(key) => {
+                *timer = Some(key);
+                self.cell.put_back(body);
+                drop(timer);
+                waits::notify_change(self.cell.group_id().into(), executor.pool_id);
+                // A cancel that found the closure running has left the rest to this thread.
+                if let Some(reason) = self.token.reason()
+                    && let Some(body) = self.claim()
+                {
+                    self.cancel_claimed(body, reason, counters, executor);
+                }
+            }
+            Err(_) => {
+                drop(timer);
+                self.cancel_claimed(body, CancelReason::ShutDown, counters, executor);
+            }
+        }
+    }
+
+    /// Completes a task whose attempts are over.
+    fn give_up(&self, body: RetryClosure<F, E>, reason: GiveUpReason, counters: &WorkerCounters, executor: &Executor) {
+        let RetryClosure { f, attempts, errors, reservation } = body;
+        let made = attempts.made();
+        unwind::discard((f, attempts, reservation));
+        let error = errors.give_up(reason, made).expect("a task that is given up has failed");
+        self.cell.complete(Ok(Err(error)));
+        executor.task_done(counters, 1);
+    }
+
+    /// Cancels a task whose closure this thread has claimed.
+    fn cancel_claimed(
+        &self,
+        body: RetryClosure<F, E>,
+        reason: CancelReason,
+        counters: &WorkerCounters,
+        executor: &Executor,
+    ) {
+        let RetryClosure { f, attempts, errors, reservation } = body;
+        let made = attempts.made();
+        nesting::discard((f, attempts, reservation));
+        executor.cancelled(counters, &self.cell.meta().info, reason);
+        let error = errors.give_up(GiveUpReason::Cancelled(reason), made);
+        self.cell.complete(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
+        executor.task_done(counters, 1);
+    }
+
+    /// Makes an attempt if one is due and no other thread makes it.
+    fn attempt_if_due(&self, executor: &Executor) {
+        executor.enter(self.cell.group_id(), |counters| {
+            if let Some(body) = self.claim_if_due() {
+                self.attempt(body, counters, executor);
+            }
+        });
+    }
+
+    /// Notes that the entry of the task has left the queue; see rule 4.
+    fn note_dequeued(&self) {
+        // ORDERING: pairs with the swap that enqueues, below.
+        self.is_enqueued.swap(false, Ordering::AcqRel);
+    }
+}
+
+impl<F, T, E> RetryTask<F, T, E> {
+    fn now(&self) -> Instant {
+        self.timers.clock().now()
+    }
+}
+
+impl<F, T, E> Task for RetryTask<F, T, E>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn run(&self, executor: &Executor) {
+        self.note_dequeued();
+        self.attempt_if_due(executor);
+    }
+
+    fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
+        if reason == CancelReason::Discarded {
+            self.note_dequeued();
+        }
+        executor.enter(GroupId::NONE, |counters| {
+            let mut claimed = if reason == CancelReason::Discarded { self.claim_if_due() } else { self.claim() };
+            // An overflowing queue has discarded a stale entry; the task is delayed or running.
+            if claimed.is_none() && reason == CancelReason::Discarded {
+                return false;
+            }
+            self.token.cancel_with(reason);
+            // An attempt that did not see the token may have put the closure back.
+            claimed = claimed.or_else(|| self.claim());
+            let Some(body) = claimed else { return false };
+            self.cancel_claimed(body, reason, counters, executor);
+            true
+        })
+    }
+
+    fn is_finished(&self) -> bool {
+        self.cell.is_done()
+    }
+
+    fn should_enqueue(&self) -> bool {
+        // ORDERING: AcqRel on both sides: a thread that dequeues the entry found here sees the
+        // closure put back.
+        !self.is_enqueued.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// The task as its handle and the registry of waits see it; see rule 3.
+impl<F, T, E> CellTask for RetryTask<F, T, E>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    type Closure = RetryClosure<F, E>;
+    type Output = RetryOutput<T, E>;
+
+    fn cell(&self) -> &TaskCell<RetryClosure<F, E>, RetryOutput<T, E>> {
+        &self.cell
+    }
+
+    /// Returns the status; a delayed task is in progress.
+    fn join_status(&self) -> JoinStatus {
+        let is_delayed = self.timer.lock().is_some_and(|key| key.deadline() > Deadline::at(self.now()));
+        match self.cell.join_status() {
+            JoinStatus::Queued if is_delayed => JoinStatus::InProgress,
+            status => status,
+        }
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        let due = self.timer.lock().map(TimerKey::deadline);
+        let now = self.now();
+        self.cell.report_needs(needs, |needs| match due {
+            Some(due) if due > Deadline::at(now) => needs.worker_at = due.instant(),
+            _ => needs.worker = true,
+        });
+    }
+
+    fn help(&self, executor: &Executor) {
+        self.attempt_if_due(executor);
+    }
+}

@@ -1,0 +1,262 @@
+//! The handle of one task.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::context::{self, AwaitedId, PoolId};
+use super::executor::Executor;
+use super::join::{JoinStatus, JoinTarget, Watched};
+use super::waits::{self, Awaited, Kind, Needs, Next, Wait};
+use crate::error::{CancelReason, JoinError};
+use crate::observe::task_info::TaskId;
+use crate::sync::Arc;
+use crate::time::deadline::Deadline;
+
+/// An owned permission to join one task. Returned by
+/// [`WorkerPool::spawn`](crate::WorkerPool::spawn) and related methods.
+///
+/// Dropping the handle detaches the task. The task still runs, and its result is dropped.
+///
+/// # In async code
+///
+/// A handle is also a [`Future`] that works with any runtime, so async code can `.await` a task.
+/// Dropping the future detaches the task and does not cancel it. A future that is polled again
+/// after it was ready stays pending.
+///
+/// Polling on a worker of the pool runs the task if it has not started. It may also run a task that
+/// this one [needs](Self#waiting-on-a-worker).
+///
+/// To submit from async code, use [`spawn_async`](crate::WorkerPool::spawn_async), which waits for
+/// room, or [`try_spawn`](crate::WorkerPool::try_spawn). `spawn` blocks when the queue is full.
+///
+/// ```
+/// # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
+/// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+/// let sum = block_on(async {
+///     let (one, two) = (pool.try_spawn(|| 1)?, pool.try_spawn(|| 2)?);
+///     Ok::<_, Box<dyn std::error::Error>>(one.await? + two.await?)
+/// })?;
+/// assert_eq!(sum, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Waiting on a worker
+///
+/// A task may wait for another task of its own pool. If that task has not started, the waiting
+/// worker runs it. So a pool of one worker is enough for joins up to 64 tasks deep on one stack. A
+/// deeper join, and a task that joins itself, get [`JoinError::WouldDeadlock`].
+///
+/// The worker also helps with what its wait needs indirectly. That is a task of its pool that the
+/// joined task waits for on another pool, or that a future of a
+/// [`Driver`](crate::driver::Driver) awaits. It never runs an unrelated task. If tasks of several
+/// pools wait for each other in a circle, one of the joins gets [`JoinError::WouldDeadlock`].
+///
+/// The crate knows the waits of its own types: handles, groups, scopes, receipts, `wait_idle` and
+/// `shutdown`. It knows a handle that is polled inside a task, or inside a future that a driver
+/// polls. It does not know channels and locks, nor a handle that another runtime polls. A task that
+/// waits for those is not helped. A future that awaits several things may cause a task to run early
+/// on the waiting worker, but its waits are never refused.
+///
+/// # Examples
+///
+/// ```
+/// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+/// let handle = pool.spawn(|| 6 * 7)?;
+/// assert_eq!(handle.join()?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "dropping the handle detaches the task; use `execute` for a task without a result"]
+pub struct JoinHandle<T> {
+    /// The task.
+    task: Arc<dyn JoinTarget<T>>,
+    /// The executor of the task's pool.
+    executor: Arc<Executor>,
+    /// The entry of the last poll in the registry of waits, if the poll was within a task or a
+    /// driven future.
+    waiting: Option<Wait>,
+}
+
+impl<T> JoinHandle<T> {
+    pub(crate) fn new(task: Arc<dyn JoinTarget<T>>, executor: Arc<Executor>) -> Self {
+        Self { task, executor, waiting: None }
+    }
+
+    /// Blocks until the task has ended and takes its result.
+    ///
+    /// A worker helps while it waits; see [above](Self#waiting-on-a-worker).
+    ///
+    /// # Errors
+    ///
+    /// - [`JoinError::Panicked`] with the payload, if the task panicked.
+    /// - [`JoinError::Cancelled`], if the task was cancelled.
+    /// - [`JoinError::WouldDeadlock`], if the task joins itself, if it waits for the task that
+    ///   joins it, or if joins are nested too deeply. The task is detached.
+    ///
+    /// # Panics
+    ///
+    /// If the result has already been taken by polling the handle.
+    #[track_caller]
+    pub fn join(self) -> Result<T, JoinError> {
+        self.help()?;
+        if !self.wait() {
+            return Err(JoinError::WouldDeadlock);
+        }
+        self.task.take().expect("the result was taken before, by polling the handle")
+    }
+
+    /// Blocks until the task has ended or `timeout` has passed. Returns `true` if the task has
+    /// ended; [`join`](Self::join) then returns at once.
+    ///
+    /// A worker of the same pool does not help here, because a task that it runs could take longer
+    /// than the timeout. With `Duration::MAX`, which means forever, it does help. It then returns
+    /// `false` at once where `join` would return [`JoinError::WouldDeadlock`].
+    #[must_use]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        match Deadline::after(timeout) {
+            Deadline::NEVER => self.help().is_ok() && self.wait(),
+            deadline => self.task.wait(deadline),
+        }
+    }
+
+    /// Returns `true` if the task has ended. `true` is final, and `join` then returns at once.
+    /// `false` may be stale when it returns.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_done()
+    }
+
+    /// Cancels the task if it has not started. Returns `true` if it cancelled the task.
+    ///
+    /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`]. A
+    /// running task is not affected. The task's place in the queue becomes free when a worker
+    /// reaches it.
+    ///
+    /// For a future run by a [`Driver`](crate::driver::Driver), such as a gRPC call, the future is
+    /// dropped; the remote side may already have acted. For a task that is retried, see
+    /// [`spawn_with_retry`](crate::WorkerPool::spawn_with_retry).
+    ///
+    /// The destructor of the closure may cancel further tasks. If such destructors are nested 16
+    /// deep on one stack, the closure is dropped later, on this thread, when the innermost
+    /// destructor has returned.
+    #[allow(clippy::must_use_candidate, reason = "the result is often not needed")]
+    pub fn cancel(&self) -> bool {
+        self.task.cancel(CancelReason::Requested, &self.executor)
+    }
+
+    /// Returns the id of the task, unique within its pool.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        self.task.id()
+    }
+
+    /// Runs the task on a worker of its pool, if it has not started. Returns an error if waiting
+    /// for it would deadlock.
+    fn help(&self) -> Result<(), JoinError> {
+        let status = self.task.join_status();
+        if status == JoinStatus::OnThisStack {
+            return Err(JoinError::WouldDeadlock);
+        }
+        if status == JoinStatus::Queued && context::is_worker_of(self.executor.pool_id) {
+            if context::depth() >= context::MAX_HELP_DEPTH {
+                return Err(JoinError::WouldDeadlock);
+            }
+            self.task.help(&self.executor);
+        }
+        Ok(())
+    }
+
+    /// Blocks until the task has ended. Helps with what it needs if there are tasks on this
+    /// thread's stack. Returns `false` if the wait would never end.
+    fn wait(&self) -> bool {
+        if context::depth() == 0 {
+            return self.task.wait(Deadline::NEVER);
+        }
+        if self.task.spin_wait() || !self.task.may_sleep() {
+            return self.task.is_done();
+        }
+        waits::wait(&self.awaited(), Kind::Certain, |wait, until| self.task.sleep(wait, until)).is_ok()
+    }
+
+    /// Returns the task as the registry of waits sees it.
+    fn awaited(&self) -> Arc<dyn Awaited> {
+        let task: Arc<dyn Watched> = Arc::clone(&self.task) as _;
+        Arc::new(AwaitedTask { task, executor: Arc::clone(&self.executor) })
+    }
+}
+
+/// A task and its executor, as something that is waited for.
+struct AwaitedTask {
+    task: Arc<dyn Watched>,
+    executor: Arc<Executor>,
+}
+
+impl Awaited for AwaitedTask {
+    fn awaited_id(&self) -> AwaitedId {
+        self.task.awaited_id()
+    }
+
+    fn pool(&self) -> PoolId {
+        self.executor.pool_id
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        self.task.report_needs(needs);
+    }
+
+    fn help(self: Arc<Self>) {
+        self.task.help(&self.executor);
+    }
+
+    fn wake_waiters(&self) {
+        self.task.wake_waiters();
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Err(error) = self.help() {
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            self.waiting = None;
+            let polled = self.task.poll_take(context);
+            if polled.is_ready() || context::depth() == 0 || self.task.is_done() {
+                return polled;
+            }
+            match waits::register_future(self.awaited(), context.waker()) {
+                Next::Help(awaited) => awaited.help(),
+                Next::Sleep(wait, None) => {
+                    self.waiting = Some(wait);
+                    return Poll::Pending;
+                }
+                // There may be no other worker to which the timer thread could pass the task.
+                Next::Sleep(wait, until) => {
+                    self.task.sleep(&wait, until);
+                }
+            }
+        }
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        self.task.detach();
+    }
+}
+
+// No lock of this crate is held while user code may panic, so a reference never shows a broken
+// state.
+impl<T> UnwindSafe for JoinHandle<T> {}
+impl<T> RefUnwindSafe for JoinHandle<T> {}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("id", &self.id()).field("finished", &self.is_finished()).finish()
+    }
+}

@@ -1,0 +1,17 @@
+//! The life of one task: admitted by the `tracker`, queued as a `job`, run by the `executor`,
+//! joined through its `handle`.
+//!
+//! `closure` and `cell` store a task, without and with a handle. `context` knows what is on the
+//! stack of the current thread. `waits` knows which waits depend on each other. No module here
+//! knows the queue or the workers.
+
+pub(crate) mod cell;
+pub(crate) mod closure;
+pub(crate) mod context;
+pub(crate) mod executor;
+pub(crate) mod handle;
+pub(crate) mod idle;
+pub(crate) mod job;
+pub(crate) mod join;
+pub(crate) mod tracker;
+pub(crate) mod waits;

@@ -1,0 +1,72 @@
+//! Things that are waited for, and what they need to end.
+
+use std::time::Instant;
+
+use crate::sync::Arc;
+use crate::task::context::{AwaitedId, PoolId};
+
+/// Something that is waited for, as the registry of waits sees it.
+pub(crate) trait Awaited: Send + Sync {
+    /// Returns the id under which it is found among the frames of a stack and among what is waited
+    /// for.
+    fn awaited_id(&self) -> AwaitedId;
+
+    /// Returns the ids of other things whose end it may need. A worker that could help is notified
+    /// when one of them begins to wait. Does not change.
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        Vec::new()
+    }
+
+    /// Returns the pool whose workers can help with it.
+    fn pool(&self) -> PoolId;
+
+    /// Reports what it needs to end. Called under the registry's lock: takes no lock but its own,
+    /// and drops nothing.
+    fn report_needs(&self, needs: &mut Needs);
+
+    /// Makes one step of progress with it on a worker of its pool. Never waits for it.
+    fn help(self: Arc<Self>);
+
+    /// Wakes the threads that sleep in a wait for it, so that they check whether they were
+    /// notified.
+    fn wake_waiters(&self);
+}
+
+/// Stands for everything in [`Awaited::related_ids`], where the needs are not known beforehand.
+pub(crate) const ANYTHING: AwaitedId = AwaitedId::ANYTHING;
+
+/// What something that is waited for needs to end; empty once it has ended.
+#[derive(Default)]
+pub(crate) struct Needs {
+    /// Whether a worker of its pool can help with it now.
+    pub(crate) worker: bool,
+    /// The time from which a worker of its pool can help with it.
+    pub(crate) worker_at: Option<Instant>,
+    /// The ids of the tasks, groups and threads that it needs, each with whether it cannot end
+    /// without them.
+    pub(super) ids: Vec<(AwaitedId, bool)>,
+}
+
+impl Needs {
+    /// Adds something that must end first.
+    pub(crate) fn end_of(&mut self, id: impl Into<AwaitedId>) {
+        self.ids.push((id.into(), true));
+    }
+
+    /// Adds something that may have to end first.
+    #[cfg(feature = "events")]
+    pub(crate) fn possible_end_of(&mut self, id: impl Into<AwaitedId>) {
+        self.ids.push((id.into(), false));
+    }
+}
+
+/// The kind of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Ends only with its target; can be refused.
+    Certain,
+    /// Ends only with its target, and must not be refused.
+    Unrefusable,
+    /// May end in another way.
+    Open,
+}

@@ -1,0 +1,146 @@
+//! The registry of waits: how a waiting worker helps with what it waits for, however long the chain
+//! of waits.
+//!
+//! A wait that begins on an empty stack blocks no task of this crate. Any other wait that is about
+//! to sleep is *registered*: an *entry* in one registry for the process says which tasks the wait
+//! blocks, and what it waits for. So a thread can follow a chain of waits: this task waits for that
+//! future, which waits for a task of this thread's pool.
+//!
+//! | a wait | is registered by | is notified by | certain |
+//! |---|---|---|---|
+//! | *of a thread* | a join, a group, a receipt, `wait_idle`: before it sleeps | a flag, and the condition that it sleeps with | yes, if it can end in no other way |
+//! | *of a future* | a handle that was polled and is pending, inside a task or a driven future | the waker of that poll | no: a future may wait for several things |
+//!
+//! | an entry is | meaning | next |
+//! |---|---|---|
+//! | *asleep* | its waiter has nothing to do | *notified*, by a change that lets it help; *removed* |
+//! | *notified* | its waiter is about to check again | *removed* |
+//! | *refused* | its wait is in a cycle that was closed by a wait that must not be refused | *removed*, with `WouldDeadlock` |
+//! | *removed* | no longer in the registry | none |
+//!
+//! Rules:
+//! 1. A wait searches for something to help with under the same lock under which it is registered.
+//!    A later change finds the entry under that lock and notifies it. So a chain is seen by the
+//!    wait that closes it.
+//! 2. A change that makes an awaited task ready for a worker is followed by [`notify_change`]; or
+//!    it wakes the waiter, which registers again.
+//! 3. A worker helps with tasks of its own pool that its wait needs. It finds them directly,
+//!    through the targets of other entries, and through a task of a pool all of whose workers are
+//!    asleep in the registry.
+//! 4. A wait is refused only for a cycle of certain waits. Help does not depend on certainty: at
+//!    worst a worker runs a task unnecessarily.
+//! 5. The registry's lock is the outermost of the crate: under it, [`Awaited::report_needs`] takes
+//!    the lock of what is awaited. No thread takes it while it holds another lock. No user code
+//!    runs under it: entries and targets are dropped, helped and notified outside.
+//!
+//! Races:
+//! - *Register and register*: the second under the lock sees the first, and helps or notifies it.
+//! - *Register and change*: the search under the lock sees the change, or the change finds the
+//!   entry.
+//! - *Notify and sleep*: the flag is set before the condition is notified under its lock, and the
+//!   sleeper checks the flag under that lock.
+//! - *Notify and notify*: the flag is set once.
+//! - *Help and help*: the claim of the task decides; the later thread checks again.
+//!
+//! This module knows no task, group or pool by type. A wait with a time limit is not registered,
+//! because it ends by itself.
+
+mod awaited;
+mod registry;
+#[cfg(test)]
+mod tests;
+
+use std::task::Waker;
+use std::time::Instant;
+
+use self::registry::{Decision, Entry};
+use super::context;
+use crate::sync::Arc;
+
+#[cfg(feature = "events")]
+pub(crate) use self::awaited::ANYTHING;
+pub(crate) use self::awaited::{Awaited, Kind, Needs};
+#[cfg(any(feature = "retry", feature = "driver"))]
+pub(crate) use self::registry::notify_change;
+pub(crate) use self::registry::{add_worker, remove_worker};
+
+/// The error of a wait that would never end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused;
+
+/// A registered wait; deregistered when dropped.
+#[must_use = "a dropped wait is deregistered"]
+pub(crate) struct Wait {
+    /// Its entry.
+    entry: Arc<Entry>,
+}
+
+impl Wait {
+    /// Returns `true` if the waiter must check again instead of sleeping.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.entry.is_notified()
+    }
+
+    /// Returns `true` if the wait was refused after it was registered.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.entry.is_refused()
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        registry::deregister(&self.entry);
+    }
+}
+
+/// What a thread that is about to sleep does next.
+pub(crate) enum Next {
+    /// Helps with this, and then checks again.
+    Help(Arc<dyn Awaited>),
+    /// Sleeps until its wait ends, it is notified, or the time has passed.
+    Sleep(Wait, Option<Instant>),
+}
+
+/// Registers a wait of this thread, which has tasks on its stack.
+pub(crate) fn register(target: Arc<dyn Awaited>, kind: Kind) -> Result<Next, Refused> {
+    let stack = context::stack();
+    match registry::register(Entry::new(target, kind, stack, None)) {
+        Decision::Help(awaited) => Ok(Next::Help(awaited)),
+        Decision::Registered(entry, until) => Ok(Next::Sleep(Wait { entry }, until)),
+        Decision::Refused => Err(Refused),
+    }
+}
+
+/// Registers a wait of the future that is being polled on this thread, within a task.
+pub(crate) fn register_future(target: Arc<dyn Awaited>, waker: &Waker) -> Next {
+    let stack = context::stack();
+    match registry::register(Entry::new(target, Kind::Open, stack, Some(waker.clone()))) {
+        Decision::Help(awaited) => Next::Help(awaited),
+        Decision::Registered(entry, until) => Next::Sleep(Wait { entry }, until),
+        Decision::Refused => unreachable!("the wait of a future is never refused"),
+    }
+}
+
+/// Waits on this thread, which has tasks on its stack, and helps meanwhile.
+///
+/// `sleep` blocks until the wait ends, it is notified, or the time has passed. It returns `true` if
+/// the wait has ended.
+pub(crate) fn wait(
+    target: &Arc<dyn Awaited>,
+    kind: Kind,
+    mut sleep: impl FnMut(&Wait, Option<Instant>) -> bool,
+) -> Result<(), Refused> {
+    loop {
+        match register(Arc::clone(target), kind)? {
+            Next::Help(awaited) => awaited.help(),
+            Next::Sleep(wait, until) => {
+                if sleep(&wait, until) {
+                    return Ok(());
+                }
+                if wait.is_refused() {
+                    return Err(Refused);
+                }
+            }
+        }
+    }
+}

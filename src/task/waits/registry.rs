@@ -1,0 +1,437 @@
+//! The entries of the registry of waits, and the searches along chains of waits.
+//!
+//! Everything here runs under the one lock of the registry or without any lock; see the rules of
+//! `waits`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
+use std::ops::RangeInclusive;
+use std::task::Waker;
+use std::time::Instant;
+
+use super::awaited::{ANYTHING, Awaited, Kind, Needs};
+use crate::sync::{Arc, AtomicBool, IdGenerator, Mutex, Ordering, process_wide};
+use crate::task::context::{self, AwaitedId, PoolId, Stack, ThreadId};
+use crate::unwind;
+
+/// Identifies an entry.
+type EntryId = u64;
+
+/// A registered wait.
+pub(super) struct Entry {
+    /// Its id.
+    id: EntryId,
+    /// What it waits for.
+    target: Arc<dyn Awaited>,
+    /// The ids under which it is found as a wait: those of its target.
+    targets: Vec<AwaitedId>,
+    /// Its kind.
+    kind: Kind,
+    /// The tasks that the wait blocks.
+    stack: Stack,
+    /// When it can help without a notification. Set before it is inserted.
+    until: Option<Instant>,
+    /// Whether the waiter must check again.
+    notified: AtomicBool,
+    /// Whether the wait ends with an error. Set before `notified`.
+    refused: AtomicBool,
+    /// Wakes the waiter if it is a future; otherwise the target does.
+    waker: Option<Waker>,
+}
+
+impl Entry {
+    pub(super) fn new(target: Arc<dyn Awaited>, kind: Kind, stack: Stack, waker: Option<Waker>) -> Arc<Self> {
+        static IDS: IdGenerator = IdGenerator::new();
+        let (notified, refused) = (AtomicBool::new(false), AtomicBool::new(false));
+        let targets = iter::once(target.awaited_id()).chain(target.related_ids()).collect();
+        Arc::new(Self { id: IDS.next(), target, targets, kind, stack, until: None, notified, refused, waker })
+    }
+
+    pub(super) fn is_notified(&self) -> bool {
+        // ORDERING: Acquire pairs with the AcqRel of `mark_notified`. Either the sleeper checks
+        // under the lock that `wake` takes after the flag was set, or it announces itself under
+        // that lock before it checks; see "notify and sleep".
+        self.notified.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release of `refuse_one`.
+        self.refused.load(Ordering::Acquire)
+    }
+
+    /// Marks the entry as notified. Returns `true` if it was not notified before; then the caller
+    /// must [`wake`](Self::wake) it.
+    fn mark_notified(&self) -> bool {
+        // ORDERING: see `is_notified`.
+        !self.notified.swap(true, Ordering::AcqRel)
+    }
+
+    /// Wakes the waiter, so that it checks again. Called without the lock.
+    fn wake(&self) {
+        match &self.waker {
+            Some(waker) => {
+                // A waker is user code.
+                let _ = unwind::catch(|| waker.wake_by_ref()).map_err(unwind::discard);
+            }
+            None => self.target.wake_waiters(),
+        }
+    }
+
+    /// Returns `true` if its stack is too deep to help.
+    fn is_too_deep(&self) -> bool {
+        self.stack.depth >= context::MAX_HELP_DEPTH
+    }
+
+    /// Returns `true` if the wait can only end with its target.
+    fn is_certain(&self) -> bool {
+        self.kind != Kind::Open && !self.is_refused()
+    }
+}
+
+/// The decision about a wait that asks to be registered.
+pub(super) enum Decision {
+    /// Not registered: its thread can help with this.
+    Help(Arc<dyn Awaited>),
+    /// Registered. Its thread can help from that time on, if any.
+    Registered(Arc<Entry>, Option<Instant>),
+    /// Not registered: it would close a cycle.
+    Refused,
+}
+
+process_wide! {
+    /// The registered waits of the process.
+    static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
+}
+
+/// Registers a wait, unless its thread can help or it would close a cycle. Notifies waiters that
+/// can help it.
+pub(super) fn register(entry: Arc<Entry>) -> Decision {
+    let mut notified: Vec<Arc<Entry>> = Vec::new();
+    let mut registry = REGISTRY.lock();
+    if entry.kind != Kind::Open
+        && let Some(cycle) = registry.cycle(&entry)
+    {
+        if entry.kind == Kind::Certain {
+            drop(registry);
+            return Decision::Refused;
+        }
+        notified.extend(cycle.refuse_one()); // drops the cycle's references to this entry
+    }
+    let (decision, unused) = registry.help_or_insert(entry, &mut notified);
+    drop(registry);
+    drop(unused); // without the lock: a waker is user code
+    notified.iter().for_each(|entry| entry.wake());
+    decision
+}
+
+/// Removes a wait from the registry.
+pub(super) fn deregister(entry: &Arc<Entry>) {
+    let removed = REGISTRY.lock().remove(entry);
+    drop(removed); // without the lock
+}
+
+/// Notifies waiting workers of `pool` that something they may help with has changed: what has this
+/// id may need one of them now or later.
+#[cfg(any(feature = "retry", feature = "driver"))]
+pub(crate) fn notify_change(id: AwaitedId, pool: PoolId) {
+    let mut notified = Vec::new();
+    let registry = REGISTRY.lock();
+    if registry.waiting_for(id).next().is_some() {
+        registry.notify_workers_of(pool, None, Reach::WaitsOfWorkers, &mut notified);
+    }
+    drop(registry);
+    notified.iter().for_each(|entry| entry.wake());
+}
+
+/// Counts a worker of the pool that begins.
+pub(crate) fn add_worker(pool: PoolId) {
+    *REGISTRY.lock().workers.entry(pool).or_insert(0) += 1;
+}
+
+/// Counts a worker of the pool that has ended.
+pub(crate) fn remove_worker(pool: PoolId) {
+    let workers = &mut REGISTRY.lock().workers;
+    if let Some(count) = workers.get_mut(&pool) {
+        *count -= 1;
+        if *count == 0 {
+            workers.remove(&pool);
+        }
+    }
+}
+
+/// Entries by a key, such as their target.
+type Index<K> = BTreeMap<(K, EntryId), Arc<Entry>>;
+
+/// Returns the range of all entries with one key.
+fn range_of<K: Copy>(key: K) -> RangeInclusive<(K, EntryId)> {
+    (key, 0)..=(key, EntryId::MAX)
+}
+
+/// What the lock guards.
+struct Registry {
+    /// Entries by each task, group and pool that they block.
+    by_blocked: Index<AwaitedId>,
+    /// Entries by what they wait for.
+    by_target: Index<AwaitedId>,
+    /// Entries of workers, by their pool.
+    by_pool: Index<PoolId>,
+    /// The number of workers of each pool.
+    workers: BTreeMap<PoolId, usize>,
+}
+
+impl Registry {
+    const fn new() -> Self {
+        Self { by_blocked: Index::new(), by_target: Index::new(), by_pool: Index::new(), workers: BTreeMap::new() }
+    }
+
+    fn insert(&mut self, entry: &Arc<Entry>) {
+        for id in &entry.stack.names {
+            self.by_blocked.insert((*id, entry.id), Arc::clone(entry));
+        }
+        for id in &entry.targets {
+            self.by_target.insert((*id, entry.id), Arc::clone(entry));
+        }
+        if let Some(pool) = entry.stack.worker {
+            self.by_pool.insert((pool, entry.id), Arc::clone(entry));
+        }
+    }
+
+    /// Removes an entry to which the caller has a reference. The caller drops the returned
+    /// reference without the lock.
+    fn remove(&mut self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
+        for id in &entry.stack.names {
+            self.by_blocked.remove(&(*id, entry.id));
+        }
+        if let Some(pool) = entry.stack.worker {
+            self.by_pool.remove(&(pool, entry.id));
+        }
+        entry.targets.iter().filter_map(|id| self.by_target.remove(&(*id, entry.id))).last()
+    }
+
+    /// Returns the entries that block what has this id.
+    fn blocking(&self, id: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_blocked.range(range_of(id)).map(|(_, entry)| entry)
+    }
+
+    /// Returns the entries that wait for what has this id.
+    fn waiting_for(&self, id: AwaitedId) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_target.range(range_of(id)).map(|(_, entry)| entry)
+    }
+
+    /// Returns the entries of workers of the pool that are not notified.
+    fn asleep_in(&self, pool: PoolId) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_pool.range(range_of(pool)).map(|(_, entry)| entry).filter(|entry| !entry.is_notified())
+    }
+
+    /// Returns `true` if every worker of the pool is asleep in the registry.
+    fn all_asleep(&self, pool: PoolId) -> bool {
+        let workers = self.workers.get(&pool).copied().unwrap_or(usize::MAX);
+        let threads: BTreeSet<ThreadId> = self.asleep_in(pool).map(|entry| entry.stack.thread).collect();
+        threads.len() >= workers
+    }
+
+    /// Finds something that a wait can help with. Otherwise inserts the wait and notifies waiters
+    /// that can help it.
+    ///
+    /// A worker that can help directly comes first, because help through the waits of other workers
+    /// may run a task that keeps this thread for long. Only workers that can help directly are
+    /// notified for that, so two workers never notify each other in turns.
+    ///
+    /// Returns the entry too if it was not inserted. The caller drops it without the lock.
+    fn help_or_insert(&mut self, entry: Arc<Entry>, notified: &mut Vec<Arc<Entry>>) -> (Decision, Option<Arc<Entry>>) {
+        let direct = self.search(&entry.target, entry.stack.worker, Reach::OwnWaits);
+        if direct.help.is_some() || direct.pools.is_empty() {
+            return self.conclude(entry, &direct, notified);
+        }
+        let (entry, has_notified) = self.insert_and_notify(entry, &direct, Reach::OwnWaits, notified);
+        if has_notified {
+            return (Decision::Registered(entry, direct.at), None);
+        }
+        // No other worker can help directly: anything that frees one of them is help.
+        drop(self.remove(&entry)); // `entry` is another reference
+        let found = self.search(&entry.target, entry.stack.worker, Reach::WaitsOfWorkers);
+        self.conclude(entry, &found, notified)
+    }
+
+    fn conclude(
+        &mut self,
+        entry: Arc<Entry>,
+        found: &SearchResult,
+        notified: &mut Vec<Arc<Entry>>,
+    ) -> (Decision, Option<Arc<Entry>>) {
+        match &found.help {
+            Some(help) if !entry.is_too_deep() => (Decision::Help(Arc::clone(help)), Some(entry)),
+            Some(_) if self.must_refuse(&entry, notified) => (Decision::Refused, Some(entry)),
+            _ => {
+                let (entry, _) = self.insert_and_notify(entry, found, Reach::WaitsOfWorkers, notified);
+                (Decision::Registered(entry, found.at), None)
+            }
+        }
+    }
+
+    /// Inserts an entry and notifies the workers that can help it. Returns `true` with it if there
+    /// was one.
+    fn insert_and_notify(
+        &mut self,
+        mut entry: Arc<Entry>,
+        found: &SearchResult,
+        reach: Reach,
+        notified: &mut Vec<Arc<Entry>>,
+    ) -> (Arc<Entry>, bool) {
+        Arc::get_mut(&mut entry).expect("the entry is not inserted yet").until = found.at;
+        self.insert(&entry);
+        let before = notified.len();
+        self.notify_helpers(&entry, found, reach, notified);
+        (entry, notified.len() > before)
+    }
+
+    /// Follows what `target` needs, for a worker of `own`.
+    fn search(&self, target: &Arc<dyn Awaited>, own: Option<PoolId>, reach: Reach) -> SearchResult {
+        let mut found = SearchResult::default();
+        let (mut seen, mut seen_pools) = (BTreeSet::new(), BTreeSet::new());
+        let mut open = vec![target];
+        while let Some(target) = open.pop() {
+            if !seen.insert(target.awaited_id()) {
+                continue;
+            }
+            let mut needs = Needs::default();
+            target.report_needs(&mut needs);
+            let pool = target.pool();
+            if own == Some(pool) {
+                if needs.worker {
+                    return SearchResult { help: Some(Arc::clone(target)), pools: BTreeSet::from([pool]), ..found };
+                }
+                found.at = found.at.into_iter().chain(needs.worker_at).min();
+            } else if (needs.worker || needs.worker_at.is_some()) && seen_pools.insert(pool) {
+                // It waits for the first of these workers that becomes free; see rule 3.
+                if reach == Reach::WaitsOfWorkers && self.all_asleep(pool) {
+                    open.extend(self.asleep_in(pool).map(|entry| &entry.target));
+                }
+            }
+            for (id, _) in needs.ids {
+                open.extend(self.blocking(id).map(|entry| &entry.target));
+            }
+        }
+        found.pools = seen_pools;
+        found
+    }
+
+    /// Notifies the workers that can help an entry that was just inserted.
+    fn notify_helpers(&self, entry: &Entry, found: &SearchResult, reach: Reach, notified: &mut Vec<Arc<Entry>>) {
+        // If all workers of its pool are asleep now, one that is too deep to help was waiting for
+        // the others.
+        let last_of_pool = entry.stack.worker.filter(|pool| self.all_asleep(*pool));
+        let mut blocked = entry.stack.names.iter().copied().chain([ANYTHING]);
+        let is_awaited = blocked.any(|id| self.waiting_for(id).next().is_some());
+        if is_awaited || last_of_pool.is_some() {
+            for pool in found.pools.iter().copied().chain(last_of_pool) {
+                self.notify_workers_of(pool, Some(entry.id), reach, notified);
+            }
+        }
+    }
+
+    /// Notifies the sleeping workers of the pool that can help within `reach`, now or from a later
+    /// time. Skips the entry `except`, which is about to sleep.
+    ///
+    /// If there is none in the full reach and no worker is awake, notifies one that is too deep to
+    /// help, so that its wait is refused.
+    fn notify_workers_of(&self, pool: PoolId, except: Option<EntryId>, reach: Reach, notified: &mut Vec<Arc<Entry>>) {
+        let (mut helpers, mut too_deep) = (Vec::new(), None);
+        for entry in self.asleep_in(pool).filter(|entry| Some(entry.id) != except) {
+            let found = self.search(&entry.target, Some(pool), reach);
+            if entry.is_too_deep() && found.help.is_some() {
+                too_deep = too_deep.or(Some(entry).filter(|entry| entry.kind == Kind::Certain));
+            } else if found.help.is_some() || found.at.is_some_and(|at| entry.until.is_none_or(|until| at < until)) {
+                helpers.push(entry);
+            }
+        }
+        if reach == Reach::WaitsOfWorkers && helpers.is_empty() && self.all_asleep(pool) {
+            helpers.extend(too_deep);
+        }
+        // After the loop, because a notified worker is not asleep.
+        notified.extend(helpers.into_iter().filter(|entry| entry.mark_notified()).cloned());
+    }
+
+    /// Returns `true` if a wait that is too deep to help must be refused, because no other worker
+    /// of its pool can help. Notifies those that can.
+    fn must_refuse(&mut self, entry: &Arc<Entry>, notified: &mut Vec<Arc<Entry>>) -> bool {
+        let Some(pool) = entry.stack.worker else { return false };
+        let search = |other: &Arc<Entry>| self.search(&other.target, Some(pool), Reach::WaitsOfWorkers);
+        let can_help = |other: &&Arc<Entry>| !other.is_too_deep() && search(other).help.is_some();
+        let helpers: Vec<_> = self.asleep_in(pool).filter(can_help).cloned().collect();
+        let has_helper = !helpers.is_empty();
+        notified.extend(helpers.into_iter().filter(|helper| helper.mark_notified()));
+        self.insert(entry);
+        let is_last = self.all_asleep(pool);
+        drop(self.remove(entry)); // the caller holds another reference
+        is_last && !has_helper && entry.kind == Kind::Certain
+    }
+
+    /// Returns the cycle of certain waits that this wait would close.
+    fn cycle(&self, entry: &Arc<Entry>) -> Option<Cycle> {
+        let mut steps = vec![(Arc::clone(entry), 0)];
+        let mut seen = BTreeSet::new();
+        let mut next = 0;
+        while let Some((step, _)) = steps.get(next) {
+            let mut needs = Needs::default();
+            step.target.report_needs(&mut needs);
+            for (id, _) in needs.ids.into_iter().filter(|(_, is_certain)| *is_certain) {
+                if entry.stack.names.contains(&id) {
+                    return Some(Cycle::new(&steps, next));
+                }
+                let others = self.blocking(id).filter(|other| other.is_certain() && seen.insert(other.id));
+                steps.extend(others.map(|other| (Arc::clone(other), next)));
+            }
+            next += 1;
+        }
+        None
+    }
+}
+
+/// The reach of a search.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Along certain and possible needs.
+    OwnWaits,
+    /// Also along the waits of workers, if one of them is needed and all of them are asleep.
+    WaitsOfWorkers,
+}
+
+/// The result of a search.
+#[derive(Default)]
+struct SearchResult {
+    /// What the worker can help with now.
+    help: Option<Arc<dyn Awaited>>,
+    /// When the worker can help, if not now.
+    at: Option<Instant>,
+    /// The other pools whose workers are needed.
+    pools: BTreeSet<PoolId>,
+}
+
+/// A cycle of waits. Each blocks the one before; the first closes the cycle.
+struct Cycle(Vec<Arc<Entry>>);
+
+impl Cycle {
+    /// Follows the steps back from the last one; each knows the one before.
+    fn new(steps: &[(Arc<Entry>, usize)], last: usize) -> Self {
+        let mut entries = Vec::new();
+        let mut at = last;
+        while at > 0 {
+            entries.push(Arc::clone(&steps[at].0));
+            at = steps[at].1;
+        }
+        entries.push(Arc::clone(&steps[0].0));
+        entries.reverse();
+        Self(entries)
+    }
+
+    /// Refuses one of the waits other than the one that closes the cycle. Returns it for the caller
+    /// to wake.
+    fn refuse_one(self) -> Option<Arc<Entry>> {
+        let refusable = self.0.into_iter().skip(1).find(|entry| entry.kind == Kind::Certain)?;
+        // ORDERING: Release pairs with the Acquire of `is_refused`.
+        refusable.refused.store(true, Ordering::Release);
+        refusable.mark_notified();
+        Some(refusable)
+    }
+}

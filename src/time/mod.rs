@@ -1,0 +1,4 @@
+//! Deadlines, timestamps and clocks.
+
+pub(crate) mod clock;
+pub(crate) mod deadline;

@@ -1,0 +1,25 @@
+//! Groups: order, limits, policies, deadlines, every way to wait.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod cancel;
+mod completions;
+mod fairness;
+mod limit;
+mod outcome;
+mod spawn;
+mod wait;
+
+use common::Counter;
+
+pub(crate) trait AddAnd {
+    fn add_and<T>(&self, value: T) -> T;
+}
+
+impl AddAnd for Counter {
+    fn add_and<T>(&self, value: T) -> T {
+        self.add();
+        value
+    }
+}

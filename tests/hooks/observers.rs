@@ -1,0 +1,173 @@
+//! Observers and panic hooks that submit tasks.
+
+use std::sync::{Arc, Weak};
+use std::thread;
+
+use crate::common::{BlockedWorkers, Counter, assert_counts_add_up, quiet_panics};
+use crate::{DEPTH, Reach, in_processes, on_small_stack, on_small_stacks};
+use workcrew::{Observer, Overflow, TaskInfo, TaskOutcome, WorkerPool, WorkerPoolBuilder};
+
+/// Fault 171.
+#[test]
+fn observers_and_panic_hooks_that_submit_are_nested_sixteen_deep_and_then_skipped_and_counted() {
+    in_processes(&[
+        "observers::child_submits_when_a_task_is_submitted",
+        "observers::child_submits_when_a_task_is_refused",
+        "observers::child_submits_when_a_task_ends",
+        "observers::child_panics_a_task_in_the_panic_hook",
+        "observers::child_panics_tasks_on_its_own_stack",
+    ]);
+}
+
+/// Calls a function at each step that it names.
+struct Calls {
+    step: &'static str,
+    call: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Calls {
+    fn at(&self, step: &str) {
+        if self.step == step {
+            (self.call)();
+        }
+    }
+}
+
+impl Observer for Calls {
+    fn task_submitted(&self, _: &TaskInfo<'_>) {
+        self.at("submitted");
+    }
+
+    fn task_refused(&self, _: &TaskInfo<'_>) {
+        self.at("refused");
+    }
+
+    fn task_ended(&self, _: &TaskInfo<'_>, _: TaskOutcome) {
+        self.at("ended");
+    }
+}
+
+/// A pool whose observer calls `call` at each such step.
+fn observed(
+    builder: WorkerPoolBuilder,
+    step: &'static str,
+    call: fn(&WorkerPool, usize),
+) -> (Arc<WorkerPool>, Counter) {
+    let (slot, calls): Reach = (Arc::default(), Counter::new());
+    let (reach, counted) = (Arc::clone(&slot), calls.clone());
+    let call = move || {
+        counted.add();
+        if let Some(pool) = reach.get().and_then(Weak::upgrade) {
+            call(&pool, counted.get());
+        }
+    };
+    let pool = Arc::new(builder.observer(Calls { step, call: Box::new(call) }).build().unwrap());
+    slot.set(Arc::downgrade(&pool)).unwrap();
+    (pool, calls)
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn child_submits_when_a_task_is_submitted() {
+    on_small_stacks(|builder| {
+        let (pool, calls) = observed(builder, "submitted", |pool, _| pool.execute(|| ()).unwrap());
+        pool.execute(|| ()).unwrap();
+        pool.wait_idle();
+        let metrics = pool.metrics();
+        assert_eq!((calls.get(), metrics.hooks_skipped), (DEPTH, 1));
+        assert_eq!(metrics.tasks_succeeded as usize, DEPTH + 1, "the hook was skipped, not the task");
+    });
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn child_submits_when_a_task_is_refused() {
+    on_small_stacks(|builder| {
+        let (pool, calls) = observed(builder, "refused", |pool, _| assert!(pool.try_execute(|| ()).is_err()));
+        let wedge = BlockedWorkers::new(&pool);
+        while pool.queue_len() < pool.queue_capacity() {
+            pool.execute(|| ()).unwrap();
+        }
+        assert!(pool.try_execute(|| ()).is_err());
+        assert_eq!((calls.get(), pool.metrics().hooks_skipped), (DEPTH, 2), "the last one is told neither way");
+        drop(wedge);
+        pool.wait_idle();
+        pool.close();
+        assert!(pool.execute(|| ()).is_err(), "an ended pool has nothing to tell");
+        assert_eq!(calls.get(), DEPTH);
+        assert_counts_add_up(&pool);
+    });
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn child_submits_when_a_task_ends() {
+    on_small_stacks(|builder| {
+        let (pool, calls) = observed(builder, "ended", |pool, calls| {
+            if calls < 3_000 {
+                let _ = (pool.execute(|| ()), pool.execute(|| ()));
+            }
+        });
+        pool.execute(|| ()).unwrap();
+        pool.wait_idle();
+        assert!(calls.get() > DEPTH, "what goes through the queue is a task like any other");
+        pool.shutdown();
+        assert_counts_add_up(&pool);
+    });
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn child_panics_a_task_in_the_panic_hook() {
+    quiet_panics();
+    on_small_stacks(|builder| {
+        let (slot, calls): Reach = (Arc::default(), Counter::new());
+        let (reach, counted): Reach = (Arc::clone(&slot), calls.clone());
+        let builder = builder.on_panic(move |_| {
+            counted.add();
+            if counted.get() < 1_000 {
+                let pool = reach.get().and_then(Weak::upgrade).unwrap();
+                pool.execute(|| panic!("again")).unwrap();
+            }
+            panic!("the hook itself");
+        });
+        let pool = Arc::new(builder.build().unwrap());
+        slot.set(Arc::downgrade(&pool)).unwrap();
+        pool.execute(|| panic!("once")).unwrap();
+        pool.wait_idle();
+        let metrics = pool.metrics();
+        assert_eq!((calls.get(), metrics.tasks_panicked, metrics.hooks_panicked), (1_000, 1_000, 1_000));
+    });
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn child_panics_tasks_on_its_own_stack() {
+    std::panic::set_hook(Box::new(|_| ()));
+    on_small_stack(|| {
+        let (slot, calls): Reach = (Arc::default(), Counter::new());
+        let (reach, counted): Reach = (Arc::clone(&slot), calls.clone());
+        let builder = WorkerPool::builder().workers(1).queue_capacity(1).overflow(Overflow::CallerRuns);
+        let builder = builder.on_panic(move |_| {
+            counted.add();
+            let pool = reach.get().and_then(Weak::upgrade).unwrap();
+            if counted.get() < 5 * DEPTH {
+                pool.execute(|| panic!("again")).unwrap();
+            }
+        });
+        let pool = Arc::new(builder.build().unwrap());
+        slot.set(Arc::downgrade(&pool)).unwrap();
+        let wedge = BlockedWorkers::new(&pool);
+        pool.execute(|| ()).unwrap();
+        thread::scope(|threads| {
+            let caller = threads.spawn(|| pool.execute(|| panic!("once")).unwrap());
+            while calls.get() < DEPTH / 2 {
+                thread::yield_now();
+            }
+            wedge.open(); // past the bound the caller waits for room
+            caller.join().unwrap();
+        });
+        pool.wait_idle();
+        assert_eq!(calls.get(), 5 * DEPTH);
+    });
+}

@@ -1,0 +1,115 @@
+//! The language of comments, docs and texts: plain English, held against a list of words that it does without.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Words and phrases that the crate's prose does not use, each with what to write instead.
+const DENIED: &[(&str, &str)] = &[
+    ("who", "name the actor: a worker, a task, a submitter, a waiter, a publisher, a caller"),
+    ("whom", "name the actor"),
+    ("whoever", "name the actor"),
+    ("whatever", "say which"),
+    ("nobody", "no worker, no task, no caller"),
+    ("somebody", "a worker, a task, a caller"),
+    ("anybody", "any worker, any task, any caller"),
+    ("everybody", "every worker, every task, every caller"),
+    ("shall", "must, will, or the present tense"),
+    ("fate", "outcome"),
+    ("fates", "outcomes"),
+    ("books", "counts"),
+    ("trouble", "failure, or what it is"),
+    ("troubles", "failures, or what they are"),
+    ("dear", "expensive"),
+    ("in vain", "without effect, without success"),
+    ("so many", "a number, or as many as"),
+    ("so long", "a time, or as long as"),
+    ("lets go", "releases, drops"),
+    ("let go", "released, dropped"),
+    ("comes to", "reaches, is"),
+    ("word of", "notification"),
+    ("for ever", "forever"),
+    ("unless told otherwise", "Default: x"),
+    ("out of date when it arrives", "may be stale when it returns"),
+    ("foreign code", "user code"),
+    ("had better", "should"),
+    ("should it", "if it"),
+];
+
+/// What is read: sources, and pages for readers.
+const READ: &[&str] = &[
+    "src",
+    "tests",
+    "benches",
+    "examples",
+    "interop",
+    "verify",
+    "xtask",
+    "fuzz",
+    "docs",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+];
+
+/// Files that quote the list.
+const QUOTES: &[&str] = &["tests/language.rs"];
+
+fn files(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        if path.ends_with("target") {
+            return;
+        }
+        for entry in fs::read_dir(path).unwrap() {
+            files(&entry.unwrap().path(), found);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "md") {
+        found.push(path.to_owned());
+    }
+}
+
+/// The part of a line that is prose: all of a page; of a source, its comments and the texts in quotation marks.
+fn prose(line: &str, is_source: bool) -> String {
+    if !is_source {
+        return line.to_owned();
+    }
+    if let Some((_, comment)) = line.split_once("//") {
+        return comment.to_owned();
+    }
+    line.split('"').skip(1).step_by(2).filter(|text| text.contains(' ')).collect::<Vec<_>>().join(" . ")
+}
+
+fn words(text: &str) -> Vec<String> {
+    let lower = text.to_lowercase();
+    lower
+        .split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '_')
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn prose_does_without_the_words_of_the_list() {
+    let mut found = Vec::new();
+    READ.iter().for_each(|path| files(Path::new(path), &mut found));
+    assert!(found.len() > 100, "the sources were not found");
+    let mut offences = Vec::new();
+    for path in found {
+        if QUOTES.iter().any(|quote| path == Path::new(quote)) {
+            continue;
+        }
+        let is_source = path.extension().is_some_and(|extension| extension == "rs");
+        for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let words = words(&prose(line, is_source));
+            for (denied, instead) in DENIED {
+                let phrase: Vec<_> = denied.split(' ').collect();
+                if words.windows(phrase.len()).any(|window| window.iter().zip(&phrase).all(|(word, part)| word == part))
+                {
+                    offences.push(format!("{}:{}: \"{denied}\" ({instead})", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(offences.is_empty(), "{} places:\n{}", offences.len(), offences.join("\n"));
+}

@@ -127,8 +127,8 @@ impl EventBus {
     /// wait.
     ///
     /// If a task of another pool calls this and a worker of the bus's pool waits for that task, the
-    /// worker helps. A handler that a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool
-    /// left behind is not waited for.
+    /// worker helps. This method does not wait for a handler that a
+    /// [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool left behind.
     ///
     /// # Panics
     ///

@@ -24,9 +24,10 @@ use crate::time::deadline::Deadline;
 /// keep an event from other subscriptions. Clones refer to the same bus.
 ///
 /// When the last clone has been dropped, nothing more can be published, but everything published
-/// before is still delivered. Each delivery is a task of the pool: [`metrics`](crate::WorkerPool::metrics) counts
-/// it, [`running`](crate::WorkerPool::running) shows it with the name of its subscription, and a
-/// [shutdown](crate::WorkerPool::shutdown) drains it.
+/// before is still delivered. Each delivery is a task of the pool:
+/// [`WorkerPool::metrics`](crate::WorkerPool::metrics) counts it,
+/// [`WorkerPool::running`](crate::WorkerPool::running) shows it with the name of its subscription,
+/// and a [shutdown](crate::WorkerPool::shutdown) drains it.
 ///
 /// # Inside a handler
 ///
@@ -126,8 +127,8 @@ impl EventBus {
     /// wait.
     ///
     /// If a task of another pool calls this and a worker of the bus's pool waits for that task, the
-    /// worker helps. A handler that a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool
-    /// left behind is not waited for.
+    /// worker helps. This method does not wait for a handler that a
+    /// [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool left behind.
     ///
     /// # Panics
     ///

@@ -6,28 +6,26 @@
 //! - A *delivery* is one event for one subscription. It is a task of the pool: admitted when it is
 //!   put into the mailbox, and done when the handler has returned for the last time.
 //! - A *receipt* reports the outcomes of all deliveries of one event.
-//!
-//! `event_bus`, `builder`, `subscription` and `receipt` are the public face. `registry` holds the
-//! subscriptions by type and topic; `envelope` holds an event while it is delivered; `publish`
-//! takes an event to its recipients. `mailbox` states the rules of a subscription, which `post`,
-//! `deliver`, `delay` and `close` keep.
-//!
-//! # Waits
-//!
-//! | a wait for | file | on an empty stack | within a task of another pool | within a task of the bus's pool |
-//! |---|---|---|---|---|
-//! | an event's deliveries | `event_wait` | sleeps | registered | registered; makes deliveries itself |
-//! | room in mailboxes | `room_wait` | sleeps | registered | none; see rule 6 of `mailbox` |
-//! | the end of a subscription's runners | `stop_wait` | sleeps | registered | none: checks once |
-//! | an idle bus | `idle_wait` | sleeps | registered | a panic |
-//!
-//! A *registered* wait is in the registry of waits and blocks the tasks on its stack. So a worker
-//! of the bus's pool that waits for such a task makes the deliveries that the wait needs. A wait
-//! that closes a cycle is refused.
-//!
-//! Without a limit, no wait continues when a report has left something behind; see
-//! [`Reported`](crate::task::tracker::Reported). Waits for room need no such rule, because the end
-//! of the pool closes the mailboxes.
+
+// `event_bus`, `builder`, `subscription` and `receipt` are the public face. `registry` holds the
+// subscriptions by type and topic; `envelope` holds an event while it is delivered; `publish`
+// takes an event to its recipients. `mailbox` states the rules of a subscription, which `post`,
+// `deliver`, `delay` and `close` keep.
+//
+// | a wait for | file | on an empty stack | within a task of another pool | within a task of the bus's pool |
+// |---|---|---|---|---|
+// | an event's deliveries | `event_wait` | sleeps | registered | registered; makes deliveries itself |
+// | room in mailboxes | `room_wait` | sleeps | registered | none; see rule 6 of `mailbox` |
+// | the end of a subscription's runners | `stop_wait` | sleeps | registered | none: checks once |
+// | an idle bus | `idle_wait` | sleeps | registered | a panic |
+//
+// A *registered* wait is in the registry of waits and blocks the tasks on its stack. So a worker
+// of the bus's pool that waits for such a task makes the deliveries that the wait needs. A wait
+// that closes a cycle is refused.
+//
+// Without a limit, no wait continues when a report has left something behind; see
+// `task::tracker::Reported`. Waits for room need no such rule, because the end of the
+// pool closes the mailboxes.
 
 mod event_bus;
 mod builder;

@@ -23,8 +23,9 @@ pub enum DeliveryOutcome {
     /// task that the handler waits for.
     Refused,
     /// The delivery has not ended: a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the
-    /// pool stopped waiting for the handler, which may still run. [`Receipt::is_finished`](crate::events::Receipt::is_finished) returns
-    /// `true` when it has ended.
+    /// pool stopped waiting for the handler, which may still run.
+    /// [`Receipt::is_finished`](crate::events::Receipt::is_finished) returns `true` when it has
+    /// ended.
     LeftBehind,
 }
 

@@ -153,7 +153,7 @@ fn blocked_push_and_close_and_pop() {
             assert_eq!(join(popper), 1);
             match pushed {
                 Ok(()) => {
-                    assert_eq!(queue.pop(&mut PopCursor::default(), || false), Some(2), "an accepted item is popped")
+                    assert_eq!(queue.pop(&mut PopCursor::default(), || false), Some(2), "an accepted item is popped");
                 }
                 Err(refused) => assert_eq!(refused, PushError::Closed(2)),
             }

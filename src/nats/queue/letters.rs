@@ -98,6 +98,7 @@ impl JobQueue {
     ///         }
     ///     }
     /// }
+    /// # let _ = requeue_all;
     /// ```
     pub fn find_dead_letters(&self, query: &DeadLetterQuery) -> Result<Vec<DeadLetter>, QueueError> {
         if let Some(subject) = &query.subject {

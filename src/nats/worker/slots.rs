@@ -24,6 +24,7 @@ impl<E> Worker<E> {
     /// assert!(worker.set_slots(0).is_err());
     /// # Ok(())
     /// # }
+    /// # let _ = halve;
     /// ```
     pub fn set_slots(&self, slots: usize) -> Result<(), InvalidArgument> {
         if slots == 0 {

@@ -232,8 +232,8 @@ impl TaskTracker {
     /// If the pool is idle, wakes the threads that wait for that, and tells the workers of a closed
     /// pool to leave.
     pub(crate) fn check_idle(&self) {
-        // ORDERING: the read-modify-write of the races above; AcqRel both ways, with `wait_idle_unless`
-        // and with other checks.
+        // ORDERING: the read-modify-write of the races above; AcqRel both ways, with
+        // `wait_idle_unless` and with other checks.
         let waiters = self.waiters.0.fetch_add(0, Ordering::AcqRel);
         let closed = self.is_closed();
         if (waiters == 0 && !closed) || !self.is_idle() {

@@ -489,26 +489,37 @@ fn twenty_drains_before_a_job_began_are_not_attempts() {
     assert_eq!(queue.dead_letters(1).unwrap()[0].attempts(), Some(3));
 }
 
+/// A queue on a limits stream, which keeps acknowledged jobs, as a killed server may.
+fn keeping_queue(connection: &Connection) -> JobQueue {
+    let jobs = queue(connection);
+    connection.request("$JS.API.STREAM.DELETE.JOBS", "").unwrap();
+    let config = r#"{"name":"JOBS","subjects":["jobs.>"],"retention":"limits","storage":"file","num_replicas":1}"#;
+    connection.request("$JS.API.STREAM.CREATE.JOBS", config).unwrap();
+    jobs
+}
+
+/// Runs a worker until an event tells of jobs that are done and stay, and returns the worker and the event.
+fn work_until_jobs_are_left(jobs: &JobQueue, pool: &WorkerPool, events: &Receiver<Event>) -> (Worker<String>, Event) {
+    let worker = builder(jobs).build().unwrap();
+    let mut told = None;
+    let is_told = || {
+        told = told.take().or_else(|| events.try_iter().find(|event| matches!(event, Event::JobsLeftBehind { .. })));
+        told.is_some()
+    };
+    work_until(&worker, pool, |_| Ok(()), is_told);
+    (worker, told.unwrap())
+}
+
 /// Fault 202.
 #[test]
 fn done_jobs_that_stay_are_told_of_and_cleared() {
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
     let (connection, events) = observed(&server, &pool);
-    // A limits stream keeps what is acknowledged, as a killed server may.
-    let jobs = queue(&connection);
-    connection.request("$JS.API.STREAM.DELETE.JOBS", "").unwrap();
-    let config = r#"{"name":"JOBS","subjects":["jobs.>"],"retention":"limits","storage":"file","num_replicas":1}"#;
-    connection.request("$JS.API.STREAM.CREATE.JOBS", config).unwrap();
+    let jobs = keeping_queue(&connection);
     enqueue(&jobs, (0..5).map(|number| number.to_string()));
-    let worker = builder(&jobs).build().unwrap();
-    let mut told = None;
-    let is_told = || {
-        told = told.take().or_else(|| events.try_iter().find(|event| matches!(event, Event::JobsLeftBehind { .. })));
-        told.is_some()
-    };
-    work_until(&worker, &pool, |_| Ok(()), is_told);
-    assert_eq!(told, Some(Event::JobsLeftBehind { consumer: "worker".to_owned(), first: 1, jobs: 5 }));
+    let (worker, told) = work_until_jobs_are_left(&jobs, &pool, &events);
+    assert_eq!(told, Event::JobsLeftBehind { consumer: "worker".to_owned(), first: 1, jobs: 5 });
     assert_eq!((worker.clear_finished().unwrap(), jobs.len().unwrap()), (5, 0));
 }
 
@@ -518,10 +529,7 @@ fn a_pending_job_that_the_stream_no_longer_has_does_not_hide_what_is_done() {
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
     let (connection, events) = observed(&server, &pool);
-    let jobs = queue(&connection);
-    connection.request("$JS.API.STREAM.DELETE.JOBS", "").unwrap();
-    let config = r#"{"name":"JOBS","subjects":["jobs.>"],"retention":"limits","storage":"file","num_replicas":1}"#;
-    connection.request("$JS.API.STREAM.CREATE.JOBS", config).unwrap();
+    let jobs = keeping_queue(&connection);
     let worker = builder(&jobs).build().unwrap();
     work_until(&worker, &pool, |_| Ok(()), || worker.status().is_ok()); // makes the consumer
     enqueue(&jobs, (0..5).map(|number| number.to_string()));
@@ -530,14 +538,8 @@ fn a_pending_job_that_the_stream_no_longer_has_does_not_hide_what_is_done() {
     connection.request("$JS.API.CONSUMER.MSG.NEXT.JOBS.worker", "1").unwrap_err();
     assert_eq!(worker.status().unwrap().jobs_ack_pending, 1);
     connection.request("$JS.API.STREAM.MSG.DELETE.JOBS", r#"{"seq":1}"#).unwrap();
-    let mut told = None;
-    let is_told = || {
-        told = told.take().or_else(|| events.try_iter().find(|event| matches!(event, Event::JobsLeftBehind { .. })));
-        told.is_some()
-    };
-    let worker = builder(&jobs).build().unwrap();
-    work_until(&worker, &pool, |_| Ok(()), is_told);
-    assert_eq!(told, Some(Event::JobsLeftBehind { consumer: "worker".to_owned(), first: 2, jobs: 4 }));
+    let (worker, told) = work_until_jobs_are_left(&jobs, &pool, &events);
+    assert_eq!(told, Event::JobsLeftBehind { consumer: "worker".to_owned(), first: 2, jobs: 4 });
     assert_eq!((worker.clear_finished().unwrap(), jobs.len().unwrap()), (4, 0));
 }
 

@@ -7,7 +7,7 @@ use super::inner::BusInner;
 use crate::cancel::token::CancelGuard;
 use crate::sync::{Arc, Mutex};
 use crate::task::context::{self, AwaitedId, GroupId, PoolId};
-use crate::task::waits::{self, ANYTHING, Awaited, Kind, Needs, Next, Refused, Wait};
+use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 
 impl BusInner {
@@ -70,7 +70,7 @@ impl Awaited for Idleness {
 
     /// Any subscription may have deliveries by then, including one that is made meanwhile.
     fn related_ids(&self) -> Vec<AwaitedId> {
-        vec![ANYTHING]
+        vec![AwaitedId::ANYTHING]
     }
 
     fn pool(&self) -> PoolId {

@@ -133,14 +133,9 @@ impl<T, E> Outcomes<T, E> {
         self.values.take_all()
     }
 
-    /// Takes everything, to be dropped outside of locks.
-    pub(super) fn take_all(&mut self) -> Self {
-        mem::replace(self, Self::new())
-    }
-
     /// Takes everything, to be dropped outside of locks, or `None` if there is no outcome.
     pub(super) fn take_unclaimed(&mut self) -> Option<Self> {
-        (!self.values.is_empty() || !self.failures.is_empty()).then(|| self.take_all())
+        (!self.values.is_empty() || !self.failures.is_empty()).then(|| mem::replace(self, Self::new()))
     }
 
     /// Returns `true` if the order in which tasks end is kept.

@@ -196,7 +196,6 @@ impl WorkerPool {
                 // Before unwinding is resumed, because a panic in a destructor would then abort the
                 // process.
                 unwind::discard(waited);
-                inner.discard_outcomes();
                 unwind::resume(payload)
             }
         }

@@ -110,12 +110,6 @@ impl<R: TaskResult> GroupInner<R> {
         Ok(state.and_then(|mut state| state.outcomes.next_completion()))
     }
 
-    /// Drops every outcome, and contains panics in their destructors.
-    pub(crate) fn discard_outcomes(&self) {
-        let outcomes = self.state.lock().outcomes.take_all();
-        drop(outcomes);
-    }
-
     /// Closes the group, all of whose tasks are done, and takes back its tickets; see rule 11 of
     /// `state`.
     #[inline]

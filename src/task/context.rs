@@ -61,7 +61,7 @@ impl GroupId {
 }
 
 impl AwaitedId {
-    /// Stands for everything that may be waited for.
+    /// Stands for everything that may be waited for, where the needs are not known beforehand.
     pub(crate) const ANYTHING: Self = Self(0);
 
     /// Returns the id of `value`: its address. Valid while `value` is neither moved nor dropped.

@@ -87,10 +87,8 @@ pub(crate) async fn floor(connection: &ConnectionInner, config: &ConsumerConfig)
         if !matches!(acknowledged, Some(Ok(_))) {
             break;
         }
-        let next = consumer_info(connection, config).await?;
-        let is_raised = next.ack_floor.stream_sequence > floor;
-        info = next;
-        if !is_raised {
+        info = consumer_info(connection, config).await?;
+        if info.ack_floor.stream_sequence <= floor {
             break;
         }
     }

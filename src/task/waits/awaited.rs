@@ -32,9 +32,6 @@ pub(crate) trait Awaited: Send + Sync {
     fn wake_waiters(&self);
 }
 
-/// Stands for everything in [`Awaited::related_ids`], where the needs are not known beforehand.
-pub(crate) const ANYTHING: AwaitedId = AwaitedId::ANYTHING;
-
 /// What something that is waited for needs to end; empty once it has ended.
 #[derive(Default)]
 pub(crate) struct Needs {

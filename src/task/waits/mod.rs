@@ -57,8 +57,6 @@ use self::registry::{Decision, Entry};
 use super::context;
 use crate::sync::Arc;
 
-#[cfg(feature = "events")]
-pub(crate) use self::awaited::ANYTHING;
 pub(crate) use self::awaited::{Awaited, Kind, Needs};
 #[cfg(any(feature = "retry", feature = "driver"))]
 pub(crate) use self::registry::notify_change;

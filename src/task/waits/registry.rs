@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::awaited::{ANYTHING, Awaited, Kind, Needs};
+use super::awaited::{Awaited, Kind, Needs};
 use crate::sync::{Arc, AtomicBool, IdGenerator, Mutex, Ordering, process_wide};
 use crate::task::context::{self, AwaitedId, PoolId, Stack, ThreadId};
 use crate::unwind;
@@ -321,7 +321,7 @@ impl Registry {
         // If all workers of its pool are asleep now, one that is too deep to help was waiting for
         // the others.
         let last_of_pool = entry.stack.worker.filter(|pool| self.all_asleep(*pool));
-        let mut blocked = entry.stack.names.iter().copied().chain([ANYTHING]);
+        let mut blocked = entry.stack.names.iter().copied().chain([AwaitedId::ANYTHING]);
         let is_awaited = blocked.any(|id| self.waiting_for(id).next().is_some());
         if is_awaited || last_of_pool.is_some() {
             for pool in found.pools.iter().copied().chain(last_of_pool) {

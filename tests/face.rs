@@ -322,12 +322,12 @@ fn a_token_is_waited_for_and_its_callback_may_outlive_its_guard() {
 
 /// Groups nested in groups, each waited for in another of the ways; returns whether the deepest was told that it is too
 /// deep.
-fn dive(pool: &Arc<WorkerPool>, levels: u32, way: u32) -> bool {
+fn dive(pool: &WorkerPool, levels: u32, way: u32) -> bool {
     if levels == 0 {
         return false;
     }
     let group = pool.group().policy(GroupPolicy::CollectAll);
-    let inner = Arc::clone(pool);
+    let inner = pool.clone();
     group.spawn(move || Ok::<_, ()>(dive(&inner, levels - 1, way)));
     match way {
         0 => match group.wait() {
@@ -361,12 +361,12 @@ fn groups_nested_past_the_depth_are_an_error_in_every_way_to_wait() {
 }
 
 /// Groups nested in groups, each of whose tasks waits for all outcomes of the next; returns how many levels were reached.
-fn dive_for_all(pool: &Arc<WorkerPool>, levels: u32) -> u32 {
+fn dive_for_all(pool: &WorkerPool, levels: u32) -> u32 {
     if levels == 0 {
         return 0;
     }
     let group = pool.group().policy(GroupPolicy::CollectAll);
-    let inner = Arc::clone(pool);
+    let inner = pool.clone();
     group.spawn(move || Ok::<_, ()>(dive_for_all(&inner, levels - 1)));
     1 + group.wait_all().remove(0).unwrap_or(0)
 }

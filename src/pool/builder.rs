@@ -130,7 +130,7 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Sets what dropping the pool does.
+    /// Sets what the drop of the last handle does.
     ///
     /// Default: [`OnDrop::Drain`], which blocks. In async code choose [`OnDrop::Detach`].
     pub fn on_drop(mut self, policy: OnDrop) -> Self {

@@ -191,7 +191,7 @@ fn values_of_some_tasks_are_never_returned_as_all() {
 #[test]
 fn a_worker_that_fills_a_group_runs_its_tasks_instead_of_piling_them_up() {
     on_grid(|pool| {
-        let (inner, ahead) = (Arc::clone(&pool), Arc::new(AtomicUsize::new(0)));
+        let (inner, ahead) = (pool.clone(), Arc::new(AtomicUsize::new(0)));
         let most = Arc::new(AtomicUsize::new(0));
         let watched = Arc::clone(&most);
         pool.spawn(move || {
@@ -217,7 +217,7 @@ fn a_worker_that_fills_a_group_runs_its_tasks_instead_of_piling_them_up() {
 fn a_worker_that_waits_for_room_wakes_when_a_runner_leaves_tasks_behind() {
     with_watchdog(|| {
         let pool = pool(2, 4);
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let ended = pool.spawn(move || {
             let mut group = inner.group().limit(1).capacity(1);
             let (spawner, gate) = (group.spawner(), Gate::new());

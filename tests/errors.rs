@@ -248,7 +248,7 @@ fn debug_is_never_empty_and_shows_no_payload() {
     assert_eq!((format!("{failed:?}"), failed.to_string()), (r#"Failed("payload")"#.into(), "payload".into()));
     pool.close();
     let refused = pool.try_execute(|| ()).unwrap_err();
-    assert_eq!(format!("{refused:?}"), "TrySubmitError(the pool is shut down, or the group cancelled)");
+    assert_eq!(format!("{refused:?}"), "ShutDown(..)");
     let TrySubmitError::ShutDown(refused) = refused else { panic!("{refused}") };
     assert_eq!(format!("{refused:?}"), "Refused(..)");
 }

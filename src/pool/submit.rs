@@ -23,7 +23,7 @@ use super::inner::PoolInner;
 use super::overflow::Overflow;
 use super::queue_room::QueueRoom;
 use super::worker_pool::WorkerPool;
-use crate::error::{CancelReason, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::error::{CancelReason, Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskInfo};
@@ -88,7 +88,8 @@ impl WorkerPool {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.submit_closure(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
+        self.submit_closure(f, WaitMode::Policy, Location::caller())
+            .map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
     }
 
     /// Like [`execute`](Self::execute), but never blocks, and never runs the closure in place.
@@ -114,7 +115,7 @@ impl WorkerPool {
         F: FnOnce() + Send + 'static,
     {
         self.submit_closure(f, WaitMode::Never, Location::caller())
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
     }
 
     /// Like [`execute`](Self::execute), but blocks at most for `timeout`, and never runs the
@@ -142,7 +143,7 @@ impl WorkerPool {
         F: FnOnce() + Send + 'static,
     {
         self.submit_closure(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
     }
 
     /// Submits a task and returns the handle for its result.
@@ -169,7 +170,7 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_task(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
+        self.submit_task(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
     }
 
     /// Like [`spawn`](Self::spawn), but never blocks, and never runs the closure in place.
@@ -183,7 +184,8 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_task(f, WaitMode::Never, Location::caller()).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.submit_task(f, WaitMode::Never, Location::caller())
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
     }
 
     /// Like [`spawn`](Self::spawn), but blocks at most for `timeout`, and never runs the closure in
@@ -202,7 +204,7 @@ impl WorkerPool {
         T: Send + 'static,
     {
         self.submit_task(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
     }
 
     fn submit_closure<F>(

@@ -31,9 +31,11 @@ use crate::time::deadline::Deadline;
 /// # What tasks return
 ///
 /// All tasks of a group return one type, `()` or a `Result`. A task that has a value and cannot
-/// fail returns `Ok::<_, Infallible>(value)`. A task that stops because of the token should return
-/// `Ok`: an `Err` is a failure like any other, and becomes the first error if nothing has failed
-/// before.
+/// fail returns `Ok::<_, Infallible>(value)`. If closures use `?`, the compiler cannot tell their
+/// error type: name it once, `pool.group::<Result<_, io::Error>>()`.
+///
+/// A task that stops because of the token should return `Ok`: an `Err` is a failure like any other,
+/// and becomes the first error if nothing has failed before.
 ///
 /// # What waits return
 ///
@@ -150,8 +152,10 @@ impl<R: TaskResult> TaskGroup<R> {
         self.set(|settings| settings.label = Some(label.into()))
     }
 
-    /// Adds a task. Blocks while the group is at [capacity](Self::capacity). A task of the group
-    /// that adds siblings needs a [`spawner`](Self::spawner).
+    /// Adds a task. Blocks while the group is at [capacity](Self::capacity).
+    ///
+    /// A task of the group cannot own or borrow the group. To add siblings it owns a
+    /// [`spawner`](Self::spawner).
     ///
     /// If the group is cancelled or the pool shut down, the closure is dropped unrun and the task
     /// counts as cancelled.

@@ -57,6 +57,14 @@ pub(crate) enum WaitMode {
 /// beyond the capacity. The other forms refuse the job. A job that is run at once runs under the
 /// locks that the submitting task holds, so [hold none that tasks
 /// take](crate#may-i-hold-a-lock-while-i-submit).
+///
+/// A closure owns what it uses: write `move`, and share by reference counts. Tasks that borrow from
+/// the caller's stack need a [scope](Self::scope).
+///
+/// A closure is synchronous. `spawn(async || ..)` compiles and runs nothing: the task ends at once,
+/// and its value is a future that no thread polls. To run a future for synchronous code, use a
+/// `Driver` of the feature `driver`. Async code that has work for the pool calls
+/// [`spawn_async`](Self::spawn_async) with a plain closure.
 impl WorkerPool {
     /// Submits a closure to be run by a worker, without a handle.
     ///
@@ -83,6 +91,8 @@ impl WorkerPool {
     /// assert_eq!(receiver.recv()?, "done");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "submit")]
+    #[doc(alias = "fire_and_forget")]
     #[track_caller]
     pub fn execute<F>(&self, f: F) -> Result<(), SubmitError<F>>
     where
@@ -148,6 +158,9 @@ impl WorkerPool {
 
     /// Submits a task and returns the handle for its result.
     ///
+    /// There is no limit for the time that a task runs. To stop one in time, give it a
+    /// [`CancellationToken`](crate::CancellationToken).
+    ///
     /// May wait for room or run the closure in place: hold no
     /// [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
     ///
@@ -164,6 +177,8 @@ impl WorkerPool {
     /// assert_eq!(words.join()?, 6);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "submit")]
+    #[doc(alias = "spawn_blocking")]
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, SubmitError<F>>
     where

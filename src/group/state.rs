@@ -159,7 +159,9 @@ pub(super) struct PendingTask<R: 'static> {
 
 impl<R: TaskResult> GroupInner<R> {
     /// Makes a group and registers it with the pool.
-    pub(crate) fn new(pool: Arc<PoolInner>, settings: GroupSettings) -> Arc<Self> {
+    pub(crate) fn new(pool: Arc<PoolInner>, mut settings: GroupSettings) -> Arc<Self> {
+        settings.limit = settings.limit.max(1);
+        settings.capacity = settings.capacity.max(1);
         let inner = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             registration: pool.groups.register(weak.clone(), context::shard()),
             pool,

@@ -108,7 +108,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// If the group has [started](Self#settings).
     #[track_caller]
     pub fn limit(self, tasks: usize) -> Self {
-        self.set(|settings| settings.limit = tasks.max(1))
+        self.set(|settings| settings.limit = tasks)
     }
 
     /// Sets how many tasks the group holds that have not started. At that number `spawn` blocks.
@@ -119,7 +119,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// If the group has [started](Self#settings).
     #[track_caller]
     pub fn capacity(self, tasks: usize) -> Self {
-        self.set(|settings| settings.capacity = tasks.max(1))
+        self.set(|settings| settings.capacity = tasks)
     }
 
     /// Sets when the group cancels its remaining tasks. *Default: at the first failure.*

@@ -1,5 +1,5 @@
 //~ a task of a group or a scope returns `()` or a `Result`, not `{integer}`
-//~ in a scope, a value goes through what the task borrows: `|| *slot = value`
+//~ in a scope,
 
 fn main() {
     let _ = workcrew::WorkerPool::global().scope(|scope| {

@@ -244,7 +244,7 @@
 //!
 //! # How do I shut down?
 //!
-//! Drop the pool, or call [`shutdown`](WorkerPool::shutdown). Either refuses new tasks, runs what
+//! Drop the last handle, or call [`shutdown`](WorkerPool::shutdown). Either refuses new tasks, runs what
 //! is queued and joins the workers. [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so
 //! within a time and [reports](ShutdownReport) what was left.
 //! [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued. [`close`](WorkerPool::close)

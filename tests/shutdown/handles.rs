@@ -5,9 +5,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{
-    BlockedWorkers, Counter, Gate, LIMIT, assert_counts_add_up, grid, in_threads, on_grid, pool, with_watchdog,
+    BlockedWorkers, Counter, Gate, LIMIT, assert_counts_add_up, grid, in_threads, on_grid, pool, quiet_panics,
+    with_watchdog,
 };
-use workcrew::{CancelReason, JoinError, OnDrop, TaskGroup, WorkerPool, WorkerPoolBuilder};
+#[cfg(feature = "driver")]
+use workcrew::driver::Driver;
+#[cfg(feature = "events")]
+use workcrew::events::EventBus;
+use workcrew::{CancelReason, CancellationToken, JoinError, OnDrop, TaskGroup, WorkerPool, WorkerPoolBuilder};
 
 const POLICIES: [OnDrop; 3] = [OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach];
 
@@ -163,6 +168,165 @@ fn a_task_of_another_pool_may_drop_the_last_handle_and_then_waits() {
     });
 }
 
+/// Puts the only handle of a pool somewhere, and lets that go again.
+type Hide = fn(WorkerPool);
+
+/// Where the last handle can be: in closures, values, errors, payloads and callbacks, which workers, callers and the timer
+/// thread drop.
+const HIDES: &[(&str, Hide)] = &[
+    ("a task", |pool| pool.clone().execute(move || drop(pool)).unwrap()),
+    ("a task that panics", |pool| {
+        let own = pool.clone();
+        pool.execute(move || panic!("with {own:?}")).unwrap();
+    }),
+    ("a payload of a detached task", |pool| {
+        let own = pool.clone();
+        drop(
+            pool.spawn(move || {
+                if true {
+                    std::panic::panic_any(own)
+                }
+            })
+            .unwrap(),
+        );
+    }),
+    ("a payload of a joined task", |pool| {
+        let own = pool.clone();
+        let joined = pool
+            .spawn(move || {
+                if true {
+                    std::panic::panic_any(own)
+                }
+            })
+            .unwrap();
+        drop(pool);
+        joined.join().unwrap_err();
+    }),
+    ("the value of a detached task", |pool| {
+        let own = pool.clone();
+        drop(pool.spawn(move || own).unwrap());
+    }),
+    ("the value of a joined task", |pool| {
+        let own = pool.clone();
+        let joined = pool.spawn(move || own).unwrap();
+        drop(pool);
+        drop(joined.join().unwrap());
+    }),
+    ("a delayed task that is cancelled", |pool| {
+        let own = pool.clone();
+        let timer = pool.execute_after(Duration::MAX, move || drop(own)).unwrap();
+        drop(pool);
+        assert!(timer.cancel());
+    }),
+    ("a delayed task that runs", |pool| {
+        let own = pool.clone();
+        pool.execute_after(Duration::from_millis(1), move || drop(own)).unwrap();
+    }),
+    ("a periodic timer", |pool| {
+        let own = pool.clone();
+        let timer = pool.execute_every(Duration::MAX, move || assert!(!own.is_shut_down())).unwrap();
+        drop(pool);
+        assert!(timer.cancel());
+    }),
+    ("the error of a group", |pool| {
+        let own = pool.clone();
+        let group = pool.group();
+        group.spawn(move || Err::<(), _>(own));
+        drop(pool);
+        drop(group.wait());
+    }),
+    ("the value of a group that is dropped", |pool| {
+        let own = pool.clone();
+        let group = pool.group();
+        group.spawn(move || Ok::<_, ()>(own));
+        drop(pool);
+    }),
+    ("a callback of a token", |pool| {
+        let token = CancellationToken::new();
+        token.on_cancel(move || drop(pool)).detach();
+        token.cancel();
+    }),
+    ("a callback of a token that is removed", |pool| drop(CancellationToken::new().on_cancel(move || drop(pool)))),
+    ("a submission that is never polled", |pool| {
+        let own = pool.clone();
+        drop(pool.spawn_async(move || drop(own)));
+    }),
+    ("a refused closure", |pool| {
+        let own = pool.clone();
+        pool.close();
+        let refused = pool.try_execute(move || drop(own)).unwrap_err();
+        drop(pool);
+        drop(refused);
+    }),
+    #[cfg(feature = "retry")]
+    ("a task that is retried", |pool| {
+        let own = pool.clone();
+        let policy = workcrew::retry::RetryPolicy::fixed(Duration::from_millis(1)).max_attempts(2);
+        drop(pool.spawn_with_retry(policy, move |_| Err::<(), _>(own.workers())).unwrap());
+    }),
+    #[cfg(feature = "events")]
+    ("an event", |pool| {
+        let bus = EventBus::new(&pool);
+        let _subscription = bus.subscribe(|_: &WorkerPool| ());
+        bus.publish(pool);
+    }),
+    #[cfg(feature = "events")]
+    ("a handler", |pool| {
+        let bus = EventBus::new(&pool);
+        let subscription = bus.subscribe(move |_: &u8| assert!(pool.workers() > 0));
+        (0..5).for_each(|n| drop(bus.publish(n)));
+        drop(subscription);
+    }),
+    #[cfg(feature = "events")]
+    ("a handler of a bus that is dropped", |pool| {
+        let bus = EventBus::new(&pool);
+        bus.subscribe(move |_: &u8| assert!(pool.workers() > 0)).detach();
+        (0..5).for_each(|n| drop(bus.publish(n)));
+    }),
+    #[cfg(feature = "driver")]
+    ("a future", |pool| {
+        let driver = Driver::new(&pool, 2).unwrap();
+        drop(driver.spawn(async move { drop(pool) }).unwrap());
+    }),
+    #[cfg(feature = "driver")]
+    ("a future that is cancelled", |pool| {
+        let driver = Driver::new(&pool, 2).unwrap();
+        let pending = driver.spawn(async move {
+            std::future::pending::<()>().await;
+            drop(pool);
+        });
+        pending.unwrap().cancel();
+    }),
+    #[cfg(feature = "driver")]
+    ("the output of a future", |pool| {
+        let driver = Driver::new(&pool, 2).unwrap();
+        drop(driver.spawn(async move { pool }).unwrap().join());
+    }),
+];
+
+/// Fault 302.
+#[test]
+fn the_last_handle_may_be_anywhere() {
+    quiet_panics();
+    for (place, hide) in HIDES {
+        for policy in POLICIES {
+            for workers in [1, 2, 8] {
+                with_watchdog(|| {
+                    let (builder, stops) = reporting(WorkerPool::builder().workers(workers).on_drop(policy));
+                    let pool = builder.build().unwrap();
+                    let weak = pool.downgrade();
+                    hide(pool);
+                    for _ in 0..workers {
+                        let stop = stops.recv_timeout(LIMIT);
+                        assert!(stop.is_ok(), "{place}: the pool stays open, {policy:?}");
+                    }
+                    assert!(weak.upgrade().is_none(), "{place}");
+                });
+            }
+        }
+    }
+}
+
 /// Fault 303.
 #[test]
 fn a_shutdown_through_one_handle_is_seen_by_all() {
@@ -258,12 +422,12 @@ fn what_is_built_on_a_pool_is_no_handle() {
         let timer = pool.execute_after(Duration::from_secs(3_600), || ()).unwrap();
         #[cfg(feature = "events")]
         let (bus, _subscription) = {
-            let bus = workcrew::events::EventBus::new(&pool);
+            let bus = EventBus::new(&pool);
             let subscription = bus.subscribe(|_: &u8| ());
             (bus, subscription)
         };
         #[cfg(feature = "driver")]
-        let driver = workcrew::driver::Driver::new(&pool, 4).unwrap();
+        let driver = Driver::new(&pool, 4).unwrap();
         assert_eq!(weak.strong_count(), 1);
         wedge.open();
         drop(pool);
@@ -289,7 +453,7 @@ fn a_future_may_drop_the_last_handle_on_the_io_thread() {
             let (builder, stops) = reporting(builder);
             let pool = builder.on_drop(policy).build().unwrap();
             let (workers, own, gate) = (pool.workers(), pool.clone(), Gate::new());
-            let driver = workcrew::driver::Driver::new(&pool, 4).unwrap();
+            let driver = Driver::new(&pool, 4).unwrap();
             let inside = gate.clone();
             let ended = driver
                 .spawn(async move {

@@ -59,7 +59,7 @@ fn a_setting_of_zero_counts_as_one_where_there_is_no_result() {
             let _one = bus.subscribe(move |_: &u8| one.add());
             let _two = bus.subscription().concurrent(0).handle(move |_: &u8| two.add());
             let _three = bus.subscription().mailbox_capacity(0).handle(move |_: &u8| three.add());
-            (0..10).for_each(|n| drop(bus.publish(n)));
+            (0..10_u8).for_each(|n| drop(bus.publish(n)));
             bus.wait_idle();
             assert_eq!(ran.get(), 30);
         }

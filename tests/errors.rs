@@ -40,7 +40,7 @@ fn submit_errors_travel_for_closures_that_are_only_send() {
 /// Fault 89.
 #[test]
 fn every_public_type_is_send_and_sync_where_it_can_be() {
-    is_send_sync::<WorkerPool>();
+    is_send_sync::<(WorkerPool, WeakWorkerPool)>();
     is_send_sync::<JoinHandle<OnlySend>>();
     is_send_sync::<TaskGroup<Result<OnlySend, OnlySend>>>();
     is_send_sync::<Spawner<Result<OnlySend, OnlySend>>>();
@@ -114,7 +114,7 @@ fn timers_retries_and_events_travel_too() {
 #[test]
 fn public_types_are_unwind_safe() {
     fn crosses<T: UnwindSafe + RefUnwindSafe>() {}
-    crosses::<WorkerPool>();
+    crosses::<(WorkerPool, WeakWorkerPool)>();
     crosses::<JoinHandle<u8>>();
     crosses::<TaskGroup<()>>();
     crosses::<Spawner<()>>();
@@ -326,7 +326,7 @@ fn an_error_of_a_setting_names_the_setting() {
         let pool = builder().build().unwrap();
         let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(2);
         let retried = pool.spawn_with_retry(policy, |_| Err::<(), _>("busy")).unwrap();
-        let error = retried.join().unwrap().map_err(|error| error.into_last()).unwrap_err();
+        let error = retried.join().unwrap().map_err(RetryError::into_last).unwrap_err();
         assert_eq!((error.to_string(), format!("{error:?}")), ("busy".to_owned(), r#"Failed("busy")"#.to_owned()));
     }
 }

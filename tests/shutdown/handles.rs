@@ -274,14 +274,14 @@ const HIDES: &[(&str, Hide)] = &[
     ("a handler", |pool| {
         let bus = EventBus::new(&pool);
         let subscription = bus.subscribe(move |_: &u8| assert!(pool.workers() > 0));
-        (0..5).for_each(|n| drop(bus.publish(n)));
+        (0..5_u8).for_each(|n| drop(bus.publish(n)));
         drop(subscription);
     }),
     #[cfg(feature = "events")]
     ("a handler of a bus that is dropped", |pool| {
         let bus = EventBus::new(&pool);
         bus.subscribe(move |_: &u8| assert!(pool.workers() > 0)).detach();
-        (0..5).for_each(|n| drop(bus.publish(n)));
+        (0..5_u8).for_each(|n| drop(bus.publish(n)));
     }),
     #[cfg(feature = "driver")]
     ("a future", |pool| {
@@ -464,7 +464,10 @@ fn a_future_may_drop_the_last_handle_on_the_io_thread() {
             gate.wait_started(1);
             drop(pool);
             gate.open();
-            ended.join().unwrap();
+            match ended.join() {
+                Ok(()) => assert!(policy != OnDrop::Cancel),
+                Err(error) => assert!(matches!(error, JoinError::Cancelled(CancelReason::ShutDown))),
+            }
             wait_ended(&stops, workers);
         });
     }

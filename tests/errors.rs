@@ -35,6 +35,10 @@ fn submit_errors_travel_for_closures_that_are_only_send() {
     travels::<GroupError<String>>();
     travels::<GroupError<anyhow::Error>>();
     travels::<GroupError<Box<dyn Error + Send + Sync>>>();
+    travels::<TaskFailure<io::Error>>();
+    travels::<NoSuccess<io::Error>>();
+    travels::<NoSuccess<anyhow::Error>>();
+    travels::<TimedOut>();
 }
 
 /// Fault 89.
@@ -53,7 +57,7 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
     is_send_sync::<ShutdownReport>();
     is_send_sync::<RunningTask>();
     is_send_sync::<TaskInfo<'_>>();
-    is_send_sync::<TaskPanic>();
+    is_send_sync::<(TaskPanic, FailedTask, TaskFailure<u8>)>();
     is_send_sync::<Refused<OnlySend>>();
     is_send_sync::<(TaskId, TaskOutcome, CancelReason, Overflow, OnDrop, GroupPolicy, Progress)>();
     is_send_sync::<Completions<'_, Result<OnlySend, OnlySend>>>();
@@ -131,10 +135,10 @@ fn the_error_of_a_task_keeps_its_causes_and_can_be_had_back() {
     let pool = WorkerPool::builder().workers(1).build().unwrap();
     let error = Err::<(), _>(io::Error::other("disk")).context("load").unwrap_err();
     let failed = fails(&pool, error).unwrap_err();
-    assert_eq!(failed.to_string(), "load: disk");
+    assert_eq!(failed.to_string(), format!("{}: load: disk", failed.task().unwrap()));
     assert!(failed.into_failed().unwrap().downcast_ref::<io::Error>().is_some());
     assert!(GroupError::<u8>::WouldDeadlock.into_failed().is_err());
-    assert_eq!(TaskError::Failed(3).into_failed().unwrap(), 3);
+    assert_eq!(TaskError::Failed(3.into()).into_failed().unwrap(), 3);
     let joined = (|| -> Result<(), GroupError<u8>> { Ok(Err(JoinError::Cancelled(CancelReason::Expired))?) })();
     assert!(matches!(joined, Err(GroupError::Cancelled(CancelReason::Expired))));
 }
@@ -202,7 +206,7 @@ fn the_question_mark_takes_every_error_into_anyhow_and_boxes() {
 
     let pool = WorkerPool::builder().workers(1).build().unwrap();
     let anyhow_of_own = (|| -> anyhow::Result<()> { Ok(fails(&pool, Own::Broken)?) })().unwrap_err();
-    assert!(matches!(anyhow_of_own.downcast(), Ok(GroupError::Failed(Own::Broken))));
+    assert!(matches!(anyhow_of_own.downcast(), Ok(GroupError::Failed(TaskFailure { error: Own::Broken, .. }))));
     let messages: [Result<(), Boxed>; 4] = [
         (|| Ok(fails(&pool, io::Error::other("disk"))?))(),
         (|| Ok(fails(&pool, String::from("text"))?))(),
@@ -210,7 +214,9 @@ fn the_question_mark_takes_every_error_into_anyhow_and_boxes() {
         (|| Ok(fails(&pool, Boxed::from("boxed"))?))(),
     ];
     let messages = messages.map(|result| result.unwrap_err().to_string());
-    assert_eq!(messages, ["disk", "text", "any", "boxed"]);
+    for (message, end) in messages.iter().zip(["disk", "text", "any", "boxed"]) {
+        assert!(message.starts_with("task 0, spawned at ") && message.ends_with(&format!(": {end}")), "{message}");
+    }
     let joined = (|| -> anyhow::Result<u8> { Ok(pool.spawn(|| 4)?.join()?) })();
     assert_eq!(joined.unwrap(), 4);
 }
@@ -338,7 +344,7 @@ fn debug_is_never_empty_and_shows_no_payload() {
     for text in [format!("{pool:?}"), format!("{group:?}"), format!("{:?}", WorkerPool::builder())] {
         assert!(text.len() > 5, "{text}");
     }
-    let failed = GroupError::Failed("payload");
+    let failed = GroupError::Failed("payload".into());
     assert_eq!((format!("{failed:?}"), failed.to_string()), (r#"Failed("payload")"#.into(), "payload".into()));
     pool.close();
     let refused = pool.try_execute(|| ()).unwrap_err();

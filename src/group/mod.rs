@@ -7,6 +7,8 @@
 
 mod task_group;
 mod time_limit;
+mod any;
+mod partial;
 mod spawner;
 pub(crate) mod map;
 pub(crate) mod scope;
@@ -22,6 +24,7 @@ mod close;
 mod outcomes;
 mod values;
 mod failures;
+mod unwaited;
 #[cfg(test)]
 mod tests;
 

@@ -21,8 +21,6 @@ pub(super) struct Outcomes<T, E> {
     first_success: Option<usize>,
     /// The task that failed or panicked first, even if its outcome was taken.
     first_failure: Option<usize>,
-    /// Whether a task failed or panicked before the first one succeeded.
-    failure_came_first: bool,
     /// The task whose outcome closes the group, until that outcome is recorded.
     deciding_task: Option<usize>,
     /// Kept once a caller wants the outcomes one by one.
@@ -42,7 +40,6 @@ impl<T, E> Outcomes<T, E> {
             failures: Failures::new(),
             first_success: None,
             first_failure: None,
-            failure_came_first: false,
             deciding_task: None,
             completion_order: None,
         }
@@ -93,18 +90,11 @@ impl<T, E> Outcomes<T, E> {
 
     fn note_failure(&mut self, index: usize) {
         self.first_failure.get_or_insert(index);
-        self.failure_came_first |= self.first_success.is_none();
     }
 
     /// Returns `true` if there is a value, and no earlier success is about to be recorded.
     pub(super) fn has_success(&self) -> bool {
         !self.values.is_empty() && self.deciding_task.is_none()
-    }
-
-    /// Returns `true` if a task failed or panicked before the first one succeeded, and that outcome
-    /// is recorded.
-    pub(super) fn failure_came_first(&self) -> bool {
-        self.failure_came_first && self.deciding_task.is_none()
     }
 
     /// Takes the value of the task that succeeded first. If that one was taken before, takes the
@@ -166,6 +156,7 @@ impl<T, E> Outcomes<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::TaskFailure;
     use crate::sync::{Arc, AtomicUsize, Ordering};
     use std::iter;
 
@@ -177,7 +168,7 @@ mod tests {
         outcomes.track_completions(0..0);
         for index in 0..10_000 {
             let outcome = match index % 3 {
-                0 => Err(TaskError::Failed("third")),
+                0 => Err(TaskError::Failed("third".into())),
                 1 => Err(TaskError::Cancelled(CancelReason::Requested)),
                 _ => Ok(index),
             };
@@ -192,12 +183,12 @@ mod tests {
         let mut outcomes = Kept::new();
         outcomes.track_completions(0..0);
         outcomes.record(0, Err(TaskError::Cancelled(CancelReason::Requested)));
-        outcomes.record(2, Err(TaskError::Failed("early")));
-        outcomes.record(1, Err(TaskError::Failed("late")));
+        outcomes.record(2, Err(TaskError::Failed("early".into())));
+        outcomes.record(1, Err(TaskError::Failed("late".into())));
         outcomes.record(5, Ok(5));
         outcomes.record(4, Ok(4));
-        assert!(matches!(outcomes.take(2), Some(Err(TaskError::Failed("early")))));
-        assert!(matches!(outcomes.take_failure(), Some(TaskError::Failed("late"))));
+        assert!(matches!(outcomes.take(2), Some(Err(TaskError::Failed(failure))) if failure == "early"));
+        assert!(matches!(outcomes.take_failure(), Some(TaskError::Failed(failure)) if failure == "late"));
         assert!(matches!(outcomes.take_failure(), Some(TaskError::Cancelled(_))));
         assert!(outcomes.take_failure().is_none());
         assert_eq!((outcomes.take_success(), outcomes.has_success()), (Some(5), true));
@@ -209,10 +200,10 @@ mod tests {
     fn units_are_counted_and_never_confused_with_failures() {
         let mut outcomes = Outcomes::<(), &str>::new();
         for index in 0..10 {
-            outcomes.record(index, if index == 4 { Err(TaskError::Failed("fourth")) } else { Ok(()) });
+            outcomes.record(index, if index == 4 { Err(TaskError::Failed("fourth".into())) } else { Ok(()) });
         }
         outcomes.record_cancelled(10..20, CancelReason::Requested);
-        assert!(matches!(outcomes.take_failure(), Some(TaskError::Failed("fourth"))));
+        assert!(matches!(outcomes.take_failure(), Some(TaskError::Failed(failure)) if failure == "fourth"));
         assert_eq!(iter::from_fn(|| outcomes.take_failure()).count(), 10);
         assert_eq!(outcomes.take_values().len(), 9);
     }
@@ -222,11 +213,11 @@ mod tests {
         let mut outcomes = Outcomes::<(), &str>::new();
         outcomes.track_completions(0..0);
         for index in [0, 2, 1] {
-            outcomes.record(index, if index == 1 { Err(TaskError::Failed("first")) } else { Ok(()) });
+            outcomes.record(index, if index == 1 { Err(TaskError::Failed("first".into())) } else { Ok(()) });
         }
         assert!(matches!(outcomes.next_completion(), Some((0, Ok(())))));
         let rest: Vec<_> = (0..3).filter_map(|index| outcomes.take(index)).collect();
-        assert!(matches!(rest[..], [Err(TaskError::Failed("first")), Ok(())]));
+        assert!(matches!(rest[..], [Err(TaskError::Failed(TaskFailure { error: "first", .. })), Ok(())]));
     }
 
     #[test]
@@ -251,7 +242,7 @@ mod tests {
         let mut outcomes = Outcomes::<Bomb, Bomb>::new();
         for index in 0..6 {
             let bomb = Bomb(Arc::clone(&dropped));
-            outcomes.record(index, if index % 2 == 0 { Ok(bomb) } else { Err(TaskError::Failed(bomb)) });
+            outcomes.record(index, if index % 2 == 0 { Ok(bomb) } else { Err(TaskError::Failed(bomb.into())) });
         }
         drop(outcomes);
         assert_eq!(dropped.load(Ordering::SeqCst), 6);

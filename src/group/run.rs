@@ -3,7 +3,7 @@
 use super::result::TaskResult;
 use super::settings::GroupPolicy;
 use super::state::{GroupInner, Outcome, PendingTask, State};
-use crate::error::{CancelReason, TaskError};
+use crate::error::{CancelReason, TaskError, TaskFailure};
 use crate::failpoint::{self, Failpoint};
 use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
@@ -93,22 +93,31 @@ impl<R: TaskResult> GroupInner<R> {
         let outcome_of = |result: &R| if result.is_failure() { TaskOutcome::Failed } else { TaskOutcome::Succeeded };
         let meta = TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at };
         match self.pool.executor.run(counters, &meta, || task.body.call(), outcome_of) {
-            Ok(result) => result.into_result().map_err(TaskError::Failed),
-            Err(panic) => Err(TaskError::Panicked(panic)),
+            Ok(result) => result.into_result().map_err(|error| self.failed(task, error)),
+            Err(panic) => Err(TaskError::Panicked(panic.with_index(task.index))),
         }
+    }
+
+    /// Returns the outcome of a task that returned an error.
+    #[cold]
+    fn failed(&self, task: &PendingTask<R>, error: R::Error) -> TaskError<R::Error> {
+        let mut failed = self.info(task.id, task.location).to_failed();
+        failed.set_index(task.index);
+        TaskError::Failed(TaskFailure::new(error, failed))
     }
 
     /// Records the outcome of a task, and closes the group if the policy says so. Returns the lock
     /// under which the outcome was recorded. The caller then counts the task as done for the pool.
     fn complete(&self, counters: &WorkerCounters, index: usize, outcome: Outcome<R>) -> MutexGuard<'_, State<R>> {
         failpoint::hit(Failpoint::Completing);
-        let decides = match self.settings.policy {
+        let mut state = self.state.lock();
+        let policy = if state.wants_first { GroupPolicy::FirstSuccess } else { self.settings.policy };
+        let decides = match policy {
             GroupPolicy::FailFast => outcome.is_err(),
             GroupPolicy::CollectAll => false,
             GroupPolicy::FirstSuccess => outcome.is_ok(),
         };
-        let mut state = self.state.lock();
-        if (decides || state.wants_first && outcome.is_ok()) && state.closed.is_none() {
+        if decides && state.closed.is_none() {
             state = self.close_on_outcome(counters, index, &outcome, state);
         }
         state.outcomes.record(index, outcome);

@@ -127,7 +127,7 @@ pub(super) struct State<R: TaskResult> {
     /// Whether the owner has dropped the group without waiting. Outcomes of tasks that do not start
     /// are then not kept, because a spawner that outlives the group would fill the memory.
     pub(super) abandoned: bool,
-    /// Whether a waiter waits for the first success only, by any policy.
+    /// Whether a waiter waits for the first success. From then on the policy is `FirstSuccess`.
     pub(super) wants_first: bool,
     /// Why `spawn_all` left closures in its source: the group or the pool had been closed.
     pub(super) cut_short: Option<CancelReason>,
@@ -313,6 +313,11 @@ impl<R: TaskResult> State<R> {
     pub(super) fn take_error(&mut self) -> Option<GroupError<R::Error>> {
         let failure = self.outcomes.take_failure().map(GroupError::from);
         failure.or_else(|| self.cut_short.map(GroupError::Cancelled))
+    }
+
+    /// Takes every outcome in spawn order, except those that were yielded.
+    pub(super) fn take_outcomes(&mut self) -> Vec<Outcome<R>> {
+        (0..self.total).filter_map(|index| self.outcomes.take(index)).collect()
     }
 
     /// Returns `true` if every task that was added is done.

@@ -21,6 +21,24 @@ use crate::time::deadline::Deadline;
 /// All values of a group in spawn order, or its first error.
 pub(crate) type WaitResult<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
 
+/// The values of a group in spawn order, as far as there are any, and its error.
+pub(crate) type PartialResult<R> = (Vec<<R as TaskResult>::Value>, Result<(), GroupError<<R as TaskResult>::Error>>);
+
+/// Why a wait for the next task has yielded no task.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NoCompletion {
+    /// No task ended before the deadline.
+    TimedOut,
+    /// The wait would never end.
+    WouldDeadlock,
+}
+
+impl From<WouldDeadlock> for NoCompletion {
+    fn from(_: WouldDeadlock) -> Self {
+        Self::WouldDeadlock
+    }
+}
+
 /// How long a waiter spins for the end of the last task before it sleeps: about as long as a
 /// wake-up takes.
 const SPIN_TIME: Duration = Duration::from_micros(50);
@@ -43,24 +61,47 @@ impl<R: TaskResult> GroupInner<R> {
         deadline: Deadline,
         kind: Kind,
     ) -> Result<Option<WaitResult<R>>, WouldDeadlock> {
+        self.wait_done(deadline, kind, |group, state| group.take_end(state).map(|()| state.outcomes.take_values()))
+    }
+
+    /// Waits until all tasks are done, closes the group, and takes the values and the first error.
+    pub(crate) fn wait_partial(self: &Arc<Self>) -> PartialResult<R> {
+        let taken = self.wait_done(Deadline::NEVER, Kind::Certain, |group, state| {
+            let end = group.take_end(state);
+            (state.outcomes.take_values(), end)
+        });
+        taken.ok().flatten().unwrap_or_else(|| (Vec::new(), Err(GroupError::WouldDeadlock)))
+    }
+
+    /// Waits until all tasks are done, closes the group, and takes what `take` takes. Returns `None`
+    /// if the deadline passed first.
+    #[inline]
+    fn wait_done<X>(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        kind: Kind,
+        take: impl FnOnce(&Self, &mut State<R>) -> X,
+    ) -> Result<Option<X>, WouldDeadlock> {
         let Some(mut state) = self.wait_until(deadline, (WaitFor::All, kind), State::all_done)? else {
             return Ok(None);
         };
         self.finish(&mut state);
-        let values = if self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success() {
-            Ok(state.outcomes.take_values())
-        } else {
-            match state.take_error() {
-                Some(error) => Err(error),
-                None => Ok(state.outcomes.take_values()),
-            }
-        };
+        let taken = take(self, &mut state);
         // A worker may hold the group a little longer than this waiter. Errors and values that the
         // caller does not get are dropped here, so that none outlives the wait.
         let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
         drop(unclaimed);
-        Ok(Some(values))
+        Ok(Some(taken))
+    }
+
+    /// Takes the error of a group all of whose tasks are done, if it is an error by its policy.
+    #[inline]
+    fn take_end(&self, state: &mut State<R>) -> Result<(), GroupError<R::Error>> {
+        if self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success() {
+            return Ok(());
+        }
+        state.take_error().map_or(Ok(()), Err)
     }
 
     /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
@@ -69,42 +110,42 @@ impl<R: TaskResult> GroupInner<R> {
             return Err(WouldDeadlock);
         };
         self.finish(&mut state);
-        let total = state.total;
-        Ok((0..total).filter_map(|index| state.outcomes.take(index)).collect())
+        Ok(state.take_outcomes())
     }
 
-    /// Waits until a task has succeeded or all are done, and takes the first value or the first
-    /// error.
-    pub(crate) fn wait_first(self: &Arc<Self>) -> Result<R::Value, GroupError<R::Error>> {
+    /// Waits until a task has succeeded or all are done, and takes the first value, or what `errors`
+    /// takes. From now on only a success ends the group.
+    pub(super) fn wait_first<X>(
+        self: &Arc<Self>,
+        errors: impl FnOnce(&mut State<R>) -> X,
+    ) -> Result<Result<R::Value, X>, WouldDeadlock> {
         self.state.lock().wants_first = true;
-        let has_failed =
-            |state: &State<R>| self.settings.policy == GroupPolicy::FailFast && state.outcomes.failure_came_first();
-        let condition = |state: &State<R>| state.outcomes.has_success() || has_failed(state) || state.all_done();
+        let condition = |state: &State<R>| state.outcomes.has_success() || state.all_done();
         let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)? else {
-            return Err(GroupError::WouldDeadlock);
+            return Err(WouldDeadlock);
         };
-        let success = if has_failed(&state) { None } else { state.outcomes.take_success() };
-        let first = match success {
-            Some(value) => Ok(value),
-            // Without tasks there is no success to wait for.
-            None => Err(state.take_error().unwrap_or(GroupError::WouldDeadlock)),
-        };
+        let first = state.outcomes.take_success().ok_or_else(|| errors(&mut state));
         let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
         drop(unclaimed);
-        first
+        Ok(first)
     }
 
-    /// Waits for the next task that ends, and yields its outcome. Returns `None` when all tasks
-    /// were yielded.
-    pub(crate) fn next_completion(self: &Arc<Self>) -> Result<Option<(usize, Outcome<R>)>, WouldDeadlock> {
+    /// Waits at most until the deadline for the next task that ends, and yields its outcome.
+    /// Returns `None` when all tasks were yielded.
+    pub(super) fn next_completion(
+        self: &Arc<Self>,
+        deadline: Deadline,
+    ) -> Result<Option<(usize, Outcome<R>)>, NoCompletion> {
         if context::is_member_of(self.id()) {
-            return Err(WouldDeadlock);
+            return Err(NoCompletion::WouldDeadlock);
         }
-        self.track_completions();
+        if !self.track_completions(deadline) {
+            return Err(NoCompletion::TimedOut);
+        }
         let condition = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
-        let state = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)?;
-        Ok(state.and_then(|mut state| state.outcomes.next_completion()))
+        let ready = self.wait_until(deadline, (WaitFor::Any, Kind::Open), condition)?;
+        ready.map(|mut state| state.outcomes.next_completion()).ok_or(NoCompletion::TimedOut)
     }
 
     /// Closes the group, all of whose tasks are done, and takes back its tickets; see rule 11 of
@@ -117,16 +158,20 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Keeps the order in which tasks end from now on.
-    fn track_completions(&self) {
+    /// Keeps the order in which tasks end from now on. Returns `false` if the deadline passed
+    /// first.
+    fn track_completions(&self, deadline: Deadline) -> bool {
         let mut state = self.state.lock();
         // Tasks that are just being dropped are in neither list. That ends soon, and then the
         // waiter is notified.
         while !state.outcomes.tracks_completions()
             && state.total - state.done != state.unstarted.len() + state.running.len()
         {
+            if deadline.is_past() {
+                return false;
+            }
             state.change_waiters += 1;
-            state = self.changed.wait_until(state, None);
+            state = self.changed.wait_until(state, deadline.instant());
             state.change_waiters -= 1;
         }
         let State { outcomes, unstarted, running, total, .. } = &mut *state;
@@ -135,6 +180,7 @@ impl<R: TaskResult> GroupInner<R> {
                 running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
             outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
         }
+        true
     }
 
     /// Waits until `condition` holds, and returns the lock under which it did. Returns `None` if

@@ -3,12 +3,16 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod any;
 mod cancel;
 mod completions;
+mod failed_task;
 mod fairness;
 mod limit;
 mod outcome;
+mod partial;
 mod spawn;
+mod unwaited;
 mod wait;
 
 use common::Counter;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use workcrew::{CancelReason, GroupError, GroupPolicy, Progress, TaskError, TaskGroup, WorkerPool};
+use workcrew::{CancelReason, FailedTask, GroupError, GroupPolicy, Progress, TaskError, TaskGroup, WorkerPool};
 
 use crate::gates::{Gate, Order, Started, agree};
 
@@ -100,8 +100,6 @@ struct Machine {
     /// The task that failed or panicked first, and the one that succeeded first.
     first_trouble: Option<usize>,
     first_success: Option<usize>,
-    /// Whether a task failed or panicked before the first one succeeded.
-    trouble_came_first: bool,
 }
 
 /// Does the steps to a group and to the model; `waits` chooses the way to wait at the end.
@@ -128,7 +126,6 @@ pub fn run(settings: Settings, steps: &[Step], waits: u8) -> Result<(), String> 
         pool_closed: false,
         first_trouble: None,
         first_success: None,
-        trouble_came_first: false,
     };
     for (number, step) in steps.iter().enumerate() {
         let done = machine.step(*step).and_then(|()| machine.settle());
@@ -200,7 +197,6 @@ impl Machine {
             self.first_success.get_or_insert(task);
         } else {
             self.first_trouble.get_or_insert(task);
-            self.trouble_came_first |= self.first_success.is_none();
         }
         let decides = match self.settings.policy {
             GroupPolicy::FailFast => end != End::Succeeded,
@@ -239,13 +235,12 @@ impl Machine {
     }
 
     fn wait(self, waits: u8) -> Result<(), String> {
-        let Self { group, ends, pool, settings, first_trouble, first_success, trouble_came_first, .. } = self;
-        let first_value = first_success.filter(|_| settings.policy != GroupPolicy::FailFast || !trouble_came_first);
+        let Self { group, ends, pool, settings, first_trouble, first_success, .. } = self;
         let ends: Vec<End> = ends.into_iter().flatten().collect();
         match waits % 4 {
             0 => check_all(&ends, &group.wait_all())?,
             1 => check_wait(&ends, settings.policy, first_trouble, first_success, &group.wait())?,
-            2 => match (group.wait_any(), first_value) {
+            2 => match (group.wait_any(), first_success) {
                 (Ok(value), Some(first)) if value == first => {}
                 (Err(_), None) => {}
                 (answer, first) => return Err(format!("wait_any: the model says {first:?}, the group {answer:?}")),
@@ -279,7 +274,8 @@ impl Machine {
 fn check_all(ends: &[End], outcomes: &[Result<usize, TaskError<usize>>]) -> Result<(), String> {
     for (index, (end, outcome)) in ends.iter().zip(outcomes).enumerate() {
         let agrees = match (end, outcome) {
-            (End::Succeeded, Ok(value)) | (End::Failed, Err(TaskError::Failed(value))) => *value == index,
+            (End::Succeeded, Ok(value)) => *value == index,
+            (End::Failed, Err(TaskError::Failed(failure))) => *failure == index && is_task(failure.task(), index),
             (End::Panicked, Err(TaskError::Panicked(_))) => true,
             (End::Cancelled(reason), Err(TaskError::Cancelled(found))) => reason == found,
             _ => false,
@@ -289,6 +285,11 @@ fn check_all(ends: &[End], outcomes: &[Result<usize, TaskError<usize>>]) -> Resu
         }
     }
     if ends.len() == outcomes.len() { Ok(()) } else { Err(format!("{} outcomes", outcomes.len())) }
+}
+
+/// Returns `true` if the error names the task.
+fn is_task(task: Option<&FailedTask>, index: usize) -> bool {
+    task.is_some_and(|task| task.index() == Some(index))
 }
 
 /// Checks for all values, or the first failure.
@@ -303,7 +304,10 @@ fn check_wait(
     let is_success = values.len() == ends.len() || (policy == GroupPolicy::FirstSuccess && first_success.is_some());
     let agrees = match answer {
         Ok(found) => is_success && *found == values,
-        Err(GroupError::Failed(task)) => !is_success && first_trouble == Some(*task) && ends[*task] == End::Failed,
+        Err(GroupError::Failed(failure)) => {
+            let task = failure.error;
+            !is_success && first_trouble == Some(task) && ends[task] == End::Failed && is_task(failure.task(), task)
+        }
         Err(GroupError::Panicked(_)) => !is_success && first_trouble.is_some_and(|task| ends[task] == End::Panicked),
         Err(GroupError::Cancelled(reason)) => {
             !is_success && first_trouble.is_none() && ends.contains(&End::Cancelled(*reason))

@@ -336,7 +336,7 @@ pub use error::{
 pub use failpoint::{FailGuard, Failpoint, configure};
 pub use group::map::Map;
 pub use group::scope::Scope;
-pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResult};
+pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResult, WaitForGroup};
 pub use observe::metrics::{Histogram, Metrics};
 pub use observe::observer::Observer;
 pub use observe::task_info::{RunningTask, TaskId, TaskInfo, TaskOutcome};
@@ -344,6 +344,7 @@ pub use pool::builder::WorkerPoolBuilder;
 pub use pool::overflow::Overflow;
 pub use pool::shutdown::{OnDrop, ShutdownReport};
 pub use pool::spawn_async::SpawnAsync;
+pub use pool::wait_async::{WaitForIdle, WaitForShutdown};
 pub use pool::worker_pool::{WeakWorkerPool, WorkerPool};
 pub use task::handle::JoinHandle;
 pub use timer::handle::TimerHandle;

@@ -14,6 +14,7 @@ use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
 use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
+use crate::task::wakers::Wakers;
 use crate::unwind;
 
 /// How many deliveries a runner makes before it yields to waiting jobs other than tickets of its
@@ -38,8 +39,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 if is_over {
                     break;
                 }
-                let Some((delivery, handler)) = self.take(&mut state) else { break };
+                let Some((delivery, handler, futures)) = self.take(&mut state) else { break };
                 drop(state);
+                futures.into_iter().for_each(Wakers::wake);
                 self.deliver(counters, delivery, handler);
                 state = self.state.lock();
             }
@@ -68,12 +70,13 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         result
     }
 
-    /// Takes the next delivery, if one can be taken.
-    fn take(&self, state: &mut State<E>) -> Option<(PendingDelivery<E>, Arc<Handler<E>>)> {
+    /// Takes the next delivery, if one can be taken, with its handler. Also returns the futures that
+    /// wait for the room, which the caller wakes without the lock.
+    fn take(&self, state: &mut State<E>) -> Option<(PendingDelivery<E>, Arc<Handler<E>>, Option<Wakers>)> {
         let handler = state.handler.clone().filter(|_| self.takeable(state) > 0)?;
         let delivery = state.waiting.pop_front()?;
-        self.notify_publishers(state);
-        Some((delivery, handler))
+        let futures = self.notify_publishers(state);
+        Some((delivery, handler, futures))
     }
 
     /// Ends a runner.

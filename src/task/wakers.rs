@@ -47,6 +47,15 @@ impl Wakers {
         self.0.remove(&key)
     }
 
+    /// Takes the wakers of the `futures` oldest futures, which the caller wakes without the lock.
+    #[cfg(feature = "events")]
+    pub(crate) fn take_oldest(&mut self, futures: usize) -> Self {
+        if futures >= self.len() {
+            return self.take();
+        }
+        Self((0..futures).map_while(|_| self.0.pop_first()).collect())
+    }
+
     /// Takes all wakers, which the caller wakes without the lock.
     pub(crate) fn take(&mut self) -> Self {
         mem::take(self)

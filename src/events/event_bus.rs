@@ -201,10 +201,15 @@ impl EventBus {
         handlers: usize,
     ) -> Receipt {
         if handlers == 0 {
-            self.report_unhandled(envelope.topic(), envelope.event());
+            self.report_unhandled_event(&envelope);
         }
         envelope.complete(&self.inner, PUBLISHING, None);
         Receipt { event: Some((envelope, Arc::clone(&recipients.names))), handlers }
+    }
+
+    /// Reports an event that none of its recipients has accepted.
+    pub(super) fn report_unhandled_event<E: Send + Sync + 'static>(&self, envelope: &Envelope<E>) {
+        self.report_unhandled(envelope.topic(), envelope.event());
     }
 
     fn report_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {

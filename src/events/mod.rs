@@ -36,6 +36,7 @@ mod subscription;
 mod receipt;
 mod try_publish;
 mod publish_async;
+mod held;
 mod wait_async;
 mod progress;
 mod dead_letter;

@@ -8,28 +8,26 @@
 //!
 //! Rules:
 //! 1. The first poll takes the first two steps of `publish`. Each poll then tries each delivery that
-//!    is held. A mailbox that is still full stores the waker under the lock under which it was found
-//!    full.
+//!    is held (see `held`). A mailbox that is still full stores the waker under the lock under which
+//!    it was found full.
 //! 2. A future takes no notification from a thread or from another future; see rule 6 of `mailbox`.
 //! 3. Dropping the future refuses the deliveries that it holds. Others are not affected.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use super::envelope::Envelope;
 use super::event_bus::EventBus;
-use super::mailbox::PendingDelivery;
-use super::progress::{DeliveryOutcome, PUBLISHING};
+use super::held::{Deliveries, Held};
+use super::progress::DeliveryOutcome;
 use super::publish::{self, Tally};
 use super::receipt::Receipt;
-use super::registry::Recipients;
 use super::room_wait;
 use super::watcher::Watcher;
+use crate::cancel::token::CancelGuard;
 use crate::sync::Arc;
 use crate::task::future_wait::FutureWait;
 use crate::task::wakers::WakerKey;
@@ -45,6 +43,9 @@ impl EventBus {
     /// and calls synchronous handlers in place. So a full mailbox delays no other subscription.
     /// Dropping the future while it waits leaves those deliveries as they are, and refuses the event
     /// for the subscriptions whose mailboxes are still full.
+    ///
+    /// Until it is ready or dropped, the event counts as unhandled for [`wait_idle`](Self::wait_idle).
+    /// If the pool is shut down meanwhile, the deliveries that wait for room are cancelled.
     ///
     /// Futures that wait for the same room are woken in the order in which they began to wait, and
     /// none can keep the room from the others. Events of one task are in order in each mailbox if
@@ -105,12 +106,13 @@ enum Stage<E> {
 
 /// An event that has not got into every mailbox.
 struct Waiting<E> {
-    envelope: Arc<Envelope<E>>,
-    recipients: Arc<Recipients<E>>,
+    held: Arc<Held<E>>,
+    /// Closes the held deliveries with the pool; `None` before the event waits.
+    guard: Option<CancelGuard>,
+    /// The mailboxes that may have a waker of this future, by their indices.
+    polled: Vec<usize>,
     /// How many subscriptions have a delivery.
     handlers: usize,
-    /// The deliveries whose mailboxes were full, by the index of the mailbox.
-    held: BTreeMap<usize, PendingDelivery<E>>,
     /// Identifies the wait for room. No mailbox knows it.
     watcher: Arc<Watcher>,
 }
@@ -127,8 +129,9 @@ impl<E: Send + Sync + 'static> PublishAsync<E> {
         let envelope = self.bus.begin(topic, event, &recipients);
         let mut tally = Tally { registry: &self.bus.registry, mailboxes: &recipients.mailboxes, handlers: 0 };
         let held = publish::offer(&mut tally, &envelope, self.location);
-        let handlers = tally.handlers;
-        Ok(Waiting { envelope, recipients, handlers, held, watcher: Arc::default() })
+        let (handlers, polled) = (tally.handlers, held.keys().copied().collect());
+        let held = Held::new(envelope, recipients, held);
+        Ok(Waiting { held, guard: None, polled, handlers, watcher: Arc::default() })
     }
 }
 
@@ -148,46 +151,60 @@ impl<E: Send + Sync + 'static> Future for PublishAsync<E> {
         loop {
             let Stage::Waiting(waiting) = &mut this.stage else { return Poll::Pending };
             waiting.put_held(&this.bus, this.key, context);
-            if waiting.held.is_empty() {
+            if waiting.held.len() == 0 {
                 break;
             }
-            match this.wait.register(|| waiting.room(), Deadline::NEVER, context) {
+            let room = || room_wait::awaited(&waiting.watcher, waiting.held.mailboxes());
+            match this.wait.register(room, Deadline::NEVER, context) {
                 Some(awaited) => awaited.help(),
                 None => return Poll::Pending,
             }
         }
-        let Stage::Waiting(waiting) = mem::replace(&mut this.stage, Stage::Done) else { return Poll::Pending };
-        let Waiting { envelope, recipients, handlers, .. } = waiting;
-        Poll::Ready(this.bus.finish(envelope, &recipients, handlers))
+        match mem::replace(&mut this.stage, Stage::Done) {
+            Stage::Waiting(waiting) => Poll::Ready(waiting.finish(&this.bus, this.key)),
+            _ => Poll::Pending,
+        }
     }
 }
 
 impl<E: Send + Sync + 'static> Waiting<E> {
     /// Puts the held deliveries into their mailboxes, as far as these have room.
     fn put_held(&mut self, bus: &EventBus, key: WakerKey, context: &Context<'_>) {
-        let mailboxes = &self.recipients.mailboxes;
+        let mailboxes = &self.held.recipients.mailboxes;
+        // Cloning a waker is user code and may panic, so it comes first.
+        let mut wakers: Vec<Waker> = (0..=self.held.len()).map(|_| context.waker().clone()).collect();
+        let Some(waker) = wakers.pop() else { return };
         let mut tally = Tally { registry: &bus.registry, mailboxes, handlers: self.handlers };
-        for index in self.held.keys().copied().collect::<Vec<_>>() {
-            let waker = context.waker().clone(); // before the delivery: it is user code
-            let Some(delivery) = self.held.remove(&index) else { continue };
+        let mut rest = Deliveries::new();
+        for ((index, delivery), waker) in self.held.take(waker).into_iter().zip(wakers) {
             let put = if publish::is_worker(mailboxes) {
-                mailboxes[index].stop_polling(key);
                 Ok(mailboxes[index].put_blocking(delivery))
             } else {
                 mailboxes[index].poll_put(delivery, key, waker)
             };
             match put {
                 Ok(result) => tally.record(index, result),
-                Err(delivery) => drop(self.held.insert(index, delivery)),
+                Err(delivery) => drop(rest.insert(index, delivery)),
             }
         }
         self.handlers = tally.handlers;
+        self.held.put_back(rest, &mut self.guard);
     }
 
-    /// Returns the room for the held deliveries as something that is waited for.
-    fn room(&self) -> Arc<dyn crate::task::waits::Awaited> {
-        let mailboxes = self.held.keys().map(|index| Arc::clone(&self.recipients.mailboxes[*index]));
-        room_wait::awaited(&self.watcher, mailboxes.collect())
+    /// Returns the receipt of an event that is no longer held.
+    fn finish(mut self, bus: &EventBus, key: WakerKey) -> Receipt {
+        self.stop_polling(key);
+        self.guard = None; // before the count, which the callback changes
+        let Self { held, mut handlers, .. } = self;
+        if handlers == 0 && held.cancelled() == 0 {
+            bus.report_unhandled_event(&held.envelope);
+        }
+        handlers += held.end();
+        Receipt { event: Some((Arc::clone(&held.envelope) as _, Arc::clone(&held.recipients.names))), handlers }
+    }
+
+    fn stop_polling(&self, key: WakerKey) {
+        self.polled.iter().for_each(|index| self.held.recipients.mailboxes[*index].stop_polling(key));
     }
 }
 
@@ -197,13 +214,12 @@ impl<E: Send + Sync + 'static> Unpin for PublishAsync<E> {}
 impl<E: Send + Sync + 'static> Drop for PublishAsync<E> {
     fn drop(&mut self) {
         self.wait.begin_poll();
-        let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Done) else { return };
-        for (index, delivery) in waiting.held {
-            let mailbox = &waiting.recipients.mailboxes[index];
-            mailbox.stop_polling(self.key);
-            let _ = mailbox.refuse(delivery, Some(DeliveryOutcome::Refused));
-        }
-        waiting.envelope.complete(&self.bus.inner, PUBLISHING, None);
+        let Stage::Waiting(mut waiting) = mem::replace(&mut self.stage, Stage::Done) else { return };
+        waiting.stop_polling(self.key);
+        waiting.guard = None;
+        let deliveries = waiting.held.take(Waker::noop().clone());
+        waiting.held.refuse(deliveries, &DeliveryOutcome::Refused);
+        waiting.held.end();
     }
 }
 

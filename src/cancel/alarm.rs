@@ -146,3 +146,34 @@ fn start_thread() -> io::Result<()> {
     drop(thread); // detached
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn has_thread() -> bool {
+        ALARMS.state.lock().has_thread
+    }
+
+    fn cell() -> Arc<WakerCell> {
+        Arc::new(WakerCell::new(Waker::noop()))
+    }
+
+    /// Fault 335.
+    #[test]
+    fn the_thread_ends_without_alarms_and_a_refused_thread_leaves_no_alarm() {
+        let year = Duration::from_secs(365 * 24 * 3_600);
+        let alarm = Alarm::set(sync::now() + year, cell()).expect("a thread");
+        assert!(has_thread());
+        drop(alarm);
+        while has_thread() {
+            thread::yield_now(); // as long as it lingers
+        }
+        let refused = Alarm::set_with(sync::now() + year, cell(), || Err(io::ErrorKind::WouldBlock.into()));
+        assert!(refused.is_err() && !has_thread() && ALARMS.state.lock().pending.is_empty());
+        drop(Alarm::set(sync::now(), cell()).expect("another thread"));
+        assert!(has_thread());
+    }
+}

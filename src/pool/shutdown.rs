@@ -39,7 +39,8 @@ const MAX_CHECKS: usize = 1_000;
 /// `shutdown_timeout` first, or chooses `Detach`.
 ///
 /// In async code, the drop of the last handle blocks the runtime's thread under `Drain` and
-/// `Cancel`. Choose `Detach` there, or shut the pool down first on a thread that may block.
+/// `Cancel`. Choose `Detach` there, or await
+/// [`shutdown_async`](crate::WorkerPool::shutdown_async) first: then the drop does not block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnDrop {

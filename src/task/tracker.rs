@@ -31,7 +31,7 @@
 //! |---|---|---|---|---|---|
 //! | `Nothing` | | yes | yes | yes | yes |
 //! | `Idle` | `shutdown_now` that found no task running | yes | yes | yes | no |
-//! | `InTime` | `shutdown_timeout` that saw every worker leave | yes | yes | no | no |
+//! | `InTime` | `shutdown_timeout` or `shutdown_async` that saw every worker leave | yes | yes | no | no |
 //! | `LeftRunning` | `shutdown_now` that found a task running | yes | no | no | no |
 //! | `LeftBehind` | `shutdown_timeout` that left a task or a worker behind | no | no | no | no |
 //!

@@ -208,7 +208,7 @@ fn forgotten_futures_keep_no_room_from_futures_and_threads() {
             while full.handled.get() < capacity + 3 {
                 std::thread::yield_now();
             }
-            pool.shutdown(); // drains, whatever was forgotten
+            pool.shutdown(); // drains, with futures that are forgotten
             bus.wait_idle();
             assert_counts_add_up(&pool);
         }

@@ -34,7 +34,7 @@ fn a_passed_deadline_wakes_the_future_without_any_pool() {
 
 /// Fault 320.
 #[test]
-fn deadlines_wake_in_their_order_whatever_the_order_of_the_polls() {
+fn deadlines_wake_in_their_own_order_and_not_in_that_of_the_polls() {
     with_watchdog(|| {
         let (year, soon) = (CancellationToken::with_timeout(YEAR), CancellationToken::with_timeout(SOON));
         let (mut last, mut first) = (year.cancelled(), soon.cancelled());

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::iter::FusedIterator;
 
+use super::poll::GroupWait;
 use super::result::TaskResult;
 use super::state::{GroupInner, Outcome, WouldDeadlock};
 use crate::sync::Arc;
-use crate::task::future_wait::FutureWait;
 
 /// An iterator over the outcomes of a group, each with the index of its task in spawn order. From
 /// [`TaskGroup::completions`](crate::TaskGroup::completions).
@@ -26,8 +26,8 @@ pub struct Completions<'a, R: TaskResult> {
     /// Whether every task has been yielded. A spawner may add more later, which another iterator
     /// yields.
     pub(super) is_over: bool,
-    /// What the last poll has registered; `None` if it was never polled.
-    pub(super) wait: Option<FutureWait>,
+    /// The wait of `poll_next`; `None` if it was never polled.
+    pub(super) wait: Option<GroupWait<R>>,
 }
 
 impl<'a, R: TaskResult> Completions<'a, R> {

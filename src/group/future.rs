@@ -6,12 +6,12 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::poll::GroupWait;
 use super::result::TaskResult;
 use super::state::WouldDeadlock;
 use super::task_group::TaskGroup;
 use super::wait::WaitResult;
 use crate::error::GroupError;
-use crate::task::future_wait::FutureWait;
 
 /// A future that waits for a group. Made by `.await` of a [`TaskGroup`], in any runtime.
 ///
@@ -44,10 +44,10 @@ use crate::task::future_wait::FutureWait;
 /// ```
 #[must_use = "a future does nothing until it is polled, and dropping this one cancels the group"]
 pub struct WaitForGroup<R: TaskResult> {
+    /// The wait; `None` if it was never polled. Dropped before the group, which would wake it.
+    wait: Option<GroupWait<R>>,
     /// The group; `None` once the future was ready.
     group: Option<TaskGroup<R>>,
-    /// What the last poll has registered; `None` if it was never polled.
-    wait: Option<FutureWait>,
 }
 
 impl<R: TaskResult> IntoFuture for TaskGroup<R> {
@@ -56,7 +56,7 @@ impl<R: TaskResult> IntoFuture for TaskGroup<R> {
 
     /// Returns a future that waits like [`wait`](TaskGroup::wait).
     fn into_future(self) -> WaitForGroup<R> {
-        WaitForGroup { group: Some(self), wait: None }
+        WaitForGroup { wait: None, group: Some(self) }
     }
 }
 
@@ -66,11 +66,9 @@ impl<R: TaskResult> Future for WaitForGroup<R> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { group, wait } = &mut *self;
         let Some(waited) = group else { return Poll::Pending };
-        let inner = waited.inner();
-        let Poll::Ready(result) = inner.poll_values(wait.get_or_insert_default(), context) else {
-            return Poll::Pending;
-        };
-        inner.remove_poller();
+        let polled = wait.get_or_insert_with(|| GroupWait::new(waited.inner())).poll_values(context);
+        let Poll::Ready(result) = polled else { return Poll::Pending };
+        *wait = None;
         *group = None;
         Poll::Ready(result.unwrap_or_else(|WouldDeadlock| Err(GroupError::WouldDeadlock)))
     }
@@ -78,14 +76,6 @@ impl<R: TaskResult> Future for WaitForGroup<R> {
 
 // No field is ever pinned.
 impl<R: TaskResult> Unpin for WaitForGroup<R> {}
-
-impl<R: TaskResult> Drop for WaitForGroup<R> {
-    fn drop(&mut self) {
-        if let (Some(group), Some(_)) = (&self.group, &self.wait) {
-            group.inner().remove_poller();
-        }
-    }
-}
 
 // No lock of this crate is held while user code may panic, so a reference never shows a broken
 // state.

@@ -6,13 +6,62 @@ use super::poller::Poller;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::state::{GroupInner, Outcome, State, WouldDeadlock};
-use super::wait::WaitResult;
+use super::wait::{WaitFor, WaitResult};
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::future_wait::FutureWait;
 use crate::task::wakers;
 use crate::time::deadline::Deadline;
 use crate::unwind;
+
+/// The wait of a future for a group. Removes its poller when dropped.
+///
+/// Owns a reference, so that what borrows a group and contains this has no destructor of its own,
+/// and does not extend the borrow.
+pub(super) struct GroupWait<R: TaskResult> {
+    group: Arc<GroupInner<R>>,
+    /// What the last poll has registered.
+    wait: FutureWait,
+}
+
+impl<R: TaskResult> GroupWait<R> {
+    pub(super) fn new(group: &Arc<GroupInner<R>>) -> Self {
+        Self { group: Arc::clone(group), wait: FutureWait::default() }
+    }
+
+    /// Takes the values or the first error if all tasks are done, like `wait_values`.
+    pub(super) fn poll_values(&mut self, context: &Context<'_>) -> Poll<Result<WaitResult<R>, WouldDeadlock>> {
+        let Self { group, wait } = self;
+        let polled = group.poll_until(WaitFor::All, wait, context, State::all_done);
+        polled.map_ok(|state| group.take_values(state))
+    }
+
+    /// Yields the outcome of the next task that has ended, like `next_completion`.
+    pub(super) fn poll_completion(
+        &mut self,
+        context: &Context<'_>,
+    ) -> Poll<Result<Option<(usize, Outcome<R>)>, WouldDeadlock>> {
+        let Self { group, wait } = self;
+        loop {
+            let tracked = group.state.lock().try_track_completions();
+            // Until the order is kept, any change may be what it takes.
+            let ended = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
+            let condition = |state: &State<R>| if tracked { ended(state) } else { state.can_track_completions() };
+            match group.poll_until(WaitFor::Any, wait, context, condition) {
+                Poll::Ready(Ok(mut state)) if tracked => return Poll::Ready(Ok(state.outcomes.next_completion())),
+                Poll::Ready(Ok(state)) => drop(state),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<R: TaskResult> Drop for GroupWait<R> {
+    fn drop(&mut self) {
+        self.group.remove_poller();
+    }
+}
 
 impl<R: TaskResult> State<R> {
     /// Returns `true` if the poller must be woken.
@@ -44,57 +93,16 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Forgets the poller, which no longer waits.
-    pub(super) fn remove_poller(&self) {
+    fn remove_poller(&self) {
         let poller = self.state.lock().poller.take();
         unwind::discard(poller.map(|poller| poller.waker));
-    }
-
-    /// Takes the values or the first error if all tasks are done, like `wait_values`.
-    pub(super) fn poll_values(
-        self: &Arc<Self>,
-        wait: &mut FutureWait,
-        context: &Context<'_>,
-    ) -> Poll<Result<WaitResult<R>, WouldDeadlock>> {
-        let polled = self.poll_until(false, wait, context, State::all_done);
-        polled.map_ok(|state| self.take_values(state))
-    }
-
-    /// Yields the outcome of the next task that has ended, like `next_completion`.
-    pub(super) fn poll_completion(
-        self: &Arc<Self>,
-        wait: &mut FutureWait,
-        context: &Context<'_>,
-    ) -> Poll<Result<Option<(usize, Outcome<R>)>, WouldDeadlock>> {
-        let tracked = self.state.lock().try_track_completions();
-        let condition = |state: &State<R>| {
-            // Until the order is kept, any change may be what it takes.
-            !tracked && state.total - state.done == state.unstarted.len() + state.running.len()
-                || state.outcomes.has_completion()
-                || state.all_done()
-        };
-        match self.poll_until(true, wait, context, condition) {
-            Poll::Ready(Ok(mut state)) => {
-                if !state.try_track_completions() {
-                    unreachable!("the condition says that the order can be kept");
-                }
-                let next = state.outcomes.next_completion();
-                if next.is_none() && !state.all_done() {
-                    drop(state);
-                    return self.poll_completion(wait, context);
-                }
-                drop(state);
-                Poll::Ready(Ok(next))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
     }
 
     /// Returns the lock under which `condition` holds, or registers the future. Helps if this
     /// thread is a worker with tasks on its stack.
     fn poll_until<'a>(
         self: &'a Arc<Self>,
-        wants_any: bool,
+        wait_for: WaitFor,
         wait: &mut FutureWait,
         context: &Context<'_>,
         condition: impl Fn(&State<R>) -> bool,
@@ -129,7 +137,7 @@ impl<R: TaskResult> GroupInner<R> {
                 continue;
             }
             let until = if state.closed.is_some() { Deadline::NEVER } else { Deadline::NEVER.earlier(self.deadline()) };
-            let old = state.poller.replace(Poller { waker, wants_any, helps, is_due: false });
+            let old = state.poller.replace(Poller { waker, wants_any: wait_for == WaitFor::Any, helps, is_due: false });
             drop(state);
             unwind::discard(old.map(|poller| poller.waker));
             match wait.register(|| Arc::clone(self) as _, until, context) {

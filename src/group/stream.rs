@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::completions::Completions;
+use super::poll::GroupWait;
 use super::result::TaskResult;
 use super::state::{Outcome, WouldDeadlock};
 
@@ -26,7 +27,7 @@ impl<R: TaskResult> Completions<'_, R> {
         if self.is_over {
             return Poll::Ready(None);
         }
-        match self.inner.poll_completion(self.wait.get_or_insert_default(), context) {
+        match self.wait.get_or_insert_with(|| GroupWait::new(self.inner)).poll_completion(context) {
             Poll::Ready(Ok(next)) => {
                 self.is_over = next.is_none();
                 Poll::Ready(next)
@@ -67,13 +68,5 @@ impl<R: TaskResult> futures_core::Stream for Completions<'_, R> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Completions::poll_next(&mut self, context)
-    }
-}
-
-impl<R: TaskResult> Drop for Completions<'_, R> {
-    fn drop(&mut self) {
-        if self.wait.is_some() {
-            self.inner.remove_poller();
-        }
     }
 }

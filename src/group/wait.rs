@@ -27,7 +27,7 @@ const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// The event that wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum WaitFor {
+pub(super) enum WaitFor {
     /// The end of the last task.
     All,
     /// The end of any task.
@@ -227,16 +227,18 @@ impl<R: TaskResult> GroupInner<R> {
 }
 
 impl<R: TaskResult> State<R> {
+    /// Returns `true` if every task that is not done is in one of the lists.
+    pub(super) fn can_track_completions(&self) -> bool {
+        self.total - self.done == self.unstarted.len() + self.running.len()
+    }
+
     /// Keeps the order in which tasks end from now on. Returns `false` if tasks are just being
     /// dropped, which are in neither list. That ends soon, and then waiters are notified.
     pub(super) fn try_track_completions(&mut self) -> bool {
-        let Self { outcomes, unstarted, running, total, done, .. } = self;
-        if outcomes.tracks_completions() {
-            return true;
+        if self.outcomes.tracks_completions() || !self.can_track_completions() {
+            return self.outcomes.tracks_completions();
         }
-        if *total - *done != unstarted.len() + running.len() {
-            return false;
-        }
+        let Self { outcomes, unstarted, running, total, .. } = self;
         let pending: BTreeSet<usize> = running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
         outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
         true

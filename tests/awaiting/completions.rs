@@ -34,7 +34,7 @@ fn outcomes_are_yielded_as_tasks_end_and_each_once() {
 #[test]
 fn each_task_that_ends_wakes_the_stream_and_a_dropped_future_loses_no_outcome() {
     on_grid(|pool| {
-        let mut group = pool.group().limit(1);
+        let mut group = pool.group().limit(1).capacity(64);
         let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();
         for gate in gates.clone() {
             group.spawn(move || gate.pass());
@@ -118,7 +118,7 @@ impl Wake for Inline {
 #[test]
 fn a_waker_that_polls_the_stream_at_once_is_not_taken_for_a_task_of_the_group() {
     on_grid(|pool| {
-        let group = Box::leak(Box::new(pool.group()));
+        let group = Box::leak(Box::new(pool.group().capacity(64)));
         let gates: Vec<_> = (0..4).map(|_| Gate::new()).collect();
         for gate in gates.clone() {
             group.spawn(move || gate.pass());

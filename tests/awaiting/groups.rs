@@ -47,7 +47,7 @@ fn a_group_that_is_awaited_returns_what_wait_returns() {
 fn only_the_last_waker_is_woken_and_only_by_the_last_task() {
     on_grid(|pool| {
         let gate = Gate::new();
-        let group = pool.group();
+        let group = pool.group().capacity(64);
         let inside = gate.clone();
         group.spawn(move || inside.pass());
         gate.wait_started(1);
@@ -75,7 +75,7 @@ fn only_the_last_waker_is_woken_and_only_by_the_last_task() {
 fn a_future_that_is_dropped_halfway_cancels_what_has_not_started_and_does_not_block() {
     on_grid(|pool| {
         let (gate, dropped, ran) = (Gate::new(), Counter::new(), Counter::new());
-        let group = pool.group().limit(1);
+        let group = pool.group().limit(1).capacity(64);
         let inside = gate.clone();
         group.spawn(move || inside.pass());
         gate.wait_started(1);

@@ -58,7 +58,7 @@ fn each_task_that_ends_wakes_the_stream_and_a_dropped_future_loses_no_outcome() 
 #[test]
 fn a_worker_that_awaits_completions_runs_the_tasks() {
     on_grid(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let count = pool.spawn(move || {
             let mut group = inner.group();
             group.spawn_all((0..10).map(|_| || ()));

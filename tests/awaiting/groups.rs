@@ -146,11 +146,11 @@ fn a_task_that_awaits_its_own_group_is_told_so() {
 #[test]
 fn a_worker_that_awaits_a_group_runs_its_tasks() {
     on_grid(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let sum = pool.spawn(move || {
             let group = inner.group();
             for n in 0..10 {
-                let innermost = Arc::clone(&inner);
+                let innermost = inner.clone();
                 group.spawn(move || {
                     let group = innermost.group();
                     group.spawn(move || Ok::<_, Infallible>(n));
@@ -168,7 +168,7 @@ fn a_worker_that_awaits_a_group_runs_its_tasks() {
 fn an_awaiting_worker_runs_a_task_that_is_added_later() {
     with_watchdog(|| {
         let pool = pool(2, 4);
-        let (inner, added) = (Arc::clone(&pool), Gate::new());
+        let (inner, added) = (pool.clone(), Gate::new());
         let outer = pool.spawn(move || {
             let group = inner.group();
             let (spawner, waiting) = (group.spawner(), Gate::new());

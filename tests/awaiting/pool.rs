@@ -64,7 +64,7 @@ fn a_forgotten_future_keeps_no_idleness_from_other_futures_and_threads() {
 fn a_task_cannot_await_the_idleness_of_its_own_pool() {
     quiet_panics();
     on_grid(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let task = pool.spawn(move || block_on(inner.wait_idle_async())).unwrap();
         assert!(task.join().is_err());
         block_on(pool.wait_idle_async());
@@ -163,7 +163,7 @@ fn a_report_that_leaves_a_task_behind_ends_an_awaited_shutdown() {
 #[test]
 fn a_task_that_awaits_the_shutdown_of_its_own_pool_does_not_wait() {
     on_grid(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let task = pool.spawn(move || block_on(inner.shutdown_async())).unwrap();
         task.join().unwrap();
         block_on(pool.shutdown_async());
@@ -177,7 +177,7 @@ fn a_task_of_another_pool_that_awaits_the_end_of_a_pool_is_helped() {
         let outer = pool(1, 4);
         let (awaits, ended) = mpsc::channel();
         let task = {
-            let inner = Arc::clone(&inner);
+            let inner = inner.clone();
             outer.spawn(move || {
                 awaits.send(()).unwrap();
                 block_on(inner.shutdown_async());

@@ -1,6 +1,5 @@
 //! On the only thread of a runtime: what would block it would never end.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -128,7 +127,7 @@ fn a_driven_future_cannot_await_the_idleness_of_its_own_pool() {
     with_watchdog(|| {
         let pool = pool(1, 4);
         let driver = workcrew::driver::Driver::new(&pool, 1).unwrap();
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         assert!(driver.spawn(async move { inner.wait_idle_async().await }).unwrap().join().is_err());
     });
 }

@@ -25,6 +25,10 @@ const QUANTUM: usize = 16;
 /// not called because the subscription is closed; see rule 5.
 type CallResult = Option<Result<(), (BoxError, ErrorClass)>>;
 
+/// A delivery that was taken, its handler, and the futures that wait for its room. The caller wakes
+/// those without the lock.
+type Taken<E> = (PendingDelivery<E>, Arc<Handler<E>>, Option<Wakers>);
+
 impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Makes deliveries as a runner that is already counted, until none can be taken or the budget
     /// is used up.
@@ -70,9 +74,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         result
     }
 
-    /// Takes the next delivery, if one can be taken, with its handler. Also returns the futures that
-    /// wait for the room, which the caller wakes without the lock.
-    fn take(&self, state: &mut State<E>) -> Option<(PendingDelivery<E>, Arc<Handler<E>>, Option<Wakers>)> {
+    /// Takes the next delivery, if one can be taken.
+    fn take(&self, state: &mut State<E>) -> Option<Taken<E>> {
         let handler = state.handler.clone().filter(|_| self.takeable(state) > 0)?;
         let delivery = state.waiting.pop_front()?;
         let futures = self.notify_publishers(state);

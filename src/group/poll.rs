@@ -14,6 +14,9 @@ use crate::task::wakers;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
+/// The index and the outcome of the next task that has ended; `None` if all were yielded.
+type NextCompletion<R> = Result<Option<(usize, Outcome<R>)>, WouldDeadlock>;
+
 /// The wait of a future for a group. Removes its poller when dropped.
 ///
 /// Owns a reference, so that what borrows a group and contains this has no destructor of its own,
@@ -37,10 +40,7 @@ impl<R: TaskResult> GroupWait<R> {
     }
 
     /// Yields the outcome of the next task that has ended, like `next_completion`.
-    pub(super) fn poll_completion(
-        &mut self,
-        context: &Context<'_>,
-    ) -> Poll<Result<Option<(usize, Outcome<R>)>, WouldDeadlock>> {
+    pub(super) fn poll_completion(&mut self, context: &Context<'_>) -> Poll<NextCompletion<R>> {
         let Self { group, wait } = self;
         loop {
             let tracked = group.state.lock().try_track_completions();

@@ -60,8 +60,8 @@ fn a_worker_that_awaits_completions_runs_the_tasks() {
     on_grid(|pool| {
         let inner = pool.clone();
         let count = pool.spawn(move || {
-            let mut group = inner.group();
-            group.spawn_all((0..10).map(|_| || ()));
+            let mut group = inner.group().capacity(64);
+            (0..10).for_each(|_| group.spawn(|| ()));
             block_on(async {
                 let (mut completions, mut count) = (group.completions(), 0);
                 while completions.next_async().await.is_some() {

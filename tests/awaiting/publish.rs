@@ -255,7 +255,7 @@ fn an_async_publish_that_is_dropped_halfway_is_refused_where_there_was_no_room()
 fn the_end_of_the_subscription_or_of_the_pool_ends_an_async_publish() {
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
-        let (one, two) = (full(&bus, "one", 1), Gate::new());
+        let one = full(&bus, "one", 1);
         let (alarm, rings) = Alarm::with_bell();
         let mut publish = bus.publish_to_async("full", event(1));
         assert!(poll(&mut publish, &alarm).is_pending());
@@ -268,11 +268,12 @@ fn the_end_of_the_subscription_or_of_the_pool_ends_an_async_publish() {
         let stuck = full(&bus, "two", 1);
         let mut publish = bus.publish_to_async("full", event(1));
         assert!(poll(&mut publish, &alarm).is_pending());
-        pool.shutdown_now();
+        pool.close();
         rings.recv_timeout(LIMIT).unwrap();
-        let _ended = poll_ready(&mut publish);
+        let receipt = poll_ready(&mut publish);
+        assert_eq!(receipt.handlers(), 1);
+        assert!(matches!(outcomes(&receipt)[..], [DeliveryOutcome::Cancelled(CancelReason::ShutDown)]));
         stuck.gate.open();
-        two.open();
     });
 }
 

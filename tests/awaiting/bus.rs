@@ -18,7 +18,7 @@ use crate::common::{Counter, Gate, LIMIT, Mutex, on_grid, quiet_panics, with_wat
 fn a_receipt_that_is_awaited_returns_what_wait_returns() {
     on_grid(|pool| {
         let bus = EventBus::new(&pool);
-        let _even = bus.subscribe(|n: &u32| if n % 2 == 0 { Ok(()) } else { Err("odd") });
+        let _even = bus.subscribe(|n: &u32| if n.is_multiple_of(2) { Ok(()) } else { Err("odd") });
         let _any = bus.subscribe(|_: &u32| ());
         let receipt = bus.publish(7_u32);
         for _ in 0..2 {

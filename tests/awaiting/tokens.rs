@@ -52,7 +52,7 @@ fn deadlines_wake_in_their_own_order_and_not_in_that_of_the_polls() {
 fn a_forgotten_future_and_a_panicking_waker_keep_no_deadline_from_the_others() {
     with_watchdog(|| {
         let token = CancellationToken::with_timeout(SOON);
-        let panics = Alarm::that(|| panic::resume());
+        let panics = Alarm::that(panic::resume);
         let (mut forgotten, mut panicking, mut leaked) = (token.cancelled(), token.cancelled(), token.cancelled());
         let _ = poll(&mut forgotten, &Alarm::new());
         let _ = poll(&mut panicking, &panics);

@@ -10,6 +10,7 @@ mod spawner;
 pub(crate) mod map;
 pub(crate) mod scope;
 mod completions;
+mod spawners;
 mod settings;
 mod result;
 mod small_deque;

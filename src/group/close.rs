@@ -45,6 +45,15 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
+    /// Keeps no outcome from now on, for an owner that will not wait. Drops those that there are.
+    pub(super) fn keep_nothing(&self) {
+        let mut state = self.state.lock();
+        state.abandoned = true;
+        let unclaimed = state.outcomes.take_unclaimed();
+        drop(state);
+        self.as_member(|_| drop(unclaimed));
+    }
+
     /// Closes the group if its token is cancelled or the deadline has passed; see rule 7. Costs two
     /// atomic loads while the token is live and has no deadline.
     #[inline]

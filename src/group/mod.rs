@@ -13,6 +13,7 @@ pub(crate) mod scope;
 mod completions;
 mod stream;
 mod future;
+mod spawners;
 mod settings;
 mod result;
 mod small_deque;

@@ -11,6 +11,7 @@ use crate::sync::{Arc, MutexGuard};
 use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
 use crate::task::wakers;
+use crate::unwind;
 
 /// How many tasks a runner takes before it yields to waiting jobs other than tickets of its own
 /// group.
@@ -141,10 +142,22 @@ impl<R: TaskResult> GroupInner<R> {
         if (decides || state.wants_first && outcome.is_ok()) && state.closed.is_none() {
             state = self.close_on_outcome(counters, index, &outcome, state);
         }
-        state.outcomes.record(index, outcome);
+        if state.abandoned {
+            state = self.drop_outcome(outcome, state);
+        } else {
+            state.outcomes.record(index, outcome);
+        }
         state.running.remove(&index);
         self.count_done(&mut state, 1);
         state
+    }
+
+    /// Drops the outcome of a task, without the lock and before the task counts as done.
+    #[cold]
+    fn drop_outcome<'a>(&'a self, outcome: Outcome<R>, state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
+        drop(state);
+        unwind::discard(outcome);
+        self.state.lock()
     }
 
     /// Closes the group because of an outcome that is about to be recorded.

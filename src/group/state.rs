@@ -130,8 +130,8 @@ pub(super) struct State<R: TaskResult> {
     pub(super) runners: usize,
     /// Why no more tasks are started; `None` while the group is open.
     pub(super) closed: Option<CancelReason>,
-    /// Whether the owner has dropped the group without waiting. Outcomes of tasks that do not start
-    /// are then not kept, because a spawner that outlives the group would fill the memory.
+    /// Whether no thread will wait for the group: its owner has dropped it, or turned it into a
+    /// spawner. Outcomes are then not kept, because a spawner would fill the memory.
     pub(super) abandoned: bool,
     /// Whether a waiter waits for the first success only, by any policy.
     pub(super) wants_first: bool,

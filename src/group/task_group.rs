@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::completions::Completions;
 use super::result::TaskResult;
 use super::settings::{GroupPolicy, GroupSettings, Progress};
-use super::spawner::Spawner;
 use super::state::{GroupInner, Outcome, WouldDeadlock};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError, Refuser, TrySubmitError};
@@ -28,6 +27,9 @@ use crate::time::deadline::Deadline;
 ///
 /// Dropping a group without waiting cancels it, and does not block. Async code can await a group,
 /// as [`wait`](Self::wait) does: see [`WaitForGroup`](crate::WaitForGroup).
+///
+/// A group keeps each value and each error until it is waited for. If no thread will wait, turn it
+/// [into a spawner](Self::into_spawner).
 ///
 /// # What tasks return
 ///
@@ -85,7 +87,7 @@ pub struct TaskGroup<R: TaskResult> {
     /// What the setters have set so far.
     settings: GroupSettings,
     /// Made on first use; the settings are final from then on.
-    inner: OnceLock<Arc<GroupInner<R>>>,
+    pub(super) inner: OnceLock<Arc<GroupInner<R>>>,
 }
 
 impl<R: TaskResult> TaskGroup<R> {
@@ -221,12 +223,6 @@ impl<R: TaskResult> TaskGroup<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         self.inner().spawn_all(closures.into_iter(), Location::caller());
-    }
-
-    /// Returns a handle that adds tasks from elsewhere, such as from the group's own tasks.
-    #[must_use]
-    pub fn spawner(&self) -> Spawner<R> {
-        Spawner::new(Arc::clone(self.inner()))
     }
 
     /// Returns the token that is cancelled with the group, for tasks to check. Cancelling the token

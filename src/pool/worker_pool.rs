@@ -93,6 +93,11 @@ impl WorkerPool {
     ///
     /// The result may be stale when it returns, if other threads submit tasks.
     ///
+    /// It waits for the tasks themselves, also for those that a
+    /// [timed shutdown](Self::shutdown_timeout) left behind, so after one it may block forever. To
+    /// give those tasks a limit, call [`wait_idle_timeout`](Self::wait_idle_timeout). The waits of
+    /// an [event bus](crate::events::EventBus::wait_idle) differ: they do not wait for such tasks.
+    ///
     /// # Panics
     ///
     /// If called by a task of this pool, or by a task that a task of this pool waits for, because

@@ -321,7 +321,9 @@ pub use error::{
 pub use failpoint::{FailGuard, Failpoint, configure};
 pub use group::map::Map;
 pub use group::scope::Scope;
-pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResult};
+pub use group::{
+    Completions, GroupPolicy, Progress, ScopeBuilder, ScopeMap, ScopedHandle, Spawner, TaskGroup, TaskResult,
+};
 pub use observe::metrics::{Histogram, Metrics};
 pub use observe::observer::Observer;
 pub use observe::task_info::{RunningTask, TaskId, TaskInfo, TaskOutcome};

@@ -6,7 +6,7 @@ use std::fmt;
 use std::mem;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
-use crate::sync::Mutex;
+use crate::sync::{Arc, Mutex};
 use crate::unwind::{self, Payload};
 
 /// The panic that ended a task.
@@ -34,15 +34,47 @@ pub struct TaskPanic {
     message: Option<Cow<'static, str>>,
     /// Where the task was submitted.
     location: &'static Location<'static>,
+    /// The owner of the panic, if the task has a handle of its own within a scope.
+    receiver: Option<Arc<dyn PanicReceiver>>,
+}
+
+/// The owner of a task's panic.
+pub(crate) trait PanicReceiver: Send + Sync {
+    /// Takes the panic, or returns it if the owner is gone.
+    fn receive(&self, panic: TaskPanic) -> Option<TaskPanic>;
+}
+
+/// The payload of a panic that has a receiver. Wrapped by the task, unwrapped by
+/// [`TaskPanic::new`], so that hooks and waiters see the payload inside.
+struct Addressed {
+    payload: Payload,
+    receiver: Arc<dyn PanicReceiver>,
+}
+
+/// Resumes a panic on its way out of a task, addressed to `receiver`.
+pub(crate) fn resume_to(receiver: Arc<dyn PanicReceiver>, payload: Payload) -> ! {
+    unwind::resume(Box::new(Addressed { payload, receiver }))
 }
 
 impl TaskPanic {
     pub(crate) fn new(payload: Payload, location: &'static Location<'static>) -> Self {
+        let (payload, receiver) = match payload.downcast::<Addressed>() {
+            Ok(addressed) => (addressed.payload, Some(addressed.receiver)),
+            Err(payload) => (payload, None),
+        };
         let message = match payload.downcast_ref::<&'static str>() {
             Some(text) => Some(Cow::Borrowed(*text)),
             None => payload.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
         };
-        Self { payload: Mutex::new(Some(payload)), message, location }
+        Self { payload: Mutex::new(Some(payload)), message, location, receiver }
+    }
+
+    /// Hands the panic to its receiver. Returns it if there is none, or none any more.
+    pub(crate) fn deliver(mut self) -> Option<Self> {
+        match self.receiver.take() {
+            Some(receiver) => receiver.receive(self),
+            None => Some(self),
+        }
     }
 
     /// Returns the message, if the payload is a string, as with `panic!`.

@@ -65,7 +65,10 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Ends a runner; see the rules 2 and 9 of `state`. Releases the lock for a moment only if it
     /// leaves tasks behind.
-    fn stop_runner<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
+    pub(super) fn stop_runner<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State<R>>,
+    ) -> MutexGuard<'a, State<R>> {
         state.runners -= 1;
         if state.unstarted.is_empty() {
             return state;
@@ -102,6 +105,13 @@ impl<R: TaskResult> GroupInner<R> {
     /// under which the outcome was recorded. The caller then counts the task as done for the pool.
     fn complete(&self, counters: &WorkerCounters, index: usize, outcome: Outcome<R>) -> MutexGuard<'_, State<R>> {
         failpoint::hit(Failpoint::Completing);
+        let outcome = match outcome {
+            Err(TaskError::Panicked(panic)) => match panic.deliver() {
+                Some(panic) => Err(TaskError::Panicked(panic)),
+                None => return self.complete_delivered(index),
+            },
+            outcome => outcome,
+        };
         let decides = match self.settings.policy {
             GroupPolicy::FailFast => outcome.is_err(),
             GroupPolicy::CollectAll => false,
@@ -117,9 +127,18 @@ impl<R: TaskResult> GroupInner<R> {
         state
     }
 
+    /// Records the end of a task whose outcome belongs to its handle, so that the group has none.
+    #[cold]
+    fn complete_delivered(&self, index: usize) -> MutexGuard<'_, State<R>> {
+        let mut state = self.state.lock();
+        state.running.remove(&index);
+        self.count_done(&mut state, 1);
+        state
+    }
+
     /// Closes the group because of an outcome that is about to be recorded.
     #[cold]
-    fn close_on_outcome<'a>(
+    pub(super) fn close_on_outcome<'a>(
         &'a self,
         counters: &WorkerCounters,
         index: usize,

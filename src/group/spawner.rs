@@ -52,7 +52,7 @@ impl<R: TaskResult> Spawner<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.inner.spawn(|| Closure::new(f), Location::caller());
+        let _ = self.inner.spawn(|_| Closure::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).
@@ -66,7 +66,9 @@ impl<R: TaskResult> Spawner<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.inner.try_spawn(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner
+            .try_spawn(f, |f, _| Closure::new(f), location)
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     /// Returns the token of the group.

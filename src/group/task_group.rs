@@ -188,7 +188,7 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.inner().spawn(|| Closure::new(f), Location::caller());
+        let _ = self.inner().spawn(|_| Closure::new(f), Location::caller());
     }
 
     /// Adds a task if there is room now. Never blocks, and never runs a task inline.
@@ -203,7 +203,9 @@ impl<R: TaskResult> TaskGroup<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.inner().try_spawn(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner()
+            .try_spawn(f, |f, _| Closure::new(f), location)
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and

@@ -25,7 +25,7 @@ fn narrow_group(pool: &WorkerPool) -> Group {
 }
 
 fn add(group: &Group, f: impl FnOnce() + Send + 'static) {
-    let _ = group.spawn(|| Closure::new(f), Location::caller());
+    let _ = group.spawn(|_| Closure::new(f), Location::caller());
 }
 
 /// Yields to other threads until the condition holds.

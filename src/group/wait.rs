@@ -218,6 +218,15 @@ impl<R: TaskResult> GroupInner<R> {
         Ok(())
     }
 
+    /// Sleeps until the group has changed or the deadline has passed, unless it is `ready`. May wake
+    /// early.
+    pub(super) fn sleep_unless(&self, ready: impl Fn(&State<R>) -> bool, until: Deadline) {
+        let state = self.state.lock();
+        if !ready(&state) {
+            drop(self.sleep(state, WaitFor::Any, true, until));
+        }
+    }
+
     /// Sleeps until the group has changed or the deadline has passed. May wake early.
     fn sleep<'a>(
         &self,

@@ -1,6 +1,6 @@
 //! The pool: worker threads, one queue and timers.
 //!
-//! Users see `worker_pool`, `builder`, `submit`, `overflow`, `spawn_async`, `timers` and `ending`.
+//! Users see `worker_pool`, `builder`, `submit`, `task_builder`, `overflow`, `spawn_async`, `timers` and `ending`.
 //! The workers share `inner`.
 
 pub(crate) mod builder;
@@ -12,6 +12,7 @@ pub(crate) mod queue_room;
 pub(crate) mod shutdown;
 pub(crate) mod spawn_async;
 pub(crate) mod submit;
+pub(crate) mod task_builder;
 pub(crate) mod timers;
 pub(crate) mod worker;
 pub(crate) mod worker_pool;

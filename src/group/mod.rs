@@ -17,18 +17,24 @@ mod one_task;
 mod completions;
 mod settings;
 mod result;
+mod body;
 mod small_deque;
 mod state;
 mod spawn;
 mod run;
 mod wait;
 mod close;
+#[cfg(feature = "retry")]
+mod delayed;
 mod outcomes;
 mod values;
 mod failures;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::body::Body;
+#[cfg(feature = "retry")]
+pub(crate) use self::body::{Attempts, RepeatedBody, Step};
 pub use self::completions::Completions;
 pub use self::result::TaskResult;
 pub use self::scope_builder::ScopeBuilder;

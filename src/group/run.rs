@@ -1,8 +1,9 @@
 //! How the tasks of a group are run, by the rules 2 to 5 of `state`.
 
+use super::body::Outcome;
 use super::result::TaskResult;
 use super::settings::GroupPolicy;
-use super::state::{GroupInner, Outcome, PendingTask, State};
+use super::state::{GroupInner, PendingTask, State};
 use crate::error::{CancelReason, TaskError};
 use crate::failpoint::{self, Failpoint};
 use crate::observe::task_info::TaskOutcome;
@@ -43,6 +44,11 @@ impl<R: TaskResult> GroupInner<R> {
                 state.running.push_back(task.index);
                 self.notify_room(&state);
                 drop(state);
+                #[cfg(feature = "retry")]
+                if task.body.is_repeated() {
+                    state = self.make_attempt(counters, task);
+                    continue;
+                }
                 let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
                 drop(task); // before the task counts as done, and without the lock
                 self.close_if_cancelled();
@@ -54,8 +60,13 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Runs one task inline, on the stack of the member that calls this.
-    pub(super) fn run_inline(&self, mut task: PendingTask<R>) {
+    pub(super) fn run_inline(self: &Arc<Self>, mut task: PendingTask<R>) {
         self.as_member(|counters| {
+            #[cfg(feature = "retry")]
+            if task.body.is_repeated() {
+                drop(self.make_attempt(counters, task));
+                return;
+            }
             let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
             drop(task);
             drop(self.complete(counters, index, outcome));
@@ -95,7 +106,7 @@ impl<R: TaskResult> GroupInner<R> {
     fn call_closure(&self, counters: &WorkerCounters, task: &mut PendingTask<R>) -> Outcome<R> {
         let outcome_of = |result: &R| if result.is_failure() { TaskOutcome::Failed } else { TaskOutcome::Succeeded };
         let meta = TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at };
-        match self.pool.executor.run(counters, &meta, || task.body.call(), outcome_of) {
+        match self.pool.executor.run(counters, &meta, || task.body.call_once(), outcome_of) {
             Ok(result) => result.into_result().map_err(TaskError::Failed),
             Err(panic) => Err(TaskError::Panicked(panic)),
         }
@@ -103,7 +114,12 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Records the outcome of a task, and closes the group if the policy says so. Returns the lock
     /// under which the outcome was recorded. The caller then counts the task as done for the pool.
-    fn complete(&self, counters: &WorkerCounters, index: usize, outcome: Outcome<R>) -> MutexGuard<'_, State<R>> {
+    pub(super) fn complete(
+        &self,
+        counters: &WorkerCounters,
+        index: usize,
+        outcome: Outcome<R>,
+    ) -> MutexGuard<'_, State<R>> {
         failpoint::hit(Failpoint::Completing);
         let outcome = match outcome {
             Err(TaskError::Panicked(panic)) => match panic.deliver() {

@@ -18,10 +18,12 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+#[cfg(feature = "retry")]
+use std::mem;
 use std::panic::Location;
 use std::process;
 
-use super::{GroupInner, GroupSettings, TaskResult, WaitResult};
+use super::{Body, GroupInner, GroupSettings, TaskResult, WaitResult};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError, Refusal};
 use crate::pool::inner::PoolInner;
@@ -32,6 +34,11 @@ use crate::task::context;
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
 use crate::unwind;
+#[cfg(feature = "retry")]
+use crate::{
+    group::{Attempts, RepeatedBody},
+    timer::thread::Reservation,
+};
 
 /// A scope in which tasks may borrow from the caller's stack. From [`WorkerPool::scope`].
 ///
@@ -122,7 +129,7 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
         // SAFETY: the closure is called or dropped before `'scope` ends: by the rules 1 and 2 of the module `scope` cannot
         // return before that, and by rule 3 nothing is added later.
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
-        let make_body = |source, index| unsafe { Closure::new(make(source, index)).erase_lifetime() };
+        let make_body = |source, index| Body::Once(unsafe { Closure::new(make(source, index)).erase_lifetime() });
         match room {
             Room::Await => {
                 let _ = self.inner.spawn(|index| make_body(source, index), location);
@@ -132,8 +139,23 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
         }
     }
 
+    /// Adds a task that makes attempts.
+    #[cfg(feature = "retry")]
+    pub(crate) fn add_repeated(
+        &'scope self,
+        attempts: Box<dyn Attempts<R> + 'scope>,
+        reservation: Reservation,
+        location: &'static Location<'static>,
+    ) {
+        // SAFETY: as in `add`. A body that makes attempts is dropped before its task is done (rule 2).
+        #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
+        let attempts = unsafe { mem::transmute::<Box<dyn Attempts<R> + 'scope>, Box<dyn Attempts<R>>>(attempts) };
+        let body = RepeatedBody { attempts, reservation: Box::new(reservation) };
+        let _ = self.inner.spawn(|_| Body::Repeated(body), location);
+    }
+
     /// Returns the group of the scope's tasks.
-    pub(super) fn group(&self) -> &Arc<GroupInner<R>> {
+    pub(crate) fn group(&self) -> &Arc<GroupInner<R>> {
         &self.inner
     }
 

@@ -3,10 +3,11 @@
 use std::panic::Location;
 use std::time::Duration;
 
+use super::body::Body;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::small_deque::SmallDeque;
-use super::state::{Body, GroupInner, PendingTask, State};
+use super::state::{GroupInner, PendingTask, State};
 use crate::error::{CancelReason, Refusal};
 use crate::sync::{Arc, MutexGuard};
 use crate::task::closure::Closure;
@@ -81,7 +82,7 @@ impl<R: TaskResult> GroupInner<R> {
                 return;
             }
             let Some(closure) = closures.next() else { return };
-            if self.spawn(|_| Closure::new(closure), location) == Spawned::Dropped {
+            if self.spawn(|_| Body::Once(Closure::new(closure)), location) == Spawned::Dropped {
                 return;
             }
         }

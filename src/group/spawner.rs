@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
+use super::body::Body;
 use super::result::TaskResult;
 use super::state::GroupInner;
 use crate::cancel::token::CancellationToken;
@@ -46,13 +47,19 @@ impl<R: TaskResult> Spawner<R> {
         Self { inner }
     }
 
+    /// Returns the inside of the group.
+    #[cfg(feature = "retry")]
+    pub(crate) fn inner(&self) -> &Arc<GroupInner<R>> {
+        &self.inner
+    }
+
     /// Adds a task; see [`TaskGroup::spawn`](crate::TaskGroup::spawn).
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.inner.spawn(|_| Closure::new(f), Location::caller());
+        let _ = self.inner.spawn(|_| Body::Once(Closure::new(f)), Location::caller());
     }
 
     /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).
@@ -67,7 +74,7 @@ impl<R: TaskResult> Spawner<R> {
     {
         let location = Location::caller();
         self.inner
-            .try_spawn(f, |f, _| Closure::new(f), location)
+            .try_spawn(f, |f, _| Body::Once(Closure::new(f)), location)
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 

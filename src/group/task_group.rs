@@ -5,11 +5,12 @@ use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
+use super::body::{Body, Outcome};
 use super::completions::Completions;
 use super::result::TaskResult;
 use super::settings::{GroupPolicy, GroupSettings, Progress};
 use super::spawner::Spawner;
-use super::state::{GroupInner, Outcome, WouldDeadlock};
+use super::state::{GroupInner, WouldDeadlock};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError, TrySubmitError};
 use crate::pool::inner::PoolInner;
@@ -188,7 +189,7 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.inner().spawn(|_| Closure::new(f), Location::caller());
+        let _ = self.inner().spawn(|_| Body::Once(Closure::new(f)), Location::caller());
     }
 
     /// Adds a task if there is room now. Never blocks, and never runs a task inline.
@@ -204,7 +205,7 @@ impl<R: TaskResult> TaskGroup<R> {
     {
         let location = Location::caller();
         self.inner()
-            .try_spawn(f, |f, _| Closure::new(f), location)
+            .try_spawn(f, |f, _| Body::Once(Closure::new(f)), location)
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
@@ -402,7 +403,7 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Returns the shared state. Makes it on first use.
-    fn inner(&self) -> &Arc<GroupInner<R>> {
+    pub(crate) fn inner(&self) -> &Arc<GroupInner<R>> {
         self.inner.get_or_init(|| GroupInner::new(Arc::clone(&self.pool), self.settings.clone()))
     }
 

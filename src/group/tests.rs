@@ -2,6 +2,7 @@
 
 use std::panic::Location;
 
+use super::body::Body;
 use super::settings::GroupSettings;
 use super::state::{GroupInner, State};
 use crate::error::CancelReason;
@@ -25,7 +26,7 @@ fn narrow_group(pool: &WorkerPool) -> Group {
 }
 
 fn add(group: &Group, f: impl FnOnce() + Send + 'static) {
-    let _ = group.spawn(|_| Closure::new(f), Location::caller());
+    let _ = group.spawn(|_| Body::Once(Closure::new(f)), Location::caller());
 }
 
 /// Yields to other threads until the condition holds.

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
 
+use super::body::Outcome;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::settings::GroupPolicy;
-use super::state::{GroupInner, Outcome, State, WouldDeadlock};
+use super::state::{GroupInner, State, WouldDeadlock};
 use crate::error::{CancelReason, GroupError};
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
 use crate::task::context::{self, AwaitedId, PoolId};
@@ -126,16 +127,17 @@ impl<R: TaskResult> GroupInner<R> {
         // Tasks that are just being dropped are in neither list. That ends soon, and then the
         // waiter is notified.
         while !state.outcomes.tracks_completions()
-            && state.total - state.done != state.unstarted.len() + state.running.len()
+            && state.total - state.done != state.unstarted.len() + state.running.len() + state.delayed()
         {
             state.change_waiters += 1;
             state = self.changed.wait_until(state, None);
             state.change_waiters -= 1;
         }
+        let delayed = state.delayed_tasks();
         let State { outcomes, unstarted, running, total, .. } = &mut *state;
         if !outcomes.tracks_completions() {
             let pending: BTreeSet<usize> =
-                running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
+                running.iter().copied().chain(unstarted.iter().map(|task| task.index)).chain(delayed).collect();
             outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
         }
     }
@@ -159,6 +161,10 @@ impl<R: TaskResult> GroupInner<R> {
         loop {
             self.close_if_cancelled();
             let mut state = self.state.lock();
+            #[cfg(feature = "retry")]
+            if state.delayed() > 0 {
+                self.start_due(&mut state);
+            }
             // In a loop: tasks may have been added while a runner that stopped did not hold the
             // lock.
             while helps && !condition(&state) && self.can_run(&state) {
@@ -236,6 +242,8 @@ impl<R: TaskResult> GroupInner<R> {
         until: Deadline,
     ) -> MutexGuard<'a, State<R>> {
         let (waits_for_any, helpers) = (usize::from(wait_for == WaitFor::Any), usize::from(helps));
+        #[cfg(feature = "retry")]
+        let until = if helps { until.earlier(state.next_due()) } else { until };
         state.change_waiters += waits_for_any;
         state.helpers += helpers;
         state = self.changed.wait_until(state, until.instant());
@@ -259,6 +267,8 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
         let state = self.state.lock();
         if !state.all_done() {
             needs.worker = self.can_run(&state);
+            #[cfg(feature = "retry")]
+            self.report_delayed(&state, needs);
             needs.end_of(self.id());
         }
     }
@@ -266,7 +276,12 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
     /// Runs one task, as one more runner.
     fn help(self: Arc<Self>) {
         let has_run = Cell::new(false);
-        let state = self.state.lock();
+        #[cfg_attr(not(feature = "retry"), allow(unused_mut, reason = "only retried tasks are delayed"))]
+        let mut state = self.state.lock();
+        #[cfg(feature = "retry")]
+        if state.delayed() > 0 {
+            self.start_due(&mut state);
+        }
         if self.can_run(&state) {
             drop(self.run_unstarted(state, Budget::Unlimited, |_| has_run.replace(true)));
         }

@@ -12,7 +12,6 @@ use super::worker_pool::WorkerPool;
 use crate::error::TimerError;
 use crate::observe::task_info::TaskInfo;
 use crate::sync::Arc;
-use crate::sync::thread_name::thread_name;
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
 use crate::timer::delayed::DelayedTask;
@@ -294,7 +293,7 @@ impl WorkerPool {
     /// Returns the timers of the pool. Starts their thread if it is not running.
     pub(crate) fn timers(&self) -> io::Result<&Arc<TimerThread>> {
         let timers = &self.inner().timers;
-        timers.start(|| thread_name(self.thread_name(), "timer"))?;
+        timers.start_named()?;
         Ok(timers)
     }
 }

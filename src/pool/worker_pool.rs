@@ -15,6 +15,7 @@ use crate::error::BuildError;
 use crate::observe::metrics::Metrics;
 use crate::observe::task_info::RunningTask;
 use crate::sync::Arc;
+use crate::sync::thread_name::thread_name;
 use crate::task::context;
 use crate::task::idle;
 use crate::time::deadline::Deadline;
@@ -181,6 +182,7 @@ impl WorkerPool {
 impl WorkerPool {
     /// Creates a pool from its inside.
     pub(crate) fn assemble(inner: Arc<PoolInner>, settings: PoolSettings) -> Self {
+        inner.timers.set_name(thread_name(&settings.workers.thread_name, "timer"));
         Self { inner, settings }
     }
 

@@ -20,7 +20,8 @@ const RANKS: &[&[&str]] = &[
     &["task"],
     &["timer"],
     &["pool"],
-    &["group", "retry", "io"],
+    &["group", "io"],
+    &["retry"],
     &["driver", "events", "grpc", "nats"],
     &["models", "compile_fail", "doctests"],
 ];
@@ -49,7 +50,7 @@ const DOORS: [(&str, &str); 16] = [
 ];
 
 /// The only modules with unsafe code, and how many lines of each say so.
-const UNSAFE: [(&str, usize); 2] = [("group/scope", 1), ("task/closure", 15)];
+const UNSAFE: [(&str, usize); 2] = [("group/scope", 2), ("task/closure", 15)];
 
 /// Files that may be longer than 450 lines, and why.
 const LONG: [(&str, &str); 0] = [];

@@ -53,6 +53,12 @@ pub(crate) enum Step<R> {
 }
 
 impl<R> Body<R> {
+    /// Creates a body that runs once.
+    #[inline]
+    pub(crate) fn once<F: FnOnce() -> R + Send + 'static>(f: F) -> Self {
+        Self::Once(Closure::new(f))
+    }
+
     /// Calls a body that runs once.
     #[inline]
     pub(super) fn call_once(&mut self) -> R {
@@ -77,6 +83,6 @@ mod tests {
 
     #[test]
     fn a_body_takes_no_more_memory_than_a_closure() {
-        assert_eq!(size_of::<Option<Body<()>>>(), size_of::<Closure<'static, ()>>());
+        assert_eq!(size_of::<Body<()>>(), size_of::<Closure<'static, ()>>());
     }
 }

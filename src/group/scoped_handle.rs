@@ -50,7 +50,7 @@ use crate::unwind;
 pub struct ScopedHandle<'scope, T> {
     task: Arc<dyn ScopedTarget + 'scope>,
     cell: Arc<ValueCell<T>>,
-    /// Keeps the handle within its scope, whatever `T` is.
+    /// Keeps the handle within its scope, even if `T` borrows nothing.
     scope: PhantomData<&'scope ()>,
 }
 

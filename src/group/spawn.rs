@@ -10,7 +10,6 @@ use super::small_deque::SmallDeque;
 use super::state::{GroupInner, PendingTask, State};
 use crate::error::{CancelReason, Refusal};
 use crate::sync::{Arc, MutexGuard};
-use crate::task::closure::Closure;
 use crate::task::context;
 use crate::task::waits::{self, Kind, Next, Refused};
 use crate::time::deadline::Deadline;
@@ -82,7 +81,7 @@ impl<R: TaskResult> GroupInner<R> {
                 return;
             }
             let Some(closure) = closures.next() else { return };
-            if self.spawn(|_| Body::Once(Closure::new(closure)), location) == Spawned::Dropped {
+            if self.spawn(|_| Body::once(closure), location) == Spawned::Dropped {
                 return;
             }
         }

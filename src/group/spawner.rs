@@ -9,7 +9,6 @@ use super::state::GroupInner;
 use crate::cancel::token::CancellationToken;
 use crate::error::TrySubmitError;
 use crate::sync::Arc;
-use crate::task::closure::Closure;
 
 /// A handle that adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the
 /// group's own tasks.
@@ -59,7 +58,7 @@ impl<R: TaskResult> Spawner<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.inner.spawn(|_| Body::Once(Closure::new(f)), Location::caller());
+        let _ = self.inner.spawn(|_| Body::once(f), Location::caller());
     }
 
     /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).
@@ -73,9 +72,7 @@ impl<R: TaskResult> Spawner<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.inner
-            .try_spawn(f, |f, _| Body::Once(Closure::new(f)), location)
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner.try_spawn(f, |f, _| Body::once(f), location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     /// Returns the token of the group.

@@ -16,7 +16,6 @@ use crate::error::{CancelReason, GroupError, TrySubmitError};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, OnceLock};
-use crate::task::closure::Closure;
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
 
@@ -189,7 +188,7 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.inner().spawn(|_| Body::Once(Closure::new(f)), Location::caller());
+        let _ = self.inner().spawn(|_| Body::once(f), Location::caller());
     }
 
     /// Adds a task if there is room now. Never blocks, and never runs a task inline.
@@ -203,10 +202,8 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let location = Location::caller();
-        self.inner()
-            .try_spawn(f, |f, _| Body::Once(Closure::new(f)), location)
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        let added = self.inner().try_spawn(f, |f, _| Body::once(f), Location::caller());
+        added.map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
     }
 
     /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and

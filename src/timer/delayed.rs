@@ -6,7 +6,7 @@
 //! | *queued* | `Queued` | fired; an entry is in the pool's queue | *running*, by a worker; done, by cancel |
 //! | *running*, done | as in a plain task | none, or fired | as in a plain task |
 //!
-//! The cell is that of a plain task, and decides who runs it. A worker that waits for the task keeps
+//! The cell is that of a plain task, and decides which thread runs it. A worker that waits for the task keeps
 //! time by the registry of waits, as for a retry: there may be no other worker to which the timer
 //! thread could hand the task. The entry that is left in the queue is then stale, and does nothing.
 

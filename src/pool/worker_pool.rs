@@ -192,6 +192,7 @@ impl WorkerPool {
     }
 
     /// Returns the first part of the names of the pool's threads.
+    #[cfg(any(feature = "events", feature = "driver"))]
     pub(crate) fn thread_name(&self) -> &str {
         &self.settings.workers.thread_name
     }

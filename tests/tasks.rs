@@ -68,10 +68,10 @@ fn the_limit_of_a_submission_is_not_that_of_its_task() {
         assert!(builder.try_execute_for(Duration::ZERO, |_| ()).unwrap_err().is_timeout());
         blocked.open();
         pool.wait_idle();
-        let task = builder.try_spawn_for(Duration::MAX, |token| token.is_cancelled()).unwrap();
+        let task = builder.try_spawn_for(Duration::MAX, CancellationToken::is_cancelled).unwrap();
         assert!(!task.join().unwrap());
         builder.execute(|_| ()).unwrap();
-        builder.try_execute(|_| ()).unwrap_or_else(|_| ());
+        builder.try_execute(|_| ()).unwrap_or(());
         pool.shutdown();
         assert!(builder.spawn(|_| ()).is_err() && builder.execute(|_| ()).is_err());
         assert!(builder.try_spawn(|_| ()).unwrap_err().is_shut_down());
@@ -190,7 +190,7 @@ fn a_token_that_is_cancelled_amid_submissions_cancels_each_task_or_is_seen_by_it
             let builder = pool.task().token(&token);
             let handles: Vec<_> = std::thread::scope(|threads| {
                 let submitting = threads.spawn(|| {
-                    (0..8).map(|_| builder.try_spawn_for(Duration::from_secs(60), |token| token.wait())).collect()
+                    (0..8).map(|_| builder.try_spawn_for(Duration::from_secs(60), CancellationToken::wait)).collect()
                 });
                 token.cancel();
                 submitting.join().unwrap()

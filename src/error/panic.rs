@@ -34,8 +34,6 @@ pub struct TaskPanic {
     message: Option<Cow<'static, str>>,
     /// Where the task was submitted.
     location: &'static Location<'static>,
-    /// The owner of the panic, if the task has a handle of its own within a scope.
-    receiver: Option<Arc<dyn PanicReceiver>>,
 }
 
 /// The owner of a task's panic.
@@ -44,8 +42,8 @@ pub(crate) trait PanicReceiver: Send + Sync {
     fn receive(&self, panic: TaskPanic) -> Option<TaskPanic>;
 }
 
-/// The payload of a panic that has a receiver. Wrapped by the task, unwrapped by
-/// [`TaskPanic::new`], so that hooks and waiters see the payload inside.
+/// The payload of a panic that has a receiver. Wrapped by the task and unwrapped by
+/// [`TaskPanic::deliver`], before a waiter can own the panic. Hooks see only its message.
 struct Addressed {
     payload: Payload,
     receiver: Arc<dyn PanicReceiver>,
@@ -58,20 +56,23 @@ pub(crate) fn resume_to(receiver: Arc<dyn PanicReceiver>, payload: Payload) -> !
 
 impl TaskPanic {
     pub(crate) fn new(payload: Payload, location: &'static Location<'static>) -> Self {
+        let inner = payload.downcast_ref::<Addressed>().map_or(&payload, |addressed| &addressed.payload);
+        let message = match inner.downcast_ref::<&'static str>() {
+            Some(text) => Some(Cow::Borrowed(*text)),
+            None => inner.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
+        };
+        Self { payload: Mutex::new(Some(payload)), message, location }
+    }
+
+    /// Hands the panic to its receiver. Returns it if there is none, or none any more.
+    pub(crate) fn deliver(self) -> Option<Self> {
+        let payload = self.payload.lock().take()?;
         let (payload, receiver) = match payload.downcast::<Addressed>() {
             Ok(addressed) => (addressed.payload, Some(addressed.receiver)),
             Err(payload) => (payload, None),
         };
-        let message = match payload.downcast_ref::<&'static str>() {
-            Some(text) => Some(Cow::Borrowed(*text)),
-            None => payload.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
-        };
-        Self { payload: Mutex::new(Some(payload)), message, location, receiver }
-    }
-
-    /// Hands the panic to its receiver. Returns it if there is none, or none any more.
-    pub(crate) fn deliver(mut self) -> Option<Self> {
-        match self.receiver.take() {
+        *self.payload.lock() = Some(payload);
+        match receiver {
             Some(receiver) => receiver.receive(self),
             None => Some(self),
         }

@@ -21,7 +21,7 @@ fn values_that_borrow_reach_their_handles() {
         let parts = pool
             .scope(|scope| {
                 let handles: Vec<_> = words.iter().map(|word| scope.spawn_value(|| &word[1..])).collect();
-                handles.into_iter().rev().map(|handle| handle.join()).collect::<Result<Vec<&str>, _>>()
+                handles.into_iter().rev().map(ScopedHandle::join).collect::<Result<Vec<&str>, _>>()
             })
             .unwrap();
         assert_eq!(parts.unwrap(), ["epends", "uch", "o"]);
@@ -242,7 +242,7 @@ fn joins_in_a_scope_with_a_limit_keep_the_limit_and_end() {
             };
             let body = || {
                 pool.scope_builder().limit(limit).run(|scope| {
-                    let handles: Vec<_> = (0..20).map(|_| scope.spawn_value(&work)).collect();
+                    let handles: Vec<_> = (0..20).map(|_| scope.spawn_value(work)).collect();
                     for handle in handles.into_iter().rev() {
                         handle.join().unwrap();
                     }

@@ -58,23 +58,6 @@ impl<R> Body<R> {
     pub(crate) fn once<F: FnOnce() -> R + Send + 'static>(f: F) -> Self {
         Self::Once(Closure::new(f))
     }
-
-    /// Calls a body that runs once.
-    #[inline]
-    pub(super) fn call_once(&mut self) -> R {
-        match self {
-            Self::Once(closure) => closure.call(),
-            #[cfg(feature = "retry")]
-            Self::Repeated(_) => unreachable!("a body that makes attempts is not called once"),
-        }
-    }
-
-    /// Returns `true` if the body makes attempts.
-    #[cfg(feature = "retry")]
-    #[inline]
-    pub(super) fn is_repeated(&self) -> bool {
-        matches!(self, Self::Repeated(_))
-    }
 }
 
 #[cfg(test)]

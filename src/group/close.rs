@@ -74,7 +74,7 @@ impl<R: TaskResult> GroupInner<R> {
         #[cfg_attr(not(feature = "retry"), allow(unused_mut, reason = "only retried tasks are delayed"))]
         let mut unstarted = state.unstarted.take_all();
         #[cfg(feature = "retry")]
-        if state.delayed() > 0 {
+        if state.delayed.is_some() {
             self.take_delayed(state, &mut unstarted);
         }
         unstarted

@@ -23,7 +23,6 @@
 //! - *End of the pool and delay*: the timer thread refuses the timer, and the task is cancelled here;
 //!   or the end finds the timer, and cancels the delayed tasks through it.
 
-use std::mem;
 use std::time::Instant;
 
 use super::body::{Body, RepeatedBody, Step};
@@ -115,7 +114,7 @@ impl<R: TaskResult> GroupInner<R> {
         let timer = Arc::new(GroupTimer { group: Arc::downgrade(self) });
         match reservation.insert(due, timer) {
             Ok(key) => {
-                state.delayed.insert((due, task.index), (task, key));
+                state.delayed.get_or_insert_default().insert((due, task.index), (task, key));
                 None
             }
             Err(_) => Some(task),
@@ -126,19 +125,21 @@ impl<R: TaskResult> GroupInner<R> {
     #[cold]
     pub(super) fn start_due(&self, state: &mut State<R>) {
         let now = self.pool.timers.clock().now();
-        while let Some(entry) = state.delayed.first_entry()
+        let State { delayed, unstarted, .. } = state;
+        while let Some(entry) = delayed.as_mut().and_then(|tasks| tasks.first_entry())
             && entry.key().0 <= Deadline::at(now)
         {
             let (task, key) = entry.remove();
             drop(self.pool.timers.remove(key)); // only a weak reference to this group
-            state.unstarted.push_back(task);
+            unstarted.push_back(task);
         }
+        delayed.take_if(|tasks| tasks.is_empty());
     }
 
     /// Takes the delayed tasks and their timers.
     #[cold]
     pub(super) fn take_delayed(&self, state: &mut State<R>, tasks: &mut SmallDeque<PendingTask<R>>) {
-        for (task, key) in mem::take(&mut state.delayed).into_values() {
+        for (task, key) in state.delayed.take().into_iter().flat_map(|tasks| tasks.into_values()) {
             drop(self.pool.timers.remove(key)); // only a weak reference to this group
             tasks.push_back(task);
         }
@@ -188,7 +189,7 @@ impl<R: TaskResult> GroupInner<R> {
 impl<R: TaskResult> State<R> {
     /// Returns when the next delayed task is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.delayed.first_key_value().and_then(|((due, _), _)| due.instant())
+        self.delayed.as_ref()?.first_key_value().and_then(|((due, _), _)| due.instant())
     }
 }
 

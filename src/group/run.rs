@@ -1,6 +1,6 @@
 //! How the tasks of a group are run, by the rules 2 to 5 of `state`.
 
-use super::body::Outcome;
+use super::body::{Body, Outcome};
 use super::result::TaskResult;
 use super::settings::GroupPolicy;
 use super::state::{GroupInner, PendingTask, State};
@@ -9,6 +9,7 @@ use crate::failpoint::{self, Failpoint};
 use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard};
+use crate::task::closure::Closure;
 use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
 
@@ -44,12 +45,15 @@ impl<R: TaskResult> GroupInner<R> {
                 state.running.push_back(task.index);
                 self.notify_room(&state);
                 drop(state);
-                #[cfg(feature = "retry")]
-                if task.body.is_repeated() {
-                    state = self.make_attempt(counters, task);
-                    continue;
-                }
-                let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
+                let (index, meta) = (task.index, self.meta(&task));
+                let outcome = match &mut task.body {
+                    Body::Once(closure) => self.call_closure(counters, closure, &meta),
+                    #[cfg(feature = "retry")]
+                    Body::Repeated(_) => {
+                        state = self.make_attempt(counters, task);
+                        continue;
+                    }
+                };
                 drop(task); // before the task counts as done, and without the lock
                 self.close_if_cancelled();
                 state = self.complete(counters, index, outcome);
@@ -62,12 +66,12 @@ impl<R: TaskResult> GroupInner<R> {
     /// Runs one task inline, on the stack of the member that calls this.
     pub(super) fn run_inline(self: &Arc<Self>, mut task: PendingTask<R>) {
         self.as_member(|counters| {
-            #[cfg(feature = "retry")]
-            if task.body.is_repeated() {
-                drop(self.make_attempt(counters, task));
-                return;
-            }
-            let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
+            let (index, meta) = (task.index, self.meta(&task));
+            let outcome = match &mut task.body {
+                Body::Once(closure) => self.call_closure(counters, closure, &meta),
+                #[cfg(feature = "retry")]
+                Body::Repeated(_) => return drop(self.make_attempt(counters, task)),
+            };
             drop(task);
             drop(self.complete(counters, index, outcome));
             self.pool.executor.task_done(counters, 1);
@@ -102,11 +106,15 @@ impl<R: TaskResult> GroupInner<R> {
         self.state.lock()
     }
 
+    /// Returns what the executor needs to know of a task.
+    fn meta(&self, task: &PendingTask<R>) -> TaskMeta<'_> {
+        TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at }
+    }
+
     /// Calls the closure of a task and returns its outcome.
-    fn call_closure(&self, counters: &WorkerCounters, task: &mut PendingTask<R>) -> Outcome<R> {
+    fn call_closure(&self, counters: &WorkerCounters, f: &mut Closure<'static, R>, meta: &TaskMeta<'_>) -> Outcome<R> {
         let outcome_of = |result: &R| if result.is_failure() { TaskOutcome::Failed } else { TaskOutcome::Succeeded };
-        let meta = TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at };
-        match self.pool.executor.run(counters, &meta, || task.body.call_once(), outcome_of) {
+        match self.pool.executor.run(counters, meta, || f.call(), outcome_of) {
             Ok(result) => result.into_result().map_err(TaskError::Failed),
             Err(panic) => Err(TaskError::Panicked(panic)),
         }
@@ -121,20 +129,12 @@ impl<R: TaskResult> GroupInner<R> {
         outcome: Outcome<R>,
     ) -> MutexGuard<'_, State<R>> {
         failpoint::hit(Failpoint::Completing);
-        let outcome = match outcome {
-            Err(TaskError::Panicked(panic)) => match panic.deliver() {
-                Some(panic) => Err(TaskError::Panicked(panic)),
-                None => return self.complete_delivered(index),
-            },
-            outcome => outcome,
-        };
-        let decides = match self.settings.policy {
-            GroupPolicy::FailFast => outcome.is_err(),
-            GroupPolicy::CollectAll => false,
-            GroupPolicy::FirstSuccess => outcome.is_ok(),
-        };
+        if outcome.is_err() {
+            return self.complete_failed(counters, index, outcome);
+        }
+        let decides = self.settings.policy == GroupPolicy::FirstSuccess;
         let mut state = self.state.lock();
-        if (decides || state.wants_first && outcome.is_ok()) && state.closed.is_none() {
+        if (decides || state.wants_first) && state.closed.is_none() {
             state = self.close_on_outcome(counters, index, &outcome, state);
         }
         state.outcomes.record(index, outcome);
@@ -143,10 +143,26 @@ impl<R: TaskResult> GroupInner<R> {
         state
     }
 
-    /// Records the end of a task whose outcome belongs to its handle, so that the group has none.
+    /// Records the outcome of a task that failed or panicked. A panic that belongs to the handle of
+    /// the task goes there, and the group has no outcome for the task.
     #[cold]
-    fn complete_delivered(&self, index: usize) -> MutexGuard<'_, State<R>> {
+    fn complete_failed(
+        &self,
+        counters: &WorkerCounters,
+        index: usize,
+        outcome: Outcome<R>,
+    ) -> MutexGuard<'_, State<R>> {
+        let outcome = match outcome {
+            Err(TaskError::Panicked(panic)) => panic.deliver().map(|panic| Err(TaskError::Panicked(panic))),
+            outcome => Some(outcome),
+        };
         let mut state = self.state.lock();
+        if let Some(outcome) = outcome {
+            if self.settings.policy == GroupPolicy::FailFast && state.closed.is_none() {
+                state = self.close_on_outcome(counters, index, &outcome, state);
+            }
+            state.outcomes.record(index, outcome);
+        }
         state.running.remove(&index);
         self.count_done(&mut state, 1);
         state

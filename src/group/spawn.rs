@@ -113,6 +113,7 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Drops the body of a task that the pool did not admit, and records the cancellation.
+    #[cold]
     fn refuse(&self, make_body: impl FnOnce(usize) -> Body<R>) -> Spawned {
         let mut state = self.state.lock();
         let index = state.next_index();
@@ -126,6 +127,7 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Adds a task that does not go to the queue of the group: runs it inline, or drops it.
+    #[cold]
     fn spawn_unqueued(
         self: &Arc<Self>,
         admission: Admission<'_, R>,

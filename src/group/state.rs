@@ -110,9 +110,9 @@ pub(crate) struct GroupInner<R: TaskResult> {
 pub(super) struct State<R: TaskResult> {
     /// The queue of tasks that have not started, oldest first.
     pub(super) unstarted: SmallDeque<PendingTask<R>>,
-    /// The tasks that wait for their next attempt, by time and index, with their timers.
+    /// The tasks that wait for their next attempt. `None` if there are none.
     #[cfg(feature = "retry")]
-    pub(super) delayed: BTreeMap<(Deadline, usize), (PendingTask<R>, TimerKey)>,
+    pub(super) delayed: Option<Box<DelayedTasks<R>>>,
     /// The indices of running tasks; few.
     pub(super) running: SmallDeque<usize>,
     /// How many tasks were added; the index of the next.
@@ -145,6 +145,10 @@ pub(super) struct State<R: TaskResult> {
     /// How many helpers sleep.
     pub(super) helpers: usize,
 }
+
+/// Tasks by time and index, with their timers.
+#[cfg(feature = "retry")]
+pub(super) type DelayedTasks<R> = BTreeMap<(Deadline, usize), (PendingTask<R>, TimerKey)>;
 
 /// A task in the group's queue.
 pub(super) struct PendingTask<R: 'static> {
@@ -284,7 +288,7 @@ impl<R: TaskResult> State<R> {
         Self {
             unstarted: SmallDeque::new(),
             #[cfg(feature = "retry")]
-            delayed: BTreeMap::new(),
+            delayed: None,
             running: SmallDeque::new(),
             total: 0,
             done: 0,
@@ -325,7 +329,7 @@ impl<R: TaskResult> State<R> {
     /// Returns the tasks that wait for their next attempt.
     pub(super) fn delayed_tasks(&self) -> Vec<usize> {
         #[cfg(feature = "retry")]
-        return self.delayed.keys().map(|(_, index)| *index).collect();
+        return self.delayed.iter().flat_map(|tasks| tasks.keys()).map(|(_, index)| *index).collect();
         #[cfg(not(feature = "retry"))]
         Vec::new()
     }
@@ -333,7 +337,7 @@ impl<R: TaskResult> State<R> {
     /// Returns how many tasks wait for their next attempt.
     pub(super) fn delayed(&self) -> usize {
         #[cfg(feature = "retry")]
-        return self.delayed.len();
+        return self.delayed.as_ref().map_or(0, |tasks| tasks.len());
         #[cfg(not(feature = "retry"))]
         0
     }

@@ -162,7 +162,7 @@ impl<R: TaskResult> GroupInner<R> {
             self.close_if_cancelled();
             let mut state = self.state.lock();
             #[cfg(feature = "retry")]
-            if state.delayed() > 0 {
+            if state.delayed.is_some() {
                 self.start_due(&mut state);
             }
             // In a loop: tasks may have been added while a runner that stopped did not hold the
@@ -279,7 +279,7 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
         #[cfg_attr(not(feature = "retry"), allow(unused_mut, reason = "only retried tasks are delayed"))]
         let mut state = self.state.lock();
         #[cfg(feature = "retry")]
-        if state.delayed() > 0 {
+        if state.delayed.is_some() {
             self.start_due(&mut state);
         }
         if self.can_run(&state) {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until};
 use workcrew::nats::{Connection, Event, Job, JobQueue, QueueError, Worker};
+use workcrew::retry::RetryPolicy;
 
 /// The time for an answer.
 const SHORT: Duration = Duration::from_secs(1);
@@ -393,4 +394,66 @@ fn a_worker_that_is_paused_before_its_run_asks_for_nothing_and_a_drain_ends_a_pa
         });
     }
     assert_eq!(held.begun(), 2);
+}
+
+/// Fault 260.
+#[test]
+fn a_job_that_is_delivered_again_while_it_runs_is_not_started_again_and_ends_once() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(4);
+    let connection = server.connect(&pool);
+    let queue = queue(&connection);
+    enqueue(&queue, 2);
+    let held = Held::new();
+    let worker = Worker::<String>::builder(&queue, "worker").slots(4).ack_wait(LONG).build().unwrap();
+    thread::scope(|scope| {
+        let _ends = EndsRun(&worker, Some(&held));
+        let run = scope.spawn(|| worker.run(&pool, held.handler()).unwrap());
+        wait_until("both run", || held.begun() == 2);
+        // A new consumer delivers each job of the queue, those that run included.
+        let deleted = connection.request("$JS.API.CONSUMER.DELETE.JOBS.worker", "").unwrap();
+        assert!(deleted.text().unwrap().contains("\"success\":true"), "{deleted:?}");
+        wait_until("both came again", || worker.metrics().jobs_duplicated == 2);
+        held.end(2);
+        wait_until("the queue is empty", || queue.is_empty().unwrap());
+        worker.drain();
+        run.join().unwrap();
+    });
+    assert_eq!(held.begun(), 2, "no job was started again: {:?}", held.ran.lock().unwrap());
+    let metrics = worker.metrics();
+    assert_eq!((metrics.jobs_acked, metrics.outcomes_lost), (2, 0), "{metrics}");
+}
+
+/// Fault 260.
+#[test]
+fn a_job_that_is_delivered_again_while_it_runs_and_then_fails_is_tried_again() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(2);
+    let connection = server.connect(&pool);
+    let queue = queue(&connection);
+    enqueue(&queue, 1);
+    let held = Held::new();
+    let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(3);
+    let worker = Worker::<String>::builder(&queue, "worker").slots(2).ack_wait(AGES).retry(policy).build().unwrap();
+    let fails_first = {
+        let handler = held.handler();
+        let failed = AtomicBool::new(false);
+        move |job: &Job| {
+            handler(job)?;
+            if failed.swap(true, Ordering::SeqCst) { Ok(()) } else { Err("for now".to_owned()) }
+        }
+    };
+    thread::scope(|scope| {
+        let _ends = EndsRun(&worker, Some(&held));
+        let run = scope.spawn(|| worker.run(&pool, fails_first).unwrap());
+        wait_until("it runs", || held.begun() == 1);
+        connection.request("$JS.API.CONSUMER.DELETE.JOBS.worker", "").unwrap();
+        wait_until("it came again", || worker.metrics().jobs_duplicated == 1);
+        held.end(2);
+        wait_until("the queue is empty", || queue.is_empty().unwrap());
+        worker.drain();
+        run.join().unwrap();
+    });
+    assert_eq!(held.begun(), 2, "one failed attempt, and one that was done");
+    assert_eq!((worker.metrics().jobs_retried, worker.metrics().jobs_acked), (1, 1));
 }

@@ -7,7 +7,7 @@ use super::body::Body;
 use super::result::TaskResult;
 use super::state::GroupInner;
 use crate::cancel::token::CancellationToken;
-use crate::error::TrySubmitError;
+use crate::error::{Refuser, TrySubmitError};
 use crate::sync::Arc;
 
 /// A handle that adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the
@@ -72,7 +72,9 @@ impl<R: TaskResult> Spawner<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.inner.try_spawn(f, |f, _| Body::once(f), location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner
+            .try_spawn(f, |f, _| Body::once(f), location)
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
     }
 
     /// Returns the token of the group.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::submit::WaitMode;
 use super::worker_pool::WorkerPool;
 use crate::cancel::token::CancellationToken;
-use crate::error::{Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Job;
@@ -141,7 +141,9 @@ impl TaskBuilder<'_> {
     where
         F: FnOnce(&CancellationToken) + Send + 'static,
     {
-        self.submit(f, WaitMode::Policy, Location::caller()).map(drop).map_err(|(_, f)| SubmitError::new(f))
+        self.submit(f, WaitMode::Policy, Location::caller())
+            .map(drop)
+            .map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
     }
 
     /// Submits a task without a handle if there is room; see [`WorkerPool::try_execute`].
@@ -155,7 +157,7 @@ impl TaskBuilder<'_> {
         F: FnOnce(&CancellationToken) + Send + 'static,
     {
         let submitted = self.submit(f, WaitMode::Never, Location::caller());
-        submitted.map(drop).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        submitted.map(drop).map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
     }
 
     /// Submits a task without a handle, and waits at most `timeout` for room; see
@@ -170,7 +172,7 @@ impl TaskBuilder<'_> {
         F: FnOnce(&CancellationToken) + Send + 'static,
     {
         let submitted = self.submit(f, WaitMode::Until(Deadline::after(timeout)), Location::caller());
-        submitted.map(drop).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+        submitted.map(drop).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
     }
 
     /// Submits a task and returns the handle for its result; see [`WorkerPool::spawn`].
@@ -184,7 +186,7 @@ impl TaskBuilder<'_> {
         F: FnOnce(&CancellationToken) -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
+        self.submit(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
     }
 
     /// Submits a task if there is room, and returns the handle; see [`WorkerPool::try_spawn`].
@@ -199,7 +201,7 @@ impl TaskBuilder<'_> {
         T: Send + 'static,
     {
         let submitted = self.submit(f, WaitMode::Never, Location::caller());
-        submitted.map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        submitted.map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
     }
 
     /// Submits a task, waits at most `timeout` for room, and returns the handle; see
@@ -215,7 +217,7 @@ impl TaskBuilder<'_> {
         T: Send + 'static,
     {
         let submitted = self.submit(f, WaitMode::Until(Deadline::after(timeout)), Location::caller());
-        submitted.map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+        submitted.map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
     }
 
     fn submit<F, T>(

@@ -10,8 +10,18 @@
 //! | *with the pool*: queued or running | some | none | *ended*; *stuck* |
 //! | *ended*: its outcome is queued or being sent | none | some, or none while it is sent | removed |
 //! | *stuck*: the handler has exceeded `stuck_after` | some | as above, and then `is_acked` | removed, when the handler has returned as well |
+//!
+//! A server may deliver a job again that is still in flight here: it missed the heartbeats, its
+//! consumer is new, or it is at fault. The job does not start again if its state is one of these:
+//!
+//! | state of the earlier delivery | what happens to the new one |
+//! |---|---|
+//! | *looked up*; *with the pool* | it takes the place of the earlier one, whose outcome and heartbeats go to it |
+//! | *ended*, and the job is done | it is dropped; the acknowledgement of the earlier one is valid for the job |
+//! | *ended* otherwise; *stuck* | it is one more attempt |
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use async_nats::Subject;
@@ -55,12 +65,23 @@ pub(crate) struct InFlightJob {
     has_slot: bool,
     /// Whether its acknowledgement is on its way, for the first time.
     is_acking: bool,
+    /// Whether the handler has done the job.
+    pub(crate) is_done: bool,
+}
+
+/// Identifies a job: the creation of its stream, and its sequence number.
+type JobKey = (i128, u64);
+
+fn key(delivered: &Delivered) -> JobKey {
+    (delivered.origin.stream, delivered.sequence)
 }
 
 /// All deliveries in flight, by number.
 pub(crate) struct InFlight {
     jobs: BTreeMap<u64, InFlightJob>,
     next_number: u64,
+    /// The last delivery of each job that is in flight.
+    by_job: HashMap<JobKey, u64>,
     /// The number of deliveries that hold a slot.
     slots_taken: usize,
     /// The number of deliveries that are queued in the pool or running.
@@ -88,6 +109,7 @@ impl InFlight {
         Self {
             jobs: BTreeMap::new(),
             next_number: 0,
+            by_job: HashMap::new(),
             slots_taken: 0,
             with_pool: 0,
             acking: 0,
@@ -150,11 +172,29 @@ impl InFlight {
             is_ready: false,
             has_slot: false,
             is_acking: false,
+            is_done: false,
         };
         let number = self.next_number;
+        self.by_job.insert(key(&job.delivered), number);
         self.jobs.insert(number, job);
         self.next_number += 1;
         number
+    }
+
+    /// Returns `true` if an earlier delivery of this job decides its outcome, so that the job must
+    /// not start again. If its handler has not ended, its outcome goes to the new delivery.
+    pub(crate) fn adopt(&mut self, delivered: &Arc<Delivered>) -> bool {
+        let number = self.by_job.get(&key(delivered)).copied();
+        let Some(job) = number.and_then(|number| self.jobs.get_mut(&number)) else { return false };
+        if job.is_stuck {
+            return false;
+        }
+        if job.give_up_at.is_none() {
+            let earlier = std::mem::replace(&mut job.delivered, Arc::clone(delivered));
+            delivered.continue_from(&earlier);
+            return true;
+        }
+        job.is_done
     }
 
     /// Notes that the pool has the delivery. Its handler has `stuck_after` from the moment it
@@ -212,9 +252,14 @@ impl InFlight {
         }
     }
 
-    /// Removes a delivery. Returns whether it jobs a slot.
+    /// Removes a delivery. Returns whether it held a slot.
     pub(crate) fn release(&mut self, number: u64) -> Option<bool> {
         let job = self.jobs.remove(&number)?;
+        if let Entry::Occupied(last) = self.by_job.entry(key(&job.delivered))
+            && *last.get() == number
+        {
+            last.remove();
+        }
         self.acking -= usize::from(job.is_acking);
         self.with_pool -= usize::from(job.task.is_some());
         self.slots_taken -= usize::from(job.has_slot);
@@ -296,9 +341,14 @@ mod tests {
     const PERIOD: Duration = Duration::from_secs(8);
 
     fn hold(in_flight: &mut InFlight) -> u64 {
+        in_flight.insert(delivery(1), CancellationToken::new())
+    }
+
+    /// One more delivery of the same job.
+    fn delivery(deliveries: u32) -> Arc<Delivered> {
         let message = async_nats::Message {
             subject: "jobs".into(),
-            reply: Some("$JS.ACK.JOBS.worker.1.1.1.1.0".into()),
+            reply: Some(format!("$JS.ACK.JOBS.worker.{deliveries}.1.1.1.0").into()),
             payload: "".into(),
             headers: None,
             status: None,
@@ -306,8 +356,7 @@ mod tests {
             length: 0,
         };
         let origin = Origin { stream: 1, consumer: 1 };
-        let delivered = Delivered::read(message, origin, &Arc::new(ServerClock::new())).expect("a job");
-        in_flight.insert(Arc::new(delivered), CancellationToken::new())
+        Arc::new(Delivered::read(message, origin, &Arc::new(ServerClock::new())).expect("a job"))
     }
 
     /// A task that does nothing.
@@ -350,5 +399,33 @@ mod tests {
         assert_eq!((due.stuck, due.heartbeats.len()), (vec![0], 2));
         let due = in_flight.due(start + 6 * PERIOD);
         assert_eq!((due.stuck, due.heartbeats.len()), (vec![], 2), "the third waits for a worker of the pool");
+    }
+
+    #[test]
+    fn a_delivery_of_a_job_that_runs_takes_the_place_of_the_earlier_one_and_is_no_attempt() {
+        let mut in_flight = InFlight::new(None, None);
+        assert!(!in_flight.adopt(&delivery(1)), "nothing is in flight");
+        let number = hold(&mut in_flight);
+        in_flight.start(number, Arc::new(Idle));
+        assert!(in_flight.adopt(&delivery(2)));
+        let job = in_flight.get(number).expect("a job");
+        assert_eq!((job.delivered.deliveries, job.delivered.attempts(), in_flight.len()), (2, 1, 1));
+        in_flight.release(number);
+        assert!(!in_flight.adopt(&delivery(3)), "nothing is in flight");
+    }
+
+    #[test]
+    fn a_delivery_of_a_job_that_has_ended_is_an_attempt_unless_it_is_done() {
+        let mut in_flight = InFlight::new(None, None);
+        let number = hold(&mut in_flight);
+        in_flight.get_mut(number).expect("a job").give_up_at = Some(Instant::now());
+        assert!(!in_flight.adopt(&delivery(2)), "it has failed");
+        in_flight.get_mut(number).expect("a job").is_done = true;
+        assert!(in_flight.adopt(&delivery(2)));
+        assert_eq!(in_flight.get(number).expect("a job").delivered.deliveries, 1, "its outcome is on its way");
+        let again = hold(&mut in_flight);
+        in_flight.release(number);
+        in_flight.get_mut(again).expect("a job").is_stuck = true;
+        assert!(!in_flight.adopt(&delivery(3)), "the attempt was given up");
     }
 }

@@ -181,6 +181,15 @@ impl Delivered {
         self.returns.store(returns.into(), Ordering::Relaxed);
     }
 
+    /// Takes over what is known of the job from an earlier delivery, whose attempt goes on.
+    pub(crate) fn continue_from(&self, earlier: &Self) {
+        let further = self.deliveries.saturating_sub(earlier.deliveries);
+        self.set_returns(earlier.returns().saturating_add(further));
+        if earlier.is_recorded() {
+            self.set_recorded();
+        }
+    }
+
     /// Notes that the job has an entry in the history, which is to be removed when the job ends.
     pub(crate) fn set_recorded(&self) {
         self.is_recorded.store(true, Ordering::Relaxed);

@@ -28,6 +28,8 @@ pub struct WorkerMetrics {
     pub jobs_delivered: u64,
     /// Deliveries of jobs that had been delivered before, here or elsewhere.
     pub jobs_redelivered: u64,
+    /// Deliveries of jobs that were in flight here already, and that were not run again.
+    pub jobs_duplicated: u64,
     /// Jobs done and confirmed.
     pub jobs_acked: u64,
     /// Jobs that failed and are to be delivered again, after a delay.
@@ -81,6 +83,7 @@ pub(crate) struct Counters {
     pub(crate) pending: AtomicU64,
     pub(crate) delivered: AtomicU64,
     pub(crate) redelivered: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
     pub(crate) acked: AtomicU64,
     pub(crate) retried: AtomicU64,
     pub(crate) returned: AtomicU64,
@@ -102,6 +105,7 @@ impl Counters {
             pending: zero(),
             delivered: zero(),
             redelivered: zero(),
+            duplicates: zero(),
             acked: zero(),
             retried: zero(),
             returned: zero(),
@@ -152,6 +156,7 @@ impl Counters {
             jobs_pending: read(&self.pending),
             jobs_delivered: read(&self.delivered),
             jobs_redelivered: read(&self.redelivered),
+            jobs_duplicated: read(&self.duplicates),
             jobs_acked: read(&self.acked),
             jobs_retried: read(&self.retried),
             jobs_returned: read(&self.returned),

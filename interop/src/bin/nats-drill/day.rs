@@ -97,7 +97,7 @@ fn play(options: &Options, folder: &Path, calls: &Arc<Calls>) -> Result<Report, 
         admin,
         queue,
         plan: Plan::default(),
-        causes: Causes::default(),
+        causes: Causes { steps_back: servers::steps_back(&options.server)?, ..Causes::default() },
         results: Results::default(),
     };
     let feed = Feed::new(options.jobs);

@@ -50,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) process: usize,
     /// The place of the job in the stream.
     pub(crate) sequence: u64,
+    /// Which attempt it was.
+    pub(crate) attempt: u32,
 }
 
 /// A call of a worker process through the crate.
@@ -110,8 +112,8 @@ impl Record {
         let (word, at, text) = (words.next()?, words.next()?.parse().ok()?, words.next().unwrap_or_default());
         match word {
             "done" => {
-                let (id, sequence) = text.split_once(' ')?;
-                let run = Run { at, process, sequence: sequence.parse().ok()? };
+                let [id, sequence, attempt] = text.split(' ').collect::<Vec<_>>().try_into().ok()?;
+                let run = Run { at, process, sequence: sequence.parse().ok()?, attempt: attempt.parse().ok()? };
                 self.done.entry(jobs::number(id)?).or_default().push(run);
             }
             "begun" => {

@@ -12,10 +12,12 @@
 //! | a server was stopped | the same | slots of all processes, for each stop |
 //! | the consumer was deleted | the same | slots of all processes, for each deletion |
 //! | the server forgot | the same for a killed server or a deleted consumer, beyond that number | the jobs that the server itself shows |
+//! | the server stepped back | it is older than 2.10.14, and the later run was a first attempt | slots, for each death of a worker |
 //! | the outcome was lost | a worker has told so by an event that names the job | one for each such event |
 //!
 //! A server that forgets an outcome keeps the job. When a consumer is deleted, so is the knowledge
-//! which of the kept jobs were done.
+//! which of the kept jobs were done. A server before 2.10.14 delivers its newest jobs again, as if for
+//! the first time, when the jobs of one dead worker meet the request of another.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +76,8 @@ pub(crate) struct Causes {
     pub(crate) deaths: Vec<Ending>,
     pub(crate) broken: Vec<Broken>,
     pub(crate) remakes: Vec<Remake>,
+    /// Whether the server is older than 2.10.14.
+    pub(crate) steps_back: bool,
     /// See [`feed::Feed::unsure`].
     pub(crate) unsure: BTreeMap<usize, (u64, u64)>,
 }
@@ -94,12 +98,13 @@ pub(crate) enum Cause {
     ServerForgot,
     ServerStopped,
     ConsumerDeleted,
+    ServerSteppedBack,
     OutcomeLost,
     Unknown,
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::WorkerDied,
         Self::ServerKilled,
         Self::ServerForgot,
@@ -107,6 +112,7 @@ impl Cause {
         Self::ConsumerDeleted,
         Self::StreamRemade,
         Self::EnqueuedTwice,
+        Self::ServerSteppedBack,
         Self::OutcomeLost,
         Self::Unknown,
     ];
@@ -129,6 +135,7 @@ impl fmt::Display for Cause {
             Self::ServerForgot => "confirmed, and forgotten by a killed server",
             Self::ServerStopped => "in slots while a server was stopped",
             Self::ConsumerDeleted => "in slots while the consumer was deleted",
+            Self::ServerSteppedBack => "delivered by an old server as if for the first time",
             Self::OutcomeLost => "with an outcome that a worker reported as lost",
             Self::Unknown => "without a cause",
         })
@@ -174,6 +181,8 @@ pub(crate) fn bound(cause: Cause, causes: &Causes, record: &Record) -> usize {
         }
         Cause::ServerStopped => IN_SLOTS * causes.ended(End::Stopped).count(),
         Cause::ConsumerDeleted => IN_SLOTS * causes.ended(End::Deleted).count(),
+        Cause::ServerSteppedBack if causes.steps_back => jobs::SLOTS * causes.deaths.len(),
+        Cause::ServerSteppedBack => 0,
         Cause::OutcomeLost => record.outcome_lost.len(),
         Cause::Unknown => 0,
     }
@@ -233,6 +242,9 @@ impl Explainer<'_> {
             if is_it && is_shown && may_forget && earlier.at <= broken.at {
                 return (Cause::ServerForgot, age);
             }
+        }
+        if causes.steps_back && later.attempt == 1 {
+            return (Cause::ServerSteppedBack, 0);
         }
         let told = self.record.outcome_lost.iter().filter(|sequence| **sequence == earlier.sequence).count();
         if self.has_room(Cause::OutcomeLost, earlier.sequence as usize, told) {

@@ -71,6 +71,14 @@ pub(crate) fn start(folder: &Path, options: &Options) -> io::Result<Vec<Server>>
     Ok(servers)
 }
 
+/// Returns whether this server is older than 2.10.14, by what it prints: `nats-server: v2.9.10`.
+pub(crate) fn steps_back(program: &str) -> io::Result<bool> {
+    let words = String::from_utf8_lossy(&Command::new(program).arg("--version").output()?.stdout).into_owned();
+    let (_, version) = words.split_once(": v").ok_or_else(|| io::Error::other(format!("no version: {words}")))?;
+    let numbers: Vec<u32> = version.trim().split(['.', '-']).map_while(|number| number.parse().ok()).collect();
+    Ok(numbers < vec![2, 10, 14])
+}
+
 fn vacant_ports(number: usize) -> io::Result<Vec<u16>> {
     let listeners = (0..number).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<Vec<_>>>()?;
     listeners.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect()

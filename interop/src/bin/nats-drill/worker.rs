@@ -130,7 +130,7 @@ fn handle(job: &Job, journal: &Journal, running: &AtomicUsize) -> Result<(), Str
         jobs::OVERSIZED => Err(format!("for good: {}", "x".repeat(500))),
         _ => {
             thread::sleep(jobs::WORK);
-            journal.note("done", &format!("{id} {}", job.sequence()));
+            journal.note("done", &format!("{id} {} {}", job.sequence(), job.attempt().number()));
             Ok(())
         }
     };

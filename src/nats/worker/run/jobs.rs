@@ -77,6 +77,9 @@ impl WorkerRun {
         counters.pending.store(delivered.pending, Ordering::Relaxed);
         let is_new = delivered.deliveries == 1;
         let delivered = Arc::new(delivered);
+        if self.in_flight.adopt(&delivered) {
+            return add(&counters.duplicates);
+        }
         let number = self.in_flight.insert(Arc::clone(&delivered), self.token.child_token());
         if !self.clock.is_known() {
             self.check_origin();

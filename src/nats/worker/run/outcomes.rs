@@ -55,6 +55,7 @@ impl WorkerRun {
     pub(crate) fn queue_outcome(&mut self, number: u64, disposition: Disposition) {
         let give_up_at = Instant::now().checked_add(self.context.acker.ack_wait);
         let Some(job) = self.in_flight.get_mut(number) else { return };
+        job.is_done = matches!(disposition, Disposition::Done);
         job.disposition = Some(disposition);
         if job.give_up_at.is_none() {
             job.give_up_at = give_up_at;

@@ -4,7 +4,6 @@
 mod common;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -35,7 +34,7 @@ fn a_delayed_task_starts_not_before_its_time_and_returns_its_value() {
 #[test]
 fn a_worker_that_joins_a_delayed_task_runs_it_when_it_is_due() {
     on_grid(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let joined = pool.spawn(move || {
             let due = Instant::now() + Duration::from_millis(3);
             let started = inner.spawn_at(due, Instant::now).unwrap().join().unwrap();

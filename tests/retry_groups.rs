@@ -199,7 +199,7 @@ fn cancelling_during_an_attempt_signals_it_and_makes_it_the_last() {
 #[test]
 fn a_worker_that_waits_for_a_group_makes_the_attempts_itself_delays_included() {
     on_grid(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let sum = pool.spawn(move || {
             let group = inner.group();
             for task in 1..=3_u32 {
@@ -221,9 +221,9 @@ fn a_worker_that_joins_a_task_that_waits_for_a_group_makes_the_attempts_itself()
     with_watchdog(|| {
         // The only worker joins a task of another pool, which waits for a group of the first.
         let (pool, other) = (pool(1, 8), pool(1, 8));
-        let (here, there) = (Arc::clone(&pool), Arc::clone(&other));
+        let (here, there) = (pool.clone(), other.clone());
         let value = pool.spawn(move || {
-            let inner = Arc::clone(&here);
+            let inner = here.clone();
             let waiting = there.spawn(move || {
                 let group = inner.group();
                 let busy = |attempt: workcrew::retry::Attempt| if attempt.number() < 4 { Err("busy") } else { Ok(7) };
@@ -358,7 +358,7 @@ fn retried_tasks_of_a_scope_borrow_and_are_gone_when_it_ends() {
 #[test]
 fn a_scope_on_the_only_worker_waits_out_the_delays_of_its_tasks() {
     on_grid(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let attempts = pool.spawn(move || {
             let attempts = AtomicU32::new(0);
             let ended = inner.scope(|scope| {

@@ -155,9 +155,9 @@ fn a_running_task_sees_the_cancellation_of_its_token_and_of_its_handle() {
 fn a_stale_entry_that_the_queue_discards_does_not_cancel_a_running_task() {
     let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(Overflow::DiscardOldest).build().unwrap();
     let pool = Arc::new(pool);
-    let inner = Arc::clone(&pool);
+    let inner = pool.clone();
     let seen = pool.spawn(move || {
-        let pool = Arc::clone(&inner);
+        let pool = inner.clone();
         let task = inner.task().timeout(LONG).spawn(move |token| {
             pool.execute(|| ()).unwrap(); // discards the entry of the task that runs here
             token.is_cancelled()
@@ -227,7 +227,7 @@ fn a_label_names_a_task_for_observers_and_in_what_runs() {
 #[test]
 fn a_worker_runs_a_task_with_settings_that_it_joins() {
     let pool = pool(1, 4);
-    let inner = Arc::clone(&pool);
+    let inner = pool.clone();
     let value = pool.spawn(move || inner.task().timeout(LONG).spawn(|_| 3).unwrap().join()).unwrap();
     assert_eq!(value.join().unwrap().unwrap(), 3);
 }

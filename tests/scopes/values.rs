@@ -3,7 +3,7 @@
 use std::mem;
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn tasks_of_a_scope_join_each_other_at_any_depth_up_to_the_limit() {
         let numbers: Vec<usize> = (0..200).collect();
         assert_eq!(pool.scope(|scope| sum(scope, &numbers)).unwrap().unwrap(), 199 * 100);
         let handle = {
-            let pool = Arc::clone(&pool);
+            let pool = pool.clone();
             // On a worker as well, which may be the only one.
             move || pool.scope(|scope| scope.spawn_value(|| sum(scope, &numbers)).join()).unwrap().unwrap().unwrap()
         };
@@ -375,10 +375,10 @@ fn a_handle_cancels_its_task_alone() {
 #[test]
 fn a_shutdown_amid_joins_ends_the_scope() {
     common::grid(|builder| {
-        let pool = Arc::new(builder.build().unwrap());
+        let pool = builder.build().unwrap();
         let gate = Gate::new();
         let inside = gate.clone();
-        let closing = Arc::clone(&pool);
+        let closing = pool.clone();
         let ended = pool.scope(|scope| {
             let running = scope.spawn_value(move || inside.pass());
             gate.wait_started(1);

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
+use super::body::Body;
 use super::result::TaskResult;
 use super::state::GroupInner;
 use crate::cancel::token::CancellationToken;
 use crate::error::{Refuser, TrySubmitError};
 use crate::sync::Arc;
-use crate::task::closure::Closure;
 
 /// A handle that adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the
 /// group's own tasks.
@@ -64,13 +64,19 @@ impl<R: TaskResult> Spawner<R> {
         Self { inner, owner }
     }
 
+    /// Returns the inside of the group.
+    #[cfg(feature = "retry")]
+    pub(crate) fn inner(&self) -> &Arc<GroupInner<R>> {
+        &self.inner
+    }
+
     /// Adds a task; see [`TaskGroup::spawn`](crate::TaskGroup::spawn).
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.inner.spawn(|| Closure::new(f), Location::caller());
+        let _ = self.inner.spawn(|_| Body::once(f), Location::caller());
     }
 
     /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).
@@ -85,7 +91,7 @@ impl<R: TaskResult> Spawner<R> {
     {
         let location = Location::caller();
         self.inner
-            .try_spawn(f, Closure::new, location)
+            .try_spawn(f, |f, _| Body::once(f), location)
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
     }
 

@@ -4,16 +4,16 @@ use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
+use super::body::{Body, Outcome};
 use super::completions::Completions;
 use super::result::TaskResult;
 use super::settings::{GroupPolicy, GroupSettings, Progress};
-use super::state::{GroupInner, Outcome, WouldDeadlock};
+use super::state::{GroupInner, WouldDeadlock};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError, Refuser, TrySubmitError};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, OnceLock};
-use crate::task::closure::Closure;
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
 
@@ -175,7 +175,7 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.inner().spawn(|| Closure::new(f), Location::caller());
+        let _ = self.inner().spawn(|_| Body::once(f), Location::caller());
     }
 
     /// Adds a task if there is room now. Never blocks, and never runs a task inline.
@@ -189,10 +189,8 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let location = Location::caller();
-        self.inner()
-            .try_spawn(f, Closure::new, location)
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
+        let added = self.inner().try_spawn(f, |f, _| Body::once(f), Location::caller());
+        added.map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
     }
 
     /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and
@@ -383,7 +381,7 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Returns the shared state. Makes it on first use.
-    pub(super) fn inner(&self) -> &Arc<GroupInner<R>> {
+    pub(crate) fn inner(&self) -> &Arc<GroupInner<R>> {
         self.inner.get_or_init(|| GroupInner::new(Arc::clone(&self.pool), self.settings.clone()))
     }
 

@@ -14,6 +14,7 @@ use super::worker::{self, WorkerSettings};
 use crate::error::BuildError;
 use crate::observe::metrics::Metrics;
 use crate::observe::task_info::RunningTask;
+use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, Weak};
 use crate::task::context;
 use crate::task::idle;
@@ -267,6 +268,7 @@ impl WeakWorkerPool {
 impl WorkerPool {
     /// Creates a pool from its inside.
     pub(crate) fn assemble(inner: Arc<PoolInner>, settings: PoolSettings) -> Self {
+        inner.timers.set_name(thread_name(&settings.workers.thread_name, "timer"));
         Self { owner: Arc::new(Owner { inner: Arc::clone(&inner), settings }), inner }
     }
 
@@ -276,6 +278,7 @@ impl WorkerPool {
     }
 
     /// Returns the first part of the names of the pool's threads.
+    #[cfg(any(feature = "events", feature = "driver"))]
     pub(crate) fn thread_name(&self) -> &str {
         &self.owner.settings.workers.thread_name
     }

@@ -10,7 +10,8 @@
 //! | `Stopping` | as `Running`, but the closure will not run again | that worker | `Stopped` |
 //! | `Stopped` | the closure is dropped | – | none |
 //!
-//! All transitions happen under the lock. The closure is called and dropped outside of it.
+//! All transitions happen under the lock. The closure is called and dropped outside of it. A closure
+//! that ends its timer goes from `Running` to `Stopped`.
 //!
 //! Races:
 //! - *Cancel and start*: one of them finds `Waiting` and wins.
@@ -25,6 +26,7 @@ use super::handle::Repeating;
 use super::heap::TimerKey;
 use super::schedule::Schedule;
 use super::thread::{Reservation, TimerRefused, TimerThread};
+use super::tick::TickResult;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
@@ -62,11 +64,15 @@ struct Body<F> {
     reservation: Reservation,
 }
 
-impl<F: FnMut() + Send + 'static> Periodic<F> {
+impl<F, R> Periodic<F>
+where
+    F: FnMut() -> R + Send + 'static,
+    R: TickResult,
+{
     /// Creates a timer and schedules its first run, or returns the closure.
     pub(crate) fn set(
         closure: F,
-        schedule: Schedule,
+        (schedule, first): (Schedule, Deadline),
         location: &'static Location<'static>,
         timers: &Arc<TimerThread>,
     ) -> Result<Arc<Self>, (TimerRefused, F)> {
@@ -74,7 +80,6 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
             Ok(reservation) => reservation,
             Err(refusal) => return Err((refusal, closure)),
         };
-        let first = schedule.first(timers.clock().now());
         let timer = Arc::new_cyclic(|me| {
             let (timers, me) = (Arc::clone(timers), Weak::clone(me));
             let stopped = AtomicBool::new(false);
@@ -98,16 +103,18 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
         }
     }
 
-    /// Runs the closure as a new task. Returns `false` if the pool has not admitted it.
+    /// Runs the closure as a new task. Returns `false` if it has ended the timer, or if the pool has
+    /// not admitted the task.
     fn run_once(&self, closure: &mut F, executor: &Executor) -> bool {
         let Some(id) = executor.admit(self.location, None) else { return false };
         executor.enter(GroupId::NONE, |record| {
             let brief = TaskMeta::single(id, self.location, None);
-            let result = executor.run(record, &brief, closure, |()| TaskOutcome::Succeeded);
+            let result = executor.run(record, &brief, closure, |_| TaskOutcome::Succeeded);
+            let goes_on = !result.as_ref().is_ok_and(TickResult::ends_timer);
             drop(result);
             executor.task_done(record, 1);
-        });
-        true
+            goes_on
+        })
     }
 
     /// Schedules the next run. Returns the body if there is no next run.
@@ -128,7 +135,11 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
     }
 }
 
-impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
+impl<F, R> Task for Periodic<F>
+where
+    F: FnMut() -> R + Send + 'static,
+    R: TickResult,
+{
     fn run(&self, executor: &Executor) {
         let Some((mut body, last)) = self.start() else { return };
         let left = if self.run_once(&mut body.closure, executor) {
@@ -167,7 +178,11 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
     }
 }
 
-impl<F: FnMut() + Send + 'static> Repeating for Periodic<F> {
+impl<F, R> Repeating for Periodic<F>
+where
+    F: FnMut() -> R + Send + 'static,
+    R: TickResult,
+{
     fn is_stopped(&self) -> bool {
         matches!(*self.state.lock(), State::Stopping | State::Stopped)
     }

@@ -30,9 +30,9 @@ impl WorkerRun {
         self.state = State::Preparing;
         let (number, commands) = (self.prepare_count, self.context.commands.0.clone());
         let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
-        let needs_replies = self.acks.replies.is_none();
+        let (acker, needs_replies) = (Arc::clone(&self.context.acker), self.acks.replies.is_none());
         self.context.connection.io.spawn(async move {
-            let prepared = inbox::prepare(&connection, &config, needs_replies).await;
+            let prepared = inbox::prepare(&connection, &config, &acker.history, needs_replies).await;
             // If the run has ended, the inbox is dropped with the command.
             let _ = commands.send(Command::Prepared(number, prepared.map(Box::new)));
         });
@@ -64,7 +64,9 @@ impl WorkerRun {
                 self.acks.replies = self.acks.replies.take().or(prepared.replies.take());
                 self.failures = 0;
                 self.was_disconnected = false;
-                self.set_origin(prepared.origin);
+                self.set_origin(prepared.inbox.source.origin);
+                prepared.inbox.source.doubts = self.doubts;
+                self.has_history = prepared.has_history;
                 self.state = State::Open(prepared);
                 self.sweep();
                 self.emit(&Event::ConsumerReady { consumer: self.context.config.consumer.clone() });

@@ -105,7 +105,7 @@ fn the_deliveries_of_a_job_that_runs_are_no_attempts_when_it_fails() {
     assert_eq!((worker.metrics().jobs_acked, jobs.dead_letters_len().unwrap()), (1, 0));
 }
 
-/// Fault 262.
+/// Fault 260.
 #[test]
 fn a_job_that_is_delivered_again_while_its_worker_drains_or_pauses_ends_once() {
     for drains in [true, false] {

@@ -1,4 +1,4 @@
-//! A job that is delivered again while it is in flight, and a server that returns with less than it had: what ran is
+//! A job that is delivered again while it is in flight, a server that returns with less than it had, and a client that has ended: what ran is
 //! not run again without need, no attempt is lost, and no outcome touches another job.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(unix)]
@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use nats_common::{DrainAtEnd, LONG, Server, consumer_figure, pool, queue, wait_until, work_until};
 use workcrew::WorkerPool;
-use workcrew::nats::{Connection, Event, Job, JobQueue, Worker, WorkerBuilder};
+use workcrew::nats::{
+    Connection, DeadLetterReason, Event, Job, JobQueue, ReconnectSettings, Worker, WorkerBuilder, WorkerError,
+};
 use workcrew::retry::RetryPolicy;
 
 /// After this time the server delivers a job again, since no heartbeats are sent.
@@ -248,4 +250,61 @@ fn outcomes_from_before_the_disk_went_back_touch_no_job_that_has_the_same_place(
         let lost = |event: &Event| matches!(event, Event::AckLost { sequence: 2, .. });
         assert_eq!(events.try_iter().filter(lost).count(), 1);
     }
+}
+
+/// Fault 266.
+#[test]
+fn a_job_that_ends_the_client_ends_the_run_with_an_error_and_the_next_run_sets_it_aside() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(2);
+    let jobs = queue(&server.connect(&pool));
+    let headers = "NATS/1.0\r\nName: a\rb\r\n\r\n";
+    let bytes = headers.len();
+    server.say(&format!("HPUB jobs.a {bytes} {}\r\n{headers}bad\r\n", bytes + 3));
+    jobs.enqueue("jobs.a", "good", "good").unwrap();
+    let (ran, mut closed) = (Arc::new(Mutex::new(Vec::new())), 0);
+    // Each time as a process that is started again: it may be too late, and the server delivers the job first.
+    while !jobs.is_empty().unwrap() {
+        assert!(closed < 9, "it ends each client: {:?}", jobs.dead_letters_len());
+        let seen = Arc::clone(&ran);
+        let queue = queue(&server.connect(&pool));
+        let worker = builder(&queue).ack_wait(Duration::from_secs(2)).build().unwrap();
+        let (run, is_over) = thread::scope(|scope| {
+            let _drained = DrainAtEnd(&worker);
+            let run = scope.spawn(|| worker.run(&pool, move |job| Ok(seen.lock().unwrap().push(job.sequence()))));
+            wait_until("the end", || run.is_finished() || jobs.is_empty().unwrap());
+            worker.drain();
+            (run.join().unwrap(), jobs.is_empty().unwrap())
+        });
+        match run {
+            Err(WorkerError::ConnectionClosed) => closed += 1,
+            other => assert!(is_over && other.unwrap().drained),
+        }
+    }
+    assert!(closed > 0, "the client library takes such headers by now, and needs no care any more");
+    assert!(ran.lock().unwrap().iter().all(|sequence| *sequence == 2), "{ran:?}");
+    let letters = jobs.dead_letters(9).unwrap();
+    let told: Vec<_> = letters.iter().map(|letter| (letter.bytes(), letter.reason())).collect();
+    assert_eq!(told, [(&b"bad"[..], Some(DeadLetterReason::Unreadable))]);
+}
+
+/// Fault 266.
+#[test]
+fn a_connection_that_gave_up_for_good_ends_the_run_with_an_error() {
+    let Some(mut server) = Server::start() else { return };
+    let pool = pool(1);
+    let mut settings = ReconnectSettings::default();
+    (settings.max_attempts, settings.delay) = (Some(2), Duration::from_millis(1));
+    let connection = server.builder().reconnect(settings).connect(&pool).unwrap();
+    let jobs = queue(&connection);
+    let worker = builder(&jobs).build().unwrap();
+    thread::scope(|scope| {
+        let _drained = DrainAtEnd(&worker);
+        let run = scope.spawn(|| worker.run(&pool, |_| Ok(())));
+        jobs.enqueue("jobs.a", "job", "1").unwrap();
+        wait_until("it works", || worker.metrics().jobs_acked == 1);
+        server.kill();
+        wait_until("the end", || run.is_finished());
+        assert!(matches!(run.join().unwrap(), Err(WorkerError::ConnectionClosed)));
+    });
 }

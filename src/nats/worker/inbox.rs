@@ -43,6 +43,8 @@ pub(crate) struct Prepared {
     pub(crate) inbox: Inbox,
     /// Whether jobs that are older than the consumer may have a history.
     pub(crate) has_history: bool,
+    /// Whether jobs were delivered that have no outcome.
+    pub(crate) has_pending: bool,
     /// The subscription for answers to acknowledgements, if the run had none.
     pub(crate) replies: Option<Replies>,
 }
@@ -171,7 +173,8 @@ async fn prepare_if_permitted(
     let (stage, source) = (Stage::Subscribed(subscriber), Source { origin, doubts: 0 });
     let inbox = Inbox { stage, name, requested: 0, heard_at: now, overdue_at: None, source };
     let has_history = history.has_stored().await;
-    Ok(Prepared { consumer: Arc::new(consumer), inbox, has_history, replies })
+    let has_pending = consumer.cached_info().num_ack_pending > 0;
+    Ok(Prepared { consumer: Arc::new(consumer), inbox, has_history, has_pending, replies })
 }
 
 async fn subscribe(connection: &ConnectionInner) -> Result<Replies, PrepareError> {

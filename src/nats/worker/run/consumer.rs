@@ -67,11 +67,13 @@ impl WorkerRun {
                 self.set_origin(prepared.inbox.source.origin);
                 prepared.inbox.source.doubts = self.doubts;
                 self.has_history = prepared.has_history;
+                let may_have_culprit = prepared.has_pending && !std::mem::replace(&mut self.health.has_started, true);
                 self.state = State::Open(prepared);
-                self.sweep();
+                self.sweep(may_have_culprit);
                 self.emit(&Event::ConsumerReady { consumer: self.context.config.consumer.clone() });
             }
             Err(PrepareError::Permanent(error)) => self.drain(Some(error)),
+            Err(_) if self.context.connection.is_closed() => self.drain(Some(WorkerError::ConnectionClosed)),
             Err(PrepareError::Transient(error)) => self.fail(error),
             Err(PrepareError::Silence) => {
                 self.replace_dead_connection();

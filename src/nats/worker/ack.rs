@@ -17,6 +17,7 @@ use async_nats::jetstream::message::PublishMessage;
 use serde_json::{Value, json};
 
 use super::history::History;
+use super::incarnation;
 use super::job::Delivered;
 use super::job_task::Disposition;
 use crate::nats::core::inner::ConnectionInner;
@@ -62,14 +63,12 @@ pub(crate) enum AckResult {
 
 /// What has the place of a job in its stream.
 enum Place {
-    /// The job.
+    /// The job; or nothing, and never again anything else.
     Own,
     /// Another job.
     Other,
-    /// Nothing: the job has left the stream.
-    Empty,
-    /// The server does not answer.
-    Silence,
+    /// Nothing, but another job may get it; or the server does not answer.
+    Unknown,
 }
 
 /// Where an outcome is sent.
@@ -217,8 +216,7 @@ impl Acker {
         match self.place(delivered).await {
             Place::Own => {}
             Place::Other => return AckResult::Lost,
-            Place::Empty => return result,
-            Place::Silence => return unacked(disposition),
+            Place::Unknown => return unacked(disposition),
         }
         let Ok(stream) = self.connection.jetstream.get_stream_no_info(&*self.stream).await else {
             return unacked(disposition);
@@ -233,12 +231,9 @@ impl Acker {
     /// Checks that the job has its place in the stream before it is acknowledged. See rule 4.
     pub(crate) async fn check_place(&self, delivered: &Delivered, disposition: Disposition, doubts: u64) -> AckResult {
         match self.place(delivered).await {
-            // The consumer may still wait for the acknowledgement of a job that is gone. `leftover`
-            // finds it.
-            Place::Empty => AckResult::of(&disposition),
             Place::Own => AckResult::InPlace { disposition, doubts },
             Place::Other => AckResult::Lost,
-            Place::Silence => AckResult::Unacked { disposition, is_consumer_missing: false },
+            Place::Unknown => AckResult::Unacked { disposition, is_consumer_missing: false },
         }
     }
 
@@ -248,11 +243,15 @@ impl Acker {
         let asking = self.connection.answer(self.connection.jetstream.request(subject.clone(), &question));
         let answer: Value = match self.connection.permitted_api(&[subject], asking).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => return Place::Silence,
+            Ok(Err(_)) => return Place::Unknown,
             Err(_) => return Place::Own, // it is not permitted to know better
         };
         if answer["error"]["code"] == 404 {
-            return Place::Empty;
+            // The stream has no job of this number. Perhaps a new leader does not have it yet.
+            let info = incarnation::stream_info(&self.connection, &self.stream).await;
+            let has_passed =
+                info.is_ok_and(|info| info.is_some_and(|info| info.state.last_sequence >= delivered.sequence));
+            return if has_passed { Place::Own } else { Place::Unknown };
         }
         match moment_of(&answer["message"]["time"]) {
             Some(stored_at) if stored_at != delivered.stored_at.into() => Place::Other,

@@ -31,6 +31,9 @@ impl WorkerRun {
         let (number, commands) = (self.prepare_count, self.context.commands.0.clone());
         let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
         let (acker, needs_replies) = (Arc::clone(&self.context.acker), self.acks.replies.is_none());
+        if connection.denials.is_inbox_denied() {
+            self.subscribe_again();
+        }
         self.context.connection.io.spawn(async move {
             let prepared = inbox::prepare(&connection, &config, &acker.history, needs_replies).await;
             // If the run has ended, the inbox is dropped with the command.
@@ -116,6 +119,15 @@ impl WorkerRun {
             if answer.is_none_or(|answer| answer.is_err_and(|error| error.kind() == RequestErrorKind::TimedOut)) {
                 let _ = connection.with_timeout(connection.client.force_reconnect()).await;
             }
+        });
+    }
+
+    /// Has the client reconnect, since the server does not permit its inbox. It may do so by now,
+    /// but it has dropped the subscription, which the client makes again only when it reconnects.
+    fn subscribe_again(&self) {
+        let connection = Arc::clone(&self.context.connection);
+        self.context.connection.io.spawn(async move {
+            let _ = connection.with_timeout(connection.client.force_reconnect()).await;
         });
     }
 

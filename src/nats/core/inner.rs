@@ -3,13 +3,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use async_nats::client::FlushErrorKind;
 use async_nats::connection::State;
 use async_nats::{Client, jetstream};
 
 use super::denied::Denials;
 use super::dispatch::{ConnectionEvent, ConnectionListeners, EventCallback};
-use super::time_limit::poll_once;
 use crate::io::{self, IoThread, mpsc};
 use crate::nats::error::PublishError;
 use crate::pool::inner::PoolInner;
@@ -46,13 +44,6 @@ pub(crate) enum WaitError {
 impl ConnectionInner {
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
-    }
-
-    /// Returns `true` if the client has ended for good: it gave up reconnecting, or its task has
-    /// panicked.
-    pub(crate) fn is_closed(&self) -> bool {
-        let flushing = poll_once(self.client.flush());
-        matches!(flushing, Some(Err(error)) if error.kind() == FlushErrorKind::SendError)
     }
 
     /// Waits on this thread for a future of the client, for at most the timeout. The timeout covers

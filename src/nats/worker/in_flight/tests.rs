@@ -1,3 +1,5 @@
+//! Tests of heartbeats, stuck jobs and repeated deliveries, without a server.
+
 use super::*;
 use crate::nats::worker::incarnation::Origin;
 use crate::nats::worker::server_clock::ServerClock;

@@ -6,7 +6,7 @@
 //!
 //! | state of a delivery | task | disposition | next |
 //! |---|---|---|---|
-//! | *looked up*: its history is read | none | none | *with the pool*; *ended* |
+//! | *looked up*: its history is read, or it waits for a slot | none | none | *with the pool*; *ended*; removed, if `ack_wait` is over |
 //! | *with the pool*: queued or running | some | none | *ended*; *stuck* |
 //! | *ended*: its outcome is queued or being sent | none | some, or none while it is sent | removed |
 //! | *stuck*: the handler has exceeded `stuck_after` | some | as above, and then `is_acked` | removed, when the handler has returned as well |
@@ -52,6 +52,8 @@ pub(crate) struct InFlightJob {
     pub(crate) give_up_at: Option<Instant>,
     /// When the next heartbeat is due.
     heartbeat_at: Instant,
+    /// When the job was delivered, or a heartbeat was sent, whichever is later.
+    alive_at: Instant,
     /// When the job may be stuck; `None` if never, if it is stuck already, or if there is a
     /// disposition.
     stuck_at: Option<Instant>,
@@ -162,6 +164,7 @@ impl InFlight {
             disposition: None,
             give_up_at: None,
             heartbeat_at: heartbeat_at.unwrap_or(now),
+            alive_at: now,
             stuck_at: None,
             is_stuck: false,
             is_acked: false,
@@ -187,7 +190,7 @@ impl InFlight {
         if job.give_up_at.is_none() && !job.is_stuck {
             let earlier = std::mem::replace(&mut job.delivered, Arc::clone(delivered));
             delivered.continue_from(&earlier);
-            job.doubts = doubts;
+            (job.doubts, job.alive_at) = (doubts, Instant::now());
             return true;
         }
         job.is_decided
@@ -318,6 +321,22 @@ impl InFlight {
             self.next_check = self.next_check.into_iter().chain(next).min();
         }
         due
+    }
+
+    /// Returns `true` if the server has given up this delivery: it has heard nothing of it for
+    /// `ack_wait`.
+    pub(crate) fn is_expired(&self, number: u64, ack_wait: Duration, now: Instant) -> bool {
+        self.jobs.get(&number).is_some_and(|job| now.saturating_duration_since(job.alive_at) > ack_wait)
+    }
+
+    /// Notes that heartbeats are sent.
+    pub(crate) fn note_heartbeats(&mut self, numbers: &[u64]) {
+        let now = Instant::now();
+        for number in numbers {
+            if let Some(job) = self.jobs.get_mut(number) {
+                job.alive_at = now;
+            }
+        }
     }
 
     /// Returns the subjects for the heartbeats of these deliveries.

@@ -94,3 +94,15 @@ fn a_delivery_of_a_job_that_has_ended_is_an_attempt_unless_it_is_done() {
     in_flight.get_mut(again).expect("a job").is_stuck = true;
     assert!(!in_flight.adopt(&delivery(3), 0), "the attempt was given up");
 }
+
+#[test]
+fn a_delivery_is_given_up_by_the_server_when_it_hears_nothing_of_it_for_too_long() {
+    let mut in_flight = InFlight::new(Some(PERIOD), None);
+    let number = hold(&mut in_flight);
+    let later = Instant::now() + 4 * PERIOD;
+    assert!(in_flight.is_expired(number, 3 * PERIOD, later));
+    assert!(!in_flight.is_expired(number, 5 * PERIOD, later));
+    assert!(!in_flight.is_expired(number + 1, PERIOD, later), "it is not there");
+    in_flight.note_heartbeats(&[number]);
+    assert!(!in_flight.is_expired(number, 3 * PERIOD, Instant::now()));
+}

@@ -1,6 +1,6 @@
 //! Requests jobs, receives them and dispatches them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::StatusCode;
 
@@ -168,8 +168,12 @@ impl WorkerRun {
         }
     }
 
-    /// Passes a delivery to the pool.
+    /// Passes a delivery to the pool. One that has waited for too long, while nothing passed to the
+    /// server, is dropped: the server gives the job to another worker.
     pub(crate) fn start(&mut self, number: u64) {
+        if self.in_flight.is_expired(number, self.context.config.ack_wait, Instant::now()) {
+            return self.release(number);
+        }
         let Some(job) = self.in_flight.get(number) else { return };
         let (dispatcher, counters) = (&self.context.dispatcher, &self.context.counters);
         counters.enter(); // before its handler can start

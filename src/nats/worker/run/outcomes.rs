@@ -145,6 +145,7 @@ impl WorkerRun {
         if subjects.is_empty() {
             return;
         }
+        self.in_flight.note_heartbeats(&numbers);
         self.context.counters.note_heartbeats(subjects.len());
         let client = self.context.connection.client.clone();
         let sending = async move {
@@ -303,7 +304,7 @@ impl WorkerRun {
     }
 
     /// Removes a delivery whose outcome is final.
-    fn release(&mut self, number: u64) {
+    pub(crate) fn release(&mut self, number: u64) {
         if let Some(held_slot) = self.in_flight.release(number) {
             self.context.counters.leave(held_slot.into());
             self.solo.note_end(number);

@@ -85,20 +85,63 @@ fn the_drops_of_a_bus_wait_for_nothing_that_was_left_behind() {
         let waits = bus.publish(1_u32);
         let held = [1, 2].map(|event| {
             let bus = bus.clone();
-            spawn_parked(move || outcomes(&bus.publish(event + 1_u32)))
+            spawn_parked(move || {
+                let receipt = bus.publish(event + 1_u32);
+                assert_eq!(receipt.handlers(), 1, "its subscription has ended with the pool");
+                outcomes(&receipt)
+            })
         });
         assert_eq!(pool.shutdown_timeout(SHORT).tasks_running, 1);
         let cancelled = DeliveryOutcome::Cancelled(CancelReason::ShutDown);
         let is_cancelled = |outcomes: &[DeliveryOutcome]| format!("{outcomes:?}") == format!("{:?}", [&cancelled]);
         assert!(is_cancelled(&outcomes(&waits)), "{waits:?}");
         for held in held {
-            assert!(
-                held.join().unwrap().is_empty(),
-                "a publisher that waited for room has an event that was not wanted"
-            );
+            let outcomes = held.join().unwrap();
+            assert!(is_cancelled(&outcomes), "a publisher that waited for room: {outcomes:?}");
         }
         drop((subscription, bus, receipt, pool));
         gate.open();
+    });
+}
+
+/// Fault 283.
+#[test]
+fn a_publisher_that_waits_for_room_when_the_pool_ends_gets_cancelled_deliveries() {
+    on_grid(|pool| {
+        for (mailboxes, ends) in [(1, false), (1, true), (3, false), (3, true)] {
+            let pool = WorkerPool::builder().workers(pool.workers()).build().unwrap();
+            let (gate, unhandled) = (Gate::new(), Counter::new());
+            let noted = unhandled.clone();
+            let bus = EventBus::builder(&pool).on_unhandled(move |_| noted.add()).build();
+            let mut subscriptions: Vec<_> = (0..mailboxes)
+                .map(|_| {
+                    let inside = gate.clone();
+                    bus.subscription::<u32>().mailbox_capacity(1).handle(move |_| inside.pass())
+                })
+                .collect();
+            bus.publish(0_u32);
+            gate.wait_started(mailboxes.min(pool.workers()));
+            // Its handler runs, or its mailbox is full.
+            let fill = if pool.workers() < mailboxes { 0 } else { 1 };
+            (0..fill).for_each(|_| drop(bus.publish(1_u32)));
+            let publisher = bus.clone();
+            let held = spawn_parked(move || publisher.publish(2_u32));
+            assert!(!held.is_finished());
+            // A subscription that ends before the pool has no delivery, as if it had ended before the publishing.
+            let ended = usize::from(ends);
+            subscriptions.truncate(mailboxes - ended);
+            let _ = pool.shutdown_now();
+            let receipt = held.join().unwrap();
+            assert_eq!(receipt.handlers(), mailboxes - ended);
+            let outcomes = outcomes(&receipt);
+            assert_eq!(outcomes.len(), mailboxes - ended);
+            let cancelled = |outcome: &DeliveryOutcome| {
+                matches!(outcome, DeliveryOutcome::Cancelled(CancelReason::ShutDown | CancelReason::Requested))
+            };
+            assert!(outcomes.iter().all(cancelled), "{outcomes:?}");
+            assert_eq!(unhandled.get(), usize::from(mailboxes == ended), "it was wanted, unless its handlers are gone");
+            gate.open();
+        }
     });
 }
 
@@ -169,14 +212,11 @@ fn a_shutdown_now_cuts_no_wait_of_a_bus_short() {
 }
 
 /// Starts a task on each worker, all at once, that joins a task of another pool. Returns what those make.
-fn through_another_pool<T: Send + 'static>(
-    home: &Arc<WorkerPool>,
-    task: impl Fn() -> T + Clone + Send + 'static,
-) -> Vec<T> {
+fn through_another_pool<T: Send + 'static>(home: &WorkerPool, task: impl Fn() -> T + Clone + Send + 'static) -> Vec<T> {
     let (abroad, gate) = (pool(home.workers(), 64), Gate::new());
     let waiting: Vec<_> = (0..home.workers())
         .map(|_| {
-            let (abroad, gate, task) = (Arc::clone(&abroad), gate.clone(), task.clone());
+            let (abroad, gate, task) = (abroad.clone(), gate.clone(), task.clone());
             let wait = move || {
                 gate.pass();
                 abroad.spawn(task).unwrap().join().unwrap()
@@ -268,7 +308,7 @@ fn a_wait_on_another_pool_for_the_end_of_a_subscription_ends_with_its_handler() 
         with_watchdog(|| {
             let (home, abroad) = (pool(workers, 64), pool(1, 64));
             let (bus, gate) = (EventBus::new(&home), Gate::new());
-            let (far, inside) = (Arc::clone(&abroad), gate.clone());
+            let (far, inside) = (abroad.clone(), gate.clone());
             // The only worker of the other pool waits for the handler, which needs that worker.
             let subscription = bus.subscribe(move |_: &u32| {
                 inside.pass();
@@ -295,7 +335,7 @@ fn the_runner_of_a_subscription_is_helped_by_a_worker_that_waits_for_another_eve
                 with_watchdog(|| {
                     let (home, abroad) = (pool(workers, 64), pool(1, 64));
                     let (bus, gate) = (EventBus::new(&home), Gate::new());
-                    let (far, inside) = (Arc::clone(&abroad), gate.clone());
+                    let (far, inside) = (abroad.clone(), gate.clone());
                     let _subscription = bus.subscription::<u32>().mailbox_capacity(1).handle(move |event| {
                         if *event == 0 {
                             inside.pass();
@@ -346,7 +386,7 @@ fn publish_through_another_pool_to_its_own(workers: usize, capacity: usize, mail
     let receipts: Arc<Mutex<Vec<Receipt>>> = Arc::default();
     let _subscriptions: Vec<_> = (0..mailboxes)
         .map(|mailbox| {
-            let (bus, far, receipts) = (bus.clone(), Arc::clone(&abroad), Arc::clone(&receipts));
+            let (bus, far, receipts) = (bus.clone(), abroad.clone(), Arc::clone(&receipts));
             let (counted, told) = (handled.clone(), told.clone());
             bus.clone().subscription::<usize>().mailbox_capacity(capacity).handle(move |event| {
                 counted.add();

@@ -1,5 +1,6 @@
 //! How mailboxes notify a publisher that waits for room in several of them.
 
+use std::collections::BTreeMap;
 use std::mem;
 
 use crate::sync::{Arc, Condvar, Mutex};
@@ -23,6 +24,20 @@ pub(super) struct Watch {
     pub(super) index: usize,
 }
 
+/// The watches in one mailbox, in the order in which they were added. Each operation visits a
+/// logarithmic number of them.
+#[derive(Default)]
+pub(super) struct Watches {
+    /// The watches by their keys, which increase.
+    by_key: BTreeMap<WatchKey, Watch>,
+    /// The key of the next watch.
+    next: WatchKey,
+}
+
+/// Identifies a watch among those of its mailbox. Never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WatchKey(u64);
+
 impl Watcher {
     /// Blocks until mailboxes have notified this watcher, and returns their indices.
     pub(super) fn wait(&self) -> Vec<usize> {
@@ -32,10 +47,8 @@ impl Watcher {
     /// Like [`wait`](Self::wait), but also returns, with no indices, when the deadline has passed
     /// or `is_over` returns `true` after [`wake`](Self::wake).
     pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> Vec<usize> {
-        let mut notified = self.notified.lock();
-        while notified.is_empty() && !is_over() && !deadline.is_past() {
-            notified = self.changed.wait_until(notified, deadline.instant());
-        }
+        let is_waiting = |notified: &Vec<usize>| notified.is_empty() && !is_over();
+        let mut notified = self.changed.wait_while(self.notified.lock(), deadline, is_waiting);
         mem::take(&mut *notified)
     }
 
@@ -57,5 +70,32 @@ impl Watch {
     pub(super) fn notify(self) {
         self.watcher.notified.lock().push(self.index);
         self.watcher.changed.notify_one();
+    }
+}
+
+impl Watches {
+    /// Adds a watch. Returns its key, by which it can be removed.
+    pub(super) fn add(&mut self, watch: Watch) -> WatchKey {
+        let key = self.next;
+        self.next.0 += 1;
+        self.by_key.insert(key, watch);
+        key
+    }
+
+    /// Removes a watch, if it was not notified.
+    pub(super) fn remove(&mut self, key: WatchKey) {
+        self.by_key.remove(&key);
+    }
+
+    /// Notifies the oldest watch, if there is one, and removes it.
+    pub(super) fn notify_first(&mut self) {
+        if let Some((_, watch)) = self.by_key.pop_first() {
+            watch.notify();
+        }
+    }
+
+    /// Notifies and removes all watches.
+    pub(super) fn notify_all(self) {
+        self.by_key.into_values().for_each(Watch::notify);
     }
 }

@@ -26,6 +26,7 @@ impl<R: TaskResult> GroupInner<R> {
             self.cancel_token(reason);
             self.drop_unstarted(counters, unstarted, reason);
         });
+        self.wake_due_poller();
     }
 
     /// Closes the group for an owner that does not wait. Outcomes of tasks that do not start are
@@ -42,6 +43,15 @@ impl<R: TaskResult> GroupInner<R> {
             let inner = Arc::clone(self);
             nesting::call_back(move || inner.close(CancelReason::Requested));
         }
+    }
+
+    /// Keeps no outcome from now on, for an owner that will not wait. Drops those that there are.
+    pub(super) fn keep_nothing(&self) {
+        let mut state = self.state.lock();
+        state.abandoned = true;
+        let unclaimed = state.outcomes.take_unclaimed();
+        drop(state);
+        self.as_member(|_| drop(unclaimed));
     }
 
     /// Closes the group if its token is cancelled or the deadline has passed; see rule 7. Costs two

@@ -6,7 +6,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use super::result::TaskResult;
 use super::state::GroupInner;
 use crate::cancel::token::CancellationToken;
-use crate::error::TrySubmitError;
+use crate::error::{Refuser, TrySubmitError};
 use crate::sync::Arc;
 use crate::task::closure::Closure;
 
@@ -14,7 +14,8 @@ use crate::task::closure::Closure;
 /// group's own tasks.
 ///
 /// It does not keep the group open: once the group has been waited for, cancelled or dropped, a
-/// closure that is spawned is dropped unrun.
+/// closure that is spawned is dropped unrun. The exception is a spawner into which its group was
+/// [turned](crate::TaskGroup::into_spawner).
 ///
 /// # Examples
 ///
@@ -39,11 +40,28 @@ use crate::task::closure::Closure;
 /// ```
 pub struct Spawner<R: TaskResult> {
     inner: Arc<GroupInner<R>>,
+    /// The owner of the group, if that was turned into spawners. Never used, only dropped.
+    owner: Option<Arc<Owner<R>>>,
+}
+
+/// Cancels a group when its last spawner is dropped.
+struct Owner<R: TaskResult>(Arc<GroupInner<R>>);
+
+impl<R: TaskResult> Drop for Owner<R> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
 }
 
 impl<R: TaskResult> Spawner<R> {
     pub(super) fn new(inner: Arc<GroupInner<R>>) -> Self {
-        Self { inner }
+        Self { inner, owner: None }
+    }
+
+    /// Creates a spawner that, with its clones, owns the group.
+    pub(super) fn owning(inner: Arc<GroupInner<R>>) -> Self {
+        let owner = Some(Arc::new(Owner(Arc::clone(&inner))));
+        Self { inner, owner }
     }
 
     /// Adds a task; see [`TaskGroup::spawn`](crate::TaskGroup::spawn).
@@ -66,7 +84,9 @@ impl<R: TaskResult> Spawner<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.inner.try_spawn(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner
+            .try_spawn(f, Closure::new, location)
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
     }
 
     /// Returns the token of the group.
@@ -78,7 +98,7 @@ impl<R: TaskResult> Spawner<R> {
 
 impl<R: TaskResult> Clone for Spawner<R> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self { inner: Arc::clone(&self.inner), owner: self.owner.clone() }
     }
 }
 

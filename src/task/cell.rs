@@ -203,11 +203,7 @@ impl<F, T> TaskCell<F, T> {
 
     /// Blocks until the task has completed, `is_called` returns `true` or the deadline has passed.
     fn block_unless(&self, is_called: impl Fn() -> bool, deadline: Deadline) -> bool {
-        let mut state = self.state.lock();
-        while !self.is_done() && !is_called() && !deadline.is_past() {
-            state = self.done.wait_until(state, deadline.instant());
-        }
-        drop(state);
+        drop(self.done.wait_while(self.state.lock(), deadline, |_| !self.is_done() && !is_called()));
         self.is_done()
     }
 
@@ -321,6 +317,11 @@ pub(crate) trait CellTask: Task {
         true
     }
 
+    /// See [`Watched::related_ids`].
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        Vec::new()
+    }
+
     /// See [`Watched::report_needs`].
     fn report_needs(&self, needs: &mut Needs) {
         self.cell().report_needs(needs, |needs| needs.worker = true);
@@ -377,6 +378,10 @@ impl<C: CellTask> JoinTarget<C::Output> for C {
 impl<C: CellTask> Watched for C {
     fn awaited_id(&self) -> AwaitedId {
         self.cell().group_id().into()
+    }
+
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        CellTask::related_ids(self)
     }
 
     fn report_needs(&self, needs: &mut Needs) {

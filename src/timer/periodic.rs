@@ -28,7 +28,7 @@ use super::thread::{Reservation, TimerRefused, TimerThread};
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
-use crate::sync::{Arc, Mutex, Weak};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
@@ -42,6 +42,8 @@ pub(crate) struct Periodic<F> {
     timers: Arc<TimerThread>,
     /// A reference to itself, for the heap.
     me: Weak<Self>,
+    /// Whether it has stopped for good: a copy of the state, for a reader that takes no lock.
+    stopped: AtomicBool,
     state: Mutex<State<F>>,
 }
 
@@ -75,7 +77,8 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
         let first = schedule.first(timers.clock().now());
         let timer = Arc::new_cyclic(|me| {
             let (timers, me) = (Arc::clone(timers), Weak::clone(me));
-            Self { schedule, location, timers, me, state: Mutex::new(State::Running) }
+            let stopped = AtomicBool::new(false);
+            Self { schedule, location, timers, me, stopped, state: Mutex::new(State::Running) }
         });
         match timer.schedule_next(Body { closure, reservation }, first) {
             None => Ok(timer),
@@ -138,6 +141,10 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
         executor.enter(GroupId::NONE, |_| unwind::discard(left));
     }
 
+    fn is_finished(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
     fn cancel(&self, _: CancelReason, executor: &Executor) -> bool {
         let mut state = self.state.lock();
         let next = match &*state {
@@ -149,6 +156,7 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
         match before {
             State::Waiting { body, key } => {
                 executor.enter(GroupId::NONE, |_| nesting::discard(body));
+                self.stopped.store(true, Ordering::Relaxed); // only after the closure is gone
                 let removed = self.timers.remove(key);
                 drop(removed);
                 true

@@ -89,6 +89,10 @@ impl Task for RecordRun {
         self.1.lock().push(self.0);
     }
 
+    fn is_finished(&self) -> bool {
+        false
+    }
+
     fn cancel(&self, _: CancelReason, _: &Executor) -> bool {
         false
     }

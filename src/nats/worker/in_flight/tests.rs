@@ -31,6 +31,10 @@ struct Idle;
 impl Task for Idle {
     fn run(&self, _: &crate::task::executor::Executor) {}
 
+    fn is_finished(&self) -> bool {
+        false
+    }
+
     fn cancel(&self, _: crate::error::CancelReason, _: &crate::task::executor::Executor) -> bool {
         false
     }

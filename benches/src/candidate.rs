@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Error;
 
 /// One question, and the candidates that answer it.
@@ -22,7 +24,7 @@ pub(crate) struct Candidate {
 }
 
 /// The kind of a candidate. It decides which targets the candidate counts for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) enum Kind {
     Workcrew,
     /// Another pool in Rust.
@@ -31,19 +33,6 @@ pub(crate) enum Kind {
     Limit,
     /// A pool in another language, in a process of its own.
     External,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Workcrew, Self::Peer, Self::Limit, Self::External];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Workcrew => "workcrew",
-            Self::Peer => "peer",
-            Self::Limit => "limit",
-            Self::External => "external",
-        }
-    }
 }
 
 /// What a candidate did at one time.

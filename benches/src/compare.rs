@@ -10,13 +10,13 @@
 //! cheapest when producer and workers share one, and the system may put them there for a while or for good, all the more
 //! when something else runs on the machine.
 
-mod chart;
 mod candidate;
+mod chart;
 #[allow(dead_code, reason = "the bench `counts` uses the rest")]
 mod count;
 mod error;
-mod figures;
 mod external;
+mod figures;
 mod machine;
 mod markdown;
 mod options;
@@ -35,18 +35,20 @@ mod workloads;
 use std::env;
 use std::process::{Command, ExitCode, Stdio};
 
+use clap::Parser;
+
 use crate::candidate::Scale;
 use crate::count::Count;
 use crate::error::Error;
 use crate::external::Peers;
-use crate::options::{HELP, Selection, Task};
+use crate::options::Options;
 use crate::placement::{Placement, VERSION};
 use crate::pools::Pools;
 use crate::results::Results;
 use crate::workloads::{Entry, WORKLOADS, spinning};
 
 fn main() -> ExitCode {
-    match Task::from_arguments(env::args().skip(1)).and_then(run) {
+    match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -55,19 +57,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<(), Error> {
-    match task {
-        Task::Help => println!("{HELP}"),
-        Task::List => WORKLOADS.iter().for_each(|entry| println!("{:16}{}", entry.name, entry.title)),
-        Task::Run(selection) => measure(&selection)?,
-        Task::Compare { selection, write } => {
-            let results = compare(&selection)?;
-            println!("{}", if selection.scale == Scale::Full { everything(&results) } else { short(&results) });
-            if write {
-                for path in publish::write(&results)? {
-                    println!("wrote {}", path.display());
-                }
-            }
+fn run(options: &Options) -> Result<(), Error> {
+    if options.list {
+        WORKLOADS.iter().for_each(|entry| println!("{:16}{}", entry.name, entry.title));
+    } else if options.chart {
+        publish::draw_chart()?;
+    } else if options.run.is_some() {
+        measure(options)?;
+    } else {
+        let results = compare(options)?;
+        println!("{}", if options.scale() == Scale::Full { everything(&results) } else { short(&results) });
+        if options.write {
+            publish::write(&results)?;
         }
     }
     Ok(())
@@ -87,16 +88,16 @@ fn short(results: &Results) -> String {
 }
 
 /// Measures at the placement of this process, and prints the figures.
-fn measure(selection: &Selection) -> Result<(), Error> {
+fn measure(options: &Options) -> Result<(), Error> {
     let peers = Peers::start()?;
     peers.versions().for_each(|version| println!("{VERSION}{version}"));
     let pools = Pools::start(pools::workers()?);
-    for Entry { name, make, .. } in WORKLOADS.iter().filter(|entry| selection.includes(entry.name)) {
-        let mut workload = make(pools, selection.scale);
+    for Entry { name, make, .. } in WORKLOADS.iter().filter(|entry| options.includes(entry.name)) {
+        let mut workload = make(pools, options.scale());
         workload.candidates.extend(peers.candidates(name, pools.workers));
         eprintln!("{name}: {}", workload.question);
-        for figures in rounds::run(name, &mut workload, selection.time)? {
-            println!("{}", figures.to_line());
+        for figures in rounds::run(name, &mut workload, options.time())? {
+            println!("{}", serde_json::to_string(&figures).expect("it has no maps"));
         }
     }
     Ok(())
@@ -104,7 +105,7 @@ fn measure(selection: &Selection) -> Result<(), Error> {
 
 /// Starts a process for each placement, and collects its figures. A candidate that is missing is reported
 /// and is not an error.
-fn compare(selection: &Selection) -> Result<Results, Error> {
+fn compare(options: &Options) -> Result<Results, Error> {
     let mut absences = Vec::new();
     let mut absent = |absence: String| {
         eprintln!("NOT MEASURED: {absence}");
@@ -112,7 +113,7 @@ fn compare(selection: &Selection) -> Result<Results, Error> {
     };
     let mut variables = vec![(spinning::STEPS_VARIABLE, spinning::steps_per_microsecond().to_string())];
     let mut counts = Vec::new();
-    match selection.scale {
+    match options.scale() {
         Scale::Full => {
             variables.push(external::build(&mut absent));
             match count() {
@@ -127,7 +128,7 @@ fn compare(selection: &Selection) -> Result<Results, Error> {
     for placement in Placement::ALL {
         eprintln!("\nplacement {}", placement.name());
         let on_version = |version: &str| external.push(version.to_owned());
-        match placement.run(selection, &variables, on_version) {
+        match placement.run(options, &variables, on_version) {
             Ok(figures) => placements.push((placement, figures)),
             Err(error) if placement == Placement::One => absent(format!("one CPU; {error}")),
             Err(error) => return Err(error),
@@ -147,7 +148,7 @@ fn count() -> Result<Vec<Count>, Error> {
     command.args(["bench", "--package", "workcrew-benches", "--bench", "counts", "--", "--lines"]);
     let output = command.stderr(Stdio::inherit()).output().map_err(|error| failed(error.to_string()))?;
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-    let counts: Vec<Count> =
-        lines.lines().filter_map(|line| Count::from_line(line).transpose()).collect::<Result<_, _>>()?;
+    let parse = |line: &str| serde_json::from_str(line).map_err(|_| Error::Line(line.to_owned()));
+    let counts: Vec<Count> = lines.lines().map(parse).collect::<Result<_, _>>()?;
     if counts.is_empty() { Err(failed(output.status.to_string())) } else { Ok(counts) }
 }

@@ -164,7 +164,7 @@ fn ran(figures: &Figures) -> String {
 }
 
 /// Nanoseconds, as precise as they are worth.
-pub(crate) fn time(nanoseconds: f64) -> String {
+fn time(nanoseconds: f64) -> String {
     if nanoseconds < 99.5 { format!("{nanoseconds:.1}") } else { grouped(nanoseconds) }
 }
 

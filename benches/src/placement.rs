@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::error::Error;
 use crate::figures::Figures;
-use crate::options::{RUN, Selection};
+use crate::options::Options;
 
 /// A placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +49,13 @@ impl Placement {
     /// If the process cannot be started or fails; for [`One`](Self::One) also if there is no `taskset`.
     pub(crate) fn run(
         self,
-        selection: &Selection,
+        options: &Options,
         variables: &[(&'static str, String)],
         mut on_version: impl FnMut(&str),
     ) -> Result<Vec<Figures>, Error> {
         let failed = |reason: String| Error::Process { name: format!("the placement {}", self.name()), reason };
         let mut command = self.command()?;
-        command.arg(RUN).arg(selection.time.as_secs_f64().to_string()).args(&selection.parts);
+        command.arg("--run").arg(options.time().as_secs_f64().to_string()).args(&options.names);
         command.envs(variables.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let output = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;
@@ -64,7 +64,7 @@ impl Placement {
             let line = line.map_err(|error| failed(error.to_string()))?;
             match line.strip_prefix(VERSION) {
                 Some(version) => on_version(version),
-                None => figures.push(Figures::from_line(&line)?),
+                None => figures.push(serde_json::from_str(&line).map_err(|_| Error::Line(line))?),
             }
         }
         let status = child.wait().map_err(|error| failed(error.to_string()))?;

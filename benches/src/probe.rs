@@ -20,9 +20,8 @@ pub(crate) type Probe = (&'static str, fn(usize) -> u64);
 /// If there is no such probe, or the number is none.
 pub(crate) fn answer(probes: &[Probe], name: &str, times: &str) -> Result<(), Error> {
     let probe = probes.iter().find(|(known, _)| *known == name);
-    let value = || Some(times.to_owned());
     let (Some((_, count)), Ok(times)) = (probe, times.parse()) else {
-        return Err(Error::Value { option: OPTION, value: value() });
+        return Err(Error::Line(format!("{OPTION} {name} {times}")));
     };
     println!("{}", count(times));
     Ok(())

@@ -39,6 +39,13 @@ fn nightly(arguments: &[&str]) -> Command {
     command
 }
 
+/// Returns a cargo command that runs on one CPU, if this machine has the tool for that.
+fn on_one_cpu(run: &mut Run, arguments: &[&str]) -> Option<Command> {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0", "cargo"]).args(arguments);
+    run.has("on one CPU", "taskset", &["-c", "0", "true"]).then_some(command)
+}
+
 fn here(file: &str) -> String {
     let folder = env::current_dir().unwrap_or_default();
     folder.join(file).display().to_string()
@@ -69,9 +76,8 @@ fn stress(run: &mut Run) {
     let [free, one] = if run.is_full() { ["60", "90"] } else { ["20", "20"] };
     let test = ["test", "--release", "-p", "workcrew", "--test", "stress", "--", "--nocapture"];
     run.step("on all CPUs", cargo(&test).env("WORKCREW_SECONDS", free));
-    if run.has("on one CPU", "taskset", &["-c", "0", "true"]) {
-        let mut pinned = Command::new("taskset");
-        run.step("on one CPU", pinned.args(["-c", "0", "cargo"]).args(test).env("WORKCREW_SECONDS", one));
+    if let Some(mut pinned) = on_one_cpu(run, &test) {
+        run.step("on one CPU", pinned.env("WORKCREW_SECONDS", one));
     }
 }
 
@@ -85,9 +91,10 @@ fn histories(run: &mut Run) {
     let (cases, count) = if run.is_full() { ("2000", "2000") } else { ("500", "500") };
     let test = ["test", "-p", "workcrew-verify", "--", "--nocapture"];
     run.step("programs and histories", cargo(&test).env("PROPTEST_CASES", cases).env("WORKCREW_HISTORIES", count));
-    if run.is_full() && run.has("on one CPU", "taskset", &["-c", "0", "true"]) {
-        let mut pinned = Command::new("taskset");
-        pinned.args(["-c", "0", "cargo"]).args(test).env("PROPTEST_CASES", cases).env("WORKCREW_HISTORIES", count);
+    if run.is_full()
+        && let Some(mut pinned) = on_one_cpu(run, &test)
+    {
+        pinned.env("PROPTEST_CASES", cases).env("WORKCREW_HISTORIES", count);
         run.step("programs and histories on one CPU", &mut pinned);
     }
 }
@@ -201,9 +208,8 @@ fn llvm_version() -> String {
 }
 
 fn environments(run: &mut Run) {
-    let suite = ["test", "-p", "workcrew", "--lib", "--tests"];
-    if run.has("one CPU", "taskset", &["-c", "0", "true"]) {
-        run.step("one CPU", Command::new("taskset").args(["-c", "0", "cargo"]).args(suite));
+    if let Some(mut suite) = on_one_cpu(run, &["test", "-p", "workcrew", "--lib", "--tests"]) {
+        run.step("on one CPU", &mut suite);
     }
     run.step("one worker", cargo(&["test", "-p", "workcrew", "--test", "environment"]).env("WORKCREW_WORKERS", "1"));
     if run.has("wall clock shifted", "faketime", &["-v"]) {

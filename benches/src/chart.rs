@@ -1,7 +1,7 @@
-//! The summary as a picture: bars for the candidates of some workloads, in SVG.
+//! The chart of `docs/`: bars for the candidates of some workloads.
 //!
-//! The figures are those of the tables in `docs/`, so the chart can be drawn again without a measurement. It brings its
-//! own background, which is dark where the reader prefers that.
+//! Its figures are those of the tables in `docs/`, so it can be drawn again without a measurement.
+//! It has a background of its own, which is dark for readers that prefer a dark page.
 
 use std::error::Error;
 
@@ -26,19 +26,19 @@ const SIZE: (u32, u32) = (1_180, 1_080);
 const HEAD: u32 = 66;
 const FOOT: u32 = 66;
 const NAMES_WIDTH: u32 = 168;
-/// The candidates that there is room for in a panel.
+/// The most candidates in a panel.
 const ROWS: usize = 12;
 
 const GROUND: RGBColor = RGBColor(255, 255, 255);
 const INK: RGBColor = RGBColor(31, 41, 51);
-/// The colours of workcrew, of the other Rust pools, of other languages, of what is no pool.
+/// The colours, and what each stands for.
 const COLOURS: [(RGBColor, &str); 4] = [
     (RGBColor(217, 72, 15), "workcrew"),
     (RGBColor(72, 101, 129), "other Rust pools"),
     (RGBColor(62, 156, 143), "other languages"),
     (RGBColor(138, 154, 173), "no pool: a channel and a loop, or threads by hand"),
 ];
-/// The title, and the colours for readers who prefer a dark page.
+/// The title, and the colours for readers that prefer a dark page.
 const HEADER: &str = r##"<title>Nanoseconds per job of workcrew and other pools</title>
 <style>
 @media (prefers-color-scheme: dark) {
@@ -48,7 +48,7 @@ const HEADER: &str = r##"<title>Nanoseconds per job of workcrew and other pools<
 </style>
 "##;
 
-/// The names of candidates for people, where the table's own is not one, and the index of the colour.
+/// Candidates, their names in the chart, and the indices of their colours.
 const NAMES: [(&str, &str, usize); 12] = [
     ("workcrew", "workcrew", 0),
     ("crossbeam_loop", "channel and loop", 3),
@@ -64,7 +64,7 @@ const NAMES: [(&str, &str, usize); 12] = [
     ("threadpool", "threadpool", 1),
 ];
 
-/// One candidate: its figures, as the tables have them, on all CPUs and on one.
+/// One candidate, and its cells in the tables: on all CPUs and on one.
 struct Bar<'a> {
     candidate: &'a str,
     texts: [&'a str; 2],
@@ -75,7 +75,7 @@ impl Bar<'_> {
         self.texts.map(|text| text.replace(',', "").parse().unwrap_or(0.0))
     }
 
-    /// The name for people, and the index of the colour.
+    /// Returns the name in the chart, and the index of the colour.
     fn name(&self) -> (String, usize) {
         let known = NAMES.iter().find(|(candidate, ..)| *candidate == self.candidate);
         let of_peer = || match self.candidate.split_once('_') {
@@ -108,7 +108,7 @@ pub(crate) fn svg(tables: &str, report: &str) -> Result<String, Box<dyn Error>> 
     Ok(svg.replacen("<rect ", &format!("{HEADER}<rect "), 1))
 }
 
-/// Reads the tables of a workload. Returns the best way of each pool, the fastest first.
+/// Reads the tables of a workload. Returns the best candidate of each pool, the fastest first.
 fn bars<'a>(tables: &'a str, workload: &str) -> Vec<Bar<'a>> {
     let mut bars: Vec<Bar> = Vec::new();
     let mark = format!("\n`{workload}`, ");
@@ -135,7 +135,7 @@ fn bars<'a>(tables: &'a str, workload: &str) -> Vec<Bar<'a>> {
     bars
 }
 
-/// The name of a candidate begins with that of its pool.
+/// Returns the pool of a candidate, which is the first word of its name.
 fn peer<'a>(bar: &Bar<'a>) -> &'a str {
     bar.candidate.split('_').next().unwrap_or_default()
 }

@@ -1,14 +1,14 @@
-//! How does workcrew compare with its peers, when noise of the machine affects all alike?
+//! How does workcrew compare with its peers, if noise of the machine affects all alike?
 //!
-//! `cargo bench --bench compare -- --full` measures; `-- --help` lists the options. The candidates of a workload take
-//! samples in turn in one process for many rounds, those of other languages in processes of their own that sleep meanwhile. A ratio
-//! is the median over the rounds of a candidate's time by that of the first candidate in the same round.
+//! `cargo bench --bench compare -- --full` measures; `-- --help` lists the options. The candidates
+//! of a workload take samples in turn, for many rounds, in one process. Candidates in other
+//! languages run in processes of their own, which sleep between their samples. A ratio is the
+//! median over the rounds of a candidate's time divided by the first candidate's in that round.
 //!
-//! All is measured twice, at two placements: *free*, where the system puts the threads, and *one*, where the process is
-//! pinned to one CPU. CPU time and context switches are those of the whole process during a candidate's samples, until its
-//! threads have come to rest. CPU time beside the median tells how many CPUs the threads really had: small jobs are
-//! cheapest when producer and workers share one, and the system may put them there for a while or for good, all the more
-//! when something else runs on the machine.
+//! There are two placements: *free*, where the system places the threads, and *one*, where the
+//! process is pinned to one CPU. CPU time and context switches are those of the whole process from
+//! the start of a sample until its threads are idle. CPU time beside the median tells how many
+//! CPUs the threads really had: small jobs are cheapest when producer and workers share one.
 
 mod candidate;
 mod chart;
@@ -74,7 +74,7 @@ fn run(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// The report and the tables.
+/// Returns the report and the tables.
 fn everything(results: &Results) -> String {
     format!("{}{}", markdown::report(results), markdown::tables(results))
 }
@@ -82,12 +82,12 @@ fn everything(results: &Results) -> String {
 /// Returns the report of a short run.
 fn short(results: &Results) -> String {
     format!(
-        "One short sample of each: it all works, but DO NOT RELY ON THESE FIGURES.\n\n{}",
+        "One short sample of each candidate. Everything works, but DO NOT RELY ON THESE FIGURES.\n\n{}",
         markdown::summary(results)
     )
 }
 
-/// Measures at the placement of this process, and prints the figures.
+/// Measures at the placement of this process and prints the figures.
 fn measure(options: &Options) -> Result<(), Error> {
     let peers = Peers::start()?;
     peers.versions().for_each(|version| println!("{VERSION}{version}"));
@@ -103,8 +103,8 @@ fn measure(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Starts a process for each placement, and collects its figures. A candidate that is missing is reported
-/// and is not an error.
+/// Starts a process for each placement and collects its figures. A missing candidate is reported and
+/// is not an error.
 fn compare(options: &Options) -> Result<Results, Error> {
     let mut absences = Vec::new();
     let mut absent = |absence: String| {
@@ -121,7 +121,7 @@ fn compare(options: &Options) -> Result<Results, Error> {
                 Err(error) => absent(format!("exact counts; {error}")),
             }
         }
-        Scale::Short => absent("other languages and exact counts, in a short run; --full has them".to_owned()),
+        Scale::Short => absent("other languages and exact counts, which need --full".to_owned()),
     }
     let mut external = Vec::new();
     let mut placements = Vec::new();
@@ -140,7 +140,7 @@ fn compare(options: &Options) -> Result<Results, Error> {
     Ok(Results { facts: machine::facts(workers, &external), workers, placements, counts, absences })
 }
 
-/// Lets the bench `counts` count. It fails when a bound is exceeded; what it has counted counts all the same.
+/// Runs the bench `counts`. Its counts are used even if one exceeds its bound.
 fn count() -> Result<Vec<Count>, Error> {
     let failed = |reason: String| Error::Process { name: "cargo bench --bench counts".to_owned(), reason };
     let cargo = env::var_os("CARGO").ok_or_else(|| failed("this was not started by cargo".to_owned()))?;

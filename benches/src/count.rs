@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What was counted. Processes pass it on as a line of JSON.
+/// A process passes its counts on in lines of JSON.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Count {
-    /// What of: an operation of workcrew, or of a peer.
+    /// What was counted, of workcrew or of a peer.
     pub(crate) name: String,
     pub(crate) value: f64,
     /// `None` for a peer, which is counted for comparison only.
@@ -26,7 +26,7 @@ impl Count {
         }
     }
 
-    /// For people.
+    /// Returns a line for people.
     pub(crate) fn to_text(&self) -> String {
         let Self { name, value, bound, unit } = self;
         let bound = bound.map_or_else(String::new, |bound| format!("at most {bound}"));

@@ -1,8 +1,8 @@
-//! How many allocations, bytes, context switches and instructions does an operation take? Noise cannot touch these
-//! counts, so they have bounds, and this fails when one is exceeded. Peers are counted beside, without bounds.
+//! How many allocations, bytes, context switches and instructions does an operation take?
 //!
-//! `cargo bench --bench counts`; with `-- --lines` it prints lines for programs. Instructions need valgrind, switches
-//! need taskset; where they are not installed this says so, and fails only if the variable `CI` is set.
+//! Noise does not change these counts, so they have bounds, and `cargo bench --bench counts` fails
+//! when one is exceeded. Peers are counted as well, without bounds. Instructions need valgrind,
+//! switches need taskset. A missing tool is reported, and is an error only if `CI` is set.
 
 mod allocations;
 #[allow(dead_code, reason = "the bench `compare` uses the rest")]
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Counts everything; whether all bounds are kept, and in CI all is there.
+/// Counts everything. Returns whether all bounds are kept, and in CI nothing is missing.
 fn run(lines: bool) -> Result<bool, Error> {
     let in_ci = env::var_os("CI").is_some();
     let mut kept = true;

@@ -9,8 +9,8 @@ use crate::workloads::WORKLOADS;
 
 /// Compares workcrew with other pools.
 ///
-/// Without options, each candidate takes one short sample. That shows that everything works, but its figures are not
-/// reliable.
+/// Without options, each candidate takes one short sample. That shows that everything works, but the
+/// figures are not reliable.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cargo bench --bench compare --")]
 pub(crate) struct Options {
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// List the workloads
     #[arg(long)]
     pub(crate) list: bool,
-    /// Measures at the placement of this process, for so many seconds, and prints lines
+    /// Measures at the placement of this process, for this number of seconds, and prints lines
     #[arg(long, hide = true, value_parser = seconds)]
     pub(crate) run: Option<Duration>,
     /// Passed by cargo

@@ -1,4 +1,4 @@
-//! Where the threads of a run are: each placement is a process of its own, which tells its figures in lines.
+//! Where the threads of a run are. Each placement has a process of its own, which prints figures.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -8,12 +8,12 @@ use crate::error::Error;
 use crate::figures::Figures;
 use crate::options::Options;
 
-/// A placement.
+/// The CPUs that the threads of a process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
-    /// Wherever the system puts them.
+    /// All CPUs; the system places the threads.
     Free,
-    /// All on one CPU.
+    /// One CPU.
     One,
 }
 
@@ -27,7 +27,7 @@ impl Placement {
         }
     }
 
-    /// What starts this very program there.
+    /// Returns a command that starts this program at the placement.
     fn command(self) -> Result<Command, Error> {
         let program = env::current_exe()
             .map_err(|error| Error::Process { name: "this program".to_owned(), reason: error.to_string() })?;
@@ -41,12 +41,12 @@ impl Placement {
         })
     }
 
-    /// Runs a new process with these variables in its environment. Calls `on_version` with the version of
-    /// each external pool.
+    /// Runs a new process with these variables in its environment. Calls `on_version` with the
+    /// version of each external pool.
     ///
     /// # Errors
     ///
-    /// If the process cannot be started or fails; for [`One`](Self::One) also if there is no `taskset`.
+    /// Returns an error if the process cannot be started or fails. [`One`](Self::One) needs `taskset`.
     pub(crate) fn run(
         self,
         options: &Options,
@@ -72,5 +72,5 @@ impl Placement {
     }
 }
 
-/// Begins a line that tells of a peer in another language.
+/// Begins a line with the version of a peer in another language.
 pub(crate) const VERSION: &str = "version\t";

@@ -1,4 +1,4 @@
-//! Writes the results into the pages that hold them, between two markers, and into a chart.
+//! Writes the results into pages, between two markers, and into a chart.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ const REPORT: &str = "docs/performance.md";
 const TABLES: &str = "docs/performance-tables.md";
 const CHART: &str = "docs/performance.svg";
 
-/// Writes the summary into the README, the report and the tables into the pages of `docs`, and the chart beside them.
+/// Writes the summary into the README, the report and the tables into `docs/`, and draws the chart.
 ///
 /// # Errors
 ///
-/// If a file cannot be read or written, or lacks the markers.
+/// Returns an error if a file cannot be read or written, or lacks the markers.
 pub(crate) fn write(results: &Results) -> Result<(), Error> {
     let summary = format!("{}\n{}", markdown::short_summary(results), markdown::measured_with(results));
     for (name, text) in [(README, summary), (REPORT, markdown::report(results)), (TABLES, markdown::tables(results))] {
@@ -33,11 +33,11 @@ pub(crate) fn write(results: &Results) -> Result<(), Error> {
     draw_chart()
 }
 
-/// Draws the chart from the figures that are in the pages of `docs`.
+/// Draws the chart from the figures in the pages of `docs/`.
 ///
 /// # Errors
 ///
-/// If a file cannot be read or written.
+/// Returns an error if a file cannot be read or written.
 pub(crate) fn draw_chart() -> Result<(), Error> {
     write_file(CHART, &chart::svg(&read_file(TABLES)?, &read_file(REPORT)?).map_err(Error::Chart)?)
 }

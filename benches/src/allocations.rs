@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The system's allocator, with two counters.
 ///
-/// The counters are statistics, hence relaxed. A reader has joined or waited for the threads that it
-/// counts.
+/// The counters are statistics, hence relaxed. A reader has joined or waited for the threads that
+/// it counts.
 #[derive(Debug)]
 pub(crate) struct CountingAllocator;
 

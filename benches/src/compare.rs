@@ -103,8 +103,8 @@ fn measure(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Starts a process for each placement and collects its figures. A missing candidate is reported and
-/// is not an error.
+/// Starts a process for each placement and collects its figures. A missing candidate is reported
+/// and is not an error.
 fn compare(options: &Options) -> Result<Results, Error> {
     let mut absences = Vec::new();
     let mut absent = |absence: String| {

@@ -1,15 +1,17 @@
 //! What do events and timers cost, beside the alternatives?
 //!
-//! `taskset -c 0 cargo bench --bench events` runs all threads on one CPU. The candidates take samples
-//! in turn for some rounds in one process; a figure is the median over the rounds. An argument selects
-//! the workloads whose names contain it. Without `--bench`, which cargo adds, each runs once, small.
+//! `taskset -c 0 cargo bench --bench events` runs all threads on one CPU. The candidates take
+//! samples in turn for some rounds in one process; a figure is the median over the rounds. An
+//! argument selects the workloads whose names contain it. Without `--bench`, which cargo adds, each
+//! runs once, small.
 //!
-//! The peers do less. `bus` and the channels have a thread for each subscriber, and neither receipts,
-//! errors, panic handling nor shutdown. `DelayQueue` belongs to one thread and calls nothing.
+//! The peers do less. `bus` and the channels have a thread for each subscriber, and neither
+//! receipts, errors, panic handling nor shutdown. `DelayQueue` belongs to one thread and calls
+//! nothing.
 //!
-//! For an order of magnitude: watermill, in Go, states 318,686 messages published and 137,239 received
-//! per second through its in-memory `GoChannel`, on 16 CPUs of another machine (README of its
-//! benchmark, 1 November 2024). That is some 3,100 and 7,300 ns for each message.
+//! For an order of magnitude: watermill, in Go, states 318,686 messages published and 137,239
+//! received per second through its in-memory `GoChannel`, on 16 CPUs of another machine (README of
+//! its benchmark, 1 November 2024). That is some 3,100 and 7,300 ns for each message.
 
 use std::env;
 use std::hint::black_box;

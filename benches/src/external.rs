@@ -1,7 +1,7 @@
 //! Pools in other languages, each in a process that starts once and sleeps between its samples.
 //!
-//! `peers/README.md` describes the protocol between the processes. A toolchain that is not installed
-//! is reported, and is not an error.
+//! `peers/README.md` describes the protocol between the processes. A toolchain that is not
+//! installed is reported, and is not an error.
 
 use std::cell::RefCell;
 use std::env;
@@ -61,8 +61,8 @@ const SOURCES: [Source; 3] = [
 /// Names the languages whose peers are built, for the processes that start them.
 const BUILT_VARIABLE: &str = "BENCH_PEERS";
 
-/// Builds all peers. Returns the name and the value of a variable for the processes that start them.
-/// Calls `on_absent` with each peer that does not build, and the reason.
+/// Builds all peers. Returns the name and the value of a variable for the processes that start
+/// them. Calls `on_absent` with each peer that does not build, and the reason.
 pub(crate) fn build(mut on_absent: impl FnMut(String)) -> (&'static str, String) {
     let mut built = Vec::new();
     for Source { language, build, .. } in SOURCES {

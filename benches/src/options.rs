@@ -9,8 +9,8 @@ use crate::workloads::WORKLOADS;
 
 /// Compares workcrew with other pools.
 ///
-/// Without options, each candidate takes one short sample. That shows that everything works, but the
-/// figures are not reliable.
+/// Without options, each candidate takes one short sample. That shows that everything works, but
+/// the figures are not reliable.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cargo bench --bench compare --")]
 pub(crate) struct Options {

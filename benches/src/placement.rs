@@ -46,7 +46,8 @@ impl Placement {
     ///
     /// # Errors
     ///
-    /// Returns an error if the process cannot be started or fails. [`One`](Self::One) needs `taskset`.
+    /// Returns an error if the process cannot be started or fails. [`One`](Self::One) needs
+    /// `taskset`.
     pub(crate) fn run(
         self,
         options: &Options,

@@ -1,7 +1,8 @@
 //! How many nanoseconds does a job, a result or a task of a group cost?
 //!
-//! `BENCH_WORKERS=8 cargo bench --bench pool` measures with 8 workers instead of 2. Criterion measures
-//! one candidate after the other. On a noisy machine `compare` is more reliable: it alternates them.
+//! `BENCH_WORKERS=8 cargo bench --bench pool` measures with 8 workers instead of 2. Criterion
+//! measures one candidate after the other. On a noisy machine `compare` is more reliable: it
+//! alternates them.
 
 #[allow(dead_code, reason = "`compare` uses the rest")]
 mod candidate;

@@ -30,7 +30,8 @@ pub(crate) struct Pools {
     pub(crate) rusty_pool: rusty_pool::ThreadPool,
     pub(crate) affinitypool: affinitypool::Threadpool,
     pub(crate) futures: futures::executor::ThreadPool,
-    /// Its blocking pool has as many threads as the other pools; the one thread for async tasks sleeps.
+    /// Its blocking pool has as many threads as the other pools; the one thread for async tasks
+    /// sleeps.
     pub(crate) tokio: tokio::runtime::Runtime,
     pub(crate) channel_loop: ChannelLoop,
 }
@@ -79,8 +80,8 @@ pub(crate) fn tokio(workers: usize) -> tokio::runtime::Runtime {
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// A pool by hand: threads that receive boxed closures from a bounded crossbeam channel and call
-/// them. It has no panic handling, no waits and no shutdown, so it shows what these cost. Dropping it
-/// ends its threads after the queued jobs.
+/// them. It has no panic handling, no waits and no shutdown, so it shows what these cost. Dropping
+/// it ends its threads after the queued jobs.
 pub(crate) struct ChannelLoop {
     sender: Sender<Job>,
 }

@@ -28,7 +28,8 @@ impl Results {
         self.candidates(placement, workload).into_iter().find(|figures| figures.candidate == name)
     }
 
-    /// Returns the first candidate of a workload, which is workcrew. The others are compared with it.
+    /// Returns the first candidate of a workload, which is workcrew. The others are compared with
+    /// it.
     pub(crate) fn ours(&self, placement: Placement, workload: &str) -> Option<&Figures> {
         self.candidates(placement, workload).first().copied()
     }

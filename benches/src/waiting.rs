@@ -5,9 +5,9 @@ use std::sync::{Arc, Barrier, Condvar, Mutex};
 
 use crate::pools::Job;
 
-/// Waits until all jobs that were submitted before have run. The queue of the pool must be first in,
-/// first out: when every worker has arrived at the barrier, all earlier jobs have ended. So the jobs
-/// themselves can be empty.
+/// Waits until all jobs that were submitted before have run. The queue of the pool must be first
+/// in, first out: when every worker has arrived at the barrier, all earlier jobs have ended. So the
+/// jobs themselves can be empty.
 pub(crate) fn wait_for_workers(workers: usize, execute: impl Fn(Job)) {
     let barrier = Arc::new(Barrier::new(workers + 1));
     for _ in 0..workers {
@@ -19,8 +19,8 @@ pub(crate) fn wait_for_workers(workers: usize, execute: impl Fn(Job)) {
     barrier.wait();
 }
 
-/// Wakes one waiter when a number of jobs have run. As a static it is the cheapest way to count jobs:
-/// a counter behind an `Arc` would cost two more atomic steps for each job.
+/// Wakes one waiter when a number of jobs have run. As a static it is the cheapest way to count
+/// jobs: a counter behind an `Arc` would cost two more atomic steps for each job.
 pub(crate) struct Countdown {
     /// Jobs that have not run. Acquire and release order the jobs before the last arrival, as in
     /// `Arc`; the lock orders the rest.

@@ -1,4 +1,5 @@
-//! Durations of every size, given to everything that takes one: none may panic, come early or wait for what is there.
+//! Durations of every size, given to everything that takes one: none may panic, come early or wait
+//! for what is there.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,8 @@ use workcrew::{CancelReason, CancellationToken, WorkerPool};
 /// The longest wait that is lived through here.
 const PATIENCE: Duration = Duration::from_micros(200);
 
-/// Tries one duration in every place. The pool is idle, has one worker, and is idle again afterwards.
+/// Tries one duration in every place. The pool is idle, has one worker, and is idle again
+/// afterwards.
 ///
 /// # Errors
 ///

@@ -1,7 +1,8 @@
 //! A group whose tasks wait at gates, and its model.
 //!
-//! The pool runs nothing else, so the group's oldest tasks start, as many as its limit and the workers allow. Outcomes land
-//! one at a time, so which failure or success came first is determined.
+//! The pool runs nothing else, so the group's oldest tasks start, as many as its limit and the
+//! workers allow. Outcomes land one at a time, so which failure or success came first is
+//! determined.
 
 use std::collections::VecDeque;
 
@@ -158,7 +159,8 @@ impl Machine {
             }
             Step::Resize(to) => {
                 let workers = 1 + usize::from(to % 3);
-                // A worker that leaves may take one more task on its way, so a pool shrinks here only when it is full.
+                // A worker that leaves may take one more task on its way, so a pool shrinks here
+                // only when it is full.
                 if workers >= self.settings.workers && self.pool.resize(workers).is_ok() {
                     self.settings.workers = workers;
                 }

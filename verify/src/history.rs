@@ -1,9 +1,11 @@
-//! Histories: what four threads asked of one pool at the same time, what they were answered, and when.
+//! Histories: what four threads asked of one pool at the same time, what they were answered, and
+//! when.
 //!
-//! A history is *linearizable* if its calls can be put in one order, which keeps every call that had returned before
-//! another began in front of it, and in which a pool that does one thing at a time gives the same answers. The search is
-//! that of Wing and Gong, with Lowe's memory of places already visited. A sequential pool starts tasks by itself, at any
-//! moment; in the order that shows as an answer which commits a task to having started.
+//! A history is *linearizable* if its calls can be put in one order, which keeps every call that
+//! had returned before another began in front of it, and in which a pool that does one thing at a
+//! time gives the same answers. The search is that of Wing and Gong, with Lowe's memory of places
+//! already visited. A sequential pool starts tasks by itself, at any moment; in the order that
+//! shows as an answer which commits a task to having started.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -96,8 +98,8 @@ struct Spec {
 }
 
 impl Spec {
-    /// The pool after the call, if it could have answered so. A call is `excused` if others that are not done in one step
-    /// were under way at the same time; see [`excuses`].
+    /// The pool after the call, if it could have answered so. A call is `excused` if others that
+    /// are not done in one step were under way at the same time; see [`excuses`].
     fn after(&self, event: &Event, excused: bool) -> Option<Self> {
         let mut next = self.clone();
         let possible = match (event.call, event.answer) {
@@ -159,9 +161,9 @@ impl State {
     }
 }
 
-/// Which calls may see that another call takes more than one step. A cancellation claims the task, drops the closure, and
-/// only then lets the outcome land; a submission that is refused by a closing pool was admitted for a moment, or for as
-/// long as it waited for room.
+/// Which calls may see that another call takes more than one step. A cancellation claims the task,
+/// drops the closure, and only then lets the outcome land; a submission that is refused by a
+/// closing pool was admitted for a moment, or for as long as it waited for room.
 fn excuses(events: &[Event]) -> Vec<bool> {
     let at_the_same_time = |one: &Event, two: &Event| one.began < two.returned && two.began < one.returned;
     let takes_steps = |seen: Call, other: &Event| match (other.call, other.answer) {
@@ -276,8 +278,8 @@ fn call(stage: &Arc<Stage>, rng: &mut Rng) -> Option<Event> {
             };
             match stage.pool.spawn(job) {
                 Ok(handle) => {
-                    // Others may use the handle before this call has returned in the history; that is fine, since the call
-                    // takes effect before.
+                    // Others may use the handle before this call has returned in the history; that
+                    // is fine, since the call takes effect before.
                     let first = stage.handles[task].set(handle).is_ok();
                     assert!(first, "each task is submitted once");
                     Answer::Accepted

@@ -1,8 +1,8 @@
 //! A pool whose tasks wait at gates, and its model.
 //!
-//! While every task that has started waits at its gate, a pool does nothing by itself, and what it will do next is
-//! determined: workers take the oldest entries, one each. So the model can say after each step which tasks have started, how
-//! long the queue is, and what the metrics are.
+//! While every task that has started waits at its gate, a pool does nothing by itself, and what it
+//! will do next is determined: workers take the oldest entries, one each. So the model can say
+//! after each step which tasks have started, how long the queue is, and what the metrics are.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -317,7 +317,8 @@ impl Machine {
         let quiet = self.tasks.iter().all(|task| !matches!(task.state, State::Queued | State::Running { .. }));
         agree("quiet", &quiet, || self.pool.wait_idle_timeout(Duration::ZERO))?;
         agree("workers", &self.workers, || self.pool.workers())?;
-        // A worker that is too many leaves when it has nothing to do, and all leave a pool that is drained.
+        // A worker that is too many leaves when it has nothing to do, and all leave a pool that is
+        // drained.
         let alive = if self.closed && quiet { 0 } else { self.workers.max(self.busy_workers()) };
         agree("threads", &alive, || self.alive.load(SeqCst))?;
         agree("shut down", &self.closed, || self.pool.is_shut_down())

@@ -31,8 +31,8 @@ struct Test {
 /// The number of scenarios that there must be.
 const SCENARIOS: usize = 300;
 
-/// Counts scenarios: one for each test, or six for a test that runs on the grid of pools. Returns an
-/// error if they are too few.
+/// Counts scenarios: one for each test, or six for a test that runs on the grid of pools. Returns
+/// an error if they are too few.
 pub(crate) fn check_scenarios() -> Result<String, String> {
     let tests = tests();
     let scenarios: usize = tests.iter().map(|test| test.scenarios).sum();
@@ -72,7 +72,8 @@ pub(crate) fn table() -> String {
     text
 }
 
-/// Reads the catalogue: sections begin with `## `, faults with `140. `, and may go on over several lines.
+/// Reads the catalogue: sections begin with `## `, faults with `140. `, and may go on over several
+/// lines.
 fn faults() -> Vec<Fault> {
     let text = fs::read_to_string(CATALOGUE).unwrap_or_default();
     let (mut found, mut section) = (Vec::<Fault>::new(), String::new());

@@ -26,8 +26,8 @@ pub(crate) const LEVELS: &[Level] = &[
 ];
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// The test binaries that run under a sanitizer. The others look at the memory and the threads of the
-/// whole process.
+/// The test binaries that run under a sanitizer. The others look at the memory and the threads of
+/// the whole process.
 const WATCHED: &[&str] = &[
     "bus", "futures", "groups", "handles", "panics", "peers", "promises", "retry", "scopes", "shutdown", "submit",
     "timers", "tokens",
@@ -119,8 +119,8 @@ fn thread_sanitizer(run: &mut Run) {
     let mut test = sanitized("thread", "target/tsan");
     test.env("TSAN_OPTIONS", options).env("WORKCREW_SECONDS", if run.is_full() { "60" } else { "10" });
     watched(&mut test).args(["--lib", "--test", "stress", "--", "--nocapture"]);
-    // Stack frames are several times larger under the sanitizer, and these tests need small stacks. It
-    // does not support `ulimit`.
+    // Stack frames are several times larger under the sanitizer, and these tests need small stacks.
+    // It does not support `ulimit`.
     for test_of_stacks in ["small_stack", "exhaust", "no_stack", "stack_of_zero", "nested_program"] {
         test.args(["--skip", test_of_stacks]);
     }
@@ -199,7 +199,8 @@ fn coverage(run: &mut Run) {
     run.step("at least 95 % of the lines of src", &mut cover);
 }
 
-/// The version of the library that the compiler is built with, which is that of the profiles it writes.
+/// The version of the library that the compiler is built with, which is that of the profiles it
+/// writes.
 fn llvm_version() -> String {
     let told = Command::new("rustc").arg("-vV").output().map(|output| output.stdout).unwrap_or_default();
     let text = String::from_utf8_lossy(&told).into_owned();

@@ -136,8 +136,8 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the command in a process group of its own, with its output in a file. Kills the group at the
-/// time limit. Returns the exit code, if there is one.
+/// Runs the command in a process group of its own, with its output in a file. Kills the group at
+/// the time limit. Returns the exit code, if there is one.
 fn execute(command: &mut Command, output: &PathBuf) -> Option<i32> {
     let opened = fs::create_dir_all(FOLDER).and_then(|()| File::create(output));
     let Ok((file, copy)) = opened.and_then(|file| file.try_clone().map(|copy| (file, copy))) else { return None };
@@ -176,8 +176,8 @@ fn quoted(word: &str) -> String {
     if word.contains([' ', '*', ';']) { format!("'{word}'") } else { word.to_owned() }
 }
 
-/// Texts that mark a line with figures: of the stress test, histories, programs from a seed, the fuzzer,
-/// mutants, memcheck, models and seeded bugs.
+/// Texts that mark a line with figures: of the stress test, histories, programs from a seed, the
+/// fuzzer, mutants, memcheck, models and seeded bugs.
 const FIGURES: &[&str] = &[
     "lifecycles, ",
     "histories, ",
@@ -197,7 +197,8 @@ fn figures(output: &str) -> String {
         if let Some(rest) = line.split("test result: ok. ").nth(1) {
             tests += rest.split(' ').next().and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
         }
-        // The summary of the coverage: regions, functions, lines, each with a count, the missed ones and a share.
+        // The summary of the coverage: regions, functions, lines, each with a count, the missed
+        // ones and a share.
         if let Some(rest) = line.strip_prefix("TOTAL ")
             && let Some(lines) = rest.split_whitespace().nth(8)
         {

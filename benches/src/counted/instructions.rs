@@ -1,8 +1,8 @@
 //! Instructions of a submission into a queue that has room, while all workers are busy; and of all
 //! threads together, from the submission until the end of the job.
 //!
-//! callgrind counts within one function of the probe, or in the whole process. The probe runs with two
-//! numbers of operations: the difference is the cost of the operations alone.
+//! callgrind counts within one function of the probe, or in the whole process. The probe runs with
+//! two numbers of operations: the difference is the cost of the operations alone.
 
 use std::hint::black_box;
 

@@ -1,8 +1,9 @@
 //! The counts and their bounds.
 //!
-//! A bound is a target of the project if there is one. The bounds of instructions follow the counts,
-//! so that a loss is noticed: lower one when the count falls, raise none without a reason. They leave
-//! some room, since inlining changes the counts: 178 and 213 instructions for the same `execute`.
+//! A bound is a target of the project if there is one. The bounds of instructions follow the
+//! counts, so that a loss is noticed: lower one when the count falls, raise none without a reason.
+//! They leave some room, since inlining changes the counts: 178 and 213 instructions for the same
+//! `execute`.
 
 mod heap;
 mod instructions;

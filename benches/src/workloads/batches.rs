@@ -1,9 +1,9 @@
 //! Batches of jobs: their submission, and one wait for the whole batch.
 //!
-//! workcrew, threadpool and `rusty_pool` are waited for by their own means. rayon's `spawn`, tokio's
-//! `spawn_blocking`, futures' `spawn_ok` and the loop have only means that add to each job, so a
-//! barrier follows their last job, which is cheaper for them. affinitypool cancels a task whose future
-//! is dropped, so its futures are kept and awaited.
+//! workcrew, threadpool and `rusty_pool` are waited for by their own means. rayon's `spawn`,
+//! tokio's `spawn_blocking`, futures' `spawn_ok` and the loop have only means that add to each job,
+//! so a barrier follows their last job, which is cheaper for them. affinitypool cancels a task
+//! whose future is dropped, so its futures are kept and awaited.
 
 use std::thread;
 

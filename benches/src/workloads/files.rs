@@ -44,7 +44,8 @@ pub(super) fn checksums(pools: &'static Pools, scale: Scale) -> Workload {
 /// Files in a temporary directory. Dropping it removes them.
 struct Tree {
     root: PathBuf,
-    /// Made before the run, so that jobs allocate no paths. Never freed, so that jobs can refer to them.
+    /// Made before the run, so that jobs allocate no paths. Never freed, so that jobs can refer to
+    /// them.
     paths: &'static [PathBuf],
 }
 

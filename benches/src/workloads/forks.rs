@@ -1,10 +1,10 @@
 //! Jobs that submit jobs.
 //!
 //! Both workloads follow the calls of the doubly recursive Fibonacci function. workcrew, rayon's
-//! scope, threadpool and `rusty_pool` are waited for by their own means. tokio, futures, affinitypool
-//! and the loop count their jobs down, one atomic step for each. affinitypool would cancel a job whose
-//! future is dropped; leaking the future is the cheapest way to detach it. The loop runs a job at once
-//! if its channel is full.
+//! scope, threadpool and `rusty_pool` are waited for by their own means. tokio, futures,
+//! affinitypool and the loop count their jobs down, one atomic step for each. affinitypool would
+//! cancel a job whose future is dropped; leaking the future is the cheapest way to detach it. The
+//! loop runs a job at once if its channel is full.
 
 use std::hint::black_box;
 use std::mem;
@@ -29,7 +29,8 @@ fn depth(scale: Scale) -> u32 {
     }
 }
 
-/// Returns the number of jobs in a tree: each submits one of its two calls, and makes the other itself.
+/// Returns the number of jobs in a tree: each submits one of its two calls, and makes the other
+/// itself.
 fn jobs(depth: u32) -> usize {
     let (mut jobs, mut next) = (1, 1);
     for _ in 0..depth {

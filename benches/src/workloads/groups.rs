@@ -25,8 +25,8 @@ const DOOMED: usize = 10_000;
 const FAILING: usize = 99;
 const FAILING_GROUPS: usize = 100;
 
-/// Counts the atomic steps that a task of a group of workcrew takes at least: one to admit it, a lock
-/// to add it, and a lock to record its outcome and take the next task.
+/// Counts the atomic steps that a task of a group of workcrew takes at least: one to admit it, a
+/// lock to add it, and a lock to record its outcome and take the next task.
 static STEPS: AtomicUsize = AtomicUsize::new(0);
 
 /// The countdown of the group of the loop; there is only one at a time.
@@ -139,8 +139,9 @@ static RAN: AtomicUsize = AtomicUsize::new(0);
 /// The cancellation token of groups by hand.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
-/// All spawners stop when they see the failure. Without a cancellation of its own, a candidate checks a
-/// flag at the start of each task. So does tokio, which can abort blocking tasks only one by one.
+/// All spawners stop when they see the failure. Without a cancellation of its own, a candidate
+/// checks a flag at the start of each task. So does tokio, which can abort blocking tasks only one
+/// by one.
 pub(super) fn first_error(pools: &'static Pools, scale: Scale) -> Workload {
     let groups = scale.of(FAILING_GROUPS);
     Workload {

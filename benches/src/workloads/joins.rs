@@ -1,9 +1,9 @@
 //! One task and its result: how long from the submission until the caller has it?
 //!
-//! workcrew, rayon's `install`, `rusty_pool`, tokio, futures and affinitypool are waited for by their
-//! own means. The futures of the last three run on the calling thread. `install` keeps the task on the
-//! caller's stack, and returns only with the result. The others send the result through a new channel
-//! with one slot, whose receiver spins for a moment before it sleeps.
+//! workcrew, rayon's `install`, `rusty_pool`, tokio, futures and affinitypool are waited for by
+//! their own means. The futures of the last three run on the calling thread. `install` keeps the
+//! task on the caller's stack, and returns only with the result. The others send the result through
+//! a new channel with one slot, whose receiver spins for a moment before it sleeps.
 
 use std::hint::{black_box, spin_loop};
 use std::time::{Duration, Instant};

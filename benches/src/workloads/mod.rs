@@ -1,8 +1,8 @@
 //! The workloads, and the candidates of each.
 //!
 //! Jobs are empty where their own cost is not the question. Each captures a word, as real closures
-//! do: a box of nothing would not be allocated. A candidate is waited for by its own means if it has
-//! any; the head of each workload says how.
+//! do: a box of nothing would not be allocated. A candidate is waited for by its own means if it
+//! has any; the head of each workload says how.
 
 mod batches;
 mod files;

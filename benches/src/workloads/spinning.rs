@@ -1,6 +1,7 @@
 //! Jobs that compute: how much of the workers' time is left to them?
 //!
-//! The limit is a static split: as many threads as workers, with an equal part of the jobs for each.
+//! The limit is a static split: as many threads as workers, with an equal part of the jobs for
+//! each.
 
 use std::env;
 use std::hint::black_box;

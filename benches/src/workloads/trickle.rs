@@ -1,8 +1,8 @@
 //! A job now and then, as in a service with little load: how soon does it start, and what does the
 //! waiting cost?
 //!
-//! Jobs are submitted at fixed times; the producer sleeps between them. The latency is the time from
-//! the submission until the job starts. A sample ends when all jobs have started.
+//! Jobs are submitted at fixed times; the producer sleeps between them. The latency is the time
+//! from the submission until the job starts. A sample ends when all jobs have started.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;

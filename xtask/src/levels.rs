@@ -65,14 +65,14 @@ fn suite(run: &mut Run) {
     run.step("the suite", &mut cargo(&["test", "-p", "workcrew", "--lib", "--tests"]));
     run.check("scenarios", catalogue::check_scenarios());
     if run.is_full() && run.has("bash", "bash", &["--version"]) {
-        // The first failure ends the loop.
+        // The loop ends at the first failure.
         let script = "set -e; for round in $(seq 100); do cargo test -q -p workcrew --lib --tests; done";
         run.step("a hundred rounds", Command::new("bash").args(["-c", script]));
     }
 }
 
 fn stress(run: &mut Run) {
-    // For 100,000 lifecycles and, on one CPU, 800,000.
+    // The full run is long enough for 100,000 lifecycles, and 800,000 on one CPU.
     let [free, one] = if run.is_full() { ["60", "90"] } else { ["20", "20"] };
     let test = ["test", "--release", "-p", "workcrew", "--test", "stress", "--", "--nocapture"];
     run.step("on all CPUs", cargo(&test).env("WORKCREW_SECONDS", free));
@@ -191,7 +191,7 @@ fn coverage(run: &mut Run) {
     for package in ["workcrew", "workcrew-verify", "workcrew-interop"] {
         cover.args(["-p", package]);
     }
-    // The tools that came with the compiler, or those of the system for the same version.
+    // By default the tools of the compiler are used; the system may have them in the same version.
     let folder = format!("/usr/lib/llvm-{}/bin", llvm_version());
     if env::var_os("LLVM_COV").is_none() && fs::exists(format!("{folder}/llvm-cov")).unwrap_or(false) {
         cover.env("LLVM_COV", format!("{folder}/llvm-cov")).env("LLVM_PROFDATA", format!("{folder}/llvm-profdata"));
@@ -199,8 +199,7 @@ fn coverage(run: &mut Run) {
     run.step("at least 95 % of the lines of src", &mut cover);
 }
 
-/// The version of the library that the compiler is built with, which is that of the profiles it
-/// writes.
+/// Returns the version of LLVM in the compiler, which is also that of its profiles.
 fn llvm_version() -> String {
     let told = Command::new("rustc").arg("-vV").output().map(|output| output.stdout).unwrap_or_default();
     let text = String::from_utf8_lossy(&told).into_owned();

@@ -20,7 +20,7 @@ const PASSED: &str = "passed";
 const FAILED: &str = "FAILED";
 const SKIPPED: &str = "SKIPPED";
 
-/// One line of the report.
+/// A line of the report.
 struct Line {
     level: &'static str,
     step: String,

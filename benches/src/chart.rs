@@ -135,7 +135,7 @@ fn bars<'a>(tables: &'a str, workload: &str) -> Vec<Bar<'a>> {
     bars
 }
 
-/// Returns the pool of a candidate, which is the first word of its name.
+/// Returns the pool of a candidate, which stands first in its name.
 fn peer<'a>(bar: &Bar<'a>) -> &'a str {
     bar.candidate.split('_').next().unwrap_or_default()
 }

@@ -25,7 +25,7 @@ use crate::error::Error;
 
 /// Counts what operations take, and fails when a bound is exceeded.
 #[derive(Debug, Parser)]
-#[command(name = "cargo bench --bench counts --")]
+#[command(bin_name = "cargo bench --bench counts --")]
 struct Options {
     /// Print lines for programs
     #[arg(long)]

@@ -12,7 +12,7 @@ use crate::workloads::WORKLOADS;
 /// Without options, each candidate takes one short sample. That shows that everything works, but
 /// the figures are not reliable.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "cargo bench --bench compare --")]
+#[command(bin_name = "cargo bench --bench compare --")]
 pub(crate) struct Options {
     /// Parts of the names of the workloads that run; all run by default
     #[arg(value_parser = selection)]

@@ -44,7 +44,7 @@ fn read_shards(pool: &WorkerPool, started: &Arc<AtomicUsize>) -> Result<(), Box<
         });
     }
     open.send(())?;
-    group.wait().map_err(GroupError::into_boxed)?; // the error says which task failed, and has the task's error as source
+    group.wait()?;
     Ok(())
 }
 
@@ -53,8 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Arc::new(AtomicUsize::new(0));
     let error = read_shards(&pool, &started).expect_err("one shard is damaged");
     println!("{error}; {} of 100 tasks had started", started.load(Relaxed));
-    let cause = error.source().and_then(|cause| cause.downcast_ref());
-    assert!(matches!(cause, Some(ReadError::Damaged(1))));
+    assert!(matches!(error.downcast_ref(), Some(GroupError::Failed(ReadError::Damaged(1)))));
     assert_eq!(started.load(Relaxed), 2);
     assert_eq!(pool.metrics().tasks_cancelled, 98);
     Ok(())

@@ -77,6 +77,7 @@
 //! | [`map`](WorkerPool::map) | one for each item, in their order, on demand | bounded, from an endless source too |
 //! | [`try_map`](WorkerPool::try_map), [`TaskGroup::wait`] | all values, or the first error | that of the values |
 //! | [`TaskGroup::completions`] | in the order of completion | that of the results not yet taken |
+//! | [`Scope::map`] | as `map`, over items that the tasks borrow | bounded |
 //!
 //! # In which order do tasks start?
 //!
@@ -115,6 +116,10 @@
 //! assert_eq!(sums, (3, 7));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`Scope::spawn_value`] returns a handle for one value, and [`Scope::map`] yields one value for
+//! each item, in order. [`scope_builder`](WorkerPool::scope_builder) sets a limit, a deadline or a
+//! label.
 //!
 //! # What if the queue is full?
 //!
@@ -182,10 +187,33 @@
 //! Queued tasks that have not started are dropped without being run. A running task is never
 //! killed.
 //!
+//! # Has a task a time limit?
+//!
+//! By a [`TaskBuilder`], which gives the closure a token that expires:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! # let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+//! let task = pool.task().timeout(Duration::from_millis(10)).spawn(|token| {
+//!     while !token.is_cancelled() {
+//!         // one step of a long task
+//!         std::thread::yield_now();
+//!     }
+//!     token.reason()
+//! })?;
+//! assert_eq!(task.join()?, Some(workcrew::CancelReason::Expired));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The limit is that of the run. The [builder](TaskBuilder#time-limits) says how it differs from the
+//! limits of a submission and of a wait.
+//!
 //! # How do I run something later, or try it again?
 //!
-//! [`execute_after`](WorkerPool::execute_after) runs a closure once,
-//! [`execute_every`](WorkerPool::execute_every) repeatedly.
+//! [`execute_after`](WorkerPool::execute_after) and [`execute_at`](WorkerPool::execute_at) run a
+//! closure once, [`execute_every`](WorkerPool::execute_every) repeatedly, until the closure ends the
+//! timer. [`spawn_after`](WorkerPool::spawn_after) returns a handle.
 //! [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries a task that fails, by a
 //! [`RetryPolicy`](retry::RetryPolicy): one task and one handle over all attempts. Delays occupy no
 //! worker.
@@ -226,20 +254,57 @@
 //!
 //! # How do I use it from async code?
 //!
-//! [`spawn_async`](WorkerPool::spawn_async) returns a future that waits for room. A [`JoinHandle`]
-//! and [`CancellationToken::cancelled`] are futures too. All of them work with any runtime. The
-//! drop of the last handle to a pool blocks, unless the pool was built with [`OnDrop::Detach`].
+//! Each wait has a form that blocks no thread, and works with any runtime.
+//!
+//! | | on a thread | from async code |
+//! |---|---|---|
+//! | submit | [`spawn`](WorkerPool::spawn) | [`spawn_async`](WorkerPool::spawn_async), or [`try_spawn`](WorkerPool::try_spawn) |
+//! | one result | [`join`](JoinHandle::join) | `.await` of the [`JoinHandle`] |
+//! | many results | [`wait`](TaskGroup::wait) | `.await` of the [`TaskGroup`](WaitForGroup) |
+//! | results as they come | [`completions`](TaskGroup::completions) | [`next_async`](Completions::next_async), or a `Stream` with the feature `stream` |
+//! | a cancellation | [`wait`](CancellationToken::wait) | [`cancelled`](CancellationToken::cancelled) |
+//! | publish an event | [`publish`](events::EventBus::publish) | [`publish_async`](events::EventBus::publish_async), or [`try_publish`](events::EventBus::try_publish) |
+//! | its outcomes | [`wait`](events::Receipt::wait) | `.await` of the [`Receipt`](events::WaitForReceipt) |
+//! | an idle pool or bus | [`wait_idle`](WorkerPool::wait_idle) | [`wait_idle_async`](WorkerPool::wait_idle_async) |
+//! | the end of the pool | [`shutdown`](WorkerPool::shutdown) | [`shutdown_async`](WorkerPool::shutdown_async) |
 //!
 //! ```
 //! # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
 //! let sum = block_on(async {
 //!     let handle = pool.spawn_async(|| (1..=100).sum::<u32>()).await?;
-//!     Ok::<_, Box<dyn std::error::Error>>(handle.await?)
+//!     let group = pool.group();
+//!     group.spawn_all(["1", "2"].map(|text| move || text.parse::<u32>()));
+//!     let sum = handle.await? + group.await?.iter().sum::<u32>();
+//!     pool.shutdown_async().await; // now the drop of the pool does not block
+//!     Ok::<_, Box<dyn std::error::Error>>(sum)
 //! })?;
-//! assert_eq!(sum, 5_050);
+//! assert_eq!(sum, 5_053);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! **The drop of a pool may block.** The drop of the last handle drains the pool and waits for
+//! the workers. On a thread of a runtime that stops every other task there. The crate cannot find
+//! out that it is on such a thread: a runtime says so only to crates that depend on it, and not
+//! whether that thread may block. So choose one of these:
+//!
+//! - await [`shutdown_async`](WorkerPool::shutdown_async) before the drop, which then never waits;
+//! - build the pool with [`OnDrop::Detach`]: the drop returns, and the workers run what is queued;
+//! - drop the pool where blocking is allowed, such as at the end of `main`.
+//!
+//! No drop of a handle, a group, a subscription, a receipt or any of these futures waits for a task.
+//! That of a driver, or of a gRPC or NATS client, may wait, unless the pool has ended.
+//!
+//! **Dropping a future** never loses a result that another owner can still get. A dropped handle
+//! detaches its task, a dropped group cancels its tasks, a dropped submission is withdrawn. All
+//! other futures only stop waiting. A future that was polled once and is never polled again keeps
+//! no wake-up, no room in a mailbox and no drain from anything else. (For room in the queue, see
+//! [`spawn_async`](WorkerPool::spawn_async).)
+//!
+//! **Inside a task** a future may be polled too, for example by a `block_on`. On a worker of the
+//! pool, the poll runs what the future waits for, as the form for threads does. A task that awaits
+//! itself, its own group, the event it handles or the idleness of its own pool is refused, as there.
+//! A longer circle of waits is not refused, because a future may wait for several things.
 //!
 //! In the other direction, the feature `driver` drives futures for synchronous code
 //! (`driver::Driver`). The feature `grpc` makes calls to gRPC servers that occupy no worker
@@ -290,8 +355,8 @@
 //!
 //! The feature `events` (on by default) adds the [`EventBus`](events::EventBus) and enables the
 //! feature `retry`, which adds [`RetryPolicy`](retry::RetryPolicy) and the dependency `backon`. The
-//! features `driver` (which adds tokio), `grpc` (which also adds tonic) and `nats` (which adds
-//! async-nats) are off by default.
+//! features `driver` (which adds tokio), `grpc` (which also adds tonic), `nats` (which adds
+//! async-nats) and `stream` (which adds futures-core) are off by default.
 //!
 //! # When not to use it?
 //!
@@ -346,7 +411,10 @@ pub use error::{
 pub use failpoint::{FailGuard, Failpoint, configure};
 pub use group::map::Map;
 pub use group::scope::Scope;
-pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResult};
+pub use group::{
+    Completions, GroupPolicy, Progress, ScopeBuilder, ScopeMap, ScopedHandle, Spawner, TaskGroup, TaskResult,
+    WaitForGroup,
+};
 pub use observe::metrics::{Histogram, Metrics};
 pub use observe::observer::Observer;
 pub use observe::task_info::{RunningTask, TaskInfo, TaskOutcome};
@@ -354,6 +422,10 @@ pub use pool::builder::WorkerPoolBuilder;
 pub use pool::overflow::Overflow;
 pub use pool::shutdown::{OnDrop, ShutdownReport};
 pub use pool::spawn_async::SpawnAsync;
+pub use pool::task_builder::TaskBuilder;
+pub use pool::wait_async::{WaitForIdle, WaitForShutdown};
 pub use pool::worker_pool::{WeakWorkerPool, WorkerPool};
 pub use task::handle::JoinHandle;
 pub use timer::handle::TimerHandle;
+pub use timer::period::Period;
+pub use timer::tick::TickResult;

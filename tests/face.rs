@@ -44,10 +44,10 @@ fn every_error_of_a_task_and_a_group_describes_the_failure() {
     let loud = || panic_of(|| panic!("out of paper"));
     assert!(loud().to_string().ends_with("panicked: out of paper") && silent().to_string().ends_with("panicked"));
     assert!(format!("{:?}", silent()).starts_with("TaskPanic(task submitted at tests"));
-    assert_eq!(TaskError::Failed("no toner".into()).to_string(), "no toner");
+    assert_eq!(TaskError::Failed("no toner").to_string(), "no toner");
     assert!(TaskError::<&str>::Panicked(loud()).to_string().contains("out of paper"));
     assert!(TaskError::<&str>::Cancelled(CancelReason::Expired).to_string().contains("deadline"));
-    assert_eq!(GroupError::Failed("no toner".into()).to_string(), "no toner");
+    assert_eq!(GroupError::Failed("no toner").to_string(), "no toner");
     assert!(GroupError::<&str>::Panicked(loud()).to_string().contains("out of paper"));
     assert!(GroupError::<&str>::Cancelled(CancelReason::ShutDown).to_string().contains("shut down"));
     assert!(GroupError::<&str>::WouldDeadlock.to_string().contains("forever"));
@@ -63,9 +63,9 @@ fn errors_convert_to_group_errors_and_return_the_cause() {
     assert!(matches!(GroupError::<u8>::from(JoinError::WouldDeadlock), GroupError::WouldDeadlock));
     let cancelled = JoinError::Cancelled(CancelReason::Expired);
     assert!(matches!(GroupError::<u8>::from(cancelled), GroupError::Cancelled(CancelReason::Expired)));
-    assert!(matches!(GroupError::from(TaskError::Failed(3.into())), GroupError::Failed(failure) if failure == 3));
+    assert!(matches!(GroupError::from(TaskError::Failed(3)), GroupError::Failed(3)));
     assert!(TaskError::<u8>::Cancelled(CancelReason::Expired).into_failed().is_err());
-    assert_eq!(GroupError::Failed(3.into()).into_failed().unwrap(), 3);
+    assert_eq!(GroupError::Failed(3).into_failed().unwrap(), 3);
 }
 
 #[test]

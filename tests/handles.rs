@@ -517,7 +517,7 @@ fn try_map_stops_at_the_first_error() {
         let taken = Counter::new();
         let counted = taken.clone();
         let error = pool.try_map((0..).inspect(move |_| counted.add()), |n| if n == 10 { Err(n) } else { Ok(n) });
-        assert!(matches!(error, Err(workcrew::GroupError::Failed(failure)) if failure == 10));
+        assert!(matches!(error, Err(workcrew::GroupError::Failed(10))));
     });
 }
 

@@ -542,19 +542,3 @@ fn concurrent_attempts_cancels_joins_and_shutdown_lose_no_task() {
         }
     });
 }
-
-/// Fault 342.
-#[test]
-fn the_source_of_a_task_that_was_given_up_is_its_last_error() {
-    use std::error::Error;
-    let pool = pool(1, 4);
-    let handle = pool.spawn_with_retry(short().max_attempts(2), |attempt| {
-        Err::<(), _>(std::io::Error::other(format!("attempt {}", attempt.number())))
-    });
-    let error = handle.unwrap().join().unwrap().unwrap_err();
-    let source = error.source().unwrap().downcast_ref::<std::io::Error>().unwrap();
-    assert_eq!(source.to_string(), "attempt 2");
-    assert!(error.first().source().is_some());
-    let text = pool.spawn_with_retry(short().max_attempts(1), |_| Err::<(), _>("text"));
-    assert!(text.unwrap().join().unwrap().unwrap_err().source().is_none());
-}

@@ -16,8 +16,8 @@ impl fmt::Display for TaskId {
 }
 
 /// The task that failed or panicked: its index, its label, its id, and the place where it was
-/// spawned. From [`GroupError::task`](crate::GroupError::task) and the `task` methods of other
-/// errors.
+/// spawned. From [`TaskFailure::task`](crate::TaskFailure::task),
+/// [`TaskPanic::task`](crate::TaskPanic::task), and the `task` methods of other errors.
 ///
 /// `Display` writes what is known, as in "task 3 of group \`backup\`, spawned at
 /// src/main.rs:10:5".
@@ -29,7 +29,7 @@ impl fmt::Display for TaskId {
 /// let group = pool.group().label("backup");
 /// group.spawn(|| Ok::<_, &str>(()));
 /// group.spawn(|| Err("permission denied"));
-/// let error = group.wait().unwrap_err();
+/// let error = group.wait_with_task().unwrap_err();
 /// let task = error.task().unwrap();
 /// assert_eq!((task.index(), task.label()), (Some(1), Some("backup")));
 /// assert_eq!(error.to_string(), format!("{task}: permission denied"));

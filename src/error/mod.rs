@@ -10,7 +10,6 @@ mod failure;
 mod no_success;
 mod outcome;
 pub(crate) mod panic;
-mod source;
 mod submit;
 mod timed_out;
 mod timer;
@@ -20,8 +19,6 @@ pub use failed_task::{FailedTask, TaskId};
 pub use failure::TaskFailure;
 pub use no_success::NoSuccess;
 pub use outcome::{CancelReason, Cancelled, GroupError, JoinError, TaskError};
-#[cfg(feature = "retry")]
-pub(crate) use source::source_of;
 pub(crate) use submit::{Refusal, Refuser};
 pub use submit::{Refused, SubmitError, SubmitTimeoutError, TrySubmitError};
 pub use timed_out::TimedOut;

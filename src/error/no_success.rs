@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use super::failure::TaskFailure;
 use super::outcome::TaskError;
 
 /// How many errors `Display` writes.
@@ -15,31 +16,31 @@ const MAX_SHOWN: usize = 8;
 /// there are.
 pub struct NoSuccess<E> {
     /// One for each task, in spawn order.
-    errors: Vec<TaskError<E>>,
+    errors: Vec<TaskError<TaskFailure<E>>>,
     /// Whether the wait itself could not end.
     would_deadlock: bool,
 }
 
 impl<E> NoSuccess<E> {
-    pub(crate) fn new(errors: Vec<TaskError<E>>) -> Self {
+    pub(crate) fn new(errors: Vec<TaskError<TaskFailure<E>>>) -> Self {
         Self { errors, would_deadlock: false }
     }
 
     /// Returns the error of a wait that could not end, with the errors so far.
-    pub(crate) fn would_deadlock(errors: Vec<TaskError<E>>) -> Self {
+    pub(crate) fn would_deadlock(errors: Vec<TaskError<TaskFailure<E>>>) -> Self {
         Self { errors, would_deadlock: true }
     }
 
     /// Returns the errors of the tasks in spawn order. Tasks that were cancelled are included;
     /// outcomes that `completions` yielded are not.
     #[must_use]
-    pub fn errors(&self) -> &[TaskError<E>] {
+    pub fn errors(&self) -> &[TaskError<TaskFailure<E>>] {
         &self.errors
     }
 
     /// Returns the errors of the tasks by value.
     #[must_use]
-    pub fn into_errors(self) -> Vec<TaskError<E>> {
+    pub fn into_errors(self) -> Vec<TaskError<TaskFailure<E>>> {
         self.errors
     }
 

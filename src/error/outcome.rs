@@ -7,10 +7,6 @@ use std::fmt;
 use super::failed_task::FailedTask;
 use super::failure::TaskFailure;
 use super::panic::TaskPanic;
-use super::source::source_of;
-
-/// A boxed error of any type.
-type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The reason of a cancellation.
 ///
@@ -95,13 +91,11 @@ pub enum JoinError {
 }
 
 /// The error of one task of a group.
-///
-/// The [source](Error::source) and the conversions are those of [`GroupError`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TaskError<E> {
-    /// The task returned this error.
-    Failed(TaskFailure<E>),
+    /// The task returned an error.
+    Failed(E),
     /// The task panicked.
     Panicked(TaskPanic),
     /// The task was cancelled before it started.
@@ -111,8 +105,13 @@ pub enum TaskError<E> {
 /// The error of a group, a scope or [`try_map`](crate::WorkerPool::try_map): the first failure or
 /// panic, or the cancellation if it came before any failure.
 ///
-/// `Display` says which task failed, and why: "task 3 of group \`backup\`, spawned at
-/// src/main.rs:10:5: permission denied". [`task`](Self::task) returns the task.
+/// `Display` of a failure is that of the task's error, with its causes if its type shows them. A
+/// panic names its task.
+///
+/// # Which task failed?
+///
+/// [`TaskGroup::wait_with_task`](crate::TaskGroup::wait_with_task) returns a
+/// `GroupError<TaskFailure<E>>`: each failure holds the error and the task. See [`TaskFailure`].
 ///
 /// # How do I get the error of my task?
 ///
@@ -122,42 +121,17 @@ pub enum TaskError<E> {
 ///
 /// | you want | write |
 /// |---|---|
-/// | to match it | `Err(GroupError::Failed(failure))`, see [`TaskFailure`] |
+/// | to match it | `Err(GroupError::Failed(error))` |
 /// | it instead of the group's error, as Go's `errgroup` does | `group.wait().map_err(GroupError::into_error)?` |
-/// | it with the task as its context, for `anyhow` or `eyre` | `group.wait().map_err(\|error\| error.into_error_with(anyhow::Error::context))?` |
-/// | it as the [source](Error::source), of any type | `group.wait().map_err(GroupError::into_boxed)?` |
+/// | it with the task as its context, for `anyhow` or `eyre` | `group.wait_with_task().map_err(\|error\| error.into_error_with(anyhow::Error::context))?` |
+/// | it as the [source](Error::source) of an error that names the task | `group.wait_with_task().map_err(GroupError::into_error)?` |
 ///
 /// After the second and the third form, `downcast_ref` of `anyhow` finds the error of the task.
-///
-/// The source of a failure is the error of the task. Without [`into_boxed`](Self::into_boxed) it is
-/// found only if `E` is a boxed error or one of these types of the standard library: `io::Error`, `fmt::Error`, and the errors of parsing numbers, `bool`,
-/// addresses, UTF-8 and environment variables, of converting integers, and of `SystemTime`. Rust
-/// cannot find out whether another `E` implements [`Error`].
-///
-/// # Examples
-///
-/// ```
-/// use std::io;
-/// use workcrew::{FailedTask, WorkerPool};
-///
-/// fn read(pool: &WorkerPool) -> anyhow::Result<Vec<Vec<u8>>> {
-///     let group = pool.group().label("config");
-///     group.spawn(|| std::fs::read("no such file"));
-///     group.wait().map_err(|error| error.into_error_with(anyhow::Error::context))
-/// }
-///
-/// let pool = WorkerPool::builder().workers(1).build()?;
-/// let error = read(&pool).unwrap_err();
-/// assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::NotFound);
-/// assert_eq!(error.downcast_ref::<FailedTask>().unwrap().label(), Some("config"));
-/// assert!(error.to_string().starts_with("task 0 of group `config`, spawned at "));
-/// # Ok::<(), workcrew::BuildError>(())
-/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GroupError<E> {
     /// A task returned this error before any other task failed.
-    Failed(TaskFailure<E>),
+    Failed(E),
     /// A task panicked before any other task failed.
     Panicked(TaskPanic),
     /// The group was cancelled while it had tasks to run, and no task had failed.
@@ -182,45 +156,10 @@ impl<E> TaskError<E> {
     where
         X: From<E> + From<TaskError<Infallible>>,
     {
-        self.into_error_with(|error, _| error)
-    }
-
-    /// Converts as [`into_error`](Self::into_error) does, and adds the task to a failure; see
-    /// [`GroupError::into_error_with`].
-    pub fn into_error_with<X>(self, context: impl FnOnce(X, FailedTask) -> X) -> X
-    where
-        X: From<E> + From<TaskError<Infallible>>,
-    {
         match self {
-            Self::Failed(failure) => with_context(failure, context),
+            Self::Failed(error) => error.into(),
             Self::Panicked(panic) => TaskError::Panicked(panic).into(),
             Self::Cancelled(reason) => TaskError::Cancelled(reason).into(),
-        }
-    }
-
-    /// Boxes the error of the task, which then is the [source](Error::source); see
-    /// [`GroupError::into_boxed`].
-    #[must_use]
-    pub fn into_boxed(self) -> TaskError<BoxError>
-    where
-        E: Into<BoxError>,
-    {
-        match self {
-            Self::Failed(failure) => TaskError::Failed(failure.map(Into::into)),
-            Self::Panicked(panic) => TaskError::Panicked(panic),
-            Self::Cancelled(reason) => TaskError::Cancelled(reason),
-        }
-    }
-
-    /// Returns the task that failed or panicked. `None` for a cancellation: the index of a
-    /// cancelled task is its place in [`wait_all`](crate::TaskGroup::wait_all), or the index beside
-    /// it in [`completions`](crate::TaskGroup::completions).
-    #[must_use]
-    pub fn task(&self) -> Option<&FailedTask> {
-        match self {
-            Self::Failed(failure) => failure.task(),
-            Self::Panicked(panic) => Some(panic.task()),
-            Self::Cancelled(_) => None,
         }
     }
 
@@ -231,7 +170,7 @@ impl<E> TaskError<E> {
     /// Returns `self` if the task panicked or was cancelled.
     pub fn into_failed(self) -> Result<E, Self> {
         match self {
-            Self::Failed(failure) => Ok(failure.error),
+            Self::Failed(error) => Ok(error),
             other => Err(other),
         }
     }
@@ -242,8 +181,6 @@ impl<E> GroupError<E> {
     ///
     /// A failure is converted by `From<E>`, as Go's `errgroup` returns the task's own error. Any
     /// other variant, which no task returned, is converted by the other conversion.
-    ///
-    /// The task is lost on the way: [`into_error_with`](Self::into_error_with) keeps it.
     ///
     /// # Examples
     ///
@@ -264,72 +201,18 @@ impl<E> GroupError<E> {
     where
         X: From<E> + From<GroupError<Infallible>>,
     {
-        self.into_error_with(|error, _| error)
-    }
-
-    /// Converts as [`into_error`](Self::into_error) does, and adds the task to a failure:
-    /// `context` gets the converted error and the task. Panics name their task already.
-    ///
-    /// `context` has the form of `anyhow::Error::context` and `eyre::Report::wrap_err`; see the
-    /// [example](Self#examples).
-    pub fn into_error_with<X>(self, context: impl FnOnce(X, FailedTask) -> X) -> X
-    where
-        X: From<E> + From<GroupError<Infallible>>,
-    {
         match self {
-            Self::Failed(failure) => with_context(failure, context),
+            Self::Failed(error) => error.into(),
             Self::Panicked(panic) => GroupError::Panicked(panic).into(),
             Self::Cancelled(reason) => GroupError::Cancelled(reason).into(),
             Self::WouldDeadlock => GroupError::WouldDeadlock.into(),
         }
     }
 
-    /// Boxes the error of the task, which then is the [source](Error::source) of this error. Keeps
-    /// the task.
-    ///
-    /// This also gives groups with different errors one type.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::error::Error;
-    /// use workcrew::GroupError;
-    ///
-    /// #[derive(Debug, thiserror::Error)]
-    /// #[error("drawer {0} is empty")]
-    /// struct Empty(u32);
-    ///
-    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
-    /// let group = pool.group();
-    /// group.spawn(|| Err::<(), _>(Empty(2)));
-    /// let error = group.wait().map_err(GroupError::into_boxed).unwrap_err();
-    /// assert_eq!(error.source().unwrap().downcast_ref::<Empty>().unwrap().0, 2);
-    /// # Ok::<(), workcrew::BuildError>(())
-    /// ```
-    #[must_use]
-    pub fn into_boxed(self) -> GroupError<BoxError>
-    where
-        E: Into<BoxError>,
-    {
-        match self {
-            Self::Failed(failure) => GroupError::Failed(failure.map(Into::into)),
-            Self::Panicked(panic) => GroupError::Panicked(panic),
-            Self::Cancelled(reason) => GroupError::Cancelled(reason),
-            Self::WouldDeadlock => GroupError::WouldDeadlock,
-        }
-    }
-
-    /// Returns the task that failed or panicked. `None` if no task did.
-    #[must_use]
-    pub fn task(&self) -> Option<&FailedTask> {
-        match self {
-            Self::Failed(failure) => failure.task(),
-            Self::Panicked(panic) => Some(panic.task()),
-            Self::Cancelled(_) | Self::WouldDeadlock => None,
-        }
-    }
-
     /// Returns the error that a task returned, if it is one.
+    ///
+    /// This gives access to the source of the error. `GroupError` itself has no `source`, because
+    /// it requires only `Display` of `E`.
     ///
     /// # Errors
     ///
@@ -354,8 +237,95 @@ impl<E> GroupError<E> {
     /// ```
     pub fn into_failed(self) -> Result<E, Self> {
         match self {
-            Self::Failed(failure) => Ok(failure.error),
+            Self::Failed(error) => Ok(error),
             other => Err(other),
+        }
+    }
+}
+
+/// # Errors with their task
+impl<E> TaskError<TaskFailure<E>> {
+    /// Returns the task that failed or panicked. `None` for a cancellation.
+    #[must_use]
+    pub fn task(&self) -> Option<&FailedTask> {
+        match self {
+            Self::Failed(failure) => Some(failure.task()),
+            Self::Panicked(panic) => Some(panic.task()),
+            Self::Cancelled(_) => None,
+        }
+    }
+
+    /// Returns the error without the task of a failure. A panic keeps its task.
+    #[cold]
+    #[must_use]
+    pub fn without_task(self) -> TaskError<E> {
+        match self {
+            Self::Failed(failure) => TaskError::Failed(failure.error),
+            Self::Panicked(panic) => TaskError::Panicked(panic),
+            Self::Cancelled(reason) => TaskError::Cancelled(reason),
+        }
+    }
+}
+
+/// # Errors with their task
+impl<E> GroupError<TaskFailure<E>> {
+    /// Returns the task that failed or panicked. `None` if no task did.
+    #[must_use]
+    pub fn task(&self) -> Option<&FailedTask> {
+        match self {
+            Self::Failed(failure) => Some(failure.task()),
+            Self::Panicked(panic) => Some(panic.task()),
+            Self::Cancelled(_) | Self::WouldDeadlock => None,
+        }
+    }
+
+    /// Returns the error without the task of a failure, as [`wait`](crate::TaskGroup::wait) returns
+    /// it. A panic keeps its task.
+    #[cold]
+    #[must_use]
+    pub fn without_task(self) -> GroupError<E> {
+        match self {
+            Self::Failed(failure) => GroupError::Failed(failure.error),
+            Self::Panicked(panic) => GroupError::Panicked(panic),
+            Self::Cancelled(reason) => GroupError::Cancelled(reason),
+            Self::WouldDeadlock => GroupError::WouldDeadlock,
+        }
+    }
+
+    /// Converts the error of the task as [`into_error`](Self::into_error) does, and adds the task:
+    /// `context` gets the converted error and the task. Panics name their task already.
+    ///
+    /// `context` has the form of `anyhow::Error::context` and `eyre::Report::wrap_err`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    /// use workcrew::{FailedTask, WorkerPool};
+    ///
+    /// fn read(pool: &WorkerPool) -> anyhow::Result<Vec<Vec<u8>>> {
+    ///     let group = pool.group().label("config");
+    ///     group.spawn(|| std::fs::read("no such file"));
+    ///     group.wait_with_task().map_err(|error| error.into_error_with(anyhow::Error::context))
+    /// }
+    ///
+    /// let pool = WorkerPool::builder().workers(1).build()?;
+    /// let error = read(&pool).unwrap_err();
+    /// assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::NotFound);
+    /// assert_eq!(error.downcast_ref::<FailedTask>().unwrap().label(), Some("config"));
+    /// assert!(error.to_string().starts_with("task 0 of group `config`, spawned at "));
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn into_error_with<X>(self, context: impl FnOnce(X, FailedTask) -> X) -> X
+    where
+        X: From<E> + From<GroupError<Infallible>>,
+    {
+        match self {
+            Self::Failed(failure) => {
+                let (error, task) = failure.into_parts();
+                context(error.into(), task)
+            }
+            other => other.without_task().into_error(),
         }
     }
 }
@@ -373,7 +343,7 @@ impl<E> From<JoinError> for GroupError<E> {
 impl<E> From<TaskError<E>> for GroupError<E> {
     fn from(error: TaskError<E>) -> Self {
         match error {
-            TaskError::Failed(failure) => Self::Failed(failure),
+            TaskError::Failed(error) => Self::Failed(error),
             TaskError::Panicked(panic) => Self::Panicked(panic),
             TaskError::Cancelled(reason) => Self::Cancelled(reason),
         }
@@ -383,7 +353,7 @@ impl<E> From<TaskError<E>> for GroupError<E> {
 impl<E: fmt::Display> fmt::Display for TaskError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(failure) => write_failure(failure, f),
+            Self::Failed(error) => write!(f, "{error:#}"), // with its causes, if the type shows them
             Self::Panicked(panic) => write!(f, "{panic}"),
             Self::Cancelled(reason) => write!(f, "task {reason}"),
         }
@@ -393,7 +363,7 @@ impl<E: fmt::Display> fmt::Display for TaskError<E> {
 impl<E: fmt::Display> fmt::Display for GroupError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(failure) => write_failure(failure, f),
+            Self::Failed(error) => write!(f, "{error:#}"), // with its causes, if the type shows them
             Self::Panicked(panic) => write!(f, "{panic}"),
             Self::Cancelled(reason) => write!(f, "group {reason}"),
             Self::WouldDeadlock => f.write_str("waiting for the group here would wait forever"),
@@ -401,37 +371,7 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
     }
 }
 
-// `Debug` and `Display` are all that `String`, `anyhow::Error` and boxed errors have.
-impl<E: fmt::Debug + fmt::Display + 'static> Error for TaskError<E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Failed(failure) => source_of(&failure.error),
-            Self::Panicked(_) | Self::Cancelled(_) => None,
-        }
-    }
-}
-
-impl<E: fmt::Debug + fmt::Display + 'static> Error for GroupError<E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Failed(failure) => source_of(&failure.error),
-            Self::Panicked(_) | Self::Cancelled(_) | Self::WouldDeadlock => None,
-        }
-    }
-}
-
-/// Converts the error of a task, and adds the task if it is known.
-fn with_context<E, X: From<E>>(failure: TaskFailure<E>, context: impl FnOnce(X, FailedTask) -> X) -> X {
-    match failure.into_parts() {
-        (error, Some(task)) => context(error.into(), task),
-        (error, None) => error.into(),
-    }
-}
-
-/// Writes which task failed, and its error with its causes, if the type shows them.
-fn write_failure<E: fmt::Display>(failure: &TaskFailure<E>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match failure.task() {
-        Some(task) => write!(f, "{task}: {failure:#}"),
-        None => write!(f, "{failure:#}"),
-    }
-}
+// No `source`: it would need `E: Error`, which `String`, `anyhow::Error` and boxed errors are not.
+// See `into_error`.
+impl<E: fmt::Debug + fmt::Display> Error for TaskError<E> {}
+impl<E: fmt::Debug + fmt::Display> Error for GroupError<E> {}

@@ -120,11 +120,11 @@ mod tests {
         assert!(failures.take_first(None).is_none());
         failures.record_cancelled(0..1, CancelReason::Requested);
         for index in [2, 3, 4] {
-            failures.record(index, TaskError::Failed(index.into()));
+            failures.record(index, TaskError::Failed(index));
         }
-        assert!(matches!(failures.take_first(Some(3)), Some(TaskError::Failed(failure)) if failure == 3));
-        assert!(matches!(failures.take_first(Some(3)), Some(TaskError::Failed(failure)) if failure == 2));
-        assert!(matches!(failures.take_first(None), Some(TaskError::Failed(failure)) if failure == 4));
+        assert!(matches!(failures.take_first(Some(3)), Some(TaskError::Failed(3))));
+        assert!(matches!(failures.take_first(Some(3)), Some(TaskError::Failed(2))));
+        assert!(matches!(failures.take_first(None), Some(TaskError::Failed(4))));
         assert!(matches!(failures.take_first(None), Some(TaskError::Cancelled(_))));
         assert!(failures.take_first(None).is_none() && failures.is_empty());
     }

@@ -2,7 +2,7 @@
 //!
 //! A group keeps its unstarted tasks to itself and sends the pool *tickets*: requests to run tasks
 //! of this group. `state` holds the protocol with its rules; `spawn`, `run`, `wait` and `close` are
-//! its four sides. `outcomes` holds the outcomes of the tasks: `values` the values, `failures` the
+//! its four sides; `poll` is `wait` for futures. `outcomes` holds the outcomes of the tasks: `values` the values, `failures` the
 //! rest. The other modules are the public types.
 
 mod task_group;
@@ -12,15 +12,28 @@ mod partial;
 mod spawner;
 pub(crate) mod map;
 pub(crate) mod scope;
+mod scope_builder;
+mod scope_map;
+mod scoped_handle;
+mod scoped_task;
+mod one_task;
 mod completions;
+mod stream;
+mod future;
+mod spawners;
 mod settings;
 mod result;
+mod body;
 mod small_deque;
 mod state;
 mod spawn;
 mod run;
 mod wait;
+mod poll;
+mod poller;
 mod close;
+#[cfg(feature = "retry")]
+mod delayed;
 mod outcomes;
 mod values;
 mod failures;
@@ -28,8 +41,15 @@ mod unwaited;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::body::Body;
+#[cfg(feature = "retry")]
+pub(crate) use self::body::{Attempts, RepeatedBody, Step};
 pub use self::completions::Completions;
+pub use self::future::WaitForGroup;
 pub use self::result::TaskResult;
+pub use self::scope_builder::ScopeBuilder;
+pub use self::scope_map::ScopeMap;
+pub use self::scoped_handle::ScopedHandle;
 pub(crate) use self::settings::GroupSettings;
 pub use self::settings::{GroupPolicy, Progress};
 pub use self::spawner::Spawner;

@@ -156,7 +156,6 @@ impl<T, E> Outcomes<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::TaskFailure;
     use crate::sync::{Arc, AtomicUsize, Ordering};
     use std::iter;
 
@@ -168,7 +167,7 @@ mod tests {
         outcomes.track_completions(0..0);
         for index in 0..10_000 {
             let outcome = match index % 3 {
-                0 => Err(TaskError::Failed("third".into())),
+                0 => Err(TaskError::Failed("third")),
                 1 => Err(TaskError::Cancelled(CancelReason::Requested)),
                 _ => Ok(index),
             };
@@ -183,12 +182,12 @@ mod tests {
         let mut outcomes = Kept::new();
         outcomes.track_completions(0..0);
         outcomes.record(0, Err(TaskError::Cancelled(CancelReason::Requested)));
-        outcomes.record(2, Err(TaskError::Failed("early".into())));
-        outcomes.record(1, Err(TaskError::Failed("late".into())));
+        outcomes.record(2, Err(TaskError::Failed("early")));
+        outcomes.record(1, Err(TaskError::Failed("late")));
         outcomes.record(5, Ok(5));
         outcomes.record(4, Ok(4));
-        assert!(matches!(outcomes.take(2), Some(Err(TaskError::Failed(failure))) if failure == "early"));
-        assert!(matches!(outcomes.take_failure(), Some(TaskError::Failed(failure)) if failure == "late"));
+        assert!(matches!(outcomes.take(2), Some(Err(TaskError::Failed("early")))));
+        assert!(matches!(outcomes.take_failure(), Some(TaskError::Failed("late"))));
         assert!(matches!(outcomes.take_failure(), Some(TaskError::Cancelled(_))));
         assert!(outcomes.take_failure().is_none());
         assert_eq!((outcomes.take_success(), outcomes.has_success()), (Some(5), true));
@@ -200,10 +199,10 @@ mod tests {
     fn units_are_counted_and_never_confused_with_failures() {
         let mut outcomes = Outcomes::<(), &str>::new();
         for index in 0..10 {
-            outcomes.record(index, if index == 4 { Err(TaskError::Failed("fourth".into())) } else { Ok(()) });
+            outcomes.record(index, if index == 4 { Err(TaskError::Failed("fourth")) } else { Ok(()) });
         }
         outcomes.record_cancelled(10..20, CancelReason::Requested);
-        assert!(matches!(outcomes.take_failure(), Some(TaskError::Failed(failure)) if failure == "fourth"));
+        assert!(matches!(outcomes.take_failure(), Some(TaskError::Failed("fourth"))));
         assert_eq!(iter::from_fn(|| outcomes.take_failure()).count(), 10);
         assert_eq!(outcomes.take_values().len(), 9);
     }
@@ -213,11 +212,11 @@ mod tests {
         let mut outcomes = Outcomes::<(), &str>::new();
         outcomes.track_completions(0..0);
         for index in [0, 2, 1] {
-            outcomes.record(index, if index == 1 { Err(TaskError::Failed("first".into())) } else { Ok(()) });
+            outcomes.record(index, if index == 1 { Err(TaskError::Failed("first")) } else { Ok(()) });
         }
         assert!(matches!(outcomes.next_completion(), Some((0, Ok(())))));
         let rest: Vec<_> = (0..3).filter_map(|index| outcomes.take(index)).collect();
-        assert!(matches!(rest[..], [Err(TaskError::Failed(TaskFailure { error: "first", .. })), Ok(())]));
+        assert!(matches!(rest[..], [Err(TaskError::Failed("first")), Ok(())]));
     }
 
     #[test]
@@ -242,7 +241,7 @@ mod tests {
         let mut outcomes = Outcomes::<Bomb, Bomb>::new();
         for index in 0..6 {
             let bomb = Bomb(Arc::clone(&dropped));
-            outcomes.record(index, if index % 2 == 0 { Ok(bomb) } else { Err(TaskError::Failed(bomb.into())) });
+            outcomes.record(index, if index % 2 == 0 { Ok(bomb) } else { Err(TaskError::Failed(bomb)) });
         }
         drop(outcomes);
         assert_eq!(dropped.load(Ordering::SeqCst), 6);

@@ -1,11 +1,36 @@
-//! The wait that keeps the values of a group that ends with an error.
+//! The waits that return more about a group that ends with an error: which task failed, or the
+//! values that there are.
 
 use super::result::TaskResult;
 use super::task_group::TaskGroup;
-use crate::error::GroupError;
+use crate::error::{GroupError, TaskFailure};
 
-/// # Partial results
+/// # More about an error
 impl<R: TaskResult> TaskGroup<R> {
+    /// Blocks as [`wait`](Self::wait) does, and returns the first error together with its task:
+    /// index, label, id, and the place where it was spawned.
+    ///
+    /// # Errors
+    ///
+    /// Those of `wait`. A failure is a [`TaskFailure`], which holds the error and the task.
+    /// [`GroupError::task`] returns the task of a failure or a panic.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let group = pool.group().label("backup");
+    /// group.spawn(|| Ok::<_, &str>(()));
+    /// group.spawn(|| Err("permission denied"));
+    /// let error = group.wait_with_task().unwrap_err();
+    /// assert_eq!(error.task().unwrap().index(), Some(1));
+    /// assert!(error.to_string().starts_with("task 1 of group `backup`, spawned at "));
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn wait_with_task(mut self) -> Result<Vec<R::Value>, GroupError<TaskFailure<R::Error>>> {
+        self.waits().wait_values_with_task()
+    }
+
     /// Blocks until every task is done, and returns the values that there are, in the order of
     /// spawning, and how the group ended.
     ///

@@ -1,15 +1,19 @@
 //! How the tasks of a group are run, by the rules 2 to 5 of `state`.
 
+use super::body::{Body, Recorded};
 use super::result::TaskResult;
 use super::settings::GroupPolicy;
-use super::state::{GroupInner, Outcome, PendingTask, State};
+use super::state::{GroupInner, PendingTask, State};
 use crate::error::{CancelReason, TaskError, TaskFailure};
 use crate::failpoint::{self, Failpoint};
-use crate::observe::task_info::TaskOutcome;
+use crate::observe::task_info::{TaskInfo, TaskOutcome};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard};
+use crate::task::closure::Closure;
 use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
+use crate::task::wakers;
+use crate::unwind;
 
 /// How many tasks a runner takes before it yields to waiting jobs other than tickets of its own
 /// group.
@@ -35,37 +39,80 @@ impl<R: TaskResult> GroupInner<R> {
         should_stop: impl Fn(&State<R>) -> bool,
     ) -> MutexGuard<'a, State<R>> {
         state.runners += 1;
-        self.as_member(|counters| {
-            for taken in 0.. {
-                let is_over = budget == Budget::Quantum && taken >= QUANTUM && self.pool.queued() > state.tickets;
-                let task = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
-                let Some(mut task) = task else { break };
-                state.running.push_back(task.index);
-                self.notify_room(&state);
-                drop(state);
-                let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
-                drop(task); // before the task counts as done, and without the lock
-                self.close_if_cancelled();
-                state = self.complete(counters, index, outcome);
-                self.pool.executor.task_done(counters, 1);
+        let mut taken = 0;
+        loop {
+            state = self.as_member(|counters| self.run_batch(counters, state, budget, &mut taken, &should_stop));
+            match state.take_due_poller() {
+                None => return self.stop_runner(state),
+                Some(waker) => {
+                    drop(state);
+                    wakers::wake(waker);
+                    state = self.state.lock();
+                }
             }
-            self.stop_runner(state)
-        })
+        }
+    }
+
+    /// Runs unstarted tasks as [`run_unstarted`](Self::run_unstarted) does, until that ends or the
+    /// poller must be woken.
+    #[inline]
+    fn run_batch<'a>(
+        self: &'a Arc<Self>,
+        counters: &WorkerCounters,
+        mut state: MutexGuard<'a, State<R>>,
+        budget: Budget,
+        taken: &mut usize,
+        should_stop: &impl Fn(&State<R>) -> bool,
+    ) -> MutexGuard<'a, State<R>> {
+        loop {
+            let is_over = budget == Budget::Quantum && *taken >= QUANTUM && self.pool.queued() > state.tickets;
+            let task = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
+            let Some(mut task) = task else { return state };
+            *taken += 1;
+            state.running.push_back(task.index);
+            self.notify_room(&state);
+            drop(state);
+            let (index, meta) = (task.index, self.meta(&task));
+            state = match &mut task.body {
+                Body::Once(closure) => {
+                    let outcome = self.call_closure(counters, closure, (index, &meta));
+                    drop(task); // before the task counts as done, and without the lock
+                    self.close_if_cancelled();
+                    let state = self.complete(counters, index, outcome);
+                    self.pool.executor.task_done(counters, 1);
+                    state
+                }
+                #[cfg(feature = "retry")]
+                Body::Repeated(_) => self.make_attempt(counters, task),
+            };
+            if state.has_due_poller() {
+                return state;
+            }
+        }
     }
 
     /// Runs one task inline, on the stack of the member that calls this.
-    pub(super) fn run_inline(&self, mut task: PendingTask<R>) {
+    pub(super) fn run_inline(self: &Arc<Self>, mut task: PendingTask<R>) {
         self.as_member(|counters| {
-            let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
+            let (index, meta) = (task.index, self.meta(&task));
+            let outcome = match &mut task.body {
+                Body::Once(closure) => self.call_closure(counters, closure, (index, &meta)),
+                #[cfg(feature = "retry")]
+                Body::Repeated(_) => return drop(self.make_attempt(counters, task)),
+            };
             drop(task);
             drop(self.complete(counters, index, outcome));
             self.pool.executor.task_done(counters, 1);
         });
+        self.wake_due_poller();
     }
 
     /// Ends a runner; see the rules 2 and 9 of `state`. Releases the lock for a moment only if it
     /// leaves tasks behind.
-    fn stop_runner<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
+    pub(super) fn stop_runner<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State<R>>,
+    ) -> MutexGuard<'a, State<R>> {
         state.runners -= 1;
         if state.unstarted.is_empty() {
             return state;
@@ -73,10 +120,12 @@ impl<R: TaskResult> GroupInner<R> {
         let helpers = state.helpers > 0;
         let for_room = state.waits_for_room();
         let needed = self.count_ticket_if_needed(&mut state);
+        let poller = state.take_helping_poller();
         drop(state);
         if needed {
             self.send_ticket();
         }
+        poller.into_iter().for_each(wakers::wake);
         if helpers {
             self.changed.notify_all();
         }
@@ -88,39 +137,93 @@ impl<R: TaskResult> GroupInner<R> {
         self.state.lock()
     }
 
+    /// Returns what the executor needs to know of a task.
+    fn meta(&self, task: &PendingTask<R>) -> TaskMeta<'_> {
+        TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at }
+    }
+
     /// Calls the closure of a task and returns its outcome.
-    fn call_closure(&self, counters: &WorkerCounters, task: &mut PendingTask<R>) -> Outcome<R> {
+    fn call_closure(
+        &self,
+        counters: &WorkerCounters,
+        f: &mut Closure<'static, R>,
+        (index, meta): (usize, &TaskMeta<'_>),
+    ) -> Recorded<R> {
         let outcome_of = |result: &R| if result.is_failure() { TaskOutcome::Failed } else { TaskOutcome::Succeeded };
-        let meta = TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at };
-        match self.pool.executor.run(counters, &meta, || task.body.call(), outcome_of) {
-            Ok(result) => result.into_result().map_err(|error| self.failed(task, error)),
-            Err(panic) => Err(TaskError::Panicked(panic.with_index(task.index))),
+        match self.pool.executor.run(counters, meta, || f.call(), outcome_of) {
+            Ok(result) => result.into_result().map_err(|error| Self::failed(&meta.info, index, error)),
+            Err(panic) => Err(TaskError::Panicked(panic.with_index(index))),
         }
     }
 
     /// Returns the outcome of a task that returned an error.
     #[cold]
-    fn failed(&self, task: &PendingTask<R>, error: R::Error) -> TaskError<R::Error> {
-        let mut failed = self.info(task.id, task.location).to_failed();
-        failed.set_index(task.index);
-        TaskError::Failed(TaskFailure::new(error, failed))
+    pub(super) fn failed(info: &TaskInfo<'_>, index: usize, error: R::Error) -> TaskError<TaskFailure<R::Error>> {
+        let mut task = info.to_failed();
+        task.set_index(index);
+        TaskError::Failed(TaskFailure::new(error, task))
     }
 
     /// Records the outcome of a task, and closes the group if the policy says so. Returns the lock
     /// under which the outcome was recorded. The caller then counts the task as done for the pool.
-    fn complete(&self, counters: &WorkerCounters, index: usize, outcome: Outcome<R>) -> MutexGuard<'_, State<R>> {
+    pub(super) fn complete(
+        &self,
+        counters: &WorkerCounters,
+        index: usize,
+        outcome: Recorded<R>,
+    ) -> MutexGuard<'_, State<R>> {
         failpoint::hit(Failpoint::Completing);
+        if outcome.is_err() {
+            return self.complete_failed(counters, index, outcome);
+        }
+        let decides = self.settings.policy == GroupPolicy::FirstSuccess;
         let mut state = self.state.lock();
-        let policy = if state.wants_first { GroupPolicy::FirstSuccess } else { self.settings.policy };
-        let decides = match policy {
-            GroupPolicy::FailFast => outcome.is_err(),
-            GroupPolicy::CollectAll => false,
-            GroupPolicy::FirstSuccess => outcome.is_ok(),
-        };
-        if decides && state.closed.is_none() {
+        if (decides || state.wants_first) && state.closed.is_none() {
             state = self.close_on_outcome(counters, index, &outcome, state);
         }
-        state.outcomes.record(index, outcome);
+        if state.abandoned {
+            state = self.drop_outcome(outcome, state);
+        } else {
+            state.outcomes.record(index, outcome);
+        }
+        state.running.remove(&index);
+        self.count_done(&mut state, 1);
+        state
+    }
+
+    /// Drops the outcome of a task, without the lock and before the task counts as done.
+    #[cold]
+    fn drop_outcome<'a>(&'a self, outcome: Recorded<R>, state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
+        drop(state);
+        unwind::discard(outcome);
+        self.state.lock()
+    }
+
+    /// Records the outcome of a task that failed or panicked. A panic that belongs to the handle of
+    /// the task goes there, and the group has no outcome for the task.
+    #[cold]
+    fn complete_failed(
+        &self,
+        counters: &WorkerCounters,
+        index: usize,
+        outcome: Recorded<R>,
+    ) -> MutexGuard<'_, State<R>> {
+        let outcome = match outcome {
+            Err(TaskError::Panicked(panic)) => panic.deliver().map(|panic| Err(TaskError::Panicked(panic))),
+            outcome => Some(outcome),
+        };
+        let mut state = self.state.lock();
+        if let Some(outcome) = outcome {
+            let decides = self.settings.policy == GroupPolicy::FailFast && !state.wants_first;
+            if decides && state.closed.is_none() {
+                state = self.close_on_outcome(counters, index, &outcome, state);
+            }
+            if state.abandoned {
+                state = self.drop_outcome(outcome, state);
+            } else {
+                state.outcomes.record(index, outcome);
+            }
+        }
         state.running.remove(&index);
         self.count_done(&mut state, 1);
         state
@@ -128,11 +231,11 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Closes the group because of an outcome that is about to be recorded.
     #[cold]
-    fn close_on_outcome<'a>(
+    pub(super) fn close_on_outcome<'a>(
         &'a self,
         counters: &WorkerCounters,
         index: usize,
-        outcome: &Outcome<R>,
+        outcome: &Recorded<R>,
         mut state: MutexGuard<'a, State<R>>,
     ) -> MutexGuard<'a, State<R>> {
         state.outcomes.note_decision(index, outcome);

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
 
+use super::body::Outcome;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::settings::GroupPolicy;
-use super::state::{GroupInner, Outcome, State, WouldDeadlock};
-use crate::error::{CancelReason, GroupError};
+use super::state::{GroupInner, State, WouldDeadlock};
+use crate::error::{CancelReason, GroupError, TaskError, TaskFailure};
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next};
@@ -21,8 +22,12 @@ use crate::time::deadline::Deadline;
 /// All values of a group in spawn order, or its first error.
 pub(crate) type WaitResult<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
 
+/// All values of a group in spawn order, or its first error with the task that failed.
+pub(super) type WithTaskResult<R> =
+    Result<Vec<<R as TaskResult>::Value>, GroupError<TaskFailure<<R as TaskResult>::Error>>>;
+
 /// The values of a group in spawn order, as far as there are any, and its error.
-pub(crate) type PartialResult<R> = (Vec<<R as TaskResult>::Value>, Result<(), GroupError<<R as TaskResult>::Error>>);
+pub(super) type PartialResult<R> = (Vec<<R as TaskResult>::Value>, Result<(), GroupError<<R as TaskResult>::Error>>);
 
 /// Why a wait for the next task has yielded no task.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +50,7 @@ const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// The event that wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum WaitFor {
+pub(super) enum WaitFor {
     /// The end of the last task.
     All,
     /// The end of any task.
@@ -61,11 +66,21 @@ impl<R: TaskResult> GroupInner<R> {
         deadline: Deadline,
         kind: Kind,
     ) -> Result<Option<WaitResult<R>>, WouldDeadlock> {
-        self.wait_done(deadline, kind, |group, state| group.take_end(state).map(|()| state.outcomes.take_values()))
+        self.wait_done(deadline, kind, Self::take_values)
+    }
+
+    /// Waits as [`wait_values`](Self::wait_values) does, and keeps the task that failed.
+    pub(super) fn wait_values_with_task(self: &Arc<Self>) -> WithTaskResult<R> {
+        let take = |group: &Self, state: &mut State<R>| {
+            let error = if group.ends_well(state) { None } else { state.take_error_with_task() };
+            error.map_or_else(|| Ok(state.outcomes.take_values()), Err)
+        };
+        let taken = self.wait_done(Deadline::NEVER, Kind::Certain, take);
+        taken.ok().flatten().unwrap_or(Err(GroupError::WouldDeadlock))
     }
 
     /// Waits until all tasks are done, closes the group, and takes the values and the first error.
-    pub(crate) fn wait_partial(self: &Arc<Self>) -> PartialResult<R> {
+    pub(super) fn wait_partial(self: &Arc<Self>) -> PartialResult<R> {
         let taken = self.wait_done(Deadline::NEVER, Kind::Certain, |group, state| {
             let end = group.take_end(state);
             (state.outcomes.take_values(), end)
@@ -82,9 +97,22 @@ impl<R: TaskResult> GroupInner<R> {
         kind: Kind,
         take: impl FnOnce(&Self, &mut State<R>) -> X,
     ) -> Result<Option<X>, WouldDeadlock> {
-        let Some(mut state) = self.wait_until(deadline, (WaitFor::All, kind), State::all_done)? else {
-            return Ok(None);
-        };
+        let state = self.wait_until(deadline, (WaitFor::All, kind), State::all_done)?;
+        Ok(state.map(|state| self.take_done(state, take)))
+    }
+
+    /// Closes the group, all of whose tasks are done, and takes the values or the first error.
+    pub(super) fn take_values_done(self: &Arc<Self>, state: MutexGuard<'_, State<R>>) -> WaitResult<R> {
+        self.take_done(state, Self::take_values)
+    }
+
+    /// Closes the group, all of whose tasks are done, and takes what `take` takes.
+    #[inline]
+    fn take_done<X>(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State<R>>,
+        take: impl FnOnce(&Self, &mut State<R>) -> X,
+    ) -> X {
         self.finish(&mut state);
         let taken = take(self, &mut state);
         // A worker may hold the group a little longer than this waiter. Errors and values that the
@@ -92,16 +120,25 @@ impl<R: TaskResult> GroupInner<R> {
         let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
         drop(unclaimed);
-        Ok(Some(taken))
+        taken
+    }
+
+    /// Takes the values or the first error of a group all of whose tasks are done.
+    #[inline]
+    fn take_values(&self, state: &mut State<R>) -> WaitResult<R> {
+        self.take_end(state).map(|()| state.outcomes.take_values())
     }
 
     /// Takes the error of a group all of whose tasks are done, if it is an error by its policy.
     #[inline]
     fn take_end(&self, state: &mut State<R>) -> Result<(), GroupError<R::Error>> {
-        if self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success() {
-            return Ok(());
-        }
-        state.take_error().map_or(Ok(()), Err)
+        if self.ends_well(state) { Ok(()) } else { state.take_error().map_or(Ok(()), Err) }
+    }
+
+    /// Returns `true` if errors do not count, because a task has succeeded.
+    #[inline]
+    fn ends_well(&self, state: &State<R>) -> bool {
+        self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success()
     }
 
     /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
@@ -110,7 +147,7 @@ impl<R: TaskResult> GroupInner<R> {
             return Err(WouldDeadlock);
         };
         self.finish(&mut state);
-        Ok(state.take_outcomes())
+        Ok(state.take_outcomes().into_iter().map(without_task).collect())
     }
 
     /// Waits until a task has succeeded or all are done, and takes the first value, or what `errors`
@@ -145,7 +182,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
         let condition = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
         let ready = self.wait_until(deadline, (WaitFor::Any, Kind::Open), condition)?;
-        ready.map(|mut state| state.outcomes.next_completion()).ok_or(NoCompletion::TimedOut)
+        ready.map(|mut state| state.next_completion()).ok_or(NoCompletion::TimedOut)
     }
 
     /// Closes the group, all of whose tasks are done, and takes back its tickets; see rule 11 of
@@ -162,23 +199,13 @@ impl<R: TaskResult> GroupInner<R> {
     /// first.
     fn track_completions(&self, deadline: Deadline) -> bool {
         let mut state = self.state.lock();
-        // Tasks that are just being dropped are in neither list. That ends soon, and then the
-        // waiter is notified.
-        while !state.outcomes.tracks_completions()
-            && state.total - state.done != state.unstarted.len() + state.running.len()
-        {
+        while !state.try_track_completions() {
             if deadline.is_past() {
                 return false;
             }
             state.change_waiters += 1;
             state = self.changed.wait_until(state, deadline.instant());
             state.change_waiters -= 1;
-        }
-        let State { outcomes, unstarted, running, total, .. } = &mut *state;
-        if !outcomes.tracks_completions() {
-            let pending: BTreeSet<usize> =
-                running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
-            outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
         }
         true
     }
@@ -202,6 +229,10 @@ impl<R: TaskResult> GroupInner<R> {
         loop {
             self.close_if_cancelled();
             let mut state = self.state.lock();
+            #[cfg(feature = "retry")]
+            if state.delayed.is_some() {
+                self.start_due(&mut state);
+            }
             // In a loop: tasks may have been added while a runner that stopped did not hold the
             // lock.
             while helps && !condition(&state) && self.can_run(&state) {
@@ -261,6 +292,15 @@ impl<R: TaskResult> GroupInner<R> {
         Ok(())
     }
 
+    /// Sleeps until the group has changed or the deadline has passed, unless it is `ready`. May wake
+    /// early.
+    pub(super) fn sleep_unless(&self, ready: impl Fn(&State<R>) -> bool, until: Deadline) {
+        let state = self.state.lock();
+        if !ready(&state) {
+            drop(self.sleep(state, WaitFor::Any, true, until));
+        }
+    }
+
     /// Sleeps until the group has changed or the deadline has passed. May wake early.
     fn sleep<'a>(
         &self,
@@ -270,12 +310,46 @@ impl<R: TaskResult> GroupInner<R> {
         until: Deadline,
     ) -> MutexGuard<'a, State<R>> {
         let (waits_for_any, helpers) = (usize::from(wait_for == WaitFor::Any), usize::from(helps));
+        #[cfg(feature = "retry")]
+        let until = if helps { until.earlier(state.next_due()) } else { until };
         state.change_waiters += waits_for_any;
         state.helpers += helpers;
         state = self.changed.wait_until(state, until.instant());
         state.change_waiters -= waits_for_any;
         state.helpers -= helpers;
         state
+    }
+}
+
+/// Returns an outcome as callers get it.
+fn without_task<T, E>(outcome: Result<T, TaskError<TaskFailure<E>>>) -> Result<T, TaskError<E>> {
+    outcome.map_err(TaskError::without_task)
+}
+
+impl<R: TaskResult> State<R> {
+    /// Yields the outcome of the task that ended first of those that were not yielded.
+    pub(super) fn next_completion(&mut self) -> Option<(usize, Outcome<R>)> {
+        let (index, outcome) = self.outcomes.next_completion()?;
+        Some((index, without_task(outcome)))
+    }
+
+    /// Returns `true` if every task that is not done is in one of the lists.
+    pub(super) fn can_track_completions(&self) -> bool {
+        self.total - self.done == self.unstarted.len() + self.running.len() + self.delayed()
+    }
+
+    /// Keeps the order in which tasks end from now on. Returns `false` if tasks are just being
+    /// dropped, which are in neither list. That ends soon, and then waiters are notified.
+    pub(super) fn try_track_completions(&mut self) -> bool {
+        if self.outcomes.tracks_completions() || !self.can_track_completions() {
+            return self.outcomes.tracks_completions();
+        }
+        let delayed = self.delayed_tasks();
+        let Self { outcomes, unstarted, running, total, .. } = self;
+        let started = running.iter().copied().chain(delayed);
+        let pending: BTreeSet<usize> = started.chain(unstarted.iter().map(|task| task.index)).collect();
+        outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
+        true
     }
 }
 
@@ -293,6 +367,8 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
         let state = self.state.lock();
         if !state.all_done() {
             needs.worker = self.can_run(&state);
+            #[cfg(feature = "retry")]
+            self.report_delayed(&state, needs);
             needs.end_of(self.id());
         }
     }
@@ -300,7 +376,12 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
     /// Runs one task, as one more runner.
     fn help(self: Arc<Self>) {
         let has_run = Cell::new(false);
-        let state = self.state.lock();
+        #[cfg_attr(not(feature = "retry"), allow(unused_mut, reason = "only retried tasks are delayed"))]
+        let mut state = self.state.lock();
+        #[cfg(feature = "retry")]
+        if state.delayed.is_some() {
+            self.start_due(&mut state);
+        }
         if self.can_run(&state) {
             drop(self.run_unstarted(state, Budget::Unlimited, |_| has_run.replace(true)));
         }

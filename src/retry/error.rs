@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::error::CancelReason;
 use crate::error::panic::TaskPanic;
-use crate::error::{CancelReason, source_of};
 use crate::unwind;
 
 /// The reason why a task was not retried any more.
@@ -76,7 +76,8 @@ impl<E> RetryError<E> {
         self.errors.last.as_ref().expect("a task that is given up has failed")
     }
 
-    /// Returns the error of the last attempt by value.
+    /// Returns the error of the last attempt by value. Use it to reach the source of the error, as
+    /// with [`GroupError::into_failed`](crate::GroupError::into_failed).
     #[must_use]
     pub fn into_last(mut self) -> AttemptError<E> {
         self.errors.last.take().expect("a task that is given up has failed")
@@ -155,22 +156,7 @@ impl<E: fmt::Display> fmt::Display for RetryError<E> {
     }
 }
 
-// `Debug` and `Display` are all that `String`, `anyhow::Error` and boxed errors have.
-impl<E: fmt::Debug + fmt::Display + 'static> Error for AttemptError<E> {
-    /// Returns the error of the attempt, for the types that
-    /// [`GroupError`](crate::GroupError#how-do-i-get-the-error-of-my-task) lists.
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Failed(error) => source_of(error),
-            Self::Panicked(_) => None,
-        }
-    }
-}
-
-impl<E: fmt::Debug + fmt::Display + 'static> Error for RetryError<E> {
-    /// Returns the error of the last attempt, for the types that
-    /// [`GroupError`](crate::GroupError#how-do-i-get-the-error-of-my-task) lists.
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.last().source()
-    }
-}
+// No `source`: it would need `E: Error`, which `String`, `anyhow::Error` and boxed errors are not.
+// See `into_last`.
+impl<E: fmt::Debug + fmt::Display> Error for AttemptError<E> {}
+impl<E: fmt::Debug + fmt::Display> Error for RetryError<E> {}

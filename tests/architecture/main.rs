@@ -20,7 +20,8 @@ const RANKS: &[&[&str]] = &[
     &["task"],
     &["timer"],
     &["pool"],
-    &["group", "retry", "io"],
+    &["group", "io"],
+    &["retry"],
     &["driver", "events", "grpc", "nats"],
     &["models", "compile_fail", "doctests"],
 ];
@@ -28,7 +29,7 @@ const RANKS: &[&[&str]] = &[
 /// The roots of the workspace's crates, in none of which files import each other in a circle.
 const CRATES: [&str; 5] = ["src", "benches/src", "interop/src/bin/nats-drill", "verify/src", "xtask/src"];
 
-/// What may be named in one module only.
+/// What may be named in one module only, or in two that have a bar between them.
 const DOORS: [(&str, &str); 16] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync/native"),
@@ -43,13 +44,13 @@ const DOORS: [(&str, &str); 16] = [
     ("h2::", "grpc"),
     ("http_body::", "grpc"),
     ("async_nats", "nats"),
-    ("futures_core", "nats"),
+    ("futures_core", "nats|group/stream"),
     ("catch_unwind", "unwind"),
     ("resume_unwind", "unwind"),
 ];
 
 /// The only modules with unsafe code, and how many lines of each say so.
-const UNSAFE: [(&str, usize); 2] = [("group/scope", 1), ("task/closure", 15)];
+const UNSAFE: [(&str, usize); 2] = [("group/scope", 2), ("task/closure", 15)];
 
 /// Files that may be longer than 450 lines, and why.
 const LONG: [(&str, &str); 0] = [];
@@ -103,9 +104,9 @@ fn outside_things_come_through_their_doors() {
     for (path, text) in sources() {
         let place = place(&path);
         for (number, line) in code(&text) {
-            for (thing, door) in DOORS {
-                let inside = place == door || place.starts_with(&format!("{door}/"));
-                assert!(inside || !line.contains(thing), "{}:{number}: {thing} belongs to {door}", path.display());
+            for (thing, doors) in DOORS {
+                let inside = doors.split('|').any(|door| place == door || place.starts_with(&format!("{door}/")));
+                assert!(inside || !line.contains(thing), "{}:{number}: {thing} belongs to {doors}", path.display());
             }
         }
     }
@@ -170,7 +171,7 @@ fn functions_are_short() {
 #[test]
 fn the_auto_traits_of_every_public_type_are_asserted() {
     let (root, errors) = (fs::read_to_string("src/lib.rs").unwrap(), fs::read_to_string("tests/errors.rs").unwrap());
-    let traits = ["HandlerResult", "Observer", "TaskResult"];
+    let traits = ["HandlerResult", "Observer", "TaskResult", "TickResult"];
     let faults = ["FailGuard", "Failpoint", "configure"]; // of builds for checks alone
     let exports: Vec<_> = root.split("\npub use ").skip(1).filter_map(|export| export.split(';').next()).collect();
     let exports = exports.join(" ");

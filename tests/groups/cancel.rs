@@ -52,7 +52,7 @@ fn a_token_taken_late_agrees_with_a_token_taken_early() {
                 assert!(!spawner.token().is_cancelled());
             }
             group.spawn(|| Err(1));
-            assert!(matches!(group.wait(), Err(GroupError::Failed(failure)) if failure == 1));
+            assert!(matches!(group.wait(), Err(GroupError::Failed(1))));
             assert_eq!(spawner.token().reason(), Some(CancelReason::GroupEnded));
 
             let group = pool.group();

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, BlockedWorkers, Gate, LIMIT, on_grid, pool, with_watchdog};
-use workcrew::{CancelReason, GroupPolicy, TaskError, TaskFailure, TaskGroup, TimedOut};
+use workcrew::{CancelReason, GroupPolicy, TaskError, TaskGroup, TimedOut};
 
 #[test]
 fn completions_come_as_tasks_end() {
@@ -67,7 +67,7 @@ fn outcomes_that_were_handed_out_do_not_come_back() {
         let mut group = pool.group().policy(GroupPolicy::CollectAll).limit(1).capacity(8);
         group.spawn_all([Ok(1), Err("one"), Ok(2), Err("two")].map(|result| move || result));
         let handed_out: Vec<_> = group.completions().take(2).collect();
-        assert!(matches!(handed_out[..], [(0, Ok(1)), (1, Err(TaskError::Failed(TaskFailure { error: "one", .. })))]));
+        assert!(matches!(handed_out[..], [(0, Ok(1)), (1, Err(TaskError::Failed("one")))]));
         assert_eq!(group.wait_any().unwrap(), 2);
 
         let mut units = pool.group().policy(GroupPolicy::CollectAll).limit(1).capacity(8);

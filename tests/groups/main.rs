@@ -6,6 +6,7 @@ mod common;
 mod any;
 mod cancel;
 mod completions;
+mod dropped;
 mod failed_task;
 mod fairness;
 mod limit;

@@ -6,7 +6,7 @@ use crate::AddAnd;
 use crate::common::{
     self, Counter, DropCounter, Gate, LIMIT, assert_counts_add_up, on_grid, pool, spawn_parked, with_watchdog,
 };
-use workcrew::{GroupError, GroupPolicy, TaskError, TaskFailure, TaskGroup};
+use workcrew::{GroupError, GroupPolicy, TaskError, TaskGroup};
 
 /// Fault 65.
 #[test]
@@ -27,7 +27,7 @@ fn the_first_error_of_each_sequence_is_returned() {
             }
             let found = match group.wait() {
                 Ok(_) => None,
-                Err(GroupError::Failed(failure)) => Some(failure.error),
+                Err(GroupError::Failed(error)) => Some(error),
                 Err(other) => panic!("{other}"),
             };
             assert_eq!(found, expected);
@@ -69,10 +69,10 @@ fn a_wait_returns_when_running_siblings_have_ended() {
         gate.wait_started(1);
         group.spawn(|| Err("early"));
         let token = group.token().clone();
-        let waiter = spawn_parked(move || (group.wait().map(drop).unwrap_err().into_failed().unwrap(), ended.get()));
+        let waiter = spawn_parked(move || (group.wait().map(drop).unwrap_err().to_string(), ended.get()));
         assert!(token.wait_timeout(LIMIT) && !waiter.is_finished());
         gate.open();
-        assert_eq!(waiter.join().unwrap(), ("early", 1));
+        assert_eq!(waiter.join().unwrap(), ("early".to_owned(), 1));
     });
 }
 
@@ -113,7 +113,7 @@ fn collect_all_runs_all_tasks_and_returns_each_outcome() {
         for (n, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
                 Ok(value) => assert_eq!((n % 3, value), (0, n)),
-                Err(TaskError::Failed(failure)) => assert_eq!((n % 3, failure.error), (1, n)),
+                Err(TaskError::Failed(value)) => assert_eq!((n % 3, value), (1, n)),
                 Err(TaskError::Panicked(_)) => assert_eq!(n % 3, 2),
                 Err(other) => panic!("{other}"),
             }
@@ -146,7 +146,7 @@ fn the_first_success_cancels_the_rest() {
 
         let group = pool.group().policy(GroupPolicy::FirstSuccess);
         group.spawn_all(["a", "b", "c"].map(|error| move || Err::<(), _>(error)));
-        assert!(matches!(group.wait_any(), Err(GroupError::Failed(TaskFailure { error: "a" | "b" | "c", .. }))));
+        assert!(matches!(group.wait_any(), Err(GroupError::Failed("a" | "b" | "c"))));
     });
 }
 

@@ -1,99 +1,122 @@
-//! What debug builds say of a group that is dropped without a wait.
+//! Groups that no thread waits for: they keep no outcome, and end with their last spawner.
 
-use std::panic::{self, AssertUnwindSafe};
-use std::time::Duration;
+use crate::common::{BlockedWorkers, Counter, DropCounter, Gate, assert_counts_add_up, on_grid, quiet_panics};
+use workcrew::{GroupPolicy, Spawner, TaskGroup, WorkerPool};
 
-use crate::common::{BlockedWorkers, pool, quiet_panics, run_child};
-use workcrew::{TaskGroup, WorkerPool};
+type Lane = Spawner<Result<DropCounter, DropCounter>>;
 
-/// What every line begins with.
-const SAYS: &str = "workcrew: the group";
-
-/// Makes a group that has tasks to start.
-#[track_caller]
-fn with_tasks(pool: &WorkerPool) -> TaskGroup<()> {
-    let group = pool.group();
-    group.spawn(|| ());
-    group.spawn(|| ());
-    group
-}
-
-#[test]
-#[ignore = "run by other tests, in a process of its own"]
-fn child_drops_groups() {
-    let pool = pool(1, 8);
-    let wedge = BlockedWorkers::new(&pool);
-    // Twice at the same place, once at another.
-    for _ in 0..2 {
-        drop(with_tasks(&pool));
+/// Spawns tasks that succeed, fail and panic; each outcome is counted when it is dropped.
+fn spawn_some(lane: &Lane, tasks: usize, dropped: &Counter) {
+    for number in 0..tasks {
+        let outcome = DropCounter(dropped.clone());
+        lane.spawn(move || match number % 3 {
+            0 => Ok(outcome),
+            1 => Err(outcome),
+            _ => panic!("{}", outcome.0.get()),
+        });
     }
-    eprintln!("line {}", line!() - 2);
-    let labelled = pool.group::<()>().label("reports");
-    eprintln!("line {}", line!() - 1);
-    labelled.spawn(|| ());
-    drop(labelled);
-    wedge.open();
 }
 
+fn lane(pool: &WorkerPool) -> TaskGroup<Result<DropCounter, DropCounter>> {
+    pool.group().limit(1).capacity(64).policy(GroupPolicy::CollectAll)
+}
+
+/// Fault 285.
 #[test]
-#[ignore = "run by other tests, in a process of its own"]
-fn child_ends_groups_on_purpose() {
+fn a_group_that_was_turned_into_a_spawner_keeps_no_outcome() {
     quiet_panics();
-    let pool = pool(1, 8);
-    let wedge = BlockedWorkers::new(&pool);
-    drop(pool.group::<()>());
-    let cancelled = with_tasks(&pool);
-    cancelled.cancel();
-    drop(cancelled);
-    let by_token = with_tasks(&pool);
-    by_token.token().cancel();
-    drop(by_token);
-    let Err(too_long) = with_tasks(&pool).wait_timeout(Duration::ZERO) else { panic!("no worker is free") };
-    drop(too_long);
-    let mut iterated = with_tasks(&pool);
-    assert!(iterated.completions().next_timeout(Duration::ZERO).is_err());
-    drop(iterated);
-    let unwinding = panic::catch_unwind(AssertUnwindSafe(|| {
-        let _group = with_tasks(&pool);
-        panic::resume_unwind(Box::new("unwinds"));
-    }));
-    assert!(unwinding.is_err());
-    wedge.open();
-    // All tasks are done, and their values are dropped.
-    let done = with_tasks(&pool);
-    pool.wait_idle();
-    drop(done);
-    let first = pool.group();
-    first.spawn_all([Ok::<_, ()>(1); 20].map(|result| move || result));
-    assert_eq!(first.wait_any().unwrap(), 1);
+    on_grid(|pool| {
+        let dropped = Counter::new();
+        let group = lane(&pool);
+        spawn_some(&group.spawner(), 30, &dropped);
+        pool.wait_idle();
+        assert_eq!(dropped.get(), 10, "a group keeps its values and errors for a wait");
+        let lane = group.into_spawner();
+        assert_eq!(dropped.get(), 30, "what it has kept is dropped");
+        for round in 1..=10 {
+            spawn_some(&lane, 30, &dropped);
+            pool.wait_idle();
+            assert_eq!(dropped.get(), 30 * (round + 1));
+        }
+        assert!(!lane.token().is_cancelled());
+        drop(lane);
+        assert_counts_add_up(&pool);
+    });
 }
 
-fn stderr(test: &str) -> String {
-    let child = run_child(test, &[]);
-    assert!(child.status.success(), "{child:?}");
-    String::from_utf8(child.stderr).unwrap()
-}
-
-/// Fault 349.
+/// Fault 285.
 #[test]
-fn a_group_that_is_dropped_without_a_wait_says_so_once_for_each_place_in_debug_builds() {
-    let told = stderr("unwaited::child_drops_groups");
-    let lines: Vec<_> = told.lines().filter(|line| line.starts_with(SAYS)).collect();
-    if !cfg!(debug_assertions) {
-        assert!(lines.is_empty(), "{told}");
-        return;
+fn dropping_the_last_spawner_cancels_what_has_not_started() {
+    on_grid(|pool| {
+        for clones in [0, 2] {
+            let (lane, gate, ran) =
+                (pool.group::<()>().limit(1).capacity(64).into_spawner(), Gate::new(), Counter::new());
+            let inside = gate.clone();
+            lane.spawn(move || inside.pass());
+            gate.wait_started(1);
+            let before = pool.metrics().tasks_cancelled;
+            for _ in 0..5 {
+                let ran = ran.clone();
+                lane.spawn(move || ran.add());
+            }
+            let (token, clones) = (lane.token().clone(), vec![lane.clone(); clones]);
+            drop(lane);
+            assert_eq!(token.is_cancelled(), clones.is_empty(), "its clones own the group as well");
+            drop(clones);
+            assert!(token.is_cancelled());
+            assert_eq!((ran.get(), pool.metrics().tasks_cancelled - before), (0, 5));
+            gate.open();
+            pool.wait_idle();
+        }
+    });
+}
+
+/// Spawns a task that spawns the next, each with a spawner of its own.
+fn descend(lane: Spawner<()>, ran: Counter, left: usize) {
+    if left > 0 {
+        lane.clone().spawn(move || {
+            ran.add();
+            descend(lane, ran, left - 1);
+        });
     }
-    let places: Vec<_> = told.lines().filter_map(|line| line.strip_prefix("line ")).collect();
-    assert!(lines.len() == 2 && places.len() == 2, "{told}");
-    let place = |line: &str| format!("made at {}:{line}:", file!());
-    assert!(lines[0].contains(&place(places[0])) && lines[0].contains("unstarted tasks (2)"), "{told}");
-    assert!(lines[1].starts_with("workcrew: the group `reports` made at ") && lines[1].contains("(1)"), "{told}");
-    assert!(lines[1].contains(&place(places[1])), "{told}");
 }
 
-/// Fault 349.
+/// Fault 285.
 #[test]
-fn a_group_that_is_ended_on_purpose_says_nothing_when_it_is_dropped() {
-    let told = stderr("unwaited::child_ends_groups_on_purpose");
-    assert!(!told.contains(SAYS), "{told}");
+fn a_spawner_that_a_queued_task_holds_keeps_the_group_open() {
+    on_grid(|pool| {
+        let blocked = BlockedWorkers::new(&pool);
+        let (lane, ran) = (pool.group::<()>().limit(1).capacity(64).into_spawner(), Counter::new());
+        descend(lane.clone(), ran.clone(), 5);
+        let token = lane.token().clone();
+        drop(lane);
+        assert!(!token.is_cancelled());
+        blocked.open();
+        pool.wait_idle();
+        assert!(token.is_cancelled(), "the last spawner is gone");
+        assert_eq!(ran.get(), 5);
+        assert_counts_add_up(&pool);
+    });
+}
+
+/// Fault 285.
+#[test]
+fn the_policy_of_a_group_without_a_wait_still_counts() {
+    on_grid(|pool| {
+        let blocked = BlockedWorkers::new(&pool);
+        let (lane, ran) = (pool.group().limit(1).capacity(64).into_spawner(), Counter::new());
+        for number in 0..4 {
+            let ran = ran.clone();
+            lane.spawn(move || {
+                ran.add();
+                if number == 1 { Err("failed") } else { Ok(()) }
+            });
+        }
+        blocked.open();
+        pool.wait_idle();
+        assert_eq!(ran.get(), 2, "the failure cancels the rest");
+        assert!(lane.token().is_cancelled());
+        assert!(lane.try_spawn(|| Ok(())).is_err());
+        assert_counts_add_up(&pool);
+    });
 }

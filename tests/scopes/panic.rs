@@ -75,7 +75,7 @@ fn bombs_in_every_place_of_a_scope_are_contained() {
                 Ok(result) => assert!(!body_panics && result.is_err()),
                 Err(payload) => assert_eq!(payload.downcast_ref(), Some(&"body")),
             }
-            kept.into_inner().unwrap().into_iter().for_each(|bomb| contained(GroupError::Failed(bomb.into())));
+            kept.into_inner().unwrap().into_iter().for_each(|bomb| contained(GroupError::Failed(bomb)));
             assert_eq!(bombs.get(), 4, "each has gone off once");
             assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
         }

@@ -1,15 +1,15 @@
 //! A group whose tasks wait at gates, and its model.
 //!
-//! The pool runs nothing else, so the group's oldest tasks start, as many as its limit and the workers allow. Outcomes land
-//! one at a time, so which failure or success came first is determined.
+//! The pool runs nothing else, so the oldest tasks of the group start, as many as its limit and the
+//! workers allow. Tasks end one at a time, so it is known which failure or success came first.
 
 use std::collections::VecDeque;
 
-use workcrew::{CancelReason, FailedTask, GroupError, GroupPolicy, Progress, TaskError, TaskGroup, WorkerPool};
+use workcrew::{CancelReason, GroupError, GroupPolicy, Progress, TaskError, TaskFailure, TaskGroup, WorkerPool};
 
 use crate::gates::{Gate, Order, Started, agree};
 
-/// One step of a program. Numbers choose among what there is, so every program can be done.
+/// One step of a program. A number selects among the existing tasks, so every program can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Add a task if there is room.
@@ -26,12 +26,12 @@ pub enum Step {
     CancelToken,
     /// Change the number of workers.
     Resize(u8),
-    /// Cancel what the pool has queued.
+    /// Cancel the queued tasks of the pool.
     ShutdownNow,
 }
 
 impl Step {
-    /// The step that two bytes stand for.
+    /// Makes a step from two bytes.
     #[must_use]
     pub fn from_bytes([kind, which]: [u8; 2]) -> Self {
         match kind % 16 {
@@ -48,21 +48,21 @@ impl Step {
     }
 }
 
-/// How the group is made.
+/// The settings of the group.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Of the pool.
+    /// The workers of the pool.
     pub workers: usize,
-    /// The most tasks that run at once.
+    /// The maximum number of running tasks.
     pub limit: usize,
-    /// The most tasks that wait.
+    /// The maximum number of waiting tasks.
     pub capacity: usize,
-    /// What cancels the rest.
+    /// When the group cancels its other tasks.
     pub policy: GroupPolicy,
 }
 
 impl Settings {
-    /// The settings that four bytes stand for.
+    /// Makes settings from four bytes.
     #[must_use]
     pub fn from_bytes([workers, limit, capacity, policy]: [u8; 4]) -> Self {
         Self {
@@ -98,15 +98,15 @@ struct Machine {
     closed: Option<CancelReason>,
     pool_closed: bool,
     /// The task that failed or panicked first, and the one that succeeded first.
-    first_trouble: Option<usize>,
+    first_failure: Option<usize>,
     first_success: Option<usize>,
 }
 
-/// Does the steps to a group and to the model; `waits` chooses the way to wait at the end.
+/// Applies the steps to a group and to the model. `waits` selects how it waits at the end.
 ///
 /// # Errors
 ///
-/// The first thing in which they differ.
+/// Returns the first difference.
 pub fn run(settings: Settings, steps: &[Step], waits: u8) -> Result<(), String> {
     let Settings { workers, limit, capacity, policy } = settings;
     let pool = WorkerPool::builder().workers(workers).queue_capacity(1).build().map_err(|error| error.to_string())?;
@@ -124,7 +124,7 @@ pub fn run(settings: Settings, steps: &[Step], waits: u8) -> Result<(), String> 
         has_started: Vec::new(),
         closed: None,
         pool_closed: false,
-        first_trouble: None,
+        first_failure: None,
         first_success: None,
     };
     for (number, step) in steps.iter().enumerate() {
@@ -155,7 +155,8 @@ impl Machine {
             }
             Step::Resize(to) => {
                 let workers = 1 + usize::from(to % 3);
-                // A worker that leaves may take one more task on its way, so a pool shrinks here only when it is full.
+                // A worker that leaves may take one more task on its way, so a pool shrinks here
+                // only when it is full.
                 if workers >= self.settings.workers && self.pool.resize(workers).is_ok() {
                     self.settings.workers = workers;
                 }
@@ -196,7 +197,7 @@ impl Machine {
         if end == End::Succeeded {
             self.first_success.get_or_insert(task);
         } else {
-            self.first_trouble.get_or_insert(task);
+            self.first_failure.get_or_insert(task);
         }
         let decides = match self.settings.policy {
             GroupPolicy::FailFast => end != End::Succeeded,
@@ -217,7 +218,7 @@ impl Machine {
         }
     }
 
-    /// Lets the model's workers take what they can, and waits until the group agrees.
+    /// Starts all tasks that can start in the model, and waits until the group agrees.
     fn settle(&mut self) -> Result<(), String> {
         while self.running.len() < self.settings.limit.min(self.settings.workers) {
             let Some(task) = self.unstarted.pop_front() else { break };
@@ -235,11 +236,11 @@ impl Machine {
     }
 
     fn wait(self, waits: u8) -> Result<(), String> {
-        let Self { group, ends, pool, settings, first_trouble, first_success, .. } = self;
+        let Self { group, ends, pool, settings, first_failure, first_success, .. } = self;
         let ends: Vec<End> = ends.into_iter().flatten().collect();
         match waits % 4 {
             0 => check_all(&ends, &group.wait_all())?,
-            1 => check_wait(&ends, settings.policy, first_trouble, first_success, &group.wait())?,
+            1 => check_wait(&ends, settings.policy, first_failure, first_success, &group.wait_with_task())?,
             2 => match (group.wait_any(), first_success) {
                 (Ok(value), Some(first)) if value == first => {}
                 (Err(_), None) => {}
@@ -270,12 +271,12 @@ impl Machine {
     }
 }
 
-/// Every outcome, in the order of spawning.
+/// Returns every outcome, in the order of spawning.
 fn check_all(ends: &[End], outcomes: &[Result<usize, TaskError<usize>>]) -> Result<(), String> {
     for (index, (end, outcome)) in ends.iter().zip(outcomes).enumerate() {
         let agrees = match (end, outcome) {
             (End::Succeeded, Ok(value)) => *value == index,
-            (End::Failed, Err(TaskError::Failed(failure))) => *failure == index && is_task(failure.task(), index),
+            (End::Failed, Err(TaskError::Failed(value))) => *value == index,
             (End::Panicked, Err(TaskError::Panicked(_))) => true,
             (End::Cancelled(reason), Err(TaskError::Cancelled(found))) => reason == found,
             _ => false,
@@ -287,18 +288,13 @@ fn check_all(ends: &[End], outcomes: &[Result<usize, TaskError<usize>>]) -> Resu
     if ends.len() == outcomes.len() { Ok(()) } else { Err(format!("{} outcomes", outcomes.len())) }
 }
 
-/// Returns `true` if the error names the task.
-fn is_task(task: Option<&FailedTask>, index: usize) -> bool {
-    task.is_some_and(|task| task.index() == Some(index))
-}
-
 /// Checks for all values, or the first failure.
 fn check_wait(
     ends: &[End],
     policy: GroupPolicy,
-    first_trouble: Option<usize>,
+    first_failure: Option<usize>,
     first_success: Option<usize>,
-    answer: &Result<Vec<usize>, GroupError<usize>>,
+    answer: &Result<Vec<usize>, GroupError<TaskFailure<usize>>>,
 ) -> Result<(), String> {
     let values: Vec<usize> = (0..ends.len()).filter(|task| ends[*task] == End::Succeeded).collect();
     let is_success = values.len() == ends.len() || (policy == GroupPolicy::FirstSuccess && first_success.is_some());
@@ -306,11 +302,11 @@ fn check_wait(
         Ok(found) => is_success && *found == values,
         Err(GroupError::Failed(failure)) => {
             let task = failure.error;
-            !is_success && first_trouble == Some(task) && ends[task] == End::Failed && is_task(failure.task(), task)
+            !is_success && first_failure == Some(task) && ends[task] == End::Failed && failure.task().index() == Some(task)
         }
-        Err(GroupError::Panicked(_)) => !is_success && first_trouble.is_some_and(|task| ends[task] == End::Panicked),
+        Err(GroupError::Panicked(_)) => !is_success && first_failure.is_some_and(|task| ends[task] == End::Panicked),
         Err(GroupError::Cancelled(reason)) => {
-            !is_success && first_trouble.is_none() && ends.contains(&End::Cancelled(*reason))
+            !is_success && first_failure.is_none() && ends.contains(&End::Cancelled(*reason))
         }
         Err(_) => false,
     };

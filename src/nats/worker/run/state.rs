@@ -49,6 +49,11 @@ pub(crate) struct WorkerRun {
     pub(crate) state: State,
     /// The stream and the consumer of current deliveries, once they are known.
     pub(crate) origin: Option<Origin>,
+    /// Whether jobs that are older than the consumer may have a history.
+    pub(crate) has_history: bool,
+    /// How often the connection or the consumer was lost. The server may have returned with an
+    /// older state of the stream.
+    pub(crate) doubts: u64,
     pub(crate) clock: Arc<ServerClock>,
     pub(crate) lease: Lease,
     pub(crate) solo: Solo,
@@ -63,6 +68,8 @@ pub(crate) struct WorkerRun {
     pub(crate) failures: u32,
     /// Whether the connection was lost since the last success.
     pub(crate) was_disconnected: bool,
+    /// Whether a report about the end of the pool has left a task behind.
+    pub(crate) is_left_behind: bool,
     /// The parent of all jobs' tokens; cancelled when a drain takes too long.
     pub(crate) token: CancellationToken,
     pub(crate) sleep: Pin<Box<Sleep>>,
@@ -101,6 +108,8 @@ impl WorkerRun {
             acks: PendingAcks::default(),
             state: State::Pausing { until: now },
             origin: None,
+            has_history: false,
+            doubts: 0,
             clock: Arc::new(ServerClock::new()),
             lease: Lease::default(),
             solo: Solo::None,
@@ -110,6 +119,7 @@ impl WorkerRun {
             prepare_count: 0,
             failures: 0,
             was_disconnected: false,
+            is_left_behind: false,
             token: CancellationToken::new(),
             sleep: Box::pin(io::sleep(Duration::ZERO)),
             wakes_at: now,

@@ -12,7 +12,7 @@ use crate::results::Results;
 const BEGIN: &str = "<!-- performance: written by cargo bench --bench compare -- --write -->";
 const END: &str = "<!-- performance: end -->";
 
-/// Writes the summary into the README, everything into `docs/performance.md`, and the chart beside it.
+/// Writes bars into the README, everything into `docs/performance.md`, and the chart beside it.
 ///
 /// # Errors
 ///
@@ -22,7 +22,7 @@ pub(crate) fn write(results: &Results) -> Result<Vec<PathBuf>, Error> {
     let readme = root.join("README.md");
     let docs = root.join("docs").join("performance.md");
     let chart = root.join("docs").join("performance.svg");
-    let summary = format!("{}\n{}", markdown::short_summary(results), markdown::measured_with(results));
+    let summary = format!("{}\n{}", markdown::bars(results), markdown::measured_with(results));
     replace(&readme, &summary)?;
     replace(&docs, &markdown::report(results))?;
     fs::write(&chart, chart::svg(results, Placement::Free)).map_err(|error| file_error(&chart, error))?;

@@ -66,7 +66,7 @@ pub enum JoinError {
     /// The task was cancelled.
     ///
     /// A closure was cancelled before it started. A future that is
-    /// [driven](crate#how-do-i-use-it-from-async-code), such as a remote call, may have been
+    /// [driven](crate#async-code), such as a remote call, may have been
     /// polled, so the remote side may have acted.
     #[error("task {0}")]
     Cancelled(CancelReason),

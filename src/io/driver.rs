@@ -136,7 +136,7 @@ impl Driver {
     /// If the limit of futures in flight is reached, blocks until one has ended or the pool is
     /// closed. On a worker of the pool, and inside a future, it does not block: the future is
     /// spawned, and starts when another has ended. Where this may block, hold no
-    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that the futures take.
+    /// [lock](crate#locks-and-submissions) that the futures take.
     ///
     /// [`JoinHandle::cancel`] drops the future on the I/O thread, soon after it returns.
     ///

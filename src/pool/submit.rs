@@ -56,7 +56,7 @@ pub(crate) enum WaitMode {
 /// run the job at once. If the worker already runs 16 jobs nested in each other, they queue it
 /// beyond the capacity. The other forms refuse the job. A job that is run at once runs under the
 /// locks that the submitting task holds, so [hold none that tasks
-/// take](crate#may-i-hold-a-lock-while-i-submit).
+/// take](crate#locks-and-submissions).
 impl WorkerPool {
     /// Submits a closure to be run by a worker, without a handle.
     ///
@@ -65,7 +65,7 @@ impl WorkerPool {
     /// [`WorkerPoolBuilder::on_panic`](crate::WorkerPoolBuilder::on_panic).
     ///
     /// May wait for room or run the closure in place: hold no
-    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
+    /// [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl WorkerPool {
     /// closure in place. `Duration::MAX` means forever.
     ///
     /// Waits for room under every [policy](crate::Overflow), and under your
-    /// [locks](crate#may-i-hold-a-lock-while-i-submit).
+    /// [locks](crate#locks-and-submissions).
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl WorkerPool {
     /// Submits a task and returns the handle for its result.
     ///
     /// May wait for room or run the closure in place: hold no
-    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
+    /// [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Errors
     ///
@@ -190,7 +190,7 @@ impl WorkerPool {
     /// place. `Duration::MAX` means forever.
     ///
     /// Waits for room under every [policy](crate::Overflow), and under your
-    /// [locks](crate#may-i-hold-a-lock-while-i-submit).
+    /// [locks](crate#locks-and-submissions).
     ///
     /// # Errors
     ///

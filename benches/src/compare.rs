@@ -62,7 +62,7 @@ fn run(task: Task) -> Result<(), Error> {
         Task::Run(selection) => measure(&selection)?,
         Task::Compare { selection, write } => {
             let results = compare(&selection)?;
-            println!("{}", if selection.scale == Scale::Full { markdown::report(&results) } else { short(&results) });
+            println!("{}", if selection.scale == Scale::Full { everything(&results) } else { short(&results) });
             if write {
                 for path in publish::write(&results)? {
                     println!("wrote {}", path.display());
@@ -71,6 +71,11 @@ fn run(task: Task) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The report and the tables.
+fn everything(results: &Results) -> String {
+    format!("{}{}", markdown::report(results), markdown::tables(results))
 }
 
 /// Returns the report of a short run.

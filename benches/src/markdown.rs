@@ -12,22 +12,24 @@ use crate::workloads::{Entry, WORKLOADS};
 /// What a table says where nothing was measured.
 const NOTHING: &str = "–";
 
-/// Everything.
+/// The summary, the targets and the exact counts.
 pub(crate) fn report(results: &Results) -> String {
-    let mut text = String::from("### Targets\n\n");
-    text += &targets(results);
-    text += "\n### Summary\n\n";
+    let mut text = String::from("### Summary\n\n");
     text += &summary(results);
+    text += "\n### Targets\n\n";
+    text += &targets(results);
     text += "\n### Measured with\n\n";
     text += &measured_with(results);
-    for entry in &WORKLOADS {
-        text += &workload(results, entry);
-    }
     if !results.counts.is_empty() {
         text += "\n### Exact counts\n\n";
         text += &counts(results);
     }
     text
+}
+
+/// The table of each workload.
+pub(crate) fn tables(results: &Results) -> String {
+    WORKLOADS.iter().map(|entry| workload(results, entry)).collect()
 }
 
 pub(crate) fn measured_with(results: &Results) -> String {

@@ -12,7 +12,7 @@ use crate::results::Results;
 const BEGIN: &str = "<!-- performance: written by cargo bench --bench compare -- --write -->";
 const END: &str = "<!-- performance: end -->";
 
-/// Writes bars into the README, everything into `docs/performance.md`, and the chart beside it.
+/// Writes bars into the README, the report and the tables into the pages of `docs`, and the chart beside them.
 ///
 /// # Errors
 ///
@@ -20,13 +20,14 @@ const END: &str = "<!-- performance: end -->";
 pub(crate) fn write(results: &Results) -> Result<Vec<PathBuf>, Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the member lies in the workspace");
     let readme = root.join("README.md");
-    let docs = root.join("docs").join("performance.md");
-    let chart = root.join("docs").join("performance.svg");
+    let [report, tables, chart] =
+        ["performance.md", "performance-tables.md", "performance.svg"].map(|name| root.join("docs").join(name));
     let summary = format!("{}\n{}", markdown::bars(results), markdown::measured_with(results));
     replace(&readme, &summary)?;
-    replace(&docs, &markdown::report(results))?;
+    replace(&report, &markdown::report(results))?;
+    replace(&tables, &markdown::tables(results))?;
     fs::write(&chart, chart::svg(results, Placement::Free)).map_err(|error| file_error(&chart, error))?;
-    Ok(vec![readme, docs, chart])
+    Ok(vec![readme, report, tables, chart])
 }
 
 /// Replaces what stands between the marks.

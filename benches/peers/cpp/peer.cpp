@@ -111,7 +111,7 @@ long fib(int n) {
     return left + right;
 }
 
-std::string play(const std::string &workload) {
+std::string run_round(const std::string &workload) {
     if (workload == "w1_submit") {
         return timed(1, submit_jobs, [] { run_group(submit_jobs); });
     }
@@ -150,13 +150,13 @@ int main() {
     std::unique_ptr<tbb::task_arena> arena;
     for (std::string line; std::getline(std::cin, line);) {
         std::istringstream order(line);
-        std::string workload, contender;
+        std::string workload, candidate;
         int workers = 0;
-        order >> workload >> contender >> workers;
+        order >> workload >> candidate >> workers;
         if (!arena) {
             control = std::make_unique<tbb::global_control>(tbb::global_control::max_allowed_parallelism, workers);
             arena = std::make_unique<tbb::task_arena>(workers);
         }
-        std::cout << arena->execute([&workload] { return play(workload); }) << std::endl;
+        std::cout << arena->execute([&workload] { return run_round(workload); }) << std::endl;
     }
 }

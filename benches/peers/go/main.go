@@ -32,8 +32,8 @@ const (
 	depth              = 24
 )
 
-// What a turn brought.
-type turn struct {
+// The result of a round.
+type measurement struct {
 	jobs        int
 	ran         []int64 // of each batch, where it is in question
 	nanoseconds []float64
@@ -83,8 +83,8 @@ func empty(number int) func() {
 	}
 }
 
-func timed(batches, jobsPerBatch int, run func()) turn {
-	t := turn{jobs: batches * jobsPerBatch}
+func timed(batches, jobsPerBatch int, run func()) measurement {
+	t := measurement{jobs: batches * jobsPerBatch}
 	for i := 0; i < batches; i++ {
 		started := time.Now()
 		run()
@@ -93,7 +93,7 @@ func timed(batches, jobsPerBatch int, run func()) turn {
 	return t
 }
 
-func (p *pool) submit() turn {
+func (p *pool) submit() measurement {
 	return timed(1, submitJobs, func() {
 		for i := 0; i < submitJobs; i++ {
 			p.jobs <- empty(i)
@@ -102,7 +102,7 @@ func (p *pool) submit() turn {
 	})
 }
 
-func (p *pool) submitFromMany() turn {
+func (p *pool) submitFromMany() measurement {
 	return timed(1, submitJobs, func() {
 		var done sync.WaitGroup
 		done.Add(producers)
@@ -125,8 +125,8 @@ func (p *pool) join() {
 	<-result
 }
 
-func (p *pool) joinAfterIdleness() turn {
-	t := turn{jobs: joinsAfterIdleness}
+func (p *pool) joinAfterIdleness() measurement {
+	t := measurement{jobs: joinsAfterIdleness}
 	for i := 0; i < joinsAfterIdleness; i++ {
 		for idle := time.Now(); time.Since(idle) < idleness; {
 		}
@@ -137,7 +137,7 @@ func (p *pool) joinAfterIdleness() turn {
 	return t
 }
 
-func (p *pool) group() turn {
+func (p *pool) group() measurement {
 	return timed(groups, tasks, func() {
 		var done sync.WaitGroup
 		done.Add(tasks)
@@ -168,7 +168,7 @@ func (p *pool) grow(depth int, done *sync.WaitGroup) {
 	}
 }
 
-func (p *pool) tree() turn {
+func (p *pool) tree() measurement {
 	jobs, next := 1, 1
 	for i := 0; i < depth; i++ {
 		jobs, next = next, jobs+next
@@ -211,7 +211,7 @@ func (g *errgroup) wait() error {
 	return g.err
 }
 
-func errgroupOf1000() turn {
+func errgroupOf1000() measurement {
 	return timed(groups, tasks, func() {
 		g, _ := newErrgroup()
 		for i := 0; i < tasks; i++ {
@@ -228,7 +228,7 @@ func errgroupOf1000() turn {
 }
 
 // The spawner stops when it sees the cancellation, and so does a task that has not begun, as one writes it by hand.
-func failingErrgroup() turn {
+func failingErrgroup() measurement {
 	var rans []int64
 	failure := errors.New("the hundredth")
 	t := timed(failingGroups, 1, func() {
@@ -256,8 +256,8 @@ func failingErrgroup() turn {
 	return t
 }
 
-func play(workload, contender string, p *pool) (turn, error) {
-	if contender == "go_errgroup" {
+func runRound(workload, candidate string, p *pool) (measurement, error) {
+	if candidate == "go_errgroup" {
 		switch workload {
 		case "w4_group":
 			return errgroupOf1000(), nil
@@ -279,12 +279,12 @@ func play(workload, contender string, p *pool) (turn, error) {
 	case "w6t_tree":
 		return p.tree(), nil
 	}
-	return turn{}, fmt.Errorf("no workload %s for %s", workload, contender)
+	return measurement{}, fmt.Errorf("no workload %s for %s", workload, candidate)
 }
 
-func offer(contender string, workloads ...string) {
+func offer(candidate string, workloads ...string) {
 	for _, workload := range workloads {
-		fmt.Printf("offers\t%s\t%s\n", workload, contender)
+		fmt.Printf("offers\t%s\t%s\n", workload, candidate)
 	}
 }
 
@@ -292,22 +292,22 @@ func main() {
 	fmt.Printf("version\t%s\n", runtime.Version())
 	capacities := map[string]int{"go_channel_1024": 1024, "go_channel_100": 100}
 	pools := map[string]*pool{}
-	for _, contender := range []string{"go_channel_1024", "go_channel_100"} {
-		offer(contender, "w1_submit", "w2_producers", "w3_join", "w3_join_idle", "w4_group", "w6t_tree")
+	for _, candidate := range []string{"go_channel_1024", "go_channel_100"} {
+		offer(candidate, "w1_submit", "w2_producers", "w3_join", "w3_join_idle", "w4_group", "w6t_tree")
 	}
 	offer("go_errgroup", "w4_group", "w5_first_error")
 	fmt.Println("ready")
 	for orders := bufio.NewScanner(os.Stdin); orders.Scan(); {
 		order := strings.Split(orders.Text(), "\t")
-		contender := order[1]
-		if capacity, ok := capacities[contender]; ok && pools[contender] == nil {
+		candidate := order[1]
+		if capacity, ok := capacities[candidate]; ok && pools[candidate] == nil {
 			workers, err := strconv.Atoi(order[2])
 			if err != nil {
 				panic(err)
 			}
-			pools[contender] = newPool(capacity, workers)
+			pools[candidate] = newPool(capacity, workers)
 		}
-		t, err := play(order[0], contender, pools[contender])
+		t, err := runRound(order[0], candidate, pools[candidate])
 		if err != nil {
 			panic(err)
 		}

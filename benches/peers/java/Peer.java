@@ -39,7 +39,7 @@ final class Peer {
     final ThreadPoolExecutor pool;
     final int workers;
 
-    Peer(String contender, int workers) {
+    Peer(String candidate, int workers) {
         RejectedExecutionHandler put = (job, pool) -> {
             try {
                 pool.getQueue().put(job);
@@ -48,7 +48,7 @@ final class Peer {
             }
         };
         RejectedExecutionHandler full =
-                contender.equals(CALLER_RUNS) ? new ThreadPoolExecutor.CallerRunsPolicy() : put;
+                candidate.equals(CALLER_RUNS) ? new ThreadPoolExecutor.CallerRunsPolicy() : put;
         this.workers = workers;
         pool = new ThreadPoolExecutor(workers, workers, 1, TimeUnit.DAYS, new ArrayBlockingQueue<>(CAPACITY), full);
         pool.prestartAllCoreThreads();
@@ -166,7 +166,7 @@ final class Peer {
         });
     }
 
-    String play(String workload) throws Exception {
+    String runRound(String workload) throws Exception {
         switch (workload) {
             case "w1_submit":
                 return timed(1, SUBMIT_JOBS, () -> {
@@ -190,9 +190,9 @@ final class Peer {
 
     public static void main(String[] arguments) throws Exception {
         System.out.println("version\t" + System.getProperty("java.vm.name") + " " + Runtime.version());
-        for (String contender : new String[] {CALLER_RUNS, BLOCKING_PUT}) {
+        for (String candidate : new String[] {CALLER_RUNS, BLOCKING_PUT}) {
             for (String workload : WORKLOADS) {
-                System.out.println("offers\t" + workload + "\t" + contender);
+                System.out.println("offers\t" + workload + "\t" + candidate);
             }
         }
         // A worker that puts into its own full queue may wait for ever, so only one of them grows a tree.
@@ -203,8 +203,8 @@ final class Peer {
         for (String line = orders.readLine(); line != null; line = orders.readLine()) {
             String[] order = line.split("\t");
             int workers = Integer.parseInt(order[2]);
-            Peer peer = peers.computeIfAbsent(order[1], contender -> new Peer(contender, workers));
-            System.out.println(peer.play(order[0]));
+            Peer peer = peers.computeIfAbsent(order[1], candidate -> new Peer(candidate, workers));
+            System.out.println(peer.runRound(order[0]));
         }
         System.exit(0);
     }

@@ -175,3 +175,51 @@
 //! let text = String::new();
 //! let submission = pool.spawn_async(|| assert!(text.is_empty()));
 //! ```
+//!
+//! A task of a group cannot own the group. It owns a spawner instead.
+//!
+//! ```compile_fail,E0505
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let group = pool.group();
+//! group.spawn(move || group.spawn(|| ()));
+//! ```
+//!
+//! A task of a group cannot borrow the group.
+//!
+//! ```compile_fail,E0373
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let group = pool.group();
+//! group.spawn(|| group.spawn(|| ()));
+//! ```
+//!
+//! `execute` takes no async closure, whose future would not run.
+//!
+//! ```compile_fail,E0271
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.execute(async || ());
+//! ```
+//!
+//! A pool runs closures and not futures.
+//!
+//! ```compile_fail,E0277
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.spawn(async { 1 });
+//! ```
+//!
+//! `try_map` takes a function that returns a `Result`; `map` takes any other.
+//!
+//! ```compile_fail,E0308
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let squares = pool.try_map(0..3, |n| n * n);
+//! ```
+//!
+//! Closures with `?` need the type of their error.
+//!
+//! ```compile_fail,E0282
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let group = pool.group();
+//! group.spawn(|| {
+//!     std::fs::metadata("src")?;
+//!     Ok(())
+//! });
+//! ```

@@ -146,6 +146,21 @@
 //! full runs the job at once. A wait that can never end, such as that of a task that joins itself,
 //! is an [error](JoinError::WouldDeadlock).
 //!
+//! A `WorkerPool` is a handle, and such a task owns a clone of it:
+//!
+//! ```
+//! # let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+//! let own = pool.clone();
+//! let sum = pool.spawn(move || {
+//!     let half = own.spawn(|| (1..=50).sum::<u32>()).expect("the pool is open");
+//!     (51..=100).sum::<u32>() + half.join().expect("the task does not panic")
+//! })?;
+//! assert_eq!(sum.join()?, 5_050);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The drop of the last handle ends the pool. See [`WorkerPool`] for tasks that own the last one.
+//!
 //! # Cancellation
 //!
 //! Cooperatively: the task checks a [`CancellationToken`], that of its group or any other.
@@ -217,7 +232,7 @@
 //!
 //! [`spawn_async`](WorkerPool::spawn_async) returns a future that waits for room. A [`JoinHandle`]
 //! and [`CancellationToken::cancelled`] are futures too. All of them work with any runtime. The
-//! drop of the last reference to a pool blocks, unless the pool was built with [`OnDrop::Detach`].
+//! drop of the last handle to a pool blocks, unless the pool was built with [`OnDrop::Detach`].
 //!
 //! ```
 //! # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
@@ -243,7 +258,7 @@
 //!
 //! # Shutdown
 //!
-//! Drop the pool, or call [`shutdown`](WorkerPool::shutdown). Either refuses new tasks, runs what
+//! Drop the last handle, or call [`shutdown`](WorkerPool::shutdown). Either refuses new tasks, runs what
 //! is queued and joins the workers. [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so
 //! within a time and [reports](ShutdownReport) what was left.
 //! [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued. [`close`](WorkerPool::close)
@@ -343,6 +358,6 @@ pub use pool::builder::WorkerPoolBuilder;
 pub use pool::overflow::Overflow;
 pub use pool::shutdown::{OnDrop, ShutdownReport};
 pub use pool::spawn_async::SpawnAsync;
-pub use pool::worker_pool::WorkerPool;
+pub use pool::worker_pool::{WeakWorkerPool, WorkerPool};
 pub use task::handle::JoinHandle;
 pub use timer::handle::TimerHandle;

@@ -169,14 +169,11 @@ fn a_shutdown_now_cuts_no_wait_of_a_bus_short() {
 }
 
 /// Starts a task on each worker, all at once, that joins a task of another pool. Returns what those make.
-fn through_another_pool<T: Send + 'static>(
-    home: &Arc<WorkerPool>,
-    task: impl Fn() -> T + Clone + Send + 'static,
-) -> Vec<T> {
+fn through_another_pool<T: Send + 'static>(home: &WorkerPool, task: impl Fn() -> T + Clone + Send + 'static) -> Vec<T> {
     let (abroad, gate) = (pool(home.workers(), 64), Gate::new());
     let waiting: Vec<_> = (0..home.workers())
         .map(|_| {
-            let (abroad, gate, task) = (Arc::clone(&abroad), gate.clone(), task.clone());
+            let (abroad, gate, task) = (abroad.clone(), gate.clone(), task.clone());
             let wait = move || {
                 gate.pass();
                 abroad.spawn(task).unwrap().join().unwrap()
@@ -268,7 +265,7 @@ fn a_wait_on_another_pool_for_the_end_of_a_subscription_ends_with_its_handler() 
         with_watchdog(|| {
             let (home, abroad) = (pool(workers, 64), pool(1, 64));
             let (bus, gate) = (EventBus::new(&home), Gate::new());
-            let (far, inside) = (Arc::clone(&abroad), gate.clone());
+            let (far, inside) = (abroad.clone(), gate.clone());
             // The only worker of the other pool waits for the handler, which needs that worker.
             let subscription = bus.subscribe(move |_: &u32| {
                 inside.pass();
@@ -295,7 +292,7 @@ fn the_runner_of_a_subscription_is_helped_by_a_worker_that_waits_for_another_eve
                 with_watchdog(|| {
                     let (home, abroad) = (pool(workers, 64), pool(1, 64));
                     let (bus, gate) = (EventBus::new(&home), Gate::new());
-                    let (far, inside) = (Arc::clone(&abroad), gate.clone());
+                    let (far, inside) = (abroad.clone(), gate.clone());
                     let _subscription = bus.subscription::<u32>().mailbox_capacity(1).handle(move |event| {
                         if *event == 0 {
                             inside.pass();
@@ -346,7 +343,7 @@ fn publish_through_another_pool_to_its_own(workers: usize, capacity: usize, mail
     let receipts: Arc<Mutex<Vec<Receipt>>> = Arc::default();
     let _subscriptions: Vec<_> = (0..mailboxes)
         .map(|mailbox| {
-            let (bus, far, receipts) = (bus.clone(), Arc::clone(&abroad), Arc::clone(&receipts));
+            let (bus, far, receipts) = (bus.clone(), abroad.clone(), Arc::clone(&receipts));
             let (counted, told) = (handled.clone(), told.clone());
             bus.clone().subscription::<usize>().mailbox_capacity(capacity).handle(move |event| {
                 counted.add();

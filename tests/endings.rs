@@ -4,7 +4,7 @@
 mod common;
 
 use std::cell::RefCell;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -89,9 +89,9 @@ fn a_second_shutdown_does_not_wait_for_tasks_left_behind() {
 /// Fault 140.
 #[test]
 fn the_last_reference_may_be_dropped_anywhere_after_a_report() {
-    thread_local! { static LAST: RefCell<Option<Arc<WorkerPool>>> = const { RefCell::new(None) } }
+    thread_local! { static LAST: RefCell<Option<WorkerPool>> = const { RefCell::new(None) } }
     quiet_panics();
-    type Dropping = fn(Arc<WorkerPool>);
+    type Dropping = fn(WorkerPool);
     let droppings: [Dropping; 4] = [
         |last| thread::spawn(move || drop(last)).join().unwrap(),
         |last| thread::spawn(move || LAST.set(Some(last))).join().unwrap(),
@@ -128,7 +128,7 @@ fn a_shutdown_that_waits_returns_when_another_thread_reports() {
                 let pool = pool(workers, 64);
                 let (gate, ended) = stuck(&pool);
                 let waiting = [(); 3].map(|()| {
-                    let pool = Arc::clone(&pool);
+                    let pool = pool.clone();
                     spawn_parked(move || pool.shutdown())
                 });
                 assert!(waiting.iter().all(|waiting| !waiting.is_finished()), "nothing was reported yet");
@@ -150,7 +150,7 @@ fn of_many_limits_at_once_the_shortest_ends_all() {
             let pool = pool(1 + round % 3, 4);
             let (gate, ended) = stuck(&pool);
             let patient = [LIMIT * 2, Duration::MAX].map(|limit| {
-                let pool = Arc::clone(&pool);
+                let pool = pool.clone();
                 spawn_parked(move || pool.shutdown_timeout(limit))
             });
             assert!(patient.iter().all(|patient| !patient.is_finished()), "nothing was reported yet");
@@ -417,7 +417,7 @@ fn a_report_that_leaves_nothing_behind_shortens_no_other_wait() {
 #[test]
 fn a_timed_shutdown_by_a_task_leaves_nothing_behind() {
     on_grid(|pool| {
-        let (gate, inner) = (Gate::new(), Arc::downgrade(&pool));
+        let (gate, inner) = (Gate::new(), pool.downgrade());
         let inside = gate.clone();
         let task = pool.spawn(move || {
             inside.pass();
@@ -443,7 +443,7 @@ fn a_task_may_give_its_pool_up_beside_one_that_is_stuck() {
     with_watchdog(|| {
         let pool = pool(2, 4);
         let (gate, ended) = stuck(&pool);
-        let inner = Arc::downgrade(&pool);
+        let inner = pool.downgrade();
         let report = pool.spawn(move || inner.upgrade().unwrap().shutdown_now()).unwrap().join().unwrap();
         assert_eq!(report.tasks_running, 2, "the stuck task and the one that asks");
         pool.shutdown();

@@ -40,7 +40,7 @@ fn submit_errors_travel_for_closures_that_are_only_send() {
 /// Fault 89.
 #[test]
 fn every_public_type_is_send_and_sync_where_it_can_be() {
-    is_send_sync::<WorkerPool>();
+    is_send_sync::<(WorkerPool, WeakWorkerPool)>();
     is_send_sync::<JoinHandle<OnlySend>>();
     is_send_sync::<TaskGroup<Result<OnlySend, OnlySend>>>();
     is_send_sync::<Spawner<Result<OnlySend, OnlySend>>>();
@@ -114,7 +114,7 @@ fn timers_retries_and_events_travel_too() {
 #[test]
 fn public_types_are_unwind_safe() {
     fn crosses<T: UnwindSafe + RefUnwindSafe>() {}
-    crosses::<WorkerPool>();
+    crosses::<(WorkerPool, WeakWorkerPool)>();
     crosses::<JoinHandle<u8>>();
     crosses::<TaskGroup<()>>();
     crosses::<Spawner<()>>();
@@ -237,6 +237,100 @@ fn messages_are_lower_case_and_name_what_failed() {
     }
 }
 
+/// Fault 311.
+#[test]
+fn a_refusal_says_what_was_full_and_debug_shows_the_variant() {
+    fn reads<E: Error>(refused: Result<impl Sized, E>, display: &str, debug: &str) {
+        let Err(error) = refused else { panic!("accepted, instead of: {display}") };
+        assert_eq!((error.to_string(), format!("{error:?}")), (display.to_owned(), debug.to_owned()));
+    }
+    let pool = WorkerPool::builder().workers(1).queue_capacity(1).build().unwrap();
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let (started, start) = std::sync::mpsc::channel();
+    let blocked = move || {
+        started.send(()).unwrap();
+        let _ = gate.recv();
+    };
+    pool.execute(blocked).unwrap();
+    start.recv().unwrap();
+    pool.execute(|| ()).unwrap();
+    let group = pool.group().capacity(1);
+    group.spawn(|| ());
+    reads(pool.try_execute(|| ()), "the queue is full", "Full(..)");
+    reads(pool.try_spawn(|| ()), "the queue is full", "Full(..)");
+    reads(pool.try_execute_for(Duration::ZERO, || ()), "the queue was full until the timeout", "Timeout(..)");
+    reads(pool.try_spawn_for(Duration::ZERO, || ()), "the queue was full until the timeout", "Timeout(..)");
+    reads(group.try_spawn(|| ()), "the group is full", "Full(..)");
+    reads(group.spawner().try_spawn(|| ()), "the group is full", "Full(..)");
+    #[cfg(feature = "driver")]
+    {
+        let driver = workcrew::driver::Driver::new(&pool, 1).unwrap();
+        let waiting = driver.spawn(std::future::pending::<()>()).unwrap();
+        reads(driver.try_spawn(async {}), "too many futures are in flight", "Full(..)");
+        let late = driver.try_spawn_for(Duration::ZERO, async {});
+        reads(late, "too many futures were in flight until the timeout", "Timeout(..)");
+        waiting.cancel();
+    }
+    group.cancel();
+    reads(group.try_spawn(|| ()), "the group is cancelled, or its pool is shut down", "ShutDown(..)");
+    drop(open);
+    pool.shutdown();
+    reads(pool.execute(|| ()), "the pool is shut down", "SubmitError(ShutDown)");
+    reads(pool.spawn(|| ()), "the pool is shut down", "SubmitError(ShutDown)");
+    reads(pollster::block_on(pool.spawn_async(|| ())), "the pool is shut down", "SubmitError(ShutDown)");
+    reads(pool.try_execute(|| ()), "the pool is shut down", "ShutDown(..)");
+    reads(pool.try_execute_for(Duration::MAX, || ()), "the pool is shut down", "ShutDown(..)");
+    reads(pool.execute_after(Duration::ZERO, || ()), "the pool is shut down", "TimerError(ShutDown)");
+    let zero = pool.execute_every(Duration::ZERO, || ());
+    reads(zero, "the period of a timer is zero", "TimerError(ZeroPeriod)");
+    reads(pool.resize(2), "the pool is shut down", "ShutDown");
+}
+
+/// Fault 311.
+#[test]
+fn an_error_of_a_setting_names_the_setting() {
+    fn reads(error: &impl Error, display: &str, debug: &str) {
+        assert_eq!((error.to_string(), format!("{error:?}")), (display.to_owned(), debug.to_owned()));
+    }
+    let build = |builder: WorkerPoolBuilder| builder.build().unwrap_err();
+    let builder = || WorkerPool::builder().workers(1);
+    reads(&build(builder().workers(0)), "a pool needs at least one worker", "ZeroWorkers");
+    let many = "a pool may have at most 65536 workers, 70000 were requested";
+    reads(&build(builder().workers(70_000)), many, "TooManyWorkers { requested: 70000, limit: 65536 }");
+    let none = "a queue needs a capacity of at least one";
+    reads(&build(builder().queue_capacity(0)), none, "ZeroQueueCapacity");
+    reads(&build(builder().stack_size(0)), "a stack needs at least one byte", "ZeroStackSize");
+    reads(&build(builder().thread_name("\0")), "the thread name contains a NUL byte", "InvalidThreadName");
+    let reasons = [
+        (CancelReason::Requested, "cancelled on request", "Requested"),
+        (CancelReason::GroupEnded, "cancelled because its group had already ended", "GroupEnded"),
+        (CancelReason::ShutDown, "cancelled because the pool was shut down", "ShutDown"),
+        (CancelReason::Discarded, "discarded because the queue was full", "Discarded"),
+        (CancelReason::Expired, "cancelled because its deadline passed", "Expired"),
+    ];
+    for (reason, display, debug) in reasons {
+        assert_eq!((reason.to_string(), format!("{reason:?}")), (display.to_owned(), debug.to_owned()));
+    }
+    let token = CancellationToken::with_timeout(Duration::ZERO);
+    let cancelled = token.check().unwrap_err();
+    reads(&cancelled, "cancelled because its deadline passed", "Cancelled { reason: Expired }");
+    #[cfg(feature = "driver")]
+    {
+        use workcrew::driver::Driver;
+        let pool = builder().build().unwrap();
+        let zero = Driver::new(&pool, 0).unwrap_err();
+        reads(&zero, "a driver needs room for at least one future in flight", "ZeroInFlight");
+    }
+    #[cfg(feature = "retry")]
+    {
+        let pool = builder().build().unwrap();
+        let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(2);
+        let retried = pool.spawn_with_retry(policy, |_| Err::<(), _>("busy")).unwrap();
+        let error = retried.join().unwrap().map_err(RetryError::into_last).unwrap_err();
+        assert_eq!((error.to_string(), format!("{error:?}")), ("busy".to_owned(), r#"Failed("busy")"#.to_owned()));
+    }
+}
+
 #[test]
 fn debug_is_never_empty_and_shows_no_payload() {
     let pool = WorkerPool::builder().workers(1).build().unwrap();
@@ -248,7 +342,7 @@ fn debug_is_never_empty_and_shows_no_payload() {
     assert_eq!((format!("{failed:?}"), failed.to_string()), (r#"Failed("payload")"#.into(), "payload".into()));
     pool.close();
     let refused = pool.try_execute(|| ()).unwrap_err();
-    assert_eq!(format!("{refused:?}"), "TrySubmitError(the pool is shut down, or the group cancelled)");
+    assert_eq!(format!("{refused:?}"), "ShutDown(..)");
     let TrySubmitError::ShutDown(refused) = refused else { panic!("{refused}") };
     assert_eq!(format!("{refused:?}"), "Refused(..)");
 }

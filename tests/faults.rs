@@ -203,7 +203,7 @@ fn a_queued_task_was_accepted_before_its_submitter_returns() {
             let (counted, held) = (ran.clone(), DropCounter(dropped.clone()));
             let (gate, armed) = hold_at(Failpoint::Queued);
             let submitter = thread::spawn({
-                let pool = Arc::clone(&pool);
+                let pool = pool.clone();
                 move || {
                     pool.execute(move || {
                         let _held = held;
@@ -238,7 +238,7 @@ fn a_drain_waits_for_a_submission_that_was_admitted_and_is_on_its_way() {
         let counted = ran.clone();
         let (gate, armed) = hold_at(Failpoint::Admitted);
         let submitter = thread::spawn({
-            let pool = Arc::clone(&pool);
+            let pool = pool.clone();
             move || pool.execute(move || counted.add()).is_ok()
         });
         gate.wait_started(1);

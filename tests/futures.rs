@@ -180,8 +180,7 @@ fn on_the_only_worker_a_submission_never_waits() {
     with_watchdog(|| {
         for policy in [Overflow::Block, Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest] {
             let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(policy).build().unwrap();
-            let pool = Arc::new(pool);
-            let inner = Arc::clone(&pool);
+            let inner = pool.clone();
             let submitted = pool.spawn(move || {
                 let handles: Vec<_> = (0..50).map(|n| block_on(inner.spawn_async(move || n)).unwrap()).collect();
                 handles.into_iter().map(block_on).filter(Result::is_ok).count()
@@ -233,7 +232,7 @@ fn wakers_that_panic_or_come_back_to_the_pool_do_no_harm() {
     common::quiet_panics();
     on_grid(|pool| {
         let (wedge, _ran) = full(&pool);
-        let (inner, ran) = (Arc::downgrade(&pool), Counter::new());
+        let (inner, ran) = (pool.downgrade(), Counter::new());
         let counted = ran.clone();
         let comes_back = Alarm::that(move || {
             // Under a lock of the queue this would hang.
@@ -297,7 +296,7 @@ fn a_submission_racing_the_shutdown_is_run_or_comes_back() {
             let (ran, dropped) = (Counter::new(), Counter::new());
             let submitters: Vec<_> = (0..3)
                 .map(|_| {
-                    let (pool, ran, held) = (Arc::clone(&pool), ran.clone(), DropCounter(dropped.clone()));
+                    let (pool, ran, held) = (pool.clone(), ran.clone(), DropCounter(dropped.clone()));
                     thread::spawn(move || {
                         let job = move || {
                             let _held = &held;
@@ -471,11 +470,11 @@ fn futures_may_be_sent_and_moved() {
 #[test]
 fn a_notified_future_that_is_not_polled_blocks_no_thread() {
     with_watchdog(|| {
-        let pool = Arc::new(pool(1, 1));
+        let pool = pool(1, 1);
         let (wedge, _) = full(&pool);
         let mut submission = pool.spawn_async(|| ());
         assert!(poll(&mut submission, &Alarm::new()).is_pending());
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let submitter = spawn_parked(move || inner.execute(|| ()));
         thread::sleep(Duration::from_millis(2)); // its patience is over: it wants the first room there is
         wedge.open();
@@ -487,7 +486,7 @@ fn a_notified_future_that_is_not_polled_blocks_no_thread() {
 #[test]
 fn a_notified_future_that_is_polled_on_a_worker_passes_the_notification_on() {
     with_watchdog(|| {
-        let pool = Arc::new(pool(2, 1));
+        let pool = pool(2, 1);
         let (first, second, inside) = (Gate::new(), Gate::new(), Gate::new());
         let (hand, polled_by) = mpsc::channel::<SpawnAsync<Box<dyn FnOnce() + Send>, ()>>();
         let held = first.clone();
@@ -508,10 +507,10 @@ fn a_notified_future_that_is_polled_on_a_worker_passes_the_notification_on() {
         hand.send(submission).unwrap();
         second.open();
         inside.wait_started(1); // the worker found no room, and runs it at once
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let submitters: Vec<_> = (0..4)
             .map(|_| {
-                let pool = Arc::clone(&inner);
+                let pool = inner.clone();
                 thread::spawn(move || pool.execute(|| ()))
             })
             .collect();

@@ -87,7 +87,7 @@ fn a_timed_wait_gives_either_the_end_or_the_time() {
 fn a_timed_wait_on_a_worker_does_not_run_the_task() {
     with_watchdog(|| {
         let pool = pool(1, 4);
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let outcome = pool.spawn(move || {
             let child = inner.spawn(|| thread::current().id()).unwrap();
             let timed_out = !child.wait_timeout(Duration::from_millis(1));
@@ -101,7 +101,7 @@ fn a_timed_wait_on_a_worker_does_not_run_the_task() {
 #[test]
 fn joins_nest_to_64_and_then_are_an_error_on_a_small_stack() {
     with_watchdog(|| {
-        let pool = Arc::new(WorkerPool::builder().workers(1).stack_size(256 << 10).build().unwrap());
+        let pool = WorkerPool::builder().workers(1).stack_size(256 << 10).build().unwrap();
         assert_eq!(nest(&pool, 64).unwrap(), 64);
         for levels in [66, 129, 5_000] {
             assert!(matches!(nest(&pool, levels), Err(JoinError::WouldDeadlock)));
@@ -116,7 +116,7 @@ fn joins_nest_to_64_and_then_are_an_error_on_a_small_stack() {
 fn a_joining_worker_claims_its_task_and_the_entry_in_the_queue_is_empty() {
     on_grid(|pool| {
         let runs = Counter::new();
-        let (inner, counted) = (Arc::clone(&pool), runs.clone());
+        let (inner, counted) = (pool.clone(), runs.clone());
         pool.spawn(move || {
             for _ in 0..200 {
                 let runs = counted.clone();
@@ -137,7 +137,7 @@ fn a_joining_worker_claims_its_task_and_the_entry_in_the_queue_is_empty() {
 fn a_claimed_task_that_panics_does_not_harm_the_joiner() {
     common::quiet_panics();
     let pool = pool(1, 4);
-    let inner = Arc::clone(&pool);
+    let inner = pool.clone();
     let outer = pool.spawn(move || {
         let child = inner
             .spawn(|| {
@@ -156,8 +156,8 @@ fn a_claimed_task_that_panics_does_not_harm_the_joiner() {
 fn the_workers_of_two_pools_may_wait_for_each_other() {
     with_watchdog(|| {
         let (here, there) = (pool(1, 1), pool(1, 1));
-        let back = Arc::clone(&here);
-        let remote = Arc::clone(&there);
+        let back = here.clone();
+        let remote = there.clone();
         let outer = here.spawn(move || {
             let answer = remote.spawn(|| thread::current().id()).unwrap().join().unwrap();
             let local = back.spawn(|| thread::current().id()).unwrap().join().unwrap();
@@ -186,7 +186,7 @@ fn a_task_that_joins_a_task_below_it_on_the_stack_gets_would_deadlock() {
     with_watchdog(|| {
         let pool = pool(1, 4);
         let (give, take) = mpsc::channel::<JoinHandle<()>>();
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let (told, tell) = mpsc::channel();
         let outer = pool.spawn(move || {
             // The child runs on this very stack, and joins this task.
@@ -406,7 +406,7 @@ fn a_waker_that_panics_is_contained() {
 /// Fault 137d.
 #[test]
 fn a_waker_may_use_the_pool() {
-    struct Submits(Arc<WorkerPool>, mpsc::Sender<usize>);
+    struct Submits(WorkerPool, mpsc::Sender<usize>);
     impl Wake for Submits {
         fn wake(self: Arc<Self>) {
             let told = self.1.clone();
@@ -418,7 +418,7 @@ fn a_waker_may_use_the_pool() {
         let (gate, (told, tell)) = (Gate::new(), mpsc::channel());
         let inside = gate.clone();
         let mut handle = pool.spawn(move || inside.pass()).unwrap();
-        let waker = Waker::from(Arc::new(Submits(Arc::clone(&pool), told)));
+        let waker = Waker::from(Arc::new(Submits(pool.clone(), told)));
         assert!(Pin::new(&mut handle).poll(&mut Context::from_waker(&waker)).is_pending());
         gate.open();
         assert_eq!(tell.recv_timeout(LIMIT).unwrap(), pool.workers());
@@ -449,7 +449,7 @@ fn a_shutdown_wakes_the_waiter_of_a_task_that_never_runs() {
 fn awaiting_on_the_only_worker_runs_the_task_there() {
     with_watchdog(|| {
         let pool = pool(1, 4);
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let outer = pool.spawn(move || {
             let mut child = inner.spawn(|| 3).unwrap();
             matches!(poll(&mut child, &Arc::new(Alarm::default())), Poll::Ready(Ok(3)))
@@ -500,7 +500,7 @@ fn map_gives_each_item_its_own_result() {
             assert_eq!(result.ok(), (n % 5 != 4).then_some(n));
         }
         // On a worker, and of a pool that is shut down.
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let sum: usize =
             pool.spawn(move || inner.map(0..100, |n| n).map(Result::unwrap).sum()).unwrap().join().unwrap();
         assert_eq!(sum, 4_950);
@@ -525,7 +525,7 @@ fn try_map_stops_at_the_first_error() {
 fn a_wait_with_the_longest_timeout_on_the_only_worker_runs_the_task() {
     with_watchdog(|| {
         let pool = pool(1, 4);
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let ended = pool.spawn(move || inner.spawn(|| ()).unwrap().wait_timeout(Duration::MAX));
         assert!(ended.unwrap().join().unwrap());
         let (give, take) = mpsc::channel::<JoinHandle<bool>>();
@@ -544,20 +544,20 @@ fn a_wait_with_the_longest_timeout_on_the_only_worker_runs_the_task() {
 
 #[test]
 fn results_whose_destructors_spawn_do_not_exhaust_the_stack() {
-    struct Chain(u32, Arc<WorkerPool>);
+    struct Chain(u32, WorkerPool);
     impl Drop for Chain {
         fn drop(&mut self) {
             if let Some(left) = self.0.checked_sub(1) {
-                let pool = Arc::clone(&self.1);
+                let pool = self.1.clone();
                 let _ = self.1.spawn(move || Chain(left, pool));
             }
         }
     }
     with_watchdog(|| {
-        let pool = Arc::new(WorkerPool::builder().workers(1).queue_capacity(1).stack_size(512 << 10).build().unwrap());
-        let inner = Arc::clone(&pool);
+        let pool = WorkerPool::builder().workers(1).queue_capacity(1).stack_size(512 << 10).build().unwrap();
+        let inner = pool.clone();
         pool.execute(move || {
-            let last = Arc::clone(&inner);
+            let last = inner.clone();
             let _ = inner.execute(|| ());
             drop(inner.spawn(move || Chain(50_000, last)));
         })
@@ -570,15 +570,15 @@ fn results_whose_destructors_spawn_do_not_exhaust_the_stack() {
 #[test]
 fn panics_handed_up_through_many_joins_stay_short() {
     common::quiet_panics();
-    fn nest(pool: &Arc<WorkerPool>, levels: u32) {
+    fn nest(pool: &WorkerPool, levels: u32) {
         if levels == 0 {
             panic!("the deepest \"one\"");
         }
-        let inner = Arc::clone(pool);
+        let inner = pool.clone();
         pool.spawn(move || nest(&inner, levels - 1)).unwrap().join().unwrap();
     }
     let pool = pool(1, 4);
-    let inner = Arc::clone(&pool);
+    let inner = pool.clone();
     let error = pool.spawn(move || nest(&inner, 40)).unwrap().join().unwrap_err();
     let text = format!("{error:?}");
     assert!(text.contains("the deepest \"one\"") && text.len() < 10_000, "{} bytes", text.len());

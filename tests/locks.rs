@@ -20,7 +20,7 @@ fn note(lock: &Lock) -> impl FnOnce() + Send + 'static + use<> {
 }
 
 /// Calls every form that never waits, while holding the lock that the tasks take. Returns how many were accepted.
-fn submit_under_the_lock(pool: &Arc<WorkerPool>, lock: &Lock) -> usize {
+fn submit_under_the_lock(pool: &WorkerPool, lock: &Lock) -> usize {
     let group = pool.group().capacity(2);
     let spawner = group.spawner();
     let guard = lock.lock().unwrap();
@@ -45,12 +45,12 @@ fn the_try_forms_neither_wait_nor_run_in_place() {
         for policy in [Block, CallerRuns, DiscardOldest, DiscardNewest] {
             for (workers, capacity) in [(1, 1), (1, 64), (2, 1), (8, 2)] {
                 let builder = WorkerPool::builder().workers(workers).queue_capacity(capacity).overflow(policy);
-                let pool = Arc::new(builder.build().unwrap());
+                let pool = builder.build().unwrap();
                 let lock = Lock::default();
                 // Outside, with every worker busy and the queue full.
                 let wedge = BlockedWorkers::new(&pool);
                 fill(&pool, &Counter::new());
-                let (inner, outer) = (Arc::clone(&pool), Arc::clone(&lock));
+                let (inner, outer) = (pool.clone(), Arc::clone(&lock));
                 let submitter = thread::spawn(move || submit_under_the_lock(&inner, &outer));
                 // It holds the lock, or has released it and waits for the group.
                 while pool.metrics().timers_pending > 0 || pool.metrics().tasks_refused < 10 {
@@ -74,7 +74,7 @@ fn the_try_forms_neither_wait_nor_run_in_place_on_a_worker() {
         for capacity in [1, 64] {
             let pool = pool(1, capacity);
             let lock = Lock::default();
-            let (inner, under) = (Arc::clone(&pool), Arc::clone(&lock));
+            let (inner, under) = (pool.clone(), Arc::clone(&lock));
             let task = pool.spawn(move || {
                 let guard = under.lock().unwrap();
                 while inner.try_execute(note(&under)).is_ok() {}
@@ -96,7 +96,7 @@ fn the_plain_forms_may_run_a_job_in_place_as_their_docs_say() {
     with_watchdog(|| {
         let pool = pool(1, 1);
         let (seen, lock) = (Lock::default(), Lock::default());
-        let (inner, notes, spare) = (Arc::clone(&pool), Arc::clone(&seen), Arc::clone(&lock));
+        let (inner, notes, spare) = (pool.clone(), Arc::clone(&seen), Arc::clone(&lock));
         let task = pool.spawn(move || {
             inner.execute(note(&spare)).unwrap(); // fills the queue
             inner.execute(note(&notes)).unwrap();

@@ -566,7 +566,7 @@ fn settings_that_make_no_sense_are_refused() {
     let inside = pool.spawn({
         let (worker, pool) = (worker.clone(), Arc::new(nats_common::pool(1)));
         move || {
-            let own = Arc::clone(&pool);
+            let own = pool.clone();
             let task = pool.spawn(move || matches!(worker.run(&own, |_| Ok(())), Err(WorkerError::WouldDeadlock)));
             task.unwrap().join().unwrap()
         }

@@ -8,8 +8,8 @@ use std::error::Error;
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -362,11 +362,11 @@ fn calls_that_wait(
 #[test]
 fn on_the_io_thread_each_call_that_would_wait_for_it_is_refused() {
     let Some(server) = Server::start() else { return };
-    let pool = Arc::new(pool(1));
+    let pool = pool(1);
     let connection = server.connect(&pool);
     let queue = queue(&connection);
     let driver = Driver::new(&pool, 1).unwrap();
-    let (builder, own) = (server.builder(), (connection.clone(), queue.clone(), Arc::clone(&pool)));
+    let (builder, own) = (server.builder(), (connection.clone(), queue.clone(), pool.clone()));
     let tried = driver.spawn(async move { calls_that_wait(builder, &own.0, &own.1, &own.2) }).unwrap();
     let wrong: Vec<_> = tried.join().unwrap().into_iter().filter(|(_, is_refused)| !is_refused).collect();
     assert!(wrong.is_empty(), "{wrong:?}");

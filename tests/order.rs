@@ -69,7 +69,7 @@ fn a_stream_of_jobs_does_not_starve_a_due_timer() {
     with_watchdog(|| {
         let pool = pool(1, 1);
         let (log, gate) = (Log::default(), Gate::new());
-        let (inner, notes, inside) = (Arc::clone(&pool), log.clone(), gate.clone());
+        let (inner, notes, inside) = (pool.clone(), log.clone(), gate.clone());
         pool.execute(move || {
             inside.pass();
             chain(&inner, &notes, 0);
@@ -84,10 +84,10 @@ fn a_stream_of_jobs_does_not_starve_a_due_timer() {
 }
 
 /// A job that submits the next one, so that the queue is never empty for long.
-fn chain(pool: &Arc<WorkerPool>, log: &Log, number: usize) {
+fn chain(pool: &WorkerPool, log: &Log, number: usize) {
     log.note("job", number)();
     if number < 200 {
-        let (inner, log) = (Arc::clone(pool), log.clone());
+        let (inner, log) = (pool.clone(), log.clone());
         pool.execute(move || chain(&inner, &log, number + 1)).unwrap();
     }
 }

@@ -313,7 +313,7 @@ fn child_submits_in_the_panic_hook() {
     with_watchdog(|| {
         let pool = pool(1, 4);
         let (told, tell) = mpsc::channel();
-        let (weak, told) = (Arc::downgrade(&pool), Mutex::new(told));
+        let (weak, told) = (pool.downgrade(), Mutex::new(told));
         panic::set_hook(Box::new(move |_| {
             let told = told.lock().unwrap().clone();
             weak.upgrade().unwrap().try_execute(move || told.send(()).unwrap()).unwrap();
@@ -427,7 +427,7 @@ fn child_leaves_a_task_that_never_ends() {
         println!("{report}");
         assert_eq!((report.drained, report.tasks_cancelled, report.tasks_running), (false, 0, 1));
         assert!(ran.is_finished());
-        drop(Arc::into_inner(pool).unwrap());
+        drop(pool);
         println!("the pool is gone");
     });
 }

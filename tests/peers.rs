@@ -309,8 +309,8 @@ fn the_panic_hook_is_called_once_for_each_panic() {
     grid(|builder| {
         let told = Counter::new();
         let counted = told.clone();
-        let pool = Arc::new(builder.on_panic(move |_| counted.add()).build().unwrap());
-        let inner = Arc::clone(&pool);
+        let pool = builder.on_panic(move |_| counted.add()).build().unwrap();
+        let inner = pool.clone();
         pool.execute(move || {
             let group = inner.group().policy(GroupPolicy::CollectAll);
             for _ in 0..3 {

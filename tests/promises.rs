@@ -181,9 +181,9 @@ fn promise_04_a_waiting_worker_never_runs_an_unrelated_job() {
     // One worker holds a lock, waits for its child, and the queue offers a job that wants the lock: run by the waiting
     // worker it would never come back.
     common::grid(|builder| {
-        let pool = Arc::new(builder.build().unwrap());
+        let pool = builder.build().unwrap();
         let lock = Arc::new(Mutex::new(()));
-        let (inner, inner_lock) = (Arc::clone(&pool), Arc::clone(&lock));
+        let (inner, inner_lock) = (pool.clone(), Arc::clone(&lock));
         let outer = pool.spawn(move || {
             let held = inner_lock.lock().unwrap();
             let wanted = Arc::clone(&inner_lock);
@@ -201,7 +201,7 @@ fn promise_04_a_waiting_worker_never_runs_an_unrelated_job() {
 #[test]
 fn promise_05_a_worker_never_parks_on_its_own_full_queue() {
     on_grid(|pool| {
-        let (ran, inner, counted) = (Counter::new(), Arc::clone(&pool), Counter::new());
+        let (ran, inner, counted) = (Counter::new(), pool.clone(), Counter::new());
         let refused = counted.clone();
         let outer_ran = ran.clone();
         pool.spawn(move || {
@@ -231,9 +231,9 @@ fn promise_06_work_conserving() {
         let pool = pool(2, 1);
         let (told, tell) = mpsc::channel();
         let gate = Gate::new();
-        fn dive(pool: &Arc<WorkerPool>, depth: u32, told: mpsc::Sender<u32>, gate: Gate) {
+        fn dive(pool: &WorkerPool, depth: u32, told: mpsc::Sender<u32>, gate: Gate) {
             if depth > 0 {
-                let inner = Arc::clone(pool);
+                let inner = pool.clone();
                 return pool.spawn(move || dive(&inner, depth - 1, told, gate)).unwrap().join().unwrap();
             }
             for n in 0..50 {
@@ -246,7 +246,7 @@ fn promise_06_work_conserving() {
         let held = busy.clone();
         pool.execute(move || held.pass()).unwrap();
         busy.wait_started(1);
-        let (inner, inside) = (Arc::clone(&pool), gate.clone());
+        let (inner, inside) = (pool.clone(), gate.clone());
         pool.execute(move || dive(&inner, 30, told, inside)).unwrap();
         gate.wait_started(1);
         busy.open();
@@ -388,7 +388,7 @@ fn promise_10_shutdown_ends() {
         let mut accepted = fill(&pool, &ran);
         let parked: Vec<_> = (0..4)
             .map(|_| {
-                let (pool, ran) = (Arc::clone(&pool), ran.clone());
+                let (pool, ran) = (pool.clone(), ran.clone());
                 spawn_parked(move || pool.execute(move || ran.add()).is_ok())
             })
             .collect();
@@ -402,7 +402,7 @@ fn promise_10_shutdown_ends() {
         wedge.open();
         let closers: Vec<_> = (0..3)
             .map(|_| {
-                let pool = Arc::clone(&pool);
+                let pool = pool.clone();
                 thread::spawn(move || pool.shutdown())
             })
             .collect();
@@ -416,9 +416,9 @@ fn promise_10_shutdown_ends() {
 #[test]
 fn promise_11_user_code_runs_under_no_lock() {
     // Every kind of user code calls back into the pool. Under a lock of the pool that would hang.
-    struct CallsBack(Arc<Mutex<Option<Arc<WorkerPool>>>>);
+    struct CallsBack(Arc<Mutex<Option<WorkerPool>>>);
     impl CallsBack {
-        fn look(&self) -> Option<Arc<WorkerPool>> {
+        fn look(&self) -> Option<WorkerPool> {
             let pool = self.0.lock().unwrap().clone();
             pool.inspect(|pool| drop((pool.metrics(), pool.running(), pool.queue_len(), pool.workers())))
         }
@@ -454,14 +454,14 @@ fn promise_11_user_code_runs_under_no_lock() {
         let (hook, start, stop) = (CallsBack(slot.clone()), CallsBack(slot.clone()), CallsBack(slot.clone()));
         let builder = builder.on_panic(move |_| hook.call()).observer(CallsBack(slot.clone()));
         let builder = builder.on_thread_start(move |_| start.call()).on_thread_stop(move |_| stop.call());
-        let pool = Arc::new(builder.overflow(Overflow::CallerRuns).build().unwrap());
-        *slot.lock().unwrap() = Some(Arc::clone(&pool));
+        let pool = builder.overflow(Overflow::CallerRuns).build().unwrap();
+        *slot.lock().unwrap() = Some(pool.clone());
         for _ in 0..20 {
             let (closure, result) = (CallsBack(slot.clone()), CallsBack(slot.clone()));
             drop(pool.spawn(move || (closure, result).1).unwrap());
             pool.execute(|| panic!()).unwrap();
             let group = pool.group();
-            let weak = Arc::downgrade(&pool);
+            let weak = pool.downgrade();
             let _guard =
                 group.token().on_cancel(move || assert!(weak.upgrade().is_some_and(|pool| pool.metrics().workers > 0)));
             for _ in 0..5 {

@@ -8,7 +8,6 @@ use std::error::Error;
 use std::fs;
 use std::io;
 use std::process::Command;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -226,7 +225,7 @@ fn child_cannot_start_all_workers() {
     wait_for_threads(before);
 
     // The same while growing: the pool keeps its former size and works on.
-    let pool = Arc::new(WorkerPool::builder().workers(1).stack_size(256 << 20).build().unwrap());
+    let pool = WorkerPool::builder().workers(1).stack_size(256 << 20).build().unwrap();
     assert!(matches!(pool.resize(64), Err(BuildError::Spawn { .. })));
     assert_eq!(pool.workers(), 1);
     assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
@@ -312,7 +311,7 @@ fn ended_tasks_and_timers_use_no_memory() {
 #[test]
 #[ignore = "run by the test above in a process of its own"]
 fn child_outlives_timers_attempts_and_groups() {
-    let pool = Arc::new(pool(1, 64));
+    let pool = pool(1, 64);
     let spawner = {
         let group = pool.group::<Result<[u64; 4], ()>>();
         group.spawner()
@@ -321,7 +320,7 @@ fn child_outlives_timers_attempts_and_groups() {
         for _ in 0..10 * rounds {
             spawner.spawn(|| Ok([1; 4])); // its group is gone
         }
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let waiting = pool.spawn(move || {
             // This task holds the only worker, so no worker takes what the timer thread queues.
             for _ in 0..rounds {

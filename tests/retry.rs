@@ -213,7 +213,7 @@ fn a_worker_that_joins_makes_the_attempts_itself_delays_included() {
         // As many waiting tasks as workers, so no other worker can make the attempts.
         let handles: Vec<_> = (0..pool.workers())
             .map(|_| {
-                let inner = Arc::clone(&pool);
+                let inner = pool.clone();
                 let outer = pool.spawn(move || {
                     let handle = inner
                         .spawn_with_retry(short(), |attempt| if attempt.is_last() { Ok(()) } else { Err("no") })
@@ -233,7 +233,7 @@ fn a_worker_that_joins_makes_the_attempts_itself_delays_included() {
 #[test]
 fn a_worker_that_awaits_makes_the_attempts_itself() {
     on_grid(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let outer = pool.spawn(move || {
             let handle = inner
                 .spawn_with_retry(
@@ -249,8 +249,8 @@ fn a_worker_that_awaits_makes_the_attempts_itself() {
 
 /// A task that joins one that fails and is delayed; the share of its first attempt is still in the queue. Returns when the
 /// delay has begun.
-fn joined_and_delayed(pool: &Arc<WorkerPool>, tried: &Counter) -> JoinHandle<Result<(), RetryError<&'static str>>> {
-    let (inner, counted) = (Arc::clone(pool), tried.clone());
+fn joined_and_delayed(pool: &WorkerPool, tried: &Counter) -> JoinHandle<Result<(), RetryError<&'static str>>> {
+    let (inner, counted) = (pool.clone(), tried.clone());
     let outer = pool.spawn(move || {
         let fails = move |_: workcrew::retry::Attempt| {
             counted.add();
@@ -282,7 +282,7 @@ fn a_share_that_is_left_in_the_queue_does_not_cut_a_delay_short() {
 #[test]
 fn a_share_that_an_overflowing_queue_gives_up_leaves_its_delayed_task_alone() {
     let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(Overflow::DiscardOldest).build().unwrap();
-    let (pool, tried, ran) = (Arc::new(pool), Counter::new(), Counter::new());
+    let (tried, ran) = (Counter::new(), Counter::new());
     let outer = joined_and_delayed(&pool, &tried);
     let counted = ran.clone();
     pool.execute(move || counted.add()).unwrap(); // the one place is taken by the share
@@ -297,7 +297,7 @@ fn a_share_that_an_overflowing_queue_gives_up_leaves_its_delayed_task_alone() {
 #[test]
 fn a_worker_waits_for_a_limited_time_without_helping() {
     let pool = pool(1, 1);
-    let inner = Arc::clone(&pool);
+    let inner = pool.clone();
     let outer = pool.spawn(move || {
         let handle = inner.spawn_with_retry(short(), |_| Ok::<_, ()>(())).unwrap();
         (handle.wait_timeout(Duration::from_millis(2)), handle)
@@ -421,7 +421,6 @@ fn observers_see_one_task_that_starts_once_for_each_attempt() {
 fn a_full_queue_is_met_as_by_any_task() {
     for (policy, cancelled) in [(Overflow::DiscardNewest, true), (Overflow::CallerRuns, false)] {
         let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(policy).build().unwrap();
-        let pool = Arc::new(pool);
         let wedge = BlockedWorkers::new(&pool);
         fill(&pool, &Counter::new());
         let handle = pool.spawn_with_retry(short(), |_| Ok::<_, ()>(thread::current().id())).unwrap();
@@ -441,7 +440,7 @@ fn a_closing_gives_back_the_closure_that_waits_for_room() {
         fill(&pool, &Counter::new());
         let dropped = Counter::new();
         let waiting = spawn_parked({
-            let pool = Arc::clone(&pool);
+            let pool = pool.clone();
             let held = DropCounter(dropped.clone());
             move || {
                 pool.spawn_with_retry(short(), move |_| {
@@ -467,7 +466,7 @@ fn a_closing_gives_back_the_closure_that_waits_for_room() {
 fn a_task_has_one_id_in_its_handle_and_in_all_its_attempts() {
     on_grid(|pool| {
         let (tell, told) = std::sync::mpsc::channel();
-        let inner = Arc::downgrade(&pool);
+        let inner = pool.downgrade();
         let handle = pool.spawn_with_retry(short().max_attempts(3), move |_| {
             let mine = |task: &workcrew::RunningTask| task.to_string().contains("retry.rs");
             let ids = inner.upgrade().unwrap().running().into_iter().filter(mine).map(|task| task.id());

@@ -35,7 +35,7 @@ fn a_member_that_finds_its_group_full_runs_the_task_before_it_goes_on() {
 fn a_worker_that_makes_room_itself_runs_one_task_for_one_place() {
     with_watchdog(|| {
         let pool = pool(1, 64);
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let ran = pool.spawn(move || {
             let (group, ran) = (inner.group().capacity(2), Counter::new());
             let ran_by_then = [(); 5].map(|()| {
@@ -117,7 +117,7 @@ fn a_worker_that_has_waited_long_for_room_wakes_when_a_runner_leaves_tasks_behin
     with_watchdog(|| {
         let pool = pool(2, 4);
         let (gate, about_to_wait) = (Gate::new(), Gate::new());
-        let (inner, inside, soon) = (Arc::clone(&pool), gate.clone(), about_to_wait.clone());
+        let (inner, inside, soon) = (pool.clone(), gate.clone(), about_to_wait.clone());
         let ended = pool.spawn(move || {
             let mut group = inner.group().limit(1).capacity(1);
             let (spawner, first, ready) = (group.spawner(), inside.clone(), Gate::new());
@@ -153,7 +153,7 @@ fn a_worker_that_waits_at_the_limit_wakes_when_the_runner_gives_way_to_other_job
     with_watchdog(|| {
         let pool = pool(2, 64);
         let (gate, waited) = (Gate::new(), Gate::new());
-        let (inner, inside, over) = (Arc::clone(&pool), gate.clone(), waited.clone());
+        let (inner, inside, over) = (pool.clone(), gate.clone(), waited.clone());
         let waiting = pool.spawn(move || {
             let group = inner.group().limit(1);
             let first = inside.clone();

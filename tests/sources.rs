@@ -14,7 +14,7 @@ use common::{Counter, Gate, Mutex, assert_counts_add_up, on_grid, pool, with_wat
 use workcrew::{CancelReason, GroupError, GroupPolicy, JoinError, WorkerPool};
 
 /// Pools of 1, 2 and 8 workers with queues of 1, 2 and 64.
-fn on_pools(scenario: impl Fn(Arc<WorkerPool>)) {
+fn on_pools(scenario: impl Fn(WorkerPool)) {
     with_watchdog(|| {
         for workers in [1, 2, 8] {
             for capacity in [1, 2, 64] {
@@ -69,7 +69,7 @@ fn a_source_with_a_promised_part_and_a_fed_part_never_hangs() {
 #[test]
 fn a_fed_source_never_hangs_on_a_worker() {
     on_pools(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let task = pool.spawn(move || {
             let (todo, source) = channel();
             todo.send(1u32).unwrap();
@@ -387,7 +387,7 @@ fn try_map_takes_nothing_more_once_the_first_error_is_known() {
 fn try_map_takes_nothing_after_an_error_that_its_own_worker_has_met() {
     with_watchdog(|| {
         let pool = pool(1, 64);
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let task = pool.spawn(move || {
             let mut taken = 0;
             let items = iter::from_fn(|| {
@@ -410,7 +410,7 @@ fn a_worker_runs_tasks_that_only_it_can_run_before_it_blocks_in_a_source() {
             // As many callers as workers: none is free.
             let callers: Vec<_> = (0..workers)
                 .map(|_| {
-                    let inner = Arc::clone(&pool);
+                    let inner = pool.clone();
                     pool.spawn(move || {
                         let (todo, source) = channel::<u32>();
                         todo.send(20).unwrap();

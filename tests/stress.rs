@@ -17,13 +17,14 @@ mod rng;
 use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use std::{env, io, process, thread};
 
 use rng::Rng;
 use workcrew::{
-    CancellationToken, GroupError, GroupPolicy, JoinError, JoinHandle, OnDrop, Overflow, TaskGroup, WorkerPool,
+    CancellationToken, GroupError, GroupPolicy, JoinError, JoinHandle, OnDrop, Overflow, TaskGroup, WeakWorkerPool,
+    WorkerPool,
 };
 
 /// How long one lifecycle may take. Only a hang reaches it.
@@ -69,7 +70,7 @@ impl Drop for Duty {
 /// What the threads and the tasks of one lifecycle share.
 #[derive(Clone)]
 struct Life {
-    pool: Weak<WorkerPool>,
+    pool: WeakWorkerPool,
     tally: Arc<Tally>,
 }
 
@@ -306,8 +307,8 @@ fn live(seed: u64, rival: &Rival) -> usize {
         [Overflow::Block, Overflow::Block, Overflow::CallerRuns, Overflow::DiscardOldest, Overflow::DiscardNewest];
     let builder = builder.overflow(rng.pick(&policies)).timing(rng.one_in(8));
     let on_drop = rng.pick(&[OnDrop::Drain, OnDrop::Cancel, OnDrop::Detach]);
-    let pool = Arc::new(builder.on_drop(on_drop).build().unwrap());
-    let life = Life { pool: Arc::downgrade(&pool), tally: Arc::default() };
+    let pool = builder.on_drop(on_drop).build().unwrap();
+    let life = Life { pool: pool.downgrade(), tally: Arc::default() };
     let has_rival = rng.one_in(2);
     if has_rival {
         let acts = 1 + rng.below(8);

@@ -107,7 +107,7 @@ fn one_free_place_wakes_one_parked_submitter() {
         let (told, tell) = mpsc::channel();
         let submitters: Vec<_> = (2..5)
             .map(|n| {
-                let (pool, told, job) = (Arc::clone(&pool), told.clone(), hold(&gates[n]));
+                let (pool, told, job) = (pool.clone(), told.clone(), hold(&gates[n]));
                 spawn_parked(move || {
                     pool.execute(job).unwrap();
                     told.send(n).unwrap();
@@ -142,7 +142,7 @@ fn a_timeout_of_zero_or_little_gives_back_and_an_endless_one_waits() {
         assert!(pool.try_execute_for(Duration::from_nanos(1), || ()).unwrap_err().is_timeout());
         assert!(pool.try_spawn_for(Duration::from_millis(1), || ()).unwrap_err().is_timeout());
         let waiter = spawn_parked({
-            let pool = Arc::clone(&pool);
+            let pool = pool.clone();
             move || pool.try_spawn_for(Duration::MAX, || 3).unwrap().join().unwrap()
         });
         assert!(!waiter.is_finished());
@@ -169,7 +169,7 @@ fn the_length_of_the_queue_never_exceeds_its_capacity() {
     let pool = pool(2, 3);
     let (stop, samples) = (Arc::new(AtomicBool::new(false)), Counter::new());
     let sampler = thread::spawn({
-        let (pool, stop, samples) = (Arc::clone(&pool), Arc::clone(&stop), samples.clone());
+        let (pool, stop, samples) = (pool.clone(), Arc::clone(&stop), samples.clone());
         move || {
             while !stop.load(Ordering::Relaxed) {
                 assert!(pool.queue_len() <= pool.queue_capacity());
@@ -232,7 +232,7 @@ fn one_worker_keeps_the_order_of_each_submitter() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let submitters: Vec<_> = (0..2)
         .map(|submitter| {
-            let (pool, seen) = (Arc::clone(&pool), Arc::clone(&seen));
+            let (pool, seen) = (pool.clone(), Arc::clone(&seen));
             thread::spawn(move || {
                 for n in 0..500 {
                     let seen = Arc::clone(&seen);
@@ -266,19 +266,19 @@ fn caller_runs_runs_on_the_caller_when_the_queue_is_full() {
 
 #[test]
 fn caller_runs_in_a_long_chain_does_not_exhaust_the_callers_stack() {
-    fn chain(pool: &Arc<WorkerPool>, left: u32, done: mpsc::Sender<()>) {
+    fn chain(pool: &WorkerPool, left: u32, done: mpsc::Sender<()>) {
         if left == 0 {
             return done.send(()).unwrap();
         }
-        let inner = Arc::clone(pool);
+        let inner = pool.clone();
         pool.execute(move || chain(&inner, left - 1, done)).unwrap();
     }
     with_watchdog(|| {
         let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(Overflow::CallerRuns);
-        let pool = Arc::new(pool.build().unwrap());
+        let pool = pool.build().unwrap();
         let (told, tell) = mpsc::channel();
         let caller = thread::Builder::new().stack_size(256 << 10).spawn({
-            let pool = Arc::clone(&pool);
+            let pool = pool.clone();
             move || (0..4).for_each(|_| chain(&pool, 10_000, told.clone()))
         });
         caller.unwrap().join().unwrap();
@@ -370,16 +370,16 @@ fn the_timeout_and_try_forms_do_not_follow_the_policy() {
 #[test]
 fn the_nested_program_ends() {
     // Submit from a worker into its own full queue, 200,000 times: in a loop, and each job from the one before.
-    fn chain(pool: &Arc<WorkerPool>, left: u32) {
+    fn chain(pool: &WorkerPool, left: u32) {
         if left > 0 {
-            let inner = Arc::clone(pool);
+            let inner = pool.clone();
             pool.execute(move || chain(&inner, left - 1)).unwrap();
         }
     }
     with_watchdog(|| {
         let pool = WorkerPool::builder().workers(1).queue_capacity(1).stack_size(256 << 10).build();
-        let pool = Arc::new(pool.unwrap());
-        let inner = Arc::clone(&pool);
+        let pool = pool.unwrap();
+        let inner = pool.clone();
         pool.execute(move || {
             inner.execute(|| ()).unwrap(); // keeps the queue full
             chain(&inner, 200_000);
@@ -390,18 +390,18 @@ fn the_nested_program_ends() {
         assert_eq!(pool.metrics().tasks_succeeded, 2 + 200_000 + 200_000);
         // 32 levels of join, then groups inside groups, all on the one worker and its queue of one.
         assert_eq!(common::nest(&pool, 32).unwrap(), 32);
-        fn groups(pool: &Arc<WorkerPool>, levels: u32) -> usize {
+        fn groups(pool: &WorkerPool, levels: u32) -> usize {
             if levels == 0 {
                 return 1;
             }
             let group = pool.group();
             for _ in 0..2 {
-                let inner = Arc::clone(pool);
+                let inner = pool.clone();
                 group.spawn(move || Ok::<_, ()>(groups(&inner, levels - 1)));
             }
             group.wait().unwrap().into_iter().sum()
         }
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         assert_eq!(pool.spawn(move || groups(&inner, 8)).unwrap().join().unwrap(), 256);
     });
 }
@@ -432,9 +432,9 @@ fn running_shows_worker_task_and_place_of_submission() {
 #[test]
 fn running_never_mixes_a_waiting_task_with_the_task_it_runs() {
     with_watchdog(|| {
-        let pool = Arc::new(pool(1, 4));
+        let pool = pool(1, 4);
         let ended = Arc::new(AtomicBool::new(false));
-        let (inner, end) = (Arc::clone(&pool), Arc::clone(&ended));
+        let (inner, end) = (pool.clone(), Arc::clone(&ended));
         let submitted_in = line!() + 1;
         let outer = pool.spawn(move || {
             for _ in 0..20_000 {

@@ -368,10 +368,10 @@ fn a_timer_cancelled_by_its_own_run_is_over_and_its_closure_goes_with_the_run() 
 #[test]
 fn timers_can_be_set_by_timers_and_by_a_pool_of_one_worker() {
     on_grid(|pool| {
-        fn chain(pool: &Arc<WorkerPool>, left: u32, ran: &Counter) {
+        fn chain(pool: &WorkerPool, left: u32, ran: &Counter) {
             ran.add();
             if left > 0 {
-                let (inner, ran) = (Arc::clone(pool), ran.clone());
+                let (inner, ran) = (pool.clone(), ran.clone());
                 pool.execute_after(Duration::from_micros(10), move || chain(&inner, left - 1, &ran)).unwrap();
             }
         }
@@ -395,7 +395,7 @@ fn a_pool_may_be_dropped_by_its_own_timer() {
     with_watchdog(|| {
         let pool = pool(1, 1);
         let (sender, done) = channel();
-        let own = Mutex::new(Some(Arc::clone(&pool)));
+        let own = Mutex::new(Some(pool.clone()));
         pool.execute_every(SHORT, move || {
             drop(own.lock().unwrap().take());
             sender.send(()).unwrap_or(());

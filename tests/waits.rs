@@ -15,13 +15,13 @@ const SIZES: [usize; 3] = [1, 2, 8];
 
 /// Starts a task on each worker, all at once: none goes on before each has started. Returns what they make.
 fn on_each_worker<T: Send + 'static>(
-    pool: &Arc<WorkerPool>,
-    task: impl Fn(Arc<WorkerPool>) -> T + Clone + Send + 'static,
+    pool: &WorkerPool,
+    task: impl Fn(WorkerPool) -> T + Clone + Send + 'static,
 ) -> Vec<Result<T, JoinError>> {
     let gate = Gate::new();
     let handles: Vec<_> = (0..pool.workers())
         .map(|_| {
-            let (inside, task, weak) = (gate.clone(), task.clone(), Arc::downgrade(pool));
+            let (inside, task, weak) = (gate.clone(), task.clone(), pool.downgrade());
             let body = move || {
                 inside.pass();
                 task(weak.upgrade().unwrap())
@@ -45,7 +45,7 @@ fn all_are<T: PartialEq + std::fmt::Debug>(results: Vec<Result<T, JoinError>>, e
 fn a_task_joins_one_of_another_pool_that_joins_a_queued_one_of_the_first() {
     for workers in SIZES {
         let (home, abroad) = (pool(workers, 64), pool(workers, 64));
-        let far = Arc::clone(&abroad);
+        let far = abroad.clone();
         let answers = on_each_worker(&home, move |home| {
             let far_task = move || home.spawn(|| 1).unwrap().join().unwrap() + 1;
             far.spawn(far_task).unwrap().join().unwrap() + 1
@@ -60,7 +60,7 @@ fn a_ring_of_three_pools_ends() {
     for workers in SIZES {
         let [one, two, three] = [1, 2, 3].map(|_| pool(workers, 64));
         let answers = on_each_worker(&one, move |one| {
-            let three = Arc::clone(&three);
+            let three = three.clone();
             let on_two = move || three.spawn(move || one.spawn(|| 1).unwrap().join().unwrap()).unwrap().join().unwrap();
             two.spawn(on_two).unwrap().join().unwrap()
         });
@@ -77,7 +77,7 @@ fn pools_whose_workers_all_wait_for_queued_tasks_of_each_other_end() {
         let mut handles = Vec::new();
         for (own, other) in [(&one, &two), (&two, &one)] {
             for _ in 0..workers {
-                let (inside, other) = (gate.clone(), Arc::clone(other));
+                let (inside, other) = (gate.clone(), other.clone());
                 let task = move || {
                     inside.pass();
                     other.spawn(|| 1).unwrap().join().unwrap()
@@ -96,12 +96,12 @@ fn pools_whose_workers_all_wait_for_queued_tasks_of_each_other_end() {
 fn groups_scopes_maps_and_completions_wait_through_another_pool() {
     for workers in SIZES {
         let (home, abroad) = (pool(workers, 64), pool(workers, 64));
-        let far = Arc::clone(&abroad);
+        let far = abroad.clone();
         let answers = on_each_worker(&home, move |home| {
             // A group here whose member waits there for a group here.
             let through = |kind: usize| {
-                let (home, far) = (Arc::clone(&home), Arc::clone(&far));
-                let back = Arc::clone(&home);
+                let (home, far) = (home.clone(), far.clone());
+                let back = home.clone();
                 let work = move || match kind {
                     0 => {
                         let group = back.group();
@@ -226,7 +226,7 @@ fn a_task_that_joins_the_task_whose_scope_waits_for_it_gets_would_deadlock() {
     let pool = pool(2, 64);
     let (send, receive) = channel::<JoinHandle<bool>>();
     let receive = common::Mutex::new(receive);
-    let weak = Arc::downgrade(&pool);
+    let weak = pool.downgrade();
     let outer = pool
         .spawn(move || {
             let mut refused = false;
@@ -259,7 +259,7 @@ fn a_wait_for_a_pool_that_waits_for_the_waiting_task_returns_would_deadlock() {
         }
     };
     abroad.execute(far).unwrap();
-    let other = Arc::clone(&abroad);
+    let other = abroad.clone();
     common::quiet_panics();
     let task = move || {
         let idle = std::panic::catch_unwind(|| other.wait_idle());
@@ -301,7 +301,7 @@ fn a_wait_runs_only_the_tasks_that_it_needs() {
     let (home, abroad) = (pool(1, 64), pool(1, 64));
     let unrelated = Counter::new();
     let counted = unrelated.clone();
-    let task = move |home: Arc<WorkerPool>| {
+    let task = move |home: WorkerPool| {
         for _ in 0..8 {
             let ran = counted.clone();
             home.execute(move || ran.add()).unwrap();
@@ -319,17 +319,17 @@ fn a_wait_runs_only_the_tasks_that_it_needs() {
 #[test]
 fn chains_of_waits_end_past_the_depth_to_which_a_worker_helps() {
     // Each level nests one more task of each pool on the two stacks.
-    fn descend(home: &Arc<WorkerPool>, abroad: &Arc<WorkerPool>, levels: usize) -> Result<usize, JoinError> {
+    fn descend(home: &WorkerPool, abroad: &WorkerPool, levels: usize) -> Result<usize, JoinError> {
         if levels == 0 {
             return Ok(0);
         }
-        let (next_home, next_abroad) = (Arc::clone(abroad), Arc::clone(home));
+        let (next_home, next_abroad) = (abroad.clone(), home.clone());
         let next = abroad.spawn(move || descend(&next_home, &next_abroad, levels - 1)).unwrap();
         next.join()?.map(|depth| depth + 1)
     }
     for (levels, ends_well) in [(100, true), (1_000, false)] {
         let (home, abroad) = (pool(1, 64), pool(1, 64));
-        let (one, two) = (Arc::clone(&home), Arc::clone(&abroad));
+        let (one, two) = (home.clone(), abroad.clone());
         let outcome = with_watchdog(|| home.spawn(move || descend(&one, &two, levels)).unwrap().join().unwrap());
         match outcome {
             Ok(depth) => assert!(ends_well && depth == levels),
@@ -398,7 +398,7 @@ mod futures {
             let pool = pool(workers, 64);
             let driver = Arc::new(Driver::new(&pool, 64).unwrap());
             let answers = on_each_worker(&pool, move |pool| {
-                let (inside, driver) = (Arc::clone(&pool), Arc::clone(&driver));
+                let (inside, driver) = (pool.clone(), Arc::clone(&driver));
                 let group = pool.group();
                 group.spawn(move || {
                     let future = async move { inside.try_spawn(|| 1).unwrap().await.unwrap() };
@@ -443,7 +443,7 @@ mod futures {
             let (home, abroad) = (pool(workers, 64), pool(workers, 64));
             let driver = Arc::new(Driver::new(&home, 64).unwrap());
             let answers = on_each_worker(&home, move |home| {
-                let (abroad, driver) = (Arc::clone(&abroad), Arc::clone(&driver));
+                let (abroad, driver) = (abroad.clone(), Arc::clone(&driver));
                 let future = async move {
                     let far = abroad.try_spawn(move || home.spawn(|| 1).unwrap().join().unwrap()).unwrap();
                     far.await.unwrap()
@@ -537,7 +537,7 @@ mod calls {
                 let caller = Arc::clone(&caller);
                 let answers = on_each_worker(&pool, move |pool| {
                     let call = move |_| {
-                        let pool = Arc::clone(&pool);
+                        let pool = pool.clone();
                         async move { Ok(Response::new(pool.try_spawn(|| 1).unwrap().await.unwrap())) }
                     };
                     if then {

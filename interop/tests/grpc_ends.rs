@@ -308,7 +308,7 @@ fn connecting_at_the_start_fails_at_once_and_recovers_later() {
         let _server = Server::start_at(&Script::default(), address);
         assert!(caller.call_blocking(attempt("Echo", "a b")).is_ok());
         // Inside a call it would wait for itself.
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let nested = caller.call_blocking(move |_: Target| {
             let refused = common::caller(address).connect(&inner).unwrap_err().to_string();
             async move { Ok(Response::new(refused)) }

@@ -39,7 +39,7 @@ impl Drop for Value {
 }
 
 /// Awaits 1,000 handles; some after time-outs, some raced against their drop. Each result arises once and goes once.
-async fn thousand<S: Future>(pool: Arc<WorkerPool>, sleep: impl Fn(Duration) -> S) -> usize {
+async fn thousand<S: Future>(pool: WorkerPool, sleep: impl Fn(Duration) -> S) -> usize {
     let balance = Balance::default();
     let awaited = AtomicUsize::new(0);
     let one = |n: usize| {
@@ -80,7 +80,7 @@ fn a_thousand_handles_awaited_in_tokio_resolve_once() {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
             let pool = pool(2, 8);
-            let awaited = runtime.block_on(thousand(Arc::clone(&pool), tokio::time::sleep));
+            let awaited = runtime.block_on(thousand(pool.clone(), tokio::time::sleep));
             assert!((667..=1_000).contains(&awaited));
             assert_eq!(pool.metrics().tasks_succeeded, 1_000);
         }
@@ -91,7 +91,7 @@ fn a_thousand_handles_awaited_in_tokio_resolve_once() {
 fn a_thousand_handles_awaited_in_smol_resolve_once() {
     with_watchdog(|| {
         let pool = pool(2, 8);
-        let awaited = smol::block_on(thousand(Arc::clone(&pool), smol::Timer::after));
+        let awaited = smol::block_on(thousand(pool.clone(), smol::Timer::after));
         assert!((667..=1_000).contains(&awaited));
         assert_eq!(pool.metrics().tasks_succeeded, 1_000);
     });
@@ -101,7 +101,7 @@ fn a_thousand_handles_awaited_in_smol_resolve_once() {
 fn a_thousand_handles_awaited_in_the_executor_of_futures_resolve_once() {
     with_watchdog(|| {
         let pool = pool(2, 8);
-        let awaited = futures::executor::block_on(thousand(Arc::clone(&pool), smol::Timer::after));
+        let awaited = futures::executor::block_on(thousand(pool.clone(), smol::Timer::after));
         assert!((667..=1_000).contains(&awaited));
     });
 }
@@ -139,7 +139,7 @@ fn waiting_for_room_does_not_hold_up_the_runtime() {
         pool.execute(|| ()).unwrap(); // the one place
         runtime.block_on(async {
             let submitter = tokio::spawn({
-                let pool = Arc::clone(&pool);
+                let pool = pool.clone();
                 async move { pool.spawn_async(|| 5).await.unwrap().await.unwrap() }
             });
             // The one thread of the runtime goes on: it is what makes room.

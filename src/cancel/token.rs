@@ -149,11 +149,7 @@ impl CancellationToken {
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);
         let either = deadline.earlier(self.node.deadline);
-        let mut state = self.node.state.lock();
-        while self.node.reason().is_none() && !either.is_past() {
-            state = self.node.cancelled.wait_until(state, either.instant());
-        }
-        drop(state);
+        drop(self.node.cancelled.wait_while(self.node.state.lock(), either, |_| self.node.reason().is_none()));
         self.is_cancelled()
     }
 

@@ -12,6 +12,6 @@ mod timer;
 
 pub use build::BuildError;
 pub use outcome::{CancelReason, Cancelled, GroupError, JoinError, TaskError};
-pub(crate) use submit::Refusal;
+pub(crate) use submit::{Refusal, Refuser};
 pub use submit::{Refused, SubmitError, SubmitTimeoutError, TrySubmitError};
 pub use timer::TimerError;

@@ -78,6 +78,7 @@ pub enum JoinError {
 
 /// The error of one task of a group.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum TaskError<E> {
     /// The task returned an error.
     Failed(E),
@@ -90,6 +91,7 @@ pub enum TaskError<E> {
 /// The error of a group or a scope: the first failure or panic, or the cancellation if it came
 /// before any failure.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum GroupError<E> {
     /// A task returned this error before any other task failed.
     Failed(E),
@@ -104,7 +106,7 @@ pub enum GroupError<E> {
     /// The wait could not end.
     ///
     /// It was called by a task of the group itself, or waits were nested too deep for a worker's
-    /// stack, or the group has no room for any task.
+    /// stack.
     WouldDeadlock,
 }
 

@@ -9,20 +9,63 @@ use crate::sync::Mutex;
 ///
 /// The wrapper is `Sync` even if the closure is only `Send`, because a shared reference gives no
 /// access to the closure.
-pub struct Refused<F>(
+pub struct Refused<F> {
     /// The closure. The lock is never taken; it only makes the wrapper `Sync`.
-    Mutex<F>,
-);
+    closure: Mutex<F>,
+    refuser: Refuser,
+}
+
+/// What has refused a closure. It decides about the texts of the error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refuser {
+    /// The pool and its queue.
+    Pool,
+    /// A group with a capacity of its own.
+    Group,
+    /// A driver of futures.
+    #[cfg_attr(not(feature = "driver"), allow(dead_code, reason = "for the feature `driver`"))]
+    Driver,
+    /// A caller of remote methods.
+    #[cfg_attr(not(feature = "grpc"), allow(dead_code, reason = "for the feature `grpc`"))]
+    Caller,
+}
+
+/// The reason of a refusal, without the closure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// There is no room, and the caller does not wait.
+    Full,
+    /// There was no room in time.
+    Timeout,
+    /// The pool is closed.
+    ShutDown,
+}
 
 impl<F> Refused<F> {
-    pub(crate) fn new(closure: F) -> Self {
-        Self(Mutex::new(closure))
+    pub(crate) fn new(refuser: Refuser, closure: F) -> Self {
+        Self { closure: Mutex::new(closure), refuser }
     }
 
     /// Returns the closure.
     #[must_use]
     pub fn into_inner(self) -> F {
-        self.0.into_inner()
+        self.closure.into_inner()
+    }
+
+    /// Returns the message of an error for this reason.
+    fn message(&self, refusal: Refusal) -> &'static str {
+        match (refusal, self.refuser) {
+            (Refusal::Full, Refuser::Pool) => "the queue is full",
+            (Refusal::Full, Refuser::Group) => "the group is full",
+            (Refusal::Full, Refuser::Driver) => "too many futures are in flight",
+            (Refusal::Full, Refuser::Caller) => "too many calls are in flight",
+            (Refusal::Timeout, Refuser::Pool) => "the queue was full until the timeout",
+            (Refusal::Timeout, Refuser::Group) => "the group was full until the timeout",
+            (Refusal::Timeout, Refuser::Driver) => "too many futures were in flight until the timeout",
+            (Refusal::Timeout, Refuser::Caller) => "too many calls were in flight until the timeout",
+            (Refusal::ShutDown, Refuser::Group) => "the group is cancelled, or its pool is shut down",
+            (Refusal::ShutDown, _) => "the pool is shut down",
+        }
     }
 }
 
@@ -40,7 +83,7 @@ impl<F> fmt::Debug for Refused<F> {
 /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
 /// pool.shutdown();
 /// let error = pool.execute(|| println!("too late")).unwrap_err();
-/// assert!(error.is_shut_down());
+/// assert_eq!(error.to_string(), "the pool is shut down");
 /// let closure = error.into_inner();
 /// closure(); // still whole
 /// # Ok::<(), workcrew::BuildError>(())
@@ -48,8 +91,22 @@ impl<F> fmt::Debug for Refused<F> {
 pub struct SubmitError<F>(Refused<F>);
 
 /// The error of a submission that does not wait, such as `try_execute`.
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::{TrySubmitError, WorkerPool};
+///
+/// let pool = WorkerPool::builder().workers(1).build()?;
+/// match pool.try_execute(|| println!("if there is room")) {
+///     Ok(()) => {}
+///     Err(TrySubmitError::Full(task)) => task.into_inner()(), // run it here
+///     Err(TrySubmitError::ShutDown(_)) => println!("too late"),
+/// }
+/// # Ok::<(), workcrew::BuildError>(())
+/// ```
 pub enum TrySubmitError<F> {
-    /// The queue or the group has no room.
+    /// There is no room: the queue or the group is full, or too many futures are in flight.
     Full(Refused<F>),
     /// The pool is shut down, or the group cancelled.
     ShutDown(Refused<F>),
@@ -57,26 +114,15 @@ pub enum TrySubmitError<F> {
 
 /// The error of a submission that waits for a limited time, such as `try_execute_for`.
 pub enum SubmitTimeoutError<F> {
-    /// There was no room in time.
+    /// There was no room in time: the queue was full, or too many futures were in flight.
     Timeout(Refused<F>),
     /// The pool is shut down.
     ShutDown(Refused<F>),
 }
 
-/// The reason of a refusal, without the closure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// There is no room, and the caller does not wait.
-    Full,
-    /// There was no room in time.
-    Timeout,
-    /// The pool is closed.
-    ShutDown,
-}
-
 impl<F> SubmitError<F> {
-    pub(crate) fn new(closure: F) -> Self {
-        Self(Refused::new(closure))
+    pub(crate) fn new(refuser: Refuser, closure: F) -> Self {
+        Self(Refused::new(refuser, closure))
     }
 
     /// Returns the refused closure.
@@ -84,13 +130,21 @@ impl<F> SubmitError<F> {
     pub fn into_inner(self) -> F {
         self.0.into_inner()
     }
+
+    /// Returns `true` if the pool is shut down, so that a retry is useless. No other reason exists
+    /// today.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        true
+    }
 }
 
 impl<F> TrySubmitError<F> {
-    pub(crate) fn new(refusal: Refusal, closure: F) -> Self {
+    pub(crate) fn new(refusal: Refusal, refuser: Refuser, closure: F) -> Self {
+        let refused = Refused::new(refuser, closure);
         match refusal {
-            Refusal::ShutDown => Self::ShutDown(Refused::new(closure)),
-            Refusal::Full | Refusal::Timeout => Self::Full(Refused::new(closure)),
+            Refusal::ShutDown => Self::ShutDown(refused),
+            Refusal::Full | Refusal::Timeout => Self::Full(refused),
         }
     }
 
@@ -98,16 +152,29 @@ impl<F> TrySubmitError<F> {
     #[must_use]
     pub fn into_inner(self) -> F {
         match self {
-            Self::Full(closure) | Self::ShutDown(closure) => closure.into_inner(),
+            Self::Full(refused) | Self::ShutDown(refused) => refused.into_inner(),
         }
+    }
+
+    /// Returns `true` if there was no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+
+    /// Returns `true` if the pool is shut down or the group cancelled, so that a retry is useless.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        matches!(self, Self::ShutDown(_))
     }
 }
 
 impl<F> SubmitTimeoutError<F> {
-    pub(crate) fn new(refusal: Refusal, closure: F) -> Self {
+    pub(crate) fn new(refusal: Refusal, refuser: Refuser, closure: F) -> Self {
+        let refused = Refused::new(refuser, closure);
         match refusal {
-            Refusal::ShutDown => Self::ShutDown(Refused::new(closure)),
-            Refusal::Full | Refusal::Timeout => Self::Timeout(Refused::new(closure)),
+            Refusal::ShutDown => Self::ShutDown(refused),
+            Refusal::Full | Refusal::Timeout => Self::Timeout(refused),
         }
     }
 
@@ -115,65 +182,65 @@ impl<F> SubmitTimeoutError<F> {
     #[must_use]
     pub fn into_inner(self) -> F {
         match self {
-            Self::Timeout(closure) | Self::ShutDown(closure) => closure.into_inner(),
+            Self::Timeout(refused) | Self::ShutDown(refused) => refused.into_inner(),
         }
+    }
+
+    /// Returns `true` if there was no room in time.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout(_))
+    }
+
+    /// Returns `true` if the pool is shut down, so that a retry is useless.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        matches!(self, Self::ShutDown(_))
     }
 }
 
-/// Implements the methods and traits that the three errors share. `$full`, `$timeout` and
-/// `$shut_down` are the conditions, `$closed` is the message of a closed pool.
-macro_rules! impl_submit_error {
-    ($name:ident, $self:ident, full: $full:expr, timeout: $timeout:expr, shut_down: $shut_down:expr, $closed:literal) => {
-        impl<F> $name<F> {
-            /// Returns whether there was no room. Only [`TrySubmitError::Full`] returns `true`.
-            #[must_use]
-            pub fn is_full(&$self) -> bool {
-                $full
-            }
-
-            /// Returns whether there was no room in time. Only [`SubmitTimeoutError::Timeout`]
-            /// returns `true`.
-            #[must_use]
-            pub fn is_timeout(&$self) -> bool {
-                $timeout
-            }
-
-            /// Returns whether the pool is shut down or the group cancelled, so that a retry is
-            /// useless.
-            #[must_use]
-            pub fn is_shut_down(&$self) -> bool {
-                $shut_down
-            }
-
-            fn message(&$self) -> &'static str {
-                if $self.is_full() {
-                    "there is no room"
-                } else if $self.is_timeout() {
-                    "there was no room in time"
-                } else {
-                    $closed
-                }
-            }
-        }
-
-        impl<F> fmt::Debug for $name<F> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({})", stringify!($name), self.message())
-            }
-        }
-
-        impl<F> fmt::Display for $name<F> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.message())
-            }
-        }
-
-        impl<F> Error for $name<F> {}
-    };
+impl<F> fmt::Debug for SubmitError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SubmitError(ShutDown)")
+    }
 }
 
-impl_submit_error!(SubmitError, self, full: false, timeout: false, shut_down: true, "the pool is shut down");
-impl_submit_error!(TrySubmitError, self, full: matches!(self, Self::Full(_)), timeout: false,
-    shut_down: matches!(self, Self::ShutDown(_)), "the pool is shut down, or the group cancelled");
-impl_submit_error!(SubmitTimeoutError, self, full: false, timeout: matches!(self, Self::Timeout(_)),
-    shut_down: matches!(self, Self::ShutDown(_)), "the pool is shut down");
+impl<F> fmt::Debug for TrySubmitError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_full() { "Full(..)" } else { "ShutDown(..)" })
+    }
+}
+
+impl<F> fmt::Debug for SubmitTimeoutError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_timeout() { "Timeout(..)" } else { "ShutDown(..)" })
+    }
+}
+
+impl<F> fmt::Display for SubmitError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.message(Refusal::ShutDown))
+    }
+}
+
+impl<F> fmt::Display for TrySubmitError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(refused) => refused.message(Refusal::Full),
+            Self::ShutDown(refused) => refused.message(Refusal::ShutDown),
+        })
+    }
+}
+
+impl<F> fmt::Display for SubmitTimeoutError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Timeout(refused) => refused.message(Refusal::Timeout),
+            Self::ShutDown(refused) => refused.message(Refusal::ShutDown),
+        })
+    }
+}
+
+impl<F> Error for SubmitError<F> {}
+impl<F> Error for TrySubmitError<F> {}
+impl<F> Error for SubmitTimeoutError<F> {}

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use super::Refused;
+use super::submit::{Refused, Refuser};
 
 /// The error of setting a timer or of submitting a retried task. It contains the refused closure.
 ///
@@ -41,19 +41,19 @@ enum Cause {
 
 impl<F> TimerError<F> {
     pub(crate) fn full(closure: F) -> Self {
-        Self { cause: Cause::Full, closure: Refused::new(closure) }
+        Self { cause: Cause::Full, closure: Refused::new(Refuser::Pool, closure) }
     }
 
     pub(crate) fn shut_down(closure: F) -> Self {
-        Self { cause: Cause::ShutDown, closure: Refused::new(closure) }
+        Self { cause: Cause::ShutDown, closure: Refused::new(Refuser::Pool, closure) }
     }
 
     pub(crate) fn zero_period(closure: F) -> Self {
-        Self { cause: Cause::ZeroPeriod, closure: Refused::new(closure) }
+        Self { cause: Cause::ZeroPeriod, closure: Refused::new(Refuser::Pool, closure) }
     }
 
     pub(crate) fn no_thread(source: io::Error, closure: F) -> Self {
-        Self { cause: Cause::NoThread(source), closure: Refused::new(closure) }
+        Self { cause: Cause::NoThread(source), closure: Refused::new(Refuser::Pool, closure) }
     }
 
     /// Returns the refused closure.

@@ -46,9 +46,6 @@ impl Notify {
     }
 
     fn sleep(&self, before: u64, deadline: Deadline) {
-        let mut generation = self.generation.lock();
-        while *generation == before && !deadline.is_past() {
-            generation = self.changed.wait_until(generation, deadline.instant());
-        }
+        drop(self.changed.wait_while(self.generation.lock(), deadline, |generation| *generation == before));
     }
 }

@@ -101,11 +101,7 @@ impl Progress {
     /// Blocks until all deliveries have ended, the deadline has passed, or `is_over` returns `true`
     /// after [`wake`](Self::wake). Returns `true` if all have ended.
     pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> bool {
-        let mut not_handled = self.not_handled.lock();
-        while !self.is_finished() && !is_over() && !deadline.is_past() {
-            not_handled = self.finished.wait_until(not_handled, deadline.instant());
-        }
-        drop(not_handled);
+        drop(self.finished.wait_while(self.not_handled.lock(), deadline, |_| !self.is_finished() && !is_over()));
         self.is_finished()
     }
 

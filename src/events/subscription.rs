@@ -1,7 +1,6 @@
 //! Subscriptions and their builder, the public face of a mailbox.
 
 use std::any::type_name;
-use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -91,15 +90,15 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
 
     /// Sets the name for receipts and dead letters, which is also the label of the subscription's
     /// tasks. Default: the type of its events.
-    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.settings.name = Arc::from(&*name.into());
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.settings.name = name.into();
         self
     }
 
     /// Subscribes only to events that are published to this topic. Default: all events of the type,
     /// with any topic or none.
-    pub fn topic(mut self, topic: impl Into<Cow<'static, str>>) -> Self {
-        self.settings.topic = Some(Arc::from(&*topic.into()));
+    pub fn topic(mut self, topic: impl Into<Arc<str>>) -> Self {
+        self.settings.topic = Some(topic.into());
         self
     }
 

@@ -32,10 +32,8 @@ impl Watcher {
     /// Like [`wait`](Self::wait), but also returns, with no indices, when the deadline has passed
     /// or `is_over` returns `true` after [`wake`](Self::wake).
     pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> Vec<usize> {
-        let mut notified = self.notified.lock();
-        while notified.is_empty() && !is_over() && !deadline.is_past() {
-            notified = self.changed.wait_until(notified, deadline.instant());
-        }
+        let is_waiting = |notified: &Vec<usize>| notified.is_empty() && !is_over();
+        let mut notified = self.changed.wait_while(self.notified.lock(), deadline, is_waiting);
         mem::take(&mut *notified)
     }
 

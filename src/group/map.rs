@@ -44,6 +44,8 @@ impl WorkerPool {
     /// [`JoinError::Cancelled`]. For an endless iterator these errors do not end, so stop at the
     /// first.
     ///
+    /// Items and `f` own what they use. For items that borrow, use a [scope](Self::scope).
+    ///
     /// # Examples
     ///
     /// ```
@@ -55,6 +57,8 @@ impl WorkerPool {
     /// assert_eq!(first, Some(1_024));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "par_iter")]
+    #[doc(alias = "invoke_all")]
     #[track_caller]
     pub fn map<I, F, T>(&self, items: I, f: F) -> Map<'_, I::IntoIter, F, T>
     where
@@ -76,8 +80,10 @@ impl WorkerPool {
     }
 
     /// Applies `f` to each item on the workers, and returns all values in the order of the items.
-    /// The first error cancels the rest. If `f` cannot fail, name its error,
-    /// `Ok::<_, Infallible>(value)`, or use [`map`](Self::map).
+    /// The first error cancels the rest.
+    ///
+    /// `f` returns a `Result`. For a function that returns plain values use [`map`](Self::map). If
+    /// the compiler cannot tell the error, name it: `Ok::<_, io::Error>(value)`.
     ///
     /// Takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all) does: at
     /// most a queue's capacity ahead of the workers, and none after the first error or a shutdown.

@@ -6,6 +6,7 @@
 //! rest. The other modules are the public types.
 
 mod task_group;
+mod time_limit;
 mod spawner;
 pub(crate) mod map;
 pub(crate) mod scope;

@@ -11,6 +11,7 @@ use std::convert::Infallible;
     message = "a task of a group or a scope returns `()` or a `Result`, not `{Self}`",
     note = "in a group, return `Ok::<_, std::convert::Infallible>(value)` from a task that cannot fail",
     note = "in a scope, a value goes through what the task borrows: `|| *slot = value`",
+    note = "an async closure returns a future, which a pool does not run: write a plain closure",
     note = "for a closure that only panics, write its type: `|| -> () {{ panic!() }}`"
 )]
 pub trait TaskResult: Sealed + Send + 'static {

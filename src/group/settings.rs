@@ -39,9 +39,9 @@ impl fmt::Display for Progress {
 /// The settings of a group, final once it has started.
 #[derive(Clone)]
 pub(crate) struct GroupSettings {
-    /// How many runners may be at work at once.
+    /// How many runners may be at work at once; zero counts as one.
     pub(crate) limit: usize,
-    /// How many unstarted tasks the group may hold; zero if the limit is zero.
+    /// How many unstarted tasks the group may hold; zero counts as one.
     pub(crate) capacity: usize,
     /// When the group cancels its remaining tasks.
     pub(crate) policy: GroupPolicy,

@@ -203,11 +203,6 @@ impl<R: TaskResult> GroupInner<R> {
             if let Some(reason) = state.closed {
                 return Admission::Closed(state, reason);
             }
-            // Such a group can hold no task, now or later.
-            if self.settings.capacity == 0 {
-                state.can_never_run = true;
-                return Admission::Closed(state, CancelReason::Requested);
-            }
             if state.unstarted.len() < self.settings.capacity {
                 return Admission::Queue(state);
             }

@@ -6,7 +6,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use super::result::TaskResult;
 use super::state::GroupInner;
 use crate::cancel::token::CancellationToken;
-use crate::error::TrySubmitError;
+use crate::error::{Refuser, TrySubmitError};
 use crate::sync::Arc;
 use crate::task::closure::Closure;
 
@@ -66,7 +66,9 @@ impl<R: TaskResult> Spawner<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.inner.try_spawn(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner
+            .try_spawn(f, Closure::new, location)
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
     }
 
     /// Returns the token of the group.

@@ -129,8 +129,6 @@ pub(super) struct State<R: TaskResult> {
     pub(super) abandoned: bool,
     /// Whether a waiter waits for the first success only, by any policy.
     pub(super) wants_first: bool,
-    /// Whether a task was added that can never start.
-    pub(super) can_never_run: bool,
     /// Why `spawn_all` left closures in its source: the group or the pool had been closed.
     pub(super) cut_short: Option<CancelReason>,
     /// The outcomes of the tasks that are done.
@@ -162,9 +160,8 @@ pub(super) struct PendingTask<R: 'static> {
 impl<R: TaskResult> GroupInner<R> {
     /// Makes a group and registers it with the pool.
     pub(crate) fn new(pool: Arc<PoolInner>, mut settings: GroupSettings) -> Arc<Self> {
-        if settings.limit == 0 {
-            settings.capacity = 0;
-        }
+        settings.limit = settings.limit.max(1);
+        settings.capacity = settings.capacity.max(1);
         let inner = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             registration: pool.groups.register(weak.clone(), context::shard()),
             pool,
@@ -290,7 +287,6 @@ impl<R: TaskResult> State<R> {
             closed: None,
             abandoned: false,
             wants_first: false,
-            can_never_run: false,
             cut_short: None,
             outcomes: Outcomes::new(),
             low_water_waiters: 0,

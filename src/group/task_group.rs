@@ -1,9 +1,8 @@
 //! The public face of a group: settings, spawning and waiting.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::completions::Completions;
 use super::result::TaskResult;
@@ -11,7 +10,7 @@ use super::settings::{GroupPolicy, GroupSettings, Progress};
 use super::spawner::Spawner;
 use super::state::{GroupInner, Outcome, WouldDeadlock};
 use crate::cancel::token::CancellationToken;
-use crate::error::{CancelReason, GroupError, TrySubmitError};
+use crate::error::{CancelReason, GroupError, Refuser, TrySubmitError};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, OnceLock};
@@ -32,9 +31,11 @@ use crate::time::deadline::Deadline;
 /// # What tasks return
 ///
 /// All tasks of a group return one type, `()` or a `Result`. A task that has a value and cannot
-/// fail returns `Ok::<_, Infallible>(value)`. A task that stops because of the token should return
-/// `Ok`: an `Err` is a failure like any other, and becomes the first error if nothing has failed
-/// before.
+/// fail returns `Ok::<_, Infallible>(value)`. If closures use `?`, the compiler cannot tell their
+/// error type: name it once, `pool.group::<Result<_, io::Error>>()`.
+///
+/// A task that stops because of the token should return `Ok`: an `Err` is a failure like any other,
+/// and becomes the first error if nothing has failed before.
 ///
 /// # What waits return
 ///
@@ -46,8 +47,8 @@ use crate::time::deadline::Deadline;
 ///
 /// # Settings
 ///
-/// The settings are made before the first task. `limit`, `capacity`, `policy`, `deadline`, `parent`
-/// and `label` panic once the group has spawned a task or has returned its token or a spawner.
+/// The settings are made before the first task. `limit`, `capacity`, `policy`, `deadline`,
+/// `timeout`, `parent` and `label` panic once the group has spawned a task or has returned its token or a spawner.
 ///
 /// # Waiting on a worker
 ///
@@ -92,11 +93,11 @@ impl<R: TaskResult> TaskGroup<R> {
         Self { pool, settings, inner: OnceLock::new() }
     }
 
-    /// Sets how many tasks may run at once. *Default: as many as there are workers.*
+    /// Sets how many tasks may run at once. Zero counts as one. *Default: as many as there are
+    /// workers.*
     ///
     /// A task that another task of the group runs inline does not count; see
-    /// [`spawn`](Self::spawn). With a limit of zero nothing can run: `try_spawn` finds the group
-    /// full, and `wait` returns [`GroupError::WouldDeadlock`] if a task was spawned.
+    /// [`spawn`](Self::spawn).
     ///
     /// A limit works as a semaphore: a task that spawns on another group that is full and at its
     /// limit waits, on a worker as well. Two groups with limits whose tasks fill each other may
@@ -111,7 +112,7 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Sets how many tasks the group holds that have not started. At that number `spawn` blocks.
-    /// Zero is like a [limit](Self::limit) of zero. *Default: the capacity of the pool's queue.*
+    /// Zero counts as one. *Default: the capacity of the pool's queue.*
     ///
     /// # Panics
     ///
@@ -131,25 +132,6 @@ impl<R: TaskResult> TaskGroup<R> {
         self.set(|settings| settings.policy = policy)
     }
 
-    /// Cancels the group with [`CancelReason::Expired`] at `deadline`. If it is set several times,
-    /// the earliest counts.
-    ///
-    /// No thread watches the clock. The deadline takes effect when a thread waits for the group,
-    /// adds a task to it, or is about to start one of its tasks. The wait then returns
-    /// [`GroupError::Cancelled`] if nothing had failed before. A task that stops at the deadline by
-    /// `token.check()?` has failed. To tell the two apart, ask the [token](Self::token) for its
-    /// [`reason`](CancellationToken::reason).
-    ///
-    /// # Panics
-    ///
-    /// If the group has [started](Self#settings).
-    #[track_caller]
-    pub fn deadline(self, deadline: Instant) -> Self {
-        self.set(|settings| {
-            settings.deadline = Some(settings.deadline.map_or(deadline, |other| other.min(deadline)));
-        })
-    }
-
     /// Cancels the group when `token` is cancelled.
     ///
     /// # Panics
@@ -166,12 +148,14 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// If the group has [started](Self#settings).
     #[track_caller]
-    pub fn label(self, label: impl Into<Cow<'static, str>>) -> Self {
-        self.set(|settings| settings.label = Some(Arc::from(&*label.into())))
+    pub fn label(self, label: impl Into<Arc<str>>) -> Self {
+        self.set(|settings| settings.label = Some(label.into()))
     }
 
-    /// Adds a task. Blocks while the group is at [capacity](Self::capacity). A task of the group
-    /// that adds siblings needs a [`spawner`](Self::spawner).
+    /// Adds a task. Blocks while the group is at [capacity](Self::capacity).
+    ///
+    /// A task of the group cannot own or borrow the group. To add siblings it owns a
+    /// [`spawner`](Self::spawner).
     ///
     /// If the group is cancelled or the pool shut down, the closure is dropped unrun and the task
     /// counts as cancelled.
@@ -203,7 +187,9 @@ impl<R: TaskResult> TaskGroup<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         let location = Location::caller();
-        self.inner().try_spawn(f, Closure::new, location).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.inner()
+            .try_spawn(f, Closure::new, location)
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
     }
 
     /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and
@@ -407,7 +393,7 @@ impl<R: TaskResult> TaskGroup<R> {
 
     /// Changes a setting. Panics if the settings are final.
     #[track_caller]
-    fn set(mut self, change: impl FnOnce(&mut GroupSettings)) -> Self {
+    pub(super) fn set(mut self, change: impl FnOnce(&mut GroupSettings)) -> Self {
         assert!(
             self.inner.get().is_none(),
             "the settings of a group are made before its first task, and before it returns its token or a spawner"

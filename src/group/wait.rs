@@ -47,9 +47,7 @@ impl<R: TaskResult> GroupInner<R> {
             return Ok(None);
         };
         self.finish(&mut state);
-        let values = if state.can_never_run {
-            Err(GroupError::WouldDeadlock)
-        } else if self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success() {
+        let values = if self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success() {
             Ok(state.outcomes.take_values())
         } else {
             match state.take_error() {
@@ -88,7 +86,6 @@ impl<R: TaskResult> GroupInner<R> {
         let success = if has_failed(&state) { None } else { state.outcomes.take_success() };
         let first = match success {
             Some(value) => Ok(value),
-            None if state.can_never_run => Err(GroupError::WouldDeadlock),
             // Without tasks there is no success to wait for.
             None => Err(state.take_error().unwrap_or(GroupError::WouldDeadlock)),
         };

@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 use super::call::CallConfig;
 use super::error::CallError;
 use super::target::{self, Target};
-use crate::error::{JoinError, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::error::{JoinError, Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::io::{Driver, OnOutput};
 use crate::observe::task_info::TaskOutcome;
 use crate::pool::submit::WaitMode;
@@ -172,7 +172,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_call(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.spawn_call(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(Refuser::Caller, f))
     }
 
     /// Makes a call as [`call`](Self::call) does, but never blocks.
@@ -187,7 +187,8 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_call(WaitMode::Never, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.spawn_call(WaitMode::Never, Location::caller(), f)
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Caller, f))
     }
 
     /// Makes a call as [`call`](Self::call) does, but blocks for at most `timeout` until there is a
@@ -210,7 +211,8 @@ impl Caller {
         T: Send + 'static,
     {
         let wait_mode = WaitMode::Until(Deadline::after(timeout));
-        self.spawn_call(wait_mode, Location::caller(), f).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+        self.spawn_call(wait_mode, Location::caller(), f)
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Caller, f))
     }
 
     /// Makes a call and blocks until it has ended. On a worker this holds the worker.
@@ -264,7 +266,7 @@ impl Caller {
         };
         self.driver
             .spawn_with(WaitMode::Policy, Location::caller(), (f, then), make)
-            .map_err(|(_, both)| SubmitError::new(both))
+            .map_err(|(_, both)| SubmitError::new(Refuser::Caller, both))
     }
 
     /// Makes a call without a handle. If it fails, [`on_error`](super::CallerBuilder::on_error) is
@@ -280,7 +282,8 @@ impl Caller {
         Fut: Future<Output = Result<Response<T>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_notify(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.spawn_notify(WaitMode::Policy, Location::caller(), f)
+            .map_err(|(_, f)| SubmitError::new(Refuser::Caller, f))
     }
 
     /// Makes a call as [`notify`](Self::notify) does, but never blocks.
@@ -296,7 +299,7 @@ impl Caller {
         T: Send + 'static,
     {
         self.spawn_notify(WaitMode::Never, Location::caller(), f)
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Caller, f))
     }
 
     /// Spawns a call whose result is that of the handle.

@@ -11,7 +11,7 @@ use super::call::CallConfig;
 use super::caller::{CallResult, Caller};
 use super::error::CallError;
 use super::target::Target;
-use crate::error::{JoinError, Refusal, SubmitError, TrySubmitError};
+use crate::error::{JoinError, Refusal, Refuser, SubmitError, TrySubmitError};
 use crate::io::{self, Driver, OnOutput, mpsc};
 use crate::observe::task_info::TaskOutcome;
 use crate::pool::submit::WaitMode;
@@ -78,7 +78,7 @@ impl Caller {
         Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.open(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(f))
+        self.open(WaitMode::Policy, Location::caller(), f).map_err(|(_, f)| SubmitError::new(Refuser::Caller, f))
     }
 
     /// Opens a stream as [`stream`](Self::stream) does, but never blocks.
@@ -93,7 +93,8 @@ impl Caller {
         Fut: Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
         T: Send + 'static,
     {
-        self.open(WaitMode::Never, Location::caller(), f).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.open(WaitMode::Never, Location::caller(), f)
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Caller, f))
     }
 
     /// Makes the call of a stream.

@@ -35,10 +35,7 @@ struct ThreadWaker {
 impl ThreadWaker {
     /// Waits for a wake-up. Returns `false` if the deadline passed first.
     fn wait(&self, deadline: Deadline) -> bool {
-        let mut notified = self.notified.lock();
-        while !*notified && !deadline.is_past() {
-            notified = self.changed.wait_until(notified, deadline.instant());
-        }
+        let mut notified = self.changed.wait_while(self.notified.lock(), deadline, |notified| !notified);
         mem::take(&mut *notified)
     }
 }

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use super::block_on;
 use super::future_task::{FutureTask, OnOutput, SubmitPermit};
 use super::thread::IoThread;
-use crate::error::{Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::observe::task_info::TaskOutcome;
 use crate::pool::inner::PoolInner;
 use crate::pool::submit::WaitMode;
@@ -156,7 +156,7 @@ impl Driver {
         Fut::Output: Send + 'static,
     {
         self.spawn_with(WaitMode::Policy, Location::caller(), future, unchanged)
-            .map_err(|(_, future)| SubmitError::new(future))
+            .map_err(|(_, future)| SubmitError::new(Refuser::Driver, future))
     }
 
     /// Spawns a future as [`spawn`](Self::spawn) does, but never blocks.
@@ -172,7 +172,7 @@ impl Driver {
         Fut::Output: Send + 'static,
     {
         self.spawn_with(WaitMode::Never, Location::caller(), future, unchanged)
-            .map_err(|(refusal, future)| TrySubmitError::new(refusal, future))
+            .map_err(|(refusal, future)| TrySubmitError::new(refusal, Refuser::Driver, future))
     }
 
     /// Spawns a future as [`spawn`](Self::spawn) does, but blocks for at most `timeout`.
@@ -193,7 +193,7 @@ impl Driver {
         Fut::Output: Send + 'static,
     {
         self.spawn_with(WaitMode::Until(Deadline::after(timeout)), Location::caller(), future, unchanged)
-            .map_err(|(refusal, future)| SubmitTimeoutError::new(refusal, future))
+            .map_err(|(refusal, future)| SubmitTimeoutError::new(refusal, Refuser::Driver, future))
     }
 
     /// Spawns a future as [`spawn`](Self::spawn) does, and then calls `f` with its output on a
@@ -217,7 +217,7 @@ impl Driver {
         let make =
             |(future, f)| (future, OnOutput { f, on_worker: Some(|_| true), outcome_of: |_| TaskOutcome::Succeeded });
         self.spawn_with(WaitMode::Policy, Location::caller(), (future, f), make)
-            .map_err(|(_, both)| SubmitError::new(both))
+            .map_err(|(_, both)| SubmitError::new(Refuser::Driver, both))
     }
 
     /// Returns how many futures may be in flight.

@@ -14,7 +14,7 @@ use super::worker_pool::WorkerPool;
 /// [`shutdown_timeout`](Self::shutdown_timeout) and [`shutdown_now`](Self::shutdown_now) report
 /// which tasks are still running when they return. From then on, these do not wait for them:
 ///
-/// - the drop of the pool, under any [`OnDrop`](crate::OnDrop) policy and on any thread;
+/// - the drop of the last handle, under any [`OnDrop`](crate::OnDrop) policy and on any thread;
 /// - [`shutdown`](Self::shutdown), whether it is called later or already waits in another thread;
 /// - the drop of a driver, an event bus, or a gRPC or NATS client of the pool.
 ///
@@ -27,14 +27,14 @@ use super::worker_pool::WorkerPool;
 ///
 /// # Async code
 ///
-/// `shutdown`, `shutdown_timeout` and the drop of the last reference block the thread of the async
+/// `shutdown`, `shutdown_timeout` and the drop of the last handle block the thread of the async
 /// runtime. Build the pool with [`OnDrop::Detach`](crate::OnDrop::Detach), or end it on a thread
 /// that may block.
 impl WorkerPool {
     /// Refuses new tasks and returns at once. Queued tasks still run, and then the workers end.
     /// Tasks that wait for their time are cancelled.
     ///
-    /// To wait for the end, call [`shutdown`](Self::shutdown) or drop the pool.
+    /// To wait for the end, call [`shutdown`](Self::shutdown).
     pub fn close(&self) {
         shutdown::close(self.inner());
     }

@@ -28,7 +28,7 @@ use crate::time::deadline::Deadline;
 /// yields to other threads in between.
 const MAX_CHECKS: usize = 1_000;
 
-/// What dropping a pool does.
+/// What the drop of a pool's last handle does.
 ///
 /// After [`shutdown_timeout`](crate::WorkerPool::shutdown_timeout) the drop does not block under
 /// any policy, because the limit was for the whole end. The same holds after a
@@ -36,7 +36,7 @@ const MAX_CHECKS: usize = 1_000;
 /// that never ends makes `Drain` and `Cancel` block forever. A program with such tasks calls
 /// `shutdown_timeout` first, or chooses `Detach`.
 ///
-/// In async code, the drop of the last reference blocks the runtime's thread under `Drain` and
+/// In async code, the drop of the last handle blocks the runtime's thread under `Drain` and
 /// `Cancel`. Choose `Detach` there, or shut the pool down first on a thread that may block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -26,7 +26,7 @@ use std::task::{Context, Poll, Waker};
 use super::inner::PoolInner;
 use super::worker_pool::WorkerPool;
 use crate::cancel::token::CancelGuard;
-use crate::error::SubmitError;
+use crate::error::{Refuser, SubmitError};
 use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::queue::WaiterId;
 use crate::sync::{Arc, Mutex};
@@ -146,7 +146,7 @@ where
         let mut waiting = match mem::replace(&mut this.stage, Stage::Done) {
             Stage::New(f) => match Waiting::admit(f, &this.pool, this.location) {
                 Ok(waiting) => waiting,
-                Err(f) => return Poll::Ready(Err(SubmitError::new(f))),
+                Err(f) => return Poll::Ready(Err(SubmitError::new(Refuser::Pool, f))),
             },
             Stage::Waiting(waiting) => waiting,
             Stage::Done => return Poll::Pending,
@@ -160,7 +160,7 @@ where
             PushResult::Refused => {
                 let task = Arc::clone(&waiting.task);
                 waiting.stop_waiting(&this.pool, false);
-                Poll::Ready(Err(SubmitError::new(task.withdraw())))
+                Poll::Ready(Err(SubmitError::new(Refuser::Pool, task.withdraw())))
             }
             PushResult::NoRoom => {
                 this.stage = Stage::Waiting(waiting);

@@ -23,7 +23,7 @@ use super::inner::PoolInner;
 use super::overflow::Overflow;
 use super::queue_room::QueueRoom;
 use super::worker_pool::WorkerPool;
-use crate::error::{CancelReason, Refusal, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::error::{CancelReason, Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskInfo};
@@ -57,6 +57,14 @@ pub(crate) enum WaitMode {
 /// beyond the capacity. The other forms refuse the job. A job that is run at once runs under the
 /// locks that the submitting task holds, so [hold none that tasks
 /// take](crate#locks-and-submissions).
+///
+/// A closure owns what it uses: write `move`, and share by reference counts. Tasks that borrow from
+/// the caller's stack need a [scope](Self::scope).
+///
+/// A closure is synchronous. `spawn(async || ..)` compiles and runs nothing: the task ends at once,
+/// and its value is a future that no thread polls. To run a future for synchronous code, use a
+/// `Driver` of the feature `driver`. Async code that has work for the pool calls
+/// [`spawn_async`](Self::spawn_async) with a plain closure.
 impl WorkerPool {
     /// Submits a closure to be run by a worker, without a handle.
     ///
@@ -83,12 +91,15 @@ impl WorkerPool {
     /// assert_eq!(receiver.recv()?, "done");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "submit")]
+    #[doc(alias = "fire_and_forget")]
     #[track_caller]
     pub fn execute<F>(&self, f: F) -> Result<(), SubmitError<F>>
     where
         F: FnOnce() + Send + 'static,
     {
-        self.submit_closure(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
+        self.submit_closure(f, WaitMode::Policy, Location::caller())
+            .map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
     }
 
     /// Like [`execute`](Self::execute), but never blocks, and never runs the closure in place.
@@ -114,7 +125,7 @@ impl WorkerPool {
         F: FnOnce() + Send + 'static,
     {
         self.submit_closure(f, WaitMode::Never, Location::caller())
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
     }
 
     /// Like [`execute`](Self::execute), but blocks at most for `timeout`, and never runs the
@@ -142,10 +153,13 @@ impl WorkerPool {
         F: FnOnce() + Send + 'static,
     {
         self.submit_closure(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
     }
 
     /// Submits a task and returns the handle for its result.
+    ///
+    /// There is no limit for the time that a task runs. To stop one in time, give it a
+    /// [`CancellationToken`](crate::CancellationToken).
     ///
     /// May wait for room or run the closure in place: hold no
     /// [lock](crate#locks-and-submissions) that tasks take.
@@ -163,13 +177,15 @@ impl WorkerPool {
     /// assert_eq!(words.join()?, 6);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "submit")]
+    #[doc(alias = "spawn_blocking")]
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, SubmitError<F>>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_task(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(f))
+        self.submit_task(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
     }
 
     /// Like [`spawn`](Self::spawn), but never blocks, and never runs the closure in place.
@@ -183,7 +199,8 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_task(f, WaitMode::Never, Location::caller()).map_err(|(refusal, f)| TrySubmitError::new(refusal, f))
+        self.submit_task(f, WaitMode::Never, Location::caller())
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
     }
 
     /// Like [`spawn`](Self::spawn), but blocks at most for `timeout`, and never runs the closure in
@@ -202,7 +219,7 @@ impl WorkerPool {
         T: Send + 'static,
     {
         self.submit_task(f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
-            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, f))
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
     }
 
     fn submit_closure<F>(

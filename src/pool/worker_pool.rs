@@ -14,23 +14,38 @@ use super::worker::{self, WorkerSettings};
 use crate::error::BuildError;
 use crate::observe::metrics::Metrics;
 use crate::observe::task_info::RunningTask;
-use crate::sync::Arc;
+use crate::sync::{Arc, Weak};
 use crate::task::context;
 use crate::task::idle;
 use crate::time::deadline::Deadline;
 
 /// A pool of worker threads with one bounded queue.
 ///
-/// All methods take `&self`, so a pool is shared by reference, in an [`Arc`] or as a `static`. A
-/// `static` is never dropped, so what is queued when `main` returns is lost. To prevent that, call
-/// [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) at the end of `main`.
+/// A `WorkerPool` is a handle. Its clones are handles to the same pool, and a clone costs two
+/// reference counts. All methods take `&self`.
 ///
-/// Dropping a pool runs what is queued and joins the workers, with three exceptions:
+/// # When it ends
+///
+/// Any handle can [end](Self::shutdown) the pool for all of them. Otherwise the drop of the last
+/// handle ends it. That drop runs what is queued and joins the workers, with three exceptions:
 /// - [`WorkerPoolBuilder::on_drop`](crate::WorkerPoolBuilder::on_drop) has set another policy.
 /// - A [report](crate::ShutdownReport) has ended the waiting; see
 ///   [`shutdown_timeout`](Self::shutdown_timeout).
-/// - A pool that is dropped on one of its own workers does not wait, and ends after that worker's
+/// - A pool whose last handle is dropped by one of its own tasks does not wait, and ends after that
 ///   task.
+///
+/// Only pools count as handles. Groups, join handles, timers, event buses, drivers and clients use
+/// a pool and do not keep it open.
+///
+/// So be careful with tasks that own a clone:
+/// - A task may be the last to drop its handle, and then no thread waits for the pool. If such
+///   tasks must run before the process ends, call [`shutdown`](Self::shutdown) or
+///   [`wait_idle`](Self::wait_idle) at the end of `main`. The same holds for a pool in a `static`,
+///   which is never dropped.
+/// - A timer or an observer of the pool that owns a clone keeps the pool open until the timer is
+///   cancelled or the pool is shut down. Give it a [weak handle](Self::downgrade) instead.
+///
+/// # Thread locals
 ///
 /// Workers are reused and their thread locals are not reset. A task finds there what the previous
 /// task on that worker has left.
@@ -44,10 +59,23 @@ use crate::time::deadline::Deadline;
 /// pool.execute(|| println!("somewhere else"))?; // without a result
 /// let handle = pool.spawn(|| 1 + 1)?; // or wait for the result
 /// assert_eq!(handle.join()?, 2);
-/// pool.shutdown(); // runs what is queued; so does dropping the pool
+///
+/// let own = pool.clone(); // for a task that submits tasks
+/// let nested = pool.spawn(move || own.spawn(|| 3).map(|handle| handle.join()))?;
+/// assert_eq!(nested.join()?.unwrap()?, 3);
+/// pool.shutdown(); // runs what is queued; so does dropping the last handle
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Clone)]
 pub struct WorkerPool {
+    /// What the handles share. Dropped before `inner`.
+    owner: Arc<Owner>,
+    /// The inside of the pool, once more, so that a submission follows one reference only.
+    inner: Arc<PoolInner>,
+}
+
+/// What all handles of a pool share. Its drop ends the pool.
+struct Owner {
     inner: Arc<PoolInner>,
     settings: PoolSettings,
 }
@@ -161,7 +189,7 @@ impl WorkerPool {
         }
         let before = self.workers();
         let resize = self.inner.workers.set_target(workers);
-        let started = worker::start(&self.inner, &self.settings.workers, resize.missing);
+        let started = worker::start(&self.inner, &self.owner.settings.workers, resize.missing);
         let surplus = match &started {
             Ok(()) => resize.surplus,
             Err(_) => self.inner.workers.set_target(before).surplus,
@@ -177,11 +205,64 @@ impl WorkerPool {
     }
 }
 
+/// # Handles
+impl WorkerPool {
+    /// Returns a weak handle, which does not keep the pool open.
+    ///
+    /// # Examples
+    ///
+    /// A timer that owned a clone would keep its own pool open forever.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use workcrew::WorkerPool;
+    ///
+    /// let pool = WorkerPool::builder().workers(1).build()?;
+    /// let weak = pool.downgrade();
+    /// pool.execute_every(Duration::from_secs(60), move || {
+    ///     if let Some(pool) = weak.upgrade() {
+    ///         println!("{}", pool.metrics());
+    ///     }
+    /// })?;
+    /// let weak = pool.downgrade();
+    /// assert!(weak.upgrade().is_some());
+    /// drop(pool); // the last handle
+    /// assert!(weak.upgrade().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use = "a weak handle has no effect by itself"]
+    pub fn downgrade(&self) -> WeakWorkerPool {
+        WeakWorkerPool(Arc::downgrade(&self.owner))
+    }
+}
+
+/// A weak handle to a pool. Returned by [`WorkerPool::downgrade`].
+///
+/// It keeps neither the pool open nor its threads alive.
+#[derive(Clone)]
+pub struct WeakWorkerPool(Weak<Owner>);
+
+impl WeakWorkerPool {
+    /// Returns a handle to the pool, or `None` if the last handle was dropped.
+    ///
+    /// `None` is final. A pool that was shut down, and has a handle left, is still returned.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<WorkerPool> {
+        self.0.upgrade().map(|owner| WorkerPool { inner: Arc::clone(&owner.inner), owner })
+    }
+
+    /// Returns the number of handles to the pool. May be stale when it returns, except for zero.
+    #[must_use]
+    pub fn strong_count(&self) -> usize {
+        self.0.strong_count()
+    }
+}
+
 /// Used by what is built on a pool.
 impl WorkerPool {
     /// Creates a pool from its inside.
     pub(crate) fn assemble(inner: Arc<PoolInner>, settings: PoolSettings) -> Self {
-        Self { inner, settings }
+        Self { owner: Arc::new(Owner { inner: Arc::clone(&inner), settings }), inner }
     }
 
     /// Returns the inside of the pool.
@@ -191,7 +272,7 @@ impl WorkerPool {
 
     /// Returns the first part of the names of the pool's threads.
     pub(crate) fn thread_name(&self) -> &str {
-        &self.settings.workers.thread_name
+        &self.owner.settings.workers.thread_name
     }
 }
 
@@ -199,8 +280,10 @@ impl WorkerPool {
 // state.
 impl UnwindSafe for WorkerPool {}
 impl RefUnwindSafe for WorkerPool {}
+impl UnwindSafe for WeakWorkerPool {}
+impl RefUnwindSafe for WeakWorkerPool {}
 
-impl Drop for WorkerPool {
+impl Drop for Owner {
     fn drop(&mut self) {
         shutdown::on_drop(&self.inner, self.settings.on_drop);
     }
@@ -214,6 +297,12 @@ impl fmt::Debug for WorkerPool {
             .field("queue_capacity", &self.queue_capacity())
             .field("is_shut_down", &self.is_shut_down())
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WeakWorkerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakWorkerPool").field("strong_count", &self.strong_count()).finish()
     }
 }
 

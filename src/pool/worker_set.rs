@@ -155,11 +155,8 @@ impl WorkerSet {
     ///
     /// Call [`give_up`](Self::give_up) after a change that makes `gives_up` return `true`.
     pub(crate) fn wait_empty(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
-        let mut state = self.state.lock();
-        while state.alive > 0 && !gives_up() && !deadline.is_past() {
-            state = self.empty.wait_until(state, deadline.instant());
-        }
-        state.alive == 0
+        let is_waiting = |state: &State| state.alive > 0 && !gives_up();
+        self.empty.wait_while(self.state.lock(), deadline, is_waiting).alive == 0
     }
 
     /// Wakes the threads in [`wait_empty`](Self::wait_empty), and detaches the workers' threads: no

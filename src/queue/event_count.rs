@@ -82,10 +82,8 @@ impl EventCount {
         self.set_threads(&mut state, threads);
         drop(state);
         let ready = check();
-        let mut state = self.state.lock();
-        while !ready && state.notifications == 0 && !deadline.is_past() {
-            state = self.notified.wait_until(state, deadline.instant());
-        }
+        let is_waiting = |state: &State| !ready && state.notifications == 0;
+        let mut state = self.notified.wait_while(self.state.lock(), deadline, is_waiting);
         if state.notifications > 0 && !ready {
             state.notifications -= 1;
             return Wakeup::Notified;

@@ -26,6 +26,7 @@ pub enum GiveUpReason {
 
 /// The failure of one attempt.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum AttemptError<E> {
     /// The attempt returned an error.
     Failed(E),

@@ -67,6 +67,7 @@ pub(super) struct Backoff {
 
 /// The class of an error, which decides about another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ErrorClass {
     /// Another attempt would fail as well.
     Permanent,

@@ -203,11 +203,7 @@ impl<F, T> TaskCell<F, T> {
 
     /// Blocks until the task has completed, `is_called` returns `true` or the deadline has passed.
     fn block_unless(&self, is_called: impl Fn() -> bool, deadline: Deadline) -> bool {
-        let mut state = self.state.lock();
-        while !self.is_done() && !is_called() && !deadline.is_past() {
-            state = self.done.wait_until(state, deadline.instant());
-        }
-        drop(state);
+        drop(self.done.wait_while(self.state.lock(), deadline, |_| !self.is_done() && !is_called()));
         self.is_done()
     }
 

@@ -122,6 +122,38 @@ impl<T> JoinHandle<T> {
         }
     }
 
+    /// Like [`join`](Self::join), but blocks for at most `timeout`. `Duration::MAX` waits forever.
+    ///
+    /// A worker of the same pool helps only if it waits forever; see
+    /// [`wait_timeout`](Self::wait_timeout).
+    ///
+    /// # Errors
+    ///
+    /// The handle itself, if the task has not ended in time.
+    ///
+    /// # Panics
+    ///
+    /// As [`join`](Self::join) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let handle = pool.spawn(|| 6 * 7)?;
+    /// match handle.join_timeout(Duration::from_secs(60)) {
+    ///     Ok(result) => assert_eq!(result?, 42),
+    ///     Err(handle) => println!("too slow, and cancelled: {}", handle.cancel()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, Self> {
+        let is_forever = Deadline::after(timeout) == Deadline::NEVER;
+        if is_forever || self.wait_timeout(timeout) { Ok(self.join()) } else { Err(self) }
+    }
+
     /// Returns `true` if the task has ended. `true` is final, and `join` then returns at once.
     /// `false` may be stale when it returns.
     #[must_use]

@@ -258,13 +258,11 @@ impl TaskTracker {
     pub(crate) fn wait_idle_unless(&self, is_called: impl Fn() -> bool, deadline: Deadline) -> bool {
         // ORDERING: the read-modify-write of the races above.
         self.waiters.0.fetch_add(1, Ordering::AcqRel);
-        let mut waiting = self.waiting.lock();
-        let mut is_idle = self.is_idle();
-        while !is_idle && !is_called() && !deadline.is_past() {
-            waiting = self.idle.wait_until(waiting, deadline.instant());
+        let mut is_idle = false;
+        drop(self.idle.wait_while(self.waiting.lock(), deadline, |()| {
             is_idle = self.is_idle();
-        }
-        drop(waiting);
+            !is_idle && !is_called()
+        }));
         self.waiters.0.fetch_sub(1, Ordering::AcqRel);
         is_idle
     }
@@ -272,10 +270,7 @@ impl TaskTracker {
     /// Blocks until `is_over` returns `true` after [`wake_waiters`](Self::wake_waiters).
     #[cfg(feature = "driver")]
     pub(crate) fn wait_until(&self, is_over: impl Fn() -> bool) {
-        let mut waiting = self.waiting.lock();
-        while !is_over() {
-            waiting = self.idle.wait_until(waiting, None);
-        }
+        drop(self.idle.wait_while(self.waiting.lock(), Deadline::NEVER, |()| !is_over()));
     }
 
     /// Wakes the threads that wait for the pool to be idle, so that they check whether they were

@@ -230,8 +230,8 @@ pub fn in_threads<'env>(body: impl for<'scope> FnOnce(&Threads<'scope, 'env>)) {
 }
 
 /// Runs a scenario on pools of 1, 2 and 8 workers with queues of 1 and 64.
-pub fn on_grid(scenario: impl Fn(Arc<WorkerPool>)) {
-    grid(|builder| scenario(Arc::new(builder.build().unwrap())));
+pub fn on_grid(scenario: impl Fn(WorkerPool)) {
+    grid(|builder| scenario(builder.build().unwrap()));
 }
 
 /// Runs a scenario with builders of 1, 2 and 8 workers and queues of 1 and 64.
@@ -246,8 +246,8 @@ pub fn grid(scenario: impl Fn(WorkerPoolBuilder)) {
 }
 
 /// Creates a pool with `workers` workers and a queue of `capacity`.
-pub fn pool(workers: usize, capacity: usize) -> Arc<WorkerPool> {
-    Arc::new(WorkerPool::builder().workers(workers).queue_capacity(capacity).build().unwrap())
+pub fn pool(workers: usize, capacity: usize) -> WorkerPool {
+    WorkerPool::builder().workers(workers).queue_capacity(capacity).build().unwrap()
 }
 
 /// Keeps the panics of workers out of the test output; those of tests stay.
@@ -265,11 +265,11 @@ pub fn quiet_panics() {
 }
 
 /// Nests joins: each task spawns the next and joins it. Returns the depth reached.
-pub fn nest(pool: &Arc<WorkerPool>, levels: u32) -> Result<u32, workcrew::JoinError> {
+pub fn nest(pool: &WorkerPool, levels: u32) -> Result<u32, workcrew::JoinError> {
     if levels == 0 {
         return Ok(0);
     }
-    let inner = Arc::clone(pool);
+    let inner = pool.clone();
     let handle: JoinHandle<Result<u32, workcrew::JoinError>> = pool.spawn(move || nest(&inner, levels - 1)).unwrap();
     Ok(handle.join()?? + 1)
 }

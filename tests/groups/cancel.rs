@@ -294,7 +294,7 @@ fn a_callback_of_an_expired_group_may_end_the_pool() {
                 let deadline = Instant::now() + Duration::from_millis(1 << doublings);
                 let group = pool.group().deadline(deadline);
                 let registered = Arc::new(AtomicBool::new(false));
-                let (inner, in_time) = (Arc::clone(&pool), Arc::clone(&registered));
+                let (inner, in_time) = (pool.clone(), Arc::clone(&registered));
                 let called = Arc::new(AtomicBool::new(false));
                 let noted = Arc::clone(&called);
                 let guard = group.token().on_cancel(move || {

@@ -76,7 +76,7 @@ fn go_on(spawner: &Spawner<()>, own: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>, 
 #[test]
 fn groups_have_equal_shares_on_any_thread() {
     const GROUPS: usize = 16;
-    let (pool, all) = (Arc::new(pool(1, 64)), Arc::new(AtomicUsize::new(0)));
+    let (pool, all) = (pool(1, 64), Arc::new(AtomicUsize::new(0)));
     let shares: Vec<_> = (0..GROUPS).map(|_| Arc::new(AtomicUsize::new(0))).collect();
     let begin = |pool: &WorkerPool, share| {
         let group = pool.group::<()>();

@@ -12,8 +12,8 @@ use workcrew::Spawner;
 /// it is the only worker left.
 #[test]
 fn a_waiting_worker_takes_over_from_a_runner_that_gives_way() {
-    let pool = Arc::new(pool(2, 64));
-    let inner = Arc::clone(&pool);
+    let pool = pool(2, 64);
+    let inner = pool.clone();
     let waiter = pool.spawn(move || {
         let (first, is_over) = (Gate::new(), Gate::new());
         let (in_first, in_job) = (first.clone(), is_over.clone());
@@ -97,8 +97,8 @@ fn a_worker_that_waits_for_the_group_does_not_exceed_the_limit() {
 
 #[test]
 fn a_ticket_that_comes_when_the_limit_is_reached_is_void() {
-    let pool = Arc::new(pool(2, 64));
-    let inner = Arc::clone(&pool);
+    let pool = pool(2, 64);
+    let inner = pool.clone();
     let tasks = OneByOne::default();
     let (in_job, other) = (tasks.clone(), Gate::new());
     let in_other = other.clone();

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use crate::common::{
-    BlockedWorkers, Counter, DropCounter, Gate, assert_counts_add_up, join_all, on_grid, pool, spawn_parked,
+    BlockedWorkers, Counter, DropCounter, Gate, Mutex, assert_counts_add_up, join_all, on_grid, pool, spawn_parked,
     with_watchdog,
 };
 use workcrew::{CancelReason, GroupError, GroupPolicy, Spawner};
@@ -35,20 +35,32 @@ fn try_spawn_is_full_at_capacity_and_has_room_after_draining() {
     });
 }
 
-/// Fault 68.
+/// Fault 307.
 #[test]
-fn a_group_with_a_capacity_of_zero_is_full_and_never_hangs() {
+fn a_limit_or_capacity_of_zero_counts_as_one() {
     on_grid(|pool| {
-        for group in [pool.group().limit(0), pool.group().capacity(0)] {
-            for _ in 0..1_024 {
-                assert!(group.try_spawn(|| ()).unwrap_err().is_full());
+        for group in [pool.group().limit(0), pool.group().capacity(0), pool.group().limit(0).capacity(0)] {
+            let ran = Counter::new();
+            for _ in 0..100 {
+                let counted = ran.clone();
+                group.spawn(move || counted.add());
             }
-            let dropped = Counter::new();
-            let held = DropCounter(dropped.clone());
-            group.spawn(move || drop(held));
-            assert_eq!(dropped.get(), 1);
-            assert!(matches!(group.wait(), Err(GroupError::WouldDeadlock)));
+            group.wait().unwrap();
+            assert_eq!(ran.get(), 100);
         }
+        let group = pool.group().limit(0);
+        let alone = Arc::new(Mutex::new(()));
+        for _ in 0..100 {
+            let alone = Arc::clone(&alone);
+            group.spawn(move || drop(alone.try_lock().expect("another task is running")));
+        }
+        group.wait().unwrap();
+        let group = pool.group().capacity(0);
+        let wedge = BlockedWorkers::new(&pool);
+        group.try_spawn(|| ()).unwrap();
+        assert!(group.try_spawn(|| ()).unwrap_err().is_full());
+        wedge.open();
+        group.wait().unwrap();
         assert_counts_add_up(&pool);
     });
 }
@@ -191,7 +203,7 @@ fn values_of_some_tasks_are_never_returned_as_all() {
 #[test]
 fn a_worker_that_fills_a_group_runs_its_tasks_instead_of_piling_them_up() {
     on_grid(|pool| {
-        let (inner, ahead) = (Arc::clone(&pool), Arc::new(AtomicUsize::new(0)));
+        let (inner, ahead) = (pool.clone(), Arc::new(AtomicUsize::new(0)));
         let most = Arc::new(AtomicUsize::new(0));
         let watched = Arc::clone(&most);
         pool.spawn(move || {
@@ -217,7 +229,7 @@ fn a_worker_that_fills_a_group_runs_its_tasks_instead_of_piling_them_up() {
 fn a_worker_that_waits_for_room_wakes_when_a_runner_leaves_tasks_behind() {
     with_watchdog(|| {
         let pool = pool(2, 4);
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let ended = pool.spawn(move || {
             let mut group = inner.group().limit(1).capacity(1);
             let (spawner, gate) = (group.spawner(), Gate::new());

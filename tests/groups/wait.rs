@@ -57,13 +57,13 @@ fn wait_timeout_gives_the_group_back() {
 /// Fault 85.
 #[test]
 fn groups_nest_on_one_worker_and_a_queue_of_one() {
-    fn nested(pool: &Arc<workcrew::WorkerPool>, levels: u32) -> usize {
+    fn nested(pool: &workcrew::WorkerPool, levels: u32) -> usize {
         if levels == 0 {
             return 1;
         }
         let group = pool.group();
         for _ in 0..3 {
-            let inner = Arc::clone(pool);
+            let inner = pool.clone();
             group.spawn(move || Ok::<_, ()>(nested(&inner, levels - 1)));
         }
         group.wait().unwrap().into_iter().sum()
@@ -78,7 +78,7 @@ fn a_member_that_waits_for_its_group_gets_would_deadlock() {
         let (give, take) = mpsc::channel::<TaskGroup<()>>();
         let (told, tell) = mpsc::channel();
         let group = pool.group();
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         group.spawn(move || {
             let group = take.recv().unwrap();
             let is_told = move || matches!(group.wait(), Err(GroupError::WouldDeadlock));
@@ -100,7 +100,7 @@ fn a_helper_that_sleeps_wakes_for_a_new_task() {
     // The one worker that is not busy waits for the group; only it can run what a member adds and then depends on.
     with_watchdog(|| {
         let pool = pool(2, 4);
-        let (inner, gate) = (Arc::clone(&pool), Gate::new());
+        let (inner, gate) = (pool.clone(), Gate::new());
         let held = gate.clone();
         let outer = pool.spawn(move || {
             let group = inner.group().limit(2);
@@ -150,7 +150,7 @@ fn waiting_for_a_group_inside_its_own_cancellation_is_answered() {
 fn wait_any_on_a_worker_stops_at_the_first_success() {
     with_watchdog(|| {
         let pool = pool(1, 64);
-        let (inner, ran) = (Arc::clone(&pool), Counter::new());
+        let (inner, ran) = (pool.clone(), Counter::new());
         let counted = ran.clone();
         let value = pool.spawn(move || {
             let group = inner.group().policy(GroupPolicy::CollectAll);
@@ -162,7 +162,7 @@ fn wait_any_on_a_worker_stops_at_the_first_success() {
         });
         assert_eq!((value.unwrap().join().unwrap(), ran.get()), (0, 1));
 
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let value = pool.spawn(move || {
             let mut group = inner.group().policy(GroupPolicy::CollectAll);
             group.spawn_all([Err(0), Err(1), Err(2), Ok(3)].map(|result| move || result));
@@ -203,8 +203,8 @@ fn wait_any_gives_the_error_that_came_before_every_value_when_the_first_error_co
 #[test]
 fn wait_any_on_a_worker_ends_when_another_worker_has_the_first_value() {
     with_watchdog(|| {
-        let pool = Arc::new(pool(2, 4));
-        let inner = Arc::clone(&pool);
+        let pool = pool(2, 4);
+        let inner = pool.clone();
         let waiting = pool.spawn(move || {
             let group = inner.group::<Result<u32, ()>>();
             let (token, gate) = (group.token().clone(), Gate::new());

@@ -169,9 +169,9 @@ fn child_submits_and_subscribes_in_retry_if_and_destructors() {
         }
     }
     on_small_stacks(|builder| {
-        let pool = Arc::new(builder.build().unwrap());
+        let pool = builder.build().unwrap();
         let bus = EventBus::new(&pool);
-        let (inner, ran) = (Arc::downgrade(&pool), Counter::new());
+        let (inner, ran) = (pool.downgrade(), Counter::new());
         let counted = ran.clone();
         let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(3).retry_if(move |_| {
             let counted = counted.clone();

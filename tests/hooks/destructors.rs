@@ -1,20 +1,20 @@
 //! Destructors and wakers that cancel, drop or submit the next task.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use crate::common::{self, BlockedWorkers, Counter, Gate, Mutex, assert_counts_add_up};
 use crate::{DEPTH, LINKS, STACK, in_processes, on_small_stack};
-use workcrew::{JoinHandle, OnDrop, Overflow, TaskGroup, WorkerPool};
+use workcrew::{JoinHandle, OnDrop, Overflow, TaskGroup, WeakWorkerPool, WorkerPool};
 
 /// One worker, which is held, and room for all links.
-fn held_pool() -> (Arc<WorkerPool>, BlockedWorkers) {
+fn held_pool() -> (WorkerPool, BlockedWorkers) {
     let pool = WorkerPool::builder().workers(1).queue_capacity(2 * LINKS).stack_size(STACK).build().unwrap();
     let wedge = BlockedWorkers::new(&pool);
-    (Arc::new(pool), wedge)
+    (pool, wedge)
 }
 
 /// Fault 173.
@@ -128,7 +128,7 @@ fn child_drops_pools_that_closures_own() {
 
 /// Submits a closure that owns another one of these when dropped.
 struct Resubmits {
-    pool: Weak<WorkerPool>,
+    pool: WeakWorkerPool,
     goes_on: Arc<AtomicBool>,
     dropped: Arc<AtomicUsize>,
 }
@@ -150,12 +150,12 @@ fn child_submits_in_the_destructor_of_a_discarded_closure() {
     on_small_stack(|| {
         for policy in [Overflow::DiscardOldest, Overflow::DiscardNewest] {
             let builder = WorkerPool::builder().workers(1).queue_capacity(1).stack_size(STACK).overflow(policy);
-            let pool = Arc::new(builder.build().unwrap());
+            let pool = builder.build().unwrap();
             let wedge = BlockedWorkers::new(&pool);
             let (goes_on, dropped) = (Arc::new(AtomicBool::new(true)), Arc::default());
             let submit = || {
                 let next =
-                    Resubmits { pool: Arc::downgrade(&pool), goes_on: goes_on.clone(), dropped: Arc::clone(&dropped) };
+                    Resubmits { pool: pool.downgrade(), goes_on: goes_on.clone(), dropped: Arc::clone(&dropped) };
                 pool.execute(move || drop(next)).unwrap();
             };
             submit(); // fills the queue

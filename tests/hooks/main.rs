@@ -11,11 +11,11 @@ mod observers;
 mod tokens;
 mod workers;
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use common::{Counter, run_child, with_watchdog};
-use workcrew::{WorkerPool, WorkerPoolBuilder};
+use workcrew::{WeakWorkerPool, WorkerPool, WorkerPoolBuilder};
 
 /// The maximum depth of nested hooks.
 pub(crate) const DEPTH: usize = 16;
@@ -49,4 +49,4 @@ pub(crate) fn on_small_stacks(scenario: impl Fn(WorkerPoolBuilder) + Send + 'sta
 }
 
 /// A pool that its own hooks can reach, and how often they were called.
-pub(crate) type Reach = (Arc<OnceLock<Weak<WorkerPool>>>, Counter);
+pub(crate) type Reach = (Arc<OnceLock<WeakWorkerPool>>, Counter);

@@ -1,11 +1,11 @@
 //! Observers and panic hooks that submit tasks.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread;
 
 use crate::common::{BlockedWorkers, Counter, assert_counts_add_up, quiet_panics};
 use crate::{DEPTH, Reach, in_processes, on_small_stack, on_small_stacks};
-use workcrew::{Observer, Overflow, TaskInfo, TaskOutcome, WorkerPool, WorkerPoolBuilder};
+use workcrew::{Observer, Overflow, TaskInfo, TaskOutcome, WeakWorkerPool, WorkerPool, WorkerPoolBuilder};
 
 /// Fault 171.
 #[test]
@@ -48,21 +48,17 @@ impl Observer for Calls {
 }
 
 /// A pool whose observer calls `call` at each such step.
-fn observed(
-    builder: WorkerPoolBuilder,
-    step: &'static str,
-    call: fn(&WorkerPool, usize),
-) -> (Arc<WorkerPool>, Counter) {
+fn observed(builder: WorkerPoolBuilder, step: &'static str, call: fn(&WorkerPool, usize)) -> (WorkerPool, Counter) {
     let (slot, calls): Reach = (Arc::default(), Counter::new());
     let (reach, counted) = (Arc::clone(&slot), calls.clone());
     let call = move || {
         counted.add();
-        if let Some(pool) = reach.get().and_then(Weak::upgrade) {
+        if let Some(pool) = reach.get().and_then(WeakWorkerPool::upgrade) {
             call(&pool, counted.get());
         }
     };
-    let pool = Arc::new(builder.observer(Calls { step, call: Box::new(call) }).build().unwrap());
-    slot.set(Arc::downgrade(&pool)).unwrap();
+    let pool = builder.observer(Calls { step, call: Box::new(call) }).build().unwrap();
+    slot.set(pool.downgrade()).unwrap();
     (pool, calls)
 }
 
@@ -126,13 +122,13 @@ fn child_panics_a_task_in_the_panic_hook() {
         let builder = builder.on_panic(move |_| {
             counted.add();
             if counted.get() < 1_000 {
-                let pool = reach.get().and_then(Weak::upgrade).unwrap();
+                let pool = reach.get().and_then(WeakWorkerPool::upgrade).unwrap();
                 pool.execute(|| panic!("again")).unwrap();
             }
             panic!("the hook itself");
         });
-        let pool = Arc::new(builder.build().unwrap());
-        slot.set(Arc::downgrade(&pool)).unwrap();
+        let pool = builder.build().unwrap();
+        slot.set(pool.downgrade()).unwrap();
         pool.execute(|| panic!("once")).unwrap();
         pool.wait_idle();
         let metrics = pool.metrics();
@@ -150,13 +146,13 @@ fn child_panics_tasks_on_its_own_stack() {
         let builder = WorkerPool::builder().workers(1).queue_capacity(1).overflow(Overflow::CallerRuns);
         let builder = builder.on_panic(move |_| {
             counted.add();
-            let pool = reach.get().and_then(Weak::upgrade).unwrap();
+            let pool = reach.get().and_then(WeakWorkerPool::upgrade).unwrap();
             if counted.get() < 5 * DEPTH {
                 pool.execute(|| panic!("again")).unwrap();
             }
         });
-        let pool = Arc::new(builder.build().unwrap());
-        slot.set(Arc::downgrade(&pool)).unwrap();
+        let pool = builder.build().unwrap();
+        slot.set(pool.downgrade()).unwrap();
         let wedge = BlockedWorkers::new(&pool);
         pool.execute(|| ()).unwrap();
         thread::scope(|threads| {

@@ -1,13 +1,13 @@
 //! Hooks of workers that submit and resize, and timers that set themselves again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use crate::common::{Counter, assert_counts_add_up};
 use crate::{Reach, in_processes, on_small_stacks};
-use workcrew::WorkerPool;
+use workcrew::{WeakWorkerPool, WorkerPool};
 
 /// Fault 175.
 #[test]
@@ -24,7 +24,7 @@ fn child_submits_and_resizes_in_worker_hooks() {
     on_small_stacks(|builder| {
         let (slot, calls): Reach = (Arc::default(), Counter::new());
         let (reach, counted): Reach = (Arc::clone(&slot), calls.clone());
-        let stop_reach: Arc<OnceLock<Weak<WorkerPool>>> = Arc::clone(&slot);
+        let stop_reach: Arc<OnceLock<WeakWorkerPool>> = Arc::clone(&slot);
         let ran = Counter::new();
         let run = ran.clone();
         let submitted = Arc::new(AtomicUsize::new(0));
@@ -33,24 +33,24 @@ fn child_submits_and_resizes_in_worker_hooks() {
             .on_thread_start(move |_| {
                 counted.add();
                 // The workers of the beginning start before the pool can be reached.
-                if let Some(pool) = reach.get().and_then(Weak::upgrade) {
+                if let Some(pool) = reach.get().and_then(WeakWorkerPool::upgrade) {
                     pool.resize(4).unwrap();
                     let run = run.clone();
                     accepted.fetch_add(usize::from(pool.execute(move || run.add()).is_ok()), Ordering::SeqCst);
                 }
             })
             .on_thread_stop(move |_| {
-                if let Some(pool) = stop_reach.get().and_then(Weak::upgrade) {
+                if let Some(pool) = stop_reach.get().and_then(WeakWorkerPool::upgrade) {
                     let _ = pool.execute(|| ());
                     pool.close();
                 }
             });
-        let pool = Arc::new(builder.build().unwrap());
+        let pool = builder.build().unwrap();
         let first = pool.workers();
         while calls.get() < first {
             thread::yield_now();
         }
-        slot.set(Arc::downgrade(&pool)).unwrap();
+        slot.set(pool.downgrade()).unwrap();
         pool.resize(first + 3).unwrap();
         while calls.get() < first + 3 {
             thread::yield_now();
@@ -62,8 +62,8 @@ fn child_submits_and_resizes_in_worker_hooks() {
     });
 }
 
-fn rearm(pool: &Arc<WorkerPool>, left: usize, ran: &Counter) {
-    let (inner, again) = (Arc::downgrade(pool), ran.clone());
+fn rearm(pool: &WorkerPool, left: usize, ran: &Counter) {
+    let (inner, again) = (pool.downgrade(), ran.clone());
     let next = move || {
         again.add();
         if left > 1 {
@@ -77,7 +77,7 @@ fn rearm(pool: &Arc<WorkerPool>, left: usize, ran: &Counter) {
 #[ignore = "run in a process of its own"]
 fn child_rearms_a_timer_without_delay() {
     on_small_stacks(|builder| {
-        let (pool, ran) = (Arc::new(builder.build().unwrap()), Counter::new());
+        let (pool, ran) = (builder.build().unwrap(), Counter::new());
         rearm(&pool, 2_000, &ran);
         while ran.get() < 2_000 {
             thread::yield_now();

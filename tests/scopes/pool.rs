@@ -1,6 +1,5 @@
 //! Scopes and their pool: nesting, shutdown, resizing, full queues.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -12,7 +11,7 @@ use workcrew::{CancelReason, GroupError, Overflow, WorkerPool};
 /// Fault 85.
 #[test]
 fn scopes_groups_and_joins_nest_on_one_worker() {
-    fn nested(pool: &Arc<WorkerPool>, levels: usize) -> usize {
+    fn nested(pool: &WorkerPool, levels: usize) -> usize {
         if levels == 0 {
             return 1;
         }
@@ -20,9 +19,9 @@ fn scopes_groups_and_joins_nest_on_one_worker() {
         pool.scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    let (group, inner) = (pool.group(), Arc::clone(pool));
+                    let (group, inner) = (pool.group(), pool.clone());
                     group.spawn(move || {
-                        let deeper = Arc::clone(&inner);
+                        let deeper = inner.clone();
                         inner.spawn(move || nested(&deeper, levels - 1)).unwrap().join()
                     });
                     sum.fetch_add(group.wait().unwrap()[0], Ordering::SeqCst);
@@ -37,7 +36,7 @@ fn scopes_groups_and_joins_nest_on_one_worker() {
 
 #[test]
 fn a_scope_past_the_depth_is_an_error_before_its_body() {
-    fn deeper(pool: &Arc<WorkerPool>, levels: u32) -> Result<u32, String> {
+    fn deeper(pool: &WorkerPool, levels: u32) -> Result<u32, String> {
         let reached = Mutex::new(Ok(0));
         pool.scope(|scope| {
             scope.spawn(|| {
@@ -135,8 +134,8 @@ fn many_scopes_at_once_share_one_pool() {
 #[test]
 fn ten_thousand_tasks_of_one_scope_need_no_stack() {
     with_watchdog(|| {
-        let pool = Arc::new(WorkerPool::builder().workers(1).queue_capacity(1).stack_size(64 << 10).build().unwrap());
-        let inner = Arc::clone(&pool);
+        let pool = WorkerPool::builder().workers(1).queue_capacity(1).stack_size(64 << 10).build().unwrap();
+        let inner = pool.clone();
         let count = pool.spawn(move || {
             let count = AtomicUsize::new(0);
             inner

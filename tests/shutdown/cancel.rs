@@ -1,7 +1,6 @@
 //! Shutdowns that cancel, at once or after a timeout, and their reports.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -159,7 +158,7 @@ fn the_report_counts_tasks_cancelled_by_workers() {
 #[test]
 fn a_timed_shutdown_inside_the_pool_cancels_nothing() {
     on_grid(|pool| {
-        let (inner, ran) = (Arc::clone(&pool), Counter::new());
+        let (inner, ran) = (pool.clone(), Counter::new());
         let counted = ran.clone();
         let gate = Gate::new();
         let inside = gate.clone();

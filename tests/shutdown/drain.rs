@@ -1,7 +1,6 @@
 //! Shutdowns that drain: accepted tasks run, later ones are refused, threads end.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{hint, thread};
 
@@ -105,7 +104,7 @@ fn submissions_racing_a_shutdown_are_either_refused_or_run() {
 fn a_running_task_that_submits_during_a_shutdown_is_refused_and_goes_on() {
     on_grid(|pool| {
         let gate = Gate::new();
-        let (inner, inside) = (Arc::clone(&pool), gate.clone());
+        let (inner, inside) = (pool.clone(), gate.clone());
         let handle = pool
             .spawn(move || {
                 inside.pass();
@@ -126,7 +125,7 @@ fn shutdown_while_workers_join_lets_them_finish() {
         let gate = Gate::new();
         let handles: Vec<_> = (0..pool.workers())
             .map(|_| {
-                let (inner, inside) = (Arc::clone(&pool), gate.clone());
+                let (inner, inside) = (pool.clone(), gate.clone());
                 pool.spawn(move || {
                     let child = inner.spawn(|| 1).unwrap();
                     inside.pass();

@@ -1,7 +1,7 @@
 //! Dropping a pool: policies, unwinding, thread locals and statics.
 
 use std::cell::RefCell;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::thread;
 
 use crate::common::{
@@ -51,7 +51,7 @@ fn a_pool_dropped_while_unwinding_ends_in_peace() {
 /// Fault 105.
 #[test]
 fn a_pool_in_a_thread_local_is_dropped_with_its_thread() {
-    thread_local! { static POOL: RefCell<Option<Arc<WorkerPool>>> = const { RefCell::new(None) } }
+    thread_local! { static POOL: RefCell<Option<WorkerPool>> = const { RefCell::new(None) } }
     with_watchdog(|| {
         let ran = Counter::new();
         let counted = ran.clone();
@@ -67,7 +67,7 @@ fn a_pool_in_a_thread_local_is_dropped_with_its_thread() {
 /// Fault 123.
 #[test]
 fn a_thread_local_of_a_worker_may_use_the_pool_in_its_destructor() {
-    struct UsesPool(std::sync::Weak<WorkerPool>, Counter);
+    struct UsesPool(workcrew::WeakWorkerPool, Counter);
     impl Drop for UsesPool {
         fn drop(&mut self) {
             if let Some(pool) = self.0.upgrade() {
@@ -84,7 +84,7 @@ fn a_thread_local_of_a_worker_may_use_the_pool_in_its_destructor() {
             let pool = pool(2, 4);
             let destroyed = Counter::new();
             for _ in 0..2 {
-                let (weak, counted) = (Arc::downgrade(&pool), destroyed.clone());
+                let (weak, counted) = (pool.downgrade(), destroyed.clone());
                 let gate = Gate::new();
                 let inside = gate.clone();
                 pool.execute(move || {
@@ -117,7 +117,7 @@ fn a_process_may_end_while_a_static_pool_works() {
 #[test]
 #[ignore = "run by the test above in a process of its own"]
 fn child_returns_while_a_static_pool_works() {
-    static POOL: OnceLock<Arc<WorkerPool>> = OnceLock::new();
+    static POOL: OnceLock<WorkerPool> = OnceLock::new();
     let pool = POOL.get_or_init(|| pool(2, 4));
     let gate = Gate::new();
     let inside = gate.clone();

@@ -13,9 +13,9 @@ use workcrew::{JoinError, WorkerPoolBuilder};
 fn waiting_for_idle_inside_the_pool_is_answered_at_once() {
     common::quiet_panics();
     on_grid(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         assert!(!pool.spawn(move || inner.wait_idle_timeout(Duration::MAX)).unwrap().join().unwrap());
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         assert!(matches!(pool.spawn(move || inner.wait_idle()).unwrap().join(), Err(JoinError::Panicked(_))));
         assert!(pool.wait_idle_timeout(LIMIT));
     });
@@ -80,7 +80,7 @@ fn idle_is_seen_while_a_worker_that_leaves_is_in_its_stop_hook() {
         task.wait_started(1);
         pool.resize(2).unwrap(); // the new worker is slow to start,
         pool.resize(1).unwrap(); // and the first one leaves
-        let waited_for = Arc::clone(&pool);
+        let waited_for = pool.clone();
         let waiting = spawn_parked(move || waited_for.wait_idle());
         task.open();
         stopping.wait_started(1);

@@ -1,20 +1,20 @@
 //! Ending a pool inside one of its tasks, hooks or destructors.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use crate::common::{
     BlockedWorkers, Counter, Gate, LIMIT, assert_counts_add_up, fill, grid, join_all, on_grid, pool, with_watchdog,
 };
-use workcrew::{OnDrop, WorkerPool};
+use workcrew::{OnDrop, WeakWorkerPool, WorkerPool};
 
 /// Fault 101.
 #[test]
 fn a_task_may_shut_its_pool_down() {
     on_grid(|pool| {
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let report = pool
             .spawn(move || {
                 inner.shutdown();
@@ -42,9 +42,9 @@ fn a_task_may_drop_the_last_reference_to_its_pool() {
                     stop.add();
                     let _ = told.send(());
                 });
-                let pool = Arc::new(pool.build().unwrap());
+                let pool = pool.build().unwrap();
                 let (workers, gate) = (pool.workers(), Gate::new());
-                let (inner, inside) = (Arc::clone(&pool), gate.clone());
+                let (inner, inside) = (pool.clone(), gate.clone());
                 pool.execute(move || {
                     inside.pass();
                     drop(inner);
@@ -63,10 +63,10 @@ fn a_user_of_an_outside_thread_that_runs_a_job_does_not_wait_for_itself() {
     // With CallerRuns the submitting thread is inside the pool while it runs the job.
     with_watchdog(|| {
         let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(workcrew::Overflow::CallerRuns);
-        let pool = Arc::new(pool.build().unwrap());
+        let pool = pool.build().unwrap();
         let wedge = BlockedWorkers::new(&pool);
         fill(&pool, &Counter::new());
-        let inner = Arc::clone(&pool);
+        let inner = pool.clone();
         let gate = wedge.gate.clone();
         pool.execute(move || {
             assert!(!inner.wait_idle_timeout(LIMIT));
@@ -85,7 +85,7 @@ fn a_cancelled_closure_may_hold_the_last_reference_to_its_pool() {
         for by_group in [false, true] {
             let pool = pool(1, 4);
             let wedge = BlockedWorkers::new(&pool);
-            let last = Arc::clone(&pool);
+            let last = pool.clone();
             let closure = move || drop(last);
             if by_group {
                 let group = pool.group();
@@ -104,7 +104,7 @@ fn a_cancelled_closure_may_hold_the_last_reference_to_its_pool() {
 
 #[test]
 fn a_discarded_closure_may_end_its_pool_in_its_destructor() {
-    struct Ends(Arc<WorkerPool>, Counter);
+    struct Ends(WorkerPool, Counter);
     impl Drop for Ends {
         fn drop(&mut self) {
             assert!(!self.0.wait_idle_timeout(LIMIT));
@@ -114,10 +114,10 @@ fn a_discarded_closure_may_end_its_pool_in_its_destructor() {
     }
     with_watchdog(|| {
         let builder = WorkerPool::builder().workers(1).queue_capacity(1);
-        let pool = Arc::new(builder.overflow(workcrew::Overflow::DiscardOldest).build().unwrap());
+        let pool = builder.overflow(workcrew::Overflow::DiscardOldest).build().unwrap();
         let wedge = BlockedWorkers::new(&pool);
         let ended = Counter::new();
-        let ends = Ends(Arc::clone(&pool), ended.clone());
+        let ends = Ends(pool.clone(), ended.clone());
         pool.execute(move || drop(ends)).unwrap();
         let _ = pool.execute(|| ());
         assert_eq!(ended.get(), 1);
@@ -127,11 +127,11 @@ fn a_discarded_closure_may_end_its_pool_in_its_destructor() {
 
 #[test]
 fn a_thread_local_of_a_worker_may_hold_the_last_reference_to_its_pool() {
-    thread_local! { static LAST: RefCell<Option<Arc<WorkerPool>>> = const { RefCell::new(None) } }
+    thread_local! { static LAST: RefCell<Option<WorkerPool>> = const { RefCell::new(None) } }
     with_watchdog(|| {
         for _ in 0..50 {
             let pool = pool(1, 4);
-            let (inner, weak) = (Arc::clone(&pool), Arc::downgrade(&pool));
+            let (inner, weak) = (pool.clone(), pool.downgrade());
             pool.spawn(move || LAST.set(Some(inner))).unwrap().join().unwrap();
             pool.close();
             drop(pool);
@@ -144,7 +144,7 @@ fn a_thread_local_of_a_worker_may_hold_the_last_reference_to_its_pool() {
 
 #[test]
 fn a_value_of_a_group_may_resize_the_pool_in_its_destructor() {
-    struct Resizes(Arc<WorkerPool>);
+    struct Resizes(WorkerPool);
     impl Drop for Resizes {
         fn drop(&mut self) {
             let _ = self.0.resize(2);
@@ -156,7 +156,7 @@ fn a_value_of_a_group_may_resize_the_pool_in_its_destructor() {
             let resizer = threads.spawn(|| (0..300).for_each(|n| pool.resize(1 + n % 3).unwrap()));
             for _ in 0..2_000 {
                 let group = pool.group();
-                let inner = Arc::clone(&pool);
+                let inner = pool.clone();
                 group.spawn(move || Ok::<_, ()>(Resizes(inner)));
             }
             join_all([resizer]);
@@ -167,7 +167,7 @@ fn a_value_of_a_group_may_resize_the_pool_in_its_destructor() {
 }
 
 /// Asks the pool for a scope when it is dropped, and says whether its body was called.
-struct AsksForAScope(Weak<WorkerPool>, mpsc::Sender<(bool, bool)>);
+struct AsksForAScope(WeakWorkerPool, mpsc::Sender<(bool, bool)>);
 
 impl Drop for AsksForAScope {
     fn drop(&mut self) {
@@ -181,9 +181,9 @@ impl Drop for AsksForAScope {
 
 #[test]
 fn destructors_run_by_the_closing_find_the_pool_closed() {
-    let pool = Arc::new(pool(1, 1));
+    let pool = pool(1, 1);
     let (dropped, drops) = mpsc::channel();
-    let asks = AsksForAScope(Arc::downgrade(&pool), dropped);
+    let asks = AsksForAScope(pool.downgrade(), dropped);
     pool.execute_after(Duration::from_secs(3_600), move || drop(asks)).unwrap();
     pool.close();
     assert_eq!(drops.recv().unwrap(), (true, false));

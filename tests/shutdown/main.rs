@@ -6,5 +6,6 @@ mod common;
 mod cancel;
 mod drain;
 mod dropping;
+mod handles;
 mod idle;
 mod inside;

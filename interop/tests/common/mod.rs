@@ -5,7 +5,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{self, Child, Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -72,8 +72,8 @@ pub fn with_watchdog<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// Creates a pool with `workers` workers and a queue of `capacity`.
-pub fn pool(workers: usize, capacity: usize) -> Arc<WorkerPool> {
-    Arc::new(WorkerPool::builder().workers(workers).queue_capacity(capacity).build().unwrap())
+pub fn pool(workers: usize, capacity: usize) -> WorkerPool {
+    WorkerPool::builder().workers(workers).queue_capacity(capacity).build().unwrap()
 }
 
 /// A caller of the server at this address, to be configured.

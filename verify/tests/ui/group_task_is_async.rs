@@ -1,0 +1,8 @@
+//~ a task of a group or a scope returns `()` or a `Result`, not
+//~ an async closure returns a future, which a pool does not run: write a plain closure
+
+fn main() {
+    let group = workcrew::WorkerPool::global().group();
+    group.spawn(async || ());
+    let _ = group.wait();
+}

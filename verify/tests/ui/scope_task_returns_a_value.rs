@@ -1,0 +1,8 @@
+//~ a task of a group or a scope returns `()` or a `Result`, not `{integer}`
+//~ in a scope,
+
+fn main() {
+    let _ = workcrew::WorkerPool::global().scope(|scope| {
+        scope.spawn(|| 1);
+    });
+}

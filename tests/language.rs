@@ -120,7 +120,8 @@ const CODE_COLUMNS: usize = 95;
 /// The lines of code in the examples of a page, or in the doc comments of a source, each with its number.
 fn example_lines(text: &str, is_source: bool) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    let mut is_code = false;
+    // Inside a block, whether its lines are code.
+    let mut block = None;
     for (index, line) in text.lines().enumerate() {
         let comment = line.trim_start().strip_prefix("///").or_else(|| line.trim_start().strip_prefix("//!"));
         let line = match (is_source, comment) {
@@ -128,15 +129,15 @@ fn example_lines(text: &str, is_source: bool) -> Vec<(usize, String)> {
             (true, Some(comment)) => comment.strip_prefix(' ').unwrap_or(comment),
             (true, None) => {
                 // A feature can decide whether an example is compiled: `#![cfg_attr(feature = "retry", doc = "```")]`.
-                is_code = line.contains("doc = \"```");
+                block = line.contains("doc = \"```").then_some(true);
                 continue;
             }
         };
-        let fence = line.trim_start().strip_prefix("```");
-        if let Some(language) = fence {
-            is_code = !is_code && language != "text";
-        } else if is_code {
-            found.push((index + 1, line.to_owned()));
+        match (line.trim_start().strip_prefix("```"), block) {
+            (Some(language), None) => block = Some(language != "text"),
+            (Some(_), Some(_)) => block = None,
+            (None, Some(true)) => found.push((index + 1, line.to_owned())),
+            (None, _) => {}
         }
     }
     found

@@ -63,7 +63,7 @@
 //! For one function over many items there are [`map`](WorkerPool::map), a lazy iterator in the
 //! order of the items, and [`try_map`](WorkerPool::try_map).
 //!
-//! # Choosing between map, try_map and groups
+//! # Choosing between maps and groups
 //!
 //! | | results | memory |
 //! |---|---|---|

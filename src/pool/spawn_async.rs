@@ -68,7 +68,7 @@ impl WorkerPool {
     /// use workcrew::WorkerPool;
     ///
     /// type Outcome = Result<usize, Box<dyn std::error::Error>>;
-    /// 
+    ///
     /// async fn count_words(pool: &WorkerPool, text: String) -> Outcome {
     ///     let handle = pool.spawn_async(move || text.split(' ').count()).await?;
     ///     Ok(handle.await?)

@@ -1,6 +1,6 @@
 //! The summary as a picture: bars for the candidates of some workloads, in SVG.
 //!
-//! It brings its own ground, a light one and a dark one, as the reader's system prefers.
+//! It brings its own ground, so that it can be read on a light page and on a dark one.
 
 use std::fmt::Write;
 
@@ -38,12 +38,7 @@ const VALUE_WIDTH: usize = 52;
 const STYLE: &str = "\
 text { font: 11px system-ui, 'DejaVu Sans', sans-serif; fill: #1f2933 }
 .title { font-size: 15px; font-weight: 600 } .panel { font-size: 12px; font-weight: 600 } .quiet { fill: #52606d }
-.workcrew { fill: #d9480f } .peer { fill: #486581 } .limit { fill: #9fb3c8 } .external { fill: #3e9c8f }
-.ground { fill: #ffffff; stroke: #cbd2d9 }
-@media (prefers-color-scheme: dark) {
-text { fill: #e4e7eb } .quiet { fill: #9aa5b1 } .ground { fill: #1f2933; stroke: #3e4c59 }
-.workcrew { fill: #f76707 } .peer { fill: #829ab1 } .limit { fill: #52606d }
-}";
+.workcrew { fill: #d9480f } .peer { fill: #486581 } .limit { fill: #9fb3c8 } .external { fill: #3e9c8f }";
 
 /// The candidates with the lowest medians of each panel.
 pub(crate) fn svg(results: &Results, placement: Placement) -> String {
@@ -55,7 +50,7 @@ pub(crate) fn svg(results: &Results, placement: Placement) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\
          <title>Nanoseconds per job of workcrew and other pools</title>\n<style>\n{STYLE}\n</style>\n\
-         <rect width=\"{width}\" height=\"{height}\" rx=\"8\" class=\"ground\"/>\n"
+         <rect width=\"{width}\" height=\"{height}\" rx=\"8\" fill=\"#ffffff\" stroke=\"#cbd2d9\"/>\n"
     );
     text(&mut svg, MARGIN, 26, "title", "Nanoseconds per job; shorter is better");
     legend(&mut svg, 44);

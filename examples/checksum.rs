@@ -51,8 +51,7 @@ fn run() -> Result<(u8, String)> {
     }
 
     let files = roots.iter().flat_map(|root| regular_files(root)).take_while(|_| !stop.is_cancelled());
-    let on_error = if keep_going { CancellationToken::new() } else { stop.clone() };
-    let task_stop = stop.clone();
+    let (task_stop, on_error) = (stop.clone(), if keep_going { CancellationToken::new() } else { stop.clone() });
     let lines = pool.map(files, move |file: Result<PathBuf>| {
         let line = file.and_then(|path| checksum(&path, &task_stop).with_context(|| path.display().to_string()));
         line.inspect_err(|_| on_error.cancel())
@@ -61,10 +60,9 @@ fn run() -> Result<(u8, String)> {
     let (mut listed, mut errors) = (0_u64, 0);
     let error = loop {
         match lines.next() {
-            Some(Ok(Some(line))) => match io::stdout().write_all(&line) {
+            Some(Ok(Some(line))) => match io::stdout().write_all(&line).context("standard output") {
                 Ok(()) => listed += 1,
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => break None, // The reader has seen enough.
-                Err(error) => break Some(anyhow!("standard output: {error}")),
+                Err(error) => break Some(error),
             },
             Some(Err(error)) if keep_going => {
                 say(&format!("{error:#}"));
@@ -75,8 +73,10 @@ fn run() -> Result<(u8, String)> {
         }
     };
     stop.cancel(); // If the output is closed, no more hashes are needed.
+    let is_closed = |error: &anyhow::Error| error.downcast_ref().map(io::Error::kind) == Some(ErrorKind::BrokenPipe);
     Ok(match error {
         _ if interrupt.is_cancelled() => (130, format!("interrupted: {} hashed, {listed} of them listed", hashed())),
+        Some(error) if is_closed(&error) => (0, String::new()), // The reader of the output has seen enough.
         Some(error) => (1, format!("{error:#}\nchecksum: stopped: {} hashed, {listed} of them listed", hashed())),
         None if errors > 0 => (1, format!("{}, {} hashed", plural(errors, "error"), hashed())),
         None => (0, String::new()),

@@ -1,5 +1,5 @@
-//! Blocking and heavy work from async code: a handle is a future, so what the pool computes can be awaited. Any runtime
-//! will do; the smallest is enough here. Async code submits with the `try_` forms, because the plain ones may block.
+//! Blocking and heavy work from async code: handles, groups and the end of a pool can be awaited. Any runtime will do;
+//! the smallest is enough here. Async code submits with `spawn_async` or a `try_` form, because the plain ones may block.
 
 use std::error::Error;
 
@@ -16,18 +16,13 @@ fn steps_to_one(start: u64) -> usize {
     std::iter::successors(Some(start), next).count() - 1
 }
 
-/// The longest way below `limit`. Four tasks share the search; all run while the first is awaited.
+/// The longest way below `limit`. Four tasks share the search.
 async fn longest_way(pool: &WorkerPool, limit: u64) -> Result<usize, Box<dyn Error>> {
-    let mut handles = Vec::new();
-    for first in 1..=4 {
-        let search = move || (first..limit).step_by(4).map(steps_to_one).max();
-        handles.push(pool.try_spawn(search)?); // A full queue is an error here; a server would answer "busy".
-    }
-    let mut longest = 0;
-    for handle in handles {
-        longest = longest.max(handle.await?.unwrap_or(0));
-    }
-    Ok(longest)
+    let group = pool.group(); // if this future is dropped, the searches that have not started are cancelled
+    group.spawn_all(
+        (1..=4).map(|first| move || (first..limit).step_by(4).map(steps_to_one).max().ok_or("a limit below five")),
+    );
+    Ok(group.await?.into_iter().max().unwrap_or(0))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -40,10 +35,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         // A panic does not reach the runtime: the awaiting task gets an error. (The standard library
         // prints the panic.)
         let empty: [usize; 0] = [];
-        let outcome = pool.try_spawn(move || *empty.iter().max().expect("a maximum of something"))?.await;
+        let outcome = pool.spawn_async(move || *empty.iter().max().expect("a maximum of something")).await?.await;
         let Err(JoinError::Panicked(panic)) = outcome else { return Err("the task must panic".into()) };
         println!("{panic}");
         assert_eq!(panic.message(), Some("a maximum of something"));
+
+        pool.shutdown_async().await; // after this, the drop of the pool does not block the runtime
         Ok(())
     })
 }

@@ -230,20 +230,57 @@
 //!
 //! # Async code
 //!
-//! [`spawn_async`](WorkerPool::spawn_async) returns a future that waits for room. A [`JoinHandle`]
-//! and [`CancellationToken::cancelled`] are futures too. All of them work with any runtime. The
-//! drop of the last handle to a pool blocks, unless the pool was built with [`OnDrop::Detach`].
+//! Each wait has a form that blocks no thread, and works with any runtime.
+//!
+//! | | on a thread | from async code |
+//! |---|---|---|
+//! | submit | [`spawn`](WorkerPool::spawn) | [`spawn_async`](WorkerPool::spawn_async), or [`try_spawn`](WorkerPool::try_spawn) |
+//! | one result | [`join`](JoinHandle::join) | `.await` of the [`JoinHandle`] |
+//! | many results | [`wait`](TaskGroup::wait) | `.await` of the [`TaskGroup`](WaitForGroup) |
+//! | results as they come | [`completions`](TaskGroup::completions) | [`next_async`](Completions::next_async), or a `Stream` with the feature `stream` |
+//! | a cancellation | [`wait`](CancellationToken::wait) | [`cancelled`](CancellationToken::cancelled) |
+//! | publish an event | [`publish`](events::EventBus::publish) | [`publish_async`](events::EventBus::publish_async), or [`try_publish`](events::EventBus::try_publish) |
+//! | its outcomes | [`wait`](events::Receipt::wait) | `.await` of the [`Receipt`](events::WaitForReceipt) |
+//! | an idle pool or bus | [`wait_idle`](WorkerPool::wait_idle) | [`wait_idle_async`](WorkerPool::wait_idle_async) |
+//! | the end of the pool | [`shutdown`](WorkerPool::shutdown) | [`shutdown_async`](WorkerPool::shutdown_async) |
 //!
 //! ```
 //! # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
 //! let sum = block_on(async {
 //!     let handle = pool.spawn_async(|| (1..=100).sum::<u32>()).await?;
-//!     Ok::<_, Box<dyn std::error::Error>>(handle.await?)
+//!     let group = pool.group();
+//!     group.spawn_all(["1", "2"].map(|text| move || text.parse::<u32>()));
+//!     let sum = handle.await? + group.await?.iter().sum::<u32>();
+//!     pool.shutdown_async().await; // now the drop of the pool does not block
+//!     Ok::<_, Box<dyn std::error::Error>>(sum)
 //! })?;
-//! assert_eq!(sum, 5_050);
+//! assert_eq!(sum, 5_053);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! **The drop of a pool may block.** The drop of the last handle drains the pool and waits for
+//! the workers. On a thread of a runtime that stops every other task there. The crate cannot find
+//! out that it is on such a thread: a runtime says so only to crates that depend on it, and not
+//! whether that thread may block. So choose one of these:
+//!
+//! - await [`shutdown_async`](WorkerPool::shutdown_async) before the drop, which then never waits;
+//! - build the pool with [`OnDrop::Detach`]: the drop returns, and the workers run what is queued;
+//! - drop the pool where blocking is allowed, such as at the end of `main`.
+//!
+//! No drop of a handle, a group, a subscription, a receipt or any of these futures waits for a task.
+//! That of a driver, or of a gRPC or NATS client, may wait, unless the pool has ended.
+//!
+//! **Dropping a future** never loses a result that another owner can still get. A dropped handle
+//! detaches its task, a dropped group cancels its tasks, a dropped submission is withdrawn. All
+//! other futures only stop waiting. A future that was polled once and is never polled again keeps
+//! no wake-up, no room in a mailbox and no drain from anything else. (For room in the queue, see
+//! [`spawn_async`](WorkerPool::spawn_async).)
+//!
+//! **Inside a task** a future may be polled too, for example by a `block_on`. On a worker of the
+//! pool, the poll runs what the future waits for, as the form for threads does. A task that awaits
+//! itself, its own group, the event it handles or the idleness of its own pool is refused, as there.
+//! A longer circle of waits is not refused, because a future may wait for several things.
 //!
 //! In the other direction, the feature `driver` drives futures for synchronous code
 //! (`driver::Driver`). The feature `grpc` makes calls to gRPC servers that occupy no worker
@@ -295,8 +332,8 @@
 //! The feature `events` (on by default) adds the [`EventBus`](events::EventBus) and enables the
 //! feature `retry`, which adds [`RetryPolicy`](retry::RetryPolicy) and the dependency `backon`. The
 //! two are a fifth of a clean build; `default-features = false` leaves them out. The
-//! features `driver` (which adds tokio), `grpc` (which also adds tonic) and `nats` (which adds
-//! async-nats) are off by default.
+//! features `driver` (which adds tokio), `grpc` (which also adds tonic), `nats` (which adds
+//! async-nats) and `stream` (which adds futures-core) are off by default.
 //!
 //! # When not to use it
 //!
@@ -351,7 +388,7 @@ pub use error::{
 pub use failpoint::{FailGuard, Failpoint, configure};
 pub use group::map::Map;
 pub use group::scope::Scope;
-pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResult};
+pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResult, WaitForGroup};
 pub use observe::metrics::{Histogram, Metrics};
 pub use observe::observer::Observer;
 pub use observe::task_info::{RunningTask, TaskId, TaskInfo, TaskOutcome};
@@ -359,6 +396,7 @@ pub use pool::builder::WorkerPoolBuilder;
 pub use pool::overflow::Overflow;
 pub use pool::shutdown::{OnDrop, ShutdownReport};
 pub use pool::spawn_async::SpawnAsync;
+pub use pool::wait_async::{WaitForIdle, WaitForShutdown};
 pub use pool::worker_pool::{WeakWorkerPool, WorkerPool};
 pub use task::handle::JoinHandle;
 pub use timer::handle::TimerHandle;

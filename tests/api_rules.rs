@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{BlockedWorkers, Counter, Gate, on_grid, pool};
+use common::{BlockedWorkers, Gate, on_grid, pool};
 use workcrew::{
     BuildError, CancelReason, CancellationToken, GroupError, JoinError, JoinHandle, TaskGroup, TimerHandle, WorkerPool,
 };
@@ -54,7 +54,7 @@ fn a_setting_of_zero_counts_as_one_where_there_is_no_result() {
         #[cfg(feature = "events")]
         {
             let bus = workcrew::events::EventBus::builder(&pool).mailbox_capacity(0).build();
-            let ran = Counter::new();
+            let ran = common::Counter::new();
             let [one, two, three] = [(); 3].map(|()| ran.clone());
             let _one = bus.subscribe(move |_: &u8| one.add());
             let _two = bus.subscription().concurrent(0).handle(move |_: &u8| two.add());

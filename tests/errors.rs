@@ -64,6 +64,8 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
 #[test]
 fn timers_retries_and_events_travel_too() {
     is_send_sync::<(WaitForCancellation, SpawnAsync<fn(), ()>)>();
+    is_send_sync::<(WaitForIdle, WaitForShutdown)>();
+    is_send_sync::<WaitForGroup<Result<OnlySend, OnlySend>>>();
     #[cfg(feature = "driver")]
     {
         use workcrew::driver::{Driver, DriverError};
@@ -105,6 +107,8 @@ fn timers_retries_and_events_travel_too() {
     #[cfg(feature = "events")]
     {
         travels::<WouldDeadlock>();
+        travels::<TryPublishError<u8>>();
+        is_send_sync::<(PublishAsync<u8>, WaitForReceipt, WaitForBusIdle)>();
         is_send_sync::<(EventBus, EventBusBuilder, Subscription, SubscriptionBuilder<'_, u8>)>();
         is_send_sync::<(Receipt, Delivery, DeliveryOutcome, DeadLetter, UnhandledEvent<'_>)>();
         is_send_sync::<BoxError>();

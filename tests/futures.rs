@@ -2,55 +2,25 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/alarm.rs"]
+mod alarm;
 
 use std::future::Future;
 use std::mem;
 use std::panic;
 use std::pin::pin;
 use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
+use alarm::{Alarm, poll};
 use common::{
     BlockedWorkers, Counter, DropCounter, Gate, LIMIT, assert_counts_add_up, fill, in_threads, on_grid, pool,
     spawn_parked, with_watchdog,
 };
 use pollster::block_on;
 use workcrew::{CancelReason, CancellationToken, JoinError, JoinHandle, Overflow, SpawnAsync, WorkerPool};
-
-/// Counts its wake-ups, and does something at each.
-struct Alarm {
-    rung: Counter,
-    on_ring: Box<dyn Fn() + Send + Sync>,
-}
-
-impl Alarm {
-    fn new() -> Arc<Self> {
-        Self::that(|| ())
-    }
-
-    fn that(on_ring: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { rung: Counter::new(), on_ring: Box::new(on_ring) })
-    }
-
-    /// An alarm, and what tells of its ringing.
-    fn with_bell() -> (Arc<Self>, mpsc::Receiver<()>) {
-        let (bell, rings) = mpsc::channel();
-        (Self::that(move || bell.send(()).unwrap_or(())), rings)
-    }
-}
-
-impl Wake for Alarm {
-    fn wake(self: Arc<Self>) {
-        self.rung.add();
-        (self.on_ring)();
-    }
-}
-
-fn poll<F: Future + Unpin>(future: &mut F, alarm: &Arc<Alarm>) -> Poll<F::Output> {
-    pin!(future).poll(&mut Context::from_waker(&Waker::from(Arc::clone(alarm))))
-}
 
 /// A pool whose workers are held and whose queue is full.
 fn full(pool: &WorkerPool) -> (BlockedWorkers, Counter) {

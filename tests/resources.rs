@@ -62,9 +62,9 @@ fn child_is_idle_for_two_seconds() {
         pool.wait_idle();
     }
     // A group whose tasks are done, and which is still there, asks for nothing either.
-    let groups = pools.each_ref().map(|pool| pool.group());
+    let groups = pools.each_ref().map(workcrew::WorkerPool::group);
     groups.iter().for_each(|group| group.spawn(|| ()));
-    pools.iter().for_each(|pool| pool.wait_idle());
+    pools.iter().for_each(workcrew::WorkerPool::wait_idle);
     thread::sleep(Duration::from_millis(100));
     let before = ticks();
     thread::sleep(Duration::from_secs(2));

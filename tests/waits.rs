@@ -4,6 +4,7 @@
 
 mod common;
 
+#[cfg(feature = "driver")]
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;

@@ -6,27 +6,36 @@
 //! 2. A poll first stores its waker and then checks the token; a cancellation first sets the reason
 //!    and then wakes. So either the poll sees the reason, or the cancellation wakes the waker of
 //!    the poll.
-//! 3. Dropping the future removes the callback.
-//!
-//! It reads no clock; see [`CancellationToken::cancelled`] about deadlines.
+//! 3. If the token has a deadline, the first poll that finds it live also sets an alarm for that
+//!    time. The alarm only wakes. The poll that follows finds the deadline passed, and cancels the
+//!    token.
+//! 4. Dropping the future removes the callback and the alarm.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
+use super::alarm::Alarm;
 use super::token::{CancelGuard, CancellationToken};
+use super::waker_cell::WakerCell;
 use crate::error::CancelReason;
-use crate::sync::{Arc, Mutex};
-use crate::unwind;
+use crate::sync::Arc;
 
 impl CancellationToken {
     /// Returns a future that completes with the reason when the token is cancelled.
     ///
     /// It works in any runtime. If it is polled again after it has completed, it completes again.
     ///
-    /// No thread watches the clock, so a passed [deadline](Self::deadline) alone does not wake this
-    /// future. Async code should race it against a timer of its runtime.
+    /// A passed [deadline](Self::deadline) wakes it too, without any pool. One thread for the whole
+    /// process does that. It starts when such a future is first polled, and ends a second after the
+    /// last one is gone. If the system refuses the thread, the future wakes its executor at once, so
+    /// that it is polled again until the deadline has passed.
+    ///
+    /// The poll that finds the deadline passed cancels the token. So the callbacks of
+    /// [`on_cancel`](Self::on_cancel) are then called on the thread that polls.
+    ///
+    /// Dropping the future has no effect on the token.
     ///
     /// # Examples
     ///
@@ -41,6 +50,9 @@ impl CancellationToken {
     /// });
     /// assert_eq!(block_on(token.cancelled()), CancelReason::Requested);
     /// # canceller.join().unwrap();
+    ///
+    /// let token = CancellationToken::with_timeout(std::time::Duration::from_millis(5));
+    /// assert_eq!(block_on(token.cancelled()), CancelReason::Expired);
     /// ```
     pub fn cancelled(&self) -> WaitForCancellation {
         WaitForCancellation { token: self.clone(), registration: None }
@@ -55,10 +67,34 @@ pub struct WaitForCancellation {
     registration: Option<Registration>,
 }
 
-/// The waker cell, and the guard of the callback that wakes it.
+/// The waker cell, and what wakes it.
 struct Registration {
     cell: Arc<WakerCell>,
+    /// The callback.
     _guard: CancelGuard,
+    /// The alarm, if the token has a deadline.
+    alarm: Option<Alarm>,
+}
+
+impl Registration {
+    fn new(token: &CancellationToken, cell: WakerCell) -> Self {
+        let cell = Arc::new(cell);
+        let cancelled = Arc::clone(&cell);
+        let _guard = token.on_cancel(move || cancelled.wake());
+        Self { cell, _guard, alarm: None }
+    }
+
+    /// Keeps rule 3. Without an alarm the future must be polled again.
+    fn set_alarm(&mut self, token: &CancellationToken) {
+        if let Some(deadline) = token.deadline()
+            && self.alarm.is_none()
+        {
+            self.alarm = Alarm::set(deadline, Arc::clone(&self.cell)).ok();
+            if self.alarm.is_none() {
+                self.cell.wake();
+            }
+        }
+    }
 }
 
 impl Future for WaitForCancellation {
@@ -66,15 +102,12 @@ impl Future for WaitForCancellation {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CancelReason> {
         if self.token.reason().is_none() {
-            match &self.registration {
+            let this = &mut *self;
+            match &this.registration {
                 Some(registration) => registration.cell.register(context.waker()),
-                None => {
-                    let cell = Arc::new(WakerCell { waker: Mutex::new(Some(context.waker().clone())) });
-                    let cancelled = Arc::clone(&cell);
-                    let _guard = self.token.on_cancel(move || cancelled.wake());
-                    self.registration = Some(Registration { cell, _guard });
-                }
+                None => this.registration = Some(Registration::new(&this.token, WakerCell::new(context.waker()))),
             }
+            this.registration.iter_mut().for_each(|registration| registration.set_alarm(&this.token));
         }
         // The check of rule 2.
         match self.token.reason() {
@@ -90,35 +123,5 @@ impl Future for WaitForCancellation {
 impl fmt::Debug for WaitForCancellation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WaitForCancellation").field("token", &self.token).finish_non_exhaustive()
-    }
-}
-
-/// A cell with the waker of the last poll. Wakers are user code: they are cloned, called and
-/// dropped with no lock held.
-struct WakerCell {
-    waker: Mutex<Option<Waker>>,
-}
-
-impl WakerCell {
-    /// Replaces the waker.
-    fn register(&self, waker: &Waker) {
-        let waker = waker.clone();
-        let old = self.waker.lock().replace(waker);
-        unwind::discard(old);
-    }
-
-    /// Wakes and removes the waker, if there is one.
-    fn wake(&self) {
-        let waker = self.waker.lock().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl Drop for WakerCell {
-    fn drop(&mut self) {
-        let waker = self.waker.lock().take();
-        unwind::discard(waker);
     }
 }

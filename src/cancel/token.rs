@@ -14,7 +14,8 @@
 //!    leaves its parent's list, so a long-lived parent does not grow with the number of children it
 //!    has had.
 //!
-//! There is no timer: a passed deadline is noticed by threads that check the token or wait for it.
+//! There is no timer here: a passed deadline is noticed by threads that check the token or wait for
+//! it, and by the poll of a future that waits for it (see `future`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -94,8 +95,9 @@ impl CancellationToken {
     /// Returns a [child](Self::child_token) that is also cancelled, with [`CancelReason::Expired`],
     /// when `deadline` has passed.
     ///
-    /// No thread watches the clock. The first thread that checks the token or waits for it after
-    /// the deadline cancels it, and runs the callbacks.
+    /// No thread cancels the token by itself. The first thread that checks it or waits for it after
+    /// the deadline cancels it, and calls the callbacks. A thread in [`wait`](Self::wait) does so
+    /// when the deadline passes. So does the executor of a future of [`cancelled`](Self::cancelled).
     ///
     /// ```
     /// use std::time::Instant;
@@ -160,7 +162,8 @@ impl CancellationToken {
     /// innermost has returned; see [`cancel`](Self::cancel). Dropping the guard removes the
     /// callback, unless the cancellation has begun.
     ///
-    /// A passed deadline alone does not call it: a thread must check the token or wait for it; see
+    /// A passed deadline alone does not call it: a thread must check the token or wait for it, or
+    /// poll the future of [`cancelled`](Self::cancelled); see
     /// [`child_with_deadline`](Self::child_with_deadline).
     ///
     /// ```

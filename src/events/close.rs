@@ -31,9 +31,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let handler = state.handler.take();
         self.room.notify_all();
         self.low_water.notify_all();
-        let watches = mem::take(&mut state.watches);
+        let (watches, futures) = (mem::take(&mut state.watches), state.futures.take());
         drop(state);
         watches.into_iter().for_each(Watch::notify);
+        futures.wake();
         self.as_member(|_| unwind::discard(handler));
         self.cancel_deliveries(waiting, reason);
         for (delayed, place) in delayed.into_values() {

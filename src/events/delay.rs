@@ -17,6 +17,7 @@ use crate::sync::{Arc, Mutex};
 use crate::task::context;
 use crate::task::executor::Executor;
 use crate::task::job::Task;
+use crate::task::wakers::Wakers;
 use crate::time::deadline::Deadline;
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
@@ -110,8 +111,9 @@ impl<E: Send + Sync + 'static> Task for Delayed<E> {
         let mut state = self.mailbox.state.lock();
         let cell = state.delayed.remove(&self.key);
         // Deliveries that this one held back can be taken now, and there is room.
-        self.mailbox.notify_publishers(&mut state);
+        let futures = self.mailbox.notify_publishers(&mut state);
         self.mailbox.send_ticket_if_needed(state);
+        futures.into_iter().for_each(Wakers::wake);
         self.mailbox.inner.steps.notify();
         self.mailbox.cancel_deliveries([delivery], reason);
         drop(cell);

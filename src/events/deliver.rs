@@ -14,6 +14,7 @@ use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
 use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
+use crate::task::wakers::Wakers;
 use crate::unwind;
 
 /// How many deliveries a runner makes before it yields to waiting jobs other than tickets of its
@@ -23,6 +24,10 @@ const QUANTUM: usize = 16;
 /// The result of one call of a handler; an error comes with its class. `None` if the handler was
 /// not called because the subscription is closed; see rule 5.
 type CallResult = Option<Result<(), (BoxError, ErrorClass)>>;
+
+/// A delivery that was taken, its handler, and the futures that wait for its room. The caller wakes
+/// those without the lock.
+type Taken<E> = (PendingDelivery<E>, Arc<Handler<E>>, Option<Wakers>);
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Makes deliveries as a runner that is already counted, until none can be taken or the budget
@@ -38,8 +43,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 if is_over {
                     break;
                 }
-                let Some((delivery, handler)) = self.take(&mut state) else { break };
+                let Some((delivery, handler, futures)) = self.take(&mut state) else { break };
                 drop(state);
+                futures.into_iter().for_each(Wakers::wake);
                 self.deliver(counters, delivery, handler);
                 state = self.state.lock();
             }
@@ -69,11 +75,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Takes the next delivery, if one can be taken.
-    fn take(&self, state: &mut State<E>) -> Option<(PendingDelivery<E>, Arc<Handler<E>>)> {
+    fn take(&self, state: &mut State<E>) -> Option<Taken<E>> {
         let handler = state.handler.clone().filter(|_| self.takeable(state) > 0)?;
         let delivery = state.waiting.pop_front()?;
-        self.notify_publishers(state);
-        Some((delivery, handler))
+        let futures = self.notify_publishers(state);
+        Some((delivery, handler, futures))
     }
 
     /// Ends a runner.

@@ -107,6 +107,11 @@ impl<E: Send + Sync + 'static> Envelope<E> {
         self.event.as_ref().expect("the event is taken only when the envelope is dropped")
     }
 
+    /// Takes the event out of an envelope that no other thread has seen.
+    pub(super) fn into_event(mut self) -> E {
+        self.event.take().expect("the event is taken only when the envelope is dropped")
+    }
+
     pub(super) fn generation(&self) -> usize {
         self.generation
     }

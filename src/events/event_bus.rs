@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::dead_letter::UnhandledEvent;
 use super::envelope::Envelope;
+use super::erased::AnyEvent;
 use super::inner::BusInner;
 use super::progress::PUBLISHING;
 use super::publish;
 use super::receipt::Receipt;
-use super::registry::Registry;
+use super::registry::{Recipients, Registry};
 use crate::nesting;
 use crate::sync::Arc;
 use crate::task::context;
@@ -165,20 +166,53 @@ impl EventBus {
         event: E,
         location: &'static Location<'static>,
     ) -> Receipt {
-        let recipients = self.registry.recipients::<E>(topic).filter(|recipients| !recipients.mailboxes.is_empty());
-        let Some(recipients) = recipients else {
-            self.report_unhandled(topic, &event);
-            nesting::discard(event); // its destructor may publish the next event, and so on
-            return Receipt::empty();
-        };
-        let envelope = Arc::new(Envelope::new(event, topic, Arc::clone(&recipients) as _));
-        self.inner.begin_event();
+        let Some(recipients) = self.recipients::<E>(topic) else { return self.unhandled(topic, event) };
+        let envelope = self.begin(topic, event, &recipients);
         let handlers = publish::publish(&self.registry, &recipients.mailboxes, &envelope, location);
+        self.finish(envelope, &recipients, handlers)
+    }
+
+    /// Returns the recipients of an event; `None` if there are none.
+    pub(super) fn recipients<E: Send + Sync + 'static>(&self, topic: Option<&str>) -> Option<Arc<Recipients<E>>> {
+        self.registry.recipients::<E>(topic).filter(|recipients| !recipients.mailboxes.is_empty())
+    }
+
+    /// Reports and drops an event without recipients.
+    pub(super) fn unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: E) -> Receipt {
+        self.report_unhandled(topic, &event);
+        nesting::discard(event); // its destructor may publish the next event, and so on
+        Receipt::empty()
+    }
+
+    /// Begins to publish an event.
+    pub(super) fn begin<E: Send + Sync + 'static>(
+        &self,
+        topic: Option<&str>,
+        event: E,
+        recipients: &Arc<Recipients<E>>,
+    ) -> Arc<Envelope<E>> {
+        let envelope = Arc::new(Envelope::new(event, topic, Arc::clone(recipients) as _));
+        self.inner.begin_event();
+        envelope
+    }
+
+    /// Ends the publishing of an event, of which `handlers` mailboxes have a delivery.
+    pub(super) fn finish<E: Send + Sync + 'static>(
+        &self,
+        envelope: Arc<Envelope<E>>,
+        recipients: &Recipients<E>,
+        handlers: usize,
+    ) -> Receipt {
         if handlers == 0 {
-            self.report_unhandled(topic, envelope.event());
+            self.report_unhandled_event(&envelope);
         }
         envelope.complete(&self.inner, PUBLISHING, None);
         Receipt { event: Some((envelope, Arc::clone(&recipients.names))), handlers }
+    }
+
+    /// Reports an event that none of its recipients has accepted.
+    pub(super) fn report_unhandled_event<E: Send + Sync + 'static>(&self, envelope: &Envelope<E>) {
+        self.report_unhandled(envelope.topic(), envelope.event());
     }
 
     fn report_unhandled<E: Send + Sync + 'static>(&self, topic: Option<&str>, event: &E) {

@@ -189,6 +189,28 @@ pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), Would
     })
 }
 
+/// Returns the deliveries of an event as something that a future waits for.
+pub(super) fn awaited(envelope: &Arc<dyn AnyEnvelope>, recipients: &Arc<dyn AnyRecipients>) -> Arc<dyn Awaited> {
+    Arc::new(Outstanding { envelope: Arc::clone(envelope), recipients: Arc::clone(recipients) })
+}
+
+/// Helps with each recipient once if this thread is a worker. Says if the wait of a future that is
+/// polled on this thread would never end.
+pub(super) fn help_or_refuse(envelope: &dyn AnyEnvelope, recipients: &dyn AnyRecipients) -> Help {
+    if context::is_worker_of(recipients.inner().pool.id()) {
+        if context::depth() >= context::MAX_HELP_DEPTH {
+            return Help::Deadlock;
+        }
+        return help_once(envelope, recipients);
+    }
+    let item = envelope.item();
+    let mut unfinished = (0..recipients.len()).filter(|index| !envelope.progress().has_ended(*index));
+    if unfinished.any(|index| context::is_handling(recipients.group(index), item)) {
+        return Help::Deadlock;
+    }
+    Help::Later(Deadline::NEVER)
+}
+
 /// The deliveries of an event, as something that is waited for.
 struct Outstanding {
     /// The event.

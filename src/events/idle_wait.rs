@@ -11,6 +11,11 @@ use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 
 impl BusInner {
+    /// Returns the idleness of the bus as something that is waited for.
+    pub(super) fn idleness(self: &Arc<Self>) -> Arc<dyn Awaited> {
+        Arc::new(Idleness { inner: Arc::clone(self), kept: Mutex::default() })
+    }
+
     /// Blocks until all deliveries of all events have ended or the deadline has passed. Returns
     /// `true` if they have ended. Without a deadline, it does not wait for what was left behind.
     pub(super) fn wait_idle(self: &Arc<Self>, deadline: Deadline) -> Result<bool, Refused> {
@@ -19,7 +24,7 @@ impl BusInner {
             return Ok(self.idle.wait_until(check));
         }
         let is_within_task = context::depth() > 0;
-        let target: Arc<dyn Awaited> = Arc::new(Idleness { inner: Arc::clone(self), kept: Mutex::default() });
+        let target = self.idleness();
         let (mut guard, mut registered): (Option<CancelGuard>, Option<Wait>) = (None, None);
         self.idle.wait_until(|| {
             if self.is_idle() {

@@ -29,8 +29,10 @@
 //! 3. Runners never exceed the limit. An ordered subscription has a limit of one; while one of its
 //!    deliveries is delayed, none can be taken, so later deliveries wait. In other subscriptions a
 //!    delayed delivery frees its runner.
-//! 4. Waiting and delayed deliveries together exceed the capacity by at most the limit. No delivery
-//!    is put in beyond the capacity, but a running delivery may become delayed.
+//! 4. Waiting and delayed deliveries and reserved places together exceed the capacity by at most
+//!    the limit. No delivery is put in beyond the capacity, but a running delivery may become
+//!    delayed. A place is reserved while `try_publish` looks for room in the other mailboxes, and no
+//!    user code runs meanwhile.
 //! 5. A delivery is taken under the lock that finds the subscription open. As its last step before
 //!    the handler, the runner checks again, and cancels the delivery if the subscription was closed
 //!    meanwhile. So when `close` has returned, the handler is not called any more. `close` does not
@@ -39,6 +41,10 @@
 //!    until there is room, if one more runner is allowed; otherwise the event is refused. So
 //!    workers never wait for workers. Every other mailbox has the event before the publisher waits
 //!    or helps.
+//!    A future that waits for room takes no notification from a thread or from another future. As
+//!    many futures are woken as there are free places, and all of them when half of the capacity is
+//!    free. So one that is never polled again keeps no room from the others: the deliveries that
+//!    are still in the mailbox wake the rest.
 //! 7. A delivery has ended when its outcome is recorded in the envelope. After that, its task
 //!    counts as done.
 //!
@@ -70,6 +76,7 @@ use crate::pool::overflow::Overflow;
 use crate::retry::{AttemptErrors, GiveUpReason, RetryError, RetryPolicy, RetryState};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Weak};
 use crate::task::context::{self, GroupId};
+use crate::task::wakers::Wakers;
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::timer::heap::TimerKey;
@@ -153,6 +160,10 @@ pub(super) struct State<E> {
     /// The watches of publishers that wait for room here and possibly in other mailboxes. Each is
     /// notified once.
     pub(super) watches: VecDeque<Watch>,
+    /// The futures that wait for room here and possibly in other mailboxes.
+    pub(super) futures: Wakers,
+    /// How many places are reserved; see rule 4.
+    pub(super) reserved: usize,
 }
 
 /// The key of a delayed delivery: its due time, and a number that distinguishes equal times.
@@ -295,8 +306,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         state.runners < self.limit() && self.takeable(state) > 0
     }
 
-    /// Notifies publishers after a delivery has left the mailbox.
-    pub(super) fn notify_publishers(&self, state: &mut State<E>) {
+    /// Notifies publishers after a delivery has left the mailbox. Returns the futures among them,
+    /// which the caller wakes without the lock.
+    #[must_use]
+    pub(super) fn notify_publishers(&self, state: &mut State<E>) -> Option<Wakers> {
         if let Some(watch) = state.watches.pop_front() {
             watch.notify();
         }
@@ -306,6 +319,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if state.low_water_waiters > 0 && state.occupied() <= self.settings.capacity / 2 {
             self.low_water.notify_all();
         }
+        if state.futures.len() == 0 {
+            return None;
+        }
+        let is_low = state.occupied() <= self.settings.capacity / 2;
+        let free = self.settings.capacity.saturating_sub(state.occupied());
+        Some(state.futures.take_oldest(if is_low { usize::MAX } else { free }))
     }
 }
 
@@ -323,12 +342,14 @@ impl<E> State<E> {
             room_waiters: 0,
             low_water_waiters: 0,
             watches: VecDeque::new(),
+            futures: Wakers::default(),
+            reserved: 0,
         }
     }
 
     /// Returns how much of the capacity is in use.
     pub(super) fn occupied(&self) -> usize {
-        self.waiting.len() + self.delayed.len()
+        self.waiting.len() + self.delayed.len() + self.reserved
     }
 
     /// Returns `true` if the mailbox accepts events.

@@ -26,11 +26,18 @@
 // Without a limit, no wait continues when a report has left something behind; see
 // `task::tracker::Reported`. Waits for room need no such rule, because the end of the
 // pool closes the mailboxes.
+//
+// A future never sleeps. It stores its waker where the thread would sleep; within a task of another
+// pool it is registered too, but its wait is never refused. See `wait_async` and `publish_async`.
 
 mod event_bus;
 mod builder;
 mod subscription;
 mod receipt;
+mod try_publish;
+mod publish_async;
+mod held;
+mod wait_async;
 mod progress;
 mod dead_letter;
 mod handler;
@@ -57,5 +64,8 @@ pub use self::event_bus::EventBus;
 pub use self::event_wait::WouldDeadlock;
 pub use self::handler::{BoxError, HandlerResult};
 pub use self::progress::DeliveryOutcome;
+pub use self::publish_async::PublishAsync;
 pub use self::receipt::{Delivery, Receipt};
 pub use self::subscription::{Subscription, SubscriptionBuilder};
+pub use self::try_publish::TryPublishError;
+pub use self::wait_async::{WaitForBusIdle, WaitForReceipt};

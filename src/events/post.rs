@@ -11,6 +11,7 @@
 
 use std::mem;
 use std::panic::Location;
+use std::task::Waker;
 use std::time::Duration;
 
 use super::envelope::Envelope;
@@ -22,7 +23,9 @@ use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
+use crate::task::wakers::{WakerKey, Wakers};
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// How long a publisher waits for the low-water mark before it waits for any room.
 const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
@@ -50,6 +53,18 @@ pub(super) enum Offered<E> {
     Inline(PendingDelivery<E>),
 }
 
+/// Whether a place for a delivery was reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Reserved {
+    /// It was.
+    Place,
+    /// The delivery needs none, because it never makes the publisher wait.
+    NotNeeded,
+    /// There is no room.
+    Full,
+}
+
 impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Offers an event; never blocks.
     pub(super) fn offer(
@@ -58,29 +73,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         index: usize,
         location: &'static Location<'static>,
     ) -> Offered<E> {
-        // ORDERING: Acquire pairs with the Release of `exhaust_if_once` and `close`; the lock
-        // decides.
-        if !self.open.load(Ordering::Acquire) {
-            let ended_with_pool = self.state.lock().closed == Some(CancelReason::ShutDown);
-            let outcome = ended_with_pool.then_some(DeliveryOutcome::Cancelled(CancelReason::ShutDown));
-            let result = if ended_with_pool { PostResult::Posted } else { PostResult::Declined };
-            envelope.complete(&self.inner, index, outcome);
-            return Offered::Decided(result);
-        }
-        let executor = &self.inner.pool.executor;
-        let Some(id) = executor.admit(location, Some(&self.settings.name)) else {
-            envelope.complete(&self.inner, index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
-            return Offered::Decided(PostResult::Posted);
-        };
-        let has_timeout = self.settings.policy.as_ref().is_some_and(RetryPolicy::has_timeout);
-        let delivery = PendingDelivery {
-            envelope: Arc::clone(envelope),
-            index,
-            id,
-            location,
-            queued_at: executor.now_if_timing(),
-            published_at: has_timeout.then(|| self.inner.pool.timers.clock().now()),
-            retry: None,
+        let delivery = match self.admit(envelope, index, location) {
+            Ok(delivery) => delivery,
+            Err(result) => return Offered::Decided(result),
         };
         match self.settings.mode {
             Mode::Synchronous => Offered::Inline(delivery),
@@ -89,6 +84,39 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 Err((_, delivery)) => Offered::Held(delivery),
             },
         }
+    }
+
+    /// Admits a delivery, or decides that there is none.
+    pub(super) fn admit(
+        &self,
+        envelope: &Arc<Envelope<E>>,
+        index: usize,
+        location: &'static Location<'static>,
+    ) -> Result<PendingDelivery<E>, PostResult> {
+        // ORDERING: Acquire pairs with the Release of `exhaust_if_once` and `close`; the lock
+        // decides.
+        if !self.open.load(Ordering::Acquire) {
+            let ended_with_pool = self.state.lock().closed == Some(CancelReason::ShutDown);
+            let outcome = ended_with_pool.then_some(DeliveryOutcome::Cancelled(CancelReason::ShutDown));
+            let result = if ended_with_pool { PostResult::Posted } else { PostResult::Declined };
+            envelope.complete(&self.inner, index, outcome);
+            return Err(result);
+        }
+        let executor = &self.inner.pool.executor;
+        let Some(id) = executor.admit(location, Some(&self.settings.name)) else {
+            envelope.complete(&self.inner, index, Some(DeliveryOutcome::Cancelled(CancelReason::ShutDown)));
+            return Err(PostResult::Posted);
+        };
+        let has_timeout = self.settings.policy.as_ref().is_some_and(RetryPolicy::has_timeout);
+        Ok(PendingDelivery {
+            envelope: Arc::clone(envelope),
+            index,
+            id,
+            location,
+            queued_at: executor.now_if_timing(),
+            published_at: has_timeout.then(|| self.inner.pool.timers.clock().now()),
+            retry: None,
+        })
     }
 
     /// Puts a held delivery into the mailbox. If the mailbox is full, leaves the watch there and
@@ -102,6 +130,61 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             state.watches.push_back(watch);
             delivery
         })
+    }
+
+    /// Puts a held delivery into the mailbox. If the mailbox is full, stores the waker of the future
+    /// there and returns the delivery.
+    pub(super) fn poll_put(
+        self: &Arc<Self>,
+        delivery: PendingDelivery<E>,
+        key: WakerKey,
+        waker: Waker,
+    ) -> Result<PostResult, PendingDelivery<E>> {
+        let (result, unused) = match self.put(delivery) {
+            Ok(result) => (Ok(result), Some(waker)),
+            Err((mut state, delivery)) => (Err(delivery), state.futures.set(key, waker)),
+        };
+        unwind::discard(unused);
+        result
+    }
+
+    /// Removes the waker of a future that no longer waits.
+    pub(super) fn stop_polling(&self, key: WakerKey) {
+        let waker = self.state.lock().futures.remove(key);
+        unwind::discard(waker);
+    }
+
+    /// Reserves a place for a delivery, if the mailbox would hold the publisher up without one.
+    pub(super) fn reserve(&self) -> Reserved {
+        let waits = matches!(self.settings.overflow, Overflow::Block | Overflow::CallerRuns);
+        let mut state = self.state.lock();
+        if self.settings.mode == Mode::Synchronous || !waits || !state.accepts_events() {
+            Reserved::NotNeeded
+        } else if state.occupied() < self.settings.capacity {
+            state.reserved += 1;
+            Reserved::Place
+        } else {
+            Reserved::Full
+        }
+    }
+
+    /// Gives a reserved place back. Returns the futures that wait for it, for the caller to wake.
+    #[must_use]
+    pub(super) fn release_place(&self) -> Option<Wakers> {
+        let mut state = self.state.lock();
+        state.reserved -= 1;
+        self.notify_publishers(&mut state)
+    }
+
+    /// Puts a delivery into its reserved place. Returns it if the subscription accepts no events any
+    /// more. Runs no user code.
+    pub(super) fn put_reserved(
+        self: &Arc<Self>,
+        delivery: PendingDelivery<E>,
+    ) -> Result<PostResult, PendingDelivery<E>> {
+        let mut state = self.state.lock();
+        state.reserved -= 1;
+        if state.accepts_events() { Ok(self.put_locked(state, delivery)) } else { Err(delivery) }
     }
 
     /// Puts a held delivery into the mailbox, or returns it if there is no room now.

@@ -1,10 +1,14 @@
 //! The outcomes of the deliveries of one event, and how many deliveries have not ended.
 
+use std::task::Waker;
+
 use super::handler::BoxError;
 use crate::error::CancelReason;
 use crate::retry::RetryError;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
+use crate::task::wakers::{WakerKey, Wakers};
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// The outcome of a delivery.
 #[derive(Clone, Debug)]
@@ -19,8 +23,8 @@ pub enum DeliveryOutcome {
     /// or the pool was shut down.
     Cancelled(CancelReason),
     /// The handler was not called: its mailbox was full, and the publisher could not wait for room.
-    /// It was a worker that could [not make room](crate::events::EventBus#inside-a-handler), or a
-    /// task that the handler waits for.
+    /// It was a worker that could [not make room](crate::events::EventBus#inside-a-handler), a task
+    /// that the handler waits for, or a future that was dropped while it waited.
     Refused,
     /// The delivery has not ended: a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the
     /// pool stopped waiting for the handler, which may still run.
@@ -37,11 +41,19 @@ pub(super) struct Progress {
     ended: AtomicU64,
     /// The same for the other deliveries, 64 a word.
     ended_rest: Box<[AtomicU64]>,
-    /// The deliveries that ended in another way than handled; `None` for those that were not
-    /// needed.
-    not_handled: Mutex<Vec<(usize, Option<DeliveryOutcome>)>>,
+    state: Mutex<State>,
     /// Notified when all deliveries have ended.
     finished: Condvar,
+}
+
+/// What the lock guards.
+#[derive(Default)]
+struct State {
+    /// The deliveries that ended in another way than handled; `None` for those that were not
+    /// needed.
+    not_handled: Vec<(usize, Option<DeliveryOutcome>)>,
+    /// The futures that wait for the end of all deliveries.
+    wakers: Wakers,
 }
 
 /// The index of the publishing, which counts like a delivery.
@@ -56,7 +68,7 @@ impl Progress {
             remaining: AtomicUsize::new(recipients + 1),
             ended: AtomicU64::new(0),
             ended_rest: (0..rest).map(|_| AtomicU64::new(0)).collect(),
-            not_handled: Mutex::default(),
+            state: Mutex::default(),
             finished: Condvar::new(),
         }
     }
@@ -66,7 +78,7 @@ impl Progress {
     pub(super) fn complete(&self, index: usize, outcome: Option<DeliveryOutcome>) -> bool {
         if index != PUBLISHING {
             if !matches!(outcome, Some(DeliveryOutcome::Handled)) {
-                self.not_handled.lock().push((index, outcome));
+                self.state.lock().not_handled.push((index, outcome));
             }
             // ORDERING: Release pairs with the Acquire of `has_ended`.
             self.word(index).fetch_or(1 << (index % WORD), Ordering::Release);
@@ -81,10 +93,25 @@ impl Progress {
         was_last
     }
 
-    /// Wakes the threads that wait, so that they check their condition again.
+    /// Wakes the threads and futures that wait, so that they check their condition again.
     pub(super) fn wake(&self) {
-        drop(self.not_handled.lock()); // a waiter has checked before and sleeps, or checks after
+        // A waiter has checked before and sleeps or stored its waker, or checks after.
+        let wakers = self.state.lock().wakers.take();
         self.finished.notify_all();
+        wakers.wake();
+    }
+
+    /// Stores the waker of a future, which checks its condition afterwards.
+    pub(super) fn announce(&self, key: WakerKey, waker: &Waker) {
+        let waker = waker.clone();
+        let old = self.state.lock().wakers.set(key, waker);
+        unwind::discard(old);
+    }
+
+    /// Removes a future that no longer waits.
+    pub(super) fn withdraw(&self, key: WakerKey) {
+        let waker = self.state.lock().wakers.remove(key);
+        unwind::discard(waker);
     }
 
     /// Returns `true` if this delivery has ended.
@@ -101,14 +128,14 @@ impl Progress {
     /// Blocks until all deliveries have ended, the deadline has passed, or `is_over` returns `true`
     /// after [`wake`](Self::wake). Returns `true` if all have ended.
     pub(super) fn wait_unless(&self, is_over: impl Fn() -> bool, deadline: Deadline) -> bool {
-        drop(self.finished.wait_while(self.not_handled.lock(), deadline, |_| !self.is_finished() && !is_over()));
+        drop(self.finished.wait_while(self.state.lock(), deadline, |_| !self.is_finished() && !is_over()));
         self.is_finished()
     }
 
     /// Returns the deliveries that ended in another way than handled, in the order of the
     /// recipients.
     pub(super) fn not_handled(&self) -> Vec<(usize, Option<DeliveryOutcome>)> {
-        let mut not_handled = self.not_handled.lock().clone();
+        let mut not_handled = self.state.lock().not_handled.clone();
         not_handled.sort_unstable_by_key(|(index, _)| *index);
         not_handled
     }

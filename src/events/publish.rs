@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::panic::Location;
 
 use super::envelope::Envelope;
-use super::mailbox::{Mailbox, PendingDelivery};
-use super::post::{Offered, PostResult};
+use super::mailbox::{Mailbox, Mode, PendingDelivery};
+use super::post::{Offered, PostResult, Reserved};
 use super::progress::DeliveryOutcome;
 use super::registry::Registry;
 use super::room_wait;
@@ -21,6 +21,7 @@ use super::watcher::{Watch, Watcher};
 use crate::sync::Arc;
 use crate::task::context;
 use crate::task::waits::Refused;
+use crate::task::wakers::Wakers;
 
 /// Publishes an event to `mailboxes`. Returns how many have a delivery of it.
 pub(super) fn publish<E: Send + Sync + 'static>(
@@ -30,20 +31,8 @@ pub(super) fn publish<E: Send + Sync + 'static>(
     location: &'static Location<'static>,
 ) -> usize {
     let mut tally = Tally { registry, mailboxes, handlers: 0 };
-    let (mut inline, mut held) = (Vec::new(), BTreeMap::new());
-    for (index, mailbox) in mailboxes.iter().enumerate() {
-        match mailbox.offer(envelope, index, location) {
-            Offered::Decided(result) => tally.record(index, result),
-            Offered::Inline(delivery) => inline.push(delivery),
-            Offered::Held(delivery) => drop(held.insert(index, delivery)),
-        }
-    }
-    for delivery in inline {
-        let index = delivery.index;
-        tally.record(index, mailboxes[index].deliver_inline(delivery));
-    }
-    let is_worker = || context::is_worker_of(mailboxes[0].inner.pool.id());
-    if !held.is_empty() && (held.len() > 1 || context::depth() > 0) && !is_worker() {
+    let held = offer(&mut tally, envelope, location);
+    if !held.is_empty() && (held.len() > 1 || context::depth() > 0) && !is_worker(mailboxes) {
         watch(&mut tally, held);
     } else {
         for (index, delivery) in held {
@@ -51,6 +40,104 @@ pub(super) fn publish<E: Send + Sync + 'static>(
         }
     }
     tally.handlers
+}
+
+/// Takes the first two steps. Returns the deliveries whose mailboxes are full. Never blocks, except
+/// in synchronous handlers.
+pub(super) fn offer<E: Send + Sync + 'static>(
+    tally: &mut Tally<'_, E>,
+    envelope: &Arc<Envelope<E>>,
+    location: &'static Location<'static>,
+) -> BTreeMap<usize, PendingDelivery<E>> {
+    let (mut inline, mut held) = (Vec::new(), BTreeMap::new());
+    for (index, mailbox) in tally.mailboxes.iter().enumerate() {
+        match mailbox.offer(envelope, index, location) {
+            Offered::Decided(result) => tally.record(index, result),
+            Offered::Inline(delivery) => inline.push(delivery),
+            Offered::Held(delivery) => drop(held.insert(index, delivery)),
+        }
+    }
+    deliver_inline(tally, inline);
+    held
+}
+
+/// Calls synchronous handlers.
+fn deliver_inline<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, inline: Vec<PendingDelivery<E>>) {
+    for delivery in inline {
+        let index = delivery.index;
+        tally.record(index, tally.mailboxes[index].deliver_inline(delivery));
+    }
+}
+
+/// Publishes an event to all mailboxes, or to none if one is full whose policy is to block. Never
+/// waits. Returns how many have a delivery, or the index of the full one.
+///
+/// It reserves a place in each such mailbox, and only then puts the deliveries in. No user code
+/// runs in between, because it could wait for the very place that is reserved.
+pub(super) fn try_publish<E: Send + Sync + 'static>(
+    registry: &Registry,
+    mailboxes: &[Arc<Mailbox<E>>],
+    envelope: &Arc<Envelope<E>>,
+    location: &'static Location<'static>,
+) -> Result<usize, usize> {
+    let mut tally = Tally { registry, mailboxes, handlers: 0 };
+    let mut admitted = Vec::with_capacity(mailboxes.len());
+    for (index, mailbox) in mailboxes.iter().enumerate() {
+        match mailbox.admit(envelope, index, location) {
+            Ok(delivery) => admitted.push(delivery),
+            Err(result) => tally.record(index, result),
+        }
+    }
+    let mut places = Vec::with_capacity(admitted.len());
+    for delivery in &admitted {
+        match mailboxes[delivery.index].reserve() {
+            Reserved::Full => {
+                let full = delivery.index;
+                give_back(&tally, admitted, &places);
+                return Err(full);
+            }
+            reserved => places.push(reserved),
+        }
+    }
+    let (mut results, mut without_place) = (Vec::new(), Vec::new());
+    for (delivery, place) in admitted.into_iter().zip(places) {
+        let index = delivery.index;
+        match place {
+            Reserved::Place => match mailboxes[index].put_reserved(delivery) {
+                Ok(result) => results.push((index, result)),
+                Err(delivery) => without_place.push(delivery),
+            },
+            _ => without_place.push(delivery),
+        }
+    }
+    // No place is reserved any more, so user code may run.
+    results.into_iter().for_each(|(index, result)| tally.record(index, result));
+    let is_synchronous = |delivery: &PendingDelivery<E>| mailboxes[delivery.index].settings.mode == Mode::Synchronous;
+    let (inline, others): (Vec<_>, Vec<_>) = without_place.into_iter().partition(is_synchronous);
+    for delivery in others {
+        let index = delivery.index;
+        match mailboxes[index].put_now(delivery) {
+            Ok(result) => tally.record(index, result),
+            Err(_) => unreachable!("a mailbox without a place has another policy than to block, or accepts no events"),
+        }
+    }
+    deliver_inline(&mut tally, inline);
+    Ok(tally.handlers)
+}
+
+/// Gives the places back that were reserved for the first deliveries, and refuses all deliveries.
+fn give_back<E: Send + Sync + 'static>(tally: &Tally<'_, E>, admitted: Vec<PendingDelivery<E>>, places: &[Reserved]) {
+    let reserved = admitted.iter().zip(places).filter(|(_, place)| **place == Reserved::Place);
+    let futures: Vec<_> = reserved.map(|(delivery, _)| tally.mailboxes[delivery.index].release_place()).collect();
+    futures.into_iter().flatten().for_each(Wakers::wake);
+    for delivery in admitted {
+        let _ = tally.mailboxes[delivery.index].refuse(delivery, Some(DeliveryOutcome::Refused));
+    }
+}
+
+/// Returns `true` if this thread is a worker of the bus's pool.
+pub(super) fn is_worker<E>(mailboxes: &[Arc<Mailbox<E>>]) -> bool {
+    context::is_worker_of(mailboxes[0].inner.pool.id())
 }
 
 /// Waits for room in several mailboxes at the same time. Within a task, refuses what would wait
@@ -108,18 +195,18 @@ fn watch_one_by_one<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, held: BT
 }
 
 /// Collects the results of posting one event.
-struct Tally<'a, E> {
+pub(super) struct Tally<'a, E> {
     /// From which an exhausted subscription is removed.
-    registry: &'a Registry,
+    pub(super) registry: &'a Registry,
     /// The recipients.
-    mailboxes: &'a [Arc<Mailbox<E>>],
+    pub(super) mailboxes: &'a [Arc<Mailbox<E>>],
     /// How many subscriptions have a delivery of the event.
-    handlers: usize,
+    pub(super) handlers: usize,
 }
 
 impl<E: Send + Sync + 'static> Tally<'_, E> {
     /// Records the result of one recipient.
-    fn record(&mut self, index: usize, result: PostResult) {
+    pub(super) fn record(&mut self, index: usize, result: PostResult) {
         self.handlers += usize::from(result != PostResult::Declined);
         if result == PostResult::Exhausted {
             self.registry.remove(&self.mailboxes[index]);

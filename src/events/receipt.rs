@@ -12,6 +12,9 @@ use crate::time::deadline::Deadline;
 /// A receipt for a published event: reports the outcomes of its deliveries. Returned by
 /// [`EventBus::publish`](crate::events::EventBus::publish).
 ///
+/// Async code awaits a receipt, or a reference to it, with the output of [`wait`](Self::wait); see
+/// [`WaitForReceipt`](crate::events::WaitForReceipt).
+///
 /// Dropping a receipt has no effect on the deliveries. A receipt keeps the event alive. The event's
 /// destructor runs on the thread that drops the last reference, and its panic is caught.
 ///
@@ -118,7 +121,7 @@ impl Receipt {
     }
 
     /// Returns the outcomes of all deliveries, once they have ended or were left behind.
-    fn deliveries(&self, progress: &Progress, names: &[Arc<str>]) -> Vec<Delivery> {
+    pub(super) fn deliveries(&self, progress: &Progress, names: &[Arc<str>]) -> Vec<Delivery> {
         // Read before the outcomes: a delivery that has ended by now and is not among those that
         // were not handled was handled.
         let ended: Vec<bool> = (0..names.len()).map(|index| progress.has_ended(index)).collect();

@@ -43,6 +43,15 @@ pub(super) fn wait_for_room<E: Send + Sync + 'static>(
     }
 }
 
+/// Returns the room in at least one of some mailboxes as something that a future waits for. The
+/// watcher gives it its identity.
+pub(super) fn awaited<E: Send + Sync + 'static>(
+    watcher: &Arc<Watcher>,
+    mailboxes: Vec<Arc<Mailbox<E>>>,
+) -> Arc<dyn Awaited> {
+    Arc::new(AwaitedRoom { watcher: Arc::clone(watcher), mailboxes })
+}
+
 /// A guard that keeps this thread in the list of waiting publishers.
 struct Publisher<'a> {
     /// The bus.

@@ -26,6 +26,7 @@ impl<R: TaskResult> GroupInner<R> {
             self.cancel_token(reason);
             self.drop_unstarted(counters, unstarted, reason);
         });
+        self.wake_due_poller();
     }
 
     /// Closes the group for an owner that does not wait. Outcomes of tasks that do not start are

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::iter::FusedIterator;
 
+use super::poll::GroupWait;
 use super::result::TaskResult;
 use super::state::{GroupInner, Outcome, WouldDeadlock};
 use crate::sync::Arc;
@@ -21,15 +22,17 @@ use crate::sync::Arc;
 #[must_use = "iterators are lazy"]
 pub struct Completions<'a, R: TaskResult> {
     /// The group.
-    inner: &'a Arc<GroupInner<R>>,
+    pub(super) inner: &'a Arc<GroupInner<R>>,
     /// Whether every task has been yielded. A spawner may add more later, which another iterator
     /// yields.
-    is_over: bool,
+    pub(super) is_over: bool,
+    /// The wait of `poll_next`; `None` if it was never polled.
+    pub(super) wait: Option<GroupWait<R>>,
 }
 
 impl<'a, R: TaskResult> Completions<'a, R> {
     pub(super) fn new(inner: &'a Arc<GroupInner<R>>) -> Self {
-        Self { inner, is_over: false }
+        Self { inner, is_over: false, wait: None }
     }
 }
 

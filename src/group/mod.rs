@@ -2,7 +2,7 @@
 //!
 //! A group keeps its unstarted tasks to itself and sends the pool *tickets*: requests to run tasks
 //! of this group. `state` holds the protocol with its rules; `spawn`, `run`, `wait` and `close` are
-//! its four sides. `outcomes` holds the outcomes of the tasks: `values` the values, `failures` the
+//! its four sides; `poll` is `wait` for futures. `outcomes` holds the outcomes of the tasks: `values` the values, `failures` the
 //! rest. The other modules are the public types.
 
 mod task_group;
@@ -11,6 +11,8 @@ mod spawner;
 pub(crate) mod map;
 pub(crate) mod scope;
 mod completions;
+mod stream;
+mod future;
 mod settings;
 mod result;
 mod small_deque;
@@ -18,6 +20,8 @@ mod state;
 mod spawn;
 mod run;
 mod wait;
+mod poll;
+mod poller;
 mod close;
 mod outcomes;
 mod values;
@@ -26,6 +30,7 @@ mod failures;
 mod tests;
 
 pub use self::completions::Completions;
+pub use self::future::WaitForGroup;
 pub use self::result::TaskResult;
 pub(crate) use self::settings::GroupSettings;
 pub use self::settings::{GroupPolicy, Progress};

@@ -10,6 +10,7 @@ use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
+use crate::task::wakers;
 
 /// How many tasks a runner takes before it yields to waiting jobs other than tickets of its own
 /// group.
@@ -35,22 +36,48 @@ impl<R: TaskResult> GroupInner<R> {
         should_stop: impl Fn(&State<R>) -> bool,
     ) -> MutexGuard<'a, State<R>> {
         state.runners += 1;
-        self.as_member(|counters| {
-            for taken in 0.. {
-                let is_over = budget == Budget::Quantum && taken >= QUANTUM && self.pool.queued() > state.tickets;
-                let task = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
-                let Some(mut task) = task else { break };
-                state.running.push_back(task.index);
-                self.notify_room(&state);
-                drop(state);
-                let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
-                drop(task); // before the task counts as done, and without the lock
-                self.close_if_cancelled();
-                state = self.complete(counters, index, outcome);
-                self.pool.executor.task_done(counters, 1);
+        let mut taken = 0;
+        loop {
+            state = self.as_member(|counters| self.run_batch(counters, state, budget, &mut taken, &should_stop));
+            match state.take_due_poller() {
+                None => return self.stop_runner(state),
+                Some(waker) => {
+                    drop(state);
+                    wakers::wake(waker);
+                    state = self.state.lock();
+                }
             }
-            self.stop_runner(state)
-        })
+        }
+    }
+
+    /// Runs unstarted tasks as [`run_unstarted`](Self::run_unstarted) does, until that ends or the
+    /// poller must be woken.
+    #[inline]
+    fn run_batch<'a>(
+        self: &'a Arc<Self>,
+        counters: &WorkerCounters,
+        mut state: MutexGuard<'a, State<R>>,
+        budget: Budget,
+        taken: &mut usize,
+        should_stop: &impl Fn(&State<R>) -> bool,
+    ) -> MutexGuard<'a, State<R>> {
+        loop {
+            let is_over = budget == Budget::Quantum && *taken >= QUANTUM && self.pool.queued() > state.tickets;
+            let task = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
+            let Some(mut task) = task else { return state };
+            *taken += 1;
+            state.running.push_back(task.index);
+            self.notify_room(&state);
+            drop(state);
+            let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
+            drop(task); // before the task counts as done, and without the lock
+            self.close_if_cancelled();
+            state = self.complete(counters, index, outcome);
+            self.pool.executor.task_done(counters, 1);
+            if state.has_due_poller() {
+                return state;
+            }
+        }
     }
 
     /// Runs one task inline, on the stack of the member that calls this.
@@ -61,6 +88,7 @@ impl<R: TaskResult> GroupInner<R> {
             drop(self.complete(counters, index, outcome));
             self.pool.executor.task_done(counters, 1);
         });
+        self.wake_due_poller();
     }
 
     /// Ends a runner; see the rules 2 and 9 of `state`. Releases the lock for a moment only if it
@@ -73,10 +101,12 @@ impl<R: TaskResult> GroupInner<R> {
         let helpers = state.helpers > 0;
         let for_room = state.waits_for_room();
         let needed = self.count_ticket_if_needed(&mut state);
+        let poller = state.take_helping_poller();
         drop(state);
         if needed {
             self.send_ticket();
         }
+        poller.into_iter().for_each(wakers::wake);
         if helpers {
             self.changed.notify_all();
         }

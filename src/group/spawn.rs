@@ -12,6 +12,7 @@ use crate::sync::{Arc, MutexGuard};
 use crate::task::closure::Closure;
 use crate::task::context;
 use crate::task::waits::{self, Kind, Next, Refused};
+use crate::task::wakers;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
@@ -114,6 +115,8 @@ impl<R: TaskResult> GroupInner<R> {
         let index = state.next_index();
         state.record_cancelled(index..index + 1, CancelReason::ShutDown);
         self.count_done(&mut state, 1);
+        drop(state);
+        self.wake_due_poller();
         Spawned::Dropped
     }
 
@@ -132,6 +135,7 @@ impl<R: TaskResult> GroupInner<R> {
                 task.index = state.next_index();
                 drop(state);
                 self.as_member(|counters| self.drop_unstarted(counters, SmallDeque::from(task), reason));
+                self.wake_due_poller();
                 Spawned::Dropped
             }
         }
@@ -174,6 +178,7 @@ impl<R: TaskResult> GroupInner<R> {
     fn notify_workers(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
         let helpers = state.helpers > 0;
         let needed = self.count_ticket_if_needed(&mut state);
+        let poller = state.take_helping_poller();
         drop(state);
         if needed {
             self.send_first_ticket();
@@ -181,6 +186,7 @@ impl<R: TaskResult> GroupInner<R> {
         if helpers {
             self.changed.notify_all();
         }
+        poller.into_iter().for_each(wakers::wake);
     }
 
     /// Waits until a task may be added, or the group is closed.

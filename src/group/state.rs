@@ -10,6 +10,8 @@
 //! - A *member* is a thread with a task of the group on its stack.
 //! - A *helper* is a worker that sleeps in a wait for the group and would run tasks if there were
 //!   any.
+//! - A *poller* is a future that waits for the group. There is at most one: it owns the group, or
+//!   borrows it exclusively.
 //!
 //! Rules:
 //! 1. All changes of the state are made under the group's lock. Closures and outcomes are called
@@ -46,6 +48,9 @@
 //! 11. Tickets that no worker has taken when the group ends are taken back, as far as they are the
 //!     last of their shard. Otherwise they would keep the group's memory until a worker takes them.
 //!     A ticket that remains is without effect.
+//! 12. A poller is woken by the changes that wake a thread in the same wait. It is marked under the
+//!     lock, and woken by the same thread once that has released the lock and left the frame of its
+//!     task. So the woken code is not taken for a member.
 //!
 //! Races:
 //! - *Failure and failure*: the first under the lock is the first error, and closes the group.
@@ -60,6 +65,7 @@ use std::ops::Range;
 use std::panic::Location;
 
 use super::outcomes::Outcomes;
+use super::poller::Poller;
 use super::result::TaskResult;
 use super::settings::{GroupSettings, Progress};
 use super::small_deque::SmallDeque;
@@ -141,6 +147,8 @@ pub(super) struct State<R: TaskResult> {
     pub(super) change_waiters: usize,
     /// How many helpers sleep.
     pub(super) helpers: usize,
+    /// The poller that waits; see rule 12.
+    pub(super) poller: Option<Poller>,
 }
 
 /// A task in the group's queue.
@@ -265,6 +273,9 @@ impl<R: TaskResult> GroupInner<R> {
         if all_done || state.change_waiters > 0 {
             self.changed.notify_all();
         }
+        if let Some(poller) = &mut state.poller {
+            poller.note_done(all_done);
+        }
     }
 }
 
@@ -293,6 +304,7 @@ impl<R: TaskResult> State<R> {
             room_waiters: 0,
             change_waiters: 0,
             helpers: 0,
+            poller: None,
         }
     }
 

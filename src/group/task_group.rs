@@ -26,7 +26,8 @@ use crate::time::deadline::Deadline;
 /// see the cancellation in the [token](Self::token). [`wait`](Self::wait) returns the first error
 /// when all tasks that ran have ended.
 ///
-/// Dropping a group without waiting cancels it, and does not block.
+/// Dropping a group without waiting cancels it, and does not block. Async code can await a group,
+/// as [`wait`](Self::wait) does: see [`WaitForGroup`](crate::WaitForGroup).
 ///
 /// # What tasks return
 ///
@@ -387,7 +388,7 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Returns the shared state. Makes it on first use.
-    fn inner(&self) -> &Arc<GroupInner<R>> {
+    pub(super) fn inner(&self) -> &Arc<GroupInner<R>> {
         self.inner.get_or_init(|| GroupInner::new(Arc::clone(&self.pool), self.settings.clone()))
     }
 
@@ -411,8 +412,7 @@ impl<R: TaskResult> Drop for TaskGroup<R> {
     }
 }
 
-// User code never panics under a lock of this crate, so no broken state can be seen through a
-// reference.
+// No lock is held while user code may panic, so a reference never shows a broken state.
 impl<R: TaskResult> UnwindSafe for TaskGroup<R> {}
 impl<R: TaskResult> RefUnwindSafe for TaskGroup<R> {}
 

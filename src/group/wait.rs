@@ -27,7 +27,7 @@ const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// The event that wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum WaitFor {
+pub(super) enum WaitFor {
     /// The end of the last task.
     All,
     /// The end of any task.
@@ -43,9 +43,12 @@ impl<R: TaskResult> GroupInner<R> {
         deadline: Deadline,
         kind: Kind,
     ) -> Result<Option<WaitResult<R>>, WouldDeadlock> {
-        let Some(mut state) = self.wait_until(deadline, (WaitFor::All, kind), State::all_done)? else {
-            return Ok(None);
-        };
+        let state = self.wait_until(deadline, (WaitFor::All, kind), State::all_done)?;
+        Ok(state.map(|state| self.take_values(state)))
+    }
+
+    /// Closes the group, all of whose tasks are done, and takes the values or the first error.
+    pub(super) fn take_values(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) -> WaitResult<R> {
         self.finish(&mut state);
         let values = if self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success() {
             Ok(state.outcomes.take_values())
@@ -60,7 +63,7 @@ impl<R: TaskResult> GroupInner<R> {
         let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
         drop(unclaimed);
-        Ok(Some(values))
+        values
     }
 
     /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
@@ -120,20 +123,10 @@ impl<R: TaskResult> GroupInner<R> {
     /// Keeps the order in which tasks end from now on.
     fn track_completions(&self) {
         let mut state = self.state.lock();
-        // Tasks that are just being dropped are in neither list. That ends soon, and then the
-        // waiter is notified.
-        while !state.outcomes.tracks_completions()
-            && state.total - state.done != state.unstarted.len() + state.running.len()
-        {
+        while !state.try_track_completions() {
             state.change_waiters += 1;
             state = self.changed.wait_until(state, None);
             state.change_waiters -= 1;
-        }
-        let State { outcomes, unstarted, running, total, .. } = &mut *state;
-        if !outcomes.tracks_completions() {
-            let pending: BTreeSet<usize> =
-                running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
-            outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
         }
     }
 
@@ -230,6 +223,25 @@ impl<R: TaskResult> GroupInner<R> {
         state.change_waiters -= waits_for_any;
         state.helpers -= helpers;
         state
+    }
+}
+
+impl<R: TaskResult> State<R> {
+    /// Returns `true` if every task that is not done is in one of the lists.
+    pub(super) fn can_track_completions(&self) -> bool {
+        self.total - self.done == self.unstarted.len() + self.running.len()
+    }
+
+    /// Keeps the order in which tasks end from now on. Returns `false` if tasks are just being
+    /// dropped, which are in neither list. That ends soon, and then waiters are notified.
+    pub(super) fn try_track_completions(&mut self) -> bool {
+        if self.outcomes.tracks_completions() || !self.can_track_completions() {
+            return self.outcomes.tracks_completions();
+        }
+        let Self { outcomes, unstarted, running, total, .. } = self;
+        let pending: BTreeSet<usize> = running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
+        outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
+        true
     }
 }
 

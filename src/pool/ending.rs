@@ -28,8 +28,8 @@ use super::worker_pool::WorkerPool;
 /// # Async code
 ///
 /// `shutdown`, `shutdown_timeout` and the drop of the last handle block the thread of the async
-/// runtime. Build the pool with [`OnDrop::Detach`](crate::OnDrop::Detach), or end it on a thread
-/// that may block.
+/// runtime. Await [`shutdown_async`](Self::shutdown_async) before the drop, or build the pool with
+/// [`OnDrop::Detach`](crate::OnDrop::Detach).
 impl WorkerPool {
     /// Refuses new tasks and returns at once. Queued tasks still run, and then the workers end.
     /// Tasks that wait for their time are cancelled.

@@ -1,7 +1,7 @@
 //! The pool: worker threads, one queue and timers.
 //!
-//! Users see `worker_pool`, `builder`, `submit`, `overflow`, `spawn_async`, `timers` and `ending`.
-//! The workers share `inner`.
+//! Users see `worker_pool`, `builder`, `submit`, `overflow`, `spawn_async`, `timers`, `ending` and
+//! `wait_async`. The workers share `inner`.
 
 pub(crate) mod builder;
 pub(crate) mod ending;
@@ -13,6 +13,7 @@ pub(crate) mod shutdown;
 pub(crate) mod spawn_async;
 pub(crate) mod submit;
 pub(crate) mod timers;
+pub(crate) mod wait_async;
 pub(crate) mod worker;
 pub(crate) mod worker_pool;
 pub(crate) mod worker_set;

@@ -14,6 +14,7 @@
 //! behind. [`Reported`] says what the reports have said, and which waits that ends.
 
 use std::fmt;
+use std::task::Waker;
 use std::time::Duration;
 
 use super::inner::PoolInner;
@@ -22,6 +23,7 @@ use crate::sync::thread;
 use crate::task::idle;
 use crate::task::tracker::Reported;
 use crate::task::waits::Refused;
+use crate::task::wakers::WakerKey;
 use crate::time::deadline::Deadline;
 
 /// How often a report checks whether the last queued tasks have been cancelled or started. It
@@ -37,7 +39,8 @@ const MAX_CHECKS: usize = 1_000;
 /// `shutdown_timeout` first, or chooses `Detach`.
 ///
 /// In async code, the drop of the last handle blocks the runtime's thread under `Drain` and
-/// `Cancel`. Choose `Detach` there, or shut the pool down first on a thread that may block.
+/// `Cancel`. Choose `Detach` there, or await
+/// [`shutdown_async`](crate::WorkerPool::shutdown_async) first: then the drop does not block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnDrop {
@@ -92,6 +95,36 @@ pub(crate) fn shutdown(pool: &PoolInner) {
             pool.timers.join();
         }
     }
+}
+
+/// The result of a poll of the end of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PollShutdown {
+    /// The pool has ended, or the calling thread must not wait for it.
+    Ended,
+    /// The waker was stored.
+    Pending,
+}
+
+/// Closes the pool, and checks whether every worker has left. After that, no drop waits. Otherwise
+/// stores the waker, unless this thread is inside the pool.
+pub(crate) fn poll_shutdown(pool: &PoolInner, key: WakerKey, waker: &Waker) -> PollShutdown {
+    pool.close();
+    if !pool.workers.may_wait() {
+        return PollShutdown::Ended;
+    }
+    let has_left = pool.workers.poll_empty(key, waker);
+    // Only now that the waker is stored: a report is raised first and then wakes.
+    if pool.executor.tracker.has_reported(Reported::LeftRunning) {
+        return PollShutdown::Ended;
+    }
+    if has_left {
+        // As after a `shutdown_timeout` that has drained the pool. Joining the threads would block
+        // on destructors of their thread locals.
+        record(pool, Reported::InTime);
+        return PollShutdown::Ended;
+    }
+    PollShutdown::Pending
 }
 
 /// Drains the pool, but cancels the tasks that have not started when `timeout` has passed.

@@ -8,10 +8,14 @@
 //! 3. The counters of a worker are reused after the worker was removed, not after it has retired.
 //!    Its stop hook runs in between, and may count.
 
+use std::task::Waker;
+
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
 use crate::task::context::{self, PoolId};
+use crate::task::wakers::{WakerKey, Wakers};
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// The workers of one pool.
 pub(crate) struct WorkerSet {
@@ -43,6 +47,8 @@ struct State {
     target: usize,
     /// The counters of workers that were removed.
     unused_counters: Vec<Arc<WorkerCounters>>,
+    /// The futures that wait until every worker was removed, or the workers are given up.
+    wakers: Wakers,
     /// Threads that have not been joined.
     threads: Vec<thread::JoinHandle<()>>,
     /// The number of threads at which those that have ended are dropped.
@@ -147,6 +153,9 @@ impl WorkerSet {
         state.unused_counters.push(counters);
         if state.alive == 0 {
             self.empty.notify_all();
+            let wakers = state.wakers.take();
+            drop(state);
+            wakers.wake();
         }
     }
 
@@ -159,12 +168,34 @@ impl WorkerSet {
         self.empty.wait_while(self.state.lock(), deadline, is_waiting).alive == 0
     }
 
-    /// Wakes the threads in [`wait_empty`](Self::wait_empty), and detaches the workers' threads: no
-    /// call joins them.
+    /// Returns `true` if every worker was removed. Otherwise stores the waker, to be woken when that
+    /// is the case, and by [`give_up`](Self::give_up).
+    pub(crate) fn poll_empty(&self, key: WakerKey, waker: &Waker) -> bool {
+        let waker = waker.clone();
+        let mut state = self.state.lock();
+        let unused = if state.alive == 0 { Some(waker) } else { state.wakers.set(key, waker) };
+        let is_empty = state.alive == 0;
+        drop(state);
+        unwind::discard(unused);
+        is_empty
+    }
+
+    /// Removes the waker of a future that no longer waits.
+    pub(crate) fn stop_polling(&self, key: WakerKey) {
+        let waker = self.state.lock().wakers.remove(key);
+        unwind::discard(waker);
+    }
+
+    /// Wakes the threads in [`wait_empty`](Self::wait_empty) and the futures, and detaches the
+    /// workers' threads: no call joins them.
     pub(crate) fn give_up(&self) {
-        let threads = std::mem::take(&mut self.state.lock().threads);
+        let mut state = self.state.lock();
+        let threads = std::mem::take(&mut state.threads);
+        let wakers = state.wakers.take();
+        drop(state);
         self.empty.notify_all();
         drop(threads);
+        wakers.wake();
     }
 
     /// Joins the threads of workers that have ended. Call it when every worker was removed.

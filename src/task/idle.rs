@@ -37,14 +37,18 @@ pub(crate) fn may_wait_for_end(executor: &Arc<Executor>, is_over: impl Fn() -> b
     context::depth() == 0 || wait_within_task(executor, is_over).is_ok()
 }
 
+/// Returns the idleness of a pool as something that a future waits for.
+pub(crate) fn awaited(executor: &Arc<Executor>) -> Arc<dyn Awaited> {
+    Arc::new(Idleness(Arc::clone(executor)))
+}
+
 fn wait_within_task(executor: &Arc<Executor>, is_over: impl Fn() -> bool) -> Result<(), Refused> {
     let tracker = &executor.tracker;
     let sleep = |wait: &Wait, until: Option<Instant>| {
         let is_called = || wait.is_notified() || is_over();
         tracker.wait_idle_unless(is_called, Deadline::NEVER.earlier(until)) || is_over()
     };
-    let target: Arc<dyn Awaited> = Arc::new(Idleness(Arc::clone(executor)));
-    waits::wait(&target, Kind::Certain, sleep)
+    waits::wait(&awaited(executor), Kind::Certain, sleep)
 }
 
 /// The idleness of a pool, as something that is waited for.

@@ -31,7 +31,7 @@
 //! |---|---|---|---|---|---|
 //! | `Nothing` | | yes | yes | yes | yes |
 //! | `Idle` | `shutdown_now` that found no task running | yes | yes | yes | no |
-//! | `InTime` | `shutdown_timeout` that saw every worker leave | yes | yes | no | no |
+//! | `InTime` | `shutdown_timeout` or `shutdown_async` that saw every worker leave | yes | yes | no | no |
 //! | `LeftRunning` | `shutdown_now` that found a task running | yes | no | no | no |
 //! | `LeftBehind` | `shutdown_timeout` that left a task or a worker behind | no | no | no | no |
 //!
@@ -52,7 +52,12 @@
 //!   one did. Either the check finds the waiter, or the waiter finds the pool idle.
 //! - *Two checks, each after one of the last two tasks*: the same holds, so the later check finds
 //!   the pool idle.
+//! - *The last task is done and a future is polled*: a future counts as a waiter from when its waker
+//!   is stored until the waker is taken or removed. So the first case holds for it too.
 
+use std::task::Waker;
+
+use super::wakers::{WakerKey, Wakers};
 use crate::observe::metrics::{Histogram, Metrics};
 use crate::observe::task_info::{RunningTask, TaskId};
 use crate::observe::worker_counters::{Sharing, WorkerCounters};
@@ -61,6 +66,7 @@ use crate::sync::{
 };
 use crate::time::clock::{Epoch, Timestamp};
 use crate::time::deadline::Deadline;
+use crate::unwind;
 
 /// The lowest bit of the admission word: nothing is admitted any more. The bits above count
 /// admissions.
@@ -113,6 +119,8 @@ pub(crate) struct TaskTracker {
     waiting: Mutex<()>,
     /// Notified when the pool is found idle while there are waiters.
     idle: Condvar,
+    /// The futures that wait for the pool to be idle. Each counts as a waiter.
+    wakers: Mutex<Wakers>,
     /// Whether a task that would start is cancelled instead.
     cancelling: AtomicBool,
     /// Whether the last phase has been reached.
@@ -139,6 +147,7 @@ impl TaskTracker {
             waiters: CachePadded::default(),
             waiting: Mutex::new(()),
             idle: Condvar::new(),
+            wakers: Mutex::default(),
             cancelling: AtomicBool::new(false),
             drained: AtomicBool::new(false),
             reported: AtomicU8::new(Reported::Nothing as u8),
@@ -242,6 +251,7 @@ impl TaskTracker {
         if waiters > 0 {
             drop(self.waiting.lock());
             self.idle.notify_all();
+            self.wake_futures();
         }
         if closed {
             // ORDERING: Release pairs with the Acquire of `is_drained`. Telling the workers takes a
@@ -265,6 +275,43 @@ impl TaskTracker {
         }));
         self.waiters.0.fetch_sub(1, Ordering::AcqRel);
         is_idle
+    }
+
+    /// Returns `true` if the pool is idle. Otherwise stores the waker, to be woken when it is.
+    pub(crate) fn poll_idle(&self, key: WakerKey, waker: &Waker) -> bool {
+        if self.is_idle() {
+            return true;
+        }
+        let waker = waker.clone();
+        let mut wakers = self.wakers.lock();
+        let old = wakers.set(key, waker);
+        if old.is_none() {
+            // ORDERING: the read-modify-write of the races above.
+            self.waiters.0.fetch_add(1, Ordering::AcqRel);
+        }
+        drop(wakers);
+        unwind::discard(old);
+        self.is_idle()
+    }
+
+    /// Removes the waker of a future that no longer waits.
+    pub(crate) fn stop_polling(&self, key: WakerKey) {
+        let mut wakers = self.wakers.lock();
+        let waker = wakers.remove(key);
+        if waker.is_some() {
+            self.waiters.0.fetch_sub(1, Ordering::AcqRel);
+        }
+        drop(wakers);
+        unwind::discard(waker);
+    }
+
+    /// Wakes the futures that wait for the pool to be idle.
+    fn wake_futures(&self) {
+        let mut wakers = self.wakers.lock();
+        let taken = wakers.take();
+        self.waiters.0.fetch_sub(taken.len(), Ordering::AcqRel);
+        drop(wakers);
+        taken.wake();
     }
 
     /// Blocks until `is_over` returns `true` after [`wake_waiters`](Self::wake_waiters).

@@ -269,7 +269,8 @@ pub fn nest(pool: &WorkerPool, levels: u32) -> Result<u32, workcrew::JoinError> 
     if levels == 0 {
         return Ok(0);
     }
-    let inner = pool.clone();
+    // In an `Arc`, because the frames of a debug build grow with the size of each closure.
+    let inner = Arc::new(pool.clone());
     let handle: JoinHandle<Result<u32, workcrew::JoinError>> = pool.spawn(move || nest(&inner, levels - 1)).unwrap();
     Ok(handle.join()?? + 1)
 }

@@ -331,8 +331,9 @@
 //!
 //! The feature `events` (on by default) adds the [`EventBus`](events::EventBus) and enables the
 //! feature `retry`, which adds [`RetryPolicy`](retry::RetryPolicy) and the dependency `backon`. The
-//! two are an eighth of a clean build; `default-features = false` leaves them out. The features `driver` (which adds tokio), `grpc` (which also adds tonic), `nats` (which adds
-//! async-nats) and `stream` (which adds futures-core) are off by default.
+//! two are an eighth of a clean build; `default-features = false` leaves them out. The features
+//! `driver` (which adds tokio), `grpc` (which also adds tonic), `nats` (which adds async-nats) and
+//! `stream` (which adds futures-core) are off by default.
 //!
 //! # When not to use it
 //!

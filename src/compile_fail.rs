@@ -75,13 +75,106 @@
 //! });
 //! ```
 //!
-//! A task of a scope has no value. It writes to what it borrows instead.
+//! A task of a scope that is spawned by `spawn` has no value: `spawn_value` is for that.
 //!
 //! ```compile_fail,E0271
 //! # let pool = workcrew::WorkerPool::new().unwrap();
 //! pool.scope(|scope| {
 //!     scope.spawn(|| Ok::<i32, ()>(1));
 //! });
+//! ```
+//!
+//! A handle cannot leave the scope of its task as the value of the body.
+//!
+//! ```compile_fail
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let handle = pool.scope(|scope| scope.spawn_value(|| 1)).unwrap();
+//! ```
+//!
+//! A handle cannot leave the scope of its task through what the body borrows.
+//!
+//! ```compile_fail,E0521
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let mut escaped: Option<workcrew::ScopedHandle<'_, i32>> = None;
+//! pool.scope(|scope| {
+//!     escaped = Some(scope.spawn_value(|| 1));
+//! });
+//! ```
+//!
+//! A handle cannot leave the scope of its task in a task of another pool.
+//!
+//! ```compile_fail,E0521
+//! # let (pool, other) = (workcrew::WorkerPool::new().unwrap(), workcrew::WorkerPool::new().unwrap());
+//! pool.scope(|scope| {
+//!     let handle = scope.spawn_value(|| 1);
+//!     other.execute(move || drop(handle));
+//! });
+//! ```
+//!
+//! The value of a task of a scope cannot borrow what the body owns.
+//!
+//! ```compile_fail,E0373
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.scope(|scope| {
+//!     let inside = 1;
+//!     scope.spawn_value(|| &inside).join();
+//! });
+//! ```
+//!
+//! The value of a task of a scope cannot borrow what the task owns.
+//!
+//! ```compile_fail,E0515
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.scope(|scope| {
+//!     scope.spawn_value(|| {
+//!         let inside = 1;
+//!         &inside
+//!     }).join();
+//! });
+//! ```
+//!
+//! The value of a task of a scope must be `Send`.
+//!
+//! ```compile_fail,E0277
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.scope(|scope| {
+//!     scope.spawn_value(|| std::rc::Rc::new(1)).join();
+//! });
+//! ```
+//!
+//! A value that a task borrows cannot be moved while its handle may be joined.
+//!
+//! ```compile_fail,E0505
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let text = String::new();
+//! pool.scope(|scope| {
+//!     let handle = scope.spawn_value(|| text.len());
+//!     drop(text);
+//!     handle.join();
+//! });
+//! ```
+//!
+//! A map of a scope cannot borrow what the body owns, and cannot leave the scope.
+//!
+//! ```compile_fail,E0597
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.scope(|scope| {
+//!     let items = [1, 2];
+//!     scope.map(&items, |n| n + 1).count();
+//! });
+//! ```
+//!
+//! ```compile_fail
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! let items = [1, 2];
+//! let squares = pool.scope(|scope| scope.map(&items, |n| n * n)).unwrap();
+//! ```
+//!
+//! The closure of a periodic timer returns `()` or a `ControlFlow`.
+//!
+//! ```compile_fail,E0277
+//! # let pool = workcrew::WorkerPool::new().unwrap();
+//! pool.execute_every(std::time::Duration::from_secs(1), || 1);
 //! ```
 //!
 //! A job cannot borrow.

@@ -70,6 +70,7 @@
 //! | [`map`](WorkerPool::map) | one for each item, in their order, on demand | bounded, from an endless source too |
 //! | [`try_map`](WorkerPool::try_map), [`TaskGroup::wait`] | all values, or the first error | that of the values |
 //! | [`TaskGroup::completions`] | in the order of completion | that of the results not yet taken |
+//! | [`Scope::map`] | as `map`, over items that the tasks borrow | bounded |
 //!
 //! # Order of tasks
 //!
@@ -108,6 +109,10 @@
 //! assert_eq!(sums, (3, 7));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`Scope::spawn_value`] returns a handle for one value, and [`Scope::map`] yields one value for
+//! each item, in order. [`scope_builder`](WorkerPool::scope_builder) sets a limit, a deadline or a
+//! label.
 //!
 //! # A full queue
 //!
@@ -183,10 +188,33 @@
 //! Queued tasks that have not started are dropped without being run. A running task is never
 //! killed.
 //!
+//! # Time limits of tasks
+//!
+//! A task gets one by a [`TaskBuilder`], which gives the closure a token that expires:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! # let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+//! let task = pool.task().timeout(Duration::from_millis(10)).spawn(|token| {
+//!     while !token.is_cancelled() {
+//!         // one step of a long task
+//!         std::thread::yield_now();
+//!     }
+//!     token.reason()
+//! })?;
+//! assert_eq!(task.join()?, Some(workcrew::CancelReason::Expired));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The limit is that of the run. The [builder](TaskBuilder#time-limits) says how it differs from the
+//! limits of a submission and of a wait.
+//!
 //! # Timers and retries
 //!
-//! [`execute_after`](WorkerPool::execute_after) runs a closure once,
-//! [`execute_every`](WorkerPool::execute_every) repeatedly.
+//! [`execute_after`](WorkerPool::execute_after) and [`execute_at`](WorkerPool::execute_at) run a
+//! closure once, [`execute_every`](WorkerPool::execute_every) repeatedly, until the closure ends the
+//! timer. [`spawn_after`](WorkerPool::spawn_after) returns a handle.
 //! [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries a task that fails, by a
 //! [`RetryPolicy`](retry::RetryPolicy): one task and one handle over all attempts. Delays occupy no
 //! worker.
@@ -388,7 +416,10 @@ pub use error::{
 pub use failpoint::{FailGuard, Failpoint, configure};
 pub use group::map::Map;
 pub use group::scope::Scope;
-pub use group::{Completions, GroupPolicy, Progress, Spawner, TaskGroup, TaskResult, WaitForGroup};
+pub use group::{
+    Completions, GroupPolicy, Progress, ScopeBuilder, ScopeMap, ScopedHandle, Spawner, TaskGroup, TaskResult,
+    WaitForGroup,
+};
 pub use observe::metrics::{Histogram, Metrics};
 pub use observe::observer::Observer;
 pub use observe::task_info::{RunningTask, TaskId, TaskInfo, TaskOutcome};
@@ -396,7 +427,10 @@ pub use pool::builder::WorkerPoolBuilder;
 pub use pool::overflow::Overflow;
 pub use pool::shutdown::{OnDrop, ShutdownReport};
 pub use pool::spawn_async::SpawnAsync;
+pub use pool::task_builder::TaskBuilder;
 pub use pool::wait_async::{WaitForIdle, WaitForShutdown};
 pub use pool::worker_pool::{WeakWorkerPool, WorkerPool};
 pub use task::handle::JoinHandle;
 pub use timer::handle::TimerHandle;
+pub use timer::period::Period;
+pub use timer::tick::TickResult;

@@ -85,20 +85,63 @@ fn the_drops_of_a_bus_wait_for_nothing_that_was_left_behind() {
         let waits = bus.publish(1_u32);
         let held = [1, 2].map(|event| {
             let bus = bus.clone();
-            spawn_parked(move || outcomes(&bus.publish(event + 1_u32)))
+            spawn_parked(move || {
+                let receipt = bus.publish(event + 1_u32);
+                assert_eq!(receipt.handlers(), 1, "its subscription has ended with the pool");
+                outcomes(&receipt)
+            })
         });
         assert_eq!(pool.shutdown_timeout(SHORT).tasks_running, 1);
         let cancelled = DeliveryOutcome::Cancelled(CancelReason::ShutDown);
         let is_cancelled = |outcomes: &[DeliveryOutcome]| format!("{outcomes:?}") == format!("{:?}", [&cancelled]);
         assert!(is_cancelled(&outcomes(&waits)), "{waits:?}");
         for held in held {
-            assert!(
-                held.join().unwrap().is_empty(),
-                "a publisher that waited for room has an event that was not wanted"
-            );
+            let outcomes = held.join().unwrap();
+            assert!(is_cancelled(&outcomes), "a publisher that waited for room: {outcomes:?}");
         }
         drop((subscription, bus, receipt, pool));
         gate.open();
+    });
+}
+
+/// Fault 283.
+#[test]
+fn a_publisher_that_waits_for_room_when_the_pool_ends_gets_cancelled_deliveries() {
+    on_grid(|pool| {
+        for (mailboxes, ends) in [(1, false), (1, true), (3, false), (3, true)] {
+            let pool = WorkerPool::builder().workers(pool.workers()).build().unwrap();
+            let (gate, unhandled) = (Gate::new(), Counter::new());
+            let noted = unhandled.clone();
+            let bus = EventBus::builder(&pool).on_unhandled(move |_| noted.add()).build();
+            let mut subscriptions: Vec<_> = (0..mailboxes)
+                .map(|_| {
+                    let inside = gate.clone();
+                    bus.subscription::<u32>().mailbox_capacity(1).handle(move |_| inside.pass())
+                })
+                .collect();
+            bus.publish(0_u32);
+            gate.wait_started(mailboxes.min(pool.workers()));
+            // Its handler runs, or its mailbox is full.
+            let fill = if pool.workers() < mailboxes { 0 } else { 1 };
+            (0..fill).for_each(|_| drop(bus.publish(1_u32)));
+            let publisher = bus.clone();
+            let held = spawn_parked(move || publisher.publish(2_u32));
+            assert!(!held.is_finished());
+            // A subscription that ends before the pool has no delivery, as if it had ended before the publishing.
+            let ended = usize::from(ends);
+            subscriptions.truncate(mailboxes - ended);
+            let _ = pool.shutdown_now();
+            let receipt = held.join().unwrap();
+            assert_eq!(receipt.handlers(), mailboxes - ended);
+            let outcomes = outcomes(&receipt);
+            assert_eq!(outcomes.len(), mailboxes - ended);
+            let cancelled = |outcome: &DeliveryOutcome| {
+                matches!(outcome, DeliveryOutcome::Cancelled(CancelReason::ShutDown | CancelReason::Requested))
+            };
+            assert!(outcomes.iter().all(cancelled), "{outcomes:?}");
+            assert_eq!(unhandled.get(), usize::from(mailboxes == ended), "it was wanted, unless its handlers are gone");
+            gate.open();
+        }
     });
 }
 

@@ -95,7 +95,9 @@ fn timers_retries_and_events_travel_too() {
         is_send_sync::<(nats::Worker<OnlySend>, nats::WorkerBuilder<OnlySend>)>();
     }
     travels::<TimerError<OnlySend>>();
-    is_send_sync::<TimerHandle>();
+    is_send_sync::<(TimerHandle, Period, TaskBuilder<'_>, ScopeBuilder<'_>)>();
+    is_send_sync::<ScopedHandle<'_, OnlySend>>();
+    is_send::<(Overflow, ScopeMap<'_, '_, std::ops::Range<u8>, fn(u8), OnlySend>)>();
     #[cfg(feature = "retry")]
     {
         travels::<RetryError<io::Error>>();
@@ -122,6 +124,7 @@ fn public_types_are_unwind_safe() {
     crosses::<JoinHandle<u8>>();
     crosses::<TaskGroup<()>>();
     crosses::<Spawner<()>>();
+    crosses::<ScopedHandle<'_, u8>>();
     crosses::<CancellationToken>();
     crosses::<JoinError>();
     crosses::<TimerHandle>();

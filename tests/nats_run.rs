@@ -457,3 +457,53 @@ fn a_job_that_is_delivered_again_while_it_runs_and_then_fails_is_tried_again() {
     assert_eq!(held.begun(), 2, "one failed attempt, and one that was done");
     assert_eq!((worker.metrics().jobs_retried, worker.metrics().jobs_acked), (1, 1));
 }
+
+/// Fault 284.
+#[test]
+fn a_drain_without_a_limit_does_not_wait_for_what_a_report_of_the_pool_has_left_behind() {
+    for drains in [false, true] {
+        let Some(server) = Server::start() else { return };
+        let (keeper, pool) = (pool(1), pool(2));
+        let direct = queue(&server.connect(&keeper));
+        enqueue(&direct, 3);
+        let queue = queue(&server.connect(&pool));
+        let worker = Worker::<String>::builder(&queue, "worker").slots(2).ack_wait(AGES).drain_timeout(Duration::MAX);
+        let worker = worker.build().unwrap();
+        let held = Held::new();
+        thread::scope(|scope| {
+            let run = scope.spawn(|| worker.run(&pool, held.handler()).unwrap());
+            wait_until("two run", || held.begun() == 2);
+            held.end(1);
+            wait_until("the first is done, and the third runs", || held.begun() == 3);
+            if drains {
+                worker.drain();
+            }
+            assert_eq!(pool.shutdown_timeout(Duration::from_millis(10)).tasks_running, 2);
+            let report = run.join().unwrap();
+            assert_eq!((report.drained, report.jobs_left), (false, 2));
+            held.end(2);
+        });
+        wait_until("the first job is done", || direct.len().unwrap() == 2);
+    }
+}
+
+/// Fault 284.
+#[test]
+fn a_drain_without_a_limit_waits_for_handlers_that_no_report_has_left_behind() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let queue = queue(&server.connect(&pool));
+    enqueue(&queue, 1);
+    let worker = Worker::<String>::builder(&queue, "worker").ack_wait(AGES).drain_timeout(Duration::MAX);
+    let worker = worker.build().unwrap();
+    let held = Held::new();
+    thread::scope(|scope| {
+        let run = scope.spawn(|| worker.run(&pool, held.handler()).unwrap());
+        wait_until("it runs", || held.begun() == 1);
+        let _ = pool.shutdown_now(); // it has no limit that could have passed
+        assert!(!run.is_finished());
+        held.end(1);
+        let report = run.join().unwrap();
+        assert_eq!((report.drained, report.jobs_left), (true, 0));
+    });
+}

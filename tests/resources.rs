@@ -349,3 +349,51 @@ fn child_outlives_timers_attempts_and_groups() {
     let grown = resident().saturating_sub(settled);
     assert!(grown < 1_024, "{grown} KiB more for ten times as many");
 }
+
+/// Fault 287.
+#[cfg(all(feature = "driver", feature = "events"))]
+#[test]
+fn entries_of_what_has_ended_do_not_pile_up_while_the_only_worker_is_busy() {
+    passes("child_outlives_outputs_deliveries_and_periodic_timers");
+}
+
+#[cfg(all(feature = "driver", feature = "events"))]
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_outlives_outputs_deliveries_and_periodic_timers() {
+    use workcrew::driver::Driver;
+    use workcrew::events::EventBus;
+    let pool = pool(1, 64);
+    let driver = std::sync::Arc::new(Driver::new(&pool, 4).unwrap());
+    let bus = EventBus::new(&pool);
+    let attempts = common::Counter::new();
+    let policy = workcrew::retry::RetryPolicy::fixed(Duration::from_nanos(1)).max_attempts(2);
+    let _retried = bus.subscription::<u32>().retry(policy).handle(move |_| {
+        attempts.add();
+        if attempts.get() % 2 == 0 { Ok(()) } else { Err("not yet") }
+    });
+    // Each on the only worker, so no worker takes what others queue meanwhile.
+    let kinds: [fn(&WorkerPool, &Driver, &EventBus); 3] = [
+        |_, driver, _| driver.spawn_then(async {}, |()| ()).unwrap().join().unwrap(),
+        |_, _, bus| assert_eq!(bus.publish(1_u32).wait().unwrap().len(), 1),
+        |pool, _, _| {
+            let timer = pool.execute_every(Duration::from_nanos(1), || ()).unwrap();
+            while pool.metrics().timers_pending > 0 {
+                thread::yield_now(); // until it is queued
+            }
+            assert!(timer.cancel());
+        },
+    ];
+    for (number, kind) in kinds.into_iter().enumerate() {
+        let over_and_over = |rounds: u32| {
+            let (inner, driver, bus) = (pool.clone(), std::sync::Arc::clone(&driver), bus.clone());
+            let task = pool.spawn(move || (0..rounds).for_each(|_| kind(&inner, &driver, &bus)));
+            task.unwrap().join().unwrap();
+        };
+        over_and_over(2_000);
+        let settled = resident();
+        over_and_over(30_000);
+        let grown = resident().saturating_sub(settled);
+        assert!(grown < 1_024, "{grown} KiB more for fifteen times as many of kind {number}");
+    }
+}

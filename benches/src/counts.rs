@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         [] => run(false),
         [LINES] => run(true),
-        [probe::OPTION, name, times] => probe::answer(&counted::PROBES, name, times).map(|()| true),
+        [probe::OPTION, name, times] => probe::answer(&counted::probes(), name, times).map(|()| true),
         [option, ..] => Err(Error::Option(option.to_owned())),
     };
     match done {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::mem;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
-use crate::sync::Mutex;
+use crate::sync::{Arc, Mutex};
 use crate::unwind::{self, Payload};
 
 /// The panic that ended a task.
@@ -36,13 +36,46 @@ pub struct TaskPanic {
     location: &'static Location<'static>,
 }
 
+/// The owner of a task's panic.
+pub(crate) trait PanicReceiver: Send + Sync {
+    /// Takes the panic, or returns it if the owner is gone.
+    fn receive(&self, panic: TaskPanic) -> Option<TaskPanic>;
+}
+
+/// The payload of a panic that has a receiver. Wrapped by the task and unwrapped by
+/// [`TaskPanic::deliver`], before a waiter can own the panic. Hooks see only its message.
+struct Addressed {
+    payload: Payload,
+    receiver: Arc<dyn PanicReceiver>,
+}
+
+/// Resumes a panic on its way out of a task, addressed to `receiver`.
+pub(crate) fn resume_to(receiver: Arc<dyn PanicReceiver>, payload: Payload) -> ! {
+    unwind::resume(Box::new(Addressed { payload, receiver }))
+}
+
 impl TaskPanic {
     pub(crate) fn new(payload: Payload, location: &'static Location<'static>) -> Self {
-        let message = match payload.downcast_ref::<&'static str>() {
+        let inner = payload.downcast_ref::<Addressed>().map_or(&payload, |addressed| &addressed.payload);
+        let message = match inner.downcast_ref::<&'static str>() {
             Some(text) => Some(Cow::Borrowed(*text)),
-            None => payload.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
+            None => inner.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
         };
         Self { payload: Mutex::new(Some(payload)), message, location }
+    }
+
+    /// Hands the panic to its receiver. Returns it if there is none, or none any more.
+    pub(crate) fn deliver(self) -> Option<Self> {
+        let payload = self.payload.lock().take()?;
+        let (payload, receiver) = match payload.downcast::<Addressed>() {
+            Ok(addressed) => (addressed.payload, Some(addressed.receiver)),
+            Err(payload) => (payload, None),
+        };
+        *self.payload.lock() = Some(payload);
+        match receiver {
+            Some(receiver) => receiver.receive(self),
+            None => Some(self),
+        }
     }
 
     /// Returns the message, if the payload is a string, as with `panic!`.

@@ -6,7 +6,6 @@ use super::dead_letter::DeadLetter;
 use super::handler::BoxError;
 use super::mailbox::{Mailbox, PendingDelivery};
 use super::progress::DeliveryOutcome;
-use super::watcher::Watch;
 use crate::error::CancelReason;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::retry::{GiveUpReason, RetryError};
@@ -33,7 +32,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.low_water.notify_all();
         let (watches, futures) = (mem::take(&mut state.watches), state.futures.take());
         drop(state);
-        watches.into_iter().for_each(Watch::notify);
+        watches.notify_all();
         futures.wake();
         self.as_member(|_| unwind::discard(handler));
         self.cancel_deliveries(waiting, reason);
@@ -41,7 +40,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             let removed = self.inner.pool.timers.remove(place);
             drop(removed);
             // A thread that is requeuing it finds the subscription closed.
-            self.cancel_deliveries(delayed.take(), reason);
+            self.cancel_deliveries(delayed.take().map(|(delivery, _)| delivery), reason);
         }
         self.stopped.notify_all();
         self.inner.steps.notify();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::mailbox::{Budget, DelayKey, Delayed, Mailbox, Mode, PendingDelivery};
 use crate::error::CancelReason;
 use crate::observe::worker_counters::WorkerCounters;
-use crate::sync::{Arc, Mutex};
+use crate::sync::Arc;
 use crate::task::context;
 use crate::task::executor::Executor;
 use crate::task::job::Task;
@@ -32,7 +32,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let has_room = self.settings.mode != Mode::Synchronous || state.occupied() < self.settings.capacity;
         if state.closed.is_none() && has_thread && has_room {
             let key = (due, state.next_delay);
-            let cell = Arc::new(Delayed { key, mailbox: Arc::clone(self), delivery: Mutex::new(Some(delivery)) });
+            let cell = Delayed::new(key, Arc::clone(self), delivery);
             if let Ok(place) = timers.insert(due, Arc::clone(&cell) as _) {
                 state.next_delay += 1;
                 state.delayed.insert(key, (cell, place));
@@ -42,7 +42,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 return;
             }
             drop(state);
-            let delivery = cell.take().expect("no other thread has a reference to the cell");
+            let (delivery, _) = cell.take().expect("no other thread has a reference to the cell");
             return self.cancel_delay(counters, delivery);
         }
         let closed = state.closed;
@@ -92,7 +92,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         drop(state);
         let removed = self.inner.pool.timers.remove(place);
         drop(removed);
-        if let Some(delivery) = cell.take() {
+        if let Some((delivery, _)) = cell.take() {
             self.requeue(cell.key, delivery);
         }
         Ok(())
@@ -101,22 +101,26 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
 impl<E: Send + Sync + 'static> Task for Delayed<E> {
     fn run(&self, _: &Executor) {
-        if let Some(delivery) = self.take() {
-            self.mailbox.requeue(self.key, delivery);
+        if let Some((delivery, mailbox)) = self.take() {
+            mailbox.requeue(self.key, delivery);
         }
     }
 
     fn cancel(&self, reason: CancelReason, _: &Executor) -> bool {
-        let Some(delivery) = self.take() else { return false };
-        let mut state = self.mailbox.state.lock();
+        let Some((delivery, mailbox)) = self.take() else { return false };
+        let mut state = mailbox.state.lock();
         let cell = state.delayed.remove(&self.key);
         // Deliveries that this one held back can be taken now, and there is room.
-        let futures = self.mailbox.notify_publishers(&mut state);
-        self.mailbox.send_ticket_if_needed(state);
+        let futures = mailbox.notify_publishers(&mut state);
+        mailbox.send_ticket_if_needed(state);
         futures.into_iter().for_each(Wakers::wake);
-        self.mailbox.inner.steps.notify();
-        self.mailbox.cancel_deliveries([delivery], reason);
+        mailbox.inner.steps.notify();
+        mailbox.cancel_deliveries([delivery], reason);
         drop(cell);
         true
+    }
+
+    fn is_finished(&self) -> bool {
+        self.is_taken()
     }
 }

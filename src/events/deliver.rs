@@ -3,7 +3,7 @@
 use super::envelope::Envelope;
 use super::handler::{BoxError, Handler};
 use super::mailbox::{Budget, Mailbox, PendingDelivery, RetryProgress, State};
-use super::post::PostResult;
+use super::post::{self, PostResult};
 use super::progress::DeliveryOutcome;
 use crate::error::CancelReason;
 use crate::nesting;
@@ -61,8 +61,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let mut state = self.state.lock();
         let handler = state.handler.clone().filter(|_| state.accepts_events());
         let Some(handler) = handler else {
+            let outcome = post::end_with_pool(state.closed);
             drop(state);
-            return self.refuse(delivery, None);
+            return self.refuse(delivery, outcome);
         };
         let result = self.exhaust_if_once(&mut state);
         state.runners += 1;

@@ -93,7 +93,8 @@ impl EventBus {
     ///
     /// The event goes to the subscriptions that exist when this method begins. If there are none,
     /// [`on_unhandled`](crate::events::EventBusBuilder::on_unhandled) is called. If the pool is
-    /// shut down, the deliveries are cancelled.
+    /// shut down, the deliveries are cancelled. The same holds for deliveries that still wait for
+    /// room when the pool is shut down. The receipt counts cancelled deliveries, too.
     ///
     /// This method may block, and it calls synchronous handlers in place. Hold no
     /// [lock](crate#locks-and-submissions) that handlers take.
@@ -131,8 +132,11 @@ impl EventBus {
     /// wait.
     ///
     /// If a task of another pool calls this and a worker of the bus's pool waits for that task, the
-    /// worker helps. This method does not wait for a handler that a
-    /// [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool left behind.
+    /// worker helps.
+    ///
+    /// Unlike [`WorkerPool::wait_idle`](crate::WorkerPool::wait_idle), this method does not wait
+    /// for a handler that a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool left
+    /// behind. It returns when the shutdown reports such a handler, and at once afterwards.
     ///
     /// # Panics
     ///

@@ -110,7 +110,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn report_work(&self, state: &State<E>, needs: &mut Needs) {
         needs.worker |= self.can_run(state);
         if state.runners < self.limit() {
-            let due = state.delayed.values().map(|(_, place)| place.deadline()).min();
+            let due = state.delayed.first_key_value().map(|(&(due, _), _)| due);
             let is_due = due.is_some_and(|due| due <= Deadline::at(self.inner.pool.timers.clock().now()));
             needs.worker |= is_due;
             needs.worker_at =

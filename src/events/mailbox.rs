@@ -67,14 +67,14 @@ use super::envelope::Envelope;
 use super::erased::AnyMailbox;
 use super::handler::{BoxError, Handler};
 use super::inner::BusInner;
-use super::watcher::Watch;
+use super::watcher::Watches;
 use crate::error::CancelReason;
 use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
 use crate::pool::overflow::Overflow;
 use crate::retry::{AttemptErrors, GiveUpReason, RetryError, RetryPolicy, RetryState};
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Weak};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Weak};
 use crate::task::context::{self, GroupId};
 use crate::task::wakers::Wakers;
 use crate::time::clock::Timestamp;
@@ -159,7 +159,7 @@ pub(super) struct State<E> {
     pub(super) low_water_waiters: usize,
     /// The watches of publishers that wait for room here and possibly in other mailboxes. Each is
     /// notified once.
-    pub(super) watches: VecDeque<Watch>,
+    pub(super) watches: Watches,
     /// The futures that wait for room here and possibly in other mailboxes.
     pub(super) futures: Wakers,
     /// How many places are reserved; see rule 4.
@@ -210,16 +210,27 @@ impl RetryProgress {
 pub(super) struct Delayed<E> {
     /// Its key in the mailbox.
     pub(super) key: DelayKey,
-    /// The mailbox to which the delivery returns.
-    pub(super) mailbox: Arc<Mailbox<E>>,
-    /// The delivery, until a thread takes it.
-    pub(super) delivery: Mutex<Option<PendingDelivery<E>>>,
+    /// The delivery, and the mailbox to which it returns, until a thread takes them.
+    delivery: Mutex<Option<(PendingDelivery<E>, Arc<Mailbox<E>>)>>,
+    /// Whether a thread has taken them: a copy for readers that take no lock.
+    taken: AtomicBool,
 }
 
 impl<E> Delayed<E> {
+    pub(super) fn new(key: DelayKey, mailbox: Arc<Mailbox<E>>, delivery: PendingDelivery<E>) -> Arc<Self> {
+        Arc::new(Self { key, delivery: Mutex::new(Some((delivery, mailbox))), taken: AtomicBool::new(false) })
+    }
+
     /// Takes the delivery out. The caller decides about it.
-    pub(super) fn take(&self) -> Option<PendingDelivery<E>> {
-        self.delivery.lock().take()
+    pub(super) fn take(&self) -> Option<(PendingDelivery<E>, Arc<Mailbox<E>>)> {
+        let delivery = self.delivery.lock().take();
+        self.taken.store(true, Ordering::Relaxed);
+        delivery
+    }
+
+    /// Returns `true` if a thread has taken the delivery.
+    pub(super) fn is_taken(&self) -> bool {
+        self.taken.load(Ordering::Relaxed)
     }
 }
 
@@ -310,9 +321,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// which the caller wakes without the lock.
     #[must_use]
     pub(super) fn notify_publishers(&self, state: &mut State<E>) -> Option<Wakers> {
-        if let Some(watch) = state.watches.pop_front() {
-            watch.notify();
-        }
+        state.watches.notify_first();
         if state.room_waiters > 0 {
             self.room.notify_one();
         }
@@ -341,7 +350,7 @@ impl<E> State<E> {
             runners: 0,
             room_waiters: 0,
             low_water_waiters: 0,
-            watches: VecDeque::new(),
+            watches: Watches::default(),
             futures: Wakers::default(),
             reserved: 0,
         }

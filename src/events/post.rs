@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::envelope::Envelope;
 use super::mailbox::{Budget, Mailbox, Mode, PendingDelivery, State};
 use super::progress::DeliveryOutcome;
-use super::watcher::{Watch, Watcher};
+use super::watcher::{Watch, WatchKey};
 use crate::error::CancelReason;
 use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
@@ -40,6 +40,19 @@ pub(super) enum PostResult {
     Exhausted,
     /// The subscription is closed or exhausted.
     Declined,
+}
+
+impl PostResult {
+    /// Returns the result for a delivery that was never in the mailbox; an outcome counts as one.
+    fn of_withdrawn(outcome: Option<&DeliveryOutcome>) -> Self {
+        if outcome.is_some() { Self::Posted } else { Self::Declined }
+    }
+}
+
+/// Returns the outcome of an event that found its subscription closed for this reason; `None` if it
+/// has none, because the subscription ended before the pool did.
+pub(super) fn end_with_pool(closed: Option<CancelReason>) -> Option<DeliveryOutcome> {
+    closed.filter(|reason| *reason == CancelReason::ShutDown).map(DeliveryOutcome::Cancelled)
 }
 
 /// The result of offering an event.
@@ -96,9 +109,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         // ORDERING: Acquire pairs with the Release of `exhaust_if_once` and `close`; the lock
         // decides.
         if !self.open.load(Ordering::Acquire) {
-            let ended_with_pool = self.state.lock().closed == Some(CancelReason::ShutDown);
-            let outcome = ended_with_pool.then_some(DeliveryOutcome::Cancelled(CancelReason::ShutDown));
-            let result = if ended_with_pool { PostResult::Posted } else { PostResult::Declined };
+            let outcome = end_with_pool(self.state.lock().closed);
+            let result = PostResult::of_withdrawn(outcome.as_ref());
             envelope.complete(&self.inner, index, outcome);
             return Err(result);
         }
@@ -120,16 +132,13 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Puts a held delivery into the mailbox. If the mailbox is full, leaves the watch there and
-    /// returns the delivery.
+    /// returns the delivery with the key of the watch.
     pub(super) fn put_or_watch(
         self: &Arc<Self>,
         delivery: PendingDelivery<E>,
         watch: Watch,
-    ) -> Result<PostResult, PendingDelivery<E>> {
-        self.put(delivery).map_err(|(mut state, delivery)| {
-            state.watches.push_back(watch);
-            delivery
-        })
+    ) -> Result<PostResult, (PendingDelivery<E>, WatchKey)> {
+        self.put(delivery).map_err(|(mut state, delivery)| (delivery, state.watches.add(watch)))
     }
 
     /// Puts a held delivery into the mailbox. If the mailbox is full, stores the waker of the future
@@ -192,9 +201,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.put(delivery).map_err(|(_, delivery)| delivery)
     }
 
-    /// Removes the watches of a publisher that no longer waits.
-    pub(super) fn unwatch(&self, watcher: &Arc<Watcher>) {
-        self.state.lock().watches.retain(|watch| !Arc::ptr_eq(&watch.watcher, watcher));
+    /// Removes the watch of a publisher that no longer waits.
+    pub(super) fn unwatch(&self, watch: WatchKey) {
+        self.state.lock().watches.remove(watch);
     }
 
     /// Puts a held delivery into the mailbox; waits for room or makes it, by rule 6.
@@ -222,8 +231,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     ) -> Result<PostResult, (MutexGuard<'_, State<E>>, PendingDelivery<E>)> {
         let mut state = self.state.lock();
         if !state.accepts_events() {
+            let outcome = end_with_pool(state.closed);
             drop(state);
-            return Ok(self.refuse(delivery, None));
+            return Ok(self.refuse(delivery, outcome));
         }
         if state.occupied() < self.settings.capacity {
             return Ok(self.put_locked(state, delivery));
@@ -277,7 +287,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Withdraws a delivery whose event was not accepted.
     pub(super) fn refuse(&self, delivery: PendingDelivery<E>, outcome: Option<DeliveryOutcome>) -> PostResult {
-        let result = if outcome.is_some() { PostResult::Posted } else { PostResult::Declined };
+        let result = PostResult::of_withdrawn(outcome.as_ref());
         self.inner.pool.executor.refuse(&self.info(&delivery));
         let PendingDelivery { envelope, index, .. } = delivery;
         envelope.complete(&self.inner, index, outcome);

@@ -17,10 +17,9 @@ use super::post::{Offered, PostResult, Reserved};
 use super::progress::DeliveryOutcome;
 use super::registry::Registry;
 use super::room_wait;
-use super::watcher::{Watch, Watcher};
+use super::watcher::{Watch, WatchKey, Watcher};
 use crate::sync::Arc;
 use crate::task::context;
-use crate::task::waits::Refused;
 use crate::task::wakers::Wakers;
 
 /// Publishes an event to `mailboxes`. Returns how many have a delivery of it.
@@ -142,34 +141,38 @@ pub(super) fn is_worker<E>(mailboxes: &[Arc<Mailbox<E>>]) -> bool {
 
 /// Waits for room in several mailboxes at the same time. Within a task, refuses what would wait
 /// forever.
-fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, mut held: BTreeMap<usize, PendingDelivery<E>>) {
+fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, held: BTreeMap<usize, PendingDelivery<E>>) {
     let watcher = Arc::new(Watcher::default());
-    let mut have_room: Vec<usize> = held.keys().copied().collect();
-    while !held.is_empty() {
-        for index in have_room {
-            let delivery = held.remove(&index).expect("a mailbox is watched while the publisher holds its delivery");
+    let mut watched: BTreeMap<usize, (PendingDelivery<E>, WatchKey)> = BTreeMap::new();
+    let mut to_put: Vec<(usize, PendingDelivery<E>)> = held.into_iter().collect();
+    loop {
+        for (index, delivery) in to_put {
             let watch = Watch { watcher: Arc::clone(&watcher), index };
             match tally.mailboxes[index].put_or_watch(delivery, watch) {
                 Ok(result) => tally.record(index, result),
-                Err(delivery) => drop(held.insert(index, delivery)),
+                Err(delivery) => drop(watched.insert(index, delivery)),
             }
         }
-        if held.is_empty() {
+        if watched.is_empty() {
             return;
         }
         let notified = if context::depth() == 0 {
             Ok(watcher.wait())
         } else {
-            let watched = held.keys().map(|index| (*index, Arc::clone(&tally.mailboxes[*index])));
-            room_wait::wait_for_room(&watcher, watched.collect())
+            let mailbox = |index: &usize| Arc::clone(&tally.mailboxes[*index]);
+            let mailboxes = watched.iter().map(|(index, (_, key))| (*index, mailbox(index), *key));
+            room_wait::wait_for_room(&watcher, mailboxes.collect())
         };
-        have_room = match notified {
-            Ok(notified) => notified,
-            Err(Refused) => {
-                held.keys().for_each(|index| tally.mailboxes[*index].unwatch(&watcher));
-                return watch_one_by_one(tally, held);
-            }
-        }
+        let Ok(have_room) = notified else {
+            watched.iter().for_each(|(index, (_, key))| tally.mailboxes[*index].unwatch(*key));
+            let held = watched.into_iter().map(|(index, (delivery, _))| (index, delivery));
+            return watch_one_by_one(tally, held.collect());
+        };
+        let take = |index| {
+            let (delivery, _) = watched.remove(&index).expect("a mailbox is watched while its delivery is held");
+            (index, delivery)
+        };
+        to_put = have_room.into_iter().map(take).collect();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::inner::BusInner;
 use super::mailbox::Mailbox;
-use super::watcher::Watcher;
+use super::watcher::{WatchKey, Watcher};
 use crate::sync::Arc;
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused};
@@ -15,9 +15,11 @@ use crate::time::deadline::Deadline;
 /// it runs may itself wait for that room.
 pub(super) fn wait_for_room<E: Send + Sync + 'static>(
     watcher: &Arc<Watcher>,
-    watched: Vec<(usize, Arc<Mailbox<E>>)>,
+    watched: Vec<(usize, Arc<Mailbox<E>>, WatchKey)>,
 ) -> Result<Vec<usize>, Refused> {
-    let (indices, mailboxes): (Vec<usize>, Vec<_>) = watched.into_iter().unzip();
+    let indices: Vec<usize> = watched.iter().map(|(index, ..)| *index).collect();
+    let keys: Vec<WatchKey> = watched.iter().map(|(.., key)| *key).collect();
+    let mailboxes: Vec<_> = watched.into_iter().map(|(_, mailbox, _)| mailbox).collect();
     let inner = Arc::clone(&mailboxes[0].inner);
     let room = Arc::new(AwaitedRoom { watcher: Arc::clone(watcher), mailboxes });
     let _publisher = Publisher::new(&inner, room.awaited_id());
@@ -33,7 +35,7 @@ pub(super) fn wait_for_room<E: Send + Sync + 'static>(
                 }
             }
             Next::Help(awaited) => {
-                room.mailboxes.iter().for_each(|mailbox| mailbox.unwatch(watcher));
+                room.mailboxes.iter().zip(&keys).for_each(|(mailbox, key)| mailbox.unwatch(*key));
                 if watcher.take_notified().is_empty() {
                     awaited.help();
                 }

@@ -1,5 +1,6 @@
 //! How mailboxes notify a publisher that waits for room in several of them.
 
+use std::collections::BTreeMap;
 use std::mem;
 
 use crate::sync::{Arc, Condvar, Mutex};
@@ -22,6 +23,20 @@ pub(super) struct Watch {
     /// The index of the mailbox among the recipients.
     pub(super) index: usize,
 }
+
+/// The watches in one mailbox, in the order in which they were added. Each operation visits a
+/// logarithmic number of them.
+#[derive(Default)]
+pub(super) struct Watches {
+    /// The watches by their keys, which increase.
+    by_key: BTreeMap<WatchKey, Watch>,
+    /// The key of the next watch.
+    next: WatchKey,
+}
+
+/// Identifies a watch among those of its mailbox. Never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WatchKey(u64);
 
 impl Watcher {
     /// Blocks until mailboxes have notified this watcher, and returns their indices.
@@ -55,5 +70,32 @@ impl Watch {
     pub(super) fn notify(self) {
         self.watcher.notified.lock().push(self.index);
         self.watcher.changed.notify_one();
+    }
+}
+
+impl Watches {
+    /// Adds a watch. Returns its key, by which it can be removed.
+    pub(super) fn add(&mut self, watch: Watch) -> WatchKey {
+        let key = self.next;
+        self.next.0 += 1;
+        self.by_key.insert(key, watch);
+        key
+    }
+
+    /// Removes a watch, if it was not notified.
+    pub(super) fn remove(&mut self, key: WatchKey) {
+        self.by_key.remove(&key);
+    }
+
+    /// Notifies the oldest watch, if there is one, and removes it.
+    pub(super) fn notify_first(&mut self) {
+        if let Some((_, watch)) = self.by_key.pop_first() {
+            watch.notify();
+        }
+    }
+
+    /// Notifies and removes all watches.
+    pub(super) fn notify_all(self) {
+        self.by_key.into_values().for_each(Watch::notify);
     }
 }

@@ -34,7 +34,7 @@ impl<R: TaskResult> GroupInner<R> {
     pub(super) fn abandon(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.abandoned = true;
-        let is_empty = state.unstarted.is_empty();
+        let is_empty = state.unstarted.is_empty() && state.delayed() == 0;
         drop(state);
         if is_empty {
             self.close(CancelReason::Requested);
@@ -43,6 +43,15 @@ impl<R: TaskResult> GroupInner<R> {
             let inner = Arc::clone(self);
             nesting::call_back(move || inner.close(CancelReason::Requested));
         }
+    }
+
+    /// Keeps no outcome from now on, for an owner that will not wait. Drops those that there are.
+    pub(super) fn keep_nothing(&self) {
+        let mut state = self.state.lock();
+        state.abandoned = true;
+        let unclaimed = state.outcomes.take_unclaimed();
+        drop(state);
+        self.as_member(|_| drop(unclaimed));
     }
 
     /// Closes the group if its token is cancelled or the deadline has passed; see rule 7. Costs two
@@ -72,7 +81,13 @@ impl<R: TaskResult> GroupInner<R> {
         self.cancelled.store(true, Ordering::Release);
         self.low_water.notify_all();
         self.room.notify_all();
-        state.unstarted.take_all()
+        #[cfg_attr(not(feature = "retry"), allow(unused_mut, reason = "only retried tasks are delayed"))]
+        let mut unstarted = state.unstarted.take_all();
+        #[cfg(feature = "retry")]
+        if state.delayed.is_some() {
+            self.take_delayed(state, &mut unstarted);
+        }
+        unstarted
     }
 
     /// Drops tasks that will not start, and records their cancellation. Must be called by a member;

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::iter::FusedIterator;
 
+use super::body::Outcome;
 use super::poll::GroupWait;
 use super::result::TaskResult;
-use super::state::{GroupInner, Outcome, WouldDeadlock};
+use super::state::{GroupInner, WouldDeadlock};
 use crate::sync::Arc;
 
 /// An iterator over the outcomes of a group, each with the index of its task in spawn order. From

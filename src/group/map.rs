@@ -28,7 +28,7 @@ use crate::unwind;
 
 /// The default window for each worker: one item runs, and the others are queued for workers that
 /// outpace the caller.
-const WINDOW_PER_WORKER: usize = 4;
+pub(super) const WINDOW_PER_WORKER: usize = 4;
 
 /// # Maps
 impl WorkerPool {

@@ -10,11 +10,18 @@ mod time_limit;
 mod spawner;
 pub(crate) mod map;
 pub(crate) mod scope;
+mod scope_builder;
+mod scope_map;
+mod scoped_handle;
+mod scoped_task;
+mod one_task;
 mod completions;
 mod stream;
 mod future;
+mod spawners;
 mod settings;
 mod result;
+mod body;
 mod small_deque;
 mod state;
 mod spawn;
@@ -23,15 +30,23 @@ mod wait;
 mod poll;
 mod poller;
 mod close;
+#[cfg(feature = "retry")]
+mod delayed;
 mod outcomes;
 mod values;
 mod failures;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::body::Body;
+#[cfg(feature = "retry")]
+pub(crate) use self::body::{Attempts, RepeatedBody, Step};
 pub use self::completions::Completions;
 pub use self::future::WaitForGroup;
 pub use self::result::TaskResult;
+pub use self::scope_builder::ScopeBuilder;
+pub use self::scope_map::ScopeMap;
+pub use self::scoped_handle::ScopedHandle;
 pub(crate) use self::settings::GroupSettings;
 pub use self::settings::{GroupPolicy, Progress};
 pub use self::spawner::Spawner;

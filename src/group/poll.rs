@@ -2,10 +2,11 @@
 
 use std::task::{Context, Poll, Waker};
 
+use super::body::Outcome;
 use super::poller::Poller;
 use super::result::TaskResult;
 use super::run::Budget;
-use super::state::{GroupInner, Outcome, State, WouldDeadlock};
+use super::state::{GroupInner, State, WouldDeadlock};
 use super::wait::{WaitFor, WaitResult};
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;

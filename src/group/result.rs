@@ -10,7 +10,7 @@ use std::convert::Infallible;
 #[diagnostic::on_unimplemented(
     message = "a task of a group or a scope returns `()` or a `Result`, not `{Self}`",
     note = "in a group, return `Ok::<_, std::convert::Infallible>(value)` from a task that cannot fail",
-    note = "in a scope, a value goes through what the task borrows: `|| *slot = value`",
+    note = "in a scope, `spawn_value` adds a task with a value and returns its handle",
     note = "an async closure returns a future, which a pool does not run: write a plain closure",
     note = "for a closure that only panics, write its type: `|| -> () {{ panic!() }}`"
 )]

@@ -1,16 +1,19 @@
 //! How the tasks of a group are run, by the rules 2 to 5 of `state`.
 
+use super::body::{Body, Outcome};
 use super::result::TaskResult;
 use super::settings::GroupPolicy;
-use super::state::{GroupInner, Outcome, PendingTask, State};
+use super::state::{GroupInner, PendingTask, State};
 use crate::error::{CancelReason, TaskError};
 use crate::failpoint::{self, Failpoint};
 use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard};
+use crate::task::closure::Closure;
 use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
 use crate::task::wakers;
+use crate::unwind;
 
 /// How many tasks a runner takes before it yields to waiting jobs other than tickets of its own
 /// group.
@@ -69,11 +72,19 @@ impl<R: TaskResult> GroupInner<R> {
             state.running.push_back(task.index);
             self.notify_room(&state);
             drop(state);
-            let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
-            drop(task); // before the task counts as done, and without the lock
-            self.close_if_cancelled();
-            state = self.complete(counters, index, outcome);
-            self.pool.executor.task_done(counters, 1);
+            let (index, meta) = (task.index, self.meta(&task));
+            state = match &mut task.body {
+                Body::Once(closure) => {
+                    let outcome = self.call_closure(counters, closure, &meta);
+                    drop(task); // before the task counts as done, and without the lock
+                    self.close_if_cancelled();
+                    let state = self.complete(counters, index, outcome);
+                    self.pool.executor.task_done(counters, 1);
+                    state
+                }
+                #[cfg(feature = "retry")]
+                Body::Repeated(_) => self.make_attempt(counters, task),
+            };
             if state.has_due_poller() {
                 return state;
             }
@@ -81,9 +92,14 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Runs one task inline, on the stack of the member that calls this.
-    pub(super) fn run_inline(&self, mut task: PendingTask<R>) {
+    pub(super) fn run_inline(self: &Arc<Self>, mut task: PendingTask<R>) {
         self.as_member(|counters| {
-            let (outcome, index) = (self.call_closure(counters, &mut task), task.index);
+            let (index, meta) = (task.index, self.meta(&task));
+            let outcome = match &mut task.body {
+                Body::Once(closure) => self.call_closure(counters, closure, &meta),
+                #[cfg(feature = "retry")]
+                Body::Repeated(_) => return drop(self.make_attempt(counters, task)),
+            };
             drop(task);
             drop(self.complete(counters, index, outcome));
             self.pool.executor.task_done(counters, 1);
@@ -93,7 +109,10 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Ends a runner; see the rules 2 and 9 of `state`. Releases the lock for a moment only if it
     /// leaves tasks behind.
-    fn stop_runner<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
+    pub(super) fn stop_runner<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State<R>>,
+    ) -> MutexGuard<'a, State<R>> {
         state.runners -= 1;
         if state.unstarted.is_empty() {
             return state;
@@ -118,11 +137,15 @@ impl<R: TaskResult> GroupInner<R> {
         self.state.lock()
     }
 
+    /// Returns what the executor needs to know of a task.
+    fn meta(&self, task: &PendingTask<R>) -> TaskMeta<'_> {
+        TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at }
+    }
+
     /// Calls the closure of a task and returns its outcome.
-    fn call_closure(&self, counters: &WorkerCounters, task: &mut PendingTask<R>) -> Outcome<R> {
+    fn call_closure(&self, counters: &WorkerCounters, f: &mut Closure<'static, R>, meta: &TaskMeta<'_>) -> Outcome<R> {
         let outcome_of = |result: &R| if result.is_failure() { TaskOutcome::Failed } else { TaskOutcome::Succeeded };
-        let meta = TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at };
-        match self.pool.executor.run(counters, &meta, || task.body.call(), outcome_of) {
+        match self.pool.executor.run(counters, meta, || f.call(), outcome_of) {
             Ok(result) => result.into_result().map_err(TaskError::Failed),
             Err(panic) => Err(TaskError::Panicked(panic)),
         }
@@ -130,18 +153,63 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Records the outcome of a task, and closes the group if the policy says so. Returns the lock
     /// under which the outcome was recorded. The caller then counts the task as done for the pool.
-    fn complete(&self, counters: &WorkerCounters, index: usize, outcome: Outcome<R>) -> MutexGuard<'_, State<R>> {
+    pub(super) fn complete(
+        &self,
+        counters: &WorkerCounters,
+        index: usize,
+        outcome: Outcome<R>,
+    ) -> MutexGuard<'_, State<R>> {
         failpoint::hit(Failpoint::Completing);
-        let decides = match self.settings.policy {
-            GroupPolicy::FailFast => outcome.is_err(),
-            GroupPolicy::CollectAll => false,
-            GroupPolicy::FirstSuccess => outcome.is_ok(),
-        };
+        if outcome.is_err() {
+            return self.complete_failed(counters, index, outcome);
+        }
+        let decides = self.settings.policy == GroupPolicy::FirstSuccess;
         let mut state = self.state.lock();
-        if (decides || state.wants_first && outcome.is_ok()) && state.closed.is_none() {
+        if (decides || state.wants_first) && state.closed.is_none() {
             state = self.close_on_outcome(counters, index, &outcome, state);
         }
-        state.outcomes.record(index, outcome);
+        if state.abandoned {
+            state = self.drop_outcome(outcome, state);
+        } else {
+            state.outcomes.record(index, outcome);
+        }
+        state.running.remove(&index);
+        self.count_done(&mut state, 1);
+        state
+    }
+
+    /// Drops the outcome of a task, without the lock and before the task counts as done.
+    #[cold]
+    fn drop_outcome<'a>(&'a self, outcome: Outcome<R>, state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
+        drop(state);
+        unwind::discard(outcome);
+        self.state.lock()
+    }
+
+    /// Records the outcome of a task that failed or panicked. A panic that belongs to the handle of
+    /// the task goes there, and the group has no outcome for the task.
+    #[cold]
+    fn complete_failed(
+        &self,
+        counters: &WorkerCounters,
+        index: usize,
+        outcome: Outcome<R>,
+    ) -> MutexGuard<'_, State<R>> {
+        let outcome = match outcome {
+            Err(TaskError::Panicked(panic)) => panic.deliver().map(|panic| Err(TaskError::Panicked(panic))),
+            outcome => Some(outcome),
+        };
+        let mut state = self.state.lock();
+        if let Some(outcome) = outcome {
+            if self.settings.policy == GroupPolicy::FailFast && state.closed.is_none() {
+                state = self.close_on_outcome(counters, index, &outcome, state);
+            }
+            if state.abandoned {
+                state = self.drop_outcome(outcome, state);
+            } else {
+                state.outcomes.record(index, outcome);
+            }
+        }
         state.running.remove(&index);
         self.count_done(&mut state, 1);
         state
@@ -149,7 +217,7 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Closes the group because of an outcome that is about to be recorded.
     #[cold]
-    fn close_on_outcome<'a>(
+    pub(super) fn close_on_outcome<'a>(
         &'a self,
         counters: &WorkerCounters,
         index: usize,

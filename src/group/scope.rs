@@ -11,18 +11,22 @@
 //!    to it lives for `'scope`. So it is used by the body, or by a task of the scope, which is not
 //!    done while it runs.
 //! 4. The return value of a task and the payload of its panic are `'static`: outcomes borrow
-//!    nothing.
+//!    nothing. A value that borrows goes to the handle of its task through a cell. The closure owns
+//!    its reference to the cell, and rule 2 ends it; the handle's type lives for `'scope` at most.
 //!
 //! Soundness depends on no destructor of this module, so leaking a value is harmless.
 
 use std::fmt;
 use std::marker::PhantomData;
+#[cfg(feature = "retry")]
+use std::mem;
 use std::panic::Location;
 use std::process;
 
-use super::{GroupInner, GroupSettings, TaskResult, WaitResult};
+use super::{Body, GroupInner, GroupSettings, TaskResult, WaitResult};
 use crate::cancel::token::CancellationToken;
-use crate::error::{CancelReason, GroupError};
+use crate::error::{CancelReason, GroupError, Refusal};
+use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
 use crate::task::closure::Closure;
@@ -30,12 +34,22 @@ use crate::task::context;
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
 use crate::unwind;
+#[cfg(feature = "retry")]
+use crate::{
+    group::{Attempts, RepeatedBody},
+    timer::thread::Reservation,
+};
 
 /// A scope in which tasks may borrow from the caller's stack. From [`WorkerPool::scope`].
 ///
 /// - `'scope` is how long the tasks may run.
 /// - `'env` is how long the data that they borrow lives.
-/// - `R` is what they return: `()`, or `Result<(), E>` with an `E` that borrows nothing.
+/// - `R` is what they return: `()`, or `Result<(), E>` with an `E` that borrows nothing. The first
+///   spawn infers it. *Default in a type: `()`*, so a body that spawns nothing can be written
+///   `|_: &Scope| ..`.
+///
+/// Tasks with values are in a scope whose other tasks return `()`; see
+/// [`spawn_value`](Self::spawn_value) and [`map`](Self::map).
 ///
 /// # Examples
 ///
@@ -76,7 +90,7 @@ use crate::unwind;
 // `R: 'env` always holds, since `R` is `'static`. It is written for the borrow checker. Without it,
 // a region in `R`, as in `&'static str`, would be a second candidate for the region that outlives
 // `'scope`, and the borrow checker would require borrows in the body to be `'static`.
-pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()> + 'env> {
+pub struct Scope<'scope, 'env: 'scope, R: TaskResult<Value = ()> + 'env = ()> {
     /// The group of the scope's tasks.
     inner: Arc<GroupInner<R>>,
     /// Makes `'scope` invariant: it must neither shrink nor grow.
@@ -100,11 +114,53 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     where
         F: FnOnce() -> R + Send + 'scope,
     {
+        let added = self.add((f, Room::Await), |f, _| f, Location::caller());
+        debug_assert!(added.is_ok(), "a scope refuses no task that waits for room");
+    }
+
+    /// Adds the task whose closure `make` returns for `source` and the task's index. Calls `make`
+    /// once, unless the task is refused.
+    #[inline]
+    pub(super) fn add<S, F>(
+        &'scope self,
+        (source, room): (S, Room),
+        make: impl FnOnce(S, usize) -> F,
+        location: &'static Location<'static>,
+    ) -> Result<(), (Refusal, S)>
+    where
+        F: FnOnce() -> R + Send + 'scope,
+    {
         // SAFETY: the closure is called or dropped before `'scope` ends: by the rules 1 and 2 of the module `scope` cannot
         // return before that, and by rule 3 nothing is added later.
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
-        let make_body = || unsafe { Closure::new(f).erase_lifetime() };
-        let _ = self.inner.spawn(make_body, Location::caller());
+        let make_body = |source, index| Body::Once(unsafe { Closure::new(make(source, index)).erase_lifetime() });
+        match room {
+            Room::Await => {
+                let _ = self.inner.spawn(|index| make_body(source, index), location);
+                Ok(())
+            }
+            Room::Require => self.inner.try_spawn(source, make_body, location),
+        }
+    }
+
+    /// Adds a task that makes attempts.
+    #[cfg(feature = "retry")]
+    pub(crate) fn add_repeated(
+        &'scope self,
+        attempts: Box<dyn Attempts<R> + 'scope>,
+        reservation: Reservation,
+        location: &'static Location<'static>,
+    ) {
+        // SAFETY: as in `add`. A body that makes attempts is dropped before its task is done (rule 2).
+        #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
+        let attempts = unsafe { mem::transmute::<Box<dyn Attempts<R> + 'scope>, Box<dyn Attempts<R>>>(attempts) };
+        let body = RepeatedBody { attempts, reservation: Box::new(reservation) };
+        let _ = self.inner.spawn(|_| Body::Repeated(body), location);
+    }
+
+    /// Returns the group of the scope's tasks.
+    pub(crate) fn group(&self) -> &Arc<GroupInner<R>> {
+        &self.inner
     }
 
     /// Returns the token that is cancelled with the scope, for tasks to check. Cancelling the token
@@ -121,6 +177,15 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     }
 }
 
+/// Whether a task that is added waits for room.
+#[derive(Clone, Copy)]
+pub(super) enum Room {
+    /// It waits, or the worker makes room.
+    Await,
+    /// It is refused if there is none now.
+    Require,
+}
+
 impl<R: TaskResult<Value = ()>> fmt::Debug for Scope<'_, '_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope").field("progress", &self.inner.progress()).finish()
@@ -135,8 +200,12 @@ impl WorkerPool {
     ///
     /// The first failure or panic of a task cancels the rest, as in a [group](crate::TaskGroup).
     /// The return value of `body` cancels nothing, even if it is an `Err`. Tasks return values
-    /// through the data that they borrow. If the body spawns nothing, name the return type of the
-    /// tasks: `scope::<(), _, _>`.
+    /// through the data that they borrow, or through the [handles](crate::ScopedHandle) of
+    /// [`spawn_value`](Scope::spawn_value) and [`map`](Scope::map). If the body calls no method that
+    /// says what tasks return, write the type of its argument, as in
+    /// `|_: &Scope| ..`.
+    ///
+    /// A [builder](Self::scope_builder) sets a limit, a deadline or a label.
     ///
     /// On a worker of the pool this helps while it waits.
     ///
@@ -181,27 +250,39 @@ impl WorkerPool {
         R: TaskResult<Value = ()>,
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
     {
-        let pool = self.inner();
-        // The token rather than the task tracker, whose cache line each task writes.
-        if pool.shutdown_token.is_cancelled() {
-            return Err(GroupError::Cancelled(CancelReason::ShutDown));
-        }
-        if context::depth() >= context::MAX_HELP_DEPTH && context::is_worker_of(pool.id()) {
-            return Err(GroupError::WouldDeadlock);
-        }
-        let inner = GroupInner::new(Arc::clone(pool), GroupSettings::new(pool));
-        let scope = Scope { inner, scope: PhantomData, env: PhantomData };
-        let value = unwind::catch(|| body(&scope));
-        let inner = &scope.inner;
-        let waited = wait_or_abort(inner, value.is_err());
-        match value {
-            Ok(value) => waited.map(|_| value),
-            Err(payload) => {
-                // Before unwinding is resumed, because a panic in a destructor would then abort the
-                // process.
-                unwind::discard(waited);
-                unwind::resume(payload)
-            }
+        run(self.inner(), GroupSettings::new(self.inner()), body)
+    }
+}
+
+/// Calls `body` with a scope of these settings; see [`WorkerPool::scope`].
+pub(super) fn run<'env, R, V, F>(
+    pool: &Arc<PoolInner>,
+    settings: GroupSettings,
+    body: F,
+) -> Result<V, GroupError<R::Error>>
+where
+    R: TaskResult<Value = ()>,
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
+{
+    // The token rather than the task tracker, whose cache line each task writes.
+    if pool.shutdown_token.is_cancelled() {
+        return Err(GroupError::Cancelled(CancelReason::ShutDown));
+    }
+    if context::depth() >= context::MAX_HELP_DEPTH && context::is_worker_of(pool.id()) {
+        return Err(GroupError::WouldDeadlock);
+    }
+    let inner = GroupInner::new(Arc::clone(pool), settings);
+    let scope = Scope { inner, scope: PhantomData, env: PhantomData };
+    let value = unwind::catch(|| body(&scope));
+    let inner = &scope.inner;
+    let waited = wait_or_abort(inner, value.is_err());
+    match value {
+        Ok(value) => waited.map(|_| value),
+        Err(payload) => {
+            // Before unwinding is resumed, because a panic in a destructor would then abort the
+            // process.
+            unwind::discard(waited);
+            unwind::resume(payload)
         }
     }
 }

@@ -52,6 +52,16 @@ impl<T> SmallDeque<T> {
         self.first.iter().chain(&self.rest)
     }
 
+    /// Takes the first item that passes the test. Takes linear time.
+    pub(super) fn take_first(&mut self, test: impl Fn(&T) -> bool) -> Option<T> {
+        let taken = match self.first.take_if(|item| test(item)) {
+            Some(item) => Some(item),
+            None => self.rest.iter().position(test).and_then(|position| self.rest.remove(position)),
+        };
+        self.len -= usize::from(taken.is_some());
+        taken
+    }
+
     /// Takes all items, in constant time.
     pub(super) fn take_all(&mut self) -> Self {
         mem::replace(self, Self::new())
@@ -109,6 +119,19 @@ mod tests {
             assert!(out.into_iter().eq(0..10));
             assert!(items.is_empty());
             assert_eq!(items.pop_front(), None);
+        }
+    }
+
+    #[test]
+    fn an_item_is_taken_out_of_turn_once() {
+        for taken in 0..3 {
+            let mut items = SmallDeque::new();
+            (0..3).for_each(|item| items.push_back(item));
+            assert_eq!(items.take_first(|item| *item == taken), Some(taken));
+            assert_eq!(items.take_first(|item| *item == taken), None);
+            items.push_back(3);
+            assert_eq!(items.len(), 3);
+            assert!(items.take_all().into_iter().eq((0..4).filter(|item| *item != taken)));
         }
     }
 

@@ -3,13 +3,13 @@
 use std::panic::Location;
 use std::time::Duration;
 
+use super::body::Body;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::small_deque::SmallDeque;
-use super::state::{Body, GroupInner, PendingTask, State};
+use super::state::{GroupInner, PendingTask, State};
 use crate::error::{CancelReason, Refusal};
 use crate::sync::{Arc, MutexGuard};
-use crate::task::closure::Closure;
 use crate::task::context;
 use crate::task::waits::{self, Kind, Next, Refused};
 use crate::task::wakers;
@@ -30,29 +30,34 @@ pub(crate) enum Spawned {
 }
 
 impl<R: TaskResult> GroupInner<R> {
-    /// Adds a task. Blocks while the group is full. Calls `make_body` once, under the group's lock:
-    /// a body that is made in its place in the queue need not be moved there.
+    /// Adds a task. Blocks while the group is full. Calls `make_body` once with the index of the
+    /// task, under the group's lock: a body that is made in its place in the queue need not be moved
+    /// there.
     #[inline]
     pub(crate) fn spawn(
         self: &Arc<Self>,
-        make_body: impl FnOnce() -> Body<R>,
+        make_body: impl FnOnce(usize) -> Body<R>,
         location: &'static Location<'static>,
     ) -> Spawned {
         let executor = &self.pool.executor;
         let queued_at = executor.now_if_timing();
         let Some(id) = executor.admit(location, self.settings.label.as_ref()) else {
-            return self.refuse(make_body());
+            return self.refuse(make_body);
         };
         match self.admit() {
             Admission::Queue(mut state) => {
                 let index = state.next_index();
-                state.unstarted.push_back(PendingTask { index, body: make_body(), id, location, queued_at });
+                state.unstarted.push_back(PendingTask { index, body: make_body(index), id, location, queued_at });
                 self.notify_workers(state);
                 Spawned::Accepted
             }
-            admission => {
-                self.spawn_unqueued(admission, PendingTask { index: 0, body: make_body(), id, location, queued_at })
-            }
+            admission => self.spawn_unqueued(admission, |index| PendingTask {
+                index,
+                body: make_body(index),
+                id,
+                location,
+                queued_at,
+            }),
         }
     }
 
@@ -77,7 +82,7 @@ impl<R: TaskResult> GroupInner<R> {
                 return;
             }
             let Some(closure) = closures.next() else { return };
-            if self.spawn(|| Closure::new(closure), location) == Spawned::Dropped {
+            if self.spawn(|_| Body::once(closure), location) == Spawned::Dropped {
                 return;
             }
         }
@@ -109,10 +114,14 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Drops the body of a task that the pool did not admit, and records the cancellation.
-    fn refuse(&self, body: Body<R>) -> Spawned {
-        unwind::discard(body);
+    #[cold]
+    fn refuse(&self, make_body: impl FnOnce(usize) -> Body<R>) -> Spawned {
         let mut state = self.state.lock();
         let index = state.next_index();
+        let body = make_body(index);
+        drop(state);
+        unwind::discard(body);
+        let mut state = self.state.lock();
         state.record_cancelled(index..index + 1, CancelReason::ShutDown);
         self.count_done(&mut state, 1);
         drop(state);
@@ -121,18 +130,23 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Adds a task that does not go to the queue of the group: runs it inline, or drops it.
-    fn spawn_unqueued(self: &Arc<Self>, admission: Admission<'_, R>, mut task: PendingTask<R>) -> Spawned {
+    #[cold]
+    fn spawn_unqueued(
+        self: &Arc<Self>,
+        admission: Admission<'_, R>,
+        make_task: impl FnOnce(usize) -> PendingTask<R>,
+    ) -> Spawned {
         match admission {
             Admission::Queue(_) => unreachable!("the caller queues the task"),
             Admission::RunInline(mut state) => {
-                task.index = state.next_index();
+                let task = make_task(state.next_index());
                 state.running.push_back(task.index);
                 drop(state);
                 self.run_inline(task);
                 Spawned::Accepted
             }
             Admission::Closed(mut state, reason) => {
-                task.index = state.next_index();
+                let task = make_task(state.next_index());
                 drop(state);
                 self.as_member(|counters| self.drop_unstarted(counters, SmallDeque::from(task), reason));
                 self.wake_due_poller();
@@ -141,11 +155,12 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Adds a task if there is room now. Calls `make_body` only in that case.
+    /// Adds a task if there is room now. Calls `make_body` only in that case, with the index of the
+    /// task.
     pub(crate) fn try_spawn<F>(
         self: &Arc<Self>,
         f: F,
-        make_body: impl FnOnce(F) -> Body<R>,
+        make_body: impl FnOnce(F, usize) -> Body<R>,
         location: &'static Location<'static>,
     ) -> Result<(), (Refusal, F)> {
         let executor = &self.pool.executor;
@@ -168,7 +183,7 @@ impl<R: TaskResult> GroupInner<R> {
             return Err((refusal, f));
         }
         let index = state.next_index();
-        state.unstarted.push_back(PendingTask { index, body: make_body(f), id, location, queued_at });
+        state.unstarted.push_back(PendingTask { index, body: make_body(f, index), id, location, queued_at });
         self.notify_workers(state);
         Ok(())
     }

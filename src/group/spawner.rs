@@ -3,18 +3,19 @@
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
+use super::body::Body;
 use super::result::TaskResult;
 use super::state::GroupInner;
 use crate::cancel::token::CancellationToken;
 use crate::error::{Refuser, TrySubmitError};
 use crate::sync::Arc;
-use crate::task::closure::Closure;
 
 /// A handle that adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the
 /// group's own tasks.
 ///
 /// It does not keep the group open: once the group has been waited for, cancelled or dropped, a
-/// closure that is spawned is dropped unrun.
+/// closure that is spawned is dropped unrun. The exception is a spawner into which its group was
+/// [turned](crate::TaskGroup::into_spawner).
 ///
 /// # Examples
 ///
@@ -39,11 +40,34 @@ use crate::task::closure::Closure;
 /// ```
 pub struct Spawner<R: TaskResult> {
     inner: Arc<GroupInner<R>>,
+    /// The owner of the group, if that was turned into spawners. Never used, only dropped.
+    owner: Option<Arc<Owner<R>>>,
+}
+
+/// Cancels a group when its last spawner is dropped.
+struct Owner<R: TaskResult>(Arc<GroupInner<R>>);
+
+impl<R: TaskResult> Drop for Owner<R> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
 }
 
 impl<R: TaskResult> Spawner<R> {
     pub(super) fn new(inner: Arc<GroupInner<R>>) -> Self {
-        Self { inner }
+        Self { inner, owner: None }
+    }
+
+    /// Creates a spawner that, with its clones, owns the group.
+    pub(super) fn owning(inner: Arc<GroupInner<R>>) -> Self {
+        let owner = Some(Arc::new(Owner(Arc::clone(&inner))));
+        Self { inner, owner }
+    }
+
+    /// Returns the inside of the group.
+    #[cfg(feature = "retry")]
+    pub(crate) fn inner(&self) -> &Arc<GroupInner<R>> {
+        &self.inner
     }
 
     /// Adds a task; see [`TaskGroup::spawn`](crate::TaskGroup::spawn).
@@ -52,7 +76,7 @@ impl<R: TaskResult> Spawner<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.inner.spawn(|| Closure::new(f), Location::caller());
+        let _ = self.inner.spawn(|_| Body::once(f), Location::caller());
     }
 
     /// Adds a task if there is room now; see [`TaskGroup::try_spawn`](crate::TaskGroup::try_spawn).
@@ -67,7 +91,7 @@ impl<R: TaskResult> Spawner<R> {
     {
         let location = Location::caller();
         self.inner
-            .try_spawn(f, Closure::new, location)
+            .try_spawn(f, |f, _| Body::once(f), location)
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
     }
 
@@ -80,7 +104,7 @@ impl<R: TaskResult> Spawner<R> {
 
 impl<R: TaskResult> Clone for Spawner<R> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self { inner: Arc::clone(&self.inner), owner: self.owner.clone() }
     }
 }
 

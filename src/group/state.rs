@@ -3,7 +3,7 @@
 //! Its sides are in `spawn`, `run`, `wait` and `close`.
 //!
 //! - A task is *unstarted* (in the group's own queue), *running*, or *done*. A cancelled task goes
-//!   from unstarted to done.
+//!   from unstarted to done. A task that is retried may also be *delayed*; see `delayed`.
 //! - A *ticket* is an entry in the pool's queue that asks a worker to run tasks of the group.
 //! - A *runner* is a thread that runs tasks of the group: a worker with a ticket, or a worker that
 //!   waits for the group.
@@ -61,30 +61,28 @@
 //! - *Cancel and the making of the token*: both happen under the lock, and the later one cancels
 //!   the token.
 
+#[cfg(feature = "retry")]
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::Location;
 
+use super::body::Body;
 use super::outcomes::Outcomes;
 use super::poller::Poller;
 use super::result::TaskResult;
 use super::settings::{GroupSettings, Progress};
 use super::small_deque::SmallDeque;
 use crate::cancel::token::{CancelGuard, CancellationToken};
-use crate::error::{CancelReason, GroupError, TaskError};
+use crate::error::{CancelReason, GroupError};
 use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
-use crate::task::closure::Closure;
 use crate::task::context::{self, GroupId};
 use crate::time::clock::Timestamp;
-
-/// The closure of a task of the group.
-pub(crate) type Body<R> = Closure<'static, R>;
-
-/// The outcome of one task: its value, or why there is none.
-pub(crate) type Outcome<R> = Result<<R as TaskResult>::Value, TaskError<<R as TaskResult>::Error>>;
+#[cfg(feature = "retry")]
+use crate::{time::deadline::Deadline, timer::heap::TimerKey};
 
 /// The state that a group's owner, spawners and runners share. Tickets refer to it weakly.
 pub(crate) struct GroupInner<R: TaskResult> {
@@ -118,6 +116,9 @@ pub(crate) struct GroupInner<R: TaskResult> {
 pub(super) struct State<R: TaskResult> {
     /// The queue of tasks that have not started, oldest first.
     pub(super) unstarted: SmallDeque<PendingTask<R>>,
+    /// The tasks that wait for their next attempt. `None` if there are none.
+    #[cfg(feature = "retry")]
+    pub(super) delayed: Option<Box<DelayedTasks<R>>>,
     /// The indices of running tasks; few.
     pub(super) running: SmallDeque<usize>,
     /// How many tasks were added; the index of the next.
@@ -130,8 +131,8 @@ pub(super) struct State<R: TaskResult> {
     pub(super) runners: usize,
     /// Why no more tasks are started; `None` while the group is open.
     pub(super) closed: Option<CancelReason>,
-    /// Whether the owner has dropped the group without waiting. Outcomes of tasks that do not start
-    /// are then not kept, because a spawner that outlives the group would fill the memory.
+    /// Whether no thread will wait for the group: its owner has dropped it, or turned it into a
+    /// spawner. Outcomes are then not kept, because a spawner would fill the memory.
     pub(super) abandoned: bool,
     /// Whether a waiter waits for the first success only, by any policy.
     pub(super) wants_first: bool,
@@ -150,6 +151,10 @@ pub(super) struct State<R: TaskResult> {
     /// The poller that waits; see rule 12.
     pub(super) poller: Option<Poller>,
 }
+
+/// Tasks by time and index, with their timers.
+#[cfg(feature = "retry")]
+pub(super) type DelayedTasks<R> = BTreeMap<(Deadline, usize), (PendingTask<R>, TimerKey)>;
 
 /// A task in the group's queue.
 pub(super) struct PendingTask<R: 'static> {
@@ -290,6 +295,8 @@ impl<R: TaskResult> State<R> {
     fn new() -> Self {
         Self {
             unstarted: SmallDeque::new(),
+            #[cfg(feature = "retry")]
+            delayed: None,
             running: SmallDeque::new(),
             total: 0,
             done: 0,
@@ -325,6 +332,22 @@ impl<R: TaskResult> State<R> {
     pub(super) fn take_error(&mut self) -> Option<GroupError<R::Error>> {
         let failure = self.outcomes.take_failure().map(GroupError::from);
         failure.or_else(|| self.cut_short.map(GroupError::Cancelled))
+    }
+
+    /// Returns the tasks that wait for their next attempt.
+    pub(super) fn delayed_tasks(&self) -> Vec<usize> {
+        #[cfg(feature = "retry")]
+        return self.delayed.iter().flat_map(|tasks| tasks.keys()).map(|(_, index)| *index).collect();
+        #[cfg(not(feature = "retry"))]
+        Vec::new()
+    }
+
+    /// Returns how many tasks wait for their next attempt.
+    pub(super) fn delayed(&self) -> usize {
+        #[cfg(feature = "retry")]
+        return self.delayed.as_ref().map_or(0, |tasks| tasks.len());
+        #[cfg(not(feature = "retry"))]
+        0
     }
 
     /// Returns `true` if every task that was added is done.

@@ -5,10 +5,11 @@ use std::future::{self, Future};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::body::Outcome;
 use super::completions::Completions;
 use super::poll::GroupWait;
 use super::result::TaskResult;
-use super::state::{Outcome, WouldDeadlock};
+use super::state::WouldDeadlock;
 
 /// # In async code
 ///

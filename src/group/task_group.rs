@@ -4,17 +4,16 @@ use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
+use super::body::{Body, Outcome};
 use super::completions::Completions;
 use super::result::TaskResult;
 use super::settings::{GroupPolicy, GroupSettings, Progress};
-use super::spawner::Spawner;
-use super::state::{GroupInner, Outcome, WouldDeadlock};
+use super::state::{GroupInner, WouldDeadlock};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError, Refuser, TrySubmitError};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, OnceLock};
-use crate::task::closure::Closure;
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
 
@@ -28,6 +27,9 @@ use crate::time::deadline::Deadline;
 ///
 /// Dropping a group without waiting cancels it, and does not block. Async code can await a group,
 /// as [`wait`](Self::wait) does: see [`WaitForGroup`](crate::WaitForGroup).
+///
+/// A group keeps each value and each error until it is waited for. If no thread will wait, turn it
+/// [into a spawner](Self::into_spawner).
 ///
 /// # What tasks return
 ///
@@ -85,7 +87,7 @@ pub struct TaskGroup<R: TaskResult> {
     /// What the setters have set so far.
     settings: GroupSettings,
     /// Made on first use; the settings are final from then on.
-    inner: OnceLock<Arc<GroupInner<R>>>,
+    pub(super) inner: OnceLock<Arc<GroupInner<R>>>,
 }
 
 impl<R: TaskResult> TaskGroup<R> {
@@ -173,7 +175,7 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let _ = self.inner().spawn(|| Closure::new(f), Location::caller());
+        let _ = self.inner().spawn(|_| Body::once(f), Location::caller());
     }
 
     /// Adds a task if there is room now. Never blocks, and never runs a task inline.
@@ -187,10 +189,8 @@ impl<R: TaskResult> TaskGroup<R> {
     where
         F: FnOnce() -> R + Send + 'static,
     {
-        let location = Location::caller();
-        self.inner()
-            .try_spawn(f, Closure::new, location)
-            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
+        let added = self.inner().try_spawn(f, |f, _| Body::once(f), Location::caller());
+        added.map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Group, f))
     }
 
     /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and
@@ -222,12 +222,6 @@ impl<R: TaskResult> TaskGroup<R> {
         F: FnOnce() -> R + Send + 'static,
     {
         self.inner().spawn_all(closures.into_iter(), Location::caller());
-    }
-
-    /// Returns a handle that adds tasks from elsewhere, such as from the group's own tasks.
-    #[must_use]
-    pub fn spawner(&self) -> Spawner<R> {
-        Spawner::new(Arc::clone(self.inner()))
     }
 
     /// Returns the token that is cancelled with the group, for tasks to check. Cancelling the token
@@ -388,7 +382,7 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 
     /// Returns the shared state. Makes it on first use.
-    pub(super) fn inner(&self) -> &Arc<GroupInner<R>> {
+    pub(crate) fn inner(&self) -> &Arc<GroupInner<R>> {
         self.inner.get_or_init(|| GroupInner::new(Arc::clone(&self.pool), self.settings.clone()))
     }
 

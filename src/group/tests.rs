@@ -2,12 +2,12 @@
 
 use std::panic::Location;
 
+use super::body::Body;
 use super::settings::GroupSettings;
 use super::state::{GroupInner, State};
 use crate::error::CancelReason;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicBool, Ordering, thread};
-use crate::task::closure::Closure;
 use crate::task::job::TicketHolder;
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
@@ -25,7 +25,7 @@ fn narrow_group(pool: &WorkerPool) -> Group {
 }
 
 fn add(group: &Group, f: impl FnOnce() + Send + 'static) {
-    let _ = group.spawn(|| Closure::new(f), Location::caller());
+    let _ = group.spawn(|_| Body::once(f), Location::caller());
 }
 
 /// Yields to other threads until the condition holds.

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
 
+use super::body::Outcome;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::settings::GroupPolicy;
-use super::state::{GroupInner, Outcome, State, WouldDeadlock};
+use super::state::{GroupInner, State, WouldDeadlock};
 use crate::error::{CancelReason, GroupError};
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
 use crate::task::context::{self, AwaitedId, PoolId};
@@ -149,6 +150,10 @@ impl<R: TaskResult> GroupInner<R> {
         loop {
             self.close_if_cancelled();
             let mut state = self.state.lock();
+            #[cfg(feature = "retry")]
+            if state.delayed.is_some() {
+                self.start_due(&mut state);
+            }
             // In a loop: tasks may have been added while a runner that stopped did not hold the
             // lock.
             while helps && !condition(&state) && self.can_run(&state) {
@@ -208,6 +213,15 @@ impl<R: TaskResult> GroupInner<R> {
         Ok(())
     }
 
+    /// Sleeps until the group has changed or the deadline has passed, unless it is `ready`. May wake
+    /// early.
+    pub(super) fn sleep_unless(&self, ready: impl Fn(&State<R>) -> bool, until: Deadline) {
+        let state = self.state.lock();
+        if !ready(&state) {
+            drop(self.sleep(state, WaitFor::Any, true, until));
+        }
+    }
+
     /// Sleeps until the group has changed or the deadline has passed. May wake early.
     fn sleep<'a>(
         &self,
@@ -217,6 +231,8 @@ impl<R: TaskResult> GroupInner<R> {
         until: Deadline,
     ) -> MutexGuard<'a, State<R>> {
         let (waits_for_any, helpers) = (usize::from(wait_for == WaitFor::Any), usize::from(helps));
+        #[cfg(feature = "retry")]
+        let until = if helps { until.earlier(state.next_due()) } else { until };
         state.change_waiters += waits_for_any;
         state.helpers += helpers;
         state = self.changed.wait_until(state, until.instant());
@@ -229,7 +245,7 @@ impl<R: TaskResult> GroupInner<R> {
 impl<R: TaskResult> State<R> {
     /// Returns `true` if every task that is not done is in one of the lists.
     pub(super) fn can_track_completions(&self) -> bool {
-        self.total - self.done == self.unstarted.len() + self.running.len()
+        self.total - self.done == self.unstarted.len() + self.running.len() + self.delayed()
     }
 
     /// Keeps the order in which tasks end from now on. Returns `false` if tasks are just being
@@ -238,8 +254,10 @@ impl<R: TaskResult> State<R> {
         if self.outcomes.tracks_completions() || !self.can_track_completions() {
             return self.outcomes.tracks_completions();
         }
+        let delayed = self.delayed_tasks();
         let Self { outcomes, unstarted, running, total, .. } = self;
-        let pending: BTreeSet<usize> = running.iter().copied().chain(unstarted.iter().map(|task| task.index)).collect();
+        let started = running.iter().copied().chain(delayed);
+        let pending: BTreeSet<usize> = started.chain(unstarted.iter().map(|task| task.index)).collect();
         outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
         true
     }
@@ -259,6 +277,8 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
         let state = self.state.lock();
         if !state.all_done() {
             needs.worker = self.can_run(&state);
+            #[cfg(feature = "retry")]
+            self.report_delayed(&state, needs);
             needs.end_of(self.id());
         }
     }
@@ -266,7 +286,12 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
     /// Runs one task, as one more runner.
     fn help(self: Arc<Self>) {
         let has_run = Cell::new(false);
-        let state = self.state.lock();
+        #[cfg_attr(not(feature = "retry"), allow(unused_mut, reason = "only retried tasks are delayed"))]
+        let mut state = self.state.lock();
+        #[cfg(feature = "retry")]
+        if state.delayed.is_some() {
+            self.start_due(&mut state);
+        }
         if self.can_run(&state) {
             drop(self.run_unstarted(state, Budget::Unlimited, |_| has_run.replace(true)));
         }

@@ -10,14 +10,24 @@ use crate::time::deadline::Deadline;
 
 /// Blocks until the future is ready or the deadline has passed. The future is dropped then.
 pub(crate) fn block_on<F: Future>(future: F, deadline: Deadline) -> Option<F::Output> {
-    let thread_waker = Arc::new(ThreadWaker::default());
-    let waker = Waker::from(Arc::clone(&thread_waker));
+    block_on_unless(future, &Arc::new(ThreadWaker::default()), || false, deadline)
+}
+
+/// Like [`block_on`], but also returns, without an output, if `is_over` returns `true` after
+/// [`notify`](ThreadWaker::notify).
+pub(super) fn block_on_unless<F: Future>(
+    future: F,
+    thread_waker: &Arc<ThreadWaker>,
+    is_over: impl Fn() -> bool,
+    deadline: Deadline,
+) -> Option<F::Output> {
+    let waker = Waker::from(Arc::clone(thread_waker));
     let mut future = pin!(tokio::task::unconstrained(future));
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return Some(output);
         }
-        if !thread_waker.wait(deadline) {
+        if is_over() || !thread_waker.wait(deadline) {
             return None;
         }
     }
@@ -25,7 +35,7 @@ pub(crate) fn block_on<F: Future>(future: F, deadline: Deadline) -> Option<F::Ou
 
 /// A waker that unblocks the waiting thread.
 #[derive(Default)]
-struct ThreadWaker {
+pub(super) struct ThreadWaker {
     /// Whether the future was woken since its last poll.
     notified: Mutex<bool>,
     /// Notified when `notified` is set.
@@ -33,6 +43,12 @@ struct ThreadWaker {
 }
 
 impl ThreadWaker {
+    /// Wakes the thread.
+    pub(super) fn notify(&self) {
+        *self.notified.lock() = true;
+        self.changed.notify_one();
+    }
+
     /// Waits for a wake-up. Returns `false` if the deadline passed first.
     fn wait(&self, deadline: Deadline) -> bool {
         let mut notified = self.changed.wait_while(self.notified.lock(), deadline, |notified| !notified);
@@ -42,7 +58,6 @@ impl ThreadWaker {
 
 impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
-        *self.notified.lock() = true;
-        self.changed.notify_one();
+        self.notify();
     }
 }

@@ -3,24 +3,21 @@
 //! | submitter, if no submit permit is free | `spawn` | `try_spawn_for` | `try_spawn` |
 //! |---|---|---|---|
 //! | an external thread | waits for a permit | waits at most the timeout | refused |
-//! | a worker of the pool, or the I/O thread | spawned without a permit; the future waits for its run permit on the I/O thread | refused | refused |
+//! | a worker of the pool, or the I/O thread of any pool | spawned without a permit; the future waits for its run permit on the I/O thread | refused | refused |
 //!
 //! The two kinds of permits are explained in `future_task`. A worker does not wait for a submit
 //! permit, because the permit may be held by an output that waits for the worker. The number of
-//! futures without a permit is bounded by what running tasks spawn.
+//! futures without a permit is bounded by what running tasks spawn. The wait of an external thread
+//! with tasks on its stack is in the registry of waits; see `permits`.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
-use super::block_on;
-use super::future_task::{FutureTask, OnOutput, SubmitPermit};
+use super::future_task::{FutureTask, OnOutput};
+use super::permits::{Permits, SubmitPermit};
 use super::thread::IoThread;
 use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::observe::task_info::TaskOutcome;
@@ -68,12 +65,8 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 pub struct Driver {
     pool: Arc<PoolInner>,
     io: Arc<IoThread>,
-    /// One permit for each future that is driven. Never closed.
-    run_permits: Arc<Semaphore>,
-    /// One permit for each task of an external submitter. Never closed.
-    submit_permits: Arc<Semaphore>,
-    /// The number of permits of either kind.
-    limit: usize,
+    /// What limits the futures.
+    permits: Arc<Permits>,
     /// What observers see of the tasks.
     label: Option<Arc<str>>,
 }
@@ -110,15 +103,7 @@ impl Driver {
             0 => Err(DriverError::ZeroInFlight),
             1..=MAX_IN_FLIGHT => {
                 let io = IoThread::of(pool).map_err(DriverError::Start)?;
-                let [run_permits, submit_permits] = [(); 2].map(|()| Arc::new(Semaphore::new(max_in_flight)));
-                Ok(Self {
-                    pool: Arc::clone(pool.inner()),
-                    io,
-                    run_permits,
-                    submit_permits,
-                    limit: max_in_flight,
-                    label: None,
-                })
+                Ok(Self { pool: Arc::clone(pool.inner()), io, permits: Permits::new(max_in_flight), label: None })
             }
             requested => Err(DriverError::TooManyInFlight { requested, limit: MAX_IN_FLIGHT }),
         }
@@ -134,16 +119,23 @@ impl Driver {
     /// Spawns a future and returns a handle to wait for its output.
     ///
     /// If the limit of futures in flight is reached, blocks until one has ended or the pool is
-    /// closed. On a worker of the pool, and inside a future, it does not block: the future is
-    /// spawned, and starts when another has ended. Where this may block, hold no
+    /// closed. On a worker of the pool, and inside a future of any pool, it does not block: the
+    /// future is spawned, and starts when another has ended. Where this may block, hold no
     /// [lock](crate#locks-and-submissions) that the futures take.
+    ///
+    /// If a task of another pool blocks here, and a worker of the pool waits for that task, the
+    /// worker makes the progress that the futures in flight need.
+    ///
+    /// The limit works as a semaphore. If futures in flight await tasks that spawn on the same
+    /// driver and wait for that, they may all wait forever. Use another driver for the inner
+    /// futures.
     ///
     /// [`JoinHandle::cancel`] drops the future on the I/O thread, soon after it returns.
     ///
     /// Joining on a worker holds the worker. If the future awaits a handle of a task of that
     /// worker's pool, the worker runs that task meanwhile; see
-    /// [`JoinHandle`](JoinHandle#waiting-on-a-worker). Work that the future gives to another
-    /// runtime is not seen. Joining a future inside a future returns
+    /// [`JoinHandle`](JoinHandle#waiting-on-a-worker). The same holds if the future waits for its
+    /// start behind such a future. Work that the future gives to another runtime is not seen. Joining a future inside a future returns
     /// [`JoinError::WouldDeadlock`](crate::JoinError): `.await` the handle there.
     ///
     /// # Errors
@@ -223,7 +215,7 @@ impl Driver {
     /// Returns how many futures may be in flight.
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
-        self.limit
+        self.permits.limit()
     }
 
     /// Returns how many futures are in flight: started, and not ended. May be stale when it
@@ -233,7 +225,7 @@ impl Driver {
     /// that spawn.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.limit - self.run_permits.available_permits()
+        self.permits.taken()
     }
 }
 
@@ -264,8 +256,9 @@ impl Driver {
         let queued_at = executor.now_if_timing();
         let Some(id) = executor.admit(location, self.label.as_ref()) else { return Err((Refusal::ShutDown, input)) };
         let (future, on_output) = make(input);
-        let task = FutureTask::new(on_output, Arc::clone(&self.io), self.label.clone(), (id, location, queued_at));
-        task.spawn(future, submit_permit, &self.run_permits, &self.pool);
+        let permits = Arc::clone(&self.permits);
+        let task = FutureTask::new(on_output, (&self.io, permits), self.label.clone(), (id, location, queued_at));
+        task.spawn(future, submit_permit, &self.pool, &self.io);
         Ok(JoinHandle::new(task, Arc::clone(executor)))
     }
 
@@ -281,31 +274,18 @@ impl Driver {
 
     /// Returns a submit permit, or `None` if the caller may spawn without one; see the table above.
     fn acquire_submit_permit(&self, wait_mode: WaitMode) -> Result<Option<SubmitPermit>, Refusal> {
-        if let Ok(permit) = Arc::clone(&self.submit_permits).try_acquire_owned() {
+        if let Some(permit) = self.permits.try_submit() {
             return Ok(Some(permit));
         }
-        let may_wait = !self.io.is_here() && !context::is_worker_of(self.pool.id());
-        match wait_mode {
-            WaitMode::Never => Err(Refusal::Full),
-            WaitMode::Policy if !may_wait => Ok(None),
-            WaitMode::Until(_) if !may_wait => Err(Refusal::Timeout),
-            WaitMode::Policy => self.wait_for_submit_permit(Deadline::NEVER).map(Some),
-            WaitMode::Until(deadline) => self.wait_for_submit_permit(deadline).map(Some),
-        }
-    }
-
-    /// Blocks until there is a submit permit, the pool is closed, or the deadline has passed.
-    fn wait_for_submit_permit(&self, deadline: Deadline) -> Result<SubmitPermit, Refusal> {
-        let mut acquire = pin!(Arc::clone(&self.submit_permits).acquire_owned());
-        let mut closing = pin!(self.pool.shutdown_token.cancelled());
-        let permit_or_closing = poll_fn(|context| match acquire.as_mut().poll(context) {
-            Poll::Ready(permit) => Poll::Ready(permit.ok()),
-            Poll::Pending => closing.as_mut().poll(context).map(|_| None),
-        });
-        match block_on::block_on(permit_or_closing, deadline) {
-            Some(permit) => permit.ok_or(Refusal::ShutDown),
-            None => Err(Refusal::Timeout),
-        }
+        let may_wait = !context::is_io_thread() && !context::is_worker_of(self.pool.id());
+        let deadline = match wait_mode {
+            WaitMode::Never => return Err(Refusal::Full),
+            WaitMode::Policy if !may_wait => return Ok(None),
+            WaitMode::Until(_) if !may_wait => return Err(Refusal::Timeout),
+            WaitMode::Policy => Deadline::NEVER,
+            WaitMode::Until(deadline) => deadline,
+        };
+        self.permits.wait_for_submit(&self.pool.executor, &self.pool.shutdown_token, deadline).map(Some)
     }
 }
 
@@ -327,7 +307,7 @@ impl fmt::Debug for Driver {
         f.debug_struct("Driver")
             .field("label", &self.label)
             .field("in_flight", &self.in_flight())
-            .field("max_in_flight", &self.limit)
+            .field("max_in_flight", &self.max_in_flight())
             .finish_non_exhaustive()
     }
 }

@@ -17,7 +17,7 @@
 //! 3. The I/O thread drops a cancelled future as soon as it is not polling it. This may be after
 //!    the handle returns the cancellation.
 //! 4. A future is driven while it has a *run permit*, which it returns when it was dropped. So run
-//!    permits become free by the I/O thread alone, even if all workers are busy. The task of an
+//!    permits become free by the I/O thread alone, unless the future awaits a task. The task of an
 //!    external submitter also has a *submit permit*, until the output is ready, or, if the output
 //!    needs a worker, until a worker has taken it. So the outputs of external submitters that wait
 //!    for workers are at most as many as the submit permits.
@@ -26,14 +26,15 @@
 //!    moment.
 //! 6. While the future is polled, the task is on the stack of the I/O thread, under the name of its
 //!    cell. So the registry of waits knows what the future waits for, and a worker that waits for
-//!    the task helps with that.
+//!    the task helps with that. The task may also need the end of a future in front of it (see
+//!    `permits`), or of a wait that blocks the I/O thread itself.
 
 use std::future::Future;
 use std::panic::Location;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
+use super::permits::{OutputPermit, Permits, RunPermit, SubmitPermit};
 use super::thread::{CatchUnwind, IoThread};
 use crate::cancel::token::CancelGuard;
 use crate::error::{CancelReason, JoinError};
@@ -42,7 +43,7 @@ use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::task::cell::{CellTask, TaskCell};
-use crate::task::context::GroupId;
+use crate::task::context::{self, AwaitedId, GroupId, ThreadId};
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::{Job, Task};
 use crate::task::join::JoinStatus;
@@ -50,11 +51,6 @@ use crate::task::waits::{self, Needs};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
-
-/// A permit to have one future driven; see rule 4.
-type RunPermit = OwnedSemaphorePermit;
-/// A permit for one task of an external submitter; see rule 4.
-pub(super) type SubmitPermit = OwnedSemaphorePermit;
 
 /// How the output of a future becomes the value of its task.
 pub(crate) struct OnOutput<F, O, T> {
@@ -71,6 +67,8 @@ pub(crate) struct OnOutput<F, O, T> {
 pub(super) struct FutureTask<F, O, T> {
     /// The closure with its stage, or the value; and the waiters.
     cell: TaskCell<Stage<F, O>, T>,
+    /// Whether the future has its run permit. Set once.
+    is_driven: AtomicBool,
     /// Whether the output is ready. Set before the output is put into the cell.
     output_ready: AtomicBool,
     /// See [`OnOutput`].
@@ -82,8 +80,11 @@ pub(super) struct FutureTask<F, O, T> {
     /// Aborts the future; set once that is spawned. The thread that sets it checks under the lock
     /// whether the task was cancelled before.
     abort_handle: Mutex<Option<AbortHandle>>,
-    /// Tells whether a wait would be one of the I/O thread for itself.
-    io: Arc<IoThread>,
+    /// The thread that drives the future. Not a reference to it, which would be kept by an entry in
+    /// the queue, and joins the thread when it is dropped.
+    io_thread: ThreadId,
+    /// The permits of the driver.
+    permits: Arc<Permits>,
 }
 
 /// The content of the cell until it is claimed for good.
@@ -91,7 +92,7 @@ pub(super) enum Stage<F, O> {
     /// The future has not ended.
     InFlight(F),
     /// The future has ended. The submit permit, if there is one, is released by a worker.
-    OutputReady(F, Result<O, Payload>, Option<SubmitPermit>),
+    OutputReady(F, Result<O, Payload>, Option<OutputPermit>),
 }
 
 impl<F, O, T> FutureTask<F, O, T>
@@ -102,14 +103,16 @@ where
 {
     pub(super) fn new(
         on_output: OnOutput<F, O, T>,
-        io: Arc<IoThread>,
+        (io, permits): (&IoThread, Arc<Permits>),
         label: Option<Arc<str>>,
         (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
     ) -> Arc<Self> {
         let OnOutput { f, on_worker, outcome_of } = on_output;
         let cell = TaskCell::new(Stage::InFlight(f), id, location, queued_at);
-        let (output_ready, abort_handle) = (AtomicBool::new(false), Mutex::new(None));
-        Arc::new(Self { cell, output_ready, on_worker, outcome_of, label, abort_handle, io })
+        let [is_driven, output_ready] = [(); 2].map(|()| AtomicBool::new(false));
+        let abort_handle = Mutex::new(None);
+        let io_thread = io.thread_id();
+        Arc::new(Self { cell, is_driven, output_ready, on_worker, outcome_of, label, abort_handle, io_thread, permits })
     }
 
     /// Gives the future to the I/O thread. It waits there for a run permit if none is free.
@@ -117,8 +120,8 @@ where
         self: &Arc<Self>,
         future: Fut,
         submit_permit: Option<SubmitPermit>,
-        run_permits: &Arc<Semaphore>,
         pool: &Arc<PoolInner>,
+        io: &Arc<IoThread>,
     ) where
         Fut: Future<Output = O> + Send + 'static,
     {
@@ -129,10 +132,11 @@ where
                 task.cancel(CancelReason::ShutDown, &executor);
             }
         });
-        let future = CatchUnwind::new(future, &pool.executor, self.cell.group_id());
-        let run_permit = Arc::clone(run_permits).try_acquire_owned().map_err(|_| Arc::clone(run_permits));
-        let driven = Arc::clone(self).drive(future, submit_permit, run_permit, guard, Arc::clone(pool));
-        let handle = self.io.spawn(driven);
+        let future = CatchUnwind::new(future, &pool.executor, self.cell.group_id(), self.permits.item());
+        let run_permit = self.permits.try_run();
+        let owners = (Arc::clone(pool), Arc::clone(io));
+        let driven = Arc::clone(self).drive(future, submit_permit, run_permit, guard, owners);
+        let handle = io.spawn(driven);
         let mut abort_handle = self.abort_handle.lock();
         if self.cell.is_done() {
             handle.abort(); // the task was cancelled before there was a handle to abort it by
@@ -146,16 +150,18 @@ where
         self: Arc<Self>,
         future: CatchUnwind<Fut>,
         submit_permit: Option<SubmitPermit>,
-        run_permit: Result<RunPermit, Arc<Semaphore>>,
+        run_permit: Option<RunPermit>,
         guard: CancelGuard,
-        pool: Arc<PoolInner>,
+        (pool, _io): (Arc<PoolInner>, Arc<IoThread>),
     ) where
         Fut: Future<Output = O> + Send + 'static,
     {
         let run_permit = match run_permit {
-            Ok(run_permit) => run_permit,
-            Err(run_permits) => run_permits.acquire_owned().await.expect("the semaphore is never closed"),
+            Some(run_permit) => run_permit,
+            None => self.permits.run().await,
         };
+        // Only a hint, for what a wait needs: relaxed.
+        self.is_driven.store(true, Ordering::Relaxed);
         let output = future.await;
         drop((guard, run_permit));
         self.on_output_ready(output, submit_permit, &pool);
@@ -177,9 +183,18 @@ where
         // ORDERING: Release pairs with the Acquire of `is_output_ready`; for waiters, the lock of
         // `put_back` orders it.
         self.output_ready.store(true, Ordering::Release);
-        self.cell.put_back(Stage::OutputReady(f, output, submit_permit));
+        let put = |permit| self.cell.put_back(Stage::OutputReady(f, output, permit));
+        let has_permit = submit_permit.is_some();
+        match submit_permit {
+            Some(permit) => {
+                let task = Arc::downgrade(&self);
+                self.permits.list_output(permit, task, |permit| put(Some(permit)));
+            }
+            None => put(None),
+        }
         if on_worker {
-            waits::notify_change(self.cell.group_id().into(), pool.id());
+            let of_permits = has_permit.then(|| self.permits.id());
+            waits::notify_change([self.cell.group_id().into()].into_iter().chain(of_permits), pool.id());
             pool.push_unbounded(Job::Task(self));
         } else {
             self.run(&pool.executor);
@@ -203,6 +218,11 @@ where
 }
 
 impl<F, O, T> FutureTask<F, O, T> {
+    /// Returns `true` on the I/O thread.
+    fn is_here(&self) -> bool {
+        self.io_thread == context::thread_id()
+    }
+
     fn is_output_ready(&self) -> bool {
         // ORDERING: see `on_output_ready`.
         self.output_ready.load(Ordering::Acquire)
@@ -235,9 +255,16 @@ where
         });
     }
 
+    fn is_finished(&self) -> bool {
+        self.cell.is_done()
+    }
+
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         executor.enter(GroupId::NONE, |counters| {
-            let Some(stage) = self.cell.claim() else { return false };
+            let Some(mut stage) = self.cell.claim() else { return false };
+            if let Stage::OutputReady(.., permit) = &mut stage {
+                drop(permit.take()); // the destructors of the user may wait for it
+            }
             nesting::discard(stage);
             executor.cancelled(counters, &self.meta().info, reason);
             self.cell.complete(Err(JoinError::Cancelled(reason)));
@@ -272,11 +299,11 @@ where
 
     /// Waits for the outcome, except on the I/O thread, which would wait for itself.
     fn wait(&self, deadline: Deadline) -> bool {
-        if self.io.is_here() { self.cell.is_done() } else { self.cell.wait(deadline) }
+        if self.is_here() { self.cell.is_done() } else { self.cell.wait(deadline) }
     }
 
     fn may_sleep(&self) -> bool {
-        !self.io.is_here()
+        !self.is_here()
     }
 
     fn report_needs(&self, needs: &mut Needs) {
@@ -284,8 +311,22 @@ where
         self.cell.report_needs(needs, |needs| match (is_output_ready, wants_worker) {
             (true, true) => needs.worker = true,
             (true, false) => {} // the I/O thread is about to run it
-            (false, _) => needs.end_of(self.cell.group_id()),
+            (false, _) => {
+                needs.end_of(self.cell.group_id());
+                needs.possible_end_of(self.io_thread);
+                if !self.is_driven.load(Ordering::Relaxed) {
+                    needs.possible_end_of(self.permits.id());
+                }
+            }
         });
+    }
+
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        if self.is_output_ready() {
+            return Vec::new();
+        }
+        let permits = (!self.is_driven.load(Ordering::Relaxed)).then(|| self.permits.id());
+        permits.into_iter().chain([self.io_thread.into()]).collect()
     }
 
     fn help(&self, executor: &Executor) {

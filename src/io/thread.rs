@@ -21,7 +21,7 @@ use crate::error::panic::TaskPanic;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, AtomicBool, Ordering, Weak, thread};
-use crate::task::context::GroupId;
+use crate::task::context::{self, GroupId, ThreadId};
 use crate::task::executor::Executor;
 use crate::task::tracker::Reported;
 use crate::time::deadline::Deadline;
@@ -30,6 +30,8 @@ use crate::unwind::{self, Payload};
 /// The thread that drives the futures of one pool.
 pub(crate) struct IoThread {
     runtime: Handle,
+    /// The id of the thread.
+    id: ThreadId,
     /// The executor of the pool.
     executor: Arc<Executor>,
     /// Dropped to end the runtime. `None` only in the destructor.
@@ -77,14 +79,17 @@ impl IoThread {
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = Arc::new(AtomicBool::new(false));
         let end = End { ended: Arc::clone(&ended), executor: Arc::clone(executor) };
+        let id = ThreadId::new();
         let thread = thread::Builder::new().name(name).spawn(move || {
             let _end = end;
+            context::set_io_thread(id);
             let _ = runtime.block_on(stopped);
             // Name look-ups run on other threads of the runtime, and may take any time, so do not
             // wait for them.
             runtime.shutdown_background();
         })?;
-        Ok(Self { runtime: handle, executor: Arc::clone(executor), stop: Some(stop), thread: Some(thread), ended })
+        let executor = Arc::clone(executor);
+        Ok(Self { runtime: handle, id, executor, stop: Some(stop), thread: Some(thread), ended })
     }
 
     /// Returns the runtime, for libraries that spawn by themselves. The pool does not count those
@@ -92,6 +97,11 @@ impl IoThread {
     #[allow(dead_code, reason = "not every feature needs it")]
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    /// Returns the id of the thread.
+    pub(super) fn thread_id(&self) -> ThreadId {
+        self.id
     }
 
     /// Returns `true` if the calling thread is the I/O thread.
@@ -122,7 +132,7 @@ impl IoThread {
         }
         let location = Location::caller();
         let (answer, answered) = oneshot::channel();
-        let contained = CatchUnwind::new(future, &self.executor, GroupId::NONE);
+        let contained = CatchUnwind::new(future, &self.executor, GroupId::NONE, 0);
         let abort_handle = self.spawn(async move {
             let _ = answer.send(contained.await).map_err(unwind::discard);
         });
@@ -177,11 +187,13 @@ pub(super) struct CatchUnwind<F> {
     executor: Arc<Executor>,
     /// The identity of the task on the stack of the I/O thread; zero if the future is not a task.
     group: GroupId,
+    /// The item of its frame: its driver, or zero.
+    item: usize,
 }
 
 impl<F> CatchUnwind<F> {
-    pub(super) fn new(future: F, executor: &Arc<Executor>, group: GroupId) -> Self {
-        Self { future: Some(Box::pin(future)), executor: Arc::clone(executor), group }
+    pub(super) fn new(future: F, executor: &Arc<Executor>, group: GroupId, item: usize) -> Self {
+        Self { future: Some(Box::pin(future)), executor: Arc::clone(executor), group, item }
     }
 }
 
@@ -189,21 +201,30 @@ impl<F: Future> Future for CatchUnwind<F> {
     type Output = Result<F::Output, Payload>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { future, executor, group } = &mut *self;
+        let Self { future, executor, group, item } = &mut *self;
         let inner = future.as_mut().expect("a future is not polled after it returned `Ready`");
-        let output = match executor.enter(*group, |_| unwind::catch(|| inner.as_mut().poll(context))) {
+        let polled = within(executor, (*group, *item), || unwind::catch(|| inner.as_mut().poll(context)));
+        let output = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => Err(payload),
         };
-        executor.enter(*group, |_| unwind::discard(future.take()));
+        within(executor, (*group, *item), || unwind::discard(future.take()));
         Poll::Ready(output)
     }
+}
+
+/// Calls `f` with the task of a future on this thread's stack.
+fn within<T>(executor: &Executor, (group, item): (GroupId, usize), f: impl FnOnce() -> T) -> T {
+    executor.enter(group, |_| {
+        context::set_item(item);
+        f()
+    })
 }
 
 impl<F> Drop for CatchUnwind<F> {
     fn drop(&mut self) {
         let future = self.future.take();
-        self.executor.enter(self.group, |_| unwind::discard(future));
+        within(&self.executor, (self.group, self.item), || unwind::discard(future));
     }
 }

@@ -21,9 +21,16 @@ use super::worker_pool::WorkerPool;
 /// So a process whose `main` returns after such a report ends, and the stuck task ends with it. A
 /// task that was left behind and does end is counted like any other, and its worker leaves.
 ///
-/// Calls that ask for more time still wait: another `shutdown_timeout` up to its own limit, and the
-/// waits for the tasks themselves. Those are [`JoinHandle::join`](crate::JoinHandle::join),
-/// [`wait_idle`](Self::wait_idle), the end of a [scope](Self::scope), and the like.
+/// The waits for the tasks themselves still wait for them. Those are
+/// [`JoinHandle::join`](crate::JoinHandle::join), the waits of groups, the end of a
+/// [scope](Self::scope), and [`wait_idle`](Self::wait_idle). A `shutdown_timeout` after a
+/// `shutdown_now` waits up to its own limit; after another `shutdown_timeout` it returns at once.
+///
+/// The waits of an event bus and of a NATS worker without a limit end with the report of a
+/// `shutdown_timeout`: [`EventBus::wait_idle`](crate::events::EventBus::wait_idle),
+/// [`Receipt::wait`](crate::events::Receipt::wait),
+/// [`Subscription::unsubscribe`](crate::events::Subscription::unsubscribe), and a
+/// [run](crate::nats::Worker::run) without a drain timeout. With a limit, they keep that.
 ///
 /// # Async code
 ///

@@ -1,7 +1,7 @@
 //! The pool: worker threads, one queue and timers.
 //!
-//! Users see `worker_pool`, `builder`, `submit`, `overflow`, `spawn_async`, `timers`, `ending` and
-//! `wait_async`. The workers share `inner`.
+//! Users see `worker_pool`, `builder`, `submit`, `task_builder`, `overflow`, `spawn_async`, `timers`,
+//! `ending` and `wait_async`. The workers share `inner`.
 
 pub(crate) mod builder;
 pub(crate) mod ending;
@@ -12,6 +12,7 @@ pub(crate) mod queue_room;
 pub(crate) mod shutdown;
 pub(crate) mod spawn_async;
 pub(crate) mod submit;
+pub(crate) mod task_builder;
 pub(crate) mod timers;
 pub(crate) mod wait_async;
 pub(crate) mod worker;

@@ -31,7 +31,7 @@ impl QueueRoom {
         let target: Arc<dyn Awaited> = Arc::new(self);
         let sleep = |wait: &Wait, until: Option<Instant>| {
             let job = left.take().expect("the job is here until it is pushed or refused");
-            let pushed = queue.push_unless(job, Deadline::NEVER.earlier(until), || wait.is_notified());
+            let pushed = push_registered(&queue, job, wait, until);
             let is_over = !matches!(pushed, Err(PushError::Timeout(_)));
             left = pushed.err().map(|(PushError::Timeout(job) | PushError::Closed(job))| job);
             is_over
@@ -41,6 +41,17 @@ impl QueueRoom {
             Err(Refused) => unreachable!("an open wait is not refused"),
         }
     }
+}
+
+/// Pushes a job unless the wait is notified or the time has passed. Then the job is in a timeout.
+fn push_registered(queue: &Queue<Job>, job: Job, wait: &Wait, until: Option<Instant>) -> Result<(), PushError<Job>> {
+    // Called after each failed attempt to push: the queue may have had room when the wait was
+    // registered, and another thread may have taken it.
+    let should_stop = || {
+        wait.notify_helpers();
+        wait.is_notified()
+    };
+    queue.push_unless(job, Deadline::NEVER.earlier(until), should_stop)
 }
 
 impl Awaited for QueueRoom {
@@ -67,5 +78,40 @@ impl Awaited for QueueRoom {
 
     fn wake_waiters(&self) {
         self.queue.wake_pushers();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::worker_pool::WorkerPool;
+    use crate::sync::thread;
+    use crate::task::waits::Next;
+    use std::panic::Location;
+    use std::time::Duration;
+
+    /// Fault 286.
+    #[test]
+    fn a_waiter_whose_room_is_taken_after_it_was_registered_is_helped() {
+        let pool = || Arc::new(WorkerPool::builder().workers(1).queue_capacity(1).build().expect("a thread"));
+        let (home, abroad) = (pool(), pool());
+        let (inner, far) = (Arc::clone(&home), Arc::clone(&abroad));
+        let submits = move || {
+            let pool = inner.inner();
+            // The only worker of the pool waits for this task.
+            while waits::sleeping_workers(pool.id()) == 0 {
+                thread::yield_now();
+            }
+            let target: Arc<dyn Awaited> = Arc::new(pool.queue_room());
+            let Ok(Next::Sleep(wait, _)) = waits::register(target, Kind::Open) else { panic!("it cannot help") };
+            inner.try_execute(|| ()).expect("there was room until now");
+            let location = Location::caller();
+            let id = pool.executor.admit(location, None).expect("the pool is open");
+            let until = Instant::now() + Duration::from_secs(60);
+            push_registered(&pool.queue, Job::closure(|| (), id, location, None), &wait, Some(until)).is_ok()
+        };
+        let waits = home.spawn(move || far.spawn(submits).expect("there is room").join()).expect("there is room");
+        assert!(waits.join().expect("no panic").expect("no panic"), "the worker has not made room");
+        home.wait_idle();
     }
 }

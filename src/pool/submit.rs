@@ -279,11 +279,23 @@ impl PoolInner {
         location: &'static Location<'static>,
         make: impl FnOnce(TaskId) -> Job,
     ) -> Result<(), (Refusal, Option<Job>)> {
-        let Some(id) = self.executor.admit(location, None) else { return Err((Refusal::ShutDown, None)) };
+        self.submit_labelled(wait_mode, location, None, make)
+    }
+
+    /// Like [`submit`](Self::submit), for a task with a label.
+    #[inline]
+    pub(crate) fn submit_labelled(
+        &self,
+        wait_mode: WaitMode,
+        location: &'static Location<'static>,
+        label: Option<&Arc<str>>,
+        make: impl FnOnce(TaskId) -> Job,
+    ) -> Result<(), (Refusal, Option<Job>)> {
+        let Some(id) = self.executor.admit(location, label) else { return Err((Refusal::ShutDown, None)) };
         failpoint::hit(Failpoint::Admitted);
         let Err(job) = self.queue.try_push(make(id)) else { return Ok(()) };
         self.push_overflowing(job, wait_mode).map_err(|(refusal, job)| {
-            self.executor.refuse(&TaskInfo { id, location, label: None });
+            self.executor.refuse(&TaskInfo { id, location, label });
             (refusal, Some(job))
         })
     }

@@ -6,20 +6,21 @@
 
 use std::io;
 use std::panic::Location;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::worker_pool::WorkerPool;
 use crate::error::TimerError;
 use crate::observe::task_info::TaskInfo;
 use crate::sync::Arc;
-use crate::sync::thread_name::thread_name;
-use crate::task::cell::TaskCell;
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
+use crate::timer::delayed::DelayedTask;
 use crate::timer::handle::TimerHandle;
+use crate::timer::period::Period;
 use crate::timer::periodic::Periodic;
 use crate::timer::schedule::Schedule;
 use crate::timer::thread::{TimerRefused, TimerThread};
+use crate::timer::tick::TickResult;
 
 /// # Timers
 ///
@@ -66,37 +67,98 @@ impl WorkerPool {
     where
         F: FnOnce() + Send + 'static,
     {
-        let location = Location::caller();
-        let timers = match self.timers() {
-            Ok(timers) => timers,
-            Err(source) => return Err(TimerError::no_thread(source, f)),
-        };
-        let executor = &self.inner().executor;
-        let due = Deadline::after_instant(timers.clock().now(), delay);
-        let Some(id) = executor.admit(location, None) else { return Err(TimerError::shut_down(f)) };
-        let task = Arc::new(TaskCell::new(f, id, location, None));
-        match timers.insert(due, Arc::clone(&task) as _) {
-            Ok(place) => {
-                let handle = JoinHandle::new(task, Arc::clone(executor));
-                Ok(TimerHandle::once(handle, place, Arc::clone(timers), Arc::clone(executor)))
-            }
-            Err(refusal) => {
-                executor.refuse(&TaskInfo { id, location, label: None });
-                Err(timer_error(refusal, task.withdraw()))
-            }
-        }
+        self.set_timer(Due::After(delay), f, Location::caller())
+    }
+
+    /// Like [`execute_after`](Self::execute_after), but at a point in time. A time in the past is now.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`execute_after`](Self::execute_after).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let (sender, receiver) = channel();
+    /// let due = Instant::now() + Duration::from_millis(20);
+    /// pool.execute_at(due, move || sender.send(Instant::now()).unwrap())?;
+    /// assert!(receiver.recv()? >= due);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn execute_at<F>(&self, due: Instant, f: F) -> Result<TimerHandle, TimerError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.set_timer(Due::At(due), f, Location::caller())
+    }
+
+    /// Spawns a task that starts after `delay`, and returns the handle for its result.
+    ///
+    /// The task is accepted now and counts as queued while it waits, so
+    /// [`wait_idle`](Self::wait_idle) waits for it. `Duration::MAX` means never. Never blocks.
+    ///
+    /// [`cancel`](JoinHandle::cancel) ends the delay at once, and drops the closure.
+    /// [`join`](JoinHandle::join) waits out the delay. On a worker of the pool it then runs the task
+    /// itself if no other worker does, so a pool of one worker is enough. Dropping the handle detaches
+    /// the task, which still runs.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`execute_after`](Self::execute_after).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let soon = pool.spawn_after(Duration::from_millis(20), || 6 * 7)?;
+    /// let late = pool.spawn_after(Duration::from_secs(3_600), || 6 * 9)?;
+    /// assert_eq!(soon.join()?, 42);
+    /// assert!(late.cancel()); // it never runs, and its closure is gone
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_after<F, T>(&self, delay: Duration, f: F) -> Result<JoinHandle<T>, TimerError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.set_task(Due::After(delay), f, Location::caller())
+    }
+
+    /// Like [`spawn_after`](Self::spawn_after), but at a point in time. A time in the past is now.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`execute_after`](Self::execute_after).
+    #[track_caller]
+    pub fn spawn_at<F, T>(&self, due: Instant, f: F) -> Result<JoinHandle<T>, TimerError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.set_task(Due::At(due), f, Location::caller())
     }
 
     /// Runs a closure on a worker repeatedly at a fixed rate: first after one `period`, then at
-    /// every multiple of it.
+    /// every multiple of it. A [`Period`] can set the first run to another time, such as at once.
     ///
     /// Runs of one timer never overlap. Multiples that pass while the timer runs, while it waits
     /// for a worker, or while the machine sleeps, are skipped. A late timer makes at most one run
     /// to catch up, never a burst, and the next run is at a multiple again.
     ///
     /// Each run is a task of its own, submitted when a worker takes it: between two runs the pool
-    /// may be idle. A panic is contained like that of any task, and the timer continues. It ends by
-    /// [`TimerHandle::cancel`] or with the pool. `Duration::MAX` means never.
+    /// may be idle. A panic is contained like that of any task, and the timer continues.
+    ///
+    /// The timer ends by [`TimerHandle::cancel`], with the pool, or when the closure returns
+    /// [`ControlFlow::Break`](std::ops::ControlFlow::Break). A closure that returns `()` never ends
+    /// it. A period of `Duration::MAX` means never.
     ///
     /// # Errors
     ///
@@ -118,12 +180,34 @@ impl WorkerPool {
     /// assert!(pool.execute_every(Duration::ZERO, || ()).unwrap_err().is_zero_period());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// A timer that runs at once, and ends itself:
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use std::sync::mpsc::channel;
+    /// use std::time::Duration;
+    /// use workcrew::Period;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let (sender, ticks) = channel();
+    /// let mut left = 3;
+    /// pool.execute_every(Period::new(Duration::from_millis(2)).at_once(), move || {
+    ///     left -= 1;
+    ///     sender.send(left).unwrap();
+    ///     if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    /// })?;
+    /// assert_eq!(ticks.iter().collect::<Vec<_>>(), [2, 1, 0]); // the closure is gone after its last run
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[track_caller]
-    pub fn execute_every<F>(&self, period: Duration, f: F) -> Result<TimerHandle, TimerError<F>>
+    pub fn execute_every<F, R>(&self, period: impl Into<Period>, f: F) -> Result<TimerHandle, TimerError<F>>
     where
-        F: FnMut() + Send + 'static,
+        F: FnMut() -> R + Send + 'static,
+        R: TickResult,
     {
-        self.repeat(Schedule::FixedRate(period), f, Location::caller())
+        let period = period.into();
+        self.repeat(Schedule::FixedRate(period.distance()), period, f, Location::caller())
     }
 
     /// Like [`execute_every`](Self::execute_every), but `delay` is the time from the end of one run
@@ -134,41 +218,93 @@ impl WorkerPool {
     /// [`TimerError`] with the closure, if the delay is zero, and as for
     /// [`execute_after`](Self::execute_after).
     #[track_caller]
-    pub fn execute_with_fixed_delay<F>(&self, delay: Duration, f: F) -> Result<TimerHandle, TimerError<F>>
+    pub fn execute_with_fixed_delay<F, R>(&self, delay: impl Into<Period>, f: F) -> Result<TimerHandle, TimerError<F>>
     where
-        F: FnMut() + Send + 'static,
+        F: FnMut() -> R + Send + 'static,
+        R: TickResult,
     {
-        self.repeat(Schedule::FixedDelay(delay), f, Location::caller())
+        let period = delay.into();
+        self.repeat(Schedule::FixedDelay(period.distance()), period, f, Location::caller())
+    }
+
+    /// Sets a delayed task without a result.
+    fn set_timer<F>(&self, due: Due, f: F, location: &'static Location<'static>) -> Result<TimerHandle, TimerError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let task = self.set_task(due, f, location)?;
+        Ok(TimerHandle::once(task, Arc::clone(&self.inner().executor)))
+    }
+
+    /// Sets a delayed task.
+    fn set_task<F, T>(
+        &self,
+        due: Due,
+        f: F,
+        location: &'static Location<'static>,
+    ) -> Result<JoinHandle<T>, TimerError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let timers = match self.timers() {
+            Ok(timers) => timers,
+            Err(source) => return Err(TimerError::no_thread(source, f)),
+        };
+        let executor = &self.inner().executor;
+        let due = match due {
+            Due::After(delay) => Deadline::after_instant(timers.clock().now(), delay),
+            Due::At(instant) => Deadline::at(instant),
+        };
+        let Some(id) = executor.admit(location, None) else { return Err(TimerError::shut_down(f)) };
+        match DelayedTask::set(f, due, (id, location), timers) {
+            Ok(task) => Ok(JoinHandle::new(task, Arc::clone(executor))),
+            Err((refusal, f)) => {
+                executor.refuse(&TaskInfo { id, location, label: None });
+                Err(timer_error(refusal, f))
+            }
+        }
     }
 
     /// Starts a periodic timer.
-    fn repeat<F>(
+    fn repeat<F, R>(
         &self,
         schedule: Schedule,
+        period: Period,
         f: F,
         location: &'static Location<'static>,
     ) -> Result<TimerHandle, TimerError<F>>
     where
-        F: FnMut() + Send + 'static,
+        F: FnMut() -> R + Send + 'static,
+        R: TickResult,
     {
-        if schedule.is_zero() {
+        if schedule.distance().is_zero() {
             return Err(TimerError::zero_period(f));
         }
-        match self.timers() {
-            Err(source) => Err(TimerError::no_thread(source, f)),
-            Ok(timers) => match Periodic::set(f, schedule, location, timers) {
-                Ok(timer) => Ok(TimerHandle::periodic(timer, Arc::clone(&self.inner().executor))),
-                Err((refusal, f)) => Err(timer_error(refusal, f)),
-            },
+        let timers = match self.timers() {
+            Ok(timers) => timers,
+            Err(source) => return Err(TimerError::no_thread(source, f)),
+        };
+        let first = period.first(timers.clock().now());
+        match Periodic::set(f, (schedule, first), location, timers) {
+            Ok(timer) => Ok(TimerHandle::periodic(timer, Arc::clone(&self.inner().executor))),
+            Err((refusal, f)) => Err(timer_error(refusal, f)),
         }
     }
 
     /// Returns the timers of the pool. Starts their thread if it is not running.
     pub(crate) fn timers(&self) -> io::Result<&Arc<TimerThread>> {
         let timers = &self.inner().timers;
-        timers.start(|| thread_name(self.thread_name(), "timer"))?;
+        timers.start_named()?;
         Ok(timers)
     }
+}
+
+/// When a delayed task is due.
+#[derive(Clone, Copy)]
+enum Due {
+    After(Duration),
+    At(Instant),
 }
 
 /// Returns the error for a closure that the timer thread refused.

@@ -14,6 +14,7 @@ use super::worker::{self, WorkerSettings};
 use crate::error::BuildError;
 use crate::observe::metrics::Metrics;
 use crate::observe::task_info::RunningTask;
+use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, Weak};
 use crate::task::context;
 use crate::task::idle;
@@ -92,6 +93,11 @@ impl WorkerPool {
     /// retry, count as queued.
     ///
     /// The result may be stale when it returns, if other threads submit tasks.
+    ///
+    /// It waits for the tasks themselves, also for those that a
+    /// [timed shutdown](Self::shutdown_timeout) left behind, so after one it may block forever. To
+    /// give those tasks a limit, call [`wait_idle_timeout`](Self::wait_idle_timeout). The waits of
+    /// an [event bus](crate::events::EventBus::wait_idle) differ: they do not wait for such tasks.
     ///
     /// # Panics
     ///
@@ -262,6 +268,7 @@ impl WeakWorkerPool {
 impl WorkerPool {
     /// Creates a pool from its inside.
     pub(crate) fn assemble(inner: Arc<PoolInner>, settings: PoolSettings) -> Self {
+        inner.timers.set_name(thread_name(&settings.workers.thread_name, "timer"));
         Self { owner: Arc::new(Owner { inner: Arc::clone(&inner), settings }), inner }
     }
 
@@ -271,6 +278,7 @@ impl WorkerPool {
     }
 
     /// Returns the first part of the names of the pool's threads.
+    #[cfg(any(feature = "events", feature = "driver"))]
     pub(crate) fn thread_name(&self) -> &str {
         &self.owner.settings.workers.thread_name
     }

@@ -6,6 +6,7 @@
 mod attempts;
 mod budget;
 mod task;
+mod group_task;
 mod error;
 mod policy;
 #[cfg(test)]

@@ -213,7 +213,7 @@ where
                 *timer = Some(key);
                 self.cell.put_back(body);
                 drop(timer);
-                waits::notify_change(self.cell.group_id().into(), executor.pool_id);
+                waits::notify_change([self.cell.group_id().into()], executor.pool_id);
                 // A cancel that found the closure running has left the rest to this thread.
                 if let Some(reason) = self.token.reason()
                     && let Some(body) = self.claim()

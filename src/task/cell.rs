@@ -317,6 +317,11 @@ pub(crate) trait CellTask: Task {
         true
     }
 
+    /// See [`Watched::related_ids`].
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        Vec::new()
+    }
+
     /// See [`Watched::report_needs`].
     fn report_needs(&self, needs: &mut Needs) {
         self.cell().report_needs(needs, |needs| needs.worker = true);
@@ -373,6 +378,10 @@ impl<C: CellTask> JoinTarget<C::Output> for C {
 impl<C: CellTask> Watched for C {
     fn awaited_id(&self) -> AwaitedId {
         self.cell().group_id().into()
+    }
+
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        CellTask::related_ids(self)
     }
 
     fn report_needs(&self, needs: &mut Needs) {

@@ -60,6 +60,14 @@ impl GroupId {
     }
 }
 
+impl ThreadId {
+    /// Returns a new id, for a thread that is about to start.
+    #[cfg(feature = "driver")]
+    pub(crate) fn new() -> Self {
+        Self(next_id())
+    }
+}
+
 impl AwaitedId {
     /// Stands for everything that may be waited for, where the needs are not known beforehand.
     pub(crate) const ANYTHING: Self = Self(0);
@@ -70,7 +78,7 @@ impl AwaitedId {
     }
 
     /// Returns the id of an item; see [`set_item`].
-    #[cfg(feature = "events")]
+    #[cfg(any(feature = "events", feature = "driver"))]
     pub(crate) fn of_item(item: usize) -> Self {
         Self(item as u64)
     }
@@ -114,9 +122,9 @@ struct Frame {
     pool: PoolId,
     /// What the task belongs to. [`GroupId::NONE`] for a task that cannot be waited for.
     group: GroupId,
-    /// The item of its group that the task handles, or zero. The group decides what stands for an
-    /// item.
-    #[cfg(feature = "events")]
+    /// The item of its group that the task handles, or that it belongs to; zero for none. The group
+    /// decides what stands for an item.
+    #[cfg(any(feature = "events", feature = "driver"))]
     item: usize,
 }
 
@@ -136,6 +144,9 @@ thread_local! {
     static LAST_POOL: Cell<PoolId> = const { Cell::new(PoolId::NONE) };
     /// The id of this thread; zero until first used. Has no destructor either.
     static THREAD: Cell<ThreadId> = const { Cell::new(ThreadId(0)) };
+    /// Whether this thread drives the futures of a pool. Has no destructor either.
+    #[cfg(feature = "driver")]
+    static IS_IO_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Makes this thread a worker of `pool`, until [`clear_worker`].
@@ -150,6 +161,19 @@ pub(crate) fn set_worker(pool: PoolId, counters: Arc<WorkerCounters>) {
 pub(crate) fn clear_worker() {
     let worker = CONTEXT.try_with(|context| context.worker.take());
     drop(worker);
+}
+
+/// Makes this thread one that drives the futures of a pool, with an id that other threads know.
+#[cfg(feature = "driver")]
+pub(crate) fn set_io_thread(id: ThreadId) {
+    THREAD.with(|thread| thread.set(id));
+    IS_IO_THREAD.with(|is_io_thread| is_io_thread.set(true));
+}
+
+/// Returns `true` if this thread drives the futures of any pool.
+#[cfg(feature = "driver")]
+pub(crate) fn is_io_thread() -> bool {
+    IS_IO_THREAD.with(Cell::get)
 }
 
 /// Returns `true` if this thread is a worker of `pool`.
@@ -183,8 +207,8 @@ pub(crate) fn is_member_of(group: GroupId) -> bool {
     any_frame(|frame| frame.group == group)
 }
 
-/// Sets the item that the innermost task on this thread's stack handles; zero stands for none.
-#[cfg(feature = "events")]
+/// Sets the item of the innermost task on this thread's stack; zero stands for none.
+#[cfg(any(feature = "events", feature = "driver"))]
 pub(crate) fn set_item(item: usize) {
     let _ = CONTEXT.try_with(|context| {
         if let Some(innermost) = context.frames.borrow_mut().last_mut() {
@@ -243,7 +267,7 @@ pub(crate) fn stack() -> Stack {
         let frames = context.frames.borrow();
         let of_frame = |frame: &Frame| [AwaitedId::from(frame.pool), AwaitedId::from(frame.group)];
         let mut names: Vec<AwaitedId> = frames.iter().flat_map(of_frame).collect();
-        #[cfg(feature = "events")]
+        #[cfg(any(feature = "events", feature = "driver"))]
         names.extend(frames.iter().map(|frame| AwaitedId::of_item(frame.item)));
         names.push(thread.into());
         names.sort_unstable();
@@ -283,7 +307,7 @@ pub(crate) fn with_frame<T>(pool: PoolId, group: GroupId, f: impl FnOnce(Option<
         frames.push(Frame {
             pool,
             group,
-            #[cfg(feature = "events")]
+            #[cfg(any(feature = "events", feature = "driver"))]
             item: 0,
         });
         drop(frames);

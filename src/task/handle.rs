@@ -231,6 +231,10 @@ impl Awaited for AwaitedTask {
         self.task.awaited_id()
     }
 
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        self.task.related_ids()
+    }
+
     fn pool(&self) -> PoolId {
         self.executor.pool_id
     }

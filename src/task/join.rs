@@ -55,6 +55,10 @@ pub(crate) trait Watched: Send + Sync {
     /// Returns the id under which the task is found on stacks and among the things waited for.
     fn awaited_id(&self) -> AwaitedId;
 
+    /// Returns the ids of other things whose end the task may need; see
+    /// [`Awaited::related_ids`](crate::task::waits::Awaited::related_ids).
+    fn related_ids(&self) -> Vec<AwaitedId>;
+
     /// Adds what the task needs to complete; see
     /// [`Awaited::report_needs`](crate::task::waits::Awaited::report_needs).
     fn report_needs(&self, needs: &mut Needs);

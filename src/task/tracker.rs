@@ -35,7 +35,8 @@
 //! | `LeftRunning` | `shutdown_now` that found a task running | yes | no | no | no |
 //! | `LeftBehind` | `shutdown_timeout` that left a task or a worker behind | no | no | no | no |
 //!
-//! The waits of an event bus without a limit behave like `shutdown_timeout`. If a task of the pool
+//! The waits of an event bus, and a NATS worker's run, behave like `shutdown_timeout` where they
+//! have no limit. If a task of the pool
 //! calls `shutdown_timeout`, it does not wait and raises nothing.
 //!
 //! # Races

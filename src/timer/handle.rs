@@ -3,8 +3,6 @@
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use super::heap::TimerKey;
-use super::thread::TimerThread;
 use crate::error::CancelReason;
 use crate::sync::Arc;
 use crate::task::executor::Executor;
@@ -14,7 +12,7 @@ use crate::task::job::Task;
 /// A handle that cancels a timer.
 ///
 /// It is returned by [`execute_after`](crate::WorkerPool::execute_after),
-/// [`execute_every`](crate::WorkerPool::execute_every) and
+/// [`execute_at`](crate::WorkerPool::execute_at), [`execute_every`](crate::WorkerPool::execute_every) and
 /// [`execute_with_fixed_delay`](crate::WorkerPool::execute_with_fixed_delay). Dropping the handle
 /// detaches the timer, which goes on.
 ///
@@ -39,7 +37,7 @@ pub struct TimerHandle {
 /// The kind of a timer.
 enum Kind {
     /// A delayed task.
-    Once { task: JoinHandle<()>, key: TimerKey, timers: Arc<TimerThread> },
+    Once(JoinHandle<()>),
     /// A closure that runs repeatedly.
     Periodic(Arc<dyn Repeating>),
 }
@@ -51,8 +49,8 @@ pub(crate) trait Repeating: Task {
 }
 
 impl TimerHandle {
-    pub(crate) fn once(task: JoinHandle<()>, key: TimerKey, timers: Arc<TimerThread>, executor: Arc<Executor>) -> Self {
-        Self { kind: Kind::Once { task, key, timers }, executor }
+    pub(crate) fn once(task: JoinHandle<()>, executor: Arc<Executor>) -> Self {
+        Self { kind: Kind::Once(task), executor }
     }
 
     pub(crate) fn periodic(timer: Arc<dyn Repeating>, executor: Arc<Executor>) -> Self {
@@ -70,12 +68,7 @@ impl TimerHandle {
     #[allow(clippy::must_use_candidate, reason = "a caller may cancel a timer whether or not it is over")]
     pub fn cancel(&self) -> bool {
         match &self.kind {
-            Kind::Once { task, key, timers } => {
-                let cancelled = task.cancel();
-                let removed = timers.remove(*key);
-                drop(removed);
-                cancelled
-            }
+            Kind::Once(task) => task.cancel(),
             Kind::Periodic(timer) => timer.cancel(CancelReason::Requested, &self.executor),
         }
     }
@@ -83,12 +76,12 @@ impl TimerHandle {
     /// Returns whether the timer will not start again.
     ///
     /// This is the case for a delayed task that has ended or was cancelled. It is also the case for
-    /// a periodic timer that was cancelled or whose pool has ended. `true` is final; `false` may be
-    /// stale when it returns.
+    /// a periodic timer that was cancelled or has ended itself, or whose pool has ended. `true` is
+    /// final; `false` may be stale when it returns.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match &self.kind {
-            Kind::Once { task, .. } => task.is_finished(),
+            Kind::Once(task) => task.is_finished(),
             Kind::Periodic(timer) => timer.is_stopped(),
         }
     }

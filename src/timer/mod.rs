@@ -4,10 +4,13 @@
 //! until its deadline. A periodic timer is a source of tasks. The pool's methods that create timers
 //! are in `pool::timers`.
 
+pub(crate) mod delayed;
 pub(crate) mod handle;
 pub(crate) mod heap;
+pub(crate) mod period;
 pub(crate) mod periodic;
 pub(crate) mod schedule;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod thread;
+pub(crate) mod tick;

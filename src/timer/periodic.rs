@@ -10,7 +10,8 @@
 //! | `Stopping` | as `Running`, but the closure will not run again | that worker | `Stopped` |
 //! | `Stopped` | the closure is dropped | – | none |
 //!
-//! All transitions happen under the lock. The closure is called and dropped outside of it.
+//! All transitions happen under the lock. The closure is called and dropped outside of it. A closure
+//! that ends its timer goes from `Running` to `Stopped`.
 //!
 //! Races:
 //! - *Cancel and start*: one of them finds `Waiting` and wins.
@@ -25,10 +26,11 @@ use super::handle::Repeating;
 use super::heap::TimerKey;
 use super::schedule::Schedule;
 use super::thread::{Reservation, TimerRefused, TimerThread};
+use super::tick::TickResult;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
-use crate::sync::{Arc, Mutex, Weak};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::task::context::GroupId;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::job::Task;
@@ -42,6 +44,8 @@ pub(crate) struct Periodic<F> {
     timers: Arc<TimerThread>,
     /// A reference to itself, for the heap.
     me: Weak<Self>,
+    /// Whether it has stopped for good: a copy of the state, for a reader that takes no lock.
+    stopped: AtomicBool,
     state: Mutex<State<F>>,
 }
 
@@ -60,11 +64,15 @@ struct Body<F> {
     reservation: Reservation,
 }
 
-impl<F: FnMut() + Send + 'static> Periodic<F> {
+impl<F, R> Periodic<F>
+where
+    F: FnMut() -> R + Send + 'static,
+    R: TickResult,
+{
     /// Creates a timer and schedules its first run, or returns the closure.
     pub(crate) fn set(
         closure: F,
-        schedule: Schedule,
+        (schedule, first): (Schedule, Deadline),
         location: &'static Location<'static>,
         timers: &Arc<TimerThread>,
     ) -> Result<Arc<Self>, (TimerRefused, F)> {
@@ -72,10 +80,10 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
             Ok(reservation) => reservation,
             Err(refusal) => return Err((refusal, closure)),
         };
-        let first = schedule.first(timers.clock().now());
         let timer = Arc::new_cyclic(|me| {
             let (timers, me) = (Arc::clone(timers), Weak::clone(me));
-            Self { schedule, location, timers, me, state: Mutex::new(State::Running) }
+            let stopped = AtomicBool::new(false);
+            Self { schedule, location, timers, me, stopped, state: Mutex::new(State::Running) }
         });
         match timer.schedule_next(Body { closure, reservation }, first) {
             None => Ok(timer),
@@ -95,16 +103,18 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
         }
     }
 
-    /// Runs the closure as a new task. Returns `false` if the pool has not admitted it.
+    /// Runs the closure as a new task. Returns `false` if it has ended the timer, or if the pool has
+    /// not admitted the task.
     fn run_once(&self, closure: &mut F, executor: &Executor) -> bool {
         let Some(id) = executor.admit(self.location, None) else { return false };
         executor.enter(GroupId::NONE, |record| {
             let brief = TaskMeta::single(id, self.location, None);
-            let result = executor.run(record, &brief, closure, |()| TaskOutcome::Succeeded);
+            let result = executor.run(record, &brief, closure, |_| TaskOutcome::Succeeded);
+            let goes_on = !result.as_ref().is_ok_and(TickResult::ends_timer);
             drop(result);
             executor.task_done(record, 1);
-        });
-        true
+            goes_on
+        })
     }
 
     /// Schedules the next run. Returns the body if there is no next run.
@@ -125,7 +135,11 @@ impl<F: FnMut() + Send + 'static> Periodic<F> {
     }
 }
 
-impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
+impl<F, R> Task for Periodic<F>
+where
+    F: FnMut() -> R + Send + 'static,
+    R: TickResult,
+{
     fn run(&self, executor: &Executor) {
         let Some((mut body, last)) = self.start() else { return };
         let left = if self.run_once(&mut body.closure, executor) {
@@ -136,6 +150,10 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
             Some(body)
         };
         executor.enter(GroupId::NONE, |_| unwind::discard(left));
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     fn cancel(&self, _: CancelReason, executor: &Executor) -> bool {
@@ -149,6 +167,7 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
         match before {
             State::Waiting { body, key } => {
                 executor.enter(GroupId::NONE, |_| nesting::discard(body));
+                self.stopped.store(true, Ordering::Relaxed); // only after the closure is gone
                 let removed = self.timers.remove(key);
                 drop(removed);
                 true
@@ -159,7 +178,11 @@ impl<F: FnMut() + Send + 'static> Task for Periodic<F> {
     }
 }
 
-impl<F: FnMut() + Send + 'static> Repeating for Periodic<F> {
+impl<F, R> Repeating for Periodic<F>
+where
+    F: FnMut() -> R + Send + 'static,
+    R: TickResult,
+{
     fn is_stopped(&self) -> bool {
         matches!(*self.state.lock(), State::Stopping | State::Stopped)
     }

@@ -14,15 +14,10 @@ pub(crate) enum Schedule {
 }
 
 impl Schedule {
-    pub(crate) fn is_zero(self) -> bool {
+    /// Returns the distance, from start to start or from end to start.
+    pub(crate) fn distance(self) -> Duration {
         let (Self::FixedRate(distance) | Self::FixedDelay(distance)) = self;
-        distance.is_zero()
-    }
-
-    /// Returns when the first run is due, for a timer that is set at `now`.
-    pub(crate) fn first(self, now: Instant) -> Deadline {
-        let (Self::FixedRate(distance) | Self::FixedDelay(distance)) = self;
-        Deadline::after_instant(now, distance)
+        distance
     }
 
     /// Returns when the next run is due, after a run that was due at `last` and ended at `now`. At

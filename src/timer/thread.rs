@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use super::heap::{TimerHeap, TimerKey};
 use crate::queue::{FIFO_SHARD, Queue};
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, Weak, thread};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Weak, thread};
 use crate::task::job::{Job, Task};
 use crate::time::clock::Clock;
 use crate::time::deadline::Deadline;
@@ -56,6 +56,8 @@ pub(crate) struct TimerThread {
     started: AtomicBool,
     /// Notified when the earliest deadline has changed, and on closing.
     changed: Condvar,
+    /// The name of the thread. Set once, when the pool is created.
+    name: OnceLock<String>,
 }
 
 /// What the lock guards.
@@ -104,12 +106,24 @@ impl TimerThread {
             state: Mutex::new(state),
             started: AtomicBool::new(false),
             changed: Condvar::new(),
+            name: OnceLock::new(),
         }
     }
 
     /// Returns the clock.
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Sets the name of the thread.
+    pub(crate) fn set_name(&self, name: String) {
+        let first = self.name.set(name).is_ok();
+        assert!(first, "a pool is created once");
+    }
+
+    /// Starts the thread with the name that was set, unless it was started or the pool is closed.
+    pub(crate) fn start_named(self: &Arc<Self>) -> io::Result<()> {
+        self.start(|| self.name.get().cloned().unwrap_or_default())
     }
 
     /// Starts the thread, named by `name`, unless it was started or the pool is closed.

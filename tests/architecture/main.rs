@@ -20,7 +20,8 @@ const RANKS: &[&[&str]] = &[
     &["task"],
     &["timer"],
     &["pool"],
-    &["group", "retry", "io"],
+    &["group", "io"],
+    &["retry"],
     &["driver", "events", "grpc", "nats"],
     &["models", "compile_fail", "doctests"],
 ];
@@ -49,7 +50,7 @@ const DOORS: [(&str, &str); 16] = [
 ];
 
 /// The only modules with unsafe code, and how many lines of each say so.
-const UNSAFE: [(&str, usize); 2] = [("group/scope", 1), ("task/closure", 15)];
+const UNSAFE: [(&str, usize); 2] = [("group/scope", 2), ("task/closure", 15)];
 
 /// Files that may be longer than 450 lines, and why.
 const LONG: [(&str, &str); 0] = [];
@@ -170,7 +171,7 @@ fn functions_are_short() {
 #[test]
 fn the_auto_traits_of_every_public_type_are_asserted() {
     let (root, errors) = (fs::read_to_string("src/lib.rs").unwrap(), fs::read_to_string("tests/errors.rs").unwrap());
-    let traits = ["HandlerResult", "Observer", "TaskResult"];
+    let traits = ["HandlerResult", "Observer", "TaskResult", "TickResult"];
     let faults = ["FailGuard", "Failpoint", "configure"]; // of builds for checks alone
     let exports: Vec<_> = root.split("\npub use ").skip(1).filter_map(|export| export.split(';').next()).collect();
     let exports = exports.join(" ");

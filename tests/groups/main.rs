@@ -9,6 +9,7 @@ mod fairness;
 mod limit;
 mod outcome;
 mod spawn;
+mod unwaited;
 mod wait;
 
 use common::Counter;

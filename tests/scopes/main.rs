@@ -5,5 +5,7 @@
 mod common;
 mod borrow;
 mod cancel;
+mod map;
 mod panic;
 mod pool;
+mod values;

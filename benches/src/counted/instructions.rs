@@ -15,7 +15,7 @@ use crate::probe;
 
 const VALGRIND: [&str; 3] = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
 /// Collects only within the functions whose names contain this.
-const WITHIN: [&str; 2] = ["--collect-atstart=no", "--toggle-collect=*collected_by_callgrind*"];
+pub(super) const WITHIN: [&str; 2] = ["--collect-atstart=no", "--toggle-collect=*collected_by_callgrind*"];
 /// Begins the number of instructions in what valgrind prints.
 const COLLECTED: &str = "Collected :";
 const FEW: usize = 1_000;
@@ -24,10 +24,6 @@ const CAPACITY: usize = 4_096;
 const UNIT: &str = "instructions";
 
 pub(super) fn counts() -> impl Iterator<Item = Counted> {
-    let count = |name, probe, within: &[&str], bound| match per_operation(probe, within) {
-        Ok(instructions) => ours(name, instructions, bound, UNIT),
-        Err(error) => Counted::Absent { name, error },
-    };
     [
         count("instructions_execute", "execute", &WITHIN, 220.0),
         count("instructions_spawn", "spawn", &WITHIN, 615.0),
@@ -37,6 +33,14 @@ pub(super) fn counts() -> impl Iterator<Item = Counted> {
         count("instructions_group_spawn_and_run", "group", &[], 800.0),
     ]
     .into_iter()
+}
+
+/// The instructions of one operation of a probe.
+pub(super) fn count(name: &'static str, probe: &str, within: &[&str], bound: f64) -> Counted {
+    match per_operation(probe, within) {
+        Ok(instructions) => ours(name, instructions, bound, UNIT),
+        Err(error) => Counted::Absent { name, error },
+    }
 }
 
 fn per_operation(probe: &str, within: &[&str]) -> Result<f64, Error> {
@@ -53,7 +57,7 @@ fn collected(probe: &str, within: &[&str], operations: usize) -> Result<f64, Err
 
 /// Performs `operations` operations while callgrind collects.
 #[inline(never)]
-fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(usize)) {
+pub(super) fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(usize)) {
     (0..operations).for_each(&mut operate);
 }
 

@@ -8,6 +8,7 @@
 mod heap;
 mod instructions;
 mod memory;
+mod strangers;
 mod switches;
 mod wedge;
 
@@ -24,7 +25,7 @@ pub(crate) enum Counted {
 }
 
 /// The counts that need a process of their own.
-pub(crate) const PROBES: [Probe; 8] = [
+const OWN_PROBES: [Probe; 8] = [
     ("idle_ticks", switches::idle_ticks),
     ("idle_switches", switches::idle_switches),
     ("drain_switches", switches::drain_switches),
@@ -35,10 +36,16 @@ pub(crate) const PROBES: [Probe; 8] = [
     ("group", instructions::group),
 ];
 
+/// Returns all of them.
+pub(crate) fn probes() -> Vec<Probe> {
+    OWN_PROBES.into_iter().chain(strangers::PROBES).collect()
+}
+
 /// Counts everything, one after the other; the peers last, since some end their threads late and free memory meanwhile.
 pub(crate) fn all() -> impl Iterator<Item = Counted> {
     let ours = heap::ours_all().into_iter().chain(memory::ours_all()).chain(switches::counts());
-    ours.chain(instructions::counts()).chain(memory::theirs_all()).chain(heap::theirs_all())
+    let ours = ours.chain(instructions::counts()).chain(strangers::counts());
+    ours.chain(memory::theirs_all()).chain(heap::theirs_all())
 }
 
 /// Returns a job that captures `WORDS` words.

@@ -246,6 +246,10 @@ impl Task for Ended {
         self.0.fetch_add(1, Ordering::Relaxed);
         true
     }
+
+    fn is_finished(&self) -> bool {
+        false
+    }
 }
 
 #[test]

@@ -31,4 +31,6 @@ pub(crate) enum Command {
     Pause(bool),
     /// Start no further jobs, and end.
     Drain,
+    /// A report about the end of the pool has left a task behind.
+    LeftBehind,
 }

@@ -144,6 +144,12 @@ impl InFlight {
         self.jobs.len() - self.acking
     }
 
+    /// Returns `true` if each delivery is with its handler, and no outcome is to be sent or confirmed.
+    pub(crate) fn are_all_running(&self) -> bool {
+        let is_running = |job: &InFlightJob| job.task.is_some() && job.started.get().is_some();
+        self.jobs.values().all(|job| is_running(job) && (!job.is_stuck || job.is_acked))
+    }
+
     /// Returns the number of handlers that have exceeded `stuck_after` and are still running.
     pub(crate) fn stuck(&self) -> usize {
         if self.stuck_after.is_none() {
@@ -364,6 +370,10 @@ mod tests {
 
     impl Task for Idle {
         fn run(&self, _: &crate::task::executor::Executor) {}
+
+        fn is_finished(&self) -> bool {
+            false
+        }
 
         fn cancel(&self, _: crate::error::CancelReason, _: &crate::task::executor::Executor) -> bool {
             false

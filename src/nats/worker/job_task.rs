@@ -197,6 +197,12 @@ where
         });
     }
 
+    /// The entry has a reference to the handler, so it stays until a worker takes it. There are at
+    /// most as many as slots for each run.
+    fn is_finished(&self) -> bool {
+        false
+    }
+
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         executor.enter(GroupId::NONE, |record| {
             let claimed = self.unclaimed.lock().take();

@@ -213,8 +213,9 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// Sets how long a [drain](Worker::drain) may take. `Duration::MAX` means forever. *Default: 30
-    /// seconds.*
+    /// Sets how long a [drain](Worker::drain) may take. `Duration::MAX` means forever, but not for a
+    /// handler that a [timed shutdown](WorkerPool::shutdown_timeout) of the pool left behind.
+    /// *Default: 30 seconds.*
     pub fn drain_timeout(mut self, time: Duration) -> Self {
         self.drain_timeout = time;
         self
@@ -327,9 +328,14 @@ impl<E> Worker<E> {
         }
         let commands = mpsc::unbounded_channel();
         self.connection.listen(commands.0.clone(), Command::Connection);
-        let _guards = [&pool_inner.shutdown_token, &self.draining].map(|token| {
+        let ends: [(_, fn() -> Command); 3] = [
+            (&pool_inner.shutdown_token, || Command::Drain),
+            (&self.draining, || Command::Drain),
+            (&pool_inner.left_behind, || Command::LeftBehind),
+        ];
+        let _guards = ends.map(|(token, command)| {
             let commands = commands.0.clone();
-            token.on_cancel(move || drop(commands.send(Command::Drain)))
+            token.on_cancel(move || drop(commands.send(command())))
         });
         let executor = Arc::clone(&pool_inner.executor);
         let handler_context = HandlerContext {
@@ -363,6 +369,10 @@ impl<E> Worker<E> {
     /// The runs request no more jobs and return those that have not started. They wait for running
     /// jobs and for the server's confirmations, at most for the [drain
     /// timeout](WorkerBuilder::drain_timeout). A run that starts later ends at once.
+    ///
+    /// With a timeout of `Duration::MAX`, a run does not wait for handlers that a [timed
+    /// shutdown](WorkerPool::shutdown_timeout) of the pool left behind. Its report counts them as
+    /// jobs that are left.
     pub fn drain(&self) {
         self.draining.cancel();
     }

@@ -37,6 +37,8 @@
 //! - *Register and register*: the second under the lock sees the first, and helps or notifies it.
 //! - *Register and change*: the search under the lock sees the change, or the change finds the
 //!   entry.
+//! - *Register and lose*: a wait for room finds room when it is registered, and another thread takes
+//!   that room. The waiter calls [`Wait::notify_helpers`] after its last check and before it sleeps.
 //! - *Notify and sleep*: the flag is set before the condition is notified under its lock, and the
 //!   sleeper checks the flag under that lock.
 //! - *Notify and notify*: the flag is set once.
@@ -46,6 +48,7 @@
 //! because it ends by itself.
 
 mod awaited;
+mod entry;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -53,13 +56,16 @@ mod tests;
 use std::task::Waker;
 use std::time::Instant;
 
-use self::registry::{Decision, Entry};
+use self::entry::Entry;
+use self::registry::Decision;
 use super::context;
 use crate::sync::Arc;
 
 pub(crate) use self::awaited::{Awaited, Kind, Needs};
 #[cfg(any(feature = "retry", feature = "driver"))]
 pub(crate) use self::registry::notify_change;
+#[cfg(test)]
+pub(crate) use self::registry::sleeping_workers;
 pub(crate) use self::registry::{add_worker, remove_worker};
 
 /// The error of a wait that would never end.
@@ -77,6 +83,12 @@ impl Wait {
     /// Returns `true` if the waiter must check again instead of sleeping.
     pub(crate) fn is_notified(&self) -> bool {
         self.entry.is_notified()
+    }
+
+    /// Notifies the waiters that can help this one. Must be called if its needs may have grown since
+    /// it was registered, and before it sleeps. It may notify this waiter itself.
+    pub(crate) fn notify_helpers(&self) {
+        registry::notify_helpers(&self.entry);
     }
 
     /// Returns `true` if the wait was refused after it was registered.
@@ -111,7 +123,14 @@ pub(crate) fn register(target: Arc<dyn Awaited>, kind: Kind) -> Result<Next, Ref
 
 /// Registers a wait of the future that is being polled on this thread, within a task.
 pub(crate) fn register_future(target: Arc<dyn Awaited>, waker: &Waker) -> Next {
-    let stack = context::stack();
+    #[cfg_attr(not(feature = "driver"), allow(unused_mut, reason = "only the I/O thread changes it"))]
+    let mut stack = context::stack();
+    // It drives other futures meanwhile.
+    #[cfg(feature = "driver")]
+    if context::is_io_thread() {
+        let thread = context::AwaitedId::from(stack.thread);
+        stack.names.retain(|name| *name != thread);
+    }
     match registry::register(Entry::new(target, Kind::Open, stack, Some(waker.clone()))) {
         Decision::Help(awaited) => Next::Help(awaited),
         Decision::Registered(entry, until) => Next::Sleep(Wait { entry }, until),

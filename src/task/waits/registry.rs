@@ -1,92 +1,16 @@
-//! The entries of the registry of waits, and the searches along chains of waits.
+//! The registry of waits, and the searches along chains of waits.
 //!
 //! Everything here runs under the one lock of the registry or without any lock; see the rules of
 //! `waits`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::iter;
 use std::ops::RangeInclusive;
-use std::task::Waker;
 use std::time::Instant;
 
 use super::awaited::{Awaited, Kind, Needs};
-use crate::sync::{Arc, AtomicBool, IdGenerator, Mutex, Ordering, process_wide};
-use crate::task::context::{self, AwaitedId, PoolId, Stack, ThreadId};
-use crate::unwind;
-
-/// Identifies an entry.
-type EntryId = u64;
-
-/// A registered wait.
-pub(super) struct Entry {
-    /// Its id.
-    id: EntryId,
-    /// What it waits for.
-    target: Arc<dyn Awaited>,
-    /// The ids under which it is found as a wait: those of its target.
-    targets: Vec<AwaitedId>,
-    /// Its kind.
-    kind: Kind,
-    /// The tasks that the wait blocks.
-    stack: Stack,
-    /// When it can help without a notification. Set before it is inserted.
-    until: Option<Instant>,
-    /// Whether the waiter must check again.
-    notified: AtomicBool,
-    /// Whether the wait ends with an error. Set before `notified`.
-    refused: AtomicBool,
-    /// Wakes the waiter if it is a future; otherwise the target does.
-    waker: Option<Waker>,
-}
-
-impl Entry {
-    pub(super) fn new(target: Arc<dyn Awaited>, kind: Kind, stack: Stack, waker: Option<Waker>) -> Arc<Self> {
-        static IDS: IdGenerator = IdGenerator::new();
-        let (notified, refused) = (AtomicBool::new(false), AtomicBool::new(false));
-        let targets = iter::once(target.awaited_id()).chain(target.related_ids()).collect();
-        Arc::new(Self { id: IDS.next(), target, targets, kind, stack, until: None, notified, refused, waker })
-    }
-
-    pub(super) fn is_notified(&self) -> bool {
-        // ORDERING: Acquire pairs with the AcqRel of `mark_notified`. Either the sleeper checks
-        // under the lock that `wake` takes after the flag was set, or it announces itself under
-        // that lock before it checks; see "notify and sleep".
-        self.notified.load(Ordering::Acquire)
-    }
-
-    pub(super) fn is_refused(&self) -> bool {
-        // ORDERING: Acquire pairs with the Release of `refuse_one`.
-        self.refused.load(Ordering::Acquire)
-    }
-
-    /// Marks the entry as notified. Returns `true` if it was not notified before; then the caller
-    /// must [`wake`](Self::wake) it.
-    fn mark_notified(&self) -> bool {
-        // ORDERING: see `is_notified`.
-        !self.notified.swap(true, Ordering::AcqRel)
-    }
-
-    /// Wakes the waiter, so that it checks again. Called without the lock.
-    fn wake(&self) {
-        match &self.waker {
-            Some(waker) => {
-                // A waker is user code.
-                let _ = unwind::catch(|| waker.wake_by_ref()).map_err(unwind::discard);
-            }
-            None => self.target.wake_waiters(),
-        }
-    }
-
-    /// Returns `true` if its stack is too deep to help.
-    fn is_too_deep(&self) -> bool {
-        self.stack.depth >= context::MAX_HELP_DEPTH
-    }
-
-    /// Returns `true` if the wait can only end with its target.
-    fn is_certain(&self) -> bool {
-        self.kind != Kind::Open && !self.is_refused()
-    }
-}
+use super::entry::{Entry, EntryId};
+use crate::sync::{Arc, Mutex, process_wide};
+use crate::task::context::{AwaitedId, PoolId, ThreadId};
 
 /// The decision about a wait that asks to be registered.
 pub(super) enum Decision {
@@ -130,17 +54,43 @@ pub(super) fn deregister(entry: &Arc<Entry>) {
     drop(removed); // without the lock
 }
 
-/// Notifies waiting workers of `pool` that something they may help with has changed: what has this
-/// id may need one of them now or later.
-#[cfg(any(feature = "retry", feature = "driver"))]
-pub(crate) fn notify_change(id: AwaitedId, pool: PoolId) {
+/// Notifies the waiters that can help with a wait that was registered before, as its registration
+/// would do now. Notifies the wait itself if its own thread can help.
+pub(super) fn notify_helpers(entry: &Arc<Entry>) {
     let mut notified = Vec::new();
     let registry = REGISTRY.lock();
-    if registry.waiting_for(id).next().is_some() {
+    for reach in [Reach::OwnWaits, Reach::WaitsOfWorkers] {
+        let found = registry.search(&entry.target, entry.stack.worker, reach);
+        if found.help.is_some() && !entry.is_too_deep() {
+            entry.mark_notified();
+            break;
+        }
+        registry.notify_helpers(entry, &found, reach, &mut notified);
+        if !notified.is_empty() {
+            break;
+        }
+    }
+    drop(registry);
+    notified.iter().for_each(|entry| entry.wake());
+}
+
+/// Notifies waiting workers of `pool` that something they may help with has changed: what has one
+/// of these ids may need one of them now or later.
+#[cfg(any(feature = "retry", feature = "driver"))]
+pub(crate) fn notify_change(ids: impl IntoIterator<Item = AwaitedId>, pool: PoolId) {
+    let mut notified = Vec::new();
+    let registry = REGISTRY.lock();
+    if ids.into_iter().any(|id| registry.waiting_for(id).next().is_some()) {
         registry.notify_workers_of(pool, None, Reach::WaitsOfWorkers, &mut notified);
     }
     drop(registry);
     notified.iter().for_each(|entry| entry.wake());
+}
+
+/// Returns how many workers of the pool are asleep in the registry.
+#[cfg(test)]
+pub(crate) fn sleeping_workers(pool: PoolId) -> usize {
+    REGISTRY.lock().asleep_in(pool).count()
 }
 
 /// Counts a worker of the pool that begins.
@@ -429,9 +379,7 @@ impl Cycle {
     /// to wake.
     fn refuse_one(self) -> Option<Arc<Entry>> {
         let refusable = self.0.into_iter().skip(1).find(|entry| entry.kind == Kind::Certain)?;
-        // ORDERING: Release pairs with the Acquire of `is_refused`.
-        refusable.refused.store(true, Ordering::Release);
-        refusable.mark_notified();
+        refusable.refuse();
         Some(refusable)
     }
 }

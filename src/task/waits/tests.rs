@@ -1,6 +1,7 @@
 //! Costs of the registry, counted.
 
-use super::registry::{Decision, Entry, deregister, register};
+use super::entry::Entry;
+use super::registry::{Decision, deregister, register};
 use super::{Awaited, Kind, Needs};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use crate::task::context::{AwaitedId, PoolId, Stack, ThreadId};

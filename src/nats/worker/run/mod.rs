@@ -92,7 +92,12 @@ impl WorkerRun {
     fn is_over(&mut self) -> Option<Result<RunReport, WorkerError>> {
         let State::Draining { until, error, .. } = &mut self.state else { return None };
         let is_empty = self.in_flight.is_empty() && self.closing.is_empty();
-        if !is_empty && until.is_none_or(|moment| Instant::now() < moment) {
+        let is_late = match until {
+            Some(moment) => Instant::now() >= *moment,
+            // A report ends every wait without a limit. What has ended is still confirmed.
+            None => self.is_left_behind && self.closing.is_empty() && self.in_flight.are_all_running(),
+        };
+        if !is_empty && !is_late {
             return None;
         }
         let report = RunReport { drained: is_empty, jobs_left: self.in_flight.len() };
@@ -251,6 +256,7 @@ impl WorkerRun {
             Command::Slots(slots) => self.set_slots(slots),
             Command::Pause(is_paused) => self.pause(is_paused),
             Command::Drain => self.drain(None),
+            Command::LeftBehind => self.is_left_behind = true,
         }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct WorkerRun {
     pub(crate) failures: u32,
     /// Whether the connection was lost since the last success.
     pub(crate) was_disconnected: bool,
+    /// Whether a report about the end of the pool has left a task behind.
+    pub(crate) is_left_behind: bool,
     /// The parent of all jobs' tokens; cancelled when a drain takes too long.
     pub(crate) token: CancellationToken,
     pub(crate) sleep: Pin<Box<Sleep>>,
@@ -110,6 +112,7 @@ impl WorkerRun {
             prepare_count: 0,
             failures: 0,
             was_disconnected: false,
+            is_left_behind: false,
             token: CancellationToken::new(),
             sleep: Box::pin(io::sleep(Duration::ZERO)),
             wakes_at: now,

@@ -1,0 +1,211 @@
+//! Maps a function over items that tasks may borrow.
+//!
+//! The rules for taking items are those of `map`. They differ in what a full queue is: here it is
+//! the queue of the scope's group.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::iter::{Fuse, FusedIterator};
+use std::panic::Location;
+
+use super::map::WINDOW_PER_WORKER;
+use super::scope::{Room, Scope};
+use super::scoped_handle::{self, ScopedHandle};
+use crate::error::{JoinError, Refusal};
+use crate::sync::Arc;
+use crate::unwind;
+
+impl<'scope, 'env> Scope<'scope, 'env, ()> {
+    /// Applies `f` to each item on the workers, and yields the results in the order of the items.
+    /// The items, `f` and the results may borrow data that outlives the scope.
+    ///
+    /// This is [`WorkerPool::map`](crate::WorkerPool::map) for borrowed data: a lazy iterator, whose
+    /// `next` takes items on the calling thread and blocks until the first result is ready. It reads
+    /// ahead [by the same rules](crate::Map#how-far-it-reads-ahead), so an endless source takes
+    /// bounded memory. Each item has its own result: a panic of `f` is an `Err` in its place, and
+    /// neither affects the other items nor the scope.
+    ///
+    /// Dropping the iterator cancels its tasks that have not started. To stop at the first error,
+    /// return it from the body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
+    /// let words = [String::from("red"), String::from("wheel"), String::from("barrow")];
+    /// let lengths: Vec<usize> = pool.scope(|scope| scope.map(&words, |word| word.len()).collect::<Result<_, _>>())??;
+    /// assert_eq!(lengths, [3, 5, 6]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Results that may fail, printed in order as they become ready, up to the first error:
+    ///
+    /// ```
+    /// use std::{fs, io};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
+    /// let paths = ["Cargo.toml", "README.md", "no such file", "CHANGELOG.md"];
+    /// let mut read = Vec::new();
+    /// let ended = pool.scope(|scope| {
+    ///     for (path, text) in paths.iter().zip(scope.map(&paths, fs::read_to_string)) {
+    ///         read.push((*path, text??.len()));
+    ///     }
+    ///     Ok::<_, Box<dyn std::error::Error>>(())
+    /// })?;
+    /// assert_eq!(read.len(), 2);
+    /// assert_eq!(ended.unwrap_err().downcast::<io::Error>()?.kind(), io::ErrorKind::NotFound);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn map<I, F, T>(&'scope self, items: I, f: F) -> ScopeMap<'scope, 'env, I::IntoIter, F, T>
+    where
+        I: IntoIterator,
+        I::Item: Send + 'scope,
+        F: Fn(I::Item) -> T + Send + Sync + 'scope,
+        T: Send + 'scope,
+    {
+        ScopeMap {
+            scope: self,
+            items: items.into_iter().fuse(),
+            f: Arc::new(f),
+            results: VecDeque::new(),
+            held_back: None,
+            window: None,
+            location: Location::caller(),
+        }
+    }
+}
+
+/// A lazy iterator over the results of one function for each item of a source, within a scope. From
+/// [`Scope::map`].
+///
+/// Dropping it cancels its tasks that have not started.
+#[must_use = "iterators are lazy: no item is taken and no task runs before `next` is called"]
+pub struct ScopeMap<'scope, 'env, I: Iterator, F, T> {
+    /// The scope of the tasks.
+    scope: &'scope Scope<'scope, 'env, ()>,
+    /// The source.
+    items: Fuse<I>,
+    /// The function.
+    f: Arc<F>,
+    /// The results of the items that were taken, in the order of the items.
+    results: VecDeque<ScopedHandle<'scope, T>>,
+    /// An item that was taken when the scope was full. `None` while `results` is empty.
+    held_back: Option<I::Item>,
+    /// The window, if the user has set it; at least one.
+    window: Option<usize>,
+    /// Where `map` was called.
+    location: &'static Location<'static>,
+}
+
+impl<I: Iterator, F, T> ScopeMap<'_, '_, I, F, T> {
+    /// Sets how many items may be taken whose results were not yet returned, ready results
+    /// included. Zero counts as one. See [`Map::window`](crate::Map::window).
+    ///
+    /// *Default: four items for each worker, but at most the queue's capacity plus one, and only
+    /// items that the source promises.*
+    pub fn window(mut self, items: usize) -> Self {
+        self.window = Some(items.max(1));
+        self
+    }
+
+    /// Returns `true` if another item may be taken, by the rules of `map`.
+    fn may_take(&self) -> bool {
+        if self.results.is_empty() || self.held_back.is_some() {
+            return true;
+        }
+        let window = self.window.unwrap_or_else(|| self.default_window());
+        let is_promised = || self.window.is_some() || self.items.size_hint().0 > 0;
+        self.results.len() < window && is_promised()
+    }
+
+    fn default_window(&self) -> usize {
+        let pool = &self.scope.group().pool;
+        pool.workers.target().saturating_mul(WINDOW_PER_WORKER).min(pool.queue_capacity() + 1)
+    }
+}
+
+impl<'scope, I, F, T> ScopeMap<'scope, '_, I, F, T>
+where
+    I: Iterator,
+    I::Item: Send + 'scope,
+    F: Fn(I::Item) -> T + Send + Sync + 'scope,
+    T: Send + 'scope,
+{
+    /// Adds the task of the next item. Returns `true` if that succeeded.
+    fn take_item(&mut self) -> bool {
+        let Some(item) = self.held_back.take().or_else(|| self.items.next()) else { return false };
+        // Without a task in progress, there is only room to wait for.
+        let room = if self.results.is_empty() { Room::Await } else { Room::Require };
+        match self.add(item, room) {
+            Ok(()) => true,
+            Err((Refusal::Full | Refusal::Timeout, item)) => {
+                self.held_back = Some(item);
+                false
+            }
+            // A task that is not refused is dropped unrun, and its handle says why.
+            Err((Refusal::ShutDown, item)) => self.add(item, Room::Await).is_ok(),
+        }
+    }
+
+    fn add(&mut self, item: I::Item, room: Room) -> Result<(), (Refusal, I::Item)> {
+        let f = Arc::clone(&self.f);
+        let make = |item| move || f(item);
+        let handle = scoped_handle::spawn(self.scope, (item, room), make, self.location)?;
+        self.results.push_back(handle);
+        Ok(())
+    }
+}
+
+impl<'scope, I, F, T> Iterator for ScopeMap<'scope, '_, I, F, T>
+where
+    I: Iterator,
+    I::Item: Send + 'scope,
+    F: Fn(I::Item) -> T + Send + Sync + 'scope,
+    T: Send + 'scope,
+{
+    type Item = Result<T, JoinError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let is_first_ready =
+            |results: &VecDeque<ScopedHandle<'scope, T>>| results.front().is_some_and(ScopedHandle::is_finished);
+        while !is_first_ready(&self.results) && self.may_take() && self.take_item() {}
+        Some(self.results.pop_front()?.join())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let taken = self.results.len() + usize::from(self.held_back.is_some());
+        let (lower, upper) = self.items.size_hint();
+        (lower.saturating_add(taken), upper.and_then(|upper| upper.checked_add(taken)))
+    }
+}
+
+impl<'scope, I, F, T> FusedIterator for ScopeMap<'scope, '_, I, F, T>
+where
+    I: Iterator,
+    I::Item: Send + 'scope,
+    F: Fn(I::Item) -> T + Send + Sync + 'scope,
+    T: Send + 'scope,
+{
+}
+
+impl<I: Iterator, F, T> Drop for ScopeMap<'_, '_, I, F, T> {
+    fn drop(&mut self) {
+        // From the back, so that no worker starts a task that is about to be cancelled.
+        for handle in self.results.iter().rev() {
+            handle.cancel();
+        }
+        unwind::discard(self.held_back.take());
+    }
+}
+
+impl<I: Iterator, F, T> fmt::Debug for ScopeMap<'_, '_, I, F, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopeMap")
+            .field("results", &self.results.len())
+            .field("window", &self.window)
+            .finish_non_exhaustive()
+    }
+}

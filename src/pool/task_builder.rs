@@ -1,0 +1,277 @@
+//! The settings of one task: its token, its time limit and its label.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+use super::submit::WaitMode;
+use super::worker_pool::WorkerPool;
+use crate::cancel::token::CancellationToken;
+use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::sync::Arc;
+use crate::task::handle::JoinHandle;
+use crate::task::job::Job;
+use crate::task::limited::{LimitedTask, TaskLimits};
+use crate::time::deadline::Deadline;
+
+/// The settings of tasks: a token, a time limit, a label. From [`WorkerPool::task`].
+///
+/// It ends in the same methods as the pool. Their closures get the task's token:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+/// let report = pool.task().timeout(Duration::from_millis(20)).label("report").spawn(|token| {
+///     let mut pages = 0;
+///     while !token.is_cancelled() {
+///         pages += 1; // one step of a long task
+///         std::thread::yield_now();
+///     }
+///     pages // what is done so far
+/// })?;
+/// assert!(report.join()? > 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Time limits
+///
+/// | | limits | when it has passed |
+/// |---|---|---|
+/// | [`timeout`](Self::timeout) | the run of the task, from its start | its token is cancelled |
+/// | [`deadline`](Self::deadline) | the wait in the queue and the run | a task that has not started is cancelled; the token of a running task is |
+/// | [`try_spawn_for`](Self::try_spawn_for) | the submission | the closure comes back |
+/// | [`JoinHandle::wait_timeout`] | the wait for the task | the wait ends; the task does not |
+///
+/// **A running task is never killed.** It must check its token, and return. A task that ignores the
+/// token goes on, and `join` waits for it.
+///
+/// # Cancellation
+///
+/// The token is also cancelled with the token that [`token`](Self::token) has set, and by
+/// [`JoinHandle::cancel`] of a task that runs (which still returns `false` then). A task whose token
+/// is cancelled before it starts never starts: it ends as
+/// [`JoinError::Cancelled`](crate::JoinError::Cancelled) with the reason of the token.
+///
+/// A builder is reusable: each task gets a token of its own.
+#[must_use = "a builder does nothing before it submits a task"]
+#[derive(Clone)]
+pub struct TaskBuilder<'pool> {
+    pool: &'pool WorkerPool,
+    /// The parent of the tasks' tokens.
+    token: Option<CancellationToken>,
+    /// The time from the start of a task to the cancellation of its token.
+    timeout: Option<Duration>,
+    /// When tasks and their tokens are cancelled.
+    deadline: Option<Instant>,
+    /// What observers see of the tasks.
+    label: Option<Arc<str>>,
+}
+
+/// # Tasks with settings
+impl WorkerPool {
+    /// Returns a builder for tasks with a token, a time limit or a label.
+    pub fn task(&self) -> TaskBuilder<'_> {
+        TaskBuilder { pool: self, token: None, timeout: None, deadline: None, label: None }
+    }
+}
+
+/// # Settings
+impl TaskBuilder<'_> {
+    /// Sets the token with which the tasks are cancelled. Each task gets a child of it. *Default:
+    /// none*.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use workcrew::{CancellationToken, JoinError};
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let request = CancellationToken::new();
+    /// request.cancel(); // the client is gone
+    /// let task = pool.task().token(&request).spawn(|_| "never computed")?;
+    /// assert!(matches!(task.join(), Err(JoinError::Cancelled(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn token(mut self, token: &CancellationToken) -> Self {
+        self.token = Some(token.clone());
+        self
+    }
+
+    /// Sets the time limit of a task: its token is cancelled with
+    /// [`CancelReason::Expired`](crate::CancelReason::Expired) when `timeout` has passed since the
+    /// task started. The time in the queue does not count. Zero gives the closure a token that has
+    /// expired; `Duration::MAX` means no limit. *Default: no limit*.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the time at which a task's token is cancelled with
+    /// [`CancelReason::Expired`](crate::CancelReason::Expired), whether the task has started or not.
+    /// If it is set several times, the earliest counts. *Default: none*.
+    ///
+    /// No thread watches the clock. A task that has not started by then is cancelled when a worker
+    /// reaches it.
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Deadline::at(deadline).earlier(self.deadline).instant();
+        self
+    }
+
+    /// Names the tasks for observers and [`WorkerPool::running`]. *Default: no name*.
+    pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
+        self.label = Some(Arc::from(&*label.into()));
+        self
+    }
+}
+
+/// # Submitting
+///
+/// Each method behaves as that of the pool with the same name, and has the same errors. The closure
+/// gets the task's token.
+impl TaskBuilder<'_> {
+    /// Submits a task without a handle; see [`WorkerPool::execute`].
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    #[track_caller]
+    pub fn execute<F>(&self, f: F) -> Result<(), SubmitError<F>>
+    where
+        F: FnOnce(&CancellationToken) + Send + 'static,
+    {
+        self.submit(f, WaitMode::Policy, Location::caller())
+            .map(drop)
+            .map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
+    }
+
+    /// Submits a task without a handle if there is room; see [`WorkerPool::try_execute`].
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure, if the queue is full or the pool is shut down.
+    #[track_caller]
+    pub fn try_execute<F>(&self, f: F) -> Result<(), TrySubmitError<F>>
+    where
+        F: FnOnce(&CancellationToken) + Send + 'static,
+    {
+        let submitted = self.submit(f, WaitMode::Never, Location::caller());
+        submitted.map(drop).map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
+    }
+
+    /// Submits a task without a handle, and waits at most `timeout` for room; see
+    /// [`WorkerPool::try_execute_for`].
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitTimeoutError`] with the closure, if the queue stayed full or the pool is shut down.
+    #[track_caller]
+    pub fn try_execute_for<F>(&self, timeout: Duration, f: F) -> Result<(), SubmitTimeoutError<F>>
+    where
+        F: FnOnce(&CancellationToken) + Send + 'static,
+    {
+        let submitted = self.submit(f, WaitMode::Until(Deadline::after(timeout)), Location::caller());
+        submitted.map(drop).map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
+    }
+
+    /// Submits a task and returns the handle for its result; see [`WorkerPool::spawn`].
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, SubmitError<F>>
+    where
+        F: FnOnce(&CancellationToken) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
+    }
+
+    /// Submits a task if there is room, and returns the handle; see [`WorkerPool::try_spawn`].
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure, if the queue is full or the pool is shut down.
+    #[track_caller]
+    pub fn try_spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, TrySubmitError<F>>
+    where
+        F: FnOnce(&CancellationToken) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let submitted = self.submit(f, WaitMode::Never, Location::caller());
+        submitted.map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
+    }
+
+    /// Submits a task, waits at most `timeout` for room, and returns the handle; see
+    /// [`WorkerPool::try_spawn_for`].
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitTimeoutError`] with the closure, if the queue stayed full or the pool is shut down.
+    #[track_caller]
+    pub fn try_spawn_for<F, T>(&self, timeout: Duration, f: F) -> Result<JoinHandle<T>, SubmitTimeoutError<F>>
+    where
+        F: FnOnce(&CancellationToken) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let submitted = self.submit(f, WaitMode::Until(Deadline::after(timeout)), Location::caller());
+        submitted.map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
+    }
+
+    fn submit<F, T>(
+        &self,
+        f: F,
+        wait_mode: WaitMode,
+        location: &'static Location<'static>,
+    ) -> Result<JoinHandle<T>, (Refusal, F)>
+    where
+        F: FnOnce(&CancellationToken) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let pool = self.pool.inner();
+        let executor = &pool.executor;
+        let queued_at = executor.now_if_timing();
+        let mut body = Some((f, self.limits()));
+        let mut task = None;
+        let submitted = pool.submit_labelled(wait_mode, location, self.label.as_ref(), |id| {
+            let (f, limits) = body.take().expect("a task is made at most once");
+            let made = task.insert(Arc::new(LimitedTask::new(f, limits, (id, location, queued_at))));
+            Job::Task(Arc::clone(made) as _)
+        });
+        match (submitted, task) {
+            (Ok(()), Some(task)) => {
+                if self.token.is_some() {
+                    task.watch_token(executor);
+                }
+                Ok(JoinHandle::new(task, Arc::clone(executor)))
+            }
+            (Err((refusal, _)), Some(task)) => Err((refusal, task.withdraw())),
+            (Err((refusal, _)), None) => Err((refusal, body.expect("without a task the closure is still here").0)),
+            (Ok(()), None) => unreachable!("an accepted task was made"),
+        }
+    }
+
+    /// Makes the token of one task.
+    fn limits(&self) -> TaskLimits {
+        let token = match (&self.token, self.deadline) {
+            (Some(parent), Some(deadline)) => parent.child_with_deadline(deadline),
+            (Some(parent), None) => parent.child_token(),
+            (None, Some(deadline)) => CancellationToken::with_deadline(deadline),
+            (None, None) => CancellationToken::new(),
+        };
+        TaskLimits { token, timeout: self.timeout, label: self.label.clone() }
+    }
+}
+
+impl fmt::Debug for TaskBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskBuilder")
+            .field("token", &self.token)
+            .field("timeout", &self.timeout)
+            .field("deadline", &self.deadline)
+            .field("label", &self.label)
+            .finish_non_exhaustive()
+    }
+}

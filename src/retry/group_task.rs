@@ -1,0 +1,236 @@
+//! Retried tasks of groups and scopes.
+//!
+//! The group delays the task and drops it when it is cancelled; see `group::delayed`. Here is what
+//! one attempt does.
+
+use std::panic::Location;
+
+use super::attempts::{Attempt, RetryDecision, RetryState};
+use super::error::{AttemptError, AttemptErrors, GiveUpReason, RetryError};
+use super::policy::{ErrorClass, RetryPolicy};
+use crate::cancel::token::CancellationToken;
+use crate::error::TimerError;
+use crate::group::scope::Scope;
+use crate::group::{Attempts, Body, GroupInner, RepeatedBody, Spawner, Step, TaskGroup};
+use crate::observe::task_info::TaskOutcome;
+use crate::observe::worker_counters::WorkerCounters;
+use crate::pool::timers;
+use crate::sync::Arc;
+use crate::task::executor::{Executor, TaskMeta};
+use crate::time::deadline::Deadline;
+use crate::timer::thread::{Reservation, TimerThread};
+use crate::unwind;
+
+/// The attempts of one task.
+struct GroupAttempts<F, E> {
+    f: F,
+    state: RetryState<E>,
+    errors: AttemptErrors<E>,
+    timers: Arc<TimerThread>,
+}
+
+/// The result of an attempt that did not panic.
+enum AttemptResult<T, E> {
+    Succeeded(T),
+    Failed(E, ErrorClass),
+}
+
+impl<F, T, E> Attempts<Result<T, RetryError<E>>> for GroupAttempts<F, E>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    fn make(
+        &mut self,
+        executor: &Executor,
+        counters: &WorkerCounters,
+        meta: &TaskMeta<'_>,
+        token: &CancellationToken,
+    ) -> Step<Result<T, RetryError<E>>> {
+        let attempt = self.state.begin(token, self.timers.clock().now());
+        let (f, state) = (&mut self.f, &self.state);
+        let (started, result) = executor.run_attempt(counters, meta, || match f(attempt) {
+            Ok(value) => AttemptResult::Succeeded(value),
+            Err(error) => {
+                let class = state.classify(&error);
+                AttemptResult::Failed(error, class)
+            }
+        });
+        let (next, outcome) = match &result {
+            Ok(AttemptResult::Succeeded(_)) => (None, TaskOutcome::Succeeded),
+            Ok(AttemptResult::Failed(_, class)) => (Some(self.decide(*class, token)), TaskOutcome::Failed),
+            Err(_) => (Some(self.decide(ErrorClass::Transient, token)), TaskOutcome::Panicked),
+        };
+        let ends = !matches!(next, Some(RetryDecision::After(_)));
+        executor.finish_attempt(counters, meta, started, result.as_ref().err(), ends.then_some(outcome));
+        let error = match result {
+            Ok(AttemptResult::Succeeded(value)) => {
+                self.state.succeeded();
+                return Step::Ended(Ok(value));
+            }
+            Ok(AttemptResult::Failed(error, _)) => AttemptError::Failed(error),
+            Err(panic) => AttemptError::Panicked(panic),
+        };
+        unwind::discard(self.errors.add(error));
+        match next {
+            Some(RetryDecision::After(delay)) => Step::Again(Deadline::after_instant(self.timers.clock().now(), delay)),
+            Some(RetryDecision::GiveUp(reason)) => Step::Ended(Err(self.give_up(reason))),
+            None => unreachable!("an attempt without an error has succeeded"),
+        }
+    }
+}
+
+impl<F, E> GroupAttempts<F, E> {
+    /// Decides whether a failed attempt is followed by another.
+    fn decide(&mut self, class: ErrorClass, token: &CancellationToken) -> RetryDecision {
+        match token.reason() {
+            Some(reason) => RetryDecision::GiveUp(GiveUpReason::Cancelled(reason)),
+            None => self.state.failed(class, self.timers.clock().now()),
+        }
+    }
+
+    fn give_up(&mut self, reason: GiveUpReason) -> RetryError<E> {
+        let errors = std::mem::replace(&mut self.errors, AttemptErrors::new());
+        errors.give_up(reason, self.state.made()).expect("a task that is given up has failed")
+    }
+}
+
+impl<T: Send + 'static, E: Send + 'static> TaskGroup<Result<T, RetryError<E>>> {
+    /// Adds a task that is retried when it fails.
+    ///
+    /// All attempts are one task of the group, with one place among the values and one outcome. The
+    /// task fails when it is given up: the error of the group is then the [`RetryError`]. A panic of
+    /// `f` is a failure like an `Err`, and `f` is called again with the same captured values. The
+    /// token of an [`Attempt`] is a child of the group's token.
+    ///
+    /// - While the task waits for its next attempt, it holds no worker. It counts neither against the
+    ///   group's [limit](Self::limit) nor against its [capacity](Self::capacity). An attempt that is
+    ///   due waits in the group's queue, and counts against the limit while it runs.
+    /// - A cancellation of the group ends the delay at once, and drops the closure. An attempt that
+    ///   runs sees it in its token, and is the last if it fails.
+    /// - When the pool is closed, tasks that wait for their next attempt are cancelled.
+    /// - [`wait`](Self::wait) waits for the last attempt. On a worker of the pool it waits out the
+    ///   delays and makes attempts itself, so a pool of one worker is enough.
+    ///
+    /// A task that must not be retried has a policy of one attempt. Otherwise this behaves as
+    /// [`spawn`](Self::spawn), also with regard to locks and to a group that is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// [`TimerError`] with the closure, if the pool is shut down, if 1,048,576 such tasks and other
+    /// timers are pending, or if the timer thread could not be started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use workcrew::retry::RetryPolicy;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let policy = RetryPolicy::fixed(Duration::from_millis(1)).max_attempts(3);
+    /// let group = pool.group().limit(8);
+    /// for page in 1..=3 {
+    ///     group.spawn_with_retry(policy.clone(), move |attempt| {
+    ///         if attempt.number() < page { Err("busy") } else { Ok(page * 10) }
+    ///     })?;
+    /// }
+    /// assert_eq!(group.wait()?, [10, 20, 30]); // in the order of spawning
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_with_retry<F>(&self, policy: RetryPolicy<E>, f: F) -> Result<(), TimerError<F>>
+    where
+        F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    {
+        spawn(self.inner(), policy, f, Location::caller())
+    }
+}
+
+impl<T: Send + 'static, E: Send + 'static> Spawner<Result<T, RetryError<E>>> {
+    /// Adds a task that is retried when it fails; see
+    /// [`TaskGroup::spawn_with_retry`](crate::TaskGroup::spawn_with_retry).
+    ///
+    /// # Errors
+    ///
+    /// [`TimerError`] with the closure, in the same cases.
+    #[track_caller]
+    pub fn spawn_with_retry<F>(&self, policy: RetryPolicy<E>, f: F) -> Result<(), TimerError<F>>
+    where
+        F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    {
+        spawn(self.inner(), policy, f, Location::caller())
+    }
+}
+
+impl<'scope, E: Send + 'static> Scope<'scope, '_, Result<(), RetryError<E>>> {
+    /// Adds a task that may borrow, and is retried when it fails. Otherwise like
+    /// [`TaskGroup::spawn_with_retry`](crate::TaskGroup::spawn_with_retry).
+    ///
+    /// # Errors
+    ///
+    /// [`TimerError`] with the closure, in the same cases.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    /// use std::time::Duration;
+    /// use workcrew::retry::RetryPolicy;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let attempts = AtomicU32::new(0);
+    /// pool.scope(|scope| {
+    ///     scope.spawn_with_retry(RetryPolicy::fixed(Duration::from_millis(1)), |_| {
+    ///         if attempts.fetch_add(1, Ordering::Relaxed) < 2 { Err("busy") } else { Ok(()) }
+    ///     }).is_ok()
+    /// })?;
+    /// assert_eq!(attempts.into_inner(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_with_retry<F>(&'scope self, policy: RetryPolicy<E>, f: F) -> Result<(), TimerError<F>>
+    where
+        F: FnMut(Attempt) -> Result<(), E> + Send + 'scope,
+    {
+        let (attempts, reservation) = prepare(self.group().timers(), policy, f)?;
+        self.add_repeated(Box::new(attempts), reservation, Location::caller());
+        Ok(())
+    }
+}
+
+/// Adds a retried task to a group.
+fn spawn<F, T, E>(
+    group: &Arc<GroupInner<Result<T, RetryError<E>>>>,
+    policy: RetryPolicy<E>,
+    f: F,
+    location: &'static Location<'static>,
+) -> Result<(), TimerError<F>>
+where
+    F: FnMut(Attempt) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let (attempts, reservation) = prepare(group.timers(), policy, f)?;
+    let body = RepeatedBody { attempts: Box::new(attempts), reservation: Box::new(reservation) };
+    let _ = group.spawn(|_| Body::Repeated(body), location);
+    Ok(())
+}
+
+/// Reserves the place of a timer, and makes the attempts of a task.
+fn prepare<F, E>(
+    timers: &Arc<TimerThread>,
+    policy: RetryPolicy<E>,
+    f: F,
+) -> Result<(GroupAttempts<F, E>, Reservation), TimerError<F>> {
+    if let Err(source) = timers.start_named() {
+        return Err(TimerError::no_thread(source, f));
+    }
+    match timers.reserve() {
+        Ok(reservation) => {
+            let state = RetryState::new(policy, timers.clock().now());
+            Ok((GroupAttempts { f, state, errors: AttemptErrors::new(), timers: Arc::clone(timers) }, reservation))
+        }
+        Err(refusal) => Err(timers::timer_error(refusal, f)),
+    }
+}

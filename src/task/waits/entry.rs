@@ -1,0 +1,91 @@
+//! The entries of the registry of waits.
+
+use std::iter;
+use std::task::Waker;
+use std::time::Instant;
+
+use super::awaited::{Awaited, Kind};
+use crate::sync::{Arc, AtomicBool, IdGenerator, Ordering};
+use crate::task::context::{self, AwaitedId, Stack};
+use crate::unwind;
+
+/// Identifies an entry.
+pub(super) type EntryId = u64;
+
+/// A registered wait.
+pub(super) struct Entry {
+    /// Its id.
+    pub(super) id: EntryId,
+    /// What it waits for.
+    pub(super) target: Arc<dyn Awaited>,
+    /// The ids under which it is found as a wait: those of its target.
+    pub(super) targets: Vec<AwaitedId>,
+    /// Its kind.
+    pub(super) kind: Kind,
+    /// The tasks that the wait blocks.
+    pub(super) stack: Stack,
+    /// When it can help without a notification. Set before it is inserted.
+    pub(super) until: Option<Instant>,
+    /// Whether the waiter must check again.
+    notified: AtomicBool,
+    /// Whether the wait ends with an error. Set before `notified`.
+    refused: AtomicBool,
+    /// Wakes the waiter if it is a future; otherwise the target does.
+    waker: Option<Waker>,
+}
+
+impl Entry {
+    pub(super) fn new(target: Arc<dyn Awaited>, kind: Kind, stack: Stack, waker: Option<Waker>) -> Arc<Self> {
+        static IDS: IdGenerator = IdGenerator::new();
+        let (notified, refused) = (AtomicBool::new(false), AtomicBool::new(false));
+        let targets = iter::once(target.awaited_id()).chain(target.related_ids()).collect();
+        Arc::new(Self { id: IDS.next(), target, targets, kind, stack, until: None, notified, refused, waker })
+    }
+
+    pub(super) fn is_notified(&self) -> bool {
+        // ORDERING: Acquire pairs with the AcqRel of `mark_notified`. Either the sleeper checks
+        // under the lock that `wake` takes after the flag was set, or it announces itself under
+        // that lock before it checks; see "notify and sleep".
+        self.notified.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release of `refuse`.
+        self.refused.load(Ordering::Acquire)
+    }
+
+    /// Marks the entry as notified. Returns `true` if it was not notified before; then the caller
+    /// must [`wake`](Self::wake) it.
+    pub(super) fn mark_notified(&self) -> bool {
+        // ORDERING: see `is_notified`.
+        !self.notified.swap(true, Ordering::AcqRel)
+    }
+
+    /// Wakes the waiter, so that it checks again. Called without the lock.
+    pub(super) fn wake(&self) {
+        match &self.waker {
+            Some(waker) => {
+                // A waker is user code.
+                let _ = unwind::catch(|| waker.wake_by_ref()).map_err(unwind::discard);
+            }
+            None => self.target.wake_waiters(),
+        }
+    }
+
+    /// Returns `true` if its stack is too deep to help.
+    pub(super) fn is_too_deep(&self) -> bool {
+        self.stack.depth >= context::MAX_HELP_DEPTH
+    }
+
+    /// Returns `true` if the wait can only end with its target.
+    pub(super) fn is_certain(&self) -> bool {
+        self.kind != Kind::Open && !self.is_refused()
+    }
+
+    /// Refuses the wait, whose waiter the caller wakes.
+    pub(super) fn refuse(&self) {
+        // ORDERING: Release pairs with the Acquire of `is_refused`.
+        self.refused.store(true, Ordering::Release);
+        self.mark_notified();
+    }
+}

@@ -1,0 +1,233 @@
+//! Tasks with settings of their own: a token, a time limit, a deadline, a label.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{
+    BlockedWorkers, Counter, DropCounter, Gate, Mutex, assert_counts_add_up, fill, grid, on_grid, pool, quiet_panics,
+};
+use workcrew::{CancelReason, CancellationToken, JoinError, Observer, Overflow, TaskInfo, WorkerPool};
+
+const LONG: Duration = Duration::from_secs(86_400);
+
+/// Fault 370.
+#[test]
+fn a_time_limit_expires_the_token_of_a_running_task_and_kills_nothing() {
+    on_grid(|pool| {
+        for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(2)] {
+            let task = pool.task().timeout(timeout).spawn(|token| {
+                token.wait();
+                token.reason()
+            });
+            assert_eq!(task.unwrap().join().unwrap(), Some(CancelReason::Expired), "the value is that of the task");
+        }
+        for timeout in [Duration::MAX, LONG] {
+            let task = pool.task().timeout(timeout).spawn(CancellationToken::is_cancelled).unwrap();
+            assert!(!task.join().unwrap());
+        }
+        assert_counts_add_up(&pool);
+        assert_eq!((pool.metrics().tasks_succeeded, pool.metrics().tasks_cancelled), (5, 0));
+    });
+}
+
+/// Fault 370.
+#[test]
+fn the_time_in_the_queue_does_not_count_against_the_time_limit() {
+    on_grid(|pool| {
+        let blocked = BlockedWorkers::new(&pool);
+        let limit = Duration::from_millis(500);
+        let task = pool.task().timeout(limit).spawn(move |token| token.deadline().unwrap() - Instant::now()).unwrap();
+        let submitted = Instant::now();
+        while submitted.elapsed() < Duration::from_millis(2) {
+            std::thread::yield_now();
+        }
+        let opened = Instant::now();
+        blocked.open();
+        let left = task.join().unwrap();
+        assert!(left <= limit && left + opened.elapsed() >= limit, "{left:?}");
+    });
+}
+
+/// Fault 370.
+#[test]
+fn the_limit_of_a_submission_is_not_that_of_its_task() {
+    grid(|builder| {
+        let pool = builder.workers(1).build().unwrap();
+        let blocked = BlockedWorkers::new(&pool);
+        let ran = Counter::new();
+        let filled = fill(&pool, &ran);
+        let builder = pool.task().timeout(LONG);
+        let refused = builder.try_spawn_for(Duration::from_millis(1), |_| 1).unwrap_err();
+        assert!(refused.is_timeout());
+        assert_eq!((refused.into_inner())(&CancellationToken::new()), 1, "the closure comes back");
+        assert!(builder.try_spawn(|_| ()).unwrap_err().is_full());
+        assert!(builder.try_execute(|_| ()).unwrap_err().is_full());
+        assert!(builder.try_execute_for(Duration::ZERO, |_| ()).unwrap_err().is_timeout());
+        blocked.open();
+        pool.wait_idle();
+        let task = builder.try_spawn_for(Duration::MAX, CancellationToken::is_cancelled).unwrap();
+        assert!(!task.join().unwrap());
+        builder.execute(|_| ()).unwrap();
+        builder.try_execute(|_| ()).unwrap_or(());
+        pool.shutdown();
+        assert!(builder.spawn(|_| ()).is_err() && builder.execute(|_| ()).is_err());
+        assert!(builder.try_spawn(|_| ()).unwrap_err().is_shut_down());
+        assert_eq!(ran.get(), filled);
+        assert_counts_add_up(&pool);
+    });
+}
+
+/// Fault 371.
+#[test]
+fn a_task_whose_token_is_cancelled_never_starts_and_its_closure_is_gone_at_once() {
+    on_grid(|pool| {
+        let blocked = BlockedWorkers::new(&pool);
+        let (token, drops, ran) = (CancellationToken::new(), Counter::new(), Counter::new());
+        let (probe, counted) = (DropCounter(drops.clone()), ran.clone());
+        let task = pool.task().token(&token).spawn(move |_| {
+            let _probe = probe;
+            counted.add();
+        });
+        let task = task.unwrap();
+        token.cancel();
+        assert_eq!(drops.get(), 1);
+        assert!(matches!(task.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
+        blocked.open();
+        pool.wait_idle();
+        let late = pool.task().token(&token).spawn(|_| -> () { panic!("it never starts") }).unwrap();
+        assert!(matches!(late.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
+        pool.wait_idle();
+        assert_eq!(ran.get(), 0);
+        assert_counts_add_up(&pool);
+        assert_eq!(pool.metrics().tasks_cancelled, 2);
+    });
+}
+
+/// Fault 371.
+#[test]
+fn a_task_that_is_queued_at_its_deadline_never_starts() {
+    on_grid(|pool| {
+        let past = Instant::now();
+        let task = pool.task().deadline(Instant::now() + LONG).deadline(past).spawn(|_| "never").unwrap();
+        assert!(matches!(task.join(), Err(JoinError::Cancelled(CancelReason::Expired))));
+        let running = pool.task().deadline(Instant::now() + Duration::from_millis(300)).spawn(|token| {
+            token.wait();
+            token.reason()
+        });
+        // On a machine that is slow enough, this one never starts either.
+        match running.unwrap().join() {
+            Ok(reason) => assert_eq!(reason, Some(CancelReason::Expired)),
+            Err(error) => assert!(matches!(error, JoinError::Cancelled(CancelReason::Expired)), "{error:?}"),
+        }
+    });
+}
+
+#[test]
+fn a_running_task_sees_the_cancellation_of_its_token_and_of_its_handle() {
+    on_grid(|pool| {
+        for by_handle in [true, false] {
+            let (gate, parent) = (Gate::new(), CancellationToken::new());
+            let inside = gate.clone();
+            let task = pool.task().token(&parent).timeout(LONG).spawn(move |token| {
+                inside.pass();
+                token.wait();
+                "stopped"
+            });
+            let task = task.unwrap();
+            gate.wait_started(1);
+            gate.open();
+            if by_handle {
+                assert!(!task.cancel(), "it runs");
+                assert!(!parent.is_cancelled());
+            } else {
+                parent.cancel();
+            }
+            assert_eq!(task.join().unwrap(), "stopped");
+        }
+    });
+}
+
+/// Fault 371.
+#[test]
+fn a_stale_entry_that_the_queue_discards_does_not_cancel_a_running_task() {
+    let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(Overflow::DiscardOldest).build().unwrap();
+    let pool = Arc::new(pool);
+    let inner = pool.clone();
+    let seen = pool.spawn(move || {
+        let pool = inner.clone();
+        let task = inner.task().timeout(LONG).spawn(move |token| {
+            pool.execute(|| ()).unwrap(); // discards the entry of the task that runs here
+            token.is_cancelled()
+        });
+        task.unwrap().join() // runs the task, and leaves its entry in the queue
+    });
+    assert!(!seen.unwrap().join().unwrap().unwrap());
+}
+
+#[test]
+fn tokens_and_panics_of_tasks_with_settings_are_their_own() {
+    quiet_panics();
+    on_grid(|pool| {
+        let builder = pool.task().timeout(LONG).label("own");
+        let (one, two) = (builder.spawn(Clone::clone).unwrap(), builder.spawn(CancellationToken::clone).unwrap());
+        let (one, two): (CancellationToken, CancellationToken) = (one.join().unwrap(), two.join().unwrap());
+        one.cancel();
+        assert!(!two.is_cancelled());
+        let panicked = builder.spawn(|_| -> () { panic!("own panic") }).unwrap();
+        assert!(matches!(panicked.join(), Err(JoinError::Panicked(panic)) if panic.message() == Some("own panic")));
+        assert_counts_add_up(&pool);
+    });
+}
+
+#[test]
+fn a_token_that_is_cancelled_amid_submissions_cancels_each_task_or_is_seen_by_it() {
+    on_grid(|pool| {
+        for _ in 0..50 {
+            let token = CancellationToken::new();
+            let builder = pool.task().token(&token);
+            let handles: Vec<_> = std::thread::scope(|threads| {
+                let submitting = threads.spawn(|| {
+                    (0..8).map(|_| builder.try_spawn_for(Duration::from_secs(60), CancellationToken::wait)).collect()
+                });
+                token.cancel();
+                submitting.join().unwrap()
+            });
+            for handle in handles {
+                let ended = handle.unwrap().join();
+                assert!(matches!(ended, Ok(()) | Err(JoinError::Cancelled(CancelReason::Requested))), "{ended:?}");
+            }
+        }
+        assert_counts_add_up(&pool);
+    });
+}
+
+#[test]
+fn a_label_names_a_task_for_observers_and_in_what_runs() {
+    struct Labels(Arc<Mutex<Vec<Option<String>>>>);
+    impl Observer for Labels {
+        fn task_started(&self, task: &TaskInfo<'_>) {
+            self.0.lock().unwrap().push(task.label().map(str::to_owned));
+        }
+    }
+    let labels = Arc::default();
+    let pool = WorkerPool::builder().workers(1).observer(Labels(Arc::clone(&labels))).build().unwrap();
+    let gate = Gate::new();
+    let inside = gate.clone();
+    pool.task().label("thumbs").execute(move |_| inside.pass()).unwrap();
+    gate.wait_started(1);
+    assert!(pool.running()[0].to_string().contains("(thumbs)"), "{}", pool.running()[0]);
+    gate.open();
+    pool.shutdown();
+    assert_eq!(*labels.lock().unwrap(), [Some(String::from("thumbs"))]);
+}
+
+#[test]
+fn a_worker_runs_a_task_with_settings_that_it_joins() {
+    let pool = pool(1, 4);
+    let inner = pool.clone();
+    let value = pool.spawn(move || inner.task().timeout(LONG).spawn(|_| 3).unwrap().join()).unwrap();
+    assert_eq!(value.join().unwrap().unwrap(), 3);
+}

@@ -173,7 +173,8 @@ impl<T> ScopedHandle<'_, T> {
     /// use workcrew::{JoinError, WorkerPool};
     ///
     /// let pool = WorkerPool::builder().workers(1).build()?;
-    /// let message = pool.scope(|scope| match scope.spawn_value(|| { if true { panic!("no luck") } }).join() {
+    /// let unlucky = || if true { panic!("no luck") };
+    /// let message = pool.scope(|scope| match scope.spawn_value(unlucky).join() {
     ///     Err(JoinError::Panicked(panic)) => panic.message().map(str::to_owned),
     ///     other => unreachable!("{other:?}"),
     /// })?; // the scope itself has not failed

@@ -197,7 +197,8 @@ impl WorkerPool {
     ///     sender.send(left).unwrap();
     ///     if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     /// })?;
-    /// assert_eq!(ticks.iter().collect::<Vec<_>>(), [2, 1, 0]); // the closure is gone after its last run
+    /// // The closure is gone after its last run.
+    /// assert_eq!(ticks.iter().collect::<Vec<_>>(), [2, 1, 0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]

@@ -418,30 +418,31 @@ fn a_stuck_job_goes_to_somebody_else() {
 fn what_is_delivered_too_often_without_an_outcome_is_given_up_unrun() {
     let Some(server) = Server::start() else { return };
     let pool = pool(2);
-    let queue = queue(&server.connect(&pool));
+    let connection = server.connect(&pool);
+    let queue = queue(&connection);
+    let build = || {
+        let policy = RetryPolicy::<String>::fixed(Duration::ZERO).max_attempts(2);
+        let builder = Worker::builder(&queue, "worker").retry(policy).max_deliveries(2);
+        builder.ack_wait(Duration::from_millis(200)).build().unwrap()
+    };
+    let number_of_deliveries = || nats_common::consumer_figure(&connection, "worker", "consumer_seq");
+    work_until(&build(), &pool, |_| Ok(()), || number_of_deliveries().is_some()); // makes the consumer
     queue.enqueue("jobs.a", "", "1").unwrap();
+    // Two deliveries of which nothing more is heard, as of a worker that died.
+    let lost = connection.subscribe("lost").start(|_| ()).unwrap();
+    for delivery in 1..=2 {
+        server.say("PUB $JS.API.CONSUMER.MSG.NEXT.JOBS.worker lost 1\r\n1\r\n");
+        wait_until("the delivery", || number_of_deliveries() >= Some(delivery));
+    }
+    drop(lost);
     let runs = Arc::new(AtomicU32::new(0));
-    let policy = RetryPolicy::<String>::fixed(Duration::ZERO).max_attempts(2);
-    let builder = Worker::builder(&queue, "worker").retry(policy).max_deliveries(2);
-    let worker = builder.ack_wait(Duration::from_millis(200)).without_heartbeats().build().unwrap();
-    let (seen, (open, gate)) = (Arc::clone(&runs), channel::<()>());
-    let gate = Mutex::new(gate);
-    let mut open = Some(open);
+    let seen = Arc::clone(&runs);
     let handler = move |_: &Job| {
         seen.fetch_add(1, Ordering::SeqCst);
-        let _ = gate.lock().unwrap().recv(); // no outcome, as if the process had died
         Ok(())
     };
-    // A third delivery needs a third slot.
-    let is_done = || {
-        let done = queue.dead_letters_len().unwrap() == 1;
-        if done {
-            drop(open.take());
-        }
-        done
-    };
-    work_until(&worker, &nats_common::pool(3), handler, is_done);
-    assert_eq!(runs.load(Ordering::SeqCst), 2);
+    work_until(&build(), &pool, handler, || queue.dead_letters_len().unwrap() == 1);
+    assert_eq!(runs.load(Ordering::SeqCst), 0);
     assert_eq!(queue.dead_letters(1).unwrap()[0].reason(), Some(DeadLetterReason::Deliveries));
 }
 

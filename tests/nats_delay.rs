@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use nats_common::{Server, consumer_figure, pool, queue, wait_until, work_until};
+use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until, work_until};
 use workcrew::nats::{EnqueueError, Headers, Job, JobQueue, NewJob, Worker};
 use workcrew::retry::RetryPolicy;
 
@@ -150,7 +150,8 @@ fn the_deadline_of_the_policy_of_a_delayed_job_begins_when_the_delay_is_over() {
 fn a_delay_that_cannot_be_kept_is_refused_by_name_and_the_job_is_not_stored() {
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
-    let connection = server.connect(&pool);
+    // A machine that stalls may answer late.
+    let connection = server.builder().timeout(LONG).connect(&pool).unwrap();
     let age = Duration::from_secs(60);
     let ageing = JobQueue::builder(&connection, "AGEING").max_age(age).open().unwrap();
     let ageless = queue(&connection);

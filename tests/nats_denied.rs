@@ -284,3 +284,44 @@ fn a_user_with_the_permissions_that_the_page_of_settings_lists_can_do_the_work()
     let denied: Vec<_> = events.try_iter().filter(|event| matches!(event, Event::Denied(_))).collect();
     assert!(denied.is_empty(), "{denied:?}");
 }
+
+/// Fault 269.
+#[cfg(unix)]
+#[test]
+fn a_worker_whose_inbox_is_denied_while_it_works_goes_on_when_it_may_have_it_again() {
+    let Some(mut server) = start("publish: \">\"") else { return };
+    let folder = server.folder().to_owned();
+    let deny = |subject: &str| {
+        let admin = "{ user: admin, password: secret }";
+        let ann = format!("{{ user: ann, password: secret, permissions: {{ subscribe: {{ deny: \"{subject}\" }} }} }}");
+        // Without the second line a reload would end JetStream.
+        let config = format!("authorization {{ users: [ {admin}, {ann} ] }}\njetstream {{ }}\n");
+        std::fs::write(folder.join("server.conf"), config).unwrap();
+    };
+    server.stop();
+    deny("nothing");
+    server.start_again();
+    let pool = pool(1);
+    let (admin, _) = connect(&server, "admin", &pool);
+    let (connection, events) = connect(&server, "ann", &pool);
+    let (theirs, mine) = (queue(&admin), queue(&connection));
+    let worker = Worker::<String>::builder(&mine, "worker").build().unwrap();
+    thread::scope(|scope| {
+        let run = scope.spawn(|| worker.run(&pool, |_| Ok(())).unwrap());
+        let _drained = nats_common::DrainAtEnd(&worker);
+        theirs.enqueue("jobs.a", "", "1").unwrap();
+        wait_until("it works", || worker.metrics().jobs_acked == 1);
+        deny("_INBOX.>");
+        server.signal("HUP");
+        // A server of 2.9 leaves the subscriptions that there are.
+        wait_until("it is stored", || theirs.enqueue("jobs.a", "", "2").is_ok());
+        let is_denied = |event: Event| matches!(event, Event::Denied(text) if text.contains("_INBOX."));
+        wait_until("it is denied", || events.try_iter().any(is_denied) || worker.metrics().jobs_acked == 2);
+        deny("nothing");
+        server.signal("HUP");
+        wait_until("it is stored", || theirs.enqueue("jobs.a", "", "3").is_ok());
+        wait_until("it goes on", || worker.metrics().jobs_acked == 3);
+        worker.drain();
+        assert!(run.join().unwrap().drained);
+    });
+}

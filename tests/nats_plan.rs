@@ -238,3 +238,26 @@ fn a_stream_of_another_client_in_the_place_of_the_attempts_loses_no_job() {
     work_until(&built, &pool, handler, || queue.is_empty().unwrap());
     assert_eq!((built.metrics().jobs_acked, built.metrics().jobs_dead), (1, 0));
 }
+
+/// Fault 267.
+#[test]
+fn a_stream_that_confirms_nothing_or_keeps_what_must_go_is_told_by_its_setting() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let connection = server.connect(&pool);
+    for (name, setting) in [("SILENT", "no_ack"), ("KEEPING", "deny_delete")] {
+        let stream = format!(
+            "{{\"name\":\"{name}\",\"subjects\":[\"{name}.>\"],\"retention\":\"workqueue\",\"discard\":\"new\",\
+             \"storage\":\"file\",\"duplicate_window\":120000000000,\"{setting}\":true}}"
+        );
+        let made = connection.request(&format!("$JS.API.STREAM.CREATE.{name}"), &stream).unwrap();
+        assert!(!made.text().unwrap().contains("error"), "{made:?}");
+        let Err(QueueError::Differs { differences, .. }) = JobQueue::builder(&connection, name).open() else {
+            panic!("{setting} is not told")
+        };
+        assert_eq!(differences.iter().map(|differs| differs.field).collect::<Vec<_>>(), [setting]);
+    }
+    JobQueue::builder(&connection, "SILENT").plan().unwrap().apply().unwrap();
+    let queue = JobQueue::builder(&connection, "SILENT").open().unwrap();
+    queue.enqueue("SILENT.a", "", "1").unwrap();
+}

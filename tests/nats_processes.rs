@@ -43,7 +43,11 @@ impl WorkerProcess {
 
     /// Tells it to end, by SIGTERM.
     fn terminate(&self) {
-        let status = Command::new("kill").arg(self.process.id().to_string()).status();
+        self.signal("TERM");
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.process.id().to_string()]).status();
         assert!(status.unwrap().success());
     }
 
@@ -187,5 +191,37 @@ fn a_worker_that_is_told_to_end_under_load_leaves_nothing_unacknowledged() {
         assert!(run.join().unwrap().drained);
     });
     assert_eq!(next.metrics().jobs_acked as usize, JOBS - done);
+    assert_eq!(consumer_figure(&connection, "worker", "num_ack_pending"), Some(0));
+}
+
+/// Fault 268.
+#[test]
+fn a_worker_that_is_suspended_for_longer_than_ack_wait_has_no_more_jobs_run_twice_than_it_has_slots() {
+    const JOBS: usize = 4_000;
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let connection = server.connect(&pool);
+    let queue = queue(&connection);
+    enqueue_all(&connection, JOBS);
+    let paths = ["one", "two"].map(|name| server.folder().join(name));
+    let journals = [paths[0].as_path(), paths[1].as_path()];
+    let one = WorkerProcess::start(&server, journals[0], Duration::from_secs(2));
+    wait_until("it works", || read(&[journals[0]]).0.len() > JOBS / 20);
+    one.signal("STOP");
+    assert!(!queue.is_empty().unwrap(), "it was suspended in the middle");
+    let two = WorkerProcess::start(&server, journals[1], Duration::from_secs(2));
+    wait_until("another one has done all", || queue.is_empty().unwrap());
+    one.signal("CONT");
+    enqueue_all(&connection, JOBS + JOBS / 4); // the ids that are there are stored once
+    wait_until("both have done the rest", || queue.is_empty().unwrap());
+    for process in [one, two] {
+        process.terminate();
+        assert!(process.ended_well());
+    }
+    let (runs, most) = read(&journals);
+    assert_eq!(runs.len(), JOBS + JOBS / 4);
+    assert!(most <= SLOTS, "{most} ran at once");
+    let again = runs.values().map(|times| *times as usize - 1).sum::<usize>();
+    assert!(again <= SLOTS, "{again} ran again");
     assert_eq!(consumer_figure(&connection, "worker", "num_ack_pending"), Some(0));
 }

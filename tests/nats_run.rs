@@ -422,6 +422,7 @@ fn a_job_that_is_delivered_again_while_it_runs_is_not_started_again_and_ends_onc
     assert_eq!(held.begun(), 2, "no job was started again: {:?}", held.ran.lock().unwrap());
     let metrics = worker.metrics();
     assert_eq!((metrics.jobs_acked, metrics.outcomes_lost), (2, 0), "{metrics}");
+    assert_eq!(consumer_figure(&connection, "worker", "num_ack_pending"), Some(0));
 }
 
 /// Fault 260.

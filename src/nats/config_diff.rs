@@ -60,6 +60,9 @@ pub(crate) fn of_stream(wanted: &stream::Config, found: &stream::Config) -> Vec<
     let is_compressed = |config: &stream::Config| config.compression == Some(stream::Compression::S2);
     differences.compare("compression", &is_compressed(wanted), &is_compressed(found));
     differences.compare("discard_new_per_subject", &wanted.discard_new_per_subject, &found.discard_new_per_subject);
+    // Without these answers no job would be stored for certain, or could be set aside.
+    differences.compare("no_ack", &wanted.no_ack, &found.no_ack);
+    differences.compare("deny_delete", &wanted.deny_delete, &found.deny_delete);
     if let Some(placement) = &wanted.placement {
         let place = |placement: &stream::Placement| (placement.cluster.clone(), placement.tags.clone());
         differences.compare("placement", &Some(place(placement)), &found.placement.as_ref().map(place));

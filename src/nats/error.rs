@@ -180,6 +180,11 @@ pub enum WorkerError {
     /// run tries again.
     #[error("no answer from JetStream: {0}")]
     Unavailable(#[source] BoxError),
+    /// The connection has ended for good: it gave up reconnecting, by
+    /// [`ReconnectSettings`](super::ReconnectSettings), or the client library has failed. Another
+    /// connection is needed.
+    #[error("the connection has ended for good")]
+    ConnectionClosed,
     /// The call was made on a worker of the pool that it needs, or on the I/O thread.
     #[error("a worker cannot be run by a task of its own pool")]
     WouldDeadlock,

@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use async_nats::client::FlushErrorKind;
 use async_nats::jetstream::context::{RequestError, RequestErrorKind};
 
 use super::inner::ConnectionInner;
@@ -26,6 +27,13 @@ impl ConnectionInner {
     /// Awaits one request and its answer; `None` if the timeout has passed.
     pub(crate) async fn with_timeout<F: Future>(&self, question: F) -> Option<F::Output> {
         io::timeout(self.timeout.saturating_add(GRACE), question).await.ok()
+    }
+
+    /// Returns `true` if the client has ended for good: it gave up reconnecting, or its task has
+    /// panicked.
+    pub(crate) fn is_closed(&self) -> bool {
+        let flushing = poll_once(self.client.flush());
+        matches!(flushing, Some(Err(error)) if error.kind() == FlushErrorKind::SendError)
     }
 
     /// Awaits the answer of JetStream to one request.

@@ -138,6 +138,8 @@ fn merged(wanted: &Config, found: &Config) -> Config {
     config.duplicate_window = wanted.duplicate_window;
     config.num_replicas = wanted.num_replicas;
     config.storage = wanted.storage;
+    config.no_ack = wanted.no_ack;
+    config.deny_delete = wanted.deny_delete;
     config.compression.clone_from(&wanted.compression);
     if wanted.placement.is_some() {
         config.placement.clone_from(&wanted.placement);

@@ -7,12 +7,17 @@
 //!    stored, the disposition is recorded, and the job is delivered again without being run.
 //! 3. An outcome for a consumer that no longer exists is applied to the stream: a finished job is
 //!    deleted there. The consumer that replaced it delivers all other jobs anyway.
+//! 4. A server that returns with an older state of its disk gives the numbers of lost jobs to
+//!    others, in the same stream. So after a lost connection or consumer, a job's place in the
+//!    stream is checked before its acknowledgement is sent.
 
 use std::time::Duration;
 
 use async_nats::jetstream::message::PublishMessage;
+use serde_json::{Value, json};
 
 use super::history::History;
+use super::incarnation;
 use super::job::Delivered;
 use super::job_task::Disposition;
 use crate::nats::core::inner::ConnectionInner;
@@ -20,6 +25,7 @@ use crate::nats::error::EnqueueError;
 use crate::nats::event::Event;
 use crate::nats::queue::dead_letter::{self, DeadLetterDraft, DeadLetterReason, Form};
 use crate::nats::queue::delay;
+use crate::nats::server_time::moment_of;
 use crate::sync::Arc;
 
 /// The first delay before a job is delivered again whose dead letter could not be stored. It
@@ -42,12 +48,27 @@ pub(crate) enum AckResult {
     Lost,
     /// The steps before the acknowledgement are done.
     Ready(Disposition),
+    /// The job has its place in the stream, after this number of doubts.
+    InPlace {
+        disposition: Disposition,
+        doubts: u64,
+    },
     /// The server did not confirm it. It is to be sent again.
     Unacked {
         disposition: Disposition,
         /// Whether the server does not know the consumer.
         is_consumer_missing: bool,
     },
+}
+
+/// What has the place of a job in its stream.
+enum Place {
+    /// The job; or nothing, and never again anything else.
+    Own,
+    /// Another job.
+    Other,
+    /// Nothing, but another job may get it; or the server does not answer.
+    Unknown,
 }
 
 /// Where an outcome is sent.
@@ -78,7 +99,10 @@ impl Acker {
     pub(crate) async fn prepare(&self, delivered: &Delivered, disposition: Disposition, route: Route) -> AckResult {
         let disposition = match disposition {
             Disposition::Dead { reason, error } => match self.store_letter_of(delivered, reason, &error).await {
-                Ok(()) => Disposition::DeadLetterStored,
+                Ok(()) => {
+                    self.history.remember(delivered, (reason, error));
+                    Disposition::DeadLetterStored
+                }
                 Err(failure) => {
                     self.history.note_dead(delivered, reason, &error).await;
                     let (subject, sequence) = delivered.name();
@@ -89,6 +113,10 @@ impl Acker {
             Disposition::Nak(delay) if route == Route::Consumer => {
                 self.history.note_return(delivered).await;
                 Disposition::Nak(delay)
+            }
+            Disposition::Retry(delay) if route == Route::Consumer => {
+                self.history.note_returns(delivered).await;
+                Disposition::Retry(delay)
             }
             Disposition::Postpone(_) if route == Route::Consumer => {
                 self.history.note_early(delivered).await;
@@ -184,13 +212,50 @@ impl Acker {
         if !matches!(result, AckResult::Done | AckResult::Dead) {
             return result;
         }
+        let unacked = |disposition| AckResult::Unacked { disposition, is_consumer_missing: false };
+        match self.place(delivered).await {
+            Place::Own => {}
+            Place::Other => return AckResult::Lost,
+            Place::Unknown => return unacked(disposition),
+        }
         let Ok(stream) = self.connection.jetstream.get_stream_no_info(&*self.stream).await else {
-            return AckResult::Unacked { disposition, is_consumer_missing: false };
+            return unacked(disposition);
         };
         match self.connection.with_timeout(stream.delete_message(delivered.sequence)).await {
             Some(Ok(_)) => result,
             Some(Err(error)) if error.to_string().contains("no message found") => result,
-            _ => AckResult::Unacked { disposition, is_consumer_missing: false },
+            _ => unacked(disposition),
+        }
+    }
+
+    /// Checks that the job has its place in the stream before it is acknowledged. See rule 4.
+    pub(crate) async fn check_place(&self, delivered: &Delivered, disposition: Disposition, doubts: u64) -> AckResult {
+        match self.place(delivered).await {
+            Place::Own => AckResult::InPlace { disposition, doubts },
+            Place::Other => AckResult::Lost,
+            Place::Unknown => AckResult::Unacked { disposition, is_consumer_missing: false },
+        }
+    }
+
+    async fn place(&self, delivered: &Delivered) -> Place {
+        let subject = format!("STREAM.MSG.GET.{}", self.stream);
+        let question = json!({ "seq": delivered.sequence });
+        let asking = self.connection.answer(self.connection.jetstream.request(subject.clone(), &question));
+        let answer: Value = match self.connection.permitted_api(&[subject], asking).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => return Place::Unknown,
+            Err(_) => return Place::Own, // it is not permitted to know better
+        };
+        if answer["error"]["code"] == 404 {
+            // The stream has no job of this number. Perhaps a new leader does not have it yet.
+            let info = incarnation::stream_info(&self.connection, &self.stream).await;
+            let has_passed =
+                info.is_ok_and(|info| info.is_some_and(|info| info.state.last_sequence >= delivered.sequence));
+            return if has_passed { Place::Own } else { Place::Unknown };
+        }
+        match moment_of(&answer["message"]["time"]) {
+            Some(stored_at) if stored_at != delivered.stored_at.into() => Place::Other,
+            _ => Place::Own,
         }
     }
 }

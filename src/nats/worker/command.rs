@@ -4,8 +4,10 @@ use super::ack::AckResult;
 use super::history::JobRecord;
 use super::inbox::{PrepareError, Prepared};
 use super::incarnation::OriginCheck;
+use super::job::Delivered;
 use super::leftover::Leftovers;
 use crate::nats::core::dispatch::ConnectionEvent;
+use crate::sync::Arc;
 
 /// A message to a run.
 pub(crate) enum Command {
@@ -19,8 +21,8 @@ pub(crate) enum Command {
     Prepared(u64, Result<Box<Prepared>, PrepareError>),
     /// The result of checking the stream and the consumer; the number is that of the check.
     OriginChecked(u64, OriginCheck),
-    /// The history of a job that was delivered before.
-    Known(u64, JobRecord),
+    /// The history of a job, which was read for this delivery.
+    Known(u64, Arc<Delivered>, JobRecord),
     /// The search for unreadable jobs has ended.
     Swept,
     /// Finished jobs that are still stored, if there are any.

@@ -7,8 +7,9 @@
 //! | when | what happens |
 //! |---|---|
 //! | a delivery is returned unrun | one more return is recorded, then the job is returned |
+//! | an attempt fails, during which the job was delivered again | those deliveries are recorded as returns, then the job is returned |
 //! | a dead letter cannot be stored | the disposition is recorded, then the job is returned |
-//! | a job is delivered again | its message is read before the job is run |
+//! | a job is delivered again, or is older than its consumer | its message is read before the job is run |
 //! | a job that has a message ends | the message is removed |
 //!
 //! So a job that is done at its first delivery costs nothing. The stream is created when it is
@@ -22,7 +23,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 
 use super::incarnation::{self, OriginStatus};
-use super::job::Delivered;
+use super::job::{Delivered, JobKey};
 use crate::io;
 use crate::nats::core::inner::ConnectionInner;
 use crate::nats::queue::dead_letter::{DeadLetterReason, one_line};
@@ -52,9 +53,6 @@ pub(crate) struct JobRecord {
     pub(crate) dead: Option<(DeadLetterReason, String)>,
 }
 
-/// Identifies a job: the creation of its stream, its sequence number, and when it was stored.
-type JobKey = (i128, u64, i64);
-
 /// Reads and writes the histories of jobs.
 pub(crate) struct History {
     /// The connection to the server.
@@ -75,7 +73,7 @@ impl History {
     /// Returns the history of a job that was delivered before.
     pub(crate) async fn read(&self, delivered: &Delivered) -> JobRecord {
         let mut record = self.read_stored(delivered).await.unwrap_or_default();
-        let key = key(delivered);
+        let key = delivered.key();
         if let Some((_, dead)) = self.remembered.lock().iter().find(|(other, _)| *other == key) {
             record.dead = Some(dead.clone());
         }
@@ -119,6 +117,12 @@ impl History {
         let _ = io::timeout(LOOKUP_TIMEOUT, self.write(delivered, &JobRecord { returns, dead: None })).await;
     }
 
+    /// Records the deliveries that were no attempts, since an earlier delivery was running.
+    pub(crate) async fn note_returns(&self, delivered: &Delivered) {
+        let record = JobRecord { returns: delivered.returns(), dead: None };
+        let _ = io::timeout(LOOKUP_TIMEOUT, self.write(delivered, &record)).await;
+    }
+
     /// Records that no delivery so far was an attempt. The job is not due yet, so there is time.
     pub(crate) async fn note_early(&self, delivered: &Delivered) {
         delivered.set_returns(delivered.deliveries.saturating_sub(1));
@@ -129,24 +133,48 @@ impl History {
     /// Records that a job is dead, at least in this process.
     pub(crate) async fn note_dead(&self, delivered: &Delivered, reason: DeadLetterReason, error: &str) {
         let dead = (reason, error.to_owned());
-        {
-            let mut remembered = self.remembered.lock();
-            let key = key(delivered);
-            remembered.retain(|(other, _)| *other != key);
-            if remembered.len() == MAX_REMEMBERED {
-                remembered.remove(0);
-            }
-            remembered.push((key, dead.clone()));
-        }
+        self.remember(delivered, dead.clone());
         let record = JobRecord { returns: delivered.returns(), dead: Some(dead) };
         let _ = io::timeout(LOOKUP_TIMEOUT, self.write(delivered, &record)).await;
         delivered.set_recorded();
     }
 
+    /// Notes in this process that a job is dead. Its acknowledgement may be lost after its letter
+    /// is stored, and then it is delivered again.
+    pub(crate) fn remember(&self, delivered: &Delivered, dead: (DeadLetterReason, String)) {
+        self.forget(delivered);
+        let mut remembered = self.remembered.lock();
+        if remembered.len() == MAX_REMEMBERED {
+            remembered.remove(0);
+        }
+        remembered.push((delivered.key(), dead));
+    }
+
+    /// Removes what this process knows of a job.
+    pub(crate) fn forget(&self, delivered: &Delivered) {
+        let key = delivered.key();
+        self.remembered.lock().retain(|(other, _)| *other != key);
+    }
+
+    /// Returns `true` if this process knows of dead jobs that have not left the queue.
+    pub(crate) fn remembers_any(&self) -> bool {
+        !self.remembered.lock().is_empty()
+    }
+
+    /// Returns `true` if the server has histories, or does not say.
+    pub(crate) async fn has_stored(&self) -> bool {
+        let calls = [format!("STREAM.INFO.{}", self.stream())];
+        let stream = self.stream();
+        let asking = self.connection.permitted_api(&calls, incarnation::stream_info(&self.connection, &stream));
+        match io::timeout(LOOKUP_TIMEOUT, asking).await {
+            Ok(Ok(Ok(info))) => info.is_some_and(|info| info.state.messages > 0),
+            _ => true,
+        }
+    }
+
     /// Removes the history of a job that has ended.
     pub(crate) async fn erase(&self, delivered: &Delivered) {
-        let key = key(delivered);
-        self.remembered.lock().retain(|(other, _)| *other != key);
+        self.forget(delivered);
         if let Ok(stream) = self.connection.jetstream.get_stream_no_info(self.stream()).await {
             let purging = stream.purge().filter(self.subject(delivered.sequence));
             let _ = self.connection.with_timeout(purging.into_future()).await;
@@ -205,8 +233,4 @@ impl History {
     fn subject(&self, sequence: u64) -> String {
         format!("workcrew.attempts.{}.{sequence}", self.queue)
     }
-}
-
-fn key(delivered: &Delivered) -> JobKey {
-    (delivered.origin.stream, delivered.sequence, delivered.stored_at)
 }

@@ -6,19 +6,21 @@
 //!
 //! | state of a delivery | task | disposition | next |
 //! |---|---|---|---|
-//! | *looked up*: its history is read | none | none | *with the pool*; *ended* |
+//! | *looked up*: its history is read, or it waits for a slot | none | none | *with the pool*; *ended*; removed, if `ack_wait` is over |
 //! | *with the pool*: queued or running | some | none | *ended*; *stuck* |
 //! | *ended*: its outcome is queued or being sent | none | some, or none while it is sent | removed |
 //! | *stuck*: the handler has exceeded `stuck_after` | some | as above, and then `is_acked` | removed, when the handler has returned as well |
 //!
 //! A server may deliver a job again that is still in flight here: it missed the heartbeats, its
-//! consumer is new, or it is at fault. The job does not start again if its state is one of these:
+//! consumer is new, or it is at fault. The new delivery is no attempt of its own in these states:
 //!
 //! | state of the earlier delivery | what happens to the new one |
 //! |---|---|
 //! | *looked up*; *with the pool* | it takes the place of the earlier one, whose outcome and heartbeats go to it |
-//! | *ended*, and the job is done | it is dropped; the acknowledgement of the earlier one is valid for the job |
-//! | *ended* otherwise; *stuck* | it is one more attempt |
+//! | *ended* or *stuck*, and the job is decided: done, or known to be dead | it is dropped; the acknowledgement of the earlier one is valid for the job |
+//! | *ended* or *stuck* otherwise | it is one more attempt |
+//!
+//! If the outcome of a decided job is lost, the server delivers the job once more.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::Subject;
 
-use super::job::Delivered;
+use super::job::{Delivered, JobKey};
 use super::job_task::{Disposition, Started};
 use crate::cancel::token::CancellationToken;
 use crate::sync::Arc;
@@ -50,6 +52,8 @@ pub(crate) struct InFlightJob {
     pub(crate) give_up_at: Option<Instant>,
     /// When the next heartbeat is due.
     heartbeat_at: Instant,
+    /// When the job was delivered, or a heartbeat was sent, whichever is later.
+    alive_at: Instant,
     /// When the job may be stuck; `None` if never, if it is stuck already, or if there is a
     /// disposition.
     stuck_at: Option<Instant>,
@@ -65,15 +69,10 @@ pub(crate) struct InFlightJob {
     has_slot: bool,
     /// Whether its acknowledgement is on its way, for the first time.
     is_acking: bool,
-    /// Whether the handler has done the job.
-    pub(crate) is_done: bool,
-}
-
-/// Identifies a job: the creation of its stream, and its sequence number.
-type JobKey = (i128, u64);
-
-fn key(delivered: &Delivered) -> JobKey {
-    (delivered.origin.stream, delivered.sequence)
+    /// Whether the job is done, or known to be dead. No further delivery may run it.
+    pub(crate) is_decided: bool,
+    /// The number of doubts of the run when the job was last known to have its place in the stream.
+    pub(crate) doubts: u64,
 }
 
 /// All deliveries in flight, by number.
@@ -158,8 +157,8 @@ impl InFlight {
         self.jobs.values().filter(|job| job.is_stuck).count()
     }
 
-    /// Adds a delivery and returns its number.
-    pub(crate) fn insert(&mut self, delivered: Arc<Delivered>, token: CancellationToken) -> u64 {
+    /// Adds a delivery and returns its number. It arrived after this number of doubts.
+    pub(crate) fn insert(&mut self, delivered: Arc<Delivered>, doubts: u64, token: CancellationToken) -> u64 {
         let now = Instant::now();
         let heartbeat_at = self.period.and_then(|period| now.checked_add(period));
         self.next_check = self.next_check.into_iter().chain(heartbeat_at).min();
@@ -171,6 +170,7 @@ impl InFlight {
             disposition: None,
             give_up_at: None,
             heartbeat_at: heartbeat_at.unwrap_or(now),
+            alive_at: now,
             stuck_at: None,
             is_stuck: false,
             is_acked: false,
@@ -178,10 +178,11 @@ impl InFlight {
             is_ready: false,
             has_slot: false,
             is_acking: false,
-            is_done: false,
+            is_decided: false,
+            doubts,
         };
         let number = self.next_number;
-        self.by_job.insert(key(&job.delivered), number);
+        self.by_job.insert(job.delivered.key(), number);
         self.jobs.insert(number, job);
         self.next_number += 1;
         number
@@ -189,18 +190,16 @@ impl InFlight {
 
     /// Returns `true` if an earlier delivery of this job decides its outcome, so that the job must
     /// not start again. If its handler has not ended, its outcome goes to the new delivery.
-    pub(crate) fn adopt(&mut self, delivered: &Arc<Delivered>) -> bool {
-        let number = self.by_job.get(&key(delivered)).copied();
+    pub(crate) fn adopt(&mut self, delivered: &Arc<Delivered>, doubts: u64) -> bool {
+        let number = self.by_job.get(&delivered.key()).copied();
         let Some(job) = number.and_then(|number| self.jobs.get_mut(&number)) else { return false };
-        if job.is_stuck {
-            return false;
-        }
-        if job.give_up_at.is_none() {
+        if job.give_up_at.is_none() && !job.is_stuck {
             let earlier = std::mem::replace(&mut job.delivered, Arc::clone(delivered));
             delivered.continue_from(&earlier);
+            (job.doubts, job.alive_at) = (doubts, Instant::now());
             return true;
         }
-        job.is_done
+        job.is_decided
     }
 
     /// Notes that the pool has the delivery. Its handler has `stuck_after` from the moment it
@@ -219,9 +218,8 @@ impl InFlight {
     /// ended this process.
     pub(crate) fn has_duplicate(&self, number: u64) -> bool {
         let Some(job) = self.jobs.get(&number) else { return false };
-        let (sequence, origin) = (job.delivered.sequence, job.delivered.origin);
         let mut others = self.jobs.iter().filter(|(other, _)| **other != number);
-        others.any(|(_, other)| (other.delivered.sequence, other.delivered.origin) == (sequence, origin))
+        others.any(|(_, other)| other.delivered.key() == job.delivered.key())
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<&InFlightJob> {
@@ -261,7 +259,7 @@ impl InFlight {
     /// Removes a delivery. Returns whether it held a slot.
     pub(crate) fn release(&mut self, number: u64) -> Option<bool> {
         let job = self.jobs.remove(&number)?;
-        if let Entry::Occupied(last) = self.by_job.entry(key(&job.delivered))
+        if let Entry::Occupied(last) = self.by_job.entry(job.delivered.key())
             && *last.get() == number
         {
             last.remove();
@@ -331,6 +329,22 @@ impl InFlight {
         due
     }
 
+    /// Returns `true` if the server has given up this delivery: it has heard nothing of it for
+    /// `ack_wait`.
+    pub(crate) fn is_expired(&self, number: u64, ack_wait: Duration, now: Instant) -> bool {
+        self.jobs.get(&number).is_some_and(|job| now.saturating_duration_since(job.alive_at) > ack_wait)
+    }
+
+    /// Notes that heartbeats are sent.
+    pub(crate) fn note_heartbeats(&mut self, numbers: &[u64]) {
+        let now = Instant::now();
+        for number in numbers {
+            if let Some(job) = self.jobs.get_mut(number) {
+                job.alive_at = now;
+            }
+        }
+    }
+
     /// Returns the subjects for the heartbeats of these deliveries.
     pub(crate) fn subjects(&self, numbers: &[u64], is_meant: impl Fn(&Delivered) -> bool) -> Vec<Subject> {
         let meant = numbers.iter().filter_map(|number| self.jobs.get(number)).filter(|job| is_meant(&job.delivered));
@@ -339,103 +353,4 @@ impl InFlight {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nats::worker::incarnation::Origin;
-    use crate::nats::worker::server_clock::ServerClock;
-
-    const PERIOD: Duration = Duration::from_secs(8);
-
-    fn hold(in_flight: &mut InFlight) -> u64 {
-        in_flight.insert(delivery(1), CancellationToken::new())
-    }
-
-    /// One more delivery of the same job.
-    fn delivery(deliveries: u32) -> Arc<Delivered> {
-        let message = async_nats::Message {
-            subject: "jobs".into(),
-            reply: Some(format!("$JS.ACK.JOBS.worker.{deliveries}.1.1.1.0").into()),
-            payload: "".into(),
-            headers: None,
-            status: None,
-            description: None,
-            length: 0,
-        };
-        let origin = Origin { stream: 1, consumer: 1 };
-        Arc::new(Delivered::read(message, origin, &Arc::new(ServerClock::new())).expect("a job"))
-    }
-
-    /// A task that does nothing.
-    struct Idle;
-
-    impl Task for Idle {
-        fn run(&self, _: &crate::task::executor::Executor) {}
-
-        fn is_finished(&self) -> bool {
-            false
-        }
-
-        fn cancel(&self, _: crate::error::CancelReason, _: &crate::task::executor::Executor) -> bool {
-            false
-        }
-    }
-
-    #[test]
-    fn a_heartbeat_is_due_after_each_period_and_none_without_jobs() {
-        let mut in_flight = InFlight::new(Some(PERIOD), None);
-        let start = Instant::now();
-        let _ = hold(&mut in_flight);
-        assert_eq!(in_flight.due(start).heartbeats.len(), 0);
-        let later = start + PERIOD + Duration::from_secs(1);
-        assert_eq!(in_flight.due(later).heartbeats.len(), 1);
-        assert_eq!(in_flight.due(later).heartbeats.len(), 0, "only once");
-        assert_eq!(in_flight.next_check(), Some(later + PERIOD));
-        in_flight.release(0);
-        assert_eq!(in_flight.due(later + PERIOD).heartbeats.len(), 0);
-        assert_eq!(in_flight.next_check(), None, "an idle run has no deadline");
-    }
-
-    #[test]
-    fn a_stuck_job_has_no_more_heartbeats_and_a_finished_one_is_never_stuck() {
-        let mut in_flight = InFlight::new(Some(PERIOD), Some(3 * PERIOD));
-        let start = Instant::now();
-        for number in [hold(&mut in_flight), hold(&mut in_flight), hold(&mut in_flight)] {
-            in_flight.start(number, Arc::new(Idle));
-        }
-        let _ = in_flight.get(0).expect("jobs").started.set(start);
-        let _ = in_flight.get(1).expect("jobs").started.set(start);
-        in_flight.finish(1);
-        let due = in_flight.due(start + 4 * PERIOD);
-        assert_eq!((due.stuck, due.heartbeats.len()), (vec![0], 2));
-        let due = in_flight.due(start + 6 * PERIOD);
-        assert_eq!((due.stuck, due.heartbeats.len()), (vec![], 2), "the third waits for a worker of the pool");
-    }
-
-    #[test]
-    fn a_delivery_of_a_job_that_runs_takes_the_place_of_the_earlier_one_and_is_no_attempt() {
-        let mut in_flight = InFlight::new(None, None);
-        assert!(!in_flight.adopt(&delivery(1)), "nothing is in flight");
-        let number = hold(&mut in_flight);
-        in_flight.start(number, Arc::new(Idle));
-        assert!(in_flight.adopt(&delivery(2)));
-        let job = in_flight.get(number).expect("a job");
-        assert_eq!((job.delivered.deliveries, job.delivered.attempts(), in_flight.len()), (2, 1, 1));
-        in_flight.release(number);
-        assert!(!in_flight.adopt(&delivery(3)), "nothing is in flight");
-    }
-
-    #[test]
-    fn a_delivery_of_a_job_that_has_ended_is_an_attempt_unless_it_is_done() {
-        let mut in_flight = InFlight::new(None, None);
-        let number = hold(&mut in_flight);
-        in_flight.get_mut(number).expect("a job").give_up_at = Some(Instant::now());
-        assert!(!in_flight.adopt(&delivery(2)), "it has failed");
-        in_flight.get_mut(number).expect("a job").is_done = true;
-        assert!(in_flight.adopt(&delivery(2)));
-        assert_eq!(in_flight.get(number).expect("a job").delivered.deliveries, 1, "its outcome is on its way");
-        let again = hold(&mut in_flight);
-        in_flight.release(number);
-        in_flight.get_mut(again).expect("a job").is_stuck = true;
-        assert!(!in_flight.adopt(&delivery(3)), "the attempt was given up");
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ use async_nats::{StatusCode, Subscriber};
 use futures_core::Stream;
 
 use super::config::ConsumerConfig;
+use super::history::History;
 use super::incarnation::{self, LEASE, Origin, OriginStatus};
 use super::leftover;
 use crate::io;
@@ -39,8 +40,11 @@ const PENDING: &str = "Nats-Pending-Messages";
 /// What a run needs to request jobs.
 pub(crate) struct Prepared {
     consumer: Arc<Consumer<Config>>,
-    pub(crate) origin: Origin,
     pub(crate) inbox: Inbox,
+    /// Whether jobs that are older than the consumer may have a history.
+    pub(crate) has_history: bool,
+    /// Whether jobs were delivered that have no outcome.
+    pub(crate) has_pending: bool,
     /// The subscription for answers to acknowledgements, if the run had none.
     pub(crate) replies: Option<Replies>,
 }
@@ -72,6 +76,15 @@ pub(crate) struct Inbox {
     heard_at: Instant,
     /// When a closed inbox is dropped; `None` if it is open, or is never dropped.
     overdue_at: Option<Instant>,
+    pub(crate) source: Source,
+}
+
+/// Where the jobs of an inbox come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    pub(crate) origin: Origin,
+    /// The number of doubts of the run when the inbox was opened.
+    pub(crate) doubts: u64,
 }
 
 /// Whether the inbox is open, or is being closed.
@@ -87,6 +100,7 @@ enum Stage {
 pub(crate) async fn prepare(
     connection: &ConnectionInner,
     config: &ConsumerConfig,
+    history: &History,
     needs_replies: bool,
 ) -> Result<Prepared, PrepareError> {
     let ConsumerConfig { stream, consumer, .. } = config;
@@ -98,7 +112,7 @@ pub(crate) async fn prepare(
     ];
     // The subject of a single filter is part of the call.
     calls.extend(config.filters.iter().map(|filter| format!("CONSUMER.CREATE.{stream}.{consumer}.{filter}")));
-    match connection.permitted_api(&calls, prepare_if_permitted(connection, config, needs_replies)).await {
+    match connection.permitted_api(&calls, prepare_if_permitted(connection, config, history, needs_replies)).await {
         Ok(prepared) => prepared,
         Err(Denied(text)) => Err(PrepareError::Transient(format!("permission denied: {text}"))),
     }
@@ -107,6 +121,7 @@ pub(crate) async fn prepare(
 async fn prepare_if_permitted(
     connection: &ConnectionInner,
     config: &ConsumerConfig,
+    history: &History,
     needs_replies: bool,
 ) -> Result<Prepared, PrepareError> {
     if !connection.is_connected() {
@@ -154,9 +169,12 @@ async fn prepare_if_permitted(
     let replies = if needs_replies { Some(subscribe(connection).await?) } else { None };
     let Replies { subscriber, name } = subscribe(connection).await?;
     let now = Instant::now();
-    let inbox = Inbox { stage: Stage::Subscribed(subscriber), name, requested: 0, heard_at: now, overdue_at: None };
     let origin = Origin { stream: created, consumer: nanoseconds(consumer.cached_info().created) };
-    Ok(Prepared { consumer: Arc::new(consumer), origin, inbox, replies })
+    let (stage, source) = (Stage::Subscribed(subscriber), Source { origin, doubts: 0 });
+    let inbox = Inbox { stage, name, requested: 0, heard_at: now, overdue_at: None, source };
+    let has_history = history.has_stored().await;
+    let has_pending = consumer.cached_info().num_ack_pending > 0;
+    Ok(Prepared { consumer: Arc::new(consumer), inbox, has_history, has_pending, replies })
 }
 
 async fn subscribe(connection: &ConnectionInner) -> Result<Replies, PrepareError> {

@@ -19,6 +19,9 @@ pub struct Job {
     pub(crate) attempt: Attempt,
 }
 
+/// Identifies a job: the creation of its stream, its sequence number, and when it was stored.
+pub(crate) type JobKey = (i128, u64, i64);
+
 /// A job as the server delivered it.
 pub(crate) struct Delivered {
     pub(crate) message: async_nats::Message,
@@ -39,6 +42,8 @@ pub(crate) struct Delivered {
     /// The number of deliveries that were returned unrun. Written before the job is given to the
     /// pool, whose queue makes it visible.
     returns: AtomicU64,
+    /// The attempts of an earlier delivery whose attempt goes on; zero if there is none.
+    continued: AtomicU64,
     /// Whether the job has an entry in the history.
     is_recorded: AtomicBool,
 }
@@ -149,6 +154,7 @@ impl Delivered {
             clock: Arc::clone(clock),
             delay,
             returns: AtomicU64::new(0),
+            continued: AtomicU64::new(0),
             is_recorded: AtomicBool::new(false),
         })
     }
@@ -169,7 +175,9 @@ impl Delivered {
 
     /// Returns how many deliveries, this one included, count as attempts.
     pub(crate) fn attempts(&self) -> u32 {
-        self.deliveries.saturating_sub(self.returns()).max(1)
+        // A new consumer counts deliveries from one again.
+        let continued = u32::try_from(self.continued.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        self.deliveries.saturating_sub(self.returns()).max(continued).max(1)
     }
 
     pub(crate) fn returns(&self) -> u32 {
@@ -181,13 +189,26 @@ impl Delivered {
         self.returns.store(returns.into(), Ordering::Relaxed);
     }
 
-    /// Takes over what is known of the job from an earlier delivery, whose attempt goes on.
+    /// Takes over what is known of the job from an earlier delivery, whose attempt goes on. So this
+    /// delivery counts as returned.
     pub(crate) fn continue_from(&self, earlier: &Self) {
-        let further = self.deliveries.saturating_sub(earlier.deliveries);
-        self.set_returns(earlier.returns().saturating_add(further));
+        let attempts = earlier.attempts();
+        self.continued.store(attempts.into(), Ordering::Relaxed);
+        self.set_returns(self.deliveries.saturating_sub(attempts));
         if earlier.is_recorded() {
             self.set_recorded();
         }
+    }
+
+    /// Returns `true` if deliveries count as returned that the history may not have.
+    pub(crate) fn has_unrecorded_returns(&self) -> bool {
+        self.continued.load(Ordering::Relaxed) > 0 && self.returns() > 0
+    }
+
+    /// Returns what identifies the job. A server that has lost its last jobs gives their numbers to
+    /// others.
+    pub(crate) fn key(&self) -> JobKey {
+        (self.origin.stream, self.sequence, self.stored_at)
     }
 
     /// Notes that the job has an entry in the history, which is to be removed when the job ends.

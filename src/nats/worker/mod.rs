@@ -168,7 +168,8 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// Sends no heartbeats. Then a handler must finish within `ack_wait`, or its job runs twice.
+    /// Sends no heartbeats. Then a handler must finish within `ack_wait`, or another worker runs its
+    /// job too.
     pub fn without_heartbeats(mut self) -> Self {
         self.heartbeats = false;
         self
@@ -310,7 +311,7 @@ impl<E> Worker<E> {
     /// Failures are reported to the [observer](crate::nats::ConnectionBuilder::observer) of the
     /// connection and tried again, with pauses of at most five seconds: no connection, no stream,
     /// no consumer (it is created again). After a restart of the server the run continues by
-    /// itself.
+    /// itself. If the connection has ended for good, so does the run.
     ///
     /// # Errors
     ///

@@ -2,11 +2,13 @@
 //!
 //! Another client may store a job with a header that is not UTF-8, that has a blank in its name, or
 //! no colon. The client library closes the connection when such a job arrives. So no worker sees
-//! the job, and it would close the connection again and again.
+//! the job, and it would close the connection again and again. A lone carriage return in a value
+//! ends the client for good.
 //!
 //! Rules:
-//! 1. After a connection broke while jobs were requested, the delivered jobs without an outcome are
-//!    read from the stream. That answer holds the headers in a form that can always be read.
+//! 1. After a connection broke while jobs were requested, and at the start of a run, the delivered
+//!    jobs without an outcome are read from the stream. That answer holds the headers in a form that
+//!    can always be read.
 //! 2. A job whose headers would close the connection is stored among the dead letters, with
 //!    everything readable, and then deleted. An event names it.
 //! 3. If the letter cannot be stored, the job stays, and the event says so.
@@ -91,10 +93,14 @@ fn find_fault(headers: &[u8]) -> Option<&'static str> {
     }
     let mut is_first = true;
     for line in lines.filter(|line| !line.is_empty()) {
-        if !is_first && line.starts_with(char::is_whitespace) {
+        if !is_first && line.starts_with(char::is_whitespace) && !line.contains('\r') {
             continue; // continues the previous header
         }
         is_first = false;
+        // In a value this ends not only the connection, but the client.
+        if line.contains('\r') {
+            return Some("a header has a lone carriage return");
+        }
         let Some((name, _)) = line.split_once(':') else { return Some("a header has no colon") };
         if !is_name(name) {
             return Some("the name of a header is not plain ASCII");
@@ -132,7 +138,15 @@ mod tests {
     #[test]
     fn headers_that_the_client_cannot_read_are_recognised() {
         let whole = |line: &[u8]| [b"NATS/1.0\r\n", line, b"\r\n\r\n"].concat();
-        for line in [&b"Name: \xe9t\xe9"[..], b"Order Number: 7", b"no colon", "Größe: 1".as_bytes(), b"a\tb: 1"] {
+        for line in [
+            &b"Name: \xe9t\xe9"[..],
+            b"Name: a\rb",
+            b"Name: a\r\n b\rc",
+            b"Order Number: 7",
+            b"no colon",
+            "Größe: 1".as_bytes(),
+            b"a\tb: 1",
+        ] {
             assert!(find_fault(&whole(line)).is_some(), "{line:?}");
         }
         assert!(find_fault(b"NATS/2.0\r\n\r\n").is_some() && find_fault(b"NATS/1.0 abc\r\n\r\n").is_some());

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use workcrew::nats::{DeadLetter, DeadLetterReason};
 
-use crate::crew::{self, Ending, PROCESSES};
+use crate::crew::{self, Ending, How, PROCESSES};
 use crate::drill::{Drill, Failure};
 use crate::jobs;
 use crate::record::Record;
@@ -44,7 +44,11 @@ fn evils_happened(drill: &Drill, record: &Record, report: &mut Report) {
     );
     report.some(drill.causes.ended(End::Killed).count(), &"servers were killed");
     report.some(drill.causes.ended(End::Stopped).count(), &"servers were stopped");
-    report.some(drill.causes.deaths.iter().filter(|ending| ending.was_killed).count(), &"workers were killed");
+    let killed = drill.causes.deaths.iter().filter(|ending| ending.how == How::Killed).count();
+    report.some(killed, &"workers were killed");
+    let (well, badly): (Vec<_>, Vec<_>) = outcome.drained.iter().partition(|ending| ending.how == How::Drained);
+    report.some(well.len(), &"workers were drained");
+    report.must(badly.is_empty(), &format_args!("workers that did not end well after a drain: {badly:?}"));
     for id in [jobs::HANGING, jobs::ABORTING, jobs::OVERSIZED] {
         report.some(record.begun.get(id).copied().unwrap_or(0), &format_args!("times the {id} job was begun"));
     }
@@ -64,7 +68,7 @@ fn workers(drill: &Drill, record: &Record, report: &mut Report) {
     report.must(most == 0, &format_args!("{most} jobs at once in one process, beyond {} slots", jobs::SLOTS));
     let has_aborted =
         |ending: &Ending| ending.status.signal() == Some(SIGABRT) && record.aborting.contains(&ending.process);
-    let ended = drill.causes.deaths.iter().filter(|ending| !ending.was_killed);
+    let ended = drill.causes.deaths.iter().filter(|ending| ending.how == How::ByItself);
     let (aborted, unexplained): (Vec<_>, Vec<_>) = ended.partition(|ending| has_aborted(ending));
     println!("          {} workers were ended by the aborting job", aborted.len());
     for ending in &unexplained {

@@ -1,4 +1,4 @@
-//! The worker processes, one of which is killed each second.
+//! The worker processes, one of which is killed or drained each second.
 
 use std::env;
 use std::fs::File;
@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::jobs;
 use crate::process::Process;
 use crate::record;
 
@@ -20,24 +21,50 @@ pub(crate) const PROCESSES: usize = 3;
 const KILL_IN_EACH: Duration = Duration::from_secs(1);
 /// How soon the end of the day is noticed.
 const LOOK: Duration = Duration::from_millis(50);
+/// The share of seconds in which a worker is drained instead.
+const DRAINS: f64 = 0.25;
+/// How long a worker may take to end that is drained: its drain, its pool, and its connection.
+const DRAIN_END: Duration = jobs::DRAIN_TIMEOUT.saturating_add(Duration::from_secs(5));
 const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+/// How a worker process came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// The drill killed it.
+    Killed,
+    /// The drill sent SIGTERM, and it ended well and in time.
+    Drained,
+    /// The drill sent SIGTERM, and it did not.
+    DrainedBadly,
+    ByItself,
+}
+
+/// A worker process.
+#[derive(Debug)]
+struct Member {
+    number: usize,
+    process: Process,
+    /// When it was told to end.
+    drained_at: Option<Instant>,
+}
 
 /// How a worker process ended before the evening.
 #[derive(Clone, Debug)]
 pub(crate) struct Ending {
     pub(crate) process: usize,
     pub(crate) at: u64,
-    /// Whether the drill killed it; otherwise it ended by itself.
-    pub(crate) was_killed: bool,
+    pub(crate) how: How,
     pub(crate) status: ExitStatus,
 }
 
-/// All worker processes. One that has ended is replaced.
+/// All worker processes. One that has ended is replaced. One that drains is not replaced before it
+/// has ended, so that there are never more slots than those of three processes.
 #[derive(Debug)]
 pub(crate) struct Crew {
     urls: String,
     folder: PathBuf,
-    processes: Vec<(usize, Process)>,
+    processes: Vec<Member>,
     started: usize,
     pub(crate) endings: Vec<Ending>,
 }
@@ -52,35 +79,56 @@ impl Crew {
         Ok(crew)
     }
 
-    fn start_one(&mut self) -> io::Result<(usize, Process)> {
+    fn start_one(&mut self) -> io::Result<Member> {
         self.started += 1;
         let journal = self.folder.join(record::journal_of(self.started));
         let mut command = Command::new(env::current_exe()?);
         command.args(["work", &self.urls]).arg(journal).stdin(Stdio::piped()).stdout(Stdio::null());
         command.stderr(File::create(words_of(&self.folder, self.started))?);
-        Ok((self.started, Process::start(&mut command)?))
+        Ok(Member { number: self.started, process: Process::start(&mut command)?, drained_at: None })
     }
 
     /// Kills one and starts another in its place.
     fn kill(&mut self, index: usize) -> io::Result<()> {
-        let status = self.processes[index].1.kill()?;
-        self.replace(index, status)
+        let status = self.processes[index].process.kill()?;
+        // A worker that had ended before the kill has another status.
+        let how = if status.signal() == Some(SIGKILL) { How::Killed } else { How::ByItself };
+        self.replace(index, status, how)
     }
 
-    fn replace(&mut self, index: usize, status: ExitStatus) -> io::Result<()> {
+    /// Tells one to end. It is replaced when it has.
+    fn drain(&mut self, index: usize) -> io::Result<()> {
+        let member = &mut self.processes[index];
+        member.drained_at = Some(Instant::now());
+        member.process.send("TERM")
+    }
+
+    fn replace(&mut self, index: usize, status: ExitStatus, how: How) -> io::Result<()> {
         let next = self.start_one()?;
-        let (process, _) = std::mem::replace(&mut self.processes[index], next);
-        // A worker that had ended before the kill has another status.
-        let was_killed = status.signal() == Some(SIGKILL);
-        self.endings.push(Ending { process, at: record::now(), was_killed, status });
+        let Member { number: process, .. } = std::mem::replace(&mut self.processes[index], next);
+        self.endings.push(Ending { process, at: record::now(), how, status });
         Ok(())
     }
 
-    /// Replaces those that have ended by themselves.
+    /// Replaces those that have ended by themselves, or should have after they were told to.
     pub(crate) fn replace_ended(&mut self) -> io::Result<()> {
         for index in 0..self.processes.len() {
-            if let Some(status) = self.processes[index].1.wait_for(Duration::ZERO)? {
-                self.replace(index, status)?;
+            let member = &mut self.processes[index];
+            let is_late = member.drained_at.is_some_and(|at| at.elapsed() > DRAIN_END);
+            if let Some(status) = member.process.wait_for(Duration::ZERO)? {
+                let how = match member.drained_at {
+                    None => How::ByItself,
+                    Some(_) if status.success() && !is_late => How::Drained,
+                    // It had not begun to work, and did not listen yet.
+                    Some(_) if status.signal() == Some(SIGTERM) => How::Killed,
+                    // The aborting job.
+                    Some(_) if status.signal().is_some() => How::ByItself,
+                    Some(_) => How::DrainedBadly,
+                };
+                self.replace(index, status, how)?;
+            } else if is_late {
+                let status = member.process.kill()?;
+                self.replace(index, status, How::DrainedBadly)?;
             }
         }
         Ok(())
@@ -88,11 +136,11 @@ impl Crew {
 
     /// Tells all to end, by SIGTERM. Returns those that had not ended in time, or not well.
     pub(crate) fn end(&mut self, limit: Duration) -> io::Result<Vec<usize>> {
-        for (_, process) in &self.processes {
-            process.send("TERM")?;
+        for member in &self.processes {
+            member.process.send("TERM")?;
         }
         let (since, mut failed) = (Instant::now(), Vec::new());
-        for (number, process) in &mut self.processes {
+        for Member { number, process, .. } in &mut self.processes {
             let status = process.wait_for(limit.saturating_sub(since.elapsed()))?;
             if !status.is_some_and(|status| status.success()) {
                 failed.push(*number);
@@ -112,20 +160,24 @@ pub(crate) fn lock(crew: &Mutex<Crew>) -> MutexGuard<'_, Crew> {
     crew.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Kills a worker process each second, until `is_over` says so.
-pub(crate) fn kill_each_second(crew: &Mutex<Crew>, seed: u64, is_over: impl Fn() -> bool) -> io::Result<()> {
+/// Kills or drains a worker process each second, until `is_over` says so.
+pub(crate) fn end_one_each_second(crew: &Mutex<Crew>, seed: u64, is_over: impl Fn() -> bool) -> io::Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let (since, mut second) = (Instant::now(), 0);
     while !is_over() {
         let at = since + KILL_IN_EACH * second + KILL_IN_EACH.mul_f64(random.f64());
-        let victim = random.usize(..PROCESSES);
+        let (victim, is_drained) = (random.usize(..PROCESSES), random.f64() < DRAINS);
         while !is_over() && Instant::now() < at {
             thread::sleep(at.saturating_duration_since(Instant::now()).min(LOOK));
         }
         let mut crew = lock(crew);
         crew.replace_ended()?;
-        crew.kill(victim)?;
         second += 1;
+        // A drain takes its time, and some are to reach their end.
+        if crew.processes[victim].drained_at.is_some() {
+            continue;
+        }
+        if is_drained { crew.drain(victim)? } else { crew.kill(victim)? }
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use workcrew::nats::{Connection, JobQueue};
 
 use crate::calls::{self, Calls, allowed};
 use crate::checks;
-use crate::crew::{self, Crew};
+use crate::crew::{self, Crew, How};
 use crate::drill::{Drill, Failure, Results};
 use crate::feed::{self, Feed};
 use crate::jobs;
@@ -106,7 +106,7 @@ fn play(options: &Options, folder: &Path, calls: &Arc<Calls>) -> Result<Report, 
             scope.spawn(|| feed.run(&fed, calls));
         }
         scope.spawn(|| visitor::run(&feeding, &fed, calls, visits, &feed.is_over));
-        let killer = scope.spawn(|| crew::kill_each_second(&crew, kills, || feed.is_over.load(Ordering::SeqCst)));
+        let killer = scope.spawn(|| crew::end_one_each_second(&crew, kills, || feed.is_over.load(Ordering::SeqCst)));
         let day = drill.day(&feed);
         feed.is_over.store(true, Ordering::SeqCst);
         let killed = killer.join().map_err(|_| "the thread that kills workers panicked")?;
@@ -207,7 +207,12 @@ impl Drill {
         }
         report.must(left == 0, &format_args!("{left} jobs are left in the stream"));
         let badly = crew::lock(crew).end(END)?;
-        self.causes.deaths.clone_from(&crew::lock(crew).endings);
+        // A worker that was drained gives its jobs back or ends them, and causes no repeats.
+        let (drained, deaths) = crew::lock(crew)
+            .endings
+            .drain(..)
+            .partition(|ending| matches!(ending.how, How::Drained | How::DrainedBadly));
+        (self.results.drained, self.causes.deaths) = (drained, deaths);
         report.must(
             badly.is_empty(),
             &format_args!("workers that did not end well within {END:?} of SIGTERM: {badly:?}"),

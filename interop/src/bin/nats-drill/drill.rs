@@ -8,6 +8,7 @@ use std::sync::Arc;
 use workcrew::nats::{Connection, JobQueue};
 
 use crate::calls::Calls;
+use crate::crew::Ending;
 use crate::network::Proxy;
 use crate::options::Options;
 use crate::plan::Plan;
@@ -41,6 +42,8 @@ pub(crate) struct Results {
     pub(crate) consumers_replaced: usize,
     /// The place of the job that cannot be parsed.
     pub(crate) unparsable: Option<u64>,
+    /// The workers that were told to end before the evening.
+    pub(crate) drained: Vec<Ending>,
     /// How many times the store was listed.
     pub(crate) looks: usize,
     /// The accepted jobs that were neither stored nor done at one of those times.

@@ -9,7 +9,8 @@
 //! | it was enqueued twice | its sequence is another, and a server ended between a failed call and its repetition | calls under way, for each end of a server |
 //! | a worker died | the process of the earlier run died within `ack_wait` after it | slots, for each death |
 //! | a server was killed | the earlier run was before the kill, and the job was stored after it | slots of all processes, for each kill |
-//! | a server was stopped | the same | slots of all processes, for each stop |
+//! | a server was killed or stopped | both runs were soon after it: a worker held the job meanwhile, and ran it when it was connected again | the same number |
+//! | a server was stopped | as for a kill | slots of all processes, for each stop |
 //! | the consumer was deleted | the same | slots of all processes, for each deletion |
 //! | the server forgot | the same for a killed server or a deleted consumer, beyond that number | the jobs that the server itself shows |
 //! | the server stepped back | it is older than 2.10.14, and the later run was a first attempt | slots, for each death of a worker |
@@ -223,7 +224,11 @@ impl Explainer<'_> {
             let is_shown = broken.stored.contains(&number);
             // A leader that is stopped hands over at once, and a job may have run before the look.
             let is_stored = is_shown || later.at <= broken.until;
-            let is_it = is_stored && earlier.at <= broken.until && broken.from < later.at;
+            // A worker had the job at that moment, and ran it only when it was connected again.
+            let was_held = broken.end != End::Deleted
+                && broken.at < later.at
+                && later.at.saturating_sub(broken.until) <= UNCONFIRMED;
+            let is_it = was_held || is_stored && earlier.at <= broken.until && broken.from < later.at;
             let age = broken.at.saturating_sub(earlier.at);
             let cause = match broken.end {
                 End::Killed => Cause::ServerKilled,

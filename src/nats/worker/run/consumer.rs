@@ -30,9 +30,12 @@ impl WorkerRun {
         self.state = State::Preparing;
         let (number, commands) = (self.prepare_count, self.context.commands.0.clone());
         let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
-        let needs_replies = self.acks.replies.is_none();
+        let (acker, needs_replies) = (Arc::clone(&self.context.acker), self.acks.replies.is_none());
+        if connection.denials.is_inbox_denied() {
+            self.subscribe_again();
+        }
         self.context.connection.io.spawn(async move {
-            let prepared = inbox::prepare(&connection, &config, needs_replies).await;
+            let prepared = inbox::prepare(&connection, &config, &acker.history, needs_replies).await;
             // If the run has ended, the inbox is dropped with the command.
             let _ = commands.send(Command::Prepared(number, prepared.map(Box::new)));
         });
@@ -64,12 +67,16 @@ impl WorkerRun {
                 self.acks.replies = self.acks.replies.take().or(prepared.replies.take());
                 self.failures = 0;
                 self.was_disconnected = false;
-                self.set_origin(prepared.origin);
+                self.set_origin(prepared.inbox.source.origin);
+                prepared.inbox.source.doubts = self.doubts;
+                self.has_history = prepared.has_history;
+                let may_have_culprit = prepared.has_pending && !std::mem::replace(&mut self.health.has_started, true);
                 self.state = State::Open(prepared);
-                self.sweep();
+                self.sweep(may_have_culprit);
                 self.emit(&Event::ConsumerReady { consumer: self.context.config.consumer.clone() });
             }
             Err(PrepareError::Permanent(error)) => self.drain(Some(error)),
+            Err(_) if self.context.connection.is_closed() => self.drain(Some(WorkerError::ConnectionClosed)),
             Err(PrepareError::Transient(error)) => self.fail(error),
             Err(PrepareError::Silence) => {
                 self.replace_dead_connection();
@@ -112,6 +119,15 @@ impl WorkerRun {
             if answer.is_none_or(|answer| answer.is_err_and(|error| error.kind() == RequestErrorKind::TimedOut)) {
                 let _ = connection.with_timeout(connection.client.force_reconnect()).await;
             }
+        });
+    }
+
+    /// Has the client reconnect, since the server does not permit its inbox. It may do so by now,
+    /// but it has dropped the subscription, which the client makes again only when it reconnects.
+    fn subscribe_again(&self) {
+        let connection = Arc::clone(&self.context.connection);
+        self.context.connection.io.spawn(async move {
+            let _ = connection.with_timeout(connection.client.force_reconnect()).await;
         });
     }
 

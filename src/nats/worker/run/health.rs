@@ -12,6 +12,8 @@ pub(crate) struct Health {
     pub(crate) disconnected_at: Option<Instant>,
     /// Whether the connection broke while jobs were requested. One of those jobs may be the cause.
     pub(crate) may_have_culprit: bool,
+    /// Whether the run has had a consumer.
+    pub(crate) has_started: bool,
     /// When the last search for such jobs started.
     pub(crate) swept_at: Option<Instant>,
     /// Whether such a search is running. No jobs are requested meanwhile.

@@ -1,6 +1,6 @@
 //! Requests jobs, receives them and dispatches them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::StatusCode;
 
@@ -10,10 +10,11 @@ use crate::nats::event::Event;
 use crate::nats::queue::dead_letter::DeadLetterReason;
 use crate::nats::worker::command::Command;
 use crate::nats::worker::history::JobRecord;
+use crate::nats::worker::inbox::{self, Source};
+use crate::nats::worker::incarnation;
 use crate::nats::worker::job::Delivered;
 use crate::nats::worker::job_task::Disposition;
 use crate::nats::worker::metrics::add;
-use crate::nats::worker::{inbox, incarnation};
 use crate::sync::{Arc, Ordering};
 
 /// How long the server holds back a job that this worker had no room for.
@@ -48,7 +49,7 @@ impl WorkerRun {
     }
 
     /// Handles a message that arrived in an inbox.
-    pub(crate) fn on_message(&mut self, message: async_nats::Message) {
+    pub(crate) fn on_message(&mut self, message: async_nats::Message, source: Source) {
         if let State::Open(prepared) = &mut self.state {
             prepared.inbox.touch();
         }
@@ -57,15 +58,14 @@ impl WorkerRun {
         let is_job = message.reply.as_deref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
         match message.status {
             Some(status) if !is_job => self.receive_status(status, &message),
-            _ => self.receive_job(message),
+            _ => self.receive_job(message, source),
         }
     }
 
     /// Receives a job. One that was delivered before is looked up first.
-    pub(crate) fn receive_job(&mut self, message: async_nats::Message) {
+    pub(crate) fn receive_job(&mut self, message: async_nats::Message, Source { origin, doubts }: Source) {
         self.credit.received();
-        let read = self.origin.and_then(|origin| Delivered::read(message, origin, &self.clock));
-        let Some(delivered) = read else {
+        let Some(delivered) = Delivered::read(message, origin, &self.clock) else {
             self.emit(&Event::Warning("a message arrived that is not a job".to_owned()));
             return;
         };
@@ -75,19 +75,19 @@ impl WorkerRun {
             add(&counters.redelivered);
         }
         counters.pending.store(delivered.pending, Ordering::Relaxed);
-        let is_new = delivered.deliveries == 1;
+        let is_new = delivered.deliveries == 1 && !self.may_have_history(&delivered);
         let delivered = Arc::new(delivered);
-        if self.in_flight.adopt(&delivered) {
+        if self.in_flight.adopt(&delivered, doubts) {
             return add(&counters.duplicates);
         }
-        let number = self.in_flight.insert(Arc::clone(&delivered), self.token.child_token());
+        let number = self.in_flight.insert(Arc::clone(&delivered), doubts, self.token.child_token());
         if !self.clock.is_known() {
             self.check_origin();
         }
         let is_early = !delivered.until_due().is_zero();
         let asks_for_time = is_early && !self.clock.is_fresh();
         if is_new && !asks_for_time {
-            return self.dispatch(number, JobRecord::default());
+            return self.dispatch(number, None);
         }
         let (acker, commands) = (Arc::clone(&self.context.acker), self.context.commands.0.clone());
         let (connection, config) = (Arc::clone(&self.context.connection), Arc::clone(&self.context.config));
@@ -99,20 +99,36 @@ impl WorkerRun {
                 }
             }
             let record = if is_new { JobRecord::default() } else { acker.history.read(&delivered).await };
-            let _ = commands.send(Command::Known(number, record));
+            let _ = commands.send(Command::Known(number, delivered, record));
         });
     }
 
+    /// Returns `true` if an earlier consumer may have left a history of the job.
+    fn may_have_history(&self, delivered: &Delivered) -> bool {
+        delivered.origin.consumer > delivered.stored_at.into()
+            && (self.has_history || self.context.acker.history.remembers_any())
+    }
+
+    /// Notes the history of a job. Another delivery may have taken the place of that for which it
+    /// was read.
+    pub(crate) fn on_known(&mut self, number: u64, looked_up: &Arc<Delivered>, record: JobRecord) {
+        let Some(job) = self.in_flight.get(number) else { return };
+        looked_up.set_returns(record.returns);
+        if record != JobRecord::default() {
+            looked_up.set_recorded();
+        }
+        if !Arc::ptr_eq(&job.delivered, looked_up) {
+            job.delivered.continue_from(looked_up);
+        }
+        self.dispatch(number, record.dead);
+    }
+
     /// Decides what to do with a delivery, once everything is known of its job.
-    pub(crate) fn dispatch(&mut self, number: u64, record: JobRecord) {
+    fn dispatch(&mut self, number: u64, dead: Option<(DeadLetterReason, String)>) {
         let Some(job) = self.in_flight.get(number) else { return };
         let delivered = Arc::clone(&job.delivered);
-        delivered.set_returns(record.returns);
-        if record != JobRecord::default() {
-            delivered.set_recorded();
-        }
         let config = &self.context.config;
-        if let Some((reason, error)) = record.dead {
+        if let Some((reason, error)) = dead {
             self.queue_outcome(number, Disposition::Dead { reason, error });
         } else if !delivered.until_due().is_zero() {
             self.queue_outcome(number, Disposition::Postpone(Duration::ZERO));
@@ -152,8 +168,12 @@ impl WorkerRun {
         }
     }
 
-    /// Passes a delivery to the pool.
+    /// Passes a delivery to the pool. One that has waited for too long, while nothing passed to the
+    /// server, is dropped: the server gives the job to another worker.
     pub(crate) fn start(&mut self, number: u64) {
+        if self.in_flight.is_expired(number, self.context.config.ack_wait, Instant::now()) {
+            return self.release(number);
+        }
         let Some(job) = self.in_flight.get(number) else { return };
         let (dispatcher, counters) = (&self.context.dispatcher, &self.context.counters);
         counters.enter(); // before its handler can start
@@ -186,6 +206,7 @@ impl WorkerRun {
             self.health.is_next_too_large = inbox::is_too_large(message);
             self.health.note_idle(status == StatusCode::TIMEOUT);
         } else if is_lost {
+            self.doubts += 1;
             self.lease.void();
             self.emit(&Event::ConsumerLost { consumer: self.context.config.consumer.clone() });
             self.prepare_again();

@@ -43,8 +43,9 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use self::state::{State, WorkerRun};
+use super::ack::AckResult;
 use super::config::RunReport;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Source};
 use super::job_task::Disposition;
 use super::metrics::add;
 use crate::error::CancelReason;
@@ -57,7 +58,8 @@ use crate::nats::worker::command::Command;
 enum Step {
     Command(Command),
     Disposition(u64, Disposition),
-    Arrival(async_nats::Message),
+    /// A message, and what its inbox knows of the stream.
+    Arrival(async_nats::Message, Source),
     /// The server's answer to an acknowledgement.
     Reply(async_nats::Message),
     /// A deadline has passed.
@@ -77,7 +79,7 @@ impl WorkerRun {
             match poll_fn(|context| self.poll_step(context)).await {
                 Step::Command(command) => self.on_command(command),
                 Step::Disposition(number, disposition) => self.on_disposition(number, disposition),
-                Step::Arrival(message) => self.on_message(message),
+                Step::Arrival(message, source) => self.on_message(message, source),
                 Step::Reply(message) => self.on_ack_reply(&message),
                 Step::Time => self.on_tick(),
             }
@@ -118,7 +120,7 @@ impl WorkerRun {
         }
         if let State::Open(prepared) = &mut self.state {
             match prepared.inbox.poll_next(context) {
-                Poll::Ready(Some(message)) => return Poll::Ready(Step::Arrival(message)),
+                Poll::Ready(Some(message)) => return Poll::Ready(Step::Arrival(message, prepared.inbox.source)),
                 Poll::Ready(None) => {
                     self.prepare_again();
                     return Poll::Ready(Step::Time);
@@ -134,7 +136,7 @@ impl WorkerRun {
     fn poll_closing(&mut self, context: &mut Context<'_>, now: Instant) -> Option<Step> {
         for place in 0..self.closing.len() {
             match self.closing[place].poll_next(context) {
-                Poll::Ready(Some(message)) => return Some(Step::Arrival(message)),
+                Poll::Ready(Some(message)) => return Some(Step::Arrival(message, self.closing[place].source)),
                 Poll::Pending if !self.closing[place].is_overdue(now) => {}
                 Poll::Ready(None) | Poll::Pending => {
                     self.closing.swap_remove(place);
@@ -229,11 +231,13 @@ impl WorkerRun {
     /// Handles a command.
     fn on_command(&mut self, command: Command) {
         match command {
+            Command::AckResult(number, AckResult::Lost) => self.lose_outcome(number),
             Command::AckResult(number, result) => self.on_ack_result(number, result),
             Command::Unsent(number) => self.on_unsent(number),
             Command::Connection(ConnectionEvent::Disconnected) => {
                 self.health.note_disconnected(self.credit.has_requests());
                 self.was_disconnected = true;
+                self.doubts += 1;
                 self.lease.void();
                 self.credit.forget();
             }
@@ -250,7 +254,7 @@ impl WorkerRun {
             Command::Prepared(number, prepared) if number == self.prepare_count => self.on_prepared(prepared),
             Command::Prepared(..) => {}
             Command::OriginChecked(number, check) => self.on_origin_checked(number, &check),
-            Command::Known(number, record) => self.dispatch(number, record),
+            Command::Known(number, delivered, record) => self.on_known(number, &delivered, record),
             Command::Swept => self.health.is_sweeping = false,
             Command::Leftovers(found) => self.on_leftovers(found),
             Command::Slots(slots) => self.set_slots(slots),

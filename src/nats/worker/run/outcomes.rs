@@ -46,7 +46,7 @@ impl WorkerRun {
         } else {
             job.is_stuck = false;
             if is_done && job.disposition.is_some() {
-                job.disposition = Some(disposition);
+                (job.disposition, job.is_decided) = (Some(disposition), true);
             }
         }
     }
@@ -55,7 +55,7 @@ impl WorkerRun {
     pub(crate) fn queue_outcome(&mut self, number: u64, disposition: Disposition) {
         let give_up_at = Instant::now().checked_add(self.context.acker.ack_wait);
         let Some(job) = self.in_flight.get_mut(number) else { return };
-        job.is_done = matches!(disposition, Disposition::Done);
+        job.is_decided = matches!(disposition, Disposition::Done | Disposition::Dead { .. });
         job.disposition = Some(disposition);
         if job.give_up_at.is_none() {
             job.give_up_at = give_up_at;
@@ -119,15 +119,21 @@ impl WorkerRun {
         let needs_more = match disposition {
             Disposition::Dead { .. } => true,
             Disposition::Nak(_) | Disposition::Postpone(_) => !job.is_ready,
-            Disposition::Done | Disposition::Retry(_) | Disposition::DeadLetterStored => false,
+            Disposition::Retry(_) => !job.is_ready && job.delivered.has_unrecorded_returns(),
+            Disposition::Done | Disposition::DeadLetterStored => false,
         };
-        if route == Route::Consumer && !needs_more {
+        let is_ready = route == Route::Consumer && !needs_more;
+        if is_ready && job.doubts == self.doubts {
             return self.send_ack(number, disposition);
         }
         let (delivered, commands) = (Arc::clone(&job.delivered), self.context.commands.0.clone());
-        let acker = Arc::clone(&self.context.acker);
+        let (acker, doubts) = (Arc::clone(&self.context.acker), self.doubts);
         self.context.connection.io.spawn(async move {
-            let result = acker.prepare(&delivered, disposition, route).await;
+            let result = if is_ready {
+                acker.check_place(&delivered, disposition, doubts).await
+            } else {
+                acker.prepare(&delivered, disposition, route).await
+            };
             let _ = commands.send(Command::AckResult(number, result));
         });
     }
@@ -139,6 +145,7 @@ impl WorkerRun {
         if subjects.is_empty() {
             return;
         }
+        self.in_flight.note_heartbeats(&numbers);
         self.context.counters.note_heartbeats(subjects.len());
         let client = self.context.connection.client.clone();
         let sending = async move {
@@ -197,7 +204,10 @@ impl WorkerRun {
             }
             OriginStatus::OtherStream if self.is_open() => return self.prepare_again(),
             OriginStatus::OtherStream => self.stream_was_replaced(),
-            OriginStatus::NoStream if self.is_open() => self.prepare_again(),
+            OriginStatus::NoStream if self.is_open() => {
+                self.doubts += 1;
+                self.prepare_again();
+            }
             OriginStatus::Silence => self.replace_dead_connection(),
             OriginStatus::NoStream | OriginStatus::Unknown(_) => {}
         }
@@ -206,6 +216,7 @@ impl WorkerRun {
 
     /// Creates the consumer again: the server no longer has it.
     fn on_consumer_lost(&mut self) {
+        self.doubts += 1;
         self.emit(&Event::ConsumerLost { consumer: self.context.config.consumer.clone() });
         self.prepare_again();
     }
@@ -253,10 +264,14 @@ impl WorkerRun {
     pub(crate) fn on_ack_result(&mut self, number: u64, result: AckResult) {
         let Some(job) = self.in_flight.get_mut(number) else { return };
         let counters = &self.context.counters;
-        let is_dead = matches!(result, AckResult::Dead);
+        let (is_dead, is_lost) = (matches!(result, AckResult::Dead), matches!(result, AckResult::Lost));
         match result {
             AckResult::Ready(disposition) => {
                 (job.disposition, job.is_ready) = (Some(disposition), true);
+                return self.lease.waiting.push_back(number);
+            }
+            AckResult::InPlace { disposition, doubts } => {
+                (job.disposition, job.doubts) = (Some(disposition), doubts);
                 return self.lease.waiting.push_back(number);
             }
             AckResult::Unacked { disposition, is_consumer_missing } => {
@@ -271,13 +286,17 @@ impl WorkerRun {
             }
             AckResult::Done => counters.note_done(job.delivered.since_due()),
             AckResult::Retried => add(&counters.retried),
-            AckResult::Dead => add(&counters.dead),
+            AckResult::Dead => {
+                self.context.acker.history.forget(&job.delivered);
+                add(&counters.dead);
+            }
             AckResult::Returned => add(&counters.returned),
             AckResult::Postponed => add(&counters.postponed),
             AckResult::Lost => add(&counters.lost),
         }
         if job.is_stuck {
             job.is_dead = is_dead;
+            job.is_decided &= !is_lost; // the server delivers it again
             job.is_acked = true; // its handler still holds the slot
         } else {
             self.release(number);
@@ -285,7 +304,7 @@ impl WorkerRun {
     }
 
     /// Removes a delivery whose outcome is final.
-    fn release(&mut self, number: u64) {
+    pub(crate) fn release(&mut self, number: u64) {
         if let Some(held_slot) = self.in_flight.release(number) {
             self.context.counters.leave(held_slot.into());
             self.solo.note_end(number);

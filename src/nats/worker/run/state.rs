@@ -49,6 +49,11 @@ pub(crate) struct WorkerRun {
     pub(crate) state: State,
     /// The stream and the consumer of current deliveries, once they are known.
     pub(crate) origin: Option<Origin>,
+    /// Whether jobs that are older than the consumer may have a history.
+    pub(crate) has_history: bool,
+    /// How often the connection or the consumer was lost. The server may have returned with an
+    /// older state of the stream.
+    pub(crate) doubts: u64,
     pub(crate) clock: Arc<ServerClock>,
     pub(crate) lease: Lease,
     pub(crate) solo: Solo,
@@ -103,6 +108,8 @@ impl WorkerRun {
             acks: PendingAcks::default(),
             state: State::Pausing { until: now },
             origin: None,
+            has_history: false,
+            doubts: 0,
             clock: Arc::new(ServerClock::new()),
             lease: Lease::default(),
             solo: Solo::None,

@@ -21,16 +21,20 @@ const MAX_SWEEP: usize = 10_000;
 
 impl WorkerRun {
     /// Searches for jobs that break connections. Called when there is a consumer, perhaps again.
-    pub(crate) fn sweep(&mut self) {
+    ///
+    /// A job may have ended the client of an earlier run. So the start of a run is a reason for a
+    /// search too, but jobs are requested meanwhile.
+    pub(crate) fn sweep(&mut self, is_start: bool) {
         self.health.disconnected_at = None;
         self.health.next_check = Some(Instant::now() + LEFTOVER_CHECK_PAUSE);
         let Some(origin) = self.origin else { return };
-        if !std::mem::take(&mut self.health.may_have_culprit) || self.health.is_sweeping {
+        let may_have_culprit = std::mem::take(&mut self.health.may_have_culprit);
+        if !(may_have_culprit || is_start) || self.health.is_sweeping {
             return;
         }
         let is_first = self.health.swept_at.is_none_or(|moment| moment.elapsed() > SAME_INCIDENT);
         let most = if is_first { MIN_SWEEP } else { MAX_SWEEP };
-        (self.health.swept_at, self.health.is_sweeping) = (Some(Instant::now()), true);
+        (self.health.swept_at, self.health.is_sweeping) = (Some(Instant::now()), may_have_culprit);
         let (acker, config) = (Arc::clone(&self.context.acker), Arc::clone(&self.context.config));
         let (commands, counters) = (self.context.commands.0.clone(), Arc::clone(&self.context.counters));
         self.context.connection.io.spawn(async move {

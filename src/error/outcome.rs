@@ -20,8 +20,7 @@ pub enum CancelReason {
     GroupEnded,
     /// The pool was shut down.
     ShutDown,
-    /// The overflow policy discarded the task. (So would a worker that panics because of a bug in
-    /// this crate; none is known.)
+    /// The overflow policy discarded the task.
     Discarded,
     /// The deadline passed.
     Expired,

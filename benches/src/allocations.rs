@@ -1,21 +1,21 @@
-//! Counts what a process allocates, all threads together.
+//! Counts what all threads of a process allocate.
 
-#![allow(unsafe_code, reason = "an allocator is unsafe by its nature; this one hands everything on to the system's")]
+#![allow(unsafe_code, reason = "an allocator is unsafe to implement; this one forwards to the system's")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The system's allocator, with two counters.
 ///
-/// The counters are statistics, hence relaxed. A reader has joined or waited for the threads whose
-/// allocations it wants to see.
+/// The counters are statistics, hence relaxed. A reader has joined or waited for the threads that
+/// it counts.
 #[derive(Debug)]
 pub(crate) struct CountingAllocator;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// Blocks ever allocated; a block that is resized counts again.
+/// Blocks allocated since the start; a block that is resized counts again.
 static BLOCKS: AtomicU64 = AtomicU64::new(0);
 /// Bytes allocated and not freed.
 static BYTES: AtomicU64 = AtomicU64::new(0);
@@ -33,11 +33,11 @@ fn count(size: usize) {
     BYTES.fetch_add(size as u64, Ordering::Relaxed);
 }
 
-// SAFETY: each method does what the system's does, with the same arguments, and counts besides.
+// SAFETY: each method calls the system's with the same arguments, and counts.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
-        // SAFETY: the caller keeps the contract, which is the same.
+        // SAFETY: the caller keeps the contract, which is the system's.
         unsafe { System.alloc(layout) }
     }
 

@@ -2,57 +2,46 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Error;
 
-/// One question, and the candidates that answer it.
+/// One question, and the candidates that are compared.
 pub(crate) struct Workload {
     pub(crate) question: &'static str,
-    /// The others are compared with the first.
+    /// The first is workcrew. The others are compared with it.
     pub(crate) candidates: Vec<Candidate>,
 }
 
-/// A pool, or another way to do the jobs of a workload.
+/// A pool, or another way to run the jobs of a workload.
 pub(crate) struct Candidate {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     /// Takes one sample.
     pub(crate) run: Box<dyn FnMut() -> Result<Sample, Error>>,
-    /// The process that runs the jobs, if it is another one.
+    /// The process that runs the jobs, if it is not this one.
     pub(crate) process: Option<u32>,
 }
 
 /// The kind of a candidate. It decides which targets the candidate counts for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) enum Kind {
     Workcrew,
     /// Another pool in Rust.
     Peer,
-    /// A limit of what a pool can reach: a bare loop, a static split, a call on the same thread.
+    /// A limit for every pool: a bare loop, a static split, a call on the same thread.
     Limit,
     /// A pool in another language, in a process of its own.
     External,
 }
 
-impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Workcrew, Self::Peer, Self::Limit, Self::External];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Workcrew => "workcrew",
-            Self::Peer => "peer",
-            Self::Limit => "limit",
-            Self::External => "external",
-        }
-    }
-}
-
-/// What a candidate did at one time.
+/// One measurement of a candidate.
 pub(crate) struct Sample {
     /// The number of jobs.
     pub(crate) jobs: usize,
-    /// Nanoseconds per job: one value for each batch, or for each job.
+    /// Nanoseconds per job: one value for each batch or each job.
     pub(crate) nanoseconds: Vec<f64>,
-    /// How many tasks ran in each batch, where the workload asks for that.
+    /// How many tasks ran in each batch, if the workload asks.
     pub(crate) ran: Vec<f64>,
 }
 
@@ -74,7 +63,7 @@ impl Candidate {
     }
 }
 
-/// Times batches of jobs.
+/// Runs batches of jobs and times each.
 pub(crate) fn timed(batches: usize, jobs_per_batch: usize, mut run_batch: impl FnMut()) -> Sample {
     let measure = |_| {
         let started = Instant::now();
@@ -87,9 +76,9 @@ pub(crate) fn timed(batches: usize, jobs_per_batch: usize, mut run_batch: impl F
 /// The size of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// Long beside the tick in which the system counts CPU time.
+    /// Much longer than the tick in which the system counts CPU time.
     Full,
-    /// Small: one sample of each candidate of all workloads takes seconds together.
+    /// Small: one sample of every candidate of every workload takes seconds.
     Short,
 }
 

@@ -1,147 +1,197 @@
-//! The summary as a picture: bars for the candidates of some workloads, in SVG.
+//! The chart of `docs/`: bars for the candidates of some workloads.
 //!
-//! It brings its own ground, so that it can be read on a light page and on a dark one.
+//! Its figures are those of the tables in `docs/`, so it can be drawn again without a measurement.
+//! It has a background of its own, which is dark for readers that prefer a dark page.
 
-use std::fmt::Write;
+use std::error::Error;
 
-use crate::candidate::Kind;
-use crate::figures::Figures;
-use crate::markdown::time;
-use crate::placement::Placement;
-use crate::results::Results;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// The workloads that are shown, and what they are called.
-const PANELS: [(&str, &str); 6] = [
-    ("w1_submit", "one producer, empty jobs"),
-    ("w2_producers", "four producers, empty jobs"),
-    ("w3_join", "one task, submit to result"),
-    ("w4_group", "group of 1,000 tasks"),
-    ("w6t_tree", "jobs that submit jobs"),
-    ("w9_trickle", "10,000 jobs a second, until start"),
+/// The workloads that are shown, and their titles.
+const PANELS: [(&str, &str); 9] = [
+    ("w1_submit", "Empty jobs, one producer"),
+    ("w2_producers", "Empty jobs, four producers"),
+    ("w4_group", "Tasks of a group of 1,000"),
+    ("w3_join", "One task, from submission to result"),
+    ("w3_join_idle", "The same, pool idle for 200 µs"),
+    ("w9_trickle", "10,000 jobs a second, until each starts"),
+    ("w6t_tree", "Jobs that submit jobs"),
+    ("w6f_fork_join", "Fork and join: fib(24), per fork"),
+    ("w8_files", "SHA-256 of small files"),
 ];
-const COLUMNS: usize = 3;
-/// The most bars in a panel.
-const BARS: usize = 11;
+const ROWS_AND_COLUMNS: (usize, usize) = (3, 3);
+const SIZE: (u32, u32) = (1_180, 1_080);
+const HEAD: u32 = 66;
+const FOOT: u32 = 66;
+const NAMES_WIDTH: u32 = 168;
+/// The most candidates in a panel.
+const ROWS: usize = 12;
 
-const PANEL_WIDTH: usize = 300;
-const PANEL_HEIGHT: usize = 230;
-const MARGIN: usize = 16;
-const HEAD: usize = 56;
-/// Letters of the small print that fit in a line.
-const LETTERS: usize = 160;
-const LINE_HEIGHT: usize = 14;
-const BAR_HEIGHT: usize = 13;
-const ROW_HEIGHT: usize = 17;
-const LABEL_WIDTH: usize = 124;
-const VALUE_WIDTH: usize = 52;
+const GROUND: RGBColor = RGBColor(255, 255, 255);
+const INK: RGBColor = RGBColor(31, 41, 51);
+/// The colours, and what each stands for.
+const COLOURS: [(RGBColor, &str); 4] = [
+    (RGBColor(217, 72, 15), "workcrew"),
+    (RGBColor(72, 101, 129), "other Rust pools"),
+    (RGBColor(62, 156, 143), "other languages"),
+    (RGBColor(138, 154, 173), "no pool: a channel and a loop, or threads by hand"),
+];
+/// The title, and the colours for readers that prefer a dark page.
+const HEADER: &str = r##"<title>Nanoseconds per job of workcrew and other pools</title>
+<style>
+@media (prefers-color-scheme: dark) {
+  [fill="#FFFFFF"] { fill: #0d1117 } [fill="#1F2933"] { fill: #e6edf3 }
+  [fill="#D9480F"] { fill: #ff7b39 } [fill="#486581"] { fill: #7fa6cc }
+}
+</style>
+"##;
 
-const STYLE: &str = "\
-text { font: 11px system-ui, 'DejaVu Sans', sans-serif; fill: #1f2933 }
-.title { font-size: 15px; font-weight: 600 } .panel { font-size: 12px; font-weight: 600 } .quiet { fill: #52606d }
-.workcrew { fill: #d9480f } .peer { fill: #486581 } .limit { fill: #9fb3c8 } .external { fill: #3e9c8f }";
+/// Candidates, their names in the chart, and the indices of their colours.
+const NAMES: [(&str, &str, usize); 12] = [
+    ("workcrew", "workcrew", 0),
+    ("crossbeam_loop", "channel and loop", 3),
+    ("static_split", "threads by hand", 3),
+    ("thread_scope_split", "threads by hand", 3),
+    ("go_channel_1024", "Go, channel of 1,024", 2),
+    ("go_channel_100", "Go, channel of 100", 2),
+    ("java_caller_runs", "Java, CallerRuns", 2),
+    ("java_blocking_put", "Java, blocking put", 2),
+    ("tbb_task_group", "C++, oneTBB", 2),
+    ("tokio_join_set", "tokio, JoinSet", 1),
+    ("rusty_pool", "rusty_pool", 1),
+    ("threadpool", "threadpool", 1),
+];
 
-/// The candidates with the lowest medians of each panel.
-pub(crate) fn svg(results: &Results, placement: Placement) -> String {
-    let rows = PANELS.len().div_ceil(COLUMNS);
-    let width = COLUMNS * PANEL_WIDTH + 2 * MARGIN;
-    let facts = wrapped(&results.facts);
-    let foot = HEAD + rows * PANEL_HEIGHT;
-    let height = foot + facts.len() * LINE_HEIGHT + MARGIN;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\">\n\
-         <title>Nanoseconds per job of workcrew and other pools</title>\n<style>\n{STYLE}\n</style>\n\
-         <rect width=\"{width}\" height=\"{height}\" rx=\"8\" fill=\"#ffffff\" stroke=\"#cbd2d9\"/>\n"
-    );
-    text(&mut svg, MARGIN, 26, "title", "Nanoseconds per job; shorter is better");
-    legend(&mut svg, 44);
-    for (index, (workload, title)) in PANELS.into_iter().enumerate() {
-        let x = MARGIN + index % COLUMNS * PANEL_WIDTH;
-        let y = HEAD + index / COLUMNS * PANEL_HEIGHT;
-        panel(&mut svg, x, y, title, &shown(results, placement, workload));
-    }
-    for (index, line) in facts.iter().enumerate() {
-        text(&mut svg, MARGIN, foot + (index + 1) * LINE_HEIGHT, "quiet", line);
-    }
-    svg + "</svg>\n"
+/// One candidate, and its cells in the tables: on all CPUs and on one.
+struct Bar<'a> {
+    candidate: &'a str,
+    texts: [&'a str; 2],
 }
 
-/// Lines that are no longer than there is room for.
-fn wrapped(facts: &[String]) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for fact in facts {
-        lines.push(String::new());
-        for word in fact.split(' ') {
-            let line = lines.last_mut().expect("one was begun");
-            if line.len() + word.len() > LETTERS {
-                lines.push(word.to_owned());
-            } else {
-                let space = if line.is_empty() { "" } else { " " };
-                line.extend([space, word]);
+impl Bar<'_> {
+    fn nanoseconds(&self) -> [f64; 2] {
+        self.texts.map(|text| text.replace(',', "").parse().unwrap_or(0.0))
+    }
+
+    /// Returns the name in the chart, and the index of the colour.
+    fn name(&self) -> (String, usize) {
+        let known = NAMES.iter().find(|(candidate, ..)| *candidate == self.candidate);
+        let of_peer = || match self.candidate.split_once('_') {
+            Some(("workcrew", way)) => (format!("workcrew, {way}"), 0),
+            Some((peer, way)) => (format!("{peer}, {way}"), 1),
+            None => (self.candidate.to_owned(), 1),
+        };
+        known.map_or_else(of_peer, |(_, name, colour)| ((*name).to_owned(), *colour))
+    }
+}
+
+/// Draws the chart from the text of the two pages.
+pub(crate) fn svg(tables: &str, report: &str) -> Result<String, Box<dyn Error>> {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        root.fill(&GROUND)?;
+        let (head, rest) = root.split_vertically(HEAD);
+        let (panels, foot) = rest.split_vertically(SIZE.1 - HEAD - FOOT);
+        legend(&head)?;
+        for ((workload, title), area) in PANELS.into_iter().zip(panels.split_evenly(ROWS_AND_COLUMNS)) {
+            panel(&area, title, &bars(tables, workload))?;
+        }
+        let facts = report.lines().skip_while(|line| *line != "### Measured with");
+        for (index, fact) in facts.filter_map(|line| line.strip_prefix("- ")).take(3).enumerate() {
+            foot.draw(&Text::new(fact, (14, 6 + 19 * index as i32), font(16)))?;
+        }
+        root.present()?;
+    }
+    Ok(svg.replacen("<rect ", &format!("{HEADER}<rect "), 1))
+}
+
+/// Reads the tables of a workload. Returns the best candidate of each pool, the fastest first.
+fn bars<'a>(tables: &'a str, workload: &str) -> Vec<Bar<'a>> {
+    let mut bars: Vec<Bar> = Vec::new();
+    let mark = format!("\n`{workload}`, ");
+    for (placement, table) in tables.split(&mark).skip(1).enumerate().take(2) {
+        for row in table.lines().skip(4).take_while(|line| line.starts_with('|')) {
+            let cells: Vec<&str> = row.split('|').map(|cell| cell.trim_matches([' ', '*'])).collect();
+            let [_, candidate, _, p50, ..] = cells[..] else { continue };
+            match bars.iter_mut().find(|bar| bar.candidate == candidate) {
+                Some(bar) => bar.texts[placement] = p50,
+                None => bars.push(Bar { candidate, texts: [p50, "–"] }),
             }
         }
     }
-    lines
-}
-
-/// Ours and the best way of each other, in the order of their medians.
-fn shown<'a>(results: &'a Results, placement: Placement, workload: &str) -> Vec<&'a Figures> {
-    let Some(ours) = results.ours(placement, workload) else { return Vec::new() };
-    let by_median = |one: &&Figures, other: &&Figures| one.median.total_cmp(&other.median);
-    let mut others = results.candidates(placement, workload);
-    others.retain(|figures| figures.kind != Kind::Workcrew && figures.candidate != "no_pool");
-    others.sort_by(by_median);
-    // A name begins with the name of its peer.
+    let ours = bars.first().map(|bar| bar.candidate);
+    bars.retain(|bar| Some(bar.candidate) == ours || !["workcrew", "no", "five"].contains(&peer(bar)));
+    bars.sort_by(|one, other| one.nanoseconds()[0].total_cmp(&other.nanoseconds()[0]));
     let mut peers = Vec::new();
-    others.retain(|figures| {
-        let peer = figures.candidate.split('_').next();
-        let is_first = !peers.contains(&peer);
-        peers.push(peer);
+    bars.retain(|bar| {
+        let is_first = !peers.contains(&peer(bar));
+        peers.push(peer(bar));
         is_first
     });
-    others.truncate(BARS - 1);
-    others.push(ours);
-    others.sort_by(by_median);
-    others
+    bars.truncate(ROWS);
+    bars
 }
 
-fn legend(svg: &mut String, y: usize) {
-    let meanings = [
-        ("workcrew", "workcrew"),
-        ("peer", "other Rust pools"),
-        ("external", "other languages"),
-        ("limit", "no pool: a bare channel loop, threads by hand"),
-    ];
-    let mut x = MARGIN;
-    for (class, meaning) in meanings {
-        rectangle(svg, [x, y - 9, 10, 10], class);
-        text(svg, x + 15, y, "quiet", meaning);
-        x += 30 + 6 * meaning.len();
+/// Returns the pool of a candidate, which stands first in its name.
+fn peer<'a>(bar: &Bar<'a>) -> &'a str {
+    bar.candidate.split('_').next().unwrap_or_default()
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+fn font(size: u32) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&INK)
+}
+
+fn legend(head: &Area<'_>) -> Result<(), Box<dyn Error>> {
+    head.draw(&Text::new("Nanoseconds per job: shorter is better", (14, 10), font(21)))?;
+    let mut x = 14;
+    for (colour, meaning) in COLOURS {
+        head.draw(&Rectangle::new([(x, 42), (x + 11, 53)], colour.filled()))?;
+        head.draw(&Text::new(meaning, (x + 16, 41), font(16)))?;
+        x += 40 + 7 * meaning.len() as i32;
     }
+    let bars = "Upper bar and first number: on all CPUs. Lower bar: on one CPU.";
+    head.draw(&Text::new(bars, (SIZE.0 as i32 / 2 - 60, 14), font(16)))?;
+    Ok(())
 }
 
-fn panel(svg: &mut String, x: usize, y: usize, title: &str, bars: &[&Figures]) {
-    text(svg, x, y + 18, "panel", title);
-    if bars.is_empty() {
-        text(svg, x, y + 40, "quiet", "not measured");
+fn panel(area: &Area<'_>, title: &str, bars: &[Bar<'_>]) -> Result<(), Box<dyn Error>> {
+    let absent = if bars.is_empty() { ": not measured" } else { "" };
+    let longest = bars.iter().flat_map(Bar::nanoseconds).fold(1.0, f64::max);
+    let mut names: Vec<String> = bars.iter().map(|bar| bar.name().0).collect();
+    names.resize(ROWS, String::new());
+    let mut chart = ChartBuilder::on(area)
+        .caption(format!("{title}{absent}"), ("sans-serif", 17, FontStyle::Bold).into_font().color(&INK))
+        .margin(10)
+        .y_label_area_size(NAMES_WIDTH)
+        .build_cartesian_2d(0.0..longest * 1.85, (0..ROWS).into_segmented())?;
+    chart
+        .configure_mesh()
+        .disable_mesh()
+        .disable_x_axis()
+        .axis_style(TRANSPARENT)
+        .y_labels(ROWS + 1)
+        .y_label_style(font(16))
+        .y_label_formatter(&|row| match row {
+            SegmentValue::CenterOf(row) if *row < ROWS => names[ROWS - 1 - row].clone(),
+            _ => String::new(),
+        })
+        .draw()?;
+    for (bar, row) in bars.iter().zip((0..ROWS).rev()) {
+        let (nanoseconds, colour) = (bar.nanoseconds(), COLOURS[bar.name().1].0);
+        for (value, opacity, [above, below]) in [(nanoseconds[0], 1.0, [2, 9]), (nanoseconds[1], 0.5, [9, 2])] {
+            let corners = [(0.0, SegmentValue::Exact(row)), (value, SegmentValue::Exact(row + 1))];
+            let mut rectangle = Rectangle::new(corners, colour.mix(opacity).filled());
+            rectangle.set_margin(above, below, 0, 0);
+            chart.draw_series([rectangle])?;
+        }
+        let end = (nanoseconds[0].max(nanoseconds[1]), SegmentValue::CenterOf(row));
+        let style = font(16).pos(Pos::new(HPos::Left, VPos::Center));
+        chart.draw_series([EmptyElement::at(end) + Text::new(bar.texts.join(" / "), (5, 0), style)])?;
     }
-    let longest = bars.iter().map(|figures| figures.median).fold(f64::MIN_POSITIVE, f64::max);
-    let room = (PANEL_WIDTH - MARGIN - LABEL_WIDTH - VALUE_WIDTH) as f64;
-    for (index, figures) in bars.iter().enumerate() {
-        let top = y + 28 + index * ROW_HEIGHT;
-        let length = (figures.median / longest * room).round().max(1.0) as usize;
-        text(svg, x, top + 11, "", &figures.candidate);
-        rectangle(svg, [x + LABEL_WIDTH, top, length, BAR_HEIGHT], figures.kind.name());
-        text(svg, x + LABEL_WIDTH + length + 5, top + 11, "", &time(figures.median));
-    }
-}
-
-fn text(svg: &mut String, x: usize, y: usize, class: &str, content: &str) {
-    let content = content.replace('&', "&amp;").replace('<', "&lt;");
-    writeln!(svg, "<text x=\"{x}\" y=\"{y}\" class=\"{class}\">{content}</text>").expect("a string takes everything");
-}
-
-/// Left, top, width, height.
-fn rectangle(svg: &mut String, [x, y, width, height]: [usize; 4], class: &str) {
-    writeln!(svg, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"2\" class=\"{class}\"/>")
-        .expect("a string takes everything");
+    Ok(())
 }

@@ -1,8 +1,8 @@
-//! How many allocations, bytes, context switches and instructions does an operation take? Noise cannot touch these
-//! counts, so they have bounds, and this fails when one is exceeded. Peers are counted beside, without bounds.
+//! How many allocations, bytes, context switches and instructions does an operation take?
 //!
-//! `cargo bench --bench counts`; with `-- --lines` it prints lines for programs. Instructions need valgrind, switches
-//! need taskset; where they are not installed this says so, and fails only if the variable `CI` is set.
+//! Noise does not change these counts, so they have bounds, and `cargo bench --bench counts` fails
+//! when one is exceeded. Peers are counted as well, without bounds. Instructions need valgrind,
+//! switches need taskset. A missing tool is reported, and is an error only if `CI` is set.
 
 mod allocations;
 #[allow(dead_code, reason = "the bench `compare` uses the rest")]
@@ -18,20 +18,31 @@ mod status;
 use std::env;
 use std::process::ExitCode;
 
+use clap::Parser;
+
 use crate::counted::Counted;
 use crate::error::Error;
 
-/// Makes the output one for programs.
-const LINES: &str = "--lines";
+/// Counts what operations take, and fails when a bound is exceeded.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo bench --bench counts --")]
+struct Options {
+    /// Print lines for programs
+    #[arg(long)]
+    lines: bool,
+    /// Performs an operation a number of times, and prints the count
+    #[arg(long, hide = true, num_args = 2)]
+    probe: Vec<String>,
+    /// Passed by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let done = match arguments[..] {
-        [] => run(false),
-        [LINES] => run(true),
-        [probe::OPTION, name, times] => probe::answer(&counted::probes(), name, times).map(|()| true),
-        [option, ..] => Err(Error::Option(option.to_owned())),
+    let options = Options::parse();
+    let done = match &options.probe[..] {
+        [name, times] => probe::answer(&counted::probes(), name, times).map(|()| true),
+        _ => run(options.lines),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -43,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Counts everything; whether all bounds are kept, and in CI all is there.
+/// Counts everything. Returns whether all bounds are kept, and in CI nothing is missing.
 fn run(lines: bool) -> Result<bool, Error> {
     let in_ci = env::var_os("CI").is_some();
     let mut kept = true;
@@ -51,7 +62,10 @@ fn run(lines: bool) -> Result<bool, Error> {
         match counted {
             Counted::Count(count) => {
                 kept &= count.is_kept();
-                println!("{}", if lines { count.to_line() } else { count.to_text() });
+                println!(
+                    "{}",
+                    if lines { serde_json::to_string(&count).expect("it has no maps") } else { count.to_text() }
+                );
             }
             Counted::Absent { name, error } => {
                 kept &= !in_ci;

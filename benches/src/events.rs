@@ -1,14 +1,17 @@
-//! What do events and timers cost, beside what one would use for them otherwise?
+//! What do events and timers cost, beside the alternatives?
 //!
-//! `cargo bench --bench events`, or `taskset -c 0 cargo bench --bench events` for all threads on one CPU. The candidates take
-//! samples in turn for some rounds in one process; a figure is the median over the rounds. An argument that is no option selects the
-//! workloads whose names contain it. Without the option `--bench`, which `cargo bench` adds, each runs once, small.
+//! `taskset -c 0 cargo bench --bench events` runs all threads on one CPU. The candidates take
+//! samples in turn for some rounds in one process; a figure is the median over the rounds. An
+//! argument selects the workloads whose names contain it. Without `--bench`, which cargo adds, each
+//! runs once, small.
 //!
-//! The peers do less: `bus` and the channels have a thread for each subscriber, no receipts, no errors, no containment of
-//! panics, no shutdown; `DelayQueue` belongs to one thread and calls nothing. They show what the rest costs. A yardstick
-//! from Go: watermill states for its in-memory `GoChannel`, with messages of 16 bytes, 318,686 published and 137,239
-//! received per second, one after the other, on 16 CPUs of another machine (its benchmark's README, as of 1 November
-//! 2024): some 3,100 and 7,300 ns for each message. That is no comparison.
+//! The peers do less. `bus` and the channels have a thread for each subscriber, and neither
+//! receipts, errors, panic handling nor shutdown. `DelayQueue` belongs to one thread and calls
+//! nothing.
+//!
+//! For an order of magnitude: watermill, in Go, states 318,686 messages published and 137,239
+//! received per second through its in-memory `GoChannel`, on 16 CPUs of another machine (README of
+//! its benchmark, 1 November 2024). That is some 3,100 and 7,300 ns for each message.
 
 use std::env;
 use std::hint::black_box;
@@ -35,7 +38,7 @@ fn handle(event: &Event) {
     black_box(event.0);
 }
 
-/// One question, put to several candidates, and how each runs a number of steps.
+/// One question, and the candidates that are compared.
 struct Workload {
     name: String,
     question: &'static str,
@@ -43,7 +46,7 @@ struct Workload {
     candidates: Vec<(&'static str, Candidate)>,
 }
 
-/// Performs the given number of steps, and returns when all are done.
+/// Runs the given number of steps, and returns when all have ended.
 type Candidate = Box<dyn Fn(usize)>;
 
 fn main() {
@@ -80,7 +83,7 @@ enum How {
     Synchronous,
 }
 
-/// workcrew: publishes `steps / subscribers` events and waits until all are handled.
+/// Publishes `steps / subscribers` events and waits until all are handled.
 fn workcrew(subscribers: usize, how: How) -> Candidate {
     let pool = WorkerPool::builder().workers(WORKERS).queue_capacity(CAPACITY).build().expect("threads start");
     let bus = EventBus::new(&pool);
@@ -138,7 +141,7 @@ fn ring(subscribers: usize) -> Candidate {
 fn publish(subscribers: usize) -> Workload {
     Workload {
         name: format!("publish_to_{subscribers}"),
-        question: "What does one delivery of an event cost, from publish to the end of all?",
+        question: "What does one delivery of an event cost, from publication until all are handled?",
         steps: 200_000,
         candidates: vec![
             ("workcrew", workcrew(subscribers, How::Ordered)),
@@ -153,7 +156,7 @@ fn publish(subscribers: usize) -> Workload {
 fn ordered() -> Workload {
     Workload {
         name: "million_ordered".to_owned(),
-        question: "What does an event cost, of 1,000,000 to one ordered handler?",
+        question: "What does an event cost, if one ordered handler receives 1,000,000?",
         steps: 1_000_000,
         candidates: vec![
             ("workcrew", workcrew(1, How::Ordered)),
@@ -163,7 +166,7 @@ fn ordered() -> Workload {
     }
 }
 
-/// A delay that is not over while this runs, in no order.
+/// Returns delays in no order, which are longer than the run.
 fn delay(number: usize) -> Duration {
     Duration::from_millis(3_600_000 + (number as u64 * 7_919) % 3_600_000)
 }
@@ -191,7 +194,7 @@ fn timers() -> Workload {
     };
     Workload {
         name: "timers".to_owned(),
-        question: "What does a timer cost that is set, with 100,000 pending, and cancelled?",
+        question: "What does it cost to set and cancel a timer, with 100,000 pending?",
         steps: 100_000,
         candidates: vec![
             ("workcrew", Box::new(ours)),

@@ -1,7 +1,7 @@
-//! Pools of other languages, each in a process that is started once and sleeps until it has to take a sample.
+//! Pools in other languages, each in a process that starts once and sleeps between its samples.
 //!
-//! `peers/README.md` describes what is said between this process and that one. A toolchain that is not installed is no
-//! failure, but is reported.
+//! `peers/README.md` describes the protocol between the processes. A toolchain that is not
+//! installed is reported, and is not an error.
 
 use std::cell::RefCell;
 use std::env;
@@ -14,12 +14,12 @@ use std::rc::Rc;
 use crate::candidate::{Candidate, Kind, Sample};
 use crate::error::Error;
 
-/// How a peer is made and started.
+/// How a peer is built and started.
 struct Source {
     language: &'static str,
     /// Builds the source in the first directory into the second one.
     build: fn(&Path, &Path) -> Command,
-    /// Starts what lies in the directory.
+    /// Starts the program in the directory.
     start: fn(&Path) -> Command,
 }
 
@@ -28,7 +28,7 @@ const SOURCES: [Source; 3] = [
         language: "go",
         build: |source, target| {
             let mut build = Command::new("go");
-            // A single file of the standard library alone is no module.
+            // A file without dependencies needs no module.
             build.env("GO111MODULE", "off").args(["build", "-o"]).arg(target.join("peer")).arg(source.join("main.go"));
             build
         },
@@ -58,11 +58,11 @@ const SOURCES: [Source; 3] = [
     },
 ];
 
-/// Names the languages whose peers have been built, for processes that are to start them.
+/// Names the languages whose peers are built, for the processes that start them.
 const BUILT_VARIABLE: &str = "BENCH_PEERS";
 
-/// Builds all peers and returns the name and the value of a variable for processes that are to start them. `on_absent`
-/// is told what there will be nothing of, and why.
+/// Builds all peers. Returns the name and the value of a variable for the processes that start
+/// them. Calls `on_absent` with each peer that does not build, and the reason.
 pub(crate) fn build(mut on_absent: impl FnMut(String)) -> (&'static str, String) {
     let mut built = Vec::new();
     for Source { language, build, .. } in SOURCES {
@@ -73,9 +73,9 @@ pub(crate) fn build(mut on_absent: impl FnMut(String)) -> (&'static str, String)
             Ok(output) if output.status.success() => built.push(language),
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr).into_owned();
-                on_absent(format!("{language} does not build here: {}", text.lines().next().unwrap_or("")));
+                on_absent(format!("{language}, which does not build: {}", text.lines().next().unwrap_or("")));
             }
-            Err(error) => on_absent(format!("the compiler of {language} does not start here: {error}")),
+            Err(error) => on_absent(format!("{language}, whose compiler does not start: {error}")),
         }
     }
     (BUILT_VARIABLE, built.join(","))
@@ -88,7 +88,7 @@ fn target(language: &str) -> PathBuf {
 /// The peers that this process has started.
 pub(crate) struct Peers(Vec<Peer>);
 
-/// One of them.
+/// A program with candidates in another language.
 struct Peer {
     version: String,
     /// Workloads and candidates.
@@ -97,11 +97,11 @@ struct Peer {
 }
 
 impl Peers {
-    /// Starts those that have been built.
+    /// Starts the peers that are built.
     ///
     /// # Errors
     ///
-    /// If one that was built does not start, or does not say what it should.
+    /// Returns an error if a peer does not start, or does not follow the protocol.
     pub(crate) fn start() -> Result<Self, Error> {
         let built = env::var(BUILT_VARIABLE).unwrap_or_default();
         let sources = SOURCES.iter().filter(|source| built.split(',').any(|language| language == source.language));
@@ -112,7 +112,7 @@ impl Peers {
         self.0.iter().map(|peer| &*peer.version)
     }
 
-    /// Those that take part in a workload.
+    /// Returns the candidates of a workload.
     pub(crate) fn candidates(&self, workload: &'static str, workers: usize) -> Vec<Candidate> {
         let of_peer = |peer: &Peer| {
             let offers = peer.offers.iter().filter(|(offered, _)| offered == workload);
@@ -147,11 +147,11 @@ impl Peer {
     }
 }
 
-/// A peer that runs. Dropping it ends its input, which ends it, and waits for that.
+/// The process of a peer. Dropping it closes the input of the process and waits until it ends.
 struct Process {
     language: &'static str,
     child: Child,
-    /// Taken when it is dropped.
+    /// `None` while this is dropped.
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }

@@ -1,4 +1,4 @@
-//! What the figures were measured with: the machine, the date, the versions.
+//! The machine, the date and the versions that the figures were measured with.
 
 use std::env;
 use std::fs;
@@ -7,12 +7,12 @@ use std::thread;
 
 use crate::pools::QUEUE_CAPACITY;
 
-/// Crates that take part, as named in the lock file.
+/// Crates that take part, by their names in the lock file.
 const CRATES: [&str; 8] =
     ["affinitypool", "crossbeam-channel", "futures-executor", "rayon", "rusty_pool", "threadpool", "tokio", "workcrew"];
 const LOCK: &str = include_str!("../../Cargo.lock");
 
-/// One line for each fact.
+/// Returns one line for each fact.
 pub(crate) fn facts(workers: usize, external: &[String]) -> Vec<String> {
     let cpus = thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cpus| cpus.to_string());
     let mut versions: Vec<String> = CRATES.into_iter().filter_map(version).collect();

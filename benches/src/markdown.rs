@@ -1,4 +1,4 @@
-//! The results as text: Markdown, with columns that are aligned for a terminal.
+//! The results in Markdown, with columns that are aligned for a terminal.
 
 use std::fmt::Write;
 
@@ -9,10 +9,10 @@ use crate::results::Results;
 use crate::targets::{Bound, TARGETS};
 use crate::workloads::{Entry, WORKLOADS};
 
-/// What a table says where nothing was measured.
+/// Stands in a table where nothing was measured.
 const NOTHING: &str = "–";
 
-/// The summary, the targets and the exact counts.
+/// Returns the summary, the targets and the exact counts.
 pub(crate) fn report(results: &Results) -> String {
     let mut text = String::from("### Summary\n\n");
     text += &summary(results);
@@ -27,7 +27,7 @@ pub(crate) fn report(results: &Results) -> String {
     text
 }
 
-/// The table of each workload.
+/// Returns the table of each workload.
 pub(crate) fn tables(results: &Results) -> String {
     WORKLOADS.iter().map(|entry| workload(results, entry)).collect()
 }
@@ -37,7 +37,7 @@ pub(crate) fn measured_with(results: &Results) -> String {
     results.facts.iter().cloned().chain(absences).map(|line| format!("- {line}\n")).collect()
 }
 
-/// Each target, its figure, and whether it is met.
+/// Returns each target, its figure, and whether it is met.
 pub(crate) fn targets(results: &Results) -> String {
     let mut table = Table::new(&["target", "at most", "figure", ""]);
     for target in &TARGETS {
@@ -57,7 +57,7 @@ pub(crate) fn targets(results: &Results) -> String {
     table.to_markdown()
 }
 
-/// A line for each workload: workcrew, the best of the others, the limit.
+/// Returns a line for each workload: workcrew, the best of the others, the limit.
 pub(crate) fn summary(results: &Results) -> String {
     let head =
         ["nanoseconds", "CPUs", "workcrew", "best other Rust pool", "best in another language", "without a pool"];
@@ -79,7 +79,7 @@ pub(crate) fn summary(results: &Results) -> String {
     table.to_markdown()
 }
 
-/// The workloads of the bars, and what they are called.
+/// The workloads of the bars, and their titles.
 const BARS: [(&str, &str); 3] = [
     ("w1_submit", "one producer, empty jobs"),
     ("w4_group", "a group of 1,000 tasks"),
@@ -89,8 +89,7 @@ const BARS: [(&str, &str); 3] = [
 const NAME_WIDTH: usize = 22;
 const BAR_WIDTH: usize = 44;
 
-/// The same for a reader in a hurry, as bars of text: ours, the best way of each other Rust pool, and the best in
-/// another language.
+/// Returns bars of text for the README: workcrew, the best way of each other Rust pool, and the best in another language.
 pub(crate) fn bars(results: &Results) -> String {
     let mut text = String::from("```text\n");
     for (workload, title) in BARS {
@@ -106,7 +105,7 @@ pub(crate) fn bars(results: &Results) -> String {
     text + "```\n"
 }
 
-/// Ours, the best way of each other Rust pool, and the best in another language, in the order of their medians.
+/// Returns workcrew, the best way of each other Rust pool, and the best in another language, in the order of their medians.
 fn competitors<'a>(results: &'a Results, workload: &str) -> Vec<&'a Figures> {
     let placement = Placement::Free;
     let by_median = |one: &&Figures, other: &&Figures| one.median.total_cmp(&other.median);
@@ -126,7 +125,7 @@ fn competitors<'a>(results: &'a Results, workload: &str) -> Vec<&'a Figures> {
     shown
 }
 
-/// The name of a candidate, for readers that do not know the bench.
+/// Returns the name of a candidate for readers that do not know the bench.
 fn spoken(candidate: &str) -> String {
     let (name, way) = match candidate {
         "rusty_pool" => return candidate.to_owned(),
@@ -141,7 +140,7 @@ fn spoken(candidate: &str) -> String {
     if way.is_empty() { name.to_owned() } else { format!("{name} {way}") }
 }
 
-/// Ours and the best of the others; the faster one is bold.
+/// Returns the cells of workcrew and of the best peer. The faster one is bold.
 fn duel(ours: Option<&Figures>, peer: Option<&Figures>) -> [String; 2] {
     let median = |figures: Option<&Figures>| figures.map_or(f64::INFINITY, |figures| figures.median);
     let bold = |text: String, wins: bool| if wins { format!("**{text}**") } else { text };
@@ -150,10 +149,10 @@ fn duel(ours: Option<&Figures>, peer: Option<&Figures>) -> [String; 2] {
     [bold(own, ours_wins && ours.is_some()), bold(named(peer), !ours_wins)]
 }
 
-/// Limits that do no work, or not as a pool could.
+/// Limits that no pool could reach, since they hand nothing over.
 const NO_RIVALS: [&str; 2] = ["no_pool", "five_atomic_steps"];
 
-/// What bounds a pool. A call on the same thread is further from one than a bare loop or threads by hand.
+/// Returns the best limit: a bare loop or threads by hand, or else a call on the same thread.
 fn limit<'a>(results: &'a Results, placement: Placement, workload: &str) -> Option<&'a Figures> {
     let is_rival = |figures: &Figures| figures.kind == Kind::Limit && !NO_RIVALS.contains(&&*figures.candidate);
     let other = results.best_of(placement, workload, is_rival);
@@ -164,7 +163,7 @@ fn named(figures: Option<&Figures>) -> String {
     figures.map_or_else(|| NOTHING.to_owned(), |figures| format!("{} {}", time(figures.median), figures.candidate))
 }
 
-/// The candidates of one workload at all placements; empty if it did not run.
+/// Returns the candidates of one workload at all placements. Empty if it did not run.
 fn workload(results: &Results, Entry { name, title, .. }: &Entry) -> String {
     let mut text = String::new();
     for placement in Placement::ALL {
@@ -209,8 +208,8 @@ fn ran(figures: &Figures) -> String {
     format!("{} (most {})", number(figures.ran), number(figures.ran_most))
 }
 
-/// Nanoseconds, as precise as they are worth.
-pub(crate) fn time(nanoseconds: f64) -> String {
+/// Returns nanoseconds, with one decimal below 100.
+fn time(nanoseconds: f64) -> String {
     if nanoseconds < 99.5 { format!("{nanoseconds:.1}") } else { grouped(nanoseconds) }
 }
 
@@ -228,7 +227,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Rounded, with a comma at each thousand.
+/// Returns the number rounded, with commas between thousands.
 fn grouped(value: f64) -> String {
     if value.is_nan() {
         return NOTHING.to_owned();
@@ -244,7 +243,7 @@ fn grouped(value: f64) -> String {
     text
 }
 
-/// A table whose first column is text and whose others are figures.
+/// A table. Its first column is text, the others are figures.
 struct Table {
     rows: Vec<Vec<String>>,
 }

@@ -1,4 +1,4 @@
-//! Where the threads of a run are: each placement is a process of its own, which tells its figures in lines.
+//! Where the threads of a run are. Each placement has a process of its own, which prints figures.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 
 use crate::error::Error;
 use crate::figures::Figures;
-use crate::options::{RUN, Selection};
+use crate::options::Options;
 
-/// A placement.
+/// The CPUs that the threads of a process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
-    /// Wherever the system puts them.
+    /// All CPUs; the system places the threads.
     Free,
-    /// All on one CPU.
+    /// One CPU.
     One,
 }
 
@@ -27,7 +27,7 @@ impl Placement {
         }
     }
 
-    /// What starts this very program there.
+    /// Returns a command that starts this program at the placement.
     fn command(self) -> Result<Command, Error> {
         let program = env::current_exe()
             .map_err(|error| Error::Process { name: "this program".to_owned(), reason: error.to_string() })?;
@@ -41,21 +41,22 @@ impl Placement {
         })
     }
 
-    /// Runs a new process with these variables in its environment. Calls `on_version` with the version of
-    /// each external pool.
+    /// Runs a new process with these variables in its environment. Calls `on_version` with the
+    /// version of each external pool.
     ///
     /// # Errors
     ///
-    /// If the process cannot be started or fails; for [`One`](Self::One) also if there is no `taskset`.
+    /// Returns an error if the process cannot be started or fails. [`One`](Self::One) needs
+    /// `taskset`.
     pub(crate) fn run(
         self,
-        selection: &Selection,
+        options: &Options,
         variables: &[(&'static str, String)],
         mut on_version: impl FnMut(&str),
     ) -> Result<Vec<Figures>, Error> {
         let failed = |reason: String| Error::Process { name: format!("the placement {}", self.name()), reason };
         let mut command = self.command()?;
-        command.arg(RUN).arg(selection.time.as_secs_f64().to_string()).args(&selection.parts);
+        command.arg("--run").arg(options.time().as_secs_f64().to_string()).args(&options.names);
         command.envs(variables.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let output = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;
@@ -64,7 +65,7 @@ impl Placement {
             let line = line.map_err(|error| failed(error.to_string()))?;
             match line.strip_prefix(VERSION) {
                 Some(version) => on_version(version),
-                None => figures.push(Figures::from_line(&line)?),
+                None => figures.push(serde_json::from_str(&line).map_err(|_| Error::Line(line))?),
             }
         }
         let status = child.wait().map_err(|error| failed(error.to_string()))?;
@@ -72,5 +73,5 @@ impl Placement {
     }
 }
 
-/// Begins a line that tells of a peer in another language.
+/// Begins a line with the version of a peer in another language.
 pub(crate) const VERSION: &str = "version\t";

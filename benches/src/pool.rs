@@ -1,7 +1,8 @@
-//! How many nanoseconds does a job, a result or a task of a group cost, in workcrew and in its peers?
+//! How many nanoseconds does a job, a result or a task of a group cost?
 //!
-//! `cargo bench --bench pool`, and `BENCH_WORKERS=8` before it for another number of workers than 2. Criterion measures
-//! one candidate after the other, so on a noisy machine the bench `compare`, which alternates them, is the better judge.
+//! `BENCH_WORKERS=8 cargo bench --bench pool` measures with 8 workers instead of 2. Criterion
+//! measures one candidate after the other. On a noisy machine `compare` is more reliable: it
+//! alternates them.
 
 #[allow(dead_code, reason = "`compare` uses the rest")]
 mod candidate;
@@ -20,7 +21,7 @@ use crate::error::Error;
 use crate::pools::Pools;
 use crate::workloads::{Entry, WORKLOADS};
 
-/// What takes its time by itself, or compares workcrew with itself, is left to `compare`.
+/// Workloads of a fixed duration, or of workcrew alone, are left to `compare`.
 const LEFT_OUT: [&str; 4] = ["w3_join_idle", "w9_trickle", "w11_jobs", "w11_workers"];
 
 fn main() -> Result<(), Error> {
@@ -52,7 +53,7 @@ fn bench(criterion: &mut Criterion, Entry { name, title, .. }: &Entry, workload:
     group.finish();
 }
 
-/// Takes a sample; returns the number of its jobs and the measured time.
+/// Takes a sample. Returns the number of its jobs and the measured time.
 fn take_sample(candidate: &mut Candidate) -> (usize, Duration) {
     let sample = (candidate.run)().expect("no other process takes part");
     let jobs_in_a_batch = sample.jobs as f64 / sample.nanoseconds.len() as f64;

@@ -1,4 +1,4 @@
-//! The pools that are compared, all alive during a whole run. An idle one sleeps and costs the others nothing.
+//! The pools that are compared. All live during a whole run; an idle pool costs the others nothing.
 
 use std::env;
 use std::num::NonZeroUsize;
@@ -10,14 +10,14 @@ use workcrew::{Overflow, WorkerPool};
 
 use crate::error::Error;
 
-/// Overrides the number of workers of every pool.
+/// Sets the number of workers of every pool.
 pub(crate) const WORKERS_VARIABLE: &str = "BENCH_WORKERS";
 /// The default number of workers.
 const DEFAULT_WORKERS: usize = 2;
-/// The places in the queue of workcrew and of the loop. The queues of all other Rust pools have no bound, so their
-/// producers never wait for room.
+/// The capacity of the queues of workcrew and of the loop. The queues of all other Rust pools are
+/// unbounded, so their producers never wait for room.
 pub(crate) const QUEUE_CAPACITY: usize = 1024;
-/// Longer than any run: threads that a pool ends when they idle would have to be started again.
+/// Longer than any run, so that no pool ends its idle threads.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One pool of each kind, with the same number of workers.
@@ -30,13 +30,14 @@ pub(crate) struct Pools {
     pub(crate) rusty_pool: rusty_pool::ThreadPool,
     pub(crate) affinitypool: affinitypool::Threadpool,
     pub(crate) futures: futures::executor::ThreadPool,
-    /// Its blocking pool has as many threads as the other pools; the one thread for async tasks sleeps.
+    /// Its blocking pool has as many threads as the other pools; the one thread for async tasks
+    /// sleeps.
     pub(crate) tokio: tokio::runtime::Runtime,
     pub(crate) channel_loop: ChannelLoop,
 }
 
 impl Pools {
-    /// Starts them for the rest of the process, so that jobs can refer to them.
+    /// Starts the pools for the rest of the process, so that jobs can refer to them.
     pub(crate) fn start(workers: usize) -> &'static Self {
         Box::leak(Box::new(Self {
             workers,
@@ -75,12 +76,12 @@ pub(crate) fn tokio(workers: usize) -> tokio::runtime::Runtime {
         .expect("the threads of tokio start")
 }
 
-/// What crosses the channel of the loop.
+/// A job in the channel of the loop.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
-/// The pool one writes by hand: threads that receive boxed closures from a bounded crossbeam channel and call them. It
-/// does nothing about panics, waiting or shutdown, so it shows what the rest of a pool costs: it is the limit within
-/// the shape. Dropping it ends its threads after what is queued.
+/// A pool by hand: threads that receive boxed closures from a bounded crossbeam channel and call
+/// them. It has no panic handling, no waits and no shutdown, so it shows what these cost. Dropping
+/// it ends its threads after the queued jobs.
 pub(crate) struct ChannelLoop {
     sender: Sender<Job>,
 }
@@ -99,7 +100,7 @@ impl ChannelLoop {
         self.sender.send(Box::new(job)).expect("the threads receive as long as the sender lives");
     }
 
-    /// Runs the job at once if the channel is full. A thread of the loop that waited for room could
+    /// Runs the job at once if the channel is full. A thread of the loop that waited for room might
     /// wait forever.
     pub(crate) fn execute_or_run(&self, job: impl FnOnce() + Send + 'static) {
         match self.sender.try_send(Box::new(job)) {
@@ -110,11 +111,11 @@ impl ChannelLoop {
     }
 }
 
-/// How many workers the pools have.
+/// Returns the number of workers of each pool.
 ///
 /// # Errors
 ///
-/// If the environment says something that is no number of workers.
+/// Returns an error if the variable does not hold a number of workers.
 pub(crate) fn workers() -> Result<usize, Error> {
     match env::var(WORKERS_VARIABLE) {
         Ok(value) => {

@@ -1,5 +1,5 @@
-//! Counts that need a process of their own: this very program, started with a name and a number of operations, which
-//! prints what it has counted.
+//! Counts that need a process of their own: this program, started with a name and a number of
+//! operations. It prints its count.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use crate::error::Error;
 
-/// The option by which this program is told to be one.
+/// The option that makes this program a probe.
 pub(crate) const OPTION: &str = "--probe";
 
 /// A count that needs a process of its own: its name, and the function that counts.
@@ -17,22 +17,21 @@ pub(crate) type Probe = (&'static str, fn(usize) -> u64);
 ///
 /// # Errors
 ///
-/// If there is no such probe, or the number is none.
+/// Returns an error if there is no such probe, or `times` is not a number.
 pub(crate) fn answer(probes: &[Probe], name: &str, times: &str) -> Result<(), Error> {
     let probe = probes.iter().find(|(known, _)| *known == name);
-    let value = || Some(times.to_owned());
     let (Some((_, count)), Ok(times)) = (probe, times.parse()) else {
-        return Err(Error::Value { option: OPTION, value: value() });
+        return Err(Error::Line(format!("{OPTION} {name} {times}")));
     };
     println!("{}", count(times));
     Ok(())
 }
 
-/// Starts the process, after the words of `before`: a program that starts programs, and its arguments.
+/// Starts the process through `before`: a program that starts programs, and its arguments.
 ///
 /// # Errors
 ///
-/// If it cannot be started, or fails.
+/// Returns an error if it cannot be started, or fails.
 pub(crate) fn ask(before: &[&str], name: &str, times: usize) -> Result<Output, Error> {
     let failed =
         |reason: String| Error::Process { name: before.first().unwrap_or(&"this program").to_string(), reason };
@@ -49,11 +48,11 @@ pub(crate) fn ask(before: &[&str], name: &str, times: usize) -> Result<Output, E
     }
 }
 
-/// What it has printed.
+/// Starts the process and returns the number that it prints.
 ///
 /// # Errors
 ///
-/// As [`ask`], and if that is no number.
+/// As [`ask`], and if it does not print a number.
 pub(crate) fn ask_number(before: &[&str], name: &str, times: usize) -> Result<f64, Error> {
     let output = ask(before, name, times)?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();

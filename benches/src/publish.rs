@@ -1,4 +1,4 @@
-//! Where the results are written: into the texts that hold them, between two marks, and into a picture.
+//! Writes the results into pages, between two markers, and into a chart.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,39 +6,52 @@ use std::path::{Path, PathBuf};
 use crate::chart;
 use crate::error::Error;
 use crate::markdown;
-use crate::placement::Placement;
 use crate::results::Results;
 
 const BEGIN: &str = "<!-- performance: written by cargo bench --bench compare -- --write -->";
 const END: &str = "<!-- performance: end -->";
 
-/// Writes bars into the README, the report and the tables into the pages of `docs`, and the chart beside them.
+/// The files, from the root of the workspace.
+const README: &str = "README.md";
+const REPORT: &str = "docs/performance.md";
+const TABLES: &str = "docs/performance-tables.md";
+const CHART: &str = "docs/performance.svg";
+
+/// Writes bars into the README, the report and the tables into `docs/`, and draws the chart.
 ///
 /// # Errors
 ///
-/// If a file cannot be read or written, or lacks the marks.
-pub(crate) fn write(results: &Results) -> Result<Vec<PathBuf>, Error> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the member lies in the workspace");
-    let readme = root.join("README.md");
-    let [report, tables, chart] =
-        ["performance.md", "performance-tables.md", "performance.svg"].map(|name| root.join("docs").join(name));
+/// Returns an error if a file cannot be read or written, or lacks the markers.
+pub(crate) fn write(results: &Results) -> Result<(), Error> {
     let summary = format!("{}\n{}", markdown::bars(results), markdown::measured_with(results));
-    replace(&readme, &summary)?;
-    replace(&report, &markdown::report(results))?;
-    replace(&tables, &markdown::tables(results))?;
-    fs::write(&chart, chart::svg(results, Placement::Free)).map_err(|error| file_error(&chart, error))?;
-    Ok(vec![readme, report, tables, chart])
+    for (name, text) in [(README, summary), (REPORT, markdown::report(results)), (TABLES, markdown::tables(results))] {
+        let old = read_file(name)?;
+        let parts = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+        let (before, after) = parts.ok_or_else(|| Error::Markers(path(name)))?;
+        write_file(name, &format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", text.trim()))?;
+    }
+    draw_chart()
 }
 
-/// Replaces what stands between the marks.
-fn replace(path: &Path, text: &str) -> Result<(), Error> {
-    let old = fs::read_to_string(path).map_err(|error| file_error(path, error))?;
-    let parts = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.ok_or_else(|| Error::Markers(path.to_owned()))?;
-    let new = format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", text.trim());
-    fs::write(path, new).map_err(|error| file_error(path, error))
+/// Draws the chart from the figures in the pages of `docs/`.
+///
+/// # Errors
+///
+/// Returns an error if a file cannot be read or written.
+pub(crate) fn draw_chart() -> Result<(), Error> {
+    write_file(CHART, &chart::svg(&read_file(TABLES)?, &read_file(REPORT)?).map_err(Error::Chart)?)
 }
 
-fn file_error(path: &Path, error: std::io::Error) -> Error {
-    Error::File { path: path.to_owned(), error }
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(name)
+}
+
+fn read_file(name: &str) -> Result<String, Error> {
+    fs::read_to_string(path(name)).map_err(|error| Error::File { path: path(name), error })
+}
+
+fn write_file(name: &str, text: &str) -> Result<(), Error> {
+    fs::write(path(name), text).map_err(|error| Error::File { path: path(name), error })?;
+    println!("wrote {name}");
+    Ok(())
 }

@@ -1,24 +1,24 @@
-//! All that one run of the comparison has found out.
+//! The results of one run of the comparison.
 
 use crate::candidate::Kind;
 use crate::count::Count;
 use crate::figures::Figures;
 use crate::placement::Placement;
 
-/// The results, and what they do not hold.
+/// The figures of all workloads, and the reasons for those that are missing.
 pub(crate) struct Results {
-    /// What they were measured with, a line each.
+    /// The machine, the date and the versions, one line each.
     pub(crate) facts: Vec<String>,
-    /// Of each pool.
+    /// The number of workers of each pool.
     pub(crate) workers: usize,
     pub(crate) placements: Vec<(Placement, Vec<Figures>)>,
     pub(crate) counts: Vec<Count>,
-    /// What was not measured, and why, a line each.
+    /// What was not measured, and why, one line each.
     pub(crate) absences: Vec<String>,
 }
 
 impl Results {
-    /// The candidates of a workload, in the order in which they are listed there.
+    /// Returns the candidates of a workload, in its order.
     pub(crate) fn candidates(&self, placement: Placement, workload: &str) -> Vec<&Figures> {
         let all = self.placements.iter().filter(|(at, _)| *at == placement).flat_map(|(_, figures)| figures);
         all.filter(|figures| figures.workload == workload).collect()
@@ -28,17 +28,18 @@ impl Results {
         self.candidates(placement, workload).into_iter().find(|figures| figures.candidate == name)
     }
 
-    /// The way of workcrew that the workload is about, which the others are compared with.
+    /// Returns the first candidate of a workload, which is workcrew. The others are compared with
+    /// it.
     pub(crate) fn ours(&self, placement: Placement, workload: &str) -> Option<&Figures> {
         self.candidates(placement, workload).first().copied()
     }
 
-    /// The one with the lowest median of a kind.
+    /// Returns the candidate of a kind with the lowest median.
     pub(crate) fn best(&self, placement: Placement, workload: &str, kind: Kind) -> Option<&Figures> {
         self.best_of(placement, workload, |figures| figures.kind == kind)
     }
 
-    /// The one with the lowest median of those that `takes_part` says.
+    /// Returns the candidate with the lowest median among those for which `takes_part` is true.
     pub(crate) fn best_of(
         &self,
         placement: Placement,

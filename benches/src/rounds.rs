@@ -1,5 +1,4 @@
-//! Rounds in which each candidate of a workload takes a sample, so that noise of the machine affects all
-//! alike.
+//! Rounds in which each candidate of a workload takes a sample, so that noise affects all alike.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,32 +11,33 @@ use crate::usage::Usage;
 
 /// How long the threads of a candidate have to become idle.
 const REST: Duration = Duration::from_millis(2);
-/// After the round that does not count: some runtimes then compile what has just run, for a while and in threads of their own.
+/// How long the first round, which does not count, is followed by a rest: some runtimes then
+/// compile what has just run, in threads of their own.
 const REST_AT_FIRST: Duration = Duration::from_millis(300);
 
-/// What a candidate has done so far.
+/// The samples of a candidate so far.
 #[derive(Default)]
 struct Record {
     /// Nanoseconds per job of each batch.
     batches: Vec<f64>,
     /// The median of the batches of each round.
     rounds: Vec<f64>,
-    /// Jobs of all samples.
+    /// The number of jobs in all samples.
     jobs: usize,
-    /// What these jobs used up.
+    /// What these jobs used.
     cpu_seconds: f64,
     switches: f64,
-    /// How many tasks ran in each batch, where that is in question.
+    /// How many tasks ran in each batch, if the workload asks.
     ran: Vec<f64>,
 }
 
-/// Runs rounds until the time is over, at least one. Each begins with another candidate, since the order
-/// may matter. Before the first that counts there is one that does not, which wakes the threads and fills the caches; but
-/// not if there is no time at all.
+/// Runs rounds until `time` is over, at least one. Each begins with another candidate, since the
+/// order may matter. The first round wakes the threads, fills the caches and does not count. A time
+/// of zero leaves it out.
 ///
 /// # Errors
 ///
-/// If a process of a candidate has ended.
+/// Returns an error if the process of a candidate has ended.
 pub(crate) fn run(name: &str, workload: &mut Workload, time: Duration) -> Result<Vec<Figures>, Error> {
     let count = workload.candidates.len();
     let mut records: Vec<Record> = (0..count).map(|_| Record::default()).collect();

@@ -1,8 +1,7 @@
-//! What workcrew wants to reach, and whether it does.
+//! The targets, and whether they are met.
 //!
-//! Targets are ratios of what was measured side by side in one run; "the best" is the pool with the lowest median there.
-//! Target 10, that disabled features cost nothing, is no comparison with a peer; `counts` bounds
-//! the instructions.
+//! Targets are ratios of figures from one run. "The best" is the pool with the lowest median in it.
+//! Target 10, that disabled features cost nothing, needs no peer: `counts` bounds the instructions.
 
 use crate::candidate::Kind;
 use crate::figures::Figures;
@@ -13,16 +12,16 @@ use Bound::{AtLeast, AtMost};
 
 /// A target.
 pub(crate) struct Target {
-    /// Beginning with its number.
+    /// Begins with the number of the target.
     pub(crate) text: &'static str,
     pub(crate) bound: Bound,
-    /// Reaching it is a wish, not a must.
+    /// Whether it may be missed.
     pub(crate) is_stretch: bool,
-    /// `None` where not all was measured that it takes.
+    /// Returns `None` if a figure that it needs was not measured.
     pub(crate) figure: fn(&Results) -> Option<f64>,
 }
 
-/// What a figure may be.
+/// The bound of a figure.
 #[derive(Clone, Copy)]
 pub(crate) enum Bound {
     AtMost(f64),
@@ -105,12 +104,12 @@ pub(crate) const TARGETS: [Target; 42] = [
     target("9. W11 one: most of 2 to 64 workers by 2", AtMost(1.5), |all| of_workers(all, One)),
 ];
 
-/// Our time by that of a candidate.
+/// Returns the time of workcrew divided by that of a candidate.
 fn to(all: &Results, placement: Placement, workload: &str, candidate: &str) -> Option<f64> {
     all.candidate(placement, workload, candidate).map(|theirs| 1.0 / theirs.ratio)
 }
 
-/// Our time by that of the best of those that `takes_part` says.
+/// Returns the time of workcrew divided by the best among those for which `takes_part` is true.
 fn to_best_of(
     all: &Results,
     placement: Placement,
@@ -136,13 +135,13 @@ fn is_go_or_java(figures: &Figures) -> bool {
     figures.candidate.starts_with("go_") || figures.candidate.starts_with("java_")
 }
 
-/// How much of the time of a static split ours is.
+/// Returns the time of a static split divided by that of workcrew.
 fn of_split(all: &Results, placement: Placement, workload: &str) -> Option<f64> {
     all.candidate(placement, workload, "static_split").map(|split| split.ratio)
 }
 
-/// How many tasks of the group ran besides one for each worker; in the median, since a worker that loses its
-/// CPU within the failing task, or before, lets the others run on.
+/// Returns how many tasks of the group ran, less one for each worker. It is the median: while the
+/// failing task has no CPU, other tasks run on.
 fn ran(all: &Results, placement: Placement) -> Option<f64> {
     all.ours(placement, "w5_first_error").map(|ours| ours.ran - all.workers as f64)
 }
@@ -154,7 +153,7 @@ fn cpu(all: &Results, placement: Placement, workload: &str) -> Option<f64> {
     Some(all.ours(placement, workload)?.cpu / best)
 }
 
-/// How far the extremes are from their middle.
+/// Returns how far the extremes are from their middle.
 fn deviation(all: &Results, placement: Placement) -> Option<f64> {
     let (least, most) = extremes(all, placement, "w11_jobs", |_| true)?;
     Some((most - least) / (most + least))
@@ -165,7 +164,7 @@ fn of_workers(all: &Results, placement: Placement) -> Option<f64> {
     Some(most)
 }
 
-/// The lowest and the highest ratio.
+/// Returns the lowest and the highest ratio.
 fn extremes(
     all: &Results,
     placement: Placement,

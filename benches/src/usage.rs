@@ -1,4 +1,4 @@
-//! What a process has used up, all its threads together: CPU time and context switches.
+//! The CPU time and the context switches of all threads of a process.
 
 use std::fs;
 use std::io;
@@ -13,16 +13,16 @@ use nix::unistd::Pid;
 
 use crate::status;
 
-/// As Linux has it. Not a number elsewhere.
+/// Numbers of Linux. On other systems they are not a number.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu_seconds: f64,
-    /// The voluntary and the enforced ones, of the threads that are alive.
+    /// Voluntary and involuntary switches of the threads that are alive.
     pub(crate) switches: f64,
 }
 
 impl Usage {
-    /// Of this process, or of another one.
+    /// Returns the usage of this process, or of another one.
     pub(crate) fn now(process: Option<u32>) -> Self {
         Self {
             cpu_seconds: cpu_seconds(process).unwrap_or(f64::NAN),
@@ -42,7 +42,7 @@ impl Sub for Usage {
     }
 }
 
-/// To the nanosecond, those threads included that have ended.
+/// Returns the CPU time, with that of threads that have ended. Its resolution is a nanosecond.
 #[cfg(target_os = "linux")]
 fn cpu_seconds(process: Option<u32>) -> Option<f64> {
     let clock = match process {
@@ -61,7 +61,7 @@ fn switches(process: Option<u32>) -> io::Result<u64> {
     let process = process.map_or_else(|| "self".to_owned(), |id| id.to_string());
     let mut switches = 0;
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        // A thread may end while it is looked at.
+        // A thread may end between the two reads.
         let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
         switches += status::counted(&status, "voluntary_ctxt_switches")
             + status::counted(&status, "nonvoluntary_ctxt_switches");

@@ -1,13 +1,13 @@
-//! How to wait for jobs of pools that cannot be waited for.
+//! Waits for the jobs of pools that have no such wait.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 
 use crate::pools::Job;
 
-/// Waits until everything has run that was submitted before, for a pool whose queue is first in, first out and whose
-/// workers run one job at a time: when every worker has arrived at the barrier, all earlier jobs are over. The jobs
-/// themselves can stay empty.
+/// Waits until all jobs that were submitted before have run. The queue of the pool must be first
+/// in, first out: when every worker has arrived at the barrier, all earlier jobs have ended. So the
+/// jobs themselves can be empty.
 pub(crate) fn wait_for_workers(workers: usize, execute: impl Fn(Job)) {
     let barrier = Arc::new(Barrier::new(workers + 1));
     for _ in 0..workers {
@@ -19,11 +19,11 @@ pub(crate) fn wait_for_workers(workers: usize, execute: impl Fn(Job)) {
     barrier.wait();
 }
 
-/// Tells one waiter that a number of jobs have run. As a static it is the cheapest way for jobs to be counted:
-/// references to a shared counter would be counted themselves, two atomic steps for each job.
+/// Wakes one waiter when a number of jobs have run. As a static it is the cheapest way to count
+/// jobs: a counter behind an `Arc` would cost two more atomic steps for each job.
 pub(crate) struct Countdown {
-    /// Jobs that have not run. The lock orders what matters; the last arrival is found with acquire and release, as
-    /// in `Arc`.
+    /// Jobs that have not run. Acquire and release order the jobs before the last arrival, as in
+    /// `Arc`; the lock orders the rest.
     left: AtomicUsize,
     is_done: Mutex<bool>,
     done: Condvar,
@@ -34,7 +34,7 @@ impl Countdown {
         Self { left: AtomicUsize::new(0), is_done: Mutex::new(false), done: Condvar::new() }
     }
 
-    /// Begins anew.
+    /// Sets the number of jobs to wait for.
     pub(crate) fn expect_arrivals(&self, jobs: usize) {
         *self.is_done.lock().expect("no holder of the lock panics") = false;
         self.left.store(jobs, Ordering::Relaxed);

@@ -49,16 +49,15 @@ impl ScopeBuilder<'_> {
     /// [`TaskGroup::limit`](crate::TaskGroup::limit). *Default: as many as there are workers.*
     ///
     /// A task that another task of the scope joins or runs inline does not count, because the other
-    /// task waits meanwhile. With a limit of zero nothing can run: a task is dropped unrun, and the
-    /// scope returns [`GroupError::WouldDeadlock`].
+    /// task waits meanwhile. Zero counts as one.
     pub fn limit(mut self, tasks: usize) -> Self {
         self.settings.limit = tasks;
         self
     }
 
     /// Sets how many tasks the scope holds that have not started. At that number
-    /// [`spawn`](Scope::spawn) blocks. Zero is like a [limit](Self::limit) of zero. *Default: the
-    /// capacity of the pool's queue.*
+    /// [`spawn`](Scope::spawn) blocks. Zero counts as one. *Default: the capacity of the pool's
+    /// queue.*
     pub fn capacity(mut self, tasks: usize) -> Self {
         self.settings.capacity = tasks;
         self

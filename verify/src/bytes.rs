@@ -1,4 +1,4 @@
-//! Programs made of bytes, as a fuzzer brings them.
+//! Programs made of bytes, as a fuzzer supplies them.
 
 use workcrew::WorkerPool;
 
@@ -7,11 +7,11 @@ use crate::{deadlines, group, pool};
 /// The longest program.
 const STEPS: usize = 60;
 
-/// A program for a pool: two bytes of settings, then three for each step.
+/// Runs a program on a pool: two bytes of settings, then three for each step.
 ///
 /// # Errors
 ///
-/// The first thing in which pool and model differ.
+/// Returns the first difference between pool and model.
 pub fn run_pool(bytes: &[u8]) -> Result<(), String> {
     let Some(([workers, capacity], steps)) = bytes.split_first_chunk() else { return Ok(()) };
     let (steps, _) = steps.as_chunks();
@@ -19,11 +19,11 @@ pub fn run_pool(bytes: &[u8]) -> Result<(), String> {
     pool::run(1 + usize::from(workers % 3), 1 + usize::from(capacity % 5), &steps)
 }
 
-/// A program for a group: five bytes of settings, then two for each step.
+/// Runs a program on a group: five bytes of settings, then two for each step.
 ///
 /// # Errors
 ///
-/// The first thing in which group and model differ.
+/// Returns the first difference between group and model.
 pub fn run_group(bytes: &[u8]) -> Result<(), String> {
     let Some(([waits, settings @ ..], steps)) = bytes.split_first_chunk::<5>() else { return Ok(()) };
     let (steps, _) = steps.as_chunks();
@@ -31,11 +31,11 @@ pub fn run_group(bytes: &[u8]) -> Result<(), String> {
     group::run(group::Settings::from_bytes(*settings), &steps, *waits)
 }
 
-/// A few durations of twelve bytes each, tried on an idle pool.
+/// Tries a few durations, of twelve bytes each, on an idle pool.
 ///
 /// # Errors
 ///
-/// What was not as it should be.
+/// Returns the first deviation from the expected result.
 pub fn run_deadlines(bytes: &[u8]) -> Result<(), String> {
     let pool = WorkerPool::builder().workers(1).queue_capacity(4).build().map_err(|error| error.to_string())?;
     let (durations, _) = bytes.as_chunks();

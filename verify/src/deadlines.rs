@@ -1,20 +1,22 @@
-//! Durations of every size, given to everything that takes one: none may panic, come early or wait for what is there.
+//! Durations of every size, in every method that takes one. None may panic, end a wait early, or
+//! delay a result that is there.
 
 use std::time::{Duration, Instant};
 
 use workcrew::{CancelReason, CancellationToken, WorkerPool};
 
-/// The longest wait that is lived through here.
-const PATIENCE: Duration = Duration::from_micros(200);
+/// The longest wait that this runs to its end.
+const MAX_WAIT: Duration = Duration::from_micros(200);
 
-/// Tries one duration in every place. The pool is idle, has one worker, and is idle again afterwards.
+/// Tries one duration in every place. The pool is idle, has one worker, and is idle again
+/// afterwards.
 ///
 /// # Errors
 ///
-/// What was not as it should be.
+/// Returns the first deviation from the expected result.
 pub fn run(pool: &WorkerPool, duration: Duration) -> Result<(), String> {
     let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("{what}, with {duration:?}")) };
-    let short = duration <= PATIENCE;
+    let short = duration <= MAX_WAIT;
 
     let live = CancellationToken::new();
     let since = Instant::now();
@@ -25,7 +27,7 @@ pub fn run(pool: &WorkerPool, duration: Duration) -> Result<(), String> {
     cancelled.cancel();
     check(cancelled.wait_timeout(duration), "a cancelled token is waited for")?;
 
-    // A deadline the clock cannot hold is none; one that has passed is there at once.
+    // A deadline that the clock cannot hold never passes; one in the past has passed at once.
     if let Some(deadline) = Instant::now().checked_add(duration) {
         let token = live.child_with_deadline(deadline);
         let expired = Instant::now() >= deadline;
@@ -55,7 +57,7 @@ pub fn run(pool: &WorkerPool, duration: Duration) -> Result<(), String> {
     Ok(())
 }
 
-/// A duration that twelve bytes stand for; every magnitude is as likely as every other.
+/// Makes a duration from twelve bytes. Every magnitude is equally likely.
 #[must_use]
 pub fn from_bytes(bytes: [u8; 12]) -> Duration {
     let [a, b, c, d, e, f, g, h, shift, kind, ..] = bytes;

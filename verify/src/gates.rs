@@ -1,4 +1,4 @@
-//! Tasks that record their start, then wait at a gate for orders.
+//! Tasks that record their start, and then wait at a gate for orders.
 
 use std::panic;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use workcrew::{JoinError, JoinHandle};
 
-/// How long model and reality may take to agree. Only a defect reaches it.
+/// The time limit for model and pool to agree. Only a defect reaches it.
 pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// An order for a task that waits at its gate.
@@ -38,12 +38,12 @@ impl Started {
     }
 }
 
-/// The outside of a gate.
+/// Gives orders to the task at a gate.
 #[derive(Debug)]
 pub struct Gate {
     /// Orders for the task.
     orders: Sender<Order>,
-    /// The outcomes of joins.
+    /// Outcomes of joins.
     joined: Receiver<Result<usize, JoinError>>,
 }
 

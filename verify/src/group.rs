@@ -1,7 +1,7 @@
 //! A group whose tasks wait at gates, and its model.
 //!
-//! The pool runs nothing else, so the group's oldest tasks start, as many as its limit and the workers allow. Outcomes land
-//! one at a time, so which failure or success came first is determined.
+//! The pool runs nothing else, so the oldest tasks of the group start, as many as its limit and the
+//! workers allow. Tasks end one at a time, so it is known which failure or success came first.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use workcrew::{CancelReason, GroupError, GroupPolicy, Progress, TaskError, TaskG
 
 use crate::gates::{Gate, Order, Started, agree};
 
-/// One step of a program. Numbers choose among what there is, so every program can be done.
+/// One step of a program. A number selects among the existing tasks, so every program can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Add a task if there is room.
@@ -26,12 +26,12 @@ pub enum Step {
     CancelToken,
     /// Change the number of workers.
     Resize(u8),
-    /// Cancel what the pool has queued.
+    /// Cancel the queued tasks of the pool.
     ShutdownNow,
 }
 
 impl Step {
-    /// The step that two bytes stand for.
+    /// Makes a step from two bytes.
     #[must_use]
     pub fn from_bytes([kind, which]: [u8; 2]) -> Self {
         match kind % 16 {
@@ -48,21 +48,21 @@ impl Step {
     }
 }
 
-/// How the group is made.
+/// The settings of the group.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Of the pool.
+    /// The workers of the pool.
     pub workers: usize,
-    /// The most tasks that run at once.
+    /// The maximum number of running tasks.
     pub limit: usize,
-    /// The most tasks that wait.
+    /// The maximum number of waiting tasks.
     pub capacity: usize,
-    /// What cancels the rest.
+    /// When the group cancels its other tasks.
     pub policy: GroupPolicy,
 }
 
 impl Settings {
-    /// The settings that four bytes stand for.
+    /// Makes settings from four bytes.
     #[must_use]
     pub fn from_bytes([workers, limit, capacity, policy]: [u8; 4]) -> Self {
         Self {
@@ -98,17 +98,17 @@ struct Machine {
     closed: Option<CancelReason>,
     pool_closed: bool,
     /// The task that failed or panicked first, and the one that succeeded first.
-    first_trouble: Option<usize>,
+    first_failure: Option<usize>,
     first_success: Option<usize>,
     /// Whether a task failed or panicked before the first one succeeded.
-    trouble_came_first: bool,
+    failure_came_first: bool,
 }
 
-/// Does the steps to a group and to the model; `waits` chooses the way to wait at the end.
+/// Applies the steps to a group and to the model. `waits` selects how it waits at the end.
 ///
 /// # Errors
 ///
-/// The first thing in which they differ.
+/// Returns the first difference.
 pub fn run(settings: Settings, steps: &[Step], waits: u8) -> Result<(), String> {
     let Settings { workers, limit, capacity, policy } = settings;
     let pool = WorkerPool::builder().workers(workers).queue_capacity(1).build().map_err(|error| error.to_string())?;
@@ -126,9 +126,9 @@ pub fn run(settings: Settings, steps: &[Step], waits: u8) -> Result<(), String> 
         has_started: Vec::new(),
         closed: None,
         pool_closed: false,
-        first_trouble: None,
+        first_failure: None,
         first_success: None,
-        trouble_came_first: false,
+        failure_came_first: false,
     };
     for (number, step) in steps.iter().enumerate() {
         let done = machine.step(*step).and_then(|()| machine.settle());
@@ -158,7 +158,8 @@ impl Machine {
             }
             Step::Resize(to) => {
                 let workers = 1 + usize::from(to % 3);
-                // A worker that leaves may take one more task on its way, so a pool shrinks here only when it is full.
+                // A worker that leaves may take one more task on its way, so a pool shrinks here
+                // only when it is full.
                 if workers >= self.settings.workers && self.pool.resize(workers).is_ok() {
                     self.settings.workers = workers;
                 }
@@ -199,8 +200,8 @@ impl Machine {
         if end == End::Succeeded {
             self.first_success.get_or_insert(task);
         } else {
-            self.first_trouble.get_or_insert(task);
-            self.trouble_came_first |= self.first_success.is_none();
+            self.first_failure.get_or_insert(task);
+            self.failure_came_first |= self.first_success.is_none();
         }
         let decides = match self.settings.policy {
             GroupPolicy::FailFast => end != End::Succeeded,
@@ -221,7 +222,7 @@ impl Machine {
         }
     }
 
-    /// Lets the model's workers take what they can, and waits until the group agrees.
+    /// Starts all tasks that can start in the model, and waits until the group agrees.
     fn settle(&mut self) -> Result<(), String> {
         while self.running.len() < self.settings.limit.min(self.settings.workers) {
             let Some(task) = self.unstarted.pop_front() else { break };
@@ -239,12 +240,12 @@ impl Machine {
     }
 
     fn wait(self, waits: u8) -> Result<(), String> {
-        let Self { group, ends, pool, settings, first_trouble, first_success, trouble_came_first, .. } = self;
-        let first_value = first_success.filter(|_| settings.policy != GroupPolicy::FailFast || !trouble_came_first);
+        let Self { group, ends, pool, settings, first_failure, first_success, failure_came_first, .. } = self;
+        let first_value = first_success.filter(|_| settings.policy != GroupPolicy::FailFast || !failure_came_first);
         let ends: Vec<End> = ends.into_iter().flatten().collect();
         match waits % 4 {
             0 => check_all(&ends, &group.wait_all())?,
-            1 => check_wait(&ends, settings.policy, first_trouble, first_success, &group.wait())?,
+            1 => check_wait(&ends, settings.policy, first_failure, first_success, &group.wait())?,
             2 => match (group.wait_any(), first_value) {
                 (Ok(value), Some(first)) if value == first => {}
                 (Err(_), None) => {}
@@ -275,7 +276,7 @@ impl Machine {
     }
 }
 
-/// Every outcome, in the order of spawning.
+/// Returns every outcome, in the order of spawning.
 fn check_all(ends: &[End], outcomes: &[Result<usize, TaskError<usize>>]) -> Result<(), String> {
     for (index, (end, outcome)) in ends.iter().zip(outcomes).enumerate() {
         let agrees = match (end, outcome) {
@@ -291,11 +292,11 @@ fn check_all(ends: &[End], outcomes: &[Result<usize, TaskError<usize>>]) -> Resu
     if ends.len() == outcomes.len() { Ok(()) } else { Err(format!("{} outcomes", outcomes.len())) }
 }
 
-/// Checks for all values, or the first failure.
+/// Checks for all values, or for the first failure.
 fn check_wait(
     ends: &[End],
     policy: GroupPolicy,
-    first_trouble: Option<usize>,
+    first_failure: Option<usize>,
     first_success: Option<usize>,
     answer: &Result<Vec<usize>, GroupError<usize>>,
 ) -> Result<(), String> {
@@ -303,10 +304,10 @@ fn check_wait(
     let is_success = values.len() == ends.len() || (policy == GroupPolicy::FirstSuccess && first_success.is_some());
     let agrees = match answer {
         Ok(found) => is_success && *found == values,
-        Err(GroupError::Failed(task)) => !is_success && first_trouble == Some(*task) && ends[*task] == End::Failed,
-        Err(GroupError::Panicked(_)) => !is_success && first_trouble.is_some_and(|task| ends[task] == End::Panicked),
+        Err(GroupError::Failed(task)) => !is_success && first_failure == Some(*task) && ends[*task] == End::Failed,
+        Err(GroupError::Panicked(_)) => !is_success && first_failure.is_some_and(|task| ends[task] == End::Panicked),
         Err(GroupError::Cancelled(reason)) => {
-            !is_success && first_trouble.is_none() && ends.contains(&End::Cancelled(*reason))
+            !is_success && first_failure.is_none() && ends.contains(&End::Cancelled(*reason))
         }
         Err(_) => false,
     };

@@ -1,9 +1,10 @@
-//! Histories: what four threads asked of one pool at the same time, what they were answered, and when.
+//! Histories: concurrent calls of four threads to one pool, their answers, and their times.
 //!
-//! A history is *linearizable* if its calls can be put in one order, which keeps every call that had returned before
-//! another began in front of it, and in which a pool that does one thing at a time gives the same answers. The search is
-//! that of Wing and Gong, with Lowe's memory of places already visited. A sequential pool starts tasks by itself, at any
-//! moment; in the order that shows as an answer which commits a task to having started.
+//! A history is *linearizable* if two things hold for some order of its calls. A call that had
+//! returned before another began comes before it. A pool that runs one call at a time gives the
+//! same answers in that order. The search is the algorithm of Wing and Gong, with Lowe's memory of
+//! the places already visited. A sequential pool may start a task at any moment. In the order, that
+//! shows as an answer after which the task must have started.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -20,7 +21,7 @@ pub const THREADS: usize = 4;
 /// The most calls of one thread.
 pub const CALLS: usize = 6;
 
-/// What a thread asked. Tasks are numbered by the place in the history where they are submitted.
+/// A call. A task has the number of its submission in the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// `spawn`.
@@ -29,7 +30,7 @@ pub enum Call {
     Cancel(usize),
     /// `is_finished` of a handle.
     IsFinished(usize),
-    /// `wait_timeout` of a handle, for as long as it takes.
+    /// `wait_timeout` of a handle, with a limit that is not reached.
     WaitFor(usize),
     /// `close`.
     Close,
@@ -37,16 +38,16 @@ pub enum Call {
     ShutdownNow,
     /// `is_shut_down`.
     IsShutDown,
-    /// `wait_idle_timeout` of no time.
+    /// `wait_idle_timeout` with a timeout of zero.
     IsIdle,
     /// `wait_idle`.
     WaitIdle,
 }
 
-/// What it was answered.
+/// The answer of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It has returned, and there is nothing to be said.
+    /// The call has returned without a value.
     Done,
     /// The task was accepted.
     Accepted,
@@ -61,28 +62,28 @@ pub enum Answer {
 /// One call of a history.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    /// What was asked.
+    /// The call.
     pub call: Call,
-    /// What was answered.
+    /// The answer.
     pub answer: Answer,
-    /// When it began, by a clock that ticks with each reading.
+    /// When the call began, by a clock that ticks at each reading.
     pub began: u64,
-    /// When it had returned, by the same clock.
+    /// When the call had returned, by the same clock.
     pub returned: u64,
 }
 
-/// What a sequential pool knows of a task.
+/// The state of a task in a sequential pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum State {
     #[default]
     Unknown,
-    /// Accepted; nothing has shown whether it has started.
+    /// Accepted. No answer has shown whether it has started.
     Queued,
-    /// Something has shown that it has started, or was cancelled by the shutdown.
+    /// An answer has shown that it has started, or that the shutdown cancelled it.
     NotToBeCancelled,
-    /// Something has shown that it has ended.
+    /// An answer has shown that it has ended.
     Ended,
-    /// Something has shown that the pool has no more to do with it.
+    /// An answer has shown that the pool no longer counts it.
     Settled,
     /// Cancelled through its handle.
     Cancelled,
@@ -96,8 +97,8 @@ struct Spec {
 }
 
 impl Spec {
-    /// The pool after the call, if it could have answered so. A call is `excused` if others that are not done in one step
-    /// were under way at the same time; see [`excuses`].
+    /// Returns the pool after the call, or `None` if it could not have given this answer. A call is
+    /// `excused` if it overlaps with calls that take several steps; see [`excuses`].
     fn after(&self, event: &Event, excused: bool) -> Option<Self> {
         let mut next = self.clone();
         let possible = match (event.call, event.answer) {
@@ -140,7 +141,7 @@ impl Spec {
         possible.then_some(next)
     }
 
-    /// Something shows that the task has ended.
+    /// Records that an answer shows the end of the task.
     fn end(&mut self, task: usize) -> bool {
         match self.tasks[task] {
             State::Unknown => return false,
@@ -159,9 +160,9 @@ impl State {
     }
 }
 
-/// Which calls may see that another call takes more than one step. A cancellation claims the task, drops the closure, and
-/// only then lets the outcome land; a submission that is refused by a closing pool was admitted for a moment, or for as
-/// long as it waited for room.
+/// Returns which calls may see the single steps of another one. A cancellation claims the task,
+/// drops the closure, and then publishes the outcome. A submission that a closing pool refuses was
+/// admitted for a moment, or for as long as it waited for room.
 fn excuses(events: &[Event]) -> Vec<bool> {
     let at_the_same_time = |one: &Event, two: &Event| one.began < two.returned && two.began < one.returned;
     let takes_steps = |seen: Call, other: &Event| match (other.call, other.answer) {
@@ -174,7 +175,7 @@ fn excuses(events: &[Event]) -> Vec<bool> {
     events.iter().map(excused).collect()
 }
 
-/// Whether there is an order in which a sequential pool answers the same.
+/// Returns whether there is an order in which a sequential pool gives the same answers.
 #[must_use]
 pub fn is_linearizable(events: &[Event]) -> bool {
     assert!(events.len() <= 64, "a set of calls is a word");
@@ -204,13 +205,13 @@ pub fn is_linearizable(events: &[Event]) -> bool {
     false
 }
 
-/// What the threads of one history share.
+/// The state that the threads of one history share.
 struct Stage {
     pool: WorkerPool,
     clock: AtomicU64,
     /// The handle of each task that was accepted.
     handles: Vec<OnceLock<JoinHandle<usize>>>,
-    /// Tasks that were submitted so far.
+    /// The number of tasks submitted so far.
     submitted: AtomicUsize,
     ran: Vec<AtomicUsize>,
 }
@@ -219,7 +220,7 @@ struct Stage {
 ///
 /// # Panics
 ///
-/// If a task ran twice, or ran and was cancelled, or has an outcome that nothing explains.
+/// Panics if a task ran twice, or ran and was cancelled, or has an outcome without a reason.
 #[must_use]
 pub fn record(seed: u64) -> Vec<Event> {
     let mut rng = Rng::new(seed);
@@ -248,7 +249,7 @@ pub fn record(seed: u64) -> Vec<Event> {
     events
 }
 
-/// Makes one call and notes it; `None` if there was nothing to be called about.
+/// Makes one call and records it. Returns `None` if there is no task to call for.
 fn call(stage: &Arc<Stage>, rng: &mut Rng) -> Option<Event> {
     let known = stage.submitted.load(SeqCst).min(stage.handles.len());
     let call = match rng.below(14) {
@@ -276,8 +277,8 @@ fn call(stage: &Arc<Stage>, rng: &mut Rng) -> Option<Event> {
             };
             match stage.pool.spawn(job) {
                 Ok(handle) => {
-                    // Others may use the handle before this call has returned in the history; that is fine, since the call
-                    // takes effect before.
+                    // Other threads may use the handle before this call has returned in the history.
+                    // That is fine, since the call has taken effect.
                     let first = stage.handles[task].set(handle).is_ok();
                     assert!(first, "each task is submitted once");
                     Answer::Accepted
@@ -310,7 +311,7 @@ fn call(stage: &Arc<Stage>, rng: &mut Rng) -> Option<Event> {
     Some(Event { call, answer, began, returned })
 }
 
-/// What every join must say, given the answers of the history.
+/// Checks the result of every join against the answers of the history.
 fn check_outcomes(stage: Arc<Stage>, events: &[Event]) {
     stage.pool.shutdown();
     let answered = |call: Call, answer: Answer| events.iter().any(|event| event.call == call && event.answer == answer);
@@ -326,7 +327,7 @@ fn check_outcomes(stage: Arc<Stage>, events: &[Event]) {
         assert!(runs <= usize::from(!cancelled), "task {task} ran {runs} times, cancelled: {cancelled}");
         assert!(runs == 1 || cancelled || was_shut_down_now, "task {task} was lost");
     }
-    // The closures hold the stage; by now all of them are gone.
+    // The closures hold the stage; all of them are dropped now.
     let stage = Arc::into_inner(stage).expect("every closure is gone");
     for (task, handle) in stage.handles.into_iter().enumerate() {
         let Some(handle) = handle.into_inner() else { continue };

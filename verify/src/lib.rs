@@ -1,9 +1,10 @@
 //! Checks of `workcrew` that a plain test cannot hold.
 //!
-//! [`pool`] and [`group`] are sequential models: a program of steps is done to the real thing, whose tasks wait at gates, and
-//! to a model of a few fields; after each step both must agree. [`history`] records what four threads did at the same time
-//! and looks for an order in which a sequential pool would have answered the same. [`deadlines`] tries durations of every
-//! size. The programs come from proptest (`tests/`) or, made of [`bytes`], from a fuzzer (`fuzz/` of the repository).
+//! [`pool`] and [`group`] are sequential models. The steps of a program run on a real pool or
+//! group, whose tasks wait at gates, and on a model with a few fields. After each step both must
+//! agree. [`history`] records concurrent calls of four threads, and searches an order in which a
+//! sequential pool gives the same answers. [`deadlines`] tries durations of every size. The
+//! programs come from proptest (`tests/`), or, made of [`bytes`], from a fuzzer (`fuzz/`).
 
 pub mod bytes;
 pub mod deadlines;

@@ -1,8 +1,8 @@
 //! A pool whose tasks wait at gates, and its model.
 //!
-//! While every task that has started waits at its gate, a pool does nothing by itself, and what it will do next is
-//! determined: workers take the oldest entries, one each. So the model can say after each step which tasks have started, how
-//! long the queue is, and what the metrics are.
+//! While every started task waits at its gate, a pool changes only by the steps of the program, and
+//! workers take the oldest entries, one each. So the model predicts after each step which tasks
+//! have started, how long the queue is, and the metrics.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use workcrew::{BuildError, CancelReason, JoinError, JoinHandle, WorkerPool};
 
 use crate::gates::{Gate, Order, Started, agree};
 
-/// One step of a program. Numbers choose among what there is, so every program can be done.
+/// One step of a program. A number selects among the existing tasks, so every program can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// `try_spawn` a task.
@@ -26,7 +26,7 @@ pub enum Step {
     TaskPanic(u8),
     /// Cancel a task through its handle.
     Cancel(u8),
-    /// Join a task that has ended, or see that one has not.
+    /// Join a task that has ended, or check that one has not.
     Join(u8),
     /// Let a running task join another.
     JoinInside(u8, u8),
@@ -34,14 +34,14 @@ pub enum Step {
     Detach(u8),
     /// Change the number of workers.
     Resize(u8),
-    /// Refuse what is new.
+    /// Close the pool.
     Close,
-    /// Cancel what is queued.
+    /// Cancel the queued tasks.
     ShutdownNow,
 }
 
 impl Step {
-    /// The step that three bytes stand for.
+    /// Makes a step from three bytes.
     #[must_use]
     pub fn from_bytes([kind, one, two]: [u8; 3]) -> Self {
         match kind % 16 {
@@ -65,7 +65,7 @@ impl Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Queued,
-    /// On a worker; `on` is the task whose join runs it, if it was helped along.
+    /// On a worker. `on` is the task whose join runs it, if any.
     Running {
         on: Option<usize>,
     },
@@ -74,12 +74,12 @@ enum State {
     Cancelled(CancelReason),
 }
 
-/// What is known of a task.
+/// A task in the model.
 struct Task {
     state: State,
     gate: Gate,
     handle: Option<JoinHandle<usize>>,
-    /// The task that it joins at the moment.
+    /// The task that it joins now.
     joins: Option<usize>,
 }
 
@@ -90,7 +90,7 @@ struct Machine {
     workers: usize,
     capacity: usize,
     tasks: Vec<Task>,
-    /// Entries of the queue; what was cancelled or helped along still takes its place.
+    /// Entries of the queue. A task that was cancelled or run by a join keeps its entry.
     queue: VecDeque<usize>,
     has_started: Vec<usize>,
     refused: u64,
@@ -99,11 +99,11 @@ struct Machine {
     alive: Arc<AtomicUsize>,
 }
 
-/// Does the steps to a pool and to the model.
+/// Applies the steps to a pool and to the model.
 ///
 /// # Errors
 ///
-/// The first thing in which they differ.
+/// Returns the first difference.
 pub fn run(workers: usize, capacity: usize, steps: &[Step]) -> Result<(), String> {
     let alive = Arc::new(AtomicUsize::new(0));
     let (start, stop) = (Arc::clone(&alive), Arc::clone(&alive));
@@ -193,7 +193,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Lets one of the tasks end that run and wait for no other.
+    /// Ends one of the tasks that run and wait for no other.
     fn let_end(&mut self, which: u8, order: Order, state: State) -> Result<(), String> {
         let Some(task) = self.pick(which, |task| matches!(task.state, State::Running { .. }) && task.joins.is_none())
         else {
@@ -240,7 +240,7 @@ impl Machine {
         Ok(())
     }
 
-    /// A running task joins another: it runs it, waits for it, or is told that this cannot end.
+    /// Lets a running task join another: it runs it, waits for it, or gets `WouldDeadlock`.
     fn join_inside(&mut self, who: u8, which: u8) -> Result<(), String> {
         let is_free = |task: &Task| matches!(task.state, State::Running { .. }) && task.joins.is_none();
         let (Some(joiner), Some(task)) = (self.pick(who, is_free), self.pick_handle(which)) else { return Ok(()) };
@@ -297,7 +297,7 @@ impl Machine {
         if found == expected { Ok(()) } else { Err(format!("the model reports {expected:?}, the pool {found:?}")) }
     }
 
-    /// Lets the model's workers take what they can, and waits until the pool agrees.
+    /// Starts all tasks that can start in the model, and waits until the pool agrees.
     fn settle(&mut self) -> Result<(), String> {
         while self.busy_workers() < self.workers {
             let Some(task) = self.queue.pop_front() else { break };
@@ -317,7 +317,7 @@ impl Machine {
         let quiet = self.tasks.iter().all(|task| !matches!(task.state, State::Queued | State::Running { .. }));
         agree("quiet", &quiet, || self.pool.wait_idle_timeout(Duration::ZERO))?;
         agree("workers", &self.workers, || self.pool.workers())?;
-        // A worker that is too many leaves when it has nothing to do, and all leave a pool that is drained.
+        // A surplus worker ends when it is idle, and every worker when the pool is drained.
         let alive = if self.closed && quiet { 0 } else { self.workers.max(self.busy_workers()) };
         agree("threads", &alive, || self.alive.load(SeqCst))?;
         agree("shut down", &self.closed, || self.pool.is_shut_down())
@@ -353,7 +353,7 @@ impl Machine {
         if agrees { Ok(()) } else { Err(format!("task {task} is {state:?}, its joiner learns {outcome:?}")) }
     }
 
-    /// One of the tasks for which `test` holds; `which` says which.
+    /// Returns one of the tasks for which `test` is true; `which` selects it.
     fn pick(&self, which: u8, test: impl Fn(&Task) -> bool) -> Option<usize> {
         let candidates: Vec<usize> = (0..self.tasks.len()).filter(|task| test(&self.tasks[*task])).collect();
         candidates.get(usize::from(which).checked_rem(candidates.len())?).copied()
@@ -367,7 +367,7 @@ impl Machine {
         is_free(&self.tasks[task])
     }
 
-    /// The task and those below it on its worker's stack.
+    /// Returns the task and those below it on its worker's stack.
     fn stack_of(&self, task: usize) -> Vec<usize> {
         let mut stack = vec![task];
         while let Some(State::Running { on: Some(below) }) = stack.last().map(|top| self.tasks[*top].state) {
@@ -376,7 +376,7 @@ impl Machine {
         stack
     }
 
-    /// Whether `task` cannot end before `other` does something.
+    /// Returns whether `task` cannot end before `other` takes a step.
     fn waits_for(&self, task: usize, other: usize) -> bool {
         let mut current = Some(task);
         while let Some(task) = current {
@@ -392,12 +392,13 @@ impl Machine {
         self.tasks.iter().filter(|task| matches!(task.state, State::Running { .. })).count()
     }
 
-    /// Workers that have a task.
+    /// Returns the number of workers that have a task.
     fn busy_workers(&self) -> usize {
         self.tasks.iter().filter(|task| matches!(task.state, State::Running { on: None })).count()
     }
 
-    /// The expected metrics: submitted; succeeded, panicked, cancelled; queued, running, refused.
+    /// Returns the expected metrics: submitted; succeeded, panicked, cancelled; queued, running,
+    /// refused.
     fn metrics(&self) -> (u64, [u64; 3], [u64; 3]) {
         let count = |test: fn(State) -> bool| self.tasks.iter().filter(|task| test(task.state)).count() as u64;
         let ends = [
@@ -410,7 +411,7 @@ impl Machine {
     }
 }
 
-/// Whether it runs and waits for no other.
+/// Returns whether it runs and waits for no other.
 fn is_free(task: &Task) -> bool {
     matches!(task.state, State::Running { .. }) && task.joins.is_none()
 }

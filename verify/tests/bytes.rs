@@ -1,6 +1,6 @@
-//! What the fuzzer runs, driven by a seed: for machines without the fuzzer.
+//! The programs of the fuzzer, made from a seed: for machines without the fuzzer.
 //!
-//! `WORKCREW_SECONDS` says how long; `WORKCREW_SEED` makes the bytes of one seed again.
+//! `WORKCREW_SECONDS` sets how long they run; `WORKCREW_SEED` repeats the bytes of one seed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::env;

@@ -1,6 +1,6 @@
 //! Recorded histories, each searched for an order that explains it.
 //!
-//! `WORKCREW_HISTORIES` says how many; `WORKCREW_SEED` records those of one seed again.
+//! `WORKCREW_HISTORIES` sets how many; `WORKCREW_SEED` repeats those of one seed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::env;

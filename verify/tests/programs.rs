@@ -1,6 +1,6 @@
 //! Random programs against the sequential models; proptest shortens those that fail.
 //!
-//! `PROPTEST_CASES` says how many; `PROPTEST_RNG_SEED` replays a run.
+//! `PROPTEST_CASES` sets how many; `PROPTEST_RNG_SEED` repeats a run.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;

@@ -31,8 +31,8 @@ struct Test {
 /// The number of scenarios that there must be.
 const SCENARIOS: usize = 300;
 
-/// Counts scenarios: one for each test, or six for a test that runs on the grid of pools. Returns an
-/// error if they are too few.
+/// Counts scenarios: one for each test, or six for a test that runs on the grid of pools. Returns
+/// an error if they are too few.
 pub(crate) fn check_scenarios() -> Result<String, String> {
     let tests = tests();
     let scenarios: usize = tests.iter().map(|test| test.scenarios).sum();
@@ -72,7 +72,7 @@ pub(crate) fn table() -> String {
     text
 }
 
-/// Reads the catalogue: sections begin with `## `, faults with `140. `, and may go on over several lines.
+/// Reads the catalogue: a section begins with `## `, a fault with `140. ` and may span several lines.
 fn faults() -> Vec<Fault> {
     let text = fs::read_to_string(CATALOGUE).unwrap_or_default();
     let (mut found, mut section) = (Vec::<Fault>::new(), String::new());
@@ -91,7 +91,7 @@ fn faults() -> Vec<Fault> {
     found
 }
 
-/// Returns whether this is the number of a fault: digits, perhaps with a letter behind them.
+/// Returns whether this is the number of a fault: digits, and at most one letter after them.
 fn is_number(word: &str) -> bool {
     let digits = word.trim_end_matches(|c: char| c.is_ascii_lowercase());
     word.len() - digits.len() <= 1 && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -144,7 +144,7 @@ fn tests_of(path: &Path, text: &str) -> Vec<Test> {
     let (mut found, mut faults, mut is_test, mut is_ignored) = (Vec::<Test>::new(), Vec::new(), false, false);
     for line in text.lines().map(str::trim_start) {
         if let Some(marks) = line.strip_prefix("/// Fault ").or(line.strip_prefix("/// Faults ")) {
-            // Words may follow the numbers.
+            // Text may follow the numbers.
             let numbers = marks.split('.').next().unwrap_or_default().replace(" and ", ", ");
             faults.extend(numbers.split(", ").map(str::to_owned));
         } else if line == "#[test]" {

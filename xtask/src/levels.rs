@@ -26,8 +26,8 @@ pub(crate) const LEVELS: &[Level] = &[
 ];
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// The test binaries that run under a sanitizer. The others look at the memory and the threads of the
-/// whole process.
+/// The test binaries that run under a sanitizer. The others look at the memory and the threads of
+/// the whole process.
 const WATCHED: &[&str] = &[
     "bus", "futures", "groups", "handles", "panics", "peers", "promises", "retry", "scopes", "shutdown", "submit",
     "timers", "tokens",
@@ -37,6 +37,13 @@ fn nightly(arguments: &[&str]) -> Command {
     let mut command = cargo(&["+nightly"]);
     command.args(arguments).env_remove("RUSTUP_TOOLCHAIN");
     command
+}
+
+/// Returns a cargo command that runs on one CPU, if this machine has the tool for that.
+fn on_one_cpu(run: &mut Run, arguments: &[&str]) -> Option<Command> {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0", "cargo"]).args(arguments);
+    run.has("on one CPU", "taskset", &["-c", "0", "true"]).then_some(command)
 }
 
 fn here(file: &str) -> String {
@@ -58,20 +65,19 @@ fn suite(run: &mut Run) {
     run.step("the suite", &mut cargo(&["test", "-p", "workcrew", "--lib", "--tests"]));
     run.check("scenarios", catalogue::check_scenarios());
     if run.is_full() && run.has("bash", "bash", &["--version"]) {
-        // The first failure ends the loop.
+        // The loop ends at the first failure.
         let script = "set -e; for round in $(seq 100); do cargo test -q -p workcrew --lib --tests; done";
         run.step("a hundred rounds", Command::new("bash").args(["-c", script]));
     }
 }
 
 fn stress(run: &mut Run) {
-    // For 100,000 lifecycles and, on one CPU, 800,000.
+    // The full run is long enough for 100,000 lifecycles, and 800,000 on one CPU.
     let [free, one] = if run.is_full() { ["60", "90"] } else { ["20", "20"] };
     let test = ["test", "--release", "-p", "workcrew", "--test", "stress", "--", "--nocapture"];
     run.step("on all CPUs", cargo(&test).env("WORKCREW_SECONDS", free));
-    if run.has("on one CPU", "taskset", &["-c", "0", "true"]) {
-        let mut pinned = Command::new("taskset");
-        run.step("on one CPU", pinned.args(["-c", "0", "cargo"]).args(test).env("WORKCREW_SECONDS", one));
+    if let Some(mut pinned) = on_one_cpu(run, &test) {
+        run.step("on one CPU", pinned.env("WORKCREW_SECONDS", one));
     }
 }
 
@@ -85,9 +91,10 @@ fn histories(run: &mut Run) {
     let (cases, count) = if run.is_full() { ("2000", "2000") } else { ("500", "500") };
     let test = ["test", "-p", "workcrew-verify", "--", "--nocapture"];
     run.step("programs and histories", cargo(&test).env("PROPTEST_CASES", cases).env("WORKCREW_HISTORIES", count));
-    if run.is_full() && run.has("on one CPU", "taskset", &["-c", "0", "true"]) {
-        let mut pinned = Command::new("taskset");
-        pinned.args(["-c", "0", "cargo"]).args(test).env("PROPTEST_CASES", cases).env("WORKCREW_HISTORIES", count);
+    if run.is_full()
+        && let Some(mut pinned) = on_one_cpu(run, &test)
+    {
+        pinned.env("PROPTEST_CASES", cases).env("WORKCREW_HISTORIES", count);
         run.step("programs and histories on one CPU", &mut pinned);
     }
 }
@@ -112,8 +119,8 @@ fn thread_sanitizer(run: &mut Run) {
     let mut test = sanitized("thread", "target/tsan");
     test.env("TSAN_OPTIONS", options).env("WORKCREW_SECONDS", if run.is_full() { "60" } else { "10" });
     watched(&mut test).args(["--lib", "--test", "stress", "--", "--nocapture"]);
-    // Stack frames are several times larger under the sanitizer, and these tests need small stacks. It
-    // does not support `ulimit`.
+    // Stack frames are several times larger under the sanitizer, and these tests need small stacks.
+    // It does not support `ulimit`.
     for test_of_stacks in ["small_stack", "exhaust", "no_stack", "stack_of_zero", "nested_program"] {
         test.args(["--skip", test_of_stacks]);
     }
@@ -184,7 +191,7 @@ fn coverage(run: &mut Run) {
     for package in ["workcrew", "workcrew-verify", "workcrew-interop"] {
         cover.args(["-p", package]);
     }
-    // The tools that came with the compiler, or those of the system for the same version.
+    // By default the tools of the compiler are used; the system may have them in the same version.
     let folder = format!("/usr/lib/llvm-{}/bin", llvm_version());
     if env::var_os("LLVM_COV").is_none() && fs::exists(format!("{folder}/llvm-cov")).unwrap_or(false) {
         cover.env("LLVM_COV", format!("{folder}/llvm-cov")).env("LLVM_PROFDATA", format!("{folder}/llvm-profdata"));
@@ -192,7 +199,7 @@ fn coverage(run: &mut Run) {
     run.step("at least 95 % of the lines of src", &mut cover);
 }
 
-/// The version of the library that the compiler is built with, which is that of the profiles it writes.
+/// Returns the version of LLVM in the compiler, which is also that of its profiles.
 fn llvm_version() -> String {
     let told = Command::new("rustc").arg("-vV").output().map(|output| output.stdout).unwrap_or_default();
     let text = String::from_utf8_lossy(&told).into_owned();
@@ -201,9 +208,8 @@ fn llvm_version() -> String {
 }
 
 fn environments(run: &mut Run) {
-    let suite = ["test", "-p", "workcrew", "--lib", "--tests"];
-    if run.has("one CPU", "taskset", &["-c", "0", "true"]) {
-        run.step("one CPU", Command::new("taskset").args(["-c", "0", "cargo"]).args(suite));
+    if let Some(mut suite) = on_one_cpu(run, &["test", "-p", "workcrew", "--lib", "--tests"]) {
+        run.step("on one CPU", &mut suite);
     }
     run.step("one worker", cargo(&["test", "-p", "workcrew", "--test", "environment"]).env("WORKCREW_WORKERS", "1"));
     if run.has("wall clock shifted", "faketime", &["-v"]) {

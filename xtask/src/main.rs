@@ -7,9 +7,9 @@
 //! cargo xtask faults                 # which test pins which fault
 //! ```
 //!
-//! It prints each step that ran, with its figures and seconds, and each step that was skipped, with the
-//! reason. The output of each step goes to `target/verify/`. The exit status is 1 if a step failed. A
-//! skipped step is not a failure.
+//! It prints each step that ran, with its figures and seconds, and each step that was skipped, with
+//! the reason. The output of each step goes to `target/verify/`. The exit status is 1 if a step
+//! failed. A skipped step is not a failure.
 
 mod catalogue;
 mod levels;

@@ -1,8 +1,8 @@
 //! Mutants: which tests run against which files, and which mutants are known to survive.
 //!
-//! Every test against every mutant would take a day, so there are two rounds. The first runs the tests of
-//! the mutated files. The second runs all tests against the mutants that survived the first. A mutant
-//! with which the tests do not end counts as caught.
+//! Every test against every mutant would take a day, so there are two rounds. The first runs the
+//! tests of the mutated files. The second runs all tests against the mutants that survived the
+//! first. A mutant with which the tests do not end counts as caught.
 
 use std::fmt::Write;
 use std::fs;
@@ -110,7 +110,8 @@ impl MutantGroup {
 }
 
 impl MutantCounts {
-    /// Reads the results of the tool. Marks the mutants that ran out of time as caught for the next round.
+    /// Reads the results of the tool. Marks the mutants that ran out of time as caught for the next
+    /// round.
     fn read(folder: &Path) -> io::Result<Self> {
         let lines =
             |file: &str| fs::read_to_string(folder.join(file)).map(|text| text.lines().map(str::to_owned).collect());

@@ -16,18 +16,16 @@ pub(crate) enum Size {
     Full,
 }
 
-/// How one step ended.
-enum End {
-    Passed,
-    Failed,
-    Skipped,
-}
+const PASSED: &str = "passed";
+const FAILED: &str = "FAILED";
+const SKIPPED: &str = "SKIPPED";
 
-/// One line of the report.
+/// A line of the report.
 struct Line {
     level: &'static str,
     step: String,
-    end: End,
+    /// How the step ended.
+    end: &'static str,
     /// The figures of the step, or the reason why it was skipped.
     words: String,
     seconds: f64,
@@ -76,11 +74,11 @@ impl Run {
         let passed = execute(command, &path).is_some_and(|code| codes.contains(&code));
         let output = fs::read_to_string(&path).unwrap_or_default();
         let (end, words) = if passed {
-            (End::Passed, figures(&output))
+            (PASSED, figures(&output))
         } else {
             let lines: Vec<_> = output.lines().collect();
             println!("{}", lines[lines.len().saturating_sub(TAIL)..].join("\n"));
-            (End::Failed, format!("see {}", path.display()))
+            (FAILED, format!("see {}", path.display()))
         };
         self.note(step, end, words, since.elapsed().as_secs_f64());
         passed
@@ -89,15 +87,10 @@ impl Run {
     /// Records the result of a step that is not a command.
     pub(crate) fn check(&mut self, step: &str, outcome: Result<String, String>) {
         let (end, words) = match outcome {
-            Ok(words) => (End::Passed, words),
-            Err(words) => (End::Failed, words),
+            Ok(words) => (PASSED, words),
+            Err(words) => (FAILED, words),
         };
         self.note(step, end, words, 0.0);
-    }
-
-    /// Records a step that cannot run on this machine.
-    pub(crate) fn skip(&mut self, step: &str, reason: &str) {
-        self.note(step, End::Skipped, reason.to_owned(), 0.0);
     }
 
     /// Returns whether the program works on this machine. If not, records the step as skipped.
@@ -105,7 +98,8 @@ impl Run {
         let quiet = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
         let here = quiet.is_ok_and(|status| status.success());
         if !here {
-            self.skip(step, &format!("`{program} {}` does not work here", arguments.join(" ")));
+            let reason = format!("`{program} {}` does not work here", arguments.join(" "));
+            self.note(step, SKIPPED, reason, 0.0);
         }
         here
     }
@@ -114,31 +108,17 @@ impl Run {
     pub(crate) fn report(&self) -> ExitCode {
         let minutes = self.since.elapsed().as_secs_f64() / 60.0;
         println!("\n== report, after {minutes:.1} minutes");
-        let count = |end: fn(&End) -> bool| self.lines.iter().filter(|line| end(&line.end)).count();
         for Line { level, step, end, words, seconds } in &self.lines {
-            let mark = match end {
-                End::Passed => "passed ",
-                End::Failed => "FAILED ",
-                End::Skipped => "SKIPPED",
-            };
-            println!("{level:4} {mark} {seconds:7.1} s  {step}: {words}");
+            println!("{level:4} {end:7} {seconds:7.1} s  {step}: {words}");
         }
-        let failed = count(|end| matches!(end, End::Failed));
-        println!(
-            "{} passed, {failed} failed, {} skipped",
-            count(|end| matches!(end, End::Passed)),
-            count(|end| matches!(end, End::Skipped))
-        );
+        let count = |end| self.lines.iter().filter(|line| line.end == end).count();
+        let [passed, failed, skipped] = [PASSED, FAILED, SKIPPED].map(count);
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
-    fn note(&mut self, step: &str, end: End, words: String, seconds: f64) {
-        let mark = match end {
-            End::Passed => "passed",
-            End::Failed => "FAILED",
-            End::Skipped => "SKIPPED",
-        };
-        println!("   {mark}: {words} ({seconds:.1} s)");
+    fn note(&mut self, step: &str, end: &'static str, words: String, seconds: f64) {
+        println!("   {end}: {words} ({seconds:.1} s)");
         self.lines.push(Line { level: self.level, step: step.to_owned(), end, words, seconds });
     }
 
@@ -156,8 +136,8 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the command in a process group of its own, with its output in a file. Kills the group at the
-/// time limit. Returns the exit code, if there is one.
+/// Runs the command in a process group of its own, with its output in a file. Kills the group at
+/// the time limit. Returns the exit code, if there is one.
 fn execute(command: &mut Command, output: &PathBuf) -> Option<i32> {
     let opened = fs::create_dir_all(FOLDER).and_then(|()| File::create(output));
     let Ok((file, copy)) = opened.and_then(|file| file.try_clone().map(|copy| (file, copy))) else { return None };
@@ -196,8 +176,8 @@ fn quoted(word: &str) -> String {
     if word.contains([' ', '*', ';']) { format!("'{word}'") } else { word.to_owned() }
 }
 
-/// Texts that mark a line with figures: of the stress test, histories, programs from a seed, the fuzzer,
-/// mutants, memcheck, models and seeded bugs.
+/// Texts that mark a line with figures: of the stress test, histories, programs from a seed, the
+/// fuzzer, mutants, memcheck, models and seeded bugs.
 const FIGURES: &[&str] = &[
     "lifecycles, ",
     "histories, ",
@@ -217,7 +197,8 @@ fn figures(output: &str) -> String {
         if let Some(rest) = line.split("test result: ok. ").nth(1) {
             tests += rest.split(' ').next().and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
         }
-        // The summary of the coverage: regions, functions, lines, each with a count, the missed ones and a share.
+        // The summary of the coverage: regions, functions, lines, each with a count, the missed
+        // ones and a share.
         if let Some(rest) = line.strip_prefix("TOTAL ")
             && let Some(lines) = rest.split_whitespace().nth(8)
         {

@@ -1,4 +1,4 @@
-//! Allocations of an operation, from the submission until the job has run.
+//! Allocations of an operation, from the submission until the end of the job.
 
 use std::hint::black_box;
 
@@ -10,9 +10,9 @@ use crate::allocations;
 use crate::pools::{self, ChannelLoop};
 
 const WORKERS: usize = 2;
-/// Operations of a try.
+/// Operations in a try.
 const OPERATIONS: usize = 10_000;
-/// The lowest of some tries is that of the operation; what others have more is the growth of something that stays.
+/// The lowest of some tries counts: in the others, memory that stays may have grown.
 const TRIES: usize = 4;
 const TASKS_OF_A_GROUP: usize = 1_000;
 const UNIT: &str = "allocations";
@@ -36,7 +36,7 @@ pub(super) fn ours_all() -> [Counted; 9] {
     ]
 }
 
-/// The lowest number of allocations of `run`, by the number of its operations.
+/// Returns the lowest number of allocations of `run`, divided by the number of its operations.
 fn for_each(operations: usize, mut run: impl FnMut()) -> f64 {
     let attempt = |_| {
         let before = allocations::blocks();
@@ -54,7 +54,7 @@ fn execute<const WORDS: usize>(pool: &WorkerPool) -> f64 {
     })
 }
 
-/// The vector of the handles is allocated before.
+/// Allocates the vector of the handles before it counts.
 fn spawn_all(pool: &WorkerPool) -> f64 {
     let mut handles = Vec::with_capacity(OPERATIONS);
     for_each(OPERATIONS, || {
@@ -78,7 +78,7 @@ fn scope(pool: &WorkerPool) -> f64 {
     })
 }
 
-/// Of the peers, jobs that capture one word.
+/// Counts the peers, with jobs that capture one word.
 pub(super) fn theirs_all() -> Vec<Counted> {
     let rayon = pools::rayon(WORKERS);
     let threadpool = threadpool::ThreadPool::new(WORKERS);
@@ -97,7 +97,7 @@ pub(super) fn theirs_all() -> Vec<Counted> {
             UNIT,
         ),
     ];
-    // What is waited for in the end is submitted in tries of its own, since a queue may grow.
+    // These wait once for many jobs.
     counts.push(theirs(
         "threadpool: execute",
         of_each(&|number| {

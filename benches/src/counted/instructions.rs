@@ -1,8 +1,8 @@
-//! Instructions of a submission into a queue that has room, while all workers are busy: the way that most jobs go. And
-//! of all threads together, from the submission until the job is over.
+//! Instructions of a submission into a queue that has room, while all workers are busy; and of all
+//! threads together, from the submission until the end of the job.
 //!
-//! callgrind counts what is executed within one function of the probe, or in the whole process. The probe is called with
-//! two different numbers of operations; the difference is that of the operations alone.
+//! callgrind counts within one function of the probe, or in the whole process. The probe runs with
+//! two numbers of operations: the difference is the cost of the operations alone.
 
 use std::hint::black_box;
 
@@ -16,7 +16,7 @@ use crate::probe;
 const VALGRIND: [&str; 3] = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
 /// Collects only within the functions whose names contain this.
 pub(super) const WITHIN: [&str; 2] = ["--collect-atstart=no", "--toggle-collect=*collected_by_callgrind*"];
-/// Begins the number of instructions in what valgrind prints.
+/// Stands before the number of instructions in the output of valgrind.
 const COLLECTED: &str = "Collected :";
 const FEW: usize = 1_000;
 const MANY: usize = 3_000;
@@ -55,7 +55,7 @@ fn collected(probe: &str, within: &[&str], operations: usize) -> Result<f64, Err
     number.ok_or(Error::Line(text))
 }
 
-/// Performs `operations` operations while callgrind collects.
+/// Runs the operations while callgrind counts.
 #[inline(never)]
 pub(super) fn collected_by_callgrind(operations: usize, mut operate: impl FnMut(usize)) {
     (0..operations).for_each(&mut operate);
@@ -69,14 +69,14 @@ fn on_busy_pool(operations: usize, mut operate: impl FnMut(&WorkerPool, usize)) 
     operations as u64
 }
 
-/// Three words, as many as a closure may have that is not allocated.
+/// The closure captures three words, the most that need no allocation.
 pub(super) fn execute(operations: usize) -> u64 {
     on_busy_pool(operations, |pool, number| {
         pool.execute(job::<3>(number)).expect("the pool is open");
     })
 }
 
-/// With the drop of the handle.
+/// Includes the drop of the handle.
 pub(super) fn spawn(operations: usize) -> u64 {
     on_busy_pool(operations, |pool, number| drop(pool.spawn(move || black_box(number)).expect("the pool is open")))
 }

@@ -1,4 +1,4 @@
-//! Bytes on the heap: of a pool, of a place in its queue, of a job that waits there. Stacks of threads do not count.
+//! Bytes on the heap: of a pool, of a slot of its queue, of a queued job. Stacks do not count.
 
 use std::mem;
 use std::thread;
@@ -12,11 +12,11 @@ use crate::allocations;
 use crate::pools::{self, Job};
 
 const WORKERS: usize = 2;
-/// What the targets speak of.
+/// The capacity in the targets.
 const CAPACITY: usize = 1_024;
 const LARGE_CAPACITY: usize = 131_072;
 const QUEUED_JOBS: usize = 100_000;
-/// Long enough for workers to fall asleep.
+/// Long enough for idle workers to sleep.
 const REST: Duration = Duration::from_millis(50);
 const UNIT: &str = "bytes";
 
@@ -42,28 +42,28 @@ fn idle_pool(capacity: usize) -> WorkerPool {
     rested(pool, |pool, job| pool.execute(job).expect("the pool is open"))
 }
 
-/// The pool, after all its workers have worked and come to rest: some need memory only to sleep.
+/// Returns the pool after all its workers have worked and sleep: some allocate when they sleep.
 fn rested<P>(pool: P, execute: impl Fn(&P, Job)) -> P {
     drop(BlockedWorkers::new(WORKERS, |job| execute(&pool, job)));
     thread::sleep(REST);
     pool
 }
 
-/// What was made, and how much the heap has grown by that.
+/// Returns what `make` returns, and how much the heap has grown.
 fn grown<T>(make: impl FnOnce() -> T) -> (T, f64) {
     let before = allocations::bytes();
     let made = make();
     (made, allocations::bytes() as f64 - before as f64)
 }
 
-/// Bytes of a job that captures a word, beside the place in the queue, if there is one before it comes.
+/// Returns the bytes of a job that captures a word. A slot that exists before does not count.
 fn queued(execute: impl Fn(Job), submit: impl Fn(usize)) -> f64 {
     let wedge = BlockedWorkers::new(WORKERS, &execute);
     let before = allocations::bytes();
     (0..QUEUED_JOBS).for_each(submit);
     let after = allocations::bytes();
     drop(wedge);
-    // When the workers can be held up again, what was queued is over, and will not be freed while others are counted.
+    // When these workers are blocked again, all queued jobs have ended and freed their memory.
     drop(BlockedWorkers::new(WORKERS, execute));
     (after as f64 - before as f64) / QUEUED_JOBS as f64
 }
@@ -82,7 +82,7 @@ pub(super) fn theirs_all() -> impl Iterator<Item = Counted> {
     let futures = pools::futures(WORKERS);
     let affinitypool = affinitypool::Threadpool::new(WORKERS);
     let rusty_pool = rusty_pool::Builder::new().core_size(WORKERS).max_size(WORKERS).build();
-    // Dropping the future would cancel the job, and the job is to stay.
+    // Dropping the future would cancel the job.
     let forget = |future| mem::forget(future);
     let queued = [
         theirs("rayon: queued job", queued(|job| rayon.spawn(job), |number| rayon.spawn(job(number))), UNIT),

@@ -1,9 +1,9 @@
-//! What is counted, and what each count may be at most.
+//! The counts and their bounds.
 //!
-//! The bounds are the targets of the project where it has one; those of the instructions say what was reached, so that
-//! nothing gets lost unnoticed. Lower one when it has become too high; raise none without a reason in the changelog. They
-//! leave some room, since what the compiler inlines moves them: an execute has been seen with 178 and with 213 of them,
-//! its source unchanged.
+//! A bound is a target of the project if there is one. The bounds of instructions follow the
+//! counts, so that a loss is noticed: lower one when the count falls, raise none without a reason.
+//! They leave some room, since inlining changes the counts: 178 and 213 instructions for the same
+//! `execute`.
 
 mod heap;
 mod instructions;
@@ -18,7 +18,7 @@ use crate::count::Count;
 use crate::error::Error;
 use crate::probe::Probe;
 
-/// What came of the wish to count something.
+/// A count, or the reason why there is none.
 pub(crate) enum Counted {
     Count(Count),
     Absent { name: &'static str, error: Error },
@@ -41,7 +41,7 @@ pub(crate) fn probes() -> Vec<Probe> {
     OWN_PROBES.into_iter().chain(strangers::PROBES).collect()
 }
 
-/// Counts everything, one after the other; the peers last, since some end their threads late and free memory meanwhile.
+/// Counts everything. The peers come last: some end their threads late, and free memory meanwhile.
 pub(crate) fn all() -> impl Iterator<Item = Counted> {
     let ours = heap::ours_all().into_iter().chain(memory::ours_all()).chain(switches::counts());
     let ours = ours.chain(instructions::counts()).chain(strangers::counts());
@@ -56,12 +56,12 @@ fn job<const WORDS: usize>(number: usize) -> impl FnOnce() + Send + 'static {
     }
 }
 
-/// A count of workcrew, which has a bound.
+/// Returns a count of workcrew, which has a bound.
 fn ours(name: &str, value: f64, bound: f64, unit: &str) -> Counted {
     Counted::Count(Count { name: name.to_owned(), value, bound: Some(bound), unit: unit.to_owned() })
 }
 
-/// A count of a peer.
+/// Returns a count of a peer.
 fn theirs(name: &str, value: f64, unit: &str) -> Counted {
     Counted::Count(Count { name: name.to_owned(), value, bound: None, unit: unit.to_owned() })
 }

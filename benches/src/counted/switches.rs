@@ -1,6 +1,6 @@
-//! How often threads are put to sleep and woken, in set-ups where that does not depend on luck.
+//! How often threads sleep, in cases where that does not depend on timing.
 //!
-//! A thread that goes to sleep switches voluntarily, and each sleep but the last was ended by a wake-up.
+//! A thread that goes to sleep makes a voluntary context switch.
 
 use std::fs;
 use std::hint::black_box;
@@ -17,13 +17,13 @@ use crate::probe;
 use crate::status;
 
 const MANY_WORKERS: usize = 64;
-/// The threads have come to rest.
+/// Long enough for idle workers to sleep.
 const REST: Duration = Duration::from_millis(200);
 const IDLENESS: Duration = Duration::from_secs(2);
 const VOLUNTARY: &str = "voluntary_ctxt_switches";
 const ON_ONE_CPU: [&str; 3] = ["taskset", "-c", "0"];
 
-/// Jobs of those probes that need some.
+/// Jobs of a probe.
 const JOBS: usize = 100_000;
 const JOINS: usize = 10_000;
 
@@ -39,12 +39,12 @@ pub(super) fn counts() -> impl Iterator<Item = Counted> {
     [
         count("w9_idle_ticks", &[], "idle_ticks", 0, 0.0, "ticks of CPU in 2 s, 64 workers"),
         count("w9_idle_switches", &[], "idle_switches", 0, 0.0, "sleeps in 2 s, 64 workers"),
-        // One worker and a full queue before it: there is no reason to sleep.
+        // One worker and a full queue: there is no reason to sleep.
         count("drain_sleeps", &[], "drain_switches", pools::QUEUE_CAPACITY, 0.0, of_jobs),
-        // On one CPU, the producer and the one worker take turns, each half a queue long: two sleeps for 512 jobs.
+        // On one CPU, producer and worker take turns of half a queue: two sleeps for 512 jobs.
         count("blocked_sleeps", &ON_ONE_CPU, "blocked_switches", JOBS, 4.0, of_jobs),
-        // On one CPU, a worker and a waiter find each other by yielding. They would sleep twice for each job if they did
-        // not; what else runs there makes them do so now and then.
+        // On one CPU, worker and waiter yield to each other. Without that, each job would take two
+        // sleeps. Other processes cause some.
         count("join_sleeps", &ON_ONE_CPU, "join_switches", JOINS, 100.0, of_jobs),
     ]
     .into_iter()
@@ -54,7 +54,7 @@ fn one_worker() -> WorkerPool {
     pools::workcrew(1, Overflow::Block)
 }
 
-/// All sleeps of this process, its main thread's where `main` says so.
+/// Returns the sleeps of all threads of this process; those of the main thread only if `main`.
 fn sleeps(main: bool) -> u64 {
     let own = std::process::id().to_string();
     let threads = fs::read_dir("/proc/self/task").expect("Linux has it").filter_map(Result::ok);
@@ -63,7 +63,7 @@ fn sleeps(main: bool) -> u64 {
     counted.map(|thread| status::counted(&status(thread), VOLUNTARY)).sum()
 }
 
-/// Something of a pool with many workers that has worked and has nothing to do.
+/// Returns the growth of a count while a pool with many workers is idle.
 fn while_idle(count: impl Fn() -> u64) -> u64 {
     let pool = pools::workcrew(MANY_WORKERS, Overflow::Block);
     drop(BlockedWorkers::of(&pool));
@@ -74,10 +74,10 @@ fn while_idle(count: impl Fn() -> u64) -> u64 {
     count() - before
 }
 
-/// CPU time of this process as the system accounts for it, in ticks: the fields `utime` and `stime` of proc(5).
+/// Returns the CPU time of this process in ticks: the fields `utime` and `stime` of proc(5).
 fn cpu_ticks() -> Option<u64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program comes before, in parentheses, and may hold anything.
+    // The name of the program stands before, in parentheses, and may contain spaces.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().ok()).sum()
 }
@@ -90,7 +90,7 @@ pub(super) fn idle_switches(_: usize) -> u64 {
     while_idle(|| sleeps(false))
 }
 
-/// The sleeps of a worker between the first and the last of the jobs that it finds in its queue.
+/// Returns the sleeps of a worker between the first and the last job of a full queue.
 pub(super) fn drain_switches(jobs: usize) -> u64 {
     let pool = one_worker();
     let wedge = BlockedWorkers::of(&pool);
@@ -107,7 +107,7 @@ pub(super) fn drain_switches(jobs: usize) -> u64 {
     last - first
 }
 
-/// The sleeps of a producer whose jobs find the queue full again and again, and of the worker.
+/// Returns the sleeps of a producer that often finds the queue full, and of the worker.
 pub(super) fn blocked_switches(jobs: usize) -> u64 {
     let pool = one_worker();
     let before = sleeps(true);
@@ -116,7 +116,7 @@ pub(super) fn blocked_switches(jobs: usize) -> u64 {
     sleeps(true) - before
 }
 
-/// The sleeps of a thread that waits for one task after the other, and of the worker.
+/// Returns the sleeps of a thread that joins one task after the other, and of the worker.
 pub(super) fn join_switches(jobs: usize) -> u64 {
     let pool = one_worker();
     let before = sleeps(true);

@@ -1,4 +1,4 @@
-//! All workers of a pool held up, so that what is submitted stays in the queue.
+//! Blocks all workers of a pool, so that jobs stay in the queue.
 
 use std::sync::{Arc, Barrier};
 
@@ -6,13 +6,13 @@ use workcrew::WorkerPool;
 
 use crate::pools::Job;
 
-/// Dropping it lets the workers go on.
+/// Blocks the workers until it is dropped.
 pub(super) struct BlockedWorkers {
     leave: Arc<Barrier>,
 }
 
 impl BlockedWorkers {
-    /// Gives each worker a job that it cannot end, and waits until all have begun.
+    /// Gives each worker a job that blocks, and waits until all have begun.
     pub(super) fn new(workers: usize, execute: impl Fn(Job)) -> Self {
         let [begun, leave] = [(); 2].map(|()| Arc::new(Barrier::new(workers + 1)));
         for _ in 0..workers {

@@ -1,9 +1,9 @@
-//! Batches of jobs without a wait for each single job: submission, and the wait for the whole batch.
+//! Batches of jobs: their submission, and one wait for the whole batch.
 //!
-//! workcrew, threadpool and `rusty_pool` are waited for by their own means. For rayon's `spawn`, tokio's `spawn_blocking`,
-//! futures' `spawn_ok` and the loop there are none that do not add to each job; a barrier after the last job takes their
-//! place, which is cheaper for them. affinitypool cancels a task whose future is dropped: there the futures are kept and
-//! awaited.
+//! workcrew, threadpool and `rusty_pool` are waited for by their own means. rayon's `spawn`,
+//! tokio's `spawn_blocking`, futures' `spawn_ok` and the loop have only means that add to each job,
+//! so a barrier follows their last job, which is cheaper for them. affinitypool cancels a task
+//! whose future is dropped, so its futures are kept and awaited.
 
 use std::thread;
 
@@ -14,13 +14,13 @@ use crate::candidate::{Candidate, timed};
 use crate::pools::Pools;
 use crate::waiting::wait_for_workers;
 
-/// A batch, the same for each pool; a sample is one batch.
+/// A batch, the same for each pool. A sample is one batch.
 #[derive(Clone, Copy)]
 pub(super) struct Batch<M> {
     pub(super) jobs: usize,
-    /// The threads that submit; one of them is the caller's own.
+    /// The number of threads that submit, the caller included.
     pub(super) producers: usize,
-    /// Makes the job of a number.
+    /// Makes the job with a number.
     pub(super) make_job: M,
 }
 
@@ -87,7 +87,7 @@ where
         ]
     }
 
-    /// No pool: as many threads as there are workers, started for the batch, an equal part for each.
+    /// Starts as many threads as there are workers, with an equal part of the batch for each.
     pub(super) fn static_split(self, pools: &'static Pools) -> Candidate {
         let share = self.jobs / pools.workers;
         let run_share = move || (0..share).for_each(|number| (self.make_job)(number)());
@@ -109,7 +109,7 @@ where
     }
 }
 
-/// Calls `call` on `threads` threads, of which the calling thread is one.
+/// Calls `call` on this number of threads, the calling thread included.
 fn on_each(threads: usize, call: impl Fn() + Sync) {
     if threads == 1 {
         return call();

@@ -1,6 +1,6 @@
-//! What pools are really used for: a mix of system calls and computing.
+//! A mix of system calls and computation, as in real uses of pools.
 //!
-//! The limit is a static split, as for the jobs that work.
+//! The limit is a static split, as for the jobs that compute.
 
 use std::env;
 use std::fs;
@@ -26,7 +26,7 @@ pub(super) fn checksums(pools: &'static Pools, scale: Scale) -> Workload {
     let batch = Batch { jobs: files, producers: 1, make_job: move |number: usize| move || hash(&paths[number]) };
     let mut candidates = batch.candidates(pools);
     let mut split = batch.static_split(pools);
-    // The files are removed when the candidates are dropped.
+    // Dropping the candidates removes the files.
     split.run = Box::new({
         let mut run = split.run;
         move || {
@@ -36,15 +36,16 @@ pub(super) fn checksums(pools: &'static Pools, scale: Scale) -> Workload {
     });
     candidates.push(split);
     Workload {
-        question: "How long does a small file take, when 20,000 of about 1 KiB are read and their SHA-256 is computed?",
+        question: "How long does the SHA-256 of a small file take, for 20,000 files of about 1 KiB?",
         candidates,
     }
 }
 
-/// Files below a directory for temporary ones; dropping it removes them.
+/// Files in a temporary directory. Dropping it removes them.
 struct Tree {
     root: PathBuf,
-    /// Made beforehand, so that a job takes no memory but for what it reads; never freed, so that jobs can refer to them.
+    /// Made before the run, so that jobs allocate no paths. Never freed, so that jobs can refer to
+    /// them.
     paths: &'static [PathBuf],
 }
 

@@ -1,9 +1,10 @@
-//! Jobs that make jobs.
+//! Jobs that submit jobs.
 //!
-//! Both workloads follow the calls of the doubly recursive Fibonacci function. workcrew, rayon's scope, threadpool and
-//! `rusty_pool` are waited for by their own means. tokio, futures, affinitypool and the loop count their jobs down, one
-//! atomic step for each. affinitypool would cancel a job whose future is dropped, so the futures are leaked, which is
-//! the cheapest way to detach a job there. The loop runs a job at once when its channel is full.
+//! Both workloads follow the calls of the doubly recursive Fibonacci function. workcrew, rayon's
+//! scope, threadpool and `rusty_pool` are waited for by their own means. tokio, futures,
+//! affinitypool and the loop count their jobs down, one atomic step for each. affinitypool would
+//! cancel a job whose future is dropped; leaking the future is the cheapest way to detach it. The
+//! loop runs a job at once if its channel is full.
 
 use std::hint::black_box;
 use std::mem;
@@ -18,7 +19,7 @@ use crate::waiting::Countdown;
 const DEPTH: u32 = 24;
 const SHORT_DEPTH: u32 = 16;
 
-/// Of the one tree that grows at a time.
+/// The countdown of the tree that grows; there is only one at a time.
 static COUNTDOWN: Countdown = Countdown::new();
 
 fn depth(scale: Scale) -> u32 {
@@ -28,7 +29,8 @@ fn depth(scale: Scale) -> u32 {
     }
 }
 
-/// The jobs of a tree: each spawns one for one of its two calls, and makes the other call itself.
+/// Returns the number of jobs in a tree: each submits one of its two calls, and makes the other
+/// itself.
 fn jobs(depth: u32) -> usize {
     let (mut jobs, mut next) = (1, 1);
     for _ in 0..depth {
@@ -89,7 +91,7 @@ pub(super) fn tree(pools: &'static Pools, scale: Scale) -> Workload {
     }
 }
 
-/// The depths of the jobs that a job makes.
+/// Returns the depths of the jobs that a job submits.
 fn children(depth: u32) -> impl Iterator<Item = u32> {
     (1..=depth).rev().step_by(2).filter(|depth| *depth > 0).map(|depth| depth - 1)
 }
@@ -150,8 +152,8 @@ fn grow_with_loop(pools: &'static Pools, depth: u32) {
     });
 }
 
-/// The forks of `fib(24)`, each of which waits for both of its halves. It begins on a worker, as rayon's `install`
-/// makes it begin.
+/// Forks of `fib(24)`, each of which waits for its halves. The first begins on a worker, as with
+/// rayon's `install`.
 pub(super) fn fork_join(pools: &'static Pools, scale: Scale) -> Workload {
     let depth = depth(scale);
     let forks = jobs(depth) - 1;

@@ -1,8 +1,8 @@
 //! Tasks that are waited for together.
 //!
-//! Waited for by their own means: workcrew, rayon's scope, threadpool, `rusty_pool`, tokio's `JoinSet`, affinitypool and
-//! futures (one handle for each task). The body of rayon's `scope` runs on a worker of rayon, as is its way and to its
-//! advantage; the other bodies run on the caller. The loop counts its tasks down.
+//! All candidates are waited for by their own means, except the loop, which counts its tasks down.
+//! affinitypool and futures have one handle for each task. The body of rayon's `scope` runs on a
+//! worker of rayon, to its advantage; all other bodies run on the caller.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -19,17 +19,17 @@ use crate::waiting::Countdown;
 /// Tasks of a group.
 const TASKS: usize = 1_000;
 const GROUPS: usize = 200;
-/// Tasks of a group that fails.
+/// Tasks of a failing group.
 const DOOMED: usize = 10_000;
-/// The one of them that fails, counted from zero.
+/// The task that fails, counted from zero.
 const FAILING: usize = 99;
 const FAILING_GROUPS: usize = 100;
 
-/// For the atomic steps that each task of a group of workcrew takes at least: one to admit it, a lock to add it, and a lock
-/// under which it lands and the next is taken.
+/// Counts the atomic steps that a task of a group of workcrew takes at least: one to admit it, a
+/// lock to add it, and a lock to record its outcome and take the next task.
 static STEPS: AtomicUsize = AtomicUsize::new(0);
 
-/// Of the one group that the loop runs at a time.
+/// The countdown of the group of the loop; there is only one at a time.
 static COUNTDOWN: Countdown = Countdown::new();
 
 pub(super) fn group_of_1000(pools: &'static Pools, scale: Scale) -> Workload {
@@ -118,7 +118,7 @@ fn count_down(pools: &'static Pools) {
     COUNTDOWN.wait();
 }
 
-/// No pool: as many threads as there are workers, started for the group, an equal part for each.
+/// Starts as many threads as there are workers, with an equal part of the tasks for each.
 fn split(threads: usize) {
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -136,15 +136,16 @@ fn step_five_times(number: usize) {
 
 /// How many tasks of the failing group have run.
 static RAN: AtomicUsize = AtomicUsize::new(0);
-/// What the groups that are made by hand have for a token.
+/// The cancellation token of groups by hand.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
-/// All spawners stop when they see the failure. What has no cancellation of its own looks at a flag at the beginning of
-/// each task, as one does by hand; so does tokio, since what was spawned blocking can be aborted only task by task.
+/// All spawners stop when they see the failure. Without a cancellation of its own, a candidate
+/// checks a flag at the start of each task. So does tokio, which can abort blocking tasks only one
+/// by one.
 pub(super) fn first_error(pools: &'static Pools, scale: Scale) -> Workload {
     let groups = scale.of(FAILING_GROUPS);
     Workload {
-        question: "How soon is a group of 10,000 over whose 100th task fails, and how many tasks ran?",
+        question: "How long does a group of 10,000 take if its 100th task fails, and how many tasks run?",
         candidates: vec![
             Candidate::workcrew("workcrew_group", move || failing(groups, || fail_group(pools))),
             Candidate::workcrew("workcrew_scope", move || failing(groups, || fail_scope(pools))),
@@ -179,7 +180,7 @@ pub(super) fn first_error(pools: &'static Pools, scale: Scale) -> Workload {
     }
 }
 
-/// Times groups that fail, and sees how many of their tasks ran.
+/// Times failing groups, and counts the tasks that ran.
 fn failing(groups: usize, mut fail: impl FnMut()) -> Sample {
     let mut ran = Vec::with_capacity(groups);
     let sample = timed(groups, 1, || {

@@ -1,9 +1,9 @@
 //! One task and its result: how long from the submission until the caller has it?
 //!
-//! workcrew, rayon's `install`, `rusty_pool`, tokio, futures and affinitypool are waited for by their own means; the
-//! futures of the last three on the calling thread, by their own `block_on` where they have one. `install` puts the task
-//! on the caller's stack, but returns only with the result. All else sends its result through a channel made for it,
-//! of one place, whose receiver spins a little before it sleeps.
+//! workcrew, rayon's `install`, `rusty_pool`, tokio, futures and affinitypool are waited for by
+//! their own means. The futures of the last three run on the calling thread. `install` keeps the
+//! task on the caller's stack, and returns only with the result. The others send the result through
+//! a new channel with one slot, whose receiver spins for a moment before it sleeps.
 
 use std::hint::{black_box, spin_loop};
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use super::result;
 use crate::candidate::{Candidate, Sample, Scale, Workload, timed};
 use crate::pools::Pools;
 
-/// Tasks in a sample, one after the other. Few, so that there are many samples: whether the two ends of a task share a CPU is
-/// decided anew in each, and is all that counts.
+/// Tasks in a sample, one after the other. Few, so that there are many samples: in each, the system
+/// decides again whether caller and worker share a CPU, and the time depends on that.
 const TASKS: usize = 1_000;
-/// Fewer when each waits first.
+/// Fewer, since each waits first.
 const TASKS_AFTER_IDLENESS: usize = 500;
 /// Long enough that the workers of every pool have gone to sleep.
 const IDLENESS: Duration = Duration::from_micros(200);
 
-/// A way to run one task and to have its result.
+/// Runs one task and returns its result.
 type RoundTrip = fn(&Pools) -> usize;
 
 pub(super) fn back_to_back(pools: &'static Pools, scale: Scale) -> Workload {
@@ -39,7 +39,7 @@ pub(super) fn back_to_back(pools: &'static Pools, scale: Scale) -> Workload {
     }
 }
 
-/// The caller stays awake while the workers idle, as one that has other work does.
+/// The caller spins while the workers are idle, as a caller with other work would.
 pub(super) fn after_idleness(pools: &'static Pools, scale: Scale) -> Workload {
     let tasks = scale.of(TASKS_AFTER_IDLENESS);
     Workload {
@@ -98,7 +98,7 @@ fn candidates(measure: impl Fn(RoundTrip) -> Sample + Copy + 'static) -> Vec<Can
     ]
 }
 
-/// A task that sends its result, and where to receive it.
+/// Returns a task that sends its result, and the receiver.
 fn sending_task(number: usize) -> (impl FnOnce() + Send + 'static, Receiver<usize>) {
     let (sender, receiver) = bounded(1);
     let task = result(number);

@@ -1,8 +1,8 @@
 //! The workloads, and the candidates of each.
 //!
-//! Jobs are empty where their own cost is not the question, but each captures a word, as real closures do: a box around
-//! nothing would not be allocated. Each candidate is waited for by its own means where it has any; the head of each
-//! workload says how.
+//! Jobs are empty where their own cost is not the question. Each captures a word, as real closures
+//! do: a box of nothing would not be allocated. A candidate is waited for by its own means if it
+//! has any; the head of each workload says how.
 
 mod batches;
 mod files;
@@ -22,9 +22,9 @@ use crate::pools::Pools;
 /// A workload that can run.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
-    /// For people; begins with the number by which the targets know it.
+    /// A name for people. Begins with the number that the targets use.
     pub(crate) title: &'static str,
-    /// Called only before it runs: some make threads or files.
+    /// Called only before the workload runs: some start threads or write files.
     pub(crate) make: fn(&'static Pools, Scale) -> Workload,
 }
 
@@ -32,7 +32,7 @@ const fn entry(name: &'static str, title: &'static str, make: fn(&'static Pools,
     Entry { name, title, make }
 }
 
-/// All of them, in the order of the targets.
+/// All workloads, in the order of the targets.
 pub(crate) const WORKLOADS: [Entry; 14] = [
     entry("w1_submit", "W1: one producer, empty jobs", submits::one_producer),
     entry("w2_producers", "W2: four producers, empty jobs", submits::four_producers),
@@ -50,14 +50,14 @@ pub(crate) const WORKLOADS: [Entry; 14] = [
     entry("w11_workers", "W11: W1 with 1 to 64 workers", sizes::workers),
 ];
 
-/// A job that does nothing, but captures a word.
+/// Returns a job that does nothing, but captures a word.
 pub(crate) fn empty(number: usize) -> impl FnOnce() + Send + 'static {
     move || {
         black_box(number);
     }
 }
 
-/// A task whose result is the word it captures.
+/// Returns a task that returns the word that it captures.
 pub(crate) fn result(number: usize) -> impl FnOnce() -> usize + Send + 'static {
     move || black_box(number)
 }

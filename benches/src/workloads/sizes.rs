@@ -1,6 +1,6 @@
-//! Is the cost of a job the same, however many jobs there are, and however many workers?
+//! Does the cost of a job depend on the number of jobs, or of workers?
 //!
-//! workcrew against itself: a job of [`submits`](super::submits), other numbers.
+//! workcrew alone, with the jobs of [`submits`](super::submits).
 
 use workcrew::Overflow;
 
@@ -11,7 +11,7 @@ use crate::pools::{self, Pools};
 
 const JOBS: [(&str, usize); 4] =
     [("jobs_100000", 100_000), ("jobs_10000", 10_000), ("jobs_1000000", 1_000_000), ("jobs_10000000", 10_000_000)];
-/// Jobs in a sample, at least.
+/// The least number of jobs in a sample.
 const JOBS_IN_A_TURN: usize = 200_000;
 const WORKERS: [(&str, usize); 7] = [
     ("workers_2", 2),

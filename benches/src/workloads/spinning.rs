@@ -1,6 +1,7 @@
-//! Jobs that work: how much of the workers' time is left to them?
+//! Jobs that compute: how much of the workers' time is left to them?
 //!
-//! The limit is a static split: as many threads as workers, started for the batch, an equal part of the jobs for each.
+//! The limit is a static split: as many threads as workers, with an equal part of the jobs for
+//! each.
 
 use std::env;
 use std::hint::black_box;
@@ -10,11 +11,11 @@ use super::batches::Batch;
 use crate::candidate::{Candidate, Scale, Workload};
 use crate::pools::Pools;
 
-/// What the jobs of a sample take together.
+/// The time that the jobs of a sample take together.
 const WORK: Duration = Duration::from_millis(100);
-/// Holds the steps in a microsecond, where a process has found them out for all that it starts.
+/// Passes the number of steps in a microsecond to other processes.
 pub(crate) const STEPS_VARIABLE: &str = "BENCH_STEPS_PER_MICROSECOND";
-/// Steps of a calibration: some milliseconds.
+/// Steps of a calibration, which takes some milliseconds.
 const CALIBRATION: u32 = 4_000_000;
 
 pub(super) fn five_microseconds(pools: &'static Pools, scale: Scale) -> Workload {
@@ -40,7 +41,7 @@ fn candidates(pools: &'static Pools, scale: Scale, microseconds: u32) -> Vec<Can
     candidates
 }
 
-/// Work that no other core can slow down: each step needs the one before.
+/// Computes without memory or parallelism: each step needs the one before.
 fn work(steps: u32) {
     let mut state = 1_u64;
     for _ in 0..steps {
@@ -48,7 +49,7 @@ fn work(steps: u32) {
     }
 }
 
-/// How many steps a microsecond has: of a few tries the fastest, which nothing disturbed.
+/// Returns the number of steps in a microsecond. The fastest of some tries counts.
 pub(crate) fn steps_per_microsecond() -> u32 {
     if let Some(steps) = env::var(STEPS_VARIABLE).ok().and_then(|steps| steps.parse().ok()) {
         return steps;

@@ -1,5 +1,7 @@
-//! Fire and forget: what does an empty job cost? Beside the pools stand rayon's scope, which is waited for by its own
-//! means, and what the same costs without any pool, boxed and called on the producer's thread.
+//! Fire and forget: what does an empty job cost?
+//!
+//! There are two more candidates: rayon's scope, which is waited for by its own means, and a boxed
+//! closure that the producer calls itself.
 
 use std::hint::black_box;
 

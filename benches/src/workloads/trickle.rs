@@ -1,7 +1,8 @@
-//! A job now and then, as in a service with little to do: how soon does it start, and what does the waiting cost?
+//! A job now and then, as in a service with little load: how soon does it start, and what does the
+//! waiting cost?
 //!
-//! Jobs are submitted at times that are set in advance; the producer sleeps in between. The latency is that from the
-//! submission to the job's first step. It is over when all have started, which each pool is left to reach by itself.
+//! Jobs are submitted at fixed times; the producer sleeps between them. The latency is the time
+//! from the submission until the job starts. A sample ends when all jobs have started.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,7 +17,7 @@ const JOBS: usize = 2_000;
 /// Between two jobs.
 const PERIOD: Duration = Duration::from_micros(100);
 
-/// Of the one sample that is taken at a time.
+/// The countdown of the sample; there is only one at a time.
 static COUNTDOWN: Countdown = Countdown::new();
 static LATENCIES: [AtomicU64; JOBS] = [const { AtomicU64::new(0) }; JOBS];
 
@@ -37,7 +38,7 @@ impl Start {
 pub(super) fn ten_thousand_a_second(pools: &'static Pools, scale: Scale) -> Workload {
     let jobs = scale.of(JOBS);
     Workload {
-        question: "How soon does a job start, when 10,000 are submitted in a second?",
+        question: "How soon does a job start, if 10,000 are submitted in a second?",
         candidates: vec![
             Candidate::workcrew("workcrew", move || {
                 trickle(jobs, |start| pools.workcrew.execute(move || start.run()).expect("the pool is open"))

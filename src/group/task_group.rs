@@ -168,7 +168,7 @@ impl<R: TaskResult> TaskGroup<R> {
     ///   nested 16 deep on that worker, it adds the task beyond the capacity instead.
     /// - Any other worker runs tasks of the group until there is room.
     ///
-    /// May block or run tasks inline: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that
+    /// May block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
     /// tasks take.
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
@@ -211,7 +211,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// ```
     /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
     /// let group = pool.group();
-    /// group.spawn_all((0..).map(|n| move || if n == 7 { Err(n) } else { Ok(n) })); // ends at the first error
+    /// // The source is endless; the first error ends it.
+    /// group.spawn_all((0..).map(|n| move || if n == 7 { Err(n) } else { Ok(n) }));
     /// assert_eq!(group.wait().unwrap_err().to_string(), "7");
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```

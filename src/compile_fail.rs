@@ -104,7 +104,8 @@
 //! A handle cannot leave the scope of its task in a task of another pool.
 //!
 //! ```compile_fail,E0521
-//! # let (pool, other) = (workcrew::WorkerPool::new().unwrap(), workcrew::WorkerPool::new().unwrap());
+//! # use workcrew::WorkerPool;
+//! # let (pool, other) = (WorkerPool::new().unwrap(), WorkerPool::new().unwrap());
 //! pool.scope(|scope| {
 //!     let handle = scope.spawn_value(|| 1);
 //!     other.execute(move || drop(handle));

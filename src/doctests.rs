@@ -5,6 +5,10 @@
 mod readme {}
 
 #[cfg(feature = "events")]
+#[doc = include_str!("../docs/coming-from.md")]
+mod coming_from {}
+
+#[cfg(feature = "events")]
 #[doc = include_str!("../docs/events.md")]
 mod events {}
 

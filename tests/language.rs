@@ -113,3 +113,50 @@ fn prose_does_without_the_words_of_the_list() {
     }
     assert!(offences.is_empty(), "{} places:\n{}", offences.len(), offences.join("\n"));
 }
+
+/// The most columns of a line of code in an example: what a page of the rendered documentation shows.
+const CODE_COLUMNS: usize = 95;
+
+/// The lines of code in the examples of a page, or in the doc comments of a source, each with its number.
+fn example_lines(text: &str, is_source: bool) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    // Inside a block, whether its lines are code.
+    let mut block = None;
+    for (index, line) in text.lines().enumerate() {
+        let comment = line.trim_start().strip_prefix("///").or_else(|| line.trim_start().strip_prefix("//!"));
+        let line = match (is_source, comment) {
+            (false, _) => line,
+            (true, Some(comment)) => comment.strip_prefix(' ').unwrap_or(comment),
+            (true, None) => {
+                // A feature can decide whether an example is compiled: `#![cfg_attr(feature = "retry", doc = "```")]`.
+                block = line.contains("doc = \"```").then_some(true);
+                continue;
+            }
+        };
+        match (line.trim_start().strip_prefix("```"), block) {
+            (Some(language), None) => block = Some(language != "text"),
+            (Some(_), Some(_)) => block = None,
+            (None, Some(true)) => found.push((index + 1, line.to_owned())),
+            (None, _) => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn code_of_examples_is_not_cut_off() {
+    let mut found = Vec::new();
+    ["src", "docs", "README.md"].iter().for_each(|path| files(Path::new(path), &mut found));
+    let (mut count, mut offences) = (0, Vec::new());
+    for path in found {
+        let is_source = path.extension().is_some_and(|extension| extension == "rs");
+        for (number, line) in example_lines(&fs::read_to_string(&path).unwrap(), is_source) {
+            count += 1;
+            if line.chars().count() > CODE_COLUMNS {
+                offences.push(format!("{}:{number}: {line}", path.display()));
+            }
+        }
+    }
+    assert!(count > 1_000, "only {count} lines of examples were found");
+    assert!(offences.is_empty(), "more than {CODE_COLUMNS} columns:\n{}", offences.join("\n"));
+}

@@ -130,7 +130,7 @@ fn deliveries_before_the_delay_is_over_are_no_attempts_whatever_became_of_them()
 
 /// Fault 234.
 #[test]
-fn the_policys_deadline_of_a_delayed_job_begins_when_the_delay_is_over() {
+fn the_deadline_of_the_policy_of_a_delayed_job_begins_when_the_delay_is_over() {
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
     let queue = queue(&server.connect(&pool));

@@ -186,7 +186,7 @@ fn a_letter_that_has_the_place_of_another_is_requeued_and_discarded_as_itself() 
 
 /// Fault 192.
 #[test]
-fn the_id_of_a_job_survives_requeueing() {
+fn the_id_of_a_job_survives_requeuing() {
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
     let queue = queue(&server.connect(&pool));

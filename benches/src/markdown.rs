@@ -79,20 +79,65 @@ pub(crate) fn summary(results: &Results) -> String {
     table.to_markdown()
 }
 
-/// Returns a shorter summary, with pools in Rust only.
-pub(crate) fn short_summary(results: &Results) -> String {
-    let head = ["nanoseconds", "workcrew, free", "best other Rust pool", "workcrew, one", "best other Rust pool"];
-    let mut table = Table::new(&head);
-    for Entry { name, title, .. } in WORKLOADS.iter().filter(|entry| !entry.name.starts_with("w11")) {
-        if results.ours(Placement::Free, name).is_none() {
-            continue;
+/// The workloads of the bars, and their titles.
+const BARS: [(&str, &str); 3] = [
+    ("w1_submit", "one producer, empty jobs"),
+    ("w4_group", "a group of 1,000 tasks"),
+    ("w6f_fork_join", "fork and join of tiny tasks"),
+];
+/// Letters of a name, and of the longest bar.
+const NAME_WIDTH: usize = 22;
+const BAR_WIDTH: usize = 44;
+
+/// Returns bars of text for the README: workcrew, the best way of each other Rust pool, and the best in another language.
+pub(crate) fn bars(results: &Results) -> String {
+    let mut text = String::from("```text\n");
+    for (workload, title) in BARS {
+        let shown = competitors(results, workload);
+        let longest = shown.iter().map(|figures| figures.median).fold(f64::MIN_POSITIVE, f64::max);
+        writeln!(text, "{title}").expect("a string takes everything");
+        for figures in shown {
+            let bar = "█".repeat((figures.median / longest * BAR_WIDTH as f64).round().max(1.0) as usize);
+            writeln!(text, "  {:NAME_WIDTH$} {:>6} {bar}", spoken(&figures.candidate), time(figures.median))
+                .expect("a string takes everything");
         }
-        let [free, one] = Placement::ALL
-            .map(|placement| duel(results.ours(placement, name), results.best(placement, name, Kind::Peer)));
-        let ([free, best_free], [one, best_one]) = (free, one);
-        table.row([(*title).to_owned(), free, best_free, one, best_one]);
     }
-    table.to_markdown()
+    text + "```\n"
+}
+
+/// Returns workcrew, the best way of each other Rust pool, and the best in another language, in the order of their medians.
+fn competitors<'a>(results: &'a Results, workload: &str) -> Vec<&'a Figures> {
+    let placement = Placement::Free;
+    let by_median = |one: &&Figures, other: &&Figures| one.median.total_cmp(&other.median);
+    let mut shown = results.candidates(placement, workload);
+    shown.retain(|figures| figures.kind == Kind::Peer);
+    shown.sort_by(by_median);
+    let mut crates = Vec::new();
+    shown.retain(|figures| {
+        let name = figures.candidate.split('_').next();
+        let is_first = !crates.contains(&name);
+        crates.push(name);
+        is_first
+    });
+    shown.extend(results.ours(placement, workload));
+    shown.extend(results.best(placement, workload, Kind::External));
+    shown.sort_by(by_median);
+    shown
+}
+
+/// Returns the name of a candidate for readers that do not know the bench.
+fn spoken(candidate: &str) -> String {
+    let (name, way) = match candidate {
+        "rusty_pool" => return candidate.to_owned(),
+        "tbb_task_group" => return "oneTBB (C++)".to_owned(),
+        _ => candidate.split_once('_').unwrap_or((candidate, "")),
+    };
+    let name = match name {
+        "go" => "Go",
+        "java" => "Java",
+        name => name,
+    };
+    if way.is_empty() { name.to_owned() } else { format!("{name} {way}") }
 }
 
 /// Returns the cells of workcrew and of the best peer. The faster one is bold.

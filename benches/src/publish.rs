@@ -17,13 +17,13 @@ const REPORT: &str = "docs/performance.md";
 const TABLES: &str = "docs/performance-tables.md";
 const CHART: &str = "docs/performance.svg";
 
-/// Writes the summary into the README, the report and the tables into `docs/`, and draws the chart.
+/// Writes bars into the README, the report and the tables into `docs/`, and draws the chart.
 ///
 /// # Errors
 ///
 /// Returns an error if a file cannot be read or written, or lacks the markers.
 pub(crate) fn write(results: &Results) -> Result<(), Error> {
-    let summary = format!("{}\n{}", markdown::short_summary(results), markdown::measured_with(results));
+    let summary = format!("{}\n{}", markdown::bars(results), markdown::measured_with(results));
     for (name, text) in [(README, summary), (REPORT, markdown::report(results)), (TABLES, markdown::tables(results))] {
         let old = read_file(name)?;
         let parts = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));

@@ -22,8 +22,7 @@ pub enum CancelReason {
     GroupEnded,
     /// The pool was shut down.
     ShutDown,
-    /// The overflow policy discarded the task. (So would a worker that panics because of a bug in
-    /// this crate; none is known.)
+    /// The overflow policy discarded the task.
     Discarded,
     /// The deadline passed.
     Expired,
@@ -80,7 +79,7 @@ pub enum JoinError {
     /// The task was cancelled.
     ///
     /// A closure was cancelled before it started. A future that is
-    /// [driven](crate#how-do-i-use-it-from-async-code), such as a remote call, may have been
+    /// [driven](crate#async-code), such as a remote call, may have been
     /// polled, so the remote side may have acted.
     #[error("task {0}")]
     Cancelled(CancelReason),

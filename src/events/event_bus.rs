@@ -63,7 +63,10 @@ use crate::time::deadline::Deadline;
 /// let pool = WorkerPool::builder().workers(2).build()?;
 /// let bus = EventBus::new(&pool);
 /// let _mail = bus.subscribe(|order: &OrderPlaced| println!("mail for {}", order.number));
-/// let _stock = bus.subscribe(|order: &OrderPlaced| if order.number > 0 { Ok(()) } else { Err("no such order") });
+/// let _stock = bus.subscribe(|order: &OrderPlaced| match order.number {
+///     0 => Err("no such order"),
+///     _ => Ok(()),
+/// });
 ///
 /// let receipt = bus.publish(OrderPlaced { number: 7 });
 /// assert_eq!(receipt.handlers(), 2);
@@ -94,7 +97,7 @@ impl EventBus {
     /// room when the pool is shut down. The receipt counts cancelled deliveries, too.
     ///
     /// This method may block, and it calls synchronous handlers in place. Hold no
-    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that handlers take.
+    /// [lock](crate#locks-and-submissions) that handlers take.
     ///
     /// Costs one allocation; for each handler a lock and, if the handler is idle, a ticket in the
     /// pool's queue.

@@ -66,7 +66,8 @@ impl EventBus {
     /// let _handler = bus.subscribe(|_: &u32| ());
     /// block_on(async {
     ///     for n in 0..10_u32 {
-    ///         assert_eq!(bus.publish_async(n).await.handlers(), 1); // is delayed while the mailbox is full
+    ///         // Is delayed while the mailbox is full.
+    ///         assert_eq!(bus.publish_async(n).await.handlers(), 1);
     ///     }
     ///     bus.wait_idle_async().await;
     /// });

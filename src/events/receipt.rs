@@ -26,13 +26,17 @@ use crate::time::deadline::Deadline;
 ///
 /// let pool = WorkerPool::builder().workers(1).build()?;
 /// let bus = EventBus::new(&pool);
-/// let _even = bus.subscribe(|n: &u32| if n % 2 == 0 { Ok(()) } else { Err(format!("{n} is odd")) });
+/// let _even = bus.subscribe(|n: &u32| match n % 2 {
+///     0 => Ok(()),
+///     _ => Err(format!("{n} is odd")),
+/// });
 /// let _any = bus.subscribe(|_: &u32| ());
 ///
 /// let receipt = bus.publish(7_u32);
 /// assert_eq!(receipt.handlers(), 2);
 /// let outcomes: Vec<_> = receipt.wait()?.into_iter().map(|delivery| delivery.outcome).collect();
-/// assert!(matches!(&outcomes[0], DeliveryOutcome::Failed(error) if error.last().to_string() == "7 is odd"));
+/// let DeliveryOutcome::Failed(error) = &outcomes[0] else { panic!("{:?}", outcomes[0]) };
+/// assert_eq!(error.last().to_string(), "7 is odd");
 /// assert!(matches!(outcomes[1], DeliveryOutcome::Handled));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -99,7 +99,8 @@ impl WorkerPool {
     ///
     /// ```
     /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
-    /// let sizes = pool.try_map(["Cargo.toml", "src"], |path| std::fs::metadata(path).map(|data| data.len()))?;
+    /// let size = |path| std::fs::metadata(path).map(|data| data.len());
+    /// let sizes = pool.try_map(["Cargo.toml", "src"], size)?;
     /// assert_eq!(sizes.len(), 2);
     /// assert!(pool.try_map(["no such file"], std::fs::metadata).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -131,7 +132,7 @@ impl WorkerPool {
 /// # How far it reads ahead
 ///
 /// Creating it takes no item. `next` blocks and may run tasks inline: hold no
-/// [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take. Each call of `next` follows
+/// [lock](crate#locks-and-submissions) that tasks take. Each call of `next` follows
 /// these rules:
 ///
 /// - If the first result is ready, `next` returns it and takes no item.

@@ -61,7 +61,11 @@ use crate::{
 ///
 /// type Checked = Result<(), String>;
 ///
-/// fn check<'scope>(scope: &'scope Scope<'scope, '_, Checked>, words: &'scope [String], seen: &'scope AtomicUsize) {
+/// fn check<'scope>(
+///     scope: &'scope Scope<'scope, '_, Checked>,
+///     words: &'scope [String],
+///     seen: &'scope AtomicUsize,
+/// ) {
 ///     for word in words {
 ///         scope.spawn(move || {
 ///             seen.fetch_add(1, Ordering::Relaxed);
@@ -103,7 +107,7 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     /// worker of the pool it makes room instead, as [`TaskGroup::spawn`](crate::TaskGroup::spawn)
     /// does. After a cancellation the closure is dropped unrun.
     ///
-    /// May block or run tasks inline: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that
+    /// May block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
     /// tasks take.
     #[track_caller]
     pub fn spawn<F>(&'scope self, f: F)

@@ -23,8 +23,9 @@ use crate::time::deadline::Deadline;
 /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
 /// let hosts = [String::from("alpha"), String::from("beta")];
 /// let scope = pool.scope_builder().limit(2).timeout(Duration::from_secs(30)).label("hosts");
-/// let sizes = scope.run(|scope| scope.map(&hosts, |host| host.len()).collect::<Result<Vec<_>, _>>())??;
-/// assert_eq!(sizes, [5, 4]);
+/// let sizes: Result<Vec<_>, _> =
+///     scope.run(|scope| scope.map(&hosts, |host| host.len()).collect())?;
+/// assert_eq!(sizes?, [5, 4]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "a builder does nothing before `run`"]

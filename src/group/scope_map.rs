@@ -33,8 +33,9 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
     /// ```
     /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
     /// let words = [String::from("red"), String::from("wheel"), String::from("barrow")];
-    /// let lengths: Vec<usize> = pool.scope(|scope| scope.map(&words, |word| word.len()).collect::<Result<_, _>>())??;
-    /// assert_eq!(lengths, [3, 5, 6]);
+    /// let lengths: Result<Vec<_>, _> =
+    ///     pool.scope(|scope| scope.map(&words, |word| word.len()).collect())?;
+    /// assert_eq!(lengths?, [3, 5, 6]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

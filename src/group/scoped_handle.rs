@@ -65,7 +65,7 @@ impl<'scope> Scope<'scope, '_, ()> {
     /// the [handle](ScopedHandle).
     ///
     /// May block or run tasks inline as [`spawn`](Self::spawn) does: hold no
-    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take. After a cancellation the
+    /// [lock](crate#locks-and-submissions) that tasks take. After a cancellation the
     /// closure is dropped unrun, and the handle returns [`JoinError::Cancelled`].
     ///
     /// # Examples
@@ -173,7 +173,8 @@ impl<T> ScopedHandle<'_, T> {
     /// use workcrew::{JoinError, WorkerPool};
     ///
     /// let pool = WorkerPool::builder().workers(1).build()?;
-    /// let message = pool.scope(|scope| match scope.spawn_value(|| { if true { panic!("no luck") } }).join() {
+    /// let unlucky = || if true { panic!("no luck") };
+    /// let message = pool.scope(|scope| match scope.spawn_value(unlucky).join() {
     ///     Err(JoinError::Panicked(panic)) => panic.message().map(str::to_owned),
     ///     other => unreachable!("{other:?}"),
     /// })?; // the scope itself has not failed

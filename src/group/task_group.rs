@@ -57,7 +57,8 @@ use crate::time::deadline::Deadline;
 /// | [`wait_any`](Self::wait_any) | the first value; the first error if there is none | the same | the same |
 /// | [`wait_any_or_errors`](Self::wait_any_or_errors) | the first value; every error if there is none | the same | the same |
 ///
-/// Every error names its task: see [`GroupError`].
+/// A panic names its task. For failures there is [`wait_with_task`](Self::wait_with_task), which
+/// returns what `wait` returns, and the task of the error.
 ///
 /// # Values that are there at a deadline
 ///
@@ -190,7 +191,7 @@ impl<R: TaskResult> TaskGroup<R> {
     ///   nested 16 deep on that worker, it adds the task beyond the capacity instead.
     /// - Any other worker runs tasks of the group until there is room.
     ///
-    /// May block or run tasks inline: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that
+    /// May block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
     /// tasks take.
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
@@ -233,8 +234,9 @@ impl<R: TaskResult> TaskGroup<R> {
     /// ```
     /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
     /// let group = pool.group();
-    /// group.spawn_all((0..).map(|n| move || if n == 7 { Err(n) } else { Ok(n) })); // ends at the first error
-    /// assert_eq!(group.wait().unwrap_err().into_failed().unwrap(), 7);
+    /// // The source is endless; the first error ends it.
+    /// group.spawn_all((0..).map(|n| move || if n == 7 { Err(n) } else { Ok(n) }));
+    /// assert_eq!(group.wait().unwrap_err().to_string(), "7");
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     #[track_caller]

@@ -332,7 +332,8 @@ impl Caller {
     /// use tonic::transport::{Channel, Endpoint};
     /// let replicas = ["http://10.0.0.1:50051", "http://10.0.0.2:50051"].map(Endpoint::from_static);
     /// let pool = WorkerPool::builder().workers(1).build()?;
-    /// let caller = Caller::over_with(move || Logged(Channel::balance_list(replicas.into_iter()))).build(&pool)?;
+    /// let target = move || Logged(Channel::balance_list(replicas.into_iter()));
+    /// let caller = Caller::over_with(target).build(&pool)?;
     /// assert_eq!(caller.in_flight(), 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -159,7 +159,7 @@ impl Caller {
     /// Makes a call, and returns a handle to wait for the response. Dropping the handle does not
     /// affect the call; to learn of errors without a handle, use [`notify`](Self::notify).
     ///
-    /// May block until there is a slot: hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that
+    /// May block until there is a slot: hold no [lock](crate#locks-and-submissions) that
     /// the calls take.
     ///
     /// # Errors

@@ -13,7 +13,10 @@
 //! #     pub struct Receipt;
 //! #     impl<T> Client<T> {
 //! #         pub fn new(channel: T) -> Self { Self(channel) }
-//! #         pub async fn pay(&mut self, cents: u64) -> Result<tonic::Response<Receipt>, tonic::Status> {
+//! #         pub async fn pay(
+//! #             &mut self,
+//! #             cents: u64,
+//! #         ) -> Result<tonic::Response<Receipt>, tonic::Status> {
 //! #             let _ = (&self.0, cents);
 //! #             Ok(tonic::Response::new(Receipt))
 //! #         }

@@ -47,7 +47,10 @@ impl Caller {
     /// #     pub struct Client<T>(T);
     /// #     impl<T> Client<T> {
     /// #         pub fn new(channel: T) -> Self { Self(channel) }
-    /// #         pub async fn watch(&mut self, item: u32) -> Result<tonic::Response<tonic::Streaming<u64>>, tonic::Status> {
+    /// #         pub async fn watch(
+    /// #             &mut self,
+    /// #             item: u32,
+    /// #         ) -> Result<tonic::Response<tonic::Streaming<u64>>, tonic::Status> {
     /// #             let _ = (&self.0, item);
     /// #             Err(tonic::Status::not_found("no such item"))
     /// #         }
@@ -60,7 +63,8 @@ impl Caller {
     ///
     /// let pool = WorkerPool::builder().workers(1).build()?;
     /// let caller = Caller::builder(Endpoint::from_static("http://127.0.0.1:50051")).build(&pool)?;
-    /// let mut watch = caller.stream(|target| async move { prices::Client::new(target).watch(7).await })?;
+    /// let prices_of_7 = |target| async move { prices::Client::new(target).watch(7).await };
+    /// let mut watch = caller.stream(prices_of_7)?;
     /// // Each `next` blocks until there is a message, or the stream has ended.
     /// let error = watch.next().unwrap().unwrap_err();
     /// assert_eq!(error.code(), Code::NotFound);

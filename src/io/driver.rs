@@ -121,7 +121,7 @@ impl Driver {
     /// If the limit of futures in flight is reached, blocks until one has ended or the pool is
     /// closed. On a worker of the pool, and inside a future of any pool, it does not block: the
     /// future is spawned, and starts when another has ended. Where this may block, hold no
-    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that the futures take.
+    /// [lock](crate#locks-and-submissions) that the futures take.
     ///
     /// If a task of another pool blocks here, and a worker of the pool waits for that task, the
     /// worker makes the progress that the futures in flight need.

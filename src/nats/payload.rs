@@ -15,7 +15,8 @@ use super::error::BoxError;
 ///
 /// impl Encode for Resize {
 ///     fn encode(&self) -> Result<Vec<u8>, BoxError> {
-///         Ok(format!("{} {}", self.image, self.width).into_bytes()) // or serde_json::to_vec(self)
+///         // Or: Ok(serde_json::to_vec(self)?)
+///         Ok(format!("{} {}", self.image, self.width).into_bytes())
 ///     }
 /// }
 ///

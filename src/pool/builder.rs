@@ -29,6 +29,18 @@ const WORKERS_VARIABLE: &str = "WORKCREW_WORKERS";
 /// Setters only store, and [`build`](Self::build) checks the settings. If a setter is called twice,
 /// the last call counts; this includes hooks and observers.
 ///
+/// | setting | default |
+/// |---|---|
+/// | [`workers`](Self::workers) | the number of CPUs that this process may use |
+/// | [`queue_capacity`](Self::queue_capacity) | 1,024 jobs |
+/// | [`overflow`](Self::overflow) | [`Overflow::Block`] |
+/// | [`on_drop`](Self::on_drop) | [`OnDrop::Drain`] |
+/// | [`thread_name`](Self::thread_name) | `workcrew` |
+/// | [`stack_size`](Self::stack_size) | that of the standard library: 2 MiB, or `RUST_MIN_STACK` |
+/// | [`timing`](Self::timing) | `false` |
+/// | [`on_thread_start`](Self::on_thread_start), [`on_thread_stop`](Self::on_thread_stop) | no hook |
+/// | [`on_panic`](Self::on_panic), [`observer`](Self::observer) | none |
+///
 /// # Examples
 ///
 /// ```

@@ -28,7 +28,8 @@
 /// use std::sync::mpsc::channel;
 /// use workcrew::{CancelReason, JoinError, Overflow, WorkerPool};
 ///
-/// let pool = WorkerPool::builder().workers(1).queue_capacity(1).overflow(Overflow::DiscardOldest).build()?;
+/// let builder = WorkerPool::builder().workers(1).queue_capacity(1);
+/// let pool = builder.overflow(Overflow::DiscardOldest).build()?;
 /// let (started, start) = channel();
 /// let (open, gate) = channel::<()>();
 /// pool.execute(move || { started.send(()).unwrap(); gate.recv().unwrap() })?;

@@ -67,7 +67,9 @@ impl WorkerPool {
     /// # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
     /// use workcrew::WorkerPool;
     ///
-    /// async fn count_words(pool: &WorkerPool, text: String) -> Result<usize, Box<dyn std::error::Error>> {
+    /// type Outcome = Result<usize, Box<dyn std::error::Error>>;
+    ///
+    /// async fn count_words(pool: &WorkerPool, text: String) -> Outcome {
     ///     let handle = pool.spawn_async(move || text.split(' ').count()).await?;
     ///     Ok(handle.await?)
     /// }

@@ -56,7 +56,7 @@ pub(crate) enum WaitMode {
 /// run the job at once. If the worker already runs 16 jobs nested in each other, they queue it
 /// beyond the capacity. The other forms refuse the job. A job that is run at once runs under the
 /// locks that the submitting task holds, so [hold none that tasks
-/// take](crate#may-i-hold-a-lock-while-i-submit).
+/// take](crate#locks-and-submissions).
 ///
 /// A closure owns what it uses: write `move`, and share by reference counts. Tasks that borrow from
 /// the caller's stack need a [scope](Self::scope).
@@ -73,7 +73,7 @@ impl WorkerPool {
     /// [`WorkerPoolBuilder::on_panic`](crate::WorkerPoolBuilder::on_panic).
     ///
     /// May wait for room or run the closure in place: hold no
-    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
+    /// [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Errors
     ///
@@ -132,7 +132,7 @@ impl WorkerPool {
     /// closure in place. `Duration::MAX` means forever.
     ///
     /// Waits for room under every [policy](crate::Overflow), and under your
-    /// [locks](crate#may-i-hold-a-lock-while-i-submit).
+    /// [locks](crate#locks-and-submissions).
     ///
     /// # Errors
     ///
@@ -162,7 +162,7 @@ impl WorkerPool {
     /// [`CancellationToken`](crate::CancellationToken).
     ///
     /// May wait for room or run the closure in place: hold no
-    /// [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
+    /// [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Errors
     ///
@@ -207,7 +207,7 @@ impl WorkerPool {
     /// place. `Duration::MAX` means forever.
     ///
     /// Waits for room under every [policy](crate::Overflow), and under your
-    /// [locks](crate#may-i-hold-a-lock-while-i-submit).
+    /// [locks](crate#locks-and-submissions).
     ///
     /// # Errors
     ///

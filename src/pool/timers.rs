@@ -31,7 +31,7 @@ use crate::timer::tick::TickResult;
 /// A timer that is due waits for a free worker, but not for room in the queue, so a full queue does
 /// not delay it. Due timers start in the order in which they are due. A worker alternates between
 /// due timers and queued jobs, so neither waits until the other is used up. Groups take part in
-/// this too; the [order of tasks](crate#in-which-order-do-tasks-start) says how long each can wait.
+/// this too; the [order of tasks](crate#order-of-tasks) says how long each can wait.
 /// A timer never starts before its time, and may start later.
 ///
 /// Every way to close the pool cancels pending timers. Delayed tasks then count as cancelled, also
@@ -56,7 +56,8 @@ impl WorkerPool {
     ///
     /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
     /// let since = Instant::now();
-    /// pool.execute_after(Duration::from_millis(20), move || assert!(since.elapsed() >= Duration::from_millis(20)))?;
+    /// let delay = Duration::from_millis(20);
+    /// pool.execute_after(delay, move || assert!(since.elapsed() >= delay))?;
     /// pool.wait_idle();
     /// assert_eq!(pool.metrics().tasks_succeeded, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -172,7 +173,8 @@ impl WorkerPool {
     ///
     /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
     /// let (sender, ticks) = channel();
-    /// let timer = pool.execute_every(Duration::from_millis(2), move || sender.send("tick").unwrap_or(()))?;
+    /// let period = Duration::from_millis(2);
+    /// let timer = pool.execute_every(period, move || sender.send("tick").unwrap_or(()))?;
     /// assert_eq!(ticks.iter().take(3).collect::<Vec<_>>(), ["tick"; 3]);
     /// timer.cancel();
     /// assert!(pool.execute_every(Duration::ZERO, || ()).unwrap_err().is_zero_period());
@@ -195,7 +197,8 @@ impl WorkerPool {
     ///     sender.send(left).unwrap();
     ///     if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     /// })?;
-    /// assert_eq!(ticks.iter().collect::<Vec<_>>(), [2, 1, 0]); // the closure is gone after its last run
+    /// // The closure is gone after its last run.
+    /// assert_eq!(ticks.iter().collect::<Vec<_>>(), [2, 1, 0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]

@@ -55,7 +55,7 @@ impl WorkerPool {
     /// attempt is running is not retried. An attempt that is queued is still made.
     ///
     /// When the queue is full, this behaves as [`spawn`](Self::spawn). It may block or run the
-    /// closure inline, so hold no [lock](crate#may-i-hold-a-lock-while-i-submit) that tasks take.
+    /// closure inline, so hold no [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Errors
     ///
@@ -84,7 +84,10 @@ impl WorkerPool {
     /// let hopeless = pool.spawn_with_retry(policy, |_| Err::<(), _>("no answer"))?;
     /// let error = hopeless.join()?.unwrap_err();
     /// assert_eq!((error.attempts(), error.reason()), (3, GiveUpReason::Attempts));
-    /// assert_eq!(error.to_string(), "given up after attempt 3, since the attempts are used up: no answer");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "given up after attempt 3, since the attempts are used up: no answer",
+    /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]

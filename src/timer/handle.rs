@@ -22,7 +22,8 @@ use crate::task::job::Task;
 /// use std::time::Duration;
 ///
 /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
-/// let reminder = pool.execute_after(Duration::from_secs(3_600), || println!("an hour has passed"))?;
+/// let an_hour = Duration::from_secs(3_600);
+/// let reminder = pool.execute_after(an_hour, || println!("an hour has passed"))?;
 /// assert!(reminder.cancel()); // it never runs, and its closure is gone
 /// assert!(reminder.is_finished() && !reminder.cancel());
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -109,7 +109,8 @@ fn every_error_can_be_had_when_no_task_succeeds() {
                 let text = none.to_string();
                 assert!(text.starts_with("no task succeeded: task 0 of group `mirrors`, spawned at "), "{text}");
                 assert!(text.contains("panicked: third") && text.ends_with(": 7; and 12 more"), "{text}");
-                let errors: Vec<_> = none.into_errors().into_iter().map(|error| error.without_task().into_failed()).collect();
+                let errors: Vec<_> =
+                    none.into_errors().into_iter().map(|error| error.without_task().into_failed()).collect();
                 assert!(errors.len() == 20 && matches!(errors[..4], [Ok(0), Ok(1), Ok(2), Err(_)]));
             }
             let group = pool.group::<Result<usize, usize>>().policy(GroupPolicy::FirstSuccess).limit(1).capacity(64);

@@ -73,7 +73,10 @@ fn every_outcome_of_a_group_names_its_task_however_it_was_run() {
             let indices = named.errors().iter().map(|error| error.task().unwrap().index().unwrap());
             assert!(indices.eq(0..20));
             for error in named.into_errors() {
-                assert!(matches!(error, TaskError::Panicked(_)) || error.task().unwrap().index() == error.into_failed().map(|failure| failure.error).ok());
+                assert!(
+                    matches!(error, TaskError::Panicked(_))
+                        || error.task().unwrap().index() == error.into_failed().map(|failure| failure.error).ok()
+                );
             }
         }
     });
@@ -225,8 +228,7 @@ fn anyhow_finds_the_error_of_the_task_and_the_task() {
     let alone: anyhow::Error = fails(&pool, Empty(6)).without_task().into_error();
     assert_eq!((alone.downcast_ref(), alone.to_string()), (Some(&Empty(6)), "drawer 6 is empty".into()));
     // Nothing to add to what no task has returned.
-    let stuck: anyhow::Error =
-        GroupError::<TaskFailure<Empty>>::WouldDeadlock.into_error_with(anyhow::Error::context);
+    let stuck: anyhow::Error = GroupError::<TaskFailure<Empty>>::WouldDeadlock.into_error_with(anyhow::Error::context);
     assert!(matches!(stuck.downcast_ref(), Some(GroupError::<std::convert::Infallible>::WouldDeadlock)));
 }
 

@@ -302,7 +302,10 @@ fn check_wait(
         Ok(found) => is_success && *found == values,
         Err(GroupError::Failed(failure)) => {
             let task = failure.error;
-            !is_success && first_failure == Some(task) && ends[task] == End::Failed && failure.task().index() == Some(task)
+            !is_success
+                && first_failure == Some(task)
+                && ends[task] == End::Failed
+                && failure.task().index() == Some(task)
         }
         Err(GroupError::Panicked(_)) => !is_success && first_failure.is_some_and(|task| ends[task] == End::Panicked),
         Err(GroupError::Cancelled(reason)) => {

@@ -42,7 +42,8 @@ const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 ///
 /// let pool = WorkerPool::new()?;
 /// let connection = Connection::builder("127.0.0.1:4222").connect(&pool)?;
-/// let queue = JobQueue::builder(&connection, "RESIZE").subject("resize.*").max_jobs(100_000).open()?;
+/// let builder = JobQueue::builder(&connection, "RESIZE");
+/// let queue = builder.subject("resize.*").max_jobs(100_000).open()?;
 /// let first = queue.enqueue("resize.small", "image 7", "resize-7")?;
 /// let again = queue.enqueue("resize.small", "image 7", "resize-7")?;
 /// assert!(!first.is_duplicate() && again.is_duplicate());

@@ -41,7 +41,8 @@ impl JobQueue {
     /// fn export(queue: &JobQueue, worker: &Worker<String>) -> Result<String, QueueError> {
     ///     let (stored, lag) = (queue.status()?, worker.status()?);
     ///     let oldest = stored.oldest_age.unwrap_or_default().as_secs();
-    ///     Ok(format!("jobs_stored {}\njobs_pending {}\noldest_seconds {oldest}\n", stored.jobs, lag.jobs_pending))
+    ///     let (jobs, pending) = (stored.jobs, lag.jobs_pending);
+    ///     Ok(format!("jobs_stored {jobs}\njobs_pending {pending}\noldest_seconds {oldest}\n"))
     /// }
     /// # let _ = export;
     /// ```

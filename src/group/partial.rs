@@ -55,7 +55,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// let token = crawl.token().clone();
     /// crawl.spawn(|| Ok::<_, String>("page 1"));
     /// crawl.spawn(move || {
-    ///     token.wait_timeout(Duration::from_secs(60)); // a slow server
+    ///     let _ = token.wait_timeout(Duration::from_secs(60)); // a slow server
     ///     Ok("page 2")
     /// });
     /// crawl.spawn(|| Ok("page 3")); // not reached

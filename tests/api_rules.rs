@@ -19,7 +19,6 @@ fn a_setting_of_zero_is_refused_by_name_where_there_is_a_result() {
     let small = || WorkerPool::builder().workers(1);
     assert!(matches!(small().workers(0).build(), Err(BuildError::ZeroWorkers)));
     assert!(matches!(small().queue_capacity(0).build(), Err(BuildError::ZeroQueueCapacity)));
-    assert!(matches!(small().stack_size(0).build(), Err(BuildError::ZeroStackSize)));
     let pool = pool(1, 4);
     assert!(matches!(pool.resize(0), Err(BuildError::ZeroWorkers)));
     assert!(pool.execute_every(Duration::ZERO, || ()).unwrap_err().is_zero_period());

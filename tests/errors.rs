@@ -311,7 +311,6 @@ fn an_error_of_a_setting_names_the_setting() {
     reads(&build(builder().workers(70_000)), many, "TooManyWorkers { requested: 70000, limit: 65536 }");
     let none = "a queue needs a capacity of at least one";
     reads(&build(builder().queue_capacity(0)), none, "ZeroQueueCapacity");
-    reads(&build(builder().stack_size(0)), "a stack needs at least one byte", "ZeroStackSize");
     reads(&build(builder().thread_name("\0")), "the thread name contains a NUL byte", "InvalidThreadName");
     let reasons = [
         (CancelReason::Requested, "cancelled on request", "Requested"),

@@ -122,9 +122,9 @@ fn a_job_that_is_delivered_again_while_its_worker_drains_or_pauses_ends_once() {
             let run = scope.spawn(|| worker.run(&pool, held.handler()).unwrap());
             wait_until("it came again", || worker.metrics().jobs_duplicated >= 1);
             if drains {
-                worker.drain()
+                worker.drain();
             } else {
-                worker.pause()
+                worker.pause();
             }
             held.end(Ok(()));
             wait_until("it is done", || jobs.is_empty().unwrap());
@@ -271,7 +271,11 @@ fn a_job_that_ends_the_client_ends_the_run_with_an_error_and_the_next_run_sets_i
         let worker = builder(&queue).ack_wait(Duration::from_secs(2)).build().unwrap();
         let (run, is_over) = thread::scope(|scope| {
             let _drained = DrainAtEnd(&worker);
-            let run = scope.spawn(|| worker.run(&pool, move |job| Ok(seen.lock().unwrap().push(job.sequence()))));
+            let note = move |job: &Job| {
+                seen.lock().unwrap().push(job.sequence());
+                Ok(())
+            };
+            let run = scope.spawn(|| worker.run(&pool, note));
             wait_until("the end", || run.is_finished() || jobs.is_empty().unwrap());
             worker.drain();
             (run.join().unwrap(), jobs.is_empty().unwrap())

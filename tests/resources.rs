@@ -370,7 +370,7 @@ fn child_outlives_outputs_deliveries_and_periodic_timers() {
     let policy = workcrew::retry::RetryPolicy::fixed(Duration::from_nanos(1)).max_attempts(2);
     let _retried = bus.subscription::<u32>().retry(policy).handle(move |_| {
         attempts.add();
-        if attempts.get() % 2 == 0 { Ok(()) } else { Err("not yet") }
+        if attempts.get().is_multiple_of(2) { Ok(()) } else { Err("not yet") }
     });
     // Each on the only worker, so no worker takes what others queue meanwhile.
     let kinds: [fn(&WorkerPool, &Driver, &EventBus); 3] = [

@@ -33,9 +33,6 @@ pub enum BuildError {
     /// The thread name contains a NUL byte, which the operating system does not accept.
     #[error("the thread name contains a NUL byte")]
     InvalidThreadName,
-    /// A stack needs at least one byte. The operating system may round a small one up.
-    #[error("a stack needs at least one byte")]
-    ZeroStackSize,
     /// The requested stack of a worker is too large.
     #[error("a stack may have at most {limit} bytes, {requested} were requested")]
     #[non_exhaustive]

@@ -206,12 +206,15 @@ impl RetryProgress {
     }
 }
 
+/// A delivery, and the mailbox that it is for.
+type DeliveryOf<E> = (PendingDelivery<E>, Arc<Mailbox<E>>);
+
 /// The cell of a delayed delivery.
 pub(super) struct Delayed<E> {
     /// Its key in the mailbox.
     pub(super) key: DelayKey,
     /// The delivery, and the mailbox to which it returns, until a thread takes them.
-    delivery: Mutex<Option<(PendingDelivery<E>, Arc<Mailbox<E>>)>>,
+    delivery: Mutex<Option<DeliveryOf<E>>>,
     /// Whether a thread has taken them: a copy for readers that take no lock.
     taken: AtomicBool,
 }

@@ -122,8 +122,8 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Sets the stack size of each worker, in bytes, at least one. The operating system may round
-    /// it up.
+    /// Sets the stack size of each worker, in bytes. The operating system rounds a small one up, zero
+    /// included.
     ///
     /// Default: that of the standard library (2 MiB, or `RUST_MIN_STACK`).
     ///
@@ -216,15 +216,13 @@ impl WorkerPoolBuilder {
 
     /// Checks all settings except the number of workers.
     fn check(&self) -> Result<(), BuildError> {
-        let stack_size = self.worker_settings.stack_size.unwrap_or(1);
+        let stack_size = self.worker_settings.stack_size.unwrap_or(0);
         if self.queue_capacity == 0 {
             Err(BuildError::ZeroQueueCapacity)
         } else if self.queue_capacity > MAX_QUEUE_CAPACITY {
             Err(BuildError::QueueTooLarge { requested: self.queue_capacity, limit: MAX_QUEUE_CAPACITY })
         } else if self.worker_settings.thread_name.contains('\0') {
             Err(BuildError::InvalidThreadName)
-        } else if stack_size == 0 {
-            Err(BuildError::ZeroStackSize)
         } else if stack_size > MAX_STACK_SIZE {
             Err(BuildError::StackTooLarge { requested: stack_size, limit: MAX_STACK_SIZE })
         } else {

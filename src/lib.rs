@@ -53,12 +53,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The error holds the error of the task. [`GroupError`] says how to get it by value, as a source, or
+//! through `anyhow`.
+//!
 //! A group has a [`limit`](TaskGroup::limit) of running tasks, a [`capacity`](TaskGroup::capacity)
 //! for waiting tasks, a [`policy`](TaskGroup::policy) (first error, collect all, first success), a
 //! [`deadline`](TaskGroup::deadline) and a [`parent`](TaskGroup::parent) token. Besides `wait`
-//! there are [`wait_timeout`](TaskGroup::wait_timeout), [`wait_all`](TaskGroup::wait_all),
-//! [`wait_any`](TaskGroup::wait_any) and [`completions`](TaskGroup::completions). Tasks add
-//! siblings through a [`Spawner`].
+//! there are:
+//!
+//! - [`wait_timeout`](TaskGroup::wait_timeout), which returns the group if it is not done in time;
+//! - [`wait_with_task`](TaskGroup::wait_with_task), whose error says which task failed: "task 1 of
+//!   group \`mail\`, spawned at src/main.rs:10:5: no such user";
+//! - [`wait_partial`](TaskGroup::wait_partial): the values that there are, at a deadline for one;
+//! - [`wait_all`](TaskGroup::wait_all): the outcome of each task;
+//! - [`wait_any`](TaskGroup::wait_any): the first success;
+//! - [`completions`](TaskGroup::completions): outcomes in the order in which tasks end.
+//!
+//! Tasks add siblings through a [`Spawner`], which also shows the progress while a thread waits.
 //!
 //! For one function over many items there are [`map`](WorkerPool::map), a lazy iterator in the
 //! order of the items, and [`try_map`](WorkerPool::try_map).
@@ -408,8 +419,8 @@ pub use cancel::future::WaitForCancellation;
 pub use cancel::token::{CancelGuard, CancellationToken};
 pub use error::panic::TaskPanic;
 pub use error::{
-    BuildError, CancelReason, Cancelled, GroupError, JoinError, Refused, SubmitError, SubmitTimeoutError, TaskError,
-    TimerError, TrySubmitError,
+    BuildError, CancelReason, Cancelled, FailedTask, GroupError, JoinError, NoSuccess, Refused, SubmitError,
+    SubmitTimeoutError, TaskError, TaskFailure, TaskId, TimedOut, TimerError, TrySubmitError,
 };
 #[cfg(workcrew_faults)]
 #[doc(hidden)]
@@ -422,7 +433,7 @@ pub use group::{
 };
 pub use observe::metrics::{Histogram, Metrics};
 pub use observe::observer::Observer;
-pub use observe::task_info::{RunningTask, TaskId, TaskInfo, TaskOutcome};
+pub use observe::task_info::{RunningTask, TaskInfo, TaskOutcome};
 pub use pool::builder::WorkerPoolBuilder;
 pub use pool::overflow::Overflow;
 pub use pool::shutdown::{OnDrop, ShutdownReport};

@@ -35,6 +35,11 @@ fn submit_errors_travel_for_closures_that_are_only_send() {
     travels::<GroupError<String>>();
     travels::<GroupError<anyhow::Error>>();
     travels::<GroupError<Box<dyn Error + Send + Sync>>>();
+    travels::<GroupError<TaskFailure<anyhow::Error>>>();
+    travels::<TaskFailure<io::Error>>();
+    travels::<NoSuccess<io::Error>>();
+    travels::<NoSuccess<anyhow::Error>>();
+    travels::<TimedOut>();
 }
 
 /// Fault 89.
@@ -53,7 +58,7 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
     is_send_sync::<ShutdownReport>();
     is_send_sync::<RunningTask>();
     is_send_sync::<TaskInfo<'_>>();
-    is_send_sync::<TaskPanic>();
+    is_send_sync::<(TaskPanic, FailedTask, TaskFailure<u8>)>();
     is_send_sync::<Refused<OnlySend>>();
     is_send_sync::<(TaskId, TaskOutcome, CancelReason, Overflow, OnDrop, GroupPolicy, Progress)>();
     is_send_sync::<Completions<'_, Result<OnlySend, OnlySend>>>();

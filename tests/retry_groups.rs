@@ -403,3 +403,18 @@ fn cancels_and_delays_that_meet_lose_no_task() {
         assert_counts_add_up(&pool);
     });
 }
+
+/// Fault 340.
+#[test]
+fn a_retried_task_that_is_given_up_is_named_by_a_wait_with_the_task() {
+    on_grid(|pool| {
+        let group = pool.group::<Tried<()>>().label("calls").policy(GroupPolicy::CollectAll);
+        group.spawn(|| Ok(()));
+        let line = line!() + 1;
+        assert!(group.spawn_with_retry(short().max_attempts(3), |_| Err("busy")).is_ok());
+        let error = group.wait_with_task().unwrap_err();
+        let task = error.task().unwrap();
+        assert_eq!((task.index(), task.label(), task.location().line()), (Some(1), Some("calls"), line));
+        assert_eq!(error.into_failed().unwrap().attempts(), 3);
+    });
+}

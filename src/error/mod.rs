@@ -5,13 +5,21 @@
 //! task now or for later, and waiting for its outcome.
 
 mod build;
+mod failed_task;
+mod failure;
+mod no_success;
 mod outcome;
 pub(crate) mod panic;
 mod submit;
+mod timed_out;
 mod timer;
 
 pub use build::BuildError;
+pub use failed_task::{FailedTask, TaskId};
+pub use failure::TaskFailure;
+pub use no_success::NoSuccess;
 pub use outcome::{CancelReason, Cancelled, GroupError, JoinError, TaskError};
 pub(crate) use submit::{Refusal, Refuser};
 pub use submit::{Refused, SubmitError, SubmitTimeoutError, TrySubmitError};
+pub use timed_out::TimedOut;
 pub use timer::TimerError;

@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 
+use super::failed_task::FailedTask;
+use super::failure::TaskFailure;
 use super::panic::TaskPanic;
 
 /// The reason of a cancellation.
@@ -24,6 +26,18 @@ pub enum CancelReason {
     Discarded,
     /// The deadline passed.
     Expired,
+}
+
+impl JoinError {
+    /// Returns the task that panicked. `None` for the other errors: the task is that of the handle,
+    /// whose [`id`](crate::JoinHandle::id) names it.
+    #[must_use]
+    pub fn task(&self) -> Option<&FailedTask> {
+        match self {
+            Self::Panicked(panic) => Some(panic.task()),
+            Self::Cancelled(_) | Self::WouldDeadlock => None,
+        }
+    }
 }
 
 impl fmt::Display for CancelReason {
@@ -87,8 +101,31 @@ pub enum TaskError<E> {
     Cancelled(CancelReason),
 }
 
-/// The error of a group or a scope: the first failure or panic, or the cancellation if it came
-/// before any failure.
+/// The error of a group, a scope or [`try_map`](crate::WorkerPool::try_map): the first failure or
+/// panic, or the cancellation if it came before any failure.
+///
+/// `Display` of a failure is that of the task's error, with its causes if its type shows them. A
+/// panic names its task.
+///
+/// # Which task failed?
+///
+/// [`TaskGroup::wait_with_task`](crate::TaskGroup::wait_with_task) returns a
+/// `GroupError<TaskFailure<E>>`: each failure holds the error and the task. See [`TaskFailure`].
+///
+/// # How do I get the error of my task?
+///
+/// The operator `?` converts into `anyhow::Error` and `Box<dyn Error + Send + Sync>` for every `E`
+/// that implements `Debug` and `Display`. The result holds a `GroupError<E>`. The error of the task
+/// is inside:
+///
+/// | you want | write |
+/// |---|---|
+/// | to match it | `Err(GroupError::Failed(error))` |
+/// | it instead of the group's error, as Go's `errgroup` does | `group.wait().map_err(GroupError::into_error)?` |
+/// | it with the task as its context, for `anyhow` or `eyre` | `group.wait_with_task().map_err(\|error\| error.into_error_with(anyhow::Error::context))?` |
+/// | it as the [source](Error::source) of an error that names the task | `group.wait_with_task().map_err(GroupError::into_error)?` |
+///
+/// After the second and the third form, `downcast_ref` of `anyhow` finds the error of the task.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GroupError<E> {
@@ -143,9 +180,6 @@ impl<E> GroupError<E> {
     ///
     /// A failure is converted by `From<E>`, as Go's `errgroup` returns the task's own error. Any
     /// other variant, which no task returned, is converted by the other conversion.
-    ///
-    /// The operator `?` alone works for every `E` that implements `Display`. But then the failure
-    /// is only part of the message of the group's error, without its type and causes.
     ///
     /// # Examples
     ///
@@ -204,6 +238,93 @@ impl<E> GroupError<E> {
         match self {
             Self::Failed(error) => Ok(error),
             other => Err(other),
+        }
+    }
+}
+
+/// # Errors with their task
+impl<E> TaskError<TaskFailure<E>> {
+    /// Returns the task that failed or panicked. `None` for a cancellation.
+    #[must_use]
+    pub fn task(&self) -> Option<&FailedTask> {
+        match self {
+            Self::Failed(failure) => Some(failure.task()),
+            Self::Panicked(panic) => Some(panic.task()),
+            Self::Cancelled(_) => None,
+        }
+    }
+
+    /// Returns the error without the task of a failure. A panic keeps its task.
+    #[cold]
+    #[must_use]
+    pub fn without_task(self) -> TaskError<E> {
+        match self {
+            Self::Failed(failure) => TaskError::Failed(failure.error),
+            Self::Panicked(panic) => TaskError::Panicked(panic),
+            Self::Cancelled(reason) => TaskError::Cancelled(reason),
+        }
+    }
+}
+
+/// # Errors with their task
+impl<E> GroupError<TaskFailure<E>> {
+    /// Returns the task that failed or panicked. `None` if no task did.
+    #[must_use]
+    pub fn task(&self) -> Option<&FailedTask> {
+        match self {
+            Self::Failed(failure) => Some(failure.task()),
+            Self::Panicked(panic) => Some(panic.task()),
+            Self::Cancelled(_) | Self::WouldDeadlock => None,
+        }
+    }
+
+    /// Returns the error without the task of a failure, as [`wait`](crate::TaskGroup::wait) returns
+    /// it. A panic keeps its task.
+    #[cold]
+    #[must_use]
+    pub fn without_task(self) -> GroupError<E> {
+        match self {
+            Self::Failed(failure) => GroupError::Failed(failure.error),
+            Self::Panicked(panic) => GroupError::Panicked(panic),
+            Self::Cancelled(reason) => GroupError::Cancelled(reason),
+            Self::WouldDeadlock => GroupError::WouldDeadlock,
+        }
+    }
+
+    /// Converts the error of the task as [`into_error`](Self::into_error) does, and adds the task:
+    /// `context` gets the converted error and the task. Panics name their task already.
+    ///
+    /// `context` has the form of `anyhow::Error::context` and `eyre::Report::wrap_err`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    /// use workcrew::{FailedTask, WorkerPool};
+    ///
+    /// fn read(pool: &WorkerPool) -> anyhow::Result<Vec<Vec<u8>>> {
+    ///     let group = pool.group().label("config");
+    ///     group.spawn(|| std::fs::read("no such file"));
+    ///     group.wait_with_task().map_err(|error| error.into_error_with(anyhow::Error::context))
+    /// }
+    ///
+    /// let pool = WorkerPool::builder().workers(1).build()?;
+    /// let error = read(&pool).unwrap_err();
+    /// assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::NotFound);
+    /// assert_eq!(error.downcast_ref::<FailedTask>().unwrap().label(), Some("config"));
+    /// assert!(error.to_string().starts_with("task 0 of group `config`, spawned at "));
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn into_error_with<X>(self, context: impl FnOnce(X, FailedTask) -> X) -> X
+    where
+        X: From<E> + From<GroupError<Infallible>>,
+    {
+        match self {
+            Self::Failed(failure) => {
+                let (error, task) = failure.into_parts();
+                context(error.into(), task)
+            }
+            other => other.without_task().into_error(),
         }
     }
 }

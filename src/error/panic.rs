@@ -6,13 +6,15 @@ use std::fmt;
 use std::mem;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
+use super::failed_task::FailedTask;
 use crate::sync::{Arc, Mutex};
 use crate::unwind::{self, Payload};
 
 /// The panic that ended a task.
 ///
-/// It holds the payload, the message if the payload is a string, and the place where the task was
-/// submitted. (The place of the panic itself is reported to the panic hook only.) If the destructor
+/// It holds the payload, the message if the payload is a string, and the [task](FailedTask) with
+/// the place where it was submitted. (The place of the panic itself is reported to Rust's panic
+/// hook only.) If the destructor
 /// of the payload panics, dropping a `TaskPanic` contains that panic.
 ///
 /// # Examples
@@ -32,8 +34,8 @@ pub struct TaskPanic {
     payload: Mutex<Option<Payload>>,
     /// The payload as text, if it was a `&'static str` or a `String`.
     message: Option<Cow<'static, str>>,
-    /// Where the task was submitted.
-    location: &'static Location<'static>,
+    /// The task.
+    task: Box<FailedTask>,
 }
 
 /// The owner of a task's panic.
@@ -55,13 +57,20 @@ pub(crate) fn resume_to(receiver: Arc<dyn PanicReceiver>, payload: Payload) -> !
 }
 
 impl TaskPanic {
-    pub(crate) fn new(payload: Payload, location: &'static Location<'static>) -> Self {
+    pub(crate) fn new(payload: Payload, task: FailedTask) -> Self {
         let inner = payload.downcast_ref::<Addressed>().map_or(&payload, |addressed| &addressed.payload);
         let message = match inner.downcast_ref::<&'static str>() {
             Some(text) => Some(Cow::Borrowed(*text)),
             None => inner.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
         };
-        Self { payload: Mutex::new(Some(payload)), message, location }
+        Self { payload: Mutex::new(Some(payload)), message, task: Box::new(task) }
+    }
+
+    /// Adds the position of the task in the spawn order of its group.
+    #[must_use]
+    pub(crate) fn with_index(mut self, index: usize) -> Self {
+        self.task.set_index(index);
+        self
     }
 
     /// Hands the panic to its receiver. Returns it if there is none, or none any more.
@@ -88,7 +97,13 @@ impl TaskPanic {
     /// methods.
     #[must_use]
     pub fn location(&self) -> &'static Location<'static> {
-        self.location
+        self.task.location()
+    }
+
+    /// Returns the task that panicked.
+    #[must_use]
+    pub fn task(&self) -> &FailedTask {
+        &self.task
     }
 
     /// Returns the payload, as `std::thread::JoinHandle::join` does.
@@ -127,9 +142,12 @@ impl fmt::Debug for TaskPanic {
 
 impl fmt::Display for TaskPanic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let task = &self.task;
+        // The text of a task with an index or a label ends with a clause of its own.
+        let comma = if task.index().is_some() || task.label().is_some() { "," } else { "" };
         match self.message() {
-            Some(message) => write!(f, "task submitted at {} panicked: {message}", self.location),
-            None => write!(f, "task submitted at {} panicked", self.location),
+            Some(message) => write!(f, "{task}{comma} panicked: {message}"),
+            None => write!(f, "{task}{comma} panicked"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a task of a group runs: a closure that is called once, or one that makes attempts.
 
 use super::result::TaskResult;
-use crate::error::TaskError;
+use crate::error::{TaskError, TaskFailure};
 use crate::task::closure::Closure;
 #[cfg(feature = "retry")]
 use crate::{
@@ -11,6 +11,9 @@ use crate::{
 
 /// The outcome of one task: its value, or why there is none.
 pub(crate) type Outcome<R> = Result<<R as TaskResult>::Value, TaskError<<R as TaskResult>::Error>>;
+
+/// The outcome of one task as the group keeps it: with the task, if it failed.
+pub(super) type Recorded<R> = Result<<R as TaskResult>::Value, TaskError<TaskFailure<<R as TaskResult>::Error>>>;
 
 /// What a task of a group runs.
 pub(crate) enum Body<R: 'static> {

@@ -30,19 +30,20 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Closes the group for an owner that does not wait. Outcomes of tasks that do not start are
-    /// not kept.
-    pub(super) fn abandon(self: &Arc<Self>) {
+    /// not kept. Returns how many tasks had not started, which may be stale.
+    pub(super) fn abandon(self: &Arc<Self>) -> usize {
         let mut state = self.state.lock();
         state.abandoned = true;
-        let is_empty = state.unstarted.is_empty() && state.delayed() == 0;
+        let unstarted = state.unstarted.len() + state.delayed();
         drop(state);
-        if is_empty {
+        if unstarted == 0 {
             self.close(CancelReason::Requested);
         } else {
             // A dropped closure may own another group, and so on: see `nesting`.
             let inner = Arc::clone(self);
             nesting::call_back(move || inner.close(CancelReason::Requested));
         }
+        unstarted
     }
 
     /// Keeps no outcome from now on, for an owner that will not wait. Drops those that there are.

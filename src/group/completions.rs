@@ -2,12 +2,42 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
+use std::time::Duration;
 
 use super::body::Outcome;
 use super::poll::GroupWait;
 use super::result::TaskResult;
-use super::state::{GroupInner, WouldDeadlock};
+use super::state::GroupInner;
+use super::task_group::TaskGroup;
+use super::wait::NoCompletion;
+use crate::error::TimedOut;
 use crate::sync::Arc;
+use crate::time::deadline::Deadline;
+
+/// # Outcomes one by one
+impl<R: TaskResult> TaskGroup<R> {
+    /// Returns an iterator over the outcomes in the order in which tasks end, each with the index
+    /// of its task in spawn order.
+    ///
+    /// A wait does not return outcomes that were yielded, and they take no memory any more. Other
+    /// outcomes do: the [capacity](Self::capacity) limits only unstarted tasks. To apply
+    /// back-pressure to the source until results are consumed, use [`map`](crate::WorkerPool::map).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let mut group = pool.group();
+    /// group.spawn_all((0..10).map(|n| move || Ok::<_, String>(n * n)));
+    /// for (index, outcome) in group.completions() {
+    ///     assert_eq!(outcome.unwrap(), index * index);
+    /// }
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn completions(&mut self) -> Completions<'_, R> {
+        Completions::new(self.waits())
+    }
+}
 
 /// An iterator over the outcomes of a group, each with the index of its task in spawn order. From
 /// [`TaskGroup::completions`](crate::TaskGroup::completions).
@@ -37,21 +67,63 @@ impl<'a, R: TaskResult> Completions<'a, R> {
     }
 }
 
+impl<R: TaskResult> Completions<'_, R> {
+    /// Waits as `next` does, but for at most `timeout`. With `Duration::ZERO` it never blocks, and
+    /// `Duration::MAX` waits forever.
+    ///
+    /// On a worker this does not help, unless it waits forever: a task that it ran could take
+    /// longer than the timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`], if no task ended in time. The iterator goes on as before. Returned at once where
+    /// `next` panics, because the wait can never end.
+    ///
+    /// # Examples
+    ///
+    /// A line of progress each second, while pages arrive:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let mut group = pool.group();
+    /// group.spawn_all((0..10).map(|page| move || Ok::<_, String>(page)));
+    /// let progress = group.spawner();
+    /// let mut completions = group.completions();
+    /// let mut pages = 0;
+    /// loop {
+    ///     match completions.next_timeout(Duration::from_secs(1)) {
+    ///         Ok(Some((_, outcome))) => pages += usize::from(outcome.is_ok()),
+    ///         Ok(None) => break, // that was the last
+    ///         Err(_) => println!("{}", progress.progress()),
+    ///     }
+    /// }
+    /// assert_eq!(pages, 10);
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<(usize, Outcome<R>)>, TimedOut> {
+        self.next_until(Deadline::after(timeout)).map_err(|_| TimedOut)
+    }
+
+    fn next_until(&mut self, deadline: Deadline) -> Result<Option<(usize, Outcome<R>)>, NoCompletion> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let next = self.inner.next_completion(deadline)?;
+        self.is_over = next.is_none();
+        Ok(next)
+    }
+}
+
 impl<R: TaskResult> Iterator for Completions<'_, R> {
     type Item = (usize, Outcome<R>);
 
     #[track_caller]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_over {
-            return None;
-        }
-        match self.inner.next_completion() {
-            Ok(next) => {
-                self.is_over = next.is_none();
-                next
-            }
-            Err(WouldDeadlock) => panic!("a task cannot wait for its own group, nor help more than 64 tasks deep"),
-        }
+        // Without a deadline, the only error is a wait that would never end.
+        self.next_until(Deadline::NEVER)
+            .unwrap_or_else(|_| panic!("a task cannot wait for its own group, nor help more than 64 tasks deep"))
     }
 }
 

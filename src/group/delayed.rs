@@ -29,7 +29,7 @@ use super::body::{Body, RepeatedBody, Step};
 use super::result::TaskResult;
 use super::small_deque::SmallDeque;
 use super::state::{GroupInner, PendingTask, State};
-use crate::error::{CancelReason, TaskError};
+use crate::error::CancelReason;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard, Weak};
 use crate::task::executor::{Executor, TaskMeta};
@@ -62,10 +62,11 @@ impl<R: TaskResult> GroupInner<R> {
         match attempts.make(&self.pool.executor, counters, &meta, self.token()) {
             Step::Again(due) => self.delay(counters, task, due),
             Step::Ended(result) => {
-                let index = task.index;
+                let (index, info) = (task.index, meta.info);
                 unwind::discard(task);
                 self.close_if_cancelled();
-                let state = self.complete(counters, index, result.into_result().map_err(TaskError::Failed));
+                let outcome = result.into_result().map_err(|error| Self::failed(&info, index, error));
+                let state = self.complete(counters, index, outcome);
                 self.pool.executor.task_done(counters, 1);
                 state
             }

@@ -55,7 +55,8 @@ impl<R: TaskResult> IntoFuture for TaskGroup<R> {
     type IntoFuture = WaitForGroup<R>;
 
     /// Returns a future that waits like [`wait`](TaskGroup::wait).
-    fn into_future(self) -> WaitForGroup<R> {
+    fn into_future(mut self) -> WaitForGroup<R> {
+        self.waits();
         WaitForGroup { wait: None, group: Some(self) }
     }
 }

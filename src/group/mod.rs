@@ -7,6 +7,8 @@
 
 mod task_group;
 mod time_limit;
+mod any;
+mod partial;
 mod spawner;
 pub(crate) mod map;
 pub(crate) mod scope;
@@ -35,6 +37,7 @@ mod delayed;
 mod outcomes;
 mod values;
 mod failures;
+mod unwaited;
 #[cfg(test)]
 mod tests;
 

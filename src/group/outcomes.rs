@@ -21,8 +21,6 @@ pub(super) struct Outcomes<T, E> {
     first_success: Option<usize>,
     /// The task that failed or panicked first, even if its outcome was taken.
     first_failure: Option<usize>,
-    /// Whether a task failed or panicked before the first one succeeded.
-    failure_came_first: bool,
     /// The task whose outcome closes the group, until that outcome is recorded.
     deciding_task: Option<usize>,
     /// Kept once a caller wants the outcomes one by one.
@@ -42,7 +40,6 @@ impl<T, E> Outcomes<T, E> {
             failures: Failures::new(),
             first_success: None,
             first_failure: None,
-            failure_came_first: false,
             deciding_task: None,
             completion_order: None,
         }
@@ -93,18 +90,11 @@ impl<T, E> Outcomes<T, E> {
 
     fn note_failure(&mut self, index: usize) {
         self.first_failure.get_or_insert(index);
-        self.failure_came_first |= self.first_success.is_none();
     }
 
     /// Returns `true` if there is a value, and no earlier success is about to be recorded.
     pub(super) fn has_success(&self) -> bool {
         !self.values.is_empty() && self.deciding_task.is_none()
-    }
-
-    /// Returns `true` if a task failed or panicked before the first one succeeded, and that outcome
-    /// is recorded.
-    pub(super) fn failure_came_first(&self) -> bool {
-        self.failure_came_first && self.deciding_task.is_none()
     }
 
     /// Takes the value of the task that succeeded first. If that one was taken before, takes the

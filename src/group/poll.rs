@@ -37,7 +37,7 @@ impl<R: TaskResult> GroupWait<R> {
     pub(super) fn poll_values(&mut self, context: &Context<'_>) -> Poll<Result<WaitResult<R>, WouldDeadlock>> {
         let Self { group, wait } = self;
         let polled = group.poll_until(WaitFor::All, wait, context, State::all_done);
-        polled.map_ok(|state| group.take_values(state))
+        polled.map_ok(|state| group.take_values_done(state))
     }
 
     /// Yields the outcome of the next task that has ended, like `next_completion`.
@@ -49,7 +49,7 @@ impl<R: TaskResult> GroupWait<R> {
             let ended = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
             let condition = |state: &State<R>| if tracked { ended(state) } else { state.can_track_completions() };
             match group.poll_until(WaitFor::Any, wait, context, condition) {
-                Poll::Ready(Ok(mut state)) if tracked => return Poll::Ready(Ok(state.outcomes.next_completion())),
+                Poll::Ready(Ok(mut state)) if tracked => return Poll::Ready(Ok(state.next_completion())),
                 Poll::Ready(Ok(state)) => drop(state),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,

@@ -1,12 +1,12 @@
 //! How the tasks of a group are run, by the rules 2 to 5 of `state`.
 
-use super::body::{Body, Outcome};
+use super::body::{Body, Recorded};
 use super::result::TaskResult;
 use super::settings::GroupPolicy;
 use super::state::{GroupInner, PendingTask, State};
-use crate::error::{CancelReason, TaskError};
+use crate::error::{CancelReason, TaskError, TaskFailure};
 use crate::failpoint::{self, Failpoint};
-use crate::observe::task_info::TaskOutcome;
+use crate::observe::task_info::{TaskInfo, TaskOutcome};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::closure::Closure;
@@ -75,7 +75,7 @@ impl<R: TaskResult> GroupInner<R> {
             let (index, meta) = (task.index, self.meta(&task));
             state = match &mut task.body {
                 Body::Once(closure) => {
-                    let outcome = self.call_closure(counters, closure, &meta);
+                    let outcome = self.call_closure(counters, closure, (index, &meta));
                     drop(task); // before the task counts as done, and without the lock
                     self.close_if_cancelled();
                     let state = self.complete(counters, index, outcome);
@@ -96,7 +96,7 @@ impl<R: TaskResult> GroupInner<R> {
         self.as_member(|counters| {
             let (index, meta) = (task.index, self.meta(&task));
             let outcome = match &mut task.body {
-                Body::Once(closure) => self.call_closure(counters, closure, &meta),
+                Body::Once(closure) => self.call_closure(counters, closure, (index, &meta)),
                 #[cfg(feature = "retry")]
                 Body::Repeated(_) => return drop(self.make_attempt(counters, task)),
             };
@@ -143,12 +143,25 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Calls the closure of a task and returns its outcome.
-    fn call_closure(&self, counters: &WorkerCounters, f: &mut Closure<'static, R>, meta: &TaskMeta<'_>) -> Outcome<R> {
+    fn call_closure(
+        &self,
+        counters: &WorkerCounters,
+        f: &mut Closure<'static, R>,
+        (index, meta): (usize, &TaskMeta<'_>),
+    ) -> Recorded<R> {
         let outcome_of = |result: &R| if result.is_failure() { TaskOutcome::Failed } else { TaskOutcome::Succeeded };
         match self.pool.executor.run(counters, meta, || f.call(), outcome_of) {
-            Ok(result) => result.into_result().map_err(TaskError::Failed),
-            Err(panic) => Err(TaskError::Panicked(panic)),
+            Ok(result) => result.into_result().map_err(|error| Self::failed(&meta.info, index, error)),
+            Err(panic) => Err(TaskError::Panicked(panic.with_index(index))),
         }
+    }
+
+    /// Returns the outcome of a task that returned an error.
+    #[cold]
+    pub(super) fn failed(info: &TaskInfo<'_>, index: usize, error: R::Error) -> TaskError<TaskFailure<R::Error>> {
+        let mut task = info.to_failed();
+        task.set_index(index);
+        TaskError::Failed(TaskFailure::new(error, task))
     }
 
     /// Records the outcome of a task, and closes the group if the policy says so. Returns the lock
@@ -157,7 +170,7 @@ impl<R: TaskResult> GroupInner<R> {
         &self,
         counters: &WorkerCounters,
         index: usize,
-        outcome: Outcome<R>,
+        outcome: Recorded<R>,
     ) -> MutexGuard<'_, State<R>> {
         failpoint::hit(Failpoint::Completing);
         if outcome.is_err() {
@@ -180,7 +193,7 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Drops the outcome of a task, without the lock and before the task counts as done.
     #[cold]
-    fn drop_outcome<'a>(&'a self, outcome: Outcome<R>, state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
+    fn drop_outcome<'a>(&'a self, outcome: Recorded<R>, state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
         drop(state);
         unwind::discard(outcome);
         self.state.lock()
@@ -193,7 +206,7 @@ impl<R: TaskResult> GroupInner<R> {
         &self,
         counters: &WorkerCounters,
         index: usize,
-        outcome: Outcome<R>,
+        outcome: Recorded<R>,
     ) -> MutexGuard<'_, State<R>> {
         let outcome = match outcome {
             Err(TaskError::Panicked(panic)) => panic.deliver().map(|panic| Err(TaskError::Panicked(panic))),
@@ -201,7 +214,8 @@ impl<R: TaskResult> GroupInner<R> {
         };
         let mut state = self.state.lock();
         if let Some(outcome) = outcome {
-            if self.settings.policy == GroupPolicy::FailFast && state.closed.is_none() {
+            let decides = self.settings.policy == GroupPolicy::FailFast && !state.wants_first;
+            if decides && state.closed.is_none() {
                 state = self.close_on_outcome(counters, index, &outcome, state);
             }
             if state.abandoned {
@@ -221,7 +235,7 @@ impl<R: TaskResult> GroupInner<R> {
         &'a self,
         counters: &WorkerCounters,
         index: usize,
-        outcome: &Outcome<R>,
+        outcome: &Recorded<R>,
         mut state: MutexGuard<'a, State<R>>,
     ) -> MutexGuard<'a, State<R>> {
         state.outcomes.note_decision(index, outcome);

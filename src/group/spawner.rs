@@ -5,9 +5,10 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
 use super::body::Body;
 use super::result::TaskResult;
+use super::settings::Progress;
 use super::state::GroupInner;
 use crate::cancel::token::CancellationToken;
-use crate::error::{Refuser, TrySubmitError};
+use crate::error::{CancelReason, Refuser, TrySubmitError};
 use crate::sync::Arc;
 
 /// A handle that adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the
@@ -99,6 +100,42 @@ impl<R: TaskResult> Spawner<R> {
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         self.inner.token()
+    }
+
+    /// Cancels the group; see [`TaskGroup::cancel`](crate::TaskGroup::cancel). A task of the group
+    /// may call this to end its siblings, and returns as usual.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let group = pool.group().limit(1);
+    /// let spawner = group.spawner();
+    /// group.spawn(move || {
+    ///     spawner.cancel(); // the answer is found
+    ///     Ok::<_, String>(42)
+    /// });
+    /// let (values, _) = group.wait_partial();
+    /// assert_eq!(values, [42]);
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn cancel(&self) {
+        self.inner.close(CancelReason::Requested);
+    }
+
+    /// Returns `true` if the group was cancelled, for any reason. `true` is final.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.inner.is_cancelled()
+    }
+
+    /// Returns how many tasks were spawned and how many are done. May be stale when it returns.
+    ///
+    /// This is for a line of progress while another thread waits for the group, because a wait
+    /// consumes the group.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.inner.progress()
     }
 }
 

@@ -41,7 +41,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// ```
     #[must_use = "dropping the last spawner cancels the group"]
     pub fn into_spawner(mut self) -> Spawner<R> {
-        let inner = Arc::clone(self.inner());
+        let inner = Arc::clone(self.waits());
         self.inner = OnceLock::new(); // so the drop of `self` cancels nothing
         inner.keep_nothing();
         Spawner::owning(inner)

@@ -66,14 +66,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::Location;
 
-use super::body::Body;
+use super::body::{Body, Recorded};
 use super::outcomes::Outcomes;
 use super::poller::Poller;
 use super::result::TaskResult;
 use super::settings::{GroupSettings, Progress};
 use super::small_deque::SmallDeque;
 use crate::cancel::token::{CancelGuard, CancellationToken};
-use crate::error::{CancelReason, GroupError};
+use crate::error::{CancelReason, GroupError, TaskFailure};
 use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
@@ -134,12 +134,12 @@ pub(super) struct State<R: TaskResult> {
     /// Whether no thread will wait for the group: its owner has dropped it, or turned it into a
     /// spawner. Outcomes are then not kept, because a spawner would fill the memory.
     pub(super) abandoned: bool,
-    /// Whether a waiter waits for the first success only, by any policy.
+    /// Whether a waiter waits for the first success. From then on the policy is `FirstSuccess`.
     pub(super) wants_first: bool,
     /// Why `spawn_all` left closures in its source: the group or the pool had been closed.
     pub(super) cut_short: Option<CancelReason>,
     /// The outcomes of the tasks that are done.
-    pub(super) outcomes: Outcomes<R::Value, R::Error>,
+    pub(super) outcomes: Outcomes<R::Value, TaskFailure<R::Error>>,
     /// How many threads wait for the low-water mark.
     pub(super) low_water_waiters: usize,
     /// How many threads wait for any room.
@@ -330,8 +330,18 @@ impl<R: TaskResult> State<R> {
 
     /// Takes the first failure or panic by time, or else a cancellation.
     pub(super) fn take_error(&mut self) -> Option<GroupError<R::Error>> {
+        self.take_error_with_task().map(GroupError::without_task)
+    }
+
+    /// Takes the error that [`take_error`](Self::take_error) takes, with the task that failed.
+    pub(super) fn take_error_with_task(&mut self) -> Option<GroupError<TaskFailure<R::Error>>> {
         let failure = self.outcomes.take_failure().map(GroupError::from);
         failure.or_else(|| self.cut_short.map(GroupError::Cancelled))
+    }
+
+    /// Takes every outcome in spawn order, except those that were yielded.
+    pub(super) fn take_outcomes(&mut self) -> Vec<Recorded<R>> {
+        (0..self.total).filter_map(|index| self.outcomes.take(index)).collect()
     }
 
     /// Returns the tasks that wait for their next attempt.

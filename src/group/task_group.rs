@@ -5,10 +5,10 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use super::body::{Body, Outcome};
-use super::completions::Completions;
 use super::result::TaskResult;
 use super::settings::{GroupPolicy, GroupSettings, Progress};
 use super::state::{GroupInner, WouldDeadlock};
+use super::unwaited::Unwaited;
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError, Refuser, TrySubmitError};
 use crate::pool::inner::PoolInner;
@@ -25,8 +25,15 @@ use crate::time::deadline::Deadline;
 /// see the cancellation in the [token](Self::token). [`wait`](Self::wait) returns the first error
 /// when all tasks that ran have ended.
 ///
-/// Dropping a group without waiting cancels it, and does not block. Async code can await a group,
-/// as [`wait`](Self::wait) does: see [`WaitForGroup`](crate::WaitForGroup).
+/// Dropping a group without waiting cancels it, and does not block. Tasks that have not started
+/// then never do, which is easily missed. So a debug build writes a line to stderr, with the label
+/// and the place where the group was made, once for each of the first 16 such places. An early
+/// return by `?` between spawn and wait is such a drop too. The build writes nothing if the group
+/// was cancelled before, by [`cancel`](Self::cancel) or otherwise, if a wait, a future or an
+/// iterator over its [completions](Self::completions) has begun, or if a panic drops the group.
+///
+/// Async code can await a group, as [`wait`](Self::wait) does: see
+/// [`WaitForGroup`](crate::WaitForGroup).
 ///
 /// A group keeps each value and each error until it is waited for. If no thread will wait, turn it
 /// [into a spawner](Self::into_spawner).
@@ -45,8 +52,21 @@ use crate::time::deadline::Deadline;
 /// | | [`FailFast`](GroupPolicy::FailFast) | [`CollectAll`](GroupPolicy::CollectAll) | [`FirstSuccess`](GroupPolicy::FirstSuccess) |
 /// |---|---|---|---|
 /// | [`wait`](Self::wait) | all values, or the first error, which cancelled the rest | all values, or the first error, after all have run | the values of those that succeeded; the first error if none did |
+/// | [`wait_partial`](Self::wait_partial) | the values that there are, and the error of `wait` | the same | the same |
 /// | [`wait_all`](Self::wait_all) | every outcome; the rest is cancelled | every outcome | every outcome; the rest is cancelled |
-/// | [`wait_any`](Self::wait_any) | the first value; or the first error, if it came before | the first value; the first error if there is none | the first value; the first error if there is none |
+/// | [`wait_any`](Self::wait_any) | the first value; the first error if there is none | the same | the same |
+/// | [`wait_any_or_errors`](Self::wait_any_or_errors) | the first value; every error if there is none | the same | the same |
+///
+/// A panic names its task. For failures there is [`wait_with_task`](Self::wait_with_task), which
+/// returns what `wait` returns, and the task of the error.
+///
+/// # Values that are there at a deadline
+///
+/// A group that is cancelled, at its [deadline](Self::deadline) for one, keeps the values of the
+/// tasks that have ended. `wait` drops them and returns [`GroupError::Cancelled`];
+/// [`wait_partial`](Self::wait_partial) returns them with that error, and
+/// [`wait_all`](Self::wait_all) returns each in its place. `wait_timeout` cancels nothing, and
+/// returns the group for another wait.
 ///
 /// # Settings
 ///
@@ -88,12 +108,15 @@ pub struct TaskGroup<R: TaskResult> {
     settings: GroupSettings,
     /// Made on first use; the settings are final from then on.
     pub(super) inner: OnceLock<Arc<GroupInner<R>>>,
+    /// Speaks up in debug builds if the group is dropped without a wait.
+    unwaited: Unwaited,
 }
 
 impl<R: TaskResult> TaskGroup<R> {
+    #[track_caller]
     fn new(pool: Arc<PoolInner>) -> Self {
         let settings = GroupSettings::new(&pool);
-        Self { pool, settings, inner: OnceLock::new() }
+        Self { pool, settings, inner: OnceLock::new(), unwaited: Unwaited::new() }
     }
 
     /// Sets how many tasks may run at once. Zero counts as one. *Default: as many as there are
@@ -261,8 +284,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// The first failure or panic by time, or else [`GroupError::Cancelled`] if a task was
     /// cancelled. [`GroupError::WouldDeadlock`] if a task of the group itself waits, and in the
     /// cases [above](Self#waiting-on-a-worker). The group is cancelled then.
-    pub fn wait(self) -> Result<Vec<R::Value>, GroupError<R::Error>> {
-        match self.inner().wait_values(Deadline::NEVER, Kind::Certain) {
+    pub fn wait(mut self) -> Result<Vec<R::Value>, GroupError<R::Error>> {
+        match self.waits().wait_values(Deadline::NEVER, Kind::Certain) {
             Ok(Some(values)) => values,
             Ok(None) | Err(WouldDeadlock) => Err(GroupError::WouldDeadlock),
         }
@@ -293,8 +316,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     #[allow(clippy::type_complexity, reason = "the outer result is about the time, the inner one is that of `wait`")]
-    pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Vec<R::Value>, GroupError<R::Error>>, Self> {
-        match self.inner().wait_values(Deadline::after(timeout), Kind::Certain) {
+    pub fn wait_timeout(mut self, timeout: Duration) -> Result<Result<Vec<R::Value>, GroupError<R::Error>>, Self> {
+        match self.waits().wait_values(Deadline::after(timeout), Kind::Certain) {
             Ok(Some(values)) => Ok(values),
             Ok(None) => Err(self),
             Err(WouldDeadlock) => Ok(Err(GroupError::WouldDeadlock)),
@@ -322,68 +345,22 @@ impl<R: TaskResult> TaskGroup<R> {
     /// ```
     #[must_use]
     #[track_caller]
-    pub fn wait_all(self) -> Vec<Outcome<R>> {
-        match self.inner().wait_outcomes() {
+    pub fn wait_all(mut self) -> Vec<Outcome<R>> {
+        match self.waits().wait_outcomes() {
             Ok(outcomes) => outcomes,
             Err(WouldDeadlock) => panic!("a task cannot wait for its own group, nor help more than 64 tasks deep"),
         }
     }
 
-    /// Returns an iterator over the outcomes in the order in which tasks end, each with the index
-    /// of its task in spawn order.
-    ///
-    /// A wait does not return outcomes that were yielded, and they take no memory any more. Other
-    /// outcomes do: the [capacity](Self::capacity) limits only unstarted tasks. To apply
-    /// back-pressure to the source until results are consumed, use [`map`](crate::WorkerPool::map).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
-    /// let mut group = pool.group();
-    /// group.spawn_all((0..10).map(|n| move || Ok::<_, String>(n * n)));
-    /// for (index, outcome) in group.completions() {
-    ///     assert_eq!(outcome.unwrap(), index * index);
-    /// }
-    /// # Ok::<(), workcrew::BuildError>(())
-    /// ```
-    #[track_caller]
-    pub fn completions(&mut self) -> Completions<'_, R> {
-        Completions::new(self.inner())
-    }
-
-    /// Blocks until a task succeeds, and returns its value. The other tasks are cancelled at that
-    /// moment.
-    ///
-    /// Does not wait for tasks that are still running, except for a task that this worker started
-    /// while it helped.
-    ///
-    /// # Errors
-    ///
-    /// If no task succeeds, the first failure or panic, or else the cancellation. With
-    /// [`GroupPolicy::FailFast`] also if a task failed before the first success.
-    /// [`GroupError::WouldDeadlock`] in the cases of [`wait`](Self::wait), and for a group without
-    /// tasks.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use workcrew::{GroupPolicy, WorkerPool};
-    ///
-    /// let pool = WorkerPool::builder().workers(2).build()?;
-    /// let mirrors = pool.group().policy(GroupPolicy::FirstSuccess);
-    /// mirrors.spawn(|| Err("unreachable"));
-    /// mirrors.spawn(|| Ok("the page"));
-    /// assert_eq!(mirrors.wait_any().unwrap(), "the page");
-    /// # Ok::<(), workcrew::BuildError>(())
-    /// ```
-    pub fn wait_any(self) -> Result<R::Value, GroupError<R::Error>> {
-        self.inner().wait_first()
-    }
-
     /// Returns the shared state. Makes it on first use.
     pub(crate) fn inner(&self) -> &Arc<GroupInner<R>> {
         self.inner.get_or_init(|| GroupInner::new(Arc::clone(&self.pool), self.settings.clone()))
+    }
+
+    /// Returns the shared state for a wait, and notes that the group is waited for.
+    pub(super) fn waits(&mut self) -> &Arc<GroupInner<R>> {
+        self.unwaited.note_wait();
+        self.inner()
     }
 
     /// Changes a setting. Panics if the settings are final.
@@ -401,8 +378,17 @@ impl<R: TaskResult> TaskGroup<R> {
 impl<R: TaskResult> Drop for TaskGroup<R> {
     fn drop(&mut self) {
         if let Some(inner) = self.inner.get() {
-            inner.abandon();
+            let unstarted = inner.abandon();
+            self.unwaited.report(self.settings.label.as_deref(), unstarted);
         }
+    }
+}
+
+impl<R: TaskResult, F: FnOnce() -> R + Send + 'static> Extend<F> for TaskGroup<R> {
+    /// Adds a task for each closure, as [`spawn_all`](TaskGroup::spawn_all) does.
+    #[track_caller]
+    fn extend<I: IntoIterator<Item = F>>(&mut self, closures: I) {
+        self.spawn_all(closures);
     }
 }
 
@@ -425,6 +411,7 @@ impl<R: TaskResult> fmt::Debug for TaskGroup<R> {
 impl WorkerPool {
     /// Returns a new group of tasks on this pool. What its closures return, `()` or a `Result`, is
     /// inferred from the first `spawn`.
+    #[track_caller]
     pub fn group<R: TaskResult>(&self) -> TaskGroup<R> {
         TaskGroup::new(Arc::clone(self.inner()))
     }

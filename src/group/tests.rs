@@ -82,8 +82,8 @@ fn a_waiter_for_the_next_completion_is_no_longer_counted() {
     let group = narrow_group(&pool);
     let waited_for = Arc::clone(&group);
     add(&group, move || wait_until(&waited_for, |state| state.change_waiters == 1));
-    assert!(matches!(group.next_completion(), Ok(Some((0, Ok(()))))));
-    assert!(matches!(group.next_completion(), Ok(None)));
+    assert!(matches!(group.next_completion(Deadline::NEVER), Ok(Some((0, Ok(()))))));
+    assert!(matches!(group.next_completion(Deadline::NEVER), Ok(None)));
     assert_eq!(count(&group), [0; 6]);
 }
 
@@ -107,10 +107,10 @@ fn a_waiter_for_the_drop_of_tasks_is_no_longer_counted() {
     let closing = Arc::clone(&group);
     let closer = thread::spawn(move || closing.close(CancelReason::Requested));
     wait_until(&group, |state| state.unstarted.is_empty());
-    let dropped = group.next_completion();
+    let dropped = group.next_completion(Deadline::NEVER);
     closer.join().expect("nothing panics");
     end.store(true, Ordering::SeqCst);
-    let ended = group.next_completion();
+    let ended = group.next_completion(Deadline::NEVER);
     assert_eq!(count(&group), [0; 6]);
     assert!(matches!((dropped, ended), (Ok(Some((1, Err(_)))), Ok(Some((0, Ok(())))))));
 }

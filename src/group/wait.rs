@@ -13,7 +13,7 @@ use super::result::TaskResult;
 use super::run::Budget;
 use super::settings::GroupPolicy;
 use super::state::{GroupInner, State, WouldDeadlock};
-use crate::error::{CancelReason, GroupError};
+use crate::error::{CancelReason, GroupError, TaskError, TaskFailure};
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next};
@@ -21,6 +21,28 @@ use crate::time::deadline::Deadline;
 
 /// All values of a group in spawn order, or its first error.
 pub(crate) type WaitResult<R> = Result<Vec<<R as TaskResult>::Value>, GroupError<<R as TaskResult>::Error>>;
+
+/// All values of a group in spawn order, or its first error with the task that failed.
+pub(super) type WithTaskResult<R> =
+    Result<Vec<<R as TaskResult>::Value>, GroupError<TaskFailure<<R as TaskResult>::Error>>>;
+
+/// The values of a group in spawn order, as far as there are any, and its error.
+pub(super) type PartialResult<R> = (Vec<<R as TaskResult>::Value>, Result<(), GroupError<<R as TaskResult>::Error>>);
+
+/// Why a wait for the next task has yielded no task.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NoCompletion {
+    /// No task ended before the deadline.
+    TimedOut,
+    /// The wait would never end.
+    WouldDeadlock,
+}
+
+impl From<WouldDeadlock> for NoCompletion {
+    fn from(_: WouldDeadlock) -> Self {
+        Self::WouldDeadlock
+    }
+}
 
 /// How long a waiter spins for the end of the last task before it sleeps: about as long as a
 /// wake-up takes.
@@ -44,27 +66,79 @@ impl<R: TaskResult> GroupInner<R> {
         deadline: Deadline,
         kind: Kind,
     ) -> Result<Option<WaitResult<R>>, WouldDeadlock> {
+        self.wait_done(deadline, kind, Self::take_values)
+    }
+
+    /// Waits as [`wait_values`](Self::wait_values) does, and keeps the task that failed.
+    pub(super) fn wait_values_with_task(self: &Arc<Self>) -> WithTaskResult<R> {
+        let take = |group: &Self, state: &mut State<R>| {
+            let error = if group.ends_well(state) { None } else { state.take_error_with_task() };
+            error.map_or_else(|| Ok(state.outcomes.take_values()), Err)
+        };
+        let taken = self.wait_done(Deadline::NEVER, Kind::Certain, take);
+        taken.ok().flatten().unwrap_or(Err(GroupError::WouldDeadlock))
+    }
+
+    /// Waits until all tasks are done, closes the group, and takes the values and the first error.
+    pub(super) fn wait_partial(self: &Arc<Self>) -> PartialResult<R> {
+        let taken = self.wait_done(Deadline::NEVER, Kind::Certain, |group, state| {
+            let end = group.take_end(state);
+            (state.outcomes.take_values(), end)
+        });
+        taken.ok().flatten().unwrap_or_else(|| (Vec::new(), Err(GroupError::WouldDeadlock)))
+    }
+
+    /// Waits until all tasks are done, closes the group, and takes what `take` takes. Returns `None`
+    /// if the deadline passed first.
+    #[inline]
+    fn wait_done<X>(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        kind: Kind,
+        take: impl FnOnce(&Self, &mut State<R>) -> X,
+    ) -> Result<Option<X>, WouldDeadlock> {
         let state = self.wait_until(deadline, (WaitFor::All, kind), State::all_done)?;
-        Ok(state.map(|state| self.take_values(state)))
+        Ok(state.map(|state| self.take_done(state, take)))
     }
 
     /// Closes the group, all of whose tasks are done, and takes the values or the first error.
-    pub(super) fn take_values(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) -> WaitResult<R> {
+    pub(super) fn take_values_done(self: &Arc<Self>, state: MutexGuard<'_, State<R>>) -> WaitResult<R> {
+        self.take_done(state, Self::take_values)
+    }
+
+    /// Closes the group, all of whose tasks are done, and takes what `take` takes.
+    #[inline]
+    fn take_done<X>(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State<R>>,
+        take: impl FnOnce(&Self, &mut State<R>) -> X,
+    ) -> X {
         self.finish(&mut state);
-        let values = if self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success() {
-            Ok(state.outcomes.take_values())
-        } else {
-            match state.take_error() {
-                Some(error) => Err(error),
-                None => Ok(state.outcomes.take_values()),
-            }
-        };
+        let taken = take(self, &mut state);
         // A worker may hold the group a little longer than this waiter. Errors and values that the
         // caller does not get are dropped here, so that none outlives the wait.
         let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
         drop(unclaimed);
-        values
+        taken
+    }
+
+    /// Takes the values or the first error of a group all of whose tasks are done.
+    #[inline]
+    fn take_values(&self, state: &mut State<R>) -> WaitResult<R> {
+        self.take_end(state).map(|()| state.outcomes.take_values())
+    }
+
+    /// Takes the error of a group all of whose tasks are done, if it is an error by its policy.
+    #[inline]
+    fn take_end(&self, state: &mut State<R>) -> Result<(), GroupError<R::Error>> {
+        if self.ends_well(state) { Ok(()) } else { state.take_error().map_or(Ok(()), Err) }
+    }
+
+    /// Returns `true` if errors do not count, because a task has succeeded.
+    #[inline]
+    fn ends_well(&self, state: &State<R>) -> bool {
+        self.settings.policy == GroupPolicy::FirstSuccess && state.outcomes.has_success()
     }
 
     /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
@@ -73,42 +147,42 @@ impl<R: TaskResult> GroupInner<R> {
             return Err(WouldDeadlock);
         };
         self.finish(&mut state);
-        let total = state.total;
-        Ok((0..total).filter_map(|index| state.outcomes.take(index)).collect())
+        Ok(state.take_outcomes().into_iter().map(without_task).collect())
     }
 
-    /// Waits until a task has succeeded or all are done, and takes the first value or the first
-    /// error.
-    pub(crate) fn wait_first(self: &Arc<Self>) -> Result<R::Value, GroupError<R::Error>> {
+    /// Waits until a task has succeeded or all are done, and takes the first value, or what `errors`
+    /// takes. From now on only a success ends the group.
+    pub(super) fn wait_first<X>(
+        self: &Arc<Self>,
+        errors: impl FnOnce(&mut State<R>) -> X,
+    ) -> Result<Result<R::Value, X>, WouldDeadlock> {
         self.state.lock().wants_first = true;
-        let has_failed =
-            |state: &State<R>| self.settings.policy == GroupPolicy::FailFast && state.outcomes.failure_came_first();
-        let condition = |state: &State<R>| state.outcomes.has_success() || has_failed(state) || state.all_done();
+        let condition = |state: &State<R>| state.outcomes.has_success() || state.all_done();
         let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)? else {
-            return Err(GroupError::WouldDeadlock);
+            return Err(WouldDeadlock);
         };
-        let success = if has_failed(&state) { None } else { state.outcomes.take_success() };
-        let first = match success {
-            Some(value) => Ok(value),
-            // Without tasks there is no success to wait for.
-            None => Err(state.take_error().unwrap_or(GroupError::WouldDeadlock)),
-        };
+        let first = state.outcomes.take_success().ok_or_else(|| errors(&mut state));
         let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
         drop(unclaimed);
-        first
+        Ok(first)
     }
 
-    /// Waits for the next task that ends, and yields its outcome. Returns `None` when all tasks
-    /// were yielded.
-    pub(crate) fn next_completion(self: &Arc<Self>) -> Result<Option<(usize, Outcome<R>)>, WouldDeadlock> {
+    /// Waits at most until the deadline for the next task that ends, and yields its outcome.
+    /// Returns `None` when all tasks were yielded.
+    pub(super) fn next_completion(
+        self: &Arc<Self>,
+        deadline: Deadline,
+    ) -> Result<Option<(usize, Outcome<R>)>, NoCompletion> {
         if context::is_member_of(self.id()) {
-            return Err(WouldDeadlock);
+            return Err(NoCompletion::WouldDeadlock);
         }
-        self.track_completions();
+        if !self.track_completions(deadline) {
+            return Err(NoCompletion::TimedOut);
+        }
         let condition = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
-        let state = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)?;
-        Ok(state.and_then(|mut state| state.outcomes.next_completion()))
+        let ready = self.wait_until(deadline, (WaitFor::Any, Kind::Open), condition)?;
+        ready.map(|mut state| state.next_completion()).ok_or(NoCompletion::TimedOut)
     }
 
     /// Closes the group, all of whose tasks are done, and takes back its tickets; see rule 11 of
@@ -121,14 +195,19 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Keeps the order in which tasks end from now on.
-    fn track_completions(&self) {
+    /// Keeps the order in which tasks end from now on. Returns `false` if the deadline passed
+    /// first.
+    fn track_completions(&self, deadline: Deadline) -> bool {
         let mut state = self.state.lock();
         while !state.try_track_completions() {
+            if deadline.is_past() {
+                return false;
+            }
             state.change_waiters += 1;
-            state = self.changed.wait_until(state, None);
+            state = self.changed.wait_until(state, deadline.instant());
             state.change_waiters -= 1;
         }
+        true
     }
 
     /// Waits until `condition` holds, and returns the lock under which it did. Returns `None` if
@@ -242,7 +321,18 @@ impl<R: TaskResult> GroupInner<R> {
     }
 }
 
+/// Returns an outcome as callers get it.
+fn without_task<T, E>(outcome: Result<T, TaskError<TaskFailure<E>>>) -> Result<T, TaskError<E>> {
+    outcome.map_err(TaskError::without_task)
+}
+
 impl<R: TaskResult> State<R> {
+    /// Yields the outcome of the task that ended first of those that were not yielded.
+    pub(super) fn next_completion(&mut self) -> Option<(usize, Outcome<R>)> {
+        let (index, outcome) = self.outcomes.next_completion()?;
+        Some((index, without_task(outcome)))
+    }
+
     /// Returns `true` if every task that is not done is in one of the lists.
     pub(super) fn can_track_completions(&self) -> bool {
         self.total - self.done == self.unstarted.len() + self.running.len() + self.delayed()

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::block_on;
+use crate::error::FailedTask;
 use crate::error::panic::TaskPanic;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::thread_name::thread_name;
@@ -138,7 +139,9 @@ impl IoThread {
         });
         match block_on::block_on(answered, deadline) {
             Some(Ok(Ok(output))) => Ok(output),
-            Some(Ok(Err(payload))) => Err(BlockError::Panicked(TaskPanic::new(payload, location))),
+            Some(Ok(Err(payload))) => {
+                Err(BlockError::Panicked(TaskPanic::new(payload, FailedTask::new(None, None, location))))
+            }
             Some(Err(_)) => unreachable!("the runtime runs while there is a reference to the thread"),
             None => {
                 abort_handle.abort();

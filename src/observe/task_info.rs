@@ -4,18 +4,11 @@ use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use crate::error::CancelReason;
+use crate::error::{CancelReason, FailedTask};
 use crate::sync::Arc;
 
-/// The identity of a task, unique within its pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(pub(crate) u64);
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+// Defined beside the errors, which name the task that they came from.
+pub(crate) use crate::error::TaskId;
 
 /// The outcome of a task. Every accepted task has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +63,12 @@ impl<'a> TaskInfo<'a> {
     #[must_use]
     pub fn label(&self) -> Option<&'a str> {
         self.label.map(|label| &**label)
+    }
+
+    /// Returns the task for an error to hold.
+    #[cold]
+    pub(crate) fn to_failed(self) -> FailedTask {
+        FailedTask::new(Some(self.id), self.label.cloned(), self.location)
     }
 }
 

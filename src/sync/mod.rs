@@ -26,6 +26,8 @@ pub(crate) use self::native::*;
 pub(crate) use std::sync::OnceLock as StaticOnceLock;
 pub(crate) use std::sync::atomic::Ordering;
 pub(crate) use std::sync::{Arc, Weak};
+#[cfg(debug_assertions)]
+pub(crate) use std::thread::panicking;
 
 #[cfg(all(any(workcrew_loom, workcrew_shuttle), not(workcrew_model)))]
 compile_error!("model checkers need the model implementation of the queue: set `--cfg workcrew_model` as well");

@@ -126,7 +126,7 @@ impl Executor {
             failpoint::hit(Failpoint::Starting);
             f()
         };
-        let result = unwind::catch(body).map_err(|payload| TaskPanic::new(payload, task.info.location));
+        let result = unwind::catch(body).map_err(|payload| TaskPanic::new(payload, task.info.to_failed()));
         let outcome = result.as_ref().map_or(TaskOutcome::Panicked, outcome_of);
         counters.end(started, outcome);
         if let Err(panic) = &result
@@ -149,7 +149,7 @@ impl Executor {
     ) -> (Started, Result<R, TaskPanic>) {
         let started = counters.start(&task.info, task.queued_at);
         self.observe(|observer| observer.task_started(&task.info));
-        (started, unwind::catch(f).map_err(|payload| TaskPanic::new(payload, task.info.location)))
+        (started, unwind::catch(f).map_err(|payload| TaskPanic::new(payload, task.info.to_failed())))
     }
 
     /// Counts the end of an attempt, and the end of the task if there is an `outcome`. Without an

@@ -2,9 +2,10 @@
 
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::common::{self, BlockedWorkers, Gate, LIMIT, on_grid, pool};
-use workcrew::{GroupPolicy, TaskError, TaskGroup};
+use crate::common::{self, BlockedWorkers, Gate, LIMIT, on_grid, pool, with_watchdog};
+use workcrew::{CancelReason, GroupPolicy, TaskError, TaskGroup, TimedOut};
 
 #[test]
 fn completions_come_as_tasks_end() {
@@ -103,7 +104,9 @@ fn completions_that_would_deadlock_panic() {
         group.spawn(move || {
             let mut group = take.recv().unwrap();
             let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| group.completions().count()));
-            told.send(panicked.is_err()).unwrap();
+            // A wait with a time limit returns at once.
+            let timed = group.completions().next_timeout(Duration::MAX);
+            told.send(panicked.is_err() && matches!(timed, Err(TimedOut))).unwrap();
             Ok(())
         });
         give.send(group).unwrap();
@@ -152,4 +155,103 @@ fn completions_that_have_come_to_an_end_stay_there() {
     spawner.spawn(|| ());
     assert!(completions.next().is_none());
     assert_eq!(group.completions().count(), 1);
+}
+
+/// Fault 347.
+#[test]
+fn the_next_completion_is_waited_for_at_most_for_the_time_given() {
+    with_watchdog(|| {
+        on_grid(|pool| {
+            let mut group = pool.group().limit(1).capacity(4);
+            let gate = Gate::new();
+            let inside = gate.clone();
+            group.spawn(move || {
+                inside.pass();
+                Ok::<_, ()>("first")
+            });
+            group.spawn(|| Ok("second"));
+            gate.wait_started(1);
+            let mut completions = group.completions();
+            for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(20)] {
+                let since = Instant::now();
+                assert!(matches!(completions.next_timeout(timeout), Err(TimedOut)));
+                assert!(since.elapsed() >= timeout);
+            }
+            gate.open();
+            assert!(matches!(completions.next_timeout(LIMIT), Ok(Some((0, Ok("first"))))));
+            assert!(matches!(completions.next_timeout(Duration::MAX), Ok(Some((1, Ok("second"))))));
+            for timeout in [Duration::ZERO, Duration::MAX] {
+                assert!(matches!(completions.next_timeout(timeout), Ok(None)));
+            }
+            // What has ended is there without waiting.
+            group.spawn(|| Ok("third"));
+            pool.wait_idle();
+            let mut completions = group.completions();
+            assert!(matches!(completions.next_timeout(Duration::ZERO), Ok(Some((2, Ok("third"))))));
+            assert!(matches!(completions.next_timeout(Duration::ZERO), Ok(None)));
+        });
+    });
+}
+
+/// Fault 347.
+#[test]
+fn on_a_worker_the_next_completion_is_helped_along_only_if_the_wait_may_last_forever() {
+    with_watchdog(|| {
+        let pool = pool(1, 4);
+        let inner = pool.clone();
+        let outer = pool.spawn(move || {
+            let mut group = inner.group();
+            group.spawn(|| Ok::<_, ()>(7));
+            let mut completions = group.completions();
+            let timed = completions.next_timeout(Duration::from_millis(10)).is_err();
+            timed && matches!(completions.next_timeout(Duration::MAX), Ok(Some((0, Ok(7)))))
+        });
+        assert!(outer.unwrap().join().unwrap());
+    });
+}
+
+/// Fault 347.
+#[test]
+fn the_deadline_of_the_group_ends_a_wait_for_the_next_completion() {
+    with_watchdog(|| {
+        let pool = pool(1, 4);
+        let wedge = BlockedWorkers::new(&pool);
+        let mut group = pool.group::<()>().deadline(Instant::now() + Duration::from_millis(10));
+        group.spawn(|| ());
+        let mut completions = group.completions();
+        let expired = completions.next_timeout(Duration::MAX);
+        assert!(matches!(expired, Ok(Some((0, Err(TaskError::Cancelled(CancelReason::Expired)))))));
+        assert!(matches!(completions.next_timeout(Duration::ZERO), Ok(None)));
+        wedge.open();
+    });
+}
+
+/// Fault 347.
+#[test]
+fn a_look_for_the_next_completion_does_not_wait_for_closures_that_are_being_dropped() {
+    /// Its drop passes a gate.
+    struct Slow(Gate);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.pass();
+        }
+    }
+    with_watchdog(|| {
+        let pool = pool(1, 4);
+        let wedge = BlockedWorkers::new(&pool);
+        let mut group = pool.group::<()>();
+        let (gate, spawner) = (Gate::new(), group.spawner());
+        let slow = Slow(gate.clone());
+        group.spawn(move || drop(slow));
+        let closer = thread::spawn(move || spawner.cancel());
+        gate.wait_started(1);
+        let mut completions = group.completions();
+        for timeout in [Duration::ZERO, Duration::from_millis(10)] {
+            assert!(completions.next_timeout(timeout).is_err());
+        }
+        gate.open();
+        assert!(matches!(completions.next_timeout(LIMIT), Ok(Some((0, Err(_))))));
+        closer.join().unwrap();
+        wedge.open();
+    });
 }

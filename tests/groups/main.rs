@@ -3,11 +3,15 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod any;
 mod cancel;
 mod completions;
+mod dropped;
+mod failed_task;
 mod fairness;
 mod limit;
 mod outcome;
+mod partial;
 mod spawn;
 mod unwaited;
 mod wait;

@@ -174,33 +174,6 @@ fn wait_any_on_a_worker_stops_at_the_first_success() {
 }
 
 #[test]
-fn wait_any_gives_the_error_that_came_before_every_value_when_the_first_error_counts() {
-    with_watchdog(|| {
-        for (policy, expected) in [(GroupPolicy::FailFast, Err("early")), (GroupPolicy::FirstSuccess, Ok(1))] {
-            let pool = pool(2, 4);
-            let group = pool.group().policy(policy);
-            let (gate, token) = (Gate::new(), group.token().clone());
-            let running = gate.clone();
-            group.spawn(move || {
-                running.pass();
-                Ok(1)
-            });
-            gate.wait_started(1);
-            group.spawn(|| Err("early"));
-            while group.progress().done == 0 {
-                thread::yield_now();
-            }
-            assert_eq!(token.is_cancelled(), policy == GroupPolicy::FailFast);
-            gate.open();
-            while group.progress().done < 2 {
-                thread::yield_now();
-            }
-            assert_eq!(group.wait_any().map_err(|error| error.into_failed().unwrap()), expected);
-        }
-    });
-}
-
-#[test]
 fn wait_any_on_a_worker_ends_when_another_worker_has_the_first_value() {
     with_watchdog(|| {
         let pool = pool(2, 4);

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use workcrew::{CancelReason, GroupError, GroupPolicy, Progress, TaskError, TaskGroup, WorkerPool};
+use workcrew::{CancelReason, GroupError, GroupPolicy, Progress, TaskError, TaskFailure, TaskGroup, WorkerPool};
 
 use crate::gates::{Gate, Order, Started, agree};
 
@@ -100,8 +100,6 @@ struct Machine {
     /// The task that failed or panicked first, and the one that succeeded first.
     first_failure: Option<usize>,
     first_success: Option<usize>,
-    /// Whether a task failed or panicked before the first one succeeded.
-    failure_came_first: bool,
 }
 
 /// Applies the steps to a group and to the model. `waits` selects how it waits at the end.
@@ -128,7 +126,6 @@ pub fn run(settings: Settings, steps: &[Step], waits: u8) -> Result<(), String> 
         pool_closed: false,
         first_failure: None,
         first_success: None,
-        failure_came_first: false,
     };
     for (number, step) in steps.iter().enumerate() {
         let done = machine.step(*step).and_then(|()| machine.settle());
@@ -201,7 +198,6 @@ impl Machine {
             self.first_success.get_or_insert(task);
         } else {
             self.first_failure.get_or_insert(task);
-            self.failure_came_first |= self.first_success.is_none();
         }
         let decides = match self.settings.policy {
             GroupPolicy::FailFast => end != End::Succeeded,
@@ -240,13 +236,12 @@ impl Machine {
     }
 
     fn wait(self, waits: u8) -> Result<(), String> {
-        let Self { group, ends, pool, settings, first_failure, first_success, failure_came_first, .. } = self;
-        let first_value = first_success.filter(|_| settings.policy != GroupPolicy::FailFast || !failure_came_first);
+        let Self { group, ends, pool, settings, first_failure, first_success, .. } = self;
         let ends: Vec<End> = ends.into_iter().flatten().collect();
         match waits % 4 {
             0 => check_all(&ends, &group.wait_all())?,
-            1 => check_wait(&ends, settings.policy, first_failure, first_success, &group.wait())?,
-            2 => match (group.wait_any(), first_value) {
+            1 => check_wait(&ends, settings.policy, first_failure, first_success, &group.wait_with_task())?,
+            2 => match (group.wait_any(), first_success) {
                 (Ok(value), Some(first)) if value == first => {}
                 (Err(_), None) => {}
                 (answer, first) => return Err(format!("wait_any: the model says {first:?}, the group {answer:?}")),
@@ -280,7 +275,8 @@ impl Machine {
 fn check_all(ends: &[End], outcomes: &[Result<usize, TaskError<usize>>]) -> Result<(), String> {
     for (index, (end, outcome)) in ends.iter().zip(outcomes).enumerate() {
         let agrees = match (end, outcome) {
-            (End::Succeeded, Ok(value)) | (End::Failed, Err(TaskError::Failed(value))) => *value == index,
+            (End::Succeeded, Ok(value)) => *value == index,
+            (End::Failed, Err(TaskError::Failed(value))) => *value == index,
             (End::Panicked, Err(TaskError::Panicked(_))) => true,
             (End::Cancelled(reason), Err(TaskError::Cancelled(found))) => reason == found,
             _ => false,
@@ -292,19 +288,25 @@ fn check_all(ends: &[End], outcomes: &[Result<usize, TaskError<usize>>]) -> Resu
     if ends.len() == outcomes.len() { Ok(()) } else { Err(format!("{} outcomes", outcomes.len())) }
 }
 
-/// Checks for all values, or for the first failure.
+/// Checks for all values, or the first failure.
 fn check_wait(
     ends: &[End],
     policy: GroupPolicy,
     first_failure: Option<usize>,
     first_success: Option<usize>,
-    answer: &Result<Vec<usize>, GroupError<usize>>,
+    answer: &Result<Vec<usize>, GroupError<TaskFailure<usize>>>,
 ) -> Result<(), String> {
     let values: Vec<usize> = (0..ends.len()).filter(|task| ends[*task] == End::Succeeded).collect();
     let is_success = values.len() == ends.len() || (policy == GroupPolicy::FirstSuccess && first_success.is_some());
     let agrees = match answer {
         Ok(found) => is_success && *found == values,
-        Err(GroupError::Failed(task)) => !is_success && first_failure == Some(*task) && ends[*task] == End::Failed,
+        Err(GroupError::Failed(failure)) => {
+            let task = failure.error;
+            !is_success
+                && first_failure == Some(task)
+                && ends[task] == End::Failed
+                && failure.task().index() == Some(task)
+        }
         Err(GroupError::Panicked(_)) => !is_success && first_failure.is_some_and(|task| ends[task] == End::Panicked),
         Err(GroupError::Cancelled(reason)) => {
             !is_success && first_failure.is_none() && ends.contains(&End::Cancelled(*reason))

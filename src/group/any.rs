@@ -1,0 +1,79 @@
+//! The waits that end at the first success.
+
+use super::result::TaskResult;
+use super::state::{State, WouldDeadlock};
+use super::task_group::TaskGroup;
+use crate::error::{GroupError, NoSuccess};
+
+/// # The first success
+impl<R: TaskResult> TaskGroup<R> {
+    /// Blocks until a task succeeds, and returns its value. The other tasks are cancelled at that
+    /// moment. Errors cancel nothing, under every [policy](Self::policy).
+    ///
+    /// Does not wait for tasks that are still running, except for a task that this worker started
+    /// while it helped.
+    ///
+    /// A group of the default policy, [`FailFast`](crate::GroupPolicy::FailFast), is cancelled by an
+    /// error that comes **before** this call. Its running tasks may still succeed, and then this
+    /// returns the first value. But tasks that had not started by then never do. To rule that out,
+    /// set [`FirstSuccess`](crate::GroupPolicy::FirstSuccess) before the first task.
+    ///
+    /// # Errors
+    ///
+    /// If no task succeeds, the first failure or panic, or else the cancellation.
+    /// [`wait_any_or_errors`](Self::wait_any_or_errors) returns them all.
+    /// [`GroupError::WouldDeadlock`] in the cases of [`wait`](Self::wait), and for a group without
+    /// tasks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use workcrew::{GroupPolicy, WorkerPool};
+    ///
+    /// let pool = WorkerPool::builder().workers(2).build()?;
+    /// let mirrors = pool.group().policy(GroupPolicy::FirstSuccess);
+    /// mirrors.spawn(|| Err("unreachable"));
+    /// mirrors.spawn(|| Ok("the page"));
+    /// assert_eq!(mirrors.wait_any().unwrap(), "the page");
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn wait_any(mut self) -> Result<R::Value, GroupError<R::Error>> {
+        let error = |state: &mut State<R>| {
+            // Without tasks there is no success to wait for.
+            state.take_error().unwrap_or(GroupError::WouldDeadlock)
+        };
+        self.waits().wait_first(error).unwrap_or(Err(GroupError::WouldDeadlock))
+    }
+
+    /// Waits as [`wait_any`](Self::wait_any) does, and returns every error if no task succeeds.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuccess`] with the errors of all tasks in spawn order, each with its task.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use workcrew::{GroupPolicy, WorkerPool};
+    ///
+    /// let pool = WorkerPool::builder().workers(2).build()?;
+    /// let mirrors = pool.group::<Result<(), _>>().policy(GroupPolicy::FirstSuccess);
+    /// mirrors.spawn_all(["unreachable", "not found"].map(|error| move || Err(error)));
+    /// let none = mirrors.wait_any_or_errors().unwrap_err();
+    /// assert_eq!(none.errors().len(), 2);
+    /// assert!(none.to_string().ends_with(": not found"));
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn wait_any_or_errors(mut self) -> Result<R::Value, NoSuccess<R::Error>> {
+        let errors = |state: &mut State<R>| {
+            let errors: Vec<_> = state.take_outcomes().into_iter().filter_map(Result::err).collect();
+            // Without tasks there is no success to wait for.
+            let no_tasks = errors.is_empty() && state.cut_short.is_none();
+            if no_tasks { NoSuccess::would_deadlock(errors) } else { NoSuccess::new(errors) }
+        };
+        match self.waits().wait_first(errors) {
+            Ok(first) => first,
+            Err(WouldDeadlock) => Err(NoSuccess::would_deadlock(Vec::new())),
+        }
+    }
+}

@@ -316,6 +316,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     #[allow(clippy::type_complexity, reason = "the outer result is about the time, the inner one is that of `wait`")]
+    #[cfg_attr(workcrew_model, allow(clippy::result_large_err, reason = "a model's types are larger"))]
     pub fn wait_timeout(mut self, timeout: Duration) -> Result<Result<Vec<R::Value>, GroupError<R::Error>>, Self> {
         match self.waits().wait_values(Deadline::after(timeout), Kind::Certain) {
             Ok(Some(values)) => Ok(values),

@@ -57,7 +57,9 @@ impl<T, E> Outcomes<T, E> {
 
     /// Records the outcome of a task that has ended.
     pub(super) fn record(&mut self, index: usize, outcome: Result<T, TaskError<E>>) {
-        self.deciding_task = self.deciding_task.filter(|deciding| *deciding != index);
+        if self.deciding_task == Some(index) {
+            self.deciding_task = None;
+        }
         match outcome {
             Ok(value) => {
                 self.note_success(index);

@@ -176,18 +176,37 @@ impl<R: TaskResult> GroupInner<R> {
         if outcome.is_err() {
             return self.complete_failed(counters, index, outcome);
         }
-        let decides = self.settings.policy == GroupPolicy::FirstSuccess;
         let mut state = self.state.lock();
-        if (decides || state.wants_first) && state.closed.is_none() {
-            state = self.close_on_outcome(counters, index, &outcome, state);
-        }
-        if state.abandoned {
-            state = self.drop_outcome(outcome, state);
+        if (self.settings.policy == GroupPolicy::FirstSuccess) | state.wants_first | state.abandoned {
+            state = self.record_decisive(counters, index, outcome, state);
         } else {
             state.outcomes.record(index, outcome);
         }
         state.running.remove(&index);
         self.count_done(&mut state, 1);
+        state
+    }
+
+    /// Records an outcome that may close the group, and that may be dropped instead of being kept.
+    #[cold]
+    fn record_decisive<'a>(
+        &'a self,
+        counters: &WorkerCounters,
+        index: usize,
+        outcome: Recorded<R>,
+        mut state: MutexGuard<'a, State<R>>,
+    ) -> MutexGuard<'a, State<R>> {
+        let decides = match outcome {
+            Ok(_) => self.settings.policy == GroupPolicy::FirstSuccess || state.wants_first,
+            Err(_) => self.settings.policy == GroupPolicy::FailFast && !state.wants_first,
+        };
+        if decides && state.closed.is_none() {
+            state = self.close_on_outcome(counters, index, &outcome, state);
+        }
+        if state.abandoned {
+            return self.drop_outcome(outcome, state);
+        }
+        state.outcomes.record(index, outcome);
         state
     }
 
@@ -214,15 +233,7 @@ impl<R: TaskResult> GroupInner<R> {
         };
         let mut state = self.state.lock();
         if let Some(outcome) = outcome {
-            let decides = self.settings.policy == GroupPolicy::FailFast && !state.wants_first;
-            if decides && state.closed.is_none() {
-                state = self.close_on_outcome(counters, index, &outcome, state);
-            }
-            if state.abandoned {
-                state = self.drop_outcome(outcome, state);
-            } else {
-                state.outcomes.record(index, outcome);
-            }
+            state = self.record_decisive(counters, index, outcome, state);
         }
         state.running.remove(&index);
         self.count_done(&mut state, 1);

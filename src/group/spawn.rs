@@ -191,13 +191,23 @@ impl<R: TaskResult> GroupInner<R> {
     /// Notifies the threads that can run a task that was just added.
     #[inline]
     fn notify_workers(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
-        let helpers = state.helpers > 0;
         let needed = self.count_ticket_if_needed(&mut state);
-        let poller = state.take_helping_poller();
-        drop(state);
+        if state.helpers > 0 || state.poller.is_some() {
+            self.notify_helpers(state);
+        } else {
+            drop(state);
+        }
         if needed {
             self.send_first_ticket();
         }
+    }
+
+    /// Notifies the waiters that can run a task that was just added.
+    #[cold]
+    fn notify_helpers(&self, mut state: MutexGuard<'_, State<R>>) {
+        let helpers = state.helpers > 0;
+        let poller = state.take_helping_poller();
+        drop(state);
         if helpers {
             self.changed.notify_all();
         }

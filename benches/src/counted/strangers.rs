@@ -16,8 +16,8 @@ use super::wedge::BlockedWorkers;
 use super::{Counted, job};
 use crate::probe::Probe;
 
-/// Below a search through 4,000 others, the mean of the two numbers of operations, at one instruction each.
-const BOUND: f64 = 3_000.0;
+/// A search passes 4,000 others on average, and takes several instructions for each.
+const BOUND: f64 = 4_000.0;
 
 pub(super) const PROBES: [Probe; 6] = [
     ("end_token", token),

@@ -36,9 +36,9 @@
 //!
 //! # Groups, and the first error
 //!
-//! With a [`TaskGroup`]. The first error or panic cancels the rest. [`wait`](TaskGroup::wait)
-//! returns when every started task has ended, with the first error, or with the values in the order
-//! of spawning.
+//! A [`TaskGroup`] holds many tasks. The first error or panic cancels the rest.
+//! [`wait`](TaskGroup::wait) returns when every started task has ended. It returns the first error,
+//! or the values in the order of spawning.
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -53,8 +53,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The error holds the error of the task. [`GroupError`] says how to get it by value, as a source, or
-//! through `anyhow`.
+//! The error of the group holds the error of the task. [`GroupError`] says how to get it by value,
+//! as a source, or through `anyhow`.
 //!
 //! A group has a [`limit`](TaskGroup::limit) of running tasks, a [`capacity`](TaskGroup::capacity)
 //! for waiting tasks, a [`policy`](TaskGroup::policy) (first error, collect all, first success), a
@@ -64,10 +64,11 @@
 //! - [`wait_timeout`](TaskGroup::wait_timeout), which returns the group if it is not done in time;
 //! - [`wait_with_task`](TaskGroup::wait_with_task), whose error says which task failed: "task 1 of
 //!   group \`mail\`, spawned at src/main.rs:10:5: no such user";
-//! - [`wait_partial`](TaskGroup::wait_partial): the values that there are, at a deadline for one;
-//! - [`wait_all`](TaskGroup::wait_all): the outcome of each task;
-//! - [`wait_any`](TaskGroup::wait_any): the first success;
-//! - [`completions`](TaskGroup::completions): outcomes in the order in which tasks end.
+//! - [`wait_partial`](TaskGroup::wait_partial), which returns the values so far together with the
+//!   error, for example at a deadline;
+//! - [`wait_all`](TaskGroup::wait_all), which returns the outcome of each task;
+//! - [`wait_any`](TaskGroup::wait_any), which returns the first success;
+//! - [`completions`](TaskGroup::completions), which yields outcomes in the order in which tasks end.
 //!
 //! Tasks add siblings through a [`Spawner`], which also shows the progress while a thread waits.
 //!
@@ -90,7 +91,7 @@
 //!   order.
 //! - **Tasks of a group** start in the order of spawning. A group stores its tasks itself and sends
 //!   tickets to the workers.
-//! - **Due timers**, and retries, start in the order in which they are due.
+//! - **Timers and retries** start in the order in which they are due.
 //!
 //! A worker alternates between queued jobs and everything that does not wait in the queue: tickets
 //! of groups, and due timers. While there are both, it starts one job, then one due timer or at
@@ -106,7 +107,8 @@
 //!
 //! # Scopes: tasks that borrow
 //!
-//! In a [`scope`](WorkerPool::scope), which ends only after its tasks:
+//! The tasks of a [`scope`](WorkerPool::scope) may borrow from the caller's stack, because the scope
+//! ends only after its tasks:
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -127,8 +129,8 @@
 //!
 //! # A full queue
 //!
-//! The plain forms follow the pool's [`Overflow`] policy. The `try_` forms never block and give the
-//! closure back. The `_for` forms block at most for the given time. Every refusal [returns the
+//! When the queue is full, the plain forms follow the pool's [`Overflow`] policy. The `try_` forms
+//! never block. The `_for` forms block at most for the given time. Every refusal [returns the
 //! closure](SubmitError), neither run nor dropped.
 //!
 //! | policy | the new job | the caller | right when |
@@ -138,31 +140,32 @@
 //! | [`DiscardOldest`](Overflow::DiscardOldest) | takes the place of the oldest queued one | goes on | only the newest data matters |
 //! | [`DiscardNewest`](Overflow::DiscardNewest) | is dropped | goes on | losing work is better than waiting |
 //!
-//! A discarded task is cancelled: its handle returns that, and the metrics count it.
+//! A discarded task is cancelled: its handle returns [`JoinError::Cancelled`], and the metrics count
+//! it.
 //!
 //! # Locks and submissions
 //!
-//! Not a lock that tasks take, in a form that may wait or run the task in place. The tasks that
-//! would make room may wait for that lock, and a task that runs in place takes it on your own
-//! thread. Every bounded queue has this hazard.
+//! Do not hold a lock that tasks take while you submit in a form that may wait or run the task in
+//! place. The tasks that would make room may wait for that lock. A task that runs in place takes it
+//! on your own thread, which already holds it. Every bounded queue has this hazard.
 //!
 //! - The plain forms may wait for room, or run the task in place. These are `execute`, `spawn`,
 //!   `spawn_all`, `map`, `publish` and the like, on the pool and on everything that is built on it.
-//!   On a worker of the pool they run it in place.
+//!   Under [`Overflow::CallerRuns`], and on a worker of the pool, they run it in place.
 //! - The `_for` forms may wait for the given time. They never run a task in place.
 //! - The `try_` forms never wait and never run a task in place. Neither do timers.
 //!
-//! So release the lock first, or use a `try_` form and submit later what it gives back. The example
+//! So release the lock first, or use a `try_` form and submit what it returns later. The example
 //! `lock_held` shows both.
 //!
 //! # Tasks that submit and wait
 //!
-//! Yes, up to 64 tasks deep, even with a single worker. A worker that waits runs only what it waits
-//! for, so it never picks up a job that wants a lock it holds. A worker that finds its own queue
-//! full runs the job at once. A wait that can never end, such as that of a task that joins itself,
-//! is an [error](JoinError::WouldDeadlock).
+//! Tasks may submit tasks and wait for them, up to 64 deep on one stack, even with a single worker.
+//! A worker that waits runs only what it waits for, so it never picks up a job that needs a lock it
+//! holds. A worker that finds its own queue full runs the job at once. A wait that can never end,
+//! such as that of a task that joins itself, is an [error](JoinError::WouldDeadlock).
 //!
-//! A `WorkerPool` is a handle, and such a task owns a clone of it:
+//! A `WorkerPool` is a handle. A task that submits tasks owns a clone of it:
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(1).build()?;
@@ -175,11 +178,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The drop of the last handle ends the pool. See [`WorkerPool`] for tasks that own the last one.
+//! The drop of the last handle ends the pool. [`WorkerPool`](WorkerPool#when-it-ends) says what
+//! happens if a task owns the last one.
 //!
 //! # Cancellation
 //!
-//! Cooperatively: the task checks a [`CancellationToken`], that of its group or any other.
+//! Cancellation is cooperative: a task checks a [`CancellationToken`], that of its group or any
+//! other.
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -201,7 +206,8 @@
 //!
 //! # Time limits of tasks
 //!
-//! A task gets one by a [`TaskBuilder`], which gives the closure a token that expires:
+//! [`task`](WorkerPool::task) returns a [`TaskBuilder`], which sets the time limit of a task. When
+//! the time is over, the token that the closure gets expires:
 //!
 //! ```
 //! use std::time::Duration;
@@ -218,17 +224,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The limit is that of the run. The [builder](TaskBuilder#time-limits) says how it differs from the
-//! limits of a submission and of a wait.
+//! The time counts from the start of the task. [`TaskBuilder`](TaskBuilder#time-limits) says how
+//! this limit differs from those of a submission and of a wait.
 //!
 //! # Timers and retries
 //!
 //! [`execute_after`](WorkerPool::execute_after) and [`execute_at`](WorkerPool::execute_at) run a
-//! closure once, [`execute_every`](WorkerPool::execute_every) repeatedly, until the closure ends the
-//! timer. [`spawn_after`](WorkerPool::spawn_after) returns a handle.
-//! [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries a task that fails, by a
-//! [`RetryPolicy`](retry::RetryPolicy): one task and one handle over all attempts. Delays occupy no
-//! worker.
+//! closure once, later. [`spawn_after`](WorkerPool::spawn_after) does the same for a task with a
+//! handle. [`execute_every`](WorkerPool::execute_every) runs a closure repeatedly, until the timer
+//! is cancelled or the closure ends it.
+//!
+//! [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries a task that fails, as a
+//! [`RetryPolicy`](retry::RetryPolicy) says. All attempts are one task with one handle. Groups and
+//! scopes [retry their tasks](TaskGroup::spawn_with_retry), too. Delays occupy no worker.
 //!
 #![cfg_attr(feature = "retry", doc = "```")]
 #![cfg_attr(not(feature = "retry"), doc = "```ignore")]
@@ -249,7 +257,7 @@
 //!
 //! # Events
 //!
-//! With an [`EventBus`](events::EventBus). Handlers subscribe to a type of events and run on the
+//! Handlers subscribe to a type of events on an [`EventBus`](events::EventBus), and run on the
 //! workers. Each subscription has its own mailbox and an optional retry policy. A failing handler
 //! does not affect the others.
 //!
@@ -269,7 +277,7 @@
 //!
 //! # Async code
 //!
-//! Each wait has a form that blocks no thread, and works with any runtime.
+//! Each wait has a form that blocks no thread and works with any runtime.
 //!
 //! | | on a thread | from async code |
 //! |---|---|---|
@@ -299,27 +307,30 @@
 //! ```
 //!
 //! **The drop of a pool may block.** The drop of the last handle drains the pool and waits for
-//! the workers. On a thread of a runtime that stops every other task there. The crate cannot find
-//! out that it is on such a thread: a runtime says so only to crates that depend on it, and not
-//! whether that thread may block. So choose one of these:
+//! the workers. On a thread of an async runtime, this stops every other future on that thread. The
+//! crate cannot detect such a thread, because only crates that depend on a runtime can ask it. So
+//! choose one of these:
 //!
 //! - await [`shutdown_async`](WorkerPool::shutdown_async) before the drop, which then never waits;
 //! - build the pool with [`OnDrop::Detach`]: the drop returns, and the workers run what is queued;
 //! - drop the pool where blocking is allowed, such as at the end of `main`.
 //!
-//! No drop of a handle, a group, a subscription, a receipt or any of these futures waits for a task.
-//! That of a driver, or of a gRPC or NATS client, may wait, unless the pool has ended.
+//! Dropping a join handle, a group, a subscription, a receipt or any of these futures never waits
+//! for a task. Dropping a driver, or a gRPC or NATS client, may wait, unless the pool has ended.
 //!
 //! **Dropping a future** never loses a result that another owner can still get. A dropped handle
-//! detaches its task, a dropped group cancels its tasks, a dropped submission is withdrawn. All
-//! other futures only stop waiting. A future that was polled once and is never polled again keeps
-//! no wake-up, no room in a mailbox and no drain from anything else. (For room in the queue, see
-//! [`spawn_async`](WorkerPool::spawn_async).)
+//! detaches its task. A dropped group cancels its tasks. A dropped submission is withdrawn; an event
+//! is then refused only for the mailboxes that are still full. All other futures only stop waiting.
 //!
-//! **Inside a task** a future may be polled too, for example by a `block_on`. On a worker of the
-//! pool, the poll runs what the future waits for, as the form for threads does. A task that awaits
-//! itself, its own group, the event it handles or the idleness of its own pool is refused, as there.
-//! A longer circle of waits is not refused, because a future may wait for several things.
+//! A future that is never polled again holds up nothing else: it withholds no wake-up and no room in
+//! a mailbox from other waiters, and it does not delay the drain of the pool. Room in the queue is
+//! the exception; see [`spawn_async`](WorkerPool::spawn_async).
+//!
+//! **Inside a task**, a future may be polled too, for example by a `block_on`. On a worker of the
+//! pool, the poll runs what the future waits for, as the blocking form does. It is refused, like the
+//! blocking form, if a task awaits itself, its own group, the event that it handles, or its own pool
+//! to be idle. A longer circle of waits is not refused, because a future may wait for several
+//! things.
 //!
 //! In the other direction, the feature `driver` drives futures for synchronous code
 //! (`driver::Driver`). The feature `grpc` makes calls to gRPC servers that occupy no worker
@@ -334,20 +345,20 @@
 //!
 //! # Shutdown
 //!
-//! Drop the last handle, or call [`shutdown`](WorkerPool::shutdown). Either refuses new tasks, runs what
-//! is queued and joins the workers. [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so
-//! within a time and [reports](ShutdownReport) what was left.
+//! Drop the last handle, or call [`shutdown`](WorkerPool::shutdown). Either refuses new tasks, runs
+//! what is queued and joins the workers. [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so
+//! within a time limit, and [reports](ShutdownReport) what was left.
 //! [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued. [`close`](WorkerPool::close)
-//! only refuses new tasks.
+//! refuses new tasks, and does not wait. Each of them cancels tasks that wait for a delay.
 //!
 //! A task that a report counts as still running is left behind for good. Neither the drop of the
 //! pool nor another `shutdown` waits for it, so it cannot keep the process alive.
 //!
 //! # Panics
 //!
-//! The worker continues. The waiter gets the [`TaskPanic`] with its payload as an error. The panic
-//! is also counted, and passed to [`on_panic`](WorkerPoolBuilder::on_panic) at once. This includes
-//! panics in destructors.
+//! A panic of a task ends no worker. The waiter gets the [`TaskPanic`], with its payload, as an
+//! error. The panic is also counted, and passed to [`on_panic`](WorkerPoolBuilder::on_panic) at
+//! once. This includes panics in destructors.
 //!
 //! The process ends only where the standard library aborts. That is at a panic while panicking, in
 //! a panic hook or in a destructor of a thread local, and with `panic = "abort"`. Code that leaves
@@ -362,9 +373,11 @@
 //!
 //! # Limits
 //!
-//! 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at once) and 1,048,576
-//! pending timers. A pool takes one thread for each worker, one more from its first timer on, and
-//! one more while futures are driven for it. An idle pool uses no CPU time.
+//! A pool has at most 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at
+//! once) and 1,048,576 pending timers. It takes one thread for each worker, one more from its first
+//! timer on, and one more while futures are driven for it. The process has one more thread while a
+//! future waits for a [token](CancellationToken::cancelled) with a deadline. An idle pool uses no
+//! CPU time.
 //!
 //! # Features
 //!
@@ -376,9 +389,9 @@
 //!
 //! # When not to use it
 //!
-//! For data-parallel iterators use rayon, for many connections at once an async runtime. A pool of
-//! threads cannot kill a task. Its queue is lost when the process ends; that of the feature `nats`
-//! is not.
+//! Use rayon for data-parallel iterators, and an async runtime for many connections at once. A pool
+//! of threads cannot kill a task: run a task that must be killed in a process of its own. The queue
+//! of a pool is lost when the process ends; a queue of the feature `nats` is not.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings))))]

@@ -18,7 +18,7 @@ use crate::sync::{Arc, Mutex};
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// An owned permission to join one task of a scope. From
+/// An owned permission to join one task of a scope. Returned by
 /// [`Scope::spawn_value`](crate::Scope::spawn_value).
 ///
 /// The outcome of the task belongs to the handle:
@@ -27,8 +27,8 @@ use crate::unwind;
 /// - Dropping the handle detaches the task. The scope still waits for it. Its value is then dropped,
 ///   and its panic is an error of the scope, like that of a task without a handle.
 ///
-/// A handle cannot leave its scope. A handle that is leaked takes its value or its panic with it;
-/// the task ends before the scope all the same.
+/// A handle cannot leave its scope. If a handle is leaked, its value or its panic is lost, but the
+/// task still ends before the scope.
 ///
 /// # Examples
 ///
@@ -119,8 +119,8 @@ where
     Ok(handle.expect("a task that was added was made"))
 }
 
-/// The closure of a task with a value. Dropped in this order: so a waiter that finds the task
-/// cancelled finds nothing of its closure.
+/// The closure of a task with a value. Its fields are dropped in this order, so nothing is left of
+/// the closure when a waiter finds the task cancelled.
 struct ValueTask<F, T, R: TaskResult> {
     f: F,
     cell: Arc<ValueCell<T>>,
@@ -165,7 +165,8 @@ impl<T> ScopedHandle<'_, T> {
     /// - [`JoinError::Panicked`] with the payload, if the task panicked.
     /// - [`JoinError::Cancelled`], if the task was cancelled before it started.
     /// - [`JoinError::WouldDeadlock`], if the task joins itself, if it waits for the task that joins
-    ///   it, or if joins are nested more than 64 tasks deep. The task is detached.
+    ///   it, or if joins are nested more than 64 tasks deep. The handle is dropped, which detaches
+    ///   the task.
     ///
     /// # Examples
     ///
@@ -208,8 +209,8 @@ impl<T> ScopedHandle<'_, T> {
 
     /// Cancels the task if it has not started. Returns `true` if it cancelled the task.
     ///
-    /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`]. It is
-    /// not an error of the scope. A running task is not affected.
+    /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`]. That
+    /// is not an error of the scope. A running task is not affected.
     #[allow(clippy::must_use_candidate, reason = "the result is often not needed")]
     pub fn cancel(&self) -> bool {
         self.task.cancel()

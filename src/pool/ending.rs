@@ -66,9 +66,9 @@ impl WorkerPool {
     /// Like [`shutdown`](Self::shutdown), but waits at most for `timeout` and reports what was
     /// left.
     ///
-    /// When the limit has passed, tasks that have not started are cancelled, and so are the tokens
-    /// of running groups and scopes. The tokens of other running tasks are not: cancel those that
-    /// you gave them. Tasks that are still running are left behind for good: no drop and no other
+    /// When the limit has passed, tasks that have not started, futures of drivers, and the tokens of
+    /// running groups and scopes are cancelled. The tokens of other running tasks are not: cancel
+    /// those that you gave them. Tasks that are still running are left behind for good: no drop and no other
     /// shutdown waits for them. A second call returns at once, and reports the tasks that are still
     /// running. To give them more time, call [`wait_idle_timeout`](Self::wait_idle_timeout).
     ///
@@ -107,8 +107,8 @@ impl WorkerPool {
         shutdown::shutdown_timeout(self.inner(), timeout)
     }
 
-    /// Refuses new tasks, cancels the tasks that have not started and the tokens of running groups
-    /// and scopes, and returns a report. Does not wait for running tasks.
+    /// Refuses new tasks, cancels tasks that have not started, futures of drivers, and the tokens of
+    /// running groups and scopes, and returns a report. Does not wait for running tasks.
     ///
     /// Tasks that the report counts as running are left behind for good: no drop and no
     /// [`shutdown`](Self::shutdown) waits for them. To wait for them up to a limit, call

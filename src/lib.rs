@@ -68,7 +68,8 @@
 //!   error, for example at a deadline;
 //! - [`wait_all`](TaskGroup::wait_all), which returns the outcome of each task;
 //! - [`wait_any`](TaskGroup::wait_any), which returns the first success;
-//! - [`completions`](TaskGroup::completions), which yields outcomes in the order in which tasks end.
+//! - [`completions`](TaskGroup::completions), which yields outcomes in the order in which tasks
+//!   end.
 //!
 //! Tasks add siblings through a [`Spawner`], which also shows the progress while a thread waits.
 //!
@@ -107,8 +108,8 @@
 //!
 //! # Scopes: tasks that borrow
 //!
-//! The tasks of a [`scope`](WorkerPool::scope) may borrow from the caller's stack, because the scope
-//! ends only after its tasks:
+//! The tasks of a [`scope`](WorkerPool::scope) may borrow from the caller's stack, because the
+//! scope ends only after its tasks:
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -140,8 +141,8 @@
 //! | [`DiscardOldest`](Overflow::DiscardOldest) | takes the place of the oldest queued one | goes on | only the newest data matters |
 //! | [`DiscardNewest`](Overflow::DiscardNewest) | is dropped | goes on | losing work is better than waiting |
 //!
-//! A discarded task is cancelled: its handle returns [`JoinError::Cancelled`], and the metrics count
-//! it.
+//! A discarded task is cancelled: its handle returns [`JoinError::Cancelled`], and the metrics
+//! count it.
 //!
 //! # Locks and submissions
 //!
@@ -319,17 +320,18 @@
 //! for a task. Dropping a driver, or a gRPC or NATS client, may wait, unless the pool has ended.
 //!
 //! **Dropping a future** never loses a result that another owner can still get. A dropped handle
-//! detaches its task. A dropped group cancels its tasks. A dropped submission is withdrawn; an event
-//! is then refused only for the mailboxes that are still full. All other futures only stop waiting.
+//! detaches its task. A dropped group cancels its tasks. A dropped submission is withdrawn; an
+//! event is then refused only for the mailboxes that are still full. All other futures only stop
+//! waiting.
 //!
-//! A future that is never polled again holds up nothing else: it withholds no wake-up and no room in
-//! a mailbox from other waiters, and it does not delay the drain of the pool. Room in the queue is
-//! the exception; see [`spawn_async`](WorkerPool::spawn_async).
+//! A future that is never polled again holds up nothing else: it withholds no wake-up and no room
+//! in a mailbox from other waiters, and it does not delay the drain of the pool. Room in the queue
+//! is the exception; see [`spawn_async`](WorkerPool::spawn_async).
 //!
 //! **Inside a task**, a future may be polled too, for example by a `block_on`. On a worker of the
-//! pool, the poll runs what the future waits for, as the blocking form does. It is refused, like the
-//! blocking form, if a task awaits itself, its own group, the event that it handles, or its own pool
-//! to be idle. A longer circle of waits is not refused, because a future may wait for several
+//! pool, the poll runs what the future waits for, as the blocking form does. It is refused, like
+//! the blocking form, if a task awaits itself, its own group, the event that it handles, or its own
+//! pool to be idle. A longer circle of waits is not refused, because a future may wait for several
 //! things.
 //!
 //! In the other direction, the feature `driver` drives futures for synchronous code

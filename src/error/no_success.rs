@@ -45,8 +45,8 @@ impl<E> NoSuccess<E> {
     }
 
     /// Returns `true` if the wait could not end; see
-    /// [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock). This includes the wait for a
-    /// group without tasks.
+    /// [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock). This includes the wait for
+    /// a group without tasks.
     #[must_use]
     pub fn is_would_deadlock(&self) -> bool {
         self.would_deadlock

@@ -78,8 +78,8 @@ pub enum JoinError {
     Panicked(TaskPanic),
     /// The task was cancelled.
     ///
-    /// A closure was cancelled before it started. A future of a `Driver`, such as a remote call, may
-    /// have been polled, so the remote side may have acted.
+    /// A closure was cancelled before it started. A future of a `Driver`, such as a remote call,
+    /// may have been polled, so the remote side may have acted.
     #[error("task {0}")]
     Cancelled(CancelReason),
     /// The wait could not end: a task joined itself, tasks waited for each other in a circle, or
@@ -103,8 +103,8 @@ pub enum TaskError<E> {
 /// The error of a group, a scope or [`try_map`](crate::WorkerPool::try_map): the first failure or
 /// panic, or the cancellation if it came before any failure.
 ///
-/// The `Display` of a failure is that of the task's error, with its causes if its type shows them. A
-/// panic names its task.
+/// The `Display` of a failure is that of the task's error, with its causes if its type shows them.
+/// A panic names its task.
 ///
 /// # Which task failed?
 ///
@@ -115,8 +115,8 @@ pub enum TaskError<E> {
 /// # How do I get the error of my task?
 ///
 /// The operator `?` converts a `GroupError<E>` into `anyhow::Error` or
-/// `Box<dyn Error + Send + Sync>`, if `E` implements `Debug` and `Display`. The result then holds the
-/// whole `GroupError<E>`. To get at the error of the task:
+/// `Box<dyn Error + Send + Sync>`, if `E` implements `Debug` and `Display`. The result then holds
+/// the whole `GroupError<E>`. To get at the error of the task:
 ///
 /// | you want to | write |
 /// |---|---|

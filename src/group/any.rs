@@ -10,13 +10,14 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Blocks until a task succeeds, and returns its value. The other tasks are cancelled at that
     /// moment. From this call on, errors cancel nothing, under any [policy](Self::policy).
     ///
-    /// This method does not wait for tasks that are still running. The exception is a task that this
-    /// thread itself, a worker of the pool, has started meanwhile.
+    /// This method does not wait for tasks that are still running. The exception is a task that
+    /// this thread itself, a worker of the pool, has started meanwhile.
     ///
     /// A group with the default policy, [`FailFast`](crate::GroupPolicy::FailFast), is cancelled by
     /// an error that comes **before** this call. Its running tasks may still succeed, and then this
     /// method returns the first value. But tasks that had not started before the error never start.
-    /// To prevent that, set [`FirstSuccess`](crate::GroupPolicy::FirstSuccess) before the first task.
+    /// To prevent that, set [`FirstSuccess`](crate::GroupPolicy::FirstSuccess) before the first
+    /// task.
     ///
     /// # Errors
     ///

@@ -85,10 +85,10 @@ impl WorkerPool {
     /// `f` returns a `Result`. For a function that returns plain values use [`map`](Self::map). If
     /// the compiler cannot infer the error type, name it: `Ok::<_, io::Error>(value)`.
     ///
-    /// This method takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all) does: at
-    /// most a queue's capacity ahead of the workers, and none after the first error or a shutdown.
-    /// A source that blocks in `next` cannot be interrupted: this call sees an error or a shutdown
-    /// when `next` has returned.
+    /// This method takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all)
+    /// does: at most a queue's capacity ahead of the workers, and none after the first error or a
+    /// shutdown. A source that blocks in `next` cannot be interrupted: this call sees an error or a
+    /// shutdown when `next` has returned.
     ///
     /// # Errors
     ///

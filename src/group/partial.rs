@@ -31,8 +31,8 @@ impl<R: TaskResult> TaskGroup<R> {
         self.waits().wait_values_with_task()
     }
 
-    /// Blocks until every task is done. Returns the values of the tasks that succeeded, in the order
-    /// of spawning, and how the group ended.
+    /// Blocks until every task is done. Returns the values of the tasks that succeeded, in the
+    /// order of spawning, and how the group ended.
     ///
     /// The first part of the result holds these values even if the group failed, was cancelled, or
     /// reached its deadline. The second part is `Ok`, or the error of [`wait`](Self::wait). The

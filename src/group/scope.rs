@@ -45,9 +45,9 @@ use crate::{
 ///
 /// - `'scope` is the time during which the tasks may run.
 /// - `'env` is the lifetime of the data that they borrow.
-/// - `R` is the type that they return: `()`, or `Result<(), E>` with an `E` that borrows nothing. The
-///   first spawn infers it. *Default in a type: `()`*, so a body that spawns nothing can be written
-///   `|_: &Scope| ..`.
+/// - `R` is the type that they return: `()`, or `Result<(), E>` with an `E` that borrows nothing.
+///   The first spawn infers it. *Default in a type: `()`*, so a body that spawns nothing can be
+///   written `|_: &Scope| ..`.
 ///
 /// A scope whose tasks return `()` may also have tasks with values; see
 /// [`spawn_value`](Self::spawn_value) and [`map`](Self::map).
@@ -106,8 +106,8 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     ///
     /// Blocks while the scope is at [capacity](crate::ScopeBuilder::capacity): by default, while it
     /// holds as many unstarted tasks as the pool's queue can hold. A worker of the pool makes room
-    /// instead, as in [`TaskGroup::spawn`](crate::TaskGroup::spawn). After a cancellation the closure
-    /// is dropped unrun.
+    /// instead, as in [`TaskGroup::spawn`](crate::TaskGroup::spawn). After a cancellation the
+    /// closure is dropped unrun.
     ///
     /// May block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
     /// tasks take.
@@ -153,7 +153,8 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
         reservation: Reservation,
         location: &'static Location<'static>,
     ) {
-        // SAFETY: as in `add`. A body that makes attempts is dropped before its task is done (rule 2).
+        // SAFETY: as in `add`. A body that makes attempts is dropped before its task is done (rule
+        // 2).
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
         let attempts = unsafe { mem::transmute::<Box<dyn Attempts<R> + 'scope>, Box<dyn Attempts<R>>>(attempts) };
         let body = RepeatedBody { attempts, reservation: Box::new(reservation) };

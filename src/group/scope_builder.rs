@@ -40,7 +40,8 @@ pub struct ScopeBuilder<'pool> {
 }
 
 impl WorkerPool {
-    /// Returns a builder for a [`scope`](Self::scope) with a limit, a deadline, a parent or a label.
+    /// Returns a builder for a [`scope`](Self::scope) with a limit, a deadline, a parent or a
+    /// label.
     pub fn scope_builder(&self) -> ScopeBuilder<'_> {
         ScopeBuilder { pool: self, settings: GroupSettings::new(self.inner()), timeout: None }
     }
@@ -65,8 +66,8 @@ impl ScopeBuilder<'_> {
         self
     }
 
-    /// Cancels the scope with [`CancelReason::Expired`](crate::CancelReason::Expired) at `deadline`.
-    /// If it is set several times, the earliest counts.
+    /// Cancels the scope with [`CancelReason::Expired`](crate::CancelReason::Expired) at
+    /// `deadline`. If it is set several times, the earliest counts.
     ///
     /// Tasks that have not started never start. Running tasks can see the cancellation in the
     /// [token](Scope::token). The scope waits for them, because a running task is never killed, and

@@ -1,7 +1,7 @@
 //! Maps a function over items that tasks may borrow.
 //!
-//! The rules for taking items are those of `map`, except that the queue which may be full is that of
-//! the scope's group.
+//! The rules for taking items are those of `map`, except that the queue which may be full is that
+//! of the scope's group.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,10 +20,10 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
     /// The items, `f` and the results may borrow data that outlives the scope.
     ///
     /// This is [`WorkerPool::map`](crate::WorkerPool::map) for borrowed data. It returns a lazy
-    /// iterator, whose `next` takes items on the calling thread and blocks until the first result is
-    /// ready. The iterator reads ahead [by the same rules](crate::Map#how-far-it-reads-ahead), so an
-    /// endless source takes bounded memory. Each item has its own result: a panic of `f` is an `Err`
-    /// in its place, and affects neither the other items nor the scope.
+    /// iterator, whose `next` takes items on the calling thread and blocks until the first result
+    /// is ready. The iterator reads ahead [by the same rules](crate::Map#how-far-it-reads-ahead),
+    /// so an endless source takes bounded memory. Each item has its own result: a panic of `f` is
+    /// an `Err` in its place, and affects neither the other items nor the scope.
     ///
     /// Dropping the iterator cancels those of its tasks that have not started. To stop at the first
     /// error, return the error from the body.

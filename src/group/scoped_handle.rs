@@ -22,10 +22,10 @@ use crate::unwind;
 /// [`Scope::spawn_value`](crate::Scope::spawn_value).
 ///
 /// The outcome of the task belongs to the handle:
-/// - [`join`](Self::join) returns the value, the panic or the cancellation. None of them is an error
-///   of the scope, and a panic cancels no other task.
-/// - Dropping the handle detaches the task. The scope still waits for it. Its value is then dropped,
-///   and its panic is an error of the scope, like that of a task without a handle.
+/// - [`join`](Self::join) returns the value, the panic or the cancellation. None of them is an
+///   error of the scope, and a panic cancels no other task.
+/// - Dropping the handle detaches the task. The scope still waits for it. Its value is then
+///   dropped, and its panic is an error of the scope, like that of a task without a handle.
 ///
 /// A handle cannot leave its scope. If a handle is leaked, its value or its panic is lost, but the
 /// task still ends before the scope.
@@ -164,9 +164,9 @@ impl<T> ScopedHandle<'_, T> {
     ///
     /// - [`JoinError::Panicked`] with the payload, if the task panicked.
     /// - [`JoinError::Cancelled`], if the task was cancelled before it started.
-    /// - [`JoinError::WouldDeadlock`], if the task joins itself, if it waits for the task that joins
-    ///   it, or if joins are nested more than 64 tasks deep. The handle is dropped, which detaches
-    ///   the task.
+    /// - [`JoinError::WouldDeadlock`], if the task joins itself, if it waits for the task that
+    ///   joins it, or if joins are nested more than 64 tasks deep. The handle is dropped, which
+    ///   detaches the task.
     ///
     /// # Examples
     ///
@@ -192,9 +192,9 @@ impl<T> ScopedHandle<'_, T> {
     /// Blocks until the task has ended or `timeout` has passed. Returns `true` if the task has
     /// ended; [`join`](Self::join) then returns at once.
     ///
-    /// A worker of the pool does not help here, because the task could take longer than the timeout.
-    /// With `Duration::MAX`, which means forever, it does help. It then returns `false` at once where
-    /// `join` would return [`JoinError::WouldDeadlock`].
+    /// A worker of the pool does not help here, because the task could take longer than the
+    /// timeout. With `Duration::MAX`, which means forever, it does help. It then returns `false` at
+    /// once where `join` would return [`JoinError::WouldDeadlock`].
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         Arc::clone(&self.task).wait(Deadline::after(timeout)).unwrap_or(false)
@@ -209,8 +209,8 @@ impl<T> ScopedHandle<'_, T> {
 
     /// Cancels the task if it has not started. Returns `true` if it cancelled the task.
     ///
-    /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`]. That
-    /// is not an error of the scope. A running task is not affected.
+    /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`].
+    /// That is not an error of the scope. A running task is not affected.
     #[allow(clippy::must_use_candidate, reason = "the result is often not needed")]
     pub fn cancel(&self) -> bool {
         self.task.cancel()

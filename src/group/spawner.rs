@@ -14,8 +14,8 @@ use crate::sync::Arc;
 /// A handle that adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the
 /// group's own tasks.
 ///
-/// A spawner does not keep the group open: once the group has been waited for, cancelled or dropped,
-/// a closure that is spawned is dropped unrun. The exception is a spawner that
+/// A spawner does not keep the group open: once the group has been waited for, cancelled or
+/// dropped, a closure that is spawned is dropped unrun. The exception is a spawner that
 /// [owns](crate::TaskGroup::into_spawner) its group.
 ///
 /// # Examples
@@ -131,8 +131,8 @@ impl<R: TaskResult> Spawner<R> {
 
     /// Returns how many tasks were spawned and how many are done. May be stale when it returns.
     ///
-    /// Use it to show progress while another thread waits for the group, because a wait consumes the
-    /// group.
+    /// Use it to show progress while another thread waits for the group, because a wait consumes
+    /// the group.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.inner.progress()

@@ -22,8 +22,8 @@ use crate::time::deadline::Deadline;
 ///
 /// By default the first task that fails or panics cancels the group; see [`policy`](Self::policy).
 /// Tasks that have not started by then never start, and their closures are dropped at once. Running
-/// tasks can see the cancellation in the [token](Self::token). [`wait`](Self::wait) returns the first
-/// error when all tasks that ran have ended.
+/// tasks can see the cancellation in the [token](Self::token). [`wait`](Self::wait) returns the
+/// first error when all tasks that ran have ended.
 ///
 /// Dropping a group without waiting cancels it, and does not block. Async code can await a group
 /// instead of waiting for it: see [`WaitForGroup`](crate::WaitForGroup).
@@ -33,9 +33,9 @@ use crate::time::deadline::Deadline;
 ///
 /// # Groups that are dropped by mistake
 ///
-/// The drop of a group without a wait cancels tasks silently. An early return by `?` between `spawn`
-/// and `wait` is such a drop. So debug builds write a line to stderr, with the label and the place
-/// where the group was made, once for each of the first 16 such places.
+/// The drop of a group without a wait cancels tasks silently. An early return by `?` between
+/// `spawn` and `wait` is such a drop. So debug builds write a line to stderr, with the label and
+/// the place where the group was made, once for each of the first 16 such places.
 ///
 /// Nothing is written if no task is cancelled, or if the group was cancelled before, by
 /// [`cancel`](Self::cancel) or otherwise. Nor is it if a wait, a future or an iterator over the
@@ -61,29 +61,29 @@ use crate::time::deadline::Deadline;
 /// | [`wait_any_or_errors`](Self::wait_any_or_errors) | the first value; every error if there is none | the same | the same |
 ///
 /// A panic names its task. To learn which task has failed, call
-/// [`wait_with_task`](Self::wait_with_task), which returns the same as `wait`, and the task with the
-/// error.
+/// [`wait_with_task`](Self::wait_with_task), which returns the same as `wait`, and the task with
+/// the error.
 ///
 /// # The values at a deadline
 ///
-/// A group that is cancelled, for example at its [deadline](Self::deadline), keeps the values of the
-/// tasks that have ended. `wait` drops them and returns [`GroupError::Cancelled`].
+/// A group that is cancelled, for example at its [deadline](Self::deadline), keeps the values of
+/// the tasks that have ended. `wait` drops them and returns [`GroupError::Cancelled`].
 /// [`wait_partial`](Self::wait_partial) returns them with that error, and
 /// [`wait_all`](Self::wait_all) returns each in the place of its task. `wait_timeout` cancels
 /// nothing, and returns the group for another wait.
 ///
 /// # Settings
 ///
-/// Settings must be made before the first task. `limit`, `capacity`, `policy`, `deadline`, `timeout`,
-/// `parent` and `label` panic once the group has *started*: it has spawned a task, or has returned
-/// its token or a spawner.
+/// Settings must be made before the first task. `limit`, `capacity`, `policy`, `deadline`,
+/// `timeout`, `parent` and `label` panic once the group has *started*: it has spawned a task, or
+/// has returned its token or a spawner.
 ///
 /// # Waiting on a worker
 ///
 /// A task may make a group on its own pool and wait for it. The waiting worker runs tasks of that
 /// group, and other tasks only if the group cannot end without them. A task that waits for its own
-/// group gets [`GroupError::WouldDeadlock`]. So does a wait that is nested more than 64 tasks deep on
-/// one stack, and a wait that closes a circle of waits.
+/// group gets [`GroupError::WouldDeadlock`]. So does a wait that is nested more than 64 tasks deep
+/// on one stack, and a wait that closes a circle of waits.
 ///
 /// # Examples
 ///
@@ -188,8 +188,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// A task of the group cannot own or borrow the group. To add siblings, it owns a
     /// [`spawner`](Self::spawner).
     ///
-    /// If the group is cancelled or the pool is shut down, the closure is dropped unrun and the task
-    /// counts as cancelled.
+    /// If the group is cancelled or the pool is shut down, the closure is dropped unrun and the
+    /// task counts as cancelled.
     ///
     /// A worker of the pool makes room by itself:
     /// - A task of the group that adds to the full group runs the new task inline. If tasks are
@@ -226,13 +226,14 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// Behaves like [`spawn`](Self::spawn) for each closure, also with regard to locks. The calling
     /// thread takes a closure, and then waits for room. Once the group is cancelled or the pool is
-    /// shut down, it takes no more closures. [`wait`](Self::wait) then returns an error even if every
-    /// task that was added has succeeded. The exception is [`GroupPolicy::FirstSuccess`], where a
-    /// success ends the group.
+    /// shut down, it takes no more closures. [`wait`](Self::wait) then returns an error even if
+    /// every task that was added has succeeded. The exception is [`GroupPolicy::FirstSuccess`],
+    /// where a success ends the group.
     ///
-    /// The source may wait for tasks of the group. If the calling thread is a worker of the pool, no
-    /// other worker is free, and the source [promises](Iterator::size_hint) no further closure, the
-    /// worker first runs the tasks that have not started. A `next` that blocks is not interrupted.
+    /// The source may wait for tasks of the group. If the calling thread is a worker of the pool,
+    /// no other worker is free, and the source [promises](Iterator::size_hint) no further closure,
+    /// the worker first runs the tasks that have not started. A `next` that blocks is not
+    /// interrupted.
     ///
     /// # Examples
     ///
@@ -282,8 +283,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Blocks until every task is done, and returns the values in the order of spawning. Returns at
     /// once if the group has no tasks.
     ///
-    /// With [`GroupPolicy::FirstSuccess`] these are the values of the tasks that succeeded, and there
-    /// is an error only if none did.
+    /// With [`GroupPolicy::FirstSuccess`] these are the values of the tasks that succeeded, and
+    /// there is an error only if none did.
     ///
     /// # Errors
     ///

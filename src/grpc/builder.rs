@@ -34,7 +34,7 @@ const MAX_STREAM_BUFFER: usize = 1 << 20;
 /// A function that makes a transport. Called inside the runtime of the I/O thread.
 type MakeTransport = Box<dyn FnOnce() -> Transport + Send>;
 
-/// A builder that configures a caller. From [`Caller::builder`] or [`Caller::over`].
+/// A builder of callers. Returned by [`Caller::builder`] and [`Caller::over`].
 ///
 /// Setters only store; [`build`](Self::build) and [`connect`](Self::connect) check.
 #[must_use = "a builder does nothing until `build` or `connect` is called"]

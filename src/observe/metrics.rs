@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A snapshot of a pool's counters, from [`WorkerPool::metrics`](crate::WorkerPool::metrics).
+/// A snapshot of a pool's counters. Returned by
+/// [`WorkerPool::metrics`](crate::WorkerPool::metrics).
 ///
-/// The counters are read one after the other while the pool works. While no task starts, ends or is
+/// The counters are read one after the other while the pool works. If no task starts, ends or is
 /// submitted, `submitted = succeeded + failed + panicked + cancelled + queued + running`.
 ///
 /// # Examples

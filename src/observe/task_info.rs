@@ -72,7 +72,8 @@ impl<'a> TaskInfo<'a> {
     }
 }
 
-/// The task that a worker is running, from [`WorkerPool::running`](crate::WorkerPool::running).
+/// A task that a worker is running. Returned by
+/// [`WorkerPool::running`](crate::WorkerPool::running).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningTask {
     pub(crate) worker: usize,

@@ -112,8 +112,8 @@ impl WorkerPoolBuilder {
     /// Linux keeps the first 15 bytes of a thread's name. A longer name is shortened at the end of
     /// its first part, never at its index: worker 11 of `image-processing` is `image-proces-11`.
     /// [`std::thread::Thread::name`] returns the shortened name, too. At least 9 bytes of the first
-    /// part remain for workers and for the timer thread, so choose names that differ in these. Other
-    /// systems have limits of their own; Windows has none.
+    /// part remain for workers and for the timer thread, so choose names that differ in these.
+    /// Other systems have limits of their own; Windows has none.
     ///
     /// [`build`](Self::build) returns an error for a name that contains a NUL.
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
@@ -121,13 +121,13 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Sets the stack size of each worker, in bytes. The operating system rounds small sizes up, zero
-    /// included.
+    /// Sets the stack size of each worker, in bytes. The operating system rounds small sizes up,
+    /// zero included.
     ///
     /// *Default: that of the standard library (2 MiB, or `RUST_MIN_STACK`).*
     ///
-    /// A worker may run tasks nested up to 64 deep, so a small stack must have room for the frames of
-    /// that many of *your* tasks. 64 nested joins of tasks that do nothing else take less than
+    /// A worker may run tasks nested up to 64 deep, so a small stack must have room for the frames
+    /// of that many of *your* tasks. 64 nested joins of tasks that do nothing else take less than
     /// 192 KiB in a debug build (x86-64, rustc 1.95).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.worker_settings.stack_size = Some(bytes);
@@ -168,8 +168,8 @@ impl WorkerPoolBuilder {
 
     /// Sets a hook that is called with each panic of a task.
     ///
-    /// The hook is called at once, on the thread that ran the task, before any waiter of the task is
-    /// notified. A panic of the hook itself is contained and counted. The hook may submit tasks.
+    /// The hook is called at once, on the thread that ran the task, before any waiter of the task
+    /// is notified. A panic of the hook itself is contained and counted. The hook may submit tasks.
     /// Hooks nest at most 16 deep; see [`Observer`].
     pub fn on_panic(mut self, f: impl Fn(&TaskPanic) + Send + Sync + 'static) -> Self {
         self.hooks.on_panic = Some(Box::new(f));
@@ -184,8 +184,8 @@ impl WorkerPoolBuilder {
 
     /// Sets whether [`Metrics`](crate::Metrics) include histograms of queue wait and run time.
     ///
-    /// *Default: `false`.* The histograms cost three readings of the clock for each task, instead of
-    /// at most one for [`WorkerPool::running`].
+    /// *Default: `false`.* The histograms cost three readings of the clock for each task, instead
+    /// of at most one for [`WorkerPool::running`].
     pub fn timing(mut self, timing: bool) -> Self {
         self.timing = timing;
         self
@@ -269,8 +269,8 @@ impl WorkerPool {
     /// Returns the global pool of the process, which is built at the first call.
     ///
     /// The global pool is never dropped, so what is queued when `main` returns is lost. To prevent
-    /// that, call [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) on it at the end of
-    /// `main`.
+    /// that, call [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) on it at the end
+    /// of `main`.
     ///
     /// It is built as by [`new`](Self::new), but its threads have names that begin with
     /// `workcrew-global`, and the environment variable `WORKCREW_WORKERS` overrides the number of

@@ -10,12 +10,13 @@ use super::worker_pool::WorkerPool;
 /// Each of these methods may be called from any thread, more than once, and while other threads
 /// submit. A submitter that waits for room gets its closure back.
 ///
-/// Each of them cancels tasks that wait for a delay or a retry, since the pool starts no new delays.
+/// Each of them cancels tasks that wait for a delay or a retry, since the pool starts no new
+/// delays.
 ///
 /// A task that never ends cannot be stopped, but it can be left behind.
 /// [`shutdown_timeout`](Self::shutdown_timeout) and [`shutdown_now`](Self::shutdown_now) report how
-/// many tasks are still running when they return. From then on, nothing in this list waits for those
-/// tasks:
+/// many tasks are still running when they return. From then on, nothing in this list waits for
+/// those tasks:
 ///
 /// - the drop of the last handle, under any [`OnDrop`](crate::OnDrop) policy and on any thread;
 /// - [`shutdown`](Self::shutdown), whether it is called later or already waits in another thread;
@@ -66,11 +67,12 @@ impl WorkerPool {
     /// Like [`shutdown`](Self::shutdown), but waits at most for `timeout` and reports what was
     /// left.
     ///
-    /// When the limit has passed, tasks that have not started, futures of drivers, and the tokens of
-    /// running groups and scopes are cancelled. The tokens of other running tasks are not: cancel
-    /// those that you gave them. Tasks that are still running are left behind for good: no drop and no other
-    /// shutdown waits for them. A second call returns at once, and reports the tasks that are still
-    /// running. To give them more time, call [`wait_idle_timeout`](Self::wait_idle_timeout).
+    /// When the limit has passed, tasks that have not started, futures of drivers, and the tokens
+    /// of running groups and scopes are cancelled. The tokens of other running tasks are not:
+    /// cancel those that you gave them. Tasks that are still running are left behind for good: no
+    /// drop and no other shutdown waits for them. A second call returns at once, and reports the
+    /// tasks that are still running. To give them more time, call
+    /// [`wait_idle_timeout`](Self::wait_idle_timeout).
     ///
     /// `Duration::ZERO` checks once, and `Duration::MAX` waits forever. Neither this method nor the
     /// later drop of the pool waits for destructors of the workers' thread locals. After a report
@@ -107,8 +109,8 @@ impl WorkerPool {
         shutdown::shutdown_timeout(self.inner(), timeout)
     }
 
-    /// Refuses new tasks, cancels tasks that have not started, futures of drivers, and the tokens of
-    /// running groups and scopes, and returns a report. Does not wait for running tasks.
+    /// Refuses new tasks, cancels tasks that have not started, futures of drivers, and the tokens
+    /// of running groups and scopes, and returns a report. Does not wait for running tasks.
     ///
     /// Tasks that the report counts as running are left behind for good: no drop and no
     /// [`shutdown`](Self::shutdown) waits for them. To wait for them up to a limit, call

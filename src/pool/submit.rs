@@ -55,15 +55,15 @@ pub(crate) enum WaitMode {
 /// On a worker of the same pool no form ever blocks. If the queue is full there, the plain forms
 /// run the job at once under [`Overflow::Block`] and `CallerRuns`. If the worker already runs 16
 /// jobs nested in each other, they queue the job beyond the capacity. The other forms refuse the
-/// job. A job that is run at once runs under the locks that the submitting task holds, so [hold none
-/// that tasks take](crate#locks-and-submissions).
+/// job. A job that is run at once runs under the locks that the submitting task holds, so [hold
+/// none that tasks take](crate#locks-and-submissions).
 ///
 /// A closure owns what it uses: write `move`, and share by reference counts. Tasks that borrow from
 /// the caller's stack need a [scope](Self::scope).
 ///
-/// A closure is synchronous. `spawn(async || ..)` compiles, but does nothing: the task ends at once,
-/// and its value is a future that no thread polls. To run a future for synchronous code, use a
-/// `Driver` of the feature `driver`. To submit from async code, call
+/// A closure is synchronous. `spawn(async || ..)` compiles, but does nothing: the task ends at
+/// once, and its value is a future that no thread polls. To run a future for synchronous code, use
+/// a `Driver` of the feature `driver`. To submit from async code, call
 /// [`spawn_async`](Self::spawn_async) with a plain closure.
 impl WorkerPool {
     /// Submits a closure to be run by a worker, without a handle.

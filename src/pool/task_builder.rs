@@ -110,8 +110,8 @@ impl TaskBuilder<'_> {
     }
 
     /// Sets the time at which a task's token is cancelled with
-    /// [`CancelReason::Expired`](crate::CancelReason::Expired), whether the task has started or not.
-    /// If it is set several times, the earliest counts. *Default: none.*
+    /// [`CancelReason::Expired`](crate::CancelReason::Expired), whether the task has started or
+    /// not. If it is set several times, the earliest counts. *Default: none.*
     ///
     /// No thread watches the clock. A task that has not started at its deadline is cancelled when a
     /// worker reaches it.
@@ -136,7 +136,8 @@ impl TaskBuilder<'_> {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
     #[track_caller]
     pub fn execute<F>(&self, f: F) -> Result<(), SubmitError<F>>
     where
@@ -180,7 +181,8 @@ impl TaskBuilder<'_> {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, SubmitError<F>>
     where

@@ -70,8 +70,8 @@ impl WorkerPool {
         self.set_timer(Due::After(delay), f, Location::caller())
     }
 
-    /// Like [`execute_after`](Self::execute_after), but runs the closure at the time `due`. A time in
-    /// the past means at once.
+    /// Like [`execute_after`](Self::execute_after), but runs the closure at the time `due`. A time
+    /// in the past means at once.
     ///
     /// # Errors
     ///
@@ -105,9 +105,9 @@ impl WorkerPool {
     /// blocks.
     ///
     /// [`cancel`](JoinHandle::cancel) ends the delay at once, and drops the closure.
-    /// [`join`](JoinHandle::join) waits out the delay. On a worker of the pool it then runs the task
-    /// itself if no other worker does, so a pool of one worker is enough. Dropping the handle detaches
-    /// the task, which still runs.
+    /// [`join`](JoinHandle::join) waits out the delay. On a worker of the pool it then runs the
+    /// task itself if no other worker does, so a pool of one worker is enough. Dropping the handle
+    /// detaches the task, which still runs.
     ///
     /// # Errors
     ///
@@ -134,8 +134,8 @@ impl WorkerPool {
         self.set_task(Due::After(delay), f, Location::caller())
     }
 
-    /// Like [`spawn_after`](Self::spawn_after), but the task starts at the time `due`. A time in the
-    /// past means at once.
+    /// Like [`spawn_after`](Self::spawn_after), but the task starts at the time `due`. A time in
+    /// the past means at once.
     ///
     /// # Errors
     ///
@@ -159,9 +159,9 @@ impl WorkerPool {
     /// Each run is a task of its own, submitted when a worker takes it: between two runs the pool
     /// may be idle. A panic is contained like that of any task, and the timer continues.
     ///
-    /// [`TimerHandle::cancel`] and the end of the pool end the timer. So does a closure that returns
-    /// [`ControlFlow::Break`](std::ops::ControlFlow::Break); a closure that returns `()` never does.
-    /// A period of `Duration::MAX` means never.
+    /// [`TimerHandle::cancel`] and the end of the pool end the timer. So does a closure that
+    /// returns [`ControlFlow::Break`](std::ops::ControlFlow::Break); a closure that returns `()`
+    /// never does. A period of `Duration::MAX` means never.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 //! Waiting from async code until a pool is idle, or until it has ended.
 //!
 //! Both futures store one waker with the tracker or the worker set. A notification takes all wakers
-//! that are stored there, so a future that is never polled again keeps none from another.
+//! that are stored there, so a future that is never polled again keeps no notification from
+//! another.
 
 use std::fmt;
 use std::future::Future;
@@ -43,9 +44,9 @@ impl WorkerPool {
         WaitForIdle { pool: Arc::clone(self.inner()), key: WakerKey::new(), wait: FutureWait::default() }
     }
 
-    /// Like [`shutdown`](Self::shutdown), for async code: the returned future refuses new tasks when
-    /// it is first polled, and is ready when every task has ended and every worker has left. Works
-    /// with any runtime.
+    /// Like [`shutdown`](Self::shutdown), for async code: the returned future refuses new tasks
+    /// when it is first polled, and is ready when every task has ended and every worker has left.
+    /// Works with any runtime.
     ///
     /// After that the drop of the pool does not block, under any [`OnDrop`](crate::OnDrop) policy.
     /// Like [`shutdown_timeout`](Self::shutdown_timeout), the future does not wait for destructors

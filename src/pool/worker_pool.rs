@@ -22,8 +22,8 @@ use crate::time::deadline::Deadline;
 
 /// A pool of worker threads with one bounded queue.
 ///
-/// A `WorkerPool` is a handle. Its clones are handles to the same pool. A clone costs two increments
-/// of reference counts. All methods take `&self`.
+/// A `WorkerPool` is a handle. Its clones are handles to the same pool. A clone costs two
+/// increments of reference counts. All methods take `&self`.
 ///
 /// # When it ends
 ///
@@ -94,10 +94,10 @@ impl WorkerPool {
     ///
     /// If other threads submit tasks, the pool may be busy again when this returns.
     ///
-    /// This method also waits for tasks that a [timed shutdown](Self::shutdown_timeout) left behind,
-    /// so after one it may block forever. For a limit, call
-    /// [`wait_idle_timeout`](Self::wait_idle_timeout). The waits of an
-    /// [event bus](crate::events::EventBus::wait_idle) differ: they do not wait for such tasks.
+    /// This method also waits for tasks that a [timed shutdown](Self::shutdown_timeout) left
+    /// behind, so after one it may block forever. For a limit, call
+    /// [`wait_idle_timeout`](Self::wait_idle_timeout). The waits of an [event
+    /// bus](crate::events::EventBus::wait_idle) differ: they do not wait for such tasks.
     ///
     /// # Panics
     ///

@@ -168,7 +168,8 @@ impl<T> JoinHandle<T> {
     /// task's place in the queue becomes free when a worker reaches it. A running task is not
     /// interrupted. These tasks differ:
     ///
-    /// - A running task of a [`TaskBuilder`](crate::TaskBuilder) sees the cancellation in its token.
+    /// - A running task of a [`TaskBuilder`](crate::TaskBuilder) sees the cancellation in its
+    ///   token.
     /// - A task that is [retried](crate::WorkerPool::spawn_with_retry) sees it in the token of its
     ///   attempt, and is not retried again.
     /// - A future run by a [`Driver`](crate::driver::Driver), such as a gRPC call, is dropped. The

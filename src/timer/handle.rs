@@ -12,7 +12,8 @@ use crate::task::job::Task;
 /// A handle that cancels a timer.
 ///
 /// It is returned by [`execute_after`](crate::WorkerPool::execute_after),
-/// [`execute_at`](crate::WorkerPool::execute_at), [`execute_every`](crate::WorkerPool::execute_every) and
+/// [`execute_at`](crate::WorkerPool::execute_at),
+/// [`execute_every`](crate::WorkerPool::execute_every) and
 /// [`execute_with_fixed_delay`](crate::WorkerPool::execute_with_fixed_delay). Dropping the handle
 /// detaches the timer, which continues.
 ///

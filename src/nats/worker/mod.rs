@@ -168,8 +168,8 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// Sends no heartbeats. Then a handler must finish within `ack_wait`, or another worker runs its
-    /// job too.
+    /// Sends no heartbeats. Then a handler must finish within `ack_wait`, or another worker runs
+    /// its job too.
     pub fn without_heartbeats(mut self) -> Self {
         self.heartbeats = false;
         self
@@ -214,8 +214,8 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// Sets how long a [drain](Worker::drain) may take. `Duration::MAX` means forever, but not for a
-    /// handler that a [timed shutdown](WorkerPool::shutdown_timeout) of the pool left behind.
+    /// Sets how long a [drain](Worker::drain) may take. `Duration::MAX` means forever, but not for
+    /// a handler that a [timed shutdown](WorkerPool::shutdown_timeout) of the pool left behind.
     /// *Default: 30 seconds.*
     pub fn drain_timeout(mut self, time: Duration) -> Self {
         self.drain_timeout = time;

@@ -58,18 +58,16 @@
 //!
 //! A group has a [`limit`](TaskGroup::limit) of running tasks, a [`capacity`](TaskGroup::capacity)
 //! for waiting tasks, a [`policy`](TaskGroup::policy) (first error, collect all, first success), a
-//! [`deadline`](TaskGroup::deadline) and a [`parent`](TaskGroup::parent) token. Besides `wait`
-//! there are:
+//! [`deadline`](TaskGroup::deadline) and a [`parent`](TaskGroup::parent) token. The other waits
+//! are:
 //!
 //! - [`wait_timeout`](TaskGroup::wait_timeout), which returns the group if it is not done in time;
 //! - [`wait_with_task`](TaskGroup::wait_with_task), whose error says which task failed: "task 1 of
 //!   group \`mail\`, spawned at src/main.rs:10:5: no such user";
-//! - [`wait_partial`](TaskGroup::wait_partial), which returns the values so far together with the
-//!   error, for example at a deadline;
+//! - [`wait_partial`](TaskGroup::wait_partial), which returns the values so far, and the error;
 //! - [`wait_all`](TaskGroup::wait_all), which returns the outcome of each task;
 //! - [`wait_any`](TaskGroup::wait_any), which returns the first success;
-//! - [`completions`](TaskGroup::completions), which yields outcomes in the order in which tasks
-//!   end.
+//! - [`completions`](TaskGroup::completions), which yields the outcomes as tasks end.
 //!
 //! Tasks add siblings through a [`Spawner`], which also shows the progress while a thread waits.
 //!
@@ -125,8 +123,7 @@
 //! ```
 //!
 //! [`Scope::spawn_value`] returns a handle for one value, and [`Scope::map`] yields one value for
-//! each item, in order. [`scope_builder`](WorkerPool::scope_builder) sets a limit, a deadline or a
-//! label.
+//! each item, in order. [`scope_builder`](WorkerPool::scope_builder) sets limits and a label.
 //!
 //! # A full queue
 //!
@@ -138,11 +135,10 @@
 //! |---|---|---|---|
 //! | [`Block`](Overflow::Block) (default) | waits for room | blocks | producers can be slowed down |
 //! | [`CallerRuns`](Overflow::CallerRuns) | runs now, on the caller's thread | does the work | producers can be slowed down and should help |
-//! | [`DiscardOldest`](Overflow::DiscardOldest) | takes the place of the oldest queued one | goes on | only the newest data matters |
-//! | [`DiscardNewest`](Overflow::DiscardNewest) | is dropped | goes on | losing work is better than waiting |
+//! | [`DiscardOldest`](Overflow::DiscardOldest) | takes the place of the oldest queued job | continues | only the newest data matters |
+//! | [`DiscardNewest`](Overflow::DiscardNewest) | is dropped | continues | losing work is better than waiting |
 //!
-//! A discarded task is cancelled: its handle returns [`JoinError::Cancelled`], and the metrics
-//! count it.
+//! A discarded task is cancelled: its handle returns an error, and the metrics count it.
 //!
 //! # Locks and submissions
 //!
@@ -156,7 +152,7 @@
 //! - The `_for` forms may wait for the given time. They never run a task in place.
 //! - The `try_` forms never wait and never run a task in place. Neither do timers.
 //!
-//! So release the lock first, or use a `try_` form and submit what it returns later. The example
+//! Release the lock first, or use a `try_` form and submit later what it returns. The example
 //! `lock_held` shows both.
 //!
 //! # Tasks that submit and wait
@@ -179,13 +175,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The drop of the last handle ends the pool. [`WorkerPool`](WorkerPool#when-it-ends) says what
-//! happens if a task owns the last one.
+//! The drop of the last handle [ends the pool](WorkerPool#when-it-ends), even in a task.
 //!
 //! # Cancellation
 //!
-//! Cancellation is cooperative: a task checks a [`CancellationToken`], that of its group or any
-//! other.
+//! Cancellation is cooperative: tasks check a [`CancellationToken`], such as that of their group.
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -202,8 +196,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Queued tasks that have not started are dropped without being run. A running task is never
-//! killed.
+//! Tasks that have not started are dropped without being run. A running task is never killed.
 //!
 //! # Time limits of tasks
 //!
@@ -234,7 +227,6 @@
 //! closure once, later. [`spawn_after`](WorkerPool::spawn_after) does the same for a task with a
 //! handle. [`execute_every`](WorkerPool::execute_every) runs a closure repeatedly, until the timer
 //! is cancelled or the closure ends it.
-//!
 //! [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries a task that fails, as a
 //! [`RetryPolicy`](retry::RetryPolicy) says. All attempts are one task with one handle. Groups and
 //! scopes [retry their tasks](TaskGroup::spawn_with_retry), too. Delays occupy no worker.
@@ -307,10 +299,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **The drop of a pool may block.** The drop of the last handle drains the pool and waits for
-//! the workers. On a thread of an async runtime, this stops every other future on that thread. The
-//! crate cannot detect such a thread, because only crates that depend on a runtime can ask it. So
-//! choose one of these:
+//! **The drop of a pool may block.** The drop of the last handle drains the pool and waits for the
+//! workers. On a thread of an async runtime, this stops every other future on that thread. The
+//! crate cannot detect such a thread without depending on the runtime. So choose one of these:
 //!
 //! - await [`shutdown_async`](WorkerPool::shutdown_async) before the drop, which then never waits;
 //! - build the pool with [`OnDrop::Detach`]: the drop returns, and the workers run what is queued;
@@ -321,18 +312,14 @@
 //!
 //! **Dropping a future** never loses a result that another owner can still get. A dropped handle
 //! detaches its task. A dropped group cancels its tasks. A dropped submission is withdrawn; an
-//! event is then refused only for the mailboxes that are still full. All other futures only stop
-//! waiting.
-//!
-//! A future that is never polled again holds up nothing else: it withholds no wake-up and no room
-//! in a mailbox from other waiters, and it does not delay the drain of the pool. Room in the queue
-//! is the exception; see [`spawn_async`](WorkerPool::spawn_async).
+//! event is then refused only for the mailboxes that are still full. Other futures stop waiting. A
+//! future that is never polled again holds up neither other waiters nor the drain of the pool, with
+//! one exception: [room in the queue](WorkerPool::spawn_async).
 //!
 //! **Inside a task**, a future may be polled too, for example by a `block_on`. On a worker of the
-//! pool, the poll runs what the future waits for, as the blocking form does. It is refused, like
-//! the blocking form, if a task awaits itself, its own group, the event that it handles, or its own
-//! pool to be idle. A longer circle of waits is not refused, because a future may wait for several
-//! things.
+//! pool, the poll runs what the future waits for, as the blocking form does. Like the blocking form,
+//! it is refused if a task awaits itself, its own group, the event that it handles, or the idleness
+//! of its own pool. Longer circles are not refused, because a future may wait for several things.
 //!
 //! In the other direction, the feature `driver` drives futures for synchronous code
 //! (`driver::Driver`). The feature `grpc` makes calls to gRPC servers that occupy no worker
@@ -340,10 +327,9 @@
 //!
 //! # Many machines
 //!
-//! The feature `nats` puts the same handlers behind a queue on a NATS JetStream server. A
-//! `nats::JobQueue` stores jobs that outlive the process. A `nats::Worker` on each machine takes as
-//! many jobs as its pool has free workers. Delivery is at least once, with retries and dead
-//! letters.
+//! The feature `nats` puts handlers behind a queue on a NATS JetStream server. A `nats::JobQueue`
+//! stores jobs that outlive the process. On each machine a `nats::Worker` runs jobs, by default as
+//! many at once as its pool has workers. Delivery is at least once, with retries and dead letters.
 //!
 //! # Shutdown
 //!
@@ -377,9 +363,9 @@
 //!
 //! A pool has at most 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at
 //! once) and 1,048,576 pending timers. It takes one thread for each worker, one more from its first
-//! timer on, and one more while futures are driven for it. The process has one more thread while a
-//! future waits for a [token](CancellationToken::cancelled) with a deadline. An idle pool uses no
-//! CPU time.
+//! timer on, and one more while futures are driven for it. An idle pool uses no CPU time. The
+//! process has one more thread while a future waits for a
+//! [token with a deadline](CancellationToken::cancelled).
 //!
 //! # Features
 //!

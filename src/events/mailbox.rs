@@ -31,8 +31,8 @@
 //!    delayed delivery frees its runner.
 //! 4. Waiting and delayed deliveries and reserved places together exceed the capacity by at most
 //!    the limit. No delivery is put in beyond the capacity, but a running delivery may become
-//!    delayed. A place is reserved while `try_publish` looks for room in the other mailboxes, and
-//!    no user code runs meanwhile.
+//!    delayed. A place is reserved while `try_publish` looks for room in the other mailboxes, and no
+//!    user code runs meanwhile.
 //! 5. A delivery is taken under the lock that finds the subscription open. As its last step before
 //!    the handler, the runner checks again, and cancels the delivery if the subscription was closed
 //!    meanwhile. So when `close` has returned, the handler is not called any more. `close` does not

@@ -31,8 +31,8 @@ pub(crate) enum Spawned {
 
 impl<R: TaskResult> GroupInner<R> {
     /// Adds a task. Blocks while the group is full. Calls `make_body` once with the index of the
-    /// task, under the group's lock: a body that is made in its place in the queue need not be
-    /// moved there.
+    /// task, under the group's lock: a body that is made in its place in the queue need not be moved
+    /// there.
     #[inline]
     pub(crate) fn spawn(
         self: &Arc<Self>,

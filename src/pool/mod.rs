@@ -1,7 +1,7 @@
 //! The pool: worker threads, one queue and timers.
 //!
-//! Users see `worker_pool`, `builder`, `submit`, `task_builder`, `overflow`, `spawn_async`,
-//! `timers`, `ending` and `wait_async`. The workers share `inner`.
+//! Users see `worker_pool`, `builder`, `submit`, `task_builder`, `overflow`, `spawn_async`, `timers`,
+//! `ending` and `wait_async`. The workers share `inner`.
 
 pub(crate) mod builder;
 pub(crate) mod ending;

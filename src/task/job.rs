@@ -59,9 +59,9 @@ pub(crate) trait Task: Send + Sync {
     /// Cancels the task, if no thread has claimed it. Returns `true` if it did.
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool;
 
-    /// Returns `true` if a queue entry for the task is useless from now on. Then the entry is
-    /// removed when others pile up, and dropped where user code must not run: the task holds
-    /// nothing of the user any more. Called with locks held, and takes none.
+    /// Returns `true` if a queue entry for the task is useless from now on. Then the entry is removed
+    /// when others pile up, and dropped where user code must not run: the task holds nothing of the
+    /// user any more. Called with locks held, and takes none.
     fn is_finished(&self) -> bool;
 
     /// Returns `true` if the timer thread must queue the task, which is due. `false` if an entry

@@ -37,9 +37,8 @@
 //! - *Register and register*: the second under the lock sees the first, and helps or notifies it.
 //! - *Register and change*: the search under the lock sees the change, or the change finds the
 //!   entry.
-//! - *Register and lose*: a wait for room finds room when it is registered, and another thread
-//!   takes that room. The waiter calls [`Wait::notify_helpers`] after its last check and before it
-//!   sleeps.
+//! - *Register and lose*: a wait for room finds room when it is registered, and another thread takes
+//!   that room. The waiter calls [`Wait::notify_helpers`] after its last check and before it sleeps.
 //! - *Notify and sleep*: the flag is set before the condition is notified under its lock, and the
 //!   sleeper checks the flag under that lock.
 //! - *Notify and notify*: the flag is set once.
@@ -86,8 +85,8 @@ impl Wait {
         self.entry.is_notified()
     }
 
-    /// Notifies the waiters that can help this one. Must be called if its needs may have grown
-    /// since it was registered, and before it sleeps. It may notify this waiter itself.
+    /// Notifies the waiters that can help this one. Must be called if its needs may have grown since
+    /// it was registered, and before it sleeps. It may notify this waiter itself.
     pub(crate) fn notify_helpers(&self) {
         registry::notify_helpers(&self.entry);
     }

@@ -18,8 +18,7 @@ use crate::sync::Arc;
 use crate::task::context;
 use crate::time::deadline::Deadline;
 
-/// An event bus, which delivers events to their handlers on the workers of a pool. Returned by
-/// [`EventBus::new`].
+/// An event bus, which delivers events to their handlers on the workers of a pool.
 ///
 /// An event is a value of any type. A handler subscribes to a type, and optionally to a topic. Each
 /// subscription has a bounded mailbox of its own. So a slow, failing or panicking handler does not

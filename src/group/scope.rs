@@ -46,8 +46,8 @@ use crate::{
 /// - `'scope` is the time during which the tasks may run.
 /// - `'env` is the lifetime of the data that they borrow.
 /// - `R` is the type that they return: `()`, or `Result<(), E>` with an `E` that borrows nothing.
-///   The first spawn infers it. *Default in a type: `()`*, so a body that spawns nothing can be
-///   written `|_: &Scope| ..`.
+///   The compiler infers it from the first spawn. *Default in a type: `()`*, so a body that spawns
+///   nothing can be written `|_: &Scope| ..`.
 ///
 /// A scope whose tasks return `()` may also have tasks with values; see
 /// [`spawn_value`](Self::spawn_value) and [`map`](Self::map).
@@ -109,7 +109,7 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     /// instead, as in [`TaskGroup::spawn`](crate::TaskGroup::spawn). After a cancellation the
     /// closure is dropped unrun.
     ///
-    /// May block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
+    /// This method may block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
     /// tasks take.
     #[track_caller]
     pub fn spawn<F>(&'scope self, f: F)

@@ -64,7 +64,7 @@ impl<'scope> Scope<'scope, '_, ()> {
     /// A `Result` is a value like any other: an `Err` does not cancel the scope. A panic belongs to
     /// the [handle](ScopedHandle).
     ///
-    /// May block or run tasks inline as [`spawn`](Self::spawn) does: hold no
+    /// This method may block or run tasks inline as [`spawn`](Self::spawn) does: hold no
     /// [lock](crate#locks-and-submissions) that tasks take. After a cancellation the
     /// closure is dropped unrun, and the handle returns [`JoinError::Cancelled`].
     ///

@@ -37,9 +37,11 @@ use crate::time::deadline::Deadline;
 /// `spawn` and `wait` is such a drop. So debug builds write a line to stderr, with the label and
 /// the place where the group was made, once for each of the first 16 such places.
 ///
-/// Nothing is written if no task is cancelled, or if the group was cancelled before, by
-/// [`cancel`](Self::cancel) or otherwise. Nor is it if a wait, a future or an iterator over the
-/// [completions](Self::completions) has begun, or if a panic drops the group.
+/// Nothing is written in these cases:
+/// - The drop cancels no task, or the group was cancelled before, by [`cancel`](Self::cancel) or
+///   otherwise.
+/// - A wait, a future or an iterator over the [completions](Self::completions) has begun.
+/// - A panic drops the group.
 ///
 /// # What tasks return
 ///
@@ -196,7 +198,7 @@ impl<R: TaskResult> TaskGroup<R> {
     ///   nested 16 deep on that worker, it adds the task beyond the capacity instead.
     /// - Any other worker runs tasks of the group until there is room.
     ///
-    /// May block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
+    /// This method may block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
     /// tasks take.
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
@@ -417,8 +419,8 @@ impl<R: TaskResult> fmt::Debug for TaskGroup<R> {
 
 /// # Groups
 impl WorkerPool {
-    /// Returns a new group of tasks on this pool. Its closures return `()` or a `Result`; the first
-    /// `spawn` infers the type.
+    /// Returns a new group of tasks on this pool. Its closures return `()` or a `Result`; the
+    /// compiler infers the type from the first `spawn`.
     #[track_caller]
     pub fn group<R: TaskResult>(&self) -> TaskGroup<R> {
         TaskGroup::new(Arc::clone(self.inner()))

@@ -127,8 +127,8 @@ impl WorkerPoolBuilder {
     /// *Default: that of the standard library (2 MiB, or `RUST_MIN_STACK`).*
     ///
     /// A worker may run tasks nested up to 64 deep, so a small stack must have room for the frames
-    /// of that many of *your* tasks. 64 nested joins of tasks that do nothing else take less than
-    /// 192 KiB in a debug build (x86-64, rustc 1.95).
+    /// of that many of *your* tasks. In a debug build, 64 nested joins of tasks that do nothing
+    /// else take less than 192 KiB (x86-64, rustc 1.95).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.worker_settings.stack_size = Some(bytes);
         self

@@ -72,7 +72,7 @@ impl WorkerPool {
     /// it. A panic of the closure is contained, counted, and passed to
     /// [`WorkerPoolBuilder::on_panic`](crate::WorkerPoolBuilder::on_panic).
     ///
-    /// May wait for room or run the closure in place: hold no
+    /// This method may wait for room or run the closure in place: hold no
     /// [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl WorkerPool {
     ///
     /// A task may run for any time. For a time limit, use the builder of [`task`](Self::task).
     ///
-    /// May wait for room or run the closure in place: hold no
+    /// This method may wait for room or run the closure in place: hold no
     /// [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ const RETRY: u64 = 1_000;
 const DEFAULT_DEPOSIT_RATIO: f64 = 0.1;
 
 /// A limit on the retries of all tasks of a [`RetryPolicy`](crate::retry::RetryPolicy) together. It
-/// prevents that retries overload a service that is failing for all of them.
+/// keeps retries from overloading a service that fails for all of these tasks.
 ///
 /// The budget starts with a number of retries and never holds more. A retry withdraws one, and a
 /// success deposits a [share](Self::deposit_ratio) of one. While the budget holds less than one

@@ -113,9 +113,9 @@ impl<T: Send + 'static, E: Send + 'static> TaskGroup<Result<T, RetryError<E>>> {
     /// - [`wait`](Self::wait) waits for the last attempt. A worker of the pool waits out the delays
     ///   and makes attempts itself, so a pool of one worker is enough.
     ///
-    /// All tasks of such a group return a [`RetryError`]. For a task that must not be retried, use
-    /// a policy with one attempt. Otherwise this method behaves like [`spawn`](Self::spawn), also
-    /// with regard to locks and to a group that is cancelled.
+    /// All tasks of such a group fail with a [`RetryError`]. For a task that must not be retried,
+    /// use a policy with one attempt. Otherwise this method behaves like [`spawn`](Self::spawn),
+    /// also with regard to locks and to a group that is cancelled.
     ///
     /// # Errors
     ///

@@ -139,8 +139,8 @@ impl EventBus {
     ///
     /// # Panics
     ///
-    /// If a handler or another task of the pool calls it, or a task of another pool that a handler
-    /// of this bus waits for, because it would wait for itself.
+    /// If a handler or another task of the pool calls it, because it would wait for itself. The same
+    /// holds for a task of another pool that a handler of this bus waits for.
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!self.is_inside(), "a handler cannot wait for its own bus to be idle");

@@ -232,10 +232,9 @@ impl<R: TaskResult> TaskGroup<R> {
     /// every task that was added has succeeded. The exception is [`GroupPolicy::FirstSuccess`],
     /// where a success ends the group.
     ///
-    /// The source may wait for tasks of the group. If the calling thread is a worker of the pool,
-    /// no other worker is free, and the source [promises](Iterator::size_hint) no further closure,
-    /// the worker first runs the tasks that have not started. A `next` that blocks is not
-    /// interrupted.
+    /// The source may wait for tasks of the group. So a worker of the pool first runs the tasks
+    /// that have not started, if no other worker is free and the source
+    /// [promises](Iterator::size_hint) no further closure. A `next` that blocks is not interrupted.
     ///
     /// # Examples
     ///

@@ -12,8 +12,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// `deadline`. If time limits are set several times, the earliest counts.
     ///
     /// No thread watches the clock. The deadline takes effect when a thread or a future waits for
-    /// the group, or when a thread adds a task to it or is about to start one of its tasks. The
-    /// wait then returns [`GroupError::Cancelled`](crate::GroupError::Cancelled), unless a task had
+    /// the group, when a thread adds a task, and when a worker is about to start a task. The wait
+    /// then returns [`GroupError::Cancelled`](crate::GroupError::Cancelled), unless a task had
     /// failed before. A task that stops at the deadline by `token.check()?` has failed, and its
     /// error may be the first. To tell the two apart, ask the [token](Self::token) for its
     /// [`reason`](crate::CancellationToken::reason).

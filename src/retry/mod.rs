@@ -1,9 +1,9 @@
 //! Tasks that are retried: policies, budgets, attempts and errors.
 //!
 //! A [`RetryPolicy`] says whether and when a failed task is retried. Pass it to
-//! [`WorkerPool::spawn_with_retry`], to the method of the same name of a
-//! [group](crate::TaskGroup::spawn_with_retry), a spawner or a scope, or to the builder of a
-//! subscription, a gRPC caller or a NATS worker.
+//! [`WorkerPool::spawn_with_retry`], or to the method of the same name of a
+//! [group](crate::TaskGroup::spawn_with_retry), a spawner or a scope. The builders of subscriptions,
+//! gRPC callers and NATS workers take a policy, too.
 
 // `policy` has the settings and `attempts` the state of one task. Both know nothing of pools.
 // `task` is a task of a pool, `group_task` one of a group.

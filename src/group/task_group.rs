@@ -191,7 +191,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// [`spawner`](Self::spawner).
     ///
     /// If the group is cancelled or the pool is shut down, the closure is dropped unrun and the
-    /// task counts as cancelled.
+    /// outcome of the task is a cancellation. The pool's metrics count the task as cancelled in the
+    /// first case, and as refused in the second.
     ///
     /// A worker of the pool makes room by itself:
     /// - A task of the group that adds to the full group runs the new task inline. If tasks are

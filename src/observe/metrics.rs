@@ -40,7 +40,8 @@ pub struct Metrics {
     /// Tasks that were accepted and cancelled: closures that never ran, retried tasks that had
     /// no further attempt, and futures that were dropped before they were ready.
     pub tasks_cancelled: u64,
-    /// Submissions whose closure was returned or, by a cancelled group, dropped at once.
+    /// Submissions whose closure was returned, closures that a group dropped because the pool was
+    /// closed, and events that a subscription refused.
     pub tasks_refused: u64,
     /// Tasks accepted and not started, including tasks that wait for a delay or for another
     /// attempt.

@@ -99,7 +99,7 @@
 //! tasks of each group whose ticket came before it. It also waits for one job before each of these
 //! and before itself.
 //!
-//! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs in place
+//! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs inline
 //! because the queue is full. A job that nested tasks submit into a full queue may be queued beyond
 //! the capacity; it then starts like a due timer. If a task must start after another one has ended,
 //! join that one first, or submit the task there.
@@ -142,15 +142,15 @@
 //!
 //! # Locks and submissions
 //!
-//! Do not hold a lock that tasks take while you submit in a form that may wait or run the task in
-//! place. The tasks that would make room may wait for that lock. A task that runs in place takes it
-//! on your own thread, which already holds it. Every bounded queue has this hazard.
+//! Do not hold a lock that tasks take while you submit in a form that may wait, or run the task
+//! inline. The tasks that would make room may wait for that lock. A task that runs inline, on your
+//! own thread, takes a lock that the thread already holds. Every bounded queue has this hazard.
 //!
-//! - The plain forms may wait for room, or run the task in place. These are `execute`, `spawn`,
+//! - The plain forms may wait for room, or run the task inline. These are `execute`, `spawn`,
 //!   `spawn_all`, `map`, `publish` and the like, on the pool and on everything that is built on it.
-//!   Under [`Overflow::CallerRuns`], and on a worker of the pool, they run it in place.
-//! - The `_for` forms may wait for the given time. They never run a task in place.
-//! - The `try_` forms never wait and never run a task in place. Neither do timers.
+//!   Under [`Overflow::CallerRuns`], and on a worker of the pool, they run it inline.
+//! - The `_for` forms may wait for the given time. They never run a task inline.
+//! - The `try_` forms never wait and never run a task inline. Neither do timers.
 //!
 //! Release the lock first, or use a `try_` form and submit later what it returns. The example
 //! `lock_held` shows both.
@@ -159,7 +159,7 @@
 //!
 //! Tasks may submit tasks and wait for them, up to 64 deep on one stack, even with a single worker.
 //! A worker that waits runs only what it waits for, so it never picks up a job that needs a lock it
-//! holds. A worker that finds its own queue full runs the job at once. A wait that can never end,
+//! holds. A worker that finds its own queue full runs the job inline. A wait that can never end,
 //! such as that of a task that joins itself, is an [error](JoinError::WouldDeadlock).
 //!
 //! A `WorkerPool` is a handle. A task that submits tasks owns a clone of it:
@@ -317,9 +317,9 @@
 //! one exception: [room in the queue](WorkerPool::spawn_async).
 //!
 //! **Inside a task**, a future may be polled too, for example by a `block_on`. On a worker of the
-//! pool, the poll runs what the future waits for, as the blocking form does. Like the blocking form,
-//! it is refused if a task awaits itself, its own group, the event that it handles, or the idleness
-//! of its own pool. Longer circles are not refused, because a future may wait for several things.
+//! pool, the poll runs what the future waits for, as the blocking form does. Like the blocking
+//! form, it is refused if a task awaits itself, its own group, the event that it handles, or its
+//! own pool to be idle. A longer circle is not refused: a future may wait for several things.
 //!
 //! In the other direction, the feature `driver` drives futures for synchronous code
 //! (`driver::Driver`). The feature `grpc` makes calls to gRPC servers that occupy no worker

@@ -95,7 +95,7 @@ impl EventBus {
     /// shut down, the deliveries are cancelled. The same holds for deliveries that still wait for
     /// room when the pool is shut down. The receipt counts cancelled deliveries, too.
     ///
-    /// This method may block, and it calls synchronous handlers in place. Hold no
+    /// This method may block, and it calls synchronous handlers inline. Hold no
     /// [lock](crate#locks-and-submissions) that handlers take.
     ///
     /// Costs one allocation; for each handler a lock and, if the handler is idle, a ticket in the

@@ -40,7 +40,7 @@ impl EventBus {
     /// Works with any runtime.
     ///
     /// Nothing happens before the first poll. The first poll puts the event into every mailbox that
-    /// has room, and calls synchronous handlers in place. So a full mailbox delays no other
+    /// has room, and calls synchronous handlers inline. So a full mailbox delays no other
     /// subscription. If the future is dropped while it waits, the event is
     /// [refused](crate::events::DeliveryOutcome::Refused) for the subscriptions whose mailboxes are
     /// still full. Other deliveries are not affected.

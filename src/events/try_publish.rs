@@ -47,7 +47,7 @@ impl EventBus {
     /// `Block` is full, no subscription gets the event.
     ///
     /// A full mailbox with another policy discards an event, as its policy says. Synchronous
-    /// handlers are called in place, after the event is in all mailboxes. Unlike `publish`, this
+    /// handlers are called inline, after the event is in all mailboxes. Unlike `publish`, this
     /// method makes no deliveries on a worker to get room.
     ///
     /// # Errors

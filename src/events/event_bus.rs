@@ -91,9 +91,11 @@ impl EventBus {
     /// [above](Self#inside-a-handler).
     ///
     /// The event goes to the subscriptions that exist when this method begins. If there are none,
-    /// [`on_unhandled`](crate::events::EventBusBuilder::on_unhandled) is called. If the pool is
-    /// shut down, the deliveries are cancelled. The same holds for deliveries that still wait for
-    /// room when the pool is shut down. The receipt counts cancelled deliveries, too.
+    /// [`on_unhandled`](crate::events::EventBusBuilder::on_unhandled) is called. If the pool was
+    /// shut down before, the deliveries are cancelled.
+    /// [`shutdown_now`](crate::WorkerPool::shutdown_now), and a timed shutdown whose limit has
+    /// passed, also cancel deliveries that wait for room. The receipt counts cancelled deliveries,
+    /// too.
     ///
     /// This method may block, and it calls synchronous handlers inline. Hold no
     /// [lock](crate#locks-and-submissions) that handlers take.
@@ -139,8 +141,8 @@ impl EventBus {
     ///
     /// # Panics
     ///
-    /// If a handler or another task of the pool calls it, because it would wait for itself. The same
-    /// holds for a task of another pool that a handler of this bus waits for.
+    /// If a handler or another task of the pool calls it, because it would wait for itself. The
+    /// same holds for a task of another pool that a handler of this bus waits for.
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!self.is_inside(), "a handler cannot wait for its own bus to be idle");

@@ -100,8 +100,8 @@ impl EventBus {
     /// This method may block, and it calls synchronous handlers inline. Hold no
     /// [lock](crate#locks-and-submissions) that handlers take.
     ///
-    /// Costs one allocation; for each handler a lock and, if the handler is idle, a ticket in the
-    /// pool's queue.
+    /// A call costs one allocation. For each handler it also costs a lock and, if the handler is
+    /// idle, a ticket in the pool's queue.
     #[track_caller]
     #[allow(clippy::must_use_candidate, reason = "most publishers do not use the receipt")]
     pub fn publish<E: Send + Sync + 'static>(&self, event: E) -> Receipt {

@@ -147,14 +147,14 @@ impl WorkerPool {
         self.inner.queue_len()
     }
 
-    /// Returns a snapshot of the pool's counters. Reads a few cache lines for each worker.
+    /// Returns a snapshot of the pool's counters. This reads a few cache lines for each worker.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.inner.metrics()
     }
 
     /// Returns what each busy worker is running, where it was submitted, and since when it runs.
-    /// Useful if a pool seems stuck.
+    /// Use it to find out why a pool seems stuck.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! A lock that tasks take must not be held while a form is called that may wait for room, or run the task in place: the
+//! A lock that tasks take must not be held while a form is called that may wait for room, or run the task inline: the
 //! task that would make room waits for the lock. Two right ways: submit after the lock was released, or, if that cannot
 //! be, submit by a `try_` form, which does neither, and keep what it gives back.
 

@@ -36,9 +36,9 @@
 //!
 //! # Groups, and the first error
 //!
-//! With a [`TaskGroup`]. The first error or panic cancels the rest. [`wait`](TaskGroup::wait)
-//! returns when every started task has ended, with the first error, or with the values in the order
-//! of spawning.
+//! A [`TaskGroup`] holds many tasks. The first error or panic cancels the rest.
+//! [`wait`](TaskGroup::wait) returns when every started task has ended. It returns the first error,
+//! or the values in the order of spawning.
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -53,21 +53,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The error holds the error of the task. [`GroupError`] says how to get it by value, as a source, or
-//! through `anyhow`.
+//! The error of the group holds the error of the task. [`GroupError`] says how to get it by value,
+//! as a source, or through `anyhow`.
 //!
 //! A group has a [`limit`](TaskGroup::limit) of running tasks, a [`capacity`](TaskGroup::capacity)
 //! for waiting tasks, a [`policy`](TaskGroup::policy) (first error, collect all, first success), a
-//! [`deadline`](TaskGroup::deadline) and a [`parent`](TaskGroup::parent) token. Besides `wait`
-//! there are:
+//! [`deadline`](TaskGroup::deadline) and a [`parent`](TaskGroup::parent) token. The other waits
+//! are:
 //!
 //! - [`wait_timeout`](TaskGroup::wait_timeout), which returns the group if it is not done in time;
 //! - [`wait_with_task`](TaskGroup::wait_with_task), whose error says which task failed: "task 1 of
 //!   group \`mail\`, spawned at src/main.rs:10:5: no such user";
-//! - [`wait_partial`](TaskGroup::wait_partial): the values that there are, at a deadline for one;
-//! - [`wait_all`](TaskGroup::wait_all): the outcome of each task;
-//! - [`wait_any`](TaskGroup::wait_any): the first success;
-//! - [`completions`](TaskGroup::completions): outcomes in the order in which tasks end.
+//! - [`wait_partial`](TaskGroup::wait_partial), which returns the values so far, and the error;
+//! - [`wait_all`](TaskGroup::wait_all), which returns the outcome of each task;
+//! - [`wait_any`](TaskGroup::wait_any), which returns the first success;
+//! - [`completions`](TaskGroup::completions), which yields the outcomes as tasks end.
 //!
 //! Tasks add siblings through a [`Spawner`], which also shows the progress while a thread waits.
 //!
@@ -90,7 +90,7 @@
 //!   order.
 //! - **Tasks of a group** start in the order of spawning. A group stores its tasks itself and sends
 //!   tickets to the workers.
-//! - **Due timers**, and retries, start in the order in which they are due.
+//! - **Timers and retries** start in the order in which they are due.
 //!
 //! A worker alternates between queued jobs and everything that does not wait in the queue: tickets
 //! of groups, and due timers. While there are both, it starts one job, then one due timer or at
@@ -99,14 +99,15 @@
 //! tasks of each group whose ticket came before it. It also waits for one job before each of these
 //! and before itself.
 //!
-//! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs in place
+//! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs inline
 //! because the queue is full. A job that nested tasks submit into a full queue may be queued beyond
 //! the capacity; it then starts like a due timer. If a task must start after another one has ended,
 //! join that one first, or submit the task there.
 //!
 //! # Scopes: tasks that borrow
 //!
-//! In a [`scope`](WorkerPool::scope), which ends only after its tasks:
+//! The tasks of a [`scope`](WorkerPool::scope) may borrow from the caller's stack, because the
+//! scope ends only after its tasks:
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -122,47 +123,46 @@
 //! ```
 //!
 //! [`Scope::spawn_value`] returns a handle for one value, and [`Scope::map`] yields one value for
-//! each item, in order. [`scope_builder`](WorkerPool::scope_builder) sets a limit, a deadline or a
-//! label.
+//! each item, in order. [`scope_builder`](WorkerPool::scope_builder) sets limits and a label.
 //!
 //! # A full queue
 //!
-//! The plain forms follow the pool's [`Overflow`] policy. The `try_` forms never block and give the
-//! closure back. The `_for` forms block at most for the given time. Every refusal [returns the
+//! When the queue is full, the plain forms follow the pool's [`Overflow`] policy. The `try_` forms
+//! never block. The `_for` forms block at most for the given time. Every refusal [returns the
 //! closure](SubmitError), neither run nor dropped.
 //!
 //! | policy | the new job | the caller | right when |
 //! |---|---|---|---|
 //! | [`Block`](Overflow::Block) (default) | waits for room | blocks | producers can be slowed down |
 //! | [`CallerRuns`](Overflow::CallerRuns) | runs now, on the caller's thread | does the work | producers can be slowed down and should help |
-//! | [`DiscardOldest`](Overflow::DiscardOldest) | takes the place of the oldest queued one | goes on | only the newest data matters |
-//! | [`DiscardNewest`](Overflow::DiscardNewest) | is dropped | goes on | losing work is better than waiting |
+//! | [`DiscardOldest`](Overflow::DiscardOldest) | takes the place of the oldest queued job | continues | only the newest data matters |
+//! | [`DiscardNewest`](Overflow::DiscardNewest) | is dropped | continues | losing work is better than waiting |
 //!
-//! A discarded task is cancelled: its handle returns that, and the metrics count it.
+//! A discarded task is cancelled: its handle returns an error, and the metrics count it.
 //!
 //! # Locks and submissions
 //!
-//! Not a lock that tasks take, in a form that may wait or run the task in place. The tasks that
-//! would make room may wait for that lock, and a task that runs in place takes it on your own
-//! thread. Every bounded queue has this hazard.
+//! Do not hold a lock that tasks take while you submit in a form that may wait, or run the task
+//! inline. The tasks that would make room may wait for that lock. A task that runs inline, on your
+//! own thread, takes a lock that the thread already holds. Every bounded queue has this hazard.
 //!
-//! - The plain forms may wait for room, or run the task in place. These are `execute`, `spawn`,
+//! - The plain forms may wait for room, or run the task inline. These are `execute`, `spawn`,
 //!   `spawn_all`, `map`, `publish` and the like, on the pool and on everything that is built on it.
-//!   On a worker of the pool they run it in place.
-//! - The `_for` forms may wait for the given time. They never run a task in place.
-//! - The `try_` forms never wait and never run a task in place. Neither do timers.
+//!   Under [`Overflow::CallerRuns`], and on a worker of the pool, they run it inline.
+//! - The `_for` forms may wait for the given time. They never run a task inline.
+//! - The `try_` forms never wait and never run a task inline. Neither do timers.
 //!
-//! So release the lock first, or use a `try_` form and submit later what it gives back. The example
+//! Release the lock first, or use a `try_` form and submit later what it returns. The example
 //! `lock_held` shows both.
 //!
 //! # Tasks that submit and wait
 //!
-//! Yes, up to 64 tasks deep, even with a single worker. A worker that waits runs only what it waits
-//! for, so it never picks up a job that wants a lock it holds. A worker that finds its own queue
-//! full runs the job at once. A wait that can never end, such as that of a task that joins itself,
-//! is an [error](JoinError::WouldDeadlock).
+//! Tasks may submit tasks and wait for them, up to 64 deep on one stack, even with a single worker.
+//! A worker that waits runs only what it waits for, so it never picks up a job that needs a lock it
+//! holds. A worker that finds its own queue full runs the job inline. A wait that can never end,
+//! such as that of a task that joins itself, is an [error](JoinError::WouldDeadlock).
 //!
-//! A `WorkerPool` is a handle, and such a task owns a clone of it:
+//! A `WorkerPool` is a handle. A task that submits tasks owns a clone of it:
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(1).build()?;
@@ -175,11 +175,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The drop of the last handle ends the pool. See [`WorkerPool`] for tasks that own the last one.
+//! The drop of the last handle [ends the pool](WorkerPool#when-it-ends), even in a task.
 //!
 //! # Cancellation
 //!
-//! Cooperatively: the task checks a [`CancellationToken`], that of its group or any other.
+//! Cancellation is cooperative: tasks check a [`CancellationToken`], such as that of their group.
 //!
 //! ```
 //! # let pool = workcrew::WorkerPool::builder().workers(2).build()?;
@@ -196,12 +196,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Queued tasks that have not started are dropped without being run. A running task is never
-//! killed.
+//! Tasks that have not started are dropped without being run. A running task is never killed.
 //!
 //! # Time limits of tasks
 //!
-//! A task gets one by a [`TaskBuilder`], which gives the closure a token that expires:
+//! [`task`](WorkerPool::task) returns a [`TaskBuilder`], which sets the time limit of a task. When
+//! the time is over, the token that the closure gets expires:
 //!
 //! ```
 //! use std::time::Duration;
@@ -218,17 +218,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The limit is that of the run. The [builder](TaskBuilder#time-limits) says how it differs from the
-//! limits of a submission and of a wait.
+//! The time counts from the start of the task. [`TaskBuilder`](TaskBuilder#time-limits) says how
+//! this limit differs from those of a submission and of a wait.
 //!
 //! # Timers and retries
 //!
 //! [`execute_after`](WorkerPool::execute_after) and [`execute_at`](WorkerPool::execute_at) run a
-//! closure once, [`execute_every`](WorkerPool::execute_every) repeatedly, until the closure ends the
-//! timer. [`spawn_after`](WorkerPool::spawn_after) returns a handle.
-//! [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries a task that fails, by a
-//! [`RetryPolicy`](retry::RetryPolicy): one task and one handle over all attempts. Delays occupy no
-//! worker.
+//! closure once, later. [`spawn_after`](WorkerPool::spawn_after) does the same for a task with a
+//! handle. [`execute_every`](WorkerPool::execute_every) runs a closure repeatedly, until the timer
+//! is cancelled or the closure ends it.
+//! [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries a task that fails, as a
+//! [`RetryPolicy`](retry::RetryPolicy) says. All attempts are one task with one handle. Groups and
+//! scopes [retry their tasks](TaskGroup::spawn_with_retry), too. Delays occupy no worker.
 //!
 #![cfg_attr(feature = "retry", doc = "```")]
 #![cfg_attr(not(feature = "retry"), doc = "```ignore")]
@@ -249,7 +250,7 @@
 //!
 //! # Events
 //!
-//! With an [`EventBus`](events::EventBus). Handlers subscribe to a type of events and run on the
+//! Handlers subscribe to a type of events on an [`EventBus`](events::EventBus), and run on the
 //! workers. Each subscription has its own mailbox and an optional retry policy. A failing handler
 //! does not affect the others.
 //!
@@ -269,7 +270,7 @@
 //!
 //! # Async code
 //!
-//! Each wait has a form that blocks no thread, and works with any runtime.
+//! Each wait has a form that blocks no thread and works with any runtime.
 //!
 //! | | on a thread | from async code |
 //! |---|---|---|
@@ -298,28 +299,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **The drop of a pool may block.** The drop of the last handle drains the pool and waits for
-//! the workers. On a thread of a runtime that stops every other task there. The crate cannot find
-//! out that it is on such a thread: a runtime says so only to crates that depend on it, and not
-//! whether that thread may block. So choose one of these:
+//! **The drop of a pool may block.** The drop of the last handle drains the pool and waits for the
+//! workers. On a thread of an async runtime, this stops every other future on that thread. The
+//! crate cannot detect such a thread without depending on the runtime. So choose one of these:
 //!
 //! - await [`shutdown_async`](WorkerPool::shutdown_async) before the drop, which then never waits;
 //! - build the pool with [`OnDrop::Detach`]: the drop returns, and the workers run what is queued;
 //! - drop the pool where blocking is allowed, such as at the end of `main`.
 //!
-//! No drop of a handle, a group, a subscription, a receipt or any of these futures waits for a task.
-//! That of a driver, or of a gRPC or NATS client, may wait, unless the pool has ended.
+//! Dropping a join handle, a group, a subscription, a receipt or any of these futures never waits
+//! for a task. Dropping a driver, or a gRPC or NATS client, may wait, unless the pool has ended.
 //!
 //! **Dropping a future** never loses a result that another owner can still get. A dropped handle
-//! detaches its task, a dropped group cancels its tasks, a dropped submission is withdrawn. All
-//! other futures only stop waiting. A future that was polled once and is never polled again keeps
-//! no wake-up, no room in a mailbox and no drain from anything else. (For room in the queue, see
-//! [`spawn_async`](WorkerPool::spawn_async).)
+//! detaches its task. A dropped group cancels its tasks. A dropped submission is withdrawn; an
+//! event is then refused only for the mailboxes that are still full. Other futures stop waiting. A
+//! future that is never polled again holds up neither other waiters nor the drain of the pool, with
+//! one exception: [room in the queue](WorkerPool::spawn_async).
 //!
-//! **Inside a task** a future may be polled too, for example by a `block_on`. On a worker of the
-//! pool, the poll runs what the future waits for, as the form for threads does. A task that awaits
-//! itself, its own group, the event it handles or the idleness of its own pool is refused, as there.
-//! A longer circle of waits is not refused, because a future may wait for several things.
+//! **Inside a task**, a future may be polled too, for example by a `block_on`. On a worker of the
+//! pool, the poll runs what the future waits for, as the blocking form does. Like the blocking
+//! form, it is refused if a task awaits itself, its own group, the event that it handles, or its
+//! own pool to be idle. A longer circle is not refused: a future may wait for several things.
 //!
 //! In the other direction, the feature `driver` drives futures for synchronous code
 //! (`driver::Driver`). The feature `grpc` makes calls to gRPC servers that occupy no worker
@@ -327,27 +327,26 @@
 //!
 //! # Many machines
 //!
-//! The feature `nats` puts the same handlers behind a queue on a NATS JetStream server. A
-//! `nats::JobQueue` stores jobs that outlive the process. A `nats::Worker` on each machine takes as
-//! many jobs as its pool has free workers. Delivery is at least once, with retries and dead
-//! letters.
+//! The feature `nats` puts handlers behind a queue on a NATS JetStream server. A `nats::JobQueue`
+//! stores jobs that outlive the process. On each machine a `nats::Worker` runs jobs, by default as
+//! many at once as its pool has workers. Delivery is at least once, with retries and dead letters.
 //!
 //! # Shutdown
 //!
-//! Drop the last handle, or call [`shutdown`](WorkerPool::shutdown). Either refuses new tasks, runs what
-//! is queued and joins the workers. [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so
-//! within a time and [reports](ShutdownReport) what was left.
+//! Drop the last handle, or call [`shutdown`](WorkerPool::shutdown). Either refuses new tasks, runs
+//! what is queued and joins the workers. [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so
+//! within a time limit, and [reports](ShutdownReport) what was left.
 //! [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued. [`close`](WorkerPool::close)
-//! only refuses new tasks.
+//! refuses new tasks, and does not wait. Each of them cancels tasks that wait for a delay.
 //!
 //! A task that a report counts as still running is left behind for good. Neither the drop of the
 //! pool nor another `shutdown` waits for it, so it cannot keep the process alive.
 //!
 //! # Panics
 //!
-//! The worker continues. The waiter gets the [`TaskPanic`] with its payload as an error. The panic
-//! is also counted, and passed to [`on_panic`](WorkerPoolBuilder::on_panic) at once. This includes
-//! panics in destructors.
+//! A panic of a task ends no worker. The waiter gets the [`TaskPanic`], with its payload, as an
+//! error. The panic is also counted, and passed to [`on_panic`](WorkerPoolBuilder::on_panic) at
+//! once. This includes panics in destructors.
 //!
 //! The process ends only where the standard library aborts. That is at a panic while panicking, in
 //! a panic hook or in a destructor of a thread local, and with `panic = "abort"`. Code that leaves
@@ -362,9 +361,11 @@
 //!
 //! # Limits
 //!
-//! 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at once) and 1,048,576
-//! pending timers. A pool takes one thread for each worker, one more from its first timer on, and
-//! one more while futures are driven for it. An idle pool uses no CPU time.
+//! A pool has at most 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at
+//! once) and 1,048,576 pending timers. It takes one thread for each worker, one more from its first
+//! timer on, and one more while futures are driven for it. An idle pool uses no CPU time. The
+//! process has one more thread while a future waits for a
+//! [token with a deadline](CancellationToken::cancelled).
 //!
 //! # Features
 //!
@@ -376,9 +377,9 @@
 //!
 //! # When not to use it
 //!
-//! For data-parallel iterators use rayon, for many connections at once an async runtime. A pool of
-//! threads cannot kill a task. Its queue is lost when the process ends; that of the feature `nats`
-//! is not.
+//! Use rayon for data-parallel iterators, and an async runtime for many connections at once. A pool
+//! of threads cannot kill a task: run a task that must be killed in a process of its own. The queue
+//! of a pool is lost when the process ends; a queue of the feature `nats` is not.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings))))]

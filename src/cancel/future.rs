@@ -25,15 +25,17 @@ use crate::sync::Arc;
 impl CancellationToken {
     /// Returns a future that completes with the reason when the token is cancelled.
     ///
-    /// It works in any runtime. If it is polled again after it has completed, it completes again.
+    /// The future works in any runtime. If it is polled again after it has completed, it completes
+    /// again.
     ///
-    /// A passed [deadline](Self::deadline) wakes it too, without any pool. One thread for the whole
-    /// process does that. It starts when such a future is first polled, and ends a second after the
-    /// last one is gone. If the system refuses the thread, the future wakes its executor at once, so
-    /// that it is polled again until the deadline has passed.
+    /// A passed [deadline](Self::deadline) wakes the future too, without any pool. One thread for
+    /// the whole process does that. The thread starts when a future of a token with a deadline is
+    /// first polled, and ends a second after the last such future is gone. If the system refuses
+    /// the thread, the future wakes its executor at once, and so is polled until the deadline has
+    /// passed.
     ///
-    /// The poll that finds the deadline passed cancels the token. So the callbacks of
-    /// [`on_cancel`](Self::on_cancel) are then called on the thread that polls.
+    /// The poll that finds the deadline passed cancels the token. So it calls the callbacks of
+    /// [`on_cancel`](Self::on_cancel), on the thread that polls.
     ///
     /// Dropping the future has no effect on the token.
     ///
@@ -59,7 +61,8 @@ impl CancellationToken {
     }
 }
 
-/// A future that waits for the cancellation of a token, from [`CancellationToken::cancelled`].
+/// A future that waits for the cancellation of a token. Returned by
+/// [`CancellationToken::cancelled`].
 #[must_use = "a future does nothing until it is polled"]
 pub struct WaitForCancellation {
     token: CancellationToken,

@@ -78,15 +78,16 @@ impl CancellationToken {
         Self { node: Arc::new(Node::new(None, Some(deadline))) }
     }
 
-    /// Creates a token that is cancelled with [`CancelReason::Expired`] when `timeout` from now has
-    /// passed. `Duration::MAX` means never.
+    /// Creates a token that is cancelled with [`CancelReason::Expired`] when `timeout` has passed
+    /// from now on. `Duration::MAX` means never.
     #[must_use]
     pub fn with_timeout(timeout: Duration) -> Self {
         Self { node: Arc::new(Node::new(None, Deadline::after(timeout).instant())) }
     }
 
-    /// Returns a [child](Self::child_token) that is also cancelled when `timeout` from now has
-    /// passed. `Duration::MAX` means never. See [`child_with_deadline`](Self::child_with_deadline).
+    /// Returns a [child](Self::child_token) that is also cancelled, with [`CancelReason::Expired`],
+    /// when `timeout` has passed from now on. `Duration::MAX` means never. See
+    /// [`child_with_deadline`](Self::child_with_deadline).
     #[must_use]
     pub fn child_with_timeout(&self, timeout: Duration) -> Self {
         self.child(Deadline::after(timeout).instant())
@@ -95,9 +96,10 @@ impl CancellationToken {
     /// Returns a [child](Self::child_token) that is also cancelled, with [`CancelReason::Expired`],
     /// when `deadline` has passed.
     ///
-    /// No thread cancels the token by itself. The first thread that checks it or waits for it after
+    /// No thread watches the clock. The first thread that checks the token or waits for it after
     /// the deadline cancels it, and calls the callbacks. A thread in [`wait`](Self::wait) does so
-    /// when the deadline passes. So does the executor of a future of [`cancelled`](Self::cancelled).
+    /// when the deadline passes. So does the poll of a future of [`cancelled`](Self::cancelled),
+    /// which the deadline wakes.
     ///
     /// ```
     /// use std::time::Instant;
@@ -112,8 +114,8 @@ impl CancellationToken {
     /// Cancels this token and its descendants, wakes their waiters and calls their callbacks on
     /// this thread.
     ///
-    /// A second call has no effect; it may return before the first has reached every descendant. A
-    /// panic of a callback is contained, and the other callbacks are still called.
+    /// A second call is without effect, and may return before the first has reached every
+    /// descendant. A panic of a callback is contained, and the other callbacks are still called.
     ///
     /// A callback may cancel this token or others, and register callbacks. Callbacks are nested at
     /// most 16 deep on one stack. Beyond that this method cancels the tokens and returns, and the
@@ -122,7 +124,7 @@ impl CancellationToken {
         self.cancel_with(CancelReason::Requested);
     }
 
-    /// Returns whether the token is cancelled. A cancelled token stays cancelled.
+    /// Returns `true` if the token is cancelled. `true` is final.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.reason().is_some()
@@ -143,7 +145,7 @@ impl CancellationToken {
         debug_assert!(cancelled, "a wait without a deadline ends with the cancellation");
     }
 
-    /// Blocks until the token is cancelled or `timeout` has passed, and returns whether it is
+    /// Blocks until the token is cancelled or `timeout` has passed. Returns `true` if the token is
     /// cancelled.
     ///
     /// `Duration::MAX` waits forever. A worker that calls this runs no other task meanwhile.
@@ -197,8 +199,8 @@ impl CancellationToken {
         reason
     }
 
-    /// Returns whether [`reason`](Self::reason) may return a reason: the token is cancelled or has
-    /// a deadline.
+    /// Returns `true` if [`reason`](Self::reason) may return a reason: the token is cancelled or
+    /// has a deadline.
     #[inline]
     pub(crate) fn may_be_cancelled(&self) -> bool {
         self.node.deadline.is_some() || self.node.reason().is_some()

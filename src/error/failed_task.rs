@@ -1,4 +1,4 @@
-//! The task that an error came from.
+//! The task that an error comes from.
 
 use std::fmt;
 use std::panic::Location;
@@ -16,11 +16,11 @@ impl fmt::Display for TaskId {
 }
 
 /// The task that failed or panicked: its index, its label, its id, and the place where it was
-/// spawned. From [`TaskFailure::task`](crate::TaskFailure::task),
-/// [`TaskPanic::task`](crate::TaskPanic::task), and the `task` methods of other errors.
+/// spawned.
 ///
-/// `Display` writes what is known, as in "task 3 of group \`backup\`, spawned at
-/// src/main.rs:10:5".
+/// Returned by [`TaskFailure::task`](crate::TaskFailure::task),
+/// [`TaskPanic::task`](crate::TaskPanic::task), and the `task` methods of other errors. `Display`
+/// writes what is known, for example "task 3 of group \`backup\`, spawned at src/main.rs:10:5".
 ///
 /// # Examples
 ///
@@ -59,8 +59,8 @@ impl FailedTask {
     }
 
     /// Returns the id of the task, which observers and
-    /// [`WorkerPool::running`](crate::WorkerPool::running) show as well. `None` if no pool has
-    /// counted it as a task: the future of a `Driver` that blocked its caller.
+    /// [`WorkerPool::running`](crate::WorkerPool::running) show as well. `None` for a future that a
+    /// call of this crate has blocked on, because such a future is no task of a pool.
     #[must_use]
     pub fn id(&self) -> Option<TaskId> {
         self.id
@@ -68,7 +68,7 @@ impl FailedTask {
 
     /// Returns the position of the task in the spawn order of its group or scope, counted from
     /// zero. For [`try_map`](crate::WorkerPool::try_map) it is the position of the item. `None` for
-    /// a task without a group, and in the panic hook.
+    /// a task without a group, and in [`on_panic`](crate::WorkerPoolBuilder::on_panic).
     #[must_use]
     pub fn index(&self) -> Option<usize> {
         self.index

@@ -6,15 +6,14 @@ use std::ops::Deref;
 
 use super::failed_task::FailedTask;
 
-/// The error that a task of a group returned, and which task it was. From
-/// [`TaskGroup::wait_with_task`](crate::TaskGroup::wait_with_task), and in
-/// [`NoSuccess`](crate::NoSuccess).
+/// The error that a task of a group returned, together with the task.
 ///
-/// It dereferences to the error. The [`error`](Self::error) field gives it by value, also in a
-/// pattern. [`task`](Self::task) tells which task returned it.
+/// Errors of [`TaskGroup::wait_with_task`](crate::TaskGroup::wait_with_task) and
+/// [`NoSuccess`](crate::NoSuccess) contain it. It dereferences to the error of the task. The field
+/// [`error`](Self::error) holds that error, and [`task`](Self::task) returns the task.
 ///
-/// `Display` writes both: "task 3 of group \`backup\`, spawned at src/main.rs:10:5: permission
-/// denied". The [source](Error::source) is the error itself.
+/// `Display` writes both, for example "task 3 of group \`backup\`, spawned at src/main.rs:10:5:
+/// permission denied". The [source](Error::source) is the error of the task.
 ///
 /// # Examples
 ///

@@ -6,10 +6,10 @@ use std::fmt;
 use super::failure::TaskFailure;
 use super::outcome::TaskError;
 
-/// How many errors `Display` writes.
+/// The limit of errors that `Display` writes.
 const MAX_SHOWN: usize = 8;
 
-/// Every error of a group in which no task succeeded. From
+/// The errors of all tasks of a group in which no task succeeded. Returned by
 /// [`TaskGroup::wait_any_or_errors`](crate::TaskGroup::wait_any_or_errors).
 ///
 /// `Display` writes the first eight errors in spawn order, each with its task, and how many more
@@ -31,8 +31,8 @@ impl<E> NoSuccess<E> {
         Self { errors, would_deadlock: true }
     }
 
-    /// Returns the errors of the tasks in spawn order. Tasks that were cancelled are included;
-    /// outcomes that `completions` yielded are not.
+    /// Returns the errors of the tasks in spawn order. Cancellations are included. Errors that
+    /// `completions` has yielded are not.
     #[must_use]
     pub fn errors(&self) -> &[TaskError<TaskFailure<E>>] {
         &self.errors
@@ -45,8 +45,8 @@ impl<E> NoSuccess<E> {
     }
 
     /// Returns `true` if the wait could not end; see
-    /// [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock). So it is for a group without
-    /// tasks.
+    /// [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock). This includes the wait for
+    /// a group without tasks.
     #[must_use]
     pub fn is_would_deadlock(&self) -> bool {
         self.would_deadlock

@@ -16,7 +16,7 @@ use super::panic::TaskPanic;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CancelReason {
-    /// The caller asked for it, by `cancel` or by dropping a group without waiting for it.
+    /// A caller asked for it, by `cancel` or by dropping a group without waiting for it.
     Requested,
     /// The group had ended: a sibling failed or panicked, or succeeded where one success is enough.
     GroupEnded,
@@ -24,13 +24,13 @@ pub enum CancelReason {
     ShutDown,
     /// The overflow policy discarded the task.
     Discarded,
-    /// The deadline passed.
+    /// A deadline or a timeout passed.
     Expired,
 }
 
 impl JoinError {
-    /// Returns the task that panicked. `None` for the other errors: the task is that of the handle,
-    /// whose [`id`](crate::JoinHandle::id) names it.
+    /// Returns the task that panicked. `None` for the other errors. They belong to the task of the
+    /// handle, whose [`id`](crate::JoinHandle::id) names it.
     #[must_use]
     pub fn task(&self) -> Option<&FailedTask> {
         match self {
@@ -78,13 +78,12 @@ pub enum JoinError {
     Panicked(TaskPanic),
     /// The task was cancelled.
     ///
-    /// A closure was cancelled before it started. A future that is
-    /// [driven](crate#async-code), such as a remote call, may have been
-    /// polled, so the remote side may have acted.
+    /// A closure was cancelled before it started. A future of a `Driver`, such as a remote call,
+    /// may have been polled, so the remote side may have acted.
     #[error("task {0}")]
     Cancelled(CancelReason),
-    /// The wait could not end: a task joined itself, or joins were nested too deep for a worker's
-    /// stack.
+    /// The wait could not end: a task joined itself, tasks waited for each other in a circle, or
+    /// joins were nested too deep for a worker's stack.
     #[error("joining here would wait forever")]
     WouldDeadlock,
 }
@@ -104,26 +103,27 @@ pub enum TaskError<E> {
 /// The error of a group, a scope or [`try_map`](crate::WorkerPool::try_map): the first failure or
 /// panic, or the cancellation if it came before any failure.
 ///
-/// `Display` of a failure is that of the task's error, with its causes if its type shows them. A
-/// panic names its task.
+/// The `Display` of a failure is that of the task's error, with its causes if its type shows them.
+/// A panic names its task.
 ///
 /// # Which task failed?
 ///
 /// [`TaskGroup::wait_with_task`](crate::TaskGroup::wait_with_task) returns a
-/// `GroupError<TaskFailure<E>>`: each failure holds the error and the task. See [`TaskFailure`].
+/// `GroupError<TaskFailure<E>>`, where each failure holds the error and the task. See
+/// [`TaskFailure`].
 ///
 /// # How do I get the error of my task?
 ///
-/// The operator `?` converts into `anyhow::Error` and `Box<dyn Error + Send + Sync>` for every `E`
-/// that implements `Debug` and `Display`. The result holds a `GroupError<E>`. The error of the task
-/// is inside:
+/// The operator `?` converts a `GroupError<E>` into `anyhow::Error` or
+/// `Box<dyn Error + Send + Sync>`, if `E` implements `Debug` and `Display`. The result then holds
+/// the whole `GroupError<E>`. To get at the error of the task:
 ///
-/// | you want | write |
+/// | you want to | write |
 /// |---|---|
-/// | to match it | `Err(GroupError::Failed(error))` |
-/// | it instead of the group's error, as Go's `errgroup` does | `group.wait().map_err(GroupError::into_error)?` |
-/// | it with the task as its context, for `anyhow` or `eyre` | `group.wait_with_task().map_err(\|error\| error.into_error_with(anyhow::Error::context))?` |
-/// | it as the [source](Error::source) of an error that names the task | `group.wait_with_task().map_err(GroupError::into_error)?` |
+/// | match the error | `Err(GroupError::Failed(error))` |
+/// | return it instead of the group's error, like Go's `errgroup` | `group.wait().map_err(GroupError::into_error)?` |
+/// | return it with the task as its context, for `anyhow` or `eyre` | `group.wait_with_task().map_err(\|error\| error.into_error_with(anyhow::Error::context))?` |
+/// | return an error that names the task and has it as its [source](Error::source) | `group.wait_with_task().map_err(GroupError::into_error)?` |
 ///
 /// After the second and the third form, `downcast_ref` of `anyhow` finds the error of the task.
 #[derive(Debug)]
@@ -136,21 +136,22 @@ pub enum GroupError<E> {
     /// The group was cancelled while it had tasks to run, and no task had failed.
     ///
     /// A running task that reacts to its token by returning an error counts as a failure, and may
-    /// be the first. To tell the two apart, let the task return `Ok`, or check for the error that
+    /// be the first. To tell the two apart, have the task return `Ok`, or check for the error that
     /// it returns.
     Cancelled(CancelReason),
     /// The wait could not end.
     ///
-    /// It was called by a task of the group itself, or waits were nested too deep for a worker's
-    /// stack.
+    /// A task of the group itself waited, tasks waited for each other in a circle, or waits were
+    /// nested too deep for a worker's stack. Or [`wait_any`](crate::TaskGroup::wait_any) was called
+    /// on a group without tasks.
     WouldDeadlock,
 }
 
 impl<E> TaskError<E> {
     /// Converts into an error type of the caller.
     ///
-    /// A failure is converted by `From<E>`, which keeps its type and its causes; a panic or a
-    /// cancellation by the other conversion. See [`GroupError::into_error`].
+    /// A failure is converted by `From<E>`, which keeps its type and its causes. A panic or a
+    /// cancellation is converted by the other bound. See [`GroupError::into_error`].
     pub fn into_error<X>(self) -> X
     where
         X: From<E> + From<TaskError<Infallible>>,
@@ -178,8 +179,8 @@ impl<E> TaskError<E> {
 impl<E> GroupError<E> {
     /// Converts into an error type of the caller.
     ///
-    /// A failure is converted by `From<E>`, as Go's `errgroup` returns the task's own error. Any
-    /// other variant, which no task returned, is converted by the other conversion.
+    /// A failure is converted by `From<E>`, so the result is the task's own error, as with Go's
+    /// `errgroup`. Any other variant, which no task returned, is converted by the other bound.
     ///
     /// # Examples
     ///
@@ -208,14 +209,14 @@ impl<E> GroupError<E> {
         }
     }
 
-    /// Returns the error that a task returned, if it is one.
+    /// Returns the error that a task returned, if there is one.
     ///
     /// This gives access to the source of the error. `GroupError` itself has no `source`, because
     /// it requires only `Display` of `E`.
     ///
     /// # Errors
     ///
-    /// Returns `self` if it is not an error that a task returned.
+    /// Returns `self` if no task returned the error.
     ///
     /// # Examples
     ///
@@ -291,10 +292,10 @@ impl<E> GroupError<TaskFailure<E>> {
         }
     }
 
-    /// Converts the error of the task as [`into_error`](Self::into_error) does, and adds the task:
-    /// `context` gets the converted error and the task. Panics name their task already.
+    /// Converts the error of the task as [`into_error`](Self::into_error) does, and calls `context`
+    /// with the converted error and the task. A panic already names its task.
     ///
-    /// `context` has the form of `anyhow::Error::context` and `eyre::Report::wrap_err`.
+    /// `anyhow::Error::context` and `eyre::Report::wrap_err` have the form of `context`.
     ///
     /// # Examples
     ///

@@ -13,9 +13,8 @@ use crate::unwind::{self, Payload};
 /// The panic that ended a task.
 ///
 /// It holds the payload, the message if the payload is a string, and the [task](FailedTask) with
-/// the place where it was submitted. (The place of the panic itself is reported to Rust's panic
-/// hook only.) If the destructor
-/// of the payload panics, dropping a `TaskPanic` contains that panic.
+/// the place where it was submitted. Only Rust's panic hook gets the place of the panic itself. If
+/// the destructor of the payload panics, dropping a `TaskPanic` contains that panic.
 ///
 /// # Examples
 ///
@@ -73,7 +72,7 @@ impl TaskPanic {
         self
     }
 
-    /// Hands the panic to its receiver. Returns it if there is none, or none any more.
+    /// Hands the panic to its receiver. Returns the panic if there is no receiver, or it is gone.
     pub(crate) fn deliver(self) -> Option<Self> {
         let payload = self.payload.lock().take()?;
         let (payload, receiver) = match payload.downcast::<Addressed>() {

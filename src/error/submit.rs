@@ -15,7 +15,7 @@ pub struct Refused<F> {
     refuser: Refuser,
 }
 
-/// What has refused a closure. It decides about the texts of the error.
+/// The part of the crate that has refused a closure. Determines the text of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refuser {
     /// The pool and its queue.
@@ -85,7 +85,7 @@ impl<F> fmt::Debug for Refused<F> {
 /// let error = pool.execute(|| println!("too late")).unwrap_err();
 /// assert_eq!(error.to_string(), "the pool is shut down");
 /// let closure = error.into_inner();
-/// closure(); // still whole
+/// closure(); // can still be called
 /// # Ok::<(), workcrew::BuildError>(())
 /// ```
 pub struct SubmitError<F>(Refused<F>);
@@ -108,7 +108,7 @@ pub struct SubmitError<F>(Refused<F>);
 pub enum TrySubmitError<F> {
     /// There is no room: the queue or the group is full, or too many futures are in flight.
     Full(Refused<F>),
-    /// The pool is shut down, or the group cancelled.
+    /// The pool is shut down, or the group is cancelled.
     ShutDown(Refused<F>),
 }
 
@@ -131,8 +131,8 @@ impl<F> SubmitError<F> {
         self.0.into_inner()
     }
 
-    /// Returns `true` if the pool is shut down, so that a retry is useless. No other reason exists
-    /// today.
+    /// Returns `true` if the pool is shut down, so that a retry is useless. This is the only reason
+    /// today, so the result is always `true`.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         true
@@ -162,7 +162,8 @@ impl<F> TrySubmitError<F> {
         matches!(self, Self::Full(_))
     }
 
-    /// Returns `true` if the pool is shut down or the group cancelled, so that a retry is useless.
+    /// Returns `true` if the pool is shut down or the group is cancelled, so that a retry is
+    /// useless.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         matches!(self, Self::ShutDown(_))

@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
-/// No task ended within the time. The error of
-/// [`Completions::next_timeout`](crate::Completions::next_timeout).
+/// The error of [`Completions::next_timeout`](crate::Completions::next_timeout): no task ended in
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOut;
 

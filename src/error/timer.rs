@@ -6,7 +6,8 @@ use std::io;
 
 use super::submit::{Refused, Refuser};
 
-/// The error of setting a timer or of submitting a retried task. It contains the refused closure.
+/// The error of setting a timer or of spawning a delayed or retried task. It contains the refused
+/// closure.
 ///
 /// # Examples
 ///
@@ -18,7 +19,7 @@ use super::submit::{Refused, Refuser};
 /// let error = pool.execute_after(Duration::from_secs(1), || println!("too late")).unwrap_err();
 /// assert!(error.is_shut_down());
 /// let closure = error.into_inner();
-/// closure(); // still whole
+/// closure(); // can still be called
 /// # Ok::<(), workcrew::BuildError>(())
 /// ```
 pub struct TimerError<F> {
@@ -62,19 +63,19 @@ impl<F> TimerError<F> {
         self.closure.into_inner()
     }
 
-    /// Returns whether the limit of pending timers was reached.
+    /// Returns `true` if the limit of pending timers was reached.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self.cause, Cause::Full)
     }
 
-    /// Returns whether the pool is shut down, so that a retry is useless.
+    /// Returns `true` if the pool is shut down, so that a retry is useless.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         matches!(self.cause, Cause::ShutDown)
     }
 
-    /// Returns whether the period, or the delay between two runs, was zero.
+    /// Returns `true` if the period, or the delay between two runs, was zero.
     #[must_use]
     pub fn is_zero_period(&self) -> bool {
         matches!(self.cause, Cause::ZeroPeriod)

@@ -13,7 +13,7 @@ use crate::sync::Arc;
 /// The default capacity of mailboxes.
 const DEFAULT_MAILBOX_CAPACITY: usize = 1024;
 
-/// A builder of an event bus. Created by [`EventBus::builder`].
+/// A builder of an event bus. Returned by [`EventBus::builder`].
 ///
 /// # Examples
 ///
@@ -72,7 +72,7 @@ impl EventBusBuilder {
         }
     }
 
-    /// Sets the default capacity of mailboxes, in events. Zero counts as one. Default: 1,024.
+    /// Sets the default capacity of mailboxes, in events. Zero counts as one. *Default: 1,024.*
     pub fn mailbox_capacity(mut self, events: usize) -> Self {
         self.mailbox_capacity = events.max(1);
         self

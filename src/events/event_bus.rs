@@ -18,9 +18,9 @@ use crate::sync::Arc;
 use crate::task::context;
 use crate::time::deadline::Deadline;
 
-/// An event bus: delivers events to their handlers on the workers of a pool.
+/// An event bus, which delivers events to their handlers on the workers of a pool.
 ///
-/// An event is a value of any type; a handler subscribes to a type, and optionally to a topic. Each
+/// An event is a value of any type. A handler subscribes to a type, and optionally to a topic. Each
 /// subscription has a bounded mailbox of its own. So a slow, failing or panicking handler does not
 /// keep an event from other subscriptions. Clones refer to the same bus.
 ///
@@ -35,15 +35,14 @@ use crate::time::deadline::Deadline;
 /// A handler may publish, subscribe, unsubscribe (itself too), and wait for a [`Receipt`]. It runs
 /// with no lock held.
 ///
-/// On a worker of the pool, `publish` never blocks. If a mailbox with the policy to block is full,
-/// the worker makes deliveries of that subscription itself until there is room. The event is
-/// [refused](crate::events::DeliveryOutcome::Refused) for that subscription if the worker cannot do
-/// that:
+/// On a worker of the pool, `publish` never blocks. If a mailbox with the policy `Block` is full,
+/// the worker makes deliveries of that subscription itself until there is room. If the worker
+/// cannot do that, the event is [refused](crate::events::DeliveryOutcome::Refused) for that
+/// subscription. There are three such cases:
 ///
-/// - while the handler is at its limit, on other threads or below on this stack;
-/// - while an ordered subscription waits for another attempt, which holds up all its other
-///   deliveries;
-/// - where tasks are nested 16 deep.
+/// - The handler is at its limit, on other threads or below on this stack.
+/// - An ordered subscription waits for another attempt, which holds up all its other deliveries.
+/// - Tasks are nested 16 deep on the worker's stack.
 ///
 /// The receipt reports the refusal, and [`Metrics::tasks_refused`](crate::Metrics::tasks_refused)
 /// counts it.
@@ -87,20 +86,22 @@ impl EventBus {
     /// event is in their mailboxes and the synchronous handlers have returned.
     ///
     /// First, the event goes into every mailbox that has room, and the synchronous handlers are
-    /// called. Then the publisher blocks while a mailbox is full whose policy is to block; on
-    /// several such mailboxes at the same time. It never blocks on a worker of the pool; see
+    /// called. Then the publisher waits for room in full mailboxes with the policy `Block`, in all
+    /// of them at the same time. It never blocks on a worker of the pool; see
     /// [above](Self#inside-a-handler).
     ///
     /// The event goes to the subscriptions that exist when this method begins. If there are none,
-    /// [`on_unhandled`](crate::events::EventBusBuilder::on_unhandled) is called. If the pool is
-    /// shut down, the deliveries are cancelled. The same holds for deliveries that still wait for
-    /// room when the pool is shut down. The receipt counts cancelled deliveries, too.
+    /// [`on_unhandled`](crate::events::EventBusBuilder::on_unhandled) is called. If the pool was
+    /// shut down before, the deliveries are cancelled.
+    /// [`shutdown_now`](crate::WorkerPool::shutdown_now), and a timed shutdown whose limit has
+    /// passed, also cancel deliveries that wait for room. The receipt counts cancelled deliveries,
+    /// too.
     ///
-    /// This method may block, and it calls synchronous handlers in place. Hold no
+    /// This method may block, and it calls synchronous handlers inline. Hold no
     /// [lock](crate#locks-and-submissions) that handlers take.
     ///
-    /// Costs one allocation; for each handler a lock and, if the handler is idle, a ticket in the
-    /// pool's queue.
+    /// A call costs one allocation. For each handler it also costs a lock and, if the handler is
+    /// idle, a ticket in the pool's queue.
     #[track_caller]
     #[allow(clippy::must_use_candidate, reason = "most publishers do not use the receipt")]
     pub fn publish<E: Send + Sync + 'static>(&self, event: E) -> Receipt {
@@ -131,8 +132,8 @@ impl EventBus {
     /// includes delays before further attempts. Other threads may publish meanwhile and prolong the
     /// wait.
     ///
-    /// If a task of another pool calls this and a worker of the bus's pool waits for that task, the
-    /// worker helps.
+    /// If a task of another pool calls this method, and a worker of the bus's pool waits for that
+    /// task, the worker makes the deliveries.
     ///
     /// Unlike [`WorkerPool::wait_idle`](crate::WorkerPool::wait_idle), this method does not wait
     /// for a handler that a [timed shutdown](crate::WorkerPool::shutdown_timeout) of the pool left
@@ -140,9 +141,8 @@ impl EventBus {
     ///
     /// # Panics
     ///
-    /// Panics if it is called by a handler or another task of the pool, because it would wait for
-    /// itself. Also panics if it is called by a task of another pool that a handler of this bus
-    /// waits for.
+    /// If a handler or another task of the pool calls it, because it would wait for itself. The
+    /// same holds for a task of another pool that a handler of this bus waits for.
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!self.is_inside(), "a handler cannot wait for its own bus to be idle");
@@ -151,10 +151,10 @@ impl EventBus {
     }
 
     /// Like [`wait_idle`](Self::wait_idle), but blocks for at most `timeout`. Returns `true` if the
-    /// bus was idle.
+    /// bus was idle. In a task of the pool it returns `false` at once.
     ///
-    /// In a task of the pool, returns `false` at once. With a timeout below `Duration::MAX`, it
-    /// also waits for handlers that a shutdown has left behind.
+    /// Unless the timeout is `Duration::MAX`, this method also waits for handlers that a shutdown
+    /// has left behind.
     #[must_use]
     pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
         !self.is_inside() && self.inner.wait_idle(Deadline::after(timeout)).unwrap_or(false)

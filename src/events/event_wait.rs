@@ -31,7 +31,9 @@ use crate::time::deadline::Deadline;
 /// - A handler waits for another event of its own subscription, and all runners that could deliver
 ///   it are on this stack. An ordered subscription has a single runner. If all runners of a
 ///   concurrent subscription waited like this, none would ever be free.
-/// - Waits are nested deeper than a worker's stack allows.
+/// - Handlers of ordered subscriptions wait for receipts of each other's events. One of the waits
+///   gets the error.
+/// - Waits are nested more than 64 tasks deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("waiting for the event here would never end")]
 #[non_exhaustive]

@@ -26,7 +26,7 @@ use crate::unwind;
 /// The held deliveries by the index of their mailbox.
 pub(super) type Deliveries<E> = BTreeMap<usize, PendingDelivery<E>>;
 
-/// An event that has not got into every mailbox.
+/// An event that is not yet in every mailbox.
 pub(super) struct Held<E> {
     /// The event.
     pub(super) envelope: Arc<Envelope<E>>,

@@ -1,4 +1,4 @@
-//! Takes one event to its recipients, so that none of them waits for another.
+//! Publishes one event to its recipients, so that no recipient waits for another.
 //!
 //! 1. The event is offered to every mailbox. Those that have room take it.
 //! 2. Synchronous handlers are called, in the order of subscribing.
@@ -68,8 +68,8 @@ fn deliver_inline<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, inline: Ve
     }
 }
 
-/// Publishes an event to all mailboxes, or to none if one is full whose policy is to block. Never
-/// waits. Returns how many have a delivery, or the index of the full one.
+/// Publishes an event to all mailboxes, or to none if a mailbox with the policy to block is full.
+/// Never waits. Returns how many mailboxes have a delivery, or the index of the full one.
 ///
 /// It reserves a place in each such mailbox, and only then puts the deliveries in. No user code
 /// runs in between, because it could wait for the very place that is reserved.

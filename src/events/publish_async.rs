@@ -7,9 +7,9 @@
 //! | *done* | no delivery is held | – |
 //!
 //! Rules:
-//! 1. The first poll takes the first two steps of `publish`. Each poll then tries each delivery that
-//!    is held (see `held`). A mailbox that is still full stores the waker under the lock under which
-//!    it was found full.
+//! 1. The first poll takes the first two steps of `publish`. Each poll then tries each delivery
+//!    that is held (see `held`). A mailbox that is still full stores the waker under the lock under
+//!    which it was found full.
 //! 2. A future takes no notification from a thread or from another future; see rule 6 of `mailbox`.
 //! 3. Dropping the future refuses the deliveries that it holds. Others are not affected.
 
@@ -39,17 +39,18 @@ impl EventBus {
     /// mailboxes without blocking the thread. Its output is the receipt, which can be awaited too.
     /// Works with any runtime.
     ///
-    /// Nothing happens before the first poll. It puts the event into every mailbox that has room,
-    /// and calls synchronous handlers in place. So a full mailbox delays no other subscription.
-    /// Dropping the future while it waits leaves those deliveries as they are, and refuses the event
-    /// for the subscriptions whose mailboxes are still full.
+    /// Nothing happens before the first poll. The first poll puts the event into every mailbox that
+    /// has room, and calls synchronous handlers inline. So a full mailbox delays no other
+    /// subscription. If the future is dropped while it waits, the event is
+    /// [refused](crate::events::DeliveryOutcome::Refused) for the subscriptions whose mailboxes are
+    /// still full. Other deliveries are not affected.
     ///
-    /// Until it is ready or dropped, the event counts as unhandled for [`wait_idle`](Self::wait_idle).
-    /// If the pool is shut down meanwhile, the deliveries that wait for room are cancelled.
+    /// [`wait_idle`](Self::wait_idle) waits for the event until the future is ready or dropped. If
+    /// the pool is shut down meanwhile, the deliveries that wait for room are cancelled.
     ///
-    /// Futures that wait for the same room are woken in the order in which they began to wait, and
-    /// none can keep the room from the others. Events of one task are in order in each mailbox if
-    /// the task awaits each publish before the next.
+    /// Futures that wait for the same room are woken in the order in which they began to wait. A
+    /// future that is not polled keeps no room from the others. The events of an async task arrive
+    /// in each mailbox in order, if the task awaits each future before it publishes the next event.
     ///
     /// On a worker of the pool the future never waits, like `publish`; see
     /// [above](Self#inside-a-handler).
@@ -66,7 +67,7 @@ impl EventBus {
     /// let _handler = bus.subscribe(|_: &u32| ());
     /// block_on(async {
     ///     for n in 0..10_u32 {
-    ///         // Is delayed while the mailbox is full.
+    ///         // Waits while the mailbox is full.
     ///         assert_eq!(bus.publish_async(n).await.handlers(), 1);
     ///     }
     ///     bus.wait_idle_async().await;
@@ -87,7 +88,7 @@ impl EventBus {
     }
 }
 
-/// A future that publishes an event, from [`EventBus::publish_async`].
+/// A future that publishes an event. Returned by [`EventBus::publish_async`].
 #[must_use = "a future does nothing until it is polled"]
 pub struct PublishAsync<E: Send + Sync + 'static> {
     bus: EventBus,
@@ -105,7 +106,7 @@ enum Stage<E> {
     Done,
 }
 
-/// An event that has not got into every mailbox.
+/// An event that is not yet in every mailbox.
 struct Waiting<E> {
     held: Arc<Held<E>>,
     /// Closes the held deliveries with the pool; `None` before the event waits.
@@ -124,7 +125,8 @@ impl<E: Send + Sync + 'static> PublishAsync<E> {
         Self { bus: bus.clone(), location, key: WakerKey::new(), stage, wait: FutureWait::default() }
     }
 
-    /// Takes the first step, from *new*. Returns the receipt if the event has no recipients.
+    /// Takes the first step out of the state *new*. Returns the receipt if the event has no
+    /// recipients.
     fn begin(&mut self, topic: Option<&str>, event: E) -> Result<Waiting<E>, Receipt> {
         let Some(recipients) = self.bus.recipients::<E>(topic) else { return Err(self.bus.unhandled(topic, event)) };
         let envelope = self.bus.begin(topic, event, &recipients);

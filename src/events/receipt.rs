@@ -9,14 +9,15 @@ use super::progress::{DeliveryOutcome, Progress};
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
-/// A receipt for a published event: reports the outcomes of its deliveries. Returned by
+/// A receipt for a published event, which reports the outcomes of its deliveries. Returned by
 /// [`EventBus::publish`](crate::events::EventBus::publish).
 ///
-/// Async code awaits a receipt, or a reference to it, with the output of [`wait`](Self::wait); see
+/// Async code can await a receipt, or a reference to it; see
 /// [`WaitForReceipt`](crate::events::WaitForReceipt).
 ///
 /// Dropping a receipt has no effect on the deliveries. A receipt keeps the event alive. The event's
-/// destructor runs on the thread that drops the last reference, and its panic is caught.
+/// destructor runs on the thread that drops the last reference. A panic of the destructor is
+/// contained.
 ///
 /// # Examples
 ///
@@ -77,13 +78,12 @@ impl Receipt {
 
     /// Blocks until all deliveries have ended, and returns them in the order of subscribing.
     ///
-    /// On a worker of the pool, this method helps instead of blocking: it makes the deliveries that
-    /// it waits for if no other worker does. So a handler may publish and wait even on a pool of
-    /// one worker. A task of another pool may wait as well: a worker of the bus's pool that waits
-    /// for that task makes the deliveries.
+    /// A worker of the pool makes the deliveries that it waits for, if no other worker does. So a
+    /// handler may publish and wait even on a pool of one worker. If a task of another pool waits,
+    /// and a worker of the bus's pool waits for that task, the worker makes the deliveries.
     ///
-    /// A handler that a timed shutdown of the pool left behind is not waited for: its delivery is
-    /// [`LeftBehind`](DeliveryOutcome::LeftBehind).
+    /// This method does not wait for a handler that a timed shutdown of the pool left behind: its
+    /// delivery is [`LeftBehind`](DeliveryOutcome::LeftBehind).
     ///
     /// # Errors
     ///
@@ -105,12 +105,11 @@ impl Receipt {
     /// Blocks until all deliveries have ended or `timeout` has passed. Returns `true` if all have
     /// ended; then [`wait`](Self::wait) returns at once.
     ///
-    /// On a worker, this method does not help, because a handler could take longer than the
-    /// timeout. Two rules depend on the timeout:
+    /// A worker of the pool makes no deliveries meanwhile, because a handler could take longer than
+    /// the timeout. This method also waits for handlers that a shutdown has left behind.
     ///
-    /// - With `Duration::MAX`, it does help, and it returns `false` at once where `wait` would
-    ///   return [`WouldDeadlock`].
-    /// - With a shorter timeout, it also waits for handlers that a shutdown has left behind.
+    /// With `Duration::MAX`, which means forever, this method is like [`wait`](Self::wait) in both
+    /// respects. It returns `false` at once if `wait` would return [`WouldDeadlock`].
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);

@@ -14,7 +14,7 @@ use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, Weak};
 
-/// A builder of a subscription. Created by [`EventBus::subscription`].
+/// A builder of a subscription. Returned by [`EventBus::subscription`].
 ///
 /// Of the settings that exclude each other ([`ordered`](Self::ordered),
 /// [`concurrent`](Self::concurrent), [`synchronous`](Self::synchronous)), the last one counts.
@@ -58,8 +58,8 @@ impl EventBus {
     /// Subscribes `handler` to the events of type `E` that are published from now on, with any
     /// topic or none.
     ///
-    /// It is called on workers of the pool, for one event at a time, in the order in which each
-    /// thread publishes. For other settings, see [`subscription`](Self::subscription).
+    /// The handler is called on workers of the pool, for one event at a time, in the order in which
+    /// each thread publishes. For other settings, see [`subscription`](Self::subscription).
     pub fn subscribe<E, R>(&self, handler: impl Fn(&E) -> R + Send + Sync + 'static) -> Subscription
     where
         E: Send + Sync + 'static,
@@ -89,14 +89,14 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     }
 
     /// Sets the name for receipts and dead letters, which is also the label of the subscription's
-    /// tasks. Default: the type of its events.
+    /// tasks. *Default: the type of its events.*
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.settings.name = name.into();
         self
     }
 
-    /// Subscribes only to events that are published to this topic. Default: all events of the type,
-    /// with any topic or none.
+    /// Subscribes only to events that are published to this topic. *Default: all events of the
+    /// type, with any topic or none.*
     pub fn topic(mut self, topic: impl Into<Arc<str>>) -> Self {
         self.settings.topic = Some(topic.into());
         self
@@ -134,8 +134,8 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     }
 
     /// Sets how many events the mailbox holds, including those that wait for another attempt. Zero
-    /// counts as one. Default: the [capacity](crate::events::EventBusBuilder::mailbox_capacity) set
-    /// for the bus.
+    /// counts as one. *Default: the [capacity](crate::events::EventBusBuilder::mailbox_capacity)
+    /// set for the bus.*
     pub fn mailbox_capacity(mut self, events: usize) -> Self {
         self.settings.capacity = events.max(1);
         self
@@ -156,8 +156,8 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
         self
     }
 
-    /// Calls the handler again with an event for which it failed or panicked. Default: the first
-    /// failure is final.
+    /// Calls the handler again with an event for which it failed or panicked. *Default: the first
+    /// failure is final.*
     ///
     /// A policy's timeout counts from the publishing. An attempt's timeout has no effect, because a
     /// handler has no token that could report it.

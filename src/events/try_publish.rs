@@ -9,8 +9,8 @@ use super::publish;
 use super::receipt::Receipt;
 use crate::sync::Arc;
 
-/// The error of [`EventBus::try_publish`]: a mailbox was full, and no subscription has the event.
-/// The event is inside.
+/// The error of [`EventBus::try_publish`]: a mailbox was full, so no subscription has the event. It
+/// contains the event.
 #[derive(thiserror::Error)]
 #[error("the mailbox of the subscription `{subscription}` is full")]
 pub struct TryPublishError<E> {
@@ -27,8 +27,8 @@ impl<E> TryPublishError<E> {
         self.event
     }
 
-    /// Returns the name of the first subscription, by the order of subscribing, whose mailbox was
-    /// full.
+    /// Returns the name of the subscription whose mailbox was full. If there are several, this is
+    /// the first in the order of subscribing.
     #[must_use]
     pub fn subscription(&self) -> &str {
         &self.subscription
@@ -43,12 +43,12 @@ impl<E> fmt::Debug for TryPublishError<E> {
 
 /// # Without waiting
 impl EventBus {
-    /// Like [`publish`](Self::publish), but never waits for room. If a mailbox is full whose policy
-    /// is to block, no subscription gets the event.
+    /// Like [`publish`](Self::publish), but never waits for room. If a mailbox with the policy
+    /// `Block` is full, no subscription gets the event.
     ///
-    /// A mailbox with another policy is never an obstacle: it discards, as its policy says.
-    /// Synchronous handlers are called in place, after the event is in all mailboxes. No delivery is
-    /// made on a worker that calls this.
+    /// A full mailbox with another policy discards an event, as its policy says. Synchronous
+    /// handlers are called inline, after the event is in all mailboxes. Unlike `publish`, this
+    /// method makes no deliveries on a worker to get room.
     ///
     /// # Errors
     ///
@@ -70,9 +70,9 @@ impl EventBus {
     ///     started.send(()).unwrap();
     ///     gate.lock().unwrap().recv().unwrap();
     /// });
-    /// bus.try_publish(1_u32)?; // is being handled
+    /// bus.try_publish(1_u32)?; // the handler runs
     /// start.recv()?;
-    /// bus.try_publish(2_u32)?; // waits in the mailbox
+    /// bus.try_publish(2_u32)?; // the event waits in the mailbox
     /// let full = bus.try_publish(3_u32).unwrap_err();
     /// assert_eq!(full.subscription(), "slow");
     /// assert_eq!(full.into_inner(), 3);

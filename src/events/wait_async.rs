@@ -1,7 +1,7 @@
 //! Waiting for the deliveries of an event, and for an idle bus, from async code.
 //!
-//! The futures announce themselves where threads wait for the same. A notification takes all
-//! wakers, so a future that is never polled again keeps none from another.
+//! The futures register where threads wait for the same. A notification takes all wakers, so a
+//! future that is never polled again keeps no notification from another.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -24,12 +24,13 @@ use crate::time::deadline::Deadline;
 /// A future that waits for the deliveries of an event. Made by `.await` of a [`Receipt`] or of a
 /// reference to one, in any runtime.
 ///
-/// Its output is that of [`Receipt::wait`]. It waits without a thread. Dropping it has no effect on
-/// the deliveries. A future that is polled again after it was ready is ready again.
+/// Its output is the result of [`Receipt::wait`]. It waits without a thread. Dropping it has no
+/// effect on the deliveries. A future that is polled again after it was ready is ready again.
 ///
-/// Polling it on a worker of the pool makes deliveries that the wait needs, as `wait` does. A
-/// handler that polls the receipt of the event that it handles gets [`WouldDeadlock`]. Waits in a
-/// circle of several receipts are not refused, because a future may wait for several things.
+/// Polling the future on a worker of the pool makes the deliveries that the wait needs, as `wait`
+/// does. A handler that polls the receipt of the event that it handles gets [`WouldDeadlock`]. A
+/// circle of waits for several receipts is not refused, because a future may wait for several
+/// things.
 ///
 /// # Examples
 ///
@@ -69,7 +70,7 @@ impl IntoFuture for &Receipt {
     type Output = Result<Vec<Delivery>, WouldDeadlock>;
     type IntoFuture = WaitForReceipt;
 
-    /// Returns a future that waits like [`wait`](Receipt::wait), and leaves the receipt.
+    /// Returns a future that waits like [`wait`](Receipt::wait), and does not consume the receipt.
     fn into_future(self) -> WaitForReceipt {
         Receipt { event: self.event.clone(), handlers: self.handlers }.into_future()
     }
@@ -140,7 +141,7 @@ impl EventBus {
     ///
     /// # Panics
     ///
-    /// Polling panics in a handler or another task of the pool, or in a future that a driver of the
+    /// A poll panics in a handler or another task of the pool, and in a future that a driver of the
     /// pool polls, because it would wait for itself.
     ///
     /// # Examples
@@ -168,7 +169,7 @@ impl EventBus {
     }
 }
 
-/// A future that waits for a bus to be idle, from [`EventBus::wait_idle_async`].
+/// A future that waits for a bus to be idle. Returned by [`EventBus::wait_idle_async`].
 #[must_use = "a future does nothing until it is polled"]
 pub struct WaitForBusIdle {
     inner: Arc<BusInner>,

@@ -8,22 +8,24 @@ use crate::error::{GroupError, NoSuccess};
 /// # The first success
 impl<R: TaskResult> TaskGroup<R> {
     /// Blocks until a task succeeds, and returns its value. The other tasks are cancelled at that
-    /// moment. Errors cancel nothing, under every [policy](Self::policy).
+    /// moment. From this call on, errors cancel nothing, under any [policy](Self::policy).
     ///
-    /// Does not wait for tasks that are still running, except for a task that this worker started
-    /// while it helped.
+    /// This method does not wait for tasks that are still running. The exception is a task that
+    /// this thread itself, a worker of the pool, has started meanwhile.
     ///
-    /// A group of the default policy, [`FailFast`](crate::GroupPolicy::FailFast), is cancelled by an
-    /// error that comes **before** this call. Its running tasks may still succeed, and then this
-    /// returns the first value. But tasks that had not started by then never do. To rule that out,
-    /// set [`FirstSuccess`](crate::GroupPolicy::FirstSuccess) before the first task.
+    /// A group with the default policy, [`FailFast`](crate::GroupPolicy::FailFast), is cancelled by
+    /// an error that comes **before** this call. Its running tasks may still succeed, and then this
+    /// method returns the first value. But tasks that had not started before the error never start.
+    /// To prevent that, set [`FirstSuccess`](crate::GroupPolicy::FirstSuccess) before the first
+    /// task.
     ///
     /// # Errors
     ///
     /// If no task succeeds, the first failure or panic, or else the cancellation.
-    /// [`wait_any_or_errors`](Self::wait_any_or_errors) returns them all.
-    /// [`GroupError::WouldDeadlock`] in the cases of [`wait`](Self::wait), and for a group without
-    /// tasks.
+    /// [`wait_any_or_errors`](Self::wait_any_or_errors) returns all errors.
+    ///
+    /// [`GroupError::WouldDeadlock`] in the cases of [`wait`](Self::wait), except for a circle of
+    /// waits. Also for a group without tasks, in which no task can succeed.
     ///
     /// # Examples
     ///
@@ -45,7 +47,7 @@ impl<R: TaskResult> TaskGroup<R> {
         self.waits().wait_first(error).unwrap_or(Err(GroupError::WouldDeadlock))
     }
 
-    /// Waits as [`wait_any`](Self::wait_any) does, and returns every error if no task succeeds.
+    /// Like [`wait_any`](Self::wait_any), but returns every error if no task succeeds.
     ///
     /// # Errors
     ///

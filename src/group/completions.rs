@@ -19,9 +19,10 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Returns an iterator over the outcomes in the order in which tasks end, each with the index
     /// of its task in spawn order.
     ///
-    /// A wait does not return outcomes that were yielded, and they take no memory any more. Other
-    /// outcomes do: the [capacity](Self::capacity) limits only unstarted tasks. To apply
-    /// back-pressure to the source until results are consumed, use [`map`](crate::WorkerPool::map).
+    /// An outcome that was yielded takes no more memory, and a later wait does not return it.
+    /// Outcomes that were not yielded take memory, however many they are: the
+    /// [capacity](Self::capacity) limits only unstarted tasks. To apply back-pressure to the source
+    /// until results are consumed, use [`map`](crate::WorkerPool::map).
     ///
     /// # Examples
     ///
@@ -39,17 +40,17 @@ impl<R: TaskResult> TaskGroup<R> {
     }
 }
 
-/// An iterator over the outcomes of a group, each with the index of its task in spawn order. From
-/// [`TaskGroup::completions`](crate::TaskGroup::completions).
+/// An iterator over the outcomes of a group, each with the index of its task in spawn order.
+/// Returned by [`TaskGroup::completions`](crate::TaskGroup::completions).
 ///
 /// `next` blocks until a task has ended, and returns `None` when every task that was spawned has
-/// been yielded. On a worker of the pool it helps.
+/// been yielded. On a worker of the pool it runs tasks of the group meanwhile.
 ///
 /// # Panics
 ///
 /// `next` panics if a wait would return
 /// [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock): in a task of the group itself,
-/// and if it would have to help more than 64 tasks deep.
+/// and if it would have to run tasks nested more than 64 deep.
 #[must_use = "iterators are lazy"]
 pub struct Completions<'a, R: TaskResult> {
     /// The group.
@@ -68,20 +69,20 @@ impl<'a, R: TaskResult> Completions<'a, R> {
 }
 
 impl<R: TaskResult> Completions<'_, R> {
-    /// Waits as `next` does, but for at most `timeout`. With `Duration::ZERO` it never blocks, and
+    /// Like `next`, but blocks for at most `timeout`. `Duration::ZERO` never blocks, and
     /// `Duration::MAX` waits forever.
     ///
-    /// On a worker this does not help, unless it waits forever: a task that it ran could take
-    /// longer than the timeout.
+    /// A worker of the pool runs no tasks of the group meanwhile, because one of them could take
+    /// longer than the timeout. With `Duration::MAX` it does.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`], if no task ended in time. The iterator goes on as before. Returned at once where
-    /// `next` panics, because the wait can never end.
+    /// [`TimedOut`], if no task ended in time. The iterator can be used as before. If `next` would
+    /// panic, because the wait can never end, this error is returned at once.
     ///
     /// # Examples
     ///
-    /// A line of progress each second, while pages arrive:
+    /// Prints the progress in each second in which no page arrives:
     ///
     /// ```
     /// use std::time::Duration;
@@ -95,7 +96,7 @@ impl<R: TaskResult> Completions<'_, R> {
     /// loop {
     ///     match completions.next_timeout(Duration::from_secs(1)) {
     ///         Ok(Some((_, outcome))) => pages += usize::from(outcome.is_ok()),
-    ///         Ok(None) => break, // that was the last
+    ///         Ok(None) => break, // that was the last page
     ///         Err(_) => println!("{}", progress.progress()),
     ///     }
     /// }

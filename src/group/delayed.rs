@@ -12,16 +12,16 @@
 //!    [`MAX_TIMERS`](crate::timer::thread::MAX_TIMERS) bounds the number of such tasks.
 //! 2. A task and its timer are added together and removed together, under the group's lock.
 //! 3. The first thread that looks at a due task moves it to the queue of the group: the worker to
-//!    which the timer thread hands the timer, or a worker that waits for the group. The latter keeps
-//!    time itself, because there may be no other worker.
+//!    which the timer thread hands the timer, or a worker that waits for the group. The latter
+//!    keeps time itself, because there may be no other worker.
 //! 4. A cancellation of the group takes the delayed tasks with the unstarted ones.
 //!
 //! Races:
 //! - *Close and delay*: the later one under the group's lock drops the task.
 //! - *Due and due* (timer and waiter): the first under the lock moves the task; the other finds
 //!   nothing.
-//! - *End of the pool and delay*: the timer thread refuses the timer, and the task is cancelled here;
-//!   or the end finds the timer, and cancels the delayed tasks through it.
+//! - *End of the pool and delay*: the timer thread refuses the timer, and the task is cancelled
+//!   here; or the end finds the timer, and cancels the delayed tasks through it.
 
 use std::time::Instant;
 

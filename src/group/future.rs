@@ -15,15 +15,15 @@ use crate::error::GroupError;
 
 /// A future that waits for a group. Made by `.await` of a [`TaskGroup`], in any runtime.
 ///
-/// Its output is that of [`TaskGroup::wait`], in the same cases. It waits without a thread.
+/// Its output is the result of [`TaskGroup::wait`]. It waits without a thread.
 ///
-/// - Dropping the future drops the group. So it cancels the tasks that have not started, and does
-///   not block. In a `select!`, the group ends with the branch that was not taken.
+/// - Dropping the future drops the group. So it cancels the group, and does not block. If a
+///   `select!` takes another branch, the group is cancelled.
 /// - A future that is polled again after it was ready stays pending.
-/// - A [deadline](TaskGroup::deadline) of the group wakes it.
-/// - Polling it on a worker of the pool runs tasks of the group, as `wait` does. A task that polls
-///   its own group gets [`GroupError::WouldDeadlock`]. Other waits of a future are never refused;
-///   see [`JoinHandle`](crate::JoinHandle#waiting-on-a-worker).
+/// - A [deadline](TaskGroup::deadline) of the group wakes the future.
+/// - Polling the future on a worker of the pool runs tasks of the group, as `wait` does. A task
+///   that polls its own group gets [`GroupError::WouldDeadlock`]. Other waits of a future are never
+///   refused; see [`JoinHandle`](crate::JoinHandle#waiting-on-a-worker).
 ///
 /// Async code that adds tasks to a group with a [capacity](TaskGroup::capacity) uses
 /// [`try_spawn`](TaskGroup::try_spawn), because `spawn` blocks. For outcomes as they come, see

@@ -83,12 +83,12 @@ impl WorkerPool {
     /// The first error cancels the rest.
     ///
     /// `f` returns a `Result`. For a function that returns plain values use [`map`](Self::map). If
-    /// the compiler cannot tell the error, name it: `Ok::<_, io::Error>(value)`.
+    /// the compiler cannot infer the error type, name it: `Ok::<_, io::Error>(value)`.
     ///
-    /// Takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all) does: at
-    /// most a queue's capacity ahead of the workers, and none after the first error or a shutdown.
-    /// A source that blocks in `next` cannot be interrupted: this call sees an error or a shutdown
-    /// when `next` has returned.
+    /// This method takes items on the calling thread, as [`spawn_all`](crate::TaskGroup::spawn_all)
+    /// does: at most a queue's capacity ahead of the workers, and none after the first error or a
+    /// shutdown. A source that blocks in `next` cannot be interrupted: this call sees an error or a
+    /// shutdown when `next` has returned.
     ///
     /// # Errors
     ///
@@ -124,14 +124,14 @@ impl WorkerPool {
     }
 }
 
-/// A lazy iterator over the results of one function for each item of a source. From
+/// A lazy iterator over the results of one function for each item of a source. Returned by
 /// [`WorkerPool::map`].
 ///
 /// Dropping it cancels the tasks that have not started.
 ///
 /// # How far it reads ahead
 ///
-/// Creating it takes no item. `next` blocks and may run tasks inline: hold no
+/// Creating the iterator takes no item. `next` blocks and may run tasks inline: hold no
 /// [lock](crate#locks-and-submissions) that tasks take. Each call of `next` follows
 /// these rules:
 ///

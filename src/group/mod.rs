@@ -2,8 +2,8 @@
 //!
 //! A group keeps its unstarted tasks to itself and sends the pool *tickets*: requests to run tasks
 //! of this group. `state` holds the protocol with its rules; `spawn`, `run`, `wait` and `close` are
-//! its four sides; `poll` is `wait` for futures. `outcomes` holds the outcomes of the tasks: `values` the values, `failures` the
-//! rest. The other modules are the public types.
+//! its four sides; `poll` is `wait` for futures. `outcomes` holds the outcomes of the tasks:
+//! `values` the values, `failures` the rest. The other modules are the public types.
 
 mod task_group;
 mod time_limit;

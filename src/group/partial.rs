@@ -1,5 +1,5 @@
 //! The waits that return more about a group that ends with an error: which task failed, or the
-//! values that there are.
+//! values of the tasks that succeeded.
 
 use super::result::TaskResult;
 use super::task_group::TaskGroup;
@@ -7,8 +7,8 @@ use crate::error::{GroupError, TaskFailure};
 
 /// # More about an error
 impl<R: TaskResult> TaskGroup<R> {
-    /// Blocks as [`wait`](Self::wait) does, and returns the first error together with its task:
-    /// index, label, id, and the place where it was spawned.
+    /// Like [`wait`](Self::wait), but returns the first error together with its task: index, label,
+    /// id, and the place where it was spawned.
     ///
     /// # Errors
     ///
@@ -31,20 +31,20 @@ impl<R: TaskResult> TaskGroup<R> {
         self.waits().wait_values_with_task()
     }
 
-    /// Blocks until every task is done, and returns the values that there are, in the order of
-    /// spawning, and how the group ended.
+    /// Blocks until every task is done. Returns the values of the tasks that succeeded, in the
+    /// order of spawning, and how the group ended.
     ///
-    /// The second part is the error of [`wait`](Self::wait), or `Ok`. The first part holds the
-    /// values of all tasks that succeeded, whether the group failed, was cancelled, or reached its
-    /// deadline. A value says nothing of its task; [`wait_all`](Self::wait_all) returns each outcome
-    /// in the place of its task.
+    /// The first part of the result holds these values even if the group failed, was cancelled, or
+    /// reached its deadline. The second part is `Ok`, or the error of [`wait`](Self::wait). The
+    /// values do not say which tasks they come from; [`wait_all`](Self::wait_all) returns each
+    /// outcome in the place of its task.
     ///
-    /// Like `wait`, this returns only when the running tasks have ended. A task that runs when the
-    /// group is cancelled is included if it returns `Ok`.
+    /// Like `wait`, this returns only when the running tasks have ended. If a task is running when
+    /// the group is cancelled, and then returns `Ok`, its value is included.
     ///
     /// # Examples
     ///
-    /// The pages that are there when the time is over:
+    /// Returns the pages that have arrived when the time is over:
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// });
     /// crawl.spawn(|| Ok("page 3")); // not reached
     /// let (pages, end) = crawl.wait_partial();
-    /// assert!(pages.len() < 3); // unless this machine is very slow, the first two
+    /// assert!(pages.len() < 3); // the first two, unless this machine is very slow
     /// assert!(matches!(end, Err(GroupError::Cancelled(CancelReason::Expired))));
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```

@@ -40,15 +40,16 @@ use crate::{
     timer::thread::Reservation,
 };
 
-/// A scope in which tasks may borrow from the caller's stack. From [`WorkerPool::scope`].
+/// A scope in which tasks may borrow from the caller's stack. Passed to the body of
+/// [`WorkerPool::scope`].
 ///
-/// - `'scope` is how long the tasks may run.
-/// - `'env` is how long the data that they borrow lives.
-/// - `R` is what they return: `()`, or `Result<(), E>` with an `E` that borrows nothing. The first
-///   spawn infers it. *Default in a type: `()`*, so a body that spawns nothing can be written
-///   `|_: &Scope| ..`.
+/// - `'scope` is the time during which the tasks may run.
+/// - `'env` is the lifetime of the data that they borrow.
+/// - `R` is the type that they return: `()`, or `Result<(), E>` with an `E` that borrows nothing.
+///   The compiler infers it from the first spawn. *Default in a type: `()`*, so a body that spawns
+///   nothing can be written `|_: &Scope| ..`.
 ///
-/// Tasks with values are in a scope whose other tasks return `()`; see
+/// A scope whose tasks return `()` may also have tasks with values; see
 /// [`spawn_value`](Self::spawn_value) and [`map`](Self::map).
 ///
 /// # Examples
@@ -103,11 +104,12 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     /// Adds a task that may borrow data that outlives the scope. Tasks may spawn on the scope as
     /// well.
     ///
-    /// Blocks while the scope holds as many unstarted tasks as the pool's queue can hold. On a
-    /// worker of the pool it makes room instead, as [`TaskGroup::spawn`](crate::TaskGroup::spawn)
-    /// does. After a cancellation the closure is dropped unrun.
+    /// Blocks while the scope is at [capacity](crate::ScopeBuilder::capacity): by default, while it
+    /// holds as many unstarted tasks as the pool's queue can hold. A worker of the pool makes room
+    /// instead, as in [`TaskGroup::spawn`](crate::TaskGroup::spawn). After a cancellation the
+    /// closure is dropped unrun.
     ///
-    /// May block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
+    /// This method may block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
     /// tasks take.
     #[track_caller]
     pub fn spawn<F>(&'scope self, f: F)
@@ -130,8 +132,8 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
     where
         F: FnOnce() -> R + Send + 'scope,
     {
-        // SAFETY: the closure is called or dropped before `'scope` ends: by the rules 1 and 2 of the module `scope` cannot
-        // return before that, and by rule 3 nothing is added later.
+        // SAFETY: the closure is called or dropped before `'scope` ends: by the rules 1 and 2 of
+        // the module `scope` cannot return before that, and by rule 3 nothing is added later.
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
         let make_body = |source, index| Body::Once(unsafe { Closure::new(make(source, index)).erase_lifetime() });
         match room {
@@ -151,7 +153,8 @@ impl<'scope, R: TaskResult<Value = ()>> Scope<'scope, '_, R> {
         reservation: Reservation,
         location: &'static Location<'static>,
     ) {
-        // SAFETY: as in `add`. A body that makes attempts is dropped before its task is done (rule 2).
+        // SAFETY: as in `add`. A body that makes attempts is dropped before its task is done (rule
+        // 2).
         #[allow(unsafe_code, reason = "the lifetime of a borrowing closure is forgotten; the rules above keep it")]
         let attempts = unsafe { mem::transmute::<Box<dyn Attempts<R> + 'scope>, Box<dyn Attempts<R>>>(attempts) };
         let body = RepeatedBody { attempts, reservation: Box::new(reservation) };
@@ -200,21 +203,21 @@ impl WorkerPool {
     ///
     /// The first failure or panic of a task cancels the rest, as in a [group](crate::TaskGroup).
     /// The return value of `body` cancels nothing, even if it is an `Err`. Tasks return values
-    /// through the data that they borrow, or through the [handles](crate::ScopedHandle) of
-    /// [`spawn_value`](Scope::spawn_value) and [`map`](Scope::map). If the body calls no method that
-    /// says what tasks return, write the type of its argument, as in
-    /// `|_: &Scope| ..`.
+    /// through the data that they borrow, through the [handles](crate::ScopedHandle) of
+    /// [`spawn_value`](Scope::spawn_value), or through [`map`](Scope::map). If the body calls no
+    /// method from which the compiler infers what tasks return, write the type of its argument, as
+    /// in `|_: &Scope| ..`.
     ///
-    /// A [builder](Self::scope_builder) sets a limit, a deadline or a label.
+    /// [`scope_builder`](Self::scope_builder) sets a limit, a deadline or a label.
     ///
-    /// On a worker of the pool this helps while it waits.
+    /// A worker of the pool runs tasks of the scope while it waits.
     ///
     /// # Errors
     ///
     /// The first failure or panic of a task, or [`GroupError::Cancelled`] if tasks were cancelled.
     /// In two cases the body is not called:
-    /// - The pool is shut down: [`GroupError::Cancelled`].
-    /// - Tasks are nested more than 64 deep on this worker: [`GroupError::WouldDeadlock`].
+    /// - [`GroupError::Cancelled`], if the pool is shut down.
+    /// - [`GroupError::WouldDeadlock`], if tasks are nested more than 64 deep on this worker.
     ///
     /// # Panics
     ///

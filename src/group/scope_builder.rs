@@ -1,4 +1,4 @@
-//! The settings of a scope, made before its body is called.
+//! The builder of scopes: settings that are made before the body is called.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,9 @@ use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
-/// The settings of a scope. From [`WorkerPool::scope_builder`]; ends in [`run`](Self::run).
+/// A builder of scopes. Returned by [`WorkerPool::scope_builder`].
+///
+/// [`run`](Self::run) calls the body. The other methods only store a setting.
 ///
 /// # Examples
 ///
@@ -38,7 +40,8 @@ pub struct ScopeBuilder<'pool> {
 }
 
 impl WorkerPool {
-    /// Returns a builder for a [`scope`](Self::scope) with a limit, a deadline, a parent or a label.
+    /// Returns a builder for a [`scope`](Self::scope) with a limit, a deadline, a parent or a
+    /// label.
     pub fn scope_builder(&self) -> ScopeBuilder<'_> {
         ScopeBuilder { pool: self, settings: GroupSettings::new(self.inner()), timeout: None }
     }
@@ -55,7 +58,7 @@ impl ScopeBuilder<'_> {
         self
     }
 
-    /// Sets how many tasks the scope holds that have not started. At that number
+    /// Sets how many tasks that have not started the scope holds. At that number
     /// [`spawn`](Scope::spawn) blocks. Zero counts as one. *Default: the capacity of the pool's
     /// queue.*
     pub fn capacity(mut self, tasks: usize) -> Self {
@@ -63,20 +66,20 @@ impl ScopeBuilder<'_> {
         self
     }
 
-    /// Cancels the scope with [`CancelReason::Expired`](crate::CancelReason::Expired) at `deadline`.
-    /// If it is set several times, the earliest counts.
+    /// Cancels the scope with [`CancelReason::Expired`](crate::CancelReason::Expired) at
+    /// `deadline`. If it is set several times, the earliest counts.
     ///
-    /// Tasks that have not started never do. Running tasks can see the cancellation in the
-    /// [token](Scope::token), and the scope waits for them: a running task is never killed, and what
-    /// it borrows must outlive it. No thread watches the clock; see
+    /// Tasks that have not started never start. Running tasks can see the cancellation in the
+    /// [token](Scope::token). The scope waits for them, because a running task is never killed, and
+    /// the data that it borrows must outlive it. No thread watches the clock; see
     /// [`TaskGroup::deadline`](crate::TaskGroup::deadline).
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.settings.deadline = Deadline::at(deadline).earlier(self.settings.deadline).instant();
         self
     }
 
-    /// Like [`deadline`](Self::deadline), `timeout` after the scope starts. `Duration::MAX` means
-    /// never.
+    /// Sets a [`deadline`](Self::deadline) that is `timeout` after the scope starts.
+    /// `Duration::MAX` means never.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(self.timeout.map_or(timeout, |other| other.min(timeout)));
         self
@@ -94,7 +97,8 @@ impl ScopeBuilder<'_> {
         self
     }
 
-    /// Calls `body` with a scope of these settings. Otherwise like [`WorkerPool::scope`].
+    /// Calls `body` with a scope of these settings, and otherwise behaves like
+    /// [`WorkerPool::scope`].
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Maps a function over items that tasks may borrow.
 //!
-//! The rules for taking items are those of `map`. They differ in what a full queue is: here it is
-//! the queue of the scope's group.
+//! The rules for taking items are those of `map`, except that the queue which may be full is that
+//! of the scope's group.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,14 +19,14 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
     /// Applies `f` to each item on the workers, and yields the results in the order of the items.
     /// The items, `f` and the results may borrow data that outlives the scope.
     ///
-    /// This is [`WorkerPool::map`](crate::WorkerPool::map) for borrowed data: a lazy iterator, whose
-    /// `next` takes items on the calling thread and blocks until the first result is ready. It reads
-    /// ahead [by the same rules](crate::Map#how-far-it-reads-ahead), so an endless source takes
-    /// bounded memory. Each item has its own result: a panic of `f` is an `Err` in its place, and
-    /// neither affects the other items nor the scope.
+    /// This is [`WorkerPool::map`](crate::WorkerPool::map) for borrowed data. It returns a lazy
+    /// iterator, whose `next` takes items on the calling thread and blocks until the first result
+    /// is ready. The iterator reads ahead [by the same rules](crate::Map#how-far-it-reads-ahead),
+    /// so an endless source takes bounded memory. Each item has its own result: a panic of `f` is
+    /// an `Err` in its place, and affects neither the other items nor the scope.
     ///
-    /// Dropping the iterator cancels its tasks that have not started. To stop at the first error,
-    /// return it from the body.
+    /// Dropping the iterator cancels those of its tasks that have not started. To stop at the first
+    /// error, return the error from the body.
     ///
     /// # Examples
     ///
@@ -79,10 +79,10 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
     }
 }
 
-/// A lazy iterator over the results of one function for each item of a source, within a scope. From
-/// [`Scope::map`].
+/// A lazy iterator over the results of one function for each item of a source, within a scope.
+/// Returned by [`Scope::map`].
 ///
-/// Dropping it cancels its tasks that have not started.
+/// Dropping it cancels those of its tasks that have not started.
 #[must_use = "iterators are lazy: no item is taken and no task runs before `next` is called"]
 pub struct ScopeMap<'scope, 'env, I: Iterator, F, T> {
     /// The scope of the tasks.

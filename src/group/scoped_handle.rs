@@ -18,17 +18,17 @@ use crate::sync::{Arc, Mutex};
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// An owned permission to join one task of a scope. From
+/// An owned permission to join one task of a scope. Returned by
 /// [`Scope::spawn_value`](crate::Scope::spawn_value).
 ///
 /// The outcome of the task belongs to the handle:
-/// - [`join`](Self::join) returns the value, the panic or the cancellation. None of them is an error
-///   of the scope, and a panic cancels no other task.
-/// - Dropping the handle detaches the task. The scope still waits for it. Its value is then dropped,
-///   and its panic is an error of the scope, like that of a task without a handle.
+/// - [`join`](Self::join) returns the value, the panic or the cancellation. None of them is an
+///   error of the scope, and a panic cancels no other task.
+/// - Dropping the handle detaches the task. The scope still waits for it. Its value is then
+///   dropped, and its panic is an error of the scope, like that of a task without a handle.
 ///
-/// A handle cannot leave its scope. A handle that is leaked takes its value or its panic with it;
-/// the task ends before the scope all the same.
+/// A handle cannot leave its scope. If a handle is leaked, its value or its panic is lost, but the
+/// task still ends before the scope.
 ///
 /// # Examples
 ///
@@ -64,7 +64,7 @@ impl<'scope> Scope<'scope, '_, ()> {
     /// A `Result` is a value like any other: an `Err` does not cancel the scope. A panic belongs to
     /// the [handle](ScopedHandle).
     ///
-    /// May block or run tasks inline as [`spawn`](Self::spawn) does: hold no
+    /// This method may block or run tasks inline as [`spawn`](Self::spawn) does: hold no
     /// [lock](crate#locks-and-submissions) that tasks take. After a cancellation the
     /// closure is dropped unrun, and the handle returns [`JoinError::Cancelled`].
     ///
@@ -119,8 +119,8 @@ where
     Ok(handle.expect("a task that was added was made"))
 }
 
-/// The closure of a task with a value. Dropped in this order: so a waiter that finds the task
-/// cancelled finds nothing of its closure.
+/// The closure of a task with a value. Its fields are dropped in this order, so nothing is left of
+/// the closure when a waiter finds the task cancelled.
 struct ValueTask<F, T, R: TaskResult> {
     f: F,
     cell: Arc<ValueCell<T>>,
@@ -164,8 +164,9 @@ impl<T> ScopedHandle<'_, T> {
     ///
     /// - [`JoinError::Panicked`] with the payload, if the task panicked.
     /// - [`JoinError::Cancelled`], if the task was cancelled before it started.
-    /// - [`JoinError::WouldDeadlock`], if the task joins itself, if it waits for the task that joins
-    ///   it, or if joins are nested more than 64 tasks deep. The task is detached.
+    /// - [`JoinError::WouldDeadlock`], if the task joins itself, if it waits for the task that
+    ///   joins it, or if joins are nested more than 64 tasks deep. The handle is dropped, which
+    ///   detaches the task.
     ///
     /// # Examples
     ///
@@ -191,9 +192,9 @@ impl<T> ScopedHandle<'_, T> {
     /// Blocks until the task has ended or `timeout` has passed. Returns `true` if the task has
     /// ended; [`join`](Self::join) then returns at once.
     ///
-    /// A worker of the pool does not help here, because the task could take longer than the timeout.
-    /// With `Duration::MAX`, which means forever, it does help. It then returns `false` at once where
-    /// `join` would return [`JoinError::WouldDeadlock`].
+    /// A worker of the pool does not help here, because the task could take longer than the
+    /// timeout. With `Duration::MAX`, which means forever, it does help. It then returns `false` at
+    /// once where `join` would return [`JoinError::WouldDeadlock`].
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         Arc::clone(&self.task).wait(Deadline::after(timeout)).unwrap_or(false)
@@ -208,8 +209,8 @@ impl<T> ScopedHandle<'_, T> {
 
     /// Cancels the task if it has not started. Returns `true` if it cancelled the task.
     ///
-    /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`]. It is
-    /// not an error of the scope. A running task is not affected.
+    /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`].
+    /// That is not an error of the scope. A running task is not affected.
     #[allow(clippy::must_use_candidate, reason = "the result is often not needed")]
     pub fn cancel(&self) -> bool {
         self.task.cancel()

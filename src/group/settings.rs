@@ -7,7 +7,7 @@ use crate::cancel::token::CancellationToken;
 use crate::pool::inner::PoolInner;
 use crate::sync::Arc;
 
-/// When a group cancels the tasks that are left.
+/// The policy that says when a group cancels its remaining tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GroupPolicy {

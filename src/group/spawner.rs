@@ -14,9 +14,9 @@ use crate::sync::Arc;
 /// A handle that adds tasks to a [`TaskGroup`](crate::TaskGroup), from any thread and from the
 /// group's own tasks.
 ///
-/// It does not keep the group open: once the group has been waited for, cancelled or dropped, a
-/// closure that is spawned is dropped unrun. The exception is a spawner into which its group was
-/// [turned](crate::TaskGroup::into_spawner).
+/// A spawner does not keep the group open: once the group has been waited for, cancelled or
+/// dropped, a closure that is spawned is dropped unrun. The exception is a spawner that
+/// [owns](crate::TaskGroup::into_spawner) its group.
 ///
 /// # Examples
 ///
@@ -41,7 +41,7 @@ use crate::sync::Arc;
 /// ```
 pub struct Spawner<R: TaskResult> {
     inner: Arc<GroupInner<R>>,
-    /// The owner of the group, if that was turned into spawners. Never used, only dropped.
+    /// The owner of the group, if the group was turned into a spawner. Never used, only dropped.
     owner: Option<Arc<Owner<R>>>,
 }
 
@@ -112,7 +112,7 @@ impl<R: TaskResult> Spawner<R> {
     /// let group = pool.group().limit(1);
     /// let spawner = group.spawner();
     /// group.spawn(move || {
-    ///     spawner.cancel(); // the answer is found
+    ///     spawner.cancel(); // the answer has been found
     ///     Ok::<_, String>(42)
     /// });
     /// let (values, _) = group.wait_partial();
@@ -131,8 +131,8 @@ impl<R: TaskResult> Spawner<R> {
 
     /// Returns how many tasks were spawned and how many are done. May be stale when it returns.
     ///
-    /// This is for a line of progress while another thread waits for the group, because a wait
-    /// consumes the group.
+    /// Use it to show progress while another thread waits for the group, because a wait consumes
+    /// the group.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.inner.progress()

@@ -16,14 +16,16 @@ impl<R: TaskResult> TaskGroup<R> {
         Spawner::new(Arc::clone(self.inner()))
     }
 
-    /// Turns the group into a spawner, for a group that no thread will wait for, such as a long-lived
-    /// one with a limit of one. Each outcome is dropped when its task ends, so the group takes no
-    /// memory for tasks that have ended.
+    /// Turns the group into a spawner that owns it. No thread can wait for the group any more.
+    ///
+    /// This is for long-lived groups, such as one with a limit of one whose tasks run one after the
+    /// other. Each outcome is dropped when its task ends, so the group takes no memory for tasks
+    /// that have ended.
     ///
     /// The [policy](Self::policy) still counts: unless it is
-    /// [`CollectAll`](crate::GroupPolicy::CollectAll), an outcome may cancel the group. Dropping the last
-    /// clone of the spawner cancels the group, and does not block. A clone that a task has captured
-    /// counts. So tasks that hold one run even if no other thread has one.
+    /// [`CollectAll`](crate::GroupPolicy::CollectAll), an outcome may cancel the group. Dropping
+    /// the last clone of the spawner cancels the group, and does not block. A clone that a task
+    /// owns keeps the group open, too.
     ///
     /// # Examples
     ///

@@ -13,16 +13,16 @@ use super::state::WouldDeadlock;
 
 /// # In async code
 ///
-/// With the feature `stream` this is also a `Stream` of the crate `futures-core`.
+/// With the feature `stream`, `Completions` is also a `Stream` of the crate `futures-core`.
 impl<R: TaskResult> Completions<'_, R> {
-    /// Returns the next outcome if a task has ended, and otherwise has the waker woken by the next
-    /// that ends. Returns `None` when every task that was spawned has been yielded.
+    /// Returns the next outcome if a task has ended. Otherwise registers the waker, which is woken
+    /// when a task ends. Returns `None` when every task that was spawned has been yielded.
     ///
-    /// On a worker of the pool it runs tasks of the group, like `next`.
+    /// A poll on a worker of the pool runs tasks of the group, like `next`.
     ///
     /// # Panics
     ///
-    /// In the cases in which `next` panics.
+    /// If `next` would panic.
     #[track_caller]
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<(usize, Outcome<R>)>> {
         if self.is_over {

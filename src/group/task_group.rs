@@ -17,32 +17,37 @@ use crate::sync::{Arc, OnceLock};
 use crate::task::waits::Kind;
 use crate::time::deadline::Deadline;
 
-/// A group of tasks that are waited for together and cancelled together. From
+/// A group of tasks that are waited for together and cancelled together. Returned by
 /// [`WorkerPool::group`].
 ///
 /// By default the first task that fails or panics cancels the group; see [`policy`](Self::policy).
-/// Tasks that have not started never do, and their closures are dropped at once. Running tasks can
-/// see the cancellation in the [token](Self::token). [`wait`](Self::wait) returns the first error
-/// when all tasks that ran have ended.
+/// Tasks that have not started by then never start, and their closures are dropped at once. Running
+/// tasks can see the cancellation in the [token](Self::token). [`wait`](Self::wait) returns the
+/// first error when all tasks that ran have ended.
 ///
-/// Dropping a group without waiting cancels it, and does not block. Tasks that have not started
-/// then never do, which is easily missed. So a debug build writes a line to stderr, with the label
-/// and the place where the group was made, once for each of the first 16 such places. An early
-/// return by `?` between spawn and wait is such a drop too. The build writes nothing if the group
-/// was cancelled before, by [`cancel`](Self::cancel) or otherwise, if a wait, a future or an
-/// iterator over its [completions](Self::completions) has begun, or if a panic drops the group.
-///
-/// Async code can await a group, as [`wait`](Self::wait) does: see
-/// [`WaitForGroup`](crate::WaitForGroup).
+/// Dropping a group without waiting cancels it, and does not block. Async code can await a group
+/// instead of waiting for it: see [`WaitForGroup`](crate::WaitForGroup).
 ///
 /// A group keeps each value and each error until it is waited for. If no thread will wait, turn it
 /// [into a spawner](Self::into_spawner).
 ///
+/// # Groups that are dropped by mistake
+///
+/// The drop of a group without a wait cancels tasks silently. An early return by `?` between
+/// `spawn` and `wait` is such a drop. So debug builds write a line to stderr, with the label and
+/// the place where the group was made, once for each of the first 16 such places.
+///
+/// Nothing is written in these cases:
+/// - The drop cancels no task, or the group was cancelled before, by [`cancel`](Self::cancel) or
+///   otherwise.
+/// - A wait, a future or an iterator over the [completions](Self::completions) has begun.
+/// - A panic drops the group.
+///
 /// # What tasks return
 ///
 /// All tasks of a group return one type, `()` or a `Result`. A task that has a value and cannot
-/// fail returns `Ok::<_, Infallible>(value)`. If closures use `?`, the compiler cannot tell their
-/// error type: name it once, `pool.group::<Result<_, io::Error>>()`.
+/// fail returns `Ok::<_, Infallible>(value)`. If closures use `?`, the compiler cannot infer their
+/// error type. Name it once: `pool.group::<Result<_, io::Error>>()`.
 ///
 /// A task that stops because of the token should return `Ok`: an `Err` is a failure like any other,
 /// and becomes the first error if nothing has failed before.
@@ -52,33 +57,35 @@ use crate::time::deadline::Deadline;
 /// | | [`FailFast`](GroupPolicy::FailFast) | [`CollectAll`](GroupPolicy::CollectAll) | [`FirstSuccess`](GroupPolicy::FirstSuccess) |
 /// |---|---|---|---|
 /// | [`wait`](Self::wait) | all values, or the first error, which cancelled the rest | all values, or the first error, after all have run | the values of those that succeeded; the first error if none did |
-/// | [`wait_partial`](Self::wait_partial) | the values that there are, and the error of `wait` | the same | the same |
+/// | [`wait_partial`](Self::wait_partial) | the values of those that succeeded, and the error of `wait` | the same | the same |
 /// | [`wait_all`](Self::wait_all) | every outcome; the rest is cancelled | every outcome | every outcome; the rest is cancelled |
 /// | [`wait_any`](Self::wait_any) | the first value; the first error if there is none | the same | the same |
 /// | [`wait_any_or_errors`](Self::wait_any_or_errors) | the first value; every error if there is none | the same | the same |
 ///
-/// A panic names its task. For failures there is [`wait_with_task`](Self::wait_with_task), which
-/// returns what `wait` returns, and the task of the error.
+/// A panic names its task. To learn which task has failed, call
+/// [`wait_with_task`](Self::wait_with_task), which returns the same as `wait`, and the task with
+/// the error.
 ///
-/// # Values that are there at a deadline
+/// # The values at a deadline
 ///
-/// A group that is cancelled, at its [deadline](Self::deadline) for one, keeps the values of the
-/// tasks that have ended. `wait` drops them and returns [`GroupError::Cancelled`];
+/// A group that is cancelled, for example at its [deadline](Self::deadline), keeps the values of
+/// the tasks that have ended. `wait` drops them and returns [`GroupError::Cancelled`].
 /// [`wait_partial`](Self::wait_partial) returns them with that error, and
-/// [`wait_all`](Self::wait_all) returns each in its place. `wait_timeout` cancels nothing, and
-/// returns the group for another wait.
+/// [`wait_all`](Self::wait_all) returns each in the place of its task. `wait_timeout` cancels
+/// nothing, and returns the group for another wait.
 ///
 /// # Settings
 ///
-/// The settings are made before the first task. `limit`, `capacity`, `policy`, `deadline`,
-/// `timeout`, `parent` and `label` panic once the group has spawned a task or has returned its token or a spawner.
+/// Settings must be made before the first task. `limit`, `capacity`, `policy`, `deadline`,
+/// `timeout`, `parent` and `label` panic once the group has *started*: it has spawned a task, or
+/// has returned its token or a spawner.
 ///
 /// # Waiting on a worker
 ///
-/// A task may make a group of its own pool and wait for it. The waiting worker runs tasks of that
-/// group, and other tasks only if the group needs them to end. A task that waits for its own group
-/// gets [`GroupError::WouldDeadlock`]. So does a wait that is nested more than 64 tasks deep on one
-/// stack.
+/// A task may make a group on its own pool and wait for it. The waiting worker runs tasks of that
+/// group, and other tasks only if the group cannot end without them. A task that waits for its own
+/// group gets [`GroupError::WouldDeadlock`]. So does a wait that is nested more than 64 tasks deep
+/// on one stack, and a wait that closes a circle of waits.
 ///
 /// # Examples
 ///
@@ -106,9 +113,9 @@ pub struct TaskGroup<R: TaskResult> {
     pool: Arc<PoolInner>,
     /// What the setters have set so far.
     settings: GroupSettings,
-    /// Made on first use; the settings are final from then on.
+    /// Made on first use. The settings are final from then on.
     pub(super) inner: OnceLock<Arc<GroupInner<R>>>,
-    /// Speaks up in debug builds if the group is dropped without a wait.
+    /// Warns in debug builds if the group is dropped without a wait.
     unwaited: Unwaited,
 }
 
@@ -125,9 +132,9 @@ impl<R: TaskResult> TaskGroup<R> {
     /// A task that another task of the group runs inline does not count; see
     /// [`spawn`](Self::spawn).
     ///
-    /// A limit works as a semaphore: a task that spawns on another group that is full and at its
-    /// limit waits, on a worker as well. Two groups with limits whose tasks fill each other may
-    /// wait for each other forever. With the default limit this cannot happen.
+    /// A limit works like a semaphore. A task that spawns on *another* group waits while that group
+    /// is full and at its limit, even on a worker. So two groups with limits, whose tasks spawn on
+    /// each other, may wait for each other forever. With the default limit this cannot happen.
     ///
     /// # Panics
     ///
@@ -137,7 +144,7 @@ impl<R: TaskResult> TaskGroup<R> {
         self.set(|settings| settings.limit = tasks)
     }
 
-    /// Sets how many tasks the group holds that have not started. At that number `spawn` blocks.
+    /// Sets how many tasks that have not started the group holds. At that number `spawn` blocks.
     /// Zero counts as one. *Default: the capacity of the pool's queue.*
     ///
     /// # Panics
@@ -180,18 +187,19 @@ impl<R: TaskResult> TaskGroup<R> {
 
     /// Adds a task. Blocks while the group is at [capacity](Self::capacity).
     ///
-    /// A task of the group cannot own or borrow the group. To add siblings it owns a
+    /// A task of the group cannot own or borrow the group. To add siblings, it owns a
     /// [`spawner`](Self::spawner).
     ///
-    /// If the group is cancelled or the pool shut down, the closure is dropped unrun and the task
-    /// counts as cancelled.
+    /// If the group is cancelled or the pool is shut down, the closure is dropped unrun and the
+    /// outcome of the task is a cancellation. The pool's metrics count the task as cancelled in the
+    /// first case, and as refused in the second.
     ///
     /// A worker of the pool makes room by itself:
     /// - A task of the group that adds to the full group runs the new task inline. If tasks are
     ///   nested 16 deep on that worker, it adds the task beyond the capacity instead.
     /// - Any other worker runs tasks of the group until there is room.
     ///
-    /// May block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
+    /// This method may block or run tasks inline: hold no [lock](crate#locks-and-submissions) that
     /// tasks take.
     #[track_caller]
     pub fn spawn<F>(&self, f: F)
@@ -219,14 +227,14 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Adds a task for each closure. Blocks while the group is at [capacity](Self::capacity), and
     /// while the source blocks.
     ///
-    /// Behaves as [`spawn`](Self::spawn) for each closure, also with regard to locks. The calling
-    /// thread takes a closure, and then waits for room. It takes none once the group is cancelled
-    /// or the pool shut down. Then [`wait`](Self::wait) returns an error even if every task that
-    /// was added has succeeded; except by [`GroupPolicy::FirstSuccess`], where a success ends the
-    /// group.
+    /// Behaves like [`spawn`](Self::spawn) for each closure, also with regard to locks. The calling
+    /// thread takes a closure, and then waits for room. Once the group is cancelled or the pool is
+    /// shut down, it takes no more closures. [`wait`](Self::wait) then returns an error even if
+    /// every task that was added has succeeded. The exception is [`GroupPolicy::FirstSuccess`],
+    /// where a success ends the group.
     ///
-    /// The source may wait for tasks of the group. On a worker of the pool, the calling thread
-    /// first runs the tasks that have not started, if no other worker is free and the source
+    /// The source may wait for tasks of the group. So a worker of the pool first runs the tasks
+    /// that have not started, if no other worker is free and the source
     /// [promises](Iterator::size_hint) no further closure. A `next` that blocks is not interrupted.
     ///
     /// # Examples
@@ -254,7 +262,7 @@ impl<R: TaskResult> TaskGroup<R> {
         self.inner().token()
     }
 
-    /// Cancels the group. Tasks that have not started never do, and their closures are dropped
+    /// Cancels the group. Tasks that have not started never start, and their closures are dropped
     /// before this returns. Running tasks can see the cancellation in the token.
     ///
     /// A second call is without effect, and may return before the first has dropped every closure.
@@ -277,13 +285,16 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Blocks until every task is done, and returns the values in the order of spawning. Returns at
     /// once if the group has no tasks.
     ///
-    /// With [`GroupPolicy::FirstSuccess`] these are the values of the tasks that succeeded.
+    /// With [`GroupPolicy::FirstSuccess`] these are the values of the tasks that succeeded, and
+    /// there is an error only if none did.
     ///
     /// # Errors
     ///
     /// The first failure or panic by time, or else [`GroupError::Cancelled`] if a task was
-    /// cancelled. [`GroupError::WouldDeadlock`] if a task of the group itself waits, and in the
-    /// cases [above](Self#waiting-on-a-worker). The group is cancelled then.
+    /// cancelled.
+    ///
+    /// [`GroupError::WouldDeadlock`] if a task of the group itself waits, and in the other cases
+    /// [above](Self#waiting-on-a-worker). The group is then cancelled.
     pub fn wait(mut self) -> Result<Vec<R::Value>, GroupError<R::Error>> {
         match self.waits().wait_values(Deadline::NEVER, Kind::Certain) {
             Ok(Some(values)) => values,
@@ -291,15 +302,14 @@ impl<R: TaskResult> TaskGroup<R> {
         }
     }
 
-    /// Waits as [`wait`](Self::wait) does, but for at most `timeout`. `Duration::MAX` waits
-    /// forever.
+    /// Like [`wait`](Self::wait), but blocks for at most `timeout`. `Duration::MAX` waits forever.
     ///
-    /// On a worker this does not help, unless it waits forever: a task that it ran could take
-    /// longer than the timeout.
+    /// A worker of the pool runs no tasks of the group meanwhile, because one of them could take
+    /// longer than the timeout. With `Duration::MAX` it does.
     ///
     /// # Errors
     ///
-    /// The group itself, if not all tasks were done in time.
+    /// The group itself, if not all tasks were done in time. The inner result is that of `wait`.
     ///
     /// # Examples
     ///
@@ -410,8 +420,8 @@ impl<R: TaskResult> fmt::Debug for TaskGroup<R> {
 
 /// # Groups
 impl WorkerPool {
-    /// Returns a new group of tasks on this pool. What its closures return, `()` or a `Result`, is
-    /// inferred from the first `spawn`.
+    /// Returns a new group of tasks on this pool. Its closures return `()` or a `Result`; the
+    /// compiler infers the type from the first `spawn`.
     #[track_caller]
     pub fn group<R: TaskResult>(&self) -> TaskGroup<R> {
         TaskGroup::new(Arc::clone(self.inner()))

@@ -11,11 +11,12 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Cancels the group with [`CancelReason::Expired`](crate::CancelReason::Expired) at
     /// `deadline`. If time limits are set several times, the earliest counts.
     ///
-    /// No thread watches the clock. The deadline takes effect when a thread waits for the group,
-    /// adds a task to it, or is about to start one of its tasks. The wait then returns
-    /// [`GroupError::Cancelled`](crate::GroupError::Cancelled) if nothing had failed before. A task
-    /// that stops at the deadline by `token.check()?` has failed. To tell the two apart, ask the
-    /// [token](Self::token) for its [`reason`](crate::CancellationToken::reason).
+    /// No thread watches the clock. The deadline takes effect when a thread or a future waits for
+    /// the group, when a thread adds a task, and when a worker is about to start a task. The wait
+    /// then returns [`GroupError::Cancelled`](crate::GroupError::Cancelled), unless a task had
+    /// failed before. A task that stops at the deadline by `token.check()?` has failed, and its
+    /// error may be the first. To tell the two apart, ask the [token](Self::token) for its
+    /// [`reason`](crate::CancellationToken::reason).
     ///
     /// # Panics
     ///
@@ -27,7 +28,7 @@ impl<R: TaskResult> TaskGroup<R> {
 
     /// Sets a [`deadline`](Self::deadline) that is `timeout` from now. `Duration::MAX` means never.
     ///
-    /// The time begins with this call. To limit only a wait, call
+    /// The time counts from this call. To limit only a wait, call
     /// [`wait_timeout`](Self::wait_timeout).
     ///
     /// # Panics

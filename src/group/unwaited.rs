@@ -1,7 +1,8 @@
-//! What debug builds say of a group that is dropped without a wait while it has tasks to start.
+//! The warning of debug builds about a group that is dropped without a wait while it has tasks that
+//! have not started.
 //!
-//! That is a mistake more often than not: the tasks are cancelled, and no result reports it. In
-//! release builds nothing of this is compiled.
+//! Such a drop is a mistake more often than not: the tasks are cancelled, and no result reports it.
+//! Release builds do not contain this code.
 
 #[cfg(debug_assertions)]
 use std::io::{self, Write};

@@ -34,7 +34,7 @@ const MAX_STREAM_BUFFER: usize = 1 << 20;
 /// A function that makes a transport. Called inside the runtime of the I/O thread.
 type MakeTransport = Box<dyn FnOnce() -> Transport + Send>;
 
-/// A builder that configures a caller. From [`Caller::builder`] or [`Caller::over`].
+/// A builder of callers. Returned by [`Caller::builder`] and [`Caller::over`].
 ///
 /// Setters only store; [`build`](Self::build) and [`connect`](Self::connect) check.
 #[must_use = "a builder does nothing until `build` or `connect` is called"]
@@ -117,7 +117,7 @@ impl CallerBuilder {
     }
 
     /// Sets how many calls may be in flight, 1 to 1,048,576. Calls that wait for their next attempt
-    /// count. *Default: 100*.
+    /// count. *Default: 100.*
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.max_in_flight = calls;
         self
@@ -131,7 +131,7 @@ impl CallerBuilder {
         self
     }
 
-    /// Sets when a failed attempt is followed by another. *Default: [`RetryPolicy::exponential`]*.
+    /// Sets when a failed attempt is followed by another. *Default: [`RetryPolicy::exponential`].*
     ///
     /// A policy without a function that classifies errors retries these:
     /// - `UNAVAILABLE` and `ABORTED`,
@@ -181,7 +181,7 @@ impl CallerBuilder {
     }
 
     /// Sets how many messages of a [stream](Caller::stream) are read ahead, 1 to 1,048,576.
-    /// *Default: 16*.
+    /// *Default: 16.*
     pub fn stream_buffer(mut self, messages: usize) -> Self {
         self.stream_buffer = messages;
         self

@@ -31,7 +31,7 @@ const MAX_HOOK_DEPTH: u32 = 8;
 /// The result of a call.
 pub(super) type CallResult<T> = Result<Response<T>, CallError>;
 
-/// A caller of one gRPC target, with a limit of calls in flight. From [`Caller::builder`] or
+/// A caller of one gRPC target, with a limit of calls in flight. Built by [`Caller::builder`] and
 /// [`Caller::over`].
 ///
 /// Clones share the connection and the limit. A caller may differ from its clones in

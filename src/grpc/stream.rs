@@ -137,7 +137,7 @@ impl Caller {
     }
 }
 
-/// The reader of a stream of messages. From [`Caller::stream`].
+/// The reader of a stream of messages. Returned by [`Caller::stream`].
 ///
 /// As an iterator it blocks until there is a message. On a worker this holds the worker; the stream
 /// itself needs no worker. Async code awaits [`message`](Self::message) instead. Messages that were

@@ -118,7 +118,7 @@ impl fmt::Debug for Target {
     }
 }
 
-/// A future of the head of a response. From [`Target`].
+/// A future of the head of a response. Returned by [`Target`].
 pub struct ResponseFuture {
     head: transport::ResponseFuture,
     wire: Arc<Wire>,

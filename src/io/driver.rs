@@ -135,8 +135,9 @@ impl Driver {
     /// Joining on a worker holds the worker. If the future awaits a handle of a task of that
     /// worker's pool, the worker runs that task meanwhile; see
     /// [`JoinHandle`](JoinHandle#waiting-on-a-worker). The same holds if the future waits for its
-    /// start behind such a future. Work that the future gives to another runtime is not seen. Joining a future inside a future returns
-    /// [`JoinError::WouldDeadlock`](crate::JoinError): `.await` the handle there.
+    /// start behind such a future. Work that the future gives to another runtime is not seen.
+    /// Joining a future inside a future returns [`JoinError::WouldDeadlock`](crate::JoinError):
+    /// `.await` the handle there.
     ///
     /// # Errors
     ///

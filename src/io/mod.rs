@@ -2,8 +2,8 @@
 //!
 //! `thread` is the I/O thread: a runtime that drives any future. `future_task` is a future as a
 //! task of the pool, and `driver` spawns such tasks, with a limit on how many are in flight.
-//! `permits` is that limit. `block_on` waits for a future on a thread without a runtime. What the futures do is decided by
-//! the features above.
+//! `permits` is that limit. `block_on` waits for a future on a thread without a runtime. What the
+//! futures do is decided by the features above.
 //!
 //! Rules:
 //! 1. Each pool has at most one I/O thread. It is started on first use, and ends when its last

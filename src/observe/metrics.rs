@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// A snapshot of a pool's counters, from [`WorkerPool::metrics`](crate::WorkerPool::metrics).
+/// A snapshot of a pool's counters. Returned by
+/// [`WorkerPool::metrics`](crate::WorkerPool::metrics).
 ///
-/// The counters are read one after the other while the pool works. While no task starts, ends or is
+/// The counters are read one after the other while the pool works. If no task starts, ends or is
 /// submitted, `submitted = succeeded + failed + panicked + cancelled + queued + running`.
 ///
 /// # Examples
@@ -39,7 +40,8 @@ pub struct Metrics {
     /// Tasks that were accepted and cancelled: closures that never ran, retried tasks that had
     /// no further attempt, and futures that were dropped before they were ready.
     pub tasks_cancelled: u64,
-    /// Submissions whose closure was returned or, by a cancelled group, dropped at once.
+    /// Submissions whose closure was returned, closures that a group dropped because the pool was
+    /// closed, and events that a subscription refused.
     pub tasks_refused: u64,
     /// Tasks accepted and not started, including tasks that wait for a delay or for another
     /// attempt.

@@ -58,8 +58,8 @@ impl<'a> TaskInfo<'a> {
         self.location
     }
 
-    /// Returns the label of the task, if it has one: that of its group, subscription, driver or
-    /// caller.
+    /// Returns the label of the task, if it has one: that of its builder, group, scope,
+    /// subscription, driver or caller.
     #[must_use]
     pub fn label(&self) -> Option<&'a str> {
         self.label.map(|label| &**label)
@@ -72,7 +72,8 @@ impl<'a> TaskInfo<'a> {
     }
 }
 
-/// The task that a worker is running, from [`WorkerPool::running`](crate::WorkerPool::running).
+/// A task that a worker is running. Returned by
+/// [`WorkerPool::running`](crate::WorkerPool::running).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningTask {
     pub(crate) worker: usize,
@@ -101,8 +102,8 @@ impl RunningTask {
         self.location
     }
 
-    /// Returns the label of the task, if it has one: that of its group, subscription, driver or
-    /// caller.
+    /// Returns the label of the task, if it has one: that of its builder, group, scope,
+    /// subscription, driver or caller.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()

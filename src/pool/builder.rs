@@ -84,7 +84,7 @@ impl WorkerPoolBuilder {
 
     /// Sets the number of workers, from 1 to 65,536.
     ///
-    /// Default: the number of CPUs that this process may use, limits of a container included.
+    /// *Default: the number of CPUs that this process may use, limits of a container included.*
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -93,7 +93,7 @@ impl WorkerPoolBuilder {
     /// Sets the capacity of the queue, from 1 to 16,777,216 jobs. `build` allocates 64 bytes for
     /// each.
     ///
-    /// Default: 1,024.
+    /// *Default: 1,024.*
     pub fn queue_capacity(mut self, jobs: usize) -> Self {
         self.queue_capacity = jobs;
         self
@@ -101,7 +101,7 @@ impl WorkerPoolBuilder {
 
     /// Sets the first part of the names of the pool's threads.
     ///
-    /// Default: `workcrew`. The threads are then named:
+    /// *Default: `workcrew`.* The threads then have these names:
     ///
     /// | thread | name |
     /// |---|---|
@@ -109,12 +109,11 @@ impl WorkerPoolBuilder {
     /// | timer thread | `workcrew-timer` |
     /// | I/O thread and its blocking helpers | `workcrew-io`, `workcr-blocking` |
     ///
-    /// Linux keeps the first 15 bytes of a thread's name. A longer name loses the end of its first
-    /// part there, never the index: worker 11 of `image-processing` is `image-proces-11`.
-    /// [`std::thread::Thread::name`] returns the same name as the system. At least 9 bytes of the
-    /// first part remain for workers and for the timer thread, so choose names that differ in
-    /// these. On other systems the name is cut to their own limit, if they have one; Windows has
-    /// none.
+    /// Linux keeps the first 15 bytes of a thread's name. A longer name is shortened at the end of
+    /// its first part, never at its index: worker 11 of `image-processing` is `image-proces-11`.
+    /// [`std::thread::Thread::name`] returns the shortened name, too. At least 9 bytes of the first
+    /// part remain for workers and for the timer thread, so choose names that differ in these.
+    /// Other systems have limits of their own; Windows has none.
     ///
     /// [`build`](Self::build) returns an error for a name that contains a NUL.
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
@@ -122,14 +121,14 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Sets the stack size of each worker, in bytes. The operating system rounds a small one up, zero
-    /// included.
+    /// Sets the stack size of each worker, in bytes. The operating system rounds small sizes up,
+    /// zero included.
     ///
-    /// Default: that of the standard library (2 MiB, or `RUST_MIN_STACK`).
+    /// *Default: that of the standard library (2 MiB, or `RUST_MIN_STACK`).*
     ///
-    /// A worker runs tasks nested in each other up to 64 deep, so a small stack must have room for
-    /// that many frames of *your* tasks. For 64 joins of tasks that do nothing else, a debug build
-    /// takes less than 192 KiB (x86-64, rustc 1.95).
+    /// A worker may run tasks nested up to 64 deep, so a small stack must have room for the frames
+    /// of that many of *your* tasks. In a debug build, 64 nested joins of tasks that do nothing
+    /// else take less than 192 KiB (x86-64, rustc 1.95).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.worker_settings.stack_size = Some(bytes);
         self
@@ -137,7 +136,7 @@ impl WorkerPoolBuilder {
 
     /// Sets what `execute` and `spawn` do when the queue is full.
     ///
-    /// Default: [`Overflow::Block`].
+    /// *Default: [`Overflow::Block`].*
     pub fn overflow(mut self, policy: Overflow) -> Self {
         self.overflow = policy;
         self
@@ -145,7 +144,7 @@ impl WorkerPoolBuilder {
 
     /// Sets what the drop of the last handle does.
     ///
-    /// Default: [`OnDrop::Drain`], which blocks. In async code choose [`OnDrop::Detach`].
+    /// *Default: [`OnDrop::Drain`]*, which blocks. In async code choose [`OnDrop::Detach`].
     pub fn on_drop(mut self, policy: OnDrop) -> Self {
         self.on_drop = policy;
         self
@@ -169,9 +168,9 @@ impl WorkerPoolBuilder {
 
     /// Sets a hook that is called with each panic of a task.
     ///
-    /// It is called at once, on the thread that ran the task, before any waiter of the task is
-    /// notified. A panic of the hook itself is contained and counted. The hook may submit tasks.
-    /// Hooks are nested at most 16 deep; see [`Observer`].
+    /// The hook is called at once, on the thread that ran the task, before any waiter of the task
+    /// is notified. A panic of the hook itself is contained and counted. The hook may submit tasks.
+    /// Hooks nest at most 16 deep; see [`Observer`].
     pub fn on_panic(mut self, f: impl Fn(&TaskPanic) + Send + Sync + 'static) -> Self {
         self.hooks.on_panic = Some(Box::new(f));
         self
@@ -185,8 +184,8 @@ impl WorkerPoolBuilder {
 
     /// Sets whether [`Metrics`](crate::Metrics) include histograms of queue wait and run time.
     ///
-    /// Default: `false`. Costs three readings of the clock for each task, instead of at most one
-    /// for [`WorkerPool::running`].
+    /// *Default: `false`.* The histograms cost three readings of the clock for each task, instead
+    /// of at most one for [`WorkerPool::running`].
     pub fn timing(mut self, timing: bool) -> Self {
         self.timing = timing;
         self
@@ -269,11 +268,13 @@ impl WorkerPool {
 
     /// Returns the global pool of the process, which is built at the first call.
     ///
-    /// It is never dropped, so what is queued when `main` returns is lost. To prevent that, call
-    /// [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) on it at the end of `main`.
+    /// The global pool is never dropped, so what is queued when `main` returns is lost. To prevent
+    /// that, call [`wait_idle`](Self::wait_idle) or [`shutdown`](Self::shutdown) on it at the end
+    /// of `main`.
     ///
-    /// It is built like that of [`new`](Self::new), but the environment variable `WORKCREW_WORKERS`
-    /// overrides the number of workers. Libraries should take a pool from their caller instead.
+    /// It is built as by [`new`](Self::new), but its threads have names that begin with
+    /// `workcrew-global`, and the environment variable `WORKCREW_WORKERS` overrides the number of
+    /// workers. Libraries should take a pool from their caller instead.
     ///
     /// # Panics
     ///

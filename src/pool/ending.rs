@@ -10,9 +10,13 @@ use super::worker_pool::WorkerPool;
 /// Each of these methods may be called from any thread, more than once, and while other threads
 /// submit. A submitter that waits for room gets its closure back.
 ///
+/// Each of them cancels tasks that wait for a delay or a retry, since the pool starts no new
+/// delays.
+///
 /// A task that never ends cannot be stopped, but it can be left behind.
-/// [`shutdown_timeout`](Self::shutdown_timeout) and [`shutdown_now`](Self::shutdown_now) report
-/// which tasks are still running when they return. From then on, these do not wait for them:
+/// [`shutdown_timeout`](Self::shutdown_timeout) and [`shutdown_now`](Self::shutdown_now) report how
+/// many tasks are still running when they return. From then on, nothing in this list waits for
+/// those tasks:
 ///
 /// - the drop of the last handle, under any [`OnDrop`](crate::OnDrop) policy and on any thread;
 /// - [`shutdown`](Self::shutdown), whether it is called later or already waits in another thread;
@@ -21,16 +25,16 @@ use super::worker_pool::WorkerPool;
 /// So a process whose `main` returns after such a report ends, and the stuck task ends with it. A
 /// task that was left behind and does end is counted like any other, and its worker leaves.
 ///
-/// The waits for the tasks themselves still wait for them. Those are
+/// Waits for the tasks themselves still wait for a task that was left behind:
 /// [`JoinHandle::join`](crate::JoinHandle::join), the waits of groups, the end of a
 /// [scope](Self::scope), and [`wait_idle`](Self::wait_idle). A `shutdown_timeout` after a
 /// `shutdown_now` waits up to its own limit; after another `shutdown_timeout` it returns at once.
 ///
-/// The waits of an event bus and of a NATS worker without a limit end with the report of a
-/// `shutdown_timeout`: [`EventBus::wait_idle`](crate::events::EventBus::wait_idle),
+/// The waits of an event bus and of a NATS worker end with the report of a `shutdown_timeout`, if
+/// they have no timeout of their own: [`EventBus::wait_idle`](crate::events::EventBus::wait_idle),
 /// [`Receipt::wait`](crate::events::Receipt::wait),
 /// [`Subscription::unsubscribe`](crate::events::Subscription::unsubscribe), and a
-/// [run](crate::nats::Worker::run) without a drain timeout. With a limit, they keep that.
+/// [run](crate::nats::Worker::run) without a drain timeout.
 ///
 /// # Async code
 ///
@@ -39,7 +43,7 @@ use super::worker_pool::WorkerPool;
 /// [`OnDrop::Detach`](crate::OnDrop::Detach).
 impl WorkerPool {
     /// Refuses new tasks and returns at once. Queued tasks still run, and then the workers end.
-    /// Tasks that wait for their time are cancelled.
+    /// Tasks that wait for a delay or a retry are cancelled.
     ///
     /// To wait for the end, call [`shutdown`](Self::shutdown).
     pub fn close(&self) {
@@ -48,14 +52,14 @@ impl WorkerPool {
 
     /// Refuses new tasks, runs what is queued and joins the workers. Blocks until then.
     ///
-    /// A task that never ends makes it wait forever, unless another thread calls
+    /// A task that never ends makes this method wait forever, unless another thread calls
     /// [`shutdown_timeout`](Self::shutdown_timeout) or [`shutdown_now`](Self::shutdown_now). When
     /// such a call reports a task as still running, `shutdown` returns. After such a report it
     /// returns at once.
     ///
-    /// If a task of this pool calls it, it does not wait: the pool runs what is queued and ends
-    /// after that task. The same holds for a task of another pool that a task of this pool waits
-    /// for.
+    /// If a task of this pool calls this method, it does not wait: the pool runs what is queued and
+    /// ends after that task. The same holds for a task of another pool that a task of this pool
+    /// waits for.
     pub fn shutdown(&self) {
         shutdown::shutdown(self.inner());
     }
@@ -63,21 +67,22 @@ impl WorkerPool {
     /// Like [`shutdown`](Self::shutdown), but waits at most for `timeout` and reports what was
     /// left.
     ///
-    /// When the limit has passed, tasks that have not started are cancelled, and so are the tokens
-    /// of running groups and scopes. A plain task has a token only if you gave it one. Tasks that
-    /// are still running are left behind for good: no drop and no other shutdown waits for them. A
-    /// second call returns at once, and reports the tasks that are still running. To give them more
-    /// time, call [`wait_idle_timeout`](Self::wait_idle_timeout).
+    /// When the limit has passed, tasks that have not started, futures of drivers, and the tokens
+    /// of running groups and scopes are cancelled. The tokens of other running tasks are not:
+    /// cancel those that you gave them. Tasks that are still running are left behind for good: no
+    /// drop and no other shutdown waits for them. A second call returns at once, and reports the
+    /// tasks that are still running. To give them more time, call
+    /// [`wait_idle_timeout`](Self::wait_idle_timeout).
     ///
-    /// `Duration::ZERO` checks once, and `Duration::MAX` waits forever. Neither this nor the later
-    /// drop of the pool waits for destructors of the workers' thread locals. If the report says
-    /// `drained`, `shutdown` waits for them.
+    /// `Duration::ZERO` checks once, and `Duration::MAX` waits forever. Neither this method nor the
+    /// later drop of the pool waits for destructors of the workers' thread locals. After a report
+    /// that says `drained`, [`shutdown`](Self::shutdown) does.
     ///
-    /// The calling thread drops the closures that it cancels and calls the observer about them. If
+    /// The calling thread drops the closures that it cancels and calls the observer for them. If
     /// that user code blocks, this call returns after its limit.
     ///
-    /// If a task of this pool calls it, it does not wait, cancel or leave anything behind. It then
-    /// acts like [`close`](Self::close), with a report.
+    /// If a task of this pool calls this method, it does not wait, cancel tasks or leave anything
+    /// behind. It then acts like [`close`](Self::close), with a report.
     ///
     /// # Examples
     ///
@@ -104,8 +109,8 @@ impl WorkerPool {
         shutdown::shutdown_timeout(self.inner(), timeout)
     }
 
-    /// Refuses new tasks, cancels the tasks that have not started and the tokens of running groups
-    /// and scopes, and returns a report. Does not wait for running tasks.
+    /// Refuses new tasks, cancels tasks that have not started, futures of drivers, and the tokens
+    /// of running groups and scopes, and returns a report. Does not wait for running tasks.
     ///
     /// Tasks that the report counts as running are left behind for good: no drop and no
     /// [`shutdown`](Self::shutdown) waits for them. To wait for them up to a limit, call

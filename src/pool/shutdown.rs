@@ -30,7 +30,7 @@ use crate::time::deadline::Deadline;
 /// yields to other threads in between.
 const MAX_CHECKS: usize = 1_000;
 
-/// What the drop of a pool's last handle does.
+/// The policy for the drop of a pool's last handle.
 ///
 /// After [`shutdown_timeout`](crate::WorkerPool::shutdown_timeout) the drop does not block under
 /// any policy, because the limit was for the whole end. The same holds after a
@@ -54,7 +54,7 @@ pub enum OnDrop {
     Detach,
 }
 
-/// What was left when a shutdown returned.
+/// A report of what was left when a shutdown returned.
 ///
 /// Tasks that it counts as running are left behind for good; see
 /// [`shutdown_timeout`](crate::WorkerPool::shutdown_timeout).

@@ -46,9 +46,10 @@ impl WorkerPool {
     /// Nothing happens before the first poll. Dropping the future before it is ready withdraws the
     /// submission and drops the closure.
     ///
-    /// Waits for room under [`Overflow::Block`](crate::Overflow) and `CallerRuns`, because a job
-    /// run on the caller's thread would block the runtime. The policies that discard do so here
-    /// too. On a worker of the pool the future never waits, like `spawn`.
+    /// The future waits for room under [`Overflow::Block`](crate::Overflow), and under
+    /// `CallerRuns`, because a job that runs on the caller's thread would block the runtime. Under
+    /// the other policies it discards a job. On a worker of the pool the future never waits, like
+    /// `spawn`.
     ///
     /// Futures are notified of free room in the order in which they began to wait. A future that is
     /// notified and neither polled nor dropped delays the next future until more room becomes free.

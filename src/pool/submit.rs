@@ -1,4 +1,4 @@
-//! Submission: the way of a job from the caller into the queue.
+//! Submission: how a job gets from the caller into the queue.
 //!
 //! A submission has up to four steps, and each can be the last:
 //! 1. *Admit* the task. A closed pool refuses it.
@@ -9,7 +9,7 @@
 //! | submitter to a full queue | plain form | form with a timeout | `try_` form |
 //! |---|---|---|---|
 //! | an external thread | follows the overflow policy | waits at most the timeout | refused |
-//! | a worker of the pool | follows the policy, but where that is to block, runs the job at once, or pushes it beyond the capacity if its stack is deep | refused | refused |
+//! | a worker of the pool | follows the policy, but where that is to block, runs the job inline, or pushes it beyond the capacity if its stack is deep | refused | refused |
 //!
 //! So a worker never blocks on its own full queue. Jobs beyond the capacity go into the queue's
 //! unbounded lane, like the tickets of groups. There are at most as many tickets as groups times
@@ -53,17 +53,17 @@ pub(crate) enum WaitMode {
 /// The `try_` forms never block. The `_for` forms block at most for the given time.
 ///
 /// On a worker of the same pool no form ever blocks. If the queue is full there, the plain forms
-/// run the job at once. If the worker already runs 16 jobs nested in each other, they queue it
-/// beyond the capacity. The other forms refuse the job. A job that is run at once runs under the
-/// locks that the submitting task holds, so [hold none that tasks
-/// take](crate#locks-and-submissions).
+/// run the job inline under [`Overflow::Block`] and `CallerRuns`. If the worker already runs 16
+/// jobs nested in each other, they queue the job beyond the capacity. The other forms refuse the
+/// job. A job that runs inline runs under the locks that the submitting task holds, so [hold
+/// none that tasks take](crate#locks-and-submissions).
 ///
 /// A closure owns what it uses: write `move`, and share by reference counts. Tasks that borrow from
 /// the caller's stack need a [scope](Self::scope).
 ///
-/// A closure is synchronous. `spawn(async || ..)` compiles and runs nothing: the task ends at once,
-/// and its value is a future that no thread polls. To run a future for synchronous code, use a
-/// `Driver` of the feature `driver`. Async code that has work for the pool calls
+/// A closure is synchronous. `spawn(async || ..)` compiles, but does nothing: the task ends at
+/// once, and its value is a future that no thread polls. To run a future for synchronous code, use
+/// a `Driver` of the feature `driver`. To submit from async code, call
 /// [`spawn_async`](Self::spawn_async) with a plain closure.
 impl WorkerPool {
     /// Submits a closure to be run by a worker, without a handle.
@@ -72,7 +72,7 @@ impl WorkerPool {
     /// it. A panic of the closure is contained, counted, and passed to
     /// [`WorkerPoolBuilder::on_panic`](crate::WorkerPoolBuilder::on_panic).
     ///
-    /// May wait for room or run the closure in place: hold no
+    /// This method may wait for room or run the closure inline: hold no
     /// [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl WorkerPool {
             .map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
     }
 
-    /// Like [`execute`](Self::execute), but never blocks, and never runs the closure in place.
+    /// Like [`execute`](Self::execute), but never blocks, and never runs the closure inline.
     ///
     /// # Errors
     ///
@@ -129,10 +129,11 @@ impl WorkerPool {
     }
 
     /// Like [`execute`](Self::execute), but blocks at most for `timeout`, and never runs the
-    /// closure in place. `Duration::MAX` means forever.
+    /// closure inline. `Duration::MAX` means forever.
     ///
-    /// Waits for room under every [policy](crate::Overflow), and under your
-    /// [locks](crate#locks-and-submissions).
+    /// It waits for room under every [policy](crate::Overflow), even under those that discard. If
+    /// you hold a [lock](crate#locks-and-submissions) that tasks take, the wait may last until the
+    /// timeout.
     ///
     /// # Errors
     ///
@@ -158,10 +159,9 @@ impl WorkerPool {
 
     /// Submits a task and returns the handle for its result.
     ///
-    /// There is no limit for the time that a task runs. To stop one in time, give it a
-    /// [`CancellationToken`](crate::CancellationToken).
+    /// A task may run for any time. For a time limit, use the builder of [`task`](Self::task).
     ///
-    /// May wait for room or run the closure in place: hold no
+    /// This method may wait for room or run the closure inline: hold no
     /// [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ impl WorkerPool {
         self.submit_task(f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(Refuser::Pool, f))
     }
 
-    /// Like [`spawn`](Self::spawn), but never blocks, and never runs the closure in place.
+    /// Like [`spawn`](Self::spawn), but never blocks, and never runs the closure inline.
     ///
     /// # Errors
     ///
@@ -203,11 +203,12 @@ impl WorkerPool {
             .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Pool, f))
     }
 
-    /// Like [`spawn`](Self::spawn), but blocks at most for `timeout`, and never runs the closure in
-    /// place. `Duration::MAX` means forever.
+    /// Like [`spawn`](Self::spawn), but blocks at most for `timeout`, and never runs the closure
+    /// inline. `Duration::MAX` means forever.
     ///
-    /// Waits for room under every [policy](crate::Overflow), and under your
-    /// [locks](crate#locks-and-submissions).
+    /// It waits for room under every [policy](crate::Overflow), even under those that discard. If
+    /// you hold a [lock](crate#locks-and-submissions) that tasks take, the wait may last until the
+    /// timeout.
     ///
     /// # Errors
     ///

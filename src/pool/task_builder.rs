@@ -1,4 +1,4 @@
-//! The settings of one task: its token, its time limit and its label.
+//! The builder of tasks with a token, a time limit or a label.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,9 +15,10 @@ use crate::task::job::Job;
 use crate::task::limited::{LimitedTask, TaskLimits};
 use crate::time::deadline::Deadline;
 
-/// The settings of tasks: a token, a time limit, a label. From [`WorkerPool::task`].
+/// A builder of tasks with a token, a time limit or a label. Returned by [`WorkerPool::task`].
 ///
-/// It ends in the same methods as the pool. Their closures get the task's token:
+/// Its methods that submit have the names of those of the pool. Their closures get the token of the
+/// task. A builder is reusable, and each task gets a token of its own.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::time::deadline::Deadline;
 ///         pages += 1; // one step of a long task
 ///         std::thread::yield_now();
 ///     }
-///     pages // what is done so far
+///     pages // the pages so far
 /// })?;
 /// assert!(report.join()? > 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -37,24 +38,25 @@ use crate::time::deadline::Deadline;
 ///
 /// # Time limits
 ///
-/// | | limits | when it has passed |
+/// | | limits | when the time is over |
 /// |---|---|---|
-/// | [`timeout`](Self::timeout) | the run of the task, from its start | its token is cancelled |
-/// | [`deadline`](Self::deadline) | the wait in the queue and the run | a task that has not started is cancelled; the token of a running task is |
-/// | [`try_spawn_for`](Self::try_spawn_for) | the submission | the closure comes back |
-/// | [`JoinHandle::wait_timeout`] | the wait for the task | the wait ends; the task does not |
+/// | [`timeout`](Self::timeout) | the run of the task, from its start | the token of the task is cancelled |
+/// | [`deadline`](Self::deadline) | the wait in the queue and the run | the token is cancelled; a task that has not started never starts |
+/// | [`try_spawn_for`](Self::try_spawn_for) | the submission | the error returns the closure |
+/// | [`JoinHandle::wait_timeout`] | the wait for the task | the wait ends, and the task continues |
 ///
-/// **A running task is never killed.** It must check its token, and return. A task that ignores the
-/// token goes on, and `join` waits for it.
+/// **A running task is never killed.** It must check its token and return. A task that ignores its
+/// token continues, and `join` waits for it.
 ///
 /// # Cancellation
 ///
-/// The token is also cancelled with the token that [`token`](Self::token) has set, and by
-/// [`JoinHandle::cancel`] of a task that runs (which still returns `false` then). A task whose token
-/// is cancelled before it starts never starts: it ends as
-/// [`JoinError::Cancelled`](crate::JoinError::Cancelled) with the reason of the token.
+/// The token of a task is cancelled in these cases, too:
+/// - The [parent](Self::token) of the token is cancelled.
+/// - [`JoinHandle::cancel`] is called while the task runs. It returns `false`, because the task has
+///   started.
 ///
-/// A builder is reusable: each task gets a token of its own.
+/// A task whose token is cancelled before it starts never starts. Its outcome is
+/// [`JoinError::Cancelled`](crate::JoinError::Cancelled) with the reason of the token.
 #[must_use = "a builder does nothing before it submits a task"]
 #[derive(Clone)]
 pub struct TaskBuilder<'pool> {
@@ -79,8 +81,7 @@ impl WorkerPool {
 
 /// # Settings
 impl TaskBuilder<'_> {
-    /// Sets the token with which the tasks are cancelled. Each task gets a child of it. *Default:
-    /// none*.
+    /// Sets the parent of the tasks' tokens. Cancelling it cancels the tasks. *Default: none.*
     ///
     /// # Examples
     ///
@@ -101,25 +102,25 @@ impl TaskBuilder<'_> {
 
     /// Sets the time limit of a task: its token is cancelled with
     /// [`CancelReason::Expired`](crate::CancelReason::Expired) when `timeout` has passed since the
-    /// task started. The time in the queue does not count. Zero gives the closure a token that has
-    /// expired; `Duration::MAX` means no limit. *Default: no limit*.
+    /// task started. The time in the queue does not count. With zero, the closure gets a token that
+    /// has already expired; `Duration::MAX` means no limit. *Default: no limit.*
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
     /// Sets the time at which a task's token is cancelled with
-    /// [`CancelReason::Expired`](crate::CancelReason::Expired), whether the task has started or not.
-    /// If it is set several times, the earliest counts. *Default: none*.
+    /// [`CancelReason::Expired`](crate::CancelReason::Expired), whether the task has started or
+    /// not. If it is set several times, the earliest counts. *Default: none.*
     ///
-    /// No thread watches the clock. A task that has not started by then is cancelled when a worker
-    /// reaches it.
+    /// No thread watches the clock. A task that has not started at its deadline is cancelled when a
+    /// worker reaches it.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Deadline::at(deadline).earlier(self.deadline).instant();
         self
     }
 
-    /// Names the tasks for observers and [`WorkerPool::running`]. *Default: no name*.
+    /// Names the tasks for observers and [`WorkerPool::running`]. *Default: no name.*
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.label = Some(Arc::from(&*label.into()));
         self
@@ -128,14 +129,15 @@ impl TaskBuilder<'_> {
 
 /// # Submitting
 ///
-/// Each method behaves as that of the pool with the same name, and has the same errors. The closure
-/// gets the task's token.
+/// Each method behaves like that of the pool with the same name, and has the same errors. The
+/// closure gets the task's token.
 impl TaskBuilder<'_> {
     /// Submits a task without a handle; see [`WorkerPool::execute`].
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
     #[track_caller]
     pub fn execute<F>(&self, f: F) -> Result<(), SubmitError<F>>
     where
@@ -179,7 +181,8 @@ impl TaskBuilder<'_> {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, SubmitError<F>>
     where

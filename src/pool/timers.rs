@@ -30,9 +30,9 @@ use crate::timer::tick::TickResult;
 ///
 /// A timer that is due waits for a free worker, but not for room in the queue, so a full queue does
 /// not delay it. Due timers start in the order in which they are due. A worker alternates between
-/// due timers and queued jobs, so neither waits until the other is used up. Groups take part in
-/// this too; the [order of tasks](crate#order-of-tasks) says how long each can wait.
-/// A timer never starts before its time, and may start later.
+/// due timers, groups and queued jobs, so none of them starves. The
+/// [order of tasks](crate#order-of-tasks) says how long each can wait. A timer never starts before
+/// its time, and may start later.
 ///
 /// Every way to close the pool cancels pending timers. Delayed tasks then count as cancelled, also
 /// in the [`ShutdownReport`](crate::ShutdownReport). To let them run, call
@@ -41,8 +41,8 @@ impl WorkerPool {
     /// Runs a closure on a worker once, after `delay`.
     ///
     /// The task is accepted now and counts as queued while it waits, so
-    /// [`wait_idle`](Self::wait_idle) waits for it. `Duration::MAX` means never. Never blocks.
-    /// Takes logarithmic time in the number of pending timers.
+    /// [`wait_idle`](Self::wait_idle) waits for it. `Duration::MAX` means never. This method never
+    /// blocks, and takes logarithmic time in the number of pending timers.
     ///
     /// # Errors
     ///
@@ -70,7 +70,8 @@ impl WorkerPool {
         self.set_timer(Due::After(delay), f, Location::caller())
     }
 
-    /// Like [`execute_after`](Self::execute_after), but at a point in time. A time in the past is now.
+    /// Like [`execute_after`](Self::execute_after), but runs the closure at the time `due`. A time
+    /// in the past means at once.
     ///
     /// # Errors
     ///
@@ -100,12 +101,13 @@ impl WorkerPool {
     /// Spawns a task that starts after `delay`, and returns the handle for its result.
     ///
     /// The task is accepted now and counts as queued while it waits, so
-    /// [`wait_idle`](Self::wait_idle) waits for it. `Duration::MAX` means never. Never blocks.
+    /// [`wait_idle`](Self::wait_idle) waits for it. `Duration::MAX` means never. This method never
+    /// blocks.
     ///
     /// [`cancel`](JoinHandle::cancel) ends the delay at once, and drops the closure.
-    /// [`join`](JoinHandle::join) waits out the delay. On a worker of the pool it then runs the task
-    /// itself if no other worker does, so a pool of one worker is enough. Dropping the handle detaches
-    /// the task, which still runs.
+    /// [`join`](JoinHandle::join) waits out the delay. On a worker of the pool it then runs the
+    /// task itself if no other worker does, so a pool of one worker is enough. Dropping the handle
+    /// detaches the task, which still runs.
     ///
     /// # Errors
     ///
@@ -132,7 +134,8 @@ impl WorkerPool {
         self.set_task(Due::After(delay), f, Location::caller())
     }
 
-    /// Like [`spawn_after`](Self::spawn_after), but at a point in time. A time in the past is now.
+    /// Like [`spawn_after`](Self::spawn_after), but the task starts at the time `due`. A time in
+    /// the past means at once.
     ///
     /// # Errors
     ///
@@ -156,9 +159,9 @@ impl WorkerPool {
     /// Each run is a task of its own, submitted when a worker takes it: between two runs the pool
     /// may be idle. A panic is contained like that of any task, and the timer continues.
     ///
-    /// The timer ends by [`TimerHandle::cancel`], with the pool, or when the closure returns
-    /// [`ControlFlow::Break`](std::ops::ControlFlow::Break). A closure that returns `()` never ends
-    /// it. A period of `Duration::MAX` means never.
+    /// [`TimerHandle::cancel`] and the end of the pool end the timer. So does a closure that
+    /// returns [`ControlFlow::Break`](std::ops::ControlFlow::Break); a closure that returns `()`
+    /// never does. A period of `Duration::MAX` means never.
     ///
     /// # Errors
     ///
@@ -211,8 +214,8 @@ impl WorkerPool {
         self.repeat(Schedule::FixedRate(period.distance()), period, f, Location::caller())
     }
 
-    /// Like [`execute_every`](Self::execute_every), but `delay` is the time from the end of one run
-    /// to the start of the next.
+    /// Runs a closure like [`execute_every`](Self::execute_every), but `delay` is the time from the
+    /// end of one run to the start of the next.
     ///
     /// # Errors
     ///
@@ -301,7 +304,7 @@ impl WorkerPool {
     }
 }
 
-/// When a delayed task is due.
+/// The time at which a delayed task is due.
 #[derive(Clone, Copy)]
 enum Due {
     After(Duration),

@@ -1,7 +1,8 @@
-//! Waiting for a pool from async code: until it is idle, until it has ended.
+//! Waiting from async code until a pool is idle, or until it has ended.
 //!
 //! Both futures store one waker with the tracker or the worker set. A notification takes all wakers
-//! that are stored there, so a future that is never polled again keeps none from another.
+//! that are stored there, so a future that is never polled again keeps no notification from
+//! another.
 
 use std::fmt;
 use std::future::Future;
@@ -26,8 +27,8 @@ impl WorkerPool {
     ///
     /// # Panics
     ///
-    /// Polling panics in a task of this pool, or in a future that a driver of this pool polls,
-    /// because it would wait for itself.
+    /// A poll panics in a task of this pool, and in a future that a driver of this pool polls,
+    /// because the pool cannot be idle meanwhile.
     ///
     /// # Examples
     ///
@@ -43,20 +44,20 @@ impl WorkerPool {
         WaitForIdle { pool: Arc::clone(self.inner()), key: WakerKey::new(), wait: FutureWait::default() }
     }
 
-    /// Like [`shutdown`](Self::shutdown), for async code: the returned future refuses new tasks when
-    /// it is first polled, and is ready when every task has ended and every worker has left. Works
-    /// with any runtime.
+    /// Like [`shutdown`](Self::shutdown), for async code: the returned future refuses new tasks
+    /// when it is first polled, and is ready when every task has ended and every worker has left.
+    /// Works with any runtime.
     ///
     /// After that the drop of the pool does not block, under any [`OnDrop`](crate::OnDrop) policy.
     /// Like [`shutdown_timeout`](Self::shutdown_timeout), the future does not wait for destructors
     /// of the workers' thread locals.
     ///
-    /// - For a limit, race it against a timer of the runtime, and call
+    /// - For a time limit, race the future against a timer of the runtime, and call
     ///   [`shutdown_now`](Self::shutdown_now) when the timer wins. That does not block, and neither
     ///   does the drop of the pool after it, except for a short time if no task is running.
-    /// - Dropping the future ends the wait; the pool remains closed.
-    /// - If a report leaves a running task behind, the future is ready too.
-    /// - In a task of this pool it is ready at once, and the pool ends after that task.
+    /// - Dropping the future ends the wait. If it was polled, the pool remains closed.
+    /// - If a [report](crate::ShutdownReport) leaves a running task behind, the future is ready.
+    /// - In a task of this pool the future is ready at once, and the pool ends after that task.
     ///
     /// # Examples
     ///
@@ -81,7 +82,7 @@ impl WorkerPool {
     }
 }
 
-/// A future that waits for a pool to be idle, from [`WorkerPool::wait_idle_async`].
+/// A future that waits for a pool to be idle. Returned by [`WorkerPool::wait_idle_async`].
 #[must_use = "a future does nothing until it is polled"]
 pub struct WaitForIdle {
     pool: Arc<PoolInner>,
@@ -128,7 +129,7 @@ impl fmt::Debug for WaitForIdle {
     }
 }
 
-/// A future that ends a pool, from [`WorkerPool::shutdown_async`].
+/// A future that ends a pool. Returned by [`WorkerPool::shutdown_async`].
 #[must_use = "a future does nothing until it is polled"]
 pub struct WaitForShutdown {
     pool: Arc<PoolInner>,

@@ -1,4 +1,4 @@
-//! The pool as users see it: its type, observing it, resizing it, dropping it.
+//! The pool as users see it: its type, and the methods that observe and resize it.
 //!
 //! `submit` has the methods that submit, and `ending` those that end the pool. Everything else that
 //! is built on a pool (groups, scopes, maps, timers) adds its own methods to [`WorkerPool`] in its
@@ -22,24 +22,24 @@ use crate::time::deadline::Deadline;
 
 /// A pool of worker threads with one bounded queue.
 ///
-/// A `WorkerPool` is a handle. Its clones are handles to the same pool, and a clone costs two
-/// reference counts. All methods take `&self`.
+/// A `WorkerPool` is a handle. Its clones are handles to the same pool. A clone costs two
+/// increments of reference counts. All methods take `&self`.
 ///
 /// # When it ends
 ///
 /// Any handle can [end](Self::shutdown) the pool for all of them. Otherwise the drop of the last
 /// handle ends it. That drop runs what is queued and joins the workers, with three exceptions:
 /// - [`WorkerPoolBuilder::on_drop`](crate::WorkerPoolBuilder::on_drop) has set another policy.
-/// - A [report](crate::ShutdownReport) has ended the waiting; see
-///   [`shutdown_timeout`](Self::shutdown_timeout).
-/// - A pool whose last handle is dropped by one of its own tasks does not wait, and ends after that
-///   task.
+/// - [`shutdown_timeout`](Self::shutdown_timeout) has returned, or
+///   [`shutdown_now`](Self::shutdown_now) while a task was running. Then the drop does not wait.
+/// - One of the pool's own tasks drops the last handle. Then the drop does not wait, and the pool
+///   ends after that task.
 ///
-/// Only pools count as handles. Groups, join handles, timers, event buses, drivers and clients use
-/// a pool and do not keep it open.
+/// Only `WorkerPool`s are handles in this sense. Groups, join handles, timers, event buses, drivers
+/// and clients use a pool and do not keep it open.
 ///
-/// So be careful with tasks that own a clone:
-/// - A task may be the last to drop its handle, and then no thread waits for the pool. If such
+/// Be careful with tasks that own a clone:
+/// - A task may drop the last handle, and then no thread waits for the pool. If such
 ///   tasks must run before the process ends, call [`shutdown`](Self::shutdown) or
 ///   [`wait_idle`](Self::wait_idle) at the end of `main`. The same holds for a pool in a `static`,
 ///   which is never dropped.
@@ -92,17 +92,17 @@ impl WorkerPool {
     /// Blocks until no task is queued or running. A delayed task, and a task that waits for a
     /// retry, count as queued.
     ///
-    /// The result may be stale when it returns, if other threads submit tasks.
+    /// If other threads submit tasks, the pool may be busy again when this returns.
     ///
-    /// It waits for the tasks themselves, also for those that a
-    /// [timed shutdown](Self::shutdown_timeout) left behind, so after one it may block forever. To
-    /// give those tasks a limit, call [`wait_idle_timeout`](Self::wait_idle_timeout). The waits of
-    /// an [event bus](crate::events::EventBus::wait_idle) differ: they do not wait for such tasks.
+    /// This method also waits for tasks that a [timed shutdown](Self::shutdown_timeout) left
+    /// behind, so after one it may block forever. For a limit, call
+    /// [`wait_idle_timeout`](Self::wait_idle_timeout). The waits of an [event
+    /// bus](crate::events::EventBus::wait_idle) differ: they do not wait for such tasks.
     ///
     /// # Panics
     ///
-    /// If called by a task of this pool, or by a task that a task of this pool waits for, because
-    /// it would wait for itself.
+    /// If a task of this pool calls it, or a task that a task of this pool waits for, because it
+    /// would wait for itself.
     #[track_caller]
     pub fn wait_idle(&self) {
         assert!(!context::is_inside(self.inner.id()), "a task cannot wait for its own pool to be idle");
@@ -118,15 +118,15 @@ impl WorkerPool {
         !context::is_inside(self.inner.id()) && wait()
     }
 
-    /// Returns `true` if the pool refuses new tasks, because of [`close`](Self::close) or any other
-    /// way to end it. `true` is final.
+    /// Returns `true` if the pool refuses new tasks, because [`close`](Self::close) or another
+    /// method has ended it. `true` is final.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         self.inner.executor.tracker.is_closed()
     }
 
-    /// Returns the number of workers. After a [`resize`](Self::resize) to fewer, surplus workers
-    /// may still be running.
+    /// Returns the number of workers. After a [`resize`](Self::resize) to fewer workers, surplus
+    /// workers may still be running.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.inner.workers.target()
@@ -147,14 +147,14 @@ impl WorkerPool {
         self.inner.queue_len()
     }
 
-    /// Returns a snapshot of the pool's counters. Reads a few cache lines for each worker.
+    /// Returns a snapshot of the pool's counters. This reads a few cache lines for each worker.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.inner.metrics()
     }
 
     /// Returns what each busy worker is running, where it was submitted, and since when it runs.
-    /// Useful if a pool seems stuck.
+    /// Use it to find out why a pool seems stuck.
     ///
     /// # Examples
     ///
@@ -181,7 +181,7 @@ impl WorkerPool {
     /// Changes the number of workers.
     ///
     /// New workers have been started when this returns. Surplus workers end after their current
-    /// task, and this does not wait for them.
+    /// task; this method does not wait for them.
     ///
     /// # Errors
     ///
@@ -264,7 +264,7 @@ impl WeakWorkerPool {
     }
 }
 
-/// Used by what is built on a pool.
+/// Methods for the types that are built on a pool.
 impl WorkerPool {
     /// Creates a pool from its inside.
     pub(crate) fn assemble(inner: Arc<PoolInner>, settings: PoolSettings) -> Self {

@@ -9,8 +9,8 @@ const RETRY: u64 = 1_000;
 /// The default share of a retry that a success deposits.
 const DEFAULT_DEPOSIT_RATIO: f64 = 0.1;
 
-/// A limit on the retries of all tasks of a [`RetryPolicy`](crate::retry::RetryPolicy) together. If
-/// the service that they call is down for all of them, retries make it worse.
+/// A limit on the retries of all tasks of a [`RetryPolicy`](crate::retry::RetryPolicy) together. It
+/// keeps retries from overloading a service that fails for all of these tasks.
 ///
 /// The budget starts with a number of retries and never holds more. A retry withdraws one, and a
 /// success deposits a [share](Self::deposit_ratio) of one. While the budget holds less than one
@@ -50,7 +50,7 @@ impl RetryBudget {
     }
 
     /// Sets the share of a retry that a success deposits, from 0 to 1 in steps of a thousandth. A
-    /// number outside of that range counts as the nearest end, and NaN as 0. *Default: 0.1*.
+    /// number outside of that range counts as the nearest end of it, and NaN as 0. *Default: 0.1.*
     #[must_use]
     pub fn deposit_ratio(mut self, ratio: f64) -> Self {
         // The cast turns NaN into 0.

@@ -34,8 +34,8 @@ pub enum AttemptError<E> {
     Panicked(TaskPanic),
 }
 
-/// The error of a task that was given up after at least one attempt. Dropping it contains panics in
-/// the destructors of the errors.
+/// The error of a task that was given up after at least one attempt. When it is dropped, panics in
+/// the destructors of its errors are contained.
 pub struct RetryError<E> {
     reason: GiveUpReason,
     attempts: u32,
@@ -76,8 +76,8 @@ impl<E> RetryError<E> {
         self.errors.last.as_ref().expect("a task that is given up has failed")
     }
 
-    /// Returns the error of the last attempt by value. Use it to reach the source of the error, as
-    /// with [`GroupError::into_failed`](crate::GroupError::into_failed).
+    /// Returns the error of the last attempt by value. This gives access to the source of the
+    /// error, like [`GroupError::into_failed`](crate::GroupError::into_failed).
     #[must_use]
     pub fn into_last(mut self) -> AttemptError<E> {
         self.errors.last.take().expect("a task that is given up has failed")

@@ -1,7 +1,7 @@
 //! Retried tasks of groups and scopes.
 //!
-//! The group delays the task and drops it when it is cancelled; see `group::delayed`. Here is what
-//! one attempt does.
+//! The group delays the task, and drops the task when the group is cancelled; see `group::delayed`.
+//! This module makes the attempts.
 
 use std::panic::Location;
 
@@ -100,21 +100,22 @@ impl<T: Send + 'static, E: Send + 'static> TaskGroup<Result<T, RetryError<E>>> {
     /// Adds a task that is retried when it fails.
     ///
     /// All attempts are one task of the group, with one place among the values and one outcome. The
-    /// task fails when it is given up: the error of the group is then the [`RetryError`]. A panic of
-    /// `f` is a failure like an `Err`, and `f` is called again with the same captured values. The
-    /// token of an [`Attempt`] is a child of the group's token.
+    /// task fails when it is given up: the error of the group is then the [`RetryError`]. A panic
+    /// of `f` is a failure like an `Err`, and `f` is called again with the same captured values.
+    /// The token of an [`Attempt`] is a child of the group's token.
     ///
-    /// - While the task waits for its next attempt, it holds no worker. It counts neither against the
-    ///   group's [limit](Self::limit) nor against its [capacity](Self::capacity). An attempt that is
-    ///   due waits in the group's queue, and counts against the limit while it runs.
+    /// - While the task waits for its next attempt, it holds no worker. It counts neither against
+    ///   the group's [limit](Self::limit) nor against its [capacity](Self::capacity). An attempt
+    ///   that is due waits in the group's queue, and counts against the limit while it runs.
     /// - A cancellation of the group ends the delay at once, and drops the closure. An attempt that
     ///   runs sees it in its token, and is the last if it fails.
     /// - When the pool is closed, tasks that wait for their next attempt are cancelled.
-    /// - [`wait`](Self::wait) waits for the last attempt. On a worker of the pool it waits out the
-    ///   delays and makes attempts itself, so a pool of one worker is enough.
+    /// - [`wait`](Self::wait) waits for the last attempt. A worker of the pool waits out the delays
+    ///   and makes attempts itself, so a pool of one worker is enough.
     ///
-    /// A task that must not be retried has a policy of one attempt. Otherwise this behaves as
-    /// [`spawn`](Self::spawn), also with regard to locks and to a group that is cancelled.
+    /// All tasks of such a group fail with a [`RetryError`]. For a task that must not be retried,
+    /// use a policy with one attempt. Otherwise this method behaves like [`spawn`](Self::spawn),
+    /// also with regard to locks and to a group that is cancelled.
     ///
     /// # Errors
     ///
@@ -164,7 +165,7 @@ impl<T: Send + 'static, E: Send + 'static> Spawner<Result<T, RetryError<E>>> {
 }
 
 impl<'scope, E: Send + 'static> Scope<'scope, '_, Result<(), RetryError<E>>> {
-    /// Adds a task that may borrow, and is retried when it fails. Otherwise like
+    /// Adds a task that may borrow, and that is retried when it fails; see
     /// [`TaskGroup::spawn_with_retry`](crate::TaskGroup::spawn_with_retry).
     ///
     /// # Errors
@@ -217,7 +218,7 @@ where
     Ok(())
 }
 
-/// Reserves the place of a timer, and makes the attempts of a task.
+/// Reserves a place for the timer, and creates the attempts of a task.
 fn prepare<F, E>(
     timers: &Arc<TimerThread>,
     policy: RetryPolicy<E>,

@@ -1,7 +1,12 @@
-//! Tasks that are retried.
+//! Tasks that are retried: policies, budgets, attempts and errors.
 //!
-//! `policy` has the settings and `attempts` the state of one task. Both know nothing of pools.
-//! `task` is the task itself.
+//! A [`RetryPolicy`] says whether and when a failed task is retried. Pass it to
+//! [`WorkerPool::spawn_with_retry`], or to the method of the same name of a
+//! [group](crate::TaskGroup::spawn_with_retry), a spawner or a scope. The builders of subscriptions,
+//! gRPC callers and NATS workers take a policy, too.
+
+// `policy` has the settings and `attempts` the state of one task. Both know nothing of pools.
+// `task` is a task of a pool, `group_task` one of a group.
 
 mod attempts;
 mod budget;
@@ -47,24 +52,25 @@ impl WorkerPool {
     /// - [`cancel`](JoinHandle::cancel) ends a delay at once, and drops the closure. During an
     ///   attempt it returns `false` and cancels the attempt's [token](Attempt::token). If that
     ///   attempt fails, it is the last.
-    /// - [`join`](JoinHandle::join) waits for the last attempt. On a worker of the pool it waits
-    ///   out the delays and makes the attempts itself if no other worker does, so a pool of one
-    ///   worker is enough. Polling the handle on a worker does the same.
+    /// - [`join`](JoinHandle::join) waits for the last attempt. A worker of the pool waits out the
+    ///   delays and makes the attempts itself if no other worker does, so a pool of one worker is
+    ///   enough. Polling the handle on a worker does the same.
     ///
     /// When the pool is closed, a task that waits for its next attempt is cancelled. A task whose
     /// attempt is running is not retried. An attempt that is queued is still made.
     ///
-    /// When the queue is full, this behaves as [`spawn`](Self::spawn). It may block or run the
-    /// closure inline, so hold no [lock](crate#locks-and-submissions) that tasks take.
+    /// When the queue is full, this method behaves like [`spawn`](Self::spawn). It may block or run
+    /// the closure inline, so hold no [lock](crate#locks-and-submissions) that tasks take.
     ///
     /// # Errors
     ///
     /// [`TimerError`] with the closure, if the pool is shut down, if 1,048,576 such tasks and other
     /// timers are pending, or if the timer thread could not be started.
     ///
-    /// The handle returns [`RetryError`] with the first and the last error if the task is given up,
+    /// The handle returns [`RetryError`] with the first and the last error, if the task is given up
     /// or is cancelled after an attempt. It returns
-    /// [`JoinError::Cancelled`](crate::JoinError::Cancelled) if there was no attempt.
+    /// [`JoinError::Cancelled`](crate::JoinError::Cancelled), if the task is cancelled before its
+    /// first attempt.
     ///
     /// # Examples
     ///

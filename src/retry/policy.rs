@@ -16,7 +16,7 @@ const DEFAULT_MAX_DELAY: Duration = Duration::from_secs(30);
 /// A policy that says when a failed task is retried, and when it is given up.
 ///
 /// Clones of a policy serve many tasks and share its [budget](Self::budget). By default a task has
-/// five attempts, every error and every panic is worth another attempt, and there is no timeout.
+/// five attempts, every error and every panic is retried, and there is no timeout.
 ///
 /// # Examples
 ///
@@ -25,8 +25,8 @@ const DEFAULT_MAX_DELAY: Duration = Duration::from_secs(30);
 /// use std::time::Duration;
 /// use workcrew::retry::RetryPolicy;
 ///
-/// let policy = RetryPolicy::exponential() // 100 ms, 200 ms, 400 ms …
-///     .base_delay(Duration::from_millis(50))
+/// let policy = RetryPolicy::exponential()
+///     .base_delay(Duration::from_millis(50)) // 50 ms, 100 ms, 200 ms …, each with jitter
 ///     .max_delay(Duration::from_secs(5))
 ///     .max_attempts(8)
 ///     .timeout(Duration::from_secs(60))
@@ -65,7 +65,7 @@ pub(super) struct Backoff {
     pub(super) jitter: bool,
 }
 
-/// The class of an error, which decides about another attempt.
+/// The class of an error, which decides whether another attempt follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorClass {
@@ -73,8 +73,8 @@ pub enum ErrorClass {
     Permanent,
     /// Another attempt may succeed, after the policy's delay.
     Transient,
-    /// Another attempt may succeed after this delay, which replaces the delay of the policy. For
-    /// example, a server has asked for it.
+    /// Another attempt may succeed after this delay, which replaces the delay of the policy. Use it
+    /// if, for example, a server has asked for a delay.
     RetryAfter(Duration),
 }
 
@@ -95,20 +95,20 @@ impl<E> RetryPolicy<E> {
     }
 
     /// Sets the number of attempts, the first included. Zero counts as one, because an accepted
-    /// task is run. *Default: 5*.
+    /// task is run. *Default: 5.*
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts.max(1);
         self
     }
 
-    /// Sets the first delay.
+    /// Sets the first delay. *Default: 100 ms, or the delay of [`fixed`](Self::fixed).*
     pub fn base_delay(mut self, delay: Duration) -> Self {
         self.backoff.base_delay = delay;
         self
     }
 
     /// Sets the longest delay, jitter included. Does not shorten the delay of an
-    /// [`ErrorClass::RetryAfter`].
+    /// [`ErrorClass::RetryAfter`]. *Default: 30 s, or no limit for [`fixed`](Self::fixed).*
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
@@ -116,7 +116,8 @@ impl<E> RetryPolicy<E> {
 
     /// Sets whether a random part of each delay is added to it, so that tasks that failed together
     /// are not retried together. A delay that would exceed the longest delay is halved. So once
-    /// delays have grown to the longest, they lie between half of it and all of it.
+    /// delays have grown to the longest delay, they lie between half of it and all of it. *Default:
+    /// yes, or no for [`fixed`](Self::fixed).*
     pub fn jitter(mut self, jitter: bool) -> Self {
         self.backoff.jitter = jitter;
         self
@@ -124,22 +125,22 @@ impl<E> RetryPolicy<E> {
 
     /// Sets the time for all attempts and delays together, from the submission on. A delay that
     /// would end later is not begun: the failure is final at once. A running attempt is not
-    /// stopped, but its [token](crate::retry::Attempt::token) is cancelled. *Default: no limit*.
+    /// stopped, but its [token](crate::retry::Attempt::token) is cancelled. *Default: no limit.*
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
     /// Sets the time for one attempt, after which its [token](crate::retry::Attempt::token) is
-    /// cancelled. Attempts of event handlers have no token, so there it is without effect.
-    /// *Default: no limit*.
+    /// cancelled. This is without effect for event handlers, whose attempts have no token.
+    /// *Default: no limit.*
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(timeout);
         self
     }
 
-    /// Sets which errors are worth another attempt. Replaces the function of
-    /// [`classify`](Self::classify). *Default: all*.
+    /// Sets which errors are retried. Replaces the function of [`classify`](Self::classify).
+    /// *Default: all.*
     pub fn retry_if(self, f: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
         self.classify(move |error| if f(error) { ErrorClass::Transient } else { ErrorClass::Permanent })
     }
@@ -147,10 +148,10 @@ impl<E> RetryPolicy<E> {
     /// Sets the function that classifies errors. Replaces the function of
     /// [`retry_if`](Self::retry_if).
     ///
-    /// It is called after an attempt, on the thread that made the attempt:
-    /// - a worker,
-    /// - the publishing thread, for a synchronous event handler,
-    /// - the I/O thread, for a remote call. There it must not block.
+    /// The function is called after an attempt, on the thread that made the attempt:
+    /// - a worker;
+    /// - the publishing thread, for a synchronous event handler;
+    /// - the I/O thread, for a remote call, where it must not block.
     ///
     /// A panic of the function counts as a panic of the attempt.
     pub fn classify(mut self, f: impl Fn(&E) -> ErrorClass + Send + Sync + 'static) -> Self {

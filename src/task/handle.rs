@@ -50,16 +50,16 @@ use crate::time::deadline::Deadline;
 /// worker runs it. So a pool of one worker is enough for joins up to 64 tasks deep on one stack. A
 /// deeper join, and a task that joins itself, get [`JoinError::WouldDeadlock`].
 ///
-/// The worker also helps with what its wait needs indirectly. That is a task of its pool that the
-/// joined task waits for on another pool, or that a future of a
-/// [`Driver`](crate::driver::Driver) awaits. It never runs an unrelated task. If tasks of several
-/// pools wait for each other in a circle, one of the joins gets [`JoinError::WouldDeadlock`].
+/// The worker also runs tasks that its wait needs indirectly. For example, the joined task may be
+/// one of another pool, or a future of a [`Driver`](crate::driver::Driver), and wait for a task of
+/// this worker's pool. The worker never runs an unrelated task. If tasks of several pools wait for
+/// each other in a circle, one of the joins gets [`JoinError::WouldDeadlock`].
 ///
 /// The crate knows the waits of its own types: handles, groups, scopes, receipts, `wait_idle` and
 /// `shutdown`. It knows a handle that is polled inside a task, or inside a future that a driver
-/// polls. It does not know channels and locks, nor a handle that another runtime polls. A task that
-/// waits for those is not helped. A future that awaits several things may cause a task to run early
-/// on the waiting worker, but its waits are never refused.
+/// polls. It knows neither channels and locks, nor a handle that another runtime polls. No worker
+/// helps a task that waits for those. A future that awaits several things may cause a task to run
+/// early on the waiting worker, but its waits are never refused.
 ///
 /// # Examples
 ///
@@ -94,7 +94,8 @@ impl<T> JoinHandle<T> {
     /// - [`JoinError::Panicked`] with the payload, if the task panicked.
     /// - [`JoinError::Cancelled`], if the task was cancelled.
     /// - [`JoinError::WouldDeadlock`], if the task joins itself, if it waits for the task that
-    ///   joins it, or if joins are nested too deeply. The task is detached.
+    ///   joins it, or if joins are nested more than 64 tasks deep. The handle is dropped, which
+    ///   detaches the task.
     ///
     /// # Panics
     ///
@@ -163,13 +164,16 @@ impl<T> JoinHandle<T> {
 
     /// Cancels the task if it has not started. Returns `true` if it cancelled the task.
     ///
-    /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`]. A
-    /// running task is not affected. The task's place in the queue becomes free when a worker
-    /// reaches it.
+    /// The closure is dropped before this returns, and `join` returns [`JoinError::Cancelled`]. The
+    /// task's place in the queue becomes free when a worker reaches it. A running task is not
+    /// interrupted. These tasks differ:
     ///
-    /// For a future run by a [`Driver`](crate::driver::Driver), such as a gRPC call, the future is
-    /// dropped; the remote side may already have acted. For a task that is retried, see
-    /// [`spawn_with_retry`](crate::WorkerPool::spawn_with_retry).
+    /// - A running task of a [`TaskBuilder`](crate::TaskBuilder) sees the cancellation in its
+    ///   token.
+    /// - A task that is [retried](crate::WorkerPool::spawn_with_retry) sees it in the token of its
+    ///   attempt, and is not retried again.
+    /// - A future run by a [`Driver`](crate::driver::Driver), such as a gRPC call, is dropped. The
+    ///   remote side may already have acted.
     ///
     /// The destructor of the closure may cancel further tasks. If such destructors are nested 16
     /// deep on one stack, the closure is dropped later, on this thread, when the innermost

@@ -5,8 +5,8 @@
 //! runs gets the token, and goes on until it returns.
 //!
 //! Races:
-//! - *Cancelled token and start*: the cell decides which thread gets the closure. If it was started,
-//!   its token is cancelled.
+//! - *Cancelled token and start*: the cell decides which thread gets the closure. If it was
+//!   started, its token is cancelled.
 //! - *Cancelled token and submission*: the callback is registered when the task was accepted. So a
 //!   refused task still has its closure, and a token that is cancelled before that cancels the task
 //!   then.

@@ -6,9 +6,10 @@
 //! | *queued* | `Queued` | fired; an entry is in the pool's queue | *running*, by a worker; done, by cancel |
 //! | *running*, done | as in a plain task | none, or fired | as in a plain task |
 //!
-//! The cell is that of a plain task, and decides which thread runs it. A worker that waits for the task keeps
-//! time by the registry of waits, as for a retry: there may be no other worker to which the timer
-//! thread could hand the task. The entry that is left in the queue is then stale, and does nothing.
+//! The cell is that of a plain task, and decides which thread runs the task. A worker that waits
+//! for the task keeps time by the registry of waits, as for a retry: there may be no other worker
+//! to which the timer thread could hand the task. If that worker runs the task, the entry that is
+//! left in the queue is stale, and does nothing.
 
 use std::panic::Location;
 

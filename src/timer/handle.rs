@@ -12,9 +12,10 @@ use crate::task::job::Task;
 /// A handle that cancels a timer.
 ///
 /// It is returned by [`execute_after`](crate::WorkerPool::execute_after),
-/// [`execute_at`](crate::WorkerPool::execute_at), [`execute_every`](crate::WorkerPool::execute_every) and
+/// [`execute_at`](crate::WorkerPool::execute_at),
+/// [`execute_every`](crate::WorkerPool::execute_every) and
 /// [`execute_with_fixed_delay`](crate::WorkerPool::execute_with_fixed_delay). Dropping the handle
-/// detaches the timer, which goes on.
+/// detaches the timer, which continues.
 ///
 /// # Examples
 ///
@@ -44,7 +45,7 @@ enum Kind {
 
 /// A periodic timer with any type of closure.
 pub(crate) trait Repeating: Task {
-    /// Returns whether the timer will not start again.
+    /// Returns `true` if the timer will not start again.
     fn is_stopped(&self) -> bool;
 }
 
@@ -63,8 +64,8 @@ impl TimerHandle {
     /// timer is running, when that run ends. A run that has started is not interrupted.
     ///
     /// Returns `true` if this call cancelled the timer. Returns `false` if a delayed task has
-    /// started, or if the timer was cancelled before. The cost is logarithmic in the number of
-    /// pending timers.
+    /// started, or if the timer had ended or was cancelled before. The cost is logarithmic in the
+    /// number of pending timers.
     #[allow(clippy::must_use_candidate, reason = "a caller may cancel a timer whether or not it is over")]
     pub fn cancel(&self) -> bool {
         match &self.kind {
@@ -73,11 +74,11 @@ impl TimerHandle {
         }
     }
 
-    /// Returns whether the timer will not start again.
+    /// Returns `true` if the timer will not start again.
     ///
-    /// This is the case for a delayed task that has ended or was cancelled. It is also the case for
-    /// a periodic timer that was cancelled or has ended itself, or whose pool has ended. `true` is
-    /// final; `false` may be stale when it returns.
+    /// This is so for a delayed task that has ended or was cancelled. It is also so for a periodic
+    /// timer that was cancelled or has ended itself, or whose pool has ended. `true` is final;
+    /// `false` may be stale when it returns.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match &self.kind {

@@ -282,7 +282,8 @@ mod tests {
     #[test]
     fn setting_or_cancelling_one_of_a_hundred_thousand_timers_looks_at_few_others() {
         const TIMERS: usize = 100_000;
-        /// Nine levels hold 87,381 timers and ten more than that; four children each on the way down.
+        /// Nine levels hold 87,381 timers and ten more than that; four children each on the way
+        /// down.
         const FEW: usize = 10 + 4 * 10;
         let now = Instant::now();
         let mut heap = TimerHeap::new();

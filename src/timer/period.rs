@@ -29,13 +29,13 @@ pub struct Period {
 }
 
 impl Period {
-    /// Returns a period. The first run is due after one period, unless that is changed.
+    /// Returns a period whose first run is due after one period.
     pub const fn new(period: Duration) -> Self {
         Self { distance: period, first: None }
     }
 
-    /// Sets how long after setting the timer the first run is due. Zero is [at once](Self::at_once);
-    /// `Duration::MAX` means never. *Default: one period*.
+    /// Sets the time from setting the timer to its first run. Zero means [at once](Self::at_once),
+    /// and `Duration::MAX` means never. *Default: one period.*
     pub const fn first_after(mut self, delay: Duration) -> Self {
         self.first = Some(delay);
         self

@@ -10,8 +10,8 @@
 //! | `Stopping` | as `Running`, but the closure will not run again | that worker | `Stopped` |
 //! | `Stopped` | the closure is dropped | – | none |
 //!
-//! All transitions happen under the lock. The closure is called and dropped outside of it. A closure
-//! that ends its timer goes from `Running` to `Stopped`.
+//! All transitions happen under the lock. The closure is called and dropped outside of it. A
+//! closure that ends its timer goes from `Running` to `Stopped`.
 //!
 //! Races:
 //! - *Cancel and start*: one of them finds `Waiting` and wins.
@@ -103,8 +103,8 @@ where
         }
     }
 
-    /// Runs the closure as a new task. Returns `false` if it has ended the timer, or if the pool has
-    /// not admitted the task.
+    /// Runs the closure as a new task. Returns `false` if it has ended the timer, or if the pool
+    /// has not admitted the task.
     fn run_once(&self, closure: &mut F, executor: &Executor) -> bool {
         let Some(id) = executor.admit(self.location, None) else { return false };
         executor.enter(GroupId::NONE, |record| {

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 /// The types that the closure of a periodic timer may return: `()` and [`ControlFlow`].
 ///
-/// `()` and [`ControlFlow::Continue`] keep the timer going. [`ControlFlow::Break`] ends it. The trait
-/// is sealed.
+/// After `()` and [`ControlFlow::Continue`] the timer continues. [`ControlFlow::Break`] ends it.
+/// The trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "the closure of a periodic timer returns `()` or a `ControlFlow`, not `{Self}`",
     note = "to end the timer, return `ControlFlow::Break(())`; to go on, `ControlFlow::Continue(())` or `()`",

@@ -39,8 +39,8 @@ const DEFAULT_INBOX_PREFIX: &str = "_INBOX";
 /// How many jobs may wait for the store at once, over all threads that enqueue.
 const MAX_UNCONFIRMED: usize = 1 << 16;
 
-/// Configures a connection. From [`Connection::builder`]. Setters only store;
-/// [`connect`](Self::connect) checks.
+/// A builder of connections. Returned by [`Connection::builder`]. Setters only store, and
+/// [`connect`](Self::connect) checks the settings.
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct ConnectionBuilder {
     pub(crate) servers: Vec<String>,

@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use crate::sync::Ordering::Relaxed;
 
-/// A server's description of itself. From [`Connection::server_info`].
+/// A server's description of itself. Returned by [`Connection::server_info`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerInfo {
@@ -21,7 +21,7 @@ pub struct ServerInfo {
     pub jetstream: bool,
 }
 
-/// The counters of a connection. From [`Connection::statistics`].
+/// The counters of a connection. Returned by [`Connection::statistics`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStatistics {

@@ -9,8 +9,8 @@ use crate::nats::error::PublishError;
 use crate::nats::headers::Headers;
 use crate::nats::payload::Encode;
 
-/// Publishes messages, at most once, and sends requests. From [`Connection::publisher`]. Clones
-/// share the connection, and own it.
+/// A publisher of messages, at most once, and of requests. Returned by [`Connection::publisher`].
+/// Clones share the connection, and own it.
 ///
 /// # Examples
 ///

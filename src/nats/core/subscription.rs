@@ -25,7 +25,8 @@ use crate::nats::error::PublishError;
 use crate::sync::Arc;
 use crate::task::job::Job;
 
-/// Configures a subscription. From [`Connection::subscribe`](crate::nats::Connection::subscribe).
+/// A builder of subscriptions. Returned by
+/// [`Connection::subscribe`](crate::nats::Connection::subscribe).
 #[must_use = "a builder does nothing until `start` is called"]
 pub struct SubscriptionBuilder {
     connection: Arc<ConnectionInner>,

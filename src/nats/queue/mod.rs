@@ -28,7 +28,7 @@ use crate::sync::Arc;
 /// The default time for which an id is remembered, which is the server's own default.
 const DEFAULT_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
-/// A queue of jobs on a JetStream server. From [`JobQueue::builder`]. Clones share it.
+/// A queue of jobs on a JetStream server. Built by [`JobQueue::builder`]. Clones share it.
 ///
 /// A job is stored before [`enqueue`](Self::enqueue) returns. It stays stored until a
 /// [`Worker`](crate::nats::Worker) has done it, or moved it to the dead letters. Any number of
@@ -60,7 +60,8 @@ pub struct JobQueue {
     pub(crate) max_age: Option<Duration>,
 }
 
-/// Configures a queue. From [`JobQueue::builder`]. Setters only store; [`open`](Self::open) checks.
+/// A builder of queues. Returned by [`JobQueue::builder`]. Setters only store, and
+/// [`open`](Self::open) checks the settings.
 #[must_use = "a builder does nothing until `open` is called"]
 #[derive(Clone)]
 pub struct JobQueueBuilder {

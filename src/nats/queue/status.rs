@@ -9,7 +9,7 @@ use super::JobQueue;
 use crate::nats::error::{BoxError, QueueError};
 use crate::nats::server_time::moment_of;
 
-/// The server's figures of a queue. From [`JobQueue::status`].
+/// The server's figures of a queue. Returned by [`JobQueue::status`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStatus {

@@ -13,7 +13,8 @@ use crate::nats::core::inner::{ConnectionInner, WaitError};
 use crate::nats::error::{BoxError, WorkerError};
 use crate::sync::Arc;
 
-/// The changes that would give a consumer the settings of a worker. From [`Worker::plan`].
+/// The changes that would give a consumer the settings of a worker. Returned by
+/// [`Worker::plan`].
 #[must_use = "a plan changes nothing until `apply` is called"]
 pub struct ConsumerPlan {
     connection: Arc<ConnectionInner>,

@@ -61,10 +61,10 @@ const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
 /// disconnects a client that has 64 MB to read.
 const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
 
-/// Runs the jobs of a [`JobQueue`] with a handler on a pool. From [`Worker::builder`]. Clones share
-/// one worker.
+/// A worker that runs the jobs of a [`JobQueue`] with a handler on a pool. Built by
+/// [`Worker::builder`]. Clones share one worker.
 ///
-/// Start any number of them, on any machines, under one name: each job goes to one of them. Jobs
+/// Start any number of workers, on any machines, under one name: each job goes to one of them. Jobs
 /// that a process has not finished when it dies go to another process. Delivery is therefore *at
 /// least once*: a job may run twice when a process, the server or the network fails at a bad
 /// moment. The handler must tolerate that. `docs/nats.md` in the repository says when it happens,
@@ -117,8 +117,8 @@ pub struct Worker<E> {
     draining: CancellationToken,
 }
 
-/// Configures a worker. From [`Worker::builder`]. Setters only store; [`build`](Self::build)
-/// checks.
+/// A builder of workers. Returned by [`Worker::builder`]. Setters only store, and
+/// [`build`](Self::build) checks the settings.
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct WorkerBuilder<E> {
     queue: JobQueue,
@@ -168,8 +168,8 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// Sends no heartbeats. Then a handler must finish within `ack_wait`, or another worker runs its
-    /// job too.
+    /// Sends no heartbeats. Then a handler must finish within `ack_wait`, or another worker runs
+    /// its job too.
     pub fn without_heartbeats(mut self) -> Self {
         self.heartbeats = false;
         self
@@ -214,8 +214,8 @@ impl<E> WorkerBuilder<E> {
         self
     }
 
-    /// Sets how long a [drain](Worker::drain) may take. `Duration::MAX` means forever, but not for a
-    /// handler that a [timed shutdown](WorkerPool::shutdown_timeout) of the pool left behind.
+    /// Sets how long a [drain](Worker::drain) may take. `Duration::MAX` means forever, but not for
+    /// a handler that a [timed shutdown](WorkerPool::shutdown_timeout) of the pool left behind.
     /// *Default: 30 seconds.*
     pub fn drain_timeout(mut self, time: Duration) -> Self {
         self.drain_timeout = time;

@@ -10,7 +10,8 @@ impl<E> Worker<E> {
     ///
     /// Additional slots are filled at once. With fewer slots, running jobs continue to their end.
     /// Jobs that have not started and no longer fit are returned, without counting an attempt. To
-    /// take no jobs at all, [`pause`](Self::pause). [`WorkerMetrics::slots`](crate::nats::WorkerMetrics::slots) shows the number.
+    /// take no jobs at all, [`pause`](Self::pause).
+    /// [`WorkerMetrics::slots`](crate::nats::WorkerMetrics::slots) shows the number.
     ///
     /// # Errors
     ///

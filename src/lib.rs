@@ -66,7 +66,7 @@
 //!   group \`mail\`, spawned at src/main.rs:10:5: no such user";
 //! - [`wait_partial`](TaskGroup::wait_partial), which returns the values so far, and the error;
 //! - [`wait_all`](TaskGroup::wait_all), which returns the outcome of each task;
-//! - [`wait_any`](TaskGroup::wait_any), which returns the first success;
+//! - [`wait_any`](TaskGroup::wait_any), which returns the first success; see its policy;
 //! - [`completions`](TaskGroup::completions), which yields the outcomes as tasks end.
 //!
 //! Tasks add siblings through a [`Spawner`], which also shows the progress while a thread waits.
@@ -270,7 +270,7 @@
 //!
 //! # Async code
 //!
-//! Each wait has a form that blocks no thread and works with any runtime.
+//! The main waits have a form that blocks no thread and works with any runtime.
 //!
 //! | | on a thread | from async code |
 //! |---|---|---|

@@ -231,6 +231,9 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
     /// not ended. A number above one also states that the source has that many items without
     /// waiting for a result, as a window does.
     ///
+    /// Only `next` submits tasks. While it waits for the first result, tasks that end free their
+    /// places, and the next call fills them.
+    ///
     /// *Default: the window.*
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.concurrency = Some(Concurrency { limit: tasks.max(1), tasks: Arc::default() });

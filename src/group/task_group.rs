@@ -147,6 +147,10 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Sets how many tasks that have not started the group holds. At that number `spawn` blocks.
     /// Zero counts as one. *Default: the capacity of the pool's queue.*
     ///
+    /// A task of the group that spawns into the full group does not block, because it may be the one
+    /// that has to make room. It runs the new task inline, up to 16 deep, and adds it beyond the
+    /// capacity from there on.
+    ///
     /// # Panics
     ///
     /// If the group has [started](Self#settings).

@@ -33,8 +33,8 @@ use super::worker_pool::WorkerPool;
 /// The waits of an event bus and of a NATS worker end with the report of a `shutdown_timeout`, if
 /// they have no timeout of their own: [`EventBus::wait_idle`](crate::events::EventBus::wait_idle),
 /// [`Receipt::wait`](crate::events::Receipt::wait),
-/// [`Subscription::unsubscribe`](crate::events::Subscription::unsubscribe), and a
-/// [run](crate::nats::Worker::run) without a drain timeout.
+/// [`Subscription::unsubscribe`](crate::events::Subscription::unsubscribe), and a run of a
+/// `nats::Worker` without a drain timeout.
 ///
 /// # Async code
 ///

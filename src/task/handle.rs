@@ -51,7 +51,7 @@ use crate::time::deadline::Deadline;
 /// deeper join, and a task that joins itself, get [`JoinError::WouldDeadlock`].
 ///
 /// The worker also runs tasks that its wait needs indirectly. For example, the joined task may be
-/// one of another pool, or a future of a [`Driver`](crate::driver::Driver), and wait for a task of
+/// one of another pool, or a future of a `Driver`, and wait for a task of
 /// this worker's pool. The worker never runs an unrelated task. If tasks of several pools wait for
 /// each other in a circle, one of the joins gets [`JoinError::WouldDeadlock`].
 ///
@@ -172,7 +172,7 @@ impl<T> JoinHandle<T> {
     ///   token.
     /// - A task that is [retried](crate::WorkerPool::spawn_with_retry) sees it in the token of its
     ///   attempt, and is not retried again.
-    /// - A future run by a [`Driver`](crate::driver::Driver), such as a gRPC call, is dropped. The
+    /// - A future run by a `Driver`, such as a gRPC call, is dropped. The
     ///   remote side may already have acted.
     ///
     /// The destructor of the closure may cancel further tasks. If such destructors are nested 16

@@ -90,7 +90,6 @@ pub enum JoinError {
 
 /// The error of one task of a group.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum TaskError<E> {
     /// The task returned an error.
     Failed(E),
@@ -127,7 +126,6 @@ pub enum TaskError<E> {
 ///
 /// After the second and the third form, `downcast_ref` of `anyhow` finds the error of the task.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum GroupError<E> {
     /// A task returned this error before any other task failed.
     Failed(E),

@@ -124,7 +124,7 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Moves the delayed tasks that are due to the queue of the group.
     #[cold]
-    pub(super) fn start_due(&self, state: &mut State<R>) {
+    fn start_due(&self, state: &mut State<R>) {
         let now = self.pool.timers.clock().now();
         let State { delayed, unstarted, .. } = state;
         while let Some(entry) = delayed.as_mut().and_then(|tasks| tasks.first_entry())
@@ -159,10 +159,15 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Sends tickets for tasks that have become due.
-    fn start_timed(self: &Arc<Self>) {
+    /// Moves the delayed tasks that are due to the queue of the group, and sends tickets for them.
+    /// Their timers are gone, so no other thread would.
+    pub(super) fn start_timed(self: &Arc<Self>) {
         let mut state = self.state.lock();
+        let before = state.unstarted.len();
         self.start_due(&mut state);
+        if state.unstarted.len() == before {
+            return;
+        }
         let mut tickets = 0;
         while self.count_ticket_if_needed(&mut state) {
             tickets += 1;

@@ -230,8 +230,10 @@ impl<R: TaskResult> GroupInner<R> {
             self.close_if_cancelled();
             let mut state = self.state.lock();
             #[cfg(feature = "retry")]
-            if state.delayed.is_some() {
-                self.start_due(&mut state);
+            if helps && state.delayed.is_some() {
+                drop(state);
+                self.start_timed();
+                state = self.state.lock();
             }
             // In a loop: tasks may have been added while a runner that stopped did not hold the
             // lock.
@@ -380,7 +382,9 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
         let mut state = self.state.lock();
         #[cfg(feature = "retry")]
         if state.delayed.is_some() {
-            self.start_due(&mut state);
+            drop(state);
+            self.start_timed();
+            state = self.state.lock();
         }
         if self.can_run(&state) {
             drop(self.run_unstarted(state, Budget::Unlimited, |_| has_run.replace(true)));

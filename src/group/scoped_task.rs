@@ -287,6 +287,9 @@ impl<R: TaskResult> Awaited for ScopedTask<R> {
             Some(thread) => needs.end_of(thread),
             None => {
                 let state = self.group.state.lock();
+                if !state.is_unstarted(self.index) {
+                    return; // a runner has taken the task, and is about to start or has ended it
+                }
                 needs.worker = self.group.may_start(&state, self.index);
                 if !needs.worker {
                     needs.end_of(self.group.id());

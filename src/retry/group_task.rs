@@ -5,34 +5,24 @@
 
 use std::panic::Location;
 
-use super::attempts::{Attempt, RetryDecision, RetryState};
-use super::error::{AttemptError, AttemptErrors, GiveUpReason, RetryError};
-use super::policy::{ErrorClass, RetryPolicy};
+use super::attempts::{Attempt, RetryState};
+use super::error::RetryError;
+use super::policy::RetryPolicy;
+use super::retried::{AfterAttempt, Retried};
 use crate::cancel::token::CancellationToken;
 use crate::error::TimerError;
 use crate::group::scope::Scope;
 use crate::group::{Attempts, Body, GroupInner, RepeatedBody, Spawner, Step, TaskGroup};
-use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::timers;
 use crate::sync::Arc;
 use crate::task::executor::{Executor, TaskMeta};
-use crate::time::deadline::Deadline;
 use crate::timer::thread::{Reservation, TimerThread};
-use crate::unwind;
 
 /// The attempts of one task.
 struct GroupAttempts<F, E> {
-    f: F,
-    state: RetryState<E>,
-    errors: AttemptErrors<E>,
+    retried: Retried<F, E>,
     timers: Arc<TimerThread>,
-}
-
-/// The result of an attempt that did not panic.
-enum AttemptResult<T, E> {
-    Succeeded(T),
-    Failed(E, ErrorClass),
 }
 
 impl<F, T, E> Attempts<Result<T, RetryError<E>>> for GroupAttempts<F, E>
@@ -48,51 +38,14 @@ where
         meta: &TaskMeta<'_>,
         token: &CancellationToken,
     ) -> Step<Result<T, RetryError<E>>> {
-        let attempt = self.state.begin(token, self.timers.clock().now());
-        let (f, state) = (&mut self.f, &self.state);
-        let (started, result) = executor.run_attempt(counters, meta, || match f(attempt) {
-            Ok(value) => AttemptResult::Succeeded(value),
-            Err(error) => {
-                let class = state.classify(&error);
-                AttemptResult::Failed(error, class)
+        match self.retried.make_attempt(executor, counters, meta, token, self.timers.clock()) {
+            AfterAttempt::Succeeded(value) => Step::Ended(Ok(value)),
+            AfterAttempt::Again(due) => Step::Again(due),
+            AfterAttempt::GivenUp(reason) => {
+                let error = self.retried.take_error(reason);
+                Step::Ended(Err(error.expect("a task that is given up has failed")))
             }
-        });
-        let (next, outcome) = match &result {
-            Ok(AttemptResult::Succeeded(_)) => (None, TaskOutcome::Succeeded),
-            Ok(AttemptResult::Failed(_, class)) => (Some(self.decide(*class, token)), TaskOutcome::Failed),
-            Err(_) => (Some(self.decide(ErrorClass::Transient, token)), TaskOutcome::Panicked),
-        };
-        let ends = !matches!(next, Some(RetryDecision::After(_)));
-        executor.finish_attempt(counters, meta, started, result.as_ref().err(), ends.then_some(outcome));
-        let error = match result {
-            Ok(AttemptResult::Succeeded(value)) => {
-                self.state.succeeded();
-                return Step::Ended(Ok(value));
-            }
-            Ok(AttemptResult::Failed(error, _)) => AttemptError::Failed(error),
-            Err(panic) => AttemptError::Panicked(panic),
-        };
-        unwind::discard(self.errors.add(error));
-        match next {
-            Some(RetryDecision::After(delay)) => Step::Again(Deadline::after_instant(self.timers.clock().now(), delay)),
-            Some(RetryDecision::GiveUp(reason)) => Step::Ended(Err(self.give_up(reason))),
-            None => unreachable!("an attempt without an error has succeeded"),
         }
-    }
-}
-
-impl<F, E> GroupAttempts<F, E> {
-    /// Decides whether a failed attempt is followed by another.
-    fn decide(&mut self, class: ErrorClass, token: &CancellationToken) -> RetryDecision {
-        match token.reason() {
-            Some(reason) => RetryDecision::GiveUp(GiveUpReason::Cancelled(reason)),
-            None => self.state.failed(class, self.timers.clock().now()),
-        }
-    }
-
-    fn give_up(&mut self, reason: GiveUpReason) -> RetryError<E> {
-        let errors = std::mem::replace(&mut self.errors, AttemptErrors::new());
-        errors.give_up(reason, self.state.made()).expect("a task that is given up has failed")
     }
 }
 
@@ -230,7 +183,7 @@ fn prepare<F, E>(
     match timers.reserve() {
         Ok(reservation) => {
             let state = RetryState::new(policy, timers.clock().now());
-            Ok((GroupAttempts { f, state, errors: AttemptErrors::new(), timers: Arc::clone(timers) }, reservation))
+            Ok((GroupAttempts { retried: Retried::new(f, state), timers: Arc::clone(timers) }, reservation))
         }
         Err(refusal) => Err(timers::timer_error(refusal, f)),
     }

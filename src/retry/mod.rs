@@ -6,10 +6,11 @@
 //! gRPC callers and NATS workers take a policy, too.
 
 // `policy` has the settings and `attempts` the state of one task. Both know nothing of pools.
-// `task` is a task of a pool, `group_task` one of a group.
+// `retried` makes the attempts. `task` is a task of a pool, `group_task` one of a group.
 
 mod attempts;
 mod budget;
+mod retried;
 mod task;
 mod group_task;
 mod error;

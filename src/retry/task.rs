@@ -40,13 +40,13 @@
 use std::panic::Location;
 use std::time::Instant;
 
-use super::attempts::{Attempt, RetryDecision, RetryState};
-use super::error::{AttemptError, AttemptErrors, GiveUpReason, RetryError};
-use super::policy::ErrorClass;
+use super::attempts::{Attempt, RetryState};
+use super::error::{GiveUpReason, RetryError};
+use super::retried::{AfterAttempt, Retried};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, JoinError};
 use crate::nesting;
-use crate::observe::task_info::{TaskId, TaskOutcome};
+use crate::observe::task_info::TaskId;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::task::cell::{CellTask, TaskCell};
@@ -82,19 +82,9 @@ pub(super) struct RetryTask<F, T, E> {
 
 /// The closure of the task with its state: claimed for an attempt, and put back after it.
 pub(super) struct RetryClosure<F, E> {
-    f: F,
-    /// The attempts so far, and when the next one is due.
-    attempts: RetryState<E>,
-    /// The errors of the attempts so far.
-    errors: AttemptErrors<E>,
+    retried: Retried<F, E>,
     /// The place that is reserved for the timer.
     reservation: Reservation,
-}
-
-/// The result of an attempt that did not panic.
-enum AttemptResult<T, E> {
-    Succeeded(T),
-    Failed(E, ErrorClass),
 }
 
 impl<F, T, E> RetryTask<F, T, E>
@@ -111,7 +101,7 @@ where
         timers: Arc<TimerThread>,
         (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
     ) -> Arc<Self> {
-        let body = RetryClosure { f, attempts, errors: AttemptErrors::new(), reservation };
+        let body = RetryClosure { retried: Retried::new(f, attempts), reservation };
         Arc::new_cyclic(|weak_self| Self {
             cell: TaskCell::new(body, id, location, queued_at),
             token: CancellationToken::new(),
@@ -124,7 +114,7 @@ where
 
     /// Takes the closure back out of a task whose submission was refused.
     pub(super) fn withdraw(&self) -> F {
-        self.cell.withdraw().f
+        self.cell.withdraw().retried.into_closure()
     }
 
     /// Claims the closure, if it is in the cell; see rule 1.
@@ -155,51 +145,17 @@ where
     /// Makes one attempt, and then completes, reschedules or gives up the task.
     fn attempt(&self, mut body: RetryClosure<F, E>, counters: &WorkerCounters, executor: &Executor) {
         let mut meta = self.cell.meta();
-        if body.attempts.made() > 0 {
+        if body.retried.made() > 0 {
             meta.queued_at = None; // the first attempt has recorded how long the task was queued
         }
-        let attempt = body.attempts.begin(&self.token, self.now());
-        let (f, attempts) = (&mut body.f, &body.attempts);
-        let (started, result) = executor.run_attempt(counters, &meta, || match f(attempt) {
-            Ok(value) => AttemptResult::Succeeded(value),
-            Err(error) => {
-                let class = attempts.classify(&error);
-                AttemptResult::Failed(error, class)
-            }
-        });
-        let (next, outcome) = match &result {
-            Ok(AttemptResult::Succeeded(_)) => (None, TaskOutcome::Succeeded),
-            Ok(AttemptResult::Failed(_, class)) => (Some(self.decide(&mut body.attempts, *class)), TaskOutcome::Failed),
-            Err(_) => (Some(self.decide(&mut body.attempts, ErrorClass::Transient)), TaskOutcome::Panicked),
-        };
-        let ends = !matches!(next, Some(RetryDecision::After(_)));
-        executor.finish_attempt(counters, &meta, started, result.as_ref().err(), ends.then_some(outcome));
-        let error = match result {
-            Ok(AttemptResult::Succeeded(value)) => {
-                body.attempts.succeeded();
+        match body.retried.make_attempt(executor, counters, &meta, &self.token, self.timers.clock()) {
+            AfterAttempt::Succeeded(value) => {
                 unwind::discard(body);
                 self.cell.complete(Ok(Ok(value)));
                 executor.task_done(counters, 1);
-                return;
             }
-            Ok(AttemptResult::Failed(error, _)) => AttemptError::Failed(error),
-            Err(panic) => AttemptError::Panicked(panic),
-        };
-        unwind::discard(body.errors.add(error));
-        match next {
-            Some(RetryDecision::After(delay)) => {
-                self.reschedule(body, Deadline::after_instant(self.now(), delay), counters, executor);
-            }
-            Some(RetryDecision::GiveUp(reason)) => self.give_up(body, reason, counters, executor),
-            None => unreachable!("an attempt without an error has succeeded"),
-        }
-    }
-
-    /// Decides whether a failed attempt is followed by another.
-    fn decide(&self, attempts: &mut RetryState<E>, class: ErrorClass) -> RetryDecision {
-        match self.token.reason() {
-            Some(reason) => RetryDecision::GiveUp(GiveUpReason::Cancelled(reason)),
-            None => attempts.failed(class, self.now()),
+            AfterAttempt::Again(due) => self.reschedule(body, due, counters, executor),
+            AfterAttempt::GivenUp(reason) => self.give_up(body, reason, counters, executor),
         }
     }
 
@@ -229,11 +185,15 @@ where
     }
 
     /// Completes a task whose attempts are over.
-    fn give_up(&self, body: RetryClosure<F, E>, reason: GiveUpReason, counters: &WorkerCounters, executor: &Executor) {
-        let RetryClosure { f, attempts, errors, reservation } = body;
-        let made = attempts.made();
-        unwind::discard((f, attempts, reservation));
-        let error = errors.give_up(reason, made).expect("a task that is given up has failed");
+    fn give_up(
+        &self,
+        mut body: RetryClosure<F, E>,
+        reason: GiveUpReason,
+        counters: &WorkerCounters,
+        executor: &Executor,
+    ) {
+        let error = body.retried.take_error(reason).expect("a task that is given up has failed");
+        unwind::discard(body);
         self.cell.complete(Ok(Err(error)));
         executor.task_done(counters, 1);
     }
@@ -241,16 +201,14 @@ where
     /// Cancels a task whose closure this thread has claimed.
     fn cancel_claimed(
         &self,
-        body: RetryClosure<F, E>,
+        mut body: RetryClosure<F, E>,
         reason: CancelReason,
         counters: &WorkerCounters,
         executor: &Executor,
     ) {
-        let RetryClosure { f, attempts, errors, reservation } = body;
-        let made = attempts.made();
-        nesting::discard((f, attempts, reservation));
+        let error = body.retried.take_error(GiveUpReason::Cancelled(reason));
+        nesting::discard(body);
         executor.cancelled(counters, &self.cell.meta().info, reason);
-        let error = errors.give_up(GiveUpReason::Cancelled(reason), made);
         self.cell.complete(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
         executor.task_done(counters, 1);
     }

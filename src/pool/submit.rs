@@ -32,7 +32,8 @@ use crate::sync::Arc;
 use crate::task::cell::TaskCell;
 use crate::task::context;
 use crate::task::handle::JoinHandle;
-use crate::task::job::Job;
+use crate::task::job::{Job, Task};
+use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 
 /// Whether and how long a submission waits for room.
@@ -253,25 +254,38 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let mut f = Some(f);
-        let mut task = None;
-        let executor = &self.inner().executor;
-        let queued_at = executor.now_if_timing();
-        let submitted = self.inner().submit(wait_mode, location, |id| {
-            let closure = f.take().expect("a task is made at most once");
-            let cell = task.insert(Arc::new(TaskCell::new(closure, id, location, queued_at)));
-            Job::Task(Arc::clone(cell) as _)
-        });
-        match (submitted, task) {
-            (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(executor))),
-            (Err((refusal, _)), Some(task)) => Err((refusal, task.withdraw())),
-            (Err((refusal, _)), None) => Err((refusal, f.expect("without a task the closure is still here"))),
-            (Ok(()), None) => unreachable!("an accepted task was made"),
-        }
+        let make = |f, id, queued_at| Arc::new(TaskCell::new(f, id, location, queued_at));
+        let task = self.inner().submit_task(f, (wait_mode, location, None), make, TaskCell::withdraw)?;
+        Ok(JoinHandle::new(task, Arc::clone(&self.inner().executor)))
     }
 }
 
 impl PoolInner {
+    /// Submits the task that `make` returns for the closure. If the task is refused, `withdraw` takes
+    /// the closure back out of it.
+    #[inline]
+    pub(crate) fn submit_task<F, C: Task + 'static>(
+        &self,
+        f: F,
+        (wait_mode, location, label): (WaitMode, &'static Location<'static>, Option<&Arc<str>>),
+        make: impl FnOnce(F, TaskId, Option<Timestamp>) -> Arc<C>,
+        withdraw: impl FnOnce(&C) -> F,
+    ) -> Result<Arc<C>, (Refusal, F)> {
+        let mut f = Some(f);
+        let mut task = None;
+        let queued_at = self.executor.now_if_timing();
+        let submitted = self.submit_labelled(wait_mode, location, label, |id| {
+            let made = task.insert(make(f.take().expect("a task is made at most once"), id, queued_at));
+            Job::Task(Arc::clone(made) as _)
+        });
+        match (submitted, task) {
+            (Ok(()), Some(task)) => Ok(task),
+            (Err((refusal, _)), Some(task)) => Err((refusal, withdraw(&task))),
+            (Err((refusal, _)), None) => Err((refusal, f.expect("without a task the closure is still here"))),
+            (Ok(()), None) => unreachable!("an accepted task was made"),
+        }
+    }
+
     /// Admits a task and submits the job that `make` returns for its id. A refused job comes back.
     #[inline]
     pub(crate) fn submit(

@@ -11,7 +11,6 @@ use crate::cancel::token::CancellationToken;
 use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
-use crate::task::job::Job;
 use crate::task::limited::{LimitedTask, TaskLimits};
 use crate::time::deadline::Deadline;
 
@@ -234,26 +233,13 @@ impl TaskBuilder<'_> {
         T: Send + 'static,
     {
         let pool = self.pool.inner();
-        let executor = &pool.executor;
-        let queued_at = executor.now_if_timing();
-        let mut body = Some((f, self.limits()));
-        let mut task = None;
-        let submitted = pool.submit_labelled(wait_mode, location, self.label.as_ref(), |id| {
-            let (f, limits) = body.take().expect("a task is made at most once");
-            let made = task.insert(Arc::new(LimitedTask::new(f, limits, (id, location, queued_at))));
-            Job::Task(Arc::clone(made) as _)
-        });
-        match (submitted, task) {
-            (Ok(()), Some(task)) => {
-                if self.token.is_some() {
-                    task.watch_token(executor);
-                }
-                Ok(JoinHandle::new(task, Arc::clone(executor)))
-            }
-            (Err((refusal, _)), Some(task)) => Err((refusal, task.withdraw())),
-            (Err((refusal, _)), None) => Err((refusal, body.expect("without a task the closure is still here").0)),
-            (Ok(()), None) => unreachable!("an accepted task was made"),
+        let limits = self.limits();
+        let make = |f, id, queued_at| Arc::new(LimitedTask::new(f, limits, (id, location, queued_at)));
+        let task = pool.submit_task(f, (wait_mode, location, self.label.as_ref()), make, LimitedTask::withdraw)?;
+        if self.token.is_some() {
+            task.watch_token(&pool.executor);
         }
+        Ok(JoinHandle::new(task, Arc::clone(&pool.executor)))
     }
 
     /// Makes the token of one task.

@@ -37,7 +37,6 @@ use crate::pool::timers;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
-use crate::task::job::Job;
 
 /// # Tasks that are retried
 impl WorkerPool {
@@ -119,19 +118,11 @@ impl WorkerPool {
             Err(refusal) => return Err(timers::timer_error(refusal, f)),
         };
         let attempts = RetryState::new(policy, timers.clock().now());
-        let mut body = Some((f, attempts, reservation));
-        let mut task = None;
-        let executor = &self.inner().executor;
-        let queued_at = executor.now_if_timing();
-        let submitted = self.inner().submit(WaitMode::Policy, location, |id| {
-            let (f, attempts, reservation) = body.take().expect("a task is made once");
-            let retry_task = RetryTask::new(f, attempts, reservation, Arc::clone(timers), (id, location, queued_at));
-            Job::Task(Arc::clone(task.insert(retry_task)) as _)
-        });
-        match (submitted, task) {
-            (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(executor))),
-            (Err(_), Some(task)) => Err(TimerError::shut_down(task.withdraw())),
-            (_, None) => Err(TimerError::shut_down(body.expect("the closure is still here if no task was made").0)),
+        let make =
+            |f, id, queued_at| RetryTask::new(f, attempts, reservation, Arc::clone(timers), (id, location, queued_at));
+        match self.inner().submit_task(f, (WaitMode::Policy, location, None), make, RetryTask::withdraw) {
+            Ok(task) => Ok(JoinHandle::new(task, Arc::clone(&self.inner().executor))),
+            Err((_, f)) => Err(TimerError::shut_down(f)),
         }
     }
 }

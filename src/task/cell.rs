@@ -31,7 +31,8 @@ use super::waits::{Needs, Wait};
 use crate::error::{CancelReason, JoinError};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;
-use crate::observe::task_info::{TaskId, TaskOutcome};
+use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
+use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, spin_wait};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
@@ -128,6 +129,40 @@ impl<F, T> TaskCell<F, T> {
             // A waker is user code: it runs without a lock.
             nesting::call_back(move || waker.wake());
         }
+    }
+
+    /// Runs a closure that this thread has claimed, and completes the task.
+    #[inline]
+    pub(crate) fn run_claimed(
+        &self,
+        closure: impl FnOnce() -> T,
+        meta: &TaskMeta<'_>,
+        counters: &WorkerCounters,
+        executor: &Executor,
+    ) {
+        let result = executor.run(counters, meta, closure, |_| TaskOutcome::Succeeded);
+        self.complete(result.map_err(JoinError::Panicked));
+        failpoint::hit(Failpoint::Completed);
+        executor.task_done(counters, 1);
+    }
+
+    /// Drops a closure that this thread has claimed, and completes the task as cancelled. The stage
+    /// is `Running` while the closure is dropped: waiters see `Done` only after that.
+    pub(crate) fn cancel_claimed(
+        &self,
+        closure: F,
+        info: &TaskInfo<'_>,
+        reason: CancelReason,
+        counters: &WorkerCounters,
+        executor: &Executor,
+    ) where
+        F: 'static,
+    {
+        // The destructor may cancel another task, and so on.
+        nesting::discard(closure);
+        executor.cancelled(counters, info, reason);
+        self.complete(Err(JoinError::Cancelled(reason)));
+        executor.task_done(counters, 1);
     }
 
     /// Returns what the executor needs to know of the task.
@@ -263,24 +298,15 @@ where
     fn run(&self, executor: &Executor) {
         executor.enter(self.group_id(), |counters| {
             if let Some(closure) = self.claim() {
-                let result = executor.run(counters, &self.meta(), closure, |_| TaskOutcome::Succeeded);
-                self.complete(result.map_err(JoinError::Panicked));
-                failpoint::hit(Failpoint::Completed);
-                executor.task_done(counters, 1);
+                self.run_claimed(closure, &self.meta(), counters, executor);
             }
         });
     }
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         executor.enter(GroupId::NONE, |counters| {
-            // The stage is `Running` while the closure is dropped: waiters see `Done` only after
-            // that.
             let Some(closure) = self.claim() else { return false };
-            // The destructor may cancel another task, and so on.
-            nesting::discard(closure);
-            executor.cancelled(counters, &self.meta().info, reason);
-            self.complete(Err(JoinError::Cancelled(reason)));
-            executor.task_done(counters, 1);
+            self.cancel_claimed(closure, &self.meta().info, reason, counters, executor);
             true
         })
     }

@@ -19,9 +19,8 @@ use super::context::GroupId;
 use super::executor::{Executor, TaskMeta};
 use super::job::Task;
 use crate::cancel::token::{CancelGuard, CancellationToken};
-use crate::error::{CancelReason, JoinError};
-use crate::nesting;
-use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
+use crate::error::CancelReason;
+use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::sync::{Arc, OnceLock};
 use crate::time::clock::Timestamp;
 
@@ -96,10 +95,7 @@ where
             let Some(f) = self.cell.claim() else { return };
             let TaskLimits { token, timeout, .. } = &self.limits;
             let token = timeout.map_or_else(|| token.clone(), |timeout| token.child_with_timeout(timeout));
-            let result = executor.run(counters, &self.meta(), || f(&token), |_| TaskOutcome::Succeeded);
-            drop(token);
-            self.cell.complete(result.map_err(JoinError::Panicked));
-            executor.task_done(counters, 1);
+            self.cell.run_claimed(move || f(&token), &self.meta(), counters, executor);
         });
     }
 
@@ -112,10 +108,7 @@ where
                 }
                 return false;
             };
-            nesting::discard(closure);
-            executor.cancelled(counters, &self.meta().info, reason);
-            self.cell.complete(Err(JoinError::Cancelled(reason)));
-            executor.task_done(counters, 1);
+            self.cell.cancel_claimed(closure, &self.meta().info, reason, counters, executor);
             true
         })
     }

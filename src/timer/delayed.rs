@@ -15,9 +15,8 @@ use std::panic::Location;
 
 use super::heap::TimerKey;
 use super::thread::{TimerRefused, TimerThread};
-use crate::error::{CancelReason, JoinError};
-use crate::nesting;
-use crate::observe::task_info::{TaskId, TaskOutcome};
+use crate::error::CancelReason;
+use crate::observe::task_info::TaskId;
 use crate::sync::{Arc, OnceLock};
 use crate::task::cell::{CellTask, TaskCell};
 use crate::task::context::GroupId;
@@ -84,9 +83,7 @@ where
         executor.enter(self.cell.group_id(), |counters| {
             let Some(closure) = self.cell.claim() else { return };
             self.remove_timer();
-            let result = executor.run(counters, &self.cell.meta(), closure, |_| TaskOutcome::Succeeded);
-            self.cell.complete(result.map_err(JoinError::Panicked));
-            executor.task_done(counters, 1);
+            self.cell.run_claimed(closure, &self.cell.meta(), counters, executor);
         });
     }
 
@@ -94,10 +91,7 @@ where
         executor.enter(GroupId::NONE, |counters| {
             let Some(closure) = self.cell.claim() else { return false };
             self.remove_timer();
-            nesting::discard(closure);
-            executor.cancelled(counters, &self.cell.meta().info, reason);
-            self.cell.complete(Err(JoinError::Cancelled(reason)));
-            executor.task_done(counters, 1);
+            self.cell.cancel_claimed(closure, &self.cell.meta().info, reason, counters, executor);
             true
         })
     }

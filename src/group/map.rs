@@ -1,34 +1,19 @@
 //! Maps a function over an iterator on the workers.
 //!
-//! The source is user code that may block: forever, if it waits for one of the results. It need not
-//! be `Send`, so only the thread that calls `next` can take items from it. Hence the rules:
-//!
-//! 1. If the first result is ready, `next` takes no item and returns the result.
-//! 2. While a task is in progress, `next` takes only items that the source has promised by the
-//!    lower bound of its `size_hint`. A window or a concurrency that the user has set counts as
-//!    such a promise.
-//! 3. While no task is in progress, `next` takes an item, because there is nothing else to wait
-//!    for.
-//!
-//! A source that is fed by the results promises nothing while it is empty. So rule 3 applies, after
-//! all results were returned. A collection or a range has promised its items, so rule 2 keeps the
-//! workers busy.
+//! `read_ahead` has the rules for taking items.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::iter::{Fuse, FusedIterator};
+use std::iter::FusedIterator;
 use std::panic::Location;
 
+use super::read_ahead::Source;
 use crate::error::{CancelReason, GroupError, JoinError, Refusal};
 use crate::pool::submit::WaitMode;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use crate::task::handle::JoinHandle;
 use crate::unwind;
-
-/// The default window for each worker: one item runs, and the others are queued for workers that
-/// outpace the caller.
-pub(super) const WINDOW_PER_WORKER: usize = 4;
 
 /// # Maps
 impl WorkerPool {
@@ -69,11 +54,9 @@ impl WorkerPool {
     {
         Map {
             pool: self,
-            items: items.into_iter().fuse(),
+            source: Source::new(items.into_iter()),
             f: Arc::new(f),
             results: VecDeque::new(),
-            held_back: None,
-            window: None,
             concurrency: None,
             location: Location::caller(),
         }
@@ -178,17 +161,13 @@ impl WorkerPool {
 pub struct Map<'a, I: Iterator, F, T> {
     /// The pool whose workers call `f`.
     pool: &'a WorkerPool,
-    /// The source.
-    items: Fuse<I>,
+    /// The source. What is held back is a task for which the queue had no room.
+    source: Source<I, Box<dyn FnOnce() -> T + Send>>,
     /// The function.
     f: Arc<F>,
     /// The results of the items that were taken, in the order of the items. They are pending or
     /// ready.
     results: VecDeque<Result<JoinHandle<T>, JoinError>>,
-    /// The task of an item that was taken when the queue was full. `None` while `results` is empty.
-    held_back: Option<Box<dyn FnOnce() -> T + Send>>,
-    /// The window, if the user has set it; at least one.
-    window: Option<usize>,
     /// The limit of tasks in progress, if the user has set it.
     concurrency: Option<Concurrency>,
     /// Where `map` was called.
@@ -220,7 +199,7 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn window(mut self, items: usize) -> Self {
-        self.window = Some(items.max(1));
+        self.source.set_window(items);
         self
     }
 
@@ -249,15 +228,11 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
         }
     }
 
-    /// Returns `true` if another task may be submitted, by the rules at the head of this file.
+    /// Returns `true` if another task may be submitted, by the rules of `read_ahead`.
     fn may_submit(&self) -> bool {
-        if self.results.is_empty() || self.held_back.is_some() {
-            return true;
-        }
-        let window = self.window.unwrap_or_else(|| default_window(self.pool));
-        let is_concurrent = || self.concurrency.as_ref().is_some_and(|concurrency| concurrency.limit > 1);
-        let is_promised = || self.window.is_some() || is_concurrent() || self.items.size_hint().0 > 0;
-        self.results.len() < window && self.concurrency.as_ref().is_none_or(Concurrency::has_room) && is_promised()
+        let has_room = || self.concurrency.as_ref().is_none_or(Concurrency::has_room);
+        let is_promised = self.concurrency.as_ref().is_some_and(|concurrency| concurrency.limit > 1);
+        self.source.may_take(self.results.len(), self.pool.inner(), has_room, is_promised)
     }
 }
 
@@ -270,7 +245,8 @@ where
 {
     /// Submits the task held back, or that of the next item. Returns `true` if that succeeded.
     fn submit(&mut self) -> bool {
-        let Some(task) = self.held_back.take().or_else(|| self.make_task()) else { return false };
+        let (f, concurrency) = (&self.f, &self.concurrency);
+        let Some(task) = self.source.next(|item| make_task(item, f, concurrency.as_ref())) else { return false };
         // Without a task in progress, there is only room to wait for.
         let wait_mode = if self.results.is_empty() { WaitMode::Policy } else { WaitMode::Never };
         match self.pool.submit_task(task, wait_mode, self.location) {
@@ -279,28 +255,27 @@ where
                 self.results.push_back(Err(JoinError::Cancelled(CancelReason::ShutDown)));
             }
             Err((Refusal::Full | Refusal::Timeout, task)) => {
-                self.held_back = Some(task);
+                self.source.held_back = Some(task);
                 return false;
             }
         }
         true
     }
+}
 
-    /// Takes the next item and makes its task.
-    fn make_task(&mut self) -> Option<Box<dyn FnOnce() -> T + Send>> {
-        let item = self.items.next()?;
-        let f = Arc::clone(&self.f);
-        Some(match &self.concurrency {
-            None => Box::new(move || f(item)),
-            Some(concurrency) => {
-                let in_progress = concurrency.count();
-                Box::new(move || {
-                    let _in_progress = in_progress;
-                    f(item)
-                })
-            }
-        })
-    }
+/// Makes the task of an item.
+fn make_task<X, F, T>(item: X, f: &Arc<F>, concurrency: Option<&Concurrency>) -> Box<dyn FnOnce() -> T + Send>
+where
+    X: Send + 'static,
+    F: Fn(X) -> T + Send + Sync + 'static,
+{
+    let f = Arc::clone(f);
+    let Some(concurrency) = concurrency else { return Box::new(move || f(item)) };
+    let in_progress = concurrency.count();
+    Box::new(move || {
+        let _in_progress = in_progress;
+        f(item)
+    })
 }
 
 impl<I, F, T> Iterator for Map<'_, I, F, T>
@@ -321,9 +296,7 @@ where
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let taken = self.results.len() + usize::from(self.held_back.is_some());
-        let (lower, upper) = self.items.size_hint();
-        (lower.saturating_add(taken), upper.and_then(|upper| upper.checked_add(taken)))
+        self.source.size_hint(self.results.len())
     }
 }
 
@@ -341,7 +314,7 @@ impl<I: Iterator, F, T> Drop for Map<'_, I, F, T> {
         for handle in self.results.iter().flatten() {
             handle.cancel();
         }
-        unwind::discard(self.held_back.take());
+        unwind::discard(self.source.held_back.take());
     }
 }
 
@@ -349,15 +322,10 @@ impl<I: Iterator, F, T> fmt::Debug for Map<'_, I, F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map")
             .field("results", &self.results.len())
-            .field("window", &self.window)
+            .field("window", &self.source.window())
             .field("concurrency", &self.concurrency.as_ref().map(|concurrency| concurrency.limit))
             .finish_non_exhaustive()
     }
-}
-
-/// Returns the window of a map for which the user has set none.
-fn default_window(pool: &WorkerPool) -> usize {
-    pool.workers().saturating_mul(WINDOW_PER_WORKER).min(pool.queue_capacity() + 1)
 }
 
 /// A limit of tasks in progress.

@@ -11,6 +11,7 @@ mod any;
 mod partial;
 mod spawner;
 pub(crate) mod map;
+mod read_ahead;
 pub(crate) mod scope;
 mod scope_builder;
 mod scope_map;

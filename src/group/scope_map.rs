@@ -1,14 +1,14 @@
 //! Maps a function over items that tasks may borrow.
 //!
-//! The rules for taking items are those of `map`, except that the queue which may be full is that
-//! of the scope's group.
+//! `read_ahead` has the rules for taking items. The queue which may be full is that of the scope's
+//! group.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::iter::{Fuse, FusedIterator};
+use std::iter::FusedIterator;
 use std::panic::Location;
 
-use super::map::WINDOW_PER_WORKER;
+use super::read_ahead::Source;
 use super::scope::{Room, Scope};
 use super::scoped_handle::{self, ScopedHandle};
 use crate::error::{JoinError, Refusal};
@@ -69,11 +69,9 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
     {
         ScopeMap {
             scope: self,
-            items: items.into_iter().fuse(),
+            source: Source::new(items.into_iter()),
             f: Arc::new(f),
             results: VecDeque::new(),
-            held_back: None,
-            window: None,
             location: Location::caller(),
         }
     }
@@ -87,16 +85,12 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
 pub struct ScopeMap<'scope, 'env, I: Iterator, F, T> {
     /// The scope of the tasks.
     scope: &'scope Scope<'scope, 'env, ()>,
-    /// The source.
-    items: Fuse<I>,
+    /// The source. What is held back is an item for which the scope had no room.
+    source: Source<I, I::Item>,
     /// The function.
     f: Arc<F>,
     /// The results of the items that were taken, in the order of the items.
     results: VecDeque<ScopedHandle<'scope, T>>,
-    /// An item that was taken when the scope was full. `None` while `results` is empty.
-    held_back: Option<I::Item>,
-    /// The window, if the user has set it; at least one.
-    window: Option<usize>,
     /// Where `map` was called.
     location: &'static Location<'static>,
 }
@@ -108,23 +102,18 @@ impl<I: Iterator, F, T> ScopeMap<'_, '_, I, F, T> {
     /// *Default: four items for each worker, but at most the queue's capacity plus one, and only
     /// items that the source promises.*
     pub fn window(mut self, items: usize) -> Self {
-        self.window = Some(items.max(1));
+        self.source.set_window(items);
         self
     }
 
-    /// Returns `true` if another item may be taken, by the rules of `map`.
-    fn may_take(&self) -> bool {
-        if self.results.is_empty() || self.held_back.is_some() {
-            return true;
-        }
-        let window = self.window.unwrap_or_else(|| self.default_window());
-        let is_promised = || self.window.is_some() || self.items.size_hint().0 > 0;
-        self.results.len() < window && is_promised()
+    /// Returns `true` if the next result can be returned without waiting.
+    fn is_first_ready(&self) -> bool {
+        self.results.front().is_some_and(ScopedHandle::is_finished)
     }
 
-    fn default_window(&self) -> usize {
-        let pool = &self.scope.group().pool;
-        pool.workers.target().saturating_mul(WINDOW_PER_WORKER).min(pool.queue_capacity() + 1)
+    /// Returns `true` if another item may be taken, by the rules of `read_ahead`.
+    fn may_take(&self) -> bool {
+        self.source.may_take(self.results.len(), &self.scope.group().pool, || true, false)
     }
 }
 
@@ -137,13 +126,13 @@ where
 {
     /// Adds the task of the next item. Returns `true` if that succeeded.
     fn take_item(&mut self) -> bool {
-        let Some(item) = self.held_back.take().or_else(|| self.items.next()) else { return false };
+        let Some(item) = self.source.next(|item| item) else { return false };
         // Without a task in progress, there is only room to wait for.
         let room = if self.results.is_empty() { Room::Await } else { Room::Require };
         match self.add(item, room) {
             Ok(()) => true,
             Err((Refusal::Full | Refusal::Timeout, item)) => {
-                self.held_back = Some(item);
+                self.source.held_back = Some(item);
                 false
             }
             // A task that is not refused is dropped unrun, and its handle says why.
@@ -170,16 +159,12 @@ where
     type Item = Result<T, JoinError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let is_first_ready =
-            |results: &VecDeque<ScopedHandle<'scope, T>>| results.front().is_some_and(ScopedHandle::is_finished);
-        while !is_first_ready(&self.results) && self.may_take() && self.take_item() {}
+        while !self.is_first_ready() && self.may_take() && self.take_item() {}
         Some(self.results.pop_front()?.join())
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let taken = self.results.len() + usize::from(self.held_back.is_some());
-        let (lower, upper) = self.items.size_hint();
-        (lower.saturating_add(taken), upper.and_then(|upper| upper.checked_add(taken)))
+        self.source.size_hint(self.results.len())
     }
 }
 
@@ -198,7 +183,7 @@ impl<I: Iterator, F, T> Drop for ScopeMap<'_, '_, I, F, T> {
         for handle in self.results.iter().rev() {
             handle.cancel();
         }
-        unwind::discard(self.held_back.take());
+        unwind::discard(self.source.held_back.take());
     }
 }
 
@@ -206,7 +191,7 @@ impl<I: Iterator, F, T> fmt::Debug for ScopeMap<'_, '_, I, F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScopeMap")
             .field("results", &self.results.len())
-            .field("window", &self.window)
+            .field("window", &self.source.window())
             .finish_non_exhaustive()
     }
 }

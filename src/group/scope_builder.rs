@@ -1,6 +1,5 @@
 //! The builder of scopes: settings that are made before the body is called.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -74,7 +73,7 @@ impl ScopeBuilder<'_> {
     /// the data that it borrows must outlive it. No thread watches the clock; see
     /// [`TaskGroup::deadline`](crate::TaskGroup::deadline).
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.settings.deadline = Deadline::at(deadline).earlier(self.settings.deadline).instant();
+        self.settings.end_by(Deadline::at(deadline));
         self
     }
 
@@ -92,8 +91,8 @@ impl ScopeBuilder<'_> {
     }
 
     /// Names the scope's tasks for observers and [`WorkerPool::running`].
-    pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
-        self.settings.label = Some(Arc::from(&*label.into()));
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.settings.label = Some(label.into());
         self
     }
 
@@ -113,7 +112,7 @@ impl ScopeBuilder<'_> {
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, R>) -> V,
     {
         if let Some(timeout) = self.timeout {
-            self.settings.deadline = Deadline::after(timeout).earlier(self.settings.deadline).instant();
+            self.settings.end_by(Deadline::after(timeout));
         }
         scope::run(self.pool.inner(), self.settings, body)
     }

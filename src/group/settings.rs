@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::cancel::token::CancellationToken;
 use crate::pool::inner::PoolInner;
 use crate::sync::Arc;
+use crate::time::deadline::Deadline;
 
 /// The policy that says when a group cancels its remaining tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,6 +65,11 @@ impl GroupSettings {
             parent: None,
             label: None,
         }
+    }
+
+    /// Has the clock cancel the group at `deadline`, unless it does so earlier.
+    pub(super) fn end_by(&mut self, deadline: Deadline) {
+        self.deadline = deadline.earlier(self.deadline).instant();
     }
 
     /// Makes the token of the group, if a parent or a deadline can cancel the group from the start.

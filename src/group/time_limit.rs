@@ -23,7 +23,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// If the group has [started](Self#settings).
     #[track_caller]
     pub fn deadline(self, deadline: Instant) -> Self {
-        self.set(|settings| settings.deadline = Deadline::at(deadline).earlier(settings.deadline).instant())
+        self.set(|settings| settings.end_by(Deadline::at(deadline)))
     }
 
     /// Sets a [`deadline`](Self::deadline) that is `timeout` from now. `Duration::MAX` means never.
@@ -49,6 +49,6 @@ impl<R: TaskResult> TaskGroup<R> {
     /// ```
     #[track_caller]
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.set(|settings| settings.deadline = Deadline::after(timeout).earlier(settings.deadline).instant())
+        self.set(|settings| settings.end_by(Deadline::after(timeout)))
     }
 }

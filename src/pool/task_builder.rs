@@ -1,6 +1,5 @@
 //! The builder of tasks with a token, a time limit or a label.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
@@ -120,8 +119,8 @@ impl TaskBuilder<'_> {
     }
 
     /// Names the tasks for observers and [`WorkerPool::running`]. *Default: no name.*
-    pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
-        self.label = Some(Arc::from(&*label.into()));
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.label = Some(label.into());
         self
     }
 }

@@ -16,6 +16,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::task::Waker;
 
 use crate::sync::thread_local;
 use crate::unwind;
@@ -72,6 +73,11 @@ pub(crate) fn call_back(f: impl FnOnce() + 'static) {
 /// Drops a value as a callback, because its destructor is user code that may drop further values.
 pub(crate) fn discard<T: 'static>(value: T) {
     call_back(move || drop(value));
+}
+
+/// Wakes a waker as a callback. Called without a lock, because a waker is user code.
+pub(crate) fn wake(waker: Waker) {
+    call_back(move || waker.wake());
 }
 
 /// Returns whether a further callback would be deferred.

@@ -28,9 +28,7 @@ impl WakerCell {
     /// Wakes and removes the waker, if there is one. Contains its panic.
     pub(crate) fn wake(&self) {
         let waker = self.waker.lock().take();
-        if let Some(waker) = waker {
-            nesting::call_back(move || waker.wake());
-        }
+        waker.into_iter().for_each(nesting::wake);
     }
 }
 

@@ -19,8 +19,8 @@ use super::progress::{DeliveryOutcome, PUBLISHING};
 use super::registry::Recipients;
 use crate::cancel::token::CancelGuard;
 use crate::error::CancelReason;
+use crate::nesting;
 use crate::sync::{Arc, Mutex};
-use crate::task::wakers;
 use crate::unwind;
 
 /// The held deliveries by the index of their mailbox.
@@ -92,7 +92,7 @@ impl<E: Send + Sync + 'static> Held<E> {
         let token = &self.recipients.mailboxes[0].inner.pool.shutdown_token;
         guard.get_or_insert_with(|| {
             let held = Arc::clone(self);
-            token.on_cancel(move || held.close().into_iter().for_each(wakers::wake))
+            token.on_cancel(move || held.close().into_iter().for_each(nesting::wake))
         });
         if token.is_cancelled() {
             unwind::discard(self.close());

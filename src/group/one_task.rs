@@ -5,7 +5,6 @@
 //! nor its cancellation by the handle is an error of the group.
 
 use super::result::TaskResult;
-use super::settings::GroupPolicy;
 use super::state::{GroupInner, State};
 use crate::error::panic::TaskPanic;
 use crate::error::{CancelReason, TaskError};
@@ -78,11 +77,7 @@ impl<R: TaskResult> GroupInner<R> {
     pub(super) fn record_late(&self, index: usize, panic: TaskPanic) {
         let outcome = Err(TaskError::Panicked(panic));
         self.as_member(|counters| {
-            let mut state = self.state.lock();
-            if self.settings.policy == GroupPolicy::FailFast && state.closed.is_none() {
-                state = self.close_on_outcome(counters, index, &outcome, state);
-            }
-            state.outcomes.record(index, outcome);
+            drop(self.record_decisive(counters, index, outcome, self.state.lock()));
         });
     }
 

@@ -8,10 +8,10 @@ use super::result::TaskResult;
 use super::run::Budget;
 use super::state::{GroupInner, State, WouldDeadlock};
 use super::wait::{WaitFor, WaitResult};
+use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::future_wait::FutureWait;
-use crate::task::wakers;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
@@ -90,7 +90,7 @@ impl<R: TaskResult> GroupInner<R> {
     #[inline]
     pub(super) fn wake_due_poller(&self) {
         let waker = self.state.lock().take_due_poller();
-        waker.into_iter().for_each(wakers::wake);
+        waker.into_iter().for_each(nesting::wake);
     }
 
     /// Forgets the poller, which no longer waits.

@@ -6,13 +6,13 @@ use super::settings::GroupPolicy;
 use super::state::{GroupInner, PendingTask, State};
 use crate::error::{CancelReason, TaskError, TaskFailure};
 use crate::failpoint::{self, Failpoint};
+use crate::nesting;
 use crate::observe::task_info::{TaskInfo, TaskOutcome};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::closure::Closure;
 use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
-use crate::task::wakers;
 use crate::unwind;
 
 /// How many tasks a runner takes before it yields to waiting jobs other than tickets of its own
@@ -46,7 +46,7 @@ impl<R: TaskResult> GroupInner<R> {
                 None => return self.stop_runner(state),
                 Some(waker) => {
                     drop(state);
-                    wakers::wake(waker);
+                    nesting::wake(waker);
                     state = self.state.lock();
                 }
             }
@@ -125,7 +125,7 @@ impl<R: TaskResult> GroupInner<R> {
         if needed {
             self.send_ticket();
         }
-        poller.into_iter().for_each(wakers::wake);
+        poller.into_iter().for_each(nesting::wake);
         if helpers {
             self.changed.notify_all();
         }
@@ -189,7 +189,7 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Records an outcome that may close the group, and that may be dropped instead of being kept.
     #[cold]
-    fn record_decisive<'a>(
+    pub(super) fn record_decisive<'a>(
         &'a self,
         counters: &WorkerCounters,
         index: usize,

@@ -20,7 +20,7 @@
 //! - *Claim and claim* (a runner and a joining worker): the group's queue decides.
 
 use std::mem;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::one_task::Turn;
 use super::result::TaskResult;
@@ -28,12 +28,10 @@ use super::state::GroupInner;
 use crate::error::panic::{PanicReceiver, TaskPanic};
 use crate::error::{CancelReason, JoinError};
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, spin_wait};
+use crate::task::cell::SPIN_TIME;
 use crate::task::context::{self, AwaitedId, PoolId, ThreadId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Wait};
 use crate::time::deadline::Deadline;
-
-/// How long a joining thread spins before it blocks: about as long as a wake-up takes.
-const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// A task of a scope that has a handle.
 pub(super) struct ScopedTask<R: TaskResult> {
@@ -144,10 +142,7 @@ impl<R: TaskResult> ScopedTask<R> {
 
     /// Blocks until the task has ended, `is_called` returns `true` or the deadline has passed.
     fn block_unless(&self, is_called: impl Fn() -> bool, deadline: Deadline) {
-        let mut state = self.state.lock();
-        while !self.is_completed() && !is_called() && !deadline.is_past() {
-            state = self.done.wait_until(state, deadline.instant());
-        }
+        drop(self.done.wait_while(self.state.lock(), deadline, |_| !self.is_completed() && !is_called()));
     }
 
     /// Waits on a thread with tasks on its stack, and helps.

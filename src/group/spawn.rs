@@ -9,10 +9,10 @@ use super::run::Budget;
 use super::small_deque::SmallDeque;
 use super::state::{GroupInner, PendingTask, State};
 use crate::error::{CancelReason, Refusal};
+use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::waits::{self, Kind, Next, Refused};
-use crate::task::wakers;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
@@ -211,7 +211,7 @@ impl<R: TaskResult> GroupInner<R> {
         if helpers {
             self.changed.notify_all();
         }
-        poller.into_iter().for_each(wakers::wake);
+        poller.into_iter().for_each(nesting::wake);
     }
 
     /// Waits until a task may be added, or the group is closed.

@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::mem;
-use std::time::Duration;
 
 use super::body::Outcome;
 use super::result::TaskResult;
@@ -15,6 +14,7 @@ use super::settings::GroupPolicy;
 use super::state::{GroupInner, State, WouldDeadlock};
 use crate::error::{CancelReason, GroupError, TaskError, TaskFailure};
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
+use crate::task::cell::SPIN_TIME;
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next};
 use crate::time::deadline::Deadline;
@@ -43,10 +43,6 @@ impl From<WouldDeadlock> for NoCompletion {
         Self::WouldDeadlock
     }
 }
-
-/// How long a waiter spins for the end of the last task before it sleeps: about as long as a
-/// wake-up takes.
-const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// The event that wakes a waiter.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -20,11 +20,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::block_on::{self, ThreadWaker};
 use crate::cancel::token::CancellationToken;
-use crate::error::{CancelReason, Refusal};
+use crate::error::Refusal;
 use crate::sync::{Arc, Mutex, Weak};
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::executor::Executor;
-use crate::task::job::Task;
+use crate::task::job::{Job, Task};
 use crate::task::waits::{self, Awaited, Kind, Needs, Refused, Wait};
 use crate::time::deadline::Deadline;
 
@@ -202,11 +202,8 @@ impl Awaited for SubmitRoom {
     /// Takes the oldest output, which releases its permit.
     fn help(self: Arc<Self>) {
         let oldest = self.permits.outputs.lock().by_key.pop_first();
-        let Some(task) = oldest.and_then(|(_, task)| task.upgrade()) else { return };
-        if self.executor.tracker.is_cancelling() {
-            task.cancel(CancelReason::ShutDown, &self.executor);
-        } else {
-            task.run(&self.executor);
+        if let Some(task) = oldest.and_then(|(_, task)| task.upgrade()) {
+            Job::Task(task).run_or_cancel(&self.executor);
         }
     }
 

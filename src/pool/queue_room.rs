@@ -7,7 +7,6 @@
 
 use std::time::Instant;
 
-use crate::error::CancelReason;
 use crate::queue::{PushError, Queue};
 use crate::sync::Arc;
 use crate::task::context::{AwaitedId, PoolId};
@@ -68,11 +67,8 @@ impl Awaited for QueueRoom {
     }
 
     fn help(self: Arc<Self>) {
-        let Some(mut job) = self.queue.try_pop_bounded() else { return };
-        if self.executor.tracker.is_cancelling() {
-            job.cancel(CancelReason::ShutDown, &self.executor);
-        } else {
-            job.run(&self.executor);
+        if let Some(job) = self.queue.try_pop_bounded() {
+            job.run_or_cancel(&self.executor);
         }
     }
 

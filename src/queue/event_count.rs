@@ -137,9 +137,7 @@ impl EventCount {
         for _ in 0..notified {
             self.notified.notify_one();
         }
-        for (_, waker) in wakers {
-            nesting::call_back(move || waker.wake());
-        }
+        wakers.into_iter().for_each(|(_, waker)| nesting::wake(waker));
     }
 
     /// Registers a future, or replaces its waker. The future checks its condition afterwards.

@@ -38,11 +38,11 @@ use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
-/// How long a thread spins for an outcome before it blocks.
+/// How long a thread spins for the end of a task or of a group before it blocks.
 ///
 /// About as long as a sleeping worker takes to wake up and claim the task. So a thread and a worker
 /// that wait for each other cost one wake-up and not two.
-const SPIN_TIME: Duration = Duration::from_micros(50);
+pub(crate) const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// A task with a handle.
 pub(crate) struct TaskCell<F, T> {
@@ -125,10 +125,7 @@ impl<F, T> TaskCell<F, T> {
         let waker = state.waker.take();
         drop(state);
         self.done.notify_all();
-        if let Some(waker) = waker {
-            // A waker is user code: it runs without a lock.
-            nesting::call_back(move || waker.wake());
-        }
+        waker.into_iter().for_each(nesting::wake);
     }
 
     /// Runs a closure that this thread has claimed, and completes the task.

@@ -149,6 +149,16 @@ impl Job {
         job.run(executor, queued_at);
     }
 
+    /// Runs a job that was dequeued outside of a worker's turn, or cancels it if the pool is being
+    /// cancelled.
+    pub(crate) fn run_or_cancel(mut self, executor: &Executor) {
+        if executor.tracker.is_cancelling() {
+            self.cancel(CancelReason::ShutDown, executor);
+        } else {
+            self.run(executor);
+        }
+    }
+
     /// Cancels the task or the group of the job.
     pub(crate) fn cancel(self, reason: CancelReason, executor: &Executor) {
         match self {

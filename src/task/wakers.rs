@@ -64,7 +64,7 @@ impl Wakers {
     /// Wakes all, and contains their panics.
     pub(crate) fn wake(mut self) {
         while let Some((_, waker)) = self.0.pop_first() {
-            wake(waker);
+            nesting::wake(waker);
         }
     }
 }
@@ -75,9 +75,4 @@ impl Drop for Wakers {
             unwind::discard(waker);
         }
     }
-}
-
-/// Wakes a waker without a lock held, and contains its panic.
-pub(crate) fn wake(waker: Waker) {
-    nesting::call_back(move || waker.wake());
 }

@@ -41,8 +41,6 @@ const DEFAULT_MAILBOX_CAPACITY: usize = 1024;
 pub struct EventBusBuilder {
     /// The pool of the bus.
     pool: Arc<PoolInner>,
-    /// The prefix of the names of its threads.
-    thread_name: String,
     /// The default capacity of mailboxes; not zero.
     mailbox_capacity: usize,
     /// The hooks so far.
@@ -64,12 +62,7 @@ impl EventBus {
 
 impl EventBusBuilder {
     pub(super) fn new(pool: &WorkerPool) -> Self {
-        Self {
-            pool: Arc::clone(pool.inner()),
-            thread_name: pool.thread_name().to_owned(),
-            mailbox_capacity: DEFAULT_MAILBOX_CAPACITY,
-            hooks: BusHooks::default(),
-        }
+        Self { pool: Arc::clone(pool.inner()), mailbox_capacity: DEFAULT_MAILBOX_CAPACITY, hooks: BusHooks::default() }
     }
 
     /// Sets the default capacity of mailboxes, in events. Zero counts as one. *Default: 1,024.*
@@ -107,8 +100,8 @@ impl EventBusBuilder {
     /// Builds the bus.
     #[must_use]
     pub fn build(self) -> EventBus {
-        let Self { pool, thread_name, mailbox_capacity, hooks } = self;
-        let inner = Arc::new(BusInner::new(pool, thread_name, mailbox_capacity, hooks));
+        let Self { pool, mailbox_capacity, hooks } = self;
+        let inner = Arc::new(BusInner::new(pool, mailbox_capacity, hooks));
         EventBus { inner, registry: Arc::new(Registry::default()) }
     }
 }

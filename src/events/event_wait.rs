@@ -191,6 +191,12 @@ pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), Would
     })
 }
 
+/// Wakes the futures and threads that wait for an event when a report leaves something behind.
+pub(super) fn wake_when_left_behind(envelope: &Arc<dyn AnyEnvelope>, recipients: &dyn AnyRecipients) -> CancelGuard {
+    let woken = Arc::clone(envelope);
+    recipients.left_behind().on_cancel(move || woken.progress().wake())
+}
+
 /// Returns the deliveries of an event as something that a future waits for.
 pub(super) fn awaited(envelope: &Arc<dyn AnyEnvelope>, recipients: &Arc<dyn AnyRecipients>) -> Arc<dyn Awaited> {
     Arc::new(Outstanding { envelope: Arc::clone(envelope), recipients: Arc::clone(recipients) })

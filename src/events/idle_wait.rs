@@ -30,12 +30,7 @@ impl BusInner {
             if self.is_idle() {
                 return Ok(Ok(true));
             }
-            // Only now that this wait is announced: either the notification wakes it, or the check
-            // below finds the report.
-            guard.get_or_insert_with(|| {
-                let inner = Arc::clone(self);
-                self.pool.left_behind.on_cancel(move || inner.idle.notify())
-            });
+            guard.get_or_insert_with(|| self.notify_idle_when_left_behind());
             loop {
                 let is_refused = registered.take().is_some_and(|wait| wait.is_refused());
                 if self.is_idle() || self.is_left_behind() {

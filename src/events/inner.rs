@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::dead_letter::{DeadLetter, UnhandledEvent};
 use super::erased::AnyMailbox;
 use super::notify::Notify;
+use crate::cancel::token::CancelGuard;
 use crate::nesting;
 use crate::pool::inner::PoolInner;
-use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, AtomicUsize, CachePadded, Mutex, Ordering, Weak};
 use crate::task::context::{AwaitedId, GroupId, ThreadId};
 use crate::timer::thread::TimerRefused;
@@ -21,8 +21,6 @@ pub(super) type UnhandledHook = Box<dyn Fn(&UnhandledEvent<'_>) + Send + Sync>;
 pub(super) struct BusInner {
     /// The pool whose workers make the deliveries.
     pub(super) pool: Arc<PoolInner>,
-    /// The prefix of the names of the pool's threads.
-    thread_name: String,
     /// The default capacity of mailboxes.
     pub(super) mailbox_capacity: usize,
     /// The user's hooks.
@@ -49,10 +47,10 @@ pub(super) struct BusHooks {
 }
 
 impl BusInner {
-    pub(super) fn new(pool: Arc<PoolInner>, thread_name: String, mailbox_capacity: usize, hooks: BusHooks) -> Self {
+    pub(super) fn new(pool: Arc<PoolInner>, mailbox_capacity: usize, hooks: BusHooks) -> Self {
         let (idle, steps) = (Notify::default(), Notify::default());
         let (pending, mailboxes, publishers) = (CachePadded::default(), Mutex::default(), Mutex::default());
-        Self { pool, thread_name, mailbox_capacity, hooks, pending, idle, steps, mailboxes, publishers }
+        Self { pool, mailbox_capacity, hooks, pending, idle, steps, mailboxes, publishers }
     }
 
     /// Calls a hook for an event of `generation`. Beyond the limit of rule 3 of `nesting`, skips
@@ -93,10 +91,16 @@ impl BusInner {
         self.pool.left_behind.reason().is_some()
     }
 
+    /// Notifies the waits for an idle bus when a report leaves something behind. Called after the
+    /// wait has announced itself and before it checks: so the notification or the check ends it.
+    pub(super) fn notify_idle_when_left_behind(self: &Arc<Self>) -> CancelGuard {
+        let inner = Arc::clone(self);
+        self.pool.left_behind.on_cancel(move || inner.idle.notify())
+    }
+
     /// Starts the timer thread unless it is running. Deliveries can be delayed afterwards.
     pub(super) fn start_timer(&self) -> Result<(), TimerRefused> {
         // Without the thread, no timer can be added either.
-        let name = || thread_name(&self.thread_name, "timer");
-        self.pool.timers.start(name).map_err(|_| TimerRefused::Full)
+        self.pool.timers.start_named().map_err(|_| TimerRefused::Full)
     }
 }

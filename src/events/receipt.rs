@@ -144,9 +144,8 @@ impl Receipt {
 fn wait_without_limit(envelope: &Arc<dyn AnyEnvelope>) -> bool {
     let Some(recipients) = envelope.recipients() else { return true };
     let left_behind = recipients.left_behind().clone();
+    let _guard = event_wait::wake_when_left_behind(envelope, &*recipients);
     drop(recipients);
-    let woken = Arc::clone(envelope);
-    let _guard = left_behind.on_cancel(move || woken.progress().wake());
     envelope.progress().wait_unless(|| left_behind.reason().is_some(), Deadline::NEVER)
 }
 

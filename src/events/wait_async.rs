@@ -9,7 +9,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::envelope::{AnyEnvelope, AnyRecipients, Help};
+use super::envelope::Help;
 use super::event_bus::EventBus;
 use super::event_wait::{self, WouldDeadlock};
 use super::inner::BusInner;
@@ -89,7 +89,7 @@ impl Future for WaitForReceipt {
             let Some(recipients) = recipients else { break };
             // Only now that the waker is stored: either the callback wakes it, or the check below
             // finds the report.
-            guard.get_or_insert_with(|| wake_when_left_behind(envelope, &*recipients));
+            guard.get_or_insert_with(|| event_wait::wake_when_left_behind(envelope, &*recipients));
             if recipients.inner().is_left_behind() {
                 break;
             }
@@ -109,12 +109,6 @@ impl Future for WaitForReceipt {
         }
         Poll::Ready(Ok(receipt.deliveries(envelope.progress(), names)))
     }
-}
-
-/// Wakes the futures and threads that wait for an event when a report has left something behind.
-fn wake_when_left_behind(envelope: &Arc<dyn AnyEnvelope>, recipients: &dyn AnyRecipients) -> CancelGuard {
-    let woken = Arc::clone(envelope);
-    recipients.left_behind().on_cancel(move || woken.progress().wake())
 }
 
 impl Drop for WaitForReceipt {
@@ -188,10 +182,7 @@ impl Future for WaitForBusIdle {
         loop {
             wait.begin_poll();
             inner.idle.announce(*key, context.waker());
-            guard.get_or_insert_with(|| {
-                let woken = Arc::clone(inner);
-                inner.pool.left_behind.on_cancel(move || woken.idle.notify())
-            });
+            guard.get_or_insert_with(|| inner.notify_idle_when_left_behind());
             if inner.is_idle() || inner.is_left_behind() {
                 return Poll::Ready(());
             }

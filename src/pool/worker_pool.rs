@@ -278,7 +278,7 @@ impl WorkerPool {
     }
 
     /// Returns the first part of the names of the pool's threads.
-    #[cfg(any(feature = "events", feature = "driver"))]
+    #[cfg(feature = "driver")]
     pub(crate) fn thread_name(&self) -> &str {
         &self.owner.settings.workers.thread_name
     }

@@ -73,6 +73,31 @@ pub(crate) fn timed(batches: usize, jobs_per_batch: usize, mut run_batch: impl F
     Sample { jobs: batches * jobs_per_batch, nanoseconds: (0..batches).map(measure).collect(), ran: Vec::new() }
 }
 
+/// Candidates whose names do not follow from the pool and the way of using it.
+const SPOKEN_NAMES: [(&str, &str); 11] = [
+    ("crossbeam_loop", "channel and loop"),
+    ("static_split", "threads by hand"),
+    ("thread_scope_split", "threads by hand"),
+    ("go_channel_1024", "Go, channel of 1,024"),
+    ("go_channel_100", "Go, channel of 100"),
+    ("java_caller_runs", "Java, CallerRuns"),
+    ("java_blocking_put", "Java, blocking put"),
+    ("tbb_task_group", "C++, oneTBB"),
+    ("tokio_join_set", "tokio, JoinSet"),
+    ("go_errgroup", "Go, errgroup"),
+    ("rusty_pool", "rusty_pool"),
+];
+
+/// Returns the name of a candidate for readers that do not know the bench.
+pub(crate) fn spoken_name(candidate: &str) -> String {
+    let known = SPOKEN_NAMES.iter().find(|(name, _)| *name == candidate);
+    let composed = || match candidate.split_once('_') {
+        Some((pool, way)) => format!("{pool}, {way}"),
+        None => candidate.to_owned(),
+    };
+    known.map_or_else(composed, |(_, name)| (*name).to_owned())
+}
+
 /// The size of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {

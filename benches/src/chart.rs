@@ -9,6 +9,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::candidate::spoken_name;
+
 /// The workloads that are shown, and their titles.
 const PANELS: [(&str, &str); 9] = [
     ("w1_submit", "Empty jobs, one producer"),
@@ -48,22 +50,6 @@ const HEADER: &str = r##"<title>Nanoseconds per job of workcrew and other pools<
 </style>
 "##;
 
-/// Candidates, their names in the chart, and the indices of their colours.
-const NAMES: [(&str, &str, usize); 12] = [
-    ("workcrew", "workcrew", 0),
-    ("crossbeam_loop", "channel and loop", 3),
-    ("static_split", "threads by hand", 3),
-    ("thread_scope_split", "threads by hand", 3),
-    ("go_channel_1024", "Go, channel of 1,024", 2),
-    ("go_channel_100", "Go, channel of 100", 2),
-    ("java_caller_runs", "Java, CallerRuns", 2),
-    ("java_blocking_put", "Java, blocking put", 2),
-    ("tbb_task_group", "C++, oneTBB", 2),
-    ("tokio_join_set", "tokio, JoinSet", 1),
-    ("rusty_pool", "rusty_pool", 1),
-    ("threadpool", "threadpool", 1),
-];
-
 /// One candidate, and its cells in the tables: on all CPUs and on one.
 struct Bar<'a> {
     candidate: &'a str,
@@ -75,15 +61,14 @@ impl Bar<'_> {
         self.texts.map(|text| text.replace(',', "").parse().unwrap_or(0.0))
     }
 
-    /// Returns the name in the chart, and the index of the colour.
-    fn name(&self) -> (String, usize) {
-        let known = NAMES.iter().find(|(candidate, ..)| *candidate == self.candidate);
-        let of_peer = || match self.candidate.split_once('_') {
-            Some(("workcrew", way)) => (format!("workcrew, {way}"), 0),
-            Some((peer, way)) => (format!("{peer}, {way}"), 1),
-            None => (self.candidate.to_owned(), 1),
-        };
-        known.map_or_else(of_peer, |(_, name, colour)| ((*name).to_owned(), *colour))
+    /// Returns the index of the colour.
+    fn colour(&self) -> usize {
+        match peer(self) {
+            "workcrew" => 0,
+            "go" | "java" | "tbb" => 2,
+            "crossbeam" | "static" | "thread" => 3,
+            _ => 1,
+        }
     }
 }
 
@@ -162,7 +147,7 @@ fn legend(head: &Area<'_>) -> Result<(), Box<dyn Error>> {
 fn panel(area: &Area<'_>, title: &str, bars: &[Bar<'_>]) -> Result<(), Box<dyn Error>> {
     let absent = if bars.is_empty() { ": not measured" } else { "" };
     let longest = bars.iter().flat_map(Bar::nanoseconds).fold(1.0, f64::max);
-    let mut names: Vec<String> = bars.iter().map(|bar| bar.name().0).collect();
+    let mut names: Vec<String> = bars.iter().map(|bar| spoken_name(bar.candidate)).collect();
     names.resize(ROWS, String::new());
     let mut chart = ChartBuilder::on(area)
         .caption(format!("{title}{absent}"), ("sans-serif", 17, FontStyle::Bold).into_font().color(&INK))
@@ -182,7 +167,7 @@ fn panel(area: &Area<'_>, title: &str, bars: &[Bar<'_>]) -> Result<(), Box<dyn E
         })
         .draw()?;
     for (bar, row) in bars.iter().zip((0..ROWS).rev()) {
-        let (nanoseconds, colour) = (bar.nanoseconds(), COLOURS[bar.name().1].0);
+        let (nanoseconds, colour) = (bar.nanoseconds(), COLOURS[bar.colour()].0);
         for (value, opacity, [above, below]) in [(nanoseconds[0], 1.0, [2, 9]), (nanoseconds[1], 0.5, [9, 2])] {
             let corners = [(0.0, SegmentValue::Exact(row)), (value, SegmentValue::Exact(row + 1))];
             let mut rectangle = Rectangle::new(corners, colour.mix(opacity).filled());

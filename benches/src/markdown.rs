@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::candidate::Kind;
+use crate::candidate::{Kind, spoken_name};
 use crate::figures::Figures;
 use crate::placement::Placement;
 use crate::results::Results;
@@ -98,7 +98,7 @@ pub(crate) fn bars(results: &Results) -> String {
         writeln!(text, "{title}").expect("a string takes everything");
         for figures in shown {
             let bar = "█".repeat((figures.median / longest * BAR_WIDTH as f64).round().max(1.0) as usize);
-            writeln!(text, "  {:NAME_WIDTH$} {:>6} {bar}", spoken(&figures.candidate), time(figures.median))
+            writeln!(text, "  {:NAME_WIDTH$} {:>6} {bar}", spoken_name(&figures.candidate), time(figures.median))
                 .expect("a string takes everything");
         }
     }
@@ -123,21 +123,6 @@ fn competitors<'a>(results: &'a Results, workload: &str) -> Vec<&'a Figures> {
     shown.extend(results.best(placement, workload, Kind::External));
     shown.sort_by(by_median);
     shown
-}
-
-/// Returns the name of a candidate for readers that do not know the bench.
-fn spoken(candidate: &str) -> String {
-    let (name, way) = match candidate {
-        "rusty_pool" => return candidate.to_owned(),
-        "tbb_task_group" => return "oneTBB (C++)".to_owned(),
-        _ => candidate.split_once('_').unwrap_or((candidate, "")),
-    };
-    let name = match name {
-        "go" => "Go",
-        "java" => "Java",
-        name => name,
-    };
-    if way.is_empty() { name.to_owned() } else { format!("{name} {way}") }
 }
 
 /// Returns the cells of workcrew and of the best peer. The faster one is bold.

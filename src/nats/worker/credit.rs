@@ -11,11 +11,13 @@ pub(crate) struct Credit {
     slots: usize,
     /// Requested, and neither received nor returned.
     requested: usize,
+    /// How many further jobs the server had when it delivered the last one.
+    waiting: u64,
 }
 
 impl Credit {
     pub(crate) fn new(slots: usize) -> Self {
-        Self { slots, requested: 0 }
+        Self { slots, requested: 0, waiting: 0 }
     }
 
     pub(crate) fn slots(&self) -> usize {
@@ -41,14 +43,21 @@ impl Credit {
         requested
     }
 
-    /// Counts a received job.
-    pub(crate) fn received(&mut self) {
+    /// Counts a received job. The server had `waiting` further jobs when it delivered this one.
+    pub(crate) fn received(&mut self, waiting: u64) {
         self.requested = self.requested.saturating_sub(1);
+        self.waiting = waiting;
     }
 
     /// Counts requested jobs that the server will not deliver.
     pub(crate) fn returned(&mut self, jobs: usize) {
         self.requested = self.requested.saturating_sub(jobs);
+        self.waiting = 0;
+    }
+
+    /// Returns `true` if the server has a job for each request, unless other workers take them.
+    pub(crate) fn are_jobs_waiting(&self) -> bool {
+        self.waiting >= self.requested as u64
     }
 
     /// Returns `true` if jobs are requested.
@@ -58,7 +67,7 @@ impl Credit {
 
     /// Forgets all requests: the requested jobs will not arrive.
     pub(crate) fn forget(&mut self) {
-        self.requested = 0;
+        (self.requested, self.waiting) = (0, 0);
     }
 }
 
@@ -72,7 +81,7 @@ mod tests {
         let mut taken = 0;
         assert_eq!(credit.request(taken, 99), 8);
         for _ in 0..8 {
-            credit.received();
+            credit.received(0);
             taken += 1;
             assert_eq!(credit.request(taken, 99), 0);
         }
@@ -89,11 +98,22 @@ mod tests {
     fn jobs_that_the_server_returns_are_requested_again() {
         let mut credit = Credit::new(4);
         assert_eq!(credit.request(0, 99), 4);
-        credit.received();
+        credit.received(0);
         credit.returned(3);
         assert!(!credit.has_requests());
         assert_eq!(credit.request(1, 99), 3);
         credit.forget();
         assert_eq!(credit.request(1, 99), 3);
+    }
+    #[test]
+    fn jobs_are_waiting_while_the_server_has_one_for_each_request() {
+        let mut credit = Credit::new(2);
+        assert_eq!(credit.request(0, 99), 2);
+        assert!(!credit.are_jobs_waiting(), "nothing was delivered yet");
+        credit.received(1);
+        assert!(credit.are_jobs_waiting());
+        credit.received(0);
+        assert_eq!(credit.request(1, 99), 1);
+        assert!(!credit.are_jobs_waiting(), "the server had no further job");
     }
 }

@@ -28,6 +28,8 @@ use crate::sync::Arc;
 
 /// How long the server keeps a request.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// How long the server keeps a request that it can answer at once.
+const SHORT_PULL_EXPIRES: Duration = Duration::from_secs(5);
 /// How often the server sends a heartbeat while it has a request and no job.
 const SERVER_HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long the server may be silent before it is checked. That check may take the request timeout.
@@ -204,15 +206,18 @@ fn transient(error: impl Display) -> PrepareError {
 
 impl Prepared {
     /// Requests `jobs` jobs, and no more bytes than the limit unless a single job is larger.
-    pub(crate) fn request(&mut self, jobs: usize, bytes: usize, connection: &ConnectionInner) {
+    ///
+    /// Heartbeats cost the server a timer for each request, so a request
+    /// for jobs that `are_waiting` has none, and ends before the server counts as silent.
+    pub(crate) fn request(&mut self, jobs: usize, are_waiting: bool, bytes: usize, connection: &ConnectionInner) {
         self.inbox.requested += 1;
         let reply = format!("{}.{}", self.inbox.name, self.inbox.requested);
         let request = BatchConfig {
             batch: jobs,
             // A single job is requested without a limit of bytes.
             max_bytes: if jobs == 1 { 0 } else { bytes.max(connection.client.max_payload() + MESSAGE_OVERHEAD) },
-            expires: Some(PULL_EXPIRES),
-            idle_heartbeat: SERVER_HEARTBEAT,
+            expires: Some(if are_waiting { SHORT_PULL_EXPIRES } else { PULL_EXPIRES }),
+            idle_heartbeat: if are_waiting { Duration::ZERO } else { SERVER_HEARTBEAT },
             ..BatchConfig::default()
         };
         if poll_once(self.consumer.request_batch(request.clone(), reply.clone().into())).is_some() {

@@ -44,7 +44,8 @@ impl WorkerRun {
         let jobs = self.credit.request(self.in_flight.not_acking(), most);
         if jobs > 0 {
             self.health.is_next_too_large = false;
-            prepared.request(jobs, self.context.config.max_bytes, &self.context.connection);
+            let are_waiting = self.credit.are_jobs_waiting();
+            prepared.request(jobs, are_waiting, self.context.config.max_bytes, &self.context.connection);
         }
     }
 
@@ -64,11 +65,12 @@ impl WorkerRun {
 
     /// Receives a job. One that was delivered before is looked up first.
     pub(crate) fn receive_job(&mut self, message: async_nats::Message, Source { origin, doubts }: Source) {
-        self.credit.received();
         let Some(delivered) = Delivered::read(message, origin, &self.clock) else {
+            self.credit.received(0);
             self.emit(&Event::Warning("a message arrived that is not a job".to_owned()));
             return;
         };
+        self.credit.received(delivered.pending);
         let counters = &self.context.counters;
         add(&counters.delivered);
         if delivered.deliveries > 1 {

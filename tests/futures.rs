@@ -129,6 +129,21 @@ fn closing_returns_the_closure_and_wakes_waiting_submitters() {
     });
 }
 
+/// Fault 480.
+#[test]
+fn a_submission_that_is_not_polled_again_does_not_hold_up_wait_idle() {
+    on_grid(|pool| {
+        let (wedge, ran) = full(&pool);
+        let mut kept = pool.spawn_async(|| 3);
+        assert!(poll(&mut kept, &Alarm::new()).is_pending());
+        wedge.open();
+        pool.wait_idle(); // the future is not polled meanwhile
+        assert_eq!((ran.get(), pool.metrics().tasks_queued), (pool.queue_capacity(), 1));
+        assert_eq!(block_on(async { kept.await.unwrap().await }).unwrap(), 3);
+        assert_counts_add_up(&pool);
+    });
+}
+
 #[test]
 fn forgotten_submissions_do_not_hold_up_a_shutdown() {
     on_grid(|pool| {

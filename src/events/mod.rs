@@ -24,7 +24,7 @@
 // that closes a cycle is refused.
 //
 // Without a limit, no wait continues when a report has left something behind; see
-// `task::tracker::Reported`. Waits for room need no such rule, because the end of the
+// `task::report::Reported`. Waits for room need no such rule, because the end of the
 // pool closes the mailboxes.
 //
 // A future never sleeps. It stores its waker where the thread would sleep; within a task of another

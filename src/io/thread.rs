@@ -24,7 +24,7 @@ use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, AtomicBool, Ordering, Weak, thread};
 use crate::task::context::{self, GroupId, ThreadId};
 use crate::task::executor::Executor;
-use crate::task::tracker::Reported;
+use crate::task::report::Reported;
 use crate::time::deadline::Deadline;
 use crate::unwind::{self, Payload};
 

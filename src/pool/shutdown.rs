@@ -21,7 +21,7 @@ use super::inner::PoolInner;
 use crate::error::CancelReason;
 use crate::sync::thread;
 use crate::task::idle;
-use crate::task::tracker::Reported;
+use crate::task::report::Reported;
 use crate::task::waits::Refused;
 use crate::task::wakers::WakerKey;
 use crate::time::deadline::Deadline;

@@ -3,16 +3,17 @@
 //! | state | meaning | changed by | next |
 //! |---|---|---|---|
 //! | *new* | not polled yet | a poll | *accepted*; *waiting*; *refused* |
-//! | *waiting* | admitted; the job is here and a waker is registered with the queue | a poll; the shutdown token; the drop | *tried*; *refused* |
-//! | *tried* | a poll has taken the job out to push it | that poll | *accepted*; *waiting* |
+//! | *waiting* | suspended; the job is here and a waker is registered with the queue | a poll; the shutdown token; the drop | *tried*; *refused* |
+//! | *tried* | a poll has taken the job out and admitted the task, to push it | that poll | *accepted*; *waiting*; *refused* |
 //! | *accepted* | the queue has the job | – | – |
-//! | *refused* | the task is withdrawn; a poll returns the closure | – | – |
+//! | *refused* | a poll returns the closure | – | – |
 //!
 //! Rules:
-//! 1. Closing the pool refuses waiting submissions at once, because a future may never be polled
-//!    again. So a pool drains however many submissions have been forgotten.
-//! 2. A poll that could not push first puts the job back and then checks the shutdown token.
-//!    Closing first cancels the token and then looks for the job. So one of the two refuses it.
+//! 1. A future may never be polled again, so nothing waits for one. The task of a waiting submission
+//!    is suspended: neither `wait_idle` nor a shutdown waits for it. Closing the pool refuses it.
+//! 2. A poll that could not push suspends the task, puts the job back, and then checks the shutdown
+//!    token. Closing first cancels the token and then looks for the job. So one of the two refuses
+//!    it.
 //! 3. A future that is dropped deregisters from the queue and forwards a notification that it has
 //!    received (see `queue`).
 
@@ -54,6 +55,10 @@ impl WorkerPool {
     /// Futures are notified of free room in the order in which they began to wait. A future that is
     /// notified and neither polled nor dropped delays the next future until more room becomes free.
     /// It never delays threads.
+    ///
+    /// Nothing waits for a future that may never be polled again. So
+    /// [`wait_idle`](Self::wait_idle) and a shutdown do not wait for a submission that waits for
+    /// room.
     ///
     /// # Errors
     ///
@@ -108,10 +113,12 @@ enum Stage<F, T> {
     Done,
 }
 
-/// An admitted submission that has found no room.
+/// A submission that was admitted.
 struct Waiting<F, T> {
     task: Arc<TaskCell<F, T>>,
     id: TaskId,
+    /// Whether it has found no room.
+    is_suspended: bool,
     /// Its registration with the queue; `None` before it waits.
     waiter: Option<WaiterId>,
     job: Arc<PendingJob>,
@@ -233,10 +240,10 @@ where
         let task = Arc::new(TaskCell::new(f, id, location, queued_at));
         let job = Some(Job::Task(Arc::clone(&task) as _));
         let job = Arc::new(PendingJob { state: Mutex::new(State { job, waker: None }) });
-        Ok(Self { task, id, waiter: None, job, shutdown_guard: None })
+        Ok(Self { task, id, is_suspended: false, waiter: None, job, shutdown_guard: None })
     }
 
-    /// Tries to push the job; implements rule 2.
+    /// Tries to push the job; implements rules 1 and 2.
     fn try_push(
         &mut self,
         pool: &Arc<PoolInner>,
@@ -244,7 +251,14 @@ where
         [shutdown_waker, room_waker]: [Waker; 2],
     ) -> PushResult {
         let Some(job) = self.job.take(shutdown_waker) else { return PushResult::Refused };
+        if self.is_suspended && !pool.executor.readmit() {
+            self.job.put_back(job);
+            unwind::discard(self.job.refuse(pool, self.id, location));
+            return PushResult::Refused;
+        }
         let Err(job) = pool.poll_submit(job, &mut self.waiter, room_waker) else { return PushResult::Accepted };
+        pool.executor.suspend();
+        self.is_suspended = true;
         self.job.put_back(job);
         if self.shutdown_guard.is_none() {
             let (job, id) = (Arc::clone(&self.job), self.id);
@@ -295,7 +309,7 @@ impl PendingJob {
         drop(state);
         if let Some(job) = job {
             drop(job); // only a reference: the future has the closure
-            pool.executor.refuse(&TaskInfo { id, location, label: None });
+            pool.executor.refuse_suspended(&TaskInfo { id, location, label: None });
         }
         waker
     }

@@ -92,6 +92,28 @@ impl Executor {
         self.tracker.check_idle();
     }
 
+    /// Withdraws a task while its future waits for room, so that nothing waits for a future that may
+    /// never be polled again.
+    pub(crate) fn suspend(&self) {
+        self.tracker.suspend();
+        self.tracker.check_idle();
+    }
+
+    /// Admits a suspended task again. Returns `false` if the pool is closed; it stays suspended.
+    pub(crate) fn readmit(&self) -> bool {
+        let is_open = self.tracker.readmit();
+        if !is_open {
+            self.tracker.check_idle(); // as in `admit`
+        }
+        is_open
+    }
+
+    /// Refuses a suspended task. Its closure goes back to the submitter.
+    pub(crate) fn refuse_suspended(&self, info: &TaskInfo<'_>) {
+        self.observe(|observer| observer.task_refused(info));
+        self.tracker.refuse_suspended();
+    }
+
     /// Calls `f` with a task of `group` on this thread's stack, inside the pool. Passes the
     /// counters that this thread uses.
     ///

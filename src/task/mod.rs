@@ -15,6 +15,7 @@ pub(crate) mod idle;
 pub(crate) mod job;
 pub(crate) mod join;
 pub(crate) mod limited;
+pub(crate) mod report;
 pub(crate) mod tracker;
 pub(crate) mod waits;
 pub(crate) mod wakers;

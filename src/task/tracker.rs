@@ -7,6 +7,8 @@
 //!    closed.
 //! 2. An admitted task is counted as done once: after its outcome has been handed over, or when its
 //!    submission is withdrawn because there was no room. So `done <= admitted` holds at any time.
+//!    A submission that waits as a future is withdrawn while it waits, and admitted again for each
+//!    attempt: its future may never be polled again.
 //! 3. The pool is idle when both are equal. It is enough to read `done` first and `admitted`
 //!    second: `done` only grows, so if an earlier value of it equals a later value of `admitted`,
 //!    both were equal at the second reading.
@@ -23,29 +25,9 @@
 //! "Cancelling" is a flag beside the phases. `shutdown_now` sets it, and from then on a task that
 //! would start is cancelled.
 //!
-//! # Reports
-//!
-//! [`Reported`] records what reports about the end of the pool have said. It only rises:
-//!
-//! | reported | raised by | `shutdown_timeout` waits | `shutdown` waits | the drop of the pool waits | the I/O thread is joined |
-//! |---|---|---|---|---|---|
-//! | `Nothing` | | yes | yes | yes | yes |
-//! | `Idle` | `shutdown_now` that found no task running | yes | yes | yes | no |
-//! | `InTime` | `shutdown_timeout` or `shutdown_async` that saw every worker leave | yes | yes | no | no |
-//! | `LeftRunning` | `shutdown_now` that found a task running | yes | no | no | no |
-//! | `LeftBehind` | `shutdown_timeout` that left a task or a worker behind | no | no | no | no |
-//!
-//! The waits of an event bus, and a NATS worker's run, behave like `shutdown_timeout` where they
-//! have no limit. If a task of the pool
-//! calls `shutdown_timeout`, it does not wait and raises nothing.
-//!
 //! # Races
 //!
-//! - *A report and a wait that it ends*: the wait returns, whether it began before the report or
-//!   after it. It checks the report under the lock with which it sleeps. The reporting thread first
-//!   raises the word, then takes that lock, then notifies. It reaches the locks of the worker set
-//!   and of this module directly, and all others by cancelling the token `PoolInner::left_behind`.
-//!   A wait registers a callback on that token before it checks.
+//! - *A report and a wait that it ends*: see `report`.
 //! - *The last task is done and a thread waits*: the thread is woken. A thread that may have
 //!   completed the last task calls [`check_idle`](TaskTracker::check_idle): a worker before it
 //!   parks or leaves (not after each task), any other thread at once. A check and a waiter each
@@ -58,13 +40,12 @@
 
 use std::task::Waker;
 
+use super::report::{Reported, Reports};
 use super::wakers::{WakerKey, Wakers};
 use crate::observe::metrics::{Histogram, Metrics};
 use crate::observe::task_info::{RunningTask, TaskId};
 use crate::observe::worker_counters::{Sharing, WorkerCounters};
-use crate::sync::{
-    Arc, AtomicBool, AtomicU8, AtomicU64, AtomicUsize, CachePadded, Condvar, Mutex, OnceLock, Ordering, RwLock,
-};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, CachePadded, Condvar, Mutex, OnceLock, Ordering, RwLock};
 use crate::time::clock::{Epoch, Timestamp};
 use crate::time::deadline::Deadline;
 use crate::unwind;
@@ -75,30 +56,16 @@ const CLOSED: u64 = 1;
 /// One admission.
 const ADMISSION: u64 = 2;
 
-/// What the reports about the end of a pool have said so far; see the table above.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Reported {
-    /// There was no report.
-    Nothing,
-    /// No task was running, and no thread was waited for.
-    Idle,
-    /// Every worker has left within the limit. Its thread may still run destructors of thread
-    /// locals.
-    InTime,
-    /// A task was running, and no thread waited for it.
-    LeftRunning,
-    /// A task or a worker was left behind when the limit had passed. No end of the pool waits for it
-    /// again.
-    LeftBehind,
-}
-
 /// The task counts and the phase of one pool.
 pub(crate) struct TaskTracker {
     /// The number of admitted tasks, and whether admission is closed.
     admission: CachePadded<AtomicU64>,
-    /// Admitted tasks whose submission was withdrawn.
+    /// Admissions that were withdrawn, for good or while a future waits.
     withdrawn: CachePadded<AtomicU64>,
+    /// Withdrawals that were not refusals, because a future waits. A statistic: relaxed.
+    suspended: AtomicU64,
+    /// Admissions of tasks that had been admitted before. A statistic: relaxed.
+    readmitted: AtomicU64,
     /// Submissions that were refused without being admitted. A statistic: relaxed.
     refused: AtomicU64,
     /// Hooks that panicked. A statistic: relaxed.
@@ -126,8 +93,8 @@ pub(crate) struct TaskTracker {
     cancelling: AtomicBool,
     /// Whether the last phase has been reached.
     drained: AtomicBool,
-    /// The highest [`Reported`] so far.
-    reported: AtomicU8,
+    /// What the reports about the end of the pool have said.
+    reports: Reports,
     /// Tells the workers to leave. Set once, when the pool is created.
     on_drained: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -138,6 +105,8 @@ impl TaskTracker {
         Self {
             admission: CachePadded::default(),
             withdrawn: CachePadded::default(),
+            suspended: AtomicU64::new(0),
+            readmitted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             hooks_panicked: AtomicU64::new(0),
             hooks_skipped: AtomicU64::new(0),
@@ -151,7 +120,7 @@ impl TaskTracker {
             wakers: Mutex::default(),
             cancelling: AtomicBool::new(false),
             drained: AtomicBool::new(false),
-            reported: AtomicU8::new(Reported::Nothing as u8),
+            reports: Reports::default(),
             on_drained: OnceLock::new(),
         }
     }
@@ -179,6 +148,12 @@ impl TaskTracker {
             self.count_refused();
             return None;
         }
+        self.count_admission()
+    }
+
+    /// Adds an admission, and withdraws it if the pool is closed.
+    #[inline]
+    fn count_admission(&self) -> Option<TaskId> {
         // ORDERING: the modification order of this word says whether the admission or `close` came
         // first. The Release half pairs with the Acquire of `is_idle`; see rule 3.
         let before = self.admission.0.fetch_add(ADMISSION, Ordering::AcqRel);
@@ -195,6 +170,27 @@ impl TaskTracker {
     pub(crate) fn withdraw(&self) {
         // ORDERING: Release pairs with the Acquire of `is_idle`.
         self.withdrawn.0.fetch_add(1, Ordering::Release);
+    }
+
+    /// Withdraws an admitted task while its future waits for room. It still counts as submitted.
+    pub(crate) fn suspend(&self) {
+        self.suspended.fetch_add(1, Ordering::Relaxed);
+        self.withdraw();
+    }
+
+    /// Admits a suspended task again. Returns `false` if the pool is closed; it stays suspended.
+    pub(crate) fn readmit(&self) -> bool {
+        self.readmitted.fetch_add(1, Ordering::Relaxed);
+        let is_open = self.count_admission().is_some();
+        if !is_open {
+            self.suspended.fetch_add(1, Ordering::Relaxed); // for the new withdrawal
+        }
+        is_open
+    }
+
+    /// Counts a suspended task as refused.
+    pub(crate) fn refuse_suspended(&self) {
+        self.suspended.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts a submission that was refused before it was admitted.
@@ -348,17 +344,14 @@ impl TaskTracker {
     pub(crate) fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Acquire)
     }
-
     /// Raises what was reported.
     pub(crate) fn report(&self, reported: Reported) {
-        // ORDERING: Release pairs with the Acquire of `has_reported`.
-        self.reported.fetch_max(reported as u8, Ordering::AcqRel);
+        self.reports.raise(reported);
     }
 
     /// Returns `true` if `reported` or more has been reported.
     pub(crate) fn has_reported(&self, reported: Reported) -> bool {
-        // ORDERING: see `report`.
-        self.reported.load(Ordering::Acquire) >= reported as u8
+        self.reports.include(reported)
     }
 }
 
@@ -409,9 +402,11 @@ impl TaskTracker {
         let not_running = ended + self.sum(WorkerCounters::suspended);
         metrics.tasks_running = self.sum(WorkerCounters::started).saturating_sub(not_running);
         let withdrawn = self.withdrawn.0.load(Ordering::Acquire);
-        metrics.tasks_refused = self.refused.load(Ordering::Relaxed) + withdrawn;
+        let refused = withdrawn.saturating_sub(self.suspended.load(Ordering::Relaxed));
+        metrics.tasks_refused = self.refused.load(Ordering::Relaxed) + refused;
+        let readmitted = self.readmitted.load(Ordering::Relaxed);
         let admitted = self.admission.0.load(Ordering::Acquire) / ADMISSION;
-        metrics.tasks_submitted = admitted.saturating_sub(withdrawn);
+        metrics.tasks_submitted = admitted.saturating_sub(readmitted + refused);
         let not_queued = ended + metrics.tasks_cancelled + metrics.tasks_running;
         metrics.tasks_queued = metrics.tasks_submitted.saturating_sub(not_queued);
         if self.timing {

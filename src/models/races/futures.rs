@@ -105,7 +105,8 @@ fn forgotten_submission_and_close() {
         let mut future = pool.spawn_async(|| 2);
         let bell = Arc::new(Bell::default());
         let waits = Pin::new(&mut future).poll(&mut Context::from_waker(&bell.waker())).is_pending();
-        // The future is not polled again. The pool drains nevertheless.
+        // The future is not polled again. The pool becomes idle and drains nevertheless.
+        pool.wait_idle();
         pool.shutdown();
         drop(future);
         assert_eq!(pool.metrics().tasks_refused, u64::from(waits), "the task is refused once");

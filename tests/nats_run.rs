@@ -508,3 +508,40 @@ fn a_drain_without_a_limit_waits_for_handlers_that_no_report_has_left_behind() {
         assert_eq!((report.drained, report.jobs_left), (true, 0));
     });
 }
+
+/// Fault 481. Heartbeats are asked for only when the server may have no job.
+#[test]
+fn a_job_that_disappears_before_it_is_delivered_costs_a_moment_and_no_event() {
+    let Some(server) = Server::start() else { return };
+    let (pool, failures) = (pool(2), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&failures);
+    let count = move |event: &Event| {
+        counted.fetch_add(usize::from(matches!(event, Event::ConsumerFailed { .. })), Ordering::SeqCst);
+    };
+    let connection = server.builder().observer(count).connect(&pool).unwrap();
+    let queue = queue(&connection);
+    let (sender, requests) = channel();
+    let sender = Mutex::new(sender);
+    let spy = connection.subscribe("$JS.API.CONSUMER.MSG.NEXT.JOBS.worker");
+    let _spy = spy.start(move |request| sender.lock().unwrap().send(request.text().unwrap().to_owned()).unwrap());
+    let next_request = || requests.recv_timeout(LONG).unwrap();
+    enqueue(&queue, 3);
+    let held = Held::new();
+    let worker = Worker::<String>::builder(&queue, "worker").slots(2).build().unwrap();
+    thread::scope(|scope| {
+        let _ends = EndsRun(&worker, Some(&held));
+        let run = scope.spawn(|| worker.run(&pool, held.handler()).unwrap());
+        assert!(next_request().contains("idle_heartbeat"), "nothing is known of the jobs");
+        wait_until("both slots are taken", || held.begun() == 2);
+        connection.request("$JS.API.STREAM.MSG.DELETE.JOBS", r#"{"seq":3}"#).unwrap();
+        held.end(1);
+        assert!(!next_request().contains("idle_heartbeat"), "a third job was waiting");
+        assert!(next_request().contains("idle_heartbeat"), "the server had none");
+        held.end(2);
+        enqueue(&queue, 4); // the last is a new one
+        wait_until("it has run", || held.begun() == 3);
+        worker.drain();
+        assert!(run.join().unwrap().drained);
+    });
+    assert_eq!(failures.load(Ordering::SeqCst), 0);
+}

@@ -49,10 +49,13 @@ impl Credit {
         self.waiting = waiting;
     }
 
-    /// Counts requested jobs that the server will not deliver.
+    /// Counts requested jobs that the server will not deliver. A server may also say that a request
+    /// has ended of which it has delivered all jobs.
     pub(crate) fn returned(&mut self, jobs: usize) {
-        self.requested = self.requested.saturating_sub(jobs);
-        self.waiting = 0;
+        if jobs > 0 {
+            self.requested = self.requested.saturating_sub(jobs);
+            self.waiting = 0;
+        }
     }
 
     /// Returns `true` if the server has a job for each request, unless other workers take them.
@@ -112,6 +115,8 @@ mod tests {
         assert!(!credit.are_jobs_waiting(), "nothing was delivered yet");
         credit.received(1);
         assert!(credit.are_jobs_waiting());
+        credit.returned(0);
+        assert!(credit.are_jobs_waiting(), "the request has ended with its last job");
         credit.received(0);
         assert_eq!(credit.request(1, 99), 1);
         assert!(!credit.are_jobs_waiting(), "the server had no further job");

@@ -127,7 +127,7 @@ where
     {
         let weak = Arc::downgrade(self);
         let executor = Arc::clone(&pool.executor);
-        let guard = pool.io.cancelling.on_cancel(move || {
+        let guard = pool.executor.cancelling.on_cancel(move || {
             if let Some(task) = weak.upgrade() {
                 task.cancel(CancelReason::ShutDown, &executor);
             }

@@ -62,7 +62,7 @@ impl IoThread {
     /// Returns the I/O thread of the pool. Starts it if it does not run.
     pub(crate) fn of(pool: &WorkerPool) -> io::Result<Arc<Self>> {
         let inner = pool.inner();
-        let mut shared = inner.io.shared.lock();
+        let mut shared = inner.io.lock();
         if let Some(running) = shared.as_ref().and_then(Weak::upgrade) {
             drop(shared); // before the new reference is dropped, which may be the last
             return Ok(running.downcast().unwrap_or_else(|_| unreachable!("only an `IoThread` is stored there")));

@@ -13,6 +13,26 @@ use super::worker_pool::WorkerPool;
 /// Each of them cancels tasks that wait for a delay or a retry, since the pool starts no new
 /// delays.
 ///
+/// # What a shutdown cancels
+///
+/// [`shutdown_timeout`](Self::shutdown_timeout) when its limit has passed,
+/// [`shutdown_now`](Self::shutdown_now), and the drop of the last handle under
+/// [`OnDrop::Cancel`](crate::OnDrop::Cancel) cancel the same:
+///
+/// - Tasks that have not started never start. Their outcome is
+///   [`CancelReason::ShutDown`](crate::CancelReason::ShutDown).
+/// - Futures of drivers are dropped, with the same outcome.
+/// - The token of every running task is cancelled with that reason, if it has one: tasks of a
+///   [`TaskBuilder`](crate::TaskBuilder), attempts of retried tasks, tasks of groups and scopes,
+///   and jobs of NATS. A task that starts at the same moment gets a cancelled token. A token that
+///   you made yourself, or passed as a parent, is not cancelled.
+///
+/// A running task without a token, such as that of [`execute`](Self::execute), learns nothing.
+/// [`close`](Self::close), [`shutdown`](Self::shutdown) and
+/// [`shutdown_async`](Self::shutdown_async) cancel no token.
+///
+/// # What is left behind
+///
 /// A task that never ends cannot be stopped, but it can be left behind.
 /// [`shutdown_timeout`](Self::shutdown_timeout) and [`shutdown_now`](Self::shutdown_now) report how
 /// many tasks are still running when they return. From then on, nothing in this list waits for
@@ -67,11 +87,10 @@ impl WorkerPool {
     /// Like [`shutdown`](Self::shutdown), but waits at most for `timeout` and reports what was
     /// left.
     ///
-    /// When the limit has passed, tasks that have not started, futures of drivers, and the tokens
-    /// of running groups and scopes are cancelled. The tokens of other running tasks are not:
-    /// cancel those that you gave them. Tasks that are still running are left behind for good: no
-    /// drop and no other shutdown waits for them. A second call returns at once, and reports the
-    /// tasks that are still running. To give them more time, call
+    /// When the limit has passed, it [cancels](#what-a-shutdown-cancels) tasks that have not
+    /// started, and the tokens of running tasks. Tasks that are still running are left behind for
+    /// good: no drop and no other shutdown waits for them. A second call returns at once, and
+    /// reports the tasks that are still running. To give them more time, call
     /// [`wait_idle_timeout`](Self::wait_idle_timeout).
     ///
     /// `Duration::ZERO` checks once, and `Duration::MAX` waits forever. Neither this method nor the
@@ -109,8 +128,8 @@ impl WorkerPool {
         shutdown::shutdown_timeout(self.inner(), timeout)
     }
 
-    /// Refuses new tasks, cancels tasks that have not started, futures of drivers, and the tokens
-    /// of running groups and scopes, and returns a report. Does not wait for running tasks.
+    /// Refuses new tasks, [cancels](#what-a-shutdown-cancels) tasks that have not started and the
+    /// tokens of running tasks, and returns a report. Does not wait for running tasks.
     ///
     /// Tasks that the report counts as running are left behind for good: no drop and no
     /// [`shutdown`](Self::shutdown) waits for them. To wait for them up to a limit, call

@@ -46,19 +46,9 @@ pub(crate) struct PoolInner {
     /// Cancelled when a report has left something behind: notifies waits that sleep with locks of
     /// their own.
     pub(crate) left_behind: CancellationToken,
-    /// The state of the `io` module.
-    #[cfg(feature = "driver")]
-    pub(crate) io: IoState,
-}
-
-/// The state that the `io` module keeps in each pool.
-#[cfg(feature = "driver")]
-#[derive(Default)]
-pub(crate) struct IoState {
     /// What all drivers of the pool share. The drivers own it.
-    pub(crate) shared: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
-    /// Cancelled when tasks that have not started are cancelled.
-    pub(crate) cancelling: CancellationToken,
+    #[cfg(feature = "driver")]
+    pub(crate) io: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
 }
 
 impl PoolInner {
@@ -83,7 +73,7 @@ impl PoolInner {
             shutdown_token: CancellationToken::new(),
             left_behind: CancellationToken::new(),
             #[cfg(feature = "driver")]
-            io: IoState::default(),
+            io: Mutex::default(),
         }
     }
 
@@ -198,15 +188,14 @@ impl PoolInner {
         }
     }
 
-    /// Closes the pool and cancels every task that has not started.
+    /// Closes the pool, cancels every task that has not started, and the tokens of running tasks.
     pub(crate) fn cancel_queued(&self) {
         self.executor.tracker.start_cancelling();
         self.close();
         for group in self.groups.live() {
             group.cancel(CancelReason::ShutDown);
         }
-        #[cfg(feature = "driver")]
-        self.io.cancelling.cancel_with(CancelReason::ShutDown);
+        self.executor.cancelling.cancel_with(CancelReason::ShutDown);
         let mut cursor = PopCursor::default();
         while let Some(job) = self.queue.try_pop(&mut cursor) {
             job.cancel(CancelReason::ShutDown, &self.executor);

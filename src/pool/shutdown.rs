@@ -2,7 +2,7 @@
 //!
 //! Every way to end a pool combines the same steps:
 //! 1. *Close* it: refuse new tasks, and cancel those that wait for their time.
-//! 2. In some ways, *cancel* what has not started.
+//! 2. In some ways, *cancel* what has not started, and the tokens of what runs.
 //! 3. *Wait* until every task is done and every worker has left.
 //! 4. *Join* the threads.
 //!
@@ -47,7 +47,8 @@ pub enum OnDrop {
     /// Run what is queued, then join the workers. Blocks.
     #[default]
     Drain,
-    /// Cancel what is queued, wait for what is running, then join the workers. Blocks.
+    /// Cancel what is queued and the tokens of what is running, wait for that, then join the
+    /// workers. Blocks. See [what a shutdown cancels](crate::WorkerPool#what-a-shutdown-cancels).
     Cancel,
     /// Refuse new tasks and return. The workers run what is queued and then end by themselves, or
     /// end with the process. Does not block.
@@ -127,7 +128,7 @@ pub(crate) fn poll_shutdown(pool: &PoolInner, key: WakerKey, waker: &Waker) -> P
     PollShutdown::Pending
 }
 
-/// Drains the pool, but cancels the tasks that have not started when `timeout` has passed.
+/// Drains the pool, but cancels its tasks when `timeout` has passed.
 pub(crate) fn shutdown_timeout(pool: &PoolInner, timeout: Duration) -> ShutdownReport {
     let deadline = Deadline::after(timeout);
     let before = pool.executor.tracker.snapshot().tasks_cancelled;
@@ -147,7 +148,7 @@ pub(crate) fn shutdown_timeout(pool: &PoolInner, timeout: Duration) -> ShutdownR
     report(pool, before)
 }
 
-/// Cancels the tasks that have not started. Does not wait.
+/// Cancels the tasks. Does not wait.
 pub(crate) fn shutdown_now(pool: &PoolInner) -> ShutdownReport {
     let before = pool.executor.tracker.snapshot().tasks_cancelled;
     pool.cancel_queued();

@@ -52,6 +52,7 @@ use crate::time::deadline::Deadline;
 /// - The [parent](Self::token) of the token is cancelled.
 /// - [`JoinHandle::cancel`] is called while the task runs. It returns `false`, because the task has
 ///   started.
+/// - A shutdown [cancels](WorkerPool#what-a-shutdown-cancels) the tasks of the pool.
 ///
 /// A task whose token is cancelled before it starts never starts. Its outcome is
 /// [`JoinError::Cancelled`](crate::JoinError::Cancelled) with the reason of the token.

@@ -43,7 +43,8 @@ impl Attempt {
     }
 
     /// Returns the token of the attempt. It is cancelled when the time for the attempt or for the
-    /// whole task is over, and when the task is cancelled. An attempt that stops because of the
+    /// whole task is over, and when the task is cancelled, also by a
+    /// [shutdown](crate::WorkerPool#what-a-shutdown-cancels). An attempt that stops because of the
     /// token should return an error.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {

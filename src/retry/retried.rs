@@ -66,11 +66,14 @@ impl<F, E> Retried<F, E> {
     {
         let attempt = self.state.begin(token, clock.now());
         let (f, state) = (&mut self.f, &self.state);
-        let (started, result) = executor.run_attempt(counters, meta, || match f(attempt) {
-            Ok(value) => AttemptResult::Succeeded(value),
-            Err(error) => {
-                let class = state.classify(&error);
-                AttemptResult::Failed(error, class)
+        let (started, result) = executor.run_attempt(counters, meta, || {
+            let _guard = executor.cancel_with_pool(token);
+            match f(attempt) {
+                Ok(value) => AttemptResult::Succeeded(value),
+                Err(error) => {
+                    let class = state.classify(&error);
+                    AttemptResult::Failed(error, class)
+                }
             }
         });
         let (next, outcome) = match &result {

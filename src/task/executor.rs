@@ -11,6 +11,7 @@ use std::panic::Location;
 
 use super::context::{self, GroupId, PoolId};
 use super::tracker::TaskTracker;
+use crate::cancel::token::{CancelGuard, CancellationToken};
 use crate::error::CancelReason;
 use crate::error::panic::TaskPanic;
 use crate::failpoint::{self, Failpoint};
@@ -58,12 +59,24 @@ pub(crate) struct Executor {
     pub(crate) pool_id: PoolId,
     /// The task counts and the phase of the pool.
     pub(crate) tracker: TaskTracker,
+    /// Cancelled when tasks that have not started are cancelled: notifies running tasks.
+    pub(crate) cancelling: CancellationToken,
     hooks: Hooks,
 }
 
 impl Executor {
     pub(crate) fn new(hooks: Hooks, timing: bool) -> Self {
-        Self { pool_id: PoolId::new(), tracker: TaskTracker::new(timing), hooks }
+        let cancelling = CancellationToken::new();
+        Self { pool_id: PoolId::new(), tracker: TaskTracker::new(timing), cancelling, hooks }
+    }
+
+    /// Cancels the token of a running task when the pool cancels its tasks, until the guard is
+    /// dropped. Cancels it at once if the pool has done so.
+    ///
+    /// User values may depend on the token, so the guard is dropped where a panic is contained.
+    pub(crate) fn cancel_with_pool(&self, token: &CancellationToken) -> CancelGuard {
+        let token = token.clone();
+        self.cancelling.on_cancel(move || token.cancel_with(CancelReason::ShutDown))
     }
 
     /// Returns the time, if durations are recorded.

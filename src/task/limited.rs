@@ -95,7 +95,11 @@ where
             let Some(f) = self.cell.claim() else { return };
             let TaskLimits { token, timeout, .. } = &self.limits;
             let token = timeout.map_or_else(|| token.clone(), |timeout| token.child_with_timeout(timeout));
-            self.cell.run_claimed(move || f(&token), &self.meta(), counters, executor);
+            let body = move || {
+                let _guard = executor.cancel_with_pool(&token);
+                f(&token)
+            };
+            self.cell.run_claimed(body, &self.meta(), counters, executor);
         });
     }
 

@@ -9,3 +9,4 @@ mod dropping;
 mod handles;
 mod idle;
 mod inside;
+mod tokens;

@@ -179,6 +179,7 @@ where
             let mut attempts = attempts_of(policy, &delivered, now);
             let job = Job { delivered: Arc::clone(&delivered), attempt: attempts.begin(&token, now) };
             let body = move || -> Result<(), Failure> {
+                let _guard = executor.cancel_with_pool(&token);
                 handler(&job).map_err(|error| (policy.class_of(&error), format!("{error:#}")))
             };
             let outcome_of =

@@ -336,7 +336,8 @@
 //! Drop the last handle, or call [`shutdown`](WorkerPool::shutdown). Either refuses new tasks, runs
 //! what is queued and joins the workers. [`shutdown_timeout`](WorkerPool::shutdown_timeout) does so
 //! within a time limit, and [reports](ShutdownReport) what was left.
-//! [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued. [`close`](WorkerPool::close)
+//! [`shutdown_now`](WorkerPool::shutdown_now) cancels what is queued, and the
+//! [tokens](WorkerPool#what-a-shutdown-cancels) of what runs. [`close`](WorkerPool::close)
 //! refuses new tasks, and does not wait. Each of them cancels tasks that wait for a delay.
 //!
 //! A task that a report counts as still running is left behind for good. Neither the drop of the

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nats_common::{LONG, Server, consumer_figure, pool, queue, wait_until};
+use workcrew::CancelReason;
 use workcrew::nats::{Connection, Event, Job, JobQueue, QueueError, Worker};
 use workcrew::retry::RetryPolicy;
 
@@ -544,4 +545,29 @@ fn a_job_that_disappears_before_it_is_delivered_costs_a_moment_and_no_event() {
         assert!(run.join().unwrap().drained);
     });
     assert_eq!(failures.load(Ordering::SeqCst), 0);
+}
+
+/// Fault 440.
+#[test]
+fn a_timed_shutdown_of_the_pool_tells_running_jobs_by_their_tokens() {
+    let Some(server) = Server::start() else { return };
+    let pool = pool(1);
+    let queue = queue(&server.connect(&pool));
+    enqueue(&queue, 1);
+    let worker = Worker::<String>::builder(&queue, "worker").ack_wait(AGES).build().unwrap();
+    let (sender, reports) = channel();
+    let sender = Mutex::new(sender);
+    let handler = move |job: &Job| {
+        sender.lock().unwrap().send(None).unwrap();
+        let _ = job.token().wait_timeout(LONG);
+        sender.lock().unwrap().send(job.token().reason()).unwrap();
+        Err("told to stop".to_owned())
+    };
+    thread::scope(|scope| {
+        let run = scope.spawn(|| worker.run(&pool, handler).unwrap());
+        assert_eq!(reports.recv_timeout(LONG), Ok(None));
+        let _ = pool.shutdown_timeout(Duration::from_millis(1));
+        assert_eq!(reports.recv_timeout(LONG), Ok(Some(CancelReason::ShutDown)));
+        run.join().unwrap();
+    });
 }

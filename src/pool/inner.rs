@@ -192,10 +192,11 @@ impl PoolInner {
     pub(crate) fn cancel_queued(&self) {
         self.executor.tracker.start_cancelling();
         self.close();
+        // First: a callback of a group's token may join a task, and so run it on this stack.
+        self.executor.cancelling.cancel_with(CancelReason::ShutDown);
         for group in self.groups.live() {
             group.cancel(CancelReason::ShutDown);
         }
-        self.executor.cancelling.cancel_with(CancelReason::ShutDown);
         let mut cursor = PopCursor::default();
         while let Some(job) = self.queue.try_pop(&mut cursor) {
             job.cancel(CancelReason::ShutDown, &self.executor);

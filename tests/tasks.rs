@@ -125,6 +125,74 @@ fn a_task_that_is_queued_at_its_deadline_never_starts() {
     });
 }
 
+/// Fault 441.
+#[test]
+fn a_task_that_expires_before_its_start_never_starts_and_its_handle_says_so() {
+    on_grid(|pool| {
+        let past = Instant::now();
+        let late = [
+            pool.task().expires_after(Duration::ZERO),
+            pool.task().expires_at(past),
+            pool.task().expires_at(Instant::now() + LONG).expires_at(past),
+            pool.task().expires_at(past).expires_at(Instant::now() + LONG),
+            pool.task().expires_after(Duration::MAX).expires_at(past),
+            pool.task().expires_after(Duration::ZERO).expires_at(Instant::now() + LONG).timeout(LONG),
+        ];
+        for builder in &late {
+            let drops = Counter::new();
+            let probe = DropCounter(drops.clone());
+            let task = builder.spawn(move |_| drop(probe)).unwrap();
+            assert!(matches!(task.join(), Err(JoinError::Cancelled(CancelReason::Expired))), "{builder:?}");
+            assert_eq!(drops.get(), 1);
+        }
+        pool.wait_idle();
+        assert_eq!(pool.metrics().tasks_cancelled, late.len() as u64);
+        assert_counts_add_up(&pool);
+    });
+}
+
+/// Fault 441.
+#[test]
+fn a_task_that_has_started_does_not_expire_by_its_start_limit() {
+    on_grid(|pool| {
+        let gate = Gate::new();
+        for limit in [Duration::MAX, Duration::from_millis(20)] {
+            let start_by = Instant::now() + limit.min(Duration::from_millis(20));
+            let builder = pool.task().expires_after(limit);
+            let inside = gate.clone();
+            let task = builder.spawn(move |token| {
+                inside.pass();
+                while start_by > Instant::now() {
+                    std::thread::yield_now();
+                }
+                (token.reason(), token.deadline())
+            });
+            gate.open();
+            match task.unwrap().join() {
+                Ok(told) => assert_eq!(told, (None, None)),
+                // On a machine that is slow enough, the second never starts.
+                Err(error) => assert!(matches!(error, JoinError::Cancelled(CancelReason::Expired)), "{error:?}"),
+            }
+        }
+    });
+}
+
+/// Fault 441.
+#[test]
+fn expiry_cancellation_and_time_limit_are_told_apart() {
+    on_grid(|pool| {
+        let blocked = BlockedWorkers::new(&pool);
+        let token = CancellationToken::new();
+        let cancelled = pool.task().token(&token).expires_after(Duration::MAX).spawn(|_| ()).unwrap();
+        token.cancel();
+        assert!(matches!(cancelled.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
+        blocked.open();
+        pool.wait_idle();
+        let limited = pool.task().timeout(Duration::ZERO).expires_after(LONG).spawn(CancellationToken::reason).unwrap();
+        assert_eq!(limited.join().unwrap(), Some(CancelReason::Expired));
+    });
+}
+
 #[test]
 fn a_running_task_sees_the_cancellation_of_its_token_and_of_its_handle() {
     on_grid(|pool| {

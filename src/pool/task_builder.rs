@@ -40,8 +40,14 @@ use crate::time::deadline::Deadline;
 /// |---|---|---|
 /// | [`timeout`](Self::timeout) | the run of the task, from its start | the token of the task is cancelled |
 /// | [`deadline`](Self::deadline) | the wait in the queue and the run | the token is cancelled; a task that has not started never starts |
+/// | [`expires_after`](Self::expires_after), [`expires_at`](Self::expires_at) | the wait for the start | a task that has not started never starts; a running one goes on |
 /// | [`try_spawn_for`](Self::try_spawn_for) | the submission | the error returns the closure |
 /// | [`JoinHandle::wait_timeout`] | the wait for the task | the wait ends, and the task continues |
+///
+/// The handle tells them apart. A task that ran past its `timeout` has the outcome of its closure,
+/// and its token says [`Expired`](crate::CancelReason::Expired). A task that was too late to start
+/// is [`Cancelled`](crate::JoinError::Cancelled) with that reason. A task that a caller or a
+/// shutdown cancelled has another reason.
 ///
 /// **A running task is never killed.** It must check its token and return. A task that ignores its
 /// token continues, and `join` waits for it.
@@ -66,6 +72,10 @@ pub struct TaskBuilder<'pool> {
     timeout: Option<Duration>,
     /// When tasks and their tokens are cancelled.
     deadline: Option<Instant>,
+    /// The time from the submission of a task until it must have started.
+    expires_after: Option<Duration>,
+    /// When tasks must have started.
+    expires_at: Option<Instant>,
     /// What observers see of the tasks.
     label: Option<Arc<str>>,
 }
@@ -74,7 +84,15 @@ pub struct TaskBuilder<'pool> {
 impl WorkerPool {
     /// Returns a builder for tasks with a token, a time limit or a label.
     pub fn task(&self) -> TaskBuilder<'_> {
-        TaskBuilder { pool: self, token: None, timeout: None, deadline: None, label: None }
+        TaskBuilder {
+            pool: self,
+            token: None,
+            timeout: None,
+            deadline: None,
+            expires_after: None,
+            expires_at: None,
+            label: None,
+        }
     }
 }
 
@@ -116,6 +134,42 @@ impl TaskBuilder<'_> {
     /// worker reaches it.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Deadline::at(deadline).earlier(self.deadline).instant();
+        self
+    }
+
+    /// Sets how long a task may wait for its start. A task that has not started when `time` has
+    /// passed since its submission never starts: its outcome is
+    /// [`JoinError::Cancelled`](crate::JoinError::Cancelled) with
+    /// [`CancelReason::Expired`](crate::CancelReason::Expired). A task that has started is not
+    /// affected, and neither is its token.
+    ///
+    /// The time for which the submission waits for room counts. With zero, no task starts;
+    /// `Duration::MAX` means no limit. *Default: no limit.*
+    ///
+    /// No thread watches the clock. A task that has expired is cancelled, and its closure dropped,
+    /// when a worker reaches it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use workcrew::{CancelReason, JoinError};
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// pool.execute(|| std::thread::sleep(Duration::from_millis(20)))?; // an overloaded pool
+    /// let task = pool.task().expires_after(Duration::from_millis(1)).spawn(|_| "an answer")?;
+    /// assert!(matches!(task.join(), Err(JoinError::Cancelled(CancelReason::Expired))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn expires_after(mut self, time: Duration) -> Self {
+        self.expires_after = Some(time);
+        self
+    }
+
+    /// Sets when a task must have started; see [`expires_after`](Self::expires_after). If it is set
+    /// several times, or beside `expires_after`, the earliest time counts. *Default: none.*
+    pub fn expires_at(mut self, deadline: Instant) -> Self {
+        self.expires_at = Deadline::at(deadline).earlier(self.expires_at).instant();
         self
     }
 
@@ -250,7 +304,8 @@ impl TaskBuilder<'_> {
             (None, Some(deadline)) => CancellationToken::with_deadline(deadline),
             (None, None) => CancellationToken::new(),
         };
-        TaskLimits { token, timeout: self.timeout, label: self.label.clone() }
+        let start_by = self.expires_after.map_or(Deadline::NEVER, Deadline::after).earlier(self.expires_at);
+        TaskLimits { token, timeout: self.timeout, start_by, label: self.label.clone() }
     }
 }
 
@@ -260,6 +315,8 @@ impl fmt::Debug for TaskBuilder<'_> {
             .field("token", &self.token)
             .field("timeout", &self.timeout)
             .field("deadline", &self.deadline)
+            .field("expires_after", &self.expires_after)
+            .field("expires_at", &self.expires_at)
             .field("label", &self.label)
             .finish_non_exhaustive()
     }

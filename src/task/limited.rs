@@ -1,8 +1,9 @@
 //! A task with a token of its own, which a time limit or another token cancels.
 //!
 //! The cell is that of a plain task. A task whose token is cancelled before it starts never starts:
-//! the callback of the token cancels it at once, or the worker that dequeues it does. A task that
-//! runs gets the token, and goes on until it returns.
+//! the callback of the token cancels it at once, or the worker that dequeues it does. That worker
+//! also cancels a task that was to start before. A task that runs gets the token, and goes on until
+//! it returns.
 //!
 //! Races:
 //! - *Cancelled token and start*: the cell decides which thread gets the closure. If it was
@@ -23,6 +24,7 @@ use crate::error::CancelReason;
 use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::sync::{Arc, OnceLock};
 use crate::time::clock::Timestamp;
+use crate::time::deadline::Deadline;
 
 /// A task with a token.
 pub(crate) struct LimitedTask<F, T> {
@@ -38,6 +40,8 @@ pub(crate) struct TaskLimits {
     pub(crate) token: CancellationToken,
     /// The time from the start of the task to the cancellation of its token.
     pub(crate) timeout: Option<Duration>,
+    /// When the task must have started. It never starts later.
+    pub(crate) start_by: Deadline,
     /// What observers see.
     pub(crate) label: Option<Arc<str>>,
 }
@@ -87,7 +91,8 @@ where
     T: Send + 'static,
 {
     fn run(&self, executor: &Executor) {
-        if let Some(reason) = self.limits.token.reason() {
+        let expired = || self.limits.start_by.is_past().then_some(CancelReason::Expired);
+        if let Some(reason) = self.limits.token.reason().or_else(expired) {
             self.cancel(reason, executor);
             return;
         }

@@ -276,7 +276,7 @@
 //! |---|---|---|
 //! | submit | [`spawn`](WorkerPool::spawn) | [`spawn_async`](WorkerPool::spawn_async), or [`try_spawn`](WorkerPool::try_spawn) |
 //! | one result | [`join`](JoinHandle::join) | `.await` of the [`JoinHandle`] |
-//! | many results | [`wait`](TaskGroup::wait) | `.await` of the [`TaskGroup`](WaitForGroup) |
+//! | many results | [`wait`](TaskGroup::wait) | `.await` of the [`TaskGroup`](WaitForGroup), or [`wait_all_async`](TaskGroup::wait_all_async) and others |
 //! | results as they come | [`completions`](TaskGroup::completions) | [`next_async`](Completions::next_async), or a `Stream` with the feature `stream` |
 //! | a cancellation | [`wait`](CancellationToken::wait) | [`cancelled`](CancellationToken::cancelled) |
 //! | publish an event | [`publish`](events::EventBus::publish) | [`publish_async`](events::EventBus::publish_async), or [`try_publish`](events::EventBus::try_publish) |

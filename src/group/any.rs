@@ -40,11 +40,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     pub fn wait_any(mut self) -> Result<R::Value, GroupError<R::Error>> {
-        let error = |state: &mut State<R>| {
-            // Without tasks there is no success to wait for.
-            state.take_error().unwrap_or(GroupError::WouldDeadlock)
-        };
-        self.waits().wait_first(error).unwrap_or(Err(GroupError::WouldDeadlock))
+        self.waits().wait_first(first_error).unwrap_or(Err(GroupError::WouldDeadlock))
     }
 
     /// Like [`wait_any`](Self::wait_any), but returns every error if no task succeeds.
@@ -67,15 +63,23 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     pub fn wait_any_or_errors(mut self) -> Result<R::Value, NoSuccess<R::Error>> {
-        let errors = |state: &mut State<R>| {
-            let errors: Vec<_> = state.take_outcomes().into_iter().filter_map(Result::err).collect();
-            // Without tasks there is no success to wait for.
-            let no_tasks = errors.is_empty() && state.cut_short.is_none();
-            if no_tasks { NoSuccess::would_deadlock(errors) } else { NoSuccess::new(errors) }
-        };
-        match self.waits().wait_first(errors) {
+        match self.waits().wait_first(all_errors) {
             Ok(first) => first,
             Err(WouldDeadlock) => Err(NoSuccess::would_deadlock(Vec::new())),
         }
     }
+}
+
+/// Takes the first error of a group without a success.
+pub(super) fn first_error<R: TaskResult>(state: &mut State<R>) -> GroupError<R::Error> {
+    // Without tasks there is no success to wait for.
+    state.take_error().unwrap_or(GroupError::WouldDeadlock)
+}
+
+/// Takes every error of a group without a success.
+pub(super) fn all_errors<R: TaskResult>(state: &mut State<R>) -> NoSuccess<R::Error> {
+    let errors: Vec<_> = state.take_outcomes().into_iter().filter_map(Result::err).collect();
+    // Without tasks there is no success to wait for.
+    let no_tasks = errors.is_empty() && state.cut_short.is_none();
+    if no_tasks { NoSuccess::would_deadlock(errors) } else { NoSuccess::new(errors) }
 }

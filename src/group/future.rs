@@ -6,12 +6,12 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::group_future::{GroupFuture, refused};
 use super::poll::GroupWait;
 use super::result::TaskResult;
-use super::state::WouldDeadlock;
+use super::state::GroupInner;
 use super::task_group::TaskGroup;
 use super::wait::WaitResult;
-use crate::error::GroupError;
 
 /// A future that waits for a group. Made by `.await` of a [`TaskGroup`], in any runtime.
 ///
@@ -25,9 +25,13 @@ use crate::error::GroupError;
 ///   that polls its own group gets [`GroupError::WouldDeadlock`]. Other waits of a future are never
 ///   refused; see [`JoinHandle`](crate::JoinHandle#waiting-on-a-worker).
 ///
-/// Async code that adds tasks to a group with a [capacity](TaskGroup::capacity) uses
-/// [`try_spawn`](TaskGroup::try_spawn), because `spawn` blocks. For outcomes as they come, see
+/// The other waits have futures with the same properties:
+/// [`wait_any_async`](TaskGroup::wait_any_async), [`wait_all_async`](TaskGroup::wait_all_async),
+/// [`wait_partial_async`](TaskGroup::wait_partial_async) and more. For outcomes as they come, see
 /// [`Completions::next_async`](crate::Completions::next_async).
+///
+/// Async code that adds tasks to a group with a [capacity](TaskGroup::capacity) uses
+/// [`try_spawn`](TaskGroup::try_spawn), because `spawn` blocks.
 ///
 /// # Examples
 ///
@@ -43,21 +47,20 @@ use crate::error::GroupError;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "a future does nothing until it is polled, and dropping this one cancels the group"]
-pub struct WaitForGroup<R: TaskResult> {
-    /// The wait; `None` if it was never polled. Dropped before the group, which would wake it.
-    wait: Option<GroupWait<R>>,
-    /// The group; `None` once the future was ready.
-    group: Option<TaskGroup<R>>,
-}
+pub struct WaitForGroup<R: TaskResult>(GroupFuture<R, PollGroup<R>>);
+
+/// Polls the wait of a [`WaitForGroup`].
+type PollGroup<R> = fn(&mut GroupWait<R>, &Context<'_>) -> Poll<WaitResult<R>>;
 
 impl<R: TaskResult> IntoFuture for TaskGroup<R> {
     type Output = WaitResult<R>;
     type IntoFuture = WaitForGroup<R>;
 
     /// Returns a future that waits like [`wait`](TaskGroup::wait).
-    fn into_future(mut self) -> WaitForGroup<R> {
-        self.waits();
-        WaitForGroup { wait: None, group: Some(self) }
+    fn into_future(self) -> WaitForGroup<R> {
+        let poll: PollGroup<R> =
+            |wait, context| wait.poll_done(context, GroupInner::take_values).map(|taken| taken.unwrap_or_else(refused));
+        WaitForGroup(GroupFuture::new(self, poll))
     }
 }
 
@@ -65,13 +68,7 @@ impl<R: TaskResult> Future for WaitForGroup<R> {
     type Output = WaitResult<R>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { group, wait } = &mut *self;
-        let Some(waited) = group else { return Poll::Pending };
-        let polled = wait.get_or_insert_with(|| GroupWait::new(waited.inner())).poll_values(context);
-        let Poll::Ready(result) = polled else { return Poll::Pending };
-        *wait = None;
-        *group = None;
-        Poll::Ready(result.unwrap_or_else(|WouldDeadlock| Err(GroupError::WouldDeadlock)))
+        self.0.poll_group(context)
     }
 }
 
@@ -85,6 +82,6 @@ impl<R: TaskResult> RefUnwindSafe for WaitForGroup<R> {}
 
 impl<R: TaskResult> fmt::Debug for WaitForGroup<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WaitForGroup").field("group", &self.group).finish_non_exhaustive()
+        f.debug_struct("WaitForGroup").field("group", &self.0.group).finish_non_exhaustive()
     }
 }

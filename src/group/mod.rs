@@ -21,6 +21,8 @@ mod one_task;
 mod completions;
 mod stream;
 mod future;
+mod group_future;
+mod wait_async;
 mod spawners;
 mod settings;
 mod result;

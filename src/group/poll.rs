@@ -7,7 +7,7 @@ use super::poller::Poller;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::state::{GroupInner, State, WouldDeadlock};
-use super::wait::{WaitFor, WaitResult};
+use super::wait::WaitFor;
 use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
@@ -33,11 +33,27 @@ impl<R: TaskResult> GroupWait<R> {
         Self { group: Arc::clone(group), wait: FutureWait::default() }
     }
 
-    /// Takes the values or the first error if all tasks are done, like `wait_values`.
-    pub(super) fn poll_values(&mut self, context: &Context<'_>) -> Poll<Result<WaitResult<R>, WouldDeadlock>> {
+    /// Closes the group and takes what `take` takes if all tasks are done, like `wait_values`.
+    pub(super) fn poll_done<X>(
+        &mut self,
+        context: &Context<'_>,
+        take: impl FnOnce(&GroupInner<R>, &mut State<R>) -> X,
+    ) -> Poll<Result<X, WouldDeadlock>> {
         let Self { group, wait } = self;
         let polled = group.poll_until(WaitFor::All, wait, context, State::all_done);
-        polled.map_ok(|state| group.take_values_done(state))
+        polled.map_ok(|state| group.take_done(state, take))
+    }
+
+    /// Takes the first value if a task has succeeded, or what `errors` takes if all are done, like
+    /// `wait_first`.
+    pub(super) fn poll_first<X>(
+        &mut self,
+        context: &Context<'_>,
+        errors: impl FnOnce(&mut State<R>) -> X,
+    ) -> Poll<Result<Result<R::Value, X>, WouldDeadlock>> {
+        let Self { group, wait } = self;
+        let polled = group.poll_until(WaitFor::Any, wait, context, State::has_first);
+        polled.map_ok(|state| GroupInner::take_first(state, errors))
     }
 
     /// Yields the outcome of the next task that has ended, like `next_completion`.

@@ -67,20 +67,13 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Waits as [`wait_values`](Self::wait_values) does, and keeps the task that failed.
     pub(super) fn wait_values_with_task(self: &Arc<Self>) -> WithTaskResult<R> {
-        let take = |group: &Self, state: &mut State<R>| {
-            let error = if group.ends_well(state) { None } else { state.take_error_with_task() };
-            error.map_or_else(|| Ok(state.outcomes.take_values()), Err)
-        };
-        let taken = self.wait_done(Deadline::NEVER, Kind::Certain, take);
+        let taken = self.wait_done(Deadline::NEVER, Kind::Certain, Self::take_values_with_task);
         taken.ok().flatten().unwrap_or(Err(GroupError::WouldDeadlock))
     }
 
     /// Waits until all tasks are done, closes the group, and takes the values and the first error.
     pub(super) fn wait_partial(self: &Arc<Self>) -> PartialResult<R> {
-        let taken = self.wait_done(Deadline::NEVER, Kind::Certain, |group, state| {
-            let end = group.take_end(state);
-            (state.outcomes.take_values(), end)
-        });
+        let taken = self.wait_done(Deadline::NEVER, Kind::Certain, Self::take_partial);
         taken.ok().flatten().unwrap_or_else(|| (Vec::new(), Err(GroupError::WouldDeadlock)))
     }
 
@@ -97,14 +90,9 @@ impl<R: TaskResult> GroupInner<R> {
         Ok(state.map(|state| self.take_done(state, take)))
     }
 
-    /// Closes the group, all of whose tasks are done, and takes the values or the first error.
-    pub(super) fn take_values_done(self: &Arc<Self>, state: MutexGuard<'_, State<R>>) -> WaitResult<R> {
-        self.take_done(state, Self::take_values)
-    }
-
     /// Closes the group, all of whose tasks are done, and takes what `take` takes.
     #[inline]
-    fn take_done<X>(
+    pub(super) fn take_done<X>(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State<R>>,
         take: impl FnOnce(&Self, &mut State<R>) -> X,
@@ -121,8 +109,20 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Takes the values or the first error of a group all of whose tasks are done.
     #[inline]
-    fn take_values(&self, state: &mut State<R>) -> WaitResult<R> {
+    pub(super) fn take_values(&self, state: &mut State<R>) -> WaitResult<R> {
         self.take_end(state).map(|()| state.outcomes.take_values())
+    }
+
+    /// Takes what [`take_values`](Self::take_values) takes, and keeps the task that failed.
+    pub(super) fn take_values_with_task(&self, state: &mut State<R>) -> WithTaskResult<R> {
+        let error = if self.ends_well(state) { None } else { state.take_error_with_task() };
+        error.map_or_else(|| Ok(state.outcomes.take_values()), Err)
+    }
+
+    /// Takes the values and the error of a group all of whose tasks are done.
+    pub(super) fn take_partial(&self, state: &mut State<R>) -> PartialResult<R> {
+        let end = self.take_end(state);
+        (state.outcomes.take_values(), end)
     }
 
     /// Takes the error of a group all of whose tasks are done, if it is an error by its policy.
@@ -139,11 +139,13 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
     pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Outcome<R>>, WouldDeadlock> {
-        let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::All, Kind::Certain), State::all_done)? else {
-            return Err(WouldDeadlock);
-        };
-        self.finish(&mut state);
-        Ok(state.take_outcomes().into_iter().map(without_task).collect())
+        let taken = self.wait_done(Deadline::NEVER, Kind::Certain, Self::take_outcomes)?;
+        taken.ok_or(WouldDeadlock)
+    }
+
+    /// Takes every outcome of a group all of whose tasks are done, in spawn order.
+    pub(super) fn take_outcomes(&self, state: &mut State<R>) -> Vec<Outcome<R>> {
+        state.take_outcomes().into_iter().map(without_task).collect()
     }
 
     /// Waits until a task has succeeded or all are done, and takes the first value, or what `errors`
@@ -152,16 +154,28 @@ impl<R: TaskResult> GroupInner<R> {
         self: &Arc<Self>,
         errors: impl FnOnce(&mut State<R>) -> X,
     ) -> Result<Result<R::Value, X>, WouldDeadlock> {
+        self.begin_first();
+        match self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), State::has_first)? {
+            Some(state) => Ok(Self::take_first(state, errors)),
+            None => Err(WouldDeadlock),
+        }
+    }
+
+    /// Has only a success end the group from now on.
+    pub(super) fn begin_first(&self) {
         self.state.lock().wants_first = true;
-        let condition = |state: &State<R>| state.outcomes.has_success() || state.all_done();
-        let Some(mut state) = self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), condition)? else {
-            return Err(WouldDeadlock);
-        };
+    }
+
+    /// Takes the first value, or what `errors` takes.
+    pub(super) fn take_first<X>(
+        mut state: MutexGuard<'_, State<R>>,
+        errors: impl FnOnce(&mut State<R>) -> X,
+    ) -> Result<R::Value, X> {
         let first = state.outcomes.take_success().ok_or_else(|| errors(&mut state));
         let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
         drop(unclaimed);
-        Ok(first)
+        first
     }
 
     /// Waits at most until the deadline for the next task that ends, and yields its outcome.
@@ -329,6 +343,11 @@ impl<R: TaskResult> State<R> {
     pub(super) fn next_completion(&mut self) -> Option<(usize, Outcome<R>)> {
         let (index, outcome) = self.outcomes.next_completion()?;
         Some((index, without_task(outcome)))
+    }
+
+    /// Returns `true` if a task has succeeded or all are done.
+    pub(super) fn has_first(&self) -> bool {
+        self.outcomes.has_success() || self.all_done()
     }
 
     /// Returns `true` if every task that is not done is in one of the lists.

@@ -244,3 +244,135 @@ fn a_waker_that_polls_at_once_is_not_taken_for_a_task_of_the_group() {
         assert!(matches!(end.recv_timeout(crate::common::LIMIT).unwrap(), Poll::Ready(Ok(_))));
     });
 }
+
+/// Fault 442.
+#[test]
+fn each_wait_of_a_group_has_a_future_that_returns_the_same() {
+    quiet_panics();
+    on_grid(|pool| {
+        let group = |outcomes: &[Result<u32, &'static str>]| {
+            let group = pool.group().policy(GroupPolicy::CollectAll);
+            group.spawn_all(outcomes.to_vec().into_iter().map(|outcome| move || outcome));
+            group
+        };
+        let mixed = [Err("a"), Ok(1), Err("b"), Ok(2)];
+        assert!([1, 2].contains(&block_on(group(&mixed).wait_any_async()).unwrap()));
+        assert!([1, 2].contains(&block_on(group(&mixed).wait_any_or_errors_async()).unwrap()));
+        let outcomes = block_on(group(&mixed).wait_all_async());
+        assert_eq!(
+            outcomes.iter().map(|outcome| outcome.as_ref().ok()).collect::<Vec<_>>(),
+            [None, Some(&1), None, Some(&2)]
+        );
+        let (values, end) = block_on(group(&mixed).wait_partial_async());
+        assert_eq!(values, [1, 2]);
+        assert!(matches!(end, Err(GroupError::Failed(_))));
+        let failed = block_on(group(&[Ok(1), Err("b")]).wait_with_task_async()).unwrap_err();
+        assert_eq!(failed.task().unwrap().index(), Some(1));
+        assert_eq!(block_on(group(&[Ok(1), Ok(2)]).wait_with_task_async()).unwrap(), [1, 2]);
+        let none = block_on(group(&[Err("a"), Err("b")]).wait_any_or_errors_async()).unwrap_err();
+        assert_eq!(none.errors().len(), 2);
+        assert!(matches!(block_on(group(&[Err("a")]).wait_any_async()), Err(GroupError::Failed("a"))));
+        assert!(matches!(block_on(group(&[]).wait_any_async()), Err(GroupError::WouldDeadlock)));
+        assert!(block_on(group(&[]).wait_all_async()).is_empty());
+        pool.wait_idle();
+        assert_counts_add_up(&pool);
+    });
+}
+
+/// Fault 442.
+#[test]
+fn the_first_success_wakes_the_future_of_wait_any_and_errors_cancel_nothing_from_the_call_on() {
+    with_watchdog(|| {
+        let pool = pool(2, 64);
+        let (gate, last) = (Gate::new(), Gate::new());
+        let (inside, slow) = (gate.clone(), last.clone());
+        let group = pool.group().capacity(64); // the default policy, which an error cancels
+        let token = group.token().clone();
+        group.spawn(move || {
+            slow.pass();
+            Err("late")
+        });
+        group.spawn(move || {
+            inside.pass();
+            Err("early")
+        });
+        let spawner = group.spawner();
+        let mut future = std::pin::pin!(group.wait_any_async());
+        gate.open();
+        while spawner.progress().done == 0 {
+            thread::yield_now();
+        }
+        spawner.spawn(|| Ok(7)); // after the error, which has cancelled nothing
+        let bell = Alarm::with_bell();
+        match poll(&mut future, &bell.0) {
+            Poll::Ready(first) => assert_eq!(first.unwrap(), 7),
+            Poll::Pending => loop {
+                bell.1.recv_timeout(crate::common::LIMIT).unwrap();
+                if let Poll::Ready(first) = poll(&mut future, &bell.0) {
+                    break assert_eq!(first.unwrap(), 7);
+                }
+            },
+        }
+        assert!(token.is_cancelled(), "the rest is cancelled at once");
+        last.open();
+    });
+}
+
+/// Fault 442.
+#[test]
+fn the_future_of_any_wait_cancels_its_group_when_dropped_and_does_not_block() {
+    on_grid(|pool| {
+        let (gate, ran) = (Gate::new(), Counter::new());
+        let group = || {
+            let group = pool.group::<Result<(), ()>>().limit(1).capacity(4);
+            let (inside, counted) = (gate.clone(), ran.clone());
+            group.spawn(move || Ok(inside.pass()));
+            group.spawn(move || Ok(counted.add()));
+            let token = group.token().clone();
+            (group, token)
+        };
+        let mut tokens = Vec::new();
+        let mut drop_polled = |(future, token): (std::pin::Pin<Box<dyn Future<Output = ()> + Send>>, _)| {
+            let mut future = future;
+            assert!(poll(&mut future, &Alarm::new()).is_pending());
+            drop(future);
+            tokens.push(token);
+        };
+        let (waited, token) = group();
+        drop_polled((Box::pin(async { drop(waited.wait_any_async().await) }), token));
+        let (waited, token) = group();
+        drop_polled((Box::pin(async { drop(waited.wait_all_async().await) }), token));
+        let (waited, token) = group();
+        drop_polled((Box::pin(async { drop(waited.wait_partial_async().await) }), token));
+        let (waited, token) = group();
+        drop_polled((Box::pin(async { drop(waited.wait_with_task_async().await) }), token));
+        assert!(tokens.iter().all(workcrew::CancellationToken::is_cancelled));
+        gate.open();
+        pool.wait_idle();
+        assert_eq!(ran.get(), 0);
+        assert_counts_add_up(&pool);
+    });
+}
+
+/// Fault 442.
+#[test]
+fn a_task_that_awaits_any_wait_of_its_own_group_is_told_so() {
+    quiet_panics();
+    on_grid(|pool| {
+        let slot = Arc::new(Mutex::new(None));
+        let group = pool.group::<Result<(), ()>>();
+        let (inside, gate) = (Arc::clone(&slot), Gate::new());
+        let passed = gate.clone();
+        let (sender, told) = mpsc::channel();
+        group.spawn(move || {
+            passed.pass();
+            let own: TaskGroup<Result<(), ()>> = inside.lock().unwrap().take().unwrap();
+            let (values, end) = block_on(own.wait_partial_async());
+            sender.send(values.is_empty() && matches!(end, Err(GroupError::WouldDeadlock))).unwrap();
+            Ok(())
+        });
+        *slot.lock().unwrap() = Some(group);
+        gate.open();
+        assert!(told.recv_timeout(crate::common::LIMIT).unwrap());
+    });
+}

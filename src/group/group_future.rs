@@ -1,0 +1,67 @@
+//! The state that all futures have that wait for a group which they own.
+
+use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::poll::GroupWait;
+use super::result::TaskResult;
+use super::state::WouldDeadlock;
+use super::task_group::TaskGroup;
+use crate::error::GroupError;
+
+/// A future that owns a group, waits for it by `poll`, and drops the group when it is ready.
+pub(super) struct GroupFuture<R: TaskResult, P> {
+    /// The wait; `None` if it was never polled. Dropped before the group, which would wake it.
+    wait: Option<GroupWait<R>>,
+    /// The group; `None` once the future was ready.
+    pub(super) group: Option<TaskGroup<R>>,
+    poll: P,
+}
+
+impl<R: TaskResult, P> GroupFuture<R, P> {
+    /// Returns a future that waits for the group, and notes that the group is waited for.
+    pub(super) fn new<T>(mut group: TaskGroup<R>, poll: P) -> Self
+    where
+        P: FnMut(&mut GroupWait<R>, &Context<'_>) -> Poll<T>,
+    {
+        group.waits();
+        Self { wait: None, group: Some(group), poll }
+    }
+
+    pub(super) fn poll_group<T>(&mut self, context: &mut Context<'_>) -> Poll<T>
+    where
+        P: FnMut(&mut GroupWait<R>, &Context<'_>) -> Poll<T>,
+    {
+        let Self { group, wait, poll } = self;
+        let Some(waited) = group else { return Poll::Pending };
+        let polled = poll(wait.get_or_insert_with(|| GroupWait::new(waited.inner())), context);
+        if polled.is_ready() {
+            *wait = None;
+            *group = None;
+        }
+        polled
+    }
+}
+
+impl<R: TaskResult, T, P: FnMut(&mut GroupWait<R>, &Context<'_>) -> Poll<T>> Future for GroupFuture<R, P> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        self.poll_group(context)
+    }
+}
+
+// No field is ever pinned.
+impl<R: TaskResult, P> Unpin for GroupFuture<R, P> {}
+
+// No lock of this crate is held while user code may panic, so a reference never shows a broken
+// state.
+impl<R: TaskResult, P> UnwindSafe for GroupFuture<R, P> {}
+impl<R: TaskResult, P> RefUnwindSafe for GroupFuture<R, P> {}
+
+/// Returns the error of a wait that would never end.
+pub(super) fn refused<T, E>(_: WouldDeadlock) -> Result<T, GroupError<E>> {
+    Err(GroupError::WouldDeadlock)
+}

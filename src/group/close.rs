@@ -82,6 +82,7 @@ impl<R: TaskResult> GroupInner<R> {
         self.cancelled.store(true, Ordering::Release);
         self.low_water.notify_all();
         self.room.notify_all();
+        state.mark_room_pollers();
         #[cfg_attr(not(feature = "retry"), allow(unused_mut, reason = "only retried tasks are delayed"))]
         let mut unstarted = state.unstarted.take_all();
         #[cfg(feature = "retry")]

@@ -31,7 +31,7 @@ use super::wait::WaitResult;
 /// [`Completions::next_async`](crate::Completions::next_async).
 ///
 /// Async code that adds tasks to a group with a [capacity](TaskGroup::capacity) uses
-/// [`try_spawn`](TaskGroup::try_spawn), because `spawn` blocks.
+/// [`spawn_async`](TaskGroup::spawn_async), because `spawn` blocks.
 ///
 /// # Examples
 ///

@@ -30,6 +30,7 @@ mod body;
 mod small_deque;
 mod state;
 mod spawn;
+mod spawn_async;
 mod run;
 mod wait;
 mod poll;

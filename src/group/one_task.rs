@@ -48,7 +48,7 @@ impl<R: TaskResult> GroupInner<R> {
         let Some(task) = state.unstarted.take_first(|task| task.index == index) else { return Turn::Started };
         state.running.push_back(index);
         state.runners += usize::from(!position.is_member);
-        self.notify_room(&state);
+        self.notify_room(&mut state);
         drop(state);
         self.run_inline(task);
         if !position.is_member {
@@ -61,7 +61,7 @@ impl<R: TaskResult> GroupInner<R> {
     pub(super) fn cancel_task(&self, index: usize) -> bool {
         let mut state = self.state.lock();
         let Some(task) = state.unstarted.take_first(|task| task.index == index) else { return false };
-        self.notify_room(&state);
+        self.notify_room(&mut state);
         drop(state);
         self.as_member(|counters| {
             let info = self.info(task.id, task.location);

@@ -3,12 +3,11 @@
 use std::task::{Context, Poll, Waker};
 
 use super::body::Outcome;
-use super::poller::Poller;
+use super::poller::{DueWakers, Poller};
 use super::result::TaskResult;
 use super::run::Budget;
 use super::state::{GroupInner, State, WouldDeadlock};
 use super::wait::WaitFor;
-use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::future_wait::FutureWait;
@@ -81,16 +80,18 @@ impl<R: TaskResult> Drop for GroupWait<R> {
 }
 
 impl<R: TaskResult> State<R> {
-    /// Returns `true` if the poller must be woken.
+    /// Takes the wakers of the futures that must be woken. The caller does so without the lock.
     #[inline]
-    pub(super) fn has_due_poller(&self) -> bool {
-        self.poller.as_ref().is_some_and(|poller| poller.is_due)
+    pub(super) fn take_due(&mut self) -> Option<DueWakers> {
+        if self.has_due { Some(self.take_due_wakers()) } else { None }
     }
 
-    /// Takes the waker of the poller if it must be woken. The caller does so without the lock.
-    #[inline]
-    pub(super) fn take_due_poller(&mut self) -> Option<Waker> {
-        self.poller.take_if(|poller| poller.is_due).map(|poller| poller.waker)
+    #[cold]
+    fn take_due_wakers(&mut self) -> DueWakers {
+        self.has_due = false;
+        let poller = self.poller.take_if(|poller| poller.is_due).map(|poller| poller.waker);
+        let room_is_due = self.room_pollers.as_ref().is_some_and(|room| room.is_due);
+        DueWakers { poller, room: if room_is_due { self.take_room_wakers() } else { None } }
     }
 
     /// Takes the waker of the poller if that helps. The caller wakes it without the lock, because
@@ -102,11 +103,11 @@ impl<R: TaskResult> State<R> {
 }
 
 impl<R: TaskResult> GroupInner<R> {
-    /// Wakes the poller if it must be woken.
+    /// Wakes the futures that must be woken.
     #[inline]
     pub(super) fn wake_due_poller(&self) {
-        let waker = self.state.lock().take_due_poller();
-        waker.into_iter().for_each(nesting::wake);
+        let due = self.state.lock().take_due();
+        due.into_iter().for_each(DueWakers::wake);
     }
 
     /// Forgets the poller, which no longer waits.

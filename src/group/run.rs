@@ -13,6 +13,7 @@ use crate::sync::{Arc, MutexGuard};
 use crate::task::closure::Closure;
 use crate::task::executor::TaskMeta;
 use crate::task::job::TicketHolder;
+use crate::task::wakers::Wakers;
 use crate::unwind;
 
 /// How many tasks a runner takes before it yields to waiting jobs other than tickets of its own
@@ -28,6 +29,15 @@ pub(super) enum Budget {
     Quantum,
 }
 
+/// How far a runner has got.
+struct Batch<R: TaskResult> {
+    budget: Budget,
+    /// How many tasks it has taken.
+    taken: usize,
+    /// A task that it has taken and runs as soon as it has woken futures.
+    held: Option<PendingTask<R>>,
+}
+
 impl<R: TaskResult> GroupInner<R> {
     /// Runs unstarted tasks as one more runner, until there are none, `should_stop` returns `true`,
     /// or the budget is used up. Takes the lock and returns it; each outcome is recorded under the
@@ -39,55 +49,74 @@ impl<R: TaskResult> GroupInner<R> {
         should_stop: impl Fn(&State<R>) -> bool,
     ) -> MutexGuard<'a, State<R>> {
         state.runners += 1;
-        let mut taken = 0;
+        let mut batch = Batch { budget, taken: 0, held: None };
         loop {
-            state = self.as_member(|counters| self.run_batch(counters, state, budget, &mut taken, &should_stop));
-            match state.take_due_poller() {
-                None => return self.stop_runner(state),
-                Some(waker) => {
-                    drop(state);
-                    nesting::wake(waker);
-                    state = self.state.lock();
-                }
+            state = self.as_member(|counters| self.run_batch(counters, state, &mut batch, &should_stop));
+            if !state.has_due {
+                return self.stop_runner(state);
+            }
+            while let Some(due) = state.take_due() {
+                drop(state);
+                due.wake();
+                state = match batch.held.take() {
+                    Some(task) => self.as_member(|counters| self.run_taken(counters, task)),
+                    None => self.state.lock(),
+                };
             }
         }
     }
 
-    /// Runs unstarted tasks as [`run_unstarted`](Self::run_unstarted) does, until that ends or the
-    /// poller must be woken.
+    /// Runs unstarted tasks as [`run_unstarted`](Self::run_unstarted) does, until that ends or
+    /// futures must be woken. If they must be woken before a task that has been taken, holds that.
     #[inline]
     fn run_batch<'a>(
         self: &'a Arc<Self>,
         counters: &WorkerCounters,
         mut state: MutexGuard<'a, State<R>>,
-        budget: Budget,
-        taken: &mut usize,
+        batch: &mut Batch<R>,
         should_stop: &impl Fn(&State<R>) -> bool,
     ) -> MutexGuard<'a, State<R>> {
         loop {
-            let is_over = budget == Budget::Quantum && *taken >= QUANTUM && self.pool.queued() > state.tickets;
+            let is_over =
+                batch.budget == Budget::Quantum && batch.taken >= QUANTUM && self.pool.queued() > state.tickets;
             let task = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
-            let Some(mut task) = task else { return state };
-            *taken += 1;
+            let Some(task) = task else { return state };
+            batch.taken += 1;
             state.running.push_back(task.index);
-            self.notify_room(&state);
-            drop(state);
-            let (index, meta) = (task.index, self.meta(&task));
-            state = match &mut task.body {
-                Body::Once(closure) => {
-                    let outcome = self.call_closure(counters, closure, (index, &meta));
-                    drop(task); // before the task counts as done, and without the lock
-                    self.close_if_cancelled();
-                    let state = self.complete(counters, index, outcome);
-                    self.pool.executor.task_done(counters, 1);
-                    state
+            if state.waits_for_room() {
+                self.notify_waiters(&mut state);
+                if state.has_due {
+                    batch.held = Some(task);
+                    return state;
                 }
-                #[cfg(feature = "retry")]
-                Body::Repeated(_) => self.make_attempt(counters, task),
-            };
-            if state.has_due_poller() {
+            }
+            drop(state);
+            state = self.run_taken(counters, task);
+            if state.has_due {
                 return state;
             }
+        }
+    }
+
+    /// Runs a task that has left the queue, and returns the lock under which it is done.
+    #[inline]
+    fn run_taken<'a>(
+        self: &'a Arc<Self>,
+        counters: &WorkerCounters,
+        mut task: PendingTask<R>,
+    ) -> MutexGuard<'a, State<R>> {
+        let (index, meta) = (task.index, self.meta(&task));
+        match &mut task.body {
+            Body::Once(closure) => {
+                let outcome = self.call_closure(counters, closure, (index, &meta));
+                drop(task); // before the task counts as done, and without the lock
+                self.close_if_cancelled();
+                let state = self.complete(counters, index, outcome);
+                self.pool.executor.task_done(counters, 1);
+                state
+            }
+            #[cfg(feature = "retry")]
+            Body::Repeated(_) => self.make_attempt(counters, task),
         }
     }
 
@@ -121,6 +150,7 @@ impl<R: TaskResult> GroupInner<R> {
         let for_room = state.waits_for_room();
         let needed = self.count_ticket_if_needed(&mut state);
         let poller = state.take_helping_poller();
+        let room = if for_room { state.take_room_wakers() } else { None };
         drop(state);
         if needed {
             self.send_ticket();
@@ -133,6 +163,7 @@ impl<R: TaskResult> GroupInner<R> {
             // One of the waiters may be a worker that can run tasks itself.
             self.low_water.notify_all();
             self.room.notify_all();
+            room.into_iter().for_each(Wakers::wake);
         }
         self.state.lock()
     }

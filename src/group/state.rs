@@ -51,6 +51,10 @@
 //! 12. A poller is woken by the changes that wake a thread in the same wait. It is marked under the
 //!     lock, and woken by the same thread once that has released the lock and left the frame of its
 //!     task. So the woken code is not taken for a member.
+//! 13. Futures that wait for room are woken by each task that leaves the queue, and by what wakes
+//!     threads that wait for room. They count as one waiter for room. A runner wakes them as in
+//!     rule 12, and before it runs the task: it holds the task meanwhile, outside of any frame.
+//!     All of them are woken, so a future that is never polled again keeps no room from others.
 //!
 //! Races:
 //! - *Failure and failure*: the first under the lock is the first error, and closes the group.
@@ -68,7 +72,7 @@ use std::panic::Location;
 
 use super::body::{Body, Recorded};
 use super::outcomes::Outcomes;
-use super::poller::Poller;
+use super::poller::{Poller, RoomPollers};
 use super::result::TaskResult;
 use super::settings::{GroupSettings, Progress};
 use super::small_deque::SmallDeque;
@@ -142,7 +146,7 @@ pub(super) struct State<R: TaskResult> {
     pub(super) outcomes: Outcomes<R::Value, TaskFailure<R::Error>>,
     /// How many threads wait for the low-water mark.
     pub(super) low_water_waiters: usize,
-    /// How many threads wait for any room.
+    /// How many threads wait for any room. All futures that wait for room count as one.
     pub(super) room_waiters: usize,
     /// How many threads wait for any task to be done.
     pub(super) change_waiters: usize,
@@ -150,6 +154,10 @@ pub(super) struct State<R: TaskResult> {
     pub(super) helpers: usize,
     /// The poller that waits; see rule 12.
     pub(super) poller: Option<Poller>,
+    /// The futures that wait for room; see rule 13.
+    pub(super) room_pollers: Option<Box<RoomPollers>>,
+    /// Whether some of these futures may be due.
+    pub(super) has_due: bool,
 }
 
 /// Tasks by time and index, with their timers.
@@ -249,15 +257,16 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Notifies the threads that wait for room that a task has left the queue.
     #[inline]
-    pub(super) fn notify_room(&self, state: &State<R>) {
+    pub(super) fn notify_room(&self, state: &mut State<R>) {
         if state.waits_for_room() {
             self.notify_waiters(state);
         }
     }
 
     /// Wakes one thread that waits for any room, and all that wait for the low-water mark if it is
-    /// reached.
-    fn notify_waiters(&self, state: &State<R>) {
+    /// reached. Marks the futures that wait for room.
+    pub(super) fn notify_waiters(&self, state: &mut State<R>) {
+        state.mark_room_pollers();
         if state.room_waiters > 0 {
             self.room.notify_one();
         }
@@ -279,7 +288,7 @@ impl<R: TaskResult> GroupInner<R> {
             self.changed.notify_all();
         }
         if let Some(poller) = &mut state.poller {
-            poller.note_done(all_done);
+            state.has_due |= poller.note_done(all_done);
         }
     }
 }
@@ -312,6 +321,8 @@ impl<R: TaskResult> State<R> {
             change_waiters: 0,
             helpers: 0,
             poller: None,
+            room_pollers: None,
+            has_due: false,
         }
     }
 

@@ -8,6 +8,7 @@ mod common;
 #[cfg(feature = "events")]
 mod bus;
 mod completions;
+mod group_room;
 mod groups;
 mod pool;
 #[cfg(feature = "events")]

@@ -1,7 +1,6 @@
 //! How deliveries are made, by the rules 2, 3, 5 and 7 of `mailbox`.
 
-use super::envelope::Envelope;
-use super::handler::{BoxError, Handler};
+use super::handler::{self, BoxError, Call, Handler};
 use super::mailbox::{Budget, Mailbox, PendingDelivery, RetryProgress, State};
 use super::post::{self, PostResult};
 use super::progress::DeliveryOutcome;
@@ -9,7 +8,7 @@ use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
-use crate::retry::{AttemptError, ErrorClass, RetryDecision, RetryPolicy};
+use crate::retry::{AttemptError, ErrorClass, RetryDecision};
 use crate::sync::{Arc, MutexGuard, Ordering};
 use crate::task::context;
 use crate::task::executor::TaskMeta;
@@ -105,7 +104,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         // Only the first attempt records how long the delivery waited for a worker.
         let queued_at = delivery.queued_at.filter(|_| delivery.retry.is_none());
         let meta = TaskMeta { info: self.info(&delivery), queued_at };
-        let (started, result) = executor.run_attempt(counters, &meta, || self.call(&*handler, &delivery.envelope));
+        let (started, result) = executor.run_attempt(counters, &meta, || self.call(&*handler, &delivery));
         // If the subscription was closed meanwhile, this is the last reference.
         unwind::discard(handler);
         let (class, outcome) = match &result {
@@ -145,14 +144,17 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Calls the handler, unless the subscription is closed; keeps rule 5.
-    fn call(&self, handler: &Handler<E>, envelope: &Envelope<E>) -> CallResult {
+    fn call(&self, handler: &Handler<E>, delivery: &PendingDelivery<E>) -> CallResult {
         // ORDERING: Acquire pairs with the Release of `close`.
         if self.closed.load(Ordering::Acquire) {
             return None;
         }
-        let result = nesting::in_generation(envelope.generation(), || handler(envelope.event()));
+        let envelope = &delivery.envelope;
+        let policy = self.settings.policy.as_ref();
+        let made = delivery.retry.as_ref().map_or(0, |retry| retry.attempts.made());
+        let call = Call { made, policy, published_at: delivery.published_at, pool: &self.inner.pool };
+        let result = nesting::in_generation(envelope.generation(), || handler(envelope.event(), &call));
         Some(result.map_err(|error| {
-            let policy = self.settings.policy.as_ref();
             let class = policy.map_or(ErrorClass::Transient, |policy| policy.class_of(&error));
             (error, class)
         }))
@@ -162,16 +164,11 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     fn next_step(&self, delivery: &mut PendingDelivery<E>, class: ErrorClass) -> RetryDecision {
         let now = self.inner.pool.timers.clock().now();
         let begun = delivery.published_at.unwrap_or(now);
-        let make = || Box::new(RetryProgress::new(self.settings.policy.clone().unwrap_or_else(once), begun));
+        let make = || Box::new(RetryProgress::new(self.settings.policy.clone().unwrap_or_else(handler::once), begun));
         let retry = delivery.retry.get_or_insert_with(make);
         retry.attempts.count();
         retry.attempts.failed(class, now)
     }
-}
-
-/// Returns the policy of a subscription without one: a single attempt.
-fn once() -> RetryPolicy<BoxError> {
-    RetryPolicy::exponential().max_attempts(1)
 }
 
 impl<E: Send + Sync + 'static> TicketHolder for Mailbox<E> {

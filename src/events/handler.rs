@@ -1,6 +1,11 @@
 //! The results of handlers.
 
 use std::error::Error;
+use std::time::Instant;
+
+use crate::cancel::token::{CancelGuard, CancellationToken};
+use crate::pool::inner::PoolInner;
+use crate::retry::{Attempt, RetryPolicy};
 
 /// An error of any type, as the errors of handlers are kept. It can be downcast.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -40,4 +45,37 @@ impl<E: Into<BoxError>> HandlerResult for Result<(), E> {
 }
 
 /// A handler of events of type `E`.
-pub(super) type Handler<E> = dyn Fn(&E) -> Result<(), BoxError> + Send + Sync;
+pub(super) type Handler<E> = dyn Fn(&E, &Call<'_>) -> Result<(), BoxError> + Send + Sync;
+
+/// What a handler may ask about the call.
+pub(super) struct Call<'a> {
+    /// How many attempts were made before.
+    pub(super) made: u32,
+    /// The retry policy; `None` for a single attempt.
+    pub(super) policy: Option<&'a RetryPolicy<BoxError>>,
+    /// The time of publishing, if the retry policy has a timeout.
+    pub(super) published_at: Option<Instant>,
+    pub(super) pool: &'a PoolInner,
+}
+
+impl Call<'_> {
+    /// Returns the attempt, and the guard of its token, which the caller drops after the call.
+    pub(super) fn attempt(&self) -> (Attempt, CancelGuard) {
+        let token = CancellationToken::new();
+        let guard = self.pool.executor.cancel_with_pool(&token);
+        let (number, now) = (self.made.saturating_add(1), self.pool.timers.clock().now());
+        let attempt = match self.policy {
+            Some(policy) => {
+                let deadline = self.published_at.and_then(|begun| policy.deadline(begun));
+                Attempt::new(number, policy, deadline, &token, now)
+            }
+            None => Attempt::new(number, &once(), None, &token, now),
+        };
+        (attempt, guard)
+    }
+}
+
+/// Returns the policy of a subscription without one: a single attempt.
+pub(super) fn once() -> RetryPolicy<BoxError> {
+    RetryPolicy::exponential().max_attempts(1)
+}

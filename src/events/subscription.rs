@@ -6,12 +6,12 @@ use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use super::event_bus::EventBus;
-use super::handler::{BoxError, Handler, HandlerResult};
+use super::handler::{BoxError, Call, Handler, HandlerResult};
 use super::mailbox::{Mailbox, Mode, Settings};
 use super::registry::Registry;
 use crate::error::CancelReason;
 use crate::pool::overflow::Overflow;
-use crate::retry::RetryPolicy;
+use crate::retry::{Attempt, RetryPolicy};
 use crate::sync::{Arc, Weak};
 
 /// A builder of a subscription. Returned by [`EventBus::subscription`].
@@ -44,7 +44,7 @@ use crate::sync::{Arc, Weak};
 /// assert_eq!(bus.publish_to("images", Uploaded("cat".to_owned())).handlers(), 1);
 /// # Ok::<(), workcrew::BuildError>(())
 /// ```
-#[must_use = "a subscription begins with `handle`"]
+#[must_use = "a subscription begins with `handle` or `handle_with_attempt`"]
 pub struct SubscriptionBuilder<'a, E> {
     /// The bus to subscribe to.
     bus: &'a EventBus,
@@ -159,8 +159,8 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     /// Calls the handler again with an event for which it failed or panicked. *Default: the first
     /// failure is final.*
     ///
-    /// A policy's timeout counts from the publishing. An attempt's timeout has no effect, because a
-    /// handler has no token that could report it.
+    /// A policy's timeout counts from the publishing. An attempt's timeout cancels the token of the
+    /// attempt, which only a handler of [`handle_with_attempt`](Self::handle_with_attempt) gets.
     pub fn retry(mut self, policy: RetryPolicy<BoxError>) -> Self {
         self.settings.policy = Some(policy);
         self
@@ -168,7 +168,47 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
 
     /// Subscribes the handler.
     pub fn handle<R: HandlerResult>(self, handler: impl Fn(&E) -> R + Send + Sync + 'static) -> Subscription {
-        let handler: Arc<Handler<E>> = Arc::new(move |event: &E| handler(event).into_result());
+        self.subscribe(Arc::new(move |event: &E, _: &Call<'_>| handler(event).into_result()))
+    }
+
+    /// Subscribes a handler that gets the [`Attempt`] besides the event: its number, counted from
+    /// one, whether it is the last, and its token.
+    ///
+    /// The token is cancelled when the time for the attempt or for all attempts is over, and when a
+    /// shutdown of the pool [cancels](crate::WorkerPool#what-a-shutdown-cancels) its tasks. Without
+    /// a [retry policy](Self::retry), the first attempt is the last.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use workcrew::WorkerPool;
+    /// use workcrew::events::EventBus;
+    /// use workcrew::retry::RetryPolicy;
+    ///
+    /// let pool = WorkerPool::builder().workers(1).build()?;
+    /// let bus = EventBus::new(&pool);
+    /// let _mirror = bus
+    ///     .subscription::<String>()
+    ///     .retry(RetryPolicy::fixed(Duration::from_millis(1)).max_attempts(3))
+    ///     .handle_with_attempt(|page, attempt| match attempt.number() {
+    ///         1 => Err(format!("the first mirror has no {page}")),
+    ///         _ => Ok(()), // the second mirror has it
+    ///     });
+    /// assert!(bus.publish("page".to_owned()).wait().is_ok());
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn handle_with_attempt<R: HandlerResult>(
+        self,
+        handler: impl Fn(&E, &Attempt) -> R + Send + Sync + 'static,
+    ) -> Subscription {
+        self.subscribe(Arc::new(move |event: &E, call: &Call<'_>| {
+            let (attempt, _guard) = call.attempt();
+            handler(event, &attempt).into_result()
+        }))
+    }
+
+    fn subscribe(self, handler: Arc<Handler<E>>) -> Subscription {
         let mailbox = Mailbox::new(self.settings, handler, Arc::clone(&self.bus.inner));
         self.bus.registry.add(Arc::clone(&mailbox));
         Subscription { active: Some((mailbox, Arc::downgrade(&self.bus.registry))) }

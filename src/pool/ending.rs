@@ -23,9 +23,9 @@ use super::worker_pool::WorkerPool;
 ///   [`CancelReason::ShutDown`](crate::CancelReason::ShutDown).
 /// - Futures of drivers are dropped, with the same outcome.
 /// - The token of every running task is cancelled with that reason, if it has one: tasks of a
-///   [`TaskBuilder`](crate::TaskBuilder), attempts of retried tasks, tasks of groups and scopes,
-///   and jobs of NATS. A task that starts at the same moment gets a cancelled token. A token that
-///   you made yourself, or passed as a parent, is not cancelled.
+///   [`TaskBuilder`](crate::TaskBuilder), attempts of retried tasks and of event handlers, tasks of
+///   groups and scopes, and jobs of NATS. A task that starts at the same moment gets a cancelled
+///   token. A token that you made yourself, or passed as a parent, is not cancelled.
 ///
 /// A running task without a token, such as that of [`execute`](Self::execute), learns nothing.
 /// [`close`](Self::close), [`shutdown`](Self::shutdown) and

@@ -30,6 +30,21 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Returns the attempt with this number under a policy. Its token is a child of `parent`, and
+    /// expires at the deadline for all attempts, or with the time for one attempt from `now` on.
+    pub(crate) fn new<E>(
+        number: u32,
+        policy: &RetryPolicy<E>,
+        deadline: Option<Instant>,
+        parent: &CancellationToken,
+        now: Instant,
+    ) -> Self {
+        let own = policy.attempt_timeout.and_then(|timeout| now.checked_add(timeout));
+        let deadline = own.into_iter().chain(deadline).min();
+        let token = deadline.map_or_else(|| parent.child_token(), |deadline| parent.child_with_deadline(deadline));
+        Self { number, max: policy.max_attempts, token }
+    }
+
     /// Returns the number of the attempt, counted from one.
     #[must_use]
     pub fn number(&self) -> u32 {
@@ -92,7 +107,7 @@ impl<E> RetryState<E> {
             .with_factor(backoff.factor)
             .without_max_times();
         let delays = if backoff.jitter { builder.with_jitter() } else { builder }.build();
-        let deadline = policy.timeout.and_then(|timeout| now.checked_add(timeout));
+        let deadline = policy.deadline(now);
         Self { policy, delays, max_delay, made: 0, deadline }
     }
 
@@ -128,10 +143,7 @@ impl<E> RetryState<E> {
     /// Begins the next attempt, whose token is a child of `parent`.
     pub(crate) fn begin(&mut self, parent: &CancellationToken, now: Instant) -> Attempt {
         self.count();
-        let own = self.policy.attempt_timeout.and_then(|timeout| now.checked_add(timeout));
-        let deadline = own.into_iter().chain(self.deadline).min();
-        let token = deadline.map_or_else(|| parent.child_token(), |deadline| parent.child_with_deadline(deadline));
-        Attempt { number: self.made, max: self.policy.max_attempts, token }
+        Attempt::new(self.made, &self.policy, self.deadline, parent, now)
     }
 
     /// Classifies an error. Calls user code.

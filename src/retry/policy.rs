@@ -1,7 +1,7 @@
 //! The settings of retries: whether and when a failed task is retried.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::budget::RetryBudget;
 use crate::sync::Arc;
@@ -132,8 +132,8 @@ impl<E> RetryPolicy<E> {
     }
 
     /// Sets the time for one attempt, after which its [token](crate::retry::Attempt::token) is
-    /// cancelled. This is without effect for event handlers, whose attempts have no token.
-    /// *Default: no limit.*
+    /// cancelled. An event handler that takes no [`Attempt`](crate::retry::Attempt) does not see
+    /// it. *Default: no limit.*
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(timeout);
         self
@@ -189,6 +189,12 @@ impl<E> RetryPolicy<E> {
     #[cfg(feature = "nats")]
     pub(crate) fn attempt_limit(&self) -> u32 {
         self.max_attempts
+    }
+
+    /// Returns when the time for all attempts together is over, if the first began at `begun`;
+    /// `None` for never.
+    pub(crate) fn deadline(&self, begun: Instant) -> Option<Instant> {
+        self.timeout.and_then(|timeout| begun.checked_add(timeout))
     }
 
     /// Lowers the time for all attempts together to `timeout`, if it is longer.

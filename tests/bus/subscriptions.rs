@@ -303,3 +303,78 @@ fn each_delivery_is_a_task_with_the_name_of_its_subscription() {
     gate.open();
     bus.wait_idle();
 }
+
+/// Fault 444.
+#[test]
+fn a_handler_learns_its_attempt_in_every_mode() {
+    quiet_panics();
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let handler = || {
+            let told = Arc::clone(&told);
+            move |event: &u32, attempt: &workcrew::retry::Attempt| {
+                told.lock().unwrap().push((attempt.number(), attempt.is_last()));
+                match (event, attempt.is_last()) {
+                    (0, _) => Err("never"),
+                    (1, false) => panic!("try again"),
+                    _ => Ok(()),
+                }
+            }
+        };
+        let policy = RetryPolicy::fixed(Duration::ZERO).max_attempts(3);
+        type Mode =
+            fn(workcrew::events::SubscriptionBuilder<'_, u32>) -> workcrew::events::SubscriptionBuilder<'_, u32>;
+        let modes: [Mode; 3] = [|it| it.ordered(), |it| it.concurrent(2), |it| it.synchronous()];
+        for mode in modes {
+            let guard = mode(bus.subscription()).retry(policy.clone()).handle_with_attempt(handler());
+            for event in 0..2_u32 {
+                let receipt = bus.publish(event);
+                let _ = receipt.wait();
+                assert_eq!(*told.lock().unwrap(), [(1, false), (2, false), (3, true)]);
+                told.lock().unwrap().clear();
+            }
+            drop(guard);
+            let guard = mode(bus.subscription()).handle_with_attempt(handler()); // without a policy
+            let _ = bus.publish(7_u32).wait();
+            assert_eq!(*told.lock().unwrap(), [(1, true)]);
+            told.lock().unwrap().clear();
+            drop(guard);
+        }
+        pool.wait_idle();
+        assert_counts_add_up(&pool);
+    });
+}
+
+/// Fault 444.
+#[test]
+fn the_token_of_a_handlers_attempt_expires_with_its_time_and_is_cancelled_by_a_shutdown() {
+    with_watchdog(|| {
+        let pool = pool(1, 4);
+        let bus = EventBus::new(&pool);
+        let (sender, told) = std::sync::mpsc::channel();
+        let policies = [
+            RetryPolicy::fixed(Duration::ZERO).max_attempts(1).attempt_timeout(Duration::ZERO),
+            RetryPolicy::fixed(Duration::ZERO).max_attempts(1).timeout(Duration::ZERO),
+            RetryPolicy::fixed(Duration::ZERO).max_attempts(1).timeout(Duration::MAX),
+        ];
+        for (n, policy) in policies.into_iter().enumerate() {
+            let sender = sender.clone();
+            let guard = bus.subscription::<u32>().retry(policy).handle_with_attempt(move |_, attempt| {
+                sender.send(None).unwrap();
+                let _ = attempt.token().wait_timeout(LONG);
+                sender.send(attempt.token().reason()).unwrap();
+            });
+            let _receipt = bus.publish(1_u32);
+            assert_eq!(told.recv_timeout(LONG), Ok(None));
+            let expected = if n < 2 {
+                workcrew::CancelReason::Expired
+            } else {
+                pool.shutdown_now();
+                workcrew::CancelReason::ShutDown
+            };
+            assert_eq!(told.recv_timeout(LONG), Ok(Some(expected)));
+            drop(guard);
+        }
+    });
+}

@@ -8,6 +8,7 @@ use std::iter::FusedIterator;
 use std::panic::Location;
 
 use super::read_ahead::Source;
+use super::result::MayFail;
 use crate::error::{CancelReason, GroupError, JoinError, Refusal};
 use crate::pool::submit::WaitMode;
 use crate::pool::worker_pool::WorkerPool;
@@ -89,11 +90,12 @@ impl WorkerPool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
-    pub fn try_map<I, F, T, E>(&self, items: I, f: F) -> Result<Vec<T>, GroupError<E>>
+    pub fn try_map<I, F, R, T, E>(&self, items: I, f: F) -> Result<Vec<T>, GroupError<E>>
     where
         I: IntoIterator,
         I::Item: Send + 'static,
-        F: Fn(I::Item) -> Result<T, E> + Send + Sync + 'static,
+        F: Fn(I::Item) -> R + Send + Sync + 'static,
+        R: MayFail<T, E>,
         T: Send + 'static,
         E: Send + 'static,
     {
@@ -101,7 +103,7 @@ impl WorkerPool {
         let group = self.group();
         group.spawn_all(items.into_iter().map(|item| {
             let f = Arc::clone(&f);
-            move || f(item)
+            move || f(item).into_result()
         }));
         group.wait()
     }

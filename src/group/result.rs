@@ -59,3 +59,21 @@ impl<T: Send + 'static, E: Send + 'static> TaskResult for Result<T, E> {
         self
     }
 }
+
+/// The result of the function of [`try_map`](crate::WorkerPool::try_map): `Result<T, E>`. The trait
+/// is sealed.
+#[diagnostic::on_unimplemented(
+    message = "the function of `try_map` returns a `Result`, not `{Self}`",
+    note = "for a function that returns plain values, use `map`",
+    note = "an async closure returns a future, which a pool does not run: write a plain closure"
+)]
+pub trait MayFail<T, E>: Sealed {
+    #[doc(hidden)]
+    fn into_result(self) -> Result<T, E>;
+}
+
+impl<T, E> MayFail<T, E> for Result<T, E> {
+    fn into_result(self) -> Self {
+        self
+    }
+}

@@ -204,9 +204,13 @@ impl WorkerPool {
     /// The first failure or panic of a task cancels the rest, as in a [group](crate::TaskGroup).
     /// The return value of `body` cancels nothing, even if it is an `Err`. Tasks return values
     /// through the data that they borrow, through the [handles](crate::ScopedHandle) of
-    /// [`spawn_value`](Scope::spawn_value), or through [`map`](Scope::map). If the body calls no
-    /// method from which the compiler infers what tasks return, write the type of its argument, as
-    /// in `|_: &Scope| ..`.
+    /// [`spawn_value`](Scope::spawn_value), or through [`map`](Scope::map).
+    ///
+    /// "Type annotations needed for `&Scope`" means that the body calls no method from which the
+    /// compiler infers what tasks return. Write the type of its argument, as in `|_: &Scope| ..`.
+    /// "Not an iterator" at `scope.map`, or "no method named `spawn_value`", means that other tasks
+    /// of the scope return a `Result`. These methods need a scope whose tasks return `()`: open a
+    /// scope of its own for them.
     ///
     /// [`scope_builder`](Self::scope_builder) sets a limit, a deadline or a label.
     ///

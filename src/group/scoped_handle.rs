@@ -61,6 +61,8 @@ impl<'scope> Scope<'scope, '_, ()> {
     /// Adds a task with a value, and returns the handle for it. The task and its value may borrow
     /// data that outlives the scope.
     ///
+    /// This method needs a scope whose other tasks return `()`.
+    ///
     /// A `Result` is a value like any other: an `Err` does not cancel the scope. A panic belongs to
     /// the [handle](ScopedHandle).
     ///

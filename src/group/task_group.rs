@@ -191,8 +191,11 @@ impl<R: TaskResult> TaskGroup<R> {
 
     /// Adds a task. Blocks while the group is at [capacity](Self::capacity).
     ///
-    /// A task of the group cannot own or borrow the group. To add siblings, it owns a
-    /// [`spawner`](Self::spawner).
+    /// Two compile errors have a remedy that the compiler does not name:
+    /// - A task that uses its own `group` gets "closure may outlive", or with `move` "cannot move out
+    ///   of `group`". Move a [`spawner`](Self::spawner) into the task.
+    /// - "Type annotations needed" means that no task says which error it returns. Name it once, as
+    ///   in `pool.group::<Result<_, std::io::Error>>()`.
     ///
     /// If the group is cancelled or the pool is shut down, the closure is dropped unrun and the
     /// outcome of the task is a cancellation. The pool's metrics count the task as cancelled in the

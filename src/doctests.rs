@@ -8,6 +8,9 @@ mod readme {}
 #[doc = include_str!("../docs/coming-from.md")]
 mod coming_from {}
 
+#[doc = include_str!("../docs/cookbook.md")]
+mod cookbook {}
+
 #[cfg(feature = "events")]
 #[doc = include_str!("../docs/events.md")]
 mod events {}

@@ -58,10 +58,7 @@ impl<R: TaskResult> GroupInner<R> {
             while let Some(due) = state.take_due() {
                 drop(state);
                 due.wake();
-                state = match batch.held.take() {
-                    Some(task) => self.as_member(|counters| self.run_taken(counters, task)),
-                    None => self.state.lock(),
-                };
+                state = self.as_member(|counters| self.run_taken(counters, &mut batch.held));
             }
         }
     }
@@ -79,44 +76,49 @@ impl<R: TaskResult> GroupInner<R> {
         loop {
             let is_over =
                 batch.budget == Budget::Quantum && batch.taken >= QUANTUM && self.pool.queued() > state.tickets;
-            let task = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
-            let Some(task) = task else { return state };
+            let mut taken = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
+            let Some(task) = &taken else { return state };
             batch.taken += 1;
             state.running.push_back(task.index);
             if state.waits_for_room() {
                 self.notify_waiters(&mut state);
                 if state.has_due {
-                    batch.held = Some(task);
+                    batch.held = taken;
                     return state;
                 }
             }
             drop(state);
-            state = self.run_taken(counters, task);
+            state = self.run_taken(counters, &mut taken);
             if state.has_due {
                 return state;
             }
         }
     }
 
-    /// Runs a task that has left the queue, and returns the lock under which it is done.
+    /// Runs a task that has left the queue, and returns the lock under which it is done. Takes the
+    /// task out of `taken` without moving it first.
     #[inline]
     fn run_taken<'a>(
         self: &'a Arc<Self>,
         counters: &WorkerCounters,
-        mut task: PendingTask<R>,
+        taken: &mut Option<PendingTask<R>>,
     ) -> MutexGuard<'a, State<R>> {
-        let (index, meta) = (task.index, self.meta(&task));
+        let Some(task) = taken else { return self.state.lock() };
+        let (index, meta) = (task.index, self.meta(task));
         match &mut task.body {
             Body::Once(closure) => {
                 let outcome = self.call_closure(counters, closure, (index, &meta));
-                drop(task); // before the task counts as done, and without the lock
+                *taken = None; // before the task counts as done, and without the lock
                 self.close_if_cancelled();
                 let state = self.complete(counters, index, outcome);
                 self.pool.executor.task_done(counters, 1);
                 state
             }
             #[cfg(feature = "retry")]
-            Body::Repeated(_) => self.make_attempt(counters, task),
+            Body::Repeated(_) => match taken.take() {
+                Some(task) => self.make_attempt(counters, task),
+                None => self.state.lock(),
+            },
         }
     }
 

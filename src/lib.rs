@@ -274,7 +274,7 @@
 //!
 //! | | on a thread | from async code |
 //! |---|---|---|
-//! | submit | [`spawn`](WorkerPool::spawn) | [`spawn_async`](WorkerPool::spawn_async), or [`try_spawn`](WorkerPool::try_spawn) |
+//! | submit | [`spawn`](WorkerPool::spawn) | [`spawn_async`](WorkerPool::spawn_async), [also with settings](TaskBuilder::spawn_async), or [`try_spawn`](WorkerPool::try_spawn) |
 //! | submit to a group | [`spawn`](TaskGroup::spawn) | [`spawn_async`](TaskGroup::spawn_async) |
 //! | one result | [`join`](JoinHandle::join) | `.await` of the [`JoinHandle`] |
 //! | many results | [`wait`](TaskGroup::wait) | `.await` of the [`TaskGroup`](WaitForGroup), or [`wait_all_async`](TaskGroup::wait_all_async) and others |

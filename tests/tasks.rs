@@ -299,3 +299,70 @@ fn a_worker_runs_a_task_with_settings_that_it_joins() {
     let value = pool.spawn(move || inner.task().timeout(LONG).spawn(|_| 3).unwrap().join()).unwrap();
     assert_eq!(value.join().unwrap().unwrap(), 3);
 }
+
+/// Fault 445.
+#[test]
+fn an_async_submission_of_a_builder_waits_for_room_and_keeps_its_settings() {
+    grid(|builder| {
+        let pool = builder.workers(1).build().unwrap();
+        let blocked = BlockedWorkers::new(&pool);
+        let ran = Counter::new();
+        let filled = fill(&pool, &ran);
+        let settings = pool.task().label("request").timeout(Duration::ZERO);
+        let inside = pool.clone();
+        let mut limited = Box::pin(settings.spawn_async(move |token| {
+            let running = inside.running();
+            (token.reason(), running.iter().any(|task| task.to_string().contains("(request)")))
+        }));
+        let mut late = Box::pin(pool.task().expires_after(Duration::ZERO).spawn_async(|_| "never"));
+        let token = CancellationToken::new();
+        let mut cancelled = Box::pin(pool.task().token(&token).spawn_async(|_| "never"));
+        assert!(is_pending(&mut limited) && is_pending(&mut late) && is_pending(&mut cancelled));
+        token.cancel();
+        blocked.open();
+        let limited = pollster::block_on(limited).unwrap();
+        assert_eq!(limited.join().unwrap(), (Some(CancelReason::Expired), true));
+        let late = pollster::block_on(late).unwrap();
+        assert!(matches!(late.join(), Err(JoinError::Cancelled(CancelReason::Expired))));
+        let cancelled = pollster::block_on(cancelled).unwrap();
+        assert!(matches!(cancelled.join(), Err(JoinError::Cancelled(CancelReason::Requested))));
+        let running = CancellationToken::new();
+        let told = pollster::block_on(pool.task().token(&running).spawn_async(|token| {
+            token.wait();
+            token.reason()
+        }));
+        running.cancel();
+        assert!(matches!(told.unwrap().join(), Ok(Some(_)) | Err(JoinError::Cancelled(CancelReason::Requested))));
+        pool.wait_idle();
+        assert_eq!(ran.get(), filled);
+        assert_counts_add_up(&pool);
+    });
+}
+
+/// Fault 445.
+#[test]
+fn an_async_submission_of_a_builder_that_is_dropped_or_refused_does_not_run() {
+    grid(|builder| {
+        let pool = builder.workers(1).build().unwrap();
+        let blocked = BlockedWorkers::new(&pool);
+        fill(&pool, &Counter::new());
+        let (drops, observed) = (Counter::new(), CancellationToken::new());
+        let probe = DropCounter(drops.clone());
+        let mut dropped = Box::pin(pool.task().token(&observed).spawn_async(move |_| drop(probe)));
+        let mut refused = Box::pin(pool.task().spawn_async(|_| 7));
+        assert!(is_pending(&mut dropped) && is_pending(&mut refused));
+        drop(dropped);
+        assert_eq!(drops.get(), 1);
+        pool.close();
+        let refused = pollster::block_on(refused).unwrap_err();
+        assert_eq!((refused.into_inner())(&observed), 7, "the closure comes back");
+        assert!(pollster::block_on(pool.task().spawn_async(|_| ())).is_err());
+        blocked.open();
+        pool.shutdown();
+        assert_counts_add_up(&pool);
+    });
+}
+
+fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
+    std::pin::pin!(future).poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending()
+}

@@ -31,11 +31,13 @@ use crate::error::{Refuser, SubmitError};
 use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::queue::WaiterId;
 use crate::sync::{Arc, Mutex};
-use crate::task::cell::TaskCell;
+use crate::task::cell::{CellTask, TaskCell};
 use crate::task::context;
+use crate::task::executor::Executor;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Job;
 use crate::task::waits::{self, Next, Wait};
+use crate::time::clock::Timestamp;
 use crate::unwind;
 
 /// # From async code
@@ -90,32 +92,98 @@ impl WorkerPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        SpawnAsync { pool: Arc::clone(self.inner()), location: Location::caller(), stage: Stage::New(f), wait: None }
+        SpawnAsync(Submission::new(self, Plain, f, Location::caller()))
     }
 }
 
 /// A future that submits a task as soon as there is room. Returned by [`WorkerPool::spawn_async`].
 #[must_use = "a future does nothing until it is polled"]
-pub struct SpawnAsync<F, T> {
+pub struct SpawnAsync<F, T>(Submission<F, Plain, TaskCell<F, T>>);
+
+impl<F, T> Future for SpawnAsync<F, T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    type Output = Result<JoinHandle<T>, SubmitError<F>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+// No field is ever pinned.
+impl<F, T> Unpin for SpawnAsync<F, T> {}
+
+impl<F, T> fmt::Debug for SpawnAsync<F, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.0.stage {
+            Stage::New(_) => "new",
+            Stage::Waiting(_) => "waiting",
+            Stage::Done => "done",
+        };
+        f.debug_struct("SpawnAsync").field("location", self.0.location).field("state", &state).finish_non_exhaustive()
+    }
+}
+
+/// How a future makes its task: a `C` of a closure `F`.
+pub(super) trait TaskSettings<F, C> {
+    /// Makes the task, which is about to be submitted.
+    fn make(&self, f: F, id: TaskId, location: &'static Location<'static>, queued_at: Option<Timestamp>) -> Arc<C>;
+
+    /// Takes the closure back out of a task that was refused.
+    fn withdraw(task: &C) -> F;
+
+    /// Notes that the task was accepted.
+    fn accepted(&self, _: &Arc<C>, _: &Arc<Executor>) {}
+
+    /// Returns what observers see.
+    fn label(&self) -> Option<Arc<str>> {
+        None
+    }
+}
+
+/// The settings of a plain task: none.
+struct Plain;
+
+impl<F, T> TaskSettings<F, TaskCell<F, T>> for Plain {
+    fn make(
+        &self,
+        f: F,
+        id: TaskId,
+        location: &'static Location<'static>,
+        queued_at: Option<Timestamp>,
+    ) -> Arc<TaskCell<F, T>> {
+        Arc::new(TaskCell::new(f, id, location, queued_at))
+    }
+
+    fn withdraw(task: &TaskCell<F, T>) -> F {
+        task.withdraw()
+    }
+}
+
+/// A future that submits a task `C` as soon as there is room.
+pub(super) struct Submission<F, S, C> {
     pool: Arc<PoolInner>,
     location: &'static Location<'static>,
-    stage: Stage<F, T>,
+    settings: S,
+    stage: Stage<F, C>,
     /// The entry of the last poll in the registry of waits, if the poll was within a task or a
     /// driven future.
     wait: Option<Wait>,
 }
 
 /// The states of the table above.
-enum Stage<F, T> {
+enum Stage<F, C> {
     New(F),
-    Waiting(Waiting<F, T>),
+    Waiting(Waiting<C>),
     /// Accepted or refused; the future has returned `Ready`.
     Done,
 }
 
 /// A submission that was admitted.
-struct Waiting<F, T> {
-    task: Arc<TaskCell<F, T>>,
+struct Waiting<C> {
+    task: Arc<C>,
     id: TaskId,
     /// Whether it has found no room.
     is_suspended: bool,
@@ -128,6 +196,8 @@ struct Waiting<F, T> {
 
 /// The job of a submission, shared with the callback of the shutdown token.
 struct PendingJob {
+    /// What observers see of the task.
+    label: Option<Arc<str>>,
     state: Mutex<State>,
 }
 
@@ -139,12 +209,14 @@ struct State {
     waker: Option<Waker>,
 }
 
-impl<F, T> Future for SpawnAsync<F, T>
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Send + 'static,
-{
-    type Output = Result<JoinHandle<T>, SubmitError<F>>;
+impl<F, S, C> Submission<F, S, C> {
+    pub(super) fn new(pool: &WorkerPool, settings: S, f: F, location: &'static Location<'static>) -> Self {
+        Self { pool: Arc::clone(pool.inner()), location, settings, stage: Stage::New(f), wait: None }
+    }
+}
+
+impl<F, S: TaskSettings<F, C>, C: CellTask + 'static> Future for Submission<F, S, C> {
+    type Output = Result<JoinHandle<C::Output>, SubmitError<F>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -152,7 +224,7 @@ where
         let wakers = [context.waker().clone(), context.waker().clone()];
         this.wait = None;
         let mut waiting = match mem::replace(&mut this.stage, Stage::Done) {
-            Stage::New(f) => match Waiting::admit(f, &this.pool, this.location) {
+            Stage::New(f) => match Waiting::admit(f, &this.settings, &this.pool, this.location) {
                 Ok(waiting) => waiting,
                 Err(f) => return Poll::Ready(Err(SubmitError::new(Refuser::Pool, f))),
             },
@@ -163,12 +235,13 @@ where
             PushResult::Accepted => {
                 let task = Arc::clone(&waiting.task);
                 waiting.stop_waiting(&this.pool, true);
+                this.settings.accepted(&task, &this.pool.executor);
                 Poll::Ready(Ok(JoinHandle::new(task, Arc::clone(&this.pool.executor))))
             }
             PushResult::Refused => {
                 let task = Arc::clone(&waiting.task);
                 waiting.stop_waiting(&this.pool, false);
-                Poll::Ready(Err(SubmitError::new(Refuser::Pool, task.withdraw())))
+                Poll::Ready(Err(SubmitError::new(Refuser::Pool, S::withdraw(&task))))
             }
             PushResult::NoRoom => {
                 this.stage = Stage::Waiting(waiting);
@@ -180,9 +253,9 @@ where
 }
 
 // No field is ever pinned.
-impl<F, T> Unpin for SpawnAsync<F, T> {}
+impl<F, S, C> Unpin for Submission<F, S, C> {}
 
-impl<F, T> SpawnAsync<F, T> {
+impl<F, S, C> Submission<F, S, C> {
     /// Registers this future with the registry of waits, so that a worker that waits for it can
     /// make room.
     fn register_wait(&mut self, context: &Context<'_>) {
@@ -199,23 +272,12 @@ impl<F, T> SpawnAsync<F, T> {
     }
 }
 
-impl<F, T> Drop for SpawnAsync<F, T> {
+impl<F, S, C> Drop for Submission<F, S, C> {
     fn drop(&mut self) {
         if let Stage::Waiting(waiting) = mem::replace(&mut self.stage, Stage::Done) {
             unwind::discard(waiting.job.refuse(&self.pool, waiting.id, self.location));
             waiting.stop_waiting(&self.pool, false);
         }
-    }
-}
-
-impl<F, T> fmt::Debug for SpawnAsync<F, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.stage {
-            Stage::New(_) => "new",
-            Stage::Waiting(_) => "waiting",
-            Stage::Done => "done",
-        };
-        f.debug_struct("SpawnAsync").field("location", self.location).field("state", &state).finish_non_exhaustive()
     }
 }
 
@@ -227,19 +289,21 @@ enum PushResult {
     NoRoom,
 }
 
-impl<F, T> Waiting<F, T>
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Send + 'static,
-{
+impl<C: CellTask + 'static> Waiting<C> {
     /// Admits the task, or gives the closure back.
-    fn admit(f: F, pool: &Arc<PoolInner>, location: &'static Location<'static>) -> Result<Self, F> {
+    fn admit<F, S: TaskSettings<F, C>>(
+        f: F,
+        settings: &S,
+        pool: &Arc<PoolInner>,
+        location: &'static Location<'static>,
+    ) -> Result<Self, F> {
         let executor = &pool.executor;
         let queued_at = executor.now_if_timing();
-        let Some(id) = executor.admit(location, None) else { return Err(f) };
-        let task = Arc::new(TaskCell::new(f, id, location, queued_at));
+        let label = settings.label();
+        let Some(id) = executor.admit(location, label.as_ref()) else { return Err(f) };
+        let task = settings.make(f, id, location, queued_at);
         let job = Some(Job::Task(Arc::clone(&task) as _));
-        let job = Arc::new(PendingJob { state: Mutex::new(State { job, waker: None }) });
+        let job = Arc::new(PendingJob { label, state: Mutex::new(State { job, waker: None }) });
         Ok(Self { task, id, is_suspended: false, waiter: None, job, shutdown_guard: None })
     }
 
@@ -274,7 +338,7 @@ where
     }
 }
 
-impl<F, T> Waiting<F, T> {
+impl<C> Waiting<C> {
     /// Deregisters from the queue; implements rule 3.
     fn stop_waiting(mut self, pool: &PoolInner, took_room: bool) {
         if let Some(waiter) = self.waiter.take() {
@@ -309,7 +373,7 @@ impl PendingJob {
         drop(state);
         if let Some(job) = job {
             drop(job); // only a reference: the future has the closure
-            pool.executor.refuse_suspended(&TaskInfo { id, location, label: None });
+            pool.executor.refuse_suspended(&TaskInfo { id, location, label: self.label.as_ref() });
         }
         waker
     }

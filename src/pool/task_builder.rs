@@ -1,16 +1,21 @@
 //! The builder of tasks with a token, a time limit or a label.
 
 use std::fmt;
+use std::future::Future;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
+use super::spawn_async::{Submission, TaskSettings};
 use super::submit::WaitMode;
 use super::worker_pool::WorkerPool;
 use crate::cancel::token::CancellationToken;
 use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::observe::task_info::TaskId;
 use crate::sync::Arc;
+use crate::task::executor::Executor;
 use crate::task::handle::JoinHandle;
 use crate::task::limited::{LimitedTask, TaskLimits};
+use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 
 /// A builder of tasks with a token, a time limit or a label. Returned by [`WorkerPool::task`].
@@ -66,6 +71,12 @@ use crate::time::deadline::Deadline;
 #[derive(Clone)]
 pub struct TaskBuilder<'pool> {
     pool: &'pool WorkerPool,
+    recipe: TaskRecipe,
+}
+
+/// The settings of a builder.
+#[derive(Clone, Default)]
+struct TaskRecipe {
     /// The parent of the tasks' tokens.
     token: Option<CancellationToken>,
     /// The time from the start of a task to the cancellation of its token.
@@ -84,15 +95,7 @@ pub struct TaskBuilder<'pool> {
 impl WorkerPool {
     /// Returns a builder for tasks with a token, a time limit or a label.
     pub fn task(&self) -> TaskBuilder<'_> {
-        TaskBuilder {
-            pool: self,
-            token: None,
-            timeout: None,
-            deadline: None,
-            expires_after: None,
-            expires_at: None,
-            label: None,
-        }
+        TaskBuilder { pool: self, recipe: TaskRecipe::default() }
     }
 }
 
@@ -113,7 +116,7 @@ impl TaskBuilder<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn token(mut self, token: &CancellationToken) -> Self {
-        self.token = Some(token.clone());
+        self.recipe.token = Some(token.clone());
         self
     }
 
@@ -122,7 +125,7 @@ impl TaskBuilder<'_> {
     /// task started. The time in the queue does not count. With zero, the closure gets a token that
     /// has already expired; `Duration::MAX` means no limit. *Default: no limit.*
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.recipe.timeout = Some(timeout);
         self
     }
 
@@ -133,7 +136,7 @@ impl TaskBuilder<'_> {
     /// No thread watches the clock. A task that has not started at its deadline is cancelled when a
     /// worker reaches it.
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Deadline::at(deadline).earlier(self.deadline).instant();
+        self.recipe.deadline = Deadline::at(deadline).earlier(self.recipe.deadline).instant();
         self
     }
 
@@ -162,20 +165,20 @@ impl TaskBuilder<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn expires_after(mut self, time: Duration) -> Self {
-        self.expires_after = Some(time);
+        self.recipe.expires_after = Some(time);
         self
     }
 
     /// Sets when a task must have started; see [`expires_after`](Self::expires_after). If it is set
     /// several times, or beside `expires_after`, the earliest time counts. *Default: none.*
     pub fn expires_at(mut self, deadline: Instant) -> Self {
-        self.expires_at = Deadline::at(deadline).earlier(self.expires_at).instant();
+        self.recipe.expires_at = Deadline::at(deadline).earlier(self.recipe.expires_at).instant();
         self
     }
 
     /// Names the tasks for observers and [`WorkerPool::running`]. *Default: no name.*
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
-        self.label = Some(label.into());
+        self.recipe.label = Some(label.into());
         self
     }
 }
@@ -276,6 +279,44 @@ impl TaskBuilder<'_> {
         submitted.map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
     }
 
+    /// Like [`spawn`](Self::spawn), for async code; see [`WorkerPool::spawn_async`]. The builder is
+    /// read now. The time of [`expires_after`](Self::expires_after) begins with the first poll.
+    ///
+    /// A token that is cancelled while the future waits for room does not end the wait. The task is
+    /// then accepted, and cancelled at once.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn block_on<F: Future>(future: F) -> F::Output { pollster::block_on(future) }
+    /// use std::time::Duration;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let request = pool.task().label("request").timeout(Duration::from_secs(5));
+    /// let answer = block_on(async {
+    ///     let handle = request.spawn_async(|token| token.check().map(|()| 42)).await?;
+    ///     Ok::<_, Box<dyn std::error::Error>>(handle.await??)
+    /// })?;
+    /// assert_eq!(answer, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_async<F, T>(
+        &self,
+        f: F,
+    ) -> impl Future<Output = Result<JoinHandle<T>, SubmitError<F>>> + Send + use<F, T>
+    where
+        F: FnOnce(&CancellationToken) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Submission::<F, TaskRecipe, LimitedTask<F, T>>::new(self.pool, self.recipe.clone(), f, Location::caller())
+    }
+
     fn submit<F, T>(
         &self,
         f: F,
@@ -287,15 +328,18 @@ impl TaskBuilder<'_> {
         T: Send + 'static,
     {
         let pool = self.pool.inner();
-        let limits = self.limits();
+        let limits = self.recipe.limits();
         let make = |f, id, queued_at| Arc::new(LimitedTask::new(f, limits, (id, location, queued_at)));
-        let task = pool.submit_task(f, (wait_mode, location, self.label.as_ref()), make, LimitedTask::withdraw)?;
-        if self.token.is_some() {
+        let task =
+            pool.submit_task(f, (wait_mode, location, self.recipe.label.as_ref()), make, LimitedTask::withdraw)?;
+        if self.recipe.token.is_some() {
             task.watch_token(&pool.executor);
         }
         Ok(JoinHandle::new(task, Arc::clone(&pool.executor)))
     }
+}
 
+impl TaskRecipe {
     /// Makes the token of one task.
     fn limits(&self) -> TaskLimits {
         let token = match (&self.token, self.deadline) {
@@ -309,15 +353,45 @@ impl TaskBuilder<'_> {
     }
 }
 
+impl<F, T> TaskSettings<F, LimitedTask<F, T>> for TaskRecipe
+where
+    F: FnOnce(&CancellationToken) -> T + Send + 'static,
+    T: Send + 'static,
+{
+    fn make(
+        &self,
+        f: F,
+        id: TaskId,
+        location: &'static Location<'static>,
+        queued_at: Option<Timestamp>,
+    ) -> Arc<LimitedTask<F, T>> {
+        Arc::new(LimitedTask::new(f, self.limits(), (id, location, queued_at)))
+    }
+
+    fn withdraw(task: &LimitedTask<F, T>) -> F {
+        task.withdraw()
+    }
+
+    fn accepted(&self, task: &Arc<LimitedTask<F, T>>, executor: &Arc<Executor>) {
+        if self.token.is_some() {
+            task.watch_token(executor);
+        }
+    }
+
+    fn label(&self) -> Option<Arc<str>> {
+        self.label.clone()
+    }
+}
+
 impl fmt::Debug for TaskBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskBuilder")
-            .field("token", &self.token)
-            .field("timeout", &self.timeout)
-            .field("deadline", &self.deadline)
-            .field("expires_after", &self.expires_after)
-            .field("expires_at", &self.expires_at)
-            .field("label", &self.label)
+            .field("token", &self.recipe.token)
+            .field("timeout", &self.recipe.timeout)
+            .field("deadline", &self.recipe.deadline)
+            .field("expires_after", &self.recipe.expires_after)
+            .field("expires_at", &self.recipe.expires_at)
+            .field("label", &self.recipe.label)
             .finish_non_exhaustive()
     }
 }

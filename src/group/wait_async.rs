@@ -80,6 +80,7 @@ impl<R: TaskResult> TaskGroup<R> {
 
     /// Like [`wait_partial`](Self::wait_partial), for async code. The
     /// [deadline](Self::deadline) of the group wakes the future.
+    #[allow(clippy::type_complexity, reason = "as of `wait_partial`")]
     pub fn wait_partial_async(
         self,
     ) -> impl Future<Output = (Vec<R::Value>, Result<(), GroupError<R::Error>>)> + Send + 'static {

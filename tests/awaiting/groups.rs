@@ -252,7 +252,7 @@ fn each_wait_of_a_group_has_a_future_that_returns_the_same() {
     on_grid(|pool| {
         let group = |outcomes: &[Result<u32, &'static str>]| {
             let group = pool.group().policy(GroupPolicy::CollectAll);
-            group.spawn_all(outcomes.to_vec().into_iter().map(|outcome| move || outcome));
+            group.spawn_all(outcomes.iter().copied().map(|outcome| move || outcome));
             group
         };
         let mixed = [Err("a"), Ok(1), Err("b"), Ok(2)];
@@ -326,8 +326,14 @@ fn the_future_of_any_wait_cancels_its_group_when_dropped_and_does_not_block() {
         let group = || {
             let group = pool.group::<Result<(), ()>>().limit(1).capacity(4);
             let (inside, counted) = (gate.clone(), ran.clone());
-            group.spawn(move || Ok(inside.pass()));
-            group.spawn(move || Ok(counted.add()));
+            group.spawn(move || {
+                inside.pass();
+                Ok(())
+            });
+            group.spawn(move || {
+                counted.add();
+                Ok(())
+            });
             let token = group.token().clone();
             (group, token)
         };

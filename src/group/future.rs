@@ -22,8 +22,8 @@ use super::wait::WaitResult;
 /// - A future that is polled again after it was ready stays pending.
 /// - A [deadline](TaskGroup::deadline) of the group wakes the future.
 /// - Polling the future on a worker of the pool runs tasks of the group, as `wait` does. A task
-///   that polls its own group gets [`GroupError::WouldDeadlock`]. Other waits of a future are never
-///   refused; see [`JoinHandle`](crate::JoinHandle#waiting-on-a-worker).
+///   that polls its own group gets [`WouldDeadlock`](crate::GroupError::WouldDeadlock). Other waits
+///   of a future are never refused; see [`JoinHandle`](crate::JoinHandle#waiting-on-a-worker).
 ///
 /// The other waits have futures with the same properties:
 /// [`wait_any_async`](TaskGroup::wait_any_async), [`wait_all_async`](TaskGroup::wait_all_async),

@@ -90,7 +90,6 @@ impl<R: TaskResult, F> SpawnInGroup<R, F> {
 impl<R: TaskResult, F: FnOnce() -> R + Send + 'static> Future for SpawnInGroup<R, F> {
     type Output = ();
 
-    #[allow(unused_results, reason = "a task that is dropped unrun is recorded in the group")]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let Self { group, f, location, key, wait } = &mut *self;
         loop {

@@ -66,7 +66,6 @@ impl<R: TaskResult> Spawner<R> {
     }
 
     /// Returns the inside of the group.
-    #[cfg(feature = "retry")]
     pub(crate) fn inner(&self) -> &Arc<GroupInner<R>> {
         &self.inner
     }

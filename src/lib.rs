@@ -386,6 +386,7 @@
 
 mod pool;
 mod group;
+mod keyed;
 #[cfg(feature = "retry")]
 pub mod retry;
 #[cfg(feature = "events")]
@@ -432,6 +433,7 @@ pub use group::{
     Completions, GroupPolicy, Progress, ScopeBuilder, ScopeMap, ScopedHandle, Spawner, TaskGroup, TaskResult,
     WaitForGroup,
 };
+pub use keyed::{KeyedExecutor, KeyedExecutorBuilder};
 pub use observe::metrics::{Histogram, Metrics};
 pub use observe::observer::Observer;
 pub use observe::task_info::{RunningTask, TaskInfo, TaskOutcome};

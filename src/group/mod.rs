@@ -25,7 +25,7 @@ mod spawners;
 mod settings;
 mod result;
 mod body;
-mod small_deque;
+pub(crate) mod small_deque;
 mod state;
 mod spawn;
 mod run;

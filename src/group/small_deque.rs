@@ -4,8 +4,11 @@ use std::collections::{VecDeque, vec_deque};
 use std::iter::Chain;
 use std::{mem, option};
 
+/// The smallest capacity of which [`shrink`](SmallDeque::shrink) releases a part.
+const MIN_SHRUNK: usize = 64;
+
 /// A deque that allocates only from its second item on.
-pub(super) struct SmallDeque<T> {
+pub(crate) struct SmallDeque<T> {
     /// Older than all of `rest`.
     first: Option<T>,
     /// Empty unless a second item was pushed.
@@ -15,22 +18,22 @@ pub(super) struct SmallDeque<T> {
 }
 
 impl<T> SmallDeque<T> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { first: None, rest: VecDeque::new(), len: 0 }
     }
 
     #[inline]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     #[inline]
-    pub(super) fn push_back(&mut self, item: T) {
+    pub(crate) fn push_back(&mut self, item: T) {
         if self.is_empty() {
             self.first = Some(item);
         } else {
@@ -40,7 +43,7 @@ impl<T> SmallDeque<T> {
     }
 
     #[inline]
-    pub(super) fn pop_front(&mut self) -> Option<T> {
+    pub(crate) fn pop_front(&mut self) -> Option<T> {
         if self.is_empty() {
             return None;
         }
@@ -62,8 +65,17 @@ impl<T> SmallDeque<T> {
         taken
     }
 
+    /// Releases half of the memory if three quarters of it are unused. A caller that does so after
+    /// each removal pays constant time for each, on average.
+    pub(crate) fn shrink(&mut self) {
+        let capacity = self.rest.capacity();
+        if capacity >= MIN_SHRUNK && self.rest.len() < capacity / 4 {
+            self.rest.shrink_to(capacity / 2);
+        }
+    }
+
     /// Takes all items, in constant time.
-    pub(super) fn take_all(&mut self) -> Self {
+    pub(crate) fn take_all(&mut self) -> Self {
         mem::replace(self, Self::new())
     }
 }

@@ -21,7 +21,7 @@ const RANKS: &[&[&str]] = &[
     &["timer"],
     &["pool"],
     &["group", "io"],
-    &["retry"],
+    &["keyed", "retry"],
     &["driver", "events", "grpc", "nats"],
     &["models", "compile_fail", "doctests"],
 ];

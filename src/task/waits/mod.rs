@@ -62,7 +62,6 @@ use super::context;
 use crate::sync::Arc;
 
 pub(crate) use self::awaited::{Awaited, Kind, Needs};
-#[cfg(any(feature = "retry", feature = "driver"))]
 pub(crate) use self::registry::notify_change;
 #[cfg(test)]
 pub(crate) use self::registry::sleeping_workers;

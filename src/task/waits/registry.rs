@@ -76,7 +76,6 @@ pub(super) fn notify_helpers(entry: &Arc<Entry>) {
 
 /// Notifies waiting workers of `pool` that something they may help with has changed: what has one
 /// of these ids may need one of them now or later.
-#[cfg(any(feature = "retry", feature = "driver"))]
 pub(crate) fn notify_change(ids: impl IntoIterator<Item = AwaitedId>, pool: PoolId) {
     let mut notified = Vec::new();
     let registry = REGISTRY.lock();

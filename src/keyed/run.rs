@@ -28,7 +28,10 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     fn next_of_runner(&self, state: &mut State<K>, taken: usize) -> Option<Turn<K>> {
         let is_over = taken >= QUANTUM && self.pool.queued() > state.tickets;
         let next = if is_over { None } else { state.next_turn() };
-        state.runners -= usize::from(next.is_none());
+        match &next {
+            Some(turn) => self.note_started(state, turn),
+            None => state.runners -= 1,
+        }
         next
     }
 
@@ -47,9 +50,6 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
             let leftover = state.end_turn(name.id());
             self.count_finished(&mut state, usize::from(ran));
             let next = next(&mut state);
-            if let Some(next) = &next {
-                self.note_started(&state, next);
-            }
             let notices = self.notices(&mut state, name.id());
             drop(state);
             self.send(notices);

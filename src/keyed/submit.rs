@@ -156,7 +156,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
         let name = key.and_then(|key| state.keys.get(&key)).map(|queue| Arc::clone(&queue.name));
         drop(state);
         let room = Arc::new(KeyRoom { inner: Arc::clone(self), name });
-        match waits::register(Arc::clone(&room) as _, Kind::Certain)? {
+        match waits::register(Arc::clone(&room) as _, Kind::Yielding)? {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(registered, until) => {
                 let state = self.state.lock();

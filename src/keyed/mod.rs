@@ -16,8 +16,6 @@ mod run;
 mod state;
 mod submit;
 mod task;
-#[cfg(test)]
-mod tests;
 
 pub use self::builder::KeyedExecutorBuilder;
 pub use self::executor::KeyedExecutor;

@@ -15,7 +15,7 @@
 //! |---|---|---|
 //! | *asleep* | its waiter has nothing to do | *notified*, by a change that lets it help; *removed* |
 //! | *notified* | its waiter is about to check again | *removed* |
-//! | *refused* | its wait is in a cycle that was closed by a wait that must not be refused | *removed*, with `WouldDeadlock` |
+//! | *refused* | its wait is in a cycle, and the wait that closed it must not be refused or does not yield | *removed*, with an error |
 //! | *removed* | no longer in the registry | none |
 //!
 //! Rules:
@@ -27,8 +27,10 @@
 //! 3. A worker helps with tasks of its own pool that its wait needs. It finds them directly,
 //!    through the targets of other entries, and through a task of a pool all of whose workers are
 //!    asleep in the registry.
-//! 4. A wait is refused only for a cycle of certain waits. Help does not depend on certainty: at
-//!    worst a worker runs a task unnecessarily.
+//! 4. A wait is refused only for a cycle of certain waits. A wait that *yields* is refused before any
+//!    other, because its waiter goes on without an error. Otherwise it is the wait that closes the
+//!    cycle, if that can be refused. Help does not depend on certainty: at worst a worker runs a task
+//!    unnecessarily.
 //! 5. The registry's lock is the outermost of the crate: under it, [`Awaited::report_needs`] takes
 //!    the lock of what is awaited. No thread takes it while it holds another lock. No user code
 //!    runs under it: entries and targets are dropped, helped and notified outside.

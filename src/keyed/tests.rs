@@ -1,1 +1,0 @@
-//! Tests of what users cannot see.

@@ -241,12 +241,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     /// [`SubmitTimeoutError`] with the closure, if there was no room in time or the pool is shut
     /// down.
     #[track_caller]
-    pub fn try_spawn_for<F, T>(
-        &self,
-        key: K,
-        timeout: Duration,
-        f: F,
-    ) -> Result<JoinHandle<T>, SubmitTimeoutError<F>>
+    pub fn try_spawn_for<F, T>(&self, key: K, timeout: Duration, f: F) -> Result<JoinHandle<T>, SubmitTimeoutError<F>>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,

@@ -172,6 +172,7 @@ pub(super) struct Leftover<K> {
 }
 
 /// The notifications that follow a change; see the rules 2 and 10.
+#[derive(Clone, Copy)]
 #[must_use = "a counted ticket must be sent"]
 pub(super) struct Notices {
     /// Whether a ticket was counted.
@@ -366,7 +367,7 @@ impl<K> State<K> {
 
     /// Returns `true` if a task of the executor is on the stack of this thread.
     pub(super) fn is_member(&self) -> bool {
-        self.running.iter().filter_map(|key| self.keys.get(key)).any(|queue| queue.is_on_this_stack())
+        self.running.iter().filter_map(|key| self.keys.get(key)).any(KeyQueue::is_on_this_stack)
     }
 
     /// Returns the groups of the running keys.

@@ -117,8 +117,7 @@ fn keys_take_turns() {
         }
         wedge.open();
         executor.wait_idle();
-        let expected =
-            [('a', 1), ('b', 1), ('c', 1), ('a', 2), ('b', 2), ('c', 2), ('a', 3), ('c', 3), ('a', 4)];
+        let expected = [('a', 1), ('b', 1), ('c', 1), ('a', 2), ('b', 2), ('c', 2), ('a', 3), ('c', 3), ('a', 4)];
         assert_eq!(*order.lock().unwrap(), expected);
     });
 }
@@ -238,10 +237,7 @@ fn a_label_names_the_tasks() {
     gate.wait_started(1);
     let running = pool.running();
     assert_eq!(running[0].label(), Some("mails"));
-    assert_eq!(
-        format!("{executor:?}"),
-        "KeyedExecutor { label: Some(\"mails\"), keys: 1, queued: 0, running: 1, .. }"
-    );
+    assert_eq!(format!("{executor:?}"), "KeyedExecutor { label: Some(\"mails\"), keys: 1, queued: 0, running: 1, .. }");
     executor.execute(7, move || send.send(()).unwrap()).unwrap();
     gate.open();
     receive.recv().unwrap();

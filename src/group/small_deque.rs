@@ -42,6 +42,15 @@ impl<T> SmallDeque<T> {
         self.len += 1;
     }
 
+    /// Puts an item before all others.
+    #[cfg(feature = "retry")]
+    pub(crate) fn push_front(&mut self, item: T) {
+        if let Some(second) = self.first.replace(item) {
+            self.rest.push_front(second);
+        }
+        self.len += 1;
+    }
+
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<T> {
         if self.is_empty() {

@@ -5,9 +5,11 @@ use std::hash::Hash;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
+use super::body::{KeyedBody, Once};
 use super::pending::Body;
 use super::state::{KeyedInner, KeyedSettings};
 use super::task::KeyedTask;
+use crate::cancel::token::CancellationToken;
 use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::pool::inner::PoolInner;
 use crate::pool::submit::WaitMode;
@@ -277,16 +279,37 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let (mut f, mut task) = (Some(f), None);
+        self.submit_body(key, (Once(f), None), wait_mode, location).map_err(|(refusal, Once(f))| (refusal, f))
+    }
+
+    /// Submits a body with the token of its task, if it needs one.
+    pub(crate) fn submit_body<B, T>(
+        &self,
+        key: K,
+        (body, token): (B, Option<CancellationToken>),
+        wait_mode: WaitMode,
+        location: &'static Location<'static>,
+    ) -> Result<JoinHandle<T>, (Refusal, B)>
+    where
+        B: KeyedBody<T>,
+        T: Send + 'static,
+    {
+        let (mut body, mut task) = (Some(body), None);
         let submitted = self.inner.submit(key, wait_mode, location, |inner, name, origin| {
-            let f = f.take().expect("a body is made at most once");
-            Body::Task(Arc::clone(task.insert(Arc::new(KeyedTask::new(f, origin, name, inner)))) as _)
+            let body = body.take().expect("a task is made at most once");
+            Body::Task(Arc::clone(task.insert(Arc::new(KeyedTask::new(body, token, origin, (name, inner))))) as _)
         });
         match (submitted, task) {
             (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(&self.inner.pool.executor))),
             (Ok(()), None) => unreachable!("an accepted task was made"),
-            (Err(refusal), _) => Err((refusal, f.expect("a refused closure is still here"))),
+            (Err(refusal), _) => Err((refusal, body.expect("a refused body is still here"))),
         }
+    }
+
+    /// Returns the pool.
+    #[cfg(feature = "retry")]
+    pub(crate) fn pool(&self) -> &Arc<PoolInner> {
+        &self.inner.pool
     }
 }
 

@@ -55,8 +55,7 @@ impl<K: Send + Sync + 'static> Awaited for Idleness<K> {
     fn report_needs(&self, needs: &mut Needs) {
         let mut state = self.0.state.lock();
         if state.unfinished > 0 {
-            state.is_awaited = true;
-            needs.worker = !state.ready.is_empty();
+            self.0.report_any_turn(&mut state, needs);
             state.running_groups().for_each(|group| needs.end_of(group));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::panic::Location;
 
+use super::body::Later;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
@@ -31,10 +32,26 @@ pub(super) enum Body {
     Task(Arc<dyn KeyedRun>),
 }
 
+/// What came of a turn, or of an attempt.
+#[must_use = "a task that ran must be counted as done"]
+pub(super) enum Ran<T> {
+    /// The task has ended, and its outcome was handed over.
+    Ended,
+    /// Its handle has cancelled the task, and counts it.
+    Cancelled,
+    /// The task makes another attempt.
+    #[cfg_attr(not(feature = "retry"), allow(dead_code, reason = "for the feature `retry`"))]
+    Again(T, Later),
+}
+
 /// A task with a handle, as its turn sees it.
 pub(super) trait KeyedRun: Send + Sync {
-    /// Runs the task and hands its outcome over. Returns `false` if the handle has cancelled it.
-    fn run_turn(&self, meta: &TaskMeta<'_>, counters: &WorkerCounters, executor: &Executor) -> bool;
+    /// Runs the task, and hands its outcome over if it has ended.
+    fn run_turn(&self, meta: &TaskMeta<'_>, counters: &WorkerCounters, executor: &Executor) -> Ran<()>;
+
+    /// Returns `true` if the task has an outcome.
+    #[cfg(feature = "retry")]
+    fn has_ended(&self) -> bool;
 
     /// Cancels the task and hands its outcome over. Returns `false` if the handle has cancelled it.
     fn cancel_turn(
@@ -47,19 +64,29 @@ pub(super) trait KeyedRun: Send + Sync {
 }
 
 impl PendingTask {
-    /// Runs the task, and drops what is left of it. Returns `false` if it was cancelled before. The
-    /// caller counts it as done.
-    pub(super) fn run(self, label: Option<&Arc<str>>, counters: &WorkerCounters, executor: &Executor) -> bool {
+    /// Runs the task, and drops what is left of it. The caller counts a task that has ended as done.
+    pub(super) fn run(self, label: Option<&Arc<str>>, counters: &WorkerCounters, executor: &Executor) -> Ran<Self> {
         let info = TaskInfo { id: self.id, location: self.location, label };
         let meta = TaskMeta { info, queued_at: self.queued_at };
         match self.body {
-            Body::Task(task) => task.run_turn(&meta, counters, executor),
+            Body::Task(task) => match task.run_turn(&meta, counters, executor) {
+                Ran::Ended => Ran::Ended,
+                Ran::Cancelled => Ran::Cancelled,
+                // Only the first attempt records how long the task was queued.
+                Ran::Again((), later) => Ran::Again(Self { body: Body::Task(task), queued_at: None, ..self }, later),
+            },
             Body::Closure(mut closure) => {
                 let result = executor.run(counters, &meta, || closure.call(), |()| TaskOutcome::Succeeded);
                 drop(result); // a panic, which drops its payload safely
-                true
+                Ran::Ended
             }
         }
+    }
+
+    /// Returns `true` if its handle has cancelled the task.
+    #[cfg(feature = "retry")]
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(&self.body, Body::Task(task) if task.has_ended())
     }
 
     /// Drops the closure of the task, and counts it as cancelled. Returns `false` if it was cancelled

@@ -44,14 +44,14 @@ impl<K: Send + Sync + 'static> Awaited for KeyRoom<K> {
         if !self.is_full(&state) {
             return;
         }
-        state.is_awaited = true;
-        let full_key = self.name.as_ref().filter(|_| self.key_is_full(&state));
-        match full_key.map(|name| (state.keys.get(&name.id()), name.group())) {
-            Some((Some(queue), _)) if queue.is_ready() => needs.worker = true,
-            Some((_, group)) => needs.end_of(group),
-            None if !state.ready.is_empty() => needs.worker = true,
-            None if state.running.len() == 1 => state.running_groups().for_each(|group| needs.end_of(group)),
-            None => state.running_groups().for_each(|group| needs.possible_end_of(group)),
+        if let Some(name) = self.name.as_ref().filter(|_| self.key_is_full(&state)) {
+            return self.inner.report_turn(&mut state, name.id(), Ok(()), needs);
+        }
+        self.inner.report_any_turn(&mut state, needs);
+        match state.running.len() {
+            _ if needs.worker => {}
+            1 if needs.worker_at.is_none() => state.running_groups().for_each(|group| needs.end_of(group)),
+            _ => state.running_groups().for_each(|group| needs.possible_end_of(group)),
         }
     }
 

@@ -1,9 +1,11 @@
 //! How the tasks of an executor are run and cancelled, by the rules 2 to 5, 10 and 11 of `state`.
 
 use super::name::KeyId;
+use super::pending::{PendingTask, Ran};
 use super::state::{KeyedInner, Notices, State, Turn};
 use crate::error::CancelReason;
 use crate::nesting;
+use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, Weak};
 use crate::task::context::{AwaitedId, GroupId};
 use crate::task::job::TicketHolder;
@@ -42,19 +44,39 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         turn: Turn<K>,
         next: impl FnOnce(&mut State<K>) -> Option<Turn<K>>,
     ) -> Option<Turn<K>> {
-        let Turn { name, task } = turn;
+        let executor = &self.pool.executor;
+        self.take_turn(turn, |task, counters| task.run(self.settings.label.as_ref(), counters, executor), next)
+    }
+
+    /// Runs or cancels the task of a turn by `work`, ends the turn, and returns what `next` returns
+    /// under the lock that ends it.
+    pub(super) fn take_turn(
+        self: &Arc<Self>,
+        Turn { name, task }: Turn<K>,
+        work: impl FnOnce(PendingTask, &WorkerCounters) -> Ran<PendingTask>,
+        next: impl FnOnce(&mut State<K>) -> Option<Turn<K>>,
+    ) -> Option<Turn<K>> {
         let executor = &self.pool.executor;
         executor.enter(name.group(), |counters| {
-            let ran = task.run(self.settings.label.as_ref(), counters, executor);
+            let ended = match work(task, counters) {
+                Ran::Ended => Some(1),
+                Ran::Cancelled => Some(0),
+                #[cfg(feature = "retry")]
+                Ran::Again(task, later) => self.delay(&name, task, &later, counters),
+                #[cfg(not(feature = "retry"))]
+                Ran::Again(_, later) => match later {},
+            };
             let mut state = self.state.lock();
-            let leftover = state.end_turn(name.id());
-            self.count_finished(&mut state, usize::from(ran));
+            let leftover = ended.map(|tasks| {
+                self.count_finished(&mut state, tasks);
+                state.end_turn(name.id())
+            });
             let next = next(&mut state);
             let notices = self.notices(&mut state, name.id());
             drop(state);
             self.send(notices);
             nesting::discard((leftover, name)); // a key is dropped by user code
-            if ran {
+            if ended == Some(1) {
                 executor.task_done(counters, 1);
             }
             next
@@ -64,6 +86,8 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     /// Runs the oldest task of a key as a helper, or of the next key in turn. Returns `false` if the
     /// key is not ready, or no key is.
     pub(super) fn help(self: &Arc<Self>, key: Option<KeyId>) -> bool {
+        #[cfg(feature = "retry")]
+        self.start_due();
         let mut state = self.state.lock();
         let turn = match key {
             Some(key) => state.turn_of(key),
@@ -100,7 +124,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         self.notify_waits(key, any);
     }
 
-    fn notify_waits(&self, key: Option<GroupId>, any: bool) {
+    pub(super) fn notify_waits(&self, key: Option<GroupId>, any: bool) {
         let any = any.then(|| AwaitedId::of(self));
         if key.is_some() || any.is_some() {
             waits::notify_change(key.map(AwaitedId::from).into_iter().chain(any), self.pool.id());
@@ -138,7 +162,11 @@ impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
         self.wake_waiters();
         let executor = &self.pool.executor;
         for entry in entries {
-            for task in entry.tasks {
+            #[cfg(feature = "retry")]
+            let delayed = entry.delayed.map(|delayed| self.without_timer(*delayed));
+            #[cfg(not(feature = "retry"))]
+            let delayed = None;
+            for task in delayed.into_iter().chain(entry.tasks) {
                 executor.enter(entry.name.group(), |counters| {
                     if task.cancel(self.settings.label.as_ref(), reason, counters, executor) {
                         self.count_cancelled();

@@ -6,7 +6,8 @@
 //! |---|---|---|---|
 //! | *absent* | has no entry and takes no memory | a submitter, which adds its first task | *ready* |
 //! | *ready* | has unstarted tasks, and none that runs; has one place in the ready queue | a runner at the front of the ready queue, a helper anywhere in it; the end of the pool | *running*; *absent*, if its tasks were cancelled |
-//! | *running* | one of its tasks is on the stack of one thread; has no place in the ready queue | that thread, when the task has ended | *ready*, at the back of the ready queue; *absent*, if it has no more tasks |
+//! | *running* | one of its tasks is on the stack of one thread; has no place in the ready queue | that thread, when the task has ended | *ready*, at the back of the ready queue; *absent*, if it has no more tasks; *delayed*, if the task makes another attempt later |
+//! | *delayed* | its oldest task waits for its next attempt, and holds the key | the first thread that finds the attempt due, or cancels the task | *ready*, at the back of the ready queue; *running*, while the task is cancelled; *absent*, if the pool cancels all tasks |
 //!
 //! No state is skipped. A *turn* is one task of one key.
 //!
@@ -34,7 +35,7 @@
 //!    the task beyond the bounds. So does another thread whose wait would never end.
 //! 7. An entry whose task was cancelled by its handle stays in its queue, and takes room, until its
 //!    turn comes. The task is finished at once.
-//! 8. A key has an entry only while it is ready or running. The memory for entries and for the ready
+//! 8. A key has an entry only while it is not absent. The memory for entries and for the ready
 //!    queue is that of trees, which shrink as entries leave. The queue of a key releases half of its
 //!    memory when three quarters are unused.
 //! 9. The executor owns itself while it has an entry, so its tasks run although all handles were
@@ -56,6 +57,8 @@
 //!   is made, and sleeps with that lock.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "retry")]
+use std::collections::BTreeSet;
 use std::hash::RandomState;
 use std::mem;
 use std::panic::Location;
@@ -69,6 +72,8 @@ use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, Condvar, Mutex, Weak};
 use crate::task::context::{self, GroupId};
 use crate::task::job::TicketHolder;
+#[cfg(feature = "retry")]
+use crate::{time::deadline::Deadline, timer::heap::TimerKey};
 
 /// The state that the handles of an executor, its runners and its joined tasks share. Tickets refer
 /// to it weakly.
@@ -109,6 +114,9 @@ pub(super) struct State<K> {
     pub(super) ready: BTreeMap<u64, KeyId>,
     /// The keys that are running; at most as many as there are threads.
     pub(super) running: Vec<KeyId>,
+    /// The delayed keys, by the times at which they are due.
+    #[cfg(feature = "retry")]
+    pub(super) delayed: BTreeSet<(Deadline, KeyId)>,
     /// The next place in the ready queue.
     next_place: u64,
     /// How many entries are in the queues of all keys.
@@ -141,8 +149,27 @@ pub(super) struct KeyQueue<K> {
     pub(super) tasks: SmallDeque<PendingTask>,
     /// The state of the key.
     pub(super) phase: Phase,
+    /// The task that waits for its next attempt, if the key is delayed.
+    #[cfg(feature = "retry")]
+    pub(super) delayed: Option<Box<DelayedTask>>,
     /// Whether a waiter in the registry of waits may need a turn of this key; see rule 10.
     pub(super) is_awaited: bool,
+}
+
+/// The oldest task of a key that waits for its next attempt.
+#[cfg(feature = "retry")]
+pub(super) struct DelayedTask {
+    pub(super) task: PendingTask,
+    /// The timer, and its key in the heap. It may have fired.
+    pub(super) timer: Arc<dyn DelayTimer>,
+    pub(super) timer_key: TimerKey,
+}
+
+/// The timer of a delayed key.
+#[cfg(feature = "retry")]
+pub(super) trait DelayTimer: Send + Sync {
+    /// Notes that the key is no longer delayed, so that an entry in the pool's queue is stale.
+    fn end(&self);
 }
 
 /// The state of a key that is not absent.
@@ -152,6 +179,9 @@ pub(super) enum Phase {
     Ready(u64),
     /// Running the task with this id.
     Running(TaskId),
+    /// Delayed until then.
+    #[cfg(feature = "retry")]
+    Delayed(Deadline),
 }
 
 /// The right and the duty to run one task of a key.
@@ -273,6 +303,8 @@ impl<K> State<K> {
             keys: BTreeMap::new(),
             ready: BTreeMap::new(),
             running: Vec::new(),
+            #[cfg(feature = "retry")]
+            delayed: BTreeSet::new(),
             next_place: 0,
             queued: 0,
             unfinished: 0,
@@ -298,11 +330,11 @@ impl<K> State<K> {
             return;
         }
         let phase = Phase::Ready(self.take_place(id));
-        self.keys.insert(id, KeyQueue { name, tasks: SmallDeque::from(task), phase, is_awaited: false });
+        self.keys.insert(id, KeyQueue::new(name, SmallDeque::from(task), phase));
     }
 
     /// Puts a key to the back of the ready queue. Returns its place.
-    fn take_place(&mut self, key: KeyId) -> u64 {
+    pub(super) fn take_place(&mut self, key: KeyId) -> u64 {
         let place = self.next_place;
         self.next_place += 1;
         self.ready.insert(place, key);
@@ -347,12 +379,14 @@ impl<K> State<K> {
         self.closed = true;
         self.queued = 0;
         self.ready = BTreeMap::new();
+        #[cfg(feature = "retry")]
+        self.delayed.clear();
         let mut entries = mem::take(&mut self.keys);
         let mut taken = Vec::new();
         for key in &self.running {
             let mut running = entries.remove(key).expect("a running key has an entry");
             let (name, tasks) = (Arc::clone(&running.name), running.tasks.take_all());
-            taken.push(KeyQueue { name, tasks, phase: running.phase, is_awaited: false });
+            taken.push(KeyQueue::new(name, tasks, running.phase));
             self.keys.insert(*key, running);
         }
         taken.extend(entries.into_values());
@@ -377,6 +411,17 @@ impl<K> State<K> {
 }
 
 impl<K> KeyQueue<K> {
+    fn new(name: Arc<KeyName<K>>, tasks: SmallDeque<PendingTask>, phase: Phase) -> Self {
+        Self {
+            name,
+            tasks,
+            phase,
+            #[cfg(feature = "retry")]
+            delayed: None,
+            is_awaited: false,
+        }
+    }
+
     /// Returns `true` if the key is ready.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready(_))

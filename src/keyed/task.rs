@@ -2,15 +2,20 @@
 //!
 //! The cell is that of a plain task. A worker that joins the task does not claim it from the cell: it
 //! takes turns of the key until the task has ended. So the tasks before it run first.
+//!
+//! A task that is retried is *put back* into its cell after an attempt that will be followed by
+//! another. A handle that cancels it cancels its token, and then looks at the cell again. The thread
+//! that puts it back looks at the token after that. So one of them ends the task.
 
 use std::panic::Location;
 
+use super::body::{KeyedBody, Step};
 use super::name::KeyName;
-use super::pending::KeyedRun;
-use super::state::{KeyedInner, Phase};
-use crate::error::{CancelReason, JoinError};
-use crate::nesting;
-use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
+use super::pending::{KeyedRun, Ran};
+use super::state::KeyedInner;
+use crate::cancel::token::CancellationToken;
+use crate::error::CancelReason;
+use crate::observe::task_info::{TaskId, TaskInfo};
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::Arc;
 use crate::task::cell::{CellTask, TaskCell};
@@ -22,8 +27,10 @@ use crate::task::waits::Needs;
 use crate::time::clock::Timestamp;
 
 /// A task of a key that has a handle.
-pub(super) struct KeyedTask<K, F, T> {
-    cell: TaskCell<F, T>,
+pub(super) struct KeyedTask<K, B, T> {
+    cell: TaskCell<B, T>,
+    /// The token of a task that is retried.
+    token: Option<CancellationToken>,
     /// Where the task was submitted.
     location: &'static Location<'static>,
     /// The key.
@@ -31,30 +38,49 @@ pub(super) struct KeyedTask<K, F, T> {
     inner: Arc<KeyedInner<K>>,
 }
 
-impl<K, F, T> KeyedTask<K, F, T> {
+impl<K, B, T> KeyedTask<K, B, T> {
     /// Creates a task that is about to be added.
     pub(super) fn new(
-        f: F,
+        body: B,
+        token: Option<CancellationToken>,
         (id, location, queued_at): (TaskId, &'static Location<'static>, Option<Timestamp>),
-        name: &Arc<KeyName<K>>,
-        inner: &Arc<KeyedInner<K>>,
+        (name, inner): (&Arc<KeyName<K>>, &Arc<KeyedInner<K>>),
     ) -> Self {
-        let cell = TaskCell::new(f, id, location, queued_at);
-        Self { cell, location, name: Arc::clone(name), inner: Arc::clone(inner) }
+        let cell = TaskCell::new(body, id, location, queued_at);
+        Self { cell, token, location, name: Arc::clone(name), inner: Arc::clone(inner) }
     }
 }
 
-impl<K, F, T> KeyedRun for KeyedTask<K, F, T>
+impl<K, B, T> KeyedRun for KeyedTask<K, B, T>
 where
     K: Send + Sync + 'static,
-    F: FnOnce() -> T + Send + 'static,
+    B: KeyedBody<T>,
     T: Send + 'static,
 {
-    fn run_turn(&self, meta: &TaskMeta<'_>, counters: &WorkerCounters, executor: &Executor) -> bool {
-        let Some(f) = self.cell.claim() else { return false };
-        let result = executor.run(counters, meta, f, |_| TaskOutcome::Succeeded);
-        self.cell.complete(result.map_err(JoinError::Panicked));
-        true
+    fn run_turn(&self, meta: &TaskMeta<'_>, counters: &WorkerCounters, executor: &Executor) -> Ran<()> {
+        let Some(body) = self.cell.claim() else { return Ran::Cancelled };
+        match body.call(executor, counters, meta, self.token.as_ref()) {
+            Step::Ended(outcome) => {
+                self.cell.complete(outcome);
+                Ran::Ended
+            }
+            #[cfg(feature = "retry")]
+            Step::Again(body, later) => {
+                self.cell.put_back(body);
+                match self.token.as_ref().and_then(CancellationToken::reason) {
+                    Some(reason) if self.cancel_turn(&meta.info, reason, counters, executor) => Ran::Ended,
+                    Some(_) => Ran::Cancelled,
+                    None => Ran::Again((), later),
+                }
+            }
+            #[cfg(not(feature = "retry"))]
+            Step::Again(_, later) => match later {},
+        }
+    }
+
+    #[cfg(feature = "retry")]
+    fn has_ended(&self) -> bool {
+        self.cell.is_done()
     }
 
     fn cancel_turn(
@@ -64,21 +90,21 @@ where
         counters: &WorkerCounters,
         executor: &Executor,
     ) -> bool {
-        let Some(f) = self.cell.claim() else { return false };
-        nesting::discard(f);
+        let Some(body) = self.cell.claim() else { return false };
+        let outcome = body.cancel(reason);
         executor.cancelled(counters, info, reason);
-        self.cell.complete(Err(JoinError::Cancelled(reason)));
+        self.cell.complete(outcome);
         true
     }
 }
 
-impl<K, F, T> Task for KeyedTask<K, F, T>
+impl<K, B, T> Task for KeyedTask<K, B, T>
 where
     K: Send + Sync + 'static,
-    F: FnOnce() -> T + Send + 'static,
+    B: KeyedBody<T>,
     T: Send + 'static,
 {
-    /// Takes turns of the key until the task has ended or another thread has a turn.
+    /// Takes turns of the key until the task has ended or the key is not ready.
     fn run(&self, _: &Executor) {
         while !self.cell.is_done() && self.inner.help(Some(self.name.id())) {}
     }
@@ -86,9 +112,16 @@ where
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         executor.enter(GroupId::NONE, |counters| {
             let info = self.inner.info(self.id(), self.location);
-            let cancelled = self.cancel_turn(&info, reason, counters, executor);
+            let mut cancelled = self.cancel_turn(&info, reason, counters, executor);
+            if let Some(token) = &self.token {
+                token.cancel_with(reason);
+                // An attempt that did not see the token may have put the closure back.
+                cancelled = cancelled || self.cancel_turn(&info, reason, counters, executor);
+            }
             if cancelled {
                 self.inner.count_cancelled();
+                #[cfg(feature = "retry")]
+                self.inner.release_delayed(self.name.id(), self.id());
                 executor.task_done(counters, 1);
             }
             cancelled
@@ -100,16 +133,16 @@ where
     }
 }
 
-impl<K, F, T> CellTask for KeyedTask<K, F, T>
+impl<K, B, T> CellTask for KeyedTask<K, B, T>
 where
     K: Send + Sync + 'static,
-    F: FnOnce() -> T + Send + 'static,
+    B: KeyedBody<T>,
     T: Send + 'static,
 {
-    type Closure = F;
+    type Closure = B;
     type Output = T;
 
-    fn cell(&self) -> &TaskCell<F, T> {
+    fn cell(&self) -> &TaskCell<B, T> {
         &self.cell
     }
 
@@ -127,19 +160,9 @@ where
 
     fn report_needs(&self, needs: &mut Needs) {
         let mut state = self.inner.state.lock();
-        let Some(queue) = state.keys.get_mut(&self.name.id()) else { return };
-        let is_queued = match self.cell.join_status() {
-            _ if self.cell.is_done() => return,
-            JoinStatus::Queued => true,
-            JoinStatus::InProgress | JoinStatus::OnThisStack => false,
-        };
-        match queue.phase {
-            Phase::Ready(_) => needs.worker = is_queued,
-            Phase::Running(task) if is_queued || task == self.id() => {
-                queue.is_awaited |= is_queued;
-                needs.end_of(self.name.group());
-            }
-            Phase::Running(_) => {} // its handle is cancelling it on another thread
+        if !self.cell.is_done() {
+            let is_queued = self.cell.join_status() == JoinStatus::Queued;
+            self.inner.report_turn(&mut state, self.name.id(), is_queued.then_some(()).ok_or(self.id()), needs);
         }
     }
 }

@@ -13,6 +13,7 @@ mod budget;
 mod retried;
 mod task;
 mod group_task;
+mod keyed_task;
 mod error;
 mod policy;
 #[cfg(test)]

@@ -21,7 +21,8 @@ const RANKS: &[&[&str]] = &[
     &["timer"],
     &["pool"],
     &["group", "io"],
-    &["keyed", "retry"],
+    &["keyed"],
+    &["retry"],
     &["driver", "events", "grpc", "nats"],
     &["models", "compile_fail", "doctests"],
 ];

@@ -8,3 +8,5 @@ mod ends;
 mod joins;
 mod keys;
 mod order;
+#[cfg(feature = "retry")]
+mod retry;

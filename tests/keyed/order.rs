@@ -54,6 +54,11 @@ fn tasks_of_a_key_run_one_at_a_time_in_order_from_eight_threads() {
                             for key in 0..8 {
                                 let tracks = Arc::clone(&tracks);
                                 let task = move || tracks[key].run(submitter, number);
+                                #[cfg(feature = "retry")]
+                                if number % 500 == 99 {
+                                    crate::retry::second_time(&executor, key, task);
+                                    continue;
+                                }
                                 if number % 2 == 0 {
                                     executor.execute(key, task).unwrap();
                                 } else {

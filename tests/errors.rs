@@ -129,7 +129,7 @@ fn public_types_are_unwind_safe() {
     crosses::<(WorkerPool, WeakWorkerPool)>();
     crosses::<JoinHandle<u8>>();
     crosses::<TaskGroup<()>>();
-    crosses::<(KeyedExecutor<u8>, KeyedExecutorBuilder<u8>)>();
+    crosses::<KeyedExecutor<u8>>();
     crosses::<Spawner<()>>();
     crosses::<ScopedHandle<'_, u8>>();
     crosses::<CancellationToken>();

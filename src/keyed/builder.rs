@@ -18,8 +18,8 @@ use crate::sync::Arc;
 /// use workcrew::KeyedExecutor;
 ///
 /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
-/// let mails =
-///     KeyedExecutor::builder(&pool).capacity(10_000).capacity_per_key(100).label("mails").build();
+/// let mails = KeyedExecutor::builder(&pool).capacity(10_000).capacity_per_key(100);
+/// let mails = mails.label("mails").build();
 /// mails.execute(String::from("alice"), || println!("one mail at a time"))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

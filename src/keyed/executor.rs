@@ -27,7 +27,8 @@ use crate::time::deadline::Deadline;
 /// a key with 100,000 tasks delays a task of another key by at most one of its own.
 ///
 /// A panic of a task, or an error that it returns, does not stop its key: the next task runs. A task
-/// that never ends stops its key, and occupies one worker.
+/// that never ends stops its key, and occupies one worker. With the feature `retry`, a task that is
+/// [retried](crate::retry) holds its key until its last attempt has ended.
 ///
 /// The executor is a handle. Its clones are handles to the same executor. When the last one is
 /// dropped, its queued tasks still run. The executor uses the pool and does not keep it open.
@@ -81,18 +82,17 @@ use crate::time::deadline::Deadline;
 ///
 /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
 /// let accounts = pool.keyed();
-/// let booked: Arc<Mutex<Vec<(&str, i32)>>> = Arc::default();
-/// for amount in 1..=3 {
-///     for account in ["alice", "bob"] {
-///         let booked = Arc::clone(&booked);
-///         accounts.execute(account, move || booked.lock().unwrap().push((account, amount)))?;
-///     }
+/// let booked: Arc<Mutex<Vec<i32>>> = Arc::default();
+/// for amount in [5, -3, 4] {
+///     let booked = Arc::clone(&booked);
+///     accounts.execute("alice", move || booked.lock().unwrap().push(amount))?;
+///     accounts.execute("bob", || println!("at the same time"))?;
 /// }
-/// let balance = accounts.spawn("alice", || 6)?; // runs after the other tasks of this key
+/// let kept = Arc::clone(&booked);
+/// // Runs after the other tasks of this key.
+/// let balance = accounts.spawn("alice", move || kept.lock().unwrap().iter().sum::<i32>())?;
 /// assert_eq!(balance.join()?, 6);
-/// accounts.wait_idle();
-/// let of_bob = booked.lock().unwrap().iter().filter(|(account, _)| *account == "bob").cloned().collect::<Vec<_>>();
-/// assert_eq!(of_bob, [("bob", 1), ("bob", 2), ("bob", 3)]);
+/// assert_eq!(*booked.lock().unwrap(), [5, -3, 4]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct KeyedExecutor<K> {

@@ -163,7 +163,7 @@ fn a_task_of_another_pool_waits_for_room_that_needs_its_waiter() {
             let full = own.clone();
             let submits = far.spawn(move || {
                 full.execute('b', || ()).unwrap(); // the waiter runs the task of this key
-                full.execute('a', || ()).unwrap(); // nobody can make room, so it is beyond the bound
+                full.execute('a', || ()).unwrap(); // no worker can make room, so it is beyond the bound
             });
             submits.unwrap().join().unwrap();
         });

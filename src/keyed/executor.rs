@@ -360,7 +360,7 @@ impl<K> KeyedExecutor<K> {
     /// Returns the number of keys that have a task that is queued or running. Only these keys take
     /// memory. May be stale when it returns.
     #[must_use]
-    pub fn keys(&self) -> usize {
+    pub fn keys_active(&self) -> usize {
         self.inner.state.lock().keys.len()
     }
 }
@@ -383,7 +383,7 @@ impl<K> fmt::Debug for KeyedExecutor<K> {
         drop(state); // the formatter is user code
         f.debug_struct("KeyedExecutor")
             .field("label", &self.inner.settings.label)
-            .field("keys", &keys)
+            .field("keys_active", &keys)
             .field("queued", &queued)
             .field("running", &running)
             .finish_non_exhaustive()

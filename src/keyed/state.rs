@@ -1,6 +1,6 @@
 //! The protocol of a keyed executor: its state, its rules, and how it asks the pool for workers.
 //!
-//! Its sides are in `submit`, `run`, `task` and `idle`; `lookup` finds keys.
+//! Its sides are in `submit`, `run`, `task`, `delay` and `idle`; `lookup` finds keys.
 //!
 //! | a key is | meaning | changed by | next |
 //! |---|---|---|---|

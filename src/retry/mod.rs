@@ -6,7 +6,8 @@
 //! gRPC callers and NATS workers take a policy, too.
 
 // `policy` has the settings and `attempts` the state of one task. Both know nothing of pools.
-// `retried` makes the attempts. `task` is a task of a pool, `group_task` one of a group.
+// `retried` makes the attempts. `task` is a task of a pool, `group_task` one of a group, `keyed_task`
+// one of a key.
 
 mod attempts;
 mod budget;

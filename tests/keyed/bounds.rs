@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use workcrew::KeyedExecutor;
+use workcrew::{KeyedExecutor, SubmitError, SubmitTimeoutError};
 
 use crate::common::{BlockedWorkers, Counter, Gate, Mutex, in_threads, on_grid, pool, spawn_parked, with_watchdog};
 
@@ -189,9 +189,9 @@ fn the_end_of_the_pool_returns_the_closure_to_a_submitter_that_waits() {
             let submitter = spawn_parked(move || {
                 let task = move || send.send(()).unwrap();
                 if is_timed {
-                    waits.try_execute_for('b', Duration::MAX, task).map_err(|error| error.into_inner())
+                    waits.try_execute_for('b', Duration::MAX, task).map_err(SubmitTimeoutError::into_inner)
                 } else {
-                    waits.execute('b', task).map_err(|error| error.into_inner())
+                    waits.execute('b', task).map_err(SubmitError::into_inner)
                 }
             });
             pool.close();

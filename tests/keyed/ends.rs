@@ -29,7 +29,7 @@ fn a_shutdown_runs_what_is_queued_and_refuses_what_comes() {
         assert!(executor.try_spawn(9, || ()).unwrap_err().is_shut_down());
         wedge.open();
         pool.shutdown();
-        assert_eq!((ran.get(), executor.len(), executor.keys()), (12, 0, 0));
+        assert_eq!((ran.get(), executor.len(), executor.keys_active()), (12, 0, 0));
         handles.into_iter().for_each(|handle| handle.join().unwrap());
         assert_counts_add_up(&pool);
     });
@@ -46,9 +46,9 @@ fn a_shutdown_now_cancels_what_has_not_started() {
             assert!(matches!(handle.join(), Err(JoinError::Cancelled(CancelReason::ShutDown))));
         }
         executor.wait_idle();
-        assert_eq!((ran.get(), executor.len(), executor.keys()), (0, 0, 0));
+        assert_eq!((ran.get(), executor.len(), executor.keys_active()), (0, 0, 0));
         wedge.open();
-        pool.shutdown();
+        pool.wait_idle();
         assert_counts_add_up(&pool);
     });
 }
@@ -73,7 +73,7 @@ fn a_timed_shutdown_cancels_what_is_behind_a_task_that_never_ends() {
         gate.open();
         stuck.join().unwrap();
         executor.wait_idle();
-        assert_eq!((executor.keys(), executor.len()), (0, 0));
+        assert_eq!((executor.keys_active(), executor.len()), (0, 0));
     });
 }
 
@@ -97,7 +97,7 @@ fn the_drop_of_the_pool_ends_the_tasks_as_its_policy_says() {
                 drop(pool);
                 let executor = opens.join().unwrap();
                 executor.wait_idle();
-                executor.keys()
+                executor.keys_active()
             };
             let succeeded = handles.into_iter().filter(|handle| handle.wait_timeout(Duration::MAX)).count();
             assert_eq!((ran.get(), succeeded, extra), (expected, 12, 0), "{policy:?}");

@@ -19,7 +19,7 @@ fn keys_that_are_used_once_leave_nothing() {
             executor.execute(key, || ()).unwrap();
         }
         executor.wait_idle();
-        assert_eq!((executor.keys(), executor.len()), (0, 0));
+        assert_eq!((executor.keys_active(), executor.len()), (0, 0));
         pool.wait_idle();
         assert_eq!(pool.metrics().tasks_succeeded, KEYS as u64);
     });
@@ -49,7 +49,7 @@ impl Hash for Odd {
 impl PartialEq for Odd {
     fn eq(&self, other: &Self) -> bool {
         for executor in self.executor.iter().chain(&other.executor) {
-            assert!(executor.keys() > 0, "the lock is free");
+            assert!(executor.keys_active() > 0, "the lock is free");
             executor.execute(Odd::new(1_000, 1_000), || ()).unwrap();
         }
         assert!(!self.panics && !other.panics, "a comparison panics");
@@ -73,11 +73,11 @@ fn keys_with_equal_hashes_are_different_keys() {
                 executor.execute(Odd::new(number, 5), task).unwrap();
             }
         }
-        assert_eq!((executor.keys(), executor.len()), (3, 30));
+        assert_eq!((executor.keys_active(), executor.len()), (3, 30));
         wedge.open();
         executor.wait_idle();
         assert!(order.lock().unwrap().iter().all(|rounds| rounds.iter().copied().eq(0..10)));
-        assert_eq!(executor.keys(), 0);
+        assert_eq!(executor.keys_active(), 0);
     });
 }
 
@@ -90,7 +90,7 @@ fn a_key_is_compared_without_a_lock() {
         executor.execute(Odd::new(1, 1), || ()).unwrap();
         let calls = Odd { executor: Some(Arc::clone(&executor)), ..Odd::new(1, 1) };
         executor.execute(calls, || ()).unwrap(); // its comparison submits, too
-        assert_eq!((executor.keys(), executor.len()), (2, 3));
+        assert_eq!((executor.keys_active(), executor.len()), (2, 3));
         wedge.open();
         executor.wait_idle();
     });
@@ -125,7 +125,7 @@ fn a_key_is_dropped_with_its_last_task_and_handle() {
         assert_eq!(dropped.get(), 1, "the second key is not kept");
         wedge.open();
         executor.wait_idle();
-        assert_eq!((dropped.get(), executor.keys()), (1, 0));
+        assert_eq!((dropped.get(), executor.keys_active()), (1, 0));
         handle.join().unwrap();
         pool.wait_idle();
         assert_eq!(dropped.get(), 2);

@@ -168,7 +168,7 @@ fn executors_share_a_pool_with_jobs_and_groups() {
         group.wait().unwrap();
         pool.wait_idle();
         assert_eq!(ran.get(), 600);
-        assert!(executors.iter().all(|executor| (executor.len(), executor.keys()) == (0, 0)));
+        assert!(executors.iter().all(|executor| (executor.len(), executor.keys_active()) == (0, 0)));
     });
 }
 
@@ -200,12 +200,12 @@ fn a_panic_or_an_error_does_not_stop_its_key() {
         let fails = executor.spawn('k', || Err::<(), _>("that one")).unwrap();
         executor.execute('k', || panic!("and this")).unwrap();
         let works = executor.spawn('k', || 4).unwrap();
-        let panic = panics.join().map(|()| ()).unwrap_err();
+        let panic = panics.join().unwrap_err();
         assert!(panic.to_string().contains("this one"), "{panic}");
         assert_eq!(fails.join().unwrap(), Err("that one"));
         assert_eq!(works.join().unwrap(), 4);
         pool.wait_idle();
-        assert_eq!((pool.metrics().tasks_panicked, executor.keys()), (2, 0));
+        assert_eq!((pool.metrics().tasks_panicked, executor.keys_active()), (2, 0));
     });
 }
 
@@ -228,7 +228,7 @@ fn failing_tasks_leave_nothing_behind() {
             drop(executor.spawn(number % 3, move || Err::<(), _>(error)).unwrap());
         }
         executor.wait_idle();
-        assert_eq!((dropped.get(), executor.keys(), executor.len()), (TASKS, 0, 0));
+        assert_eq!((dropped.get(), executor.keys_active(), executor.len()), (TASKS, 0, 0));
     });
 }
 
@@ -242,7 +242,10 @@ fn a_label_names_the_tasks() {
     gate.wait_started(1);
     let running = pool.running();
     assert_eq!(running[0].label(), Some("mails"));
-    assert_eq!(format!("{executor:?}"), "KeyedExecutor { label: Some(\"mails\"), keys: 1, queued: 0, running: 1, .. }");
+    assert_eq!(
+        format!("{executor:?}"),
+        "KeyedExecutor { label: Some(\"mails\"), keys_active: 1, queued: 0, running: 1, .. }"
+    );
     executor.execute(7, move || send.send(()).unwrap()).unwrap();
     gate.open();
     receive.recv().unwrap();

@@ -1,8 +1,11 @@
 //! Keyed executors: tasks that submit to full keys, joins of keys, and the end of the pool.
 
+use std::time::Duration;
+
 use super::{Count, assert_balanced, pool};
 use crate::keyed::KeyedExecutor;
 use crate::models::explore::{explore_scenario, join};
+use crate::retry::RetryPolicy;
 use crate::sync::{Arc, AtomicUsize, Ordering, Time, thread};
 
 /// Submits two numbered tasks to one key, and returns how many were accepted.
@@ -23,7 +26,7 @@ fn keyed_submitters_and_joins() {
     explore_scenario("keyed_submitters_and_joins", Time::Frozen, || {
         let pool = pool(2, 2);
         let executor = KeyedExecutor::builder(&pool).capacity(2).capacity_per_key(1).build();
-        let (last, ran) = (Arc::new([const { AtomicUsize::new(0) }; 2]), Count::default());
+        let (last, ran) = (Arc::new([0, 0].map(AtomicUsize::new)), Count::default());
         let outside = thread::spawn({
             let (executor, last, ran) = (executor.clone(), Arc::clone(&last), ran.clone());
             move || submit(&executor, 0, &last, &ran)
@@ -74,7 +77,7 @@ fn keyed_and_shutdown_now() {
     explore_scenario("keyed_and_shutdown_now", Time::Frozen, || {
         let pool = pool(2, 2);
         let executor = KeyedExecutor::builder(&pool).capacity(1).build();
-        let (last, ran) = (Arc::new([const { AtomicUsize::new(0) }; 2]), Count::default());
+        let (last, ran) = (Arc::new([0, 0].map(AtomicUsize::new)), Count::default());
         let submitters = [0, 1].map(|key| {
             let (executor, last, ran) = (executor.clone(), Arc::clone(&last), ran.clone());
             thread::spawn(move || submit(&executor, key, &last, &ran))
@@ -87,6 +90,38 @@ fn keyed_and_shutdown_now() {
         executor.wait_idle();
         assert!(ran.get() <= accepted, "a refused task does not run");
         assert_eq!((executor.keys_active(), executor.len()), (0, 0), "cancelled: {cancelled}");
+        assert_balanced(&pool);
+    });
+}
+
+#[test]
+fn keyed_retry_and_join_and_shutdown() {
+    explore_scenario("keyed_retry_and_join_and_shutdown", Time::Skips, || {
+        let (pool, ran) = (pool(1, 2), Count::default());
+        let executor = pool.keyed::<u8>();
+        let policy = RetryPolicy::fixed(Duration::from_millis(1)).max_attempts(3);
+        let retried = executor.spawn_with_retry(5, policy, |attempt| {
+            if attempt.number() < 3 { Err("no answer") } else { Ok(attempt.number()) }
+        });
+        let retried = retried.unwrap_or_else(|_| panic!("the pool is open"));
+        let (own, next) = (executor.clone(), ran.clone());
+        // The only worker may have to make the attempts while it waits.
+        let joins = pool.spawn(move || {
+            let behind = own.spawn(5, move || next.add());
+            behind.is_ok_and(|behind| behind.join().is_ok())
+        });
+        let ender = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.shutdown_now()
+        });
+        let ended_well = matches!(retried.join(), Ok(Ok(3)));
+        let joined = joins.is_ok_and(|joins| joins.join().unwrap_or(false));
+        let _ = join(ender);
+        executor.wait_idle();
+        pool.wait_idle();
+        assert_eq!(ran.get(), usize::from(joined), "a task that was joined has run, after {ended_well}");
+        assert_eq!((executor.keys_active(), executor.len()), (0, 0), "no key is left");
+        pool.shutdown();
         assert_balanced(&pool);
     });
 }

@@ -166,3 +166,46 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use crate::pool::worker_pool::WorkerPool;
+    use crate::sync::thread;
+    use crate::task::waits;
+
+    /// Fault 412.
+    #[test]
+    fn a_sleeping_join_helps_when_the_key_becomes_ready_and_no_worker_is_free() {
+        let pool = WorkerPool::builder().workers(2).build().expect("two threads");
+        let executor = pool.keyed();
+        let ((enter, entered), (end, ended)) = (mpsc::channel(), mpsc::channel());
+        let (done, is_done) = mpsc::channel();
+        // One worker runs the first task of the key as a helper, and then blocks for the other worker.
+        let own = executor.clone();
+        let blocks = pool.spawn(move || {
+            let first = own.spawn('k', move || {
+                enter.send(()).expect("the test waits");
+                ended.recv().expect("the test ends the task");
+            });
+            first.expect("there is room").join().expect("no panic");
+            is_done.recv().expect("the other worker runs the second task");
+        });
+        let blocks = blocks.expect("there is room");
+        entered.recv().expect("the task starts");
+        let second = executor.spawn('k', || ()).expect("there is room");
+        let joins = pool.spawn(move || {
+            second.join().expect("no panic");
+            done.send(()).expect("the first worker waits");
+        });
+        let joins = joins.expect("there is room");
+        while waits::sleeping_workers(pool.inner().id()) == 0 {
+            thread::yield_now();
+        }
+        end.send(()).expect("the task waits");
+        for handle in [blocks, joins] {
+            handle.join().expect("no panic");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use workcrew::{KeyedExecutor, SubmitError, SubmitTimeoutError};
@@ -194,6 +195,8 @@ fn the_end_of_the_pool_returns_the_closure_to_a_submitter_that_waits() {
                     waits.execute('b', task).map_err(SubmitError::into_inner)
                 }
             });
+            // Beyond the wait for the low-water mark. On a slow machine the test sees less.
+            thread::sleep(Duration::from_millis(5));
             pool.close();
             submitter.join().unwrap().unwrap_err()();
             receive.recv().unwrap();

@@ -75,11 +75,13 @@ fn a_join_of_a_later_task_of_its_own_key_would_deadlock() {
             let later = own.spawn('k', || 1).unwrap();
             assert!(!later.wait_timeout(Duration::from_millis(1)));
             assert!(!later.wait_timeout(Duration::MAX), "it returns at once");
+            let awaited = pollster::block_on(own.spawn('k', || 2).unwrap());
+            assert!(matches!(awaited, Err(JoinError::WouldDeadlock)), "{awaited:?}");
             matches!(later.join(), Err(JoinError::WouldDeadlock))
         });
         assert!(task.unwrap().join().unwrap());
         pool.wait_idle();
-        assert_eq!(pool.metrics().tasks_succeeded, 2, "the later task still runs");
+        assert_eq!(pool.metrics().tasks_succeeded, 3, "the later tasks still run");
     });
 }
 
@@ -141,38 +143,6 @@ fn joins_of_keys_in_a_circle_end_with_one_error() {
     });
 }
 
-/// Fault 412.
-#[test]
-fn a_sleeping_join_helps_when_the_key_becomes_ready_and_no_worker_is_free() {
-    with_watchdog(|| {
-        let pool = pool(2, 4);
-        let executor = pool.keyed();
-        let (entered, left) = (Gate::new(), Gate::new());
-        let ((done, finished), inside) = (mpsc::channel::<()>(), entered.clone());
-        // One worker runs the first task of the key as a helper, and then waits for the other worker.
-        let (own, out) = (executor.clone(), left.clone());
-        let blocks = pool
-            .spawn(move || {
-                own.spawn('k', move || inside.pass()).unwrap().join().unwrap();
-                out.pass();
-                finished.recv().unwrap();
-            })
-            .unwrap();
-        entered.wait_started(1);
-        let second = executor.spawn('k', || ()).unwrap();
-        let joins = pool
-            .spawn(move || {
-                second.join().unwrap();
-                done.send(()).unwrap();
-            })
-            .unwrap();
-        left.open();
-        entered.open();
-        joins.join().unwrap();
-        blocks.join().unwrap();
-    });
-}
-
 /// Fault 413.
 #[test]
 fn a_wait_for_an_idle_executor_helps_and_is_refused_to_its_own_tasks() {
@@ -191,6 +161,7 @@ fn a_wait_for_an_idle_executor_helps_and_is_refused_to_its_own_tasks() {
         let own = executor.clone();
         let waits = executor.spawn(0, move || {
             assert!(!own.wait_idle_timeout(Duration::MAX));
+            assert!(!own.wait_idle_timeout(Duration::from_secs(3_600)), "it returns at once");
             own.wait_idle();
         });
         let panic = waits.unwrap().join().unwrap_err().to_string();

@@ -37,8 +37,8 @@ pub struct KeyedExecutorBuilder<K> {
 
 /// # Tasks in order
 impl WorkerPool {
-    /// Returns an executor that runs the tasks of one key one at a time, in the order of submission.
-    /// For bounds and a label, use [`KeyedExecutor::builder`].
+    /// Returns an executor that runs the tasks of one key one at a time, in the order of
+    /// submission. For bounds and a label, use [`KeyedExecutor::builder`].
     #[must_use]
     pub fn keyed<K: Hash + Eq + Send + Sync + 'static>(&self) -> KeyedExecutor<K> {
         KeyedExecutor::builder(self).build()

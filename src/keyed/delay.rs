@@ -5,17 +5,17 @@
 //!    the oldest task of its key again, beyond the bounds if these are reached.
 //! 2. A task and its timer are added together and removed together, under the lock of the executor.
 //! 3. The first thread that finds an attempt due makes the key ready: the worker to which the timer
-//!    thread hands the timer, or a worker that helps. The latter keeps time itself, because there may
-//!    be no other worker.
+//!    thread hands the timer, or a worker that helps. The latter keeps time itself, because there
+//!    may be no other worker.
 //!
 //! Races:
 //! - *Close and delay*: the later one under the lock cancels the task.
-//! - *Due and due* (timer and helper): the first under the lock makes the key ready; the other finds
-//!   it in another state, or delayed to a later time.
-//! - *Cancel of a handle and delay*: the thread that delays checks under the lock whether the task has
-//!   ended, and the handle then looks for a delayed key under the lock.
-//! - *End of the pool and delay*: the timer thread refuses the timer and the task is cancelled here; or
-//!   the end finds the timer, and cancels the task through it.
+//! - *Due and due* (timer and helper): the first under the lock makes the key ready; the other
+//!   finds it in another state, or delayed to a later time.
+//! - *Cancel of a handle and delay*: the thread that delays checks under the lock whether the task
+//!   has ended, and the handle then looks for a delayed key under the lock.
+//! - *End of the pool and delay*: the timer thread refuses the timer and the task is cancelled
+//!   here; or the end finds the timer, and cancels the task through it.
 
 use std::mem;
 
@@ -33,8 +33,8 @@ use crate::task::waits::Needs;
 use crate::time::deadline::Deadline;
 
 impl<K: Send + Sync + 'static> KeyedInner<K> {
-    /// Delays a key whose turn makes another attempt later. If that is not possible, cancels the task
-    /// and returns how many tasks have ended by that.
+    /// Delays a key whose turn makes another attempt later. If that is not possible, cancels the
+    /// task and returns how many tasks have ended by that.
     pub(super) fn delay(
         self: &Arc<Self>,
         name: &Arc<KeyName<K>>,
@@ -168,8 +168,8 @@ impl<K> State<K> {
 struct KeyTimer<K> {
     inner: Weak<KeyedInner<K>>,
     key: KeyId,
-    /// Whether the key is no longer delayed by this timer. Changed under the lock of the executor; a
-    /// hint elsewhere.
+    /// Whether the key is no longer delayed by this timer. Changed under the lock of the executor;
+    /// a hint elsewhere.
     is_over: AtomicBool,
 }
 

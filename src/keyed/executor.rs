@@ -26,9 +26,9 @@ use crate::time::deadline::Deadline;
 /// Keys *take turns*: when a task has ended, its key goes behind all other keys that have tasks. So
 /// a key with 100,000 tasks delays a task of another key by at most one of its own.
 ///
-/// A panic of a task, or an error that it returns, does not stop its key: the next task runs. A task
-/// that never ends stops its key, and occupies one worker. With the feature `retry`, a task that is
-/// [retried](crate::retry) holds its key until its last attempt has ended.
+/// A panic of a task, or an error that it returns, does not stop its key: the next task runs. A
+/// task that never ends stops its key, and occupies one worker. With the feature `retry`, a task
+/// that is [retried](crate::retry) holds its key until its last attempt has ended.
 ///
 /// The executor is a handle. Its clones are handles to the same executor. When the last one is
 /// dropped, its queued tasks still run. The executor uses the pool and does not keep it open.
@@ -58,10 +58,10 @@ use crate::time::deadline::Deadline;
 /// | a worker of the pool | makes room, or exceeds the bound | refused | refused |
 ///
 /// A worker makes room by running a task inline: the oldest of the full key, or of the key whose
-/// turn is next if the executor is full. It cannot run a task of a key that is running already, such
-/// as its own, nor does it if it runs 16 tasks nested in each other. Then the task is queued beyond
-/// the bound. So a task may submit to any key, its own included, and never deadlocks. A task that
-/// submits without end uses [`try_execute`](Self::try_execute), which keeps the bounds.
+/// turn is next if the executor is full. It cannot run a task of a key that is running already,
+/// such as its own, nor does it if it runs 16 tasks nested in each other. Then the task is queued
+/// beyond the bound. So a task may submit to any key, its own included, and never deadlocks. A task
+/// that submits without end uses [`try_execute`](Self::try_execute), which keeps the bounds.
 ///
 /// # Joining
 ///
@@ -108,9 +108,10 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
 
 /// # Submitting
 ///
-/// Each method behaves like that of the pool with the same name, except that a
-/// [full executor](Self#a-full-executor) has rules of its own. A task that runs inline runs under
-/// the locks that the submitting task holds, so [hold none that tasks take](crate#locks-and-submissions).
+/// Each method behaves like that of the pool with the same name, except that a [full
+/// executor](Self#a-full-executor) has rules of its own. A task that runs inline runs under the
+/// locks that the submitting task holds, so [hold none that tasks
+/// take](crate#locks-and-submissions).
 ///
 /// Each method panics if hashing or comparing the key panics. The task is then not submitted.
 impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
@@ -118,7 +119,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
     ///
     /// # Examples
     ///
@@ -196,7 +198,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for room.
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
     ///
     /// # Examples
     ///
@@ -218,8 +221,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
             .map_err(|(_, f)| SubmitError::new(Refuser::Keyed, f))
     }
 
-    /// Like [`spawn`](Self::spawn), but never blocks, never runs a task inline, and keeps the bounds
-    /// on any thread.
+    /// Like [`spawn`](Self::spawn), but never blocks, never runs a task inline, and keeps the
+    /// bounds on any thread.
     ///
     /// # Errors
     ///
@@ -319,13 +322,13 @@ impl<K: Send + Sync + 'static> KeyedExecutor<K> {
     /// meanwhile.
     ///
     /// If other threads submit tasks, the executor may be busy again when this returns. Like
-    /// [`WorkerPool::wait_idle`](crate::WorkerPool::wait_idle), it also waits for tasks that a timed
-    /// shutdown left behind.
+    /// [`WorkerPool::wait_idle`](crate::WorkerPool::wait_idle), it also waits for tasks that a
+    /// timed shutdown left behind.
     ///
     /// # Panics
     ///
-    /// If a task of this executor calls it, or a task that a task of this executor waits for, because
-    /// it would wait for itself.
+    /// If a task of this executor calls it, or a task that a task of this executor waits for,
+    /// because it would wait for itself.
     #[track_caller]
     pub fn wait_idle(&self) {
         let waited = self.inner.wait_idle(Deadline::NEVER);

@@ -8,8 +8,8 @@ use crate::time::deadline::Deadline;
 
 impl<K: Send + Sync + 'static> KeyedInner<K> {
     /// Blocks until every task is finished or the deadline has passed. Returns `true` if every task
-    /// is finished. Without a deadline it helps, if there are tasks on this thread's stack, and it is
-    /// refused if the wait needs one of them.
+    /// is finished. Without a deadline it helps, if there are tasks on this thread's stack, and it
+    /// is refused if the wait needs one of them.
     pub(super) fn wait_idle(self: &Arc<Self>, deadline: Deadline) -> Result<bool, Refused> {
         if self.state.lock().is_member() {
             return Err(Refused);
@@ -24,8 +24,8 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         .map(|()| true)
     }
 
-    /// Sleeps until every task is finished, it is notified, or the deadline has passed. Returns `true`
-    /// if every task is finished.
+    /// Sleeps until every task is finished, it is notified, or the deadline has passed. Returns
+    /// `true` if every task is finished.
     fn sleep_until_idle(&self, is_notified: impl Fn() -> bool, deadline: Deadline) -> bool {
         let mut state: MutexGuard<'_, State<K>> = self.state.lock();
         state.idle_waiters += 1;

@@ -1,10 +1,10 @@
 //! Serial queues by key, on the workers of a pool.
 //!
-//! A keyed executor keeps its unstarted tasks to itself and sends the pool tickets, as a group does.
-//! `state` holds the protocol with its rules; `submit`, `run`, `task`, `delay` and
-//! `idle` are its sides. `lookup` finds the entry of a key, `name` is the identity of a key, `pending`
-//! a task in its queue, `body` what a task with a handle runs, `room` the wait for room, and `needs`
-//! what waits need of a key.
+//! A keyed executor keeps its unstarted tasks to itself and sends the pool tickets, as a group
+//! does. `state` holds the protocol with its rules; `submit`, `run`, `task`, `delay` and `idle` are
+//! its sides. `lookup` finds the entry of a key, `name` is the identity of a key, `pending` a task
+//! in its queue, `body` what a task with a handle runs, `room` the wait for room, and `needs` what
+//! waits need of a key.
 
 mod body;
 mod builder;

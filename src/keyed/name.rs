@@ -3,7 +3,8 @@
 use crate::sync::Arc;
 use crate::task::context::GroupId;
 
-/// Identifies the entry of a key: the hash, and the address of the name. Valid while the name lives.
+/// Identifies the entry of a key: the hash, and the address of the name. Valid while the name
+/// lives.
 pub(super) type KeyId = (u64, usize);
 
 /// A key and its hash. One for each entry.

@@ -6,8 +6,8 @@ use crate::observe::task_info::TaskId;
 use crate::task::waits::Needs;
 
 impl<K> KeyedInner<K> {
-    /// Reports what a task of a key needs: `Ok` for one that has not started, otherwise the id of the
-    /// task.
+    /// Reports what a task of a key needs: `Ok` for one that has not started, otherwise the id of
+    /// the task.
     pub(super) fn report_turn(
         &self,
         state: &mut State<K>,

@@ -64,7 +64,8 @@ pub(super) trait KeyedRun: Send + Sync {
 }
 
 impl PendingTask {
-    /// Runs the task, and drops what is left of it. The caller counts a task that has ended as done.
+    /// Runs the task, and drops what is left of it. The caller counts a task that has ended as
+    /// done.
     pub(super) fn run(self, label: Option<&Arc<str>>, counters: &WorkerCounters, executor: &Executor) -> Ran<Self> {
         let info = TaskInfo { id: self.id, location: self.location, label };
         let meta = TaskMeta { info, queued_at: self.queued_at };
@@ -89,8 +90,8 @@ impl PendingTask {
         matches!(&self.body, Body::Task(task) if task.has_ended())
     }
 
-    /// Drops the closure of the task, and counts it as cancelled. Returns `false` if it was cancelled
-    /// before. The caller counts it as done.
+    /// Drops the closure of the task, and counts it as cancelled. Returns `false` if it was
+    /// cancelled before. The caller counts it as done.
     pub(super) fn cancel(
         self,
         label: Option<&Arc<str>>,

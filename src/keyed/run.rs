@@ -16,8 +16,8 @@ use crate::task::waits;
 const QUANTUM: usize = 16;
 
 impl<K: Send + Sync + 'static> KeyedInner<K> {
-    /// Takes turns as a runner that is already counted, until no key is ready or the quantum is used
-    /// up.
+    /// Takes turns as a runner that is already counted, until no key is ready or the quantum is
+    /// used up.
     fn run(self: &Arc<Self>) {
         let mut next = self.next_of_runner(&mut self.state.lock(), 0);
         for taken in 1.. {
@@ -83,8 +83,8 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         })
     }
 
-    /// Runs the oldest task of a key as a helper, or of the next key in turn. Returns `false` if the
-    /// key is not ready, or no key is.
+    /// Runs the oldest task of a key as a helper, or of the next key in turn. Returns `false` if
+    /// the key is not ready, or no key is.
     pub(super) fn help(self: &Arc<Self>, key: Option<KeyId>) -> bool {
         #[cfg(feature = "retry")]
         self.start_due();

@@ -13,31 +13,31 @@
 //!
 //! - A *ticket* is an entry in the pool's queue that asks a worker to take turns.
 //! - A *runner* is a worker with a ticket. It takes turns of any keys, one after the other.
-//! - A *helper* is a worker that takes turns because it waits: of the key of a task that it joins, or
-//!   of any key if it waits for room or for an idle executor.
+//! - A *helper* is a worker that takes turns because it waits: of the key of a task that it joins,
+//!   or of any key if it waits for room or for an idle executor.
 //! - A *member* is a thread with a task of the executor on its stack.
 //!
 //! Rules:
 //! 1. All changes of the state are made under its lock. Closures, outcomes and keys are called,
 //!    hashed, compared and dropped outside of it.
-//! 2. While a key is ready, there is a ticket on its way or a runner at work. There are more of them
-//!    while there are fewer than ready keys and than workers.
+//! 2. While a key is ready, there is a ticket on its way or a runner at work. There are more of
+//!    them while there are fewer than ready keys and than workers.
 //! 3. Tasks of a key start in the order in which they were added, one at a time: a thread takes the
 //!    oldest task of a ready key, which is running from then on. The key is ready again only when
 //!    nothing of that task is left: its closure is consumed and its outcome handed over.
-//! 4. Keys take turns: a key that is ready again goes to the back of the ready queue. So while a key
-//!    waits in the ready queue, no other key gets two turns, except from helpers.
-//! 5. A runner yields its worker after a quantum if the pool's queue holds jobs other than tickets of
-//!    its executor.
-//! 6. At most `capacity` tasks wait to start, and at most `capacity_per_key` of one key. A worker of
-//!    the pool never blocks for room, because it might block the task that makes it. It helps: with
-//!    the key that is full, or with the ready key whose turn is next. If it can do neither, it adds
-//!    the task beyond the bounds. So does another thread whose wait would never end.
+//! 4. Keys take turns: a key that is ready again goes to the back of the ready queue. So while a
+//!    key waits in the ready queue, no other key gets two turns, except from helpers.
+//! 5. A runner yields its worker after a quantum if the pool's queue holds jobs other than tickets
+//!    of its executor.
+//! 6. At most `capacity` tasks wait to start, and at most `capacity_per_key` of one key. A worker
+//!    of the pool never blocks for room, because it might block the task that makes it. It helps:
+//!    with the key that is full, or with the ready key whose turn is next. If it can do neither, it
+//!    adds the task beyond the bounds. So does another thread whose wait would never end.
 //! 7. An entry whose task was cancelled by its handle stays in its queue, and takes room, until its
 //!    turn comes. The task is finished at once.
 //! 8. A key has an entry only while it is not absent. The memory for entries and for the ready
-//!    queue is that of trees, which shrink as entries leave. The queue of a key releases half of its
-//!    memory when three quarters are unused.
+//!    queue is that of trees, which shrink as entries leave. The queue of a key releases half of
+//!    its memory when three quarters are unused.
 //! 9. The executor owns itself while it has an entry, so its tasks run although all handles were
 //!    dropped.
 //! 10. A waiter in the registry of waits says under the lock that it needs a turn. The thread that
@@ -53,8 +53,8 @@
 //! - *Add and close*: the task is among those that the close takes, or it is refused.
 //! - *Help and take*: the first under the lock takes the turn; the other finds the key running.
 //! - *Cancel of a handle and take*: the cell decides. A turn whose task was cancelled does nothing.
-//! - *Room and a submitter that checks for it*: the submitter checks under the lock under which room
-//!   is made, and sleeps with that lock.
+//! - *Room and a submitter that checks for it*: the submitter checks under the lock under which
+//!   room is made, and sleeps with that lock.
 
 use std::collections::BTreeMap;
 #[cfg(feature = "retry")]
@@ -227,8 +227,8 @@ impl<K> KeyedInner<K> {
         self.idle.notify_all();
     }
 
-    /// Notifies the submitters that wait for room, after a task has left the queue of a key that now
-    /// has `tasks` others.
+    /// Notifies the submitters that wait for room, after a task has left the queue of a key that
+    /// now has `tasks` others.
     pub(super) fn notify_room(&self, state: &State<K>, tasks: usize) {
         let KeyedSettings { capacity, capacity_per_key, .. } = self.settings;
         if state.room_waiters > 0 {
@@ -248,8 +248,8 @@ impl<K> KeyedInner<K> {
         }
     }
 
-    /// Counts a ticket if rule 2 needs one after a change. Returns `true` if it did; the caller then
-    /// sends the ticket, without the lock.
+    /// Counts a ticket if rule 2 needs one after a change. Returns `true` if it did; the caller
+    /// then sends the ticket, without the lock.
     pub(super) fn count_ticket_if_needed(&self, state: &mut State<K>) -> bool {
         let active = state.tickets + state.runners;
         let needed = state.tickets < state.ready.len() && active < self.pool.workers.target();

@@ -173,8 +173,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
 }
 
 impl<K> KeyedInner<K> {
-    /// Sleeps until there is room or the deadline has passed. May wake early. Waits for the low-water
-    /// mark until the moment given, and then for any room.
+    /// Sleeps until there is room or the deadline has passed. May wake early. Waits for the
+    /// low-water mark until the moment given, and then for any room.
     fn sleep_until_room<'a>(
         &self,
         mut state: MutexGuard<'a, State<K>>,

@@ -1,11 +1,11 @@
 //! A task of a key that has a handle.
 //!
-//! The cell is that of a plain task. A worker that joins the task does not claim it from the cell: it
-//! takes turns of the key until the task has ended. So the tasks before it run first.
+//! The cell is that of a plain task. A worker that joins the task does not claim it from the cell:
+//! it takes turns of the key until the task has ended. So the tasks before it run first.
 //!
 //! A task that is retried is *put back* into its cell after an attempt that will be followed by
-//! another. A handle that cancels it cancels its token, and then looks at the cell again. The thread
-//! that puts it back looks at the token after that. So one of them ends the task.
+//! another. A handle that cancels it cancels its token, and then looks at the cell again. The
+//! thread that puts it back looks at the token after that. So one of them ends the task.
 
 use std::panic::Location;
 
@@ -182,7 +182,8 @@ mod tests {
         let executor = pool.keyed();
         let ((enter, entered), (end, ended)) = (mpsc::channel(), mpsc::channel());
         let (done, is_done) = mpsc::channel();
-        // One worker runs the first task of the key as a helper, and then blocks for the other worker.
+        // One worker runs the first task of the key as a helper, and then blocks for the other
+        // worker.
         let own = executor.clone();
         let blocks = pool.spawn(move || {
             let first = own.spawn('k', move || {

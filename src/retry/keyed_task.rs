@@ -70,7 +70,8 @@ where
 
 /// # Tasks that are retried
 impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
-    /// Submits a task of `key` that is retried when it fails, and returns the handle for its result.
+    /// Submits a task of `key` that is retried when it fails, and returns the handle for its
+    /// result.
     ///
     /// The task holds its key until its last attempt has ended: no later task of the key starts
     /// before. While it waits for its next attempt, it holds no worker, and other keys take their

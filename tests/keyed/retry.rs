@@ -130,7 +130,8 @@ fn a_delayed_task_that_its_handle_cancels_frees_its_key() {
         let executor = KeyedExecutor::builder(&pool).capacity(100).build();
         let (first, dropped) = delayed(&executor, 1);
         let next = executor.spawn(1, || 2).unwrap();
-        // If the attempt has not ended yet, the handle cancels the token, and the attempt is the last.
+        // If the attempt has not ended yet, the handle cancels the token, and the attempt is the
+        // last.
         let cancelled = first.cancel();
         assert_eq!(next.join().unwrap(), 2);
         let error = first.join().unwrap().unwrap_err();

@@ -169,4 +169,28 @@ mod tests {
             assert!(items.take_all().into_iter().eq((0..4).filter(|item| *item != removed)));
         }
     }
+
+    #[test]
+    fn memory_is_released_as_items_leave() {
+        let mut items = SmallDeque::new();
+        (0..10_000).for_each(|item| items.push_back(item));
+        for left in (0..10_000).rev() {
+            items.pop_front();
+            items.shrink();
+            assert_eq!(items.len(), left);
+            assert!(items.rest.capacity() <= MIN_SHRUNK.max(4 * left + 4), "{left}: {}", items.rest.capacity());
+        }
+    }
+
+    #[cfg(feature = "retry")]
+    #[test]
+    fn an_item_that_is_put_back_is_the_first() {
+        for pushed in 0..3 {
+            let mut items = SmallDeque::new();
+            (1..=pushed).for_each(|item| items.push_back(item));
+            items.push_front(0);
+            assert_eq!(items.len(), pushed + 1);
+            assert!(items.take_all().into_iter().eq(0..=pushed));
+        }
+    }
 }

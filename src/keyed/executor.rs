@@ -37,7 +37,7 @@ use crate::time::deadline::Deadline;
 ///
 /// A key takes memory only while it has a task that is queued or running. So keys need not be known
 /// before, nor removed. The memory of the executor is that of its queued tasks, up to its
-/// [capacity](KeyedExecutorBuilder::capacity), and of the keys that they have.
+/// [capacity](crate::KeyedExecutorBuilder::capacity), and of the keys that they have.
 ///
 /// # Keys
 ///
@@ -48,7 +48,7 @@ use crate::time::deadline::Deadline;
 /// # A full executor
 ///
 /// The executor bounds the tasks that have not started, in all and
-/// [for each key](KeyedExecutorBuilder::capacity_per_key). A full key does not hold up the
+/// [for each key](crate::KeyedExecutorBuilder::capacity_per_key). A full key does not hold up the
 /// others. They do not count in the queue of the pool, and the pool's
 /// [`Overflow`](crate::Overflow) policy does not apply.
 ///

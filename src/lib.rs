@@ -90,6 +90,7 @@
 //!   order.
 //! - **Tasks of a group** start in the order of spawning. A group stores its tasks itself and sends
 //!   tickets to the workers.
+//! - **Tasks of a key** run one after the other; see [`KeyedExecutor`]. Keys take turns.
 //! - **Timers and retries** start in the order in which they are due.
 //!
 //! A worker alternates between queued jobs and everything that does not wait in the queue: tickets
@@ -102,7 +103,7 @@
 //! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs inline
 //! because the queue is full. A job that nested tasks submit into a full queue may be queued beyond
 //! the capacity; it then starts like a due timer. If a task must start after another one has ended,
-//! join that one first, or submit the task there.
+//! give both the same key, or join that one first.
 //!
 //! # Scopes: tasks that borrow
 //!
@@ -365,9 +366,8 @@
 //!
 //! A pool has at most 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at
 //! once) and 1,048,576 pending timers. It takes one thread for each worker, one more from its first
-//! timer on, and one more while futures are driven for it. An idle pool uses no CPU time. The
-//! process has one more thread while a future waits for a
-//! [token with a deadline](CancellationToken::cancelled).
+//! timer on, and one more while futures are driven for it. An idle pool uses no CPU time. While a
+//! future waits for a [token with a deadline](CancellationToken::cancelled), there is one more.
 //!
 //! # Features
 //!
@@ -388,6 +388,7 @@
 
 mod pool;
 mod group;
+mod keyed;
 #[cfg(feature = "retry")]
 pub mod retry;
 #[cfg(feature = "events")]
@@ -434,6 +435,7 @@ pub use group::{
     Completions, GroupPolicy, Progress, ScopeBuilder, ScopeMap, ScopedHandle, Spawner, TaskGroup, TaskResult,
     WaitForGroup,
 };
+pub use keyed::{KeyedExecutor, KeyedExecutorBuilder};
 pub use observe::metrics::{Histogram, Metrics};
 pub use observe::observer::Observer;
 pub use observe::task_info::{RunningTask, TaskInfo, TaskOutcome};

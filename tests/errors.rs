@@ -101,6 +101,7 @@ fn timers_retries_and_events_travel_too() {
     }
     travels::<TimerError<OnlySend>>();
     is_send_sync::<(TimerHandle, Period, TaskBuilder<'_>, ScopeBuilder<'_>)>();
+    is_send_sync::<(KeyedExecutor<String>, KeyedExecutorBuilder<String>)>();
     is_send_sync::<ScopedHandle<'_, OnlySend>>();
     is_send::<(Overflow, ScopeMap<'_, '_, std::ops::Range<u8>, fn(u8), OnlySend>)>();
     #[cfg(feature = "retry")]
@@ -128,6 +129,7 @@ fn public_types_are_unwind_safe() {
     crosses::<(WorkerPool, WeakWorkerPool)>();
     crosses::<JoinHandle<u8>>();
     crosses::<TaskGroup<()>>();
+    crosses::<KeyedExecutor<u8>>();
     crosses::<Spawner<()>>();
     crosses::<ScopedHandle<'_, u8>>();
     crosses::<CancellationToken>();

@@ -27,7 +27,7 @@ mod spawners;
 mod settings;
 mod result;
 mod body;
-mod small_deque;
+pub(crate) mod small_deque;
 mod state;
 mod spawn;
 mod spawn_async;

@@ -4,8 +4,11 @@ use std::collections::{VecDeque, vec_deque};
 use std::iter::Chain;
 use std::{mem, option};
 
+/// The smallest capacity of which [`shrink`](SmallDeque::shrink) releases a part.
+const MIN_SHRUNK: usize = 64;
+
 /// A deque that allocates only from its second item on.
-pub(super) struct SmallDeque<T> {
+pub(crate) struct SmallDeque<T> {
     /// Older than all of `rest`.
     first: Option<T>,
     /// Empty unless a second item was pushed.
@@ -15,22 +18,22 @@ pub(super) struct SmallDeque<T> {
 }
 
 impl<T> SmallDeque<T> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { first: None, rest: VecDeque::new(), len: 0 }
     }
 
     #[inline]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     #[inline]
-    pub(super) fn push_back(&mut self, item: T) {
+    pub(crate) fn push_back(&mut self, item: T) {
         if self.is_empty() {
             self.first = Some(item);
         } else {
@@ -39,8 +42,17 @@ impl<T> SmallDeque<T> {
         self.len += 1;
     }
 
+    /// Puts an item before all others.
+    #[cfg(feature = "retry")]
+    pub(crate) fn push_front(&mut self, item: T) {
+        if let Some(second) = self.first.replace(item) {
+            self.rest.push_front(second);
+        }
+        self.len += 1;
+    }
+
     #[inline]
-    pub(super) fn pop_front(&mut self) -> Option<T> {
+    pub(crate) fn pop_front(&mut self) -> Option<T> {
         if self.is_empty() {
             return None;
         }
@@ -62,8 +74,17 @@ impl<T> SmallDeque<T> {
         taken
     }
 
+    /// Releases half of the memory if three quarters of it are unused. A caller that does so after
+    /// each removal pays constant time for each, on average.
+    pub(crate) fn shrink(&mut self) {
+        let capacity = self.rest.capacity();
+        if capacity >= MIN_SHRUNK && self.rest.len() < capacity / 4 {
+            self.rest.shrink_to(capacity / 2);
+        }
+    }
+
     /// Takes all items, in constant time.
-    pub(super) fn take_all(&mut self) -> Self {
+    pub(crate) fn take_all(&mut self) -> Self {
         mem::replace(self, Self::new())
     }
 }
@@ -146,6 +167,30 @@ mod tests {
             assert_eq!(items.len(), 2);
             items.push_back(3);
             assert!(items.take_all().into_iter().eq((0..4).filter(|item| *item != removed)));
+        }
+    }
+
+    #[test]
+    fn memory_is_released_as_items_leave() {
+        let mut items = SmallDeque::new();
+        (0..10_000).for_each(|item| items.push_back(item));
+        for left in (0..10_000).rev() {
+            items.pop_front();
+            items.shrink();
+            assert_eq!(items.len(), left);
+            assert!(items.rest.capacity() <= MIN_SHRUNK.max(4 * left + 4), "{left}: {}", items.rest.capacity());
+        }
+    }
+
+    #[cfg(feature = "retry")]
+    #[test]
+    fn an_item_that_is_put_back_is_the_first() {
+        for pushed in 0..3 {
+            let mut items = SmallDeque::new();
+            (1..=pushed).for_each(|item| items.push_back(item));
+            items.push_front(0);
+            assert_eq!(items.len(), pushed + 1);
+            assert!(items.take_all().into_iter().eq(0..=pushed));
         }
     }
 }

@@ -21,6 +21,7 @@ const RANKS: &[&[&str]] = &[
     &["timer"],
     &["pool"],
     &["group", "io"],
+    &["keyed"],
     &["retry"],
     &["driver", "events", "grpc", "nats"],
     &["models", "compile_fail", "doctests"],

@@ -2,6 +2,7 @@
 
 mod futures;
 mod group;
+mod keyed;
 mod pool;
 mod queue;
 mod task;

@@ -3,6 +3,7 @@
 mod bus;
 mod ends;
 mod helping;
+mod keyed;
 
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicUsize, Ordering};

@@ -51,7 +51,6 @@ impl Needs {
     }
 
     /// Adds something that may have to end first.
-    #[cfg(any(feature = "events", feature = "driver"))]
     pub(crate) fn possible_end_of(&mut self, id: impl Into<AwaitedId>) {
         self.ids.push((id.into(), false));
     }
@@ -62,8 +61,17 @@ impl Needs {
 pub(crate) enum Kind {
     /// Ends only with its target; can be refused.
     Certain,
+    /// As `Certain`, and its waiter can go on without its target. So it is refused before any other.
+    Yielding,
     /// Ends only with its target, and must not be refused.
     Unrefusable,
     /// May end in another way.
     Open,
+}
+
+impl Kind {
+    /// Returns `true` if the wait can be refused.
+    pub(super) fn is_refusable(self) -> bool {
+        matches!(self, Self::Certain | Self::Yielding)
+    }
 }

@@ -15,7 +15,7 @@
 //! |---|---|---|
 //! | *asleep* | its waiter has nothing to do | *notified*, by a change that lets it help; *removed* |
 //! | *notified* | its waiter is about to check again | *removed* |
-//! | *refused* | its wait is in a cycle that was closed by a wait that must not be refused | *removed*, with `WouldDeadlock` |
+//! | *refused* | its wait is in a cycle, and the wait that closed it must not be refused or does not yield | *removed*, with an error |
 //! | *removed* | no longer in the registry | none |
 //!
 //! Rules:
@@ -27,8 +27,10 @@
 //! 3. A worker helps with tasks of its own pool that its wait needs. It finds them directly,
 //!    through the targets of other entries, and through a task of a pool all of whose workers are
 //!    asleep in the registry.
-//! 4. A wait is refused only for a cycle of certain waits. Help does not depend on certainty: at
-//!    worst a worker runs a task unnecessarily.
+//! 4. A wait is refused only for a cycle of certain waits. A wait that *yields* is refused before
+//!    any other, because its waiter goes on without an error. Otherwise it is the wait that closes
+//!    the cycle, if that can be refused. Help does not depend on certainty: at worst a worker runs
+//!    a task unnecessarily.
 //! 5. The registry's lock is the outermost of the crate: under it, [`Awaited::report_needs`] takes
 //!    the lock of what is awaited. No thread takes it while it holds another lock. No user code
 //!    runs under it: entries and targets are dropped, helped and notified outside.
@@ -37,8 +39,9 @@
 //! - *Register and register*: the second under the lock sees the first, and helps or notifies it.
 //! - *Register and change*: the search under the lock sees the change, or the change finds the
 //!   entry.
-//! - *Register and lose*: a wait for room finds room when it is registered, and another thread takes
-//!   that room. The waiter calls [`Wait::notify_helpers`] after its last check and before it sleeps.
+//! - *Register and lose*: a wait for room finds room when it is registered, and another thread
+//!   takes that room. The waiter calls [`Wait::notify_helpers`] after its last check and before it
+//!   sleeps.
 //! - *Notify and sleep*: the flag is set before the condition is notified under its lock, and the
 //!   sleeper checks the flag under that lock.
 //! - *Notify and notify*: the flag is set once.
@@ -62,7 +65,6 @@ use super::context;
 use crate::sync::Arc;
 
 pub(crate) use self::awaited::{Awaited, Kind, Needs};
-#[cfg(any(feature = "retry", feature = "driver"))]
 pub(crate) use self::registry::notify_change;
 #[cfg(test)]
 pub(crate) use self::registry::sleeping_workers;
@@ -85,8 +87,8 @@ impl Wait {
         self.entry.is_notified()
     }
 
-    /// Notifies the waiters that can help this one. Must be called if its needs may have grown since
-    /// it was registered, and before it sleeps. It may notify this waiter itself.
+    /// Notifies the waiters that can help this one. Must be called if its needs may have grown
+    /// since it was registered, and before it sleeps. It may notify this waiter itself.
     pub(crate) fn notify_helpers(&self) {
         registry::notify_helpers(&self.entry);
     }

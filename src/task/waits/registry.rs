@@ -32,14 +32,20 @@ process_wide! {
 pub(super) fn register(entry: Arc<Entry>) -> Decision {
     let mut notified: Vec<Arc<Entry>> = Vec::new();
     let mut registry = REGISTRY.lock();
-    if entry.kind != Kind::Open
+    while entry.kind != Kind::Open
         && let Some(cycle) = registry.cycle(&entry)
     {
-        if entry.kind == Kind::Certain {
+        let refused = cycle.refuse_one(entry.kind); // drops the cycle's references to this entry
+        if refused.is_none() && entry.kind.is_refusable() {
             drop(registry);
+            notified.iter().for_each(|entry| entry.wake());
             return Decision::Refused;
         }
-        notified.extend(cycle.refuse_one()); // drops the cycle's references to this entry
+        let is_over = refused.is_none();
+        notified.extend(refused);
+        if is_over {
+            break;
+        }
     }
     let (decision, unused) = registry.help_or_insert(entry, &mut notified);
     drop(registry);
@@ -76,7 +82,6 @@ pub(super) fn notify_helpers(entry: &Arc<Entry>) {
 
 /// Notifies waiting workers of `pool` that something they may help with has changed: what has one
 /// of these ids may need one of them now or later.
-#[cfg(any(feature = "retry", feature = "driver"))]
 pub(crate) fn notify_change(ids: impl IntoIterator<Item = AwaitedId>, pool: PoolId) {
     let mut notified = Vec::new();
     let registry = REGISTRY.lock();
@@ -290,7 +295,7 @@ impl Registry {
         for entry in self.asleep_in(pool).filter(|entry| Some(entry.id) != except) {
             let found = self.search(&entry.target, Some(pool), reach);
             if entry.is_too_deep() && found.help.is_some() {
-                too_deep = too_deep.or(Some(entry).filter(|entry| entry.kind == Kind::Certain));
+                too_deep = too_deep.or(Some(entry).filter(|entry| entry.kind.is_refusable()));
             } else if found.help.is_some() || found.at.is_some_and(|at| entry.until.is_none_or(|until| at < until)) {
                 helpers.push(entry);
             }
@@ -314,7 +319,7 @@ impl Registry {
         self.insert(entry);
         let is_last = self.all_asleep(pool);
         drop(self.remove(entry)); // the caller holds another reference
-        is_last && !has_helper && entry.kind == Kind::Certain
+        is_last && !has_helper && entry.kind.is_refusable()
     }
 
     /// Returns the cycle of certain waits that this wait would close.
@@ -375,11 +380,21 @@ impl Cycle {
         Self(entries)
     }
 
-    /// Refuses one of the waits other than the one that closes the cycle. Returns it for the caller
-    /// to wake.
-    fn refuse_one(self) -> Option<Arc<Entry>> {
-        let refusable = self.0.into_iter().skip(1).find(|entry| entry.kind == Kind::Certain)?;
-        refusable.refuse();
-        Some(refusable)
+    /// Refuses one of the waits other than the one that closes the cycle, whose kind is `closing`.
+    /// Returns it for the caller to wake; `None` if the one that closes the cycle is to be refused,
+    /// if any.
+    fn refuse_one(self, closing: Kind) -> Option<Arc<Entry>> {
+        let mut others = self.0.iter().skip(1);
+        let refused = match closing {
+            Kind::Yielding => None,
+            Kind::Certain => others.find(|entry| entry.kind == Kind::Yielding),
+            Kind::Unrefusable | Kind::Open => {
+                let yielding = others.clone().find(|entry| entry.kind == Kind::Yielding);
+                yielding.or_else(|| others.find(|entry| entry.kind.is_refusable()))
+            }
+        };
+        let refused = Arc::clone(refused?);
+        refused.refuse();
+        Some(refused)
     }
 }

@@ -1,0 +1,103 @@
+//! The builder of keyed executors.
+
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+use super::executor::KeyedExecutor;
+use super::state::KeyedSettings;
+use crate::pool::inner::PoolInner;
+use crate::pool::worker_pool::WorkerPool;
+use crate::sync::Arc;
+
+/// A builder of keyed executors. Returned by [`KeyedExecutor::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use workcrew::KeyedExecutor;
+///
+/// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+/// let mails = KeyedExecutor::builder(&pool).capacity(10_000).capacity_per_key(100);
+/// let mails = mails.label("mails").build();
+/// mails.execute(String::from("alice"), || println!("one mail at a time"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct KeyedExecutorBuilder<K> {
+    pool: Arc<PoolInner>,
+    /// How many unstarted tasks there may be.
+    capacity: usize,
+    /// How many unstarted tasks of one key there may be.
+    capacity_per_key: usize,
+    /// What observers see of the tasks.
+    label: Option<Arc<str>>,
+    keys: PhantomData<fn(K)>,
+}
+
+/// # Tasks in order
+impl WorkerPool {
+    /// Returns an executor that runs the tasks of one key one at a time, in the order of
+    /// submission. For bounds and a label, use [`KeyedExecutor::builder`].
+    #[must_use]
+    pub fn keyed<K: Hash + Eq + Send + Sync + 'static>(&self) -> KeyedExecutor<K> {
+        KeyedExecutor::builder(self).build()
+    }
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
+    /// Creates a builder of an executor on `pool`.
+    pub fn builder(pool: &WorkerPool) -> KeyedExecutorBuilder<K> {
+        let pool = Arc::clone(pool.inner());
+        let capacity = pool.queue_capacity();
+        KeyedExecutorBuilder { pool, capacity, capacity_per_key: usize::MAX, label: None, keys: PhantomData }
+    }
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutorBuilder<K> {
+    /// Sets how many tasks that have not started the executor holds. Zero counts as one. *Default:
+    /// the capacity of the pool's queue.*
+    pub fn capacity(mut self, tasks: usize) -> Self {
+        self.capacity = tasks;
+        self
+    }
+
+    /// Sets how many tasks of one key that have not started the executor holds. Zero counts as one.
+    /// *Default: no bound beside that of the executor.*
+    ///
+    /// With a bound, one key cannot fill the executor.
+    pub fn capacity_per_key(mut self, tasks: usize) -> Self {
+        self.capacity_per_key = tasks;
+        self
+    }
+
+    /// Names the tasks for observers and [`WorkerPool::running`]. *Default: no name.*
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Creates the executor. Starts no thread and allocates no queue.
+    #[must_use]
+    pub fn build(self) -> KeyedExecutor<K> {
+        let Self { pool, capacity, capacity_per_key, label, keys: _ } = self;
+        KeyedExecutor::with_settings(&pool, KeyedSettings { capacity, capacity_per_key, label })
+    }
+}
+
+impl<K> Clone for KeyedExecutorBuilder<K> {
+    fn clone(&self) -> Self {
+        let Self { capacity, capacity_per_key, keys, .. } = *self;
+        Self { pool: Arc::clone(&self.pool), capacity, capacity_per_key, label: self.label.clone(), keys }
+    }
+}
+
+impl<K> fmt::Debug for KeyedExecutorBuilder<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedExecutorBuilder")
+            .field("capacity", &self.capacity)
+            .field("capacity_per_key", &self.capacity_per_key)
+            .field("label", &self.label)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,394 @@
+//! The executor as users see it.
+
+use std::fmt;
+use std::hash::Hash;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::time::Duration;
+
+use super::body::{KeyedBody, Once};
+use super::pending::Body;
+use super::state::{KeyedInner, KeyedSettings};
+use super::task::KeyedTask;
+use crate::cancel::token::CancellationToken;
+use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::pool::inner::PoolInner;
+use crate::pool::submit::WaitMode;
+use crate::sync::Arc;
+use crate::task::closure::Closure;
+use crate::task::handle::JoinHandle;
+use crate::time::deadline::Deadline;
+
+/// An executor that runs the tasks of one key one at a time, in the order of submission. Tasks of
+/// different keys run in parallel on the workers of the pool.
+///
+/// Use it where the order matters for each customer, file or connection, and not between them.
+///
+/// Keys *take turns*: when a task has ended, its key goes behind all other keys that have tasks. So
+/// a key with 100,000 tasks delays a task of another key by at most one of its own.
+///
+/// A panic of a task, or an error that it returns, does not stop its key: the next task runs. A
+/// task that never ends stops its key, and occupies one worker. With the feature `retry`, a task
+/// that is [retried](crate::retry) holds its key until its last attempt has ended.
+///
+/// The executor is a handle. Its clones are handles to the same executor. When the last one is
+/// dropped, its queued tasks still run. The executor uses the pool and does not keep it open.
+///
+/// # Memory
+///
+/// A key takes memory only while it has a task that is queued or running. So keys need not be known
+/// before, nor removed. The memory of the executor is that of its queued tasks, up to its
+/// [capacity](crate::KeyedExecutorBuilder::capacity), and of the keys that they have.
+///
+/// # Keys
+///
+/// Equal keys are one queue, as in a `HashMap`. The executor hashes, compares and drops keys on
+/// threads that submit and on workers, while it holds no lock. A key is dropped when it has no more
+/// tasks and no handle of its tasks is left.
+///
+/// # A full executor
+///
+/// The executor bounds the tasks that have not started, in all and
+/// [for each key](crate::KeyedExecutorBuilder::capacity_per_key). A full key does not hold up the
+/// others. They do not count in the queue of the pool, and the pool's
+/// [`Overflow`](crate::Overflow) policy does not apply.
+///
+/// | submitter | plain form | form with a timeout | `try_` form |
+/// |---|---|---|---|
+/// | a thread outside of the pool | waits for room | waits at most the timeout | refused |
+/// | a worker of the pool | makes room, or exceeds the bound | refused | refused |
+///
+/// A worker makes room by running a task inline: the oldest of the full key, or of the key whose
+/// turn is next if the executor is full. It cannot run a task of a key that is running already,
+/// such as its own, nor does it if it runs 16 tasks nested in each other. Then the task is queued
+/// beyond the bound. So a task may submit to any key, its own included, and never deadlocks. A task
+/// that submits without end uses [`try_execute`](Self::try_execute), which keeps the bounds.
+///
+/// # Joining
+///
+/// A worker that joins a task runs the earlier tasks of that key first, and nothing else of the
+/// executor. If a task of the key is running, the worker sleeps until that has ended. A task that
+/// joins a later task of its own key gets [`JoinError::WouldDeadlock`](crate::JoinError), because
+/// that one cannot start before it ends.
+///
+/// # Shutdown
+///
+/// The tasks are tasks of the pool: `shutdown` runs them, `shutdown_now` and the end of
+/// `shutdown_timeout` cancel those that have not started, and a closed pool accepts no more.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+///
+/// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
+/// let accounts = pool.keyed();
+/// let booked: Arc<Mutex<Vec<i32>>> = Arc::default();
+/// for amount in [5, -3, 4] {
+///     let booked = Arc::clone(&booked);
+///     accounts.execute("alice", move || booked.lock().unwrap().push(amount))?;
+///     accounts.execute("bob", || println!("at the same time"))?;
+/// }
+/// let kept = Arc::clone(&booked);
+/// // Runs after the other tasks of this key.
+/// let balance = accounts.spawn("alice", move || kept.lock().unwrap().iter().sum::<i32>())?;
+/// assert_eq!(balance.join()?, 6);
+/// assert_eq!(*booked.lock().unwrap(), [5, -3, 4]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct KeyedExecutor<K> {
+    inner: Arc<KeyedInner<K>>,
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
+    /// Makes an executor with the settings of a builder.
+    pub(super) fn with_settings(pool: &Arc<PoolInner>, settings: KeyedSettings) -> Self {
+        Self { inner: KeyedInner::new(pool, settings) }
+    }
+}
+
+/// # Submitting
+///
+/// Each method behaves like that of the pool with the same name, except that a [full
+/// executor](Self#a-full-executor) has rules of its own. A task that runs inline runs under the
+/// locks that the submitting task holds, so [hold none that tasks
+/// take](crate#locks-and-submissions).
+///
+/// Each method panics if hashing or comparing the key panics. The task is then not submitted.
+impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
+    /// Submits a task of `key` without a handle. Blocks while the executor or the key is full.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let files = pool.keyed();
+    /// files.execute("a.txt", || println!("create it"))?;
+    /// files.execute("a.txt", || println!("append to it"))?;
+    /// files.wait_idle();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn execute<F>(&self, key: K, f: F) -> Result<(), SubmitError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.submit(key, f, WaitMode::Policy, Location::caller()).map_err(|(_, f)| SubmitError::new(Refuser::Keyed, f))
+    }
+
+    /// Like [`execute`](Self::execute), but never blocks, never runs a task inline, and keeps the
+    /// bounds on any thread.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure, if the executor or the key is full or the pool is shut
+    /// down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use workcrew::KeyedExecutor;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(1).build()?;
+    /// let executor = KeyedExecutor::builder(&pool).capacity_per_key(1).build();
+    /// let (open, gate) = channel::<()>();
+    /// let busy = executor.spawn(1, move || gate.recv())?;
+    /// executor.execute(1, || ())?; // waits until the first has started, and fills the key
+    /// assert!(executor.try_execute(1, || ()).unwrap_err().is_full());
+    /// executor.try_execute(2, || ())?; // another key has room
+    /// open.send(())?;
+    /// assert!(busy.join()?.is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn try_execute<F>(&self, key: K, f: F) -> Result<(), TrySubmitError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.submit(key, f, WaitMode::Never, Location::caller())
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Keyed, f))
+    }
+
+    /// Like [`execute`](Self::execute), but blocks at most for `timeout`, and never runs a task
+    /// inline. On a worker of the pool it does not block. `Duration::MAX` means forever.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitTimeoutError`] with the closure, if there was no room in time or the pool is shut
+    /// down.
+    #[track_caller]
+    pub fn try_execute_for<F>(&self, key: K, timeout: Duration, f: F) -> Result<(), SubmitTimeoutError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.submit(key, f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Keyed, f))
+    }
+
+    /// Submits a task of `key` and returns the handle for its result. Blocks while the executor or
+    /// the key is full.
+    ///
+    /// If the handle cancels the task, the next task of the key runs instead. The place of the
+    /// cancelled task becomes free when its turn comes.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] with the closure, if the pool is or gets shut down while this waits for
+    /// room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let executor = pool.keyed();
+    /// let fails = executor.spawn(7, || Err::<u32, _>("an error, or a panic"))?;
+    /// let works = executor.spawn(7, || 8)?;
+    /// assert_eq!((fails.join()?, works.join()?), (Err("an error, or a panic"), 8));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn<F, T>(&self, key: K, f: F) -> Result<JoinHandle<T>, SubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_task(key, f, WaitMode::Policy, Location::caller())
+            .map_err(|(_, f)| SubmitError::new(Refuser::Keyed, f))
+    }
+
+    /// Like [`spawn`](Self::spawn), but never blocks, never runs a task inline, and keeps the
+    /// bounds on any thread.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySubmitError`] with the closure, if the executor or the key is full or the pool is shut
+    /// down.
+    #[track_caller]
+    pub fn try_spawn<F, T>(&self, key: K, f: F) -> Result<JoinHandle<T>, TrySubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_task(key, f, WaitMode::Never, Location::caller())
+            .map_err(|(refusal, f)| TrySubmitError::new(refusal, Refuser::Keyed, f))
+    }
+
+    /// Like [`spawn`](Self::spawn), but blocks at most for `timeout`, and never runs a task inline.
+    /// On a worker of the pool it does not block. `Duration::MAX` means forever.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitTimeoutError`] with the closure, if there was no room in time or the pool is shut
+    /// down.
+    #[track_caller]
+    pub fn try_spawn_for<F, T>(&self, key: K, timeout: Duration, f: F) -> Result<JoinHandle<T>, SubmitTimeoutError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_task(key, f, WaitMode::Until(Deadline::after(timeout)), Location::caller())
+            .map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Keyed, f))
+    }
+
+    fn submit<F>(
+        &self,
+        key: K,
+        f: F,
+        wait_mode: WaitMode,
+        location: &'static Location<'static>,
+    ) -> Result<(), (Refusal, F)>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let mut f = Some(f);
+        let make = |f: &mut Option<F>| Closure::new(f.take().expect("a body is made at most once"));
+        let submitted = self.inner.submit(key, wait_mode, location, |_, _, _| Body::Closure(make(&mut f)));
+        submitted.map_err(|refusal| (refusal, f.expect("a refused closure is still here")))
+    }
+
+    fn submit_task<F, T>(
+        &self,
+        key: K,
+        f: F,
+        wait_mode: WaitMode,
+        location: &'static Location<'static>,
+    ) -> Result<JoinHandle<T>, (Refusal, F)>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_body(key, (Once(f), None), wait_mode, location).map_err(|(refusal, Once(f))| (refusal, f))
+    }
+
+    /// Submits a body with the token of its task, if it needs one.
+    pub(crate) fn submit_body<B, T>(
+        &self,
+        key: K,
+        (body, token): (B, Option<CancellationToken>),
+        wait_mode: WaitMode,
+        location: &'static Location<'static>,
+    ) -> Result<JoinHandle<T>, (Refusal, B)>
+    where
+        B: KeyedBody<T>,
+        T: Send + 'static,
+    {
+        let (mut body, mut task) = (Some(body), None);
+        let submitted = self.inner.submit(key, wait_mode, location, |inner, name, origin| {
+            let body = body.take().expect("a task is made at most once");
+            Body::Task(Arc::clone(task.insert(Arc::new(KeyedTask::new(body, token, origin, (name, inner))))) as _)
+        });
+        match (submitted, task) {
+            (Ok(()), Some(task)) => Ok(JoinHandle::new(task, Arc::clone(&self.inner.pool.executor))),
+            (Ok(()), None) => unreachable!("an accepted task was made"),
+            (Err(refusal), _) => Err((refusal, body.expect("a refused body is still here"))),
+        }
+    }
+
+    /// Returns the pool.
+    #[cfg(feature = "retry")]
+    pub(crate) fn pool(&self) -> &Arc<PoolInner> {
+        &self.inner.pool
+    }
+}
+
+/// # Observing
+impl<K: Send + Sync + 'static> KeyedExecutor<K> {
+    /// Blocks until no task of the executor is queued or running. A worker runs queued tasks
+    /// meanwhile.
+    ///
+    /// If other threads submit tasks, the executor may be busy again when this returns. Like
+    /// [`WorkerPool::wait_idle`](crate::WorkerPool::wait_idle), it also waits for tasks that a
+    /// timed shutdown left behind.
+    ///
+    /// # Panics
+    ///
+    /// If a task of this executor calls it, or a task that a task of this executor waits for,
+    /// because it would wait for itself.
+    #[track_caller]
+    pub fn wait_idle(&self) {
+        let waited = self.inner.wait_idle(Deadline::NEVER);
+        assert!(waited.is_ok(), "a task cannot wait for its own executor to be idle");
+    }
+
+    /// Like [`wait_idle`](Self::wait_idle), but blocks at most for `timeout`. Returns `true` if the
+    /// executor was idle. In a task of this executor it returns `false` at once.
+    ///
+    /// A worker runs queued tasks meanwhile only if `timeout` is `Duration::MAX`, which means
+    /// forever.
+    #[must_use]
+    pub fn wait_idle_timeout(&self, timeout: Duration) -> bool {
+        self.inner.wait_idle(Deadline::after(timeout)).unwrap_or(false)
+    }
+}
+
+impl<K> KeyedExecutor<K> {
+    /// Returns the number of tasks that have not started. May be stale when it returns. A task that
+    /// its handle has cancelled counts until its turn comes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.state.lock().queued
+    }
+
+    /// Returns `true` if every task has started. May be stale when it returns.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the number of keys that have a task that is queued or running. Only these keys take
+    /// memory. May be stale when it returns.
+    #[must_use]
+    pub fn keys_active(&self) -> usize {
+        self.inner.state.lock().keys.len()
+    }
+}
+
+impl<K> Clone for KeyedExecutor<K> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+// No lock of this crate is held while user code may panic, so a reference never shows a broken
+// state.
+impl<K> UnwindSafe for KeyedExecutor<K> {}
+impl<K> RefUnwindSafe for KeyedExecutor<K> {}
+
+impl<K> fmt::Debug for KeyedExecutor<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.inner.state.lock();
+        let (keys, queued, running) = (state.keys.len(), state.queued, state.running.len());
+        drop(state); // the formatter is user code
+        f.debug_struct("KeyedExecutor")
+            .field("label", &self.inner.settings.label)
+            .field("keys_active", &keys)
+            .field("queued", &queued)
+            .field("running", &running)
+            .finish_non_exhaustive()
+    }
+}

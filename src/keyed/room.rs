@@ -1,0 +1,66 @@
+//! Waiting for room in an executor, from a task of another pool, known to the registry of waits.
+
+use super::name::KeyName;
+use super::state::{KeyedInner, State};
+use crate::sync::Arc;
+use crate::task::context::{AwaitedId, PoolId};
+use crate::task::waits::{Awaited, Needs};
+
+/// Room for one more task of a key, as something that is waited for.
+pub(super) struct KeyRoom<K> {
+    pub(super) inner: Arc<KeyedInner<K>>,
+    /// The key, if it has an entry. Otherwise the executor is full.
+    pub(super) name: Option<Arc<KeyName<K>>>,
+}
+
+impl<K> KeyRoom<K> {
+    /// Returns `true` if the executor is open, and it or the key is full.
+    pub(super) fn is_full(&self, state: &State<K>) -> bool {
+        !state.closed && (state.queued >= self.inner.settings.capacity || self.key_is_full(state))
+    }
+
+    fn key_is_full(&self, state: &State<K>) -> bool {
+        let tasks = self.name.as_ref().map_or(0, |name| state.tasks_of(name.id()));
+        tasks >= self.inner.settings.capacity_per_key
+    }
+}
+
+impl<K: Send + Sync + 'static> Awaited for KeyRoom<K> {
+    fn awaited_id(&self) -> AwaitedId {
+        AwaitedId::of(self)
+    }
+
+    /// Room may come from any running key, which may need anything.
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        vec![AwaitedId::of(&*self.inner), AwaitedId::ANYTHING]
+    }
+
+    fn pool(&self) -> PoolId {
+        self.inner.pool.id()
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        let mut state = self.inner.state.lock();
+        if !self.is_full(&state) {
+            return;
+        }
+        if let Some(name) = self.name.as_ref().filter(|_| self.key_is_full(&state)) {
+            return self.inner.report_turn(&mut state, name.id(), Ok(()), needs);
+        }
+        self.inner.report_any_turn(&mut state, needs);
+        match state.running.len() {
+            _ if needs.worker => {}
+            1 if needs.worker_at.is_none() => state.running_groups().for_each(|group| needs.end_of(group)),
+            _ => state.running_groups().for_each(|group| needs.possible_end_of(group)),
+        }
+    }
+
+    fn help(self: Arc<Self>) {
+        let full_key = self.name.as_ref().filter(|_| self.key_is_full(&self.inner.state.lock()));
+        self.inner.help(full_key.map(KeyName::id));
+    }
+
+    fn wake_waiters(&self) {
+        self.inner.wake_waiters();
+    }
+}

@@ -1,0 +1,181 @@
+//! How the tasks of an executor are run and cancelled, by the rules 2 to 5, 10 and 11 of `state`.
+
+use super::name::KeyId;
+use super::pending::{PendingTask, Ran};
+use super::state::{KeyedInner, Notices, State, Turn};
+use crate::error::CancelReason;
+use crate::nesting;
+use crate::observe::worker_counters::WorkerCounters;
+use crate::sync::{Arc, Weak};
+use crate::task::context::{AwaitedId, GroupId};
+use crate::task::job::TicketHolder;
+use crate::task::waits;
+
+/// How many turns a runner takes before it yields to waiting jobs other than tickets of its
+/// executor.
+const QUANTUM: usize = 16;
+
+impl<K: Send + Sync + 'static> KeyedInner<K> {
+    /// Takes turns as a runner that is already counted, until no key is ready or the quantum is
+    /// used up.
+    fn run(self: &Arc<Self>) {
+        let mut next = self.next_of_runner(&mut self.state.lock(), 0);
+        for taken in 1.. {
+            let Some(turn) = next else { return };
+            next = self.run_turn(turn, |state| self.next_of_runner(state, taken));
+        }
+    }
+
+    /// Takes the next turn of a runner that has taken `taken` turns, or ends the runner.
+    fn next_of_runner(&self, state: &mut State<K>, taken: usize) -> Option<Turn<K>> {
+        let is_over = taken >= QUANTUM && self.pool.queued() > state.tickets;
+        let next = if is_over { None } else { state.next_turn() };
+        match &next {
+            Some(turn) => self.note_started(state, turn),
+            None => state.runners -= 1,
+        }
+        next
+    }
+
+    /// Runs the task of a turn on this thread, ends the turn, and returns what `next` returns under
+    /// the lock that ends it.
+    pub(super) fn run_turn(
+        self: &Arc<Self>,
+        turn: Turn<K>,
+        next: impl FnOnce(&mut State<K>) -> Option<Turn<K>>,
+    ) -> Option<Turn<K>> {
+        let executor = &self.pool.executor;
+        self.take_turn(turn, |task, counters| task.run(self.settings.label.as_ref(), counters, executor), next)
+    }
+
+    /// Runs or cancels the task of a turn by `work`, ends the turn, and returns what `next` returns
+    /// under the lock that ends it.
+    pub(super) fn take_turn(
+        self: &Arc<Self>,
+        Turn { name, task }: Turn<K>,
+        work: impl FnOnce(PendingTask, &WorkerCounters) -> Ran<PendingTask>,
+        next: impl FnOnce(&mut State<K>) -> Option<Turn<K>>,
+    ) -> Option<Turn<K>> {
+        let executor = &self.pool.executor;
+        executor.enter(name.group(), |counters| {
+            let ended = match work(task, counters) {
+                Ran::Ended => Some(1),
+                Ran::Cancelled => Some(0),
+                #[cfg(feature = "retry")]
+                Ran::Again(task, later) => self.delay(&name, task, &later, counters),
+                #[cfg(not(feature = "retry"))]
+                Ran::Again(_, later) => match later {},
+            };
+            let mut state = self.state.lock();
+            let leftover = ended.map(|tasks| {
+                self.count_finished(&mut state, tasks);
+                state.end_turn(name.id())
+            });
+            let next = next(&mut state);
+            let notices = self.notices(&mut state, name.id());
+            drop(state);
+            self.send(notices);
+            nesting::discard((leftover, name)); // a key is dropped by user code
+            if ended == Some(1) {
+                executor.task_done(counters, 1);
+            }
+            next
+        })
+    }
+
+    /// Runs the oldest task of a key as a helper, or of the next key in turn. Returns `false` if
+    /// the key is not ready, or no key is.
+    pub(super) fn help(self: &Arc<Self>, key: Option<KeyId>) -> bool {
+        #[cfg(feature = "retry")]
+        self.start_due();
+        let mut state = self.state.lock();
+        let turn = match key {
+            Some(key) => state.turn_of(key),
+            None => state.next_turn(),
+        };
+        let Some(turn) = turn else { return false };
+        self.note_started(&state, &turn);
+        drop(state);
+        let none = self.run_turn(turn, |_| None);
+        debug_assert!(none.is_none(), "a helper takes one turn");
+        true
+    }
+
+    /// Notifies submitters of the room that a turn has made.
+    fn note_started(&self, state: &State<K>, turn: &Turn<K>) {
+        self.notify_room(state, state.tasks_of(turn.name.id()));
+    }
+
+    /// Makes the notifications that were collected under the lock.
+    pub(super) fn send(self: &Arc<Self>, notices: Notices) {
+        let Notices { ticket, key, any } = notices;
+        if ticket {
+            self.pool.send_ticket(self.downgrade());
+        }
+        self.notify_waits(key, any);
+    }
+
+    /// Makes the notifications after a task was added.
+    pub(super) fn send_first(self: &Arc<Self>, notices: Notices) {
+        let Notices { ticket, key, any } = notices;
+        if ticket {
+            self.pool.send_first_ticket(self.downgrade(), &self.registration);
+        }
+        self.notify_waits(key, any);
+    }
+
+    pub(super) fn notify_waits(&self, key: Option<GroupId>, any: bool) {
+        let any = any.then(|| AwaitedId::of(self));
+        if key.is_some() || any.is_some() {
+            waits::notify_change(key.map(AwaitedId::from).into_iter().chain(any), self.pool.id());
+        }
+    }
+
+    fn downgrade(self: &Arc<Self>) -> Weak<dyn TicketHolder> {
+        let weak: Weak<Self> = Arc::downgrade(self);
+        weak
+    }
+
+    /// Counts a task as finished that its handle has cancelled.
+    pub(super) fn count_cancelled(&self) {
+        self.count_finished(&mut self.state.lock(), 1);
+    }
+}
+
+impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
+    fn run_ticket(self: Arc<Self>) {
+        let mut state = self.state.lock();
+        state.tickets -= 1;
+        state.runners += 1;
+        drop(state);
+        self.run();
+    }
+
+    fn send_tickets(self: Arc<Self>) {
+        while self.count_ticket_if_needed(&mut self.state.lock()) {
+            self.pool.send_ticket(self.downgrade());
+        }
+    }
+
+    fn cancel(&self, reason: CancelReason) {
+        let (entries, leftover) = self.state.lock().close();
+        self.wake_waiters();
+        let executor = &self.pool.executor;
+        for entry in entries {
+            #[cfg(feature = "retry")]
+            let delayed = entry.delayed.map(|delayed| self.without_timer(*delayed));
+            #[cfg(not(feature = "retry"))]
+            let delayed = None;
+            for task in delayed.into_iter().chain(entry.tasks) {
+                executor.enter(entry.name.group(), |counters| {
+                    if task.cancel(self.settings.label.as_ref(), reason, counters, executor) {
+                        self.count_cancelled();
+                        executor.task_done(counters, 1);
+                    }
+                });
+            }
+            nesting::discard(entry.name);
+        }
+        drop(leftover);
+    }
+}

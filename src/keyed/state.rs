@@ -1,0 +1,434 @@
+//! The protocol of a keyed executor: its state, its rules, and how it asks the pool for workers.
+//!
+//! Its sides are in `submit`, `run`, `task`, `delay` and `idle`; `lookup` finds keys.
+//!
+//! | a key is | meaning | changed by | next |
+//! |---|---|---|---|
+//! | *absent* | has no entry and takes no memory | a submitter, which adds its first task | *ready* |
+//! | *ready* | has unstarted tasks, and none that runs; has one place in the ready queue | a runner at the front of the ready queue, a helper anywhere in it; the end of the pool | *running*; *absent*, if its tasks were cancelled |
+//! | *running* | one of its tasks is on the stack of one thread; has no place in the ready queue | that thread, when the task has ended | *ready*, at the back of the ready queue; *absent*, if it has no more tasks; *delayed*, if the task makes another attempt later |
+//! | *delayed* | its oldest task waits for its next attempt, and holds the key | the first thread that finds the attempt due, or cancels the task | *ready*, at the back of the ready queue; *running*, while the task is cancelled; *absent*, if the pool cancels all tasks |
+//!
+//! No state is skipped. A *turn* is one task of one key.
+//!
+//! - A *ticket* is an entry in the pool's queue that asks a worker to take turns.
+//! - A *runner* is a worker with a ticket. It takes turns of any keys, one after the other.
+//! - A *helper* is a worker that takes turns because it waits: of the key of a task that it joins,
+//!   or of any key if it waits for room or for an idle executor.
+//! - A *member* is a thread with a task of the executor on its stack.
+//!
+//! Rules:
+//! 1. All changes of the state are made under its lock. Closures, outcomes and keys are called,
+//!    hashed, compared and dropped outside of it.
+//! 2. While a key is ready, there is a ticket on its way or a runner at work. There are more of
+//!    them while there are fewer than ready keys and than workers.
+//! 3. Tasks of a key start in the order in which they were added, one at a time: a thread takes the
+//!    oldest task of a ready key, which is running from then on. The key is ready again only when
+//!    nothing of that task is left: its closure is consumed and its outcome handed over.
+//! 4. Keys take turns: a key that is ready again goes to the back of the ready queue. So while a
+//!    key waits in the ready queue, no other key gets two turns, except from helpers.
+//! 5. A runner yields its worker after a quantum if the pool's queue holds jobs other than tickets
+//!    of its executor.
+//! 6. At most `capacity` tasks wait to start, and at most `capacity_per_key` of one key. A worker
+//!    of the pool never blocks for room, because it might block the task that makes it. It helps:
+//!    with the key that is full, or with the ready key whose turn is next. If it can do neither, it
+//!    adds the task beyond the bounds. So does another thread whose wait would never end.
+//! 7. An entry whose task was cancelled by its handle stays in its queue, and takes room, until its
+//!    turn comes. The task is finished at once.
+//! 8. A key has an entry only while it is not absent. The memory for entries and for the ready
+//!    queue is that of trees, which shrink as entries leave. The queue of a key releases half of
+//!    its memory when three quarters are unused.
+//! 9. The executor owns itself while it has an entry, so its tasks run although all handles were
+//!    dropped.
+//! 10. A waiter in the registry of waits says under the lock that it needs a turn. The thread that
+//!     makes the key ready finds that under the lock, and notifies the waiter without it.
+//! 11. When the pool cancels what is queued, the executor is *closed*: all entries are taken in one
+//!     step, except those of running keys, which keep no unstarted task. A closed executor accepts
+//!     no task.
+//!
+//! Races:
+//! - *Add and add*: the first under the lock is the first in the queue of the key.
+//! - *Add and empty*: the task is added to the entry before its last turn ends, and the key becomes
+//!   ready; or the entry is gone, and the task makes a new one.
+//! - *Add and close*: the task is among those that the close takes, or it is refused.
+//! - *Help and take*: the first under the lock takes the turn; the other finds the key running.
+//! - *Cancel of a handle and take*: the cell decides. A turn whose task was cancelled does nothing.
+//! - *Room and a submitter that checks for it*: the submitter checks under the lock under which
+//!   room is made, and sleeps with that lock.
+
+use std::collections::BTreeMap;
+#[cfg(feature = "retry")]
+use std::collections::BTreeSet;
+use std::hash::RandomState;
+use std::mem;
+use std::panic::Location;
+
+use super::name::{KeyId, KeyName};
+use super::pending::PendingTask;
+use crate::group::small_deque::SmallDeque;
+use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::pool::group_registry::Registration;
+use crate::pool::inner::PoolInner;
+use crate::sync::{Arc, Condvar, Mutex, Weak};
+use crate::task::context::{self, GroupId};
+use crate::task::job::TicketHolder;
+#[cfg(feature = "retry")]
+use crate::{time::deadline::Deadline, timer::heap::TimerKey};
+
+/// The state that the handles of an executor, its runners and its joined tasks share. Tickets refer
+/// to it weakly.
+pub(crate) struct KeyedInner<K> {
+    /// Its entry in the registry of the pool's groups.
+    pub(super) registration: Registration,
+    /// The pool whose workers run the tasks.
+    pub(super) pool: Arc<PoolInner>,
+    /// Final from the start.
+    pub(super) settings: KeyedSettings,
+    /// Hashes keys; random, so that no input can choose the hashes.
+    pub(super) hasher: RandomState,
+    /// Everything that changes; see rule 1.
+    pub(super) state: Mutex<State<K>>,
+    /// Notified when there is any room, or the executor or the pool is closed.
+    pub(super) room: Condvar,
+    /// Notified when half of a capacity is free, or the executor or the pool is closed.
+    pub(super) low_water: Condvar,
+    /// Notified when every task is finished.
+    pub(super) idle: Condvar,
+}
+
+/// The settings of an executor.
+pub(super) struct KeyedSettings {
+    /// How many unstarted tasks it may hold; not zero.
+    pub(super) capacity: usize,
+    /// How many unstarted tasks one key may have; not zero and at most `capacity`.
+    pub(super) capacity_per_key: usize,
+    /// What observers see of its tasks.
+    pub(super) label: Option<Arc<str>>,
+}
+
+/// What the lock guards.
+pub(super) struct State<K> {
+    /// The keys that are not absent.
+    pub(super) keys: BTreeMap<KeyId, KeyQueue<K>>,
+    /// The ready queue: ready keys by their places. The lowest place is the front.
+    pub(super) ready: BTreeMap<u64, KeyId>,
+    /// The keys that are running; at most as many as there are threads.
+    pub(super) running: Vec<KeyId>,
+    /// The delayed keys, by the times at which they are due.
+    #[cfg(feature = "retry")]
+    pub(super) delayed: BTreeSet<(Deadline, KeyId)>,
+    /// The next place in the ready queue.
+    next_place: u64,
+    /// How many entries are in the queues of all keys.
+    pub(super) queued: usize,
+    /// How many tasks have no outcome yet.
+    pub(super) unfinished: usize,
+    /// How many tickets are on their way.
+    pub(super) tickets: usize,
+    /// How many workers with a ticket are at work.
+    pub(super) runners: usize,
+    /// Whether the pool has cancelled what was queued; see rule 11.
+    pub(super) closed: bool,
+    /// How many threads wait for any room.
+    pub(super) room_waiters: usize,
+    /// How many threads wait for the low-water mark.
+    pub(super) low_water_waiters: usize,
+    /// How many threads wait for every task to be finished.
+    pub(super) idle_waiters: usize,
+    /// Whether a waiter in the registry of waits may need a turn of any key; see rule 10.
+    pub(super) is_awaited: bool,
+    /// See rule 9.
+    kept: Option<Arc<KeyedInner<K>>>,
+}
+
+/// The entry of a key.
+pub(super) struct KeyQueue<K> {
+    /// The key.
+    pub(super) name: Arc<KeyName<K>>,
+    /// The tasks that have not started, oldest first.
+    pub(super) tasks: SmallDeque<PendingTask>,
+    /// The state of the key.
+    pub(super) phase: Phase,
+    /// The task that waits for its next attempt, if the key is delayed.
+    #[cfg(feature = "retry")]
+    pub(super) delayed: Option<Box<DelayedTask>>,
+    /// Whether a waiter in the registry of waits may need a turn of this key; see rule 10.
+    pub(super) is_awaited: bool,
+}
+
+/// The oldest task of a key that waits for its next attempt.
+#[cfg(feature = "retry")]
+pub(super) struct DelayedTask {
+    pub(super) task: PendingTask,
+    /// The timer, and its key in the heap. It may have fired.
+    pub(super) timer: Arc<dyn DelayTimer>,
+    pub(super) timer_key: TimerKey,
+}
+
+/// The timer of a delayed key.
+#[cfg(feature = "retry")]
+pub(super) trait DelayTimer: Send + Sync {
+    /// Notes that the key is no longer delayed, so that an entry in the pool's queue is stale.
+    fn end(&self);
+}
+
+/// The state of a key that is not absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Ready, at this place of the ready queue.
+    Ready(u64),
+    /// Running the task with this id.
+    Running(TaskId),
+    /// Delayed until then.
+    #[cfg(feature = "retry")]
+    Delayed(Deadline),
+}
+
+/// The right and the duty to run one task of a key.
+#[must_use = "a key whose turn is not ended never runs again"]
+pub(super) struct Turn<K> {
+    /// The key.
+    pub(super) name: Arc<KeyName<K>>,
+    /// Its oldest task.
+    pub(super) task: PendingTask,
+}
+
+/// What is left to be dropped without the lock.
+pub(super) struct Leftover<K> {
+    /// The entry of a key that has become absent.
+    _entry: Option<KeyQueue<K>>,
+    /// See rule 9.
+    _kept: Option<Arc<KeyedInner<K>>>,
+}
+
+/// The notifications that follow a change; see the rules 2 and 10.
+#[derive(Clone, Copy)]
+#[must_use = "a counted ticket must be sent"]
+pub(super) struct Notices {
+    /// Whether a ticket was counted.
+    pub(super) ticket: bool,
+    /// The key that a waiter needs and that is ready.
+    pub(super) key: Option<GroupId>,
+    /// Whether a waiter needs any key, and one is ready.
+    pub(super) any: bool,
+}
+
+impl<K> KeyedInner<K> {
+    /// Returns what observers see of a task.
+    pub(super) fn info(&self, id: TaskId, location: &'static Location<'static>) -> TaskInfo<'_> {
+        TaskInfo { id, location, label: self.settings.label.as_ref() }
+    }
+
+    /// Wakes the threads that wait for room or for an idle executor, so that they check again.
+    pub(super) fn wake_waiters(&self) {
+        drop(self.state.lock()); // a waiter has checked before and sleeps, or checks after
+        self.room.notify_all();
+        self.low_water.notify_all();
+        self.idle.notify_all();
+    }
+
+    /// Notifies the submitters that wait for room, after a task has left the queue of a key that
+    /// now has `tasks` others.
+    pub(super) fn notify_room(&self, state: &State<K>, tasks: usize) {
+        let KeyedSettings { capacity, capacity_per_key, .. } = self.settings;
+        if state.room_waiters > 0 {
+            self.room.notify_all();
+        }
+        let key_is_low = capacity_per_key < capacity && tasks <= capacity_per_key / 2;
+        if state.low_water_waiters > 0 && (key_is_low || state.queued <= capacity / 2) {
+            self.low_water.notify_all();
+        }
+    }
+
+    /// Counts tasks that have got their outcome.
+    pub(super) fn count_finished(&self, state: &mut State<K>, tasks: usize) {
+        state.unfinished -= tasks;
+        if state.unfinished == 0 && state.idle_waiters > 0 {
+            self.idle.notify_all();
+        }
+    }
+
+    /// Counts a ticket if rule 2 needs one after a change. Returns `true` if it did; the caller
+    /// then sends the ticket, without the lock.
+    pub(super) fn count_ticket_if_needed(&self, state: &mut State<K>) -> bool {
+        let active = state.tickets + state.runners;
+        let needed = state.tickets < state.ready.len() && active < self.pool.workers.target();
+        state.tickets += usize::from(needed);
+        needed
+    }
+
+    /// Collects the notifications that follow a change of this key, and counts a ticket.
+    pub(super) fn notices(&self, state: &mut State<K>, key: KeyId) -> Notices {
+        let ticket = self.count_ticket_if_needed(state);
+        let any = !state.ready.is_empty() && mem::take(&mut state.is_awaited);
+        let queue = state.keys.get_mut(&key).filter(|queue| queue.is_awaited && queue.is_ready());
+        let key = queue.map(|queue| {
+            queue.is_awaited = false;
+            queue.name.group()
+        });
+        Notices { ticket, key, any }
+    }
+}
+
+impl<K: Send + Sync + 'static> KeyedInner<K>
+where
+    Self: TicketHolder,
+{
+    /// Makes an executor and registers it with the pool.
+    pub(super) fn new(pool: &Arc<PoolInner>, settings: KeyedSettings) -> Arc<Self> {
+        let capacity = settings.capacity.max(1);
+        let capacity_per_key = settings.capacity_per_key.clamp(1, capacity);
+        Arc::new_cyclic(|weak: &Weak<Self>| Self {
+            registration: pool.groups.register(weak.clone(), context::shard()),
+            pool: Arc::clone(pool),
+            settings: KeyedSettings { capacity, capacity_per_key, ..settings },
+            hasher: RandomState::new(),
+            state: Mutex::new(State::new()),
+            room: Condvar::new(),
+            low_water: Condvar::new(),
+            idle: Condvar::new(),
+        })
+    }
+}
+
+impl<K> Drop for KeyedInner<K> {
+    fn drop(&mut self) {
+        self.pool.groups.deregister(&self.registration);
+    }
+}
+
+impl<K> State<K> {
+    fn new() -> Self {
+        Self {
+            keys: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            running: Vec::new(),
+            #[cfg(feature = "retry")]
+            delayed: BTreeSet::new(),
+            next_place: 0,
+            queued: 0,
+            unfinished: 0,
+            tickets: 0,
+            runners: 0,
+            closed: false,
+            room_waiters: 0,
+            low_water_waiters: 0,
+            idle_waiters: 0,
+            is_awaited: false,
+            kept: None,
+        }
+    }
+
+    /// Adds a task to the queue of a key, which becomes ready if it was absent.
+    pub(super) fn add(&mut self, name: Arc<KeyName<K>>, task: PendingTask, inner: &Arc<KeyedInner<K>>) {
+        self.queued += 1;
+        self.unfinished += 1;
+        self.kept.get_or_insert_with(|| Arc::clone(inner));
+        let id = name.id();
+        if let Some(queue) = self.keys.get_mut(&id) {
+            queue.tasks.push_back(task);
+            return;
+        }
+        let phase = Phase::Ready(self.take_place(id));
+        self.keys.insert(id, KeyQueue::new(name, SmallDeque::from(task), phase));
+    }
+
+    /// Puts a key to the back of the ready queue. Returns its place.
+    pub(super) fn take_place(&mut self, key: KeyId) -> u64 {
+        let place = self.next_place;
+        self.next_place += 1;
+        self.ready.insert(place, key);
+        place
+    }
+
+    /// Takes the next turn of the ready queue.
+    pub(super) fn next_turn(&mut self) -> Option<Turn<K>> {
+        let key = *self.ready.first_key_value()?.1;
+        self.turn_of(key)
+    }
+
+    /// Takes a turn of a key, if it is ready.
+    pub(super) fn turn_of(&mut self, key: KeyId) -> Option<Turn<K>> {
+        let queue = self.keys.get_mut(&key)?;
+        let Phase::Ready(place) = queue.phase else { return None };
+        let task = queue.tasks.pop_front().expect("a ready key has an unstarted task");
+        queue.tasks.shrink();
+        queue.phase = Phase::Running(task.id);
+        let name = Arc::clone(&queue.name);
+        self.ready.remove(&place);
+        self.running.push(key);
+        self.queued -= 1;
+        Some(Turn { name, task })
+    }
+
+    /// Ends the turn of a key, by rule 3.
+    pub(super) fn end_turn(&mut self, key: KeyId) -> Leftover<K> {
+        self.running.retain(|running| *running != key);
+        let has_tasks = self.keys.get(&key).is_some_and(|queue| !queue.tasks.is_empty());
+        let entry = if has_tasks { None } else { self.keys.remove(&key) };
+        if has_tasks {
+            let place = self.take_place(key);
+            self.keys.get_mut(&key).expect("the key has tasks").phase = Phase::Ready(place);
+        }
+        let kept = if self.keys.is_empty() { self.kept.take() } else { None };
+        Leftover { _entry: entry, _kept: kept }
+    }
+
+    /// Closes the executor, by rule 11. Returns the entries with unstarted tasks.
+    pub(super) fn close(&mut self) -> (Vec<KeyQueue<K>>, Leftover<K>) {
+        self.closed = true;
+        self.queued = 0;
+        self.ready = BTreeMap::new();
+        #[cfg(feature = "retry")]
+        self.delayed.clear();
+        let mut entries = mem::take(&mut self.keys);
+        let mut taken = Vec::new();
+        for key in &self.running {
+            let mut running = entries.remove(key).expect("a running key has an entry");
+            let (name, tasks) = (Arc::clone(&running.name), running.tasks.take_all());
+            taken.push(KeyQueue::new(name, tasks, running.phase));
+            self.keys.insert(*key, running);
+        }
+        taken.extend(entries.into_values());
+        let kept = if self.keys.is_empty() { self.kept.take() } else { None };
+        (taken, Leftover { _entry: None, _kept: kept })
+    }
+
+    /// Returns how many unstarted tasks a key has.
+    pub(super) fn tasks_of(&self, key: KeyId) -> usize {
+        self.keys.get(&key).map_or(0, |queue| queue.tasks.len())
+    }
+
+    /// Returns `true` if a task of the executor is on the stack of this thread.
+    pub(super) fn is_member(&self) -> bool {
+        self.running.iter().filter_map(|key| self.keys.get(key)).any(KeyQueue::is_on_this_stack)
+    }
+
+    /// Returns the groups of the running keys.
+    pub(super) fn running_groups(&self) -> impl Iterator<Item = GroupId> {
+        self.running.iter().filter_map(|key| self.keys.get(key)).map(|queue| queue.name.group())
+    }
+}
+
+impl<K> KeyQueue<K> {
+    fn new(name: Arc<KeyName<K>>, tasks: SmallDeque<PendingTask>, phase: Phase) -> Self {
+        Self {
+            name,
+            tasks,
+            phase,
+            #[cfg(feature = "retry")]
+            delayed: None,
+            is_awaited: false,
+        }
+    }
+
+    /// Returns `true` if the key is ready.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready(_))
+    }
+
+    /// Returns `true` if a task of the key is on the stack of this thread.
+    fn is_on_this_stack(&self) -> bool {
+        context::is_member_of(self.name.group())
+    }
+}

@@ -1,0 +1,195 @@
+//! How tasks are added to a key, by the rules 1 and 6 of `state`.
+
+use std::hash::Hash;
+use std::panic::Location;
+use std::time::Duration;
+
+use super::lookup::Lookup;
+use super::name::{KeyId, KeyName};
+use super::pending::{Body, PendingTask};
+use super::room::KeyRoom;
+use super::state::{KeyedInner, State};
+use crate::cancel::token::CancelGuard;
+use crate::error::Refusal;
+use crate::nesting;
+use crate::observe::task_info::TaskId;
+use crate::pool::submit::WaitMode;
+use crate::sync::{Arc, MutexGuard};
+use crate::task::context;
+use crate::task::waits::{self, Kind, Next, Refused};
+use crate::time::clock::Timestamp;
+use crate::time::deadline::Deadline;
+
+/// How long a submitter waits for the low-water mark. After that it takes the first room there is.
+const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
+
+/// What a body is made of, beside its closure.
+pub(super) type Origin = (TaskId, &'static Location<'static>, Option<Timestamp>);
+
+/// The lock under which a task may be added, and the entry of its key if there is one.
+type Place<'a, K> = (MutexGuard<'a, State<K>>, Option<KeyId>);
+
+/// A task that was admitted. Withdrawn when dropped, unless it was added.
+struct Admitted<'a, K> {
+    inner: &'a KeyedInner<K>,
+    id: TaskId,
+    location: &'static Location<'static>,
+    is_added: bool,
+}
+
+impl<K> Drop for Admitted<'_, K> {
+    fn drop(&mut self) {
+        if !self.is_added {
+            self.inner.pool.executor.refuse(&self.inner.info(self.id, self.location));
+        }
+    }
+}
+
+/// How a submitter waits for room.
+struct RoomWait {
+    /// When it no longer waits.
+    deadline: Deadline,
+    /// Until when it waits for the low-water mark.
+    low_water_until: Deadline,
+    /// Wakes it when the pool is closed.
+    _guard: CancelGuard,
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
+    /// Adds a task to a key. Calls `make` once if the task is accepted, under the lock.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        key: K,
+        wait_mode: WaitMode,
+        location: &'static Location<'static>,
+        make: impl FnOnce(&Arc<Self>, &Arc<KeyName<K>>, Origin) -> Body,
+    ) -> Result<(), Refusal> {
+        let executor = &self.pool.executor;
+        let queued_at = executor.now_if_timing();
+        let mut lookup = Lookup::new(key, self);
+        let Some(id) = executor.admit(location, self.settings.label.as_ref()) else {
+            nesting::discard(lookup);
+            return Err(Refusal::ShutDown);
+        };
+        let mut admitted = Admitted { inner: self, id, location, is_added: false };
+        let (mut state, found) = match self.wait_for_place(&mut lookup, wait_mode) {
+            Ok(place) => place,
+            Err(refusal) => {
+                nesting::discard(lookup);
+                return Err(refusal);
+            }
+        };
+        let known = found.and_then(|key| state.keys.get(&key)).map(|queue| &queue.name);
+        let name = Arc::clone(known.unwrap_or(&lookup.name));
+        let key = name.id();
+        let body = make(self, &name, (id, location, queued_at));
+        state.add(name, PendingTask { body, id, location, queued_at }, self);
+        let notices = self.notices(&mut state, key);
+        drop(state);
+        admitted.is_added = true;
+        self.send_first(notices);
+        nesting::discard(lookup); // a key is dropped by user code
+        Ok(())
+    }
+
+    /// Returns the lock as soon as a task of the key may be added.
+    fn wait_for_place<'a>(
+        self: &'a Arc<Self>,
+        lookup: &mut Lookup<K>,
+        wait_mode: WaitMode,
+    ) -> Result<Place<'a, K>, Refusal> {
+        let mut wait: Option<RoomWait> = None;
+        let mut ignores_bounds = false;
+        loop {
+            let (state, key) = lookup.find(self);
+            if state.closed {
+                return Err(Refusal::ShutDown);
+            }
+            let tasks = key.map_or(0, |key| state.tasks_of(key));
+            let key_is_full = tasks >= self.settings.capacity_per_key;
+            if ignores_bounds || !key_is_full && state.queued < self.settings.capacity {
+                return Ok((state, key));
+            }
+            let deadline = match wait_mode {
+                WaitMode::Never => return Err(Refusal::Full),
+                WaitMode::Policy => Deadline::NEVER,
+                WaitMode::Until(deadline) => deadline,
+            };
+            if context::is_worker_of(self.pool.id()) {
+                if matches!(wait_mode, WaitMode::Until(_)) {
+                    return Err(Refusal::Timeout);
+                }
+                drop(state);
+                let is_deep = context::depth() >= context::MAX_INLINE_DEPTH;
+                ignores_bounds = is_deep || !self.help(key.filter(|_| key_is_full));
+                continue;
+            }
+            match &wait {
+                None => {
+                    drop(state);
+                    wait = Some(self.begin_wait(deadline));
+                }
+                Some(_) if self.pool.executor.tracker.is_closed() => return Err(Refusal::ShutDown),
+                Some(wait) if wait.deadline.is_past() => return Err(Refusal::Timeout),
+                Some(wait) if context::depth() == 0 || deadline != Deadline::NEVER => {
+                    drop(self.sleep_until_room(state, wait.low_water_until, deadline));
+                }
+                Some(wait) => {
+                    drop(state);
+                    ignores_bounds = self.wait_registered(lookup, wait).is_err();
+                }
+            }
+        }
+    }
+
+    /// Prepares a wait for room, which the end of the pool ends.
+    fn begin_wait(self: &Arc<Self>, deadline: Deadline) -> RoomWait {
+        let inner = Arc::clone(self);
+        let guard = self.pool.shutdown_token.on_cancel(move || inner.wake_waiters());
+        RoomWait { deadline, low_water_until: Deadline::after(LOW_WATER_WAIT), _guard: guard }
+    }
+
+    /// Waits for room on a thread with tasks on its stack. The wait is in the registry of waits
+    /// meanwhile, which may have this thread help first.
+    fn wait_registered(self: &Arc<Self>, lookup: &mut Lookup<K>, wait: &RoomWait) -> Result<(), Refused> {
+        let (state, key) = lookup.find(self);
+        let name = key.and_then(|key| state.keys.get(&key)).map(|queue| Arc::clone(&queue.name));
+        drop(state);
+        let room = Arc::new(KeyRoom { inner: Arc::clone(self), name });
+        match waits::register(Arc::clone(&room) as _, Kind::Yielding)? {
+            Next::Help(awaited) => awaited.help(),
+            Next::Sleep(registered, until) => {
+                let state = self.state.lock();
+                if room.is_full(&state) && !self.pool.executor.tracker.is_closed() && !registered.is_notified() {
+                    drop(self.sleep_until_room(state, wait.low_water_until, Deadline::NEVER.earlier(until)));
+                }
+                if registered.is_refused() {
+                    return Err(Refused);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<K> KeyedInner<K> {
+    /// Sleeps until there is room or the deadline has passed. May wake early. Waits for the
+    /// low-water mark until the moment given, and then for any room.
+    fn sleep_until_room<'a>(
+        &self,
+        mut state: MutexGuard<'a, State<K>>,
+        low_water_until: Deadline,
+        deadline: Deadline,
+    ) -> MutexGuard<'a, State<K>> {
+        if low_water_until.is_past() {
+            state.room_waiters += 1;
+            state = self.room.wait_until(state, deadline.instant());
+            state.room_waiters -= 1;
+        } else {
+            state.low_water_waiters += 1;
+            state = self.low_water.wait_until(state, low_water_until.earlier(deadline.instant()).instant());
+            state.low_water_waiters -= 1;
+        }
+        state
+    }
+}

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use super::result::TaskResult;
 use super::small_deque::SmallDeque;
-use super::state::{GroupInner, PendingTask, State};
+use super::state::{GroupInner, State};
+use super::task_queue::PendingTask;
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::nesting;

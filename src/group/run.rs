@@ -3,7 +3,8 @@
 use super::body::{Body, Recorded};
 use super::result::TaskResult;
 use super::settings::GroupPolicy;
-use super::state::{GroupInner, PendingTask, State};
+use super::state::{GroupInner, State};
+use super::task_queue::PendingTask;
 use crate::error::{CancelReason, TaskError, TaskFailure};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;

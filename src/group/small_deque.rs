@@ -52,14 +52,41 @@ impl<T> SmallDeque<T> {
         self.first.iter().chain(&self.rest)
     }
 
-    /// Takes the first item that passes the test. Takes linear time.
-    pub(super) fn take_first(&mut self, test: impl Fn(&T) -> bool) -> Option<T> {
-        let taken = match self.first.take_if(|item| test(item)) {
-            Some(item) => Some(item),
-            None => self.rest.iter().position(test).and_then(|position| self.rest.remove(position)),
-        };
-        self.len -= usize::from(taken.is_some());
-        taken
+    pub(super) fn front(&self) -> Option<&T> {
+        self.first.as_ref().or_else(|| self.rest.front())
+    }
+
+    pub(super) fn back(&self) -> Option<&T> {
+        self.rest.back().or(self.first.as_ref())
+    }
+
+    pub(super) fn pop_back(&mut self) -> Option<T> {
+        let item = self.rest.pop_back().or_else(|| self.first.take());
+        self.len -= usize::from(item.is_some());
+        item
+    }
+
+    pub(super) fn get_mut(&mut self, position: usize) -> Option<&mut T> {
+        match position.checked_sub(usize::from(self.first.is_some())) {
+            Some(position) => self.rest.get_mut(position),
+            None => self.first.as_mut(),
+        }
+    }
+
+    /// Returns the position of the item with this key. The items are sorted by their keys.
+    pub(super) fn position_by_key<K: Ord>(&self, key: &K, key_of: impl Fn(&T) -> K) -> Option<usize> {
+        if self.first.as_ref().is_some_and(|item| key_of(item) == *key) {
+            return Some(0);
+        }
+        let position = self.rest.binary_search_by(|item| key_of(item).cmp(key)).ok()?;
+        Some(position + usize::from(self.first.is_some()))
+    }
+
+    /// Drops the items that do not pass the test.
+    pub(super) fn retain(&mut self, test: impl Fn(&T) -> bool) {
+        self.first.take_if(|item| !test(item));
+        self.rest.retain(test);
+        self.len = usize::from(self.first.is_some()) + self.rest.len();
     }
 
     /// Takes all items, in constant time.
@@ -100,6 +127,8 @@ impl<T: PartialEq> SmallDeque<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -123,15 +152,39 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_taken_out_of_turn_once() {
-        for taken in 0..3 {
+    fn items_are_found_by_their_keys_and_popped_from_both_ends() {
+        for popped in 0..2 {
             let mut items = SmallDeque::new();
-            (0..3).for_each(|item| items.push_back(item));
-            assert_eq!(items.take_first(|item| *item == taken), Some(taken));
-            assert_eq!(items.take_first(|item| *item == taken), None);
-            items.push_back(3);
-            assert_eq!(items.len(), 3);
-            assert!(items.take_all().into_iter().eq((0..4).filter(|item| *item != taken)));
+            (0..4).for_each(|item| items.push_back(item));
+            (0..popped).for_each(|item| assert_eq!(items.pop_front(), Some(item)));
+            for item in popped..4 {
+                let position = items.position_by_key(&item, |item| *item).expect("the item is there");
+                assert_eq!((position, items.get_mut(position).copied()), (item - popped, Some(item)));
+            }
+            assert_eq!((items.position_by_key(&4, |item| *item), items.get_mut(4 - popped)), (None, None));
+            assert_eq!((items.front(), items.back()), (Some(&popped), Some(&3)));
+            items.retain(|item| *item != 2 && *item != popped);
+            assert_eq!(items.len(), 4 - popped - 2);
+            assert_eq!(items.pop_back(), Some(3));
+            assert_eq!(items.pop_back(), (popped == 0).then_some(1));
+            assert_eq!((items.pop_back(), items.back(), items.is_empty()), (None, None, true));
+        }
+    }
+
+    /// Fault 462.
+    #[test]
+    fn finding_an_item_takes_a_look_at_few_others() {
+        let mut items = SmallDeque::new();
+        (0..100_000).for_each(|item| items.push_back(item));
+        let looks = Cell::new(0);
+        let key = |item: &usize| {
+            looks.set(looks.get() + 1);
+            *item
+        };
+        for item in [0, 1, 50_000, 99_998, 99_999, 100_000] {
+            looks.set(0);
+            assert_eq!(items.position_by_key(&item, key), (item < 100_000).then_some(item));
+            assert!(looks.get() <= 20, "{} looks", looks.get());
         }
     }
 

@@ -224,6 +224,27 @@ fn forgotten_futures_keep_no_room_from_futures_and_threads() {
     });
 }
 
+/// Fault 463.
+#[test]
+fn a_publish_that_is_not_polled_again_does_not_hold_up_the_pool() {
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let full = full(&bus, "stuck", 2);
+        let (mut forgotten, mut kept) =
+            (bus.publish_to_async("full", event(1)), bus.publish_to_async("full", event(2)));
+        assert!(poll(&mut forgotten, &Alarm::new()).is_pending());
+        assert!(poll(&mut kept, &Alarm::new()).is_pending());
+        full.gate.open();
+        pool.wait_idle(); // the futures are not polled meanwhile
+        assert_eq!((full.handled.get(), pool.metrics().tasks_refused), (3, 0));
+        assert!(matches!(outcomes(&poll_ready(&mut kept))[..], [DeliveryOutcome::Handled]));
+        pool.shutdown();
+        drop(forgotten);
+        assert_eq!(pool.metrics().tasks_refused, 1, "it is refused once");
+        assert_counts_add_up(&pool);
+    });
+}
+
 /// Fault 334.
 #[test]
 fn an_async_publish_that_is_dropped_halfway_is_refused_where_there_was_no_room() {

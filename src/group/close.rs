@@ -30,17 +30,21 @@ impl<R: TaskResult> GroupInner<R> {
         self.wake_due_poller();
     }
 
-    /// Closes the group for an owner that does not wait. Outcomes of tasks that do not start are
-    /// not kept. Returns how many tasks had not started, which may be stale.
+    /// Closes the group for an owner that does not wait. No outcome is kept. Returns how many tasks
+    /// had not started, which may be stale.
     pub(super) fn abandon(self: &Arc<Self>) -> usize {
         let mut state = self.state.lock();
         state.abandoned = true;
         let unstarted = state.unstarted.len() + state.delayed();
+        let unclaimed = state.outcomes.take_unclaimed();
         drop(state);
+        // An outcome or a closure that is dropped may own another group, and so on: see `nesting`.
+        if let Some(unclaimed) = unclaimed {
+            nesting::discard(unclaimed);
+        }
         if unstarted == 0 {
             self.close(CancelReason::Requested);
         } else {
-            // A dropped closure may own another group, and so on: see `nesting`.
             let inner = Arc::clone(self);
             nesting::call_back(move || inner.close(CancelReason::Requested));
         }

@@ -176,6 +176,7 @@ mod tests {
             outcomes.record(index, outcome);
             assert!(matches!(outcomes.next_completion(), Some((found, _)) if found == index));
             assert!(outcomes.take_unclaimed().is_none());
+            assert_eq!(outcomes.values.places(), 0);
         }
     }
 

@@ -269,6 +269,9 @@ impl<T> Future for JoinHandle<T> {
         loop {
             self.wait.iter_mut().for_each(|wait| wait.begin_poll());
             let polled = self.task.poll_take(context);
+            if polled.is_ready() {
+                self.wait = None; // the handle may be kept
+            }
             if polled.is_ready() || context::depth() == 0 || self.task.is_done() {
                 return polled;
             }

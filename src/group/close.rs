@@ -36,11 +36,11 @@ impl<R: TaskResult> GroupInner<R> {
         let mut state = self.state.lock();
         state.abandoned = true;
         let unstarted = state.unstarted.len() + state.delayed();
-        let unclaimed = state.outcomes.take_unclaimed();
+        let has_outcomes = !state.outcomes.is_empty();
         drop(state);
         // An outcome or a closure that is dropped may own another group, and so on: see `nesting`.
-        if let Some(unclaimed) = unclaimed {
-            nesting::discard(unclaimed);
+        if has_outcomes {
+            self.discard_outcomes();
         }
         if unstarted == 0 {
             self.close(CancelReason::Requested);
@@ -49,6 +49,12 @@ impl<R: TaskResult> GroupInner<R> {
             nesting::call_back(move || inner.close(CancelReason::Requested));
         }
         unstarted
+    }
+
+    #[cold]
+    fn discard_outcomes(&self) {
+        let unclaimed = self.state.lock().outcomes.take_unclaimed();
+        nesting::discard(unclaimed);
     }
 
     /// Keeps no outcome from now on, for an owner that will not wait. Drops those that there are.

@@ -133,7 +133,7 @@ impl<R: TaskResult> GroupInner<R> {
         {
             let (task, key) = entry.remove();
             drop(self.pool.timers.remove(key)); // only a weak reference to this group
-            unstarted.push_back(task);
+            unstarted.places().push_back(task);
         }
         delayed.take_if(|tasks| tasks.is_empty());
     }

@@ -67,7 +67,11 @@ impl<R: TaskResult> GroupInner<R> {
     ) -> MutexGuard<'a, State<R>> {
         loop {
             let is_over = budget == Budget::Quantum && *taken >= QUANTUM && self.pool.queued() > state.tickets;
-            let task = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
+            let task = if is_over || should_stop(&state) {
+                None
+            } else {
+                state.unstarted.places_without_gap_in_front().pop_front()
+            };
             let Some(mut task) = task else { return state };
             *taken += 1;
             state.running.push_back(task.index);

@@ -10,7 +10,7 @@ pub(super) struct SmallDeque<T> {
     first: Option<T>,
     /// Empty unless a second item was pushed.
     rest: VecDeque<T>,
-    /// How many items there are in both.
+    /// How many items there are in both, without gaps.
     len: usize,
 }
 
@@ -60,17 +60,30 @@ impl<T> SmallDeque<T> {
         self.rest.back().or(self.first.as_ref())
     }
 
-    pub(super) fn pop_back(&mut self) -> Option<T> {
-        let item = self.rest.pop_back().or_else(|| self.first.take());
-        self.len -= usize::from(item.is_some());
-        item
+    /// Takes the item at this place, and leaves `gap` there. A gap does not count as an item; the
+    /// caller sees to it that none is popped.
+    pub(super) fn take_leaving(&mut self, position: usize, gap: T) -> Option<T> {
+        let place = match position.checked_sub(usize::from(self.first.is_some())) {
+            Some(position) => self.rest.get_mut(position)?,
+            None => self.first.as_mut()?,
+        };
+        self.len -= 1;
+        Some(mem::replace(place, gap))
     }
 
-    pub(super) fn get_mut(&mut self, position: usize) -> Option<&mut T> {
-        match position.checked_sub(usize::from(self.first.is_some())) {
-            Some(position) => self.rest.get_mut(position),
-            None => self.first.as_mut(),
-        }
+    /// Returns the number of places: items and gaps.
+    pub(super) fn places_len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    /// Removes the first place, which is a gap.
+    pub(super) fn drop_front_gap(&mut self) {
+        drop(self.first.take().or_else(|| self.rest.pop_front()));
+    }
+
+    /// Removes the last place, which is a gap.
+    pub(super) fn drop_back_gap(&mut self) {
+        drop(self.rest.pop_back().or_else(|| self.first.take()));
     }
 
     /// Returns the position of the item with this key. The items are sorted by their keys.
@@ -82,11 +95,10 @@ impl<T> SmallDeque<T> {
         Some(position + usize::from(self.first.is_some()))
     }
 
-    /// Drops the items that do not pass the test.
-    pub(super) fn retain(&mut self, test: impl Fn(&T) -> bool) {
+    /// Removes the gaps, which are the places that do not pass the test.
+    pub(super) fn close_gaps(&mut self, test: impl Fn(&T) -> bool) {
         self.first.take_if(|item| !test(item));
         self.rest.retain(test);
-        self.len = usize::from(self.first.is_some()) + self.rest.len();
     }
 
     /// Takes all items, in constant time.
@@ -152,22 +164,27 @@ mod tests {
     }
 
     #[test]
-    fn items_are_found_by_their_keys_and_popped_from_both_ends() {
+    fn items_are_found_by_their_keys_and_leave_gaps_that_do_not_count() {
+        const GAP: usize = 99;
         for popped in 0..2 {
             let mut items = SmallDeque::new();
             (0..4).for_each(|item| items.push_back(item));
             (0..popped).for_each(|item| assert_eq!(items.pop_front(), Some(item)));
             for item in popped..4 {
-                let position = items.position_by_key(&item, |item| *item).expect("the item is there");
-                assert_eq!((position, items.get_mut(position).copied()), (item - popped, Some(item)));
+                assert_eq!(items.position_by_key(&item, |item| *item), Some(item - popped));
             }
-            assert_eq!((items.position_by_key(&4, |item| *item), items.get_mut(4 - popped)), (None, None));
+            assert_eq!((items.position_by_key(&4, |item| *item), items.take_leaving(4 - popped, GAP)), (None, None));
             assert_eq!((items.front(), items.back()), (Some(&popped), Some(&3)));
-            items.retain(|item| *item != 2 && *item != popped);
-            assert_eq!(items.len(), 4 - popped - 2);
-            assert_eq!(items.pop_back(), Some(3));
-            assert_eq!(items.pop_back(), (popped == 0).then_some(1));
-            assert_eq!((items.pop_back(), items.back(), items.is_empty()), (None, None, true));
+            for item in [popped, 2, 3] {
+                assert_eq!(items.take_leaving(item - popped, GAP), Some(item));
+            }
+            assert_eq!((items.len(), items.places_len()), (1 - popped, 4 - popped));
+            items.drop_front_gap();
+            items.drop_back_gap();
+            assert_eq!(items.places_len(), 2 - popped);
+            items.close_gaps(|item| *item != GAP);
+            assert_eq!((items.places_len(), items.len()), (1 - popped, 1 - popped));
+            assert_eq!(items.pop_front(), (popped == 0).then_some(1));
         }
     }
 

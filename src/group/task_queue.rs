@@ -4,9 +4,9 @@
 //! place stays: its task is replaced by a closure that captures nothing, and its index is noted.
 //!
 //! Rules:
-//! 1. The first and the last place hold a task, unless there is no place.
-//! 2. At most half of the places are gaps. Beyond that all gaps are closed, which is constant time
-//!    for each task that was taken.
+//! 1. The last place holds a task, unless there is no place.
+//! 2. When a task was taken, at most half of the places are gaps. Beyond that all gaps are closed,
+//!    which is constant time for each task that was taken.
 //! 3. Tasks are found by binary search. So [`contains`](TaskQueue::contains) and
 //!    [`take`](TaskQueue::take) need tasks in the order of their indices. Only tasks of scopes have
 //!    handles. Those are queued once, in that order; retried tasks are not.
@@ -49,7 +49,7 @@ impl<R> TaskQueue<R> {
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.places.len() - self.gaps.len()
+        self.places.len()
     }
 
     #[inline]
@@ -57,42 +57,45 @@ impl<R> TaskQueue<R> {
         self.places.is_empty()
     }
 
+    /// Returns the places, to push a task to them. A push through this type would move the task once
+    /// more.
     #[inline]
-    pub(super) fn push_back(&mut self, task: PendingTask<R>) {
-        self.places.push_back(task);
+    pub(super) fn places(&mut self) -> &mut SmallDeque<PendingTask<R>> {
+        &mut self.places
     }
 
+    /// Returns the places, to pop the first task from them: the first place is no gap.
     #[inline]
-    pub(super) fn pop_front(&mut self) -> Option<PendingTask<R>> {
-        let task = self.places.pop_front();
+    pub(super) fn places_without_gap_in_front(&mut self) -> &mut SmallDeque<PendingTask<R>> {
         if !self.gaps.is_empty() {
             self.trim();
         }
-        task
+        &mut self.places
     }
 
     /// Returns the indices of the tasks.
     pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
-        self.places.iter().map(|task| task.index).filter(|index| !self.gaps.contains(index))
+        self.places.iter().map(|task| task.index).filter(|index| !self.is_gap(*index))
     }
 
     /// Returns `true` if this task has not started; see rule 3. Takes logarithmic time.
     pub(super) fn contains(&self, index: usize) -> bool {
-        !self.gaps.contains(&index) && self.places.position_by_key(&index, |task| task.index).is_some()
+        !self.is_gap(index) && self.places.position_by_key(&index, |task| task.index).is_some()
     }
 
     /// Takes this task out of turn, if it has not started; see rule 3. Takes logarithmic time.
     pub(super) fn take(&mut self, index: usize) -> Option<PendingTask<R>> {
-        if self.gaps.contains(&index) {
+        if self.is_gap(index) {
             return None;
         }
         let position = self.places.position_by_key(&index, |task| task.index)?;
-        let place = self.places.get_mut(position)?;
-        let body = mem::replace(&mut place.body, Body::Once(Closure::new(|| unreachable!("a gap is not called"))));
-        let PendingTask { id, location, queued_at, .. } = *place;
+        let location = Location::caller();
+        let body = Body::Once(Closure::new(|| unreachable!("a gap is not called")));
+        let gap = PendingTask { index, body, id: TaskId(0), location, queued_at: None };
+        let task = self.places.take_leaving(position, gap);
         self.gaps.insert(index);
         self.trim();
-        Some(PendingTask { index, body, id, location, queued_at })
+        task
     }
 
     /// Takes all tasks. Takes constant time if there are no gaps.
@@ -103,24 +106,28 @@ impl<R> TaskQueue<R> {
         self.places.take_all()
     }
 
-    /// Keeps the rules 1 and 2.
+    /// Keeps the rules 1 and 2, and makes the first place hold a task.
     #[cold]
     fn trim(&mut self) {
         let gaps = &mut self.gaps;
         while self.places.front().is_some_and(|place| gaps.remove(&place.index)) {
-            drop(self.places.pop_front());
+            self.places.drop_front_gap();
         }
         while self.places.back().is_some_and(|place| gaps.remove(&place.index)) {
-            drop(self.places.pop_back());
+            self.places.drop_back_gap();
         }
-        if self.gaps.len() > self.places.len() / 2 {
+        if gaps.len() > self.places.places_len() / 2 {
             self.close_gaps();
         }
     }
 
     fn close_gaps(&mut self) {
         let gaps = mem::take(&mut self.gaps);
-        self.places.retain(|place| !gaps.contains(&place.index));
+        self.places.close_gaps(|place| !gaps.contains(&place.index));
+    }
+
+    fn is_gap(&self, index: usize) -> bool {
+        self.gaps.contains(&index)
     }
 }
 
@@ -132,7 +139,7 @@ mod tests {
         let mut queue = TaskQueue::new();
         for index in (0..tasks).map(|index| 2 * index) {
             let (body, location) = (Body::once(|| ()), Location::caller());
-            queue.push_back(PendingTask { index, body, id: TaskId(index as u64), location, queued_at: None });
+            queue.places().push_back(PendingTask { index, body, id: TaskId(index as u64), location, queued_at: None });
         }
         queue
     }
@@ -151,7 +158,7 @@ mod tests {
             assert!(queue.take(index).is_none() && !queue.contains(index));
             assert_eq!((queue.len(), queue.is_empty()), (left.len(), left.is_empty()));
             assert!(queue.indices().eq(left.iter().copied()));
-            assert!(queue.places.len() <= 2 * queue.len(), "{} places", queue.places.len());
+            assert!(queue.places.places_len() <= 2 * queue.len(), "{} places", queue.places.places_len());
         }
     }
 
@@ -169,9 +176,9 @@ mod tests {
         for index in [2, 4, 10] {
             assert!(queue.take(index).is_some());
         }
-        assert_eq!(queue.pop_front().map(|task| task.index), Some(0));
-        assert_eq!(queue.pop_front().map(|task| task.index), Some(6));
+        assert_eq!(queue.places_without_gap_in_front().pop_front().map(|task| task.index), Some(0));
+        assert_eq!(queue.places_without_gap_in_front().pop_front().map(|task| task.index), Some(6));
         assert!(queue.take_all().into_iter().map(|task| task.index).eq([8, 12, 14]));
-        assert!(queue.is_empty() && queue.pop_front().is_none() && queue.gaps.is_empty());
+        assert!(queue.is_empty() && queue.places_without_gap_in_front().pop_front().is_none() && queue.gaps.is_empty());
     }
 }

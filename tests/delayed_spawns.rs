@@ -1,12 +1,15 @@
 //! Delayed tasks with a handle, points in time, and timers that end themselves.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/alarm.rs"]
+mod alarm;
 mod common;
 
 use std::ops::ControlFlow;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use alarm::{Alarm, poll, poll_ready};
 use common::{
     BlockedWorkers, Counter, DropCounter, Gate, LIMIT, assert_counts_add_up, on_grid, pool, quiet_panics, with_watchdog,
 };
@@ -41,6 +44,29 @@ fn a_worker_that_joins_a_delayed_task_runs_it_when_it_is_due() {
             started >= due
         });
         assert!(joined.unwrap().join().unwrap());
+        assert_counts_add_up(&pool);
+    });
+}
+
+/// Fault 461.
+#[test]
+fn a_delayed_task_that_is_polled_in_a_task_blocks_nothing_and_is_woken_when_it_is_due() {
+    on_grid(|pool| {
+        let inner = pool.clone();
+        let polls = move || {
+            let mut late = inner.spawn_after(LONG, || ()).unwrap();
+            assert!(poll(&mut late, &Alarm::new()).is_pending()); // at once
+            #[cfg(feature = "retry")]
+            {
+                let policy = workcrew::retry::RetryPolicy::fixed(LONG);
+                let mut retried = inner.spawn_with_retry(policy, |_| Err::<(), _>("busy")).unwrap();
+                assert!(poll(&mut retried, &Alarm::new()).is_pending()); // after its first attempt
+                retried.cancel();
+            }
+            assert!(late.cancel());
+            poll_ready(&mut inner.spawn_after(SHORT, || 7).unwrap())
+        };
+        assert_eq!(pool.spawn(polls).unwrap().join().unwrap().unwrap(), 7);
         assert_counts_add_up(&pool);
     });
 }

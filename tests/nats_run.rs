@@ -495,14 +495,15 @@ fn a_drain_without_a_limit_waits_for_handlers_that_no_report_has_left_behind() {
     let Some(server) = Server::start() else { return };
     let pool = pool(1);
     let queue = queue(&server.connect(&pool));
-    enqueue(&queue, 1);
-    let worker = Worker::<String>::builder(&queue, "worker").ack_wait(AGES).drain_timeout(Duration::MAX);
+    enqueue(&queue, 2);
+    let worker = Worker::<String>::builder(&queue, "worker").slots(2).ack_wait(AGES).drain_timeout(Duration::MAX);
     let worker = worker.build().unwrap();
     let held = Held::new();
     thread::scope(|scope| {
         let run = scope.spawn(|| worker.run(&pool, held.handler()).unwrap());
-        wait_until("it runs", || held.begun() == 1);
+        wait_until("one runs, and one waits", || held.begun() == 1 && worker.metrics().jobs_delivered == 2);
         let _ = pool.shutdown_now(); // it has no limit that could have passed
+        wait_until("the run drains", || worker.metrics().jobs_returned == 1);
         assert!(!run.is_finished());
         held.end(1);
         let report = run.join().unwrap();

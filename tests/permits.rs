@@ -167,16 +167,20 @@ fn a_wait_for_a_turn_ends_when_the_pool_is_closed() {
             let (home, abroad) = (pool(workers, 64), pool(1, 64));
             let driver = Arc::new(Driver::new(&home, 1).unwrap());
             let stays = driver.spawn(std::future::pending::<()>()).unwrap();
-            let (turn, begun) = (Arc::clone(&driver), Gate::new());
+            let [turn, other] = [(); 2].map(|()| Arc::clone(&driver));
+            let waits = spawn_parked(move || turn.spawn(async { 2 }).is_err());
+            let begun = Gate::new();
             let inside = begun.clone();
             begun.open();
             let refused = abroad.spawn(move || {
                 inside.pass();
-                turn.spawn(async { 2 }).is_err()
+                other.spawn(async { 2 }).is_err()
             });
             begun.wait_started(1);
+            home.close(); // what holds the turn goes on
+            assert!(waits.join().unwrap() && refused.unwrap().join().unwrap(), "the pool is closed");
+            assert!(!stays.is_finished());
             let _ = home.shutdown_now();
-            assert!(refused.unwrap().join().unwrap(), "the pool is closed");
             assert!(stays.join().is_err());
         });
     }
@@ -211,15 +215,17 @@ fn spawning_inside_a_future_of_another_pool_blocks_no_other_future_of_that() {
 /// Fault 282.
 #[test]
 fn a_future_that_blocks_on_a_task_is_helped_by_a_worker_that_joins_another_future() {
-    for workers in SIZES {
+    // Drivers of one pool share their thread.
+    for (workers, drivers) in SIZES.into_iter().flat_map(|workers| [(workers, 1), (workers, 2)]) {
         with_watchdog(|| {
             let pool = pool(workers, 64);
-            let driver = Arc::new(Driver::new(&pool, 64).unwrap());
+            let drivers: Vec<_> = (0..drivers).map(|_| Arc::new(Driver::new(&pool, 64).unwrap())).collect();
+            let driver = &drivers[0];
             let (home, gate) = (pool.downgrade(), Gate::new());
             let inside = gate.clone();
             let busy: Vec<_> = (0..workers)
                 .map(|_| {
-                    let (inside, driver) = (inside.clone(), Arc::clone(&driver));
+                    let (inside, driver) = (inside.clone(), Arc::clone(driver));
                     pool.spawn(move || {
                         inside.pass();
                         driver.spawn(async { 2 }).unwrap().join().unwrap()
@@ -229,7 +235,7 @@ fn a_future_that_blocks_on_a_task_is_helped_by_a_worker_that_joins_another_futur
                 .collect();
             gate.wait_started(workers);
             let blocks = async move { home.upgrade().unwrap().spawn(|| 1).unwrap().join().unwrap() };
-            let first = driver.spawn(blocks).unwrap();
+            let first = drivers[drivers.len() - 1].spawn(blocks).unwrap();
             let first = spawn_parked(move || first.join().unwrap());
             gate.open();
             assert!(busy.into_iter().all(|task| task.join().unwrap() == 2));

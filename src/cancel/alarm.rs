@@ -13,8 +13,10 @@
 //!    as futures that wait.
 //!
 //! Races, decided by the lock:
-//! - *Set and fall asleep*: the thread checks the first alarm under the lock that it sleeps with.
-//!   An earlier alarm wakes it.
+//! - *Set and fall asleep*: the thread checks the first alarm under the lock that it sleeps with. An
+//!   alarm before the end of its sleep wakes it.
+//! - *Remove and sleep*: the thread that removes the last alarm wakes a thread that sleeps until a
+//!   distant alarm. So the thread ends in time, however distant that alarm was.
 //! - *Set and end*: the thread finds the alarm, or the next alarm starts another thread.
 //! - *Fire and remove*: the future is woken, or it is not. Both are without effect on a future that
 //!   is gone.
@@ -49,7 +51,7 @@ type Key = (Instant, u64);
 /// All alarms, and their thread.
 struct Alarms {
     state: Mutex<State>,
-    /// Notified when the first alarm has changed.
+    /// Notified when the thread would sleep too long.
     changed: Condvar,
 }
 
@@ -61,6 +63,8 @@ struct State {
     next: u64,
     /// Whether the thread runs; see rule 1.
     has_thread: bool,
+    /// The end of the thread's sleep. `None` while it is awake.
+    sleeps_until: Option<Instant>,
 }
 
 impl Alarm {
@@ -85,9 +89,9 @@ impl Alarm {
         let key = (at, state.next);
         state.next += 1;
         state.pending.insert(key, cell);
-        let is_first = state.pending.first_key_value().is_some_and(|(first, _)| *first == key);
+        let oversleeps = state.sleeps_until.is_some_and(|until| at < until);
         drop(state);
-        if is_first {
+        if oversleeps {
             ALARMS.changed.notify_all();
         }
         Ok(Self { key })
@@ -101,14 +105,20 @@ impl Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        let removed = ALARMS.state.lock().pending.remove(&self.key);
+        let mut state = ALARMS.state.lock();
+        let removed = state.pending.remove(&self.key);
+        let oversleeps = state.pending.is_empty() && state.sleeps_until.is_some_and(is_distant);
+        drop(state);
         drop(removed); // without the lock: it may hold the last reference to a waker
+        if oversleeps {
+            ALARMS.changed.notify_all();
+        }
     }
 }
 
 impl State {
     const fn new() -> Self {
-        Self { pending: BTreeMap::new(), next: 0, has_thread: false }
+        Self { pending: BTreeMap::new(), next: 0, has_thread: false, sleeps_until: None }
     }
 }
 
@@ -126,18 +136,27 @@ impl Alarms {
                     due.into_iter().for_each(|(_, cell)| cell.wake());
                     state = self.state.lock();
                 }
-                Some(at) => state = self.changed.wait_until(state, Some(at)),
                 None if end.is_past() => {
                     state.has_thread = false;
                     return;
                 }
-                None => state = self.changed.wait_until(state, end.instant()),
+                _ => {
+                    state.sleeps_until = first.or(end.instant());
+                    let until = state.sleeps_until;
+                    state = self.changed.wait_until(state, until);
+                    state.sleeps_until = None;
+                }
             }
             if first.is_some() {
                 end = Deadline::after(LINGER);
             }
         }
     }
+}
+
+/// Returns `true` if the thread would end before this time if there were no alarm.
+fn is_distant(at: Instant) -> bool {
+    Deadline::at(at) > Deadline::after(LINGER)
 }
 
 /// Starts the thread.
@@ -161,12 +180,15 @@ mod tests {
         Arc::new(WakerCell::new(Waker::noop()))
     }
 
-    /// Fault 335.
+    /// Faults 335, 460.
     #[test]
     fn the_thread_ends_without_alarms_and_a_refused_thread_leaves_no_alarm() {
         let year = Duration::from_secs(365 * 24 * 3_600);
         let alarm = Alarm::set(sync::now() + year, cell()).expect("a thread");
         assert!(has_thread());
+        while ALARMS.state.lock().sleeps_until.is_none_or(|until| until < alarm.at()) {
+            thread::yield_now(); // until it sleeps for a year
+        }
         drop(alarm);
         while has_thread() {
             thread::yield_now(); // as long as it lingers

@@ -1,11 +1,12 @@
 //! The deliveries that a future holds until their mailboxes have room.
 //!
 //! Rules:
-//! 1. Closing the pool cancels held deliveries at once, because the future may never be polled
-//!    again. So a pool drains however many futures have been forgotten.
-//! 2. A poll takes the deliveries out, puts back those for which there was no room, and then checks
-//!    the shutdown token. Closing first cancels the token and then looks for the deliveries. So one
-//!    of the two cancels them.
+//! 1. A future may never be polled again, so the pool waits for none. A held delivery is a suspended
+//!    task, as in `pool::spawn_async`: neither `wait_idle` nor a shutdown waits for it. Closing the
+//!    pool cancels it.
+//! 2. A poll takes the deliveries out and admits their tasks. It suspends and puts back those for
+//!    which there was no room, and then checks the shutdown token. Closing first cancels the token
+//!    and then looks for the deliveries. So one of the two cancels them.
 //! 3. The publishing of the event ends when no delivery is held, by the poll, by the drop of the
 //!    future, or by closing. It ends once.
 
@@ -21,6 +22,7 @@ use crate::cancel::token::CancelGuard;
 use crate::error::CancelReason;
 use crate::nesting;
 use crate::sync::{Arc, Mutex};
+use crate::task::executor::Executor;
 use crate::unwind;
 
 /// The held deliveries by the index of their mailbox.
@@ -37,7 +39,7 @@ pub(super) struct Held<E> {
 
 /// What the lock guards.
 struct State<E> {
-    /// The deliveries, except while a poll has taken them.
+    /// The deliveries, whose tasks are suspended, except while a poll has taken them.
     deliveries: Deliveries<E>,
     /// Woken when the pool is closed.
     waker: Option<Waker>,
@@ -48,13 +50,20 @@ struct State<E> {
 }
 
 impl<E: Send + Sync + 'static> Held<E> {
+    /// Holds deliveries whose tasks are admitted.
     pub(super) fn new(
         envelope: Arc<Envelope<E>>,
         recipients: Arc<Recipients<E>>,
         deliveries: Deliveries<E>,
     ) -> Arc<Self> {
         let state = State { deliveries, waker: None, cancelled: 0, has_ended: false };
-        Arc::new(Self { envelope, recipients, state: Mutex::new(state) })
+        let held = Self { envelope, recipients, state: Mutex::new(state) };
+        (0..held.len()).for_each(|_| held.executor().suspend());
+        Arc::new(held)
+    }
+
+    fn executor(&self) -> &Executor {
+        &self.recipients.mailboxes[0].inner.pool.executor // an event with recipients has at least one
     }
 
     /// Returns the mailboxes whose deliveries are held.
@@ -73,8 +82,20 @@ impl<E: Send + Sync + 'static> Held<E> {
         self.state.lock().cancelled
     }
 
-    /// Takes the deliveries out, to try them. Stores the waker for the shutdown token.
+    /// Takes the deliveries out and admits their tasks, to try them. Stores the waker for the
+    /// shutdown token. Cancels the deliveries if the pool is closed.
     pub(super) fn take(&self, waker: Waker) -> Deliveries<E> {
+        let (admitted, suspended): (Deliveries<E>, Deliveries<E>) =
+            self.take_suspended(waker).into_iter().partition(|_| self.executor().readmit());
+        if !suspended.is_empty() {
+            self.state.lock().cancelled += suspended.len();
+            self.cancel(suspended);
+        }
+        admitted
+    }
+
+    /// Takes the deliveries out.
+    fn take_suspended(&self, waker: Waker) -> Deliveries<E> {
         let mut state = self.state.lock();
         let old = state.waker.replace(waker);
         let deliveries = mem::take(&mut state.deliveries);
@@ -83,11 +104,12 @@ impl<E: Send + Sync + 'static> Held<E> {
         deliveries
     }
 
-    /// Puts deliveries back; keeps rule 2.
+    /// Suspends the tasks of deliveries and puts the deliveries back; keeps rule 2.
     pub(super) fn put_back(self: &Arc<Self>, deliveries: Deliveries<E>, guard: &mut Option<CancelGuard>) {
         if deliveries.is_empty() {
             return;
         }
+        (0..deliveries.len()).for_each(|_| self.executor().suspend());
         self.state.lock().deliveries = deliveries;
         let token = &self.recipients.mailboxes[0].inner.pool.shutdown_token;
         guard.get_or_insert_with(|| {
@@ -109,15 +131,26 @@ impl<E: Send + Sync + 'static> Held<E> {
         state.cancelled += deliveries.len();
         let waker = state.waker.take();
         drop(state);
-        self.refuse(deliveries, &DeliveryOutcome::Cancelled(CancelReason::ShutDown));
-        self.end();
+        self.cancel(deliveries);
         waker
     }
 
-    /// Refuses deliveries.
-    pub(super) fn refuse(&self, deliveries: Deliveries<E>, outcome: &DeliveryOutcome) {
+    /// Cancels deliveries that were counted as cancelled, and whose tasks are suspended.
+    fn cancel(&self, deliveries: Deliveries<E>) {
+        self.refuse_suspended(deliveries, &DeliveryOutcome::Cancelled(CancelReason::ShutDown));
+        self.end();
+    }
+
+    /// Refuses the deliveries, because the future is dropped.
+    pub(super) fn refuse(&self) {
+        let deliveries = self.take_suspended(Waker::noop().clone());
+        self.refuse_suspended(deliveries, &DeliveryOutcome::Refused);
+        self.end();
+    }
+
+    fn refuse_suspended(&self, deliveries: Deliveries<E>, outcome: &DeliveryOutcome) {
         for (index, delivery) in deliveries {
-            let _ = self.recipients.mailboxes[index].refuse(delivery, Some(outcome.clone()));
+            self.recipients.mailboxes[index].refuse_suspended(delivery, outcome.clone());
         }
     }
 

@@ -294,6 +294,13 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         result
     }
 
+    /// Refuses a delivery whose task is suspended.
+    pub(super) fn refuse_suspended(&self, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
+        self.inner.pool.executor.refuse_suspended(&self.info(&delivery));
+        let PendingDelivery { envelope, index, .. } = delivery;
+        envelope.complete(&self.inner, index, Some(outcome));
+    }
+
     /// Closes a `once` subscription to further events.
     pub(super) fn exhaust_if_once(&self, state: &mut State<E>) -> PostResult {
         if !self.settings.once {

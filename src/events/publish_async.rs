@@ -22,7 +22,6 @@ use std::task::{Context, Poll, Waker};
 
 use super::event_bus::EventBus;
 use super::held::{Deliveries, Held};
-use super::progress::DeliveryOutcome;
 use super::publish::{self, Tally};
 use super::receipt::Receipt;
 use super::room_wait;
@@ -45,8 +44,9 @@ impl EventBus {
     /// [refused](crate::events::DeliveryOutcome::Refused) for the subscriptions whose mailboxes are
     /// still full. Other deliveries are not affected.
     ///
-    /// [`wait_idle`](Self::wait_idle) waits for the event until the future is ready or dropped. If
-    /// the pool is shut down meanwhile, the deliveries that wait for room are cancelled.
+    /// [`wait_idle`](Self::wait_idle) waits for the event until the future is ready or dropped. The
+    /// [`wait_idle`](crate::WorkerPool::wait_idle) of the pool does not wait for deliveries that
+    /// wait for room. If the pool is shut down meanwhile, they are cancelled.
     ///
     /// Futures that wait for the same room are woken in the order in which they began to wait. A
     /// future that is not polled keeps no room from the others. The events of an async task arrive
@@ -220,9 +220,7 @@ impl<E: Send + Sync + 'static> Drop for PublishAsync<E> {
         let Stage::Waiting(mut waiting) = mem::replace(&mut self.stage, Stage::Done) else { return };
         waiting.stop_polling(self.key);
         waiting.guard = None;
-        let deliveries = waiting.held.take(Waker::noop().clone());
-        waiting.held.refuse(deliveries, &DeliveryOutcome::Refused);
-        waiting.held.end();
+        waiting.held.refuse();
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use super::result::TaskResult;
 use super::small_deque::SmallDeque;
-use super::state::{GroupInner, PendingTask, State};
+use super::state::{GroupInner, State};
+use super::task_queue::PendingTask;
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::nesting;
@@ -29,21 +30,31 @@ impl<R: TaskResult> GroupInner<R> {
         self.wake_due_poller();
     }
 
-    /// Closes the group for an owner that does not wait. Outcomes of tasks that do not start are
-    /// not kept. Returns how many tasks had not started, which may be stale.
+    /// Closes the group for an owner that does not wait. No outcome is kept. Returns how many tasks
+    /// had not started, which may be stale.
     pub(super) fn abandon(self: &Arc<Self>) -> usize {
         let mut state = self.state.lock();
         state.abandoned = true;
         let unstarted = state.unstarted.len() + state.delayed();
+        let has_outcomes = !state.outcomes.is_empty();
         drop(state);
+        // An outcome or a closure that is dropped may own another group, and so on: see `nesting`.
+        if has_outcomes {
+            self.discard_outcomes();
+        }
         if unstarted == 0 {
             self.close(CancelReason::Requested);
         } else {
-            // A dropped closure may own another group, and so on: see `nesting`.
             let inner = Arc::clone(self);
             nesting::call_back(move || inner.close(CancelReason::Requested));
         }
         unstarted
+    }
+
+    #[cold]
+    fn discard_outcomes(&self) {
+        let unclaimed = self.state.lock().outcomes.take_unclaimed();
+        nesting::discard(unclaimed);
     }
 
     /// Keeps no outcome from now on, for an owner that will not wait. Drops those that there are.

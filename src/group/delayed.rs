@@ -28,7 +28,8 @@ use std::time::Instant;
 use super::body::{Body, RepeatedBody, Step};
 use super::result::TaskResult;
 use super::small_deque::SmallDeque;
-use super::state::{GroupInner, PendingTask, State};
+use super::state::{GroupInner, State};
+use super::task_queue::PendingTask;
 use crate::error::CancelReason;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard, Weak};
@@ -132,7 +133,7 @@ impl<R: TaskResult> GroupInner<R> {
         {
             let (task, key) = entry.remove();
             drop(self.pool.timers.remove(key)); // only a weak reference to this group
-            unstarted.push_back(task);
+            unstarted.places().push_back(task);
         }
         delayed.take_if(|tasks| tasks.is_empty());
     }

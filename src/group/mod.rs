@@ -6,6 +6,7 @@
 //! `values` the values, `failures` the rest. The other modules are the public types.
 
 mod task_group;
+mod task_queue;
 mod time_limit;
 mod any;
 mod partial;

@@ -45,7 +45,7 @@ impl<R: TaskResult> GroupInner<R> {
         if !position.is_member && state.runners >= self.settings.limit {
             return Turn::AtLimit;
         }
-        let Some(task) = state.unstarted.take_first(|task| task.index == index) else { return Turn::Started };
+        let Some(task) = state.unstarted.take(index) else { return Turn::Started };
         state.running.push_back(index);
         state.runners += usize::from(!position.is_member);
         self.notify_room(&mut state);
@@ -60,7 +60,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Cancels a task that has not started, without an error of the group. Returns `true` if it did.
     pub(super) fn cancel_task(&self, index: usize) -> bool {
         let mut state = self.state.lock();
-        let Some(task) = state.unstarted.take_first(|task| task.index == index) else { return false };
+        let Some(task) = state.unstarted.take(index) else { return false };
         self.notify_room(&mut state);
         drop(state);
         self.as_member(|counters| {
@@ -93,8 +93,8 @@ impl<R: TaskResult> GroupInner<R> {
 }
 
 impl<R: TaskResult> State<R> {
-    /// Returns `true` if the task has not started. Takes linear time.
+    /// Returns `true` if the task has not started.
     pub(super) fn is_unstarted(&self, index: usize) -> bool {
-        self.unstarted.iter().any(|task| task.index == index)
+        self.unstarted.contains(index)
     }
 }

@@ -127,7 +127,13 @@ impl<T, E> Outcomes<T, E> {
 
     /// Takes everything, to be dropped outside of locks, or `None` if there is no outcome.
     pub(super) fn take_unclaimed(&mut self) -> Option<Self> {
-        (!self.values.is_empty() || !self.failures.is_empty()).then(|| mem::replace(self, Self::new()))
+        (!self.is_empty()).then(|| mem::replace(self, Self::new()))
+    }
+
+    /// Returns `true` if there is no outcome, except those that were taken.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.failures.is_empty()
     }
 
     /// Returns `true` if the order in which tasks end is kept.
@@ -176,6 +182,7 @@ mod tests {
             outcomes.record(index, outcome);
             assert!(matches!(outcomes.next_completion(), Some((found, _)) if found == index));
             assert!(outcomes.take_unclaimed().is_none());
+            assert_eq!(outcomes.values.places(), 0);
         }
     }
 

@@ -3,7 +3,8 @@
 use super::body::{Body, Recorded};
 use super::result::TaskResult;
 use super::settings::GroupPolicy;
-use super::state::{GroupInner, PendingTask, State};
+use super::state::{GroupInner, State};
+use super::task_queue::PendingTask;
 use crate::error::{CancelReason, TaskError, TaskFailure};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;
@@ -76,7 +77,11 @@ impl<R: TaskResult> GroupInner<R> {
         loop {
             let is_over =
                 batch.budget == Budget::Quantum && batch.taken >= QUANTUM && self.pool.queued() > state.tickets;
-            let mut taken = if is_over || should_stop(&state) { None } else { state.unstarted.pop_front() };
+            let mut taken = if is_over || should_stop(&state) {
+                None
+            } else {
+                state.unstarted.places_without_gap_in_front().pop_front()
+            };
             let Some(task) = &taken else { return state };
             batch.taken += 1;
             state.running.push_back(task.index);

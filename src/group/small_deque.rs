@@ -13,7 +13,7 @@ pub(crate) struct SmallDeque<T> {
     first: Option<T>,
     /// Empty unless a second item was pushed.
     rest: VecDeque<T>,
-    /// How many items there are in both.
+    /// How many items there are in both, without gaps.
     len: usize,
 }
 
@@ -64,14 +64,53 @@ impl<T> SmallDeque<T> {
         self.first.iter().chain(&self.rest)
     }
 
-    /// Takes the first item that passes the test. Takes linear time.
-    pub(super) fn take_first(&mut self, test: impl Fn(&T) -> bool) -> Option<T> {
-        let taken = match self.first.take_if(|item| test(item)) {
-            Some(item) => Some(item),
-            None => self.rest.iter().position(test).and_then(|position| self.rest.remove(position)),
+    pub(super) fn front(&self) -> Option<&T> {
+        self.first.as_ref().or_else(|| self.rest.front())
+    }
+
+    pub(super) fn back(&self) -> Option<&T> {
+        self.rest.back().or(self.first.as_ref())
+    }
+
+    /// Takes the item at this place, and leaves `gap` there. A gap does not count as an item; the
+    /// caller sees to it that none is popped.
+    pub(super) fn take_leaving(&mut self, position: usize, gap: T) -> Option<T> {
+        let place = match position.checked_sub(usize::from(self.first.is_some())) {
+            Some(position) => self.rest.get_mut(position)?,
+            None => self.first.as_mut()?,
         };
-        self.len -= usize::from(taken.is_some());
-        taken
+        self.len -= 1;
+        Some(mem::replace(place, gap))
+    }
+
+    /// Returns the number of places: items and gaps.
+    pub(super) fn places_len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    /// Removes the first place, which is a gap.
+    pub(super) fn drop_front_gap(&mut self) {
+        drop(self.first.take().or_else(|| self.rest.pop_front()));
+    }
+
+    /// Removes the last place, which is a gap.
+    pub(super) fn drop_back_gap(&mut self) {
+        drop(self.rest.pop_back().or_else(|| self.first.take()));
+    }
+
+    /// Returns the position of the item with this key. The items are sorted by their keys.
+    pub(super) fn position_by_key<K: Ord>(&self, key: &K, key_of: impl Fn(&T) -> K) -> Option<usize> {
+        if self.first.as_ref().is_some_and(|item| key_of(item) == *key) {
+            return Some(0);
+        }
+        let position = self.rest.binary_search_by(|item| key_of(item).cmp(key)).ok()?;
+        Some(position + usize::from(self.first.is_some()))
+    }
+
+    /// Removes the gaps, which are the places that do not pass the test.
+    pub(super) fn close_gaps(&mut self, test: impl Fn(&T) -> bool) {
+        self.first.take_if(|item| !test(item));
+        self.rest.retain(test);
     }
 
     /// Releases half of the memory if three quarters of it are unused. A caller that does so after
@@ -121,6 +160,8 @@ impl<T: PartialEq> SmallDeque<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -144,15 +185,44 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_taken_out_of_turn_once() {
-        for taken in 0..3 {
+    fn items_are_found_by_their_keys_and_leave_gaps_that_do_not_count() {
+        const GAP: usize = 99;
+        for popped in 0..2 {
             let mut items = SmallDeque::new();
-            (0..3).for_each(|item| items.push_back(item));
-            assert_eq!(items.take_first(|item| *item == taken), Some(taken));
-            assert_eq!(items.take_first(|item| *item == taken), None);
-            items.push_back(3);
-            assert_eq!(items.len(), 3);
-            assert!(items.take_all().into_iter().eq((0..4).filter(|item| *item != taken)));
+            (0..4).for_each(|item| items.push_back(item));
+            (0..popped).for_each(|item| assert_eq!(items.pop_front(), Some(item)));
+            for item in popped..4 {
+                assert_eq!(items.position_by_key(&item, |item| *item), Some(item - popped));
+            }
+            assert_eq!((items.position_by_key(&4, |item| *item), items.take_leaving(4 - popped, GAP)), (None, None));
+            assert_eq!((items.front(), items.back()), (Some(&popped), Some(&3)));
+            for item in [popped, 2, 3] {
+                assert_eq!(items.take_leaving(item - popped, GAP), Some(item));
+            }
+            assert_eq!((items.len(), items.places_len()), (1 - popped, 4 - popped));
+            items.drop_front_gap();
+            items.drop_back_gap();
+            assert_eq!(items.places_len(), 2 - popped);
+            items.close_gaps(|item| *item != GAP);
+            assert_eq!((items.places_len(), items.len()), (1 - popped, 1 - popped));
+            assert_eq!(items.pop_front(), (popped == 0).then_some(1));
+        }
+    }
+
+    /// Fault 462.
+    #[test]
+    fn finding_an_item_takes_a_look_at_few_others() {
+        let mut items = SmallDeque::new();
+        (0..100_000).for_each(|item| items.push_back(item));
+        let looks = Cell::new(0);
+        let key = |item: &usize| {
+            looks.set(looks.get() + 1);
+            *item
+        };
+        for item in [0, 1, 50_000, 99_998, 99_999, 100_000] {
+            looks.set(0);
+            assert_eq!(items.position_by_key(&item, key), (item < 100_000).then_some(item));
+            assert!(looks.get() <= 20, "{} looks", looks.get());
         }
     }
 

@@ -7,7 +7,8 @@ use super::body::Body;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::small_deque::SmallDeque;
-use super::state::{GroupInner, PendingTask, State};
+use super::state::{GroupInner, State};
+use super::task_queue::PendingTask;
 use crate::error::{CancelReason, Refusal};
 use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
@@ -47,7 +48,13 @@ impl<R: TaskResult> GroupInner<R> {
         match self.admit() {
             Admission::Queue(mut state) => {
                 let index = state.next_index();
-                state.unstarted.push_back(PendingTask { index, body: make_body(index), id, location, queued_at });
+                state.unstarted.places().push_back(PendingTask {
+                    index,
+                    body: make_body(index),
+                    id,
+                    location,
+                    queued_at,
+                });
                 self.notify_workers(state);
                 Spawned::Accepted
             }
@@ -183,7 +190,7 @@ impl<R: TaskResult> GroupInner<R> {
             return Err((refusal, f));
         }
         let index = state.next_index();
-        state.unstarted.push_back(PendingTask { index, body: make_body(f, index), id, location, queued_at });
+        state.unstarted.places().push_back(PendingTask { index, body: make_body(f, index), id, location, queued_at });
         self.notify_workers(state);
         Ok(())
     }

@@ -70,12 +70,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::Location;
 
-use super::body::{Body, Recorded};
+use super::body::Recorded;
 use super::outcomes::Outcomes;
 use super::poller::{Poller, RoomPollers};
 use super::result::TaskResult;
 use super::settings::{GroupSettings, Progress};
 use super::small_deque::SmallDeque;
+use super::task_queue::{PendingTask, TaskQueue};
 use crate::cancel::token::{CancelGuard, CancellationToken};
 use crate::error::{CancelReason, GroupError, TaskFailure};
 use crate::observe::task_info::{TaskId, TaskInfo};
@@ -84,7 +85,6 @@ use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
 use crate::task::context::{self, GroupId};
-use crate::time::clock::Timestamp;
 #[cfg(feature = "retry")]
 use crate::{time::deadline::Deadline, timer::heap::TimerKey};
 
@@ -119,7 +119,7 @@ pub(crate) struct GroupInner<R: TaskResult> {
 /// What the lock guards.
 pub(super) struct State<R: TaskResult> {
     /// The queue of tasks that have not started, oldest first.
-    pub(super) unstarted: SmallDeque<PendingTask<R>>,
+    pub(super) unstarted: TaskQueue<R>,
     /// The tasks that wait for their next attempt. `None` if there are none.
     #[cfg(feature = "retry")]
     pub(super) delayed: Option<Box<DelayedTasks<R>>>,
@@ -163,20 +163,6 @@ pub(super) struct State<R: TaskResult> {
 /// Tasks by time and index, with their timers.
 #[cfg(feature = "retry")]
 pub(super) type DelayedTasks<R> = BTreeMap<(Deadline, usize), (PendingTask<R>, TimerKey)>;
-
-/// A task in the group's queue.
-pub(super) struct PendingTask<R: 'static> {
-    /// The task's position in spawn order.
-    pub(super) index: usize,
-    /// Called or dropped once.
-    pub(super) body: Body<R>,
-    /// The identity that observers see.
-    pub(super) id: TaskId,
-    /// Where the task was spawned.
-    pub(super) location: &'static Location<'static>,
-    /// When the task was spawned, if the pool takes times.
-    pub(super) queued_at: Option<Timestamp>,
-}
 
 impl<R: TaskResult> GroupInner<R> {
     /// Makes a group and registers it with the pool.
@@ -303,7 +289,7 @@ impl<R: TaskResult> State<R> {
     /// Returns the state of an open group without tasks.
     fn new() -> Self {
         Self {
-            unstarted: SmallDeque::new(),
+            unstarted: TaskQueue::new(),
             #[cfg(feature = "retry")]
             delayed: None,
             running: SmallDeque::new(),

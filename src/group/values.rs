@@ -113,6 +113,12 @@ impl<T> Values<T> {
         }
     }
 
+    /// Returns how many places are kept for tasks that have ended or are about to.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     fn take_zero_sized(&mut self) -> Option<T> {
         let value = self.zero_sized.pop();
         self.len -= usize::from(value.is_some());

@@ -364,7 +364,7 @@ impl<R: TaskResult> State<R> {
         let delayed = self.delayed_tasks();
         let Self { outcomes, unstarted, running, total, .. } = self;
         let started = running.iter().copied().chain(delayed);
-        let pending: BTreeSet<usize> = started.chain(unstarted.iter().map(|task| task.index)).collect();
+        let pending: BTreeSet<usize> = started.chain(unstarted.indices()).collect();
         outcomes.track_completions((0..*total).filter(|index| !pending.contains(index)));
         true
     }

@@ -93,7 +93,8 @@ impl WorkerPool {
     /// retry, count as queued.
     ///
     /// If other threads submit tasks, the pool may be busy again when this returns. A
-    /// [`spawn_async`](Self::spawn_async) that waits for room is not waited for.
+    /// [`spawn_async`](Self::spawn_async) or a `publish_async` of a bus that waits for room is not
+    /// waited for.
     ///
     /// This method also waits for tasks that a [timed shutdown](Self::shutdown_timeout) left
     /// behind, so after one it may block forever. For a limit, call

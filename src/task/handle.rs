@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::context::{self, AwaitedId, PoolId};
 use super::executor::Executor;
+use super::future_wait::FutureWait;
 use super::join::{JoinStatus, JoinTarget, Watched};
-use super::waits::{self, Awaited, Kind, Needs, Next, Wait};
+use super::waits::{self, Awaited, Kind, Needs};
 use crate::error::{CancelReason, JoinError};
 use crate::observe::task_info::TaskId;
 use crate::sync::Arc;
@@ -28,7 +29,8 @@ use crate::time::deadline::Deadline;
 /// after it was ready stays pending.
 ///
 /// Polling on a worker of the pool runs the task if it has not started. It may also run a task that
-/// this one [needs](Self#waiting-on-a-worker).
+/// this one [needs](Self#waiting-on-a-worker). A poll does not wait for the delay of a delayed or
+/// retried task: the future is woken when the delay is over.
 ///
 /// To submit from async code, use [`spawn_async`](crate::WorkerPool::spawn_async), which waits for
 /// room, or [`try_spawn`](crate::WorkerPool::try_spawn). `spawn` blocks when the queue is full.
@@ -75,14 +77,14 @@ pub struct JoinHandle<T> {
     task: Arc<dyn JoinTarget<T>>,
     /// The executor of the task's pool.
     executor: Arc<Executor>,
-    /// The entry of the last poll in the registry of waits, if the poll was within a task or a
-    /// driven future.
-    waiting: Option<Wait>,
+    /// What the last poll has registered, if it was within a task or a driven future. Boxed, because
+    /// few handles are polled there.
+    wait: Option<Box<FutureWait>>,
 }
 
 impl<T> JoinHandle<T> {
     pub(crate) fn new(task: Arc<dyn JoinTarget<T>>, executor: Arc<Executor>) -> Self {
-        Self { task, executor, waiting: None }
+        Self { task, executor, wait: None }
     }
 
     /// Blocks until the task has ended and takes its result.
@@ -214,13 +216,14 @@ impl<T> JoinHandle<T> {
         if self.task.spin_wait() || !self.task.may_sleep() {
             return self.task.is_done();
         }
-        waits::wait(&self.awaited(), Kind::Certain, |wait, until| self.task.sleep(wait, until)).is_ok()
+        let awaited = Self::awaited_task(&self.task, &self.executor);
+        waits::wait(&awaited, Kind::Certain, |wait, until| self.task.sleep(wait, until)).is_ok()
     }
 
     /// Returns the task as the registry of waits sees it.
-    fn awaited(&self) -> Arc<dyn Awaited> {
-        let task: Arc<dyn Watched> = Arc::clone(&self.task) as _;
-        Arc::new(AwaitedTask { task, executor: Arc::clone(&self.executor) })
+    fn awaited_task(task: &Arc<dyn JoinTarget<T>>, executor: &Arc<Executor>) -> Arc<dyn Awaited> {
+        let task: Arc<dyn Watched> = Arc::clone(task) as _;
+        Arc::new(AwaitedTask { task, executor: Arc::clone(executor) })
     }
 }
 
@@ -264,21 +267,19 @@ impl<T> Future for JoinHandle<T> {
             return Poll::Ready(Err(error));
         }
         loop {
-            self.waiting = None;
+            self.wait.iter_mut().for_each(|wait| wait.begin_poll());
             let polled = self.task.poll_take(context);
+            if polled.is_ready() {
+                self.wait = None; // the handle may be kept
+            }
             if polled.is_ready() || context::depth() == 0 || self.task.is_done() {
                 return polled;
             }
-            match waits::register_future(self.awaited(), context.waker()) {
-                Next::Help(awaited) => awaited.help(),
-                Next::Sleep(wait, None) => {
-                    self.waiting = Some(wait);
-                    return Poll::Pending;
-                }
-                // There may be no other worker to which the timer thread could pass the task.
-                Next::Sleep(wait, until) => {
-                    self.task.sleep(&wait, until);
-                }
+            let this = &mut *self;
+            let awaited = || Self::awaited_task(&this.task, &this.executor);
+            match this.wait.get_or_insert_default().register(awaited, Deadline::NEVER, context) {
+                Some(awaited) => awaited.help(),
+                None => return Poll::Pending,
             }
         }
     }

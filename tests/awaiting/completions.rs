@@ -7,7 +7,7 @@ use pollster::block_on;
 use workcrew::{Completions, GroupPolicy};
 
 use crate::alarm::{Alarm, poll};
-use crate::common::{Counter, Gate, LIMIT, Mutex, on_grid, quiet_panics};
+use crate::common::{BlockedWorkers, Counter, Gate, LIMIT, Mutex, on_grid, quiet_panics};
 
 /// Fault 326.
 #[test]
@@ -27,6 +27,22 @@ fn outcomes_are_yielded_as_tasks_end_and_each_once() {
         });
         assert!(seen.iter().all(|count| *count == 1), "{seen:?}");
         assert!(group.wait().unwrap().is_empty());
+    });
+}
+
+/// Fault 326.
+#[test]
+fn outcomes_that_wait_to_be_yielded_keep_the_order_in_which_their_tasks_have_ended() {
+    on_grid(|pool| {
+        let blocked = BlockedWorkers::new(&pool);
+        let mut group = pool.group().limit(1).capacity(64);
+        (0..20).for_each(|_| group.spawn(|| ()));
+        let mut completions = group.completions();
+        let alarm = Waker::from(Alarm::new());
+        assert!(completions.poll_next(&mut Context::from_waker(&alarm)).is_pending());
+        blocked.open();
+        pool.wait_idle(); // one after the other
+        assert!(completions.map(|(index, _)| index).eq(0..20));
     });
 }
 

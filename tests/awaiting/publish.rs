@@ -224,6 +224,31 @@ fn forgotten_futures_keep_no_room_from_futures_and_threads() {
     });
 }
 
+/// Fault 463.
+#[test]
+fn a_publish_that_is_not_polled_again_does_not_hold_up_the_pool() {
+    on_grid(|pool| {
+        let bus = EventBus::new(&pool);
+        let full = full(&bus, "stuck", 2);
+        let [mut kept, mut dropped, mut forgotten] =
+            [1, 2, 3].map(|number| bus.publish_to_async("full", event(number)));
+        for future in [&mut kept, &mut dropped, &mut forgotten] {
+            assert!(poll(future, &Alarm::new()).is_pending());
+        }
+        full.gate.open();
+        pool.wait_idle(); // the futures are not polled meanwhile
+        assert_eq!((full.handled.get(), pool.metrics().tasks_refused), (3, 0));
+        drop(dropped);
+        assert!(matches!(outcomes(&poll_ready(&mut kept))[..], [DeliveryOutcome::Handled]));
+        pool.wait_idle();
+        assert_eq!(pool.metrics().tasks_refused, 1);
+        pool.shutdown();
+        drop(forgotten);
+        assert_eq!(pool.metrics().tasks_refused, 2, "each is refused once");
+        assert_counts_add_up(&pool);
+    });
+}
+
 /// Fault 334.
 #[test]
 fn an_async_publish_that_is_dropped_halfway_is_refused_where_there_was_no_room() {

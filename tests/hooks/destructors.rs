@@ -17,13 +17,14 @@ fn held_pool() -> (WorkerPool, BlockedWorkers) {
     (pool, wedge)
 }
 
-/// Fault 173.
+/// Faults 173, 464.
 #[test]
 fn destructors_that_cancel_drop_or_submit_the_next_one_take_the_stack_of_a_few() {
     in_processes(&[
         "destructors::child_cancels_a_chain_of_tasks_by_their_closures",
         "destructors::child_drops_a_chain_of_results",
         "destructors::child_drops_a_chain_of_groups",
+        "destructors::child_drops_a_chain_of_values_and_errors_of_groups",
         "destructors::child_drops_pools_that_closures_own",
         "destructors::child_submits_in_the_destructor_of_a_discarded_closure",
     ]);
@@ -94,6 +95,29 @@ fn child_drops_a_chain_of_groups() {
         assert_eq!(pool.metrics().tasks_cancelled as usize, groups);
         drop(wedge);
         pool.shutdown();
+        assert_counts_add_up(&pool);
+    });
+}
+
+/// A value or an error of a group that keeps the next group.
+struct KeepsGroup(#[allow(dead_code, reason = "it is there to be dropped")] Option<Kept>);
+
+type Kept = TaskGroup<Result<KeepsGroup, KeepsGroup>>;
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn child_drops_a_chain_of_values_and_errors_of_groups() {
+    on_small_stack(|| {
+        let pool = WorkerPool::builder().workers(1).queue_capacity(64).stack_size(STACK).build().unwrap();
+        let mut first: Option<Kept> = None;
+        for link in 0..LINKS / 10 {
+            let next = KeepsGroup(first);
+            let group = pool.group();
+            group.spawn(move || if link % 2 == 0 { Ok(next) } else { Err(next) });
+            first = Some(group);
+        }
+        pool.wait_idle();
+        drop(first);
         assert_counts_add_up(&pool);
     });
 }

@@ -436,6 +436,7 @@ pub use observe::metrics::{Histogram, Metrics};
 pub use observe::observer::Observer;
 pub use observe::task_info::{RunningTask, TaskInfo, TaskOutcome};
 pub use pool::builder::WorkerPoolBuilder;
+pub use pool::current_worker::{CurrentWorker, current_worker};
 pub use pool::overflow::Overflow;
 pub use pool::shutdown::{OnDrop, ShutdownReport};
 pub use pool::spawn_async::SpawnAsync;

@@ -45,7 +45,7 @@ fn submit_errors_travel_for_closures_that_are_only_send() {
 /// Fault 89.
 #[test]
 fn every_public_type_is_send_and_sync_where_it_can_be() {
-    is_send_sync::<(WorkerPool, WeakWorkerPool)>();
+    is_send_sync::<(WorkerPool, WeakWorkerPool, CurrentWorker)>();
     is_send_sync::<JoinHandle<OnlySend>>();
     is_send_sync::<TaskGroup<Result<OnlySend, OnlySend>>>();
     is_send_sync::<Spawner<Result<OnlySend, OnlySend>>>();

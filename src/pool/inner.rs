@@ -3,7 +3,6 @@
 //! It joins the executor, the queue, the workers and the timers. How jobs get into the queue is the
 //! subject of `submit`; how the pool ends is that of `shutdown`.
 
-#[cfg(feature = "driver")]
 use std::any::Any;
 
 use super::group_registry::{GroupRegistry, Registration};
@@ -16,7 +15,7 @@ use crate::observe::worker_counters::WorkerCounters;
 use crate::queue::{FIFO_SHARD, PopCursor, Queue};
 #[cfg(feature = "driver")]
 use crate::sync::Mutex;
-use crate::sync::{Arc, Weak};
+use crate::sync::{Arc, OnceLock, Weak};
 use crate::task::context::PoolId;
 use crate::task::executor::{Executor, Hooks};
 use crate::task::job::{Job, TicketHolder};
@@ -41,6 +40,8 @@ pub(crate) struct PoolInner {
     pub(super) overflow: Overflow,
     /// The groups and subscriptions that may have tasks.
     pub(crate) groups: GroupRegistry<dyn TicketHolder>,
+    /// The `WeakWorkerPool` of this pool; empty until `build` returns.
+    pub(super) weak_handle: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Cancelled when the pool is closed: notifies waiters without a thread.
     pub(crate) shutdown_token: CancellationToken,
     /// Cancelled when a report has left something behind: notifies waits that sleep with locks of
@@ -80,6 +81,7 @@ impl PoolInner {
             queue,
             overflow,
             groups: GroupRegistry::new(),
+            weak_handle: OnceLock::new(),
             shutdown_token: CancellationToken::new(),
             left_behind: CancellationToken::new(),
             #[cfg(feature = "driver")]

@@ -4,6 +4,7 @@
 //! `ending` and `wait_async`. The workers share `inner`.
 
 pub(crate) mod builder;
+pub(crate) mod current_worker;
 pub(crate) mod ending;
 pub(crate) mod group_registry;
 pub(crate) mod inner;
@@ -16,5 +17,7 @@ pub(crate) mod task_builder;
 pub(crate) mod timers;
 pub(crate) mod wait_async;
 pub(crate) mod worker;
+pub(crate) mod worker_context;
 pub(crate) mod worker_pool;
 pub(crate) mod worker_set;
+pub(crate) mod worker_start;

@@ -6,6 +6,8 @@
 use std::io;
 
 use super::inner::PoolInner;
+use super::worker_context;
+use super::worker_start::{self, StartHook, StartReport, Starting, WorkerHook};
 use crate::error::{BuildError, CancelReason};
 use crate::failpoint::{self, Failpoint};
 use crate::observe::worker_counters::WorkerCounters;
@@ -17,9 +19,6 @@ use crate::task::job::Job;
 use crate::task::waits;
 use crate::unwind;
 
-/// A hook that a worker calls with its index.
-pub(crate) type WorkerHook = Arc<dyn Fn(usize) + Send + Sync>;
-
 /// The settings of worker threads.
 #[derive(Clone, Default)]
 pub(crate) struct WorkerSettings {
@@ -28,21 +27,39 @@ pub(crate) struct WorkerSettings {
     /// In bytes; `None` means the default of the standard library.
     pub(crate) stack_size: Option<usize>,
     /// Called when a worker's thread starts.
-    pub(crate) on_start: Option<WorkerHook>,
+    pub(crate) on_start: Option<StartHook>,
     /// Called when a worker's thread ends.
     pub(crate) on_stop: Option<WorkerHook>,
 }
 
 /// Starts `workers` workers. Stops at the first that cannot be started; the others keep running.
-pub(crate) fn start(pool: &Arc<PoolInner>, settings: &WorkerSettings, workers: usize) -> Result<(), BuildError> {
-    for _ in 0..workers {
-        let counters = pool.workers.add(|| pool.executor.tracker.register_worker());
-        match start_one(pool, settings, Arc::clone(&counters)) {
+/// Workers whose start hook may fail report to `report`.
+pub(crate) fn start(
+    pool: &Arc<PoolInner>,
+    settings: &WorkerSettings,
+    workers: usize,
+    report: &Arc<StartReport>,
+) -> Result<(), BuildError> {
+    let may_fail = settings.on_start.as_ref().is_some_and(StartHook::may_fail);
+    let new_counters = || pool.executor.tracker.register_worker();
+    // All of them before the first starts, so that none gets the index of one whose hook has failed.
+    let mut missing: Vec<_> = (0..workers).map(|_| pool.workers.add(may_fail, new_counters)).collect();
+    missing.reverse();
+    while let Some(counters) = missing.pop() {
+        let starting = may_fail.then(|| StartReport::expect(report));
+        match start_one(pool, settings, Arc::clone(&counters), starting) {
             Ok(thread) => pool.workers.push_thread(thread),
             Err(source) => {
                 let worker = counters.worker();
-                pool.workers.retire();
-                pool.workers.remove(counters);
+                missing.push(counters);
+                for counters in missing {
+                    if may_fail {
+                        pool.workers.start_failed()
+                    } else {
+                        pool.workers.retire()
+                    }
+                    pool.workers.remove(counters);
+                }
                 return Err(BuildError::Spawn { worker, source });
             }
         }
@@ -55,6 +72,7 @@ fn start_one(
     pool: &Arc<PoolInner>,
     settings: &WorkerSettings,
     counters: Arc<WorkerCounters>,
+    starting: Option<Starting>,
 ) -> io::Result<thread::JoinHandle<()>> {
     if failpoint::should_fail(Failpoint::ThreadStart) {
         return Err(io::ErrorKind::WouldBlock.into());
@@ -64,16 +82,34 @@ fn start_one(
         builder = builder.stack_size(stack_size);
     }
     let (pool, settings) = (Arc::clone(pool), settings.clone());
-    builder.spawn(move || run_worker(&pool, &settings, counters))
+    builder.spawn(move || run_worker(&pool, &settings, counters, starting))
 }
 
 /// The main function of a worker thread.
-fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, counters: Arc<WorkerCounters>) {
+fn run_worker(
+    pool: &Arc<PoolInner>,
+    settings: &WorkerSettings,
+    counters: Arc<WorkerCounters>,
+    starting: Option<Starting>,
+) {
     context::set_worker(pool.id(), Arc::clone(&counters));
+    worker_context::set(pool, counters.worker());
     waits::add_worker(pool.id());
-    call_hook(pool, settings.on_start.as_ref(), &counters);
+    if worker_start::run_hook(pool, settings.on_start.as_ref(), counters.worker(), starting) {
+        run_until_end(pool, settings, &counters);
+    }
+    // A hook may have completed a task itself.
+    pool.executor.tracker.check_idle();
+    waits::remove_worker(pool.id());
+    worker_context::clear();
+    context::clear_worker();
+    pool.workers.remove(counters);
+}
+
+/// Runs jobs until the worker must leave, and then calls its stop hook.
+fn run_until_end(pool: &PoolInner, settings: &WorkerSettings, counters: &WorkerCounters) {
     let mut current = None;
-    while let Err(payload) = unwind::catch(|| run_jobs(pool, &counters, &mut current)) {
+    while let Err(payload) = unwind::catch(|| run_jobs(pool, counters, &mut current)) {
         // Every panic of user code is caught where the code is called, so this is a bug of the
         // crate. The worker continues, and its current job is cancelled if it was not started.
         unwind::discard(payload);
@@ -82,12 +118,9 @@ fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, counters: Arc<Wo
     // Before the hook, which may take long: the last task of this worker may have been the last of
     // the pool, and the other workers may be asleep.
     pool.executor.tracker.check_idle();
-    call_hook(pool, settings.on_stop.as_ref(), &counters);
-    // The hook may have completed a task itself.
-    pool.executor.tracker.check_idle();
-    waits::remove_worker(pool.id());
-    context::clear_worker();
-    pool.workers.remove(counters);
+    if let Some(hook) = &settings.on_stop {
+        pool.executor.call_hook(|| hook(counters.worker()));
+    }
 }
 
 /// Runs jobs until the worker must leave. `current` holds the job that is run.
@@ -103,12 +136,5 @@ fn run_jobs(pool: &PoolInner, counters: &WorkerCounters, current: &mut Option<Jo
             pool.workers.retire();
             break;
         }
-    }
-}
-
-/// Calls a hook of the worker, if there is one.
-fn call_hook(pool: &PoolInner, hook: Option<&WorkerHook>, counters: &WorkerCounters) {
-    if let Some(hook) = hook {
-        pool.executor.call_hook(|| hook(counters.worker()));
     }
 }

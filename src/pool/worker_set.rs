@@ -7,6 +7,10 @@
 //!    active than the target. The check costs one load of a flag while none must.
 //! 3. The counters of a worker are reused after the worker was removed, not after it has retired.
 //!    Its stop hook runs in between, and may count.
+//! 4. A worker whose start hook may fail is *starting* until the hook has returned. It counts as
+//!    present, so that no resize starts another one in its place. It does not count as active, so
+//!    that no active worker retires for it. So an active worker is left if the hook fails. A failed
+//!    worker lowers the target by one, unless the target is lower already.
 
 use std::task::Waker;
 
@@ -43,8 +47,12 @@ struct State {
     alive: usize,
     /// Those of them that have retired: they take no more jobs.
     retired: usize,
+    /// Those of them that are starting; see rule 4.
+    starting: usize,
     /// The target number of workers.
     target: usize,
+    /// The number of times that the target was set.
+    resizes: u64,
     /// The counters of workers that were removed.
     unused_counters: Vec<Arc<WorkerCounters>>,
     /// The futures that wait until every worker was removed, or the workers are given up.
@@ -87,17 +95,44 @@ impl WorkerSet {
     /// Sets the target number of workers. Returns how many workers are missing or surplus.
     pub(crate) fn set_target(&self, workers: usize) -> Resize {
         let mut state = self.state.lock();
-        state.target = workers;
-        self.target.store(workers, Ordering::Relaxed);
-        let active = state.active();
-        self.surplus.store(active > workers, Ordering::Release);
-        Resize { missing: workers.saturating_sub(active), surplus: active.saturating_sub(workers) }
+        self.set_target_locked(&mut state, workers)
     }
 
-    /// Adds a worker. Returns its counters: those of a removed worker, or new ones.
-    pub(crate) fn add(&self, new_counters: impl FnOnce() -> Arc<WorkerCounters>) -> Arc<WorkerCounters> {
+    /// Sets the target back to `before`, or to the number of workers that are left if there are
+    /// fewer. Returns how many workers are surplus then. Does nothing if the target was set again
+    /// after the call that returned `resize`.
+    pub(crate) fn undo_resize(&self, resize: &Resize, before: usize) -> usize {
+        let mut state = self.state.lock();
+        if state.resizes != resize.number {
+            return 0;
+        }
+        let workers = before.min(state.present());
+        self.set_target_locked(&mut state, workers).surplus
+    }
+
+    fn set_target_locked(&self, state: &mut State, workers: usize) -> Resize {
+        state.target = workers;
+        state.resizes += 1;
+        self.target.store(workers, Ordering::Relaxed);
+        let (present, active) = (state.present(), state.active());
+        self.surplus.store(active > workers, Ordering::Release);
+        Resize {
+            missing: workers.saturating_sub(present),
+            surplus: active.saturating_sub(workers),
+            number: state.resizes,
+        }
+    }
+
+    /// Adds a worker, which is starting if its start hook may fail. Returns its counters: those of
+    /// a removed worker, or new ones.
+    pub(crate) fn add(
+        &self,
+        may_fail: bool,
+        new_counters: impl FnOnce() -> Arc<WorkerCounters>,
+    ) -> Arc<WorkerCounters> {
         let mut state = self.state.lock();
         state.alive += 1;
+        state.starting += usize::from(may_fail);
         let counters = state.unused_counters.pop();
         drop(state);
         counters.unwrap_or_else(new_counters)
@@ -138,6 +173,24 @@ impl WorkerSet {
     /// [`should_retire`](Self::should_retire).
     pub(crate) fn has_surplus(&self) -> bool {
         self.surplus.load(Ordering::Acquire)
+    }
+
+    /// Makes a starting worker active.
+    pub(crate) fn start_succeeded(&self) {
+        let mut state = self.state.lock();
+        state.starting -= 1;
+        self.surplus.store(state.active() > state.target, Ordering::Release);
+    }
+
+    /// Retires a starting worker whose start hook has failed, or whose thread could not be started.
+    pub(crate) fn start_failed(&self) {
+        let mut state = self.state.lock();
+        if state.present() <= state.target {
+            state.target -= 1;
+            self.target.store(state.target, Ordering::Relaxed);
+        }
+        state.starting -= 1;
+        state.retired += 1;
     }
 
     /// Retires a worker because the pool is drained or its thread could not be started.
@@ -217,9 +270,14 @@ impl WorkerSet {
 }
 
 impl State {
+    /// Returns the number of workers that take jobs, or will if their start hook succeeds.
+    fn present(&self) -> usize {
+        self.alive - self.retired
+    }
+
     /// Returns the number of workers that take jobs.
     fn active(&self) -> usize {
-        self.alive - self.retired
+        self.present() - self.starting
     }
 }
 
@@ -230,6 +288,8 @@ pub(crate) struct Resize {
     pub(crate) missing: usize,
     /// The number of workers that must retire.
     pub(crate) surplus: usize,
+    /// The number of this change of the target.
+    number: u64,
 }
 
 #[cfg(test)]

@@ -1,0 +1,7 @@
+//! What belongs to one worker: its index, its start hook, its own values, and its share of a broadcast.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod current;
+mod start_hook;

@@ -4,6 +4,7 @@
 //! are dropped through [`discard`]. Callers decide what a caught panic means.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 
@@ -21,6 +22,14 @@ pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Payload> {
 /// Resumes unwinding with a caught payload, without calling the panic hook again.
 pub(crate) fn resume(payload: Payload) -> ! {
     panic::resume_unwind(payload)
+}
+
+/// Returns the message of a panic, if its payload is a string, as with `panic!`.
+pub(crate) fn message(payload: &Payload) -> Option<Cow<'static, str>> {
+    match payload.downcast_ref::<&'static str>() {
+        Some(text) => Some(Cow::Borrowed(*text)),
+        None => payload.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
+    }
 }
 
 /// Drops `value` and contains a panic of its destructor. Returns `true` if there was no panic.

@@ -94,20 +94,22 @@ fn every_reason_not_to_build_a_pool_reads_differently() {
     let small = || WorkerPoolBuilder::default().workers(1);
     let shut = pool(1, 1);
     shut.shutdown();
-    let errors: [BuildError; 7] = [
+    let errors: [BuildError; 9] = [
         small().workers(0).build().unwrap_err(),
         small().workers(usize::MAX).build().unwrap_err(),
         small().queue_capacity(0).build().unwrap_err(),
         small().queue_capacity(usize::MAX).build().unwrap_err(),
         small().thread_name("a\0b").build().unwrap_err(),
         small().stack_size(usize::MAX).build().unwrap_err(),
+        small().try_on_thread_start(|_| Err("no")).build().unwrap_err(),
+        small().try_on_thread_start(|_| -> Result<(), String> { panic!("no") }).build().unwrap_err(),
         shut.resize(2).unwrap_err(),
     ];
     let mut texts = errors.map(|error| error.to_string()).to_vec();
     assert!(texts.iter().all(|text| text.starts_with(char::is_lowercase) && !text.ends_with('.')), "{texts:?}");
     texts.sort();
     texts.dedup();
-    assert_eq!(texts.len(), 7, "{texts:?}");
+    assert_eq!(texts.len(), 9, "{texts:?}");
 }
 
 #[test]

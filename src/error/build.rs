@@ -1,5 +1,7 @@
 //! Errors of building and resizing a pool.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 
 /// An error of building or resizing a pool. Threads that had started are joined.
@@ -58,7 +60,36 @@ pub enum BuildError {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// The start hook of a worker returned an error. See
+    /// [`try_on_thread_start`](crate::WorkerPoolBuilder::try_on_thread_start).
+    #[error("the start hook of worker {worker} failed")]
+    #[non_exhaustive]
+    StartHookFailed {
+        /// The index of the worker, counted from zero.
+        worker: usize,
+        /// The error of the hook.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The start hook of a worker panicked. See
+    /// [`try_on_thread_start`](crate::WorkerPoolBuilder::try_on_thread_start).
+    #[error("the start hook of worker {worker} panicked{}", Message(message.as_deref()))]
+    #[non_exhaustive]
+    StartHookPanicked {
+        /// The index of the worker, counted from zero.
+        worker: usize,
+        /// The message of the panic, if its payload was a string, as with `panic!`.
+        message: Option<String>,
+    },
     /// The pool has been shut down and cannot be resized.
     #[error("the pool is shut down")]
     ShutDown,
+}
+
+/// The end of a text that may quote a message.
+struct Message<'a>(Option<&'a str>);
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |message| write!(f, ": {message}"))
+    }
 }

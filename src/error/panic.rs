@@ -58,10 +58,7 @@ pub(crate) fn resume_to(receiver: Arc<dyn PanicReceiver>, payload: Payload) -> !
 impl TaskPanic {
     pub(crate) fn new(payload: Payload, task: FailedTask) -> Self {
         let inner = payload.downcast_ref::<Addressed>().map_or(&payload, |addressed| &addressed.payload);
-        let message = match inner.downcast_ref::<&'static str>() {
-            Some(text) => Some(Cow::Borrowed(*text)),
-            None => inner.downcast_ref::<String>().map(|text| Cow::Owned(text.clone())),
-        };
+        let message = unwind::message(inner);
         Self { payload: Mutex::new(Some(payload)), message, task: Box::new(task) }
     }
 

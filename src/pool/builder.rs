@@ -2,6 +2,7 @@
 //! on.
 
 use std::env;
+use std::error::Error;
 use std::fmt;
 
 use super::inner::PoolInner;
@@ -9,6 +10,7 @@ use super::overflow::Overflow;
 use super::shutdown::{self, OnDrop};
 use super::worker::{self, WorkerSettings};
 use super::worker_pool::{PoolSettings, WorkerPool, check_workers};
+use super::worker_start::StartHook;
 use crate::error::BuildError;
 use crate::error::panic::TaskPanic;
 use crate::observe::observer::Observer;
@@ -38,7 +40,8 @@ const WORKERS_VARIABLE: &str = "WORKCREW_WORKERS";
 /// | [`thread_name`](Self::thread_name) | `workcrew` |
 /// | [`stack_size`](Self::stack_size) | that of the standard library: 2 MiB, or `RUST_MIN_STACK` |
 /// | [`timing`](Self::timing) | `false` |
-/// | [`on_thread_start`](Self::on_thread_start), [`on_thread_stop`](Self::on_thread_stop) | no hook |
+/// | [`on_thread_start`](Self::on_thread_start), or [`try_on_thread_start`](Self::try_on_thread_start) | no hook |
+/// | [`on_thread_stop`](Self::on_thread_stop) | no hook |
 /// | [`on_panic`](Self::on_panic), [`observer`](Self::observer) | none |
 ///
 /// # Examples
@@ -152,9 +155,54 @@ impl WorkerPoolBuilder {
 
     /// Sets a hook that each worker calls when its thread starts, with its index.
     ///
-    /// A panic of the hook is contained and counted.
+    /// A panic of the hook is contained and counted. For a hook that may fail, call
+    /// [`try_on_thread_start`](Self::try_on_thread_start). A pool has one start hook: the last call
+    /// of the two methods counts.
     pub fn on_thread_start(mut self, f: impl Fn(usize) + Send + Sync + 'static) -> Self {
-        self.worker_settings.on_start = Some(Arc::new(f));
+        self.worker_settings.on_start = Some(StartHook::Infallible(Arc::new(f)));
+        self
+    }
+
+    /// Sets a hook that each worker calls when its thread starts, with its index, and that may
+    /// fail. Use it for what each worker needs, such as a connection.
+    ///
+    /// [`build`](Self::build) starts all workers and blocks until the hook has returned on each of
+    /// them. If it fails on any, `build` joins all threads and returns the error of the failed
+    /// worker with the lowest index: [`BuildError::StartHookFailed`], or
+    /// [`BuildError::StartHookPanicked`] for a panic. No worker runs a task before its hook has
+    /// succeeded. The timer thread and the I/O thread do not call it.
+    ///
+    /// The hooks of a [`resize`](WorkerPool::resize) fail in the same way: the resize returns the
+    /// error and is undone. The pool keeps the workers that it had. Failed workers leave at once,
+    /// and do not call the hook of [`on_thread_stop`](Self::on_thread_stop).
+    ///
+    /// A hook may submit tasks and resize the pool. If it blocks forever, so does the call that
+    /// starts its worker. A panic also counts as a panic of a hook in
+    /// [`Metrics`](crate::Metrics::hooks_panicked).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use workcrew::{BuildError, WorkerPool};
+    ///
+    /// let builder = WorkerPool::builder().workers(4).try_on_thread_start(|worker| {
+    ///     File::open(format!("/no such directory/{worker}")).map(drop)
+    /// });
+    /// match builder.build() {
+    ///     Err(BuildError::StartHookFailed { worker, source, .. }) => {
+    ///         assert_eq!(worker, 0);
+    ///         assert!(source.is::<std::io::Error>());
+    ///     }
+    ///     other => unreachable!("{other:?}"),
+    /// }
+    /// ```
+    pub fn try_on_thread_start<E>(mut self, f: impl Fn(usize) -> Result<(), E> + Send + Sync + 'static) -> Self
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let hook = move |worker| f(worker).map_err(Into::into);
+        self.worker_settings.on_start = Some(StartHook::Fallible(Arc::new(hook)));
         self
     }
 
@@ -195,8 +243,9 @@ impl WorkerPoolBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if a setting is out of range or a thread could not be started. Threads that
-    /// had been started are joined.
+    /// [`BuildError`], if a setting is out of range, a thread could not be started, or the hook of
+    /// [`try_on_thread_start`](Self::try_on_thread_start) has failed. Threads that had been started
+    /// are joined.
     pub fn build(self) -> Result<WorkerPool, BuildError> {
         let cpus = num_cpus::get();
         sync::set_cpu_count(cpus);
@@ -205,7 +254,9 @@ impl WorkerPoolBuilder {
         self.check()?;
         let inner = Arc::new(PoolInner::new(self.queue_capacity, self.overflow, self.hooks, self.timing));
         let resize = inner.workers.set_target(workers);
-        if let Err(error) = worker::start(&inner, &self.worker_settings, resize.missing) {
+        let report = Arc::default();
+        let started = worker::start(&inner, &self.worker_settings, resize.missing, &report).and(report.wait());
+        if let Err(error) = started {
             shutdown::shutdown(&inner);
             return Err(error);
         }

@@ -5,10 +5,14 @@
 
 use std::io;
 
+use super::inbox::Mail;
 use super::inner::PoolInner;
+use super::worker_context::{self, ThisWorker};
+use super::worker_set::WorkerParts;
+use super::worker_start::{self, StartHook, StartReport, Starting, WorkerHook};
+use super::worker_values;
 use crate::error::{BuildError, CancelReason};
 use crate::failpoint::{self, Failpoint};
-use crate::observe::worker_counters::WorkerCounters;
 use crate::queue::PopCursor;
 use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, thread};
@@ -16,9 +20,6 @@ use crate::task::context;
 use crate::task::job::Job;
 use crate::task::waits;
 use crate::unwind;
-
-/// A hook that a worker calls with its index.
-pub(crate) type WorkerHook = Arc<dyn Fn(usize) + Send + Sync>;
 
 /// The settings of worker threads.
 #[derive(Clone, Default)]
@@ -28,73 +29,125 @@ pub(crate) struct WorkerSettings {
     /// In bytes; `None` means the default of the standard library.
     pub(crate) stack_size: Option<usize>,
     /// Called when a worker's thread starts.
-    pub(crate) on_start: Option<WorkerHook>,
+    pub(crate) on_start: Option<StartHook>,
     /// Called when a worker's thread ends.
     pub(crate) on_stop: Option<WorkerHook>,
 }
 
 /// Starts `workers` workers. Stops at the first that cannot be started; the others keep running.
-pub(crate) fn start(pool: &Arc<PoolInner>, settings: &WorkerSettings, workers: usize) -> Result<(), BuildError> {
-    for _ in 0..workers {
-        let counters = pool.workers.add(|| pool.executor.tracker.register_worker());
-        match start_one(pool, settings, Arc::clone(&counters)) {
-            Ok(thread) => pool.workers.push_thread(thread),
+/// Workers whose start hook may fail report to `report`.
+pub(crate) fn start(
+    pool: &Arc<PoolInner>,
+    settings: &WorkerSettings,
+    workers: usize,
+    report: &Arc<StartReport>,
+) -> Result<(), BuildError> {
+    let may_fail = settings.on_start.as_ref().is_some_and(StartHook::may_fail);
+    let new_counters = || pool.executor.tracker.register_worker();
+    // All of them before the first starts, so that none gets the index of one whose hook has failed.
+    let mut missing: Vec<_> = (0..workers).map(|_| pool.workers.add(may_fail, new_counters)).collect();
+    missing.reverse();
+    while let Some(worker) = missing.pop() {
+        let starting = may_fail.then(|| StartReport::expect(report));
+        match start_one(pool, settings, worker.clone(), starting) {
+            Ok(thread) => {
+                pool.workers.push_thread(thread);
+                if !may_fail {
+                    worker.inbox.open();
+                }
+            }
             Err(source) => {
-                let worker = counters.worker();
-                pool.workers.retire();
-                pool.workers.remove(counters);
-                return Err(BuildError::Spawn { worker, source });
+                let index = worker.counters.worker();
+                missing.push(worker);
+                missing.into_iter().for_each(|worker| remove_unstarted(pool, worker, may_fail));
+                return Err(BuildError::Spawn { worker: index, source });
             }
         }
     }
     Ok(())
 }
 
+/// Removes a worker whose thread was not started.
+fn remove_unstarted(pool: &PoolInner, worker: WorkerParts, may_fail: bool) {
+    if may_fail {
+        pool.workers.start_failed();
+    } else {
+        pool.workers.retire();
+    }
+    pool.workers.remove(worker.counters);
+}
+
 /// Starts the thread of one worker.
 fn start_one(
     pool: &Arc<PoolInner>,
     settings: &WorkerSettings,
-    counters: Arc<WorkerCounters>,
+    worker: WorkerParts,
+    starting: Option<Starting>,
 ) -> io::Result<thread::JoinHandle<()>> {
     if failpoint::should_fail(Failpoint::ThreadStart) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    let mut builder = thread::Builder::new().name(thread_name(&settings.thread_name, &counters.worker().to_string()));
+    let name = thread_name(&settings.thread_name, &worker.counters.worker().to_string());
+    let mut builder = thread::Builder::new().name(name);
     if let Some(stack_size) = settings.stack_size {
         builder = builder.stack_size(stack_size);
     }
     let (pool, settings) = (Arc::clone(pool), settings.clone());
-    builder.spawn(move || run_worker(&pool, &settings, counters))
+    builder.spawn(move || run_worker(&pool, &settings, worker, starting))
 }
 
 /// The main function of a worker thread.
-fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, counters: Arc<WorkerCounters>) {
-    context::set_worker(pool.id(), Arc::clone(&counters));
+fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, worker: WorkerParts, starting: Option<Starting>) {
+    let (index, inbox) = (worker.counters.worker(), Arc::clone(&worker.inbox));
+    context::set_worker(pool.id(), Arc::clone(&worker.counters), inbox.thread);
+    worker_context::set(ThisWorker { index, inbox, pool: Arc::downgrade(pool) });
     waits::add_worker(pool.id());
-    call_hook(pool, settings.on_start.as_ref(), &counters);
+    if worker_start::run_hook(pool, settings.on_start.as_ref(), &worker, starting) {
+        run_until_end(pool, settings, &worker);
+    } else {
+        empty_inbox(pool, &worker, &mut None);
+    }
+    worker_values::drop_all(pool);
+    // A hook or a destructor may have completed a task itself.
+    pool.executor.tracker.check_idle();
+    waits::remove_worker(pool.id());
+    worker_context::clear();
+    context::clear_worker();
+    pool.workers.remove(worker.counters);
+}
+
+/// Runs jobs until the worker must leave, and then calls its stop hook.
+fn run_until_end(pool: &PoolInner, settings: &WorkerSettings, worker: &WorkerParts) {
     let mut current = None;
-    while let Err(payload) = unwind::catch(|| run_jobs(pool, &counters, &mut current)) {
+    while let Err(payload) = unwind::catch(|| run_jobs(pool, worker, &mut current)) {
         // Every panic of user code is caught where the code is called, so this is a bug of the
         // crate. The worker continues, and its current job is cancelled if it was not started.
         unwind::discard(payload);
         pool.cancel_current(&mut current, CancelReason::Discarded);
     }
+    empty_inbox(pool, worker, &mut current);
     // Before the hook, which may take long: the last task of this worker may have been the last of
     // the pool, and the other workers may be asleep.
     pool.executor.tracker.check_idle();
-    call_hook(pool, settings.on_stop.as_ref(), &counters);
-    // The hook may have completed a task itself.
-    pool.executor.tracker.check_idle();
-    waits::remove_worker(pool.id());
-    context::clear_worker();
-    pool.workers.remove(counters);
+    if let Some(hook) = &settings.on_stop {
+        pool.executor.call_hook(|| hook(worker.counters.worker()));
+    }
+}
+
+/// Closes the inbox, and handles what is left in it.
+fn empty_inbox(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
+    worker.inbox.close();
+    while let Err(payload) = unwind::catch(|| handle_mail(pool, worker, current)) {
+        unwind::discard(payload);
+        pool.cancel_current(current, CancelReason::Discarded);
+    }
 }
 
 /// Runs jobs until the worker must leave. `current` holds the job that is run.
-fn run_jobs(pool: &PoolInner, counters: &WorkerCounters, current: &mut Option<Job>) {
+fn run_jobs(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
     let mut cursor = PopCursor::default();
-    while !pool.workers.should_retire() {
-        *current = pool.next_job(&mut cursor, counters);
+    while !(pool.workers.has_notice() && must_retire(pool, worker, current)) {
+        *current = pool.next_job(&mut cursor, worker);
         if current.is_some() {
             failpoint::hit(Failpoint::Taken);
             pool.run(current);
@@ -106,9 +159,27 @@ fn run_jobs(pool: &PoolInner, counters: &WorkerCounters, current: &mut Option<Jo
     }
 }
 
-/// Calls a hook of the worker, if there is one.
-fn call_hook(pool: &PoolInner, hook: Option<&WorkerHook>, counters: &WorkerCounters) {
-    if let Some(hook) = hook {
-        pool.executor.call_hook(|| hook(counters.worker()));
+/// Handles the mail of the worker, and returns `true` if the worker must retire. It has retired
+/// then.
+#[cold]
+fn must_retire(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) -> bool {
+    if worker.inbox.has_mail() {
+        handle_mail(pool, worker, current);
+    }
+    pool.workers.should_retire()
+}
+
+/// Handles the mail that is there now. Shares may post more, which must not delay the queued jobs.
+fn handle_mail(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
+    for _ in 0..worker.inbox.len() {
+        match pool.workers.pop_mail(&worker.inbox) {
+            Some(Mail::Share(job)) => {
+                *current = Some(job);
+                pool.run(current);
+                *current = None;
+            }
+            Some(Mail::Drop(id)) => worker_values::drop_one(pool, id),
+            None => break,
+        }
     }
 }

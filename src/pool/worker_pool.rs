@@ -183,12 +183,16 @@ impl WorkerPool {
     /// Changes the number of workers.
     ///
     /// New workers have been started when this returns. Surplus workers end after their current
-    /// task; this method does not wait for them.
+    /// task; this method does not wait for them. It blocks until the hooks of
+    /// [`try_on_thread_start`](crate::WorkerPoolBuilder::try_on_thread_start) have returned on the
+    /// new workers, if there is such a hook.
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if the number is zero or too large, if the pool is shut down, or if a thread
-    /// could not be started. In the last case the target is the former number of workers again.
+    /// [`BuildError`], if the number is zero or too large, if the pool is shut down, if a thread
+    /// could not be started, or if the start hook of a worker has failed. In the last two cases the
+    /// target is the former number of workers again, unless another resize came in between. The
+    /// worker whose hook failed has run no task.
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         check_workers(workers)?;
         let one_at_a_time = self.inner.workers.lock_resize();
@@ -197,19 +201,29 @@ impl WorkerPool {
         }
         let before = self.workers();
         let resize = self.inner.workers.set_target(workers);
-        let started = worker::start(&self.inner, &self.owner.settings.workers, resize.missing);
+        let report = Arc::default();
+        let started = worker::start(&self.inner, &self.owner.settings.workers, resize.missing, &report);
         let surplus = match &started {
             Ok(()) => resize.surplus,
-            Err(_) => self.inner.workers.set_target(before).surplus,
+            Err(_) => self.inner.workers.undo_resize(&resize, before),
         };
+        self.retire_surplus(surplus);
+        // Sending tickets may drop the last reference to a group and the values of its tasks, which
+        // is user code. Start hooks are user code too, and may resize the pool.
+        drop(one_at_a_time);
+        self.inner.send_missing_tickets();
+        let started = started.and(report.wait());
+        if started.is_err() {
+            self.retire_surplus(self.inner.workers.undo_resize(&resize, before));
+        }
+        started
+    }
+
+    /// Wakes workers if some of them must retire.
+    fn retire_surplus(&self, surplus: usize) {
         if surplus > 0 {
             self.inner.wake_workers();
         }
-        // Sending tickets may drop the last reference to a group and the values of its tasks, which
-        // is user code.
-        drop(one_at_a_time);
-        self.inner.send_missing_tickets();
-        started
     }
 }
 
@@ -251,6 +265,17 @@ impl WorkerPool {
 pub struct WeakWorkerPool(Weak<Owner>);
 
 impl WeakWorkerPool {
+    /// Returns a weak handle to the pool. It is that of no pool before `build` has returned.
+    pub(super) fn of(inner: &PoolInner) -> Self {
+        let own = inner.weak_handle.get().and_then(|handle| handle.downcast_ref::<Self>());
+        own.cloned().unwrap_or(Self(Weak::new()))
+    }
+
+    /// Returns `true` if this is a weak handle to `pool`.
+    pub(super) fn is_of(&self, pool: &WorkerPool) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&pool.owner))
+    }
+
     /// Returns a handle to the pool, or `None` if the last handle was dropped.
     ///
     /// `None` is final. A pool that was shut down, and has a handle left, is still returned.
@@ -271,7 +296,9 @@ impl WorkerPool {
     /// Creates a pool from its inside.
     pub(crate) fn assemble(inner: Arc<PoolInner>, settings: PoolSettings) -> Self {
         inner.timers.set_name(thread_name(&settings.workers.thread_name, "timer"));
-        Self { owner: Arc::new(Owner { inner: Arc::clone(&inner), settings }), inner }
+        let pool = Self { owner: Arc::new(Owner { inner: Arc::clone(&inner), settings }), inner };
+        assert!(pool.inner.weak_handle.set(Box::new(pool.downgrade())).is_ok(), "a pool is assembled once");
+        pool
     }
 
     /// Returns the inside of the pool.

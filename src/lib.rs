@@ -201,25 +201,18 @@
 //! # Time limits of tasks
 //!
 //! [`task`](WorkerPool::task) returns a [`TaskBuilder`], which sets the time limit of a task. When
-//! the time is over, the token that the closure gets expires:
+//! the time is over, the token that the closure gets expires. The time counts from the start of the
+//! task. [`TaskBuilder`](TaskBuilder#time-limits) says how this limit differs from those of a
+//! submission and of a wait.
 //!
-//! ```
-//! use std::time::Duration;
+//! # State of workers
 //!
-//! # let pool = workcrew::WorkerPool::builder().workers(1).build()?;
-//! let task = pool.task().timeout(Duration::from_millis(10)).spawn(|token| {
-//!     while !token.is_cancelled() {
-//!         // one step of a long task
-//!         std::thread::yield_now();
-//!     }
-//!     token.reason()
-//! })?;
-//! assert_eq!(task.join()?, Some(workcrew::CancelReason::Expired));
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! The time counts from the start of the task. [`TaskBuilder`](TaskBuilder#time-limits) says how
-//! this limit differs from those of a submission and of a wait.
+//! A [`WorkerLocal`] is a value of which each worker has its own, such as a connection or a buffer.
+//! It is made on its worker when a task first uses it, is dropped there, and need not be `Send`.
+//! [`broadcast`](WorkerPool::broadcast) runs a closure once on each worker.
+//! [`try_on_thread_start`](WorkerPoolBuilder::try_on_thread_start) sets a hook that each worker
+//! calls before its first task, and that can fail the build of the pool. [`current_worker`] returns
+//! the worker on which a task runs.
 //!
 //! # Timers and retries
 //!
@@ -421,7 +414,7 @@ pub use cancel::token::{CancelGuard, CancellationToken};
 pub use error::panic::TaskPanic;
 pub use error::{
     BuildError, CancelReason, Cancelled, FailedTask, GroupError, JoinError, NoSuccess, Refused, SubmitError,
-    SubmitTimeoutError, TaskError, TaskFailure, TaskId, TimedOut, TimerError, TrySubmitError,
+    SubmitTimeoutError, TaskError, TaskFailure, TaskId, TimedOut, TimerError, TrySubmitError, WorkerLocalError,
 };
 #[cfg(workcrew_faults)]
 #[doc(hidden)]
@@ -442,6 +435,7 @@ pub use pool::shutdown::{OnDrop, ShutdownReport};
 pub use pool::spawn_async::SpawnAsync;
 pub use pool::task_builder::TaskBuilder;
 pub use pool::wait_async::{WaitForIdle, WaitForShutdown};
+pub use pool::worker_local::WorkerLocal;
 pub use pool::worker_pool::{WeakWorkerPool, WorkerPool};
 pub use task::handle::JoinHandle;
 pub use timer::handle::TimerHandle;

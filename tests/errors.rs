@@ -30,6 +30,7 @@ fn submit_errors_travel_for_closures_that_are_only_send() {
     travels::<JoinError>();
     travels::<Cancelled>();
     travels::<BuildError>();
+    travels::<WorkerLocalError>();
     travels::<GroupError<io::Error>>();
     travels::<TaskError<io::Error>>();
     travels::<GroupError<String>>();
@@ -46,6 +47,7 @@ fn submit_errors_travel_for_closures_that_are_only_send() {
 #[test]
 fn every_public_type_is_send_and_sync_where_it_can_be() {
     is_send_sync::<(WorkerPool, WeakWorkerPool, CurrentWorker)>();
+    is_send_sync::<WorkerLocal<std::rc::Rc<OnlySend>>>();
     is_send_sync::<JoinHandle<OnlySend>>();
     is_send_sync::<TaskGroup<Result<OnlySend, OnlySend>>>();
     is_send_sync::<Spawner<Result<OnlySend, OnlySend>>>();
@@ -239,6 +241,8 @@ fn messages_are_lower_case_and_name_what_failed() {
         GroupError::<String>::WouldDeadlock.to_string(),
         GroupError::<String>::Cancelled(CancelReason::Expired).to_string(),
         TaskError::<String>::Cancelled(CancelReason::Discarded).to_string(),
+        WorkerLocalError::NotOnWorker.to_string(),
+        WorkerLocalError::InUse.to_string(),
         CancelReason::Requested.to_string(),
         CancelReason::GroupEnded.to_string(),
         WorkerPool::builder().queue_capacity(usize::MAX).build().unwrap_err().to_string(),

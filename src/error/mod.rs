@@ -13,6 +13,7 @@ pub(crate) mod panic;
 mod submit;
 mod timed_out;
 mod timer;
+mod worker_local;
 
 pub use build::BuildError;
 pub use failed_task::{FailedTask, TaskId};
@@ -23,3 +24,4 @@ pub(crate) use submit::{Refusal, Refuser};
 pub use submit::{Refused, SubmitError, SubmitTimeoutError, TrySubmitError};
 pub use timed_out::TimedOut;
 pub use timer::TimerError;
+pub use worker_local::WorkerLocalError;

@@ -38,10 +38,9 @@ pub struct CurrentWorker {
 /// ```
 #[must_use]
 pub fn current_worker() -> Option<CurrentWorker> {
-    let (index, inner) = worker_context::worker()?;
-    let inner = inner.upgrade()?;
-    let pool = WeakWorkerPool::of(&inner);
-    Some(CurrentWorker { index, pool })
+    let worker = worker_context::worker()?;
+    let inner = worker.pool.upgrade()?;
+    Some(CurrentWorker { index: worker.index, pool: WeakWorkerPool::of(&inner) })
 }
 
 impl CurrentWorker {

@@ -7,11 +7,10 @@ use std::any::Any;
 
 use super::group_registry::{GroupRegistry, Registration};
 use super::overflow::Overflow;
-use super::worker_set::WorkerSet;
+use super::worker_set::{WorkerParts, WorkerSet};
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::observe::metrics::Metrics;
-use crate::observe::worker_counters::WorkerCounters;
 use crate::queue::{FIFO_SHARD, PopCursor, Queue};
 #[cfg(feature = "driver")]
 use crate::sync::Mutex;
@@ -98,15 +97,17 @@ impl PoolInner {
 /// # Jobs
 impl PoolInner {
     /// Returns the next job for a worker, blocking until there is one. Returns `None` if the pool
-    /// is drained or workers must retire, and may also do so spuriously.
+    /// is drained, workers must retire or the worker has mail, and may also do so spuriously.
     #[inline]
-    pub(crate) fn next_job(&self, cursor: &mut PopCursor, counters: &WorkerCounters) -> Option<Job> {
+    pub(crate) fn next_job(&self, cursor: &mut PopCursor, worker: &WorkerParts) -> Option<Job> {
         if let Some(job) = self.queue.try_pop(cursor) {
             return Some(job);
         }
         self.executor.tracker.check_idle();
-        let job = self.queue.pop(cursor, || self.executor.tracker.is_drained() || self.workers.has_surplus());
-        counters.invalidate_clock();
+        let should_stop =
+            || self.executor.tracker.is_drained() || self.workers.has_surplus() || worker.inbox.has_mail();
+        let job = self.queue.pop(cursor, should_stop);
+        worker.counters.invalidate_clock();
         // A timer may have been queued after the last look and before the closing that this worker
         // has seen.
         job.or_else(|| if self.executor.tracker.is_drained() { self.queue.try_pop(cursor) } else { None })
@@ -144,6 +145,11 @@ impl PoolInner {
     /// Returns the number of queued jobs, tickets included. May be stale when it returns.
     pub(crate) fn queued(&self) -> usize {
         self.queue.total_len()
+    }
+
+    /// Wakes the sleeping workers that have mail.
+    pub(crate) fn wake_for_mail(&self) {
+        self.queue.call_workers();
     }
 
     /// Wakes every sleeping worker, so that it checks whether it must retire.
@@ -212,6 +218,14 @@ impl PoolInner {
         let mut cursor = PopCursor::default();
         while let Some(job) = self.queue.try_pop(&mut cursor) {
             job.cancel(CancelReason::ShutDown, &self.executor);
+        }
+        self.cancel_shares();
+    }
+
+    /// Cancels the shares of broadcasts that have not started.
+    pub(super) fn cancel_shares(&self) {
+        for share in self.workers.take_shares() {
+            share.cancel(CancelReason::ShutDown, &self.executor);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The pool: worker threads, one queue and timers.
 //!
 //! Users see `worker_pool`, `builder`, `submit`, `task_builder`, `overflow`, `spawn_async`, `timers`,
-//! `ending` and `wait_async`. The workers share `inner`.
+//! `ending`, `wait_async`, `broadcast`, `worker_local` and `current_worker`. The workers share `inner`.
 
+pub(crate) mod broadcast;
 pub(crate) mod builder;
 pub(crate) mod current_worker;
 pub(crate) mod ending;
 pub(crate) mod group_registry;
+pub(crate) mod inbox;
 pub(crate) mod inner;
 pub(crate) mod overflow;
 pub(crate) mod queue_room;
@@ -18,6 +20,8 @@ pub(crate) mod timers;
 pub(crate) mod wait_async;
 pub(crate) mod worker;
 pub(crate) mod worker_context;
+pub(crate) mod worker_local;
 pub(crate) mod worker_pool;
 pub(crate) mod worker_set;
 pub(crate) mod worker_start;
+pub(crate) mod worker_values;

@@ -5,12 +5,14 @@
 
 use std::io;
 
+use super::inbox::Mail;
 use super::inner::PoolInner;
-use super::worker_context;
+use super::worker_context::{self, ThisWorker};
+use super::worker_set::WorkerParts;
 use super::worker_start::{self, StartHook, StartReport, Starting, WorkerHook};
+use super::worker_values;
 use crate::error::{BuildError, CancelReason};
 use crate::failpoint::{self, Failpoint};
-use crate::observe::worker_counters::WorkerCounters;
 use crate::queue::PopCursor;
 use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, thread};
@@ -45,89 +47,107 @@ pub(crate) fn start(
     // All of them before the first starts, so that none gets the index of one whose hook has failed.
     let mut missing: Vec<_> = (0..workers).map(|_| pool.workers.add(may_fail, new_counters)).collect();
     missing.reverse();
-    while let Some(counters) = missing.pop() {
+    while let Some(worker) = missing.pop() {
         let starting = may_fail.then(|| StartReport::expect(report));
-        match start_one(pool, settings, Arc::clone(&counters), starting) {
-            Ok(thread) => pool.workers.push_thread(thread),
-            Err(source) => {
-                let worker = counters.worker();
-                missing.push(counters);
-                for counters in missing {
-                    if may_fail {
-                        pool.workers.start_failed()
-                    } else {
-                        pool.workers.retire()
-                    }
-                    pool.workers.remove(counters);
+        match start_one(pool, settings, worker.clone(), starting) {
+            Ok(thread) => {
+                pool.workers.push_thread(thread);
+                if !may_fail {
+                    worker.inbox.open();
                 }
-                return Err(BuildError::Spawn { worker, source });
+            }
+            Err(source) => {
+                let index = worker.counters.worker();
+                missing.push(worker);
+                missing.into_iter().for_each(|worker| remove_unstarted(pool, worker, may_fail));
+                return Err(BuildError::Spawn { worker: index, source });
             }
         }
     }
     Ok(())
 }
 
+/// Removes a worker whose thread was not started.
+fn remove_unstarted(pool: &PoolInner, worker: WorkerParts, may_fail: bool) {
+    if may_fail {
+        pool.workers.start_failed();
+    } else {
+        pool.workers.retire();
+    }
+    pool.workers.remove(worker.counters);
+}
+
 /// Starts the thread of one worker.
 fn start_one(
     pool: &Arc<PoolInner>,
     settings: &WorkerSettings,
-    counters: Arc<WorkerCounters>,
+    worker: WorkerParts,
     starting: Option<Starting>,
 ) -> io::Result<thread::JoinHandle<()>> {
     if failpoint::should_fail(Failpoint::ThreadStart) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    let mut builder = thread::Builder::new().name(thread_name(&settings.thread_name, &counters.worker().to_string()));
+    let name = thread_name(&settings.thread_name, &worker.counters.worker().to_string());
+    let mut builder = thread::Builder::new().name(name);
     if let Some(stack_size) = settings.stack_size {
         builder = builder.stack_size(stack_size);
     }
     let (pool, settings) = (Arc::clone(pool), settings.clone());
-    builder.spawn(move || run_worker(&pool, &settings, counters, starting))
+    builder.spawn(move || run_worker(&pool, &settings, worker, starting))
 }
 
 /// The main function of a worker thread.
-fn run_worker(
-    pool: &Arc<PoolInner>,
-    settings: &WorkerSettings,
-    counters: Arc<WorkerCounters>,
-    starting: Option<Starting>,
-) {
-    context::set_worker(pool.id(), Arc::clone(&counters));
-    worker_context::set(pool, counters.worker());
+fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, worker: WorkerParts, starting: Option<Starting>) {
+    let (index, inbox) = (worker.counters.worker(), Arc::clone(&worker.inbox));
+    context::set_worker(pool.id(), Arc::clone(&worker.counters), inbox.thread);
+    worker_context::set(ThisWorker { index, inbox, pool: Arc::downgrade(pool) });
     waits::add_worker(pool.id());
-    if worker_start::run_hook(pool, settings.on_start.as_ref(), counters.worker(), starting) {
-        run_until_end(pool, settings, &counters);
+    if worker_start::run_hook(pool, settings.on_start.as_ref(), &worker, starting) {
+        run_until_end(pool, settings, &worker);
+    } else {
+        empty_inbox(pool, &worker, &mut None);
     }
-    // A hook may have completed a task itself.
+    worker_values::drop_all(pool);
+    // A hook or a destructor may have completed a task itself.
     pool.executor.tracker.check_idle();
     waits::remove_worker(pool.id());
     worker_context::clear();
     context::clear_worker();
-    pool.workers.remove(counters);
+    pool.workers.remove(worker.counters);
 }
 
 /// Runs jobs until the worker must leave, and then calls its stop hook.
-fn run_until_end(pool: &PoolInner, settings: &WorkerSettings, counters: &WorkerCounters) {
+fn run_until_end(pool: &PoolInner, settings: &WorkerSettings, worker: &WorkerParts) {
     let mut current = None;
-    while let Err(payload) = unwind::catch(|| run_jobs(pool, counters, &mut current)) {
+    while let Err(payload) = unwind::catch(|| run_jobs(pool, worker, &mut current)) {
         // Every panic of user code is caught where the code is called, so this is a bug of the
         // crate. The worker continues, and its current job is cancelled if it was not started.
         unwind::discard(payload);
         pool.cancel_current(&mut current, CancelReason::Discarded);
     }
+    empty_inbox(pool, worker, &mut current);
     // Before the hook, which may take long: the last task of this worker may have been the last of
     // the pool, and the other workers may be asleep.
     pool.executor.tracker.check_idle();
     if let Some(hook) = &settings.on_stop {
-        pool.executor.call_hook(|| hook(counters.worker()));
+        pool.executor.call_hook(|| hook(worker.counters.worker()));
+    }
+}
+
+/// Closes the inbox, and handles what is left in it.
+fn empty_inbox(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
+    worker.inbox.close();
+    while let Err(payload) = unwind::catch(|| handle_mail(pool, worker, current)) {
+        unwind::discard(payload);
+        pool.cancel_current(current, CancelReason::Discarded);
     }
 }
 
 /// Runs jobs until the worker must leave. `current` holds the job that is run.
-fn run_jobs(pool: &PoolInner, counters: &WorkerCounters, current: &mut Option<Job>) {
+fn run_jobs(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
     let mut cursor = PopCursor::default();
-    while !pool.workers.should_retire() {
-        *current = pool.next_job(&mut cursor, counters);
+    while !(pool.workers.has_notice() && must_retire(pool, worker, current)) {
+        *current = pool.next_job(&mut cursor, worker);
         if current.is_some() {
             failpoint::hit(Failpoint::Taken);
             pool.run(current);
@@ -135,6 +155,31 @@ fn run_jobs(pool: &PoolInner, counters: &WorkerCounters, current: &mut Option<Jo
         } else if pool.executor.tracker.is_drained() {
             pool.workers.retire();
             break;
+        }
+    }
+}
+
+/// Handles the mail of the worker, and returns `true` if the worker must retire. It has retired
+/// then.
+#[cold]
+fn must_retire(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) -> bool {
+    if worker.inbox.has_mail() {
+        handle_mail(pool, worker, current);
+    }
+    pool.workers.should_retire()
+}
+
+/// Handles the mail that is there now. Shares may post more, which must not delay the queued jobs.
+fn handle_mail(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
+    for _ in 0..worker.inbox.len() {
+        match pool.workers.pop_mail(&worker.inbox) {
+            Some(Mail::Share(job)) => {
+                *current = Some(job);
+                pool.run(current);
+                *current = None;
+            }
+            Some(Mail::Drop(id)) => worker_values::drop_one(pool, id),
+            None => break,
         }
     }
 }

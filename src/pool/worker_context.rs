@@ -4,26 +4,38 @@
 
 use std::cell::RefCell;
 
+use super::inbox::Inbox;
 use super::inner::PoolInner;
 use crate::sync::{Arc, Weak, thread_local};
 
-thread_local! {
-    /// The index of the worker that this thread is, if it is one, and its pool.
-    static WORKER: RefCell<Option<(usize, Weak<PoolInner>)>> = const { RefCell::new(None) };
+/// A worker, as its own thread sees it.
+#[derive(Clone)]
+pub(super) struct ThisWorker {
+    /// Its index.
+    pub(super) index: usize,
+    /// Its inbox.
+    pub(super) inbox: Arc<Inbox>,
+    /// Its pool.
+    pub(super) pool: Weak<PoolInner>,
 }
 
-/// Makes this thread the worker of `pool` with this index, until [`clear`].
-pub(super) fn set(pool: &Arc<PoolInner>, index: usize) {
-    let weak = Arc::downgrade(pool);
-    WORKER.with(|worker| worker.borrow_mut().replace((index, weak)));
+thread_local! {
+    /// The worker that this thread is, if it is one.
+    static WORKER: RefCell<Option<ThisWorker>> = const { RefCell::new(None) };
+}
+
+/// Makes this thread a worker, until [`clear`].
+pub(super) fn set(worker: ThisWorker) {
+    WORKER.with(|own| own.borrow_mut().replace(worker));
 }
 
 /// Makes this thread no worker.
 pub(super) fn clear() {
-    let _ = WORKER.try_with(|worker| worker.borrow_mut().take());
+    let worker = WORKER.try_with(|worker| worker.borrow_mut().take());
+    drop(worker);
 }
 
-/// Returns the index and the pool of the worker that this thread is.
-pub(super) fn worker() -> Option<(usize, Weak<PoolInner>)> {
+/// Returns the worker that this thread is.
+pub(super) fn worker() -> Option<ThisWorker> {
     WORKER.try_with(|worker| worker.borrow().clone()).ok().flatten()
 }

@@ -14,9 +14,11 @@
 
 use std::task::Waker;
 
+use super::inbox::{Inbox, Mail, Notices};
 use crate::observe::worker_counters::WorkerCounters;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
+use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
 use crate::task::context::{self, PoolId};
+use crate::task::job::Job;
 use crate::task::wakers::{WakerKey, Wakers};
 use crate::time::deadline::Deadline;
 use crate::unwind;
@@ -36,8 +38,8 @@ pub(crate) struct WorkerSet {
     empty: Condvar,
     /// The target number of workers, for readers without the lock.
     target: AtomicUsize,
-    /// Whether a worker must retire.
-    surplus: AtomicBool,
+    /// Whether a worker must retire, or has mail.
+    notices: Notices,
 }
 
 /// What the lock guards.
@@ -55,6 +57,8 @@ struct State {
     resizes: u64,
     /// The counters of workers that were removed.
     unused_counters: Vec<Arc<WorkerCounters>>,
+    /// The inbox of each worker, by its index. It is closed if there is no such worker.
+    inboxes: Vec<Arc<Inbox>>,
     /// The futures that wait until every worker was removed, or the workers are given up.
     wakers: Wakers,
     /// Threads that have not been joined.
@@ -78,7 +82,7 @@ impl WorkerSet {
             state: Mutex::default(),
             empty: Condvar::new(),
             target: AtomicUsize::new(0),
-            surplus: AtomicBool::new(false),
+            notices: Notices::new(),
         }
     }
 
@@ -106,7 +110,7 @@ impl WorkerSet {
         if state.resizes != resize.number {
             return 0;
         }
-        let workers = before.min(state.present());
+        let workers = before.min(state.present()).max(1);
         self.set_target_locked(&mut state, workers).surplus
     }
 
@@ -115,7 +119,7 @@ impl WorkerSet {
         state.resizes += 1;
         self.target.store(workers, Ordering::Relaxed);
         let (present, active) = (state.present(), state.active());
-        self.surplus.store(active > workers, Ordering::Release);
+        self.notices.set_surplus(active > workers);
         Resize {
             missing: workers.saturating_sub(present),
             surplus: active.saturating_sub(workers),
@@ -123,19 +127,24 @@ impl WorkerSet {
         }
     }
 
-    /// Adds a worker, which is starting if its start hook may fail. Returns its counters: those of
-    /// a removed worker, or new ones.
-    pub(crate) fn add(
-        &self,
-        may_fail: bool,
-        new_counters: impl FnOnce() -> Arc<WorkerCounters>,
-    ) -> Arc<WorkerCounters> {
+    /// Adds a worker, which is starting if its start hook may fail. Its counters are those of a
+    /// removed worker, or new ones. Its inbox is not open yet.
+    pub(crate) fn add(&self, may_fail: bool, new_counters: impl FnOnce() -> Arc<WorkerCounters>) -> WorkerParts {
         let mut state = self.state.lock();
         state.alive += 1;
         state.starting += usize::from(may_fail);
         let counters = state.unused_counters.pop();
         drop(state);
-        counters.unwrap_or_else(new_counters)
+        let counters = counters.unwrap_or_else(new_counters);
+        let inbox = Arc::new(Inbox::new());
+        let mut state = self.state.lock();
+        // Indices are given in order, but two threads may add workers at the same time.
+        while state.inboxes.len() <= counters.worker() {
+            state.inboxes.push(Arc::new(Inbox::new()));
+        }
+        state.inboxes[counters.worker()] = Arc::clone(&inbox);
+        drop(state);
+        WorkerParts { counters, inbox }
     }
 
     /// Stores the thread of a worker to be joined. Drops those that have ended when their number has
@@ -156,8 +165,7 @@ impl WorkerSet {
     /// Returns `true` if the calling worker must retire because of a lowered target. It has retired
     /// then.
     pub(crate) fn should_retire(&self) -> bool {
-        // ORDERING: Acquire pairs with the Release stores of the flag; the lock decides.
-        if !self.surplus.load(Ordering::Acquire) {
+        if !self.notices.has_surplus() {
             return false;
         }
         let mut state = self.state.lock();
@@ -165,27 +173,34 @@ impl WorkerSet {
         if retires {
             state.retired += 1;
         }
-        self.surplus.store(state.active() > state.target, Ordering::Release);
+        self.notices.set_surplus(state.active() > state.target);
         retires
+    }
+
+    /// Returns `true` if a worker must retire or has mail. A worker asks between two jobs.
+    #[inline]
+    pub(crate) fn has_notice(&self) -> bool {
+        self.notices.any()
     }
 
     /// Returns `true` if a worker must retire. A hint: the lock decides in
     /// [`should_retire`](Self::should_retire).
     pub(crate) fn has_surplus(&self) -> bool {
-        self.surplus.load(Ordering::Acquire)
+        self.notices.has_surplus()
     }
 
     /// Makes a starting worker active.
     pub(crate) fn start_succeeded(&self) {
         let mut state = self.state.lock();
         state.starting -= 1;
-        self.surplus.store(state.active() > state.target, Ordering::Release);
+        self.notices.set_surplus(state.active() > state.target);
     }
 
     /// Retires a starting worker whose start hook has failed, or whose thread could not be started.
     pub(crate) fn start_failed(&self) {
         let mut state = self.state.lock();
-        if state.present() <= state.target {
+        // In a pool that has ended, all others may have left.
+        if state.present() <= state.target && state.target > 1 {
             state.target -= 1;
             self.target.store(state.target, Ordering::Relaxed);
         }
@@ -269,6 +284,36 @@ impl WorkerSet {
     }
 }
 
+/// # Inboxes
+impl WorkerSet {
+    /// Returns the inboxes that take mail, each with the index of its worker, in order.
+    pub(crate) fn open_inboxes(&self) -> Vec<(usize, Arc<Inbox>)> {
+        let inboxes = self.state.lock().inboxes.clone();
+        inboxes.into_iter().enumerate().filter(|(_, inbox)| inbox.is_open()).collect()
+    }
+
+    /// Returns all inboxes. Those of workers that have left are closed.
+    pub(crate) fn inboxes(&self) -> Vec<Arc<Inbox>> {
+        self.state.lock().inboxes.clone()
+    }
+
+    /// Adds mail to an inbox of this pool, or returns it if the inbox does not take it. The caller then
+    /// wakes the workers.
+    pub(crate) fn post(&self, inbox: &Inbox, mail: Mail) -> Result<(), Mail> {
+        inbox.post(mail, &self.notices)
+    }
+
+    /// Removes the oldest mail of an inbox of this pool.
+    pub(crate) fn pop_mail(&self, inbox: &Inbox) -> Option<Mail> {
+        inbox.pop(&self.notices)
+    }
+
+    /// Removes all shares of broadcasts.
+    pub(crate) fn take_shares(&self) -> Vec<Job> {
+        self.inboxes().iter().flat_map(|inbox| inbox.take_shares(&self.notices)).collect()
+    }
+}
+
 impl State {
     /// Returns the number of workers that take jobs, or will if their start hook succeeds.
     fn present(&self) -> usize {
@@ -279,6 +324,13 @@ impl State {
     fn active(&self) -> usize {
         self.present() - self.starting
     }
+}
+
+/// What belongs to one worker.
+#[derive(Clone)]
+pub(crate) struct WorkerParts {
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) inbox: Arc<Inbox>,
 }
 
 /// What a new target requires.

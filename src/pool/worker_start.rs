@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::error::Error;
 
 use super::inner::PoolInner;
+use super::worker_set::WorkerParts;
 use crate::error::BuildError;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::task::context::GroupId;
@@ -37,24 +38,31 @@ impl StartHook {
 
 /// Calls the start hook of a worker, and reports the result if the hook may fail. Returns `true` if
 /// the worker works from now on, and `false` if it has retired.
-pub(crate) fn run_hook(pool: &PoolInner, hook: Option<&StartHook>, worker: usize, starting: Option<Starting>) -> bool {
+pub(crate) fn run_hook(
+    pool: &PoolInner,
+    hook: Option<&StartHook>,
+    worker: &WorkerParts,
+    starting: Option<Starting>,
+) -> bool {
+    let index = worker.counters.worker();
     let started = match hook {
         Some(StartHook::Infallible(hook)) => {
-            pool.executor.call_hook(|| hook(worker));
+            pool.executor.call_hook(|| hook(index));
             Ok(())
         }
-        Some(StartHook::Fallible(hook)) => call_fallible(pool, hook, worker),
+        Some(StartHook::Fallible(hook)) => call_fallible(pool, hook, index),
         None => Ok(()),
     };
     let works = started.is_ok();
     if let Some(starting) = starting {
         // Before the report, so that the thread that gets it finds the worker active or retired.
         if works {
-            pool.workers.start_succeeded()
+            pool.workers.start_succeeded();
+            worker.inbox.open();
         } else {
-            pool.workers.start_failed()
+            pool.workers.start_failed();
         }
-        starting.report(worker, started);
+        starting.report(index, started);
     }
     works
 }

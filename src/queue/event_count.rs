@@ -15,6 +15,9 @@
 //!
 //! Registrations and notifications of threads are anonymous: any thread takes any notification.
 //!
+//! A *call* is for what one certain thread can do. It wakes all threads, and each checks a condition
+//! of its own under the lock before it sleeps again. It turns no registration into a notification.
+//!
 //! A *future* registers with its waker. A notification removes the waker, so a missing waker tells
 //! the future that it was notified. A future that was notified and will not check its condition
 //! must forward the notification ([`deregister`](EventCount::deregister) returns whether it was
@@ -65,7 +68,7 @@ pub(super) enum Wakeup {
     Ready { notified: bool },
     /// A notification.
     Notified,
-    /// The deadline.
+    /// The deadline, or a call.
     TimedOut,
 }
 
@@ -77,12 +80,23 @@ impl EventCount {
     /// Blocks until this thread is notified or the deadline passes, unless `check` returns `true`.
     /// `check` is called once, after the registration, with no lock held.
     pub(super) fn wait(&self, deadline: Deadline, check: impl FnOnce() -> bool) -> Wakeup {
+        self.wait_unless(deadline, check, || false)
+    }
+
+    /// Like [`wait`](Self::wait), but also returns if `is_called` returns `true`; see
+    /// [`call`](Self::call). It is called with the lock held, and takes no lock.
+    pub(super) fn wait_unless(
+        &self,
+        deadline: Deadline,
+        check: impl FnOnce() -> bool,
+        is_called: impl Fn() -> bool,
+    ) -> Wakeup {
         let mut state = self.state.lock();
         let threads = state.threads + 1;
         self.set_threads(&mut state, threads);
         drop(state);
         let ready = check();
-        let is_waiting = |state: &State| !ready && state.notifications == 0;
+        let is_waiting = |state: &State| !ready && state.notifications == 0 && !is_called();
         let mut state = self.notified.wait_while(self.state.lock(), deadline, is_waiting);
         if state.notifications > 0 && !ready {
             state.notifications -= 1;
@@ -121,6 +135,15 @@ impl EventCount {
     /// check.
     pub(super) fn notify_all(&self, prepare: impl FnOnce(usize)) {
         self.notify_registered(usize::MAX, prepare);
+    }
+
+    /// Wakes the threads for which `is_called` now returns `true`. Notifies none.
+    ///
+    /// For what only one thread can do. A notification would not do: any thread can take it.
+    pub(super) fn call(&self) {
+        // A waiter has checked before this and sleeps, or checks after it.
+        drop(self.state.lock());
+        self.notified.notify_all();
     }
 
     fn notify_registered(&self, waiters: usize, prepare: impl FnOnce(usize)) {

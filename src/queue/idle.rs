@@ -62,8 +62,14 @@ impl Idle {
         });
     }
 
+    /// Wakes the sleeping workers whose `should_stop` now returns `true`.
+    pub(super) fn call(&self) {
+        self.sleeping.call();
+    }
+
     /// Blocks until `pop` returns an item or `should_stop` returns `true`. The worker calls both
-    /// while it searches, and sleeps between two searches. `has_more` returns whether a search
+    /// while it searches, and sleeps between two searches. `should_stop` is also called with a lock
+    /// held, and takes none. `has_more` returns whether a search
     /// would find an item. `spin` belongs to the worker.
     pub(super) fn wait<T>(
         &self,
@@ -88,10 +94,11 @@ impl Idle {
                     return item;
                 }
             }
-            let wakeup = self.sleeping.wait(Deadline::NEVER, || {
+            let check = || {
                 self.searching.0.fetch_sub(1, Ordering::SeqCst);
                 is_done()
-            });
+            };
+            let wakeup = self.sleeping.wait_unless(Deadline::NEVER, check, &should_stop);
             match wakeup {
                 Wakeup::Notified => {
                     if is_done() {

@@ -241,7 +241,8 @@ impl<T> Queue<T> {
     /// Pops the next item, and blocks until there is one.
     ///
     /// Returns `None` if `should_stop` returns `true`, or spuriously. A thread that changes the
-    /// result of `should_stop` must call [`wake_workers`](Self::wake_workers) afterwards.
+    /// result of `should_stop` must call [`wake_workers`](Self::wake_workers) afterwards, or
+    /// [`call_workers`](Self::call_workers). It is also called with a lock held, and takes none.
     pub(crate) fn pop(&self, cursor: &mut PopCursor, should_stop: impl Fn() -> bool) -> Option<T> {
         let mut spin = cursor.spin;
         let item = self.idle.wait(&mut spin, || self.try_pop(cursor), should_stop, || !self.is_empty());
@@ -257,6 +258,12 @@ impl<T> Queue<T> {
     /// Wakes all sleeping workers, which then check `should_stop`.
     pub(crate) fn wake_workers(&self) {
         self.idle.notify_all();
+    }
+
+    /// Wakes the sleeping workers whose `should_stop` now returns `true`, for a reason that is that of
+    /// certain workers.
+    pub(crate) fn call_workers(&self) {
+        self.idle.call();
     }
 
     /// Closes the queue: blocked pushes are refused, now and later.

@@ -62,7 +62,6 @@ impl GroupId {
 
 impl ThreadId {
     /// Returns a new id, for a thread that is about to start.
-    #[cfg(feature = "driver")]
     pub(crate) fn new() -> Self {
         Self(next_id())
     }
@@ -149,8 +148,9 @@ thread_local! {
     static IS_IO_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes this thread a worker of `pool`, until [`clear_worker`].
-pub(crate) fn set_worker(pool: PoolId, counters: Arc<WorkerCounters>) {
+/// Makes this thread a worker of `pool`, until [`clear_worker`], with an id that other threads know.
+pub(crate) fn set_worker(pool: PoolId, counters: Arc<WorkerCounters>, id: ThreadId) {
+    THREAD.with(|thread| thread.set(id));
     let before = CONTEXT.with(|context| context.worker.replace(Some((pool, counters))));
     assert!(before.is_none(), "a thread is a worker of one pool only");
     LAST_POOL.with(|last_pool| last_pool.set(pool));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 
 use crate::common::{BlockedWorkers, Gate, Mutex, grid, on_grid};
-use workcrew::{Overflow, WorkerPool, current_worker};
+use workcrew::{Overflow, RunningTask, WorkerPool, current_worker};
 
 /// Fault 420.
 #[test]
@@ -24,7 +24,7 @@ fn a_task_sees_the_worker_on_which_it_runs() {
             .unwrap();
             gate.wait_started(started);
         }
-        let running: BTreeSet<usize> = pool.running().iter().map(|task| task.worker()).collect();
+        let running: BTreeSet<usize> = pool.running().iter().map(RunningTask::worker).collect();
         assert_eq!(*seen.lock().unwrap(), running);
         gate.open();
     });

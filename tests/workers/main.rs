@@ -3,5 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod broadcast;
 mod current;
+mod local;
 mod start_hook;

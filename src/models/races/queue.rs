@@ -86,6 +86,47 @@ fn two_pushes_and_a_sleeper_after_another() {
     });
 }
 
+/// Calls for two workers at once. One of them sleeps again before the other has woken, and cannot take
+/// what wakes the other.
+#[test]
+fn calls_and_a_worker_that_sleeps_again() {
+    explore("calls_and_a_worker_that_sleeps_again", Time::Frozen, || {
+        let queue = Arc::new(Queue::<usize>::new(1));
+        let flags = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
+        let sleep_until = |flag: usize| {
+            let (queue, flag) = (Arc::clone(&queue), Arc::clone(&flags[flag]));
+            move || {
+                let mut cursor = PopCursor::default();
+                while !flag.load(SeqCst) {
+                    assert!(queue.pop(&mut cursor, || flag.load(SeqCst)).is_none(), "nothing is pushed");
+                }
+            }
+        };
+        let call = |called: &[usize]| {
+            let queue = Arc::clone(&queue);
+            let called: Vec<_> = called.iter().map(|flag| Arc::clone(&flags[*flag])).collect();
+            move || {
+                called.iter().for_each(|flag| flag.store(true, SeqCst));
+                queue.call_workers();
+            }
+        };
+        let (first, again) = (sleep_until(0), sleep_until(2));
+        let twice = thread::spawn(move || {
+            first();
+            again();
+        });
+        let (second, and_call) = (sleep_until(1), call(&[2]));
+        race(
+            move || {
+                second();
+                and_call();
+            },
+            call(&[0, 1]),
+        );
+        join(twice);
+    });
+}
+
 #[test]
 fn unbounded_pushes_and_sleeper() {
     explore("unbounded_pushes_and_sleeper", Time::Frozen, || {

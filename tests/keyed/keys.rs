@@ -11,7 +11,7 @@ use crate::common::{BlockedWorkers, Counter, DropCounter, assert_counts_add_up, 
 /// Fault 404.
 #[test]
 fn keys_that_are_used_once_leave_nothing() {
-    const KEYS: usize = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+    const KEYS: usize = if cfg!(debug_assertions) { 30_000 } else { 1_000_000 };
     with_watchdog(|| {
         let pool = pool(2, 1_024);
         let executor = pool.keyed();

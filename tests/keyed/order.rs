@@ -218,7 +218,7 @@ fn failing_tasks_leave_nothing_behind() {
             self.0.add();
         }
     }
-    const TASKS: usize = if cfg!(debug_assertions) { 50_000 } else { 2_000_000 };
+    const TASKS: usize = if cfg!(debug_assertions) { 20_000 } else { 2_000_000 };
     with_watchdog(|| {
         let pool = pool(2, 64);
         let executor = pool.keyed();

@@ -59,7 +59,7 @@ impl<R: TaskResult> GroupInner<R> {
             while let Some(due) = state.take_due() {
                 drop(state);
                 due.wake();
-                state = self.as_member(|counters| self.run_taken(counters, &mut batch.held));
+                state = self.run_held(&mut batch.held);
             }
         }
     }
@@ -77,53 +77,57 @@ impl<R: TaskResult> GroupInner<R> {
         loop {
             let is_over =
                 batch.budget == Budget::Quantum && batch.taken >= QUANTUM && self.pool.queued() > state.tickets;
-            let mut taken = if is_over || should_stop(&state) {
+            let next = if is_over || should_stop(&state) {
                 None
             } else {
                 state.unstarted.places_without_gap_in_front().pop_front()
             };
-            let Some(task) = &taken else { return state };
+            let Some(task) = next else { return state };
             batch.taken += 1;
             state.running.push_back(task.index);
             if state.waits_for_room() {
                 self.notify_waiters(&mut state);
                 if state.has_due {
-                    batch.held = taken;
+                    batch.held = Some(task);
                     return state;
                 }
             }
             drop(state);
-            state = self.run_taken(counters, &mut taken);
+            state = self.run_started(counters, task);
             if state.has_due {
                 return state;
             }
         }
     }
 
-    /// Runs a task that has left the queue, and returns the lock under which it is done. Takes the
-    /// task out of `taken` without moving it first.
-    #[inline]
-    fn run_taken<'a>(
+    /// Runs the task that was held, and returns the lock.
+    #[cold]
+    fn run_held<'a>(self: &'a Arc<Self>, held: &mut Option<PendingTask<R>>) -> MutexGuard<'a, State<R>> {
+        match held.take() {
+            Some(task) => self.as_member(|counters| self.run_started(counters, task)),
+            None => self.state.lock(),
+        }
+    }
+
+    /// Runs a task that has left the queue, and returns the lock under which it is done.
+    #[inline(always)]
+    fn run_started<'a>(
         self: &'a Arc<Self>,
         counters: &WorkerCounters,
-        taken: &mut Option<PendingTask<R>>,
+        mut task: PendingTask<R>,
     ) -> MutexGuard<'a, State<R>> {
-        let Some(task) = taken else { return self.state.lock() };
-        let (index, meta) = (task.index, self.meta(task));
+        let (index, meta) = (task.index, self.meta(&task));
         match &mut task.body {
             Body::Once(closure) => {
                 let outcome = self.call_closure(counters, closure, (index, &meta));
-                *taken = None; // before the task counts as done, and without the lock
+                drop(task); // before the task counts as done, and without the lock
                 self.close_if_cancelled();
                 let state = self.complete(counters, index, outcome);
                 self.pool.executor.task_done(counters, 1);
                 state
             }
             #[cfg(feature = "retry")]
-            Body::Repeated(_) => match taken.take() {
-                Some(task) => self.make_attempt(counters, task),
-                None => self.state.lock(),
-            },
+            Body::Repeated(_) => self.make_attempt(counters, task),
         }
     }
 

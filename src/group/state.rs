@@ -76,7 +76,9 @@ use super::poller::{Poller, RoomPollers};
 use super::result::TaskResult;
 use super::settings::{GroupSettings, Progress};
 use super::small_deque::SmallDeque;
-use super::task_queue::{PendingTask, TaskQueue};
+#[cfg(feature = "retry")]
+use super::task_queue::PendingTask;
+use super::task_queue::TaskQueue;
 use crate::cancel::token::{CancelGuard, CancellationToken};
 use crate::error::{CancelReason, GroupError, TaskFailure};
 use crate::observe::task_info::{TaskId, TaskInfo};

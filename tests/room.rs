@@ -5,11 +5,12 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use common::{BlockedWorkers, Counter, Gate, Mutex, in_threads, on_grid, pool, with_watchdog};
-use workcrew::{CancelReason, GroupError, TaskError};
+use workcrew::{CancelReason, GroupError, JoinHandle, TaskError};
 
 #[test]
 fn a_member_that_finds_its_group_full_runs_the_task_before_it_goes_on() {
@@ -219,5 +220,33 @@ fn the_token_of_a_spawner_is_the_token_of_its_group() {
         assert!(group.is_cancelled() && group.token().is_cancelled());
         assert!(matches!(group.wait(), Err(GroupError::Cancelled(CancelReason::Requested))));
         wedge.open();
+    });
+}
+
+/// Fault 482.
+#[test]
+fn a_task_that_waits_for_room_goes_on_if_the_room_needs_a_task_that_waits_for_it() {
+    with_watchdog(|| {
+        for abroad in [None, Some(pool(1, 64))] {
+            let home = pool(2, 64);
+            let abroad = abroad.unwrap_or_else(|| home.clone());
+            let (ran, started) = (Counter::new(), Gate::new());
+            let group = abroad.group::<()>().limit(1).capacity(1);
+            let (handle, joined) = channel::<JoinHandle<()>>();
+            let (counted, inside) = (ran.clone(), started.clone());
+            group.spawn(move || {
+                inside.pass();
+                joined.recv().unwrap().join().unwrap();
+                counted.add();
+            });
+            started.wait_started(1);
+            let counted = ran.clone();
+            group.spawn(move || counted.add()); // the group is full
+            let (spawner, counted) = (group.spawner(), ran.clone());
+            handle.send(home.spawn(move || spawner.spawn(move || counted.add())).unwrap()).unwrap();
+            started.open();
+            group.wait().unwrap();
+            assert_eq!(ran.get(), 3);
+        }
     });
 }

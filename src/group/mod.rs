@@ -30,6 +30,7 @@ mod result;
 mod body;
 pub(crate) mod small_deque;
 mod state;
+mod room;
 mod spawn;
 mod spawn_async;
 mod run;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::body::Body;
 use super::result::TaskResult;
+use super::room::GroupRoom;
 use super::run::Budget;
 use super::small_deque::SmallDeque;
 use super::state::{GroupInner, State};
@@ -237,11 +238,12 @@ impl<R: TaskResult> GroupInner<R> {
     fn admit_slow<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<R>>) -> Admission<'a, R> {
         let position = context::position(self.pool.id(), self.id());
         let mut low_water_until = None;
+        let mut ignores_capacity = false;
         loop {
             if let Some(reason) = state.closed {
                 return Admission::Closed(state, reason);
             }
-            if state.unstarted.len() < self.settings.capacity {
+            if ignores_capacity || state.unstarted.len() < self.settings.capacity {
                 return Admission::Queue(state);
             }
             if position.is_member {
@@ -260,7 +262,7 @@ impl<R: TaskResult> GroupInner<R> {
                     self.wait_for_room(state, low_water_until)
                 } else {
                     drop(state);
-                    self.wait_for_room_registered(low_water_until);
+                    ignores_capacity = self.wait_for_room_registered(low_water_until).is_err();
                     self.state.lock()
                 };
             }
@@ -271,19 +273,23 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Waits for room on a thread with tasks on its stack. The wait is in the registry of waits
-    /// meanwhile, which may have this thread help first.
-    fn wait_for_room_registered(self: &Arc<Self>, low_water_until: Deadline) {
-        match waits::register(Arc::clone(self) as _, Kind::Open) {
-            Ok(Next::Help(awaited)) => awaited.help(),
-            Ok(Next::Sleep(wait, moment)) => {
+    /// meanwhile, which may have this thread help first. It is refused if the room needs a task that
+    /// waits for this thread.
+    fn wait_for_room_registered(self: &Arc<Self>, low_water_until: Deadline) -> Result<(), Refused> {
+        let room = Arc::new(GroupRoom(Arc::clone(self)));
+        match waits::register(Arc::clone(&room) as _, Kind::Yielding)? {
+            Next::Help(awaited) => awaited.help(),
+            Next::Sleep(wait, moment) => {
                 let state = self.state.lock();
-                let is_full = state.closed.is_none() && state.unstarted.len() >= self.settings.capacity;
-                if is_full && !wait.is_notified() {
+                if room.is_full(&state) && !wait.is_notified() {
                     drop(self.wait_for_room(state, low_water_until.earlier(moment)));
                 }
+                if wait.is_refused() {
+                    return Err(Refused);
+                }
             }
-            Err(Refused) => unreachable!("an open wait is not refused"),
         }
+        Ok(())
     }
 
     /// Sleeps until there is room, the group is closed, or its deadline has passed; see rule 10 of

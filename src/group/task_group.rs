@@ -149,7 +149,8 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// A task of the group that spawns into the full group does not block, because it may be the one
     /// that has to make room. It runs the new task inline, up to 16 deep, and adds it beyond the
-    /// capacity from there on.
+    /// capacity from there on. A task that a task of the group waits for also adds beyond the
+    /// capacity, if there is no other way.
     ///
     /// # Panics
     ///

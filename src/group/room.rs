@@ -1,0 +1,53 @@
+//! Waiting for room in a group, from a task that is no member, known to the registry of waits.
+
+use super::result::TaskResult;
+use super::state::{GroupInner, State};
+use crate::sync::Arc;
+use crate::task::context::{AwaitedId, PoolId};
+use crate::task::waits::{Awaited, Needs};
+
+/// Room for one more task of a group, as something that is waited for.
+///
+/// It comes when a task starts. At the limit that takes the end of a member. With several members
+/// the end of another may be enough. The wait yields, so at worst a task is added beyond the
+/// capacity without need.
+pub(super) struct GroupRoom<R: TaskResult>(pub(super) Arc<GroupInner<R>>);
+
+impl<R: TaskResult> GroupRoom<R> {
+    /// Returns `true` if the group is open and full.
+    pub(super) fn is_full(&self, state: &State<R>) -> bool {
+        state.closed.is_none() && state.unstarted.len() >= self.0.settings.capacity
+    }
+}
+
+impl<R: TaskResult> Awaited for GroupRoom<R> {
+    fn awaited_id(&self) -> AwaitedId {
+        AwaitedId::of(self)
+    }
+
+    fn related_ids(&self) -> Vec<AwaitedId> {
+        vec![self.0.id().into()]
+    }
+
+    fn pool(&self) -> PoolId {
+        self.0.pool.id()
+    }
+
+    fn report_needs(&self, needs: &mut Needs) {
+        let state = self.0.state.lock();
+        if self.is_full(&state) {
+            needs.worker = self.0.can_run(&state);
+            if !needs.worker {
+                needs.end_of(self.0.id());
+            }
+        }
+    }
+
+    fn help(self: Arc<Self>) {
+        Arc::clone(&self.0).help();
+    }
+
+    fn wake_waiters(&self) {
+        self.0.wake_waiters();
+    }
+}

@@ -1,19 +1,24 @@
 //! A shutdown that ends, ends for good: what a report leaves behind holds up nothing that follows.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/alarm.rs"]
+mod alarm;
 mod common;
 
 use std::cell::RefCell;
+use std::mem;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use alarm::{Alarm, poll};
 use common::{
     BlockedWorkers, Counter, Gate, LIMIT, assert_counts_add_up, grid, join_all, on_grid, pool, quiet_panics, run_child,
     spawn_parked, with_watchdog,
 };
 use workcrew::{
-    CancelReason, JoinError, Observer, OnDrop, ShutdownReport, TaskInfo, TaskOutcome, WorkerPool, WorkerPoolBuilder,
+    CancelReason, CancellationToken, JoinError, Observer, OnDrop, ShutdownReport, TaskInfo, TaskOutcome, WorkerLocal,
+    WorkerPool, WorkerPoolBuilder,
 };
 
 const SHORT: Duration = Duration::from_millis(10);
@@ -297,6 +302,30 @@ const STICKING: &[(&str, Sticking)] = &[
         pool.close();
         pool
     }),
+    ("destructor of a worker local", |builder, gate| {
+        struct Slow(Gate);
+        impl Drop for Slow {
+            fn drop(&mut self) {
+                self.0.pass();
+            }
+        }
+        let pool = builder.build().unwrap();
+        let slow = WorkerLocal::new(&pool, move || Slow(gate.clone()));
+        mem::forget(slow.clone()); // so the value is dropped when its worker leaves
+        pool.spawn(move || slow.with(|_| ())).unwrap().join().unwrap().unwrap();
+        pool.close();
+        pool
+    }),
+    ("share of a broadcast", |builder, gate| {
+        let pool = builder.build().unwrap();
+        pool.broadcast(move |_| gate.pass()).unwrap();
+        pool
+    }),
+    ("task of a key", |builder, gate| {
+        let pool = builder.build().unwrap();
+        pool.keyed().execute("key", move || gate.pass()).unwrap();
+        pool
+    }),
     ("timer", |builder, gate| {
         let pool = builder.build().unwrap();
         pool.execute_every(Duration::from_millis(1), move || gate.pass()).unwrap();
@@ -496,6 +525,7 @@ fn a_process_with_a_stuck_thread_ends_when_main_returns() {
     let children = [
         ("child_with_a_stuck_worker", true),
         ("child_with_a_stuck_timer", true),
+        ("child_with_a_stuck_alarm", true),
         ("child_with_a_stuck_future", cfg!(feature = "driver")),
         ("child_with_a_stuck_task_of_the_runtime", cfg!(feature = "driver")),
     ];
@@ -528,6 +558,20 @@ fn child_with_a_stuck_timer() {
         gate.wait_started(1);
         (timer, later)
     });
+}
+
+/// A deadline wakes futures on a thread that all pools share.
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn child_with_a_stuck_alarm() {
+    let gate = Gate::new();
+    let inside = gate.clone();
+    let sticks = Alarm::that(move || inside.pass());
+    let token = CancellationToken::with_timeout(SHORT);
+    let mut cancelled = token.cancelled();
+    assert!(poll(&mut cancelled, &sticks).is_pending());
+    gate.wait_started(1);
+    leave_behind_and_return(|pool| pool.task().timeout(LIMIT).spawn(|_| ()).unwrap());
 }
 
 #[test]

@@ -55,7 +55,7 @@
 //! - *Help and take*: the first under the lock takes the turn; the other finds the key running.
 //! - *Cancel of a handle and take*: the cell decides. A turn whose task was cancelled does nothing.
 //! - *Room and a submitter that checks for it*: the submitter checks under the lock under which
-//!   room is made, and releases it only to sleep.
+//!   room is made. It releases that lock only to sleep.
 
 use std::collections::BTreeMap;
 #[cfg(feature = "retry")]

@@ -11,8 +11,8 @@
 //! open.
 //!
 //! Races:
-//! - *Post and close*: the first under the lock decides. Either the worker handles the mail before it
-//!   leaves, or the post is refused.
+//! - *Post and close*: the first under the lock decides. Either the worker handles the mail before
+//!   it leaves, or the post is refused.
 //! - *Post and sleep*: the flag `has_mail` is set before the sleeping workers are called. A worker
 //!   checks the flag under the lock of the eventcount before it sleeps. A notification is not
 //!   enough, because another worker can take it.

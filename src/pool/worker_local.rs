@@ -27,8 +27,8 @@ use crate::unwind;
 /// buffers and random number generators. Access takes no lock that another worker holds. The values
 /// need not be `Send`, because none of them ever leaves its thread.
 ///
-/// A `WorkerLocal` is a handle. Its clones are handles to the same values. It does not keep the pool
-/// open.
+/// A `WorkerLocal` is a handle. Its clones are handles to the same values. It does not keep the
+/// pool open.
 ///
 /// # When values are dropped
 ///
@@ -110,8 +110,8 @@ impl<T: 'static> WorkerLocal<T> {
     ///
     /// In both cases neither `f` nor `init` is called:
     ///
-    /// - [`WorkerLocalError::NotOnWorker`], if the caller does not run on a worker of the pool. This
-    ///   includes a task that an external thread runs inline, under
+    /// - [`WorkerLocalError::NotOnWorker`], if the caller does not run on a worker of the pool.
+    ///   This includes a task that an external thread runs inline, under
     ///   [`Overflow::CallerRuns`](crate::Overflow::CallerRuns).
     /// - [`WorkerLocalError::InUse`], if `f` or `init` calls `with` again, on the same stack. `f`
     ///   need not call it itself: if it waits for a task, the worker may run that task meanwhile.

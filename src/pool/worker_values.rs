@@ -1,7 +1,8 @@
 //! The current worker's values of worker locals.
 //!
-//! They are in a thread local, so they need not be `Send`. Nothing is borrowed while user code runs:
-//! a value in use is on the stack, and a mark takes its place. See the rules of `worker_local`.
+//! They are in a thread local, so they need not be `Send`. Nothing is borrowed while user code
+//! runs: a value in use is on the stack, and a mark takes its place. See the rules of
+//! `worker_local`.
 
 use std::any::Any;
 use std::cell::RefCell;

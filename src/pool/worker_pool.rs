@@ -49,7 +49,8 @@ use crate::time::deadline::Deadline;
 /// # Thread locals
 ///
 /// Workers are reused and their thread locals are not reset. A task finds there what the previous
-/// task on that worker has left.
+/// task on that worker has left. The values of a [`WorkerLocal`](crate::WorkerLocal) are dropped
+/// with their worker or after the last handle, and a second use on one stack is an error.
 ///
 /// # Examples
 ///

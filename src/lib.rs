@@ -90,15 +90,15 @@
 //!   order.
 //! - **Tasks of a group** start in the order of spawning. A group stores its tasks itself and sends
 //!   tickets to the workers.
-//! - **Tasks of a key** run one after the other; see [`KeyedExecutor`]. Keys take turns.
+//! - **Tasks of a key** run one at a time, in the order of submission; see [`KeyedExecutor`].
 //! - **Timers and retries** start in the order in which they are due.
 //!
 //! A worker alternates between queued jobs and everything that does not wait in the queue: tickets
-//! of groups, and due timers. While there are both, it starts one job, then one due timer or at
-//! most 16 tasks of one group, then one job again. So neither starves, and a due timer does not
-//! wait for the whole queue. It waits for the timers that were due before it, and for at most 16
-//! tasks of each group whose ticket came before it. It also waits for one job before each of these
-//! and before itself.
+//! of groups and keyed executors, and due timers. While there are both, it starts one job, then one
+//! due timer or at most 16 tasks for one ticket, then one job again. So neither starves, and a due
+//! timer does not wait for the whole queue. It waits for the timers that were due before it, and
+//! for at most 16 tasks for each ticket that came before it. It also waits for one job before each
+//! of these and before itself.
 //!
 //! Some tasks start earlier: a task that a worker joins, and a job that its submitter runs inline
 //! because the queue is full. A job that nested tasks submit into a full queue may be queued beyond
@@ -203,27 +203,28 @@
 //!
 //! [`task`](WorkerPool::task) returns a [`TaskBuilder`], which sets the time limit of a task. When
 //! the time is over, the token that the closure gets expires. The time counts from the start of the
-//! task. [`TaskBuilder`](TaskBuilder#time-limits) says how this limit differs from those of a
-//! submission and of a wait.
+//! task. [`expires_after`](TaskBuilder::expires_after) limits the wait for that start.
+//! [`TaskBuilder`](TaskBuilder#time-limits) says how these limits differ from those of a submission
+//! and of a wait.
 //!
 //! # State of workers
 //!
-//! A [`WorkerLocal`] is a value of which each worker has its own, such as a connection or a buffer.
-//! It is made on its worker when a task first uses it, is dropped there, and need not be `Send`.
+//! A [`WorkerLocal`] is a separate value for each worker, such as a connection or a buffer. It is
+//! made on its worker when a task first uses it, is dropped there, and need not be `Send`.
 //! [`broadcast`](WorkerPool::broadcast) runs a closure once on each worker.
 //! [`try_on_thread_start`](WorkerPoolBuilder::try_on_thread_start) sets a hook that each worker
-//! calls before its first task, and that can fail the build of the pool. [`current_worker`] returns
-//! the worker on which a task runs.
+//! calls before its first task. If the hook fails, so does the build of the pool.
+//! [`current_worker`] returns the worker on which a task runs.
 //!
 //! # Timers and retries
 //!
 //! [`execute_after`](WorkerPool::execute_after) and [`execute_at`](WorkerPool::execute_at) run a
 //! closure once, later. [`spawn_after`](WorkerPool::spawn_after) does the same for a task with a
 //! handle. [`execute_every`](WorkerPool::execute_every) runs a closure repeatedly, until the timer
-//! is cancelled or the closure ends it.
-//! [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries a task that fails, as a
-//! [`RetryPolicy`](retry::RetryPolicy) says. All attempts are one task with one handle. Groups and
-//! scopes [retry their tasks](TaskGroup::spawn_with_retry), too. Delays occupy no worker.
+//! is cancelled or the closure ends it. [`spawn_with_retry`](WorkerPool::spawn_with_retry) retries
+//! a task that fails, as a [`RetryPolicy`](retry::RetryPolicy) says. All attempts are one task with
+//! one handle. Groups, scopes and keyed executors [retry their tasks](TaskGroup::spawn_with_retry),
+//! too. Delays occupy no worker.
 //!
 #![cfg_attr(feature = "retry", doc = "```")]
 #![cfg_attr(not(feature = "retry"), doc = "```ignore")]
@@ -360,7 +361,8 @@
 //! A pool has at most 65,536 workers, 16,777,216 places in the queue (64 bytes each, allocated at
 //! once) and 1,048,576 pending timers. It takes one thread for each worker, one more from its first
 //! timer on, and one more while futures are driven for it. An idle pool uses no CPU time. While a
-//! future waits for a [token with a deadline](CancellationToken::cancelled), there is one more.
+//! future waits for a [token with a deadline](CancellationToken::cancelled), there is one more
+//! thread.
 //!
 //! # Features
 //!

@@ -13,8 +13,8 @@
 //!    as futures that wait.
 //!
 //! Races, decided by the lock:
-//! - *Set and fall asleep*: the thread checks the first alarm under the lock that it sleeps with. An
-//!   alarm before the end of its sleep wakes it.
+//! - *Set and fall asleep*: the thread checks the first alarm under the lock that it sleeps with.
+//!   An alarm before the end of its sleep wakes it.
 //! - *Remove and sleep*: the thread that removes the last alarm wakes a thread that sleeps until a
 //!   distant alarm. So the thread ends in time, however distant that alarm was.
 //! - *Set and end*: the thread finds the alarm, or the next alarm starts another thread.

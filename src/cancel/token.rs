@@ -119,8 +119,8 @@ impl CancellationToken {
     ///
     /// A callback may cancel this token or others, and register callbacks. Callbacks are nested at
     /// most 16 deep on one stack. Beyond that this method cancels the tokens and returns, and the
-    /// callbacks run on the same thread when the innermost running callback has returned. So at that
-    /// depth a callback must not wait for what the callbacks of a token do.
+    /// callbacks run on the same thread when the innermost running callback has returned. So at
+    /// that depth a callback must not wait for what the callbacks of a token do.
     pub fn cancel(&self) {
         self.cancel_with(CancelReason::Requested);
     }

@@ -110,7 +110,8 @@ pub struct SubmitError<F>(Refused<F>);
 /// # Ok::<(), workcrew::BuildError>(())
 /// ```
 pub enum TrySubmitError<F> {
-    /// There is no room: the queue, the group or the key is full, or too many futures are in flight.
+    /// There is no room: the queue, the group or the key is full, or too many futures are in
+    /// flight.
     Full(Refused<F>),
     /// The pool is shut down, or the group is cancelled.
     ShutDown(Refused<F>),

@@ -7,8 +7,8 @@ pub enum WorkerLocalError {
     /// The caller does not run on a worker of the pool.
     #[error("the caller runs on no worker of the pool")]
     NotOnWorker,
-    /// The value is in use further down on the same stack: by a closure that calls `with` again, or
-    /// by a task that waits while its worker runs another one.
+    /// The value is in use further down on the same stack. Either a closure calls `with` again, or
+    /// a task waits inside of `with` while its worker runs another task.
     #[error("the value is in use further down on this stack")]
     InUse,
 }

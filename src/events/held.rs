@@ -1,9 +1,9 @@
 //! The deliveries that a future holds until their mailboxes have room.
 //!
 //! Rules:
-//! 1. A future may never be polled again, so the pool waits for none. A held delivery is a suspended
-//!    task, as in `pool::spawn_async`: neither `wait_idle` nor a shutdown waits for it. Closing the
-//!    pool cancels it.
+//! 1. A future may never be polled again, so the pool waits for no future. A held delivery is a
+//!    suspended task, as in `pool::spawn_async`: neither `wait_idle` nor a shutdown waits for it.
+//!    Closing the pool cancels it.
 //! 2. A poll takes the deliveries out and admits their tasks. It suspends and puts back those for
 //!    which there was no room, and then checks the shutdown token. Closing first cancels the token
 //!    and then looks for the deliveries. So one of the two cancels them.

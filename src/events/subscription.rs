@@ -174,9 +174,9 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     /// Subscribes a handler that gets the [`Attempt`] besides the event: its number, counted from
     /// one, whether it is the last, and its token.
     ///
-    /// The token is cancelled when the time for the attempt or for all attempts is over, and when a
-    /// shutdown of the pool [cancels](crate::WorkerPool#what-a-shutdown-cancels) its tasks. Without
-    /// a [retry policy](Self::retry), the first attempt is the last.
+    /// The token is cancelled when the time for the attempt, or for all attempts, is over. A
+    /// shutdown of the pool [cancels](crate::WorkerPool#what-a-shutdown-cancels) it, too. Without a
+    /// [retry policy](Self::retry), the first attempt is the last.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! The state that all futures have that wait for a group which they own.
+//! The common part of the futures that own a group and wait for it.
 
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};

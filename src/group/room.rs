@@ -1,4 +1,5 @@
-//! Waiting for room in a group, from a task that is no member, known to the registry of waits.
+//! The wait for room in a group, as the registry of waits sees it. Only tasks on threads that are
+//! not members wait in this way.
 
 use super::result::TaskResult;
 use super::state::{GroupInner, State};
@@ -8,9 +9,9 @@ use crate::task::waits::{Awaited, Needs};
 
 /// Room for one more task of a group, as something that is waited for.
 ///
-/// It comes when a task starts. At the limit that takes the end of a member. With several members
-/// the end of another may be enough. The wait yields, so at worst a task is added beyond the
-/// capacity without need.
+/// Room comes when a task starts. At the limit, a task starts only when a member ends. With several
+/// members, the end of any of them may be enough. The wait yields, so at worst a task is added
+/// beyond the capacity without need.
 pub(super) struct GroupRoom<R: TaskResult>(pub(super) Arc<GroupInner<R>>);
 
 impl<R: TaskResult> GroupRoom<R> {

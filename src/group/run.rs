@@ -65,7 +65,8 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Runs unstarted tasks as [`run_unstarted`](Self::run_unstarted) does, until that ends or
-    /// futures must be woken. If they must be woken before a task that has been taken, holds that.
+    /// futures must be woken. If that must happen before a task runs that has been taken, holds the
+    /// task.
     #[inline]
     fn run_batch<'a>(
         self: &'a Arc<Self>,

@@ -209,8 +209,8 @@ impl WorkerPool {
     /// "Type annotations needed for `&Scope`" means that the body calls no method from which the
     /// compiler infers what tasks return. Write the type of its argument, as in `|_: &Scope| ..`.
     /// "Not an iterator" at `scope.map`, or "no method named `spawn_value`", means that other tasks
-    /// of the scope return a `Result`. These methods need a scope whose tasks return `()`: open a
-    /// scope of its own for them.
+    /// of the scope return a `Result`. These methods need a scope whose tasks return `()`: open
+    /// another scope for them.
     ///
     /// [`scope_builder`](Self::scope_builder) sets a limit, a deadline or a label.
     ///

@@ -26,8 +26,8 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
     /// an `Err` in its place, and affects neither the other items nor the scope.
     ///
     /// This method needs a scope whose other tasks return `()`. In a scope whose tasks return a
-    /// `Result` there is no `map`, and the compiler says that the scope is "not an iterator". Open a
-    /// scope of its own for it.
+    /// `Result` there is no `map`, and the compiler says that the scope is "not an iterator". Open
+    /// another scope for it.
     ///
     /// Dropping the iterator cancels those of its tasks that have not started. To stop at the first
     /// error, return the error from the body.

@@ -73,7 +73,7 @@ impl<T> SmallDeque<T> {
     }
 
     /// Takes the item at this place, and leaves `gap` there. A gap does not count as an item; the
-    /// caller sees to it that none is popped.
+    /// caller ensures that none is popped.
     pub(super) fn take_leaving(&mut self, position: usize, gap: T) -> Option<T> {
         let place = match position.checked_sub(usize::from(self.first.is_some())) {
             Some(position) => self.rest.get_mut(position)?,

@@ -273,8 +273,8 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Waits for room on a thread with tasks on its stack. The wait is in the registry of waits
-    /// meanwhile, which may have this thread help first. It is refused if the room needs a task that
-    /// waits for this thread.
+    /// meanwhile, which may have this thread help first. It is refused if the room needs a task
+    /// that waits for this thread.
     fn wait_for_room_registered(self: &Arc<Self>, low_water_until: Deadline) -> Result<(), Refused> {
         let room = Arc::new(GroupRoom(Arc::clone(self)));
         match waits::register(Arc::clone(&room) as _, Kind::Yielding)? {

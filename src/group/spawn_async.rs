@@ -26,10 +26,10 @@ impl<R: TaskResult> TaskGroup<R> {
     ///
     /// Nothing happens before the first poll. Dropping the future before it is ready drops the
     /// closure, and the group has no task for it. If the group is cancelled meanwhile, or the pool
-    /// is shut down, the task is added and cancelled, as `spawn` does.
+    /// is shut down, the task is added and cancelled, as by `spawn`.
     ///
     /// Each task that starts wakes all futures that wait for room in its group. So a future that is
-    /// never polled again keeps no room from the others.
+    /// never polled again does not hold up the others.
     ///
     /// On a worker of the pool the future runs tasks of the group to make room, like `spawn`.
     ///

@@ -18,9 +18,10 @@ impl<R: TaskResult> TaskGroup<R> {
 
     /// Turns the group into a spawner that owns it. No thread can wait for the group any more.
     ///
-    /// This is for long-lived groups, such as one with a limit of one whose tasks run one after the
-    /// other. Each outcome is dropped when its task ends, so the group takes no memory for tasks
-    /// that have ended.
+    /// This is for long-lived groups, such as one with a limit of one, whose tasks run one after
+    /// the other. For such a queue for each of many keys, use
+    /// [`WorkerPool::keyed`](crate::WorkerPool::keyed). Each outcome is dropped when its task ends,
+    /// so the group takes no memory for tasks that have ended.
     ///
     /// The [policy](Self::policy) still counts: unless it is
     /// [`CollectAll`](crate::GroupPolicy::CollectAll), an outcome may cancel the group. Dropping

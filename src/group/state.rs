@@ -53,8 +53,8 @@
 //!     task. So the woken code is not taken for a member.
 //! 13. Futures that wait for room are woken by each task that leaves the queue, and by what wakes
 //!     threads that wait for room. They count as one waiter for room. A runner wakes them as in
-//!     rule 12, and before it runs the task: it holds the task meanwhile, outside of any frame.
-//!     All of them are woken, so a future that is never polled again keeps no room from others.
+//!     rule 12, and before it runs the task: it holds the task meanwhile, outside of any frame. All
+//!     of them are woken, so a future that is never polled again does not hold up others.
 //!
 //! Races:
 //! - *Failure and failure*: the first under the lock is the first error, and closes the group.

@@ -193,8 +193,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// Adds a task. Blocks while the group is at [capacity](Self::capacity).
     ///
     /// Two compile errors have a remedy that the compiler does not name:
-    /// - A task that uses its own `group` gets "closure may outlive", or with `move` "cannot move out
-    ///   of `group`". Move a [`spawner`](Self::spawner) into the task.
+    /// - A task that uses its own `group` gets "closure may outlive", or with `move` "cannot move
+    ///   out of `group`". Move a [`spawner`](Self::spawner) into the task.
     /// - "Type annotations needed" means that no task says which error it returns. Name it once, as
     ///   in `pool.group::<Result<_, std::io::Error>>()`.
     ///

@@ -1,12 +1,12 @@
 //! The tasks of a group that have not started, oldest first.
 //!
-//! The handle of a task takes it out of turn. It would cost linear time to close the gap, so the
-//! place stays: its task is replaced by a closure that captures nothing, and its index is noted.
+//! The handle of a task takes it out of turn. Closing the gap would take linear time, so the place
+//! stays. Its task is replaced by a closure that captures nothing, and its index is noted.
 //!
 //! Rules:
 //! 1. The last place holds a task, unless there is no place.
-//! 2. When a task was taken, at most half of the places are gaps. Beyond that all gaps are closed,
-//!    which is constant time for each task that was taken.
+//! 2. After a task was taken, at most half of the places are gaps. Beyond that all gaps are closed.
+//!    On average, this takes constant time for each task that was taken.
 //! 3. Tasks are found by binary search. So [`contains`](TaskQueue::contains) and
 //!    [`take`](TaskQueue::take) need tasks in the order of their indices. Only tasks of scopes have
 //!    handles. Those are queued once, in that order; retried tasks are not.
@@ -57,8 +57,8 @@ impl<R> TaskQueue<R> {
         self.places.is_empty()
     }
 
-    /// Returns the places, to push a task to them. A push through this type would move the task once
-    /// more.
+    /// Returns the places, to push a task to them. A push through this type would move the task
+    /// once more.
     #[inline]
     pub(super) fn places(&mut self) -> &mut SmallDeque<PendingTask<R>> {
         &mut self.places
@@ -106,7 +106,7 @@ impl<R> TaskQueue<R> {
         self.places.take_all()
     }
 
-    /// Keeps the rules 1 and 2, and makes the first place hold a task.
+    /// Keeps rules 1 and 2, and makes the first place hold a task.
     #[cold]
     fn trim(&mut self) {
         let gaps = &mut self.gaps;

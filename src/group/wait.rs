@@ -161,7 +161,7 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Has only a success end the group from now on.
+    /// Lets only a success end the group from now on.
     pub(super) fn begin_first(&self) {
         self.state.lock().wants_first = true;
     }

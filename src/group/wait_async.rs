@@ -12,7 +12,7 @@ use crate::error::{GroupError, NoSuccess, TaskFailure};
 
 /// # From async code
 ///
-/// To [`wait`](Self::wait) from async code, await the group itself. The other waits have the
+/// To [`wait`](Self::wait) from async code, await the group itself. For the other waits, call the
 /// methods below. Their futures behave like [`WaitForGroup`](crate::WaitForGroup): they wait
 /// without a thread, in any runtime. Dropping one cancels the group, and does not block.
 ///

@@ -12,7 +12,7 @@ use crate::{sync::Arc, time::deadline::Deadline, timer::thread::Reservation};
 /// What the handle of a task returns.
 pub(crate) type Outcome<T> = Result<T, JoinError>;
 
-/// What followed a call of a body.
+/// What follows a call of a body.
 pub(crate) enum Step<B, T> {
     /// The task has ended, and nothing of the closure is left.
     Ended(Outcome<T>),

@@ -55,15 +55,15 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutorBuilder<K> {
-    /// Sets how many tasks that have not started the executor holds. Zero counts as one. *Default:
-    /// the capacity of the pool's queue.*
+    /// Sets how many unstarted tasks the executor holds at most. Zero counts as one. *Default: the
+    /// capacity of the pool's queue.*
     pub fn capacity(mut self, tasks: usize) -> Self {
         self.capacity = tasks;
         self
     }
 
-    /// Sets how many tasks of one key that have not started the executor holds. Zero counts as one.
-    /// *Default: no bound beside that of the executor.*
+    /// Sets how many unstarted tasks of one key the executor holds at most. Zero counts as one.
+    /// *Default: no bound besides that of the executor.*
     ///
     /// With a bound, one key cannot fill the executor.
     pub fn capacity_per_key(mut self, tasks: usize) -> Self {

@@ -4,18 +4,18 @@
 //! 1. A delayed task holds its key and no worker. It does not count as queued. When it is due it is
 //!    the oldest task of its key again, beyond the bounds if these are reached.
 //! 2. A task and its timer are added together and removed together, under the lock of the executor.
-//! 3. The first thread that finds an attempt due makes the key ready: the worker to which the timer
-//!    thread hands the timer, or a worker that helps. The latter keeps time itself, because there
-//!    may be no other worker.
+//! 3. The first thread that finds an attempt due makes the key ready. It is the worker that gets
+//!    the timer from the timer thread, or a worker that helps. A helper keeps time itself, because
+//!    there may be no other worker.
 //!
 //! Races:
 //! - *Close and delay*: the later one under the lock cancels the task.
-//! - *Due and due* (timer and helper): the first under the lock makes the key ready; the other
+//! - *Due and due* (timer and helper): the first under the lock makes the key ready. The other
 //!   finds it in another state, or delayed to a later time.
 //! - *Cancel of a handle and delay*: the thread that delays checks under the lock whether the task
-//!   has ended, and the handle then looks for a delayed key under the lock.
-//! - *End of the pool and delay*: the timer thread refuses the timer and the task is cancelled
-//!   here; or the end finds the timer, and cancels the task through it.
+//!   has ended. The handle first ends the task, and then looks for a delayed key under the lock.
+//! - *End of the pool and delay*: the timer thread refuses the timer, and the task is cancelled
+//!   here. Or the end finds the timer, and cancels the task through it.
 
 use std::mem;
 

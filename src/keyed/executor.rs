@@ -21,59 +21,64 @@ use crate::time::deadline::Deadline;
 /// An executor that runs the tasks of one key one at a time, in the order of submission. Tasks of
 /// different keys run in parallel on the workers of the pool.
 ///
-/// Use it where the order matters for each customer, file or connection, and not between them.
+/// Use it where order matters within one customer, file or connection, but not between them.
 ///
 /// Keys *take turns*: when a task has ended, its key goes behind all other keys that have tasks. So
-/// a key with 100,000 tasks delays a task of another key by at most one of its own.
+/// a key with 100,000 tasks delays a task of another key by at most one of its own. A worker that
+/// [joins](Self#joining) a task is an exception: it runs the earlier tasks of that key first.
 ///
 /// A panic of a task, or an error that it returns, does not stop its key: the next task runs. A
 /// task that never ends stops its key, and occupies one worker. With the feature `retry`, a task
 /// that is [retried](crate::retry) holds its key until its last attempt has ended.
 ///
-/// The executor is a handle. Its clones are handles to the same executor. When the last one is
-/// dropped, its queued tasks still run. The executor uses the pool and does not keep it open.
+/// A `KeyedExecutor` is a handle, and its clones are handles to the same executor. Queued tasks
+/// still run after the last handle is dropped. A handle does not keep the pool open.
 ///
 /// # Memory
 ///
-/// A key takes memory only while it has a task that is queued or running. So keys need not be known
-/// before, nor removed. The memory of the executor is that of its queued tasks, up to its
+/// A key takes memory only while it has a task that is queued or running. So keys are neither
+/// registered nor removed. The memory of the executor is that of its queued tasks, up to its
 /// [capacity](crate::KeyedExecutorBuilder::capacity), and of the keys that they have.
 ///
 /// # Keys
 ///
-/// Equal keys are one queue, as in a `HashMap`. The executor hashes, compares and drops keys on
-/// threads that submit and on workers, while it holds no lock. A key is dropped when it has no more
-/// tasks and no handle of its tasks is left.
+/// Tasks with equal keys share one queue. Keys are hashed and compared as in a `HashMap`. This
+/// happens, like the drop of keys, on submitting threads and on workers, with no lock of the
+/// executor held. A key is dropped when it has no more tasks and no handle of its tasks is left.
 ///
 /// # A full executor
 ///
-/// The executor bounds the tasks that have not started, in all and
-/// [for each key](crate::KeyedExecutorBuilder::capacity_per_key). A full key does not hold up the
-/// others. They do not count in the queue of the pool, and the pool's
-/// [`Overflow`](crate::Overflow) policy does not apply.
+/// The executor bounds the number of tasks that have not started, in total and [for each
+/// key](crate::KeyedExecutorBuilder::capacity_per_key). A full key does not hold up other keys. The
+/// tasks do not count in the queue of the pool, and the pool's [`Overflow`](crate::Overflow) policy
+/// does not apply.
 ///
 /// | submitter | plain form | form with a timeout | `try_` form |
 /// |---|---|---|---|
-/// | a thread outside of the pool | waits for room | waits at most the timeout | refused |
+/// | a thread outside the pool | waits for room | waits for at most the timeout | refused |
 /// | a worker of the pool | makes room, or exceeds the bound | refused | refused |
 ///
-/// A worker makes room by running a task inline: the oldest of the full key, or of the key whose
-/// turn is next if the executor is full. It cannot run a task of a key that is running already,
-/// such as its own, nor does it if it runs 16 tasks nested in each other. Then the task is queued
-/// beyond the bound. So a task may submit to any key, its own included, and never deadlocks. A task
-/// that submits without end uses [`try_execute`](Self::try_execute), which keeps the bounds.
+/// A worker makes room by running a task inline. If the key is full, it runs the oldest task of
+/// that key. If the executor is full, it runs the oldest task of the key whose turn is next.
+///
+/// A worker cannot make room with a key that is running already, such as its own. Nor does it run a
+/// task inline if 16 or more tasks are nested on its stack. In both cases the task is queued beyond
+/// the bound. So a task may submit to any key, its own included, without deadlock. A task that
+/// submits without end should use [`try_execute`](Self::try_execute), which keeps the bounds.
 ///
 /// # Joining
 ///
 /// A worker that joins a task runs the earlier tasks of that key first, and nothing else of the
-/// executor. If a task of the key is running, the worker sleeps until that has ended. A task that
-/// joins a later task of its own key gets [`JoinError::WouldDeadlock`](crate::JoinError), because
-/// that one cannot start before it ends.
+/// executor. If a task of the key is running, the worker sleeps until that task has ended. A task
+/// that joins a later task of its own key gets
+/// [`JoinError::WouldDeadlock`](crate::JoinError::WouldDeadlock), because the later task cannot
+/// start before the earlier one ends.
 ///
 /// # Shutdown
 ///
-/// The tasks are tasks of the pool: `shutdown` runs them, `shutdown_now` and the end of
-/// `shutdown_timeout` cancel those that have not started, and a closed pool accepts no more.
+/// The tasks are tasks of the pool, and a [shutdown](crate::WorkerPool#what-a-shutdown-cancels)
+/// treats them as such. `shutdown` runs them. `shutdown_now`, and `shutdown_timeout` when its limit
+/// has passed, cancel those that have not started. A closed pool accepts no more tasks.
 ///
 /// # Examples
 ///
@@ -327,8 +332,8 @@ impl<K: Send + Sync + 'static> KeyedExecutor<K> {
     ///
     /// # Panics
     ///
-    /// If a task of this executor calls it, or a task that a task of this executor waits for,
-    /// because it would wait for itself.
+    /// If a task of this executor calls it, because that task would wait for itself. The same holds
+    /// for a task that a task of this executor waits for.
     #[track_caller]
     pub fn wait_idle(&self) {
         let waited = self.inner.wait_idle(Deadline::NEVER);

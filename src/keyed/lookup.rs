@@ -2,8 +2,8 @@
 //!
 //! The hash of a key is computed before the lock is taken. Entries are found by their hash; a key
 //! with the same hash is then compared without the lock, and looked for again under it. In between
-//! the entry may become absent, so the search starts again. Each start means that another thread
-//! has ended the last turn of an equal key, or that two keys have the same 64 bits.
+//! the key may become absent, so the search starts again. Each new search means that another thread
+//! has ended the last turn of an equal key, or that two keys have the same hash.
 
 use std::hash::{BuildHasher, Hash};
 

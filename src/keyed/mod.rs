@@ -2,9 +2,11 @@
 //!
 //! A keyed executor keeps its unstarted tasks to itself and sends the pool tickets, as a group
 //! does. `state` holds the protocol with its rules; `submit`, `run`, `task`, `delay` and `idle` are
-//! its sides. `lookup` finds the entry of a key, `name` is the identity of a key, `pending` a task
-//! in its queue, `body` what a task with a handle runs, `room` the wait for room, and `needs` what
-//! waits need of a key.
+//! its operations. The other modules are:
+//!
+//! - `lookup` finds the entry of a key, and `name` is the identity of a key.
+//! - `pending` is a task in the queue of a key, and `body` is what a task with a handle runs.
+//! - `room` is the wait for room, and `needs` reports what a wait needs of a key.
 
 mod body;
 mod builder;

@@ -32,7 +32,7 @@ pub(super) enum Body {
     Task(Arc<dyn KeyedRun>),
 }
 
-/// What came of a turn, or of an attempt.
+/// The result of a turn, or of an attempt.
 #[must_use = "a task that ran must be counted as done"]
 pub(super) enum Ran<T> {
     /// The task has ended, and its outcome was handed over.

@@ -1,4 +1,5 @@
-//! Waiting for room in an executor, from a task of another pool, known to the registry of waits.
+//! The wait for room in an executor, as the registry of waits sees it. Only tasks that do not run
+//! on a worker of the pool wait in this way.
 
 use super::name::KeyName;
 use super::state::{KeyedInner, State};

@@ -1,6 +1,6 @@
 //! The protocol of a keyed executor: its state, its rules, and how it asks the pool for workers.
 //!
-//! Its sides are in `submit`, `run`, `task`, `delay` and `idle`; `lookup` finds keys.
+//! Its operations are in `submit`, `run`, `task`, `delay` and `idle`; `lookup` finds keys.
 //!
 //! | a key is | meaning | changed by | next |
 //! |---|---|---|---|
@@ -13,18 +13,19 @@
 //!
 //! - A *ticket* is an entry in the pool's queue that asks a worker to take turns.
 //! - A *runner* is a worker with a ticket. It takes turns of any keys, one after the other.
-//! - A *helper* is a worker that takes turns because it waits: of the key of a task that it joins,
-//!   or of any key if it waits for room or for an idle executor.
+//! - A *helper* is a worker that takes turns while it waits. A worker that joins a task takes turns
+//!   of its key, and one that waits for an idle executor takes any. Rule 6 covers waits for room.
 //! - A *member* is a thread with a task of the executor on its stack.
 //!
 //! Rules:
 //! 1. All changes of the state are made under its lock. Closures, outcomes and keys are called,
 //!    hashed, compared and dropped outside of it.
-//! 2. While a key is ready, there is a ticket on its way or a runner at work. There are more of
-//!    them while there are fewer than ready keys and than workers.
-//! 3. Tasks of a key start in the order in which they were added, one at a time: a thread takes the
-//!    oldest task of a ready key, which is running from then on. The key is ready again only when
-//!    nothing of that task is left: its closure is consumed and its outcome handed over.
+//! 2. While a key is ready, there is a ticket on its way or a runner at work. Another ticket is
+//!    sent while there are fewer tickets than ready keys, and fewer tickets and runners than
+//!    workers.
+//! 3. Tasks of a key start in the order in which they were added, one at a time. A thread takes the
+//!    oldest task of a ready key, and the key is running from then on. The key is ready again only
+//!    when nothing of that task is left: its closure is consumed and its outcome handed over.
 //! 4. Keys take turns: a key that is ready again goes to the back of the ready queue. So while a
 //!    key waits in the ready queue, no other key gets two turns, except from helpers.
 //! 5. A runner yields its worker after a quantum if the pool's queue holds jobs other than tickets
@@ -42,19 +43,19 @@
 //!    dropped.
 //! 10. A waiter in the registry of waits says under the lock that it needs a turn. The thread that
 //!     makes the key ready finds that under the lock, and notifies the waiter without it.
-//! 11. When the pool cancels what is queued, the executor is *closed*: all entries are taken in one
-//!     step, except those of running keys, which keep no unstarted task. A closed executor accepts
-//!     no task.
+//! 11. When the pool cancels what is queued, the executor is *closed*. All entries are taken in one
+//!     step, except those of running keys, which only lose their unstarted tasks. A closed executor
+//!     accepts no task.
 //!
 //! Races:
 //! - *Add and add*: the first under the lock is the first in the queue of the key.
-//! - *Add and empty*: the task is added to the entry before its last turn ends, and the key becomes
-//!   ready; or the entry is gone, and the task makes a new one.
+//! - *Add and empty*: the task is added before the last turn of the entry ends, and the key becomes
+//!   ready. Or the entry is gone, and the task makes a new one.
 //! - *Add and close*: the task is among those that the close takes, or it is refused.
 //! - *Help and take*: the first under the lock takes the turn; the other finds the key running.
 //! - *Cancel of a handle and take*: the cell decides. A turn whose task was cancelled does nothing.
 //! - *Room and a submitter that checks for it*: the submitter checks under the lock under which
-//!   room is made, and sleeps with that lock.
+//!   room is made. It releases that lock only to sleep.
 
 use std::collections::BTreeMap;
 #[cfg(feature = "retry")]

@@ -23,7 +23,7 @@ use crate::time::deadline::Deadline;
 /// How long a submitter waits for the low-water mark. After that it takes the first room there is.
 const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 
-/// What a body is made of, beside its closure.
+/// What a body is made of, besides its closure.
 pub(super) type Origin = (TaskId, &'static Location<'static>, Option<Timestamp>);
 
 /// The lock under which a task may be added, and the entry of its key if there is one.

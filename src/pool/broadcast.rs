@@ -1,8 +1,8 @@
 //! Broadcasts: a closure that each worker runs once.
 //!
 //! Each worker's *share* is a task with a handle. It is put into the inbox of its worker, and only
-//! that worker runs it. So a wait for a share is a wait for its worker to become free: it needs the
-//! end of the tasks on that worker's stack, and the registry of waits finds circles of such waits.
+//! that worker runs it. So a wait for a share is a wait for its worker to become free. It needs the
+//! end of the tasks on that worker's stack. The registry of waits finds cycles of such waits.
 
 use std::panic::Location;
 
@@ -25,31 +25,31 @@ impl WorkerPool {
     /// Runs `f` once on each worker, with the index of the worker. Returns the handles of these
     /// tasks, in the order of the indices.
     ///
-    /// This never blocks, and takes no places in the queue. Each worker runs its share before the
-    /// next queued job, as soon as it has finished what it is running. So a worker that runs a task
-    /// for an hour runs its share after that hour; the other workers do not wait for it. Use it for
-    /// what every worker has to do: reload a file, flush a buffer, collect the values of a
-    /// [`WorkerLocal`](crate::WorkerLocal).
+    /// This never blocks, and takes no place in the queue. The task of one worker is its *share*. A
+    /// worker runs its share as soon as it has finished its current task, before the next queued
+    /// job. So a worker that runs a task for an hour runs its share after that hour. The other
+    /// workers do not wait for it. Use a broadcast for what every worker has to do: reload a file,
+    /// flush a buffer, collect the values of a [`WorkerLocal`](crate::WorkerLocal).
     ///
-    /// A share is a task like any other: it counts in the metrics, observers see it, and its panic
-    /// is in its handle.
+    /// A share is a task like any other: it counts in the metrics, observers see it, and its handle
+    /// returns its panic.
     ///
     /// | meanwhile | the share |
     /// |---|---|
-    /// | the pool is resized to fewer workers | is run by its worker before it leaves |
-    /// | the pool is resized to more workers | new workers have none |
-    /// | [`shutdown`](Self::shutdown), or the drop of the pool | is run, as what is queued |
-    /// | [`shutdown_now`](Self::shutdown_now), or a timeout of the shutdown | is cancelled, unless it has started |
+    /// | the pool is resized to fewer workers | runs before its worker leaves |
+    /// | the pool is resized to more workers | new workers get none |
+    /// | [`shutdown`](Self::shutdown), or the drop of the pool | runs, as queued tasks do |
+    /// | [`shutdown_now`](Self::shutdown_now), or a timed shutdown whose limit has passed | is cancelled, unless it has started |
     ///
-    /// Workers that leave at the moment of this call have no share and no handle.
+    /// A worker that leaves during this call may get no share. Then there is no handle for it.
     ///
     /// # In a task of the pool
     ///
-    /// A task may wait for all shares. The join of its own worker's share runs that share at once, on
-    /// top of the task. If it waits for the share of a worker that waits for this one, such as two
-    /// tasks that broadcast and join, one of the joins returns
-    /// [`JoinError::WouldDeadlock`](crate::JoinError::WouldDeadlock). No other thread than its worker
-    /// ever runs a share.
+    /// A task may join all shares. When it joins the share of its own worker, the share runs at
+    /// once, on the same stack. Two tasks that broadcast and join may wait for each other's
+    /// workers. Then one of the joins returns
+    /// [`JoinError::WouldDeadlock`](crate::JoinError::WouldDeadlock). A share never runs on another
+    /// thread than that of its worker.
     ///
     /// # Errors
     ///
@@ -132,7 +132,7 @@ fn refuse<F: 'static, T>(executor: &Executor, cell: &TaskCell<F, T>) {
     executor.refuse(&cell.meta().info);
 }
 
-/// The share that one worker has in a broadcast.
+/// The task of one worker in a broadcast.
 struct Share<F, T> {
     cell: TaskCell<F, T>,
     /// The thread of the worker.

@@ -164,17 +164,17 @@ impl WorkerPoolBuilder {
     }
 
     /// Sets a hook that each worker calls when its thread starts, with its index, and that may
-    /// fail. Use it for what each worker needs, such as a connection.
+    /// fail. Use it to set up what each worker needs, such as the priority of its thread.
     ///
     /// [`build`](Self::build) starts all workers and blocks until the hook has returned on each of
-    /// them. If it fails on any, `build` joins all threads and returns the error of the failed
-    /// worker with the lowest index: [`BuildError::StartHookFailed`], or
+    /// them. If it fails on any worker, `build` joins all threads. It returns the error of the
+    /// failed worker with the lowest index: [`BuildError::StartHookFailed`], or
     /// [`BuildError::StartHookPanicked`] for a panic. No worker runs a task before its hook has
     /// succeeded. The timer thread and the I/O thread do not call it.
     ///
-    /// The hooks of a [`resize`](WorkerPool::resize) fail in the same way: the resize returns the
-    /// error and is undone. The pool keeps the workers that it had. Failed workers leave at once,
-    /// and do not call the hook of [`on_thread_stop`](Self::on_thread_stop).
+    /// If the hook fails in a [`resize`](WorkerPool::resize), the resize returns the same error and
+    /// is undone. The pool keeps the workers that it had. Failed workers leave at once, and do not
+    /// call the hook of [`on_thread_stop`](Self::on_thread_stop).
     ///
     /// A hook may submit tasks and resize the pool. If it blocks forever, so does the call that
     /// starts its worker. A panic also counts as a panic of a hook in

@@ -22,7 +22,7 @@ pub struct CurrentWorker {
 ///   pool it returns that worker.
 /// - A worker that waits runs what its wait needs. Those tasks see that same worker.
 ///
-/// The timer thread and the I/O thread are no workers. Neither is a thread whose locals are being
+/// The timer thread and the I/O thread are not workers. Neither is a thread whose locals are being
 /// destroyed.
 ///
 /// # Examples
@@ -47,9 +47,9 @@ impl CurrentWorker {
     /// Returns the index of the worker, which [`RunningTask`](crate::RunningTask) and the hooks of
     /// workers use too.
     ///
-    /// It is unique among the workers of the pool at any time, and smaller than the largest number
-    /// of workers that the pool ever had at once. A worker that starts after another one has left
-    /// takes over its index.
+    /// At any time it is unique among the workers of the pool. It is smaller than the largest
+    /// number of workers that the pool has ever had at once. A worker that starts after another one
+    /// has left takes over its index.
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
@@ -58,8 +58,8 @@ impl CurrentWorker {
     /// Returns a weak handle to the pool of the worker.
     ///
     /// There is no handle to the pool before [`build`](crate::WorkerPoolBuilder::build) has
-    /// returned. What a start hook gets before that is the handle of no pool:
-    /// [`upgrade`](WeakWorkerPool::upgrade) returns `None`, also later.
+    /// returned. A start hook that calls this earlier gets an empty handle, whose
+    /// [`upgrade`](WeakWorkerPool::upgrade) always returns `None`.
     #[must_use = "a weak handle has no effect by itself"]
     pub fn pool(&self) -> &WeakWorkerPool {
         &self.pool

@@ -15,19 +15,20 @@ use super::worker_pool::WorkerPool;
 ///
 /// # What a shutdown cancels
 ///
-/// [`shutdown_timeout`](Self::shutdown_timeout) when its limit has passed,
-/// [`shutdown_now`](Self::shutdown_now), and the drop of the last handle under
-/// [`OnDrop::Cancel`](crate::OnDrop::Cancel) cancel the same:
+/// Three ways to end a pool cancel its tasks: [`shutdown_timeout`](Self::shutdown_timeout) when its
+/// limit has passed, [`shutdown_now`](Self::shutdown_now), and the drop of the last handle under
+/// [`OnDrop::Cancel`](crate::OnDrop::Cancel). They do the same:
 ///
 /// - Tasks that have not started never start. Their outcome is
 ///   [`CancelReason::ShutDown`](crate::CancelReason::ShutDown).
 /// - Futures of drivers are dropped, with the same outcome.
-/// - The token of every running task is cancelled with that reason, if it has one: tasks of a
-///   [`TaskBuilder`](crate::TaskBuilder), attempts of retried tasks and of event handlers, tasks of
-///   groups and scopes, and jobs of NATS. A task that starts at the same moment gets a cancelled
-///   token. A token that you made yourself, or passed as a parent, is not cancelled.
+/// - The token of every running task is cancelled with that reason, if the task has one. Tasks of a
+///   [`TaskBuilder`](crate::TaskBuilder), of groups and of scopes have one. So do attempts of
+///   retried tasks and of event handlers, and jobs of NATS. A task that starts at the same moment
+///   gets a cancelled token. A token that you made yourself, or passed as a parent, is not
+///   cancelled.
 ///
-/// A running task without a token, such as that of [`execute`](Self::execute), learns nothing.
+/// A running task without a token, such as that of [`execute`](Self::execute), is not told to stop.
 /// [`close`](Self::close), [`shutdown`](Self::shutdown) and
 /// [`shutdown_async`](Self::shutdown_async) cancel no token.
 ///

@@ -1,5 +1,5 @@
-//! The inbox of a worker: what only this worker can do. That is to run its shares of broadcasts, and
-//! to drop its values of worker locals.
+//! The inbox of a worker: the work that only this worker can do. It runs its shares of broadcasts,
+//! and drops its values of worker locals.
 //!
 //! | an inbox is | meaning | next |
 //! |---|---|---|
@@ -11,11 +11,11 @@
 //! open.
 //!
 //! Races:
-//! - *Post and close*: the first under the lock decides. Either the worker handles the mail before it
-//!   leaves, or the post is refused.
+//! - *Post and close*: the first under the lock decides. Either the worker handles the mail before
+//!   it leaves, or the post is refused.
 //! - *Post and sleep*: the flag `has_mail` is set before the sleeping workers are called. A worker
-//!   checks the flag under the lock of the eventcount before it sleeps. A notification would not do,
-//!   because another worker can take it.
+//!   checks the flag under the lock of the eventcount before it sleeps. A notification is not
+//!   enough, because another worker can take it.
 //! - *Post and cancel of what is queued*: the canceller raises the flag of the pool, and then takes
 //!   the shares under the lock. The poster looks at that flag after its post, so one of the two
 //!   cancels the share.
@@ -29,7 +29,7 @@ use crate::task::job::Job;
 /// The number of entries from which an inbox is searched for stale ones.
 const MIN_SWEEP: usize = 64;
 
-/// One thing that only one worker can do.
+/// An entry of an inbox: work that only its worker can do.
 pub(crate) enum Mail {
     /// Run this share of a broadcast.
     Share(Job),
@@ -73,7 +73,7 @@ impl Inbox {
         Self { thread: ThreadId::new(), has_mail: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
-    /// Takes mail from now on, unless the inbox is closed.
+    /// Opens the inbox for mail, unless it is closed.
     pub(crate) fn open(&self) {
         let mut state = self.state.lock();
         if state.phase == Phase::Unopened {
@@ -81,7 +81,7 @@ impl Inbox {
         }
     }
 
-    /// Takes no mail from now on. What is left can still be popped.
+    /// Closes the inbox. Mail that is left can still be popped.
     pub(crate) fn close(&self) {
         self.state.lock().phase = Phase::Closed;
     }
@@ -121,7 +121,7 @@ impl Inbox {
         }
         state.mail.push_back(mail);
         if state.mail.len() >= state.sweep_at {
-            // A finished task holds nothing of the user, so no user code runs here.
+            // A finished task holds no values of the user, so no user code runs here.
             state.mail.retain(|mail| !matches!(mail, Mail::Share(job) if job.is_stale()));
             state.sweep_at = (2 * state.mail.len()).max(MIN_SWEEP);
         }

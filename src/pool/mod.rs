@@ -1,7 +1,8 @@
 //! The pool: worker threads, one queue and timers.
 //!
-//! Users see `worker_pool`, `builder`, `submit`, `task_builder`, `overflow`, `spawn_async`, `timers`,
-//! `ending`, `wait_async`, `broadcast`, `worker_local` and `current_worker`. The workers share `inner`.
+//! Users see `worker_pool`, `builder`, `submit`, `task_builder`, `overflow`, `spawn_async`,
+//! `timers`, `ending`, `wait_async`, `broadcast`, `worker_local` and `current_worker`. The workers
+//! share `inner`.
 
 pub(crate) mod broadcast;
 pub(crate) mod builder;

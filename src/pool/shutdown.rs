@@ -2,7 +2,7 @@
 //!
 //! Every way to end a pool combines the same steps:
 //! 1. *Close* it: refuse new tasks, and cancel those that wait for their time.
-//! 2. In some ways, *cancel* what has not started, and the tokens of what runs.
+//! 2. In some ways, *cancel* the tasks that have not started, and the tokens of running tasks.
 //! 3. *Wait* until every task is done and every worker has left.
 //! 4. *Join* the threads.
 //!
@@ -47,8 +47,9 @@ pub enum OnDrop {
     /// Run what is queued, then join the workers. Blocks.
     #[default]
     Drain,
-    /// Cancel what is queued and the tokens of what is running, wait for that, then join the
-    /// workers. Blocks. See [what a shutdown cancels](crate::WorkerPool#what-a-shutdown-cancels).
+    /// Cancel queued tasks and the tokens of running tasks, wait for the running tasks, then join
+    /// the workers. Blocks. See [what a shutdown
+    /// cancels](crate::WorkerPool#what-a-shutdown-cancels).
     Cancel,
     /// Refuse new tasks and return. The workers run what is queued and then end by themselves, or
     /// end with the process. Does not block.

@@ -9,8 +9,9 @@
 //! | *refused* | a poll returns the closure | – | – |
 //!
 //! Rules:
-//! 1. A future may never be polled again, so nothing waits for one. The task of a waiting submission
-//!    is suspended: neither `wait_idle` nor a shutdown waits for it. Closing the pool refuses it.
+//! 1. A future may never be polled again, so nothing waits for one. The task of a waiting
+//!    submission is suspended: neither `wait_idle` nor a shutdown waits for it. Closing the pool
+//!    refuses it.
 //! 2. A poll that could not push suspends the task, puts the job back, and then checks the shutdown
 //!    token. Closing first cancels the token and then looks for the job. So one of the two refuses
 //!    it.

@@ -20,8 +20,8 @@ use crate::time::deadline::Deadline;
 
 /// A builder of tasks with a token, a time limit or a label. Returned by [`WorkerPool::task`].
 ///
-/// Its methods that submit have the names of those of the pool. Their closures get the token of the
-/// task. A builder is reusable, and each task gets a token of its own.
+/// Its methods that submit have the same names as those of the pool. Their closures get the token
+/// of the task. A builder is reusable, and each task gets a token of its own.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,14 +45,14 @@ use crate::time::deadline::Deadline;
 /// |---|---|---|
 /// | [`timeout`](Self::timeout) | the run of the task, from its start | the token of the task is cancelled |
 /// | [`deadline`](Self::deadline) | the wait in the queue and the run | the token is cancelled; a task that has not started never starts |
-/// | [`expires_after`](Self::expires_after), [`expires_at`](Self::expires_at) | the wait for the start | a task that has not started never starts; a running one goes on |
+/// | [`expires_after`](Self::expires_after), [`expires_at`](Self::expires_at) | the wait for the start | a task that has not started never starts; a running one continues |
 /// | [`try_spawn_for`](Self::try_spawn_for) | the submission | the error returns the closure |
 /// | [`JoinHandle::wait_timeout`] | the wait for the task | the wait ends, and the task continues |
 ///
-/// The handle tells them apart. A task that ran past its `timeout` has the outcome of its closure,
-/// and its token says [`Expired`](crate::CancelReason::Expired). A task that was too late to start
-/// is [`Cancelled`](crate::JoinError::Cancelled) with that reason. A task that a caller or a
-/// shutdown cancelled has another reason.
+/// The handle tells these cases apart. A task that ran past its `timeout` has the outcome of its
+/// closure, and its token says [`Expired`](crate::CancelReason::Expired). A task that was too late
+/// to start is [`Cancelled`](crate::JoinError::Cancelled) with that reason. A task that a caller or
+/// a shutdown cancelled has another reason.
 ///
 /// **A running task is never killed.** It must check its token and return. A task that ignores its
 /// token continues, and `join` waits for it.
@@ -279,10 +279,11 @@ impl TaskBuilder<'_> {
         submitted.map_err(|(refusal, f)| SubmitTimeoutError::new(refusal, Refuser::Pool, f))
     }
 
-    /// Like [`spawn`](Self::spawn), for async code; see [`WorkerPool::spawn_async`]. The builder is
-    /// read now. The time of [`expires_after`](Self::expires_after) begins with the first poll.
+    /// Like [`spawn`](Self::spawn), for async code; see [`WorkerPool::spawn_async`]. The settings
+    /// are read at this call. The time of [`expires_after`](Self::expires_after) begins with the
+    /// first poll.
     ///
-    /// A token that is cancelled while the future waits for room does not end the wait. The task is
+    /// If the token is cancelled while the future waits for room, the wait continues. The task is
     /// then accepted, and cancelled at once.
     ///
     /// # Errors

@@ -44,7 +44,8 @@ pub(crate) fn start(
 ) -> Result<(), BuildError> {
     let may_fail = settings.on_start.as_ref().is_some_and(StartHook::may_fail);
     let new_counters = || pool.executor.tracker.register_worker();
-    // All of them before the first starts, so that none gets the index of one whose hook has failed.
+    // All workers are added before the first starts, so that none gets the index of a worker whose
+    // hook has failed.
     let mut missing: Vec<_> = (0..workers).map(|_| pool.workers.add(may_fail, new_counters)).collect();
     missing.reverse();
     while let Some(worker) = missing.pop() {
@@ -159,8 +160,7 @@ fn run_jobs(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) {
     }
 }
 
-/// Handles the mail of the worker, and returns `true` if the worker must retire. It has retired
-/// then.
+/// Handles the mail of the worker, and returns `true` if the worker has just retired.
 #[cold]
 fn must_retire(pool: &PoolInner, worker: &WorkerParts, current: &mut Option<Job>) -> bool {
     if worker.inbox.has_mail() {

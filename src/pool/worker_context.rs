@@ -1,6 +1,6 @@
 //! The worker that the current thread is.
 //!
-//! This is apart from `task::context`, which every task reads and which does not know the pool.
+//! This is separate from `task::context`, which every task reads and which does not know the pool.
 
 use std::cell::RefCell;
 
@@ -29,7 +29,7 @@ pub(super) fn set(worker: ThisWorker) {
     WORKER.with(|own| own.borrow_mut().replace(worker));
 }
 
-/// Makes this thread no worker.
+/// Undoes [`set`]: this thread is not a worker from now on.
 pub(super) fn clear() {
     let worker = WORKER.try_with(|worker| worker.borrow_mut().take());
     drop(worker);

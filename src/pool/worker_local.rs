@@ -1,4 +1,4 @@
-//! Values of which each worker has its own.
+//! Worker locals: a separate value for each worker.
 //!
 //! `worker_values` stores the values. This module knows their types.
 //!
@@ -21,14 +21,14 @@ use crate::sync::{Arc, IdGenerator, Mutex, Weak};
 use crate::task::context::{self, PoolId};
 use crate::unwind;
 
-/// A value of which each worker of a pool has its own, made when the worker first uses it.
+/// A separate value for each worker of a pool, made when the worker first uses it.
 ///
-/// Use it for what is expensive to make and cannot be shared: a connection, a parser, a buffer, a
-/// random number generator. Access takes no lock that another worker holds. The values need not be
-/// `Send`, because none ever leaves its thread.
+/// Use it for values that are expensive to make and cannot be shared, such as connections, parsers,
+/// buffers and random number generators. Access takes no lock that another worker holds. The values
+/// need not be `Send`, because none of them ever leaves its thread.
 ///
-/// A `WorkerLocal` is a handle. Its clones are handles to the same values. It does not keep the pool
-/// open.
+/// A `WorkerLocal` is a handle. Its clones are handles to the same values. It does not keep the
+/// pool open.
 ///
 /// # When values are dropped
 ///
@@ -36,13 +36,13 @@ use crate::unwind;
 ///
 /// - when the worker leaves, because the pool ends or is [resized](WorkerPool::resize) to fewer
 ///   workers, after the hook of [`on_thread_stop`](crate::WorkerPoolBuilder::on_thread_stop);
-/// - after the drop of the last handle, when the worker is next between two jobs. That drop does not
-///   wait, except for the value of the calling worker, which is dropped at once. A worker that sleeps
-///   is woken for it;
+/// - after the drop of the last handle, when the worker is next between two jobs. The drop of the
+///   handle wakes workers that sleep, and does not wait for them. On a worker of the pool, it drops
+///   that worker's value at once;
 /// - when the closure of [`with`](Self::with) panics, because the value may be left half changed.
 ///   The next use makes a new one.
 ///
-/// A panic of its destructor is contained, and counted in
+/// A panic of a value's destructor is contained, and counted in
 /// [`Metrics::hooks_panicked`](crate::Metrics::hooks_panicked).
 ///
 /// # Examples
@@ -84,10 +84,10 @@ struct LocalInner<T> {
 }
 
 impl<T: 'static> WorkerLocal<T> {
-    /// Creates a value of which each worker of `pool` has its own. `init` makes it, on the worker,
-    /// when the worker first calls [`with`](Self::with).
+    /// Creates a worker local of `pool`. Each worker calls `init` to make its value when it first
+    /// calls [`with`](Self::with).
     ///
-    /// It costs two allocations. Nothing is made for workers that do not use it.
+    /// Costs two allocations. A worker that never uses the worker local makes no value.
     pub fn new(pool: &WorkerPool, init: impl Fn() -> T + Send + Sync + 'static) -> Self {
         static NEXT: IdGenerator = IdGenerator::new();
         let inner = pool.inner();
@@ -104,17 +104,17 @@ impl<T: 'static> WorkerLocal<T> {
 
     /// Calls `f` with the value of the calling worker, which is made first if there is none.
     ///
-    /// It does not block. While there is a value, it allocates nothing.
+    /// Does not block. Allocates nothing if the worker already has a value.
     ///
     /// # Errors
     ///
-    /// Then neither `f` nor `init` is called:
+    /// In both cases neither `f` nor `init` is called:
     ///
-    /// - [`WorkerLocalError::NotOnWorker`], if the caller does not run on a worker of the pool. This
-    ///   includes a task that an external thread runs inline, under
+    /// - [`WorkerLocalError::NotOnWorker`], if the caller does not run on a worker of the pool.
+    ///   This includes a task that an external thread runs inline, under
     ///   [`Overflow::CallerRuns`](crate::Overflow::CallerRuns).
-    /// - [`WorkerLocalError::InUse`], if `f` or `init` calls it again, on the same stack. `f` need
-    ///   not do so itself: if it waits for a task, the worker may run that task meanwhile.
+    /// - [`WorkerLocalError::InUse`], if `f` or `init` calls `with` again, on the same stack. `f`
+    ///   need not call it itself: if it waits for a task, the worker may run that task meanwhile.
     ///
     /// # Panics
     ///

@@ -49,7 +49,8 @@ use crate::time::deadline::Deadline;
 /// # Thread locals
 ///
 /// Workers are reused and their thread locals are not reset. A task finds there what the previous
-/// task on that worker has left.
+/// task on that worker has left. The values of a [`WorkerLocal`](crate::WorkerLocal) are dropped
+/// with their worker or after the last handle, and a second use on one stack is an error.
 ///
 /// # Examples
 ///
@@ -92,9 +93,9 @@ impl WorkerPool {
     /// Blocks until no task is queued or running. A delayed task, and a task that waits for a
     /// retry, count as queued.
     ///
-    /// If other threads submit tasks, the pool may be busy again when this returns. A
-    /// [`spawn_async`](Self::spawn_async) or a `publish_async` of a bus that waits for room is not
-    /// waited for.
+    /// If other threads submit tasks, the pool may be busy again when this returns. It does not
+    /// wait for a [`spawn_async`](Self::spawn_async), or a `publish_async` of a bus, that waits for
+    /// room.
     ///
     /// This method also waits for tasks that a [timed shutdown](Self::shutdown_timeout) left
     /// behind, so after one it may block forever. For a limit, call
@@ -183,16 +184,19 @@ impl WorkerPool {
     /// Changes the number of workers.
     ///
     /// New workers have been started when this returns. Surplus workers end after their current
-    /// task; this method does not wait for them. It blocks until the hooks of
-    /// [`try_on_thread_start`](crate::WorkerPoolBuilder::try_on_thread_start) have returned on the
-    /// new workers, if there is such a hook.
+    /// task; this method does not wait for them. If the pool has a hook of
+    /// [`try_on_thread_start`](crate::WorkerPoolBuilder::try_on_thread_start), it blocks until the
+    /// hook has returned on the new workers.
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if the number is zero or too large, if the pool is shut down, if a thread
-    /// could not be started, or if the start hook of a worker has failed. In the last two cases the
-    /// target is the former number of workers again, unless another resize came in between. The
-    /// worker whose hook failed has run no task.
+    /// [`BuildError`], if:
+    ///
+    /// - the number is zero or too large, or the pool is shut down;
+    /// - a thread could not be started, or the start hook of a worker has failed.
+    ///
+    /// In the second case the target is the former number of workers again, unless another resize
+    /// came in between. The worker whose hook failed has run no task.
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         check_workers(workers)?;
         let one_at_a_time = self.inner.workers.lock_resize();
@@ -265,7 +269,7 @@ impl WorkerPool {
 pub struct WeakWorkerPool(Weak<Owner>);
 
 impl WeakWorkerPool {
-    /// Returns a weak handle to the pool. It is that of no pool before `build` has returned.
+    /// Returns a weak handle to the pool. The handle is empty before `build` has returned.
     pub(super) fn of(inner: &PoolInner) -> Self {
         let own = inner.weak_handle.get().and_then(|handle| handle.downcast_ref::<Self>());
         own.cloned().unwrap_or(Self(Weak::new()))

@@ -297,8 +297,8 @@ impl WorkerSet {
         self.state.lock().inboxes.clone()
     }
 
-    /// Adds mail to an inbox of this pool, or returns it if the inbox does not take it. The caller then
-    /// wakes the workers.
+    /// Adds mail to an inbox of this pool, or returns it if the inbox does not take it. The caller
+    /// then wakes the workers.
     pub(crate) fn post(&self, inbox: &Inbox, mail: Mail) -> Result<(), Mail> {
         inbox.post(mail, &self.notices)
     }

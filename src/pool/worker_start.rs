@@ -23,7 +23,7 @@ pub(crate) type FallibleHook = Arc<dyn Fn(usize) -> Result<(), Box<dyn Error + S
 /// What a worker calls when its thread starts.
 #[derive(Clone)]
 pub(crate) enum StartHook {
-    /// Its panic is contained and counted, and the worker works.
+    /// Its panic is contained and counted, and the worker continues.
     Infallible(WorkerHook),
     /// Its error or panic ends the worker.
     Fallible(FallibleHook),

@@ -1,7 +1,8 @@
-//! The values that the current worker has of worker locals.
+//! The current worker's values of worker locals.
 //!
-//! They are in a thread local, so they need not be `Send`. Nothing is borrowed while user code runs:
-//! a value in use is on the stack, and a mark takes its place. See the rules of `worker_local`.
+//! They are in a thread local, so they need not be `Send`. Nothing is borrowed while user code
+//! runs: a value in use is on the stack, and a mark takes its place. See the rules of
+//! `worker_local`.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -47,7 +48,7 @@ pub(super) fn take(id: LocalId) -> Result<Option<Box<dyn Any>>, WorkerLocalError
     taken.unwrap_or(Err(WorkerLocalError::NotOnWorker))
 }
 
-/// Puts a value back that was in use, or removes the mark if it is gone.
+/// Puts back a value that was in use, or removes the mark if the value is gone.
 pub(super) fn put(id: LocalId, value: Option<Box<dyn Any>>) {
     VALUES.with(|values| {
         let mut values = values.borrow_mut();
@@ -58,7 +59,7 @@ pub(super) fn put(id: LocalId, value: Option<Box<dyn Any>>) {
     });
 }
 
-/// Drops the value that this worker has of a worker local whose handles are gone.
+/// Drops this worker's value of a worker local whose handles are gone.
 pub(super) fn drop_one(pool: &PoolInner, id: LocalId) {
     let removed = VALUES.try_with(|values| values.borrow_mut().by_id.remove(&id));
     if let Ok(Some(Some(value))) = removed {

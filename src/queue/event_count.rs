@@ -15,8 +15,9 @@
 //!
 //! Registrations and notifications of threads are anonymous: any thread takes any notification.
 //!
-//! A *call* is for what one certain thread can do. It wakes all threads, and each checks a condition
-//! of its own under the lock before it sleeps again. It turns no registration into a notification.
+//! A *call* is for work that only one particular thread can do. It wakes all threads, and each
+//! checks its own condition under the lock before it sleeps again. It turns no registration into a
+//! notification.
 //!
 //! A *future* registers with its waker. A notification removes the waker, so a missing waker tells
 //! the future that it was notified. A future that was notified and will not check its condition
@@ -139,7 +140,8 @@ impl EventCount {
 
     /// Wakes the threads for which `is_called` now returns `true`. Notifies none.
     ///
-    /// For what only one thread can do. A notification would not do: any thread can take it.
+    /// For work that only one thread can do. A notification is not enough, because any thread can
+    /// take it.
     pub(super) fn call(&self) {
         // A waiter has checked before this and sleeps, or checks after it.
         drop(self.state.lock());

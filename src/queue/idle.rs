@@ -69,8 +69,8 @@ impl Idle {
 
     /// Blocks until `pop` returns an item or `should_stop` returns `true`. The worker calls both
     /// while it searches, and sleeps between two searches. `should_stop` is also called with a lock
-    /// held, and takes none. `has_more` returns whether a search
-    /// would find an item. `spin` belongs to the worker.
+    /// held, and takes none. `has_more` returns whether a search would find an item. `spin` belongs
+    /// to the worker.
     pub(super) fn wait<T>(
         &self,
         spin: &mut IdleSpin,

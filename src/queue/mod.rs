@@ -260,8 +260,8 @@ impl<T> Queue<T> {
         self.idle.notify_all();
     }
 
-    /// Wakes the sleeping workers whose `should_stop` now returns `true`, for a reason that is that of
-    /// certain workers.
+    /// Wakes the sleeping workers whose `should_stop` now returns `true`. Use it when only
+    /// particular workers have a reason to stop.
     pub(crate) fn call_workers(&self) {
         self.idle.call();
     }

@@ -58,7 +58,7 @@ impl Attempt {
     }
 
     /// Returns the token of the attempt. It is cancelled when the time for the attempt or for the
-    /// whole task is over, and when the task is cancelled, also by a
+    /// whole task is over. It is also cancelled with the task, for example by a
     /// [shutdown](crate::WorkerPool#what-a-shutdown-cancels). An attempt that stops because of the
     /// token should return an error.
     #[must_use]

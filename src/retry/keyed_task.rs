@@ -74,8 +74,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     /// result.
     ///
     /// The task holds its key until its last attempt has ended: no later task of the key starts
-    /// before. While it waits for its next attempt, it holds no worker, and other keys take their
-    /// turns. Otherwise the attempts and the handle are those of
+    /// before that. While it waits for its next attempt, it holds no worker, and other keys take
+    /// their turns. Otherwise the attempts and the handle are those of
     /// [`WorkerPool::spawn_with_retry`](crate::WorkerPool::spawn_with_retry). If the handle cancels
     /// the task, or the pool is closed, during a delay, the next task of the key runs.
     ///
@@ -84,8 +84,9 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     ///
     /// # Errors
     ///
-    /// [`TimerError`] with the closure, if the pool is shut down, if 1,048,576 such tasks and other
-    /// timers are pending, or if the timer thread could not be started.
+    /// [`TimerError`] with the closure, if the pool is shut down, too many timers are pending, or
+    /// the timer thread could not be started. A pool has at most 1,048,576 pending timers, such
+    /// tasks included.
     ///
     /// # Examples
     ///

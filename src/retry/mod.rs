@@ -2,8 +2,9 @@
 //!
 //! A [`RetryPolicy`] says whether and when a failed task is retried. Pass it to
 //! [`WorkerPool::spawn_with_retry`], or to the method of the same name of a
-//! [group](crate::TaskGroup::spawn_with_retry), a spawner or a scope. The builders of
-//! subscriptions, gRPC callers and NATS workers take a policy, too.
+//! [group](crate::TaskGroup::spawn_with_retry), a spawner, a scope or a [keyed
+//! executor](crate::KeyedExecutor::spawn_with_retry). The builders of subscriptions, gRPC callers
+//! and NATS workers take a policy, too.
 
 // `policy` has the settings and `attempts` the state of one task. Both know nothing of pools.
 // `retried` makes the attempts. `task` is a task of a pool, `group_task` one of a group,

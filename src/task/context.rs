@@ -148,7 +148,8 @@ thread_local! {
     static IS_IO_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes this thread a worker of `pool`, until [`clear_worker`], with an id that other threads know.
+/// Makes this thread a worker of `pool`, until [`clear_worker`], with an id that other threads
+/// know.
 pub(crate) fn set_worker(pool: PoolId, counters: Arc<WorkerCounters>, id: ThreadId) {
     THREAD.with(|thread| thread.set(id));
     let before = CONTEXT.with(|context| context.worker.replace(Some((pool, counters))));

@@ -59,7 +59,7 @@ pub(crate) struct Executor {
     pub(crate) pool_id: PoolId,
     /// The task counts and the phase of the pool.
     pub(crate) tracker: TaskTracker,
-    /// Cancelled when tasks that have not started are cancelled: notifies running tasks.
+    /// Cancelled when tasks that have not started are cancelled. Tells running tasks to stop.
     pub(crate) cancelling: CancellationToken,
     hooks: Hooks,
 }
@@ -71,7 +71,7 @@ impl Executor {
     }
 
     /// Cancels the token of a running task when the pool cancels its tasks, until the guard is
-    /// dropped. Cancels it at once if the pool has done so.
+    /// dropped. Cancels it at once if the pool has cancelled its tasks already.
     ///
     /// User values may depend on the token, so the guard is dropped where a panic is contained.
     pub(crate) fn cancel_with_pool(&self, token: &CancellationToken) -> CancelGuard {
@@ -105,8 +105,8 @@ impl Executor {
         self.tracker.check_idle();
     }
 
-    /// Withdraws a task while its future waits for room, so that nothing waits for a future that may
-    /// never be polled again.
+    /// Withdraws a task while its future waits for room, so that nothing waits for a future that
+    /// may never be polled again.
     pub(crate) fn suspend(&self) {
         self.tracker.suspend();
         self.tracker.check_idle();

@@ -77,8 +77,8 @@ pub struct JoinHandle<T> {
     task: Arc<dyn JoinTarget<T>>,
     /// The executor of the task's pool.
     executor: Arc<Executor>,
-    /// What the last poll has registered, if it was within a task or a driven future. Boxed, because
-    /// few handles are polled there.
+    /// What the last poll has registered, if it was within a task or a driven future. Boxed,
+    /// because few handles are polled there.
     wait: Option<Box<FutureWait>>,
 }
 

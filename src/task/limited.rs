@@ -1,9 +1,9 @@
 //! A task with a token of its own, which a time limit or another token cancels.
 //!
-//! The cell is that of a plain task. A task whose token is cancelled before it starts never starts:
-//! the callback of the token cancels it at once, or the worker that dequeues it does. That worker
-//! also cancels a task that was to start before. A task that runs gets the token, and goes on until
-//! it returns.
+//! The cell is that of a plain task. A task whose token is cancelled before it starts never starts.
+//! The callback of the token cancels it at once, or the worker that dequeues it does. That worker
+//! also cancels a task whose time to start has passed. A task that runs gets the token, and
+//! continues until it returns.
 //!
 //! Races:
 //! - *Cancelled token and start*: the cell decides which thread gets the closure. If it was

@@ -9,15 +9,16 @@
 //! | `LeftBehind` | `shutdown_timeout` that left a task or a worker behind | no | no | no | no |
 //!
 //! The waits of an event bus, and a NATS worker's run, behave like `shutdown_timeout` where they
-//! have no limit. If a task of the pool calls `shutdown_timeout`, it does not wait and raises nothing.
+//! have no limit. If a task of the pool calls `shutdown_timeout`, it does not wait and raises
+//! nothing.
 //!
 //! # Races
 //!
 //! - *A report and a wait that it ends*: the wait returns, whether it began before the report or
 //!   after it. It checks the report under the lock with which it sleeps. The reporting thread first
 //!   raises the word, then takes that lock, then notifies. It reaches the locks of the worker set
-//!   and of the task tracker directly, and all others by cancelling the token `PoolInner::left_behind`.
-//!   A wait registers a callback on that token before it checks.
+//!   and of the task tracker directly, and all others by cancelling the token
+//!   `PoolInner::left_behind`. A wait registers a callback on that token before it checks.
 
 use crate::sync::{AtomicU8, Ordering};
 
@@ -34,8 +35,8 @@ pub(crate) enum Reported {
     InTime,
     /// A task was running, and no thread waited for it.
     LeftRunning,
-    /// A task or a worker was left behind when the limit had passed. No end of the pool waits for it
-    /// again.
+    /// A task or a worker was left behind when the limit had passed. No end of the pool waits for
+    /// it again.
     LeftBehind,
 }
 

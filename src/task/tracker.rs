@@ -5,10 +5,10 @@
 //! 1. Every task is admitted before any other thread can find it. Admission is one atomic add,
 //!    which also tells whether the pool is closed. Nothing is admitted after the pool has been
 //!    closed.
-//! 2. An admitted task is counted as done once: after its outcome has been handed over, or when its
-//!    submission is withdrawn because there was no room. So `done <= admitted` holds at any time.
-//!    A submission that waits as a future is withdrawn while it waits, and admitted again for each
-//!    attempt: its future may never be polled again.
+//! 2. An admitted task is counted as done once. That happens after its outcome has been handed
+//!    over, or when its submission is withdrawn because there was no room. So `done <= admitted`
+//!    holds at any time. While a future waits for room, its task is withdrawn, because the future
+//!    may never be polled again. Each attempt admits it again.
 //! 3. The pool is idle when both are equal. It is enough to read `done` first and `admitted`
 //!    second: `done` only grows, so if an earlier value of it equals a later value of `admitted`,
 //!    both were equal at the second reading.
@@ -344,6 +344,7 @@ impl TaskTracker {
     pub(crate) fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Acquire)
     }
+
     /// Raises what was reported.
     pub(crate) fn report(&self, reported: Reported) {
         self.reports.raise(reported);

@@ -86,8 +86,8 @@ fn two_pushes_and_a_sleeper_after_another() {
     });
 }
 
-/// Calls for two workers at once. One of them sleeps again before the other has woken, and cannot take
-/// what wakes the other.
+/// Two workers are called at once. One of them sleeps again before the other has woken, and cannot
+/// take what wakes the other.
 #[test]
 fn calls_and_a_worker_that_sleeps_again() {
     explore("calls_and_a_worker_that_sleeps_again", Time::Frozen, || {

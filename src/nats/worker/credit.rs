@@ -49,8 +49,8 @@ impl Credit {
         self.waiting = waiting;
     }
 
-    /// Counts requested jobs that the server will not deliver. A server may also say that a request
-    /// has ended of which it has delivered all jobs.
+    /// Counts requested jobs that the server will not deliver. A server may also report the end of
+    /// a request after it has delivered all its jobs.
     pub(crate) fn returned(&mut self, jobs: usize) {
         if jobs > 0 {
             self.requested = self.requested.saturating_sub(jobs);

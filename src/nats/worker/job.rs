@@ -122,11 +122,14 @@ impl Job {
         &self.attempt
     }
 
-    /// Returns the token that tells the handler to stop. It is cancelled when the time of the
-    /// attempt or of the job is over, when the job counts as
-    /// [stuck](crate::nats::WorkerBuilder::stuck_after), when the drain has taken too long, or when
-    /// a shutdown of the pool [cancels](crate::WorkerPool#what-a-shutdown-cancels) its tasks. A
-    /// handler that stops for it returns an error, and the job is delivered again.
+    /// Returns the token that tells the handler to stop. It is cancelled in these cases:
+    ///
+    /// - The time of the attempt or of the job is over.
+    /// - The job counts as [stuck](crate::nats::WorkerBuilder::stuck_after).
+    /// - The drain has taken too long.
+    /// - A shutdown of the pool [cancels](crate::WorkerPool#what-a-shutdown-cancels) its tasks.
+    ///
+    /// A handler that stops for it returns an error, and the job is delivered again.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         self.attempt.token()

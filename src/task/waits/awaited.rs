@@ -61,7 +61,8 @@ impl Needs {
 pub(crate) enum Kind {
     /// Ends only with its target; can be refused.
     Certain,
-    /// As `Certain`, and its waiter can go on without its target. So it is refused before any other.
+    /// As `Certain`, and its waiter can go on without its target. So it is refused before any
+    /// other.
     Yielding,
     /// Ends only with its target, and must not be refused.
     Unrefusable,

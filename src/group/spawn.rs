@@ -303,7 +303,7 @@ impl<R: TaskResult> GroupInner<R> {
     ) {
         let state = self.state.lock();
         if state.moves() == moves && room.is_full(&state) && !wait.is_notified() {
-            drop(self.wait_for_room(state, low_water_until.earlier(moment), None));
+            drop(self.wait_for_room(state, low_water_until, moment));
         }
     }
 

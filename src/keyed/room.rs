@@ -35,9 +35,11 @@ impl<K: Send + Sync + 'static> Awaited for KeyRoom<K> {
         AwaitedId::of(self)
     }
 
-    /// Room may come from any running key, which may need anything.
+    /// Room may come from any running key, which may need anything. Room in a full key needs a turn
+    /// of that key.
     fn related_ids(&self) -> Vec<AwaitedId> {
-        vec![AwaitedId::of(&*self.inner), AwaitedId::ANYTHING]
+        let key = self.name.as_ref().map(|name| name.group().into());
+        [AwaitedId::of(&*self.inner), AwaitedId::ANYTHING].into_iter().chain(key).collect()
     }
 
     fn pool(&self) -> PoolId {

@@ -181,7 +181,7 @@ impl<K> KeyedInner<K> {
         low_water_until: Deadline,
     ) {
         let state = self.state.lock();
-        let is_current = !registered.is_notified();
+        let is_current = state.moves == moves && !registered.is_notified();
         if is_current && room.is_full(&state) && !self.pool.executor.tracker.is_closed() {
             drop(self.sleep_until_room(state, low_water_until, Deadline::NEVER.earlier(until)));
         }

@@ -250,3 +250,31 @@ fn a_task_that_waits_for_room_goes_on_if_the_room_needs_a_task_that_waits_for_it
         }
     });
 }
+
+/// Fault 492.
+#[test]
+fn a_worker_that_waits_for_room_runs_the_delayed_task_that_the_room_needs_when_it_is_due() {
+    with_watchdog(|| {
+        let (home, abroad) = (pool(1, 64), pool(1, 64));
+        let group = abroad.group::<()>().limit(1).capacity(1);
+        let (handle, joined) = channel::<JoinHandle<()>>();
+        let started = Gate::new();
+        let inside = started.clone();
+        group.spawn(move || {
+            inside.pass();
+            joined.recv().unwrap().join().unwrap();
+        });
+        started.wait_started(1);
+        started.open();
+        group.spawn(|| ()); // the group is full
+        let (spawner, own) = (group.spawner(), home.clone());
+        let submits = move || {
+            // Due when this worker waits for any room, after its wait for the low-water mark.
+            handle.send(own.spawn_after(Duration::from_millis(50), || ()).unwrap()).unwrap();
+            spawner.spawn(|| ());
+        };
+        home.spawn(submits).unwrap().join().unwrap();
+        group.wait().unwrap();
+        assert_eq!((home.metrics().tasks_succeeded, abroad.metrics().tasks_succeeded), (2, 3));
+    });
+}

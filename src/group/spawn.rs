@@ -1,7 +1,7 @@
 //! How tasks are added to a group, by the rules 6 to 10 of `state`.
 
 use std::panic::Location;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::body::Body;
 use super::result::TaskResult;
@@ -14,7 +14,7 @@ use crate::error::{CancelReason, Refusal};
 use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
-use crate::task::waits::{self, Kind, Next, Refused};
+use crate::task::waits::{self, Kind, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 use crate::unwind;
 
@@ -259,7 +259,7 @@ impl<R: TaskResult> GroupInner<R> {
             } else {
                 let low_water_until = *low_water_until.get_or_insert_with(|| Deadline::after(LOW_WATER_WAIT));
                 state = if position.depth == 0 {
-                    self.wait_for_room(state, low_water_until)
+                    self.wait_for_room(state, low_water_until, None)
                 } else {
                     drop(state);
                     ignores_capacity = self.wait_for_room_registered(low_water_until).is_err();
@@ -277,13 +277,11 @@ impl<R: TaskResult> GroupInner<R> {
     /// that waits for this thread.
     fn wait_for_room_registered(self: &Arc<Self>, low_water_until: Deadline) -> Result<(), Refused> {
         let room = Arc::new(GroupRoom(Arc::clone(self)));
+        let moves = self.state.lock().moves();
         match waits::register(Arc::clone(&room) as _, Kind::Yielding)? {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(wait, moment) => {
-                let state = self.state.lock();
-                if room.is_full(&state) && !wait.is_notified() {
-                    drop(self.wait_for_room(state, low_water_until.earlier(moment)));
-                }
+                self.sleep_for_room(&room, (&wait, moment), moves, low_water_until);
                 if wait.is_refused() {
                     return Err(Refused);
                 }
@@ -292,15 +290,33 @@ impl<R: TaskResult> GroupInner<R> {
         Ok(())
     }
 
-    /// Sleeps until there is room, the group is closed, or its deadline has passed; see rule 10 of
-    /// `state`. May wake early. Waits for the low-water mark until the moment given, and then for
-    /// any room.
+    /// Sleeps until there is room, the wait is notified, or the time has passed. May wake early.
+    ///
+    /// Does not sleep if a task was added or taken since `moves`, before the wait was registered:
+    /// it may need other tasks now.
+    pub(super) fn sleep_for_room(
+        &self,
+        room: &GroupRoom<R>,
+        (wait, moment): (&Wait, Option<Instant>),
+        moves: (usize, usize),
+        low_water_until: Deadline,
+    ) {
+        let state = self.state.lock();
+        if state.moves() == moves && room.is_full(&state) && !wait.is_notified() {
+            drop(self.wait_for_room(state, low_water_until, moment));
+        }
+    }
+
+    /// Sleeps until there is room, the group is closed, or its deadline or the moment has passed;
+    /// see rule 10 of `state`. May wake early. Waits for the low-water mark until `low_water_until`,
+    /// and then for any room.
     fn wait_for_room<'a>(
         &self,
         mut state: MutexGuard<'a, State<R>>,
         low_water_until: Deadline,
+        moment: Option<Instant>,
     ) -> MutexGuard<'a, State<R>> {
-        let deadline = self.deadline();
+        let deadline = Deadline::NEVER.earlier(self.deadline()).earlier(moment).instant();
         if low_water_until.is_past() {
             state.room_waiters += 1;
             state = self.room.wait_until(state, deadline);

@@ -369,6 +369,11 @@ impl<R: TaskResult> State<R> {
         self.total += 1;
         self.total - 1
     }
+
+    /// Returns a value that changes when a task is added or taken. A waiter for room compares it.
+    pub(super) fn moves(&self) -> (usize, usize) {
+        (self.total, self.unstarted.len())
+    }
 }
 
 /// A wait for the group on this thread would never end.

@@ -1,15 +1,17 @@
 //! Tests of a group's inner counts.
 
 use std::panic::Location;
+use std::time::{Duration, Instant};
 
 use super::body::Body;
+use super::room::GroupRoom;
 use super::settings::GroupSettings;
 use super::state::{GroupInner, State};
 use crate::error::CancelReason;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, AtomicBool, Ordering, thread};
 use crate::task::job::TicketHolder;
-use crate::task::waits::Kind;
+use crate::task::waits::{self, Kind, Next};
 use crate::time::deadline::Deadline;
 
 type Group = Arc<GroupInner<()>>;
@@ -148,4 +150,27 @@ fn tickets_that_are_taken_back_are_no_longer_counted() {
     });
     assert_eq!(outer.expect("the pool is open").join().ok(), Some(true));
     assert_eq!(count(&group), [0; 6]);
+}
+
+/// Fault 491.
+#[test]
+fn a_submitter_whose_room_is_taken_after_its_wait_was_registered_registers_again() {
+    let pool = pool_of(1);
+    let group = narrow_group(&pool);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    add(&group, move || yield_until(|| over.load(Ordering::Relaxed)));
+    wait_until(&group, |state| state.unstarted.is_empty());
+    let room = Arc::new(GroupRoom(Arc::clone(&group)));
+    let moves = group.state.lock().moves();
+    let Ok(Next::Sleep(wait, None)) = waits::register(Arc::clone(&room) as _, Kind::Yielding) else {
+        panic!("there is nothing to help with")
+    };
+    add(&group, || ());
+    assert!(room.is_full(&group.state.lock()), "another thread has taken the room");
+    let until = Instant::now() + Duration::from_secs(60);
+    group.sleep_for_room(&room, (&wait, Some(until)), moves, Deadline::after(Duration::ZERO));
+    let has_slept = Instant::now() >= until;
+    is_over.store(true, Ordering::Relaxed);
+    assert!(!has_slept, "the waiter was registered with the needs of before");
 }

@@ -155,6 +155,7 @@ impl<K> State<K> {
         queue.phase = Phase::Ready(place);
         queue.tasks.push_front(task);
         self.queued += 1;
+        self.moves += 1;
     }
 
     /// Makes a key running, to end its delayed task.

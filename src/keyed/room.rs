@@ -8,6 +8,10 @@ use crate::task::context::{AwaitedId, PoolId};
 use crate::task::waits::{Awaited, Needs};
 
 /// Room for one more task of a key, as something that is waited for.
+///
+/// Room comes when a task starts. If no key is ready, that needs the end of a running one. With
+/// several, the end of any of them may be enough. But all of them may wait for this waiter, so each
+/// is reported. The wait yields, so at worst a task is added beyond the bounds without need.
 pub(super) struct KeyRoom<K> {
     pub(super) inner: Arc<KeyedInner<K>>,
     /// The key, if it has an entry. Otherwise the executor is full.
@@ -31,9 +35,11 @@ impl<K: Send + Sync + 'static> Awaited for KeyRoom<K> {
         AwaitedId::of(self)
     }
 
-    /// Room may come from any running key, which may need anything.
+    /// Room may come from any running key, which may need anything. Room in a full key needs a turn
+    /// of that key.
     fn related_ids(&self) -> Vec<AwaitedId> {
-        vec![AwaitedId::of(&*self.inner), AwaitedId::ANYTHING]
+        let key = self.name.as_ref().map(|name| name.group().into());
+        [AwaitedId::of(&*self.inner), AwaitedId::ANYTHING].into_iter().chain(key).collect()
     }
 
     fn pool(&self) -> PoolId {
@@ -49,10 +55,8 @@ impl<K: Send + Sync + 'static> Awaited for KeyRoom<K> {
             return self.inner.report_turn(&mut state, name.id(), Ok(()), needs);
         }
         self.inner.report_any_turn(&mut state, needs);
-        match state.running.len() {
-            _ if needs.worker => {}
-            1 if needs.worker_at.is_none() => state.running_groups().for_each(|group| needs.end_of(group)),
-            _ => state.running_groups().for_each(|group| needs.possible_end_of(group)),
+        if !needs.worker {
+            state.running_groups().for_each(|group| needs.end_of(group));
         }
     }
 

@@ -56,6 +56,8 @@
 //! - *Cancel of a handle and take*: the cell decides. A turn whose task was cancelled does nothing.
 //! - *Room and a submitter that checks for it*: the submitter checks under the lock under which
 //!   room is made. It releases that lock only to sleep.
+//! - *Registered wait for room and move*: a wait that was registered before a task was added or
+//!   taken may need other tasks now. So the submitter does not sleep, and registers again.
 
 use std::collections::BTreeMap;
 #[cfg(feature = "retry")]
@@ -122,6 +124,8 @@ pub(super) struct State<K> {
     next_place: u64,
     /// How many entries are in the queues of all keys.
     pub(super) queued: usize,
+    /// How often an entry was added to a queue or taken by a turn. A waiter for room compares it.
+    pub(super) moves: u64,
     /// How many tasks have no outcome yet.
     pub(super) unfinished: usize,
     /// How many tickets are on their way.
@@ -308,6 +312,7 @@ impl<K> State<K> {
             delayed: BTreeSet::new(),
             next_place: 0,
             queued: 0,
+            moves: 0,
             unfinished: 0,
             tickets: 0,
             runners: 0,
@@ -323,6 +328,7 @@ impl<K> State<K> {
     /// Adds a task to the queue of a key, which becomes ready if it was absent.
     pub(super) fn add(&mut self, name: Arc<KeyName<K>>, task: PendingTask, inner: &Arc<KeyedInner<K>>) {
         self.queued += 1;
+        self.moves += 1;
         self.unfinished += 1;
         self.kept.get_or_insert_with(|| Arc::clone(inner));
         let id = name.id();
@@ -359,6 +365,7 @@ impl<K> State<K> {
         self.ready.remove(&place);
         self.running.push(key);
         self.queued -= 1;
+        self.moves += 1;
         Some(Turn { name, task })
     }
 

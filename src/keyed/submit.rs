@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 use std::panic::Location;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::lookup::Lookup;
 use super::name::{KeyId, KeyName};
@@ -16,7 +16,7 @@ use crate::observe::task_info::TaskId;
 use crate::pool::submit::WaitMode;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
-use crate::task::waits::{self, Kind, Next, Refused};
+use crate::task::waits::{self, Kind, Next, Refused, Wait};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 
@@ -154,15 +154,13 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
     fn wait_registered(self: &Arc<Self>, lookup: &mut Lookup<K>, wait: &RoomWait) -> Result<(), Refused> {
         let (state, key) = lookup.find(self);
         let name = key.and_then(|key| state.keys.get(&key)).map(|queue| Arc::clone(&queue.name));
+        let moves = state.moves;
         drop(state);
         let room = Arc::new(KeyRoom { inner: Arc::clone(self), name });
         match waits::register(Arc::clone(&room) as _, Kind::Yielding)? {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(registered, until) => {
-                let state = self.state.lock();
-                if room.is_full(&state) && !self.pool.executor.tracker.is_closed() && !registered.is_notified() {
-                    drop(self.sleep_until_room(state, wait.low_water_until, Deadline::NEVER.earlier(until)));
-                }
+                self.sleep_registered(&room, (&registered, until), moves, wait.low_water_until);
                 if registered.is_refused() {
                     return Err(Refused);
                 }
@@ -173,6 +171,22 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
 }
 
 impl<K> KeyedInner<K> {
+    /// Sleeps until there is room, the wait is notified, or the time has passed. May wake early.
+    /// Does not sleep if there were other moves than `moves` before the wait was registered.
+    fn sleep_registered(
+        &self,
+        room: &KeyRoom<K>,
+        (registered, until): (&Wait, Option<Instant>),
+        moves: u64,
+        low_water_until: Deadline,
+    ) {
+        let state = self.state.lock();
+        let is_current = state.moves == moves && !registered.is_notified();
+        if is_current && room.is_full(&state) && !self.pool.executor.tracker.is_closed() {
+            drop(self.sleep_until_room(state, low_water_until, Deadline::NEVER.earlier(until)));
+        }
+    }
+
     /// Sleeps until there is room or the deadline has passed. May wake early. Waits for the
     /// low-water mark until the moment given, and then for any room.
     fn sleep_until_room<'a>(
@@ -191,5 +205,43 @@ impl<K> KeyedInner<K> {
             state.low_water_waiters -= 1;
         }
         state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::keyed::state::KeyedSettings;
+    use crate::pool::worker_pool::WorkerPool;
+    use crate::task::closure::Closure;
+
+    /// Fault 491.
+    #[test]
+    fn a_submitter_whose_room_is_taken_after_its_wait_was_registered_registers_again() {
+        let pool = WorkerPool::builder().workers(1).build().expect("a thread");
+        let settings = KeyedSettings { capacity: 1, capacity_per_key: 1, label: None };
+        let inner = KeyedInner::new(pool.inner(), settings);
+        let submit = |f: Closure<'static, ()>| {
+            inner.submit('k', WaitMode::Never, Location::caller(), |_, _, _| Body::Closure(f)).expect("there is room");
+        };
+        let ((enter, entered), (end, ended)) = (channel(), channel::<()>());
+        submit(Closure::new(move || {
+            enter.send(()).expect("the test waits");
+            ended.recv().expect("the test ends the task");
+        }));
+        entered.recv().expect("the task starts");
+        let room = Arc::new(KeyRoom { inner: Arc::clone(&inner), name: None });
+        let moves = inner.state.lock().moves;
+        let Ok(Next::Sleep(wait, None)) = waits::register(Arc::clone(&room) as _, Kind::Yielding) else {
+            panic!("there is nothing to help with")
+        };
+        submit(Closure::new(|| ()));
+        assert!(room.is_full(&inner.state.lock()), "another thread has taken the room");
+        let until = Instant::now() + Duration::from_secs(60);
+        inner.sleep_registered(&room, (&wait, Some(until)), moves, Deadline::after(Duration::ZERO));
+        assert!(Instant::now() < until, "the waiter was registered with the needs of before");
+        end.send(()).expect("the task waits");
     }
 }

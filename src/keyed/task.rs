@@ -171,6 +171,7 @@ where
 mod tests {
     use std::sync::mpsc;
 
+    use crate::keyed::executor::KeyedExecutor;
     use crate::pool::worker_pool::WorkerPool;
     use crate::sync::thread;
     use crate::task::waits;
@@ -208,5 +209,43 @@ mod tests {
         for handle in [blocks, joins] {
             handle.join().expect("no panic");
         }
+    }
+
+    /// Fault 493.
+    #[test]
+    fn a_sleeping_worker_makes_room_in_a_key_that_becomes_ready_when_no_worker_is_free() {
+        let pools = [2, 1].map(|workers| WorkerPool::builder().workers(workers).build().expect("threads"));
+        let [home, abroad] = &pools;
+        let executor = KeyedExecutor::builder(home).capacity_per_key(1).build();
+        let ((enter, entered), (end, ended)) = (mpsc::channel(), mpsc::channel());
+        let ((hold, held), (done, is_done)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
+        home.execute(move || drop(held.recv())).expect("there is room");
+        // The other worker runs the first task of the key as a helper, and then blocks.
+        let own = executor.clone();
+        let blocks = move || {
+            let first = own.spawn('k', move || {
+                enter.send(()).expect("the test waits");
+                ended.recv().expect("the test ends the task");
+            });
+            first.expect("there is room").join().expect("no panic");
+            drop(is_done.recv());
+        };
+        home.execute(blocks).expect("there is room");
+        entered.recv().expect("the task starts");
+        drop(hold);
+        executor.execute('k', || ()).expect("there is room"); // the key is full
+        let full = executor.clone();
+        let submits = abroad.spawn(move || full.execute('k', || ()).is_ok()).expect("there is room");
+        let joins = home.spawn(move || submits.join().expect("no panic")).expect("there is room");
+        for pool in &pools {
+            while waits::sleeping_workers(pool.inner().id()) == 0 {
+                thread::yield_now();
+            }
+        }
+        // Beyond the wait for the low-water mark. On a slow machine the test sees less.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        end.send(()).expect("the task waits");
+        assert!(joins.join().expect("no panic"));
+        drop(done);
     }
 }

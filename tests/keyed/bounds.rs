@@ -174,6 +174,40 @@ fn a_task_of_another_pool_waits_for_room_that_needs_its_waiter() {
     });
 }
 
+/// Fault 490.
+#[test]
+fn a_task_waits_for_room_that_needs_one_of_two_running_keys_and_both_wait_for_it() {
+    with_watchdog(|| {
+        let (home, abroad) = (pool(1, 4), pool(1, 4));
+        let executor = KeyedExecutor::builder(&home).capacity(1).build();
+        let far = KeyedExecutor::builder(&abroad).capacity(1).build();
+        let (own, other) = (executor.clone(), far.clone());
+        let first = executor.spawn('a', move || {
+            let (nested, far) = (own.clone(), other.clone());
+            let second = move || {
+                nested.execute('b', || ()).unwrap(); // behind this task: the executor is full
+                let (gate, home) = (Gate::new(), nested.clone());
+                let inside = gate.clone();
+                let waits = move || {
+                    inside.pass();
+                    home.execute('c', || ()).unwrap(); // room needs the end of 'a' or of 'b'
+                };
+                far.execute('a', waits).unwrap();
+                gate.wait_started(1);
+                far.execute('a', || ()).unwrap(); // behind that task: this executor is full, too
+                gate.open();
+                far.execute('b', || ()).unwrap(); // room needs the end of 'a' there
+            };
+            own.execute('b', second).unwrap();
+            own.execute('c', || ()).unwrap(); // runs the task before on this stack to make room
+        });
+        first.unwrap().join().unwrap();
+        executor.wait_idle();
+        far.wait_idle();
+        assert_eq!((home.metrics().tasks_succeeded, abroad.metrics().tasks_succeeded), (5, 3));
+    });
+}
+
 /// Fault 409.
 #[test]
 fn the_end_of_the_pool_returns_the_closure_to_a_submitter_that_waits() {

@@ -219,7 +219,7 @@ mod tests {
         let executor = KeyedExecutor::builder(home).capacity_per_key(1).build();
         let ((enter, entered), (end, ended)) = (mpsc::channel(), mpsc::channel());
         let ((hold, held), (done, is_done)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
-        home.execute(move || drop(held.recv())).expect("there is room");
+        home.execute(move || _ = held.recv()).expect("there is room");
         // The other worker runs the first task of the key as a helper, and then blocks.
         let own = executor.clone();
         let blocks = move || {
@@ -228,7 +228,7 @@ mod tests {
                 ended.recv().expect("the test ends the task");
             });
             first.expect("there is room").join().expect("no panic");
-            drop(is_done.recv());
+            let _ = is_done.recv();
         };
         home.execute(blocks).expect("there is room");
         entered.recv().expect("the task starts");

@@ -51,6 +51,7 @@ impl Needs {
     }
 
     /// Adds something that may have to end first.
+    #[cfg(any(feature = "events", feature = "driver"))]
     pub(crate) fn possible_end_of(&mut self, id: impl Into<AwaitedId>) {
         self.ids.push((id.into(), false));
     }

@@ -328,14 +328,10 @@ impl TaskBuilder<'_> {
         F: FnOnce(&CancellationToken) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let pool = self.pool.inner();
-        let limits = self.recipe.limits();
-        let make = |f, id, queued_at| Arc::new(LimitedTask::new(f, limits, (id, location, queued_at)));
-        let task =
-            pool.submit_task(f, (wait_mode, location, self.recipe.label.as_ref()), make, LimitedTask::withdraw)?;
-        if self.recipe.token.is_some() {
-            task.watch_token(&pool.executor);
-        }
+        let (pool, recipe) = (self.pool.inner(), &self.recipe);
+        let make = |f, id, queued_at| recipe.make(f, id, location, queued_at);
+        let task = pool.submit_task(f, (wait_mode, location, recipe.label.as_ref()), make, TaskRecipe::withdraw)?;
+        recipe.accepted(&task, &pool.executor);
         Ok(JoinHandle::new(task, Arc::clone(&pool.executor)))
     }
 }

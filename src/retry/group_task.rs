@@ -8,13 +8,13 @@ use std::panic::Location;
 use super::attempts::{Attempt, RetryState};
 use super::error::RetryError;
 use super::policy::RetryPolicy;
+use super::reserve::reserve;
 use super::retried::{AfterAttempt, Retried};
 use crate::cancel::token::CancellationToken;
 use crate::error::TimerError;
 use crate::group::scope::Scope;
 use crate::group::{Attempts, Body, GroupInner, RepeatedBody, Spawner, Step, TaskGroup};
 use crate::observe::worker_counters::WorkerCounters;
-use crate::pool::timers;
 use crate::sync::Arc;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::timer::thread::{Reservation, TimerThread};
@@ -177,14 +177,7 @@ fn prepare<F, E>(
     policy: RetryPolicy<E>,
     f: F,
 ) -> Result<(GroupAttempts<F, E>, Reservation), TimerError<F>> {
-    if let Err(source) = timers.start_named() {
-        return Err(TimerError::no_thread(source, f));
-    }
-    match timers.reserve() {
-        Ok(reservation) => {
-            let state = RetryState::new(policy, timers.clock().now());
-            Ok((GroupAttempts { retried: Retried::new(f, state), timers: Arc::clone(timers) }, reservation))
-        }
-        Err(refusal) => Err(timers::timer_error(refusal, f)),
-    }
+    let (reservation, f) = reserve(timers, f)?;
+    let state = RetryState::new(policy, timers.clock().now());
+    Ok((GroupAttempts { retried: Retried::new(f, state), timers: Arc::clone(timers) }, reservation))
 }

@@ -8,6 +8,7 @@ use std::panic::Location;
 use super::attempts::{Attempt, RetryState};
 use super::error::{GiveUpReason, RetryError};
 use super::policy::RetryPolicy;
+use super::reserve::reserve;
 use super::retried::{AfterAttempt, Retried};
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, JoinError, TimerError};
@@ -15,7 +16,6 @@ use crate::keyed::{KeyedBody, KeyedExecutor, Later, Outcome, Step};
 use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::submit::WaitMode;
-use crate::pool::timers;
 use crate::sync::Arc;
 use crate::task::executor::{Executor, TaskMeta};
 use crate::task::handle::JoinHandle;
@@ -121,15 +121,9 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     {
         let location = Location::caller();
         let timers = &self.pool().timers;
-        if let Err(source) = timers.start_named() {
-            return Err(TimerError::no_thread(source, f));
-        }
-        let reservation = match timers.reserve() {
-            Ok(reservation) => Arc::new(reservation),
-            Err(refusal) => return Err(timers::timer_error(refusal, f)),
-        };
+        let (reservation, f) = reserve(timers, f)?;
         let retried = Retried::new(f, RetryState::new(policy, timers.clock().now()));
-        let body = KeyedAttempts { retried, timers: Arc::clone(timers), reservation };
+        let body = KeyedAttempts { retried, timers: Arc::clone(timers), reservation: Arc::new(reservation) };
         self.submit_body(key, (body, Some(CancellationToken::new())), WaitMode::Policy, location)
             .map_err(|(_, body)| TimerError::shut_down(body.retried.into_closure()))
     }

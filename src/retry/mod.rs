@@ -8,10 +8,11 @@
 
 // `policy` has the settings and `attempts` the state of one task. Both know nothing of pools.
 // `retried` makes the attempts. `task` is a task of a pool, `group_task` one of a group,
-// `keyed_task` one of a key.
+// `keyed_task` one of a key; `reserve` reserves the place for the timer of any of them.
 
 mod attempts;
 mod budget;
+mod reserve;
 mod retried;
 mod task;
 mod group_task;
@@ -31,12 +32,12 @@ pub(crate) use self::attempts::RetryDecision;
 pub(crate) use self::attempts::RetryState;
 #[cfg(feature = "events")]
 pub(crate) use self::error::AttemptErrors;
+use self::reserve::reserve;
 use self::task::RetryTask;
 use std::panic::Location;
 
 use crate::error::TimerError;
 use crate::pool::submit::WaitMode;
-use crate::pool::timers;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
@@ -112,14 +113,8 @@ impl WorkerPool {
         E: Send + 'static,
     {
         let location = Location::caller();
-        let timers = match self.timers() {
-            Ok(timers) => timers,
-            Err(source) => return Err(TimerError::no_thread(source, f)),
-        };
-        let reservation = match timers.reserve() {
-            Ok(reservation) => reservation,
-            Err(refusal) => return Err(timers::timer_error(refusal, f)),
-        };
+        let timers = &self.inner().timers;
+        let (reservation, f) = reserve(timers, f)?;
         let attempts = RetryState::new(policy, timers.clock().now());
         let make =
             |f, id, queued_at| RetryTask::new(f, attempts, reservation, Arc::clone(timers), (id, location, queued_at));

@@ -354,7 +354,7 @@
 //! [`metrics`](WorkerPool::metrics) counts every task once, as succeeded, failed, panicked,
 //! cancelled, queued or running. [`WorkerPoolBuilder::timing`] adds histograms.
 //! [`running`](WorkerPool::running) returns what each worker is running, where it was submitted and
-//! since when it runs. An [`Observer`] follows each task.
+//! since when. [`Observer`]s follow each task. The feature `prometheus` exports the metrics.
 //!
 //! # Limits
 //!
@@ -369,8 +369,8 @@
 //! The feature `events` (on by default) adds the [`EventBus`](events::EventBus) and enables the
 //! feature `retry`, which adds [`RetryPolicy`](retry::RetryPolicy) and the dependency `backon`. The
 //! two are an eighth of a clean build; `default-features = false` leaves them out. The features
-//! `driver` (which adds tokio), `grpc` (which also adds tonic), `nats` (which adds async-nats) and
-//! `stream` (which adds futures-core) are off by default.
+//! `driver` (which adds tokio), `grpc` (also tonic), `nats` (also async-nats), `stream` (which adds
+//! futures-core) and `prometheus` (which adds prometheus-client) are off by default.
 //!
 //! # When not to use it
 //!
@@ -394,6 +394,8 @@ pub mod driver;
 pub mod grpc;
 #[cfg(feature = "nats")]
 pub mod nats;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 #[cfg(feature = "driver")]
 mod io;
 mod timer;
@@ -431,7 +433,8 @@ pub use group::{
     WaitForGroup,
 };
 pub use keyed::{KeyedExecutor, KeyedExecutorBuilder};
-pub use observe::metrics::{Histogram, Metrics};
+pub use observe::histogram::Histogram;
+pub use observe::metrics::Metrics;
 pub use observe::observer::Observer;
 pub use observe::task_info::{RunningTask, TaskInfo, TaskOutcome};
 pub use pool::builder::WorkerPoolBuilder;

@@ -2,6 +2,7 @@
 
 pub(crate) mod coarse_clock;
 pub(crate) mod current_task;
+pub(crate) mod histogram;
 pub(crate) mod metrics;
 pub(crate) mod observer;
 pub(crate) mod task_info;

@@ -12,7 +12,7 @@
 
 use super::coarse_clock::CoarseClock;
 use super::current_task::{CallSite, CurrentTask, SavedTask};
-use super::metrics::{Histogram, HistogramCounter};
+use super::histogram::{Histogram, HistogramCounter};
 use super::task_info::{RunningTask, TaskId, TaskInfo, TaskOutcome};
 use crate::error::CancelReason;
 use crate::sync::{AtomicU64, Ordering};

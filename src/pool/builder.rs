@@ -29,7 +29,7 @@ const WORKERS_VARIABLE: &str = "WORKCREW_WORKERS";
 /// A builder of pools. Returned by [`WorkerPool::builder`].
 ///
 /// Setters only store, and [`build`](Self::build) checks the settings. If a setter is called twice,
-/// the last call counts; this includes hooks and observers.
+/// the last call counts; this includes hooks. Each call of [`observer`](Self::observer) adds one.
 ///
 /// | setting | default |
 /// |---|---|
@@ -224,9 +224,12 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Sets an observer, which is called at each step of each task.
+    /// Adds an observer, which is called at each step of each task.
+    ///
+    /// A pool may have several. Each step calls them one after the other, in the order in which
+    /// they were added. The panic of one does not keep the others from being called.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.hooks.observer = Some(Box::new(observer));
+        self.hooks.observers.push(Box::new(observer));
         self
     }
 

@@ -1,7 +1,7 @@
-//! Runs the tasks of a pool: catches panics, counts, and calls hooks and the observer.
+//! Runs the tasks of a pool: catches panics, counts, and calls hooks and observers.
 //!
 //! Every task gets its outcome here. The order of the steps is fixed: counters, panic hook,
-//! observer, then (by the caller) handle or group, and last [`task_done`](Executor::task_done). So
+//! observers, then (by the caller) handle or group, and last [`task_done`](Executor::task_done). So
 //! a thread that has joined a task finds it in the metrics, and a thread that has seen the pool
 //! idle finds every handle finished.
 //!
@@ -33,8 +33,8 @@ pub(crate) type PanicHook = Box<dyn Fn(&TaskPanic) + Send + Sync>;
 pub(crate) struct Hooks {
     /// Called with each panic of a task, on the thread where it happened.
     pub(crate) on_panic: Option<PanicHook>,
-    /// Called at each step of each task.
-    pub(crate) observer: Option<Box<dyn Observer>>,
+    /// Called at each step of each task, in this order.
+    pub(crate) observers: Vec<Box<dyn Observer>>,
 }
 
 /// What the executor needs to know of a task.
@@ -246,10 +246,11 @@ impl Executor {
         self.tracker.count_skipped_hook();
     }
 
-    /// Calls the observer, if there is one.
+    /// Calls the observers, if there are any. The panic of one does not keep the others from being
+    /// called.
     #[inline]
-    fn observe(&self, call: impl FnOnce(&dyn Observer)) {
-        if let Some(observer) = &self.hooks.observer {
+    fn observe(&self, call: impl Fn(&dyn Observer)) {
+        for observer in &self.hooks.observers {
             self.call_hook(|| call(&**observer));
         }
     }

@@ -42,7 +42,8 @@ use std::task::Waker;
 
 use super::report::{Reported, Reports};
 use super::wakers::{WakerKey, Wakers};
-use crate::observe::metrics::{Histogram, Metrics};
+use crate::observe::histogram::Histogram;
+use crate::observe::metrics::Metrics;
 use crate::observe::task_info::{RunningTask, TaskId};
 use crate::observe::worker_counters::{Sharing, WorkerCounters};
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, CachePadded, Condvar, Mutex, OnceLock, Ordering, RwLock};

@@ -24,6 +24,7 @@ const RANKS: &[&[&str]] = &[
     &["keyed"],
     &["retry"],
     &["driver", "events", "grpc", "nats"],
+    &["prometheus"],
     &["models", "compile_fail", "doctests"],
 ];
 
@@ -31,7 +32,7 @@ const RANKS: &[&[&str]] = &[
 const CRATES: [&str; 5] = ["src", "benches/src", "interop/src/bin/nats-drill", "verify/src", "xtask/src"];
 
 /// What may be named in one module only, or in two that have a bar between them.
-const DOORS: [(&str, &str); 16] = [
+const DOORS: [(&str, &str); 17] = [
     ("crossbeam_channel", "queue"),
     ("parking_lot", "sync/native"),
     ("loom::", "sync"),
@@ -46,6 +47,7 @@ const DOORS: [(&str, &str); 16] = [
     ("http_body::", "grpc"),
     ("async_nats", "nats"),
     ("futures_core", "nats|group/stream"),
+    ("prometheus_client", "prometheus"),
     ("catch_unwind", "unwind"),
     ("resume_unwind", "unwind"),
 ];

@@ -167,3 +167,33 @@ fn child_panics_tasks_on_its_own_stack() {
         assert_eq!(calls.get(), 5 * DEPTH);
     });
 }
+
+/// Fault 553.
+#[test]
+fn several_observers_are_called_in_their_order_and_the_panic_of_one_hurts_none_of_the_others() {
+    quiet_panics();
+    let calls = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let note = |number: usize| {
+        let calls = Arc::clone(&calls);
+        move || calls.lock().push(number)
+    };
+    let panics = || {
+        let noted = note(1);
+        move || {
+            noted();
+            panic!("as planned");
+        }
+    };
+    for step in ["submitted", "started", "ended"] {
+        let pool = WorkerPool::builder()
+            .workers(1)
+            .observer(Calls { step, call: Box::new(note(0)) })
+            .observer(Calls { step, call: Box::new(panics()) })
+            .observer(Calls { step, call: Box::new(note(2)) })
+            .build()
+            .unwrap();
+        pool.spawn(|| ()).unwrap().join().unwrap();
+        assert_eq!(std::mem::take(&mut *calls.lock()), [0, 1, 2], "{step}");
+        assert_eq!(pool.metrics().hooks_panicked, 1, "{step}");
+    }
+}

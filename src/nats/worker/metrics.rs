@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::observe::metrics::{Histogram, HistogramCounter};
+use crate::observe::histogram::{Histogram, HistogramCounter};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// A snapshot of the counters of a worker, over all its runs. From

@@ -385,6 +385,13 @@ impl<E> Worker<E> {
         self.control.add_to(&mut metrics);
         metrics
     }
+
+    /// Returns a function that returns a snapshot of the counters while the worker exists.
+    #[cfg(feature = "prometheus")]
+    pub(crate) fn metrics_source(&self) -> Box<dyn Fn() -> Option<WorkerMetrics> + Send + Sync> {
+        let counters = Arc::downgrade(&self.counters);
+        Box::new(move || counters.upgrade().map(|counters| counters.snapshot()))
+    }
 }
 
 // Not derived, since it needs no `E: Clone`.

@@ -91,3 +91,43 @@ fn clearing_what_is_done_leaves_other_subjects_and_jobs_that_are_not_done() {
     work_until(&fresh, &pool, |_| Ok(()), || fresh.status().is_ok());
     assert_eq!((fresh.clear_finished().unwrap(), queue.len().unwrap()), (0, 50));
 }
+
+#[cfg(feature = "prometheus")]
+#[test]
+fn a_worker_is_exported_to_prometheus_with_each_delivery_by_its_outcome() {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    let Some(server) = Server::start() else { return };
+    let pool = pool(2);
+    let queue = queue(&server.connect(&pool));
+    for number in 0..3 {
+        queue.enqueue("jobs.a", "", number.to_string()).unwrap();
+    }
+    let retry = RetryPolicy::fixed(Duration::ZERO).max_attempts(2);
+    let worker = Worker::builder(&queue, "worker").retry(retry).build().unwrap();
+    let collector = workcrew::prometheus::Collector::new();
+    collector.add_nats_worker("mail", &worker);
+    let handler = |job: &Job| if job.id() == Some("2") { Err("never".to_owned()) } else { Ok(()) };
+    let is_done = || worker.metrics().jobs_acked == 2 && worker.metrics().jobs_dead == 1;
+    work_until(&worker, &pool, handler, is_done);
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(collector));
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    for (name, value) in [
+        ("jobs_delivered_total{worker=\"mail\"}", 4),
+        ("jobs_redelivered_total{worker=\"mail\"}", 1),
+        ("jobs_ended_total{worker=\"mail\",outcome=\"acked\"}", 2),
+        ("jobs_ended_total{worker=\"mail\",outcome=\"retried\"}", 1),
+        ("jobs_ended_total{worker=\"mail\",outcome=\"dead\"}", 1),
+        ("jobs_in_flight{worker=\"mail\"}", 0),
+        ("time_to_done_seconds_count{worker=\"mail\"}", 2),
+    ] {
+        assert!(text.contains(&format!("workcrew_nats_{name} {value}\n")), "{name} is not {value} in:\n{text}");
+    }
+    drop(worker);
+    text.clear();
+    encode(&mut text, &registry).unwrap();
+    assert_eq!(text, "# EOF\n");
+}

@@ -426,17 +426,12 @@ pub use error::{
 #[cfg(workcrew_faults)]
 #[doc(hidden)]
 pub use failpoint::{FailGuard, Failpoint, configure};
-pub use group::map::Map;
-pub use group::scope::Scope;
 pub use group::{
-    Completions, GroupPolicy, Progress, ScopeBuilder, ScopeMap, ScopedHandle, Spawner, TaskGroup, TaskResult,
-    WaitForGroup,
+    Completions, GroupPolicy, Map, Progress, Scope, ScopeBuilder, ScopeMap, ScopedHandle, Spawner, TaskGroup,
+    TaskResult, WaitForGroup,
 };
 pub use keyed::{KeyedExecutor, KeyedExecutorBuilder};
-pub use observe::histogram::Histogram;
-pub use observe::metrics::Metrics;
-pub use observe::observer::Observer;
-pub use observe::task_info::{RunningTask, TaskInfo, TaskOutcome};
+pub use observe::{Histogram, Metrics, Observer, RunningTask, TaskInfo, TaskOutcome};
 pub use pool::builder::WorkerPoolBuilder;
 pub use pool::current_worker::{CurrentWorker, current_worker};
 pub use pool::overflow::Overflow;

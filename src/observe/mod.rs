@@ -7,3 +7,8 @@ pub(crate) mod metrics;
 pub(crate) mod observer;
 pub(crate) mod task_info;
 pub(crate) mod worker_counters;
+
+pub use self::histogram::Histogram;
+pub use self::metrics::Metrics;
+pub use self::observer::Observer;
+pub use self::task_info::{RunningTask, TaskInfo, TaskOutcome};

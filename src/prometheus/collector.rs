@@ -35,7 +35,8 @@ use crate::sync::Arc;
 /// pool.spawn(|| ())?.join()?;
 /// let mut text = String::new();
 /// encode(&mut text, &registry)?;
-/// assert!(text.contains("workcrew_tasks_ended_total{pool=\"images\",outcome=\"succeeded\"} 1\n"));
+/// let succeeded = "workcrew_tasks_ended_total{pool=\"images\",outcome=\"succeeded\"} 1\n";
+/// assert!(text.contains(succeeded));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Default)]

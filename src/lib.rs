@@ -370,7 +370,7 @@
 //! feature `retry`, which adds [`RetryPolicy`](retry::RetryPolicy) and the dependency `backon`. The
 //! two are an eighth of a clean build; `default-features = false` leaves them out. The features
 //! `driver` (which adds tokio), `grpc` (also tonic), `nats` (also async-nats), `stream` (which adds
-//! futures-core) and `prometheus` (which adds prometheus-client) are off by default.
+//! futures-core), `prometheus` (prometheus-client) and `timeline` (serde_json) are off by default.
 //!
 //! # When not to use it
 //!
@@ -396,6 +396,8 @@ pub mod grpc;
 pub mod nats;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
+#[cfg(feature = "timeline")]
+pub mod timeline;
 #[cfg(feature = "driver")]
 mod io;
 mod timer;

@@ -64,7 +64,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         mut delivery: PendingDelivery<E>,
         reason: CancelReason,
     ) {
-        self.inner.pool.executor.cancelled(counters, &self.info(&delivery), reason);
+        self.inner.pool.executor.cancelled(counters, &self.origin(&delivery), reason);
         let tried = delivery.retry.take().and_then(|retry| retry.give_up(GiveUpReason::Cancelled(reason)));
         match tried {
             Some(error) => self.complete_failed(counters, delivery, error),

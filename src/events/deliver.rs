@@ -103,7 +103,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let executor = &self.inner.pool.executor;
         // Only the first attempt records how long the delivery waited for a worker.
         let queued_at = delivery.queued_at.filter(|_| delivery.retry.is_none());
-        let meta = TaskMeta { info: self.info(&delivery), queued_at };
+        let meta = TaskMeta { origin: self.origin(&delivery), queued_at };
         let (started, result) = executor.run_attempt(counters, &meta, || self.call(&*handler, &delivery));
         // If the subscription was closed meanwhile, this is the last reference.
         unwind::discard(handler);

@@ -69,7 +69,8 @@ use super::handler::{BoxError, Handler};
 use super::inner::BusInner;
 use super::watcher::Watches;
 use crate::error::CancelReason;
-use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
 use crate::pool::overflow::Overflow;
@@ -280,8 +281,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Returns what observers see of a delivery.
-    pub(super) fn info(&self, delivery: &PendingDelivery<E>) -> TaskInfo<'_> {
-        TaskInfo { id: delivery.id, location: delivery.location, label: Some(&self.settings.name) }
+    pub(super) fn origin(&self, delivery: &PendingDelivery<E>) -> TaskOrigin<'_> {
+        TaskOrigin { id: delivery.id, location: delivery.location, label: Some(&self.settings.name) }
     }
 
     /// Keeps rule 2 after a change that may have broken it. Returns `true` if it sent a ticket.

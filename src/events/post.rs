@@ -288,7 +288,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Withdraws a delivery whose event was not accepted.
     pub(super) fn refuse(&self, delivery: PendingDelivery<E>, outcome: Option<DeliveryOutcome>) -> PostResult {
         let result = PostResult::of_withdrawn(outcome.as_ref());
-        self.inner.pool.executor.refuse(&self.info(&delivery));
+        self.inner.pool.executor.refuse(&self.origin(&delivery));
         let PendingDelivery { envelope, index, .. } = delivery;
         envelope.complete(&self.inner, index, outcome);
         result
@@ -296,7 +296,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Refuses a delivery whose task is suspended.
     pub(super) fn refuse_suspended(&self, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
-        self.inner.pool.executor.refuse_suspended(&self.info(&delivery));
+        self.inner.pool.executor.refuse_suspended(&self.origin(&delivery));
         let PendingDelivery { envelope, index, .. } = delivery;
         envelope.complete(&self.inner, index, Some(outcome));
     }

@@ -118,7 +118,7 @@ impl<R: TaskResult> GroupInner<R> {
         let mut runs = Vec::new();
         for PendingTask { index, body, id, location, .. } in unstarted {
             unwind::discard(body);
-            self.pool.executor.cancelled(counters, &self.info(id, location), reason);
+            self.pool.executor.cancelled(counters, &self.origin(id, location), reason);
             match runs.last_mut() {
                 Some(Range { end, .. }) if *end == index => *end += 1,
                 _ => runs.push(index..index + 1),

@@ -59,14 +59,14 @@ impl<R: TaskResult> GroupInner<R> {
         };
         // Only the first attempt records how long the task was queued.
         let queued_at = task.queued_at.take();
-        let meta = TaskMeta { info: self.info(task.id, task.location), queued_at };
+        let meta = TaskMeta { origin: self.origin(task.id, task.location), queued_at };
         match attempts.make(&self.pool.executor, counters, &meta, self.token()) {
             Step::Again(due) => self.delay(counters, task, due),
             Step::Ended(result) => {
-                let (index, info) = (task.index, meta.info);
+                let (index, origin) = (task.index, meta.origin);
                 unwind::discard(task);
                 self.close_if_cancelled();
-                let outcome = result.into_result().map_err(|error| Self::failed(&info, index, error));
+                let outcome = result.into_result().map_err(|error| Self::failed(&origin, index, error));
                 let state = self.complete(counters, index, outcome);
                 self.pool.executor.task_done(counters, 1);
                 state

@@ -64,9 +64,9 @@ impl<R: TaskResult> GroupInner<R> {
         self.notify_room(&mut state);
         drop(state);
         self.as_member(|counters| {
-            let info = self.info(task.id, task.location);
+            let origin = self.origin(task.id, task.location);
             unwind::discard(task.body); // at once: it may borrow
-            self.pool.executor.cancelled(counters, &info, CancelReason::Requested);
+            self.pool.executor.cancelled(counters, &origin, CancelReason::Requested);
             self.count_done(&mut self.state.lock(), 1);
             self.pool.executor.task_done(counters, 1);
         });

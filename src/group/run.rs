@@ -8,7 +8,8 @@ use super::task_queue::PendingTask;
 use crate::error::{CancelReason, TaskError, TaskFailure};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;
-use crate::observe::task_info::{TaskInfo, TaskOutcome};
+use crate::observe::task_info::TaskOutcome;
+use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::closure::Closure;
@@ -182,7 +183,7 @@ impl<R: TaskResult> GroupInner<R> {
 
     /// Returns what the executor needs to know of a task.
     fn meta(&self, task: &PendingTask<R>) -> TaskMeta<'_> {
-        TaskMeta { info: self.info(task.id, task.location), queued_at: task.queued_at }
+        TaskMeta { origin: self.origin(task.id, task.location), queued_at: task.queued_at }
     }
 
     /// Calls the closure of a task and returns its outcome.
@@ -194,15 +195,15 @@ impl<R: TaskResult> GroupInner<R> {
     ) -> Recorded<R> {
         let outcome_of = |result: &R| if result.is_failure() { TaskOutcome::Failed } else { TaskOutcome::Succeeded };
         match self.pool.executor.run(counters, meta, || f.call(), outcome_of) {
-            Ok(result) => result.into_result().map_err(|error| Self::failed(&meta.info, index, error)),
+            Ok(result) => result.into_result().map_err(|error| Self::failed(&meta.origin, index, error)),
             Err(panic) => Err(TaskError::Panicked(panic.with_index(index))),
         }
     }
 
     /// Returns the outcome of a task that returned an error.
     #[cold]
-    pub(super) fn failed(info: &TaskInfo<'_>, index: usize, error: R::Error) -> TaskError<TaskFailure<R::Error>> {
-        let mut task = info.to_failed();
+    pub(super) fn failed(origin: &TaskOrigin<'_>, index: usize, error: R::Error) -> TaskError<TaskFailure<R::Error>> {
+        let mut task = origin.to_failed();
         task.set_index(index);
         TaskError::Failed(TaskFailure::new(error, task))
     }

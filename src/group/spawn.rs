@@ -187,7 +187,7 @@ impl<R: TaskResult> GroupInner<R> {
         };
         if let Some(refusal) = refusal {
             drop(state);
-            executor.refuse(&self.info(id, location));
+            executor.refuse(&self.origin(id, location));
             return Err((refusal, f));
         }
         let index = state.next_index();

@@ -81,7 +81,8 @@ use super::task_queue::PendingTask;
 use super::task_queue::TaskQueue;
 use crate::cancel::token::{CancelGuard, CancellationToken};
 use crate::error::{CancelReason, GroupError, TaskFailure};
-use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
@@ -208,8 +209,8 @@ impl<R: TaskResult> GroupInner<R> {
     }
 
     /// Returns what observers see of a task.
-    pub(super) fn info(&self, id: TaskId, location: &'static Location<'static>) -> TaskInfo<'_> {
-        TaskInfo { id, location, label: self.settings.label.as_ref() }
+    pub(super) fn origin(&self, id: TaskId, location: &'static Location<'static>) -> TaskOrigin<'_> {
+        TaskOrigin { id, location, label: self.settings.label.as_ref() }
     }
 
     /// Counts a ticket if rule 2 needs one after a change. Returns `true` if it did; the caller

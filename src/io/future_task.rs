@@ -212,7 +212,7 @@ where
     /// Returns what the executor needs to know of the task.
     fn meta(&self) -> TaskMeta<'_> {
         let mut meta: TaskMeta<'_> = self.cell.meta();
-        meta.info.label = self.label.as_ref();
+        meta.origin.label = self.label.as_ref();
         meta
     }
 }
@@ -266,7 +266,7 @@ where
                 drop(permit.take()); // the destructors of the user may wait for it
             }
             nesting::discard(stage);
-            executor.cancelled(counters, &self.meta().info, reason);
+            executor.cancelled(counters, &self.meta().origin, reason);
             self.cell.complete(Err(JoinError::Cancelled(reason)));
             self.abort();
             executor.task_done(counters, 1);

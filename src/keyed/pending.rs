@@ -5,7 +5,8 @@ use std::panic::Location;
 use super::body::Later;
 use crate::error::CancelReason;
 use crate::nesting;
-use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
+use crate::observe::task_info::{TaskId, TaskOutcome};
+use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::Arc;
 use crate::task::closure::Closure;
@@ -56,7 +57,7 @@ pub(super) trait KeyedRun: Send + Sync {
     /// Cancels the task and hands its outcome over. Returns `false` if the handle has cancelled it.
     fn cancel_turn(
         &self,
-        info: &TaskInfo<'_>,
+        origin: &TaskOrigin<'_>,
         reason: CancelReason,
         counters: &WorkerCounters,
         executor: &Executor,
@@ -67,8 +68,8 @@ impl PendingTask {
     /// Runs the task, and drops what is left of it. The caller counts a task that has ended as
     /// done.
     pub(super) fn run(self, label: Option<&Arc<str>>, counters: &WorkerCounters, executor: &Executor) -> Ran<Self> {
-        let info = TaskInfo { id: self.id, location: self.location, label };
-        let meta = TaskMeta { info, queued_at: self.queued_at };
+        let origin = TaskOrigin { id: self.id, location: self.location, label };
+        let meta = TaskMeta { origin, queued_at: self.queued_at };
         match self.body {
             Body::Task(task) => match task.run_turn(&meta, counters, executor) {
                 Ran::Ended => Ran::Ended,
@@ -99,12 +100,12 @@ impl PendingTask {
         counters: &WorkerCounters,
         executor: &Executor,
     ) -> bool {
-        let info = TaskInfo { id: self.id, location: self.location, label };
+        let origin = TaskOrigin { id: self.id, location: self.location, label };
         match self.body {
-            Body::Task(task) => task.cancel_turn(&info, reason, counters, executor),
+            Body::Task(task) => task.cancel_turn(&origin, reason, counters, executor),
             Body::Closure(closure) => {
                 nesting::discard(closure);
-                executor.cancelled(counters, &info, reason);
+                executor.cancelled(counters, &origin, reason);
                 true
             }
         }

@@ -69,7 +69,8 @@ use std::panic::Location;
 use super::name::{KeyId, KeyName};
 use super::pending::PendingTask;
 use crate::group::small_deque::SmallDeque;
-use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, Condvar, Mutex, Weak};
@@ -220,8 +221,8 @@ pub(super) struct Notices {
 
 impl<K> KeyedInner<K> {
     /// Returns what observers see of a task.
-    pub(super) fn info(&self, id: TaskId, location: &'static Location<'static>) -> TaskInfo<'_> {
-        TaskInfo { id, location, label: self.settings.label.as_ref() }
+    pub(super) fn origin(&self, id: TaskId, location: &'static Location<'static>) -> TaskOrigin<'_> {
+        TaskOrigin { id, location, label: self.settings.label.as_ref() }
     }
 
     /// Wakes the threads that wait for room or for an idle executor, so that they check again.

@@ -40,7 +40,7 @@ struct Admitted<'a, K> {
 impl<K> Drop for Admitted<'_, K> {
     fn drop(&mut self) {
         if !self.is_added {
-            self.inner.pool.executor.refuse(&self.inner.info(self.id, self.location));
+            self.inner.pool.executor.refuse(&self.inner.origin(self.id, self.location));
         }
     }
 }

@@ -15,7 +15,8 @@ use super::pending::{KeyedRun, Ran};
 use super::state::KeyedInner;
 use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
-use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::Arc;
 use crate::task::cell::{CellTask, TaskCell};
@@ -68,7 +69,7 @@ where
             Step::Again(body, later) => {
                 self.cell.put_back(body);
                 match self.token.as_ref().and_then(CancellationToken::reason) {
-                    Some(reason) if self.cancel_turn(&meta.info, reason, counters, executor) => Ran::Ended,
+                    Some(reason) if self.cancel_turn(&meta.origin, reason, counters, executor) => Ran::Ended,
                     Some(_) => Ran::Cancelled,
                     None => Ran::Again((), later),
                 }
@@ -85,14 +86,14 @@ where
 
     fn cancel_turn(
         &self,
-        info: &TaskInfo<'_>,
+        origin: &TaskOrigin<'_>,
         reason: CancelReason,
         counters: &WorkerCounters,
         executor: &Executor,
     ) -> bool {
         let Some(body) = self.cell.claim() else { return false };
         let outcome = body.cancel(reason);
-        executor.cancelled(counters, info, reason);
+        executor.cancelled(counters, origin, reason);
         self.cell.complete(outcome);
         true
     }
@@ -111,12 +112,12 @@ where
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         executor.enter(GroupId::NONE, |counters| {
-            let info = self.inner.info(self.id(), self.location);
-            let mut cancelled = self.cancel_turn(&info, reason, counters, executor);
+            let origin = self.inner.origin(self.id(), self.location);
+            let mut cancelled = self.cancel_turn(&origin, reason, counters, executor);
             if let Some(token) = &self.token {
                 token.cancel_with(reason);
                 // An attempt that did not see the token may have put the closure back.
-                cancelled = cancelled || self.cancel_turn(&info, reason, counters, executor);
+                cancelled = cancelled || self.cancel_turn(&origin, reason, counters, executor);
             }
             if cancelled {
                 self.inner.count_cancelled();

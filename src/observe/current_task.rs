@@ -17,7 +17,7 @@
 use std::mem;
 use std::panic::Location;
 
-use super::task_info::TaskInfo;
+use super::task_origin::TaskOrigin;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::time::clock::Timestamp;
 
@@ -68,7 +68,7 @@ pub(crate) struct SavedTask {
 impl CurrentTask {
     /// Shows a task that starts.
     #[inline]
-    pub(super) fn begin(&self, task: &TaskInfo<'_>, since: Timestamp) {
+    pub(super) fn begin(&self, task: &TaskOrigin<'_>, since: Timestamp) {
         // The outer task, if there is one, is hidden while the call site may be that of the inner
         // task.
         self.task.store(0, Ordering::Relaxed);
@@ -180,9 +180,9 @@ mod tests {
     fn an_outer_task_is_shown_again_after_any_task_on_its_stack() {
         let here = Location::caller();
         let labels: [Arc<str>; 2] = ["inner".into(), "innermost".into()];
-        let outer = TaskInfo { id: TaskId(0), location: here, label: None };
-        let inner = TaskInfo { id: TaskId(1), location: here, label: Some(&labels[0]) };
-        let innermost = TaskInfo { id: TaskId(2), location: here, label: Some(&labels[1]) };
+        let outer = TaskOrigin { id: TaskId(0), location: here, label: None };
+        let inner = TaskOrigin { id: TaskId(1), location: here, label: Some(&labels[0]) };
+        let innermost = TaskOrigin { id: TaskId(2), location: here, label: Some(&labels[1]) };
         let (current, epoch) = (CurrentTask::default(), Epoch::new());
         let shown = || {
             let id = current.task().checked_sub(1)?;

@@ -6,6 +6,7 @@ pub(crate) mod histogram;
 pub(crate) mod metrics;
 pub(crate) mod observer;
 pub(crate) mod task_info;
+pub(crate) mod task_origin;
 pub(crate) mod worker_counters;
 
 pub use self::histogram::Histogram;

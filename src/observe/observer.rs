@@ -58,6 +58,12 @@ pub trait Observer: Send + Sync + 'static {
         let _ = task;
     }
 
+    /// Called when an attempt of a task has failed, and the task will be tried again.
+    /// [`task_started`](Self::task_started) follows for the next attempt.
+    fn attempt_failed(&self, task: &TaskInfo<'_>) {
+        let _ = task;
+    }
+
     /// Called when the task has its outcome, before its handle or group gets it.
     fn task_ended(&self, task: &TaskInfo<'_>, outcome: TaskOutcome) {
         let _ = (task, outcome);
@@ -75,6 +81,10 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
 
     fn task_started(&self, task: &TaskInfo<'_>) {
         (**self).task_started(task);
+    }
+
+    fn attempt_failed(&self, task: &TaskInfo<'_>) {
+        (**self).attempt_failed(task);
     }
 
     fn task_ended(&self, task: &TaskInfo<'_>, outcome: TaskOutcome) {

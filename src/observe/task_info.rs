@@ -4,7 +4,8 @@ use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use crate::error::{CancelReason, FailedTask};
+use super::task_origin::TaskOrigin;
+use crate::error::CancelReason;
 use crate::sync::Arc;
 
 // Defined beside the errors, which name the task that they came from.
@@ -29,9 +30,13 @@ pub enum TaskOutcome {
 /// A task as observers see it.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskInfo<'a> {
-    pub(crate) id: TaskId,
-    pub(crate) location: &'static Location<'static>,
-    pub(crate) label: Option<&'a Arc<str>>,
+    pub(crate) origin: TaskOrigin<'a>,
+    /// How long it was queued, once it has started and if durations are recorded.
+    pub(crate) queue_wait: Option<Duration>,
+    /// When it started, if durations are recorded.
+    pub(crate) started_at: Option<Instant>,
+    /// How long it ran, once it has ended and if durations are recorded.
+    pub(crate) run_time: Option<Duration>,
 }
 
 impl fmt::Display for TaskOutcome {
@@ -46,29 +51,55 @@ impl fmt::Display for TaskOutcome {
 }
 
 impl<'a> TaskInfo<'a> {
+    /// Returns what is known of a task before it runs.
+    pub(crate) fn of(origin: &TaskOrigin<'a>) -> Self {
+        Self { origin: *origin, queue_wait: None, started_at: None, run_time: None }
+    }
+
     /// Returns the identity of the task.
     #[must_use]
     pub fn id(&self) -> TaskId {
-        self.id
+        self.origin.id
     }
 
     /// Returns the place where the task was submitted.
     #[must_use]
     pub fn location(&self) -> &'static Location<'static> {
-        self.location
+        self.origin.location
     }
 
     /// Returns the label of the task, if it has one: that of its builder, group, scope,
     /// subscription, driver or caller.
     #[must_use]
     pub fn label(&self) -> Option<&'a str> {
-        self.label.map(|label| &**label)
+        self.origin.label.map(|label| &**label)
     }
 
-    /// Returns the task for an error to hold.
-    #[cold]
-    pub(crate) fn to_failed(self) -> FailedTask {
-        FailedTask::new(Some(self.id), self.label.cloned(), self.location)
+    /// Returns how long the task was queued before it started for the first time.
+    ///
+    /// It is `None` before the start, for a later attempt of a task that is retried, for a future,
+    /// and without [`timing`](crate::WorkerPoolBuilder::timing).
+    #[must_use]
+    pub fn queue_wait(&self) -> Option<Duration> {
+        self.queue_wait
+    }
+
+    /// Returns when the task started, or its latest attempt.
+    ///
+    /// It is `None` before the start, for a future, and without
+    /// [`timing`](crate::WorkerPoolBuilder::timing).
+    #[must_use]
+    pub fn started_at(&self) -> Option<Instant> {
+        self.started_at
+    }
+
+    /// Returns how long the task ran, or its latest attempt.
+    ///
+    /// It is `None` before the end, for a task that was cancelled before it ran, and without
+    /// [`timing`](crate::WorkerPoolBuilder::timing).
+    #[must_use]
+    pub fn run_time(&self) -> Option<Duration> {
+        self.run_time
     }
 }
 

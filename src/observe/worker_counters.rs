@@ -10,10 +10,13 @@
 //!    for every few tasks; see [`coarse_clock`](super::coarse_clock). So the time since which a
 //!    task is said to run may be the start of one of the few short tasks before it.
 
+use std::time::Duration;
+
 use super::coarse_clock::CoarseClock;
 use super::current_task::{CallSite, CurrentTask, SavedTask};
 use super::histogram::{Histogram, HistogramCounter};
-use super::task_info::{RunningTask, TaskId, TaskInfo, TaskOutcome};
+use super::task_info::{RunningTask, TaskId, TaskOutcome};
+use super::task_origin::TaskOrigin;
 use crate::error::CancelReason;
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::clock::{Epoch, Timestamp};
@@ -64,7 +67,7 @@ struct Durations {
 #[must_use = "a task that was started must be ended"]
 pub(crate) struct Started {
     /// When it started, if durations are recorded.
-    at: Option<Timestamp>,
+    pub(crate) at: Option<Timestamp>,
 }
 
 impl WorkerCounters {
@@ -101,7 +104,7 @@ impl WorkerCounters {
 
     /// Counts a task that starts now and was queued at `queued_at`.
     #[inline]
-    pub(crate) fn start(&self, task: &TaskInfo<'_>, queued_at: Option<Timestamp>) -> Started {
+    pub(crate) fn start(&self, task: &TaskOrigin<'_>, queued_at: Option<Timestamp>) -> Started {
         self.add(&self.started, 1);
         let at = self.durations.as_ref().map(|durations| {
             let now = self.epoch.now();
@@ -116,25 +119,30 @@ impl WorkerCounters {
         Started { at }
     }
 
-    /// Counts the end of a task.
+    /// Counts the end of a task. Returns how long it ran, if durations are recorded.
     #[inline]
-    pub(crate) fn end(&self, Started { at }: Started, outcome: TaskOutcome) {
+    pub(crate) fn end(&self, Started { at }: Started, outcome: TaskOutcome) -> Option<Duration> {
         self.count(outcome, 1);
-        if let (Some(durations), Some(at)) = (&self.durations, at) {
-            durations.run_time.record(self.epoch.now().since(at));
-        }
+        let run_time = self.durations.as_ref().zip(at).map(|(durations, at)| {
+            let run_time = self.epoch.now().since(at);
+            durations.run_time.record(run_time);
+            run_time
+        });
         if self.belongs_to_worker() {
             self.current.end();
         }
+        run_time
     }
 
-    /// Counts the end of an attempt, after which the task is queued again.
+    /// Counts the end of an attempt, after which the task is queued again. Returns how long it ran,
+    /// if durations are recorded.
     #[cfg(feature = "retry")]
-    pub(crate) fn suspend(&self, _: Started) {
+    pub(crate) fn suspend(&self, Started { at }: Started) -> Option<Duration> {
         self.add(&self.suspended, 1);
         if self.belongs_to_worker() {
             self.current.end();
         }
+        at.map(|at| self.epoch.now().since(at))
     }
 
     /// Saves the running task, if any, while it waits and the worker runs others on the same stack.

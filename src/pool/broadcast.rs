@@ -10,7 +10,8 @@ use super::inbox::{Inbox, Mail};
 use super::worker_pool::WorkerPool;
 use crate::error::{CancelReason, Refuser, SubmitError};
 use crate::nesting;
-use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::sync::Arc;
 use crate::task::cell::{CellTask, TaskCell};
 use crate::task::context::{self, AwaitedId, ThreadId};
@@ -118,7 +119,7 @@ fn admit_all(executor: &Executor, tasks: usize, location: &'static Location<'sta
         match executor.admit(location, None) {
             Some(id) => ids.push(id),
             None => {
-                ids.into_iter().for_each(|id| executor.refuse(&TaskInfo { id, location, label: None }));
+                ids.into_iter().for_each(|id| executor.refuse(&TaskOrigin { id, location, label: None }));
                 return None;
             }
         }
@@ -129,7 +130,7 @@ fn admit_all(executor: &Executor, tasks: usize, location: &'static Location<'sta
 /// Withdraws the share of a worker that has left.
 fn refuse<F: 'static, T>(executor: &Executor, cell: &TaskCell<F, T>) {
     nesting::discard(cell.withdraw());
-    executor.refuse(&cell.meta().info);
+    executor.refuse(&cell.meta().origin);
 }
 
 /// The task of one worker in a broadcast.

@@ -29,7 +29,8 @@ use super::inner::PoolInner;
 use super::worker_pool::WorkerPool;
 use crate::cancel::token::CancelGuard;
 use crate::error::{Refuser, SubmitError};
-use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::queue::WaiterId;
 use crate::sync::{Arc, Mutex};
 use crate::task::cell::{CellTask, TaskCell};
@@ -374,7 +375,7 @@ impl PendingJob {
         drop(state);
         if let Some(job) = job {
             drop(job); // only a reference: the future has the closure
-            pool.executor.refuse_suspended(&TaskInfo { id, location, label: self.label.as_ref() });
+            pool.executor.refuse_suspended(&TaskOrigin { id, location, label: self.label.as_ref() });
         }
         waker
     }

@@ -26,7 +26,8 @@ use super::worker_pool::WorkerPool;
 use crate::error::{CancelReason, Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;
-use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::queue::{PushError, WaiterId};
 use crate::sync::Arc;
 use crate::task::cell::TaskCell;
@@ -310,7 +311,7 @@ impl PoolInner {
         failpoint::hit(Failpoint::Admitted);
         let Err(job) = self.queue.try_push(make(id)) else { return Ok(()) };
         self.push_overflowing(job, wait_mode).map_err(|(refusal, job)| {
-            self.executor.refuse(&TaskInfo { id, location, label });
+            self.executor.refuse(&TaskOrigin { id, location, label });
             (refusal, Some(job))
         })
     }

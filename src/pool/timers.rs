@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::worker_pool::WorkerPool;
 use crate::error::TimerError;
-use crate::observe::task_info::TaskInfo;
+use crate::observe::task_origin::TaskOrigin;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 use crate::time::deadline::Deadline;
@@ -264,7 +264,7 @@ impl WorkerPool {
         match DelayedTask::set(f, due, (id, location), timers) {
             Ok(task) => Ok(JoinHandle::new(task, Arc::clone(executor))),
             Err((refusal, f)) => {
-                executor.refuse(&TaskInfo { id, location, label: None });
+                executor.refuse(&TaskOrigin { id, location, label: None });
                 Err(timer_error(refusal, f))
             }
         }

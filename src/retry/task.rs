@@ -208,7 +208,7 @@ where
     ) {
         let error = body.retried.take_error(GiveUpReason::Cancelled(reason));
         nesting::discard(body);
-        executor.cancelled(counters, &self.cell.meta().info, reason);
+        executor.cancelled(counters, &self.cell.meta().origin, reason);
         self.cell.complete(error.map_or(Err(JoinError::Cancelled(reason)), |error| Ok(Err(error))));
         executor.task_done(counters, 1);
     }

@@ -31,7 +31,8 @@ use super::waits::{Needs, Wait};
 use crate::error::{CancelReason, JoinError};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;
-use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
+use crate::observe::task_info::{TaskId, TaskOutcome};
+use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, spin_wait};
 use crate::time::clock::Timestamp;
@@ -148,7 +149,7 @@ impl<F, T> TaskCell<F, T> {
     pub(crate) fn cancel_claimed(
         &self,
         closure: F,
-        info: &TaskInfo<'_>,
+        origin: &TaskOrigin<'_>,
         reason: CancelReason,
         counters: &WorkerCounters,
         executor: &Executor,
@@ -157,7 +158,7 @@ impl<F, T> TaskCell<F, T> {
     {
         // The destructor may cancel another task, and so on.
         nesting::discard(closure);
-        executor.cancelled(counters, info, reason);
+        executor.cancelled(counters, origin, reason);
         self.complete(Err(JoinError::Cancelled(reason)));
         executor.task_done(counters, 1);
     }
@@ -303,7 +304,7 @@ where
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         executor.enter(GroupId::NONE, |counters| {
             let Some(closure) = self.claim() else { return false };
-            self.cancel_claimed(closure, &self.meta().info, reason, counters, executor);
+            self.cancel_claimed(closure, &self.meta().origin, reason, counters, executor);
             true
         })
     }

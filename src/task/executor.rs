@@ -18,6 +18,7 @@ use crate::failpoint::{self, Failpoint};
 use crate::nesting;
 use crate::observe::observer::Observer;
 use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
+use crate::observe::task_origin::TaskOrigin;
 #[cfg(feature = "retry")]
 use crate::observe::worker_counters::Started;
 use crate::observe::worker_counters::WorkerCounters;
@@ -41,7 +42,7 @@ pub(crate) struct Hooks {
 #[derive(Clone, Copy)]
 pub(crate) struct TaskMeta<'a> {
     /// What observers see.
-    pub(crate) info: TaskInfo<'a>,
+    pub(crate) origin: TaskOrigin<'a>,
     /// The time of submission, if durations are recorded.
     pub(crate) queued_at: Option<Timestamp>,
 }
@@ -49,7 +50,7 @@ pub(crate) struct TaskMeta<'a> {
 impl<'a> TaskMeta<'a> {
     /// Returns the metadata of a task without a group.
     pub(crate) fn single(id: TaskId, location: &'static Location<'static>, queued_at: Option<Timestamp>) -> Self {
-        Self { info: TaskInfo { id, location, label: None }, queued_at }
+        Self { origin: TaskOrigin { id, location, label: None }, queued_at }
     }
 }
 
@@ -90,7 +91,9 @@ impl Executor {
     pub(crate) fn admit(&self, location: &'static Location<'static>, label: Option<&Arc<str>>) -> Option<TaskId> {
         let id = self.tracker.admit();
         match id {
-            Some(id) => self.observe(|observer| observer.task_submitted(&TaskInfo { id, location, label })),
+            Some(id) => {
+                self.observe(|observer| observer.task_submitted(&TaskInfo::of(&TaskOrigin { id, location, label })))
+            }
             // The admission may have been withdrawn, which can be the last thing that a drain waits
             // for.
             None => self.tracker.check_idle(),
@@ -99,8 +102,8 @@ impl Executor {
     }
 
     /// Refuses a task that was admitted but found no room. Its closure goes back to the submitter.
-    pub(crate) fn refuse(&self, info: &TaskInfo<'_>) {
-        self.observe(|observer| observer.task_refused(info));
+    pub(crate) fn refuse(&self, origin: &TaskOrigin<'_>) {
+        self.observe(|observer| observer.task_refused(&TaskInfo::of(origin)));
         self.tracker.withdraw();
         self.tracker.check_idle();
     }
@@ -122,8 +125,8 @@ impl Executor {
     }
 
     /// Refuses a suspended task. Its closure goes back to the submitter.
-    pub(crate) fn refuse_suspended(&self, info: &TaskInfo<'_>) {
-        self.observe(|observer| observer.task_refused(info));
+    pub(crate) fn refuse_suspended(&self, origin: &TaskOrigin<'_>) {
+        self.observe(|observer| observer.task_refused(&TaskInfo::of(origin)));
         self.tracker.refuse_suspended();
     }
 
@@ -155,21 +158,22 @@ impl Executor {
         f: impl FnOnce() -> R,
         outcome_of: impl FnOnce(&R) -> TaskOutcome,
     ) -> Result<R, TaskPanic> {
-        let started = counters.start(&task.info, task.queued_at);
-        self.observe(|observer| observer.task_started(&task.info));
+        let started = counters.start(&task.origin, task.queued_at);
+        let at = started.at;
+        self.observe(|observer| observer.task_started(&self.started(task, at)));
         let body = || {
             failpoint::hit(Failpoint::Starting);
             f()
         };
-        let result = unwind::catch(body).map_err(|payload| TaskPanic::new(payload, task.info.to_failed()));
+        let result = unwind::catch(body).map_err(|payload| TaskPanic::new(payload, task.origin.to_failed()));
         let outcome = result.as_ref().map_or(TaskOutcome::Panicked, outcome_of);
-        counters.end(started, outcome);
+        let run_time = counters.end(started, outcome);
         if let Err(panic) = &result
             && let Some(on_panic) = &self.hooks.on_panic
         {
             self.call_hook(|| on_panic(panic));
         }
-        self.observe(|observer| observer.task_ended(&task.info, outcome));
+        self.observe(|observer| observer.task_ended(&TaskInfo { run_time, ..self.started(task, at) }, outcome));
         result
     }
 
@@ -182,9 +186,9 @@ impl Executor {
         task: &TaskMeta<'_>,
         f: impl FnOnce() -> R,
     ) -> (Started, Result<R, TaskPanic>) {
-        let started = counters.start(&task.info, task.queued_at);
-        self.observe(|observer| observer.task_started(&task.info));
-        (started, unwind::catch(f).map_err(|payload| TaskPanic::new(payload, task.info.to_failed())))
+        let started = counters.start(&task.origin, task.queued_at);
+        self.observe(|observer| observer.task_started(&self.started(task, started.at)));
+        (started, unwind::catch(f).map_err(|payload| TaskPanic::new(payload, task.origin.to_failed())))
     }
 
     /// Counts the end of an attempt, and the end of the task if there is an `outcome`. Without an
@@ -198,24 +202,29 @@ impl Executor {
         panic: Option<&TaskPanic>,
         outcome: Option<TaskOutcome>,
     ) {
-        match outcome {
+        let at = started.at;
+        let run_time = match outcome {
             Some(outcome) => counters.end(started, outcome),
             None => counters.suspend(started),
-        }
+        };
         if let (Some(panic), Some(on_panic)) = (panic, &self.hooks.on_panic) {
             self.call_hook(|| on_panic(panic));
         }
-        if let Some(outcome) = outcome {
-            self.observe(|observer| observer.task_ended(&task.info, outcome));
-        }
+        self.observe(|observer| {
+            let info = TaskInfo { run_time, ..self.started(task, at) };
+            match outcome {
+                Some(outcome) => observer.task_ended(&info, outcome),
+                None => observer.attempt_failed(&info),
+            }
+        });
     }
 
     /// Counts a task as cancelled. Its closure has been dropped.
     ///
     /// The caller hands the outcome over and then calls [`task_done`](Self::task_done).
-    pub(crate) fn cancelled(&self, counters: &WorkerCounters, info: &TaskInfo<'_>, reason: CancelReason) {
+    pub(crate) fn cancelled(&self, counters: &WorkerCounters, origin: &TaskOrigin<'_>, reason: CancelReason) {
         counters.count_cancelled(reason, 1);
-        self.observe(|observer| observer.task_ended(info, TaskOutcome::Cancelled(reason)));
+        self.observe(|observer| observer.task_ended(&TaskInfo::of(origin), TaskOutcome::Cancelled(reason)));
     }
 
     /// Counts `tasks` tasks as done: their outcomes have been handed over. The last step of a task.
@@ -244,6 +253,12 @@ impl Executor {
     /// Counts a hook that is not called because too many are nested.
     pub(crate) fn skip_hook(&self) {
         self.tracker.count_skipped_hook();
+    }
+
+    /// Returns what observers see of a task that has started.
+    fn started<'a>(&self, task: &TaskMeta<'a>, at: Option<Timestamp>) -> TaskInfo<'a> {
+        let queue_wait = at.zip(task.queued_at).map(|(at, queued_at)| at.since(queued_at));
+        TaskInfo { queue_wait, started_at: at.map(|at| self.tracker.instant(at)), ..TaskInfo::of(&task.origin) }
     }
 
     /// Calls the observers, if there are any. The panic of one does not keep the others from being

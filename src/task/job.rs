@@ -190,7 +190,7 @@ impl ClosureJob {
     fn cancel(self, reason: CancelReason, executor: &Executor) {
         executor.enter(GroupId::NONE, |counters| {
             nesting::discard(self.closure);
-            executor.cancelled(counters, &TaskMeta::single(self.id, self.location, None).info, reason);
+            executor.cancelled(counters, &TaskMeta::single(self.id, self.location, None).origin, reason);
             executor.task_done(counters, 1);
         });
     }

@@ -21,7 +21,8 @@ use super::executor::{Executor, TaskMeta};
 use super::job::Task;
 use crate::cancel::token::{CancelGuard, CancellationToken};
 use crate::error::CancelReason;
-use crate::observe::task_info::{TaskId, TaskInfo};
+use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::sync::{Arc, OnceLock};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
@@ -62,8 +63,8 @@ impl<F, T> LimitedTask<F, T> {
     }
 
     fn meta(&self) -> TaskMeta<'_> {
-        let TaskMeta { info, queued_at } = self.cell.meta();
-        TaskMeta { info: TaskInfo { label: self.limits.label.as_ref(), ..info }, queued_at }
+        let TaskMeta { origin, queued_at } = self.cell.meta();
+        TaskMeta { origin: TaskOrigin { label: self.limits.label.as_ref(), ..origin }, queued_at }
     }
 }
 
@@ -117,7 +118,7 @@ where
                 }
                 return false;
             };
-            self.cell.cancel_claimed(closure, &self.meta().info, reason, counters, executor);
+            self.cell.cancel_claimed(closure, &self.meta().origin, reason, counters, executor);
             true
         })
     }

@@ -39,6 +39,7 @@
 //!   is stored until the waker is taken or removed. So the first case holds for it too.
 
 use std::task::Waker;
+use std::time::Instant;
 
 use super::report::{Reported, Reports};
 use super::wakers::{WakerKey, Wakers};
@@ -137,6 +138,11 @@ impl TaskTracker {
     #[inline]
     pub(crate) fn now_if_timing(&self) -> Option<Timestamp> {
         self.timing.then(|| self.epoch.now())
+    }
+
+    /// Returns the moment of a timestamp.
+    pub(crate) fn instant(&self, timestamp: Timestamp) -> Instant {
+        self.epoch.instant(timestamp)
     }
 }
 

@@ -91,7 +91,7 @@ where
         executor.enter(GroupId::NONE, |counters| {
             let Some(closure) = self.cell.claim() else { return false };
             self.remove_timer();
-            self.cell.cancel_claimed(closure, &self.cell.meta().info, reason, counters, executor);
+            self.cell.cancel_claimed(closure, &self.cell.meta().origin, reason, counters, executor);
             true
         })
     }

@@ -24,7 +24,7 @@ const RANKS: &[&[&str]] = &[
     &["keyed"],
     &["retry"],
     &["driver", "events", "grpc", "nats"],
-    &["prometheus"],
+    &["prometheus", "timeline"],
     &["models", "compile_fail", "doctests"],
 ];
 

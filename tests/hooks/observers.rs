@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::common::{BlockedWorkers, Counter, assert_counts_add_up, quiet_panics};
 use crate::{DEPTH, Reach, in_processes, on_small_stack, on_small_stacks};
@@ -195,5 +196,63 @@ fn several_observers_are_called_in_their_order_and_the_panic_of_one_hurts_none_o
         pool.spawn(|| ()).unwrap().join().unwrap();
         assert_eq!(std::mem::take(&mut *calls.lock()), [0, 1, 2], "{step}");
         assert_eq!(pool.metrics().hooks_panicked, 1, "{step}");
+    }
+}
+
+/// The queue wait, the start and the run time of a task, as far as they are known.
+type Times = (Option<Duration>, Option<Instant>, Option<Duration>);
+
+/// Keeps what is known of the times of a task at each step.
+#[derive(Default)]
+struct Timed(parking_lot::Mutex<Vec<(&'static str, Times)>>);
+
+impl Timed {
+    fn note(&self, step: &'static str, task: &TaskInfo<'_>) {
+        self.0.lock().push((step, (task.queue_wait(), task.started_at(), task.run_time())));
+    }
+}
+
+impl Observer for Timed {
+    fn task_submitted(&self, task: &TaskInfo<'_>) {
+        self.note("submitted", task);
+    }
+
+    fn task_started(&self, task: &TaskInfo<'_>) {
+        self.note("started", task);
+    }
+
+    fn task_ended(&self, task: &TaskInfo<'_>, _: TaskOutcome) {
+        self.note("ended", task);
+    }
+}
+
+/// Fault 557.
+#[test]
+fn observers_learn_how_long_a_task_waited_and_ran_if_times_are_recorded() {
+    for timing in [true, false] {
+        let times = Arc::new(Timed::default());
+        let pool = WorkerPool::builder().workers(1).timing(timing).observer(Arc::clone(&times)).build().unwrap();
+        let blocked = BlockedWorkers::new(&pool);
+        times.0.lock().clear();
+        let before = Instant::now();
+        let handle = pool.spawn(|| thread::sleep(Duration::from_millis(1))).unwrap();
+        while before.elapsed() < Duration::from_millis(1) {
+            thread::yield_now();
+        }
+        drop(blocked);
+        handle.join().unwrap();
+        pool.shutdown();
+        let whole = before.elapsed();
+        let seen = times.0.lock();
+        let at = |step| seen.iter().rfind(|(name, _)| *name == step).unwrap().1;
+        assert_eq!(at("submitted"), (None, None, None));
+        let ((wait, started, none), (same, start, run)) = (at("started"), at("ended"));
+        assert_eq!((wait, started, none), (same, start, None), "what is known at the start is known at the end");
+        assert_eq!((wait.is_some(), start.is_some(), run.is_some()), (timing, timing, timing));
+        if let (Some(wait), Some(start), Some(run)) = (wait, start, run) {
+            let shortest = Duration::from_millis(1);
+            assert!(wait >= shortest && run >= shortest && start >= before + shortest, "{wait:?} {run:?}");
+            assert!(wait + run <= whole, "{wait:?} and {run:?} are longer than {whole:?}");
+        }
     }
 }

@@ -17,7 +17,8 @@ use crate::cancel::token::CancellationToken;
 use crate::error::CancelReason;
 use crate::io::mpsc;
 use crate::nats::queue::dead_letter::DeadLetterReason;
-use crate::observe::task_info::{TaskId, TaskInfo, TaskOutcome};
+use crate::observe::task_info::{TaskId, TaskOutcome};
+use crate::observe::task_origin::TaskOrigin;
 use crate::pool::inner::PoolInner;
 use crate::retry::{ErrorClass, GiveUpReason, RetryDecision, RetryPolicy, RetryState};
 use crate::sync::{Arc, Mutex, OnceLock};
@@ -155,8 +156,9 @@ type Failure = (ErrorClass, String);
 impl<H, E> JobTask<H, E> {
     fn meta(&self) -> TaskMeta<'_> {
         let handler_context = &*self.handler_context;
-        let info = TaskInfo { id: self.id, location: handler_context.location, label: Some(&handler_context.label) };
-        TaskMeta { info, queued_at: self.queued_at }
+        let origin =
+            TaskOrigin { id: self.id, location: handler_context.location, label: Some(&handler_context.label) };
+        TaskMeta { origin, queued_at: self.queued_at }
     }
 
     fn send(&self, disposition: Disposition) {
@@ -210,7 +212,7 @@ where
             if claimed.is_none() {
                 return false;
             }
-            executor.cancelled(record, &self.meta().info, reason);
+            executor.cancelled(record, &self.meta().origin, reason);
             self.send(Disposition::Nak(Duration::ZERO));
             executor.task_done(record, 1);
             true

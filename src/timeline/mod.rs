@@ -6,6 +6,7 @@
 //! [Perfetto]: https://ui.perfetto.dev
 
 mod recorder;
+mod spans;
 mod svg;
 mod trace;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::recorder::{Span, Track, queue_lengths};
+use super::spans::{Span, Track, queue_lengths};
 use super::trace;
 use crate::observe::task_info::TaskOutcome;
 
@@ -18,7 +18,7 @@ const CURVE: f64 = 48.0;
 /// The space above and below, for the axis.
 const MARGIN: f64 = 28.0;
 /// Rows with more spans join neighbours in one pixel.
-const MAX_SPANS: usize = 2_000;
+const MAX_SPANS: usize = 500;
 
 /// The colours are those of Okabe and Ito, which people with any colour vision tell apart. Text and
 /// lines take the grey that both light and dark pages show.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::recorder::{Span, Track, queue_lengths};
+use super::spans::{Span, Track, queue_lengths};
 use crate::observe::task_info::TaskOutcome;
 
 /// The process of all events.

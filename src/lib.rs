@@ -370,7 +370,7 @@
 //! feature `retry`, which adds [`RetryPolicy`](retry::RetryPolicy) and the dependency `backon`. The
 //! two are an eighth of a clean build; `default-features = false` leaves them out. The features
 //! `driver` (which adds tokio), `grpc` (also tonic), `nats` (also async-nats), `stream` (which adds
-//! futures-core), `prometheus` (prometheus-client) and `timeline` (serde_json) are off by default.
+//! futures-core), `prometheus` (prometheus-client) and `timeline` (`serde_json`) are off by default.
 //!
 //! # When not to use it
 //!

@@ -217,7 +217,7 @@ fn the_tasks_that_submitters_run_overlap_in_a_trace_without_a_thread_of_their_ow
         thread::scope(|scope| {
             for _ in 0..2 {
                 let both = Arc::clone(&both);
-                scope.spawn(|| pool.execute(move || drop(both.wait())).unwrap());
+                scope.spawn(|| pool.execute(move || _ = both.wait()).unwrap());
             }
         });
         gate.open();

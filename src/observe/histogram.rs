@@ -1,7 +1,7 @@
 //! A histogram of durations, and the counters behind it.
 //!
 //! Each power of two of nanoseconds is divided into four buckets of equal width, so a bucket is at
-//! most a quarter as wide as its lower end. HdrHistogram divides its buckets in the same way.
+//! most a quarter as wide as its lower end. `HdrHistogram` divides its buckets in the same way.
 
 use std::fmt;
 use std::time::Duration;

@@ -2,8 +2,7 @@
 
 use std::panic::Location;
 
-use super::task_info::TaskId;
-use crate::error::FailedTask;
+use crate::error::{FailedTask, TaskId};
 use crate::sync::Arc;
 
 /// The identity of a task, its place of submission and its label.

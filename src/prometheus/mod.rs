@@ -17,8 +17,8 @@
 //! | `workcrew_nats_jobs_stuck_total` | counter | `worker` |
 //! | `workcrew_nats_time_to_done_seconds` | histogram | `worker` |
 //!
-//! The text of the official client is in the OpenMetrics format, which Prometheus reads. A dashboard
-//! for Grafana with these metrics is in the repository, as `docs/grafana.json`.
+//! The text of the official client is in the `OpenMetrics` format, which Prometheus reads. A
+//! dashboard for Grafana with these metrics is in the repository, as `docs/grafana.json`.
 
 mod collector;
 mod families;

@@ -126,7 +126,7 @@ impl<M> Family<M> {
                     }
                 }
                 Numbers::Gauge(number) => {
-                    ConstGauge::new(number(&one.metrics)).encode(family.encode_family(&labels)?)?
+                    ConstGauge::new(number(&one.metrics)).encode(family.encode_family(&labels)?)?;
                 }
                 Numbers::Durations(durations) => {
                     if let Some(durations) = durations(&one.metrics) {

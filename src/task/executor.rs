@@ -92,7 +92,7 @@ impl Executor {
         let id = self.tracker.admit();
         match id {
             Some(id) => {
-                self.observe(|observer| observer.task_submitted(&TaskInfo::of(&TaskOrigin { id, location, label })))
+                self.observe(|observer| observer.task_submitted(&TaskInfo::of(&TaskOrigin { id, location, label })));
             }
             // The admission may have been withdrawn, which can be the last thing that a drain waits
             // for.

@@ -10,8 +10,6 @@
 //!    for every few tasks; see [`coarse_clock`](super::coarse_clock). So the time since which a
 //!    task is said to run may be the start of one of the few short tasks before it.
 
-use std::time::Duration;
-
 use super::coarse_clock::CoarseClock;
 use super::current_task::{CallSite, CurrentTask, SavedTask};
 use super::histogram::{Histogram, HistogramCounter};
@@ -119,30 +117,30 @@ impl WorkerCounters {
         Started { at }
     }
 
-    /// Counts the end of a task. Returns how long it ran, if durations are recorded.
+    /// Counts the end of a task. Returns when it ended, if durations are recorded.
     #[inline]
-    pub(crate) fn end(&self, Started { at }: Started, outcome: TaskOutcome) -> Option<Duration> {
+    pub(crate) fn end(&self, Started { at }: Started, outcome: TaskOutcome) -> Option<Timestamp> {
         self.count(outcome, 1);
-        let run_time = self.durations.as_ref().zip(at).map(|(durations, at)| {
-            let run_time = self.epoch.now().since(at);
-            durations.run_time.record(run_time);
-            run_time
+        let ended = self.durations.as_ref().zip(at).map(|(durations, at)| {
+            let now = self.epoch.now();
+            durations.run_time.record(now.since(at));
+            now
         });
         if self.belongs_to_worker() {
             self.current.end();
         }
-        run_time
+        ended
     }
 
-    /// Counts the end of an attempt, after which the task is queued again. Returns how long it ran,
-    /// if durations are recorded.
+    /// Counts the end of an attempt, after which the task is queued again. Returns when it ended, if
+    /// durations are recorded.
     #[cfg(feature = "retry")]
-    pub(crate) fn suspend(&self, Started { at }: Started) -> Option<Duration> {
+    pub(crate) fn suspend(&self, Started { at }: Started) -> Option<Timestamp> {
         self.add(&self.suspended, 1);
         if self.belongs_to_worker() {
             self.current.end();
         }
-        at.map(|at| self.epoch.now().since(at))
+        at.map(|_| self.epoch.now())
     }
 
     /// Saves the running task, if any, while it waits and the worker runs others on the same stack.

@@ -92,7 +92,9 @@ impl Executor {
         let id = self.tracker.admit();
         match id {
             Some(id) => {
-                self.observe(|observer| observer.task_submitted(&TaskInfo::of(&TaskOrigin { id, location, label })));
+                self.observe(move |observer| {
+                    observer.task_submitted(&TaskInfo::of(&TaskOrigin { id, location, label }))
+                });
             }
             // The admission may have been withdrawn, which can be the last thing that a drain waits
             // for.
@@ -103,7 +105,7 @@ impl Executor {
 
     /// Refuses a task that was admitted but found no room. Its closure goes back to the submitter.
     pub(crate) fn refuse(&self, origin: &TaskOrigin<'_>) {
-        self.observe(|observer| observer.task_refused(&TaskInfo::of(origin)));
+        self.observe(move |observer| observer.task_refused(&TaskInfo::of(origin)));
         self.tracker.withdraw();
         self.tracker.check_idle();
     }
@@ -126,7 +128,7 @@ impl Executor {
 
     /// Refuses a suspended task. Its closure goes back to the submitter.
     pub(crate) fn refuse_suspended(&self, origin: &TaskOrigin<'_>) {
-        self.observe(|observer| observer.task_refused(&TaskInfo::of(origin)));
+        self.observe(move |observer| observer.task_refused(&TaskInfo::of(origin)));
         self.tracker.refuse_suspended();
     }
 
@@ -160,20 +162,20 @@ impl Executor {
     ) -> Result<R, TaskPanic> {
         let started = counters.start(&task.origin, task.queued_at);
         let at = started.at;
-        self.observe(|observer| observer.task_started(&self.started(task, at)));
+        self.observe(move |observer| observer.task_started(&self.started(task, at)));
         let body = || {
             failpoint::hit(Failpoint::Starting);
             f()
         };
         let result = unwind::catch(body).map_err(|payload| TaskPanic::new(payload, task.origin.to_failed()));
         let outcome = result.as_ref().map_or(TaskOutcome::Panicked, outcome_of);
-        let run_time = counters.end(started, outcome);
+        let ended = counters.end(started, outcome);
         if let Err(panic) = &result
             && let Some(on_panic) = &self.hooks.on_panic
         {
             self.call_hook(|| on_panic(panic));
         }
-        self.observe(|observer| observer.task_ended(&TaskInfo { run_time, ..self.started(task, at) }, outcome));
+        self.observe(move |observer| observer.task_ended(&self.ended(task, at, ended), outcome));
         result
     }
 
@@ -187,7 +189,7 @@ impl Executor {
         f: impl FnOnce() -> R,
     ) -> (Started, Result<R, TaskPanic>) {
         let started = counters.start(&task.origin, task.queued_at);
-        self.observe(|observer| observer.task_started(&self.started(task, started.at)));
+        self.observe(move |observer| observer.task_started(&self.started(task, started.at)));
         (started, unwind::catch(f).map_err(|payload| TaskPanic::new(payload, task.origin.to_failed())))
     }
 
@@ -203,15 +205,15 @@ impl Executor {
         outcome: Option<TaskOutcome>,
     ) {
         let at = started.at;
-        let run_time = match outcome {
+        let ended = match outcome {
             Some(outcome) => counters.end(started, outcome),
             None => counters.suspend(started),
         };
         if let (Some(panic), Some(on_panic)) = (panic, &self.hooks.on_panic) {
             self.call_hook(|| on_panic(panic));
         }
-        self.observe(|observer| {
-            let info = TaskInfo { run_time, ..self.started(task, at) };
+        self.observe(move |observer| {
+            let info = self.ended(task, at, ended);
             match outcome {
                 Some(outcome) => observer.task_ended(&info, outcome),
                 None => observer.attempt_failed(&info),
@@ -224,7 +226,7 @@ impl Executor {
     /// The caller hands the outcome over and then calls [`task_done`](Self::task_done).
     pub(crate) fn cancelled(&self, counters: &WorkerCounters, origin: &TaskOrigin<'_>, reason: CancelReason) {
         counters.count_cancelled(reason, 1);
-        self.observe(|observer| observer.task_ended(&TaskInfo::of(origin), TaskOutcome::Cancelled(reason)));
+        self.observe(move |observer| observer.task_ended(&TaskInfo::of(origin), TaskOutcome::Cancelled(reason)));
     }
 
     /// Counts `tasks` tasks as done: their outcomes have been handed over. The last step of a task.
@@ -261,10 +263,23 @@ impl Executor {
         TaskInfo { queue_wait, started_at: at.map(|at| self.tracker.instant(at)), ..TaskInfo::of(&task.origin) }
     }
 
-    /// Calls the observers, if there are any. The panic of one does not keep the others from being
-    /// called.
+    /// Returns what observers see of a task that has ended, or an attempt of it.
+    fn ended<'a>(&self, task: &TaskMeta<'a>, at: Option<Timestamp>, ended: Option<Timestamp>) -> TaskInfo<'a> {
+        TaskInfo { run_time: ended.zip(at).map(|(ended, at)| ended.since(at)), ..self.started(task, at) }
+    }
+
+    /// Calls the observers, if there are any.
     #[inline]
     fn observe(&self, call: impl Fn(&dyn Observer)) {
+        if !self.hooks.observers.is_empty() {
+            self.call_observers(call);
+        }
+    }
+
+    /// Calls the observers. The panic of one does not keep the others from being called.
+    #[cold]
+    #[inline(never)]
+    fn call_observers(&self, call: impl Fn(&dyn Observer)) {
         for observer in &self.hooks.observers {
             self.call_hook(|| call(&**observer));
         }

@@ -34,7 +34,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         drop(state);
         watches.notify_all();
         futures.wake();
-        self.as_member(|_| unwind::discard(handler));
+        self.as_closer(|_| unwind::discard(handler));
         self.cancel_deliveries(waiting, reason);
         for (delayed, place) in delayed.into_values() {
             let removed = self.inner.pool.timers.remove(place);
@@ -53,7 +53,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         reason: CancelReason,
     ) {
         for delivery in deliveries {
-            self.as_member(|counters| self.cancel_delivery(counters, delivery, reason));
+            self.as_closer(|counters| self.cancel_delivery(counters, delivery, reason));
         }
     }
 

@@ -31,8 +31,8 @@ use crate::time::deadline::Deadline;
 /// - A handler waits for another event of its own subscription, and all runners that could deliver
 ///   it are on this stack. An ordered subscription has a single runner. If all runners of a
 ///   concurrent subscription waited like this, none would ever be free.
-/// - Handlers of ordered subscriptions wait for receipts of each other's events. One of the waits
-///   gets the error.
+/// - Handlers wait for receipts of each other's events, and all runners of their subscriptions do
+///   so. An ordered subscription has a single runner. One of the waits gets the error.
 /// - Waits are nested more than 64 tasks deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("waiting for the event here would never end")]
@@ -104,6 +104,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         match self.limit() {
             _ if state.runners == 0 => {}
             1 => needs.end_of(self.group),
+            limit if state.runners >= limit && state.closed.is_none() => needs.end_of_any(self.group, state.runners),
             _ => needs.possible_end_of(self.group),
         }
     }

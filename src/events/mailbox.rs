@@ -280,6 +280,14 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         self.inner.pool.executor.enter(self.group, f)
     }
 
+    /// Calls `f` as a member that calls no handler.
+    pub(super) fn as_closer<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
+        self.as_member(|counters| {
+            context::set_no_task();
+            f(counters)
+        })
+    }
+
     /// Returns what observers see of a delivery.
     pub(super) fn origin(&self, delivery: &PendingDelivery<E>) -> TaskOrigin<'_> {
         TaskOrigin { id: delivery.id, location: delivery.location, label: Some(&self.settings.name) }

@@ -9,7 +9,7 @@ use super::poll::GroupWait;
 use super::result::TaskResult;
 use super::state::GroupInner;
 use super::task_group::TaskGroup;
-use super::wait::NoCompletion;
+use super::wait::{NoCompletion, WOULD_DEADLOCK};
 use crate::error::TimedOut;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
@@ -50,7 +50,10 @@ impl<R: TaskResult> TaskGroup<R> {
 ///
 /// `next` panics if a wait would return
 /// [`GroupError::WouldDeadlock`](crate::GroupError::WouldDeadlock): in a task of the group itself,
-/// and if it would have to run tasks nested more than 64 deep.
+/// if it would have to run tasks nested more than 64 deep, and in a circle of waits. The latter
+/// means that every task that could end next waits for the task that calls `next`. A
+/// [`Spawner`](crate::Spawner) of the group could add another task, so `next` does not panic while
+/// there is one.
 #[must_use = "iterators are lazy"]
 pub struct Completions<'a, R: TaskResult> {
     /// The group.
@@ -123,8 +126,7 @@ impl<R: TaskResult> Iterator for Completions<'_, R> {
     #[track_caller]
     fn next(&mut self) -> Option<Self::Item> {
         // Without a deadline, the only error is a wait that would never end.
-        self.next_until(Deadline::NEVER)
-            .unwrap_or_else(|_| panic!("a task cannot wait for its own group, nor help more than 64 tasks deep"))
+        self.next_until(Deadline::NEVER).unwrap_or_else(|_| panic!("{WOULD_DEADLOCK}"))
     }
 }
 

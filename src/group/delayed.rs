@@ -90,6 +90,7 @@ impl<R: TaskResult> GroupInner<R> {
             None => self.insert_delayed(&mut state, task, due).map(|task| (CancelReason::ShutDown, task)),
         };
         let helpers = state.helpers > 0;
+        state.pausing += 1;
         drop(state);
         match refused {
             Some((reason, task)) => self.drop_unstarted(counters, SmallDeque::from(task), reason),
@@ -100,7 +101,9 @@ impl<R: TaskResult> GroupInner<R> {
                 waits::notify_change([self.id().into()], self.pool.id());
             }
         }
-        self.state.lock()
+        let mut state = self.state.lock();
+        state.pausing -= 1;
+        state
     }
 
     /// Adds a task and its timer. Returns the task if the timer is refused.
@@ -188,7 +191,7 @@ impl<R: TaskResult> GroupInner<R> {
         self.take_delayed(&mut state, &mut tasks);
         drop(state);
         let any = !tasks.is_empty();
-        self.as_member(|counters| self.drop_unstarted(counters, tasks, reason));
+        self.as_closer(|counters| self.drop_unstarted(counters, tasks, reason));
         any
     }
 }

@@ -8,7 +8,9 @@
 mod task_group;
 mod task_queue;
 mod time_limit;
+mod adder;
 mod any;
+mod any_end;
 mod partial;
 mod spawner;
 pub(crate) mod map;

@@ -50,9 +50,11 @@ impl<R: TaskResult> GroupInner<R> {
         state.runners += usize::from(!position.is_member);
         self.notify_room(&mut state);
         drop(state);
-        self.run_inline(task);
+        self.run_inline(task, !position.is_member);
         if !position.is_member {
-            drop(self.stop_runner(self.state.lock()));
+            let mut state = self.state.lock();
+            state.pausing -= 1;
+            drop(self.stop_runner(state));
         }
         Turn::Ran
     }
@@ -63,7 +65,7 @@ impl<R: TaskResult> GroupInner<R> {
         let Some(task) = state.unstarted.take(index) else { return false };
         self.notify_room(&mut state);
         drop(state);
-        self.as_member(|counters| {
+        self.as_closer(|counters| {
             let origin = self.origin(task.id, task.location);
             unwind::discard(task.body); // at once: it may borrow
             self.pool.executor.cancelled(counters, &origin, CancelReason::Requested);
@@ -76,7 +78,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Records the panic of a task that is done and whose handle is gone.
     pub(super) fn record_late(&self, index: usize, panic: TaskPanic) {
         let outcome = Err(TaskError::Panicked(panic));
-        self.as_member(|counters| {
+        self.as_closer(|counters| {
             drop(self.record_decisive(counters, index, outcome, self.state.lock()));
         });
     }

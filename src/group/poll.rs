@@ -51,7 +51,7 @@ impl<R: TaskResult> GroupWait<R> {
         errors: impl FnOnce(&mut State<R>) -> X,
     ) -> Poll<Result<Result<R::Value, X>, WouldDeadlock>> {
         let Self { group, wait } = self;
-        let polled = group.poll_until(WaitFor::Any, wait, context, State::has_first);
+        let polled = group.poll_until(WaitFor::First, wait, context, State::has_first);
         polled.map_ok(|state| GroupInner::take_first(state, errors))
     }
 
@@ -61,9 +61,10 @@ impl<R: TaskResult> GroupWait<R> {
         loop {
             let tracked = group.state.lock().try_track_completions();
             // Until the order is kept, any change may be what it takes.
-            let ended = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
-            let condition = |state: &State<R>| if tracked { ended(state) } else { state.can_track_completions() };
-            match group.poll_until(WaitFor::Any, wait, context, condition) {
+            let condition = |state: &State<R>| {
+                if tracked { state.has_next() } else { state.can_track_completions() }
+            };
+            match group.poll_until(WaitFor::Next, wait, context, condition) {
                 Poll::Ready(Ok(mut state)) if tracked => return Poll::Ready(Ok(state.next_completion())),
                 Poll::Ready(Ok(state)) => drop(state),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -155,7 +156,7 @@ impl<R: TaskResult> GroupInner<R> {
                 continue;
             }
             let until = if state.closed.is_some() { Deadline::NEVER } else { Deadline::NEVER.earlier(self.deadline()) };
-            let old = state.poller.replace(Poller { waker, wants_any: wait_for == WaitFor::Any, helps, is_due: false });
+            let old = state.poller.replace(Poller { waker, wants_any: wait_for != WaitFor::All, helps, is_due: false });
             drop(state);
             unwind::discard(old.map(|poller| poller.waker));
             match wait.register(|| Arc::clone(self) as _, until, context) {

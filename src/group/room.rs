@@ -9,9 +9,8 @@ use crate::task::waits::{Awaited, Needs};
 
 /// Room for one more task of a group, as something that is waited for.
 ///
-/// Room comes when a task starts. At the limit, a task starts only when a member ends. With several
-/// members, the end of any of them may be enough. The wait yields, so at worst a task is added
-/// beyond the capacity without need.
+/// Room comes when a task starts. At the limit, a task starts only when one of the started tasks
+/// ends.
 pub(super) struct GroupRoom<R: TaskResult>(pub(super) Arc<GroupInner<R>>);
 
 impl<R: TaskResult> GroupRoom<R> {
@@ -39,7 +38,7 @@ impl<R: TaskResult> Awaited for GroupRoom<R> {
         if self.is_full(&state) {
             needs.worker = self.0.can_run(&state);
             if !needs.worker {
-                needs.end_of(self.0.id());
+                self.0.report_limit(&state, needs);
             }
         }
     }

@@ -58,9 +58,12 @@ impl<R: TaskResult> GroupInner<R> {
                 return self.stop_runner(state);
             }
             while let Some(due) = state.take_due() {
+                let pausing = usize::from(batch.held.is_none());
+                state.pausing += pausing;
                 drop(state);
                 due.wake();
                 state = self.run_held(&mut batch.held);
+                state.pausing -= pausing;
             }
         }
     }
@@ -133,17 +136,21 @@ impl<R: TaskResult> GroupInner<R> {
         }
     }
 
-    /// Runs one task inline, on the stack of the member that calls this.
-    pub(super) fn run_inline(self: &Arc<Self>, mut task: PendingTask<R>) {
+    /// Runs one task inline, on the stack of the caller: a member, or a runner. A runner counts as
+    /// pausing afterwards, until it stops.
+    pub(super) fn run_inline(self: &Arc<Self>, mut task: PendingTask<R>, is_runner: bool) {
         self.as_member(|counters| {
             let (index, meta) = (task.index, self.meta(&task));
             let outcome = match &mut task.body {
                 Body::Once(closure) => self.call_closure(counters, closure, (index, &meta)),
                 #[cfg(feature = "retry")]
-                Body::Repeated(_) => return drop(self.make_attempt(counters, task)),
+                Body::Repeated(_) => {
+                    self.make_attempt(counters, task).pausing += usize::from(is_runner);
+                    return;
+                }
             };
             drop(task);
-            drop(self.complete(counters, index, outcome));
+            self.complete(counters, index, outcome).pausing += usize::from(is_runner);
             self.pool.executor.task_done(counters, 1);
         });
         self.wake_due_poller();

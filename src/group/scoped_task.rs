@@ -287,7 +287,7 @@ impl<R: TaskResult> Awaited for ScopedTask<R> {
                 }
                 needs.worker = self.group.may_start(&state, self.index);
                 if !needs.worker {
-                    needs.end_of(self.group.id());
+                    self.group.report_limit(&state, needs);
                 }
             }
         }

@@ -150,13 +150,13 @@ impl<R: TaskResult> GroupInner<R> {
                 let task = make_task(state.next_index());
                 state.running.push_back(task.index);
                 drop(state);
-                self.run_inline(task);
+                self.run_inline(task, false);
                 Spawned::Accepted
             }
             Admission::Closed(mut state, reason) => {
                 let task = make_task(state.next_index());
                 drop(state);
-                self.as_member(|counters| self.drop_unstarted(counters, SmallDeque::from(task), reason));
+                self.as_closer(|counters| self.drop_unstarted(counters, SmallDeque::from(task), reason));
                 self.wake_due_poller();
                 Spawned::Dropped
             }

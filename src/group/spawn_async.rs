@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use super::adder::Adder;
 use super::body::Body;
 use super::result::TaskResult;
 use super::run::Budget;
@@ -71,7 +72,7 @@ impl<R: TaskResult> Spawner<R> {
 
 /// A future that adds a task as soon as there is room. Removes its waker when dropped.
 struct SpawnInGroup<R: TaskResult, F> {
-    group: Arc<GroupInner<R>>,
+    group: Adder<R>,
     /// `None` once the task was added.
     f: Option<F>,
     location: &'static Location<'static>,
@@ -82,7 +83,7 @@ struct SpawnInGroup<R: TaskResult, F> {
 
 impl<R: TaskResult, F> SpawnInGroup<R, F> {
     fn new(group: &Arc<GroupInner<R>>, f: F, location: &'static Location<'static>) -> Self {
-        let (group, key) = (Arc::clone(group), WakerKey::new());
+        let (group, key) = (Adder::new(Arc::clone(group)), WakerKey::new());
         Self { group, f: Some(f), location, key, wait: FutureWait::default() }
     }
 }
@@ -116,7 +117,7 @@ impl<R: TaskResult, F: FnOnce() -> R + Send + 'static> Future for SpawnInGroup<R
             };
             *f = Some(closure);
             let until = Deadline::NEVER.earlier(group.deadline());
-            match wait.register(|| Arc::clone(group) as _, until, context) {
+            match wait.register(|| Arc::<GroupInner<R>>::clone(group) as _, until, context) {
                 Some(awaited) => awaited.help(),
                 None => return Poll::Pending,
             }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
+use super::adder::Adder;
 use super::body::Body;
 use super::result::TaskResult;
 use super::settings::Progress;
@@ -40,7 +41,7 @@ use crate::sync::Arc;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Spawner<R: TaskResult> {
-    inner: Arc<GroupInner<R>>,
+    inner: Adder<R>,
     /// The owner of the group, if the group was turned into a spawner. Never used, only dropped.
     owner: Option<Arc<Owner<R>>>,
 }
@@ -56,13 +57,13 @@ impl<R: TaskResult> Drop for Owner<R> {
 
 impl<R: TaskResult> Spawner<R> {
     pub(super) fn new(inner: Arc<GroupInner<R>>) -> Self {
-        Self { inner, owner: None }
+        Self { inner: Adder::new(inner), owner: None }
     }
 
     /// Creates a spawner that, with its clones, owns the group.
     pub(super) fn owning(inner: Arc<GroupInner<R>>) -> Self {
         let owner = Some(Arc::new(Owner(Arc::clone(&inner))));
-        Self { inner, owner }
+        Self { inner: Adder::new(inner), owner }
     }
 
     /// Returns the inside of the group.
@@ -140,7 +141,7 @@ impl<R: TaskResult> Spawner<R> {
 
 impl<R: TaskResult> Clone for Spawner<R> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), owner: self.owner.clone() }
+        Self { inner: self.inner.clone(), owner: self.owner.clone() }
     }
 }
 

@@ -86,7 +86,7 @@ use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
 use crate::task::context::{self, GroupId};
 #[cfg(feature = "retry")]
 use crate::{time::deadline::Deadline, timer::heap::TimerKey};
@@ -108,6 +108,8 @@ pub(crate) struct GroupInner<R: TaskResult> {
     pub(super) cancelled: AtomicBool,
     /// Everything that changes; see rule 1.
     pub(super) state: Mutex<State<R>>,
+    /// How many references may add tasks without the owner; see `adder`.
+    pub(super) adders: AtomicUsize,
     /// Whether all tasks were done at some time since a waiter last cleared it. A hint for a
     /// spinning waiter.
     pub(super) all_done_hint: Padded<AtomicBool>,
@@ -136,6 +138,8 @@ pub(super) struct State<R: TaskResult> {
     pub(super) tickets: usize,
     /// How many threads run tasks of the group. Tasks that a member runs inline do not count.
     pub(super) runners: usize,
+    /// How many runners hold no task, because they wake futures before they take the next one.
+    pub(super) pausing: usize,
     /// Why no more tasks are started; `None` while the group is open.
     pub(super) closed: Option<CancelReason>,
     /// Whether no thread will wait for the group: its owner has dropped it, or turned it into a
@@ -180,6 +184,7 @@ impl<R: TaskResult> GroupInner<R> {
             token_guard: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             state: Mutex::new(State::new()),
+            adders: AtomicUsize::new(0),
             all_done_hint: Padded::new(AtomicBool::new(false)),
             changed: Condvar::new(),
             low_water: Condvar::new(),
@@ -206,6 +211,14 @@ impl<R: TaskResult> GroupInner<R> {
     /// Calls `f` as a member of the group, with the counters of this thread.
     pub(super) fn as_member<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
         self.pool.executor.enter(self.id(), f)
+    }
+
+    /// Calls `f` as a member that runs no task: it cancels tasks, or drops what is left of them.
+    pub(super) fn as_closer<T>(&self, f: impl FnOnce(&WorkerCounters) -> T) -> T {
+        self.as_member(|counters| {
+            context::set_no_task();
+            f(counters)
+        })
     }
 
     /// Returns what observers see of a task.
@@ -300,6 +313,7 @@ impl<R: TaskResult> State<R> {
             done: 0,
             tickets: 0,
             runners: 0,
+            pausing: 0,
             closed: None,
             abandoned: false,
             wants_first: false,

@@ -10,6 +10,7 @@ use super::completions::Completions;
 use super::poll::GroupWait;
 use super::result::TaskResult;
 use super::state::WouldDeadlock;
+use super::wait::WOULD_DEADLOCK;
 
 /// # In async code
 ///
@@ -33,9 +34,7 @@ impl<R: TaskResult> Completions<'_, R> {
                 self.is_over = next.is_none();
                 Poll::Ready(next)
             }
-            Poll::Ready(Err(WouldDeadlock)) => {
-                panic!("a task cannot wait for its own group, nor help more than 64 tasks deep")
-            }
+            Poll::Ready(Err(WouldDeadlock)) => panic!("{WOULD_DEADLOCK}"),
             Poll::Pending => Poll::Pending,
         }
     }

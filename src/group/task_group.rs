@@ -9,6 +9,7 @@ use super::result::TaskResult;
 use super::settings::{GroupPolicy, GroupSettings, Progress};
 use super::state::{GroupInner, WouldDeadlock};
 use super::unwaited::Unwaited;
+use super::wait::WOULD_DEADLOCK;
 use crate::cancel::token::CancellationToken;
 use crate::error::{CancelReason, GroupError, Refuser, TrySubmitError};
 use crate::pool::inner::PoolInner;
@@ -367,7 +368,7 @@ impl<R: TaskResult> TaskGroup<R> {
     pub fn wait_all(mut self) -> Vec<Outcome<R>> {
         match self.waits().wait_outcomes() {
             Ok(outcomes) => outcomes,
-            Err(WouldDeadlock) => panic!("a task cannot wait for its own group, nor help more than 64 tasks deep"),
+            Err(WouldDeadlock) => panic!("{WOULD_DEADLOCK}"),
         }
     }
 

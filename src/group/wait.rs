@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::mem;
 
+use super::any_end::AnyEnd;
 use super::body::Outcome;
 use super::result::TaskResult;
 use super::run::Budget;
@@ -29,6 +30,10 @@ pub(super) type WithTaskResult<R> =
 /// The values of a group in spawn order, as far as there are any, and its error.
 pub(super) type PartialResult<R> = (Vec<<R as TaskResult>::Value>, Result<(), GroupError<<R as TaskResult>::Error>>);
 
+/// The panic of a wait that would never end, where no error is returned.
+pub(super) const WOULD_DEADLOCK: &str = "waiting for the group here would wait forever: a task waits for its own group, \
+    tasks wait for each other in a circle, or waits are nested more than 64 tasks deep";
+
 /// Why a wait for the next task has yielded no task.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NoCompletion {
@@ -49,8 +54,21 @@ impl From<WouldDeadlock> for NoCompletion {
 pub(super) enum WaitFor {
     /// The end of the last task.
     All,
-    /// The end of any task.
-    Any,
+    /// The end of any task whose outcome was not yielded.
+    Next,
+    /// The first success, or the end of the last task.
+    First,
+}
+
+impl WaitFor {
+    /// Returns `true` if the event has happened. Not asked for `All`.
+    pub(super) fn has_ended<R: TaskResult>(self, state: &State<R>) -> bool {
+        match self {
+            Self::All => state.all_done(),
+            Self::Next => state.outcomes.has_completion(),
+            Self::First => state.outcomes.has_success(),
+        }
+    }
 }
 
 impl<R: TaskResult> GroupInner<R> {
@@ -155,7 +173,7 @@ impl<R: TaskResult> GroupInner<R> {
         errors: impl FnOnce(&mut State<R>) -> X,
     ) -> Result<Result<R::Value, X>, WouldDeadlock> {
         self.begin_first();
-        match self.wait_until(Deadline::NEVER, (WaitFor::Any, Kind::Open), State::has_first)? {
+        match self.wait_until(Deadline::NEVER, (WaitFor::First, Kind::Certain), State::has_first)? {
             Some(state) => Ok(Self::take_first(state, errors)),
             None => Err(WouldDeadlock),
         }
@@ -184,15 +202,18 @@ impl<R: TaskResult> GroupInner<R> {
         self: &Arc<Self>,
         deadline: Deadline,
     ) -> Result<Option<(usize, Outcome<R>)>, NoCompletion> {
-        if context::is_member_of(self.id()) {
-            return Err(NoCompletion::WouldDeadlock);
+        loop {
+            let tracked = self.state.lock().try_track_completions();
+            // Until the order is kept, any change may be what it takes.
+            let condition = |state: &State<R>| {
+                if tracked { state.has_next() } else { state.can_track_completions() }
+            };
+            let ready = self.wait_until(deadline, (WaitFor::Next, Kind::Certain), condition)?;
+            let mut state = ready.ok_or(NoCompletion::TimedOut)?;
+            if tracked {
+                return Ok(state.next_completion());
+            }
         }
-        if !self.track_completions(deadline) {
-            return Err(NoCompletion::TimedOut);
-        }
-        let condition = |state: &State<R>| state.outcomes.has_completion() || state.all_done();
-        let ready = self.wait_until(deadline, (WaitFor::Any, Kind::Open), condition)?;
-        ready.map(|mut state| state.next_completion()).ok_or(NoCompletion::TimedOut)
     }
 
     /// Closes the group, all of whose tasks are done, and takes back its tickets; see rule 11 of
@@ -203,21 +224,6 @@ impl<R: TaskResult> GroupInner<R> {
         while state.tickets > 0 && self.pool.unpush_ticket(self, &self.registration) {
             state.tickets -= 1;
         }
-    }
-
-    /// Keeps the order in which tasks end from now on. Returns `false` if the deadline passed
-    /// first.
-    fn track_completions(&self, deadline: Deadline) -> bool {
-        let mut state = self.state.lock();
-        while !state.try_track_completions() {
-            if deadline.is_past() {
-                return false;
-            }
-            state.change_waiters += 1;
-            state = self.changed.wait_until(state, deadline.instant());
-            state.change_waiters -= 1;
-        }
-        true
     }
 
     /// Waits until `condition` holds, and returns the lock under which it did. Returns `None` if
@@ -287,11 +293,16 @@ impl<R: TaskResult> GroupInner<R> {
         until: Deadline,
         ready: impl Fn(&State<R>) -> bool,
     ) -> Result<(), WouldDeadlock> {
-        match waits::register(Arc::clone(self) as _, kind).map_err(|_| WouldDeadlock)? {
+        let may_grow = self.may_grow();
+        let target: Arc<dyn Awaited> = match wait_for {
+            WaitFor::All => Arc::clone(self) as _,
+            WaitFor::Next | WaitFor::First => Arc::new(AnyEnd { group: Arc::clone(self), wait_for }),
+        };
+        match waits::register(target, kind).map_err(|_| WouldDeadlock)? {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(wait, moment) => {
                 let state = self.state.lock();
-                if !ready(&state) && !wait.is_notified() {
+                if !ready(&state) && !wait.is_notified() && may_grow == self.may_grow() {
                     drop(self.sleep(state, wait_for, true, until.earlier(moment)));
                 } else {
                     drop(state);
@@ -309,7 +320,14 @@ impl<R: TaskResult> GroupInner<R> {
     pub(super) fn sleep_unless(&self, ready: impl Fn(&State<R>) -> bool, until: Deadline) {
         let state = self.state.lock();
         if !ready(&state) {
-            drop(self.sleep(state, WaitFor::Any, true, until));
+            drop(self.sleep(state, WaitFor::Next, true, until));
+        }
+    }
+
+    /// Wakes the threads that wait for any task to end, so that they register their wait again.
+    pub(super) fn wake_any_waiters(&self) {
+        if self.state.lock().change_waiters > 0 {
+            self.changed.notify_all();
         }
     }
 
@@ -321,7 +339,7 @@ impl<R: TaskResult> GroupInner<R> {
         helps: bool,
         until: Deadline,
     ) -> MutexGuard<'a, State<R>> {
-        let (waits_for_any, helpers) = (usize::from(wait_for == WaitFor::Any), usize::from(helps));
+        let (waits_for_any, helpers) = (usize::from(wait_for != WaitFor::All), usize::from(helps));
         #[cfg(feature = "retry")]
         let until = if helps { until.earlier(state.next_due()) } else { until };
         state.change_waiters += waits_for_any;
@@ -343,6 +361,11 @@ impl<R: TaskResult> State<R> {
     pub(super) fn next_completion(&mut self) -> Option<(usize, Outcome<R>)> {
         let (index, outcome) = self.outcomes.next_completion()?;
         Some((index, without_task(outcome)))
+    }
+
+    /// Returns `true` if an outcome can be yielded, or all were.
+    pub(super) fn has_next(&self) -> bool {
+        self.outcomes.has_completion() || self.all_done()
     }
 
     /// Returns `true` if a task has succeeded or all are done.

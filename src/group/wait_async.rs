@@ -8,6 +8,7 @@ use super::group_future::{GroupFuture, refused};
 use super::result::TaskResult;
 use super::state::{GroupInner, WouldDeadlock};
 use super::task_group::TaskGroup;
+use super::wait::WOULD_DEADLOCK;
 use crate::error::{GroupError, NoSuccess, TaskFailure};
 
 /// # From async code
@@ -70,11 +71,8 @@ impl<R: TaskResult> TaskGroup<R> {
     /// A poll panics where `wait_all` does.
     pub fn wait_all_async(self) -> impl Future<Output = Vec<Outcome<R>>> + Send + 'static {
         GroupFuture::new(self, |wait, context| {
-            wait.poll_done(context, GroupInner::take_outcomes).map(|taken| {
-                taken.unwrap_or_else(|WouldDeadlock| {
-                    panic!("a task cannot wait for its own group, nor help more than 64 tasks deep")
-                })
-            })
+            wait.poll_done(context, GroupInner::take_outcomes)
+                .map(|taken| taken.unwrap_or_else(|WouldDeadlock| panic!("{WOULD_DEADLOCK}")))
         })
     }
 

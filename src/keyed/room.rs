@@ -9,9 +9,7 @@ use crate::task::waits::{Awaited, Needs};
 
 /// Room for one more task of a key, as something that is waited for.
 ///
-/// Room comes when a task starts. If no key is ready, that needs the end of a running one. With
-/// several, the end of any of them may be enough. But all of them may wait for this waiter, so each
-/// is reported. The wait yields, so at worst a task is added beyond the bounds without need.
+/// Room comes when a task starts. If no key is ready, that needs the end of one of those that run.
 pub(super) struct KeyRoom<K> {
     pub(super) inner: Arc<KeyedInner<K>>,
     /// The key, if it has an entry. Otherwise the executor is full.
@@ -56,7 +54,7 @@ impl<K: Send + Sync + 'static> Awaited for KeyRoom<K> {
         }
         self.inner.report_any_turn(&mut state, needs);
         if !needs.worker {
-            state.running_groups().for_each(|group| needs.end_of(group));
+            needs.end_of_one(state.running_groups());
         }
     }
 

@@ -101,7 +101,7 @@ impl From<GroupId> for AwaitedId {
     }
 }
 
-/// Returns a new id. Ids are odd and addresses are even, so they never collide.
+/// Returns a new id. Ids are odd and addresses are even, so they never collide. The first is three.
 fn next_id() -> u64 {
     static NEXT: IdGenerator = IdGenerator::new();
     2 * NEXT.next() + 1
@@ -123,9 +123,11 @@ struct Frame {
     group: GroupId,
     /// The item of its group that the task handles, or that it belongs to; zero for none. The group
     /// decides what stands for an item.
-    #[cfg(any(feature = "events", feature = "driver"))]
     item: usize,
 }
+
+/// The item of a frame whose thread runs no task: it cancels tasks, or drops what is left of them.
+const NO_TASK: usize = 1;
 
 /// The context of one thread.
 struct Context {
@@ -211,9 +213,23 @@ pub(crate) fn is_member_of(group: GroupId) -> bool {
 /// Sets the item of the innermost task on this thread's stack; zero stands for none.
 #[cfg(any(feature = "events", feature = "driver"))]
 pub(crate) fn set_item(item: usize) {
+    with_innermost(|innermost| {
+        if innermost.item != NO_TASK {
+            innermost.item = item;
+        }
+    });
+}
+
+/// Notes that the innermost frame on this thread's stack is not that of a running task. Its thread
+/// cancels tasks, or drops what is left of them.
+pub(crate) fn set_no_task() {
+    with_innermost(|innermost| innermost.item = NO_TASK);
+}
+
+fn with_innermost(f: impl FnOnce(&mut Frame)) {
     let _ = CONTEXT.try_with(|context| {
         if let Some(innermost) = context.frames.borrow_mut().last_mut() {
-            innermost.item = item;
+            f(innermost);
         }
     });
 }
@@ -257,8 +273,10 @@ pub(crate) struct Stack {
     pub(crate) thread: ThreadId,
     /// The number of tasks on the stack.
     pub(crate) depth: usize,
-    /// Those tasks, their items, groups and pools, and the thread itself; each once.
+    /// Those tasks, their items, groups and pools, and the thread itself; each once, in order.
     pub(crate) names: Vec<AwaitedId>,
+    /// The groups of the running tasks among them, one for each task.
+    pub(crate) tasks: Vec<AwaitedId>,
 }
 
 /// Returns the tasks that a wait of this thread would block. Allocates.
@@ -268,13 +286,15 @@ pub(crate) fn stack() -> Stack {
         let frames = context.frames.borrow();
         let of_frame = |frame: &Frame| [AwaitedId::from(frame.pool), AwaitedId::from(frame.group)];
         let mut names: Vec<AwaitedId> = frames.iter().flat_map(of_frame).collect();
-        #[cfg(any(feature = "events", feature = "driver"))]
-        names.extend(frames.iter().map(|frame| AwaitedId::of_item(frame.item)));
+        names.extend(frames.iter().map(|frame| AwaitedId(frame.item as u64)));
         names.push(thread.into());
         names.sort_unstable();
         names.dedup();
-        names.retain(|name| name.0 != 0);
-        Stack { worker: context.worker.borrow().as_ref().map(|(pool, _)| *pool), thread, depth: frames.len(), names }
+        names.retain(|name| name.0 > NO_TASK as u64);
+        let runs = |frame: &&Frame| frame.group != GroupId::NONE && frame.item != NO_TASK;
+        let tasks = frames.iter().filter(runs).map(|frame| frame.group.into()).collect();
+        let worker = context.worker.borrow().as_ref().map(|(pool, _)| *pool);
+        Stack { worker, thread, depth: frames.len(), names, tasks }
     };
     CONTEXT.try_with(of_thread).unwrap_or_default()
 }
@@ -305,12 +325,7 @@ pub(crate) fn with_frame<T>(pool: PoolId, group: GroupId, f: impl FnOnce(Option<
     let called = CONTEXT.try_with(|context| {
         let mut frames = context.frames.borrow_mut();
         let is_nested = !frames.is_empty();
-        frames.push(Frame {
-            pool,
-            group,
-            #[cfg(any(feature = "events", feature = "driver"))]
-            item: 0,
-        });
+        frames.push(Frame { pool, group, item: 0 });
         drop(frames);
         let _guard = FrameGuard(context);
         let worker = context.worker.borrow();

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::sync::Arc;
-use crate::task::context::{AwaitedId, PoolId};
+use crate::task::context::{AwaitedId, GroupId, PoolId};
 
 /// Something that is waited for, as the registry of waits sees it.
 pub(crate) trait Awaited: Send + Sync {
@@ -39,28 +39,68 @@ pub(crate) struct Needs {
     pub(crate) worker: bool,
     /// The time from which a worker of its pool can help with it.
     pub(crate) worker_at: Option<Instant>,
-    /// The ids of the tasks, groups and threads that it needs, each with whether it cannot end
-    /// without them.
-    pub(super) ids: Vec<(AwaitedId, bool)>,
+    /// The ids of the tasks, groups and threads that it needs or may need. Help follows all of them.
+    pub(super) ids: Vec<AwaitedId>,
+    /// What must happen, or it never ends; see `knot`.
+    pub(super) conditions: Vec<Condition>,
+}
+
+/// Something that must happen: the end of one of these alternatives. Never empty.
+pub(super) type Condition = Vec<Alternative>;
+
+/// The end of some of what has one id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alternative {
+    /// The end of everything with the id.
+    All(AwaitedId),
+    /// The end of any of this number of tasks with the id, which all have started.
+    AnyOf(AwaitedId, usize),
+}
+
+impl Alternative {
+    pub(super) fn id(self) -> AwaitedId {
+        match self {
+            Self::All(id) | Self::AnyOf(id, _) => id,
+        }
+    }
 }
 
 impl Needs {
     /// Adds something that must end first.
     pub(crate) fn end_of(&mut self, id: impl Into<AwaitedId>) {
-        self.ids.push((id.into(), true));
+        let id = id.into();
+        self.ids.push(id);
+        self.conditions.push(vec![Alternative::All(id)]);
+    }
+
+    /// Adds `tasks` tasks with one id, which have started. One of them must end first.
+    pub(crate) fn end_of_any(&mut self, id: impl Into<AwaitedId>, tasks: usize) {
+        let id = id.into();
+        self.ids.push(id);
+        if tasks > 0 {
+            self.conditions.push(vec![Alternative::AnyOf(id, tasks)]);
+        }
+    }
+
+    /// Adds several things. One of them must end first.
+    pub(crate) fn end_of_one(&mut self, ids: impl IntoIterator<Item = GroupId>) {
+        let ids: Vec<AwaitedId> = ids.into_iter().map(AwaitedId::from).collect();
+        if !ids.is_empty() {
+            self.conditions.push(ids.iter().copied().map(Alternative::All).collect());
+        }
+        self.ids.extend(ids);
     }
 
     /// Adds something that may have to end first.
-    #[cfg(any(feature = "events", feature = "driver"))]
     pub(crate) fn possible_end_of(&mut self, id: impl Into<AwaitedId>) {
-        self.ids.push((id.into(), false));
+        self.ids.push(id.into());
     }
 }
 
 /// The kind of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Ends only with its target; can be refused.
+    /// Ends only with its target; can be refused. The target may have several ways to end.
     Certain,
     /// As `Certain`, and its waiter can go on without its target. So it is refused before any
     /// other.

@@ -72,6 +72,16 @@ impl Entry {
         }
     }
 
+    /// Returns `true` if it blocks something with this id.
+    pub(super) fn blocks(&self, id: AwaitedId) -> bool {
+        self.stack.names.binary_search(&id).is_ok()
+    }
+
+    /// Returns how many tasks with this id it blocks.
+    pub(super) fn tasks_of(&self, id: AwaitedId) -> usize {
+        self.stack.tasks.iter().filter(|task| **task == id).count()
+    }
+
     /// Returns `true` if its stack is too deep to help.
     pub(super) fn is_too_deep(&self) -> bool {
         self.stack.depth >= context::MAX_HELP_DEPTH

@@ -8,14 +8,14 @@
 //!
 //! | a wait | is registered by | is notified by | certain |
 //! |---|---|---|---|
-//! | *of a thread* | a join, a group, a receipt, `wait_idle`: before it sleeps | a flag, and the condition that it sleeps with | yes, if it can end in no other way |
-//! | *of a future* | a handle that was polled and is pending, inside a task or a driven future | the waker of that poll | no: a future may wait for several things |
+//! | *of a thread* | a join, a group, a receipt, `wait_idle`: before it sleeps | a flag, and the condition that it sleeps with | yes, if its target says what it needs |
+//! | *of a future* | a handle that was polled and is pending, inside a task or a driven future | the waker of that poll | no: a future may also wait for what the crate does not know |
 //!
 //! | an entry is | meaning | next |
 //! |---|---|---|
 //! | *asleep* | its waiter has nothing to do | *notified*, by a change that lets it help; *removed* |
 //! | *notified* | its waiter is about to check again | *removed* |
-//! | *refused* | its wait is in a cycle, and the wait that closed it must not be refused or does not yield | *removed*, with an error |
+//! | *refused* | its wait is in a knot, and the wait that closed it must not be refused or does not yield | *removed*, with an error |
 //! | *removed* | no longer in the registry | none |
 //!
 //! Rules:
@@ -27,11 +27,14 @@
 //! 3. A worker helps with tasks of its own pool that its wait needs. It finds them directly,
 //!    through the targets of other entries, and through a task of a pool all of whose workers are
 //!    asleep in the registry.
-//! 4. A wait is refused only for a cycle of certain waits. A wait that *yields* is refused before
-//!    any other, because its waiter goes on without an error. Otherwise it is the wait that closes
-//!    the cycle, if that can be refused. Help does not depend on certainty: at worst a worker runs
-//!    a task unnecessarily.
-//! 5. The registry's lock is the outermost of the crate: under it, [`Awaited::report_needs`] takes
+//! 4. A wait is refused only in a knot of certain waits: none of them can end, because each way to
+//!    end needs another of them; see `knot`. A wait that *yields* is refused before any other, if
+//!    that is enough, because its waiter goes on without an error. Otherwise it is the wait that
+//!    closes the knot, if that can be refused. Help does not depend on certainty: at worst a worker
+//!    runs a task unnecessarily.
+//! 5. A source whose end may leave a knot has its waiters register again: a task of a group, and
+//!    the last reference through which tasks may be added to a group.
+//! 6. The registry's lock is the outermost of the crate: under it, [`Awaited::report_needs`] takes
 //!    the lock of what is awaited. No thread takes it while it holds another lock. No user code
 //!    runs under it: entries and targets are dropped, helped and notified outside.
 //!
@@ -52,6 +55,7 @@
 
 mod awaited;
 mod entry;
+mod knot;
 mod registry;
 #[cfg(test)]
 mod tests;

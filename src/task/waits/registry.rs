@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::awaited::{Awaited, Kind, Needs};
 use super::entry::{Entry, EntryId};
+use super::knot::Knot;
 use crate::sync::{Arc, Mutex, process_wide};
 use crate::task::context::{AwaitedId, PoolId, ThreadId};
 
@@ -18,7 +19,7 @@ pub(super) enum Decision {
     Help(Arc<dyn Awaited>),
     /// Registered. Its thread can help from that time on, if any.
     Registered(Arc<Entry>, Option<Instant>),
-    /// Not registered: it would close a cycle.
+    /// Not registered: it would close a knot.
     Refused,
 }
 
@@ -27,15 +28,15 @@ process_wide! {
     static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
 }
 
-/// Registers a wait, unless its thread can help or it would close a cycle. Notifies waiters that
+/// Registers a wait, unless its thread can help or it would close a knot. Notifies waiters that
 /// can help it.
 pub(super) fn register(entry: Arc<Entry>) -> Decision {
     let mut notified: Vec<Arc<Entry>> = Vec::new();
     let mut registry = REGISTRY.lock();
     while entry.kind != Kind::Open
-        && let Some(cycle) = registry.cycle(&entry)
+        && let Some(knot) = Knot::find(&entry, |id| registry.blocking(id))
     {
-        let refused = cycle.refuse_one(entry.kind); // drops the cycle's references to this entry
+        let refused = knot.refuse_one(entry.kind); // drops the knot's references to this entry
         if refused.is_none() && entry.kind.is_refusable() {
             drop(registry);
             notified.iter().for_each(|entry| entry.wake());
@@ -263,7 +264,7 @@ impl Registry {
                     open.extend(self.asleep_in(pool).map(|entry| &entry.target));
                 }
             }
-            for (id, _) in needs.ids {
+            for id in needs.ids {
                 open.extend(self.blocking(id).map(|entry| &entry.target));
             }
         }
@@ -321,26 +322,6 @@ impl Registry {
         drop(self.remove(entry)); // the caller holds another reference
         is_last && !has_helper && entry.kind.is_refusable()
     }
-
-    /// Returns the cycle of certain waits that this wait would close.
-    fn cycle(&self, entry: &Arc<Entry>) -> Option<Cycle> {
-        let mut steps = vec![(Arc::clone(entry), 0)];
-        let mut seen = BTreeSet::new();
-        let mut next = 0;
-        while let Some((step, _)) = steps.get(next) {
-            let mut needs = Needs::default();
-            step.target.report_needs(&mut needs);
-            for (id, _) in needs.ids.into_iter().filter(|(_, is_certain)| *is_certain) {
-                if entry.stack.names.contains(&id) {
-                    return Some(Cycle::new(&steps, next));
-                }
-                let others = self.blocking(id).filter(|other| other.is_certain() && seen.insert(other.id));
-                steps.extend(others.map(|other| (Arc::clone(other), next)));
-            }
-            next += 1;
-        }
-        None
-    }
 }
 
 /// The reach of a search.
@@ -361,40 +342,4 @@ struct SearchResult {
     at: Option<Instant>,
     /// The other pools whose workers are needed.
     pools: BTreeSet<PoolId>,
-}
-
-/// A cycle of waits. Each blocks the one before; the first closes the cycle.
-struct Cycle(Vec<Arc<Entry>>);
-
-impl Cycle {
-    /// Follows the steps back from the last one; each knows the one before.
-    fn new(steps: &[(Arc<Entry>, usize)], last: usize) -> Self {
-        let mut entries = Vec::new();
-        let mut at = last;
-        while at > 0 {
-            entries.push(Arc::clone(&steps[at].0));
-            at = steps[at].1;
-        }
-        entries.push(Arc::clone(&steps[0].0));
-        entries.reverse();
-        Self(entries)
-    }
-
-    /// Refuses one of the waits other than the one that closes the cycle, whose kind is `closing`.
-    /// Returns it for the caller to wake; `None` if the one that closes the cycle is to be refused,
-    /// if any.
-    fn refuse_one(self, closing: Kind) -> Option<Arc<Entry>> {
-        let mut others = self.0.iter().skip(1);
-        let refused = match closing {
-            Kind::Yielding => None,
-            Kind::Certain => others.find(|entry| entry.kind == Kind::Yielding),
-            Kind::Unrefusable | Kind::Open => {
-                let yielding = others.clone().find(|entry| entry.kind == Kind::Yielding);
-                yielding.or_else(|| others.find(|entry| entry.kind.is_refusable()))
-            }
-        };
-        let refused = Arc::clone(refused?);
-        refused.refuse();
-        Some(refused)
-    }
 }

@@ -43,7 +43,7 @@ fn a_wait_among_ten_thousand_visits_only_those_that_it_needs() {
         let [pool, worker] = [(); 2].map(|()| PoolId::new());
         let target = Arc::new(Counted { id, pool, needs, reports: Arc::clone(&reports) });
         let names = vec![task, worker.into()];
-        let stack = Stack { worker: Some(worker), thread: ThreadId::default(), depth: 1, names };
+        let stack = Stack { worker: Some(worker), thread: ThreadId::default(), depth: 1, names, tasks: Vec::new() };
         match register(Entry::new(target, Kind::Certain, stack, None)) {
             Decision::Registered(entry, _) => entry,
             _ => unreachable!("the wait needs no worker and closes no cycle"),

@@ -1,0 +1,207 @@
+//! Waits that can never end: circles, and knots.
+//!
+//! A wait has *conditions* that must all be met, and each has *alternatives* of which one is
+//! enough. The end of a task that runs is one alternative, the end of any of three tasks of a group
+//! is three.
+//!
+//! | of a wait | it is *stuck* if |
+//! |---|---|
+//! | no condition | never: it may end, or a thread that does not wait may end it |
+//! | one alternative: the end of everything with an id | a stuck wait blocks something with the id |
+//! | one alternative: the end of any of `n` tasks with an id | stuck waits block `n` tasks with the id |
+//! | several alternatives | each of them is as above |
+//! | several conditions | one of them is as above |
+//!
+//! What is waited for reports no condition while another source may end it: a task that a worker
+//! can start, a task that is delayed, a submitter that may add a task. So waits are stuck only if
+//! every way out leads through waits that are stuck. The largest set of such waits is found by
+//! removing those that may end, until none is left to remove.
+//!
+//! A *circle* is the simple case: each wait has a single alternative that the next one blocks. It
+//! is found first, and nothing is removed for it.
+//!
+//! Waits of futures and waits with a time limit are never stuck.
+
+use std::collections::BTreeMap;
+
+use super::awaited::{Alternative, Kind, Needs};
+use super::entry::{Entry, EntryId};
+use crate::sync::Arc;
+use crate::task::context::AwaitedId;
+
+/// Waits that can never end, unless one of them is refused. The first one closes the knot.
+pub(super) struct Knot {
+    steps: Vec<Step>,
+    /// Whether each step is in the knot.
+    stuck: Vec<bool>,
+}
+
+/// A wait on the way, and what it needs.
+struct Step {
+    entry: Arc<Entry>,
+    /// The conditions that are not met. A step without any may end.
+    conditions: Vec<Vec<Blocked>>,
+    /// The step that led here.
+    from: usize,
+    /// Whether each step on the way here needs the next one.
+    is_certain: bool,
+}
+
+/// The waits that block an alternative.
+struct Blocked {
+    /// How many blocked tasks make the alternative impossible.
+    enough: usize,
+    /// The waits, each with the number of tasks that it blocks.
+    by: Vec<(usize, usize)>,
+}
+
+impl Knot {
+    /// Returns the knot that this wait would close. `blocking` returns the entries that block what
+    /// has an id.
+    pub(super) fn find<'a, I>(closing: &'a Arc<Entry>, blocking: impl Fn(AwaitedId) -> I) -> Option<Self>
+    where
+        I: Iterator<Item = &'a Arc<Entry>>,
+    {
+        let mut search = Search { steps: Vec::new(), places: BTreeMap::new() };
+        search.place_of(closing, 0, true);
+        let (mut next, mut returns) = (0, false);
+        while next < search.steps.len() {
+            let (entry, is_certain) = (Arc::clone(&search.steps[next].entry), search.steps[next].is_certain);
+            let mut needs = Needs::default();
+            entry.target.report_needs(&mut needs);
+            for condition in needs.conditions {
+                let is_certain = is_certain && matches!(*condition, [Alternative::All(_)]);
+                let mut blocked = Vec::with_capacity(condition.len());
+                for alternative in condition {
+                    let id = alternative.id();
+                    let is_closed = closing.blocks(id);
+                    if is_closed && is_certain {
+                        return Some(Self::circle(search.steps, next));
+                    }
+                    returns |= is_closed;
+                    let closed = is_closed.then_some(closing);
+                    let others = closed.into_iter().chain(blocking(id).filter(|other| other.is_certain()));
+                    blocked.push(search.blocked(alternative, others, (next, is_certain)));
+                }
+                search.steps[next].conditions.push(blocked);
+            }
+            next += 1;
+        }
+        let stuck = returns.then(|| stuck(&search.steps, None))?;
+        stuck[0].then_some(Self { steps: search.steps, stuck })
+    }
+
+    /// Returns the circle from the first step to the step `last`.
+    fn circle(mut steps: Vec<Step>, last: usize) -> Self {
+        let mut on_way = vec![false; steps.len()];
+        let mut at = last;
+        while at > 0 {
+            on_way[at] = true;
+            at = steps[at].from;
+        }
+        on_way[0] = true;
+        // Each blocks the one before: refusing any of them breaks the circle.
+        steps.iter_mut().for_each(|step| step.conditions.clear());
+        Self { steps, stuck: on_way }
+    }
+
+    /// Refuses one of the waits other than the one that closes the knot, whose kind is `closing`.
+    /// Returns it for the caller to wake; `None` if the one that closes the knot is to be refused,
+    /// if any.
+    pub(super) fn refuse_one(self, closing: Kind) -> Option<Arc<Entry>> {
+        let yields = |entry: &Entry| entry.kind == Kind::Yielding;
+        let is_refusable = |entry: &Entry| entry.kind.is_refusable();
+        let refused = match closing {
+            Kind::Yielding => None,
+            Kind::Certain => self.other_that_frees(yields),
+            Kind::Unrefusable | Kind::Open => self
+                .other_that_frees(yields)
+                .or_else(|| self.other_that_frees(is_refusable))
+                .or_else(|| self.others().map(|(_, entry)| entry).find(|entry| is_refusable(entry))),
+        };
+        let refused = Arc::clone(refused?);
+        refused.refuse();
+        Some(refused)
+    }
+
+    /// Returns the waits of the knot other than the one that closes it.
+    fn others(&self) -> impl Iterator<Item = (usize, &Arc<Entry>)> {
+        let entries = self.steps.iter().map(|step| &step.entry).enumerate().skip(1);
+        entries.filter(|(at, _)| self.stuck[*at])
+    }
+
+    /// Returns a wait other than the one that closes the knot, without which that may end.
+    fn other_that_frees(&self, may_be: impl Fn(&Entry) -> bool) -> Option<&Arc<Entry>> {
+        let mut others = self.others().filter(|(_, entry)| may_be(entry));
+        others.find(|(at, _)| !stuck(&self.steps, Some(*at))[0]).map(|(_, entry)| entry)
+    }
+}
+
+/// The search along the waits that one wait needs.
+struct Search {
+    steps: Vec<Step>,
+    /// The place of each entry among the steps.
+    places: BTreeMap<EntryId, usize>,
+}
+
+impl Search {
+    /// Returns the place of an entry, which is added if it is new.
+    fn place_of(&mut self, entry: &Arc<Entry>, from: usize, is_certain: bool) -> usize {
+        let Self { steps, places } = self;
+        *places.entry(entry.id).or_insert_with(|| {
+            steps.push(Step { entry: Arc::clone(entry), conditions: Vec::new(), from, is_certain });
+            steps.len() - 1
+        })
+    }
+
+    /// Returns what blocks an alternative, whose waits are added to the steps.
+    fn blocked<'a>(
+        &mut self,
+        alternative: Alternative,
+        others: impl Iterator<Item = &'a Arc<Entry>>,
+        (from, is_certain): (usize, bool),
+    ) -> Blocked {
+        let by = others.map(|other| {
+            let tasks = match alternative {
+                Alternative::All(_) => 1,
+                Alternative::AnyOf(id, _) => other.tasks_of(id),
+            };
+            (self.place_of(other, from, is_certain), tasks)
+        });
+        let by = by.collect();
+        let enough = match alternative {
+            Alternative::All(_) => 1,
+            Alternative::AnyOf(_, tasks) => tasks,
+        };
+        Blocked { enough, by }
+    }
+}
+
+/// Returns which of the steps are stuck, if the step `ended` is not.
+fn stuck(steps: &[Step], ended: Option<usize>) -> Vec<bool> {
+    let mut stuck = vec![true; steps.len()];
+    if let Some(ended) = ended {
+        stuck[ended] = false;
+    }
+    let mut has_changed = true;
+    while has_changed {
+        has_changed = false;
+        // Backwards, because a step mostly depends on later ones.
+        for (at, step) in steps.iter().enumerate().rev() {
+            if stuck[at] && !step.conditions.iter().any(|condition| is_impossible(condition, &stuck)) {
+                stuck[at] = false;
+                has_changed = true;
+            }
+        }
+    }
+    stuck
+}
+
+/// Returns `true` if stuck waits block every alternative.
+fn is_impossible(condition: &[Blocked], stuck: &[bool]) -> bool {
+    let is_blocked = |alternative: &Blocked| {
+        let blocked = alternative.by.iter().filter(|(at, _)| stuck[*at]).map(|(_, tasks)| tasks);
+        blocked.sum::<usize>() >= alternative.enough
+    };
+    condition.iter().all(is_blocked)
+}

@@ -8,6 +8,10 @@
 //!    called once. While [`MAX_DEPTH`] callbacks are on the stack, a further callback is deferred.
 //!    The frame of the innermost callback calls deferred callbacks in order, when its own callback
 //!    has returned. So a chain of any length takes the stack of `MAX_DEPTH` callbacks.
+//!    A callback is *pending* while it is deferred, or while another callback of the same token is
+//!    called before it. A wait of this thread may need what a pending callback does. So a wait
+//!    without a time limit calls the pending callbacks before it sleeps. Such calls are nested at
+//!    most `MAX_DEPTH` deep too; a deeper wait is refused, if it can be.
 //! 3. An event that a hook of a bus publishes has a *generation* one higher than the event that the
 //!    hook reports. The bus limits the generation to `MAX_DEPTH` too, which bounds loops through
 //!    the pool.
@@ -16,6 +20,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::mem;
 use std::task::Waker;
 
 use crate::sync::thread_local;
@@ -30,6 +35,10 @@ struct Nesting {
     hooks: Cell<usize>,
     /// The number of callbacks on this stack.
     callbacks: Cell<usize>,
+    /// The number of waits on this stack that call pending callbacks.
+    waits: Cell<usize>,
+    /// The number of pending callbacks.
+    pending: Cell<usize>,
     /// The generation of the event that this thread handles or reports; zero if it does neither.
     #[cfg_attr(not(feature = "events"), allow(dead_code, reason = "used with the feature `events`"))]
     generation: Cell<usize>,
@@ -37,11 +46,18 @@ struct Nesting {
 
 thread_local! {
     /// Has no destructor, so it can be accessed until the thread has ended.
-    static NESTING: Nesting =
-        const { Nesting { hooks: Cell::new(0), callbacks: Cell::new(0), generation: Cell::new(0) } };
+    static NESTING: Nesting = const {
+        let [hooks, callbacks, waits, pending, generation] = [const { Cell::new(0) }; 5];
+        Nesting { hooks, callbacks, waits, pending, generation }
+    };
     /// Deferred callbacks. Empty while fewer than `MAX_DEPTH` callbacks are on the stack.
-    static DEFERRED: RefCell<VecDeque<Box<dyn FnOnce()>>> = const { RefCell::new(VecDeque::new()) };
+    static DEFERRED: RefCell<VecDeque<Callback>> = const { RefCell::new(VecDeque::new()) };
+    /// The callbacks that are left to each caller of several callbacks on this stack, the innermost
+    /// last.
+    static LEFT: RefCell<Vec<VecDeque<Callback>>> = const { RefCell::new(Vec::new()) };
 }
+
+type Callback = Box<dyn FnOnce()>;
 
 /// Calls a hook. Returns `None` without calling it while [`MAX_DEPTH`] hooks are on the stack.
 pub(crate) fn hook<T>(f: impl FnOnce() -> T) -> Option<T> {
@@ -68,6 +84,82 @@ pub(crate) fn call_back(f: impl FnOnce() + 'static) {
             }
         },
     );
+}
+
+/// Calls several callbacks in order, each as [`call_back`] does. A wait in one of them calls those
+/// that are left.
+pub(crate) fn call_all(callbacks: Vec<Box<dyn FnOnce() + Send>>) {
+    if callbacks.len() < 2 || is_at_max_depth() {
+        return callbacks.into_iter().for_each(call_back);
+    }
+    let mut left: VecDeque<Callback> = callbacks.into_iter().map(|callback| callback as Callback).collect();
+    let number = left.len();
+    let entered = LEFT.try_with(|lists| lists.borrow_mut().push(mem::take(&mut left)));
+    if entered.is_err() {
+        return left.into_iter().for_each(call_back); // the thread is about to end
+    }
+    add_pending(number);
+    while let Some(callback) = next_left(false) {
+        call_back(callback);
+    }
+    let _ = LEFT.try_with(|lists| lists.borrow_mut().pop());
+}
+
+/// Returns `true` if this thread has pending callbacks.
+#[inline]
+pub(crate) fn has_pending() -> bool {
+    NESTING.with(|nesting| nesting.pending.get()) > 0
+}
+
+/// Calls the pending callbacks of this thread, because a wait without a time limit is about to
+/// sleep. Called without a lock. Returns `false` if waits are nested too deep for that.
+#[inline]
+pub(crate) fn call_pending() -> bool {
+    !has_pending() || call_all_pending()
+}
+
+#[cold]
+fn call_all_pending() -> bool {
+    let nested = NESTING.with(|nesting| nesting.waits.get());
+    if nested >= MAX_DEPTH {
+        return false;
+    }
+    with(
+        |nesting| &nesting.waits,
+        nested + 1,
+        || {
+            while let Some(callback) = next_deferred() {
+                contain(callback);
+            }
+            while let Some(callback) = next_left(true) {
+                call_back(callback);
+                while let Some(callback) = next_deferred() {
+                    contain(callback);
+                }
+            }
+        },
+    );
+    true
+}
+
+/// Takes the next callback that is left to the innermost caller of several; of all such callers if
+/// `of_all` is `true`.
+fn next_left(of_all: bool) -> Option<Callback> {
+    let take = |lists: &RefCell<Vec<VecDeque<Callback>>>| {
+        let mut lists = lists.borrow_mut();
+        let callers = if of_all { usize::MAX } else { 1 };
+        lists.iter_mut().rev().take(callers).find_map(VecDeque::pop_front)
+    };
+    let next = LEFT.try_with(take).ok().flatten();
+    next.inspect(|_| remove_pending())
+}
+
+fn add_pending(number: usize) {
+    NESTING.with(|nesting| nesting.pending.set(nesting.pending.get() + number));
+}
+
+fn remove_pending() {
+    NESTING.with(|nesting| nesting.pending.set(nesting.pending.get() - 1));
 }
 
 /// Drops a value as a callback, because its destructor is user code that may drop further values.
@@ -103,14 +195,16 @@ fn defer<F: FnOnce() + 'static>(f: F) -> Option<F> {
     let deferred = DEFERRED.try_with(|deferred| {
         if let Some(f) = f.take() {
             deferred.borrow_mut().push_back(Box::new(f));
+            add_pending(1);
         }
     });
     debug_assert!(deferred.is_ok() || f.is_some(), "a callback is either deferred or returned");
     f
 }
 
-fn next_deferred() -> Option<Box<dyn FnOnce()>> {
-    DEFERRED.try_with(|deferred| deferred.borrow_mut().pop_front()).ok().flatten()
+fn next_deferred() -> Option<Callback> {
+    let next = DEFERRED.try_with(|deferred| deferred.borrow_mut().pop_front()).ok().flatten();
+    next.inspect(|_| remove_pending())
 }
 
 fn contain(f: impl FnOnce()) {

@@ -119,8 +119,12 @@ impl CancellationToken {
     ///
     /// A callback may cancel this token or others, and register callbacks. Callbacks are nested at
     /// most 16 deep on one stack. Beyond that this method cancels the tokens and returns, and the
-    /// callbacks run on the same thread when the innermost running callback has returned. So at
-    /// that depth a callback must not wait for what the callbacks of a token do.
+    /// callbacks run on the same thread when the innermost running callback has returned.
+    ///
+    /// A callback may also wait for what other callbacks do. A wait of this crate without a time
+    /// limit first calls the callbacks that its thread has still to call. Such waits are nested at
+    /// most 16 deep on one stack. Beyond that, a wait that returns a `Result` returns
+    /// `WouldDeadlock`, and other waits do not call callbacks.
     pub fn cancel(&self) {
         self.cancel_with(CancelReason::Requested);
     }
@@ -154,6 +158,9 @@ impl CancellationToken {
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = Deadline::after(timeout);
         let either = deadline.earlier(self.node.deadline);
+        if either == Deadline::NEVER && self.node.reason().is_none() {
+            nesting::call_pending();
+        }
         drop(self.node.cancelled.wait_while(self.node.state.lock(), either, |_| self.node.reason().is_none()));
         self.is_cancelled()
     }
@@ -224,9 +231,7 @@ impl CancellationToken {
                 }
             }
         }
-        for callback in callbacks {
-            nesting::call_back(callback);
-        }
+        nesting::call_all(callbacks);
     }
 
     fn child(&self, deadline: Option<Instant>) -> Self {

@@ -10,6 +10,7 @@
 
 use std::task::Waker;
 
+use crate::nesting;
 use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering};
 use crate::task::wakers::{WakerKey, Wakers};
 use crate::time::deadline::Deadline;
@@ -80,7 +81,11 @@ impl Notify {
             let before = self.state.lock().generation;
             match check() {
                 Ok(answer) => break answer,
-                Err(deadline) => self.sleep(before, deadline),
+                Err(deadline) => {
+                    if deadline != Deadline::NEVER || !nesting::has_pending() || !nesting::call_pending() {
+                        self.sleep(before, deadline);
+                    }
+                }
             }
         };
         self.waiters.fetch_sub(1, Ordering::SeqCst);

@@ -19,6 +19,7 @@ use super::mailbox::{Budget, Mailbox, Mode, PendingDelivery, State};
 use super::progress::DeliveryOutcome;
 use super::watcher::{Watch, WatchKey};
 use crate::error::CancelReason;
+use crate::nesting;
 use crate::pool::overflow::Overflow;
 use crate::retry::RetryPolicy;
 use crate::sync::{Arc, MutexGuard, Ordering};
@@ -272,6 +273,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             state.runners += 1;
             drop(state);
             self.run(Budget::Deliveries(1));
+        } else if nesting::has_pending() {
+            drop(state);
+            nesting::call_pending();
         } else if first_wait {
             // Publisher and handler work in long turns instead of waking each other for each event.
             state.low_water_waiters += 1;

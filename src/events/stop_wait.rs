@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::erased::AnyMailbox;
 use super::mailbox::Mailbox;
+use crate::nesting;
 use crate::sync::Arc;
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Wait};
@@ -48,6 +49,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Sleeps until there is no runner or a report has left something behind, and returns `true`;
     /// or until it is notified or the deadline has passed, and returns `false`.
     fn sleep_until_stopped(&self, is_notified: impl Fn() -> bool, deadline: Deadline) -> bool {
+        if deadline == Deadline::NEVER {
+            nesting::call_pending();
+        }
         let mut state = self.state.lock();
         loop {
             if state.runners == 0 || self.inner.is_left_behind() {

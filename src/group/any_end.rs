@@ -13,10 +13,31 @@
 
 use super::result::TaskResult;
 use super::state::{GroupInner, State};
-use super::wait::WaitFor;
 use crate::sync::{Arc, Ordering};
 use crate::task::context::{AwaitedId, PoolId};
 use crate::task::waits::{Awaited, Needs};
+
+/// The event that wakes a waiter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum WaitFor {
+    /// The end of the last task.
+    All,
+    /// The end of any task whose outcome was not yielded.
+    Next,
+    /// The first success, or the end of the last task.
+    First,
+}
+
+impl WaitFor {
+    /// Returns `true` if the event has happened. Not asked for `All`.
+    pub(super) fn has_ended<R: TaskResult>(self, state: &State<R>) -> bool {
+        match self {
+            Self::All => state.all_done(),
+            Self::Next => state.outcomes.has_completion(),
+            Self::First => state.outcomes.has_success(),
+        }
+    }
+}
 
 /// The wait for the next task that ends, or for the first success.
 pub(super) struct AnyEnd<R: TaskResult> {

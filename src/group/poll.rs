@@ -2,12 +2,12 @@
 
 use std::task::{Context, Poll, Waker};
 
+use super::any_end::WaitFor;
 use super::body::Outcome;
 use super::poller::{DueWakers, Poller};
 use super::result::TaskResult;
 use super::run::Budget;
 use super::state::{GroupInner, State, WouldDeadlock};
-use super::wait::WaitFor;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::future_wait::FutureWait;

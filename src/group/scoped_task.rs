@@ -27,6 +27,7 @@ use super::result::TaskResult;
 use super::state::GroupInner;
 use crate::error::panic::{PanicReceiver, TaskPanic};
 use crate::error::{CancelReason, JoinError};
+use crate::nesting;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, spin_wait};
 use crate::task::cell::SPIN_TIME;
 use crate::task::context::{self, AwaitedId, PoolId, ThreadId};
@@ -196,6 +197,9 @@ impl<R: TaskResult> ScopedTask<R> {
 impl<R: TaskResult> ScopedTarget for ScopedTask<R> {
     fn wait(self: Arc<Self>, deadline: Deadline) -> Result<bool, JoinError> {
         if self.is_on_this_stack() {
+            return Err(JoinError::WouldDeadlock);
+        }
+        if deadline == Deadline::NEVER && !self.is_completed() && !nesting::call_pending() {
             return Err(JoinError::WouldDeadlock);
         }
         if deadline == Deadline::NEVER && context::depth() > 0 {

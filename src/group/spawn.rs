@@ -253,6 +253,13 @@ impl<R: TaskResult> GroupInner<R> {
             if position.is_worker && position.depth >= context::MAX_HELP_DEPTH {
                 return Admission::Queue(state);
             }
+            if nesting::has_pending() {
+                drop(state);
+                ignores_capacity = !nesting::call_pending();
+                self.close_if_cancelled();
+                state = self.state.lock();
+                continue;
+            }
             if position.is_worker && state.runners < self.settings.limit {
                 state = self
                     .run_unstarted(state, Budget::Unlimited, |state| state.unstarted.len() < self.settings.capacity);

@@ -7,13 +7,14 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::mem;
 
-use super::any_end::AnyEnd;
+use super::any_end::{AnyEnd, WaitFor};
 use super::body::Outcome;
 use super::result::TaskResult;
 use super::run::Budget;
 use super::settings::GroupPolicy;
 use super::state::{GroupInner, State, WouldDeadlock};
 use crate::error::{CancelReason, GroupError, TaskError, TaskFailure};
+use crate::nesting;
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
 use crate::task::cell::SPIN_TIME;
 use crate::task::context::{self, AwaitedId, PoolId};
@@ -46,28 +47,6 @@ pub(super) enum NoCompletion {
 impl From<WouldDeadlock> for NoCompletion {
     fn from(_: WouldDeadlock) -> Self {
         Self::WouldDeadlock
-    }
-}
-
-/// The event that wakes a waiter.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum WaitFor {
-    /// The end of the last task.
-    All,
-    /// The end of any task whose outcome was not yielded.
-    Next,
-    /// The first success, or the end of the last task.
-    First,
-}
-
-impl WaitFor {
-    /// Returns `true` if the event has happened. Not asked for `All`.
-    pub(super) fn has_ended<R: TaskResult>(self, state: &State<R>) -> bool {
-        match self {
-            Self::All => state.all_done(),
-            Self::Next => state.outcomes.has_completion(),
-            Self::First => state.outcomes.has_success(),
-        }
     }
 }
 
@@ -271,6 +250,13 @@ impl<R: TaskResult> GroupInner<R> {
                 drop(state);
                 // ORDERING: Acquire pairs with the Release of `count_done`.
                 spin_wait(SPIN_TIME, || self.all_done_hint.value.load(Ordering::Acquire) || deadline.is_past());
+                continue;
+            }
+            if deadline == Deadline::NEVER && nesting::has_pending() {
+                drop(state);
+                if !nesting::call_pending() {
+                    return Err(WouldDeadlock);
+                }
                 continue;
             }
             let until = if state.closed.is_some() { deadline } else { deadline.earlier(self.deadline()) };

@@ -5,6 +5,7 @@ use std::mem;
 use std::pin::pin;
 use std::task::{Context, Poll, Wake, Waker};
 
+use crate::nesting;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::time::deadline::Deadline;
 
@@ -51,6 +52,9 @@ impl ThreadWaker {
 
     /// Waits for a wake-up. Returns `false` if the deadline passed first.
     fn wait(&self, deadline: Deadline) -> bool {
+        if deadline == Deadline::NEVER {
+            nesting::call_pending();
+        }
         let mut notified = self.changed.wait_while(self.notified.lock(), deadline, |notified| !notified);
         mem::take(&mut *notified)
     }

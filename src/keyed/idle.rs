@@ -1,6 +1,7 @@
 //! Waiting for an idle executor. A worker that waits takes turns.
 
 use super::state::{KeyedInner, State};
+use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Refused};
@@ -27,6 +28,9 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     /// Sleeps until every task is finished, it is notified, or the deadline has passed. Returns
     /// `true` if every task is finished.
     fn sleep_until_idle(&self, is_notified: impl Fn() -> bool, deadline: Deadline) -> bool {
+        if deadline == Deadline::NEVER {
+            nesting::call_pending();
+        }
         let mut state: MutexGuard<'_, State<K>> = self.state.lock();
         state.idle_waiters += 1;
         state = self.idle.wait_while(state, deadline, |state| state.unfinished > 0 && !is_notified());

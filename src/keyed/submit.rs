@@ -127,6 +127,9 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
             match &wait {
                 None => {
                     drop(state);
+                    if deadline == Deadline::NEVER {
+                        nesting::call_pending();
+                    }
                     wait = Some(self.begin_wait(deadline));
                 }
                 Some(_) if self.pool.executor.tracker.is_closed() => return Err(Refusal::ShutDown),

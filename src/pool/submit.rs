@@ -383,6 +383,9 @@ impl PoolInner {
 
     /// Pushes a job, blocking until there is room.
     fn push_blocking(&self, job: Job, deadline: Deadline) -> Result<(), (Refusal, Job)> {
+        if deadline == Deadline::NEVER {
+            nesting::call_pending();
+        }
         let pushed = if deadline == Deadline::NEVER && context::depth() > 0 {
             self.queue_room().push(job)
         } else {

@@ -15,6 +15,7 @@
 use std::task::Waker;
 
 use super::inbox::{Inbox, Mail, Notices};
+use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread};
 use crate::task::context::{self, PoolId};
@@ -232,6 +233,9 @@ impl WorkerSet {
     ///
     /// Call [`give_up`](Self::give_up) after a change that makes `gives_up` return `true`.
     pub(crate) fn wait_empty(&self, deadline: Deadline, gives_up: impl Fn() -> bool) -> bool {
+        if deadline == Deadline::NEVER {
+            nesting::call_pending();
+        }
         let is_waiting = |state: &State| state.alive > 0 && !gives_up();
         self.empty.wait_while(self.state.lock(), deadline, is_waiting).alive == 0
     }

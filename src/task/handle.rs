@@ -13,6 +13,7 @@ use super::future_wait::FutureWait;
 use super::join::{JoinStatus, JoinTarget, Watched};
 use super::waits::{self, Awaited, Kind, Needs};
 use crate::error::{CancelReason, JoinError};
+use crate::nesting;
 use crate::observe::task_info::TaskId;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
@@ -210,6 +211,9 @@ impl<T> JoinHandle<T> {
     /// Blocks until the task has ended. Helps with what it needs if there are tasks on this
     /// thread's stack. Returns `false` if the wait would never end.
     fn wait(&self) -> bool {
+        if !self.task.is_done() && !nesting::call_pending() {
+            return false;
+        }
         if context::depth() == 0 {
             return self.task.wait(Deadline::NEVER);
         }

@@ -43,6 +43,7 @@ use std::time::Instant;
 
 use super::report::{Reported, Reports};
 use super::wakers::{WakerKey, Wakers};
+use crate::nesting;
 use crate::observe::histogram::Histogram;
 use crate::observe::metrics::Metrics;
 use crate::observe::task_info::{RunningTask, TaskId};
@@ -270,6 +271,9 @@ impl TaskTracker {
     /// Blocks until the pool is idle or the deadline has passed. Returns `true` if it is idle. Also
     /// returns if `is_called` is `true` after [`wake_waiters`](Self::wake_waiters).
     pub(crate) fn wait_idle_unless(&self, is_called: impl Fn() -> bool, deadline: Deadline) -> bool {
+        if deadline == Deadline::NEVER {
+            nesting::call_pending();
+        }
         // ORDERING: the read-modify-write of the races above.
         self.waiters.0.fetch_add(1, Ordering::AcqRel);
         let mut is_idle = false;
@@ -321,6 +325,7 @@ impl TaskTracker {
     /// Blocks until `is_over` returns `true` after [`wake_waiters`](Self::wake_waiters).
     #[cfg(feature = "driver")]
     pub(crate) fn wait_until(&self, is_over: impl Fn() -> bool) {
+        nesting::call_pending();
         drop(self.idle.wait_while(self.waiting.lock(), Deadline::NEVER, |()| !is_over()));
     }
 

@@ -66,6 +66,7 @@ use std::time::Instant;
 use self::entry::Entry;
 use self::registry::Decision;
 use super::context;
+use crate::nesting;
 use crate::sync::Arc;
 
 pub(crate) use self::awaited::{Awaited, Kind, Needs};
@@ -119,6 +120,9 @@ pub(crate) enum Next {
 
 /// Registers a wait of this thread, which has tasks on its stack.
 pub(crate) fn register(target: Arc<dyn Awaited>, kind: Kind) -> Result<Next, Refused> {
+    if !nesting::call_pending() && kind.is_refusable() {
+        return Err(Refused);
+    }
     let stack = context::stack();
     match registry::register(Entry::new(target, kind, stack, None)) {
         Decision::Help(awaited) => Ok(Next::Help(awaited)),

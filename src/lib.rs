@@ -422,8 +422,9 @@ pub use cancel::future::WaitForCancellation;
 pub use cancel::token::{CancelGuard, CancellationToken};
 pub use error::panic::TaskPanic;
 pub use error::{
-    BuildError, CancelReason, Cancelled, FailedTask, GroupError, JoinError, NoSuccess, Refused, SubmitError,
-    SubmitTimeoutError, TaskError, TaskFailure, TaskId, TimedOut, TimerError, TrySubmitError, WorkerLocalError,
+    BuildError, CancelReason, Cancelled, Cycle, CycleKind, CycleTarget, CycleTask, CycleWait, FailedTask, GroupError,
+    JoinError, NoSuccess, Refused, SubmitError, SubmitTimeoutError, TaskError, TaskFailure, TaskId, TimedOut,
+    TimerError, TrySubmitError, WorkerLocalError,
 };
 #[cfg(workcrew_faults)]
 #[doc(hidden)]

@@ -400,7 +400,7 @@ fn publish_through_another_pool_to_its_own(workers: usize, capacity: usize, mail
                     };
                     match far.spawn(publish).unwrap().join() {
                         Ok(()) => {}
-                        Err(JoinError::WouldDeadlock) => told.add(),
+                        Err(JoinError::WouldDeadlock(_)) => told.add(),
                         Err(other) => panic!("{other}"),
                     }
                 }
@@ -457,7 +457,7 @@ fn a_handler_that_joins_a_wait_for_its_own_end_gets_would_deadlock() {
                     let is_told = match told {
                         Ok(has_ended) => !has_ended && way == 0,
                         Err(JoinError::Panicked(_)) => way == 1,
-                        Err(error) => matches!(error, JoinError::WouldDeadlock),
+                        Err(error) => matches!(error, JoinError::WouldDeadlock(_)),
                     };
                     assert!(is_told);
                 });

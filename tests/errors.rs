@@ -149,7 +149,7 @@ fn the_error_of_a_task_keeps_its_causes_and_can_be_had_back() {
     let failed = fails(&pool, error).unwrap_err();
     assert_eq!(failed.to_string(), "load: disk");
     assert!(failed.into_failed().unwrap().downcast_ref::<io::Error>().is_some());
-    assert!(GroupError::<u8>::WouldDeadlock.into_failed().is_err());
+    assert!(GroupError::<u8>::WouldDeadlock(Cycle::default()).into_failed().is_err());
     assert_eq!(TaskError::Failed(3).into_failed().unwrap(), 3);
     let joined = (|| -> Result<(), GroupError<u8>> { Ok(Err(JoinError::Cancelled(CancelReason::Expired))?) })();
     assert!(matches!(joined, Err(GroupError::Cancelled(CancelReason::Expired))));
@@ -238,9 +238,9 @@ fn messages_are_lower_case_and_name_what_failed() {
         BuildError::ZeroQueueCapacity.to_string(),
         BuildError::InvalidThreadName.to_string(),
         BuildError::ShutDown.to_string(),
-        JoinError::WouldDeadlock.to_string(),
+        JoinError::WouldDeadlock(Cycle::default()).to_string(),
         JoinError::Cancelled(CancelReason::ShutDown).to_string(),
-        GroupError::<String>::WouldDeadlock.to_string(),
+        GroupError::<String>::WouldDeadlock(Cycle::default()).to_string(),
         GroupError::<String>::Cancelled(CancelReason::Expired).to_string(),
         TaskError::<String>::Cancelled(CancelReason::Discarded).to_string(),
         WorkerLocalError::NotOnWorker.to_string(),
@@ -390,8 +390,8 @@ fn a_failure_becomes_an_error_of_yours_by_its_own_conversion() {
 
     let cancelled = || GroupError::<std::num::ParseIntError>::Cancelled(CancelReason::Expired).into_error::<Mine>();
     assert!(matches!(cancelled(), Mine::Group(GroupError::Cancelled(CancelReason::Expired))));
-    let stuck = GroupError::<std::num::ParseIntError>::WouldDeadlock.into_error();
-    assert!(matches!(stuck, Mine::Group(GroupError::WouldDeadlock)));
+    let stuck = GroupError::<std::num::ParseIntError>::WouldDeadlock(Cycle::default()).into_error();
+    assert!(matches!(stuck, Mine::Group(GroupError::WouldDeadlock(_))));
     let unstarted = TaskError::<std::num::ParseIntError>::Cancelled(CancelReason::ShutDown).into_error();
     assert!(matches!(unstarted, Mine::Task(TaskError::Cancelled(CancelReason::ShutDown))));
     let panicking = || {

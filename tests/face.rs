@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::{BlockedWorkers, Counter, Gate, LIMIT, Mutex, fill, pool, spawn_parked, with_watchdog};
 use workcrew::{
-    BuildError, CancelReason, CancellationToken, GroupError, GroupPolicy, JoinError, Observer, TaskError, TaskInfo,
-    TaskOutcome, TaskPanic, WorkerPool, WorkerPoolBuilder,
+    BuildError, CancelReason, CancellationToken, Cycle, GroupError, GroupPolicy, JoinError, Observer, TaskError,
+    TaskInfo, TaskOutcome, TaskPanic, WorkerPool, WorkerPoolBuilder,
 };
 
 fn panic_of(payload: impl FnOnce() + Send + 'static) -> TaskPanic {
@@ -50,17 +50,17 @@ fn every_error_of_a_task_and_a_group_describes_the_failure() {
     assert_eq!(GroupError::Failed("no toner").to_string(), "no toner");
     assert!(GroupError::<&str>::Panicked(loud()).to_string().contains("out of paper"));
     assert!(GroupError::<&str>::Cancelled(CancelReason::ShutDown).to_string().contains("shut down"));
-    assert!(GroupError::<&str>::WouldDeadlock.to_string().contains("forever"));
+    assert!(GroupError::<&str>::WouldDeadlock(Cycle::default()).to_string().contains("forever"));
     assert!(JoinError::Panicked(loud()).to_string().contains("out of paper"));
     assert!(JoinError::Cancelled(CancelReason::Requested).to_string().contains("on request"));
-    assert!(JoinError::WouldDeadlock.to_string().contains("forever"));
+    assert!(JoinError::WouldDeadlock(Cycle::default()).to_string().contains("forever"));
 }
 
 #[test]
 fn errors_convert_to_group_errors_and_return_the_cause() {
     let panicked: GroupError<u8> = JoinError::Panicked(panic_of(|| panic!())).into();
     assert!(matches!(panicked, GroupError::Panicked(_)));
-    assert!(matches!(GroupError::<u8>::from(JoinError::WouldDeadlock), GroupError::WouldDeadlock));
+    assert!(matches!(GroupError::<u8>::from(JoinError::WouldDeadlock(Cycle::default())), GroupError::WouldDeadlock(_)));
     let cancelled = JoinError::Cancelled(CancelReason::Expired);
     assert!(matches!(GroupError::<u8>::from(cancelled), GroupError::Cancelled(CancelReason::Expired)));
     assert!(matches!(GroupError::from(TaskError::Failed(3)), GroupError::Failed(3)));
@@ -330,15 +330,15 @@ fn dive(pool: &WorkerPool, levels: u32, way: u32) -> bool {
     match way {
         0 => match group.wait() {
             Ok(values) => values[0],
-            Err(error) => matches!(error, GroupError::WouldDeadlock),
+            Err(error) => matches!(error, GroupError::WouldDeadlock(_)),
         },
         1 => match group.wait_any() {
             Ok(value) => value,
-            Err(error) => matches!(error, GroupError::WouldDeadlock),
+            Err(error) => matches!(error, GroupError::WouldDeadlock(_)),
         },
         _ => match group.wait_timeout(Duration::MAX).unwrap() {
             Ok(values) => values[0],
-            Err(error) => matches!(error, GroupError::WouldDeadlock),
+            Err(error) => matches!(error, GroupError::WouldDeadlock(_)),
         },
     }
 }

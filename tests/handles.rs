@@ -104,7 +104,7 @@ fn joins_nest_to_64_and_then_are_an_error_on_a_small_stack() {
         let pool = WorkerPool::builder().workers(1).stack_size(256 << 10).build().unwrap();
         assert_eq!(nest(&pool, 64).unwrap(), 64);
         for levels in [66, 129, 5_000] {
-            assert!(matches!(nest(&pool, levels), Err(JoinError::WouldDeadlock)));
+            assert!(matches!(nest(&pool, levels), Err(JoinError::WouldDeadlock(_))));
         }
         assert_eq!(pool.spawn(|| 1).unwrap().join().unwrap(), 1);
         assert_eq!(pool.metrics().tasks_panicked, 0);
@@ -176,7 +176,7 @@ fn a_task_that_joins_itself_gets_would_deadlock() {
         let (told, tell) = mpsc::channel();
         let handle = pool.spawn(move || told.send(take.recv().unwrap().join()).unwrap()).unwrap();
         give.send(handle).unwrap();
-        assert!(matches!(tell.recv_timeout(LIMIT).unwrap(), Err(JoinError::WouldDeadlock)));
+        assert!(matches!(tell.recv_timeout(LIMIT).unwrap(), Err(JoinError::WouldDeadlock(_))));
     });
 }
 
@@ -194,7 +194,7 @@ fn a_task_that_joins_a_task_below_it_on_the_stack_gets_would_deadlock() {
             told.send(child.unwrap().join().unwrap()).unwrap();
         });
         give.send(outer.unwrap()).unwrap();
-        assert!(matches!(tell.recv_timeout(LIMIT).unwrap(), Err(JoinError::WouldDeadlock)));
+        assert!(matches!(tell.recv_timeout(LIMIT).unwrap(), Err(JoinError::WouldDeadlock(_))));
         pool.wait_idle();
         assert_eq!(pool.metrics().tasks_panicked, 0);
     });

@@ -33,7 +33,7 @@ type Group = TaskGroup<Result<(), ()>>;
 type AnyWait = fn(Group) -> bool;
 
 fn first(group: Group) -> bool {
-    matches!(group.wait_any(), Err(GroupError::WouldDeadlock))
+    matches!(group.wait_any(), Err(GroupError::WouldDeadlock(_)))
 }
 
 fn first_or_errors(group: Group) -> bool {

@@ -142,7 +142,7 @@ fn promise_04_a_wait_never_hangs_by_our_doing() {
         // Joins nested to a depth the stack allows.
         assert_eq!(nest(&pool, 32).unwrap(), 32);
         // Past a fixed depth an error, never an overflow and never a hang.
-        assert!(matches!(nest(&pool, 1_000), Err(JoinError::WouldDeadlock)));
+        assert!(matches!(nest(&pool, 1_000), Err(JoinError::WouldDeadlock(_))));
         // A task that joins itself.
         let (give, take) = mpsc::channel::<workcrew::JoinHandle<bool>>();
         let gate = Gate::new();
@@ -150,7 +150,7 @@ fn promise_04_a_wait_never_hangs_by_our_doing() {
             let gate = gate.clone();
             move || {
                 gate.pass();
-                matches!(take.recv().unwrap().join(), Err(JoinError::WouldDeadlock))
+                matches!(take.recv().unwrap().join(), Err(JoinError::WouldDeadlock(_)))
             }
         });
         let gate_passed = pool.spawn(|| ()).map(drop);
@@ -168,7 +168,7 @@ fn promise_04_a_wait_never_hangs_by_our_doing() {
         shared.lock().unwrap().as_ref().unwrap().spawn(move || {
             held.pass();
             let group = inside.lock().unwrap().take().unwrap();
-            told.send(matches!(group.wait(), Err(GroupError::WouldDeadlock))).unwrap();
+            told.send(matches!(group.wait(), Err(GroupError::WouldDeadlock(_)))).unwrap();
         });
         started.open();
         assert!(tell.recv_timeout(LIMIT).unwrap());

@@ -119,7 +119,7 @@ impl Run {
 
     fn wait(&self, wait: &Wait, mut group: TaskGroup<Result<(), ()>>) {
         let note = |error: GroupError<()>| {
-            if matches!(error, GroupError::WouldDeadlock) {
+            if matches!(error, GroupError::WouldDeadlock(_)) {
                 self.refused.add();
             }
         };

@@ -204,7 +204,7 @@ fn tasks_of_two_pools_that_join_each_other_get_would_deadlock() {
                 let task = move || {
                     gate.pass();
                     let answer = receive.recv().unwrap().join();
-                    tell.send(matches!(answer, Err(JoinError::WouldDeadlock))).unwrap();
+                    tell.send(matches!(answer, Err(JoinError::WouldDeadlock(_)))).unwrap();
                 };
                 (send, pools[index].spawn(task).unwrap())
             })
@@ -234,7 +234,7 @@ fn a_task_that_joins_the_task_whose_scope_waits_for_it_gets_would_deadlock() {
             let scope = weak.upgrade().unwrap().scope(|scope| {
                 scope.spawn(|| {
                     let outer = receive.lock().unwrap().recv().unwrap();
-                    refused = matches!(outer.join(), Err(JoinError::WouldDeadlock));
+                    refused = matches!(outer.join(), Err(JoinError::WouldDeadlock(_)));
                 });
             });
             scope.unwrap();
@@ -256,7 +256,7 @@ fn a_wait_for_a_pool_that_waits_for_the_waiting_task_returns_would_deadlock() {
         let answer = answer.clone();
         move || {
             let joined = receive.recv().unwrap().join();
-            answer.send(matches!(joined, Err(JoinError::WouldDeadlock))).unwrap();
+            answer.send(matches!(joined, Err(JoinError::WouldDeadlock(_)))).unwrap();
         }
     };
     abroad.execute(far).unwrap();
@@ -334,7 +334,7 @@ fn chains_of_waits_end_past_the_depth_to_which_a_worker_helps() {
         let outcome = with_watchdog(|| home.spawn(move || descend(&one, &two, levels)).unwrap().join().unwrap());
         match outcome {
             Ok(depth) => assert!(ends_well && depth == levels),
-            Err(error) => assert!(!ends_well && matches!(error, JoinError::WouldDeadlock), "{error}"),
+            Err(error) => assert!(!ends_well && matches!(error, JoinError::WouldDeadlock(_)), "{error}"),
         }
     }
 }

@@ -619,7 +619,7 @@ fn waiting_inside_a_call_is_an_error_and_awaiting_is_not() {
                 echo(target)
             };
             let blocking = inner.call_blocking(counts).unwrap_err();
-            assert!(matches!(blocking.join_error(), Some(JoinError::WouldDeadlock)));
+            assert!(matches!(blocking.join_error(), Some(JoinError::WouldDeadlock(_))));
             assert_eq!(blocking.attempts(), 0);
             let awaited = inner.call(attempt("Echo", "x awaited")).unwrap();
             async move { Ok(Response::new(awaited.await.unwrap().unwrap().into_inner())) }

@@ -243,7 +243,8 @@ fn a_slow_or_dropped_reader_delays_only_its_own_stream() {
         let nested = caller.call_blocking(move |_: Target| {
             let mut stream = inner.stream(streaming("Stream", "inside 5")).unwrap();
             let refused = stream.next().unwrap().unwrap_err();
-            let is_refused = matches!(refused.join_error(), Some(JoinError::WouldDeadlock)) && stream.next().is_none();
+            let is_refused =
+                matches!(refused.join_error(), Some(JoinError::WouldDeadlock(_))) && stream.next().is_none();
             async move { Ok(Response::new(is_refused)) }
         });
         assert!(nested.unwrap().into_inner());

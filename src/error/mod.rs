@@ -5,6 +5,7 @@
 //! task now or for later, and waiting for its outcome.
 
 mod build;
+mod cycle;
 mod failed_task;
 mod failure;
 mod no_success;
@@ -16,6 +17,8 @@ mod timer;
 mod worker_local;
 
 pub use build::BuildError;
+pub(crate) use cycle::NamedPool;
+pub use cycle::{Cycle, CycleKind, CycleTarget, CycleTask, CycleWait};
 pub use failed_task::{FailedTask, TaskId};
 pub use failure::TaskFailure;
 pub use no_success::NoSuccess;

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use super::cycle::Cycle;
 use super::failure::TaskFailure;
 use super::outcome::TaskError;
 
@@ -17,18 +18,18 @@ const MAX_SHOWN: usize = 8;
 pub struct NoSuccess<E> {
     /// One for each task, in spawn order.
     errors: Vec<TaskError<TaskFailure<E>>>,
-    /// Whether the wait itself could not end.
-    would_deadlock: bool,
+    /// Why the wait itself could not end.
+    would_deadlock: Option<Cycle>,
 }
 
 impl<E> NoSuccess<E> {
     pub(crate) fn new(errors: Vec<TaskError<TaskFailure<E>>>) -> Self {
-        Self { errors, would_deadlock: false }
+        Self { errors, would_deadlock: None }
     }
 
     /// Returns the error of a wait that could not end, with the errors so far.
-    pub(crate) fn would_deadlock(errors: Vec<TaskError<TaskFailure<E>>>) -> Self {
-        Self { errors, would_deadlock: true }
+    pub(crate) fn would_deadlock(errors: Vec<TaskError<TaskFailure<E>>>, cycle: Cycle) -> Self {
+        Self { errors, would_deadlock: Some(cycle) }
     }
 
     /// Returns the errors of the tasks in spawn order. Cancellations are included. Errors that
@@ -49,7 +50,14 @@ impl<E> NoSuccess<E> {
     /// a group without tasks.
     #[must_use]
     pub fn is_would_deadlock(&self) -> bool {
-        self.would_deadlock
+        self.would_deadlock.is_some()
+    }
+
+    /// Returns the waits that need each other, if the wait could not end. The cycle is empty for a
+    /// group without tasks.
+    #[must_use]
+    pub fn cycle(&self) -> Option<&Cycle> {
+        self.would_deadlock.as_ref()
     }
 }
 
@@ -61,8 +69,8 @@ impl<E: fmt::Debug> fmt::Debug for NoSuccess<E> {
 
 impl<E: fmt::Display> fmt::Display for NoSuccess<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.would_deadlock {
-            return f.write_str("waiting for the group here would wait forever");
+        if let Some(cycle) = &self.would_deadlock {
+            return write!(f, "waiting for the group here would wait forever{}", cycle.suffix());
         }
         f.write_str("no task succeeded")?;
         for (number, error) in self.errors.iter().take(MAX_SHOWN).enumerate() {

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 
+use super::cycle::Cycle;
 use super::failed_task::FailedTask;
 use super::failure::TaskFailure;
 use super::panic::TaskPanic;
@@ -35,7 +36,7 @@ impl JoinError {
     pub fn task(&self) -> Option<&FailedTask> {
         match self {
             Self::Panicked(panic) => Some(panic.task()),
-            Self::Cancelled(_) | Self::WouldDeadlock => None,
+            Self::Cancelled(_) | Self::WouldDeadlock(_) => None,
         }
     }
 }
@@ -83,9 +84,10 @@ pub enum JoinError {
     #[error("task {0}")]
     Cancelled(CancelReason),
     /// The wait could not end: a task joined itself, tasks waited for each other in a circle, or
-    /// joins were nested too deep for a worker's stack.
-    #[error("joining here would wait forever")]
-    WouldDeadlock,
+    /// joins were nested too deep for a worker's stack. The [`Cycle`] names the waits that need each
+    /// other.
+    #[error("joining here would wait forever{}", .0.suffix())]
+    WouldDeadlock(Cycle),
 }
 
 /// The error of one task of a group.
@@ -141,8 +143,8 @@ pub enum GroupError<E> {
     ///
     /// A task of the group itself waited, tasks waited for each other in a circle, or waits were
     /// nested too deep for a worker's stack. Or [`wait_any`](crate::TaskGroup::wait_any) was called
-    /// on a group without tasks.
-    WouldDeadlock,
+    /// on a group without tasks. The [`Cycle`] names the waits that need each other.
+    WouldDeadlock(Cycle),
 }
 
 impl<E> TaskError<E> {
@@ -203,7 +205,7 @@ impl<E> GroupError<E> {
             Self::Failed(error) => error.into(),
             Self::Panicked(panic) => GroupError::Panicked(panic).into(),
             Self::Cancelled(reason) => GroupError::Cancelled(reason).into(),
-            Self::WouldDeadlock => GroupError::WouldDeadlock.into(),
+            Self::WouldDeadlock(cycle) => GroupError::WouldDeadlock(cycle).into(),
         }
     }
 
@@ -273,7 +275,7 @@ impl<E> GroupError<TaskFailure<E>> {
         match self {
             Self::Failed(failure) => Some(failure.task()),
             Self::Panicked(panic) => Some(panic.task()),
-            Self::Cancelled(_) | Self::WouldDeadlock => None,
+            Self::Cancelled(_) | Self::WouldDeadlock(_) => None,
         }
     }
 
@@ -286,7 +288,7 @@ impl<E> GroupError<TaskFailure<E>> {
             Self::Failed(failure) => GroupError::Failed(failure.error),
             Self::Panicked(panic) => GroupError::Panicked(panic),
             Self::Cancelled(reason) => GroupError::Cancelled(reason),
-            Self::WouldDeadlock => GroupError::WouldDeadlock,
+            Self::WouldDeadlock(cycle) => GroupError::WouldDeadlock(cycle),
         }
     }
 
@@ -333,7 +335,7 @@ impl<E> From<JoinError> for GroupError<E> {
         match error {
             JoinError::Panicked(panic) => Self::Panicked(panic),
             JoinError::Cancelled(reason) => Self::Cancelled(reason),
-            JoinError::WouldDeadlock => Self::WouldDeadlock,
+            JoinError::WouldDeadlock(cycle) => Self::WouldDeadlock(cycle),
         }
     }
 }
@@ -364,7 +366,9 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
             Self::Failed(error) => write!(f, "{error:#}"), // with its causes, if the type shows them
             Self::Panicked(panic) => write!(f, "{panic}"),
             Self::Cancelled(reason) => write!(f, "group {reason}"),
-            Self::WouldDeadlock => f.write_str("waiting for the group here would wait forever"),
+            Self::WouldDeadlock(cycle) => {
+                write!(f, "waiting for the group here would wait forever{}", cycle.suffix())
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use super::registry::{Recipients, Registry};
 use crate::nesting;
 use crate::sync::Arc;
 use crate::task::context;
+use crate::task::waits::Refused;
 use crate::time::deadline::Deadline;
 
 /// An event bus, which delivers events to their handlers on the workers of a pool.
@@ -147,7 +148,9 @@ impl EventBus {
     pub fn wait_idle(&self) {
         assert!(!self.is_inside(), "a handler cannot wait for its own bus to be idle");
         let waited = self.inner.wait_idle(Deadline::NEVER);
-        assert!(waited.is_ok(), "a task cannot wait for a bus that waits for that task to be idle");
+        if let Err(Refused(cycle)) = waited {
+            panic!("a task cannot wait for a bus that waits for that task to be idle{}", cycle.suffix());
+        }
     }
 
     /// Like [`wait_idle`](Self::wait_idle), but blocks for at most `timeout`. Returns `true` if the

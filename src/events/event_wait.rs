@@ -18,6 +18,7 @@ use super::inner::BusInner;
 use super::mailbox::{Budget, Mailbox, State};
 use super::registry::Recipients;
 use crate::cancel::token::CancelGuard;
+use crate::error::{Cycle, CycleKind, CycleTarget};
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context::{self, AwaitedId, GroupId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
@@ -34,10 +35,24 @@ use crate::time::deadline::Deadline;
 /// - Handlers wait for receipts of each other's events, and all runners of their subscriptions do
 ///   so. An ordered subscription has a single runner. One of the waits gets the error.
 /// - Waits are nested more than 64 tasks deep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("waiting for the event here would never end")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("waiting for the event here would never end{}", .cycle.suffix())]
 #[non_exhaustive]
-pub struct WouldDeadlock;
+pub struct WouldDeadlock {
+    /// The waits that need each other. Empty if waits were nested too deep.
+    pub cycle: Cycle,
+}
+
+impl From<Refused> for WouldDeadlock {
+    fn from(Refused(cycle): Refused) -> Self {
+        Self { cycle }
+    }
+}
+
+/// Returns the error of a handler that waits for itself.
+pub(super) fn own_wait(target: &dyn Awaited) -> WouldDeadlock {
+    WouldDeadlock { cycle: waits::own_cycle(target.describe(), target.pool()) }
+}
 
 impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
     fn len(&self) -> usize {
@@ -153,7 +168,7 @@ pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), Would
     }
     let is_worker = context::is_worker_of(recipients.inner().pool.id());
     if is_worker && depth >= context::MAX_HELP_DEPTH {
-        return Err(WouldDeadlock);
+        return Err(WouldDeadlock { cycle: Cycle::default() });
     }
     let outstanding = Outstanding { envelope: Arc::clone(envelope), recipients: Arc::clone(&recipients) };
     let target: Arc<dyn Awaited> = Arc::new(outstanding);
@@ -161,14 +176,14 @@ pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), Would
     let mut guard: Option<CancelGuard> = None;
     recipients.inner().steps.wait_until(|| {
         while !envelope.progress().is_finished() {
-            if registered.take().is_some_and(|wait| wait.is_refused()) {
-                return Ok(Err(WouldDeadlock));
+            if let Err(refused) = registered.take().map_or(Ok(()), |wait| wait.check()) {
+                return Ok(Err(refused.into()));
             }
             let help = if is_worker { help_once(&**envelope, &*recipients) } else { Help::Later(Deadline::NEVER) };
             let deadline = match help {
                 Help::Helped => continue,
                 Help::Later(deadline) => deadline,
-                Help::Deadlock => return Ok(Err(WouldDeadlock)),
+                Help::Deadlock => return Ok(Err(own_wait(&*target))),
             };
             match waits::register(Arc::clone(&target), Kind::Certain) {
                 Ok(Next::Help(awaited)) => awaited.help(),
@@ -185,7 +200,7 @@ pub(super) fn wait_and_help(envelope: &Arc<dyn AnyEnvelope>) -> Result<(), Would
                     registered = Some(wait);
                     return Err(deadline.earlier(moment));
                 }
-                Err(Refused) => return Ok(Err(WouldDeadlock)),
+                Err(refused) => return Ok(Err(refused.into())),
             }
         }
         Ok(Ok(()))
@@ -254,6 +269,10 @@ impl Awaited for Outstanding {
             needs.end_of(self.awaited_id());
             self.unfinished().for_each(|index| self.recipients.report_needs(index, needs));
         }
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Event)
     }
 
     fn help(self: Arc<Self>) {

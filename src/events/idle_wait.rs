@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::erased::AnyMailbox;
 use super::inner::BusInner;
 use crate::cancel::token::CancelGuard;
+use crate::error::{CycleKind, CycleTarget};
 use crate::sync::{Arc, Mutex};
 use crate::task::context::{self, AwaitedId, GroupId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
@@ -32,12 +33,12 @@ impl BusInner {
             }
             guard.get_or_insert_with(|| self.notify_idle_when_left_behind());
             loop {
-                let is_refused = registered.take().is_some_and(|wait| wait.is_refused());
+                let checked = registered.take().map_or(Ok(()), |wait| wait.check());
                 if self.is_idle() || self.is_left_behind() {
                     return Ok(Ok(self.is_idle()));
                 }
-                if is_refused {
-                    return Ok(Err(Refused));
+                if let Err(refused) = checked {
+                    return Ok(Err(refused));
                 }
                 if !is_within_task {
                     return Err(Deadline::NEVER);
@@ -48,7 +49,7 @@ impl BusInner {
                         registered = Some(wait);
                         return Err(Deadline::NEVER.earlier(until));
                     }
-                    Err(Refused) => return Ok(Err(Refused)),
+                    Err(refused) => return Ok(Err(refused)),
                 }
             }
         })
@@ -89,6 +90,10 @@ impl Awaited for Idleness {
         // An event cannot end before its publishing, which cannot end before the tasks above it on
         // that stack.
         self.inner.publishers.lock().values().for_each(|thread| needs.end_of(*thread));
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Bus)
     }
 
     fn help(self: Arc<Self>) {

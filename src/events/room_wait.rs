@@ -3,6 +3,7 @@
 use super::inner::BusInner;
 use super::mailbox::Mailbox;
 use super::watcher::{WatchKey, Watcher};
+use crate::error::{CycleKind, CycleTarget};
 use crate::sync::Arc;
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused};
@@ -30,9 +31,7 @@ pub(super) fn wait_for_room<E: Send + Sync + 'static>(
                 if !notified.is_empty() {
                     return Ok(notified);
                 }
-                if wait.is_refused() {
-                    return Err(Refused);
-                }
+                wait.check()?;
             }
             Next::Help(awaited) => {
                 room.mailboxes.iter().zip(&keys).for_each(|(mailbox, key)| mailbox.unwatch(*key));
@@ -103,6 +102,10 @@ impl<E: Send + Sync + 'static> Awaited for AwaitedRoom<E> {
                 mailbox.report_runner_needs(&state, needs);
             }
         }
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Mailbox).label(Some(&self.mailboxes[0].settings.name))
     }
 
     fn help(self: Arc<Self>) {

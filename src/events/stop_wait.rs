@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::erased::AnyMailbox;
 use super::mailbox::Mailbox;
+use crate::error::{CycleKind, CycleTarget};
 use crate::nesting;
 use crate::sync::Arc;
 use crate::task::context::{self, AwaitedId, PoolId};
@@ -89,6 +90,10 @@ impl<E: Send + Sync + 'static> Awaited for AwaitedStop<E> {
 
     fn report_needs(&self, needs: &mut Needs) {
         self.0.report_drain_needs(needs);
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Subscription).label(Some(&self.0.settings.name))
     }
 
     /// Does nothing: a closed subscription starts nothing.

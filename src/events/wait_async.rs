@@ -99,7 +99,10 @@ impl Future for WaitForReceipt {
                 match event_wait::help_or_refuse(&**envelope, &*recipients) {
                     Help::Helped => continue,
                     Help::Later(deadline) => until = deadline,
-                    Help::Deadlock => return Poll::Ready(Err(WouldDeadlock)),
+                    Help::Deadlock => {
+                        let target = event_wait::awaited(envelope, &recipients);
+                        return Poll::Ready(Err(event_wait::own_wait(&*target)));
+                    }
                 }
             }
             match wait.register(|| event_wait::awaited(envelope, &recipients), until, context) {

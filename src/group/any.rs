@@ -3,7 +3,7 @@
 use super::result::TaskResult;
 use super::state::{State, WouldDeadlock};
 use super::task_group::TaskGroup;
-use crate::error::{GroupError, NoSuccess};
+use crate::error::{Cycle, GroupError, NoSuccess};
 
 /// # The first success
 impl<R: TaskResult> TaskGroup<R> {
@@ -42,7 +42,7 @@ impl<R: TaskResult> TaskGroup<R> {
     /// # Ok::<(), workcrew::BuildError>(())
     /// ```
     pub fn wait_any(mut self) -> Result<R::Value, GroupError<R::Error>> {
-        self.waits().wait_first(first_error).unwrap_or(Err(GroupError::WouldDeadlock))
+        self.waits().wait_first(first_error).unwrap_or_else(|error| Err(error.into()))
     }
 
     /// Like [`wait_any`](Self::wait_any), but returns every error if no task succeeds.
@@ -67,7 +67,7 @@ impl<R: TaskResult> TaskGroup<R> {
     pub fn wait_any_or_errors(mut self) -> Result<R::Value, NoSuccess<R::Error>> {
         match self.waits().wait_first(all_errors) {
             Ok(first) => first,
-            Err(WouldDeadlock) => Err(NoSuccess::would_deadlock(Vec::new())),
+            Err(WouldDeadlock(cycle)) => Err(NoSuccess::would_deadlock(Vec::new(), cycle)),
         }
     }
 }
@@ -75,7 +75,7 @@ impl<R: TaskResult> TaskGroup<R> {
 /// Takes the first error of a group without a success.
 pub(super) fn first_error<R: TaskResult>(state: &mut State<R>) -> GroupError<R::Error> {
     // Without tasks there is no success to wait for.
-    state.take_error().unwrap_or(GroupError::WouldDeadlock)
+    state.take_error().unwrap_or_else(|| GroupError::WouldDeadlock(Cycle::default()))
 }
 
 /// Takes every error of a group without a success.
@@ -83,5 +83,5 @@ pub(super) fn all_errors<R: TaskResult>(state: &mut State<R>) -> NoSuccess<R::Er
     let errors: Vec<_> = state.take_outcomes().into_iter().filter_map(Result::err).collect();
     // Without tasks there is no success to wait for.
     let no_tasks = errors.is_empty() && state.cut_short.is_none();
-    if no_tasks { NoSuccess::would_deadlock(errors) } else { NoSuccess::new(errors) }
+    if no_tasks { NoSuccess::would_deadlock(errors, Cycle::default()) } else { NoSuccess::new(errors) }
 }

@@ -13,6 +13,7 @@
 
 use super::result::TaskResult;
 use super::state::{GroupInner, State};
+use crate::error::{CycleKind, CycleTarget};
 use crate::sync::{Arc, Ordering};
 use crate::task::context::{AwaitedId, PoolId};
 use crate::task::waits::{Awaited, Needs};
@@ -108,6 +109,10 @@ impl<R: TaskResult> Awaited for AnyEnd<R> {
         } else {
             needs.possible_end_of(self.group.id());
         }
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::AnyTask).label(self.group.settings.label.as_ref())
     }
 
     fn help(self: Arc<Self>) {

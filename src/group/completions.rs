@@ -9,7 +9,7 @@ use super::poll::GroupWait;
 use super::result::TaskResult;
 use super::state::GroupInner;
 use super::task_group::TaskGroup;
-use super::wait::{NoCompletion, WOULD_DEADLOCK};
+use super::wait::NoCompletion;
 use crate::error::TimedOut;
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
@@ -126,7 +126,7 @@ impl<R: TaskResult> Iterator for Completions<'_, R> {
     #[track_caller]
     fn next(&mut self) -> Option<Self::Item> {
         // Without a deadline, the only error is a wait that would never end.
-        self.next_until(Deadline::NEVER).unwrap_or_else(|_| panic!("{WOULD_DEADLOCK}"))
+        self.next_until(Deadline::NEVER).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

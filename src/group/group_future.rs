@@ -62,6 +62,6 @@ impl<R: TaskResult, P> UnwindSafe for GroupFuture<R, P> {}
 impl<R: TaskResult, P> RefUnwindSafe for GroupFuture<R, P> {}
 
 /// Returns the error of a wait that would never end.
-pub(super) fn refused<T, E>(_: WouldDeadlock) -> Result<T, GroupError<E>> {
-    Err(GroupError::WouldDeadlock)
+pub(super) fn refused<T, E>(error: WouldDeadlock) -> Result<T, GroupError<E>> {
+    Err(error.into())
 }

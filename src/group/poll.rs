@@ -8,6 +8,7 @@ use super::poller::{DueWakers, Poller};
 use super::result::TaskResult;
 use super::run::Budget;
 use super::state::{GroupInner, State, WouldDeadlock};
+use crate::error::Cycle;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
 use crate::task::future_wait::FutureWait;
@@ -134,7 +135,7 @@ impl<R: TaskResult> GroupInner<R> {
             let mut state = self.state.lock();
             while !position.is_member && helps && !condition(&state) && self.can_run(&state) {
                 if position.depth >= context::MAX_HELP_DEPTH {
-                    return Poll::Ready(Err(WouldDeadlock));
+                    return Poll::Ready(Err(WouldDeadlock(Cycle::default())));
                 }
                 state = self.run_unstarted(state, Budget::Unlimited, &condition);
             }
@@ -145,7 +146,7 @@ impl<R: TaskResult> GroupInner<R> {
             // After the condition: a waker that polls at once is called by a member whose task is
             // done.
             if position.is_member {
-                return Poll::Ready(Err(WouldDeadlock));
+                return Poll::Ready(Err(self.own_wait()));
             }
             // Cloning a waker is user code.
             let waker = context.waker().clone();

@@ -3,6 +3,7 @@
 
 use super::result::TaskResult;
 use super::state::{GroupInner, State};
+use crate::error::{CycleKind, CycleTarget};
 use crate::sync::Arc;
 use crate::task::context::{AwaitedId, PoolId};
 use crate::task::waits::{Awaited, Needs};
@@ -41,6 +42,10 @@ impl<R: TaskResult> Awaited for GroupRoom<R> {
                 self.0.report_limit(&state, needs);
             }
         }
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::GroupRoom).label(self.0.settings.label.as_ref())
     }
 
     fn help(self: Arc<Self>) {

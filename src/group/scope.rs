@@ -25,7 +25,7 @@ use std::process;
 
 use super::{Body, GroupInner, GroupSettings, TaskResult, WaitResult};
 use crate::cancel::token::CancellationToken;
-use crate::error::{CancelReason, GroupError, Refusal};
+use crate::error::{CancelReason, Cycle, GroupError, Refusal};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
@@ -276,7 +276,7 @@ where
         return Err(GroupError::Cancelled(CancelReason::ShutDown));
     }
     if context::depth() >= context::MAX_HELP_DEPTH && context::is_worker_of(pool.id()) {
-        return Err(GroupError::WouldDeadlock);
+        return Err(GroupError::WouldDeadlock(Cycle::default()));
     }
     let inner = GroupInner::new(Arc::clone(pool), settings);
     let scope = Scope { inner, scope: PhantomData, env: PhantomData };

@@ -26,7 +26,7 @@ use super::one_task::Turn;
 use super::result::TaskResult;
 use super::state::GroupInner;
 use crate::error::panic::{PanicReceiver, TaskPanic};
-use crate::error::{CancelReason, JoinError};
+use crate::error::{CancelReason, Cycle, CycleKind, CycleTarget, JoinError};
 use crate::nesting;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, spin_wait};
 use crate::task::cell::SPIN_TIME;
@@ -160,20 +160,18 @@ impl<R: TaskResult> ScopedTask<R> {
             };
             match turn {
                 Turn::Ran => continue,
-                Turn::TooDeep => return Err(JoinError::WouldDeadlock),
+                Turn::TooDeep => return Err(JoinError::WouldDeadlock(Cycle::default())),
                 Turn::Started | Turn::AtLimit => {}
             }
             if spin_wait(SPIN_TIME, || self.is_completed()) {
                 return Ok(());
             }
-            match waits::register(Arc::clone(self) as _, Kind::Certain).map_err(|_| JoinError::WouldDeadlock)? {
+            match waits::register(Arc::clone(self) as _, Kind::Certain)? {
                 Next::Help(awaited) => awaited.help(),
                 Next::Sleep(wait, until) => {
                     let until = Deadline::NEVER.earlier(until).earlier(self.group_deadline());
                     self.sleep(&wait, until, turn == Turn::AtLimit);
-                    if wait.is_refused() {
-                        return Err(JoinError::WouldDeadlock);
-                    }
+                    wait.check()?;
                 }
             }
         }
@@ -197,10 +195,11 @@ impl<R: TaskResult> ScopedTask<R> {
 impl<R: TaskResult> ScopedTarget for ScopedTask<R> {
     fn wait(self: Arc<Self>, deadline: Deadline) -> Result<bool, JoinError> {
         if self.is_on_this_stack() {
-            return Err(JoinError::WouldDeadlock);
+            let cycle = waits::own_cycle(self.describe(), self.group.pool.id());
+            return Err(JoinError::WouldDeadlock(cycle));
         }
         if deadline == Deadline::NEVER && !self.is_completed() && !nesting::call_pending() {
-            return Err(JoinError::WouldDeadlock);
+            return Err(JoinError::WouldDeadlock(Cycle::default()));
         }
         if deadline == Deadline::NEVER && context::depth() > 0 {
             return self.wait_helping().map(|()| true);
@@ -295,6 +294,10 @@ impl<R: TaskResult> Awaited for ScopedTask<R> {
                 }
             }
         }
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Task).label(self.group.settings.label.as_ref())
     }
 
     fn help(self: Arc<Self>) {

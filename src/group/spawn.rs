@@ -289,9 +289,7 @@ impl<R: TaskResult> GroupInner<R> {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(wait, moment) => {
                 self.sleep_for_room(&room, (&wait, moment), moves, low_water_until);
-                if wait.is_refused() {
-                    return Err(Refused);
-                }
+                wait.check()?;
             }
         }
         Ok(())

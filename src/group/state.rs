@@ -80,7 +80,7 @@ use super::small_deque::SmallDeque;
 use super::task_queue::PendingTask;
 use super::task_queue::TaskQueue;
 use crate::cancel::token::{CancelGuard, CancellationToken};
-use crate::error::{CancelReason, GroupError, TaskFailure};
+use crate::error::{CancelReason, Cycle, GroupError, TaskFailure};
 use crate::observe::task_info::TaskId;
 use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
@@ -88,6 +88,7 @@ use crate::pool::group_registry::Registration;
 use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, Padded, Weak};
 use crate::task::context::{self, GroupId};
+use crate::task::waits::Refused;
 #[cfg(feature = "retry")]
 use crate::{time::deadline::Deadline, timer::heap::TimerKey};
 
@@ -391,12 +392,19 @@ impl<R: TaskResult> State<R> {
     }
 }
 
-/// A wait for the group on this thread would never end.
-#[derive(Debug)]
-pub(crate) struct WouldDeadlock;
+/// A wait for the group on this thread would never end. The cycle is empty if no cycle is the cause.
+#[derive(Debug, thiserror::Error)]
+#[error("waiting for the group here would wait forever{}", .0.suffix())]
+pub(crate) struct WouldDeadlock(pub(crate) Cycle);
 
 impl<E> From<WouldDeadlock> for GroupError<E> {
-    fn from(_: WouldDeadlock) -> Self {
-        Self::WouldDeadlock
+    fn from(WouldDeadlock(cycle): WouldDeadlock) -> Self {
+        Self::WouldDeadlock(cycle)
+    }
+}
+
+impl From<Refused> for WouldDeadlock {
+    fn from(Refused(cycle): Refused) -> Self {
+        Self(cycle)
     }
 }

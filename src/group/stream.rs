@@ -9,8 +9,6 @@ use super::body::Outcome;
 use super::completions::Completions;
 use super::poll::GroupWait;
 use super::result::TaskResult;
-use super::state::WouldDeadlock;
-use super::wait::WOULD_DEADLOCK;
 
 /// # In async code
 ///
@@ -34,7 +32,7 @@ impl<R: TaskResult> Completions<'_, R> {
                 self.is_over = next.is_none();
                 Poll::Ready(next)
             }
-            Poll::Ready(Err(WouldDeadlock)) => panic!("{WOULD_DEADLOCK}"),
+            Poll::Ready(Err(error)) => panic!("{error}"),
             Poll::Pending => Poll::Pending,
         }
     }

@@ -7,11 +7,10 @@ use std::time::Duration;
 use super::body::{Body, Outcome};
 use super::result::TaskResult;
 use super::settings::{GroupPolicy, GroupSettings, Progress};
-use super::state::{GroupInner, WouldDeadlock};
+use super::state::GroupInner;
 use super::unwaited::Unwaited;
-use super::wait::WOULD_DEADLOCK;
 use crate::cancel::token::CancellationToken;
-use crate::error::{CancelReason, GroupError, Refuser, TrySubmitError};
+use crate::error::{CancelReason, Cycle, GroupError, Refuser, TrySubmitError};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::{Arc, OnceLock};
@@ -307,7 +306,8 @@ impl<R: TaskResult> TaskGroup<R> {
     pub fn wait(mut self) -> Result<Vec<R::Value>, GroupError<R::Error>> {
         match self.waits().wait_values(Deadline::NEVER, Kind::Certain) {
             Ok(Some(values)) => values,
-            Ok(None) | Err(WouldDeadlock) => Err(GroupError::WouldDeadlock),
+            Ok(None) => Err(GroupError::WouldDeadlock(Cycle::default())),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -340,7 +340,7 @@ impl<R: TaskResult> TaskGroup<R> {
         match self.waits().wait_values(Deadline::after(timeout), Kind::Certain) {
             Ok(Some(values)) => Ok(values),
             Ok(None) => Err(self),
-            Err(WouldDeadlock) => Ok(Err(GroupError::WouldDeadlock)),
+            Err(error) => Ok(Err(error.into())),
         }
     }
 
@@ -368,7 +368,7 @@ impl<R: TaskResult> TaskGroup<R> {
     pub fn wait_all(mut self) -> Vec<Outcome<R>> {
         match self.waits().wait_outcomes() {
             Ok(outcomes) => outcomes,
-            Err(WouldDeadlock) => panic!("{WOULD_DEADLOCK}"),
+            Err(error) => panic!("{error}"),
         }
     }
 

@@ -13,7 +13,7 @@ use super::result::TaskResult;
 use super::run::Budget;
 use super::settings::GroupPolicy;
 use super::state::{GroupInner, State, WouldDeadlock};
-use crate::error::{CancelReason, GroupError, TaskError, TaskFailure};
+use crate::error::{CancelReason, Cycle, CycleKind, CycleTarget, GroupError, TaskError, TaskFailure};
 use crate::nesting;
 use crate::sync::{Arc, MutexGuard, Ordering, spin_wait};
 use crate::task::cell::SPIN_TIME;
@@ -31,23 +31,15 @@ pub(super) type WithTaskResult<R> =
 /// The values of a group in spawn order, as far as there are any, and its error.
 pub(super) type PartialResult<R> = (Vec<<R as TaskResult>::Value>, Result<(), GroupError<<R as TaskResult>::Error>>);
 
-/// The panic of a wait that would never end, where no error is returned.
-pub(super) const WOULD_DEADLOCK: &str = "waiting for the group here would wait forever: a task waits for its own group, \
-    tasks wait for each other in a circle, or waits are nested more than 64 tasks deep";
-
 /// Why a wait for the next task has yielded no task.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum NoCompletion {
     /// No task ended before the deadline.
+    #[error("no task ended in time")]
     TimedOut,
     /// The wait would never end.
-    WouldDeadlock,
-}
-
-impl From<WouldDeadlock> for NoCompletion {
-    fn from(_: WouldDeadlock) -> Self {
-        Self::WouldDeadlock
-    }
+    #[error("{0}")]
+    WouldDeadlock(#[from] WouldDeadlock),
 }
 
 impl<R: TaskResult> GroupInner<R> {
@@ -65,13 +57,14 @@ impl<R: TaskResult> GroupInner<R> {
     /// Waits as [`wait_values`](Self::wait_values) does, and keeps the task that failed.
     pub(super) fn wait_values_with_task(self: &Arc<Self>) -> WithTaskResult<R> {
         let taken = self.wait_done(Deadline::NEVER, Kind::Certain, Self::take_values_with_task);
-        taken.ok().flatten().unwrap_or(Err(GroupError::WouldDeadlock))
+        taken.and_then(|taken| taken.ok_or(WouldDeadlock(Cycle::default()))).unwrap_or_else(|error| Err(error.into()))
     }
 
     /// Waits until all tasks are done, closes the group, and takes the values and the first error.
     pub(super) fn wait_partial(self: &Arc<Self>) -> PartialResult<R> {
         let taken = self.wait_done(Deadline::NEVER, Kind::Certain, Self::take_partial);
-        taken.ok().flatten().unwrap_or_else(|| (Vec::new(), Err(GroupError::WouldDeadlock)))
+        let taken = taken.and_then(|taken| taken.ok_or(WouldDeadlock(Cycle::default())));
+        taken.unwrap_or_else(|error| (Vec::new(), Err(error.into())))
     }
 
     /// Waits until all tasks are done, closes the group, and takes what `take` takes. Returns `None`
@@ -137,7 +130,7 @@ impl<R: TaskResult> GroupInner<R> {
     /// Waits until all tasks are done, closes the group, and takes every outcome in spawn order.
     pub(crate) fn wait_outcomes(self: &Arc<Self>) -> Result<Vec<Outcome<R>>, WouldDeadlock> {
         let taken = self.wait_done(Deadline::NEVER, Kind::Certain, Self::take_outcomes)?;
-        taken.ok_or(WouldDeadlock)
+        taken.ok_or(WouldDeadlock(Cycle::default()))
     }
 
     /// Takes every outcome of a group all of whose tasks are done, in spawn order.
@@ -154,7 +147,7 @@ impl<R: TaskResult> GroupInner<R> {
         self.begin_first();
         match self.wait_until(Deadline::NEVER, (WaitFor::First, Kind::Certain), State::has_first)? {
             Some(state) => Ok(Self::take_first(state, errors)),
-            None => Err(WouldDeadlock),
+            None => Err(WouldDeadlock(Cycle::default())),
         }
     }
 
@@ -216,7 +209,7 @@ impl<R: TaskResult> GroupInner<R> {
     ) -> Result<Option<MutexGuard<'_, State<R>>>, WouldDeadlock> {
         let position = context::position(self.pool.id(), self.id());
         if position.is_member {
-            return Err(WouldDeadlock);
+            return Err(self.own_wait());
         }
         let waits = deadline == Deadline::NEVER && position.depth > 0;
         let helps = waits && position.is_worker;
@@ -234,7 +227,7 @@ impl<R: TaskResult> GroupInner<R> {
             // lock.
             while helps && !condition(&state) && self.can_run(&state) {
                 if position.depth >= context::MAX_HELP_DEPTH {
-                    return Err(WouldDeadlock);
+                    return Err(WouldDeadlock(Cycle::default()));
                 }
                 state = self.run_unstarted(state, Budget::Unlimited, &condition);
             }
@@ -255,7 +248,7 @@ impl<R: TaskResult> GroupInner<R> {
             if deadline == Deadline::NEVER && nesting::has_pending() {
                 drop(state);
                 if !nesting::call_pending() {
-                    return Err(WouldDeadlock);
+                    return Err(WouldDeadlock(Cycle::default()));
                 }
                 continue;
             }
@@ -284,7 +277,7 @@ impl<R: TaskResult> GroupInner<R> {
             WaitFor::All => Arc::clone(self) as _,
             WaitFor::Next | WaitFor::First => Arc::new(AnyEnd { group: Arc::clone(self), wait_for }),
         };
-        match waits::register(target, kind).map_err(|_| WouldDeadlock)? {
+        match waits::register(target, kind)? {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(wait, moment) => {
                 let state = self.state.lock();
@@ -293,9 +286,7 @@ impl<R: TaskResult> GroupInner<R> {
                 } else {
                     drop(state);
                 }
-                if wait.is_refused() {
-                    return Err(WouldDeadlock);
-                }
+                wait.check()?;
             }
         }
         Ok(())
@@ -308,6 +299,11 @@ impl<R: TaskResult> GroupInner<R> {
         if !ready(&state) {
             drop(self.sleep(state, WaitFor::Next, true, until));
         }
+    }
+
+    /// Returns the error of a member that waits for the group.
+    pub(super) fn own_wait(&self) -> WouldDeadlock {
+        WouldDeadlock(waits::own_cycle(self.describe(), self.pool.id()))
     }
 
     /// Wakes the threads that wait for any task to end, so that they register their wait again.
@@ -397,6 +393,10 @@ impl<R: TaskResult> Awaited for GroupInner<R> {
             self.report_delayed(&state, needs);
             needs.end_of(self.id());
         }
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Group).label(self.settings.label.as_ref())
     }
 
     /// Runs one task, as one more runner.

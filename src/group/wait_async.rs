@@ -8,7 +8,6 @@ use super::group_future::{GroupFuture, refused};
 use super::result::TaskResult;
 use super::state::{GroupInner, WouldDeadlock};
 use super::task_group::TaskGroup;
-use super::wait::WOULD_DEADLOCK;
 use crate::error::{GroupError, NoSuccess, TaskFailure};
 
 /// # From async code
@@ -59,7 +58,7 @@ impl<R: TaskResult> TaskGroup<R> {
     ) -> impl Future<Output = Result<R::Value, NoSuccess<R::Error>>> + Send + 'static {
         self.inner().begin_first();
         GroupFuture::new(self, |wait, context| {
-            let refused = |WouldDeadlock| Err(NoSuccess::would_deadlock(Vec::new()));
+            let refused = |WouldDeadlock(cycle)| Err(NoSuccess::would_deadlock(Vec::new(), cycle));
             wait.poll_first(context, any::all_errors).map(|first| first.unwrap_or_else(refused))
         })
     }
@@ -72,7 +71,7 @@ impl<R: TaskResult> TaskGroup<R> {
     pub fn wait_all_async(self) -> impl Future<Output = Vec<Outcome<R>>> + Send + 'static {
         GroupFuture::new(self, |wait, context| {
             wait.poll_done(context, GroupInner::take_outcomes)
-                .map(|taken| taken.unwrap_or_else(|WouldDeadlock| panic!("{WOULD_DEADLOCK}")))
+                .map(|taken| taken.unwrap_or_else(|error| panic!("{error}")))
         })
     }
 

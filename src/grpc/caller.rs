@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 use super::call::CallConfig;
 use super::error::CallError;
 use super::target::{self, Target};
-use crate::error::{JoinError, Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
+use crate::error::{Cycle, JoinError, Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
 use crate::io::{Driver, OnOutput};
 use crate::observe::task_info::TaskOutcome;
 use crate::pool::submit::WaitMode;
@@ -230,7 +230,7 @@ impl Caller {
         T: Send + 'static,
     {
         if self.driver.io().is_here() {
-            return Err(CallError::join(JoinError::WouldDeadlock));
+            return Err(CallError::join(JoinError::WouldDeadlock(Cycle::default())));
         }
         let call = self.spawn_call(WaitMode::Policy, Location::caller(), f).map_err(|_| CallError::shut_down())?;
         call.join().unwrap_or_else(|error| Err(CallError::join(error)))

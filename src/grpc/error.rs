@@ -74,7 +74,7 @@ impl CallError {
         let status = match &error {
             JoinError::Cancelled(reason) => Status::cancelled(reason.to_string()),
             JoinError::Panicked(panic) => Status::internal(panic.to_string()),
-            JoinError::WouldDeadlock => Status::failed_precondition(error.to_string()),
+            JoinError::WouldDeadlock(_) => Status::failed_precondition(error.to_string()),
         };
         Self { kind: Kind::Join(error), status, attempts: 0, reason: None }
     }

@@ -11,7 +11,7 @@ use super::call::CallConfig;
 use super::caller::{CallResult, Caller};
 use super::error::CallError;
 use super::target::Target;
-use crate::error::{JoinError, Refusal, Refuser, SubmitError, TrySubmitError};
+use crate::error::{Cycle, JoinError, Refusal, Refuser, SubmitError, TrySubmitError};
 use crate::io::{self, Driver, OnOutput, mpsc};
 use crate::observe::task_info::TaskOutcome;
 use crate::pool::submit::WaitMode;
@@ -186,7 +186,7 @@ impl<T> Iterator for MessageStream<T> {
             self.messages.close();
             let call = self.call.take()?;
             call.cancel();
-            return Some(Err(CallError::join(JoinError::WouldDeadlock)));
+            return Some(Err(CallError::join(JoinError::WouldDeadlock(Cycle::default()))));
         }
         let next = io::block_on(self.message(), Deadline::NEVER).expect("a wait without a deadline does not time out");
         next.transpose()

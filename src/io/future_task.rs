@@ -289,6 +289,10 @@ where
         &self.cell
     }
 
+    fn label(&self) -> Option<&Arc<str>> {
+        self.label.as_ref()
+    }
+
     /// A future in flight is in progress; an output that waits for a worker is not.
     fn join_status(&self) -> JoinStatus {
         match self.cell.join_status() {

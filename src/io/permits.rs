@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::block_on::{self, ThreadWaker};
 use crate::cancel::token::CancellationToken;
-use crate::error::Refusal;
+use crate::error::{CycleKind, CycleTarget, Refusal};
 use crate::sync::{Arc, Mutex, Weak};
 use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::executor::Executor;
@@ -167,7 +167,7 @@ impl Permits {
         };
         match waits::wait(&target, Kind::Open, sleep) {
             Ok(()) => waited.flatten(),
-            Err(Refused) => unreachable!("an open wait is not refused"),
+            Err(Refused(_)) => unreachable!("an open wait is not refused"),
         }
     }
 }
@@ -200,6 +200,10 @@ impl Awaited for SubmitRoom {
     }
 
     /// Takes the oldest output, which releases its permit.
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Driver)
+    }
+
     fn help(self: Arc<Self>) {
         let oldest = self.permits.outputs.lock().by_key.pop_first();
         if let Some(task) = oldest.and_then(|(_, task)| task.upgrade()) {

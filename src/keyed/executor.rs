@@ -16,6 +16,7 @@ use crate::pool::submit::WaitMode;
 use crate::sync::Arc;
 use crate::task::closure::Closure;
 use crate::task::handle::JoinHandle;
+use crate::task::waits::Refused;
 use crate::time::deadline::Deadline;
 
 /// An executor that runs the tasks of one key one at a time, in the order of submission. Tasks of
@@ -337,7 +338,9 @@ impl<K: Send + Sync + 'static> KeyedExecutor<K> {
     #[track_caller]
     pub fn wait_idle(&self) {
         let waited = self.inner.wait_idle(Deadline::NEVER);
-        assert!(waited.is_ok(), "a task cannot wait for its own executor to be idle");
+        if let Err(Refused(cycle)) = waited {
+            panic!("a task cannot wait for its own executor to be idle{}", cycle.suffix());
+        }
     }
 
     /// Like [`wait_idle`](Self::wait_idle), but blocks at most for `timeout`. Returns `true` if the

@@ -1,6 +1,7 @@
 //! Waiting for an idle executor. A worker that waits takes turns.
 
 use super::state::{KeyedInner, State};
+use crate::error::{CycleKind, CycleTarget};
 use crate::nesting;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context::{self, AwaitedId, PoolId};
@@ -13,7 +14,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     /// is refused if the wait needs one of them.
     pub(super) fn wait_idle(self: &Arc<Self>, deadline: Deadline) -> Result<bool, Refused> {
         if self.state.lock().is_member() {
-            return Err(Refused);
+            return Err(Refused(waits::own_cycle(Idleness(Arc::clone(self)).describe(), self.pool.id())));
         }
         if deadline != Deadline::NEVER || context::depth() == 0 {
             return Ok(self.sleep_until_idle(|| false, deadline));
@@ -62,6 +63,10 @@ impl<K: Send + Sync + 'static> Awaited for Idleness<K> {
             self.0.report_any_turn(&mut state, needs);
             state.running_groups().for_each(|group| needs.end_of(group));
         }
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Keyed).label(self.0.settings.label.as_ref())
     }
 
     fn help(self: Arc<Self>) {

@@ -3,6 +3,7 @@
 
 use super::name::KeyName;
 use super::state::{KeyedInner, State};
+use crate::error::{CycleKind, CycleTarget};
 use crate::sync::Arc;
 use crate::task::context::{AwaitedId, PoolId};
 use crate::task::waits::{Awaited, Needs};
@@ -56,6 +57,10 @@ impl<K: Send + Sync + 'static> Awaited for KeyRoom<K> {
         if !needs.worker {
             needs.end_of_one(state.running_groups());
         }
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::KeyedRoom).label(self.inner.settings.label.as_ref())
     }
 
     fn help(self: Arc<Self>) {

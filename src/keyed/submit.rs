@@ -164,9 +164,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
             Next::Help(awaited) => awaited.help(),
             Next::Sleep(registered, until) => {
                 self.sleep_registered(&room, (&registered, until), moves, wait.low_water_until);
-                if registered.is_refused() {
-                    return Err(Refused);
-                }
+                registered.check()?;
             }
         }
         Ok(())

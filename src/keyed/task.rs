@@ -147,6 +147,10 @@ where
         &self.cell
     }
 
+    fn label(&self) -> Option<&Arc<str>> {
+        self.inner.settings.label.as_ref()
+    }
+
     /// A task of a key that is on this stack cannot start before that stack is gone.
     fn join_status(&self) -> JoinStatus {
         match self.cell.join_status() {

@@ -7,6 +7,7 @@
 
 use std::time::Instant;
 
+use crate::error::{CycleKind, CycleTarget};
 use crate::queue::{PushError, Queue};
 use crate::sync::Arc;
 use crate::task::context::{AwaitedId, PoolId};
@@ -37,7 +38,7 @@ impl QueueRoom {
         };
         match waits::wait(&target, Kind::Open, sleep) {
             Ok(()) => left.map_or(Ok(()), |job| Err(PushError::Closed(job))),
-            Err(Refused) => unreachable!("an open wait is not refused"),
+            Err(Refused(_)) => unreachable!("an open wait is not refused"),
         }
     }
 }
@@ -64,6 +65,10 @@ impl Awaited for QueueRoom {
 
     fn report_needs(&self, needs: &mut Needs) {
         needs.worker = self.queue.bounded_len() >= self.queue.capacity();
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::QueueRoom)
     }
 
     fn help(self: Arc<Self>) {

@@ -139,7 +139,7 @@ pub(crate) fn shutdown_timeout(pool: &PoolInner, timeout: Duration) -> ShutdownR
         match idle::wait_idle(&pool.executor, deadline, is_left_behind) {
             Ok(true) => {}
             Ok(false) => pool.cancel_queued(),
-            Err(Refused) => return report(pool, before),
+            Err(Refused(_)) => return report(pool, before),
         }
         // The threads are not joined: there is no limit for what they do after they have left the
         // pool.

@@ -102,7 +102,7 @@ fn run_worker(pool: &Arc<PoolInner>, settings: &WorkerSettings, worker: WorkerPa
     let (index, inbox) = (worker.counters.worker(), Arc::clone(&worker.inbox));
     context::set_worker(pool.id(), Arc::clone(&worker.counters), inbox.thread);
     worker_context::set(ThisWorker { index, inbox, pool: Arc::downgrade(pool) });
-    waits::add_worker(pool.id());
+    waits::add_worker(pool.id(), &settings.thread_name);
     if worker_start::run_hook(pool, settings.on_start.as_ref(), &worker, starting) {
         run_until_end(pool, settings, &worker);
     } else {

@@ -18,6 +18,7 @@ use crate::sync::thread_name::thread_name;
 use crate::sync::{Arc, Weak};
 use crate::task::context;
 use crate::task::idle;
+use crate::task::waits::Refused;
 use crate::time::deadline::Deadline;
 
 /// A pool of worker threads with one bounded queue.
@@ -110,7 +111,9 @@ impl WorkerPool {
     pub fn wait_idle(&self) {
         assert!(!context::is_inside(self.inner.id()), "a task cannot wait for its own pool to be idle");
         let waited = idle::wait_idle(&self.inner.executor, Deadline::NEVER, || false);
-        assert!(waited.is_ok(), "a task cannot wait for a pool that waits for that task");
+        if let Err(Refused(cycle)) = waited {
+            panic!("a task cannot wait for a pool that waits for that task{}", cycle.suffix());
+        }
     }
 
     /// Like [`wait_idle`](Self::wait_idle), but blocks at most for `timeout`. Returns `true` if the

@@ -28,13 +28,13 @@ use super::executor::{Executor, TaskMeta};
 use super::job::Task;
 use super::join::{JoinStatus, JoinTarget, Watched};
 use super::waits::{Needs, Wait};
-use crate::error::{CancelReason, JoinError};
+use crate::error::{CancelReason, CycleTarget, JoinError};
 use crate::failpoint::{self, Failpoint};
 use crate::nesting;
 use crate::observe::task_info::{TaskId, TaskOutcome};
 use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
-use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, spin_wait};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, Ordering, spin_wait};
 use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::unwind;
@@ -341,6 +341,11 @@ pub(crate) trait CellTask: Task {
         true
     }
 
+    /// Returns the label that observers see.
+    fn label(&self) -> Option<&Arc<str>> {
+        None
+    }
+
     /// See [`Watched::related_ids`].
     fn related_ids(&self) -> Vec<AwaitedId> {
         Vec::new()
@@ -410,6 +415,10 @@ impl<C: CellTask> Watched for C {
 
     fn report_needs(&self, needs: &mut Needs) {
         CellTask::report_needs(self, needs);
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::task(self.cell().id, self.label(), self.cell().location)
     }
 
     fn help(&self, executor: &Executor) {

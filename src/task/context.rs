@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::observe::task_info::RunningTask;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::{Arc, IdGenerator, thread_local};
 
@@ -40,6 +41,11 @@ impl PoolId {
     /// Returns a new id.
     pub(crate) fn new() -> Self {
         Self(next_id())
+    }
+
+    /// Returns a number that no other pool has.
+    pub(crate) fn number(self) -> u64 {
+        self.0
     }
 }
 
@@ -277,6 +283,8 @@ pub(crate) struct Stack {
     pub(crate) names: Vec<AwaitedId>,
     /// The groups of the running tasks among them, one for each task.
     pub(crate) tasks: Vec<AwaitedId>,
+    /// The innermost of these tasks, if the thread is a worker.
+    pub(crate) innermost: Option<RunningTask>,
 }
 
 /// Returns the tasks that a wait of this thread would block. Allocates.
@@ -293,10 +301,22 @@ pub(crate) fn stack() -> Stack {
         names.retain(|name| name.0 > NO_TASK as u64);
         let runs = |frame: &&Frame| frame.group != GroupId::NONE && frame.item != NO_TASK;
         let tasks = frames.iter().filter(runs).map(|frame| frame.group.into()).collect();
-        let worker = context.worker.borrow().as_ref().map(|(pool, _)| *pool);
-        Stack { worker, thread, depth: frames.len(), names, tasks }
+        let (worker, depth) = (context.worker.borrow().as_ref().map(|(pool, _)| *pool), frames.len());
+        drop(frames);
+        Stack { worker, thread, depth, names, tasks, innermost: current_task() }
     };
     CONTEXT.try_with(of_thread).unwrap_or_default()
+}
+
+/// Returns the pool that this thread is a worker of.
+pub(crate) fn worker_pool() -> Option<PoolId> {
+    CONTEXT.try_with(|context| context.worker.borrow().as_ref().map(|(pool, _)| *pool)).ok().flatten()
+}
+
+/// Returns the innermost task on this thread's stack, if the thread is a worker.
+pub(crate) fn current_task() -> Option<RunningTask> {
+    let counters = |context: &Context| context.worker.borrow().as_ref().map(|(_, counters)| Arc::clone(counters));
+    CONTEXT.try_with(counters).ok().flatten()?.running()
 }
 
 /// Returns the number of tasks on this thread's stack.

@@ -12,7 +12,7 @@ use super::executor::Executor;
 use super::future_wait::FutureWait;
 use super::join::{JoinStatus, JoinTarget, Watched};
 use super::waits::{self, Awaited, Kind, Needs};
-use crate::error::{CancelReason, JoinError};
+use crate::error::{CancelReason, Cycle, CycleTarget, JoinError};
 use crate::nesting;
 use crate::observe::task_info::TaskId;
 use crate::sync::Arc;
@@ -106,9 +106,7 @@ impl<T> JoinHandle<T> {
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         self.help()?;
-        if !self.wait() {
-            return Err(JoinError::WouldDeadlock);
-        }
+        self.wait()?;
         self.task.take().expect("the result was taken before, by polling the handle")
     }
 
@@ -121,7 +119,7 @@ impl<T> JoinHandle<T> {
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         match Deadline::after(timeout) {
-            Deadline::NEVER => self.help().is_ok() && self.wait(),
+            Deadline::NEVER => self.help().and_then(|()| self.wait()).is_ok(),
             deadline => self.task.wait(deadline),
         }
     }
@@ -197,11 +195,11 @@ impl<T> JoinHandle<T> {
     fn help(&self) -> Result<(), JoinError> {
         let status = self.task.join_status();
         if status == JoinStatus::OnThisStack {
-            return Err(JoinError::WouldDeadlock);
+            return Err(JoinError::WouldDeadlock(waits::own_cycle(self.task.describe(), self.executor.pool_id)));
         }
         if status == JoinStatus::Queued && context::is_worker_of(self.executor.pool_id) {
             if context::depth() >= context::MAX_HELP_DEPTH {
-                return Err(JoinError::WouldDeadlock);
+                return Err(JoinError::WouldDeadlock(Cycle::default()));
             }
             self.task.help(&self.executor);
         }
@@ -209,19 +207,20 @@ impl<T> JoinHandle<T> {
     }
 
     /// Blocks until the task has ended. Helps with what it needs if there are tasks on this
-    /// thread's stack. Returns `false` if the wait would never end.
-    fn wait(&self) -> bool {
+    /// thread's stack.
+    fn wait(&self) -> Result<(), JoinError> {
+        let would_deadlock = || JoinError::WouldDeadlock(Cycle::default());
         if !self.task.is_done() && !nesting::call_pending() {
-            return false;
+            return Err(would_deadlock());
         }
         if context::depth() == 0 {
-            return self.task.wait(Deadline::NEVER);
+            return self.task.wait(Deadline::NEVER).then_some(()).ok_or_else(would_deadlock);
         }
         if self.task.spin_wait() || !self.task.may_sleep() {
-            return self.task.is_done();
+            return self.task.is_done().then_some(()).ok_or_else(would_deadlock);
         }
         let awaited = Self::awaited_task(&self.task, &self.executor);
-        waits::wait(&awaited, Kind::Certain, |wait, until| self.task.sleep(wait, until)).is_ok()
+        Ok(waits::wait(&awaited, Kind::Certain, |wait, until| self.task.sleep(wait, until))?)
     }
 
     /// Returns the task as the registry of waits sees it.
@@ -252,6 +251,10 @@ impl Awaited for AwaitedTask {
 
     fn report_needs(&self, needs: &mut Needs) {
         self.task.report_needs(needs);
+    }
+
+    fn describe(&self) -> CycleTarget {
+        self.task.describe()
     }
 
     fn help(self: Arc<Self>) {

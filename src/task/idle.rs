@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::context::{self, AwaitedId, PoolId};
 use super::executor::Executor;
 use super::waits::{self, Awaited, Kind, Needs, Refused, Wait};
+use crate::error::{CycleKind, CycleTarget};
 use crate::sync::Arc;
 use crate::time::deadline::Deadline;
 
@@ -67,6 +68,10 @@ impl Awaited for Idleness {
         if !self.0.tracker.is_idle() {
             needs.end_of(self.0.pool_id);
         }
+    }
+
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Pool)
     }
 
     /// Does nothing: workers of the pool never wait for it.

@@ -7,7 +7,7 @@ use super::context::AwaitedId;
 use super::executor::Executor;
 use super::job::Task;
 use super::waits::{Needs, Wait};
-use crate::error::JoinError;
+use crate::error::{CycleTarget, JoinError};
 use crate::observe::task_info::TaskId;
 use crate::time::deadline::Deadline;
 
@@ -62,6 +62,9 @@ pub(crate) trait Watched: Send + Sync {
     /// Adds what the task needs to complete; see
     /// [`Awaited::report_needs`](crate::task::waits::Awaited::report_needs).
     fn report_needs(&self, needs: &mut Needs);
+
+    /// Returns what the error of a wait in a cycle says of the task.
+    fn describe(&self) -> CycleTarget;
 
     /// Makes progress with the task on a worker that waits for it.
     fn help(&self, executor: &Executor);

@@ -139,4 +139,8 @@ where
     fn cell(&self) -> &TaskCell<F, T> {
         &self.cell
     }
+
+    fn label(&self) -> Option<&Arc<str>> {
+        self.limits.label.as_ref()
+    }
 }

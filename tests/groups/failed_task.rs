@@ -6,7 +6,9 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use crate::common::{self, BlockedWorkers, Mutex, on_grid, pool, with_watchdog};
-use workcrew::{CancelReason, FailedTask, GroupError, GroupPolicy, JoinError, TaskError, TaskFailure, WorkerPool};
+use workcrew::{
+    CancelReason, Cycle, FailedTask, GroupError, GroupPolicy, JoinError, TaskError, TaskFailure, WorkerPool,
+};
 
 /// Returns the place of the line after the call.
 #[track_caller]
@@ -154,7 +156,10 @@ fn a_cancellation_and_a_wait_that_cannot_end_name_no_task() {
     let error = one.wait_with_task().unwrap_err();
     assert!(matches!(error, GroupError::Cancelled(CancelReason::Requested)) && error.task().is_none());
     assert!(all.wait_any_or_errors().unwrap_err().errors()[0].task().is_none());
-    assert!(GroupError::<TaskFailure<u8>>::WouldDeadlock.task().is_none() && JoinError::WouldDeadlock.task().is_none());
+    assert!(
+        GroupError::<TaskFailure<u8>>::WouldDeadlock(Cycle::default()).task().is_none()
+            && JoinError::WouldDeadlock(Cycle::default()).task().is_none()
+    );
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -228,8 +233,9 @@ fn anyhow_finds_the_error_of_the_task_and_the_task() {
     let alone: anyhow::Error = fails(&pool, Empty(6)).without_task().into_error();
     assert_eq!((alone.downcast_ref(), alone.to_string()), (Some(&Empty(6)), "drawer 6 is empty".into()));
     // Nothing to add to what no task has returned.
-    let stuck: anyhow::Error = GroupError::<TaskFailure<Empty>>::WouldDeadlock.into_error_with(anyhow::Error::context);
-    assert!(matches!(stuck.downcast_ref(), Some(GroupError::<std::convert::Infallible>::WouldDeadlock)));
+    let stuck: anyhow::Error =
+        GroupError::<TaskFailure<Empty>>::WouldDeadlock(Cycle::default()).into_error_with(anyhow::Error::context);
+    assert!(matches!(stuck.downcast_ref(), Some(GroupError::<std::convert::Infallible>::WouldDeadlock(_))));
 }
 
 /// Fault 342.

@@ -107,7 +107,7 @@ fn a_wait_for_partial_values_that_cannot_end_is_an_error() {
         let group = pool.group();
         group.spawn(move || {
             let (values, end) = take.recv().unwrap().wait_partial();
-            told.send(values.is_empty() && matches!(end, Err(GroupError::WouldDeadlock))).unwrap();
+            told.send(values.is_empty() && matches!(end, Err(GroupError::WouldDeadlock(_)))).unwrap();
             Ok(1)
         });
         give.send(group).unwrap();

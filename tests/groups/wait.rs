@@ -15,7 +15,7 @@ fn an_empty_group_is_done_at_once() {
         assert_eq!(pool.group::<()>().wait().unwrap(), []);
         assert_eq!(pool.group::<Result<u8, ()>>().wait_all().len(), 0);
         assert_eq!(pool.group::<()>().completions().count(), 0);
-        assert!(matches!(pool.group::<Result<u8, u8>>().wait_any(), Err(GroupError::WouldDeadlock)));
+        assert!(matches!(pool.group::<Result<u8, u8>>().wait_any(), Err(GroupError::WouldDeadlock(_))));
     });
 }
 
@@ -81,7 +81,7 @@ fn a_member_that_waits_for_its_group_gets_would_deadlock() {
         let inner = pool.clone();
         group.spawn(move || {
             let group = take.recv().unwrap();
-            let is_told = move || matches!(group.wait(), Err(GroupError::WouldDeadlock));
+            let is_told = move || matches!(group.wait(), Err(GroupError::WouldDeadlock(_)));
             if inner.workers() > 1 {
                 return told.send(is_told()).unwrap();
             }
@@ -132,7 +132,7 @@ fn waiting_for_a_group_inside_its_own_cancellation_is_answered() {
         let (inside, token) = (Arc::clone(&slot), group.token().clone());
         let _guard = token.on_cancel(move || {
             let group = inside.lock().unwrap().take().unwrap();
-            told.send(matches!(group.wait(), Err(GroupError::WouldDeadlock))).unwrap();
+            told.send(matches!(group.wait(), Err(GroupError::WouldDeadlock(_)))).unwrap();
         });
         let gate = Gate::new();
         let held = gate.clone();

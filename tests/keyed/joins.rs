@@ -76,8 +76,8 @@ fn a_join_of_a_later_task_of_its_own_key_would_deadlock() {
             assert!(!later.wait_timeout(Duration::from_millis(1)));
             assert!(!later.wait_timeout(Duration::MAX), "it returns at once");
             let awaited = pollster::block_on(own.spawn('k', || 2).unwrap());
-            assert!(matches!(awaited, Err(JoinError::WouldDeadlock)), "{awaited:?}");
-            matches!(later.join(), Err(JoinError::WouldDeadlock))
+            assert!(matches!(awaited, Err(JoinError::WouldDeadlock(_))), "{awaited:?}");
+            matches!(later.join(), Err(JoinError::WouldDeadlock(_)))
         });
         assert!(task.unwrap().join().unwrap());
         pool.wait_idle();
@@ -91,7 +91,7 @@ fn a_task_that_joins_itself_would_deadlock() {
     on_grid(|pool| {
         let executor = pool.keyed();
         let (give, take) = mpsc::channel::<JoinHandle<bool>>();
-        let task = executor.spawn('k', move || matches!(take.recv().unwrap().join(), Err(JoinError::WouldDeadlock)));
+        let task = executor.spawn('k', move || matches!(take.recv().unwrap().join(), Err(JoinError::WouldDeadlock(_))));
         give.send(task.unwrap()).unwrap();
         executor.wait_idle();
         assert_eq!(pool.metrics().tasks_panicked, 0);
@@ -108,7 +108,7 @@ fn a_helped_task_that_joins_the_key_below_it_would_deadlock() {
         let task = executor.spawn('a', move || {
             let later = own.spawn('a', || ()).unwrap();
             // Runs on this stack, because there is no other worker.
-            let other = own.spawn('b', move || matches!(later.join(), Err(JoinError::WouldDeadlock)));
+            let other = own.spawn('b', move || matches!(later.join(), Err(JoinError::WouldDeadlock(_))));
             other.unwrap().join().unwrap()
         });
         assert!(task.unwrap().join().unwrap());
@@ -128,7 +128,7 @@ fn joins_of_keys_in_a_circle_end_with_one_error() {
             let first = executor.spawn(own, move || {
                 inside.pass();
                 let other = other.lock().unwrap().take().unwrap();
-                matches!(other.join(), Err(JoinError::WouldDeadlock))
+                matches!(other.join(), Err(JoinError::WouldDeadlock(_)))
             });
             firsts.push(first.unwrap());
         }

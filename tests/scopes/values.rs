@@ -65,7 +65,7 @@ fn a_join_past_the_depth_is_an_error_and_the_scope_ends() {
     with_watchdog(|| {
         let pool = pool(1, 64);
         assert_eq!(pool.scope(|scope| nest(scope, 60)).unwrap().unwrap(), 60);
-        assert!(matches!(pool.scope(|scope| nest(scope, 80)).unwrap(), Err(JoinError::WouldDeadlock)));
+        assert!(matches!(pool.scope(|scope| nest(scope, 80)).unwrap(), Err(JoinError::WouldDeadlock(_))));
     });
 }
 
@@ -280,7 +280,7 @@ fn a_task_that_joins_itself_gets_would_deadlock() {
             let handle = scope.spawn_value(move || {
                 let me = receiver.recv().unwrap();
                 assert!(!me.wait_timeout(Duration::MAX));
-                assert!(matches!(me.join(), Err(JoinError::WouldDeadlock)));
+                assert!(matches!(me.join(), Err(JoinError::WouldDeadlock(_))));
             });
             sender.send(handle).unwrap();
         });
@@ -301,7 +301,7 @@ fn tasks_that_join_each_other_in_a_circle_end_with_an_error() {
                 let (sender, receiver) = mpsc::channel::<ScopedHandle<'_, ()>>();
                 let handle = scope.spawn_value(move || {
                     gate.pass();
-                    if let Err(JoinError::WouldDeadlock) = receiver.recv().unwrap().join() {
+                    if let Err(JoinError::WouldDeadlock(_)) = receiver.recv().unwrap().join() {
                         refused.add();
                     }
                 });

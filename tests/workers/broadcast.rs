@@ -117,7 +117,7 @@ fn tasks_that_broadcast_and_wait_for_each_other_are_refused_a_join_and_never_han
                 })
                 .collect();
             let results: Vec<_> = tasks.into_iter().map(|task| task.join().unwrap()).collect();
-            assert!(results.iter().any(|result| matches!(result, Err(JoinError::WouldDeadlock))));
+            assert!(results.iter().any(|result| matches!(result, Err(JoinError::WouldDeadlock(_)))));
             pool.wait_idle();
             assert_eq!(pool.metrics().tasks_succeeded as usize, workers + workers * workers);
         }

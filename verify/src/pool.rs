@@ -252,7 +252,7 @@ impl Machine {
         self.tasks[joiner].gate.order(Order::Join(handle));
         if on_this_stack {
             return match self.tasks[joiner].gate.joined()? {
-                Err(JoinError::WouldDeadlock) => Ok(()),
+                Err(JoinError::WouldDeadlock(_)) => Ok(()),
                 other => Err(format!("task {joiner} joins {task} below it: {other:?}")),
             };
         }

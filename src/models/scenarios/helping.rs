@@ -114,7 +114,7 @@ fn joins_in_a_circle() {
                     thread::yield_now();
                 }
                 let other = other.lock().take();
-                let is_refused = other.is_some_and(|other| matches!(other.join(), Err(JoinError::WouldDeadlock)));
+                let is_refused = other.is_some_and(|other| matches!(other.join(), Err(JoinError::WouldDeadlock(_))));
                 if is_refused {
                     refused.add();
                 }

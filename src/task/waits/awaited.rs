@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::error::CycleTarget;
 use crate::sync::Arc;
 use crate::task::context::{AwaitedId, GroupId, PoolId};
 
@@ -23,6 +24,10 @@ pub(crate) trait Awaited: Send + Sync {
     /// Reports what it needs to end. Called under the registry's lock: takes no lock but its own,
     /// and drops nothing.
     fn report_needs(&self, needs: &mut Needs);
+
+    /// Returns what the error of a wait in a cycle says of it, without the name of its pool. Called
+    /// under the registry's lock: takes no lock.
+    fn describe(&self) -> CycleTarget;
 
     /// Makes one step of progress with it on a worker of its pool. Never waits for it.
     fn help(self: Arc<Self>);

@@ -5,7 +5,8 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::awaited::{Awaited, Kind};
-use crate::sync::{Arc, AtomicBool, IdGenerator, Ordering};
+use crate::error::Cycle;
+use crate::sync::{Arc, AtomicBool, IdGenerator, OnceLock, Ordering};
 use crate::task::context::{self, AwaitedId, Stack};
 use crate::unwind;
 
@@ -28,8 +29,8 @@ pub(super) struct Entry {
     pub(super) until: Option<Instant>,
     /// Whether the waiter must check again.
     notified: AtomicBool,
-    /// Whether the wait ends with an error. Set before `notified`.
-    refused: AtomicBool,
+    /// The error with which the wait ends. Set before `notified`.
+    refused: OnceLock<Cycle>,
     /// Wakes the waiter if it is a future; otherwise the target does.
     waker: Option<Waker>,
 }
@@ -37,7 +38,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(target: Arc<dyn Awaited>, kind: Kind, stack: Stack, waker: Option<Waker>) -> Arc<Self> {
         static IDS: IdGenerator = IdGenerator::new();
-        let (notified, refused) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (notified, refused) = (AtomicBool::new(false), OnceLock::new());
         let targets = iter::once(target.awaited_id()).chain(target.related_ids()).collect();
         Arc::new(Self { id: IDS.next(), target, targets, kind, stack, until: None, notified, refused, waker })
     }
@@ -50,8 +51,12 @@ impl Entry {
     }
 
     pub(super) fn is_refused(&self) -> bool {
-        // ORDERING: Acquire pairs with the Release of `refuse`.
-        self.refused.load(Ordering::Acquire)
+        self.refused.get().is_some()
+    }
+
+    /// Returns the error of a wait that was refused.
+    pub(super) fn refusal(&self) -> Option<Cycle> {
+        self.refused.get().cloned()
     }
 
     /// Marks the entry as notified. Returns `true` if it was not notified before; then the caller
@@ -93,9 +98,8 @@ impl Entry {
     }
 
     /// Refuses the wait, whose waiter the caller wakes.
-    pub(super) fn refuse(&self) {
-        // ORDERING: Release pairs with the Acquire of `is_refused`.
-        self.refused.store(true, Ordering::Release);
+    pub(super) fn refuse(&self, cycle: Cycle) {
+        let _ = self.refused.set(cycle);
         self.mark_notified();
     }
 }

@@ -22,12 +22,23 @@
 //!
 //! Waits of futures and waits with a time limit are never stuck.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::iter;
 
 use super::awaited::{Alternative, Kind, Needs};
 use super::entry::{Entry, EntryId};
+use crate::error::{Cycle, CycleTask, CycleWait, NamedPool};
+use crate::observe::task_info::RunningTask;
 use crate::sync::Arc;
-use crate::task::context::AwaitedId;
+use crate::task::context::{AwaitedId, PoolId};
+
+/// Returns the name of a pool.
+pub(super) type PoolNames<'a> = dyn Fn(PoolId) -> NamedPool + 'a;
+
+/// Returns what a cycle says of a task.
+pub(super) fn name_task(task: &RunningTask, pool: NamedPool) -> CycleTask {
+    CycleTask::new(task.id, task.label.as_ref(), task.location, pool)
+}
 
 /// Waits that can never end, unless one of them is refused. The first one closes the knot.
 pub(super) struct Knot {
@@ -93,47 +104,83 @@ impl Knot {
 
     /// Returns the circle from the first step to the step `last`.
     fn circle(mut steps: Vec<Step>, last: usize) -> Self {
-        let mut on_way = vec![false; steps.len()];
-        let mut at = last;
-        while at > 0 {
-            on_way[at] = true;
-            at = steps[at].from;
-        }
-        on_way[0] = true;
-        // Each blocks the one before: refusing any of them breaks the circle.
         steps.iter_mut().for_each(|step| step.conditions.clear());
-        Self { steps, stuck: on_way }
+        let (mut at, mut next) = (last, 0);
+        loop {
+            steps[at].conditions.push(vec![Blocked { enough: 1, by: vec![(next, 1)] }]);
+            if at == 0 {
+                break;
+            }
+            (at, next) = (steps[at].from, at);
+        }
+        let stuck = stuck(&steps, None);
+        Self { steps, stuck }
     }
 
     /// Refuses one of the waits other than the one that closes the knot, whose kind is `closing`.
     /// Returns it for the caller to wake; `None` if the one that closes the knot is to be refused,
     /// if any.
-    pub(super) fn refuse_one(self, closing: Kind) -> Option<Arc<Entry>> {
+    pub(super) fn refuse_one(&self, closing: Kind, names: &PoolNames<'_>) -> Option<Arc<Entry>> {
         let yields = |entry: &Entry| entry.kind == Kind::Yielding;
         let is_refusable = |entry: &Entry| entry.kind.is_refusable();
-        let refused = match closing {
+        let place = match closing {
             Kind::Yielding => None,
             Kind::Certain => self.other_that_frees(yields),
-            Kind::Unrefusable | Kind::Open => self
-                .other_that_frees(yields)
-                .or_else(|| self.other_that_frees(is_refusable))
-                .or_else(|| self.others().map(|(_, entry)| entry).find(|entry| is_refusable(entry))),
+            Kind::Unrefusable | Kind::Open => {
+                let frees = self.other_that_frees(yields).or_else(|| self.other_that_frees(is_refusable));
+                frees.or_else(|| self.others().find(|at| is_refusable(&self.steps[*at].entry)))
+            }
         };
-        let refused = Arc::clone(refused?);
-        refused.refuse();
+        let place = place?;
+        let refused = Arc::clone(&self.steps[place].entry);
+        refused.refuse(self.cycle(place, names));
         Some(refused)
     }
 
-    /// Returns the waits of the knot other than the one that closes it.
-    fn others(&self) -> impl Iterator<Item = (usize, &Arc<Entry>)> {
-        let entries = self.steps.iter().map(|step| &step.entry).enumerate().skip(1);
-        entries.filter(|(at, _)| self.stuck[*at])
+    /// Returns the waits of a cycle within the knot, beginning with the step `first`.
+    pub(super) fn cycle(&self, first: usize, names: &PoolNames<'_>) -> Cycle {
+        let describe = |place: usize| {
+            let Entry { target, stack, .. } = &*self.steps[place].entry;
+            let task = stack.innermost.as_ref().zip(stack.worker).map(|(task, pool)| name_task(task, names(pool)));
+            CycleWait::new(task, target.describe().of_pool(names(target.pool())))
+        };
+        let path = self.path_of(first).unwrap_or_else(|| vec![first]);
+        Cycle::new(path.into_iter().map(describe).collect())
     }
 
-    /// Returns a wait other than the one that closes the knot, without which that may end.
-    fn other_that_frees(&self, may_be: impl Fn(&Entry) -> bool) -> Option<&Arc<Entry>> {
-        let mut others = self.others().filter(|(_, entry)| may_be(entry));
-        others.find(|(at, _)| !stuck(&self.steps, Some(*at))[0]).map(|(_, entry)| entry)
+    /// Returns the shortest path from a step through steps that block each other, back to it.
+    fn path_of(&self, first: usize) -> Option<Vec<usize>> {
+        let mut from = BTreeMap::new();
+        let mut open = VecDeque::from([first]);
+        while let Some(at) = open.pop_front() {
+            let impossible = self.steps[at].conditions.iter().filter(|condition| is_impossible(condition, &self.stuck));
+            for (next, _) in impossible.flatten().flat_map(|blocked| &blocked.by).filter(|(next, _)| self.stuck[*next])
+            {
+                if *next == first {
+                    let back = iter::successors(Some(at), |at| (*at != first).then(|| from[at]));
+                    let mut path: Vec<usize> = back.collect();
+                    path.reverse();
+                    return Some(path);
+                }
+                if !from.contains_key(next) {
+                    from.insert(*next, at);
+                    open.push_back(*next);
+                }
+            }
+        }
+        None
+    }
+
+    /// Returns the places of the waits of the knot other than the one that closes it.
+    fn others(&self) -> impl Iterator<Item = usize> {
+        (1..self.steps.len()).filter(|at| self.stuck[*at])
+    }
+
+    /// Returns the place of a wait other than the one that closes the knot, without which that may
+    /// end.
+    fn other_that_frees(&self, may_be: impl Fn(&Entry) -> bool) -> Option<usize> {
+        let mut others = self.others().filter(|at| may_be(&self.steps[*at].entry));
+        others.find(|at| !stuck(&self.steps, Some(*at))[0])
     }
 }
 

@@ -66,6 +66,7 @@ use std::time::Instant;
 use self::entry::Entry;
 use self::registry::Decision;
 use super::context;
+use crate::error::{Cycle, JoinError};
 use crate::nesting;
 use crate::sync::Arc;
 
@@ -73,11 +74,17 @@ pub(crate) use self::awaited::{Awaited, Kind, Needs};
 pub(crate) use self::registry::notify_change;
 #[cfg(test)]
 pub(crate) use self::registry::sleeping_workers;
-pub(crate) use self::registry::{add_worker, remove_worker};
+pub(crate) use self::registry::{add_worker, own_cycle, remove_worker};
 
-/// The error of a wait that would never end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refused;
+/// The error of a wait that would never end, with the waits that need each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused(pub(crate) Cycle);
+
+impl From<Refused> for JoinError {
+    fn from(Refused(cycle): Refused) -> Self {
+        Self::WouldDeadlock(cycle)
+    }
+}
 
 /// A registered wait; deregistered when dropped.
 #[must_use = "a dropped wait is deregistered"]
@@ -98,9 +105,9 @@ impl Wait {
         registry::notify_helpers(&self.entry);
     }
 
-    /// Returns `true` if the wait was refused after it was registered.
-    pub(crate) fn is_refused(&self) -> bool {
-        self.entry.is_refused()
+    /// Returns an error if the wait was refused after it was registered.
+    pub(crate) fn check(&self) -> Result<(), Refused> {
+        self.entry.refusal().map_or(Ok(()), |cycle| Err(Refused(cycle)))
     }
 }
 
@@ -121,13 +128,13 @@ pub(crate) enum Next {
 /// Registers a wait of this thread, which has tasks on its stack.
 pub(crate) fn register(target: Arc<dyn Awaited>, kind: Kind) -> Result<Next, Refused> {
     if !nesting::call_pending() && kind.is_refusable() {
-        return Err(Refused);
+        return Err(Refused(Cycle::default()));
     }
     let stack = context::stack();
     match registry::register(Entry::new(target, kind, stack, None)) {
         Decision::Help(awaited) => Ok(Next::Help(awaited)),
         Decision::Registered(entry, until) => Ok(Next::Sleep(Wait { entry }, until)),
-        Decision::Refused => Err(Refused),
+        Decision::Refused(cycle) => Err(Refused(cycle)),
     }
 }
 
@@ -144,7 +151,7 @@ pub(crate) fn register_future(target: Arc<dyn Awaited>, waker: &Waker) -> Next {
     match registry::register(Entry::new(target, Kind::Open, stack, Some(waker.clone()))) {
         Decision::Help(awaited) => Next::Help(awaited),
         Decision::Registered(entry, until) => Next::Sleep(Wait { entry }, until),
-        Decision::Refused => unreachable!("the wait of a future is never refused"),
+        Decision::Refused(_) => unreachable!("the wait of a future is never refused"),
     }
 }
 
@@ -164,9 +171,7 @@ pub(crate) fn wait(
                 if sleep(&wait, until) {
                     return Ok(());
                 }
-                if wait.is_refused() {
-                    return Err(Refused);
-                }
+                wait.check()?;
             }
         }
     }

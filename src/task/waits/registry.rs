@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use super::awaited::{Awaited, Kind, Needs};
 use super::entry::{Entry, EntryId};
-use super::knot::Knot;
+use super::knot::{Knot, name_task};
+use crate::error::{Cycle, CycleTarget, CycleWait, NamedPool};
 use crate::sync::{Arc, Mutex, process_wide};
-use crate::task::context::{AwaitedId, PoolId, ThreadId};
+use crate::task::context::{self, AwaitedId, PoolId, ThreadId};
 
 /// The decision about a wait that asks to be registered.
 pub(super) enum Decision {
@@ -19,8 +20,8 @@ pub(super) enum Decision {
     Help(Arc<dyn Awaited>),
     /// Registered. Its thread can help from that time on, if any.
     Registered(Arc<Entry>, Option<Instant>),
-    /// Not registered: it would close a knot.
-    Refused,
+    /// Not registered: it would close a knot, with this cycle. Or it is too deep to help.
+    Refused(Cycle),
 }
 
 process_wide! {
@@ -36,11 +37,13 @@ pub(super) fn register(entry: Arc<Entry>) -> Decision {
     while entry.kind != Kind::Open
         && let Some(knot) = Knot::find(&entry, |id| registry.blocking(id))
     {
-        let refused = knot.refuse_one(entry.kind); // drops the knot's references to this entry
+        let names = |pool| registry.name_of(pool);
+        let refused = knot.refuse_one(entry.kind, &names);
         if refused.is_none() && entry.kind.is_refusable() {
+            let cycle = knot.cycle(0, &names);
             drop(registry);
             notified.iter().for_each(|entry| entry.wake());
-            return Decision::Refused;
+            return Decision::Refused(cycle);
         }
         let is_over = refused.is_none();
         notified.extend(refused);
@@ -100,14 +103,24 @@ pub(crate) fn sleeping_workers(pool: PoolId) -> usize {
 }
 
 /// Counts a worker of the pool that begins.
-pub(crate) fn add_worker(pool: PoolId) {
-    *REGISTRY.lock().workers.entry(pool).or_insert(0) += 1;
+pub(crate) fn add_worker(pool: PoolId, name: &str) {
+    REGISTRY.lock().workers.entry(pool).or_insert_with(|| (0, Arc::from(name))).0 += 1;
+}
+
+/// Returns the cycle of a wait of this thread for something that contains the waiting task itself.
+pub(crate) fn own_cycle(target: CycleTarget, pool: PoolId) -> Cycle {
+    let (task, own) = (context::current_task(), context::worker_pool());
+    let registry = REGISTRY.lock();
+    let task = task.zip(own).map(|(task, own)| name_task(&task, registry.name_of(own)));
+    let target = target.of_pool(registry.name_of(pool));
+    drop(registry);
+    Cycle::new(vec![CycleWait::new(task, target)])
 }
 
 /// Counts a worker of the pool that has ended.
 pub(crate) fn remove_worker(pool: PoolId) {
     let workers = &mut REGISTRY.lock().workers;
-    if let Some(count) = workers.get_mut(&pool) {
+    if let Some((count, _)) = workers.get_mut(&pool) {
         *count -= 1;
         if *count == 0 {
             workers.remove(&pool);
@@ -131,8 +144,8 @@ struct Registry {
     by_target: Index<AwaitedId>,
     /// Entries of workers, by their pool.
     by_pool: Index<PoolId>,
-    /// The number of workers of each pool.
-    workers: BTreeMap<PoolId, usize>,
+    /// The number of workers of each pool, and its name.
+    workers: BTreeMap<PoolId, (usize, Arc<str>)>,
 }
 
 impl Registry {
@@ -179,9 +192,15 @@ impl Registry {
         self.by_pool.range(range_of(pool)).map(|(_, entry)| entry).filter(|entry| !entry.is_notified())
     }
 
+    /// Returns the name of a pool; an empty one if it has no worker.
+    fn name_of(&self, pool: PoolId) -> NamedPool {
+        let name = self.workers.get(&pool).map(|(_, name)| Arc::clone(name));
+        (name.unwrap_or_else(|| Arc::from("")), pool.number())
+    }
+
     /// Returns `true` if every worker of the pool is asleep in the registry.
     fn all_asleep(&self, pool: PoolId) -> bool {
-        let workers = self.workers.get(&pool).copied().unwrap_or(usize::MAX);
+        let workers = self.workers.get(&pool).map_or(usize::MAX, |(workers, _)| *workers);
         let threads: BTreeSet<ThreadId> = self.asleep_in(pool).map(|entry| entry.stack.thread).collect();
         threads.len() >= workers
     }
@@ -217,7 +236,7 @@ impl Registry {
     ) -> (Decision, Option<Arc<Entry>>) {
         match &found.help {
             Some(help) if !entry.is_too_deep() => (Decision::Help(Arc::clone(help)), Some(entry)),
-            Some(_) if self.must_refuse(&entry, notified) => (Decision::Refused, Some(entry)),
+            Some(_) if self.must_refuse(&entry, notified) => (Decision::Refused(Cycle::default()), Some(entry)),
             _ => {
                 let (entry, _) = self.insert_and_notify(entry, found, Reach::WaitsOfWorkers, notified);
                 (Decision::Registered(entry, found.at), None)

@@ -3,6 +3,7 @@
 use super::entry::Entry;
 use super::registry::{Decision, deregister, register};
 use super::{Awaited, Kind, Needs};
+use crate::error::{CycleKind, CycleTarget};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 use crate::task::context::{AwaitedId, PoolId, Stack, ThreadId};
 
@@ -28,6 +29,10 @@ impl Awaited for Counted {
         needs.end_of(self.needs);
     }
 
+    fn describe(&self) -> CycleTarget {
+        CycleTarget::new(CycleKind::Task)
+    }
+
     fn help(self: Arc<Self>) {}
 
     fn wake_waiters(&self) {}
@@ -43,7 +48,14 @@ fn a_wait_among_ten_thousand_visits_only_those_that_it_needs() {
         let [pool, worker] = [(); 2].map(|()| PoolId::new());
         let target = Arc::new(Counted { id, pool, needs, reports: Arc::clone(&reports) });
         let names = vec![task, worker.into()];
-        let stack = Stack { worker: Some(worker), thread: ThreadId::default(), depth: 1, names, tasks: Vec::new() };
+        let stack = Stack {
+            worker: Some(worker),
+            thread: ThreadId::default(),
+            depth: 1,
+            names,
+            tasks: Vec::new(),
+            innermost: None,
+        };
         match register(Entry::new(target, Kind::Certain, stack, None)) {
             Decision::Registered(entry, _) => entry,
             _ => unreachable!("the wait needs no worker and closes no cycle"),

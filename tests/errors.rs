@@ -61,6 +61,7 @@ fn every_public_type_is_send_and_sync_where_it_can_be() {
     is_send_sync::<RunningTask>();
     is_send_sync::<TaskInfo<'_>>();
     is_send_sync::<(TaskPanic, FailedTask, TaskFailure<u8>)>();
+    is_send_sync::<(Cycle, CycleWait, CycleTask, CycleTarget, CycleKind)>();
     is_send_sync::<Refused<OnlySend>>();
     is_send_sync::<(TaskId, TaskOutcome, CancelReason, Overflow, OnDrop, GroupPolicy, Progress)>();
     is_send_sync::<Completions<'_, Result<OnlySend, OnlySend>>>();

@@ -172,7 +172,13 @@ fn tasks_that_wait_for_any_of_groups_whose_members_wait_for_each_other_are_refus
                 let group = away.group().policy(GroupPolicy::CollectAll);
                 for _ in 0..2 {
                     let (other, refused) = (other.clone(), refused.clone());
-                    group.spawn(move || if other.join() { Ok(()) } else { Err(refused.add()) });
+                    group.spawn(move || {
+                        let joined = other.join();
+                        if !joined {
+                            refused.add();
+                        }
+                        if joined { Ok(()) } else { Err(()) }
+                    });
                 }
                 if wait(group) {
                     refused.add();
@@ -298,7 +304,13 @@ fn a_wait_for_any_task_is_not_refused_while_a_worker_may_start_one() {
         let body = move || {
             inside.pass();
             let group = collecting(&away);
-            group.spawn(move || if joined.join() { Ok(()) } else { Err(counted.add()) });
+            group.spawn(move || {
+                let joined = joined.join();
+                if !joined {
+                    counted.add();
+                }
+                if joined { Ok(()) } else { Err(()) }
+            });
             group.spawn(|| Ok(()));
             tell.send(wait(group)).unwrap();
         };

@@ -130,6 +130,47 @@ fn joins_in_a_circle() {
     });
 }
 
+/// A task waits for any task of a group, whose only member joins the task. The last spawner of the
+/// group is dropped meanwhile, so nothing can end the wait: it is refused, or the join is.
+#[test]
+fn any_wait_in_a_circle() {
+    explore_scenario("any_wait_in_a_circle", Time::Frozen, || {
+        let (home, abroad) = (pool(1, 2), pool(1, 2));
+        let place: Arc<Mutex<Option<JoinHandle<bool>>>> = Arc::default();
+        let (refused, ready) = (Count::default(), Arc::new(AtomicBool::new(false)));
+        let group = abroad.group();
+        let spawner = group.spawner();
+        let (joined, counted, is_ready) = (Arc::clone(&place), refused.clone(), Arc::clone(&ready));
+        group.spawn(move || {
+            while !is_ready.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            let joined = joined.lock().take().map(JoinHandle::join);
+            if matches!(joined, Some(Err(JoinError::WouldDeadlock(_)))) {
+                counted.add();
+            }
+            Ok::<_, Infallible>(())
+        });
+        let counted = refused.clone();
+        let task = move || {
+            let is_refused = matches!(group.wait_any(), Err(GroupError::WouldDeadlock(_)));
+            if is_refused {
+                counted.add();
+            }
+            is_refused
+        };
+        *place.lock() = Some(home.spawn(task).unwrap_or_else(|_| panic!("the pool is open")));
+        ready.store(true, Ordering::SeqCst);
+        drop(spawner);
+        home.shutdown();
+        abroad.shutdown();
+        assert_eq!(refused.get(), 1);
+        for pool in [home, abroad] {
+            assert_balanced(&pool);
+        }
+    });
+}
+
 #[test]
 fn group_in_group() {
     explore_scenario("group_in_group", Time::Frozen, || {

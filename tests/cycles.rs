@@ -302,9 +302,9 @@ fn a_task_that_waits_for_itself_or_its_own_group_is_named_and_another_reason_nam
     assert!(cycle_of(deep).unwrap().is_empty());
 }
 
-#[cfg(feature = "events")]
 /// Fault 507.
 #[test]
+#[cfg(feature = "events")]
 fn handlers_that_wait_for_receipts_of_each_other_are_named_with_their_subscriptions() {
     use workcrew::events::EventBus;
     let pool = named("workcrew", 2);

@@ -44,7 +44,7 @@ pub(crate) struct Needs {
     pub(crate) worker: bool,
     /// The time from which a worker of its pool can help with it.
     pub(crate) worker_at: Option<Instant>,
-    /// The ids of the tasks, groups and threads that it needs or may need. Help follows all of them.
+    /// The ids of the tasks, groups and threads that it needs or may need. Help follows all.
     pub(super) ids: Vec<AwaitedId>,
     /// What must happen, or it never ends; see `knot`.
     pub(super) conditions: Vec<Condition>,

@@ -11,6 +11,7 @@ mod time_limit;
 mod any;
 mod partial;
 mod spawner;
+mod in_progress;
 pub(crate) mod map;
 mod read_ahead;
 pub(crate) mod scope;

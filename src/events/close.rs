@@ -3,8 +3,9 @@
 use std::mem;
 
 use super::dead_letter::DeadLetter;
+use super::delivery::PendingDelivery;
 use super::handler::BoxError;
-use super::mailbox::{Mailbox, PendingDelivery};
+use super::mailbox::Mailbox;
 use super::progress::DeliveryOutcome;
 use crate::error::CancelReason;
 use crate::observe::worker_counters::WorkerCounters;
@@ -25,16 +26,21 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         // ORDERING: Release pairs with the Acquire of `offer`, and of `call`.
         self.open.store(false, Ordering::Release);
         self.closed.store(true, Ordering::Release);
-        let waiting = mem::take(&mut state.waiting);
+        let (waiting, key_of) = state.queue.take_all();
         let delayed = mem::take(&mut state.delayed);
-        let handler = state.handler.take();
+        self.stop_linger(&mut state);
+        let handlers = (state.handler.take(), state.batch_handler.take());
         self.room.notify_all();
         self.low_water.notify_all();
         let (watches, futures) = (mem::take(&mut state.watches), state.futures.take());
         drop(state);
         watches.notify_all();
         futures.wake();
-        self.as_closer(|_| unwind::discard(handler));
+        self.as_closer(|_| {
+            unwind::discard(handlers.0);
+            unwind::discard(handlers.1);
+            unwind::discard(key_of);
+        });
         self.cancel_deliveries(waiting, reason);
         for (delayed, place) in delayed.into_values() {
             let removed = self.inner.pool.timers.remove(place);
@@ -64,20 +70,25 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         mut delivery: PendingDelivery<E>,
         reason: CancelReason,
     ) {
+        let rest = delivery.retry.as_mut().map(|retry| mem::take(&mut retry.rest));
         self.inner.pool.executor.cancelled(counters, &self.origin(&delivery), reason);
         let tried = delivery.retry.take().and_then(|retry| retry.give_up(GiveUpReason::Cancelled(reason)));
         match tried {
             Some(error) => self.complete_failed(counters, delivery, error),
             None => self.complete(counters, delivery, DeliveryOutcome::Cancelled(reason)),
         }
+        for delivery in rest.into_iter().flatten() {
+            self.cancel_delivery(counters, delivery, reason);
+        }
     }
 
     /// Completes a delivery: its last step. Called by members only.
     pub(super) fn complete(&self, counters: &WorkerCounters, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
-        let PendingDelivery { envelope, index, .. } = delivery;
+        let PendingDelivery { envelope, index, key, .. } = delivery;
         envelope.complete(&self.inner, index, Some(outcome));
         context::set_item(0); // the address may be reused from here on
         drop(envelope);
+        self.release_key(key);
         self.inner.pool.executor.task_done(counters, 1);
         if self.settings.once {
             self.close(CancelReason::Requested);
@@ -105,6 +116,8 @@ impl<E> Drop for Mailbox<E> {
     fn drop(&mut self) {
         self.inner.mailboxes.lock().remove(&self.group);
         self.inner.pool.groups.deregister(&self.registration);
-        unwind::discard(self.state.get_mut().handler.take());
+        let state = self.state.get_mut();
+        unwind::discard(state.handler.take());
+        unwind::discard(state.batch_handler.take());
     }
 }

@@ -10,8 +10,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::mailbox::{Budget, DelayKey, Delayed, Mailbox, Mode, PendingDelivery};
+use super::delivery::PendingDelivery;
+use super::mailbox::{Budget, DelayKey, Delayed, Mailbox, Mode};
+use super::turn::Delivered;
 use crate::error::CancelReason;
+use crate::nesting;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::sync::Arc;
 use crate::task::context;
@@ -21,8 +24,14 @@ use crate::task::wakers::Wakers;
 use crate::time::deadline::Deadline;
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    /// Delays a delivery until its next attempt. Called by members only.
-    pub(super) fn delay(self: &Arc<Self>, counters: &WorkerCounters, delivery: PendingDelivery<E>, delay: Duration) {
+    /// Delays a delivery until its next attempt, or cancels it if that is not possible. Called by
+    /// members only.
+    pub(super) fn delay(
+        self: &Arc<Self>,
+        counters: &WorkerCounters,
+        delivery: PendingDelivery<E>,
+        delay: Duration,
+    ) -> Delivered {
         let timers = &self.inner.pool.timers;
         let due = Deadline::after_instant(timers.clock().now(), delay);
         let has_thread = self.inner.start_timer().is_ok();
@@ -32,18 +41,24 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let has_room = self.settings.mode != Mode::Synchronous || state.occupied() < self.settings.capacity;
         if state.closed.is_none() && has_thread && has_room {
             let key = (due, state.next_delay);
+            let (name, item) = (delivery.key.clone(), delivery.item());
             let cell = Delayed::new(key, Arc::clone(self), delivery);
             if let Ok(place) = timers.insert(due, Arc::clone(&cell) as _) {
                 state.next_delay += 1;
                 state.delayed.insert(key, (cell, place));
+                if let (Some(queues), Some(name)) = (state.queue.by_key_mut(), &name) {
+                    queues.delay(name, item, due);
+                }
                 drop(state);
+                drop(name); // the delivery has another reference
                 context::set_item(0); // it is on no stack while it is delayed
                 self.inner.steps.notify(); // its waiters now know when it is due
-                return;
+                return Delivered::Delayed;
             }
             drop(state);
             let (delivery, _) = cell.take().expect("no other thread has a reference to the cell");
-            return self.cancel_delay(counters, delivery);
+            self.cancel_delay(counters, delivery);
+            return Delivered::Ended;
         }
         let closed = state.closed;
         drop(state);
@@ -51,6 +66,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             Some(reason) => self.cancel_delivery(counters, delivery, reason),
             None => self.cancel_delay(counters, delivery),
         }
+        Delivered::Ended
     }
 
     /// Cancels a delivery that could not be delayed.
@@ -70,7 +86,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             drop(state);
             self.cancel_deliveries([delivery], reason);
         } else {
-            state.waiting.push_front(delivery);
+            state.queue.push_front(delivery);
             if state.runners < self.limit() {
                 state.runners += 1;
                 drop(state);
@@ -110,11 +126,16 @@ impl<E: Send + Sync + 'static> Task for Delayed<E> {
         let Some((delivery, mailbox)) = self.take() else { return false };
         let mut state = mailbox.state.lock();
         let cell = state.delayed.remove(&self.key);
+        let removed = match (state.queue.by_key_mut(), &delivery.key) {
+            (Some(queues), Some(name)) => queues.end_delay(name, delivery.item()),
+            _ => None,
+        };
         // Deliveries that this one held back can be taken now, and there is room.
         let futures = mailbox.notify_publishers(&mut state);
         mailbox.send_ticket_if_needed(state);
         futures.into_iter().for_each(Wakers::wake);
         mailbox.inner.steps.notify();
+        nesting::discard(removed);
         mailbox.cancel_deliveries([delivery], reason);
         drop(cell);
         true

@@ -1,10 +1,15 @@
 //! How deliveries are made, by the rules 2, 3, 5 and 7 of `mailbox`.
 
+use std::time::Duration;
+
+use super::delivery::{PendingDelivery, RetryProgress};
 use super::handler::{self, BoxError, Call, Handler};
-use super::mailbox::{Budget, Mailbox, PendingDelivery, RetryProgress, State};
+use super::mailbox::{Budget, Mailbox, Mode, State};
 use super::post::{self, PostResult};
 use super::progress::DeliveryOutcome;
+use super::turn::Delivered;
 use crate::error::CancelReason;
+use crate::keyed::name::KeyId;
 use crate::nesting;
 use crate::observe::task_info::TaskOutcome;
 use crate::observe::worker_counters::WorkerCounters;
@@ -18,7 +23,7 @@ use crate::unwind;
 
 /// How many deliveries a runner makes before it yields to waiting jobs other than tickets of its
 /// own subscription.
-const QUANTUM: usize = 16;
+pub(super) const QUANTUM: usize = 16;
 
 /// The result of one call of a handler; an error comes with its class. `None` if the handler was
 /// not called because the subscription is closed; see rule 5.
@@ -26,30 +31,40 @@ type CallResult = Option<Result<(), (BoxError, ErrorClass)>>;
 
 /// A delivery that was taken, its handler, and the futures that wait for its room. The caller wakes
 /// those without the lock.
-type Taken<E> = (PendingDelivery<E>, Arc<Handler<E>>, Option<Wakers>);
+pub(super) type Taken<E> = (PendingDelivery<E>, Arc<Handler<E>>, Option<Wakers>);
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Makes deliveries as a runner that is already counted, until none can be taken or the budget
     /// is used up.
     pub(super) fn run(self: &Arc<Self>, budget: Budget) {
+        if self.settings.mode == Mode::OrderedBy {
+            return self.run_turns(self.state.lock(), budget, None);
+        }
         self.as_member(|counters| {
+            if self.settings.batch.is_some() {
+                return self.run_batches(counters, budget);
+            }
             let mut state = self.state.lock();
             for taken in 0.. {
-                let is_over = match budget {
-                    Budget::Quantum => taken % QUANTUM == QUANTUM - 1 && self.inner.pool.queued() > state.tickets,
-                    Budget::Deliveries(number) => taken >= number,
-                };
-                if is_over {
+                if self.is_over(budget, taken, &state) {
                     break;
                 }
-                let Some((delivery, handler, futures)) = self.take(&mut state) else { break };
+                let Some((delivery, handler, futures)) = self.take(&mut state, None) else { break };
                 drop(state);
                 futures.into_iter().for_each(Wakers::wake);
-                self.deliver(counters, delivery, handler);
+                let (Delivered::Ended | Delivered::Delayed) = self.deliver(counters, delivery, handler);
                 state = self.state.lock();
             }
             self.stop_runner(state);
         });
+    }
+
+    /// Returns `true` if a runner that has taken `taken` deliveries goes no further.
+    pub(super) fn is_over(&self, budget: Budget, taken: usize, state: &State<E>) -> bool {
+        match budget {
+            Budget::Quantum => taken % QUANTUM == QUANTUM - 1 && self.inner.pool.queued() > state.tickets,
+            Budget::Deliveries(number) => taken >= number,
+        }
     }
 
     /// Makes a delivery on this thread at once.
@@ -68,22 +83,22 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         state.runners += 1;
         drop(state);
         self.as_member(|counters| {
-            self.deliver(counters, delivery, handler);
+            let (Delivered::Ended | Delivered::Delayed) = self.deliver(counters, delivery, handler);
             self.stop_runner(self.state.lock());
         });
         result
     }
 
-    /// Takes the next delivery, if one can be taken.
-    fn take(&self, state: &mut State<E>) -> Option<Taken<E>> {
+    /// Takes the next delivery, or that of a key, if one can be taken.
+    pub(super) fn take(&self, state: &mut State<E>, key: Option<KeyId>) -> Option<Taken<E>> {
         let handler = state.handler.clone().filter(|_| self.takeable(state) > 0)?;
-        let delivery = state.waiting.pop_front()?;
+        let delivery = state.queue.take(key)?;
         let futures = self.notify_publishers(state);
         Some((delivery, handler, futures))
     }
 
     /// Ends a runner.
-    fn stop_runner(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
+    pub(super) fn stop_runner(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>) {
         state.runners -= 1;
         if state.runners == 0 && state.closed.is_some() {
             self.stopped.notify_all();
@@ -93,17 +108,15 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Calls the handler, then completes, delays or cancels the delivery. Called by members only.
-    fn deliver(
+    pub(super) fn deliver(
         self: &Arc<Self>,
         counters: &WorkerCounters,
         mut delivery: PendingDelivery<E>,
         handler: Arc<Handler<E>>,
-    ) {
+    ) -> Delivered {
         context::set_item(delivery.envelope.item());
         let executor = &self.inner.pool.executor;
-        // Only the first attempt records how long the delivery waited for a worker.
-        let queued_at = delivery.queued_at.filter(|_| delivery.retry.is_none());
-        let meta = TaskMeta { origin: self.origin(&delivery), queued_at };
+        let meta = self.meta(&delivery);
         let (started, result) = executor.run_attempt(counters, &meta, || self.call(&*handler, &delivery));
         // If the subscription was closed meanwhile, this is the last reference.
         unwind::discard(handler);
@@ -111,10 +124,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             Ok(None) => {
                 executor.finish_attempt(counters, &meta, started, None, None);
                 let reason = self.state.lock().closed.expect("a closed subscription stays closed");
-                return self.cancel_delivery(counters, delivery, reason);
+                self.cancel_delivery(counters, delivery, reason);
+                return Delivered::Ended;
             }
             Ok(Some(Ok(()))) => (None, TaskOutcome::Succeeded),
             Ok(Some(Err((_, class)))) => (Some(*class), TaskOutcome::Failed),
+            Err(_) if delivery.has_key_panicked() => (Some(ErrorClass::Permanent), TaskOutcome::Panicked),
             Err(_) => (Some(ErrorClass::Transient), TaskOutcome::Panicked),
         };
         let next = class.map(|class| self.next_step(&mut delivery, class));
@@ -127,20 +142,49 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 if let Some(policy) = &self.settings.policy {
                     policy.note_success();
                 }
-                return self.complete(counters, delivery, DeliveryOutcome::Handled);
+                self.complete(counters, delivery, DeliveryOutcome::Handled);
+                return Delivered::Ended;
             }
         };
+        let next = next.expect("a delivery without an error is complete");
+        match self.after_failure(counters, delivery, error, next) {
+            Some((delivery, delay)) => self.delay(counters, delivery, delay),
+            None => Delivered::Ended,
+        }
+    }
+
+    /// Records a failed attempt. Returns the delivery with the delay before its next attempt, or
+    /// completes it. Called by members only.
+    pub(super) fn after_failure(
+        &self,
+        counters: &WorkerCounters,
+        mut delivery: PendingDelivery<E>,
+        error: AttemptError<BoxError>,
+        next: RetryDecision,
+    ) -> Option<(PendingDelivery<E>, Duration)> {
         let retry = delivery.retry.as_mut().expect("a failed delivery has counted its attempts");
         unwind::discard(retry.errors.add(error));
         match next {
-            Some(RetryDecision::After(delay)) => self.delay(counters, delivery, delay),
-            Some(RetryDecision::GiveUp(reason)) => {
+            RetryDecision::After(delay) => Some((delivery, delay)),
+            RetryDecision::GiveUp(reason) => {
                 let retry = delivery.retry.take().expect("a failed delivery has counted its attempts");
                 let error = retry.give_up(reason).expect("an attempt has failed");
                 self.complete_failed(counters, delivery, error);
+                None
             }
-            None => unreachable!("a delivery without an error is complete"),
         }
+    }
+
+    /// Returns what an attempt of a delivery is. Only the first records how long the delivery
+    /// waited for a worker.
+    pub(super) fn meta(&self, delivery: &PendingDelivery<E>) -> TaskMeta<'_> {
+        let queued_at = delivery.queued_at.filter(|_| delivery.retry.is_none());
+        TaskMeta { origin: self.origin(delivery), queued_at }
+    }
+
+    /// Returns the class of an error. Calls user code.
+    pub(super) fn class_of(&self, error: &BoxError) -> ErrorClass {
+        self.settings.policy.as_ref().map_or(ErrorClass::Transient, |policy| policy.class_of(error))
     }
 
     /// Calls the handler, unless the subscription is closed; keeps rule 5.
@@ -149,19 +193,20 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         if self.closed.load(Ordering::Acquire) {
             return None;
         }
+        delivery.resume_key_panic();
         let envelope = &delivery.envelope;
         let policy = self.settings.policy.as_ref();
         let made = delivery.retry.as_ref().map_or(0, |retry| retry.attempts.made());
         let call = Call { made, policy, published_at: delivery.published_at, pool: &self.inner.pool };
         let result = nesting::in_generation(envelope.generation(), || handler(envelope.event(), &call));
         Some(result.map_err(|error| {
-            let class = policy.map_or(ErrorClass::Transient, |policy| policy.class_of(&error));
+            let class = self.class_of(&error);
             (error, class)
         }))
     }
 
     /// Counts a failed attempt and decides whether there is another.
-    fn next_step(&self, delivery: &mut PendingDelivery<E>, class: ErrorClass) -> RetryDecision {
+    pub(super) fn next_step(&self, delivery: &mut PendingDelivery<E>, class: ErrorClass) -> RetryDecision {
         let now = self.inner.pool.timers.clock().now();
         let begun = delivery.published_at.unwrap_or(now);
         let make = || Box::new(RetryProgress::new(self.settings.policy.clone().unwrap_or_else(handler::once), begun));

@@ -14,7 +14,7 @@ use super::progress::{DeliveryOutcome, Progress};
 use crate::cancel::token::CancellationToken;
 use crate::nesting;
 use crate::sync::{Arc, Mutex};
-use crate::task::context::GroupId;
+use crate::task::context::AwaitedId;
 use crate::task::waits::Needs;
 use crate::time::deadline::Deadline;
 
@@ -45,8 +45,11 @@ pub(super) trait AnyRecipients: Send + Sync {
     /// Returns the bus.
     fn inner(&self) -> &BusInner;
 
-    /// Returns the group of a recipient's deliveries.
-    fn group(&self, index: usize) -> GroupId;
+    /// Returns the ids of what may have to end before a delivery of a recipient.
+    fn related_ids(&self, index: usize) -> Vec<AwaitedId>;
+
+    /// Returns `true` if a recipient handles the event that `item` stands for on this stack.
+    fn is_handling(&self, index: usize, item: usize) -> bool;
 
     /// Returns the token that is cancelled when a report has left something behind.
     fn left_behind(&self) -> &CancellationToken {
@@ -57,11 +60,11 @@ pub(super) trait AnyRecipients: Send + Sync {
     /// for the event that `item` stands for.
     fn help(&self, index: usize, item: usize) -> Help;
 
-    /// Reports what a delivery of a recipient may need. Called under locks.
-    fn report_needs(&self, index: usize, needs: &mut Needs);
+    /// Reports what the delivery of an event to a recipient may need. Called under locks.
+    fn report_needs(&self, index: usize, item: usize, needs: &mut Needs);
 
     /// Makes deliveries of a recipient, if there are any that one more runner can make.
-    fn advance(&self, index: usize);
+    fn advance(&self, index: usize, item: usize);
 }
 
 /// The result of an attempt to help.
@@ -116,12 +119,6 @@ impl<E: Send + Sync + 'static> Envelope<E> {
         self.generation
     }
 
-    /// Returns the item that stands for this event among the frames of a stack: the address of the
-    /// envelope, which is unique while it exists.
-    pub(super) fn item(&self) -> usize {
-        ptr::from_ref(self).addr()
-    }
-
     /// Completes one delivery. An `outcome` of `None` stands for a delivery that was not needed.
     pub(super) fn complete(&self, inner: &BusInner, index: usize, outcome: Option<DeliveryOutcome>) {
         if self.progress.complete(index, outcome) {
@@ -129,6 +126,14 @@ impl<E: Send + Sync + 'static> Envelope<E> {
             drop(recipients); // without a lock: the last reference to a mailbox drops its handler
             inner.end_event();
         }
+    }
+}
+
+impl<E> Envelope<E> {
+    /// Returns the item that stands for this event among the frames of a stack: the address of the
+    /// envelope, which is unique while it exists.
+    pub(super) fn item(&self) -> usize {
+        ptr::from_ref(self).addr()
     }
 }
 

@@ -39,10 +39,12 @@ use crate::time::deadline::Deadline;
 /// On a worker of the pool, `publish` never blocks. If a mailbox with the policy `Block` is full,
 /// the worker makes deliveries of that subscription itself until there is room. If the worker
 /// cannot do that, the event is [refused](crate::events::DeliveryOutcome::Refused) for that
-/// subscription. There are three such cases:
+/// subscription. There are four such cases:
 ///
 /// - The handler is at its limit, on other threads or below on this stack.
 /// - An ordered subscription waits for another attempt, which holds up all its other deliveries.
+/// - The key of the event has no room, and one of its events is being handled or waits for another
+///   attempt.
 /// - Tasks are nested 16 deep on the worker's stack.
 ///
 /// The receipt reports the refusal, and [`Metrics::tasks_refused`](crate::Metrics::tasks_refused)

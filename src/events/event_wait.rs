@@ -15,12 +15,12 @@
 
 use super::envelope::{AnyEnvelope, AnyRecipients, Help};
 use super::inner::BusInner;
-use super::mailbox::{Budget, Mailbox, State};
+use super::mailbox::{Budget, Mailbox, Mode, State};
 use super::registry::Recipients;
 use crate::cancel::token::CancelGuard;
 use crate::error::{Cycle, CycleKind, CycleTarget};
 use crate::sync::{Arc, MutexGuard};
-use crate::task::context::{self, AwaitedId, GroupId, PoolId};
+use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused, Wait};
 use crate::time::deadline::Deadline;
 
@@ -32,8 +32,10 @@ use crate::time::deadline::Deadline;
 /// - A handler waits for another event of its own subscription, and all runners that could deliver
 ///   it are on this stack. An ordered subscription has a single runner. If all runners of a
 ///   concurrent subscription waited like this, none would ever be free.
-/// - Handlers wait for receipts of each other's events, and all runners of their subscriptions do
-///   so. An ordered subscription has a single runner. One of the waits gets the error.
+/// - A handler waits for another event of its own
+///   [key](crate::events::SubscriptionBuilder::ordered_by).
+/// - Handlers wait for receipts of each other's events, and all runners of their subscriptions or
+///   keys do so. An ordered subscription has a single runner. One of the waits gets the error.
 /// - Waits are nested more than 64 tasks deep.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("waiting for the event here would never end{}", .cycle.suffix())]
@@ -63,25 +65,43 @@ impl<E: Send + Sync + 'static> AnyRecipients for Recipients<E> {
         &self.mailboxes[0].inner // an event with recipients has at least one
     }
 
-    fn group(&self, index: usize) -> GroupId {
-        self.mailboxes[index].group
+    fn related_ids(&self, index: usize) -> Vec<AwaitedId> {
+        self.mailboxes[index].related_ids()
+    }
+
+    fn is_handling(&self, index: usize, item: usize) -> bool {
+        self.mailboxes[index].is_handling(item)
     }
 
     fn help(&self, index: usize, item: usize) -> Help {
         self.mailboxes[index].help(item)
     }
 
-    fn report_needs(&self, index: usize, needs: &mut Needs) {
-        self.mailboxes[index].report_needs(needs);
+    fn report_needs(&self, index: usize, item: usize, needs: &mut Needs) {
+        self.mailboxes[index].report_event_needs(item, needs);
     }
 
-    fn advance(&self, index: usize) {
-        self.mailboxes[index].advance();
+    fn advance(&self, index: usize, item: usize) {
+        match self.mailboxes[index].settings.mode {
+            Mode::OrderedBy => drop(self.mailboxes[index].help_key(item)),
+            _ => self.mailboxes[index].advance(),
+        }
     }
 }
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
+    /// Returns the ids of what may have to end before a delivery. Any key may have to.
+    pub(super) fn related_ids(&self) -> Vec<AwaitedId> {
+        match self.settings.mode {
+            Mode::OrderedBy => vec![self.group.into(), AwaitedId::ANYTHING],
+            _ => vec![self.group.into()],
+        }
+    }
+
     fn help(self: &Arc<Self>, item: usize) -> Help {
+        if self.settings.mode == Mode::OrderedBy {
+            return self.help_key(item);
+        }
         if context::is_handling(self.group, item) {
             return Help::Deadlock;
         }
@@ -94,10 +114,12 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             let is_deadlock = context::is_member_of(self.group) && state.may_wait(item);
             return if is_deadlock { Help::Deadlock } else { Help::Later(Deadline::NEVER) };
         }
+        let lingers_until = state.linger.as_ref().and_then(|linger| linger.due.instant());
         drop(state);
         match self.requeue_due(self.inner.pool.timers.clock().now()) {
             Ok(()) => Help::Helped,
-            Err(due) => Help::Later(Deadline::NEVER.earlier(due.and_then(Deadline::instant))),
+            Err(None) => Help::Later(Deadline::NEVER.earlier(lingers_until)),
+            Err(Some(due)) => Help::Later(due),
         }
     }
 
@@ -107,10 +129,6 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         state.runners += 1;
         drop(state);
         self.run(Budget::Deliveries(number));
-    }
-
-    fn report_needs(&self, needs: &mut Needs) {
-        self.report_runner_needs(&self.state.lock(), needs);
     }
 
     /// Reports what a runner needs to take the next delivery.
@@ -129,10 +147,17 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         needs.worker |= self.can_run(state);
         if state.runners < self.limit() {
             let due = state.delayed.first_key_value().map(|(&(due, _), _)| due);
-            let is_due = due.is_some_and(|due| due <= Deadline::at(self.inner.pool.timers.clock().now()));
-            needs.worker |= is_due;
-            needs.worker_at =
-                needs.worker_at.into_iter().chain(due.filter(|_| !is_due).and_then(Deadline::instant)).min();
+            let linger = state.linger.as_ref().filter(|_| due.is_none()).map(|linger| linger.due);
+            due.or(linger).into_iter().for_each(|due| self.report_due(due, needs));
+        }
+    }
+
+    /// Reports when there is work for a worker, which is a delivery that is due then.
+    pub(super) fn report_due(&self, due: Deadline, needs: &mut Needs) {
+        if due <= Deadline::at(self.inner.pool.timers.clock().now()) {
+            needs.worker = true;
+        } else {
+            needs.worker_at = needs.worker_at.into_iter().chain(due.instant()).min();
         }
     }
 
@@ -152,7 +177,7 @@ impl<E: Send + Sync + 'static> State<E> {
     /// Returns `true` if the delivery of the event that `item` stands for may be waiting or
     /// delayed, rather than running.
     fn may_wait(&self, item: usize) -> bool {
-        !self.delayed.is_empty() || self.waiting.iter().any(|delivery| delivery.envelope.item() == item)
+        !self.delayed.is_empty() || self.queue.holds(item)
     }
 }
 
@@ -229,7 +254,7 @@ pub(super) fn help_or_refuse(envelope: &dyn AnyEnvelope, recipients: &dyn AnyRec
     }
     let item = envelope.item();
     let mut unfinished = (0..recipients.len()).filter(|index| !envelope.progress().has_ended(*index));
-    if unfinished.any(|index| context::is_handling(recipients.group(index), item)) {
+    if unfinished.any(|index| recipients.is_handling(index, item)) {
         return Help::Deadlock;
     }
     Help::Later(Deadline::NEVER)
@@ -257,7 +282,7 @@ impl Awaited for Outstanding {
 
     /// A delivery needs the runners of its subscription, which may be busy with other events.
     fn related_ids(&self) -> Vec<AwaitedId> {
-        self.unfinished().map(|index| self.recipients.group(index).into()).collect()
+        self.unfinished().flat_map(|index| self.recipients.related_ids(index)).collect()
     }
 
     fn pool(&self) -> PoolId {
@@ -267,7 +292,8 @@ impl Awaited for Outstanding {
     fn report_needs(&self, needs: &mut Needs) {
         if !self.envelope.progress().is_finished() {
             needs.end_of(self.awaited_id());
-            self.unfinished().for_each(|index| self.recipients.report_needs(index, needs));
+            let item = self.envelope.item();
+            self.unfinished().for_each(|index| self.recipients.report_needs(index, item, needs));
         }
     }
 
@@ -276,7 +302,7 @@ impl Awaited for Outstanding {
     }
 
     fn help(self: Arc<Self>) {
-        self.unfinished().for_each(|index| self.recipients.advance(index));
+        self.unfinished().for_each(|index| self.recipients.advance(index, self.envelope.item()));
     }
 
     fn wake_waiters(&self) {

@@ -14,10 +14,11 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::task::Waker;
 
+use super::delivery::PendingDelivery;
 use super::envelope::Envelope;
-use super::mailbox::{Mailbox, PendingDelivery};
 use super::progress::{DeliveryOutcome, PUBLISHING};
 use super::registry::Recipients;
+use super::room_wait::Full;
 use crate::cancel::token::CancelGuard;
 use crate::error::CancelReason;
 use crate::nesting;
@@ -66,10 +67,11 @@ impl<E: Send + Sync + 'static> Held<E> {
         &self.recipients.mailboxes[0].inner.pool.executor // an event with recipients has at least one
     }
 
-    /// Returns the mailboxes whose deliveries are held.
-    pub(super) fn mailboxes(&self) -> Vec<Arc<Mailbox<E>>> {
-        let indices: Vec<usize> = self.state.lock().deliveries.keys().copied().collect();
-        indices.into_iter().map(|index| Arc::clone(&self.recipients.mailboxes[index])).collect()
+    /// Returns the mailboxes whose deliveries are held, and the keys of these.
+    pub(super) fn full(&self) -> Vec<Full<E>> {
+        let state = self.state.lock();
+        let mailbox = |index: usize| Arc::clone(&self.recipients.mailboxes[index]);
+        state.deliveries.iter().map(|(index, delivery)| (mailbox(*index), delivery.key.clone())).collect()
     }
 
     /// Returns the number of held deliveries.

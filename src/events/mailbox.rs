@@ -47,6 +47,16 @@
 //!    are still in the mailbox wake the rest.
 //! 7. A delivery has ended when its outcome is recorded in the envelope. After that, its task
 //!    counts as done.
+//! 8. A subscription that is ordered by a key has a queue for each key. Keys take turns by the
+//!    rules 3 and 4 of `keyed::state`, and a delayed delivery holds its key. The publisher finds
+//!    the key of an event when the delivery is admitted, and the key has an entry until its last
+//!    delivery has ended. So no key is hashed, compared or dropped under the lock.
+//! 9. If user code panics on the way to a key, the delivery has a key that is equal to no other.
+//!    It passes through the mailbox like others. The runner fails it with that panic instead of
+//!    calling the handler, and there is no further attempt.
+//! 10. A key has at most `capacity_per_key` waiting and delayed deliveries and reserved places, and
+//!     one more if its running delivery becomes delayed. If that bound counts, each notification
+//!     goes to all publishers, because room for one key is none for another.
 //!
 //! Races:
 //! - *Publish and close*: the delivery is among those that `close` takes, or it finds the
@@ -56,29 +66,32 @@
 //! - *Delay and close*: the delayed delivery is among those that `close` takes, or it is not
 //!   delayed.
 //! - *Requeue and close*: the thread that takes the delivery out of its cell (see `delay`) ends it.
+//! - *End of a turn and wait for an event of that key*: the waiter finds the key ready, or the end of
+//!   the turn notifies it.
 //! - *Room and a publisher that checks for it*: the publisher checks and registers under the lock
 //!   under which room is made. So it finds the room or is notified.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::panic::Location;
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::mem;
+use std::time::Duration;
 
-use super::envelope::Envelope;
+use super::batch_handler::BatchHandler;
+use super::delivery::PendingDelivery;
 use super::erased::AnyMailbox;
 use super::handler::{BoxError, Handler};
 use super::inner::BusInner;
+use super::key::KeyOf;
+use super::queue::Queue;
 use super::watcher::Watches;
 use crate::error::CancelReason;
-use crate::observe::task_info::TaskId;
 use crate::observe::task_origin::TaskOrigin;
 use crate::observe::worker_counters::WorkerCounters;
 use crate::pool::group_registry::Registration;
 use crate::pool::overflow::Overflow;
-use crate::retry::{AttemptErrors, GiveUpReason, RetryError, RetryPolicy, RetryState};
+use crate::retry::RetryPolicy;
 use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Weak};
 use crate::task::context::{self, GroupId};
 use crate::task::wakers::Wakers;
-use crate::time::clock::Timestamp;
 use crate::time::deadline::Deadline;
 use crate::timer::heap::TimerKey;
 
@@ -117,12 +130,25 @@ pub(super) struct Settings {
     pub(super) once: bool,
     /// The order and number of deliveries at a time.
     pub(super) mode: Mode,
+    /// The batches, if the handler gets batches; then the mode is ordered.
+    pub(super) batch: Option<Batch>,
     /// The maximum number of waiting and delayed deliveries; not zero.
     pub(super) capacity: usize,
+    /// The maximum number of them for one key; not zero. Only for events with keys.
+    pub(super) capacity_per_key: usize,
     /// The policy for a full mailbox.
     pub(super) overflow: Overflow,
     /// The retry policy; `None` for a single attempt.
     pub(super) policy: Option<RetryPolicy<BoxError>>,
+}
+
+/// The settings of batches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch {
+    /// The maximum number of events; not zero.
+    pub(super) max: usize,
+    /// How long the oldest event of a batch waits for others.
+    pub(super) linger: Duration,
 }
 
 /// The order and number of deliveries that are made at a time.
@@ -130,6 +156,8 @@ pub(super) struct Settings {
 pub(super) enum Mode {
     /// One at a time, in the order of publishing.
     Ordered,
+    /// One at a time for each key, in the order of publishing.
+    OrderedBy,
     /// At most that many at a time; not zero.
     Concurrent(usize),
     /// On the publisher's thread, before `publish` returns.
@@ -138,14 +166,18 @@ pub(super) enum Mode {
 
 /// What the lock guards.
 pub(super) struct State<E> {
-    /// The waiting deliveries, oldest first.
-    pub(super) waiting: VecDeque<PendingDelivery<E>>,
+    /// The waiting deliveries.
+    pub(super) queue: Queue<E>,
     /// The delayed deliveries, ordered by their due times, and their keys in the timer heap.
     pub(super) delayed: BTreeMap<DelayKey, (Arc<Delayed<E>>, TimerKey)>,
     /// The number of the next delayed delivery.
     pub(super) next_delay: u64,
-    /// The handler; `None` if the subscription is closed.
+    /// The handler; `None` if the subscription is closed, or its handler gets batches.
     pub(super) handler: Option<Arc<Handler<E>>>,
+    /// The handler that gets batches; `None` if the subscription is closed.
+    pub(super) batch_handler: Option<Arc<BatchHandler<E>>>,
+    /// The linger of the next batch; see `batch`.
+    pub(super) linger: Option<Linger>,
     /// Whether a `once` subscription has accepted its event. It stays open for that event.
     pub(super) exhausted: bool,
     /// Why no more deliveries are started; `None` while the subscription is open.
@@ -167,45 +199,33 @@ pub(super) struct State<E> {
     pub(super) reserved: usize,
 }
 
+/// The linger of a batch.
+pub(super) struct Linger {
+    /// When it is over.
+    pub(super) due: Deadline,
+    /// The timer, and its key in the heap. It may have fired.
+    pub(super) timer: Arc<dyn EndTimer>,
+    pub(super) key: TimerKey,
+}
+
+/// The timer of a batch.
+pub(super) trait EndTimer: Send + Sync {
+    /// Notes that the batch was taken, so that an entry in the pool's queue is stale.
+    fn end(&self);
+}
+
+/// The handler of a subscription, and the function that returns the keys of its events.
+pub(super) struct Handlers<E> {
+    /// The handler of single events.
+    pub(super) one: Option<Arc<Handler<E>>>,
+    /// The handler of batches.
+    pub(super) batch: Option<Arc<BatchHandler<E>>>,
+    /// The function, if events have keys.
+    pub(super) key_of: Option<Arc<KeyOf<E>>>,
+}
+
 /// The key of a delayed delivery: its due time, and a number that distinguishes equal times.
 pub(super) type DelayKey = (Deadline, u64);
-
-/// A delivery that has not ended.
-pub(super) struct PendingDelivery<E> {
-    /// The event.
-    pub(super) envelope: Arc<Envelope<E>>,
-    /// The position of this subscription among the recipients.
-    pub(super) index: usize,
-    /// The id of the task.
-    pub(super) id: TaskId,
-    /// Where the event was published.
-    pub(super) location: &'static Location<'static>,
-    /// The time of publishing, if durations are recorded.
-    pub(super) queued_at: Option<Timestamp>,
-    /// The time of publishing, if the retry policy has a timeout.
-    pub(super) published_at: Option<Instant>,
-    /// The attempts and their errors; set with the first failure.
-    pub(super) retry: Option<Box<RetryProgress>>,
-}
-
-/// The attempts of a delivery that has failed.
-pub(super) struct RetryProgress {
-    /// The attempts so far.
-    pub(super) attempts: RetryState<BoxError>,
-    /// The first and the last error.
-    pub(super) errors: AttemptErrors<BoxError>,
-}
-
-impl RetryProgress {
-    pub(super) fn new(policy: RetryPolicy<BoxError>, begun: Instant) -> Self {
-        Self { attempts: RetryState::new(policy, begun), errors: AttemptErrors::new() }
-    }
-
-    /// Returns the error for a delivery that is given up; `None` if no attempt was made.
-    pub(super) fn give_up(self, reason: GiveUpReason) -> Option<RetryError<BoxError>> {
-        self.errors.give_up(reason, self.attempts.made())
-    }
-}
 
 /// A delivery, and the mailbox that it is for.
 type DeliveryOf<E> = (PendingDelivery<E>, Arc<Mailbox<E>>);
@@ -255,7 +275,7 @@ impl<E> Mailbox<E> {
 }
 
 impl<E: Send + Sync + 'static> Mailbox<E> {
-    pub(super) fn new(settings: Settings, handler: Arc<Handler<E>>, inner: Arc<BusInner>) -> Arc<Self> {
+    pub(super) fn new(settings: Settings, handlers: Handlers<E>, inner: Arc<BusInner>) -> Arc<Self> {
         let group = GroupId::new();
         let mailboxes = Arc::clone(&inner);
         let made = Arc::new_cyclic(|weak: &Weak<Self>| Self {
@@ -263,7 +283,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             registration: inner.pool.groups.register(weak.clone(), context::shard()),
             settings,
             inner,
-            state: Mutex::new(State::new(handler)),
+            state: Mutex::new(State::new(handlers)),
             open: AtomicBool::new(true),
             closed: AtomicBool::new(false),
             room: Condvar::new(),
@@ -314,14 +334,18 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         match self.settings.mode {
             Mode::Ordered => 1,
             Mode::Concurrent(limit) => limit,
-            Mode::Synchronous => usize::MAX,
+            Mode::OrderedBy | Mode::Synchronous => usize::MAX,
         }
     }
 
     /// Returns how many deliveries could be taken if there were runners.
     pub(super) fn takeable(&self, state: &State<E>) -> usize {
         let is_held = self.settings.mode == Mode::Ordered && !state.delayed.is_empty();
-        if is_held { 0 } else { state.waiting.len() }
+        match self.settings.batch {
+            _ if is_held => 0,
+            None => state.queue.takeable(),
+            Some(_) => self.takeable_batch(state),
+        }
     }
 
     /// Returns `true` if one more runner is allowed and would find a delivery to take.
@@ -333,6 +357,9 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// which the caller wakes without the lock.
     #[must_use]
     pub(super) fn notify_publishers(&self, state: &mut State<E>) -> Option<Wakers> {
+        if self.settings.capacity_per_key < self.settings.capacity {
+            return self.notify_all_publishers(state);
+        }
         state.watches.notify_first();
         if state.room_waiters > 0 {
             self.room.notify_one();
@@ -347,15 +374,29 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         let free = self.settings.capacity.saturating_sub(state.occupied());
         Some(state.futures.take_oldest(if is_low { usize::MAX } else { free }))
     }
+
+    /// Notifies all publishers; see rule 10.
+    fn notify_all_publishers(&self, state: &mut State<E>) -> Option<Wakers> {
+        mem::take(&mut state.watches).notify_all();
+        if state.room_waiters > 0 {
+            self.room.notify_all();
+        }
+        if state.low_water_waiters > 0 {
+            self.low_water.notify_all();
+        }
+        (state.futures.len() > 0).then(|| state.futures.take())
+    }
 }
 
 impl<E> State<E> {
-    fn new(handler: Arc<Handler<E>>) -> Self {
+    fn new(Handlers { one, batch, key_of }: Handlers<E>) -> Self {
         Self {
-            waiting: VecDeque::new(),
+            queue: Queue::new(key_of),
             delayed: BTreeMap::new(),
             next_delay: 0,
-            handler: Some(handler),
+            handler: one,
+            batch_handler: batch,
+            linger: None,
             exhausted: false,
             closed: None,
             tickets: 0,
@@ -370,7 +411,7 @@ impl<E> State<E> {
 
     /// Returns how much of the capacity is in use.
     pub(super) fn occupied(&self) -> usize {
-        self.waiting.len() + self.delayed.len() + self.reserved
+        self.queue.len() + self.delayed.len() + self.reserved
     }
 
     /// Returns `true` if the mailbox accepts events.

@@ -10,7 +10,8 @@
 // `event_bus`, `builder`, `subscription` and `receipt` are the public face. `registry` holds the
 // subscriptions by type and topic; `envelope` holds an event while it is delivered; `publish`
 // takes an event to its recipients. `mailbox` states the rules of a subscription, which `post`,
-// `deliver`, `delay` and `close` keep.
+// `deliver`, `turn`, `batch`, `delay` and `close` keep. Its deliveries are in a `queue`: one for the
+// subscription, or one for each `key`.
 //
 // | a wait for | file | on an empty stack | within a task of another pool | within a task of the bus's pool |
 // |---|---|---|---|---|
@@ -41,6 +42,11 @@ mod wait_async;
 mod progress;
 mod dead_letter;
 mod handler;
+mod batch_handler;
+mod batch_builder;
+mod key;
+mod delivery;
+mod queue;
 mod registry;
 mod envelope;
 mod publish;
@@ -48,6 +54,8 @@ mod mailbox;
 mod watcher;
 mod post;
 mod deliver;
+mod turn;
+mod batch;
 mod delay;
 mod event_wait;
 mod close;
@@ -58,6 +66,8 @@ mod inner;
 mod erased;
 mod notify;
 
+pub use self::batch_builder::BatchSubscriptionBuilder;
+pub use self::batch_handler::{BatchError, BatchResult};
 pub use self::builder::EventBusBuilder;
 pub use self::dead_letter::{DeadLetter, UnhandledEvent};
 pub use self::event_bus::EventBus;

@@ -14,8 +14,9 @@ use std::panic::Location;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::delivery::PendingDelivery;
 use super::envelope::Envelope;
-use super::mailbox::{Budget, Mailbox, Mode, PendingDelivery, State};
+use super::mailbox::{Mailbox, Mode, State};
 use super::progress::DeliveryOutcome;
 use super::watcher::{Watch, WatchKey};
 use crate::error::CancelReason;
@@ -93,7 +94,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
         };
         match self.settings.mode {
             Mode::Synchronous => Offered::Inline(delivery),
-            Mode::Ordered | Mode::Concurrent(_) => match self.put(delivery) {
+            Mode::Ordered | Mode::OrderedBy | Mode::Concurrent(_) => match self.put(delivery) {
                 Ok(result) => Offered::Decided(result),
                 Err((_, delivery)) => Offered::Held(delivery),
             },
@@ -121,15 +122,23 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             return Err(PostResult::Posted);
         };
         let has_timeout = self.settings.policy.as_ref().is_some_and(RetryPolicy::has_timeout);
-        Ok(PendingDelivery {
+        let mut delivery = PendingDelivery {
             envelope: Arc::clone(envelope),
             index,
             id,
             location,
             queued_at: executor.now_if_timing(),
             published_at: has_timeout.then(|| self.inner.pool.timers.clock().now()),
+            key: None,
             retry: None,
-        })
+        };
+        if self.settings.mode == Mode::OrderedBy {
+            if context::depth() >= context::MAX_HELP_DEPTH {
+                return Err(self.refuse(delivery, Some(DeliveryOutcome::Refused)));
+            }
+            delivery.key = self.keep_key(envelope);
+        }
+        Ok(delivery)
     }
 
     /// Puts a held delivery into the mailbox. If the mailbox is full, leaves the watch there and
@@ -165,13 +174,14 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     /// Reserves a place for a delivery, if the mailbox would hold the publisher up without one.
-    pub(super) fn reserve(&self) -> Reserved {
+    pub(super) fn reserve(&self, delivery: &PendingDelivery<E>) -> Reserved {
         let waits = matches!(self.settings.overflow, Overflow::Block | Overflow::CallerRuns);
         let mut state = self.state.lock();
         if self.settings.mode == Mode::Synchronous || !waits || !state.accepts_events() {
             Reserved::NotNeeded
-        } else if state.occupied() < self.settings.capacity {
+        } else if self.has_room(&state, delivery.key.as_ref()) {
             state.reserved += 1;
+            state.queue.count_reserved(delivery, true);
             Reserved::Place
         } else {
             Reserved::Full
@@ -180,9 +190,10 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
 
     /// Gives a reserved place back. Returns the futures that wait for it, for the caller to wake.
     #[must_use]
-    pub(super) fn release_place(&self) -> Option<Wakers> {
+    pub(super) fn release_place(&self, delivery: &PendingDelivery<E>) -> Option<Wakers> {
         let mut state = self.state.lock();
         state.reserved -= 1;
+        state.queue.count_reserved(delivery, false);
         self.notify_publishers(&mut state)
     }
 
@@ -194,6 +205,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     ) -> Result<PostResult, PendingDelivery<E>> {
         let mut state = self.state.lock();
         state.reserved -= 1;
+        state.queue.count_reserved(&delivery, false);
         if state.accepts_events() { Ok(self.put_locked(state, delivery)) } else { Err(delivery) }
     }
 
@@ -215,7 +227,7 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
                 Ok(result) => return result,
                 Err(full) => full,
             };
-            if !self.make_room(state, mem::take(&mut first_wait)) {
+            if !self.make_room(state, &held, mem::take(&mut first_wait)) {
                 return self.refuse(held, Some(DeliveryOutcome::Refused));
             }
             delivery = held;
@@ -236,14 +248,17 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
             drop(state);
             return Ok(self.refuse(delivery, outcome));
         }
-        if state.occupied() < self.settings.capacity {
+        if self.has_room(&state, delivery.key.as_ref()) {
             return Ok(self.put_locked(state, delivery));
         }
         let oldest = match self.settings.overflow {
             Overflow::Block | Overflow::CallerRuns => return Err((state, delivery)),
             Overflow::DiscardNewest => None,
             // If all are delayed, there is none to discard, so the new one is discarded.
-            Overflow::DiscardOldest => state.waiting.pop_front(),
+            Overflow::DiscardOldest => {
+                let key = self.full_key(&state, delivery.key.as_ref());
+                state.queue.remove_oldest(key)
+            }
         };
         let (result, discarded) = match oldest {
             Some(oldest) => (self.put_locked(state, delivery), oldest),
@@ -257,22 +272,31 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     }
 
     fn put_locked(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, delivery: PendingDelivery<E>) -> PostResult {
-        state.waiting.push_back(delivery);
+        state.queue.push_back(delivery);
         let result = self.exhaust_if_once(&mut state);
+        if let Some(batch) = self.settings.batch
+            && state.queue.len() == 1
+        {
+            self.start_linger(&mut state, batch.linger);
+        }
         self.send_ticket_if_needed(state);
         result
     }
 
     /// Waits until there may be room, or makes room. Returns `false` if this thread can do neither;
     /// see rule 6.
-    fn make_room(self: &Arc<Self>, mut state: MutexGuard<'_, State<E>>, first_wait: bool) -> bool {
+    fn make_room(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State<E>>,
+        held: &PendingDelivery<E>,
+        first_wait: bool,
+    ) -> bool {
         if context::is_worker_of(self.inner.pool.id()) {
-            if context::depth() >= context::MAX_INLINE_DEPTH || !self.can_run(&state) {
+            if context::depth() >= context::MAX_INLINE_DEPTH {
                 return false;
             }
-            state.runners += 1;
-            drop(state);
-            self.run(Budget::Deliveries(1));
+            let key = self.full_key(&state, held.key.as_ref());
+            return self.run_one(state, key);
         } else if nesting::has_pending() {
             drop(state);
             nesting::call_pending();
@@ -293,7 +317,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     pub(super) fn refuse(&self, delivery: PendingDelivery<E>, outcome: Option<DeliveryOutcome>) -> PostResult {
         let result = PostResult::of_withdrawn(outcome.as_ref());
         self.inner.pool.executor.refuse(&self.origin(&delivery));
-        let PendingDelivery { envelope, index, .. } = delivery;
+        let PendingDelivery { envelope, index, key, .. } = delivery;
+        self.release_key(key);
         envelope.complete(&self.inner, index, outcome);
         result
     }
@@ -301,7 +326,8 @@ impl<E: Send + Sync + 'static> Mailbox<E> {
     /// Refuses a delivery whose task is suspended.
     pub(super) fn refuse_suspended(&self, delivery: PendingDelivery<E>, outcome: DeliveryOutcome) {
         self.inner.pool.executor.refuse_suspended(&self.origin(&delivery));
-        let PendingDelivery { envelope, index, .. } = delivery;
+        let PendingDelivery { envelope, index, key, .. } = delivery;
+        self.release_key(key);
         envelope.complete(&self.inner, index, Some(outcome));
     }
 

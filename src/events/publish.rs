@@ -11,8 +11,9 @@
 use std::collections::BTreeMap;
 use std::panic::Location;
 
+use super::delivery::PendingDelivery;
 use super::envelope::Envelope;
-use super::mailbox::{Mailbox, Mode, PendingDelivery};
+use super::mailbox::{Mailbox, Mode};
 use super::post::{Offered, PostResult, Reserved};
 use super::progress::DeliveryOutcome;
 use super::registry::Registry;
@@ -89,7 +90,7 @@ pub(super) fn try_publish<E: Send + Sync + 'static>(
     }
     let mut places = Vec::with_capacity(admitted.len());
     for delivery in &admitted {
-        match mailboxes[delivery.index].reserve() {
+        match mailboxes[delivery.index].reserve(delivery) {
             Reserved::Full => {
                 let full = delivery.index;
                 give_back(&tally, admitted, &places);
@@ -127,7 +128,8 @@ pub(super) fn try_publish<E: Send + Sync + 'static>(
 /// Gives the places back that were reserved for the first deliveries, and refuses all deliveries.
 fn give_back<E: Send + Sync + 'static>(tally: &Tally<'_, E>, admitted: Vec<PendingDelivery<E>>, places: &[Reserved]) {
     let reserved = admitted.iter().zip(places).filter(|(_, place)| **place == Reserved::Place);
-    let futures: Vec<_> = reserved.map(|(delivery, _)| tally.mailboxes[delivery.index].release_place()).collect();
+    let futures: Vec<_> =
+        reserved.map(|(delivery, _)| tally.mailboxes[delivery.index].release_place(delivery)).collect();
     futures.into_iter().flatten().for_each(Wakers::wake);
     for delivery in admitted {
         let _ = tally.mailboxes[delivery.index].refuse(delivery, Some(DeliveryOutcome::Refused));
@@ -159,9 +161,10 @@ fn watch<E: Send + Sync + 'static>(tally: &mut Tally<'_, E>, held: BTreeMap<usiz
         let notified = if context::depth() == 0 {
             Ok(watcher.wait())
         } else {
-            let mailbox = |index: &usize| Arc::clone(&tally.mailboxes[*index]);
-            let mailboxes = watched.iter().map(|(index, (_, key))| (*index, mailbox(index), *key));
-            room_wait::wait_for_room(&watcher, mailboxes.collect())
+            let full = watched.iter().map(|(index, (delivery, watch))| {
+                (*index, (Arc::clone(&tally.mailboxes[*index]), delivery.key.clone()), *watch)
+            });
+            room_wait::wait_for_room(&watcher, full.collect())
         };
         let Ok(have_room) = notified else {
             watched.iter().for_each(|(index, (_, key))| tally.mailboxes[*index].unwatch(*key));

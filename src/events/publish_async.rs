@@ -157,7 +157,7 @@ impl<E: Send + Sync + 'static> Future for PublishAsync<E> {
             if waiting.held.len() == 0 {
                 break;
             }
-            let room = || room_wait::awaited(&waiting.watcher, waiting.held.mailboxes());
+            let room = || room_wait::awaited(&waiting.watcher, waiting.held.full());
             match this.wait.register(room, Deadline::NEVER, context) {
                 Some(awaited) => awaited.help(),
                 None => return Poll::Pending,

@@ -1,6 +1,7 @@
 //! The wait of a publisher for room in mailboxes; see the table of the module.
 
 use super::inner::BusInner;
+use super::key::EventKeyName;
 use super::mailbox::Mailbox;
 use super::watcher::{WatchKey, Watcher};
 use crate::error::{CycleKind, CycleTarget};
@@ -9,6 +10,9 @@ use crate::task::context::{self, AwaitedId, PoolId};
 use crate::task::waits::{self, Awaited, Kind, Needs, Next, Refused};
 use crate::time::deadline::Deadline;
 
+/// A full mailbox, and the key of the delivery that waits for room there.
+pub(super) type Full<E> = (Arc<Mailbox<E>>, Option<EventKeyName>);
+
 /// Within a task, waits until there may be room in some of the mailboxes that the publisher
 /// watches. Returns their indices among the recipients.
 ///
@@ -16,13 +20,13 @@ use crate::time::deadline::Deadline;
 /// it runs may itself wait for that room.
 pub(super) fn wait_for_room<E: Send + Sync + 'static>(
     watcher: &Arc<Watcher>,
-    watched: Vec<(usize, Arc<Mailbox<E>>, WatchKey)>,
+    watched: Vec<(usize, Full<E>, WatchKey)>,
 ) -> Result<Vec<usize>, Refused> {
     let indices: Vec<usize> = watched.iter().map(|(index, ..)| *index).collect();
     let keys: Vec<WatchKey> = watched.iter().map(|(.., key)| *key).collect();
-    let mailboxes: Vec<_> = watched.into_iter().map(|(_, mailbox, _)| mailbox).collect();
-    let inner = Arc::clone(&mailboxes[0].inner);
-    let room = Arc::new(AwaitedRoom { watcher: Arc::clone(watcher), mailboxes });
+    let full: Vec<_> = watched.into_iter().map(|(_, full, _)| full).collect();
+    let inner = Arc::clone(&full[0].0.inner);
+    let room = Arc::new(AwaitedRoom { watcher: Arc::clone(watcher), full });
     let _publisher = Publisher::new(&inner, room.awaited_id());
     loop {
         match waits::register(Arc::clone(&room) as Arc<dyn Awaited>, Kind::Certain)? {
@@ -34,7 +38,7 @@ pub(super) fn wait_for_room<E: Send + Sync + 'static>(
                 wait.check()?;
             }
             Next::Help(awaited) => {
-                room.mailboxes.iter().zip(&keys).for_each(|(mailbox, key)| mailbox.unwatch(*key));
+                room.full.iter().zip(&keys).for_each(|((mailbox, _), key)| mailbox.unwatch(*key));
                 if watcher.take_notified().is_empty() {
                     awaited.help();
                 }
@@ -46,11 +50,8 @@ pub(super) fn wait_for_room<E: Send + Sync + 'static>(
 
 /// Returns the room in at least one of some mailboxes as something that a future waits for. The
 /// watcher gives it its identity.
-pub(super) fn awaited<E: Send + Sync + 'static>(
-    watcher: &Arc<Watcher>,
-    mailboxes: Vec<Arc<Mailbox<E>>>,
-) -> Arc<dyn Awaited> {
-    Arc::new(AwaitedRoom { watcher: Arc::clone(watcher), mailboxes })
+pub(super) fn awaited<E: Send + Sync + 'static>(watcher: &Arc<Watcher>, full: Vec<Full<E>>) -> Arc<dyn Awaited> {
+    Arc::new(AwaitedRoom { watcher: Arc::clone(watcher), full })
 }
 
 /// A guard that keeps this thread in the list of waiting publishers.
@@ -79,7 +80,7 @@ struct AwaitedRoom<E> {
     /// The watcher of the publisher.
     watcher: Arc<Watcher>,
     /// The full mailboxes; at least one.
-    mailboxes: Vec<Arc<Mailbox<E>>>,
+    full: Vec<Full<E>>,
 }
 
 impl<E: Send + Sync + 'static> Awaited for AwaitedRoom<E> {
@@ -88,28 +89,28 @@ impl<E: Send + Sync + 'static> Awaited for AwaitedRoom<E> {
     }
 
     fn related_ids(&self) -> Vec<AwaitedId> {
-        self.mailboxes.iter().map(|mailbox| mailbox.group.into()).collect()
+        self.full.iter().flat_map(|(mailbox, _)| mailbox.related_ids()).collect()
     }
 
     fn pool(&self) -> PoolId {
-        self.mailboxes[0].inner.pool.id()
+        self.full[0].0.inner.pool.id()
     }
 
     fn report_needs(&self, needs: &mut Needs) {
-        for mailbox in &self.mailboxes {
+        for (mailbox, key) in &self.full {
             let state = mailbox.state.lock();
-            if state.accepts_events() && state.occupied() >= mailbox.settings.capacity {
-                mailbox.report_runner_needs(&state, needs);
+            if state.accepts_events() && !mailbox.has_room(&state, key.as_ref()) {
+                mailbox.report_room_needs(&state, key.as_ref(), needs);
             }
         }
     }
 
     fn describe(&self) -> CycleTarget {
-        CycleTarget::new(CycleKind::Mailbox).label(Some(&self.mailboxes[0].settings.name))
+        CycleTarget::new(CycleKind::Mailbox).label(Some(&self.full[0].0.settings.name))
     }
 
     fn help(self: Arc<Self>) {
-        self.mailboxes.iter().for_each(Mailbox::advance);
+        self.full.iter().for_each(|(mailbox, key)| mailbox.advance_for_room(key.as_ref()));
     }
 
     fn wake_waiters(&self) {

@@ -15,8 +15,10 @@ impl<E: Send + Sync + 'static> AnyMailbox for Mailbox<E> {
     fn report_drain_needs(&self, needs: &mut Needs) {
         let state = self.state.lock();
         self.report_work(&state, needs);
-        if state.runners > 0 {
-            needs.end_of(self.group);
+        match state.queue.by_key() {
+            Some(queues) => queues.running.iter().for_each(|name| needs.end_of(name.group())),
+            None if state.runners > 0 => needs.end_of(self.group),
+            None => {}
         }
     }
 
@@ -81,7 +83,7 @@ impl<E: Send + Sync + 'static> Awaited for AwaitedStop<E> {
     }
 
     fn related_ids(&self) -> Vec<AwaitedId> {
-        vec![self.0.group.into()]
+        self.0.related_ids()
     }
 
     fn pool(&self) -> PoolId {

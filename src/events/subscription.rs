@@ -2,12 +2,14 @@
 
 use std::any::type_name;
 use std::fmt;
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use super::event_bus::EventBus;
 use super::handler::{BoxError, Call, Handler, HandlerResult};
-use super::mailbox::{Mailbox, Mode, Settings};
+use super::key::{self, KeyOf};
+use super::mailbox::{Handlers, Mailbox, Mode, Settings};
 use super::registry::Registry;
 use crate::error::CancelReason;
 use crate::pool::overflow::Overflow;
@@ -17,7 +19,8 @@ use crate::sync::{Arc, Weak};
 /// A builder of a subscription. Returned by [`EventBus::subscription`].
 ///
 /// Of the settings that exclude each other ([`ordered`](Self::ordered),
-/// [`concurrent`](Self::concurrent), [`synchronous`](Self::synchronous)), the last one counts.
+/// [`ordered_by`](Self::ordered_by), [`concurrent`](Self::concurrent),
+/// [`synchronous`](Self::synchronous)), the last one counts.
 ///
 /// # Examples
 ///
@@ -50,6 +53,8 @@ pub struct SubscriptionBuilder<'a, E> {
     bus: &'a EventBus,
     /// The settings so far.
     settings: Settings,
+    /// Returns the key of an event; used only by `ordered_by`.
+    key_of: Option<Arc<KeyOf<E>>>,
     /// The type of events.
     event: PhantomData<fn(&E)>,
 }
@@ -81,11 +86,13 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
             topic: None,
             once: false,
             mode: Mode::Ordered,
+            batch: None,
             capacity: bus.inner.mailbox_capacity,
+            capacity_per_key: usize::MAX,
             overflow: Overflow::default(),
             policy: None,
         };
-        Self { bus, settings, event: PhantomData }
+        Self { bus, settings, key_of: None, event: PhantomData }
     }
 
     /// Sets the name for receipts and dead letters, which is also the label of the subscription's
@@ -116,6 +123,61 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
         self
     }
 
+    /// Handles the events of one key one at a time, in the order in which each thread publishes.
+    /// Events of different keys are handled at the same time, on as many workers as the pool has.
+    ///
+    /// Keys take turns, as in a [`KeyedExecutor`](crate::KeyedExecutor): a key with many events
+    /// delays an event of another key by at most one of its own. An event that waits for another
+    /// attempt holds up the events of its key, and no others. A key takes memory only while it has
+    /// an event that is not handled. To bound the events of one key, use
+    /// [`mailbox_capacity_per_key`](Self::mailbox_capacity_per_key).
+    ///
+    /// The publisher calls `key` once for each event, with no lock held, and keys are hashed and
+    /// compared there. If one of these panics, the handler is not called with that event. The
+    /// delivery [fails](crate::events::DeliveryOutcome::Failed) with the panic on a worker, without
+    /// another attempt, and the event becomes a dead letter.
+    ///
+    /// A handler that waits for the receipt of an event of its own key gets
+    /// [`WouldDeadlock`](crate::events::WouldDeadlock). It may wait for an event of another key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use workcrew::WorkerPool;
+    /// use workcrew::events::EventBus;
+    ///
+    /// struct Booked { account: String, amount: i32 }
+    ///
+    /// let pool = WorkerPool::builder().workers(4).build()?;
+    /// let bus = EventBus::new(&pool);
+    /// let of_alice: Arc<Mutex<Vec<i32>>> = Arc::default();
+    /// let kept = Arc::clone(&of_alice);
+    /// let _ledger = bus
+    ///     .subscription::<Booked>()
+    ///     .ordered_by(|booked| booked.account.clone())
+    ///     .handle(move |booked| {
+    ///         if booked.account == "alice" {
+    ///             kept.lock().unwrap().push(booked.amount);
+    ///         }
+    ///     });
+    /// for amount in [5, -3, 4] {
+    ///     bus.publish(Booked { account: "alice".to_owned(), amount });
+    ///     bus.publish(Booked { account: "bob".to_owned(), amount }); // handled at the same time
+    /// }
+    /// bus.wait_idle();
+    /// assert_eq!(*of_alice.lock().unwrap(), [5, -3, 4]);
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
+    pub fn ordered_by<K: Hash + Eq + Send + Sync + 'static>(
+        mut self,
+        key: impl Fn(&E) -> K + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.mode = Mode::OrderedBy;
+        self.key_of = Some(key::key_of(key));
+        self
+    }
+
     /// Handles at most `handlers` events at a time, in no order. Zero counts as one. An event that
     /// waits for another attempt holds up no other event.
     pub fn concurrent(mut self, handlers: usize) -> Self {
@@ -141,6 +203,17 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
         self
     }
 
+    /// Sets how many events of one key the mailbox holds, including one that waits for another
+    /// attempt. Zero counts as one. It counts only for [`ordered_by`](Self::ordered_by). *Default:
+    /// no bound besides that of the mailbox.*
+    ///
+    /// An event whose key has no room finds the mailbox full. So one key cannot fill the mailbox,
+    /// and a publisher waits for room of that key.
+    pub fn mailbox_capacity_per_key(mut self, events: usize) -> Self {
+        self.settings.capacity_per_key = events.max(1);
+        self
+    }
+
     /// Sets the policy for an event that finds the mailbox full.
     ///
     /// | policy | the event | the publisher |
@@ -148,6 +221,9 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     /// | `Block` (default), `CallerRuns` | waits for room | blocks; a worker makes deliveries until there is room, and if it cannot, the event is refused |
     /// | `DiscardOldest` | takes the place of the oldest waiting event | continues |
     /// | `DiscardNewest` | is dropped | continues |
+    ///
+    /// If it is the [key](Self::ordered_by) of the event that has no room, `DiscardOldest` discards
+    /// the oldest event of that key, and a worker makes deliveries of that key.
     ///
     /// `CallerRuns` is the same as `Block` here, because an external thread could not keep the
     /// order of the events.
@@ -164,6 +240,11 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     pub fn retry(mut self, policy: RetryPolicy<BoxError>) -> Self {
         self.settings.policy = Some(policy);
         self
+    }
+
+    /// Returns the bus and the settings, for a handler that gets batches.
+    pub(super) fn into_parts(self) -> (&'a EventBus, Settings) {
+        (self.bus, self.settings)
     }
 
     /// Subscribes the handler.
@@ -209,21 +290,34 @@ impl<'a, E: Send + Sync + 'static> SubscriptionBuilder<'a, E> {
     }
 
     fn subscribe(self, handler: Arc<Handler<E>>) -> Subscription {
-        let mailbox = Mailbox::new(self.settings, handler, Arc::clone(&self.bus.inner));
-        self.bus.registry.add(Arc::clone(&mailbox));
-        Subscription { active: Some((mailbox, Arc::downgrade(&self.bus.registry))) }
+        let key_of = self.key_of.filter(|_| self.settings.mode == Mode::OrderedBy);
+        let handlers = Handlers { one: Some(handler), batch: None, key_of };
+        start(self.bus, self.settings, handlers)
     }
+}
+
+/// Starts a subscription.
+pub(super) fn start<E: Send + Sync + 'static>(
+    bus: &EventBus,
+    settings: Settings,
+    handlers: Handlers<E>,
+) -> Subscription {
+    let mailbox = Mailbox::new(settings, handlers, Arc::clone(&bus.inner));
+    bus.registry.add(Arc::clone(&mailbox));
+    Subscription { active: Some((mailbox, Arc::downgrade(&bus.registry))) }
 }
 
 impl<E> fmt::Debug for SubscriptionBuilder<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { name, topic, once, mode, capacity, overflow, policy } = &self.settings;
+        let Settings { name, topic, once, mode, capacity, capacity_per_key, overflow, policy, batch: _ } =
+            &self.settings;
         f.debug_struct("SubscriptionBuilder")
             .field("name", name)
             .field("topic", topic)
             .field("once", once)
             .field("mode", mode)
             .field("mailbox_capacity", capacity)
+            .field("mailbox_capacity_per_key", capacity_per_key)
             .field("overflow", overflow)
             .field("retry", policy)
             .finish()

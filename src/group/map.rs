@@ -7,12 +7,13 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::panic::Location;
 
+use super::in_progress::Concurrency;
 use super::read_ahead::Source;
 use super::result::MayFail;
 use crate::error::{CancelReason, GroupError, JoinError, Refusal};
 use crate::pool::submit::WaitMode;
 use crate::pool::worker_pool::WorkerPool;
-use crate::sync::{Arc, AtomicUsize, Ordering};
+use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 use crate::unwind;
 
@@ -212,12 +213,28 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
     /// not ended. A number above one also states that the source has that many items without
     /// waiting for a result, as a window does.
     ///
-    /// Only `next` submits tasks. While it waits for the first result, tasks that end free their
-    /// places, and the next call fills them.
+    /// Only `next` submits tasks. While it waits for the first result, it fills the places of tasks
+    /// that end, up to the window. Within a task it does not: there it may run the first task itself
+    /// instead, and the next call fills the places. A place may be filled just before the first
+    /// result is ready, so the result may have to wait for one item of the source.
+    ///
+    /// A map can be the source of another map. Then each stage has its own concurrency and window,
+    /// and reads its own source only as far as its window. The cookbook has such a pipeline.
     ///
     /// *Default: the window.*
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
+    /// let parsed = pool.map(["1", "2", "x"], str::parse::<i32>).concurrency(2).window(8);
+    /// let doubled = pool.map(parsed, |n| n.map(|n| n.map(|n| 2 * n))).concurrency(3).window(8);
+    /// let values: Vec<_> = doubled.map_while(|n| n.ok()?.ok()?.ok()).collect();
+    /// assert_eq!(values, [2, 4]);
+    /// # Ok::<(), workcrew::BuildError>(())
+    /// ```
     pub fn concurrency(mut self, tasks: usize) -> Self {
-        self.concurrency = Some(Concurrency { limit: tasks.max(1), tasks: Arc::default() });
+        self.concurrency = Some(Concurrency::new(tasks));
         self
     }
 
@@ -232,9 +249,7 @@ impl<I: Iterator, F, T> Map<'_, I, F, T> {
 
     /// Returns `true` if another task may be submitted, by the rules of `read_ahead`.
     fn may_submit(&self) -> bool {
-        let has_room = || self.concurrency.as_ref().is_none_or(Concurrency::has_room);
-        let is_promised = self.concurrency.as_ref().is_some_and(|concurrency| concurrency.limit > 1);
-        self.source.may_take(self.results.len(), self.pool.inner(), has_room, is_promised)
+        self.source.may_take(self.results.len(), self.pool.inner(), self.concurrency.as_ref())
     }
 }
 
@@ -290,7 +305,14 @@ where
     type Item = Result<T, JoinError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.is_first_ready() && self.may_submit() && self.submit() {}
+        loop {
+            while !self.is_first_ready() && self.may_submit() && self.submit() {}
+            let is_ready = self.is_first_ready();
+            if is_ready || !self.source.wait_for_room(self.results.len(), self.pool.inner(), self.concurrency.as_ref())
+            {
+                break;
+            }
+        }
         match self.results.pop_front()? {
             Ok(handle) => Some(handle.join()),
             Err(error) => Some(Err(error)),
@@ -325,40 +347,7 @@ impl<I: Iterator, F, T> fmt::Debug for Map<'_, I, F, T> {
         f.debug_struct("Map")
             .field("results", &self.results.len())
             .field("window", &self.source.window())
-            .field("concurrency", &self.concurrency.as_ref().map(|concurrency| concurrency.limit))
+            .field("concurrency", &self.concurrency.as_ref().map(Concurrency::limit))
             .finish_non_exhaustive()
-    }
-}
-
-/// A limit of tasks in progress.
-struct Concurrency {
-    /// At least one.
-    limit: usize,
-    /// How many closures exist: queued, running, or held back.
-    tasks: Arc<AtomicUsize>,
-}
-
-impl Concurrency {
-    fn has_room(&self) -> bool {
-        // ORDERING: Relaxed, because the count guards only itself, and only this thread increments
-        // it.
-        self.tasks.load(Ordering::Relaxed) < self.limit
-    }
-
-    /// Counts a task until the returned guard is dropped.
-    fn count(&self) -> InProgress {
-        self.tasks.fetch_add(1, Ordering::Relaxed);
-        InProgress { tasks: Arc::clone(&self.tasks) }
-    }
-}
-
-/// A guard that counts a task. It is part of the task's closure, and dropped with it.
-struct InProgress {
-    tasks: Arc<AtomicUsize>,
-}
-
-impl Drop for InProgress {
-    fn drop(&mut self) {
-        self.tasks.fetch_sub(1, Ordering::Relaxed);
     }
 }

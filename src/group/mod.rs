@@ -13,6 +13,7 @@ mod any;
 mod any_end;
 mod partial;
 mod spawner;
+mod in_progress;
 pub(crate) mod map;
 mod read_ahead;
 pub(crate) mod scope;

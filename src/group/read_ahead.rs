@@ -7,15 +7,18 @@
 //! 2. While a task is in progress, `next` takes only items that the source has promised by the
 //!    lower bound of its `size_hint`. A window or a concurrency that the user has set counts as
 //!    such a promise.
-//! 3. While no task is in progress, `next` takes an item, because there is nothing else to wait
+//! 3. If a concurrency is set and no task may begin, a thread that is not within a task waits for the
+//!    end of any task, and takes the next item then. The end of the first task is one of them.
+//! 4. While no task is in progress, `next` takes an item, because there is nothing else to wait
 //!    for.
 //!
-//! A source that is fed by the results promises nothing while it is empty. So rule 3 applies, after
+//! A source that is fed by the results promises nothing while it is empty. So rule 4 applies, after
 //! all results were returned. A collection or a range has promised its items, so rule 2 keeps the
 //! workers busy.
 
 use std::iter::Fuse;
 
+use super::in_progress::Concurrency;
 use crate::pool::inner::PoolInner;
 
 /// The default window for each worker: one item runs, and the others are queued for workers that
@@ -52,20 +55,25 @@ impl<I: Iterator, H> Source<I, H> {
     }
 
     /// Returns `true` if an item may be taken while `results` results were not returned.
-    /// `is_promised` says that the user has promised items in another way than by a window.
-    pub(super) fn may_take(
-        &self,
-        results: usize,
-        pool: &PoolInner,
-        has_room: impl FnOnce() -> bool,
-        is_promised: bool,
-    ) -> bool {
-        if results == 0 || self.held_back.is_some() {
-            return true;
-        }
+    pub(super) fn may_take(&self, results: usize, pool: &PoolInner, concurrency: Option<&Concurrency>) -> bool {
+        results == 0
+            || self.held_back.is_some()
+            || concurrency.is_none_or(Concurrency::has_room) && self.may_read_ahead(results, pool, concurrency)
+    }
+
+    /// Blocks until there is room for another task, if there is none and an item may be taken then.
+    /// Returns `true` if it has blocked.
+    pub(super) fn wait_for_room(&self, results: usize, pool: &PoolInner, concurrency: Option<&Concurrency>) -> bool {
+        // What is held back counts as in progress, and ends only after it was submitted.
+        let may_wait = self.held_back.is_none() && self.may_read_ahead(results, pool, concurrency);
+        concurrency.is_some_and(|limit| may_wait && limit.wait_for_room())
+    }
+
+    /// Returns `true` if the window has room, and the source has promised an item.
+    fn may_read_ahead(&self, results: usize, pool: &PoolInner, concurrency: Option<&Concurrency>) -> bool {
         let window = self.window.unwrap_or_else(|| default_window(pool));
-        let is_promised = || self.window.is_some() || is_promised || self.items.size_hint().0 > 0;
-        results < window && has_room() && is_promised()
+        let is_promised = self.window.is_some() || concurrency.is_some_and(Concurrency::is_promise);
+        results < window && (is_promised || self.items.size_hint().0 > 0)
     }
 
     /// Returns the bounds of the number of results, of which `results` were not returned.

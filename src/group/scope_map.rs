@@ -8,6 +8,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::panic::Location;
 
+use super::in_progress::Concurrency;
 use super::read_ahead::Source;
 use super::scope::{Room, Scope};
 use super::scoped_handle::{self, ScopedHandle};
@@ -76,6 +77,7 @@ impl<'scope, 'env> Scope<'scope, 'env, ()> {
             source: Source::new(items.into_iter()),
             f: Arc::new(f),
             results: VecDeque::new(),
+            concurrency: None,
             location: Location::caller(),
         }
     }
@@ -95,6 +97,8 @@ pub struct ScopeMap<'scope, 'env, I: Iterator, F, T> {
     f: Arc<F>,
     /// The results of the items that were taken, in the order of the items.
     results: VecDeque<ScopedHandle<'scope, T>>,
+    /// The limit of tasks in progress, if the user has set it.
+    concurrency: Option<Concurrency>,
     /// Where `map` was called.
     location: &'static Location<'static>,
 }
@@ -110,6 +114,29 @@ impl<I: Iterator, F, T> ScopeMap<'_, '_, I, F, T> {
         self
     }
 
+    /// Sets how many tasks of this map may be in progress at once, queued or running. Zero counts
+    /// as one. See [`Map::concurrency`](crate::Map::concurrency).
+    ///
+    /// *Default: the window.*
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = workcrew::WorkerPool::builder().workers(4).build()?;
+    /// let words = ["red", "wheel", "barrow"];
+    /// let lengths: Vec<usize> = pool.scope(|scope| {
+    ///     let trimmed = scope.map(&words, |word| word.trim()).concurrency(2).window(8);
+    ///     let lengths = scope.map(trimmed, |word| word.map(str::len)).concurrency(1);
+    ///     lengths.map(|length| length?).collect::<Result<_, _>>()
+    /// })??;
+    /// assert_eq!(lengths, [3, 5, 6]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn concurrency(mut self, tasks: usize) -> Self {
+        self.concurrency = Some(Concurrency::new(tasks));
+        self
+    }
+
     /// Returns `true` if the next result can be returned without waiting.
     fn is_first_ready(&self) -> bool {
         self.results.front().is_some_and(ScopedHandle::is_finished)
@@ -117,7 +144,7 @@ impl<I: Iterator, F, T> ScopeMap<'_, '_, I, F, T> {
 
     /// Returns `true` if another item may be taken, by the rules of `read_ahead`.
     fn may_take(&self) -> bool {
-        self.source.may_take(self.results.len(), &self.scope.group().pool, || true, false)
+        self.source.may_take(self.results.len(), &self.scope.group().pool, self.concurrency.as_ref())
     }
 }
 
@@ -145,8 +172,13 @@ where
     }
 
     fn add(&mut self, item: I::Item, room: Room) -> Result<(), (Refusal, I::Item)> {
-        let f = Arc::clone(&self.f);
-        let make = |item| move || f(item);
+        let (f, in_progress) = (Arc::clone(&self.f), self.concurrency.as_ref().map(Concurrency::count));
+        let make = |item| {
+            move || {
+                let _in_progress = in_progress;
+                f(item)
+            }
+        };
         let handle = scoped_handle::spawn(self.scope, (item, room), make, self.location)?;
         self.results.push_back(handle);
         Ok(())
@@ -163,7 +195,13 @@ where
     type Item = Result<T, JoinError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.is_first_ready() && self.may_take() && self.take_item() {}
+        loop {
+            while !self.is_first_ready() && self.may_take() && self.take_item() {}
+            let (results, pool) = (self.results.len(), &self.scope.group().pool);
+            if self.is_first_ready() || !self.source.wait_for_room(results, pool, self.concurrency.as_ref()) {
+                break;
+            }
+        }
         Some(self.results.pop_front()?.join())
     }
 
@@ -196,6 +234,7 @@ impl<I: Iterator, F, T> fmt::Debug for ScopeMap<'_, '_, I, F, T> {
         f.debug_struct("ScopeMap")
             .field("results", &self.results.len())
             .field("window", &self.source.window())
+            .field("concurrency", &self.concurrency.as_ref().map(Concurrency::limit))
             .finish_non_exhaustive()
     }
 }

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::marker::PhantomData;
 
 use super::executor::KeyedExecutor;
-use super::state::KeyedSettings;
+use super::state::{KeyedSettings, LabelOf};
 use crate::pool::inner::PoolInner;
 use crate::pool::worker_pool::WorkerPool;
 use crate::sync::Arc;
@@ -32,7 +31,8 @@ pub struct KeyedExecutorBuilder<K> {
     capacity_per_key: usize,
     /// What observers see of the tasks.
     label: Option<Arc<str>>,
-    keys: PhantomData<fn(K)>,
+    /// Returns the label of a key.
+    label_of: Option<Arc<LabelOf<K>>>,
 }
 
 /// # Tasks in order
@@ -50,7 +50,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     pub fn builder(pool: &WorkerPool) -> KeyedExecutorBuilder<K> {
         let pool = Arc::clone(pool.inner());
         let capacity = pool.queue_capacity();
-        KeyedExecutorBuilder { pool, capacity, capacity_per_key: usize::MAX, label: None, keys: PhantomData }
+        KeyedExecutorBuilder { pool, capacity, capacity_per_key: usize::MAX, label: None, label_of: None }
     }
 }
 
@@ -77,18 +77,55 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutorBuilder<K> {
         self
     }
 
+    /// Names the tasks of each key for observers and [`WorkerPool::running`], instead of all tasks
+    /// by one [label](Self::label). *Default: no labels of keys.*
+    ///
+    /// `label` is called once for each submission, on the submitting thread, with no lock held. If
+    /// it panics, the submission does, and the task is not submitted. All tasks that are in the
+    /// executor together have the label of the first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use workcrew::KeyedExecutor;
+    ///
+    /// let pool = workcrew::WorkerPool::builder().workers(2).build()?;
+    /// let builder = KeyedExecutor::builder(&pool);
+    /// let mails = builder.label_by(|user: &u32| format!("user {user}")).build();
+    /// let ((started, start), (open, gate)) = (channel(), channel::<()>());
+    /// mails.execute(7, move || {
+    ///     started.send(()).unwrap();
+    ///     let _ = gate.recv();
+    /// })?;
+    /// start.recv()?;
+    /// assert_eq!(pool.running()[0].label(), Some("user 7"));
+    /// drop(open);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn label_by<L: Into<Arc<str>>>(mut self, label: impl Fn(&K) -> L + Send + Sync + 'static) -> Self {
+        self.label_of = Some(Arc::new(move |key| label(key).into()));
+        self
+    }
+
     /// Creates the executor. Starts no thread and allocates no queue.
     #[must_use]
     pub fn build(self) -> KeyedExecutor<K> {
-        let Self { pool, capacity, capacity_per_key, label, keys: _ } = self;
-        KeyedExecutor::with_settings(&pool, KeyedSettings { capacity, capacity_per_key, label })
+        let Self { pool, capacity, capacity_per_key, label, label_of } = self;
+        KeyedExecutor::with_settings(&pool, KeyedSettings { capacity, capacity_per_key, label }, label_of)
     }
 }
 
 impl<K> Clone for KeyedExecutorBuilder<K> {
     fn clone(&self) -> Self {
-        let Self { capacity, capacity_per_key, keys, .. } = *self;
-        Self { pool: Arc::clone(&self.pool), capacity, capacity_per_key, label: self.label.clone(), keys }
+        let Self { pool, capacity, capacity_per_key, label, label_of } = self;
+        Self {
+            pool: Arc::clone(pool),
+            capacity: *capacity,
+            capacity_per_key: *capacity_per_key,
+            label: label.clone(),
+            label_of: label_of.clone(),
+        }
     }
 }
 
@@ -98,6 +135,7 @@ impl<K> fmt::Debug for KeyedExecutorBuilder<K> {
             .field("capacity", &self.capacity)
             .field("capacity_per_key", &self.capacity_per_key)
             .field("label", &self.label)
+            .field("has_key_labels", &self.label_of.is_some())
             .finish_non_exhaustive()
     }
 }

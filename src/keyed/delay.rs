@@ -22,7 +22,7 @@ use std::mem;
 use super::body::Later;
 use super::name::{KeyId, KeyName};
 use super::pending::{PendingTask, Ran};
-use super::state::{DelayTimer, DelayedTask, KeyedInner, Phase, State, Turn};
+use super::state::{Busy, DelayTimer, DelayedTask, KeyedInner, State, Turn};
 use crate::error::CancelReason;
 use crate::observe::task_info::TaskId;
 use crate::observe::worker_counters::WorkerCounters;
@@ -44,7 +44,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
     ) -> Option<usize> {
         let key = name.id();
         let (inner, is_over) = (Arc::downgrade(self), AtomicBool::new(false));
-        let timer = Arc::new(KeyTimer { inner, key, is_over });
+        let timer = Arc::new(KeyTimer { inner, key, name: Arc::downgrade(name), is_over });
         let mut state = self.state.lock();
         let inserted = if state.closed || task.has_ended() {
             None
@@ -53,14 +53,14 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         };
         if let Some(timer_key) = inserted {
             state.delay(key, *due, DelayedTask { task, timer, timer_key });
-            let awaited = state.keys.get_mut(&key).is_some_and(|queue| mem::take(&mut queue.is_awaited));
+            let awaited = state.turns.get_mut(key).is_some_and(|queue| mem::take(&mut queue.state.is_awaited));
             let any = mem::take(&mut state.is_awaited);
             drop(state);
             self.notify_waits(awaited.then(|| name.group()), any); // they keep time from now on
             return None;
         }
         drop(state);
-        let label = self.settings.label.as_ref();
+        let label = self.label(name);
         Some(usize::from(task.cancel(label, CancelReason::ShutDown, counters, &self.pool.executor)))
     }
 
@@ -93,7 +93,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         work: impl FnOnce(PendingTask, &WorkerCounters) -> Ran<PendingTask>,
     ) -> bool {
         let mut state = self.state.lock();
-        let Some(queue) = state.keys.get(&key).filter(|queue| queue.delayed.as_deref().is_some_and(test)) else {
+        let Some(queue) = state.turns.get(key).filter(|queue| queue.state.delayed.as_deref().is_some_and(test)) else {
             return false;
         };
         let name = Arc::clone(&queue.name);
@@ -101,7 +101,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         let task = self.without_timer(delayed);
         state.run_delayed(key, task.id);
         drop(state);
-        let none = self.take_turn(Turn { name, task }, work, |_| None);
+        let none = self.take_turn(Turn { name, task, futures: None }, work, |_| None);
         debug_assert!(none.is_none(), "no other turn was taken");
         true
     }
@@ -134,34 +134,32 @@ impl<K> State<K> {
     fn delay(&mut self, key: KeyId, due: Deadline, delayed: DelayedTask) {
         self.running.retain(|running| *running != key);
         self.delayed.insert((due, key));
-        let queue = self.keys.get_mut(&key).expect("a running key has an entry");
-        queue.phase = Phase::Delayed(due);
-        queue.delayed = Some(Box::new(delayed));
+        let queue = self.turns.get_mut(key).expect("a running key has an entry");
+        queue.state.busy = Some(Busy::Delayed(due));
+        queue.state.delayed = Some(Box::new(delayed));
     }
 
     /// Takes the delayed task of a key, which the caller makes ready or running.
     fn take_delayed(&mut self, key: KeyId) -> DelayedTask {
-        let queue = self.keys.get_mut(&key).expect("a delayed key has an entry");
-        if let Phase::Delayed(due) = queue.phase {
+        let queue = self.turns.get_mut(key).expect("a delayed key has an entry");
+        if let Some(Busy::Delayed(due)) = queue.state.busy {
             self.delayed.remove(&(due, key));
         }
-        *queue.delayed.take().expect("a delayed key has a delayed task")
+        *queue.state.delayed.take().expect("a delayed key has a delayed task")
     }
 
     /// Makes a key ready with a task that is due.
     fn make_due(&mut self, key: KeyId, task: PendingTask) {
-        let place = self.take_place(key);
-        let queue = self.keys.get_mut(&key).expect("a delayed key has an entry");
-        queue.phase = Phase::Ready(place);
-        queue.tasks.push_front(task);
-        self.queued += 1;
+        self.turns.get_mut(key).expect("a delayed key has an entry").state.busy = None;
+        let pushed = self.turns.push_front(key, task);
+        debug_assert!(pushed.is_ok(), "a delayed key has an entry");
         self.moves += 1;
     }
 
     /// Makes a key running, to end its delayed task.
     fn run_delayed(&mut self, key: KeyId, task: TaskId) {
         self.running.push(key);
-        self.keys.get_mut(&key).expect("a delayed key has an entry").phase = Phase::Running(task);
+        self.turns.get_mut(key).expect("a delayed key has an entry").state.busy = Some(Busy::Running(task));
     }
 }
 
@@ -169,6 +167,8 @@ impl<K> State<K> {
 struct KeyTimer<K> {
     inner: Weak<KeyedInner<K>>,
     key: KeyId,
+    /// The name of the key, for its label.
+    name: Weak<KeyName<K>>,
     /// Whether the key is no longer delayed by this timer. Changed under the lock of the executor;
     /// a hint elsewhere.
     is_over: AtomicBool,
@@ -191,8 +191,9 @@ impl<K: Send + Sync + 'static> Task for KeyTimer<K> {
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         let Some(inner) = self.inner.upgrade() else { return false };
         let is_own = |_: &DelayedTask| !self.is_over.load(Ordering::Relaxed);
+        let label = self.name.upgrade().and_then(|name| inner.label(&name).cloned());
         inner.end_delay(self.key, is_own, |task, counters| {
-            match task.cancel(inner.settings.label.as_ref(), reason, counters, executor) {
+            match task.cancel(label.as_ref(), reason, counters, executor) {
                 true => Ran::Ended,
                 false => Ran::Cancelled,
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::body::{KeyedBody, Once};
 use super::pending::Body;
-use super::state::{KeyedInner, KeyedSettings};
+use super::state::{KeyedInner, KeyedSettings, LabelOf};
 use super::task::KeyedTask;
 use crate::cancel::token::CancellationToken;
 use crate::error::{Refusal, Refuser, SubmitError, SubmitTimeoutError, TrySubmitError};
@@ -102,13 +102,17 @@ use crate::time::deadline::Deadline;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct KeyedExecutor<K> {
-    inner: Arc<KeyedInner<K>>,
+    pub(super) inner: Arc<KeyedInner<K>>,
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     /// Makes an executor with the settings of a builder.
-    pub(super) fn with_settings(pool: &Arc<PoolInner>, settings: KeyedSettings) -> Self {
-        Self { inner: KeyedInner::new(pool, settings) }
+    pub(super) fn with_settings(
+        pool: &Arc<PoolInner>,
+        settings: KeyedSettings,
+        label_of: Option<Arc<LabelOf<K>>>,
+    ) -> Self {
+        Self { inner: KeyedInner::new(pool, settings, label_of) }
     }
 }
 
@@ -119,7 +123,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
 /// locks that the submitting task holds, so [hold none that tasks
 /// take](crate#locks-and-submissions).
 ///
-/// Each method panics if hashing or comparing the key panics. The task is then not submitted.
+/// Each method panics if hashing, comparing or [labelling](crate::KeyedExecutorBuilder::label_by)
+/// the key panics. The task is then not submitted.
 impl<K: Hash + Eq + Send + Sync + 'static> KeyedExecutor<K> {
     /// Submits a task of `key` without a handle. Blocks while the executor or the key is full.
     ///
@@ -359,7 +364,7 @@ impl<K> KeyedExecutor<K> {
     /// its handle has cancelled counts until its turn comes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.state.lock().queued
+        self.inner.state.lock().turns.queued()
     }
 
     /// Returns `true` if every task has started. May be stale when it returns.
@@ -372,7 +377,7 @@ impl<K> KeyedExecutor<K> {
     /// memory. May be stale when it returns.
     #[must_use]
     pub fn keys_active(&self) -> usize {
-        self.inner.state.lock().keys.len()
+        self.inner.state.lock().turns.keys()
     }
 }
 
@@ -390,7 +395,7 @@ impl<K> RefUnwindSafe for KeyedExecutor<K> {}
 impl<K> fmt::Debug for KeyedExecutor<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.inner.state.lock();
-        let (keys, queued, running) = (state.keys.len(), state.queued, state.running.len());
+        let (keys, queued, running) = (state.turns.keys(), state.turns.queued(), state.running.len());
         drop(state); // the formatter is user code
         f.debug_struct("KeyedExecutor")
             .field("label", &self.inner.settings.label)

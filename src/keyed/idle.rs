@@ -41,7 +41,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
 }
 
 /// The idleness of an executor, as something that is waited for.
-struct Idleness<K>(Arc<KeyedInner<K>>);
+pub(super) struct Idleness<K>(pub(super) Arc<KeyedInner<K>>);
 
 impl<K: Send + Sync + 'static> Awaited for Idleness<K> {
     fn awaited_id(&self) -> AwaitedId {

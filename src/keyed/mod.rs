@@ -1,10 +1,11 @@
 //! Serial queues by key, on the workers of a pool.
 //!
 //! A keyed executor keeps its unstarted tasks to itself and sends the pool tickets, as a group
-//! does. `state` holds the protocol with its rules; `submit`, `run`, `task`, `delay` and `idle` are
-//! its operations. The other modules are:
+//! does. `state` holds the protocol with its rules; `submit`, `spawn_async`, `run`, `task`, `delay`
+//! and `idle` are its operations. The other modules are:
 //!
-//! - `lookup` finds the entry of a key, and `name` is the identity of a key.
+//! - `turns` is the queues of the keys, and the order in which keys take turns. `lookup` finds the
+//!   entry of a key, and `name` is the identity of a key. Subscriptions use these three, too.
 //! - `pending` is a task in the queue of a key, and `body` is what a task with a handle runs.
 //! - `room` is the wait for room, and `needs` reports what a wait needs of a key.
 
@@ -14,15 +15,17 @@ mod builder;
 mod delay;
 mod executor;
 mod idle;
-mod lookup;
-mod name;
+pub(crate) mod lookup;
+pub(crate) mod name;
 mod needs;
 mod pending;
 mod room;
 mod run;
+mod spawn_async;
 mod state;
 mod submit;
 mod task;
+pub(crate) mod turns;
 
 #[cfg(feature = "retry")]
 pub(crate) use self::body::{KeyedBody, Later, Outcome, Step};

@@ -5,22 +5,24 @@ use crate::task::context::GroupId;
 
 /// Identifies the entry of a key: the hash, and the address of the name. Valid while the name
 /// lives.
-pub(super) type KeyId = (u64, usize);
+pub(crate) type KeyId = (u64, usize);
 
-/// A key and its hash. One for each entry.
+/// A key, its hash and its label. One for each entry.
 pub(crate) struct KeyName<K> {
     pub(super) hash: u64,
-    pub(super) key: K,
+    pub(crate) key: K,
+    /// The label of its tasks, if keys have labels.
+    pub(super) label: Option<Arc<str>>,
 }
 
 impl<K> KeyName<K> {
     /// Returns the id of the entry that this name is in.
-    pub(super) fn id(self: &Arc<Self>) -> KeyId {
+    pub(crate) fn id(self: &Arc<Self>) -> KeyId {
         (self.hash, Arc::as_ptr(self).addr())
     }
 
     /// Returns the id of the frames of the key's tasks.
-    pub(super) fn group(&self) -> GroupId {
+    pub(crate) fn group(&self) -> GroupId {
         GroupId::of(self)
     }
 }

@@ -1,7 +1,7 @@
 //! What a wait needs of a key, as the registry of waits asks.
 
 use super::name::KeyId;
-use super::state::{KeyedInner, Phase, State};
+use super::state::{Busy, KeyedInner, State};
 use crate::observe::task_info::TaskId;
 use crate::task::waits::Needs;
 
@@ -15,14 +15,14 @@ impl<K> KeyedInner<K> {
         unstarted: Result<(), TaskId>,
         needs: &mut Needs,
     ) {
-        let Some(queue) = state.keys.get_mut(&key) else { return };
-        queue.is_awaited |= unstarted.is_ok();
-        match (queue.phase, unstarted) {
-            (Phase::Running(_), Ok(())) => needs.end_of(queue.name.group()),
-            (Phase::Running(running), Err(task)) if running == task => needs.end_of(queue.name.group()),
-            (Phase::Ready(_), Ok(())) => needs.worker = true,
+        let Some(queue) = state.turns.get_mut(key) else { return };
+        queue.state.is_awaited |= unstarted.is_ok();
+        match (queue.state.busy, unstarted) {
+            (Some(Busy::Running(_)), Ok(())) => needs.end_of(queue.name.group()),
+            (Some(Busy::Running(running)), Err(task)) if running == task => needs.end_of(queue.name.group()),
+            (None, Ok(())) => needs.worker = true,
             #[cfg(feature = "retry")]
-            (Phase::Delayed(due), Ok(())) => self.report_due(due, needs),
+            (Some(Busy::Delayed(due)), Ok(())) => self.report_due(due, needs),
             (_, Err(_)) => {} // its handle is cancelling it on another thread
         }
     }
@@ -30,7 +30,7 @@ impl<K> KeyedInner<K> {
     /// Reports that any turn is needed.
     pub(super) fn report_any_turn(&self, state: &mut State<K>, needs: &mut Needs) {
         state.is_awaited = true;
-        needs.worker |= !state.ready.is_empty();
+        needs.worker |= state.turns.ready() > 0;
         #[cfg(feature = "retry")]
         if let Some((due, _)) = state.delayed.first() {
             self.report_due(*due, needs);

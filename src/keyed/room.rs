@@ -20,7 +20,7 @@ pub(super) struct KeyRoom<K> {
 impl<K> KeyRoom<K> {
     /// Returns `true` if the executor is open, and it or the key is full.
     pub(super) fn is_full(&self, state: &State<K>) -> bool {
-        !state.closed && (state.queued >= self.inner.settings.capacity || self.key_is_full(state))
+        !state.closed && (state.turns.queued() >= self.inner.settings.capacity || self.key_is_full(state))
     }
 
     fn key_is_full(&self, state: &State<K>) -> bool {

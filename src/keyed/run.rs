@@ -10,6 +10,7 @@ use crate::sync::{Arc, Weak};
 use crate::task::context::{AwaitedId, GroupId};
 use crate::task::job::TicketHolder;
 use crate::task::waits;
+use crate::task::wakers::Wakers;
 
 /// How many turns a runner takes before it yields to waiting jobs other than tickets of its
 /// executor.
@@ -45,19 +46,21 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
         next: impl FnOnce(&mut State<K>) -> Option<Turn<K>>,
     ) -> Option<Turn<K>> {
         let executor = &self.pool.executor;
-        self.take_turn(turn, |task, counters| task.run(self.settings.label.as_ref(), counters, executor), next)
+        let label = self.label(&turn.name).cloned();
+        self.take_turn(turn, |task, counters| task.run(label.as_ref(), counters, executor), next)
     }
 
     /// Runs or cancels the task of a turn by `work`, ends the turn, and returns what `next` returns
     /// under the lock that ends it.
     pub(super) fn take_turn(
         self: &Arc<Self>,
-        Turn { name, task }: Turn<K>,
+        Turn { name, task, futures }: Turn<K>,
         work: impl FnOnce(PendingTask, &WorkerCounters) -> Ran<PendingTask>,
         next: impl FnOnce(&mut State<K>) -> Option<Turn<K>>,
     ) -> Option<Turn<K>> {
         let executor = &self.pool.executor;
         executor.enter(name.group(), |counters| {
+            futures.into_iter().for_each(Wakers::wake);
             let ended = match work(task, counters) {
                 Ran::Ended => Some(1),
                 Ran::Cancelled => Some(0),
@@ -67,8 +70,9 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
                 Ran::Again(_, later) => match later {},
             };
             let mut state = self.state.lock();
+            let mut idle = None;
             let leftover = ended.map(|tasks| {
-                self.count_finished(&mut state, tasks);
+                idle = self.count_finished(&mut state, tasks);
                 state.end_turn(name.id())
             });
             let next = next(&mut state);
@@ -79,6 +83,7 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
             if ended == Some(1) {
                 executor.task_done(counters, 1);
             }
+            idle.into_iter().for_each(Wakers::wake);
             next
         })
     }
@@ -138,7 +143,8 @@ impl<K: Send + Sync + 'static> KeyedInner<K> {
 
     /// Counts a task as finished that its handle has cancelled.
     pub(super) fn count_cancelled(&self) {
-        self.count_finished(&mut self.state.lock(), 1);
+        let idle = self.count_finished(&mut self.state.lock(), 1);
+        idle.into_iter().for_each(Wakers::wake);
     }
 }
 
@@ -161,20 +167,20 @@ impl<K: Send + Sync + 'static> TicketHolder for KeyedInner<K> {
         let (entries, leftover) = self.state.lock().close();
         self.wake_waiters();
         let executor = &self.pool.executor;
-        for entry in entries {
+        for (name, tasks, state) in entries {
             #[cfg(feature = "retry")]
-            let delayed = entry.delayed.map(|delayed| self.without_timer(*delayed));
+            let delayed = state.and_then(|state| state.delayed).map(|delayed| self.without_timer(*delayed));
             #[cfg(not(feature = "retry"))]
-            let delayed = None;
-            for task in delayed.into_iter().chain(entry.tasks) {
-                executor.enter(entry.name.group(), |counters| {
-                    if task.cancel(self.settings.label.as_ref(), reason, counters, executor) {
+            let delayed = state.and(None);
+            for task in delayed.into_iter().chain(tasks) {
+                executor.enter(name.group(), |counters| {
+                    if task.cancel(self.label(&name), reason, counters, executor) {
                         self.count_cancelled();
                         executor.task_done(counters, 1);
                     }
                 });
             }
-            nesting::discard(entry.name);
+            nesting::discard(name);
         }
         drop(leftover);
     }

@@ -56,10 +56,11 @@
 //! - *Cancel of a handle and take*: the cell decides. A turn whose task was cancelled does nothing.
 //! - *Room and a submitter that checks for it*: the submitter checks under the lock under which
 //!   room is made. It releases that lock only to sleep.
+//! - *Room and a future that checks for it*: the future stores its waker under the lock under which
+//!   it found no room. A turn takes all wakers under the lock under which it makes room.
 //! - *Registered wait for room and move*: a wait that was registered before a task was added or
 //!   taken may need other tasks now. So the submitter does not sleep, and registers again.
 
-use std::collections::BTreeMap;
 #[cfg(feature = "retry")]
 use std::collections::BTreeSet;
 use std::hash::RandomState;
@@ -68,7 +69,7 @@ use std::panic::Location;
 
 use super::name::{KeyId, KeyName};
 use super::pending::PendingTask;
-use crate::group::small_deque::SmallDeque;
+use super::turns::{KeyQueue, KeyState, TakenEntry, Turns};
 use crate::observe::task_info::TaskId;
 use crate::observe::task_origin::TaskOrigin;
 use crate::pool::group_registry::Registration;
@@ -76,6 +77,7 @@ use crate::pool::inner::PoolInner;
 use crate::sync::{Arc, Condvar, Mutex, Weak};
 use crate::task::context::{self, GroupId};
 use crate::task::job::TicketHolder;
+use crate::task::wakers::Wakers;
 #[cfg(feature = "retry")]
 use crate::{time::deadline::Deadline, timer::heap::TimerKey};
 
@@ -88,6 +90,8 @@ pub(crate) struct KeyedInner<K> {
     pub(super) pool: Arc<PoolInner>,
     /// Final from the start.
     pub(super) settings: KeyedSettings,
+    /// Returns the label of a key, if keys have labels.
+    pub(super) label_of: Option<Arc<LabelOf<K>>>,
     /// Hashes keys; random, so that no input can choose the hashes.
     pub(super) hasher: RandomState,
     /// Everything that changes; see rule 1.
@@ -100,31 +104,28 @@ pub(crate) struct KeyedInner<K> {
     pub(super) idle: Condvar,
 }
 
+/// Returns the label of a key.
+pub(super) type LabelOf<K> = dyn Fn(&K) -> Arc<str> + Send + Sync;
+
 /// The settings of an executor.
 pub(super) struct KeyedSettings {
     /// How many unstarted tasks it may hold; not zero.
     pub(super) capacity: usize,
     /// How many unstarted tasks one key may have; not zero and at most `capacity`.
     pub(super) capacity_per_key: usize,
-    /// What observers see of its tasks.
+    /// What observers see of its tasks, unless keys have labels.
     pub(super) label: Option<Arc<str>>,
 }
 
 /// What the lock guards.
 pub(super) struct State<K> {
-    /// The keys that are not absent.
-    pub(super) keys: BTreeMap<KeyId, KeyQueue<K>>,
-    /// The ready queue: ready keys by their places. The lowest place is the front.
-    pub(super) ready: BTreeMap<u64, KeyId>,
+    /// The keys that are not absent, and the ready queue.
+    pub(super) turns: Turns<K, PendingTask, KeyPhase>,
     /// The keys that are running; at most as many as there are threads.
     pub(super) running: Vec<KeyId>,
     /// The delayed keys, by the times at which they are due.
     #[cfg(feature = "retry")]
     pub(super) delayed: BTreeSet<(Deadline, KeyId)>,
-    /// The next place in the ready queue.
-    next_place: u64,
-    /// How many entries are in the queues of all keys.
-    pub(super) queued: usize,
     /// How often an entry was added to a queue or taken by a turn. A waiter for room compares it.
     pub(super) moves: u64,
     /// How many tasks have no outcome yet.
@@ -141,20 +142,21 @@ pub(super) struct State<K> {
     pub(super) low_water_waiters: usize,
     /// How many threads wait for every task to be finished.
     pub(super) idle_waiters: usize,
+    /// The futures that wait for room. A turn takes all of them.
+    pub(super) room_futures: Wakers,
+    /// The futures that wait for every task to be finished.
+    pub(super) idle_futures: Wakers,
     /// Whether a waiter in the registry of waits may need a turn of any key; see rule 10.
     pub(super) is_awaited: bool,
     /// See rule 9.
     kept: Option<Arc<KeyedInner<K>>>,
 }
 
-/// The entry of a key.
-pub(super) struct KeyQueue<K> {
-    /// The key.
-    pub(super) name: Arc<KeyName<K>>,
-    /// The tasks that have not started, oldest first.
-    pub(super) tasks: SmallDeque<PendingTask>,
-    /// The state of the key.
-    pub(super) phase: Phase,
+/// What an executor knows of a key.
+#[derive(Default)]
+pub(super) struct KeyPhase {
+    /// What the key is busy with; `None` if it is ready.
+    pub(super) busy: Option<Busy>,
     /// The task that waits for its next attempt, if the key is delayed.
     #[cfg(feature = "retry")]
     pub(super) delayed: Option<Box<DelayedTask>>,
@@ -178,16 +180,20 @@ pub(super) trait DelayTimer: Send + Sync {
     fn end(&self);
 }
 
-/// The state of a key that is not absent.
+/// What a key is busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Ready, at this place of the ready queue.
-    Ready(u64),
+pub(super) enum Busy {
     /// Running the task with this id.
     Running(TaskId),
     /// Delayed until then.
     #[cfg(feature = "retry")]
     Delayed(Deadline),
+}
+
+impl KeyState for KeyPhase {
+    fn is_busy(&self) -> bool {
+        self.busy.is_some()
+    }
 }
 
 /// The right and the duty to run one task of a key.
@@ -197,12 +203,14 @@ pub(super) struct Turn<K> {
     pub(super) name: Arc<KeyName<K>>,
     /// Its oldest task.
     pub(super) task: PendingTask,
+    /// The futures that wait for the room that the turn makes.
+    pub(super) futures: Option<Wakers>,
 }
 
 /// What is left to be dropped without the lock.
 pub(super) struct Leftover<K> {
     /// The entry of a key that has become absent.
-    _entry: Option<KeyQueue<K>>,
+    _entry: Option<KeyQueue<K, PendingTask, KeyPhase>>,
     /// See rule 9.
     _kept: Option<Arc<KeyedInner<K>>>,
 }
@@ -220,17 +228,30 @@ pub(super) struct Notices {
 }
 
 impl<K> KeyedInner<K> {
-    /// Returns what observers see of a task.
-    pub(super) fn origin(&self, id: TaskId, location: &'static Location<'static>) -> TaskOrigin<'_> {
-        TaskOrigin { id, location, label: self.settings.label.as_ref() }
+    /// Returns the label of a key's tasks.
+    pub(super) fn label<'a>(&'a self, name: &'a KeyName<K>) -> Option<&'a Arc<str>> {
+        name.label.as_ref().or(self.settings.label.as_ref())
     }
 
-    /// Wakes the threads that wait for room or for an idle executor, so that they check again.
+    /// Returns what observers see of a task.
+    pub(super) fn origin<'a>(
+        &'a self,
+        name: &'a KeyName<K>,
+        id: TaskId,
+        location: &'static Location<'static>,
+    ) -> TaskOrigin<'a> {
+        TaskOrigin { id, location, label: self.label(name) }
+    }
+
+    /// Wakes the threads and futures that wait for room, and the threads that wait for an idle
+    /// executor, so that they check again.
     pub(super) fn wake_waiters(&self) {
-        drop(self.state.lock()); // a waiter has checked before and sleeps, or checks after
+        // A waiter has checked before and sleeps, or checks after.
+        let futures = self.state.lock().room_futures.take();
         self.room.notify_all();
         self.low_water.notify_all();
         self.idle.notify_all();
+        futures.wake();
     }
 
     /// Notifies the submitters that wait for room, after a task has left the queue of a key that
@@ -241,24 +262,30 @@ impl<K> KeyedInner<K> {
             self.room.notify_all();
         }
         let key_is_low = capacity_per_key < capacity && tasks <= capacity_per_key / 2;
-        if state.low_water_waiters > 0 && (key_is_low || state.queued <= capacity / 2) {
+        if state.low_water_waiters > 0 && (key_is_low || state.turns.queued() <= capacity / 2) {
             self.low_water.notify_all();
         }
     }
 
-    /// Counts tasks that have got their outcome.
-    pub(super) fn count_finished(&self, state: &mut State<K>, tasks: usize) {
+    /// Counts tasks that have got their outcome. Returns the futures that wait for an idle executor,
+    /// which the caller wakes without the lock.
+    #[must_use]
+    pub(super) fn count_finished(&self, state: &mut State<K>, tasks: usize) -> Option<Wakers> {
         state.unfinished -= tasks;
-        if state.unfinished == 0 && state.idle_waiters > 0 {
+        if state.unfinished > 0 {
+            return None;
+        }
+        if state.idle_waiters > 0 {
             self.idle.notify_all();
         }
+        if state.idle_futures.len() == 0 { None } else { Some(state.idle_futures.take()) }
     }
 
     /// Counts a ticket if rule 2 needs one after a change. Returns `true` if it did; the caller
     /// then sends the ticket, without the lock.
     pub(super) fn count_ticket_if_needed(&self, state: &mut State<K>) -> bool {
         let active = state.tickets + state.runners;
-        let needed = state.tickets < state.ready.len() && active < self.pool.workers.target();
+        let needed = state.tickets < state.turns.ready() && active < self.pool.workers.target();
         state.tickets += usize::from(needed);
         needed
     }
@@ -266,10 +293,10 @@ impl<K> KeyedInner<K> {
     /// Collects the notifications that follow a change of this key, and counts a ticket.
     pub(super) fn notices(&self, state: &mut State<K>, key: KeyId) -> Notices {
         let ticket = self.count_ticket_if_needed(state);
-        let any = !state.ready.is_empty() && mem::take(&mut state.is_awaited);
-        let queue = state.keys.get_mut(&key).filter(|queue| queue.is_awaited && queue.is_ready());
+        let any = state.turns.ready() > 0 && mem::take(&mut state.is_awaited);
+        let queue = state.turns.get_mut(key).filter(|queue| queue.state.is_awaited && queue.is_ready());
         let key = queue.map(|queue| {
-            queue.is_awaited = false;
+            queue.state.is_awaited = false;
             queue.name.group()
         });
         Notices { ticket, key, any }
@@ -281,13 +308,14 @@ where
     Self: TicketHolder,
 {
     /// Makes an executor and registers it with the pool.
-    pub(super) fn new(pool: &Arc<PoolInner>, settings: KeyedSettings) -> Arc<Self> {
+    pub(super) fn new(pool: &Arc<PoolInner>, settings: KeyedSettings, label_of: Option<Arc<LabelOf<K>>>) -> Arc<Self> {
         let capacity = settings.capacity.max(1);
         let capacity_per_key = settings.capacity_per_key.clamp(1, capacity);
         Arc::new_cyclic(|weak: &Weak<Self>| Self {
             registration: pool.groups.register(weak.clone(), context::shard()),
             pool: Arc::clone(pool),
             settings: KeyedSettings { capacity, capacity_per_key, ..settings },
+            label_of,
             hasher: RandomState::new(),
             state: Mutex::new(State::new()),
             room: Condvar::new(),
@@ -306,13 +334,10 @@ impl<K> Drop for KeyedInner<K> {
 impl<K> State<K> {
     fn new() -> Self {
         Self {
-            keys: BTreeMap::new(),
-            ready: BTreeMap::new(),
+            turns: Turns::new(),
             running: Vec::new(),
             #[cfg(feature = "retry")]
             delayed: BTreeSet::new(),
-            next_place: 0,
-            queued: 0,
             moves: 0,
             unfinished: 0,
             tickets: 0,
@@ -321,123 +346,71 @@ impl<K> State<K> {
             room_waiters: 0,
             low_water_waiters: 0,
             idle_waiters: 0,
+            room_futures: Wakers::default(),
+            idle_futures: Wakers::default(),
             is_awaited: false,
             kept: None,
         }
     }
 
     /// Adds a task to the queue of a key, which becomes ready if it was absent.
-    pub(super) fn add(&mut self, name: Arc<KeyName<K>>, task: PendingTask, inner: &Arc<KeyedInner<K>>) {
-        self.queued += 1;
+    pub(super) fn add(&mut self, name: &Arc<KeyName<K>>, task: PendingTask, inner: &Arc<KeyedInner<K>>) {
         self.moves += 1;
         self.unfinished += 1;
         self.kept.get_or_insert_with(|| Arc::clone(inner));
-        let id = name.id();
-        if let Some(queue) = self.keys.get_mut(&id) {
-            queue.tasks.push_back(task);
-            return;
-        }
-        let phase = Phase::Ready(self.take_place(id));
-        self.keys.insert(id, KeyQueue::new(name, SmallDeque::from(task), phase));
-    }
-
-    /// Puts a key to the back of the ready queue. Returns its place.
-    pub(super) fn take_place(&mut self, key: KeyId) -> u64 {
-        let place = self.next_place;
-        self.next_place += 1;
-        self.ready.insert(place, key);
-        place
+        self.turns.push_back(name, task);
     }
 
     /// Takes the next turn of the ready queue.
     pub(super) fn next_turn(&mut self) -> Option<Turn<K>> {
-        let key = *self.ready.first_key_value()?.1;
-        self.turn_of(key)
+        let first = self.turns.first()?;
+        self.turn_of(first)
     }
 
     /// Takes a turn of a key, if it is ready.
     pub(super) fn turn_of(&mut self, key: KeyId) -> Option<Turn<K>> {
-        let queue = self.keys.get_mut(&key)?;
-        let Phase::Ready(place) = queue.phase else { return None };
-        let task = queue.tasks.pop_front().expect("a ready key has an unstarted task");
-        queue.tasks.shrink();
-        queue.phase = Phase::Running(task.id);
+        let (queue, task) = self.turns.take(key)?;
+        queue.state.busy = Some(Busy::Running(task.id));
         let name = Arc::clone(&queue.name);
-        self.ready.remove(&place);
         self.running.push(key);
-        self.queued -= 1;
         self.moves += 1;
-        Some(Turn { name, task })
+        let futures = if self.room_futures.len() == 0 { None } else { Some(self.room_futures.take()) };
+        Some(Turn { name, task, futures })
     }
 
     /// Ends the turn of a key, by rule 3.
     pub(super) fn end_turn(&mut self, key: KeyId) -> Leftover<K> {
         self.running.retain(|running| *running != key);
-        let has_tasks = self.keys.get(&key).is_some_and(|queue| !queue.tasks.is_empty());
-        let entry = if has_tasks { None } else { self.keys.remove(&key) };
-        if has_tasks {
-            let place = self.take_place(key);
-            self.keys.get_mut(&key).expect("the key has tasks").phase = Phase::Ready(place);
+        if let Some(queue) = self.turns.get_mut(key) {
+            queue.state.busy = None;
         }
-        let kept = if self.keys.is_empty() { self.kept.take() } else { None };
+        let entry = self.turns.settle(key);
+        let kept = if self.turns.keys() == 0 { self.kept.take() } else { None };
         Leftover { _entry: entry, _kept: kept }
     }
 
     /// Closes the executor, by rule 11. Returns the entries with unstarted tasks.
-    pub(super) fn close(&mut self) -> (Vec<KeyQueue<K>>, Leftover<K>) {
+    pub(super) fn close(&mut self) -> (Vec<TakenEntry<K, PendingTask, KeyPhase>>, Leftover<K>) {
         self.closed = true;
-        self.queued = 0;
-        self.ready = BTreeMap::new();
         #[cfg(feature = "retry")]
         self.delayed.clear();
-        let mut entries = mem::take(&mut self.keys);
-        let mut taken = Vec::new();
-        for key in &self.running {
-            let mut running = entries.remove(key).expect("a running key has an entry");
-            let (name, tasks) = (Arc::clone(&running.name), running.tasks.take_all());
-            taken.push(KeyQueue::new(name, tasks, running.phase));
-            self.keys.insert(*key, running);
-        }
-        taken.extend(entries.into_values());
-        let kept = if self.keys.is_empty() { self.kept.take() } else { None };
+        let taken = self.turns.take_items(|state| matches!(state.busy, Some(Busy::Running(_))));
+        let kept = if self.turns.keys() == 0 { self.kept.take() } else { None };
         (taken, Leftover { _entry: None, _kept: kept })
     }
 
     /// Returns how many unstarted tasks a key has.
     pub(super) fn tasks_of(&self, key: KeyId) -> usize {
-        self.keys.get(&key).map_or(0, |queue| queue.tasks.len())
+        self.turns.get(key).map_or(0, KeyQueue::len)
     }
 
     /// Returns `true` if a task of the executor is on the stack of this thread.
     pub(super) fn is_member(&self) -> bool {
-        self.running.iter().filter_map(|key| self.keys.get(key)).any(KeyQueue::is_on_this_stack)
+        self.running_groups().any(context::is_member_of)
     }
 
     /// Returns the groups of the running keys.
     pub(super) fn running_groups(&self) -> impl Iterator<Item = GroupId> {
-        self.running.iter().filter_map(|key| self.keys.get(key)).map(|queue| queue.name.group())
-    }
-}
-
-impl<K> KeyQueue<K> {
-    fn new(name: Arc<KeyName<K>>, tasks: SmallDeque<PendingTask>, phase: Phase) -> Self {
-        Self {
-            name,
-            tasks,
-            phase,
-            #[cfg(feature = "retry")]
-            delayed: None,
-            is_awaited: false,
-        }
-    }
-
-    /// Returns `true` if the key is ready.
-    pub(super) fn is_ready(&self) -> bool {
-        matches!(self.phase, Phase::Ready(_))
-    }
-
-    /// Returns `true` if a task of the key is on the stack of this thread.
-    fn is_on_this_stack(&self) -> bool {
-        context::is_member_of(self.name.group())
+        self.running.iter().filter_map(|key| self.turns.get(*key)).map(|queue| queue.name.group())
     }
 }

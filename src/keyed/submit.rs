@@ -13,6 +13,7 @@ use crate::cancel::token::CancelGuard;
 use crate::error::Refusal;
 use crate::nesting;
 use crate::observe::task_info::TaskId;
+use crate::observe::task_origin::TaskOrigin;
 use crate::pool::submit::WaitMode;
 use crate::sync::{Arc, MutexGuard};
 use crate::task::context;
@@ -27,11 +28,12 @@ const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
 pub(super) type Origin = (TaskId, &'static Location<'static>, Option<Timestamp>);
 
 /// The lock under which a task may be added, and the entry of its key if there is one.
-type Place<'a, K> = (MutexGuard<'a, State<K>>, Option<KeyId>);
+pub(super) type Place<'a, K> = (MutexGuard<'a, State<K>>, Option<KeyId>);
 
 /// A task that was admitted. Withdrawn when dropped, unless it was added.
 struct Admitted<'a, K> {
     inner: &'a KeyedInner<K>,
+    label: Option<Arc<str>>,
     id: TaskId,
     location: &'static Location<'static>,
     is_added: bool,
@@ -40,7 +42,8 @@ struct Admitted<'a, K> {
 impl<K> Drop for Admitted<'_, K> {
     fn drop(&mut self) {
         if !self.is_added {
-            self.inner.pool.executor.refuse(&self.inner.origin(self.id, self.location));
+            let origin = TaskOrigin { id: self.id, location: self.location, label: self.label.as_ref() };
+            self.inner.pool.executor.refuse(&origin);
         }
     }
 }
@@ -66,34 +69,64 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
     ) -> Result<(), Refusal> {
         let executor = &self.pool.executor;
         let queued_at = executor.now_if_timing();
-        let mut lookup = Lookup::new(key, self);
-        let Some(id) = executor.admit(location, self.settings.label.as_ref()) else {
+        let mut lookup = self.lookup(key);
+        let label = self.label(&lookup.name).cloned();
+        let Some(id) = executor.admit(location, label.as_ref()) else {
             nesting::discard(lookup);
             return Err(Refusal::ShutDown);
         };
-        let mut admitted = Admitted { inner: self, id, location, is_added: false };
-        let (mut state, found) = match self.wait_for_place(&mut lookup, wait_mode) {
+        let mut admitted = Admitted { inner: self, label, id, location, is_added: false };
+        let place = match self.wait_for_place(&mut lookup, wait_mode) {
             Ok(place) => place,
             Err(refusal) => {
                 nesting::discard(lookup);
                 return Err(refusal);
             }
         };
-        let known = found.and_then(|key| state.keys.get(&key)).map(|queue| &queue.name);
-        let name = Arc::clone(known.unwrap_or(&lookup.name));
-        let key = name.id();
-        let body = make(self, &name, (id, location, queued_at));
-        state.add(name, PendingTask { body, id, location, queued_at }, self);
-        let notices = self.notices(&mut state, key);
-        drop(state);
+        self.add(place, &lookup.name, (id, location, queued_at), make);
         admitted.is_added = true;
-        self.send_first(notices);
         nesting::discard(lookup); // a key is dropped by user code
         Ok(())
     }
 
+    /// Hashes a key and makes its label. Calls user code.
+    pub(super) fn lookup(&self, key: K) -> Lookup<K> {
+        let label = self.label_of.as_ref().map(|label_of| label_of(&key));
+        Lookup::new(key, &self.hasher, label)
+    }
+
+    /// Adds a task to the key of an entry, or to a new one with that name. Calls `make` under the
+    /// lock.
+    pub(super) fn add(
+        self: &Arc<Self>,
+        (mut state, found): Place<'_, K>,
+        name: &Arc<KeyName<K>>,
+        origin: Origin,
+        make: impl FnOnce(&Arc<Self>, &Arc<KeyName<K>>, Origin) -> Body,
+    ) {
+        let known = found.and_then(|key| state.turns.get(key)).map(|queue| &queue.name);
+        let name = Arc::clone(known.unwrap_or(name));
+        let (id, location, queued_at) = origin;
+        let body = make(self, &name, origin);
+        state.add(&name, PendingTask { body, id, location, queued_at }, self);
+        let notices = self.notices(&mut state, name.id());
+        drop(state);
+        self.send_first(notices);
+    }
+
+    /// Returns `true` if a task may be added to a key that has this entry, or none.
+    pub(super) fn has_room(&self, state: &State<K>, key: Option<KeyId>) -> bool {
+        let tasks = key.map_or(0, |key| state.tasks_of(key));
+        tasks < self.settings.capacity_per_key && state.turns.queued() < self.settings.capacity
+    }
+
+    /// Takes the lock, and returns the id of the key's entry if there is one.
+    pub(super) fn find(&self, lookup: &mut Lookup<K>) -> Place<'_, K> {
+        lookup.find(|| self.state.lock(), |state| Some(&state.turns))
+    }
+
     /// Returns the lock as soon as a task of the key may be added.
-    fn wait_for_place<'a>(
+    pub(super) fn wait_for_place<'a>(
         self: &'a Arc<Self>,
         lookup: &mut Lookup<K>,
         wait_mode: WaitMode,
@@ -101,13 +134,13 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
         let mut wait: Option<RoomWait> = None;
         let mut ignores_bounds = false;
         loop {
-            let (state, key) = lookup.find(self);
+            let (state, key) = self.find(lookup);
             if state.closed {
                 return Err(Refusal::ShutDown);
             }
             let tasks = key.map_or(0, |key| state.tasks_of(key));
             let key_is_full = tasks >= self.settings.capacity_per_key;
-            if ignores_bounds || !key_is_full && state.queued < self.settings.capacity {
+            if ignores_bounds || !key_is_full && state.turns.queued() < self.settings.capacity {
                 return Ok((state, key));
             }
             let deadline = match wait_mode {
@@ -155,8 +188,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> KeyedInner<K> {
     /// Waits for room on a thread with tasks on its stack. The wait is in the registry of waits
     /// meanwhile, which may have this thread help first.
     fn wait_registered(self: &Arc<Self>, lookup: &mut Lookup<K>, wait: &RoomWait) -> Result<(), Refused> {
-        let (state, key) = lookup.find(self);
-        let name = key.and_then(|key| state.keys.get(&key)).map(|queue| Arc::clone(&queue.name));
+        let (state, key) = self.find(lookup);
+        let name = key.and_then(|key| state.turns.get(key)).map(|queue| Arc::clone(&queue.name));
         let moves = state.moves;
         drop(state);
         let room = Arc::new(KeyRoom { inner: Arc::clone(self), name });
@@ -223,7 +256,7 @@ mod tests {
     fn a_submitter_whose_room_is_taken_after_its_wait_was_registered_registers_again() {
         let pool = WorkerPool::builder().workers(1).build().expect("a thread");
         let settings = KeyedSettings { capacity: 1, capacity_per_key: 1, label: None };
-        let inner = KeyedInner::new(pool.inner(), settings);
+        let inner = KeyedInner::new(pool.inner(), settings, None);
         let submit = |f: Closure<'static, ()>| {
             inner.submit('k', WaitMode::Never, Location::caller(), |_, _, _| Body::Closure(f)).expect("there is room");
         };

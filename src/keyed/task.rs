@@ -112,7 +112,7 @@ where
 
     fn cancel(&self, reason: CancelReason, executor: &Executor) -> bool {
         executor.enter(GroupId::NONE, |counters| {
-            let origin = self.inner.origin(self.id(), self.location);
+            let origin = self.inner.origin(&self.name, self.id(), self.location);
             let mut cancelled = self.cancel_turn(&origin, reason, counters, executor);
             if let Some(token) = &self.token {
                 token.cancel_with(reason);

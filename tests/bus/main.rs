@@ -2,11 +2,13 @@
 #![cfg(feature = "events")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod batches;
 #[path = "../bus_conformance/mod.rs"]
 mod bus_conformance;
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
+mod keys;
 mod letters;
 mod mailbox;
 mod shutdown;

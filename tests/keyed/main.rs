@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod awaiting;
 mod bounds;
 mod ends;
 mod joins;

@@ -12,8 +12,9 @@ use tonic::{Request, Status};
 
 use super::call::CallConfig;
 use super::caller::{Caller, ErrorHook};
-use super::error::CallError;
+use super::error::{CallError, CallerError};
 use super::method::{MethodConfig, MethodTable};
+use super::rate::TurnQueue;
 use super::target::{CallerInner, Interceptor};
 use super::transport::Transport;
 use crate::io::{Driver, DriverError};
@@ -47,6 +48,8 @@ pub struct CallerBuilder {
     interceptors: Vec<Interceptor>,
     overrides: MethodConfig,
     stream_buffer: usize,
+    /// `None`: no limit.
+    rate: Option<(usize, Duration)>,
     label: Option<Arc<str>>,
     on_error: Option<ErrorHook>,
 }
@@ -57,46 +60,6 @@ enum Source {
     Endpoint(Box<Endpoint>),
     /// A service of the user. The lock only makes the builder `Sync`, and is never taken.
     Service(Mutex<MakeTransport>),
-}
-
-/// The reason why a caller was not built. Its text begins with the setting.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallerError {
-    /// The limit of calls in flight is zero or too high.
-    #[error("max_in_flight: {0}")]
-    MaxInFlight(#[source] DriverError),
-    /// The operating system refused to start the I/O thread, or a resource that the thread needs.
-    #[error(transparent)]
-    IoThread(DriverError),
-    /// The address is invalid.
-    #[error("endpoint: `{uri}` {problem}")]
-    #[non_exhaustive]
-    Endpoint {
-        /// The address.
-        uri: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The name is neither that of a method nor that of a service.
-    #[error("method: `{name}` is neither `/package.Service/Method` nor `/package.Service/`")]
-    #[non_exhaustive]
-    Method {
-        /// The name.
-        name: String,
-    },
-    /// The buffer of a stream holds no message, or more than 1,048,576.
-    #[error("stream_buffer: {requested} is not between 1 and {limit}")]
-    #[non_exhaustive]
-    StreamBuffer {
-        /// The number asked for.
-        requested: usize,
-        /// The largest number allowed.
-        limit: usize,
-    },
-    /// There is no connection. Only [`CallerBuilder::connect`] returns this.
-    #[error("endpoint: {0}")]
-    Connect(#[source] CallError),
 }
 
 impl CallerBuilder {
@@ -111,6 +74,7 @@ impl CallerBuilder {
             interceptors: Vec::new(),
             overrides: MethodConfig::new(),
             stream_buffer: DEFAULT_STREAM_BUFFER,
+            rate: None,
             label: None,
             on_error: None,
         }
@@ -184,6 +148,47 @@ impl CallerBuilder {
     /// *Default: 16.*
     pub fn stream_buffer(mut self, messages: usize) -> Self {
         self.stream_buffer = messages;
+        self
+    }
+
+    /// Limits how many attempts begin within a period: at most `calls` within every `period`,
+    /// wherever it starts. *Default: no limit.*
+    ///
+    /// Each attempt counts: the first of a call, a retry, and one that finds no connection. An
+    /// attempt waits for its turn on the I/O thread, in the order of arrival. It holds no worker,
+    /// but the call's slot, so at most [`max_in_flight`](Self::max_in_flight) calls wait, and then
+    /// callers wait as usual. After a pause, up to `calls` attempts begin at once.
+    ///
+    /// The wait counts towards the [timeout](Self::timeout). A call whose turn comes too late ends
+    /// with `DEADLINE_EXCEEDED`, as soon as that is known, and was not sent. A retry whose turn
+    /// comes too late ends with the error of the last attempt. A cancelled call uses up no turn.
+    ///
+    /// Clones of the caller share the limit. Time is that of a monotonic clock. With
+    /// `Duration::MAX` at most `calls` attempts ever begin, and further calls fail at once. Zero
+    /// calls and a period of zero are errors of [`build`](Self::build).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tonic::{Code, Response, Status};
+    /// use tonic::transport::Endpoint;
+    /// use workcrew::WorkerPool;
+    /// use workcrew::grpc::Caller;
+    ///
+    /// let pool = WorkerPool::builder().workers(1).build()?;
+    /// let caller = Caller::builder(Endpoint::from_static("http://127.0.0.1:50051"))
+    ///     .rate(2, Duration::from_secs(3_600)) // the quota of the service
+    ///     .build(&pool)?;
+    /// let greet = |_target| async { Ok::<_, Status>(Response::new("hello")) };
+    /// assert!(caller.call_blocking(greet).is_ok());
+    /// assert!(caller.call_blocking(greet).is_ok());
+    /// let late = caller.call_blocking(greet).unwrap_err(); // its turn is beyond the timeout
+    /// assert_eq!((late.code(), late.is_unsent()), (Code::DeadlineExceeded, true));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn rate(mut self, calls: usize, period: Duration) -> Self {
+        self.rate = Some((calls, period));
         self
     }
 
@@ -270,6 +275,7 @@ impl CallerBuilder {
         if !(1..=MAX_STREAM_BUFFER).contains(&self.stream_buffer) {
             return Err(CallerError::StreamBuffer { requested: self.stream_buffer, limit: MAX_STREAM_BUFFER });
         }
+        let turns = self.rate.map(check_rate).transpose()?;
         let methods = MethodTable::new(self.policy, self.timeout, self.methods);
         let methods = methods.map_err(|name| CallerError::Method { name })?;
         let driver = Driver::new(pool, self.max_in_flight).map_err(|error| match error {
@@ -279,7 +285,7 @@ impl CallerBuilder {
         let driver = driver.label(self.label.unwrap_or(label));
         let transport = transport(self.source, &driver)?;
         let config = CallConfig {
-            inner: Arc::new(CallerInner { transport, methods, interceptors: self.interceptors }),
+            inner: Arc::new(CallerInner { transport, methods, interceptors: self.interceptors, turns }),
             overrides: self.overrides,
             propagated: Arc::new(MetadataMap::new()),
             is_stream: false,
@@ -377,6 +383,15 @@ fn check_endpoint(endpoint: &Endpoint) -> Result<(), CallerError> {
     Err(CallerError::Endpoint { uri: uri.to_string(), problem })
 }
 
+/// Checks a rate.
+fn check_rate((calls, period): (usize, Duration)) -> Result<TurnQueue, CallerError> {
+    match (calls, period) {
+        (0, _) => Err(CallerError::Rate { problem: "it allows no call" }),
+        (_, Duration::ZERO) => Err(CallerError::Rate { problem: "its period is zero" }),
+        _ => Ok(TurnQueue::new(calls, period)),
+    }
+}
+
 impl fmt::Debug for CallerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("CallerBuilder");
@@ -389,6 +404,7 @@ impl fmt::Debug for CallerBuilder {
             .field("policy", &self.policy)
             .field("methods", &self.methods)
             .field("stream_buffer", &self.stream_buffer)
+            .field("rate", &self.rate)
             .finish_non_exhaustive()
     }
 }

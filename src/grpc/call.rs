@@ -10,7 +10,9 @@
 //!    call that waits for its next attempt ends with the error of the last one.
 //! 4. The settings of a call are known when its first request names its method. Until then the
 //!    settings of the caller apply. The first method counts.
-//! 5. An attempt that leaves a response body open is refused. A stream whose first message was
+//! 5. With a rate, each attempt waits for its turn first. The wait counts towards the time for the
+//!    call. A closed pool ends the wait of a retry, as rule 3 says, and not that of a first attempt.
+//! 6. An attempt that leaves a response body open is refused. A stream whose first message was
 //!    delivered is not retried.
 
 use std::future::{Future, poll_fn};
@@ -25,6 +27,7 @@ use super::details::{self, Pushback};
 use super::end::{self, End};
 use super::error::CallError;
 use super::method::{CallSettings, MethodConfig};
+use super::rate::TooLate;
 use super::target::{AttemptContext, CallerInner, Target};
 use super::wire::{self, Wire};
 use crate::cancel::token::CancellationToken;
@@ -68,7 +71,7 @@ struct Call {
 struct Failure {
     /// How the attempt ended.
     end: End,
-    /// Whether no other attempt may follow; see rule 5.
+    /// Whether no other attempt may follow; see rule 6.
     is_final: bool,
 }
 
@@ -83,6 +86,9 @@ impl CallConfig {
         let mut is_reconnect = false;
         let mut ready_delay = READY_DELAYS.0;
         let mut no_connection = None;
+        if call.turn().await.is_err() {
+            return Err(CallError::of(End::without_turn(), 0).with_reason(GiveUpReason::Deadline));
+        }
         loop {
             if !is_reconnect {
                 call.attempts.count();
@@ -111,8 +117,8 @@ impl CallConfig {
                 RetryDecision::After(delay) => delay,
                 RetryDecision::GiveUp(reason) => return Err(error.with_reason(reason)),
             };
-            if let Some(reason) = call.config.sleep_unless_closed(delay).await {
-                return Err(error.with_reason(GiveUpReason::Cancelled(reason)));
+            if let Some(reason) = call.delay_and_turn(delay).await {
+                return Err(error.with_reason(reason));
             }
         }
     }
@@ -122,13 +128,13 @@ impl CallConfig {
         self.overrides.timeout.unwrap_or(self.inner.methods.timeout)
     }
 
-    /// Waits for `delay`. If the pool is closed before, returns the reason at once.
-    async fn sleep_unless_closed(&self, delay: Duration) -> Option<CancelReason> {
+    /// Waits for `wait`. If the pool is closed before, returns the reason at once.
+    async fn unless_closed<T>(&self, wait: impl Future<Output = T>) -> Result<T, CancelReason> {
         let mut closing = pin!(self.closing.cancelled());
-        let mut sleep = pin!(io::sleep(delay));
+        let mut wait = pin!(wait);
         poll_fn(|context| match closing.as_mut().poll(context) {
-            Poll::Ready(reason) => Poll::Ready(Some(reason)),
-            Poll::Pending => sleep.as_mut().poll(context).map(|()| None),
+            Poll::Ready(reason) => Poll::Ready(Err(reason)),
+            Poll::Pending => wait.as_mut().poll(context).map(Ok),
         })
         .await
     }
@@ -140,6 +146,27 @@ impl Call {
         let settings = config.inner.methods.settings(None, &config.overrides);
         let attempts = RetryState::new(settings.policy.clone(), started);
         Self { config, started, method: None, settings, attempts }
+    }
+
+    /// Waits for the turn of the next attempt; see rule 5.
+    async fn turn(&self) -> Result<(), TooLate> {
+        match &self.config.inner.turns {
+            Some(turns) => turns.turn(self.settings.deadline(self.started)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for `delay`, and then for the turn of another attempt. Returns why there is none.
+    async fn delay_and_turn(&self, delay: Duration) -> Option<GiveUpReason> {
+        let turn = async {
+            io::sleep(delay).await;
+            self.turn().await
+        };
+        match self.config.unless_closed(turn).await {
+            Ok(Ok(())) => None,
+            Ok(Err(TooLate)) => Some(GiveUpReason::Deadline),
+            Err(reason) => Some(GiveUpReason::Cancelled(reason)),
+        }
     }
 
     /// Makes one attempt.

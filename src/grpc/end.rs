@@ -135,6 +135,12 @@ impl End {
         Self { status, is_connect: false, is_misconfigured: false }
     }
 
+    /// Returns the end of a call whose first attempt had no turn in time.
+    pub(super) fn without_turn() -> Self {
+        let status = Status::deadline_exceeded("no turn of the rate in time");
+        Self { status: rewritten(status, Code::DeadlineExceeded, true), is_connect: false, is_misconfigured: false }
+    }
+
     /// Returns `true` if the time was over before a message was sent.
     pub(super) fn is_out_of_time(&self) -> bool {
         self.status.code() == Code::DeadlineExceeded && is_unsent(&self.status)

@@ -1,4 +1,4 @@
-//! The error of a call.
+//! The error of a call, and that of a caller that was not built.
 
 use std::error::Error;
 use std::fmt;
@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use super::end::{self, End};
 use crate::error::JoinError;
+use crate::io::DriverError;
 use crate::retry::GiveUpReason;
 
 /// The error of a call.
@@ -19,8 +20,7 @@ pub struct CallError {
     status: Status,
     /// How many attempts were made.
     attempts: u32,
-    /// Why there was no other attempt. `None` if there was no attempt, or the call did not end by
-    /// itself.
+    /// Why there was no other attempt, or no first one. `None` if the call did not end by itself.
     reason: Option<GiveUpReason>,
 }
 
@@ -133,14 +133,16 @@ impl CallError {
         &self.status
     }
 
-    /// Returns how many attempts have ended. Zero if there is a [`join_error`](Self::join_error),
-    /// or the pool did not accept the call.
+    /// Returns how many attempts have ended. Zero if there is a [`join_error`](Self::join_error), if
+    /// the pool did not accept the call, or if the call had no turn of the
+    /// [rate](super::CallerBuilder::rate) in time.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Returns why there was no other attempt, if an attempt has ended.
+    /// Returns why there was no other attempt, if an attempt has ended, or no first attempt, if its
+    /// turn of the rate did not come in time.
     #[must_use]
     pub fn reason(&self) -> Option<GiveUpReason> {
         self.reason
@@ -175,7 +177,7 @@ impl fmt::Display for CallError {
             Kind::Status => write!(f, "{:?}", self.code())?,
         }
         match self.attempts {
-            1 => {}
+            0 | 1 => {}
             attempts => write!(f, " (attempt {attempts})")?,
         }
         write!(f, ": {}", self.status.message())
@@ -187,4 +189,52 @@ impl Error for CallError {
         // The status itself is part of the message, and `status` returns it.
         self.status.source()
     }
+}
+
+/// The reason why a caller was not built. Its text begins with the setting.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallerError {
+    /// The limit of calls in flight is zero or too high.
+    #[error("max_in_flight: {0}")]
+    MaxInFlight(#[source] DriverError),
+    /// The operating system refused to start the I/O thread, or a resource that the thread needs.
+    #[error(transparent)]
+    IoThread(DriverError),
+    /// The address is invalid.
+    #[error("endpoint: `{uri}` {problem}")]
+    #[non_exhaustive]
+    Endpoint {
+        /// The address.
+        uri: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The name is neither that of a method nor that of a service.
+    #[error("method: `{name}` is neither `/package.Service/Method` nor `/package.Service/`")]
+    #[non_exhaustive]
+    Method {
+        /// The name.
+        name: String,
+    },
+    /// The buffer of a stream holds no message, or more than 1,048,576.
+    #[error("stream_buffer: {requested} is not between 1 and {limit}")]
+    #[non_exhaustive]
+    StreamBuffer {
+        /// The number asked for.
+        requested: usize,
+        /// The largest number allowed.
+        limit: usize,
+    },
+    /// The rate allows no call, or its period is zero.
+    #[error("rate: {problem}")]
+    #[non_exhaustive]
+    Rate {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// There is no connection. Only [`CallerBuilder::connect`](super::CallerBuilder::connect)
+    /// returns this.
+    #[error("endpoint: {0}")]
+    Connect(#[source] CallError),
 }

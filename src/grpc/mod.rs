@@ -58,15 +58,16 @@ mod details;
 mod end;
 mod error;
 mod method;
+mod rate;
 mod stream;
 mod target;
 mod transport;
 mod wire;
 
-pub use self::builder::{CallerBuilder, CallerError};
+pub use self::builder::CallerBuilder;
 pub use self::caller::Caller;
 pub use self::end::is_unsent;
-pub use self::error::CallError;
+pub use self::error::{CallError, CallerError};
 pub use self::method::MethodConfig;
 pub use self::stream::MessageStream;
 pub use self::target::Target;

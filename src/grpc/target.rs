@@ -13,6 +13,7 @@ use tonic::metadata::{AsciiMetadataValue, KeyAndValueRef, KeyRef, MetadataMap};
 use tonic::{Request, Status};
 
 use super::method::{MethodConfig, MethodTable};
+use super::rate::TurnQueue;
 use super::transport::{self, Transport};
 use super::wire::{self, Wire};
 use crate::sync::Arc;
@@ -35,6 +36,8 @@ pub(super) struct CallerInner {
     pub(super) methods: MethodTable,
     /// Called for each request, in this order.
     pub(super) interceptors: Vec<Interceptor>,
+    /// Where attempts wait for their turn, if there is a rate.
+    pub(super) turns: Option<TurnQueue>,
 }
 
 /// The channel of one attempt, for the `new` of a tonic client.

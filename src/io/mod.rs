@@ -32,6 +32,10 @@ pub(crate) use self::block_on::block_on;
 pub(crate) use self::future_task::OnOutput;
 #[allow(unused_imports, reason = "not every feature needs all of it")]
 pub(crate) use self::thread::{BlockError, IoThread};
+/// A mutex whose guard may be held across an `await`. Its waiters get it in the order of their
+/// calls.
+#[allow(unused_imports, reason = "not every feature needs it")]
+pub(crate) use tokio::sync::Mutex as FairMutex;
 /// Channels to a future that the I/O thread drives.
 #[allow(unused_imports, reason = "not every feature needs it")]
 pub(crate) use tokio::sync::mpsc;

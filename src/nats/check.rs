@@ -289,6 +289,28 @@ pub(crate) fn concurrency(field: &'static str, number: usize) -> Checked {
     Ok(())
 }
 
+/// Checks the settings that an order needs, or that need an order.
+pub(crate) fn order(is_ordered: bool, has_lookahead: bool, has_heartbeats: bool) -> Checked {
+    if has_lookahead && !is_ordered {
+        return Err(InvalidArgument::new("lookahead", "it needs an order; set `ordered_by`"));
+    }
+    if is_ordered && !has_heartbeats {
+        return Err(InvalidArgument::new("ordered_by", "jobs that wait for their key need heartbeats"));
+    }
+    Ok(())
+}
+
+/// Checks how many jobs may begin in a period.
+pub(crate) fn rate(jobs: usize, period: Duration) -> Checked {
+    if jobs == 0 {
+        return Err(InvalidArgument::new("rate", "it allows no job; `pause` has a worker take no jobs"));
+    }
+    if period.is_zero() {
+        return Err(InvalidArgument::new("rate", "its period is zero; leave it unset for no limit"));
+    }
+    Ok(())
+}
+
 /// Checks the number of servers that store each message.
 pub(crate) fn replicas(number: usize) -> Checked {
     if !(1..=MAX_REPLICAS).contains(&number) {

@@ -40,9 +40,11 @@ const MAX_COPIES: u32 = 8;
 #[derive(Debug)]
 pub(crate) enum AckResult {
     Done,
-    Retried,
+    /// The job is delivered again after this delay.
+    Retried(Duration),
     Dead,
-    Returned,
+    /// The job has not run, and is delivered again after this delay.
+    Returned(Duration),
     Postponed,
     /// The server has confirmed nothing, and never will.
     Lost,
@@ -266,9 +268,21 @@ impl AckResult {
         match disposition {
             Disposition::Done => Self::Done,
             Disposition::DeadLetterStored | Disposition::Dead { .. } => Self::Dead,
-            Disposition::Retry(_) => Self::Retried,
-            Disposition::Nak(_) => Self::Returned,
+            Disposition::Retry(delay) => Self::Retried(*delay),
+            Disposition::Nak(delay) => Self::Returned(*delay),
             Disposition::Postpone(_) => Self::Postponed,
+        }
+    }
+}
+
+impl AckResult {
+    /// Returns the delay after which the server delivers the job again, if the job holds its key
+    /// until then. A job whose own delay is not over does not.
+    pub(crate) fn next_delivery(&self) -> Option<Duration> {
+        match self {
+            Self::Retried(delay) | Self::Returned(delay) => Some(*delay),
+            Self::Lost => Some(Duration::ZERO),
+            _ => None,
         }
     }
 }

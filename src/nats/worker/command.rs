@@ -5,6 +5,7 @@ use super::history::JobRecord;
 use super::inbox::{PrepareError, Prepared};
 use super::incarnation::OriginCheck;
 use super::job::Delivered;
+use super::key_queues::Key;
 use super::leftover::Leftovers;
 use crate::nats::core::dispatch::ConnectionEvent;
 use crate::sync::Arc;
@@ -27,10 +28,16 @@ pub(crate) enum Command {
     Swept,
     /// Finished jobs that are still stored, if there are any.
     Leftovers(Option<Leftovers>),
+    /// Jobs that were expected and that the server no longer has, each with its key.
+    JobsGone(Vec<(Key, u64)>),
     /// The new number of slots.
     Slots(usize),
     /// Stop requesting jobs, or request jobs again.
     Pause(bool),
+    /// The handler of this delivery has started. Sent only if there is a rate.
+    Begun(u64),
+    /// A run of the worker has spent or released turns of the rate.
+    TurnsChanged,
     /// Start no further jobs, and end.
     Drain,
     /// A report about the end of the pool has left a task behind.

@@ -122,6 +122,15 @@ impl ConsumerConfig {
     }
 }
 
+/// The size of batches, and how long they fill.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchLimits {
+    /// The largest number of jobs of a batch. At least one.
+    pub(crate) max: usize,
+    /// How long a job waits for others at most.
+    pub(crate) linger: Duration,
+}
+
 /// The report of a run that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

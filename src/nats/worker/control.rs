@@ -55,6 +55,14 @@ impl Control {
         }
     }
 
+    /// Sends a command to all runs, if there are several.
+    pub(crate) fn notify_runs(&self, make: impl Fn() -> Command) {
+        let mut state = self.0.lock();
+        if state.runs.len() > 1 {
+            state.notify(make);
+        }
+    }
+
     pub(crate) fn add_to(&self, metrics: &mut WorkerMetrics) {
         metrics.is_paused = self.0.lock().is_paused;
     }

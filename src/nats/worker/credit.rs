@@ -63,6 +63,11 @@ impl Credit {
         self.waiting >= self.requested as u64
     }
 
+    /// Returns the number of requested jobs.
+    pub(crate) fn requested(&self) -> usize {
+        self.requested
+    }
+
     /// Returns `true` if jobs are requested.
     pub(crate) fn has_requests(&self) -> bool {
         self.requested > 0

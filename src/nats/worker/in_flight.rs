@@ -23,7 +23,7 @@
 //! If the outcome of a decided job is lost, the server delivers the job once more.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use async_nats::Subject;
@@ -40,6 +40,10 @@ const NEARLY: u32 = 8;
 /// One delivery in flight.
 pub(crate) struct InFlightJob {
     pub(crate) delivered: Arc<Delivered>,
+    /// Why the job has no key, if the key function panicked.
+    pub(crate) key_error: Option<String>,
+    /// Since when the job waits for a slot only.
+    pub(crate) ready_at: Instant,
     /// Cancelled when the job counts as stuck, and with the run's token.
     pub(crate) token: CancellationToken,
     /// The task of the pool, until the handler has ended.
@@ -67,6 +71,8 @@ pub(crate) struct InFlightJob {
     pub(crate) is_ready: bool,
     /// Whether it holds a slot because it was given to the pool.
     has_slot: bool,
+    /// Whether it has a turn of the rate, which is neither spent nor released.
+    has_turn: bool,
     /// Whether its acknowledgement is on its way, for the first time.
     is_acking: bool,
     /// Whether the job is done, or known to be dead. No further delivery may run it.
@@ -85,6 +91,8 @@ pub(crate) struct InFlight {
     slots_taken: usize,
     /// The number of deliveries that are queued in the pool or running.
     with_pool: usize,
+    /// The number of deliveries that have a turn of the rate.
+    turns: usize,
     /// The number of deliveries whose acknowledgement is on its way.
     acking: usize,
     /// The time between two heartbeats; `None` if none are sent.
@@ -111,6 +119,7 @@ impl InFlight {
             by_job: HashMap::new(),
             slots_taken: 0,
             with_pool: 0,
+            turns: 0,
             acking: 0,
             period,
             stuck_after,
@@ -137,6 +146,29 @@ impl InFlight {
         self.with_pool
     }
 
+    /// Returns the number of deliveries that have a turn of the rate.
+    pub(crate) fn turns(&self) -> usize {
+        self.turns
+    }
+
+    pub(crate) fn has_turn(&self, number: u64) -> bool {
+        self.jobs.get(&number).is_some_and(|job| job.has_turn)
+    }
+
+    /// Notes that a delivery has a turn. Returns `false` if it is not there.
+    pub(crate) fn give_turn(&mut self, number: u64) -> bool {
+        let Some(job) = self.jobs.get_mut(&number) else { return false };
+        self.turns += usize::from(!std::mem::replace(&mut job.has_turn, true));
+        true
+    }
+
+    /// Takes the turn of a delivery. Returns whether it had one.
+    pub(crate) fn take_turn(&mut self, number: u64) -> bool {
+        let had = self.jobs.get_mut(&number).is_some_and(|job| std::mem::take(&mut job.has_turn));
+        self.turns -= usize::from(had);
+        had
+    }
+
     /// Returns the number of deliveries that no next job may be requested for: all whose
     /// acknowledgement is not on its way.
     pub(crate) fn not_acking(&self) -> usize {
@@ -149,12 +181,22 @@ impl InFlight {
         self.jobs.values().all(|job| is_running(job) && (!job.is_stuck || job.is_acked))
     }
 
-    /// Returns the number of handlers that have exceeded `stuck_after` and are still running.
+    /// Returns the number of deliveries whose handlers have exceeded `stuck_after` and are still
+    /// running.
     pub(crate) fn stuck(&self) -> usize {
         if self.stuck_after.is_none() {
             return 0;
         }
         self.jobs.values().filter(|job| job.is_stuck).count()
+    }
+
+    /// Returns the number of their handlers. A batch has one.
+    pub(crate) fn stuck_handlers(&self) -> usize {
+        if self.stuck_after.is_none() {
+            return 0;
+        }
+        let handlers = self.jobs.values().filter(|job| job.is_stuck).map(|job| Arc::as_ptr(&job.started));
+        handlers.collect::<HashSet<_>>().len()
     }
 
     /// Adds a delivery and returns its number. It arrived after this number of doubts.
@@ -164,6 +206,8 @@ impl InFlight {
         self.next_check = self.next_check.into_iter().chain(heartbeat_at).min();
         let job = InFlightJob {
             delivered,
+            key_error: None,
+            ready_at: now,
             token,
             task: None,
             started: Started::default(),
@@ -177,6 +221,7 @@ impl InFlight {
             is_dead: false,
             is_ready: false,
             has_slot: false,
+            has_turn: false,
             is_acking: false,
             is_decided: false,
             doubts,
@@ -267,6 +312,7 @@ impl InFlight {
         self.acking -= usize::from(job.is_acking);
         self.with_pool -= usize::from(job.task.is_some());
         self.slots_taken -= usize::from(job.has_slot);
+        self.turns -= usize::from(job.has_turn);
         Some(job.has_slot)
     }
 

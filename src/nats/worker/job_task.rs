@@ -66,18 +66,37 @@ pub(crate) trait Dispatcher: Send + Sync {
         dispositions: &DispositionSender,
     ) -> Option<Arc<dyn Task>>;
 
-    /// Returns the disposition of a delivery whose handler does not return.
-    fn stuck_disposition(&self, delivered: &Delivered) -> Disposition;
+    /// Passes several deliveries to the pool, as one task; `None` if the pool is closed.
+    fn take_batch(
+        &self,
+        _batch: Vec<Unclaimed>,
+        _started: &Started,
+        _dispositions: &DispositionSender,
+    ) -> Option<Arc<dyn Task>> {
+        unreachable!("only a run of batches has batches")
+    }
+
+    /// Returns the delivery as the user's functions see it before it runs.
+    fn to_job(&self, delivered: &Arc<Delivered>, token: &CancellationToken) -> Job;
+
+    /// Returns the disposition of a delivery whose attempt has failed without a result of the
+    /// handler.
+    fn failure(&self, error: String, delivered: &Delivered) -> Disposition;
 
     /// Returns the number of handlers that can run at once.
     fn workers(&self) -> usize;
 }
 
+/// A delivery that no thread has claimed.
+pub(crate) struct Unclaimed {
+    /// The number of the delivery.
+    pub(crate) number: u64,
+    pub(crate) delivered: Arc<Delivered>,
+    pub(crate) token: CancellationToken,
+}
+
 /// When the handler of a delivery started; empty before that.
 pub(crate) type Started = Arc<OnceLock<Instant>>;
-
-/// The error of a handler that does not return.
-const STUCK: &str = "the handler ran for longer than `stuck_after`";
 
 /// A handler, and the pool that runs it.
 pub(crate) struct HandlerContext<H, E> {
@@ -91,7 +110,12 @@ pub(crate) struct HandlerContext<H, E> {
     pub(crate) location: &'static Location<'static>,
     /// The name of the consumer. Observers see it.
     pub(crate) label: Arc<str>,
+    /// Called when the handler of this delivery starts, if the run must know that at once.
+    pub(crate) on_start: Option<StartHook>,
 }
+
+/// Tells the run that a handler has started.
+pub(crate) type StartHook = Box<dyn Fn(u64) + Send + Sync>;
 
 impl<H, E> Dispatcher for Arc<HandlerContext<H, E>>
 where
@@ -123,8 +147,12 @@ where
         Some(task)
     }
 
-    fn stuck_disposition(&self, delivered: &Delivered) -> Disposition {
-        disposition_of((ErrorClass::Transient, STUCK.to_owned()), &self.policy, delivered)
+    fn to_job(&self, delivered: &Arc<Delivered>, token: &CancellationToken) -> Job {
+        begin(&self.policy, delivered, token, Instant::now()).0
+    }
+
+    fn failure(&self, error: String, delivered: &Delivered) -> Disposition {
+        disposition_of((ErrorClass::Transient, error), &self.policy, delivered)
     }
 
     fn workers(&self) -> usize {
@@ -151,7 +179,7 @@ struct JobTask<H, E> {
 }
 
 /// An error, classified and formatted where it occurred.
-type Failure = (ErrorClass, String);
+pub(super) type Failure = (ErrorClass, String);
 
 impl<H, E> JobTask<H, E> {
     fn meta(&self) -> TaskMeta<'_> {
@@ -178,8 +206,10 @@ where
             let HandlerContext { handler, policy, .. } = &*self.handler_context;
             let now = Instant::now();
             let _ = self.started.set(now);
-            let mut attempts = attempts_of(policy, &delivered, now);
-            let job = Job { delivered: Arc::clone(&delivered), attempt: attempts.begin(&token, now) };
+            if let Some(on_start) = &self.handler_context.on_start {
+                on_start(self.number);
+            }
+            let (job, attempts) = begin(policy, &delivered, &token, now);
             let body = move || -> Result<(), Failure> {
                 let _guard = executor.cancel_with_pool(&token);
                 handler(&job).map_err(|error| (policy.class_of(&error), format!("{error:#}")))
@@ -220,6 +250,18 @@ where
     }
 }
 
+/// Begins an attempt of a job. Returns the job as its handler sees it, and its attempts.
+pub(super) fn begin<E>(
+    policy: &RetryPolicy<E>,
+    delivered: &Arc<Delivered>,
+    token: &CancellationToken,
+    now: Instant,
+) -> (Job, RetryState<E>) {
+    let mut attempts = attempts_of(policy, delivered, now);
+    let attempt = attempts.begin(token, now);
+    (Job { delivered: Arc::clone(delivered), attempt }, attempts)
+}
+
 /// Returns the attempts of a job before this one. The deadline counts by the server's clock, from
 /// the moment at which the job was due.
 fn attempts_of<E>(policy: &RetryPolicy<E>, delivered: &Delivered, now: Instant) -> RetryState<E> {
@@ -227,7 +269,11 @@ fn attempts_of<E>(policy: &RetryPolicy<E>, delivered: &Delivered, now: Instant) 
     RetryState::resume(policy.clone(), due_at, delivered.attempts() - 1)
 }
 
-fn disposition_of<E>((class, error): Failure, policy: &RetryPolicy<E>, delivered: &Delivered) -> Disposition {
+pub(super) fn disposition_of<E>(
+    (class, error): Failure,
+    policy: &RetryPolicy<E>,
+    delivered: &Delivered,
+) -> Disposition {
     // Computed again, since the server's clock may be known better than when the handler started.
     let now = Instant::now();
     let mut attempts = attempts_of(policy, delivered, now);

@@ -104,6 +104,15 @@ async fn is_stored(connection: &ConnectionInner, config: &ConsumerConfig, place:
     Ok(answer["error"]["code"] != 404)
 }
 
+/// Returns `true` if the stream certainly has no job of this number, or does not permit to ask.
+pub(crate) async fn is_gone(connection: &ConnectionInner, config: &ConsumerConfig, place: u64) -> bool {
+    let calls = [format!("STREAM.MSG.GET.{}", config.stream)];
+    match connection.permitted_api(&calls, is_stored(connection, config, place)).await {
+        Ok(stored) => stored.is_ok_and(|is_stored| !is_stored),
+        Err(_) => true,
+    }
+}
+
 /// Deletes the jobs of one subject up to the consumer's floor. Returns how many there were.
 pub(crate) async fn clear(
     connection: &ConnectionInner,

@@ -1,5 +1,6 @@
 //! Workers: they run the jobs of a queue on a pool.
 
+pub(crate) mod builder;
 pub(crate) mod config;
 pub(crate) mod consumer_settings;
 pub(crate) mod consumer_plan;
@@ -9,9 +10,15 @@ pub(crate) mod metrics;
 pub(crate) mod status;
 pub(crate) mod command;
 pub(crate) mod job;
+pub(crate) mod job_outcome;
 pub(crate) mod job_task;
 pub(crate) mod in_flight;
 pub(crate) mod credit;
+pub(crate) mod turns;
+pub(crate) mod key_queues;
+pub(crate) mod order;
+pub(crate) mod batch;
+pub(crate) mod batch_task;
 pub(crate) mod inbox;
 pub(crate) mod ack;
 pub(crate) mod history;
@@ -23,46 +30,30 @@ pub(crate) mod run;
 
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
-use std::time::Duration;
 
 use self::ack::Acker;
 use self::command::Command;
-use self::config::ConsumerConfig;
-use self::consumer_settings::ConsumerSettings;
+use self::config::{BatchLimits, ConsumerConfig, RunReport};
 use self::control::Control;
-use self::history::History;
 use self::job::Job;
-use self::job_task::HandlerContext;
+use self::job_task::{Dispatcher, HandlerContext, StartHook};
 use self::metrics::{Counters, WorkerMetrics};
+use self::order::Order;
 use self::run::state::{RunContext, WorkerRun};
+use self::turns::SharedRate;
 use crate::cancel::token::CancellationToken;
 use crate::io::{BlockError, mpsc};
-use crate::nats::check;
+use crate::nats::check::MAX_CONCURRENT;
 use crate::nats::core::inner::ConnectionInner;
 use crate::nats::error::WorkerError;
-use crate::nats::queue::JobQueue;
-use crate::nats::worker::config::RunReport;
 use crate::pool::worker_pool::WorkerPool;
 use crate::retry::RetryPolicy;
 use crate::sync::Arc;
 use crate::task::context;
 use crate::time::deadline::Deadline;
 
-/// The default of `ack_wait`.
-const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
-/// The default time that a drain may take.
-const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many deliveries more than the policy's attempts a job may have by default.
-const SPARE_DELIVERIES: u32 = 3;
-/// The default number of delivered jobs without an outcome, over all workers of a consumer. Jobs
-/// that wait for another attempt count.
-const DEFAULT_MAX_ACK_PENDING: u32 = 100_000;
-/// The default size of one request to the server. At most five are open at once, and a server
-/// disconnects a client that has 64 MB to read.
-const DEFAULT_PULL_MAX_BYTES: usize = 8 << 20;
-
-/// A worker that runs the jobs of a [`JobQueue`] with a handler on a pool. Built by
-/// [`Worker::builder`]. Clones share one worker.
+/// A worker that runs the jobs of a [`JobQueue`](crate::nats::JobQueue) with a handler on a pool.
+/// Built by [`Worker::builder`]. Clones share one worker.
 ///
 /// Start any number of workers, on any machines, under one name: each job goes to one of them. Jobs
 /// that a process has not finished when it dies go to another process. Delivery is therefore *at
@@ -113,195 +104,15 @@ pub struct Worker<E> {
     pub(super) control: Arc<Control>,
     acker: Arc<Acker>,
     counters: Arc<Counters>,
+    /// `None`: jobs run in any order.
+    order: Option<Arc<Order>>,
+    /// `None`: no limit of jobs that begin in a period.
+    rate: Option<Arc<SharedRate>>,
     /// Cancelled to drain all runs.
     draining: CancellationToken,
 }
 
-/// A builder of workers. Returned by [`Worker::builder`]. Setters only store, and
-/// [`build`](Self::build) checks the settings.
-#[must_use = "a builder does nothing until `build` is called"]
-pub struct WorkerBuilder<E> {
-    queue: JobQueue,
-    policy: RetryPolicy<E>,
-    slots: Option<usize>,
-    ack_wait: Duration,
-    heartbeats: bool,
-    stuck_after: Option<Duration>,
-    max_deliveries: Option<u32>,
-    max_ack_pending: u32,
-    drain_timeout: Duration,
-    pull_max_bytes: usize,
-    consumer: String,
-    filters: Vec<String>,
-    settings: ConsumerSettings,
-}
-
-impl<E> WorkerBuilder<E> {
-    /// Sets when a failed job is tried again. *Default: [`RetryPolicy::exponential`].*
-    ///
-    /// An attempt is a delivery whose handler started, or with which a process vanished, on any
-    /// machine. Jobs that a drain returns unrun do not count. The policy's deadline counts from the
-    /// moment the job was stored, by the server's clock. Its budget is that of this process.
-    pub fn retry(mut self, policy: RetryPolicy<E>) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    /// Sets how many jobs a run processes at once. Jobs that wait for a worker of the pool or for
-    /// the server's confirmation count. *Default: one for each worker of the pool.*
-    /// [`Worker::set_slots`] changes it later.
-    ///
-    /// More slots help handlers that take less time than a round trip to the server. The additional
-    /// jobs wait in the pool's queue, where no other machine gets them.
-    pub fn slots(mut self, jobs: usize) -> Self {
-        self.slots = Some(jobs);
-        self
-    }
-
-    /// Sets how long the server waits for an acknowledgement or a heartbeat before it gives a job
-    /// to another worker. From 100 ms to a year. *Default: 30 seconds.*
-    ///
-    /// It does not limit the handler: a heartbeat is sent after each third of it. All workers of
-    /// one name must agree.
-    pub fn ack_wait(mut self, time: Duration) -> Self {
-        self.ack_wait = time;
-        self
-    }
-
-    /// Sends no heartbeats. Then a handler must finish within `ack_wait`, or another worker runs
-    /// its job too.
-    pub fn without_heartbeats(mut self) -> Self {
-        self.heartbeats = false;
-        self
-    }
-
-    /// Sets how long a handler may take, from the moment it starts. Waiting for a worker of the
-    /// pool does not count. *Default: forever.*
-    ///
-    /// After this time the attempt has failed, and the job's [token](Job::token) is cancelled. The
-    /// policy decides whether the job is delivered again or goes to the dead letters.
-    /// [`Event::JobStuck`](crate::nats::Event) names the job. The slot stays taken until the
-    /// handler returns. If stuck handlers occupy all threads of the pool, the worker requests no
-    /// jobs.
-    pub fn stuck_after(mut self, time: Duration) -> Self {
-        self.stuck_after = Some(time);
-        self
-    }
-
-    /// Sets how many attempts without an outcome a job may have before it goes to the dead letters
-    /// *without being run*. A job that ends its process at each attempt leaves no other outcome.
-    /// *Default: the policy's attempts and three more.*
-    ///
-    /// A job that has had more attempts than the policy allows runs alone. The worker returns jobs
-    /// that have not started, waits for running ones, and requests none until that job has ended.
-    pub fn max_deliveries(mut self, deliveries: u32) -> Self {
-        self.max_deliveries = Some(deliveries);
-        self
-    }
-
-    /// Sets how many jobs may be delivered to all workers of this name together without an outcome,
-    /// *including those that wait for another attempt*. At the limit the server delivers nothing.
-    /// *Default: 100,000.* All workers of one name must agree.
-    pub fn max_ack_pending(mut self, jobs: u32) -> Self {
-        self.max_ack_pending = jobs;
-        self
-    }
-
-    /// Sets how many bytes the worker requests at once, so that large jobs for many slots do not
-    /// arrive faster than they are read. A single job may be larger. *Default: 8 MiB.*
-    pub fn pull_max_bytes(mut self, bytes: usize) -> Self {
-        self.pull_max_bytes = bytes;
-        self
-    }
-
-    /// Sets how long a [drain](Worker::drain) may take. `Duration::MAX` means forever, but not for
-    /// a handler that a [timed shutdown](WorkerPool::shutdown_timeout) of the pool left behind.
-    /// *Default: 30 seconds.*
-    pub fn drain_timeout(mut self, time: Duration) -> Self {
-        self.drain_timeout = time;
-        self
-    }
-
-    /// Restricts the worker to jobs of this subject, which may hold `*` and `>`. Each call adds one
-    /// (server 2.10 and later). *Default: all subjects.* The server refuses workers of different
-    /// names whose subjects overlap.
-    pub fn subject(mut self, subject: impl Into<String>) -> Self {
-        self.filters.push(subject.into());
-        self
-    }
-
-    /// Sets less common settings: where the consumer's state is stored, a description, metadata.
-    pub fn consumer_settings(mut self, settings: ConsumerSettings) -> Self {
-        self.settings = settings;
-        self
-    }
-
-    /// Builds the worker. Asks nothing of the server; [`Worker::run`] does.
-    ///
-    /// # Errors
-    ///
-    /// [`WorkerError::Invalid`], which names the setting that is invalid or contradicts another.
-    pub fn build(self) -> Result<Worker<E>, WorkerError> {
-        let attempts = self.policy.attempt_limit();
-        let max_deliveries = self.max_deliveries.unwrap_or(attempts.saturating_add(SPARE_DELIVERIES));
-        let JobQueue { connection, name, dead_subject, .. } = self.queue;
-        let acker = Acker {
-            connection: Arc::clone(&connection),
-            stream: Arc::clone(&name),
-            dead_subject,
-            ack_wait: self.ack_wait,
-            history: History::new(Arc::clone(&connection), Arc::clone(&name)),
-        };
-        let config = ConsumerConfig {
-            stream: name,
-            consumer: self.consumer,
-            filters: self.filters,
-            ack_wait: self.ack_wait,
-            heartbeats: self.heartbeats,
-            stuck_after: self.stuck_after,
-            max_deliveries,
-            alone_from: attempts.saturating_add(1).min(max_deliveries),
-            max_bytes: self.pull_max_bytes,
-            max_ack_pending: self.max_ack_pending,
-            drain_timeout: self.drain_timeout,
-            settings: self.settings,
-        };
-        config.check(attempts)?;
-        check::concurrency("slots", self.slots.unwrap_or(1))?;
-        Ok(Worker {
-            connection,
-            config: Arc::new(config),
-            policy: self.policy,
-            control: Arc::new(Control::new(self.slots)),
-            acker: Arc::new(acker),
-            counters: Arc::new(Counters::new()),
-            draining: CancellationToken::new(),
-        })
-    }
-}
-
 impl<E> Worker<E> {
-    /// Configures a worker of a queue. Workers of one name share its jobs, on any number of
-    /// machines. The name is that of the durable consumer on the server: letters, digits, `-` and
-    /// `_`.
-    pub fn builder(queue: &JobQueue, name: impl Into<String>) -> WorkerBuilder<E> {
-        WorkerBuilder {
-            queue: queue.clone(),
-            policy: RetryPolicy::exponential(),
-            slots: None,
-            ack_wait: DEFAULT_ACK_WAIT,
-            heartbeats: true,
-            stuck_after: None,
-            max_deliveries: None,
-            max_ack_pending: DEFAULT_MAX_ACK_PENDING,
-            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
-            pull_max_bytes: DEFAULT_PULL_MAX_BYTES,
-            consumer: name.into(),
-            filters: Vec::new(),
-            settings: ConsumerSettings::default(),
-        }
-    }
-
     /// Processes jobs until it is [drained](Self::drain), or until `pool` is closed, which drains
     /// it as well. Blocks until then.
     ///
@@ -323,10 +134,41 @@ impl<E> Worker<E> {
         H: Fn(&Job) -> Result<(), E> + Send + Sync + 'static,
         E: fmt::Display + 'static,
     {
-        let pool_inner = Arc::clone(pool.inner());
+        let location = Location::caller();
+        self.run_with(pool, None, |on_start| {
+            Box::new(Arc::new(self.handler_context(pool, handler, location, on_start)))
+        })
+    }
+
+    pub(crate) fn handler_context<H>(
+        &self,
+        pool: &WorkerPool,
+        handler: H,
+        location: &'static Location<'static>,
+        on_start: Option<StartHook>,
+    ) -> HandlerContext<H, E> {
+        HandlerContext {
+            handler,
+            policy: self.policy.clone(),
+            pool: Arc::clone(pool.inner()),
+            location,
+            label: self.config.consumer.as_str().into(),
+            on_start,
+        }
+    }
+
+    /// Runs the worker with the dispatcher that `make` returns.
+    pub(crate) fn run_with(
+        &self,
+        pool: &WorkerPool,
+        batch: Option<BatchLimits>,
+        make: impl FnOnce(Option<StartHook>) -> Box<dyn Dispatcher>,
+    ) -> Result<RunReport, WorkerError> {
+        let pool_inner = pool.inner();
         if context::is_inside(pool_inner.id()) {
             return Err(WorkerError::WouldDeadlock);
         }
+        let _order = self.order.as_ref().map(Order::begin_run).transpose()?;
         let commands = mpsc::unbounded_channel();
         self.connection.listen(commands.0.clone(), Command::Connection);
         let ends: [(_, fn() -> Command); 3] = [
@@ -338,22 +180,23 @@ impl<E> Worker<E> {
             let commands = commands.0.clone();
             token.on_cancel(move || drop(commands.send(command())))
         });
-        let executor = Arc::clone(&pool_inner.executor);
-        let handler_context = HandlerContext {
-            handler,
-            policy: self.policy.clone(),
-            pool: pool_inner,
-            location: Location::caller(),
-            label: self.config.consumer.as_str().into(),
-        };
+        let on_start = self.rate.as_ref().map(|_| {
+            let commands = commands.0.clone();
+            Box::new(move |number| drop(commands.send(Command::Begun(number)))) as StartHook
+        });
+        let jobs_per_worker = batch.map_or(1, |limits| limits.max);
+        let default_slots = || pool.workers().saturating_mul(jobs_per_worker).min(MAX_CONCURRENT);
         let context = RunContext {
             connection: Arc::clone(&self.connection),
             config: Arc::clone(&self.config),
-            slots: self.control.join(&commands.0).unwrap_or_else(|| pool.workers()),
+            slots: self.control.join(&commands.0).unwrap_or_else(default_slots),
             counters: Arc::clone(&self.counters),
             acker: Arc::clone(&self.acker),
-            dispatcher: Box::new(Arc::new(handler_context)),
-            executor,
+            dispatcher: make(on_start),
+            executor: Arc::clone(&pool_inner.executor),
+            batch,
+            order: self.order.clone(),
+            rate: self.rate.clone(),
             commands,
         };
         let run = async move { WorkerRun::new(context).run().await };
@@ -369,7 +212,7 @@ impl<E> Worker<E> {
     ///
     /// The runs request no more jobs and return those that have not started. They wait for running
     /// jobs and for the server's confirmations, at most for the [drain
-    /// timeout](WorkerBuilder::drain_timeout). A run that starts later ends at once.
+    /// timeout](crate::nats::WorkerBuilder::drain_timeout). A run that starts later ends at once.
     ///
     /// With a timeout of `Duration::MAX`, a run does not wait for handlers that a [timed
     /// shutdown](WorkerPool::shutdown_timeout) of the pool left behind. Its report counts them as
@@ -404,6 +247,8 @@ impl<E> Clone for Worker<E> {
             control: Arc::clone(&self.control),
             acker: Arc::clone(&self.acker),
             counters: Arc::clone(&self.counters),
+            order: self.order.clone(),
+            rate: self.rate.clone(),
             draining: self.draining.clone(),
         }
     }
@@ -419,17 +264,6 @@ impl<E> fmt::Debug for Worker<E> {
         f.debug_struct("Worker")
             .field("config", &self.config)
             .field("slots", &self.control.slots())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<E> fmt::Debug for WorkerBuilder<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerBuilder")
-            .field("queue", &self.queue)
-            .field("consumer", &self.consumer)
-            .field("policy", &self.policy)
-            .field("slots", &self.slots)
             .finish_non_exhaustive()
     }
 }

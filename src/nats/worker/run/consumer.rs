@@ -153,6 +153,7 @@ impl WorkerRun {
         self.state = State::Draining { last_call, until: now.checked_add(time), error };
         self.return_queued();
         self.cancel_solo();
+        self.drain_key_queues();
     }
 
     /// Returns the jobs that have not started.

@@ -41,7 +41,9 @@ impl WorkerRun {
             prepared.inbox.touch(); // the server had no reason to send anything until now
         }
         let most = if self.health.is_next_too_large { 1 } else { usize::MAX };
-        let jobs = self.credit.request(self.in_flight.not_acking(), most);
+        let most = most.min(self.requests_ahead());
+        let jobs = self.reserve_requests(self.in_flight.not_acking().saturating_sub(self.key_queues.waiting()), most);
+        let State::Open(prepared) = &mut self.state else { return };
         if jobs > 0 {
             self.health.is_next_too_large = false;
             let are_waiting = self.credit.are_jobs_waiting();
@@ -83,6 +85,10 @@ impl WorkerRun {
             return add(&counters.duplicates);
         }
         let number = self.in_flight.insert(Arc::clone(&delivered), doubts, self.token.child_token());
+        if self.context.order.is_none() {
+            self.take_turn(number); // that of its request
+        }
+        self.enter_key_queue(number);
         if !self.clock.is_known() {
             self.check_origin();
         }
@@ -137,13 +143,32 @@ impl WorkerRun {
         } else if delivered.attempts() > config.max_deliveries {
             let error = "it was delivered too often without an outcome".to_owned();
             self.queue_outcome(number, Disposition::Dead { reason: DeadLetterReason::Deliveries, error });
+        } else if let Some(error) = job.key_error.clone() {
+            let disposition = self.context.dispatcher.failure(error, &delivered);
+            self.queue_outcome(number, disposition);
+        } else if self.context.order.is_some() && !self.is_open() {
+            let next = self.key_queues.set_ready(number);
+            self.admit_next(next);
         } else if !self.is_open() || self.is_paused || self.is_pending_full() || self.is_pool_stuck() {
             self.queue_outcome(number, Disposition::Nak(self.pause_of_return()));
-        } else if !self.solo.is_none()
-            || (delivered.attempts() >= config.alone_from && !self.in_flight.has_duplicate(number))
-        {
-            self.run_alone(number);
+        } else if self.context.order.is_some() {
+            self.admit_in_order(number);
+        } else if self.take_turn(number) {
+            self.admit(number);
         } else {
+            self.queue_outcome(number, Disposition::Nak(self.pause_of_return()));
+        }
+    }
+
+    /// Has a delivery start as soon as there is a slot for it, alone if it may end the process.
+    pub(crate) fn admit(&mut self, number: u64) {
+        let is_alone = self.in_flight.get(number).is_some_and(|job| {
+            job.delivered.attempts() >= self.context.config.alone_from && !self.in_flight.has_duplicate(number)
+        });
+        if is_alone || !self.solo.is_none() {
+            self.run_alone(number);
+        } else if let Some(job) = self.in_flight.get_mut(number) {
+            job.ready_at = Instant::now();
             self.pending.push_back(number);
         }
     }
@@ -151,21 +176,29 @@ impl WorkerRun {
     /// Returns `true` if a further delivery would have to wait for more than the confirmation of an
     /// outcome.
     fn is_pending_full(&self) -> bool {
-        self.in_flight.with_pool() + self.pending.len() >= self.credit.slots()
+        // A job whose key has become free competes with the job that was requested for its slot.
+        let ahead = if self.context.order.is_some() { self.lookahead() } else { 0 };
+        self.in_flight.with_pool() + self.pending.len() >= self.credit.slots().saturating_add(ahead)
     }
 
-    /// Starts deliveries from the pending list while there are free slots.
+    /// Starts deliveries from the pending list while there are free slots and turns.
     pub(crate) fn start_next(&mut self) {
+        if let Some(limits) = self.context.batch {
+            return self.start_batches(limits);
+        }
         while self.in_flight.slots_taken() < self.credit.slots()
-            && let Some(number) = self.pending.pop_front()
+            && let Some(&number) = self.pending.front()
+            && self.take_turn(number)
         {
+            self.pending.pop_front();
             self.start(number);
         }
     }
 
-    /// Returns the deliveries that wait for a slot.
+    /// Returns the deliveries that wait for a slot or, unless the run drains, for their key.
     pub(crate) fn return_pending(&mut self) {
-        for number in std::mem::take(&mut self.pending) {
+        let waiting = if self.is_open() { self.key_queues.ready() } else { Vec::new() };
+        for number in std::mem::take(&mut self.pending).into_iter().chain(waiting) {
             self.queue_outcome(number, Disposition::Nak(Duration::ZERO));
         }
     }

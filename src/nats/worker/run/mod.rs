@@ -29,11 +29,14 @@
 pub(crate) mod state;
 mod pending_acks;
 mod lease;
+mod order;
 mod health;
 mod acks;
+mod batch;
 mod consumer;
 mod jobs;
 mod outcomes;
+mod rate;
 mod resize;
 mod solo;
 mod watch;
@@ -54,6 +57,9 @@ use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
 use crate::nats::worker::command::Command;
 
+/// The error of a handler that does not return.
+const STUCK: &str = "the handler ran for longer than `stuck_after`";
+
 /// The next event that a run handles.
 enum Step {
     Command(Command),
@@ -72,11 +78,14 @@ impl WorkerRun {
         loop {
             if let Some(ended) = self.is_over() {
                 self.token.cancel_with(CancelReason::Requested);
+                self.end_turns();
                 self.context.counters.leave(self.in_flight.slots_taken());
                 self.context.counters.change_slots(self.credit.slots(), 0);
                 return ended;
             }
-            match poll_fn(|context| self.poll_step(context)).await {
+            let step = poll_fn(|context| self.poll_step(context)).await;
+            self.look_again_at = None;
+            match step {
                 Step::Command(command) => self.on_command(command),
                 Step::Disposition(number, disposition) => self.on_disposition(number, disposition),
                 Step::Arrival(message, source) => self.on_message(message, source),
@@ -86,6 +95,10 @@ impl WorkerRun {
             self.start_solo();
             self.start_next();
             self.send_outcomes();
+            if !self.pending.is_empty() {
+                self.start_next(); // an outcome that was given up may have freed a key
+            }
+            self.settle_turns();
             self.request_jobs();
         }
     }
@@ -173,8 +186,9 @@ impl WorkerRun {
         };
         let overdue = self.closing.iter().filter_map(Inbox::overdue_at);
         let (in_flight, acks) = (self.in_flight.next_check(), self.acks.next_due());
+        let limits = [self.key_queues.next_check(), self.look_again_at];
         let own = [in_flight, acks, self.outcomes_due_at(), self.solo.next_due(), self.health.next_due()];
-        overdue.chain(of_state).chain(own.into_iter().flatten()).min()
+        overdue.chain(of_state).chain(own.into_iter().chain(limits).flatten()).min()
     }
 
     /// Handles every deadline that has passed.
@@ -188,6 +202,7 @@ impl WorkerRun {
             State::Draining { last_call, .. } if last_call.is_some_and(|moment| moment <= now) => {
                 *last_call = None;
                 self.token.cancel_with(CancelReason::Requested);
+                self.return_waiting();
             }
             _ => {}
         }
@@ -201,6 +216,7 @@ impl WorkerRun {
         }
         self.lease.heartbeats.extend(due.heartbeats);
         self.find_leftovers(now);
+        self.check_expected(now);
         self.expire_solo(now);
     }
 
@@ -210,7 +226,7 @@ impl WorkerRun {
         job.token.cancel();
         add(&self.context.counters.stuck);
         let (subject, sequence) = job.delivered.name();
-        let disposition = self.context.dispatcher.stuck_disposition(&job.delivered);
+        let disposition = self.context.dispatcher.failure(STUCK.to_owned(), &job.delivered);
         self.queue_outcome(number, disposition);
         self.emit(&Event::JobStuck { subject, sequence });
         if self.is_pool_stuck() {
@@ -224,7 +240,7 @@ impl WorkerRun {
 
     /// Returns `true` if stuck handlers occupy all workers of the pool.
     fn is_pool_stuck(&self) -> bool {
-        let stuck = self.in_flight.stuck();
+        let stuck = self.in_flight.stuck_handlers();
         stuck > 0 && stuck >= self.context.dispatcher.workers()
     }
 
@@ -257,10 +273,16 @@ impl WorkerRun {
             Command::Known(number, delivered, record) => self.on_known(number, &delivered, record),
             Command::Swept => self.health.is_sweeping = false,
             Command::Leftovers(found) => self.on_leftovers(found),
+            Command::Begun(number) => self.end_turn(number),
+            Command::TurnsChanged => {} // each step looks for free turns
+            Command::JobsGone(gone) => self.on_jobs_gone(gone),
             Command::Slots(slots) => self.set_slots(slots),
             Command::Pause(is_paused) => self.pause(is_paused),
             Command::Drain => self.drain(None),
-            Command::LeftBehind => self.is_left_behind = true,
+            Command::LeftBehind => {
+                self.is_left_behind = true;
+                self.return_waiting();
+            }
         }
     }
 }

@@ -53,6 +53,8 @@ impl WorkerRun {
 
     /// Queues the outcome of a delivery for sending.
     pub(crate) fn queue_outcome(&mut self, number: u64, disposition: Disposition) {
+        self.end_turn(number);
+        self.key_queues.set_active(number);
         let give_up_at = Instant::now().checked_add(self.context.acker.ack_wait);
         let Some(job) = self.in_flight.get_mut(number) else { return };
         job.is_decided = matches!(disposition, Disposition::Done | Disposition::Dead { .. });
@@ -232,6 +234,7 @@ impl WorkerRun {
                 self.lose_outcome(number);
             }
         }
+        self.key_queues.forget_expected();
         if now.is_none() {
             self.origin = None;
         }
@@ -265,6 +268,7 @@ impl WorkerRun {
         let Some(job) = self.in_flight.get_mut(number) else { return };
         let counters = &self.context.counters;
         let (is_dead, is_lost) = (matches!(result, AckResult::Dead), matches!(result, AckResult::Lost));
+        let delay = result.next_delivery();
         match result {
             AckResult::Ready(disposition) => {
                 (job.disposition, job.is_ready) = (Some(disposition), true);
@@ -285,20 +289,25 @@ impl WorkerRun {
                 return;
             }
             AckResult::Done => counters.note_done(job.delivered.since_due()),
-            AckResult::Retried => add(&counters.retried),
+            AckResult::Retried(_) => add(&counters.retried),
             AckResult::Dead => {
                 self.context.acker.history.forget(&job.delivered);
                 add(&counters.dead);
             }
-            AckResult::Returned => add(&counters.returned),
+            AckResult::Returned(_) => add(&counters.returned),
             AckResult::Postponed => add(&counters.postponed),
             AckResult::Lost => add(&counters.lost),
         }
-        if job.is_stuck {
+        let is_stuck = job.is_stuck;
+        if is_stuck {
             job.is_dead = is_dead;
             job.is_decided &= !is_lost; // the server delivers it again
             job.is_acked = true; // its handler still holds the slot
-        } else {
+        }
+        if self.context.order.is_some() {
+            self.leave_key_queue(number, delay);
+        }
+        if !is_stuck {
             self.release(number);
         }
     }
@@ -308,6 +317,10 @@ impl WorkerRun {
         if let Some(held_slot) = self.in_flight.release(number) {
             self.context.counters.leave(held_slot.into());
             self.solo.note_end(number);
+        }
+        if self.context.order.is_some() {
+            // If it is still there, it had no outcome, and is delivered again.
+            self.leave_key_queue(number, Some(Duration::ZERO));
         }
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::state::{State, WorkerRun};
 use crate::error::CancelReason;
 use crate::nats::worker::job_task::Disposition;
+use crate::sync::Arc;
 
 impl WorkerRun {
     /// Changes the number of slots.
@@ -30,9 +31,13 @@ impl WorkerRun {
             self.queue_outcome(number, Disposition::Nak(Duration::ZERO));
             excess -= 1;
         }
-        let begun_last = self.in_flight.tasks().into_iter().rev();
-        let queued = begun_last.filter(|task| task.cancel(CancelReason::Requested, &self.context.executor));
-        let _ = queued.take(excess).count();
+        let tasks = self.in_flight.tasks();
+        for task in tasks.iter().rev() {
+            if excess > 0 && task.cancel(CancelReason::Requested, &self.context.executor) {
+                let jobs = tasks.iter().filter(|other| Arc::ptr_eq(other, task)).count();
+                excess = excess.saturating_sub(jobs); // a batch is one task
+            }
+        }
         if asked_too_much && matches!(self.state, State::Open(_)) {
             self.prepare_again();
         }

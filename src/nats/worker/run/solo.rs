@@ -36,7 +36,7 @@ impl WorkerRun {
     pub(crate) fn start_solo(&mut self) {
         let Solo::Waiting { number, .. } = self.solo else { return };
         let others = self.in_flight.len() - self.in_flight.stuck();
-        if others == 1 && self.closing.is_empty() && self.is_open() {
+        if others == 1 && self.closing.is_empty() && self.is_open() && self.take_turn(number) {
             self.solo = Solo::Running { number };
             self.start(number);
         }

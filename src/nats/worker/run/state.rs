@@ -14,14 +14,17 @@ use crate::nats::error::WorkerError;
 use crate::nats::event::Event;
 use crate::nats::worker::ack::Acker;
 use crate::nats::worker::command::Command;
-use crate::nats::worker::config::ConsumerConfig;
+use crate::nats::worker::config::{BatchLimits, ConsumerConfig};
 use crate::nats::worker::credit::Credit;
 use crate::nats::worker::in_flight::InFlight;
 use crate::nats::worker::inbox::{Inbox, Prepared};
 use crate::nats::worker::incarnation::Origin;
 use crate::nats::worker::job_task::{Dispatcher, Disposition, DispositionSender};
+use crate::nats::worker::key_queues::KeyQueues;
 use crate::nats::worker::metrics::Counters;
+use crate::nats::worker::order::Order;
 use crate::nats::worker::server_clock::ServerClock;
+use crate::nats::worker::turns::{SharedRate, Turns};
 use crate::sync::Arc;
 use crate::task::executor::Executor;
 
@@ -34,6 +37,12 @@ pub(crate) struct RunContext {
     pub(crate) acker: Arc<Acker>,
     pub(crate) dispatcher: Box<dyn Dispatcher>,
     pub(crate) executor: Arc<Executor>,
+    /// The limits of batches, in a run of batches.
+    pub(crate) batch: Option<BatchLimits>,
+    /// The order of the worker, if it has one.
+    pub(crate) order: Option<Arc<Order>>,
+    /// The rate of the worker, if it has one.
+    pub(crate) rate: Option<Arc<SharedRate>>,
     pub(crate) commands: (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Command>),
 }
 
@@ -45,6 +54,10 @@ pub(crate) struct WorkerRun {
     pub(crate) credit: Credit,
     /// Deliveries that wait for a slot, the oldest first. A slot is confirmed free soon for each.
     pub(crate) pending: VecDeque<u64>,
+    /// The jobs by their keys, if the worker has an order.
+    pub(crate) key_queues: KeyQueues,
+    /// The earliest time of the next request beyond the look-ahead.
+    pub(crate) probe_at: Option<Instant>,
     pub(crate) acks: PendingAcks,
     pub(crate) state: State,
     /// The stream and the consumer of current deliveries, once they are known.
@@ -55,6 +68,8 @@ pub(crate) struct WorkerRun {
     /// older state of the stream.
     pub(crate) doubts: u64,
     pub(crate) clock: Arc<ServerClock>,
+    /// The turns of the rate that this run has reserved.
+    pub(crate) turns: Option<Turns>,
     pub(crate) lease: Lease,
     pub(crate) solo: Solo,
     /// Whether the user paused the worker: no jobs are requested.
@@ -72,6 +87,10 @@ pub(crate) struct WorkerRun {
     pub(crate) is_left_behind: bool,
     /// The parent of all jobs' tokens; cancelled when a drain takes too long.
     pub(crate) token: CancellationToken,
+    /// When what the last step has decided by the clock must be decided again: whether there is a
+    /// turn, a batch to start, or a job to request. The step itself sets it, so that no time passes
+    /// between the decision and the timer.
+    pub(crate) look_again_at: Option<Instant>,
     pub(crate) sleep: Pin<Box<Sleep>>,
     /// The deadline of `sleep`.
     pub(crate) wakes_at: Instant,
@@ -105,12 +124,15 @@ impl WorkerRun {
             in_flight,
             credit,
             pending: VecDeque::new(),
+            key_queues: KeyQueues::default(),
+            probe_at: None,
             acks: PendingAcks::default(),
             state: State::Pausing { until: now },
             origin: None,
             has_history: false,
             doubts: 0,
             clock: Arc::new(ServerClock::new()),
+            turns: context.rate.clone().map(Turns::new),
             lease: Lease::default(),
             solo: Solo::None,
             is_paused: false,
@@ -121,6 +143,7 @@ impl WorkerRun {
             was_disconnected: false,
             is_left_behind: false,
             token: CancellationToken::new(),
+            look_again_at: None,
             sleep: Box::pin(io::sleep(Duration::ZERO)),
             wakes_at: now,
             context,
@@ -130,6 +153,11 @@ impl WorkerRun {
     /// Returns `true` if jobs may still be started.
     pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state, State::Draining { .. })
+    }
+
+    /// Has the next step happen at this moment, or earlier.
+    pub(crate) fn look_again(&mut self, at: Option<Instant>) {
+        self.look_again_at = self.look_again_at.into_iter().chain(at).min();
     }
 
     pub(crate) fn emit(&self, event: &Event) {

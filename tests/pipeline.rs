@@ -163,7 +163,7 @@ fn pass(_: usize, item: Item) -> Result<Item, Failed> {
 }
 
 fn fail<const STAGE: usize>(number: usize, item: Item) -> Result<Item, Failed> {
-    if number % 40 == 0 { Err(Failed::Stage(STAGE)) } else { Ok(item) }
+    if number.is_multiple_of(40) { Err(Failed::Stage(STAGE)) } else { Ok(item) }
 }
 
 fn panic_in(number: usize, item: Item) -> Result<Item, Failed> {

@@ -91,6 +91,7 @@ impl Rate {
     }
 
     /// Takes a free turn and begins at once. Returns `false` if none is free.
+    #[cfg(any(feature = "grpc", test))]
     pub(crate) fn begin(&mut self, now: Instant) -> bool {
         let has_turn = self.reserve(1, now) == 1;
         if has_turn {

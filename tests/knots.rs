@@ -211,16 +211,21 @@ impl Source {
 }
 
 /// Has a task wait for any task of the group of a source. Its first member joins the task. Checks that the wait goes on
-/// until the source acts, and returns whether it was refused then.
+/// until the source acts, and returns whether a wait was refused: that of the task,
+/// or the join, whichever came last.
 fn is_refused_after(wait: AnyWait, make: impl FnOnce(&WorkerPool) -> Source) -> bool {
     let (home, abroad) = (pool(1, 64), pool(2, 64));
     let (gate, target, (tell, answer)) = (Gate::new(), Target::default(), channel());
     let Source { group, behind, acts } = make(&abroad);
-    let (inside, joined, joins) = (gate.clone(), target.clone(), Gate::new());
-    let begun = joins.clone();
+    let (inside, joined, joins, refused) = (gate.clone(), target.clone(), Gate::new(), Counter::new());
+    let (begun, counted) = (joins.clone(), refused.clone());
     group.spawn(move || {
         begun.pass();
-        if joined.join() { Ok(()) } else { Err(()) }
+        let joined = joined.join();
+        if !joined {
+            counted.add();
+        }
+        if joined { Ok(()) } else { Err(()) }
     });
     joins.wait_started(1);
     if let Some(behind) = behind {
@@ -235,9 +240,9 @@ fn is_refused_after(wait: AnyWait, make: impl FnOnce(&WorkerPool) -> Source) -> 
     gate.open();
     assert!(answer.recv_timeout(Duration::from_millis(20)).is_err(), "the source may end the wait");
     acts();
-    let refused = with_watchdog(|| answer.recv().unwrap());
+    let is_refused = with_watchdog(|| answer.recv().unwrap());
     with_watchdog(|| (home.wait_idle(), abroad.wait_idle()));
-    refused
+    is_refused || refused.get() > 0
 }
 
 fn collecting(pool: &WorkerPool) -> Group {
